@@ -1,0 +1,1 @@
+"""The tests of twisted_sendmail; their folders mirror the package."""

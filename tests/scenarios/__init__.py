@@ -1,0 +1,1 @@
+"""Scenarios: a real reactor, real sockets, real peers."""

@@ -1,0 +1,1 @@
+"""One connection to one server: the only package that talks to the network."""

@@ -1,0 +1,1 @@
+"""The server side: a connection that takes mail in."""
