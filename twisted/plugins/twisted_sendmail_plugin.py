@@ -1,0 +1,17 @@
+"""The `sendmail` plugin of `twistd`.
+
+It names the service for `twistd --help` and imports nothing of the package: `twisted_sendmail.tap` is
+loaded only when the service is asked for. There is no `__init__.py` beside this file or above it,
+because this folder is a portion of Twisted's own `twisted.plugins`.
+"""
+
+from __future__ import annotations
+
+from twisted.application.service import ServiceMaker
+
+sendmail = ServiceMaker(
+    "twisted_sendmail",
+    "twisted_sendmail.tap",
+    "A loopback submission server for trying mail clients (the relay is not built yet)",
+    "sendmail",
+)
