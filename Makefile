@@ -1,0 +1,61 @@
+# make demo    submit one message to a loopback server, and show all of it
+# make test    every test, the real servers included, then lint, types, arrows and docs
+# make lint    ruff, mypy --strict, import-linter
+# make docs    the documentation, with warnings as errors, and its doctests
+# make clean   remove what the others made
+#
+# Each target sets up what it needs in .venv. PYTHON chooses the interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit lint docs clean peers
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+# The stamps are older than setup.cfg when the dependencies may have changed.
+$(VENV)/.made: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "make: $(PYTHON) is not a CPython 3.10 or later; install python3, or say: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@# A plain editable install hides twisted/plugins from twistd; the compat mode shows it.
+	@$(PIP) install --config-settings editable_mode=compat --editable .
+	@touch $@
+
+$(VENV)/.made-dev: $(VENV)/.made
+	@echo "adding the test, lint and documentation tools to $(VENV)"
+	@$(PIP) install --config-settings editable_mode=compat --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.made
+	@$(BIN)/twisted-sendmail demo
+
+peers:
+	@tests/install-peers
+
+unit: $(VENV)/.made-dev peers
+	$(BIN)/pytest
+
+test: unit lint docs
+
+lint: $(VENV)/.made-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.made-dev
+	$(BIN)/sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -n -W --keep-going -q -b doctest docs docs/_build/doctest
+
+clean:
+	rm -rf $(VENV) .tox build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache \
+	  .import_linter_cache .hypothesis .coverage

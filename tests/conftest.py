@@ -1,0 +1,20 @@
+"""What every test shares: how Hypothesis works here.
+
+Warnings are errors by `filterwarnings` in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# The same examples in each run, and no deadline: a test may not fail because a machine is busy.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+# Ten times as many, new ones each time: HYPOTHESIS_PROFILE=hunt pytest tests/smtp
+settings.register_profile(
+    "hunt", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
