@@ -1,0 +1,265 @@
+"""Addresses as SMTP knows them: mailboxes, reverse-paths, forward-paths.
+
+The grammar is that of RFC 5321 section 4.1.2 with the additions of RFC 6531
+(SMTPUTF8).  An address is parsed or refused, never repaired into another one;
+display names and comments belong to the header and are refused here.  A source
+route is read and dropped (RFC 5321 appendix C).
+
+Beyond the grammar, an underscore is let pass in a domain: host names of
+containers have it, and it harms nobody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+
+import idna
+
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.root_error import InvalidAddress
+
+#: Octets of a path at the most (RFC 5321 section 4.5.3.1.3 asks servers for 256;
+#: longer ones exist and are theirs to judge, but a command line must stay a line).
+MAX_PATH = 900
+#: Octets of a domain (RFC 5321 section 4.5.3.1.2).
+MAX_DOMAIN = 255
+
+# Non-ASCII that may appear (RFC 6531 section 3.3), less what is invisible, breaks
+# lines, or is not a character at all.
+_UTF8 = "\u00a1-\u00ac\u00ae-\u061b\u061d-\u180d\u180f-\u1fff\u2010-\u2027\u2030-\u205f\u2070-\ud7ff\ue000-\ufdcf\ufdf0-\ufefe\uff00-\ufff8\U00010000-\U0010ffff"
+_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]"
+_DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
+_QUOTED = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
+_LABEL = rf"[A-Za-z0-9_{_UTF8}](?:[A-Za-z0-9_{_UTF8}-]*[A-Za-z0-9_{_UTF8}])?"
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_LITERAL = r"\[[!-Z^-~]+\]"
+
+_DOT_STRING_RE = re.compile(_DOT_STRING + r"\Z")
+_MAILBOX_RE = re.compile(rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})\Z")
+_DOMAIN_RE = re.compile(_DOMAIN + r"\Z")
+_SOURCE_ROUTE_RE = re.compile(rf"@{_DOMAIN}(?:,@{_DOMAIN})*:")
+_GENERAL_LITERAL_RE = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+\Z")
+
+
+def _bad(text: object, why: str, remedy: str = "") -> InvalidAddress:
+    shown = printable(text if isinstance(text, (str, bytes)) else repr(text), limit=100)
+    return InvalidAddress(f"address '{shown}' cannot be used", detail=why, remedy=remedy)
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """``local-part@domain``.
+
+    :param local_part: as it is meant, without the quotes of a quoted string.
+    :param domain: a domain name as written (perhaps with U-labels), or an address
+        literal in brackets.
+
+    Build one with :meth:`parse`; the constructor checks too, so that no mailbox
+    exists that could carry a command onto the wire.
+    """
+
+    local_part: str
+    domain: str
+
+    def __post_init__(self) -> None:
+        if not self.local_part.isprintable():
+            raise _bad(str(self.local_part), "it holds control characters")
+        if not _MAILBOX_RE.match(f"{_quoted(self.local_part)}@{self.domain}"):
+            raise _bad(f"{self.local_part}@{self.domain}", "it does not fit RFC 5321 section 4.1.2")
+        if self.domain.startswith("["):
+            _check_literal(self.domain)
+        else:
+            ascii_domain(self.domain)
+        if len(f"{_quoted(self.local_part)}@{self.domain}".encode()) > MAX_PATH:
+            raise _bad(str(self.local_part), f"it is longer than {MAX_PATH} octets")
+
+    @classmethod
+    def parse(cls, text: str) -> Mailbox:
+        """Read ``user@example.org``, ``"a b"@example.org``, ``user@[192.0.2.1]``.
+
+        :raises InvalidAddress: when *text* is anything else.
+        """
+        return _parse_mailbox(text)
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Only a local part can need it: a domain has an ASCII form."""
+        return not self.local_part.isascii()
+
+    @property
+    def ascii_domain(self) -> str:
+        """The domain as A-labels (RFC 5891), or the literal."""
+        return ascii_domain(self.domain)
+
+    @property
+    def wire(self) -> str:
+        """The mailbox as it goes between ``<`` and ``>``: quoted where needed, A-labels."""
+        return f"{_quoted(self.local_part)}@{self.ascii_domain}"
+
+    def __str__(self) -> str:
+        return f"{_quoted(self.local_part)}@{self.domain}"
+
+
+@lru_cache(maxsize=4096)
+def _parse_mailbox(text: str) -> Mailbox:
+    if not isinstance(text, str):
+        raise _bad(text, f"it is {type(text).__name__}, not str")
+    match = _MAILBOX_RE.match(text)
+    if match is None:
+        raise _bad(text, _why(text), _remedy(text))
+    local, domain = match[1], match[2]
+    if local.startswith('"'):
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    return Mailbox(local, domain)
+
+
+def _why(text: str) -> str:
+    if not text.strip():
+        return "it is empty"
+    if not text.isprintable():
+        return "it holds control or invisible characters"
+    if "@" not in text:
+        return "it has no @"
+    return "it does not fit RFC 5321 section 4.1.2"
+
+
+def _remedy(text: str) -> str:
+    if "<" in text or "(" in text:
+        return "give the bare address, without a display name or comment"
+    if "," in text:
+        return "give several addresses as a list"
+    return "write it as user@example.org"
+
+
+def _quoted(local_part: str) -> str:
+    if _DOT_STRING_RE.match(local_part):
+        return local_part
+    return '"' + re.sub(r'(["\\])', r"\\\1", local_part) + '"'
+
+
+def ascii_domain(domain: str) -> str:
+    """A domain name in A-labels (RFC 5890), or a literal unchanged.
+
+    :raises InvalidAddress: when it has no such form.
+    """
+    if domain.isascii():
+        if len(domain) > MAX_DOMAIN:
+            raise _bad(domain, f"its domain is longer than {MAX_DOMAIN} octets")
+        return domain
+    return _idna(domain)
+
+
+@lru_cache(maxsize=1024)
+def _idna(domain: str) -> str:
+    try:
+        # Case and composition are folded, nothing else is mapped: a look-alike
+        # must not become another domain.
+        folded = unicodedata.normalize("NFC", domain.lower())
+        return idna.encode(folded, strict=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError) as e:
+        raise _bad(domain, f"the domain has no IDNA form: {printable(str(e))}") from None
+
+
+def _check_literal(literal: str) -> None:
+    """RFC 5321 section 4.1.3."""
+    inner = literal[1:-1]
+    try:
+        if inner[:5].lower() == "ipv6:":
+            ipaddress.IPv6Address(inner[5:])
+        elif ":" in inner:
+            if not _GENERAL_LITERAL_RE.match(inner):
+                raise ValueError
+        else:
+            ipaddress.IPv4Address(inner)
+    except ValueError:
+        raise _bad(literal, "it is no address literal", "write [192.0.2.1] or [IPv6:2001:db8::1]") from None
+
+
+def domain_name(text: str) -> str:
+    """Check a domain name or address literal, as EHLO takes it; return its ASCII form.
+
+    A trailing dot is dropped (some systems' host names have one).
+
+    :raises InvalidAddress: when it is neither.
+    """
+    name = text[:-1] if text.endswith(".") else text
+    if _DOMAIN_RE.match(name):
+        return ascii_domain(name)
+    if re.fullmatch(_LITERAL, name):
+        _check_literal(name)
+        return name
+    raise _bad(text, "it is neither a domain name nor an address literal")
+
+
+def _unwrapped(text: str) -> str:
+    """The inside of ``<…>`` without a source route, or *text* itself."""
+    if isinstance(text, str) and text.startswith("<") and text.endswith(">"):
+        text = text[1:-1]
+        route = _SOURCE_ROUTE_RE.match(text)
+        if route:
+            text = text[route.end() :]
+    return text
+
+
+@dataclass(frozen=True)
+class ReversePath:
+    """Where bounces go: a mailbox, or nowhere (``<>``, the null reverse-path)."""
+
+    mailbox: Mailbox | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ReversePath:
+        """Read ``user@example.org``, ``<user@example.org>``, ``<>`` or the empty string.
+
+        :raises InvalidAddress: when *text* is anything else.
+        """
+        inner = _unwrapped(text)
+        return cls(Mailbox.parse(inner) if inner != "" else None)
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """True for a local part that is not ASCII."""
+        return self.mailbox is not None and self.mailbox.needs_smtputf8
+
+    @property
+    def wire(self) -> str:
+        """``<user@example.org>`` or ``<>``."""
+        return f"<{self.mailbox.wire}>" if self.mailbox else "<>"
+
+    def __str__(self) -> str:
+        return str(self.mailbox) if self.mailbox else "<>"
+
+
+@dataclass(frozen=True)
+class ForwardPath:
+    """A recipient: a mailbox, or ``Postmaster`` without a domain (RFC 5321 section 4.1.1.3)."""
+
+    mailbox: Mailbox | None
+
+    @classmethod
+    def parse(cls, text: str) -> ForwardPath:
+        """Read ``user@example.org``, ``<user@example.org>`` or ``Postmaster``.
+
+        :raises InvalidAddress: when *text* is anything else.
+        """
+        inner = _unwrapped(text)
+        if isinstance(inner, str) and inner.lower() == "postmaster":
+            return cls(None)
+        return cls(Mailbox.parse(inner))
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """True for a local part that is not ASCII."""
+        return self.mailbox is not None and self.mailbox.needs_smtputf8
+
+    @property
+    def wire(self) -> str:
+        """``<user@example.org>`` or ``<Postmaster>``."""
+        return f"<{self.mailbox.wire}>" if self.mailbox else "<Postmaster>"
+
+    def __str__(self) -> str:
+        return str(self.mailbox) if self.mailbox else "Postmaster"

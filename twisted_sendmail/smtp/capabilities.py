@@ -1,0 +1,100 @@
+"""What the server said it can do, in its reply to EHLO.
+
+Keywords are compared without regard to case; the old form ``AUTH=LOGIN`` is
+read; a line that is no keyword is ignored.  The first line is the server's
+greeting and never a keyword.
+
+RFC 5321 section 4.1.1.1, RFC 1870 (SIZE), RFC 4954 (AUTH), RFC 9422 (LIMITS).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twisted_sendmail.smtp.reply import Reply
+
+_KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =]+(.*))?\Z")
+_MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")
+#: Keywords kept at the most; a legal reply of 50 KB has fewer that matter.
+MAX_KEYWORDS = 1000
+
+
+class Capabilities:
+    """An immutable mapping of upper-case keyword to its parameter text."""
+
+    __slots__ = ("_keywords", "chunking", "greeting", "pipelining")
+
+    def __init__(self, keywords: dict[str, str] | None = None, greeting: str = "") -> None:
+        self._keywords = keywords or {}
+        #: The text of the first line: the server's name and perhaps more.
+        self.greeting = greeting
+        self.pipelining = "PIPELINING" in self._keywords
+        self.chunking = "CHUNKING" in self._keywords
+
+    @classmethod
+    def from_reply(cls, reply: Reply) -> Capabilities:
+        """Read the reply to EHLO; what is malformed is left out."""
+        found: dict[str, str] = {}
+        for line in reply.lines[1 : MAX_KEYWORDS + 1]:
+            match = _KEYWORD.match(line.strip())
+            if match is None:
+                continue
+            keyword, text = match[1].upper(), (match[2] or "").strip()
+            if keyword == "AUTH":
+                # Doubled, old form and new form together: the union.
+                text = f"{found.get('AUTH', '')} {text}".strip()
+            elif keyword in found:
+                continue
+            found[keyword] = text
+        return cls(found, reply.lines[0])
+
+    def __contains__(self, keyword: str) -> bool:
+        return keyword in self._keywords
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keywords)
+
+    def __getitem__(self, keyword: str) -> str:
+        return self._keywords[keyword]
+
+    def without(self, *keywords: str) -> Capabilities:
+        """The same, as if these had not been said."""
+        left = {k: v for k, v in self._keywords.items() if k not in keywords}
+        return Capabilities(left, self.greeting)
+
+    @property
+    def auth(self) -> tuple[str, ...]:
+        """SASL mechanisms in the server's order, upper-case, each once."""
+        words = self._keywords.get("AUTH", "").replace("=", " ").split()
+        return tuple(dict.fromkeys(w.upper() for w in words if _MECHANISM.match(w)))
+
+    @property
+    def size(self) -> int | None:
+        """The largest message in octets (RFC 1870); None: no limit told."""
+        return _number(self._keywords.get("SIZE", "")) or None
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """RFC 9422: ``MAILMAX``, ``RCPTMAX``, ``RCPTDOMAINMAX`` … as far as told and sensible."""
+        found = {}
+        for word in self._keywords.get("LIMITS", "").split():
+            name, _, value = word.partition("=")
+            number = _number(value)
+            if number:
+                found[name.upper()] = number
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Capabilities {printable(' '.join(self._keywords)) or 'none'}>"
+
+
+def _number(text: str) -> int | None:
+    # RFC 1870: up to 20 digits.  isdigit() alone would let other scripts' digits pass.
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None

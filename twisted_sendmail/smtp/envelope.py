@@ -1,0 +1,151 @@
+"""The envelope: who sends, who receives, and how to report about it.
+
+RFC 5321 section 2.3.1 (envelope), RFC 3461 (delivery status notifications),
+RFC 4954 section 5 (the AUTH parameter), RFC 8689 (REQUIRETLS).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
+
+from twisted_sendmail.smtp.address import ForwardPath, ReversePath
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
+#: RFC 3461 section 4.4.
+MAX_ENVID = 100
+#: RFC 3461 section 4.2.
+MAX_ORCPT = 500
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """One recipient and what he, or the sender for him, asks for.
+
+    :param path: where to; text is parsed.
+    :param notify: when to report (RFC 3461 section 4.1): ``NEVER`` alone, or any of
+        ``SUCCESS``, ``FAILURE``, ``DELAY``; empty leaves it to the server.
+    :param orcpt: the original recipient, ``addr-type;address`` (section 4.2), not encoded.
+    :raises InvalidInput: for anything else.
+    """
+
+    path: ForwardPath
+    notify: frozenset[str] = frozenset()
+    orcpt: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.path, str):
+            object.__setattr__(self, "path", ForwardPath.parse(self.path))
+        elif not isinstance(self.path, ForwardPath):
+            msg = f"recipient {self.path!r} cannot be used"
+            raise InvalidInput(msg, detail="it is neither text nor a ForwardPath")
+        if self.notify:
+            words = [self.notify] if isinstance(self.notify, str) else self.notify
+            notify = frozenset(word.upper() for word in words)
+            if notify != {"NEVER"} and not notify <= _NOTIFY:
+                msg = f"NOTIFY={','.join(sorted(notify))} cannot be used"
+                raise InvalidInput(msg, remedy="give NEVER alone, or any of SUCCESS, FAILURE, DELAY")
+            object.__setattr__(self, "notify", notify)
+        if self.orcpt is not None:
+            _check_parameter("ORCPT", self.orcpt, MAX_ORCPT)
+            if ";" not in self.orcpt:
+                msg = "ORCPT cannot be used"
+                raise InvalidInput(msg, detail="it has no address type", remedy="write it as rfc822;user@example.org")
+
+    @property
+    def has_dsn(self) -> bool:
+        """Does it need the DSN extension?"""
+        return bool(self.notify) or self.orcpt is not None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+AnyRecipient = Union[str, ForwardPath, Recipient]
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What MAIL and RCPT say.
+
+    :param sender: the reverse-path; text is parsed, ``""`` and ``None`` are the null
+        reverse-path.
+    :param recipients: at least one; text is parsed, the same path is kept once.
+    :param ret: ``FULL`` or ``HDRS``: how much a failure report returns (RFC 3461 section 4.3).
+    :param envid: the envelope identifier, repeated in reports (section 4.4), not encoded.
+    :param require_tls: only over TLS all the way, or not at all (RFC 8689).
+    :raises InvalidInput: when something does not fit.
+    """
+
+    sender: ReversePath
+    recipients: tuple[Recipient, ...]
+    ret: str | None = None
+    envid: str | None = None
+    require_tls: bool = False
+
+    def __init__(  # noqa: PLR0913 - one parameter for each thing an envelope says
+        self,
+        sender: str | ReversePath | None,
+        recipients: AnyRecipient | Iterable[AnyRecipient],
+        *,
+        ret: str | None = None,
+        envid: str | None = None,
+        require_tls: bool = False,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "sender", _reverse_path(sender))
+        put(self, "recipients", _recipients(recipients))
+        if ret is not None and ret.upper() not in {"FULL", "HDRS"}:
+            msg = "RET cannot be used"
+            raise InvalidInput(msg, remedy="give FULL or HDRS")
+        put(self, "ret", ret.upper() if ret else None)
+        if envid is not None:
+            _check_parameter("ENVID", envid, MAX_ENVID)
+        put(self, "envid", envid)
+        put(self, "require_tls", require_tls)
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """True when an address has a local part that is not ASCII (RFC 6531)."""
+        return self.sender.needs_smtputf8 or any(r.path.needs_smtputf8 for r in self.recipients)
+
+    @property
+    def has_dsn(self) -> bool:
+        """Does it need the DSN extension?"""
+        return self.ret is not None or self.envid is not None or any(r.has_dsn for r in self.recipients)
+
+
+def _reverse_path(sender: str | ReversePath | None) -> ReversePath:
+    if sender is None:
+        return ReversePath()
+    return sender if isinstance(sender, ReversePath) else ReversePath.parse(sender)
+
+
+def _recipients(recipients: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Recipient, ...]:
+    if isinstance(recipients, (str, ForwardPath, Recipient)):
+        recipients = (recipients,)
+    elif isinstance(recipients, bytes) or not hasattr(recipients, "__iter__"):
+        msg = f"recipients cannot be {type(recipients).__name__}"
+        raise InvalidInput(msg, remedy="give an address, or a list of addresses")
+    kept: dict[tuple[str, str], Recipient] = {}
+    for given in recipients:
+        recipient = given if isinstance(given, Recipient) else Recipient(given)  # type: ignore[arg-type]
+        box = recipient.path.mailbox
+        kept.setdefault((box.local_part, box.ascii_domain.lower()) if box else ("", ""), recipient)
+    if not kept:
+        msg = "the message has no recipient"
+        raise InvalidInput(msg, remedy="give recipients, or put them in To, Cc or Bcc")
+    return tuple(kept.values())
+
+
+def _check_parameter(name: str, value: str, limit: int) -> None:
+    if not value or not value.isprintable():
+        msg = f"{name} cannot be used"
+        raise InvalidInput(msg, detail="it is empty or holds control characters")
+    if len(value) > limit:
+        msg = f"{name} cannot be used"
+        raise InvalidInput(msg, detail=f"it is longer than {limit} characters")

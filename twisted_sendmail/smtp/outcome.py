@@ -1,0 +1,124 @@
+"""What became of a message: an outcome for each recipient, and the report of them all.
+
+Values.  ``AllRecipientsRefused`` and ``DeliveryInDoubt`` in ``errors`` carry a
+report; partial acceptance is a report and no error.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp.printable import printable
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp.envelope import Envelope, Recipient
+    from twisted_sendmail.smtp.reply import Reply
+    from twisted_sendmail.smtp.root_error import SendmailError
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp.transcript import Transcript
+
+
+class Status(enum.Enum):
+    """What is known of one recipient's copy."""
+
+    #: The server took responsibility for it (RFC 5321 section 4.2.5).
+    ACCEPTED = "accepted"
+    #: The server said no; ``Outcome.transient`` says whether it may be tried again.
+    REFUSED = "refused"
+    #: The end of the content was on its way and no whole reply came back: the server
+    #: may have it or not.  Sending it again may make a second copy.
+    IN_DOUBT = "in doubt"
+    #: The server cannot have it: sending it again is safe.
+    UNTOUCHED = "untouched"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One recipient's."""
+
+    recipient: Recipient
+    status: Status
+    #: The reply that decided: to RCPT, to MAIL or to the content; None without one.
+    reply: Reply | None = None
+
+    @property
+    def transient(self) -> bool:
+        """May this recipient be tried again?  In doubt: yes, at the risk of a second copy."""
+        if self.status is Status.REFUSED:
+            return self.reply is None or not self.reply.permanent
+        return self.status in {Status.IN_DOUBT, Status.UNTOUCHED}
+
+    def __str__(self) -> str:
+        return f"{printable(str(self.recipient))} {self.status.value}{f': {self.reply}' if self.reply else ''}"
+
+
+# How servers tell their queue id in the reply to the content, most telling first.
+_QUEUE_ID = (
+    re.compile(r"queued as ([!-~]+)", re.IGNORECASE),
+    re.compile(r"\bid=([!-~]+)"),
+    re.compile(r"queued \(([!-~]+)\)", re.IGNORECASE),
+    re.compile(r"([!-~]+) Message accepted for delivery"),
+)
+_TRAILING = ".,;:)>]"
+
+
+@dataclass(frozen=True)
+class DeliveryReport:
+    """What became of one message."""
+
+    envelope: Envelope
+    #: One for each recipient of the envelope, in its order.
+    outcomes: tuple[Outcome, ...]
+    #: The reply to the content, or the one that ended the transaction before.
+    reply: Reply | None = None
+    #: Octets of content on the wire, without dot-stuffing and final dot.
+    size: int = 0
+    #: ``name[address]:port`` of the server.
+    host: str | None = None
+    tls: TLSFacts | None = None
+    transcript: Transcript | None = None
+    #: Why somebody is in doubt or untouched; None when every recipient has his verdict.
+    error: SendmailError | None = None
+    #: The Message-ID of the header, with its angle brackets.
+    message_id: str | None = None
+
+    def _with(self, status: Status) -> tuple[Outcome, ...]:
+        return tuple(o for o in self.outcomes if o.status is status)
+
+    @property
+    def accepted(self) -> tuple[Outcome, ...]:
+        """Those the server answers for."""
+        return self._with(Status.ACCEPTED)
+
+    @property
+    def refused(self) -> tuple[Outcome, ...]:
+        """Those the server said no to."""
+        return self._with(Status.REFUSED)
+
+    @property
+    def in_doubt(self) -> tuple[Outcome, ...]:
+        """Those nobody can be sure of."""
+        return self._with(Status.IN_DOUBT)
+
+    @property
+    def untouched(self) -> tuple[Outcome, ...]:
+        """Those the server cannot have."""
+        return self._with(Status.UNTOUCHED)
+
+    @property
+    def queue_id(self) -> str | None:
+        """The server's name for the message, where its reply to the content tells one."""
+        if self.reply is None or not self.accepted:
+            return None
+        for pattern in _QUEUE_ID:
+            match = pattern.search(self.reply.text)
+            if match:
+                return match[1].rstrip(_TRAILING) or None
+        return None
+
+    def __str__(self) -> str:
+        counts = [f"{len(self._with(s))} {s.value}" for s in Status if self._with(s)]
+        return ", ".join(counts) + (f": {self.reply}" if self.reply else "")

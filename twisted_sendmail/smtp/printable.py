@@ -1,0 +1,43 @@
+"""Foreign text made safe to show.
+
+What a server, a message or a user wrote may hold terminal escapes, line breaks
+or bidirectional marks.  It is kept as it came and escaped once, at the edge where
+it is shown: in an error's text, a log line, a terminal.  This module is that edge.
+
+It never changes what goes on the wire.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: Characters shown at the most; a hostile reply may be 128 KiB long.
+SHOWN = 512
+
+# Everything that moves a cursor, breaks a line or reorders text: C0, DEL, C1,
+# line and paragraph separators, bidirectional controls, zero-width marks, the
+# byte-order mark and lone surrogates.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def printable(text: str | bytes, limit: int = SHOWN) -> str:
+    """Return *text* in one line that cannot act on a terminal or forge a log line.
+
+    :param text: what somebody else wrote; bytes are read as UTF-8, and what is
+        not UTF-8 is shown as ``\\xNN``.
+    :param limit: characters kept; what is cut is counted.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    cut = len(text) - limit
+    if cut > 0:
+        text = text[:limit]
+    shown = _UNSAFE.sub(_escape, text)
+    return f"{shown}… ({cut} more characters)" if cut > 0 else shown

@@ -1,0 +1,102 @@
+"""A reply: a three-digit code, lines of text, perhaps an enhanced status code.
+
+Values only; ``reply_parser`` makes them from bytes.  A reply judges nothing: a
+refusal is a reply like any other.
+
+RFC 5321 section 4.2 (replies), RFC 2034 and RFC 3463 (enhanced status codes).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from twisted_sendmail.smtp.printable import printable
+
+_ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:\s|\Z)")
+
+
+@dataclass(frozen=True)
+class EnhancedStatus:
+    """``class.subject.detail``, such as 5.1.1 (RFC 3463 section 2)."""
+
+    class_: int
+    subject: int
+    detail: int
+
+    @classmethod
+    def parse(cls, text: str) -> EnhancedStatus | None:
+        """Read the code at the start of *text*; None when there is none."""
+        match = _ENHANCED.match(text)
+        return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.class_}.{self.subject}.{self.detail}"
+
+
+class Reply(NamedTuple):
+    """What the server said to one command.
+
+    A tuple, because one is made for every command of every message.
+    """
+
+    #: 200 to 599.
+    code: int
+    #: The text of each line, without code and line end; never empty.  As it came:
+    #: pass it through :func:`~twisted_sendmail.smtp.printable.printable` to show it.
+    lines: tuple[str, ...] = ("",)
+
+    @property
+    def positive(self) -> bool:
+        """2yz: done."""
+        return 200 <= self.code < 300
+
+    @property
+    def intermediate(self) -> bool:
+        """3yz: go on (354, 334)."""
+        return 300 <= self.code < 400
+
+    @property
+    def transient(self) -> bool:
+        """4yz: refused, and the same may work later."""
+        return 400 <= self.code < 500
+
+    @property
+    def permanent(self) -> bool:
+        """5yz: refused for good."""
+        return self.code >= 500
+
+    @property
+    def text(self) -> str:
+        """All lines, joined by line feeds."""
+        return "\n".join(self.lines)
+
+    @property
+    def enhanced(self) -> EnhancedStatus | None:
+        """The enhanced status code of the first line, if its class fits the code.
+
+        RFC 2034 section 4: the class must agree with the first digit.
+        """
+        found = EnhancedStatus.parse(self.lines[0])
+        return found if found and found.class_ == self.code // 100 else None
+
+    def __str__(self) -> str:
+        """``550 5.1.1 User unknown``: one line, safe to show."""
+        return f"{self.code} {printable(' / '.join(filter(None, self.lines)))}".rstrip()
+
+    def to_bytes(self) -> bytes:
+        """The reply as a server writes it, every line ended by CRLF.
+
+        :raises ValueError: for a code out of range or text that holds CR, LF or NUL.
+        """
+        if not 200 <= self.code < 600:
+            msg = f"a reply code is 200 to 599, not {self.code}"
+            raise ValueError(msg)
+        if any(c in line for line in self.lines for c in "\r\n\0"):
+            msg = f"the text of a {self.code} reply holds CR, LF or NUL"
+            raise ValueError(msg)
+        *head, last = self.lines or ("",)
+        wire = [f"{self.code}-{line}\r\n" for line in head]
+        wire.append(f"{self.code} {last}\r\n")
+        return "".join(wire).encode("utf-8", "surrogateescape")

@@ -1,0 +1,125 @@
+"""The root of every error of this package, and the errors of bad input.
+
+Below the values that can be wrong, so that an address can refuse itself;
+``errors`` holds the rest of the tree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from twisted_sendmail.smtp.printable import printable
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp.outcome import DeliveryReport
+    from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp.transcript import Transcript
+
+_Self = TypeVar("_Self", bound="SendmailError")
+
+
+class SendmailError(Exception):
+    """Mail could not be sent, or not as it was asked for.
+
+    ``str()`` is one line a person can act on; it never holds a secret, and
+    nothing in it can act on a terminal.
+
+    :param what: what failed, such as ``RCPT TO:<x@example.net> refused``.
+    :param detail: why, when no reply says it.
+    """
+
+    #: May the same be tried again later?
+    transient: bool = False
+    #: Is the connection still good for another message?
+    connection_usable: bool = False
+    #: What to do about it; empty when the reply says all there is to say.
+    remedy: str = ""
+
+    def __init__(  # noqa: PLR0913 - the context is flat on purpose: each is an attribute
+        self,
+        what: str,
+        *,
+        detail: str = "",
+        remedy: str | None = None,
+        phase: str | None = None,
+        command: str | None = None,
+        reply: Reply | None = None,
+        recipient: str | None = None,
+        host: str | None = None,
+        tls: TLSFacts | None = None,
+        transcript: Transcript | None = None,
+        report: DeliveryReport | None = None,
+    ) -> None:
+        super().__init__(what)
+        #: What failed.
+        self.what = what
+        #: Why.
+        self.detail = detail
+        if remedy is not None:
+            self.remedy = remedy
+        #: Where in the session: ``connect``, ``greeting``, ``EHLO``, ``TLS``, ``AUTH``, …
+        self.phase = phase
+        #: The command, without secrets.
+        self.command = command
+        #: What the server said.
+        self.reply = reply
+        #: Whom it concerns, when it is one recipient.
+        self.recipient = recipient
+        #: ``name[address]:port``.
+        self.host = host
+        #: The TLS session, once there is one.
+        self.tls = tls
+        #: The dialogue so far, redacted.
+        self.transcript = transcript
+        #: What became of each recipient, when the message had begun.
+        self.report = report
+
+    @property
+    def enhanced(self) -> EnhancedStatus | None:
+        """The enhanced status code of the reply, if it has one."""
+        return self.reply.enhanced if self.reply else None
+
+    def at(
+        self: _Self,
+        *,
+        host: str | None = None,
+        tls: TLSFacts | None = None,
+        transcript: Transcript | None = None,
+        report: DeliveryReport | None = None,
+    ) -> _Self:
+        """Fill in what is not known yet, and return this error."""
+        self.host = self.host or host
+        self.tls = self.tls or tls
+        self.transcript = self.transcript or transcript
+        self.report = self.report or report
+        return self
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.host:
+            text += f" {'by' if self.reply else 'at'} {self.host}"
+        why = str(self.reply) if self.reply else self.detail
+        if why:
+            text += f": {why}"
+        if self.reply and self.detail:
+            text += f" ({self.detail})"
+        if self.remedy:
+            text += f"; {self.remedy}"
+        return printable(text, limit=1024)
+
+
+class InvalidInput(SendmailError, ValueError):
+    """Something given by the caller cannot be used; nothing was sent."""
+
+
+class InvalidAddress(InvalidInput):
+    """An address does not fit the grammar of RFC 5321 section 4.1.2."""
+
+
+class InvalidMessage(InvalidInput):
+    """The message, or its header, cannot be sent as it is."""
+
+
+class InvalidServer(InvalidInput):
+    """A server URL or a setting of a server cannot be used."""
