@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from twisted.application.service import ServiceMaker
 
-sendmail = ServiceMaker(
+sendmail = ServiceMaker(  # type: ignore[no-untyped-call]  # Twisted leaves this one untyped
     "twisted_sendmail",
     "twisted_sendmail.tap",
     "A loopback submission server for trying mail clients (the relay is not built yet)",
