@@ -195,3 +195,15 @@ def test_every_page_quotes_files_that_exist() -> None:
                 quoted = (page.parent / target.strip()).resolve()
                 absent += [] if quoted.is_file() else [f"{named(page)}: {target.strip()}"]
     assert absent == []
+
+
+def test_the_readme_shows_only_what_the_examples_run() -> None:
+    """Each line of Python in README.md stands in a file of `examples/`."""
+    examples = {
+        line.strip()
+        for path in (ROOT / "examples").glob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+    }
+    blocks = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]
+    shown = [line.strip() for block in blocks for line in block.partition("```")[0].splitlines()]
+    assert [line for line in shown if line not in examples] == []
