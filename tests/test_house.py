@@ -55,16 +55,14 @@ def imported_at_import(path: Path) -> set[str]:
 
 
 def test_the_package_says_that_it_is_typed() -> None:
-    assert (Path(twisted_sendmail.__file__).parent / "py.typed").read_bytes() == b""
+    assert b"" == (Path(twisted_sendmail.__file__).parent / "py.typed").read_bytes()
 
 
 def test_the_version_is_the_one_of_the_metadata() -> None:
     config = ConfigParser()
     config.read(ROOT / "setup.cfg", "utf-8")
-    assert (twisted_sendmail.__version__, version("twisted_sendmail")) == (
-        config["metadata"]["version"],
-        config["metadata"]["version"],
-    )
+    said = config["metadata"]["version"]
+    assert (said, said) == (twisted_sendmail.__version__, version("twisted_sendmail"))
 
 
 def test_setuptools_ships_the_plugin_and_every_package() -> None:
@@ -80,14 +78,14 @@ def test_setuptools_ships_the_plugin_and_every_package() -> None:
         text=True,
         check=False,
     )
-    expected = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES}
-    assert set(done.stdout.split()) == expected | {"twisted.plugins"}, done.stderr
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES}
+    assert packages | {"twisted.plugins"} == set(done.stdout.split()), done.stderr
 
 
 def test_twisted_is_a_portion_and_no_package() -> None:
     """An `__init__.py` under `twisted/` would hide Twisted itself."""
     held = sorted(named(path) for path in (ROOT / "twisted").rglob("*.py"))
-    assert held == ["twisted/plugins/twisted_sendmail_plugin.py"]
+    assert ["twisted/plugins/twisted_sendmail_plugin.py"] == held
 
 
 def test_twistd_finds_the_plugin_and_what_it_names() -> None:
@@ -98,7 +96,7 @@ def test_twistd_finds_the_plugin_and_what_it_names() -> None:
 
 def test_the_command_is_installed_and_loads() -> None:
     (command,) = entry_points(group="console_scripts", name="twisted-sendmail")
-    assert command.value == "twisted_sendmail.cli.main:console"
+    assert "twisted_sendmail.cli.main:console" == command.value
     assert callable(command.load())
 
 
@@ -117,7 +115,7 @@ def test_every_module_opens_with_what_it_is(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_no_module_imports_the_reactor_when_it_is_imported(path: Path) -> None:
     """Importing `twisted.internet.reactor` installs one, and takes the choice from the application."""
-    assert imported_at_import(path) & {"twisted.internet.reactor"} == set()
+    assert set() == imported_at_import(path) & {"twisted.internet.reactor"}
 
 
 def test_importing_the_whole_package_installs_no_reactor() -> None:
@@ -127,12 +125,12 @@ def test_importing_the_whole_package_installs_no_reactor() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (done.stdout.strip(), done.stderr) == ("False", "")
+    assert ("False", "") == (done.stdout.strip(), done.stderr)
 
 
 @pytest.mark.parametrize("path", INITS, ids=named)
 def test_an_init_file_holds_a_docstring_and_nothing_else(path: Path) -> None:
-    assert [type(node) for node in tree(path).body] == [ast.Expr]
+    assert [ast.Expr] == [type(node) for node in tree(path).body]
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path != TOP], ids=named)
@@ -145,13 +143,13 @@ def test_nothing_inside_imports_the_public_names(path: Path) -> None:
         for alias in node.names
         if not (PACKAGE / alias.name).is_dir() and not (PACKAGE / f"{alias.name}.py").is_file()
     }
-    assert taken == set()
+    assert set() == taken
 
 
 def test_no_room_is_called_after_what_does_not_belong_anywhere() -> None:
     forbidden = {"utils", "util", "helpers", "helper", "common", "misc"}
     everything = [*PACKAGE.rglob("*"), *(ROOT / "tests").rglob("*")]
-    assert [named(path) for path in everything if path.stem in forbidden] == []
+    assert [] == [named(path) for path in everything if path.stem in forbidden]
 
 
 def test_the_arrows_go_down_only() -> None:
@@ -163,14 +161,14 @@ def test_the_arrows_go_down_only() -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert 0 == done.returncode, done.stdout
 
 
 def test_every_folder_of_tests_is_a_package() -> None:
     """Two files called `test_choice.py` may then live in two folders."""
     folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
     bare = [named(folder) for folder in folders if not (folder / "__init__.py").is_file()]
-    assert bare == []
+    assert [] == bare
 
 
 def test_every_example_is_run_by_a_test_and_shown_by_a_page() -> None:
@@ -183,7 +181,7 @@ def test_every_example_is_run_by_a_test_and_shown_by_a_page() -> None:
     pages = "".join(path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.md"))
     unrun = [name for name in examples if name not in tests and Path(name).stem not in tests]
     unshown = [name for name in examples if f"examples/{name}" not in pages]
-    assert (unrun, unshown) == ([], [])
+    assert ([], []) == (unrun, unshown)
 
 
 def test_every_page_quotes_files_that_exist() -> None:
@@ -194,7 +192,7 @@ def test_every_page_quotes_files_that_exist() -> None:
             if directive.endswith(("{literalinclude}", "{include}")):
                 quoted = (page.parent / target.strip()).resolve()
                 absent += [] if quoted.is_file() else [f"{named(page)}: {target.strip()}"]
-    assert absent == []
+    assert [] == absent
 
 
 def test_the_readme_shows_only_what_the_examples_run() -> None:
@@ -206,4 +204,4 @@ def test_the_readme_shows_only_what_the_examples_run() -> None:
     }
     blocks = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]
     shown = [line.strip() for block in blocks for line in block.partition("```")[0].splitlines()]
-    assert [line for line in shown if line not in examples] == []
+    assert [] == [line for line in shown if line not in examples]
