@@ -1,0 +1,312 @@
+"""Who we are, and how we prove it, without ever showing the proof.
+
+``Credentials`` is what a caller gives: a user name with a password or a bearer
+token, or something that can be asked for one.  ``ResolvedCredentials`` is the same
+with the secret at hand, for one connection; it is what a mechanism is made from.
+
+A ``Secret`` shows itself to nobody but the mechanism that calls ``reveal``: not in
+a repr, a log line, a traceback that prints local variables, a pickle.
+
+This module chooses no mechanism and says nothing to a server.  RFC 4422 sections
+2 and 3.4 (identities), RFC 6750 section 2.1 (the characters of a token).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, TypeAlias
+
+from twisted_sendmail.smtp.errors import TemporaryAuthenticationFailure
+from twisted_sendmail.smtp.root_error import InvalidInput, SendmailError
+
+__all__ = [
+    "Credentials",
+    "CredentialsUnavailable",
+    "Provider",
+    "ResolvedCredentials",
+    "Secret",
+]
+
+#: Asked for the secret once a connection; what it returns may have to be awaited.
+Provider: TypeAlias = Callable[[], "str | Awaitable[str]"]
+
+_HIDDEN = "<hidden>"
+
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# RFC 6750 allows fewer; but no more than these fits between the separators of RFC 7628.
+_TOKEN = re.compile("[\x21-\x7e]+")
+# RFC 4422 section 3.1.
+_MECHANISM = re.compile("[A-Z0-9_-]{1,20}")
+
+
+class CredentialsUnavailable(TemporaryAuthenticationFailure):
+    """The provider of a password or token failed; the server was not asked."""
+
+    remedy = "what it raised is the cause of this error"
+
+
+class Secret:
+    """A text that only ``reveal`` shows.
+
+    It may be copied (the copy is itself) but not pickled.
+    """
+
+    __slots__ = ("__text",)
+
+    def __init__(self, text: str) -> None:
+        self.__text = text
+
+    def reveal(self) -> str:
+        """Return the secret itself; do not bind it to a name where an error may be raised."""
+        return self.__text
+
+    def redact(self, text: str) -> str:
+        """Return *text*, which somebody else wrote, without this secret in it."""
+        return text.replace(self.__text, _HIDDEN) if self.__text else text
+
+    def __repr__(self) -> str:
+        return f"Secret({_HIDDEN})"
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a secret is never pickled; pickle where it is found instead")
+
+
+class _Hidden:
+    """A provider whose repr does not show what was bound to it (``functools.partial``)."""
+
+    __slots__ = ("__provider", "_name")
+
+    def __init__(self, name: str, provider: Provider) -> None:
+        self._name = name
+        self.__provider = provider
+
+    def __repr__(self) -> str:
+        return f"<the {self._name}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("credentials are never pickled; pickle where they are found instead")
+
+    async def ask(self) -> Secret:
+        try:
+            answer: object = self.__provider()
+            if isinstance(answer, Awaitable):
+                answer = await answer
+        except SendmailError:
+            raise
+        except Exception as error:
+            # Twisted's CancelledError is an Exception, and this floor knows no Twisted.
+            if type(error).__name__ == "CancelledError":
+                raise
+            # Not its text: what a provider raises may quote what it was to keep.
+            raise CredentialsUnavailable(
+                f"the {self._name} failed", detail=type(error).__name__, phase="AUTH"
+            ) from error
+        if isinstance(answer, str):
+            return Secret(answer)
+        kind = type(answer).__name__
+        del answer
+        raise InvalidInput(f"the {self._name} returned {kind}, not str")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ResolvedCredentials:
+    """Credentials with the secret at hand, good for one connection.
+
+    At most one of ``password`` and ``token`` is there; neither is, when the proof
+    lies elsewhere (EXTERNAL: in the certificate of the TLS client).
+    """
+
+    #: The authentication identity: whose password or token it is.
+    username: str
+    password: Secret | None = None
+    #: A bearer token (RFC 6750).
+    token: Secret | None = None
+    #: The authorization identity: whom to act as; empty for oneself.
+    authzid: str = ""
+    #: The only mechanisms to use, best first, in upper case; None for all.
+    mechanisms: tuple[str, ...] | None = None
+
+    def redact(self, text: str) -> str:
+        """Return *text*, which a server wrote, without the secret in it."""
+        for secret in (self.password, self.token):
+            if secret is not None:
+                text = secret.redact(text)
+        return text
+
+    def __repr__(self) -> str:
+        return f"ResolvedCredentials({self.username!r})"
+
+
+class Credentials:
+    """A user name with its password, or with a bearer token.
+
+    :param username: the authentication identity; not empty, no control characters.
+    :param password: the password, or a callable without arguments that returns it,
+        or returns an awaitable of it (a coroutine, a ``Deferred``).  The callable is
+        asked once for each connection, in the reactor's thread: it must not block.
+    :param token: a bearer token for OAUTHBEARER or XOAUTH2, given in the same ways.
+        Exactly one of password and token is given; neither only if *mechanisms*
+        names mechanisms that need none, such as EXTERNAL.
+    :param authzid: the authorization identity (RFC 4422 section 2): whom to act as.
+        It is never taken from the server.
+    :param mechanisms: the only mechanisms to use, best first, in any case; None
+        leaves the choice to `twisted_sendmail.sasl.choice`.
+    :raises InvalidInput: when one of these cannot be used; the text names which
+        and never holds the secret.
+
+    Immutable.  Two credentials are equal only if they are the same object.
+    """
+
+    __slots__ = ("_authzid", "_given", "_kind", "_mechanisms", "_username")
+
+    def __init__(
+        self,
+        username: str,
+        password: str | Provider | None = None,
+        *,
+        token: str | Provider | None = None,
+        authzid: str = "",
+        mechanisms: Sequence[str] | None = None,
+    ) -> None:
+        self._kind = "password" if token is None else "token"
+        both = password is not None and token is not None
+        given = _keep(self._kind, username, password if token is None else token)
+        # From here on an error may be raised, and a traceback may show what is local.
+        del password, token
+
+        _check_name("user name", username)
+        _check_name("authorization identity", authzid)
+        self._username = username
+        self._authzid = authzid
+        self._mechanisms = _mechanism_names(mechanisms)
+        if both:
+            raise InvalidInput(
+                f"credentials of {username!r} have both a password and a token; give one of them"
+            )
+        if given is None and self._mechanisms is None:
+            raise InvalidInput(f"credentials of {username!r} have no password and no token")
+        if given is not None and not username:
+            raise InvalidInput(f"the {self._kind} is given without a user name")
+        if isinstance(given, type):
+            raise InvalidInput(
+                f"the {self._kind} of {username!r} is a {given.__name__};"
+                " it must be a str or a callable that returns one"
+            )
+        if isinstance(given, Secret):
+            self._check(given)
+        self._given = given
+
+    @property
+    def username(self) -> str:
+        """The authentication identity."""
+        return self._username
+
+    @property
+    def authzid(self) -> str:
+        """The authorization identity; empty for oneself."""
+        return self._authzid
+
+    @property
+    def mechanisms(self) -> tuple[str, ...] | None:
+        """The only mechanisms to use, best first, in upper case; None for all."""
+        return self._mechanisms
+
+    async def resolve(self) -> ResolvedCredentials:
+        """Return the credentials with the secret at hand; a provider is asked anew each time.
+
+        :raises CredentialsUnavailable: the provider failed; what it raised is the
+            ``__cause__``.  A `SendmailError` of its own passes as it is.
+        :raises InvalidInput: the provider returned what cannot be used.
+
+        Cancelling what the provider is waiting for cancels this.
+        """
+        secret = self._given
+        if isinstance(secret, _Hidden):
+            secret = await secret.ask()
+            self._check(secret)
+        is_token = self._kind == "token"
+        return ResolvedCredentials(
+            username=self._username,
+            password=None if is_token else secret,
+            token=secret if is_token else None,
+            authzid=self._authzid,
+            mechanisms=self._mechanisms,
+        )
+
+    def _check(self, secret: Secret) -> None:
+        flaw = _flaw(secret.reveal(), is_token=self._kind == "token")
+        if flaw:
+            raise InvalidInput(f"the {self._kind} of {self._username!r} {flaw}")
+
+    def __repr__(self) -> str:
+        return f"Credentials({self._username!r})"
+
+    def __copy__(self) -> Credentials:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Credentials:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("credentials are never pickled; pickle where they are found instead")
+
+
+def _keep(kind: str, username: object, given: object) -> Secret | _Hidden | type[object] | None:
+    """Wrap the secret before anything can be raised; the type of what is no secret at all."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return Secret(given)
+    if callable(given):
+        return _Hidden(f"{kind} provider of {username!r}", given)
+    return type(given)
+
+
+def _flaw(text: str, *, is_token: bool) -> str:
+    """What is wrong with a secret, in words that do not show it; it raises nothing."""
+    if not text:
+        return "is empty"
+    if is_token and _TOKEN.fullmatch(text.rstrip("\r\n")) is None:
+        return "has characters that no bearer token has (RFC 6750)"
+    if "\r" in text or "\n" in text:
+        inside = set(text.rstrip("\r\n")) & {"\r", "\n"}
+        return "has a line break in it" if inside else "ends with a line break; strip it"
+    if "\0" in text:
+        return "has a NUL in it"
+    if _SURROGATE.search(text):
+        return "is not Unicode: it was probably read as something other than UTF-8"
+    return ""
+
+
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise InvalidInput(f"the {what} is a {type(name).__name__}; it must be a str")
+    if _CONTROL.search(name):
+        raise InvalidInput(f"the {what} {name!r} has a control character in it")
+    if _SURROGATE.search(name):
+        raise InvalidInput(f"the {what} {name!r} is not Unicode")
+
+
+def _mechanism_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InvalidInput("mechanisms must be a list of names, such as ['PLAIN']")
+    upper = tuple(dict.fromkeys(name.upper() for name in names))
+    if not upper:
+        raise InvalidInput("mechanisms is an empty list; leave it out to allow all")
+    for name in upper:
+        if _MECHANISM.fullmatch(name) is None:
+            raise InvalidInput(
+                f"{name!r} is no name of a SASL mechanism; it has 1 to 20 of A-Z, 0-9, - and _"
+            )
+    return upper
