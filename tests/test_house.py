@@ -65,6 +65,13 @@ def test_the_version_is_the_one_of_the_metadata() -> None:
     assert (said, said) == (twisted_sendmail.__version__, version("twisted_sendmail"))
 
 
+def test_tox_tries_the_oldest_versions_that_the_metadata_allows() -> None:
+    config = ConfigParser()
+    config.read([ROOT / "setup.cfg", ROOT / "tox.ini"], "utf-8")
+    oldest = config["testenv:lowest"]["deps"].replace("==", ">=")
+    assert config["options"]["install_requires"].split() == oldest.split()
+
+
 def test_setuptools_ships_the_plugin_and_every_package() -> None:
     """What `find_namespace:` finds is the packages of the tree and `twisted.plugins`."""
     code = (
