@@ -57,5 +57,5 @@ docs: $(VENV)/.made-dev
 	$(BIN)/sphinx-build -n -W --keep-going -q -b doctest docs docs/_build/doctest
 
 clean:
-	rm -rf $(VENV) .tox build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) .tox build dist docs/_build docs/reference/modules *.egg-info .mypy_cache .pytest_cache .ruff_cache \
 	  .import_linter_cache .hypothesis .coverage
