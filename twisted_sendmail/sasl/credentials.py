@@ -92,9 +92,6 @@ class _Hidden:
     def __repr__(self) -> str:
         return f"<the {self._name}>"
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("credentials are never pickled; pickle where they are found instead")
-
     async def ask(self) -> Secret:
         try:
             answer: object = self.__provider()
@@ -183,10 +180,10 @@ class Credentials:
         # From here on an error may be raised, and a traceback may show what is local.
         del password, token
 
-        _check_name("user name", username)
-        _check_name("authorization identity", authzid)
         self._username = username
         self._authzid = authzid
+        _check_name("user name", username)
+        _check_name("authorization identity", authzid)
         self._mechanisms = _mechanism_names(mechanisms)
         if both:
             raise InvalidInput(
