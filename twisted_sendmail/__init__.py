@@ -1,9 +1,146 @@
-"""Submit mail from Twisted programs (RFC 6409): verified TLS, AUTH, an honest outcome per recipient."""
+"""Send mail from Twisted programs: submission over TLS, right, or with a clear error.
+
+Everything public is named here, once; nothing inside the package imports from here.
+"""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 
-__all__ = ["__version__"]
+from twisted_sendmail.client.opening import Opening, open_session
+from twisted_sendmail.client.protocol import Cancelled, SubmissionProtocol
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+from twisted_sendmail.client.tls_session import ServerJudge
+from twisted_sendmail.client.transaction import transact
+from twisted_sendmail.mailer.many import many
+from twisted_sendmail.mailer.submission_server import SubmissionServer
+from twisted_sendmail.mailer.submit import sendmail, submit
+from twisted_sendmail.sasl.choice import MECHANISMS
+from twisted_sendmail.sasl.credentials import Credentials
+from twisted_sendmail.sasl.mechanism import Mechanism
+from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
+from twisted_sendmail.smtp.client_session import ClientSession
+from twisted_sendmail.smtp.envelope import Envelope, Recipient
+from twisted_sendmail.smtp.errors import (
+    ActionIgnored,
+    AllRecipientsRefused,
+    AuthenticationError,
+    AuthenticationFailed,
+    AuthenticationRejected,
+    AuthenticationRequired,
+    CertificateRejected,
+    CommandNotAllowed,
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionFailed,
+    DeliveryCancelled,
+    DeliveryInDoubt,
+    EncryptionRequired,
+    ErrorProcessing,
+    ExtensionUnavailable,
+    InvalidAddress,
+    InvalidBase64,
+    InvalidInput,
+    InvalidMessage,
+    InvalidServer,
+    MailboxUnavailable,
+    MessageTooLarge,
+    PermanentFailure,
+    ProtocolBreach,
+    Refused,
+    SendmailError,
+    SendTimeout,
+    ServerNotAuthentic,
+    ServiceClosing,
+    StartTLSUnavailable,
+    TemporaryAuthenticationFailure,
+    TemporaryFailure,
+    TLSAlert,
+    TLSClosed,
+    TLSError,
+    TLSFailure,
+    UnableToAccommodateParameters,
+    UnexpectedResponse,
+    UnsupportedMechanism,
+    WeakMechanism,
+)
+from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
+from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
+from twisted_sendmail.smtp.tls_facts import TLSFacts
+from twisted_sendmail.smtp.transcript import Transcript
 
-__version__: str = version("twisted_sendmail")
+__version__ = version("twisted_sendmail")
+
+__all__ = [
+    "MECHANISMS",
+    "ActionIgnored",
+    "AllRecipientsRefused",
+    "AuthenticationError",
+    "AuthenticationFailed",
+    "AuthenticationRejected",
+    "AuthenticationRequired",
+    "Cancelled",
+    "CertificateRejected",
+    "ClientSession",
+    "CommandNotAllowed",
+    "ConnectFailed",
+    "ConnectionClosed",
+    "ConnectionFailed",
+    "Credentials",
+    "DeliveryCancelled",
+    "DeliveryInDoubt",
+    "DeliveryReport",
+    "EncryptionRequired",
+    "EnhancedStatus",
+    "Envelope",
+    "ErrorProcessing",
+    "ExtensionUnavailable",
+    "ForwardPath",
+    "InvalidAddress",
+    "InvalidBase64",
+    "InvalidInput",
+    "InvalidMessage",
+    "InvalidServer",
+    "Mailbox",
+    "MailboxUnavailable",
+    "Mechanism",
+    "MessageTooLarge",
+    "Opening",
+    "Outcome",
+    "PermanentFailure",
+    "ProtocolBreach",
+    "Recipient",
+    "Refused",
+    "Reply",
+    "ReversePath",
+    "SendTimeout",
+    "SendmailError",
+    "ServerJudge",
+    "ServerNotAuthentic",
+    "ServiceClosing",
+    "StartTLSUnavailable",
+    "Status",
+    "SubmissionProtocol",
+    "SubmissionServer",
+    "TLSAlert",
+    "TLSClosed",
+    "TLSError",
+    "TLSFacts",
+    "TLSFailure",
+    "TLSPolicy",
+    "TLSTrust",
+    "TemporaryAuthenticationFailure",
+    "TemporaryFailure",
+    "Timeouts",
+    "Transcript",
+    "UnableToAccommodateParameters",
+    "UnexpectedResponse",
+    "UnsupportedMechanism",
+    "WeakMechanism",
+    "many",
+    "open_session",
+    "sendmail",
+    "submit",
+    "transact",
+]

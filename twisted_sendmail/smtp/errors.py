@@ -186,12 +186,6 @@ class AuthenticationFailed(AuthenticationError):
     remedy = "check user name and password; it was not tried again"
 
 
-class AuthenticationRequired(AuthenticationError):
-    """530: the server wants us to authenticate first."""
-
-    remedy = "give credentials"
-
-
 class TemporaryAuthenticationFailure(AuthenticationError):
     """454, 432 and other 4yz: the server cannot tell now."""
 
@@ -235,6 +229,12 @@ class UnableToAccommodateParameters(TemporaryFailure):
 
 class PermanentFailure(Refused):
     """5yz: the same will not work later."""
+
+
+class AuthenticationRequired(AuthenticationError, Refused):
+    """530: the server wants us to authenticate first."""
+
+    remedy = "give credentials"
 
 
 class AllRecipientsRefused(Refused):

@@ -69,11 +69,14 @@ _TRAILING = ".,;:)>]"
 class DeliveryReport:
     """What became of one message."""
 
-    envelope: Envelope
+    #: None when the message could not even be read.
+    envelope: Envelope | None
     #: One for each recipient of the envelope, in its order.
     outcomes: tuple[Outcome, ...]
     #: The reply to the content, or the one that ended the transaction before.
     reply: Reply | None = None
+    #: The command it answered: ``MAIL``, ``DATA`` or ``content``; None without one.
+    phase: str | None = None
     #: Octets of content on the wire, without dot-stuffing and final dot.
     size: int = 0
     #: ``name[address]:port`` of the server.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from twisted_sendmail.smtp.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: Lines kept from the start (greeting, TLS, AUTH: what explains most failures).
 HEAD = 40
@@ -26,13 +26,15 @@ WIDTH = 256
 class Transcript:
     """The first :data:`HEAD` and last :data:`TAIL` lines of a dialogue.
 
-    Lines are ``C: ``, ``S: `` or ``-- `` (what happened beside the dialogue) and
+    Lines are ``C:``, ``S:`` or ``--`` (what happened beside the dialogue) and
     the text; iterating gives them in order, ready to show.
     """
 
-    __slots__ = ("_head", "_omitted", "_tail")
+    __slots__ = ("_head", "_omitted", "_tail", "_watch")
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[str], None] | None = None) -> None:
+        """:param watch: is called with each line as it is added, ready to show."""
+        self._watch = watch
         self._head: list[tuple[str, str | bytes]] = []
         self._tail: deque[tuple[str, str | bytes]] = deque(maxlen=TAIL)
         self._omitted = 0
@@ -41,6 +43,8 @@ class Transcript:
         """Note one line; *who* is ``C``, ``S`` or ``--``."""
         # Escaped only when shown: most transcripts never are.
         line = line[:WIDTH]
+        if self._watch is not None:
+            self._watch(_shown(who, line))
         if len(self._head) < HEAD:
             self._head.append((who, line))
             return

@@ -1,0 +1,79 @@
+"""AUTH, from the choice of a mechanism to the 235.
+
+One exchange: a refused password is never tried again by itself, nor with another
+mechanism.  What the server asks for is bounded in rounds and in octets.
+
+RFC 4954.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.sasl.choice import MECHANISMS, choose
+from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS
+from twisted_sendmail.smtp.errors import (
+    AuthenticationError,
+    AuthenticationRejected,
+    InvalidBase64,
+    authentication_refusal,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_sendmail.client.protocol import SubmissionProtocol
+    from twisted_sendmail.sasl.choice import MechanismFactory
+    from twisted_sendmail.sasl.credentials import Credentials
+    from twisted_sendmail.sasl.mechanism import Mechanism
+    from twisted_sendmail.smtp.reply import Reply
+
+
+async def authenticate(
+    reactor: Any,
+    protocol: SubmissionProtocol,
+    credentials: Credentials,
+    mechanisms: Mapping[str, MechanismFactory] | None = None,
+) -> None:
+    """Authenticate on a session that is ready.
+
+    :raises AuthenticationError: when the server does not know us, or cannot tell.
+    :raises InvalidBase64: when a challenge is not base64.
+    """
+    resolved = await credentials.resolve()
+    mechanism = choose(protocol.session.capabilities.auth, resolved, mechanisms or MECHANISMS)
+    reply = await protocol.auth(mechanism.name, mechanism.start())
+    rounds = 0
+    while reply.intermediate:
+        rounds += 1
+        try:
+            challenge = _challenge(mechanism, reply, rounds)
+            if mechanism.expensive:
+                response = await off_reactor(reactor, lambda c=challenge: mechanism.respond(c))  # type: ignore[misc]
+            else:
+                response = mechanism.respond(challenge)
+        except (AuthenticationError, InvalidBase64) as error:
+            error.reply = error.reply or await protocol.auth_cancel()
+            raise
+        reply = await protocol.auth_response(response)
+    if not reply.positive:
+        error = authentication_refusal(mechanism.name, reply)
+        error.detail = error.detail or mechanism.explanation
+        raise error
+    mechanism.succeeded()
+
+
+def _challenge(mechanism: Mechanism, reply: Reply, rounds: int) -> bytes:
+    what = f"AUTH {mechanism.name} broken off"
+    text = reply.lines[0]
+    if rounds > MAX_ROUNDS:
+        raise AuthenticationRejected(what, phase="AUTH", detail=f"the server asks more than {MAX_ROUNDS} times")
+    if len(reply.lines) > 1 or len(text) > MAX_CHALLENGE:
+        raise AuthenticationRejected(what, phase="AUTH", detail=f"its challenge is longer than {MAX_CHALLENGE} octets")
+    try:
+        return b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidBase64(what, phase="AUTH", detail="its challenge is not base64") from None

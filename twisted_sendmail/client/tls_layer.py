@@ -1,0 +1,57 @@
+"""TLS on any transport: its own ``startTLS`` where it has one, else a layer of ours.
+
+Proxies, pairs in memory and other wrapped endpoints have transports that cannot
+start TLS; Twisted's TLS protocol is put between such a transport and the client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IHandshakeListener, ITLSTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
+    from twisted.python.failure import Failure
+
+
+@implementer(IHandshakeListener)
+class _Inside(Protocol):
+    """What the TLS protocol wraps: hands everything on to the client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def connectionMade(self) -> None:
+        self._client.transport = self.transport
+
+    def handshakeCompleted(self) -> None:
+        self._client.handshakeCompleted()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._client.decrypted(data)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self._client.connection_ended(reason)
+
+
+def start_tls(client: Any, creator: IOpenSSLClientConnectionCreator, clock: IReactorTime) -> Any:
+    """Start TLS as a client on ``client.transport``.
+
+    :param client: a protocol with ``handshakeCompleted()``, ``decrypted(data)`` and
+        ``connection_ended(reason)``.
+    :returns: the layer that now wants ciphertext and the end of the connection, or
+        None when the transport does all of it.
+    """
+    transport = client.transport
+    if ITLSTransport.providedBy(transport):
+        transport.startTLS(creator)
+        return None
+    factory = TLSMemoryBIOFactory(creator, True, Factory.forProtocol(lambda: _Inside(client)), clock=clock)
+    factory.noisy = False
+    layer = factory.buildProtocol(None)
+    layer.makeConnection(transport)
+    return layer

@@ -1,0 +1,169 @@
+"""One TLS session as a client: the judging of the server's certificate, and its facts.
+
+``ServerJudge`` is the connection creator handed to ``startTLS``; one for each
+connection.  What it rejects it can name.
+
+RFC 9525 by service_identity; a certificate that has a common name only is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
+
+from twisted_sendmail.smtp.errors import CertificateRejected, SendmailError, TLSAlert, TLSClosed, TLSFailure
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.tls_facts import TLSFacts
+
+if TYPE_CHECKING:
+    from twisted.protocols.tls import TLSMemoryBIOProtocol
+    from twisted.python.failure import Failure
+
+    from twisted_sendmail.client.tls_policy import TLSTrust
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h.
+_WHY = {
+    9: "it is not valid yet; check the clock of this machine",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "its chain ends in a self-signed certificate that is not trusted",
+    20: "its issuer is not known",
+    21: "its issuer is not known",
+    23: "it is revoked",
+    26: "it is not meant for servers",
+}
+_UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ServerJudge:
+    """Creates the OpenSSL connection, and accepts one server only.
+
+    :param trust: what proves the server.
+    :param name: host name or IP address it must prove, unless a fingerprint is pinned.
+    """
+
+    def __init__(self, trust: TLSTrust, name: str) -> None:
+        self._trust = trust
+        self._name = trust.name or name
+        self._context = trust.context()
+        self._address: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
+        with contextlib.suppress(ValueError):
+            self._address = ipaddress.ip_address(self._name)
+        #: Why the certificate was rejected.
+        self.rejection: CertificateRejected | None = None
+        self._connection: SSL.Connection | None = None
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802, N803
+        """See ``IOpenSSLClientConnectionCreator``."""
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(tlsProtocol)
+        connection.set_verify(SSL.VERIFY_PEER, self._judge)
+        if self._address is None:
+            connection.set_tlsext_host_name(self._name.encode("ascii"))
+        self._connection = connection
+        return connection
+
+    def _judge(self, _connection: SSL.Connection, cert: Any, error: int, depth: int, ok: int) -> bool:
+        """OpenSSL's verify callback: once or more for each certificate, the server's last."""
+        try:
+            if self._trust.fingerprint is not None:
+                return depth != 0 or self._pinned(cert.to_cryptography())
+            if not ok:
+                whose = "the certificate" if depth == 0 else "a certificate above the server's"
+                remedy = "give its CA file or the certificate's fingerprint" if error in _UNKNOWN_ISSUER else ""
+                return self._reject(f"{whose}: {_WHY.get(error, f'OpenSSL verify error {error}')}", remedy)
+            return depth != 0 or self._named(cert.to_cryptography())
+        except Exception as e:  # noqa: BLE001 - an exception must not pass through OpenSSL as a yes
+            return self._reject(f"the certificate cannot be read: {e}")
+
+    def _pinned(self, cert: x509.Certificate) -> bool:
+        found = cert.fingerprint(hashes.SHA256()).hex()
+        if found == self._trust.fingerprint:
+            return True
+        return self._reject(f"its SHA-256 is {found}, not the one pinned", "pin the new one if you trust the change")
+
+    def _named(self, cert: x509.Certificate) -> bool:
+        try:
+            if self._address is None:
+                verify_certificate_hostname(cert, self._name)
+            else:
+                verify_certificate_ip_address(cert, self._name)
+        except (VerificationError, CertificateError):
+            names = ", ".join(names_of(cert)) or "no name"
+            return self._reject(
+                f"the certificate is for {printable(names, 200)}, not for {self._name}",
+                "use the name the server is known by",
+            )
+        return True
+
+    def _reject(self, why: str, remedy: str = "") -> bool:
+        self.rejection = self.rejection or CertificateRejected(
+            "TLS refused", phase="TLS", detail=printable(why), remedy=remedy
+        )
+        return False
+
+    def facts(self) -> TLSFacts:
+        """The facts of the session, once the handshake is complete.
+
+        :raises CertificateRejected: if, against all expectation, nobody judged.
+        """
+        connection = self._connection
+        peer = connection.get_peer_certificate() if connection else None
+        if connection is None or peer is None or self.rejection is not None:
+            raise self.rejection or CertificateRejected("TLS refused", phase="TLS", detail="there is no certificate")
+        cert = peer.to_cryptography()
+        pin = self._trust.fingerprint
+        return TLSFacts(
+            version=connection.get_protocol_version_name(),
+            cipher=connection.get_cipher_name() or "",
+            cipher_bits=connection.get_cipher_bits() or 0,
+            verified_by="fingerprint" if pin else "name",
+            identity=pin or self._name,
+            subject=cert.subject.rfc4514_string(),
+            issuer=cert.issuer.rfc4514_string(),
+            names=names_of(cert),
+            not_before=cert.not_valid_before_utc,
+            not_after=cert.not_valid_after_utc,
+            fingerprint=cert.fingerprint(hashes.SHA256()).hex(),
+        )
+
+    def failure(self, reason: Failure) -> SendmailError:
+        """Why the handshake failed, from the reason the connection was lost with."""
+        if self.rejection is not None:
+            return self.rejection
+        error = reason.value
+        if not isinstance(error, SSL.Error) or not error.args or not isinstance(error.args[0], list):
+            return TLSClosed("TLS handshake broken off", phase="TLS", detail="the server closed the connection")
+        words = "; ".join(str(entry[-1]) for entry in error.args[0] if entry) or "unexpected end"
+        if "alert" in words:
+            return TLSAlert("TLS handshake refused", phase="TLS", detail=printable(f"the server says: {words}"))
+        if any(sign in words for sign in ("wrong version number", "packet length", "http request", "record layer")):
+            return TLSFailure(
+                "TLS handshake failed",
+                phase="TLS",
+                detail="the server answers in clear text",
+                remedy="STARTTLS is usual on port 587, implicit TLS on port 465",
+            )
+        return TLSFailure("TLS handshake failed", phase="TLS", detail=printable(words))
+
+
+def names_of(cert: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names and IP addresses a certificate is for."""
+    try:
+        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return (
+        *names.get_values_for_type(x509.DNSName),
+        *map(str, names.get_values_for_type(x509.IPAddress)),
+    )

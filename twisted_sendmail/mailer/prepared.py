@@ -1,0 +1,40 @@
+"""A message as it was given, into a letter: what every way of sending does first."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.message.letter import Letter, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted_sendmail.message.source import Message
+    from twisted_sendmail.smtp.address import ReversePath
+    from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
+
+
+async def prepared(
+    reactor: Any,
+    message: Message,
+    *,
+    sender: str | ReversePath | None,
+    recipients: AnyRecipient | Iterable[AnyRecipient] | None,
+    envelope: Envelope | None,
+    complete: bool,
+) -> Letter:
+    """Prepare *message*; files are read off the reactor's thread.
+
+    :raises InvalidInput: when it cannot be sent as it is.
+    """
+    return await prepare(
+        message,
+        sender=sender,
+        recipients=recipients,
+        envelope=envelope,
+        complete=complete,
+        now=datetime.now(timezone.utc).astimezone(),
+        run_blocking=lambda work: off_reactor(reactor, work),
+    )

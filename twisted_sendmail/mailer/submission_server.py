@@ -1,0 +1,185 @@
+"""Where mail is submitted and how: the server's address, TLS, identity and patience.
+
+A value.  From a URL: ``smtps://user@host`` (implicit TLS, port 465),
+``smtp+starttls://user@host`` (STARTTLS, port 587), ``smtp+opportunistic://host`` and
+``smtp://host`` (in clear, port 25), the last two only where they are asked for.
+
+RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 3986 (URLs).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from twisted.internet.endpoints import HostnameEndpoint
+
+from twisted_sendmail.client.opening import Opening
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+from twisted_sendmail.sasl.credentials import Credentials
+from twisted_sendmail.smtp.address import domain_name
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.root_error import InvalidInput, InvalidServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from twisted.internet.interfaces import IStreamClientEndpoint
+
+    from twisted_sendmail.sasl.choice import MechanismFactory
+
+_SCHEMES = {
+    "smtps": TLSPolicy.IMPLICIT,
+    "smtp+starttls": TLSPolicy.STARTTLS,
+    "smtp+opportunistic": TLSPolicy.OPPORTUNISTIC,
+    "smtp": TLSPolicy.NONE,
+}
+_PORTS = {TLSPolicy.IMPLICIT: 465, TLSPolicy.STARTTLS: 587}
+_USAGE = "write smtps://user@host or smtp+starttls://user@host:587"
+
+
+@dataclass(frozen=True)
+class SubmissionServer:
+    """One submission server.
+
+    :param host: its name, or IP address; IPv6 without brackets.
+    :param port: None for 465 with implicit TLS, 587 with STARTTLS, else 25.
+    :param tls: when TLS begins; None for implicit on port 465 and STARTTLS elsewhere.
+    :param trust: what proves the server; the system's CAs and its name by default.
+    :param credentials: who we are; None for no AUTH.
+    :param mechanisms: SASL mechanisms by name, instead of the built-in ones.
+    :param helo_name: what to say in EHLO.
+    :param timeouts: how long each phase may take.
+    :param endpoint: how to connect, if not to host and port: a proxy, a Unix socket.
+    :param watch: called with each line of the redacted dialogue, as it happens.
+    :raises InvalidInput: for what cannot be used, or would send credentials in clear.
+    """
+
+    host: str
+    port: int | None = None
+    tls: TLSPolicy | None = None
+    trust: TLSTrust = field(default_factory=TLSTrust)
+    credentials: Credentials | None = None
+    mechanisms: Mapping[str, MechanismFactory] | None = None
+    helo_name: str | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    endpoint: IStreamClientEndpoint | None = field(default=None, compare=False)
+    watch: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "host", _host(self.host) if self.host or self.endpoint is None else "")
+        if self.tls is None:
+            put(self, "tls", TLSPolicy.IMPLICIT if self.port == 465 else TLSPolicy.STARTTLS)
+        if self.port is None:
+            put(self, "port", _PORTS.get(self.policy, 25))
+        if not isinstance(self.port, int) or not 0 < self.port < 65536:
+            msg = f"port {printable(str(self.port), 20)} of {self.host} cannot be used"
+            raise InvalidServer(msg, remedy="give a number from 1 to 65535")
+        self.opening()
+
+    @property
+    def policy(self) -> TLSPolicy:
+        """When TLS begins; never None."""
+        return self.tls or TLSPolicy.STARTTLS
+
+    @classmethod
+    def from_url(cls, url: str, *, password: str | None = None, **settings: Any) -> SubmissionServer:
+        """Read a URL.
+
+        :param url: see the module; reserved characters in the user name are percent-encoded.
+        :param password: the user's, when it is not in the URL.
+        :param settings: any other parameter of the class.
+        :raises InvalidServer: for anything else; the text never holds a password.
+        """
+        scheme, user, secret, host, port = _split(url)
+        if user is not None and "credentials" not in settings:
+            if password is None:
+                password = secret
+            if password is None:
+                msg = f"there is no password for {printable(user, 80)}"
+                raise InvalidServer(msg, remedy="give password=, or credentials=")
+            settings["credentials"] = Credentials(user, password)
+        return cls(host, port, _SCHEMES[scheme], **settings)
+
+    @classmethod
+    def of(cls, server: str | SubmissionServer) -> SubmissionServer:
+        """*server* itself, or what the URL says."""
+        if isinstance(server, SubmissionServer):
+            return server
+        if isinstance(server, str):
+            return cls.from_url(server)
+        msg = f"server cannot be {type(server).__name__}"
+        raise InvalidServer(msg, remedy="give a URL or a SubmissionServer")
+
+    def opening(self) -> Opening:
+        """What to do between connecting and the first MAIL."""
+        return Opening(
+            server_name=self.host,
+            tls=self.policy,
+            trust=self.trust,
+            credentials=self.credentials,
+            mechanisms=self.mechanisms,
+            helo_name=self.helo_name,
+            timeouts=self.timeouts,
+            watch=self.watch,
+        )
+
+    def connector(self, reactor: Any) -> IStreamClientEndpoint:
+        """Where to connect; the addresses of a name race (RFC 8305)."""
+        if self.endpoint is not None:
+            return self.endpoint
+        # One limit over all addresses is Timeouts.connect's; the endpoint's own is for each.
+        limit = self.timeouts.connect
+        return HostnameEndpoint(reactor, self.host, self.port or 0, timeout=limit if limit is not None else 1e6)
+
+    def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
+        """The same with other patience."""
+        return replace(self, timeouts=timeouts)
+
+    def __str__(self) -> str:
+        scheme = next(name for name, policy in _SCHEMES.items() if policy is self.policy)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+
+def _host(host: str) -> str:
+    if not isinstance(host, str) or not host:
+        msg = "the server has no host name"
+        raise InvalidServer(msg, remedy=_USAGE)
+    literal = f"[IPv6:{host}]" if ":" in host else host
+    try:
+        name = domain_name(literal)
+    except InvalidInput as e:
+        msg = f"host '{printable(host, 100)}' cannot be used"
+        raise InvalidServer(msg, detail="it is neither a name nor an IP address") from e
+    return host if ":" in host else name
+
+
+def _split(url: str) -> tuple[str, str | None, str | None, str, int | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _bad_url(url, "its host or port cannot be read") from None
+    if not url.isprintable() or any(c.isspace() for c in url):
+        raise _bad_url(url, "it holds blanks or control characters")
+    scheme = parts.scheme.lower()
+    if scheme not in _SCHEMES or "://" not in url:
+        raise _bad_url(url, f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise _bad_url(url, "there is something behind the host")
+    if not parts.hostname:
+        raise _bad_url(url, "it has no host")
+    user = unquote(parts.username) if parts.username else None
+    secret = unquote(parts.password) if parts.password is not None else None
+    return scheme, user, secret, parts.hostname, port
+
+
+def _bad_url(url: str, why: str) -> InvalidServer:
+    # Everything between :// and @ may be a secret, even in a URL that is no good.
+    shown = printable(re.sub(r"(?<=//).*@|^[^/]*@", "…@", url), 100)
+    return InvalidServer(f"server URL '{shown}' cannot be used", detail=why, remedy=_USAGE)

@@ -1,0 +1,366 @@
+"""The client's side of one SMTP session: what may be said, and what a reply means.
+
+A machine without I/O.  Commands go in (:meth:`ClientSession.send`), bytes for the
+server come out (:meth:`~ClientSession.data_to_send`); bytes from the server go in
+(:meth:`~ClientSession.receive`), events come out (:attr:`~ClientSession.events`).
+
+It owns the order of things: a FIFO of commands whose reply is owed, and the table
+in ``client_table``, walked by two cursors.  *Confirmed* moves when a reply is
+read; *hoped* moves when a command is written, as if it will succeed, and decides
+what may be written behind it.  Pipelining is thus a property of the session.
+
+It owns the answers to what a hostile server does with the order of replies, too:
+one nobody waits for, one behind the 220 to STARTTLS, one before the content ended.
+
+It does not encrypt, time out, or decide what to say next.
+
+RFC 5321, RFC 2920 (PIPELINING), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 (BDAT).
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import deque
+from typing import NamedTuple
+
+from twisted_sendmail.smtp.capabilities import Capabilities
+from twisted_sendmail.smtp.client_table import ENDS_GROUP, HOPES, TABLE, Kind, State, kind_of
+from twisted_sendmail.smtp.command import Auth, AuthLine, Command, Greeting, Verb
+from twisted_sendmail.smtp.errors import (
+    CommandNotAllowed,
+    ConnectionClosed,
+    DeliveryInDoubt,
+    ProtocolBreach,
+    SendmailError,
+    ServiceClosing,
+    UnexpectedResponse,
+)
+from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.reply_parser import ReplyParser
+from twisted_sendmail.smtp.transcript import Transcript
+from twisted_sendmail.smtp.transparency import DotStuffer
+
+_HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
+_AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
+#: Shorter secrets are not looked for in replies: they would be found in every word.
+_SHORTEST_SECRET = 4
+
+
+class Event(NamedTuple):
+    """What came of one command: its reply, or why there will be none."""
+
+    command: Command
+    #: What :meth:`ClientSession.send` was given along with the command.
+    tag: object
+    result: Reply | SendmailError
+
+
+class _Entry(NamedTuple):
+    command: Command
+    tag: object
+    verb: Verb
+    payload: bytes
+
+
+class ClientSession:
+    """One session, from the greeting to its end; not used twice."""
+
+    def __init__(self, greeting_tag: object = None, transcript: Transcript | None = None) -> None:
+        #: Where the replies have led.
+        self.confirmed = State.CONNECTED
+        #: Where the commands written so far will lead if all succeed.
+        self.hoped = State.CONNECTED
+        # ... and those not yet written too.
+        self._planned = State.GREETED
+        self._owed: deque[_Entry] = deque((_Entry(Greeting(), greeting_tag, Verb.GREETING, b""),))
+        self._waiting: deque[_Entry] = deque()
+        self._out: list[bytes] = []
+        self._parser = ReplyParser()
+        self._stuffer: DotStuffer | None = None
+        #: What came of commands, oldest first; take them off with ``popleft()``.
+        self.events: deque[Event] = deque()
+        #: What the server offers; forgotten at STARTTLS.
+        self.capabilities = Capabilities()
+        #: The session is over, and why; nothing is written or read any more.
+        self.over: SendmailError | None = None
+        #: TLS is on.
+        self.secured = False
+        #: AUTH succeeded.
+        self.authenticated = False
+        self.transcript = transcript if transcript is not None else Transcript()
+        self._content_octets = 0
+        # What a server may not be quoted with: it may echo what we sent in AUTH.
+        self._secrets: list[str] = []
+
+    # -- out -----------------------------------------------------------------
+
+    def send(self, command: Command, tag: object = None, payload: bytes = b"") -> None:
+        """Queue *command*; it is written as soon as the session allows.
+
+        :param tag: comes back in the command's :class:`Event`.
+        :param payload: the octets of a BDAT chunk.
+        :raises CommandNotAllowed: when it does not fit even if all before it succeeds.
+        :raises SendmailError: the reason, when the session is over.
+        """
+        if self.over:
+            raise self.over
+        verb = command.verb
+        planned = HOPES.get((self._planned, verb))
+        if planned is None:
+            raise _not_allowed(command, self._planned)
+        self._planned = planned
+        self._waiting.append(_Entry(command, tag, verb, payload))
+
+    def content(self, chunk: bytes) -> None:
+        """Queue a piece of the content after a 354; it is dot-stuffed here.
+
+        :param chunk: canonical octets (every line ends with CRLF), cut anywhere.
+        """
+        if self._stuffer is None:
+            msg = "content cannot be sent now"
+            raise CommandNotAllowed(msg, detail=f"the session is {self.confirmed.value}")
+        self._content_octets += len(chunk)
+        self._out.append(self._stuffer.feed(chunk))
+
+    def end_content(self) -> None:
+        """Queue the final dot.  From here on the message is in doubt until its reply."""
+        if self._stuffer is None:
+            msg = "the end of the content cannot be sent now"
+            raise CommandNotAllowed(msg, detail=f"the session is {self.confirmed.value}")
+        self._out.append(self._stuffer.finish())
+        self._stuffer = None
+        self.transcript.add("--", f"{self._content_octets} octets of content")
+        self.transcript.add("C", ".")
+
+    @property
+    def content_open(self) -> bool:
+        """A 354 came, content may be given, and its end was not given yet."""
+        return self._stuffer is not None
+
+    @property
+    def owed(self) -> Command | None:
+        """The command whose reply comes next."""
+        return self._owed[0].command if self._owed else None
+
+    @property
+    def next_tag(self) -> object:
+        """What was given along with the command whose reply comes next."""
+        return self._owed[0].tag if self._owed else None
+
+    @property
+    def quitting(self) -> bool:
+        """QUIT was said, or will be."""
+        return self._planned is State.QUIT
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is owed, nothing waits to be written."""
+        return not self._owed and not self._waiting
+
+    def data_to_send(self) -> bytes:
+        """Take all that may be written now, for one write to the transport."""
+        while self._waiting and self._stuffer is None:
+            if self._owed and (not self.capabilities.pipelining or self._owed[-1].verb in ENDS_GROUP):
+                break
+            entry = self._waiting.popleft()
+            hoped = HOPES.get((self.hoped, entry.verb))
+            if hoped is None:
+                # Something before it was refused, and nobody can want it now.
+                self.events.append(Event(entry.command, entry.tag, _not_allowed(entry.command, self.hoped)))
+                self._resume_plan()
+                continue
+            self.hoped = hoped
+            self._owed.append(entry)
+            if entry.verb is Verb.CONTENT:
+                self._stuffer = DotStuffer()
+                self._content_octets = 0
+                continue
+            if isinstance(entry.command, (Auth, AuthLine)):
+                self._secrets += _quotable(entry.command)
+            self.transcript.add("C", str(entry.command))
+            self._out.append(entry.command.line())
+            if entry.payload:
+                self.transcript.add("--", f"{len(entry.payload)} octets of content")
+                self._out.append(entry.payload)
+        if not self._out:
+            return b""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return data
+
+    # -- in ------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the server; what they mean is in :attr:`events` and :attr:`over`."""
+        if self.over:
+            return
+        replies = self._parser.feed(data)
+        last = len(replies) - 1
+        for i, heard in enumerate(replies):
+            masked = Reply(heard.code, tuple(map(self._mask, heard.lines))) if self._secrets else heard
+            self._note(masked)
+            # A challenge the mechanism needs as it is.
+            reply = heard if heard.code == 334 else masked
+            more = i < last or self._parser.pending or self._parser.breach is not None
+            self._reply(reply, more_behind=more)
+            if self.over:
+                return
+        if self._parser.breach:
+            self.finish(self._parser.breach)
+        elif self._parser.pending and not self._owed and not self._parser.may_be(b"421"):
+            self.finish(_unasked(None))
+
+    def _mask(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "****")
+        return text
+
+    def _note(self, reply: Reply) -> None:
+        *head, tail = reply.lines
+        for line in head:
+            self.transcript.add("S", f"{reply.code}-{line}")
+        self.transcript.add("S", f"{reply.code} {tail}")
+
+    def _reply(self, reply: Reply, *, more_behind: bool) -> None:
+        if reply.code == 421:
+            self.finish(ServiceClosing("connection closed", phase=self._phase(), reply=reply))
+            return
+        if not self._owed:
+            self.finish(_unasked(reply))
+            return
+        entry = self._owed[0]
+        verb = entry.verb
+        kind = kind_of(verb, reply.code)
+        following = TABLE.get((self.confirmed, verb, kind))
+        if following is None:
+            self.finish(UnexpectedResponse(f"{entry.command} not understood", phase=verb.value, reply=reply))
+            return
+        if verb is Verb.CONTENT and self._stuffer is not None:
+            self._early(entry, reply, kind)
+            return
+        if verb is Verb.STARTTLS and kind is Kind.YES and more_behind:
+            # RFC 3207 says nothing may follow; what does was put there by somebody else.
+            self.finish(ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=(
+                "there is plain text behind the reply to it: somebody may be tampering with the connection")))
+            return
+        self._owed.popleft()
+        self.confirmed = following
+        if verb in _HELLO and kind is Kind.YES:
+            self.capabilities = Capabilities.from_reply(reply) if verb is not Verb.HELO else Capabilities()
+        elif verb in _AUTH and kind is Kind.YES:
+            self.authenticated = True
+        if not self._owed:
+            self.hoped = following
+            if not self._waiting:
+                self._planned = following
+        self.events.append(Event(entry.command, entry.tag, reply))
+
+    def _early(self, entry: _Entry, reply: Reply, kind: Kind) -> None:
+        """A reply while the content is still on its way (RFC 5321 section 4.2.5 knows none)."""
+        if kind is not Kind.NO:
+            self.finish(UnexpectedResponse("content not awaited", phase="content", reply=reply, detail=(
+                "the server answered before the content was complete")))
+            return
+        # A refusal is believed; but the content cannot be broken off in any other
+        # way than with the connection: a dot would deliver what was sent so far.
+        self._owed.popleft()
+        self._stuffer = None
+        self.events.append(Event(entry.command, entry.tag, reply))
+        self.finish(ConnectionClosed("content broken off", phase="content", reply=reply))
+
+    def begin_tls(self) -> None:
+        """The handshake begins: nothing said before it counts (RFC 3207 section 4.2)."""
+        self._parser = ReplyParser()
+        self.capabilities = Capabilities()
+        self.authenticated = False
+
+    def tls_begun(self, note: str) -> None:
+        """The handshake is complete; *note* describes it in the transcript."""
+        self.secured = True
+        self.transcript.add("--", note)
+        if self.confirmed is State.HANDSHAKE:
+            self.confirmed = self.hoped = State.SECURED
+            self._resume_plan()
+
+    def withhold(self, *keywords: str) -> None:
+        """Treat *keywords* as not offered (a server known to get them wrong)."""
+        self.capabilities = self.capabilities.without(*keywords)
+
+    # -- the end -------------------------------------------------------------
+
+    def finish(self, why: SendmailError) -> None:
+        """End the session: every command without a reply gets an event that says *why*.
+
+        A message whose end was written and whose reply is owed is in doubt.
+        """
+        if self.over:
+            return
+        self.over = why
+        why.transcript = self.transcript
+        why.detail = self._mask(why.detail)
+        why.phase = why.phase or self._phase()
+        self.transcript.add("--", str(why))
+        for entry in self._owed:
+            doubtful = entry.verb is Verb.BDAT_LAST or (entry.verb is Verb.CONTENT and self._stuffer is None)
+            self.events.append(Event(entry.command, entry.tag, _in_doubt(why) if doubtful else why))
+        for entry in self._waiting:
+            self.events.append(Event(entry.command, entry.tag, why))
+        self._owed.clear()
+        self._waiting.clear()
+        self._out.clear()
+        self._stuffer = None
+        self.confirmed = self.hoped = self._planned = State.CLOSED
+
+    def withdraw(self, tag: object) -> bool:
+        """Take back the command sent with *tag* if it was not written yet; False if it was."""
+        for entry in self._waiting:
+            if entry.tag is tag:
+                self._waiting.remove(entry)
+                self._resume_plan()
+                return True
+        return False
+
+    def _resume_plan(self) -> None:
+        planned = self.hoped
+        for entry in self._waiting:
+            planned = HOPES.get((planned, entry.verb), planned)
+        self._planned = planned
+
+    def _phase(self) -> str:
+        return self._owed[0].verb.value if self._owed else self.confirmed.value
+
+
+def _unasked(reply: Reply | None) -> ProtocolBreach:
+    what = "protocol broken"
+    return ProtocolBreach(what, reply=reply, detail="the server sent a reply to nothing we said")
+
+
+def _not_allowed(command: Command, state: State) -> CommandNotAllowed:
+    return CommandNotAllowed(
+        f"{command} not sent",
+        phase=command.verb.value,
+        command=str(command),
+        detail=f"it does not fit a session that is {state.value}",
+    )
+
+
+def _in_doubt(why: SendmailError) -> DeliveryInDoubt:
+    error = DeliveryInDoubt(
+        "no reply to the end of the message",
+        detail=why.what + (f" ({why.detail})" if why.detail else ""),
+        phase="content",
+        reply=why.reply,
+        transcript=why.transcript,
+    )
+    error.__cause__ = why
+    return error
+
+
+def _quotable(command: Auth | AuthLine) -> list[str]:
+    """The forms in which a server could quote the secret in *command*, longest first."""
+    secret = command.initial if isinstance(command, Auth) else command.response
+    if not secret:
+        return []
+    # AUTH PLAIN is authzid NUL user NUL password: the last part is the secret itself.
+    forms = [b64encode(secret).decode("ascii"), secret.rpartition(b"\0")[2].decode("utf-8", "replace")]
+    return [form for form in forms if len(form) >= _SHORTEST_SECRET]

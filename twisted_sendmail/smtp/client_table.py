@@ -1,0 +1,188 @@
+"""The table of the client's session: state × (command, kind of reply) → next state.
+
+Data, and nothing else: the session walks it, the documentation draws it, the tests
+go through it entry by entry.  What is absent is a breach of protocol.
+
+RFC 5321 section 4.1.4 (order of commands), RFC 2920 section 3.1 (groups).
+"""
+
+from __future__ import annotations
+
+import enum
+
+from twisted_sendmail.smtp.command import Verb
+
+
+class State(enum.Enum):
+    """Where a session is; the values complete the sentence "the session is …"."""
+
+    # Identity, for speed: see Verb.
+    __hash__ = object.__hash__
+
+    CONNECTED = "waiting for the greeting"
+    GREETED = "greeted"
+    UNWELCOME = "refused by the greeting"
+    HANDSHAKE = "starting TLS"
+    SECURED = "secured, before EHLO"
+    READY = "ready for a message"
+    AUTH = "authenticating"
+    MAIL = "in a transaction without a recipient"
+    RCPT = "in a transaction with recipients"
+    DATA = "waiting for content"
+    LONE_DOT = "waiting for content nobody would get"
+    CHUNKS = "in the middle of a content"
+    SPOILED = "in a broken transaction"
+    QUIT = "saying good-bye"
+    CLOSED = "over"
+
+
+class Kind(enum.Enum):
+    """What a reply means for the command it answers."""
+
+    __hash__ = object.__hash__
+
+    #: It succeeded.
+    YES = "yes"
+    #: It goes on: 334 in AUTH, any 3yz to a command we do not know.
+    MORE = "more"
+    #: Refused, 4yz or 5yz.
+    NO = "no"
+    #: A success that is none of this command's.
+    ODD = "odd"
+
+
+_S, _V, _YES, _MORE, _NO = State, Verb, Kind.YES, Kind.MORE, Kind.NO
+
+#: Commands whose success has one code only.
+EXACT = {
+    Verb.GREETING: 220,
+    Verb.STARTTLS: 220,
+    Verb.AUTH: 235,
+    Verb.AUTH_LINE: 235,
+    Verb.DATA: 354,
+}
+
+TABLE: dict[tuple[State, Verb, Kind], State] = {
+    (_S.CONNECTED, _V.GREETING, _YES): _S.GREETED,
+    (_S.CONNECTED, _V.GREETING, _NO): _S.UNWELCOME,
+    # -- getting ready
+    (_S.GREETED, _V.EHLO, _YES): _S.READY,
+    (_S.GREETED, _V.EHLO, _NO): _S.GREETED,
+    (_S.GREETED, _V.HELO, _YES): _S.READY,
+    (_S.GREETED, _V.HELO, _NO): _S.GREETED,
+    (_S.GREETED, _V.LHLO, _YES): _S.READY,
+    (_S.GREETED, _V.LHLO, _NO): _S.GREETED,
+    (_S.SECURED, _V.EHLO, _YES): _S.READY,
+    (_S.SECURED, _V.EHLO, _NO): _S.SECURED,
+    (_S.SECURED, _V.LHLO, _YES): _S.READY,
+    (_S.SECURED, _V.LHLO, _NO): _S.SECURED,
+    (_S.READY, _V.EHLO, _YES): _S.READY,
+    (_S.READY, _V.EHLO, _NO): _S.READY,
+    (_S.READY, _V.STARTTLS, _YES): _S.HANDSHAKE,
+    (_S.READY, _V.STARTTLS, _NO): _S.READY,
+    (_S.READY, _V.AUTH, _YES): _S.READY,
+    (_S.READY, _V.AUTH, _MORE): _S.AUTH,
+    (_S.READY, _V.AUTH, _NO): _S.READY,
+    (_S.AUTH, _V.AUTH_LINE, _YES): _S.READY,
+    (_S.AUTH, _V.AUTH_LINE, _MORE): _S.AUTH,
+    (_S.AUTH, _V.AUTH_LINE, _NO): _S.READY,
+    (_S.AUTH, _V.AUTH_CANCEL, _NO): _S.READY,
+    # -- a transaction
+    (_S.READY, _V.MAIL, _YES): _S.MAIL,
+    (_S.READY, _V.MAIL, _NO): _S.READY,
+    (_S.MAIL, _V.RCPT, _YES): _S.RCPT,
+    (_S.MAIL, _V.RCPT, _NO): _S.MAIL,
+    (_S.RCPT, _V.RCPT, _YES): _S.RCPT,
+    (_S.RCPT, _V.RCPT, _NO): _S.RCPT,
+    (_S.RCPT, _V.DATA, _YES): _S.DATA,
+    (_S.RCPT, _V.DATA, _NO): _S.SPOILED,
+    (_S.DATA, _V.CONTENT, _YES): _S.READY,
+    (_S.DATA, _V.CONTENT, _NO): _S.READY,
+    (_S.RCPT, _V.BDAT, _YES): _S.CHUNKS,
+    (_S.RCPT, _V.BDAT, _NO): _S.SPOILED,
+    (_S.RCPT, _V.BDAT_LAST, _YES): _S.READY,
+    (_S.RCPT, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.CHUNKS, _V.BDAT, _YES): _S.CHUNKS,
+    (_S.CHUNKS, _V.BDAT, _NO): _S.SPOILED,
+    (_S.CHUNKS, _V.BDAT_LAST, _YES): _S.READY,
+    (_S.CHUNKS, _V.BDAT_LAST, _NO): _S.SPOILED,
+    # -- what was already on its way when something before it was refused
+    (_S.READY, _V.RCPT, _NO): _S.READY,
+    (_S.READY, _V.DATA, _NO): _S.READY,
+    (_S.READY, _V.DATA, _YES): _S.LONE_DOT,
+    (_S.MAIL, _V.DATA, _NO): _S.SPOILED,
+    (_S.MAIL, _V.DATA, _YES): _S.LONE_DOT,
+    (_S.LONE_DOT, _V.LONE_DOT, _YES): _S.READY,
+    (_S.LONE_DOT, _V.LONE_DOT, _NO): _S.READY,
+    (_S.READY, _V.BDAT, _NO): _S.SPOILED,
+    (_S.READY, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.MAIL, _V.BDAT, _NO): _S.SPOILED,
+    (_S.MAIL, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.SPOILED, _V.BDAT, _NO): _S.SPOILED,
+    (_S.SPOILED, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.SPOILED, _V.MAIL, _NO): _S.SPOILED,
+    (_S.SPOILED, _V.RCPT, _NO): _S.SPOILED,
+    (_S.SPOILED, _V.DATA, _NO): _S.SPOILED,
+    # -- at any time
+    **{
+        (state, _V.RSET, kind): following
+        for state in (_S.GREETED, _S.READY, _S.MAIL, _S.RCPT, _S.CHUNKS, _S.SPOILED)
+        for kind, following in (
+            (_YES, _S.GREETED if state is _S.GREETED else _S.READY),
+            (_NO, state),
+        )
+    },
+    **{
+        (state, verb, kind): state
+        for state in (_S.GREETED, _S.SECURED, _S.READY, _S.MAIL, _S.RCPT, _S.SPOILED)
+        for verb in (_V.NOOP, _V.OTHER)
+        for kind in (_YES, _MORE, _NO)
+        if verb is _V.OTHER or kind is not _MORE
+    },
+    **{
+        (state, _V.QUIT, kind): _S.QUIT
+        for state in (_S.GREETED, _S.UNWELCOME, _S.SECURED, _S.READY, _S.MAIL, _S.RCPT, _S.CHUNKS, _S.SPOILED)
+        for kind in (_YES, _NO)
+    },
+}
+
+#: What may be written where, and where its success would lead.  A DATA that could
+#: only be answered by a lone dot is no hope.
+HOPES: dict[tuple[State, Verb], State] = {
+    (state, verb): following
+    for (state, verb, kind), following in TABLE.items()
+    if kind is Kind.YES and following is not State.LONE_DOT
+} | {(_S.AUTH, _V.AUTH_CANCEL): _S.READY}
+
+#: Commands behind which nothing may be written before their reply (RFC 2920
+#: section 3.1; AUTH and STARTTLS by their own RFCs; verbs we do not know, to be safe).
+ENDS_GROUP = frozenset(
+    {
+        Verb.GREETING,
+        Verb.EHLO,
+        Verb.HELO,
+        Verb.LHLO,
+        Verb.STARTTLS,
+        Verb.AUTH,
+        Verb.AUTH_LINE,
+        Verb.AUTH_CANCEL,
+        Verb.DATA,
+        Verb.NOOP,
+        Verb.QUIT,
+        Verb.OTHER,
+    }
+)
+
+
+def kind_of(verb: Verb, code: int) -> Kind:
+    """What *code* means as a reply to *verb*.  421 is not asked about: it ends the session."""
+    if code >= 400:
+        return Kind.NO
+    exact = EXACT.get(verb)
+    if exact is not None:
+        if code == exact:
+            return Kind.YES
+        return Kind.MORE if code == 334 and exact == 235 else Kind.ODD
+    if code < 300:
+        return Kind.YES
+    return Kind.MORE if verb is Verb.OTHER else Kind.ODD

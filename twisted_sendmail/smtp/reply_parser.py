@@ -1,0 +1,114 @@
+"""Bytes from the server into replies: bounded, linear, in any cutting.
+
+A reply counts only once its last line is complete.  What can be no reply is
+noticed with its first wrong octet, not when a line end or a timeout comes.  It
+does not know what a reply answers; that is the session's.
+
+RFC 5321 section 4.2.  A line may also end with a bare LF, as some servers write.
+"""
+
+from __future__ import annotations
+
+from twisted_sendmail.smtp.errors import ProtocolBreach
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.reply import Reply
+
+#: Octets of a line.  RFC 5321 section 4.5.3.1.5 says 512; extensions go beyond.
+MAX_LINE = 8192
+#: Octets of a reply.  EHLO replies of 50 KB are legal and seen.
+MAX_REPLY = 128 * 1024
+#: Lines of a reply.
+MAX_LINES = 8192
+
+_FIRST = frozenset(b"2345")
+_DIGITS = frozenset(b"0123456789")
+_SEPARATORS = frozenset(b" -\r\n")
+
+
+class ReplyParser:
+    """Feed it bytes, get replies; after :attr:`breach` is set it parses no more."""
+
+    __slots__ = ("_code", "_lines", "_octets", "_rest", "breach")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._lines: list[str] = []
+        self._code = b""
+        self._octets = 0
+        #: What was wrong; None as long as all is well.
+        self.breach: ProtocolBreach | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Is there an unfinished reply?"""
+        return bool(self._rest or self._lines)
+
+    def may_be(self, code: bytes) -> bool:
+        """Can what is there of an unfinished reply still become *code*?"""
+        begun = self._code if self._lines else self._rest[:3]
+        return code.startswith(begun)
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """Return the replies that *data* completes; sees to :attr:`breach`."""
+        if self.breach:
+            return []
+        lines = (self._rest + data if self._rest else data).split(b"\n")
+        self._rest = lines.pop()
+        replies: list[Reply] = []
+        for line in lines:
+            reply = self._line(line[:-1] if line.endswith(b"\r") else line)
+            if reply is not None:
+                replies.append(reply)
+            elif self.breach:
+                return replies
+        rest = self._rest
+        if rest:
+            if len(rest) > MAX_LINE:
+                self._break(f"a line of its reply is longer than {MAX_LINE} octets")
+            elif self._octets + len(rest) > MAX_REPLY:
+                self._break(f"its reply is longer than {MAX_REPLY} octets")
+            elif not _may_begin(rest):
+                self._malformed(rest)
+        return replies
+
+    def _line(self, line: bytes) -> Reply | None:
+        code, separator = line[:3], line[3:4]
+        if len(code) < 3 or not _may_begin(line):
+            self._malformed(line)
+            return None
+        self._octets += len(line) + 2
+        if self._lines and code != self._code:
+            self._break("the code changes within one reply", self._code + b" and " + code)
+            return None
+        if len(line) > MAX_LINE or self._octets > MAX_REPLY or len(self._lines) >= MAX_LINES:
+            self._break(f"its reply is longer than {MAX_REPLY} octets, {MAX_LINES} lines or {MAX_LINE} octets a line")
+            return None
+        text = line[4:].decode("utf-8", "replace")
+        if separator == b"-":
+            self._code = code
+            self._lines.append(text)
+            return None
+        self._octets = 0
+        if not self._lines:
+            return Reply(int(code), (text,))
+        self._lines.append(text)
+        reply = Reply(int(code), tuple(self._lines))
+        self._lines = []
+        return reply
+
+    def _malformed(self, line: bytes) -> None:
+        self._break("it sent what is no SMTP reply", line)
+
+    def _break(self, what: str, seen: bytes = b"") -> None:
+        detail = what + (f": '{printable(seen, 80)}'" if seen else "")
+        self.breach = ProtocolBreach("protocol broken", detail=detail)
+
+
+def _may_begin(line: bytes) -> bool:
+    """Can *line*, perhaps unfinished, be a reply line?"""
+    return (
+        line[0] in _FIRST
+        and (len(line) < 2 or line[1] in _DIGITS)
+        and (len(line) < 3 or line[2] in _DIGITS)
+        and (len(line) < 4 or line[3] in _SEPARATORS)
+    )
