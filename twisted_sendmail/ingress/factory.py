@@ -1,0 +1,148 @@
+"""Makes a server protocol for each connection, and keeps count of them.
+
+This is where a server is put together: settings, certificate, accounts, deadlines,
+limits, and the receiver that takes the mail.
+
+RFC 5321 section 3.8 (421), RFC 6409 (submission).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, ip_network
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.protocol import ServerFactory
+
+from twisted_sendmail.ingress.authentication import EXCHANGES
+from twisted_sendmail.ingress.deadlines import Deadlines
+from twisted_sendmail.ingress.protocol import SMTPServerProtocol
+from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.root_error import InvalidServer
+from twisted_sendmail.smtp.server_settings import ServerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import (
+        IAddress,
+        IOpenSSLServerConnectionCreator,
+        IReactorTime,
+    )
+
+    from twisted_sendmail.ingress.authentication import Accounts
+    from twisted_sendmail.ingress.receiver import Connection, Receiver
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """How many at once."""
+
+    #: In all.
+    total: int = 1000
+    #: From one address; an IPv6 network of 64 bits counts as one.
+    per_address: int = 100
+
+
+class SMTPServerFactory(ServerFactory):
+    """An SMTP, submission or LMTP server, to be listened with on any endpoint.
+
+    :param clock: the reactor, for deadlines.
+    :param receiver: makes the receiver of one message, given the connection.
+    :param tls: certificate and key: STARTTLS is offered, and MAIL in clear refused.
+        For implicit TLS wrap the factory (:meth:`implicit_tls`).
+    :param accounts: those who know the users: AUTH is offered, and MAIL without it refused.
+    :param settings: what else is offered and put up with; ``starttls``, ``require_tls``,
+        ``mechanisms`` and ``require_auth`` follow from *tls* and *accounts* unless
+        settings are given.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        receiver: Callable[[Connection], Receiver],
+        *,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        accounts: Accounts | None = None,
+        settings: ServerSettings | None = None,
+        deadlines: Deadlines | None = None,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        self.clock = clock
+        self.receiver = receiver
+        self.tls = tls
+        self.accounts = accounts
+        self.settings = _fitting(settings, tls, accounts)
+        self.deadlines = deadlines or Deadlines()
+        self.limits = limits or ConnectionLimits()
+        #: Those that are open.
+        self.connections: set[SMTPServerProtocol] = set()
+        self._from: Counter[object] = Counter()
+
+    def buildProtocol(self, addr: IAddress) -> SMTPServerProtocol:  # type: ignore[override]  # Twisted's Factory is generic in name only
+        """One that serves, or one that says 421."""
+        greeting = None
+        if len(self.connections) >= self.limits.total:
+            greeting = Reply(421, ("4.7.0 Too many connections: try again later",))
+        elif self._from[_origin(addr)] >= self.limits.per_address:
+            greeting = Reply(421, ("4.7.0 Too many connections from your address",))
+        return SMTPServerProtocol(self, greeting)
+
+    def opened(self, protocol: SMTPServerProtocol) -> None:
+        """Called by a protocol that has begun."""
+        self.connections.add(protocol)
+        self._from[_origin(protocol.connection.peer)] += 1
+
+    def closed(self, protocol: SMTPServerProtocol) -> None:
+        """Called by a protocol that is over."""
+        self.connections.discard(protocol)
+        origin = _origin(protocol.connection.peer)
+        self._from[origin] -= 1
+        if self._from[origin] <= 0:
+            del self._from[origin]
+
+    def start_tls(self, protocol: SMTPServerProtocol) -> None:
+        """Start TLS as server on the protocol's transport."""
+        transport: Any = protocol.transport
+        transport.startTLS(self.tls)
+
+
+def _origin(address: IAddress) -> object:
+    host = getattr(address, "host", None)
+    if host is None:
+        # A Unix socket: they all come from here.
+        return type(address)
+    try:
+        v6 = IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return v6.ipv4_mapped or ip_network((v6, 64), strict=False)
+
+
+def _fitting(
+    settings: ServerSettings | None,
+    tls: IOpenSSLServerConnectionCreator | None,
+    accounts: Accounts | None,
+) -> ServerSettings:
+    mechanisms = () if accounts is None else accounts.mechanisms
+    if settings is None:
+        return ServerSettings(
+            starttls=tls is not None,
+            require_tls=tls is not None,
+            mechanisms=mechanisms,
+            require_auth=accounts is not None,
+        )
+    if settings.starttls and tls is None:
+        raise InvalidServer("STARTTLS cannot be offered", remedy="give a certificate")
+    if settings.mechanisms and accounts is None:
+        raise InvalidServer("AUTH cannot be offered", remedy="give accounts")
+    if accounts is not None and not settings.mechanisms:
+        settings = replace(settings, mechanisms=mechanisms)
+    unknown = set(settings.mechanisms) - set(EXCHANGES)
+    if unknown:
+        what = f"AUTH {', '.join(sorted(unknown))} cannot be offered"
+        raise InvalidServer(what, remedy=f"choose of {', '.join(EXCHANGES)}")
+    return settings

@@ -1,0 +1,96 @@
+"""What happens to mail: the interface an application implements to receive it.
+
+One :class:`Receiver` is made for each message.  Its methods are called in the order
+``sender``, ``recipient`` (once each), ``write`` (any number), and at the end either
+``commit`` or ``abort``, exactly one of them, exactly once.  The client is told 250
+only after ``commit`` has succeeded.
+
+Every method may return its result, a Deferred or a coroutine.  ``None`` means yes; a
+:class:`~twisted_sendmail.smtp.reply.Reply` with 4yz or 5yz is a refusal; an exception
+is our own trouble, logged, and told as 451.  While one is pending the client is not
+read: that is the back-pressure.
+
+RFC 5321 sections 3.3 and 4.2.5; RFC 2033 section 4.2 (several verdicts).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp.mail_parameters import MailParameters
+from twisted_sendmail.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+    from twisted_sendmail.smtp.address import ReversePath
+    from twisted_sendmail.smtp.envelope import Recipient
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp.transcript import Transcript
+
+Answer = Reply | None | Awaitable[Reply | None]
+Verdict = Reply | Sequence[Reply] | None | Awaitable[Reply | Sequence[Reply] | None]
+
+
+@dataclass
+class Connection:
+    """What is known of the one who sends; it grows as the session goes on."""
+
+    #: Where from.
+    peer: IAddress
+    #: Where to.
+    host: IAddress
+    #: The dialogue so far, without secrets.
+    transcript: Transcript
+    #: The name given in EHLO, HELO or LHLO; None before.
+    hello: str | None = None
+    #: ``SMTP``, ``ESMTP``, ``ESMTPSA`` … (RFC 3848): how mail is coming in.
+    protocol: str = "SMTP"
+    #: The TLS session; None in clear.
+    tls: TLSFacts | None = None
+    #: Who authenticated; None for nobody.
+    user: str | None = None
+    #: What a ``twisted.cred`` realm gave for that user.
+    avatar: object = None
+
+
+@dataclass
+class Receiver:
+    """Accepts everything and keeps nothing: inherit, and override what matters.
+
+    :param connection: who sends.
+    """
+
+    connection: Connection
+    #: Our name for the message, told in the 250 and in the Received field.
+    id: str = field(default_factory=lambda: secrets.token_hex(6).upper(), init=False)
+
+    def sender(self, sender: ReversePath, parameters: MailParameters) -> Answer:
+        """MAIL: may this sender send, with these parameters?"""
+        return None
+
+    def recipient(self, recipient: Recipient) -> Answer:
+        """RCPT: may this one have it?  A refused one is forgotten."""
+        return None
+
+    def write(self, data: bytes) -> Answer:
+        """Some content, as it is to be kept: CRLF line ends, not dot-stuffed.
+
+        A refusal ends it: the client gets to know it when it has sent all.
+        """
+        return None
+
+    def commit(self) -> Verdict:
+        """All of it has arrived: keep it.  From the 250 on it is ours to answer for.
+
+        A Reply may be a success too, to say more than ``Ok``.  In LMTP, one for all or
+        one for each accepted recipient, in order.
+        """
+        return None
+
+    def abort(self) -> Awaitable[None] | None:
+        """It will not come: throw away what there is."""
+        return None

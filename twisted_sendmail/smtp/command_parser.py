@@ -1,0 +1,233 @@
+"""One command line in, a command or the reply that refuses it out.
+
+The grammar is read strictly, because what two programs read differently becomes an
+attack: no control characters, no bare line ends, no argument where none belongs.
+One leniency: a blank behind ``FROM:`` and ``TO:``, which many clients send.
+
+It knows no state and no extension: ``server_session`` says whether a command is in
+order, ``mail_parameters`` what its parameters mean.
+
+RFC 5321 section 4.1.1, RFC 3207, RFC 4954, RFC 3030, RFC 6531 section 3.3.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp.address import ForwardPath, ReversePath
+from twisted_sendmail.smtp.command import (
+    Auth,
+    AuthCancel,
+    AuthLine,
+    Bdat,
+    Data,
+    Hello,
+    Mail,
+    Noop,
+    OtherCommand,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTLS,
+    Verb,
+)
+from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted_sendmail.smtp.command import Parameters
+
+ServerCommand = (
+    Hello | StartTLS | Auth | Mail | Rcpt | Data | Bdat | Rset | Noop | Quit | OtherCommand
+)
+
+#: Octets of a command line without CRLF.  RFC 5321 section 4.5.3.1.4 asks for 512, the
+#: extensions add some (RFC 3461: 500 for ORCPT); a path alone may have 900 here.
+MAX_COMMAND_LINE = 2048
+#: Octets of a line of AUTH without CRLF (RFC 4954 section 4).
+MAX_AUTH_LINE = 12288
+#: Octets of a BDAT chunk: what a 64-bit count can say; the size limit is the session's.
+MAX_CHUNK_DIGITS = 19
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+# A path: anything but angle brackets, or a quoted string; the address parser judges it.
+_PATH = re.compile(r' ?(<(?:[^<>"\\]|"(?:[^"\\]|\\.)*")*>)(?: (.*))?\Z', re.IGNORECASE)
+_SIZE = re.compile(rf"([0-9]{{1,{MAX_CHUNK_DIGITS}}})(?: (LAST))?\Z", re.IGNORECASE)
+
+
+def _refuse(code: int, text: str) -> Reply:
+    return Reply(code, (text,))
+
+
+TOO_LONG = _refuse(500, "5.5.6 Line too long")
+_UNKNOWN = _refuse(500, "5.5.1 Command not recognized")
+_NO_ARGUMENT = "5.5.4 {} takes no argument"
+
+
+def parse_command(line: bytes) -> ServerCommand | Reply:
+    """Read one line, given without its CRLF.
+
+    Returns the command, or the refusal (500, 501) to send back; raises nothing.
+    """
+    text = _text(line)
+    if isinstance(text, Reply):
+        return text
+    name, _, argument = text.partition(" ")
+    name = name.upper()
+    parse = _PARSERS.get(name)
+    if parse is not None:
+        return parse(argument)
+    if name in _BARE:
+        if argument:
+            return _refuse(501, _NO_ARGUMENT.format(name))
+        return _BARE[name]
+    try:
+        return OtherCommand(name, argument)
+    except InvalidInput:
+        return _UNKNOWN
+
+
+def _text(line: bytes) -> str | Reply:
+    if len(line) > max_length(line):
+        return TOO_LONG
+    if _CONTROL.search(line):
+        return _refuse(500, "5.5.2 Control characters are not allowed in a command")
+    try:
+        return line.decode("utf-8").rstrip(" ")
+    except UnicodeDecodeError:
+        return _refuse(500, "5.5.2 A command is ASCII or UTF-8")
+
+
+def max_length(line: bytes) -> int:
+    """How many octets a line that starts like this may have."""
+    return MAX_AUTH_LINE if line[:5].upper() == b"AUTH " else MAX_COMMAND_LINE
+
+
+def parse_auth_line(line: bytes) -> AuthLine | AuthCancel | Reply:
+    """Read a line of an AUTH exchange: base64, or ``*``."""
+    if line == b"*":
+        return AuthCancel()
+    if len(line) > MAX_AUTH_LINE:
+        return TOO_LONG
+    response = _unbase64(line)
+    if response is None:
+        return _refuse(501, "5.5.2 That is not base64")
+    return AuthLine(response)
+
+
+def _unbase64(text: bytes) -> bytes | None:
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _hello(verb: Verb) -> Callable[[str], Hello | Reply]:
+    def parse(argument: str) -> Hello | Reply:
+        try:
+            return Hello(argument, verb)
+        except InvalidAddress:
+            return _refuse(501, f"5.5.4 {verb.value} takes a domain name or an address literal")
+
+    return parse
+
+
+def _auth(argument: str) -> Auth | Reply:
+    mechanism, _, text = argument.partition(" ")
+    initial: bytes | None = None
+    if text == "=":
+        initial = b""
+    elif text:
+        initial = _unbase64(text.encode("utf-8"))
+        if initial is None:
+            return _refuse(501, "5.5.2 The initial response is not base64")
+    try:
+        return Auth(mechanism.upper(), initial)
+    except InvalidInput:
+        return _refuse(501, "5.5.4 AUTH takes the name of a mechanism")
+
+
+def _mail(argument: str) -> Mail | Reply:
+    found = _path(argument, "FROM:")
+    if isinstance(found, Reply):
+        return found
+    path, words = found
+    try:
+        sender = ReversePath.parse(path)
+    except InvalidAddress:
+        return _refuse(553, "5.1.7 The sender's address cannot be read")
+    parameters = _parameters(words)
+    return parameters if isinstance(parameters, Reply) else Mail(sender, parameters)
+
+
+def _rcpt(argument: str) -> Rcpt | Reply:
+    found = _path(argument, "TO:")
+    if isinstance(found, Reply):
+        return found
+    path, words = found
+    try:
+        recipient = ForwardPath.parse(path)
+    except InvalidAddress:
+        return _refuse(553, "5.1.3 The recipient's address cannot be read")
+    parameters = _parameters(words)
+    return parameters if isinstance(parameters, Reply) else Rcpt(recipient, parameters)
+
+
+def _path(argument: str, keyword: str) -> tuple[str, str] | Reply:
+    if argument[: len(keyword)].upper() == keyword:
+        match = _PATH.match(argument, len(keyword))
+        if match:
+            return match[1], match[2] or ""
+    verb = "MAIL" if keyword == "FROM:" else "RCPT"
+    return _refuse(501, f"5.5.4 Write it as {verb} {keyword}<user@example.org>")
+
+
+def _parameters(words: str) -> Parameters | Reply:
+    pairs: dict[str, str | None] = {}
+    for word in words.split():
+        keyword, equals, value = word.partition("=")
+        keyword = keyword.upper()
+        if keyword in pairs:
+            return _refuse(501, "5.5.4 A parameter may be given once")
+        pairs[keyword] = value if equals else None
+    parameters = tuple(pairs.items())
+    try:
+        # The command checks them; ask it before there is one, for a reply of their own.
+        Mail(ReversePath(), parameters)
+    except InvalidInput:
+        return _refuse(501, "5.5.4 A parameter cannot be read")
+    return parameters
+
+
+def _bdat(argument: str) -> Bdat | Reply:
+    match = _SIZE.match(argument)
+    if match is None:
+        return _refuse(501, "5.5.4 Write it as BDAT size, or BDAT size LAST")
+    return Bdat(int(match[1]), last=match[2] is not None)
+
+
+def _noop(argument: str) -> Noop:
+    return Noop()
+
+
+_PARSERS: dict[str, Callable[[str], ServerCommand | Reply]] = {
+    "EHLO": _hello(Verb.EHLO),
+    "HELO": _hello(Verb.HELO),
+    "LHLO": _hello(Verb.LHLO),
+    "AUTH": _auth,
+    "MAIL": _mail,
+    "RCPT": _rcpt,
+    "BDAT": _bdat,
+    "NOOP": _noop,
+}
+_BARE: dict[str, ServerCommand] = {
+    "STARTTLS": StartTLS(),
+    "DATA": Data(),
+    "RSET": Rset(),
+    "QUIT": Quit(),
+}

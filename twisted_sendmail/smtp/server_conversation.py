@@ -1,0 +1,152 @@
+"""What a server session is made of, below its commands: octets, events, replies, the end.
+
+``server_session`` builds the conversation on it.  RFC 5321 section 4.2, RFC 2034.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import deque
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp.command import Verb
+from twisted_sendmail.smtp.mail_parameters import MailParameters
+from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.server_event import Event, Question, SessionEnded, TransactionAborted
+from twisted_sendmail.smtp.server_lines import LineBuffer
+from twisted_sendmail.smtp.server_table import ServerState
+from twisted_sendmail.smtp.transcript import Transcript
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp.server_content import ContentIntake
+    from twisted_sendmail.smtp.server_settings import ServerSettings
+
+#: Octets that may wait while a question is open; the reader is to pause then.
+HIGH_WATER = 65536
+
+_IN_TRANSACTION = frozenset(
+    {ServerState.MAIL, ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
+)
+
+
+class ServerConversation:
+    """Buffers, replies and events of one connection.
+
+    :param tls: the connection is in TLS already (port 465).
+    """
+
+    def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
+        self.settings = settings
+        self.state = ServerState.OPENING
+        self.tls = tls
+        self.authenticated = False
+        #: Lines read so far: whoever times the client sees by it that one has ended.
+        self.lines = 0
+        #: The dialogue, without secrets and content.
+        self.transcript = Transcript()
+        self._buffer = LineBuffer()
+        self._output = bytearray()
+        self._events: deque[Event] = deque()
+        self._question: Question | None = None
+        #: The command in work, whose outcome moves the state.
+        self._verb = Verb.GREETING
+        self._esmtp = False
+        self._messages = self._errors = self._refusals = self._idle = self._auth_failures = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """No transaction."""
+        self._parameters = MailParameters()
+        self._recipients = 0
+        self._intake: ContentIntake | None = None
+        #: Octets of the chunk at hand that are still to come; None between chunks.
+        self._chunk: int | None = None
+        self._chunk_refusal: Reply | None = None
+        self._complete = False
+
+    # -- octets ---------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take octets from the client."""
+        if self.state is not ServerState.CLOSED:
+            self._buffer.octets += data
+
+    def output(self) -> bytes:
+        """Octets for the client, once."""
+        data = bytes(self._output)
+        self._output.clear()
+        return data
+
+    @property
+    def full(self) -> bool:
+        """Is so much waiting that reading should pause?"""
+        return len(self._buffer.octets) >= HIGH_WATER
+
+    @property
+    def reading_content(self) -> bool:
+        """Is the client in the middle of sending content?"""
+        return self.state is ServerState.DATA or self._chunk is not None
+
+    @property
+    def asking(self) -> bool:
+        """Is a question open?"""
+        return self._question is not None
+
+    def next_event(self) -> Event | None:
+        """The next thing to do, or None: octets or an answer are waited for."""
+        while True:
+            if self._events:
+                event = self._events.popleft()
+                if isinstance(event, Question):
+                    self._question = event
+                return event
+            if self._question is not None or not self._step():
+                return None
+
+    def close(self, reply: Reply) -> None:
+        """Say *reply* and end the session."""
+        if self.state is not ServerState.CLOSED:
+            self._say(reply)
+            self._end(reply.lines[0])
+
+    def challenge(self, data: bytes) -> None:
+        """Answer an AUTH question with a challenge."""
+        self._question = None
+        self.transcript.add("S", "334 ****")
+        self._output += b"334 " + b64encode(data) + b"\r\n"
+        self.state = ServerState.AUTH
+
+    def _write(self, reply: Reply) -> None:
+        *head, last = reply.lines
+        for line in head:
+            self.transcript.add("S", f"{reply.code}-{line}")
+        self.transcript.add("S", f"{reply.code} {last}")
+        self._output += reply.to_bytes()
+
+    def _say(self, reply: Reply) -> None:
+        """Write *reply*, with an enhanced status code (RFC 2034 section 4)."""
+        if not reply.intermediate and reply.enhanced is None:
+            status = f"{reply.code // 100}.0.0 "
+            reply = Reply(reply.code, tuple(status + line for line in reply.lines))
+        self._write(reply)
+
+    def _error(self, reply: Reply) -> None:
+        self._say(reply)
+        self._errors += 1
+        if self._errors > self.settings.max_errors:
+            self.close(Reply(421, ("4.7.0 Too many errors",)))
+
+    def _end(self, reason: str) -> None:
+        self._abort(reason)
+        self.state = ServerState.CLOSED
+        self._buffer.octets.clear()
+        self._events.append(SessionEnded(reason))
+
+    def _abort(self, why: str) -> None:
+        if self.state in _IN_TRANSACTION:
+            self._events.append(TransactionAborted(why))
+        self._forget()
+
+    def _step(self) -> bool:
+        """Make something of the buffer; False when there is nothing to be made."""
+        raise NotImplementedError
