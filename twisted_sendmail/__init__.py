@@ -1,74 +1,80 @@
 """Send mail from Twisted programs: submission over TLS, right, or with a clear error.
 
 Everything public is named here, once; nothing inside the package imports from here.
+A name is imported when it is first asked for, so that the pure core can be used by
+programs that have no use for Twisted.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from twisted_sendmail.client.opening import Opening, open_session
-from twisted_sendmail.client.protocol import Cancelled, SubmissionProtocol
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.client.tls_session import ServerJudge
-from twisted_sendmail.client.transaction import transact
-from twisted_sendmail.mailer.many import many
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.mailer.submit import sendmail, submit
-from twisted_sendmail.sasl.choice import MECHANISMS
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.sasl.mechanism import Mechanism
-from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
-from twisted_sendmail.smtp.client_session import ClientSession
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.errors import (
-    ActionIgnored,
-    AllRecipientsRefused,
-    AuthenticationError,
-    AuthenticationFailed,
-    AuthenticationRejected,
-    AuthenticationRequired,
-    CertificateRejected,
-    CommandNotAllowed,
-    ConnectFailed,
-    ConnectionClosed,
-    ConnectionFailed,
-    DeliveryCancelled,
-    DeliveryInDoubt,
-    EncryptionRequired,
-    ErrorProcessing,
-    ExtensionUnavailable,
-    InvalidAddress,
-    InvalidBase64,
-    InvalidInput,
-    InvalidMessage,
-    InvalidServer,
-    MailboxUnavailable,
-    MessageTooLarge,
-    PermanentFailure,
-    ProtocolBreach,
-    Refused,
-    SendmailError,
-    SendTimeout,
-    ServerNotAuthentic,
-    ServiceClosing,
-    StartTLSUnavailable,
-    TemporaryAuthenticationFailure,
-    TemporaryFailure,
-    TLSAlert,
-    TLSClosed,
-    TLSError,
-    TLSFailure,
-    UnableToAccommodateParameters,
-    UnexpectedResponse,
-    UnsupportedMechanism,
-    WeakMechanism,
-)
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
-from twisted_sendmail.smtp.tls_facts import TLSFacts
-from twisted_sendmail.smtp.transcript import Transcript
+if TYPE_CHECKING:
+    from twisted_sendmail.client.connection import Cancelled
+    from twisted_sendmail.client.opening import Opening, open_session
+    from twisted_sendmail.client.protocol import SubmissionProtocol
+    from twisted_sendmail.client.timeouts import Timeouts
+    from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+    from twisted_sendmail.client.tls_session import ServerJudge
+    from twisted_sendmail.client.transaction import transact
+    from twisted_sendmail.mailer.many import many
+    from twisted_sendmail.mailer.submission_server import SubmissionServer
+    from twisted_sendmail.mailer.submit import sendmail, submit
+    from twisted_sendmail.sasl.choice import MECHANISMS
+    from twisted_sendmail.sasl.credentials import Credentials
+    from twisted_sendmail.sasl.mechanism import Mechanism
+    from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
+    from twisted_sendmail.smtp.client_session import ClientSession
+    from twisted_sendmail.smtp.envelope import Envelope, Recipient
+    from twisted_sendmail.smtp.errors import (
+        ActionIgnored,
+        AllRecipientsRefused,
+        AuthenticationError,
+        AuthenticationFailed,
+        AuthenticationRejected,
+        AuthenticationRequired,
+        CertificateRejected,
+        CommandNotAllowed,
+        ConnectFailed,
+        ConnectionClosed,
+        ConnectionFailed,
+        DeliveryCancelled,
+        DeliveryInDoubt,
+        EncryptionRequired,
+        ErrorProcessing,
+        ExtensionUnavailable,
+        InvalidAddress,
+        InvalidBase64,
+        InvalidInput,
+        InvalidMessage,
+        InvalidServer,
+        MailboxUnavailable,
+        MessageTooLarge,
+        PermanentFailure,
+        ProtocolBreach,
+        Refused,
+        SendmailError,
+        SendTimeout,
+        ServerNotAuthentic,
+        ServiceClosing,
+        StartTLSUnavailable,
+        TemporaryAuthenticationFailure,
+        TemporaryFailure,
+        TLSAlert,
+        TLSClosed,
+        TLSError,
+        TLSFailure,
+        UnableToAccommodateParameters,
+        UnexpectedResponse,
+        UnsupportedMechanism,
+        WeakMechanism,
+    )
+    from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
+    from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp.transcript import Transcript
 
 __version__ = version("twisted_sendmail")
 
@@ -144,3 +150,87 @@ __all__ = [
     "submit",
     "transact",
 ]
+
+#: Where each public name lives.
+_ROOMS = {
+    "twisted_sendmail.client.connection": ("Cancelled",),
+    "twisted_sendmail.client.opening": ("Opening", "open_session"),
+    "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
+    "twisted_sendmail.client.timeouts": ("Timeouts",),
+    "twisted_sendmail.client.tls_policy": ("TLSPolicy", "TLSTrust"),
+    "twisted_sendmail.client.tls_session": ("ServerJudge",),
+    "twisted_sendmail.client.transaction": ("transact",),
+    "twisted_sendmail.mailer.many": ("many",),
+    "twisted_sendmail.mailer.submission_server": ("SubmissionServer",),
+    "twisted_sendmail.mailer.submit": ("sendmail", "submit"),
+    "twisted_sendmail.sasl.choice": ("MECHANISMS",),
+    "twisted_sendmail.sasl.credentials": ("Credentials",),
+    "twisted_sendmail.sasl.mechanism": ("Mechanism",),
+    "twisted_sendmail.smtp.address": ("ForwardPath", "Mailbox", "ReversePath"),
+    "twisted_sendmail.smtp.client_session": ("ClientSession",),
+    "twisted_sendmail.smtp.envelope": ("Envelope", "Recipient"),
+    "twisted_sendmail.smtp.errors": (
+        "ActionIgnored",
+        "AllRecipientsRefused",
+        "AuthenticationError",
+        "AuthenticationFailed",
+        "AuthenticationRejected",
+        "AuthenticationRequired",
+        "CertificateRejected",
+        "CommandNotAllowed",
+        "ConnectFailed",
+        "ConnectionClosed",
+        "ConnectionFailed",
+        "DeliveryCancelled",
+        "DeliveryInDoubt",
+        "EncryptionRequired",
+        "ErrorProcessing",
+        "ExtensionUnavailable",
+        "InvalidAddress",
+        "InvalidBase64",
+        "InvalidInput",
+        "InvalidMessage",
+        "InvalidServer",
+        "MailboxUnavailable",
+        "MessageTooLarge",
+        "PermanentFailure",
+        "ProtocolBreach",
+        "Refused",
+        "SendmailError",
+        "SendTimeout",
+        "ServerNotAuthentic",
+        "ServiceClosing",
+        "StartTLSUnavailable",
+        "TemporaryAuthenticationFailure",
+        "TemporaryFailure",
+        "TLSAlert",
+        "TLSClosed",
+        "TLSError",
+        "TLSFailure",
+        "UnableToAccommodateParameters",
+        "UnexpectedResponse",
+        "UnsupportedMechanism",
+        "WeakMechanism",
+    ),
+    "twisted_sendmail.smtp.outcome": ("DeliveryReport", "Outcome", "Status"),
+    "twisted_sendmail.smtp.reply": ("EnhancedStatus", "Reply"),
+    "twisted_sendmail.smtp.tls_facts": ("TLSFacts",),
+    "twisted_sendmail.smtp.transcript": ("Transcript",),
+}
+
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import the room a public name lives in (PEP 562)."""
+    room = _HOME.get(name)
+    if room is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value: object = getattr(import_module(room), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

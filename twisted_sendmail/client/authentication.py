@@ -55,8 +55,8 @@ async def authenticate(
                 response = await off_reactor(reactor, lambda c=challenge: mechanism.respond(c))  # type: ignore[misc]
             else:
                 response = mechanism.respond(challenge)
-        except (AuthenticationError, InvalidBase64) as error:
-            error.reply = error.reply or await protocol.auth_cancel()
+        except (AuthenticationError, InvalidBase64) as broken:
+            broken.reply = broken.reply or await protocol.auth_cancel()
             raise
         reply = await protocol.auth_response(response)
     if not reply.positive:
@@ -70,9 +70,13 @@ def _challenge(mechanism: Mechanism, reply: Reply, rounds: int) -> bytes:
     what = f"AUTH {mechanism.name} broken off"
     text = reply.lines[0]
     if rounds > MAX_ROUNDS:
-        raise AuthenticationRejected(what, phase="AUTH", detail=f"the server asks more than {MAX_ROUNDS} times")
+        raise AuthenticationRejected(
+            what, phase="AUTH", detail=f"the server asks more than {MAX_ROUNDS} times"
+        )
     if len(reply.lines) > 1 or len(text) > MAX_CHALLENGE:
-        raise AuthenticationRejected(what, phase="AUTH", detail=f"its challenge is longer than {MAX_CHALLENGE} octets")
+        raise AuthenticationRejected(
+            what, phase="AUTH", detail=f"its challenge is longer than {MAX_CHALLENGE} octets"
+        )
     try:
         return b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):

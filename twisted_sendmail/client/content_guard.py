@@ -38,7 +38,9 @@ class GuardedContent:
         self.size += len(chunk)
         if self._limit is not None and self.size > self._limit:
             msg = "message too large"
-            raise MessageTooLarge(msg, phase="content", detail=f"it has more than the {self._limit} octets allowed")
+            raise MessageTooLarge(
+                msg, phase="content", detail=f"it has more than the {self._limit} octets allowed"
+            )
         if self._seven_bit and not chunk.isascii():
             msg = "8BITMIME is needed and not offered"
             raise ExtensionUnavailable(

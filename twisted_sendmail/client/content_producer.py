@@ -28,7 +28,9 @@ class Readable(Protocol):
 class ContentProducer:
     """Writes everything of *source* by calling *write*, unless paused."""
 
-    def __init__(self, source: Readable, write: Callable[[bytes], None], paused: Callable[[bool], None]) -> None:
+    def __init__(
+        self, source: Readable, write: Callable[[bytes], None], paused: Callable[[bool], None]
+    ) -> None:
         self._source = source
         self._write = write
         self._tell = paused

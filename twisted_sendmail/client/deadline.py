@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.protocol import Cancelled
+from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.smtp.errors import SendTimeout
 
 if TYPE_CHECKING:

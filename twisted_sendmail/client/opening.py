@@ -16,7 +16,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
 
 from twisted_sendmail.client.authentication import authenticate
-from twisted_sendmail.client.protocol import Cancelled, SubmissionProtocol
+from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.client.protocol import SubmissionProtocol
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
 from twisted_sendmail.client.tls_session import ServerJudge
@@ -71,14 +72,20 @@ class Opening:
     def __post_init__(self) -> None:
         if not isinstance(self.tls, TLSPolicy):
             msg = f"'{self.tls}' is no TLS policy"
-            raise InvalidServer(msg, remedy="give a TLSPolicy: IMPLICIT, STARTTLS, OPPORTUNISTIC or NONE")
+            raise InvalidServer(
+                msg, remedy="give a TLSPolicy: IMPLICIT, STARTTLS, OPPORTUNISTIC or NONE"
+            )
         if self.credentials is not None and not self.tls.required:
             msg = f"credentials cannot be used with TLSPolicy.{self.tls.name}"
-            raise InvalidServer(msg, remedy="use IMPLICIT or STARTTLS: a password goes over TLS only")
+            raise InvalidServer(
+                msg, remedy="use IMPLICIT or STARTTLS: a password goes over TLS only"
+            )
         if self.tls is not TLSPolicy.NONE:
             if not (self.server_name or self.trust.name or self.trust.fingerprint):
                 msg = "the server's certificate cannot be judged without a name"
-                raise InvalidServer(msg, remedy="give the server's host name, or the fingerprint of its certificate")
+                raise InvalidServer(
+                    msg, remedy="give the server's host name, or the fingerprint of its certificate"
+                )
             self.trust.context()
         if self.helo_name is not None:
             domain_name(self.helo_name)
@@ -151,7 +158,7 @@ class _Factory(Factory):
     def __init__(self, build: Callable[[Any], SubmissionProtocol]) -> None:
         self._build = build
 
-    def buildProtocol(self, addr: Any) -> SubmissionProtocol:  # noqa: N802
+    def buildProtocol(self, addr: Any) -> SubmissionProtocol:
         return self._build(addr)
 
 
@@ -163,7 +170,9 @@ async def _make_ready(clock: Any, protocol: SubmissionProtocol, opening: Opening
         raise _refused("connection", greeting, "greeting")
     name = opening.helo_name or _own_name(protocol)
     await _hello(protocol, name, opening)
-    if opening.tls in {TLSPolicy.STARTTLS, TLSPolicy.OPPORTUNISTIC} and await _starttls(protocol, opening):
+    if opening.tls in {TLSPolicy.STARTTLS, TLSPolicy.OPPORTUNISTIC} and await _starttls(
+        protocol, opening
+    ):
         await _hello(protocol, name, opening)
     if opening.credentials is not None:
         await authenticate(clock, protocol, opening.credentials, opening.mechanisms)
@@ -174,7 +183,9 @@ async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> N
     if reply.positive:
         return
     # HELO has neither STARTTLS nor AUTH.  And only "not known here" is a reason for it.
-    clear = opening.tls in {TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC} and not protocol.session.secured
+    clear = (
+        opening.tls in {TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC} and not protocol.session.secured
+    )
     if clear and opening.credentials is None and reply.code in {500, 501, 502, 504}:
         reply = await protocol.helo(name)
         if reply.positive:

@@ -50,7 +50,9 @@ def start_tls(client: Any, creator: IOpenSSLClientConnectionCreator, clock: IRea
     if ITLSTransport.providedBy(transport):
         transport.startTLS(creator)
         return None
-    factory = TLSMemoryBIOFactory(creator, True, Factory.forProtocol(lambda: _Inside(client)), clock=clock)
+    factory = TLSMemoryBIOFactory(
+        creator, True, Factory.forProtocol(lambda: _Inside(client)), clock=clock
+    )
     factory.noisy = False
     layer = factory.buildProtocol(None)
     layer.makeConnection(transport)

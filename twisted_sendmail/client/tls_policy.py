@@ -44,10 +44,14 @@ class TLSPolicy(enum.Enum):
 
 
 def _fingerprint(text: str) -> str:
-    plain = re.sub(r"[:\s-]", "", re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE)).lower()
+    plain = re.sub(
+        r"[:\s-]", "", re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE)
+    ).lower()
     if not re.fullmatch(r"[0-9a-f]{64}", plain):
         msg = "the certificate fingerprint cannot be used"
-        raise InvalidServer(msg, remedy="give the SHA-256 of the certificate as 64 hexadecimal digits")
+        raise InvalidServer(
+            msg, remedy="give the SHA-256 of the certificate as 64 hexadecimal digits"
+        )
     return plain
 
 
@@ -75,7 +79,9 @@ class TLSTrust:
             object.__setattr__(self, "fingerprint", _fingerprint(self.fingerprint))
             if self.ca_file is not None or self.name is not None:
                 msg = "a certificate fingerprint goes alone"
-                raise InvalidServer(msg, remedy="leave out the CA file and the name, or the fingerprint")
+                raise InvalidServer(
+                    msg, remedy="leave out the CA file and the name, or the fingerprint"
+                )
 
     def context(self) -> SSL.Context:
         """A context with these CAs and keys, TLS 1.2 or later; judging is not set up yet.

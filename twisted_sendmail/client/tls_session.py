@@ -20,7 +20,13 @@ from service_identity.cryptography import verify_certificate_hostname, verify_ce
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-from twisted_sendmail.smtp.errors import CertificateRejected, SendmailError, TLSAlert, TLSClosed, TLSFailure
+from twisted_sendmail.smtp.errors import (
+    CertificateRejected,
+    SendmailError,
+    TLSAlert,
+    TLSClosed,
+    TLSFailure,
+)
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.tls_facts import TLSFacts
 
@@ -63,7 +69,7 @@ class ServerJudge:
         self.rejection: CertificateRejected | None = None
         self._connection: SSL.Connection | None = None
 
-    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802, N803
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
         """See ``IOpenSSLClientConnectionCreator``."""
         connection = SSL.Connection(self._context, None)
         connection.set_app_data(tlsProtocol)
@@ -73,15 +79,23 @@ class ServerJudge:
         self._connection = connection
         return connection
 
-    def _judge(self, _connection: SSL.Connection, cert: Any, error: int, depth: int, ok: int) -> bool:
+    def _judge(
+        self, _connection: SSL.Connection, cert: Any, error: int, depth: int, ok: int
+    ) -> bool:
         """OpenSSL's verify callback: once or more for each certificate, the server's last."""
         try:
             if self._trust.fingerprint is not None:
                 return depth != 0 or self._pinned(cert.to_cryptography())
             if not ok:
                 whose = "the certificate" if depth == 0 else "a certificate above the server's"
-                remedy = "give its CA file or the certificate's fingerprint" if error in _UNKNOWN_ISSUER else ""
-                return self._reject(f"{whose}: {_WHY.get(error, f'OpenSSL verify error {error}')}", remedy)
+                remedy = (
+                    "give its CA file or the certificate's fingerprint"
+                    if error in _UNKNOWN_ISSUER
+                    else ""
+                )
+                return self._reject(
+                    f"{whose}: {_WHY.get(error, f'OpenSSL verify error {error}')}", remedy
+                )
             return depth != 0 or self._named(cert.to_cryptography())
         except Exception as e:  # noqa: BLE001 - an exception must not pass through OpenSSL as a yes
             return self._reject(f"the certificate cannot be read: {e}")
@@ -90,7 +104,9 @@ class ServerJudge:
         found = cert.fingerprint(hashes.SHA256()).hex()
         if found == self._trust.fingerprint:
             return True
-        return self._reject(f"its SHA-256 is {found}, not the one pinned", "pin the new one if you trust the change")
+        return self._reject(
+            f"its SHA-256 is {found}, not the one pinned", "pin the new one if you trust the change"
+        )
 
     def _named(self, cert: x509.Certificate) -> bool:
         try:
@@ -120,7 +136,9 @@ class ServerJudge:
         connection = self._connection
         peer = connection.get_peer_certificate() if connection else None
         if connection is None or peer is None or self.rejection is not None:
-            raise self.rejection or CertificateRejected("TLS refused", phase="TLS", detail="there is no certificate")
+            raise self.rejection or CertificateRejected(
+                "TLS refused", phase="TLS", detail="there is no certificate"
+            )
         cert = peer.to_cryptography()
         pin = self._trust.fingerprint
         return TLSFacts(
@@ -142,12 +160,23 @@ class ServerJudge:
         if self.rejection is not None:
             return self.rejection
         error = reason.value
-        if not isinstance(error, SSL.Error) or not error.args or not isinstance(error.args[0], list):
-            return TLSClosed("TLS handshake broken off", phase="TLS", detail="the server closed the connection")
+        if (
+            not isinstance(error, SSL.Error)
+            or not error.args
+            or not isinstance(error.args[0], list)
+        ):
+            return TLSClosed(
+                "TLS handshake broken off", phase="TLS", detail="the server closed the connection"
+            )
         words = "; ".join(str(entry[-1]) for entry in error.args[0] if entry) or "unexpected end"
         if "alert" in words:
-            return TLSAlert("TLS handshake refused", phase="TLS", detail=printable(f"the server says: {words}"))
-        if any(sign in words for sign in ("wrong version number", "packet length", "http request", "record layer")):
+            return TLSAlert(
+                "TLS handshake refused", phase="TLS", detail=printable(f"the server says: {words}")
+            )
+        if any(
+            sign in words
+            for sign in ("wrong version number", "packet length", "http request", "record layer")
+        ):
             return TLSFailure(
                 "TLS handshake failed",
                 phase="TLS",

@@ -9,12 +9,12 @@ RFC 5321 section 3.3, RFC 2920 section 3.1 (the lone dot), RFC 6152, RFC 1870.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError
 
+from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.content_guard import GuardedContent
-from twisted_sendmail.client.protocol import Cancelled
 from twisted_sendmail.smtp.client_table import State
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
@@ -36,11 +36,15 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.capabilities import Capabilities
 
 #: A reply, or why there is none.
-Answer = Union[Reply, SendmailError]
+Answer = Reply | SendmailError
 
 
 async def transact(
-    protocol: SubmissionProtocol, letter: Letter, *, last: bool = False, all_or_nothing: bool = False
+    protocol: SubmissionProtocol,
+    letter: Letter,
+    *,
+    last: bool = False,
+    all_or_nothing: bool = False,
 ) -> DeliveryReport:
     """Send one message; the report says what became of it.
 
@@ -55,7 +59,9 @@ async def transact(
 
 
 class _Transaction:
-    def __init__(self, protocol: SubmissionProtocol, letter: Letter, *, last: bool, all_or_nothing: bool) -> None:
+    def __init__(
+        self, protocol: SubmissionProtocol, letter: Letter, *, last: bool, all_or_nothing: bool
+    ) -> None:
         self._protocol = protocol
         self._letter = letter
         self._last = last
@@ -91,7 +97,11 @@ class _Transaction:
         self._fit(offered)
         letter = self._letter
         mail = mail_command(
-            letter.envelope, offered, size=letter.size, eight_bit=letter.eight_bit, smtputf8=letter.smtputf8
+            letter.envelope,
+            offered,
+            size=letter.size,
+            eight_bit=letter.eight_bit,
+            smtputf8=letter.smtputf8,
         )
         # A reply that came since the last one is nobody's; see that it is not ours.
         await protocol.settled()
@@ -145,7 +155,7 @@ class _Transaction:
         with protocol.group():
             verdict = protocol.content(content)
             if self._last:
-                protocol.quit().addErrback(lambda _: None)
+                _ = protocol.quit().addErrback(lambda _: None)
         try:
             reply = await verdict
         except DeliveryInDoubt as e:
@@ -173,11 +183,15 @@ class _Transaction:
         """All or nothing, and it is not all."""
         index, reply = next(iter(self._refused.items()))
         recipient = self._recipients[index]
-        self._error = refusal(f"RCPT TO:{recipient.path.wire}", reply, phase="RCPT", recipient=str(recipient))
+        self._error = refusal(
+            f"RCPT TO:{recipient.path.wire}", reply, phase="RCPT", recipient=str(recipient)
+        )
         self._error.detail = "all recipients or none were asked for, so nobody gets it"
         if data_reply is not None and data_reply.intermediate:
             # A lone dot would deliver an empty message to those accepted.
-            self._protocol.abort(ConnectionClosed("connection dropped", detail="not all recipients were accepted"))
+            self._protocol.abort(
+                ConnectionClosed("connection dropped", detail="not all recipients were accepted")
+            )
         else:
             await self._reset()
 
@@ -219,7 +233,9 @@ class _Transaction:
             message_id=letter.message_id,
         )
         if self._error is not None:
-            self._error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
+            self._error.at(
+                host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript
+            )
             self._error.report = report
         return report
 
@@ -232,7 +248,7 @@ def _answer(waiting: Deferred[Reply]) -> Deferred[Answer]:
         error: SendmailError = failure.value  # type: ignore[assignment]
         return error
 
-    return waiting.addErrback(value)  # type: ignore[return-value]
+    return waiting.addErrback(value)
 
 
 def _heard(answer: Answer) -> Reply:

@@ -6,7 +6,7 @@ what kind of refusal it was, so that ``except MailboxUnavailable`` catches it to
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.errors import AllRecipientsRefused, SendmailError, refusal
@@ -44,7 +44,7 @@ def _all_refused(report: DeliveryReport) -> SendmailError | None:
         what = f"all {len(report.outcomes)} recipients refused"
     else:
         what = f"RCPT TO:{first.recipient.path.wire} refused"
-    error = _kind(type(one))(
+    error = _kind(type(one))(  # type: ignore[arg-type]  # mypy holds an exception class for unhashable
         what,
         detail=f"first of {len(report.outcomes)} replies" if many and report.phase is None else "",
         remedy=one.remedy,
@@ -60,7 +60,11 @@ def _all_refused(report: DeliveryReport) -> SendmailError | None:
     return error
 
 
-@lru_cache(maxsize=32)
+@cache
 def _kind(refused: type[SendmailError]) -> type[AllRecipientsRefused]:
     """``AllRecipientsRefused`` that is a *refused* as well."""
-    return type("AllRecipientsRefused", (AllRecipientsRefused, refused), {"__module__": AllRecipientsRefused.__module__})
+    return type(
+        "AllRecipientsRefused",
+        (AllRecipientsRefused, refused),
+        {"__module__": AllRecipientsRefused.__module__},
+    )

@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any, Union
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.deadline import within
 from twisted_sendmail.client.opening import open_session
-from twisted_sendmail.client.protocol import Cancelled
 from twisted_sendmail.client.transaction import transact
 from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.mailer.submit import close_behind
 from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.errors import ConnectionFailed, InvalidInput, InvalidMessage, ProtocolBreach, SendmailError
+from twisted_sendmail.smtp.errors import (
+    ConnectionFailed,
+    InvalidInput,
+    InvalidMessage,
+    ProtocolBreach,
+    SendmailError,
+)
 from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
 from twisted_sendmail.smtp.printable import printable
 
@@ -29,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
-    from twisted_sendmail.message.source import Message
     from twisted_sendmail.message.letter import Letter
+    from twisted_sendmail.message.source import Message
 
 #: A message whose header says who sends and receives it, or an envelope and a message.
 Item = Union["Message", "tuple[Envelope, Message]"]
@@ -59,7 +65,7 @@ def many(
     :raises Exception: what *messages* itself raises.
 
     ``timeouts.total`` holds for each message.  Cancelling closes the connection and
-    fails with a :class:`~twisted_sendmail.client.protocol.Cancelled`, whose ``reports``
+    fails with a :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``reports``
     are those of the messages begun.
     """
     return Deferred.fromCoroutine(
@@ -70,7 +76,9 @@ def many(
 class _Sequence:
     """The state of one call: its connection, and the reports so far."""
 
-    def __init__(self, reactor: Any, server: str | SubmissionServer, *, all_or_nothing: bool, complete: bool) -> None:
+    def __init__(
+        self, reactor: Any, server: str | SubmissionServer, *, all_or_nothing: bool, complete: bool
+    ) -> None:
         self._reactor = reactor
         self._given = server
         self._all_or_nothing = all_or_nothing
@@ -101,13 +109,19 @@ class _Sequence:
         self._envelope = None
         seconds = server.timeouts.total
         try:
-            return await within(self._reactor, seconds, self._one(server, item), f"a message to {server}")
+            return await within(
+                self._reactor, seconds, self._one(server, item), f"a message to {server}"
+            )
         except Cancelled:
             raise
         except SendmailError as error:
             if self._protocol is None and not isinstance(error, InvalidInput):
                 raise  # there never was a connection
-            return replace(error.report, error=error) if error.report else _unsent(self._envelope, error)
+            return (
+                replace(error.report, error=error)
+                if error.report
+                else _unsent(self._envelope, error)
+            )
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - what one message raises must not stop the next
@@ -116,7 +130,12 @@ class _Sequence:
     async def _one(self, server: SubmissionServer, item: Item) -> DeliveryReport:
         self._envelope, message = item if isinstance(item, tuple) else (None, item)
         letter = await prepared(
-            self._reactor, message, sender=None, recipients=None, envelope=self._envelope, complete=self._complete
+            self._reactor,
+            message,
+            sender=None,
+            recipients=None,
+            envelope=self._envelope,
+            complete=self._complete,
         )
         self._envelope = letter.envelope
         try:
@@ -138,7 +157,9 @@ class _Sequence:
         protocol = self._protocol
         if protocol is None or not protocol.usable:
             try:
-                protocol = await open_session(self._reactor, server.connector(self._reactor), server.opening())
+                protocol = await open_session(
+                    self._reactor, server.connector(self._reactor), server.opening()
+                )
             except SendmailError as error:
                 if self._protocol is not None and not isinstance(error, Cancelled):
                     self._gone = error
@@ -167,6 +188,8 @@ def _unsent(envelope: Envelope | None, error: SendmailError) -> DeliveryReport:
 
 
 def _unreadable(error: Exception) -> InvalidMessage:
-    wrapped = InvalidMessage("the message could not be read", detail=f"{type(error).__name__}: {printable(str(error))}")
+    wrapped = InvalidMessage(
+        "the message could not be read", detail=f"{type(error).__name__}: {printable(str(error))}"
+    )
     wrapped.__cause__ = error
     return wrapped

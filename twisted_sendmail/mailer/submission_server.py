@@ -87,7 +87,9 @@ class SubmissionServer:
         return self.tls or TLSPolicy.STARTTLS
 
     @classmethod
-    def from_url(cls, url: str, *, password: str | None = None, **settings: Any) -> SubmissionServer:
+    def from_url(
+        cls, url: str, *, password: str | None = None, **settings: Any
+    ) -> SubmissionServer:
         """Read a URL.
 
         :param url: see the module; reserved characters in the user name are percent-encoded.
@@ -134,7 +136,9 @@ class SubmissionServer:
             return self.endpoint
         # One limit over all addresses is Timeouts.connect's; the endpoint's own is for each.
         limit = self.timeouts.connect
-        return HostnameEndpoint(reactor, self.host, self.port or 0, timeout=limit if limit is not None else 1e6)
+        return HostnameEndpoint(
+            reactor, self.host, self.port or 0, timeout=limit if limit is not None else 1e6
+        )
 
     def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
         """The same with other patience."""
@@ -169,7 +173,9 @@ def _split(url: str) -> tuple[str, str | None, str | None, str, int | None]:
         raise _bad_url(url, "it holds blanks or control characters")
     scheme = parts.scheme.lower()
     if scheme not in _SCHEMES or "://" not in url:
-        raise _bad_url(url, f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
+        raise _bad_url(
+            url, f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}"
+        )
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise _bad_url(url, "there is something behind the host")
     if not parts.hostname:

@@ -67,10 +67,12 @@ def submit(
     :raises Exception: what an iterator or a file raised while it was read.
 
     Cancelling closes the connection and fails with a
-    :class:`~twisted_sendmail.client.protocol.Cancelled`, whose ``report`` says whether
+    :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``report`` says whether
     the message is in doubt.
     """
-    letter = _Letter(message, sender, recipients, envelope, complete=complete, all_or_nothing=all_or_nothing)
+    letter = _Letter(
+        message, sender, recipients, envelope, complete=complete, all_or_nothing=all_or_nothing
+    )
     return letter.send(reactor, lambda: SubmissionServer.of(server))
 
 
@@ -107,12 +109,14 @@ def sendmail(
     The other parameters, the result, the errors and cancelling are those of :func:`submit`.
     """
     if reactor is None:
-        from twisted.internet import reactor  # noqa: PLC0415 - only where nobody gave one
+        from twisted.internet import reactor
 
     def build() -> SubmissionServer:
         if not IStreamClientEndpoint.providedBy(endpoint):
             msg = f"endpoint cannot be {type(endpoint).__name__}"
-            raise InvalidServer(msg, remedy="give an IStreamClientEndpoint, or use submit() with a URL")
+            raise InvalidServer(
+                msg, remedy="give an IStreamClientEndpoint, or use submit() with a URL"
+            )
         return SubmissionServer(
             server_name,
             tls=tls,
@@ -125,7 +129,9 @@ def sendmail(
             watch=watch,
         )
 
-    letter = _Letter(message, sender, recipients, envelope, complete=complete, all_or_nothing=all_or_nothing)
+    letter = _Letter(
+        message, sender, recipients, envelope, complete=complete, all_or_nothing=all_or_nothing
+    )
     return letter.send(reactor, build)
 
 
@@ -140,12 +146,16 @@ class _Letter:
     complete: bool
     all_or_nothing: bool
 
-    def send(self, reactor: Any, choose: Callable[[], SubmissionServer]) -> Deferred[DeliveryReport]:
+    def send(
+        self, reactor: Any, choose: Callable[[], SubmissionServer]
+    ) -> Deferred[DeliveryReport]:
         try:
             server = choose()
         except SendmailError:
             return fail()
-        return within(reactor, server.timeouts.total, self._run(reactor, server), f"a message to {server}")
+        return within(
+            reactor, server.timeouts.total, self._run(reactor, server), f"a message to {server}"
+        )
 
     async def _run(self, reactor: Any, server: SubmissionServer) -> DeliveryReport:
         letter = await prepared(

@@ -176,7 +176,9 @@ def _check_literal(literal: str) -> None:
         else:
             ipaddress.IPv4Address(inner)
     except ValueError:
-        raise _bad(literal, "it is no address literal", "write [192.0.2.1] or [IPv6:2001:db8::1]") from None
+        raise _bad(
+            literal, "it is no address literal", "write [192.0.2.1] or [IPv6:2001:db8::1]"
+        ) from None
 
 
 def domain_name(text: str) -> str:
@@ -186,7 +188,7 @@ def domain_name(text: str) -> str:
 
     :raises InvalidAddress: when it is neither.
     """
-    name = text[:-1] if text.endswith(".") else text
+    name = text.removesuffix(".")
     if _DOMAIN_RE.match(name):
         return ascii_domain(name)
     if re.fullmatch(_LITERAL, name):

@@ -160,13 +160,17 @@ class ClientSession:
     def data_to_send(self) -> bytes:
         """Take all that may be written now, for one write to the transport."""
         while self._waiting and self._stuffer is None:
-            if self._owed and (not self.capabilities.pipelining or self._owed[-1].verb in ENDS_GROUP):
+            if self._owed and (
+                not self.capabilities.pipelining or self._owed[-1].verb in ENDS_GROUP
+            ):
                 break
             entry = self._waiting.popleft()
             hoped = HOPES.get((self.hoped, entry.verb))
             if hoped is None:
                 # Something before it was refused, and nobody can want it now.
-                self.events.append(Event(entry.command, entry.tag, _not_allowed(entry.command, self.hoped)))
+                self.events.append(
+                    Event(entry.command, entry.tag, _not_allowed(entry.command, self.hoped))
+                )
                 self._resume_plan()
                 continue
             self.hoped = hoped
@@ -197,7 +201,9 @@ class ClientSession:
         replies = self._parser.feed(data)
         last = len(replies) - 1
         for i, heard in enumerate(replies):
-            masked = Reply(heard.code, tuple(map(self._mask, heard.lines))) if self._secrets else heard
+            masked = (
+                Reply(heard.code, tuple(map(self._mask, heard.lines))) if self._secrets else heard
+            )
             self._note(masked)
             # A challenge the mechanism needs as it is.
             reply = heard if heard.code == 334 else masked
@@ -233,20 +239,31 @@ class ClientSession:
         kind = kind_of(verb, reply.code)
         following = TABLE.get((self.confirmed, verb, kind))
         if following is None:
-            self.finish(UnexpectedResponse(f"{entry.command} not understood", phase=verb.value, reply=reply))
+            self.finish(
+                UnexpectedResponse(f"{entry.command} not understood", phase=verb.value, reply=reply)
+            )
             return
         if verb is Verb.CONTENT and self._stuffer is not None:
             self._early(entry, reply, kind)
             return
         if verb is Verb.STARTTLS and kind is Kind.YES and more_behind:
             # RFC 3207 says nothing may follow; what does was put there by somebody else.
-            self.finish(ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=(
-                "there is plain text behind the reply to it: somebody may be tampering with the connection")))
+            self.finish(
+                ProtocolBreach(
+                    "STARTTLS broken off",
+                    phase="STARTTLS",
+                    detail=(
+                        "there is plain text behind the reply to it: somebody may be tampering with the connection"
+                    ),
+                )
+            )
             return
         self._owed.popleft()
         self.confirmed = following
         if verb in _HELLO and kind is Kind.YES:
-            self.capabilities = Capabilities.from_reply(reply) if verb is not Verb.HELO else Capabilities()
+            self.capabilities = (
+                Capabilities.from_reply(reply) if verb is not Verb.HELO else Capabilities()
+            )
         elif verb in _AUTH and kind is Kind.YES:
             self.authenticated = True
         if not self._owed:
@@ -258,8 +275,14 @@ class ClientSession:
     def _early(self, entry: _Entry, reply: Reply, kind: Kind) -> None:
         """A reply while the content is still on its way (RFC 5321 section 4.2.5 knows none)."""
         if kind is not Kind.NO:
-            self.finish(UnexpectedResponse("content not awaited", phase="content", reply=reply, detail=(
-                "the server answered before the content was complete")))
+            self.finish(
+                UnexpectedResponse(
+                    "content not awaited",
+                    phase="content",
+                    reply=reply,
+                    detail=("the server answered before the content was complete"),
+                )
+            )
             return
         # A refusal is believed; but the content cannot be broken off in any other
         # way than with the connection: a dot would deliver what was sent so far.
@@ -301,7 +324,9 @@ class ClientSession:
         why.phase = why.phase or self._phase()
         self.transcript.add("--", str(why))
         for entry in self._owed:
-            doubtful = entry.verb is Verb.BDAT_LAST or (entry.verb is Verb.CONTENT and self._stuffer is None)
+            doubtful = entry.verb is Verb.BDAT_LAST or (
+                entry.verb is Verb.CONTENT and self._stuffer is None
+            )
             self.events.append(Event(entry.command, entry.tag, _in_doubt(why) if doubtful else why))
         for entry in self._waiting:
             self.events.append(Event(entry.command, entry.tag, why))
@@ -362,5 +387,8 @@ def _quotable(command: Auth | AuthLine) -> list[str]:
     if not secret:
         return []
     # AUTH PLAIN is authzid NUL user NUL password: the last part is the secret itself.
-    forms = [b64encode(secret).decode("ascii"), secret.rpartition(b"\0")[2].decode("utf-8", "replace")]
+    forms = [
+        b64encode(secret).decode("ascii"),
+        secret.rpartition(b"\0")[2].decode("utf-8", "replace"),
+    ]
     return [form for form in forms if len(form) >= _SHORTEST_SECRET]

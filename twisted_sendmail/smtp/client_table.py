@@ -141,7 +141,16 @@ TABLE: dict[tuple[State, Verb, Kind], State] = {
     },
     **{
         (state, _V.QUIT, kind): _S.QUIT
-        for state in (_S.GREETED, _S.UNWELCOME, _S.SECURED, _S.READY, _S.MAIL, _S.RCPT, _S.CHUNKS, _S.SPOILED)
+        for state in (
+            _S.GREETED,
+            _S.UNWELCOME,
+            _S.SECURED,
+            _S.READY,
+            _S.MAIL,
+            _S.RCPT,
+            _S.CHUNKS,
+            _S.SPOILED,
+        )
         for kind in (_YES, _NO)
     },
 }

@@ -174,7 +174,9 @@ class Auth(Command):
         """With the initial response: a secret."""
         if self.initial is None:
             return _encode(f"AUTH {self.mechanism}")
-        return f"AUTH {self.mechanism} ".encode("ascii") + (b64encode(self.initial) or b"=") + b"\r\n"
+        return (
+            f"AUTH {self.mechanism} ".encode("ascii") + (b64encode(self.initial) or b"=") + b"\r\n"
+        )
 
     def __str__(self) -> str:
         return f"AUTH {self.mechanism}" + (" ****" if self.initial is not None else "")
@@ -370,4 +372,7 @@ class OtherCommand(Command):
 
 def xtext(value: str) -> str:
     """Encode a parameter's value (RFC 3461 section 4)."""
-    return "".join(c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{b:02X}" for b in c.encode()) for c in value)
+    return "".join(
+        c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{b:02X}" for b in c.encode())
+        for c in value
+    )

@@ -7,7 +7,7 @@ RFC 4954 section 5 (the AUTH parameter), RFC 8689 (REQUIRETLS).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
 from twisted_sendmail.smtp.root_error import InvalidInput
@@ -48,13 +48,19 @@ class Recipient:
             notify = frozenset(word.upper() for word in words)
             if notify != {"NEVER"} and not notify <= _NOTIFY:
                 msg = f"NOTIFY={','.join(sorted(notify))} cannot be used"
-                raise InvalidInput(msg, remedy="give NEVER alone, or any of SUCCESS, FAILURE, DELAY")
+                raise InvalidInput(
+                    msg, remedy="give NEVER alone, or any of SUCCESS, FAILURE, DELAY"
+                )
             object.__setattr__(self, "notify", notify)
         if self.orcpt is not None:
             _check_parameter("ORCPT", self.orcpt, MAX_ORCPT)
             if ";" not in self.orcpt:
                 msg = "ORCPT cannot be used"
-                raise InvalidInput(msg, detail="it has no address type", remedy="write it as rfc822;user@example.org")
+                raise InvalidInput(
+                    msg,
+                    detail="it has no address type",
+                    remedy="write it as rfc822;user@example.org",
+                )
 
     @property
     def has_dsn(self) -> bool:
@@ -65,7 +71,7 @@ class Recipient:
         return str(self.path)
 
 
-AnyRecipient = Union[str, ForwardPath, Recipient]
+AnyRecipient = str | ForwardPath | Recipient
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Envelope:
     envid: str | None = None
     require_tls: bool = False
 
-    def __init__(  # noqa: PLR0913 - one parameter for each thing an envelope says
+    def __init__(
         self,
         sender: str | ReversePath | None,
         recipients: AnyRecipient | Iterable[AnyRecipient],
@@ -116,7 +122,11 @@ class Envelope:
     @property
     def has_dsn(self) -> bool:
         """Does it need the DSN extension?"""
-        return self.ret is not None or self.envid is not None or any(r.has_dsn for r in self.recipients)
+        return (
+            self.ret is not None
+            or self.envid is not None
+            or any(r.has_dsn for r in self.recipients)
+        )
 
 
 def _reverse_path(sender: str | ReversePath | None) -> ReversePath:

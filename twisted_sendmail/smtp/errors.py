@@ -291,7 +291,13 @@ def refusal(
         kind = PermanentFailure
     else:
         kind = UnexpectedResponse
-    return kind(f"{command} refused", phase=phase or command, command=command, reply=reply, recipient=recipient)
+    return kind(
+        f"{command} refused",
+        phase=phase or command,
+        command=command,
+        reply=reply,
+        recipient=recipient,
+    )
 
 
 def authentication_refusal(mechanism: str, reply: Reply) -> SendmailError:

@@ -28,10 +28,10 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def printable(text: str | bytes, limit: int = SHOWN) -> str:
-    """Return *text* in one line that cannot act on a terminal or forge a log line.
+    r"""Return *text* in one line that cannot act on a terminal or forge a log line.
 
     :param text: what somebody else wrote; bytes are read as UTF-8, and what is
-        not UTF-8 is shown as ``\\xNN``.
+        not UTF-8 is shown as ``\xNN``.
     :param limit: characters kept; what is cut is counted.
     """
     if isinstance(text, bytes):

@@ -81,7 +81,9 @@ class ReplyParser:
             self._break("the code changes within one reply", self._code + b" and " + code)
             return None
         if len(line) > MAX_LINE or self._octets > MAX_REPLY or len(self._lines) >= MAX_LINES:
-            self._break(f"its reply is longer than {MAX_REPLY} octets, {MAX_LINES} lines or {MAX_LINE} octets a line")
+            self._break(
+                f"its reply is longer than {MAX_REPLY} octets, {MAX_LINES} lines or {MAX_LINE} octets a line"
+            )
             return None
         text = line[4:].decode("utf-8", "replace")
         if separator == b"-":

@@ -16,6 +16,8 @@ from twisted_sendmail.smtp.command import Mail, Rcpt, xtext
 from twisted_sendmail.smtp.errors import ExtensionUnavailable, MessageTooLarge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from twisted_sendmail.smtp.capabilities import Capabilities
     from twisted_sendmail.smtp.envelope import Envelope, Recipient
 
@@ -39,29 +41,47 @@ def mail_command(
     limit = offered.size
     if size is not None and limit is not None and size > limit:
         msg = "message too large"
-        raise MessageTooLarge(msg, phase="MAIL", detail=f"it has {size} octets, the server takes {limit}")
+        raise MessageTooLarge(
+            msg, phase="MAIL", detail=f"it has {size} octets, the server takes {limit}"
+        )
     parameters: list[tuple[str, str | None]] = []
     if size is not None and "SIZE" in offered:
         parameters.append(("SIZE", str(size)))
     if eight_bit is not False and "8BITMIME" in offered:
         parameters.append(("BODY", "8BITMIME"))
     elif eight_bit:
-        raise _missing("8BITMIME", "the message has 8-bit content", "encode it as quoted-printable or base64")
+        raise _missing(
+            "8BITMIME",
+            "the message has 8-bit content",
+            "encode it as quoted-printable or base64",
+        )
     if smtputf8:
         if "SMTPUTF8" not in offered:
-            raise _missing("SMTPUTF8", "an address or the header is not ASCII", "use ASCII addresses and RFC 2047 words")
+            raise _missing(
+                "SMTPUTF8",
+                "an address or the header is not ASCII",
+                "use ASCII addresses and RFC 2047 words",
+            )
         parameters.append(("SMTPUTF8", None))
+    return Mail(envelope.sender, (*parameters, *_wishes(envelope, offered)))
+
+
+def _wishes(envelope: Envelope, offered: Capabilities) -> Iterator[tuple[str, str | None]]:
+    """What the envelope asks for beyond delivery."""
     if envelope.require_tls:
         if "REQUIRETLS" not in offered:
-            raise _missing("REQUIRETLS", "the envelope asks for it", "leave out require_tls, or use another server")
-        parameters.append(("REQUIRETLS", None))
-    # Notifications are a wish: a server without DSN still delivers (RFC 3461 section 5.2.1).
+            raise _missing(
+                "REQUIRETLS",
+                "the envelope asks for it",
+                "leave out require_tls, or use another server",
+            )
+        yield ("REQUIRETLS", None)
+    # Notifications: a server without DSN still delivers (RFC 3461 section 5.2.1).
     if "DSN" in offered:
         if envelope.ret is not None:
-            parameters.append(("RET", envelope.ret))
+            yield ("RET", envelope.ret)
         if envelope.envid is not None:
-            parameters.append(("ENVID", xtext(envelope.envid)))
-    return Mail(envelope.sender, tuple(parameters))
+            yield ("ENVID", xtext(envelope.envid))
 
 
 def rcpt_command(recipient: Recipient, offered: Capabilities) -> Rcpt:

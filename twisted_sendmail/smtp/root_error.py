@@ -36,7 +36,7 @@ class SendmailError(Exception):
     #: What to do about it; empty when the reply says all there is to say.
     remedy: str = ""
 
-    def __init__(  # noqa: PLR0913 - the context is flat on purpose: each is an attribute
+    def __init__(
         self,
         what: str,
         *,

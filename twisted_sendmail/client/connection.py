@@ -1,0 +1,384 @@
+"""A client session on a transport: bytes, Deferreds, timers, TLS.
+
+The half of the protocol that knows no command.  It owns the transport, fires the
+Deferreds and keeps the time; what may be said and what a reply means is
+``smtp.client_session``'s, the commands are ``protocol``'s.
+
+State first, Deferreds last: a callback may give the next command, and what several
+callbacks give goes out in one write.
+
+RFC 5321 section 4.5.3.2 (timeouts), RFC 3207, RFC 8314.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHandshakeListener, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_sendmail.client.content_producer import ContentProducer, Readable
+from twisted_sendmail.client.phase_timer import PhaseTimer
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.client.tls_layer import start_tls
+from twisted_sendmail.smtp.client_session import ClientSession
+from twisted_sendmail.smtp.errors import ConnectionClosed, DeliveryCancelled, SendmailError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twisted.internet.interfaces import IReactorTime, ITransport
+
+    from twisted_sendmail.client.tls_session import ServerJudge
+    from twisted_sendmail.smtp.command import Command
+    from twisted_sendmail.smtp.outcome import DeliveryReport
+    from twisted_sendmail.smtp.reply import Reply
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp.transcript import Transcript
+
+
+class Cancelled(DeliveryCancelled, CancelledError):
+    """The caller cancelled a Deferred; the connection is closed."""
+
+    #: From ``many``: the reports of the messages before.
+    reports: tuple[DeliveryReport, ...] = ()
+
+
+@implementer(IHandshakeListener)
+class Connection(Protocol):
+    """One session, its transport and its Deferreds.
+
+    :param clock: for the timeouts.
+    :param timeouts: how long each phase may take.
+    :param server_name: how to call the server in errors.
+    :param transcript: where the dialogue is noted.
+    """
+
+    log = Logger(namespace="twisted_sendmail.client")
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeouts: Timeouts | None = None,
+        server_name: str = "",
+        transcript: Transcript | None = None,
+    ) -> None:
+        self._clock = clock
+        self._timeouts = timeouts or Timeouts()
+        self._name = server_name
+        #: Fires with the greeting.
+        self.greeting: Deferred[Reply] = self._deferred()
+        #: The machine: state, capabilities, transcript.
+        self.session = ClientSession(self.greeting, transcript)
+        #: The TLS session, once its handshake is complete.
+        self.tls: TLSFacts | None = None
+        self._judge: ServerJudge | None = None
+        self._handshake: Deferred[TLSFacts] | None = None
+        self._layer: Any = None
+        self._holding = 0
+        self._timer = PhaseTimer(clock, self.abort)
+        self._lost: list[Deferred[None]] = []
+        self._ended = False
+        self._dropped = False
+        self._producing: Deferred[None] | None = None
+        self._peer = ""
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """Write what is commanded inside in one go, as far as the session allows."""
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
+            self._flush()
+
+    def start_tls(self, judge: ServerJudge) -> Deferred[TLSFacts]:
+        """Start TLS now: after a granted STARTTLS, or at once for implicit TLS (RFC 8314).
+
+        Fires with the facts of the session.
+
+        :raises TLSError: when the handshake fails or the certificate is rejected.
+        """
+        self._judge = judge
+        self._handshake = self._deferred()
+        self.session.begin_tls()
+        self._timer.set(self._handshake, self._timeouts.tls, "the end of the TLS handshake", "TLS")
+        layer = start_tls(self, judge, self._clock)
+        if layer is not None:
+            self._layer = layer
+        return self._handshake
+
+    @property
+    def host(self) -> str:
+        """``name[address]:port`` of the server."""
+        return self._peer or self._name
+
+    @property
+    def usable(self) -> bool:
+        """Is the connection good for another command?"""
+        return not self._ended and self.session.over is None
+
+    def lost(self) -> Deferred[None]:
+        """Fires when the connection is gone, whyever; cancelling it changes nothing."""
+        waiter: Deferred[None] = Deferred(
+            lambda d: self._lost.remove(d) if d in self._lost else None
+        )
+        if self._ended:
+            waiter.callback(None)
+        else:
+            self._lost.append(waiter)
+        return waiter
+
+    def settled(self) -> Deferred[None]:
+        """Fires once everything the transport had received has been read.
+
+        Called when no reply is owed: a reply found now answers nothing, and ends the
+        connection before it can pass for the answer to the next command.
+        """
+        done: Deferred[None] = Deferred()
+        # Two turns of the reactor: one may be the rest of this one, the second
+        # begins behind a poll of all sockets.
+        call = self._clock.callLater(
+            0, lambda: turns.append(self._clock.callLater(0, done.callback, None))
+        )
+        turns = [call]
+
+        def cancel(result: Any) -> Any:
+            if turns[-1].active():
+                turns[-1].cancel()
+            return result
+
+        return done.addErrback(cancel)
+
+    async def end(self) -> None:
+        """Wait for the end of a connection on which QUIT was said, but not for long."""
+        if self._ended:
+            return
+        limit = self._timeouts.quit
+        timer = None if limit is None else self._clock.callLater(limit, self.abort)
+        try:
+            await self.lost()
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            if timer is not None and timer.active():
+                timer.cancel()
+
+    def abort(self, why: SendmailError | None = None) -> None:
+        """Drop the connection at once; every Deferred still waiting fails with *why*."""
+        self.session.finish(why or ConnectionClosed("connection dropped"))
+        self._dispatch()
+
+    # -- IProtocol, IHandshakeListener -----------------------------------------------
+
+    def connectionMade(self) -> None:
+        """See ``IProtocol``."""
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self._peer = _peer(self._name, cast("ITransport", self.transport))
+        self.log.debug("connected to {host}", host=self._peer)
+        self._retime()
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``."""
+        if self._layer is not None:
+            self._layer.dataReceived(data)
+        else:
+            self.decrypted(data)
+
+    def decrypted(self, data: bytes) -> None:
+        """Octets from the server, out of whatever layer there is."""
+        if self._handshake is not None:
+            # Cannot come from a TLS layer that has not shaken hands.
+            return
+        self._holding += 1
+        self.session.receive(data)
+        self._dispatch()
+        self._holding -= 1
+        self._flush()
+
+    def handshakeCompleted(self) -> None:
+        """See ``IHandshakeListener``."""
+        waiting, self._handshake = self._handshake, None
+        if waiting is None or self._judge is None:
+            return
+        self._timer.stop()
+        try:
+            self.tls = facts = self._judge.facts()
+        except SendmailError as error:
+            self._handshake = waiting
+            self.abort(error)
+            return
+        self.session.tls_begun(f"TLS: {facts}")
+        self.log.debug("{host}: {tls}", host=self.host, tls=facts)
+        self._holding += 1
+        # A handshake does not change whose turn it is: the greeting may be owed.
+        self._retime()
+        waiting.callback(facts)
+        self._holding -= 1
+        self._flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See ``IProtocol``."""
+        if self._layer is not None:
+            self._layer.connectionLost(reason)
+        else:
+            self.connection_ended(reason)
+
+    def connection_ended(self, reason: Failure | None) -> None:
+        """The transport is gone, and whatever layer there was."""
+        if self._ended:
+            return
+        self._ended = True
+        self._timer.stop()
+        error: SendmailError = ConnectionClosed(
+            "connection lost", detail="the server closed it, or the network did"
+        )
+        if self._handshake is not None and self._judge is not None and reason is not None:
+            error = self._judge.failure(reason)
+        self.session.finish(error)
+        self._dispatch()
+        for lost in self._lost[:]:
+            lost.callback(None)
+        self._lost.clear()
+
+    # -- inside ------------------------------------------------------------------
+
+    def _deferred(self) -> Deferred[Any]:
+        return Deferred(self._cancel)
+
+    def _cancel(self, waiting: Deferred[Any]) -> None:
+        if self.session.withdraw(waiting):
+            return
+        self.abort(Cancelled("cancelled"))
+
+    def _send(
+        self, command: Command, payload: bytes = b"", *, flush: bool = True
+    ) -> Deferred[Reply]:
+        waiting: Deferred[Reply] = self._deferred()
+        self.session.send(command, waiting, payload)
+        if flush:
+            self._flush()
+        return waiting
+
+    def _flush(self) -> None:
+        if not self._holding:
+            self._transmit()
+
+    def _transmit(self) -> None:
+        data = self.session.data_to_send()
+        if data:
+            cast("ITransport", self.transport).write(data)
+        self._retime()
+        if self.session.events:
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Fire the Deferreds of what has been decided; the session has moved on already."""
+        events = self.session.events
+        while True:
+            if self.session.over is not None:
+                self._drop(self.session.over)
+            if not events:
+                return
+            event = events.popleft()
+            waiting = cast("Deferred[Any]", event.tag)
+            if waiting is None or waiting.called:
+                continue
+            if isinstance(event.result, SendmailError):
+                waiting.errback(event.result.at(host=self.host, tls=self.tls))
+            else:
+                waiting.callback(event.result)
+
+    def _drop(self, why: SendmailError) -> None:
+        """The session is over: so are the transport, the timer, the content and the handshake."""
+        self._timer.stop()
+        if not self._dropped:
+            self._dropped = True
+            if not self._ended and self.transport is not None:
+                (
+                    getattr(self.transport, "abortConnection", None)
+                    or self.transport.loseConnection
+                )()
+        producing, self._producing = self._producing, None
+        if producing is not None:
+            producing.cancel()
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None and not handshake.called:
+            handshake.errback(why.at(host=self.host, transcript=self.session.transcript))
+
+    # -- content -----------------------------------------------------------------
+
+    def _produce(self, source: Readable, verdict: Deferred[Reply]) -> None:
+        transport = cast("Any", self.transport)
+
+        def write(chunk: bytes) -> None:
+            self.session.content(chunk)
+            self._transmit()
+
+        def paused(full: bool) -> None:  # noqa: FBT001 - a callback with one argument
+            if full:
+                self._timer.set(
+                    verdict, self._timeouts.data_block, "the server to take more of the content"
+                )
+            else:
+                self._timer.stop()
+
+        producer = ContentProducer(source, write, paused)
+        self._timer.stop()
+        transport.registerProducer(producer, True)
+        self._producing = running = Deferred.fromCoroutine(producer.run())
+
+        def done(result: Any) -> None:
+            self._producing = None
+            if not self._ended:
+                transport.unregisterProducer()
+            if not isinstance(result, Failure):
+                with self.group():
+                    self.session.end_content()
+                return
+            if self.session.over is None:
+                self._source_failed(result, verdict)
+
+        _ = running.addBoth(done).addErrback(
+            lambda failure: self.log.failure("content of {host}", failure, host=self.host)
+        )
+
+    def _source_failed(self, failure: Failure, verdict: Deferred[Reply]) -> None:
+        """The source broke off: so must the connection, for a dot would deliver half a message."""
+        self.session.finish(ConnectionClosed("content broken off", detail="its source failed"))
+        for event in list(self.session.events):
+            if event.tag is verdict:
+                self.session.events.remove(event)
+        self._dispatch()
+        if not verdict.called:
+            verdict.errback(failure)
+
+    # -- time --------------------------------------------------------------------
+
+    def _retime(self) -> None:
+        """One deadline for the reply that is owed next; parts of a reply do not move it."""
+        if self._handshake is not None or self.session.content_open:
+            return
+        owed = self.session.next_tag
+        if owed is self._timer.of:
+            return
+        self._timer.stop()
+        command = self.session.owed
+        if command is not None:
+            self._timer.set(owed, self._timeouts.of(command.verb), f"the reply to {command}")
+
+
+def _peer(name: str, transport: ITransport) -> str:
+    peer = transport.getPeer()
+    address, port = getattr(peer, "host", None), getattr(peer, "port", None)
+    if address is None:
+        return name or str(getattr(peer, "name", "") or "server")
+    return f"{name}[{address}]:{port}" if name and name != address else f"[{address}]:{port}"
