@@ -120,6 +120,11 @@ class Connection(Protocol):
         return self._peer or self._name
 
     @property
+    def presented(self) -> TLSFacts | None:
+        """What the server showed in the handshake, be it accepted or not: to show, not to act on."""
+        return None if self._judge is None else self._judge.presented()
+
+    @property
     def usable(self) -> bool:
         """Is the connection good for another command?"""
         return not self._ended and self.session.over is None

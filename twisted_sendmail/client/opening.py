@@ -49,6 +49,7 @@ class Opening:
 
     :param server_name: the host's name, for errors and, unless ``trust`` says
         otherwise, in its certificate.
+    :param port: the server's, for errors only.
     :param tls: when TLS begins.
     :param trust: what proves the server.
     :param credentials: who we are; None for no AUTH.
@@ -61,6 +62,7 @@ class Opening:
     """
 
     server_name: str = ""
+    port: int | None = None
     tls: TLSPolicy = TLSPolicy.STARTTLS
     trust: TLSTrust = field(default_factory=TLSTrust)
     credentials: Credentials | None = None
@@ -68,6 +70,11 @@ class Opening:
     helo_name: str | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     watch: Callable[[str], None] | None = None
+
+    @property
+    def where(self) -> str:
+        """``name:port``, as far as known."""
+        return f"{self.server_name or 'the server'}{f':{self.port}' if self.port else ''}"
 
     def __post_init__(self) -> None:
         if not isinstance(self.tls, TLSPolicy):
@@ -134,7 +141,7 @@ async def _connect(
     try:
         protocol = await attempt
     except Exception as error:
-        what = f"no connection to {name or 'the server'}"
+        what = f"no connection to {opening.where}"
         if timed_out:
             late = f"{what} within {limit:g} s"
             raise SendTimeout(late, phase="connect", remedy=ConnectFailed.remedy) from None
@@ -142,7 +149,7 @@ async def _connect(
             raise Cancelled("cancelled", phase="connect") from None
         if isinstance(error, SendmailError):
             raise
-        why = printable(str(error)) or type(error).__name__
+        why = printable(str(error)).rstrip(".") or type(error).__name__
         raise ConnectFailed(what, phase="connect", detail=why) from error
     finally:
         if timer is not None and timer.active():

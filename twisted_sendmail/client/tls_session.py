@@ -68,6 +68,7 @@ class ServerJudge:
         #: Why the certificate was rejected.
         self.rejection: CertificateRejected | None = None
         self._connection: SSL.Connection | None = None
+        self._certificate: x509.Certificate | None = None
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
         """See ``IOpenSSLClientConnectionCreator``."""
@@ -84,6 +85,8 @@ class ServerJudge:
     ) -> bool:
         """OpenSSL's verify callback: once or more for each certificate, the server's last."""
         try:
+            if depth == 0:
+                self._certificate = cert.to_cryptography()
             if self._trust.fingerprint is not None:
                 return depth != 0 or self._pinned(cert.to_cryptography())
             if not ok:
@@ -139,21 +142,15 @@ class ServerJudge:
             raise self.rejection or CertificateRejected(
                 "TLS refused", phase="TLS", detail="there is no certificate"
             )
-        cert = peer.to_cryptography()
         pin = self._trust.fingerprint
-        return TLSFacts(
-            version=connection.get_protocol_version_name(),
-            cipher=connection.get_cipher_name() or "",
-            cipher_bits=connection.get_cipher_bits() or 0,
-            verified_by="fingerprint" if pin else "name",
-            identity=pin or self._name,
-            subject=cert.subject.rfc4514_string(),
-            issuer=cert.issuer.rfc4514_string(),
-            names=names_of(cert),
-            not_before=cert.not_valid_before_utc,
-            not_after=cert.not_valid_after_utc,
-            fingerprint=cert.fingerprint(hashes.SHA256()).hex(),
-        )
+        by = "fingerprint" if pin else "name"
+        return _facts(connection, peer.to_cryptography(), by, pin or self._name)
+
+    def presented(self) -> TLSFacts | None:
+        """What the server showed so far, accepted or not: to show, not to act on."""
+        if self._connection is None or self._certificate is None:
+            return None
+        return _facts(self._connection, self._certificate, "none", None)
 
     def failure(self, reason: Failure) -> SendmailError:
         """Why the handshake failed, from the reason the connection was lost with."""
@@ -184,6 +181,24 @@ class ServerJudge:
                 remedy="STARTTLS is usual on port 587, implicit TLS on port 465",
             )
         return TLSFailure("TLS handshake failed", phase="TLS", detail=printable(words))
+
+
+def _facts(
+    connection: SSL.Connection, cert: x509.Certificate, verified_by: str, identity: str | None
+) -> TLSFacts:
+    return TLSFacts(
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name() or "",
+        cipher_bits=connection.get_cipher_bits() or 0,
+        verified_by=verified_by,
+        identity=identity,
+        subject=cert.subject.rfc4514_string(),
+        issuer=cert.issuer.rfc4514_string(),
+        names=names_of(cert),
+        not_before=cert.not_valid_before_utc,
+        not_after=cert.not_valid_after_utc,
+        fingerprint=cert.fingerprint(hashes.SHA256()).hex(),
+    )
 
 
 def names_of(cert: x509.Certificate) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ class SubmissionServer:
         """What to do between connecting and the first MAIL."""
         return Opening(
             server_name=self.host,
+            port=None if self.endpoint is not None else self.port,
             tls=self.policy,
             trust=self.trust,
             credentials=self.credentials,
