@@ -96,10 +96,10 @@ class ServerJudge:
                     if error in _UNKNOWN_ISSUER
                     else ""
                 )
-                return self._reject(
-                    f"{whose}: {_WHY.get(error, f'OpenSSL verify error {error}')}", remedy
-                )
-            return depth != 0 or self._named(cert.to_cryptography())
+                self._reject(f"{whose}: {_WHY.get(error, f'OpenSSL verify error {error}')}", remedy)
+                # No further than the server's own certificate, which comes last: it can be shown.
+                return depth != 0
+            return depth != 0 or (self.rejection is None and self._named(cert.to_cryptography()))
         except Exception as e:  # noqa: BLE001 - an exception must not pass through OpenSSL as a yes
             return self._reject(f"the certificate cannot be read: {e}")
 

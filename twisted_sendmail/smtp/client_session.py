@@ -81,6 +81,8 @@ class ClientSession:
         self.events: deque[Event] = deque()
         #: What the server offers; forgotten at STARTTLS.
         self.capabilities = Capabilities()
+        #: What it offered before TLS: to show and to compare, never to act on.
+        self.offered_in_clear = Capabilities()
         #: The session is over, and why; nothing is written or read any more.
         self.over: SendmailError | None = None
         #: TLS is on.
@@ -294,7 +296,7 @@ class ClientSession:
     def begin_tls(self) -> None:
         """The handshake begins: nothing said before it counts (RFC 3207 section 4.2)."""
         self._parser = ReplyParser()
-        self.capabilities = Capabilities()
+        self.offered_in_clear, self.capabilities = self.capabilities, Capabilities()
         self.authenticated = False
 
     def tls_begun(self, note: str) -> None:
