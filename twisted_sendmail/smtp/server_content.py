@@ -3,7 +3,7 @@
 Owned by ``server_session``, which feeds it octets and asks for the refusal at the
 end.  It keeps no content.
 
-RFC 1870 section 6.3 (size counted while reading), RFC 3030 (chunks).
+RFC 1870 section 6.3 (size counted while reading), RFC 3030 (chunks), RFC 5321 section 6.3 (hops).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.content_parser import ChunkParser, DataParser
+from twisted_sendmail.smtp.header_counter import HeaderCounter
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class ContentIntake:
 
     def __init__(self, settings: ServerSettings, *, chunked: bool, binary: bool) -> None:
         self._settings = settings
+        self._header = HeaderCounter(settings.max_header)
         #: BDAT commands so far.
         self.chunks = 0
         self._parser: DataParser | ChunkParser = (
@@ -55,11 +57,15 @@ class ContentIntake:
         return self._keep(content), rest
 
     def finish(self) -> bytes:
-        """What a chunk held back."""
-        return self._keep(self._parser.finish()) if isinstance(self._parser, ChunkParser) else b""
+        """It has ended; what a chunk held back."""
+        rest = self._parser.finish() if isinstance(self._parser, ChunkParser) else b""
+        content = self._keep(rest)
+        self._header.finish()
+        return content
 
     def _keep(self, content: bytes) -> bytes:
         self.size += len(content)
+        self._header.feed(content)
         return b"" if self.refusal() else content
 
     def refusal(self) -> Reply | None:
@@ -71,6 +77,11 @@ class ContentIntake:
             return Reply(550, (f"5.6.0 The message holds {held}",))
         if self.size > self._settings.max_size:
             return too_large(self._settings)
+        if self._header.too_long:
+            limit = self._settings.max_header
+            return Reply(552, (f"5.3.4 The header is longer than {limit} octets",))
+        if self._header.hops > self._settings.max_hops:
+            return Reply(554, ("5.4.6 Too many hops: the message goes in circles",))
         if self.chunks > self._settings.max_chunks:
             return Reply(
                 552, (f"5.3.4 The message comes in more than {self._settings.max_chunks} chunks",)

@@ -310,7 +310,9 @@ class ServerSession(ServerConversation):
         content, rest = intake.feed(bytes(self._buffer.octets))
         self._buffer.octets[:] = rest or b""
         self._keep(content)
-        self._complete = rest is not None
+        if rest is not None:
+            self._keep(intake.finish())
+            self._complete = True
         if intake.endless:
             self.close(too_large(self.settings))
         return True

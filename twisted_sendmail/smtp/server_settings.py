@@ -43,6 +43,10 @@ class ServerSettings:
     clear_auth: bool = False
     #: Octets of a message; SIZE says it, and it is counted too (RFC 1870).
     max_size: int = 50 * 1024 * 1024
+    #: Octets of its header.
+    max_header: int = 256 * 1024
+    #: Received fields in it; RFC 5321 section 6.3 asks for 100 at least.
+    max_hops: int = 100
     #: Recipients of a message; RFC 5321 section 4.5.3.1.8 asks for 100 at least.
     max_recipients: int = 1000
     #: Messages of a session (LIMITS MAILMAX, RFC 9422); None: any number.
