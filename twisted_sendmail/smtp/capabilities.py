@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =]+(.*))?\Z")
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")
-#: Keywords kept at the most; a legal reply of 50 KB has fewer that matter.
-MAX_KEYWORDS = 1000
 
 
 class Capabilities:
@@ -39,19 +37,23 @@ class Capabilities:
 
     @classmethod
     def from_reply(cls, reply: Reply) -> Capabilities:
-        """Read the reply to EHLO; what is malformed is left out."""
+        """Read the reply to EHLO; what is malformed is left out.
+
+        How long it may be is the parser's to say.
+        """
         found: dict[str, str] = {}
-        for line in reply.lines[1 : MAX_KEYWORDS + 1]:
+        auth: list[str] = []
+        for line in reply.lines[1:]:
             match = _KEYWORD.match(line.strip())
             if match is None:
                 continue
             keyword, text = match[1].upper(), (match[2] or "").strip()
             if keyword == "AUTH":
                 # Doubled, old form and new form together: the union.
-                text = f"{found.get('AUTH', '')} {text}".strip()
-            elif keyword in found:
-                continue
-            found[keyword] = text
+                auth.append(text)
+            found.setdefault(keyword, text)
+        if auth:
+            found["AUTH"] = " ".join(filter(None, auth))
         return cls(found, reply.lines[0])
 
     def __contains__(self, keyword: str) -> bool:

@@ -15,14 +15,16 @@ from twisted_sendmail.smtp.reply import Reply
 
 #: Octets of a line.  RFC 5321 section 4.5.3.1.5 says 512; extensions go beyond.
 MAX_LINE = 8192
+#: Octets of a line with a challenge (RFC 4954 section 4: 12,288 of base64).
+MAX_CHALLENGE_LINE = 4 + 12_288
 #: Octets of a reply.  EHLO replies of 50 KB are legal and seen.
 MAX_REPLY = 128 * 1024
 #: Lines of a reply.
 MAX_LINES = 8192
 
-_FIRST = frozenset(b"2345")
+_FIRST = frozenset((b"2", b"3", b"4", b"5"))
 _DIGITS = frozenset(b"0123456789")
-_SEPARATORS = frozenset(b" -\r\n")
+_SEPARATORS = frozenset(b" -")
 
 
 class ReplyParser:
@@ -61,15 +63,22 @@ class ReplyParser:
                 replies.append(reply)
             elif self.breach:
                 return replies
-        rest = self._rest
-        if rest:
-            if len(rest) > MAX_LINE:
-                self._break(f"a line of its reply is longer than {MAX_LINE} octets")
-            elif self._octets + len(rest) > MAX_REPLY:
-                self._break(f"its reply is longer than {MAX_REPLY} octets")
-            elif not _may_begin(rest):
-                self._malformed(rest)
+        if self._rest:
+            self._look_ahead(self._rest)
         return replies
+
+    def _look_ahead(self, rest: bytes) -> None:
+        """What is wrong with an unfinished line is wrong already."""
+        # Its CR, if that is what it ends with, does not count.
+        line = rest[:-1] if rest.endswith(b"\r") else rest
+        if len(line) > _longest(line):
+            self._break(f"a line of its reply is longer than {_longest(line)} octets")
+        elif self._octets + len(line) > MAX_REPLY:
+            self._break(f"its reply is longer than {MAX_REPLY} octets")
+        elif not _may_begin(line) or (line != rest and len(line) < 3):
+            self._malformed(rest)
+        elif self._lines and not self._code.startswith(line[:3]):
+            self._break("the code changes within one reply", self._code + b" and " + line[:3])
 
     def _line(self, line: bytes) -> Reply | None:
         code, separator = line[:3], line[3:4]
@@ -80,10 +89,11 @@ class ReplyParser:
         if self._lines and code != self._code:
             self._break("the code changes within one reply", self._code + b" and " + code)
             return None
-        if len(line) > MAX_LINE or self._octets > MAX_REPLY or len(self._lines) >= MAX_LINES:
-            self._break(
-                f"its reply is longer than {MAX_REPLY} octets, {MAX_LINES} lines or {MAX_LINE} octets a line"
-            )
+        if len(line) > _longest(line):
+            self._break(f"a line of its reply is longer than {_longest(line)} octets")
+            return None
+        if self._octets > MAX_REPLY or len(self._lines) >= MAX_LINES:
+            self._break(f"its reply is longer than {MAX_REPLY} octets or {MAX_LINES} lines")
             return None
         text = line[4:].decode("utf-8", "replace")
         if separator == b"-":
@@ -106,10 +116,14 @@ class ReplyParser:
         self.breach = ProtocolBreach("protocol broken", detail=detail)
 
 
+def _longest(line: bytes) -> int:
+    return MAX_CHALLENGE_LINE if line.startswith(b"334") else MAX_LINE
+
+
 def _may_begin(line: bytes) -> bool:
-    """Can *line*, perhaps unfinished, be a reply line?"""
+    """Can *line*, without its end and perhaps unfinished, be a reply line?"""
     return (
-        line[0] in _FIRST
+        line[:1] in _FIRST
         and (len(line) < 2 or line[1] in _DIGITS)
         and (len(line) < 3 or line[2] in _DIGITS)
         and (len(line) < 4 or line[3] in _SEPARATORS)
