@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.ingress.authentication import Avatar
 from twisted_sendmail.ingress.scram import ITERATIONS, ScramKeys
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class HashedAccounts:
         iterations = next((k.iterations for k in self._entries.values()), ITERATIONS)
         return ScramKeys(derive(b"salt")[:16], iterations, derive(b"stored"), derive(b"server"))
 
-    async def check(self, user: str, password: str) -> object:
+    async def check(self, user: str, password: str) -> Avatar | None:
         """Is this the user's password?"""
         keys = self._keys(user)
-        return True if await self._run_blocking(lambda: keys.match(password)) else None
+        return Avatar() if await self._run_blocking(lambda: keys.match(password)) else None
 
     async def scram_keys(self, user: str) -> ScramKeys:
         """His keys, or made-up ones."""

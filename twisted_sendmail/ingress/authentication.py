@@ -11,6 +11,7 @@ draft-murchison-sasl-login.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from twisted_sendmail.ingress.sasl_failure import FAILED, AuthRefused
@@ -24,16 +25,25 @@ if TYPE_CHECKING:
 Ask = Callable[[bytes], Awaitable[bytes]]
 
 
+@dataclass(frozen=True)
+class Avatar:
+    """Who has logged in, for those who want to know more than his name."""
+
+    #: Whatever the accounts have to say about him.
+    value: object = None
+    #: Called when his connection is over.
+    logout: Callable[[], object] = lambda: None
+
+
 class Accounts(Protocol):
     """Those who know the users."""
 
     #: Mechanisms that can be offered, the best first.
     mechanisms: tuple[str, ...]
 
-    async def check(self, user: str, password: str) -> object:
-        """Is this the user's password?
+    async def check(self, user: str, password: str) -> Avatar | None:
+        """Is this the user's password?  None when it is not.
 
-        Returns his avatar, or anything else that is not None; None when it is not.
         Takes the same time for a user that does not exist.
         """
         ...
@@ -43,7 +53,7 @@ class Accounts(Protocol):
         ...
 
 
-async def _plain(initial: bytes | None, ask: Ask, accounts: Accounts) -> tuple[str, object]:
+async def _plain(initial: bytes | None, ask: Ask, accounts: Accounts) -> tuple[str, Avatar]:
     response = await ask(b"") if initial is None else initial
     authzid, user, password = _three(response)
     if authzid not in {"", user}:
@@ -51,24 +61,24 @@ async def _plain(initial: bytes | None, ask: Ask, accounts: Accounts) -> tuple[s
     return await _checked(accounts, user, password)
 
 
-async def _login(initial: bytes | None, ask: Ask, accounts: Accounts) -> tuple[str, object]:
+async def _login(initial: bytes | None, ask: Ask, accounts: Accounts) -> tuple[str, Avatar]:
     user = _text(await ask(b"Username:") if initial is None else initial)
     password = _text(await ask(b"Password:"))
     return await _checked(accounts, user, password)
 
 
-async def _scram(initial: bytes | None, ask: Ask, accounts: Accounts) -> tuple[str, object]:
-    return await scram_sha_256(initial, ask, accounts.scram_keys), True
+async def _scram(initial: bytes | None, ask: Ask, accounts: Accounts) -> tuple[str, Avatar]:
+    return await scram_sha_256(initial, ask, accounts.scram_keys), Avatar()
 
 
-EXCHANGES: Mapping[str, Callable[[bytes | None, Ask, Accounts], Awaitable[tuple[str, object]]]] = {
+EXCHANGES: Mapping[str, Callable[[bytes | None, Ask, Accounts], Awaitable[tuple[str, Avatar]]]] = {
     "PLAIN": _plain,
     "LOGIN": _login,
     "SCRAM-SHA-256": _scram,
 }
 
 
-async def _checked(accounts: Accounts, user: str, password: str) -> tuple[str, object]:
+async def _checked(accounts: Accounts, user: str, password: str) -> tuple[str, Avatar]:
     avatar = await accounts.check(user, password)
     if avatar is None:
         raise AuthRefused(FAILED)

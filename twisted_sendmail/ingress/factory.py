@@ -17,6 +17,7 @@ from twisted.internet.protocol import ServerFactory
 
 from twisted_sendmail.ingress.authentication import EXCHANGES
 from twisted_sendmail.ingress.deadlines import Deadlines
+from twisted_sendmail.ingress.networks import Networks
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.root_error import InvalidServer
@@ -52,6 +53,9 @@ class SMTPServerFactory(ServerFactory):
     :param receiver: makes the receiver of one message, given the connection.
     :param tls: certificate and key: STARTTLS is offered, and MAIL in clear refused.
         For implicit TLS wrap the factory (:meth:`implicit_tls`).
+    :param trusted: networks whose machines need neither TLS nor AUTH.  Without *accounts*
+        nobody else is served.
+    :param trace: put our Received field in front of what the receiver gets.
     :param accounts: those who know the users: AUTH is offered, and MAIL without it refused.
     :param settings: what else is offered and put up with; ``starttls``, ``require_tls``,
         ``mechanisms`` and ``require_auth`` follow from *tls* and *accounts* unless
@@ -70,6 +74,8 @@ class SMTPServerFactory(ServerFactory):
         settings: ServerSettings | None = None,
         deadlines: Deadlines | None = None,
         limits: ConnectionLimits | None = None,
+        trusted: Networks | None = None,
+        trace: bool = True,
     ) -> None:
         self.clock = clock
         self.receiver = receiver
@@ -78,6 +84,8 @@ class SMTPServerFactory(ServerFactory):
         self.settings = _fitting(settings, tls, accounts)
         self.deadlines = deadlines or Deadlines()
         self.limits = limits or ConnectionLimits()
+        self.trusted = trusted or Networks()
+        self.trace = trace
         #: Those that are open.
         self.connections: set[SMTPServerProtocol] = set()
         self._from: Counter[object] = Counter()
@@ -85,11 +93,17 @@ class SMTPServerFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress) -> SMTPServerProtocol:  # type: ignore[override]  # Twisted's Factory is generic in name only
         """One that serves, or one that says 421."""
         greeting = None
+        settings = self.settings
+        if self.trusted:
+            if addr in self.trusted:
+                settings = replace(settings, require_tls=False, require_auth=False)
+            elif self.accounts is None:
+                greeting = Reply(554, ("5.7.1 No service for your address",))
         if len(self.connections) >= self.limits.total:
             greeting = Reply(421, ("4.7.0 Too many connections: try again later",))
         elif self._from[_origin(addr)] >= self.limits.per_address:
             greeting = Reply(421, ("4.7.0 Too many connections from your address",))
-        return SMTPServerProtocol(self, greeting)
+        return SMTPServerProtocol(self, settings, greeting)
 
     def opened(self, protocol: SMTPServerProtocol) -> None:
         """Called by a protocol that has begun."""

@@ -19,7 +19,7 @@ from twisted_sendmail.smtp.reply import Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted_sendmail.ingress.authentication import Accounts
+    from twisted_sendmail.ingress.authentication import Accounts, Avatar
 
 #: Responses of one exchange; SCRAM needs three.
 MAX_ROUNDS = 8
@@ -39,7 +39,7 @@ class Login:
         self,
         challenge: Callable[[bytes], None],
         pump: Callable[[], None],
-        done: Callable[[tuple[str, object] | Reply], None],
+        done: Callable[[tuple[str, Avatar] | Reply], None],
     ) -> None:
         self._challenge = challenge
         self._pump = pump
@@ -53,7 +53,7 @@ class Login:
         self._running = Deferred.fromCoroutine(self._run(mechanism, initial, accounts))
 
     async def _run(self, mechanism: str, initial: bytes | None, accounts: Accounts) -> None:
-        result: tuple[str, object] | Reply
+        result: tuple[str, Avatar] | Reply
         try:
             result = await EXCHANGES[mechanism](initial, self._ask, accounts)
         except CancelledError:

@@ -10,18 +10,17 @@ RFC 5321 section 4.5.3.2 (timeouts), RFC 3207 (STARTTLS), RFC 3848 (protocol nam
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_sendmail.ingress.deadlines import ContentClock, Timer
 from twisted_sendmail.ingress.login import Login
 from twisted_sendmail.ingress.receiver import Connection
+from twisted_sendmail.ingress.reception import TROUBLE, Reception
 from twisted_sendmail.ingress.tls import server_tls_facts
 from twisted_sendmail.smtp import server_event as happened
 from twisted_sendmail.smtp.reply import Reply
@@ -33,35 +32,34 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
+    from twisted_sendmail.ingress.authentication import Avatar
     from twisted_sendmail.ingress.factory import SMTPServerFactory
-    from twisted_sendmail.ingress.receiver import Receiver
+    from twisted_sendmail.smtp.server_settings import ServerSettings
 
-_OK = Reply(250, ("2.0.0 Ok",))
-_TROUBLE = Reply(451, ("4.3.0 Our trouble, not yours: try again later",))
-_GO_AHEAD = Reply(354, ("End with CRLF, dot, CRLF",))
 _TOO_SLOW = Reply(421, ("4.4.2 That took too long",))
-_log = Logger()
 
 
 @implementer(IHandshakeListener, IPushProducer)
 class SMTPServerProtocol(Protocol):
     """Made by :class:`~twisted_sendmail.ingress.factory.SMTPServerFactory`.
 
+    :param settings: what this client is offered.
     :param greeting: None to serve; anything but a 220 is said instead, and the end.
     """
 
     factory: SMTPServerFactory
 
-    def __init__(self, factory: SMTPServerFactory, greeting: Reply | None = None) -> None:
+    def __init__(
+        self, factory: SMTPServerFactory, settings: ServerSettings, greeting: Reply | None = None
+    ) -> None:
         self.factory = factory
+        self._settings = settings
         self._greeting = greeting
-        self._receiver: Receiver | None = None
         self._login: Login | None = None
+        self._avatar: Avatar | None = None
         self._timer = Timer(factory.clock, self._late)
         self._content_clock = ContentClock(factory.clock)
-        #: What the receiver is thinking about, while ``_busy``.
-        self._thought: Deferred[None] | None = None
-        self._busy = self._pumping = self._blocked = self._paused = self._over = False
+        self._pumping = self._blocked = self._paused = self._over = False
 
     # -- the transport's side -------------------------------------------------
 
@@ -69,10 +67,11 @@ class SMTPServerProtocol(Protocol):
         """Greet, or in implicit TLS wait for the handshake."""
         transport: Any = self.transport
         tls = ISSLTransport.providedBy(transport)
-        self.session = ServerSession(self.factory.settings, tls=tls)
+        self.session = ServerSession(self._settings, tls=tls)
         self.connection = Connection(
-            transport.getPeer(), transport.getHost(), self.session.transcript
+            self._settings.host, transport.getPeer(), transport.getHost(), self.session.transcript
         )
+        self._reception = Reception(self.factory, self.session, self.connection, self._pump)
         transport.registerProducer(self, True)
         self.factory.opened(self)
         if tls:
@@ -89,7 +88,8 @@ class SMTPServerProtocol(Protocol):
             self.session.greet(self._greeting)
         else:
             # RFC 3207 section 4.2: what was learnt in clear is forgotten.
-            self.connection.hello = None
+            self.connection.hello = self.connection.verb = self.connection.user = None
+            self._log_out()
             self.session.tls_started()
         self._pump()
 
@@ -105,11 +105,8 @@ class SMTPServerProtocol(Protocol):
         self._timer.clear()
         if self._login is not None:
             self._login.cancel()
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            if self._thought is not None:
-                self._thought.cancel()
-            self._abort(receiver)
+        self._reception.connection_lost()
+        self._log_out()
         self.factory.closed(self)
 
     def pauseProducing(self) -> None:
@@ -134,7 +131,7 @@ class SMTPServerProtocol(Protocol):
             return
         self._pumping = True
         try:
-            while not (self._blocked or self._busy):
+            while not (self._blocked or self._reception.busy):
                 event = self.session.next_event()
                 if event is None:
                     break
@@ -154,7 +151,7 @@ class SMTPServerProtocol(Protocol):
         if self._over:
             return
         session, deadlines = self.session, self.factory.deadlines
-        ours = self._busy or session.asking
+        ours = self._reception.busy or session.asking
         reading = session.reading_content
         if reading and not ours and not self._blocked:
             self._content_clock.run()
@@ -172,7 +169,7 @@ class SMTPServerProtocol(Protocol):
             self._timer.set("content", max(self._content_clock.left(deadlines), 0.001))
         else:
             self._timer.set(("command", session.lines), deadlines.command)
-        self._hold(hold=(ours and session.full) or self._busy or self._blocked)
+        self._hold(hold=(ours and session.full) or self._reception.busy or self._blocked)
 
     def _hold(self, *, hold: bool) -> None:
         if hold != self._paused and self.session.state is not ServerState.CLOSED:
@@ -190,36 +187,10 @@ class SMTPServerProtocol(Protocol):
             self.session.close(_TOO_SLOW)
             self._pump()
 
-    def _ask(self, call: Callable[[], object], then: Callable[[object], None]) -> None:
-        """Call the receiver, and go on with what comes of it, now or later."""
-        try:
-            result = call()
-        except Exception:  # noqa: BLE001 - whatever it is, the client gets 451
-            _log.failure("a receiver failed")
-            result = _TROUBLE
-        if isinstance(result, Awaitable):
-            self._busy = True
-            self._thought = Deferred.fromCoroutine(self._wait(result, then))
-        else:
-            then(result)
-
-    async def _wait(self, result: Awaitable[object], then: Callable[[object], None]) -> None:
-        answer: object = _TROUBLE
-        try:
-            answer = await result
-        except CancelledError:
-            if not self._over:
-                _log.failure("a receiver was cancelled")
-        except Exception:  # noqa: BLE001 - as above
-            _log.failure("a receiver failed")
-        self._busy = False
-        then(answer)
-        self._pump()
-
     # -- what the session wants -----------------------------------------------
 
     def _hello(self, event: happened.HelloSaid) -> None:
-        self.connection.hello = event.domain
+        self.connection.hello, self.connection.verb = event.domain, event.verb
 
     def _start_tls(self, event: happened.TLSWanted) -> None:
         self._flush()
@@ -228,7 +199,7 @@ class SMTPServerProtocol(Protocol):
     def _auth(self, event: happened.AuthStarted) -> None:
         accounts = self.factory.accounts
         if accounts is None:
-            self.session.answer(_TROUBLE)
+            self.session.answer(TROUBLE)
             return
         self._login = Login(self.session.challenge, self._pump, self._logged_in)
         self._login.start(event.mechanism, event.initial, accounts)
@@ -241,7 +212,7 @@ class SMTPServerProtocol(Protocol):
         if self._login is not None:
             self._login.cancel()
 
-    def _logged_in(self, result: tuple[str, object] | Reply) -> None:
+    def _logged_in(self, result: tuple[str, Avatar] | Reply) -> None:
         self._login = None
         if isinstance(result, Reply):
             delay = self.factory.deadlines.failed_login if result.code == 535 else 0
@@ -250,8 +221,14 @@ class SMTPServerProtocol(Protocol):
             else:
                 self._answer(result)
             return
-        self.connection.user, self.connection.avatar = result
+        self.connection.user, self._avatar = result
+        self.connection.avatar = self._avatar.value
         self._answer(Reply(235, ("2.7.0 Authentication successful",)))
+
+    def _log_out(self) -> None:
+        avatar, self._avatar = self._avatar, None
+        if avatar is not None:
+            avatar.logout()
 
     def _answer(self, *replies: Reply) -> None:
         if not self._over:
@@ -259,73 +236,23 @@ class SMTPServerProtocol(Protocol):
             self._pump()
 
     def _sender(self, event: happened.SenderGiven) -> None:
-        receiver = self._receiver = self.factory.receiver(self.connection)
-
-        def decided(answer: object) -> None:
-            reply = _reply(answer)
-            if reply is not None and reply.code >= 400:
-                self._void()
-            self.session.answer(reply or _OK)
-
-        self._ask(lambda: receiver.sender(event.sender, event.parameters), decided)
+        self._reception.sender(event)
 
     def _recipient(self, event: happened.RecipientGiven) -> None:
-        receiver = self._receiver
-        if receiver is not None:
-            self._ask(
-                lambda: receiver.recipient(event.recipient),
-                lambda answer: self.session.answer(_reply(answer) or _OK),
-            )
+        self._reception.recipient(event)
 
     def _content(self, event: happened.ContentOffered) -> None:
         self._content_clock = ContentClock(self.factory.clock)
-        self.session.answer(_GO_AHEAD)
+        self._reception.begin()
 
     def _data(self, event: happened.ContentArrived) -> None:
-        receiver = self._receiver
-
-        def written(answer: object) -> None:
-            reply = _reply(answer)
-            if reply is not None and reply.code >= 400:
-                self._void()
-                self.session.refuse_content(reply)
-
-        if receiver is not None:
-            self._ask(lambda: receiver.write(event.data), written)
+        self._reception.data(event)
 
     def _commit(self, event: happened.ContentEnded) -> None:
-        receiver, self._receiver = self._receiver, None
-        if receiver is None:
-            self.session.answer(_TROUBLE)
-            return
-        default = Reply(250, (f"2.0.0 Ok: queued as {receiver.id}",))
-
-        def decided(verdict: object) -> None:
-            if isinstance(verdict, Sequence) and not isinstance(verdict, Reply) and verdict:
-                self.session.answer(*verdict)
-            else:
-                self.session.answer(_reply(verdict) or default)
-
-        self._ask(receiver.commit, decided)
+        self._reception.commit()
 
     def _aborted(self, event: happened.TransactionAborted) -> None:
-        self._void()
-
-    def _void(self) -> None:
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            self._abort(receiver)
-
-    def _abort(self, receiver: Receiver) -> None:
-        async def abort() -> None:
-            try:
-                result = receiver.abort()
-                if result is not None:
-                    await result
-            except Exception:  # noqa: BLE001 - there is nobody left to tell but the log
-                _log.failure("a receiver failed to abort")
-
-        self._aborting = Deferred.fromCoroutine(abort())
+        self._reception.void()
 
     def _ended(self, event: happened.SessionEnded) -> None:
         self._flush()
@@ -351,11 +278,3 @@ class SMTPServerProtocol(Protocol):
         happened.TransactionAborted: _aborted,
         happened.SessionEnded: _ended,
     }
-
-
-def _reply(answer: object) -> Reply | None:
-    """What a receiver answered; what makes no sense is our trouble."""
-    if answer is None or isinstance(answer, Reply):
-        return answer
-    _log.error("a receiver answered {answer!r}, which is no Reply", answer=type(answer))
-    return _TROUBLE

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.smtp.command import Verb
 from twisted_sendmail.smtp.mail_parameters import MailParameters
 from twisted_sendmail.smtp.reply import Reply
 
@@ -39,6 +40,8 @@ Verdict = Reply | Sequence[Reply] | None | Awaitable[Reply | Sequence[Reply] | N
 class Connection:
     """What is known of the one who sends; it grows as the session goes on."""
 
+    #: Our name, as the greeting has it.
+    name: str
     #: Where from.
     peer: IAddress
     #: Where to.
@@ -47,14 +50,25 @@ class Connection:
     transcript: Transcript
     #: The name given in EHLO, HELO or LHLO; None before.
     hello: str | None = None
-    #: ``SMTP``, ``ESMTP``, ``ESMTPSA`` … (RFC 3848): how mail is coming in.
-    protocol: str = "SMTP"
+    #: How it was given; None before.
+    verb: Verb | None = None
     #: The TLS session; None in clear.
     tls: TLSFacts | None = None
     #: Who authenticated; None for nobody.
     user: str | None = None
     #: What a ``twisted.cred`` realm gave for that user.
     avatar: object = None
+
+    def protocol(self, *, smtputf8: bool = False) -> str:
+        """``SMTP``, ``ESMTPSA``, ``LMTPS``, ``UTF8SMTPSA`` …: how mail is coming in.
+
+        RFC 3848, RFC 6531 section 4.3.
+        """
+        if self.verb in {None, Verb.HELO}:
+            return "SMTP"
+        name = "LMTP" if self.verb is Verb.LHLO else "SMTP" if smtputf8 else "ESMTP"
+        name = f"UTF8{name}" if smtputf8 else name
+        return name + ("S" if self.tls else "") + ("A" if self.user is not None else "")
 
 
 @dataclass

@@ -139,6 +139,9 @@ class ServerSession(ServerConversation):
             self._refusals += 1
             if self._refusals > self.settings.max_refusals:
                 self.close(_reply(421, "4.7.0 Too many refused addresses"))
+        elif isinstance(question, ContentOffered):
+            self._abort("refused")
+            self.state = ServerState.READY
 
     def _verdict(self, replies: tuple[Reply, ...]) -> None:
         if self.settings.lmtp and len(replies) == 1:

@@ -134,6 +134,7 @@ class LoopbackServer:
             accounts=HashedAccounts.of_passwords(self._users) if self._users else None,
             settings=self._settings,
             deadlines=self._deadlines,
+            trace=False,
         )
         factory.server = self
         self.port = self._listen(factory)

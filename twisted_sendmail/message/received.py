@@ -1,0 +1,143 @@
+"""The Received field: the stamp each server puts on what passes through it.
+
+Built from a value, and read back into one.  Reading is lenient, as the fields are
+written by everybody: what is not understood is left out.
+
+RFC 5321 section 4.4 (trace information), RFC 3848 and RFC 6531 section 4.3 (names of
+protocols), RFC 5322 section 3.6.7.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+#: Where lines are folded (RFC 5322 section 2.1.1).
+WIDTH = 78
+_CLAUSES = ("from", "by", "via", "with", "id", "for")
+
+
+@dataclass(frozen=True)
+class Received:
+    """One hop.  Each part is text as it stands in the field; comments without parentheses."""
+
+    #: The server that stamps.
+    by: str
+    #: When; with a time zone.
+    date: datetime | None
+    #: The name the client gave.
+    from_: str | None = None
+    #: What else is known of the client: ``[192.0.2.1]``, perhaps with a name.
+    from_comment: str | None = None
+    by_comment: str | None = None
+    via: str | None = None
+    #: ``ESMTPSA`` and its kin.
+    with_: str | None = None
+    #: Such as the TLS version and cipher.
+    with_comment: str | None = None
+    id: str | None = None
+    #: The recipient, without angle brackets; None when there are several, to keep them apart.
+    for_: str | None = None
+
+    def to_bytes(self) -> bytes:
+        """The whole field, folded, ended by CRLF.
+
+        :raises InvalidInput: when a part would break the field.
+        """
+        if self.date is None:
+            raise InvalidInput("a Received field needs a date")
+        parts = []
+        if self.from_ is not None:
+            parts.append(_clause("from", self.from_, self.from_comment))
+        parts.append(_clause("by", self.by, self.by_comment))
+        if self.via is not None:
+            parts.append(_clause("via", self.via))
+        if self.with_ is not None:
+            parts.append(_clause("with", self.with_, self.with_comment))
+        if self.id is not None:
+            parts.append(_clause("id", self.id))
+        if self.for_ is not None:
+            parts.append(_clause("for", f"<{self.for_}>"))
+        parts[-1] += ";"
+        parts.append(format_datetime(self.date))
+        lines = ["Received:"]
+        for part in parts:
+            if len(lines[-1]) + 1 + len(part) > WIDTH:
+                lines.append("\t" + part)
+            else:
+                lines[-1] += " " + part
+        return "\r\n".join(lines).encode("utf-8") + b"\r\n"
+
+    @classmethod
+    def parse(cls, field: str | bytes) -> Received:
+        """Read a field, with or without its name; what cannot be read stays None or empty."""
+        text = field.decode("utf-8", "replace") if isinstance(field, bytes) else field
+        text = re.sub(r"\A\s*received\s*:", "", text, flags=re.IGNORECASE)
+        body, _, date = text.rpartition(";")
+        found: dict[str, str] = {}
+        comments: dict[str, str] = {}
+        clause = ""
+        for token in _tokens(body or text):
+            if token.startswith("("):
+                comments.setdefault(clause, token[1:-1])
+            elif token.lower() in _CLAUSES and token.lower() not in found:
+                clause = token.lower()
+                found[clause] = ""
+            elif clause and not found[clause]:
+                found[clause] = token
+        return cls(
+            by=found.get("by", ""),
+            date=_date(date),
+            from_=found.get("from") or None,
+            from_comment=comments.get("from"),
+            by_comment=comments.get("by"),
+            via=found.get("via") or None,
+            with_=found.get("with") or None,
+            with_comment=comments.get("with"),
+            id=found.get("id") or None,
+            for_=(found.get("for") or "").strip("<>") or None,
+        )
+
+
+def _clause(word: str, value: str, comment: str | None = None) -> str:
+    if not value or not value.isprintable() or re.search(r"[ ;()]", value):
+        raise InvalidInput(f"'{word}' of a Received field cannot be used", detail="it is no word")
+    if comment is None:
+        return f"{word} {value}"
+    if not comment.isprintable() or re.search(r"[()\\]", comment):
+        raise InvalidInput(f"the comment at '{word}' of a Received field cannot be used")
+    return f"{word} {value} ({comment})"
+
+
+def _tokens(text: str) -> list[str]:
+    """Words, and comments whole, which may be nested."""
+    tokens: list[str] = []
+    depth = 0
+    for piece in re.findall(r"\\.|[()]|[^()\s\\]+|\s+", text):
+        if piece == "(":
+            if depth == 0:
+                tokens.append("")
+            depth += 1
+        if depth:
+            tokens[-1] += piece if not piece.isspace() else " "
+        elif not piece.isspace():
+            tokens.append(piece)
+        if piece == ")" and depth:
+            depth -= 1
+    return [token + ")" * (token.startswith("(") and not token.endswith(")")) for token in tokens]
+
+
+def _date(text: str) -> datetime | None:
+    # A comment may follow: "(UTC)".
+    bare = re.sub(r"\([^()]*\)", "", text).strip()
+    try:
+        return parsedate_to_datetime(bare)
+    except (ValueError, TypeError, IndexError):
+        return None
