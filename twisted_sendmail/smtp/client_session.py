@@ -324,7 +324,8 @@ class ClientSession:
         why.transcript = self.transcript
         why.detail = self._mask(why.detail)
         why.phase = why.phase or self._phase()
-        self.transcript.add("--", str(why))
+        ended = self.confirmed is State.QUIT and not self._owed
+        self.transcript.add("--", "connection closed" if ended else str(why))
         for entry in self._owed:
             doubtful = entry.verb is Verb.BDAT_LAST or (
                 entry.verb is Verb.CONTENT and self._stuffer is None
