@@ -1,0 +1,129 @@
+"""AUTH against Cyrus SASL behind a real Postfix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.scenarios.postfix_configuration import PASSWORD, USER
+from twisted_sendmail import (
+    AllRecipientsRefused,
+    AuthenticationFailed,
+    Credentials,
+    PermanentFailure,
+    UnsupportedMechanism,
+    submit,
+)
+
+if TYPE_CHECKING:
+    from tests.scenarios.postfix import Postfix
+
+MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\nSubject: auth\r\n\r\nhello\r\n"
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("service", "mechanism"),
+    [
+        ("submission", "PLAIN"),
+        ("submission", "LOGIN"),
+        ("submissions", "PLAIN"),
+        ("submissions", "LOGIN"),
+        ("scram", "SCRAM-SHA-1"),
+        ("scram", "SCRAM-SHA-256"),
+    ],
+)
+async def test_postfix_knows_who_we_are(
+    reactor: Any, postfix: Postfix, service: str, mechanism: str
+) -> None:
+    server = postfix.server(service, credentials=postfix.credentials(mechanism))
+    report = await submit(reactor, server, MESSAGE)
+    line = await postfix.line(reactor, f"{report.queue_id}: client=")
+    assert line.endswith(f"sasl_method={mechanism}, sasl_username={USER}")
+
+
+@ensureDeferred
+@pytest.mark.parametrize(("service", "best"), [("submission", "PLAIN"), ("scram", "SCRAM-SHA-256")])
+async def test_the_best_mechanism_is_taken_when_none_is_asked_for(
+    reactor: Any, postfix: Postfix, service: str, best: str
+) -> None:
+    report = await submit(reactor, postfix.server(service), MESSAGE)
+    assert f"sasl_method={best}," in await postfix.line(reactor, f"{report.queue_id}: client=")
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("service", "mechanism"),
+    [("submission", "PLAIN"), ("submission", "LOGIN"), ("scram", "SCRAM-SHA-256")],
+)
+async def test_a_wrong_password_is_tried_once(
+    reactor: Any, postfix: Postfix, service: str, mechanism: str
+) -> None:
+    since = len(postfix.log)
+    wrong = postfix.credentials(mechanism, password="open-sesame")
+    with pytest.raises(AuthenticationFailed) as caught:
+        await submit(reactor, postfix.server(service, credentials=wrong), MESSAGE)
+    error = caught.value
+    assert error.reply is not None
+    assert (535, "AUTH", False) == (error.reply.code, error.phase, error.transient)
+    assert "open-sesame" not in f"{error} {error!r} {error.transcript}"
+    end = await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
+    assert "auth=0/1 quit=1" in end
+    assert 1 == len(postfix.logged("authentication failed", since=since))
+
+
+@ensureDeferred
+async def test_the_password_is_in_no_transcript(reactor: Any, postfix: Postfix) -> None:
+    heard: list[str] = []
+    server = postfix.server(credentials=postfix.credentials("LOGIN"), watch=heard.append)
+    report = await submit(reactor, server, MESSAGE)
+    assert heard == list(report.transcript or ())
+    assert "C: AUTH LOGIN ****" in heard or "C: AUTH LOGIN" in heard
+    assert PASSWORD not in "\n".join(heard)
+    assert "d29uZGVy" not in "\n".join(heard)  # how its base64 begins
+
+
+@ensureDeferred
+async def test_a_mechanism_that_is_not_offered_is_named_and_nothing_is_sent(
+    reactor: Any, postfix: Postfix
+) -> None:
+    since = len(postfix.log)
+    server = postfix.server(credentials=Credentials(USER, token="ya29.token"))
+    with pytest.raises(UnsupportedMechanism, match="PLAIN"):
+        await submit(reactor, server, MESSAGE)
+    end = await postfix.line(reactor, "submission/smtpd", "disconnect from", since=since)
+    assert "auth=" not in end
+
+
+@ensureDeferred
+async def test_credentials_for_a_server_without_auth_do_not_go_unauthenticated(
+    reactor: Any, postfix: Postfix
+) -> None:
+    since = len(postfix.log)
+    server = postfix.server("no_auth", credentials=postfix.credentials())
+    with pytest.raises(UnsupportedMechanism):
+        await submit(reactor, server, MESSAGE)
+    end = await postfix.line(reactor, "no_auth/smtpd", "disconnect from", since=since)
+    assert "mail=" not in end
+
+
+@ensureDeferred
+async def test_without_credentials_a_server_that_wants_them_refuses(
+    reactor: Any, postfix: Postfix
+) -> None:
+    with pytest.raises(AllRecipientsRefused) as caught:
+        await submit(reactor, postfix.server(credentials=None), MESSAGE)
+    assert isinstance(caught.value, PermanentFailure)
+    assert caught.value.reply is not None
+    assert 554 == caught.value.reply.code
+
+
+@ensureDeferred
+async def test_a_password_may_come_from_a_coroutine(reactor: Any, postfix: Postfix) -> None:
+    async def fetch() -> str:
+        return PASSWORD
+
+    report = await submit(reactor, postfix.server(credentials=Credentials(USER, fetch)), MESSAGE)
+    assert 1 == len(report.accepted)

@@ -1,0 +1,236 @@
+"""Refusals of a real Postfix: of some, of all, of the sender, of the content, of the size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from twisted_sendmail import (
+    ActionIgnored,
+    AllRecipientsRefused,
+    ErrorProcessing,
+    ExtensionUnavailable,
+    MailboxUnavailable,
+    MessageTooLarge,
+    PermanentFailure,
+    Status,
+    TemporaryFailure,
+    submit,
+)
+
+if TYPE_CHECKING:
+    from tests.scenarios.postfix import Postfix
+
+MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\nSubject: refusals\r\n\r\nhello\r\n"
+SENDER = "alice@example.test"
+
+
+@ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "no_pipelining", "bare"])
+async def test_some_refused_is_a_result_and_the_others_get_it(
+    reactor: Any, postfix: Postfix, service: str
+) -> None:
+    names = ["bob", "gone.1", "carol", "later.1", "full", "dave"]
+    recipients = [f"{name}@example.test" for name in names]
+    report = await submit(
+        reactor, postfix.server(service), MESSAGE, sender=SENDER, recipients=recipients
+    )
+    found = {
+        str(outcome.recipient): (outcome.status, outcome.reply.code, outcome.transient)
+        for outcome in report.outcomes
+        if outcome.reply
+    }
+    assert found == {
+        "bob@example.test": (Status.ACCEPTED, 250, False),
+        "gone.1@example.test": (Status.REFUSED, 550, False),
+        "carol@example.test": (Status.ACCEPTED, 250, False),
+        "later.1@example.test": (Status.REFUSED, 450, True),
+        "full@example.test": (Status.REFUSED, 452, True),
+        "dave@example.test": (Status.ACCEPTED, 250, False),
+    }
+    assert recipients == [str(outcome.recipient) for outcome in report.outcomes]
+    copies = await postfix.delivered(reactor, report.queue_id)
+    assert ["bob@example.test", "carol@example.test", "dave@example.test"] == [
+        copy.recipient for copy in copies
+    ]
+
+
+@ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "no_pipelining"])
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["gone"], PermanentFailure),
+        (["gone.1", "gone.2"], PermanentFailure),
+        (["later"], MailboxUnavailable),
+        (["busy"], ErrorProcessing),
+        (["full"], ActionIgnored),
+        (["later.1", "gone"], TemporaryFailure),
+    ],
+)
+async def test_all_refused_is_an_error_of_the_kind_of_the_refusal(
+    reactor: Any, postfix: Postfix, service: str, names: list[str], kind: type[Exception]
+) -> None:
+    since = len(postfix.log)
+    recipients = [f"{name}@example.test" for name in names]
+    with pytest.raises(AllRecipientsRefused) as caught:
+        await submit(
+            reactor, postfix.server(service), MESSAGE, sender=SENDER, recipients=recipients
+        )
+    error = caught.value
+    assert isinstance(error, kind)
+    assert (kind is not PermanentFailure, "RCPT") == (error.transient, error.phase)
+    assert error.report is not None
+    assert len(names) == len(error.report.refused)
+    # With PIPELINING the DATA was on its way: Postfix refused it, or got a lone dot.
+    end = await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
+    assert f"rcpt=0/{len(names)}" in end
+    assert [] == postfix.logged("(queue active)", since=since)
+
+
+@ensureDeferred
+async def test_the_error_is_one_line_that_names_the_recipient_and_the_reply(
+    reactor: Any, postfix: Postfix
+) -> None:
+    with pytest.raises(AllRecipientsRefused) as caught:
+        await submit(
+            reactor, postfix.server(), MESSAGE, sender=SENDER, recipients="gone@example.test"
+        )
+    port = postfix.ports["submission"]
+    text = (
+        f"RCPT TO:<gone@example.test> refused by [127.0.0.1]:{port}: 550 5.1.1 "
+        "<gone@example.test>: Recipient address rejected: there is nobody here by that name"
+    )
+    assert text == str(caught.value)
+    assert caught.value.enhanced is not None
+    assert "5.1.1" == str(caught.value.enhanced)
+
+
+@ensureDeferred
+async def test_a_refused_sender_is_every_recipients_refusal(reactor: Any, postfix: Postfix) -> None:
+    """Postfix says so at RCPT, by `smtpd_delay_reject`."""
+    with pytest.raises(AllRecipientsRefused) as caught:
+        await submit(
+            reactor,
+            postfix.server(),
+            MESSAGE,
+            sender="banned@example.test",
+            recipients=["bob@example.test", "carol@example.test"],
+        )
+    assert "not from you" in str(caught.value)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "no_pipelining"])
+async def test_a_refused_data_is_every_recipients_refusal(
+    reactor: Any, postfix: Postfix, service: str
+) -> None:
+    with pytest.raises(AllRecipientsRefused) as caught:
+        await submit(
+            reactor,
+            postfix.server(service),
+            MESSAGE,
+            sender="nodata@example.test",
+            recipients=["bob@example.test", "carol@example.test"],
+        )
+    error = caught.value
+    assert isinstance(error, PermanentFailure)
+    assert "DATA" == error.phase
+    assert "no data from you" in str(error)
+
+
+@ensureDeferred
+async def test_a_refused_content_is_every_recipients_refusal(
+    reactor: Any, postfix: Postfix
+) -> None:
+    with pytest.raises(AllRecipientsRefused) as caught:
+        await submit(
+            reactor,
+            postfix.server(),
+            b"X-Refuse: yes\r\n" + MESSAGE,
+            sender=SENDER,
+            recipients=["bob@example.test", "gone@example.test"],
+        )
+    error = caught.value
+    assert isinstance(error, PermanentFailure)
+    assert "content" == error.phase
+    assert error.report is not None
+    assert [550, 550] == [o.reply.code for o in error.report.refused if o.reply]
+
+
+@ensureDeferred
+async def test_all_or_nothing_delivers_to_nobody_when_one_is_refused(
+    reactor: Any, postfix: Postfix
+) -> None:
+    since = len(postfix.log)
+    with pytest.raises(PermanentFailure) as caught:
+        await submit(
+            reactor,
+            postfix.server(),
+            MESSAGE,
+            sender=SENDER,
+            recipients=["bob@example.test", "gone@example.test"],
+            all_or_nothing=True,
+        )
+    assert "gone@example.test" == caught.value.recipient
+    assert caught.value.report is not None
+    assert [Status.UNTOUCHED, Status.REFUSED] == [
+        outcome.status for outcome in caught.value.report.outcomes
+    ]
+    await postfix.line(reactor, "submission/smtpd", "disconnect from", since=since)
+    assert [] == postfix.logged("(queue active)", since=since)
+
+
+@ensureDeferred
+async def test_too_large_is_refused_here_before_mail(reactor: Any, postfix: Postfix) -> None:
+    since = len(postfix.log)
+    with pytest.raises(MessageTooLarge) as caught:
+        await submit(reactor, postfix.server("small"), MESSAGE + b"x" * 3000, complete=False)
+    size = len(MESSAGE) + 3002
+    assert f"it has {size} octets, the server takes 2000" == caught.value.detail
+    end = await postfix.line(reactor, "small/smtpd", "disconnect from", since=since)
+    assert "mail=" not in end
+
+
+@ensureDeferred
+async def test_a_stream_that_grows_too_large_is_not_delivered(
+    reactor: Any, postfix: Postfix
+) -> None:
+    since = len(postfix.log)
+    chunks = iter([MESSAGE] + [b"x" * 70 + b"\r\n"] * 1000)
+    with pytest.raises(MessageTooLarge):
+        await submit(
+            reactor, postfix.server("small"), chunks, sender=SENDER, recipients="bob@example.test"
+        )
+    await postfix.line(reactor, "small/smtpd", "disconnect from", since=since)
+    assert [] == postfix.logged("(queue active)", since=since)
+
+
+@ensureDeferred
+async def test_recipients_beyond_the_servers_limit_may_be_tried_again(
+    reactor: Any, postfix: Postfix
+) -> None:
+    recipients = [f"r{n}@example.test" for n in range(5)]
+    report = await submit(
+        reactor, postfix.server("few_recipients"), MESSAGE, sender=SENDER, recipients=recipients
+    )
+    assert recipients[:3] == [str(outcome.recipient) for outcome in report.accepted]
+    assert [(452, True)] * 2 == [(o.reply.code, o.transient) for o in report.refused if o.reply]
+    copies = await postfix.delivered(reactor, report.queue_id)
+    assert recipients[:3] == [copy.recipient for copy in copies]
+
+
+@ensureDeferred
+async def test_an_address_beyond_ascii_is_refused_here_where_it_cannot_go(
+    reactor: Any, postfix: Postfix
+) -> None:
+    with pytest.raises(ExtensionUnavailable, match="SMTPUTF8 is needed and not offered"):
+        await submit(
+            reactor,
+            postfix.server("bare"),
+            MESSAGE,
+            sender=SENDER,
+            recipients="jürgen@example.test",
+        )
