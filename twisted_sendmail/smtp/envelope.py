@@ -37,30 +37,36 @@ class Recipient:
     notify: frozenset[str] = frozenset()
     orcpt: str | None = None
 
-    def __post_init__(self) -> None:
-        if isinstance(self.path, str):
-            object.__setattr__(self, "path", ForwardPath.parse(self.path))
-        elif not isinstance(self.path, ForwardPath):
-            msg = f"recipient {self.path!r} cannot be used"
+    def __init__(
+        self,
+        path: str | ForwardPath,
+        notify: str | Iterable[str] = (),
+        orcpt: str | None = None,
+    ) -> None:
+        if isinstance(path, str):
+            path = ForwardPath.parse(path)
+        elif not isinstance(path, ForwardPath):
+            msg = f"recipient {path!r} cannot be used"
             raise InvalidInput(msg, detail="it is neither text nor a ForwardPath")
-        if self.notify:
-            words = [self.notify] if isinstance(self.notify, str) else self.notify
-            notify = frozenset(word.upper() for word in words)
-            if notify != {"NEVER"} and not notify <= _NOTIFY:
-                msg = f"NOTIFY={','.join(sorted(notify))} cannot be used"
-                raise InvalidInput(
-                    msg, remedy="give NEVER alone, or any of SUCCESS, FAILURE, DELAY"
-                )
-            object.__setattr__(self, "notify", notify)
-        if self.orcpt is not None:
-            _check_parameter("ORCPT", self.orcpt, MAX_ORCPT)
-            if ";" not in self.orcpt:
+        words = frozenset(
+            word.upper() for word in ([notify] if isinstance(notify, str) else notify)
+        )
+        if words != {"NEVER"} and not words <= _NOTIFY:
+            msg = f"NOTIFY={','.join(sorted(words))} cannot be used"
+            raise InvalidInput(msg, remedy="give NEVER alone, or any of SUCCESS, FAILURE, DELAY")
+        if orcpt is not None:
+            _check_parameter("ORCPT", orcpt, MAX_ORCPT)
+            if ";" not in orcpt:
                 msg = "ORCPT cannot be used"
                 raise InvalidInput(
                     msg,
                     detail="it has no address type",
                     remedy="write it as rfc822;user@example.org",
                 )
+        put = object.__setattr__
+        put(self, "path", path)
+        put(self, "notify", words)
+        put(self, "orcpt", orcpt)
 
     @property
     def has_dsn(self) -> bool:
@@ -143,7 +149,7 @@ def _recipients(recipients: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Reci
         raise InvalidInput(msg, remedy="give an address, or a list of addresses")
     kept: dict[tuple[str, str], Recipient] = {}
     for given in recipients:
-        recipient = given if isinstance(given, Recipient) else Recipient(given)  # type: ignore[arg-type]
+        recipient = given if isinstance(given, Recipient) else Recipient(given)
         box = recipient.path.mailbox
         kept.setdefault((box.local_part, box.ascii_domain.lower()) if box else ("", ""), recipient)
     if not kept:
