@@ -117,6 +117,9 @@ async def open_session(
     except BaseException:
         protocol.abort()
         raise
+    finally:
+        # Where it was not awaited, TLS failed before it could come; that is told already.
+        _ = protocol.greeting.addErrback(lambda _: None)
     return protocol
 
 

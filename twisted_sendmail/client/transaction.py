@@ -154,7 +154,8 @@ class _Transaction:
             content = guarded = GuardedContent(letter, limit, seven_bit=unknown)
         with protocol.group():
             verdict = protocol.content(content)
-            if self._last:
+            # Its source may have failed at once, and the session with it.
+            if self._last and protocol.usable:
                 _ = protocol.quit().addErrback(lambda _: None)
         try:
             reply = await verdict
