@@ -75,7 +75,8 @@ def _dates(tls: TLSFacts, now: datetime) -> Iterator[Finding]:
         # Only a pinned certificate gets here.
         yield Finding(WEAK, f"the certificate has expired on {day}")
     elif left < RENEWAL:
-        yield Finding(WEAK, f"the certificate expires in {left.days} days, on {day}")
+        soon = f"in {left.days} days" if left.days else "within a day"
+        yield Finding(WEAK, f"the certificate expires {soon}, on {day}")
     else:
         yield Finding(OK, f"the certificate is good for {left.days} more days")
 

@@ -11,6 +11,7 @@ import stat
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, cast
 
@@ -107,7 +108,7 @@ def parcel_of(args: Namespace) -> Parcel:
         raise Complaint("--notify, --ret and --envid need the whole envelope: give --from and --to")
     else:
         notify = frozenset(args.notify.replace(" ", "").split(",")) if args.notify else frozenset()
-        recipients = [Recipient(address, notify) for address in to]  # type: ignore[arg-type]  # text is parsed
+        recipients = [Recipient(address, notify) for address in to]
         envelope = Envelope(args.sender, recipients, ret=args.ret, envid=args.envid)
         parcel = Parcel(b"", envelope=envelope)
     parcel.message, parcel.size = _opened(args.file, "the message")
@@ -149,8 +150,7 @@ def _from_stdin(name: str | None, what: str) -> tuple[Message | LongPipe, int | 
         note(f"reading {what} from the terminal; end it with Ctrl-D")
     descriptor = stream.fileno()
     if not is_piped(descriptor):
-        head = stream.buffer.peek(1)
-        if not head:
+        if not cast("BufferedReader", stream.buffer).peek(1):
             raise Complaint(f"{what} is empty", ExitStatus.DATAERR)
         return stream.buffer, None
     octets, complete = read_head(descriptor)

@@ -94,7 +94,7 @@ class Upload:
         if not self._shown:
             self._shown = True
             self._bar.start()
-            self._loop.start(_REFRESH).addErrback(lambda _: None)
+            _ = self._loop.start(_REFRESH).addErrback(lambda _: None)
 
     def _refresh(self) -> None:
         # A file is read once before it is sent, to see what is in it.

@@ -37,7 +37,7 @@ def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
     def begin() -> None:
         deferred = Deferred.fromCoroutine(work(reactor))
         working.append(deferred)
-        deferred.addBoth(end)
+        _ = deferred.addBoth(end)
 
     def end(result: int | Failure) -> None:
         results.append(result)
@@ -48,10 +48,14 @@ def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
             os._exit(_final(result, interrupts))
         reactor.stop()
 
+    def cancel() -> None:
+        for deferred in working:
+            deferred.cancel()
+
     def interrupted(signum: int, _frame: object) -> None:
         signal.signal(signum, signal.SIG_DFL)
         interrupts.append(signum)
-        reactor.callFromThread(lambda: [deferred.cancel() for deferred in working])
+        reactor.callFromThread(cancel)
 
     before = {n: signal.signal(n, interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
