@@ -15,19 +15,19 @@ def offered(*lines: str) -> Capabilities:
     return Capabilities.from_reply(Reply(250, ("mx.example.net", *lines)))
 
 
-def test_keywords_in_any_case():
+def test_keywords_in_any_case() -> None:
     found = offered("starttls", "Pipelining", "8bitmime")
     assert ["STARTTLS", "PIPELINING", "8BITMIME"] == list(found)
     assert found.pipelining
 
 
-def test_the_first_line_is_no_keyword():
+def test_the_first_line_is_no_keyword() -> None:
     found = Capabilities.from_reply(Reply(250, ("STARTTLS", "SIZE 10")))
     assert "STARTTLS" not in found
     assert "STARTTLS" == found.greeting
 
 
-def test_nothing_is_offered_by_a_single_line():
+def test_nothing_is_offered_by_a_single_line() -> None:
     assert [] == list(Capabilities.from_reply(Reply(250, ("mx.example.net",))))
 
 
@@ -48,7 +48,7 @@ def test_nothing_is_offered_by_a_single_line():
         ([], ()),
     ],
 )
-def test_the_auth_list(lines: list[str], expected: tuple[str, ...]):
+def test_the_auth_list(lines: list[str], expected: tuple[str, ...]) -> None:
     """Lower case, doubled, old form, empty, odd words."""
     assert expected == offered(*lines).auth
 
@@ -69,11 +69,11 @@ def test_the_auth_list(lines: list[str], expected: tuple[str, ...]):
         ("SIZE " + "9" * 21, None),
     ],
 )
-def test_the_size(line: str, expected: int | None):
+def test_the_size(line: str, expected: int | None) -> None:
     assert expected == offered(line).size
 
 
-def test_limits_are_read_as_far_as_they_make_sense():
+def test_limits_are_read_as_far_as_they_make_sense() -> None:
     assert {"RCPTMAX": 20, "MAILMAX": 5} == offered("LIMITS RCPTMAX=20 MAILMAX=5 X= Y=z Q").limits
 
 
@@ -93,31 +93,31 @@ def test_limits_are_read_as_far_as_they_make_sense():
         "STARTTLS\x0b\x0cX",
     ],
 )
-def test_a_malformed_keyword_is_ignored(line: str):
+def test_a_malformed_keyword_is_ignored(line: str) -> None:
     assert ["PIPELINING"] == list(offered(line, "PIPELINING"))
 
 
-def test_of_two_the_first_counts():
+def test_of_two_the_first_counts() -> None:
     assert 10 == offered("SIZE 10", "SIZE 99999").size
 
 
-def test_the_last_line_of_a_legal_reply_of_50_kb_counts():
+def test_the_last_line_of_a_legal_reply_of_50_kb_counts() -> None:
     found = offered(*(f"X-KEYWORD-{i}" for i in range(5000)), "STARTTLS")
     assert "STARTTLS" in found
 
 
-def test_withheld_keywords_are_gone():
+def test_withheld_keywords_are_gone() -> None:
     found = offered("PIPELINING", "CHUNKING").without("PIPELINING")
     assert (False, True) == (found.pipelining, found.chunking)
 
 
-def test_the_repr_is_safe_to_show():
+def test_the_repr_is_safe_to_show() -> None:
     assert "<Capabilities none>" == repr(Capabilities())
     assert "<Capabilities STARTTLS SIZE>" == repr(offered("STARTTLS", "SIZE 1"))
 
 
 @given(st.lists(st.text(max_size=40), max_size=20))
-def test_any_text_is_read_without_an_exception(lines: list[str]):
+def test_any_text_is_read_without_an_exception(lines: list[str]) -> None:
     found = Capabilities.from_reply(Reply(250, ("x", *lines)))
     assert isinstance(found.auth, tuple)
     assert found.size is None or found.size > 0
@@ -127,6 +127,6 @@ def test_any_text_is_read_without_an_exception(lines: list[str]):
 
 
 @given(st.binary(max_size=200))
-def test_any_octets_are_read_without_an_exception(octets: bytes):
+def test_any_octets_are_read_without_an_exception(octets: bytes) -> None:
     for reply in ReplyParser().feed(b"250-" + octets.replace(b"\n", b"\n250-") + b"\r\n250 x\r\n"):
         list(Capabilities.from_reply(reply))

@@ -27,11 +27,11 @@ def parsed(data: bytes, cuts: list[int] | None = None) -> tuple[list[Reply], Pro
     return replies, parser.breach
 
 
-def test_one_line():
+def test_one_line() -> None:
     assert ([Reply(250, ("ok",))], None) == parsed(b"250 ok\r\n")
 
 
-def test_several_lines():
+def test_several_lines() -> None:
     expected = [Reply(250, ("mx.example.net", "PIPELINING", "SIZE 10"))]
     assert (expected, None) == parsed(b"250-mx.example.net\r\n250-PIPELINING\r\n250 SIZE 10\r\n")
 
@@ -46,16 +46,16 @@ def test_several_lines():
         (b"250  two blanks\r\n", (" two blanks",)),
     ],
 )
-def test_text_may_be_missing(data: bytes, lines: tuple[str, ...]):
+def test_text_may_be_missing(data: bytes, lines: tuple[str, ...]) -> None:
     """RFC 5321 section 4.2 tells clients to accept a code alone."""
     assert ([Reply(250, lines)], None) == parsed(data)
 
 
-def test_a_bare_line_feed_ends_a_line_too():
+def test_a_bare_line_feed_ends_a_line_too() -> None:
     assert ([Reply(250, ("a", "b"))], None) == parsed(b"250-a\n250 b\n")
 
 
-def test_only_a_whole_last_line_makes_a_reply():
+def test_only_a_whole_last_line_makes_a_reply() -> None:
     for data in (b"250 ok", b"250 ok\r", b"250-ok\r\n", b"250-ok\r\n250 o"):
         parser = ReplyParser()
         assert [] == parser.feed(data)
@@ -63,11 +63,11 @@ def test_only_a_whole_last_line_makes_a_reply():
         assert parser.breach is None
 
 
-def test_text_that_is_not_utf_8_is_data():
+def test_text_that_is_not_utf_8_is_data() -> None:
     assert "\ufffd" in parsed(b"250 caf\xe9\r\n")[0][0].text
 
 
-def test_control_characters_are_kept_and_shown_escaped():
+def test_control_characters_are_kept_and_shown_escaped() -> None:
     reply = parsed(b"550 \x1b[31mred\x07\r\n")[0][0]
     assert "\x1b[31mred\x07" == reply.text
     assert "550 \\x1b[31mred\\x07" == str(reply)
@@ -105,7 +105,7 @@ def test_control_characters_are_kept_and_shown_escaped():
         b"250-a\r\nok\r\n",
     ],
 )
-def test_what_is_no_reply(data: bytes):
+def test_what_is_no_reply(data: bytes) -> None:
     """Malformed codes break the protocol, whole and octet by octet."""
     assert ([], ProtocolBreach) == (parsed(data)[0], type(parsed(data)[1]))
     by_octets = parsed(data, list(range(len(data))))
@@ -124,7 +124,7 @@ def test_what_is_no_reply(data: bytes):
         (b"250-a\r\n\r", 8),
     ],
 )
-def test_the_first_wrong_octet_is_enough(data: bytes, wrong: int):
+def test_the_first_wrong_octet_is_enough(data: bytes, wrong: int) -> None:
     """Nobody waits for a line end, or for a timeout."""
     parser = ReplyParser()
     for i, octet in enumerate(data, start=1):
@@ -132,20 +132,20 @@ def test_the_first_wrong_octet_is_enough(data: bytes, wrong: int):
         assert (i >= wrong) == (parser.breach is not None)
 
 
-def test_the_code_may_not_change_within_a_reply():
+def test_the_code_may_not_change_within_a_reply() -> None:
     replies, breach = parsed(b"554-no\r\n250 yes\r\n")
     assert [] == replies
     assert "the code changes within one reply" in str(breach)
 
 
-def test_what_was_seen_is_shown_in_one_safe_line():
+def test_what_was_seen_is_shown_in_one_safe_line() -> None:
     breach = parsed(b"\x1b[2Jhello\r\n")[1]
     assert "protocol broken: it sent what is no SMTP reply: '\\x1b[2Jhello\\x0d'" == str(
         breach
     ) or ("protocol broken: it sent what is no SMTP reply: '\\x1b[2Jhello'" == str(breach))
 
 
-def test_nothing_is_parsed_behind_a_breach():
+def test_nothing_is_parsed_behind_a_breach() -> None:
     parser = ReplyParser()
     assert [Reply(250, ("a",))] == parser.feed(b"250 a\r\nxxx\r\n250 b\r\n")
     assert parser.breach is not None
@@ -155,7 +155,7 @@ def test_nothing_is_parsed_behind_a_breach():
 # -- limits
 
 
-def test_a_legal_reply_of_50_kb_passes():
+def test_a_legal_reply_of_50_kb_passes() -> None:
     lines = [b"250-X-KEYWORD-%05d some parameters" % i for i in range(1500)]
     data = b"\r\n".join([*lines, b"250 STARTTLS"]) + b"\r\n"
     assert len(data) > 50_000
@@ -163,13 +163,13 @@ def test_a_legal_reply_of_50_kb_passes():
     assert (None, 1501) == (breach, len(replies[0].lines))
 
 
-def test_a_line_of_8_kib_passes_and_not_one_octet_more():
+def test_a_line_of_8_kib_passes_and_not_one_octet_more() -> None:
     data = b"250 " + b"x" * (MAX_LINE - 4)
     assert 1 == len(parsed(data + b"\r\n")[0])
     assert "longer than" in str(parsed(data + b"x\r\n")[1])
 
 
-def test_an_endless_line_is_noticed_before_it_ends():
+def test_an_endless_line_is_noticed_before_it_ends() -> None:
     parser = ReplyParser()
     fed = 0
     while parser.breach is None:
@@ -178,7 +178,7 @@ def test_an_endless_line_is_noticed_before_it_ends():
         fed += 1024
 
 
-def test_a_challenge_may_be_as_long_as_rfc_4954_says():
+def test_a_challenge_may_be_as_long_as_rfc_4954_says() -> None:
     """12,288 octets of base64; nobody else's line may be."""
     challenge = b"A" * 12_288
     assert [Reply(334, (challenge.decode(),))] == parsed(b"334 " + challenge + b"\r\n")[0]
@@ -189,7 +189,7 @@ def test_a_challenge_may_be_as_long_as_rfc_4954_says():
 @pytest.mark.parametrize(
     "line", [b"250-\r\n", b"250-" + b"x" * 500 + b"\r\n", b"250-" + b"x" * 8000 + b"\r\n"]
 )
-def test_endless_lines_are_broken_off(line: bytes):
+def test_endless_lines_are_broken_off(line: bytes) -> None:
     parser = ReplyParser()
     fed = 0
     while parser.breach is None:
@@ -199,7 +199,7 @@ def test_endless_lines_are_broken_off(line: bytes):
         fed += len(line)
 
 
-def test_a_line_of_100_mb_is_dropped_at_once():
+def test_a_line_of_100_mb_is_dropped_at_once() -> None:
     parser = ReplyParser()
     parser.feed(b"250 " + b"x" * 100_000_000)
     assert parser.breach is not None
@@ -226,7 +226,9 @@ def _wire(replies: list[tuple[int, list[str]]]) -> bytes:
 
 
 @given(st.lists(_LINE, max_size=5), st.lists(st.integers(0, 500), max_size=30))
-def test_any_cutting_gives_the_same_replies(replies: list[tuple[int, list[str]]], cuts: list[int]):
+def test_any_cutting_gives_the_same_replies(
+    replies: list[tuple[int, list[str]]], cuts: list[int]
+) -> None:
     expected = [Reply(code, tuple(lines)) for code, lines in replies]
     assert (expected, None) == parsed(_wire(replies), cuts)
     assert (expected, None) == parsed(_wire(replies), list(range(len(_wire(replies)))))
@@ -239,7 +241,7 @@ def test_any_cutting_gives_the_same_replies(replies: list[tuple[int, list[str]]]
 @example([], b"250-a\r\n251 b\r\n", [8])
 def test_garbage_gives_a_breach_and_nothing_else(
     replies: list[tuple[int, list[str]]], garbage: bytes, cuts: list[int]
-):
+) -> None:
     """Never an exception; the same replies and the same judgement in any cutting."""
     data = _wire(replies) + garbage
     whole, by_octets, cut = parsed(data), parsed(data, list(range(len(data)))), parsed(data, cuts)
@@ -248,6 +250,6 @@ def test_garbage_gives_a_breach_and_nothing_else(
 
 
 @given(st.lists(_LINE, min_size=1, max_size=3))
-def test_what_a_reply_writes_is_what_it_is_read_from(replies: list[tuple[int, list[str]]]):
+def test_what_a_reply_writes_is_what_it_is_read_from(replies: list[tuple[int, list[str]]]) -> None:
     made = [Reply(code, tuple(lines)) for code, lines in replies if "\0" not in "".join(lines)]
     assert made == parsed(b"".join(reply.to_bytes() for reply in made))[0]

@@ -44,6 +44,9 @@ async def authenticate(
     :raises InvalidBase64: when a challenge is not base64.
     """
     resolved = await credentials.resolve()
+    for secret in (resolved.password, resolved.token):
+        if secret is not None:
+            protocol.session.conceal(secret.reveal())
     mechanism = choose(protocol.session.capabilities.auth, resolved, mechanisms or MECHANISMS)
     reply = await protocol.auth(mechanism.name, mechanism.start())
     rounds = 0
@@ -61,7 +64,7 @@ async def authenticate(
         reply = await protocol.auth_response(response)
     if not reply.positive:
         error = authentication_refusal(mechanism.name, reply)
-        error.detail = error.detail or mechanism.explanation
+        error.detail = error.detail or resolved.redact(mechanism.explanation)
         raise error
     mechanism.succeeded()
 

@@ -19,7 +19,6 @@ RFC 5321, RFC 2920 (PIPELINING), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections import deque
 from typing import NamedTuple
 
@@ -35,6 +34,7 @@ from twisted_sendmail.smtp.errors import (
     ServiceClosing,
     UnexpectedResponse,
 )
+from twisted_sendmail.smtp.redaction import Redaction
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.reply_parser import ReplyParser
 from twisted_sendmail.smtp.transcript import Transcript
@@ -42,8 +42,6 @@ from twisted_sendmail.smtp.transparency import DotStuffer
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
-#: Shorter secrets are not looked for in replies: they would be found in every word.
-_SHORTEST_SECRET = 4
 
 
 class Event(NamedTuple):
@@ -92,7 +90,7 @@ class ClientSession:
         self.transcript = transcript if transcript is not None else Transcript()
         self._content_octets = 0
         # What a server may not be quoted with: it may echo what we sent in AUTH.
-        self._secrets: list[str] = []
+        self._redaction = Redaction()
 
     # -- out -----------------------------------------------------------------
 
@@ -166,6 +164,10 @@ class ClientSession:
                 not self.capabilities.pipelining or self._owed[-1].verb in ENDS_GROUP
             ):
                 break
+            if not self._owed and self._parser.pending:
+                # Whatever that becomes, it is no answer to what we would say now.
+                self.finish(_unasked(None))
+                return b""
             entry = self._waiting.popleft()
             hoped = HOPES.get((self.hoped, entry.verb))
             if hoped is None:
@@ -182,7 +184,7 @@ class ClientSession:
                 self._content_octets = 0
                 continue
             if isinstance(entry.command, (Auth, AuthLine)):
-                self._secrets += _quotable(entry.command)
+                self._redaction.conceal_response(_response(entry.command))
             self.transcript.add("C", str(entry.command))
             self._out.append(entry.command.line())
             if entry.payload:
@@ -203,25 +205,31 @@ class ClientSession:
         replies = self._parser.feed(data)
         last = len(replies) - 1
         for i, heard in enumerate(replies):
-            masked = (
-                Reply(heard.code, tuple(map(self._mask, heard.lines))) if self._secrets else heard
-            )
-            self._note(masked)
-            # A challenge the mechanism needs as it is.
-            reply = heard if heard.code == 334 else masked
+            reply = heard
+            if self._redaction:
+                reply = Reply(heard.code, tuple(map(self._redaction.mask, heard.lines)))
+            self._note(reply)
             more = i < last or self._parser.pending or self._parser.breach is not None
-            self._reply(reply, more_behind=more)
+            self._reply(reply, heard, more_behind=more)
             if self.over:
                 return
         if self._parser.breach:
             self.finish(self._parser.breach)
-        elif self._parser.pending and not self._owed and not self._parser.may_be(b"421"):
-            self.finish(_unasked(None))
+        elif self._parser.pending:
+            self._begun()
 
-    def _mask(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "****")
-        return text
+    def _begun(self) -> None:
+        """Half a reply came: was it asked for?"""
+        if not self._owed:
+            if not self._parser.may_be(b"421"):
+                self.finish(_unasked(None))
+        elif self._stuffer is not None and not self._parser.begins_refusal:
+            # Completed behind our final dot it would pass for the verdict.
+            self.finish(_too_early(None))
+
+    def conceal(self, secret: str) -> None:
+        """Never show *secret*, not even where the server quotes it."""
+        self._redaction.conceal(secret)
 
     def _note(self, reply: Reply) -> None:
         *head, tail = reply.lines
@@ -229,7 +237,8 @@ class ClientSession:
             self.transcript.add("S", f"{reply.code}-{line}")
         self.transcript.add("S", f"{reply.code} {tail}")
 
-    def _reply(self, reply: Reply, *, more_behind: bool) -> None:
+    def _reply(self, reply: Reply, heard: Reply, *, more_behind: bool) -> None:
+        """Act on *reply*; *heard* is the same with the secrets still in it."""
         if reply.code == 421:
             self.finish(ServiceClosing("connection closed", phase=self._phase(), reply=reply))
             return
@@ -272,19 +281,14 @@ class ClientSession:
             self.hoped = following
             if not self._waiting:
                 self._planned = following
-        self.events.append(Event(entry.command, entry.tag, reply))
+        # A challenge is for the mechanism, which needs it as it is.
+        result = heard if verb in _AUTH and kind is Kind.MORE else reply
+        self.events.append(Event(entry.command, entry.tag, result))
 
     def _early(self, entry: _Entry, reply: Reply, kind: Kind) -> None:
         """A reply while the content is still on its way (RFC 5321 section 4.2.5 knows none)."""
         if kind is not Kind.NO:
-            self.finish(
-                UnexpectedResponse(
-                    "content not awaited",
-                    phase="content",
-                    reply=reply,
-                    detail=("the server answered before the content was complete"),
-                )
-            )
+            self.finish(_too_early(reply))
             return
         # A refusal is believed; but the content cannot be broken off in any other
         # way than with the connection: a dot would deliver what was sent so far.
@@ -322,7 +326,7 @@ class ClientSession:
             return
         self.over = why
         why.transcript = self.transcript
-        why.detail = self._mask(why.detail)
+        why.detail = self._redaction.mask(why.detail)
         why.phase = why.phase or self._phase()
         ended = self.confirmed is State.QUIT and not self._owed
         self.transcript.add("--", "connection closed" if ended else str(why))
@@ -363,6 +367,11 @@ def _unasked(reply: Reply | None) -> ProtocolBreach:
     return ProtocolBreach(what, reply=reply, detail="the server sent a reply to nothing we said")
 
 
+def _too_early(reply: Reply | None) -> UnexpectedResponse:
+    why = "the server answered before the content was complete"
+    return UnexpectedResponse("content not awaited", phase="content", reply=reply, detail=why)
+
+
 def _not_allowed(command: Command, state: State) -> CommandNotAllowed:
     return CommandNotAllowed(
         f"{command} not sent",
@@ -384,14 +393,5 @@ def _in_doubt(why: SendmailError) -> DeliveryInDoubt:
     return error
 
 
-def _quotable(command: Auth | AuthLine) -> list[str]:
-    """The forms in which a server could quote the secret in *command*, longest first."""
-    secret = command.initial if isinstance(command, Auth) else command.response
-    if not secret:
-        return []
-    # AUTH PLAIN is authzid NUL user NUL password: the last part is the secret itself.
-    forms = [
-        b64encode(secret).decode("ascii"),
-        secret.rpartition(b"\0")[2].decode("utf-8", "replace"),
-    ]
-    return [form for form in forms if len(form) >= _SHORTEST_SECRET]
+def _response(command: Auth | AuthLine) -> bytes:
+    return (command.initial if isinstance(command, Auth) else command.response) or b""

@@ -50,6 +50,11 @@ class ReplyParser:
         begun = self._code if self._lines else self._rest[:3]
         return code.startswith(begun)
 
+    @property
+    def begins_refusal(self) -> bool:
+        """Is the unfinished reply a 4yz or 5yz?"""
+        return (self._code if self._lines else self._rest)[:1] in {b"4", b"5"}
+
     def feed(self, data: bytes) -> list[Reply]:
         """Return the replies that *data* completes; sees to :attr:`breach`."""
         if self.breach:

@@ -1,0 +1,116 @@
+"""A client session brought into each of its states, and a command for each verb."""
+
+from __future__ import annotations
+
+from twisted_sendmail.smtp.client_session import ClientSession
+from twisted_sendmail.smtp.client_table import Kind, State
+from twisted_sendmail.smtp.command import (
+    Auth,
+    AuthCancel,
+    AuthLine,
+    Bdat,
+    Command,
+    Content,
+    Data,
+    Greeting,
+    Hello,
+    LoneDot,
+    Mail,
+    Noop,
+    OtherCommand,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTLS,
+    Verb,
+)
+
+EHLO_REPLY = (
+    b"250-mx.example.net\r\n250-STARTTLS\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 AUTH PLAIN\r\n"
+)
+
+COMMANDS: dict[Verb, Command] = {
+    Verb.GREETING: Greeting(),
+    Verb.EHLO: Hello("client.example.org"),
+    Verb.HELO: Hello("client.example.org", Verb.HELO),
+    Verb.LHLO: Hello("client.example.org", Verb.LHLO),
+    Verb.STARTTLS: StartTLS(),
+    Verb.AUTH: Auth("PLAIN", b"\0tester\0s3cret-Pa55word"),
+    Verb.AUTH_LINE: AuthLine(b"s3cret-Pa55word"),
+    Verb.AUTH_CANCEL: AuthCancel(),
+    Verb.MAIL: Mail("a@example.org"),  # type: ignore[arg-type]
+    Verb.RCPT: Rcpt("b@example.net"),  # type: ignore[arg-type]
+    Verb.DATA: Data(),
+    Verb.CONTENT: Content(),
+    Verb.LONE_DOT: LoneDot(),
+    Verb.BDAT: Bdat(4),
+    Verb.BDAT_LAST: Bdat(4, last=True),
+    Verb.RSET: Rset(),
+    Verb.NOOP: Noop(),
+    Verb.QUIT: Quit(),
+    Verb.OTHER: OtherCommand("VRFY", "postmaster"),
+}
+assert set(COMMANDS) == set(Verb)
+
+Step = tuple[Verb, bytes]
+
+_EHLO: Step = (Verb.EHLO, EHLO_REPLY)
+_MAIL: Step = (Verb.MAIL, b"250 ok\r\n")
+_RCPT: Step = (Verb.RCPT, b"250 ok\r\n")
+_DATA: Step = (Verb.DATA, b"354 go\r\n")
+
+#: How each state is reached: commands and the replies to them.
+ROUTES: dict[State, list[Step]] = {
+    State.CONNECTED: [],
+    State.GREETED: [(Verb.GREETING, b"220 hi\r\n")],
+    State.UNWELCOME: [(Verb.GREETING, b"554 go away\r\n")],
+    State.READY: [(Verb.GREETING, b"220 hi\r\n"), _EHLO],
+}
+ROUTES[State.HANDSHAKE] = [*ROUTES[State.READY], (Verb.STARTTLS, b"220 go\r\n")]
+ROUTES[State.SECURED] = ROUTES[State.HANDSHAKE]
+ROUTES[State.AUTH] = [*ROUTES[State.READY], (Verb.AUTH, b"334 \r\n")]
+ROUTES[State.MAIL] = [*ROUTES[State.READY], _MAIL]
+ROUTES[State.RCPT] = [*ROUTES[State.MAIL], _RCPT]
+ROUTES[State.DATA] = [*ROUTES[State.RCPT], _DATA]
+ROUTES[State.CHUNKS] = [*ROUTES[State.RCPT], (Verb.BDAT, b"250 ok\r\n")]
+ROUTES[State.SPOILED] = [*ROUTES[State.RCPT], (Verb.BDAT, b"452 full\r\n")]
+ROUTES[State.QUIT] = [*ROUTES[State.READY], (Verb.QUIT, b"221 bye\r\n")]
+
+
+def brought_to(state: State) -> ClientSession:
+    """Return a session that got to *state* by itself, with nothing owed and no events left."""
+    session = ClientSession(greeting_tag="greeting")
+    if state is State.LONE_DOT:
+        # Only pipelining leads there: everything is written before the first refusal.
+        session = brought_to(State.READY)
+        for verb in (Verb.MAIL, Verb.RCPT, Verb.DATA):
+            session.send(COMMANDS[verb])
+        session.data_to_send()
+        session.receive(b"250 ok\r\n550 no\r\n354 go\r\n")
+    else:
+        for verb, reply in ROUTES[state]:
+            if verb is not Verb.GREETING:
+                session.send(COMMANDS[verb], payload=b"abc\n" if verb is Verb.BDAT else b"")
+                session.data_to_send()
+            session.receive(reply)
+        if state is State.SECURED:
+            session.begin_tls()
+            session.tls_begun("TLS")
+    session.events.clear()
+    assert state is session.confirmed
+    assert session.over is None
+    return session
+
+
+def code_of(verb: Verb, kind: Kind) -> int:
+    """Return a code that means *kind* as a reply to *verb*."""
+    if kind is Kind.NO:
+        return 550
+    if kind is Kind.MORE:
+        return 334 if verb in {Verb.AUTH, Verb.AUTH_LINE} else 354
+    yes = {Verb.GREETING: 220, Verb.STARTTLS: 220, Verb.DATA: 354}
+    if kind is Kind.YES:
+        return 235 if verb in {Verb.AUTH, Verb.AUTH_LINE} else yes.get(verb, 250)
+    return (
+        250 if verb in {Verb.GREETING, Verb.STARTTLS, Verb.DATA, Verb.AUTH, Verb.AUTH_LINE} else 354
+    )

@@ -1,0 +1,164 @@
+"""The table of the client's session, entry by entry, and what is not in it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.smtp.client_states import COMMANDS, ROUTES, brought_to, code_of
+from twisted_sendmail.smtp.client_session import ClientSession, _Entry
+from twisted_sendmail.smtp.client_table import HOPES, TABLE, Kind, State, kind_of
+from twisted_sendmail.smtp.command import Verb
+from twisted_sendmail.smtp.errors import (
+    CommandNotAllowed,
+    ConnectionClosed,
+    DeliveryInDoubt,
+    SendmailError,
+    UnexpectedResponse,
+)
+from twisted_sendmail.smtp.reply import Reply
+
+REACHED = [*ROUTES, State.LONE_DOT]
+
+
+def forced(state: State, verb: Verb) -> ClientSession:
+    """Return a session in *state* that owes a reply to *verb*, however it got there."""
+    session = ClientSession()
+    session.confirmed = session.hoped = session._planned = state
+    session._owed.clear()
+    session._owed.append(_Entry(COMMANDS[verb], "tag", verb, b""))
+    return session
+
+
+def test_every_state_is_reached_and_left() -> None:
+    assert set(State) == {*REACHED, State.CLOSED}
+    assert {State.CONNECTED, State.CLOSED} == set(State) - set(TABLE.values()) - {State.SECURED}
+    # HANDSHAKE is left by the handshake.
+    left = {state for state, _, _ in TABLE}
+    assert {State.HANDSHAKE, State.QUIT, State.CLOSED} == set(State) - left
+
+
+@pytest.mark.parametrize("key", TABLE, ids=lambda key: " ".join(part.name for part in key))
+def test_each_entry_leads_where_it_says(key: tuple[State, Verb, Kind]) -> None:
+    state, verb, kind = key
+    session = forced(state, verb)
+    session.receive(b"%d text\r\n" % code_of(verb, kind))
+    assert (None, TABLE[key]) == (session.over, session.confirmed)
+    assert [("tag", Reply(code_of(verb, kind), ("text",)))] == [
+        (e.tag, e.result) for e in session.events
+    ]
+
+
+def test_what_is_not_in_the_table_is_a_breach_of_protocol() -> None:
+    """All of it: every state, verb and kind of reply."""
+    absent = [
+        k
+        for k in itertools.product(State, Verb, Kind)
+        if k not in TABLE and k[0] is not State.CLOSED
+    ]
+    assert len(absent) > 800
+    for state, verb, kind in absent:
+        if kind_of(verb, code_of(verb, kind)) is not kind:
+            continue  # no code means that
+        session = forced(state, verb)
+        session.receive(b"%d text\r\n" % code_of(verb, kind))
+        assert isinstance(session.over, UnexpectedResponse), (state, verb, kind)
+        assert State.CLOSED is session.confirmed
+        assert ["tag"] == [event.tag for event in session.events]
+
+
+def test_a_command_is_sent_exactly_where_its_success_has_a_place() -> None:
+    for state, verb in itertools.product(REACHED, Verb):
+        session = brought_to(state)
+        # Before the greeting commands may be given, but are not written.
+        hoped = HOPES.get((State.GREETED if state is State.CONNECTED else state, verb))
+        if hoped is None:
+            with pytest.raises(CommandNotAllowed):
+                session.send(COMMANDS[verb])
+            assert (b"", [], None) == (session.data_to_send(), list(session.events), session.over)
+        else:
+            session.send(COMMANDS[verb], payload=b"abc\n")
+            written = session.data_to_send()
+            if state is State.CONNECTED:
+                assert b"" == written
+            else:
+                assert written.startswith(COMMANDS[verb].line())
+                assert hoped is session.hoped
+
+
+def test_no_content_is_hoped_for_that_nobody_would_get() -> None:
+    assert (State.MAIL, Verb.DATA) not in HOPES
+    assert (State.READY, Verb.DATA) not in HOPES
+
+
+@pytest.mark.parametrize(
+    ("verb", "code", "expected"),
+    [
+        (Verb.GREETING, 220, Kind.YES),
+        (Verb.GREETING, 250, Kind.ODD),
+        (Verb.STARTTLS, 220, Kind.YES),
+        (Verb.STARTTLS, 250, Kind.ODD),
+        (Verb.STARTTLS, 334, Kind.ODD),
+        (Verb.AUTH, 235, Kind.YES),
+        (Verb.AUTH, 250, Kind.ODD),
+        (Verb.AUTH, 220, Kind.ODD),
+        (Verb.AUTH, 334, Kind.MORE),
+        (Verb.AUTH, 354, Kind.ODD),
+        (Verb.AUTH, 503, Kind.NO),
+        (Verb.DATA, 354, Kind.YES),
+        (Verb.DATA, 250, Kind.ODD),
+        (Verb.DATA, 334, Kind.ODD),
+        (Verb.RCPT, 251, Kind.YES),
+        (Verb.RCPT, 252, Kind.YES),
+        (Verb.CONTENT, 299, Kind.YES),
+        (Verb.CONTENT, 354, Kind.ODD),
+        (Verb.MAIL, 450, Kind.NO),
+        (Verb.OTHER, 354, Kind.MORE),
+    ],
+)
+def test_what_a_code_means(verb: Verb, code: int, expected: Kind) -> None:
+    assert expected is kind_of(verb, code)
+
+
+def sequences(state: State) -> list[tuple[Verb, ...]]:
+    """Up to three commands that may be given one after the other from *state*."""
+    state = State.GREETED if state is State.CONNECTED else state
+    found: list[tuple[Verb, ...]] = [()]
+    layer: list[tuple[tuple[Verb, ...], State]] = [((), state)]
+    for _ in range(3):
+        layer = [
+            ((*verbs, verb), hoped)
+            for verbs, here in layer
+            for verb in Verb
+            if (hoped := HOPES.get((here, verb))) is not None and verb is not Verb.GREETING
+        ]
+        found += [verbs for verbs, _ in layer]
+    return found
+
+
+@pytest.mark.parametrize("state", REACHED, ids=lambda state: state.name)
+def test_a_lost_connection_gives_every_command_exactly_one_event(state: State) -> None:
+    """From every state, with every sequence of up to three commands, written or not."""
+    for verbs in sequences(state):
+        for written in (False, True):
+            session = brought_to(state)
+            tags: list[object] = ["greeting"] if state is State.CONNECTED else []
+            for i, verb in enumerate(verbs):
+                session.send(COMMANDS[verb], tag=i, payload=b"abc\n")
+                tags.append(i)
+            if written:
+                session.data_to_send()
+            why = ConnectionClosed("connection lost")
+            session.finish(why)
+            session.finish(ConnectionClosed("again"))
+            assert why is session.over
+            assert tags == [event.tag for event in session.events]
+            assert all(isinstance(event.result, SendmailError) for event in session.events)
+            doubtful = [e for e in session.events if isinstance(e.result, DeliveryInDoubt)]
+            # A message is in doubt exactly if its end is on the wire.  The end of a
+            # content is not: nobody called end_content().
+            assert all(e.command.verb is Verb.BDAT_LAST and written for e in doubtful)
+            assert b"" == session.data_to_send()
+            with pytest.raises(ConnectionClosed):
+                session.send(COMMANDS[Verb.QUIT])
