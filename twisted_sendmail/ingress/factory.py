@@ -21,6 +21,7 @@ from twisted_sendmail.ingress.networks import Networks
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.root_error import InvalidServer
+from twisted_sendmail.smtp.server_session import ServerSession
 from twisted_sendmail.smtp.server_settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class SMTPServerFactory(ServerFactory):
     """
 
     noisy = False
+    protocol: type[SMTPServerProtocol] = SMTPServerProtocol
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class SMTPServerFactory(ServerFactory):
             greeting = Reply(421, ("4.7.0 Too many connections: try again later",))
         elif self._from[_origin(addr)] >= self.limits.per_address:
             greeting = Reply(421, ("4.7.0 Too many connections from your address",))
-        return SMTPServerProtocol(self, settings, greeting)
+        return self.protocol(self, settings, greeting)
 
     def opened(self, protocol: SMTPServerProtocol) -> None:
         """Called by a protocol that has begun."""
@@ -117,6 +119,10 @@ class SMTPServerFactory(ServerFactory):
         self._from[origin] -= 1
         if self._from[origin] <= 0:
             del self._from[origin]
+
+    def session(self, settings: ServerSettings, *, tls: bool) -> ServerSession:
+        """The session of one connection."""
+        return ServerSession(settings, tls=tls)
 
     def start_tls(self, protocol: SMTPServerProtocol) -> None:
         """Start TLS as server on the protocol's transport."""

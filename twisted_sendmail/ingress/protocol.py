@@ -24,7 +24,6 @@ from twisted_sendmail.ingress.reception import TROUBLE, Reception
 from twisted_sendmail.ingress.tls import server_tls_facts
 from twisted_sendmail.smtp import server_event as happened
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.server_session import ServerSession
 from twisted_sendmail.smtp.server_table import ServerState
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class SMTPServerProtocol(Protocol):
         """Greet, or in implicit TLS wait for the handshake."""
         transport: Any = self.transport
         tls = ISSLTransport.providedBy(transport)
-        self.session = ServerSession(self._settings, tls=tls)
+        self.session = self.factory.session(self._settings, tls=tls)
         self.connection = Connection(
             self._settings.host, transport.getPeer(), transport.getHost(), self.session.transcript
         )
