@@ -148,7 +148,7 @@ class _Sequence:
                 letter.rewind()
                 report = await self._transact(server, letter)
         finally:
-            letter.close()
+            await letter.close()
         return report
 
     async def _transact(self, server: SubmissionServer, letter: Letter) -> DeliveryReport:

@@ -171,7 +171,7 @@ class _Letter:
             report = await transact(protocol, letter, last=True, all_or_nothing=self.all_or_nothing)
             await close_behind(protocol)
         finally:
-            letter.close()
+            await letter.close()
         return require_acceptance(report)
 
 

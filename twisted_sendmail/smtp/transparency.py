@@ -32,7 +32,16 @@ class Canonical:
     :param policy: for a bare CR or a NUL.
     """
 
-    __slots__ = ("_held", "_line", "_lines", "_policy", "_tail", "eight_bit", "longest_line", "size")
+    __slots__ = (
+        "_held",
+        "_line",
+        "_lines",
+        "_policy",
+        "_tail",
+        "eight_bit",
+        "longest_line",
+        "size",
+    )
 
     def __init__(self, policy: Repair = Repair.REFUSE) -> None:
         self._policy = policy
@@ -124,7 +133,7 @@ class Canonical:
         longest = max(self.longest_line, self._line + first)
         # Exact, and split into lines only where a longer one than seen can be.
         if len(chunk) - 2 * lines > self.longest_line:
-            longest = max(longest, max(map(len, chunk.split(b"\r\n"))))
+            longest = max(longest, *map(len, chunk.split(b"\r\n")))
         self._line = len(chunk) - chunk.rindex(b"\n") - 1
         self.longest_line = max(longest, self._line)
 
@@ -150,4 +159,3 @@ class DotStuffer:
     def finish(self) -> bytes:
         """The end of the content."""
         return b".\r\n" if self._at_line_start else b"\r\n.\r\n"
-
