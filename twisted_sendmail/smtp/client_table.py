@@ -158,10 +158,13 @@ TABLE: dict[tuple[State, Verb, Kind], State] = {
 #: What may be written where, and where its success would lead.  A DATA that could
 #: only be answered by a lone dot is no hope.
 HOPES: dict[tuple[State, Verb], State] = {
-    (state, verb): following
-    for (state, verb, kind), following in TABLE.items()
-    if kind is Kind.YES and following is not State.LONE_DOT
-} | {(_S.AUTH, _V.AUTH_CANCEL): _S.READY}
+    (_S.AUTH, _V.AUTH_CANCEL): _S.READY,
+    **{
+        (state, verb): following
+        for (state, verb, kind), following in TABLE.items()
+        if kind is Kind.YES and following is not State.LONE_DOT
+    },
+}
 
 #: Commands behind which nothing may be written before their reply (RFC 2920
 #: section 3.1; AUTH and STARTTLS by their own RFCs; verbs we do not know, to be safe).
