@@ -1,0 +1,44 @@
+"""Drive the protocol command by command.
+
+TWISTED_SENDMAIL_PASSWORD=… python by_hand.py HOST PORT USER [CA_FILE]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.task import react
+
+from twisted_sendmail import ServerJudge, SubmissionProtocol, TLSTrust
+
+MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\n.by hand\r\n"
+
+
+async def main(reactor: Any, host: str, port: str, user: str, ca_file: str | None = None) -> None:
+    """Say what RFC 5321 says, and print each reply."""
+    endpoint = HostnameEndpoint(reactor, host, int(port))
+    protocol = await connectProtocol(endpoint, SubmissionProtocol(reactor, server_name=host))
+    print(await protocol.greeting)
+    print(await protocol.ehlo("client.example.test"))
+    print(await protocol.starttls(ServerJudge(TLSTrust(ca_file=ca_file), host)))
+    print(await protocol.ehlo("client.example.test"))  # what it said before TLS is forgotten
+    password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
+    print(await protocol.auth("PLAIN", f"\0{user}\0{password}".encode()))
+    with protocol.group():  # in one write, where the server offers PIPELINING
+        replies = [
+            protocol.mail("alice@example.test"),
+            protocol.rcpt("bob@example.test"),
+            protocol.data(),
+        ]
+    for reply in await gatherResults(replies, consumeErrors=True):
+        print(reply)
+    print(await protocol.content(MESSAGE))  # dots are stuffed there, and the last one added
+    print(await protocol.quit())
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])

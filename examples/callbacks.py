@@ -1,0 +1,46 @@
+"""Submit one message with callbacks.
+
+TWISTED_SENDMAIL_PASSWORD=… python callbacks.py smtp+starttls://alice@mail.example.net [CA_FILE]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from twisted.python.failure import Failure
+
+from twisted_sendmail import DeliveryReport, SendmailError, SubmissionServer, TLSTrust, submit
+
+MESSAGE = """\
+From: alice@example.test
+To: bob@example.test
+Subject: Greetings
+
+Hello Bob.
+"""
+
+
+def sent(report: DeliveryReport) -> None:
+    """Somebody was accepted."""
+    print(f"{len(report.accepted)} accepted, queued as {report.queue_id}")
+
+
+def failed(failure: Failure) -> None:
+    """Nobody was, or nobody knows; what is no error of ours goes on as a failure."""
+    failure.trap(SendmailError)
+    print(f"not sent: {failure.value}")
+
+
+def main(reactor: Any, url: str, ca_file: str | None = None) -> Deferred[None]:
+    """Submit, and say how it went."""
+    password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
+    server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
+    return submit(reactor, server, MESSAGE).addCallbacks(sent, failed)
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])

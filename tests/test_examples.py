@@ -1,0 +1,250 @@
+"""Every program of `examples/`, run as a reader would run it, against the loopback server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from hashlib import sha256
+from pathlib import Path
+from ssl import PEM_cert_to_DER_cert
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.utils import getProcessOutputAndValue
+
+from twisted_sendmail.ingress.receiver import Receiver
+from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.testing import LoopbackServer
+from twisted_sendmail.testkit.mailbox import KeepingReceiver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from twisted_sendmail.ingress.receiver import Answer, Verdict
+    from twisted_sendmail.smtp.envelope import Recipient
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PASSWORD = 'wonder"land ÿ'
+
+
+@pytest.fixture
+def reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
+
+
+class Choosy(KeepingReceiver):
+    """Refuses `gone@…` for good and `later@…` for now, and hangs up when asked about `lost@…`."""
+
+    server: Server
+
+    def recipient(self, recipient: Recipient) -> Answer:
+        if str(recipient).startswith("gone@"):
+            return Reply(550, ("5.1.1 there is nobody here by that name",))
+        if str(recipient).startswith("later@"):
+            return Reply(450, ("4.2.1 come back tomorrow",))
+        self.server.hangs_up = str(recipient).startswith("lost@")
+        return super().recipient(recipient)
+
+    def commit(self) -> Verdict:
+        if self.server.hangs_up:
+            self.server.hang_up()
+        return super().commit()
+
+
+class Server(LoopbackServer):
+    """A loopback server for Alice, with some recipients it refuses."""
+
+    hangs_up = False
+
+    def __init__(self, reactor: Any) -> None:
+        def receiver(connection: Any) -> Receiver:
+            choosy = Choosy(connection, self.messages.append)
+            choosy.server = self
+            return choosy
+
+        super().__init__(reactor, users={"alice": PASSWORD}, receiver=receiver)
+
+    def hang_up(self) -> None:
+        for protocol in self._records:
+            transport: Any = protocol.transport
+            transport.abortConnection()
+
+    def arguments(self, *, by_url: bool) -> list[str]:
+        """How the examples are told where it is."""
+        if by_url:
+            return [self.url.replace("://", "://alice@"), self.ca_file]
+        return [self.host, str(self.port), "alice", self.ca_file]
+
+
+@pytest_twisted.async_yield_fixture
+async def server(reactor: Any) -> AsyncIterator[Server]:
+    running = Server(reactor)
+    async with running:
+        yield running
+
+
+async def run(
+    reactor: Any, name: str, *arguments: str, password: str = PASSWORD
+) -> tuple[str, str, int]:
+    """Run an example in a process of its own; what it printed, complained, and its status."""
+    environment = {**os.environ, "TWISTED_SENDMAIL_PASSWORD": password, "PYTHONWARNINGS": "error"}
+    environment |= {"PYTHONIOENCODING": "utf-8"}
+    out, err, status = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]
+        sys.executable, [str(EXAMPLES / name), *arguments], environment, reactor=reactor
+    )
+    return out.decode(), err.decode(), status
+
+
+def contents(server: LoopbackServer) -> list[bytes]:
+    return [message.content for message in server.messages]
+
+
+@ensureDeferred
+async def test_awaiting(reactor: Any, server: Server) -> None:
+    out, err, status = await run(reactor, "awaiting.py", *server.arguments(by_url=True))
+    assert ("", 0) == (err, status)
+    bob, carol, queued = out.splitlines()
+    assert bob.startswith("bob@example.test accepted: 250 ")
+    assert carol.startswith("carol@example.test accepted: 250 ")
+    (message,) = server.messages
+    assert f"queued as {message.id} over TLSv1.3" in queued
+    assert "alice@example.test" == str(message.sender)
+    assert "Grüße!\n.This line begins with a dot.\n" == (
+        message.email.get_content().replace("\r\n", "\n")
+    )
+
+
+@ensureDeferred
+async def test_callbacks(reactor: Any, server: Server) -> None:
+    out, err, status = await run(reactor, "callbacks.py", *server.arguments(by_url=True))
+    (message,) = server.messages
+    assert (f"1 accepted, queued as {message.id}\n", "", 0) == (out, err, status)
+    assert message.content.endswith(b"\r\n\r\nHello Bob.\r\n")
+
+
+@ensureDeferred
+async def test_callbacks_that_hear_of_a_wrong_password(reactor: Any, server: Server) -> None:
+    arguments = server.arguments(by_url=True)
+    out, err, status = await run(reactor, "callbacks.py", *arguments, password="wrong")
+    assert out.startswith("not sent: AUTH SCRAM-SHA-256 refused by ")
+    assert ("", 0, []) == (err, status, server.messages)
+
+
+@ensureDeferred
+async def test_several(reactor: Any, server: Server) -> None:
+    out, err, status = await run(reactor, "several.py", *server.arguments(by_url=True))
+    assert ("", 0) == (err, status)
+    assert ["bob accepted", "carol accepted", "gone refused", "dave accepted"] == [
+        line.replace("@example.test", "").partition(":")[0] for line in out.splitlines()
+    ]
+    assert [["bob@example.test"], ["carol@example.test"], ["dave@example.test"]] == [
+        list(map(str, message.recipients)) for message in server.messages
+    ]
+    assert 1 == len(server.sessions)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("name", ["by_hand.py", "blocking.py"])
+async def test_by_hand_and_blocking(reactor: Any, server: Server, name: str) -> None:
+    out, err, status = await run(reactor, name, *server.arguments(by_url=False))
+    assert ("", 0) == (err, status)
+    assert "354" in out
+    assert PASSWORD not in out
+    (message,) = server.messages
+    assert message.content.startswith(b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\n.")
+    assert "alice" == message.user
+    (session,) = server.sessions
+    said = [line[3:7] for line in session.dialogue if line.startswith("C: ")]
+    assert ["EHLO", "STAR", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "QUIT"] == [
+        word.strip() for word in said
+    ]
+
+
+@ensureDeferred
+async def test_blocking_fails_on_a_refusal(reactor: Any, server: Server) -> None:
+    arguments = server.arguments(by_url=False)
+    _, err, status = await run(reactor, "blocking.py", *arguments, password="wrong")
+    assert 1 == status
+    assert "AUTH PLAIN **** refused" in err
+    assert [] == server.messages
+
+
+@ensureDeferred
+async def test_the_blocking_client_loads_no_twisted(reactor: Any, server: Server) -> None:
+    """The standing proof that the core does no I/O."""
+    code = """
+import runpy, sys
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+print({"twisted", "zope", "OpenSSL"} & {name.partition(".")[0] for name in sys.modules})
+"""
+    environment = {**os.environ, "TWISTED_SENDMAIL_PASSWORD": PASSWORD}
+    arguments = ["-c", code, str(EXAMPLES / "blocking.py"), *server.arguments(by_url=False)]
+    out, err, status = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]
+        sys.executable, arguments, environment, reactor=reactor
+    )
+    assert (b"", 0, b"set()") == (err, status, out.splitlines()[-1])
+    assert 1 == len(server.messages)
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("recipients", "first", "expected"),
+    [
+        (["bob"], "accepted: bob@example.test", 0),
+        (["bob", "gone"], "accepted: bob@example.test", 0),
+        (["gone"], "give up: RCPT TO:<gone@example.test> refused by ", os.EX_UNAVAILABLE),
+        (["lost"], "in doubt: no reply to the end of the message at ", os.EX_TEMPFAIL),
+        (["later"], "try again later: RCPT TO:<later@example.test> refused ", os.EX_TEMPFAIL),
+    ],
+)
+async def test_handle_errors(
+    reactor: Any, server: Server, recipients: list[str], first: str, expected: int
+) -> None:
+    to = [f"{name}@example.test" for name in recipients]
+    out, err, status = await run(reactor, "handle_errors.py", *server.arguments(by_url=True), *to)
+    assert ("", expected) == (err, status)
+    assert out.startswith(first)
+    refused = [line for line in out.splitlines()[1:] if line]
+    assert [f"never: gone@example.test refused: {_GONE}"] * (len(to) - 1) == refused
+
+
+_GONE = "550 5.1.1 there is nobody here by that name"
+
+
+@ensureDeferred
+async def test_notification(reactor: Any, server: Server) -> None:
+    to = ["bob@example.test", "gone@example.test"]
+    out, err, status = await run(reactor, "notification.py", *server.arguments(by_url=True), *to)
+    assert ("", 0) == (err, status)
+    assert f"gone@example.test refused: {_GONE}" in out
+    assert "told: True\n" in out
+    (message,) = server.messages
+    assert "build 42 failed" == message.email["Subject"]
+
+
+@ensureDeferred
+async def test_a_notification_that_nobody_gets_is_in_the_log(reactor: Any, server: Server) -> None:
+    out, err, status = await run(
+        reactor, "notification.py", *server.arguments(by_url=True), "gone@example.test"
+    )
+    assert ("", 0) == (err, status)
+    assert "no mail about 'build 42 failed': RCPT TO:<gone@example.test> refused by" in out
+    assert "told: False\n" in out
+
+
+@ensureDeferred
+async def test_pinned(reactor: Any, server: Server) -> None:
+    pem = (Path(server.ca_file).parent / "server.pem").read_text("ascii")
+    der = PEM_cert_to_DER_cert(pem[: pem.index("-----BEGIN PRIVATE")])
+    fingerprint = sha256(der).hexdigest()
+    url = server.arguments(by_url=True)[0]
+    out, err, status = await run(reactor, "pinned.py", url, fingerprint)
+    assert ("", 0) == (err, status)
+    assert out.endswith(f"{fingerprint} by fingerprint\n")
+    out, err, status = await run(reactor, "pinned.py", url, "00" * 32)
+    assert ("", 1) == (out, status)
+    assert f"its SHA-256 is {fingerprint}, not the one pinned" in err
