@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from base64 import b64encode
 
 import pytest
@@ -473,7 +474,7 @@ def conversation(cuts: list[int], tail: bytes) -> tuple[list[tuple[object, objec
 
     def hear(data: bytes) -> None:
         edges = [0, *sorted({c for c in cuts if 0 < c < len(data)}), len(data)]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             session.receive(data[begin:end])
 
     hear(b"220 hi\r\n")

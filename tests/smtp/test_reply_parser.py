@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def parsed(data: bytes, cuts: list[int] | None = None) -> tuple[list[Reply], Pro
     parser = ReplyParser()
     replies = []
     edges = [0, *sorted(c for c in cuts or [] if c < len(data)), len(data)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         replies += parser.feed(data[begin:end])
     return replies, parser.breach
 

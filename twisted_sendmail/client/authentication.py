@@ -48,6 +48,8 @@ async def authenticate(
         if secret is not None:
             protocol.session.conceal(secret.reveal())
     mechanism = choose(protocol.session.capabilities.auth, resolved, mechanisms or MECHANISMS)
+    # What came unasked must not pass for the server's yes.
+    await protocol.settled()
     reply = await protocol.auth(mechanism.name, mechanism.start())
     rounds = 0
     while reply.intermediate:
@@ -61,6 +63,7 @@ async def authenticate(
         except (AuthenticationError, InvalidBase64) as broken:
             broken.reply = broken.reply or await protocol.auth_cancel()
             raise
+        await protocol.settled()
         reply = await protocol.auth_response(response)
     if not reply.positive:
         error = authentication_refusal(mechanism.name, reply)

@@ -189,6 +189,8 @@ async def _make_ready(clock: Any, protocol: SubmissionProtocol, opening: Opening
 
 
 async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> None:
+    # What came unasked must not pass for the answer to what is said now.
+    await protocol.settled()
     reply = await protocol.ehlo(name)
     if reply.positive:
         return
@@ -213,6 +215,7 @@ async def _starttls(protocol: SubmissionProtocol, opening: Opening) -> bool:
         if required:
             raise _no_starttls("the server does not offer it")
         return False
+    await protocol.settled()
     reply = await protocol.starttls(ServerJudge(opening.trust, opening.server_name))
     if reply.positive:
         return True

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h.
 _WHY = {
+    7: "its signature is wrong: another CA of that name has issued it",
     9: "it is not valid yet; check the clock of this machine",
     10: "it has expired",
     18: "it is self-signed",

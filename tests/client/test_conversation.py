@@ -1,0 +1,303 @@
+"""The conversation as it should be: what is said, in how many flights, and what came of it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from tests.client.conftest import BODY, Net
+from tests.client.scripted_server import PASSWORD, SILENT, USER
+from twisted_sendmail.client.tls_policy import TLSPolicy
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.smtp.errors import (
+    AllRecipientsRefused,
+    MailboxUnavailable,
+    PermanentFailure,
+    ProtocolBreach,
+    TemporaryFailure,
+    UnexpectedResponse,
+)
+from twisted_sendmail.smtp.outcome import Status
+
+PLAIN = b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
+OPENING = [
+    ["EHLO client.example.org"],
+    ["STARTTLS"],
+    [],
+    ["EHLO client.example.org"],
+    [f"AUTH PLAIN {PLAIN}"],
+]
+MAIL = f"MAIL FROM:<a@example.org> SIZE={len(BODY)}"
+
+
+def test_a_message_over_starttls_and_auth_takes_seven_flights(net: Net) -> None:
+    """EHLO, STARTTLS, handshake, EHLO, AUTH, MAIL+RCPT+DATA, content+QUIT; not one more."""
+    server = net.server()
+    report = net.send(server).get()
+    expected = [*OPENING, [MAIL, "RCPT TO:<b@example.net>", "DATA"], ["<content>.", "QUIT"]]
+    assert expected == net.flights
+    assert [BODY] == server.messages
+    assert ("4ABC", Status.ACCEPTED) == (report.queue_id, report.outcomes[0].status)
+    assert ("mx.example.net[192.0.2.1]:587", "name") == (report.host, report.tls.verified_by)
+
+
+def test_a_thousand_recipients_take_not_one_flight_more(net: Net) -> None:
+    recipients = [f"user{i}@example.net" for i in range(1000)]
+    report = net.send(net.server(), recipients=recipients).get()
+    group = [MAIL, *(f"RCPT TO:<{r}>" for r in recipients), "DATA"]
+    assert [*OPENING, group, ["<content>.", "QUIT"]] == net.flights
+    assert 1000 == len(report.accepted)
+
+
+def test_implicit_tls_saves_two_flights(net: Net) -> None:
+    server = net.server(implicit=True)
+    net.send(server, tls=TLSPolicy.IMPLICIT).get()
+    expected = [[], *OPENING[3:], [MAIL, "RCPT TO:<b@example.net>", "DATA"], ["<content>.", "QUIT"]]
+    # The second flight of TLS 1.3 carries nothing of ours: the greeting is waited for.
+    assert expected == [f for i, f in enumerate(net.flights) if f or i == 0]
+    assert [BODY] == server.messages
+
+
+def test_without_pipelining_each_command_waits_for_its_reply(net: Net) -> None:
+    server = net.server(secure=("AUTH PLAIN",))
+    net.send(server, recipients=["b@example.net", "c@example.net"]).get()
+    expected = [
+        *OPENING,
+        ["MAIL FROM:<a@example.org>"],
+        ["RCPT TO:<b@example.net>"],
+        ["RCPT TO:<c@example.net>"],
+        ["DATA"],
+        ["<content>."],
+        ["QUIT"],
+    ]
+    assert expected == net.flights
+
+
+def test_without_auth_nothing_is_said_of_it(net: Net) -> None:
+    net.send(net.server(), credentials=None).get()
+    assert 6 == len(net.flights)
+
+
+def test_in_clear_where_that_was_asked_for(net: Net) -> None:
+    server = net.server()
+    net.send(server, tls=TLSPolicy.NONE, credentials=None).get()
+    expected = [OPENING[0], [MAIL, "RCPT TO:<b@example.net>", "DATA"], ["<content>.", "QUIT"]]
+    assert expected == net.flights
+
+
+def test_nothing_is_written_in_two_pieces(net: Net) -> None:
+    """The group, and content with final dot and QUIT, are one write each."""
+    server = net.server()
+    result = net.start(server, tls=TLSPolicy.NONE, credentials=None)
+    writes: list[bytes] = []
+    link = net.link
+    write = link.client.write
+    link.client.write = lambda data: (writes.append(data), write(data))
+    net.pump.run()
+    result.get()
+    assert 3 == len(writes)
+    assert writes[2].endswith(b"hello\r\n.\r\nQUIT\r\n")
+
+
+# -- refusals
+
+
+def test_some_refused_some_accepted_is_a_result(net: Net) -> None:
+    server = net.server({"RCPT#2": "550 5.1.1 no such user", "RCPT#3": "450 4.2.1 later"})
+    report = net.send(server, recipients=[f"{c}@example.net" for c in "bcd"]).get()
+    assert ["accepted", "refused", "refused"] == [o.status.value for o in report.outcomes]
+    assert [False, True] == [o.transient for o in report.refused]
+    assert 1 == len(server.messages)
+    assert 7 == len(net.flights)
+
+
+@pytest.mark.parametrize("code", [251, 252])
+def test_251_and_252_are_yes(net: Net, code: int) -> None:
+    server = net.server({"RCPT": f"{code} will forward"})
+    assert 1 == len(net.send(server).get().accepted)
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_all_refused_and_data_refused(net: Net, pipelining: bool) -> None:
+    secure = ("PIPELINING", "AUTH PLAIN") if pipelining else ("AUTH PLAIN",)
+    server = net.server({"RCPT": "550 5.1.1 no", "DATA": "503 no recipients"}, secure=secure)
+    result = net.send(server, recipients=["b@example.net", "c@example.net"])
+    with pytest.raises(AllRecipientsRefused) as caught:
+        result.get()
+    assert isinstance(caught.value, PermanentFailure)
+    assert ("DATA" in server.lines, "QUIT" in server.lines) == (pipelining, True)
+    assert ([], 2) == (server.messages, len(caught.value.report.refused))
+
+
+def test_all_refused_and_yet_354_gets_a_lone_dot_and_nothing_else(net: Net) -> None:
+    """RFC 2920 section 3.1."""
+    server = net.server(
+        {"RCPT": "550 5.1.1 no", "DATA": b"354 go\r\n", ".": "554 no valid recipients"}
+    )
+    with pytest.raises(AllRecipientsRefused) as caught:
+        net.send(server).get()
+    assert [b""] == server.messages
+    assert "550 5.1.1 no" == str(caught.value.reply)
+    assert [["<content>."], ["QUIT"]] == net.flights[-2:]
+
+
+def test_a_lone_dot_that_is_accepted_accepts_nobody(net: Net) -> None:
+    server = net.server({"RCPT": "450 later", "DATA": b"354 go\r\n"})
+    with pytest.raises(MailboxUnavailable) as caught:
+        net.send(server).get()
+    assert [b""] == server.messages
+    assert [] == list(caught.value.report.accepted)
+    assert caught.value.transient
+
+
+def test_all_or_nothing_drops_the_connection_behind_354(net: Net) -> None:
+    """A lone dot would deliver an empty message to those accepted."""
+    server = net.server({"RCPT#2": "550 no"})
+    with pytest.raises(PermanentFailure) as caught:
+        net.send(server, recipients=["b@example.net", "c@example.net"], all_or_nothing=True).get()
+    assert ([], 0) == (server.messages, server.octets)
+    assert ["untouched", "refused"] == [o.status.value for o in caught.value.report.outcomes]
+    assert net.link.client.aborted
+
+
+def test_all_or_nothing_without_pipelining_delivers_nothing_either(net: Net) -> None:
+    server = net.server({"RCPT#2": "550 no"}, secure=("AUTH PLAIN",))
+    with pytest.raises(PermanentFailure):
+        net.send(server, recipients=["b@example.net", "c@example.net"], all_or_nothing=True).get()
+    assert ([], 0) == (server.messages, server.octets)
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize("data", [b"354 go\r\n", b"503 no\r\n"])
+def test_mail_refused(net: Net, pipelining: bool, data: bytes) -> None:
+    secure = ("PIPELINING", "AUTH PLAIN") if pipelining else ("AUTH PLAIN",)
+    server = net.server(
+        {"MAIL": "451 4.3.0 not now", "RCPT": "503 no MAIL", "DATA": data}, secure=secure
+    )
+    with pytest.raises(TemporaryFailure) as caught:
+        net.send(server).get()
+    assert "451 4.3.0 not now" == str(caught.value.reply)
+    expected = [b""] if pipelining and data.startswith(b"354") else []
+    assert (expected, "QUIT") == (server.messages, server.lines[-1])
+
+
+def test_data_refused(net: Net) -> None:
+    server = net.server({"DATA": "451 4.3.0 not now"})
+    with pytest.raises(TemporaryFailure) as caught:
+        net.send(server).get()
+    assert ("DATA", []) == (caught.value.phase, server.messages)
+    assert "QUIT" == server.lines[-1]
+
+
+@pytest.mark.parametrize("reply", ["250 ok", "334 go", "235 ok", "220 go"])
+def test_only_354_asks_for_content(net: Net, reply: str) -> None:
+    server = net.server({"DATA": reply})
+    with pytest.raises(UnexpectedResponse):
+        net.send(server).get()
+    assert (0, b"hello" in net.link.wire) == (server.octets, False)
+
+
+def test_content_refused(net: Net) -> None:
+    server = net.server({".": "554 5.6.0 spam"})
+    with pytest.raises(PermanentFailure) as caught:
+        net.send(server).get()
+    assert ("content", False) == (caught.value.phase, caught.value.transient)
+
+
+@pytest.mark.parametrize(
+    ("answers", "flights"),
+    [
+        ({"MAIL": "550 no", "RCPT": "503 x", "DATA": "503 x"}, 7),
+        ({"RCPT": "550 no", "DATA": "503 x"}, 7),
+        ({"DATA": "451 no"}, 7),
+        ({".": "550 no"}, 7),
+        ({"AUTH": "535 no"}, 6),
+        ({"EHLO/TLS": "550 no"}, 5),
+        ({"EHLO": "550 no"}, 2),
+        ({"GREETING": "554 no"}, 1),
+        ({"STARTTLS": "454 no"}, 3),
+    ],
+)
+def test_a_refusal_costs_no_more_than_a_quit(net: Net, answers: Any, flights: int) -> None:
+    server = net.server(answers)
+    assert net.send(server).error is not None
+    assert (flights, "QUIT") == (len(net.flights), server.lines[-1])
+
+
+# -- what the text of a reply may hold
+
+
+def test_the_text_of_a_reply_cannot_act_on_a_terminal(net: Net) -> None:
+    server = net.server({"RCPT": b"550 \x1b[2J\x1b]0;owned\x07\xff\xe2\x80\xae\r\n"})
+    error = net.send(server).error
+    shown = str(error) + str(error.transcript) + "".join(net.watched)
+    assert "\\x1b[2J\\x1b]0;owned\\x07" in str(error)
+    assert not any(c in shown for c in "\x1b\x07\u202e")
+
+
+@pytest.mark.parametrize(
+    "ehlo",
+    [
+        b"250\r\n",
+        b"250 \r\n",
+        b"250-\r\n250-\r\n250 \r\n",
+        b"250-x\r\n250-SIZ lots\r\n250-=\r\n250-\xff\xfe\r\n250 \x00\r\n",
+    ],
+)
+def test_an_odd_ehlo_reply_offers_nothing(net: Net, ehlo: bytes) -> None:
+    server = net.server({"EHLO": ehlo})
+    net.send(server, tls=TLSPolicy.NONE, credentials=None).get()
+    assert "MAIL FROM:<a@example.org>" == server.lines[1]
+
+
+@pytest.mark.parametrize(
+    "banner",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"+OK\r\n",
+        b"* OK\r\n",
+        b"HTTP/1.0 400\r\n\r\n",
+        b"25",
+        b"2500 x\r\n",
+        b"120 x\r\n",
+        b"220_x\r\n",
+    ],
+)
+def test_another_protocols_banner_ends_it_at_once(net: Net, banner: bytes) -> None:
+    """Not by timeout."""
+    result = net.send(net.server({"GREETING": banner + b"x"}))
+    assert isinstance(result.error, ProtocolBreach)
+    assert 0 == net.clock.seconds()
+
+
+def test_the_code_may_not_change_within_a_reply(net: Net) -> None:
+    server = net.server({"RCPT": b"554-no\r\n250 yes\r\n"})
+    assert isinstance(net.send(server).error, ProtocolBreach)
+    assert [] == server.messages
+
+
+def test_an_envelope_the_server_cannot_take_is_refused_before_mail(net: Net) -> None:
+    server = net.server(secure=("SIZE 10", "AUTH PLAIN"))
+    error = net.send(server).error
+    assert "message too large" in str(error)
+    assert not any(line.startswith("MAIL") for line in server.lines)
+    envelope = Envelope("a@example.org", ["b@example.net"], require_tls=True)
+    error = net.send(net.server(), envelope=envelope).error
+    assert "REQUIRETLS is needed and not offered" in str(error)
+
+
+def test_an_extension_that_is_not_needed_is_not_used(net: Net) -> None:
+    server = net.server(
+        secure=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE", "DSN", "CHUNKING", "AUTH PLAIN")
+    )
+    net.send(server).get()
+    assert MAIL in server.lines
+
+
+def test_silence_after_connecting_is_not_for_ever(net: Net) -> None:
+    result = net.send(net.server({"GREETING": SILENT}))
+    assert 0 == result.fired
+    net.pump.wait(301)
+    assert "greeting" in str(result.error)
