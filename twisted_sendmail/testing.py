@@ -1,12 +1,24 @@
 """For those who test programs that send mail: real servers, scripted faults, stubs.
 
-The names to import; the code is in ``testkit``.
+The names to import; the code is in ``testkit``.  The pytest fixture ``smtp_server``
+comes with the installed package.
 """
 
 from __future__ import annotations
 
+from twisted_sendmail.testkit import faults
 from twisted_sendmail.testkit.authority import Authority
+from twisted_sendmail.testkit.background import BackgroundServer
 from twisted_sendmail.testkit.loopback import LoopbackServer
 from twisted_sendmail.testkit.mailbox import ReceivedMessage, SessionRecord
+from twisted_sendmail.testkit.memory import MemoryServer
 
-__all__ = ["Authority", "LoopbackServer", "ReceivedMessage", "SessionRecord"]
+__all__ = [
+    "Authority",
+    "BackgroundServer",
+    "LoopbackServer",
+    "MemoryServer",
+    "ReceivedMessage",
+    "SessionRecord",
+    "faults",
+]

@@ -64,7 +64,8 @@ class SMTPServerFactory(ServerFactory):
     """
 
     noisy = False
-    protocol: type[SMTPServerProtocol] = SMTPServerProtocol
+    #: What it makes.
+    protocol_class: type[SMTPServerProtocol] = SMTPServerProtocol
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class SMTPServerFactory(ServerFactory):
             greeting = Reply(421, ("4.7.0 Too many connections: try again later",))
         elif self._from[_origin(addr)] >= self.limits.per_address:
             greeting = Reply(421, ("4.7.0 Too many connections from your address",))
-        return self.protocol(self, settings, greeting)
+        return self.protocol_class(self, settings, greeting)
 
     def opened(self, protocol: SMTPServerProtocol) -> None:
         """Called by a protocol that has begun."""

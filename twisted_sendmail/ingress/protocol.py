@@ -263,7 +263,7 @@ class SMTPServerProtocol(Protocol):
         transport.unregisterProducer()
         transport.loseConnection()
 
-    _HANDLERS: ClassVar[dict[type[happened.Event], Callable[[SMTPServerProtocol, Any], None]]] = {
+    _HANDLERS: ClassVar[dict[type[happened.Event], Callable[[Any, Any], None]]] = {
         happened.HelloSaid: _hello,
         happened.TLSWanted: _start_tls,
         happened.AuthStarted: _auth,

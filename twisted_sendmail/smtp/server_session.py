@@ -367,6 +367,7 @@ class ServerSession(ServerConversation):
         if intake is None:
             return False
         self._complete = False
+        self._verb = Verb.CONTENT
         self.transcript.add("--", f"content of {intake.size} octets")
         refusal = intake.refusal()
         if refusal is None:

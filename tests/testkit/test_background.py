@@ -1,0 +1,99 @@
+"""The server in its thread, with the standard library's client, and the pytest fixture."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from twisted_sendmail.testing import BackgroundServer, faults
+
+MESSAGE = "From: a@example.org\r\nTo: b@example.net\r\n\r\n.dot\r\nhello\r\n"
+
+
+def send(server: BackgroundServer, *, implicit: bool = False) -> None:
+    context = ssl.create_default_context(cafile=server.ca_file)
+    if implicit:
+        with smtplib.SMTP_SSL("localhost", server.tls_port, context=context) as client:
+            client.login("jane", "s3cret")
+            client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+        return
+    with smtplib.SMTP("localhost", server.port) as client:
+        client.starttls(context=context)
+        client.login("jane", "s3cret")
+        client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_blocking_client_sends_to_it(implicit: bool) -> None:
+    with BackgroundServer(users={"jane": "s3cret"}) as server:
+        send(server, implicit=implicit)
+        (message,) = server.wait_for(1)
+        assert (message.content, message.user) == (MESSAGE.encode(), "jane")
+        assert message.email["To"] == "b@example.net"
+
+
+def test_what_does_not_come_is_told() -> None:
+    with BackgroundServer() as server, pytest.raises(TimeoutError, match="0 of 1 messages"):
+        server.wait_for(1, timeout=0.01)
+
+
+def test_many_can_run_and_stop() -> None:
+    for _ in range(5):
+        with BackgroundServer(tls=False) as one, BackgroundServer(tls=False) as other:
+            assert one.port != other.port
+            with smtplib.SMTP(one.host, one.port) as client:
+                client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+            assert (len(one.messages), len(other.messages)) == (1, 0)
+
+
+def test_faults_work_over_sockets_too() -> None:
+    plan = [faults.single_bytes(), faults.refuse_recipient("b@example.net")]
+    with BackgroundServer(users={"jane": "s3cret"}, faults=plan) as server:
+        with pytest.raises(smtplib.SMTPRecipientsRefused):
+            send(server)
+        assert server.messages == []
+
+
+def test_before_it_runs_it_says_so() -> None:
+    with pytest.raises(RuntimeError, match="start it first"):
+        _ = BackgroundServer().port
+
+
+def test_the_fixture_takes_what_comes(smtp_server: BackgroundServer) -> None:
+    with smtplib.SMTP(smtp_server.host, smtp_server.port) as client:
+        client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+    send(smtp_server)
+    assert [m.user for m in smtp_server.wait_for(2)] == [None, "jane"]
+
+
+@pytest.mark.smtp_server(lenient=False, users={"jane": "s3cret"})
+def test_the_fixture_can_be_strict(smtp_server: BackgroundServer) -> None:
+    client = smtplib.SMTP(smtp_server.host, smtp_server.port)
+    with client, pytest.raises(smtplib.SMTPSenderRefused, match="STARTTLS"):
+        client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+    send(smtp_server)
+
+
+PROJECT = """
+import smtplib, sys
+
+def test_mail(smtp_server):
+    with smtplib.SMTP(smtp_server.host, smtp_server.port) as client:
+        client.sendmail("a@example.org", ["b@example.net"], "hello")
+    (message,) = smtp_server.wait_for(1)
+    assert message.content == b"hello\\r\\n"
+    assert "twisted.internet.reactor" not in sys.modules
+"""
+
+
+def test_an_installed_package_brings_the_fixture(tmp_path: Path) -> None:
+    """In a project that knows nothing of Twisted, in a process of its own."""
+    (tmp_path / "test_project.py").write_text(PROJECT)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:twisted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout + done.stderr

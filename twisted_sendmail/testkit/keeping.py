@@ -1,0 +1,212 @@
+"""What every server of the kit has: an authority, a certificate, what it has seen.
+
+``loopback`` gives it ports, ``memory`` an endpoint, ``background`` a thread.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from twisted_sendmail.ingress.accounts import HashedAccounts
+from twisted_sendmail.ingress.deadlines import Deadlines
+from twisted_sendmail.ingress.protocol import SMTPServerProtocol
+from twisted_sendmail.ingress.tls import ServerTLS
+from twisted_sendmail.smtp.server_settings import ServerSettings
+from twisted_sendmail.testkit.anyone import Anyone
+from twisted_sendmail.testkit.authority import Authority
+from twisted_sendmail.testkit.faults import FaultPlan
+from twisted_sendmail.testkit.faulty import FaultyFactory
+from twisted_sendmail.testkit.mailbox import KeepingReceiver, ReceivedMessage, SessionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from twisted_sendmail.ingress.authentication import Accounts
+    from twisted_sendmail.ingress.receiver import Connection, Receiver
+    from twisted_sendmail.testkit.faults import Fault
+
+#: Seconds; short, so that a test that hangs says so.
+DEADLINES = Deadlines(handshake=10, command=30, content=30, reading=30, closing=5, failed_login=0)
+
+
+class _Factory(FaultyFactory):
+    """Tells the server of each session."""
+
+    server: KeepingServer
+
+    def opened(self, protocol: SMTPServerProtocol) -> None:
+        super().opened(protocol)
+        self.server.session_opened(protocol)
+
+    def closed(self, protocol: SMTPServerProtocol) -> None:
+        super().closed(protocol)
+        self.server.session_closed(protocol)
+
+
+class KeepingServer:
+    """A submission server that keeps what it is sent.
+
+    :param clock: for deadlines.
+    :param users: user name to password; with users, MAIL needs AUTH.
+    :param tls: offer STARTTLS and implicit TLS, and need one of them before MAIL.
+    :param lenient: need neither TLS nor AUTH, and take any user and password if none
+        are given.
+    :param faults: what goes wrong, see :mod:`~twisted_sendmail.testkit.faults`.
+    :param settings: changes to the server's settings; ``starttls``, ``require_tls``,
+        ``mechanisms`` and ``require_auth`` follow from the above.
+    :param receiver: takes the mail instead, called with the connection;
+        :attr:`messages` then stays empty.
+    :param authority: signs the certificate; its own unless given.
+    """
+
+    def __init__(
+        self,
+        clock: Any,
+        *,
+        users: Mapping[str, str] | None = None,
+        tls: bool = True,
+        lenient: bool = False,
+        faults: Iterable[Fault] = (),
+        settings: ServerSettings | None = None,
+        receiver: Callable[[Connection], Receiver] | None = None,
+        authority: Authority | None = None,
+        deadlines: Deadlines = DEADLINES,
+    ) -> None:
+        self._clock = clock
+        self._users = dict(users or {})
+        self._tls = tls
+        self._lenient = lenient
+        self._plan = FaultPlan(faults)
+        self._settings = settings
+        self._receiver = receiver
+        self._deadlines = deadlines
+        self.authority = authority or Authority()
+        #: What was received, in order of arrival.
+        self.messages: list[ReceivedMessage] = []
+        #: Who connected, in order.
+        self.sessions: list[SessionRecord] = []
+        self._records: dict[SMTPServerProtocol, SessionRecord] = {}
+        self._closing: dict[SMTPServerProtocol, Deferred[None]] = {}
+        self._directory: Path | None = None
+        self._waiting: list[tuple[int, Deferred[list[ReceivedMessage]]]] = []
+
+    @property
+    def ca_file(self) -> str:
+        """The path of the CA certificate the client has to trust."""
+        return str(self._path("ca.pem"))
+
+    def clear(self) -> None:
+        """Forget messages and sessions."""
+        self.messages.clear()
+        self.sessions.clear()
+
+    def wait_for(self, count: int, timeout: float = 10) -> Deferred[list[ReceivedMessage]]:
+        """All messages, as soon as there are *count* of them.
+
+        :raises twisted.internet.defer.TimeoutError: after *timeout* seconds.
+        """
+        waiting: Deferred[list[ReceivedMessage]] = Deferred()
+        if len(self.messages) >= count:
+            waiting.callback(list(self.messages))
+            return waiting
+        self._waiting.append((count, waiting))
+        return waiting.addTimeout(timeout, self._clock)
+
+    # -- for those who inherit ------------------------------------------------
+
+    def _open(self) -> tuple[_Factory, ServerTLS | None]:
+        """Make the temporary directory, and the factory."""
+        self._directory = Path(tempfile.mkdtemp(prefix="twisted_sendmail-"))
+        self._path("ca.pem").write_bytes(self.authority.pem)
+        certificate = None
+        if self._tls:
+            self._path("server.pem").touch(0o600)
+            self._path("server.pem").write_bytes(self._plan.certificate(self.authority))
+            certificate = ServerTLS(self._path("server.pem"))
+        accounts = self._accounts()
+        factory = _Factory(
+            self._clock,
+            self._receiver or (lambda connection: KeepingReceiver(connection, self._keep)),
+            plan=self._plan,
+            tls=certificate,
+            accounts=accounts,
+            settings=self._fitting(accounts),
+            deadlines=self._deadlines,
+            trace=False,
+        )
+        factory.server = self
+        return factory, certificate
+
+    def _accounts(self) -> Accounts | None:
+        if "AUTH" in self._plan.without:
+            return None
+        if self._users:
+            return HashedAccounts.of_passwords(self._users)
+        return Anyone() if self._lenient else None
+
+    def _fitting(self, accounts: Accounts | None) -> ServerSettings:
+        settings = self._settings
+        if settings is None:
+            settings = ServerSettings(
+                starttls=self._tls,
+                require_tls=self._tls and not self._lenient,
+                mechanisms=() if accounts is None else accounts.mechanisms,
+                require_auth=bool(self._users) and not self._lenient,
+                clear_auth=self._lenient or not self._tls,
+            )
+        gone = self._plan.without
+        return replace(
+            settings,
+            extensions=tuple(word for word in settings.extensions if word not in gone),
+            starttls=settings.starttls and "STARTTLS" not in gone,
+            mechanisms=settings.mechanisms if accounts is not None else (),
+        )
+
+    def _path(self, name: str) -> Path:
+        if self._directory is None:
+            msg = "the server is not running: start it first"
+            raise RuntimeError(msg)
+        return self._directory / name
+
+    def _drop_all(self) -> list[Deferred[None]]:
+        """Drop every connection."""
+        gone = []
+        for protocol in list(self._records):
+            gone.append(waiting := Deferred[None]())
+            self._closing[protocol] = waiting
+            transport: Any = protocol.transport
+            transport.abortConnection()
+        return gone
+
+    def _remove_directory(self) -> None:
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _keep(self, message: ReceivedMessage) -> None:
+        self.messages.append(message)
+        waiting, self._waiting = self._waiting, []
+        for count, each in waiting:
+            if len(self.messages) >= count:
+                if not each.called:
+                    each.callback(list(self.messages))
+            else:
+                self._waiting.append((count, each))
+
+    def session_opened(self, protocol: SMTPServerProtocol) -> None:
+        """Called by the factory."""
+        record = self._records[protocol] = SessionRecord(protocol.connection)
+        self.sessions.append(record)
+
+    def session_closed(self, protocol: SMTPServerProtocol) -> None:
+        """Called by the factory."""
+        self._records.pop(protocol).closed = True
+        waiting = self._closing.pop(protocol, None)
+        if waiting is not None:
+            waiting.callback(None)
