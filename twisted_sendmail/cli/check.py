@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -72,7 +73,8 @@ async def _work(args: Namespace, reactor: Any, server: SubmissionServer) -> int:
     else:
         for line in _lines(seen, found):
             _show(line)
-    if seen.error is not None:
+    # On a terminal it has just been read.
+    if seen.error is not None and (args.json or not sys.stdout.isatty()):
         complain(str(seen.error))
     return status
 

@@ -50,6 +50,8 @@ MESSAGE = (
     "\r\n"
     "The end, without a line end."
 ).encode()
+#: As it goes over the wire.
+MESSAGE_SENT = MESSAGE + b"\r\n"
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -79,14 +81,13 @@ async def _work(reactor: Any) -> int:
         )
         report = await submit(reactor, server, MESSAGE)
         (received,) = await loopback.wait_for(1)
-    sent = MESSAGE + b"\r\n"
     secret_shown = any(password in line for line in dialogue)
-    same = received.content == sent
+    same = received.content == MESSAGE_SENT
     _show(_dialogue(dialogue, server))
     if report.tls is not None:
         _show(_tls(report.tls))
     _show(_arrival(received.content))
-    _show(_verdict(report, same=same, octets=len(sent)))
+    _show(_verdict(report, same=same, octets=len(MESSAGE_SENT)))
     if secret_shown:
         complain("the password is in the dialogue")
     return ExitStatus.OK if same and not secret_shown and report.tls else ExitStatus.SOFTWARE

@@ -7,7 +7,6 @@ traceback is for ``TWISTED_SENDMAIL_DEBUG=1``.
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -69,10 +68,7 @@ def parser() -> ArgumentParser:
 
 def _version() -> str:
     openssl = SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode("ascii", "replace")
-    return (
-        f"{NAME} {version('twisted_sendmail')} (Twisted {version('twisted')}, {openssl}, "
-        f"Python {platform.python_version()})"
-    )
+    return f"{NAME} {version('twisted_sendmail')} (Twisted {version('twisted')}, {openssl})"
 
 
 def _parse(words: Sequence[str] | None) -> Namespace:

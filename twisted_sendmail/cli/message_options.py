@@ -6,6 +6,7 @@ Out of them comes a ``Parcel``: the message, and the envelope as far as it is gi
 from __future__ import annotations
 
 import mimetypes
+import os
 import re
 import stat
 import sys
@@ -37,6 +38,13 @@ class Parcel:
     sender: str | None = None
     recipients: list[str] | None = None
     envelope: Envelope | None = None
+    #: Opened here, and to be closed when it was sent.
+    opened: IO[bytes] | None = None
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self.opened is not None:
+            self.opened.close()
 
 
 def add_message_options(parser: ArgumentParser) -> None:
@@ -112,6 +120,8 @@ def parcel_of(args: Namespace) -> Parcel:
         envelope = Envelope(args.sender, recipients, ret=args.ret, envid=args.envid)
         parcel = Parcel(b"", envelope=envelope)
     parcel.message, parcel.size = _opened(args.file, "the message")
+    if args.file not in {None, "-"}:
+        parcel.opened = cast("IO[bytes]", parcel.message)
     return parcel
 
 
@@ -125,9 +135,10 @@ def _opened(name: str | None, what: str) -> tuple[Message | LongPipe, int | None
         return _from_stdin(name, what)
     shown = printable(name, 200)
     file = _open(name, f"{what} {shown}")
-    status = Path(name).stat()
+    status = os.fstat(file.fileno())
     regular = stat.S_ISREG(status.st_mode)
     if regular and status.st_size == 0:
+        file.close()
         raise Complaint(f"{what} {shown} is empty", ExitStatus.DATAERR)
     return file, status.st_size if regular else None
 
@@ -191,7 +202,8 @@ def _text(name: str | None) -> str:
     if isinstance(message, bytes):
         octets = message
     elif not isinstance(message, LongPipe):
-        octets = cast("IO[bytes]", message).read()
+        with cast("IO[bytes]", message) as file:
+            octets = file.read()
     else:
         raise Complaint("the text is too long for a body; attach it", ExitStatus.DATAERR)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted_sendmail.smtp.errors import AllRecipientsRefused
 from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.reply import Reply
@@ -133,7 +132,7 @@ def trouble_lines(report: DeliveryReport | None, error: SendmailError | None) ->
             f"{len(report.refused)} of {len(report.outcomes)} recipients refused; "
             "the others have the message: send it again to those refused only"
         )
-    alone = isinstance(error, AllRecipientsRefused) and len(report.outcomes) == 1
+    alone = error is not None and len(report.outcomes) == 1
     if not alone and (report.accepted or report.phase is None or report.in_doubt):
         lines += [str(outcome) for outcome in (*report.refused, *report.in_doubt)]
     return lines

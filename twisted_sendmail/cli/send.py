@@ -64,7 +64,10 @@ def execute(args: Namespace) -> int:
         parcel = parcel_of(args)
     except (SendmailError, Complaint) as e:
         return _tell(args, None, e)
-    return run(lambda reactor: _work(args, reactor, server, parcel, watchers))
+    try:
+        return run(lambda reactor: _work(args, reactor, server, parcel, watchers))
+    finally:
+        parcel.close()
 
 
 def _tell(

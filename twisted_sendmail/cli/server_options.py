@@ -127,7 +127,13 @@ def server_of(
     policy = None if args.tls is None else TLSPolicy(args.tls)
     # Whether it can be used at all is said before a password is asked for.
     bare = _server(where, policy, settings)
-    credentials = credentials_of(args, _user(args, where))
+    user = _user(args, where)
+    if user is not None and not bare.policy.required:
+        raise InvalidServer(
+            f"a user cannot be given with --tls {bare.policy.value} or its URL",
+            remedy="use implicit TLS or STARTTLS: a password goes over TLS only",
+        )
+    credentials = credentials_of(args, user)
     if credentials is None:
         return bare
     return _server(where, policy, {**settings, "credentials": credentials})

@@ -1,0 +1,79 @@
+"""A server in clear on the loopback interface that says what it is told to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.protocols.basic import LineReceiver
+
+#: What it says, by verb; ``.`` is the end of the content.
+GOOD = {
+    "greeting": b"220 scripted",
+    "EHLO": b"250-scripted\r\n250 8BITMIME",
+    "MAIL": b"250 ok",
+    "RCPT": b"250 ok",
+    "DATA": b"354 go on",
+    ".": b"250 ok",
+    "NOOP": b"250 ok",
+    "QUIT": b"221 bye",
+}
+#: Instead of a reply: say nothing, or end the connection.
+SILENCE, END = b"", b"END"
+
+
+class _Scripted(LineReceiver):
+    factory: ScriptedServer
+
+    def connectionMade(self) -> None:
+        self._content = False
+        self._answer("greeting")
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._content and line != b".":
+            return
+        self._content = line == b"DATA"
+        self._answer("." if line == b"." else line[:4].decode().upper())
+
+    def _answer(self, what: str) -> None:
+        self.factory.hear(what)
+        reply = self.factory.replies.get(what, b"500 what?")
+        if reply == END:
+            self.transport.loseConnection()  # type: ignore[union-attr]  # it is connected
+        elif reply != SILENCE:
+            self.sendLine(reply)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+
+
+class ScriptedServer(Factory):
+    """Listens at once."""
+
+    protocol = _Scripted  # type: ignore[assignment]  # Factory is generic in name only
+    noisy = False
+
+    def __init__(self, reactor: Any) -> None:
+        self.replies = dict(GOOD)
+        #: The verbs it was told.
+        self.heard: list[str] = []
+        self._waiting: dict[str, Deferred[None]] = {}
+        self._port = reactor.listenTCP(0, self, interface="127.0.0.1")
+        self.url = f"smtp://127.0.0.1:{self._port.getHost().port}"
+
+    def hear(self, what: str) -> None:
+        """Called by the protocol."""
+        self.heard.append(what)
+        if what in self._waiting:
+            self._waiting.pop(what).callback(None)
+
+    def hears(self, what: str) -> Deferred[None]:
+        """Fires when it is told *what*; ``greeting`` when somebody connects."""
+        waiting: Deferred[None] = Deferred()
+        if what in self.heard:
+            waiting.callback(None)
+        else:
+            self._waiting[what] = waiting
+        return waiting
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._port.stopListening()

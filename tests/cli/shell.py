@@ -1,0 +1,100 @@
+"""The installed command, run as a person or a program runs it.
+
+Whatever a test asks of it, each run is held to what is true of all: no traceback, no
+control characters, no secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+PASSWORD = "kein-Wort-davon-42"
+COMMAND = str(Path(sys.executable).parent / "twisted-sendmail")
+MESSAGE = (
+    b"From: alice@example.org\r\nTo: bob@example.net\r\nSubject: hello\r\n"
+    b"Date: Thu, 01 Jan 2026 12:00:00 +0000\r\nMessage-ID: <1@example.org>\r\n\r\n"
+    b"Hi.\r\n.\r\n..dots\r\n"
+)
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass
+class Done:
+    """What a run came to."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The object on stdout, which is in one line."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+    def check(self) -> Done:
+        """What holds of every run."""
+        both = self.out + self.err
+        assert "Traceback" not in both, both
+        assert PASSWORD not in both, both
+        assert not _CONTROL.search(both), both
+        return self
+
+
+class Shell:
+    """Runs the command in a folder of its own, with an environment of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            # As the tests themselves: a warning is a fault.
+            "PYTHONWARNINGS": "error",
+        }
+        self.message = self.write("message.eml", MESSAGE)
+        self.password = self.write("password", PASSWORD.encode() + b"\n", 0o600)
+
+    def write(self, name: str, content: bytes, mode: int = 0o644) -> str:
+        """Write a file; its path."""
+        path = self.folder / name
+        path.write_bytes(content)
+        path.chmod(mode)
+        return str(path)
+
+    def run_now(self, *words: str, stdin: bytes = b"", **env: str) -> Done:
+        """Run the command, where nothing in this process has to answer it."""
+        done = subprocess.run(
+            [COMMAND, *words],
+            input=stdin,
+            capture_output=True,
+            cwd=self.folder,
+            env={**self.env, **env},
+            timeout=60,
+            check=False,
+        )
+        out, err = done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
+        return Done(done.returncode, out, err).check()
+
+    def start(self, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        """Start the command and let it run."""
+        return subprocess.Popen(
+            [COMMAND, *words],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**self.env, "TERM": "xterm"},
+        )
+
+    async def run(self, *words: str, stdin: bytes = b"", **env: str) -> Done:
+        """Run the command while this process's reactor goes on."""
+        return await deferToThread(lambda: self.run_now(*words, stdin=stdin, **env))

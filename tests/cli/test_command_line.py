@@ -1,0 +1,258 @@
+"""The frame: bad input is one line and a status, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from tests.cli.scripted import SILENCE, ScriptedServer
+from tests.cli.shell import COMMAND, MESSAGE, Shell
+from twisted_sendmail.cli.main import SUBCOMMANDS, main, parser
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
+SECRET = "hunter2"
+
+# The words, the status, and what the one line has to hold.
+WRONG = [
+    ("", 64, "COMMAND"),
+    ("bogus", 64, "'bogus'"),
+    ("send --bogus x", 64, "option --bogus is not known; see twisted-sendmail send --help"),
+    ("send -z", 64, "option -z is not known"),
+    ("send one two three", 64, "too many words"),
+    ("send message.eml", 64, "add --server URL, or set the variable TWISTED_SENDMAIL_SERVER"),
+    ("check", 64, "add --server URL, or set the variable TWISTED_SENDMAIL_SERVER"),
+    ("send --server ftp://x message.eml", 78, "'ftp://x'"),
+    ("send --server smtps:// message.eml", 78, "it has no host"),
+    ("send --server x:y message.eml", 78, "port 'y' of x"),
+    ("send --server x:0 message.eml", 78, "port 0 of x"),
+    ("send --server x:99999 message.eml", 78, "port 99999 of x"),
+    ("send --server [::1 message.eml", 78, "IPv6 address in brackets"),
+    ("send --server smtps://x --tls none message.eml", 64, "--tls none contradicts the URL"),
+    ("send --server x --tls maybe message.eml", 64, "'maybe'"),
+    ("send --server x --timeout 0 message.eml", 64, "'0' is no number of seconds above zero"),
+    ("send --server x --timeout nan message.eml", 64, "'nan' is no number"),
+    ("send --server smtps://a@x --user b message.eml", 64, "--user b contradicts"),
+    ("send --server smtp://x --user a message.eml", 78, "a password goes over TLS only"),
+    ("send --server x --user a message.eml", 64, "there is no password for a"),
+    ("send --server x --password-file password message.eml", 64, "a password but no user"),
+    ("send --server x --user a --password-file absent message.eml", 66, "absent cannot be read"),
+    ("send --server x --ca-file absent message.eml", 78, "'absent' cannot be used for TLS"),
+    ("send --server x --ca-file message.eml message.eml", 78, "no usable PEM data"),
+    ("send --server x --fingerprint 00 message.eml", 78, "64 hexadecimal digits"),
+    ("send --server x --helo a_b! message.eml", 65, "'a_b!'"),
+    ("send --server x absent.eml", 66, "absent.eml cannot be read: No such file"),
+    ("send --server x .", 66, "Is a directory"),
+    ("send --server x empty", 65, "empty is empty"),
+    ("send --server x", 65, "the message is empty"),
+    ("send --server x headless", 65, "give"),
+    ("send --server x --to nobody message.eml", 65, "'nobody' cannot be used: it has no @"),
+    ("send --server x --from a@ message.eml", 65, "'a@' cannot be used"),
+    ("send --server x --notify often --from a@b --to c@d message.eml", 64, "NOTIFY=OFTEN"),
+    ("send --server x --envid 1 message.eml", 64, "give --from and --to"),
+    ("send --server x --subject hi", 64, "needs --from"),
+    ("send --server x --subject hi --from a@b", 64, "needs --to"),
+    ("send --server x --body hi --from a@b --to c@d message.eml", 64, "given twice"),
+    ("send --server x --subject a --body b --from a@b --to c@d --attach absent", 66, "absent"),
+    ("send --server x --subject hi --from a@b --to c@d latin1", 65, "not UTF-8 in line 2"),
+    ("send --server x --subject hi --body b --from a@b --to c@@d", 65, "To"),
+    ("send --server 127.0.0.1:1 message.eml", 75, "refused"),
+    ("check 127.0.0.1:1", 75, "refused"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "held"), WRONG, ids=[words for words, _, _ in WRONG])
+def test_what_is_wrong_is_said_in_one_line(
+    shell: Shell, words: str, status: int, held: str
+) -> None:
+    shell.write("empty", b"")
+    shell.write("headless", b"no header at all\n")
+    shell.write("latin1", b"Hallo\nGr\xfc\xdfe\n")
+    done = shell.run_now(*words.split())
+    assert (status, 1) == (done.status, len(done.err.splitlines())), done.err
+    assert done.err.startswith("twisted-sendmail: ")
+    assert held in done.err
+    assert words.startswith("check") or done.out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"send --password {SECRET}",
+        f"send --password={SECRET}",
+        f"send -p {SECRET}",
+        f"send -p{SECRET}",
+        f"send --token {SECRET}",
+        f"send --pasword {SECRET}",
+        f"send --pasword={SECRET}",
+        f"send -w{SECRET}",
+        f"send --server smtps://alice:{SECRET}@mail.example.net message.eml",
+        f"send --server smtps:alice:{SECRET}@mail.example.net message.eml",
+        f"send --server alice:{SECRET}@mail.example.net message.eml",
+        f"send --server smtps://alice:{SECRET}@[::1 message.eml",
+        f"check smtp://alice:{SECRET}@mail.example.net",
+    ],
+)
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(
+    shell: Shell, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status = main(words.split())
+    out, err = capfd.readouterr()
+    assert (64, "", 1) == (status, out, len(err.splitlines()))
+    assert SECRET not in err
+    assert "pasword" in words or "-w" in words or "use --password-file" in err
+
+
+def test_a_password_in_the_environment_s_server_is_refused_too(shell: Shell) -> None:
+    done = shell.run_now("check", TWISTED_SENDMAIL_SERVER=f"smtps://alice:{SECRET}@x")
+    assert (64, False) == (done.status, SECRET in done.err)
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        (b"", "is empty"),
+        (b"one\ntwo\n", "has a line break in it"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"x" * 70000, "is longer than 65536 octets"),
+    ],
+)
+def test_a_password_file_that_holds_none(shell: Shell, content: bytes, held: str) -> None:
+    shell.write("password", content, 0o600)
+    words = "send --server x --user alice --password-file password message.eml"
+    done = shell.run_now(*words.split())
+    assert (1, True) == (len(done.err.splitlines()), held in done.err), done.err
+    assert done.status in {64, 65}
+
+
+def test_a_fault_of_our_own_is_one_line_without_its_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Any:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr("twisted_sendmail.cli.main.parser", fail)
+    assert 70 == main([])
+    err = capsys.readouterr().err
+    assert err.startswith("twisted-sendmail: a fault of this program: RuntimeError")
+    assert (1, False) == (len(err.splitlines()), SECRET in err)
+
+
+def test_json_tells_of_bad_input_too(shell: Shell) -> None:
+    send = shell.run_now("send", "--json", "--server", "ftp://x", shell.message)
+    check = shell.run_now("check", "--json", "ftp://x")
+    for done in (send, check):
+        assert (78, 78, "InvalidServer") == (
+            done.status,
+            done.json["exit_status"],
+            done.json["error"]["class"],
+        )
+
+
+def test_help_and_version(shell: Shell) -> None:
+    version = shell.run_now("--version")
+    assert (0, "") == (version.status, version.err)
+    assert version.out.startswith("twisted-sendmail ")
+    for words in (["--help"], *([name, "--help"] for name in SUBCOMMANDS)):
+        done = shell.run_now(*words)
+        assert (0, "") == (done.status, done.err)
+
+
+def test_a_terminal_is_not_taken_for_a_message(shell: Shell) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            [COMMAND, "send", "--server", "x"],
+            stdin=theirs,
+            capture_output=True,
+            env=shell.env,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert 64 == done.returncode
+    assert b"twisted-sendmail: the message is missing; name a file, or pipe it in\n" == done.stderr
+
+
+@ensureDeferred
+async def test_an_interrupt_ends_it_and_says_how_far_it_was(
+    scripted: ScriptedServer, shell: Shell
+) -> None:
+    """While the server is silent: before it has the message, and behind the final dot."""
+    for silent, held in (("greeting", "cancelled"), (".", "may have been delivered")):
+        scripted.replies["."] = b"250 ok"
+        scripted.replies[silent] = SILENCE
+        scripted.heard.clear()
+        process = shell.start("send", "--server", scripted.url, shell.message)
+
+        def interrupt(process: subprocess.Popen[bytes] = process) -> tuple[bytes, bytes]:
+            process.send_signal(signal.SIGINT)
+            return process.communicate(timeout=60)
+
+        await scripted.hears(silent)
+        out, err = await deferToThread(interrupt)
+        scripted.replies["greeting"] = b"220 scripted"
+        assert (130, b"", 1) == (process.returncode, out, len(err.splitlines())), err
+        assert held in err.decode()
+
+
+@ensureDeferred
+async def test_a_large_upload_shows_its_progress_on_a_terminal(
+    scripted: ScriptedServer, shell: Shell
+) -> None:
+    large = shell.write("large.eml", MESSAGE + (b"x" * 76 + b"\r\n") * 40_000)
+    ours, theirs = pty.openpty()
+    process = shell.start("send", "--server", scripted.url, large, stderr=theirs)
+    os.close(theirs)
+
+    def shown() -> bytes:
+        seen = b""
+        try:
+            while piece := os.read(ours, 65536):
+                seen += piece
+        except OSError:
+            pass  # that is how a terminal ends
+        return seen
+
+    seen = await deferToThread(shown)
+    out, _ = await deferToThread(process.communicate)
+    os.close(ours)
+    assert 0 == process.returncode
+    assert b"3.1 MB" in seen
+    assert b"accepted by [127.0.0.1]" in out
+
+
+def test_the_page_names_every_option() -> None:
+    """And no option that there is not."""
+    page = PAGE.read_text("utf-8")
+    for name in SUBCOMMANDS:
+        section = page.partition(f"## twisted-sendmail {name}\n")[2].partition("\n## ")[0]
+        written = set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE))
+        (below,) = (a for a in parser()._actions if a.dest == "command")
+        assert below.choices is not None
+        actions = dict(below.choices)[name]._actions
+        options = {
+            a.option_strings[-1] for a in actions if a.option_strings and a.help != "==SUPPRESS=="
+        }
+        assert options - {"--help"} == written, name
+
+
+def test_what_main_catches_is_an_error_with_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Any:
+        raise InvalidInput("not like this")
+
+    monkeypatch.setattr("twisted_sendmail.cli.main.parser", fail)
+    assert (64, "twisted-sendmail: not like this\n") == (main([]), capsys.readouterr().err)

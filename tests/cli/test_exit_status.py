@@ -1,0 +1,127 @@
+"""Every class of the error tree has its exit status, and the page says which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.error import DNSLookupError
+
+import twisted_sendmail
+from twisted_sendmail.cli.exit_status import TABLE, ExitStatus, status_of, status_of_error
+from twisted_sendmail.client.verdict import require_acceptance
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.smtp.errors import (
+    AllRecipientsRefused,
+    ConnectFailed,
+    StartTLSUnavailable,
+    refusal,
+)
+from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
+from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.root_error import SendmailError
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
+
+
+def classes(root: type[SendmailError]) -> Iterator[type[SendmailError]]:
+    """*root* and all below, but for those made on the fly for one refusal."""
+    yield root
+    if root is not AllRecipientsRefused:
+        for child in root.__subclasses__():
+            if child.__module__.startswith("twisted_sendmail."):
+                yield from classes(child)
+
+
+EVERY = sorted(set(classes(SendmailError)), key=lambda kind: kind.__name__)
+
+
+def report(*replies: Reply | None, phase: str | None = None) -> DeliveryReport:
+    """One recipient a reply; None for one who was accepted."""
+    envelope = Envelope("a@example.org", [f"r{n}@example.net" for n in range(len(replies))])
+    outcomes = tuple(
+        Outcome(recipient, Status.REFUSED if reply else Status.ACCEPTED, reply)
+        for recipient, reply in zip(envelope.recipients, replies, strict=True)
+    )
+    return DeliveryReport(envelope, outcomes, phase=phase)
+
+
+def test_every_public_error_is_among_those_tested() -> None:
+    public = [getattr(twisted_sendmail, name) for name in twisted_sendmail.__all__]
+    errors = [k for k in public if isinstance(k, type) and issubclass(k, SendmailError)]
+    assert [] == [kind for kind in errors if kind not in EVERY]
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_every_class_of_error_has_a_status_of_its_own(kind: type[SendmailError]) -> None:
+    assert kind in TABLE
+    expected = TABLE[kind]
+    if kind.transient and expected in {ExitStatus.UNAVAILABLE, ExitStatus.NOPERM}:
+        expected = ExitStatus.TEMPFAIL
+    assert expected == status_of_error(kind("it failed"))
+
+
+def test_no_error_is_taken_for_success() -> None:
+    assert ExitStatus.OK not in TABLE.values()
+
+
+def test_a_name_that_is_not_found_is_not_a_server_that_is_down() -> None:
+    error = ConnectFailed("no connection")
+    assert ExitStatus.TEMPFAIL == status_of_error(error)
+    error.__cause__ = DNSLookupError()
+    assert ExitStatus.NOHOST == status_of_error(error)
+
+
+def test_a_refusal_for_now_is_told_as_such() -> None:
+    error = StartTLSUnavailable("no STARTTLS")
+    assert ExitStatus.UNAVAILABLE == status_of_error(error)
+    error.transient = True
+    assert ExitStatus.TEMPFAIL == status_of_error(error)
+
+
+@pytest.mark.parametrize(
+    ("codes", "phase", "status"),
+    [
+        ((550,), None, 67),
+        ((550, 550), None, 67),
+        ((550, 553), None, 69),
+        ((450,), None, 75),
+        ((550, 450), None, 75),
+        ((530,), None, 77),
+        ((550,), "MAIL", 69),
+        ((554,), "content", 69),
+        ((451,), "content", 75),
+    ],
+)
+def test_all_recipients_refused(codes: tuple[int, ...], phase: str | None, status: int) -> None:
+    """The user is unknown only if each RCPT was answered with 550."""
+    with pytest.raises(AllRecipientsRefused) as caught:
+        require_acceptance(report(*map(Reply, codes), phase=phase))
+    assert status == status_of_error(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("codes", "status"), [((), 0), ((550,), 67), ((450,), 75), ((450, 550), 67), ((550, 551), 69)]
+)
+def test_some_refused(codes: tuple[int, ...], status: int) -> None:
+    """For good is worse than for now: trying again would not help all of them."""
+    assert status == status_of(report(None, *map(Reply, codes)), None)
+
+
+def test_a_refusal_without_a_class_of_its_own_has_its_kind_s() -> None:
+    assert ExitStatus.TEMPFAIL == status_of_error(refusal("MAIL", Reply(471)))
+
+
+def test_the_page_lists_the_status_of_every_class() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| `EX_(\w+)` \|[^|]*\|(.*)\|$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    written = {(int(code), name): set(re.findall(r"`(\w+)`", kinds)) for code, name, kinds in rows}
+    expected: dict[tuple[int, str], set[str]] = {}
+    for status in ExitStatus:
+        if status not in {ExitStatus.OK, ExitStatus.INTERRUPTED}:
+            kinds = {kind.__name__ for kind, code in TABLE.items() if code is status}
+            expected[int(status), status.name] = kinds
+    assert expected == written

@@ -1,0 +1,372 @@
+"""`twisted-sendmail send`, against a real server over real TLS."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.cli.scripted import END, ScriptedServer
+from tests.cli.shell import MESSAGE, PASSWORD, Shell
+from twisted_sendmail.ingress.receiver import Answer, Receiver, Verdict
+from twisted_sendmail.smtp.envelope import Recipient
+from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.testing import LoopbackServer
+
+USERS = {"alice": PASSWORD}
+
+
+def options(shell: Shell, server: LoopbackServer) -> list[str]:
+    """Those that make the server trusted, and us known."""
+    url = server.url.replace("://", "://alice@")
+    return ["--server", url, "--ca-file", server.ca_file, "--password-file", shell.password]
+
+
+class Choosy(Receiver):
+    """Refuses whom it does not like."""
+
+    def recipient(self, recipient: Recipient) -> Answer:
+        replies = {
+            "nobody@example.net": Reply(550, ("5.1.1 No such user",)),
+            "full@example.net": Reply(452, ("4.2.2 Mailbox full",)),
+            "closed@example.net": Reply(551, ("5.7.1 Not for you",)),
+        }
+        return replies.get(str(recipient))
+
+
+class Fussy(Receiver):
+    """Refuses every content."""
+
+    def commit(self) -> Verdict:
+        return Reply(554, ("5.7.1 Looks like spam",))
+
+
+@ensureDeferred
+async def test_a_file_is_sent_to_those_its_header_names(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run("send", *options(shell, server), shell.message)
+        (received,) = server.messages
+    assert (0, "") == (done.status, done.err)
+    host = f"[127.0.0.1]:{server.port}"
+    assert f"accepted by {host} as {received.id} for 1 recipient\n" == done.out
+    assert MESSAGE == received.content
+    assert ("alice@example.org", ["bob@example.net"], "alice") == (
+        str(received.sender),
+        [str(r) for r in received.recipients],
+        received.user,
+    )
+
+
+@ensureDeferred
+async def test_implicit_tls_by_url(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor) as server:
+        done = await shell.run(
+            "send", "--server", server.tls_url, "--ca-file", server.ca_file, shell.message
+        )
+    assert (0, "") == (done.status, done.err)
+
+
+@ensureDeferred
+async def test_a_host_and_port_is_a_server_too(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor) as server:
+        done = await shell.run(
+            "send",
+            "--server",
+            f"127.0.0.1:{server.tls_port}",
+            "--tls=implicit",
+            "--ca-file",
+            server.ca_file,
+            shell.message,
+        )
+    assert (0, "") == (done.status, done.err)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("words", [[], ["-"]])
+async def test_a_message_may_be_piped_in(reactor: Any, shell: Shell, words: list[str]) -> None:
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run("send", *options(shell, server), *words, stdin=MESSAGE)
+        (received,) = server.messages
+    assert (0, "", MESSAGE) == (done.status, done.err, received.content)
+
+
+@ensureDeferred
+async def test_a_long_pipe_is_streamed(reactor: Any, shell: Shell) -> None:
+    message = MESSAGE + b"x" * 70 + b"\r\n"
+    message += (b"y" * 70 + b"\r\n") * 50_000
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run("send", *options(shell, server), stdin=message)
+        (received,) = server.messages
+    assert (0, "", True) == (done.status, done.err, message == received.content)
+
+
+@ensureDeferred
+async def test_the_envelope_may_be_given(reactor: Any, shell: Shell) -> None:
+    """`--to` may be repeated, and may hold several; a comma in quotes parts nothing."""
+    to = ["--to", 'a@example.net, "b,c"@example.net', "--to", "d@example.net"]
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run("send", *options(shell, server), "--from=", *to, shell.message)
+        (received,) = server.messages
+    assert (0, "") == (done.status, done.err)
+    assert ["a@example.net", '"b,c"@example.net', "d@example.net"] == [
+        str(r) for r in received.recipients
+    ]
+    assert "<>" == str(received.sender)
+
+
+@ensureDeferred
+async def test_what_is_missing_is_added_and_bcc_removed(reactor: Any, shell: Shell) -> None:
+    message = b"From: a@example.org\nTo: b@example.net\nBcc: c@example.net\n\nhi\n"
+    async with LoopbackServer(reactor, users=USERS) as server:
+        await shell.run("send", *options(shell, server), stdin=message)
+        verbatim = ["--verbatim", "--from=a@example.org", "--to=b@example.net"]
+        await shell.run("send", *options(shell, server), *verbatim, stdin=message)
+        first, second = server.messages
+    assert ["b@example.net", "c@example.net"] == [str(r) for r in first.recipients]
+    assert {"From", "To", "Date", "Message-ID"} == set(first.email.keys())
+    assert message.replace(b"\n", b"\r\n") == second.content
+
+
+@ensureDeferred
+async def test_delivery_reports_may_be_asked_for(reactor: Any, shell: Shell) -> None:
+    words = ["--from=a@example.org", "--to=b@example.net", "--notify=success,failure"]
+    words += ["--ret=hdrs", "--envid=one two"]
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run("send", *options(shell, server), *words, shell.message)
+        (received,) = server.messages
+    assert (0, "") == (done.status, done.err)
+    assert frozenset({"SUCCESS", "FAILURE"}) == received.recipients[0].notify
+    assert ("HDRS", "one two") == (received.parameters.ret, received.parameters.envid)
+
+
+@ensureDeferred
+async def test_where_a_password_may_come_from(reactor: Any, shell: Shell) -> None:
+    """A file, a command, the environment; a file that others may read is warned of."""
+    open_file = shell.write("open", PASSWORD.encode(), 0o644)
+    async with LoopbackServer(reactor, users=USERS) as server:
+        common = [*options(shell, server)[:-2], shell.message, "--quiet"]
+        by_file = await shell.run("send", *common, "--password-file", shell.password)
+        by_open_file = await shell.run("send", *common, "--password-file", open_file)
+        command = f"cat {shell.password}"
+        by_command = await shell.run("send", *common, "--password-command", command)
+        by_variable = await shell.run("send", *common, TWISTED_SENDMAIL_PASSWORD=PASSWORD)
+        by_nothing = await shell.run("send", *common)
+        failing = await shell.run("send", *common, "--password-command", "exit 3")
+    assert [(0, "", "")] * 3 == [
+        (d.status, d.out, d.err) for d in (by_file, by_command, by_variable)
+    ]
+    warning = (
+        f"twisted-sendmail: warning: {open_file} can be read by others; chmod 600 {open_file}\n"
+    )
+    assert (0, warning) == (by_open_file.status, by_open_file.err)
+    assert (64, True) == (by_nothing.status, "no password for alice" in by_nothing.err)
+    assert (66, True) == (failing.status, "failed with status 3" in failing.err)
+    assert 4 == len(server.messages)
+
+
+@ensureDeferred
+async def test_a_wrong_password_is_not_shown(reactor: Any, shell: Shell) -> None:
+    """Nor is the right one, not even in a dialogue shown whole, by any mechanism."""
+    async with LoopbackServer(reactor, users={"alice": "another"}) as server:
+        for mechanism in ("PLAIN", "LOGIN", "SCRAM-SHA-256"):
+            words = ["--mechanism", mechanism, "--verbose", shell.message]
+            done = await shell.run("send", *options(shell, server), *words)
+            assert (77, "") == (done.status, done.out)
+            assert "check user name and password" in done.err.splitlines()[-1]
+            assert f"C: AUTH {mechanism}" in done.err
+            for secret in (b"\0alice\0" + PASSWORD.encode(), PASSWORD.encode()):
+                from base64 import b64encode
+
+                assert b64encode(secret).decode() not in done.err
+
+
+@ensureDeferred
+async def test_an_unknown_authority_is_not_trusted(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor) as server:
+        done = await shell.run("send", "--server", server.url, shell.message)
+    assert (77, "") == (done.status, done.out)
+    assert "its issuer is not known; give its CA file" in done.err
+    assert [] == server.messages
+
+
+@ensureDeferred
+async def test_another_name_is_not_trusted(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor, users=USERS) as server:
+        words = ["--server-name", "mail.example.net", shell.message]
+        done = await shell.run("send", *options(shell, server), *words)
+    assert 77 == done.status
+    assert "is for localhost, 127.0.0.1, ::1, not for mail.example.net" in done.err
+
+
+@ensureDeferred
+async def test_a_pinned_certificate_is_trusted_and_no_other(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor) as server:
+        checked = await shell.run("check", "--json", server.url)
+        pin = checked.json["presented"]["fingerprint"]
+        words = ["send", "--server", server.url, shell.message, "--fingerprint"]
+        right = await shell.run(*words, pin)
+        wrong = await shell.run(*words, "00" * 32)
+    assert (0, 77) == (right.status, wrong.status)
+    assert f"its SHA-256 is {pin}, not the one pinned" in wrong.err
+
+
+@ensureDeferred
+async def test_a_partial_refusal_says_whom(reactor: Any, shell: Shell) -> None:
+    """The others are accepted; the status is that of the worst refusal."""
+    to = ["--to", "bob@example.net", "--to"]
+    async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
+        common = ["send", *options(shell, server), shell.message, *to]
+        nobody = await shell.run(*common, "nobody@example.net")
+        full = await shell.run(*common, "full@example.net,full@example.net")
+        both = await shell.run(*common, "full@example.net,closed@example.net")
+    assert [67, 75, 69] == [done.status for done in (nobody, full, both)]
+    assert (
+        "twisted-sendmail: 1 of 2 recipients refused; the others have the message: "
+        "send it again to those refused only\n"
+        "twisted-sendmail: nobody@example.net refused: 550 5.1.1 No such user\n"
+    ) == nobody.err
+    assert nobody.out.endswith(" for 1 of 2 recipients\n")
+    assert 3 == len(both.err.splitlines())
+
+
+@ensureDeferred
+async def test_a_whole_refusal_is_an_error(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
+        common = ["send", *options(shell, server), shell.message, "--to"]
+        nobody = await shell.run(*common, "nobody@example.net")
+        full = await shell.run(*common, "full@example.net")
+        several = await shell.run(*common, "nobody@example.net,closed@example.net")
+    assert [(67, ""), (75, ""), (69, "")] == [(d.status, d.out) for d in (nobody, full, several)]
+    assert 1 == len(nobody.err.splitlines())
+    assert "RCPT TO:<nobody@example.net> refused" in nobody.err
+    assert "550 5.1.1 No such user" in nobody.err
+    assert [
+        "all 2 recipients refused",
+        "nobody@example.net refused",
+        "closed@example.net refused",
+    ] == [
+        re.sub(r" by .*|: 55.*", "", line.removeprefix("twisted-sendmail: "))
+        for line in several.err.splitlines()
+    ]
+
+
+@ensureDeferred
+async def test_all_or_nothing_is_nothing(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
+        to = ["--to=bob@example.net", "--to=nobody@example.net", "--all-or-nothing"]
+        done = await shell.run("send", *options(shell, server), *to, shell.message)
+    assert (69, "") == (done.status, done.out)
+    assert "so nobody gets it" in done.err
+
+
+@ensureDeferred
+async def test_a_refused_content(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor, users=USERS, receiver=Fussy) as server:
+        done = await shell.run("send", *options(shell, server), shell.message)
+    assert (69, "") == (done.status, done.out)
+    assert "554 5.7.1 Looks like spam" in done.err
+
+
+@ensureDeferred
+async def test_verbose_shows_the_dialogue_and_quiet_nothing(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor, users=USERS) as server:
+        common = ["send", *options(shell, server), "--mechanism=PLAIN", shell.message]
+        verbose = await shell.run(*common, "--verbose")
+        quiet = await shell.run(*common, "--quiet")
+    lines = verbose.err.splitlines()
+    assert {"C:", "S:", "--"} == {line[:2] for line in lines}
+    assert "C: AUTH PLAIN ****" in lines
+    assert (0, "", "") == (quiet.status, quiet.out, quiet.err)
+
+
+@ensureDeferred
+async def test_a_message_in_doubt_says_so(scripted: ScriptedServer, shell: Shell) -> None:
+    scripted.replies["."] = END
+    done = await shell.run("send", "--json", "--server", scripted.url, shell.message)
+    assert 75 == done.status
+    assert ("in doubt", "DeliveryInDoubt", "in doubt") == (
+        done.json["status"],
+        done.json["error"]["class"],
+        done.json["recipients"][0]["status"],
+    )
+    assert "sending it again may make a second copy" in done.err
+
+
+@ensureDeferred
+async def test_a_server_cannot_act_on_the_terminal(scripted: ScriptedServer, shell: Shell) -> None:
+    """`Shell` looks at every run for control characters; here the server sends some."""
+    scripted.replies["RCPT"] = b"550 5.1.1 \x1b[2J\x1b]0;owned\x07 \xe2\x80\xae\xc2\x9b31m no"
+    text = await shell.run("send", "--verbose", "--server", scripted.url, shell.message)
+    json = await shell.run("send", "--json", "--server", scripted.url, shell.message)
+    assert 67 == text.status == json.status
+    assert "550 5.1.1 \\x1b[2J" in text.err
+    assert "\x1b[2J" in json.json["recipients"][0]["text"]
+    assert "\u202e" not in text.err + json.err + json.out
+
+
+@ensureDeferred
+async def test_an_overall_limit_of_time(scripted: ScriptedServer, shell: Shell) -> None:
+    scripted.replies["greeting"] = b""
+    done = await shell.run("send", "--timeout=0.5", "--server", scripted.url, shell.message)
+    assert (75, True) == (done.status, "took more than 0.5 s" in done.err)
+
+
+@ensureDeferred
+async def test_a_message_from_its_parts(reactor: Any, shell: Shell) -> None:
+    attachments = {
+        "Bild ä.png": bytes(range(256)),
+        "notes.txt": b"a\r\nb\n",
+        "x.tar.gz": b"\x1f\x8b",
+    }
+    words = ["--from", "Alice Ä <alice@example.org>", "--to", "bob@example.net", "--cc"]
+    words += ["Doe, Jane <jane@example.net>".replace("Doe, Jane", '"Doe, Jane"')]
+    words += ["--bcc", "secret@example.net", "--subject", "Grüße ✉"]
+    for name, content in attachments.items():
+        words += ["--attach", shell.write(name, content)]
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run(
+            "send", *options(shell, server), *words, stdin="Hallo Ä\n.\n".encode()
+        )
+        (received,) = server.messages
+    assert (0, "") == (done.status, done.err)
+    assert {"bob@example.net", "jane@example.net", "secret@example.net"} == {
+        str(r) for r in received.recipients
+    }
+    assert received.content.isascii()
+    assert b"secret" not in received.content
+    email = received.email
+    assert ("Alice Ä <alice@example.org>", "Grüße ✉") == (email["From"], email["Subject"])
+    body = email.get_body()
+    assert body is not None
+    assert "Hallo Ä\n.\n" == body.get_content().replace("\r", "")
+    parts = list(email.iter_attachments())
+    assert attachments == {p.get_filename(): p.get_payload(decode=True) for p in parts}
+    assert ["image/png", "text/plain", "application/octet-stream"] == [
+        p.get_content_type() for p in parts
+    ]
+
+
+@ensureDeferred
+async def test_a_reader_that_went_away_changes_nothing(reactor: Any, shell: Shell) -> None:
+    import subprocess
+
+    from twisted.internet.threads import deferToThread
+
+    from tests.cli.shell import COMMAND
+
+    async with LoopbackServer(reactor, users=USERS) as server:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = await deferToThread(
+            subprocess.run,
+            [COMMAND, "send", *options(shell, server), shell.message],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=shell.env,
+            timeout=60,
+        )
+        os.close(writing)
+    assert (0, b"", 1) == (done.returncode, done.stderr, len(server.messages))
