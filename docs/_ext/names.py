@@ -11,22 +11,27 @@ import ast
 import builtins
 import sys
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sphinx.addnodes import pending_xref
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
 if TYPE_CHECKING:
     from docutils.nodes import Element, TextElement
-    from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
 OURS = "twisted_sendmail"
 DEPENDENCIES = {
     "OpenSSL",
+    "_pytest",
     "constantly",
     "cryptography",
     "idna",
+    "pytest",
     "rich",
     "scramp",
     "twisted",
@@ -54,6 +59,13 @@ def assigned(module: str) -> set[str]:
 
 
 @cache
+def defined(module: str) -> set[str]:
+    """The names of the classes and functions of *module*, and those it assigns."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return assigned(module) | {node.name for node in source(module).body if isinstance(node, kinds)}
+
+
+@cache
 def imported(module: str) -> dict[str, str]:
     """What each name that *module* imports stands for, those for the type checker included."""
     names: dict[str, str] = {}
@@ -67,30 +79,83 @@ def imported(module: str) -> dict[str, str]:
     return names
 
 
+@cache
+def modules() -> list[str]:
+    """Every module of ours, by its dotted name."""
+    spec = find_spec(OURS)
+    root = Path(spec.origin).parent if spec and spec.origin else Path()
+    paths = [path.relative_to(root.parent).with_suffix("") for path in root.rglob("*.py")]
+    return [".".join(path.parts).removesuffix(".__init__") for path in sorted(paths)]
+
+
+def meant(name: str, module: str) -> str:
+    """The full name of what *module* calls *name*.
+
+    An inherited method is shown in a module that need not import what its signature names: then it
+    is what our other modules mean by it, if they agree.
+    """
+    first, dot, rest = name.partition(".")
+    if first == OURS and rest in imported(OURS):
+        return imported(OURS)[rest]
+    if first in imported(module):
+        return imported(module)[first] + dot + rest
+    if first in defined(module):
+        return f"{module}.{name}"
+    elsewhere = {imported(each)[first] for each in modules() if first in imported(each)}
+    return (elsewhere.pop() if len(elsewhere) == 1 else first) + dot + rest
+
+
+def exists(full: str) -> bool:
+    """Is *full* an attribute of a class or module of ours?  One that is inherited has no page."""
+    owner, _, last = full.rpartition(".")
+    module, _, name = owner.rpartition(".")
+    if owner in modules():
+        return last in assigned(owner)
+    return module in modules() and hasattr(getattr(import_module(module), name, None), last)
+
+
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: TextElement
 ) -> Element | None:
-    """Answer Sphinx's question where a reference leads that it could not follow."""
-    if node.get("refdomain") != "py":
-        return None
-    first, dot, rest = node["reftarget"].partition(".")
+    """Answer Sphinx's question where a reference leads."""
+    target = node["reftarget"]
+    if node.get("refdomain") != "py" or not target.replace(".", "").isidentifier():
+        # A string in an annotation, `"tuple[A, B]"`, is no name.
+        return text if "[" in target else None
     module = node.get("py:module") or OURS
-    full = imported(module).get(first, first) + dot + rest
+    full = meant(target, module)
     if full.partition(".")[0] in FOREIGN:
         return text
     domain = env.domains.python_domain
     known = [full] if full in domain.objects else []
     known = known or [name for name in domain.objects if name.endswith(f".{full}")]
     owners = {name for name in known if not domain.objects[name].aliased}
-    if not owners and (first in assigned(module) or full.rpartition(".")[2].startswith("_")):
+    if len(owners) == 1:
+        (owner,) = owners
+        return domain.resolve_xref(
+            env, node.get("refdoc", env.docname), app.builder, "obj", owner, node, text
+        )
+    if not owners and (exists(full) or full.rpartition(".")[2].startswith("_")):
         return text
-    if len(owners) != 1:
-        return None
-    (owner,) = owners
-    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", owner, node, text)
+    return None
+
+
+class First(SphinxPostTransform):
+    """Asks us before Sphinx, which takes a name that two modules have for either of them."""
+
+    default_priority = 5
+
+    def run(self, **_: object) -> None:
+        """Resolve what can be; the rest is for Sphinx."""
+        for node in list(self.document.findall(pending_xref)):
+            if node.get("refdomain") != "py":
+                continue
+            found = resolve(self.app, self.env, node, node[0].deepcopy())
+            if found is not None:
+                node.replace_self(found)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
-    app.connect("missing-reference", resolve)
+    app.add_post_transform(First)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
