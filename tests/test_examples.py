@@ -248,3 +248,8 @@ async def test_pinned(reactor: Any, server: Server) -> None:
     out, err, status = await run(reactor, "pinned.py", url, "00" * 32)
     assert ("", 1) == (out, status)
     assert f"its SHA-256 is {fingerprint}, not the one pinned" in err
+
+
+@ensureDeferred
+async def test_own_mechanism(reactor: Any) -> None:
+    assert ("AUTH EXTERNAL bmV3c2xldHRlcg==\n", "", 0) == await run(reactor, "own_mechanism.py")
