@@ -10,11 +10,17 @@ RFC 5321 section 2.3.8 (lines), section 4.5.2 (transparency).
 from __future__ import annotations
 
 import enum
+import re
 
 from twisted_sendmail.smtp.root_error import InvalidMessage
 
 #: Octets of a line without its end (RFC 5321 section 4.5.3.1.6).
 MAX_TEXT_LINE = 998
+
+# Octets worked on at a time: few enough for the allocator to use the same memory again.
+_STRIDE = 32 * 1024
+
+_WRONG = re.compile(rb"\r(?!\n)|\0")
 
 
 class Repair(enum.Enum):
@@ -33,11 +39,10 @@ class Canonical:
     """
 
     __slots__ = (
+        "_before",
         "_held",
         "_line",
-        "_lines",
         "_policy",
-        "_tail",
         "eight_bit",
         "longest_line",
         "size",
@@ -46,14 +51,14 @@ class Canonical:
     def __init__(self, policy: Repair = Repair.REFUSE) -> None:
         self._policy = policy
         self._held = False
-        self._tail = b""
         self._line = 0
-        self._lines = 1
+        self._before = 0  # whole lines
         #: Octets given out.
         self.size = 0
         #: There was an octet above 127.
         self.eight_bit = False
-        #: Octets of the longest line without its end.
+        #: Octets of the longest line without its end, if that is more than
+        #: :data:`MAX_TEXT_LINE`; otherwise 0.
         self.longest_line = 0
 
     def feed(self, chunk: bytes) -> bytes:
@@ -61,81 +66,90 @@ class Canonical:
 
         :raises InvalidMessage: a bare CR or a NUL, and the policy is to refuse.
         """
+        if len(chunk) <= _STRIDE:
+            return self._feed(chunk)
+        cuts = range(0, len(chunk), _STRIDE)
+        return b"".join([self._feed(chunk[at : at + _STRIDE]) for at in cuts])
+
+    def _feed(self, chunk: bytes) -> bytes:
         if self._held:
             chunk = b"\r" + chunk
             self._held = False
         if chunk[-1:] == b"\r":
             chunk = chunk[:-1]
             self._held = True
-        return self._clean(chunk)
+        return self._out(*self._clean(chunk))
 
     def finish(self) -> bytes:
         """What is left: a CR that was held, and the end of a last line without one.
 
         :raises InvalidMessage: the content ends with a bare CR, and the policy is to refuse.
         """
-        rest = b""
         if self._held:
             self._held = False
             if self._policy is Repair.REFUSE:
-                raise self._refused("a bare CR", b"")
-            rest = self._out(b"\r\n")
-        if self.size and self._tail != b"\n":
-            rest += self._out(b"\r\n")
-        return rest
+                raise self._refused(b"\r")
+            return self._out(b"\r\n", 1)
+        return self._out(b"\r\n", 1) if self._line else b""
 
-    def _clean(self, chunk: bytes) -> bytes:
-        if not chunk:
-            return b""
-        feeds, returns = chunk.count(b"\n"), chunk.count(b"\r")
-        if feeds != returns or chunk.count(b"\r\n") != feeds:
-            chunk = self._ended(chunk, returns)
-        if b"\0" in chunk:
+    def _clean(self, chunk: bytes) -> tuple[bytes, int]:
+        """*chunk* made canonical, and its lines.
+
+        Operations on one octet are several times faster than those on two, so what is
+        canonical already is recognized by taking CR away and putting it back.
+        """
+        plain = chunk.replace(b"\r", b"") if b"\r" in chunk else chunk
+        clean = plain.replace(b"\n", b"\r\n")
+        lines = len(clean) - len(plain)
+        if clean == chunk:
+            clean = chunk  # one of the two can go
+        elif plain is not chunk and len(chunk) - len(plain) != chunk.count(b"\r\n"):
             if self._policy is Repair.REFUSE:
-                raise self._refused("a NUL", chunk[: chunk.index(b"\0")])
-            chunk = chunk.replace(b"\0", b"")
-        return self._out(chunk)
-
-    def _ended(self, chunk: bytes, returns: int) -> bytes:
-        plain = chunk.replace(b"\r\n", b"\n") if returns else chunk
-        if b"\r" in plain:
+                raise self._refused(chunk)
+            plain = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            clean = plain.replace(b"\n", b"\r\n")
+            lines = len(clean) - len(plain)
+        if b"\0" in clean:
             if self._policy is Repair.REFUSE:
-                raise self._refused("a bare CR", plain[: plain.index(b"\r")])
-            plain = plain.replace(b"\r", b"\n")
-        return plain.replace(b"\n", b"\r\n")
+                raise self._refused(chunk)
+            clean = clean.replace(b"\0", b"")
+        return clean, lines
 
-    def _refused(self, what: str, before: bytes) -> InvalidMessage:
-        line = self._lines + before.count(b"\n")
+    def _refused(self, chunk: bytes) -> InvalidMessage:
+        match = _WRONG.search(chunk)
+        if match is None:
+            raise AssertionError(chunk)
+        what = "a NUL" if match[0] == b"\0" else "a bare CR"
+        line = 1 + self._before + chunk.count(b"\n", 0, match.start())
         return InvalidMessage(
             "the message cannot be sent as it is",
             detail=f"there is {what} in line {line}",
             remedy="encode it as base64 or quoted-printable, or ask for repair",
         )
 
-    def _out(self, chunk: bytes) -> bytes:
-        if not chunk:
-            return chunk
+    def _out(self, chunk: bytes, lines: int) -> bytes:
         self.size += len(chunk)
-        self._tail = chunk[-1:]
+        self._before += lines
         if not self.eight_bit and not chunk.isascii():
             self.eight_bit = True
         self._measure(chunk)
         return chunk
 
     def _measure(self, chunk: bytes) -> None:
-        lines = chunk.count(b"\n")
-        self._lines += lines
-        if not lines:
-            self._line += len(chunk)
-            self.longest_line = max(self.longest_line, self._line)
-            return
-        first = chunk.index(b"\n") - 1
-        longest = max(self.longest_line, self._line + first)
-        # Exact, and split into lines only where a longer one than seen can be.
-        if len(chunk) - 2 * lines > self.longest_line:
-            longest = max(longest, *map(len, chunk.split(b"\r\n")))
-        self._line = len(chunk) - chunk.rindex(b"\n") - 1
-        self.longest_line = max(longest, self._line)
+        """Look for a line longer than any before, in strides that no shorter one can fill."""
+        longest = max(self.longest_line, MAX_TEXT_LINE)
+        begin, end = -self._line, len(chunk)
+        while end - begin > longest:
+            # The last line end of a stride: all lines up to there are short enough.
+            feed = chunk.rfind(b"\n", max(begin, 0), begin + longest + 2)
+            if feed < 0:
+                feed = chunk.find(b"\n", begin + longest + 2)
+                self.longest_line = longest = (end if feed < 0 else feed - 1) - begin
+                if feed < 0:
+                    break
+            begin = feed + 1
+        feed = chunk.rfind(b"\n", max(begin, 0))
+        self._line = end - (begin if feed < 0 else feed + 1)
 
 
 class DotStuffer:
@@ -150,7 +164,7 @@ class DotStuffer:
         """*chunk* with a dot before each dot that begins a line."""
         if not chunk:
             return chunk
-        stuffed = chunk.replace(b"\n.", b"\n..") if b"\n." in chunk else chunk
+        stuffed = chunk.replace(b"\n.", b"\n..") if b"." in chunk else chunk
         if self._at_line_start and chunk[:1] == b".":
             stuffed = b"." + stuffed
         self._at_line_start = chunk[-1:] == b"\n"

@@ -1,0 +1,252 @@
+"""Content on the wire: the same however it is cut, and nothing in it looks like its end."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise, product
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from twisted_sendmail.smtp.content_parser import DataParser
+from twisted_sendmail.smtp.root_error import InvalidMessage
+from twisted_sendmail.smtp.transparency import MAX_TEXT_LINE, Canonical, DotStuffer, Repair
+
+#: What servers have taken for the end of the content at one time or another.
+LOOK_ALIKE = re.compile(rb"(?:\r\n|\r|\n)\.(?:\r\n|\r|\n)")
+
+#: Much of what is dangerous, a little of what is not.
+HOSTILE = st.lists(
+    st.sampled_from(
+        [b"\r\n", b"\r", b"\n", b".", b"..", b"\0", b"a", b"\xe9", b"abc def", b"\r\n.\r\n"]
+    ),
+    max_size=24,
+).map(b"".join)
+#: The same without what is refused.
+PLAIN = st.lists(
+    st.sampled_from(
+        [b"\r\n", b"\n", b".", b"..", b"a", b"\xe9", b"abc def", b"\n.\n", b"\r\n.\r\n"]
+    ),
+    max_size=24,
+).map(b"".join)
+CUTS = st.lists(st.integers(0, 60), max_size=12)
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """*data* cut at *cuts*; some pieces may be empty."""
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[begin:end] for begin, end in pairwise(edges)]
+
+
+def canonical(chunks: list[bytes], policy: Repair = Repair.REPAIR) -> tuple[bytes, Canonical]:
+    """The canonical form of *chunks*, and what was learnt from them."""
+    guard = Canonical(policy)
+    return b"".join(map(guard.feed, chunks)) + guard.finish(), guard
+
+
+def stuffed(chunks: list[bytes]) -> bytes:
+    """What goes behind a 354."""
+    stuffer = DotStuffer()
+    return b"".join(map(stuffer.feed, chunks)) + stuffer.finish()
+
+
+def by_the_book(data: bytes) -> bytes:
+    """The canonical form in the simplest words."""
+    lines = re.split(rb"\r\n|\r|\n", data)
+    if lines[-1].replace(b"\0", b"") == b"":
+        lines.pop()
+    return b"".join(line.replace(b"\0", b"") + b"\r\n" for line in lines)
+
+
+@given(HOSTILE, CUTS)
+@example(b"a\r\nb", [2])
+@example(b"\r\r\n", [1])
+@example(b"\r\r\n", [1, 2])
+@example(b"\r", [0])
+@example(b"\0", [])
+@example(b"a\r\0\nb", [])
+@example(b"a\r\0\nb", [2, 3])
+def test_any_cutting_gives_the_same(data: bytes, cuts: list[int]) -> None:
+    out, guard = canonical(pieces(data, cuts))
+    assert by_the_book(data) == out
+    assert len(out) == guard.size
+    assert (not out.isascii()) == guard.eight_bit
+
+
+@given(HOSTILE, CUTS)
+def test_canonical_octets_stay_as_they_are(data: bytes, cuts: list[int]) -> None:
+    once, _ = canonical([data])
+    again, _ = canonical(pieces(once, cuts), Repair.REFUSE)
+    assert once == again
+
+
+@given(HOSTILE, CUTS)
+def test_what_is_canonical_has_crlf_alone(data: bytes, cuts: list[int]) -> None:
+    out, _ = canonical(pieces(data, cuts))
+    rest = out.replace(b"\r\n", b"")
+    assert (-1, -1, -1) == (rest.find(b"\r"), rest.find(b"\n"), rest.find(b"\0"))
+    assert out == b"" or out.endswith(b"\r\n")
+
+
+@given(HOSTILE, CUTS)
+def test_refusing_and_repairing_agree_on_what_is_wrong(data: bytes, cuts: list[int]) -> None:
+    """REFUSE refuses exactly what REPAIR changes beyond line feeds, in every cutting."""
+    wrong = b"\0" in data or b"\r" in data.replace(b"\r\n", b"")
+    try:
+        out, _ = canonical(pieces(data, cuts), Repair.REFUSE)
+    except InvalidMessage:
+        assert wrong
+    else:
+        assert not wrong
+        assert by_the_book(data) == out
+
+
+@given(PLAIN, CUTS, CUTS)
+@example(b".", [], [])
+@example(b"..\r\n.", [3, 4], [1])
+@example(b"a\r\n.\r\nb", [3], [4])
+@example(b"a\n.\nb", [2], [3])
+def test_stuffed_and_unstuffed_is_the_same(data: bytes, cuts: list[int], others: list[int]) -> None:
+    content, _ = canonical([data])
+    wire = stuffed(pieces(content, cuts))
+    server = DataParser()
+    found = b""
+    rest: bytes | None = None
+    for piece in pieces(wire, others):
+        assert rest is None or piece == b""
+        if rest is None:
+            more, rest = server.feed(piece)
+            found += more
+    assert (content, b"") == (found, rest)
+    assert set() == server.faults
+
+
+@given(HOSTILE, CUTS)
+def test_nothing_looks_like_the_end_before_the_end(data: bytes, cuts: list[int]) -> None:
+    content, _ = canonical(pieces(data, cuts))
+    wire = b"\r\n" + stuffed(pieces(content, cuts))
+    found = [match.start() for match in LOOK_ALIKE.finditer(wire)]
+    assert [len(wire) - 5] == found
+
+
+def test_every_mix_around_a_dot() -> None:
+    """Three octets of CR, LF, NUL and text on each side of a dot, cut everywhere."""
+    sides = [b"".join(side) for side in product((b"\r", b"\n", b"\0", b"x"), repeat=3)]
+    for before, after in product(sides, sides):
+        data = before + b"." + after
+        whole, _ = canonical([data])
+        assert by_the_book(data) == whole
+        wire = b"\r\n" + stuffed([whole])
+        assert [len(wire) - 5] == [match.start() for match in LOOK_ALIKE.finditer(wire)]
+        assert whole == canonical([data[at : at + 1] for at in range(len(data))])[0]
+
+
+@pytest.mark.parametrize("boundary", [4096, 8192, 16384, 32768, 65536, 262144])
+@pytest.mark.parametrize("line", [b".\r\n", b".\n", b"..\r\n", b".QUIT\r\n"])
+def test_a_dot_line_at_the_edge_of_a_buffer(boundary: int, line: bytes) -> None:
+    for offset in range(-4, 5):
+        filler = b"x" * (boundary + offset - 2) + b"\r\n"
+        data = filler + line + b"MAIL FROM:<evil@example.net>\r\n"
+        chunks = [data[:boundary], data[boundary:]]
+        content, _ = canonical(chunks, Repair.REFUSE)
+        assert content == canonical([data], Repair.REFUSE)[0]
+        expected = filler + b"." + line.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        expected += b"MAIL FROM:<evil@example.net>\r\n.\r\n"
+        assert expected == stuffed([content[:boundary], content[boundary:]])
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([], b""),
+        ([b""], b""),
+        ([b"a"], b"a\r\n"),
+        ([b"a\n"], b"a\r\n"),
+        ([b"a\r", b"\nb"], b"a\r\nb\r\n"),
+        ([b"a\r", b"", b"\n", b"b"], b"a\r\nb\r\n"),
+        ([b"\n", b"\n"], b"\r\n\r\n"),
+        ([b"a\r\n", b"\n"], b"a\r\n\r\n"),
+        ([b"\r", b"\n"], b"\r\n"),
+        ([b"a\nb\r\nc"], b"a\r\nb\r\nc\r\n"),
+    ],
+)
+def test_line_ends(chunks: list[bytes], expected: bytes) -> None:
+    assert expected == canonical(chunks, Repair.REFUSE)[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"a\rb\n", b"a\r\nb\r\n"),
+        (b"a\r", b"a\r\n"),
+        (b"a\r\r\n", b"a\r\n\r\n"),
+        (b"a\0b\n", b"ab\r\n"),
+        (b"\0", b""),
+    ],
+)
+def test_repair(data: bytes, expected: bytes) -> None:
+    assert expected == canonical([data])[0]
+    assert expected == canonical([data[at : at + 1] for at in range(len(data))])[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"a\rb", "a bare CR in line 1"),
+        (b"a\r", "a bare CR in line 1"),
+        (b"a\r\r\n", "a bare CR in line 1"),
+        (b"1\n2\r\n3\rx\n4\n", "a bare CR in line 3"),
+        (b"1\n2\r\n3\n4\0\n", "a NUL in line 4"),
+        (b"\0", "a NUL in line 1"),
+        (b"1\r\n2\r", "a bare CR in line 2"),
+        (b"1\n2\r3\n4\0", "a bare CR in line 2"),
+        (b"1\n2\0\n3\r4", "a NUL in line 2"),
+    ],
+)
+def test_a_refusal_names_the_line(data: bytes, what: str) -> None:
+    for size in (len(data), 1, 2, 3):
+        chunks = [data[at : at + size] for at in range(0, len(data), size)]
+        with pytest.raises(InvalidMessage) as caught:
+            canonical(chunks, Repair.REFUSE)
+        assert (
+            f"the message cannot be sent as it is: there is {what}; "
+            "encode it as base64 or quoted-printable, or ask for repair"
+        ) == str(caught.value)
+
+
+def test_the_stuffer_doubles_the_first_dot_too() -> None:
+    assert b"..\r\n.\r\n" == stuffed([b".\r\n"])
+    assert b"..\r\n.\r\n" == stuffed([b"", b".", b"\r\n"])
+    assert b".\r\n" == stuffed([])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 500, 997, 998, 999, 1000, 2000]), st.booleans()),
+        max_size=8,
+    ),
+    st.lists(st.integers(0, 8000), max_size=12),
+)
+@example([(998, True), (999, True), (1, False)], [998, 999, 1000])
+@example([(2000, False)], [998, 999, 1000])
+def test_lines_beyond_the_limit_are_measured(
+    lines: list[tuple[int, bool]], cuts: list[int]
+) -> None:
+    """The longest line is exact where it is longer than RFC 5321 allows, and else 0."""
+    data = b"".join(b"x" * length + (b"\r\n" if pair else b"\n") for length, pair in lines)
+    longest = max((length for length, _ in lines), default=0)
+    expected = longest if longest > MAX_TEXT_LINE else 0
+    assert expected == canonical(pieces(data, cuts))[1].longest_line
+    assert expected == canonical(pieces(data[:-1], cuts))[1].longest_line
+
+
+def test_a_line_without_end_is_measured_too() -> None:
+    guard = Canonical()
+    for _ in range(10):
+        guard.feed(b"x" * 1000)
+    assert 10_000 == guard.longest_line
+    guard.feed(b"\n" + b"y" * 10_000)
+    assert 10_000 == guard.longest_line
+    guard.feed(b"y")
+    assert 10_001 == guard.longest_line
