@@ -37,6 +37,8 @@ class ExitStatus(enum.IntEnum):
     UNAVAILABLE = 69
     #: A fault of this program.
     SOFTWARE = 70
+    #: A file could not be made.
+    CANTCREAT = 73
     #: Reading the message failed on the way.
     IOERR = 74
     #: Not now: the same may work later.
