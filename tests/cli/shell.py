@@ -86,12 +86,16 @@ class Shell:
         out, err = done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
         return Done(done.returncode, out, err).check()
 
-    def start(self, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-        """Start the command and let it run."""
+    def start(
+        self, *words: str, stdin: int = subprocess.DEVNULL, stderr: int = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
+        """Start the command and let it run, without a terminal but those it is given."""
         return subprocess.Popen(
             [COMMAND, *words],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            start_new_session=True,
             env={**self.env, "TERM": "xterm"},
         )
 

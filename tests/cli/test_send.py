@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import subprocess
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
 
 from tests.cli.scripted import END, ScriptedServer
-from tests.cli.shell import MESSAGE, PASSWORD, Shell
+from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell
 from twisted_sendmail.ingress.receiver import Answer, Receiver, Verdict
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.reply import Reply
@@ -168,6 +173,67 @@ async def test_where_a_password_may_come_from(reactor: Any, shell: Shell) -> Non
 
 
 @ensureDeferred
+async def test_a_password_typed_at_the_prompt_is_not_echoed(reactor: Any, shell: Shell) -> None:
+    ours, theirs = pty.openpty()
+    async with LoopbackServer(reactor, users=USERS) as server:
+        words = [*options(shell, server)[:-2], "--quiet", shell.message]
+        process = shell.start("send", *words, stdin=theirs, stderr=theirs)
+        os.close(theirs)
+
+        def type_password() -> bytes:
+            seen = b""
+            try:
+                while piece := os.read(ours, 65536):
+                    if b"Password for alice: " in seen + piece and b"Password" not in seen:
+                        os.write(ours, PASSWORD.encode() + b"\n")
+                    seen += piece
+            except OSError:
+                pass  # that is how a terminal ends
+            return seen
+
+        seen = await deferToThread(type_password)
+        out, _ = await deferToThread(process.communicate)
+    os.close(ours)
+    assert (0, b"", 1) == (process.returncode, out, len(server.messages))
+    assert b"Password for alice:" == seen.strip()
+
+
+@ensureDeferred
+async def test_the_json_is_as_the_page_describes_it(reactor: Any, shell: Shell) -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/command-line.md").read_text("utf-8")
+    section = page.partition("### The JSON of send\n")[2].partition("\n## ")[0]
+    named = [
+        re.findall(r"`(\w+)`", row.split("|")[1]) for row in section.splitlines() if "| `" in row
+    ]
+    to = ["--to", "bob@example.net,nobody@example.net"]
+    async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
+        done = await shell.run("send", "--json", *options(shell, server), *to, shell.message)
+    assert 67 == done.status
+    result = done.json
+    assert {name for names in named for name in names} == set(result)
+    assert ("partly accepted", 67, None) == (
+        result["status"],
+        result["exit_status"],
+        result["error"],
+    )
+    bob, nobody = result["recipients"]
+    assert ("bob@example.net", "accepted", 250) == (bob["address"], bob["status"], bob["code"])
+    assert {
+        "address": "nobody@example.net",
+        "status": "refused",
+        "transient": False,
+        "code": 550,
+        "enhanced": "5.1.1",
+        "text": "5.1.1 No such user",
+    } == nobody
+    assert "TLSv1.3" == result["tls"]["version"]
+    for name in result["tls"]:
+        assert f"`{name}`" in section
+    assert result["queue_id"] in result["reply"]["text"]
+    assert ("alice@example.org", "<1@example.org>") == (result["sender"], result["message_id"])
+
+
+@ensureDeferred
 async def test_a_wrong_password_is_not_shown(reactor: Any, shell: Shell) -> None:
     """Nor is the right one, not even in a dialogue shown whole, by any mechanism."""
     async with LoopbackServer(reactor, users={"alice": "another"}) as server:
@@ -178,8 +244,6 @@ async def test_a_wrong_password_is_not_shown(reactor: Any, shell: Shell) -> None
             assert "check user name and password" in done.err.splitlines()[-1]
             assert f"C: AUTH {mechanism}" in done.err
             for secret in (b"\0alice\0" + PASSWORD.encode(), PASSWORD.encode()):
-                from base64 import b64encode
-
                 assert b64encode(secret).decode() not in done.err
 
 
@@ -351,12 +415,6 @@ async def test_a_message_from_its_parts(reactor: Any, shell: Shell) -> None:
 
 @ensureDeferred
 async def test_a_reader_that_went_away_changes_nothing(reactor: Any, shell: Shell) -> None:
-    import subprocess
-
-    from twisted.internet.threads import deferToThread
-
-    from tests.cli.shell import COMMAND
-
     async with LoopbackServer(reactor, users=USERS) as server:
         reading, writing = os.pipe()
         os.close(reading)

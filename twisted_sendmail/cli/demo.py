@@ -25,6 +25,7 @@ from twisted_sendmail.mailer.submit import submit
 from twisted_sendmail.sasl.credentials import Credentials
 from twisted_sendmail.smtp.outcome import DeliveryReport
 from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.server_settings import EXTENSIONS, ServerSettings
 from twisted_sendmail.smtp.tls_facts import TLSFacts
 from twisted_sendmail.testkit.loopback import LoopbackServer
 
@@ -53,6 +54,14 @@ MESSAGE = (
 #: As it goes over the wire.
 MESSAGE_SENT = MESSAGE + b"\r\n"
 
+# Without CHUNKING: its content needs no dots stuffed, and they are to be seen.
+_SETTINGS = ServerSettings(
+    starttls=True,
+    mechanisms=("SCRAM-SHA-256", "PLAIN", "LOGIN"),
+    require_auth=True,
+    extensions=tuple(word for word in EXTENSIONS if word not in {"CHUNKING", "BINARYMIME"}),
+)
+
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""
@@ -71,7 +80,7 @@ def execute(args: Namespace) -> int:
 async def _work(reactor: Any) -> int:
     password = secrets.token_urlsafe(12)
     dialogue: list[str] = []
-    async with LoopbackServer(reactor, users={USER: password}) as loopback:
+    async with LoopbackServer(reactor, users={USER: password}, settings=_SETTINGS) as loopback:
         server = SubmissionServer.from_url(
             loopback.url,
             credentials=Credentials(USER, password, mechanisms=["PLAIN"]),

@@ -52,13 +52,13 @@ class Upload:
 
     def watch(self, line: str) -> None:
         """Take a line of the dialogue."""
-        if line.startswith("S: 354"):
-            self._sending, self._read = True, 0
+        if not self._sending and line.startswith(("S: 354", "C: BDAT")):
+            self._sending = True
             self._bar.start_task(self._task)
             self._bar.update(self._task, description="sending")
             if (self._total or 0) > LARGE:
                 self._show()
-        elif line == "C: .":
+        if line == "C: ." or (line.startswith("C: BDAT") and line.endswith(" LAST")):
             self._bar.update(self._task, description="waiting for the server's verdict")
 
     def counted(self, message: Message) -> Message:
@@ -77,6 +77,10 @@ class Upload:
     def add(self, octets: int) -> None:
         """So much more was read; may be called from another thread."""
         self._read += octets
+
+    def restart(self) -> None:
+        """What was read so far was only looked at."""
+        self._read = 0
 
     def end(self) -> None:
         """Take the bar away."""
@@ -97,7 +101,7 @@ class Upload:
             _ = self._loop.start(_REFRESH).addErrback(lambda _: None)
 
     def _refresh(self) -> None:
-        # A file is read once before it is sent, to see what is in it.
+        # A file is read once before it is sent, to look at it.
         self._bar.update(self._task, completed=self._read if self._sending else 0)
         self._bar.refresh()
 
@@ -121,6 +125,7 @@ class _CountedFile(io.BufferedIOBase):
         return bool(self._file.seekable())
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._upload.restart()
         return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
