@@ -49,7 +49,7 @@ class MemoryTransport:
             return
         if self.disconnecting and self._producer is None:
             return
-        self.out.append(data)
+        self.out += (data[i : i + SEGMENT] for i in range(0, len(data), SEGMENT))
         self.waiting += len(data)
         if self._producer is not None and self.waiting > FULL and not self._paused:
             self._paused = True
@@ -88,13 +88,11 @@ class MemoryTransport:
 
     def take(self) -> bytes:
         """Take what one segment holds."""
-        data = b"".join(self.out)
-        self.out.clear()
-        segment, rest = data[:SEGMENT], data[SEGMENT:]
-        if rest:
-            self.out.append(rest)
-        self.waiting = len(rest)
-        return segment
+        taken = self.out.popleft()
+        while self.out and len(taken) + len(self.out[0]) <= SEGMENT:
+            taken += self.out.popleft()
+        self.waiting -= len(taken)
+        return taken
 
     def drained(self) -> None:
         if not self.out and self._producer is not None and self._paused:
@@ -138,14 +136,16 @@ class Link:
         """Deliver one segment to the client."""
         if not self.server.out or self.client.disconnected or not self.client.reading:
             return False
+        if self.client.aborted:
+            self.server.out.clear()
+            return False
         if self.apart:
             data = self.server.out.popleft()
             self.server.waiting -= len(data)
         else:
             data = self.server.take()
         self._heard = True
-        if not self.client.aborted:
-            self.client.protocol.dataReceived(data)
+        self.client.protocol.dataReceived(data)
         self.server.drained()
         return True
 

@@ -2,7 +2,7 @@
 
 ``answers`` maps what the client did to what the server does then.  Keys are verbs
 (``EHLO``, ``RCPT``), ``GREETING``, ``AUTH_LINE``, ``DATA``, ``.`` (the final dot),
-``CONTENT`` (the first octets of a content), ``CONNECT``; with ``/TLS`` only inside
+``BDAT`` and ``BDAT_LAST`` (the end of a chunk), ``CONTENT`` (octets of a content), ``CONNECT``; with ``/TLS`` only inside
 TLS, with ``#2`` the second time only.  What it does is text (a line), bytes (as they
 are), a callable ``(server, line) -> action``, a tuple of actions, or one of
 ``CLOSE``, ``RESET``, ``SILENT``, ``DEAF``.
@@ -136,6 +136,8 @@ class ScriptedServer(Protocol):
         self._content: Unstuffer | None = None
         self._body: list[bytes] = []
         self._in_auth = False
+        # Octets of a BDAT chunk still to come, and whether it is the last.
+        self._chunk: tuple[int, bool] | None = None
 
     # -- connection
 
@@ -183,6 +185,9 @@ class ScriptedServer(Protocol):
             if self._content is not None:
                 data = self._more_content(data)
                 continue
+            if self._chunk is not None:
+                data = self._more_chunk(data)
+                continue
             self._rest += data
             line, end, data = self._rest.partition(b"\r\n")
             if not end:
@@ -199,6 +204,11 @@ class ScriptedServer(Protocol):
             self.answer("AUTH_LINE", line)
             return
         verb = line.partition(" ")[0].upper()
+        if verb == "BDAT":
+            words = line.split()
+            self._chunk = (int(words[1]), len(words) > 2)
+            self._more_chunk(b"")
+            return
         self.answer(verb, line)
 
     def _more_content(self, data: bytes) -> bytes:
@@ -216,6 +226,23 @@ class ScriptedServer(Protocol):
         if self.link is not None:
             self.link.flights[-1].append("<content>.")
         self.answer(".", "")
+        return rest
+
+    def _more_chunk(self, data: bytes) -> bytes:
+        assert self._chunk is not None
+        wanted, last = self._chunk
+        self.answer("CONTENT", "")
+        taken, rest = data[:wanted], data[wanted:]
+        self.octets += len(taken)
+        if self.keep_content:
+            self._body.append(taken)
+        self._chunk = (wanted - len(taken), last)
+        if len(taken) == wanted:
+            self._chunk = None
+            if last:
+                self.messages.append(b"".join(self._body))
+                self._body = []
+            self.answer("BDAT_LAST" if last else "BDAT", "")
         return rest
 
     # -- what the server does
@@ -284,6 +311,12 @@ class ScriptedServer(Protocol):
     def _judge(self, text: str) -> Action:
         good = b64decode(text).decode().split("\0")[1:] == [USER, PASSWORD]
         return "235 2.7.0 welcome" if good else "535 5.7.8 no"
+
+    def _on_bdat(self, line: str) -> Action:
+        return "250 2.0.0 ok"
+
+    def _on_bdat_last(self, line: str) -> Action:
+        return "250 2.0.0 Ok: queued as 4ABC"
 
     def _on_mail(self, line: str) -> Action:
         return "250 2.1.0 ok"

@@ -12,6 +12,7 @@ import binascii
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
+from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.sasl.choice import MECHANISMS, choose
 from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS
@@ -19,6 +20,7 @@ from twisted_sendmail.smtp.errors import (
     AuthenticationError,
     AuthenticationRejected,
     InvalidBase64,
+    SendmailError,
     authentication_refusal,
 )
 
@@ -61,7 +63,7 @@ async def authenticate(
             else:
                 response = mechanism.respond(challenge)
         except (AuthenticationError, InvalidBase64) as broken:
-            broken.reply = broken.reply or await protocol.auth_cancel()
+            broken.reply = broken.reply or await _broken_off(protocol)
             raise
         await protocol.settled()
         reply = await protocol.auth_response(response)
@@ -70,6 +72,16 @@ async def authenticate(
         error.detail = error.detail or resolved.redact(mechanism.explanation)
         raise error
     mechanism.succeeded()
+
+
+async def _broken_off(protocol: SubmissionProtocol) -> Reply | None:
+    """Cancel the exchange; what comes of that is not worth an error of its own."""
+    try:
+        return await protocol.auth_cancel()
+    except Cancelled:
+        raise
+    except SendmailError:
+        return None
 
 
 def _challenge(mechanism: Mechanism, reply: Reply, rounds: int) -> bytes:

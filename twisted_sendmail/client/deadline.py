@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -45,7 +46,8 @@ def within(
         error = SendTimeout(f"{what} took more than {seconds:g} s")
         if isinstance(cut, Cancelled):
             error.remedy, error.phase = cut.remedy, cut.phase
-            error.at(host=cut.host, tls=cut.tls, transcript=cut.transcript, report=cut.report)
+            report = cut.report and replace(cut.report, error=error)
+            error.at(host=cut.host, tls=cut.tls, transcript=cut.transcript, report=report)
         return Failure(error)
 
     return running.addBoth(done)

@@ -9,10 +9,12 @@ RFC 5321 section 3.1 and 4.1.1.1, RFC 3207, RFC 8314, RFC 4954.
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 
 from twisted_sendmail.client.authentication import authenticate
@@ -112,7 +114,8 @@ async def open_session(
         await _make_ready(clock, protocol, opening)
     except SendmailError as error:
         error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
-        await protocol.close()
+        with suppress(CancelledError):
+            await protocol.close()
         raise
     except BaseException:
         protocol.abort()
@@ -148,7 +151,7 @@ async def _connect(
         if timed_out:
             late = f"{what} within {limit:g} s"
             raise SendTimeout(late, phase="connect", remedy=ConnectFailed.remedy) from None
-        if isinstance(error, CancelledError):
+        if isinstance(error, (CancelledError, ConnectingCancelledError)):
             raise Cancelled("cancelled", phase="connect") from None
         if isinstance(error, SendmailError):
             raise

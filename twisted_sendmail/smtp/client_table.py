@@ -62,6 +62,9 @@ EXACT = {
     Verb.DATA: 354,
 }
 
+_NOT_YES = frozenset({220, 221, 235})
+_MAY_SAY_SO = frozenset({Verb.QUIT, Verb.OTHER})
+
 TABLE: dict[tuple[State, Verb, Kind], State] = {
     (_S.CONNECTED, _V.GREETING, _YES): _S.GREETED,
     (_S.CONNECTED, _V.GREETING, _NO): _S.UNWELCOME,
@@ -120,6 +123,8 @@ TABLE: dict[tuple[State, Verb, Kind], State] = {
     (_S.MAIL, _V.BDAT_LAST, _NO): _S.SPOILED,
     (_S.SPOILED, _V.BDAT, _NO): _S.SPOILED,
     (_S.SPOILED, _V.BDAT_LAST, _NO): _S.SPOILED,
+    # ... the next message: some servers are ready for it, some want RSET first
+    (_S.SPOILED, _V.MAIL, _YES): _S.MAIL,
     (_S.SPOILED, _V.MAIL, _NO): _S.SPOILED,
     (_S.SPOILED, _V.RCPT, _NO): _S.SPOILED,
     (_S.SPOILED, _V.DATA, _NO): _S.SPOILED,
@@ -156,13 +161,15 @@ TABLE: dict[tuple[State, Verb, Kind], State] = {
 }
 
 #: What may be written where, and where its success would lead.  A DATA that could
-#: only be answered by a lone dot is no hope.
+#: only be answered by a lone dot is no hope, nor is a MAIL in a broken transaction.
 HOPES: dict[tuple[State, Verb], State] = {
     (_S.AUTH, _V.AUTH_CANCEL): _S.READY,
     **{
         (state, verb): following
         for (state, verb, kind), following in TABLE.items()
-        if kind is Kind.YES and following is not State.LONE_DOT
+        if kind is Kind.YES
+        and following is not State.LONE_DOT
+        and (state, verb) != (State.SPOILED, Verb.MAIL)
     },
 }
 
@@ -196,5 +203,7 @@ def kind_of(verb: Verb, code: int) -> Kind:
             return Kind.YES
         return Kind.MORE if code == 334 and exact == 235 else Kind.ODD
     if code < 300:
-        return Kind.YES
+        # 221 to QUIT, 220 and 235 have one meaning each: they are no success of any
+        # other command, but a reply to another one, which came at the wrong time.
+        return Kind.ODD if code in _NOT_YES and verb not in _MAY_SAY_SO else Kind.YES
     return Kind.MORE if verb is Verb.OTHER else Kind.ODD

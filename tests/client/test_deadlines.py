@@ -1,0 +1,204 @@
+"""Every phase has one deadline, and a trickle cannot extend it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client.conftest import BODY, Net
+from tests.client.scripted_server import DEAF, SILENT
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.smtp.errors import DeliveryInDoubt, InvalidInput, ProtocolBreach, SendTimeout
+
+#: A time for each phase that is no other's.
+TIMES = Timeouts(
+    connect=11,
+    greeting=12,
+    command=13,
+    tls=14,
+    auth=15,
+    mail=16,
+    rcpt=17,
+    data_init=18,
+    data_block=19,
+    data_end=20,
+    quit=21,
+    total=1000,
+)
+PHASES: list[tuple[dict[str, Any], float, str]] = [
+    ({"GREETING": SILENT}, 12, "greeting"),
+    ({"EHLO": SILENT}, 13, "EHLO"),
+    ({"STARTTLS": SILENT}, 13, "STARTTLS"),
+    ({"STARTTLS": "220 go", "HANDSHAKE": SILENT}, 14, "TLS"),
+    ({"EHLO/TLS": SILENT}, 13, "EHLO"),
+    ({"AUTH": SILENT}, 15, "AUTH"),
+    ({"AUTH": "334 ", "AUTH_LINE": SILENT}, 15, "AUTH response"),
+    ({"MAIL": SILENT, "RCPT": SILENT, "DATA": SILENT}, 16, "MAIL"),
+    ({"RCPT": SILENT, "DATA": SILENT}, 17, "RCPT"),
+    ({"DATA": SILENT}, 18, "DATA"),
+    ({".": SILENT, "QUIT": SILENT}, 20, "content"),
+]
+
+
+@pytest.mark.parametrize(("answers", "seconds", "phase"), PHASES)
+def test_each_phase_has_its_time(net: Net, answers: Any, seconds: float, phase: str) -> None:
+    result = net.send(net.server(answers), timeouts=TIMES)
+    net.pump.wait(seconds - 0.1)
+    assert 0 == result.fired
+    net.pump.wait(0.2)
+    assert (1, phase) == (result.fired, result.error.phase)
+    assert f"within {seconds:g} s" in str(result.error)
+    assert result.error.transient
+    assert net.link.over
+    assert isinstance(result.error, DeliveryInDoubt if phase == "content" else SendTimeout)
+
+
+@pytest.mark.parametrize(("answers", "seconds", "phase"), PHASES)
+@pytest.mark.parametrize("every", [0.3, 5])
+def test_a_trickle_of_octets_or_lines_cannot_extend_it(
+    net: Net, answers: Any, seconds: float, phase: str, every: float
+) -> None:
+    """One deadline for one reply, whatever comes of it meanwhile."""
+    key = {
+        "greeting": "GREETING",
+        "AUTH response": "AUTH_LINE",
+        "content": ".",
+        "TLS": "HANDSHAKE",
+    }.get(phase, phase)
+    server = net.server(answers)
+    result = net.send(server, timeouts=TIMES)
+    if phase == "TLS":
+        octets = iter(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb" + bytes(10_000))
+        pieces = (bytes([octet]) for octet in octets)
+    elif every == 5:
+        pieces = iter([b"250-a line\r\n"] * 1000)
+    else:
+        pieces = (bytes([octet]) for octet in b"250-" + b"x" * 10_000)
+    waited = 0.0
+    while not result.fired:
+        assert waited <= seconds, key
+        (server.tls_transport or server.transport).write(next(pieces))
+        net.pump.wait(every)
+        waited = net.clock.seconds()
+        if every == 5 and waited > seconds:
+            break
+    net.pump.run()
+    assert 1 == result.fired
+    assert f"within {seconds:g} s" in str(result.error)
+
+
+def test_pipelined_replies_have_a_deadline_each(net: Net) -> None:
+    """And not all the same one from when the group was written."""
+
+    def late(server: Any, line: str) -> None:
+        for i in range(5):
+            net.clock.callLater(15 * (i + 1), server.tls_transport.write, b"250 ok\r\n")
+        net.clock.callLater(15 * 6, server.act, "354 go")
+
+    server = net.server({"MAIL": late, "RCPT": SILENT, "DATA": SILENT})
+    result = net.send(server, timeouts=TIMES, recipients=[f"u{i}@example.net" for i in range(4)])
+    net.pump.wait(100)
+    assert 4 == len(result.get().accepted)
+
+
+def test_a_server_that_takes_no_more_content_is_left(net: Net) -> None:
+    server = net.server({"CONTENT": DEAF})
+    result = net.send(server, message=BODY + (b"x" * 76 + b"\r\n") * 100_000, timeouts=TIMES)
+    net.pump.wait(18.9)
+    assert 0 == result.fired
+    net.pump.wait(0.2)
+    assert isinstance(result.error, SendTimeout)
+    assert "take more of the content" in str(result.error)
+    assert () == result.error.report.in_doubt
+    assert [] == server.messages
+
+
+def test_the_time_for_a_block_begins_anew_when_a_block_was_taken(net: Net) -> None:
+    server = net.server()
+    result = net.start(server, message=BODY + (b"x" * 76 + b"\r\n") * 100_000, timeouts=TIMES)
+    net.pump.run()
+    assert 1 == len(result.get().accepted)
+    server = net.server({"CONTENT": DEAF})
+    result = net.send(server, message=BODY + (b"x" * 76 + b"\r\n") * 20_000, timeouts=TIMES)
+    server.answers["CONTENT"] = SILENT
+    for _ in range(200):
+        if result.fired:
+            break
+        net.pump.wait(15)
+        # What waits is read, and then nothing again.
+        server.transport.reading = True
+        until = len(net.link.wire) + net.link.client.waiting
+        while len(net.link.wire) < until:
+            net.link.to_server()
+        server.transport.reading = bool(server.messages)
+        net.pump.run()
+    assert 1 == len(result.get().accepted)
+    assert net.clock.seconds() > 100
+
+
+def test_quit_takes_no_longer_than_its_time_and_changes_nothing(net: Net) -> None:
+    for answer in (SILENT, b"221-bye\r\n", "500 what?", b"garbage\r\n", "421 bye"):
+        begun = net.clock.seconds()
+        result = net.send(net.server({"QUIT": answer}))
+        net.pump.wait(3.1)
+        assert 1 == len(result.get().accepted)
+        assert net.clock.seconds() - begun < 4
+        assert net.link.over
+
+
+def test_an_endless_farewell_changes_nothing(net: Net) -> None:
+    server = net.server({"QUIT": SILENT})
+    result = net.send(server)
+    for _ in range(20):
+        if not server.lost:
+            server.tls_transport.write(b"221-x\r\n" * 10)
+        net.pump.wait(0.3)
+    assert 1 == len(result.get().accepted)
+    assert net.clock.seconds() < 7
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"250-x\r\n" * 100_000,
+        b"250-" + b"x" * 1_000_000,
+        b"250-\r\n" * 100_000,
+        b"250-" + b"y" * 20_000_000 + b"\r\n250 x\r\n",
+    ],
+)
+@pytest.mark.parametrize("key", ["EHLO/TLS", "MAIL", "."])
+def test_a_reply_without_end_is_broken_off_at_once(net: Net, key: str, answer: bytes) -> None:
+    server = net.server({key: answer})
+    result = net.start(server)
+    net.link.keep_wire = False
+    net.pump.run()
+    assert (1, 0) == (result.fired, net.clock.seconds())
+    assert isinstance(result.error.__cause__ if key == "." else result.error, ProtocolBreach)
+
+
+def test_a_legal_ehlo_reply_of_50_kb_passes(net: Net) -> None:
+    words = tuple(f"X-{i} some words" for i in range(2800))
+    assert 1 == len(
+        net.send(net.server(clear=(*words, "STARTTLS"), secure=(*words, "AUTH PLAIN")))
+        .get()
+        .accepted
+    )
+
+
+@pytest.mark.parametrize("name", ["connect", "greeting", "total", "quit"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_time_that_is_none_is_refused(name: str, value: float) -> None:
+    with pytest.raises(InvalidInput):
+        Timeouts(**{name: value})
+
+
+def test_none_waits_for_ever(net: Net) -> None:
+    result = net.send(
+        net.server({"GREETING": SILENT}), timeouts=Timeouts(greeting=None, total=None)
+    )
+    net.pump.wait(1_000_000)
+    assert 0 == result.fired
+    result.deferred.cancel()
+    net.pump.run()
+    assert 1 == result.fired
