@@ -12,6 +12,7 @@ from twisted_sendmail.testkit.background import BackgroundServer
 from twisted_sendmail.testkit.loopback import LoopbackServer
 from twisted_sendmail.testkit.mailbox import ReceivedMessage, SessionRecord
 from twisted_sendmail.testkit.memory import MemoryServer
+from twisted_sendmail.testkit.stub import SentMessage, StubMailer
 
 __all__ = [
     "Authority",
@@ -19,6 +20,8 @@ __all__ = [
     "LoopbackServer",
     "MemoryServer",
     "ReceivedMessage",
+    "SentMessage",
     "SessionRecord",
+    "StubMailer",
     "faults",
 ]
