@@ -28,16 +28,16 @@ from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_layer import start_tls
 from twisted_sendmail.smtp.client_session import ClientSession
 from twisted_sendmail.smtp.errors import ConnectionClosed, DeliveryCancelled, SendmailError
+from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from twisted.internet.interfaces import IReactorTime, ITransport
 
     from twisted_sendmail.client.tls_session import ServerJudge
     from twisted_sendmail.smtp.command import Command
     from twisted_sendmail.smtp.outcome import DeliveryReport
-    from twisted_sendmail.smtp.reply import Reply
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
 
@@ -297,10 +297,11 @@ class Connection(Protocol):
             waiting = cast("Deferred[Any]", event.tag)
             if waiting is None or waiting.called:
                 continue
-            if isinstance(event.result, SendmailError):
-                waiting.errback(event.result.at(host=self.host, tls=self.tls))
+            result = event.result
+            if isinstance(result, Reply):
+                waiting.callback(result)
             else:
-                waiting.callback(event.result)
+                waiting.errback(result.at(host=self.host, tls=self.tls))
 
     def _drop(self, why: SendmailError) -> None:
         """The session is over: so are the transport, the timer, the content and the handshake."""
@@ -321,12 +322,15 @@ class Connection(Protocol):
 
     # -- content -----------------------------------------------------------------
 
-    def _produce(self, source: Readable, verdict: Deferred[Reply]) -> None:
+    def _produce(
+        self,
+        source: Readable,
+        verdict: Deferred[Reply],
+        write: Callable[[bytes], None],
+        finish: Callable[[], None],
+    ) -> None:
+        """Pull *source* into *write* with back-pressure, then call *finish*."""
         transport = cast("Any", self.transport)
-
-        def write(chunk: bytes) -> None:
-            self.session.content(chunk)
-            self._transmit()
 
         def paused(full: bool) -> None:  # noqa: FBT001 - a callback with one argument
             if full:
@@ -334,10 +338,10 @@ class Connection(Protocol):
                     verdict, self._timeouts.data_block, "the server to take more of the content"
                 )
             else:
-                self._timer.stop()
+                self._timer.pause()
 
         producer = ContentProducer(source, write, paused)
-        self._timer.stop()
+        self._timer.pause()
         transport.registerProducer(producer, True)
         self._producing = running = Deferred.fromCoroutine(producer.run())
 
@@ -347,9 +351,8 @@ class Connection(Protocol):
                 transport.unregisterProducer()
             if not isinstance(result, Failure):
                 with self.group():
-                    self.session.end_content()
-                return
-            if self.session.over is None:
+                    finish()
+            elif self.session.over is None and not verdict.called:
                 self._source_failed(result, verdict)
 
         _ = running.addBoth(done).addErrback(
@@ -357,14 +360,13 @@ class Connection(Protocol):
         )
 
     def _source_failed(self, failure: Failure, verdict: Deferred[Reply]) -> None:
-        """The source broke off: so must the connection, for a dot would deliver half a message."""
-        self.session.finish(ConnectionClosed("content broken off", detail="its source failed"))
-        for event in list(self.session.events):
-            if event.tag is verdict:
-                self.session.events.remove(event)
+        """The source broke off: so must the connection, for an end would deliver half a message."""
+        why = ConnectionClosed("content broken off", detail="its source failed")
+        self.session.finish(why)
+        self._drop(why)
+        # First of all: the answers to what was said before are of no interest.
+        verdict.errback(failure)
         self._dispatch()
-        if not verdict.called:
-            verdict.errback(failure)
 
     # -- time --------------------------------------------------------------------
 
@@ -372,13 +374,16 @@ class Connection(Protocol):
         """One deadline for the reply that is owed next; parts of a reply do not move it."""
         if self._handshake is not None or self.session.content_open:
             return
-        owed = self.session.next_tag
-        if owed is self._timer.of:
+        turn = self.session.turn
+        if turn == self._timer.of:
             return
-        self._timer.stop()
         command = self.session.owed
-        if command is not None:
-            self._timer.set(owed, self._timeouts.of(command.verb), f"the reply to {command}")
+        if command is None:
+            self._timer.pause()
+        else:
+            self._timer.set(
+                turn, self._timeouts.of(command.verb), lambda: f"the reply to {command}"
+            )
 
 
 def _peer(name: str, transport: ITransport) -> str:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted_sendmail.client.connection import Connection
+from twisted_sendmail.client.connection import Cancelled, Connection
+from twisted_sendmail.client.exchange import Answer, Exchange
 from twisted_sendmail.smtp.command import (
     Auth,
     AuthCancel,
     AuthLine,
     Bdat,
+    Command,
     Content,
     Data,
     Hello,
@@ -31,8 +33,11 @@ from twisted_sendmail.smtp.command import (
     Verb,
 )
 from twisted_sendmail.smtp.errors import CommandNotAllowed, SendmailError
+from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import ITransport
 
@@ -40,7 +45,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.tls_session import ServerJudge
     from twisted_sendmail.smtp.address import ForwardPath, ReversePath
     from twisted_sendmail.smtp.command import Parameters
-    from twisted_sendmail.smtp.reply import Reply
 
 
 class SubmissionProtocol(Connection):
@@ -123,8 +127,12 @@ class SubmissionProtocol(Connection):
                     self.session.content(content)
                 self.session.end_content()
             else:
-                self._produce(content, verdict)
+                self._produce(content, verdict, self._content_piece, self.session.end_content)
         return verdict
+
+    def _content_piece(self, piece: bytes) -> None:
+        self.session.content(piece)
+        self._transmit()
 
     def lone_dot(self) -> Deferred[Reply]:
         """End a content that nobody would get (RFC 2920 section 3.1)."""
@@ -133,6 +141,63 @@ class SubmissionProtocol(Connection):
     def bdat(self, chunk: bytes, *, last: bool = True) -> Deferred[Reply]:
         """BDAT with its chunk (RFC 3030)."""
         return self._send(Bdat(len(chunk), last), payload=chunk)
+
+    def chunks(self, content: Readable) -> Deferred[Reply]:
+        """Content of any length as one BDAT after the other (RFC 3030).
+
+        Fires with the reply to the last, or with the first refusal.  Only where the
+        server offers PIPELINING too.
+
+        :param content: canonical octets.
+        :raises DeliveryInDoubt: when the connection ends between the last chunk and its reply.
+        :raises Exception: whatever *content* raises; the connection is closed then, and
+            the server has no message.
+        """
+        verdict: Deferred[Reply] = self._deferred()
+        held: list[bytes] = []
+
+        def hear(answer: Any) -> None:
+            """To a chunk that is not the last: only a bad answer matters."""
+            if verdict.called or (isinstance(answer, Reply) and answer.positive):
+                return
+            if self._producing is not None:
+                self._producing.cancel()
+            if isinstance(answer, Reply):
+                verdict.callback(answer)
+            else:
+                verdict.errback(answer)
+
+        def write(piece: bytes) -> None:
+            if held:
+                chunk = held.pop()
+                waiting: Deferred[Reply] = self._deferred()
+                _ = waiting.addBoth(hear)
+                self.session.send(Bdat(len(chunk)), waiting, chunk)
+                self._transmit()
+            held.append(piece)
+
+        def finish() -> None:
+            if not verdict.called:
+                chunk = held.pop() if held else b""
+                self.session.send(Bdat(len(chunk), last=True), verdict, chunk)
+
+        self._produce(content, verdict, write, finish)
+        return verdict
+
+    def exchange(self, commands: Sequence[Command], payload: bytes = b"") -> Deferred[list[Answer]]:
+        """Give several commands as one group; fires with their answers, in order.
+
+        :param payload: the chunk of a BDAT at the end.
+
+        The Deferred never fails: an answer without a reply is its error.
+        """
+        waiting = Exchange(len(commands), lambda: self.abort(Cancelled("cancelled")))
+        send = self.session.send
+        with self.group():
+            for command in commands[:-1]:
+                send(command, waiting)
+            send(commands[-1], waiting, payload)
+        return waiting.done
 
     def rset(self) -> Deferred[Reply]:
         """RSET."""

@@ -1,21 +1,24 @@
-"""One message on a session that is ready: MAIL, RCPT, DATA, content.
+"""One message on a session that is ready: MAIL, RCPT, and DATA and content or BDAT.
 
 What is commanded together goes out together if the server offers PIPELINING, and
 one after the other if not; this code is the same for both.  It ends with a report in
 any case: what became of each recipient, and why, if a verdict is missing.
 
-RFC 5321 section 3.3, RFC 2920 section 3.1 (the lone dot), RFC 6152, RFC 1870.
+RFC 5321 section 3.3, RFC 2920 section 3.1 (the lone dot), RFC 3030 (BDAT), RFC 6152,
+RFC 1870.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet.defer import CancelledError
 
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.content_guard import GuardedContent
+from twisted_sendmail.client.exchange import Answer, reply_of
 from twisted_sendmail.smtp.client_table import State
+from twisted_sendmail.smtp.command import Bdat, Command, Data
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
@@ -28,15 +31,17 @@ from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.request import mail_command, rcpt_command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.defer import Deferred
-    from twisted.python.failure import Failure
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message.letter import Letter
     from twisted_sendmail.smtp.capabilities import Capabilities
 
-#: A reply, or why there is none.
-Answer = Reply | SendmailError
+#: Octets up to which a content is sent along with the envelope, before it is known
+#: whether anybody will be accepted; a longer one is worth the wait.
+EAGER = 128 * 1024
 
 
 async def transact(
@@ -45,17 +50,21 @@ async def transact(
     *,
     last: bool = False,
     all_or_nothing: bool = False,
+    said: Callable[[], None] | None = None,
 ) -> DeliveryReport:
     """Send one message; the report says what became of it.
 
     :param last: say QUIT behind the content; wait for the end with ``protocol.end()``.
     :param all_or_nothing: do not deliver to some when others are refused.
+    :param said: called when the message has said all it will if nothing goes wrong, and
+        what the next one says may go out behind it in the same write.
     :raises Exception: what the message's own source raises; nothing was delivered then.
 
     :raises Cancelled: the caller cancelled; the connection is closed, and its ``report``
         says whether the message is in doubt.
     """
-    return await _Transaction(protocol, letter, last=last, all_or_nothing=all_or_nothing).run()
+    transaction = _Transaction(protocol, letter, last=last, all_or_nothing=all_or_nothing)
+    return await transaction.run(said)
 
 
 class _Transaction:
@@ -66,6 +75,7 @@ class _Transaction:
         self._letter = letter
         self._last = last
         self._all_or_nothing = all_or_nothing
+        self._said: Callable[[], None] | None = None
         self._recipients = letter.envelope.recipients
         self._refused: dict[int, Reply] = {}
         self._status = Status.UNTOUCHED
@@ -74,7 +84,8 @@ class _Transaction:
         self._error: SendmailError | None = None
         self._size = letter.size or 0
 
-    async def run(self) -> DeliveryReport:
+    async def run(self, said: Callable[[], None] | None = None) -> DeliveryReport:
+        self._said = said
         try:
             await self._run()
         except CancelledError as e:
@@ -96,44 +107,150 @@ class _Transaction:
         offered = protocol.session.capabilities
         self._fit(offered)
         letter = self._letter
-        mail = mail_command(
-            letter.envelope,
-            offered,
-            size=letter.size,
-            eight_bit=letter.eight_bit,
-            smtputf8=letter.smtputf8,
-        )
-        # A reply that came since the last one is nobody's; see that it is not ours.
-        await protocol.settled()
-        with protocol.group():
-            mailed = _answer(protocol.mail(mail.sender, mail.parameters))
-            rcpts = [rcpt_command(recipient, offered) for recipient in self._recipients]
-            received = [_answer(protocol.rcpt(rcpt.recipient, rcpt.parameters)) for rcpt in rcpts]
-            asked = _answer(protocol.data())
-        mail_reply = _heard(await mailed)
-        for index, waiting in enumerate(received):
-            answer = await waiting
-            if isinstance(answer, CommandNotAllowed):
-                continue  # MAIL was refused, and it was not even sent
-            reply = _heard(answer)
-            if mail_reply.positive and not reply.positive:
-                self._refused[index] = reply
-        data_answer = await asked
-        data_reply = data_answer if isinstance(data_answer, Reply) else None
-        if data_reply is None and not isinstance(data_answer, CommandNotAllowed):
-            _heard(data_answer)
-        if not mail_reply.positive:
-            self._refuse_rest(mail_reply, "MAIL")
+        envelope: list[Command] = [
+            mail_command(
+                letter.envelope,
+                offered,
+                size=letter.size,
+                eight_bit=letter.eight_bit,
+                smtputf8=letter.smtputf8,
+            )
+        ]
+        envelope += [rcpt_command(recipient, offered) for recipient in self._recipients]
+        if protocol.session.idle:
+            # A reply that came since the last one is nobody's; see that it is not ours.
+            await protocol.settled()
+        if offered.chunking and offered.pipelining:
+            await self._in_chunks(envelope)
+        else:
+            await self._behind_data(envelope)
+
+    # -- DATA (RFC 5321 section 4.1.1.4) -----------------------------------------------
+
+    async def _behind_data(self, envelope: list[Command]) -> None:
+        *answers, asked = await self._protocol.exchange([*envelope, Data()])
+        go_on = self._envelope_heard(answers)
+        reply = asked if isinstance(asked, Reply) else None
+        if reply is None and not isinstance(asked, CommandNotAllowed):
+            reply_of(asked)
+        granted = reply is not None and reply.intermediate
+        if not go_on:
+            await self._nobody(granted=granted)
         elif self._all_or_nothing and self._refused:
-            await self._withdraw(data_reply)
-            return
-        if len(self._refused) == len(self._recipients):
-            await self._nobody(data_reply)
-        elif data_reply is not None and data_reply.intermediate:
+            await self._withdraw(granted=granted)
+        elif granted:
             await self._content()
-        elif data_reply is not None:
-            self._refuse_rest(data_reply, "DATA")
+        elif reply is not None:
+            self._refuse_rest(reply, "DATA")
             await self._reset()
+
+    async def _content(self) -> None:
+        protocol = self._protocol
+        # See that what comes next can only be the answer to the content.
+        await protocol.settled()
+        content: Any = self._letter.small
+        if content is None:
+            content = self._guarded()
+        with protocol.group():
+            verdict = protocol.content(content)
+            # Its source may have failed at once, and the session with it.
+            if protocol.usable:
+                self._nothing_more()
+        await self._hear(verdict, content)
+
+    # -- BDAT (RFC 3030) ---------------------------------------------------------------
+
+    async def _in_chunks(self, envelope: list[Command]) -> None:
+        protocol, small = self._protocol, self._letter.small
+        if small is not None and len(small) <= EAGER and not self._all_or_nothing:
+            with protocol.group():
+                waiting = protocol.exchange([*envelope, Bdat(len(small), last=True)], small)
+                self._nothing_more()
+            *answers, verdict = await waiting
+            if isinstance(verdict, DeliveryInDoubt):
+                self._lost_in_chunks(answers, verdict)
+            if self._envelope_heard(answers):
+                self._judged(reply_of(verdict))
+            await self._reset()
+            return
+        if not self._envelope_heard(await protocol.exchange(envelope)):
+            await self._reset()
+        elif self._all_or_nothing and self._refused:
+            await self._withdraw(granted=False)
+        else:
+            content = self._guarded()
+            await self._hear(protocol.chunks(content), content)
+            await self._reset()
+
+    # -- what was heard ----------------------------------------------------------------
+
+    def _envelope_heard(self, answers: list[Answer]) -> bool:
+        """Note who is refused; True if anybody was accepted."""
+        mail = reply_of(answers[0])
+        if not mail.positive:
+            self._refuse_rest(mail, "MAIL")
+            return False
+        for index, answer in enumerate(answers[1:]):
+            reply = reply_of(answer)
+            if not reply.positive:
+                self._refused[index] = reply
+        return len(self._refused) < len(self._recipients)
+
+    def _lost_in_chunks(self, answers: list[Answer], verdict: DeliveryInDoubt) -> NoReturn:
+        """The connection ended; what was heard before still counts."""
+        replies: list[Answer] = [answer for answer in answers if isinstance(answer, Reply)]
+        if replies and not self._envelope_heard(replies):
+            whole = len(replies) == len(answers) or bool(self._phase)
+            if whole and isinstance(verdict.__cause__, SendmailError):
+                raise verdict.__cause__  # nobody was accepted: there is nothing to doubt
+        self._in_doubt(verdict)
+        raise verdict
+
+    async def _hear(self, verdict: Deferred[Reply], content: GuardedContent | bytes) -> None:
+        try:
+            reply = await verdict
+        except DeliveryInDoubt as e:
+            self._in_doubt(e)
+            raise
+        finally:
+            if isinstance(content, GuardedContent):
+                self._size = content.size
+        self._judged(reply)
+
+    def _judged(self, reply: Reply) -> None:
+        self._verdict, self._phase = reply, "content"
+        if reply.positive:
+            self._status = Status.ACCEPTED
+        else:
+            self._refuse_rest(reply, "content")
+
+    def _in_doubt(self, error: DeliveryInDoubt) -> None:
+        """The server may have the message or not.
+
+        :raises Cancelled: because the caller gave up.
+        """
+        self._status = Status.IN_DOUBT
+        cause = error.__cause__
+        if isinstance(cause, Cancelled):
+            cause.remedy = error.remedy
+            raise cause from None
+
+    # -- what is said ------------------------------------------------------------------
+
+    def _nothing_more(self) -> None:
+        """Say what may go out behind this message: QUIT, or the next one."""
+        if self._last:
+            _ = self._protocol.quit().addErrback(lambda _: None)
+        elif self._said is not None:
+            self._said()
+
+    def _guarded(self) -> GuardedContent:
+        letter, offered = self._letter, self._protocol.session.capabilities
+        return GuardedContent(
+            letter,
+            offered.size if letter.size is None else None,
+            seven_bit=letter.eight_bit is None and "8BITMIME" not in offered,
+        )
 
     def _fit(self, offered: Capabilities) -> None:
         """Take the 7-bit form where the server needs it and the message has one."""
@@ -141,46 +258,13 @@ class _Transaction:
             self._letter = self._letter.seven_bit() or self._letter
             self._size = self._letter.size or 0
 
-    async def _content(self) -> None:
-        protocol, letter = self._protocol, self._letter
-        # See that what comes next can only be the answer to the content.
-        await protocol.settled()
-        guarded = None
-        content: Any = letter.small
-        if content is None:
-            offered = protocol.session.capabilities
-            limit = offered.size if letter.size is None else None
-            unknown = letter.eight_bit is None and "8BITMIME" not in offered
-            content = guarded = GuardedContent(letter, limit, seven_bit=unknown)
-        with protocol.group():
-            verdict = protocol.content(content)
-            # Its source may have failed at once, and the session with it.
-            if self._last and protocol.usable:
-                _ = protocol.quit().addErrback(lambda _: None)
-        try:
-            reply = await verdict
-        except DeliveryInDoubt as e:
-            self._status = Status.IN_DOUBT
-            cause = e.__cause__
-            if isinstance(cause, Cancelled):
-                cause.remedy = e.remedy
-                raise cause from None
-            raise
-        finally:
-            self._size = guarded.size if guarded is not None else self._size
-        self._verdict, self._phase = reply, "content"
-        if reply.positive:
-            self._status = Status.ACCEPTED
-        else:
-            self._refuse_rest(reply, "content")
-
-    async def _nobody(self, data_reply: Reply | None) -> None:
+    async def _nobody(self, *, granted: bool) -> None:
         """Nobody was accepted; the server may wait for a content all the same."""
-        if data_reply is not None and data_reply.intermediate:
+        if granted:
             await self._protocol.lone_dot()
         await self._reset()
 
-    async def _withdraw(self, data_reply: Reply | None) -> None:
+    async def _withdraw(self, *, granted: bool) -> None:
         """All or nothing, and it is not all."""
         index, reply = next(iter(self._refused.items()))
         recipient = self._recipients[index]
@@ -188,7 +272,7 @@ class _Transaction:
             f"RCPT TO:{recipient.path.wire}", reply, phase="RCPT", recipient=str(recipient)
         )
         self._error.detail = "all recipients or none were asked for, so nobody gets it"
-        if data_reply is not None and data_reply.intermediate:
+        if granted:
             # A lone dot would deliver an empty message to those accepted.
             self._protocol.abort(
                 ConnectionClosed("connection dropped", detail="not all recipients were accepted")
@@ -239,20 +323,3 @@ class _Transaction:
             )
             self._error.report = report
         return report
-
-
-def _answer(waiting: Deferred[Reply]) -> Deferred[Answer]:
-    """The same, with the failures of the session as results: none is left unheard."""
-
-    def value(failure: Failure) -> SendmailError:
-        failure.trap(SendmailError)
-        error: SendmailError = failure.value  # type: ignore[assignment]
-        return error
-
-    return waiting.addErrback(value)
-
-
-def _heard(answer: Answer) -> Reply:
-    if isinstance(answer, SendmailError):
-        raise answer
-    return answer

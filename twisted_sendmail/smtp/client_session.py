@@ -72,6 +72,7 @@ class ClientSession:
         self._planned = State.GREETED
         self._owed: deque[_Entry] = deque((_Entry(Greeting(), greeting_tag, Verb.GREETING, b""),))
         self._waiting: deque[_Entry] = deque()
+        self._turn = 1
         self._out: list[bytes] = []
         self._parser = ReplyParser()
         self._stuffer: DotStuffer | None = None
@@ -143,9 +144,9 @@ class ClientSession:
         return self._owed[0].command if self._owed else None
 
     @property
-    def next_tag(self) -> object:
-        """What was given along with the command whose reply comes next."""
-        return self._owed[0].tag if self._owed else None
+    def turn(self) -> int:
+        """Counts the replies heard: it stays the same while one is awaited."""
+        return self._turn
 
     @property
     def quitting(self) -> bool:
@@ -257,7 +258,7 @@ class ClientSession:
         if verb is Verb.CONTENT and self._stuffer is not None:
             self._early(entry, reply, kind)
             return
-        if verb is Verb.STARTTLS and kind is Kind.YES and more_behind:
+        if more_behind and following is State.HANDSHAKE:
             # RFC 3207 says nothing may follow; what does was put there by somebody else.
             self.finish(
                 ProtocolBreach(
@@ -270,20 +271,28 @@ class ClientSession:
             )
             return
         self._owed.popleft()
-        self.confirmed = following
-        if verb in _HELLO and kind is Kind.YES:
-            self.capabilities = (
-                Capabilities.from_reply(reply) if verb is not Verb.HELO else Capabilities()
-            )
-        elif verb in _AUTH and kind is Kind.YES:
-            self.authenticated = True
+        self._turn += 1
+        before, self.confirmed = self.confirmed, following
+        if kind is Kind.YES:
+            self._learn(verb, reply)
         if not self._owed:
             self.hoped = following
             if not self._waiting:
                 self._planned = following
-        # A challenge is for the mechanism, which needs it as it is.
-        result = heard if verb in _AUTH and kind is Kind.MORE else reply
+        if kind is Kind.MORE and verb in _AUTH:
+            reply = heard  # a challenge is for the mechanism, which needs it as it is
+        # A message behind a broken transaction is refused for the sake of that one.
+        cascades = before is State.SPOILED and verb is Verb.MAIL and kind is Kind.NO
+        result = _not_allowed(entry.command, before) if cascades else reply
         self.events.append(Event(entry.command, entry.tag, result))
+
+    def _learn(self, verb: Verb, reply: Reply) -> None:
+        """What a success changes besides the state."""
+        if verb in _HELLO:
+            helo = verb is Verb.HELO
+            self.capabilities = Capabilities() if helo else Capabilities.from_reply(reply)
+        elif verb in _AUTH:
+            self.authenticated = True
 
     def _early(self, entry: _Entry, reply: Reply, kind: Kind) -> None:
         """A reply while the content is still on its way (RFC 5321 section 4.2.5 knows none)."""
@@ -293,6 +302,7 @@ class ClientSession:
         # A refusal is believed; but the content cannot be broken off in any other
         # way than with the connection: a dot would deliver what was sent so far.
         self._owed.popleft()
+        self._turn += 1
         self._stuffer = None
         self.events.append(Event(entry.command, entry.tag, reply))
         self.finish(ConnectionClosed("content broken off", phase="content", reply=reply))
