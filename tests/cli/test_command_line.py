@@ -14,7 +14,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from tests.cli.scripted import SILENCE, ScriptedServer
+from tests.cli.scripted import GOOD, SILENCE, ScriptedServer
 from tests.cli.shell import COMMAND, MESSAGE, Shell
 from twisted_sendmail.cli.main import SUBCOMMANDS, main, parser
 from twisted_sendmail.smtp.root_error import InvalidInput
@@ -190,7 +190,11 @@ async def test_an_interrupt_ends_it_and_says_how_far_it_was(
     scripted: ScriptedServer, shell: Shell
 ) -> None:
     """While the server is silent: before it has the message, and behind the final dot."""
-    for silent, held in (("greeting", "cancelled"), (".", "may have been delivered")):
+    for silent, held in (
+        ("greeting", "cancelled"),
+        ("DATA", "; nothing was delivered"),
+        (".", "may have been delivered"),
+    ):
         scripted.replies["."] = b"250 ok"
         scripted.replies[silent] = SILENCE
         scripted.heard.clear()
@@ -202,7 +206,7 @@ async def test_an_interrupt_ends_it_and_says_how_far_it_was(
 
         await scripted.hears(silent)
         out, err = await deferToThread(interrupt)
-        scripted.replies["greeting"] = b"220 scripted"
+        scripted.replies = dict(GOOD)
         assert (130, b"", 1) == (process.returncode, out, len(err.splitlines())), err
         assert held in err.decode()
 
@@ -256,3 +260,32 @@ def test_what_main_catches_is_an_error_with_a_status(
 
     monkeypatch.setattr("twisted_sendmail.cli.main.parser", fail)
     assert (64, "twisted-sendmail: not like this\n") == (main([]), capsys.readouterr().err)
+
+
+@ensureDeferred
+async def test_a_message_that_never_comes_does_not_keep_the_command(
+    scripted: ScriptedServer, shell: Shell
+) -> None:
+    """A thread waits for the pipe; nobody waits for the thread."""
+    pipe = shell.folder / "pipe"
+    os.mkfifo(pipe)
+    ours = os.open(pipe, os.O_RDWR)
+    words = ["--from=a@example.org", "--to=b@example.net", "--timeout=0.5", str(pipe)]
+    done = await shell.run("send", "--server", scripted.url, *words)
+    os.close(ours)
+    assert (75, "") == (done.status, done.out)
+    assert done.err.endswith("took more than 0.5 s; nothing was delivered\n")
+
+
+def test_a_closed_stdin_is_no_message(shell: Shell) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {COMMAND} send --server x <&-"],
+        capture_output=True,
+        env=shell.env,
+        timeout=60,
+        check=False,
+    )
+    assert (66, b"twisted-sendmail: the message is missing: stdin is closed\n") == (
+        done.returncode,
+        done.stderr,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted_sendmail.smtp.errors import ConnectionFailed, DeliveryCancelled, SendTimeout
 from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.reply import Reply
@@ -120,11 +121,20 @@ def accepted_line(report: DeliveryReport) -> str:
     return f"accepted by {report.host}{name} for {whom} {people}"
 
 
+def _reassurance(report: DeliveryReport | None, error: SendmailError) -> str:
+    """For an error that does not say by itself that nobody has the message."""
+    if not isinstance(error, (DeliveryCancelled, SendTimeout, ConnectionFailed)):
+        return ""
+    if report is not None and len(report.untouched) != len(report.outcomes):
+        return ""
+    return "; nothing was delivered"
+
+
 def trouble_lines(report: DeliveryReport | None, error: SendmailError | None) -> list[str]:
     """What to say on stderr, the whole before its parts."""
     lines: list[str] = []
     if error is not None:
-        lines.append(str(error))
+        lines.append(str(error) + _reassurance(report, error))
     if report is None:
         return lines
     if report.accepted and report.refused:
