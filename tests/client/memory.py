@@ -40,6 +40,7 @@ class MemoryTransport:
         self.disconnected = False
         #: It was dropped, not closed.
         self.aborted = False
+        self.resetting = False
         self._producer: Any = None
         self._paused = False
 
@@ -60,6 +61,10 @@ class MemoryTransport:
 
     def loseConnection(self) -> None:
         self.disconnecting = True
+
+    def reset(self) -> None:
+        """Drop the connection, but behind what was written: the RST comes last."""
+        self.disconnecting = self.resetting = True
 
     def abortConnection(self) -> None:
         if not self.disconnected:
@@ -172,7 +177,7 @@ class Link:
                 moved = True
             elif end.disconnecting and not end.disconnected and not end.out and not end._producer:
                 end.lose(ConnectionDone())
-                other.lose(ConnectionDone())
+                other.lose(ConnectionLost() if end.resetting else ConnectionDone())
                 moved = True
         return moved
 

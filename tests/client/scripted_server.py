@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from OpenSSL import SSL
@@ -125,6 +125,13 @@ class ScriptedServer(Protocol):
         self.tls: Any = None
         self.tls_transport: Any = None
         self.lost = 0
+        #: Octets said; when they reach ``quota``, ``at_quota`` is done and nothing more.
+        self.said = 0
+        self.quota: int | None = None
+        self.at_quota: Action = SILENT
+        self.dead = False
+        #: Where the answer to each deed began and ended, in octets said.
+        self.marks: dict[str, tuple[int, int]] = {}
         #: Every line the client said.
         self.lines: list[str] = []
         #: Contents that were ended by their final dot.
@@ -251,10 +258,16 @@ class ScriptedServer(Protocol):
         self._seen[key] += 1
         n = self._seen[key]
         tls = "/TLS" if self.tls is not None else ""
+        begun = self.said
         for name in (f"{key}{tls}#{n}", f"{key}#{n}", f"{key}{tls}", key):
             if name in self.answers:
                 self.act(self.answers[name], line)
-                return
+                break
+        else:
+            self._default(key, line)
+        self.marks[key] = (begun, self.said)
+
+    def _default(self, key: str, line: str) -> None:
         default = getattr(self, f"_on_{key.lower()}", None) if key.isidentifier() else None
         if key == ".":
             self.act("250 2.0.0 Ok: queued as 4ABC", line)
@@ -264,27 +277,39 @@ class ScriptedServer(Protocol):
             self.act("500 5.5.1 what?", line)
 
     def act(self, action: Action, line: str = "") -> None:
+        if self.dead:
+            return
         if isinstance(action, str):
-            self.act(action.encode("utf-8") + b"\r\n", line)
+            self._say(action.encode("utf-8") + b"\r\n")
         elif isinstance(action, bytes):
-            if action.startswith(b"354"):
-                self._content = Unstuffer()
-            elif action.startswith(b"334"):
-                self._in_auth = True
-            (self.tls_transport or self.transport).write(action)
+            self._say(action)
         elif isinstance(action, tuple):
             for each in action:
                 self.act(each, line)
-        elif action is CLOSE:
-            self.transport.loseConnection()
-        elif action is RESET:
-            self.transport.abortConnection()
-        elif action is DEAF:
-            self.transport.reading = False
-        elif isinstance(action, Callable):  # type: ignore[arg-type]
+        elif isinstance(action, Act):
+            self._do(action)
+        elif action is not None:
             self.act(action(self, line), line)
-        else:
-            assert action is SILENT or action is None
+
+    def _do(self, act: Act) -> None:
+        if act is CLOSE:
+            self.transport.loseConnection()
+        elif act is RESET:
+            self.transport.reset()
+        elif act is DEAF:
+            self.transport.reading = False
+
+    def _say(self, data: bytes) -> None:
+        left = len(data) if self.quota is None else self.quota - self.said
+        if data.startswith(b"354") and left >= len(data):
+            self._content = Unstuffer()
+        elif data.startswith(b"334"):
+            self._in_auth = True
+        self.said += len(data)
+        (self.tls_transport or self.transport).write(data[:left])
+        if left <= len(data) and self.quota is not None:
+            self.act(self.at_quota)
+            self.dead = True
 
     def _on_greeting(self, line: str) -> Action:
         return "220 mx.example.net ESMTP"

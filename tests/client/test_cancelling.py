@@ -15,6 +15,7 @@ from tests.client.memory import Result
 from tests.client.scripted_server import DEAF, SILENT
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.message.content import AHEAD
 from twisted_sendmail.smtp.errors import SendTimeout
 
 #: Where the server falls silent: what it does, and whether a message is in doubt then.
@@ -126,7 +127,8 @@ class Slow:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
-            yield BODY
+            for _ in range(AHEAD // len(BODY) + 2):  # what is small is read before connecting
+                yield BODY
             while True:
                 turn: Deferred[bytes] = Deferred()
                 self.turns.append(turn)

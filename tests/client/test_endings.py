@@ -1,0 +1,217 @@
+"""The end of the connection at every octet of the session, and what it leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client.conftest import Net
+from tests.client.memory import Result
+from tests.client.scripted_server import CLOSE, RESET, SILENT, Act, ScriptedServer
+from twisted_sendmail.client.tls_policy import TLSPolicy
+from twisted_sendmail.smtp.errors import (
+    AllRecipientsRefused,
+    ConnectFailed,
+    ConnectionClosed,
+    DeliveryInDoubt,
+    ProtocolBreach,
+    SendmailError,
+    SendTimeout,
+    ServiceClosing,
+)
+
+CLEAR = {"tls": TLSPolicy.NONE, "credentials": None}
+CHUNKS = {"clear": ("PIPELINING", "CHUNKING", "STARTTLS"), "secure": ("PIPELINING", "CHUNKING", "AUTH PLAIN")}
+WAYS: list[dict[str, Any]] = [{}, CHUNKS]
+
+
+def judged(net: Net, server: ScriptedServer, result: Result, verdict: int) -> None:
+    """What a session that ended early may have come to; *verdict* is where its reply ends."""
+    assert 1 == result.fired
+    assert net.link.over
+    assert len(server.messages) <= 1
+    if server.quota is None or server.quota >= verdict:
+        assert 1 == len(result.get().accepted)
+        return
+    assert isinstance(result.error, SendmailError)
+    assert result.error.transient, "never permanent"
+    report = result.error.report
+    doubtful = bool(report and report.in_doubt)
+    assert doubtful == isinstance(result.error, DeliveryInDoubt)
+    # What the server has is in doubt; what is not in doubt the server does not have.
+    assert doubtful or not server.messages
+    assert not report or () == report.accepted == report.refused
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["DATA", "BDAT"])
+@pytest.mark.parametrize("end", [CLOSE, RESET, SILENT])
+@pytest.mark.parametrize("settings", [{}, CLEAR], ids=["TLS", "clear"])
+def test_the_end_at_every_octet_the_server_says(
+    net: Net, settings: Any, end: Act, way: Any
+) -> None:
+    """FIN, RST and silence: failed or in doubt, at most one copy, one result."""
+    whole = net.server(**way)
+    net.send(whole, **settings).get()
+    verdict = whole.marks["BDAT_LAST" if way else "."][1]
+    assert verdict > 100
+    for octets in range(1, whole.said):
+        server = net.server(**way)
+        server.quota, server.at_quota = octets, end
+        result = net.send(server, **settings)
+        if end is SILENT:
+            net.pump.wait(601)
+        judged(net, server, result, verdict)
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_the_end_at_every_octet_of_ciphertext(net: Net, end: Act) -> None:
+    """In the handshake, within a record, without close_notify."""
+    whole = net.server()
+    result = net.start(whole)
+    counted = [0]
+    write = net.link.server.write
+    net.link.server.write = lambda data: (counted.append(len(data)), write(data))
+    net.pump.run()
+    result.get()
+    total = sum(counted)
+    assert total > 1000
+    for octets in range(1, total, 7):
+        server = net.server()
+        result = net.start(server)
+        _cut(net.link.server, octets, end)
+        net.pump.run()
+        assert (1, True) == (result.fired, net.link.over)
+        if result.error is not None:
+            report = result.error.report
+            assert bool(server.messages) <= bool(report and report.in_doubt)
+
+
+def _cut(transport: Any, octets: int, end: Act) -> None:
+    write, left = transport.write, [octets]
+
+    def limited(data: bytes) -> None:
+        write(data[: left[0]])
+        left[0] -= len(data)
+        if left[0] <= 0:
+            left[0] = 0
+            (transport.loseConnection if end is CLOSE else transport.reset)()
+
+    transport.write = limited
+
+
+@pytest.mark.parametrize("close", [True, False])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "GREETING",
+        "EHLO",
+        "STARTTLS",
+        "EHLO/TLS",
+        "AUTH",
+        "MAIL",
+        "RCPT",
+        "DATA",
+        "CONTENT",
+        ".",
+        "BDAT_LAST",
+    ],
+)
+def test_421_at_any_command(net: Net, key: str, close: bool) -> None:
+    """With or without close: failed, or in doubt behind the final dot."""
+    way = CHUNKS if key == "BDAT_LAST" else {}
+    server = net.server({key: ("421 4.3.2 bye", CLOSE) if close else "421 4.3.2 bye"}, **way)
+    result = net.send(server)
+    assert (1, 0) == (result.fired, net.clock.seconds())
+    doubtful = key in {".", "BDAT_LAST", "CONTENT"}
+    if doubtful:
+        # A small content is on its way, dot and all, before the 421 is read.
+        assert isinstance(result.error, DeliveryInDoubt)
+        assert isinstance(result.error.__cause__, ServiceClosing)
+        assert 1 == len(result.error.report.in_doubt)
+    else:
+        assert isinstance(result.error, ServiceClosing)
+    assert result.error.transient
+    assert net.link.over
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "354 go",
+        "250-queued",
+        "220 hi",
+        "221 bye",
+        "235 ok",
+        "334 x",
+        "garbage",
+        ("250-q\r\n251 r", CLOSE),
+        "100 x",
+    ],
+)
+def test_what_is_no_verdict_leaves_doubt(net: Net, answer: Any) -> None:
+    """Behind the final dot: a reply that is lost, truncated or of another command."""
+    server = net.server({".": answer, "QUIT": CLOSE})
+    error = net.send(server).error
+    assert (DeliveryInDoubt, True) == (type(error), error.transient)
+    assert (1, 1) == (len(error.report.in_doubt), len(server.messages))
+    assert "may have been delivered" in str(error)
+
+
+def test_quit_answered_and_the_content_not_leaves_doubt(net: Net) -> None:
+    """A 221 is the answer to QUIT, and none to the content."""
+    server = net.server({".": SILENT})
+    error = net.send(server).error
+    assert isinstance(error, DeliveryInDoubt)
+
+
+def test_a_verdict_that_comes_late_counts_until_the_deadline(net: Net) -> None:
+    def late(server: Any, line: str) -> None:
+        net.clock.callLater(599, server.act, "250 queued")
+
+    result = net.send(net.server({".": late, "QUIT": SILENT}))
+    net.pump.wait(610)
+    assert 1 == len(result.get().accepted)
+
+
+@pytest.mark.parametrize(
+    "quit_", [CLOSE, RESET, "500 what?", "554 no", "garbage", b"", "421 bye", "354 x"]
+)
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_accepted_stays_accepted(net: Net, quit_: Any, pipelining: bool) -> None:
+    secure = ("PIPELINING", "AUTH PLAIN") if pipelining else ("AUTH PLAIN",)
+    result = net.send(net.server({"QUIT": quit_}, secure=secure))
+    net.pump.wait(3.1)
+    assert 1 == len(result.get().accepted)
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_the_end_right_behind_the_verdict_changes_nothing(net: Net, end: Act) -> None:
+    result = net.send(net.server({".": (b"250 queued\r\n", end), "QUIT": SILENT}))
+    assert 1 == len(result.get().accepted)
+    assert net.link.over
+
+
+@pytest.mark.parametrize("code", [500, 550, 552, 554, 450, 451, 452])
+def test_a_whole_refusal_of_the_content_leaves_no_doubt(net: Net, code: int) -> None:
+    server = net.server({".": (f"{code} no", CLOSE)})
+    error = net.send(server).error
+    assert isinstance(error, AllRecipientsRefused)
+    assert (code < 500) == error.transient
+
+
+def test_no_connection_at_all(net: Net) -> None:
+    error = net.send(ConnectionRefusedError("refused")).error
+    assert (ConnectFailed, "connect") == (type(error), error.phase)
+    assert isinstance(error, ConnectionError)
+
+
+def test_a_connection_that_closes_at_once(net: Net) -> None:
+    error = net.send(net.server({"CONNECT": CLOSE, "GREETING": SILENT})).error
+    assert (ConnectionClosed, "greeting") == (type(error), error.phase)
+
+
+def test_errors_are_of_the_builtin_that_people_catch(net: Net) -> None:
+    assert issubclass(SendTimeout, TimeoutError)
+    assert issubclass(ConnectionClosed, ConnectionError)
+    assert not issubclass(ProtocolBreach, OSError)
