@@ -127,7 +127,7 @@ class Slow:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
-            for _ in range(AHEAD // len(BODY) + 2):  # what is small is read before connecting
+            for _ in range(2 * AHEAD // len(BODY)):  # what is small is read before connecting
                 yield BODY
             while True:
                 turn: Deferred[bytes] = Deferred()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import CancelledError
+
+from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.message.letter import Letter, prepare
 
@@ -28,13 +31,17 @@ async def prepared(
     """Prepare *message*; files are read off the reactor's thread.
 
     :raises InvalidInput: when it cannot be sent as it is.
+    :raises Cancelled: before it was read; nothing was sent.
     """
-    return await prepare(
-        message,
-        sender=sender,
-        recipients=recipients,
-        envelope=envelope,
-        complete=complete,
-        now=datetime.now(timezone.utc).astimezone(),
-        run_blocking=lambda work: off_reactor(reactor, work),
-    )
+    try:
+        return await prepare(
+            message,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            complete=complete,
+            now=datetime.now(timezone.utc).astimezone(),
+            run_blocking=lambda work: off_reactor(reactor, work),
+        )
+    except CancelledError:
+        raise Cancelled("cancelled while the message was read") from None

@@ -1,13 +1,16 @@
-"""The header section as fields, byte for byte: found, left out, added, never rewritten.
+"""The header section as fields, octet for octet: found, left out, added, never rewritten.
 
-Works on canonical octets (CRLF).  What is no field is kept where it stands.
+Works on canonical octets (CRLF).  A line that is no field is kept where it stands, and
+ends what is believed of the header.  Addresses are ``address_list``'s.
 
-RFC 5322 section 2.2 (fields, folding), section 3.6 (their names), RFC 6532 (UTF-8).
+RFC 5322 section 2.2 (fields, folding), section 3.6 (their names), section 4.5 (blanks
+before the colon), RFC 6532 (UTF-8).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from twisted_sendmail.smtp.root_error import InvalidMessage
@@ -16,7 +19,10 @@ from twisted_sendmail.smtp.root_error import InvalidMessage
 MAX_HEADER = 1024 * 1024
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
-_LINE = re.compile(rb"[^\n]*\n(?:[ \t][^\n]*\n)*")
+_LINES = re.compile(rb"[^\n]*\n(?:[ \t][^\n]*\n)*")
+# What may stand before the first field and belongs to the file, not to the message: a
+# byte-order mark, and the separator line of a mailbox file.
+_PREAMBLE = re.compile(rb"(?:\xef\xbb\xbf)?(?:From [^\n]*\n)?(?=[!-9;-~]+[ \t]*:)")
 
 
 class Field(NamedTuple):
@@ -36,18 +42,19 @@ class Field(NamedTuple):
 class Header:
     """The fields of a message, in order."""
 
-    def __init__(self, fields: list[Field]) -> None:
-        self.fields = fields
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: Iterable[Field]) -> None:
+        self.fields = tuple(fields)
 
     @classmethod
     def parse(cls, octets: bytes) -> Header:
         """Read a header section that :func:`header_end` delimited."""
+        preamble = _PREAMBLE.match(octets)
         found = []
-        for match in _LINE.finditer(octets):
+        for match in _LINES.finditer(octets, preamble.end() if preamble else 0):
             field = _FIELD.match(match[0])
             found.append(Field(field[1].decode("ascii").lower() if field else "", match[0]))
-        if found and not found[0].name and found[0].octets.startswith(b"From "):
-            del found[0]  # the separator line of a mailbox file
         return cls(found)
 
     def __contains__(self, name: str) -> bool:
@@ -59,60 +66,60 @@ class Header:
 
     def without(self, *names: str) -> Header:
         """The same without the fields called *names*."""
-        return Header([field for field in self.fields if field.name not in names])
+        return Header(field for field in self.fields if field.name not in names)
 
-    def newest_resent(self) -> dict[str, list[str]]:
-        """The fields of the newest ``Resent-`` block, by name (RFC 5322 section 3.6.6)."""
-        block: dict[str, list[str]] = {}
+    @property
+    def broken(self) -> int | None:
+        """Which field, counted from 0, is no field; None if all are."""
+        return next((at for at, field in enumerate(self.fields) if not field.name), None)
+
+    @property
+    def newest_resent(self) -> Header:
+        """The newest ``Resent-`` block, the first one; empty if there is none.
+
+        RFC 5322 section 3.6.6: blocks are put in front, and none has a name twice.
+        """
+        block: dict[str, Field] = {}
         for field in self.fields:
-            if field.name.startswith("resent-"):
-                if field.name in block and field.name not in {
-                    "resent-to",
-                    "resent-cc",
-                    "resent-bcc",
-                }:
-                    break
-                block.setdefault(field.name, []).append(field.value)
+            if field.name.startswith("resent-") and field.name not in block:
+                block[field.name] = field
             elif block:
                 break
-        return block
+        return Header(block.values())
+
+    @property
+    def international(self) -> bool:
+        """Does a field hold UTF-8 (RFC 6532)?  Other 8-bit octets are just that."""
+        octets = b"".join(field.octets for field in self.fields[: self.broken])
+        if octets.isascii():
+            return False
+        try:
+            octets.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        return True
 
     def __bytes__(self) -> bytes:
         return b"".join(field.octets for field in self.fields)
 
 
-def header_end(octets: bytes, *, complete: bool) -> int | None:
+def header_end(octets: bytes, *, whole: bool) -> int:
     """Where the header section ends: behind its last field, before the empty line.
 
-    :param octets: the beginning of a message, canonical.
-    :param complete: there is no more to come.
-    :returns: 0 when there is no header; None when that cannot be told yet.
+    :param octets: the message, or its first :data:`MAX_HEADER` octets and more; canonical.
+    :param whole: it is the whole message.
+    :returns: 0 when there is no header, as the first line is no field.
     :raises InvalidMessage: the header section is longer than :data:`MAX_HEADER`.
     """
-    first_line = octets.find(b"\n")
-    if first_line < 0 and not complete:
-        if len(octets) > MAX_HEADER:
-            raise _too_long()
-        return None
-    first = octets[: first_line + 1]
-    if not _FIELD.match(first) and not first.startswith(b"From "):
+    if not _PREAMBLE.match(octets):
         return 0
-    end = octets.find(b"\r\n\r\n")
-    if end >= 0:
-        return _checked(end + 2)
-    if complete:
-        return _checked(len(octets))
-    _checked(len(octets))
-    return None
-
-
-def _checked(length: int) -> int:
-    if length > MAX_HEADER:
-        raise _too_long()
-    return length
-
-
-def _too_long() -> InvalidMessage:
-    return InvalidMessage(
-        "the message's header cannot be used", detail=f"it is longer than {MAX_HEADER} octets"
-    )
+    end = octets.find(b"\r\n\r\n") + 2
+    if end == 1:
+        end = len(octets) if whole else MAX_HEADER + 1
+    if end > MAX_HEADER:
+        raise InvalidMessage(
+            "the message's header cannot be used",
+            detail=f"it is longer than {MAX_HEADER} octets",
+            remedy="put an empty line between header and body",
+        )
+    return end

@@ -1,14 +1,25 @@
 """What can be sent, and how its octets are pulled: one class a kind of source.
 
-Raw octets as the caller gave them; line ends and headers are ``letter``'s.  Nothing
-is read before it is asked for, and no more than :data:`CHUNK` at a time.
+Raw octets as the caller gave them; line ends and the header are ``letter``'s.  Nothing
+is read before it is asked for, and no more than about :data:`CHUNK` is given at a time.
+
+It decides nothing about threads: it only says whether reading may block.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Sequence,
+)
 from email.message import Message as MIMEMessage
 from pathlib import Path
 from typing import IO, Any, TypeVar, Union
@@ -18,14 +29,17 @@ from twisted_sendmail.smtp.root_error import InvalidMessage
 
 T = TypeVar("T")
 
-#: Octets read at a time.
+#: Octets given at a time.
 CHUNK = 256 * 1024
+# An iterator of lines would make a write of each: they are gathered up to so many octets.
+_GATHERED = 64 * 1024
 
 #: What the callers of this package may give as a message.  ``str`` is the message's text;
 #: a file's name has to be a path.
 Message = Union[
     bytes,
     bytearray,
+    memoryview,
     str,
     MIMEMessage,
     "os.PathLike[str]",
@@ -44,19 +58,22 @@ async def run_inline(work: Callable[[], T]) -> T:
 
 
 class Source:
-    """Octets to be pulled."""
+    """Octets to be pulled, by :meth:`read`."""
 
-    #: ``read()`` may block on a disk.
+    #: ``read()`` may block on a disk: it wants a thread.
     blocking = False
-    #: It can be read a second time.
-    rewindable = False
 
-    async def read(self) -> bytes:
-        """The next octets, at most :data:`CHUNK`; ``b""`` at the end."""
-        return self.read_now()
+    @property
+    def rewindable(self) -> bool:
+        """It can be read a second time; known once something was read."""
+        return False
 
-    def read_now(self) -> bytes:
-        """The same for a source that has no need to wait."""
+    def read(self) -> bytes:
+        """The next octets; ``b""`` at the end, and only there.
+
+        :raises InvalidMessage: it gives something else than octets.
+        :raises Exception: what a file or an iterator raises, as it is.
+        """
         raise NotImplementedError
 
     def rewind(self) -> None:
@@ -64,19 +81,30 @@ class Source:
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Close what was opened here, and end a generator."""
+        """Close what was opened here, and end a generator; doing it twice is no harm."""
+
+
+class AsynchronousSource(Source):
+    """One whose octets have to be waited for: read it by :meth:`arrive`."""
+
+    async def arrive(self) -> bytes:
+        """What :meth:`Source.read` says."""
+        raise NotImplementedError
 
 
 class OctetsSource(Source):
     """Octets in memory."""
 
-    rewindable = True
-
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
         self._at = 0
 
-    def read_now(self) -> bytes:
+    @property
+    def rewindable(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self) -> bytes:
         """See :class:`Source`."""
         piece = self._octets[self._at : self._at + CHUNK]
         self._at += len(piece)
@@ -88,124 +116,185 @@ class OctetsSource(Source):
 
 
 class FileSource(Source):
-    """A binary file, read from where it stands.
+    """A binary file, read from where it stands; it stays open, it is the caller's."""
 
-    :param owned: opened for us, and ours to close.
-    """
-
-    blocking = True
-
-    def __init__(self, file: IO[bytes], *, owned: bool = False) -> None:
-        self._file = file
-        self._owned = owned
-        seekable = getattr(file, "seekable", None)
-        self.rewindable = bool(seekable and seekable())
-        self._start = file.tell() if self.rewindable else 0
-
-    @classmethod
-    def open(cls, path: os.PathLike[str]) -> FileSource:
-        """Open the file at *path*.
-
-        :raises InvalidMessage: it cannot be opened.
-        """
+    def __init__(self, file: IO[bytes]) -> None:
+        self.blocking = not isinstance(file, io.BytesIO)
+        self._file: IO[bytes] | None = file
+        self._start: int | None = None
         try:
-            return cls(Path(path).open("rb"), owned=True)
-        except OSError as e:
-            shown = printable(os.fspath(path), 200)
-            raise InvalidMessage(
-                f"message file '{shown}' cannot be read", detail=e.strerror or str(e)
-            ) from e
+            if file.seekable():
+                self._start = file.tell()
+        except (AttributeError, OSError):
+            pass  # a pipe, a socket, or something that only has read()
 
-    def read_now(self) -> bytes:
+    @property
+    def rewindable(self) -> bool:
+        """The file can seek."""
+        return self._start is not None
+
+    def read(self) -> bytes:
         """See :class:`Source`."""
-        return _octets(self._file.read(CHUNK))
+        if self._file is None:
+            raise ValueError("read of a closed source")
+        return _octets(self._file.read(CHUNK), "file")
 
     def rewind(self) -> None:
         """See :class:`Source`."""
-        self._file.seek(self._start)
+        if self._file is not None and self._start is not None:
+            self._file.seek(self._start)
+
+
+class PathSource(FileSource):
+    """A file by its path: opened by the first ``read``, closed by :meth:`close`."""
+
+    blocking = True
+
+    def __init__(self, path: os.PathLike[str]) -> None:
+        self._path = path
+        self._file = None
+        self._start = None
+        self._reading = self._closing = False
+
+    def read(self) -> bytes:
+        """See :class:`Source`.
+
+        :raises InvalidMessage: it cannot be opened.
+        """
+        # close() may come from another thread while this one reads: whoever notices last
+        # closes, so that no descriptor is pulled away from under a read, and none is left.
+        self._reading = True
+        try:
+            if self._closing:
+                raise ValueError("read of a closed source")
+            if self._file is None:
+                FileSource.__init__(self, self._open())
+            return super().read()
+        finally:
+            self._reading = False
+            if self._closing:
+                self._shut()
+
+    def _open(self) -> IO[bytes]:
+        try:
+            return Path(os.fsdecode(self._path)).open("rb", buffering=0)
+        except (OSError, ValueError) as e:
+            shown = printable(os.fsencode(self._path), 200)
+            raise InvalidMessage(
+                f"message file '{shown}' cannot be read",
+                detail=getattr(e, "strerror", None) or str(e),
+            ) from e
+
+    def _shut(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     async def close(self) -> None:
         """See :class:`Source`."""
-        if self._owned:
-            self._file.close()
+        self._closing = True
+        if not self._reading:
+            self._shut()
 
 
-class _Pieces(Source):
-    """Cuts what an iterator yields into chunks, whatever its size."""
+class _Pieces:
+    """Cuts large pieces and gathers small ones."""
 
     def __init__(self) -> None:
         self._piece = b""
         self._at = 0
+        self._few: list[bytes] = []
+        self._gathered = 0
 
-    def _cut(self) -> bytes:
+    def cut(self) -> bytes:
+        """The next part of a large piece; ``b""`` if there is none."""
         piece = self._piece[self._at : self._at + CHUNK]
         self._at += len(piece)
+        if self._at >= len(self._piece):
+            self._piece, self._at = b"", 0
         return piece
 
-    def _take(self, piece: object) -> None:
-        self._piece, self._at = _octets(piece), 0
+    def add(self, given: object) -> bool:
+        """Take what an iterator gave; True when there is enough."""
+        piece = _octets(given, "iterator")
+        if len(piece) > CHUNK:
+            # It is cut where it lies; what was gathered before goes first.
+            self._piece = self.gathered() + piece
+            return True
+        self._few.append(piece)
+        self._gathered += len(piece)
+        return self._gathered >= _GATHERED
+
+    def gathered(self) -> bytes:
+        """What was gathered so far."""
+        octets = b"".join(self._few)
+        self._few, self._gathered = [], 0
+        return octets
 
 
-class IterableSource(_Pieces):
-    """An iterable of bytes; an iterator can be read once, a list again."""
+class IterableSource(Source):
+    """An iterable of bytes; a list or a tuple can be read again."""
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        super().__init__()
-        self._pieces = pieces
-        self._left = iter(pieces)
-        self.rewindable = self._left is not pieces
+    def __init__(self, given: Iterable[bytes]) -> None:
+        self._given = given
+        self._left = iter(given)
+        self._pieces = _Pieces()
 
-    def read_now(self) -> bytes:
+    @property
+    def rewindable(self) -> bool:
+        """It is a sequence.  Other iterables may give something else the second time."""
+        return isinstance(self._given, Sequence)
+
+    def read(self) -> bytes:
         """See :class:`Source`."""
-        while True:
-            if chunk := self._cut():
-                return chunk
-            for piece in self._left:
-                self._take(piece)
+        pieces = self._pieces
+        octets = pieces.cut()
+        if octets:
+            return octets
+        for given in self._left:
+            if pieces.add(given):
                 break
-            else:
-                return b""
+        return pieces.cut() or pieces.gathered()
 
     def rewind(self) -> None:
         """See :class:`Source`."""
-        self._left = iter(self._pieces)
-        self._take(b"")
+        self._left = iter(self._given)
+        self._pieces = _Pieces()
 
     async def close(self) -> None:
         """See :class:`Source`."""
-        close = getattr(self._left, "close", None)
-        if close is not None:
-            close()
+        if isinstance(self._left, Generator):
+            self._left.close()
 
 
-class AsyncIterableSource(_Pieces):
+class AsyncIterableSource(AsynchronousSource):
     """An asynchronous iterable of bytes, read once."""
 
-    def __init__(self, pieces: AsyncIterable[bytes]) -> None:
-        super().__init__()
-        self._left = pieces.__aiter__()
+    def __init__(self, given: AsyncIterable[bytes]) -> None:
+        self._left = given.__aiter__()
+        self._pieces = _Pieces()
 
-    async def read(self) -> bytes:
-        """See :class:`Source`."""
-        while True:
-            if chunk := self._cut():
-                return chunk
-            try:
-                self._take(await self._left.__anext__())
-            except StopAsyncIteration:
-                return b""
+    async def arrive(self) -> bytes:
+        """See :class:`AsynchronousSource`."""
+        pieces = self._pieces
+        octets = pieces.cut()
+        if octets:
+            return octets
+        async for given in self._left:
+            if pieces.add(given):
+                break
+        return pieces.cut() or pieces.gathered()
 
     async def close(self) -> None:
         """See :class:`Source`."""
-        close = getattr(self._left, "aclose", None)
-        if close is not None:
-            await close()
+        if isinstance(self._left, AsyncGenerator):
+            await self._left.aclose()
 
 
 def source_of(message: Any) -> Source:
     """The source for anything but a MIME message, which has to be written out first.
 
-    Opens a path at once: call it where it may block.
+    Opens nothing yet.
 
     :raises InvalidMessage: it is nothing that can be sent.
     """
@@ -214,11 +303,9 @@ def source_of(message: Any) -> Source:
     if isinstance(message, str):
         return OctetsSource(_encoded(message))
     if isinstance(message, os.PathLike):
-        return FileSource.open(message)
+        return PathSource(message)
     if isinstance(message, io.TextIOBase):
-        raise InvalidMessage(
-            "the message file is open in text mode", remedy='open it with mode "rb"'
-        )
+        raise _text_mode()
     if hasattr(message, "read"):
         return FileSource(message)
     if hasattr(message, "__aiter__"):
@@ -242,13 +329,24 @@ def _encoded(text: str) -> bytes:
         ) from None
 
 
-def _octets(piece: object) -> bytes:
-    if isinstance(piece, bytes):
-        return piece
-    if isinstance(piece, (bytearray, memoryview)):
-        return bytes(piece)
-    if piece is None:
-        return b""
-    raise InvalidMessage(
-        f"the message's source gives {type(piece).__name__}", remedy="let it give bytes"
+def _octets(given: object, whose: str) -> bytes:
+    if isinstance(given, bytes):
+        return given
+    if isinstance(given, (bytearray, memoryview)):
+        return bytes(given)
+    if isinstance(given, str) and whose == "file":
+        raise _text_mode()
+    remedy = "let it give bytes"
+    if inspect.iscoroutine(given):
+        given.close()
+        remedy = "give an asynchronous iterator of bytes instead"
+    elif given is None:
+        remedy = "it must not be non-blocking"
+    shown = "nothing" if given is None else type(given).__name__
+    raise InvalidMessage(f"the message's {whose} gives {shown}, not bytes", remedy=remedy)
+
+
+def _text_mode() -> InvalidMessage:
+    return InvalidMessage(
+        "the message file is open in text mode", remedy='open it in binary mode, "rb"'
     )

@@ -1,56 +1,68 @@
-"""What a submission client does to a header before it sends (RFC 6409 section 8).
+"""What a submission client does to a header before it sends.
 
-Adds ``Date`` and ``Message-ID`` where missing, takes ``Bcc`` out, and reads the
-envelope from the header where the caller gave none.  Addresses in a header are parsed
-by the ``email`` library; what it has to guess about is refused.
+Adds ``Date`` and ``Message-ID`` where they are missing, takes ``Bcc`` out, and reads the
+envelope from the header where the caller gave none.  Fields that are there keep every
+octet.
 
-RFC 5322 section 3.4 (addresses), 3.6 (fields), 3.6.3 (Bcc), 3.6.6 (Resent-).
+RFC 6409 section 8, RFC 5322 section 3.6.1 to 3.6.6.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
-from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
-from email.policy import SMTP
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
+from twisted_sendmail.message.address_list import mailboxes
 from twisted_sendmail.message.header import Field, Header
-from twisted_sendmail.smtp.address import Mailbox, ReversePath, ascii_domain
+from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath, domain_name
 from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidInput, InvalidMessage
+from twisted_sendmail.smtp.root_error import InvalidInput, InvalidMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
+#: Who receives and is not told to the others (RFC 5322 section 3.6.3).
 BLIND = ("bcc", "resent-bcc")
-# Dots in an unquoted display name and the like are obsolete, not ambiguous; a local part
-# beyond ASCII is no defect where RFC 6532 holds, and `Mailbox` judges it.
-_HARMLESS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
+_MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 
 
 def completed(header: Header, now: datetime, domain: str) -> Header:
     """*header* without blind copies, and with what every message must have.
 
-    :param now: with a time zone.
+    :param now: for a date that is missing; with a time zone.
     :param domain: the right side of a new Message-ID.
+    :raises InvalidInput: *now* has no time zone, or *domain* is none.
     """
-    kept = header.without(*BLIND)
-    fields = list(kept.fields)
-    if any(field.name.startswith("resent-") for field in header.fields):
-        block = header.newest_resent()
-        top = []
-        if "resent-date" not in block:
-            top.append(_field("Resent-Date", format_datetime(now)))
-        if "resent-message-id" not in block:
-            top.append(_field("Resent-Message-ID", new_message_id(domain)))
-        at = next((i for i, f in enumerate(fields) if f.name.startswith("resent-")), 0)
-        fields[at:at] = top
-    if "date" not in kept:
-        fields.append(_field("Date", format_datetime(now)))
-    if "message-id" not in kept:
-        fields.append(_field("Message-ID", new_message_id(domain)))
+    fields = list(header.without(*BLIND).fields)
+    resent = header.newest_resent
+    missing = [] if "date" in header else [_date("Date", now)]
+    missing += [] if "message-id" in header else [_identification("Message-ID", domain)]
+    if missing:
+        # Behind the fields, as whoever came before put his in front; what follows a line
+        # that is no field would be body to some readers.
+        end = Header(fields).broken
+        end = len(fields) if end is None else end
+        fields[end:end] = missing
+    if resent.fields:
+        missing = [] if "resent-date" in resent else [_date("Resent-Date", now)]
+        if "resent-message-id" not in resent:
+            missing.append(_identification("Resent-Message-ID", domain))
+        begin = next((at for at, f in enumerate(fields) if f.name.startswith("resent-")), 0)
+        fields[begin:begin] = missing
     return Header(fields)
+
+
+def _date(name: str, now: datetime) -> Field:
+    if now.tzinfo is None:
+        raise InvalidInput("now cannot be used", detail="it has no time zone")
+    return _field(name, format_datetime(now))
+
+
+def _identification(name: str, domain: str) -> Field:
+    return _field(name, new_message_id(domain))
 
 
 def _field(name: str, value: str) -> Field:
@@ -58,88 +70,60 @@ def _field(name: str, value: str) -> Field:
 
 
 def new_message_id(domain: str) -> str:
-    """A Message-ID nobody can guess, and that says nothing about this machine."""
-    return f"<{secrets.token_hex(16)}@{ascii_domain(domain)}>"
+    """A Message-ID nobody can guess, and that says nothing about this machine.
+
+    :raises InvalidAddress: *domain* is neither a domain name nor an address literal.
+    """
+    return f"<{secrets.token_hex(16)}@{domain_name(domain)}>"
 
 
 def message_id(header: Header) -> str | None:
     """The Message-ID, with its angle brackets, if there is one."""
-    return next(iter(header.values("message-id")), None)
+    for value in header.values("message-id"):
+        found = _MESSAGE_ID.search(value)
+        if found:
+            return found[0]
+    return None
 
 
 def sender_of(header: Header) -> ReversePath:
-    """Who sends, by the header: the newest ``Resent-`` block, or ``Sender``, or ``From``.
+    """Who sends: ``Sender``, or else ``From``; if resent, the newest ``Resent-`` forms.
 
-    :raises InvalidMessage: nobody, or several.
+    :raises InvalidMessage: nobody, or several, or the header is not to be trusted.
     :raises InvalidAddress: an address that cannot be used.
     """
-    block = header.newest_resent()
-    if block:
-        sources = [
-            ("Resent-Sender", block.get("resent-sender", [])),
-            ("Resent-From", block.get("resent-from", [])),
-        ]
-    else:
-        sources = [("Sender", header.values("sender")), ("From", header.values("from"))]
-    for name, values in sources:
-        boxes = [box for value in values for box in mailboxes(name, value)]
+    for name, boxes in _addresses(header, "Sender", "From"):
         if len(boxes) > 1:
             raise InvalidMessage(
                 f"the sender is not clear: {name} names {len(boxes)}",
-                remedy="give sender=, or add a Sender field",
+                remedy="give the sender, or add a Sender field",
             )
         if boxes:
             return ReversePath(boxes[0])
-    raise InvalidMessage("the message has no sender", remedy="give sender=, or a From field")
+    raise InvalidMessage("the message has no sender", remedy="give the sender, or a From field")
 
 
-def recipients_of(header: Header) -> list[str]:
-    """Who receives, by the header: ``To``, ``Cc`` and ``Bcc``, or their newest ``Resent-`` forms.
+def recipients_of(header: Header) -> list[ForwardPath]:
+    """Who receives: ``To``, ``Cc`` and ``Bcc``; if resent, the newest ``Resent-`` forms.
 
+    :raises InvalidMessage: the header is not to be trusted.
     :raises InvalidAddress: an address that cannot be used.
     """
-    block = header.newest_resent()
-    found = []
-    for name in ("To", "Cc", "Bcc"):
-        values = block.get(f"resent-{name.lower()}", []) if block else header.values(name.lower())
-        shown = f"Resent-{name}" if block else name
-        found += [str(box) for value in values for box in mailboxes(shown, value)]
-    return found
+    fields = _addresses(header, "To", "Cc", "Bcc")
+    return [ForwardPath(box) for _, boxes in fields for box in boxes]
 
 
-def mailboxes(name: str, value: str) -> list[Mailbox]:
-    """The mailboxes in the *value* of an address field called *name*; groups are opened.
-
-    :raises InvalidAddress: when anything in it has to be guessed.
-    """
-    if not value:
-        return []
-    if not value.isprintable():
-        raise _bad(name, value, "it holds control characters or octets that are not UTF-8")
-    try:
-        parsed = cast("Any", SMTP.header_factory("to", value))
-        if any(not isinstance(defect, _HARMLESS) for defect in parsed.defects):
-            raise _bad(name, value, "it is not a list of addresses as RFC 5322 writes them")
-        specs = [address.addr_spec for address in parsed.addresses]
-    except InvalidInput:
-        raise
-    except Exception:  # noqa: BLE001 - the library's parser may fail in any way on what is no address
-        raise _bad(name, value, "it cannot be parsed") from None
-    found = []
-    for spec in specs:
-        if spec not in value:
-            # Encoded words, comments or blanks inside: the library put it together.
-            raise _bad(name, value, f"the address {spec!r} does not stand in it as such")
-        try:
-            found.append(Mailbox.parse(spec))
-        except InvalidAddress as e:
-            raise _bad(name, value, e.detail) from None
-    return found
-
-
-def _bad(name: str, value: str, why: str) -> InvalidAddress:
-    return InvalidAddress(
-        f"the field {name}: '{printable(value, 100)}' cannot be used",
-        detail=why,
-        remedy="correct it, or give sender= and recipients=",
-    )
+def _addresses(header: Header, *names: str) -> Iterator[tuple[str, list[Mailbox]]]:
+    broken = header.broken
+    if broken is not None:
+        shown = printable(header.fields[broken].octets.rstrip(), 60)
+        raise InvalidMessage(
+            f"the header cannot tell who sends and who receives: '{shown}' is no field",
+            remedy="put an empty line between header and body, or give sender and recipients",
+        )
+    resent = header.newest_resent
+    if resent.fields:
+        header, names = resent, tuple(f"Resent-{name}" for name in names)
+    for name in names:
+        values = header.values(name.lower())
+        yield name, [box for value in values for box in mailboxes(name, value)]

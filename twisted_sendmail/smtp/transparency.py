@@ -20,6 +20,9 @@ MAX_TEXT_LINE = 998
 # Octets worked on at a time: few enough for the allocator to use the same memory again.
 _STRIDE = 32 * 1024
 
+# Looking is twice as fast as replacing, and such lines are rare.
+_DOT_BEGINS_LINE = re.compile(rb"\n\.").search
+
 _WRONG = re.compile(rb"\r(?!\n)|\0")
 
 
@@ -164,7 +167,9 @@ class DotStuffer:
         """*chunk* with a dot before each dot that begins a line."""
         if not chunk:
             return chunk
-        stuffed = chunk.replace(b"\n.", b"\n..") if b"." in chunk else chunk
+        stuffed = chunk
+        if b"." in chunk and _DOT_BEGINS_LINE(chunk):
+            stuffed = chunk.replace(b"\n.", b"\n..")
         if self._at_line_start and chunk[:1] == b".":
             stuffed = b"." + stuffed
         self._at_line_start = chunk[-1:] == b"\n"

@@ -1,0 +1,191 @@
+"""A message for a server that takes no 8-bit octets: its 8-bit parts encoded.
+
+Only what has to change changes: a body with 8-bit octets becomes quoted-printable or
+base64, its ``Content-Transfer-Encoding`` says so, and 8-bit fields become encoded-words.
+Everything else keeps its octets.  What is signed is not touched, as that would break it.
+
+RFC 2045 section 6, RFC 2046 section 5, RFC 6152 section 3, RFC 2047, RFC 1428.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from email.policy import SMTP
+from typing import NamedTuple
+
+from twisted_sendmail.message.address_list import mailboxes
+from twisted_sendmail.message.header import Field, Header, header_end
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+# Parts in parts in parts; nobody writes more by hand.
+_DEPTH = 30
+_SIGNATURES = ("dkim-signature", "arc-message-signature", "arc-seal", "domainkey-signature")
+_ADDRESSES = frozenset(
+    prefix + name
+    for prefix in ("", "resent-")
+    for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
+)
+_AS_IT_IS = frozenset({"", "7bit", "8bit", "binary"})
+
+
+class _Impossible(Exception):
+    """It cannot be encoded without breaking it."""
+
+
+class _ContentType(NamedTuple):
+    main: str
+    sub: str
+    boundary: bytes
+
+
+def seven_bit(octets: bytes) -> bytes | None:
+    """The same message in ASCII, or None where that cannot be done.
+
+    :param octets: the whole message, canonical.
+    """
+    if octets.isascii():
+        return octets
+    try:
+        encoded = _entity(octets, (), 0, is_message=True)
+    except _Impossible:
+        return None
+    return encoded if encoded.isascii() else None
+
+
+def _entity(
+    octets: bytes, boundaries: tuple[bytes, ...], depth: int, *, is_message: bool = False
+) -> bytes:
+    """A message, or a part of one: header, empty line, body."""
+    if octets.isascii():
+        return octets
+    if depth > _DEPTH:
+        raise _Impossible
+    end = header_end(octets, whole=True)
+    header, body = Header.parse(octets[:end]), octets[end:]
+    if header.broken is not None or any(name in header for name in _SIGNATURES):
+        raise _Impossible
+    if not body.isascii():
+        blank, content = (body[:2], body[2:]) if body.startswith(b"\r\n") else (b"\r\n", body)
+        if is_message:
+            header = _as_mime(header, content)
+        header, content = _encoded(header, content, boundaries, depth)
+        body = blank + content
+    return bytes(Header(_field(field) for field in header.fields)) + body
+
+
+def _encoded(
+    header: Header, body: bytes, boundaries: tuple[bytes, ...], depth: int
+) -> tuple[Header, bytes]:
+    kind = _content_type(header)
+    encoding = " ".join(header.values("content-transfer-encoding")).lower()
+    if encoding not in _AS_IT_IS:
+        raise _Impossible  # it is encoded already, and yet it is 8-bit
+    if kind.main == "multipart":
+        if kind.sub in {"signed", "encrypted"} or not kind.boundary:
+            raise _Impossible
+        return _marked(header, "7bit"), _multipart(body, (*boundaries, kind.boundary), depth)
+    if (kind.main, kind.sub) in {("message", "rfc822"), ("message", "global")}:
+        inner = _entity(body, boundaries, depth + 1, is_message=True)
+        return _marked(header, "7bit"), inner
+    if kind.main == "message":
+        raise _Impossible  # RFC 2046 section 5.2: these may not be encoded
+    name, content = _body(kind, body, boundaries)
+    return _marked(header, name), content
+
+
+def _content_type(header: Header) -> _ContentType:
+    values = header.values("content-type")
+    if not values:
+        return _ContentType("text", "plain", b"")
+    if len(values) > 1:
+        raise _Impossible
+    try:
+        parsed = SMTP.header_factory("Content-Type", values[0])
+        boundary = parsed.params.get("boundary", "").encode("ascii")
+    except Exception:  # noqa: BLE001 - the library may fail in any way on what is no such field
+        raise _Impossible from None
+    return _ContentType(parsed.maintype.lower(), parsed.subtype.lower(), boundary)
+
+
+def _multipart(body: bytes, boundaries: tuple[bytes, ...], depth: int) -> bytes:
+    """The parts between the delimiter lines (RFC 2046 section 5.1.1), each for itself."""
+    delimiter = re.compile(
+        rb"(?:\A|\r\n|(?<=\r\n))--" + re.escape(boundaries[-1]) + rb"(--)?[ \t]*(?:\r\n|\Z)"
+    )
+    made, at, in_parts = [], 0, False
+    for match in delimiter.finditer(body):
+        between = body[at : match.start()]
+        made += [_entity(between, boundaries, depth + 1) if in_parts else between, match[0]]
+        at, in_parts = match.end(), not match[1]
+        if match[1]:
+            break
+    # Before the first delimiter and behind the last one there is text nobody reads.
+    made.append(_entity(body[at:], boundaries, depth + 1) if in_parts else body[at:])
+    return b"".join(made)
+
+
+def _body(kind: _ContentType, body: bytes, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
+    """The name of an encoding, and *body* in it."""
+    if kind.main == "text":
+        quoted = binascii.b2a_qp(body, istext=True)
+        quoted = quoted.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        readable = len(quoted) * 2 <= len(body) * 3 + 32
+        # A soft line break may bring to the start of a line what had not been there.
+        if (
+            readable
+            and binascii.a2b_qp(quoted) == body
+            and not any(b"--" + boundary in quoted for boundary in boundaries)
+        ):
+            return "quoted-printable", quoted
+    lines = base64.encodebytes(body).replace(b"\n", b"\r\n")
+    return "base64", lines[:-2] if boundaries else lines  # a delimiter brings its own line end
+
+
+def _marked(header: Header, encoding: str) -> Header:
+    """*header* with this Content-Transfer-Encoding, in the place of the old one."""
+    field = Field(
+        "content-transfer-encoding", f"Content-Transfer-Encoding: {encoding}\r\n".encode("ascii")
+    )
+    if field.name not in header:
+        return Header(header.fields) if encoding == "7bit" else Header((*header.fields, field))
+    return Header(field if old.name == field.name else old for old in header.fields)
+
+
+def _as_mime(header: Header, body: bytes) -> Header:
+    """What a message without MIME needs so that an encoding means something."""
+    added = []
+    if "mime-version" not in header:
+        added.append(Field("mime-version", b"MIME-Version: 1.0\r\n"))
+    if "content-type" not in header:
+        try:
+            body.decode("utf-8")
+            charset = b"utf-8"
+        except UnicodeDecodeError:
+            charset = b"unknown-8bit"  # RFC 1428
+        added.append(
+            Field("content-type", b"Content-Type: text/plain; charset=" + charset + b"\r\n")
+        )
+    return Header((*header.fields, *added))
+
+
+def _field(field: Field) -> Field:
+    """*field* with encoded-words for what is not ASCII."""
+    if field.octets.isascii():
+        return field
+    name = field.octets.partition(b":")[0].rstrip().decode("ascii")
+    try:
+        folded = SMTP.header_factory(name, field.value).fold(policy=SMTP)
+        octets = folded.encode("ascii")
+        if field.name in _ADDRESSES:
+            again = Field(field.name, octets).value
+            if mailboxes(name, again) != mailboxes(name, field.value):
+                raise _Impossible
+    except (UnicodeError, InvalidInput):
+        raise _Impossible from None
+    except _Impossible:
+        raise
+    except Exception:  # noqa: BLE001 - the library may fail in any way on what is no such field
+        raise _Impossible from None
+    return Field(field.name, octets)
