@@ -313,9 +313,7 @@ class Connection(Protocol):
                     getattr(self.transport, "abortConnection", None)
                     or self.transport.loseConnection
                 )()
-        producing, self._producing = self._producing, None
-        if producing is not None:
-            producing.cancel()
+        self._stop_producing()
         handshake, self._handshake = self._handshake, None
         if handshake is not None and not handshake.called:
             handshake.errback(why.at(host=self.host, transcript=self.session.transcript))
@@ -346,18 +344,24 @@ class Connection(Protocol):
         self._producing = running = Deferred.fromCoroutine(producer.run())
 
         def done(result: Any) -> None:
-            self._producing = None
+            stopped, self._producing = self._producing is not running, None
             if not self._ended:
                 transport.unregisterProducer()
             if not isinstance(result, Failure):
                 with self.group():
                     finish()
-            elif self.session.over is None and not verdict.called:
+            elif not stopped and self.session.over is None and not verdict.called:
                 self._source_failed(result, verdict)
 
         _ = running.addBoth(done).addErrback(
             lambda failure: self.log.failure("content of {host}", failure, host=self.host)
         )
+
+    def _stop_producing(self) -> None:
+        """Nobody wants more of the content: that is no failure of its source."""
+        producing, self._producing = self._producing, None
+        if producing is not None:
+            producing.cancel()
 
     def _source_failed(self, failure: Failure, verdict: Deferred[Reply]) -> None:
         """The source broke off: so must the connection, for an end would deliver half a message."""

@@ -160,8 +160,7 @@ class SubmissionProtocol(Connection):
             """To a chunk that is not the last: only a bad answer matters."""
             if verdict.called or (isinstance(answer, Reply) and answer.positive):
                 return
-            if self._producing is not None:
-                self._producing.cancel()
+            self._stop_producing()
             if isinstance(answer, Reply):
                 verdict.callback(answer)
             else:
