@@ -234,7 +234,7 @@ class Postfix:
         os.chown(database, owner.pw_uid, owner.pw_gid)
         settings = MAIN.format(directory=at, uid=owner.pw_uid, gid=owner.pw_gid)
         (at / "conf/main.cf").write_text(settings, "ascii")
-        self.ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
+        self.ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         (at / "conf/master.cf").write_text(master(self.ports, at), "ascii")
 
     def _start(self) -> None:
@@ -250,7 +250,7 @@ class Postfix:
         )
         deadline = time.monotonic() + PATIENCE
         for port in self.ports.values():
-            while not _answers(port):
+            while not answers(port):
                 dead = self._process.poll() is not None
                 log = "\n".join(self.log)
                 assert not dead, f"Postfix ended at once:\n{log}"
@@ -264,7 +264,8 @@ def _run(tool: str, *arguments: str, given: str = "") -> None:
     assert done.returncode == 0, f"{tool} failed: {done.stdout}{done.stderr}"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface on which nobody listens."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -272,7 +273,8 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Does anybody listen on this port of the loopback interface?"""
     try:
         socket.create_connection(("127.0.0.1", port), PATIENCE).close()
     except ConnectionRefusedError:

@@ -17,11 +17,18 @@ PASSWORD = "wonder=land, with ÿ"
 SERVICES = {
     "submission": {},
     "submissions": {"smtpd_tls_wrappermode": "yes"},
+    "data": {"smtpd_discard_ehlo_keywords": "chunking"},
     "no_pipelining": {"smtpd_discard_ehlo_keywords": "pipelining"},
     "bare": {
         "smtpd_discard_ehlo_keywords": "pipelining,chunking,8bitmime,smtputf8,dsn,size,enhancedstatuscodes,etrn,vrfy"
     },
     "small": {"message_size_limit": "2000"},
+    "small_untold": {"message_size_limit": "2000", "smtpd_discard_ehlo_keywords": "size"},
+    "small_data": {"message_size_limit": "2000", "smtpd_discard_ehlo_keywords": "chunking"},
+    "small_untold_data": {
+        "message_size_limit": "2000",
+        "smtpd_discard_ehlo_keywords": "size,chunking",
+    },
     "few_recipients": {"smtpd_recipient_limit": "3"},
     "scram": {"smtpd_sasl_path": "scram"},
     "expired": {"smtpd_tls_chain_files": "{directory}/expired.pem"},

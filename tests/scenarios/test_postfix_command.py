@@ -1,142 +1,69 @@
-"""The installed `twisted-sendmail` against a real Postfix."""
+"""The command itself against a real Postfix: sent from a shell, read back, checked."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from pytest_twisted import ensureDeferred
 
+from tests.cli.shell import Shell
 from tests.scenarios.postfix_configuration import HOST, PASSWORD, USER
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.scenarios.postfix import Postfix
 
-COMMAND = Path(sys.executable).parent / "twisted-sendmail"
 MESSAGE = (
-    b"From: alice@example.test\nTo: bob@example.test\nCc: carol@example.test\n"
-    b"Subject: from the shell\n\n.dot\n\xff\xfe\n..dots"
+    b"From: alice@example.test\r\nTo: bob@example.test\r\nSubject: command\r\n"
+    b"Date: Thu, 01 Jan 2026 12:00:00 +0000\r\nMessage-ID: <1@example.test>\r\n\r\n"
+    b".\r\n..dots\r\nGr\xc3\xbc\xc3\x9fe\r\n"
 )
 
 
-class Shell:
-    """Runs the command for Alice, who trusts Postfix's authority."""
-
-    def __init__(self, postfix: Postfix, folder: Path) -> None:
-        password = folder / "password"
-        password.write_text(PASSWORD + "\n", "utf-8")
-        password.chmod(0o600)
-        self.user = ["--user", USER, "--password-file", str(password)]
-        self.trust = ["--ca-file", str(postfix.directory / "ca.pem"), "--server-name", HOST]
-
-    def run(self, *words: str, given: bytes = b"") -> tuple[int, str, str]:
-        """Exit status, stdout, stderr; the password is in neither."""
-        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONWARNINGS": "error"}
-        done = subprocess.run(
-            [str(COMMAND), *words, *self.trust, *self.user],
-            input=given,
-            capture_output=True,
-            check=False,
-            env=environment,
-        )
-        out, err = done.stdout.decode(), done.stderr.decode()
-        assert PASSWORD not in out + err
-        return done.returncode, out, err
-
-
-@pytest.fixture
-def shell(postfix: Postfix, tmp_path: Path) -> Shell:
-    return Shell(postfix, tmp_path)
+def options(shell: Shell, postfix: Postfix, service: str) -> list[str]:
+    """Where the service is, what proves it, and who we are."""
+    url = postfix.url(service).replace("://", f"://{quote(USER)}@")
+    password = shell.write("postfix-password", PASSWORD.encode() + b"\n", 0o600)
+    trust = ["--ca-file", str(postfix.directory / "ca.pem"), "--server-name", HOST]
+    return [url, *trust, "--password-file", password]
 
 
 @ensureDeferred
-@pytest.mark.parametrize("service", ["submission", "submissions"])
-async def test_send_sends_what_stands_in_a_file(
-    reactor: Any, postfix: Postfix, shell: Shell, tmp_path: Path, service: str
+@pytest.mark.parametrize("service", ["submission", "submissions", "data", "bare"])
+async def test_what_the_shell_sends_arrives_as_it_was(
+    reactor: Any, postfix: Postfix, tmp_path: Path, service: str
 ) -> None:
-    path = tmp_path / "message.eml"
-    path.write_bytes(MESSAGE)
-    status, out, err = shell.run(
-        "send", "--json", "--verbatim", "--server", postfix.url(service), str(path)
-    )
-    assert (0, "") == (status, err)
-    result = json.loads(out)
-    copies = await postfix.delivered(reactor, result["queue_id"])
-    content = MESSAGE.replace(b"\n", b"\r\n") + b"\r\n"
-    assert [("bob@example.test", content), ("carol@example.test", content)] == [
-        (copy.recipient, copy.content) for copy in copies
-    ]
+    shell = Shell(tmp_path)
+    message = MESSAGE if service != "bare" else MESSAGE.replace("üß".encode(), b"ue")
+    words = options(shell, postfix, service)
+    done = await shell.run("send", "--json", "--server", *words, stdin=message)
+    assert (0, "") == (done.status, done.err)
+    (copy,) = await postfix.delivered(reactor, done.json["queue_id"])
+    assert message == copy.content
 
 
 @ensureDeferred
-async def test_send_sends_what_comes_from_stdin(
-    reactor: Any, postfix: Postfix, shell: Shell
+async def test_the_check_finds_what_postfix_offers(
+    reactor: Any, postfix: Postfix, tmp_path: Path
 ) -> None:
-    status, out, err = shell.run(
-        "send", "--server", postfix.url(), "--to", "dave@example.test", "--verbose", given=MESSAGE
-    )
-    assert 0 == status
-    (queue_id,) = [word for word in out.split() if len(postfix.logged(f"{word}: client=")) == 1]
-    (copy,) = await postfix.delivered(reactor, queue_id)
-    assert "dave@example.test" == copy.recipient
-    assert copy.content.endswith(b"\r\n\r\n.dot\r\n\xff\xfe\r\n..dots\r\n")
-    assert "C: AUTH PLAIN ****" in err.splitlines()
+    shell = Shell(tmp_path)
+    done = await shell.run("check", "--json", *options(shell, postfix, "submission"))
+    seen = done.json
+    assert (0, "", True, True) == (done.status, done.err, seen["usable"], seen["authenticated"])
+    assert {"STARTTLS", "PIPELINING"} <= set(seen["in_clear"])
+    assert {"AUTH", "PIPELINING", "8BITMIME"} <= set(seen["offered"])
 
 
-def test_send_tells_refusals_and_exits_with_their_status(postfix: Postfix, shell: Shell) -> None:
-    send = ["send", "--server", postfix.url(), "--to"]
-    status, _, err = shell.run(*send, "gone@example.test", given=MESSAGE)
-    assert os.EX_NOUSER == status
-    assert "RCPT TO:<gone@example.test> refused" in err
-    status, _, err = shell.run(*send, "later@example.test", given=MESSAGE)
-    assert os.EX_TEMPFAIL == status
-    assert "come back tomorrow" in err
-
-
-def test_send_with_a_wrong_password_exits_with_ex_noperm(
-    postfix: Postfix, shell: Shell, tmp_path: Path
+@ensureDeferred
+async def test_a_certificate_that_has_expired_is_shown_and_refused(
+    reactor: Any, postfix: Postfix, tmp_path: Path
 ) -> None:
-    (tmp_path / "password").write_text("open-sesame\n")
-    status, out, err = shell.run("send", "--server", postfix.url(), given=MESSAGE)
-    assert (os.EX_NOPERM, "") == (status, out)
-    assert "AUTH PLAIN refused" in err
-    assert "open-sesame" not in err
-
-
-def test_check_shows_the_server_and_sends_nothing(postfix: Postfix, shell: Shell) -> None:
-    since = len(postfix.log)
-    status, out, err = shell.run("check", "--json", postfix.url())
-    assert (0, "") == (status, err)
-    result = json.loads(out)
-    assert (True, True, ["PLAIN", "LOGIN"], 50_000_000) == (
-        result["usable"],
-        result["authenticated"],
-        result["auth"],
-        result["size"],
-    )
-    assert "AUTH" not in result["in_clear"]
-    assert ("name", HOST) == (result["tls"]["verified_by"], result["tls"]["identity"])
-    assert [] == postfix.logged("mail=", since=since)
-
-
-@pytest.mark.parametrize(
-    ("service", "status", "why"),
-    [
-        ("expired", os.EX_NOPERM, "it has expired"),
-        ("no_tls", os.EX_UNAVAILABLE, "no STARTTLS"),
-        ("no_auth", os.EX_NOPERM, "AUTH"),
-    ],
-)
-def test_check_says_what_is_wrong(
-    postfix: Postfix, shell: Shell, service: str, status: int, why: str
-) -> None:
-    found, out, err = shell.run("check", postfix.url(service))
-    assert status == found
-    assert "wrong " in out
-    assert why in out
-    assert 1 == len(err.splitlines())
+    shell = Shell(tmp_path)
+    done = await shell.run("check", *options(shell, postfix, "expired"))
+    assert 77 == done.status
+    assert "it has expired" in done.err
+    assert HOST in done.out
+    assert "--fingerprint " in done.out

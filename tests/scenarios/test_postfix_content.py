@@ -73,10 +73,13 @@ async def sent(
 
 
 @ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "data"])
 @pytest.mark.parametrize("name", BODIES)
-async def test_awkward_content_arrives_as_it_was(reactor: Any, postfix: Postfix, name: str) -> None:
+async def test_awkward_content_arrives_as_it_was(
+    reactor: Any, postfix: Postfix, name: str, service: str
+) -> None:
     message = HEADER + BODIES[name]
-    report, content = await sent(reactor, postfix, message, complete=False)
+    report, content = await sent(reactor, postfix, message, service, complete=False)
     assert canonical(message) == content
     assert len(content) == report.size
 
@@ -129,10 +132,13 @@ FIVE_MB = random.Random(5).randbytes(5_000_000).replace(b"\0", b"\1").replace(b"
 
 
 @ensureDeferred
-async def test_five_megabytes_from_a_path(reactor: Any, postfix: Postfix, tmp_path: Path) -> None:
+@pytest.mark.parametrize("service", ["submission", "data"])
+async def test_five_megabytes_from_a_path(
+    reactor: Any, postfix: Postfix, tmp_path: Path, service: str
+) -> None:
     path = tmp_path / "large.eml"
     path.write_bytes(HEADER + FIVE_MB)
-    report, content = await sent(reactor, postfix, path, complete=False)
+    report, content = await sent(reactor, postfix, path, service, complete=False)
     # Not in the assertion: nobody wants to read the difference.
     same = canonical(HEADER + FIVE_MB) == content
     assert same
@@ -171,16 +177,17 @@ async def slowly(reactor: Any, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 @ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "data"])
 @pytest.mark.parametrize("seed", range(3))
 async def test_an_iterator_of_chunks_may_be_cut_anywhere(
-    reactor: Any, postfix: Postfix, seed: int
+    reactor: Any, postfix: Postfix, seed: int, service: str
 ) -> None:
     message = HEADER + b"".join(BODIES[f"dots at {n}+0"] for n in BOUNDARIES[:4])
     ends = {"sender": "alice@example.test", "recipients": "bob@example.test"}
-    _, content = await sent(reactor, postfix, cut(message, seed), **ends, complete=False)
+    _, content = await sent(reactor, postfix, cut(message, seed), service, **ends, complete=False)
     assert message == content
     chunks = slowly(reactor, cut(message, seed))
-    _, content = await sent(reactor, postfix, chunks, **ends, complete=False)
+    _, content = await sent(reactor, postfix, chunks, service, **ends, complete=False)
     assert message == content
 
 

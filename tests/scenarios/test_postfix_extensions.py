@@ -121,7 +121,7 @@ async def test_dsn_is_left_out_where_it_is_not_offered(reactor: Any, postfix: Po
 
 @ensureDeferred
 @pytest.mark.parametrize(
-    ("service", "grouped"), [("submission", True), ("no_pipelining", False), ("bare", False)]
+    ("service", "grouped"), [("data", True), ("no_pipelining", False), ("bare", False)]
 )
 async def test_commands_go_out_together_only_with_pipelining(
     reactor: Any, postfix: Postfix, service: str, grouped: bool
@@ -146,8 +146,8 @@ async def test_commands_go_out_together_only_with_pipelining(
 @ensureDeferred
 async def test_postfix_sees_one_orderly_session(reactor: Any, postfix: Postfix) -> None:
     since = len(postfix.log)
-    await submit(reactor, postfix.server(), MESSAGE)
-    end = await postfix.line(reactor, "submission/smtpd", "disconnect from", since=since)
+    await submit(reactor, postfix.server("data"), MESSAGE)
+    end = await postfix.line(reactor, "data/smtpd", "disconnect from", since=since)
     expected = "ehlo=2 starttls=1 auth=1 mail=1 rcpt=1 data=1 quit=1 commands=8"
     assert expected == end.partition("] ")[2]
     assert [] == postfix.logged("warning", since=since)

@@ -42,7 +42,7 @@ async def copies_of(
 
 
 @ensureDeferred
-@pytest.mark.parametrize("service", ["submission", "no_pipelining", "bare", "submissions"])
+@pytest.mark.parametrize("service", ["submission", "data", "no_pipelining", "bare", "submissions"])
 async def test_fifty_over_one_connection_and_exactly_the_right_ones_arrive_once(
     reactor: Any, postfix: Postfix, service: str
 ) -> None:
@@ -80,8 +80,9 @@ async def test_fifty_over_one_connection_and_exactly_the_right_ones_arrive_once(
 
 
 @ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "data"])
 async def test_postfix_holds_nothing_else_than_what_was_reported(
-    reactor: Any, postfix: Postfix
+    reactor: Any, postfix: Postfix, service: str
 ) -> None:
     """A content that all refused, or a lone dot, must leave nothing in the queue."""
     since = len(postfix.log)
@@ -89,8 +90,8 @@ async def test_postfix_holds_nothing_else_than_what_was_reported(
         (Envelope(SENDER, f"{'gone' if n % 2 else 'r'}{n}@example.test"), message(f"odd {n}"))
         for n in range(10)
     ]
-    reports = await many(reactor, postfix.server(), items)
-    await postfix.line(reactor, "submission/smtpd", "disconnect from", since=since)
+    reports = await many(reactor, postfix.server(service), items)
+    await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert [n % 2 == 0 for n in range(10)] == [bool(report.accepted) for report in reports]
     assert 5 == len(postfix.logged("(queue active)", since=since))
 

@@ -28,7 +28,7 @@ SENDER = "alice@example.test"
 
 
 @ensureDeferred
-@pytest.mark.parametrize("service", ["submission", "no_pipelining", "bare"])
+@pytest.mark.parametrize("service", ["submission", "data", "no_pipelining", "bare"])
 async def test_some_refused_is_a_result_and_the_others_get_it(
     reactor: Any, postfix: Postfix, service: str
 ) -> None:
@@ -58,7 +58,7 @@ async def test_some_refused_is_a_result_and_the_others_get_it(
 
 
 @ensureDeferred
-@pytest.mark.parametrize("service", ["submission", "no_pipelining"])
+@pytest.mark.parametrize("service", ["submission", "data", "no_pipelining"])
 @pytest.mark.parametrize(
     ("names", "kind"),
     [
@@ -123,7 +123,7 @@ async def test_a_refused_sender_is_every_recipients_refusal(reactor: Any, postfi
 
 
 @ensureDeferred
-@pytest.mark.parametrize("service", ["submission", "no_pipelining"])
+@pytest.mark.parametrize("service", ["submission", "data", "no_pipelining"])
 async def test_a_refused_data_is_every_recipients_refusal(
     reactor: Any, postfix: Postfix, service: str
 ) -> None:
@@ -137,18 +137,20 @@ async def test_a_refused_data_is_every_recipients_refusal(
         )
     error = caught.value
     assert isinstance(error, PermanentFailure)
-    assert "DATA" == error.phase
+    # A content that went out by BDAT had no DATA.
+    assert error.phase in ({"DATA"} if service == "data" else {"DATA", "content"})
     assert "no data from you" in str(error)
 
 
 @ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "data"])
 async def test_a_refused_content_is_every_recipients_refusal(
-    reactor: Any, postfix: Postfix
+    reactor: Any, postfix: Postfix, service: str
 ) -> None:
     with pytest.raises(AllRecipientsRefused) as caught:
         await submit(
             reactor,
-            postfix.server(),
+            postfix.server(service),
             b"X-Refuse: yes\r\n" + MESSAGE,
             sender=SENDER,
             recipients=["bob@example.test", "gone@example.test"],
@@ -161,14 +163,15 @@ async def test_a_refused_content_is_every_recipients_refusal(
 
 
 @ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "data", "no_pipelining"])
 async def test_all_or_nothing_delivers_to_nobody_when_one_is_refused(
-    reactor: Any, postfix: Postfix
+    reactor: Any, postfix: Postfix, service: str
 ) -> None:
     since = len(postfix.log)
     with pytest.raises(PermanentFailure) as caught:
         await submit(
             reactor,
-            postfix.server(),
+            postfix.server(service),
             MESSAGE,
             sender=SENDER,
             recipients=["bob@example.test", "gone@example.test"],
@@ -179,7 +182,7 @@ async def test_all_or_nothing_delivers_to_nobody_when_one_is_refused(
     assert [Status.UNTOUCHED, Status.REFUSED] == [
         outcome.status for outcome in caught.value.report.outcomes
     ]
-    await postfix.line(reactor, "submission/smtpd", "disconnect from", since=since)
+    await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert [] == postfix.logged("(queue active)", since=since)
 
 
@@ -195,17 +198,32 @@ async def test_too_large_is_refused_here_before_mail(reactor: Any, postfix: Post
 
 
 @ensureDeferred
+@pytest.mark.parametrize("service", ["small", "small_data"])
 async def test_a_stream_that_grows_too_large_is_not_delivered(
-    reactor: Any, postfix: Postfix
+    reactor: Any, postfix: Postfix, service: str
 ) -> None:
     since = len(postfix.log)
     chunks = iter([MESSAGE] + [b"x" * 70 + b"\r\n"] * 1000)
     with pytest.raises(MessageTooLarge):
         await submit(
-            reactor, postfix.server("small"), chunks, sender=SENDER, recipients="bob@example.test"
+            reactor, postfix.server(service), chunks, sender=SENDER, recipients="bob@example.test"
         )
-    await postfix.line(reactor, "small/smtpd", "disconnect from", since=since)
+    await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert [] == postfix.logged("(queue active)", since=since)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("service", ["small_untold", "small_untold_data"])
+@pytest.mark.parametrize("octets", [3000, 3_000_000])
+async def test_too_large_for_a_server_that_did_not_say_so(
+    reactor: Any, postfix: Postfix, service: str, octets: int
+) -> None:
+    with pytest.raises(AllRecipientsRefused) as caught:
+        await submit(reactor, postfix.server(service), MESSAGE + b"x" * octets)
+    error = caught.value
+    assert isinstance(error, PermanentFailure)
+    assert error.reply is not None
+    assert ("content", 552) == (error.phase, error.reply.code)
 
 
 @ensureDeferred

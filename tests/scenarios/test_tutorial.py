@@ -1,0 +1,97 @@
+"""What the tutorial tells a stranger to do works: a server to play with, and a first message."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from email import message_from_bytes
+from email.policy import default
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios.postfix import PATIENCE, answers, free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent.parent
+TWISTD = str(Path(sys.executable).parent / "twistd")
+
+
+@contextmanager
+def playing(folder: Path) -> Iterator[int]:
+    """`twistd -n sendmail --directory play`, on a port of its own."""
+    (port,) = free_ports(1)
+    command = [TWISTD, "-n", "--pidfile=", "sendmail", "--directory", "play", "--port", str(port)]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process,
+    ):
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not answers(port):
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    folder = tmp_path_factory.mktemp("tutorial")
+    with playing(folder) as port:
+        yield folder, port
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    environment["TWISTED_SENDMAIL_PASSWORD"] = (folder / "play/password").read_text().strip()
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples/awaiting.py"), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def test_the_first_message_lies_in_the_folder_under_its_queue_id(play: tuple[Path, int]) -> None:
+    folder, port = play
+    done = run(folder, f"smtp+starttls://alice@127.0.0.1:{port}", "play/ca.pem")
+    assert ("", 0) == (done.stderr, done.returncode)
+    queue_id = done.stdout.splitlines()[-1].split()[2]
+    message = message_from_bytes((folder / "play" / f"{queue_id}.eml").read_bytes(), policy=default)
+    assert "Greetings" == message["Subject"]
+    assert message["Date"]
+    assert message["Message-ID"]
+
+
+def test_without_the_authority_the_error_is_the_one_shown(play: tuple[Path, int]) -> None:
+    folder, port = play
+    done = run(folder, f"smtp+starttls://alice@127.0.0.1:{port}")
+    shown = (ROOT / "docs/tutorial/first-message.md").read_text("utf-8")
+    (line,) = [line for line in shown.splitlines() if line.startswith("TLS refused at ")]
+    assert line.replace(":2525:", f":{port}:") in done.stderr
+    assert 1 == done.returncode
+
+
+def test_the_wrong_kind_of_tls_says_which_is_usual_where(play: tuple[Path, int]) -> None:
+    folder, port = play
+    done = run(folder, f"smtps://alice@127.0.0.1:{port}", "play/ca.pem")
+    assert "the server answers in clear text; STARTTLS is usual on port 587" in done.stderr
+    assert 1 == done.returncode
+
+
+def test_the_port_the_tutorial_names_is_the_default() -> None:
+    done = subprocess.run(
+        [TWISTD, "sendmail", "--help"], capture_output=True, text=True, check=False
+    )
+    assert "[default: 2525]" in done.stdout
