@@ -32,6 +32,7 @@ _WIDTH = 13
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""
+    parser.usage = "%(prog)s [OPTIONS] [URL]"
     parser.description = (
         "Connect as `send` would (TLS, and AUTH if a user is given), show what the server is and "
         "offers, and say what is weak or wrong. No mail is sent. Exit status 0 if it can be used."

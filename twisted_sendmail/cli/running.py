@@ -21,8 +21,9 @@ from twisted.python.failure import Failure
 def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
     """Run *work*, given the reactor.
 
-    :param work: turns its own exceptions into a status.
+    :param work: is cancelled by the first SIGINT or SIGTERM; the second ends the process.
     :returns: what *work* does; 128 + signal when it was interrupted and did not succeed.
+    :raises Exception: what *work* raises.
     """
     # With observers there are none, and the default one would print tracebacks.
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)

@@ -28,6 +28,7 @@ HELP = "send a message"
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""
+    parser.usage = "%(prog)s [OPTIONS] [FILE]"
     parser.description = (
         "Send one message to a submission server. The message is a file or stdin, with its own "
         "header, or is built from --subject, --body and --attach."
