@@ -204,8 +204,8 @@ class Pump:
                 moved = True
         moved |= self.due()
         for link in self.links[:]:
-            while link.to_server():
-                moved = True
+            # One segment: what the server says to it is heard before the next.
+            moved |= link.to_server()
             moved |= link.closings()
         return moved
 

@@ -121,7 +121,8 @@ def test_cancelling_while_twisted_connects(net: Net, make: Callable[[Any], Any])
 class Slow:
     """A message that comes in pieces, when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: int = 20_000) -> None:
+        self.lines = lines
         self.turns: list[Deferred[bytes]] = []
         self.closed = False
 
@@ -146,6 +147,17 @@ def test_cancelling_while_the_content_waits_for_its_source(net: Net) -> None:
     assert (1, Cancelled, []) == (result.fired, type(result.error), server.messages)
     assert () == result.error.report.in_doubt
     assert net.link.over
+
+
+def test_cancelling_while_a_small_content_waits_for_its_source(net: Net) -> None:
+    slow, server = Slow(lines=1), net.server()
+    result = net.send(server, message=slow.chunks())
+    assert 0 == result.fired
+    result.deferred.cancel()
+    net.pump.run()
+    assert 1 == result.fired
+    assert isinstance(result.error, CancelledError)
+    assert ([], True) == (server.messages, slow.closed)
 
 
 def test_cancelling_while_the_server_takes_no_more(net: Net) -> None:

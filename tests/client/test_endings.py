@@ -22,7 +22,10 @@ from twisted_sendmail.smtp.errors import (
 )
 
 CLEAR = {"tls": TLSPolicy.NONE, "credentials": None}
-CHUNKS = {"clear": ("PIPELINING", "CHUNKING", "STARTTLS"), "secure": ("PIPELINING", "CHUNKING", "AUTH PLAIN")}
+CHUNKS = {
+    "clear": ("PIPELINING", "CHUNKING", "STARTTLS"),
+    "secure": ("PIPELINING", "CHUNKING", "AUTH PLAIN"),
+}
 WAYS: list[dict[str, Any]] = [{}, CHUNKS]
 
 

@@ -86,6 +86,8 @@ class Connection(Protocol):
         self._ended = False
         self._dropped = False
         self._producing: Deferred[None] | None = None
+        # The verdict on a content whose end was not given yet.
+        self._unfinished: Deferred[Reply] | None = None
         self._peer = ""
 
     @contextmanager
@@ -292,7 +294,7 @@ class Connection(Protocol):
             if self.session.over is not None:
                 self._drop(self.session.over)
             if not events:
-                return
+                break
             event = events.popleft()
             waiting = cast("Deferred[Any]", event.tag)
             if waiting is None or waiting.called:
@@ -302,6 +304,13 @@ class Connection(Protocol):
                 waiting.callback(result)
             else:
                 waiting.errback(result.at(host=self.host, tls=self.tls))
+
+        unfinished = self._unfinished
+        if self.session.over is not None and unfinished is not None:
+            # Between two chunks nothing is owed, and no event tells of the end.
+            self._unfinished = None
+            if not unfinished.called:
+                unfinished.errback(self.session.over.at(host=self.host, tls=self.tls))
 
     def _drop(self, why: SendmailError) -> None:
         """The session is over: so are the transport, the timer, the content and the handshake."""
@@ -338,6 +347,7 @@ class Connection(Protocol):
             else:
                 self._timer.pause()
 
+        self._unfinished = verdict
         producer = ContentProducer(source, write, paused)
         self._timer.pause()
         transport.registerProducer(producer, True)
@@ -348,9 +358,12 @@ class Connection(Protocol):
             if not self._ended:
                 transport.unregisterProducer()
             if not isinstance(result, Failure):
+                self._unfinished = None
                 with self.group():
                     finish()
-            elif not stopped and self.session.over is None and not verdict.called:
+            elif stopped or producer.stopped:
+                pass  # nobody wants more of it; if the transport is gone, it is about to say why
+            elif self.session.over is None and not verdict.called:
                 self._source_failed(result, verdict)
 
         _ = running.addBoth(done).addErrback(
@@ -365,6 +378,7 @@ class Connection(Protocol):
 
     def _source_failed(self, failure: Failure, verdict: Deferred[Reply]) -> None:
         """The source broke off: so must the connection, for an end would deliver half a message."""
+        self._unfinished = None
         why = ConnectionClosed("content broken off", detail="its source failed")
         self.session.finish(why)
         self._drop(why)

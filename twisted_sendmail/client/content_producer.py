@@ -35,7 +35,8 @@ class ContentProducer:
         self._write = write
         self._tell = paused
         self._gate: Deferred[None] | None = None
-        self._stopped = False
+        #: The transport wants no more: the connection is gone.
+        self.stopped = False
 
     async def run(self) -> None:
         """Write it all.
@@ -46,13 +47,13 @@ class ContentProducer:
         while chunk := await self._source.read():
             if self._gate is not None:
                 await self._gate
-            if self._stopped:
+            if self.stopped:
                 raise CancelledError
             self._write(chunk)
         if self._gate is not None:
             # The end waits too: its reply is owed from when the server can have it.
             await self._gate
-        if self._stopped:
+        if self.stopped:
             raise CancelledError
 
     def pauseProducing(self) -> None:
@@ -70,5 +71,5 @@ class ContentProducer:
 
     def stopProducing(self) -> None:
         """The connection is gone."""
-        self._stopped = True
+        self.stopped = True
         self.resumeProducing()
