@@ -83,6 +83,8 @@ class Mailbox:
 
         :raises InvalidAddress: when *text* is anything else.
         """
+        if not isinstance(text, str):
+            raise _bad(text, f"it is {type(text).__name__}, not str")
         return _parse_mailbox(text)
 
     @property
@@ -106,8 +108,6 @@ class Mailbox:
 
 @lru_cache(maxsize=4096)
 def _parse_mailbox(text: str) -> Mailbox:
-    if not isinstance(text, str):
-        raise _bad(text, f"it is {type(text).__name__}, not str")
     match = _MAILBOX_RE.match(text)
     if match is None:
         raise _bad(text, _why(text), _remedy(text))
@@ -159,9 +159,18 @@ def _idna(domain: str) -> str:
         # Case and composition are folded, nothing else is mapped: a look-alike
         # must not become another domain.
         folded = unicodedata.normalize("NFC", domain.lower())
+        if any(_is_like_ascii(character) for character in domain):
+            raise _bad(domain, "a character in its domain stands for an ASCII one")
         return idna.encode(folded, strict=True).decode("ascii")
     except (idna.IDNAError, UnicodeError) as e:
         raise _bad(domain, f"the domain has no IDNA form: {printable(str(e))}") from None
+
+
+def _is_like_ascii(character: str) -> bool:
+    """The Kelvin sign is folded to the letter k, and there are more such."""
+    if character.isascii():
+        return False
+    return unicodedata.normalize("NFC", character.lower()).isascii()
 
 
 def _check_literal(literal: str) -> None:
@@ -169,6 +178,8 @@ def _check_literal(literal: str) -> None:
     inner = literal[1:-1]
     try:
         if inner[:5].lower() == "ipv6:":
+            if "%" in inner:
+                raise ValueError  # a scope says nothing to another machine
             ipaddress.IPv6Address(inner[5:])
         elif ":" in inner:
             if not _GENERAL_LITERAL_RE.match(inner):
@@ -219,8 +230,9 @@ class ReversePath:
 
         :raises InvalidAddress: when *text* is anything else.
         """
-        inner = _unwrapped(text)
-        return cls(Mailbox.parse(inner) if inner != "" else None)
+        if text in ("", "<>"):
+            return cls()
+        return cls(Mailbox.parse(_unwrapped(text)))
 
     @property
     def needs_smtputf8(self) -> bool:
