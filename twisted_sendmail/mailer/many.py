@@ -92,7 +92,7 @@ class _Sequence:
     async def run(self, messages: Iterable[Item] | AsyncIterable[Item]) -> list[DeliveryReport]:
         server = SubmissionServer.of(self._given)
         try:
-            async for item in _each(messages):
+            async for item in each(messages):
                 self._reports.append(await self._report(server, item))
         except CancelledError as error:
             cancelled = error if isinstance(error, Cancelled) else Cancelled("cancelled")
@@ -120,12 +120,12 @@ class _Sequence:
             return (
                 replace(error.report, error=error)
                 if error.report
-                else _unsent(self._envelope, error)
+                else unsent(self._envelope, error)
             )
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - what one message raises must not stop the next
-            return _unsent(self._envelope, _unreadable(error))
+            return unsent(self._envelope, unreadable(error))
 
     async def _one(self, server: SubmissionServer, item: Item) -> DeliveryReport:
         self._envelope, message = item if isinstance(item, tuple) else (None, item)
@@ -153,7 +153,7 @@ class _Sequence:
 
     async def _transact(self, server: SubmissionServer, letter: Letter) -> DeliveryReport:
         if self._gone is not None:
-            return _unsent(letter.envelope, self._gone)
+            return unsent(letter.envelope, self._gone)
         protocol = self._protocol
         if protocol is None or not protocol.usable:
             try:
@@ -168,7 +168,11 @@ class _Sequence:
         return await transact(protocol, letter, all_or_nothing=self._all_or_nothing)
 
 
-async def _each(messages: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
+async def each(messages: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
+    """The items of an iterable of either kind.
+
+    :raises InvalidMessage: it is none.
+    """
     if hasattr(messages, "__aiter__"):
         async for item in messages:
             yield item
@@ -180,14 +184,16 @@ async def _each(messages: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator
             yield item
 
 
-def _unsent(envelope: Envelope | None, error: SendmailError) -> DeliveryReport:
+def unsent(envelope: Envelope | None, error: SendmailError) -> DeliveryReport:
+    """The report of a message that no server has seen."""
     outcomes = tuple(Outcome(r, Status.UNTOUCHED) for r in envelope.recipients) if envelope else ()
     return DeliveryReport(
         envelope, outcomes, host=error.host, tls=error.tls, transcript=error.transcript, error=error
     )
 
 
-def _unreadable(error: Exception) -> InvalidMessage:
+def unreadable(error: Exception) -> InvalidMessage:
+    """The error of a message whose own source failed."""
     wrapped = InvalidMessage(
         "the message could not be read", detail=f"{type(error).__name__}: {printable(str(error))}"
     )

@@ -46,6 +46,8 @@ __all__ = [
     "InvalidMessage",
     "InvalidServer",
     "MailboxUnavailable",
+    "MailerBusy",
+    "MailerClosed",
     "MessageTooLarge",
     "PermanentFailure",
     "ProtocolBreach",
@@ -251,6 +253,19 @@ class ExtensionUnavailable(SendmailError):
     """The message or its envelope needs an extension the server does not offer."""
 
     connection_usable = True
+
+
+class MailerBusy(SendmailError):
+    """Too many messages wait already."""
+
+    transient = True
+    remedy = "send fewer at once, or use send_many, which waits"
+
+
+class MailerClosed(SendmailError):
+    """The mailer takes no more messages."""
+
+    transient = True
 
 
 class DeliveryInDoubt(SendmailError):

@@ -1,0 +1,155 @@
+"""Messages one after the other over one connection, as close together as is safe.
+
+With DATA the next message's envelope goes out behind the final dot of the one before:
+one flight a message.  With CHUNKING several messages are under way at once, within a
+window: less than one flight a message.  Without PIPELINING the session holds back what
+may not be sent yet, and this code is the same.
+
+The window is bounded in messages and octets, because every message in it is in doubt
+if the connection dies.
+
+RFC 2920 section 3.1, RFC 3030.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_sendmail.client.transaction import transact
+from twisted_sendmail.smtp.errors import CommandNotAllowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted_sendmail.client.protocol import SubmissionProtocol
+    from twisted_sendmail.message.letter import Letter
+    from twisted_sendmail.smtp.outcome import DeliveryReport
+
+
+class Job(Protocol):
+    """A message to be sent."""
+
+    letter: Letter
+    all_or_nothing: bool
+
+
+class Flow:
+    """The messages under way on one connection.
+
+    :param protocol: a session that is ready.
+    :param take: gives the next job, or None when there is none now; called again after
+        each :meth:`fill`.
+    :param done: told a job and its report, or the failure of its source, or None when the
+        connection ended before the job was heard of.
+    :param depth: messages in doubt at once, at most.
+    :param octets: octets in doubt at once; a larger message goes alone.
+    """
+
+    def __init__(
+        self,
+        protocol: SubmissionProtocol,
+        take: Callable[[], Any],
+        done: Callable[[Any, DeliveryReport | Failure | None], None],
+        *,
+        depth: int,
+        octets: int,
+    ) -> None:
+        self._protocol = protocol
+        self._take = take
+        self._done = done
+        self._octets = octets
+        offered = protocol.session.capabilities
+        chunks = offered.chunking and offered.pipelining
+        # With DATA a second message has its envelope under way while the first is in
+        # doubt; its content waits for the first one's verdict.
+        self._depth = depth if chunks else 2
+        self._low = self._depth // 2 if chunks else 1
+        self._again: list[Any] = []
+        self._speaking: Any = None
+        self._filling = False
+        self._waiting: list[Deferred[None]] = []
+        #: Messages under way.
+        self.inflight = 0
+        self._inflight_octets = 0
+        #: Messages whose verdict was heard.
+        self.finished = 0
+
+    def fill(self) -> None:
+        """Begin as many messages as there are and the window allows."""
+        if self._filling:
+            return
+        self._filling = True
+        try:
+            with self._protocol.group():
+                while self._speaking is None and self._room():
+                    job = self._again.pop(0) if self._again else self._take()
+                    if job is None:
+                        return
+                    self._begin(job)
+        finally:
+            self._filling = False
+
+    def _room(self) -> bool:
+        if not self._protocol.usable:
+            return False
+        return not self.inflight or (
+            self.inflight < self._depth and self._inflight_octets < self._octets
+        )
+
+    def drained(self) -> Deferred[None]:
+        """Fires when no message is under way any more."""
+        waiting: Deferred[None] = Deferred()
+        if self.inflight:
+            self._waiting.append(waiting)
+        else:
+            waiting.callback(None)
+        return waiting
+
+    def _begin(self, job: Any) -> None:
+        self.inflight += 1
+        size = job.letter.size or self._octets
+        self._inflight_octets += size
+        self._speaking = job
+        sending = Deferred.fromCoroutine(
+            transact(
+                self._protocol,
+                job.letter,
+                all_or_nothing=job.all_or_nothing,
+                said=lambda: self._said(job),
+            )
+        )
+        _ = sending.addBoth(self._heard, job, size)
+
+    def _said(self, job: Any) -> None:
+        if self._speaking is job:
+            self._speaking = None
+            self.fill()
+
+    def _heard(self, result: DeliveryReport | Failure, job: Any, size: int) -> None:
+        self.inflight -= 1
+        self._inflight_octets -= size
+        self.finished += 1
+        if self._speaking is job:
+            self._speaking = None
+        error = None if isinstance(result, Failure) else result.error
+        if isinstance(error, CommandNotAllowed) and self._protocol.usable and job.letter.rewindable:
+            # Refused for the sake of the message before it: it was never heard.
+            job.letter.rewind()
+            self._again.append(job)
+        else:
+            self._done(job, result)
+        if self.inflight <= self._low:
+            self.fill()
+        if not self.inflight:
+            self._empty()
+
+    def _empty(self) -> None:
+        again, self._again = self._again, []
+        for job in again:
+            self._done(job, None)
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)

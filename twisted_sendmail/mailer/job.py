@@ -1,0 +1,67 @@
+"""A message given to a mailer, until its result is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_sendmail.smtp.root_error import SendmailError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted_sendmail.mailer.carrier import Carrier
+    from twisted_sendmail.message.letter import Letter
+    from twisted_sendmail.smtp.outcome import DeliveryReport
+
+
+class Job:
+    """One letter on its way.
+
+    :param letter: it.
+    :param cancel: what to do when nobody waits for the result any more.
+    """
+
+    __slots__ = (
+        "all_or_nothing",
+        "begun_at",
+        "carrier",
+        "letter",
+        "replaced",
+        "result",
+        "since",
+        "tried",
+    )
+
+    def __init__(
+        self,
+        letter: Letter,
+        *,
+        all_or_nothing: bool,
+        since: float,
+        cancel: Callable[[Job], None],
+    ) -> None:
+        self.letter = letter
+        self.all_or_nothing = all_or_nothing
+        #: When it began to wait.
+        self.since = since
+        #: It was sent again because a connection that had served before was dead.
+        self.replaced = False
+        #: The servers it cannot go to any more, by their place in the list.
+        self.tried: set[int] = set()
+        #: The connection it is on, and how many verdicts that had heard before.
+        self.carrier: Carrier | None = None
+        self.begun_at = 0
+        #: Fires with the report.
+        self.result: Deferred[DeliveryReport] = Deferred(lambda _: cancel(self))
+
+    def settle(self, result: DeliveryReport | SendmailError | Failure) -> None:
+        """Tell whoever waits; only the first time counts."""
+        if self.result.called:
+            return
+        if isinstance(result, (SendmailError, Failure)):
+            self.result.errback(result)
+        else:
+            self.result.callback(result)

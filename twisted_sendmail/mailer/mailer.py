@@ -1,0 +1,197 @@
+"""``Mailer``: what an application keeps, to send mail as long as it lives.
+
+Many messages over few connections, kept open between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail
+
+from twisted_sendmail.client.deadline import within
+from twisted_sendmail.client.verdict import require_acceptance
+from twisted_sendmail.mailer.carrier import Stage
+from twisted_sendmail.mailer.job import Job
+from twisted_sendmail.mailer.limits import PoolLimits
+from twisted_sendmail.mailer.pool import Pool
+from twisted_sendmail.mailer.prepared import prepared
+from twisted_sendmail.mailer.sending import Sending
+from twisted_sendmail.mailer.submission_server import SubmissionServer
+from twisted_sendmail.smtp.errors import MailerClosed
+from twisted_sendmail.smtp.root_error import InvalidServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable, Sequence
+
+    from twisted_sendmail.mailer.many import Item
+    from twisted_sendmail.message.letter import Letter
+    from twisted_sendmail.message.source import Message
+    from twisted_sendmail.smtp.address import ReversePath
+    from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
+    from twisted_sendmail.smtp.outcome import DeliveryReport
+
+
+@dataclass(frozen=True)
+class MailerStats:
+    """The state of a mailer."""
+
+    #: Connections with nothing to do.
+    idle: int
+    #: Connections that have a message.
+    leased: int
+    #: Connections on their way to be ready.
+    opening: int
+    #: Messages that wait for a connection.
+    waiting: int
+    #: Messages with somebody accepted, since the start.
+    accepted: int
+    #: Messages nobody was accepted of, or that could not be sent.
+    failed: int
+
+
+class Mailer:
+    """Sends mail over a pool of connections.
+
+    :param reactor: connects and keeps time.
+    :param server: a URL or a SubmissionServer, or several of them, best first: another
+        one is used only for a message the ones before cannot have.
+    :param limits: the bounds of the pool.
+    :raises InvalidInput: for a server that cannot be used.
+
+    Nothing is opened before it is needed.  Call :meth:`aclose` at the end.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: str | SubmissionServer | Sequence[str | SubmissionServer],
+        *,
+        limits: PoolLimits | None = None,
+    ) -> None:
+        given = [server] if isinstance(server, (str, SubmissionServer)) else list(server)
+        if not given:
+            raise InvalidServer("there is no server", remedy="give at least one")
+        self._reactor = reactor
+        self._servers = [SubmissionServer.of(each) for each in given]
+        self._pool = Pool(reactor, self._servers, limits or PoolLimits())
+        self._accepted = 0
+        self._failed = 0
+        self._closed = False
+
+    def send(
+        self,
+        message: Message,
+        *,
+        sender: str | ReversePath | None = None,
+        recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+        envelope: Envelope | None = None,
+        all_or_nothing: bool = False,
+        complete: bool = True,
+    ) -> Deferred[DeliveryReport]:
+        """Send one message; parameters, result and errors are those of ``submit``.
+
+        :raises MailerBusy: too many messages wait already.
+        :raises MailerClosed: the mailer was closed.
+
+        Cancelling takes back a message that waits.  One that is on its way alone takes
+        its connection with it; one among others may still be delivered.
+        """
+        if self._closed:
+            return fail(MailerClosed("the mailer is closed"))
+
+        async def run() -> DeliveryReport:
+            letter = await prepared(
+                self._reactor,
+                message,
+                sender=sender,
+                recipients=recipients,
+                envelope=envelope,
+                complete=complete,
+            )
+            return require_acceptance(await self.carry(letter, all_or_nothing=all_or_nothing))
+
+        server = self._servers[0]
+        return within(self._reactor, server.timeouts.total, run(), f"a message to {server}")
+
+    def send_many(
+        self,
+        messages: Iterable[Item] | AsyncIterable[Item],
+        *,
+        all_or_nothing: bool = False,
+        complete: bool = True,
+    ) -> Sending:
+        """Send many messages, pulled from *messages* no faster than they go out.
+
+        ``await`` the result for a list of reports in the order of *messages*, or iterate
+        over it with ``async for`` for pairs of place and report as they come.  A message
+        that fails has its error in its report, and does not stop the others.
+
+        :param messages: messages, or pairs of an Envelope and a message.
+        """
+        return Sending(self, messages, all_or_nothing=all_or_nothing, complete=complete)
+
+    async def carry(self, letter: Letter, *, all_or_nothing: bool) -> DeliveryReport:
+        """Send a letter that is ready; closes it.
+
+        :raises SendmailError: no connection could be had.
+        """
+        pool = self._pool
+        job = Job(
+            letter, all_or_nothing=all_or_nothing, since=self._reactor.seconds(), cancel=pool.cancel
+        )
+        try:
+            pool.add(job)
+            report = await job.result
+        except BaseException:
+            self._failed += 1
+            raise
+        finally:
+            await letter.close()
+        if report.accepted:
+            self._accepted += 1
+        else:
+            self._failed += 1
+        return report
+
+    @property
+    def reactor(self) -> Any:
+        """What keeps time."""
+        return self._reactor
+
+    @property
+    def capacity(self) -> int:
+        """Messages that keep every connection busy."""
+        limits = self._pool.limits
+        return limits.connections * max(2, limits.window) * 2
+
+    def unlock(self) -> None:
+        """Try refused credentials again: they were corrected at the server."""
+        self._pool.unlock()
+
+    def stats(self) -> MailerStats:
+        """What the mailer does just now."""
+        pool = self._pool
+        return MailerStats(
+            idle=pool.count(Stage.IDLE),
+            leased=pool.count(Stage.LEASED),
+            opening=pool.count(Stage.OPENING),
+            waiting=pool.waiting,
+            accepted=self._accepted,
+            failed=self._failed,
+        )
+
+    def aclose(self, *, grace: float | None = 30.0) -> Deferred[None]:
+        """Take no more messages, let out those that wait, and close.
+
+        :param grace: seconds after which everything is closed at once, and what waits
+            fails with ``MailerClosed``; None for as long as it takes.
+
+        Cancelling closes at once.
+        """
+        self._closed = True
+        return Deferred.fromCoroutine(self._pool.close(grace))
+
+    def __repr__(self) -> str:
+        return f"<Mailer {self._pool}>"

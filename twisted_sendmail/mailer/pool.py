@@ -1,0 +1,353 @@
+"""Connections and the messages that wait for them.
+
+Connections are counted by stage when they change it, and messages are given to one
+the moment it can take them.  A failure to open is everybody's who waits for it: it is
+not tried anew for each.  A password that was refused is not tried again until told.
+
+What was accepted stays accepted; what is in doubt is never sent again from here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.mailer.carrier import Carrier, Stage
+from twisted_sendmail.mailer.rate import TokenBucket
+from twisted_sendmail.smtp.errors import (
+    AuthenticationError,
+    ConnectionFailed,
+    MailerBusy,
+    MailerClosed,
+    ProtocolBreach,
+    SendTimeout,
+)
+from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
+from twisted_sendmail.smtp.root_error import SendmailError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.interfaces import IDelayedCall
+
+    from twisted_sendmail.mailer.job import Job
+    from twisted_sendmail.mailer.limits import PoolLimits
+    from twisted_sendmail.mailer.submission_server import SubmissionServer
+
+#: Seconds a server that could not be reached is passed over, if there is another.
+SHUNNED = 30.0
+
+
+class Pool:
+    """The connections to *servers*, best first."""
+
+    log = Logger(namespace="twisted_sendmail.mailer")
+
+    def __init__(
+        self, reactor: Any, servers: Sequence[SubmissionServer], limits: PoolLimits
+    ) -> None:
+        self.reactor = reactor
+        self.servers = tuple(servers)
+        self.limits = limits
+        self._queue: deque[Job] = deque()
+        self._carriers: list[Carrier] = []
+        self._stages: Counter[Stage] = Counter()
+        self._bucket = TokenBucket(reactor, limits.rate, limits.burst)
+        self._next_token: IDelayedCall | None = None
+        self._impatience: IDelayedCall | None = None
+        # Why no connection with these credentials is opened any more.
+        self._locked: dict[int, SendmailError] = {}
+        self._shunned: dict[int, float] = {}
+        # A connection was opened since the last failure: more may be opened at once.
+        self._proven = False
+        self._closing = False
+        self._watching: list[Deferred[None]] = []
+
+    # -- counts ------------------------------------------------------------------
+
+    def count(self, stage: Stage) -> int:
+        """Connections in *stage*."""
+        return self._stages[stage]
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for a connection."""
+        return len(self._queue)
+
+    def move(self, carrier: Carrier, stage: Stage) -> None:
+        """*carrier* is now counted as *stage*."""
+        self._stages[carrier.stage] -= 1
+        self._stages[stage] += 1
+        carrier.stage = stage
+
+    # -- jobs --------------------------------------------------------------------
+
+    def add(self, job: Job) -> None:
+        """Let *job* go out as soon as can be; its result says what became of it."""
+        if self._closing:
+            job.settle(MailerClosed("the mailer is closed"))
+            return
+        if len(self._queue) >= self.limits.waiters:
+            job.settle(MailerBusy(f"{self.limits.waiters} messages are waiting already"))
+            return
+        self._queue.append(job)
+        self._distribute()
+        if self._queue and self._impatience is None and self.limits.wait is not None:
+            self._impatience = self.reactor.callLater(self.limits.wait, self._too_long)
+
+    def has_work_for(self, carrier: Carrier) -> bool:
+        """Is there a job *carrier* could take now?"""
+        return any(carrier.place not in job.tried for job in self._queue) and (
+            self._next_token is None
+        )
+
+    def take(self, carrier: Carrier) -> Job | None:
+        """The next job for *carrier*, if there is one and the rate allows."""
+        queue = self._queue
+        while queue and queue[0].result.called:
+            queue.popleft()
+        if not queue:
+            return None
+        if not self._bucket.take():
+            if self._next_token is None:
+                self._next_token = self.reactor.callLater(
+                    self._bucket.seconds_to_next(), self._token
+                )
+            return None
+        if carrier.place not in queue[0].tried:
+            return queue.popleft()
+        for job in queue:
+            if carrier.place not in job.tried and not job.result.called:
+                queue.remove(job)
+                return job
+        self._bucket.give_back()
+        return None
+
+    def done(self, carrier: Carrier, job: Job, result: DeliveryReport | Failure | None) -> None:
+        """*carrier* is through with *job*: settle it, or let it go to another connection."""
+        if isinstance(result, Failure):
+            job.settle(result)
+        elif result is None or self._may_go_again(carrier, job, result):
+            self._again(job)
+        else:
+            job.settle(result)
+        self._changed()
+
+    def _may_go_again(self, carrier: Carrier, job: Job, report: DeliveryReport) -> bool:
+        died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
+        if not died or not report.untouched or report.in_doubt or not job.letter.rewindable:
+            return False
+        if carrier.heard > job.begun_at:
+            return True  # others got through before it: a limit of the server, or bad luck
+        if carrier.heard and not job.replaced:
+            # A connection that had served before may have been dead already; once.
+            job.replaced = True
+            return True
+        job.tried.add(carrier.place)
+        self._shun(carrier.place)
+        return len(job.tried) < len(self.servers)
+
+    def _again(self, job: Job) -> None:
+        if job.result.called:
+            return
+        job.letter.rewind()
+        self._queue.appendleft(job)
+        # Not from here: the connection it comes from is still saying good-bye.
+        self.reactor.callLater(0, self._distribute)
+
+    def cancel(self, job: Job, why: SendmailError | None = None) -> None:
+        """Nobody waits for *job* any more.
+
+        A message that waits is taken back.  One that is on its way alone takes its
+        connection with it; one among others cannot be called back, and is in doubt.
+        """
+        error = why or Cancelled("cancelled")
+        if job in self._queue:
+            self._queue.remove(job)
+            error.report = _report(job, Status.UNTOUCHED, error)
+        elif job.carrier is None or not job.carrier.cancel(error):
+            error.remedy = "the message may have been delivered"
+            error.report = _report(job, Status.IN_DOUBT, error)
+        job.settle(error)
+        self._changed()
+
+    # -- connections -------------------------------------------------------------
+
+    def opened(self, carrier: Carrier) -> None:
+        """A connection is ready."""
+        self._proven = True
+        self._shunned.pop(carrier.place, None)
+        self.log.debug("{pool}", pool=self)
+        self._distribute()
+
+    def not_opened(self, carrier: Carrier, error: Exception) -> None:
+        """A connection could not be made ready: so it is for everybody who waits for it."""
+        self._remove(carrier)
+        place = carrier.place
+        if not isinstance(error, SendmailError) or isinstance(error, CancelledError):
+            self._changed()
+            return
+        self.log.info("no connection to {server}: {error}", server=carrier.server, error=error)
+        self._proven = False
+        if isinstance(error, AuthenticationError) and not error.transient:
+            self._locked[place] = error
+        self._shun(place)
+        if any(c.place == place and c.stage is not Stage.OPENING for c in self._carriers):
+            return  # those that are open go on
+        for job in list(self._queue):
+            job.tried.add(place)
+            if len(job.tried) == len(self.servers):
+                self._queue.remove(job)
+                job.settle(_copied(error))
+        self._distribute()
+        self._changed()
+
+    def closed(self, carrier: Carrier) -> None:
+        """A connection is gone."""
+        self._remove(carrier)
+        self._distribute()
+        self._changed()
+
+    def broken(self, failure: Failure, carrier: Carrier) -> None:
+        """A carrier failed in a way nobody thought of."""
+        self.log.failure("a connection of {pool} broke down", failure, pool=self)
+        carrier.abort()
+        if carrier in self._carriers:
+            self.closed(carrier)
+
+    def unlock(self) -> None:
+        """Passwords that were refused may be tried again."""
+        self._locked.clear()
+        self._distribute()
+
+    async def close(self, grace: float | None) -> None:
+        """Let out what waits, then close; after *grace* seconds close at once."""
+        self._closing = True
+        timer = None if grace is None else self.reactor.callLater(grace, self.abort)
+        try:
+            while self._queue or self._carriers:
+                if not self._queue:
+                    for carrier in list(self._carriers):
+                        carrier.retire()
+                    if not self._carriers:
+                        break
+                change: Deferred[None] = Deferred()
+                self._watching.append(change)
+                await change
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            for call in (timer, self._next_token, self._impatience):
+                if call is not None and call.active():
+                    call.cancel()
+
+    def abort(self) -> None:
+        """Close every connection at once; what waits is not sent."""
+        self._closing = True
+        waiting = list(self._queue)
+        self._queue.clear()
+        for job in waiting:
+            job.settle(MailerClosed("the mailer was closed before the message's turn"))
+        for carrier in list(self._carriers):
+            carrier.abort()
+        self._changed()
+
+    # -- inside ------------------------------------------------------------------
+
+    def _distribute(self) -> None:
+        """Give what waits to connections that can take it, and open more if that is not enough."""
+        for stage in (Stage.IDLE, Stage.LEASED):
+            for carrier in [c for c in self._carriers if c.stage is stage]:
+                if not self._queue:
+                    return
+                carrier.nudge()
+        while self._queue and self._next_token is None and self._open_one():
+            pass
+
+    def _open_one(self) -> bool:
+        opening = self.count(Stage.OPENING)
+        if len(self._carriers) >= self.limits.connections or opening >= len(self._queue):
+            return False
+        if opening and not self._proven:
+            return False  # one must get through before more knock
+        place = self._place()
+        if place is None:
+            return False
+        carrier = Carrier(self, self.servers[place], place)
+        self._carriers.append(carrier)
+        self._stages[Stage.OPENING] += 1
+        carrier.start()
+        return True
+
+    def _place(self) -> int | None:
+        """Which server to connect to; None when the jobs that wait can go nowhere now."""
+        now = self.reactor.seconds()
+        for job in list(self._queue):
+            places = [p for p in range(len(self.servers)) if p not in job.tried]
+            free = [p for p in places if p not in self._locked]
+            if free:
+                return min(free, key=lambda p: (self._shunned.get(p, now) > now, p))
+            self._queue.remove(job)
+            job.settle(_copied(next(iter(self._locked.values()))))
+        return None
+
+    def _shun(self, place: int) -> None:
+        self._shunned[place] = self.reactor.seconds() + SHUNNED
+
+    def _remove(self, carrier: Carrier) -> None:
+        self._carriers.remove(carrier)
+        self._stages[carrier.stage] -= 1
+
+    def _token(self) -> None:
+        self._next_token = None
+        self._distribute()
+
+    def _too_long(self) -> None:
+        """The first in the queue waits longest."""
+        self._impatience = None
+        wait = self.limits.wait or 0
+        now = self.reactor.seconds()
+        while self._queue and self._queue[0].since + wait <= now:
+            job = self._queue.popleft()
+            error = SendTimeout(f"no connection was free for the message within {wait:g} s")
+            error.report = _report(job, Status.UNTOUCHED, error)
+            job.settle(error)
+        if self._queue:
+            left = self._queue[0].since + wait - now
+            self._impatience = self.reactor.callLater(left, self._too_long)
+        self._changed()
+
+    def _changed(self) -> None:
+        """Let :meth:`close` see whether it is over."""
+        watching, self._watching = self._watching, []
+        for waiting in watching:
+            waiting.callback(None)
+
+    def __str__(self) -> str:
+        stages = (Stage.IDLE, Stage.LEASED, Stage.OPENING)
+        counts = [f"{self.count(stage)} {stage.value}" for stage in stages]
+        return f"{self.servers[0]}: {', '.join(counts)}, {self.waiting} waiting"
+
+
+def _report(job: Job, status: Status, error: SendmailError) -> DeliveryReport:
+    letter = job.letter
+    outcomes = tuple(Outcome(recipient, status) for recipient in letter.envelope.recipients)
+    return DeliveryReport(
+        letter.envelope, outcomes, size=letter.size or 0, error=error, message_id=letter.message_id
+    )
+
+
+def _copied(error: SendmailError) -> SendmailError:
+    """The same error for one more who waited: each has a report of his own."""
+    copy = type(error).__new__(type(error))
+    copy.__dict__.update(error.__dict__)
+    copy.args = error.args
+    copy.report = None
+    copy.__cause__ = error
+    return copy

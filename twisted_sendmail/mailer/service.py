@@ -1,0 +1,52 @@
+"""A mailer as a service of an application: closed, with what waits let out, when it stops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+
+from twisted_sendmail.mailer.mailer import Mailer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from twisted_sendmail.mailer.limits import PoolLimits
+    from twisted_sendmail.mailer.submission_server import SubmissionServer
+
+
+class MailerService(Service):
+    """Owns a :class:`~twisted_sendmail.mailer.mailer.Mailer` while it runs.
+
+    :param grace: seconds that stopping may take.
+
+    The other parameters are the mailer's.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: str | SubmissionServer | Sequence[str | SubmissionServer],
+        *,
+        limits: PoolLimits | None = None,
+        grace: float | None = 30.0,
+    ) -> None:
+        self._make = lambda: Mailer(reactor, server, limits=limits)
+        self._grace = grace
+        #: The mailer; a new one after each start.
+        self.mailer = self._make()
+        self._used = False
+
+    def startService(self) -> None:
+        """See ``IService``."""
+        if self._used:
+            self.mailer = self._make()
+        self._used = True
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """See ``IService``; fires when the mailer is closed."""
+        super().stopService()
+        return self.mailer.aclose(grace=self._grace)
