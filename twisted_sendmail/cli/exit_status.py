@@ -71,6 +71,8 @@ TABLE: Mapping[type[SendmailError], ExitStatus] = MappingProxyType(
         errors.DeliveryCancelled: ExitStatus.TEMPFAIL,
         Cancelled: ExitStatus.TEMPFAIL,
         errors.DeliveryInDoubt: ExitStatus.TEMPFAIL,
+        errors.MailerBusy: ExitStatus.TEMPFAIL,
+        errors.MailerClosed: ExitStatus.TEMPFAIL,
         errors.ProtocolBreach: ExitStatus.PROTOCOL,
         errors.UnexpectedResponse: ExitStatus.PROTOCOL,
         errors.InvalidBase64: ExitStatus.PROTOCOL,
