@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
     from twisted_sendmail.client.tls_session import ServerJudge
     from twisted_sendmail.client.transaction import transact
+    from twisted_sendmail.ingress.accounts import HashedAccounts
+    from twisted_sendmail.ingress.deadlines import Deadlines
+    from twisted_sendmail.ingress.factory import ConnectionLimits, SMTPServerFactory
+    from twisted_sendmail.ingress.networks import Networks
+    from twisted_sendmail.ingress.password_file import PasswordFile
+    from twisted_sendmail.ingress.portal import PortalAccounts
+    from twisted_sendmail.ingress.receiver import Connection, Receiver
+    from twisted_sendmail.ingress.tls import ServerTLS
     from twisted_sendmail.mailer.many import many
     from twisted_sendmail.mailer.submission_server import SubmissionServer
     from twisted_sendmail.mailer.submit import sendmail, submit
@@ -73,6 +81,8 @@ if TYPE_CHECKING:
     )
     from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
     from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
+    from twisted_sendmail.smtp.server_session import ServerSession
+    from twisted_sendmail.smtp.server_settings import ServerSettings
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
 
@@ -91,9 +101,12 @@ __all__ = [
     "ClientSession",
     "CommandNotAllowed",
     "ConnectFailed",
+    "Connection",
     "ConnectionClosed",
     "ConnectionFailed",
+    "ConnectionLimits",
     "Credentials",
+    "Deadlines",
     "DeliveryCancelled",
     "DeliveryInDoubt",
     "DeliveryReport",
@@ -103,6 +116,7 @@ __all__ = [
     "ErrorProcessing",
     "ExtensionUnavailable",
     "ForwardPath",
+    "HashedAccounts",
     "InvalidAddress",
     "InvalidBase64",
     "InvalidInput",
@@ -112,18 +126,26 @@ __all__ = [
     "MailboxUnavailable",
     "Mechanism",
     "MessageTooLarge",
+    "Networks",
     "Opening",
     "Outcome",
+    "PasswordFile",
     "PermanentFailure",
+    "PortalAccounts",
     "ProtocolBreach",
+    "Receiver",
     "Recipient",
     "Refused",
     "Reply",
     "ReversePath",
+    "SMTPServerFactory",
     "SendTimeout",
     "SendmailError",
     "ServerJudge",
     "ServerNotAuthentic",
+    "ServerSession",
+    "ServerSettings",
+    "ServerTLS",
     "ServiceClosing",
     "StartTLSUnavailable",
     "Status",
@@ -160,6 +182,14 @@ _ROOMS = {
     "twisted_sendmail.client.tls_policy": ("TLSPolicy", "TLSTrust"),
     "twisted_sendmail.client.tls_session": ("ServerJudge",),
     "twisted_sendmail.client.transaction": ("transact",),
+    "twisted_sendmail.ingress.accounts": ("HashedAccounts",),
+    "twisted_sendmail.ingress.deadlines": ("Deadlines",),
+    "twisted_sendmail.ingress.factory": ("ConnectionLimits", "SMTPServerFactory"),
+    "twisted_sendmail.ingress.networks": ("Networks",),
+    "twisted_sendmail.ingress.password_file": ("PasswordFile",),
+    "twisted_sendmail.ingress.portal": ("PortalAccounts",),
+    "twisted_sendmail.ingress.receiver": ("Connection", "Receiver"),
+    "twisted_sendmail.ingress.tls": ("ServerTLS",),
     "twisted_sendmail.mailer.many": ("many",),
     "twisted_sendmail.mailer.submission_server": ("SubmissionServer",),
     "twisted_sendmail.mailer.submit": ("sendmail", "submit"),
@@ -214,6 +244,8 @@ _ROOMS = {
     ),
     "twisted_sendmail.smtp.outcome": ("DeliveryReport", "Outcome", "Status"),
     "twisted_sendmail.smtp.reply": ("EnhancedStatus", "Reply"),
+    "twisted_sendmail.smtp.server_session": ("ServerSession",),
+    "twisted_sendmail.smtp.server_settings": ("ServerSettings",),
     "twisted_sendmail.smtp.tls_facts": ("TLSFacts",),
     "twisted_sendmail.smtp.transcript": ("Transcript",),
 }

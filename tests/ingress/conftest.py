@@ -9,7 +9,6 @@ import pytest
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from twisted_sendmail.ingress.accounts import HashedAccounts
@@ -52,8 +51,7 @@ class Client:
         address: Any = None
         inner: Any = factory
         if implicit:
-            assert factory.tls is not None
-            inner = TLSMemoryBIOFactory(factory.tls, False, factory, clock=pump.clock)
+            inner = factory.implicit_tls()
         self.link = None
         server: Any = inner.buildProtocol(address)
         self.link = pump.connect(self.raw, server)

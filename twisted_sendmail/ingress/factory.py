@@ -14,6 +14,7 @@ from ipaddress import IPv6Address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import ServerFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from twisted_sendmail.ingress.authentication import EXCHANGES
 from twisted_sendmail.ingress.deadlines import Deadlines
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import (
         IAddress,
         IOpenSSLServerConnectionCreator,
+        IProtocolFactory,
         IReactorTime,
     )
 
@@ -107,6 +109,15 @@ class SMTPServerFactory(ServerFactory):
         elif self._from[_origin(addr)] >= self.limits.per_address:
             greeting = Reply(421, ("4.7.0 Too many connections from your address",))
         return self.protocol_class(self, settings, greeting)
+
+    def implicit_tls(self) -> IProtocolFactory:
+        """The same server, with TLS from the first octet (RFC 8314): listen with this one.
+
+        :raises InvalidServer: when there is no certificate.
+        """
+        if self.tls is None:
+            raise InvalidServer("implicit TLS cannot be spoken", remedy="give a certificate")
+        return TLSMemoryBIOFactory(self.tls, False, self, clock=self.clock)
 
     def opened(self, protocol: SMTPServerProtocol) -> None:
         """Called by a protocol that has begun."""

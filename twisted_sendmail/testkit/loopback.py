@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IListeningPort
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from twisted_sendmail.testkit.keeping import KeepingServer
 
@@ -71,7 +70,7 @@ class LoopbackServer(KeepingServer):
         try:
             self.port = self._listen(self.port, factory)
             if certificate is not None:
-                wrapped = TLSMemoryBIOFactory(certificate, False, factory, clock=self._clock)
+                wrapped = factory.implicit_tls()
                 self.tls_port = self._listen(self.tls_port, wrapped)
         except Exception:
             self._remove_directory()

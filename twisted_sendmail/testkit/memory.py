@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -71,7 +70,7 @@ class MemoryServer(KeepingServer):
         self.endpoint = MemoryEndpoint(self._pump, factory)
         wrapped: Any = factory
         if certificate is not None:
-            wrapped = TLSMemoryBIOFactory(certificate, False, factory, clock=self.clock)
+            wrapped = factory.implicit_tls()
         #: Where implicit TLS is spoken.
         self.tls_endpoint = MemoryEndpoint(self._pump, wrapped)
         return self

@@ -1,0 +1,37 @@
+"""How an application's tests look with the fixture ``smtp_server``: run it with pytest."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+
+import pytest
+
+from twisted_sendmail.testing import BackgroundServer, faults
+
+
+def sign_up(address: str, host: str, port: int, ca_file: str) -> bool:
+    """The program under test; it knows nothing of twisted_sendmail."""
+    with smtplib.SMTP(host, port) as client:
+        client.starttls(context=ssl.create_default_context(cafile=ca_file))
+        client.login("shop", "any password")
+        try:
+            client.sendmail("shop@example.org", [address], "Subject: Welcome\r\n\r\nHello!\r\n")
+        except smtplib.SMTPRecipientsRefused:
+            return False
+    return True
+
+
+def test_who_signs_up_is_welcomed(smtp_server: BackgroundServer) -> None:
+    assert sign_up("bob@example.net", "localhost", smtp_server.port, smtp_server.ca_file)
+    (message,) = smtp_server.wait_for(1)
+    assert message.email["Subject"] == "Welcome"
+    assert [str(recipient) for recipient in message.recipients] == ["bob@example.net"]
+    assert message.user == "shop"
+    assert message.tls is not None
+
+
+@pytest.mark.smtp_server(faults=[faults.refuse_recipient("gone@example.net")])
+def test_an_address_that_does_not_exist_is_noticed(smtp_server: BackgroundServer) -> None:
+    assert not sign_up("gone@example.net", "localhost", smtp_server.port, smtp_server.ca_file)
+    assert smtp_server.messages == []
