@@ -26,6 +26,7 @@ from twisted_sendmail.client.content_producer import ContentProducer, Readable
 from twisted_sendmail.client.phase_timer import PhaseTimer
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_layer import start_tls
+from twisted_sendmail.client.two_turns import two_turns
 from twisted_sendmail.smtp.client_session import ClientSession
 from twisted_sendmail.smtp.errors import ConnectionClosed, DeliveryCancelled, SendmailError
 from twisted_sendmail.smtp.reply import Reply
@@ -148,20 +149,7 @@ class Connection(Protocol):
         Called when no reply is owed: a reply found now answers nothing, and ends the
         connection before it can pass for the answer to the next command.
         """
-        done: Deferred[None] = Deferred()
-        # Two turns of the reactor: one may be the rest of this one, the second
-        # begins behind a poll of all sockets.
-        call = self._clock.callLater(
-            0, lambda: turns.append(self._clock.callLater(0, done.callback, None))
-        )
-        turns = [call]
-
-        def cancel(result: Any) -> Any:
-            if turns[-1].active():
-                turns[-1].cancel()
-            return result
-
-        return done.addErrback(cancel)
+        return two_turns(self._clock)
 
     async def end(self) -> None:
         """Wait for the end of a connection on which QUIT was said, but not for long."""

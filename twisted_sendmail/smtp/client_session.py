@@ -23,13 +23,18 @@ from collections import deque
 from typing import NamedTuple
 
 from twisted_sendmail.smtp.capabilities import Capabilities
+from twisted_sendmail.smtp.client_faults import (
+    in_doubt,
+    not_allowed,
+    starttls_injected,
+    too_early,
+    unasked,
+)
 from twisted_sendmail.smtp.client_table import ENDS_GROUP, HOPES, TABLE, Kind, State, kind_of
 from twisted_sendmail.smtp.command import Auth, AuthLine, Command, Greeting, Verb
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
-    DeliveryInDoubt,
-    ProtocolBreach,
     SendmailError,
     ServiceClosing,
     UnexpectedResponse,
@@ -108,7 +113,7 @@ class ClientSession:
         verb = command.verb
         planned = HOPES.get((self._planned, verb))
         if planned is None:
-            raise _not_allowed(command, self._planned)
+            raise not_allowed(command, self._planned)
         self._planned = planned
         self._waiting.append(_Entry(command, tag, verb, payload))
 
@@ -167,14 +172,14 @@ class ClientSession:
                 break
             if not self._owed and self._parser.pending:
                 # Whatever that becomes, it is no answer to what we would say now.
-                self.finish(_unasked(None))
+                self.finish(unasked(None))
                 return b""
             entry = self._waiting.popleft()
             hoped = HOPES.get((self.hoped, entry.verb))
             if hoped is None:
                 # Something before it was refused, and nobody can want it now.
                 self.events.append(
-                    Event(entry.command, entry.tag, _not_allowed(entry.command, self.hoped))
+                    Event(entry.command, entry.tag, not_allowed(entry.command, self.hoped))
                 )
                 self._resume_plan()
                 continue
@@ -223,10 +228,10 @@ class ClientSession:
         """Half a reply came: was it asked for?"""
         if not self._owed:
             if not self._parser.may_be(b"421"):
-                self.finish(_unasked(None))
+                self.finish(unasked(None))
         elif self._stuffer is not None and not self._parser.begins_refusal:
             # Completed behind our final dot it would pass for the verdict.
-            self.finish(_too_early(None))
+            self.finish(too_early(None))
 
     def conceal(self, secret: str) -> None:
         """Never show *secret*, not even where the server quotes it."""
@@ -244,7 +249,7 @@ class ClientSession:
             self.finish(ServiceClosing("connection closed", phase=self._phase(), reply=reply))
             return
         if not self._owed:
-            self.finish(_unasked(reply))
+            self.finish(unasked(reply))
             return
         entry = self._owed[0]
         verb = entry.verb
@@ -260,15 +265,7 @@ class ClientSession:
             return
         if more_behind and following is State.HANDSHAKE:
             # RFC 3207 says nothing may follow; what does was put there by somebody else.
-            self.finish(
-                ProtocolBreach(
-                    "STARTTLS broken off",
-                    phase="STARTTLS",
-                    detail=(
-                        "there is plain text behind the reply to it: somebody may be tampering with the connection"
-                    ),
-                )
-            )
+            self.finish(starttls_injected())
             return
         self._owed.popleft()
         self._turn += 1
@@ -283,7 +280,7 @@ class ClientSession:
             reply = heard  # a challenge is for the mechanism, which needs it as it is
         # A message behind a broken transaction is refused for the sake of that one.
         cascades = before is State.SPOILED and verb is Verb.MAIL and kind is Kind.NO
-        result = _not_allowed(entry.command, before) if cascades else reply
+        result = not_allowed(entry.command, before) if cascades else reply
         self.events.append(Event(entry.command, entry.tag, result))
 
     def _learn(self, verb: Verb, reply: Reply) -> None:
@@ -297,7 +294,7 @@ class ClientSession:
     def _early(self, entry: _Entry, reply: Reply, kind: Kind) -> None:
         """A reply while the content is still on its way (RFC 5321 section 4.2.5 knows none)."""
         if kind is not Kind.NO:
-            self.finish(_too_early(reply))
+            self.finish(too_early(reply))
             return
         # A refusal is believed; but the content cannot be broken off in any other
         # way than with the connection: a dot would deliver what was sent so far.
@@ -344,7 +341,7 @@ class ClientSession:
             doubtful = entry.verb is Verb.BDAT_LAST or (
                 entry.verb is Verb.CONTENT and self._stuffer is None
             )
-            self.events.append(Event(entry.command, entry.tag, _in_doubt(why) if doubtful else why))
+            self.events.append(Event(entry.command, entry.tag, in_doubt(why) if doubtful else why))
         for entry in self._waiting:
             self.events.append(Event(entry.command, entry.tag, why))
         self._owed.clear()
@@ -370,37 +367,6 @@ class ClientSession:
 
     def _phase(self) -> str:
         return self._owed[0].verb.value if self._owed else self.confirmed.value
-
-
-def _unasked(reply: Reply | None) -> ProtocolBreach:
-    what = "protocol broken"
-    return ProtocolBreach(what, reply=reply, detail="the server sent a reply to nothing we said")
-
-
-def _too_early(reply: Reply | None) -> UnexpectedResponse:
-    why = "the server answered before the content was complete"
-    return UnexpectedResponse("content not awaited", phase="content", reply=reply, detail=why)
-
-
-def _not_allowed(command: Command, state: State) -> CommandNotAllowed:
-    return CommandNotAllowed(
-        f"{command} not sent",
-        phase=command.verb.value,
-        command=str(command),
-        detail=f"it does not fit a session that is {state.value}",
-    )
-
-
-def _in_doubt(why: SendmailError) -> DeliveryInDoubt:
-    error = DeliveryInDoubt(
-        "no reply to the end of the message",
-        detail=why.what + (f" ({why.detail})" if why.detail else ""),
-        phase="content",
-        reply=why.reply,
-        transcript=why.transcript,
-    )
-    error.__cause__ = why
-    return error
 
 
 def _response(command: Auth | AuthLine) -> bytes:

@@ -1,0 +1,64 @@
+"""What goes wrong in the client's session, as errors with their words.
+
+The session decides when; this module only says it.  RFC 5321, RFC 3207 section 4.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp.errors import (
+    CommandNotAllowed,
+    DeliveryInDoubt,
+    ProtocolBreach,
+    SendmailError,
+    UnexpectedResponse,
+)
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp.client_table import State
+    from twisted_sendmail.smtp.command import Command
+    from twisted_sendmail.smtp.reply import Reply
+
+
+def unasked(reply: Reply | None) -> ProtocolBreach:
+    """A reply, or half of one, that no command waits for."""
+    what = "protocol broken"
+    return ProtocolBreach(what, reply=reply, detail="the server sent a reply to nothing we said")
+
+
+def too_early(reply: Reply | None) -> UnexpectedResponse:
+    """A yes to a content that is not complete."""
+    why = "the server answered before the content was complete"
+    return UnexpectedResponse("content not awaited", phase="content", reply=reply, detail=why)
+
+
+def not_allowed(command: Command, state: State) -> CommandNotAllowed:
+    """A command given at the wrong time."""
+    return CommandNotAllowed(
+        f"{command} not sent",
+        phase=command.verb.value,
+        command=str(command),
+        detail=f"it does not fit a session that is {state.value}",
+    )
+
+
+def in_doubt(why: SendmailError) -> DeliveryInDoubt:
+    """The verdict that will not come, because of *why*."""
+    error = DeliveryInDoubt(
+        "no reply to the end of the message",
+        detail=why.what + (f" ({why.detail})" if why.detail else ""),
+        phase="content",
+        reply=why.reply,
+        transcript=why.transcript,
+    )
+    error.__cause__ = why
+    return error
+
+
+def starttls_injected() -> ProtocolBreach:
+    """Something behind the 220 to STARTTLS: somebody else put it there."""
+    why = (
+        "there is plain text behind the reply to it: somebody may be tampering with the connection"
+    )
+    return ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=why)
