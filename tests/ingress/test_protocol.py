@@ -317,6 +317,47 @@ def test_our_received_field_goes_first(net: Net) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("hello", "recipient"),
+    [
+        ("[x:a;(b]", "b@example.net"),
+        ("x", '"a;(b"@example.net'),
+        ("[IPv6:2001:db8::1]", "Postmaster"),
+    ],
+)
+def test_what_would_break_our_received_field_is_left_out(
+    net: Net, hello: str, recipient: str
+) -> None:
+    net.server(trace=True)
+    client = net.client()
+    client.send(f"EHLO {hello}\r\nMAIL FROM:<>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n")
+    assert client.code(".") == "250 2.0.0"
+    field = net.contents()[0]
+    assert (field[:15], b";(" in field) == (b"Received: from ", False)
+
+
+def test_a_reply_that_cannot_be_said_is_451(net: Net) -> None:
+    class Odd(Receiver):
+        def sender(self, *_: Any) -> Reply:
+            return Reply(550, ("5.1.1 two\r\n250 lines",))
+
+    net.server(Odd)
+    client = net.client()
+    client.send("EHLO x\r\n")
+    assert client.code("MAIL FROM:<>") == "451 4.3.0"
+
+
+def test_lmtp_tells_the_verdict_of_each_recipient(net: Net) -> None:
+    class Each(Receiver):
+        async def commit(self) -> list[Reply]:
+            return [Reply(250, ("2.0.0 kept",)), Reply(452, ("4.2.2 full",))]
+
+    net.server(Each, settings=ServerSettings(lmtp=True, require_tls=False))
+    client = net.client()
+    client.send("LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nRCPT TO:<b@example.org>\r\n")
+    assert client.send("DATA\r\n.\r\n")[1:] == ["250 2.0.0 kept", "452 4.2.2 full"]
+
+
 # -- back-pressure ----------------------------------------------------------------------------
 
 

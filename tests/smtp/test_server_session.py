@@ -112,6 +112,21 @@ def test_octets_that_come_before_the_handshake_wait_for_ever() -> None:
     assert (talk.session.next_event(), talk.session.output()) == (None, b"")
 
 
+def test_octets_that_came_in_clear_are_not_run_inside_tls() -> None:
+    """Should anybody hand them over late, when the session is about to start TLS."""
+    talk = Talk(SECURE)
+    talk.send("EHLO x\r\n")
+    talk.session.receive(b"STARTTLS\r\n")
+    talk.session.next_event()
+    talk.session.receive(b"EHLO y\r\nMAIL FROM:<>\r\n")
+    talk.session.tls_started()
+    talk.pump()
+    assert (talk.over, talk.session.output()[-47:]) == (
+        True,
+        b"554 5.5.1 Commands behind STARTTLS are not taken\r\n"[-47:],
+    )
+
+
 def test_starttls_with_an_argument_is_501_and_a_second_one_503() -> None:
     talk = Talk(SECURE)
     talk.send("EHLO x\r\n")
@@ -402,6 +417,16 @@ def test_what_dsn_asks_for_reaches_the_recipient() -> None:
         frozenset({"DELAY", "FAILURE"}),
         "rfc822;c+d@example.net",
     )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [happened.SenderGiven, happened.RecipientGiven, happened.ContentOffered, happened.ContentEnded],
+)
+def test_a_421_by_whoever_decides_ends_the_session(kind: type[happened.Question]) -> None:
+    talk = Talk(decide=refuse(kind, 421, "4.3.2 going down"))
+    said = talk.send(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n.\r\nNOOP\r\n")
+    assert (said[-1], talk.over) == ("421 4.3.2 going down", True)
 
 
 # -- lines ----------------------------------------------------------------------------

@@ -192,7 +192,14 @@ async def _abort(receiver: Receiver) -> None:
 
 def _reply(answer: object) -> Reply | None:
     """What a receiver answered; what makes no sense is our trouble."""
-    if answer is None or isinstance(answer, Reply):
+    if answer is None:
+        return None
+    if isinstance(answer, Reply):
+        try:
+            answer.to_bytes()
+        except ValueError as e:
+            _log.error("a receiver's reply cannot be said: {why}", why=str(e))
+            return TROUBLE
         return answer
     _log.error("a receiver answered a {kind}, not a Reply", kind=type(answer).__name__)
     return TROUBLE

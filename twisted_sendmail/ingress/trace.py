@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.ingress.receiver import Connection
     from twisted_sendmail.smtp.envelope import Recipient
 
+_BREAKS = frozenset(' ;()"\\')
+
 
 def received_field(
     connection: Connection,
@@ -32,16 +34,18 @@ def received_field(
     :param now: with its time zone.
     """
     tls = connection.tls
+    hello = connection.hello
     only = str(recipients[0]) if len(recipients) == 1 else None
     return Received(
-        from_=connection.hello,
+        # An address literal of a kind to come may hold what would break the field.
+        from_=None if hello is None else "unknown" if _BREAKS & set(hello) else hello,
         from_comment=_literal(connection),
         by=connection.name,
         with_=connection.protocol(smtputf8=smtputf8),
         with_comment=f"{tls.version} {tls.cipher}" if tls else None,
         id=message_id,
-        # A quoted local part may hold what would break the field.
-        for_=only if only and not set(only) & set(' ;()"\\') else None,
+        # So may a quoted local part.
+        for_=only if only and not _BREAKS & set(only) else None,
         date=now,
     ).to_bytes()
 

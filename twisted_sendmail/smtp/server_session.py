@@ -99,6 +99,8 @@ class ServerSession(ServerConversation):
             self._chunk_refusal = reply if reply.code >= 400 else None
         elif isinstance(question, ContentEnded):
             self._verdict(replies)
+        elif reply.code == 421:
+            self.close(reply)
         else:
             self._say(reply)
             if reply.code < 400:
@@ -117,6 +119,9 @@ class ServerSession(ServerConversation):
         self.tls = True
         self.authenticated = self._esmtp = False
         self.state = ServerState.GREETED
+        if self._buffer.octets:
+            # They came in clear: nobody knows from whom.
+            self.close(_reply(554, "5.5.1 Commands behind STARTTLS are not taken"))
 
     # -- what answers lead to -------------------------------------------------
 
@@ -153,6 +158,8 @@ class ServerSession(ServerConversation):
         if any(reply.code < 400 for reply in replies):
             self._messages += 1
             self._idle = 0
+        if replies[-1].code == 421:
+            self._end(replies[-1].lines[0])
 
     # -- commands -------------------------------------------------------------
 

@@ -1,0 +1,91 @@
+"""Content as the server reads it: laws for any octets and any cutting."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twisted_sendmail.smtp.content_parser import ChunkParser, DataParser, Fault
+
+PIECES = st.lists(
+    st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.\r\n", b"\0", b"a", b"..", b"\r\n."])
+    | st.binary(max_size=5)
+).map(b"".join)
+CUTS = st.lists(st.integers(1, 7))
+CLEAN = st.lists(st.sampled_from([b"a", b".", b"..", b".x", b"", b"\xff"])).map(
+    lambda lines: b"".join(line + b"\r\n" for line in lines)
+)
+
+
+def stuffed(content: bytes) -> bytes:
+    lines = content.split(b"\r\n")
+    return b"\r\n".join(b"." + line if line.startswith(b".") else line for line in lines) + b".\r\n"
+
+
+def read(
+    octets: bytes, cuts: list[int], *, repair: bool = False
+) -> tuple[bytes, bytes | None, set[Fault]]:
+    """Content, what follows its end if that was seen, and faults."""
+    parser = DataParser(repair=repair)
+    content, sizes = b"", iter(cuts)
+    while octets:
+        size = next(sizes, len(octets))
+        piece, rest = parser.feed(octets[:size])
+        octets = octets[size:]
+        content += piece
+        if rest is not None:
+            return content, rest + octets, parser.faults
+    return content, None, parser.faults
+
+
+@given(CLEAN, st.binary(max_size=20), CUTS)
+def test_stuffing_then_reading_is_the_identity(
+    content: bytes, behind: bytes, cuts: list[int]
+) -> None:
+    assert read(stuffed(content) + behind, cuts) == (content, behind, set())
+
+
+@given(PIECES, CUTS)
+def test_any_cutting_reads_the_same(octets: bytes, cuts: list[int]) -> None:
+    whole, cut = read(octets + b"\r\n.\r\n", []), read(octets + b"\r\n.\r\n", cuts)
+    assert cut == whole
+
+
+@given(PIECES)
+def test_the_end_is_the_first_crlf_dot_crlf_and_nothing_else(octets: bytes) -> None:
+    _, rest, _ = read(octets, [])
+    end = (b"\r\n" + octets).find(b"\r\n.\r\n")
+    assert rest == (None if end < 0 else octets[end + 3 :])
+
+
+@given(PIECES, CUTS)
+def test_what_is_repaired_has_no_fault(octets: bytes, cuts: list[int]) -> None:
+    content, _, _ = read(octets + b"\r\n.\r\n", cuts, repair=True)
+    again = ChunkParser()
+    again.feed(content)
+    again.finish()
+    assert again.faults == set()
+
+
+@given(PIECES, CUTS)
+def test_a_fault_is_noticed_if_and_only_if_it_is_there(octets: bytes, cuts: list[int]) -> None:
+    content, _, faults = read(octets + b"\r\n.\r\n", cuts)
+    bare = content.replace(b"\r\n", b"")
+    marks = {Fault.BARE_CR: b"\r", Fault.BARE_LF: b"\n", Fault.NUL: b"\0"}
+    assert faults == {fault for fault, mark in marks.items() if mark in bare}
+
+
+@given(PIECES, CUTS, st.booleans())
+def test_chunks_are_read_the_same_however_they_are_cut(
+    octets: bytes, cuts: list[int], binary: bool
+) -> None:
+    whole, cut = ChunkParser(binary=binary), ChunkParser(binary=binary)
+    expected = whole.feed(octets) + whole.finish()
+    got, rest = b"", octets
+    for size in cuts:
+        got += cut.feed(rest[:size])
+        rest = rest[size:]
+    got += cut.feed(rest) + cut.finish()
+    assert (got, cut.faults) == (expected, whole.faults)
+    assert got == octets
+    assert not (binary and cut.faults)
