@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from twisted_sendmail.ingress.portal import PortalAccounts
     from twisted_sendmail.ingress.receiver import Connection, Receiver
     from twisted_sendmail.ingress.tls import ServerTLS
+    from twisted_sendmail.mailer.limits import PoolLimits
+    from twisted_sendmail.mailer.mailer import Mailer, MailerStats
     from twisted_sendmail.mailer.many import many
+    from twisted_sendmail.mailer.sending import Sending
+    from twisted_sendmail.mailer.service import MailerService
     from twisted_sendmail.mailer.submission_server import SubmissionServer
     from twisted_sendmail.mailer.submit import sendmail, submit
     from twisted_sendmail.sasl.choice import MECHANISMS
@@ -59,6 +63,8 @@ if TYPE_CHECKING:
         InvalidMessage,
         InvalidServer,
         MailboxUnavailable,
+        MailerBusy,
+        MailerClosed,
         MessageTooLarge,
         PermanentFailure,
         ProtocolBreach,
@@ -124,6 +130,11 @@ __all__ = [
     "InvalidServer",
     "Mailbox",
     "MailboxUnavailable",
+    "Mailer",
+    "MailerBusy",
+    "MailerClosed",
+    "MailerService",
+    "MailerStats",
     "Mechanism",
     "MessageTooLarge",
     "Networks",
@@ -131,6 +142,7 @@ __all__ = [
     "Outcome",
     "PasswordFile",
     "PermanentFailure",
+    "PoolLimits",
     "PortalAccounts",
     "ProtocolBreach",
     "Receiver",
@@ -140,6 +152,7 @@ __all__ = [
     "ReversePath",
     "SMTPServerFactory",
     "SendTimeout",
+    "Sending",
     "SendmailError",
     "ServerJudge",
     "ServerNotAuthentic",
@@ -190,7 +203,11 @@ _ROOMS = {
     "twisted_sendmail.ingress.portal": ("PortalAccounts",),
     "twisted_sendmail.ingress.receiver": ("Connection", "Receiver"),
     "twisted_sendmail.ingress.tls": ("ServerTLS",),
+    "twisted_sendmail.mailer.limits": ("PoolLimits",),
+    "twisted_sendmail.mailer.mailer": ("Mailer", "MailerStats"),
     "twisted_sendmail.mailer.many": ("many",),
+    "twisted_sendmail.mailer.sending": ("Sending",),
+    "twisted_sendmail.mailer.service": ("MailerService",),
     "twisted_sendmail.mailer.submission_server": ("SubmissionServer",),
     "twisted_sendmail.mailer.submit": ("sendmail", "submit"),
     "twisted_sendmail.sasl.choice": ("MECHANISMS",),
@@ -222,6 +239,8 @@ _ROOMS = {
         "InvalidMessage",
         "InvalidServer",
         "MailboxUnavailable",
+        "MailerBusy",
+        "MailerClosed",
         "MessageTooLarge",
         "PermanentFailure",
         "ProtocolBreach",
