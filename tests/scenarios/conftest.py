@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_twisted
 
 from tests.scenarios.postfix import Postfix, why_not
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def postfix() -> Iterator[Postfix]:
+def running_postfix() -> Iterator[Postfix]:
     """A private Postfix. With TWISTED_SENDMAIL_REQUIRE_PEERS=1, not to have one is a failure."""
     why = why_not()
     if why is not None and os.environ.get("TWISTED_SENDMAIL_REQUIRE_PEERS") == "1":
@@ -30,3 +31,10 @@ def reactor() -> Any:
     from twisted.internet import reactor
 
     return reactor
+
+
+@pytest_twisted.async_fixture
+async def postfix(reactor: Any, running_postfix: Postfix) -> Postfix:
+    """The same Postfix for all, and at rest: what it logs from here on is of this test."""
+    await running_postfix.quiet(reactor)
+    return running_postfix

@@ -150,13 +150,31 @@ class Postfix:
         """The lines of the log that hold all of *words*, from line *since* on."""
         return [line for line in self.log[since:] if all(word in line for word in words)]
 
+    async def lines(self, reactor: Any, count: int, *words: str, since: int = 0) -> list[str]:
+        """The lines of the log that hold all of *words*, once there are *count* of them."""
+        deadline = time.monotonic() + PATIENCE
+        while len(found := self.logged(*words, since=since)) < count:
+            missing = f"not {count} lines with {words}:\n" + "\n".join(self.log[since:])
+            assert time.monotonic() < deadline, missing
+            await deferLater(reactor, 0.02)
+        return found
+
     async def line(self, reactor: Any, *words: str, since: int = 0) -> str:
         """The first line of the log that holds all of *words*, once it is there."""
+        return (await self.lines(reactor, 1, *words, since=since))[0]
+
+    async def quiet(self, reactor: Any) -> None:
+        """Nobody is connected any more, and nothing is in the queue."""
         deadline = time.monotonic() + PATIENCE
-        while not (found := self.logged(*words, since=since)):
-            assert time.monotonic() < deadline, f"no line with {words}:\n" + "\n".join(self.log)
+        queue = self.directory / "queue"
+        while True:
+            come, gone = self.logged(": connect from"), self.logged(": disconnect from")
+            queues = [queue / name for name in ("incoming", "active", "deferred")]
+            left = [path for each in queues for path in each.rglob("*") if path.is_file()]
+            if len(come) == len(gone) and not left:
+                return
+            assert time.monotonic() < deadline, f"{len(come)} came, {len(gone)} went, left: {left}"
             await deferLater(reactor, 0.02)
-        return found[0]
 
     async def delivered(self, reactor: Any, *queue_ids: str | None) -> list[Delivered]:
         """Every copy of these messages, once Postfix is done with them, by recipient."""

@@ -37,6 +37,12 @@ SERVICES = {
         "smtpd_sasl_auth_enable": "no",
         "smtpd_relay_restrictions": "reject_unauth_destination",
     },
+    "no_tls_data": {
+        "smtpd_tls_security_level": "none",
+        "smtpd_sasl_auth_enable": "no",
+        "smtpd_relay_restrictions": "reject_unauth_destination",
+        "smtpd_discard_ehlo_keywords": "chunking",
+    },
     "no_auth": {
         "smtpd_sasl_auth_enable": "no",
         "smtpd_relay_restrictions": "reject_unauth_destination",

@@ -93,6 +93,7 @@ async def test_postfix_holds_nothing_else_than_what_was_reported(
     reports = await many(reactor, postfix.server(service), items)
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert [n % 2 == 0 for n in range(10)] == [bool(report.accepted) for report in reports]
+    await postfix.quiet(reactor)
     assert 5 == len(postfix.logged("(queue active)", since=since))
 
 

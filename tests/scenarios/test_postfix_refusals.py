@@ -87,6 +87,7 @@ async def test_all_refused_is_an_error_of_the_kind_of_the_refusal(
     # With PIPELINING the DATA was on its way: Postfix refused it, or got a lone dot.
     end = await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert f"rcpt=0/{len(names)}" in end
+    await postfix.quiet(reactor)
     assert [] == postfix.logged("(queue active)", since=since)
 
 
@@ -183,6 +184,7 @@ async def test_all_or_nothing_delivers_to_nobody_when_one_is_refused(
         outcome.status for outcome in caught.value.report.outcomes
     ]
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
+    await postfix.quiet(reactor)
     assert [] == postfix.logged("(queue active)", since=since)
 
 
@@ -209,6 +211,7 @@ async def test_a_stream_that_grows_too_large_is_not_delivered(
             reactor, postfix.server(service), chunks, sender=SENDER, recipients="bob@example.test"
         )
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
+    await postfix.quiet(reactor)
     assert [] == postfix.logged("(queue active)", since=since)
 
 
