@@ -202,6 +202,8 @@ class Pump:
         for link in self.links[:]:
             while link.to_client():
                 moved = True
+            # A FIN comes along with the last segment.
+            moved |= link.closings()
         moved |= self.due()
         for link in self.links[:]:
             # One segment: what the server says to it is heard before the next.

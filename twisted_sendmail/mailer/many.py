@@ -115,7 +115,8 @@ class _Sequence:
         except Cancelled:
             raise
         except SendmailError as error:
-            if self._protocol is None and not isinstance(error, InvalidInput):
+            bad_message = isinstance(error, InvalidInput) and error is not self._gone
+            if self._protocol is None and not bad_message:
                 raise  # there never was a connection
             return (
                 replace(error.report, error=error)
@@ -161,7 +162,7 @@ class _Sequence:
                     self._reactor, server.connector(self._reactor), server.opening()
                 )
             except SendmailError as error:
-                if self._protocol is not None and not isinstance(error, Cancelled):
+                if not isinstance(error, Cancelled):
                     self._gone = error
                 raise
             self._protocol = protocol
