@@ -34,7 +34,14 @@ def test_one_recipient_however_it_is_given(recipients: Any) -> None:
 
 
 def test_the_order_is_kept_and_the_same_goes_once() -> None:
-    given_ = [B, "c@example.net", "b@EXAMPLE.net", "B@example.net", Recipient(B, "NEVER"), B]
+    given_: list[str | Recipient] = [
+        B,
+        "c@example.net",
+        "b@EXAMPLE.net",
+        "B@example.net",
+        Recipient(B, "NEVER"),
+        B,
+    ]
     assert [B, "c@example.net", "B@example.net"] == list(map(str, Envelope(A, given_).recipients))
 
 
@@ -80,7 +87,7 @@ def test_several_addresses_in_one_text_are_none() -> None:
 )
 def test_when_to_report(notify: Any, expected: set[str]) -> None:
     recipient = Recipient(B, notify)
-    assert (expected, bool(expected)) == (recipient.notify, recipient.has_dsn)
+    assert (frozenset(expected), bool(expected)) == (recipient.notify, recipient.has_dsn)
 
 
 @pytest.mark.parametrize(

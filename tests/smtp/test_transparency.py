@@ -53,10 +53,10 @@ def stuffed(chunks: list[bytes]) -> bytes:
 
 def by_the_book(data: bytes) -> bytes:
     """The canonical form in the simplest words."""
-    lines = re.split(rb"\r\n|\r|\n", data)
-    if lines[-1].replace(b"\0", b"") == b"":
+    lines = re.split(rb"\r\n|\r|\n", data.replace(b"\0", b""))
+    if lines[-1] == b"":
         lines.pop()
-    return b"".join(line.replace(b"\0", b"") + b"\r\n" for line in lines)
+    return b"".join(line + b"\r\n" for line in lines)
 
 
 @given(HOSTILE, CUTS)

@@ -75,7 +75,10 @@ class Canonical:
         return b"".join([self._feed(chunk[at : at + _STRIDE]) for at in cuts])
 
     def _feed(self, chunk: bytes) -> bytes:
-        if self._held:
+        if self._policy is Repair.REPAIR and b"\0" in chunk:
+            # First of all, so that CR NUL LF is one line end: text of 16 bits has such.
+            chunk = chunk.replace(b"\0", b"")
+        if self._held and chunk:
             chunk = b"\r" + chunk
             self._held = False
         if chunk[-1:] == b"\r":
@@ -113,9 +116,7 @@ class Canonical:
             clean = plain.replace(b"\n", b"\r\n")
             lines = len(clean) - len(plain)
         if b"\0" in clean:
-            if self._policy is Repair.REFUSE:
-                raise self._refused(chunk)
-            clean = clean.replace(b"\0", b"")
+            raise self._refused(chunk)
         return clean, lines
 
     def _refused(self, chunk: bytes) -> InvalidMessage:

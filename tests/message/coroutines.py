@@ -1,0 +1,70 @@
+"""Running the coroutines of the pure floors without a reactor, and sources to feed them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timezone
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from twisted_sendmail.message.letter import Letter, prepare
+
+_T = TypeVar("_T")
+
+NOW = datetime(2026, 11, 21, 4, 30, tzinfo=timezone.utc)
+DATE = b"Date: Sat, 21 Nov 2026 04:30:00 +0000\r\n"
+
+
+def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """What *coroutine* returns; it must not have to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as e:
+        result: _T = e.value
+        return result
+    coroutine.close()
+    raise AssertionError("it waits")
+
+
+def prepared(message: Any, **changes: Any) -> Letter:
+    """A letter, from somebody to somebody unless *changes* say otherwise."""
+    given: dict[str, Any] = {"sender": "a@example.org", "recipients": ["b@example.net"], "now": NOW}
+    return run(prepare(message, **{**given, **changes}))
+
+
+def from_header(message: Any, **changes: Any) -> Letter:
+    """A letter whose envelope comes from its header."""
+    return run(prepare(message, now=NOW, **changes))
+
+
+def content(letter: Letter) -> bytes:
+    """All octets of *letter*."""
+    return b"".join(chunks(letter))
+
+
+def chunks(letter: Letter) -> list[bytes]:
+    """The octets of *letter* as they come."""
+    return list(iter(lambda: run(letter.read()), b""))
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    """*data* cut at *cuts*; some pieces may be empty."""
+    edges = [0, *sorted(min(at, len(data)) for at in cuts), len(data)]
+    return [data[begin:end] for begin, end in pairwise(edges)]
+
+
+class Elsewhere:
+    """A place for blocking work, which counts it."""
+
+    def __init__(self) -> None:
+        self.works = 0
+        self.inside = False
+
+    async def __call__(self, work: Callable[[], _T]) -> _T:
+        """Do *work*, as if in a thread."""
+        self.works += 1
+        self.inside = True
+        try:
+            return work()
+        finally:
+            self.inside = False
