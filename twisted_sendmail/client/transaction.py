@@ -10,6 +10,7 @@ RFC 1870.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet.defer import CancelledError
@@ -18,7 +19,7 @@ from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.content_guard import GuardedContent
 from twisted_sendmail.client.exchange import Answer, reply_of
 from twisted_sendmail.smtp.client_table import State
-from twisted_sendmail.smtp.command import Bdat, Command, Data
+from twisted_sendmail.smtp.command import Bdat, Command, Data, Rset
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
@@ -162,18 +163,23 @@ class _Transaction:
 
     async def _in_chunks(self, envelope: list[Command]) -> None:
         protocol, small = self._protocol, self._letter.small
+        behind = not protocol.session.idle
+        if behind:
+            # What was said before is not answered yet.  Should nobody be accepted there, some
+            # servers go on with its sender, and would take our recipients to be his.
+            envelope.insert(0, Rset())
         if small is not None and len(small) <= EAGER and not self._all_or_nothing:
             with protocol.group():
                 waiting = protocol.exchange([*envelope, Bdat(len(small), last=True)], small)
                 self._nothing_more()
-            *answers, verdict = await waiting
+            *answers, verdict = (await waiting)[behind:]
             if isinstance(verdict, DeliveryInDoubt):
                 self._lost_in_chunks(answers, verdict)
             if self._envelope_heard(answers):
                 self._judged(reply_of(verdict))
             await self._reset()
             return
-        if not self._envelope_heard(await protocol.exchange(envelope)):
+        if not self._envelope_heard((await protocol.exchange(envelope))[behind:]):
             await self._reset()
         elif self._all_or_nothing and self._refused:
             await self._withdraw(granted=False)
@@ -198,7 +204,7 @@ class _Transaction:
 
     def _lost_in_chunks(self, answers: list[Answer], verdict: DeliveryInDoubt) -> NoReturn:
         """The connection ended; what was heard before still counts."""
-        replies: list[Answer] = [answer for answer in answers if isinstance(answer, Reply)]
+        replies: list[Answer] = list(takewhile(lambda a: isinstance(a, Reply), answers))
         if replies and not self._envelope_heard(replies):
             whole = len(replies) == len(answers) or bool(self._phase)
             if whole and isinstance(verdict.__cause__, SendmailError):
@@ -285,6 +291,8 @@ class _Transaction:
         protocol = self._protocol
         if self._last or not protocol.usable or protocol.session.confirmed is State.READY:
             return
+        if not protocol.session.idle:
+            return  # the next message has said RSET itself
         try:
             reply = await protocol.rset()
         except SendmailError:
