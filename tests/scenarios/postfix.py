@@ -11,7 +11,6 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -47,13 +46,23 @@ if TYPE_CHECKING:
 #: Seconds. Only a Postfix that is broken takes so long.
 PATIENCE = 60
 _MASTER = Path("/usr/lib/postfix/sbin/master")
+# Ends Postfix when we are gone, however that came about: then nobody holds its stdin open.
+# Postfix leads a group of its own, in which nobody else is.
+_GUARD = """
+directory=$1; shift
+setsid "$@" </dev/null & master=$!
+read -r _
+kill $master; wait $master
+kill -KILL -$master 2>/dev/null
+rm -rf "$directory"
+"""
 
 
 def why_not() -> str | None:
     """Why Postfix cannot be run here; None if it can."""
     if os.geteuid() != 0:
         return "Postfix has to be started by root"
-    missing = [tool for tool in ("postfix", "saslpasswd2", "setpriv") if _found(tool) is None]
+    missing = [tool for tool in ("postfix", "saslpasswd2", "setsid") if _found(tool) is None]
     if missing or not _MASTER.is_file():
         return f"not installed: {', '.join(missing) or _MASTER}; run tests/install-peers"
     return None
@@ -104,7 +113,7 @@ class Postfix:
     def __init__(self) -> None:
         self.authority = Authority()
         self._directory: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         #: The port of each service of `postfix_configuration.SERVICES`.
         self.ports: dict[str, int] = {}
 
@@ -208,17 +217,10 @@ class Postfix:
         return self
 
     def __exit__(self, *_: object) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            # It leads its own group, in which nobody else is; its children end with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            with guard:  # closes its stdin, which is the sign, and waits
+                pass
         directory, self._directory = self._directory, None
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -258,20 +260,27 @@ class Postfix:
     def _start(self) -> None:
         configuration = str(self.directory / "conf")
         _run("postfix", "-c", configuration, "check")
-        # Ended when we are, however we end.
-        guard = [_found("setpriv") or "setpriv", "--pdeathsig", "TERM"]
-        self._process = subprocess.Popen(
-            [*guard, str(_MASTER), "-c", configuration, "-d"],
-            stdin=subprocess.DEVNULL,
+        self._guard = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                _GUARD,
+                "sh",
+                str(self.directory),
+                str(_MASTER),
+                "-c",
+                configuration,
+                "-d",
+            ],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
         deadline = time.monotonic() + PATIENCE
         for port in self.ports.values():
             while not answers(port):
-                dead = self._process.poll() is not None
                 log = "\n".join(self.log)
-                assert not dead, f"Postfix ended at once:\n{log}"
+                assert not self.logged("/master[", "fatal:"), f"Postfix ended at once:\n{log}"
                 assert time.monotonic() < deadline, f"Postfix does not answer:\n{log}"
                 time.sleep(0.05)
 
