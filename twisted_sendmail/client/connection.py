@@ -12,7 +12,7 @@ RFC 5321 section 4.5.3.2 (timeouts), RFC 3207, RFC 8314.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sendmail.client.content_producer import ContentProducer, Readable
+from twisted_sendmail.client.peer_name import peer_name
 from twisted_sendmail.client.phase_timer import PhaseTimer
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_layer import start_tls
@@ -32,7 +33,7 @@ from twisted_sendmail.smtp.errors import ConnectionClosed, DeliveryCancelled, Se
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from twisted.internet.interfaces import IReactorTime, ITransport
 
@@ -82,6 +83,7 @@ class Connection(Protocol):
         self._handshake: Deferred[TLSFacts] | None = None
         self._layer: Any = None
         self._holding = 0
+        self._group = _Group(self)
         self._timer = PhaseTimer(clock, self.abort)
         self._lost: list[Deferred[None]] = []
         self._ended = False
@@ -91,15 +93,9 @@ class Connection(Protocol):
         self._unfinished: Deferred[Reply] | None = None
         self._peer = ""
 
-    @contextmanager
-    def group(self) -> Iterator[None]:
+    def group(self) -> AbstractContextManager[None]:
         """Write what is commanded inside in one go, as far as the session allows."""
-        self._holding += 1
-        try:
-            yield
-        finally:
-            self._holding -= 1
-            self._flush()
+        return self._group
 
     def start_tls(self, judge: ServerJudge) -> Deferred[TLSFacts]:
         """Start TLS now: after a granted STARTTLS, or at once for implicit TLS (RFC 8314).
@@ -177,7 +173,7 @@ class Connection(Protocol):
         """See ``IProtocol``."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        self._peer = _peer(self._name, cast("ITransport", self.transport))
+        self._peer = peer_name(self._name, cast("ITransport", self.transport))
         self.log.debug("connected to {host}", host=self._peer)
         self._retime()
 
@@ -392,9 +388,15 @@ class Connection(Protocol):
             )
 
 
-def _peer(name: str, transport: ITransport) -> str:
-    peer = transport.getPeer()
-    address, port = getattr(peer, "host", None), getattr(peer, "port", None)
-    if address is None:
-        return name or str(getattr(peer, "name", "") or "server")
-    return f"{name}[{address}]:{port}" if name and name != address else f"[{address}]:{port}"
+class _Group(AbstractContextManager[None]):
+    """Holds writing back while it is entered; entered often, so made once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection._holding += 1  # noqa: SLF001 - a part of the connection
+
+    def __exit__(self, *_: object) -> None:
+        self._connection._holding -= 1  # noqa: SLF001
+        self._connection._flush()  # noqa: SLF001

@@ -60,6 +60,8 @@ class Opening:
         the address of our end of the connection (RFC 5321 section 4.1.4).
     :param timeouts: how long each phase may take.
     :param watch: called with each line of the redacted dialogue.
+    :param ignore_extensions: EHLO keywords to take for not offered, where a server is
+        known to get them wrong.
     :raises InvalidServer: for what cannot be used, or would send credentials in clear.
     """
 
@@ -72,6 +74,7 @@ class Opening:
     helo_name: str | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     watch: Callable[[str], None] | None = None
+    ignore_extensions: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -98,6 +101,7 @@ class Opening:
             self.trust.context()
         if self.helo_name is not None:
             domain_name(self.helo_name)
+        object.__setattr__(self, "ignore_extensions", _keywords(self.ignore_extensions))
 
 
 async def open_session(
@@ -196,6 +200,7 @@ async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> N
     await protocol.settled()
     reply = await protocol.ehlo(name)
     if reply.positive:
+        protocol.session.withhold(*opening.ignore_extensions)
         return
     # HELO has neither STARTTLS nor AUTH.  And only "not known here" is a reason for it.
     clear = (
@@ -225,6 +230,17 @@ async def _starttls(protocol: SubmissionProtocol, opening: Opening) -> bool:
     if required:
         raise _no_starttls("the server refused it", reply)
     return False
+
+
+def _keywords(given: object) -> tuple[str, ...]:
+    """EHLO keywords in the form they are compared in."""
+    if isinstance(given, (tuple, list, set, frozenset)) and all(
+        isinstance(word, str) and word for word in given
+    ):
+        return tuple(sorted({word.upper() for word in given}))
+    raise InvalidServer(
+        "ignore_extensions cannot be used", remedy='give EHLO keywords, such as ("CHUNKING",)'
+    )
 
 
 def _no_starttls(why: str, reply: Reply | None = None) -> StartTLSUnavailable:

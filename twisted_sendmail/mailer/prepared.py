@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.message.letter import Letter, prepare
+from twisted_sendmail.message.ready import ready_letter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +34,10 @@ async def prepared(
     :raises InvalidInput: when it cannot be sent as it is.
     :raises Cancelled: before it was read; nothing was sent.
     """
+    if envelope is not None and sender is None and recipients is None:
+        ready = ready_letter(message, envelope, complete=complete)
+        if ready is not None:
+            return ready
     try:
         return await prepare(
             message,

@@ -15,7 +15,7 @@ import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import idna
 
@@ -97,7 +97,7 @@ class Mailbox:
         """The domain as A-labels (RFC 5891), or the literal."""
         return ascii_domain(self.domain)
 
-    @property
+    @cached_property
     def wire(self) -> str:
         """The mailbox as it goes between ``<`` and ``>``: quoted where needed, A-labels."""
         return f"{_quoted(self.local_part)}@{self.ascii_domain}"

@@ -208,11 +208,14 @@ class ClientSession:
         """Take bytes from the server; what they mean is in :attr:`events` and :attr:`over`."""
         if self.over:
             return
+        # Looked for once in all that came, not in each line of it; a secret may have begun
+        # in what came before.
+        masking = self._redaction.concerns(self._parser.unfinished + data)
         replies = self._parser.feed(data)
         last = len(replies) - 1
         for i, heard in enumerate(replies):
             reply = heard
-            if self._redaction:
+            if masking:
                 reply = Reply(heard.code, tuple(map(self._redaction.mask, heard.lines)))
             self._note(reply)
             more = i < last or self._parser.pending or self._parser.breach is not None

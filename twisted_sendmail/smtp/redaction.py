@@ -20,10 +20,11 @@ _BEARER = re.compile(rb"auth=Bearer ([!-~]+)")
 class Redaction:
     """What may not be shown."""
 
-    __slots__ = ("_forms",)
+    __slots__ = ("_forms", "_octets")
 
     def __init__(self) -> None:
         self._forms: list[str] = []
+        self._octets: list[bytes] = []
 
     def __bool__(self) -> bool:
         return bool(self._forms)
@@ -34,6 +35,7 @@ class Redaction:
         kept = {form for form in forms if len(form) >= SHORTEST}.union(self._forms)
         # The longest first: one may be a part of another.
         self._forms = sorted(kept, key=len, reverse=True)
+        self._octets = [form.encode("utf-8", "replace") for form in self._forms]
 
     def conceal_response(self, response: bytes) -> None:
         """Mask a SASL *response*, and the secret in it where its place is known."""
@@ -42,6 +44,10 @@ class Redaction:
         for secret in (response, last, *_BEARER.findall(response)):
             if len(secret) >= SHORTEST:
                 self.conceal(secret.decode("utf-8", "replace"))
+
+    def concerns(self, octets: bytes) -> bool:
+        """May there be a secret in *octets*?"""
+        return any(form in octets for form in self._octets)
 
     def mask(self, text: str) -> str:
         """Return *text* without any secret."""

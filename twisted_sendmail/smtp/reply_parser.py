@@ -45,6 +45,13 @@ class ReplyParser:
         """Is there an unfinished reply?"""
         return bool(self._rest or self._lines)
 
+    @property
+    def unfinished(self) -> bytes:
+        """What came of a reply that is not complete."""
+        if not self._lines:
+            return self._rest
+        return "\n".join(self._lines).encode() + self._rest
+
     def may_be(self, code: bytes) -> bool:
         """Can what is there of an unfinished reply still become *code*?"""
         begun = self._code if self._lines else self._rest[:3]
