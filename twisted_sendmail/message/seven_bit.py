@@ -64,6 +64,8 @@ def _entity(
         raise _Impossible
     end = header_end(octets, whole=True)
     header, body = Header.parse(octets[:end]), octets[end:]
+    if boundaries and not end and not octets.startswith(b"\r\n"):
+        raise _Impossible  # readers differ on where the body of such a part begins
     if header.broken is not None or any(name in header for name in _SIGNATURES):
         raise _Impossible
     if not body.isascii():

@@ -1,0 +1,147 @@
+"""MIME objects are written for SMTP, and stay as the caller made them."""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from email.header import Header
+from email.headerregistry import Address
+from email.message import EmailMessage, Message
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from email.policy import SMTPUTF8, default
+from typing import Any
+
+import pytest
+
+from tests.message.coroutines import content, from_header, prepared
+from twisted_sendmail.message.mime import bulk, written
+from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidMessage
+
+
+def an_email(**fields: Any) -> EmailMessage:
+    message = EmailMessage()
+    for name, value in {"From": "f@example.org", "To": "a@example.net", **fields}.items():
+        message[name.replace("_", "-")] = value
+    message.set_content("Grüße\n.\n..two\n")
+    return message
+
+
+def addresses(letter: Any) -> list[str]:
+    return [str(letter.envelope.sender), *map(str, letter.envelope.recipients)]
+
+
+def test_text_and_attachments() -> None:
+    message = an_email(Subject="Grüße", Bcc="b@example.net", Cc='"Doe, J" <c@example.net>')
+    message.add_alternative("<p>Grüße</p>", subtype="html")
+    message.add_attachment(bytes(range(256)) * 50, "application", "pdf", filename="Übersicht.pdf")
+    message.add_attachment("plain\r\n", filename="a.txt")
+    letter = from_header(message)
+    assert ["f@example.org", "a@example.net", "c@example.net", "b@example.net"] == addresses(letter)
+    octets = content(letter)
+    assert (True, False, len(octets)) == (letter.eight_bit, letter.smtputf8, letter.size)
+    assert b"\n" not in octets.replace(b"\r\n", b"")
+    assert b"b@example.net" not in octets
+    again: Any = message_from_bytes(octets, policy=default)
+    text, html, pdf, plain = [part for part in again.walk() if not part.is_multipart()]
+    assert ("Grüße", "Grüße\r\n.\r\n..two\r\n", "<p>Grüße</p>\r\n") == (
+        again["Subject"],
+        text.get_content(),
+        html.get_content(),
+    )
+    assert (bytes(range(256)) * 50, "Übersicht.pdf") == (pdf.get_content(), pdf.get_filename())
+    assert ("plain\r\n", "a.txt") == (plain.get_content(), plain.get_filename())
+
+
+def test_the_callers_object_is_not_changed() -> None:
+    message = an_email(Bcc="b@bücher.example")
+    message.add_attachment(b"x", "application", "pdf")
+    before, parts = message.items(), [part.items() for part in message.walk()]
+    first, second = content(prepared(message)), content(prepared(message))
+    assert (before, parts) == (message.items(), [part.items() for part in message.walk()])
+    assert None is message.get_boundary()
+    assert (b"Message-ID", b"Message-ID") == (
+        first[first.index(b"Message-ID") :][:10],
+        second[second.index(b"Message-ID") :][:10],
+    )
+
+
+def test_a_legacy_message() -> None:
+    message = MIMEMultipart()
+    message["From"] = "f@example.org"
+    message["To"] = "a@example.net"
+    message["Subject"] = Header("Grüße", "utf-8")  # type: ignore[assignment]
+    message.attach(MIMEText("From here\nGrüße\n", "plain", "utf-8"))
+    message.attach(MIMEText("From here\n"))
+    letter = from_header(message)
+    octets = content(letter)
+    assert ["f@example.org", "a@example.net"] == addresses(letter)
+    assert b"\r\nFrom here\r\n" in octets
+    assert b"\n" not in octets.replace(b"\r\n", b"")
+    assert b"Subject: =?utf-8?" in octets
+
+
+def test_a_parsed_message_keeps_its_octets() -> None:
+    raw = b"From: f@example.org\r\nTo: a@example.net\r\nX-Odd: a   b\r\n\r\n\xff\xfe\r\n"
+    for policy in ({}, {"policy": default}):
+        assert raw == written(message_from_bytes(raw, **policy))
+
+
+def test_a_long_list_of_names_is_folded_and_read_back() -> None:
+    people = [Address(f"Doe, J. {i}", f"user{i}", "example.net") for i in range(40)]
+    letter = from_header(an_email(Cc=people))
+    expected = ["f@example.org", "a@example.net", *(f"user{i}@example.net" for i in range(40))]
+    assert expected == addresses(letter)
+    assert max(map(len, content(letter).split(b"\r\n"))) <= 78
+
+
+def test_an_address_beyond_ascii_needs_smtputf8() -> None:
+    letter = from_header(an_email(Cc="Jürgen <jürgen@bücher.example>", Subject="Grüße"))
+    assert letter.smtputf8
+    assert "Cc: Jürgen <jürgen@bücher.example>\r\n".encode() in content(letter)
+    assert "jürgen@bücher.example" == addresses(letter)[2]
+
+
+def test_a_domain_beyond_ascii_needs_nothing() -> None:
+    to = "J. Grün <j@bücher.example>, x: k@почта.рф;"
+    message = EmailMessage(policy=SMTPUTF8)
+    message["Subject"], message["From"], message["To"] = "Grüße", "f@bücher.example", to
+    letter = from_header(message)
+    assert not letter.smtputf8
+    octets = content(letter)
+    assert octets.isascii()
+    assert b" <j@xn--bcher-kva.example>,\r\n x: k@xn--80a1acny.xn--p1ai;\r\n" in octets
+    assert [b"Subject", b"From", b"To"] == [
+        line.partition(b":")[0] for line in octets.split(b"\r\n")[:3]
+    ]
+    assert ["f@xn--bcher-kva.example", "j@xn--bcher-kva.example", "k@xn--80a1acny.xn--p1ai"] == (
+        addresses(letter)
+    )
+
+
+def test_a_domain_that_has_no_such_form_is_named() -> None:
+    with pytest.raises(InvalidAddress, match="IDNA"):
+        prepared(an_email(Cc="a@\uff45xample.org"))
+
+
+@pytest.mark.parametrize("value", ["x\nBcc: b@example.net", "x\r\nEvil: y", "x\r\n\r\nbody"])
+def test_a_value_cannot_make_fields(value: str) -> None:
+    message = Message()
+    message["From"], message["Subject"] = "f@example.org", value
+    message.set_payload("hello")
+    with pytest.raises(InvalidMessage):
+        prepared(message)
+
+
+def test_what_cannot_be_written() -> None:
+    message = Message()
+    message["From"] = "f@example.org"
+    message.set_payload(5)  # type: ignore[call-overload]
+    with pytest.raises(InvalidMessage, match="cannot be written out: ") as caught:
+        prepared(message)
+    assert None is not caught.value.__cause__
+
+
+def test_its_bulk_is_about_its_size() -> None:
+    message = an_email()
+    message.add_attachment(bytes(3_000_000), "application", "pdf")
+    assert 0.9 < bulk(message) / len(written(message)) <= 1
