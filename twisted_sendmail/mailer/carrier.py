@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class Stage(enum.Enum):
     """What a carrier is counted as."""
 
+    __hash__ = object.__hash__  # by identity, and cheap
+
     OPENING = "opening"
     IDLE = "idle"
     LEASED = "leased"

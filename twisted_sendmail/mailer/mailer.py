@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 from twisted_sendmail.client.deadline import within
 from twisted_sendmail.client.verdict import require_acceptance
@@ -137,23 +138,34 @@ class Mailer:
 
         :raises SendmailError: no connection could be had.
         """
-        pool = self._pool
-        job = Job(
-            letter, all_or_nothing=all_or_nothing, since=self._reactor.seconds(), cancel=pool.cancel
-        )
+        job = self.job(letter, all_or_nothing=all_or_nothing)
         try:
-            pool.add(job)
-            report = await job.result
-        except BaseException:
-            self._failed += 1
-            raise
+            self._pool.add([job])
+            return await job.result
         finally:
             await letter.close()
-        if report.accepted:
+
+    def job(self, letter: Letter, *, all_or_nothing: bool) -> Job:
+        """A job for *letter*, to be given to :meth:`begin`; counted when it is settled."""
+        job = Job(
+            letter,
+            all_or_nothing=all_or_nothing,
+            since=self._reactor.seconds(),
+            cancel=self._pool.cancel,
+        )
+        _ = job.result.addBoth(self._counted)
+        return job
+
+    def begin(self, jobs: list[Job]) -> None:
+        """Let *jobs* go out together."""
+        self._pool.add(jobs)
+
+    def _counted(self, result: Any) -> Any:
+        if not isinstance(result, Failure) and result.accepted:
             self._accepted += 1
         else:
             self._failed += 1
-        return report
+        return result
 
     @property
     def reactor(self) -> Any:
@@ -162,9 +174,9 @@ class Mailer:
 
     @property
     def capacity(self) -> int:
-        """Messages that keep every connection busy."""
+        """Messages that keep every connection busy, and another round of them waiting."""
         limits = self._pool.limits
-        return limits.connections * max(2, limits.window) * 2
+        return min(limits.waiters, limits.connections * max(2, limits.window) * 2)
 
     def unlock(self) -> None:
         """Try refused credentials again: they were corrected at the server."""

@@ -177,12 +177,20 @@ async def each(messages: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[
     if hasattr(messages, "__aiter__"):
         async for item in messages:
             yield item
-    elif isinstance(messages, (str, bytes)) or not hasattr(messages, "__iter__"):
+    else:
+        for item in checked(messages):
+            yield item
+
+
+def checked(messages: Iterable[Item]) -> Iterable[Item]:
+    """*messages*, if they are some.
+
+    :raises InvalidMessage: it is one message, or none at all.
+    """
+    if isinstance(messages, (str, bytes)) or not hasattr(messages, "__iter__"):
         msg = f"messages cannot be {type(messages).__name__}"
         raise InvalidMessage(msg, remedy="give a list of messages, or use submit() for one")
-    else:
-        for item in messages:
-            yield item
+    return messages
 
 
 def unsent(envelope: Envelope | None, error: SendmailError) -> DeliveryReport:

@@ -31,7 +31,7 @@ from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
 from twisted_sendmail.smtp.root_error import SendmailError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
 
@@ -87,15 +87,15 @@ class Pool:
 
     # -- jobs --------------------------------------------------------------------
 
-    def add(self, job: Job) -> None:
-        """Let *job* go out as soon as can be; its result says what became of it."""
-        if self._closing:
-            job.settle(MailerClosed("the mailer is closed"))
-            return
-        if len(self._queue) >= self.limits.waiters:
-            job.settle(MailerBusy(f"{self.limits.waiters} messages are waiting already"))
-            return
-        self._queue.append(job)
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Let *jobs* go out as soon as can be; their results say what became of them."""
+        for job in jobs:
+            if self._closing:
+                job.settle(MailerClosed("the mailer is closed"))
+            elif len(self._queue) >= self.limits.waiters:
+                job.settle(MailerBusy(f"{self.limits.waiters} messages are waiting already"))
+            else:
+                self._queue.append(job)
         self._distribute()
         if self._queue and self._impatience is None and self.limits.wait is not None:
             self._impatience = self.reactor.callLater(self.limits.wait, self._too_long)
@@ -262,10 +262,14 @@ class Pool:
 
     def _distribute(self) -> None:
         """Give what waits to connections that can take it, and open more if that is not enough."""
-        for stage in (Stage.IDLE, Stage.LEASED):
-            for carrier in [c for c in self._carriers if c.stage is stage]:
-                if not self._queue:
-                    return
+        if self._stages[Stage.IDLE]:
+            for carrier in [c for c in self._carriers if c.stage is Stage.IDLE]:
+                if self._queue:
+                    carrier.nudge()
+        for carrier in tuple(self._carriers):
+            if not self._queue:
+                return
+            if carrier.stage is Stage.LEASED:
                 carrier.nudge()
         while self._queue and self._next_token is None and self._open_one():
             pass

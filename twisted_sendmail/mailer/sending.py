@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from twisted_sendmail.mailer.many import each, unreadable, unsent
+from twisted_sendmail.mailer.many import checked, unreadable, unsent
 from twisted_sendmail.mailer.prepared import prepared
+from twisted_sendmail.message.ready import ready_letter
 from twisted_sendmail.smtp.errors import SendmailError
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.mailer.mailer import Mailer
     from twisted_sendmail.mailer.many import Item
+    from twisted_sendmail.smtp.envelope import Envelope
     from twisted_sendmail.smtp.outcome import DeliveryReport
 
 
@@ -43,7 +47,10 @@ class Sending:
         self._begun = 0
         self._under_way: dict[int, Deferred[Any]] = {}
         self._ready: deque[tuple[int, DeliveryReport]] = deque()
-        self._watching: list[Deferred[None]] = []
+        # All reports are asked for at once: nobody is told of each.
+        self._collecting = False
+        self._news: Deferred[None] | None = None
+        self._room: Deferred[None] | None = None
         self._exhausted = False
         self._failure: Failure | None = None
 
@@ -52,8 +59,9 @@ class Sending:
 
     async def reports(self) -> list[DeliveryReport]:
         """All reports, in the order of the messages."""
+        self._collecting = True
         found = [pair async for pair in self]
-        return [report for _, report in sorted(found, key=lambda pair: pair[0])]
+        return [report for _, report in sorted(found, key=itemgetter(0))]
 
     def deferred(self) -> Deferred[list[DeliveryReport]]:
         """The same as a Deferred; cancelling it cancels every message not sent yet."""
@@ -65,30 +73,72 @@ class Sending:
         _ = feeding.addErrback(self._source_failed)
         try:
             while True:
-                while self._ready:
+                while self._ready and not (self._collecting and self._busy):
                     yield self._ready.popleft()
-                    self._stir()
-                if self._failure is not None and not self._under_way:
-                    self._failure.raiseException()
-                if self._exhausted and not self._under_way:
+                    self._make_room()
+                if not self._busy:
+                    if self._failure is not None:
+                        self._failure.raiseException()
                     return
-                await self._changed()
+                self._news = Deferred()
+                await self._news
         finally:
             feeding.cancel()
             for sending in list(self._under_way.values()):
                 sending.cancel()
 
+    @property
+    def _busy(self) -> bool:
+        return bool(self._under_way) or not (self._exhausted or self._failure)
+
     async def _feed(self) -> None:
-        limit = self._mailer.capacity
-        async for item in each(self._messages):
+        if hasattr(self._messages, "__aiter__"):
+            async for item in self._messages:
+                self._begin([item])
+                await self._held_back()
+        else:
+            items = iter(checked(self._messages))
+            while batch := list(islice(items, self._space)):
+                self._begin(batch)
+                await self._held_back()
+        self._exhausted = True
+        self._tell()
+
+    @property
+    def _space(self) -> int:
+        """How many more messages may be pulled now."""
+        waiting = 0 if self._collecting else len(self._ready)
+        return max(0, self._mailer.capacity - len(self._under_way) - waiting)
+
+    async def _held_back(self) -> None:
+        """Wait for space; for a good deal of it, as many go out together."""
+        while not self._space:
+            self._room = Deferred()
+            await self._room
+
+    def _make_room(self) -> None:
+        if self._room is not None and self._space * 2 >= self._mailer.capacity:
+            room, self._room = self._room, None
+            room.callback(None)
+
+    def _begin(self, items: list[Item]) -> None:
+        """Send *items*, those together that need no preparation."""
+        jobs = []
+        for item in items:
             index, self._begun = self._begun, self._begun + 1
-            sending = Deferred.fromCoroutine(self._one(item))
+            envelope, message = item if isinstance(item, tuple) else (None, item)
+            letter = envelope and ready_letter(message, envelope, complete=self._complete)
+            sending: Deferred[DeliveryReport]
+            if letter:
+                job = self._mailer.job(letter, all_or_nothing=self._all_or_nothing)
+                jobs.append(job)
+                sending = job.result.addErrback(_with_error, envelope)
+            else:
+                sending = Deferred.fromCoroutine(self._one(item))
             self._under_way[index] = sending
             _ = sending.addCallbacks(self._done, self._cancelled, (index,), {}, (index,), {})
-            while len(self._under_way) + len(self._ready) >= limit:
-                await self._changed()
-        self._exhausted = True
-        self._stir()
+        if jobs:
+            self._mailer.begin(jobs)
 
     async def _one(self, item: Item) -> DeliveryReport:
         envelope, message = item if isinstance(item, tuple) else (None, item)
@@ -107,31 +157,43 @@ class Sending:
         except CancelledError:
             raise
         except SendmailError as error:
-            return replace(error.report, error=error) if error.report else unsent(envelope, error)
+            return _reported(error, envelope)
         except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
             return unsent(envelope, unreadable(error))
 
     def _done(self, report: DeliveryReport, index: int) -> None:
         self._under_way.pop(index, None)
         self._ready.append((index, report))
-        self._stir()
+        self._make_room()
+        self._tell()
 
     def _cancelled(self, failure: Failure, index: int) -> None:
         self._under_way.pop(index, None)
-        self._failure = self._failure or failure
-        self._stir()
+        self._source_failed(failure)
 
     def _source_failed(self, failure: Failure) -> None:
         self._failure = self._failure or failure
-        self._stir()
+        self._tell()
 
-    def _changed(self) -> Deferred[None]:
-        change: Deferred[None] = Deferred()
-        self._watching.append(change)
-        return change
+    def _tell(self) -> None:
+        """Wake who takes the reports, if there is something to take."""
+        if self._news is not None and not (self._collecting and self._busy):
+            news, self._news = self._news, None
+            news.callback(None)
 
-    def _stir(self) -> None:
-        watching, self._watching = self._watching, []
-        for change in watching:
-            if not change.called:
-                change.callback(None)
+
+def _reported(error: SendmailError, envelope: Envelope | None) -> DeliveryReport:
+    return replace(error.report, error=error) if error.report else unsent(envelope, error)
+
+
+def _with_error(failure: Failure, envelope: Envelope) -> DeliveryReport:
+    """The report of a job that failed.
+
+    :raises CancelledError: it was cancelled.
+    """
+    error = failure.value
+    if isinstance(error, SendmailError) and not isinstance(error, CancelledError):
+        return _reported(error, envelope)
+    if isinstance(error, CancelledError) or not isinstance(error, Exception):
+        failure.raiseException()
+    return unsent(envelope, unreadable(error))
