@@ -73,6 +73,11 @@ class Dialogue:
     outcome: str = ""
     session: str = ""
 
+    def add(self, who: str, line: bytes) -> None:
+        if not self.steps or self.steps[-1].who != who:
+            self.steps.append(Step(who, []))
+        self.steps[-1].lines.append(line)
+
 
 _OUTCOME = re.compile(r"(accepted|in doubt|[A-Z][A-Za-z0-9]+)( or .*)?\Z")
 
@@ -103,10 +108,7 @@ def read(path: Path) -> Dialogue:
             else:
                 found.about += f" {text}"
         elif kind in {"C:", "S:"}:
-            who = kind[0]
-            if not found.steps or found.steps[-1].who != who:
-                found.steps.append(Step(who, []))
-            found.steps[-1].lines.append(_octets(text))
+            found.add(kind[0], _octets(text))
         elif kind == "--" and text in {"TLS", "close", "silence"}:
             found.steps.append(Step("--", [text.encode()]))
         elif kind == "--" and text.startswith("session: "):

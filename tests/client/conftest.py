@@ -26,13 +26,14 @@ BODY = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"
 def logged() -> Iterator[None]:
     """All that Twisted logged; a failure nobody heard of fails the test."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    keep: Any = events.append
+    globalLogPublisher.addObserver(keep)
     # What is there already need not be looked at again: it makes collecting cheap.
     gc.freeze()
     yield
     # A Deferred that failed unheard says so when it is collected.
     gc.collect()
-    globalLogPublisher.removeObserver(events.append)
+    globalLogPublisher.removeObserver(keep)
     bad = [e for e in events if e.get("log_level", LogLevel.info) >= LogLevel.error]
     shown = [formatEvent(e) + str(e.get("log_failure", "")) for e in bad]
     assert [] == shown
@@ -57,6 +58,12 @@ def secrets() -> list[str]:
 def ca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The throw-away CA."""
     return authority().write(tmp_path_factory.mktemp("ca") / "ca.pem")
+
+
+def report_of(caught: Any) -> Any:
+    """The report of an error that was caught; it has to be there."""
+    assert caught.value.report is not None
+    return caught.value.report
 
 
 class Net:
@@ -102,7 +109,11 @@ class Net:
         self.endpoint = servers[0] if hasattr(servers[0], "connect") else None
         if self.endpoint is None:
             self.endpoint = MemoryEndpoint(self.pump, *servers)
-        given = {"sender": "a@example.org", "recipients": ["b@example.net"], "complete": False}
+        given: dict[str, Any] = {
+            "sender": "a@example.org",
+            "recipients": ["b@example.net"],
+            "complete": False,
+        }
         given.update(self.settings(**changes))
         if "envelope" in given:
             del given["sender"], given["recipients"]

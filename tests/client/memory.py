@@ -8,7 +8,7 @@ heard anything in between is one flight.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -56,7 +56,7 @@ class MemoryTransport:
             self._paused = True
             self._producer.pauseProducing()
 
-    def writeSequence(self, iovec: list[bytes]) -> None:
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
 
     def loseConnection(self) -> None:
@@ -77,6 +77,10 @@ class MemoryTransport:
 
     def getHost(self) -> IPv4Address:
         return self._here
+
+    def pauseProducing(self) -> None:
+        """Take no more of what arrives."""
+        self.reading = False
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert self._producer is None, "a producer is registered already"
@@ -275,7 +279,7 @@ class Result:
         self.value: Any = None
         self.error: Any = None
         self.deferred = deferred
-        deferred.addCallbacks(self._yes, self._no)
+        _ = deferred.addCallbacks(self._yes, self._no)
 
     def _yes(self, value: Any) -> None:
         self.fired += 1
@@ -284,6 +288,12 @@ class Result:
     def _no(self, failure: Failure) -> None:
         self.fired += 1
         self.error = failure.value
+
+    @property
+    def report(self) -> Any:
+        """The report of the error; it has to be there."""
+        assert self.error.report is not None
+        return self.error.report
 
     def get(self) -> Any:
         """Return the value; it has to be there."""

@@ -104,6 +104,8 @@ class _Inside(Protocol):
 
 
 class ScriptedServer(Protocol):
+    transport: Any
+
     def __init__(
         self,
         answers: Mapping[str, Action] | None = None,
@@ -292,12 +294,13 @@ class ScriptedServer(Protocol):
             self.act(action(self, line), line)
 
     def _do(self, act: Act) -> None:
+        transport: Any = self.transport
         if act is CLOSE:
-            self.transport.loseConnection()
+            transport.loseConnection()
         elif act is RESET:
-            self.transport.reset()
+            getattr(transport, "reset", transport.abortConnection)()
         elif act is DEAF:
-            self.transport.reading = False
+            transport.pauseProducing()
 
     def _say(self, data: bytes) -> None:
         left = len(data) if self.quota is None else self.quota - self.said

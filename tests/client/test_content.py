@@ -134,7 +134,7 @@ def test_an_early_yes_is_no_verdict(net: Net, early: Any) -> None:
     result = net.send(server, message=iter([BODY, *[LINE * 1000] * 200]), **CLEAR)
     assert isinstance(result.error, ProtocolBreach)
     assert [] == server.messages
-    assert () == result.error.report.in_doubt
+    assert () == result.report.in_doubt
 
 
 def test_421_in_the_middle_leaves_no_doubt(net: Net) -> None:
@@ -164,7 +164,7 @@ def test_a_connection_lost_in_the_middle_is_lost_and_not_cancelled(
     assert not isinstance(result.error, Cancelled)
     assert isinstance(result.error, ConnectionClosed)
     assert [] == server.messages
-    assert () == result.error.report.in_doubt
+    assert () == result.report.in_doubt
 
 
 # -- a source that fails

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.conftest import BODY, Net
+from tests.client.conftest import BODY, Net, report_of
 from tests.client.scripted_server import PASSWORD, SILENT, USER
 from twisted_sendmail.client.tls_policy import TLSPolicy
 from twisted_sendmail.smtp.envelope import Envelope
@@ -94,7 +94,12 @@ def test_nothing_is_written_in_two_pieces(net: Net) -> None:
     writes: list[bytes] = []
     link = net.link
     write = link.client.write
-    link.client.write = lambda data: (writes.append(data), write(data))
+
+    def noted(data: bytes) -> None:
+        writes.append(data)
+        write(data)
+
+    link.client.write = noted
     net.pump.run()
     result.get()
     assert 3 == len(writes)
@@ -128,7 +133,7 @@ def test_all_refused_and_data_refused(net: Net, pipelining: bool) -> None:
         result.get()
     assert isinstance(caught.value, PermanentFailure)
     assert ("DATA" in server.lines, "QUIT" in server.lines) == (pipelining, True)
-    assert ([], 2) == (server.messages, len(caught.value.report.refused))
+    assert ([], 2) == (server.messages, len(report_of(caught).refused))
 
 
 def test_all_refused_and_yet_354_gets_a_lone_dot_and_nothing_else(net: Net) -> None:
@@ -148,7 +153,7 @@ def test_a_lone_dot_that_is_accepted_accepts_nobody(net: Net) -> None:
     with pytest.raises(MailboxUnavailable) as caught:
         net.send(server).get()
     assert [b""] == server.messages
-    assert [] == list(caught.value.report.accepted)
+    assert [] == list(report_of(caught).accepted)
     assert caught.value.transient
 
 
@@ -158,7 +163,7 @@ def test_all_or_nothing_drops_the_connection_behind_354(net: Net) -> None:
     with pytest.raises(PermanentFailure) as caught:
         net.send(server, recipients=["b@example.net", "c@example.net"], all_or_nothing=True).get()
     assert ([], 0) == (server.messages, server.octets)
-    assert ["untouched", "refused"] == [o.status.value for o in caught.value.report.outcomes]
+    assert ["untouched", "refused"] == [o.status.value for o in report_of(caught).outcomes]
     assert net.link.client.aborted
 
 

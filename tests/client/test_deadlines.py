@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_trickle_of_octets_or_lines_cannot_extend_it(
     result = net.send(server, timeouts=TIMES)
     if phase == "TLS":
         octets = iter(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb" + bytes(10_000))
-        pieces = (bytes([octet]) for octet in octets)
+        pieces: Iterator[bytes] = (bytes([octet]) for octet in octets)
     elif every == 5:
         pieces = iter([b"250-a line\r\n"] * 1000)
     else:
@@ -110,7 +111,7 @@ def test_a_server_that_takes_no_more_content_is_left(net: Net) -> None:
     net.pump.wait(0.2)
     assert isinstance(result.error, SendTimeout)
     assert "take more of the content" in str(result.error)
-    assert () == result.error.report.in_doubt
+    assert () == result.report.in_doubt
     assert [] == server.messages
 
 

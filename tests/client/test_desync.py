@@ -125,7 +125,7 @@ def test_a_breach_at_any_command_ends_the_connection(net: Net, key: str, reply: 
     result = net.send(server, **IMPLICIT)
     assert isinstance(result.error, SendmailError)
     assert 0 == net.clock.seconds()
-    in_doubt = result.error.report.in_doubt if result.error.report else ()
+    in_doubt = result.report.in_doubt if result.error.report else ()
     assert (1 if key == "." else 0) == len(in_doubt)
 
 

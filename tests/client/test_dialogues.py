@@ -46,7 +46,7 @@ class DialogueServer(ScriptedServer):
             elif step.word == "TLS":
                 self.begin_tls()
             elif step.word == "close":
-                self.transport.loseConnection()  # type: ignore[union-attr]
+                self.transport.loseConnection()
 
     def _speak(self, step: Step) -> None:
         pieces = {

@@ -74,7 +74,12 @@ def test_the_end_at_every_octet_of_ciphertext(net: Net, end: Act) -> None:
     result = net.start(whole)
     counted = [0]
     write = net.link.server.write
-    net.link.server.write = lambda data: (counted.append(len(data)), write(data))
+
+    def counting(data: bytes) -> None:
+        counted.append(len(data))
+        write(data)
+
+    net.link.server.write = counting
     net.pump.run()
     result.get()
     total = sum(counted)
@@ -131,7 +136,7 @@ def test_421_at_any_command(net: Net, key: str, close: bool) -> None:
         # A small content is on its way, dot and all, before the 421 is read.
         assert isinstance(result.error, DeliveryInDoubt)
         assert isinstance(result.error.__cause__, ServiceClosing)
-        assert 1 == len(result.error.report.in_doubt)
+        assert 1 == len(result.report.in_doubt)
     else:
         assert isinstance(result.error, ServiceClosing)
     assert result.error.transient

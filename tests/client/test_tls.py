@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from twisted_sendmail.smtp.errors import (
 def nothing_was_told(net: Net) -> None:
     """Neither credentials nor mail left us, in clear or not."""
     for link in net.endpoint.links:
-        said = functools.reduce(operator.iadd, link.flights, [])
+        said = [line for flight in link.flights for line in flight]
         assert not any(line.startswith(("AUTH", "MAIL", "RCPT", "DATA")) for line in said)
         assert b"AUTH" not in link.wire
         assert b"MAIL" not in link.wire
@@ -166,7 +165,7 @@ def test_ehlo_refused_inside_tls_is_no_reason_for_helo(net: Net) -> None:
 
 # -- the wrong server
 
-REJECTED = {
+REJECTED: dict[str, tuple[Callable[[], Any], str]] = {
     "another name": (lambda: authority().context("other.example.net"), "not for mx.example.net"),
     "an unknown CA": (lambda: Authority("Evil CA").context(NAME), "its issuer is not known"),
     "a CA of the same name": (lambda: Authority().context(NAME), "its signature is wrong"),

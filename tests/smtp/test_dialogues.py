@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from tests.dialogue import Dialogue, Step, all_dialogues, commands
@@ -11,7 +14,7 @@ from twisted_sendmail.smtp.command import Content
 from twisted_sendmail.smtp.errors import ConnectionClosed, SendTimeout
 from twisted_sendmail.smtp.reply import Reply
 
-CUTS = {
+CUTS: dict[str, Callable[[Step], list[bytes]]] = {
     "whole": lambda step: [step.octets],
     "lines": lambda step: step.lines,
     "octets": lambda step: [bytes([octet]) for octet in step.octets],
@@ -44,7 +47,7 @@ def speak(session: ClientSession, step: Step) -> bytes:
     return written + session.data_to_send()
 
 
-def played(dialogue: Dialogue, cut: str) -> tuple[list[tuple[object, object]], str]:
+def played(dialogue: Dialogue, cut: str) -> tuple[list[Any], str]:
     """What came of each command, and how the session ended."""
     session = ClientSession("greeting")
     for step in dialogue.steps:
