@@ -26,7 +26,8 @@ def sent(net: Net, *ignored: str) -> SendmailError | None:
         submit(net.clock, server, BODY, sender="a@x.org", recipients="b@x.org", complete=False)
     )
     net.pump.run()
-    return result.error
+    error: SendmailError | None = result.error
+    return error
 
 
 def verbs(net: Net) -> list[list[str]]:

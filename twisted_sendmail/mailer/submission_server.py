@@ -55,6 +55,8 @@ class SubmissionServer:
     :param timeouts: how long each phase may take.
     :param endpoint: how to connect, if not to host and port: a proxy, a Unix socket.
     :param watch: called with each line of the redacted dialogue, as it happens.
+    :param ignore_extensions: EHLO keywords to take for not offered, such as ``CHUNKING``,
+        where the server, or something before it, is known to get them wrong.
     :raises InvalidInput: for what cannot be used, or would send credentials in clear.
     """
 
@@ -68,6 +70,7 @@ class SubmissionServer:
     timeouts: Timeouts = field(default_factory=Timeouts)
     endpoint: IStreamClientEndpoint | None = field(default=None, compare=False)
     watch: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+    ignore_extensions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -79,7 +82,7 @@ class SubmissionServer:
         if not isinstance(self.port, int) or not 0 < self.port < 65536:
             msg = f"port {printable(str(self.port), 20)} of {self.host} cannot be used"
             raise InvalidServer(msg, remedy="give a number from 1 to 65535")
-        self.opening()
+        put(self, "ignore_extensions", self.opening().ignore_extensions)
 
     @property
     def policy(self) -> TLSPolicy:
@@ -129,6 +132,7 @@ class SubmissionServer:
             helo_name=self.helo_name,
             timeouts=self.timeouts,
             watch=self.watch,
+            ignore_extensions=self.ignore_extensions,
         )
 
     def connector(self, reactor: Any) -> IStreamClientEndpoint:
