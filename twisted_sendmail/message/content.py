@@ -165,6 +165,8 @@ class Content:
             octets = self._step()
             if canonical.size <= KEPT:
                 pieces.append(octets)
+            else:
+                pieces.clear()
         return b"".join(pieces) if canonical.eight_bit and canonical.size <= KEPT else None
 
 

@@ -1,0 +1,504 @@
+"""A letter is one exact message, whatever it is made from, and costs no more than it must."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.message.coroutines import (
+    DATE,
+    NOW,
+    Elsewhere,
+    chunks,
+    content,
+    cut,
+    from_header,
+    prepared,
+    run,
+)
+from twisted_sendmail.message.content import AHEAD, KEPT
+from twisted_sendmail.message.header import Header, header_end
+from twisted_sendmail.message.letter import prepare
+from twisted_sendmail.message.source import CHUNK
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.smtp.root_error import InvalidInput, InvalidMessage
+from twisted_sendmail.smtp.transparency import Canonical, Repair
+
+ID = b"Message-ID: <i@x>\r\n"
+HEADER = b"From: f@x\r\nTo: a@x\r\n" + DATE + ID
+LINE = b"0123456789" * 7 + b"\r\n"
+LARGE = HEADER + b"\r\n" + LINE * (3 * AHEAD // len(LINE))
+
+
+class Descriptors:
+    """How many files are open."""
+
+    @staticmethod
+    def now() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Pipe:
+    """A file that cannot seek."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.file = io.BytesIO(octets)
+
+    def read(self, size: int) -> bytes:
+        return self.file.read(size)
+
+
+async def waited_for(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+OPENED: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _close_files() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def a_file(octets: bytes) -> Any:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the fixture
+    OPENED.append(file)
+    file.write(octets)
+    file.seek(0)
+    return file
+
+
+REWINDABLE: dict[str, Any] = {
+    "bytes": bytes,
+    "text": bytes.decode,
+    "file": a_file,
+    "memory file": io.BytesIO,
+    "list": lambda octets: [octets],
+}
+ONCE: dict[str, Any] = {
+    "pipe": Pipe,
+    "iterator": lambda octets: iter([octets]),
+    "asynchronous": waited_for,
+}
+KINDS = {**REWINDABLE, **ONCE}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("raw", "sent"),
+    [
+        (b"", DATE + ID + b"\r\n"),
+        (b"hello", DATE + ID + b"\r\nhello\r\n"),
+        (b"\n", DATE + ID + b"\r\n"),
+        (b"\nhello\n", DATE + ID + b"\r\nhello\r\n"),
+        (b"A: x", b"A: x\r\n" + DATE + ID),
+        (b"A: x\n\n.\n", b"A: x\r\n" + DATE + ID + b"\r\n.\r\n"),
+        (b"A: x\r\n\r\n.\r\n..\n", b"A: x\r\n" + DATE + ID + b"\r\n.\r\n..\r\n"),
+        (b"Bcc: b@x\nA: x\n y\n\nbody", b"A: x\r\n y\r\n" + DATE + ID + b"\r\nbody\r\n"),
+    ],
+)
+def test_small_messages(
+    kind: str, raw: bytes, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twisted_sendmail.message.submission.new_message_id", lambda _: "<i@x>")
+    letter = prepared(KINDS[kind](raw))
+    assert sent == letter.small
+    assert (len(sent), False, False, True, "<i@x>") == (
+        letter.size,
+        letter.eight_bit,
+        letter.smtputf8,
+        letter.rewindable,
+        letter.message_id,
+    )
+    assert sent == content(letter)
+    letter.rewind()
+    assert sent == content(letter)
+    run(letter.close())
+
+
+@pytest.mark.parametrize("kind", REWINDABLE)
+def test_large_messages_that_can_be_read_again_are_known_before(kind: str) -> None:
+    letter = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
+    assert (None, len(LARGE), False, True, "<i@x>") == (
+        letter.small,
+        letter.size,
+        letter.eight_bit,
+        letter.rewindable,
+        letter.message_id,
+    )
+    assert LARGE == content(letter)
+    letter.rewind()
+    pieces = chunks(letter)
+    assert LARGE == b"".join(pieces)
+    assert max(map(len, pieces)) <= 2 * CHUNK
+    run(letter.close())
+
+
+@pytest.mark.parametrize("kind", ONCE)
+def test_large_messages_that_cannot_are_not(kind: str) -> None:
+    letter = prepared(ONCE[kind](b"Bcc: b@x\r\n" + LARGE))
+    assert (None, None, None, False, "<i@x>") == (
+        letter.small,
+        letter.size,
+        letter.eight_bit,
+        letter.rewindable,
+        letter.message_id,
+    )
+    assert LARGE == content(letter)
+
+
+def test_8_bit_content_is_noticed_wherever_it_is() -> None:
+    tail = b"\xc3\xbc\r\n"
+    assert prepared(HEADER + b"\r\n" + tail).eight_bit
+    assert prepared(a_file(LARGE + tail)).eight_bit
+    assert None is prepared(Pipe(LARGE + tail)).eight_bit
+    assert prepared(Pipe(HEADER + b"\r\n" + tail + LARGE)).eight_bit
+
+
+def test_8_bit_content_that_can_be_read_again_is_kept_for_a_7_bit_server() -> None:
+    raw = LARGE + "Grüße\r\n".encode()
+    letter = prepared(a_file(raw))
+    assert (None, raw) == (letter.small, content(letter))
+    short = letter.seven_bit()
+    assert short is not None
+    assert content(short).endswith(b"\r\nGr=C3=BC=C3=9Fe\r\n")
+    large = prepared(a_file(raw + LINE * (KEPT // len(LINE))))
+    assert None is large.seven_bit()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_it_is(kind: str) -> None:
+    raw = b"From a@b Sat\nBCC: b@x\nFrom: f@x\n\nbody\n"
+    letter = prepared(KINDS[kind](raw), complete=False)
+    assert raw.replace(b"\n", b"\r\n") == letter.small
+    letter = prepared(KINDS[kind](b"hello"), complete=False)
+    assert b"hello\r\n" == letter.small
+
+
+RAW = st.lists(
+    st.sampled_from(
+        [b"A: x", b"Bcc: y", b"\n", b"\r\n", b"\r", b" ", b".", b"\0", b"\xff", b"z" * 9]
+    )
+).map(b"".join)
+
+
+@given(RAW, st.lists(st.integers(0, 60)))
+def test_any_cutting_gives_the_same_octets(raw: bytes, cuts: list[int]) -> None:
+    expected = content(prepared(raw, policy=Repair.REPAIR, complete=False))
+    canonical = Canonical(Repair.REPAIR)
+    assert canonical.feed(raw) + canonical.finish() == expected
+    for message in (cut(raw, cuts), waited_for(*cut(raw, cuts)), iter(cut(raw, cuts))):
+        assert expected == content(prepared(message, policy=Repair.REPAIR, complete=False))
+
+
+@given(RAW)
+def test_what_is_sent_is_complete_canonical_and_blind(raw: bytes) -> None:
+    sent = content(prepared(raw, policy=Repair.REPAIR))
+    canonical = Canonical()
+    assert sent == canonical.feed(sent) + canonical.finish()
+    header = Header.parse(sent[: header_end(sent, whole=True)])
+    assert {"date", "message-id"} <= {field.name for field in header.fields}
+    assert "bcc" not in header
+    assert sent == content(prepared(sent))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (HEADER + b"\r\na\rb\r\n", "a bare CR in line 6"),
+        (HEADER + b"\r\n\0", "a NUL in line 6"),
+        (HEADER + b"\r\nlast\r", "a bare CR in line 6"),
+        (b"A: x\rBcc: b@x\r\n\r\n", "a bare CR in line 1"),
+    ],
+)
+def test_what_smtp_cannot_carry_is_refused_before_anything_is_sent(
+    kind: str, raw: bytes, told: str
+) -> None:
+    with pytest.raises(InvalidMessage, match=told):
+        prepared(KINDS[kind](raw))
+
+
+@pytest.mark.parametrize("kind", REWINDABLE)
+def test_in_a_large_message_too(kind: str) -> None:
+    with pytest.raises(InvalidMessage, match=f"a NUL in line {LARGE.count(10) + 1}"):
+        prepared(REWINDABLE[kind](LARGE + b"\0"))
+
+
+@pytest.mark.parametrize("kind", ONCE)
+def test_or_while_it_is_sent_where_it_could_not_be_seen(kind: str) -> None:
+    letter = prepared(ONCE[kind](LARGE + b"a\rb"))
+    with pytest.raises(InvalidMessage, match="a bare CR in line"):
+        content(letter)
+
+
+def test_the_header_has_a_limit_whatever_it_comes_from() -> None:
+    for make in KINDS.values():
+        with pytest.raises(InvalidMessage, match="longer than 1048576 octets"):
+            prepared(make(b"A: x\r\n" * 200_000))
+    with pytest.raises(InvalidMessage, match="longer than 1048576 octets"):
+        prepared(itertools.repeat(b"A: x\r\n"))
+
+
+class Broken(Exception):
+    """A failure of the caller's own."""
+
+
+class Gone:
+    """Octets, and then a failure; it notes that it was ended."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+        self.ended = False
+
+    def plain(self) -> Iterator[bytes]:
+        try:
+            yield from self.pieces
+            raise Broken
+        finally:
+            self.ended = True
+
+    async def waited_for(self) -> AsyncIterator[bytes]:
+        try:
+            for piece in self.pieces:
+                yield piece
+            raise Broken
+        finally:
+            self.ended = True
+
+    def read(self, size: int) -> bytes:
+        if not self.pieces:
+            raise Broken
+        piece, *rest = self.pieces
+        self.pieces = tuple(rest)
+        return piece
+
+
+@pytest.mark.parametrize(
+    "make", [Gone.plain, Gone.waited_for, lambda gone: gone], ids=["plain", "waited for", "file"]
+)
+def test_a_source_that_fails_is_never_a_silent_end(make: Any) -> None:
+    with pytest.raises(Broken):
+        prepared(make(Gone(HEADER, b"\r\nhello\r\n")))
+    letter = prepared(make(Gone(*cut(LARGE, [*range(CHUNK, len(LARGE), CHUNK)]))))
+    with pytest.raises(Broken):
+        content(letter)
+    run(letter.close())
+
+
+@pytest.mark.parametrize("make", [Gone.plain, Gone.waited_for], ids=["plain", "waited for"])
+def test_a_generator_is_ended_when_the_letter_is_closed(make: Any) -> None:
+    gone = Gone(LARGE, LARGE)
+    letter = prepared(make(gone))
+    run(letter.read())
+    assert not gone.ended
+    run(letter.close())
+    run(letter.close())
+    assert gone.ended
+
+
+@pytest.mark.parametrize("make", [Gone.plain, Gone.waited_for], ids=["plain", "waited for"])
+def test_a_generator_is_ended_when_preparing_fails(make: Any) -> None:
+    gone = Gone(b"From: f@x\r\nTo: a b\r\n\r\n", LARGE, LARGE)
+    with pytest.raises(InvalidInput, match="in To"):
+        from_header(make(gone))
+    assert gone.ended
+
+
+def test_what_a_generator_raises_at_its_end_changes_nothing() -> None:
+    def ending_badly() -> Iterator[bytes]:
+        try:
+            yield LARGE
+            yield LARGE
+        finally:
+            raise Broken
+
+    letter = prepared(ending_badly())
+    run(letter.close())
+
+
+class Waits:
+    """An awaitable that has to be waited for."""
+
+    def __await__(self) -> Iterator[None]:
+        yield None
+
+
+def test_a_cancelled_preparation_leaves_nothing_open() -> None:
+    ended: list[bool] = []
+
+    async def waiting() -> AsyncIterator[bytes]:
+        try:
+            yield HEADER
+            await Waits()  # type: ignore[misc]
+        finally:
+            ended.append(True)
+
+    preparing = prepare(waiting(), now=NOW)
+    preparing.send(None)
+    with pytest.raises(Broken):
+        preparing.throw(Broken())
+    assert [True] == ended
+
+
+def test_a_path_is_open_only_as_long_as_it_has_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(HEADER + b"\r\nhello\r\n")
+    before = Descriptors.now()
+    letter = prepared(path)
+    assert before == Descriptors.now()
+    assert HEADER + b"\r\nhello\r\n" == letter.small
+    path.write_bytes(LARGE)
+    letter = prepared(path)
+    assert before + 1 == Descriptors.now()
+    assert LARGE == content(letter)
+    run(letter.close())
+    assert before == Descriptors.now()
+    path.write_bytes(LARGE + b"\0")
+    with pytest.raises(InvalidMessage):
+        prepared(path)
+    assert before == Descriptors.now()
+    with pytest.raises(InvalidMessage, match=r"message file '.*/missing' cannot be read"):
+        prepared(tmp_path / "missing")
+
+
+def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", f"open({str(path)!r}, 'wb').write(b'A: x\\n\\nhello')"]
+    ) as writer:
+        letter = prepared(path)
+    assert (0, True) == (writer.returncode, content(letter).endswith(b"\r\nhello\r\n"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda octets: octets[:-80],
+        lambda octets: octets + LINE,
+        lambda octets: octets.replace(b"To: a@x", b"To: b@x"),
+        lambda octets: b"",
+    ],
+    ids=["shorter", "longer", "other header", "empty"],
+)
+def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(LARGE)
+    letter = prepared(path)
+    path.write_bytes(change(LARGE))
+    with pytest.raises(InvalidMessage, match="changed while it was being sent"):
+        content(letter)
+    run(letter.close())
+
+
+def test_what_may_block_is_done_elsewhere(tmp_path: Path) -> None:
+    elsewhere = Elsewhere()
+
+    class Slow(Pipe):
+        def read(self, size: int) -> bytes:
+            assert elsewhere.inside
+            return super().read(size)
+
+    letter = prepared(Slow(LARGE), run_blocking=elsewhere)
+    assert 1 == elsewhere.works
+    assert LARGE == content(letter)
+    path = tmp_path / "message"
+    path.write_bytes(HEADER)
+    elsewhere.works = 0
+    prepared(path, run_blocking=elsewhere)
+    assert 1 == elsewhere.works
+    prepared(HEADER, run_blocking=elsewhere)
+    prepared(iter([LARGE]), run_blocking=elsewhere)
+    assert 1 == elsewhere.works
+
+
+def test_an_envelope_of_its_own() -> None:
+    envelope = Envelope("s@x", ["r@x"], ret="HDRS")
+    assert envelope is from_header(b"From: f@x\r\nTo: a@x\r\n\r\n", envelope=envelope).envelope
+    with pytest.raises(InvalidInput, match="goes alone"):
+        prepared(b"", envelope=envelope)
+
+
+def test_a_message_id_belongs_to_the_sender() -> None:
+    def domain(**changes: Any) -> str:
+        message_id = prepared(b"From: f@from.example\r\n\r\n", **changes).message_id
+        assert message_id is not None
+        return message_id.partition("@")[2]
+
+    assert "example.org>" == domain()
+    assert "xn--bcher-kva.example>" == domain(sender="a@bücher.example")
+    assert "from.example>" == domain(sender="")
+    assert "here.example>" == domain(sender="a@[192.0.2.1]", domain="here.example")
+    assert "localhost>" == domain(sender="a@[192.0.2.1]")
+
+
+@pytest.mark.parametrize(
+    ("raw", "sender", "expected"),
+    [
+        (b"Subject: x\r\n\r\n\xc3\xbc\r\n", "a@x", False),
+        (b"Subject: \xc3\xbc\r\n\r\n", "a@x", True),
+        (b"Subject: \xfc\r\n\r\n", "a@x", False),
+        (b"Bcc: \xc3\xbc <b@x>\r\n\r\n", "a@x", False),
+        (b"Subject: x\r\n\r\n", "ü@x", True),
+        (b"Subject: x\r\n\r\n", "a@ü.example", False),
+    ],
+)
+def test_smtputf8_only_where_it_is_needed(raw: bytes, sender: str, expected: bool) -> None:
+    assert expected == prepared(raw, sender=sender).smtputf8
+
+
+SPARSE = """
+import sys, tracemalloc
+from tests.message.coroutines import prepared, run
+size = int(sys.argv[2])
+class Lines:
+    "Octets by the hundred megabytes, that are nowhere."
+    def __init__(self): self.at = 0
+    def read(self, n):
+        octets = (b"x" * 70 + b"\\r\\n") * (min(n, size - self.at) // 72)
+        self.at += len(octets)
+        return octets
+class Seekable(Lines):
+    def seekable(self): return True
+    def tell(self): return self.at
+    def seek(self, at): self.at = at
+def generator():
+    lines = Lines()
+    while octets := lines.read(1 << 16):
+        yield octets
+tracemalloc.start()
+letter = prepared({"file": Seekable, "pipe": Lines, "generator": generator}[sys.argv[1]]())
+octets = 0
+while chunk := run(letter.read()):
+    octets += len(chunk)
+assert octets - size in range(-1000, 1000), octets
+assert letter.size in {None, octets}
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("file", KEPT + 6 * AHEAD), ("pipe", 6 * AHEAD), ("generator", 6 * AHEAD)],
+)
+def test_300_megabytes_cost_no_more_than_a_few_chunks(kind: str, most: int) -> None:
+    size = 72 * (300_000_000 // 72)
+    done = subprocess.run(
+        [sys.executable, "-c", SPARSE, kind, str(size)], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < most
