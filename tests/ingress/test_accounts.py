@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,23 @@ def test_the_final_scram_message_is_read_strictly(net: Net, final: str) -> None:
     said = peer.send(encoded(final.format(nonce=nonce)) + "\r\n")
     assert said[0][:3] in {"501", "535"}
     assert peer.code(plain("jane", "s3cret")) == "235 2.7.0"
+
+
+def test_a_nonce_that_is_not_ours_is_refused_though_the_proof_is_good(net: Net) -> None:
+    """The message of another session, say."""
+    net.secure(deadlines=NO_DELAY)
+    keys = ScramKeys.of("s3cret", iterations=4096)
+    net.factory.accounts = HashedAccounts({"jane": keys})
+    for nonce, code in (("{}", "334"), ("{}x", "535"), ("other", "535")):
+        peer = client(net)
+        first = challenge(peer.send(f"AUTH SCRAM-SHA-256 {encoded('n,,n=jane,r=abc')}\r\n"))
+        final = "c=biws,r=" + nonce.format(first.split(",")[0][2:])
+        message = f"n=jane,r=abc,{first},{final}".encode()
+        salted = pbkdf2_hmac("sha256", b"s3cret", keys.salt, keys.iterations)
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        signature = hmac.digest(keys.stored_key, message, "sha256")
+        proof = b64encode(bytes(a ^ b for a, b in zip(client_key, signature, strict=True))).decode()
+        assert peer.send(encoded(f"{final},p={proof}") + "\r\n")[0][:3] == code
 
 
 def test_keys_are_spelled_and_read_back() -> None:

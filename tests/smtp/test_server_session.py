@@ -175,6 +175,12 @@ def test_neither_auth_nor_mail_is_taken_in_clear() -> None:
     assert talk.code("MAIL FROM:<a@example.org>") == "530 5.7.0"
 
 
+def test_mail_in_clear_is_530_even_where_nobody_has_to_log_in() -> None:
+    talk = Talk(SECURE, require_auth=False)
+    talk.send("EHLO x\r\n")
+    assert talk.line("MAIL FROM:<a@example.org>").startswith("530 5.7.0 Encryption is required")
+
+
 def test_mail_without_auth_is_530_where_auth_is_required() -> None:
     talk = secure()
     assert talk.code("MAIL FROM:<a@example.org>") == "530 5.7.0"
@@ -345,6 +351,15 @@ def test_rset_and_ehlo_abort_the_transaction() -> None:
         assert talk.code("RCPT TO:<b@example.net>") == "503 5.5.1"
 
 
+@pytest.mark.parametrize("command", ["RSET", "EHLO x"])
+def test_an_aborted_transaction_leaves_nothing_behind(command: str) -> None:
+    talk = in_transaction(Talk(max_recipients=1), " BODY=BINARYMIME SMTPUTF8")
+    talk.send(f"{command}\r\nMAIL FROM:<>\r\n")
+    assert talk.code("RCPT TO:<\u00e4@example.net>") == "553 5.6.7"
+    assert talk.code("RCPT TO:<b@example.net>") == "250 2.0.0"
+    assert talk.send("DATA\r\n") == ["354 go ahead"]
+
+
 def test_quit_ends_the_session_and_aborts_the_transaction() -> None:
     talk = in_transaction(Talk())
     assert talk.line("QUIT") == "221 2.0.0 mx.example.org closing"
@@ -462,6 +477,14 @@ def test_a_line_is_a_command_or_is_refused_whole(octets: bytes, said: str, cut: 
     talk = Talk()
     replies = talk.send(octets + b"NOOP\r\n", cut)
     assert [" ".join(r.split()[:2]) for r in replies] == [said, "250 2.0.0"]
+
+
+def test_a_client_that_ends_lines_with_lf_is_told_at_once() -> None:
+    talk = Talk()
+    said = ["500 5.5.2 A line ends with CRLF, and holds no other CR or LF"]
+    assert talk.send(b"EHLO x\n") == said
+    assert talk.send(b"MAIL FROM:<>\n") == []
+    assert talk.send(b"\r\nNOOP\r\n") == ["250 2.0.0 Ok"]
 
 
 @pytest.mark.parametrize("line", ["GET / HTTP/1.1", "POST / HTTP/1.1", "CONNECT mx:25 HTTP/1.0"])

@@ -133,7 +133,11 @@ class SMTPServerProtocol(Protocol):
             while not (self._blocked or self._reception.busy):
                 event = self.session.next_event()
                 if event is None:
-                    break
+                    # Much to say: let it go first, and see whether anybody takes it.
+                    if not self.session.verbose:
+                        break
+                    self._flush()
+                    continue
                 self._HANDLERS[type(event)](self, event)
         finally:
             self._pumping = False
@@ -168,7 +172,8 @@ class SMTPServerProtocol(Protocol):
             self._timer.set("content", max(self._content_clock.left(deadlines), 0.001))
         else:
             self._timer.set(("command", session.lines), deadlines.command)
-        self._hold(hold=(ours and session.full) or self._reception.busy or self._blocked)
+        # A little may wait with us; so the end of the connection is noticed while we think.
+        self._hold(hold=session.full and (ours or self._blocked))
 
     def _hold(self, *, hold: bool) -> None:
         if hold != self._paused and self.session.state is not ServerState.CLOSED:

@@ -83,6 +83,11 @@ class ServerConversation:
         return len(self._buffer.octets) >= HIGH_WATER
 
     @property
+    def verbose(self) -> bool:
+        """Is so much to be said that nothing more is read before it is taken by ``output``?"""
+        return len(self._output) >= HIGH_WATER
+
+    @property
     def reading_content(self) -> bool:
         """Is the client in the middle of sending content?"""
         return self.state is ServerState.DATA or self._chunk is not None
@@ -100,7 +105,7 @@ class ServerConversation:
                 if isinstance(event, Question):
                     self._question = event
                 return event
-            if self._question is not None or not self._step():
+            if self._question is not None or self.verbose or not self._step():
                 return None
 
     def close(self, reply: Reply) -> None:
