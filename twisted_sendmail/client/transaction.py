@@ -129,6 +129,7 @@ class _Transaction:
     # -- DATA (RFC 5321 section 4.1.1.4) -----------------------------------------------
 
     async def _behind_data(self, envelope: list[Command]) -> None:
+        self._protocol.speaker = self
         *answers, asked = await self._protocol.exchange([*envelope, Data()])
         go_on = self._envelope_heard(answers)
         reply = asked if isinstance(asked, Reply) else None
@@ -163,11 +164,13 @@ class _Transaction:
 
     async def _in_chunks(self, envelope: list[Command]) -> None:
         protocol, small = self._protocol, self._letter.small
-        behind = not protocol.session.idle
+        session = protocol.session
+        behind = not session.idle or session.confirmed is not State.READY
         if behind:
             # What was said before is not answered yet.  Should nobody be accepted there, some
             # servers go on with its sender, and would take our recipients to be his.
             envelope.insert(0, Rset())
+        protocol.speaker = self
         if small is not None and len(small) <= EAGER and not self._all_or_nothing:
             with protocol.group():
                 waiting = protocol.exchange([*envelope, Bdat(len(small), last=True)], small)
@@ -289,10 +292,10 @@ class _Transaction:
     async def _reset(self) -> None:
         """Leave a session that is ready, or none: the next message must start clean."""
         protocol = self._protocol
-        if self._last or not protocol.usable or protocol.session.confirmed is State.READY:
+        # If the next message has spoken, the state is its own: it found what we left, and said RSET.
+        over = protocol.speaker is not self or protocol.session.confirmed is State.READY
+        if self._last or over or not protocol.usable:
             return
-        if not protocol.session.idle:
-            return  # the next message has said RSET itself
         try:
             reply = await protocol.rset()
         except SendmailError:
