@@ -54,6 +54,8 @@ def test_what_is_missing_is_added(header: bytes, expected: bytes) -> None:
 
 
 BLIND = [
+    b"Bcc\r\n : secret@x\r\n",
+    b"RESENT-bcc \r\n\t \r\n :\r\n secret@x\r\n",
     b"Bcc: secret@x\r\n",
     b"bcc: secret@x\r\n",
     b"BCC:secret@x\r\n",
@@ -152,7 +154,9 @@ def test_a_new_message_id_is_new_each_time() -> None:
         (b"(c) <i@x> (d)", "<i@x>"),
         (b"\r\n <i@x>", "<i@x>"),
         (b"i@x", None),
-        (b"<i\xff@x>", "<i\udcff@x>"),
+        ("<í@x>".encode(), "<í@x>"),
+        (b"<i\xff@x>", None),
+        (b"<i\x1b[2J@x>", None),
         (b"<a b>", None),
     ],
 )

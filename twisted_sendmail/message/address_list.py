@@ -19,6 +19,9 @@ from twisted_sendmail.smtp.root_error import InvalidAddress
 _TOKEN = re.compile(
     r'[ \t\r\n]+|"(?:[^"\\]|\\.)*"|\[[^][]*\]|[^][ \t\r\n"()<>,;:@\\]+|.', re.DOTALL
 )
+# For display names only (RFC 2047 section 5): a server would take it for a local part as it
+# is, a person reads it decoded.
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?[^?]*\?=")
 _IN_COMMENT = re.compile(r"[^()\\]+|\\.|.", re.DOTALL)
 
 
@@ -30,6 +33,12 @@ def mailboxes(name: str, value: str) -> list[Mailbox]:
     """
     found = []
     for spec in _Reader(name, value).read():
+        if _ENCODED_WORD.search(spec):
+            raise InvalidAddress(
+                f"address '{printable(spec, 100)}' in {name} cannot be used",
+                detail="there is an encoded word in it",
+                remedy="write it as it is meant",
+            )
         try:
             found.append(Mailbox.parse(spec))
         except InvalidAddress as e:

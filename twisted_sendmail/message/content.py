@@ -46,6 +46,7 @@ class Content:
         self._raw_size: int | None = None
         self._given = False
         self._skip = b""
+        self._failure: BaseException | None = None
 
     @property
     def rewindable(self) -> bool:
@@ -116,6 +117,7 @@ class Content:
         self._canonical = Canonical(self._policy)
         self._begin = b""
         self._skip = self._old_header
+        self._failure = None
         self.ended = self._given = False
 
     async def close(self) -> None:
@@ -133,12 +135,18 @@ class Content:
 
     async def _next(self) -> bytes:
         source = self.source
-        if isinstance(source, AsynchronousSource):
-            octets = self._made_canonical(await source.arrive())
-        elif source.blocking:
-            octets = await self._run_blocking(self._step)
-        else:
-            octets = self._step()
+        if self._failure is not None:
+            raise self._failure  # a generator that failed would now say that it is at its end
+        try:
+            if isinstance(source, AsynchronousSource):
+                octets = self._made_canonical(await source.arrive())
+            elif source.blocking:
+                octets = await self._run_blocking(self._step)
+            else:
+                octets = self._step()
+        except BaseException as e:
+            self._failure = e
+            raise
         if self.ended and self._raw_size not in {None, self._canonical.size}:
             raise _changed()
         return octets

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Who receives and is not told to the others (RFC 5322 section 3.6.3).
 BLIND = ("bcc", "resent-bcc")
+# What is no field, but would be a blind copy to a reader who is kinder than RFC 5322.
+_ALMOST_BLIND = re.compile(rb"(?:resent-)?bcc\s*:", re.IGNORECASE)
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 
 
@@ -36,7 +38,11 @@ def completed(header: Header, now: datetime, domain: str) -> Header:
     :param domain: the right side of a new Message-ID.
     :raises InvalidInput: *now* has no time zone, or *domain* is none.
     """
-    fields = list(header.without(*BLIND).fields)
+    fields = [
+        field
+        for field in header.without(*BLIND).fields
+        if field.name or not _ALMOST_BLIND.match(field.octets)
+    ]
     resent = header.newest_resent
     missing = [] if "date" in header else [_date("Date", now)]
     missing += [] if "message-id" in header else [_identification("Message-ID", domain)]
@@ -78,10 +84,10 @@ def new_message_id(domain: str) -> str:
 
 
 def message_id(header: Header) -> str | None:
-    """The Message-ID, with its angle brackets, if there is one."""
+    """The Message-ID, with its angle brackets, if there is one that can be shown."""
     for value in header.values("message-id"):
         found = _MESSAGE_ID.search(value)
-        if found:
+        if found and found[0].isprintable():
             return found[0]
     return None
 
