@@ -41,7 +41,8 @@ class PoolLimits:
             whole = field.type == "int"
             if value is None and "None" in str(field.type):
                 continue
-            if not isinstance(value, int if whole else (int, float)) or not value > 0:
+            right = isinstance(value, int if whole else (int, float)) and value is not True
+            if not right or not value > 0:
                 raise InvalidInput(
                     f"the limit '{field.name}' cannot be {value!r}",
                     remedy=f"give {'a whole number' if whole else 'a number'} above zero",

@@ -97,8 +97,7 @@ class Pool:
             else:
                 self._queue.append(job)
         self._distribute()
-        if self._queue and self._impatience is None and self.limits.wait is not None:
-            self._impatience = self.reactor.callLater(self.limits.wait, self._too_long)
+        self._watch_the_first()
 
     def has_work_for(self, carrier: Carrier) -> bool:
         """Is there a job *carrier* could take now?"""
@@ -157,6 +156,7 @@ class Pool:
             return
         job.letter.rewind()
         self._queue.appendleft(job)
+        self._watch_the_first()
         # Not from here: the connection it comes from is still saying good-bye.
         self.reactor.callLater(0, self._distribute)
 
@@ -312,8 +312,13 @@ class Pool:
         self._next_token = None
         self._distribute()
 
+    def _watch_the_first(self) -> None:
+        """The first in the queue waits longest: one timer is enough, and it may come for nothing."""
+        if self._queue and self._impatience is None and self.limits.wait is not None:
+            due = self._queue[0].since + self.limits.wait - self.reactor.seconds()
+            self._impatience = self.reactor.callLater(max(0.0, due), self._too_long)
+
     def _too_long(self) -> None:
-        """The first in the queue waits longest."""
         self._impatience = None
         wait = self.limits.wait or 0
         now = self.reactor.seconds()
@@ -322,9 +327,7 @@ class Pool:
             error = SendTimeout(f"no connection was free for the message within {wait:g} s")
             error.report = _report(job, Status.UNTOUCHED, error)
             job.settle(error)
-        if self._queue:
-            left = self._queue[0].since + wait - now
-            self._impatience = self.reactor.callLater(left, self._too_long)
+        self._watch_the_first()
         self._changed()
 
     def _changed(self) -> None:

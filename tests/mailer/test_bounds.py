@@ -1,0 +1,196 @@
+"""The bounds of a pool: each law by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client.scripted_server import SILENT
+from tests.mailer.conftest import Post, letter
+from tests.mailer.postbox import CHUNKING, PIPELINING
+from twisted_sendmail.mailer.limits import PoolLimits
+from twisted_sendmail.smtp.errors import MailerBusy, SendTimeout
+from twisted_sendmail.smtp.outcome import Status
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+
+def told(post: Post) -> list[int]:
+    """Messages on each connection, in the order of the connections."""
+    return [server.verbs.count("MAIL") for server in post.world.servers]
+
+
+@pytest.mark.parametrize("connections", [1, 2, 5])
+def test_connections_are_bounded(post: Post, connections: int) -> None:
+    most: list[int] = []
+    post.world.fault = lambda server, key, line: most.append(post.world.open)
+    mailer = post.mailer(connections=connections, window=1)
+    results = post.send(mailer, *[letter(n) for n in range(40)])
+    assert connections == max(most) == post.endpoint.attempts
+    assert 40 == len([result.get() for result in results]) == len(post.world.delivered)
+
+
+def test_no_more_connections_are_opened_than_messages_wait(post: Post) -> None:
+    mailer = post.mailer(connections=10)
+    _ = post.send(mailer, letter(1), letter(2))
+    assert 2 >= post.endpoint.attempts
+    _ = post.send(mailer, letter(3))
+    assert 2 >= post.endpoint.attempts
+
+
+@pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
+def test_messages_per_connection_are_bounded(post: Post, offers: Any) -> None:
+    mailer = post.mailer(post.world.server(offers=offers), connections=1, messages=10)
+    results = post.send(mailer, *[letter(n) for n in range(25)])
+    assert [result.get().error for result in results] == [None] * 25
+    assert [10, 10, 5] == told(post)
+    assert ["QUIT", "QUIT"] == [server.verbs[-1] for server in post.world.servers[:2]]
+
+
+@pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
+def test_limits_are_respected_before_the_server_complains(post: Post, offers: Any) -> None:
+    """MAILMAX of RFC 9422."""
+    made = post.world.server(offers=(*offers, "LIMITS RCPTMAX=9 MAILMAX=3"))
+    mailer = post.mailer(made, connections=1)
+    reports = post.many(mailer, [letter(n) for n in range(8)]).get()
+    assert [None] * 8 == [report.error for report in reports]
+    assert [3, 3, 2] == told(post)
+
+
+def test_own_bound_counts_if_it_is_less_than_the_servers(post: Post) -> None:
+    made = post.world.server(offers=(*CHUNKING, "LIMITS MAILMAX=300"))
+    mailer = post.mailer(made, connections=1, messages=2)
+    _ = post.many(mailer, [letter(n) for n in range(4)]).get()
+    assert [2, 2] == told(post)
+
+
+def test_age_is_bounded(post: Post) -> None:
+    mailer = post.mailer(connections=1, age=60, idle=50)
+    for n in range(4):
+        (result,) = post.send(mailer, letter(n))
+        assert result.get().accepted
+        post.pump.wait(29)
+    assert [3, 1] == told(post)
+    assert "QUIT" == post.world.servers[0].verbs[-1]
+
+
+def test_idle_time_is_bounded(post: Post) -> None:
+    mailer = post.mailer(idle=30, wait=None)
+    _ = post.send(mailer, letter(1))
+    post.pump.wait(29.9)
+    assert (1, 1) == (mailer.stats().idle, post.world.open)
+    post.pump.wait(0.2)
+    assert (0, 0) == (mailer.stats().idle, post.world.open)
+    assert "QUIT" == post.world.servers[0].verbs[-1]
+    assert [] == post.clock.getDelayedCalls()
+
+
+def test_work_in_between_begins_the_idle_time_anew(post: Post) -> None:
+    mailer = post.mailer(idle=30)
+    for n in range(5):
+        _ = post.send(mailer, letter(n))
+        post.pump.wait(20)
+    assert [5] == told(post)
+
+
+def test_waiters_are_bounded(post: Post) -> None:
+    """Those that are too many are refused at once; those that wait go out."""
+    mailer = post.mailer(connections=1, waiters=3)
+    results = post.start(mailer, *[letter(n) for n in range(5)])
+    assert [0, 0, 0, 1, 1] == [result.fired for result in results]
+    for result in results[3:]:
+        with pytest.raises(MailerBusy, match=r"^3 messages are waiting already; send fewer"):
+            result.get()
+    post.pump.run()
+    assert [1, 1, 1] == [len(result.get().accepted) for result in results[:3]]
+
+
+def test_the_time_of_waiting_is_bounded(post: Post) -> None:
+    mailer = post.mailer(post.world.server({"GREETING": SILENT}), connections=1, wait=10, window=1)
+    (first,) = post.send(mailer, letter(1))
+    post.pump.wait(4)
+    (second,) = post.send(mailer, letter(2))
+    post.pump.wait(5.9)
+    assert (0, 0) == (first.fired, second.fired)
+    post.pump.wait(0.2)
+    assert (1, 0) == (first.fired, second.fired)
+    with pytest.raises(SendTimeout, match="no connection was free for the message within 10 s"):
+        first.get()
+    report = first.error.report
+    assert [Status.UNTOUCHED] == [outcome.status for outcome in report.outcomes]
+    post.pump.wait(4)
+    assert (1, 1, 0) == (first.fired, second.fired, mailer.stats().waiting)
+
+
+def test_a_message_that_has_a_connection_does_not_wait_any_more(post: Post) -> None:
+    mailer = post.mailer(post.world.server({"MAIL": SILENT}), connections=1, wait=10)
+    (result,) = post.send(mailer, letter(1))
+    post.pump.wait(100)
+    assert 0 == result.fired
+    result.deferred.cancel()
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_the_rate_is_bounded_over_all_connections(post: Post, connections: int) -> None:
+    times: list[float] = []
+
+    def note(server: Any, key: str, line: str) -> None:
+        if key == "MAIL":
+            times.append(round(post.clock.seconds(), 3))
+
+    post.world.fault = note
+    mailer = post.mailer(connections=connections, rate=2, burst=3)
+    results = post.send(mailer, *[letter(n) for n in range(9)])
+    post.pump.wait(10)
+    assert [0, 0, 0, 0.5, 1, 1.5, 2, 2.5, 3] == times
+    assert 9 == len([result.get() for result in results])
+
+
+def test_what_was_not_used_of_the_rate_is_there_up_to_the_burst(post: Post) -> None:
+    mailer = post.mailer(connections=1, rate=1, burst=2, idle=1000)
+    _ = post.send(mailer, letter(1), letter(2), letter(3))
+    assert 2 == len(post.world.delivered)
+    post.pump.wait(100)
+    assert 3 == len(post.world.delivered)
+    _ = post.send(mailer, *[letter(n) for n in range(4, 9)])
+    assert 5 == len(post.world.delivered)
+    post.pump.wait(3)
+    assert 8 == len(post.world.delivered)
+
+
+def test_a_cancelled_message_takes_nothing_of_the_rate(post: Post) -> None:
+    mailer = post.mailer(connections=1, rate=1)
+    one, two, three = post.send(mailer, letter(1), letter(2), letter(3))
+    two.deferred.cancel()
+    post.pump.wait(1)
+    assert (1, 1, 1) == (one.fired, two.fired, three.fired)
+    assert ["1", "3"] == post.world.subjects
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "connections",
+        "messages",
+        "age",
+        "idle",
+        "waiters",
+        "wait",
+        "window",
+        "window_octets",
+        "rate",
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1, "4", float("nan")])
+def test_a_limit_that_is_none_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"the limit '{name}' cannot be "):
+        _ = PoolLimits(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["connections", "messages", "waiters", "window", "burst"])
+def test_a_limit_of_something_whole_is_no_fraction(name: str) -> None:
+    given: dict[str, Any] = {name: 1.5}
+    with pytest.raises(InvalidInput, match=f"the limit '{name}' cannot be 1.5; give a whole"):
+        _ = PoolLimits(**given)
+    with pytest.raises(InvalidInput, match=f"the limit '{name}' cannot be True"):
+        _ = PoolLimits(**{name: True})
