@@ -16,7 +16,14 @@ author = "The twisted_sendmail authors"
 copyright = f"2026, {author}"
 version = release = installed("twisted_sendmail")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "names", "rooms", "transitions"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "names",
+    "rooms",
+    "transitions",
+]
 exclude_patterns = ["_build"]
 nitpicky = True
 
