@@ -47,6 +47,8 @@ from twisted_sendmail.smtp.transparency import DotStuffer
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
+#: What their line holds is not for the transcript.
+_SECRET = _AUTH
 
 
 class Event(NamedTuple):
@@ -191,8 +193,9 @@ class ClientSession:
                 continue
             if isinstance(entry.command, (Auth, AuthLine)):
                 self._redaction.conceal_response(_response(entry.command))
-            self.transcript.add("C", str(entry.command))
-            self._out.append(entry.command.line())
+            line = entry.command.line()
+            self._out.append(line)
+            self.transcript.add("C", str(entry.command) if entry.verb in _SECRET else line[:-2])
             if entry.payload:
                 self.transcript.add("--", f"{len(entry.payload)} octets of content")
                 self._out.append(entry.payload)

@@ -235,6 +235,8 @@ def _parameters(given: Mapping[str, str | None] | Parameters) -> Parameters:
 
 
 def _spelled(pairs: Parameters) -> str:
+    if not pairs:
+        return ""
     return "".join(f" {k}={v}" if v is not None else f" {k}" for k, v in pairs)
 
 

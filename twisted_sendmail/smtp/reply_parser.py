@@ -101,7 +101,7 @@ class ReplyParser:
         if self._lines and code != self._code:
             self._break("the code changes within one reply", self._code + b" and " + code)
             return None
-        if len(line) > _longest(line):
+        if len(line) > MAX_LINE and len(line) > _longest(line):
             self._break(f"a line of its reply is longer than {_longest(line)} octets")
             return None
         if self._octets > MAX_REPLY or len(self._lines) >= MAX_LINES:
