@@ -60,9 +60,13 @@ _QUEUE_ID = (
     re.compile(r"queued as ([!-~]+)", re.IGNORECASE),
     re.compile(r"\bid=([!-~]+)"),
     re.compile(r"queued \(([!-~]+)\)", re.IGNORECASE),
-    re.compile(r"([!-~]+) Message accepted for delivery"),
+    # An enhanced status code is not one; and words are tried from their first letter only.
+    re.compile(r"(?<![!-~])(?![245]\.[0-9.]+ )([!-~]+) Message accepted for delivery"),
+    re.compile(r"\bInternalId=([0-9]+)"),
+    re.compile(r"\A(?:2\.0\.0 )?ok [0-9]+ qp ([0-9]+)", re.IGNORECASE),
+    re.compile(r"\bOK +[0-9]+ ([!-~]+) - gsmtp"),
 )
-_TRAILING = ".,;:)>]"
+_AROUND = ".,;:()<>[]"
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class DeliveryReport:
         for pattern in _QUEUE_ID:
             match = pattern.search(self.reply.text)
             if match:
-                return match[1].rstrip(_TRAILING) or None
+                return match[1].strip(_AROUND) or None
         return None
 
     def __str__(self) -> str:

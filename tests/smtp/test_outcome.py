@@ -1,0 +1,96 @@
+"""What became of a message, recipient by recipient, and what servers call it."""
+
+from __future__ import annotations
+
+import pytest
+
+from twisted_sendmail.smtp.envelope import Envelope, Recipient
+from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
+from twisted_sendmail.smtp.reply import Reply
+
+A, B, C = (Recipient(f"{name}@example.net") for name in "abc")
+ENVELOPE = Envelope("f@example.org", [A, B, C])
+
+
+def report(reply: Reply | None, *outcomes: Outcome) -> DeliveryReport:
+    """A report of *outcomes*; one accepted if none is given."""
+    return DeliveryReport(ENVELOPE, outcomes or (Outcome(A, Status.ACCEPTED, reply),), reply)
+
+
+@pytest.mark.parametrize(
+    ("text", "queue_id"),
+    [
+        ("2.0.0 Ok: queued as 4Tn8Xz5Q1Kz9sWd", "4Tn8Xz5Q1Kz9sWd"),
+        ("2.0.0 Ok: queued as 3F9A1C0012", "3F9A1C0012"),
+        ("OK id=1rqX2b-0003Xk-2f", "1rqX2b-0003Xk-2f"),
+        ("2.0.0 42T5x1nB012345 Message accepted for delivery", "42T5x1nB012345"),
+        ("ok 1711929600 qp 12345", "12345"),
+        (
+            "2.6.0 <i@example.org> [InternalId=5824560423937, Hostname=mbx1.example.com] Queued mail",
+            "5824560423937",
+        ),
+        (
+            "2.0.0 OK  1711929600 d9443c01a7336-1e0a2b3c4d5si123456 - gsmtp",
+            "d9443c01a7336-1e0a2b3c4d5si123456",
+        ),
+        ("2.0.0 Message queued (A1B2C3)", "A1B2C3"),
+        ("2.0.0 Ok: queued as <A1B2C3>.", "A1B2C3"),
+        ("ok qp or not", None),
+        ("x" * 100_000, None),
+        ("OK", None),
+        ("2.0.0 Message accepted for delivery", None),
+        ("queued as", None),
+        ("queued as \x1b[2J", None),
+        ("", None),
+    ],
+)
+def test_the_queue_id(text: str, queue_id: str | None) -> None:
+    assert queue_id == report(Reply(250, (text,))).queue_id
+
+
+def test_a_queue_id_is_looked_for_in_every_line() -> None:
+    assert "A1" == report(Reply(250, ("2.0.0 thanks", "2.0.0 Ok: queued as A1"))).queue_id
+
+
+def test_no_queue_id_where_nobody_was_accepted() -> None:
+    reply = Reply(250, ("queued as A1",))
+    assert None is report(None).queue_id
+    assert None is report(reply, Outcome(A, Status.IN_DOUBT)).queue_id
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "transient"),
+    [
+        (Status.ACCEPTED, 250, False),
+        (Status.REFUSED, 450, True),
+        (Status.REFUSED, 550, False),
+        (Status.REFUSED, None, True),
+        (Status.IN_DOUBT, None, True),
+        (Status.UNTOUCHED, None, True),
+    ],
+)
+def test_who_may_be_tried_again(status: Status, code: int | None, *, transient: bool) -> None:
+    reply = None if code is None else Reply(code)
+    assert transient == Outcome(A, status, reply).transient
+
+
+def test_each_is_in_one_place() -> None:
+    accepted = Outcome(A, Status.ACCEPTED, Reply(250, ("ok",)))
+    refused = Outcome(B, Status.REFUSED, Reply(550, ("5.1.1 no such user",)))
+    doubtful = Outcome(C, Status.IN_DOUBT)
+    made = report(Reply(250, ("queued as A1",)), accepted, refused, doubtful)
+    assert ((accepted,), (refused,), (doubtful,), ()) == (
+        made.accepted,
+        made.refused,
+        made.in_doubt,
+        made.untouched,
+    )
+    assert "1 accepted, 1 refused, 1 in doubt: 250 queued as A1" == str(made)
+
+
+def test_an_outcome_is_one_safe_line() -> None:
+    reply = Reply(550, ("5.1.1 \x1b[2Jgone", "really"))
+    assert "a@example.net refused: 550 5.1.1 \\x1b[2Jgone / really" == str(
+        Outcome(A, Status.REFUSED, reply)
+    )
+    assert "a@example.net untouched" == str(Outcome(A, Status.UNTOUCHED))
