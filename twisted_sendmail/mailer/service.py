@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -9,7 +10,7 @@ from twisted.application.service import Service
 from twisted_sendmail.mailer.mailer import Mailer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -33,7 +34,7 @@ class MailerService(Service):
         limits: PoolLimits | None = None,
         grace: float | None = 30.0,
     ) -> None:
-        self._make = lambda: Mailer(reactor, server, limits=limits)
+        self._make: Callable[[], Mailer] = partial(Mailer, reactor, server, limits=limits)
         self._grace = grace
         #: The mailer; a new one after each start.
         self.mailer = self._make()
@@ -44,9 +45,9 @@ class MailerService(Service):
         if self._used:
             self.mailer = self._make()
         self._used = True
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
         """See ``IService``; fires when the mailer is closed."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         return self.mailer.aclose(grace=self._grace)
