@@ -12,9 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
@@ -53,13 +50,14 @@ class ServerTLS:
         self._context = self._load()
 
     def _load(self) -> SSL.Context:
-        chain = _read(self._certificate)
-        key = _read(self._key)
+        for path in (self._certificate, self._key):
+            _look_at(path)
+        context: SSL.Context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
         try:
-            options = _options(chain, key)
-            context = options.getContext()
+            context.use_certificate_chain_file(str(self._certificate))
+            context.use_privatekey_file(str(self._key))
             context.check_privatekey()
-        except (SSL.Error, UnsupportedAlgorithm, ValueError, TypeError):
+        except SSL.Error:
             msg = f"certificate {self._certificate} cannot be used"
             raise InvalidServer(
                 msg,
@@ -73,27 +71,16 @@ class ServerTLS:
         return SSL.Connection(self._context, None)
 
 
-def _read(path: Path) -> bytes:
+def _look_at(path: Path) -> None:
+    """OpenSSL does not say why it cannot read a file."""
     try:
-        return path.read_bytes()
+        with path.open("rb"):
+            pass
     except OSError as e:
         msg = f"{path} cannot be read"
         raise InvalidServer(
             msg, detail=str(e.strerror), remedy="check name and permissions"
         ) from None
-
-
-def _options(chain: bytes, key: bytes) -> CertificateOptions:
-    # What pyOpenSSL takes since 24.3, and Twisted hands on; its own types are deprecated.
-    certificates: Any = load_pem_x509_certificates(chain)
-    own, *others = certificates
-    private_key: Any = load_pem_private_key(key, password=None)
-    return CertificateOptions(
-        privateKey=private_key,
-        certificate=own,
-        extraCertChain=others,
-        raiseMinimumTo=TLSVersion.TLSv1_2,
-    )
 
 
 def server_tls_facts(transport: Any) -> TLSFacts:
