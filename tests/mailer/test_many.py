@@ -169,7 +169,8 @@ def test_a_connection_that_dies_before_the_content_is_replaced(
             net.server(**way),
         )
     reports = net.many([message(n) for n in range(3)], first, second).get()
-    if not way:
+    if not way or "421" in str(death):
+        # A 421 instead of the reply to MAIL says of the content behind it: not taken.
         assert ["accepted"] * 3 == statuses(reports)
     else:
         # The content was on its way already: in doubt, and not sent again.

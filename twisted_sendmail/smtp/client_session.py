@@ -333,7 +333,8 @@ class ClientSession:
     def finish(self, why: SendmailError) -> None:
         """End the session: every command without a reply gets an event that says *why*.
 
-        A message whose end was written and whose reply is owed is in doubt.
+        A message whose end was written and whose reply is owed is in doubt.  But a 421 in
+        the place of a reply says that nothing behind it is done (RFC 5321 section 3.8).
         """
         if self.over:
             return
@@ -343,10 +344,12 @@ class ClientSession:
         why.phase = why.phase or self._phase()
         ended = self.confirmed is State.QUIT and not self._owed
         self.transcript.add("--", "connection closed" if ended else str(why))
-        for entry in self._owed:
+        answered = isinstance(why, ServiceClosing)
+        for place, entry in enumerate(self._owed):
             doubtful = entry.verb is Verb.BDAT_LAST or (
                 entry.verb is Verb.CONTENT and self._stuffer is None
             )
+            doubtful = doubtful and not (answered and place)
             self.events.append(Event(entry.command, entry.tag, in_doubt(why) if doubtful else why))
         for entry in self._waiting:
             self.events.append(Event(entry.command, entry.tag, why))
