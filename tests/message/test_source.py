@@ -162,6 +162,13 @@ def test_a_path_closed_under_a_read_is_closed_behind_it(tmp_path: Path) -> None:
     assert slow.closed
 
 
+def closed() -> io.BytesIO:
+    """A file that nothing can be read from."""
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
 @pytest.mark.parametrize(
     ("message", "told"),
     [
@@ -169,6 +176,7 @@ def test_a_path_closed_under_a_read_is_closed_behind_it(tmp_path: Path) -> None:
         (5, "message cannot be int"),
         ({"From": "a@x"}, "message cannot be dict"),
         (object, "message cannot be type"),
+        (closed(), "the message file is closed; open it again"),
         (io.StringIO("x"), 'open in text mode; open it in binary mode, "rb"'),
     ],
 )

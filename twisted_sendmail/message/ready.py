@@ -18,8 +18,8 @@ _FIRST_FIELD = re.compile(rb"[!-9;-~]+:")
 # Fields that decide, each behind a line end: what has to go, what has to be there.
 _BLIND_OR_RESENT = re.compile(rb"\n(?:bcc|resent-)", re.IGNORECASE)
 _DATE = re.compile(rb"\ndate[ \t]*:", re.IGNORECASE)
-_MESSAGE_ID_FIELD = re.compile(rb"\nmessage-id[ \t]*:[ \t]*([^\r\n]*)\r\n(?![ \t])", re.IGNORECASE)
-_MESSAGE_ID = re.compile(rb"<[!-;=?-~]+>\Z")
+_MESSAGE_ID_NAME = re.compile(rb"\nmessage-id[ \t]*:", re.IGNORECASE)
+_MESSAGE_ID = re.compile(rb"[ \t]*(<[!-;=?-~]+>)[ \t]*\r\n(?![ \t])")
 
 
 def ready_letter(message: object, envelope: Envelope, *, complete: bool) -> Letter | None:
@@ -37,10 +37,11 @@ def ready_letter(message: object, envelope: Envelope, *, complete: bool) -> Lett
         return None
     if complete and _BLIND_OR_RESENT.search(header):
         return None
-    field = _MESSAGE_ID_FIELD.search(header)
-    message_id = field[1].strip() if field else None
-    if message_id is not None and not _MESSAGE_ID.match(message_id):
+    field = _MESSAGE_ID_NAME.search(header)
+    value = _MESSAGE_ID.match(header, field.end()) if field else None
+    if field and not value:
         return None
+    message_id = value[1] if value else None
     if complete and (message_id is None or not _DATE.search(header)):
         return None
     return Letter(

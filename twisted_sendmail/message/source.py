@@ -116,9 +116,14 @@ class OctetsSource(Source):
 
 
 class FileSource(Source):
-    """A binary file, read from where it stands; it stays open, it is the caller's."""
+    """A binary file, read from where it stands; it stays open, it is the caller's.
+
+    :raises InvalidMessage: it is closed.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
+        if getattr(file, "closed", False) is True:
+            raise InvalidMessage("the message file is closed", remedy="open it again")
         self.blocking = not isinstance(file, io.BytesIO)
         self._file: IO[bytes] | None = file
         self._start: int | None = None
