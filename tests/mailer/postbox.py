@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from tests.client.scripted_server import CLOSE, RESET, Act, Action, ScriptedServer
+from tests.client.scripted_server import CLOSE, RESET, SILENT, Act, Action, ScriptedServer
 
 CHUNKING = ("PIPELINING", "CHUNKING", "8BITMIME", "SIZE 100000000", "ENHANCEDSTATUSCODES")
 PIPELINING = ("PIPELINING", "8BITMIME", "SIZE 100000000", "ENHANCEDSTATUSCODES")
@@ -63,8 +63,8 @@ class Postbox(ScriptedServer):
 
     def _do(self, act: Act) -> None:
         super()._do(act)
-        # Whatever is on its way to it is lost.
-        self.dead = self.dead or act in {CLOSE, RESET}
+        # Whatever is on its way to it is lost, or waits for ever.
+        self.dead = self.dead or act in {CLOSE, RESET, SILENT}
 
     def _default(self, key: str, line: str) -> None:
         if self.dead:

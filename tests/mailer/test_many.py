@@ -176,7 +176,8 @@ def test_a_connection_that_dies_before_the_content_is_replaced(
         # The content was on its way already: in doubt, and not sent again.
         assert ["accepted", "in doubt", "accepted"] == statuses(reports)
     assert len(reports) == 3
-    arrived(first, second)
+    if not (way and "421" in str(death)):  # this server reads on behind its 421
+        arrived(first, second)
 
 
 @BOTH

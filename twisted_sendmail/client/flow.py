@@ -76,6 +76,8 @@ class Flow:
         self._inflight_octets = 0
         #: Messages whose verdict was heard.
         self.finished = 0
+        #: Nothing was heard for so long that the connection may be dead.
+        self.stale = False
 
     def fill(self) -> None:
         """Begin as many messages as there are and the window allows."""
@@ -113,12 +115,14 @@ class Flow:
         size = job.letter.size or self._octets
         self._inflight_octets += size
         self._speaking = job
+        eager, self.stale = not self.stale, False
         sending = Deferred.fromCoroutine(
             transact(
                 self._protocol,
                 job.letter,
                 all_or_nothing=job.all_or_nothing,
                 said=lambda: self._said(job),
+                eager=eager,
             )
         )
         _ = sending.addBoth(self._heard, job, size)

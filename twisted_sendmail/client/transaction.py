@@ -52,6 +52,7 @@ async def transact(
     last: bool = False,
     all_or_nothing: bool = False,
     said: Callable[[], None] | None = None,
+    eager: bool = True,
 ) -> DeliveryReport:
     """Send one message; the report says what became of it.
 
@@ -59,16 +60,22 @@ async def transact(
     :param all_or_nothing: do not deliver to some when others are refused.
     :param said: called when the message has said all it will if nothing goes wrong, and
         what the next one says may go out behind it in the same write.
+    :param eager: False not to send content before the envelope is answered: on a connection
+        that may be dead, the message would be in doubt for nothing.
     :raises Exception: what the message's own source raises; nothing was delivered then.
 
     :raises Cancelled: the caller cancelled; the connection is closed, and its ``report``
         says whether the message is in doubt.
     """
     transaction = _Transaction(protocol, letter, last=last, all_or_nothing=all_or_nothing)
+    transaction.eager = eager and not all_or_nothing
     return await transaction.run(said)
 
 
 class _Transaction:
+    #: The content may go out along with the envelope.
+    eager = True
+
     def __init__(
         self, protocol: SubmissionProtocol, letter: Letter, *, last: bool, all_or_nothing: bool
     ) -> None:
@@ -171,7 +178,7 @@ class _Transaction:
             # servers go on with its sender, and would take our recipients to be his.
             envelope.insert(0, Rset())
         protocol.speaker = self
-        if small is not None and len(small) <= EAGER and not self._all_or_nothing:
+        if small is not None and len(small) <= EAGER and self.eager:
             with protocol.group():
                 waiting = protocol.exchange([*envelope, Bdat(len(small), last=True)], small)
                 self._nothing_more()

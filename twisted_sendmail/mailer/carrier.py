@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.outcome import DeliveryReport
 
 
+#: Seconds with nothing to do after which a connection may be dead without our knowing: the
+#: next content waits for the reply to its envelope, so that the message can go elsewhere.
+STALE = 5.0
+
+
 class Stage(enum.Enum):
     """What a carrier is counted as."""
 
@@ -129,11 +134,14 @@ class Carrier:
         wake: Deferred[None] = Deferred()
         self._wake = wake
         timer = pool.reactor.callLater(pool.limits.idle, self.retire)
+        since = pool.reactor.seconds()
         try:
             await wake
         finally:
             if timer.active():
                 timer.cancel()
+        if self._flow is not None and pool.reactor.seconds() - since >= STALE:
+            self._flow.stale = True
         return not self._retiring
 
     def _fresh(self) -> bool:

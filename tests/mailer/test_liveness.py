@@ -1,0 +1,193 @@
+"""Which connection a message gets, and how a dead one is known: each law by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pytest import param
+
+from tests.client.scripted_server import CLOSE, RESET, SILENT
+from tests.mailer.conftest import Post, letter, statuses
+from tests.mailer.postbox import CHUNKING, NOTHING, PIPELINING
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.smtp.errors import (
+    ConnectionClosed,
+    ConnectionFailed,
+    DeliveryInDoubt,
+    SendTimeout,
+    ServiceClosing,
+)
+from twisted_sendmail.smtp.outcome import Status
+
+BOTH = pytest.mark.parametrize("offers", [CHUNKING, PIPELINING], ids=["BDAT", "DATA"])
+
+
+def test_a_connection_is_leased_at_assignment(post: Post) -> None:
+    """Two messages given in the same moment do not both count on the same idle connection."""
+    mailer = post.mailer(window=1)
+    _ = post.send(mailer, letter(1))
+    assert (1, 0) == (mailer.stats().idle, mailer.stats().leased)
+    two, three = post.start(mailer, letter(2), letter(3))
+    assert (0, 1) == (mailer.stats().idle, mailer.stats().leased)
+    post.pump.run()
+    assert (1, 1) == (two.fired, three.fired)
+    assert 2 >= post.endpoint.attempts
+
+
+def test_a_connection_is_used_again(post: Post) -> None:
+    mailer = post.mailer()
+    for n in range(5):
+        (result,) = post.send(mailer, letter(n))
+        assert result.get().accepted
+    assert 1 == post.endpoint.attempts
+
+
+def test_nobody_is_asked_whether_he_lives(post: Post) -> None:
+    """Liveness comes from connectionLost: no NOOP, and no RSET where nothing was refused."""
+    mailer = post.mailer()
+    for n in range(4):
+        _ = post.send(mailer, letter(n))
+        post.pump.wait(20)
+    expected = {"EHLO": 1, "MAIL": 4, "RCPT": 4, "BDAT": 4}
+    assert expected == post.world.counts
+    assert 0 == post.close(mailer).get() or {**expected, "QUIT": 1} == post.world.counts
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_a_connection_lost_while_idle_is_known_at_once(post: Post, end: Any) -> None:
+    mailer = post.mailer()
+    _ = post.send(mailer, letter(1))
+    post.world.servers[0].say(end)
+    post.pump.run()
+    assert 0 == mailer.stats().idle
+    (result,) = post.send(mailer, letter(2))
+    assert result.get().accepted
+    assert [1, 1] == [server.verbs.count("MAIL") for server in post.world.servers]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        param("421 4.3.2 shutting down", id="421"),
+        param(b"250 ok\r\n", id="a reply nobody waits for"),
+        param(b"2", id="half a reply"),
+        param(b"\0\xff", id="garbage"),
+        param((b"421 4.3.2 shutting down\r\n", CLOSE), id="421 and the end"),
+    ],
+)
+def test_octets_on_an_idle_connection_discard_it(post: Post, said: Any) -> None:
+    mailer = post.mailer()
+    _ = post.send(mailer, letter(1))
+    post.world.servers[0].say(said)
+    post.pump.run()
+    assert (0, 0) == (mailer.stats().idle, post.world.open)
+    (result,) = post.send(mailer, letter(2))
+    assert result.get().accepted
+    assert 2 == post.endpoint.attempts
+
+
+def test_octets_that_came_just_before_the_lease_are_seen_before_mail(post: Post) -> None:
+    mailer = post.mailer()
+    _ = post.send(mailer, letter(1))
+    post.world.servers[0].say("250 2.0.0 Ok: queued as EVIL")
+    (result,) = post.send(mailer, letter(2))
+    assert "2" == result.get().queue_id
+    assert 1 == post.world.servers[0].verbs.count("MAIL")
+
+
+@BOTH
+@pytest.mark.parametrize("fault", [CLOSE, RESET, "421 4.3.2 going down"])
+@pytest.mark.parametrize("key", ["MAIL", "RCPT"])
+def test_a_reused_connection_that_dies_before_the_content_is_replaced_once(
+    post: Post, offers: Any, fault: Any, key: str
+) -> None:
+    """Behind a pause the content waits for the envelope's replies, so that it is known."""
+    first = post.world.server({f"{key}#2": fault}, offers=offers)
+    mailer = post.mailer(first, post.world.server(offers=offers))
+    assert post.send(mailer, letter(1))[0].get().accepted
+    post.pump.wait(6)
+    (result,) = post.send(mailer, letter(2))
+    assert result.get().accepted
+    assert 2 == post.endpoint.attempts
+    assert ["1", "2"] == post.world.subjects
+
+
+@pytest.mark.parametrize("fault", [CLOSE, RESET])
+def test_a_content_that_went_along_with_the_envelope_is_in_doubt(post: Post, fault: Any) -> None:
+    """So it is without a pause: nobody knows what the server has taken."""
+    first = post.world.server({"MAIL#2": fault})
+    mailer = post.mailer(first, post.world.server())
+    _ = post.send(mailer, letter(1))
+    (result,) = post.send(mailer, letter(2))
+    with pytest.raises(DeliveryInDoubt):
+        result.get()
+    assert (["1"], 1) == (post.world.subjects, post.endpoint.attempts)
+
+
+def test_a_421_says_that_nothing_behind_it_is_done(post: Post) -> None:
+    first = post.world.server({"MAIL#4": ("421 4.7.0 enough", CLOSE)})
+    mailer = post.mailer(first, post.world.server(), connections=1)
+    reports = post.many(mailer, [letter(n) for n in range(10)]).get()
+    assert [None] * 10 == [report.error for report in reports]
+    assert [f"{n}" for n in range(10)] == post.world.subjects
+    assert 2 == post.endpoint.attempts
+
+
+@pytest.mark.parametrize("key", ["MAIL", "RCPT"])
+def test_it_is_not_replaced_twice(post: Post, key: str) -> None:
+    """The second one dies as well: whoever waits is told, and nobody tries for ever."""
+    dying = post.world.server({f"{key}#2": CLOSE}, offers=PIPELINING)
+    mailer = post.mailer(dying, connections=2, window=1)
+    assert [1, 1] == [r.fired for r in post.send(mailer, letter(1))] * 2
+    # The second connection serves one message, and then the one that comes from the first.
+    post.world.fault = lambda server, k, line: CLOSE if k == key and "again" in line else None
+    (result,) = post.send(mailer, letter(2, ["again@example.net"], sender="again@example.org"))
+    assert 1 == result.fired
+    with pytest.raises(ConnectionFailed):
+        result.get()
+    assert [Status.UNTOUCHED] == statuses(result.error.report)
+    assert 2 == post.endpoint.attempts
+    assert result.error.transient
+
+
+@pytest.mark.parametrize("key", ["MAIL", "RCPT", "DATA"])
+def test_a_fresh_connection_that_dies_is_not_replaced(post: Post, key: str) -> None:
+    mailer = post.mailer(post.world.server({key: CLOSE}, offers=NOTHING))
+    (result,) = post.send(mailer, letter(1))
+    with pytest.raises(ConnectionClosed):
+        result.get()
+    assert [Status.UNTOUCHED] == statuses(result.error.report)
+    assert 1 == post.endpoint.attempts
+
+
+def test_421_recycles_the_connection(post: Post) -> None:
+    """A server that has enough after each third message is connected to again."""
+    first = {"MAIL#4": ("421 4.7.0 enough", CLOSE)}
+    mailer = post.mailer(post.world.server(first, offers=PIPELINING), connections=1)
+    reports = post.many(mailer, [letter(n) for n in range(10)]).get()
+    assert [None] * 10 == [report.error for report in reports]
+    assert [f"{n}" for n in range(10)] == post.world.subjects
+    assert 4 == post.endpoint.attempts
+
+
+def test_421_on_a_fresh_connection_is_the_servers_answer(post: Post) -> None:
+    mailer = post.mailer(post.world.server({"MAIL": ("421 4.7.0 not today", CLOSE)}))
+    (result,) = post.send(mailer, letter(1))
+    with pytest.raises(ServiceClosing, match="421 4.7.0 not today") as caught:
+        result.get()
+    assert [Status.UNTOUCHED] == statuses(caught.value.report)
+    assert (True, 1) == (caught.value.transient, post.endpoint.attempts)
+
+
+def test_a_connection_that_fell_silent_costs_its_own_message_only(post: Post) -> None:
+    timeouts = Timeouts(mail=10)
+    first = post.world.server({"MAIL#2": SILENT}, offers=PIPELINING)
+    mailer = post.mailer(first, post.world.server(), settings={"timeouts": timeouts}, connections=2)
+    _ = post.send(mailer, letter(1))
+    (slow,) = post.send(mailer, letter(2))
+    (quick,) = post.send(mailer, letter(3))
+    assert (0, 1) == (slow.fired, quick.fired)
+    post.pump.wait(11)
+    with pytest.raises(SendTimeout):
+        slow.get()
