@@ -51,12 +51,18 @@ async def test_waiting_has_an_end(reactor: Any) -> None:
             await server.wait_for(1, timeout=0.01)
 
 
+# Twisted leaves the socket it could not bind to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("which", ["port", "tls_port"])
 @ensureDeferred
-async def test_a_port_that_is_taken_leaves_nothing_behind(reactor: Any) -> None:
+async def test_a_port_that_is_taken_leaves_nothing_behind(reactor: Any, which: str) -> None:
     async with LoopbackServer(reactor) as server:
-        other = LoopbackServer(reactor, port=server.port)
+        before = len(reactor.getReaders())
+        options: dict[str, Any] = {which: server.port}
+        other = LoopbackServer(reactor, **options)
         with pytest.raises(CannotListenError):
             await other.start()
+        assert len(reactor.getReaders()) == before
         with pytest.raises(RuntimeError, match="start it first"):
             _ = other.ca_file
 

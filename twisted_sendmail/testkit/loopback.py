@@ -73,6 +73,10 @@ class LoopbackServer(KeepingServer):
                 wrapped = factory.implicit_tls()
                 self.tls_port = self._listen(self.tls_port, wrapped)
         except Exception:
+            ports, self._ports = self._ports, []
+            for port in ports:
+                # A Deferred where one listens elsewhere than on a socket of this process.
+                port.stopListening()
             self._remove_directory()
             raise
         return succeed(self)
