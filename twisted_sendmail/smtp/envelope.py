@@ -56,7 +56,7 @@ class Recipient:
             raise InvalidInput(msg, remedy="give NEVER alone, or any of SUCCESS, FAILURE, DELAY")
         if orcpt is not None:
             _check_parameter("ORCPT", orcpt, MAX_ORCPT)
-            if ";" not in orcpt:
+            if orcpt.find(";") < 1:
                 msg = "ORCPT cannot be used"
                 raise InvalidInput(
                     msg,
