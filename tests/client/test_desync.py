@@ -51,6 +51,38 @@ def test_a_reply_too_many_is_not_the_answer_to_what_is_said_next(
     no_message(net, result)
 
 
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(
+    ("key", "said", "never"),
+    [
+        ("GREETING", [b"220 hi\r\n", b"250-mx\r\n250 AUTH PLAIN\r\n"], "EHLO"),
+        ("EHLO", [b"250-mx\r\n250 AUTH PLAIN\r\n", b"235 yes\r\n"], "AUTH"),
+        ("EHLO", [b"250-mx\r\n250 AUTH LOGIN\r\n", b"334 \r\n"], "AUTH"),
+        ("AUTH", [b"334 \r\n", b"235 yes\r\n"], "dGVzdGVy"),
+        ("AUTH", [b"235 yes\r\n", b"250 ok\r\n"], "MAIL"),
+    ],
+)
+def test_what_came_too_early_is_seen_before_anything_is_said(
+    net: Net, key: str, said: list[bytes], never: str, apart: bool
+) -> None:
+    """In the next record or segment: no user name, no password, no mail goes to such a server."""
+    server = net.server({key: tuple(said)}, implicit=True, secure=("AUTH LOGIN",))
+    result = net.start(server, **IMPLICIT)
+    net.link.apart = apart
+    net.pump.run()
+    no_message(net, result)
+    assert not any(line.startswith(never) for line in server.lines)
+
+
+def test_starttls_is_not_said_where_its_answer_has_come_already(net: Net) -> None:
+    server = net.server({"EHLO": (b"250-mx\r\n250 STARTTLS\r\n", b"220 go\r\n")})
+    result = net.start(server)
+    net.link.apart = True
+    net.pump.run()
+    no_message(net, result)
+    assert ["EHLO client.example.org"] == server.lines
+
+
 def test_a_reply_that_comes_right_before_we_write_is_seen(net: Net) -> None:
     """Between the 354 and the content there is a look at what has arrived."""
     server = net.server({"DATA": b"354 go\r\n"})

@@ -157,6 +157,11 @@ def test_nothing_is_parsed_behind_a_breach() -> None:
 # -- limits
 
 
+def test_the_limits_are_bounds_and_yet_wide() -> None:
+    """A legal EHLO reply of 50 KB fits; what does not end is noticed within 128 KiB."""
+    assert (8 * 1024, 128 * 1024, 8192) == (MAX_LINE, MAX_REPLY, MAX_LINES)
+
+
 def test_a_legal_reply_of_50_kb_passes() -> None:
     lines = [b"250-X-KEYWORD-%05d some parameters" % i for i in range(1500)]
     data = b"\r\n".join([*lines, b"250 STARTTLS"]) + b"\r\n"
