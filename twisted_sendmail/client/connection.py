@@ -12,10 +12,9 @@ RFC 5321 section 4.5.3.2 (timeouts), RFC 3207, RFC 8314.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHandshakeListener, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -23,8 +22,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sendmail.client.content_producer import ContentProducer, Readable
+from twisted_sendmail.client.holding import Holding
 from twisted_sendmail.client.peer_name import peer_name
 from twisted_sendmail.client.phase_timer import PhaseTimer
+from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_layer import start_tls
 from twisted_sendmail.client.two_turns import two_turns
@@ -82,8 +83,10 @@ class Connection(Protocol):
         self._judge: ServerJudge | None = None
         self._handshake: Deferred[TLSFacts] | None = None
         self._layer: Any = None
-        self._holding = 0
-        self._group = _Group(self)
+        # The layer is reading, and may have more than it gave us.
+        self._in_layer = False
+        self._socket = SocketState(None)
+        self._group = Holding(self._flush)
         self._timer = PhaseTimer(clock, self.abort)
         self._lost: list[Deferred[None]] = []
         self._ended = False
@@ -93,7 +96,7 @@ class Connection(Protocol):
         self._unfinished: Deferred[Reply] | None = None
         self._peer = ""
 
-    def group(self) -> AbstractContextManager[None]:
+    def group(self) -> Holding:
         """Write what is commanded inside in one go, as far as the session allows."""
         return self._group
 
@@ -108,9 +111,7 @@ class Connection(Protocol):
         self._handshake = self._deferred()
         self.session.begin_tls()
         self._timer.set(self._handshake, self._timeouts.tls, "the end of the TLS handshake", "TLS")
-        layer = start_tls(self, judge, self._clock)
-        if layer is not None:
-            self._layer = layer
+        self._layer = start_tls(self, judge, self._clock)
         return self._handshake
 
     @property
@@ -145,6 +146,8 @@ class Connection(Protocol):
         Called when no reply is owed: a reply found now answers nothing, and ends the
         connection before it can pass for the answer to the next command.
         """
+        if not self._in_layer and self._socket.silent():
+            return succeed(None)
         return two_turns(self._clock)
 
     async def end(self) -> None:
@@ -173,27 +176,28 @@ class Connection(Protocol):
         """See ``IProtocol``."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+        self._socket = SocketState(self.transport)
         self._peer = peer_name(self._name, cast("ITransport", self.transport))
         self.log.debug("connected to {host}", host=self._peer)
         self._retime()
 
     def dataReceived(self, data: bytes) -> None:
         """See ``IProtocol``."""
-        if self._layer is not None:
-            self._layer.dataReceived(data)
-        else:
-            self.decrypted(data)
+        with self._group:
+            if self._layer is not None:
+                self._in_layer = True
+                self._layer.dataReceived(data)
+                self._in_layer = False
+            else:
+                self.decrypted(data)
+            # When all of it was read: several records are answered in one flight.
+            self._dispatch()
 
     def decrypted(self, data: bytes) -> None:
         """Octets from the server, out of whatever layer there is."""
-        if self._handshake is not None:
-            # Cannot come from a TLS layer that has not shaken hands.
-            return
-        self._holding += 1
-        self.session.receive(data)
-        self._dispatch()
-        self._holding -= 1
-        self._flush()
+        # None can come from a TLS layer that has not shaken hands.
+        if self._handshake is None:
+            self.session.receive(data)
 
     def handshakeCompleted(self) -> None:
         """See ``IHandshakeListener``."""
@@ -209,12 +213,10 @@ class Connection(Protocol):
             return
         self.session.tls_begun(f"TLS: {facts}")
         self.log.debug("{host}: {tls}", host=self.host, tls=facts)
-        self._holding += 1
-        # A handshake does not change whose turn it is: the greeting may be owed.
-        self._retime()
-        waiting.callback(facts)
-        self._holding -= 1
-        self._flush()
+        with self._group:
+            # A handshake does not change whose turn it is: the greeting may be owed.
+            self._retime()
+            waiting.callback(facts)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See ``IProtocol``."""
@@ -260,13 +262,15 @@ class Connection(Protocol):
         return waiting
 
     def _flush(self) -> None:
-        if not self._holding:
+        if not self._group.depth:
             self._transmit()
 
     def _transmit(self) -> None:
         data = self.session.data_to_send()
         if data:
             cast("ITransport", self.transport).write(data)
+            if self._producing is None:
+                self._socket.push()
         self._retime()
         if self.session.events:
             self._dispatch()
@@ -386,17 +390,3 @@ class Connection(Protocol):
             self._timer.set(
                 turn, self._timeouts.of(command.verb), lambda: f"the reply to {command}"
             )
-
-
-class _Group(AbstractContextManager[None]):
-    """Holds writing back while it is entered; entered often, so made once."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection._holding += 1  # noqa: SLF001 - a part of the connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection._holding -= 1  # noqa: SLF001
-        self._connection._flush()  # noqa: SLF001

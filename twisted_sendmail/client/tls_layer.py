@@ -1,16 +1,18 @@
-"""TLS on any transport: its own ``startTLS`` where it has one, else a layer of ours.
+"""TLS between a transport and the client: one layer of Twisted's, whatever the transport.
 
-Proxies, pairs in memory and other wrapped endpoints have transports that cannot
-start TLS; Twisted's TLS protocol is put between such a transport and the client.
+Not the transport's own ``startTLS``: that holds each write back for a turn of the
+reactor, to gather small ones.  The client writes a whole flight at once and has
+nothing to gather.  Proxies, pairs in memory and other wrapped endpoints have
+transports that cannot start TLS at all; here they are like any other.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IHandshakeListener, ITLSTransport
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 if TYPE_CHECKING:
@@ -38,22 +40,21 @@ class _Inside(Protocol):
         self._client.connection_ended(reason)
 
 
-def start_tls(client: Any, creator: IOpenSSLClientConnectionCreator, clock: IReactorTime) -> Any:
+def start_tls(
+    client: Any, creator: IOpenSSLClientConnectionCreator, clock: IReactorTime
+) -> TLSMemoryBIOProtocol:
     """Start TLS as a client on ``client.transport``.
 
     :param client: a protocol with ``handshakeCompleted()``, ``decrypted(data)`` and
         ``connection_ended(reason)``.
-    :returns: the layer that now wants ciphertext and the end of the connection, or
-        None when the transport does all of it.
+    :returns: the layer that now wants ciphertext and the end of the connection.
     """
-    transport = client.transport
-    if ITLSTransport.providedBy(transport):
-        transport.startTLS(creator)
-        return None
     factory = TLSMemoryBIOFactory(
         creator, True, Factory.forProtocol(lambda: _Inside(client)), clock=clock
     )
     factory.noisy = False
+    # Not the factory's default, which buffers.
+    factory.protocol = TLSMemoryBIOProtocol
     layer = factory.buildProtocol(None)
-    layer.makeConnection(transport)
+    layer.makeConnection(client.transport)
     return layer
