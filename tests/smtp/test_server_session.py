@@ -618,6 +618,15 @@ def test_the_limit_of_the_header_is_exact(size: int, code: str, cut: int) -> Non
     assert data(talk, header + b"\r\nbody\r\n.\r\n", cut)[0][:9] == code
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("start", [b"", b"A: b\r\n", b"A: b\r\n c\r\n"])
+def test_what_is_no_field_begins_the_body(start: bytes, cut: int) -> None:
+    """However long it is, and whatever it looks like."""
+    talk = Talk(max_header=100, max_hops=0)
+    body = b"a line of text\r\n" * 20 + b"Received: x\r\n"
+    assert data(talk, start + body + b".\r\n", cut) == ["250 2.0.0 Ok"]
+
+
 def test_a_message_with_too_many_hops_is_refused() -> None:
     hops = b"Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\n"
     talk = Talk()
