@@ -124,6 +124,11 @@ class Connection(Protocol):
         """What the server showed in the handshake, be it accepted or not: to show, not to act on."""
         return None if self._judge is None else self._judge.presented()
 
+    def keep_tls_session(self) -> None:
+        """Let the next connection to this server resume the TLS session; call it when ready."""
+        if self._judge is not None:
+            self._judge.keep()
+
     @property
     def usable(self) -> bool:
         """Is the connection good for another command?"""

@@ -22,6 +22,7 @@ from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.protocol import SubmissionProtocol
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+from twisted_sendmail.client.tls_resumption import Resumption
 from twisted_sendmail.client.tls_session import ServerJudge
 from twisted_sendmail.smtp.address import domain_name
 from twisted_sendmail.smtp.errors import (
@@ -181,18 +182,24 @@ class _Factory(Factory):
 
 async def _make_ready(clock: Any, protocol: SubmissionProtocol, opening: Opening) -> None:
     if opening.tls is TLSPolicy.IMPLICIT:
-        await protocol.start_tls(ServerJudge(opening.trust, opening.server_name))
+        await protocol.start_tls(_judge(clock, opening))
     greeting = await protocol.greeting
     if not greeting.positive:
         raise _refused("connection", greeting, "greeting")
     name = opening.helo_name or _own_name(protocol)
     await _hello(protocol, name, opening)
     if opening.tls in {TLSPolicy.STARTTLS, TLSPolicy.OPPORTUNISTIC} and await _starttls(
-        protocol, opening
+        clock, protocol, opening
     ):
         await _hello(protocol, name, opening)
     if opening.credentials is not None:
         await authenticate(clock, protocol, opening.credentials, opening.mechanisms)
+    protocol.keep_tls_session()
+
+
+def _judge(clock: Any, opening: Opening) -> ServerJudge:
+    trust, name = opening.trust, opening.server_name
+    return ServerJudge(trust, name, Resumption(clock, trust, name, opening.port))
 
 
 async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> None:
@@ -216,7 +223,7 @@ async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> N
     raise _refused(f"EHLO {name}", reply, "EHLO")
 
 
-async def _starttls(protocol: SubmissionProtocol, opening: Opening) -> bool:
+async def _starttls(clock: Any, protocol: SubmissionProtocol, opening: Opening) -> bool:
     """True once TLS is on; False to go on in clear, where that is allowed."""
     required = opening.tls is TLSPolicy.STARTTLS
     if "STARTTLS" not in protocol.session.capabilities:
@@ -224,7 +231,7 @@ async def _starttls(protocol: SubmissionProtocol, opening: Opening) -> bool:
             raise _no_starttls("the server does not offer it")
         return False
     await protocol.settled()
-    reply = await protocol.starttls(ServerJudge(opening.trust, opening.server_name))
+    reply = await protocol.starttls(_judge(clock, opening))
     if reply.positive:
         return True
     if required:

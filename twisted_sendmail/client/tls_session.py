@@ -9,7 +9,9 @@ RFC 9525 by service_identity; a certificate that has a common name only is refus
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import ipaddress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -20,6 +22,7 @@ from service_identity.cryptography import verify_certificate_hostname, verify_ce
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
+from twisted_sendmail.client.tls_resumption import Kept, Resumption
 from twisted_sendmail.smtp.errors import (
     CertificateRejected,
     SendmailError,
@@ -57,9 +60,10 @@ class ServerJudge:
 
     :param trust: what proves the server.
     :param name: host name or IP address it must prove, unless a fingerprint is pinned.
+    :param resumption: where the server's last session is kept; None for a full handshake.
     """
 
-    def __init__(self, trust: TLSTrust, name: str) -> None:
+    def __init__(self, trust: TLSTrust, name: str, resumption: Resumption | None = None) -> None:
         self._trust = trust
         self._name = trust.name or name
         self._context = trust.context()
@@ -70,6 +74,10 @@ class ServerJudge:
         self.rejection: CertificateRejected | None = None
         self._connection: SSL.Connection | None = None
         self._certificate: x509.Certificate | None = None
+        self._resumption = resumption
+        # The session that was offered, and what was found of the one there is.
+        self._offered: Kept | None = None
+        self._found: TLSFacts | None = None
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
         """See ``IOpenSSLClientConnectionCreator``."""
@@ -78,6 +86,10 @@ class ServerJudge:
         connection.set_verify(SSL.VERIFY_PEER, self._judge)
         if self._address is None:
             connection.set_tlsext_host_name(self._name.encode("ascii"))
+        if self._resumption is not None:
+            self._offered = self._resumption.offered(self._context)
+        if self._offered is not None:
+            connection.set_session(self._offered.session)
         self._connection = connection
         return connection
 
@@ -135,17 +147,65 @@ class ServerJudge:
     def facts(self) -> TLSFacts:
         """The facts of the session, once the handshake is complete.
 
-        :raises CertificateRejected: if, against all expectation, nobody judged.
+        :raises CertificateRejected: if, against all expectation, nobody judged, or a
+            resumed session is not that of a server that would be accepted now.
         """
         connection = self._connection
-        peer = connection.get_peer_certificate() if connection else None
-        if connection is None or peer is None or self.rejection is not None:
-            raise self.rejection or CertificateRejected(
-                "TLS refused", phase="TLS", detail="there is no certificate"
-            )
+        if connection is None or self.rejection is not None:
+            raise self.rejection or _unproven("there was no handshake")
+        # OpenSSL asks for a judgement in every full handshake, and in no other.
+        resumed = self._certificate is None
+        if resumed:
+            self._judge_again(connection)
+        if self._certificate is None:
+            raise _unproven("there is no certificate")
         pin = self._trust.fingerprint
         by = "fingerprint" if pin else "name"
-        return _facts(connection, peer.to_cryptography(), by, pin or self._name)
+        facts = _facts(connection, self._certificate, by, pin or self._name)
+        self._found = replace(facts, resumed=resumed)
+        return self._found
+
+    def _judge_again(self, connection: SSL.Connection) -> None:
+        """Hold the certificate of a resumed session against the policy.
+
+        :raises CertificateRejected: it does not fit; the session is forgotten.
+        """
+        offered, peer = self._offered, connection.get_peer_certificate()
+        if offered is None or peer is None:
+            self._forget()
+            raise _unproven("nobody has judged its certificate")
+        cert = peer.to_cryptography()
+        pinned = self._trust.fingerprint is not None
+        if cert.fingerprint(hashes.SHA256()).hex() != offered.facts.fingerprint:
+            _ = self._reject("the certificate of the resumed session is another one")
+        elif not (pinned or cert.not_valid_after_utc > dt.datetime.now(dt.timezone.utc)):
+            _ = self._reject(f"the certificate: {_WHY[10]}")
+        elif self._pinned(cert) if pinned else self._named(cert):
+            self._certificate = cert
+            return
+        self._forget()
+        raise self.rejection or _unproven("it was not judged")
+
+    def keep(self) -> None:
+        """Keep the session for the next connection; its server was judged, and has answered.
+
+        In TLS 1.3 the server gives it some time after the handshake, so call this late.
+        """
+        found, connection = self._found, self._connection
+        if self._resumption is None or found is None or connection is None:
+            return
+        session = connection.get_session()
+        if session is None:
+            return
+        # Resumed again and again, it gets no younger.
+        since = self._offered.judged_at if found.resumed and self._offered else None
+        self._resumption.keep(
+            Kept(session, self._context, found, self._resumption.now if since is None else since)
+        )
+
+    def _forget(self) -> None:
+        if self._resumption is not None and self._offered is not None:
+            self._resumption.forget()
 
     def presented(self) -> TLSFacts | None:
         """What the server showed so far, accepted or not: to show, not to act on."""
@@ -155,6 +215,8 @@ class ServerJudge:
 
     def failure(self, reason: Failure) -> SendmailError:
         """Why the handshake failed, from the reason the connection was lost with."""
+        # Should the session we offered be the reason, the next handshake does without.
+        self._forget()
         if self.rejection is not None:
             return self.rejection
         error = reason.value
@@ -182,6 +244,10 @@ class ServerJudge:
                 remedy="STARTTLS is usual on port 587, implicit TLS on port 465",
             )
         return TLSFailure("TLS handshake failed", phase="TLS", detail=printable(words))
+
+
+def _unproven(why: str) -> CertificateRejected:
+    return CertificateRejected("TLS refused", phase="TLS", detail=why)
 
 
 def _facts(
