@@ -197,13 +197,15 @@ class Pool:
         if isinstance(error, AuthenticationError) and not error.transient:
             self._locked[place] = error
         self._shun(place)
-        if any(c.place == place and c.stage is not Stage.OPENING for c in self._carriers):
+        if self._open_at(place):
             return  # those that are open go on
-        for job in list(self._queue):
+        waiting, self._queue = self._queue, deque()
+        hopeless: list[Job] = []
+        for job in waiting:
             job.tried.add(place)
-            if len(job.tried) == len(self.servers):
-                self._queue.remove(job)
-                job.settle(_copied(error))
+            (hopeless if len(job.tried) == len(self.servers) else self._queue).append(job)
+        for job in hopeless:
+            job.settle(_copied(error))
         self._distribute()
         self._changed()
 
@@ -281,7 +283,7 @@ class Pool:
         if opening and not self._proven:
             return False  # one must get through before more knock
         place = self._place()
-        if place is None:
+        if place is None or (self._is_shunned(place) and self._open_at(place)):
             return False
         carrier = Carrier(self, self.servers[place], place)
         self._carriers.append(carrier)
@@ -291,18 +293,28 @@ class Pool:
 
     def _place(self) -> int | None:
         """Which server to connect to; None when the jobs that wait can go nowhere now."""
-        now = self.reactor.seconds()
-        for job in list(self._queue):
+        while self._queue:
+            job = self._queue[0]
             places = [p for p in range(len(self.servers)) if p not in job.tried]
             free = [p for p in places if p not in self._locked]
             if free:
-                return min(free, key=lambda p: (self._shunned.get(p, now) > now, p))
-            self._queue.remove(job)
+                return min(free, key=lambda p: (self._is_shunned(p), p))
+            if any(map(self._open_at, places)):
+                return None  # those that are open go on
+            self._queue.popleft()
             job.settle(_copied(next(iter(self._locked.values()))))
         return None
 
     def _shun(self, place: int) -> None:
         self._shunned[place] = self.reactor.seconds() + SHUNNED
+
+    def _is_shunned(self, place: int) -> bool:
+        until = self._shunned.get(place)
+        return until is not None and until > self.reactor.seconds()
+
+    def _open_at(self, place: int) -> bool:
+        """Is a connection to that server open?"""
+        return any(c.place == place and c.stage is not Stage.OPENING for c in self._carriers)
 
     def _remove(self, carrier: Carrier) -> None:
         self._carriers.remove(carrier)

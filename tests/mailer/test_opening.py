@@ -1,0 +1,269 @@
+"""Connections that cannot be made ready: whoever waits is told, and nobody storms the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.error import DNSLookupError
+
+from tests.client.scripted_server import CLOSE, PASSWORD, SILENT, USER, ScriptedServer
+from tests.mailer.conftest import Post, letter, statuses
+from tests.mailer.postbox import PIPELINING
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+from twisted_sendmail.sasl.credentials import Credentials
+from twisted_sendmail.smtp.errors import (
+    AuthenticationError,
+    AuthenticationFailed,
+    CertificateRejected,
+    ConnectFailed,
+    ConnectionFailed,
+    SendmailError,
+    SendTimeout,
+    StartTLSUnavailable,
+    TemporaryAuthenticationFailure,
+    TemporaryFailure,
+)
+from twisted_sendmail.smtp.outcome import Status
+
+SECURE: dict[str, Any] = {"tls": TLSPolicy.STARTTLS, "credentials": Credentials(USER, PASSWORD)}
+OFFERS: dict[str, Any] = {
+    "offers": ("STARTTLS",),
+    "secure": (*PIPELINING, "AUTH PLAIN"),
+}
+
+
+def later(post: Post, failure: Exception) -> Deferred[Any]:
+    """What connecting gives when it fails in a while."""
+    failed: Deferred[Any] = Deferred()
+    post.clock.callLater(0.1, failed.errback, failure)
+    return failed
+
+
+def errors(results: Any) -> list[Any]:
+    assert {1} == {result.fired for result in results}
+    return [result.error for result in results]
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (DNSLookupError("no such host"), ConnectFailed),
+        (Refused("nobody listens"), ConnectFailed),
+    ],
+)
+def test_a_failure_to_connect_is_shared_by_all_waiters(
+    post: Post, failure: Exception, kind: type[SendmailError]
+) -> None:
+    mailer = post.mailer(later(post, failure))
+    results = post.send(mailer, *[letter(n) for n in range(100)])
+    post.pump.wait(1)
+    assert [kind] * 100 == [type(error) for error in errors(results)]
+    assert 1 == post.endpoint.attempts
+    assert 100 == len({id(result.error) for result in results})
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ({"GREETING": "554 5.3.2 not today"}, SendmailError),
+        ({"GREETING": CLOSE}, ConnectionFailed),
+        ({"GREETING": "421 4.3.2 full"}, ConnectionFailed),
+        ({"EHLO/TLS": "451 4.3.0 trouble"}, TemporaryFailure),
+        ({"STARTTLS": "454 4.7.0 no TLS now"}, StartTLSUnavailable),
+        ({"STARTTLS": CLOSE}, ConnectionFailed),
+        ({"EHLO/TLS": CLOSE}, ConnectionFailed),
+        ({"AUTH": "454 4.7.0 later"}, TemporaryAuthenticationFailure),
+        ({"AUTH": CLOSE}, ConnectionFailed),
+    ],
+)
+def test_a_failure_to_get_ready_is_shared_by_all_waiters(
+    post: Post, answers: Any, kind: type[SendmailError]
+) -> None:
+    mailer = post.mailer(post.world.server(answers, **OFFERS), settings=SECURE)
+    results = post.send(mailer, *[letter(n) for n in range(100)])
+    post.pump.wait(5)
+    assert all(isinstance(error, kind) for error in errors(results)), results[0].error
+    assert 1 == post.endpoint.attempts
+    assert (0, 0, 0, 0, 0, 100) == tuple(vars(mailer.stats()).values())
+
+
+def test_a_certificate_that_is_rejected_is_everybodys(post: Post) -> None:
+    mailer = post.mailer(
+        post.world.server(**OFFERS), settings={**SECURE, "trust": TLSTrust(fingerprint="00" * 32)}
+    )
+    results = post.send(mailer, *[letter(n) for n in range(100)])
+    assert all(isinstance(error, CertificateRejected) for error in errors(results))
+    assert 1 == post.endpoint.attempts
+
+
+def test_an_opening_that_takes_too_long_is_everybodys(post: Post) -> None:
+    mailer = post.mailer(
+        post.world.server({"GREETING": SILENT}), settings={"timeouts": Timeouts(greeting=5)}
+    )
+    results = post.send(mailer, *[letter(n) for n in range(100)])
+    post.pump.wait(6)
+    assert all(isinstance(error, SendTimeout) for error in errors(results))
+    assert 1 == post.endpoint.attempts
+
+
+def wrong() -> dict[str, Any]:
+    return {**SECURE, "credentials": Credentials(USER, "wrong")}
+
+
+def test_a_hundred_messages_with_a_wrong_password_are_one_login(post: Post) -> None:
+    mailer = post.mailer(post.world.server(**OFFERS), settings=wrong())
+    results = post.send(mailer, *[letter(n) for n in range(100)])
+    assert all(isinstance(error, AuthenticationFailed) for error in errors(results))
+    assert 1 == post.endpoint.attempts == post.world.counts["AUTH"]
+
+
+def test_so_it_is_for_send_many(post: Post) -> None:
+    mailer = post.mailer(post.world.server(**OFFERS), settings=wrong())
+    reports = post.many(mailer, [letter(n) for n in range(300)]).get()
+    assert all(isinstance(report.error, AuthenticationFailed) for report in reports)
+    assert [[Status.UNTOUCHED]] * 300 == [statuses(report) for report in reports]
+    assert 1 == post.endpoint.attempts == post.world.counts["AUTH"]
+
+
+def test_credentials_that_were_refused_are_not_used_again_until_unlock(post: Post) -> None:
+    first = post.world.server({"AUTH": "535 5.7.8 no"}, **OFFERS)
+    mailer = post.mailer(first, post.world.server(**OFFERS), settings=SECURE)
+    _ = errors(post.send(mailer, letter(1)))
+    for n in range(3):
+        post.pump.wait(1000)
+        (error,) = errors(post.send(mailer, letter(n)))
+        assert isinstance(error, AuthenticationFailed)
+    assert 1 == post.endpoint.attempts
+    mailer.unlock()
+    (result,) = post.send(mailer, letter("right"))
+    assert result.get().accepted
+    assert 2 == post.endpoint.attempts
+
+
+def test_a_temporary_failure_of_auth_does_not_lock(post: Post) -> None:
+    first = post.world.server({"AUTH": "454 4.7.0 later"}, **OFFERS)
+    mailer = post.mailer(first, post.world.server(**OFFERS), settings=SECURE)
+    assert [None] != errors(post.send(mailer, letter(1)))
+    assert post.send(mailer, letter(2))[0].get().accepted
+
+
+def test_the_next_send_tries_anew_after_a_failure_to_connect(post: Post) -> None:
+    mailer = post.mailer(Refused("nobody listens"), post.world.server())
+    (error,) = errors(post.send(mailer, letter(1)))
+    assert isinstance(error, ConnectFailed)
+    assert error.transient
+    assert post.send(mailer, letter(2))[0].get().accepted
+
+
+def test_connections_that_are_open_go_on_when_no_more_can_be_opened(post: Post) -> None:
+    mailer = post.mailer(post.world.server(), Refused("nobody listens"), connections=3, window=1)
+    results = post.send(mailer, *[letter(n) for n in range(20)])
+    assert [None] * 20 == errors(results)
+    assert 20 == len(post.world.delivered)
+    assert 20 > post.endpoint.attempts
+
+
+def test_one_gets_through_before_more_knock(post: Post) -> None:
+    """A server that is slow to greet hears of one connection, not of all that are allowed."""
+    greeting: Deferred[Any] = Deferred()
+    mailer = post.mailer(greeting, post.world.server(), connections=4)
+    results = post.send(mailer, *[letter(n) for n in range(50)])
+    assert (1, 1) == (post.endpoint.attempts, mailer.stats().opening)
+    greeting.errback(Refused("nobody listens"))
+    assert all(isinstance(error, ConnectFailed) for error in errors(results))
+
+
+# -- several servers ---------------------------------------------------------------------
+
+
+def test_the_best_server_is_used_while_it_works(post: Post) -> None:
+    best, second = post.place(), post.place()
+    mailer = post.mailer(best, second, connections=3, window=1)
+    _ = [r.get() for r in post.send(mailer, *[letter(n) for n in range(20)])]
+    assert (True, 0) == (best.endpoint.attempts > 0, second.endpoint.attempts)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Refused("nobody listens"),
+        {"GREETING": CLOSE},
+        {"GREETING": "554 not today"},
+        {"EHLO": "451 4.3.0 trouble"},
+        {"MAIL": CLOSE},
+        {"RCPT": ("421 4.3.2 going down", CLOSE)},
+        {"DATA": CLOSE},
+    ],
+)
+def test_the_next_server_gets_what_is_untouched(post: Post, fault: Any) -> None:
+    bad = fault if isinstance(fault, Exception) else post.world.server(fault, offers=PIPELINING)
+    mailer = post.mailer(post.place(bad), post.place())
+    results = post.send(mailer, *[letter(n) for n in range(5)])
+    assert [None] * 5 == errors(results)
+    assert 5 == len(set(post.world.subjects)) == len(post.world.delivered)
+
+
+@pytest.mark.parametrize("end", [CLOSE, "421 4.3.2 going down"])
+def test_the_next_server_does_not_get_what_is_in_doubt(post: Post, end: Any) -> None:
+    bad = post.world.server({".": end}, offers=PIPELINING)
+    mailer = post.mailer(post.place(bad), post.place())
+    (result,) = post.send(mailer, letter(1))
+    assert result.fired
+    assert [Status.IN_DOUBT] == statuses(result.error.report)
+    assert [] == post.world.delivered
+
+
+@pytest.mark.parametrize("key", ["MAIL", "RCPT", "DATA", "."])
+@pytest.mark.parametrize("reply", ["550 5.7.1 no", "451 4.3.0 later"])
+def test_a_refusal_is_an_answer_and_no_reason_for_another_server(
+    post: Post, key: str, reply: str
+) -> None:
+    bad = post.world.server({key: reply}, offers=PIPELINING)
+    mailer = post.mailer(post.place(bad), second := post.place())
+    (result,) = post.send(mailer, letter(1))
+    assert [Status.REFUSED] == statuses(result.error.report)
+    assert 0 == second.endpoint.attempts  # type: ignore[union-attr]
+
+
+def test_a_server_that_failed_is_passed_over_for_a_while(post: Post) -> None:
+    first = post.place(Refused("nobody listens"), post.world.server())
+    mailer = post.mailer(first, post.place(), idle=1)
+    assert post.send(mailer, letter(1))[0].get().accepted
+    assert 1 == len(post.world.servers)
+    post.pump.wait(20)
+    assert post.send(mailer, letter(2))[0].get().accepted
+    assert 1 == first.endpoint.attempts  # type: ignore[union-attr]
+    post.pump.wait(20)
+    assert post.send(mailer, letter(3))[0].get().accepted
+    assert 2 == first.endpoint.attempts  # type: ignore[union-attr]
+
+
+def test_with_all_servers_down_the_last_failure_is_told(post: Post) -> None:
+    places = [post.place(later(post, Refused(f"number {n}"))) for n in range(3)]
+    mailer = post.mailer(*places)
+    results = post.send(mailer, *[letter(n) for n in range(10)])
+    post.pump.wait(1)
+    assert all("number 2" in str(error) for error in errors(results))
+    assert [1, 1, 1] == [place.endpoint.attempts for place in places]  # type: ignore[union-attr]
+
+
+def test_a_wrong_password_at_one_server_locks_that_server_only(post: Post) -> None:
+    first = post.place(post.world.server({"AUTH": "535 5.7.8 no"}, **OFFERS), **SECURE)
+    mailer = post.mailer(first, post.place())
+    for n in range(3):
+        assert post.send(mailer, letter(n))[0].get().accepted
+        post.pump.wait(100)
+    assert 1 == first.endpoint.attempts  # type: ignore[union-attr]
+
+
+def test_all_locked_is_told_at_once(post: Post) -> None:
+    no = post.world.server({"AUTH": "535 5.7.8 no"}, **OFFERS)
+    mailer = post.mailer(post.place(no, **SECURE), post.place(no, **SECURE))
+    for _ in range(3):
+        (error,) = errors(post.send(mailer, letter(1)))
+        assert isinstance(error, AuthenticationError)
+    assert 2 == len([s for s in post.world.servers if isinstance(s, ScriptedServer)])
