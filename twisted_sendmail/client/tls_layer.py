@@ -1,16 +1,18 @@
-"""TLS between a transport and the client: one layer of Twisted's, whatever the transport.
+"""TLS on any transport: its own ``startTLS`` where it has one, else a layer of ours.
 
-Not the transport's own ``startTLS``: that holds each write back for a turn of the
-reactor, to gather small ones.  The client writes a whole flight at once and has
-nothing to gather.  Proxies, pairs in memory and other wrapped endpoints have
-transports that cannot start TLS at all; here they are like any other.
+Proxies, pairs in memory and other wrapped endpoints have transports that cannot start
+TLS; Twisted's TLS protocol is put between such a transport and the client.
+
+Either way the client stands on both sides of that protocol: it is given the ciphertext
+first, so that it knows when all of a read was decrypted, and then what was in it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import MethodType
+from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.interfaces import IHandshakeListener, ITLSTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
@@ -49,12 +51,23 @@ def start_tls(
         ``connection_ended(reason)``.
     :returns: the layer that now wants ciphertext and the end of the connection.
     """
-    factory = TLSMemoryBIOFactory(
-        creator, True, Factory.forProtocol(lambda: _Inside(client)), clock=clock
-    )
-    factory.noisy = False
-    # Not the factory's default, which buffers.
-    factory.protocol = TLSMemoryBIOProtocol
-    layer = factory.buildProtocol(None)
-    layer.makeConnection(client.transport)
-    return layer
+    transport = client.transport
+    inside: Any = _Inside(client)
+    layer: Any
+    if ITLSTransport.providedBy(client.transport):
+        transport.startTLS(creator)
+        layer = transport.protocol
+        layer.wrappedProtocol = inside
+        transport.protocol = client
+        inside.makeConnection(layer)
+    else:
+        factory = TLSMemoryBIOFactory(
+            creator, True, Factory.forProtocol(lambda: inside), clock=clock
+        )
+        factory.noisy = False
+        layer = factory.buildProtocol(None)
+        layer.makeConnection(transport)
+    # Twisted gathers small writes until the reactor's next turn.  The client writes a whole
+    # flight at once and has nothing to gather.
+    layer.write = MethodType(TLSMemoryBIOProtocol.write, layer)
+    return cast("TLSMemoryBIOProtocol", layer)
