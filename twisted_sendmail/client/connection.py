@@ -243,6 +243,8 @@ class Connection(Protocol):
             error = self._judge.failure(reason)
         self.session.finish(error)
         self._dispatch()
+        if self._judge is not None:
+            self._judge.release()
         for lost in self._lost[:]:
             lost.callback(None)
         self._lost.clear()

@@ -12,6 +12,7 @@ import contextlib
 import datetime as dt
 import ipaddress
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -78,6 +79,7 @@ class ServerJudge:
         # The session that was offered, and what was found of the one there is.
         self._offered: Kept | None = None
         self._found: TLSFacts | None = None
+        self._shown: TLSFacts | None = None
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
         """See ``IOpenSSLClientConnectionCreator``."""
@@ -125,18 +127,13 @@ class ServerJudge:
         )
 
     def _named(self, cert: x509.Certificate) -> bool:
-        try:
-            if self._address is None:
-                verify_certificate_hostname(cert, self._name)
-            else:
-                verify_certificate_ip_address(cert, self._name)
-        except (VerificationError, CertificateError):
-            names = ", ".join(names_of(cert)) or "no name"
-            return self._reject(
-                f"the certificate is for {printable(names, 200)}, not for {self._name}",
-                "use the name the server is known by",
-            )
-        return True
+        if _bears(cert, self._name, address=self._address is not None):
+            return True
+        names = ", ".join(names_of(cert)) or "no name"
+        return self._reject(
+            f"the certificate is for {printable(names, 200)}, not for {self._name}",
+            "use the name the server is known by",
+        )
 
     def _reject(self, why: str, remedy: str = "") -> bool:
         self.rejection = self.rejection or CertificateRejected(
@@ -176,7 +173,7 @@ class ServerJudge:
             raise _unproven("nobody has judged its certificate")
         cert = peer.to_cryptography()
         pinned = self._trust.fingerprint is not None
-        if cert.fingerprint(hashes.SHA256()).hex() != offered.facts.fingerprint:
+        if _described(cert).fingerprint != offered.facts.fingerprint:
             _ = self._reject("the certificate of the resumed session is another one")
         elif not (pinned or cert.not_valid_after_utc > dt.datetime.now(dt.timezone.utc)):
             _ = self._reject(f"the certificate: {_WHY[10]}")
@@ -209,9 +206,17 @@ class ServerJudge:
 
     def presented(self) -> TLSFacts | None:
         """What the server showed so far, accepted or not: to show, not to act on."""
+        if self._found is not None:
+            return replace(self._found, verified_by="none", identity=None)
         if self._connection is None or self._certificate is None:
-            return None
+            return self._shown
         return _facts(self._connection, self._certificate, "none", None)
+
+    def release(self) -> None:
+        """The connection is over: let go of OpenSSL's part of it, which holds on to us."""
+        with contextlib.suppress(ValueError):  # a certificate that cannot be read
+            self._shown = self.presented()
+        self._connection = None
 
     def failure(self, reason: Failure) -> SendmailError:
         """Why the handshake failed, from the reason the connection was lost with."""
@@ -253,12 +258,38 @@ def _unproven(why: str) -> CertificateRejected:
 def _facts(
     connection: SSL.Connection, cert: x509.Certificate, verified_by: str, identity: str | None
 ) -> TLSFacts:
-    return TLSFacts(
+    return replace(
+        _described(cert),
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         cipher_bits=connection.get_cipher_bits() or 0,
         verified_by=verified_by,
         identity=identity,
+    )
+
+
+# What only depends on a certificate is found once: connections to the same server follow
+# each other, and reading a certificate costs as much as resuming a session.
+
+
+@lru_cache(maxsize=64)
+def _bears(cert: x509.Certificate, name: str, *, address: bool) -> bool:
+    """Is *cert* for *name*?"""
+    try:
+        (verify_certificate_ip_address if address else verify_certificate_hostname)(cert, name)
+    except (VerificationError, CertificateError):
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _described(cert: x509.Certificate) -> TLSFacts:
+    return TLSFacts(
+        version="",
+        cipher="",
+        cipher_bits=0,
+        verified_by="none",
+        identity=None,
         subject=cert.subject.rfc4514_string(),
         issuer=cert.issuer.rfc4514_string(),
         names=names_of(cert),

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 
 from twisted_sendmail.client.opening import Opening
 from twisted_sendmail.client.timeouts import Timeouts
@@ -140,10 +141,14 @@ class SubmissionServer:
         if self.endpoint is not None:
             return self.endpoint
         # One limit over all addresses is Timeouts.connect's; the endpoint's own is for each.
-        limit = self.timeouts.connect
-        return HostnameEndpoint(
-            reactor, self.host, self.port or 0, timeout=limit if limit is not None else 1e6
-        )
+        limit = self.timeouts.connect if self.timeouts.connect is not None else 1e6
+        port = self.port or 0
+        # An address needs no thread to look it up.
+        if isIPAddress(self.host):
+            return TCP4ClientEndpoint(reactor, self.host, port, timeout=limit)
+        if isIPv6Address(self.host):
+            return TCP6ClientEndpoint(reactor, self.host, port, timeout=limit)  # type: ignore[no-untyped-call]
+        return HostnameEndpoint(reactor, self.host, port, timeout=limit)
 
     def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
         """The same with other patience."""
