@@ -105,6 +105,17 @@ def test_nothing_is_written_behind_a_command_that_ends_its_group(verb: Verb) -> 
     assert b"" == session.data_to_send()
 
 
+def test_the_content_waits_for_the_354() -> None:
+    session = brought_to(State.RCPT)
+    session.send(COMMANDS[Verb.DATA])
+    session.send(Content())
+    assert b"DATA\r\n" == session.data_to_send()
+    assert (b"", False) == (session.data_to_send(), session.content_open)
+    session.receive(b"354 go\r\n")
+    session.data_to_send()
+    assert session.content_open
+
+
 def test_quit_goes_out_right_behind_the_final_dot() -> None:
     session = waiting_for_content()
     session.send(Quit())
