@@ -119,6 +119,8 @@ class Carrier:
             await flow.drained()
             if self._fresh() and not await self._idled():
                 break
+        # Its last message may have begun before the loop did.
+        await flow.drained()
         pool.move(self, Stage.CLOSING)
         try:
             await protocol.close()

@@ -31,6 +31,7 @@ class Job:
         "letter",
         "replaced",
         "result",
+        "returned",
         "since",
         "tried",
     )
@@ -49,6 +50,8 @@ class Job:
         self.since = since
         #: It was sent again because a connection that had served before was dead.
         self.replaced = False
+        #: How often a connection gave it back unheard.
+        self.returned = 0
         #: The servers it cannot go to any more, by their place in the list.
         self.tried: set[int] = set()
         #: The connection it is on, and how many verdicts that had heard before.

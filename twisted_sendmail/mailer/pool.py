@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Seconds a server that could not be reached is passed over, if there is another.
 SHUNNED = 30.0
+#: How often a message is given back unheard before there must be something wrong.
+RETURNS = 3
 
 
 class Pool:
@@ -131,7 +133,14 @@ class Pool:
         """*carrier* is through with *job*: settle it, or let it go to another connection."""
         if isinstance(result, Failure):
             job.settle(result)
-        elif result is None or self._may_go_again(carrier, job, result):
+        elif result is None and job.returned >= RETURNS:
+            error = ProtocolBreach(f"{carrier.server} hears of no message behind another")
+            error.report = _report(job, Status.UNTOUCHED, error)
+            job.settle(error)
+        elif result is None:
+            job.returned += 1
+            self._again(job)
+        elif self._may_go_again(carrier, job, result):
             self._again(job)
         else:
             job.settle(result)
