@@ -73,7 +73,7 @@ class Postbox(ScriptedServer):
         if fault is not None:
             self.act(fault, line)
         elif key in {".", "BDAT_LAST"}:
-            self.act(self._end(), line)
+            self.act(self._end(chunk=key != "."), line)
         else:
             super()._default(key, line)
 
@@ -117,14 +117,15 @@ class Postbox(ScriptedServer):
             self._forget()
         return reply
 
-    def _end(self) -> Action:
+    def _end(self, *, chunk: bool) -> Action:
         content = self.messages[-1]
         if self._rset_wanted or not self._recipients:
             return self._no_chunk("503 5.5.1 no valid recipients")
         sender, recipients = self._sender or "", tuple(self._recipients)
         if b"X-Refuse" in content:
             self._forget()
-            return self._no_chunk("554 5.6.0 not with this header")
+            refused = "554 5.6.0 not with this header"
+            return self._no_chunk(refused) if chunk else refused
         self._forget()
         self.world.delivered.append(Delivery(sender, recipients, content))
         return f"250 2.0.0 Ok: queued as {len(self.world.delivered):X}"

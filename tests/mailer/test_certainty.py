@@ -1,0 +1,160 @@
+"""What is known of a message stays known, and what is not is not sent again: each law by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client.scripted_server import CLOSE, RESET, SILENT
+from tests.mailer.conftest import Post, letter, statuses
+from tests.mailer.postbox import CHUNKING, CHUNKS_ALONE, NOTHING, PIPELINING, AfterRefusal
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.smtp.errors import (
+    AllRecipientsRefused,
+    DeliveryInDoubt,
+    MailboxUnavailable,
+    SendmailError,
+)
+from twisted_sendmail.smtp.outcome import Status
+
+ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = Status
+OFFERS = {"BDAT": CHUNKING, "DATA": PIPELINING, "nothing": NOTHING, "chunks alone": CHUNKS_ALONE}
+EVERY = pytest.mark.parametrize("offers", OFFERS.values(), ids=list(OFFERS))
+
+
+def end_of(offers: tuple[str, ...]) -> str:
+    return "BDAT_LAST" if offers is CHUNKING else "."
+
+
+@EVERY
+@pytest.mark.parametrize("fault", [CLOSE, RESET, "421 4.3.2 bye", "garbage", SILENT])
+def test_accepted_stays_accepted(post: Post, offers: Any, fault: Any) -> None:
+    """Whatever happens behind the verdict, to the connection, to QUIT or to RSET."""
+    verdict = ("250 2.0.0 Ok: queued as 77", fault)
+    for answers in ({end_of(offers): verdict}, {"QUIT": fault}, {"RSET": fault}):
+        mailer = post.mailer(post.world.server(answers, offers=offers), messages=1)
+        (result,) = post.send(mailer, letter(1))
+        assert [ACCEPTED] == statuses(result.get())
+        post.pump.wait(1000)
+        assert (0, 0) == (post.world.open, mailer.stats().failed)
+
+
+@EVERY
+@pytest.mark.parametrize("fault", [CLOSE, RESET, "garbage"])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_what_is_in_doubt_is_never_sent_again_by_the_mailer(
+    post: Post, offers: Any, fault: Any, nth: int
+) -> None:
+    first = post.world.server({f"{end_of(offers)}#{nth}": fault}, offers=offers)
+    mailer = post.mailer(first, post.world.server(offers=offers), connections=1)
+    for n in range(1, nth):
+        _ = post.send(mailer, letter(n))
+    (result,) = post.send(mailer, letter("doubtful"))
+    assert isinstance(result.error, DeliveryInDoubt)
+    assert [IN_DOUBT] == statuses(result.error.report)
+    post.pump.wait(1000)
+    contents = [m for server in post.world.servers for m in server.messages]
+    assert 1 == len([content for content in contents if b"doubtful" in content])
+    assert 1 == post.endpoint.attempts
+
+
+def test_nor_is_it_when_the_verdict_is_late(post: Post) -> None:
+    settings = {"timeouts": Timeouts(data_end=10)}
+    mailer = post.mailer(post.world.server({"BDAT_LAST": SILENT}), settings=settings)
+    (result,) = post.send(mailer, letter(1))
+    post.pump.wait(11)
+    assert [IN_DOUBT] == statuses(result.error.report)
+    assert (1, 0) == (post.endpoint.attempts, post.world.open)
+
+
+@EVERY
+@pytest.mark.parametrize("after", AfterRefusal)
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"sender": "banned@example.org"},
+        {"to": "gone@example.net"},
+        {"fields": "X-Refuse: yes\r\n"},
+    ],
+    ids=["MAIL", "RCPT", "content"],
+)
+def test_after_any_refusal_the_next_message_starts_clean(
+    post: Post, offers: Any, after: AfterRefusal, refused: dict[str, str]
+) -> None:
+    """RSET, or a server that needs none, or a new connection."""
+    mailer = post.mailer(post.world.server(offers=offers, after_refusal=after), connections=1)
+    one, two = post.send(
+        mailer, letter(1, **refused), letter(2, "carol@example.net", sender="carl@example.org")
+    )
+    assert isinstance(one.error, AllRecipientsRefused)
+    assert [REFUSED] == statuses(one.error.report)
+    assert [ACCEPTED] == statuses(two.get())
+    (delivery,) = post.world.delivered
+    assert ("carl@example.org", ("carol@example.net",)) == delivery[:2]
+    (result,) = post.send(mailer, letter(3))
+    assert result.get().accepted
+
+
+@EVERY
+def test_a_refusal_leaves_nothing_for_a_message_that_comes_later(post: Post, offers: Any) -> None:
+    mailer = post.mailer(
+        post.world.server(offers=offers, after_refusal=AfterRefusal.KEEPS_SENDER), connections=1
+    )
+    for n in range(3):
+        (no,) = post.send(mailer, letter(n, "gone@example.net"))
+        assert isinstance(no.error, MailboxUnavailable | SendmailError)
+        (yes,) = post.send(mailer, letter(n, sender=f"s{n}@example.org"))
+        assert yes.get().accepted
+    assert [f"s{n}@example.org" for n in range(3)] == [d.sender for d in post.world.delivered]
+    assert 1 == post.endpoint.attempts
+
+
+@EVERY
+def test_a_server_that_refuses_rset_is_connected_to_anew(post: Post, offers: Any) -> None:
+    first = post.world.server(
+        {"RSET": "502 5.5.1 no"}, offers=offers, after_refusal=AfterRefusal.KEEPS_SENDER
+    )
+    mailer = post.mailer(first, post.world.server(offers=offers), connections=1)
+    (no,) = post.send(mailer, letter(1, "gone@example.net"))
+    assert [REFUSED] == statuses(no.error.report)
+    (yes,) = post.send(mailer, letter(2))
+    assert yes.get().accepted
+    assert 2 == post.endpoint.attempts
+
+
+@EVERY
+def test_partial_acceptance_is_a_result(post: Post, offers: Any) -> None:
+    mailer = post.mailer(post.world.server(offers=offers))
+    to = ["gone1@example.net", "bob@example.net", "gone2@example.net"]
+    (result,) = post.send(mailer, letter(1, to))
+    assert [REFUSED, ACCEPTED, REFUSED] == statuses(result.get())
+
+
+@EVERY
+def test_all_or_nothing_delivers_to_all_or_to_none(post: Post, offers: Any) -> None:
+    mailer = post.mailer(post.world.server(offers=offers), connections=1)
+    some = letter(1, ["bob@example.net", "gone@example.net"])
+    (result,) = post.send(mailer, some, all_or_nothing=True)
+    assert [UNTOUCHED, REFUSED] == statuses(result.error.report)
+    reports = post.many(mailer, [some, letter(2), some, letter(3)], all_or_nothing=True).get()
+    assert [2, 1, 2, 1] == [len(report.outcomes) for report in reports]
+    assert [0, 1, 0, 1] == [len(report.accepted) for report in reports]
+    assert ["2", "3"] == post.world.subjects
+
+
+def test_a_source_that_can_be_read_once_is_not_sent_twice(post: Post) -> None:
+    """Nor is half of it: its first octets went to the connection that died."""
+
+    async def pieces() -> Any:
+        yield letter(1)[1]
+        for _ in range(4):
+            yield b"x" * 70 + b"\r\n"
+
+    first = post.world.server({"MAIL#2": CLOSE}, offers=PIPELINING)
+    mailer = post.mailer(first, post.world.server(offers=PIPELINING))
+    _ = post.send(mailer, letter(0))
+    (result,) = post.send(mailer, (letter(1)[0], pieces()))  # type: ignore[arg-type]
+    post.pump.wait(1)
+    assert 1 == result.fired
+    assert result.value is None or ["0", "1"] == post.world.subjects
