@@ -47,6 +47,18 @@ def test_messages_per_connection_are_bounded(post: Post, offers: Any) -> None:
     assert ["QUIT", "QUIT"] == [server.verbs[-1] for server in post.world.servers[:2]]
 
 
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("offers", [CHUNKING, PIPELINING, ()])
+def test_a_connection_for_each_message_is_a_bound_too(
+    post: Post, offers: Any, connections: int
+) -> None:
+    """What it took at once, when it was opened, is delivered before it closes."""
+    mailer = post.mailer(post.world.server(offers=offers), connections=connections, messages=1)
+    results = post.send(mailer, *[letter(n) for n in range(5)])
+    assert [result.get().error for result in results] == [None] * 5
+    assert [1] * 5 == told(post)
+
+
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
 def test_limits_are_respected_before_the_server_complains(post: Post, offers: Any) -> None:
     """MAILMAX of RFC 9422."""
