@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from twisted_sendmail.client.connection import Cancelled
+    from twisted_sendmail.client.delivery import deliver
     from twisted_sendmail.client.opening import Opening, open_session
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.timeouts import Timeouts
@@ -179,6 +180,7 @@ __all__ = [
     "UnexpectedResponse",
     "UnsupportedMechanism",
     "WeakMechanism",
+    "deliver",
     "many",
     "open_session",
     "sendmail",
@@ -189,6 +191,7 @@ __all__ = [
 #: Where each public name lives.
 _ROOMS = {
     "twisted_sendmail.client.connection": ("Cancelled",),
+    "twisted_sendmail.client.delivery": ("deliver",),
     "twisted_sendmail.client.opening": ("Opening", "open_session"),
     "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
     "twisted_sendmail.client.timeouts": ("Timeouts",),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.transaction import transact
+from twisted_sendmail.client.delivery import deliver
 from twisted_sendmail.smtp.errors import CommandNotAllowed
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Flow:
         self._speaking = job
         eager, self.stale = not self.stale, False
         sending = Deferred.fromCoroutine(
-            transact(
+            deliver(
                 self._protocol,
                 job.letter,
                 all_or_nothing=job.all_or_nothing,
@@ -138,8 +138,12 @@ class Flow:
         self.finished += 1
         if self._speaking is job:
             self._speaking = None
-        error = None if isinstance(result, Failure) else result.error
-        if isinstance(error, CommandNotAllowed) and self._protocol.usable and job.letter.rewindable:
+        unheard = (
+            not isinstance(result, Failure)
+            and isinstance(result.error, CommandNotAllowed)
+            and result.resendable
+        )
+        if unheard and self._protocol.usable and job.letter.rewindable:
             # Refused for the sake of the message before it: it was never heard.
             job.letter.rewind()
             self._again.append(job)

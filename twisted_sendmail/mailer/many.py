@@ -15,8 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.deadline import within
+from twisted_sendmail.client.delivery import deliver
 from twisted_sendmail.client.opening import open_session
-from twisted_sendmail.client.transaction import transact
 from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.mailer.submit import close_behind
@@ -143,7 +143,7 @@ class _Sequence:
             reused = self._protocol is not None and self._protocol.usable
             report = await self._transact(server, letter)
             died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
-            if reused and died and report.untouched and letter.rewindable:
+            if reused and died and report.resendable and letter.rewindable:
                 # A connection that had served before may have been dead already.  What
                 # the server cannot have is sent once more, over another one.
                 letter.rewind()
@@ -166,7 +166,7 @@ class _Sequence:
                     self._gone = error
                 raise
             self._protocol = protocol
-        return await transact(protocol, letter, all_or_nothing=self._all_or_nothing)
+        return await deliver(protocol, letter, all_or_nothing=self._all_or_nothing)
 
 
 async def each(messages: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:

@@ -148,7 +148,7 @@ class Pool:
 
     def _may_go_again(self, carrier: Carrier, job: Job, report: DeliveryReport) -> bool:
         died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
-        if not died or not report.untouched or report.in_doubt or not job.letter.rewindable:
+        if not died or not report.resendable or not job.letter.rewindable:
             return False
         if carrier.heard > job.begun_at:
             return True  # others got through before it: a limit of the server, or bad luck

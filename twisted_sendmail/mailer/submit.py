@@ -14,10 +14,10 @@ from twisted.internet.defer import CancelledError, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_sendmail.client.deadline import within
+from twisted_sendmail.client.delivery import deliver
 from twisted_sendmail.client.opening import open_session
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.client.transaction import transact
 from twisted_sendmail.client.verdict import require_acceptance
 from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.mailer.submission_server import SubmissionServer
@@ -168,7 +168,7 @@ class _Letter:
         )
         try:
             protocol = await open_session(reactor, server.connector(reactor), server.opening())
-            report = await transact(protocol, letter, last=True, all_or_nothing=self.all_or_nothing)
+            report = await deliver(protocol, letter, last=True, all_or_nothing=self.all_or_nothing)
             await close_behind(protocol)
         finally:
             await letter.close()

@@ -10,6 +10,7 @@ RFC 6409 section 8 (submission), RFC 5321 section 2.3.8 (lines).
 from __future__ import annotations
 
 from contextlib import suppress
+from copy import copy
 from email.message import Message as MIMEMessage
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from twisted_sendmail.message.mime import bulk, written
 from twisted_sendmail.message.seven_bit import seven_bit
 from twisted_sendmail.message.source import CHUNK, OctetsSource, RunBlocking, run_inline, source_of
 from twisted_sendmail.message.submission import completed, message_id, recipients_of, sender_of
-from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
+from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope, Recipient
 from twisted_sendmail.smtp.root_error import InvalidInput
 from twisted_sendmail.smtp.transparency import Repair
 
@@ -89,6 +90,12 @@ class Letter:
         piece = (self._whole or b"")[self._at : self._at + CHUNK]
         self._at += len(piece)
         return piece
+
+    def to(self, recipients: tuple[Recipient, ...]) -> Letter:
+        """The same to some of its *recipients*; the two are not to be read at once."""
+        letter = copy(self)
+        letter.envelope = self.envelope.to(recipients)
+        return letter
 
     def rewind(self) -> None:
         """Begin again; only if it is ``rewindable``."""

@@ -26,7 +26,7 @@ _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")
 class Capabilities:
     """An immutable mapping of upper-case keyword to its parameter text."""
 
-    __slots__ = ("_keywords", "chunking", "greeting", "pipelining")
+    __slots__ = ("_keywords", "chunking", "greeting", "limits", "pipelining")
 
     def __init__(self, keywords: dict[str, str] | None = None, greeting: str = "") -> None:
         self._keywords = keywords or {}
@@ -34,6 +34,8 @@ class Capabilities:
         self.greeting = greeting
         self.pipelining = "PIPELINING" in self._keywords
         self.chunking = "CHUNKING" in self._keywords
+        #: RFC 9422: ``MAILMAX``, ``RCPTMAX``, ``RCPTDOMAINMAX`` … as far as told and sensible.
+        self.limits = _limits(self._keywords.get("LIMITS", ""))
 
     @classmethod
     def from_reply(cls, reply: Reply) -> Capabilities:
@@ -81,19 +83,18 @@ class Capabilities:
         """The largest message in octets (RFC 1870); None: no limit told."""
         return _number(self._keywords.get("SIZE", "")) or None
 
-    @property
-    def limits(self) -> dict[str, int]:
-        """RFC 9422: ``MAILMAX``, ``RCPTMAX``, ``RCPTDOMAINMAX`` … as far as told and sensible."""
-        found = {}
-        for word in self._keywords.get("LIMITS", "").split():
-            name, _, value = word.partition("=")
-            number = _number(value)
-            if number:
-                found[name.upper()] = number
-        return found
-
     def __repr__(self) -> str:
         return f"<Capabilities {printable(' '.join(self._keywords)) or 'none'}>"
+
+
+def _limits(text: str) -> dict[str, int]:
+    found = {}
+    for word in text.split():
+        name, _, value = word.partition("=")
+        number = _number(value)
+        if number:
+            found[name.upper()] = number
+    return found
 
 
 def _number(text: str) -> int | None:

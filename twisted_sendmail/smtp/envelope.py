@@ -120,6 +120,16 @@ class Envelope:
         put(self, "envid", envid)
         put(self, "require_tls", require_tls)
 
+    def to(self, recipients: tuple[Recipient, ...]) -> Envelope:
+        """The same for other *recipients*."""
+        return Envelope(
+            self.sender,
+            recipients,
+            ret=self.ret,
+            envid=self.envid,
+            require_tls=self.require_tls,
+        )
+
     @property
     def needs_smtputf8(self) -> bool:
         """True when an address has a local part that is not ASCII (RFC 6531)."""

@@ -116,6 +116,11 @@ class DeliveryReport:
         return self._with(Status.UNTOUCHED)
 
     @property
+    def resendable(self) -> bool:
+        """Can all of it be sent again without a second copy for anybody?"""
+        return bool(self.untouched) and not self.accepted and not self.in_doubt
+
+    @property
     def queue_id(self) -> str | None:
         """The server's name for the message, where its reply to the content tells one."""
         if self.reply is None or not self.accepted:

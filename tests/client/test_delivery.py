@@ -1,0 +1,78 @@
+"""One message within the LIMITS of a server (RFC 9422)."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twisted_sendmail.client.delivery import split
+from twisted_sendmail.smtp.envelope import Recipient
+from twisted_sendmail.smtp.outcome import Status
+from twisted_sendmail.smtp.server_settings import ServerSettings
+from twisted_sendmail.testing import MemoryServer
+
+MESSAGE = b"From: a@example.org\r\nSubject: limits\r\n\r\nbody\r\n"
+FIVE = [f"r{n}@example.net" for n in range(5)]
+
+
+def recipients(*addresses: str) -> tuple[Recipient, ...]:
+    return tuple(Recipient(address) for address in addresses)
+
+
+def test_a_message_for_more_than_rcptmax_goes_out_again_to_the_rest() -> None:
+    settings = ServerSettings(max_recipients=2, starttls=True)
+    with MemoryServer(settings=settings) as server:
+        report = server.send(MESSAGE, sender="a@example.org", recipients=FIVE)
+        seen = [[str(r) for r in message.recipients] for message in server.messages]
+    assert [FIVE[:2], FIVE[2:4], FIVE[4:]] == seen
+    assert FIVE == [str(outcome.recipient) for outcome in report.outcomes]
+    assert [Status.ACCEPTED] * 5 == [outcome.status for outcome in report.outcomes]
+    assert FIVE == [str(recipient) for recipient in report.envelope.recipients]  # type: ignore[union-attr]
+
+
+def test_every_part_has_the_same_content() -> None:
+    settings = ServerSettings(max_recipients=1, starttls=True)
+    with MemoryServer(settings=settings) as server:
+        report = server.send(MESSAGE, sender="a@example.org", recipients=FIVE)
+        contents = {message.content for message in server.messages}
+    assert 5 == len(report.accepted)
+    assert 1 == len(contents)
+
+
+def test_all_or_nothing_is_one_transaction_whatever_the_limits() -> None:
+    settings = ServerSettings(max_recipients=2, starttls=True)
+    with MemoryServer(settings=settings) as server:
+        report = server.send(
+            MESSAGE, sender="a@example.org", recipients=FIVE[:2], all_or_nothing=True
+        )
+        assert 1 == len(server.messages)
+    assert 2 == len(report.accepted)
+
+
+def test_a_part_holds_no_more_domains_than_rcptdomainmax() -> None:
+    given_ = recipients("a@x.org", "b@x.org", "c@y.org", "d@x.org", "e@z.org")
+    assert [given_[:2], given_[2:3], given_[3:4], given_[4:]] == split(given_, {"RCPTDOMAINMAX": 1})
+    assert [given_[:4], given_[4:]] == split(given_, {"RCPTDOMAINMAX": 2})
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 99), st.sampled_from(["x.org", "y.org", "Z.org", "z.org"])),
+        min_size=1,
+        max_size=40,
+        unique=True,
+    ),
+    st.dictionaries(
+        st.sampled_from(["RCPTMAX", "RCPTDOMAINMAX", "MAILMAX"]), st.integers(1, 50), max_size=3
+    ),
+)
+def test_splitting_loses_nobody_and_keeps_within_the_limits(
+    boxes: list[tuple[int, str]], limits: dict[str, int]
+) -> None:
+    whole = recipients(*(f"u{n}@{domain}" for n, domain in boxes))
+    parts = split(whole, limits)
+    assert whole == tuple(recipient for part in parts for recipient in part)
+    for part in parts:
+        domains = {str(recipient).rpartition("@")[2].lower() for recipient in part}
+        assert 0 < len(part) <= limits.get("RCPTMAX", 99)
+        assert len(domains) <= limits.get("RCPTDOMAINMAX", 99)
