@@ -98,8 +98,15 @@ class Sending:
                 await self._held_back()
         else:
             items = iter(checked(self._messages))
-            while batch := list(islice(items, self._space)):
-                self._begin(batch)
+            while True:
+                batch: list[Item] = []
+                try:
+                    batch.extend(islice(items, self._space))
+                finally:
+                    # What was pulled is sent, also if the source fails behind it.
+                    self._begin(batch)
+                if not batch:
+                    break
                 await self._held_back()
         self._exhausted = True
         self._tell()
