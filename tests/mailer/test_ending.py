@@ -1,0 +1,230 @@
+"""Cancelling, giving up, closing: at every moment, and nothing is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.client.memory import Result
+from tests.client.scripted_server import SILENT
+from tests.mailer.conftest import Post, letter, statuses
+from tests.mailer.postbox import PIPELINING
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.mailer.mailer import Mailer, MailerStats
+from twisted_sendmail.mailer.service import MailerService
+from twisted_sendmail.smtp.errors import DeliveryInDoubt, MailerClosed, SendTimeout
+from twisted_sendmail.smtp.outcome import Status
+from twisted_sendmail.smtp.root_error import InvalidServer
+
+
+def state(mailer: Mailer) -> tuple[int, int, int, int]:
+    stats = mailer.stats()
+    return stats.idle, stats.leased, stats.opening, stats.waiting
+
+
+def test_repr_tells_the_state_of_the_pool(post: Post) -> None:
+    mailer = post.mailer(connections=2, window=1)
+    assert "<Mailer smtp://mx.example.net:25: 0 idle, 0 leased, 0 opening, 0 waiting>" == repr(
+        mailer
+    )
+    results = post.start(mailer, letter(1), letter(2), letter(3))
+    assert "0 idle, 0 leased, 1 opening, 3 waiting>" in repr(mailer)
+    post.pump.run()
+    assert [1, 1, 1] == [result.fired for result in results]
+    assert "2 idle, 0 leased, 0 opening, 0 waiting>" in repr(mailer)
+
+
+def test_stats_count_what_was_sent(post: Post) -> None:
+    mailer = post.mailer(connections=1)
+    _ = post.send(mailer, letter(1), letter(2, "gone@example.net"), letter(3))
+    expected = MailerStats(idle=1, leased=0, opening=0, waiting=0, accepted=2, failed=1)
+    assert expected == mailer.stats()
+
+
+def test_a_mailer_needs_a_server(post: Post) -> None:
+    with pytest.raises(InvalidServer, match="there is no server"):
+        _ = Mailer(post.clock, [])
+
+
+# -- cancelling --------------------------------------------------------------------------
+
+
+def test_cancelling_a_message_that_waits_takes_it_back(post: Post) -> None:
+    first = post.world.server({"MAIL#1": SILENT})
+    mailer = post.mailer(first, post.world.server(), connections=1, window=1)
+    one, two, three = post.send(mailer, letter(1), letter(2), letter(3))
+    assert (0, 1, 0, 2) == state(mailer)
+    two.deferred.cancel()
+    assert isinstance(two.error, CancelledError)
+    assert [Status.UNTOUCHED] == statuses(two.error.report)
+    assert (0, 1, 0, 1) == state(mailer)
+    assert (0, 0) == (one.fired, three.fired)
+    one.deferred.cancel()
+    post.pump.run()
+    assert (1, 1) == (one.fired, three.fired)
+    assert all(b"Subject: 2" not in m for s in post.world.servers for m in s.messages)
+
+
+def test_cancelling_while_the_connection_opens_leaves_the_opening_to_others(post: Post) -> None:
+    opening: Deferred[Any] = Deferred()
+    mailer = post.mailer(opening, post.world.server())
+    one, two = post.send(mailer, letter(1), letter(2))
+    one.deferred.cancel()
+    assert (1, 0) == (one.fired, two.fired)
+    assert (0, 0, 1, 1) == state(mailer)
+    two.deferred.cancel()
+    assert (1, 1) == (one.fired, two.fired)
+    assert (0, 0, 1, 0) == state(mailer)
+    assert 1 == post.close(mailer, grace=0.001).fired or post.pump.wait(1) is None
+    assert (0, 0, 0, 0) == state(mailer)
+
+
+@pytest.mark.parametrize(
+    ("offers", "key", "status"),
+    [
+        (PIPELINING, "MAIL", Status.UNTOUCHED),
+        (PIPELINING, "DATA", Status.UNTOUCHED),
+        (PIPELINING, ".", Status.IN_DOUBT),
+        (None, "BDAT_LAST", Status.IN_DOUBT),
+    ],
+)
+def test_cancelling_one_that_is_alone_takes_its_connection_with_it(
+    post: Post, offers: Any, key: str, status: Status
+) -> None:
+    settings = {} if offers is None else {"offers": offers}
+    mailer = post.mailer(post.world.server({key: SILENT}, **settings), connections=1)
+    (result,) = post.send(mailer, letter(1))
+    result.deferred.cancel()
+    assert isinstance(result.error, CancelledError)
+    assert [status] == statuses(result.error.report)
+    post.pump.run()
+    assert (0, 0, 0, 0) == state(mailer)
+    assert 0 == post.world.open
+
+
+def test_cancelling_one_among_others_costs_the_others_nothing(post: Post) -> None:
+    mailer = post.mailer(post.world.server({"MAIL#1": SILENT}), connections=1)
+    results = post.send(mailer, *[letter(n) for n in range(4)])
+    results[2].deferred.cancel()
+    assert isinstance(results[2].error, CancelledError)
+    assert [Status.IN_DOUBT] == statuses(results[2].error.report)
+    assert "the message may have been delivered" in str(results[2].error)
+    post.pump.run()
+    assert [0, 0, 1, 0] == [result.fired for result in results]
+    assert (1, (0, 1, 0, 0)) == (post.world.open, state(mailer))
+
+
+def test_a_message_has_an_overall_deadline(post: Post) -> None:
+    settings = {"timeouts": Timeouts(total=5)}
+    mailer = post.mailer(post.world.server({"GREETING": SILENT}), settings=settings)
+    (result,) = post.send(mailer, letter(1))
+    post.pump.wait(6)
+    assert isinstance(result.error, SendTimeout)
+    assert (0, 0, 1, 0) == state(mailer)
+
+
+# -- closing -----------------------------------------------------------------------------
+
+
+def test_closing_lets_out_what_waits_and_says_quit(post: Post) -> None:
+    mailer = post.mailer(connections=2, window=1)
+    results = post.start(mailer, *[letter(n) for n in range(10)])
+    closed = post.close(mailer)
+    assert [1] * 10 == [len(result.get().accepted) for result in results]
+    assert (1, 0) == (closed.fired, post.world.open)
+    assert all("QUIT" == server.verbs[-1] for server in post.world.servers)
+
+
+def test_a_closed_mailer_takes_no_messages(post: Post) -> None:
+    mailer = post.mailer()
+    assert 1 == post.close(mailer).fired
+    (result,) = post.send(mailer, letter(1))
+    with pytest.raises(MailerClosed, match="the mailer is closed"):
+        result.get()
+    (report,) = post.many(mailer, [letter(1)]).get()
+    assert isinstance(report.error, MailerClosed)
+    assert 0 == post.endpoint.attempts
+
+
+def test_closing_an_idle_mailer_closes_its_connections(post: Post) -> None:
+    mailer = post.mailer()
+    _ = post.send(mailer, letter(1))
+    assert 1 == post.close(mailer).fired
+    assert (0, []) == (post.world.open, [c for c in post.clock.getDelayedCalls() if c.active()])
+
+
+def test_grace_is_the_end_of_patience(post: Post) -> None:
+    """What is under way is in doubt, or not; what waits is not sent."""
+    mailer = post.mailer(post.world.server({"BDAT_LAST#1": SILENT}), connections=1, window=1)
+    one, two = post.send(mailer, letter(1), letter(2))
+    closed = post.close(mailer, grace=10)
+    post.pump.wait(9.9)
+    assert (0, 0, 0) == (closed.fired, one.fired, two.fired)
+    post.pump.wait(0.2)
+    assert (1, 1, 1) == (closed.fired, one.fired, two.fired)
+    assert isinstance(one.error, DeliveryInDoubt)
+    assert isinstance(two.error, MailerClosed)
+    assert 0 == post.world.open
+
+
+@pytest.mark.parametrize("grace", [10, None])
+def test_cancelling_the_closing_closes_at_once(post: Post, grace: Any) -> None:
+    mailer = post.mailer(post.world.server({"MAIL#1": SILENT}), connections=1, window=1)
+    results = post.send(mailer, letter(1), letter(2))
+    closed = post.close(mailer, grace=grace)
+    closed.deferred.cancel()
+    post.pump.run()
+    assert ([1, 1], 1) == ([result.fired for result in results], closed.fired)
+    assert 0 == post.world.open
+
+
+def test_closing_while_a_connection_opens(post: Post) -> None:
+    opening: Deferred[Any] = Deferred()
+    mailer = post.mailer(opening)
+    (result,) = post.send(mailer, letter(1))
+    closed = post.close(mailer, grace=1)
+    post.pump.wait(2)
+    assert (1, 1) == (closed.fired, result.fired)
+    assert isinstance(result.error, MailerClosed)
+
+
+def test_closing_twice_is_no_harm(post: Post) -> None:
+    mailer = post.mailer()
+    results = post.start(mailer, *[letter(n) for n in range(5)])
+    one, two = Result(mailer.aclose()), Result(mailer.aclose())
+    post.pump.run()
+    assert (1, 1) == (one.fired, two.fired)
+    assert [1] * 5 == [len(result.get().accepted) for result in results]
+
+
+# -- the service -------------------------------------------------------------------------
+
+
+def test_a_service_closes_its_mailer_when_it_stops_and_starts_with_a_new_one(post: Post) -> None:
+    service = MailerService(post.clock, post.place())
+    service.startService()
+    first = service.mailer
+    (one,) = post.send(first, letter(1))
+    assert one.get().accepted
+    (two,) = post.start(first, letter(2))
+    stopped = Result(service.stopService())
+    post.pump.run()
+    assert (1, 1, 0) == (stopped.fired, len(two.get().accepted), post.world.open)
+    service.startService()
+    assert service.mailer is not first
+    (three,) = post.send(service.mailer, letter(3))
+    assert three.get().accepted
+    stopped = Result(service.stopService())
+    post.pump.run()
+    assert (1, 0, 0) == (stopped.fired, post.world.open, service.running)
+
+
+def test_a_service_stops_within_its_grace(post: Post) -> None:
+    service = MailerService(post.clock, post.place(post.world.server({"MAIL": SILENT})), grace=5)
+    service.startService()
+    (result,) = post.send(service.mailer, letter(1))
+    stopped = Result(service.stopService())
+    post.pump.wait(6)
+    assert (1, 1, 0) == (stopped.fired, result.fired, post.world.open)

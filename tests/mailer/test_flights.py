@@ -1,0 +1,165 @@
+"""Round trips, counted exactly: what goes out without having heard anything in between is one."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+import pytest
+
+from tests.client.scripted_server import PASSWORD, USER
+from tests.mailer.conftest import Post, letter
+from tests.mailer.postbox import CHUNKING, CHUNKS_ALONE, NOTHING, PIPELINING, AfterRefusal
+from twisted_sendmail.client.tls_policy import TLSPolicy
+from twisted_sendmail.mailer.mailer import Mailer
+from twisted_sendmail.sasl.credentials import Credentials
+
+TO = [f"r{n}@example.net" for n in range(1000)]
+
+
+def flights(post: Post) -> list[list[str]]:
+    """What was said on the one connection, by its verbs; the greeting's turn has none."""
+    (link,) = post.pump.links
+    return [[line.partition(" ")[0] for line in flight] for flight in link.flights]
+
+
+def ready(post: Post, offers: Any, **settings: Any) -> Mailer:
+    """A mailer whose one connection has served already, a moment ago."""
+    mailer = post.mailer(post.world.server(offers=offers, **settings), connections=1)
+    _ = post.send(mailer, letter("first"))
+    post.pump.links[0].flights.clear()
+    post.pump.links[0]._heard = True
+    return mailer
+
+
+SECURE: dict[str, Any] = {"tls": TLSPolicy.STARTTLS, "credentials": Credentials(USER, PASSWORD)}
+
+
+@pytest.mark.parametrize(
+    ("offers", "first"),
+    [
+        (CHUNKING, [["MAIL", "RCPT", "BDAT"]]),
+        (PIPELINING, [["MAIL", "RCPT", "DATA"], ["<content>."]]),
+    ],
+    ids=["BDAT", "DATA"],
+)
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_setting_up_takes_five_flights_and_the_first_message_one_or_two(
+    post: Post, offers: Any, first: Any, one_by_one: bool
+) -> None:
+    """EHLO, STARTTLS, the hello of TLS, its end with EHLO, AUTH."""
+    made = post.world.server(offers=(*offers, "STARTTLS"), secure=(*offers, "AUTH PLAIN"))
+    mailer = post.mailer(made, settings=SECURE, connections=1)
+    if one_by_one:
+        assert post.send(mailer, letter(1))[0].get().accepted
+    else:
+        assert post.many(mailer, [letter(1)]).get()[0].accepted
+    found = flights(post)
+    assert [["EHLO"], ["STARTTLS"], [], ["EHLO"], ["AUTH"], *first] == found
+
+
+@pytest.mark.parametrize("window", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("count", [1, 8, 64, 200])
+def test_with_chunking_a_window_of_messages_is_one_flight(
+    post: Post, window: int, count: int
+) -> None:
+    mailer = post.mailer(connections=1, window=window)
+    reports = post.many(mailer, [letter(n) for n in range(count)]).get()
+    assert [None] * count == [report.error for report in reports]
+    assert ["EHLO"] == flights(post)[0]
+    assert ceil(count / window) == len(flights(post)) - 1
+
+
+@pytest.mark.parametrize("count", [1, 8, 200])
+def test_with_data_each_message_is_one_flight_and_the_first_is_two(post: Post, count: int) -> None:
+    mailer = post.mailer(post.world.server(offers=PIPELINING), connections=1)
+    _ = post.many(mailer, [letter(n) for n in range(count)]).get()
+    envelope = ["MAIL", "RCPT", "DATA"]
+    expected = [envelope, *[["<content>.", *envelope]] * (count - 1), ["<content>."]]
+    assert [["EHLO"], *expected] == flights(post)
+
+
+@pytest.mark.parametrize("offers", [NOTHING, CHUNKS_ALONE])
+def test_without_pipelining_each_command_is_a_flight(post: Post, offers: Any) -> None:
+    mailer = post.mailer(post.world.server(offers=offers), connections=1)
+    _ = post.many(mailer, [letter(n) for n in range(3)]).get()
+    one = [["MAIL"], ["RCPT"], ["DATA"], ["<content>."]]
+    assert [["EHLO"], *one * 3] == flights(post)
+
+
+def test_a_thousand_recipients_cost_no_flight_more(post: Post) -> None:
+    mailer = ready(post, CHUNKING)
+    _ = post.send(mailer, letter(1, TO))
+    assert [["MAIL", *["RCPT"] * 1000, "BDAT"]] == flights(post)
+    assert 1000 == len(post.world.delivered[-1].recipients)
+
+
+def test_nor_do_they_with_data(post: Post) -> None:
+    mailer = ready(post, PIPELINING)
+    _ = post.send(mailer, letter(1, TO))
+    assert [["MAIL", *["RCPT"] * 1000, "DATA"], ["<content>."]] == flights(post)
+
+
+def test_two_messages_to_a_thousand_are_one_flight(post: Post) -> None:
+    mailer = ready(post, CHUNKING)
+    _ = post.many(mailer, [letter(n, TO) for n in range(2)]).get()
+    group = ["MAIL", *["RCPT"] * 1000, "BDAT"]
+    assert [[*group, "RSET", *group]] == flights(post)
+
+
+REFUSALS: list[Any] = [
+    pytest.param({"sender": "banned@example.org"}, id="MAIL"),
+    pytest.param({"to": ["gone@example.net", "bob@example.net"]}, id="one RCPT"),
+    pytest.param({"to": ["gone@example.net"]}, id="all RCPT"),
+    pytest.param({"to": [f"gone{to}" for to in TO]}, id="a thousand RCPT"),
+    pytest.param({"fields": "X-Refuse: yes\r\n"}, id="content"),
+]
+
+
+@pytest.mark.parametrize("refused", REFUSALS)
+@pytest.mark.parametrize("place", [0, 3, 6])
+@pytest.mark.parametrize("after", AfterRefusal)
+def test_a_refusal_inside_a_window_costs_no_flight(
+    post: Post, refused: Any, place: int, after: AfterRefusal
+) -> None:
+    mailer = ready(post, CHUNKING, after_refusal=after)
+    letters = [letter(n, **(refused if n == place else {})) for n in range(8)]
+    _ = post.many(mailer, letters).get()
+    assert 1 == len(flights(post))
+
+
+@pytest.mark.parametrize("refused", REFUSALS)
+def test_a_refusal_at_the_end_costs_a_rset_at_most(post: Post, refused: Any) -> None:
+    mailer = ready(post, CHUNKING)
+    _ = post.many(mailer, [letter(1), letter(2, **refused)]).get()
+    assert [["RSET"]] == flights(post)[1:] or 1 == len(flights(post))
+
+
+@pytest.mark.parametrize("refused", REFUSALS)
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_with_data_a_refusal_costs_one_flight_at_most(post: Post, refused: Any, place: int) -> None:
+    """RSET, or the lone dot; the next envelope cannot go out behind a content that never goes."""
+    mailer = ready(post, PIPELINING)
+    letters = [letter(n, **(refused if n == place else {})) for n in range(5)]
+    _ = post.many(mailer, letters).get()
+    assert 5 <= len(flights(post)) <= 7
+    assert ["RSET"] not in flights(post) or 1 == flights(post).count(["RSET"])
+
+
+def test_a_message_behind_a_pause_takes_two_flights(post: Post) -> None:
+    """The connection may be dead: its content waits for the replies to its envelope."""
+    mailer = ready(post, CHUNKING)
+    post.pump.wait(10)
+    _ = post.many(mailer, [letter(n) for n in range(9)]).get()
+    assert [["MAIL", "RCPT"], ["BDAT"]] == flights(post)[:2]
+    assert 3 == len(flights(post))
+
+
+@pytest.mark.parametrize(
+    ("offers", "each"), [(CHUNKING, 1), (PIPELINING, 2), (NOTHING, 4), (CHUNKS_ALONE, 4)]
+)
+def test_one_send_at_a_time(post: Post, offers: Any, each: int) -> None:
+    mailer = ready(post, offers)
+    for n in range(5):
+        assert post.send(mailer, letter(n))[0].get().accepted
+    assert 5 * each == len(flights(post))
