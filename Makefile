@@ -2,6 +2,7 @@
 # make test    every test, the real servers included, then lint, types, arrows and docs
 # make lint    ruff, mypy --strict, import-linter
 # make docs    the documentation, with warnings as errors, and its doctests
+# make bench   ours and the peers on the same work: bench/results/ (about half an hour; see bench/README.md)
 # make clean   remove what the others made
 #
 # Each target sets up what it needs in .venv. PYTHON chooses the interpreter: make test PYTHON=python3.12
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint docs clean peers
+.PHONY: help demo test unit lint docs bench clean peers
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -56,6 +57,10 @@ docs: $(VENV)/.made-dev
 	$(BIN)/sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
 	$(BIN)/sphinx-build -n -W --keep-going -q -b doctest docs docs/_build/doctest
 
+bench:
+	@$(MAKE) --no-print-directory -C bench bench
+
 clean:
+	@$(MAKE) --no-print-directory -C bench clean
 	rm -rf $(VENV) .tox build dist docs/_build docs/reference/modules *.egg-info .mypy_cache .pytest_cache .ruff_cache \
 	  .import_linter_cache .hypothesis .coverage
