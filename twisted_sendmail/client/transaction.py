@@ -122,6 +122,7 @@ class _Transaction:
                 size=letter.size,
                 eight_bit=letter.eight_bit,
                 smtputf8=letter.smtputf8,
+                binary=letter.binary,
             )
         ]
         envelope += [rcpt_command(recipient, offered) for recipient in self._recipients]
@@ -270,7 +271,7 @@ class _Transaction:
 
     def _fit(self, offered: Capabilities) -> None:
         """Take the 7-bit form where the server needs it and the message has one."""
-        if self._letter.eight_bit and "8BITMIME" not in offered:
+        if self._letter.eight_bit and "8BITMIME" not in offered and not self._letter.binary:
             self._letter = self._letter.seven_bit() or self._letter
             self._size = self._letter.size or 0
 

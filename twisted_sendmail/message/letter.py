@@ -14,6 +14,7 @@ from copy import copy
 from email.message import Message as MIMEMessage
 from typing import TYPE_CHECKING, Any
 
+from twisted_sendmail.message.binary import parted
 from twisted_sendmail.message.content import AHEAD, Content
 from twisted_sendmail.message.header import Header, header_end
 from twisted_sendmail.message.mime import bulk, written
@@ -51,6 +52,8 @@ class Letter:
         self.smtputf8 = smtputf8
         #: The Message-ID, with its angle brackets.
         self.message_id = message_id
+        #: Its body has no lines, and goes as it is by BINARYMIME or not at all.
+        self.binary = False
         self._whole = content if isinstance(content, bytes) else None
         self._content = None if isinstance(content, bytes) else content
         self._at = 0
@@ -162,7 +165,11 @@ async def prepare(
     """
     if envelope is not None and not (sender is None and recipients is None):
         raise InvalidInput("envelope goes alone", remedy="leave out sender and recipients")
-    content = Content(await _source(message, run_blocking), policy, run_blocking)
+    source = await _source(message, run_blocking)
+    parts = parted(source.octets) if isinstance(source, OctetsSource) else None
+    if parts is not None:
+        source = OctetsSource(parts[0])  # the body is none of what follows
+    content = Content(source, policy, run_blocking)
     try:
         begin = await content.begin()
         end = header_end(begin, whole=content.ended)
@@ -182,12 +189,15 @@ async def prepare(
         with suppress(Exception):
             await content.close()
         raise
+    if parts is not None and whole is not None:
+        whole += parts[1]
     letter = Letter(
         envelope,
         content if whole is None else whole,
         smtputf8=envelope.needs_smtputf8 or header.international,
         message_id=message_id(header),
     )
+    letter.binary = parts is not None
     if whole is not None:
         with suppress(Exception):
             await content.close()

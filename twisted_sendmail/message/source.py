@@ -100,6 +100,11 @@ class OctetsSource(Source):
         self._at = 0
 
     @property
+    def octets(self) -> bytes:
+        """All of them."""
+        return self._octets
+
+    @property
     def rewindable(self) -> bool:
         """Always."""
         return True

@@ -29,12 +29,14 @@ def mail_command(
     size: int | None,
     eight_bit: bool | None,
     smtputf8: bool,
+    binary: bool = False,
 ) -> Mail:
     """MAIL with what the message needs of what is offered.
 
     :param size: octets of the content, None if unknown.
     :param eight_bit: does the content have octets above 127?  None if unknown.
     :param smtputf8: does the header, or an address, need RFC 6531?
+    :param binary: has the content no lines (RFC 3030)?
     :raises MessageTooLarge: it is larger than the server's SIZE.
     :raises ExtensionUnavailable: it needs what is not offered.
     """
@@ -47,7 +49,15 @@ def mail_command(
     parameters: list[tuple[str, str | None]] = []
     if size is not None and "SIZE" in offered:
         parameters.append(("SIZE", str(size)))
-    if eight_bit is not False and "8BITMIME" in offered:
+    if binary:
+        if not (offered.chunking and offered.pipelining and "BINARYMIME" in offered):
+            raise _missing(
+                "BINARYMIME",
+                "the message is declared as binary, and is",
+                "encode it as base64",
+            )
+        parameters.append(("BODY", "BINARYMIME"))
+    elif eight_bit is not False and "8BITMIME" in offered:
         parameters.append(("BODY", "8BITMIME"))
     elif eight_bit:
         raise _missing(
