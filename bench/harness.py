@@ -1,4 +1,4 @@
-"""What run.py, flights.py and relay_run.py share: certificates, messages,
+"""What run.py and flights.py share: certificates, messages,
 the sink, one bounded run of one client, statistics, tables."""
 
 import hashlib

@@ -6,7 +6,7 @@ content dot-stuffed (DATA) or framed (BDAT), an awaitable per message, the reply
 every command parsed (multi-line too) and kept per recipient, a refused recipient
 not fatal, a deadline.  Left out: parsing of messages, retries, TLS policy, logs.
 
-  --eager       write to the socket at once (as in tx_ceiling_client.py)
+  --eager       write to the socket at once
   --tls-engine  twisted or stdlib (the ssl module's MemoryBIO, always eager)
 """
 
