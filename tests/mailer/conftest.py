@@ -35,7 +35,8 @@ def letter(
     return Envelope(sender, to), head.encode() + b"." * min(size, 1) + b"x" * size + b"\r\n"
 
 
-def statuses(report: DeliveryReport) -> list[Status]:
+def statuses(report: DeliveryReport | None) -> list[Status]:
+    assert report is not None
     return [outcome.status for outcome in report.outcomes]
 
 

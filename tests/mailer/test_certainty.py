@@ -80,7 +80,7 @@ def test_nor_is_it_when_the_verdict_is_late(post: Post) -> None:
     ids=["MAIL", "RCPT", "content"],
 )
 def test_after_any_refusal_the_next_message_starts_clean(
-    post: Post, offers: Any, after: AfterRefusal, refused: dict[str, str]
+    post: Post, offers: Any, after: AfterRefusal, refused: dict[str, Any]
 ) -> None:
     """RSET, or a server that needs none, or a new connection."""
     mailer = post.mailer(post.world.server(offers=offers, after_refusal=after), connections=1)
@@ -154,7 +154,7 @@ def test_a_source_that_can_be_read_once_is_not_sent_twice(post: Post) -> None:
     first = post.world.server({"MAIL#2": CLOSE}, offers=PIPELINING)
     mailer = post.mailer(first, post.world.server(offers=PIPELINING))
     _ = post.send(mailer, letter(0))
-    (result,) = post.send(mailer, (letter(1)[0], pieces()))  # type: ignore[arg-type]
+    (result,) = post.send(mailer, (letter(1)[0], pieces()))
     post.pump.wait(1)
     assert 1 == result.fired
     assert result.value is None or ["0", "1"] == post.world.subjects

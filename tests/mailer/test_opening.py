@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.error import DNSLookupError
 
 from tests.client.scripted_server import CLOSE, PASSWORD, SILENT, USER, ScriptedServer
@@ -28,6 +27,11 @@ from twisted_sendmail.smtp.errors import (
     TemporaryFailure,
 )
 from twisted_sendmail.smtp.outcome import Status
+
+
+def refused(why: str) -> OSError:
+    return ConnectionRefusedError(why)
+
 
 SECURE: dict[str, Any] = {"tls": TLSPolicy.STARTTLS, "credentials": Credentials(USER, PASSWORD)}
 OFFERS: dict[str, Any] = {
@@ -52,7 +56,7 @@ def errors(results: Any) -> list[Any]:
     ("failure", "kind"),
     [
         (DNSLookupError("no such host"), ConnectFailed),
-        (Refused("nobody listens"), ConnectFailed),
+        (refused("nobody listens"), ConnectFailed),
     ],
 )
 def test_a_failure_to_connect_is_shared_by_all_waiters(
@@ -152,7 +156,7 @@ def test_a_temporary_failure_of_auth_does_not_lock(post: Post) -> None:
 
 
 def test_the_next_send_tries_anew_after_a_failure_to_connect(post: Post) -> None:
-    mailer = post.mailer(Refused("nobody listens"), post.world.server())
+    mailer = post.mailer(refused("nobody listens"), post.world.server())
     (error,) = errors(post.send(mailer, letter(1)))
     assert isinstance(error, ConnectFailed)
     assert error.transient
@@ -160,7 +164,7 @@ def test_the_next_send_tries_anew_after_a_failure_to_connect(post: Post) -> None
 
 
 def test_connections_that_are_open_go_on_when_no_more_can_be_opened(post: Post) -> None:
-    mailer = post.mailer(post.world.server(), Refused("nobody listens"), connections=3, window=1)
+    mailer = post.mailer(post.world.server(), refused("nobody listens"), connections=3, window=1)
     results = post.send(mailer, *[letter(n) for n in range(20)])
     assert [None] * 20 == errors(results)
     assert 20 == len(post.world.delivered)
@@ -173,7 +177,7 @@ def test_one_gets_through_before_more_knock(post: Post) -> None:
     mailer = post.mailer(greeting, post.world.server(), connections=4)
     results = post.send(mailer, *[letter(n) for n in range(50)])
     assert (1, 1) == (post.endpoint.attempts, mailer.stats().opening)
-    greeting.errback(Refused("nobody listens"))
+    greeting.errback(refused("nobody listens"))
     assert all(isinstance(error, ConnectFailed) for error in errors(results))
 
 
@@ -190,7 +194,7 @@ def test_the_best_server_is_used_while_it_works(post: Post) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        Refused("nobody listens"),
+        refused("nobody listens"),
         {"GREETING": CLOSE},
         {"GREETING": "554 not today"},
         {"EHLO": "451 4.3.0 trouble"},
@@ -230,7 +234,7 @@ def test_a_refusal_is_an_answer_and_no_reason_for_another_server(
 
 
 def test_a_server_that_failed_is_passed_over_for_a_while(post: Post) -> None:
-    first = post.place(Refused("nobody listens"), post.world.server())
+    first = post.place(refused("nobody listens"), post.world.server())
     mailer = post.mailer(first, post.place(), idle=1)
     assert post.send(mailer, letter(1))[0].get().accepted
     assert 1 == len(post.world.servers)
@@ -243,7 +247,7 @@ def test_a_server_that_failed_is_passed_over_for_a_while(post: Post) -> None:
 
 
 def test_with_all_servers_down_the_last_failure_is_told(post: Post) -> None:
-    places = [post.place(later(post, Refused(f"number {n}"))) for n in range(3)]
+    places = [post.place(later(post, refused(f"number {n}"))) for n in range(3)]
     mailer = post.mailer(*places)
     results = post.send(mailer, *[letter(n) for n in range(10)])
     post.pump.wait(1)
