@@ -148,6 +148,22 @@ async def test_several(reactor: Any, server: Server) -> None:
 
 
 @ensureDeferred
+async def test_mailer(reactor: Any, server: Server) -> None:
+    out, err, status = await run(reactor, "mailer.py", *server.arguments(by_url=True))
+    assert ("", 0) == (err, status)
+    *lines, state = out.splitlines()
+    assert ["erin@example.test welcomed", "frank@example.test welcomed"] == [
+        line.partition(": ")[0] for line in lines[:2]
+    ]
+    assert [f"letter {n}: 1 {'refused' if n == 2 else 'accepted'}" for n in range(4)] == sorted(
+        ": ".join(line.split(": ")[:2]) for line in lines[2:]
+    )
+    assert state.endswith(" leased, 0 opening, 0 waiting>")
+    assert 5 == len({message.id for message in server.messages}) == len(server.messages)
+    assert 2 >= len(server.sessions)
+
+
+@ensureDeferred
 @pytest.mark.parametrize("name", ["by_hand.py", "blocking.py"])
 async def test_by_hand_and_blocking(reactor: Any, server: Server, name: str) -> None:
     out, err, status = await run(reactor, name, *server.arguments(by_url=False))
