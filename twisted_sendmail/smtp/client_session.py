@@ -48,7 +48,7 @@ from twisted_sendmail.smtp.transparency import DotStuffer
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
 #: What their line holds is not for the transcript.
-_SECRET = _AUTH
+_SECRET = (Auth, AuthLine)
 
 
 class Event(NamedTuple):
@@ -191,11 +191,13 @@ class ClientSession:
                 self._stuffer = DotStuffer()
                 self._content_octets = 0
                 continue
-            if isinstance(entry.command, (Auth, AuthLine)):
-                self._redaction.conceal_response(_response(entry.command))
             line = entry.command.line()
             self._out.append(line)
-            self.transcript.add("C", str(entry.command) if entry.verb in _SECRET else line[:-2])
+            if isinstance(entry.command, _SECRET):
+                self._redaction.conceal_response(_response(entry.command))
+                self.transcript.add("C", str(entry.command))
+            else:
+                self.transcript.add("C", line[:-2])
             if entry.payload:
                 self.transcript.add("--", f"{len(entry.payload)} octets of content")
                 self._out.append(entry.payload)
@@ -220,7 +222,7 @@ class ClientSession:
             reply = heard
             if masking:
                 reply = Reply(heard.code, tuple(map(self._redaction.mask, heard.lines)))
-            self._note(reply)
+            self.transcript.add_reply(reply)
             more = i < last or self._parser.pending or self._parser.breach is not None
             self._reply(reply, heard, more_behind=more)
             if self.over:
@@ -242,12 +244,6 @@ class ClientSession:
     def conceal(self, secret: str) -> None:
         """Never show *secret*, not even where the server quotes it."""
         self._redaction.conceal(secret)
-
-    def _note(self, reply: Reply) -> None:
-        *head, tail = reply.lines
-        for line in head:
-            self.transcript.add("S", f"{reply.code}-{line}")
-        self.transcript.add("S", f"{reply.code} {tail}")
 
     def _reply(self, reply: Reply, heard: Reply, *, more_behind: bool) -> None:
         """Act on *reply*; *heard* is the same with the secrets still in it."""

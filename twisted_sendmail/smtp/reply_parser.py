@@ -22,6 +22,11 @@ MAX_REPLY = 128 * 1024
 #: Lines of a reply.
 MAX_LINES = 8192
 
+#: A server says the same few things over and over: so many replies of one line, of so many
+#: octets, are remembered as they were read.
+KNOWN = 32
+KNOWN_LINE = 80
+
 _FIRST = frozenset((b"2", b"3", b"4", b"5"))
 _DIGITS = frozenset(b"0123456789")
 _SEPARATORS = frozenset(b" -")
@@ -30,13 +35,14 @@ _SEPARATORS = frozenset(b" -")
 class ReplyParser:
     """Feed it bytes, get replies; after :attr:`breach` is set it parses no more."""
 
-    __slots__ = ("_code", "_lines", "_octets", "_rest", "breach")
+    __slots__ = ("_code", "_known", "_lines", "_octets", "_rest", "breach")
 
     def __init__(self) -> None:
         self._rest = b""
         self._lines: list[str] = []
         self._code = b""
         self._octets = 0
+        self._known: dict[bytes, Reply] = {}
         #: What was wrong; None as long as all is well.
         self.breach: ProtocolBreach | None = None
 
@@ -69,12 +75,19 @@ class ReplyParser:
         lines = (self._rest + data if self._rest else data).split(b"\n")
         self._rest = lines.pop()
         replies: list[Reply] = []
+        known = self._known
         for line in lines:
-            reply = self._line(line[:-1] if line.endswith(b"\r") else line)
-            if reply is not None:
-                replies.append(reply)
-            elif self.breach:
-                return replies
+            # A line in the middle of a reply is not one that stands alone.
+            reply = known.get(line) if not self._lines else None
+            if reply is None:
+                reply = self._line(line[:-1] if line.endswith(b"\r") else line)
+                if self.breach:
+                    return replies
+                if reply is None:
+                    continue
+                if len(reply.lines) == 1 and len(known) < KNOWN and len(line) <= KNOWN_LINE:
+                    known[line] = reply
+            replies.append(reply)
         if self._rest:
             self._look_ahead(self._rest)
         return replies

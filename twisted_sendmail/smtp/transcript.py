@@ -15,6 +15,10 @@ from twisted_sendmail.smtp.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from twisted_sendmail.smtp.reply import Reply
+
+    _Noted = tuple[str, str | bytes | Reply]
+
 #: Lines kept from the start (greeting, TLS, AUTH: what explains most failures).
 HEAD = 40
 #: Lines kept from the end.
@@ -35,8 +39,8 @@ class Transcript:
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         """:param watch: is called with each line as it is added, ready to show."""
         self._watch = watch
-        self._head: list[tuple[str, str | bytes]] = []
-        self._tail: deque[tuple[str, str | bytes]] = deque(maxlen=TAIL)
+        self._head: list[_Noted] = []
+        self._tail: deque[_Noted] = deque(maxlen=TAIL)
         self._omitted = 0
 
     def add(self, who: str, line: str | bytes) -> None:
@@ -45,12 +49,25 @@ class Transcript:
         line = line[:WIDTH]
         if self._watch is not None:
             self._watch(_shown(who, line))
+        self._keep((who, line))
+
+    def add_reply(self, reply: Reply) -> None:
+        """Note every line of what the server said."""
+        if len(reply.lines) == 1 and self._watch is None:
+            self._keep(("S", reply))
+            return
+        *head, tail = reply.lines
+        for line in head:
+            self.add("S", f"{reply.code}-{line}")
+        self.add("S", f"{reply.code} {tail}")
+
+    def _keep(self, noted: _Noted) -> None:
         if len(self._head) < HEAD:
-            self._head.append((who, line))
+            self._head.append(noted)
             return
         if len(self._tail) == TAIL:
             self._omitted += 1
-        self._tail.append((who, line))
+        self._tail.append(noted)
 
     def __iter__(self) -> Iterator[str]:
         for who, line in self._head:
@@ -70,5 +87,7 @@ class Transcript:
         return f"<Transcript of {len(self) + self._omitted} lines>"
 
 
-def _shown(who: str, line: str | bytes) -> str:
+def _shown(who: str, line: str | bytes | Reply) -> str:
+    if isinstance(line, tuple):
+        line = f"{line.code} {line.lines[0][:WIDTH]}"
     return f"{who} {printable(line, WIDTH)}" if who == "--" else f"{who}: {printable(line, WIDTH)}"
