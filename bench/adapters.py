@@ -90,7 +90,10 @@ ADAPTERS = {
     "twisted-sender": _py("twisted_sender_client.py", modes={"fresh"}, barrier=False),
     "twisted-reuse": _py("twisted_reuse_client.py", modes={"reuse"}),
     "libcurl": _py("pycurl_client.py", barrier=False),
+    # On a kept connection nodemailer 6.8, Debian 12's, waits 40 ms for delayed acknowledgements:
+    # ten thousand messages would take minutes.
     "nodemailer": {
+        "only": {"W1", "W4", "W5", "W6", "W8"},
         "cmd": ["node", "{clients}/nodemailer_client.js"],
         "modes": {"reuse", "fresh"},
         "tls": {"starttls", "none"},
