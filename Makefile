@@ -2,7 +2,7 @@
 # make test    every test, the real servers included, then lint, types, arrows and docs
 # make lint    ruff, mypy --strict, import-linter
 # make docs    the documentation, with warnings as errors, and its doctests
-# make bench   ours and the peers on the same work: bench/results/ (about half an hour; see bench/README.md)
+# make bench   ours and the peers on the same work: bench/results/ (takes long; see bench/README.md)
 # make clean   remove what the others made
 #
 # Each target sets up what it needs in .venv. PYTHON chooses the interpreter: make test PYTHON=python3.12
