@@ -21,7 +21,8 @@ MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\n.by hand\r\n
 async def main(reactor: Any, host: str, port: str, user: str, ca_file: str | None = None) -> None:
     """Say what RFC 5321 says, and print each reply."""
     endpoint = HostnameEndpoint(reactor, host, int(port))
-    protocol = await connectProtocol(endpoint, SubmissionProtocol(reactor, server_name=host))
+    client = SubmissionProtocol(reactor, server_name=host)
+    protocol = await connectProtocol(endpoint, client)  # type: ignore[no-untyped-call]
     print(await protocol.greeting)
     print(await protocol.ehlo("client.example.test"))
     print(await protocol.starttls(ServerJudge(TLSTrust(ca_file=ca_file), host)))
