@@ -129,8 +129,26 @@ def test_a_421_says_that_nothing_behind_it_is_done(post: Post) -> None:
     mailer = post.mailer(first, post.world.server(), connections=1)
     reports = post.many(mailer, [letter(n) for n in range(10)]).get()
     assert [None] * 10 == [report.error for report in reports]
-    assert [f"{n}" for n in range(10)] == post.world.subjects
+    assert [f"{n}" for n in range(10)] == sorted(post.world.subjects)
     assert 2 == post.endpoint.attempts
+
+
+def test_a_server_that_goes_on_behind_its_421_is_heard_out(post: Post) -> None:
+    """It should have closed; what it accepts all the same must not go out again."""
+    first = post.world.server({"MAIL#4": "421 4.7.0 slow down"})
+    mailer = post.mailer(first, post.world.server(), connections=1)
+    reports = post.many(mailer, [letter(n) for n in range(10)]).get()
+    assert [None] * 10 == [report.error for report in reports]
+    assert [f"{n}" for n in range(10)] == sorted(post.world.subjects)
+    assert ["0", "1", "2", "4", "5", "6", "7"] == post.world.subjects[:7]
+    assert 2 == post.endpoint.attempts
+
+
+def test_a_421_to_one_recipient_and_no_end_is_a_refusal(post: Post) -> None:
+    mailer = post.mailer(post.world.server({"RCPT#2": "421 4.7.0 slow down"}))
+    (result,) = post.send(mailer, letter(1, ["bob@example.net", "carol@example.net"]))
+    assert [Status.ACCEPTED, Status.REFUSED] == statuses(result.get())
+    assert ["1"] == post.world.subjects
 
 
 @pytest.mark.parametrize("key", ["MAIL", "RCPT"])

@@ -132,7 +132,8 @@ class Connection(Protocol):
     @property
     def usable(self) -> bool:
         """Is the connection good for another command?"""
-        return not self._ended and self.session.over is None
+        session = self.session
+        return not self._ended and session.over is None and session.closing is None
 
     def lost(self) -> Deferred[None]:
         """Fires when the connection is gone, whyever; cancelling it changes nothing."""
@@ -241,7 +242,7 @@ class Connection(Protocol):
         )
         if self._handshake is not None and self._judge is not None and reason is not None:
             error = self._judge.failure(reason)
-        self.session.finish(error)
+        self.session.finish(error, by_server=True)
         self._dispatch()
         if self._judge is not None:
             self._judge.release()

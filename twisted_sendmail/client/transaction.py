@@ -106,7 +106,8 @@ class _Transaction:
         except BaseException:
             self._protocol.abort()
             raise
-        if self._error is not None and not self._error.connection_usable:
+        # Behind a 421 the verdicts on other messages may still come.
+        if self._error and not self._error.connection_usable and self._protocol.usable:
             self._protocol.abort(self._error)
         return self._report()
 
@@ -186,6 +187,9 @@ class _Transaction:
             *answers, verdict = (await waiting)[behind:]
             if isinstance(verdict, DeliveryInDoubt):
                 self._lost_in_chunks(answers, verdict)
+            if isinstance(verdict, Reply) and verdict.positive:
+                # A 421 to one recipient, and no end: the others have it.
+                answers = [getattr(a, "reply", None) or a for a in answers]
             if self._envelope_heard(answers):
                 self._judged(reply_of(verdict))
             await self._reset()

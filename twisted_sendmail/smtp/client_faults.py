@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.smtp.client_table import State
+from twisted_sendmail.smtp.command import Verb
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     DeliveryInDoubt,
@@ -16,7 +18,6 @@ from twisted_sendmail.smtp.errors import (
 )
 
 if TYPE_CHECKING:
-    from twisted_sendmail.smtp.client_table import State
     from twisted_sendmail.smtp.command import Command
     from twisted_sendmail.smtp.reply import Reply
 
@@ -62,3 +63,20 @@ def starttls_injected() -> ProtocolBreach:
         "there is plain text behind the reply to it: somebody may be tampering with the connection"
     )
     return ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=why)
+
+
+def meaning(
+    command: Command, reply: Reply, before: State, closing: SendmailError | None
+) -> Reply | SendmailError:
+    """What a refusal is for whoever waits for it: itself, or a fault that is not the command's.
+
+    :param before: the state it was heard in.
+    :param closing: the error of a 421, once one came.
+    """
+    verb = command.verb
+    if reply.code == 421 and closing is not None:
+        verdict = verb is Verb.BDAT_LAST and before in {State.RCPT, State.CHUNKS}
+        return in_doubt(closing) if verdict else closing
+    # A message behind a broken transaction is refused for the sake of that one.
+    cascades = before is State.SPOILED and verb is Verb.MAIL
+    return not_allowed(command, before) if cascades else reply

@@ -20,11 +20,13 @@ RFC 5321, RFC 2920 (PIPELINING), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import NamedTuple
 
 from twisted_sendmail.smtp.capabilities import Capabilities
 from twisted_sendmail.smtp.client_faults import (
     in_doubt,
+    meaning,
     not_allowed,
     starttls_injected,
     too_early,
@@ -91,6 +93,9 @@ class ClientSession:
         self.offered_in_clear = Capabilities()
         #: The session is over, and why; nothing is written or read any more.
         self.over: SendmailError | None = None
+        #: A 421 came: nothing more is written, and what is owed may come yet.
+        self.closing: ServiceClosing | None = None
+        self._went_on = False
         #: TLS is on.
         self.secured = False
         #: AUTH succeeded.
@@ -110,8 +115,8 @@ class ClientSession:
         :raises CommandNotAllowed: when it does not fit even if all before it succeeds.
         :raises SendmailError: the reason, when the session is over.
         """
-        if self.over:
-            raise self.over
+        if self.over or self.closing:
+            raise self.over or self.closing  # type: ignore[misc]  # one of them is there
         verb = command.verb
         planned = HOPES.get((self._planned, verb))
         if planned is None:
@@ -167,7 +172,7 @@ class ClientSession:
 
     def data_to_send(self) -> bytes:
         """Take all that may be written now, for one write to the transport."""
-        while self._waiting and self._stuffer is None:
+        while self._waiting and self._stuffer is None and self.closing is None:
             if self._owed and (
                 not self.capabilities.pipelining or self._owed[-1].verb in ENDS_GROUP
             ):
@@ -247,8 +252,7 @@ class ClientSession:
 
     def _reply(self, reply: Reply, heard: Reply, *, more_behind: bool) -> None:
         """Act on *reply*; *heard* is the same with the secrets still in it."""
-        if reply.code == 421:
-            self.finish(ServiceClosing("connection closed", phase=self._phase(), reply=reply))
+        if reply.code == 421 and self.closing is None and self._closes(reply):
             return
         if not self._owed:
             self.finish(unasked(reply))
@@ -266,24 +270,40 @@ class ClientSession:
             self._early(entry, reply, kind)
             return
         if more_behind and following is State.HANDSHAKE:
-            # RFC 3207 says nothing may follow; what does was put there by somebody else.
-            self.finish(starttls_injected())
+            self.finish(starttls_injected())  # RFC 3207: nothing may follow
             return
+        before = self._advance(following)
+        if kind is Kind.YES:
+            self._learn(verb, reply)
+        if kind is Kind.MORE and verb in _AUTH:
+            reply = heard  # a challenge is for the mechanism, which needs it as it is
+        refused = kind is Kind.NO
+        result = meaning(entry.command, reply, before, self.closing) if refused else reply
+        self.events.append(Event(entry.command, entry.tag, result))
+        if self.closing is not None:
+            self._went_on = self._went_on or reply.code != 421
+            if not self._owed:
+                self.finish(self.closing)
+
+    def _advance(self, following: State) -> State:
+        """The command owed is answered; the state it was in."""
         self._owed.popleft()
         self._turn += 1
         before, self.confirmed = self.confirmed, following
-        if kind is Kind.YES:
-            self._learn(verb, reply)
         if not self._owed:
             self.hoped = following
             if not self._waiting:
                 self._planned = following
-        if kind is Kind.MORE and verb in _AUTH:
-            reply = heard  # a challenge is for the mechanism, which needs it as it is
-        # A message behind a broken transaction is refused for the sake of that one.
-        cascades = before is State.SPOILED and verb is Verb.MAIL and kind is Kind.NO
-        result = not_allowed(entry.command, before) if cascades else reply
-        self.events.append(Event(entry.command, entry.tag, result))
+        return before
+
+    def _closes(self, reply: Reply) -> bool:
+        """A 421: True if the session is over, False if it is so when it is known of all messages."""
+        self.closing = ServiceClosing("connection closed", phase=self._phase(), reply=reply)
+        self.closing.transcript = self.transcript
+        if any(entry.verb is Verb.BDAT_LAST for entry in islice(self._owed, 1, None)):
+            return False  # a server that does not close as it says may take it
+        self.finish(self.closing)
+        return True
 
     def _learn(self, verb: Verb, reply: Reply) -> None:
         """What a success changes besides the state."""
@@ -298,8 +318,7 @@ class ClientSession:
         if kind is not Kind.NO:
             self.finish(too_early(reply))
             return
-        # A refusal is believed; but the content cannot be broken off in any other
-        # way than with the connection: a dot would deliver what was sent so far.
+        # A refusal is believed; but a dot would deliver what was sent so far.
         self._owed.popleft()
         self._turn += 1
         self._stuffer = None
@@ -326,26 +345,29 @@ class ClientSession:
 
     # -- the end -------------------------------------------------------------
 
-    def finish(self, why: SendmailError) -> None:
+    def finish(self, why: SendmailError, *, by_server: bool = False) -> None:
         """End the session: every command without a reply gets an event that says *why*.
 
-        A message whose end was written and whose reply is owed is in doubt.  But a 421 in
-        the place of a reply says that nothing behind it is done (RFC 5321 section 3.8).
+        A message whose end was written and whose reply is owed is in doubt.  But what is owed
+        behind a 421 was not done if the server then closed, as it has to (RFC 5321 section 3.8).
+
+        :param by_server: it is the server that ended it.
         """
         if self.over:
             return
+        closed = by_server and self.closing is not None and not self._went_on
+        why = (closed and self.closing) or why
         self.over = why
         why.transcript = self.transcript
         why.detail = self._redaction.mask(why.detail)
         why.phase = why.phase or self._phase()
         ended = self.confirmed is State.QUIT and not self._owed
         self.transcript.add("--", "connection closed" if ended else str(why))
-        answered = isinstance(why, ServiceClosing)
-        for place, entry in enumerate(self._owed):
+        for entry in self._owed:
             doubtful = entry.verb is Verb.BDAT_LAST or (
                 entry.verb is Verb.CONTENT and self._stuffer is None
             )
-            doubtful = doubtful and not (answered and place)
+            doubtful = doubtful and not closed
             self.events.append(Event(entry.command, entry.tag, in_doubt(why) if doubtful else why))
         for entry in self._waiting:
             self.events.append(Event(entry.command, entry.tag, why))
