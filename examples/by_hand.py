@@ -22,7 +22,7 @@ async def main(reactor: Any, host: str, port: str, user: str, ca_file: str | Non
     """Say what RFC 5321 says, and print each reply."""
     endpoint = HostnameEndpoint(reactor, host, int(port))
     client = SubmissionProtocol(reactor, server_name=host)
-    protocol = await connectProtocol(endpoint, client)  # type: ignore[no-untyped-call]
+    protocol = await connectProtocol(endpoint, client)
     print(await protocol.greeting)
     print(await protocol.ehlo("client.example.test"))
     print(await protocol.starttls(ServerJudge(TLSTrust(ca_file=ca_file), host)))

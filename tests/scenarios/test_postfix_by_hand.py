@@ -27,7 +27,7 @@ MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\nSubject: hand\r\
 
 @ensureDeferred
 async def test_a_unix_socket(reactor: Any, postfix: Postfix) -> None:
-    endpoint = UNIXClientEndpoint(reactor, postfix.socket)  # type: ignore[no-untyped-call]
+    endpoint = UNIXClientEndpoint(reactor, postfix.socket)
     report = await sendmail(endpoint, MESSAGE, tls=TLSPolicy.NONE, reactor=reactor, complete=False)
     (copy,) = await postfix.delivered(reactor, report.queue_id)
     assert MESSAGE == copy.content
@@ -37,7 +37,7 @@ async def test_a_unix_socket(reactor: Any, postfix: Postfix) -> None:
 async def test_a_unix_socket_too_wants_tls_unless_told_otherwise(
     reactor: Any, postfix: Postfix
 ) -> None:
-    endpoint = UNIXClientEndpoint(reactor, postfix.socket)  # type: ignore[no-untyped-call]
+    endpoint = UNIXClientEndpoint(reactor, postfix.socket)
     with pytest.raises(StartTLSUnavailable):
         await sendmail(endpoint, MESSAGE, server_name="mail.example.test", reactor=reactor)
 
@@ -50,7 +50,7 @@ async def test_a_unix_socket_too_wants_tls_unless_told_otherwise(
 async def test_any_endpoint_with_the_name_apart(
     reactor: Any, postfix: Postfix, service: str, policy: TLSPolicy
 ) -> None:
-    endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{postfix.ports[service]}")  # type: ignore[no-untyped-call]
+    endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{postfix.ports[service]}")
     ca_file = postfix.directory / "ca.pem"
     settings = {"tls": policy, "trust": TLSTrust(ca_file=ca_file), "reactor": reactor}
     settings |= {"credentials": postfix.credentials()}
@@ -62,8 +62,8 @@ async def test_any_endpoint_with_the_name_apart(
 
 @ensureDeferred
 async def test_command_by_command(reactor: Any, postfix: Postfix) -> None:
-    endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{postfix.ports['no_auth']}")  # type: ignore[no-untyped-call]
-    protocol = await connectProtocol(endpoint, SubmissionProtocol(reactor))  # type: ignore[no-untyped-call]
+    endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{postfix.ports['no_auth']}")
+    protocol = await connectProtocol(endpoint, SubmissionProtocol(reactor))
     assert 220 == (await protocol.greeting).code
     assert 250 == (await protocol.ehlo("client.example.test")).code
     assert "STARTTLS" in protocol.session.capabilities

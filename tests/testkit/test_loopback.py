@@ -74,7 +74,7 @@ async def test_stopping_drops_who_is_still_there(reactor: Any) -> None:
 
     async with LoopbackServer(reactor) as server:
         endpoint = TCP4ClientEndpoint(reactor, server.host, server.port)
-        client = await connectProtocol(endpoint, Protocol())  # type: ignore[no-untyped-call]  # Twisted's
+        client = await connectProtocol(endpoint, Protocol())  # Twisted's
         while not server.sessions:
             await deferLater(reactor, 0.01)
     assert server.sessions[0].closed

@@ -147,7 +147,7 @@ class SubmissionServer:
         if isIPAddress(self.host):
             return TCP4ClientEndpoint(reactor, self.host, port, timeout=limit)
         if isIPv6Address(self.host):
-            return TCP6ClientEndpoint(reactor, self.host, port, timeout=limit)  # type: ignore[no-untyped-call]
+            return TCP6ClientEndpoint(reactor, self.host, port, timeout=limit)
         return HostnameEndpoint(reactor, self.host, port, timeout=limit)
 
     def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
