@@ -154,3 +154,20 @@ def test_a_large_message_goes_alone(post: Post) -> None:
     large = [f for f in flights if f and set(f) <= {"BDAT"}]
     assert large
     assert ["MAIL", "RCPT", "BDAT", *envelope, "BDAT"] == flights[1 + len(large)]
+
+
+@pytest.mark.parametrize("after", AfterRefusal)
+def test_a_window_behind_a_refusal_goes_elsewhere_where_rset_is_refused(
+    post: Post, after: AfterRefusal
+) -> None:
+    """Such a server hears of no message behind another: each of its refusals costs a connection."""
+    made = post.world.server({"RSET": "502 5.5.1 no"}, after_refusal=after)
+    mailer = post.mailer(made, connections=1)
+    letters = [letter(n, "gone@example.net" if n == 1 else "bob@example.net") for n in range(8)]
+    reports = post.many(mailer, letters).get()
+    assert [REFUSED] == statuses(reports[1])
+    doubtful = [n for n, report in enumerate(reports) if report.in_doubt]
+    expected = sorted({f"{n}" for n in range(8)} - {"1"} - {f"{n}" for n in doubtful})
+    taken = [s for s in post.world.subjects if int(s) not in doubtful]
+    assert expected == sorted(taken)
+    assert [] == doubtful or after is AfterRefusal.KEEPS_SENDER

@@ -42,8 +42,8 @@ class Flow:
     :param protocol: a session that is ready.
     :param take: gives the next job, or None when there is none now; called again after
         each :meth:`fill`.
-    :param done: told a job and its report, or the failure of its source, or None when the
-        connection ended before the job was heard of.
+    :param done: told a job and its report, or the failure of its source, or None when it
+        was not heard at all, and may go over another connection.
     :param depth: messages in doubt at once, at most.
     :param octets: octets in doubt at once; a larger message goes alone.
     """
@@ -67,7 +67,6 @@ class Flow:
         # doubt; its content waits for the first one's verdict.
         self._depth = depth if chunks else 2
         self._low = self._depth // 2 if chunks else 1
-        self._again: list[Any] = []
         self._speaking: Any = None
         self._filling = False
         self._waiting: list[Deferred[None]] = []
@@ -76,6 +75,8 @@ class Flow:
         self._inflight_octets = 0
         #: Messages whose verdict was heard.
         self.finished = 0
+        #: The server will not begin anew: what it hears next would be held against it.
+        self.spoiled = False
         #: Nothing was heard for so long that the connection may be dead.
         self.stale = False
 
@@ -87,7 +88,7 @@ class Flow:
         try:
             with self._protocol.group():
                 while self._speaking is None and self._room():
-                    job = self._again.pop(0) if self._again else self._take()
+                    job = self._take()
                     if job is None:
                         return
                     self._begin(job)
@@ -95,7 +96,7 @@ class Flow:
             self._filling = False
 
     def _room(self) -> bool:
-        if not self._protocol.usable:
+        if self.spoiled or not self._protocol.usable:
             return False
         return not self.inflight or (
             self.inflight < self._depth and self._inflight_octets < self._octets
@@ -143,10 +144,10 @@ class Flow:
             and isinstance(result.error, CommandNotAllowed)
             and result.resendable
         )
-        if unheard and self._protocol.usable and job.letter.rewindable:
-            # Refused for the sake of the message before it: it was never heard.
-            job.letter.rewind()
-            self._again.append(job)
+        if unheard and job.letter.rewindable:
+            # Refused for the sake of the message before it, RSET or not: it was never heard.
+            self.spoiled = True
+            self._done(job, None)
         else:
             self._done(job, result)
         if self.inflight <= self._low:
@@ -155,9 +156,6 @@ class Flow:
             self._empty()
 
     def _empty(self) -> None:
-        again, self._again = self._again, []
-        for job in again:
-            self._done(job, None)
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)

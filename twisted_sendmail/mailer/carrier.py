@@ -153,6 +153,7 @@ class Carrier:
             not self._retiring
             and protocol is not None
             and protocol.usable
+            and not (self._flow is not None and self._flow.spoiled)
             and self.taken < self._most
             and self._pool.reactor.seconds() - self._born < self._pool.limits.age
         )
