@@ -73,8 +73,6 @@ class Flow:
         #: Messages under way.
         self.inflight = 0
         self._inflight_octets = 0
-        #: Messages whose verdict was heard.
-        self.finished = 0
         #: The server will not begin anew: what it hears next would be held against it.
         self.spoiled = False
         #: Nothing was heard for so long that the connection may be dead.
@@ -136,7 +134,6 @@ class Flow:
     def _heard(self, result: DeliveryReport | Failure, job: Any, size: int) -> None:
         self.inflight -= 1
         self._inflight_octets -= size
-        self.finished += 1
         if self._speaking is job:
             self._speaking = None
         unheard = (
