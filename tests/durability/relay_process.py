@@ -1,0 +1,161 @@
+"""A real `twistd sendmail`, to be started, killed and looked into."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+
+from tests.durability.next_hop import PASSWORD
+from twisted_sendmail.mailer.limits import PoolLimits
+from twisted_sendmail.mailer.mailer import Mailer
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.smtp.root_error import SendmailError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.durability.audit import Ledger, Sent
+    from tests.durability.next_hop import NextHop
+
+TWISTD = str(Path(sys.executable).parent / "twistd")
+#: Seconds that a start, or anything else that should be quick, may take on a busy machine.
+PATIENCE = 60.0
+
+CONFIGURATION = """\
+name = "relay.example"
+queue = "{folder}/queue"
+
+[[listen]]
+endpoint = "tcp:127.0.0.1:{port}"
+
+[[smarthost]]
+url = "{url}"
+password-file = "{folder}/password"
+ca-file = "{folder}/ca.pem"
+
+[retry]
+first = "1 s"
+most = "2 s"
+"""
+
+
+def free_port() -> int:
+    """A port that nobody has, just now."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+class RelayProcess:
+    """One relay in *folder*; the queue survives it."""
+
+    def __init__(self, reactor: Any, folder: Path, hop: NextHop, more: str = "") -> None:
+        self._reactor = reactor
+        self.folder = folder
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        (folder / "ca.pem").write_bytes(hop.server.authority.pem)
+        password = folder / "password"
+        password.touch(0o600)
+        password.write_text(PASSWORD + "\n")
+        text = CONFIGURATION.format(folder=folder, port=self.port, url=hop.url) + more
+        (folder / "relay.toml").write_text(text)
+
+    @property
+    def queue(self) -> Path:
+        """The queue's directory."""
+        return self.folder / "queue"
+
+    @property
+    def log(self) -> str:
+        """What every process so far has said."""
+        return (self.folder / "log").read_text("utf-8", "replace")
+
+    @property
+    def command(self) -> list[str]:
+        """How it is started."""
+        return [TWISTD, "-n", "--pidfile=", "sendmail", "--config", f"{self.folder}/relay.toml"]
+
+    def launch(self, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the process; it is not ready yet."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, env={**os.environ, **environment}
+            )
+        return self.process
+
+    async def start(self, **environment: str) -> float:
+        """Start it, and wait until it listens: the seconds that took."""
+        process = self.launch(**environment)
+        since = time.monotonic()
+        while not self.listens():
+            assert process.poll() is None, self.log[-4000:]
+            assert time.monotonic() - since < PATIENCE, self.log[-4000:]
+            await self.pause(0.02)
+        return time.monotonic() - since
+
+    def listens(self) -> bool:
+        """Does somebody answer at its port?"""
+        with socket.socket() as asking:
+            return asking.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        process = self.process
+        if process is not None and process.poll() is None:
+            process.send_signal(how)
+            process.wait()
+
+    async def gone(self) -> int:
+        """Wait for its end: its exit status."""
+        assert self.process is not None
+        since = time.monotonic()
+        while (status := self.process.poll()) is None:
+            assert time.monotonic() - since < PATIENCE, self.log[-4000:]
+            await self.pause(0.02)
+        return status
+
+    async def terminate(self) -> int:
+        """SIGTERM, and wait for the end."""
+        assert self.process is not None
+        self.process.terminate()
+        return await self.gone()
+
+    async def pause(self, seconds: float) -> None:
+        """Let the reactor run."""
+        await deferLater(self._reactor, seconds, lambda: None)
+
+    def client(self, connections: int = 20) -> Mailer:
+        """Something that gives it mail: each message over a connection of its own."""
+        limits = PoolLimits(connections=connections, window=1)
+        return Mailer(self._reactor, f"smtp://127.0.0.1:{self.port}", limits=limits)
+
+    async def give(self, mailer: Mailer, sent: Sent) -> None:
+        """Give it one message, and note whether it was acked."""
+        envelope = Envelope("a@sender.example", sent.recipients)
+        try:
+            report = await mailer.send(sent.content, envelope=envelope, complete=False)
+        except SendmailError as error:
+            found = error.report
+            sent.refused = found is not None and bool(found.refused)
+        else:
+            sent.acked = bool(report.accepted)
+
+    async def drained(self, ledger: Ledger, tokens: Sequence[str] = (), within: float = 60) -> None:
+        """Wait until nothing that was acked is missing."""
+        since = time.monotonic()
+        while ledger.missing():
+            assert time.monotonic() - since < within, (ledger.missing()[:5], self.log[-4000:])
+            await self.pause(0.05)

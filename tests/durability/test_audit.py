@@ -1,0 +1,92 @@
+"""The audit itself: it finds each kind of wrong, and nothing where all is well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.durability.audit import Delivered, Ledger
+
+TRACE = b"Received: from a by b;\r\n\tThu, 01 Jan 2026 12:00:00 +0000\r\n"
+
+
+def ledger(*, acked: bool = True) -> Ledger:
+    made = Ledger()
+    made.send("one", ("x@r.example", "y@r.example")).acked = acked
+    return made
+
+
+def delivery(made: Ledger, began: float = 1.0, *recipients: str) -> Delivered:
+    sent = made.sent["one"]
+    to = recipients or sent.recipients
+    return Delivered("one", "a@s.example", to, TRACE + sent.content, began, began + 0.5)
+
+
+def kinds(made: Ledger) -> list[str]:
+    return sorted({line.partition(":")[0] for line in made.complaints()})
+
+
+def test_a_message_delivered_once_to_all_is_well() -> None:
+    made = ledger()
+    made.delivered = [delivery(made)]
+    assert [] == made.complaints()
+
+
+def test_a_recipient_left_out_is_a_loss() -> None:
+    made = ledger()
+    made.delivered = [delivery(made, 1.0, "x@r.example")]
+    assert ["I1"] == kinds(made)
+    assert [("one", "y@r.example")] == made.missing()
+
+
+def test_a_message_without_a_250_may_be_lost() -> None:
+    assert [] == ledger(acked=False).complaints()
+
+
+def test_a_bounced_recipient_is_not_lost() -> None:
+    made = ledger()
+    report = b"Final-Recipient: rfc822; y@r.example\r\n"
+    made.delivered = [
+        delivery(made, 1.0, "x@r.example"),
+        Delivered("one", "", ("a@s.example",), report, 2.0, 2.1),
+    ]
+    assert [] == made.complaints()
+
+
+def test_what_was_never_sent_or_refused_is_a_phantom() -> None:
+    made = ledger()
+    made.delivered = [delivery(made), replace(delivery(made), token="two")]
+    assert ["I2"] == kinds(made)
+    made = ledger(acked=False)
+    made.sent["one"].refused = True
+    made.delivered = [delivery(made)]
+    assert ["I2"] == kinds(made)
+
+
+def test_another_recipient_is_a_phantom() -> None:
+    made = ledger()
+    made.delivered = [delivery(made), delivery(made, 9.0, "z@r.example")]
+    assert ["I2"] == kinds(made)
+
+
+def test_content_cut_short_is_no_integrity() -> None:
+    made = ledger()
+    whole = delivery(made)
+    made.delivered = [replace(whole, content=whole.content[:-3])]
+    assert ["I4"] == kinds(made)
+
+
+def test_a_second_copy_needs_a_hit_between() -> None:
+    made = ledger()
+    made.delivered = [delivery(made, 1.0), delivery(made, 3.0)]
+    assert ["I3"] == kinds(made)
+    made.hits = [0.5]
+    assert ["I3"] == kinds(made)
+    made.hits = [1.2]
+    assert [] == made.complaints()
+
+
+def test_deliveries_at_the_same_time_overlap() -> None:
+    made = ledger()
+    made.hits = [1.1]
+    made.delivered = [delivery(made, 1.0), delivery(made, 1.2)]
+    assert ["I7"] == kinds(made)
