@@ -1,5 +1,6 @@
 # make demo    submit one message to a loopback server, and show all of it
 # make test    every test, the real servers included, then lint, types, arrows and docs
+# make soak    500 times SIGKILL under a relay at work, and the other crash tests, at length (about a quarter of an hour)
 # make lint    ruff, mypy --strict, import-linter
 # make docs    the documentation, with warnings as errors, and its doctests
 # make bench   ours and the peers on the same work: bench/results/ (takes long; see bench/README.md)
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint docs bench clean peers
+.PHONY: help demo test unit soak lint docs bench clean peers
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -46,6 +47,9 @@ unit: $(VENV)/.made-dev peers
 	$(BIN)/pytest
 
 test: unit lint docs
+
+soak: $(VENV)/.made-dev
+	TWISTED_SENDMAIL_KILL_ROUNDS=500 $(BIN)/pytest -o faulthandler_timeout=3600 tests/durability
 
 lint: $(VENV)/.made-dev
 	$(BIN)/ruff check
