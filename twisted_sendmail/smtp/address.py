@@ -15,7 +15,7 @@ import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 
 import idna
 
@@ -31,17 +31,37 @@ MAX_DOMAIN = 255
 # Non-ASCII that may appear (RFC 6531 section 3.3), less what is invisible, breaks
 # lines, or is not a character at all.
 _UTF8 = "\u00a1-\u00ac\u00ae-\u061b\u061d-\u180d\u180f-\u1fff\u2010-\u2027\u2030-\u205f\u2070-\ud7ff\ue000-\ufdcf\ufdf0-\ufefe\uff00-\ufff8\U00010000-\U0010ffff"
-_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]"
-_DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
-_QUOTED = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
-_LABEL = rf"[A-Za-z0-9_{_UTF8}](?:[A-Za-z0-9_{_UTF8}-]*[A-Za-z0-9_{_UTF8}])?"
-_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 _LITERAL = r"\[[!-Z^-~]+\]"
 
-_DOT_STRING_RE = re.compile(_DOT_STRING + r"\Z")
-_MAILBOX_RE = re.compile(rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})\Z")
-_DOMAIN_RE = re.compile(_DOMAIN + r"\Z")
-_SOURCE_ROUTE_RE = re.compile(rf"@{_DOMAIN}(?:,@{_DOMAIN})*:")
+
+class _Grammar:
+    """The expressions, with *more* characters than ASCII has."""
+
+    def __init__(self, more: str) -> None:
+        atext = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{more}-]"
+        dot_string = rf"{atext}+(?:\.{atext}+)*"
+        quoted = rf'"(?:[ !#-\[\]-~{more}]|\\[ -~])*"'
+        label = rf"[A-Za-z0-9_{more}](?:[A-Za-z0-9_{more}-]*[A-Za-z0-9_{more}])?"
+        domain = rf"{label}(?:\.{label})*"
+        self.dot_string = re.compile(dot_string + r"\Z")
+        self.mailbox = re.compile(rf"({dot_string}|{quoted})@({domain}|{_LITERAL})\Z")
+        self.domain = re.compile(domain + r"\Z")
+        self.source_route = re.compile(rf"@{domain}(?:,@{domain})*:")
+
+
+_ASCII = _Grammar("")
+
+
+@cache
+def _international() -> _Grammar:
+    # A tenth of a second to compile: most programs never meet such an address.
+    return _Grammar(_UTF8)
+
+
+def _grammar(text: str) -> _Grammar:
+    return _ASCII if text.isascii() else _international()
+
+
 _GENERAL_LITERAL_RE = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+\Z")
 
 
@@ -68,7 +88,8 @@ class Mailbox:
     def __post_init__(self) -> None:
         if not self.local_part.isprintable():
             raise _bad(str(self.local_part), "it holds control characters")
-        if not _MAILBOX_RE.match(f"{_quoted(self.local_part)}@{self.domain}"):
+        whole = f"{_quoted(self.local_part)}@{self.domain}"
+        if not _grammar(whole).mailbox.match(whole):
             raise _bad(f"{self.local_part}@{self.domain}", "it does not fit RFC 5321 section 4.1.2")
         if self.domain.startswith("["):
             _check_literal(self.domain)
@@ -108,7 +129,7 @@ class Mailbox:
 
 @lru_cache(maxsize=4096)
 def _parse_mailbox(text: str) -> Mailbox:
-    match = _MAILBOX_RE.match(text)
+    match = _grammar(text).mailbox.match(text)
     if match is None:
         raise _bad(text, _why(text), _remedy(text))
     local, domain = match[1], match[2]
@@ -136,7 +157,7 @@ def _remedy(text: str) -> str:
 
 
 def _quoted(local_part: str) -> str:
-    if _DOT_STRING_RE.match(local_part):
+    if _grammar(local_part).dot_string.match(local_part):
         return local_part
     return '"' + re.sub(r'(["\\])', r"\\\1", local_part) + '"'
 
@@ -200,7 +221,7 @@ def domain_name(text: str) -> str:
     :raises InvalidAddress: when it is neither.
     """
     name = text.removesuffix(".")
-    if _DOMAIN_RE.match(name):
+    if _grammar(name).domain.match(name):
         return ascii_domain(name)
     if re.fullmatch(_LITERAL, name):
         _check_literal(name)
@@ -212,7 +233,7 @@ def _unwrapped(text: str) -> str:
     """The inside of ``<…>`` without a source route, or *text* itself."""
     if isinstance(text, str) and text.startswith("<") and text.endswith(">"):
         text = text[1:-1]
-        route = _SOURCE_ROUTE_RE.match(text)
+        route = _grammar(text).source_route.match(text)
         if route:
             text = text[route.end() :]
     return text
