@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHandshakeListener, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -25,10 +25,10 @@ from twisted_sendmail.client.content_producer import ContentProducer, Readable
 from twisted_sendmail.client.holding import Holding
 from twisted_sendmail.client.peer_name import peer_name
 from twisted_sendmail.client.phase_timer import PhaseTimer
+from twisted_sendmail.client.settling import Settling
 from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_layer import start_tls
-from twisted_sendmail.client.two_turns import two_turns
 from twisted_sendmail.smtp.client_session import ClientSession
 from twisted_sendmail.smtp.errors import ConnectionClosed, DeliveryCancelled, SendmailError
 from twisted_sendmail.smtp.reply import Reply
@@ -83,9 +83,7 @@ class Connection(Protocol):
         self._judge: ServerJudge | None = None
         self._handshake: Deferred[TLSFacts] | None = None
         self._layer: Any = None
-        # The layer is reading, and may have more than it gave us.
-        self._in_layer = False
-        self._socket = SocketState(None)
+        self._settling = Settling(clock)
         self._group = Holding(self._flush)
         self._timer = PhaseTimer(clock, self.abort)
         self._lost: list[Deferred[None]] = []
@@ -112,6 +110,7 @@ class Connection(Protocol):
         self.session.begin_tls()
         self._timer.set(self._handshake, self._timeouts.tls, "the end of the TLS handshake", "TLS")
         self._layer = start_tls(self, judge, self._clock)
+        self._settling.socket.push()
         return self._handshake
 
     @property
@@ -152,9 +151,7 @@ class Connection(Protocol):
         Called when no reply is owed: a reply found now answers nothing, and ends the
         connection before it can pass for the answer to the next command.
         """
-        if not self._in_layer and self._socket.silent():
-            return succeed(None)
-        return two_turns(self._clock)
+        return self._settling.settled()
 
     async def end(self) -> None:
         """Wait for the end of a connection on which QUIT was said, but not for long."""
@@ -182,7 +179,7 @@ class Connection(Protocol):
         """See ``IProtocol``."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        self._socket = SocketState(self.transport)
+        self._settling.socket = SocketState(self.transport)
         self._peer = peer_name(self._name, cast("ITransport", self.transport))
         self.log.debug("connected to {host}", host=self._peer)
         self._retime()
@@ -191,9 +188,9 @@ class Connection(Protocol):
         """See ``IProtocol``."""
         with self._group:
             if self._layer is not None:
-                self._in_layer = True
+                self._settling.begin()
                 self._layer.dataReceived(data)
-                self._in_layer = False
+                self._settling.end()
             else:
                 self.decrypted(data)
             # When all of it was read: several records are answered in one flight.
@@ -278,7 +275,7 @@ class Connection(Protocol):
         if data:
             cast("ITransport", self.transport).write(data)
             if self._producing is None:
-                self._socket.push()
+                self._settling.socket.push()
         self._retime()
         if self.session.events:
             self._dispatch()

@@ -39,6 +39,7 @@ from twisted_sendmail.smtp.transcript import Transcript
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from OpenSSL import SSL
     from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 
     from twisted_sendmail.sasl.choice import MechanismFactory
@@ -77,6 +78,13 @@ class Opening:
     watch: Callable[[str], None] | None = None
     ignore_extensions: tuple[str, ...] = ()
 
+    def context(self) -> SSL.Context | None:
+        """What TLS needs of the files of ``trust``; None where there is no TLS.
+
+        :raises InvalidServer: one cannot be read or used.
+        """
+        return None if self.tls is TLSPolicy.NONE else self.trust.context()
+
     @property
     def where(self) -> str:
         """``name:port``, as far as known."""
@@ -99,7 +107,7 @@ class Opening:
                 raise InvalidServer(
                     msg, remedy="give the server's host name, or the fingerprint of its certificate"
                 )
-            self.trust.context()
+            self.context()
         if self.helo_name is not None:
             domain_name(self.helo_name)
         object.__setattr__(self, "ignore_extensions", _keywords(self.ignore_extensions))
@@ -114,9 +122,11 @@ async def open_session(
 
     Cancelling closes the connection.
     """
+    # Before connecting: a file may have been replaced since, or be gone.
+    context = opening.context()
     protocol = await _connect(clock, endpoint, opening)
     try:
-        await _make_ready(clock, protocol, opening)
+        await _make_ready(clock, protocol, opening, context)
     except SendmailError as error:
         error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
         with suppress(CancelledError):
@@ -180,16 +190,18 @@ class _Factory(Factory):
         return self._build(addr)
 
 
-async def _make_ready(clock: Any, protocol: SubmissionProtocol, opening: Opening) -> None:
+async def _make_ready(
+    clock: Any, protocol: SubmissionProtocol, opening: Opening, context: SSL.Context | None
+) -> None:
     if opening.tls is TLSPolicy.IMPLICIT:
-        await protocol.start_tls(_judge(clock, opening))
+        await protocol.start_tls(_judge(clock, opening, context))
     greeting = await protocol.greeting
     if not greeting.positive:
         raise _refused("connection", greeting, "greeting")
     name = opening.helo_name or _own_name(protocol)
     await _hello(protocol, name, opening)
     if opening.tls in {TLSPolicy.STARTTLS, TLSPolicy.OPPORTUNISTIC} and await _starttls(
-        clock, protocol, opening
+        clock, protocol, opening, context
     ):
         await _hello(protocol, name, opening)
     if opening.credentials is not None:
@@ -197,9 +209,9 @@ async def _make_ready(clock: Any, protocol: SubmissionProtocol, opening: Opening
     protocol.keep_tls_session()
 
 
-def _judge(clock: Any, opening: Opening) -> ServerJudge:
+def _judge(clock: Any, opening: Opening, context: SSL.Context | None) -> ServerJudge:
     trust, name = opening.trust, opening.server_name
-    return ServerJudge(trust, name, Resumption(clock, trust, name, opening.port))
+    return ServerJudge(trust, name, Resumption(clock, trust, name, opening.port), context)
 
 
 async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> None:
@@ -223,7 +235,9 @@ async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> N
     raise _refused(f"EHLO {name}", reply, "EHLO")
 
 
-async def _starttls(clock: Any, protocol: SubmissionProtocol, opening: Opening) -> bool:
+async def _starttls(
+    clock: Any, protocol: SubmissionProtocol, opening: Opening, context: SSL.Context | None
+) -> bool:
     """True once TLS is on; False to go on in clear, where that is allowed."""
     required = opening.tls is TLSPolicy.STARTTLS
     if "STARTTLS" not in protocol.session.capabilities:
@@ -231,7 +245,7 @@ async def _starttls(clock: Any, protocol: SubmissionProtocol, opening: Opening) 
             raise _no_starttls("the server does not offer it")
         return False
     await protocol.settled()
-    reply = await protocol.starttls(_judge(clock, opening))
+    reply = await protocol.starttls(_judge(clock, opening, context))
     if reply.positive:
         return True
     if required:

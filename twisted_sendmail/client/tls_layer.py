@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.internet.interfaces import IHandshakeListener, ITLSTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from zope.interface import implementer
+from zope.interface import implementer, providedBy
+from zope.interface.declarations import Provides
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
     from twisted.python.failure import Failure
+
+
+#: By the class of a layer and of what is below it: the declarations that Twisted makes for them.
+_DECLARATIONS: dict[tuple[type, type], list[Any]] = {}
 
 
 @implementer(IHandshakeListener)
@@ -67,7 +72,22 @@ def start_tls(
         factory.noisy = False
         layer = factory.buildProtocol(None)
         layer.makeConnection(transport)
+    _keep_declarations(layer, transport)
     # Twisted gathers small writes until the reactor's next turn.  The client writes a whole
     # flight at once and has nothing to gather.
     layer.write = MethodType(TLSMemoryBIOProtocol.write, layer)
     return cast("TLSMemoryBIOProtocol", layer)
+
+
+def _keep_declarations(layer: Any, transport: Any) -> None:
+    """Keep what zope.interface has found of such a layer.
+
+    Twisted declares, one after the other, that a layer provides each interface of its
+    transport.  zope.interface knows such a declaration again as long as somebody holds it;
+    otherwise it is worked out for each connection, which takes longer than encrypting a message.
+    """
+    kind = type(layer), type(transport)
+    if kind in _DECLARATIONS or len(_DECLARATIONS) >= 16:
+        return
+    each = [Provides(type(layer), interface) for interface in providedBy(layer.transport)]
+    _DECLARATIONS[kind] = [*each, providedBy(layer), providedBy(transport)]

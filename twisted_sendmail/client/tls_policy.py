@@ -11,18 +11,15 @@ RFC 3207, RFC 8314, RFC 9525 (names in certificates).
 from __future__ import annotations
 
 import enum
+import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
+from twisted_sendmail.client.judged_connection import judging
 from twisted_sendmail.smtp.root_error import InvalidServer
-
-if TYPE_CHECKING:
-    import os
 
 
 class TLSPolicy(enum.Enum):
@@ -84,7 +81,9 @@ class TLSTrust:
                 )
 
     def context(self) -> SSL.Context:
-        """A context with these CAs and keys, TLS 1.2 or later; judging is not set up yet.
+        """A context with these CAs and keys, TLS 1.2 or later, for a ``JudgedConnection``.
+
+        The same one each time, until one of the files changes.
 
         :raises InvalidServer: when a file cannot be read or used.
         """
@@ -101,10 +100,10 @@ def _identity(path: str | os.PathLike[str] | None) -> _File | None:
     if path is None:
         return None
     try:
-        stat = Path(path).stat()
+        stat = os.stat(path)  # noqa: PTH116 - asked for each connection, and a Path costs more
     except OSError as e:
         raise _unusable(str(path), e) from None
-    return str(path), stat.st_mtime_ns, stat.st_size
+    return os.fspath(path), stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=64)
@@ -127,7 +126,7 @@ def _context(ca_file: _File | None, certificate: _File | None, key: _File | None
             context.check_privatekey()
         except SSL.Error as e:
             raise _unusable((key or certificate)[0], e) from None
-    return context
+    return judging(context)
 
 
 def _unusable(path: str, e: Exception) -> InvalidServer:

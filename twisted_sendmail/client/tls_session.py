@@ -13,16 +13,18 @@ import datetime as dt
 import ipaddress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
+from twisted_sendmail.client.judged_connection import JudgedConnection
 from twisted_sendmail.client.tls_resumption import Kept, Resumption
 from twisted_sendmail.smtp.errors import (
     CertificateRejected,
@@ -62,15 +64,20 @@ class ServerJudge:
     :param trust: what proves the server.
     :param name: host name or IP address it must prove, unless a fingerprint is pinned.
     :param resumption: where the server's last session is kept; None for a full handshake.
+    :param context: *trust*'s, where it was asked for already.
     """
 
-    def __init__(self, trust: TLSTrust, name: str, resumption: Resumption | None = None) -> None:
+    def __init__(
+        self,
+        trust: TLSTrust,
+        name: str,
+        resumption: Resumption | None = None,
+        context: SSL.Context | None = None,
+    ) -> None:
         self._trust = trust
         self._name = trust.name or name
-        self._context = trust.context()
-        self._address: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
-        with contextlib.suppress(ValueError):
-            self._address = ipaddress.ip_address(self._name)
+        self._context = trust.context() if context is None else context
+        self._is_address = _is_address(self._name)
         #: Why the certificate was rejected.
         self.rejection: CertificateRejected | None = None
         self._connection: SSL.Connection | None = None
@@ -83,10 +90,9 @@ class ServerJudge:
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
         """See ``IOpenSSLClientConnectionCreator``."""
-        connection = SSL.Connection(self._context, None)
+        connection = JudgedConnection(self._context, self._judge)
         connection.set_app_data(tlsProtocol)
-        connection.set_verify(SSL.VERIFY_PEER, self._judge)
-        if self._address is None:
+        if not self._is_address:
             connection.set_tlsext_host_name(self._name.encode("ascii"))
         if self._resumption is not None:
             self._offered = self._resumption.offered(self._context)
@@ -95,15 +101,13 @@ class ServerJudge:
         self._connection = connection
         return connection
 
-    def _judge(
-        self, _connection: SSL.Connection, cert: Any, error: int, depth: int, ok: int
-    ) -> bool:
-        """OpenSSL's verify callback: once or more for each certificate, the server's last."""
+    def _judge(self, given: X509, error: int, depth: int, ok: int) -> bool:
+        """Once or more for each certificate, the server's last."""
         try:
             if depth == 0:
-                self._certificate = cert.to_cryptography()
+                self._certificate = cert = _read(given)
             if self._trust.fingerprint is not None:
-                return depth != 0 or self._pinned(cert.to_cryptography())
+                return depth != 0 or self._pinned(cert)
             if not ok:
                 whose = "the certificate" if depth == 0 else "a certificate above the server's"
                 remedy = (
@@ -114,7 +118,7 @@ class ServerJudge:
                 self._reject(f"{whose}: {_WHY.get(error, f'OpenSSL verify error {error}')}", remedy)
                 # No further than the server's own certificate, which comes last: it can be shown.
                 return depth != 0
-            return depth != 0 or (self.rejection is None and self._named(cert.to_cryptography()))
+            return depth != 0 or (self.rejection is None and self._named(cert))
         except Exception as e:  # noqa: BLE001 - an exception must not pass through OpenSSL as a yes
             return self._reject(f"the certificate cannot be read: {e}")
 
@@ -127,7 +131,7 @@ class ServerJudge:
         )
 
     def _named(self, cert: x509.Certificate) -> bool:
-        if _bears(cert, self._name, address=self._address is not None):
+        if _bears(cert, self._name, address=self._is_address):
             return True
         names = ", ".join(names_of(cert)) or "no name"
         return self._reject(
@@ -158,8 +162,7 @@ class ServerJudge:
             raise _unproven("there is no certificate")
         pin = self._trust.fingerprint
         by = "fingerprint" if pin else "name"
-        facts = _facts(connection, self._certificate, by, pin or self._name)
-        self._found = replace(facts, resumed=resumed)
+        self._found = _facts(connection, self._certificate, by, pin or self._name, resumed=resumed)
         return self._found
 
     def _judge_again(self, connection: SSL.Connection) -> None:
@@ -171,7 +174,7 @@ class ServerJudge:
         if offered is None or peer is None:
             self._forget()
             raise _unproven("nobody has judged its certificate")
-        cert = peer.to_cryptography()
+        cert = _read(peer)
         pinned = self._trust.fingerprint is not None
         if _described(cert).fingerprint != offered.facts.fingerprint:
             _ = self._reject("the certificate of the resumed session is another one")
@@ -214,8 +217,9 @@ class ServerJudge:
 
     def release(self) -> None:
         """The connection is over: let go of OpenSSL's part of it, which holds on to us."""
-        with contextlib.suppress(ValueError):  # a certificate that cannot be read
-            self._shown = self.presented()
+        if self._found is None:
+            with contextlib.suppress(ValueError):  # a certificate that cannot be read
+                self._shown = self.presented()
         self._connection = None
 
     def failure(self, reason: Failure) -> SendmailError:
@@ -256,20 +260,61 @@ def _unproven(why: str) -> CertificateRejected:
 
 
 def _facts(
-    connection: SSL.Connection, cert: x509.Certificate, verified_by: str, identity: str | None
+    connection: SSL.Connection,
+    cert: x509.Certificate,
+    verified_by: str,
+    identity: str | None,
+    *,
+    resumed: bool = False,
 ) -> TLSFacts:
-    return replace(
-        _described(cert),
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
-        cipher_bits=connection.get_cipher_bits() or 0,
-        verified_by=verified_by,
-        identity=identity,
+    agreed = (
+        connection.get_protocol_version_name(),
+        connection.get_cipher_name() or "",
+        connection.get_cipher_bits() or 0,
     )
+    return _composed(cert, agreed, verified_by, identity, resumed=resumed)
 
 
 # What only depends on a certificate is found once: connections to the same server follow
 # each other, and reading a certificate costs as much as resuming a session.
+
+
+def _read(cert: X509) -> x509.Certificate:
+    return _parsed(dump_certificate(FILETYPE_ASN1, cert))
+
+
+@lru_cache(maxsize=64)
+def _parsed(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
+
+
+@lru_cache(maxsize=64)
+def _is_address(name: str) -> bool:
+    try:
+        _ = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _composed(
+    cert: x509.Certificate,
+    agreed: tuple[str, str, int],
+    verified_by: str,
+    identity: str | None,
+    *,
+    resumed: bool,
+) -> TLSFacts:
+    return replace(
+        _described(cert),
+        version=agreed[0],
+        cipher=agreed[1],
+        cipher_bits=agreed[2],
+        verified_by=verified_by,
+        identity=identity,
+        resumed=resumed,
+    )
 
 
 @lru_cache(maxsize=64)

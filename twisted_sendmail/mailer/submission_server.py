@@ -72,6 +72,7 @@ class SubmissionServer:
     endpoint: IStreamClientEndpoint | None = field(default=None, compare=False)
     watch: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
     ignore_extensions: tuple[str, ...] = ()
+    _opening: Opening = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -83,7 +84,8 @@ class SubmissionServer:
         if not isinstance(self.port, int) or not 0 < self.port < 65536:
             msg = f"port {printable(str(self.port), 20)} of {self.host} cannot be used"
             raise InvalidServer(msg, remedy="give a number from 1 to 65535")
-        put(self, "ignore_extensions", self.opening().ignore_extensions)
+        put(self, "_opening", self._how())
+        put(self, "ignore_extensions", self._opening.ignore_extensions)
 
     @property
     def policy(self) -> TLSPolicy:
@@ -123,6 +125,9 @@ class SubmissionServer:
 
     def opening(self) -> Opening:
         """What to do between connecting and the first MAIL."""
+        return self._opening
+
+    def _how(self) -> Opening:
         return Opening(
             server_name=self.host,
             port=None if self.endpoint is not None else self.port,
