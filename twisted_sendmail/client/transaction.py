@@ -339,6 +339,7 @@ class _Transaction:
             transcript=protocol.session.transcript,
             error=self._error,
             message_id=letter.message_id,
+            dsn="DSN" in protocol.session.capabilities,
         )
         if self._error is not None:
             self._error.at(

@@ -170,6 +170,7 @@ class Carrier:
         if job is not None:
             self.taken += 1
             job.carrier, job.begun_at = self, self.heard
+            job.begun_time = self._pool.reactor.seconds()
         return job
 
     def _done(self, job: Any, result: DeliveryReport | Failure | None) -> None:

@@ -27,6 +27,7 @@ class Job:
     __slots__ = (
         "all_or_nothing",
         "begun_at",
+        "begun_time",
         "carrier",
         "letter",
         "replaced",
@@ -57,6 +58,8 @@ class Job:
         #: The connection it is on, and how many verdicts that had heard before.
         self.carrier: Carrier | None = None
         self.begun_at = 0
+        #: When a connection took it; None while it waits.
+        self.begun_time: float | None = None
         #: Fires with the report.
         self.result: Deferred[DeliveryReport] = Deferred(lambda _: cancel(self))
 

@@ -21,10 +21,10 @@ from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.mailer.sending import Sending
 from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.smtp.errors import MailerClosed
-from twisted_sendmail.smtp.root_error import InvalidServer
+from twisted_sendmail.smtp.root_error import InvalidServer, SendmailError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 
     from twisted_sendmail.mailer.many import Item
     from twisted_sendmail.message.letter import Letter
@@ -177,6 +177,13 @@ class Mailer:
         """Messages that keep every connection busy, and another round of them waiting."""
         limits = self._pool.limits
         return min(limits.waiters, limits.connections * max(2, limits.window) * 2)
+
+    def watch(self, not_ready: Callable[[SubmissionServer, SendmailError], None]) -> None:
+        """Call *not_ready* with each server that could not be made ready, and why.
+
+        Messages that could go to another server tell nothing of it.
+        """
+        self._pool.not_ready = not_ready
 
     def unlock(self) -> None:
         """Try refused credentials again: they were corrected at the server."""

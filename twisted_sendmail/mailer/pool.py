@@ -31,7 +31,7 @@ from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
 from twisted_sendmail.smtp.root_error import SendmailError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
 
@@ -65,6 +65,8 @@ class Pool:
         # Why no connection with these credentials is opened any more.
         self._locked: dict[int, SendmailError] = {}
         self._shunned: dict[int, float] = {}
+        #: Told of each server that could not be made ready, be there another or not.
+        self.not_ready: Callable[[SubmissionServer, SendmailError], None] | None = None
         # A connection was opened since the last failure: more may be opened at once.
         self._proven = False
         self._closing = False
@@ -206,6 +208,8 @@ class Pool:
         if isinstance(error, AuthenticationError) and not error.transient:
             self._locked[place] = error
         self._shun(place)
+        if self.not_ready is not None:
+            self.not_ready(carrier.server, error)
         if self._open_at(place):
             return  # those that are open go on
         waiting, self._queue = self._queue, deque()

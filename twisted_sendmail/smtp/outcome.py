@@ -91,6 +91,8 @@ class DeliveryReport:
     error: SendmailError | None = None
     #: The Message-ID of the header, with its angle brackets.
     message_id: str | None = None
+    #: The server offers DSN: what was asked for in NOTIFY is its duty now (RFC 3461 section 5.2.1).
+    dsn: bool = False
 
     def _with(self, status: Status) -> tuple[Outcome, ...]:
         return tuple(o for o in self.outcomes if o.status is status)
