@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_network
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -94,6 +95,7 @@ class SMTPServerFactory(ServerFactory):
         #: Those that are open.
         self.connections: set[SMTPServerProtocol] = set()
         self._from: Counter[object] = Counter()
+        self._all_gone: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress) -> SMTPServerProtocol:  # type: ignore[override]  # Twisted's Factory is generic in name only
         """One that serves, or one that says 421."""
@@ -131,6 +133,34 @@ class SMTPServerFactory(ServerFactory):
         self._from[origin] -= 1
         if self._from[origin] <= 0:
             del self._from[origin]
+        if not self.connections and self._all_gone is not None:
+            gone, self._all_gone = self._all_gone, None
+            gone.callback(None)
+
+    async def wind_up(self, grace: float) -> None:
+        """Hang up on everybody: at once between messages, else when a message has its reply.
+
+        Stop listening first.
+
+        :param grace: seconds after which those that are left are dropped.
+        """
+        for protocol in list(self.connections):
+            protocol.wind_up()
+        await self._gone(grace)
+        for protocol in list(self.connections):
+            transport: Any = protocol.transport
+            transport.abortConnection()
+        await self._gone(grace)
+
+    async def _gone(self, grace: float) -> None:
+        if not self.connections:
+            return
+        gone = self._all_gone = Deferred()
+        late = self.clock.callLater(grace, gone.callback, None)
+        await gone
+        self._all_gone = None
+        if late.active():
+            late.cancel()
 
     def session(self, settings: ServerSettings, *, tls: bool) -> ServerSession:
         """The session of one connection."""

@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.server_settings import ServerSettings
 
 _TOO_SLOW = Reply(421, ("4.4.2 That took too long",))
+_GOING_DOWN = Reply(421, ("4.3.2 Going down: try again later",))
+_BETWEEN_MESSAGES = {
+    ServerState.GREETED,
+    ServerState.READY,
+    ServerState.AUTH,
+    ServerState.MAIL,
+    ServerState.RCPT,
+}
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -59,6 +67,7 @@ class SMTPServerProtocol(Protocol):
         self._timer = Timer(factory.clock, self._late)
         self._content_clock = ContentClock(factory.clock)
         self._pumping = self._blocked = self._paused = self._over = False
+        self._winding_up = False
 
     # -- the transport's side -------------------------------------------------
 
@@ -122,6 +131,11 @@ class SMTPServerProtocol(Protocol):
         """The connection is gone; ``connectionLost`` follows."""
         self._blocked = True
 
+    def wind_up(self) -> None:
+        """Hang up with 421: at once, or when the message under way has its reply."""
+        self._winding_up = True
+        self._pump()
+
     # -- the pump -------------------------------------------------------------
 
     def _pump(self) -> None:
@@ -131,6 +145,8 @@ class SMTPServerProtocol(Protocol):
         self._pumping = True
         try:
             while not (self._blocked or self._reception.busy):
+                if self._winding_up:
+                    self._close_between_messages()
                 event = self.session.next_event()
                 if event is None:
                     # Much to say: let it go first, and see whether anybody takes it.
@@ -143,6 +159,12 @@ class SMTPServerProtocol(Protocol):
             self._pumping = False
         self._flush()
         self._regulate()
+
+    def _close_between_messages(self) -> None:
+        session = self.session
+        between = session.state in _BETWEEN_MESSAGES and not session.reading_content
+        if between and not session.asking:
+            session.close(_GOING_DOWN)
 
     def _flush(self) -> None:
         data = self.session.output()
