@@ -145,13 +145,14 @@ class Connection(Protocol):
             self._lost.append(waiter)
         return waiter
 
-    def settled(self) -> Deferred[None]:
-        """Fires once everything the transport had received has been read.
+    async def settled(self) -> None:
+        """Wait until everything the transport had received has been read.
 
         Called when no reply is owed: a reply found now answers nothing, and ends the
         connection before it can pass for the answer to the next command.
         """
-        return self._settling.settled()
+        if not self._settling.quiet:
+            await self._settling.settled()
 
     async def end(self) -> None:
         """Wait for the end of a connection on which QUIT was said, but not for long."""
@@ -189,8 +190,10 @@ class Connection(Protocol):
         with self._group:
             if self._layer is not None:
                 self._settling.begin()
-                self._layer.dataReceived(data)
-                self._settling.end()
+                try:
+                    self._layer.dataReceived(data)
+                finally:
+                    self._settling.end()
             else:
                 self.decrypted(data)
             # When all of it was read: several records are answered in one flight.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.client.two_turns import two_turns
@@ -32,13 +32,18 @@ class Settling:
         self._reading = False
         self._waiting: list[Deferred[None]] = []
 
+    @property
+    def quiet(self) -> bool:
+        """Certainly nothing is left to read; False where that is not known."""
+        return not self._reading and self.socket.silent()
+
     def settled(self) -> Deferred[None]:
         """Fires once everything that was received has been read; cancelling works."""
-        if self._reading:
-            waiting: Deferred[None] = Deferred()
-            self._waiting.append(waiting)
-            return waiting
-        return succeed(None) if self.socket.silent() else two_turns(self._clock)
+        if not self._reading:
+            return two_turns(self._clock)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        return waiting
 
     def begin(self) -> None:
         """A layer is reading, and may have more than it has given us so far."""
@@ -50,6 +55,11 @@ class Settling:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
+        quiet = self.quiet
         for each in waiting:
-            if not each.called:
-                _ = self.settled().chainDeferred(each)
+            if each.called:
+                continue
+            if quiet:
+                each.callback(None)
+            else:
+                _ = two_turns(self._clock).chainDeferred(each)

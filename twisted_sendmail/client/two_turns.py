@@ -25,6 +25,7 @@ def two_turns(clock: IReactorTime) -> Deferred[None]:
     def cancel(result: Any) -> Any:
         if turns[-1].active():
             turns[-1].cancel()
+        turns.clear()  # which hold the function that holds them
         return result
 
     return done.addErrback(cancel)

@@ -10,6 +10,9 @@ RFC 5321 section 4.1.1.1, RFC 1870 (SIZE), RFC 4954 (AUTH), RFC 9422 (LIMITS).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.printable import printable
@@ -20,32 +23,45 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.reply import Reply
 
 _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =]+(.*))?\Z")
+# Never changed.
+_NO_WORDS: Mapping[str, str] = MappingProxyType({})
+_NO_LIMITS: Mapping[str, int] = MappingProxyType({})
+#: Characters of a reply that is read once for all connections.
+_REMEMBERED = 4096
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")
 
 
 class Capabilities:
     """An immutable mapping of upper-case keyword to its parameter text."""
 
-    __slots__ = ("_keywords", "chunking", "greeting", "limits", "pipelining")
+    __slots__ = ("_keywords", "auth", "chunking", "greeting", "limits", "pipelining")
 
-    def __init__(self, keywords: dict[str, str] | None = None, greeting: str = "") -> None:
-        self._keywords = keywords or {}
+    def __init__(self, keywords: Mapping[str, str] | None = None, greeting: str = "") -> None:
+        self._keywords = found = keywords or _NO_WORDS
         #: The text of the first line: the server's name and perhaps more.
         self.greeting = greeting
         self.pipelining = "PIPELINING" in self._keywords
         self.chunking = "CHUNKING" in self._keywords
         #: RFC 9422: ``MAILMAX``, ``RCPTMAX``, ``RCPTDOMAINMAX`` … as far as told and sensible.
-        self.limits = _limits(self._keywords.get("LIMITS", ""))
+        self.limits = _limits(found["LIMITS"]) if "LIMITS" in found else _NO_LIMITS
+        #: SASL mechanisms in the server's order, upper-case, each once.
+        self.auth = _mechanisms(found["AUTH"]) if "AUTH" in found else ()
 
     @classmethod
     def from_reply(cls, reply: Reply) -> Capabilities:
         """Read the reply to EHLO; what is malformed is left out.
 
-        How long it may be is the parser's to say.
+        How long it may be is the parser's to say.  The same reply gives the same object.
         """
+        short = sum(map(len, reply.lines)) <= _REMEMBERED
+        return _read(reply.lines) if short else cls.of_lines(reply.lines)
+
+    @classmethod
+    def of_lines(cls, lines: tuple[str, ...]) -> Capabilities:
+        """The same from the texts of the reply's lines."""
         found: dict[str, str] = {}
         auth: list[str] = []
-        for line in reply.lines[1:]:
+        for line in lines[1:]:
             match = _KEYWORD.match(line.strip())
             if match is None:
                 continue
@@ -56,7 +72,7 @@ class Capabilities:
             found.setdefault(keyword, text)
         if auth:
             found["AUTH"] = " ".join(filter(None, auth))
-        return cls(found, reply.lines[0])
+        return cls(found, lines[0])
 
     def __contains__(self, keyword: str) -> bool:
         return keyword in self._keywords
@@ -69,14 +85,10 @@ class Capabilities:
 
     def without(self, *keywords: str) -> Capabilities:
         """The same, as if these had not been said."""
+        if self._keywords.keys().isdisjoint(keywords):
+            return self
         left = {k: v for k, v in self._keywords.items() if k not in keywords}
         return Capabilities(left, self.greeting)
-
-    @property
-    def auth(self) -> tuple[str, ...]:
-        """SASL mechanisms in the server's order, upper-case, each once."""
-        words = self._keywords.get("AUTH", "").replace("=", " ").split()
-        return tuple(dict.fromkeys(w.upper() for w in words if _MECHANISM.match(w)))
 
     @property
     def size(self) -> int | None:
@@ -87,14 +99,25 @@ class Capabilities:
         return f"<Capabilities {printable(' '.join(self._keywords)) or 'none'}>"
 
 
-def _limits(text: str) -> dict[str, int]:
-    found = {}
+# Servers say the same to each connection.
+@lru_cache(maxsize=64)
+def _read(lines: tuple[str, ...]) -> Capabilities:
+    return Capabilities.of_lines(lines)
+
+
+def _mechanisms(text: str) -> tuple[str, ...]:
+    words = text.replace("=", " ").split()
+    return tuple(dict.fromkeys(w.upper() for w in words if _MECHANISM.match(w)))
+
+
+def _limits(text: str) -> Mapping[str, int]:
+    found: dict[str, int] = {}
     for word in text.split():
         name, _, value = word.partition("=")
         number = _number(value)
         if number:
             found[name.upper()] = number
-    return found
+    return MappingProxyType(found)
 
 
 def _number(text: str) -> int | None:
