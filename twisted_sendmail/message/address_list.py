@@ -25,6 +25,17 @@ _ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?[^?]*\?=")
 _IN_COMMENT = re.compile(r"[^()\\]+|\\.|.", re.DOTALL)
 
 
+def specifications(name: str, value: str) -> list[str]:
+    """The addresses in the *value* of the field *name* as they stand there, not looked into.
+
+    For who knows what to do with one that has no domain.
+
+    :param value: unfolded.
+    :raises InvalidAddress: when it is no list of addresses.
+    """
+    return _Reader(name, value).read()
+
+
 def mailboxes(name: str, value: str) -> list[Mailbox]:
     """The mailboxes in the *value* of the address field *name*, those of groups too.
 
@@ -32,7 +43,7 @@ def mailboxes(name: str, value: str) -> list[Mailbox]:
     :raises InvalidAddress: when it is no list of addresses, or one of them cannot be used.
     """
     found = []
-    for spec in _Reader(name, value).read():
+    for spec in specifications(name, value):
         if _ENCODED_WORD.search(spec):
             raise InvalidAddress(
                 f"address '{printable(spec, 100)}' in {name} cannot be used",
