@@ -137,12 +137,14 @@ def _header(head: bytes, *, whole: bool) -> tuple[Header, bytes] | None:
     if endless:
         if not whole and len(head) <= MAX_HEADER:
             return None
-        end = len(head) if whole else head.rfind(b"\n") + 1
-    header = Header.parse(head[:end])
+        end = len(head)
+    # A last line without an end is one all the same.
+    mend = b"" if whole or not endless else b"\r\n"
+    header = Header.parse(head[:end] + mend)
     broken = header.broken
     if broken is not None:
         fields: tuple[Field, ...] = header.fields
-        behind = b"".join(field.octets for field in fields[broken:])
+        behind = b"".join(field.octets for field in fields[broken:]).removesuffix(mend)
         return Header(fields[:broken]), behind + head[end:]
     if end > MAX_HEADER or (endless and not whole):
         raise InvalidMessage(

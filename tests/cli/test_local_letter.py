@@ -1,0 +1,160 @@
+"""Who sends a local program's message, who gets it, and what is added to it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from datetime import datetime, timezone
+
+import pytest
+
+from twisted_sendmail.cli.local_letter import (
+    Caller,
+    caller,
+    envelope_of,
+    finished,
+    sender_of,
+)
+from twisted_sendmail.cli.sendmail_options import Invocation
+from twisted_sendmail.message.header import Header
+from twisted_sendmail.smtp.address import ReversePath
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+HOST = "host.example.org"
+ALICE = Caller(1000, "alice", "Alice Liddell")
+NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+
+
+def header(*lines: str) -> Header:
+    return Header.parse("".join(f"{line}\r\n" for line in lines).encode())
+
+
+def recipients(asked: Invocation, *lines: str) -> list[str]:
+    envelope = envelope_of(asked, header(*lines), ReversePath(), HOST)
+    return [str(recipient) for recipient in envelope.recipients]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "alice@host.example.org"),
+        ("root", "root@host.example.org"),
+        ("bob@example.net", "bob@example.net"),
+        ("<bob@example.net>", "bob@example.net"),
+        ("Bob <bob@example.net>", "bob@example.net"),
+        ("", "<>"),
+        ("<>", "<>"),
+        (" <> ", "<>"),
+    ],
+)
+def test_the_sender(given: str | None, expected: str) -> None:
+    sender = sender_of(Invocation(sender=given), ALICE, HOST)
+    assert expected == (str(sender.mailbox) if sender.mailbox else "<>")
+
+
+@pytest.mark.parametrize("given", ["a@b, c@d", "a@@b", "a b", "a@b\r\nRCPT TO:<c@d>"])
+def test_a_sender_that_is_none(given: str) -> None:
+    with pytest.raises(InvalidInput):
+        sender_of(Invocation(sender=given), ALICE, HOST)
+
+
+def test_recipients_are_the_words_of_the_command_line() -> None:
+    asked = Invocation(recipients=("bob@example.net", "root", "c@x.org, Dave <d@x.org>"))
+    expected = ["bob@example.net", "root@host.example.org", "c@x.org", "d@x.org"]
+    assert expected == recipients(asked, "To: nobody@example.net")
+
+
+def test_with_t_they_are_in_the_header_too() -> None:
+    """As in Postfix: those of the command line are added."""
+    asked = Invocation(from_header=True, recipients=("eve@example.net",))
+    lines = ("To: bob@example.net, team: root, c@x.org;", "Cc: d@x.org", "Bcc: e@x.org")
+    expected = "eve@example.net bob@example.net root@host.example.org c@x.org d@x.org e@x.org"
+    assert expected.split() == recipients(asked, *lines)
+
+
+def test_of_a_message_that_is_resent_the_newest_resent_fields_count() -> None:
+    asked = Invocation(from_header=True)
+    lines = (
+        "Resent-To: new@example.net",
+        "Resent-Bcc: blind@example.net",
+        "Received: from a by b",
+        "Resent-To: old@example.net",
+        "To: first@example.net",
+    )
+    assert ["new@example.net", "blind@example.net"] == recipients(asked, *lines)
+
+
+def test_nobody_in_the_header_is_the_message_s_fault() -> None:
+    with pytest.raises(InvalidInput, match="no recipients in the header"):
+        recipients(Invocation(from_header=True), "Subject: hi")
+
+
+def test_what_reports_are_asked_for_is_in_the_envelope() -> None:
+    asked = Invocation(
+        recipients=("a@x.org", "b@x.org"), notify=("SUCCESS", "DELAY"), ret="HDRS", envid="QQ1"
+    )
+    envelope = envelope_of(asked, header(), ReversePath(), HOST)
+    assert ("HDRS", "QQ1") == (envelope.ret, envelope.envid)
+    assert [{"SUCCESS", "DELAY"}] * 2 == [set(r.notify) for r in envelope.recipients]
+
+
+def test_what_is_missing_is_added_and_blind_copies_are_not_told() -> None:
+    sender = ReversePath.parse("alice@example.org")
+    done = finished(
+        header("To: bob@example.net", "Bcc: c@x.org", "Resent-Bcc: d@x.org"),
+        sender,
+        "Alice Liddell",
+        NOW,
+        HOST,
+    )
+    assert ["bob@example.net"] == done.values("to")
+    assert ["Alice Liddell <alice@example.org>"] == done.values("from")
+    assert ["Thu, 01 Jan 2026 12:00:00 +0000"] == done.values("date")
+    (message_id,) = done.values("message-id")
+    assert message_id.endswith("@example.org>")
+    assert b"x.org" not in bytes(done)
+
+
+def test_what_is_there_is_left_as_it_is() -> None:
+    lines = ("From:  x@y.org", "date: today", "Message-Id:<1@x>", "To: a@b")
+    done = finished(header(*lines), ReversePath(), "Alice", NOW, HOST)
+    assert b"".join(line.encode() + b"\r\n" for line in lines) == bytes(done)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("", "alice@example.org"),
+        ("Liddell, Alice", '"Liddell, Alice" <alice@example.org>'),
+        ("Zoë", "=?utf-8?q?Zo=C3=AB?= <alice@example.org>"),
+        ("Al\r\nBcc: x@y.org", '"AlBcc: x@y.org" <alice@example.org>'),
+        ("\x1b[2J", '"[2J" <alice@example.org>'),
+    ],
+)
+def test_the_name_in_from_breaks_nothing(name: str, expected: str) -> None:
+    done = finished(header(), ReversePath.parse("alice@example.org"), name, NOW, HOST)
+    assert [expected] == done.values("from")
+
+
+def test_mail_without_a_sender_is_from_the_system() -> None:
+    done = finished(header(), ReversePath(), "Alice", NOW, HOST)
+    assert ["MAILER-DAEMON@host.example.org"] == done.values("from")
+
+
+def test_the_caller_is_who_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody")
+    monkeypatch.setenv("NAME", "Some Body")
+    entry = pwd.getpwuid(os.getuid())
+    assert (entry.pw_name, "Some Body") == (caller().name, caller().full_name)
+
+
+def test_a_caller_without_a_name_is_who_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    monkeypatch.setenv("LOGNAME", "app")
+    monkeypatch.delenv("NAME", raising=False)
+    assert Caller(4_000_000, "app", "") == caller()
+    monkeypatch.delenv("LOGNAME")
+    monkeypatch.delenv("USER", raising=False)
+    assert "uid4000000" == caller().name

@@ -1,0 +1,156 @@
+"""The stand-in's command line says what those of Postfix and sendmail say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from twisted_sendmail.cli.sendmail_options import Invocation, Misuse, Mode, parse
+
+DELIVER: dict[str, Any] = {"recipients": ("bob",)}
+
+# What is written, and what it means; each is documented in sendmail(1) of Postfix, or in
+# sendmail(8), or is how a well-known program calls it.
+MEANS: list[tuple[str, dict[str, Any]]] = [
+    ("bob", {}),
+    ("-bm bob", {}),
+    ("-b m bob", {}),
+    ("-i bob", {"ignore_dots": True}),
+    ("-oi bob", {"ignore_dots": True}),
+    ("-o i bob", {"ignore_dots": True}),
+    ("-oi -t", {"ignore_dots": True, "from_header": True, "recipients": ()}),
+    ("-ti", {"ignore_dots": True, "from_header": True, "recipients": ()}),
+    ("-it", {"ignore_dots": True, "from_header": True, "recipients": ()}),
+    ("-t bob", {"from_header": True}),
+    ("-FCronDaemon -i -B8BITMIME -oem bob", {"full_name": "CronDaemon", "ignore_dots": True}),
+    ("-f alice@example.org bob", {"sender": "alice@example.org"}),
+    ("-falice@example.org bob", {"sender": "alice@example.org"}),
+    ("-r alice bob", {"sender": "alice"}),
+    ("-ralice bob", {"sender": "alice"}),
+    ("-f <> bob", {"sender": "<>"}),
+    ("-F Alice bob", {"full_name": "Alice"}),
+    ("-FAlice bob", {"full_name": "Alice"}),
+    ("-tif alice", {"from_header": True, "ignore_dots": True, "sender": "alice", "recipients": ()}),
+    ("bob -f alice", {"sender": "alice"}),
+    ("-i -- bob", {"ignore_dots": True}),
+    ("-- -bob", {"recipients": ("-bob",)}),
+    ("bob carol@example.net", {"recipients": ("bob", "carol@example.net")}),
+    ("-N never bob", {"notify": ("NEVER",)}),
+    ("-Nsuccess,failure bob", {"notify": ("SUCCESS", "FAILURE")}),
+    ("-N Delay bob", {"notify": ("DELAY",)}),
+    ("-R full bob", {"ret": "FULL"}),
+    ("-Rhdrs bob", {"ret": "HDRS"}),
+    ("-V QQ123 bob", {"envid": "QQ123"}),
+    ("-v bob", {"verbose": True}),
+    ("-C /etc/relay.toml bob", {"config": "/etc/relay.toml"}),
+    ("-C/etc/relay.toml bob", {"config": "/etc/relay.toml"}),
+    ("-O IgnoreDots=true bob", {"ignore_dots": True}),
+    ("-OIgnoreDots=False bob", {}),
+    ("-O QueueDirectory=/var/spool/q bob", {"queue": "/var/spool/q"}),
+    ("-O DeliveryMode=b -ODoubleBounceAddress=x bob", {}),
+    ("-odb -oem -om -o7 -oT5d bob", {}),
+    ("-em bob", {}),
+    ("-e m bob", {}),
+    ("-Am -Ac bob", {}),
+    ("-A m bob", {}),
+    ("-B7BIT bob", {}),
+    ("-G -m -n -U -s bob", {}),
+    ("-h 3 bob", {}),
+    ("-L tag -Ltag bob", {}),
+    ("-p ESMTP -X /dev/null -D log -M name bob", {}),
+    ("-d -d0.1 bob", {}),
+]
+
+MODES: list[tuple[str, Mode, dict[str, Any]]] = [
+    ("-bp", Mode.PRINT, {}),
+    ("-bp -v", Mode.PRINT, {"verbose": True}),
+    ("-v -bp", Mode.PRINT, {"verbose": True}),
+    ("-bpv", Mode.PRINT, {}),
+    ("-bs", Mode.SMTP, {}),
+    ("-bs -f alice", Mode.SMTP, {"sender": "alice"}),
+    ("-bi", Mode.ALIASES, {}),
+    ("-I", Mode.ALIASES, {}),
+    ("-q", Mode.FLUSH, {}),
+    ("-q30m", Mode.FLUSH, {}),
+    ("-qf", Mode.FLUSH, {}),
+    ("-v -q", Mode.FLUSH, {"verbose": True}),
+    ("-qI0ABC", Mode.FLUSH, {"flush": (("I", "0ABC"),)}),
+    ("-qRexample.net", Mode.FLUSH, {"flush": (("R", "example.net"),)}),
+    ("-qSalice", Mode.FLUSH, {"flush": (("S", "alice"),)}),
+]
+
+WRONG: list[tuple[str, str]] = [
+    ("", "there are no recipients"),
+    ("-i", "there are no recipients"),
+    ("-f", "option -f needs a value"),
+    ("-tiF", "option -F needs a value"),
+    ("-bd", "run 'twistd sendmail'"),
+    ("-bd -q30m", "run 'twistd sendmail'"),
+    ("-bD", "run 'twistd sendmail'"),
+    ("-bv bob", "addresses are not verified"),
+    ("-bt", "there are no rewriting rules"),
+    ("-bh", "use -bm, -bp, -bs or -bi"),
+    ("-b", "option -b needs a value"),
+    ("-N sometimes bob", "-N sometimes cannot be used"),
+    ("-N never,delay bob", "-N never,delay cannot be used"),
+    ("-N , bob", "-N , cannot be used"),
+    ("-R some bob", "give full or hdrs"),
+    ("-B binary bob", "give 7bit or 8bitmime"),
+    ("-z bob", "option -z is not known"),
+    ("-iz bob", "option -z is not known"),
+    ("--help", "option --help is not known"),
+    ("--secret=x bob", "option --secret is not known"),
+    ("-qI", "option -qI needs a value"),
+    ("-q!Rx", "use 'twisted-sendmail queue flush'"),
+    ("-qGgroup", "use 'twisted-sendmail queue'"),
+]
+
+
+@pytest.mark.parametrize(("words", "meant"), MEANS, ids=[words for words, _ in MEANS])
+def test_what_programs_write_means_what_it_always_meant(words: str, meant: dict[str, Any]) -> None:
+    assert Invocation(**{**DELIVER, **meant}) == parse("sendmail", words.split())
+
+
+@pytest.mark.parametrize(("words", "mode", "meant"), MODES, ids=[words for words, *_ in MODES])
+def test_what_else_it_is_called_for(words: str, mode: Mode, meant: dict[str, Any]) -> None:
+    if words == "-bpv":  # -b takes all that is joined to it, as getopt(3) has it
+        with pytest.raises(Misuse, match="-bpv cannot be done"):
+            parse("sendmail", [words])
+    else:
+        assert Invocation(mode=mode, **meant) == parse("sendmail", words.split())
+
+
+@pytest.mark.parametrize(("words", "held"), WRONG, ids=[words for words, _ in WRONG])
+def test_what_cannot_be_done_is_said_in_one_line(words: str, held: str) -> None:
+    with pytest.raises(Misuse) as caught:
+        parse("sendmail", words.split())
+    assert held in str(caught.value)
+    assert 1 == len(str(caught.value).splitlines())
+
+
+def test_a_value_may_be_empty_and_hold_blanks() -> None:
+    asked = parse("sendmail", ["-f", "", "-F", "Alice of Wonderland", "bob"])
+    assert ("", "Alice of Wonderland") == (asked.sender, asked.full_name)
+
+
+def test_what_is_quoted_back_can_do_no_harm_to_a_terminal() -> None:
+    with pytest.raises(Misuse) as caught:
+        parse("sendmail", ["-N", "\x1b[2J", "bob"])
+    assert "-N \\x1b[2J cannot be used" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("/usr/bin/mailq", Mode.PRINT),
+        ("mailq", Mode.PRINT),
+        ("/usr/bin/newaliases", Mode.ALIASES),
+    ],
+)
+def test_the_name_it_is_called_by_says_what_to_do(name: str, mode: Mode) -> None:
+    assert Invocation(mode=mode) == parse(name, [])
+
+
+def test_by_any_other_name_it_delivers() -> None:
+    assert Mode.DELIVER is parse("/usr/lib/sendmail", ["bob"]).mode

@@ -1,0 +1,119 @@
+"""A message from stdin: where it ends, where its header ends, and what its lines become."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twisted_sendmail.cli.standard_message import SMALL, StandardMessage, UntilDot, read_message
+from twisted_sendmail.message.header import MAX_HEADER
+from twisted_sendmail.smtp.root_error import InvalidMessage
+
+
+@contextmanager
+def reading(octets: bytes, *, dot_ends: bool = False) -> Iterator[StandardMessage]:
+    with tempfile.TemporaryFile() as file:
+        file.write(octets)
+        file.seek(0)
+        message = read_message(file.fileno(), dot_ends=dot_ends)
+    try:
+        yield message
+    finally:
+        message.close()
+
+
+def read(octets: bytes, *, dot_ends: bool = False) -> bytes:
+    with reading(octets, dot_ends=dot_ends) as message:
+        whole = b"".join(message.pieces())
+        assert whole == b"".join(message.pieces())
+        header = bytes(message.header) + b"\r\n"
+        assert message.size == len(whole) - len(header)
+        return whole
+
+
+@pytest.mark.parametrize(
+    ("octets", "expected"),
+    [
+        (b"To: a\nSubject: b\n\nHi\n", b"To: a\r\nSubject: b\r\n\r\nHi\r\n"),
+        (b"To: a\r\n\r\nHi\r\n", b"To: a\r\n\r\nHi\r\n"),
+        (b"To: a\n\nHi", b"To: a\r\n\r\nHi\r\n"),
+        (b"", b"\r\n"),
+        (b"\n", b"\r\n"),
+        (b"\nHi\n", b"\r\nHi\r\n"),
+        (b"Hi\n", b"\r\nHi\r\n"),
+        (b"Hi\n\nthere\n", b"\r\nHi\r\n\r\nthere\r\n"),
+        (b"To: a\n", b"To: a\r\n\r\n"),
+        (b"To: a", b"To: a\r\n\r\n"),
+        (b"To: a\n folded\n\nHi\n", b"To: a\r\n folded\r\n\r\nHi\r\n"),
+        # A line that is no field ends the header, and an empty line is put before it.
+        (b"To: a\nno field\nCc: b\n\nHi\n", b"To: a\r\n\r\nno field\r\nCc: b\r\n\r\nHi\r\n"),
+        # The separator of a mailbox file is none of the message.
+        (b"From alice Thu Jan  1 12:00\nTo: a\n\nHi\n", b"To: a\r\n\r\nHi\r\n"),
+        (b"To: a\n\n1\r2\0\n", b"To: a\r\n\r\n1\r\n2\r\n"),
+        (b"To: a\n\n.\n..\n", b"To: a\r\n\r\n.\r\n..\r\n"),
+    ],
+)
+def test_what_is_read(octets: bytes, expected: bytes) -> None:
+    assert expected == read(octets)
+
+
+@pytest.mark.parametrize(
+    ("octets", "expected"),
+    [
+        (b"To: a\n\nHi\n.\nmore\n", b"To: a\r\n\r\nHi\r\n"),
+        (b"To: a\n\nHi\r\n.\r\nmore\r\n", b"To: a\r\n\r\nHi\r\n"),
+        (b"To: a\n\nHi\n.", b"To: a\r\n\r\nHi\r\n"),
+        (b"To: a\n\n..\n. \nx.\n", b"To: a\r\n\r\n..\r\n. \r\nx.\r\n"),
+        (b".\nHi\n", b"\r\n"),
+        (b"To: a\n.\nHi\n", b"To: a\r\n\r\n"),
+        (b"Hi", b"\r\nHi\r\n"),
+        (b"", b"\r\n"),
+    ],
+)
+def test_a_lone_dot_ends_it_where_that_is_asked_for(octets: bytes, expected: bytes) -> None:
+    assert expected == read(octets, dot_ends=True)
+
+
+@given(st.lists(st.sampled_from([b".", b"\r\n", b"a", b"..", b".\r\n", b"\r\n.\r\n"]), max_size=12))
+def test_however_it_is_cut_the_dot_is_found(pieces: list[bytes]) -> None:
+    whole = b"".join(pieces)
+    at = (b"\n" + whole).find(b"\n.\r\n")
+    expected = whole[:at] if at >= 0 else whole
+    dot = UntilDot()
+    out = b"".join([dot.feed(piece) for piece in pieces])
+    out += b"" if dot.ended else dot.finish()
+    assert (expected, at >= 0) == (out, dot.ended)
+
+
+def test_a_header_without_end_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="longer than"):
+        read(b"To: a\n" * (MAX_HEADER // 6 + 20_000))
+
+
+def test_one_endless_line_is_a_body() -> None:
+    line = b"x" * (MAX_HEADER + 200_000)
+    assert b"\r\n" + line + b"\r\n" == read(line)
+
+
+def test_one_endless_field_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="longer than"):
+        read(b"To: " + b"x" * (MAX_HEADER + 200_000))
+
+
+def test_a_long_body_is_in_a_file_without_a_name_that_nobody_else_can_read() -> None:
+    body = (b"x" * 76 + b"\r\n") * (SMALL // 70)
+    with reading(b"To: a\n\n" + body) as message:
+        assert b"To: a\r\n\r\n" + body == b"".join(message.pieces())
+        status = os.fstat(message._body.fileno())
+        assert (0, 0o600) == (status.st_nlink, status.st_mode & 0o777)
+
+
+def test_an_endless_line_behind_fields_is_a_body_too() -> None:
+    line = b"x" * (MAX_HEADER + 200_000)
+    assert b"To: a\r\n\r\n" + line + b"\r\n" == read(b"To: a\n" + line)
