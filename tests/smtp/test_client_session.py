@@ -572,3 +572,11 @@ def test_garbage_gives_a_protocol_error_and_nothing_else(state: State, garbage: 
     session = brought_to(state)
     session.receive(garbage)
     assert session.over is None or isinstance(session.over, (ProtocolBreach, ServiceClosing))
+
+
+def test_what_is_a_form_of_another_secret_is_concealed_in_all_its_own() -> None:
+    session = ClientSession()
+    for secret in ("YWJjZA==", "abcd", "abcd"):
+        session.conceal(secret)
+    session.receive(b"220 abcd YWJjZA== WVdKalpBPT0=\r\n")
+    assert ["S: 220 **** **** ****"] == list(session.transcript)

@@ -260,3 +260,25 @@ def test_garbage_gives_a_breach_and_nothing_else(
 def test_what_a_reply_writes_is_what_it_is_read_from(replies: list[tuple[int, list[str]]]) -> None:
     made = [Reply(code, tuple(lines)) for code, lines in replies if "\0" not in "".join(lines)]
     assert made == parsed(b"".join(reply.to_bytes() for reply in made))[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"250-a\r\n250 b\r\n",
+        b"250-a\r\n250 b\r\n250 c\r\n",
+        b"250-a\r\n250 b\r\n25",
+        b"250-a\r\n",
+        b"250-a\r\n251 b\r\n",
+        b"250-a\r\n250-",
+    ],
+)
+def test_what_is_read_a_second_time_is_the_same(data: bytes) -> None:
+    """And so by another parser, in the middle of a reply, and octet by octet."""
+    first, again, slow = ReplyParser(), ReplyParser(), ReplyParser()
+    assert first.feed(data) == again.feed(data)
+    each = [slow.feed(data[i : i + 1]) for i in range(len(data))]
+    assert first.feed(b"250 z\r\n") == again.feed(b"250 z\r\n") == slow.feed(b"250 z\r\n")
+    assert str(first.breach) == str(again.breach) == str(slow.breach)
+    if first.breach is None:
+        assert ReplyParser().feed(data) == [reply for replies in each for reply in replies]

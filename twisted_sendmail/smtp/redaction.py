@@ -31,11 +31,14 @@ class Redaction:
 
     def conceal(self, secret: str) -> None:
         """Mask *secret* from now on, as it is and in base64."""
-        forms = {secret, b64encode(secret.encode("utf-8", "replace")).decode("ascii")}
-        kept = {form for form in forms if len(form) >= SHORTEST}.union(self._forms)
+        octets = secret.encode("utf-8", "replace")
+        encoded, forms = b64encode(octets), self._forms
+        for form, as_octets in ((secret, octets), (encoded.decode("ascii"), encoded)):
+            if len(form) >= SHORTEST and form not in forms:
+                forms.append(form)
+                self._octets.append(as_octets)
         # The longest first: one may be a part of another.
-        self._forms = sorted(kept, key=len, reverse=True)
-        self._octets = [form.encode("utf-8", "replace") for form in self._forms]
+        forms.sort(key=len, reverse=True)
 
     def conceal_response(self, response: bytes) -> None:
         """Mask a SASL *response*, and the secret in it where its place is known."""
@@ -47,7 +50,10 @@ class Redaction:
 
     def concerns(self, octets: bytes) -> bool:
         """May there be a secret in *octets*?"""
-        return any(form in octets for form in self._octets)
+        for form in self._octets:  # noqa: SIM110 - asked for each read, and any() takes longer
+            if form in octets:
+                return True
+        return False
 
     def mask(self, text: str) -> str:
         """Return *text* without any secret."""

@@ -9,6 +9,8 @@ RFC 5321 section 4.2.  A line may also end with a bare LF, as some servers write
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from twisted_sendmail.smtp.errors import ProtocolBreach
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.reply import Reply
@@ -26,6 +28,8 @@ MAX_LINES = 8192
 #: octets, are remembered as they were read.
 KNOWN = 32
 KNOWN_LINE = 80
+#: And the same to each connection in reply to EHLO: so many octets are read once for all.
+KNOWN_LINES = 4096
 
 _FIRST = frozenset((b"2", b"3", b"4", b"5"))
 _DIGITS = frozenset(b"0123456789")
@@ -72,6 +76,13 @@ class ReplyParser:
         """Return the replies that *data* completes; sees to :attr:`breach`."""
         if self.breach:
             return []
+        if data[:4] == b"250-" and len(data) <= KNOWN_LINES and not self.pending:
+            whole = _whole(data)
+            if whole is not None:
+                return [whole]
+        return self._read(data)
+
+    def _read(self, data: bytes) -> list[Reply]:
         lines = (self._rest + data if self._rest else data).split(b"\n")
         self._rest = lines.pop()
         replies: list[Reply] = []
@@ -153,3 +164,11 @@ def _may_begin(line: bytes) -> bool:
         and (len(line) < 3 or line[2] in _DIGITS)
         and (len(line) < 4 or line[3] in _SEPARATORS)
     )
+
+
+@lru_cache(maxsize=64)
+def _whole(data: bytes) -> Reply | None:
+    """The one reply that *data* is; None if it is anything else."""
+    parser = ReplyParser()
+    replies = parser._read(data)  # noqa: SLF001 - the same class
+    return None if parser.breach or parser.pending or len(replies) != 1 else replies[0]
