@@ -17,7 +17,7 @@ from typing import IO, cast
 
 from twisted_sendmail.message.header import MAX_HEADER, Field, Header
 from twisted_sendmail.smtp.root_error import InvalidMessage
-from twisted_sendmail.smtp.transparency import Canonical, Repair
+from twisted_sendmail.smtp.transparency import MAX_TEXT_LINE, Canonical, Repair
 
 #: Octets of body kept in memory; a longer one is in a file.
 SMALL = 256 * 1024
@@ -138,8 +138,11 @@ def _header(head: bytes, *, whole: bool) -> tuple[Header, bytes] | None:
         if not whole and len(head) <= MAX_HEADER:
             return None
         end = len(head)
-    # A last line without an end is one all the same.
-    mend = b"" if whole or not endless else b"\r\n"
+    # A last line that has no end yet is looked at where it is too long for a field's name.
+    last = len(head) - head.rfind(b"\n") - 1
+    if endless and not whole and last < MAX_TEXT_LINE:
+        end -= last
+    mend = b"\r\n" if head[end - 1 : end] != b"\n" else b""
     header = Header.parse(head[:end] + mend)
     broken = header.broken
     if broken is not None:
