@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from tests.smtp.client_states import COMMANDS, ROUTES, brought_to, code_of
-from twisted_sendmail.smtp.client_session import ClientSession, _Entry
+from twisted_sendmail.smtp.client_session import ClientSession
 from twisted_sendmail.smtp.client_table import HOPES, TABLE, Kind, State, kind_of
 from twisted_sendmail.smtp.command import Verb
+from twisted_sendmail.smtp.command_group import Entry
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
@@ -27,7 +28,7 @@ def forced(state: State, verb: Verb) -> ClientSession:
     session = ClientSession()
     session.confirmed = session.hoped = session._planned = state
     session._owed.clear()
-    session._owed.append(_Entry(COMMANDS[verb], "tag", verb, b""))
+    session._owed.append(Entry(COMMANDS[verb], "tag", verb, b""))
     return session
 
 

@@ -31,7 +31,6 @@ from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_layer import start_tls
 from twisted_sendmail.smtp.client_session import ClientSession
 from twisted_sendmail.smtp.errors import ConnectionClosed, DeliveryCancelled, SendmailError
-from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.tls_session import ServerJudge
     from twisted_sendmail.smtp.command import Command
     from twisted_sendmail.smtp.outcome import DeliveryReport
+    from twisted_sendmail.smtp.reply import Reply
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
 
@@ -296,10 +296,10 @@ class Connection(Protocol):
             if waiting is None or waiting.called:
                 continue
             result = event.result
-            if isinstance(result, Reply):
-                waiting.callback(result)
-            else:
+            if isinstance(result, SendmailError):
                 waiting.errback(result.at(host=self.host, tls=self.tls))
+            else:
+                waiting.callback(result)
 
         unfinished = self._unfinished
         if self.session.over is not None and unfinished is not None:
@@ -391,10 +391,9 @@ class Connection(Protocol):
         turn = self.session.turn
         if turn == self._timer.of:
             return
-        command = self.session.owed
-        if command is None:
+        verb = self.session.owed_verb
+        if verb is None:
             self._timer.pause()
         else:
-            self._timer.set(
-                turn, self._timeouts.of(command.verb), lambda: f"the reply to {command}"
-            )
+            of = self._timeouts.of(verb)
+            self._timer.set(turn, of, lambda: f"the reply to {self.session.owed}")

@@ -4,10 +4,11 @@ A machine without I/O.  Commands go in (:meth:`ClientSession.send`), bytes for t
 server come out (:meth:`~ClientSession.data_to_send`); bytes from the server go in
 (:meth:`~ClientSession.receive`), events come out (:attr:`~ClientSession.events`).
 
-It owns the order of things: a FIFO of commands whose reply is owed, and the table
-in ``client_table``, walked by two cursors.  *Confirmed* moves when a reply is
-read; *hoped* moves when a command is written, as if it will succeed, and decides
-what may be written behind it.  Pipelining is thus a property of the session.
+It walks the FIFO of ``client_queue`` by the table in ``client_table``.  The cursor
+*confirmed* moves when a reply is read; *hoped* moves when a command is written, as if
+it will succeed, and decides what may be written behind it.  Pipelining is thus a
+property of the session.  A group of commands is written and heard as a whole as long
+as all goes well (``command_group``).
 
 It owns the answers to what a hostile server does with the order of replies, too:
 one nobody waits for, one behind the 220 to STARTTLS, one before the content ended.
@@ -19,10 +20,6 @@ RFC 5321, RFC 2920 (PIPELINING), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import islice
-from typing import NamedTuple
-
 from twisted_sendmail.smtp.capabilities import Capabilities
 from twisted_sendmail.smtp.client_faults import (
     in_doubt,
@@ -32,8 +29,10 @@ from twisted_sendmail.smtp.client_faults import (
     too_early,
     unasked,
 )
+from twisted_sendmail.smtp.client_queue import ClientQueue, Event, one_by_one
 from twisted_sendmail.smtp.client_table import ENDS_GROUP, HOPES, TABLE, Kind, State, kind_of
-from twisted_sendmail.smtp.command import Auth, AuthLine, Command, Greeting, Verb
+from twisted_sendmail.smtp.command import Auth, AuthLine, Verb
+from twisted_sendmail.smtp.command_group import CommandGroup, Entry
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
@@ -53,48 +52,18 @@ _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
 _SECRET = (Auth, AuthLine)
 
 
-class Event(NamedTuple):
-    """What came of one command: its reply, or why there will be none."""
-
-    command: Command
-    #: What :meth:`ClientSession.send` was given along with the command.
-    tag: object
-    result: Reply | SendmailError
-
-
-class _Entry(NamedTuple):
-    command: Command
-    tag: object
-    verb: Verb
-    payload: bytes
-
-
-class ClientSession:
+class ClientSession(ClientQueue):
     """One session, from the greeting to its end; not used twice."""
 
     def __init__(self, greeting_tag: object = None, transcript: Transcript | None = None) -> None:
-        #: Where the replies have led.
-        self.confirmed = State.CONNECTED
-        #: Where the commands written so far will lead if all succeed.
-        self.hoped = State.CONNECTED
-        # ... and those not yet written too.
-        self._planned = State.GREETED
-        self._owed: deque[_Entry] = deque((_Entry(Greeting(), greeting_tag, Verb.GREETING, b""),))
-        self._waiting: deque[_Entry] = deque()
-        self._turn = 1
+        super().__init__(greeting_tag)
         self._out: list[bytes] = []
         self._parser = ReplyParser()
         self._stuffer: DotStuffer | None = None
-        #: What came of commands, oldest first; take them off with ``popleft()``.
-        self.events: deque[Event] = deque()
         #: What the server offers; forgotten at STARTTLS.
         self.capabilities = Capabilities()
         #: What it offered before TLS: to show and to compare, never to act on.
         self.offered_in_clear = Capabilities()
-        #: The session is over, and why; nothing is written or read any more.
-        self.over: SendmailError | None = None
-        #: A 421 came: nothing more is written, and what is owed may come yet.
-        self.closing: ServiceClosing | None = None
         self._went_on = False
         #: TLS is on.
         self.secured = False
@@ -106,23 +75,6 @@ class ClientSession:
         self._redaction = Redaction()
 
     # -- out -----------------------------------------------------------------
-
-    def send(self, command: Command, tag: object = None, payload: bytes = b"") -> None:
-        """Queue *command*; it is written as soon as the session allows.
-
-        :param tag: comes back in the command's :class:`Event`.
-        :param payload: the octets of a BDAT chunk.
-        :raises CommandNotAllowed: when it does not fit even if all before it succeeds.
-        :raises SendmailError: the reason, when the session is over.
-        """
-        if self.over or self.closing:
-            raise self.over or self.closing  # type: ignore[misc]  # one of them is there
-        verb = command.verb
-        planned = HOPES.get((self._planned, verb))
-        if planned is None:
-            raise not_allowed(command, self._planned)
-        self._planned = planned
-        self._waiting.append(_Entry(command, tag, verb, payload))
 
     def content(self, chunk: bytes) -> None:
         """Queue a piece of the content after a 354; it is dot-stuffed here.
@@ -150,26 +102,6 @@ class ClientSession:
         """A 354 came, content may be given, and its end was not given yet."""
         return self._stuffer is not None
 
-    @property
-    def owed(self) -> Command | None:
-        """The command whose reply comes next."""
-        return self._owed[0].command if self._owed else None
-
-    @property
-    def turn(self) -> int:
-        """Counts the replies heard: it stays the same while one is awaited."""
-        return self._turn
-
-    @property
-    def quitting(self) -> bool:
-        """QUIT was said, or will be."""
-        return self._planned is State.QUIT
-
-    @property
-    def idle(self) -> bool:
-        """Nothing is owed, nothing waits to be written."""
-        return not self._owed and not self._waiting
-
     def data_to_send(self) -> bytes:
         """Take all that may be written now, for one write to the transport."""
         while self._waiting and self._stuffer is None and self.closing is None:
@@ -182,6 +114,9 @@ class ClientSession:
                 self.finish(unasked(None))
                 return b""
             entry = self._waiting.popleft()
+            if isinstance(entry, CommandGroup):
+                self._write_group(entry)
+                continue
             hoped = HOPES.get((self.hoped, entry.verb))
             if hoped is None:
                 # Something before it was refused, and nobody can want it now.
@@ -212,6 +147,18 @@ class ClientSession:
         self._out.clear()
         return data
 
+    def _write_group(self, group: CommandGroup) -> None:
+        payload = group.payload
+        if self.hoped is not State.READY or not self.capabilities.pipelining:
+            self._waiting.extendleft(reversed(group.entries()))
+            return
+        self._owed.append(group)
+        self._out.append(group.wire)
+        self.hoped = group.leads
+        if payload:
+            self._out.append(payload)
+        self.transcript.add_group(group.wire, len(payload) if payload else 0)
+
     # -- in ------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
@@ -222,13 +169,20 @@ class ClientSession:
         # in what came before.
         masking = self._redaction.concerns(self._parser.unfinished + data)
         replies = self._parser.feed(data)
-        last = len(replies) - 1
-        for i, heard in enumerate(replies):
-            reply = heard
+        i, end = 0, len(replies)
+        while i < end:
+            first = self._owed[0] if self._owed else None
+            if isinstance(first, CommandGroup):
+                answers = replies[i : i + first.size]
+                if not masking and self._group_heard(first, answers):
+                    i += first.size
+                    continue
+            reply = heard = replies[i]
+            i += 1
             if masking:
                 reply = Reply(heard.code, tuple(map(self._redaction.mask, heard.lines)))
             self.transcript.add_reply(reply)
-            more = i < last or self._parser.pending or self._parser.breach is not None
+            more = i < end or self._parser.pending or self._parser.breach is not None
             self._reply(reply, heard, more_behind=more)
             if self.over:
                 return
@@ -236,6 +190,15 @@ class ClientSession:
             self.finish(self._parser.breach)
         elif self._parser.pending:
             self._begun()
+
+    def _group_heard(self, group: CommandGroup, answers: list[Reply]) -> bool:
+        """Take *answers* for *group*, if that is what they are and all is well."""
+        if self.confirmed is not State.READY or self.closing or not group.succeeded(answers):
+            return False
+        self.transcript.add_replies(answers)
+        self._advance(group.leads)
+        self.events.append(Event(group, group, answers))
+        return True
 
     def _begun(self) -> None:
         """Half a reply came: was it asked for?"""
@@ -257,7 +220,7 @@ class ClientSession:
         if not self._owed:
             self.finish(unasked(reply))
             return
-        entry = self._owed[0]
+        entry = self._first_owed()
         verb = entry.verb
         kind = kind_of(verb, reply.code)
         following = TABLE.get((self.confirmed, verb, kind))
@@ -285,22 +248,11 @@ class ClientSession:
             if not self._owed:
                 self.finish(self.closing)
 
-    def _advance(self, following: State) -> State:
-        """The command owed is answered; the state it was in."""
-        self._owed.popleft()
-        self._turn += 1
-        before, self.confirmed = self.confirmed, following
-        if not self._owed:
-            self.hoped = following
-            if not self._waiting:
-                self._planned = following
-        return before
-
     def _closes(self, reply: Reply) -> bool:
         """A 421: True if the session is over, False if it is so when it is known of all messages."""
         self.closing = ServiceClosing("connection closed", phase=self._phase(), reply=reply)
         self.closing.transcript = self.transcript
-        if any(entry.verb is Verb.BDAT_LAST for entry in islice(self._owed, 1, None)):
+        if any(entry.verb is Verb.BDAT_LAST for entry in one_by_one(self._owed)[1:]):
             return False  # a server that does not close as it says may take it
         self.finish(self.closing)
         return True
@@ -313,7 +265,7 @@ class ClientSession:
         elif verb in _AUTH:
             self.authenticated = True
 
-    def _early(self, entry: _Entry, reply: Reply, kind: Kind) -> None:
+    def _early(self, entry: Entry, reply: Reply, kind: Kind) -> None:
         """A reply while the content is still on its way (RFC 5321 section 4.2.5 knows none)."""
         if kind is not Kind.NO:
             self.finish(too_early(reply))
@@ -363,37 +315,19 @@ class ClientSession:
         why.phase = why.phase or self._phase()
         ended = self.confirmed is State.QUIT and not self._owed
         self.transcript.add("--", "connection closed" if ended else str(why))
-        for entry in self._owed:
+        for entry in one_by_one(self._owed):
             doubtful = entry.verb is Verb.BDAT_LAST or (
                 entry.verb is Verb.CONTENT and self._stuffer is None
             )
             doubtful = doubtful and not closed
             self.events.append(Event(entry.command, entry.tag, in_doubt(why) if doubtful else why))
-        for entry in self._waiting:
+        for entry in one_by_one(self._waiting):
             self.events.append(Event(entry.command, entry.tag, why))
         self._owed.clear()
         self._waiting.clear()
         self._out.clear()
         self._stuffer = None
         self.confirmed = self.hoped = self._planned = State.CLOSED
-
-    def withdraw(self, tag: object) -> bool:
-        """Take back the command sent with *tag* if it was not written yet; False if it was."""
-        for entry in self._waiting:
-            if entry.tag is tag:
-                self._waiting.remove(entry)
-                self._resume_plan()
-                return True
-        return False
-
-    def _resume_plan(self) -> None:
-        planned = self.hoped
-        for entry in self._waiting:
-            planned = HOPES.get((planned, entry.verb), planned)
-        self._planned = planned
-
-    def _phase(self) -> str:
-        return self._owed[0].verb.value if self._owed else self.confirmed.value
 
 
 def _response(command: Auth | AuthLine) -> bytes:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.smtp.reply import Reply
 
-    _Noted = tuple[str, str | bytes | Reply]
+    # How many lines, whose, and what: one line, or the lines of a group and the octets of
+    # content behind it, or replies of one line each.
+    _Noted = tuple[int, str, str | bytes | tuple[bytes, int] | list[Reply]]
 
 #: Lines kept from the start (greeting, TLS, AUTH: what explains most failures).
 HEAD = 40
@@ -25,6 +27,8 @@ HEAD = 40
 TAIL = 60
 #: Characters kept of a line.
 WIDTH = 256
+#: Octets up to which several lines are kept as they are.
+TOGETHER = 1024
 
 
 class Transcript:
@@ -34,14 +38,17 @@ class Transcript:
     the text; iterating gives them in order, ready to show.
     """
 
-    __slots__ = ("_head", "_omitted", "_tail", "_watch")
+    __slots__ = ("_behind", "_head", "_kept", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         """:param watch: is called with each line as it is added, ready to show."""
         self._watch = watch
         self._head: list[_Noted] = []
-        self._tail: deque[_Noted] = deque(maxlen=TAIL)
-        self._omitted = 0
+        self._tail: deque[_Noted] = deque()
+        # Lines in the tail, and lines that ever were: what was noted together goes together,
+        # so a few more may be kept than are shown.
+        self._kept = 0
+        self._behind = 0
 
     def add(self, who: str, line: str | bytes) -> None:
         """Note one line; *who* is ``C``, ``S`` or ``--``."""
@@ -49,45 +56,86 @@ class Transcript:
         line = line[:WIDTH]
         if self._watch is not None:
             self._watch(_shown(who, line))
-        self._keep((who, line))
+        self._keep((1, who, line))
+
+    def add_group(self, wire: bytes, octets: int) -> None:
+        """Note what the client said: lines that all end with CRLF, and *octets* of content."""
+        if len(wire) <= TOGETHER and len(self._head) == HEAD and self._watch is None:
+            self._keep((wire.count(b"\n") + (octets > 0), "C", (wire, octets)))
+            return
+        for line in wire.splitlines():
+            self.add("C", line)
+        if octets:
+            self.add("--", _content(octets))
 
     def add_reply(self, reply: Reply) -> None:
         """Note every line of what the server said."""
         if len(reply.lines) == 1 and self._watch is None:
-            self._keep(("S", reply))
+            self._keep((1, "S", [reply]))
             return
         *head, tail = reply.lines
         for line in head:
             self.add("S", f"{reply.code}-{line}")
         self.add("S", f"{reply.code} {tail}")
 
+    def add_replies(self, replies: list[Reply]) -> None:
+        """Note what the server said; *replies* does not change any more."""
+        if (
+            len(self._head) == HEAD
+            and self._watch is None
+            and {1} == {len(reply.lines) for reply in replies}
+        ):
+            self._keep((len(replies), "S", replies))
+            return
+        for reply in replies:
+            self.add_reply(reply)
+
     def _keep(self, noted: _Noted) -> None:
-        if len(self._head) < HEAD:
+        if len(self._head) < HEAD:  # then it is one line
             self._head.append(noted)
             return
-        if len(self._tail) == TAIL:
-            self._omitted += 1
-        self._tail.append(noted)
+        tail = self._tail
+        tail.append(noted)
+        self._behind += noted[0]
+        self._kept += noted[0]
+        while self._kept - tail[0][0] >= TAIL:
+            self._kept -= tail.popleft()[0]
 
     def __iter__(self) -> Iterator[str]:
-        for who, line in self._head:
-            yield _shown(who, line)
-        if self._omitted:
-            yield f"-- {self._omitted} lines left out"
-        for who, line in self._tail:
-            yield _shown(who, line)
+        for noted in self._head:
+            yield from _lines(noted)
+        shown = min(TAIL, self._kept)
+        if self._behind > shown:
+            yield f"-- {self._behind - shown} lines left out"
+        surplus = self._kept - shown
+        for noted in list(self._tail):
+            yield from _lines(noted)[surplus:]
+            surplus = 0
 
     def __len__(self) -> int:
-        return len(self._head) + len(self._tail)
+        return len(self._head) + min(TAIL, self._kept)
 
     def __str__(self) -> str:
         return "\n".join(self)
 
     def __repr__(self) -> str:
-        return f"<Transcript of {len(self) + self._omitted} lines>"
+        return f"<Transcript of {len(self._head) + self._behind} lines>"
 
 
-def _shown(who: str, line: str | bytes | Reply) -> str:
-    if isinstance(line, tuple):
-        line = f"{line.code} {line.lines[0][:WIDTH]}"
+def _lines(noted: _Noted) -> list[str]:
+    _, who, what = noted
+    if isinstance(what, list):
+        return [_shown(who, f"{reply.code} {reply.lines[0][:WIDTH]}") for reply in what]
+    if isinstance(what, tuple):
+        wire, octets = what
+        lines = [_shown(who, line[:WIDTH]) for line in wire.splitlines()]
+        return [*lines, _shown("--", _content(octets))] if octets else lines
+    return [_shown(who, what)]
+
+
+def _content(octets: int) -> str:
+    return f"{octets} octets of content"
+
+
+def _shown(who: str, line: str | bytes) -> str:
     return f"{who} {printable(line, WIDTH)}" if who == "--" else f"{who}: {printable(line, WIDTH)}"

@@ -1,0 +1,85 @@
+"""The commands of one message as a group: written together, and heard together if all goes well.
+
+MAIL, RCPT for each recipient, and DATA or the only BDAT; RSET before them where another
+message was said just before.  The session writes such a group as it stands, and takes the
+replies to it as they stand if they are the ones hoped for.  Whatever else comes, the
+session first takes the group apart (:meth:`CommandGroup.entries`) and then goes on as if
+its commands had been given one by one.  So a group is nothing but a short way to say the same.
+
+It does not know the session, and never sends.  RFC 2920 (command groups), RFC 3030 (BDAT).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from twisted_sendmail.smtp.client_table import State
+from twisted_sendmail.smtp.command import Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_sendmail.smtp.command import Command
+    from twisted_sendmail.smtp.reply import Reply
+
+
+class Entry(NamedTuple):
+    """One command in the session's queue, and what it brings along."""
+
+    command: Command
+    tag: object
+    verb: Verb
+    payload: bytes
+
+
+class CommandGroup:
+    """A group that begins on a session that is ready, or makes it so by RSET.
+
+    It is its own tag: what is heard comes back with it.
+
+    :param wire: the lines of all commands, as :meth:`commands` would write them.
+    :param size: how many commands.
+    :param payload: the chunk of the BDAT at the end; None for a group that ends with DATA.
+    :param behind: it begins with RSET, because something was said just before.
+    """
+
+    __slots__ = ("begins", "leads", "payload", "size", "verb", "wire")
+
+    def __init__(
+        self, wire: bytes, size: int, payload: bytes | None, *, behind: bool = False
+    ) -> None:
+        self.wire = wire
+        self.size = size
+        self.payload = payload
+        #: The first command's.
+        self.begins = Verb.RSET if behind else Verb.MAIL
+        if payload is None:
+            #: The last command's, and where it leads from a session that is ready.
+            self.verb, self.leads = Verb.DATA, State.DATA
+        else:
+            self.verb, self.leads = Verb.BDAT_LAST, State.READY
+
+    def commands(self) -> Sequence[Command]:
+        """The same as commands; asked for only when the group is taken apart."""
+        raise NotImplementedError
+
+    def entries(self) -> list[Entry]:
+        """The same one by one."""
+        *head, last = self.commands()
+        found = [Entry(command, self, command.verb, b"") for command in head]
+        found.append(Entry(last, self, last.verb, self.payload or b""))
+        return found
+
+    def succeeded(self, replies: list[Reply]) -> bool:
+        """Are *replies*, one for each command, the plain success of them all?"""
+        codes = [reply[0] for reply in replies]
+        return codes == _codes(self.size, 250 if self.payload is not None else 354)
+
+
+def _codes(size: int, last: int) -> list[int]:
+    known = _CODES.get((size, last))
+    return known if known is not None else [250] * (size - 1) + [last]
+
+
+# Those of nearly all messages.
+_CODES = {(size, last): [250] * (size - 1) + [last] for size in range(3, 6) for last in (250, 354)}
