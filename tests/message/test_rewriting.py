@@ -1,0 +1,305 @@
+"""Addresses made other ones: by which rule, how often, and what is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from twisted_sendmail.message.header import Header
+from twisted_sendmail.message.rewriting import Rewriting
+from twisted_sendmail.smtp.address import ForwardPath, ReversePath
+from twisted_sendmail.smtp.envelope import Envelope, Recipient
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+
+def sender(rules: Rewriting, address: str) -> str:
+    return str(rules.sender(ReversePath.parse(address)))
+
+
+SENDERS = {
+    "root@web1.example.org": "ops@example.com",
+    "www@example.org": "site@example.com",
+    "@old.example": "@new.example",
+    "@gone.example": "all@example.com",
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("root@web1.example.org", "ops@example.com"),
+        ("root@WEB1.example.ORG", "ops@example.com"),
+        ("Root@web1.example.org", "Root@example.org"),
+        ("jane@old.example", "jane@new.example"),
+        ("jane@sub.old.example", "jane@sub.old.example"),
+        ("jane@gone.example", "all@example.com"),
+        ("jane@a.b.example.org", "jane@example.org"),
+        ("jane@example.org", "jane@example.org"),
+        ("jane@notexample.org", "jane@notexample.org"),
+        # What a domain led to is looked up once more.
+        ("www@web1.example.org", "site@example.com"),
+        ("<>", "<>"),
+    ],
+)
+def test_an_exact_address_comes_before_its_domain(before: str, after: str) -> None:
+    assert after == sender(Rewriting(senders=SENDERS, masquerade=["example.org"]), before)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("root@host.example", "app@example.org"),
+        ("app@example.org", "app@example.org"),
+        ("root@example.net", "admin@example.org"),
+        ("jane@keep.example", "jane@keep.example"),
+        ("<>", "<>"),
+    ],
+)
+def test_every_message_can_be_from_one_address_with_exceptions(before: str, after: str) -> None:
+    rules = Rewriting(
+        senders={
+            "*": "app@example.org",
+            "root@example.net": "admin@example.org",
+            "@keep.example": "@keep.example",
+        }
+    )
+    assert after == sender(rules, before)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"senders": {"a@x.example": "b@x.example", "b@x.example": "c@x.example"}},
+        {"senders": {"a@x.example": "b@x.example", "b@x.example": "a@x.example"}},
+        {"senders": {"@x.example": "@y.example", "@y.example": "@z.example"}},
+        {"senders": {"@x.example": "@y.example", "@Y.example": "a@z.example"}},
+        {"senders": {"@x.example": "@a.y.example"}, "masquerade": ["y.example"]},
+        {"senders": {"@y.example": "@z.example"}, "masquerade": ["y.example"]},
+        {"senders": {"*": "a@x.example", "a@x.example": "b@x.example"}},
+    ],
+)
+def test_rules_that_undo_each_other_are_refused(rules: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"sender '.*' cannot be rewritten"):
+        Rewriting(**rules)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"senders": {"root": "a@x.example"}},
+        {"senders": {"root@x.example": "@y.example"}},
+        {"senders": {"*": "@y.example"}},
+        {"admin": "root"},
+        {"append": "not a domain"},
+        {"masquerade": ["a@x"]},
+        {"local_domains": [""]},
+    ],
+)
+def test_a_rule_that_cannot_be_read_is_refused(rules: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        Rewriting(**rules)
+
+
+# -- recipients -------------------------------------------------------------------------
+
+ADMIN = Rewriting(admin="admin@example.com", name="host.example", local_domains=["lan.example"])
+
+
+@pytest.mark.parametrize(
+    ("path", "local"),
+    [
+        ("postmaster", True),
+        ("root@localhost", True),
+        ("root@localhost.localdomain", True),
+        ("root@HOST.example", True),
+        ("root@lan.example", True),
+        ("root@container7", True),
+        ("root@sub.host.example", False),
+        ("root@[192.0.2.1]", False),
+        ("root@example.com", False),
+    ],
+)
+def test_who_is_local_is_the_admins(path: str, local: bool) -> None:
+    (recipient,) = ADMIN.recipients([Recipient(path)])
+    assert local is ADMIN.is_local(ForwardPath.parse(path))
+    assert ("admin@example.com" if local else path) == str(recipient)
+
+
+def test_the_original_recipient_is_kept_for_reports() -> None:
+    made = ADMIN.recipients([Recipient("root@localhost", "NEVER"), Recipient("jane@example.org")])
+    assert (
+        Recipient("admin@example.com", "NEVER", "rfc822;root@localhost"),
+        Recipient("jane@example.org"),
+    ) == made
+
+
+def test_an_original_recipient_that_was_given_stays() -> None:
+    (made,) = ADMIN.recipients([Recipient("root@localhost", orcpt="rfc822;first@example.org")])
+    assert made.orcpt == "rfc822;first@example.org"
+
+
+def test_an_original_recipient_beyond_ascii_has_its_type() -> None:
+    (made,) = ADMIN.recipients([Recipient("j\u00fcrgen@localhost")])
+    assert made.orcpt == "utf-8;j\u00fcrgen@localhost"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ((), ("NEVER",), set()),
+        (("NEVER",), ("NEVER",), {"NEVER"}),
+        (("NEVER",), ("DELAY",), {"DELAY"}),
+        (("SUCCESS",), ("FAILURE", "DELAY"), {"SUCCESS", "FAILURE", "DELAY"}),
+    ],
+)
+def test_two_local_recipients_become_one_who_goes_without_no_report(
+    first: tuple[str, ...], second: tuple[str, ...], both: set[str]
+) -> None:
+    (made,) = ADMIN.recipients([Recipient("root@a", first), Recipient("www@b", second)])
+    assert (frozenset(both), "rfc822;root@a") == (made.notify, made.orcpt)
+
+
+def test_without_an_admin_local_recipients_stay() -> None:
+    given_ = (Recipient("root@localhost"), Recipient("postmaster"))
+    assert given_ == Rewriting().recipients(given_)
+
+
+def test_the_rest_of_the_envelope_stays() -> None:
+    rules = Rewriting(senders={"*": "app@example.org"}, admin="admin@example.com")
+    before = Envelope("a@x.example", ["root@localhost"], ret="HDRS", envid="E1", require_tls=True)
+    after = rules.envelope(before)
+    assert ("app@example.org", "HDRS", "E1", True) == (
+        str(after.sender),
+        after.ret,
+        after.envid,
+        after.require_tls,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("root", "root@example.org"),
+        ('"a b"', '"a b"@example.org'),
+        ('"a@b"', '"a@b"@example.org'),
+        ("root@host", "root@host"),
+        ('"a@b"@host', '"a@b"@host'),
+        ("", ""),
+    ],
+)
+def test_a_name_without_a_domain_gets_one(text: str, expected: str) -> None:
+    assert expected == Rewriting(append="example.org").qualified(text)
+
+
+def test_without_a_domain_to_append_a_name_stays() -> None:
+    assert Rewriting().qualified("root") == "root"
+
+
+# -- the header -------------------------------------------------------------------------
+
+RULES = Rewriting(senders={"root@host.example": "ops@example.org"})
+BEFORE = ReversePath.parse("root@host.example")
+AFTER = RULES.sender(BEFORE)
+
+
+def rewritten(octets: bytes) -> bytes:
+    return bytes(RULES.header(Header.parse(octets), BEFORE, AFTER))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"From: root@host.example\r\n", b"From: ops@example.org\r\n"),
+        (b"from :root@HOST.example \r\n", b"from :ops@example.org \r\n"),
+        (b"From: root@host.example (Cron)\r\n", b"From: ops@example.org (Cron)\r\n"),
+        (b"From: root (Cron Daemon)\r\n", b"From: ops@example.org (Cron Daemon)\r\n"),
+        (b'From: "(Cron Daemon)" <root>\r\n', b'From: "(Cron Daemon)" <ops@example.org>\r\n'),
+        (
+            b'From: "root@host.example"\r\n\t< root@host.example >\r\n',
+            b'From: "root@host.example"\r\n\t< ops@example.org >\r\n',
+        ),
+        (
+            b"From: =?utf-8?q?J?= <root@host.example>\r\n",
+            b"From: =?utf-8?q?J?= <ops@example.org>\r\n",
+        ),
+        (b"From: \xff <root@host.example>\r\n", b"From: \xff <ops@example.org>\r\n"),
+    ],
+)
+def test_from_is_changed_when_it_is_the_sender(before: bytes, after: bytes) -> None:
+    assert b"To: root@host.example\r\n" + after == rewritten(b"To: root@host.example\r\n" + before)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"From: jane@host.example\r\n",
+        b"From: xroot@host.example\r\n",
+        b"From: root@host.example.net\r\n",
+        b"From: Root@host.example\r\n",
+        b"From: root@host.example, jane@host.example\r\n",
+        b"From: x: root@host.example;\r\n",
+        b"From: root@host.example <jane@host.example>\r\n",
+        b"From: <root@host.example> root@host.example\r\n",
+        b"From: a@b <root@host.example>\r\n",
+        b"From: root@host.example\r\nFrom: root@host.example\r\n",
+        b"Sender: root@host.example\r\nReply-To: root@host.example\r\n",
+        b"From: \r\nroot@host.example\r\n",
+        b"From:" + b" " * 100_000 + b"x\r\n",
+        b"",
+    ],
+)
+def test_any_other_from_stays(octets: bytes) -> None:
+    assert octets == rewritten(octets)
+
+
+def test_from_stays_when_no_rule_changed_the_sender() -> None:
+    header = Header.parse(b"From: root@host.example\r\n")
+    assert header is RULES.header(header, BEFORE, BEFORE)
+    assert header is RULES.header(header, ReversePath(), ReversePath())
+
+
+# -- laws -------------------------------------------------------------------------------
+
+LOCALS = st.sampled_from(["a", "b", "root", '"x y"'])
+DOMAINS = st.sampled_from(
+    [
+        "localhost",
+        "h",
+        "x.example",
+        "X.Example",
+        "a.x.example",
+        "b.a.x.example",
+        "y.example",
+        "[192.0.2.1]",
+    ]
+)
+ADDRESSES = st.builds(lambda local, domain: f"{local}@{domain}", LOCALS, DOMAINS)
+AT = DOMAINS.map(lambda domain: f"@{domain}")
+KEYS = st.one_of(ADDRESSES, AT, st.just("*"))
+
+
+@given(
+    st.dictionaries(KEYS, st.one_of(ADDRESSES, AT), max_size=5),
+    st.lists(DOMAINS, max_size=2),
+    st.one_of(st.none(), ADDRESSES),
+    st.one_of(ADDRESSES, st.just("")),
+    st.lists(ADDRESSES, min_size=1, max_size=5),
+)
+def test_rewriting_twice_changes_nothing_more(
+    senders: dict[str, str],
+    masquerade: list[str],
+    admin: str | None,
+    address: str,
+    recipients: list[str],
+) -> None:
+    try:
+        rules = Rewriting(senders=senders, masquerade=masquerade, admin=admin)
+    except InvalidInput:
+        assume(False)
+    once = rules.envelope(Envelope(address, recipients))
+    assert once == rules.envelope(once)
+    assert (address == "") is (once.sender == ReversePath())
+    assert len(once.recipients) <= len(recipients)
