@@ -1,0 +1,270 @@
+"""``Configuration``: all that an operator has said, whole and checked, before anything is opened.
+
+From a TOML file or from flags; either is a tree for ``reading``, and what the values
+mean together is judged here.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.ingress.password_file import PasswordFile
+from twisted_sendmail.ingress.tls import ServerTLS
+from twisted_sendmail.message.rewriting import Rewriting
+from twisted_sendmail.operation.configuration_error import Source, Wrong
+from twisted_sendmail.operation.endpoint_text import EndpointText, parse_endpoint, server_endpoint
+from twisted_sendmail.operation.reading import checked, read_toml
+from twisted_sendmail.operation.smarthosts import explained, routes_of, secret_source
+from twisted_sendmail.relay.routing import Routing
+from twisted_sendmail.relay.schedule import Schedule
+from twisted_sendmail.relay.settings import RelaySettings
+from twisted_sendmail.sasl.credentials import Secret
+from twisted_sendmail.smtp.address import domain_name
+from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.spool.admission import AdmissionPolicy
+
+if TYPE_CHECKING:
+    from twisted_sendmail.operation.reading import Values
+
+#: A warning that never comes.
+_NEVER = 1e12
+#: Bytes of a Unix socket's path; the kernel takes no longer one.
+_MAX_SOCKET = 107
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One endpoint to take mail in by."""
+
+    endpoint: EndpointText
+    certificate: Path | None
+    key: Path | None
+    implicit_tls: bool
+    accounts: Path | None
+    trusted: tuple[str, ...]
+    #: Bare CR, bare LF and NUL in content are repaired; else such mail is refused.
+    repair: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What those who bring mail may do."""
+
+    message_size: int
+    header_size: int
+    recipients: int
+    hops: int
+    connections: int
+    connections_per_address: int
+    #: Seconds that their messages under way are given when the relay stops.
+    stop_grace: float
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Where health, metrics and the queue page are."""
+
+    endpoint: EndpointText
+    #: What opens the page; None: it is not there.
+    token: Secret | None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All of it."""
+
+    #: Where it is written, for people.
+    source: str
+    #: Our host name.
+    name: str
+    #: The folder of the queue.
+    queue: Path
+    #: The Unix socket that programs of this machine submit to, and its permissions.
+    submission_socket: Path
+    submission_mode: int
+    listeners: tuple[Listener, ...]
+    relay: RelaySettings
+    admission: AdmissionPolicy
+    limits: Limits
+    admin: Admin | None
+    #: A file for the log as JSON; None: none.
+    json_log: Path | None
+
+
+def read_configuration(path: Path, reactor: Any) -> Configuration:
+    """Read a TOML file.  Blocks: a reactor that runs has it done by a thread.
+
+    :raises ConfigurationError: naming the file, the key and the remedy.
+    """
+    source = Source(str(path))
+    return configuration_of(read_toml(path, source), path.absolute().parent, source, reactor)
+
+
+def configuration_of(tree: Values, folder: Path, source: Source, reactor: Any) -> Configuration:
+    """Make it of a tree as TOML gives it.
+
+    :param folder: where relative paths begin.
+    :raises ConfigurationError: naming the key and the remedy.
+    """
+    values = checked(tree, folder, source)
+    name = values["name"] or _host_name(source)
+    queue: Path = values["queue"]
+    listeners = _listeners(values["listen"], source, reactor)
+    relay = _relay(values, name, source, reactor)
+    limits = Limits(**{key.replace("-", "_"): value for key, value in values["limits"].items()})
+    return Configuration(
+        source=source.name,
+        name=name,
+        queue=queue,
+        submission_socket=_submission(values["submission-socket"], queue, source),
+        submission_mode=values["submission-mode"],
+        listeners=listeners,
+        relay=relay,
+        admission=AdmissionPolicy(
+            name,
+            Routing(relay.routes).of,
+            _rewriting(values["rewrite"], name, source),
+            complete=values["rewrite"]["complete"],
+            max_hops=limits.hops,
+        ),
+        limits=limits,
+        admin=_admin(values["admin"], source, reactor),
+        json_log=values["log"]["json-file"],
+    )
+
+
+def _host_name(source: Source) -> str:
+    name = socket.gethostname()
+    if "." not in name.strip("."):
+        # It may ask the network; "localhost" is no answer.
+        full = socket.getfqdn()
+        name = name if full.startswith("localhost") else full
+    try:
+        return domain_name(name)
+    except InvalidInput:
+        why = "the name of this machine cannot be used as a mail host's"
+        raise source.error("name", why, "write it as relay.example.org") from None
+
+
+def _submission(given: Path | None, queue: Path, source: Source) -> Path:
+    path = given or queue / "submission"
+    if len(str(path).encode()) > _MAX_SOCKET:
+        why = f"the path of the socket is longer than {_MAX_SOCKET} octets"
+        raise source.error("submission-socket", why, "write a shorter one, below /run")
+    return path
+
+
+def _relay(values: Values, name: str, source: Source, reactor: Any) -> RelaySettings:
+    routes = routes_of(values, source, reactor)
+    retry, bounce = values["retry"], values["bounce"]
+    if retry["most"] < retry["first"]:
+        raise source.error("retry.most", "it is less than retry.first", "write it larger")
+    postmaster = bounce["postmaster"]
+    try:
+        return RelaySettings(
+            name,
+            routes,
+            Schedule(
+                first=retry["first"],
+                most=retry["most"],
+                lifetime=retry["lifetime"],
+                report_lifetime=retry["report-lifetime"],
+                warn_after=retry["warn-after"] or _NEVER,
+                jitter=retry["jitter"],
+            ),
+            postmaster=None if postmaster is None else str(postmaster),
+            report_rate=bounce["rate"],
+            report_burst=bounce["burst"],
+            grace=values["limits"]["stop-grace"],
+        )
+    except InvalidInput as e:
+        # Each value by itself is right: it is about who goes where.
+        raise source.error("route.senders", explained(e), e.remedy) from None
+
+
+def _rewriting(values: Values, name: str, source: Source) -> Rewriting | None:
+    senders = dict(values["senders"])
+    if values["all-mail-from"] is not None:
+        if "*" in senders:
+            why = "there is a '*' in rewrite.senders too"
+            raise source.error("rewrite.all-mail-from", why, "say it once")
+        senders["*"] = str(values["all-mail-from"])
+    admin = values["local-mail-to"]
+    if not (senders or values["masquerade"] or values["append-domain"] or admin):
+        return None
+    try:
+        return Rewriting(
+            senders=senders,
+            masquerade=values["masquerade"],
+            append=values["append-domain"],
+            admin=None if admin is None else str(admin),
+            name=name,
+            local_domains=values["local-domains"],
+        )
+    except InvalidInput as e:
+        raise source.error("rewrite", explained(e), e.remedy) from None
+
+
+def _listeners(tables: list[Values], source: Source, reactor: Any) -> tuple[Listener, ...]:
+    listeners: list[Listener] = []
+    for n, table in enumerate(tables, 1):
+        where = f"listen#{n}" if len(tables) > 1 else "listen"
+        listener = _listener(table, where, source, reactor)
+        if listener.endpoint in [each.endpoint for each in listeners]:
+            raise source.error(f"{where}.endpoint", "it is there twice", "leave one of them out")
+        listeners.append(listener)
+    return tuple(listeners)
+
+
+def _listener(values: Values, where: str, source: Source, reactor: Any) -> Listener:
+    def wrong(key: str, why: str, remedy: str) -> Exception:
+        return source.error(f"{where}.{key}", why, remedy)
+
+    endpoint = _endpoint(values["endpoint"], f"{where}.endpoint", source, reactor)
+    certificate, key, accounts = values["certificate"], values["key"], values["accounts"]
+    if endpoint.kind == "ssl" and certificate is not None:
+        why = "the endpoint has a certificate of its own"
+        raise wrong("certificate", why, 'write "tcp:…" and implicit-tls = true')
+    if key is not None and certificate is None:
+        raise wrong("key", "there is no certificate", "give both")
+    if values["implicit-tls"] and certificate is None:
+        raise wrong("implicit-tls", "there is no certificate", "give certificate and key")
+    if accounts is not None and certificate is None and endpoint.kind != "ssl":
+        why = "there is no certificate, and passwords go over TLS only"
+        raise wrong("accounts", why, "give certificate and key")
+    if accounts is None and not values["trusted"]:
+        why = "nobody is trusted, and there are no accounts"
+        raise wrong("trusted", why, "name a network or a file of accounts")
+    for what, name in ((certificate, "certificate"), (accounts, "accounts")):
+        if what is None:
+            continue
+        try:
+            _ = ServerTLS(what, key) if name == "certificate" else PasswordFile(what, reactor)
+        except InvalidInput as e:
+            raise wrong(name, explained(e), e.remedy) from None
+    return Listener(endpoint, certificate, key, values["implicit-tls"], accounts, values["trusted"])
+
+
+def _endpoint(text: str, key: str, source: Source, reactor: Any) -> EndpointText:
+    try:
+        endpoint = parse_endpoint(text)
+        server_endpoint(reactor, endpoint)
+    except Wrong as e:
+        raise source.error(key, e.why, e.remedy) from None
+    return endpoint
+
+
+def _admin(values: Values, source: Source, reactor: Any) -> Admin | None:
+    secret = secret_source(values, "token", "admin", source)
+    if values["endpoint"] is None:
+        if secret is not None:
+            raise source.error("admin.endpoint", "there is a token and no endpoint", "give both")
+        return None
+    endpoint = _endpoint(values["endpoint"], "admin.endpoint", source, reactor)
+    if not endpoint.local and endpoint.kind != "systemd":
+        why = "others than this machine could reach it"
+        raise source.error("admin.endpoint", why, 'write it as "tcp:127.0.0.1:8025"')
+    return Admin(endpoint, None if secret is None else Secret(secret.read()))
