@@ -245,7 +245,15 @@ def _listener(values: Values, where: str, source: Source, reactor: Any) -> Liste
             _ = ServerTLS(what, key) if name == "certificate" else PasswordFile(what, reactor)
         except InvalidInput as e:
             raise wrong(name, explained(e), e.remedy) from None
-    return Listener(endpoint, certificate, key, values["implicit-tls"], accounts, values["trusted"])
+    return Listener(
+        endpoint,
+        certificate,
+        key,
+        implicit_tls=values["implicit-tls"],
+        accounts=accounts,
+        trusted=values["trusted"],
+        repair=values["repair"],
+    )
 
 
 def _endpoint(text: str, key: str, source: Source, reactor: Any) -> EndpointText:

@@ -107,7 +107,7 @@ class Door(Factory):
         self._servers = [server, *(each for each in self._servers if each.connections)]
         self._outer: IProtocolFactory = server.implicit_tls() if implicit_tls else server
 
-    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:  # type: ignore[override]  # Twisted's Factory is generic in name only
         """The protocol of the server of now."""
         return self._outer.buildProtocol(addr)
 
@@ -148,7 +148,7 @@ class Door(Factory):
     async def _listen(self, endpoint: IStreamServerEndpoint, shown: str) -> None:
         try:
             self._port = await endpoint.listen(self)
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001 - endpoints fail as they like
             why = getattr(e, "socketError", e)
             reason = getattr(why, "strerror", None) or str(why)
             raise CannotListen(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.spool.premises import check_directory
 from twisted_sendmail.spool.relay_lock import RelayLock
+from twisted_sendmail.spool.sqlite_store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,4 +23,9 @@ def check_queue(directory: Path) -> None:
     check_directory(directory, create=True, root_may=False)
     lock = RelayLock(directory)
     lock.acquire()
-    lock.release()
+    try:
+        store = Store(directory)
+        store.open(create=True)
+        store.close()
+    finally:
+        lock.release()
