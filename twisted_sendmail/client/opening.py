@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory
 
 from twisted_sendmail.client.authentication import authenticate
 from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.client.handshake_gate import gate_of
 from twisted_sendmail.client.protocol import SubmissionProtocol
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
@@ -194,7 +195,8 @@ async def _make_ready(
     clock: Any, protocol: SubmissionProtocol, opening: Opening, context: SSL.Context | None
 ) -> None:
     if opening.tls is TLSPolicy.IMPLICIT:
-        await protocol.start_tls(_judge(clock, opening, context))
+        async with _Handshake(clock, opening, context) as judge:
+            await protocol.start_tls(judge)
     greeting = await protocol.greeting
     if not greeting.positive:
         raise _refused("connection", greeting, "greeting")
@@ -209,9 +211,23 @@ async def _make_ready(
     protocol.keep_tls_session()
 
 
-def _judge(clock: Any, opening: Opening, context: SSL.Context | None) -> ServerJudge:
-    trust, name = opening.trust, opening.server_name
-    return ServerJudge(trust, name, Resumption(clock, trust, name, opening.port), context)
+class _Handshake:
+    """A handshake in its turn among those with the same server, and its judge."""
+
+    def __init__(self, clock: Any, opening: Opening, context: SSL.Context | None) -> None:
+        self._opening = opening
+        self._context = context
+        name, trust = opening.server_name, opening.trust
+        self._resumption = Resumption(clock, trust, name, opening.port)
+        self._gate = gate_of(clock, self._resumption.key)
+
+    async def __aenter__(self) -> ServerJudge:
+        await self._gate.enter()
+        name, trust = self._opening.server_name, self._opening.trust
+        return ServerJudge(trust, name, self._resumption, self._context)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._gate.leave()
 
 
 async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> None:
@@ -244,8 +260,9 @@ async def _starttls(
         if required:
             raise _no_starttls("the server does not offer it")
         return False
-    await protocol.settled()
-    reply = await protocol.starttls(_judge(clock, opening, context))
+    async with _Handshake(clock, opening, context) as judge:
+        await protocol.settled()
+        reply = await protocol.starttls(judge)
     if reply.positive:
         return True
     if required:

@@ -57,7 +57,8 @@ class Resumption:
 
     def __init__(self, clock: IReactorTime, trust: TLSTrust, name: str, port: int | None) -> None:
         self._clock = clock
-        self._key = (clock, trust, name.lower(), port)
+        #: Whose sessions these are: equal for those that may resume each other's.
+        self.key = (clock, trust, name.lower(), port)
 
     @property
     def now(self) -> float:
@@ -66,7 +67,7 @@ class Resumption:
 
     def offered(self, context: SSL.Context) -> Kept | None:
         """The session to offer in a handshake with *context*; None for a full handshake."""
-        kept = _KEPT.get(self._key)
+        kept = _KEPT.get(self.key)
         if kept is None:
             return None
         ends = kept.facts.not_after
@@ -79,14 +80,14 @@ class Resumption:
 
     def keep(self, kept: Kept) -> None:
         """Offer this one next time; the oldest goes when there are too many."""
-        _KEPT[self._key] = kept
-        _KEPT.move_to_end(self._key)
+        _KEPT[self.key] = kept
+        _KEPT.move_to_end(self.key)
         while len(_KEPT) > SERVERS:
             _ = _KEPT.popitem(last=False)
 
     def forget(self) -> None:
         """Begin with a full handshake next time."""
-        _ = _KEPT.pop(self._key, None)
+        _ = _KEPT.pop(self.key, None)
 
 
 def forget_all() -> None:
