@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.ingress.password_file import PasswordFile
 from twisted_sendmail.ingress.tls import ServerTLS
-from twisted_sendmail.message.rewriting import Rewriting
 from twisted_sendmail.operation.configuration_error import Source, Wrong
 from twisted_sendmail.operation.endpoint_text import EndpointText, parse_endpoint, server_endpoint
 from twisted_sendmail.operation.reading import checked, read_toml
+from twisted_sendmail.operation.rewrite_rules import rewriting_of
 from twisted_sendmail.operation.smarthosts import explained, routes_of, secret_source
 from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.schedule import Schedule
@@ -126,7 +126,7 @@ def configuration_of(tree: Values, folder: Path, source: Source, reactor: Any) -
         admission=AdmissionPolicy(
             name,
             Routing(relay.routes).of,
-            _rewriting(values["rewrite"], name, source),
+            rewriting_of(values["rewrite"], name, source),
             complete=values["rewrite"]["complete"],
             max_hops=limits.hops,
         ),
@@ -183,29 +183,6 @@ def _relay(values: Values, name: str, source: Source, reactor: Any) -> RelaySett
     except InvalidInput as e:
         # Each value by itself is right: it is about who goes where.
         raise source.error("route.senders", explained(e), e.remedy) from None
-
-
-def _rewriting(values: Values, name: str, source: Source) -> Rewriting | None:
-    senders = dict(values["senders"])
-    if values["all-mail-from"] is not None:
-        if "*" in senders:
-            why = "there is a '*' in rewrite.senders too"
-            raise source.error("rewrite.all-mail-from", why, "say it once")
-        senders["*"] = str(values["all-mail-from"])
-    admin = values["local-mail-to"]
-    if not (senders or values["masquerade"] or values["append-domain"] or admin):
-        return None
-    try:
-        return Rewriting(
-            senders=senders,
-            masquerade=values["masquerade"],
-            append=values["append-domain"],
-            admin=None if admin is None else str(admin),
-            name=name,
-            local_domains=values["local-domains"],
-        )
-    except InvalidInput as e:
-        raise source.error("rewrite", explained(e), e.remedy) from None
 
 
 def _listeners(tables: list[Values], source: Source, reactor: Any) -> tuple[Listener, ...]:
