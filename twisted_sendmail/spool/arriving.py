@@ -1,0 +1,152 @@
+"""Writing messages and their content into the tables; inside a transaction of the caller's."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.spool.queue_id import id_number
+from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient
+from twisted_sendmail.spool.row import content_checksum, encode
+from twisted_sendmail.spool.trouble import SpoolTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twisted_sendmail.spool.connection import Connection
+    from twisted_sendmail.spool.record import Draft
+
+#: Octets of one piece of a large content.
+PIECE = 256 * 1024
+_MESSAGE = f"INSERT INTO message VALUES ({', '.join('?' * 19)})"  # noqa: S608 - ours
+_RECIPIENT = (
+    "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', 0.0, 0, NULL, NULL, NULL, NULL)"
+)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A content that was written in pieces before its message."""
+
+    #: What they have in common.
+    body: int
+    count: int
+    #: Octets of all of them.
+    size: int
+
+
+def put_message(
+    connection: Connection, draft: Draft, content: bytes | Pieces, *, leased: bool = False
+) -> QueuedMessage:
+    """Write a message that is due at once.
+
+    :param leased: it is tried at once.
+    :raises SpoolTrouble: there is one of this id, or its content is not complete; nothing
+        was written.
+    """
+    number = id_number(draft.id)
+    if number is None:
+        raise SpoolTrouble(f"message {draft.id} cannot be queued", detail="it is no id of ours")
+    if isinstance(content, Pieces):
+        size, body, pieces = content.size, content.body, content.count
+        _check_pieces(connection, content)
+    else:
+        size, body, pieces = len(content), None, 0
+    fixed, recipients = encode(draft, number, size, body, pieces)
+    standing: tuple[Any, ...] = (
+        draft.route,
+        0.0,
+        0,
+        int(leased),
+        int(draft.held),
+        None,
+        None,
+        0,
+        0,
+        None,
+    )
+    try:
+        connection.execute(_MESSAGE, fixed + standing)
+    except sqlite3.IntegrityError as e:
+        raise SpoolTrouble(f"message {draft.id} cannot be queued", detail=str(e)) from None
+    for row in recipients:
+        connection.execute(_RECIPIENT, (number, *row))
+    if body is None:
+        connection.execute(
+            "INSERT INTO content VALUES (?, ?, ?)",
+            (number, content, content_checksum(number, 0, content)),  # type: ignore[arg-type]
+        )
+    return QueuedMessage(
+        draft,
+        size=size,
+        recipients=tuple(
+            QueuedRecipient(n, recipient) for n, recipient in enumerate(draft.envelope.recipients)
+        ),
+        leased=leased,
+        held=draft.held,
+    )
+
+
+def _check_pieces(connection: Connection, content: Pieces) -> None:
+    found = connection.row(
+        "SELECT count(*), ifnull(sum(length(data)), 0) FROM piece WHERE body = ?", (content.body,)
+    )
+    if found != (content.count, content.size):
+        raise SpoolTrouble("the queue lost a part of a message", detail=f"{content} became {found}")
+
+
+def put_piece(connection: Connection, body: int, place: int, data: bytes) -> None:
+    """Write one piece of a content whose message is still to come."""
+    connection.execute(
+        "INSERT INTO piece VALUES (?, ?, ?, ?)",
+        (body, place, data, content_checksum(body, place, data)),
+    )
+
+
+def throw_away_orphans(connection: Connection, older_than: int) -> None:
+    """Mark the bodies below *older_than* that no message has as rubbish."""
+    for body in list(_bodies(connection, older_than)):
+        if not _has_message(connection, body):
+            connection.execute("INSERT OR IGNORE INTO rubbish VALUES (?)", (body,))
+
+
+def rubbish(connection: Connection) -> list[int]:
+    """The bodies to be removed."""
+    return [body for (body,) in connection.rows("SELECT body FROM rubbish")]
+
+
+def _has_message(connection: Connection, body: int) -> bool:
+    return connection.value("SELECT 1 FROM message WHERE body = ?", (body,)) is not None
+
+
+def _bodies(connection: Connection, below: int) -> Iterator[int]:
+    body = -1
+    while True:
+        # One seek for each body, not one for each piece.
+        following = connection.value(
+            "SELECT body FROM piece WHERE body > ? AND body < ? ORDER BY body LIMIT 1",
+            (body, below),
+        )
+        if following is None:
+            return
+        yield following
+        body = following
+
+
+def sweep(connection: Connection, body: int, most: int) -> bool:
+    """Remove at most *most* pieces of *body*; True when none is left, or a message has them.
+
+    A large content goes little by little, so that nobody waits long for his turn.
+    """
+    if _has_message(connection, body):
+        return True
+    places = connection.rows(
+        "SELECT place FROM piece WHERE body = ? ORDER BY place LIMIT ?", (body, most + 1)
+    )
+    for (place,) in places[:most]:
+        connection.execute("DELETE FROM piece WHERE body = ? AND place = ?", (body, place))
+    if len(places) > most:
+        return False
+    connection.execute("DELETE FROM rubbish WHERE body = ?", (body,))
+    return True

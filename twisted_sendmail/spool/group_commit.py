@@ -1,0 +1,117 @@
+"""Group commit: what was asked for while the last commit ran shares the next one.
+
+One write to the disk then serves as many messages as arrived meanwhile.  When one
+operation of a group fails, the group is taken back, and each is done again in a
+transaction of its own, so that only the guilty one fails.
+
+It runs where the worker runs it, and knows no thread and no reactor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.spool.connection import trouble
+from twisted_sendmail.spool.trouble import SpoolTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted_sendmail.spool.sqlite_store import Store
+
+
+class Kind(enum.Enum):
+    """What an operation does to the store."""
+
+    READ = enum.auto()
+    WRITE = enum.auto()
+    #: It opens or closes, or knows its transactions itself.
+    ALONE = enum.auto()
+
+
+class Operation:
+    """Something to do with the store, and who is told of it.
+
+    :param work: does it.  It may be done again.  What it raises is told to who asked.
+    :param doing: for the error, behind "the queue could not".
+    """
+
+    __slots__ = ("doing", "error", "kind", "result", "work")
+
+    def __init__(
+        self, work: Callable[[Store], Any], kind: Kind = Kind.WRITE, doing: str = "do it"
+    ) -> None:
+        self.work = work
+        self.kind = kind
+        self.doing = doing
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def fire(self) -> None:
+        """Tell who asked; in the reactor's thread, when it is durable."""
+
+    def after(self) -> None:
+        """Tell others, when all that shared the commit have been told."""
+
+
+class GroupCommit:
+    """Does operations with *store*."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def run(self, operations: Sequence[Operation]) -> None:
+        """Do them, in this order; their results and errors are then in them."""
+        group: list[Operation] = []
+        for operation in operations:
+            if operation.kind is Kind.ALONE:
+                self._together(group)
+                group = []
+                self._alone(operation)
+            else:
+                group.append(operation)
+        self._together(group)
+
+    def _alone(self, operation: Operation) -> None:
+        try:
+            operation.result = operation.work(self._store)
+        except Exception as e:  # noqa: BLE001 - who asked gets it
+            operation.error = trouble(e, operation.doing)
+
+    def _together(self, group: list[Operation]) -> None:
+        if not group:
+            return
+        store = self._store
+        try:
+            store.begin(write=any(o.kind is Kind.WRITE for o in group))
+            for operation in group:
+                operation.error = None
+                before = store.changes
+                try:
+                    operation.result = operation.work(store)
+                except SpoolTrouble as e:
+                    if store.changes != before:
+                        raise
+                    # It was refused before it changed anything: the others need not suffer.
+                    operation.error = e
+            store.commit()
+        except Exception as e:  # noqa: BLE001 - who asked gets it
+            self._take_back()
+            if len(group) > 1:
+                for operation in group:
+                    self._together([operation])
+            else:
+                group[0].result = None
+                group[0].error = trouble(e, group[0].doing)
+
+    def _take_back(self) -> None:
+        try:
+            self._store.rollback()
+        except (sqlite3.Error, SpoolTrouble):
+            # A connection that cannot even take back is of no use any more.
+            # Where that fails, the next operation says so.
+            with contextlib.suppress(sqlite3.Error, OSError, SpoolTrouble):
+                self._store.reopen()

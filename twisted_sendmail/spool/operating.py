@@ -1,0 +1,154 @@
+"""What an operator may ask and do, whether the relay runs or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.spool.queue_id import id_number, id_text
+from twisted_sendmail.spool.reading import show
+from twisted_sendmail.spool.record import Acted, Action, QueuedMessage, Totals
+
+if TYPE_CHECKING:
+    from twisted_sendmail.spool.connection import Connection
+    from twisted_sendmail.spool.record import Selection
+
+#: ``QueuedMessage.queue_name``.
+_QUEUE = (
+    "CASE WHEN aside IS NOT NULL THEN 'corrupt' WHEN held = 1 THEN 'hold' "
+    "WHEN leased = 1 THEN 'active' WHEN attempts > 0 THEN 'deferred' ELSE 'incoming' END"
+)
+#: Ids in one question.
+_AT_ONCE = 500
+# Whom a message is still for: not those who have it.
+_RECIPIENT = (
+    "EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.number "
+    "AND r.state <> 'delivered' AND fits(?, r.address))"
+)
+_PENDING_NOW = "UPDATE recipient SET due = min(due, ?) WHERE message = ? AND state = 'pending'"
+
+
+def selected(
+    connection: Connection, selection: Selection, *, after: int = -1, most: int | None = None
+) -> list[int]:
+    """The numbers of the messages that fit, the oldest first.
+
+    :param after: only those behind this one.
+    :param most: at most so many, beside the limit of the selection.
+    """
+    limits = [limit for limit in (selection.limit, most) if limit is not None]
+    limit = max(0, min(limits)) if limits else -1
+    if not selection.ids:
+        return _selected(connection, selection, "number > ?", (after,), limit)
+    numbers = sorted({n for n in map(id_number, selection.ids) if n is not None and n > after})
+    found: list[int] = []
+    for start in range(0, len(numbers), _AT_ONCE):
+        some = numbers[start : start + _AT_ONCE]
+        clause = f"number IN ({', '.join('?' * len(some))})"
+        left = limit if limit < 0 else limit - len(found)
+        found += _selected(connection, selection, clause, tuple(some), left)
+    return found
+
+
+def _selected(
+    connection: Connection, selection: Selection, clause: str, values: tuple[Any, ...], limit: int
+) -> list[int]:
+    clauses, parameters = [clause], [*values]
+    for given, condition in (
+        (selection.queue, f"{_QUEUE} = ?"),
+        (selection.route, "route = ?"),
+        (selection.sender, "fits(?, sender)" if selection.sender else "sender = ?"),
+        (selection.recipient, _RECIPIENT),
+    ):
+        if given is not None:
+            clauses.append(condition)
+            parameters.append(given)
+    rows = connection.rows(
+        f"SELECT number FROM message WHERE {' AND '.join(clauses)} ORDER BY number LIMIT ?",  # noqa: S608
+        (*parameters, limit),
+    )
+    return [number for (number,) in rows]
+
+
+def listed(
+    connection: Connection, selection: Selection, *, after: int = -1, most: int | None = None
+) -> list[QueuedMessage]:
+    """The messages that fit, the oldest first; those that cannot be read as far as they can."""
+    numbers = selected(connection, selection, after=after, most=most)
+    return [message for n in numbers if (message := show(connection, n)) is not None]
+
+
+def act(connection: Connection, action: Action, selection: Selection, now: float) -> list[Acted]:
+    """Do *action* to what fits; gives those to which it was done."""
+    acted = []
+    for number in selected(connection, selection):
+        leased, held, aside = connection.row(
+            "SELECT leased, held, aside FROM message WHERE number = ?", (number,)
+        )
+        if _do(connection, action, number, now, (leased, held, aside)):
+            acted.append(Acted(id_text(number), on_its_way=leased == 1))
+    return acted
+
+
+def _do(
+    connection: Connection,
+    action: Action,
+    number: int,
+    now: float,
+    standing: tuple[int, int, str | None],
+) -> bool:
+    leased, held, aside = standing
+    if action is Action.DELETE:
+        if leased == 1:
+            connection.execute("UPDATE message SET doomed = 'doomed' WHERE number = ?", (number,))
+        else:
+            connection.execute("DELETE FROM message WHERE number = ?", (number,))
+        return True
+    if action is Action.REQUEUE and aside != "damaged":
+        _requeue(connection, number, undeliverable=aside is not None)
+        return True
+    # What was set aside is not tried, and nobody is told of it: nothing else can be done.
+    if aside is not None or (action is Action.RELEASE and not held):
+        return False
+    if action is Action.FLUSH:
+        connection.execute(_PENDING_NOW, (now, number))
+        connection.execute("UPDATE message SET due = min(due, ?) WHERE number = ?", (now, number))
+    elif action in {Action.HOLD, Action.RELEASE}:
+        hold = int(action is Action.HOLD)
+        connection.execute("UPDATE message SET held = ? WHERE number = ?", (hold, number))
+    elif action is Action.EXPIRE:
+        connection.execute(
+            "UPDATE message SET expired = 'expired', held = 0, due = 0.0 WHERE number = ?",
+            (number,),
+        )
+    return True
+
+
+def _requeue(connection: Connection, number: int, *, undeliverable: bool) -> None:
+    if undeliverable:
+        # They failed, and nobody was told.
+        connection.execute(
+            "UPDATE recipient SET state = 'pending' WHERE message = ? AND state = 'failed'",
+            (number,),
+        )
+    connection.execute(
+        "UPDATE recipient SET due = 0.0, attempts = 0 WHERE message = ? AND state = 'pending'",
+        (number,),
+    )
+    connection.execute(
+        "UPDATE message SET due = 0.0, attempts = 0, expired = NULL, warned = 0, aside = NULL "
+        "WHERE number = ?",
+        (number,),
+    )
+
+
+def totals(connection: Connection) -> Totals:
+    """The queue in numbers."""
+    queues = connection.rows(f"SELECT {_QUEUE}, count(*) FROM message GROUP BY 1")  # noqa: S608
+    deferred = connection.rows(
+        "SELECT ifnull(status, ''), count(*) FROM recipient "
+        "WHERE state = 'pending' AND attempts > 0 GROUP BY 1"
+    )
+    oldest, octets = connection.row(
+        "SELECT min(CASE WHEN aside IS NULL THEN arrived END), ifnull(sum(size), 0) FROM message"
+    )
+    return Totals(queues=dict(queues), deferred=dict(deferred), oldest=oldest, octets=octets)

@@ -1,0 +1,190 @@
+"""Reading messages and their content; each row is judged alone, and a bad one put aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.spool.queue_id import id_number, id_text
+from twisted_sendmail.spool.record import Aside, Leased, QueuedMessage
+from twisted_sendmail.spool.row import (
+    MESSAGE,
+    RECIPIENT,
+    Damaged,
+    content_checksum,
+    decode,
+    decode_damaged,
+)
+from twisted_sendmail.spool.trouble import SpoolDamaged, SpoolTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted_sendmail.spool.connection import Connection
+
+_MESSAGE = f"SELECT {MESSAGE} FROM message WHERE number = ?"  # noqa: S608 - ours, all of it
+_RECIPIENTS = f"SELECT {RECIPIENT} FROM recipient WHERE message = ? ORDER BY number"  # noqa: S608
+_READY = "leased = 0 AND held = 0 AND aside IS NULL"
+_DUE = (
+    f"SELECT number FROM message WHERE route = ? AND (attempts > 0) = ? AND {_READY}"  # noqa: S608
+    " AND due {} ? ORDER BY due, number LIMIT ?"
+)
+_DUE_NOW = _DUE.format("<=")
+_DUE_BEYOND = _DUE.format(">")
+_NEXT_ROUTE = f"SELECT route FROM message WHERE route > ? AND {_READY} ORDER BY route LIMIT 1"  # noqa: S608
+_NEXT_DUE = (
+    f"SELECT due FROM message WHERE route = ? AND (attempts > 0) = ? AND {_READY}"  # noqa: S608
+    " ORDER BY due LIMIT 1"
+)
+
+
+def find(connection: Connection, number: int) -> QueuedMessage | None:
+    """The message, or None where there is none.
+
+    :raises Damaged: it is not what was written.
+    """
+    row = connection.row(_MESSAGE, (number,))
+    return None if row is None else decode(row, connection.rows(_RECIPIENTS, (number,)))
+
+
+def show(connection: Connection, number: int) -> QueuedMessage | None:
+    """The message as an operator sees it, whether it can be read or not."""
+    row = connection.row(_MESSAGE, (number,))
+    if row is None:
+        return None
+    recipients = connection.rows(_RECIPIENTS, (number,))
+    try:
+        return decode(row, recipients)
+    except Damaged:
+        return replace(decode_damaged(row, recipients), aside=Aside.DAMAGED)
+
+
+def set_aside(connection: Connection, number: int) -> None:
+    """Keep a damaged message for the operator."""
+    connection.execute(
+        "UPDATE message SET aside = 'damaged', leased = 0 WHERE number = ?", (number,)
+    )
+
+
+def lease(
+    connection: Connection,
+    due: tuple[str, float, float],
+    counts: tuple[int, int],
+    damaged: Callable[[str], None],
+) -> list[Leased]:
+    """Lease what is due.
+
+    :param due: the route, now, and the horizon.
+    :param counts: of untried ones, and of others.
+    :param damaged: told of each that cannot be read, which is set aside.
+    """
+    leased = []
+    for tried, count in enumerate(counts):
+        for number in _due(connection, due, tried, count):
+            try:
+                message = find(connection, number)
+                content = _small(connection, message, number)
+            except Damaged:
+                set_aside(connection, number)
+                damaged(id_text(number))
+                continue
+            if message is not None:
+                connection.execute("UPDATE message SET leased = 1 WHERE number = ?", (number,))
+                leased.append(Leased(replace(message, leased=True), content))
+    return leased
+
+
+def _due(
+    connection: Connection, due: tuple[str, float, float], tried: int, count: int
+) -> list[int]:
+    route, now, horizon = due
+    if count <= 0:
+        return []
+    found = connection.rows(_DUE_NOW, (route, tried, now, count))
+    if len(found) < count:
+        found += connection.rows(_DUE_BEYOND, (route, tried, max(now, horizon), count - len(found)))
+    return [number for (number,) in found]
+
+
+def next_due(connection: Connection) -> dict[str, float]:
+    """For each route that has one, when the next message is due."""
+    found: dict[str, float] = {}
+    route = connection.value(
+        f"SELECT route FROM message WHERE {_READY} ORDER BY route LIMIT 1"  # noqa: S608
+    )
+    while route is not None:
+        times = [connection.value(_NEXT_DUE, (route, tried)) for tried in (0, 1)]
+        found[route] = min(time for time in times if time is not None)
+        route = connection.value(_NEXT_ROUTE, (route,))
+    return found
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a content is."""
+
+    number: int
+    #: None: it is in one piece.
+    body: int | None
+    pieces: int
+    size: int
+
+
+def where(connection: Connection, id: str) -> Where:  # noqa: A002 - that is its name
+    """Where the content of message *id* is.
+
+    :raises SpoolTrouble: there is no such message.
+    :raises SpoolDamaged: it is not what was written.
+    """
+    number = id_number(id)
+    row = None if number is None else connection.row(_MESSAGE, (number,))
+    if number is None or row is None:
+        raise SpoolTrouble(f"message {id} is not in the queue")
+    try:
+        message = decode(row, connection.rows(_RECIPIENTS, (number,)))
+    except Damaged:
+        raise damage(id) from None
+    return Where(number, row[6], row[7], message.size)
+
+
+def piece(connection: Connection, at: Where, place: int) -> bytes:
+    """One piece of a content.
+
+    :raises SpoolDamaged: it is not what was written.
+    """
+    try:
+        if at.body is None:
+            return _checked(connection, at.number, at.size)
+        row = connection.row(
+            "SELECT data, checksum FROM piece WHERE body = ? AND place = ?", (at.body, place)
+        )
+        return _intact(row, at.body, place)
+    except Damaged:
+        raise damage(id_text(at.number)) from None
+
+
+def damage(id: str) -> SpoolDamaged:  # noqa: A002 - that is its name
+    """What is said of message *id* when it is not what was written."""
+    return SpoolDamaged(f"message {id} is damaged", detail="it is not what was written")
+
+
+def _small(connection: Connection, message: QueuedMessage | None, number: int) -> bytes | None:
+    if message is None or connection.value("SELECT body FROM message WHERE number = ?", (number,)):
+        return None
+    return _checked(connection, number, message.size)
+
+
+def _checked(connection: Connection, number: int, size: int) -> bytes:
+    row = connection.row("SELECT data, checksum FROM content WHERE message = ?", (number,))
+    data = _intact(row, number, 0)
+    if len(data) != size:
+        raise Damaged
+    return data
+
+
+def _intact(row: Sequence[Any] | None, number: int, place: int) -> bytes:
+    if row is None or not isinstance(row[0], bytes):
+        raise Damaged
+    if content_checksum(number, place, row[0]) != row[1]:
+        raise Damaged
+    return row[0]

@@ -1,0 +1,138 @@
+"""Ending leases: by a settlement, because nothing was tried, or because the process died."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.spool.arriving import put_message
+from twisted_sendmail.spool.queue_id import id_number, id_text
+from twisted_sendmail.spool.reading import find
+from twisted_sendmail.spool.record import State
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from twisted_sendmail.spool.connection import Connection
+    from twisted_sendmail.spool.record import Change, QueuedMessage, Settlement
+
+_PENDING = "SELECT number FROM recipient WHERE message = ? AND state = 'pending'"
+_GONE = "DELETE FROM message WHERE number = ?"
+_WHO = "WHERE message = ? AND number = ? AND state = 'pending'"
+_TRIED = f"UPDATE recipient SET attempts = attempts + 1, tried = ? {_WHO}"  # noqa: S608 - ours
+_SAID = f"UPDATE recipient SET reply = ?, status = ?, relay = ? {_WHO}"  # noqa: S608
+_STATE = f"UPDATE recipient SET due = ?, state = ? {_WHO}"  # noqa: S608
+# When the next of its recipients is due; at once, when the operator wants it gone.
+_NEXT = """
+    UPDATE message SET due = CASE WHEN expired IS NULL THEN ifnull(
+        (SELECT min(due) FROM recipient WHERE message = ?1 AND state = 'pending'), due)
+        ELSE 0.0 END
+    WHERE number = ?1
+"""
+
+
+def settle(connection: Connection, settlement: Settlement) -> QueuedMessage | None:
+    """End a lease as *settlement* says; gives what is left of the message.
+
+    What is not leased has been settled already: it stays as it is.
+
+    :raises Damaged: what is left cannot be read.
+    """
+    number = id_number(settlement.id)
+    row = connection.row("SELECT leased, doomed FROM message WHERE number = ?", (number,))
+    if number is None or row is None:
+        return None
+    leased, doomed = row
+    if not leased:
+        return find(connection, number)
+    for draft, content in settlement.reports:
+        put_message(connection, draft, content)
+    if settlement.aside is None:
+        # The commonest end by far, and the shortest: everybody has it.
+        settled = {c.number for c in settlement.changes if c.state is not State.PENDING}
+        left = {n for (n,) in connection.rows(_PENDING, (number,))} - settled
+        if doomed == "doomed" or not left:
+            connection.execute(_GONE, (number,))
+            return None
+    elif doomed == "doomed":
+        connection.execute(_GONE, (number,))
+        return None
+    for change in settlement.changes:
+        _change(connection, number, settlement, change)
+    connection.execute(
+        "UPDATE message SET leased = 0, attempts = attempts + ?, interrupted = interrupted + ?, "
+        "warned = max(warned, ?), aside = ifnull(?, aside) WHERE number = ?",
+        (
+            int(settlement.tried),
+            int(settlement.in_doubt),
+            int(settlement.warned),
+            settlement.aside.value if settlement.aside else None,
+            number,
+        ),
+    )
+    connection.execute(_NEXT, (number,))
+    return find(connection, number)
+
+
+def _change(connection: Connection, number: int, settlement: Settlement, change: Change) -> None:
+    who = (number, change.number)
+    if settlement.tried:
+        connection.execute(
+            _TRIED,
+            (settlement.at, *who),
+        )
+    if settlement.tried or change.reply is not None or change.status is not None:
+        connection.execute(
+            _SAID,
+            (change.reply, change.status, change.relay, *who),
+        )
+    # The state last: nothing changes for one who is not pending any more.
+    connection.execute(_STATE, (change.due, change.state.value, *who))
+
+
+def release(connection: Connection, ids: Iterable[str]) -> None:
+    """End leases of messages that were not tried."""
+    for number in map(id_number, ids):
+        connection.execute(
+            "DELETE FROM message WHERE number = ? AND leased = 1 AND doomed = 'doomed'", (number,)
+        )
+        connection.execute(
+            "UPDATE message SET leased = 0 WHERE number = ? AND leased = 1", (number,)
+        )
+
+
+def end_leases(
+    connection: Connection, *, interrupted: bool, but: Collection[str] = ()
+) -> tuple[str, ...]:
+    """End every lease but those of *but*; gives the ids of the messages that are left.
+
+    :param interrupted: nobody saw the end of these tries: a copy may have gone out.
+    """
+    numbers = [
+        number
+        for (number,) in connection.rows("SELECT number FROM message WHERE leased = 1")
+        if id_text(number) not in but
+    ]
+    left = []
+    for number in numbers:
+        if connection.value("SELECT doomed FROM message WHERE number = ?", (number,)) == "doomed":
+            connection.execute(_GONE, (number,))
+            continue
+        connection.execute(
+            "UPDATE message SET leased = 0, interrupted = interrupted + ? WHERE number = ?",
+            (int(interrupted), number),
+        )
+        left.append(id_text(number))
+    return tuple(left)
+
+
+def reroute(connection: Connection, routes: dict[str, str]) -> None:
+    """Rename the routes of messages, all at the same time."""
+    if not routes:
+        return
+    cases = " ".join(["WHEN ? THEN ?"] * len(routes))
+    places = ", ".join("?" * len(routes))
+    pairs = [name for pair in routes.items() for name in pair]
+    connection.execute(
+        f"UPDATE message SET route = CASE route {cases} END WHERE route IN ({places})",  # noqa: S608
+        (*pairs, *routes),
+    )
