@@ -114,12 +114,12 @@ def test_the_date_is_in_the_zone_that_was_given() -> None:
         (None, b"From: jane@example.org\r\n"),
         ("", b"From: jane@example.org\r\n"),
         (" \r\n ", b"From: jane@example.org\r\n"),
-        ("Jane Doe", b"From: Jane Doe\r\n <jane@example.org>\r\n"),
-        ('J. "Jo" Doe\\', b'From: "J. \\"Jo\\" Doe\\\\"\r\n <jane@example.org>\r\n'),
-        ("Cron (daemon)", b'From: "Cron (daemon)"\r\n <jane@example.org>\r\n'),
-        ("a\r\nBcc: b@x", b'From: "a Bcc: b@x"\r\n <jane@example.org>\r\n'),
-        ("=?utf-8?q?x?=", b'From: "=?utf-8?q?x?="\r\n <jane@example.org>\r\n'),
-        ("J\u00fcrgen", b"From: =?utf-8?q?J=C3=BCrgen?=\r\n <jane@example.org>\r\n"),
+        ("Jane Doe", b"From: Jane Doe <jane@example.org>\r\n"),
+        ('J. "Jo" Doe\\', b'From: "J. \\"Jo\\" Doe\\\\" <jane@example.org>\r\n'),
+        ("Cron (daemon)", b'From: "Cron (daemon)" <jane@example.org>\r\n'),
+        ("a\r\nBcc: b@x", b'From: "a Bcc: b@x" <jane@example.org>\r\n'),
+        ("=?utf-8?q?x?=", b'From: "=?utf-8?q?x?=" <jane@example.org>\r\n'),
+        ("J\u00fcrgen", b"From: =?utf-8?q?J=C3=BCrgen?= <jane@example.org>\r\n"),
     ],
 )
 def test_a_name_goes_into_a_from_of_ours(name: str | None, expected: bytes) -> None:
@@ -267,6 +267,8 @@ def test_the_quick_way_makes_what_the_long_way_makes(content: bytes, cuts: list[
 
 @given(LINES, st.binary(max_size=200))
 def test_completing_twice_changes_nothing_more(content: bytes, body: bytes) -> None:
+    # A field first: when a blind copy goes, nothing else becomes the first line.
+    content = b"X: y\r\n" + content
     once = through(content + WHOLE + b"\r\n" + body)
     assert once == through(once)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.smtp.address import ReversePath
 
+#: Where From is folded (RFC 5322 section 2.1.1).
+WIDTH = 78
 #: Characters of a name put into From.
 MAX_NAME = 128
 #: Who writes when there is no sender.
@@ -224,7 +226,10 @@ def from_field(mailbox: Mailbox, name: str | None = None) -> Field:
         name = EncodedWords(name, "utf-8", header_name="From").encode(linesep="\r\n")
     elif _SPECIAL.search(name):
         name = '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
-    return Field("from", f"From: {name}\r\n <{mailbox.wire}>\r\n".encode())
+    line = f"From: {name} <{mailbox.wire}>\r\n"
+    if len(line) > WIDTH + 2:
+        line = f"From: {name}\r\n <{mailbox.wire}>\r\n"
+    return Field("from", line.encode())
 
 
 def _end_of_trace(octets: bytes) -> int:
