@@ -9,6 +9,7 @@ import pytest
 from tests.client.scripted_server import SILENT
 from tests.mailer.conftest import Post, letter
 from tests.mailer.postbox import CHUNKING, PIPELINING
+from twisted_sendmail.client.handshake_gate import ABREAST
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.smtp.errors import MailerBusy, SendTimeout
 from twisted_sendmail.smtp.outcome import Status
@@ -36,6 +37,22 @@ def test_no_more_connections_are_opened_than_messages_wait(post: Post) -> None:
     assert 2 >= post.endpoint.attempts
     _ = post.send(mailer, letter(3))
     assert 2 >= post.endpoint.attempts
+
+
+def test_no_more_connections_are_opened_than_their_messages_need(post: Post) -> None:
+    """Each takes at once all it may, so another would come too late for any."""
+    mailer = post.mailer(connections=10, messages=5, window=8)
+    results = post.send(mailer, *[letter(n) for n in range(20)])
+    assert [result.get().error for result in results] == [None] * 20
+    assert 4 <= post.endpoint.attempts <= 5
+
+
+def test_a_long_line_of_connections_is_made_no_longer_than_needed(post: Post) -> None:
+    mailer = post.mailer(connections=100, window=1)
+    results = post.send(mailer, *[letter(n) for n in range(100)])
+    assert [result.get().error for result in results] == [None] * 100
+    # The first to come alone, then as many as may shake hands abreast.
+    assert ABREAST + 1 >= post.endpoint.attempts
 
 
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])

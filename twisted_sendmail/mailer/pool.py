@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.client.handshake_gate import ABREAST
 from twisted_sendmail.mailer.carrier import Carrier, Stage
 from twisted_sendmail.mailer.rate import TokenBucket
 from twisted_sendmail.smtp.errors import (
@@ -290,8 +291,13 @@ class Pool:
             pass
 
     def _open_one(self) -> bool:
-        opening = self.count(Stage.OPENING)
-        if len(self._carriers) >= self.limits.connections or opening >= len(self._queue):
+        opening, waiting = self.count(Stage.OPENING), len(self._queue)
+        if len(self._carriers) >= self.limits.connections or opening >= waiting:
+            return False
+        # They stand in line for their handshakes, or each takes at once all it may: more of
+        # them would not be sooner.
+        line = opening >= ABREAST or self.limits.messages <= self.limits.window
+        if line and opening and self._enough(waiting):
             return False
         if opening and not self._proven:
             return False  # one must get through before more knock
@@ -303,6 +309,14 @@ class Pool:
         self._stages[Stage.OPENING] += 1
         carrier.start()
         return True
+
+    def _enough(self, waiting: int) -> bool:
+        """Can the connections there are and will be take all that is *waiting*?"""
+        each = self.limits.messages
+        left = waiting - each * self.count(Stage.OPENING)
+        return left <= 0 or left <= sum(
+            each - carrier.taken for carrier in self._carriers if carrier.stage is Stage.LEASED
+        )
 
     def _place(self) -> int | None:
         """Which server to connect to; None when the jobs that wait can go nowhere now."""
