@@ -51,8 +51,8 @@ def test_a_long_line_of_connections_is_made_no_longer_than_needed(post: Post) ->
     mailer = post.mailer(connections=100, window=1)
     results = post.send(mailer, *[letter(n) for n in range(100)])
     assert [result.get().error for result in results] == [None] * 100
-    # The first to come alone, then as many as may shake hands abreast.
-    assert ABREAST + 1 >= post.endpoint.attempts
+    # As many as may shake hands abreast at a time; those that are ready go on meanwhile.
+    assert ABREAST < post.endpoint.attempts < 3 * ABREAST
 
 
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
