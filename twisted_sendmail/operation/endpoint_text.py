@@ -67,6 +67,11 @@ def parse_endpoint(text: str) -> EndpointText:
         raise Wrong(f"'{printable(text, 100)}' is no endpoint", REMEDY)
     plain = [word for word in words if "=" not in word]
     named = dict(word.split("=", 1) for word in words if "=" in word)
+    if kind in {"tcp", "tcp4", "tcp6", "ssl"}:
+        port = named.get("port", plain[0] if plain else "")
+        if not (port.isascii() and port.isdigit() and int(port[:6]) < 65536):
+            why = f"'{printable(port, 40)}' is no port, which is a number from 0 to 65535"
+            raise Wrong(why, REMEDY)
     interface = named.get("interface", plain[1] if len(plain) > 1 else "")
     path = named.get("address", plain[0] if plain else None) if kind == "unix" else None
     return EndpointText(text, kind, interface, path)
@@ -80,9 +85,14 @@ def server_endpoint(reactor: Any, endpoint: EndpointText) -> IStreamServerEndpoi
     try:
         made: IStreamServerEndpoint = serverFromString(reactor, endpoint.description)
     except Exception as e:  # noqa: BLE001 - parsers raise what they like
-        why = str(e) if isinstance(e, ValueError) else f"{type(e).__name__} {e}"
-        if endpoint.kind == "systemd" and isinstance(e, (LookupError, ValueError)):
+        if str(e).startswith("Unknown endpoint type"):
+            why = f"there are no endpoints of the kind '{endpoint.kind}'"
+        elif isinstance(e, OSError):
+            why = f"{e.filename}: {e.strerror}"
+        elif endpoint.kind == "systemd" and isinstance(e, LookupError):
             why = "systemd has passed no such socket"
+        else:
+            why = "its arguments cannot be read"
         shown = printable(endpoint.description, 100)
         raise Wrong(f"'{shown}' cannot be used: {printable(why, 200)}", REMEDY) from None
     return made

@@ -14,6 +14,7 @@ from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.operation.configuration_error import Source, Wrong
 from twisted_sendmail.operation.secret import SecretSource
 from twisted_sendmail.relay.settings import EVERYBODY, RouteSettings
+from twisted_sendmail.sasl.choice import check_mechanisms
 from twisted_sendmail.sasl.credentials import Credentials
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import InvalidInput
@@ -115,9 +116,9 @@ class _Reader:
                 ignore_extensions=values["ignore-extensions"],
                 watch=self._watch,
             )
-            user = _user(values, wrong)
         except InvalidInput as e:
             raise wrong("url", explained(e), e.remedy) from None
+        user = _user(values, wrong)
         server = replace(server, trust=_trust(values, wrong))
         secret = secret_source(values, "password", where, self._source)
         if user is None:
@@ -128,6 +129,9 @@ class _Reader:
             remedy = "give password-file, password-credential or password-command"
             why = f"there is no password for {printable(user, 80)}"
             raise wrong("password-file", why, remedy)
+        if not server.policy.required:
+            why = "a password goes over TLS only"
+            raise wrong("url", why, "write smtps:// or smtp+starttls://")
         provider = secret.provider(self._reactor)
         bearer = values["bearer"]
         try:
@@ -137,9 +141,11 @@ class _Reader:
                 token=provider if bearer else None,
                 mechanisms=values["mechanisms"],
             )
+            check_mechanisms(credentials)
             return replace(server, credentials=credentials)
         except InvalidInput as e:
-            raise wrong("url", explained(e), e.remedy) from None
+            key = "url" if values["mechanisms"] is None else "mechanisms"
+            raise wrong(key, explained(e), e.remedy) from None
 
     def route(
         self,
