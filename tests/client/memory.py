@@ -8,7 +8,8 @@ heard anything in between is one flight.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -18,6 +19,9 @@ from twisted.internet.interfaces import IConsumer, IProtocol, IStreamClientEndpo
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from twisted_sendmail.client import connection
+from twisted_sendmail.client.socket_state import SocketState
 
 #: Where TCP's transport pauses its producer.
 FULL = 64 * 1024
@@ -32,6 +36,8 @@ class MemoryTransport:
     def __init__(self, here: IPv4Address, there: IPv4Address) -> None:
         self._here, self._there = here, there
         self.protocol: Any = None
+        #: The other end.
+        self.peer: MemoryTransport | None = None
         self.out: deque[bytes] = deque()
         self.waiting = 0
         #: This end takes what arrives.
@@ -127,6 +133,7 @@ class Link:
         self.client = MemoryTransport(here, there)
         self.server = MemoryTransport(there, here)
         self.client.protocol, self.server.protocol = client, server
+        self.client.peer = self.server
         #: Deliver every write of the server by itself, not all that waits as one segment.
         self.apart = False
         #: Client flights; the server's decoder adds the commands it finds in each.
@@ -184,6 +191,31 @@ class Link:
                 other.lose(ConnectionLost() if end.resetting else ConnectionDone())
                 moved = True
         return moved
+
+
+class Asked(SocketState):
+    """What a reactor's own transport can be asked, asked of one in memory."""
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__(transport)
+        self._end = transport
+
+    def silent(self) -> bool:
+        end = self._end
+        if not isinstance(end, MemoryTransport) or end.peer is None or end.disconnected:
+            return False
+        return not end.peer.out and not end.peer.disconnecting and not end.peer.aborted
+
+
+@contextmanager
+def asked(on: bool) -> Iterator[None]:
+    """Let clients know, if *on*, whether anything is on its way to them."""
+    before = SocketState
+    vars(connection)["SocketState"] = Asked if on else before
+    try:
+        yield
+    finally:
+        vars(connection)["SocketState"] = before
 
 
 class Pump:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import Net, ca_file, logged, net
-from tests.client.memory import MemoryEndpoint, Result
+from tests.client.memory import MemoryEndpoint, Result, asked
 from tests.mailer.postbox import World
 from twisted_sendmail.client.tls_policy import TLSPolicy
 from twisted_sendmail.mailer.limits import PoolLimits
@@ -94,11 +94,15 @@ class Post:
         return result
 
 
-@pytest.fixture
-def post(net: Net) -> Iterator[Post]:
-    """A network for mailers; at the end each is closed, and nothing is left of it."""
+@pytest.fixture(params=[False, True], ids=["not asked", "asked"])
+def post(net: Net, request: pytest.FixtureRequest) -> Iterator[Post]:
+    """A network for mailers; at the end each is closed, and nothing is left of it.
+
+    Its transports can be asked whether anything came, as sockets can, or not.
+    """
     made = Post(net)
-    yield made
+    with asked(request.param):
+        yield made
     for mailer in made.mailers:
         result = Result(mailer.aclose(grace=0.001))
         made.pump.wait(10)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from twisted.internet.error import DNSLookupError
 
 from tests.client.conftest import Net
-from tests.client.memory import Result
+from tests.client.memory import Result, asked
 from tests.client.scripted_server import CLOSE, RESET, SILENT
 from tests.mailer.conftest import Post, letter
 from tests.mailer.postbox import (
@@ -180,8 +180,25 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Any:
     after=st.sampled_from(list(AfterRefusal)),
     places=st.integers(1, 2),
     bounds=limits,
+    ask=st.booleans(),
 )
 def test_the_laws_hold_in_every_schedule(  # noqa: PLR0917 - Hypothesis gives them by name
+    ca: Any,
+    schedule: Any,
+    closing: Any,
+    trouble: Any,
+    down: Any,
+    offers: Any,
+    after: Any,
+    places: int,
+    bounds: Any,
+    ask: bool,
+) -> None:
+    with asked(ask):
+        hold_to_the_laws(ca, schedule, closing, trouble, down, offers, after, places, bounds)
+
+
+def hold_to_the_laws(  # noqa: PLR0917 - the same
     ca: Any,
     schedule: Any,
     closing: Any,

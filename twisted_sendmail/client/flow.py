@@ -13,12 +13,14 @@ RFC 2920 section 3.1, RFC 3030.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.delivery import deliver
+from twisted_sendmail.client.whole_message import say_whole
 from twisted_sendmail.smtp.errors import CommandNotAllowed
 
 if TYPE_CHECKING:
@@ -115,6 +117,8 @@ class Flow:
         self._inflight_octets += size
         self._speaking = job
         eager, self.stale = not self.stale, False
+        if eager and not job.all_or_nothing and self._say_whole(job, size):
+            return
         sending = Deferred.fromCoroutine(
             deliver(
                 self._protocol,
@@ -125,6 +129,14 @@ class Flow:
             )
         )
         _ = sending.addBoth(self._heard, job, size)
+
+    def _say_whole(self, job: Any, size: int) -> bool:
+        heard, said = partial(self._heard, job=job, size=size), partial(self._said, job)
+        if not say_whole(self._protocol, job.letter, heard, said):
+            return False
+        if self._protocol.session.capabilities.chunking:
+            self._speaking = None
+        return True
 
     def _said(self, job: Any) -> None:
         if self._speaking is job:

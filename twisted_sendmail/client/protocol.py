@@ -133,6 +133,11 @@ class SubmissionProtocol(Connection):
                 self._produce(content, verdict, self._content_piece, self.session.end_content)
         return verdict
 
+    @property
+    def quiet(self) -> bool:
+        """Certainly nothing came that was not read: what :meth:`settled` would wait for."""
+        return self._settling.quiet
+
     def _content_piece(self, piece: bytes) -> None:
         self.session.content(piece)
         self._transmit()

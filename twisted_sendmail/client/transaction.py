@@ -32,7 +32,7 @@ from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.request import mail_command, rcpt_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from twisted.internet.defer import Deferred
 
@@ -67,23 +67,36 @@ async def transact(
     :raises Cancelled: the caller cancelled; the connection is closed, and its ``report``
         says whether the message is in doubt.
     """
-    transaction = _Transaction(protocol, letter, last=last, all_or_nothing=all_or_nothing)
+    transaction = Transaction(protocol, letter, said=said, last=last, all_or_nothing=all_or_nothing)
     transaction.eager = eager and not all_or_nothing
-    return await transaction.run(said)
+    return await transaction.run(transaction.begin())
 
 
-class _Transaction:
+class Transaction:
+    """One message on its way; parameters are those of :func:`transact`.
+
+    :param voice: who speaks for it on the protocol, if it is not itself.
+    """
+
     #: The content may go out along with the envelope.
     eager = True
 
     def __init__(
-        self, protocol: SubmissionProtocol, letter: Letter, *, last: bool, all_or_nothing: bool
+        self,
+        protocol: SubmissionProtocol,
+        letter: Letter,
+        *,
+        said: Callable[[], None] | None,
+        last: bool = False,
+        all_or_nothing: bool = False,
+        voice: object = None,
     ) -> None:
         self._protocol = protocol
         self._letter = letter
         self._last = last
         self._all_or_nothing = all_or_nothing
-        self._said: Callable[[], None] | None = None
+        self._said = said
+        self._voice = voice or self
         self._recipients = letter.envelope.recipients
         self._refused: dict[int, Reply] = {}
         self._status = Status.UNTOUCHED
@@ -92,10 +105,10 @@ class _Transaction:
         self._error: SendmailError | None = None
         self._size = letter.size or 0
 
-    async def run(self, said: Callable[[], None] | None = None) -> DeliveryReport:
-        self._said = said
+    async def run(self, program: Coroutine[Any, Any, None]) -> DeliveryReport:
+        """Go through *program*, one of this class; the report, whatever comes of it."""
         try:
-            await self._run()
+            await program
         except CancelledError as e:
             self._error = e if isinstance(e, SendmailError) else Cancelled("cancelled")
             self._protocol.abort(self._error)
@@ -111,7 +124,8 @@ class _Transaction:
             self._protocol.abort(self._error)
         return self._report()
 
-    async def _run(self) -> None:
+    async def begin(self) -> None:
+        """All of it, from the beginning."""
         protocol = self._protocol
         offered = protocol.session.capabilities
         self._fit(offered)
@@ -138,8 +152,12 @@ class _Transaction:
     # -- DATA (RFC 5321 section 4.1.1.4) -----------------------------------------------
 
     async def _behind_data(self, envelope: list[Command]) -> None:
-        self._protocol.speaker = self
-        *answers, asked = await self._protocol.exchange([*envelope, Data()])
+        self._protocol.speaker = self._voice
+        await self.data_heard(await self._protocol.exchange([*envelope, Data()]))
+
+    async def data_heard(self, answers: list[Answer]) -> None:
+        """Go on from the answers to MAIL, RCPT and DATA."""
+        *answers, asked = answers
         go_on = self._envelope_heard(answers)
         reply = asked if isinstance(asked, Reply) else None
         if reply is None and not isinstance(asked, CommandNotAllowed):
@@ -150,12 +168,13 @@ class _Transaction:
         elif self._all_or_nothing and self._refused:
             await self._withdraw(granted=granted)
         elif granted:
-            await self._content()
+            await self.content()
         elif reply is not None:
             self._refuse_rest(reply, "DATA")
             await self._reset()
 
-    async def _content(self) -> None:
+    async def content(self) -> None:
+        """Go on from a 354."""
         protocol = self._protocol
         # See that what comes next can only be the answer to the content.
         await protocol.settled()
@@ -179,20 +198,12 @@ class _Transaction:
             # What was said before is not answered yet.  Should nobody be accepted there, some
             # servers go on with its sender, and would take our recipients to be his.
             envelope.insert(0, Rset())
-        protocol.speaker = self
+        protocol.speaker = self._voice
         if small is not None and len(small) <= EAGER and self.eager:
             with protocol.group():
                 waiting = protocol.exchange([*envelope, Bdat(len(small), last=True)], small)
                 self._nothing_more()
-            *answers, verdict = (await waiting)[behind:]
-            if isinstance(verdict, DeliveryInDoubt):
-                self._lost_in_chunks(answers, verdict)
-            if isinstance(verdict, Reply) and verdict.positive:
-                # A 421 to one recipient, and no end: the others have it.
-                answers = [getattr(a, "reply", None) or a for a in answers]
-            if self._envelope_heard(answers):
-                self._judged(reply_of(verdict))
-            await self._reset()
+            await self.chunk_heard((await waiting)[behind:])
             return
         if not self._envelope_heard((await protocol.exchange(envelope))[behind:]):
             await self._reset()
@@ -203,7 +214,25 @@ class _Transaction:
             await self._hear(protocol.chunks(content), content)
             await self._reset()
 
+    async def chunk_heard(self, answers: list[Answer]) -> None:
+        """Go on from the answers to MAIL, RCPT and the only BDAT."""
+        *answers, verdict = answers
+        if isinstance(verdict, DeliveryInDoubt):
+            self._lost_in_chunks(answers, verdict)
+        if isinstance(verdict, Reply) and verdict.positive:
+            # A 421 to one recipient, and no end: the others have it.
+            answers = [getattr(a, "reply", None) or a for a in answers]
+        if self._envelope_heard(answers):
+            self._judged(reply_of(verdict))
+        await self._reset()
+
     # -- what was heard ----------------------------------------------------------------
+
+    async def verdict_heard(self, verdict: Answer) -> None:
+        """Go on from the answer to the content behind DATA."""
+        if isinstance(verdict, DeliveryInDoubt):
+            self._in_doubt(verdict)
+        self._judged(reply_of(verdict))
 
     def _envelope_heard(self, answers: list[Answer]) -> bool:
         """Note who is refused; True if anybody was accepted."""
@@ -305,7 +334,7 @@ class _Transaction:
         """Leave a session that is ready, or none: the next message must start clean."""
         protocol = self._protocol
         # If the next message has spoken, the state is its own: it found what we left, and said RSET.
-        over = protocol.speaker is not self or protocol.session.confirmed is State.READY
+        over = protocol.speaker is not self._voice or protocol.session.confirmed is State.READY
         if self._last or over or not protocol.usable:
             return
         try:

@@ -34,7 +34,7 @@ _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")
 class Capabilities:
     """An immutable mapping of upper-case keyword to its parameter text."""
 
-    __slots__ = ("_keywords", "auth", "chunking", "greeting", "limits", "pipelining")
+    __slots__ = ("_keywords", "auth", "chunking", "greeting", "limits", "pipelining", "size")
 
     def __init__(self, keywords: Mapping[str, str] | None = None, greeting: str = "") -> None:
         self._keywords = found = keywords or _NO_WORDS
@@ -42,6 +42,8 @@ class Capabilities:
         self.greeting = greeting
         self.pipelining = "PIPELINING" in self._keywords
         self.chunking = "CHUNKING" in self._keywords
+        #: The largest message in octets (RFC 1870); None: no limit told.
+        self.size = _number(self._keywords.get("SIZE", "")) or None
         #: RFC 9422: ``MAILMAX``, ``RCPTMAX``, ``RCPTDOMAINMAX`` … as far as told and sensible.
         self.limits = _limits(found["LIMITS"]) if "LIMITS" in found else _NO_LIMITS
         #: SASL mechanisms in the server's order, upper-case, each once.
@@ -89,11 +91,6 @@ class Capabilities:
             return self
         left = {k: v for k, v in self._keywords.items() if k not in keywords}
         return Capabilities(left, self.greeting)
-
-    @property
-    def size(self) -> int | None:
-        """The largest message in octets (RFC 1870); None: no limit told."""
-        return _number(self._keywords.get("SIZE", "")) or None
 
     def __repr__(self) -> str:
         return f"<Capabilities {printable(' '.join(self._keywords)) or 'none'}>"

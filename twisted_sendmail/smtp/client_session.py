@@ -31,7 +31,7 @@ from twisted_sendmail.smtp.client_faults import (
 )
 from twisted_sendmail.smtp.client_queue import ClientQueue, Event, one_by_one
 from twisted_sendmail.smtp.client_table import ENDS_GROUP, HOPES, TABLE, Kind, State, kind_of
-from twisted_sendmail.smtp.command import Auth, AuthLine, Verb
+from twisted_sendmail.smtp.command import Auth, AuthLine, Content, Verb
 from twisted_sendmail.smtp.command_group import CommandGroup, Entry
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
@@ -48,6 +48,7 @@ from twisted_sendmail.smtp.transparency import DotStuffer
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
+_CONTENT = Content()
 #: What their line holds is not for the transcript.
 _SECRET = (Auth, AuthLine)
 
@@ -95,6 +96,20 @@ class ClientSession(ClientQueue):
         self._out.append(self._stuffer.finish())
         self._stuffer = None
         self.transcript.add("--", f"{self._content_octets} octets of content")
+        self.transcript.add("C", ".")
+
+    def send_content(self, content: bytes, tag: object) -> None:
+        """Queue the whole content after a 354, and its end; *content* is canonical.
+
+        :raises CommandNotAllowed: the server does not wait for it.
+        """
+        if self.confirmed is not State.DATA or not self.idle or self.closing:
+            raise not_allowed(_CONTENT, self.confirmed)
+        stuffer = DotStuffer()
+        self._out += (stuffer.feed(content), stuffer.finish())
+        self._owed.append(Entry(_CONTENT, tag, Verb.CONTENT, b""))
+        self.hoped = self._planned = State.READY
+        self.transcript.add_group(b"", len(content))
         self.transcript.add("C", ".")
 
     @property
