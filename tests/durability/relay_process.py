@@ -33,8 +33,7 @@ CONFIGURATION = """\
 name = "relay.example"
 queue = "{folder}/queue"
 
-[[listen]]
-endpoint = "tcp:127.0.0.1:{port}"
+listen = ["tcp:127.0.0.1:{port}"]
 
 [[smarthost]]
 url = "{url}"
