@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import subprocess
+from argparse import ArgumentParser, _SubParsersAction
 from pathlib import Path
 from typing import Any
 
@@ -245,11 +246,20 @@ def test_the_page_names_every_option() -> None:
         written = set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE))
         (below,) = (a for a in parser()._actions if a.dest == "command")
         assert below.choices is not None
-        actions = dict(below.choices)[name]._actions
-        options = {
-            a.option_strings[-1] for a in actions if a.option_strings and a.help != "==SUPPRESS=="
-        }
-        assert options - {"--help"} == written, name
+        assert options(dict(below.choices)[name]) - {"--help"} == written, name
+
+
+def options(below: ArgumentParser) -> set[str]:
+    """The options of a subcommand, and of what is below it."""
+    found = {
+        a.option_strings[-1]
+        for a in below._actions
+        if a.option_strings and a.help != "==SUPPRESS=="
+    }
+    for action in below._actions:
+        if isinstance(action, _SubParsersAction):
+            found |= {option for each in action.choices.values() for option in options(each)}
+    return found
 
 
 def test_what_main_catches_is_an_error_with_a_status(

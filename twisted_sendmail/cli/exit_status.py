@@ -12,10 +12,19 @@ from types import MappingProxyType
 from twisted.internet.error import DNSLookupError
 
 from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.operation.configuration_error import ConfigurationError
 from twisted_sendmail.sasl.credentials import CredentialsUnavailable
 from twisted_sendmail.smtp import errors
 from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome
 from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.spool.admission import TooManyHops
+from twisted_sendmail.spool.trouble import (
+    SpoolBusy,
+    SpoolDamaged,
+    SpoolFull,
+    SpoolTrouble,
+    SpoolUnusable,
+)
 
 
 class ExitStatus(enum.IntEnum):
@@ -101,6 +110,13 @@ TABLE: Mapping[type[SendmailError], ExitStatus] = MappingProxyType(
         errors.UnableToAccommodateParameters: ExitStatus.TEMPFAIL,
         errors.PermanentFailure: ExitStatus.UNAVAILABLE,
         errors.AllRecipientsRefused: ExitStatus.UNAVAILABLE,
+        TooManyHops: ExitStatus.DATAERR,
+        SpoolTrouble: ExitStatus.TEMPFAIL,
+        SpoolFull: ExitStatus.TEMPFAIL,
+        SpoolUnusable: ExitStatus.CONFIG,
+        SpoolBusy: ExitStatus.TEMPFAIL,
+        SpoolDamaged: ExitStatus.DATAERR,
+        ConfigurationError: ExitStatus.CONFIG,
     }
 )
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from OpenSSL import SSL
 
-from twisted_sendmail.cli import catch, check, demo, send
+from twisted_sendmail.cli import catch, check, demo, queue_command, send
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of_error
 from twisted_sendmail.cli.terminal import NAME, complain, hush, prepare_streams
 from twisted_sendmail.smtp.printable import printable
@@ -38,6 +38,7 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS = {
     "send": Subcommand(send.HELP, send.add_options, send.execute),
     "check": Subcommand(check.HELP, check.add_options, check.execute),
+    "queue": Subcommand(queue_command.HELP, queue_command.add_options, queue_command.execute),
     "catch": Subcommand(catch.HELP, catch.add_options, catch.execute),
     "demo": Subcommand(demo.HELP, demo.add_options, demo.execute),
 }

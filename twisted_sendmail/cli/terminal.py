@@ -8,6 +8,7 @@ the command line.  A reader that went away (``| head``) is no error of ours.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import TextIO
 
@@ -37,6 +38,13 @@ def note(text: str) -> None:
 def complain(text: str) -> None:
     """Write one line to stderr that says who complains."""
     note(f"{NAME}: {printable(text, limit=2048)}")
+
+
+def width() -> int | None:
+    """Columns of the terminal that the result is shown on; None: it is not."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def _write(stream: TextIO | None, text: str) -> None:

@@ -1,0 +1,512 @@
+"""`twisted-sendmail queue`, on queues of a real store."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.queues import CONTENT, REPLY, Queue
+from tests.cli.shell import COMMAND, Done, Shell
+from twisted_sendmail.cli.main import main
+from twisted_sendmail.cli.queue_list import table
+from twisted_sendmail.smtp.envelope import Recipient
+from twisted_sendmail.spool.premises import DATABASE, WAKEUP
+from twisted_sendmail.spool.queue_id import id_text
+
+NONE = id_text(7)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    return Queue(tmp_path / "queue")
+
+
+class Run:
+    """The subcommand in this process, on one queue."""
+
+    def __init__(
+        self, queue: Queue, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
+    ) -> None:
+        self._queue = queue
+        self._capfd = capfd
+        self._patch = patch
+
+    def __call__(self, action: str, *words: str, stdin: bytes = b"") -> Done:
+        reading, writing = os.pipe()
+        os.write(writing, stdin)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            self._patch.setattr("sys.stdin", file)
+            status = main(["queue", action, "--queue", str(self._queue.directory), *words])
+        out, err = self._capfd.readouterr()
+        return Done(status, out, err).check()
+
+
+@pytest.fixture
+def run(queue: Queue, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return Run(queue, capfd, monkeypatch)
+
+
+def objects(done: Done) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+# -- list -----------------------------------------------------------------------
+
+
+def test_an_empty_queue_is_said_to_be_empty(run: Run) -> None:
+    assert (0, "the queue is empty\n", "") == _all(run("list"))
+    assert (0, "", "") == _all(run("list", "--json"))
+
+
+def _all(done: Done) -> tuple[int, str, str]:
+    return done.status, done.out, done.err
+
+
+def test_json_has_the_names_of_postqueue(queue: Queue, run: Run) -> None:
+    name = queue.take(recipients=["bob@example.net", "carol@example.net"], arrived=1767268800.5)
+    queue.defer(name)
+    done = run("list", "--json")
+    assert [
+        {
+            "queue_name": "deferred",
+            "queue_id": name,
+            "arrival_time": 1767268800,
+            "message_size": len(CONTENT),
+            "forced_expire": False,
+            "sender": "alice@example.org",
+            "recipients": [
+                {
+                    "address": "bob@example.net",
+                    "delay_reason": "mx.example.net[192.0.2.9]:25: 450 4.2.2 Mailbox \\x1b[2Jfull",
+                },
+                {"address": "carol@example.net"},
+            ],
+        }
+    ] == objects(done)
+
+
+def test_json_names_who_still_waits_and_reports_as_postqueue_does(queue: Queue, run: Run) -> None:
+    name = queue.take("", ["bob@example.net", "carol@example.net"])
+    queue.deliver(name, 0)
+    (found,) = objects(run("list", "--json"))
+    assert ("MAILER-DAEMON", [{"address": "carol@example.net"}]) == (
+        found["sender"],
+        found["recipients"],
+    )
+
+
+def test_every_state_has_its_name(queue: Queue, run: Run) -> None:
+    deferred = queue.defer(queue.take())
+    corrupt, damaged = queue.set_aside(queue.take()), queue.damage(queue.take())
+    # Who would deliver it, finds it damaged.
+    assert [] == queue.lease()
+    active = queue.take()
+    assert [active] == queue.lease()
+    hold, incoming = queue.hold(queue.take()), queue.take()
+    expected = {
+        deferred: "deferred",
+        corrupt: "corrupt",
+        active: "active",
+        hold: "hold",
+        damaged: "corrupt",
+        incoming: "incoming",
+    }
+    found = {each["queue_id"]: each["queue_name"] for each in objects(run("list", "--json"))}
+    assert expected == found
+    for state in set(expected.values()):
+        some = objects(run("list", "--json", "--state", state))
+        assert {name for name in expected if expected[name] == state} == {
+            each["queue_id"] for each in some
+        }
+
+
+def test_the_table_says_why_each_waits_and_when_it_is_tried(queue: Queue, run: Run) -> None:
+    name = queue.take(recipients=[f"r{n}@example.net" for n in range(5)], arrived=time.time() - 60)
+    queue.defer(name, numbers=range(5))
+    held = queue.hold(queue.take("", ["dave@example.net"]))
+    done = run("list")
+    assert (0, "") == (done.status, done.err)
+    first, second = done.out.split(held)
+    line = next(line for line in first.splitlines() if line.startswith(name))
+    assert re.search(r"deferred +\d+ B +1 min +in 5 min +from alice@example\.org$", line)
+    for text in ("to r0@example.net", "to r2@example.net", "and 2 more recipients"):
+        assert text in first
+    assert "r3@example.net" not in first
+    assert "mx.example.net[192.0.2.9]:25: 450 4.2.2 Mailbox \\x1b[2Jfull" in first
+    assert "from <> (a report)" in second
+    assert "Somebody put it on hold." in second
+    assert re.search(r"hold .* never ", second)
+    assert done.out.splitlines()[-1].startswith("2 messages (1 deferred, 1 hold), ")
+
+
+def test_the_table_fits_a_narrow_terminal(queue: Queue) -> None:
+    name = queue.defer(queue.take(recipients=["x" * 60 + "@example.net"]))
+    shown = table([queue.messages[name]], time.time(), 80)
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert "x" * 20 in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--sender", "alice@example.org"], ["a"]),
+        (["--sender", "@EXAMPLE.org"], ["a", "b"]),
+        (["--sender", ""], ["c"]),
+        (["--recipient", "@example.net"], ["a", "c"]),
+        (["--recipient", "example"], ["a", "b", "c"]),
+        (["--route", "backup"], ["b"]),
+        (["--route", "backup", "--recipient", "@example.net"], []),
+        ([], ["a", "b", "c"]),
+    ],
+)
+def test_a_selection(queue: Queue, run: Run, words: list[str], expected: list[str]) -> None:
+    names = {
+        queue.take("alice@example.org", ["x@example.net"]): "a",
+        queue.take("bob@example.org", ["y@example.com"], route="backup"): "b",
+        queue.take("", ["z@example.net"]): "c",
+    }
+    found = [names[each["queue_id"]] for each in objects(run("list", "--json", *words))]
+    assert expected == found
+    if not expected:
+        assert run("list", *words).out.startswith("no message fits\n")
+
+
+def test_a_long_queue_is_listed_whole(queue: Queue, run: Run) -> None:
+    queue.take()
+    with queue.opened() as store, store.transaction():
+        rows = store.connection.rows("SELECT * FROM message")
+        recipients = store.connection.rows("SELECT * FROM recipient")
+        for n in range(1, 1203):
+            for kind, (row,) in (("message", rows), ("recipient", recipients)):
+                number = row[0] + n
+                marks = ", ".join("?" * len(row))
+                store.connection.execute(
+                    f"INSERT INTO {kind} VALUES ({marks})",  # noqa: S608
+                    (number, *row[1:]),
+                )
+    found = objects(run("list", "--json"))
+    assert (1203, 1203) == (len(found), len({each["queue_id"] for each in found}))
+
+
+# -- show -----------------------------------------------------------------------
+
+
+def test_show_tells_all(queue: Queue, run: Run) -> None:
+    recipients = [
+        Recipient("bob@example.net", "NEVER", "rfc822;robert@example.net"),
+        Recipient("carol@example.net"),
+    ]
+    name = queue.take(recipients=recipients, ret="HDRS", envid="QQ1")
+    queue.defer(name)
+    done = run("show", name.lower())
+    assert (0, "") == (done.status, done.err)
+    for text in (
+        f"message       {name}\n",
+        "state         deferred\n",
+        "sender        alice@example.org\n",
+        "came from     client[192.0.2.1] ESMTP\n",
+        "route         default\n",
+        "Message-ID    <1@example.org>\n",
+        "RET           HDRS\nENVID         QQ1\n",
+        "recipient     bob@example.net\n",
+        "  at first    rfc822;robert@example.net\n  NOTIFY      NEVER\n",
+        "  last reply  mx.example.net[192.0.2.9]:25: 450 4.2.2 Mailbox \\x1b[2Jfull\n",
+        "  due         in 5 min\n",
+        "recipient     carol@example.net\n  state       pending\n  tries       0\n  due         now\n",
+        "  From: alice@example.org\n",
+        "  Subject: =?utf-8?q?hello?= \\x1b[2J\n",
+    ):
+        assert text in done.out, text
+    assert "Hi." not in done.out
+
+
+def test_show_for_programs(queue: Queue, run: Run) -> None:
+    name = queue.defer(queue.take())
+    (found,) = objects(run("show", "--json", name))
+    assert (name, "default", None, 1) == (
+        found["queue_id"],
+        found["route"],
+        found["aside"],
+        found["attempts"],
+    )
+    (recipient,) = found["recipients"]
+    assert ("pending", 1, REPLY, "4.2.2", "mx.example.net[192.0.2.9]:25") == tuple(
+        recipient[key] for key in ("state", "attempts", "reply", "status", "relay")
+    )
+    assert "From: alice@example.org" in found["header"]
+
+
+@pytest.mark.parametrize("content", [CONTENT, b"X: y\r\n\r\n" + bytes(range(256)) * 4000])
+def test_the_content_is_what_went_in_octet_for_octet(
+    shell: Shell, queue: Queue, content: bytes
+) -> None:
+    name = queue.take(content=content)
+    words = ["queue", "show", "--queue", str(queue.directory), "--content", name]
+    done = subprocess.run(
+        [COMMAND, *words], capture_output=True, env=shell.env, timeout=60, check=False
+    )
+    assert (0, b"", content) == (done.returncode, done.stderr, done.stdout)
+
+
+def test_show_needs_to_know_what(queue: Queue, run: Run) -> None:
+    queue.take()
+    queue.take()
+    assert (64, "") == _all(run("show"))[:2]
+    done = run("show", "--content", "--sender", "alice")
+    assert (64, "--content is for one message, and 2 fit") == (done.status, done.err[18:].rstrip())
+
+
+def test_what_is_damaged_is_shown_as_far_as_it_can_be(queue: Queue, run: Run) -> None:
+    name = queue.damage(queue.take())
+    done = run("show", name)
+    assert (65, f"twisted-sendmail: message {name} is damaged: it is not what was written\n") == (
+        done.status,
+        done.err,
+    )
+    assert "state         corrupt\n" in done.out
+    content = run("show", "--content", name)
+    assert (65, "") == (content.status, content.out)
+    assert "what was written is not all of it" in content.err
+
+
+# -- actions --------------------------------------------------------------------
+
+
+def test_hold_release_and_flush(queue: Queue, run: Run) -> None:
+    name, other = queue.defer(queue.take()), queue.take()
+    assert (0, "1 message held\n", "") == _all(run("hold", name))
+    assert ["hold", "incoming"] == [m.queue_name for m in queue.messages.values()]
+    assert (0, f"{other} was not released: it is not on hold\n1 message released\n", "") == _all(
+        run("release", name, other)
+    )
+    assert queue.messages[name].due > time.time() + 60
+    assert (0, "1 message flushed\n", "") == _all(run("flush", name))
+    assert queue.messages[name].due <= time.time()
+
+
+def test_expire_requeue_and_delete(queue: Queue, run: Run) -> None:
+    expired, aside, gone = queue.take(), queue.take(), queue.take()
+    queue.lease()
+    with queue.opened() as store, store.transaction():
+        store.release([expired, gone])
+    queue_aside = queue.messages[aside]
+    assert queue_aside.leased
+    assert (0, "1 message expired\n", "") == _all(run("expire", expired))
+    assert queue.messages[expired].expired
+    assert (0, "1 message deleted\n", "") == _all(run("delete", gone))
+    assert [expired, aside] == list(queue.messages)
+
+
+def test_requeue_gives_what_is_set_aside_another_chance(queue: Queue, run: Run) -> None:
+    name = queue.set_aside(queue.take(""))
+    done = run("flush", name)
+    assert f"{name} was not flushed: it is set aside: requeue it\n0 messages flushed\n" == done.out
+    assert "1 message requeued\n" == run("requeue", name).out
+    message = queue.messages[name]
+    assert ("incoming", 0, 1) == (message.queue_name, message.attempts, len(message.pending))
+
+
+def test_what_is_deleted_on_its_way_may_still_go_out(queue: Queue, run: Run) -> None:
+    name = queue.take()
+    assert [name] == queue.lease()
+    done = run("delete", name)
+    expected = f"{name} is on its way: it may still go out, and is not tried again\n"
+    assert (0, expected + "1 message deleted\n") == (done.status, done.out)
+    assert queue.messages[name].doomed
+
+
+def test_an_id_that_is_not_there_is_named_and_the_others_are_done(queue: Queue, run: Run) -> None:
+    name = queue.take()
+    done = run("hold", NONE, name, "nonsense\x1b[2J")
+    assert (65, "1 message held\n") == (done.status, done.out)
+    assert [
+        "twisted-sendmail: message nonsense\\x1b[2J is not in the queue",
+        f"twisted-sendmail: message {NONE} is not in the queue",
+    ] == done.err.splitlines()
+    assert "hold" == queue.messages[name].queue_name
+
+
+def test_ids_come_from_stdin_too(queue: Queue, run: Run) -> None:
+    """As others print them: the first word of each line, perhaps with a mark."""
+    names = [queue.take() for _ in range(3)]
+    stdin = f"{names[0]}* 123 Thu Jan 1\n\n{names[1].lower()}!\n".encode()
+    assert "2 messages deleted\n" == run("delete", "-", stdin=stdin).out
+    assert [names[2]] == list(queue.messages)
+
+
+def test_no_ids_on_stdin_are_no_messages_and_not_all(queue: Queue, run: Run) -> None:
+    queue.take()
+    done = run("delete", "-", stdin=b"\n")
+    assert (0, "0 messages deleted\n", 1) == (done.status, done.out, len(queue.messages))
+    done = run("delete", "-", stdin=b"nonsense\n")
+    assert (65, "0 messages deleted\n", 1) == (done.status, done.out, len(queue.messages))
+    assert (0, "") == (run("list", "--json", "-").status, run("list", "--json", "-").out)
+
+
+@pytest.mark.parametrize("action", ["flush", "hold", "release", "expire", "delete", "requeue"])
+def test_nothing_is_done_to_all_unless_it_is_asked_for(queue: Queue, run: Run, action: str) -> None:
+    names = [queue.hold(queue.take()), queue.hold(queue.take())]
+    done = run(action)
+    assert (64, "", True) == (done.status, done.out, f"or --all to {action}" in done.err)
+    assert (64, "") == _all(run(action, "--all", names[0]))[:2]
+    assert 0 == run(action, "--all").status
+    assert (0 if action == "delete" else 2) == len(queue.messages)
+
+
+def test_a_selection_is_enough_for_an_action(queue: Queue, run: Run) -> None:
+    kept = queue.take("alice@example.org")
+    queue.take("eve@example.com")
+    assert "1 message deleted\n" == run("delete", "--sender", "@example.com").out
+    assert [kept] == list(queue.messages)
+    assert "no message fits\n" == run("delete", "--sender", "@example.com").out
+
+
+def test_a_relay_is_woken(queue: Queue, run: Run) -> None:
+    name = queue.take()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as relay:
+        relay.bind(str(queue.directory / WAKEUP))
+        relay.settimeout(10)
+        run("list")
+        run("flush", name)
+        assert b"\n" == relay.recv(16)
+        relay.setblocking(False)
+        run("hold", NONE)
+        with pytest.raises(BlockingIOError):
+            relay.recv(16)
+
+
+# -- which queue, and what can be wrong with it ---------------------------------
+
+
+def test_the_queue_is_the_configuration_s(
+    queue: Queue, shell: Shell, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    name = queue.take()
+    config = shell.write("relay.toml", b'queue = "queue"\n[[smarthost]]\nurl = "smtps://x"\n')
+    assert 0 == main(["queue", "list", "--config", config, "--json"])
+    monkeypatch.setenv("TWISTED_SENDMAIL_CONFIG", config)
+    assert 0 == main(["queue", "list", "--json"])
+    out = capfd.readouterr().out
+    assert [name, name] == [json.loads(line)["queue_id"] for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "held"),
+    [
+        (["--queue", "absent"], 78, "the queue {}/absent cannot be used: it does not exist"),
+        (["--queue", "empty"], 78, "there is no queue in it; start the relay"),
+        (["--queue", "file"], 78, "it is not a directory"),
+        (["--queue", ""], 64, "--queue is empty"),
+        (["--queue", "x", "--config", "y"], 64, "give one of them"),
+        (["--config", "absent.toml"], 78, "absent.toml: it cannot be read: No such file"),
+        (["--config", "no.toml"], 78, "no.toml: it is no TOML"),
+        (["--config", "keyless.toml"], 78, "keyless.toml: queue: it is missing"),
+        (["--config", "number.toml"], 78, "number.toml: queue: it is a number"),
+        ([], 78, "relay.toml: it cannot be read"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_queue_that_cannot_be_found_is_one_line(
+    shell: Shell,
+    words: list[str],
+    status: int,
+    held: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (shell.folder / "empty").mkdir(mode=0o700)
+    shell.write("file", b"")
+    shell.write("no.toml", b"queue\n")
+    shell.write("keyless.toml", b"")
+    shell.write("number.toml", b"queue = 1\n")
+    monkeypatch.chdir(shell.folder)
+    monkeypatch.delenv("TWISTED_SENDMAIL_CONFIG", raising=False)
+    monkeypatch.setattr(
+        "twisted_sendmail.cli.relay_place.CONFIGURATION", str(shell.folder / "etc/relay.toml")
+    )
+    said: list[str] = []
+    monkeypatch.setattr("twisted_sendmail.cli.main.complain", said.append)
+    assert status == main(["queue", "list", *words])
+    (line,) = said
+    assert held.format(shell.folder) in line
+
+
+@pytest.mark.parametrize(
+    ("octets", "held"),
+    [
+        (b"not a database at all, but a text that is long enough to look at" * 20, "no database"),
+        (b"", None),
+    ],
+)
+def test_a_queue_that_is_none_is_one_line(
+    queue: Queue, run: Run, octets: bytes, held: str | None
+) -> None:
+    database = queue.directory / DATABASE
+    for file in queue.directory.iterdir():
+        file.unlink()
+    database.write_bytes(octets)
+    done = run("list")
+    if held is None:
+        assert (0, "the queue is empty\n") == (done.status, done.out)
+    else:
+        assert (78, "", 1) == (done.status, done.out, len(done.err.splitlines()))
+        assert held in done.err
+
+
+def test_a_queue_that_is_damaged_all_over_ends_in_one_line(queue: Queue, run: Run) -> None:
+    for _ in range(50):
+        queue.take()
+    database = queue.directory / DATABASE
+    octets = bytearray(database.read_bytes())
+    octets[4096:] = b"\xaa" * (len(octets) - 4096)
+    database.write_bytes(octets)
+    for words in (["list"], ["list", "--json"], ["delete", "--all"], ["show", NONE]):
+        done = run(*words)
+        assert done.status in {65, 75, 78}, done
+        assert "twisted-sendmail: " in done.err
+
+
+def test_the_queue_of_another_user_is_one_line(
+    queue: Queue, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    done = run("list")
+    assert (78, "", 1) == (done.status, done.out, len(done.err.splitlines()))
+    assert "and this is user 65534; run as user" in done.err
+
+
+def test_a_reader_that_goes_away_is_no_error(queue: Queue, shell: Shell) -> None:
+    name = queue.take(content=b"X: y\r\n\r\n" + b"x" * 3_000_000)
+    words = f"queue show --queue {queue.directory} --content {name}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{COMMAND} {words} | head -c 10"],
+        capture_output=True,
+        env=shell.env,
+        timeout=60,
+        check=False,
+    )
+    assert (b"X: y\r\n\r\nxx", b"") == (done.stdout, done.stderr)
+
+
+def test_the_command_is_there_as_it_is_installed(queue: Queue, shell: Shell) -> None:
+    name = queue.take()
+    done = shell.run_now("queue", "list", "--json", "--queue", str(queue.directory))
+    assert (0, "", name) == (done.status, done.err, done.json["queue_id"])
+
+
+def test_stdin_that_is_closed_names_nobody(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert 66 == main(["queue", "delete", "--queue", str(queue.directory), "-"])
+    assert "stdin is closed" in capfd.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO("x"))

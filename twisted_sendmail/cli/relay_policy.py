@@ -1,0 +1,67 @@
+"""The relay's rules for what comes in, for a program that puts a message into its queue.
+
+The part of the configuration that makes them, read as the relay reads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from twisted_sendmail.operation.configuration_error import Source
+from twisted_sendmail.operation.reading import Values, checked
+from twisted_sendmail.operation.rewrite_rules import rewriting_of
+from twisted_sendmail.relay.routing import Routing
+from twisted_sendmail.relay.settings import EVERYBODY
+from twisted_sendmail.spool.admission import AdmissionPolicy
+
+#: The route of those who have no other.
+DEFAULT = "default"
+_ROOT = ("name", "queue", "submission-socket", "rewrite")
+
+
+class _Way(NamedTuple):
+    """As much of a route as says who takes it."""
+
+    name: str
+    senders: tuple[str, ...]
+
+
+def ours(tree: dict[str, Any], folder: Path, source: Source) -> Values:
+    """The values that are not for the relay alone, checked.
+
+    :raises ConfigurationError: naming the key.
+    """
+    part: dict[str, Any] = {key: tree[key] for key in _ROOT if key in tree}
+    limits, routes = tree.get("limits"), tree.get("route")
+    if isinstance(limits, dict) and "hops" in limits:
+        part["limits"] = {"hops": limits["hops"]}
+    if isinstance(routes, list):
+        part["route"] = [
+            {key: each[key] for key in ("name", "senders") if key in each}
+            for each in routes
+            if isinstance(each, dict)
+        ]
+    return checked(part, folder, source)
+
+
+def policy_of(tree: dict[str, Any], folder: Path, source: Source, name: str) -> AdmissionPolicy:
+    """The rules.
+
+    :param tree: the configuration; empty where there is none.
+    :raises ConfigurationError: naming the key that cannot be used.
+    """
+    if not tree:
+        return AdmissionPolicy(name, lambda _: DEFAULT)
+    values = ours(tree, folder, source)
+    ways = [_Way(each["name"], each["senders"]) for each in values["route"]]
+    patterns = [pattern for way in ways for pattern in way.senders]
+    if EVERYBODY not in patterns:
+        ways.insert(0, _Way(DEFAULT, (EVERYBODY,)))
+    return AdmissionPolicy(
+        name,
+        Routing(ways).of,  # type: ignore[arg-type]  # it asks for no more of a route
+        rewriting_of(values["rewrite"], name, source),
+        complete=values["rewrite"]["complete"],
+        max_hops=values["limits"]["hops"],
+    )
