@@ -1,0 +1,53 @@
+"""What the tests of every spool share: where it lives, and how it is asked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from twisted_sendmail.spool.record import (
+    Change,
+    Leased,
+    QueuedMessage,
+    Selection,
+    Settlement,
+    State,
+)
+from twisted_sendmail.spool.spool import Recovered, Spool
+
+DELIVERED, FAILED, PENDING = State.DELIVERED, State.FAILED, State.PENDING
+ALL = Selection()
+#: Later than anything that is due in these tests, and the end of what a due time can be.
+LATER, HORIZON = 10_000.0, 1_000_000.0
+
+
+class Home(ABC):
+    """Where a spool lives."""
+
+    @abstractmethod
+    async def open(self) -> tuple[Spool, Recovered]:
+        """Open the spool; it has to be closed or killed."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """End it as the end of its process would."""
+
+
+async def leased(
+    spool: Spool, route: str = "out", now: float = LATER, **counts: int
+) -> list[Leased]:
+    wanted = {"fresh": 100, "retries": 100, **counts}
+    return await spool.lease(route, now, horizon=HORIZON, **wanted)
+
+
+async def ids(spool: Spool, **selection: Any) -> list[str]:
+    return [message.id for message in await spool.list(Selection(**selection))]
+
+
+async def one(spool: Spool, id_: str) -> QueuedMessage:
+    (message,) = await spool.list(Selection(ids=(id_,)))
+    return message
+
+
+def delivered(id_: str, *numbers: int) -> Settlement:
+    return Settlement(id_, 50.0, tuple(Change(n, DELIVERED) for n in numbers or (0,)))
