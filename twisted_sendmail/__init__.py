@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.mailer.service import MailerService
     from twisted_sendmail.mailer.submission_server import SubmissionServer
     from twisted_sendmail.mailer.submit import sendmail, submit
+    from twisted_sendmail.relay.handle import FinalOutcome, FinalReport, Queued
+    from twisted_sendmail.relay.schedule import Schedule
+    from twisted_sendmail.relay.service import RelayService
+    from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
     from twisted_sendmail.sasl.choice import MECHANISMS
     from twisted_sendmail.sasl.credentials import Credentials
     from twisted_sendmail.sasl.mechanism import Mechanism
@@ -122,6 +126,8 @@ __all__ = [
     "Envelope",
     "ErrorProcessing",
     "ExtensionUnavailable",
+    "FinalOutcome",
+    "FinalReport",
     "ForwardPath",
     "HashedAccounts",
     "InvalidAddress",
@@ -146,12 +152,17 @@ __all__ = [
     "PoolLimits",
     "PortalAccounts",
     "ProtocolBreach",
+    "Queued",
     "Receiver",
     "Recipient",
     "Refused",
+    "RelayService",
+    "RelaySettings",
     "Reply",
     "ReversePath",
+    "RouteSettings",
     "SMTPServerFactory",
+    "Schedule",
     "SendTimeout",
     "Sending",
     "SendmailError",
@@ -213,6 +224,10 @@ _ROOMS = {
     "twisted_sendmail.mailer.service": ("MailerService",),
     "twisted_sendmail.mailer.submission_server": ("SubmissionServer",),
     "twisted_sendmail.mailer.submit": ("sendmail", "submit"),
+    "twisted_sendmail.relay.handle": ("FinalOutcome", "FinalReport", "Queued"),
+    "twisted_sendmail.relay.schedule": ("Schedule",),
+    "twisted_sendmail.relay.service": ("RelayService",),
+    "twisted_sendmail.relay.settings": ("RelaySettings", "RouteSettings"),
     "twisted_sendmail.sasl.choice": ("MECHANISMS",),
     "twisted_sendmail.sasl.credentials": ("Credentials",),
     "twisted_sendmail.sasl.mechanism": ("Mechanism",),

@@ -1,0 +1,298 @@
+"""From leased messages to settlements: each goes out once, and its end is recorded.
+
+A message is leased durably before it comes here, so an octet of it never goes out unseen.
+Its end is written down before it is let go; as long as that cannot be done it is neither
+tried again nor forgotten.
+
+RFC 5321 section 4.5.4, RFC 3461 section 5.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_sendmail.relay.bounce import duties
+from twisted_sendmail.relay.conclusion import conclude, due_recipients, given_up
+from twisted_sendmail.relay.events import Attempted, Delays, SetAside, Trouble
+from twisted_sendmail.relay.ledger import Ending, Ledger
+from twisted_sendmail.relay.schedule import age
+from twisted_sendmail.relay.stored import letter_of
+from twisted_sendmail.relay.verdict import Blame, Judgement, judge
+from twisted_sendmail.smtp.outcome import DeliveryReport
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.spool.record import Aside, Leased, QueuedMessage, Settlement
+from twisted_sendmail.spool.trouble import SpoolDamaged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_sendmail.mailer.job import Job
+    from twisted_sendmail.message.letter import Letter
+    from twisted_sendmail.relay.conclusion import Fate
+    from twisted_sendmail.relay.events import Observer
+    from twisted_sendmail.relay.lane import Lane
+    from twisted_sendmail.relay.reporting import Reporter
+    from twisted_sendmail.relay.schedule import Chance
+    from twisted_sendmail.spool.record import QueuedRecipient
+    from twisted_sendmail.spool.spool import Spool
+
+
+class Attempt:
+    """One message on its way."""
+
+    __slots__ = ("begun", "ended", "generation", "job", "lane", "leased", "letter", "tried")
+
+    def __init__(self, lane: Lane, leased: Leased, begun: float) -> None:
+        self.lane = lane
+        self.leased = leased
+        self.begun = begun
+        self.generation = lane.route.generation
+        self.tried: tuple[QueuedRecipient, ...] = ()
+        self.letter: Letter | None = None
+        self.job: Job | None = None
+        self.ended = False
+
+
+class Attempts:
+    """All messages on their way.
+
+    :param reporter: writes what senders are told.
+    :param ledger: writes down how tries end.
+    :param tell: told of what happens.
+    """
+
+    log = Logger(namespace="twisted_sendmail.relay")
+
+    def __init__(
+        self,
+        reactor: Any,
+        spool: Spool,
+        reporter: Reporter,
+        ledger: Ledger,
+        *,
+        tell: Observer,
+        chance: Chance,
+    ) -> None:
+        self._reactor = reactor
+        self._spool = spool
+        self.reporter = reporter
+        self._tell = tell
+        self._ledger = ledger
+        self._chance = chance
+        #: By message; until the spool was told how it ended.
+        self.under_way: dict[str, Attempt] = {}
+        self._waiting: list[Deferred[None]] = []
+
+    def carry(self, lane: Lane, found: Sequence[Leased]) -> None:
+        """Try what was leased."""
+        now = self._reactor.seconds()
+        jobs = []
+        lane.route.asking()
+        for leased in found:
+            attempt = Attempt(lane, leased, now)
+            self.under_way[leased.message.id] = attempt
+            if leased.message.expired:
+                self._give_up(attempt)
+                continue
+            try:
+                jobs.append(self._job(attempt, now))
+            except Exception:  # noqa: BLE001 - one bad record must not stop the others
+                self._heard(Failure(), attempt)
+        if jobs:
+            lane.route.mailer.begin(jobs)
+
+    def _job(self, attempt: Attempt, now: float) -> Job:
+        leased = attempt.leased
+        attempt.tried = due_recipients(leased.message, now, attempt.lane.schedule.horizon(now))
+        attempt.letter = letter = letter_of(leased, attempt.tried, self._spool)
+        attempt.job = job = attempt.lane.route.mailer.job(letter, all_or_nothing=False)
+        _ = job.result.addBoth(self._heard, attempt)
+        _ = job.result.addErrback(self._stumbled, attempt)
+        return job
+
+    # -- verdicts ------------------------------------------------------------------------
+
+    def _heard(self, result: DeliveryReport | Failure, attempt: Attempt) -> None:
+        if attempt.leased.content is None and attempt.letter is not None:
+            _ = Deferred.fromCoroutine(attempt.letter.close())
+        message, lane = attempt.leased.message, attempt.lane
+        now = self._reactor.seconds()
+        judgement = judge(result, len(attempt.tried))
+        if judgement.error is not None and not isinstance(judgement.error, SendmailError):
+            self.log.failure("{id} could not be sent", Failure(judgement.error), id=message.id)
+        fates = conclude(
+            message,
+            attempt.tried,
+            judgement,
+            now=now,
+            schedule=lane.schedule,
+            chance=self._chance,
+        )
+        self._learn(attempt, judgement, fates)
+        if judgement.blame is Blame.UNTRIED:
+            self._release(attempt)
+            return
+        report = result if isinstance(result, DeliveryReport) else None
+        self._tell_of(attempt, fates, judgement, now, report)
+        if judgement.blame is Blame.DAMAGED:
+            self._write(attempt, _damaged(message, now, fates))
+            return
+        settlement = Settlement(
+            message.id,
+            now,
+            tuple(fate.change() for fate in fates),
+            tried=any(verdict.counts for verdict in judgement.verdicts),
+            in_doubt=judgement.in_doubt,
+        )
+        dsn = report is not None and report.dsn
+        self._end(attempt, Ending(settlement, fates), dsn=dsn)
+
+    def _learn(self, attempt: Attempt, judgement: Judgement, fates: Sequence[Fate]) -> None:
+        lane = attempt.lane
+        down = not lane.route.up
+        lane.route.learn(
+            attempt.generation,
+            judgement.blame,
+            judgement.error,
+            expired=any(fate.expired for fate in fates),
+        )
+        if down and lane.route.up:
+            lane.look()
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """The operator wants it reported and gone."""
+        message = attempt.leased.message
+        now = self._reactor.seconds()
+        fates = given_up(message)
+        self._tell_of(attempt, fates, None, now, None)
+        settlement = Settlement(
+            message.id, now, tuple(fate.change() for fate in fates), tried=False
+        )
+        self._end(attempt, Ending(settlement, fates), dsn=False)
+
+    def _tell_of(
+        self,
+        attempt: Attempt,
+        fates: Sequence[Fate],
+        judgement: Judgement | None,
+        now: float,
+        report: DeliveryReport | None,
+    ) -> None:
+        message, route = attempt.leased.message, attempt.lane.route
+        sender = _sender(message)
+        taken = attempt.job.begun_time if attempt.job is not None else None
+        since = attempt.job.since if attempt.job is not None else now
+        delays = Delays(
+            age(message.draft.arrived, attempt.begun),
+            age(attempt.begun, since),
+            age(since, now if taken is None else taken),
+            0.0 if taken is None else age(taken, now),
+        )
+        tls = report.tls.version if report is not None and report.tls is not None else None
+        in_doubt = judgement is not None and judgement.in_doubt
+        for fate in fates:
+            recipient = fate.queued.recipient
+            pending = fate.word == "deferred"
+            self._tell(
+                Attempted(
+                    id=message.id,
+                    route=route.name,
+                    sender=sender,
+                    recipient=printable(str(recipient.path), 320),
+                    original=printable(recipient.orcpt, 320) if recipient.orcpt else None,
+                    state=fate.state,
+                    status=fate.word,
+                    dsn=fate.status,
+                    relay=fate.relay or "none",
+                    reply=fate.reply,
+                    delays=delays,
+                    due=fate.due if pending else None,
+                    in_doubt=in_doubt and pending,
+                    doubles=message.interrupted,
+                    tls=tls,
+                )
+            )
+
+    # -- settlements ---------------------------------------------------------------------
+
+    def _end(self, attempt: Attempt, ending: Ending, *, dsn: bool) -> None:
+        """Write down how it ended, and what has to be reported of it."""
+        message = attempt.leased.message
+        due = duties(message, ending.fates, ending.settlement.at, attempt.lane.schedule, dsn=dsn)
+        if not due:
+            self._write(attempt, ending)
+            return
+        working = Deferred.fromCoroutine(
+            self.reporter.report(attempt.leased, ending, due, attempt.lane.schedule)
+        )
+        _ = working.addErrback(self._unreported, attempt, ending)
+        _ = working.addCallback(lambda reported: self._write(attempt, reported))
+        _ = working.addErrback(self._stumbled, attempt)
+
+    def _unreported(self, failure: Failure, attempt: Attempt, ending: Ending) -> Ending:
+        """A failure that cannot be told of is none yet: nothing is ticked off."""
+        message = attempt.leased.message
+        self.log.failure("{id} could not be reported about", failure, id=message.id)
+        if failure.check(SpoolDamaged):
+            return _damaged(message, ending.settlement.at, ending.fates)
+        return self.reporter.unreported(ending, attempt.lane.schedule)
+
+    def _write(self, attempt: Attempt, ending: Ending) -> None:
+        self._ledger.write(ending, lambda left: self._done(attempt, left))
+        self._decided(attempt)
+
+    def _release(self, attempt: Attempt) -> None:
+        releasing = self._spool.release([attempt.leased.message.id])
+        _ = releasing.addErrback(
+            lambda failure: self._tell(
+                Trouble("a lease could not be ended", printable(str(failure.value)))
+            )
+        )
+        _ = releasing.addCallback(lambda _: self._done(attempt, attempt.leased.message))
+        self._decided(attempt)
+
+    def _stumbled(self, failure: Failure, attempt: Attempt) -> None:
+        """A fault of this code: the message keeps its lease, so that nothing goes round."""
+        self.log.failure("{id} stumbled", failure, id=attempt.leased.message.id)
+        if not attempt.ended:
+            self._done(attempt, None)
+        self._decided(attempt)
+
+    def _done(self, attempt: Attempt, left: QueuedMessage | None) -> None:
+        """It is written down."""
+        attempt.ended = True
+        attempt.lane.ended(attempt.leased, attempt.generation, left)
+
+    def _decided(self, attempt: Attempt) -> None:
+        """What became of it is known, and given to the spool."""
+        if self.under_way.get(attempt.leased.message.id) is attempt:
+            del self.under_way[attempt.leased.message.id]
+        if not self.under_way:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
+
+    # -- the end -------------------------------------------------------------------------
+
+    def stop(self) -> Deferred[None]:
+        """Fires when the end of everything that is under way has been given to the spool."""
+        if not self.under_way:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        return waiting
+
+
+def _sender(message: QueuedMessage) -> str:
+    sender = message.draft.envelope.sender
+    return printable(str(sender.mailbox), 320) if sender.mailbox else ""
+
+
+def _damaged(message: QueuedMessage, now: float, fates: Sequence[Fate]) -> Ending:
+    settlement = Settlement(message.id, now, tried=False, aside=Aside.DAMAGED)
+    return Ending(settlement, fates, [SetAside(message.id, "it is not what was written")])

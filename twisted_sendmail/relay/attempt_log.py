@@ -1,0 +1,144 @@
+"""The relay's events as log lines, one each, in the words operators know from Postfix.
+
+Everything shown is also a field of the log event, so that a structured log need not parse
+a line.  Nothing in it can act on a terminal or begin a line of its own.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from twisted.logger import Logger, LogLevel
+
+from twisted_sendmail.relay.events import (
+    Arrived,
+    Attempted,
+    AuthRefused,
+    Event,
+    Interrupted,
+    Removed,
+    Reported,
+    RouteDown,
+    RouteUp,
+    SetAside,
+    Trouble,
+    seconds,
+)
+
+log = Logger(namespace="twisted_sendmail.relay")
+
+_TRIED = (
+    "{id}: to=<{recipient}>,{orig_to} relay={relay}, delay={delay}, delays={delays}, "
+    "dsn={dsn}, status={status} ({reply}){note}"
+)
+
+
+@singledispatch
+def log_event(event: Event) -> None:
+    """Write *event* to the log."""
+
+
+@log_event.register
+def _(event: Attempted) -> None:
+    notes = []
+    if event.in_doubt:
+        notes.append("it may have been delivered, and will be sent again")
+    if event.doubles:
+        notes.append(f"possibly duplicated: {event.doubles} before it ended unseen")
+    log.info(
+        _TRIED,
+        id=event.id,
+        route=event.route,
+        sender=event.sender,
+        recipient=event.recipient,
+        orig_to=f" orig_to=<{event.original}>," if event.original else "",
+        relay=event.relay,
+        delay=seconds(event.delays.total),
+        delays=str(event.delays),
+        dsn=event.dsn,
+        status=event.status,
+        reply=event.reply,
+        in_doubt=event.in_doubt,
+        doubles=event.doubles,
+        due=event.due,
+        tls=event.tls,
+        note=f" [{'; '.join(notes)}]" if notes else "",
+    )
+
+
+@log_event.register
+def _(event: Arrived) -> None:
+    log.info(
+        "{id}: from=<{sender}>, size={size}, nrcpt={recipients} (queued){origin}",
+        id=event.id,
+        sender=event.sender,
+        size=event.size,
+        recipients=event.recipients,
+        route=event.route,
+        origin=f" {event.origin}" if event.origin else "",
+        message_id=event.message_id,
+    )
+
+
+@log_event.register
+def _(event: Removed) -> None:
+    log.info("{id}: removed", id=event.id)
+
+
+@log_event.register
+def _(event: Reported) -> None:
+    log.info(
+        "{id}: sender notification ({kind}) to <{to}>: {report}",
+        id=event.id,
+        kind=event.kind,
+        to=event.to,
+        report=event.report,
+    )
+
+
+@log_event.register
+def _(event: SetAside) -> None:
+    log.emit(LogLevel.warn, "{id}: set aside: {why}", id=event.id, why=event.why)
+
+
+@log_event.register
+def _(event: RouteDown) -> None:
+    log.emit(
+        LogLevel.warn,
+        "route {route} is down, asked again in {wait:.0f} s: {reason}",
+        route=event.route,
+        wait=event.wait,
+        reason=event.reason,
+    )
+
+
+@log_event.register
+def _(event: RouteUp) -> None:
+    log.info("route {route} is up", route=event.route)
+
+
+@log_event.register
+def _(event: AuthRefused) -> None:
+    log.emit(
+        LogLevel.error,
+        "route {route}: {server} does not accept the credentials; mail waits: {reason}",
+        route=event.route,
+        server=event.server,
+        reason=event.reason,
+    )
+
+
+@log_event.register
+def _(event: Trouble) -> None:
+    log.emit(LogLevel.error, "{what}: {reason}", what=event.what, reason=event.reason)
+
+
+@log_event.register
+def _(event: Interrupted) -> None:
+    # In pieces, so that no line grows without bound.
+    for at in range(0, len(event.ids), 50):
+        log.emit(
+            LogLevel.warn,
+            "possibly duplicated, their last try was interrupted: {ids}",
+            ids=" ".join(event.ids[at : at + 50]),
+        )

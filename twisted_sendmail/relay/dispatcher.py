@@ -1,0 +1,254 @@
+"""Who takes mail out of the spool: one lane for each route, and what concerns all of them.
+
+It is the spool's observer.  A new message that there is room for is claimed as it is
+committed and goes out straight from memory; everything else stays in the spool until a
+lane takes it out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.relay.events import Arrived, Trouble
+from twisted_sendmail.relay.lane import Lane
+from twisted_sendmail.relay.route import Route
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.spool.spool import SpoolObserver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.python.failure import Failure
+
+    from twisted_sendmail.mailer.mailer import Mailer
+    from twisted_sendmail.relay.attempt import Attempts
+    from twisted_sendmail.relay.events import Observer
+    from twisted_sendmail.relay.routing import Routing
+    from twisted_sendmail.relay.schedule import Chance
+    from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
+    from twisted_sendmail.spool.record import Draft, Leased
+    from twisted_sendmail.spool.spool import Spool
+
+#: Messages looked at, at once, for those the operator wants to be gone while a route is down.
+_SWEPT = 50
+
+
+class Dispatcher(SpoolObserver):
+    """See the module; :meth:`begin` starts it.
+
+    :param attempts: carry what is taken out.
+    :param stirred: called when somebody else has changed the queue.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        spool: Spool,
+        attempts: Attempts,
+        *,
+        tell: Observer,
+        chance: Chance,
+        stirred: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._spool = spool
+        self._stirred = stirred
+        self._attempts = attempts
+        self._tell = tell
+        self._chance = chance
+        self._routing: Routing | None = None
+        self._began = self._stopped = False
+        self._surveying = self._survey_again = False
+        self._sweeping: set[str] = set()
+        self.lanes: dict[str, Lane] = {}
+
+    # -- routes --------------------------------------------------------------------------
+
+    def configure(self, settings: RelaySettings, routing: Routing) -> list[Mailer]:
+        """Use these routes from now on; gives the mailers that nothing more is given to.
+
+        A route that did not change keeps its connections.
+        """
+        before, self.lanes = self.lanes, {}
+        self._routing = routing
+        for each in settings.routes:
+            old = before.get(each.name)
+            if old is not None and _same(old.route.settings, each):
+                del before[each.name]
+                old.schedule = settings.schedule
+                self.lanes[each.name] = old
+                continue
+            self.lanes[each.name] = self._lane(each, settings)
+        for old in before.values():
+            old.stop()
+        if self._began:
+            for lane in self.lanes.values():
+                lane.route.ask_now()
+                lane.stirred()
+            self._survey()
+        return [old.route.mailer for old in before.values()]
+
+    def _lane(self, each: RouteSettings, settings: RelaySettings) -> Lane:
+        route = Route(self._reactor, each, settings.name, tell=self._tell, chance=self._chance)
+        return Lane(
+            self._reactor,
+            self._spool,
+            route,
+            settings.schedule,
+            carry=self._attempts.carry,
+            survey=self._survey,
+            tell=self._tell,
+        )
+
+    def begin(self) -> None:
+        """Take out what is there."""
+        self._began = True
+        self._spool.observer = self
+        for lane in self.lanes.values():
+            lane.stirred()
+        self._survey()
+
+    def flush(self) -> None:
+        """Forget every back-off, and look."""
+        for lane in self.lanes.values():
+            lane.route.ask_now()
+            lane.stirred()
+
+    def stop(self) -> None:
+        """Take nothing more out."""
+        self._stopped = True
+        for lane in self.lanes.values():
+            lane.stop()
+
+    # -- what the spool tells ------------------------------------------------------------
+
+    def claim(self, draft: Draft) -> bool:
+        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+        lane = self.lanes.get(draft.route)
+        return lane is not None and not draft.held and lane.claim()
+
+    def unclaimed(self, draft: Draft) -> None:
+        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+        lane = self.lanes.get(draft.route)
+        if lane is not None:
+            lane.unclaimed()
+
+    def arrived(self, leased: Leased, *, claimed: bool) -> None:
+        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+        message = leased.message
+        draft = message.draft
+        sender = draft.envelope.sender
+        self._tell(
+            Arrived(
+                message.id,
+                printable(str(sender.mailbox), 320) if sender.mailbox else "",
+                message.size,
+                len(message.recipients),
+                draft.route,
+                printable(draft.origin, 200),
+                printable(draft.message_id, 200) if draft.message_id else None,
+            )
+        )
+        lane = self.lanes.get(draft.route)
+        if claimed and lane is not None and not self._stopped:
+            self._attempts.carry(lane, [leased])
+        elif claimed:
+            self._release([message.id])
+        elif lane is None:
+            self._survey()
+        elif not message.held:
+            lane.arrived()
+
+    def disturbed(self) -> None:
+        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+        if self._stopped:
+            return
+        for lane in self.lanes.values():
+            lane.route.stirred()
+            lane.stirred()
+            if lane.route.allowance(self._reactor.seconds()) <= 0:
+                self._sweep(lane)
+        self._survey()
+        self._stirred()
+
+    # -- inside --------------------------------------------------------------------------
+
+    def _survey(self) -> None:
+        """Ask when what is due, once for all who want to know."""
+        if self._surveying:
+            self._survey_again = True
+            return
+        if not self._began or self._stopped:
+            return
+        self._surveying, self._survey_again = True, False
+        asking = self._spool.next_due()
+        _ = asking.addCallbacks(self._surveyed, self._failed, errbackArgs=("the queue",))
+        _ = asking.addBoth(self._survey_ended)
+
+    def _surveyed(self, due: dict[str, float]) -> None:
+        for name, lane in self.lanes.items():
+            lane.surveyed(due.get(name))
+        unknown = {name: self._fallback for name in due if name not in self.lanes}
+        if unknown and self._fallback not in unknown:
+            rerouting = self._spool.reroute(unknown)
+            _ = rerouting.addCallback(lambda _: self._rerouted())
+            _ = rerouting.addErrback(self._failed, "mail of a route that is no more")
+
+    @property
+    def _fallback(self) -> str:
+        return self._routing.everybody if self._routing is not None else ""
+
+    def _rerouted(self) -> None:
+        lane = self.lanes.get(self._fallback)
+        if lane is not None:
+            lane.stirred()
+
+    def _survey_ended(self, _: object) -> None:
+        self._surveying = False
+        if self._survey_again:
+            self._survey()
+
+    def _sweep(self, lane: Lane) -> None:
+        """End what the operator wants to be gone, though the route is down.
+
+        Nothing is tried: everything else is put back at once.
+        """
+        name = lane.route.name
+        if name in self._sweeping:
+            return
+        self._sweeping.add(name)
+        now = self._reactor.seconds()
+        leasing = self._spool.lease(
+            name,
+            now,
+            fresh=_SWEPT,
+            retries=_SWEPT,
+            horizon=lane.schedule.horizon(now),
+        )
+        _ = leasing.addCallback(self._swept, lane)
+        _ = leasing.addBoth(lambda _: self._sweeping.discard(name))
+
+    def _swept(self, found: Sequence[Leased], lane: Lane) -> None:
+        expired = [leased for leased in found if leased.message.expired and not self._stopped]
+        self._release([leased.message.id for leased in found if leased not in expired])
+        for leased in expired:
+            lane.lend(leased)
+        if expired:
+            self._attempts.carry(lane, expired)
+
+    def _release(self, ids: list[str]) -> None:
+        if ids:
+            _ = self._spool.release(ids).addErrback(self._failed, "leases")
+
+    def _failed(self, failure: Failure, what: str) -> None:
+        self._tell(Trouble(f"{what} could not be looked after", printable(str(failure.value))))
+
+
+def _same(old: RouteSettings, new: RouteSettings) -> bool:
+    """Could mail go on over the connections that are open?"""
+    return (
+        old.servers == new.servers
+        and [server.endpoint for server in old.servers]
+        == [server.endpoint for server in new.servers]
+        and (old.limits, old.first, old.most) == (new.limits, new.first, new.most)
+    )

@@ -1,0 +1,79 @@
+"""Writing down how a try ended.
+
+Until that is durable the message counts as under way: it is not tried again, and takes
+the room of another.  The spool repeats what it cannot write; so a full disk slows the
+relay down, and makes no second copies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from twisted_sendmail.relay.events import Event, Removed, Trouble
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.spool.record import QueuedMessage, Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.python.failure import Failure
+
+    from twisted_sendmail.relay.conclusion import Fate
+    from twisted_sendmail.relay.events import Observer
+    from twisted_sendmail.spool.spool import Spool
+
+
+class Ending(NamedTuple):
+    """The end of a try."""
+
+    settlement: Settlement
+    fates: Sequence[Fate]
+    #: What is told when it is durable.
+    events: Sequence[Event] = ()
+
+
+class Ledger:
+    """See the module.
+
+    :param ended: told of each end that is durable: where the recipients stand, and what
+        is left of the message.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        tell: Observer,
+        ended: Callable[[str, Sequence[Fate], QueuedMessage | None], None],
+    ) -> None:
+        self._spool = spool
+        self._tell = tell
+        self._ended = ended
+
+    def write(self, ending: Ending, done: Callable[[QueuedMessage | None], None]) -> None:
+        """Write *ending* down, then call *done* with what is left of the message.
+
+        It is also called, with None, when that could not be done.
+        """
+        writing = self._spool.settle(ending.settlement)
+        _ = writing.addCallbacks(self._written, self._unwritten, (ending,), {}, (ending,), {})
+        _ = writing.addErrback(self._stumbled, ending)
+        _ = writing.addCallback(done)
+
+    def _written(self, left: QueuedMessage | None, ending: Ending) -> QueuedMessage | None:
+        id = ending.settlement.id  # noqa: A001 - that is its name
+        for event in ending.events:
+            self._tell(event)
+        if left is None:
+            self._tell(Removed(id))
+        self._ended(id, ending.fates, left)
+        return left
+
+    def _unwritten(self, failure: Failure, ending: Ending) -> None:
+        """It keeps its lease, and is not tried, until the next start, which names it."""
+        what = f"the end of {ending.settlement.id} could not be written down"
+        self._tell(Trouble(what, printable(str(failure.value))))
+
+    def _stumbled(self, failure: Failure, ending: Ending) -> None:
+        """A fault of this code, behind the commit."""
+        self._tell(Trouble(f"{ending.settlement.id} stumbled", printable(str(failure.value))))

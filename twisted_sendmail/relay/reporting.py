@@ -1,0 +1,223 @@
+"""Reports on their way into the queue: committed together with what they report.
+
+How many are made is bounded, or a forged sender could turn the relay against him: what
+fails beyond that is set aside for the operator, or stays pending where others of the same
+message do.  Nothing is ticked off untold.
+
+Who has to be told is ``bounce``'s; the octets are ``message.report``'s.
+
+RFC 3461 section 4.3 and 6, RFC 3464, RFC 5321 section 6.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.mailer.rate import TokenBucket
+from twisted_sendmail.message.report import Action, Report, ReportedRecipient
+from twisted_sendmail.message.submission import new_message_id
+from twisted_sendmail.relay.bounce import stays
+from twisted_sendmail.relay.conclusion import Fate
+from twisted_sendmail.relay.events import Event, Reported, SetAside
+from twisted_sendmail.relay.ledger import Ending
+from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.spool.record import Aside, Draft, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_sendmail.relay.bounce import Duties
+    from twisted_sendmail.relay.routing import Routing
+    from twisted_sendmail.relay.schedule import Chance, Schedule
+    from twisted_sendmail.relay.settings import RelaySettings
+    from twisted_sendmail.spool.record import Leased, QueuedMessage
+    from twisted_sendmail.spool.spool import Spool
+
+_Said = tuple[Fate, Action]
+
+
+class Reporter:
+    """See the module."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        spool: Spool,
+        settings: RelaySettings,
+        routing: Routing,
+        chance: Chance,
+    ) -> None:
+        self._reactor = reactor
+        self._spool = spool
+        self._chance = chance
+        self.configure(settings, routing)
+
+    def configure(self, settings: RelaySettings, routing: Routing) -> None:
+        """Use these settings from now on."""
+        self._settings = settings
+        self._routing = routing
+        self._bucket = TokenBucket(self._reactor, settings.report_rate, settings.report_burst)
+        self._postmaster = (
+            ForwardPath.parse(settings.postmaster).mailbox if settings.postmaster else None
+        )
+
+    async def report(
+        self, leased: Leased, ending: Ending, due: Duties, schedule: Schedule
+    ) -> Ending:
+        """*ending* with the report that is due.
+
+        :raises SpoolTrouble: the message cannot be read.
+        """
+        message = leased.message
+        work = _Work(ending)
+        if due.orphaned:
+            await self._orphaned(leased, work)
+            return work.ending()
+        sender = message.draft.envelope.sender.mailbox
+        if sender is not None and self._bucket.take():
+            said = [
+                *_said(due.failed, Action.FAILED),
+                *_said(due.delayed, Action.DELAYED),
+                *_said(due.relayed, Action.RELAYED),
+            ]
+            until = message.draft.arrived + schedule.lifetime
+            await self._add(leased, said, sender, work, until)
+            work.warned = bool(due.delayed)
+        elif due.failed and stays(message, work.fates):
+            work.postpone(schedule, self._chance)
+        elif due.failed:
+            work.set_aside("it failed, and too many reports are being made")
+        return work.ending()
+
+    def unreported(self, ending: Ending, schedule: Schedule) -> Ending:
+        """*ending*, where nobody can be told just now: who failed is tried again later."""
+        work = _Work(ending)
+        work.postpone(schedule, self._chance)
+        return work.ending()
+
+    async def _orphaned(self, leased: Leased, work: _Work) -> None:
+        """Nobody can be told but the postmaster; nor he, of what was for himself."""
+        message = leased.message
+        to = self._postmaster
+        known = {r.recipient.path.mailbox for r in message.recipients}
+        if to is None or to in known or not self._bucket.take():
+            work.set_aside("it failed, and there is nobody to tell")
+            return
+        before = [
+            Fate(r, State.FAILED, r.status or "5.0.0", r.reply or "", r.relay)
+            for r in message.recipients
+            if r.state is State.FAILED
+        ]
+        now = [fate for fate in work.fates if fate.state is State.FAILED]
+        await self._add(leased, _said([*before, *now], Action.FAILED), to, work, None)
+
+    async def _add(
+        self, leased: Leased, said: list[_Said], to: Mailbox, work: _Work, until: float | None
+    ) -> None:
+        message, now = leased.message, work.settlement.at
+        draft = message.draft
+        content = leased.content
+        report = Report(
+            self._settings.name,
+            to,
+            tuple(
+                ReportedRecipient(
+                    fate.queued.recipient,
+                    action,
+                    fate.status,
+                    fate.reply,
+                    fate.relay,
+                    _time(now),
+                    None if until is None else _time(until),
+                )
+                for fate, action in said
+            ),
+            arrived=_time(draft.arrived),
+            now=_time(now),
+            content=await self._begin(message) if content is None else content,
+            whole=content is not None,
+            ret=draft.envelope.ret,
+            envid=draft.envelope.envid,
+            queue_id=message.id,
+            message_id=new_message_id(self._settings.name),
+        )
+        octets = report.to_bytes()
+        made = Draft(
+            id=self._spool.new_id(),
+            envelope=Envelope(None, ForwardPath(to)),
+            arrived=now,
+            route=self._routing.of_report(ReversePath(to)),
+            origin=f"report on {message.id}",
+            smtputf8=report.international,
+            eight_bit=not octets.isascii(),
+            message_id=report.message_id,
+            automatic=True,
+        )
+        work.reports.append((made, octets))
+        shown = printable(str(to), 320)
+        work.events.append(Reported(message.id, made.id, report.action.value, shown))
+
+    async def _begin(self, message: QueuedMessage) -> bytes:
+        """The first octets of a large message: its header, for nothing more is returned."""
+        pieces = self._spool.content(message.id)
+        try:
+            async for octets in pieces:
+                if octets:
+                    return octets
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
+        return b""
+
+
+def _said(fates: Sequence[Fate], action: Action) -> list[_Said]:
+    return [(fate, action) for fate in fates]
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone()
+
+
+class _Work:
+    """An ending in the making."""
+
+    def __init__(self, ending: Ending) -> None:
+        self.settlement = ending.settlement
+        self.fates = list(ending.fates)
+        self.events: list[Event] = list(ending.events)
+        self.reports: list[tuple[Draft, bytes]] = []
+        self.warned = False
+        self._aside: Aside | None = None
+
+    def set_aside(self, why: str) -> None:
+        self._aside = Aside.UNDELIVERABLE
+        self.events.append(SetAside(self.settlement.id, why))
+
+    def postpone(self, schedule: Schedule, chance: Chance) -> None:
+        """Who failed stays pending."""
+        now = self.settlement.at
+        self.fates = [
+            fate._replace(
+                state=State.PENDING,
+                due=schedule.due(now, fate.queued.attempts, chance),
+                expired=False,
+            )
+            if fate.state is State.FAILED
+            else fate
+            for fate in self.fates
+        ]
+
+    def ending(self) -> Ending:
+        settlement = replace(
+            self.settlement,
+            changes=tuple(fate.change() for fate in self.fates),
+            reports=tuple(self.reports),
+            warned=self.warned,
+            aside=self._aside or self.settlement.aside,
+        )
+        return Ending(settlement, self.fates, self.events)

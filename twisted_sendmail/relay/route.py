@@ -1,0 +1,191 @@
+"""One way out: its mailer, whether it works, and how much it is given at once.
+
+Owns the mailer and the verdict on the servers behind it.  While they cannot be used, one
+message at a time finds out whether they can again; everything else waits in the queue.
+
+It does not take messages out of the queue; ``lane`` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.mailer.mailer import Mailer
+from twisted_sendmail.relay.backoff import BackOff, Window
+from twisted_sendmail.relay.events import AuthRefused, RouteDown, RouteUp
+from twisted_sendmail.relay.verdict import Blame
+from twisted_sendmail.smtp.errors import AuthenticationError
+from twisted_sendmail.smtp.printable import printable
+
+if TYPE_CHECKING:
+    from twisted_sendmail.mailer.submission_server import SubmissionServer
+    from twisted_sendmail.relay.events import Observer
+    from twisted_sendmail.relay.schedule import Chance
+    from twisted_sendmail.relay.settings import RouteSettings
+    from twisted_sendmail.smtp.root_error import SendmailError
+
+#: Messages under way at the beginning; each round of successes doubles it.
+FIRST = 5
+#: So many messages lost in a row mean that it is not the messages.
+LOSSES = 3
+#: Seconds between questions to a server that is down, however often somebody stirs.
+_STIRRED = 1.0
+
+
+class Route:
+    """See the module.
+
+    :param name: said in EHLO where a server's settings name nothing else.
+    :param tell: told of its going down and coming up.
+    """
+
+    def __init__(
+        self, reactor: Any, settings: RouteSettings, name: str, *, tell: Observer, chance: Chance
+    ) -> None:
+        self._reactor = reactor
+        self._tell = tell
+        self.settings = settings
+        self.name = settings.name
+        servers = [
+            server if server.helo_name is not None else replace(server, helo_name=name)
+            for server in settings.servers
+        ]
+        self.mailer = Mailer(reactor, servers, limits=settings.limits)
+        self.mailer.watch(self._not_ready)
+        self.window = Window(FIRST, self.mailer.capacity)
+        self.back_off = BackOff(settings.first, settings.most, chance)
+        #: Messages under way, and those of them that began since it last changed for the worse.
+        self.under_way = 0
+        self._recent = 0
+        #: Counts changes for the worse: what began before says nothing new.
+        self.generation = 0
+        self._losses = 0
+        self._locked_since: float | None = None
+        self._asked = float("-inf")
+        # The message that asked last was too old to wait on: more of them may ask together.
+        self._ageing = False
+        #: Why it is down; None while it is up.
+        self.reason: str | None = None
+
+    @property
+    def up(self) -> bool:
+        """Does mail get through, as far as is known?"""
+        return not self.back_off.closed
+
+    @property
+    def locked(self) -> bool:
+        """Was a password refused, and none accepted since?"""
+        return self._locked_since is not None
+
+    def allowance(self, now: float) -> int:
+        """Messages that may be under way."""
+        if not self.back_off.closed:
+            return self.window.size
+        if self.back_off.left(now) > 0:
+            return 0
+        # Mail past its time ends only by a try that fails; a server that is down for days
+        # must not hold that up.  They all wait for the same one connection.
+        return self.window.most if self._ageing else 1
+
+    def room(self, now: float) -> int:
+        """How many more may begin."""
+        return self.allowance(now) - (self._recent if self.back_off.closed else self.under_way)
+
+    def reserve(self, messages: int) -> int:
+        """Count so many as under way; gives what to return them with."""
+        self.under_way += messages
+        self._recent += messages
+        return self.generation
+
+    def give_back(self, messages: int, generation: int) -> None:
+        """So many are not under way any more."""
+        self.under_way -= messages
+        if generation == self.generation:
+            self._recent = max(0, self._recent - messages)
+
+    def asking(self) -> None:
+        """Messages are about to be given to the mailer."""
+        now = self._reactor.seconds()
+        if self.back_off.closed:
+            self._asked = now
+            if self.locked:
+                self.mailer.unlock()
+        elif self._locked_since is not None:
+            passed = now - self._locked_since
+            if not 0 <= passed < self.settings.most:
+                # Another server stands in; from time to time the better one gets a chance.
+                self._locked_since = now
+                self.mailer.unlock()
+
+    def learn(
+        self,
+        generation: int,
+        blame: Blame,
+        error: BaseException | None,
+        *,
+        expired: bool = False,
+    ) -> None:
+        """Take in how a try went.
+
+        :param generation: what :meth:`reserve` gave.
+        :param expired: the message was past its time.
+        """
+        if blame is Blame.NOBODY:
+            self._losses = 0
+            self.window.succeeded()
+            if self.back_off.closed:
+                self._succeeded()
+        elif blame is Blame.LOSS:
+            self.window.troubled()
+            self._losses += 1
+            if self.back_off.closed or self._losses >= LOSSES:
+                self._failed(generation, error, expired=expired)
+        elif blame in {Blame.ROUTE, Blame.AUTH}:
+            self.window.troubled()
+            self._failed(generation, error, long=blame is Blame.AUTH, expired=expired)
+            if blame is Blame.AUTH and not isinstance(error, AuthenticationError):
+                self._alarm(str(self.settings.servers[0]), error)
+
+    def ask_now(self) -> None:
+        """Forget all back-offs: somebody says that it works now."""
+        self.back_off.ask_now()
+        self.window.renew()
+        self.generation += 1
+        self._recent = 0
+        self._losses = 0
+        self.mailer.unlock()
+
+    def stirred(self) -> None:
+        """Somebody looks at the queue: ask soon, where that does no harm."""
+        passed = self._reactor.seconds() - self._asked
+        if self.back_off.closed and not self.locked and not 0 <= passed < _STIRRED:
+            self.back_off.ask_now()
+
+    def _succeeded(self) -> None:
+        self.back_off.succeeded()
+        self._locked_since = None
+        self._ageing = False
+        self.reason = None
+        self._tell(RouteUp(self.name))
+
+    def _failed(
+        self, generation: int, error: BaseException | None, *, expired: bool, long: bool = False
+    ) -> None:
+        if generation != self.generation:
+            return  # what failed together failed once
+        self.generation += 1
+        self._recent = 0
+        self._losses = 0
+        self._ageing = expired
+        wait = self.back_off.failed(self._reactor.seconds(), long=long)
+        self.reason = printable(str(error) or type(error).__name__, 300)
+        self._tell(RouteDown(self.name, self.reason, wait))
+
+    def _not_ready(self, server: SubmissionServer, error: SendmailError) -> None:
+        if isinstance(error, AuthenticationError) and not error.transient:
+            self._alarm(str(server), error)
+
+    def _alarm(self, server: str, error: BaseException | None) -> None:
+        self._locked_since = self._reactor.seconds()
+        self._tell(AuthRefused(self.name, server, printable(str(error), 300)))

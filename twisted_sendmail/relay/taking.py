@@ -1,0 +1,102 @@
+"""Mail from this process into the queue: prepared as for sending, admitted like all mail.
+
+It ends when the message is durable, or nothing of it is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.mailer.prepared import prepared
+from twisted_sendmail.spool.admission import Admission, AdmissionPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted_sendmail.message.letter import Letter
+    from twisted_sendmail.message.source import Message
+    from twisted_sendmail.relay.handle import Handle, Handles
+    from twisted_sendmail.smtp.address import ReversePath
+    from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
+    from twisted_sendmail.spool.spool import Spool
+
+#: Where the mail of this process comes from, as the queue shows it.
+ORIGIN = "this process"
+
+
+async def take(
+    reactor: Any,
+    spool: Spool,
+    handles: Handles,
+    policy: AdmissionPolicy,
+    message: Message,
+    *,
+    sender: str | ReversePath | None = None,
+    recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+    envelope: Envelope | None = None,
+    complete: bool = True,
+    held: bool = False,
+) -> Handle:
+    """Queue *message*; gives its handle.
+
+    :raises InvalidInput: it cannot be sent.
+    :raises SpoolTrouble: it is not in the queue.
+    """
+    letter = await prepared(
+        reactor,
+        message,
+        sender=sender,
+        recipients=recipients,
+        envelope=envelope,
+        complete=complete,
+    )
+    if not complete:
+        policy = replace(policy, complete=False)
+    try:
+        return await _queue(reactor, spool, handles, policy, letter, held=held)
+    finally:
+        await letter.close()
+
+
+async def _queue(
+    reactor: Any,
+    spool: Spool,
+    handles: Handles,
+    policy: AdmissionPolicy,
+    letter: Letter,
+    *,
+    held: bool,
+) -> Handle:
+    id = spool.new_id()  # noqa: A001 - that is its name
+    admission = Admission(
+        policy,
+        letter.envelope,
+        id,
+        reactor.seconds(),
+        origin=ORIGIN,
+        binary=letter.binary,
+        held=held,
+    )
+    intake = spool.intake()
+    try:
+        ended = False
+        while not ended:
+            octets = await letter.read()
+            ended = not octets
+            kept = admission.finish() if ended else admission.feed(octets)
+            waiting = intake.write(kept) if kept else None
+            if waiting is not None:
+                await waiting
+        draft = admission.draft()
+    except BaseException:
+        intake.abort()
+        raise
+    handle = handles.open(id, draft.envelope)
+    try:
+        _ = await intake.commit(draft)
+    except BaseException:
+        handles.forget(id)
+        raise
+    handle.committed = True
+    return handle
