@@ -336,6 +336,15 @@ class SqliteSpool(Spool):
         """See ``Spool.totals``."""
         return self._read(lambda store: store.totals())
 
+    def probe(self) -> Deferred[None]:
+        """See ``Spool.probe``."""
+
+        def probe(store: Store) -> None:
+            self.room.ask(0)
+            store.probe()
+
+        return self._write(probe)
+
     # What others do
 
     def _look(self) -> Deferred[None]:
