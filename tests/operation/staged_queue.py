@@ -1,0 +1,162 @@
+"""A queue with mail in every state, in a real store, and a relay that only says how it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.operation.watched import RouteState
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.spool.record import Action, Aside, Change, Draft, Selection, Settlement, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from twisted_sendmail.spool.record import Acted
+    from twisted_sendmail.spool.spool import Spool
+
+#: What a server or a sender writes who means harm; each has the mark that would show it worked.
+HOSTILE = (
+    '<script>document.title="broken"</script>"\'><img src=x onerror=alert(1)>'
+    "\u202egnp.\u2066exe\x1b[31m\r\nSet-Cookie: a=b\u200b"
+)
+TOKEN = "correct-horse-battery"
+LONG = 1e9
+
+
+class StagedRelay:
+    """See the module."""
+
+    def __init__(self, spool: Spool, reactor: Any) -> None:
+        self._spool = spool
+        self._reactor = reactor
+        self.running = True
+        self.routes: tuple[RouteState, ...] = (
+            RouteState("default", ("smtp+starttls://smtp.example.net:587",)),
+        )
+        self.flushed: list[Selection | None] = []
+
+    def route_states(self) -> tuple[RouteState, ...]:
+        return self.routes
+
+    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[Acted]]:
+        self.flushed.append(selection)
+        return self._spool.act(Action.FLUSH, selection or Selection(), self._reactor.seconds())
+
+
+class Stage:
+    """Brings mail into a spool, and to where it is wanted."""
+
+    def __init__(self, spool: Spool, reactor: Any) -> None:
+        self.spool = spool
+        self.reactor = reactor
+
+    async def message(
+        self,
+        to: str | Sequence[str] = "bob@example.net",
+        *,
+        sender: str = "alice@example.org",
+        subject: str = "Hello",
+        age: float = 0.0,
+        size: int = 900,
+        held: bool = False,
+        **facts: Any,
+    ) -> str:
+        """One that waits; gives its name."""
+        recipients = [to] if isinstance(to, str) else list(to)
+        draft = Draft(
+            id=self.spool.new_id(),
+            envelope=Envelope(sender, recipients),
+            arrived=self.reactor.seconds() - age,
+            route="default",
+            held=held,
+            **{"origin": "localhost[127.0.0.1]", "message_id": "<1@example.org>", **facts},
+        )
+        intake = self.spool.intake()
+        head = f"From: {sender}\r\nTo: {recipients[0]}\r\nSubject: {subject}\r\n\r\n"
+        waiting = intake.write(head.encode("utf-8", "surrogateescape") + b"x" * size + b"\r\n")
+        if waiting is not None:
+            await waiting
+        return (await intake.commit(draft)).id
+
+    async def tried(
+        self,
+        name: str,
+        reply: str,
+        status: str = "4.4.1",
+        *,
+        relay: str = "smtp.example.net[192.0.2.1]:587",
+        due: float = 300.0,
+        done: Sequence[int] = (),
+        aside: Aside | None = None,
+    ) -> None:
+        """Let a try of it end with *reply* for everybody but those who are *done*."""
+        now = self.reactor.seconds()
+        # Everything that is due is leased; what is not meant goes back.
+        leased = await self.spool.lease(
+            "default", now + LONG, fresh=1000, retries=1000, horizon=1e12
+        )
+        others = [each.message.id for each in leased if each.message.id != name]
+        (message,) = [each.message for each in leased if each.message.id == name]
+        await self.spool.release(others)
+        changes = tuple(
+            Change(r.number, State.DELIVERED, now, "250 2.0.0 Ok", "2.0.0", relay)
+            if r.number in done
+            else Change(r.number, State.PENDING, now + due, reply, status, relay)
+            for r in message.pending
+        )
+        await self.spool.settle(Settlement(name, now, changes, aside=aside))
+
+    async def on_its_way(self, name: str) -> None:
+        """Let somebody be at it."""
+        leased = await self.spool.lease(
+            "default", self.reactor.seconds() + LONG, fresh=1000, retries=1000, horizon=1e12
+        )
+        await self.spool.release([each.message.id for each in leased if each.message.id != name])
+
+    async def held(self, name: str) -> None:
+        """Put it on hold."""
+        await self.spool.act(Action.HOLD, Selection(ids=(name,)), self.reactor.seconds())
+
+
+async def a_bad_morning(stage: Stage) -> dict[str, str]:
+    """Mail in every state, for reasons of all kinds; names of some."""
+    names = {}
+    for number in range(4):
+        name = await stage.message(f"user{number}@example.net", age=11000 - 700 * number, size=4000)
+        await stage.tried(
+            name,
+            "connect to smtp.example.net[192.0.2.1]:587: Connection timed out",
+            due=280 + number,
+        )
+    names["deferred"] = name
+    name = await stage.message(
+        ["carol@example.com", "dave@example.com", "erin@example.com"],
+        sender="reports@example.org",
+        age=5400,
+        size=1_250_000,
+    )
+    await stage.tried(
+        name, "452 4.2.2 <dave@example.com>: mailbox is over its quota", "4.2.2", done=(0,), due=900
+    )
+    names["quota"] = name
+    name = await stage.message("frank@example.edu", sender="<>", age=4000)
+    await stage.tried(
+        name, "451 4.7.1 Greylisted, try again in 300 seconds (id 8F3A2B)", "4.7.1", due=61
+    )
+    name = await stage.message(
+        "mallory@example.net", subject=HOSTILE, age=3600, origin="unix socket"
+    )
+    await stage.tried(name, f"450 4.2.1 {HOSTILE}", "4.2.1")
+    names["hostile"] = name
+    name = await stage.message("grace@example.net", age=2000)
+    await stage.held(name)
+    names["held"] = name
+    name = await stage.message("heidi@example.net", sender="<>", age=1800)
+    await stage.tried(name, "550 5.1.1 User unknown", "5.1.1", aside=Aside.UNDELIVERABLE)
+    names["aside"] = name
+    names["active"] = await stage.message("ivan@example.net", age=30)
+    names["new"] = await stage.message("judy@example.net", age=4)
+    await stage.on_its_way(names["active"])
+    return names

@@ -1,0 +1,145 @@
+"""The admin endpoint: health for supervisors, metrics for Prometheus, the queue for people.
+
+It puts together what it consists of, and listens.  On the loopback interface or a Unix
+socket, unless it is told by name that others may come: there is no TLS of its own, and the
+queue tells who writes to whom.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from twisted_sendmail.operation.admin_http import Names, factory
+from twisted_sendmail.operation.desk import Desk
+from twisted_sendmail.operation.health import Health
+from twisted_sendmail.operation.history import History
+from twisted_sendmail.operation.ledger import Ledger
+from twisted_sendmail.operation.metrics import Metrics
+from twisted_sendmail.operation.sessions import Sessions
+from twisted_sendmail.operation.watching import WatchedService, Watching
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+
+    from twisted_sendmail.operation.watched import WatchedRelay
+    from twisted_sendmail.relay.service import RelayService
+    from twisted_sendmail.spool.spool import Spool
+
+
+class AdminSite(Service):
+    """The endpoint, from start to stop.
+
+    :param reactor: provides ``IReactorTime``.
+    :param spool: the queue; open while this runs.
+    :param relay: what takes mail out of it.
+    :param token: lets whoever knows it act on the queue; None: nobody can.
+    :param name: the relay's own, to be read on the page.
+    :param names: what the page goes by besides ``localhost`` and the loopback addresses.
+    :param private: show the queue only to who has signed in; health and metrics stay open.
+    :param public: other addresses than those of the loopback interface are meant.
+    :raises InvalidInput: for a token that is too short; ``private`` without a token.
+    """
+
+    log = Logger(namespace="twisted_sendmail.operation")
+
+    def __init__(
+        self,
+        reactor: Any,
+        spool: Spool,
+        relay: WatchedRelay,
+        *,
+        token: str | None = None,
+        name: str = "localhost",
+        names: Iterable[str] = (),
+        private: bool = False,
+        public: bool = False,
+    ) -> None:
+        if private and token is None:
+            raise InvalidInput(
+                "the queue page cannot be private", detail="it has no token", remedy="give it one"
+            )
+        self._public = public
+        self._port: IListeningPort | None = None
+        self.metrics = Metrics()
+        self.ledger = Ledger()
+        self.history = History(reactor, spool.totals)
+        self._health = Health(reactor, spool.probe, relay)
+        desk = Desk(
+            spool,
+            relay,
+            Sessions(token, reactor.seconds),
+            Names(names),
+            now=reactor.seconds,
+            health=self._health,
+            history=self.history,
+            ledger=self.ledger,
+            metrics=self.metrics,
+            name=name,
+            private=private,
+        )
+        #: What an endpoint listens with.
+        self.factory = factory(reactor, desk.answer)
+
+    @classmethod
+    def of(cls, reactor: Any, spool: Spool, service: RelayService, **settings: Any) -> AdminSite:
+        """The site of a relay that runs in this process: it is told what happens there.
+
+        :param settings: those of the constructor.
+        """
+        site = cls(reactor, spool, WatchedService(service, reactor.seconds), **settings)
+        service.observers.append(Watching(site.metrics, site.ledger, reactor.seconds))
+        return site
+
+    def startService(self) -> None:
+        """Begin to take samples; see ``IService``."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self.history.start()
+
+    async def listen(self, endpoint: IStreamServerEndpoint) -> IListeningPort:
+        """Answer at *endpoint*.
+
+        :raises InvalidInput: others than this machine could come, and nobody said that they may.
+        :raises CannotListenError: it is taken, or forbidden.
+        """
+        port: IListeningPort = await endpoint.listen(self.factory)
+        where = port.getHost()
+        if not self._public and not local(where):
+            # No connection was taken yet: that needs a turn of the reactor.
+            await _closed(port)
+            raise InvalidInput(
+                f"the admin endpoint cannot listen on {getattr(where, 'host', where)}",
+                detail="others than this machine could see who writes to whom",
+                remedy="give interface=127.0.0.1, or say that it is public",
+            )
+        self._port = port
+        return port
+
+    async def stopService(self) -> None:
+        """See ``IService``; fires when the port is closed."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        self.history.stop()
+        self._health.stop()
+        port, self._port = self._port, None
+        if port is not None:
+            await _closed(port)
+
+
+async def _closed(port: IListeningPort) -> None:
+    closing: Deferred[None] | None = port.stopListening()
+    if closing is not None:
+        await closing
+
+
+def local(address: IAddress) -> bool:
+    """Can only this machine reach it?"""
+    host: str | None = getattr(address, "host", None)
+    # What has no host is a Unix socket.
+    return host is None or ip_address(host.partition("%")[0]).is_loopback

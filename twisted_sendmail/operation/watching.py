@@ -1,0 +1,155 @@
+"""Tells metrics and ledger what the relay's events mean for them; an observer of the relay.
+
+The relay tells of each recipient by himself.  What belongs to a try as a whole (its
+length, its TLS) is counted with the first of them.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatchmethod
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.operation.ledger import Failed, Kind
+from twisted_sendmail.operation.watched import RouteState
+from twisted_sendmail.relay.events import (
+    Arrived,
+    Attempted,
+    AuthRefused,
+    Event,
+    Interrupted,
+    RouteDown,
+    SetAside,
+    Trouble,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from twisted_sendmail.operation.ledger import Ledger
+    from twisted_sendmail.operation.metrics import Metrics
+    from twisted_sendmail.relay.service import RelayService
+    from twisted_sendmail.spool.record import Acted, Selection
+
+_OUTCOMES = {"sent": "delivered"}
+_FAILURES = {"bounced": Kind.BOUNCED, "expired": Kind.EXPIRED}
+
+
+class Watching:
+    """See the module.
+
+    :param now: gives seconds since 1970.
+    """
+
+    def __init__(self, metrics: Metrics, ledger: Ledger, now: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._ledger = ledger
+        self._now = now
+        self._last: tuple[str, object] | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take one in."""
+        self._take(event)
+
+    @singledispatchmethod
+    def _take(self, event: Event) -> None:
+        """What is not below concerns neither."""
+
+    @_take.register
+    def _(self, event: Arrived) -> None:
+        self._metrics.taken_in.inc()
+
+    @_take.register
+    def _(self, event: Attempted) -> None:
+        outcome = _OUTCOMES.get(event.status, event.status)
+        self._metrics.recipients.labels(event.route, outcome).inc()
+        setattr(self._ledger.counts, outcome, getattr(self._ledger.counts, outcome) + 1)
+        if event.status in _FAILURES:
+            self._failed(
+                _FAILURES[event.status], event.reply, event.id, event.recipient, event.relay
+            )
+        if (event.id, event.delays) == self._last:
+            return
+        self._last = (event.id, event.delays)
+        delays = event.delays
+        seconds = delays.preparing + delays.connecting + delays.sending
+        self._metrics.attempts.labels(event.route).observe(seconds)
+        if event.relay != "none":
+            self._metrics.tls.labels(event.route, event.tls or "none").inc()
+        if event.in_doubt:
+            self._metrics.duplicates.inc()
+            said = "the connection was lost behind the final dot; it is sent again"
+            self._failed(Kind.DUPLICATE, said, event.id, where=event.relay)
+
+    @_take.register
+    def _(self, event: Interrupted) -> None:
+        self._metrics.duplicates.inc(len(event.ids))
+        said = "the relay ended while it was on its way; it is sent again"
+        for name in event.ids[-10:]:
+            self._failed(Kind.DUPLICATE, said, name)
+
+    @_take.register
+    def _(self, event: AuthRefused) -> None:
+        self._metrics.auth_refusals.labels(event.route).inc()
+        self._failed(Kind.AUTH_REFUSED, event.reason, where=f"{event.route}, {event.server}")
+
+    @_take.register
+    def _(self, event: RouteDown) -> None:
+        self._failed(Kind.ROUTE_DOWN, event.reason, where=event.route)
+
+    @_take.register
+    def _(self, event: SetAside) -> None:
+        self._failed(Kind.SET_ASIDE, event.why, event.id)
+
+    @_take.register
+    def _(self, event: Trouble) -> None:
+        self._failed(Kind.TROUBLE, f"{event.what}: {event.reason}")
+
+    def _failed(
+        self,
+        kind: Kind,
+        said: str,
+        id: str | None = None,  # noqa: A002 - that is its name
+        recipient: str | None = None,
+        where: str | None = None,
+    ) -> None:
+        self._ledger.failed(Failed(self._now(), kind, said, id, recipient, where))
+
+
+class WatchedService:
+    """A ``RelayService`` as metrics, health and page see it.
+
+    :param now: gives seconds since 1970.
+    """
+
+    def __init__(self, service: RelayService, now: Callable[[], float]) -> None:
+        self._service = service
+        self._now = now
+
+    @property
+    def running(self) -> bool:
+        """See ``WatchedRelay``: between its start and its stop it has a way out at least."""
+        return bool(self._service.stats().routes)
+
+    def route_states(self) -> tuple[RouteState, ...]:
+        """See ``WatchedRelay``."""
+        now = self._now()
+        servers = {
+            route.name: tuple(map(str, route.servers)) for route in self._service.settings.routes
+        }
+        return tuple(
+            RouteState(
+                name=route.name,
+                servers=servers.get(route.name, ()),
+                until=None if route.up else now + route.wait,
+                auth_refused=route.locked,
+                reason=route.reason,
+                under_way=route.under_way,
+            )
+            for route in self._service.stats().routes
+        )
+
+    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[Acted]]:
+        """See ``WatchedRelay``."""
+        return self._service.flush(selection)
