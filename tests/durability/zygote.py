@@ -110,7 +110,7 @@ def _run(command: dict[str, Any]) -> None:
     sys.argv = command["argv"]
     status: Any = 70
     try:
-        run()
+        run()  # type: ignore[no-untyped-call]
         status = 0
     except SystemExit as e:
         status = e.code
