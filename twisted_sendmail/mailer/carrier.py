@@ -148,14 +148,17 @@ class Carrier:
 
     def _fresh(self) -> bool:
         """Good for another message?"""
-        protocol = self._protocol
+        return self._good_at(self._pool.reactor.seconds())
+
+    def _good_at(self, now: float) -> bool:
+        protocol, flow = self._protocol, self._flow
         return (
             not self._retiring
             and protocol is not None
             and protocol.usable
-            and not (self._flow is not None and self._flow.spoiled)
+            and not (flow is not None and flow.spoiled)
             and self.taken < self._most
-            and self._pool.reactor.seconds() - self._born < self._pool.limits.age
+            and now - self._born < self._pool.limits.age
         )
 
     def cancel(self, why: SendmailError) -> bool:
@@ -166,11 +169,12 @@ class Carrier:
         return True
 
     def _take(self) -> Job | None:
-        job = self._pool.take(self) if self._fresh() else None
+        now = self._pool.reactor.seconds()
+        job = self._pool.take(self) if self._good_at(now) else None
         if job is not None:
             self.taken += 1
             job.carrier, job.begun_at = self, self.heard
-            job.begun_time = self._pool.reactor.seconds()
+            job.begun_time = now
         return job
 
     def _done(self, job: Any, result: DeliveryReport | Failure | None) -> None:

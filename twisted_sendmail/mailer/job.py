@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.letter import Letter
     from twisted_sendmail.smtp.outcome import DeliveryReport
 
+    #: What a job comes to.
+    Ending = DeliveryReport | SendmailError | Failure
+
+
+_NOWHERE: frozenset[int] = frozenset()
+
 
 class Job:
-    """One letter on its way.
+    """One letter on its way; a subclass says who is told of its end.
 
     :param letter: it.
-    :param cancel: what to do when nobody waits for the result any more.
+    :param since: when it began to wait.
     """
 
     __slots__ = (
@@ -31,11 +37,48 @@ class Job:
         "carrier",
         "letter",
         "replaced",
-        "result",
         "returned",
+        "settled",
         "since",
         "tried",
     )
+
+    def __init__(self, letter: Letter, *, all_or_nothing: bool, since: float) -> None:
+        self.letter = letter
+        self.all_or_nothing = all_or_nothing
+        self.since = since
+        #: Its end is known.
+        self.settled = False
+        #: It was sent again because a connection that had served before was dead.
+        self.replaced = False
+        #: How often a connection gave it back unheard.
+        self.returned = 0
+        #: The servers it cannot go to any more, by their place in the list.
+        self.tried = _NOWHERE
+        #: The connection it is on, and how many verdicts that had heard before.
+        self.carrier: Carrier | None = None
+        self.begun_at = 0
+        #: When a connection took it; None while it waits.
+        self.begun_time: float | None = None
+
+    def settle(self, result: Ending) -> None:
+        """Tell whoever waits; only the first time counts."""
+        if not self.settled:
+            self.settled = True
+            self.told(result)
+
+    def told(self, result: Ending) -> None:
+        """It has ended."""
+        raise NotImplementedError
+
+
+class AwaitedJob(Job):
+    """A job whose end is awaited.
+
+    :param cancel: what to do when nobody waits for the result any more.
+    """
+
+    __slots__ = ("result",)
 
     def __init__(
         self,
@@ -45,28 +88,12 @@ class Job:
         since: float,
         cancel: Callable[[Job], None],
     ) -> None:
-        self.letter = letter
-        self.all_or_nothing = all_or_nothing
-        #: When it began to wait.
-        self.since = since
-        #: It was sent again because a connection that had served before was dead.
-        self.replaced = False
-        #: How often a connection gave it back unheard.
-        self.returned = 0
-        #: The servers it cannot go to any more, by their place in the list.
-        self.tried: set[int] = set()
-        #: The connection it is on, and how many verdicts that had heard before.
-        self.carrier: Carrier | None = None
-        self.begun_at = 0
-        #: When a connection took it; None while it waits.
-        self.begun_time: float | None = None
+        super().__init__(letter, all_or_nothing=all_or_nothing, since=since)
         #: Fires with the report.
         self.result: Deferred[DeliveryReport] = Deferred(lambda _: cancel(self))
 
-    def settle(self, result: DeliveryReport | SendmailError | Failure) -> None:
-        """Tell whoever waits; only the first time counts."""
-        if self.result.called:
-            return
+    def told(self, result: Ending) -> None:
+        """See ``Job``."""
         if isinstance(result, (SendmailError, Failure)):
             self.result.errback(result)
         else:

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.python.failure import Failure
 
 from twisted_sendmail.client.deadline import within
 from twisted_sendmail.client.verdict import require_acceptance
 from twisted_sendmail.mailer.carrier import Stage
-from twisted_sendmail.mailer.job import Job
+from twisted_sendmail.mailer.job import AwaitedJob, Job
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.mailer.pool import Pool
 from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.mailer.sending import Sending
 from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.smtp.errors import MailerClosed
+from twisted_sendmail.smtp.outcome import DeliveryReport
 from twisted_sendmail.smtp.root_error import InvalidServer, SendmailError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.source import Message
     from twisted_sendmail.smtp.address import ReversePath
     from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
-    from twisted_sendmail.smtp.outcome import DeliveryReport
 
 
 @dataclass(frozen=True)
@@ -145,23 +144,28 @@ class Mailer:
         finally:
             await letter.close()
 
-    def job(self, letter: Letter, *, all_or_nothing: bool) -> Job:
+    def job(self, letter: Letter, *, all_or_nothing: bool) -> AwaitedJob:
         """A job for *letter*, to be given to :meth:`begin`; counted when it is settled."""
-        job = Job(
+        job = AwaitedJob(
             letter,
             all_or_nothing=all_or_nothing,
             since=self._reactor.seconds(),
             cancel=self._pool.cancel,
         )
-        _ = job.result.addBoth(self._counted)
+        _ = job.result.addBoth(self.counted)
         return job
 
-    def begin(self, jobs: list[Job]) -> None:
+    def begin(self, jobs: Sequence[Job]) -> None:
         """Let *jobs* go out together."""
         self._pool.add(jobs)
 
-    def _counted(self, result: Any) -> Any:
-        if not isinstance(result, Failure) and result.accepted:
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for *job* any more."""
+        self._pool.cancel(job)
+
+    def counted(self, result: Any) -> Any:
+        """Count what a job came to; it is given back."""
+        if isinstance(result, DeliveryReport) and result.accepted:
             self._accepted += 1
         else:
             self._failed += 1

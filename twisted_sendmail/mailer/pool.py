@@ -113,7 +113,7 @@ class Pool:
     def take(self, carrier: Carrier) -> Job | None:
         """The next job for *carrier*, if there is one and the rate allows."""
         queue = self._queue
-        while queue and queue[0].result.called:
+        while queue and queue[0].settled:
             queue.popleft()
         if not queue:
             return None
@@ -126,7 +126,7 @@ class Pool:
         if carrier.place not in queue[0].tried:
             return queue.popleft()
         for job in queue:
-            if carrier.place not in job.tried and not job.result.called:
+            if carrier.place not in job.tried and not job.settled:
                 queue.remove(job)
                 return job
         self._bucket.give_back()
@@ -159,12 +159,12 @@ class Pool:
             # A connection that had served before may have been dead already; once.
             job.replaced = True
             return True
-        job.tried.add(carrier.place)
+        job.tried |= {carrier.place}
         self._shun(carrier.place)
         return len(job.tried) < len(self.servers)
 
     def _again(self, job: Job) -> None:
-        if job.result.called:
+        if job.settled:
             return
         job.letter.rewind()
         self._queue.appendleft(job)
@@ -216,7 +216,7 @@ class Pool:
         waiting, self._queue = self._queue, deque()
         hopeless: list[Job] = []
         for job in waiting:
-            job.tried.add(place)
+            job.tried |= {place}
             (hopeless if len(job.tried) == len(self.servers) else self._queue).append(job)
         for job in hopeless:
             job.settle(_copied(error))
@@ -371,6 +371,8 @@ class Pool:
 
     def _changed(self) -> None:
         """Let :meth:`close` see whether it is over."""
+        if not self._watching:
+            return
         watching, self._watching = self._watching, []
         for waiting in watching:
             waiting.callback(None)

@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from twisted_sendmail.mailer.job import Job
 from twisted_sendmail.mailer.many import checked, unreadable, unsent
 from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.message.ready import ready_letter
 from twisted_sendmail.smtp.errors import SendmailError
+from twisted_sendmail.smtp.outcome import DeliveryReport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
 
+    from twisted_sendmail.mailer.job import Ending
     from twisted_sendmail.mailer.mailer import Mailer
     from twisted_sendmail.mailer.many import Item
+    from twisted_sendmail.message.letter import Letter
     from twisted_sendmail.smtp.envelope import Envelope
-    from twisted_sendmail.smtp.outcome import DeliveryReport
 
 
 class Sending:
@@ -42,10 +45,11 @@ class Sending:
     ) -> None:
         self._mailer = mailer
         self._messages = messages
-        self._all_or_nothing = all_or_nothing
+        self.all_or_nothing = all_or_nothing
         self._complete = complete
+        self._capacity = mailer.capacity
         self._begun = 0
-        self._under_way: dict[int, Deferred[Any]] = {}
+        self._under_way: dict[int, Deferred[Any] | _Piece] = {}
         self._ready: deque[tuple[int, DeliveryReport]] = deque()
         # All reports are asked for at once: nobody is told of each.
         self._collecting = False
@@ -115,7 +119,7 @@ class Sending:
     def _space(self) -> int:
         """How many more messages may be pulled now."""
         waiting = 0 if self._collecting else len(self._ready)
-        return max(0, self._mailer.capacity - len(self._under_way) - waiting)
+        return max(0, self._capacity - len(self._under_way) - waiting)
 
     async def _held_back(self) -> None:
         """Wait for space; for a good deal of it, as many go out together."""
@@ -124,26 +128,26 @@ class Sending:
             await self._room
 
     def _make_room(self) -> None:
-        if self._room is not None and self._space * 2 >= self._mailer.capacity:
+        if self._room is not None and self._space * 2 >= self._capacity:
             room, self._room = self._room, None
             room.callback(None)
 
     def _begin(self, items: list[Item]) -> None:
         """Send *items*, those together that need no preparation."""
         jobs = []
+        now = self._mailer.reactor.seconds()
         for item in items:
             index, self._begun = self._begun, self._begun + 1
             envelope, message = item if isinstance(item, tuple) else (None, item)
             letter = envelope and ready_letter(message, envelope, complete=self._complete)
-            sending: Deferred[DeliveryReport]
             if letter:
-                job = self._mailer.job(letter, all_or_nothing=self._all_or_nothing)
-                jobs.append(job)
-                sending = job.result.addErrback(_with_error, envelope)
+                piece = _Piece(self, index, letter, now)
+                jobs.append(piece)
+                self._under_way[index] = piece
             else:
                 sending = Deferred.fromCoroutine(self._one(item))
-            self._under_way[index] = sending
-            _ = sending.addCallbacks(self._done, self._cancelled, (index,), {}, (index,), {})
+                self._under_way[index] = sending
+                _ = sending.addCallbacks(self._done, self._cancelled, (index,), {}, (index,), {})
         if jobs:
             self._mailer.begin(jobs)
 
@@ -160,13 +164,31 @@ class Sending:
                 complete=self._complete,
             )
             envelope = letter.envelope
-            return await mailer.carry(letter, all_or_nothing=self._all_or_nothing)
+            return await mailer.carry(letter, all_or_nothing=self.all_or_nothing)
         except CancelledError:
             raise
         except SendmailError as error:
             return _reported(error, envelope)
         except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
             return unsent(envelope, unreadable(error))
+
+    def settled(self, index: int, result: Ending, envelope: Envelope) -> None:
+        """The end of a message that needed no preparation."""
+        self._mailer.counted(result)
+        if isinstance(result, DeliveryReport):
+            self._done(result, index)
+            return
+        failure = result if isinstance(result, Failure) else Failure(result)
+        try:
+            report = _with_error(failure, envelope)
+        except BaseException:  # noqa: BLE001 - it is passed on
+            self._cancelled(failure, index)
+        else:
+            self._done(report, index)
+
+    def abandon(self, piece: _Piece) -> None:
+        """Nobody waits for *piece* any more."""
+        self._mailer.cancel(piece)
 
     def _done(self, report: DeliveryReport, index: int) -> None:
         self._under_way.pop(index, None)
@@ -187,6 +209,23 @@ class Sending:
         if self._news is not None and not (self._collecting and self._busy):
             news, self._news = self._news, None
             news.callback(None)
+
+
+class _Piece(Job):
+    """One of many that needed no preparation: nobody awaits it but the sending."""
+
+    __slots__ = ("_index", "_sending")
+
+    def __init__(self, sending: Sending, index: int, letter: Letter, since: float) -> None:
+        super().__init__(letter, all_or_nothing=sending.all_or_nothing, since=since)
+        self._sending = sending
+        self._index = index
+
+    def told(self, result: Ending) -> None:
+        self._sending.settled(self._index, result, self.letter.envelope)
+
+    def cancel(self) -> None:
+        self._sending.abandon(self)
 
 
 def _reported(error: SendmailError, envelope: Envelope | None) -> DeliveryReport:

@@ -39,6 +39,8 @@ SMALL = AHEAD
 class Letter:
     """What :func:`prepare` makes; pulled with :meth:`read`, closed with :meth:`close`."""
 
+    __slots__ = ("_at", "_content", "_whole", "binary", "envelope", "message_id", "smtputf8")
+
     def __init__(
         self,
         envelope: Envelope,

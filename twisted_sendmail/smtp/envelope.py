@@ -7,6 +7,7 @@ RFC 4954 section 5 (the AUTH parameter), RFC 8689 (REQUIRETLS).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
@@ -133,7 +134,12 @@ class Envelope:
     @property
     def needs_smtputf8(self) -> bool:
         """True when an address has a local part that is not ASCII (RFC 6531)."""
-        return self.sender.needs_smtputf8 or any(r.path.needs_smtputf8 for r in self.recipients)
+        if self.sender.needs_smtputf8:
+            return True
+        for recipient in self.recipients:  # noqa: SIM110 - a generator is slower, for one or two
+            if recipient.path.needs_smtputf8:
+                return True
+        return False
 
     @property
     def has_dsn(self) -> bool:
@@ -146,20 +152,44 @@ class Envelope:
 
 
 def _reverse_path(sender: str | ReversePath | None) -> ReversePath:
+    if type(sender) is str:
+        return _sender_of(sender)
     if sender is None:
         return ReversePath()
     return sender if isinstance(sender, ReversePath) else ReversePath.parse(sender)
 
 
+# A program writes to and from the same addresses over and over, and these are values.
+
+
+@lru_cache(maxsize=1024)
+def _sender_of(text: str) -> ReversePath:
+    return ReversePath.parse(text)
+
+
+@lru_cache(maxsize=4096)
+def _recipient_of(text: str) -> Recipient:
+    return Recipient(text)
+
+
 def _recipients(recipients: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Recipient, ...]:
+    if type(recipients) is str:
+        return (_recipient_of(recipients),)
     if isinstance(recipients, (str, ForwardPath, Recipient)):
         recipients = (recipients,)
     elif isinstance(recipients, bytes) or not hasattr(recipients, "__iter__"):
         msg = f"recipients cannot be {type(recipients).__name__}"
         raise InvalidInput(msg, remedy="give an address, or a list of addresses")
+    found = [
+        given
+        if isinstance(given, Recipient)
+        else (_recipient_of(given) if type(given) is str else Recipient(given))
+        for given in recipients
+    ]
+    if len(found) == 1:
+        return (found[0],)
     kept: dict[tuple[str, str], Recipient] = {}
-    for given in recipients:
-        recipient = given if isinstance(given, Recipient) else Recipient(given)
+    for recipient in found:
         box = recipient.path.mailbox
         kept.setdefault((box.local_part, box.ascii_domain.lower()) if box else ("", ""), recipient)
     if not kept:

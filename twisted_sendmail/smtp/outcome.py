@@ -95,7 +95,7 @@ class DeliveryReport:
     dsn: bool = False
 
     def _with(self, status: Status) -> tuple[Outcome, ...]:
-        return tuple(o for o in self.outcomes if o.status is status)
+        return tuple([o for o in self.outcomes if o.status is status])
 
     @property
     def accepted(self) -> tuple[Outcome, ...]:
