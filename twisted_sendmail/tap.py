@@ -1,161 +1,140 @@
-"""``twistd sendmail``: for now a loopback submission server, for trying clients.
+"""``twistd sendmail``: the relay, from a file or from flags.
 
-STARTTLS and AUTH, with an authority and a password made at the start.  Each message
-becomes a file; nothing is delivered.  The relay that will be here is not built yet.
-
-It owns the service's directory and nothing else of the machine.
+Whatever is wrong with the configuration or the queue is found before ``twistd`` goes
+into the background: one line on stderr, an exit status of ``sysexits.h``, and no port was open.
 """
 
 from __future__ import annotations
 
-import secrets
-import shutil
-import tempfile
+import atexit
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 
-from twisted_sendmail.ingress.accounts import HashedAccounts
-from twisted_sendmail.ingress.factory import SMTPServerFactory
-from twisted_sendmail.ingress.tls import ServerTLS
-from twisted_sendmail.testkit.authority import Authority
-from twisted_sendmail.testkit.mailbox import KeepingReceiver, ReceivedMessage
+from twisted_sendmail.operation.configuration import configuration_of, read_configuration
+from twisted_sendmail.operation.configuration_error import ConfigurationError
+from twisted_sendmail.operation.flags import SOURCE, Flags
+from twisted_sendmail.operation.queue_check import check_queue
+from twisted_sendmail.operation.station import Station
+from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.root_error import SendmailError
 
-#: The only interface it listens on: what it takes, it does not deliver.
-INTERFACE = "127.0.0.1"
-#: The user who may send.
-USER = "alice"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted_sendmail.operation.configuration import Configuration
+
+#: What the flags are for, in the order of the help.
+FLAGS = {
+    "listen": "Take mail in here: tcp:127.0.0.1:2525, unix:/run/relay.socket …; may be repeated.",
+    "certificate": "Of the --listen before it, for STARTTLS: a PEM file, with its key unless --key.",
+    "key": "The key of that certificate.",
+    "accounts": "Of the --listen before it: a file of users who may send from anywhere.",
+    "trusted": "Of the --listen before it: networks that may send without, with commas.",
+    "smarthost": "Deliver here: smtps://user@host, smtp+starttls://user@host; may be repeated.",
+    "password-file": "Of the --smarthost before it: the one line of this file.",
+    "password-credential": "The same from a systemd credential of this name.",
+    "password-command": "The same from what this line of shell prints.",
+    "password-environment": "The same from this variable.",
+    "ca-file": "Of the --smarthost before it: trust these authorities, instead of the system's.",
+    "queue": "Keep the mail in this folder; it is made if need be.",
+    "name": "The name of this host.",
+    "admin": "Health, metrics and the queue page: tcp:127.0.0.1:8025.",
+    "admin-token-file": "What opens the queue page.",
+    "local-mail-to": "Send what is for users of this machine to this address.",
+    "all-mail-from": "Let all mail be from this address.",
+}
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
-        raise ValueError("give a number from 0 to 65535")
-    return int(text)
+def _option(name: str, meaning: str) -> Callable[[Any, str], None]:
+    def opt(self: Options, value: str) -> None:
+        self.flags.add(name, value)
+
+    opt.__doc__ = meaning
+    return opt
 
 
 class Options(usage.Options):
     """What may be said behind ``twistd sendmail``."""
 
     optParameters = [  # noqa: RUF012 - usage.Options wants a list of the class
-        ["port", "p", 2525, "Listen here, with STARTTLS; 0 for any port.", _port],
-        ["tls-port", None, None, "Listen here too, with implicit TLS.", _port],
-        ["directory", "d", None, "Keep CA, password and messages here; else in a temporary one."],
+        ["config", "c", None, "Read all from this file (TOML); no other option goes with it."],
+    ]
+    optFlags = [  # noqa: RUF012 - the same
+        ["check", None, "Say whether the configuration is good, and do no more."],
     ]
     longdesc = (
-        "A submission server on the loopback interface, with STARTTLS and AUTH, for trying mail "
-        "clients. It keeps each message as a file and delivers nothing. The relay is not built yet."
+        "A relay: takes mail in, keeps it safe on disk, and delivers it to a smarthost over "
+        "verified TLS, retrying and reporting. SIGHUP reads the configuration again, SIGUSR1 "
+        "tries all mail at once. A password is never given on the command line."
     )
 
+    def __init__(self) -> None:
+        self.flags = Flags()
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
-class LoopbackService(Service):
-    """The server, from start to stop.
 
-    :param reactor: where to listen; the installed one if None.
+for _name, _meaning in FLAGS.items():
+    setattr(Options, f"opt_{_name.replace('-', '_')}", _option(_name, _meaning))
+
+
+def makeService(options: Options) -> Station:
+    """See ``IServiceMaker``.
+
+    :raises SystemExit: the configuration cannot be used, and the line was written to stderr.
     """
+    from twisted.internet import reactor
 
-    name = "sendmail-loopback"
-    log = Logger(namespace="twisted_sendmail.tap")
+    named = options["config"]
+    if named is not None and options.flags.given:
+        _leave("--config: other options are given too; say all in one place", os.EX_USAGE)
+    if named is None and not options.flags.given:
+        _leave("there is no configuration; give --config FILE, or --smarthost URL", os.EX_USAGE)
+    # twistd may change its folder before it starts the service.
+    path = None if named is None else Path(named).absolute()
+    tree, here = options.flags.tree(), Path.cwd()
 
-    def __init__(
-        self,
-        port: int = 2525,
-        tls_port: int | None = None,
-        directory: str | None = None,
-        reactor: Any = None,
-    ) -> None:
-        self._port = port
-        self._tls_port = tls_port
-        self._given = directory
-        self._reactor = reactor
-        self._listening: list[IListeningPort] = []
-        #: Where the files are, while it runs.
-        self.directory: Path | None = None
-        #: The ports it listens on: STARTTLS, and implicit TLS if asked for.
-        self.ports: list[int] = []
+    def read() -> Configuration:
+        if path is not None:
+            return read_configuration(path, reactor)
+        return configuration_of(tree, here, SOURCE, reactor)
 
-    def startService(self) -> None:
-        """See ``IService``."""
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
-        self.directory = place = self._place()
-        password = secrets.token_urlsafe(12)
-        authority = Authority()
-        _write(place / "password", password.encode() + b"\n")
-        _write(place / "ca.pem", authority.pem)
-        _write(place / "server.pem", authority.issue())
-        tls = ServerTLS(place / "server.pem")
-        factory = SMTPServerFactory(
-            self._reactor,
-            lambda connection: KeepingReceiver(connection, self._keep),
-            tls=tls,
-            accounts=HashedAccounts.of_passwords({USER: password}),
-        )
-        self._listen(self._port, factory)
-        if self._tls_port is not None:
-            implicit = TLSMemoryBIOFactory(tls, False, factory, clock=self._reactor)
-            self._listen(self._tls_port, implicit)
-        self.log.info(
-            "try: twisted-sendmail send --server smtp+starttls://{user}@{host}:{port} "
-            "--ca-file {place}/ca.pem --password-file {place}/password FILE "
-            "(loopback only; nothing is delivered; the certificate is good for a day)",
-            user=USER,
-            host=INTERFACE,
-            port=self.ports[0],
-            place=place,
-        )
-
-    def stopService(self) -> Deferred[Any]:
-        """See ``IService``; fires when the ports are closed."""
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
-        closing = [port.stopListening() for port in self._listening]
-        self._listening, self.ports = [], []
-        directory, self.directory = self.directory, None
-
-        def tidy(result: object) -> object:
-            if self._given is None and directory is not None:
-                shutil.rmtree(directory, ignore_errors=True)
-            return result
-
-        return DeferredList([d for d in closing if d is not None]).addBoth(tidy)
-
-    def _place(self) -> Path:
-        if self._given is None:
-            return Path(tempfile.mkdtemp(prefix="twisted_sendmail-"))
-        place = Path(self._given).absolute()
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return place
-
-    def _listen(self, number: int, factory: Any) -> None:
-        port: IListeningPort = self._reactor.listenTCP(number, factory, interface=INTERFACE)
-        self._listening.append(port)
-        address: Any = port.getHost()
-        self.ports.append(address.port)
-
-    def _keep(self, message: ReceivedMessage) -> None:
-        assert self.directory is not None  # noqa: S101 - for mypy: it runs
-        file = self.directory / f"{message.id}.eml"
-        _write(file, message.content)
-        self.log.info("{message}, kept as {file}", message=str(message), file=str(file))
+    try:
+        configuration = read()
+        if not _changes_user(options):
+            check_queue(configuration.queue)
+    except ConfigurationError as e:
+        _leave(str(e), e.status)
+    except SendmailError as e:
+        _leave(str(e), os.EX_CONFIG)
+    if options["check"]:
+        print(f"{printable(configuration.source)}: good")  # noqa: T201 - what was asked for
+        sys.exit(os.EX_OK)
+    return Station(reactor, configuration, read=read, leave=lambda error: _end(reactor, error))
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    new.write_bytes(content)
-    new.replace(path)
+def _changes_user(options: Options) -> bool:
+    """Will the service be run by somebody else, who is to own the queue?"""
+    parent: Any = options.parent
+    return parent is not None and any(parent.get(key) is not None for key in ("uid", "gid"))
 
 
-def makeService(options: Options) -> LoopbackService:
-    """See ``IServiceMaker``."""
-    return LoopbackService(options["port"], options["tls-port"], options["directory"])
+def _leave(line: str, status: int) -> NoReturn:
+    sys.stderr.write(f"twistd sendmail: {line}\n")
+    sys.exit(status)
+
+
+def _end(reactor: Any, error: SendmailError) -> None:
+    """End ``twistd`` from within: the reactor knows no exit status, so it is set at the very end."""
+    status = getattr(error, "status", os.EX_CONFIG)
+
+    def last() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+    atexit.register(last)
+    reactor.stop()

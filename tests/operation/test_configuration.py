@@ -325,9 +325,17 @@ def test_a_mistake_about_a_smarthost_is_one_line(
         ('[rewrite]\nall-mail-from = "a@b.c"\nsenders = {"*" = "d@e.f"}', "rewrite.all-mail-from"),
         ('[rewrite]\nsenders = {"@a b" = "d@e.f"}', "rewrite: address 'a b' cannot be"),
         ("[rewrite]\ncomplete = 1", "rewrite.complete: it is a number; write true or false, "),
-        ('[admin]\nendpoint = "tcp:8025"', "admin.endpoint: others than this machine could reach"),
+        ('[admin]\nendpoint = "tcp:8025"', "admin.endpoint: others than this machine could see wh"),
         ('[admin]\nendpoint = "tcp:0.0.0.0:0"', "admin.endpoint: others than this machine could"),
         ('[admin]\ntoken-file = "token"', "admin.endpoint: there is a token and no endpoint; "),
+        (
+            '[admin]\nendpoint = "tcp:127.0.0.1:0"\nprivate = true',
+            "admin.private: there is no token",
+        ),
+        (
+            '[admin]\nendpoint = "tcp:127.0.0.1:0"\ntoken-environment = "SHORT_TOKEN"',
+            "admin.token-environment: the token has less than 16 characters; make one with: openss",
+        ),
         ('[admin]\ntoken = "x"', "admin.token: a secret is not written here; use token-file or "),
         ("[delivery]\nrate = 0", "delivery.rate: it is '0'; write a number above zero"),
         ('[[route]]\nname = "x"\nsenders = []', "route.senders: the list is empty; name a sender"),
@@ -343,7 +351,10 @@ def test_a_mistake_about_a_smarthost_is_one_line(
         ),
     ],
 )
-def test_a_mistake_in_a_table_is_one_line(folder: Folder, text: str, complaint: str) -> None:
+def test_a_mistake_in_a_table_is_one_line(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, text: str, complaint: str
+) -> None:
+    monkeypatch.setenv("SHORT_TOKEN", "x" * 15)
     assert folder.complaint(f'queue = "q"\n{SMARTHOST}{text}\n').startswith(complaint)
 
 

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent.parent
-TWISTD = str(Path(sys.executable).parent / "twistd")
+COMMAND = str(Path(sys.executable).parent / "twisted-sendmail")
 
 
 @contextmanager
-def playing(folder: Path) -> Iterator[int]:
-    """`twistd -n sendmail --directory play`, on a port of its own."""
-    (port,) = free_ports(1)
-    command = [TWISTD, "-n", "--pidfile=", "sendmail", "--directory", "play", "--port", str(port)]
+def catching(folder: Path) -> Iterator[int]:
+    """The command of the tutorial, on ports of its own."""
+    port, tls_port = free_ports(2)
+    command = [COMMAND, "catch", "--maildir", "play", "--ca-file", "ca.pem"]
+    command += ["--port", str(port), "--tls-port", str(tls_port)]
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process,
@@ -46,13 +47,13 @@ def playing(folder: Path) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     folder = tmp_path_factory.mktemp("tutorial")
-    with playing(folder) as port:
+    with catching(folder) as port:
         yield folder, port
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    environment["TWISTED_SENDMAIL_PASSWORD"] = (folder / "play/password").read_text().strip()
+    environment["TWISTED_SENDMAIL_PASSWORD"] = "anything"
     return subprocess.run(
         [sys.executable, str(ROOT / "examples/awaiting.py"), *arguments],
         cwd=folder,
@@ -63,12 +64,14 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_first_message_lies_in_the_folder_under_its_queue_id(play: tuple[Path, int]) -> None:
+def test_the_first_message_lies_in_the_folder_and_is_told_of(play: tuple[Path, int]) -> None:
     folder, port = play
-    done = run(folder, f"smtp+starttls://alice@127.0.0.1:{port}", "play/ca.pem")
+    done = run(folder, f"smtp+starttls://alice@127.0.0.1:{port}", "ca.pem")
     assert ("", 0) == (done.stderr, done.returncode)
     queue_id = done.stdout.splitlines()[-1].split()[2]
-    message = message_from_bytes((folder / "play" / f"{queue_id}.eml").read_bytes(), policy=default)
+    assert f"{queue_id}  alice@example.test -> " in (folder / "log").read_text("utf-8")
+    (file,) = (folder / "play/new").iterdir()
+    message = message_from_bytes(file.read_bytes(), policy=default)
     assert "Greetings" == message["Subject"]
     assert message["Date"]
     assert message["Message-ID"]
@@ -85,13 +88,13 @@ def test_without_the_authority_the_error_is_the_one_shown(play: tuple[Path, int]
 
 def test_the_wrong_kind_of_tls_says_which_is_usual_where(play: tuple[Path, int]) -> None:
     folder, port = play
-    done = run(folder, f"smtps://alice@127.0.0.1:{port}", "play/ca.pem")
+    done = run(folder, f"smtps://alice@127.0.0.1:{port}", "ca.pem")
     assert "the server answers in clear text; STARTTLS is usual on port 587" in done.stderr
     assert 1 == done.returncode
 
 
-def test_the_port_the_tutorial_names_is_the_default() -> None:
-    done = subprocess.run(
-        [TWISTD, "sendmail", "--help"], capture_output=True, text=True, check=False
-    )
-    assert "[default: 2525]" in done.stdout
+def test_what_the_tutorial_types_is_what_is_tested() -> None:
+    shown = (ROOT / "docs/tutorial/first-message.md").read_text("utf-8")
+    assert "\ntwisted-sendmail catch --maildir play --ca-file ca.pem\n" in shown
+    done = subprocess.run([COMMAND, "catch", "--help"], capture_output=True, text=True, check=False)
+    assert "2525" in done.stdout

@@ -12,6 +12,6 @@ from twisted.application.service import ServiceMaker
 sendmail = ServiceMaker(  # type: ignore[no-untyped-call]  # Twisted leaves this one untyped
     "twisted_sendmail",
     "twisted_sendmail.tap",
-    "A loopback submission server for trying mail clients (the relay is not built yet)",
+    "A mail relay: takes mail in, keeps it safe on disk, delivers it to a smarthost",
     "sendmail",
 )

@@ -17,6 +17,7 @@ from twisted_sendmail.operation.configuration_error import Source, Wrong
 from twisted_sendmail.operation.endpoint_text import EndpointText, parse_endpoint, server_endpoint
 from twisted_sendmail.operation.reading import checked, read_toml
 from twisted_sendmail.operation.rewrite_rules import rewriting_of
+from twisted_sendmail.operation.sessions import SHORTEST
 from twisted_sendmail.operation.smarthosts import explained, routes_of, secret_source
 from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.schedule import Schedule
@@ -68,8 +69,14 @@ class Admin:
     """Where health, metrics and the queue page are."""
 
     endpoint: EndpointText
-    #: What opens the page; None: it is not there.
+    #: What lets somebody act on the queue; None: nobody can.
     token: Secret | None
+    #: The page is for those alone who have shown it.
+    private: bool
+    #: Others than this machine may come.
+    public: bool
+    #: What the page is called besides ``localhost``.
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -249,7 +256,17 @@ def _admin(values: Values, source: Source, reactor: Any) -> Admin | None:
             raise source.error("admin.endpoint", "there is a token and no endpoint", "give both")
         return None
     endpoint = _endpoint(values["endpoint"], "admin.endpoint", source, reactor)
-    if not endpoint.local and endpoint.kind != "systemd":
-        why = "others than this machine could reach it"
-        raise source.error("admin.endpoint", why, 'write it as "tcp:127.0.0.1:8025"')
-    return Admin(endpoint, None if secret is None else Secret(secret.read()))
+    if not (endpoint.local or endpoint.kind == "systemd" or values["public"]):
+        why = "others than this machine could see who writes to whom"
+        remedy = 'write it as "tcp:127.0.0.1:8025", or say public = true'
+        raise source.error("admin.endpoint", why, remedy)
+    if values["private"] and secret is None:
+        raise source.error("admin.private", "there is no token", "give token-file")
+    token = None
+    if secret is not None:
+        token = Secret(secret.read())
+        if len(token.reveal()) < SHORTEST:
+            key = next(key for key in values if key.startswith("token-") and values[key])
+            why = f"the token has less than {SHORTEST} characters"
+            raise source.error(f"admin.{key}", why, "make one with: openssl rand -hex 16")
+    return Admin(endpoint, token, values["private"], values["public"], values["names"])

@@ -149,13 +149,7 @@ class Door(Factory):
         try:
             self._port = await endpoint.listen(self)
         except Exception as e:  # noqa: BLE001 - endpoints fail as they like
-            why = getattr(e, "socketError", e)
-            reason = getattr(why, "strerror", None) or str(why)
-            raise CannotListen(
-                f"{printable(shown, 200)} cannot be listened on",
-                detail=reason,
-                remedy="stop who has it, or choose another endpoint",
-            ) from None
+            raise cannot_listen(shown, e) from None
 
     async def close(self, grace: float) -> None:
         """Listen no more, and let those who are there end within *grace* seconds."""
@@ -170,6 +164,16 @@ class Door(Factory):
         stopped = None if port is None else port.stopListening()
         if stopped is not None:
             await stopped
+
+
+def cannot_listen(endpoint: str, error: Exception) -> CannotListen:
+    """One line: *endpoint* is not to be had."""
+    why = getattr(error, "socketError", error)
+    return CannotListen(
+        f"{printable(endpoint, 200)} cannot be listened on",
+        detail=getattr(why, "strerror", None) or str(why),
+        remedy="stop who has it, or choose another endpoint",
+    )
 
 
 def remove_stale_socket(path: str) -> None:

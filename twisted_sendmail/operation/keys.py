@@ -170,6 +170,9 @@ ROOT = Section(
                 "token-file": Key(values.path),
                 "token-credential": Key(values.text),
                 "token-environment": Key(values.text),
+                "private": Key(values.flag, default=False),
+                "public": Key(values.flag, default=False),
+                "names": Key(values.texts, default=[]),
             }
         ),
         "log": Section(

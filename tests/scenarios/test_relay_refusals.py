@@ -1,0 +1,216 @@
+"""What cannot be run is refused in one line with its exit status, and no port was ever open."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay, free_port, listens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    relay = Relay(tmp_path)
+    yield relay
+    relay.tidy()
+
+
+def run(relay: Relay, *flags: str, nodaemon: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, which has to come by itself."""
+    command = [TWISTD, *(["-n"] if nodaemon else []), "--pidfile=", "sendmail", *flags]
+    done = subprocess.run(
+        command,
+        cwd=relay.folder,
+        env=relay.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    return done
+
+
+def simple(relay: Relay, port: int) -> list[str]:
+    """Flags that would do."""
+    return [
+        *("--listen", f"tcp:127.0.0.1:{port}", "--queue", str(relay.queue)),
+        *("--smarthost", "smtp+starttls://jane@localhost:1", "--password-file", "password"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ([], "there is no configuration; give --config FILE, or --smarthost URL"),
+        (["--config", "x.toml", "--queue", "q"], "--config: other options are given too; say all "),
+    ],
+)
+def test_flags_that_contradict_each_other_are_64(relay: Relay, flags: list[str], line: str) -> None:
+    done = run(relay, *flags)
+    assert (64, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith(f"twistd sendmail: {line}")
+    assert 1 == done.stderr.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--queue", "q"], "the command line: --smarthost: it is missing; give it a url such as "),
+        (["--smarthost", "smtp://h"], "the command line: --queue: it is missing; it has to be gi"),
+        (
+            ["--queue", "q", "--smarthost", "smtps://jane@h"],
+            "the command line: --password-file: there is no password for jane; give password-file",
+        ),
+        (
+            ["--queue", "q", "--smarthost", f"smtps://jane:{PASSWORD}@h"],
+            "the command line: --smarthost: there is a password in it; take it out, and use passw",
+        ),
+        (
+            ["--queue", "q", "--smarthost", "smtp://h", "--listen", "nil:1"],
+            "the command line: --listen: 'nil:1' cannot be used: there are no endpoints of the ki",
+        ),
+        (
+            ["--queue", "q", "--smarthost", "smtp://h", "--listen", "tcp:1", "--accounts", "nil"],
+            "the command line: --accounts: ",
+        ),
+        (["--config", "nil.toml"], "nil.toml: it cannot be read: No such file or directory; che"),
+    ],
+)
+@pytest.mark.parametrize("nodaemon", [True, False])
+def test_a_configuration_that_cannot_be_used_is_78(
+    relay: Relay, flags: list[str], line: str, nodaemon: bool
+) -> None:
+    """Also where ``twistd`` would have gone into the background."""
+    done = run(relay, *flags, nodaemon=nodaemon)
+    assert (78, "") == (done.returncode, done.stdout)
+    said = done.stderr.replace(f"{relay.folder}/", "")
+    assert said.startswith(f"twistd sendmail: {line}")
+    assert 1 == said.count("\n")
+    assert not relay.queue.exists()
+
+
+def _missing_parent(relay: Relay) -> None:
+    relay.queue = relay.folder / "password" / "queue"
+
+
+def _file(relay: Relay) -> None:
+    relay.write("queue", "x")
+
+
+def _foreign(relay: Relay) -> None:
+    relay.queue.mkdir(0o700)
+    os.chown(relay.queue, 12345, 12345)
+
+
+def _somebodys_folder(relay: Relay) -> None:
+    relay.queue.mkdir(0o755)
+    (relay.queue / "letter.txt").touch()
+
+
+def _no_database(relay: Relay) -> None:
+    relay.queue.mkdir(0o700)
+    (relay.queue / "queue.sqlite3").write_bytes(b"this is no database" * 1000)
+
+
+def _other_database(relay: Relay) -> None:
+    relay.queue.mkdir(0o700)
+    connection = sqlite3.connect(relay.queue / "queue.sqlite3")
+    connection.execute("CREATE TABLE other (x)")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [_missing_parent, _file, _foreign, _somebodys_folder, _no_database, _other_database],
+)
+def test_a_queue_that_cannot_be_opened_is_78_and_no_port_was_open(
+    relay: Relay, spoil: Callable[[Relay], None]
+) -> None:
+    if spoil is _foreign and os.geteuid() != 0:
+        pytest.skip("only the superuser can give a folder away")
+    spoil(relay)
+    port = free_port()
+    done = run(relay, *simple(relay, port))
+    assert (78, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("twistd sendmail: the queue ")
+    assert 1 == done.stderr.count("\n")
+    assert not listens(port)
+
+
+def test_a_second_relay_on_one_queue_is_refused_and_the_first_goes_on(relay: Relay) -> None:
+    first, second = free_port(), free_port()
+    relay.start(*simple(relay, first))
+    relay.up()
+    done = run(relay, *simple(relay, second))
+    assert (78, "") == (done.returncode, done.stdout)
+    assert f"the queue {relay.queue} is in use: process {relay.process.pid} has it" in done.stderr  # type: ignore[union-attr]
+    assert (True, False) == (listens(first), listens(second))
+    relay.kill()
+    # There is no stale lock, and no stale socket.
+    relay.start(*simple(relay, second))
+    relay.up(2)
+    assert -signal.SIGTERM == relay.end()
+
+
+def test_a_queue_that_becomes_unusable_behind_the_check_ends_it_too(relay: Relay) -> None:
+    """The check in front does not take the lock for good: here somebody takes it in between."""
+    code = (
+        "import sys; from twisted_sendmail import tap; from twisted_sendmail.spool import relay_lock;"
+        "from pathlib import Path; from twisted.scripts import twistd;"
+        "check = tap.check_queue\n"
+        "def checked(directory):\n"
+        "    check(directory)\n"
+        "    global lock; lock = relay_lock.RelayLock(directory); lock.acquire()\n"
+        "tap.check_queue = checked\n"
+        "sys.exit(twistd.run())\n"
+    )
+    port = free_port()
+    script = relay.write("script.py", code)
+    done = subprocess.run(
+        [str(Path(TWISTD).parent / "python"), script, "-n", "--pidfile=", "sendmail"]
+        + simple(relay, port),
+        cwd=relay.folder,
+        env=relay.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert 78 == done.returncode, done.stdout + done.stderr
+    assert "is in use" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Door starting" not in done.stdout
+    assert not listens(port)
+
+
+def test_an_endpoint_that_is_taken_is_69_and_nothing_is_left_open(relay: Relay) -> None:
+    free = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run(relay, "--listen", f"tcp:127.0.0.1:{free}", *simple(relay, port))
+    assert 69 == done.returncode, done.stdout
+    line = f"tcp:{port}:interface=127.0.0.1 cannot be listened on: Address already in use; stop who"
+    assert line in done.stdout
+    assert not listens(free)
+
+
+def test_check_says_that_all_is_well_and_starts_nothing(relay: Relay) -> None:
+    port = free_port()
+    done = run(relay, *simple(relay, port), "--check")
+    assert (0, "the command line: good\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert not listens(port)
