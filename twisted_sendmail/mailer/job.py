@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
 from twisted_sendmail.smtp.root_error import SendmailError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.mailer.carrier import Carrier
     from twisted_sendmail.message.letter import Letter
-    from twisted_sendmail.smtp.outcome import DeliveryReport
 
     #: What a job comes to.
     Ending = DeliveryReport | SendmailError | Failure
@@ -70,6 +70,18 @@ class Job:
     def told(self, result: Ending) -> None:
         """It has ended."""
         raise NotImplementedError
+
+    def report(self, status: Status, error: SendmailError) -> DeliveryReport:
+        """What is told of it when it is *status* for everybody, because of *error*."""
+        letter = self.letter
+        outcomes = tuple(Outcome(each, status) for each in letter.envelope.recipients)
+        return DeliveryReport(
+            letter.envelope,
+            outcomes,
+            size=letter.size or 0,
+            error=error,
+            message_id=letter.message_id,
+        )
 
 
 class AwaitedJob(Job):

@@ -28,7 +28,7 @@ from twisted_sendmail.smtp.errors import (
     ProtocolBreach,
     SendTimeout,
 )
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
+from twisted_sendmail.smtp.outcome import DeliveryReport, Status
 from twisted_sendmail.smtp.root_error import SendmailError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Pool:
             job.settle(result)
         elif result is None and job.returned >= RETURNS:
             error = ProtocolBreach(f"{carrier.server} hears of no message behind another")
-            error.report = _report(job, Status.UNTOUCHED, error)
+            error.report = job.report(Status.UNTOUCHED, error)
             job.settle(error)
         elif result is None:
             job.returned += 1
@@ -181,10 +181,10 @@ class Pool:
         error = why or Cancelled("cancelled")
         if job in self._queue:
             self._queue.remove(job)
-            error.report = _report(job, Status.UNTOUCHED, error)
+            error.report = job.report(Status.UNTOUCHED, error)
         elif job.carrier is None or not job.carrier.cancel(error):
             error.remedy = "the message may have been delivered"
-            error.report = _report(job, Status.IN_DOUBT, error)
+            error.report = job.report(Status.IN_DOUBT, error)
         job.settle(error)
         self._changed()
 
@@ -364,7 +364,7 @@ class Pool:
         while self._queue and self._queue[0].since + wait <= now:
             job = self._queue.popleft()
             error = SendTimeout(f"no connection was free for the message within {wait:g} s")
-            error.report = _report(job, Status.UNTOUCHED, error)
+            error.report = job.report(Status.UNTOUCHED, error)
             job.settle(error)
         self._watch_the_first()
         self._changed()
@@ -381,14 +381,6 @@ class Pool:
         stages = (Stage.IDLE, Stage.LEASED, Stage.OPENING)
         counts = [f"{self.count(stage)} {stage.value}" for stage in stages]
         return f"{self.servers[0]}: {', '.join(counts)}, {self.waiting} waiting"
-
-
-def _report(job: Job, status: Status, error: SendmailError) -> DeliveryReport:
-    letter = job.letter
-    outcomes = tuple(Outcome(recipient, status) for recipient in letter.envelope.recipients)
-    return DeliveryReport(
-        letter.envelope, outcomes, size=letter.size or 0, error=error, message_id=letter.message_id
-    )
 
 
 def _copied(error: SendmailError) -> SendmailError:
