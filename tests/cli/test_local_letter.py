@@ -127,7 +127,7 @@ def test_what_is_there_is_left_as_it_is() -> None:
         ("", "alice@example.org"),
         ("Liddell, Alice", '"Liddell, Alice" <alice@example.org>'),
         ("Zoë", "=?utf-8?q?Zo=C3=AB?= <alice@example.org>"),
-        ("Al\r\nBcc: x@y.org", '"AlBcc: x@y.org" <alice@example.org>'),
+        ("Al\r\nBcc: x@y.org", '"Al Bcc: x@y.org" <alice@example.org>'),
         ("\x1b[2J", '"[2J" <alice@example.org>'),
     ],
 )

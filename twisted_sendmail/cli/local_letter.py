@@ -14,11 +14,11 @@ import os
 import pwd
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import formataddr
 
 from twisted_sendmail.cli.sendmail_options import Invocation
 from twisted_sendmail.message.address_list import mailboxes, specifications
-from twisted_sendmail.message.header import Field, Header
+from twisted_sendmail.message.completion import DAEMON, from_field
+from twisted_sendmail.message.header import Header
 from twisted_sendmail.message.submission import completed
 from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
 from twisted_sendmail.smtp.envelope import Envelope, Recipient
@@ -98,10 +98,8 @@ def finished(
     """*header* with what every message must have, and without blind copies."""
     if "from" not in header:
         box = sender.mailbox
-        address = f"MAILER-DAEMON@{domain}" if box is None else str(box)
-        name = "" if box is None else "".join(c for c in full_name if c.isprintable())
-        value = formataddr((name.strip(), address)) if address.isascii() else address
-        header = Header((*header.fields, Field("from", f"From: {value}\r\n".encode())))
+        who = from_field(Mailbox(DAEMON, domain)) if box is None else from_field(box, full_name)
+        header = Header((*header.fields, who))
     return completed(header, now, _id_domain(sender, domain))
 
 

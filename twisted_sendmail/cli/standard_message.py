@@ -10,6 +10,7 @@ RFC 5322 section 2.1, RFC 5321 section 4.1.1.4 (the lone dot).
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -77,9 +78,48 @@ class StandardMessage:
         while piece := self._body.read(_CHUNK):
             yield piece
 
+    def content(self) -> bytes | IO[bytes]:
+        """All of it: octets where it is small, else a file to be read from its beginning."""
+        if self.size <= SMALL:
+            return b"".join(self.pieces())
+        return cast("IO[bytes]", _Whole(bytes(self.header) + b"\r\n", self._body))
+
     def close(self) -> None:
         """Forget it."""
         self._body.close()
+
+
+class _Whole(io.RawIOBase):
+    """Header and body as one file."""
+
+    def __init__(self, head: bytes, body: IO[bytes]) -> None:
+        self._head = head
+        self._body = body
+        self.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Only to where something was before (``tell``)."""
+        self._at = offset
+        self._body.seek(max(offset - len(self._head), 0))
+        return offset
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._at < len(self._head):
+            end = len(self._head) if size < 0 else self._at + size
+            piece = self._head[self._at : end]
+        else:
+            piece = self._body.read(size)
+        self._at += len(piece)
+        return piece
 
 
 def read_message(descriptor: int, *, dot_ends: bool) -> StandardMessage:

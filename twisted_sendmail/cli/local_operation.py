@@ -1,0 +1,68 @@
+"""``mailq`` and ``sendmail -q``: the two things operators have always done with the queue."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted_sendmail.cli import mailq
+from twisted_sendmail.cli.terminal import say
+from twisted_sendmail.spool.queue_id import id_number, id_text
+from twisted_sendmail.spool.record import Action, QueuedMessage, Selection
+from twisted_sendmail.spool.sqlite_store import Store
+from twisted_sendmail.spool.wakeup import wake
+
+# Messages that are in memory at once.
+_PAGE = 500
+
+
+def print_queue(directory: Path, which: tuple[tuple[str, str], ...]) -> int:
+    """``-bp``: the exit status.
+
+    :param which: see ``Invocation.flush``.
+    :raises SpoolTrouble: it cannot be read.
+    """
+    with Store(directory) as store, store.transaction(write=False, doing="be read"):
+        for line in mailq.lines(_messages(store, selection(which))):
+            say(line)
+    return os.EX_OK
+
+
+def _messages(store: Store, meant: Selection | None) -> Iterator[QueuedMessage]:
+    after: str | None = None
+    while meant is not None:
+        page = store.list(meant, after=after, most=_PAGE)
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].id
+
+
+def flush(directory: Path, which: tuple[tuple[str, str], ...]) -> int:
+    """``-q``: everything that is meant is due now; the exit status.
+
+    :param which: see ``Invocation.flush``.
+    :raises SpoolTrouble: it cannot be changed.
+    """
+    meant = selection(which)
+    if meant is not None:
+        with Store(directory) as store, store.transaction(doing="flush messages"):
+            store.act(Action.FLUSH, meant, time.time())
+        wake(directory)
+    return os.EX_OK
+
+
+def selection(which: tuple[tuple[str, str], ...]) -> Selection | None:
+    """What ``-qI``, ``-qR`` and ``-qS`` mean together; None: no message can be meant."""
+    ids: list[str] = []
+    given: dict[str, str] = {}
+    for letter, value in which:
+        if letter != "I":
+            given[letter] = value
+        elif (number := id_number(value)) is not None:
+            ids.append(id_text(number))
+    if not ids and any(letter == "I" for letter, _ in which):
+        return None
+    return Selection(ids=tuple(ids), recipient=given.get("R"), sender=given.get("S"))

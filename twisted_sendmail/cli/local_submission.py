@@ -1,0 +1,102 @@
+"""A message to the running relay, over its Unix socket, by the package's own client.
+
+It says what became of each recipient, and so who is left for the queue.  A reply that
+was lost leaves the message in doubt: it is queued then, with the Message-ID it has, and
+goes out at worst twice; not at all would be worse for who cannot try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.endpoints import UNIXClientEndpoint
+
+from twisted_sendmail.cli.running import run
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.client.tls_policy import TLSPolicy
+from twisted_sendmail.mailer.submit import sendmail
+from twisted_sendmail.message.source import Message
+from twisted_sendmail.smtp.envelope import Envelope, Recipient
+from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
+from twisted_sendmail.smtp.root_error import SendmailError
+
+#: A relay of this machine answers at once, or there is something wrong with it.
+TIMEOUTS = Timeouts(
+    connect=5.0,
+    greeting=20.0,
+    command=20.0,
+    mail=60.0,
+    rcpt=60.0,
+    data_init=60.0,
+    data_block=60.0,
+    data_end=120.0,
+    quit=0.5,
+)
+
+
+@dataclass
+class Handed:
+    """What became of a message that was handed to the relay."""
+
+    #: The exit status of an interrupt; nothing more is to be done then.
+    interrupted: int = 0
+    report: DeliveryReport | None = None
+    error: SendmailError | None = None
+
+    def left(self, envelope: Envelope) -> tuple[Recipient, ...]:
+        """Those for whom it has to be queued: nobody said yes, and nobody said never."""
+        if self.report is not None:
+            return tuple(o.recipient for o in self.report.outcomes if _is_open(o))
+        return envelope.recipients if self.error is not None and self.error.transient else ()
+
+    @property
+    def refused(self) -> tuple[Outcome, ...]:
+        """Those to whom the relay says never."""
+        if self.report is None:
+            return ()
+        return tuple(o for o in self.report.refused if not o.transient)
+
+
+def _is_open(outcome: Outcome) -> bool:
+    if outcome.status is Status.REFUSED:
+        return outcome.transient
+    return outcome.status is not Status.ACCEPTED
+
+
+def hand_over(
+    socket: Path, message: Message, envelope: Envelope, watch: Callable[[str], None] | None
+) -> Handed:
+    """Submit *message* to the relay that listens at *socket*.
+
+    :param watch: called with each line of the redacted dialogue.
+    """
+    handed = Handed()
+
+    async def work(reactor: Any) -> int:
+        try:
+            handed.report = await sendmail(
+                UNIXClientEndpoint(reactor, str(socket), timeout=5),
+                message,
+                envelope=envelope,
+                server_name="",
+                tls=TLSPolicy.NONE,
+                timeouts=TIMEOUTS,
+                watch=watch,
+                complete=False,
+                reactor=reactor,
+            )
+        except SendmailError as e:
+            handed.error, handed.report = e, e.report
+            return 1
+        except CancelledError:
+            return 1
+        return 0
+
+    status = run(work)
+    if status > 128:
+        handed.interrupted = status
+    return handed
