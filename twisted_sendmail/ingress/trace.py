@@ -6,9 +6,11 @@ of the others (section 7.2).
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.received import Received
+from twisted_sendmail.message.received import clause, field_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.ingress.receiver import Connection
     from twisted_sendmail.smtp.envelope import Recipient
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
 
-_BREAKS = frozenset(' ;()"\\')
+_BREAKS = re.compile(r'[ ;()"\\]').search
 
 
 def received_field(
@@ -33,25 +36,39 @@ def received_field(
     :param message_id: our name for the message.
     :param now: with its time zone.
     """
-    tls = connection.tls
-    hello = connection.hello
-    only = str(recipients[0]) if len(recipients) == 1 else None
-    return Received(
+    clauses = [
+        *_of_connection(
+            connection.hello,
+            getattr(connection.peer, "host", None),
+            connection.name,
+            connection.protocol(smtputf8=smtputf8),
+            connection.tls,
+        ),
+        clause("id", message_id),
+    ]
+    if len(recipients) == 1:
+        only = str(recipients[0])
+        # A quoted local part may hold what would break the field.
+        if not _BREAKS(only):
+            clauses.append(clause("for", f"<{only}>"))
+    return field_of(clauses, now)
+
+
+@lru_cache(maxsize=256)
+def _of_connection(
+    hello: str | None, peer: str | None, name: str, protocol: str, tls: TLSFacts | None
+) -> tuple[str, ...]:
+    """What is the same for every message of a connection."""
+    clauses = []
+    if hello is not None:
         # An address literal of a kind to come may hold what would break the field.
-        from_=None if hello is None else "unknown" if _BREAKS & set(hello) else hello,
-        from_comment=_literal(connection),
-        by=connection.name,
-        with_=connection.protocol(smtputf8=smtputf8),
-        with_comment=f"{tls.version} {tls.cipher}" if tls else None,
-        id=message_id,
-        # So may a quoted local part.
-        for_=only if only and not _BREAKS & set(only) else None,
-        date=now,
-    ).to_bytes()
+        clauses.append(clause("from", "unknown" if _BREAKS(hello) else hello, _literal(peer)))
+    clauses.append(clause("by", name))
+    clauses.append(clause("with", protocol, f"{tls.version} {tls.cipher}" if tls else None))
+    return tuple(clauses)
 
 
-def _literal(connection: Connection) -> str | None:
-    host: str | None = getattr(connection.peer, "host", None)
+def _literal(host: str | None) -> str | None:
     if host is None:
         return None
     return f"[IPv6:{host.partition('%')[0]}]" if ":" in host else f"[{host}]"

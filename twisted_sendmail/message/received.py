@@ -12,15 +12,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.root_error import InvalidInput
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterable
+    from datetime import datetime, timedelta
 
 #: Where lines are folded (RFC 5322 section 2.1.1).
 WIDTH = 78
+_BREAKS = re.compile(r"[ ;()]").search
+_BREAKS_COMMENT = re.compile(r"[()\\]").search
 _CLAUSES = ("from", "by", "via", "with", "id", "for")
 
 
@@ -55,25 +59,17 @@ class Received:
             raise InvalidInput("a Received field needs a date")
         parts = []
         if self.from_ is not None:
-            parts.append(_clause("from", self.from_, self.from_comment))
-        parts.append(_clause("by", self.by, self.by_comment))
+            parts.append(clause("from", self.from_, self.from_comment))
+        parts.append(clause("by", self.by, self.by_comment))
         if self.via is not None:
-            parts.append(_clause("via", self.via))
+            parts.append(clause("via", self.via))
         if self.with_ is not None:
-            parts.append(_clause("with", self.with_, self.with_comment))
+            parts.append(clause("with", self.with_, self.with_comment))
         if self.id is not None:
-            parts.append(_clause("id", self.id))
+            parts.append(clause("id", self.id))
         if self.for_ is not None:
-            parts.append(_clause("for", f"<{self.for_}>"))
-        parts[-1] += ";"
-        parts.append(format_datetime(self.date))
-        lines = ["Received:"]
-        for part in parts:
-            if len(lines[-1]) + 1 + len(part) > WIDTH:
-                lines.append("\t" + part)
-            else:
-                lines[-1] += " " + part
-        return "\r\n".join(lines).encode("utf-8") + b"\r\n"
+            parts.append(clause("for", f"<{self.for_}>"))
+        return field_of(parts, self.date)
 
     @classmethod
     def parse(cls, field: str | bytes) -> Received:
@@ -106,12 +102,42 @@ class Received:
         )
 
 
-def _clause(word: str, value: str, comment: str | None = None) -> str:
-    if not value or not value.isprintable() or re.search(r"[ ;()]", value):
+def field_of(clauses: Iterable[str], date: datetime) -> bytes:
+    """The whole field, folded, ended by CRLF.
+
+    :param clauses: made by :func:`clause`, in their order.
+    :param date: with a time zone.
+    """
+    line, lines = "Received:", []
+    ended = _joined_date(date.replace(microsecond=0), date.utcoffset())
+    parts = [*clauses]
+    parts[-1] += ";"
+    for part in (*parts, ended):
+        if len(line) + 1 + len(part) > WIDTH:
+            lines.append(line)
+            line = "\t" + part
+        else:
+            line += " " + part
+    lines.append(line)
+    return ("\r\n".join(lines) + "\r\n").encode("utf-8")
+
+
+@lru_cache(maxsize=8)
+def _joined_date(date: datetime, offset: timedelta | None) -> str:
+    """Much mail comes in the same second; equal times in two zones are two texts."""
+    return format_datetime(date)
+
+
+def clause(word: str, value: str, comment: str | None = None) -> str:
+    """``with ESMTPS (TLSv1.3)``.
+
+    :raises InvalidInput: when it would break the field.
+    """
+    if not value or not value.isprintable() or _BREAKS(value):
         raise InvalidInput(f"'{word}' of a Received field cannot be used", detail="it is no word")
     if comment is None:
         return f"{word} {value}"
-    if not comment.isprintable() or re.search(r"[()\\]", comment):
+    if not comment.isprintable() or _BREAKS_COMMENT(comment):
         raise InvalidInput(f"the comment at '{word}' of a Received field cannot be used")
     return f"{word} {value} ({comment})"
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
@@ -55,6 +56,8 @@ MAX_AUTH_LINE = 12288
 MAX_CHUNK_DIGITS = 19
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+# What nearly every MAIL and RCPT looks like: printable ASCII, no quotes, no parameters.
+_USUAL = re.compile(rb"(?:MAIL FROM|RCPT TO):(<[!#-;=?-\[\]-~]*>)\Z", re.IGNORECASE)
 # A path: anything but angle brackets, or a quoted string; the address parser judges it.
 _PATH = re.compile(r' ?(<(?:[^<>"\\]|"(?:[^"\\]|\\.)*")*>)(?: (.*))?\Z', re.IGNORECASE)
 _SIZE = re.compile(rf"([0-9]{{1,{MAX_CHUNK_DIGITS}}})(?: (LAST))?\Z", re.IGNORECASE)
@@ -74,6 +77,10 @@ def parse_command(line: bytes) -> ServerCommand | Reply:
 
     Returns the command, or the refusal (500, 501) to send back; raises nothing.
     """
+    usual = _USUAL.match(line)
+    if usual is not None and len(line) <= MAX_COMMAND_LINE:
+        parse_path = _mail_from if line[:1] in b"Mm" else _rcpt_to
+        return parse_path(usual[1].decode("ascii"), "")
     text = _text(line)
     if isinstance(text, Reply):
         return text
@@ -103,7 +110,7 @@ def _text(line: bytes) -> str | Reply:
         return _refuse(500, "5.5.2 A command is ASCII or UTF-8")
 
 
-def max_length(line: bytes) -> int:
+def max_length(line: bytes | bytearray) -> int:
     """How many octets a line that starts like this may have."""
     return MAX_AUTH_LINE if line[:5].upper() == b"AUTH " else MAX_COMMAND_LINE
 
@@ -156,7 +163,11 @@ def _mail(argument: str) -> Mail | Reply:
     found = _path(argument, "FROM:")
     if isinstance(found, Reply):
         return found
-    path, words = found
+    return _mail_from(*found)
+
+
+@lru_cache(maxsize=1024)
+def _mail_from(path: str, words: str) -> Mail | Reply:
     try:
         sender = ReversePath.parse(path)
     except InvalidAddress:
@@ -169,7 +180,11 @@ def _rcpt(argument: str) -> Rcpt | Reply:
     found = _path(argument, "TO:")
     if isinstance(found, Reply):
         return found
-    path, words = found
+    return _rcpt_to(*found)
+
+
+@lru_cache(maxsize=1024)
+def _rcpt_to(path: str, words: str) -> Rcpt | Reply:
     try:
         recipient = ForwardPath.parse(path)
     except InvalidAddress:
@@ -188,6 +203,8 @@ def _path(argument: str, keyword: str) -> tuple[str, str] | Reply:
 
 
 def _parameters(words: str) -> Parameters | Reply:
+    if not words:
+        return ()
     pairs: dict[str, str | None] = {}
     for word in words.split():
         keyword, equals, value = word.partition("=")

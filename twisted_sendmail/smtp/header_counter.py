@@ -23,7 +23,8 @@ class HeaderCounter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._header: bytearray | None = bytearray(b"\r\n")
+        self._header: bytearray | None = None
+        self._over = False
         #: Received fields; known when the header has ended.
         self.hops = 0
         #: Is the header longer than it may be?
@@ -31,38 +32,42 @@ class HeaderCounter:
 
     def feed(self, content: bytes) -> None:
         """Look at the next piece."""
+        if self._over:
+            return
         header = self._header
         if header is None:
-            return
+            # Most headers come in one piece.
+            end = 0 if content.startswith(b"\r\n") else content.find(b"\r\n\r\n") + 2
+            if end != 1 and end <= self._limit:
+                self._judge(b"\r\n" + content[:end])
+                return
+            header = self._header = bytearray(b"\r\n")
         room = self._limit + 8 - len(header)
         start = max(0, len(header) - 3)
         header += content[:room]
         end = header.find(b"\r\n\r\n", start)
         if end >= 0:
-            del header[end + 2 :]
-            self.finish()
+            self._judge(bytes(header[: end + 2]))
         elif len(header) - 2 > self._limit + 2:
             # Only what is the same for any cutting is looked at.
             del header[self._limit + 2 :]
-            self.too_long = self._cut(header) is None
-            self._header = None
-            self._count(header)
+            self._judge(bytes(header), cut=True)
 
     def finish(self) -> None:
         """The header, or all of the content, has ended."""
-        header, self._header = self._header, None
-        if header is not None:
-            self._cut(header)
-            self.too_long = len(header) - 2 > self._limit
-            self._count(header)
+        if not self._over:
+            self._judge(b"\r\n" if self._header is None else bytes(self._header))
 
-    @staticmethod
-    def _cut(header: bytearray) -> re.Match[bytes] | None:
-        """Take off what is body after all."""
+    def _judge(self, header: bytes, *, cut: bool = False) -> None:
+        """Look at the header, which begins behind a CRLF.
+
+        :param cut: it goes on.
+        """
+        self._over, self._header = True, None
         body = _BODY.search(header)
         if body is not None:
-            del header[body.start() + 2 :]
-        return body
-
-    def _count(self, header: bytearray) -> None:
-        self.hops = len(_RECEIVED.findall(header))
+            # It is body after all.
+            header = header[: body.start() + 2]
+        self.too_long = body is None if cut else len(header) - 2 > self._limit
+        if b"\nreceived" in header.lower():
+            self.hops = len(_RECEIVED.findall(header))

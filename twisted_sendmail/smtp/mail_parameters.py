@@ -46,13 +46,17 @@ class MailParameters:
     require_tls: bool = False
 
 
+#: Nothing besides the sender.
+NOTHING_SAID = MailParameters()
+
+
 class _BadValueError(Exception):
     pass
 
 
 def read_mail_parameters(command: Mail, offered: Collection[str]) -> MailParameters | Reply:
     """What *command* asks for, where *offered* holds the EHLO keywords that were said."""
-    found = MailParameters()
+    found = NOTHING_SAID
     for keyword, value in command.parameters:
         extension, read = _MAIL.get(keyword, ("", None))
         if read is None or extension not in offered:
@@ -63,7 +67,7 @@ def read_mail_parameters(command: Mail, offered: Collection[str]) -> MailParamet
             return _bad(keyword)
     if found.body == "BINARYMIME" and "BINARYMIME" not in offered:
         return _unknown("BODY=BINARYMIME")
-    if not str(command.sender).isascii() and not found.smtputf8:
+    if not _ascii(command.sender) and not found.smtputf8:
         return Reply(550, ("5.6.7 An address beyond ASCII needs the parameter SMTPUTF8",))
     return found
 
@@ -85,12 +89,17 @@ def read_recipient(command: Rcpt, offered: Collection[str], *, smtputf8: bool) -
             except _BadValueError:
                 return _bad(keyword)
     path: ForwardPath = command.recipient
-    if not str(path).isascii() and not smtputf8:
+    if not _ascii(path) and not smtputf8:
         return Reply(553, ("5.6.7 An address beyond ASCII needs SMTPUTF8 at MAIL",))
     try:
         return Recipient(path, notify, orcpt)
     except InvalidInput:
         return _bad("NOTIFY or ORCPT")
+
+
+def _ascii(path: ReversePath | ForwardPath) -> bool:
+    box = path.mailbox
+    return box is None or (box.local_part.isascii() and box.domain.isascii())
 
 
 def _unknown(keyword: str) -> Reply:

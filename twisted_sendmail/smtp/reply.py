@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from twisted_sendmail.smtp.printable import printable
@@ -29,10 +30,16 @@ class EnhancedStatus:
     def parse(cls, text: str) -> EnhancedStatus | None:
         """Read the code at the start of *text*; None when there is none."""
         match = _ENHANCED.match(text)
-        return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
+        return _status(match[1], match[2], match[3]) if match else None
 
     def __str__(self) -> str:
         return f"{self.class_}.{self.subject}.{self.detail}"
+
+
+@lru_cache(maxsize=256)
+def _status(class_: str, subject: str, detail: str) -> EnhancedStatus:
+    """A few of them say nearly everything, and one is looked for in every reply."""
+    return EnhancedStatus(int(class_), int(subject), int(detail))
 
 
 class Reply(NamedTuple):
@@ -93,9 +100,10 @@ class Reply(NamedTuple):
         if not 200 <= self.code < 600:
             msg = f"a reply code is 200 to 599, not {self.code}"
             raise ValueError(msg)
-        if any(c in line for line in self.lines for c in "\r\n\0"):
-            msg = f"the text of a {self.code} reply holds CR, LF or NUL"
-            raise ValueError(msg)
+        for line in self.lines:
+            if not line.isprintable() and any(c in line for c in "\r\n\0"):
+                msg = f"the text of a {self.code} reply holds CR, LF or NUL"
+                raise ValueError(msg)
         *head, last = self.lines or ("",)
         wire = [f"{self.code}-{line}\r\n" for line in head]
         wire.append(f"{self.code} {last}\r\n")

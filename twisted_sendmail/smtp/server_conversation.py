@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.command import Verb
-from twisted_sendmail.smtp.mail_parameters import MailParameters
+from twisted_sendmail.smtp.mail_parameters import NOTHING_SAID
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server_event import Event, Question, SessionEnded, TransactionAborted
 from twisted_sendmail.smtp.server_lines import LineBuffer
@@ -51,12 +51,14 @@ class ServerConversation:
         #: The command in work, whose outcome moves the state.
         self._verb = Verb.GREETING
         self._esmtp = False
+        #: EHLO keywords as they were said; None: not asked for yet.
+        self._words: dict[str, str] | None = None
         self._messages = self._errors = self._refusals = self._idle = self._auth_failures = 0
         self._forget()
 
     def _forget(self) -> None:
         """No transaction."""
-        self._parameters = MailParameters()
+        self._parameters = NOTHING_SAID
         self._recipients = 0
         self._intake: ContentIntake | None = None
         #: Octets of the chunk at hand that are still to come; None between chunks.
@@ -122,15 +124,12 @@ class ServerConversation:
         self.state = ServerState.AUTH
 
     def _write(self, reply: Reply) -> None:
-        *head, last = reply.lines
-        for line in head:
-            self.transcript.add("S", f"{reply.code}-{line}")
-        self.transcript.add("S", f"{reply.code} {last}")
+        self.transcript.add_reply(reply)
         self._output += reply.to_bytes()
 
     def _say(self, reply: Reply) -> None:
         """Write *reply*, with an enhanced status code (RFC 2034 section 4)."""
-        if not reply.intermediate and reply.enhanced is None:
+        if reply.code // 100 != 3 and reply.enhanced is None:
             status = f"{reply.code // 100}.0.0 "
             reply = Reply(reply.code, tuple(status + line for line in reply.lines))
         self._write(reply)

@@ -1,7 +1,8 @@
 """What a server session wants of those around it.
 
 A :class:`Question` waits for ``ServerSession.answer``; nothing else is read before
-it has one.  The others are told and done.
+it has one.  The others are told and done.  What there is one of for every message is not
+frozen, as that would cost more than all the rest of it; nobody changes it all the same.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class AuthCancelled(Event):
     """The client broke the exchange off; it has been answered."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class SenderGiven(Question):
     """MAIL."""
 
@@ -75,19 +76,19 @@ class SenderGiven(Question):
     parameters: MailParameters
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RecipientGiven(Question):
     """RCPT."""
 
     recipient: Recipient
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ContentOffered(Question):
     """DATA, or the first BDAT: 354, or a refusal."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ContentArrived(Event):
     """Some content, unstuffed."""
 
@@ -97,7 +98,7 @@ class ContentArrived(Event):
         return f"ContentArrived({len(self.data)} octets)"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ContentEnded(Question):
     """All of the content has arrived: the verdict is asked for.
 

@@ -31,6 +31,15 @@ class LineBuffer:
 
         :param limit: octets a line may have.
         """
+        end = self.octets.find(b"\r\n")
+        if 0 <= end <= limit and not self._skipping:
+            line = bytes(self.octets[:end])
+            if b"\n" not in line and b"\r" not in line:
+                del self.octets[: end + 2]
+                return line
+        return self._take_with_care(limit)
+
+    def _take_with_care(self, limit: int) -> bytes | Reply | None:
         while True:
             end = self.octets.find(b"\r\n")
             whole = end >= 0

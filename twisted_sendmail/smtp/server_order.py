@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.server_settings import ServerSettings
 
 
+# Nothing but their order is to be asked of these.
+_ONLY_ORDER = frozenset({Verb.RCPT, Verb.DATA, Verb.RSET, Verb.NOOP, Verb.QUIT})
+
+
 class Standing(NamedTuple):
     """Where a session stands."""
 
@@ -32,6 +36,8 @@ class Standing(NamedTuple):
 def objection(settings: ServerSettings, standing: Standing, command: ServerCommand) -> Reply | None:
     """The refusal of *command*, or None when it is in order."""
     verb = command.verb
+    if verb in _ONLY_ORDER and (standing.state, verb) in TABLE:
+        return None
     text: str | None = None
     if verb is Verb.STARTTLS:
         text = _against_starttls(settings, standing)

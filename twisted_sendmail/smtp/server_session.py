@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
 _HTTP = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _IDLE = frozenset({Verb.NOOP, Verb.RSET, Verb.OTHER, Verb.EHLO, Verb.HELO, Verb.LHLO})
+_NO_SECRET = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
 _DEAF = frozenset({ServerState.OPENING, ServerState.HANDSHAKE, ServerState.CLOSED})
 
 
@@ -155,7 +156,7 @@ class ServerSession(ServerConversation):
             self._say(reply)
         self.state = ServerState.READY
         self._forget()
-        if any(reply.code < 400 for reply in replies):
+        if replies[0].code < 400 or any(reply.code < 400 for reply in replies):
             self._messages += 1
             self._idle = 0
         if replies[-1].code == 421:
@@ -173,10 +174,10 @@ class ServerSession(ServerConversation):
             return self._read_chunk()
         if self.state is ServerState.DATA:
             return self._read_data()
+        if not self._buffer.octets:
+            return False
         in_auth = self.state is ServerState.AUTH
-        line = self._buffer.take(
-            MAX_AUTH_LINE if in_auth else max_length(bytes(self._buffer.octets[:5]))
-        )
+        line = self._buffer.take(MAX_AUTH_LINE if in_auth else max_length(self._buffer.octets[:5]))
         if line is None:
             return False
         self.lines += 1
@@ -187,7 +188,9 @@ class ServerSession(ServerConversation):
         if isinstance(command, Reply):
             self._unreadable(line, command)
         else:
-            self.transcript.add("C", str(command))
+            # As it was written, where there is no secret in it: that costs nothing.
+            shown = line if command.verb in _NO_SECRET else str(command)
+            self.transcript.add("C", shown)
             self._obey(command)
         return True
 
@@ -258,6 +261,7 @@ class ServerSession(ServerConversation):
         self._abort(verb.value)
         self.state = TABLE[self.state, verb]
         self._esmtp = verb is not Verb.HELO
+        self._words = None
         host = self.settings.host
         self._write(hello_reply(self.settings, tls=self.tls) if self._esmtp else _reply(250, host))
         self._events.append(HelloSaid(command.domain, verb))
@@ -272,7 +276,10 @@ class ServerSession(ServerConversation):
         self._events.append(TLSWanted())
 
     def _offered(self) -> dict[str, str]:
-        return offered(self.settings, tls=self.tls) if self._esmtp else {}
+        """What was said in reply to EHLO, for MAIL and RCPT to be held against."""
+        if self._words is None:
+            self._words = offered(self.settings, tls=self.tls) if self._esmtp else {}
+        return self._words
 
     def _mail(self, command: Mail) -> None:
         limit = self.settings.max_messages
@@ -318,7 +325,7 @@ class ServerSession(ServerConversation):
         if intake is None or not self._buffer.octets:
             return False
         content, rest = intake.feed(bytes(self._buffer.octets))
-        self._buffer.octets[:] = rest or b""
+        self._buffer.octets = bytearray(rest or b"")
         self._keep(content)
         if rest is not None:
             self._keep(intake.finish())
