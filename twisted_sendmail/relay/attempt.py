@@ -158,7 +158,7 @@ class Attempts:
         lane.route.learn(
             attempt.generation,
             judgement.blame,
-            judgement.error,
+            fates[0].reply if fates else "",
             expired=any(fate.expired for fate in fates),
         )
         if down and lane.route.up:

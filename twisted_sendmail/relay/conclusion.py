@@ -78,7 +78,8 @@ def conclude(
         if gone and not verdict.at_once:
             fates.append(Fate(queued, State.FAILED, EXPIRED, verdict.reply, relay, expired=True))
             continue
-        due = now
+        # Where it was not about him he keeps his place in the row.
+        due = min(queued.due, now)
         if verdict.counts:
             due = schedule.due(now, queued.attempts, chance)
         fates.append(Fate(queued, State.PENDING, verdict.status, verdict.reply, relay, due))

@@ -21,7 +21,7 @@ from twisted_sendmail.message.report import Action, Report, ReportedRecipient
 from twisted_sendmail.message.submission import new_message_id
 from twisted_sendmail.relay.bounce import stays
 from twisted_sendmail.relay.conclusion import Fate
-from twisted_sendmail.relay.events import Event, Reported, SetAside
+from twisted_sendmail.relay.events import Event, Reported, SetAside, Trouble
 from twisted_sendmail.relay.ledger import Ending
 from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
 from twisted_sendmail.smtp.envelope import Envelope
@@ -89,7 +89,7 @@ class Reporter:
             await self._add(leased, said, sender, work, until)
             work.warned = bool(due.delayed)
         elif due.failed and stays(message, work.fates):
-            work.postpone(schedule, self._chance)
+            work.postpone("too many reports are being made", schedule, self._chance)
         elif due.failed:
             work.set_aside("it failed, and too many reports are being made")
         return work.ending()
@@ -97,7 +97,7 @@ class Reporter:
     def unreported(self, ending: Ending, schedule: Schedule) -> Ending:
         """*ending*, where nobody can be told just now: who failed is tried again later."""
         work = _Work(ending)
-        work.postpone(schedule, self._chance)
+        work.postpone("the report could not be made", schedule, self._chance)
         return work.ending()
 
     async def _orphaned(self, leased: Leased, work: _Work) -> None:
@@ -198,8 +198,11 @@ class _Work:
         self._aside = Aside.UNDELIVERABLE
         self.events.append(SetAside(self.settlement.id, why))
 
-    def postpone(self, schedule: Schedule, chance: Chance) -> None:
+    def postpone(self, why: str, schedule: Schedule, chance: Chance) -> None:
         """Who failed stays pending."""
+        self.events.append(
+            Trouble(f"nobody can be told yet that {self.settlement.id} failed: tried again", why)
+        )
         now = self.settlement.at
         self.fates = [
             fate._replace(

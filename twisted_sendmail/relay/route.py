@@ -65,6 +65,8 @@ class Route:
         self._asked = float("-inf")
         # The message that asked last was too old to wait on: more of them may ask together.
         self._ageing = False
+        # Asking before the time would be a log-in too many.
+        self._patient = False
         #: Why it is down; None while it is up.
         self.reason: str | None = None
 
@@ -110,25 +112,30 @@ class Route:
         if self.back_off.closed:
             self._asked = now
             if self.locked:
-                self.mailer.unlock()
+                self._unlock()
         elif self._locked_since is not None:
             passed = now - self._locked_since
             if not 0 <= passed < self.settings.most:
                 # Another server stands in; from time to time the better one gets a chance.
-                self._locked_since = now
-                self.mailer.unlock()
+                self._unlock()
+
+    def _unlock(self) -> None:
+        # Should it be refused once more, that is told anew.
+        self._locked_since = None
+        self.mailer.unlock()
 
     def learn(
         self,
         generation: int,
         blame: Blame,
-        error: BaseException | None,
+        said: str,
         *,
         expired: bool = False,
     ) -> None:
         """Take in how a try went.
 
         :param generation: what :meth:`reserve` gave.
+        :param said: what went wrong, in one printable line.
         :param expired: the message was past its time.
         """
         if blame is Blame.NOBODY:
@@ -136,16 +143,18 @@ class Route:
             self.window.succeeded()
             if self.back_off.closed:
                 self._succeeded()
-        elif blame is Blame.LOSS:
+        elif blame in {Blame.LOSS, Blame.STRANGER}:
+            # It may be the message's fault: only when it is so with others, it is not.
             self.window.troubled()
             self._losses += 1
+            stranger = blame is Blame.STRANGER
+            if stranger:
+                self._alarm(str(self.settings.servers[0]), said)
             if self.back_off.closed or self._losses >= LOSSES:
-                self._failed(generation, error, expired=expired)
+                self._failed(generation, said, expired=expired, long=stranger)
         elif blame in {Blame.ROUTE, Blame.AUTH}:
             self.window.troubled()
-            self._failed(generation, error, long=blame is Blame.AUTH, expired=expired)
-            if blame is Blame.AUTH and not isinstance(error, AuthenticationError):
-                self._alarm(str(self.settings.servers[0]), error)
+            self._failed(generation, said, expired=expired, long=blame is Blame.AUTH)
 
     def ask_now(self) -> None:
         """Forget all back-offs: somebody says that it works now."""
@@ -154,12 +163,12 @@ class Route:
         self.generation += 1
         self._recent = 0
         self._losses = 0
-        self.mailer.unlock()
+        self._unlock()
 
     def stirred(self) -> None:
         """Somebody looks at the queue: ask soon, where that does no harm."""
         passed = self._reactor.seconds() - self._asked
-        if self.back_off.closed and not self.locked and not 0 <= passed < _STIRRED:
+        if self.back_off.closed and not self._patient and not 0 <= passed < _STIRRED:
             self.back_off.ask_now()
 
     def _succeeded(self) -> None:
@@ -169,23 +178,23 @@ class Route:
         self.reason = None
         self._tell(RouteUp(self.name))
 
-    def _failed(
-        self, generation: int, error: BaseException | None, *, expired: bool, long: bool = False
-    ) -> None:
+    def _failed(self, generation: int, reason: str, *, expired: bool, long: bool = False) -> None:
         if generation != self.generation:
             return  # what failed together failed once
         self.generation += 1
         self._recent = 0
         self._losses = 0
         self._ageing = expired
-        wait = self.back_off.failed(self._reactor.seconds(), long=long)
-        self.reason = printable(str(error) or type(error).__name__, 300)
-        self._tell(RouteDown(self.name, self.reason, wait))
+        self._patient = long
+        self._asked = now = self._reactor.seconds()
+        wait = self.back_off.failed(now, long=long)
+        self.reason = reason
+        self._tell(RouteDown(self.name, reason, wait))
 
     def _not_ready(self, server: SubmissionServer, error: SendmailError) -> None:
         if isinstance(error, AuthenticationError) and not error.transient:
-            self._alarm(str(server), error)
+            self._locked_since = self._reactor.seconds()
+            self._alarm(str(server), printable(str(error), 300))
 
-    def _alarm(self, server: str, error: BaseException | None) -> None:
-        self._locked_since = self._reactor.seconds()
-        self._tell(AuthRefused(self.name, server, printable(str(error), 300)))
+    def _alarm(self, server: str, reason: str) -> None:
+        self._tell(AuthRefused(self.name, server, reason))

@@ -62,8 +62,10 @@ class Blame(enum.Enum):
     LOSS = "loss"
     #: No connection could be made ready.
     ROUTE = "route"
-    #: The server does not know us.
+    #: No connection could be made ready, as the server does not know us.
     AUTH = "authentication"
+    #: The connection was ready, and the server says to a message that it does not know us.
+    STRANGER = "stranger"
     #: The message could not be read out of the queue; the server had no part in it.
     OURS = "ours"
     #: The message is not what was written.
@@ -151,7 +153,7 @@ def _reported(report: DeliveryReport, error: SendmailError | None = None) -> Jud
 def _blame_of(report: DeliveryReport, error: SendmailError | None, *, some: bool) -> Blame:
     replies = [outcome.reply for outcome in report.outcomes if outcome.reply is not None]
     if not some and any(reply.code in UNKNOWN_TO_SERVER for reply in replies):
-        return Blame.AUTH
+        return Blame.STRANGER
     if error is None:
         closing = any(reply.code == 421 for reply in replies)
         return Blame.LOSS if closing else Blame.NOBODY
@@ -201,7 +203,7 @@ def _verdict(
 def _refused(report: DeliveryReport, reply: Reply, *, some: bool) -> Verdict:
     text = str(reply)
     if reply.code in UNKNOWN_TO_SERVER:
-        return Verdict(State.PENDING, _status(reply, 4), text, counts=some)
+        return Verdict(State.PENDING, _status(reply, 4), text)
     to_rcpt = reply is not report.reply
     too_many = str(reply.enhanced or "")[2:] == "5.3"
     if to_rcpt and some and (too_many or (reply.code == _TOO_MANY and reply.enhanced is None)):

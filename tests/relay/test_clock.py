@@ -1,0 +1,99 @@
+"""Clocks that jump: nothing waits for ever, nothing spins, nothing is given up untried."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.relay.world import DAY, HOUR, SENDER, START, World
+from twisted_sendmail.relay.events import Attempted
+
+JUMPS = [HOUR, -HOUR, 6 * DAY, -6 * DAY, -START]
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_mail_is_tried_soon_after_the_clock_jumped(world: World, jump: float) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": ["452 4.2.2 full"]}
+    relay = world.relay(host)
+    queued = world.send(relay, "full@x.example")
+    world.advance(10)
+    world.jump(jump)
+    relay.look()
+    before = world.clock.seconds()
+    report = world.run(queued.delivered)
+    assert ["full@x.example"] == [str(o.recipient) for o in report.delivered]
+    assert 0 <= world.clock.seconds() - before <= 4700
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_mail_is_tried_soon_by_a_relay_that_starts_with_another_clock(
+    world: World, jump: float
+) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": ["452 4.2.2 full"]}
+    relay = world.relay(host)
+    world.send(relay, "full@x.example")
+    world.stop(relay)
+    world.jump(jump)
+    before = world.clock.seconds()
+    relay = world.relay(host)
+    world.until(lambda: host.got)
+    assert 0 <= world.clock.seconds() - before <= 4700
+    assert {"deferred", "sent"} == {status for _, status in world.tried}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_nothing_is_given_up_without_one_more_try(world: World, *, restart: bool) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    for number in range(10):
+        world.send(relay, f"r{number}@x.example")
+    if restart:
+        world.stop(relay)
+    world.jump(6 * DAY)
+    host.up = True
+    if restart:
+        relay = world.relay(host)
+    relay.look()
+    world.until(lambda: len(host.got) == 10, patience=HOUR)
+    assert "expired" not in {event.status for event in world.of(Attempted)}
+
+
+def test_a_try_that_fails_after_the_jump_is_the_last(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "452 4.2.2 full"}
+    relay = world.relay(host)
+    queued = world.send(relay, "full@x.example")
+    world.jump(6 * DAY)
+    relay.look()
+    report = world.run(queued.delivered, patience=HOUR)
+    assert ["4.4.7"] == [outcome.status for outcome in report.failed]
+    assert [("full@x.example", "deferred"), ("full@x.example", "expired")] == world.tried[:2]
+
+
+@pytest.mark.parametrize("jump", [-HOUR, -6 * DAY, -START])
+def test_a_route_that_is_down_is_asked_soon_though_the_clock_was_set_back(
+    world: World, jump: float
+) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    world.send(relay, "bob@example.net")
+    world.advance(HOUR)
+    host.up = True
+    world.jump(jump)
+    relay.look()
+    before = world.clock.seconds()
+    world.until(lambda: host.got)
+    assert 0 <= world.clock.seconds() - before <= 60
+
+
+def test_it_looks_again_by_itself_though_the_clock_was_set_forward(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": ["452 4.2.2 full"]}
+    relay = world.relay(host)
+    world.send(relay, "full@x.example")
+    world.jump(HOUR)
+    world.advance(60)
+    assert [(SENDER, "full@x.example")] == host.got

@@ -1,0 +1,264 @@
+"""From `send` to the end: what a relay does with one message, and another."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.relay.world import DAY, HOUR, SENDER, START, World
+from twisted_sendmail.mailer.limits import PoolLimits
+from twisted_sendmail.relay.events import Attempted, Interrupted, Reported, RouteDown, Trouble
+from twisted_sendmail.smtp.envelope import Recipient
+from twisted_sendmail.smtp.errors import MailerClosed
+from twisted_sendmail.spool.record import Action, Aside, Selection, State
+from twisted_sendmail.testkit.faults import close, refuse, without
+
+
+def test_a_new_message_goes_out_at_once(world: World) -> None:
+    host = world.host()
+    relay = world.relay(host)
+    queued = world.send(relay, "bob@example.net")
+    assert [(SENDER, "bob@example.net")] == host.got
+    assert START == world.clock.seconds()
+    report = world.run(queued.delivered)
+    assert [State.DELIVERED] == [outcome.state for outcome in report.outcomes]
+    assert [] == world.queue(relay)
+
+
+def test_of_three_one_is_delivered_one_bounced_once_and_one_retried_alone(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown", "full@x.example": ["452 4.2.2 full"]}
+    relay = world.relay(host)
+    queued = world.send(relay, "ok@x.example", "gone@x.example", "full@x.example")
+    report = world.run(queued.delivered)
+    assert ["ok@x.example", "full@x.example"] == [str(o.recipient) for o in report.delivered]
+    assert ["gone@x.example"] == [str(o.recipient) for o in report.failed]
+    assert [
+        (SENDER, "ok@x.example"),
+        ("<>", SENDER),
+        (SENDER, "full@x.example"),
+    ] == host.got
+    (bounce,) = host.reports
+    assert b"gone@x.example" in bounce.content
+    assert b"full@x.example" not in bounce.content
+    assert START + 300 == world.clock.seconds()
+
+
+def test_the_wait_grows_with_the_tries_of_a_recipient(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": ["452 4.2.2 full"] * 6}
+    relay = world.relay(host)
+    queued = world.send(relay, "full@x.example")
+    world.run(queued.delivered)
+    assert START + 300 + 600 + 1200 + 2400 + 4000 + 4000 == world.clock.seconds()
+
+
+def test_what_is_in_doubt_goes_again_and_is_named(world: World) -> None:
+    host = world.host(faults=[close("dot", nth=1)])
+    relay = world.relay(host)
+    world.run(world.send(relay, "bob@example.net").delivered)
+    assert [(SENDER, "bob@example.net")] * 2 == host.got
+    first, second = world.of(Attempted)
+    assert (True, 0, "deferred") == (first.in_doubt, first.doubles, first.status)
+    assert (False, 1, "sent") == (second.in_doubt, second.doubles, second.status)
+    one, two = host.messages
+    assert one.email["Message-ID"] == two.email["Message-ID"]
+
+
+@pytest.mark.parametrize("faults", [[], [without("CHUNKING")]])
+def test_a_large_message_is_read_out_of_the_queue_and_arrives_whole(
+    world: World, faults: list[object]
+) -> None:
+    host = world.host(faults=faults)  # type: ignore[arg-type]
+    relay = world.relay(host)
+    body = b"0123456789" * 7 + b"\r\n"
+    world.run(world.send(relay, "bob@example.net", body=body * 20_000).delivered)
+    (message,) = host.messages
+    assert message.content.endswith(b"\r\n\r\n" + body * 20_000)
+
+
+def test_a_large_message_goes_to_the_second_host_when_the_first_dies(world: World) -> None:
+    bad, good = world.host(faults=[close("content")]), world.host()
+    relay = world.relay(world.route(bad, good))
+    world.run(world.send(relay, "bob@example.net", body=b"x" * 70 + b"\r\n" * 200_000).delivered)
+    assert [] == bad.got
+    assert [(SENDER, "bob@example.net")] == good.got
+
+
+def test_the_second_host_stands_in_for_the_first(world: World) -> None:
+    bad, good = world.host(), world.host()
+    bad.up = False
+    relay = world.relay(world.route(bad, good))
+    world.run(world.send(relay, "bob@example.net").delivered)
+    assert [(SENDER, "bob@example.net")] == good.got
+    assert START == world.clock.seconds()
+    assert [] == world.of(RouteDown)
+
+
+def test_mail_takes_the_route_of_its_sender(world: World) -> None:
+    one, two, three = world.host(), world.host(), world.host()
+    relay = world.relay(
+        world.route(one, name="one", senders=("Carol@Example.com",)),
+        world.route(two, name="two", senders=("@example.com",)),
+        world.route(three, name="three"),
+    )
+    for sender in ("carol@example.com", "dave@EXAMPLE.com", "eve@other.example"):
+        world.run(world.send(relay, "bob@example.net", sender=sender).delivered)
+    assert ["carol@example.com"] == [sender for sender, _ in one.got]
+    assert ["dave@EXAMPLE.com"] == [sender for sender, _ in two.got]
+    assert ["eve@other.example"] == [sender for sender, _ in three.got]
+
+
+def test_a_slow_route_leaves_the_other_alone(world: World) -> None:
+    slow, quick = world.host(), world.host()
+    slow.silent = True
+    relay = world.relay(
+        world.route(slow, name="slow", senders=("@slow.example",)), world.route(quick, name="q")
+    )
+    for _ in range(100):
+        world.send(relay, "bob@example.net", sender="a@slow.example")
+    for _ in range(20):
+        world.send(relay, "bob@example.net")
+    world.pump.run()
+    assert 20 == len(quick.got)
+    assert START == world.clock.seconds()
+
+
+def test_a_recipient_too_many_is_tried_at_once_behind_the_others(world: World) -> None:
+    host = world.host()
+    host.refusals = {"b@x.example": ["452 4.5.3 too many recipients"]}
+    relay = world.relay(host)
+    world.run(world.send(relay, "a@x.example", "b@x.example").delivered)
+    assert START == world.clock.seconds()
+
+
+def test_refusals_of_the_message_as_it_is_are_final(world: World) -> None:
+    host = world.host(faults=[without("SMTPUTF8"), refuse("dot", "554 5.6.0 no", nth=1)])
+    relay = world.relay(host)
+    refused = world.run(world.send(relay, "bob@example.net").delivered)
+    assert ["5.6.0"] == [outcome.status for outcome in refused.failed]
+    unsendable = world.run(world.send(relay, "bøb@example.net").delivered)
+    assert ["5.6.7"] == [outcome.status for outcome in unsendable.failed]
+
+
+def test_a_held_message_waits_for_the_operator(world: World) -> None:
+    host = world.host()
+    relay = world.relay(host)
+    content = b"Subject: x\r\n\r\nhello\r\n"
+    queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net", held=True))
+    world.advance(HOUR)
+    assert [] == host.got
+    world.run(relay.spool.act(Action.RELEASE, Selection(ids=(queued.id,)), world.clock.seconds()))
+    world.run(queued.delivered)
+    assert [(SENDER, "bob@example.net")] == host.got
+
+
+def test_what_the_operator_expires_is_reported_without_another_try(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "452 4.2.2 full"}
+    relay = world.relay(host)
+    queued = world.send(relay, "full@x.example")
+    world.run(relay.spool.act(Action.EXPIRE, Selection(), world.clock.seconds()))
+    report = world.run(queued.delivered)
+    assert ["full@x.example"] == [str(o.recipient) for o in report.failed]
+    assert [("full@x.example", "deferred"), ("full@x.example", "expired")] == world.tried[:2]
+    assert [("<>", SENDER)] == host.got
+    assert [] == world.queue(relay)
+
+
+def test_what_the_operator_deletes_ends_the_waiting_for_it(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "452 4.2.2 full"}
+    relay = world.relay(host)
+    queued = world.send(relay, "full@x.example")
+    waiting = world.watch(queued.delivered)
+    world.run(relay.spool.act(Action.DELETE, Selection(), world.clock.seconds()))
+    (report,) = waiting
+    assert ["full@x.example"] == [str(o.recipient) for o in report.removed]
+
+
+def test_after_a_restart_mail_goes_on_where_it_was(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": ["452 4.2.2 full"]}
+    relay = world.relay(host)
+    queued = world.send(relay, "ok@x.example", "full@x.example")
+    waiting = world.watch(queued.delivered)
+    world.stop(relay)
+    assert isinstance(waiting[0].value, MailerClosed)
+    relay = world.relay(host)
+    assert [] == world.of(Interrupted)
+    world.until(lambda: len(host.got) == 2)
+    assert [(SENDER, "ok@x.example"), (SENDER, "full@x.example")] == host.got
+    assert START + 300 <= world.clock.seconds() < START + 301
+
+
+def test_a_poisoned_record_is_set_aside_and_the_others_go_on(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    for number in range(3):
+        world.send(relay, f"r{number}@x.example")
+    bad = world.queue(relay)[1].id
+    world.stop(relay)
+    import sqlite3
+
+    from twisted_sendmail.spool.queue_id import id_number
+
+    with sqlite3.connect(world.directory / "queue.sqlite3") as store:
+        store.execute(
+            "UPDATE content SET data = zeroblob(length(data)) WHERE message = ?", (id_number(bad),)
+        )
+    store.close()
+    host.up = True
+    relay = world.relay(host)
+    world.until(lambda: len(host.got) == 2)
+    assert ["r0@x.example", "r2@x.example"] == [to for _, to in host.got]
+    (left,) = world.queue(relay)
+    assert (bad, Aside.DAMAGED) == (left.id, left.aside)
+
+
+def test_a_large_message_that_is_damaged_is_set_aside_and_not_bounced(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    world.send(relay, "bob@example.net", body=b"x" * 70 + b"\r\n" * 200_000)
+    world.stop(relay)
+    import sqlite3
+
+    with sqlite3.connect(world.directory / "queue.sqlite3") as store:
+        store.execute("UPDATE piece SET data = zeroblob(length(data)) WHERE place = 1")
+    store.close()
+    host.up = True
+    relay = world.relay(host)
+    world.advance(HOUR)
+    assert [] == host.got
+    assert [Aside.DAMAGED] == [message.aside for message in world.queue(relay)]
+
+
+def test_one_message_at_a_time_is_lost_three_in_a_row_take_the_route_down(world: World) -> None:
+    host = world.host(faults=[close("MAIL")])
+    relay = world.relay(world.route(host, limits=PoolLimits(connections=1)))
+    for number in range(5):
+        world.send(relay, f"r{number}@x.example")
+    assert 3 == len(world.of(Attempted))
+    assert 1 == len(world.of(RouteDown))
+    assert [] == world.of(Trouble)
+
+
+def test_reports_are_named_when_they_are_durable(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(host)
+    queued = world.send(relay, Recipient("gone@x.example"))
+    (event,) = world.of(Reported)
+    assert (queued.id, "failed", SENDER) == (event.id, event.kind, event.to)
+
+
+def test_mail_past_its_time_is_given_up_by_a_try_that_fails(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "452 4.2.2 full"}
+    relay = world.relay(host)
+    report = world.run(world.send(relay, "full@x.example").delivered)
+    assert ["4.4.7"] == [outcome.status for outcome in report.failed]
+    assert 5 * DAY <= world.clock.seconds() - START < 5 * DAY + 4000
+    world.until(lambda: host.reports)
+    assert b"Action: failed" in host.reports[-1].content

@@ -1,0 +1,212 @@
+"""Who is told what, and who is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.relay.world import DAY, HOUR, SENDER, World
+from twisted_sendmail.relay.events import Reported, SetAside
+from twisted_sendmail.smtp.envelope import Recipient
+from twisted_sendmail.spool.record import Action, Aside, Selection
+from twisted_sendmail.testkit.faults import without
+
+GONE = {"gone@x.example": "550 5.1.1 unknown", SENDER: "550 5.1.1 the sender is unknown too"}
+AUTOMATIC = "Auto-Submitted: auto-generated\r\n"
+
+
+def test_a_report_that_is_refused_is_set_aside_and_makes_no_report(world: World) -> None:
+    host = world.host()
+    host.refusals = dict(GONE)
+    relay = world.relay(host)
+    world.send(relay, "gone@x.example")
+    world.advance(DAY)
+    assert [] == host.got
+    (left,) = world.queue(relay)
+    assert (Aside.UNDELIVERABLE, None) == (left.aside, left.draft.envelope.sender.mailbox)
+    assert 1 == len(world.of(Reported))
+
+
+def test_mail_without_a_sender_is_set_aside_when_it_fails(world: World) -> None:
+    host = world.host()
+    host.refusals = dict(GONE)
+    relay = world.relay(host)
+    queued = world.send(relay, "gone@x.example", "ok@x.example", sender="")
+    report = world.run(queued.delivered)
+    assert report.aside
+    assert [("<>", "ok@x.example")] == host.got
+    (left,) = world.queue(relay)
+    assert Aside.UNDELIVERABLE is left.aside
+    assert [queued.id] == [event.id for event in world.of(SetAside)]
+
+
+def test_mail_that_a_machine_wrote_is_never_reported_about(world: World) -> None:
+    host = world.host()
+    host.refusals = dict(GONE)
+    relay = world.relay(host)
+    world.send(relay, "gone@x.example", fields=AUTOMATIC)
+    assert [] == host.got
+    assert [Aside.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
+
+
+def test_what_was_set_aside_goes_out_when_it_is_requeued(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": ["550 5.1.1 unknown"]}
+    relay = world.relay(host)
+    world.send(relay, "gone@x.example", fields=AUTOMATIC)
+    world.run(relay.spool.act(Action.REQUEUE, Selection(), world.clock.seconds()))
+    world.pump.run()
+    assert [(SENDER, "gone@x.example")] == host.got
+
+
+def test_the_one_who_is_pending_is_waited_for_before_it_is_set_aside(world: World) -> None:
+    host = world.host()
+    host.refusals = {**GONE, "full@x.example": ["452 4.2.2 full"]}
+    relay = world.relay(host)
+    queued = world.send(relay, "gone@x.example", "full@x.example", fields=AUTOMATIC)
+    assert [None] == [message.aside for message in world.queue(relay)]
+    report = world.run(queued.delivered)
+    assert (1, 1, True) == (len(report.delivered), len(report.failed), report.aside)
+
+
+def test_a_postmaster_gets_what_nobody_else_can_be_told_of_once(world: World) -> None:
+    host = world.host()
+    host.refusals = dict(GONE)
+    relay = world.relay(host, postmaster="postmaster@example.org")
+    world.send(relay, "gone@x.example")
+    assert [("<>", "postmaster@example.org")] == host.got
+    assert [] == world.queue(relay)
+    host.refusals["postmaster@example.org"] = "550 5.1.1 nobody there"
+    world.send(relay, "gone@x.example")
+    world.advance(DAY)
+    assert 1 == len(host.got)
+    assert [Aside.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
+
+
+@pytest.mark.parametrize(
+    ("notify", "told"), [((), 1), ("FAILURE", 1), ("NEVER", 0), (("SUCCESS", "DELAY"), 0)]
+)
+def test_a_failure_is_reported_to_who_did_not_decline(
+    world: World, notify: tuple[str, ...], told: int
+) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(host)
+    world.send(relay, Recipient("gone@x.example", notify))
+    assert told == len(host.reports)
+    assert [] == world.queue(relay)
+
+
+def test_what_was_asked_for_is_passed_on_and_repeated_in_the_report(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(host)
+    world.send(
+        relay,
+        Recipient("ok@x.example", ("SUCCESS", "FAILURE"), "rfc822;first@y.example"),
+        Recipient("gone@x.example", (), "rfc822;second@y.example"),
+        ret="HDRS",
+        envid="my-name",
+        body=b"a secret\r\n",
+    )
+    message, report = host.messages
+    assert ("HDRS", "my-name") == (message.parameters.ret, message.parameters.envid)
+    (ok,) = message.recipients
+    assert (frozenset({"SUCCESS", "FAILURE"}), "rfc822;first@y.example") == (ok.notify, ok.orcpt)
+    assert b"Original-Envelope-Id: my-name" in report.content
+    assert b"Original-Recipient: rfc822;second@y.example" in report.content
+    assert b"Subject: x" in report.content
+    assert b"a secret" not in report.content
+
+
+def test_the_message_comes_back_whole_where_nothing_else_was_asked_for(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(host)
+    world.send(relay, "gone@x.example", body=b"what I wrote\r\n")
+    assert b"what I wrote" in host.reports[0].content
+
+
+def test_of_a_large_message_the_header_comes_back(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(host)
+    world.send(relay, "gone@x.example", body=b"what I wrote\r\n" * 100_000)
+    (report,) = host.reports
+    assert b"Subject: x" in report.content
+    assert b"what I wrote" not in report.content
+
+
+@pytest.mark.parametrize(("faults", "told"), [([], 0), ([without("DSN")], 1)])
+def test_success_is_told_by_who_hands_it_to_a_server_that_will_not(
+    world: World, faults: list[object], told: int
+) -> None:
+    host = world.host(faults=faults)  # type: ignore[arg-type]
+    relay = world.relay(host)
+    world.send(relay, Recipient("ok@x.example", "SUCCESS"), "other@x.example")
+    assert told == len(host.reports)
+    for report in host.reports:
+        assert b"Action: relayed" in report.content
+        assert b"other@x.example" not in report.content
+
+
+@pytest.mark.parametrize(("notify", "told"), [((), 1), ("DELAY", 1), ("FAILURE", 0)])
+def test_a_delay_is_told_once(world: World, notify: tuple[str, ...], told: int) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "452 4.2.2 full"}
+    relay = world.relay(host)
+    world.send(relay, Recipient("full@x.example", notify))
+    world.advance(4 * HOUR - 10)
+    assert [] == host.reports
+    world.advance(2 * DAY)
+    assert told == len(host.reports)
+    for report in host.reports:
+        assert b"Action: delayed" in report.content
+
+
+def test_no_more_reports_are_made_than_the_rate_allows(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(host, report_rate=0.001, report_burst=3)
+    for _ in range(5):
+        world.send(relay, "gone@x.example")
+    assert 3 == len(host.reports)
+    assert [Aside.UNDELIVERABLE] * 2 == [message.aside for message in world.queue(relay)]
+
+
+def test_beyond_the_rate_a_failure_waits_where_others_are_pending(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown", "full@x.example": "452 4.2.2 full"}
+    relay = world.relay(host, report_rate=0.001, report_burst=1)
+    world.send(relay, "gone@x.example")
+    world.send(relay, "gone@x.example", "full@x.example")
+    assert [2] == [len(message.pending) for message in world.queue(relay)]
+    world.advance(3000)
+    assert 2 == len(host.reports)
+    assert [1] == [len(message.pending) for message in world.queue(relay)]
+
+
+def test_what_a_server_says_reaches_neither_report_nor_log_unescaped(world: World) -> None:
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 \x1b[2Jbad\u202eevil"}
+    relay = world.relay(host)
+    world.send(relay, "gone@x.example")
+    assert b"\x1b" not in host.reports[0].content
+    assert all("\x1b" not in str(event) and "\u202e" not in str(event) for event in world.events)
+
+
+def test_a_report_takes_the_route_of_whom_it_is_for(world: World) -> None:
+    one, two = world.host(), world.host()
+    one.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(
+        world.route(one, name="one", senders=(SENDER,)), world.route(two, name="two")
+    )
+    world.send(relay, "gone@x.example")
+    assert ([("<>", SENDER)], []) == (one.got, two.got)
+
+
+def test_reports_take_a_route_of_their_own_where_there_is_one(world: World) -> None:
+    one, two = world.host(), world.host()
+    one.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(world.route(one, name="one"), world.route(two, name="two", senders=("<>",)))
+    world.send(relay, "gone@x.example")
+    assert ([], [("<>", SENDER)]) == (one.got, two.got)

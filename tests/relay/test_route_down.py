@@ -1,0 +1,233 @@
+"""A way out that cannot be used: its mail waits as a whole, and nothing is held against it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.relay.world import DAY, HOUR, SENDER, START, World
+from twisted_sendmail.mailer.limits import PoolLimits
+from twisted_sendmail.relay.events import Attempted, AuthRefused, RouteDown, RouteUp, Trouble
+from twisted_sendmail.relay.schedule import Schedule
+from twisted_sendmail.spool.record import Action, Selection
+from twisted_sendmail.testkit.faults import close, expired_certificate, refuse, without
+
+
+def test_while_it_is_down_mail_is_taken_in_and_one_message_at_a_time_asks(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    for number in range(50):
+        world.send(relay, f"r{number}@x.example")
+    world.advance(60)
+    assert 50 == len(world.queue(relay))
+    # 0, 4, 12, 28, 60: each wait twice as long.
+    assert [0, 4, 12, 28, 60] == [at - START for at in host.attempts]
+    assert 5 == len(world.of(Attempted))
+    assert [0] * 50 == [message.recipients[0].attempts for message in world.queue(relay)]
+
+
+def test_the_success_of_one_opens_the_gate_for_all(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    for number in range(50):
+        world.send(relay, f"r{number}@x.example")
+    world.advance(10)
+    host.up = True
+    world.until(lambda: host.got)
+    world.pump.run()
+    assert sorted(f"r{number}@x.example" for number in range(50)) == sorted(
+        to for _, to in host.got
+    )
+    assert START + 12 == world.clock.seconds()
+    assert [True] == [route.up for route in relay.stats().routes]
+    assert 1 == len(world.of(RouteUp))
+
+
+def test_a_flush_ends_the_back_off_at_once(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    for number in range(10):
+        world.send(relay, f"r{number}@x.example")
+    world.advance(HOUR)
+    host.up = True
+    before = world.clock.seconds()
+    world.run(relay.flush())
+    world.pump.run()
+    assert 10 == len(host.got)
+    assert before == world.clock.seconds()
+
+
+def test_a_flush_tries_those_again_who_were_refused_for_now(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": ["452 4.2.2 full"]}
+    relay = world.relay(host)
+    world.send(relay, "full@x.example")
+    world.run(relay.flush())
+    world.pump.run()
+    assert [(SENDER, "full@x.example")] == host.got
+    assert START == world.clock.seconds()
+
+
+def test_somebody_who_stirs_the_queue_makes_it_ask_but_not_in_a_storm(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    world.send(relay, "bob@example.net")
+    world.advance(HOUR)
+    before = len(host.attempts)
+    for _ in range(10):
+        relay.look()
+        world.pump.run()
+    assert before + 1 == len(host.attempts)
+
+
+def test_waits_never_grow_beyond_the_longest(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(world.route(host, first=4.0, most=60.0))
+    world.send(relay, "bob@example.net")
+    world.advance(HOUR)
+    waits = [b - a for a, b in zip(host.attempts, host.attempts[1:], strict=False)]
+    assert [4, 8, 16, 32, 60, 60] == waits[:6]
+    assert 60 == max(waits)
+
+
+@pytest.mark.parametrize("reply", ["535 5.7.8 no", "534 5.7.9 no", "538 5.7.11 no", "530 5.7.0 no"])
+def test_a_refused_password_defers_and_alarms_and_is_not_tried_in_a_storm(
+    world: World, reply: str
+) -> None:
+    host = world.host(users={"u": "secret"}, clear=False, faults=[refuse("AUTH", reply)])
+    relay = world.relay(world.route(host.server(user="u")))
+    for number in range(20):
+        world.send(relay, f"r{number}@x.example")
+    world.advance(HOUR)
+    assert 20 == len(world.queue(relay))
+    assert [] == [status for _, status in world.tried if status != "deferred"]
+    (first, *_) = alarms = world.of(AuthRefused)
+    assert reply in first.reason
+    assert "secret" not in str(first)
+    # At the beginning, and every quarter of an hour.
+    assert 5 == len(alarms) == len(host.attempts)
+    assert [True] == [route.locked for route in relay.stats().routes]
+
+
+def test_a_corrected_password_is_tried_by_a_flush(world: World) -> None:
+    host = world.host(
+        users={"u": "secret"}, clear=False, faults=[refuse("AUTH", "535 5.7.8 no", nth=1)]
+    )
+    relay = world.relay(world.route(host.server(user="u")))
+    world.send(relay, "bob@example.net")
+    assert [] == host.got
+    world.run(relay.flush())
+    world.pump.run()
+    assert [(SENDER, "bob@example.net")] == host.got
+    assert [False] == [route.locked for route in relay.stats().routes]
+
+
+def test_a_refused_password_alarms_though_the_second_host_takes_the_mail(world: World) -> None:
+    first = world.host(users={"u": "secret"}, clear=False, faults=[refuse("AUTH", "535 5.7.8 no")])
+    second = world.host()
+    relay = world.relay(world.route(first.server(user="u"), second.server()))
+    world.send(relay, "bob@example.net")
+    world.send(relay, "bob@example.net")
+    assert 2 == len(second.got)
+    assert 1 == len(world.of(AuthRefused))
+    assert [True] == [route.up for route in relay.stats().routes]
+
+
+@pytest.mark.parametrize("moment", ["MAIL", "RCPT", "dot"])
+def test_a_server_that_wants_a_password_it_did_not_ask_for_bounces_nothing(
+    world: World, moment: str
+) -> None:
+    host = world.host(faults=[refuse(moment, "530 5.7.0 Authentication required")])
+    relay = world.relay(host)
+    for number in range(10):
+        world.send(relay, f"r{number}@x.example")
+    world.advance(60)
+    assert 10 == len(world.queue(relay))
+    assert 3 == len(world.of(Attempted))
+    assert {"deferred"} == {status for _, status in world.tried}
+    assert 1 == len(world.of(RouteDown))
+    assert world.of(AuthRefused)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        refuse("greeting", "554 5.3.2 not here"),
+        refuse("greeting", "421 4.3.2 busy"),
+        refuse("EHLO", "550 5.7.1 go away"),
+        close("greeting"),
+        without("STARTTLS"),
+        refuse("STARTTLS", "454 4.7.0 no TLS now"),
+        expired_certificate(),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_the_opening_is_never_held_against_a_recipient(
+    world: World, fault: object
+) -> None:
+    host = world.host(clear=False, faults=[fault])  # type: ignore[list-item]
+    relay = world.relay(host)
+    world.send(relay, "bob@example.net")
+    world.advance(60)
+    (message,) = world.queue(relay)
+    assert 0 == message.recipients[0].attempts
+    assert message.recipients[0].reply
+    assert (message.recipients[0].status or "").startswith("4.")
+    assert {"deferred"} == {status for _, status in world.tried}
+    assert world.of(RouteDown)
+
+
+def test_a_certificate_file_that_is_gone_is_trouble_of_ours_and_defers(world: World) -> None:
+    host = world.host(clear=False)
+    relay = world.relay(host)
+    world.send(relay, "bob@example.net")
+    world.advance(HOUR)
+    assert 1 == len(host.got)
+    import pathlib
+
+    pathlib.Path(host.ca_file).rename(pathlib.Path(host.ca_file + ".old"))
+    world.send(relay, "bob@example.net")
+    assert 1 == len(world.queue(relay))
+    assert "deferred" == world.tried[-1][1]
+    pathlib.Path(host.ca_file + ".old").rename(pathlib.Path(host.ca_file))
+    world.until(lambda: len(host.got) == 2)
+
+
+def test_mail_past_its_time_is_given_up_though_nothing_gets_through(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host, schedule=Schedule(lifetime=DAY))
+    for number in range(100):
+        world.send(relay, f"r{number}@x.example", fields="Auto-Submitted: auto-generated\r\n")
+    world.advance(DAY + 2 * HOUR)
+    expired = [to for to, status in world.tried if status == "expired"]
+    assert 100 == len(set(expired)) == len(expired)
+
+
+def test_what_the_operator_expires_ends_though_the_route_is_down(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    one = world.send(relay, "a@x.example", fields="Auto-Submitted: auto-generated\r\n")
+    two = world.send(relay, "b@x.example")
+    attempts = len(host.attempts)
+    world.run(relay.spool.act(Action.EXPIRE, Selection(ids=(one.id,)), START))
+    world.pump.run()
+    report = world.run(one.delivered)
+    assert ["a@x.example"] == [str(o.recipient) for o in report.failed]
+    assert [two.id] == [m.id for m in world.queue(relay, queue="incoming")]
+    assert attempts == len(host.attempts)
+
+
+def test_421_in_the_middle_defers_and_begins_anew_with_one(world: World) -> None:
+    host = world.host(faults=[refuse("dot", "421 4.3.2 closing", nth=3)])
+    relay = world.relay(world.route(host, limits=PoolLimits(connections=1, window=1)))
+    for number in range(6):
+        world.send(relay, f"r{number}@x.example")
+    world.until(lambda: len(host.got) == 6)
+    assert 6 == len(set(host.got))
+    assert [] == world.of(Trouble)

@@ -1,0 +1,232 @@
+"""How a relay ends, and how it changes while it runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from tests.relay.world import DAY, SENDER, START, World
+from twisted_sendmail.relay.events import Attempted, Interrupted, RouteDown
+from twisted_sendmail.relay.service import RelayService
+from twisted_sendmail.smtp.errors import MailerClosed
+from twisted_sendmail.spool.trouble import SpoolUnusable
+from twisted_sendmail.testkit.faults import stall
+
+
+def test_what_is_on_its_way_ends_before_the_queue_is_closed(world: World) -> None:
+    host = world.host(clear=False)
+    relay = world.relay(host)
+    queued = world.run(
+        relay.send(b"Subject: x\r\n\r\nx\r\n", sender=SENDER, recipients="b@x.example")
+    )
+    waiting = world.watch(queued.delivered)
+    assert [] == host.got
+    world.stop(relay)
+    assert [(SENDER, "b@x.example")] == host.got
+    assert 1 == len(waiting)
+    relay = world.relay(host)
+    assert [] == world.queue(relay)
+
+
+def test_what_does_not_end_in_time_is_cut_off_and_stays(world: World) -> None:
+    host = world.host(faults=[stall("MAIL")])
+    relay = world.relay(host, grace=5.0)
+    for number in range(8):
+        world.send(relay, f"r{number}@x.example")
+    world.stop(relay)
+    assert START + 5 == world.clock.seconds()
+    relay = world.relay(host)
+    assert 8 == len(world.queue(relay))
+    # Nothing of them had gone out: no second copy has to be feared.
+    assert [] == world.of(Interrupted)
+
+
+def test_nothing_is_taken_out_while_it_stops(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    for number in range(30):
+        world.send(relay, f"r{number}@x.example")
+    host.up = True
+    stopping = world.watch(relay.stopService())
+    world.relays.remove(relay)
+    world.advance(60)
+    assert [None] == stopping
+    assert [] == host.got
+
+
+def test_no_timer_is_left_behind(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "452 4.2.2 full"}
+    relay = world.relay(host)
+    world.send(relay, "full@x.example", "ok@x.example")
+    world.stop(relay)
+    world.advance(1)
+    assert [] == world.clock.getDelayedCalls()
+
+
+def test_who_waits_for_the_end_is_told_that_the_relay_stopped(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    queued = world.send(relay, "bob@example.net")
+    waiting = world.watch(queued.delivered)
+    cancelled = queued.delivered
+    results = world.watch(cancelled)
+    cancelled.cancel()
+    assert 1 == len(results)
+    world.stop(relay)
+    assert [MailerClosed] == [type(failure.value) for failure in waiting]
+    late = world.watch(queued.delivered)
+    assert [MailerClosed] == [type(failure.value) for failure in late]
+
+
+def test_a_relay_that_does_not_run_takes_nothing(world: World) -> None:
+    host = world.host()
+    relay = RelayService(world.clock, world.directory, world.settings(host))
+    for deferred in (
+        relay.send(b"x", sender=SENDER, recipients="b@x.example"),
+        relay.flush(),
+        relay.ready(),
+    ):
+        with pytest.raises(MailerClosed):
+            world.run(deferred)
+
+
+def test_a_relay_starts_again_after_its_end(world: World) -> None:
+    host = world.host()
+    relay = RelayService(world.clock, world.directory, world.settings(host))
+    for _ in range(2):
+        relay.startService()
+        world.run(relay.ready())
+        world.run(world.send(relay, "bob@example.net").delivered)
+        world.run(relay.stopService())
+    assert 2 == len(host.got)
+
+
+def test_a_queue_that_cannot_be_opened_is_one_clear_error(world: World) -> None:
+    (world.directory / "queue.sqlite3").write_bytes(b"this is no database, whatever it is" * 100)
+    host = world.host()
+    relay = RelayService(world.clock, world.directory, world.settings(host))
+    relay.startService()
+    with pytest.raises(SpoolUnusable):
+        world.run(relay.ready())
+    with pytest.raises(SpoolUnusable):
+        world.run(relay.send(b"x", sender=SENDER, recipients="b@x.example"))
+    world.run(relay.stopService())
+
+
+def test_a_message_whose_end_was_not_seen_is_named_and_goes_again(
+    world: World, tmp_path: Path
+) -> None:
+    host = world.host()
+    relay = world.relay(host)
+    world.send(relay, "bob@example.net")
+    host.up = False
+    queued = world.send(relay, "carol@example.net", sender="dora@example.net")
+    world.stop(relay)
+    # As if the process had died while it was being tried.
+    with sqlite3.connect(world.directory / "queue.sqlite3") as store:
+        store.execute("UPDATE message SET leased = 1")
+    store.close()
+    host.up = True
+    relay = world.relay(host)
+    assert [Interrupted((queued.id,))] == world.of(Interrupted)
+    world.until(lambda: len(host.got) == 2)
+    assert 1 == world.of(Attempted)[-1].doubles
+
+
+def test_a_route_that_changed_gets_new_connections_and_the_old_ones_end(world: World) -> None:
+    old, new = world.host(faults=[stall("dot")]), world.host()
+    relay = world.relay(old, grace=10.0)
+    world.send(relay, "a@x.example")
+    relay.reconfigure(world.settings(new, grace=10.0))
+    world.send(relay, "b@x.example")
+    assert [(SENDER, "b@x.example")] == new.got
+    world.until(lambda: len(new.got) == 2)
+    # The old server had it, and did not say so: that is in doubt, and named.
+    first, *_, last = [event for event in world.of(Attempted) if event.recipient == "a@x.example"]
+    assert (True, 1) == (first.in_doubt, last.doubles)
+
+
+def test_a_route_that_stays_keeps_its_connections(world: World) -> None:
+    host, other = world.host(), world.host()
+    server = host.server()
+    relay = world.relay(world.route(server))
+    world.send(relay, "a@x.example")
+    relay.reconfigure(
+        world.settings(
+            world.route(server), world.route(other, name="more", senders=("@m.example",))
+        )
+    )
+    world.send(relay, "b@x.example")
+    world.send(relay, "c@x.example", sender="me@m.example")
+    assert 1 == len(host.attempts)
+    assert [("me@m.example", "c@x.example")] == other.got
+
+
+def test_mail_of_a_route_that_is_no_more_takes_the_one_for_everybody(world: World) -> None:
+    gone, stays = world.host(), world.host()
+    gone.up = False
+    relay = world.relay(
+        world.route(gone, name="gone", senders=(SENDER,)), world.route(stays, name="stays")
+    )
+    world.send(relay, "a@x.example")
+    relay.reconfigure(world.settings(world.route(stays, name="stays")))
+    world.pump.run()
+    assert [(SENDER, "a@x.example")] == stays.got
+
+
+def test_a_route_that_was_renamed_while_nothing_ran_is_found_at_the_start(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(world.route(host, name="old"))
+    world.send(relay, "a@x.example")
+    world.stop(relay)
+    host.up = True
+    world.relay(world.route(host, name="new"))
+    assert [(SENDER, "a@x.example")] == host.got
+
+
+def test_a_reload_asks_a_route_that_is_down(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    world.send(relay, "a@x.example")
+    world.advance(DAY)
+    host.up = True
+    relay.reconfigure(world.settings(host))
+    world.pump.run()
+    assert [(SENDER, "a@x.example")] == host.got
+    assert world.of(RouteDown)
+
+
+def test_cancelling_a_send_before_it_is_complete_leaves_nothing(world: World) -> None:
+    host = world.host()
+    relay = world.relay(host)
+    never: Deferred[bytes] = Deferred()
+
+    async def pieces() -> object:  # type: ignore[misc]
+        yield b"Subject: x\r\n\r\n"
+        yield await never
+
+    sending = relay.send(pieces(), sender=SENDER, recipients="b@x.example")  # type: ignore[arg-type]
+    results = world.watch(sending)
+    sending.cancel()
+    assert 1 == len(results)
+    assert [] == world.queue(relay)
+
+
+def test_an_observer_that_fails_stops_nothing(world: World) -> None:
+    host = world.host()
+    relay = world.relay(host)
+
+    def bad(event: object) -> None:
+        raise ValueError(event)
+
+    relay.observers.insert(0, bad)
+    world.run(world.send(relay, "bob@example.net").delivered)
+    assert [(SENDER, "bob@example.net")] == host.got
