@@ -27,14 +27,17 @@ TWISTD = str(Path(sys.executable).parent / "twistd")
 PASSWORD = "kein-Wort-davon-42"
 #: Seconds. Only a relay that is broken takes so long.
 PATIENCE = 60.0
+# The socket is descriptor 3, and LISTEN_PID is the process itself.
+_ACTIVATE = (
+    "import os, sys; os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', "
+    "LISTEN_FDNAMES='smtp'); os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Relay:
-    """One folder, and the process in it.
-
-    :param flags: behind ``twistd -n sendmail``.
-    """
+    """One folder, and the process in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,18 +54,30 @@ class Relay:
         path.chmod(mode)
         return str(path)
 
-    def start(self, *flags: str, twistd: Sequence[str] = (), umask: int = 0o022) -> None:
-        """Start it, and do not wait."""
+    def start(
+        self,
+        *flags: str,
+        through: Sequence[str] = (),
+        umask: int = 0o022,
+        listening: socket.socket | None = None,
+    ) -> None:
+        """Start it, and do not wait.
+
+        :param through: the command that runs it.
+        :param listening: passed on as systemd does it, under the name ``smtp``.
+        """
+        if listening is not None:
+            through = (sys.executable, "-c", _ACTIVATE, str(listening.fileno()), sys.executable)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*twistd, TWISTD, "-n", "--pidfile=", "sendmail", *flags],
+                [*through, TWISTD, "-n", "--pidfile=", "sendmail", *flags],
                 cwd=self.folder,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 umask=umask,
-                pass_fds=(3,) if twistd else (),
+                pass_fds=() if listening is None else (listening.fileno(),),
             )
 
     def up(self, times: int = 1) -> None:

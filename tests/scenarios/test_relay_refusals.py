@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,8 +181,7 @@ def test_a_queue_that_becomes_unusable_behind_the_check_ends_it_too(relay: Relay
     port = free_port()
     script = relay.write("script.py", code)
     done = subprocess.run(
-        [str(Path(TWISTD).parent / "python"), script, "-n", "--pidfile=", "sendmail"]
-        + simple(relay, port),
+        [sys.executable, script, "-n", "--pidfile=", "sendmail", *simple(relay, port)],
         cwd=relay.folder,
         env=relay.env,
         capture_output=True,
