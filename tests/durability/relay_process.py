@@ -41,8 +41,8 @@ password-file = "{folder}/password"
 ca-file = "{folder}/ca.pem"
 
 [retry]
-first = "1 s"
-most = "2 s"
+first = "0.3 s"
+most = "1 s"
 """
 
 
