@@ -40,6 +40,9 @@ class Deadlines:
 class Timer:
     """One deadline at a time, told apart by a key.
 
+    It is set several times a message and is nearly never late: so a call that comes early
+    is left where it is, and looks at the clock when it has come.
+
     :param clock: where the time comes from.
     :param late: called when a deadline has passed, with its key.
     """
@@ -48,24 +51,46 @@ class Timer:
         self._clock = clock
         self._late = late
         self._key: Hashable = None
+        self._at = 0.0
         self._call: IDelayedCall | None = None
+        self._comes = 0.0
 
     def set(self, key: Hashable, seconds: float) -> None:
         """Be late in *seconds*; the deadline of the same key stays where it is."""
-        if key != self._key or self._call is None:
-            self.clear()
-            self._key = key
-            self._call = self._clock.callLater(seconds, self._fire)
+        if key == self._key:
+            return
+        self._key, self._at = key, self._clock.seconds() + seconds
+        if self._call is not None and self._comes > self._at:
+            self._call.cancel()
+            self._call = None
+        if self._call is None:
+            self._wait()
 
     def clear(self) -> None:
         """No deadline."""
+        self._key = None
+
+    def stop(self) -> None:
+        """No deadline any more, and nothing that waits for one."""
         call, self._call = self._call, None
         self._key = None
-        if call is not None and call.active():
+        if call is not None:
             call.cancel()
 
+    def _wait(self) -> None:
+        self._comes = self._at
+        left = max(self._at - self._clock.seconds(), 0)
+        self._call = self._clock.callLater(left, self._fire)
+
     def _fire(self) -> None:
-        key, self._key, self._call = self._key, None, None
+        self._call = None
+        key = self._key
+        if key is None:
+            return
+        if self._clock.seconds() < self._at:
+            self._wait()
+            return
+        self._key = None
         self._late(key)
 
 

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLT
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
+from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.ingress.deadlines import ContentClock, Timer
 from twisted_sendmail.ingress.login import Login
 from twisted_sendmail.ingress.receiver import Connection
@@ -81,6 +82,7 @@ class SMTPServerProtocol(Protocol):
         )
         self._reception = Reception(self.factory, self.session, self.connection, self._pump)
         transport.registerProducer(self, True)
+        self._socket = SocketState(transport)
         self.factory.opened(self)
         if tls:
             self._timer.set("handshake", self.factory.deadlines.handshake)
@@ -110,7 +112,7 @@ class SMTPServerProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """What is half done is void; what is being committed goes on."""
         self._over = True
-        self._timer.clear()
+        self._timer.stop()
         if self._login is not None:
             self._login.cancel()
         self._reception.connection_lost()
@@ -170,6 +172,8 @@ class SMTPServerProtocol(Protocol):
         data = self.session.output()
         if data and self.transport is not None:
             self.transport.write(data)
+            # At once, not in the reactor's next turn.
+            self._socket.push()
 
     def _regulate(self) -> None:
         """Let the client's time run or stand, and its octets come or wait."""
@@ -184,7 +188,7 @@ class SMTPServerProtocol(Protocol):
             self._content_clock.stop()
         if session.state is ServerState.CLOSED:
             self._timer.set("closing", deadlines.closing)
-        elif session.state in {ServerState.OPENING, ServerState.HANDSHAKE}:
+        elif session.state is ServerState.OPENING or session.state is ServerState.HANDSHAKE:
             self._timer.set("handshake", deadlines.handshake)
         elif self._blocked:
             self._timer.set("reading", deadlines.reading)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_sendmail.ingress.trace import received_field
 from twisted_sendmail.smtp.reply import Reply
@@ -54,6 +55,8 @@ class Reception:
         self._receiver: Receiver | None = None
         self._recipients: list[Recipient] = []
         self._smtputf8 = False
+        self._recipient: Recipient
+        self._committing = ""
         #: What the receiver is thinking about, while ``busy``.
         self._thought: Deferred[None] | None = None
         self._over = False
@@ -69,27 +72,25 @@ class Reception:
             self._session.answer(TROUBLE)
             return
         self._recipients, self._smtputf8 = [], event.parameters.smtputf8
+        self._ask(self._sender_decided, receiver.sender, event.sender, event.parameters)
 
-        def decided(answer: object) -> None:
-            reply = _reply(answer) or _OK
-            if reply.code >= 400:
-                self.void()
-            self._session.answer(reply)
-
-        self._ask(lambda: receiver.sender(event.sender, event.parameters), decided)
+    def _sender_decided(self, answer: object) -> None:
+        reply = _OK if answer is None else _reply(answer) or _OK
+        if reply.code >= 400:
+            self.void()
+        self._session.answer(reply)
 
     def recipient(self, event: happened.RecipientGiven) -> None:
         """RCPT."""
-        receiver = self._receiver
+        if self._receiver is not None:
+            self._recipient = event.recipient
+            self._ask(self._recipient_decided, self._receiver.recipient, event.recipient)
 
-        def decided(answer: object) -> None:
-            reply = _reply(answer) or _OK
-            if reply.code < 400:
-                self._recipients.append(event.recipient)
-            self._session.answer(reply)
-
-        if receiver is not None:
-            self._ask(lambda: receiver.recipient(event.recipient), decided)
+    def _recipient_decided(self, answer: object) -> None:
+        reply = _OK if answer is None else _reply(answer) or _OK
+        if reply.code < 400:
+            self._recipients.append(self._recipient)
+        self._session.answer(reply)
 
     def begin(self) -> None:
         """DATA or the first BDAT: our Received field goes first."""
@@ -97,30 +98,27 @@ class Reception:
         if receiver is None or not self._factory.trace:
             self._session.answer(_GO_AHEAD)
             return
-        now = datetime.fromtimestamp(self._factory.clock.seconds(), timezone.utc)
+        now = datetime.fromtimestamp(int(self._factory.clock.seconds()), timezone.utc)
         field = received_field(
             self._connection, receiver.id, self._recipients, now, smtputf8=self._smtputf8
         )
+        self._ask(self._begun, receiver.write, field)
 
-        def begun(answer: object) -> None:
-            reply = _reply(answer)
-            refused = reply is not None and reply.code >= 400
-            self._session.answer(reply if reply is not None and refused else _GO_AHEAD)
-
-        self._ask(lambda: receiver.write(field), begun)
+    def _begun(self, answer: object) -> None:
+        reply = _reply(answer)
+        refused = reply is not None and reply.code >= 400
+        self._session.answer(reply if reply is not None and refused else _GO_AHEAD)
 
     def data(self, event: happened.ContentArrived) -> None:
         """Content."""
-        receiver = self._receiver
+        if self._receiver is not None:
+            self._ask(self._written, self._receiver.write, event.data)
 
-        def written(answer: object) -> None:
-            reply = _reply(answer)
-            if reply is not None and reply.code >= 400:
-                self.void()
-                self._session.refuse_content(reply)
-
-        if receiver is not None:
-            self._ask(lambda: receiver.write(event.data), written)
+    def _written(self, answer: object) -> None:
+        reply = _reply(answer)
+        if reply is not None and reply.code >= 400:
+            self.void()
+            self._session.refuse_content(reply)
 
     def commit(self) -> None:
         """The end of the content: from here on it is the receiver's, come what may."""
@@ -128,16 +126,18 @@ class Reception:
         if receiver is None:
             self._session.answer(TROUBLE)
             return
-        default = Reply(250, (f"2.0.0 Ok: queued as {receiver.id}",))
+        self._committing = receiver.id
+        self._ask(self._committed, receiver.commit)
 
-        def decided(verdict: object) -> None:
-            if isinstance(verdict, Sequence) and not isinstance(verdict, (Reply, str, bytes)):
-                replies = [_reply(each) or default for each in verdict]
-                self._session.answer(*replies or [default])
-            else:
-                self._session.answer(_reply(verdict) or default)
-
-        self._ask(receiver.commit, decided)
+    def _committed(self, verdict: object) -> None:
+        default = Reply(250, (f"2.0.0 Ok: queued as {self._committing}",))
+        if verdict is None:
+            self._session.answer(default)
+        elif isinstance(verdict, Sequence) and not isinstance(verdict, (Reply, str, bytes)):
+            replies = [_reply(each) or default for each in verdict]
+            self._session.answer(*replies or [default])
+        else:
+            self._session.answer(_reply(verdict) or default)
 
     def void(self) -> None:
         """The message will not come: the receiver is told, unless it has ended already."""
@@ -152,31 +152,35 @@ class Reception:
             self._thought.cancel()
         self.void()
 
-    def _ask(self, call: Callable[[], object], then: Callable[[object], None]) -> None:
+    def _ask(self, then: Callable[[object], None], call: Callable[..., object], *said: Any) -> None:
         """Call the receiver, and go on with what comes of it, now or later."""
         try:
-            result = call()
+            result = call(*said)
         except Exception:  # noqa: BLE001 - as above
             _log.failure("a receiver failed")
             result = TROUBLE
-        if isinstance(result, Awaitable):
-            self.busy = True
-            self._thought = Deferred.fromCoroutine(self._wait(result, then))
-        else:
+        # Most answers are None, and asking what it can do costs more than all of this.
+        if result is None or not isinstance(result, Awaitable):
             then(result)
+            return
+        thought = result if isinstance(result, Deferred) else Deferred.fromCoroutine(_of(result))
+        self.busy = True
+        self._thought = thought.addBoth(self._thought_over, then)
 
-    async def _wait(self, result: Awaitable[object], then: Callable[[object], None]) -> None:
-        answer: object = TROUBLE
-        try:
-            answer = await result
-        except CancelledError:
-            if not self._over:
-                _log.failure("a receiver was cancelled")
-        except Exception:  # noqa: BLE001 - as above
-            _log.failure("a receiver failed")
+    def _thought_over(self, answer: object, then: Callable[[object], None]) -> None:
+        if isinstance(answer, Failure):
+            if not answer.check(CancelledError):
+                _log.failure("a receiver failed", answer)
+            elif not self._over:
+                _log.failure("a receiver was cancelled", answer)
+            answer = TROUBLE
         self.busy = False
         then(answer)
         self._pump()
+
+
+async def _of(result: Awaitable[object]) -> object:
+    return await result
 
 
 async def _abort(receiver: Receiver) -> None:
