@@ -46,6 +46,7 @@ class Flow:
         each :meth:`fill`.
     :param done: told a job and its report, or the failure of its source, or None when it
         was not heard at all, and may go over another connection.
+    :param emptied: called when no message is under way any more, but not from :meth:`fill`.
     :param depth: messages in doubt at once, at most.
     :param octets: octets in doubt at once; a larger message goes alone.
     """
@@ -55,6 +56,7 @@ class Flow:
         protocol: SubmissionProtocol,
         take: Callable[[], Any],
         done: Callable[[Any, DeliveryReport | Failure | None], None],
+        emptied: Callable[[], None],
         *,
         depth: int,
         octets: int,
@@ -62,6 +64,7 @@ class Flow:
         self._protocol = protocol
         self._take = take
         self._done = done
+        self._emptied = emptied
         self._octets = octets
         offered = protocol.session.capabilities
         chunks = offered.chunking and offered.pipelining
@@ -71,7 +74,6 @@ class Flow:
         self._low = self._depth // 2 if chunks else 1
         self._speaking: Any = None
         self._filling = False
-        self._waiting: list[Deferred[None]] = []
         #: Messages under way.
         self.inflight = 0
         self._inflight_octets = 0
@@ -101,15 +103,6 @@ class Flow:
         return not self.inflight or (
             self.inflight < self._depth and self._inflight_octets < self._octets
         )
-
-    def drained(self) -> Deferred[None]:
-        """Fires when no message is under way any more."""
-        waiting: Deferred[None] = Deferred()
-        if self.inflight:
-            self._waiting.append(waiting)
-        else:
-            waiting.callback(None)
-        return waiting
 
     def _begin(self, job: Any) -> None:
         self.inflight += 1
@@ -161,10 +154,5 @@ class Flow:
             self._done(job, result)
         if self.inflight <= self._low:
             self.fill()
-        if not self.inflight:
-            self._empty()
-
-    def _empty(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+        if not self.inflight and not self._filling:
+            self._emptied()

@@ -18,6 +18,8 @@ from twisted_sendmail.client.opening import open_session
 from twisted_sendmail.smtp.root_error import SendmailError
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.mailer.job import Job
     from twisted_sendmail.mailer.pool import Pool
@@ -57,7 +59,10 @@ class Carrier:
         self._flow: Flow | None = None
         self._most = pool.limits.messages
         self._born = 0.0
-        self._wake: Deferred[None] | None = None
+        # Fires when it is to be closed, and nothing is under way.
+        self._over: Deferred[None] = Deferred()
+        self._resting_since = 0.0
+        self._impatience: IDelayedCall | None = None
         self._retiring = False
         self._running: Deferred[None] | None = None
 
@@ -68,20 +73,24 @@ class Carrier:
 
     def nudge(self) -> None:
         """There may be something to do."""
-        if self.stage is Stage.IDLE:
+        flow = self._flow
+        if flow is None:
+            return
+        if self.stage is Stage.LEASED:
+            flow.fill()
+        elif self.stage is Stage.IDLE:
+            if self._pool.reactor.seconds() - self._resting_since >= STALE:
+                flow.stale = True
             self._pool.move(self, Stage.LEASED)
-            wake, self._wake = self._wake, None
-            if wake is not None:
-                wake.callback(None)
-        elif self.stage is Stage.LEASED and self._flow is not None:
-            self._flow.fill()
+            flow.fill()
+            if not flow.inflight:
+                self._emptied()
 
     def retire(self) -> None:
         """Take nothing more, and close when what is under way is done."""
         self._retiring = True
-        wake, self._wake = self._wake, None
-        if wake is not None:
-            wake.callback(None)
+        if self.stage is Stage.IDLE:
+            self._end()
 
     def abort(self) -> None:
         """Close at once; what is under way fails, or is in doubt."""
@@ -108,43 +117,61 @@ class Carrier:
             protocol,
             self._take,
             self._done,
+            self._emptied,
             depth=pool.limits.window,
             octets=pool.limits.window_octets,
         )
         _ = protocol.lost().addCallback(lambda _: self.retire())
         pool.move(self, Stage.LEASED)
         pool.opened(self)
-        while self._fresh():
-            flow.fill()
-            await flow.drained()
-            if self._fresh() and not await self._idled():
-                break
-        # Its last message may have begun before the loop did.
-        await flow.drained()
+        if not flow.inflight:
+            self._emptied()
+        await self._over
+        if self._impatience is not None:
+            self._impatience.cancel()
         pool.move(self, Stage.CLOSING)
         try:
             await protocol.close()
         finally:
             pool.closed(self)
 
-    async def _idled(self) -> bool:
-        """Wait for something to do; False when it took too long, or it is over."""
+    def _emptied(self) -> None:
+        """Nothing is under way: take something, wait for something, or end."""
+        pool, flow = self._pool, self._flow
+        while flow is not None and not flow.inflight:
+            taken = self.taken
+            if not self._fresh():
+                self._end()
+                return
+            if pool.has_work_for(self):
+                flow.fill()
+            if taken == self.taken:
+                self._rest()
+                return
+
+    def _rest(self) -> None:
+        """Wait for something to do, but not for ever."""
         pool = self._pool
-        if pool.has_work_for(self):
-            return True
+        self._resting_since = pool.reactor.seconds()
         pool.move(self, Stage.IDLE)
-        wake: Deferred[None] = Deferred()
-        self._wake = wake
-        timer = pool.reactor.callLater(pool.limits.idle, self.retire)
-        since = pool.reactor.seconds()
-        try:
-            await wake
-        finally:
-            if timer.active():
-                timer.cancel()
-        if self._flow is not None and pool.reactor.seconds() - since >= STALE:
-            self._flow.stale = True
-        return not self._retiring
+        # It rests behind every message that comes alone: one timer serves for many rests.
+        if self._impatience is None:
+            self._impatience = pool.reactor.callLater(pool.limits.idle, self._rested)
+
+    def _rested(self) -> None:
+        self._impatience = None
+        if self.stage is not Stage.IDLE:
+            return
+        pool = self._pool
+        left = self._resting_since + pool.limits.idle - pool.reactor.seconds()
+        if left > 0:
+            self._impatience = pool.reactor.callLater(left, self._rested)
+        else:
+            self.retire()
+
+    def _end(self) -> None:
+        if not self._over.called:
+            self._over.callback(None)
 
     def _fresh(self) -> bool:
         """Good for another message?"""
