@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from twisted_sendmail.spool.group_commit import Operation
 from twisted_sendmail.spool.trouble import SpoolTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
-    from twisted.python.failure import Failure
 
     from twisted_sendmail.spool.sqlite_store import Store
 
@@ -26,69 +26,55 @@ if TYPE_CHECKING:
 FIRST, LAST = 0.5, 30.0
 
 
-class Record:
-    """One of them.
-
-    :param ids: the messages it is about.
-    :param work: writes it.
-    """
-
-    def __init__(self, ids: tuple[str, ...], work: Callable[[Store], Any]) -> None:
-        self.ids = ids
-        self.work = work
-        #: Fires when it is durable.
-        self.done: Deferred[Any] = Deferred()
-
-
 class Insistence:
     """Writes records, in spite of all.
 
     :param clock: for the time between two tries.
-    :param write: tries once.
+    :param submit: has an operation done.
     """
 
     _log = Logger(namespace="twisted_sendmail.spool")
 
-    def __init__(
-        self, clock: IReactorTime, write: Callable[[Callable[[Store], Any]], Deferred[Any]]
-    ) -> None:
+    def __init__(self, clock: IReactorTime, submit: Callable[[Operation], None]) -> None:
         self._clock = clock
-        self._write = write
-        self._waiting: list[Record] = []
+        self._submit = submit
+        self._waiting: list[_Record] = []
         self._delay = FIRST
         self._timer: IDelayedCall | None = None
 
     def do(self, ids: tuple[str, ...], work: Callable[[Store], Any]) -> Deferred[Any]:
-        """Write a record about *ids*; fires when it is durable.
+        """Write a record about the messages *ids*; fires when it is durable.
 
         Cancelling stops the waiting, never the work.
         """
-        record = Record(ids, work)
-        self._try(record)
+        record = _Record(self, ids, work)
+        self._submit(record)
         return record.done
 
-    def _try(self, record: Record) -> None:
-        _ = self._write(record.work).addCallbacks(
-            self._written, self._failed, callbackArgs=(record,), errbackArgs=(record,)
-        )
+    def heard(self, record: _Record) -> None:
+        """The end of one try."""
+        error = record.error
+        if error is None:
+            self._written(record)
+        elif getattr(error, "transient", False):
+            self._failed(record, error)
+        else:
+            # Not the disk's fault: no other time is better.
+            record.done.errback(error)
 
-    def _written(self, result: Any, record: Record) -> None:
+    def _written(self, record: _Record) -> None:
         if self._waiting and self._delay > FIRST:
             # It works again: all the others at once.
-            self._again()
+            self.all_again()
         self._delay = FIRST
-        record.done.callback(result)
+        record.done.callback(record.result)
 
-    def _failed(self, failure: Failure, record: Record) -> None:
-        if not getattr(failure.value, "transient", False):
-            # Not the disk's fault: no other time is better.
-            record.done.errback(failure)
-            return
+    def _failed(self, record: _Record, error: Exception) -> None:
         if not self._waiting:
             self._log.error(
                 "what became of {ids} could not be recorded, it is tried again: {error}",
                 ids=", ".join(record.ids),
-                error=failure.getErrorMessage(),
+                error=str(error),
             )
         self._waiting.append(record)
         if self._timer is None:
@@ -99,19 +85,16 @@ class Insistence:
         self._timer = None
         self._delay = min(2 * self._delay, LAST)
         if self._waiting:
-            self._try(self._waiting.pop(0))
+            self._submit(self._waiting.pop(0))
 
-    def _again(self) -> None:
+    def all_again(self) -> None:
+        """Try all of them at once."""
         waiting, self._waiting = self._waiting, []
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for record in waiting:
-            self._try(record)
-
-    def last_try(self) -> None:
-        """Try all of them once more, before the end."""
-        self._again()
+            self._submit(record)
 
     def give_up(self) -> set[str]:
         """Stop, and tell who waits; gives the messages whose end is not recorded."""
@@ -127,3 +110,24 @@ class Insistence:
                 )
             )
         return {id_ for record in waiting for id_ in record.ids}
+
+
+class _Record(Operation):
+    """One of them.
+
+    :param ids: the messages it is about.
+    """
+
+    __slots__ = ("_insistence", "done", "ids")
+
+    def __init__(
+        self, insistence: Insistence, ids: tuple[str, ...], work: Callable[[Store], Any]
+    ) -> None:
+        super().__init__(work, doing="record what became of a message")
+        self._insistence = insistence
+        self.ids = ids
+        #: Fires when it is durable.
+        self.done: Deferred[Any] = Deferred()
+
+    def fire(self) -> None:
+        self._insistence.heard(self)

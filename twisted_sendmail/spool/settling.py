@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from twisted_sendmail.spool.connection import Connection
     from twisted_sendmail.spool.record import Change, QueuedMessage, Settlement
 
-_PENDING = "SELECT number FROM recipient WHERE message = ? AND state = 'pending'"
+# A message, once for each who is still to get it.
+_STANDING = """
+    SELECT leased, doomed, recipient.number FROM message
+    LEFT JOIN recipient ON recipient.message = message.number AND state = 'pending'
+    WHERE message.number = ?
+"""
 _GONE = "DELETE FROM message WHERE number = ?"
 _WHO = "WHERE message = ? AND number = ? AND state = 'pending'"
 _TRIED = f"UPDATE recipient SET attempts = attempts + 1, tried = ? {_WHO}"  # noqa: S608 - ours
@@ -38,10 +43,10 @@ def settle(connection: Connection, settlement: Settlement) -> QueuedMessage | No
     :raises Damaged: what is left cannot be read.
     """
     number = id_number(settlement.id)
-    row = connection.row("SELECT leased, doomed FROM message WHERE number = ?", (number,))
-    if number is None or row is None:
+    rows = connection.rows(_STANDING, (number,))
+    if number is None or not rows:
         return None
-    leased, doomed = row
+    leased, doomed, _ = rows[0]
     if not leased:
         return find(connection, number)
     for draft, content in settlement.reports:
@@ -49,7 +54,7 @@ def settle(connection: Connection, settlement: Settlement) -> QueuedMessage | No
     if settlement.aside is None:
         # The commonest end by far, and the shortest: everybody has it.
         settled = {c.number for c in settlement.changes if c.state is not State.PENDING}
-        left = {n for (n,) in connection.rows(_PENDING, (number,))} - settled
+        left = {row[2] for row in rows} - settled - {None}
         if doomed == "doomed" or not left:
             connection.execute(_GONE, (number,))
             return None

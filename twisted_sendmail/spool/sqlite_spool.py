@@ -78,7 +78,7 @@ class SqliteSpool(Spool):
         self._lock = RelayLock(self.directory)
         self.room = Room(self.directory, least_free)
         self._ids = QueueIds(reactor.seconds)
-        self._insistence = Insistence(reactor, self._write)
+        self._insistence = Insistence(reactor, self.submit)
         self._wakeup = Wakeup(self.directory, self._disturbed)
         self._poll = LoopingCall(self._look)
         self._poll.clock = reactor
@@ -149,7 +149,7 @@ class SqliteSpool(Spool):
         if self._poll.running:
             self._poll.stop()
         # In this order: what was begun, the last try of what has to be written, the end.
-        self._insistence.last_try()
+        self._insistence.all_again()
         _ = self._ask(lambda _: None, Kind.ALONE).addCallback(self._close_store)
 
     def _close_store(self, _: object) -> None:
@@ -289,8 +289,8 @@ class SqliteSpool(Spool):
         return self._insist(released, lambda store: store.release(released))
 
     def _insist(self, ids: tuple[str, ...], work: Callable[[Store], Any]) -> Deferred[Any]:
-        if self._closing is not None:
-            return fail(SpoolTrouble("the queue is closed"))
+        if self._closing is not None or not self._open:
+            return fail(SpoolTrouble("the queue is not open"))
         return self._insistence.do(ids, work)
 
     def reroute(self, routes: dict[str, str]) -> Deferred[None]:

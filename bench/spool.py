@@ -1,0 +1,160 @@
+"""What the spool costs: intake, claim and settlement of 4 KB messages, by themselves.
+
+python spool.py [--messages 5000] [--together 16,64] [--content 4096] [--queued 10000] [--directory DIR]
+
+Each line: so many messages under way together; microseconds of CPU a message (the reactor's
+thread and the spool's together); messages and commits a second; messages a commit.  Then what
+it takes to open a queue of 10,000, and the memory it needs.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+
+from twisted.internet import defer, reactor
+
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.spool.connection import Connection
+from twisted_sendmail.spool.record import Change, Draft, Settlement, State
+from twisted_sendmail.spool.spool import SpoolObserver
+from twisted_sendmail.spool.sqlite_spool import SqliteSpool
+from twisted_sendmail.spool.sqlite_store import Store
+
+commits = 0
+execute = Connection.execute
+
+
+def counted(self, sql, parameters=()):
+    global commits
+    commits += sql == "COMMIT"
+    return execute(self, sql, parameters)
+
+
+class Deliverer(SpoolObserver):
+    """Claims everything and says at once that it was delivered."""
+
+    def __init__(self, spool, content, total, together):
+        self.spool, self.content, self.left, self.ends = spool, content, total, total
+        self.done = defer.Deferred()
+        spool.observer = self
+        for _ in range(together):
+            self.send()
+
+    def send(self):
+        if not self.left:
+            return
+        self.left -= 1
+        n = self.left
+        envelope = Envelope(f"sender{n % 100}@example.org", f"user{n}@example.com")
+        intake = self.spool.intake()
+        intake.write(self.content)
+        intake.commit(
+            Draft(self.spool.new_id(), envelope, time.time(), "out", "SMTP from [127.0.0.1]")
+        )
+
+    def claim(self, draft):
+        return True
+
+    def arrived(self, leased, *, claimed):
+        settlement = Settlement(leased.message.id, time.time(), (Change(0, State.DELIVERED),))
+        self.spool.settle(settlement).addCallback(self.settled)
+
+    def settled(self, left):
+        assert left is None
+        self.ends -= 1
+        if not self.ends:
+            self.done.callback(None)
+        self.send()
+
+    def unclaimed(self, draft):
+        raise AssertionError(draft)
+
+    def disturbed(self):
+        pass
+
+
+async def run(args):
+    global commits
+    content = os.urandom(args.content)
+    with tempfile.TemporaryDirectory(dir=args.directory) as directory:
+        spool = SqliteSpool(reactor, directory + "/q")
+        await spool.open()
+        for together in args.together:
+            for _ in range(args.rounds):
+                commits, wall, cpu = 0, time.perf_counter(), time.process_time()
+                await Deliverer(spool, content, args.messages, together).done
+                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+                print(
+                    f"together {together:4}: {cpu / args.messages * 1e6:6.0f} us a message, "
+                    f"{args.messages / wall:7.0f} messages/s, {commits / wall:6.0f} commits/s, "
+                    f"{args.messages / commits:5.1f} messages a commit"
+                )
+        await spool.close()
+    await queued(args, content)
+
+
+async def queued(args, content):
+    with tempfile.TemporaryDirectory(dir=args.directory) as directory:
+        place = directory + "/q"
+        spool = SqliteSpool(reactor, place)
+        await spool.open()
+        taking = []
+        started = time.perf_counter()
+        for n in range(args.queued):
+            intake = spool.intake()
+            intake.write(content)
+            envelope = Envelope("a@example.org", f"user{n}@example.com")
+            taking.append(intake.commit(Draft(spool.new_id(), envelope, time.time(), "out")))
+        await defer.gatherResults(taking)
+        print(
+            f"queued {args.queued}: {args.queued / (time.perf_counter() - started):.0f} messages/s"
+        )
+        await spool.close()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started = time.perf_counter()
+        spool = SqliteSpool(reactor, place)
+        await spool.open()
+        print(f"open: {time.perf_counter() - started:.3f} s")
+        for what, ask in (
+            (
+                "lease of 50",
+                lambda: spool.lease("out", time.time(), fresh=50, retries=0, horizon=1e10),
+            ),
+            ("next_due", spool.next_due),
+            ("totals", spool.totals),
+        ):
+            started = time.perf_counter()
+            await ask()
+            print(f"{what}: {(time.perf_counter() - started) * 1e3:.2f} ms")
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"memory: {after / 1024:.0f} MB, {(after - before) / 1024:.0f} more than before")
+        await spool.close()
+        with Store(place) as store:
+            print(f"in the queue: {store.count()}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--together", default="1,16,64,256")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--content", type=int, default=4096)
+    parser.add_argument("--queued", type=int, default=10_000)
+    parser.add_argument("--directory")
+    args = parser.parse_args()
+    args.together = [int(n) for n in args.together.split(",")]
+    Connection.execute = counted
+
+    def begin():
+        done = defer.ensureDeferred(run(args))
+        done.addErrback(lambda failure: failure.printTraceback())
+        done.addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
