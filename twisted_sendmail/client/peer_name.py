@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.smtp.printable import printable
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import ITransport
 
@@ -13,5 +15,6 @@ def peer_name(name: str, transport: ITransport) -> str:
     peer = transport.getPeer()
     address, port = getattr(peer, "host", None), getattr(peer, "port", None)
     if address is None:
-        return name or str(getattr(peer, "name", "") or "server")
+        # A Unix socket, which may have no name either.
+        return name or printable(getattr(peer, "name", None) or "server", 200)
     return f"{name}[{address}]:{port}" if name and name != address else f"[{address}]:{port}"
