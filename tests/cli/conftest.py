@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ def scripted(reactor: Any) -> Iterator[ScriptedServer]:
     server = ScriptedServer(reactor)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def sendmail_command() -> str:
+    """The stand-in for sendmail, as it is installed."""
+    return str(Path(sys.executable).parent / "twisted-sendmail-sendmail")
 
 
 @pytest.fixture

@@ -49,9 +49,10 @@ class Handed:
 
     def left(self, envelope: Envelope) -> tuple[Recipient, ...]:
         """Those for whom it has to be queued: nobody said yes, and nobody said never."""
-        if self.report is not None:
-            return tuple(o.recipient for o in self.report.outcomes if _is_open(o))
-        return envelope.recipients if self.error is not None and self.error.transient else ()
+        for_good = self.error is not None and not self.error.transient
+        if self.report is None:
+            return () if for_good else envelope.recipients
+        return tuple(o.recipient for o in self.report.outcomes if _is_open(o, for_good=for_good))
 
     @property
     def refused(self) -> tuple[Outcome, ...]:
@@ -61,10 +62,12 @@ class Handed:
         return tuple(o for o in self.report.refused if not o.transient)
 
 
-def _is_open(outcome: Outcome) -> bool:
+def _is_open(outcome: Outcome, *, for_good: bool) -> bool:
     if outcome.status is Status.REFUSED:
         return outcome.transient
-    return outcome.status is not Status.ACCEPTED
+    if outcome.status is Status.UNTOUCHED:
+        return not for_good
+    return outcome.status is Status.IN_DOUBT
 
 
 def hand_over(
@@ -84,6 +87,7 @@ def hand_over(
                 envelope=envelope,
                 server_name="",
                 tls=TLSPolicy.NONE,
+                helo_name="localhost",
                 timeouts=TIMEOUTS,
                 watch=watch,
                 complete=False,

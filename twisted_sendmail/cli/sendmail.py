@@ -161,7 +161,7 @@ def main(words: Sequence[str]) -> int:
         program.complain(str(e))
         return int(status_of_error(e))
     except KeyboardInterrupt:
-        program.complain("interrupted; nothing was sent")
+        program.complain("interrupted; it is not certain that the message was taken")
         return 130
     except Exception as e:  # noqa: BLE001 - never a traceback
         if os.environ.get("TWISTED_SENDMAIL_DEBUG"):
