@@ -87,7 +87,13 @@ class RelaySettings:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "name", domain_name(self.name))
+        try:
+            put(self, "name", domain_name(self.name))
+        except (InvalidInput, AttributeError):
+            raise InvalidInput(
+                f"the relay's name '{printable(str(self.name), 100)}' cannot be used",
+                remedy="give a full host name, such as relay.example.org",
+            ) from None
         put(self, "routes", tuple(self.routes))
         if not self.routes:
             raise InvalidInput("the relay has no route", remedy="give at least one server")

@@ -1,0 +1,77 @@
+"""What a relay can be told, and what not; and which way a sender's mail takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from twisted_sendmail.relay.routing import Routing
+from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
+from twisted_sendmail.smtp.address import ReversePath
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+SERVER = "smtp+starttls://mx.example"
+
+
+def route(name: str = "out", *senders: str, **options: Any) -> RouteSettings:
+    return RouteSettings(name, SERVER, senders or ("*",), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sender", "expected"),
+    [
+        ("carol@example.com", "carol"),
+        ("CAROL@Example.COM", "carol"),
+        ("dave@example.com", "domain"),
+        ("dave@sub.example.com", "all"),
+        ("x@bücher.example", "books"),
+        ("x@xn--bcher-kva.example", "books"),
+        ("", "all"),
+    ],
+)
+def test_the_address_goes_before_its_domain_and_that_before_all(sender: str, expected: str) -> None:
+    routing = Routing(
+        [
+            route("all"),
+            route("domain", "@Example.com"),
+            route("carol", "Carol@example.com"),
+            route("books", "@BÜCHER.example"),
+        ]
+    )
+    assert expected == routing.of(ReversePath.parse(sender))
+
+
+def test_reports_may_have_a_route_of_their_own() -> None:
+    routing = Routing([route("all"), route("reports", "<>"), route("carol", "c@x.example")])
+    assert "reports" == routing.of(ReversePath())
+    assert "reports" == routing.of_report(ReversePath.parse("c@x.example"))
+    routing = Routing([route("all"), route("carol", "c@x.example")])
+    assert "carol" == routing.of_report(ReversePath.parse("c@x.example"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: RelaySettings("r.example", ()),
+        lambda: RelaySettings("r.example", (route("a", "@x.example"),)),
+        lambda: RelaySettings("r.example", (route("a"), route("a", "@x.example"))),
+        lambda: RelaySettings("r.example", (route("a"), route("b"))),
+        lambda: RelaySettings("not a name", (route(),)),
+        lambda: RelaySettings("r.example", (route(),), postmaster="nobody"),
+        lambda: RelaySettings("r.example", (route(),), report_rate=0),
+        lambda: RelaySettings("r.example", (route(),), grace=-1),
+        lambda: route("a", "no pattern"),
+        lambda: route("a", "@"),
+        lambda: route("a", 5),  # type: ignore[arg-type]
+        lambda: route(""),
+        lambda: route("a\nb"),
+        lambda: route("a", first=0.0),
+        lambda: route("a", first=10.0, most=5.0),
+        lambda: RouteSettings("a", ()),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_a_remedy(wrong: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        wrong()
+    assert caught.value.remedy
