@@ -63,6 +63,8 @@ class Connection(Protocol):
     """
 
     log = Logger(namespace="twisted_sendmail.client")
+    #: The message that spoke last: it leaves the session ready for the next.
+    speaker: object = None
 
     def __init__(
         self,
@@ -146,11 +148,7 @@ class Connection(Protocol):
         return waiter
 
     async def settled(self) -> None:
-        """Wait until everything the transport had received has been read.
-
-        Called when no reply is owed: a reply found now answers nothing, and ends the
-        connection before it can pass for the answer to the next command.
-        """
+        """Wait until all is read that had come: a reply found while none is owed ends the session."""
         if not self._settling.quiet:
             await self._settling.settled()
 
@@ -182,7 +180,6 @@ class Connection(Protocol):
             self.transport.setTcpNoDelay(True)
         self._settling.socket = SocketState(self.transport)
         self._peer = peer_name(self._name, cast("ITransport", self.transport))
-        self.log.debug("connected to {host}", host=self._peer)
         self._retime()
 
     def dataReceived(self, data: bytes) -> None:
@@ -218,7 +215,6 @@ class Connection(Protocol):
             self.abort(error)
             return
         self.session.tls_begun(f"TLS: {facts}")
-        self.log.debug("{host}: {tls}", host=self.host, tls=facts)
         with self._group:
             # A handshake does not change whose turn it is: the greeting may be owed.
             self._retime()
@@ -236,7 +232,6 @@ class Connection(Protocol):
         if self._ended:
             return
         self._ended = True
-        self._timer.stop()
         error: SendmailError = ConnectionClosed(
             "connection lost", detail="the server closed it, or the network did"
         )
@@ -249,6 +244,10 @@ class Connection(Protocol):
         for lost in self._lost[:]:
             lost.callback(None)
         self._lost.clear()
+        # Of what holds on to us: it is much, and must not wait for the garbage collector.
+        self._timer.let_go()
+        self._group.let_go()
+        self.speaker = None
 
     # -- inside ------------------------------------------------------------------
 

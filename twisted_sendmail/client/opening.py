@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from twisted_sendmail.client.authentication import authenticate
 from twisted_sendmail.client.connection import Cancelled
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.sasl.choice import MechanismFactory
     from twisted_sendmail.sasl.credentials import Credentials
     from twisted_sendmail.smtp.reply import Reply
+
+# Not of a class: its events would keep the connection.
+_log = Logger(namespace="twisted_sendmail.client")
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ async def open_session(
     except BaseException:
         protocol.abort()
         raise
+    else:
+        _log.debug("{host}: ready, {tls}", host=protocol.host, tls=protocol.tls or "in clear")
     finally:
         # Where it was not awaited, TLS failed before it could come; that is told already.
         _ = protocol.greeting.addErrback(lambda _: None)

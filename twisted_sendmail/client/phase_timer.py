@@ -61,6 +61,11 @@ class PhaseTimer:
         if call is not None:
             call.cancel()
 
+    def let_go(self) -> None:
+        """Tell nobody any more."""
+        self.stop()
+        self._expired, self._what = _nobody, ""
+
     def _late(self) -> None:
         self._call = None
         if self._due is None:
@@ -73,3 +78,7 @@ class PhaseTimer:
         self._expired(
             SendTimeout(f"{what} did not come within {self._seconds:g} s", phase=self._phase)
         )
+
+
+def _nobody(_: object) -> None:
+    pass

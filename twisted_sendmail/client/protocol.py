@@ -59,9 +59,6 @@ class SubmissionProtocol(Connection):
     not written yet: its reply would be owed all the same.
     """
 
-    #: The message that spoke last: it leaves the session ready for the next.
-    speaker: object = None
-
     def ehlo(self, domain: str) -> Deferred[Reply]:
         """EHLO; its capabilities are in ``session.capabilities`` afterwards (RFC 5321 section 4.1.1.1)."""
         return self._send(Hello(domain))

@@ -9,6 +9,7 @@ first, so that it knows when all of a read was decrypted, and then what was in i
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,8 +32,9 @@ _DECLARATIONS: dict[tuple[type, type], list[Any]] = {}
 class _Inside(Protocol):
     """What the TLS protocol wraps: hands everything on to the client."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, below: Any) -> None:
         self._client = client
+        self._below = below
 
     def connectionMade(self) -> None:
         self._client.transport = self.transport
@@ -45,6 +47,10 @@ class _Inside(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self._client.connection_ended(reason)
+        # startTLS has given the transport methods of the layer, which holds the transport.
+        for name in ("getHandle", "getPeerCertificate"):
+            with suppress(AttributeError):
+                delattr(self._below, name)
 
 
 def start_tls(
@@ -57,7 +63,7 @@ def start_tls(
     :returns: the layer that now wants ciphertext and the end of the connection.
     """
     transport = client.transport
-    inside: Any = _Inside(client)
+    inside: Any = _Inside(client, transport)
     layer: Any
     if ITLSTransport.providedBy(client.transport):
         transport.startTLS(creator)

@@ -96,7 +96,7 @@ class Transaction:
         self._last = last
         self._all_or_nothing = all_or_nothing
         self._said = said
-        self._voice = voice or self
+        self._voice = voice or object()
         self._recipients = letter.envelope.recipients
         self._refused: dict[int, Reply] = {}
         self._status = Status.UNTOUCHED
