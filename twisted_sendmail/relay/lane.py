@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which it looks again in any case: clocks jump, and others change the queue.
 ANYWAY = 60.0
+#: Messages that are taken out together, where there is room for so many.
+_TOGETHER = 8
 #: Seconds until it looks again when there was nothing, whatever a due time says.
 _PAUSE = 1.0
 
@@ -124,12 +126,12 @@ class Lane:
             return
         route = self.route
         room, allowance = route.room(now), route.allowance(now)
+        fresh, retries = self._shares(room, allowance)
         # One by one would cost a commit each; those under way come back and look again.
-        if room <= 0 or (room < allowance and 2 * room < allowance):
+        if room < min(_TOGETHER, allowance // 4) or not fresh + retries:
             self.wait()
             return
-        fresh, retries = self._shares(room, allowance)
-        generation = route.reserve(room)
+        generation = route.reserve(fresh + retries)
         self._leasing = True
         leasing = self._spool.lease(
             route.name, now, fresh=fresh, retries=retries, horizon=self.schedule.horizon(now)
@@ -138,20 +140,25 @@ class Lane:
             self._leased,
             self._not_leased,
             callbackArgs=(fresh, retries, self._news, generation),
-            errbackArgs=(room, generation),
+            errbackArgs=(fresh + retries, generation),
         )
         _ = leasing.addErrback(self._broken)
 
     def _shares(self, room: int, allowance: int) -> tuple[int, int]:
+        if room <= 0:
+            return 0, 0
         if not self._retries_wait:
             return room, 0
+        # A quarter is kept for new mail that comes: old mail may be slow.
+        under_way = max(0, allowance - room - self._fresh_under_way)
+        most = min(room, max(1, allowance - allowance // 4) - under_way)
         if not self._fresh_waits:
-            return 0, room
+            return 0, max(0, most)
         # The odd one goes to either in turn, or one of two would starve in a room for one.
         self._odd = not self._odd
         half = (allowance + self._odd) // 2
         fresh = min(room, max(0, half - self._fresh_under_way))
-        return fresh, room - fresh
+        return fresh, max(0, min(most, room - fresh))
 
     def _leased(
         self, found: Sequence[Leased], fresh: int, retries: int, news: int, generation: int

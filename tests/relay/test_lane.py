@@ -1,0 +1,298 @@
+"""What is taken out of the spool, and when: fairness, room, and no spinning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+
+from twisted_sendmail.mailer.submission_server import SubmissionServer
+from twisted_sendmail.relay.events import Event, Trouble
+from twisted_sendmail.relay.lane import Lane
+from twisted_sendmail.relay.route import Route
+from twisted_sendmail.relay.schedule import Schedule
+from twisted_sendmail.relay.settings import RouteSettings
+from twisted_sendmail.relay.verdict import Blame
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.spool.record import Draft, Leased, QueuedMessage, QueuedRecipient
+from twisted_sendmail.spool.trouble import SpoolTrouble
+
+ENVELOPE = Envelope("alice@example.org", "bob@example.net")
+
+
+def leased(number: int, attempts: int, due: float = 0.0) -> Leased:
+    draft = Draft(f"{number:012}", ENVELOPE, 0.0, "out")
+    recipient = QueuedRecipient(0, ENVELOPE.recipients[0], due=due, attempts=attempts)
+    return Leased(QueuedMessage(draft, 4, (recipient,), due, attempts), b"x\r\n")
+
+
+class FakeSpool:
+    """As much of a spool as a lane sees."""
+
+    def __init__(self) -> None:
+        self.fresh: list[Leased] = []
+        self.retries: list[Leased] = []
+        self.released: list[str] = []
+        #: What was asked for: fresh, retries.
+        self.asked: list[tuple[int, int]] = []
+        self.trouble = False
+        self.held_back: list[tuple[Deferred[Any], list[Leased]]] | None = None
+
+    def lease(
+        self, route: str, now: float, *, fresh: int, retries: int, horizon: float
+    ) -> Deferred[list[Leased]]:
+        self.asked.append((fresh, retries))
+        if self.trouble:
+            return fail(SpoolTrouble("the disk is on fire"))
+        due = [each for each in self.retries if each.message.due <= now]
+        found = self.fresh[:fresh] + due[:retries]
+        self.fresh = [each for each in self.fresh if each not in found]
+        self.retries = [each for each in self.retries if each not in found]
+        if self.held_back is None:
+            return succeed(found)
+        waiting: Deferred[list[Leased]] = Deferred()
+        self.held_back.append((waiting, found))
+        return waiting
+
+    def release(self, ids: Sequence[str]) -> Deferred[None]:
+        self.released += ids
+        return succeed(None)
+
+
+class Bench:
+    """One lane, and what it carries."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1e9)
+        spool: Any = FakeSpool()
+        self.spool = spool
+        self.events: list[Event] = []
+        self.carried: list[Leased] = []
+        self.generations: dict[str, int] = {}
+        settings = RouteSettings("out", (SubmissionServer.of("smtp://mx.example"),))
+        self.route = Route(
+            self.clock, settings, "relay.example", tell=self.events.append, chance=lambda: 0.5
+        )
+        self.surveys = 0
+        self.lane = Lane(
+            self.clock,
+            self.spool,
+            self.route,
+            Schedule(),
+            carry=lambda lane, found: self.carry(found),
+            survey=self.survey,
+            tell=self.events.append,
+        )
+
+    def carry(self, found: Sequence[Leased]) -> None:
+        self.carried += found
+        for each in found:
+            self.generations[each.message.id] = self.route.generation
+
+    def survey(self) -> None:
+        self.surveys += 1
+        times = [each.message.due for each in self.spool.fresh + self.spool.retries]
+        self.lane.surveyed(min(times, default=None))
+
+    def end(self, count: int, blame: Blame = Blame.NOBODY) -> None:
+        """The oldest *count* of those under way come to their end."""
+        some, self.carried = self.carried[:count], self.carried[count:]
+        for each in some:
+            generation = self.generations.pop(each.message.id)
+            self.route.learn(generation, blame, "why")
+            self.lane.ended(each, generation, None)
+
+    @property
+    def kinds(self) -> tuple[int, int]:
+        """New and old ones under way."""
+        new = sum(not each.message.attempts for each in self.carried)
+        return new, len(self.carried) - new
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_it_leases_exactly_what_there_is_room_for(bench: Bench) -> None:
+    bench.spool.fresh = [leased(n, 0) for n in range(1000)]
+    bench.lane.look()
+    assert 5 == len(bench.carried)
+    while bench.spool.fresh:
+        bench.end(1)
+        assert len(bench.carried) <= bench.route.window.size <= bench.route.mailer.capacity
+    bench.end(1000)
+    assert (0, []) == (bench.route.under_way, bench.carried)
+
+
+def test_new_and_old_have_half_each_where_both_wait(bench: Bench) -> None:
+    bench.route.window.size = 40
+    bench.spool.fresh = [leased(n, 0) for n in range(1000)]
+    bench.spool.retries = [leased(5000 + n, 1) for n in range(1000)]
+    bench.lane.look()
+    assert (20, 20) == bench.kinds
+    for _ in range(20):
+        bench.end(7)
+        new, old = bench.kinds
+        assert new >= 12
+        assert old >= 12
+
+
+def test_neither_starves_in_a_room_for_one(bench: Bench) -> None:
+    bench.route.window.size = bench.route.window.most = 1
+    bench.spool.fresh = [leased(n, 0) for n in range(100)]
+    bench.spool.retries = [leased(5000 + n, 1) for n in range(100)]
+    seen = []
+    bench.lane.look()
+    for _ in range(10):
+        seen.append(bench.kinds)
+        bench.end(1)
+    assert (5, 5) == (seen.count((1, 0)), seen.count((0, 1)))
+
+
+def test_one_has_all_where_the_other_does_not_wait(bench: Bench) -> None:
+    bench.route.window.size = 40
+    bench.spool.retries = [leased(n, 1) for n in range(100)]
+    bench.lane.look()
+    # But for a quarter that is kept for new mail.
+    assert (0, 30) == bench.kinds
+    assert bench.lane.claim()
+
+
+def test_new_mail_is_claimed_while_old_mail_waits_up_to_its_half(bench: Bench) -> None:
+    bench.lane.look()
+    bench.route.window.size = 10
+    bench.spool.retries = [leased(n, 1) for n in range(100)]
+    bench.lane.stirred()
+    assert (0, 8) == bench.kinds
+    assert [True, True, False] == [bench.lane.claim() for _ in range(3)]
+
+
+def test_new_mail_is_not_claimed_past_older_new_mail(bench: Bench) -> None:
+    bench.lane.look()
+    assert bench.lane.claim()
+    bench.spool.held_back = []
+    bench.lane.arrived()
+    assert not bench.lane.claim()
+    ((waiting, found),) = bench.spool.held_back
+    waiting.callback(found)
+    assert bench.lane.claim()
+
+
+def test_a_claim_that_came_to_nothing_gives_its_room_back(bench: Bench) -> None:
+    bench.lane.look()
+    claims = [bench.lane.claim() for _ in range(6)]
+    assert [True] * 5 + [False] == claims
+    bench.lane.unclaimed()
+    assert bench.lane.claim()
+
+
+def test_what_arrives_while_a_lease_is_under_way_is_not_forgotten(bench: Bench) -> None:
+    bench.spool.held_back = []
+    bench.lane.look()
+    ((waiting, found),) = bench.spool.held_back
+    bench.spool.held_back = None
+    bench.spool.fresh = [leased(1, 0)]
+    bench.lane.arrived()
+    waiting.callback(found)
+    assert 1 == len(bench.carried)
+
+
+def test_trouble_in_the_spool_is_waited_out_longer_each_time(bench: Bench) -> None:
+    bench.spool.trouble = True
+    bench.spool.fresh = [leased(1, 0)]
+    bench.lane.look()
+    for _ in range(600):
+        bench.clock.advance(1)
+        bench.lane.look()
+    assert len(bench.spool.asked) < 20
+    assert len(bench.spool.asked) == len([e for e in bench.events if isinstance(e, Trouble)])
+    bench.spool.trouble = False
+    bench.clock.advance(60)
+    assert 1 == len(bench.carried)
+
+
+def test_it_looks_when_the_next_is_due_and_in_any_case_each_minute(bench: Bench) -> None:
+    bench.lane.look()
+    now = bench.clock.seconds()
+    bench.spool.retries = [leased(1, 1, now + 20)]
+    bench.survey()
+    bench.clock.advance(19.9)
+    assert [] == bench.carried
+    bench.clock.advance(0.2)
+    assert 1 == len(bench.carried)
+    before = len(bench.spool.asked)
+    for _ in range(36_00):
+        bench.clock.advance(1)
+    assert 59 <= len(bench.spool.asked) - before <= 130
+
+
+def test_what_is_due_and_cannot_be_had_makes_no_loop(bench: Bench) -> None:
+    bench.survey = lambda: bench.lane.surveyed(0.0)  # type: ignore[method-assign]
+    bench.lane._survey = bench.survey
+    bench.lane.look()
+    for _ in range(3600):
+        bench.clock.advance(1)
+    assert len(bench.spool.asked) < 200
+
+
+def test_nothing_is_leased_while_the_route_is_down_but_one_that_asks(bench: Bench) -> None:
+    bench.spool.fresh = [leased(n, 0) for n in range(100)]
+    bench.lane.look()
+    bench.end(5, Blame.ROUTE)
+    assert [] == bench.carried
+    assert not bench.lane.claim()
+    bench.clock.advance(4)
+    assert 1 == len(bench.carried)
+    bench.clock.advance(3600)
+    assert 1 == len(bench.carried)
+    bench.end(1)
+    assert len(bench.carried) > 1
+
+
+def test_what_comes_out_of_the_spool_after_the_route_went_down_goes_back(bench: Bench) -> None:
+    bench.spool.fresh = [leased(n, 0) for n in range(100)]
+    bench.lane.look()
+    bench.spool.held_back = []
+    bench.end(3)
+    ((waiting, found),) = bench.spool.held_back
+    bench.end(1, Blame.ROUTE)
+    waiting.callback(found)
+    assert [each.message.id for each in found] == bench.spool.released
+
+
+def test_what_comes_out_of_the_spool_after_the_end_goes_back(bench: Bench) -> None:
+    bench.spool.fresh = [leased(n, 0) for n in range(3)]
+    bench.spool.held_back = []
+    bench.lane.look()
+    bench.lane.stop()
+    ((waiting, found),) = bench.spool.held_back
+    waiting.callback(found)
+    assert ([], 3) == (bench.carried, len(bench.spool.released))
+    assert [] == bench.clock.getDelayedCalls()
+
+
+def test_one_failure_of_many_at_once_counts_once(bench: Bench) -> None:
+    bench.spool.fresh = [leased(n, 0) for n in range(5)]
+    bench.lane.look()
+    generation = bench.route.generation
+    for each in bench.carried:
+        bench.route.learn(generation, Blame.ROUTE, "why")
+        bench.lane.ended(each, generation, each.message)
+    assert 4 == bench.route.back_off.left(bench.clock.seconds())
+
+
+def test_a_question_that_hangs_does_not_hold_up_a_flush(bench: Bench) -> None:
+    bench.spool.fresh = [leased(n, 0) for n in range(3)]
+    bench.route.window.size = 1
+    bench.lane.look()
+    bench.end(1, Blame.ROUTE)
+    bench.clock.advance(4)
+    assert 1 == len(bench.carried)
+    bench.route.ask_now()
+    bench.lane.stirred()
+    assert 2 == len(bench.carried)
