@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
 
-from twisted_sendmail.client.deadline import within
+from twisted_sendmail.client.deadline import Deadlines
 from twisted_sendmail.client.verdict import require_acceptance
 from twisted_sendmail.mailer.carrier import Stage
 from twisted_sendmail.mailer.job import AwaitedJob, Job
@@ -19,6 +19,8 @@ from twisted_sendmail.mailer.pool import Pool
 from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.mailer.sending import Sending
 from twisted_sendmail.mailer.submission_server import SubmissionServer
+from twisted_sendmail.message.ready import ready_letter
+from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.smtp.errors import MailerClosed
 from twisted_sendmail.smtp.outcome import DeliveryReport
 from twisted_sendmail.smtp.root_error import InvalidServer, SendmailError
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.letter import Letter
     from twisted_sendmail.message.source import Message
     from twisted_sendmail.smtp.address import ReversePath
-    from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
+    from twisted_sendmail.smtp.envelope import AnyRecipient
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Mailer:
         self._reactor = reactor
         self._servers = [SubmissionServer.of(each) for each in given]
         self._pool = Pool(reactor, self._servers, limits or PoolLimits())
+        # For a message, from when it is given to its verdict.
+        first = self._servers[0]
+        self._deadlines = Deadlines(reactor, first.timeouts.total, f"a message to {first}")
+        self._pool.deserted = self._deadlines.rest
         self._accepted = 0
         self._failed = 0
         self._closed = False
@@ -101,6 +107,13 @@ class Mailer:
         if self._closed:
             return fail(MailerClosed("the mailer is closed"))
 
+        if isinstance(envelope, Envelope) and sender is None and recipients is None:
+            ready = ready_letter(message, envelope, complete=complete)
+            if ready is not None:
+                job = self.job(ready, all_or_nothing=all_or_nothing)
+                self._pool.add([job])
+                return self._deadlines.hold(job.result.addCallback(require_acceptance))
+
         async def run() -> DeliveryReport:
             letter = await prepared(
                 self._reactor,
@@ -112,8 +125,7 @@ class Mailer:
             )
             return require_acceptance(await self.carry(letter, all_or_nothing=all_or_nothing))
 
-        server = self._servers[0]
-        return within(self._reactor, server.timeouts.total, run(), f"a message to {server}")
+        return self._deadlines.hold(Deferred.fromCoroutine(run()))
 
     def send_many(
         self,

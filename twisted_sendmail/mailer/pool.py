@@ -68,6 +68,8 @@ class Pool:
         self._shunned: dict[int, float] = {}
         #: Told of each server that could not be made ready, be there another or not.
         self.not_ready: Callable[[SubmissionServer, SendmailError], None] | None = None
+        #: Called when there is no connection any more.
+        self.deserted: Callable[[], None] = lambda: None
         # A connection was opened since the last failure: more may be opened at once.
         self._proven = False
         self._closing = False
@@ -371,6 +373,8 @@ class Pool:
 
     def _changed(self) -> None:
         """Let :meth:`close` see whether it is over."""
+        if not self._carriers:
+            self.deserted()
         if not self._watching:
             return
         watching, self._watching = self._watching, []

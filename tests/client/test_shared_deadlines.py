@@ -1,0 +1,97 @@
+"""Many operations that may all take as long: one timer, and each ends in its own time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from tests.client.memory import Result
+from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.client.deadline import Deadlines
+from twisted_sendmail.smtp.errors import SendTimeout
+
+
+class Operations:
+    def __init__(self, seconds: float | None = 10.0) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(self.clock, seconds, "a message")
+        self.cancelled: list[Deferred[Any]] = []
+
+    def begin(self) -> tuple[Deferred[Any], Result]:
+        def cancel(running: Deferred[Any]) -> None:
+            self.cancelled.append(running)
+            running.errback(Cancelled("cancelled"))
+
+        running: Deferred[Any] = Deferred(cancel)
+        return running, Result(self.deadlines.hold(running))
+
+    @property
+    def timers(self) -> int:
+        return len(self.clock.getDelayedCalls())
+
+
+def test_each_is_cancelled_when_its_own_time_is_over() -> None:
+    operations = Operations()
+    results = []
+    for _ in range(5):
+        results.append(operations.begin()[1])
+        operations.clock.advance(1)
+    for over in range(5):
+        operations.clock.advance(5 if not over else 1)
+        assert [1] * (over + 1) + [0] * (4 - over) == [result.fired for result in results]
+    assert ["a message took more than 10 s"] * 5 == [
+        result.error.what for result in results if isinstance(result.error, SendTimeout)
+    ]
+    assert 0 == operations.timers
+
+
+def test_there_is_one_timer_for_all() -> None:
+    operations = Operations()
+    for _ in range(5):
+        _ = operations.begin()
+        operations.clock.advance(1)
+        assert 1 == operations.timers
+
+
+def test_what_ended_in_time_is_not_cancelled() -> None:
+    operations = Operations()
+    (first, early), (_, late) = operations.begin(), operations.begin()
+    first.callback("done")
+    operations.clock.advance(10)
+    assert "done" == early.value
+    assert isinstance(late.error, SendTimeout)
+    assert first not in operations.cancelled
+
+
+def test_a_cancel_by_the_caller_is_no_timeout() -> None:
+    operations = Operations()
+    running, result = operations.begin()
+    running.cancel()
+    assert isinstance(result.error, Cancelled)
+
+
+def test_a_rest_leaves_no_timer_unless_something_is_under_way() -> None:
+    operations = Operations()
+    running, _ = operations.begin()
+    operations.deadlines.rest()
+    assert 1 == operations.timers
+    running.callback(None)
+    operations.deadlines.rest()
+    operations.deadlines.rest()
+    assert 0 == operations.timers
+    _, result = operations.begin()
+    operations.clock.advance(10)
+    assert isinstance(result.error, SendTimeout)
+
+
+@pytest.mark.parametrize("seconds", [None, 10.0])
+def test_what_needs_none_gets_none(seconds: float | None) -> None:
+    operations = Operations(seconds)
+    running: Deferred[Any] = Deferred()
+    if seconds is not None:
+        running.callback("done")
+    assert operations.deadlines.hold(running) is running
+    assert 0 == operations.timers
