@@ -1,0 +1,274 @@
+"""The relays that are measured.  A relay takes mail on an SMTP port on loopback,
+makes it durable, answers 250, and delivers it to the sink with STARTTLS
+(verified) and AUTH user/password.
+
+To add one: an entry in RELAYS.  The simplest is Command(argv), where
+{python} {ingress} {sink} {cafile} {queue} {dir} are filled in: it must listen on
+127.0.0.1:{ingress}, relay to 127.0.0.1:{sink}, trust {cafile} and keep its queue
+under {queue}; SIGTERM stops it.  `flush` says how to make it retry at once:
+a signal number, an argv, or None when it notices by itself.  `secrets` are files
+made in {dir} that only their owner may read.
+"""
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import time
+
+import harness
+
+
+class Relay:
+    inject = "smtp"
+
+    def __init__(self, env, directory, ingress, sink, **options):
+        self.env, self.dir, self.ingress, self.sink, self.options = (
+            env,
+            directory,
+            ingress,
+            sink,
+            options,
+        )
+
+    def start(self):
+        raise NotImplementedError
+
+    def pids(self):
+        """The relay's processes, for CPU time and memory."""
+        return []
+
+    def flush(self):
+        pass
+
+    def stop(self):
+        raise NotImplementedError
+
+    def wait_ready(self, timeout=30):
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            try:
+                with socket.create_connection(("127.0.0.1", self.ingress), 1) as s:
+                    s.settimeout(5)
+                    if s.recv(512).startswith(b"220"):
+                        s.sendall(b"QUIT\r\n")
+                        s.recv(512)
+                        return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise RuntimeError("the relay did not come up")
+
+
+class Command(Relay):
+    def __init__(
+        self, env, directory, ingress, sink, argv=None, flush=None, environ=None, secrets=None
+    ):
+        Relay.__init__(self, env, directory, ingress, sink)
+        self.argv, self._flush, self.environ = argv, flush, environ or {}
+        self.secrets = secrets or {}
+
+    def _fill(self, s):
+        return s.format(
+            python=self.env.python,
+            ingress=self.ingress,
+            sink=self.sink,
+            cafile=self.env.cafile,
+            queue=os.path.join(self.dir, "queue"),
+            dir=self.dir,
+            here=harness.HERE,
+        )
+
+    def start(self):
+        os.makedirs(os.path.join(self.dir, "queue"), exist_ok=True)
+        for name, secret in self.secrets.items():
+            with open(
+                os.open(os.path.join(self.dir, name), os.O_WRONLY | os.O_CREAT, 0o600), "w"
+            ) as f:
+                f.write(secret)
+        self.log = open(os.path.join(self.dir, "log"), "wb")
+        env = dict(os.environ, **{k: self._fill(v) for k, v in self.environ.items()})
+        self.p = subprocess.Popen(
+            [self._fill(x) for x in self.argv],
+            stdout=self.log,
+            stderr=self.log,
+            env=env,
+            start_new_session=True,
+        )
+        self.wait_ready()
+
+    def pids(self):
+        return harness.tree(self.p.pid)
+
+    def flush(self):
+        if isinstance(self._flush, int):
+            self.p.send_signal(self._flush)
+        elif self._flush:
+            subprocess.run([self._fill(x) for x in self._flush], check=True)
+
+    def stop(self):
+        self.p.send_signal(signal.SIGTERM)
+        try:
+            self.p.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.p.pid, signal.SIGKILL)
+            self.p.wait()
+        self.log.close()
+
+
+MASTER_CF = """\
+127.0.0.1:{ingress} inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+showq unix n - n - - showq
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+tlsproxy unix - - n - 0 tlsproxy
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+class Postfix(Relay):
+    """Its own configuration, queue and data directory; needs root and the package."""
+
+    def __init__(self, env, directory, ingress, sink, *, reuse=False, **main):
+        Relay.__init__(self, env, directory, ingress, sink)
+        self.reuse, self.main = reuse, main
+
+    def start(self):
+        exe = harness.which("postfix", "/usr/sbin", "/usr/local/sbin")
+        if not exe or os.getuid() != 0:
+            raise LookupError("needs root and the package postfix")
+        sbin = os.path.dirname(exe)
+        self.exe = exe
+        default = lambda k: subprocess.run(
+            [os.path.join(sbin, "postconf"), "-d", "-h", k],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+        self.etc, spool, data = (os.path.join(self.dir, n) for n in ("etc", "spool", "data"))
+        for d in (self.etc, spool, data):
+            os.makedirs(d)
+        user = pwd.getpwnam("postfix")
+        os.chown(data, user.pw_uid, user.pw_gid)
+        for d in (self.dir, os.path.dirname(self.dir)):
+            os.chmod(d, 0o755)  # noqa: S103 - Postfix's own processes look into it
+        main = {
+            "compatibility_level": "3.6",
+            "queue_directory": spool,
+            "data_directory": data,
+            "command_directory": sbin,
+            "daemon_directory": default("daemon_directory"),
+            "shlib_directory": default("shlib_directory"),
+            "meta_directory": default("meta_directory"),
+            "mail_owner": "postfix",
+            "setgid_group": "postdrop",
+            "myhostname": "relay.bench.example",
+            "mydestination": "",
+            "local_transport": "error:no local mail",
+            "local_recipient_maps": "",
+            "alias_maps": "",
+            "alias_database": "",
+            "mynetworks": "127.0.0.0/8",
+            "inet_interfaces": "127.0.0.1",
+            "inet_protocols": "ipv4",
+            "smtpd_relay_restrictions": "permit_mynetworks, reject",
+            "smtpd_client_connection_count_limit": "0",
+            "smtpd_peername_lookup": "no",
+            "smtp_dns_support_level": "disabled",
+            "smtp_host_lookup": "native",
+            "relayhost": "[127.0.0.1]:%d" % self.sink,
+            "smtp_tls_security_level": "secure",
+            "smtp_tls_secure_cert_match": "localhost",
+            "smtp_tls_CAfile": self.env.cafile,
+            "smtp_tls_connection_reuse": "yes" if self.reuse else "no",
+            "smtp_tls_session_cache_database": "",
+            "smtp_sasl_auth_enable": "yes",
+            "smtp_sasl_security_options": "noanonymous",
+            "smtp_sasl_password_maps": "inline:{ {[127.0.0.1]:%d = user:password} }" % self.sink,
+            "maillog_file": os.path.join(self.dir, "log"),
+            "maillog_file_prefixes": self.dir,
+        }
+        main.update(self.main)
+        with open(os.path.join(self.etc, "main.cf"), "w") as f:
+            f.writelines("%s = %s\n" % kv for kv in main.items())
+        with open(os.path.join(self.etc, "master.cf"), "w") as f:
+            f.write(MASTER_CF.format(ingress=self.ingress))
+        r = subprocess.run(
+            [exe, "-c", self.etc, "start"], capture_output=True, text=True, check=False
+        )
+        if r.returncode:
+            raise RuntimeError("postfix start: " + r.stderr[-400:])
+        with open(os.path.join(spool, "pid", "master.pid")) as f:
+            self.pid = int(f.read())
+        self.wait_ready()
+
+    def pids(self):
+        return harness.tree(self.pid)
+
+    def flush(self):
+        subprocess.run([self.exe, "-c", self.etc, "flush"], capture_output=True, check=False)
+
+    def stop(self):
+        subprocess.run([self.exe, "-c", self.etc, "stop"], capture_output=True, check=False)
+        for _ in range(100):
+            if not os.path.exists("/proc/%d" % self.pid):
+                break
+            time.sleep(0.1)
+
+
+def _postfix(**kw):
+    return lambda env, d, i, s: Postfix(env, d, i, s, **kw)
+
+
+def _command(argv, **kw):
+    return lambda env, d, i, s: Command(env, d, i, s, argv=argv, **kw)
+
+
+RELAYS = {
+    "postfix": _postfix(),
+    "postfix-tls-reuse": _postfix(reuse=True),
+    "postfix-noflow": _postfix(reuse=True, in_flow_delay="0"),
+    "tx-relay-ceiling": _command(
+        [
+            "{python}",
+            "{here}/relay_ceiling.py",
+            "--ingress",
+            "{ingress}",
+            "--sink",
+            "{sink}",
+            "--cafile",
+            "{cafile}",
+            "--queue",
+            "{queue}",
+        ],
+        flush=signal.SIGUSR1,
+    ),
+    "ours": _command(
+        [
+            *("{python}", "-c", "from twisted.scripts.twistd import run; run()"),
+            *("--nodaemon", "--pidfile=", "sendmail"),
+            *("--listen", "tcp:127.0.0.1:{ingress}", "--queue", "{queue}"),
+            *("--smarthost", "smtp+starttls://user@localhost:{sink}"),
+            *("--password-file", "{dir}/password", "--ca-file", "{cafile}"),
+        ],
+        flush=signal.SIGUSR1,
+        secrets={"password": "password\n"},
+    ),
+}
