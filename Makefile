@@ -4,6 +4,7 @@
 # make lint    ruff, mypy --strict, import-linter
 # make docs    the documentation, with warnings as errors, and its doctests
 # make bench   ours and the peers on the same work: bench/results/ (takes long; see bench/README.md)
+# make relays  the same for the relays
 # make clean   remove what the others made
 #
 # Each target sets up what it needs in .venv. PYTHON chooses the interpreter: make test PYTHON=python3.12
@@ -63,6 +64,9 @@ docs: $(VENV)/.made-dev
 
 bench:
 	@$(MAKE) --no-print-directory -C bench bench
+
+relays:
+	@$(MAKE) --no-print-directory -C bench relays
 
 clean:
 	@$(MAKE) --no-print-directory -C bench clean
