@@ -8,7 +8,7 @@ tags out.  The page owns the colours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, log10
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from twisted.web.template import Tag, tags
@@ -48,7 +48,7 @@ class Axis:
 def counting(most: float) -> Axis:
     """An axis for whole numbers up to *most*: 1, 2 or 5 times a power of ten a step."""
     if most <= 4:
-        return Axis(1, max(2, int(most)))
+        return Axis(1, max(2, ceil(most)))
     rough = most / 4
     power = 10.0 ** floor(log10(rough))
     step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough)

@@ -86,5 +86,4 @@ class Filter:
 
 
 def _address(text: str) -> str:
-    text = text.strip()[:LONGEST]
-    return text if text.isprintable() else ""
+    return text.strip()[:LONGEST] if text.isprintable() else ""

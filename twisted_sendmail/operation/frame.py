@@ -12,6 +12,7 @@ from twisted.web.template import Tag, tags
 
 from twisted_sendmail.operation.shown import address, clock, count, foreign
 from twisted_sendmail.operation.style import STYLE
+from twisted_sendmail.smtp.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ def document(viewer: Viewer, title: str, *body: Flattenable, refresh: str = "") 
     """A whole page."""
     head = tags.head(
         tags.meta(charset="utf-8"),
-        tags.title(f"{title} – {viewer.name}"),
+        tags.title(printable(f"{title} – {viewer.name}")),
         tags.meta(name="viewport", content="width=device-width, initial-scale=1"),
         tags.meta(name="color-scheme", content="light dark"),
         tags.meta(name="robots", content="noindex"),
@@ -61,7 +62,9 @@ def document(viewer: Viewer, title: str, *body: Flattenable, refresh: str = "") 
         tags.style(STYLE),
     )
     notice = (
-        tags.div(tags.p(viewer.notice), class_="notice", role="status") if viewer.notice else ""
+        tags.div(tags.p(foreign(viewer.notice)), class_="notice", role="status")
+        if viewer.notice
+        else ""
     )
     return tags.html(
         head,
@@ -105,7 +108,7 @@ def sign_in_page(viewer: Viewer, trouble: str | None = None) -> Tag:
         tags.section(
             tags.h1("Sign in"),
             tags.p("With the token that the relay was configured with.", class_="quiet"),
-            tags.div(tags.p(trouble, id="trouble"), class_="notice bad", role="alert")
+            tags.div(tags.p(foreign(trouble), id="trouble"), class_="notice bad", role="alert")
             if trouble
             else "",
             tags.form(
@@ -180,7 +183,7 @@ def confirmation_page(
         title,
         tags.section(
             tags.h1(title),
-            tags.p(means),
+            tags.p(foreign(means)),
             tags.ul(named, more, class_="plain"),
             action_form(
                 viewer,

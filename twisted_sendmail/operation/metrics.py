@@ -95,7 +95,7 @@ def _queue(totals: Totals, now: float) -> Iterator[Metric]:
     counted: dict[str, int] = {}
     for status, number in sorted(totals.deferred.items(), key=lambda item: -item[1]):
         label = (status if _STATUS.match(status) else "other") if status else "none"
-        if label not in counted and len(counted) >= STATUSES:
+        if label not in counted and len(counted.keys() - {"other"}) >= STATUSES:
             label = "other"
         counted[label] = counted.get(label, 0) + number
     for label, number in counted.items():

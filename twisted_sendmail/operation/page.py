@@ -16,6 +16,7 @@ from twisted_sendmail.operation.history import COARSE, FINE, age, waiting
 from twisted_sendmail.operation.queue_table import messages_section
 from twisted_sendmail.operation.reasons import meaning
 from twisted_sendmail.operation.shown import ago, ahead, count, duration, foreign, size
+from twisted_sendmail.smtp.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +100,11 @@ def _alarm(title: str, said: Tag) -> Tag:
 
 
 def _named(routes: Sequence[RouteState]) -> str:
-    return f"“{routes[0].name}”" if len(routes) == 1 else f"One of {len(routes)} ways out"
+    return (
+        f"“{printable(routes[0].name, 60)}”"
+        if len(routes) == 1
+        else f"One of {len(routes)} ways out"
+    )
 
 
 def _tiles(viewer: Viewer, facts: Overview) -> Tag:
@@ -193,7 +198,10 @@ def _reason(reason: Reason, now: float) -> Tag:
     title = words[:1].upper() + words[1:] if words else "Other"
     return tags.li(
         tags.div(
-            tags.h3(title, tags.span(f" {reason.status}", class_="quiet") if reason.status else ""),
+            tags.h3(
+                title,
+                tags.span(" ", foreign(reason.status), class_="quiet") if reason.status else "",
+            ),
             tags.span(count(reason.recipients, "recipient"), class_="number"),
             class_="top",
         ),
@@ -234,7 +242,7 @@ def _route(route: RouteState, now: float) -> Tag:
     under_way = f", {count(route.under_way, 'message')} under way" if route.under_way else ""
     return tags.li(
         tags.div(tags.h3(foreign(route.name)), look, class_="top"),
-        tags.div(", ".join(route.servers), under_way, class_="quiet"),
+        tags.div(foreign(", ".join(route.servers)), under_way, class_="quiet"),
         tags.div(foreign(route.reason)) if route.reason else "",
     )
 
@@ -262,7 +270,7 @@ def _failed(failed: Failed, now: float) -> Tag:
         tags.div(
             tags.span(what),
             tags.span(
-                [tags.span(failed.id, class_="id"), " · "] if failed.id else "",
+                [tags.span(foreign(failed.id), class_="id"), " · "] if failed.id else "",
                 ago(failed.at, now),
                 class_="quiet",
             ),

@@ -80,7 +80,7 @@ def why(message: QueuedMessage) -> Flattenable:
         status = f"{last.status} " if last.status and last.status not in (last.reply or "") else ""
         said += [
             tags.b(words[:1].upper() + words[1:], ". ") if words else "",
-            tags.span(status, foreign(last.reply or ""), class_="quiet"),
+            tags.span(foreign(status + (last.reply or "")), class_="quiet"),
         ]
     elif ours is None:
         said = [tags.span("Not tried yet.", class_="quiet")]

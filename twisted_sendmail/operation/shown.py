@@ -28,11 +28,11 @@ def foreign(text: str | bytes, limit: int = 300) -> Tag:
 
 
 def address(path: ReversePath | ForwardPath) -> Tag:
-    """An address, which may break before its ``@``; the null reverse-path is named."""
+    """An address, which breaks before its ``@`` if at all; the null reverse-path is named."""
     local, at, domain = printable(str(path), 300).rpartition("@")
     if (local, at, domain) == ("", "", "<>"):
         return tags.span("no sender (a report)", class_="quiet")
-    return tags.bdi(local, tags.wbr() if at else "", at, domain)
+    return tags.bdi(tags.span(local), tags.span(at, domain), class_="address")
 
 
 def moment(at: float) -> datetime:

@@ -94,8 +94,9 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;line-height:1.6}
 .why{min-width:13rem}
 .who{min-width:10rem}
 time{white-space:nowrap}
-.state{display:inline-flex;align-items:center;gap:.4rem;white-space:nowrap;color:var(--quiet)}
-.state::before{content:"";width:.55rem;height:.55rem;border-radius:50%;background:currentColor;flex:none}
+.address span{display:inline-block;max-width:100%}
+.state{white-space:nowrap;color:var(--quiet)}
+.state::before{content:"";display:inline-block;width:.55rem;height:.55rem;border-radius:50%;background:currentColor;margin-right:.4rem}
 .good{color:var(--good)}
 .state.bad,b.bad{color:var(--bad)}
 .warn{color:var(--warn)}
@@ -107,6 +108,7 @@ form{margin:0}
 .grow{flex:1 1 11rem}
 input,select,button,.button{font:inherit;font-size:.95rem;color:var(--ink);background:var(--sheet);border:1px solid var(--edge);
 border-radius:8px;padding:.4rem .7rem;min-height:2.4rem;max-width:100%}
+::placeholder{color:var(--quiet);opacity:1}
 input[type=text],input[type=password]{width:100%}
 input[type=checkbox],input[type=radio]{min-height:0;width:1.15rem;height:1.15rem;accent-color:var(--depth);margin:.15rem 0;flex:none}
 button,.button{cursor:pointer;font-weight:550;text-decoration:none;display:inline-flex;align-items:center}

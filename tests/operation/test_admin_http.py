@@ -1,0 +1,348 @@
+"""HTTP of the admin endpoint, on real sockets: what every answer carries, and what is too much."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.web.http import HTTPFactory
+from zope.interface import implementer
+
+from tests.operation.staged_queue import TOKEN, Stage, StagedRelay
+from twisted_sendmail.operation.admin_http import CONNECTIONS, COOKIE, Answer, Asked, factory, text
+from twisted_sendmail.operation.admin_site import AdminSite, local
+from twisted_sendmail.operation.style import SOURCE
+from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.testkit.memory_spool import MemorySpool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+import socket
+
+
+@pytest.fixture
+def reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Every line that is logged."""
+    lines: list[str] = []
+
+    @implementer(ILogObserver)
+    def note(event: Any) -> None:
+        lines.append(str(event))
+
+    globalLogPublisher.addObserver(note)
+    yield lines
+    globalLogPublisher.removeObserver(note)
+
+
+class Served:
+    """A site on a port, and what it says to octets."""
+
+    def __init__(self, reactor: Any, site: AdminSite) -> None:
+        self.reactor, self.site = reactor, site
+        self.port = 0
+
+    async def start(self) -> None:
+        self.site.startService()
+        endpoint = serverFromString(self.reactor, "tcp:0:interface=127.0.0.1")
+        listening: Any = await self.site.listen(endpoint)
+        self.port = listening.getHost().port
+
+    async def say(self, octets: bytes) -> bytes:
+        """Send *octets*, and read until it closes."""
+        return await deferToThread(self._say, octets)
+
+    def _say(self, octets: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as peer:
+            peer.sendall(octets)
+            heard = b""
+            while piece := self._heard(peer):
+                heard += piece
+            return heard
+
+    def _heard(self, peer: socket.socket) -> bytes:
+        try:
+            return peer.recv(65536)
+        except ConnectionResetError:
+            return b""
+
+    async def ask(
+        self, method: str, path: str, *headers: str, body: bytes = b""
+    ) -> tuple[str, dict[str, str], bytes]:
+        """One request; gives the status line, headers by lower-case name, and the body."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        heard = await self.say("\r\n".join([*lines, "", ""]).encode() + body)
+        head, _, content = heard.partition(b"\r\n\r\n")
+        status, *fields = head.decode().split("\r\n")
+        return status, {n.lower(): v for n, _, v in (f.partition(": ") for f in fields)}, content
+
+
+@pytest_twisted.async_yield_fixture
+async def served(reactor: Any) -> AsyncIterator[Served]:
+    spool = MemorySpool(reactor)
+    await spool.open()
+    await Stage(spool, reactor).message()
+    served = Served(reactor, AdminSite(reactor, spool, StagedRelay(spool, reactor), token=TOKEN))
+    await served.start()
+    yield served
+    await served.site.stopService()
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/metrics", "/sign-in", "/nothing", "/message/0123456789AB"]
+)
+@pytest_twisted.ensureDeferred
+async def test_every_answer_forbids_script_frames_caches_and_referrers(
+    served: Served, path: str
+) -> None:
+    _, headers, _ = await served.ask("GET", path)
+    policy = (
+        f"default-src 'none'; style-src {SOURCE}; img-src data:; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    )
+    expected = {
+        "content-security-policy": policy,
+        "x-frame-options": "DENY",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+        "cache-control": "no-store",
+    }
+    assert expected == {name: headers.get(name) for name in expected}
+    assert "server" not in headers
+
+
+@pytest_twisted.ensureDeferred
+async def test_head_has_the_headers_and_no_body(served: Served) -> None:
+    status, headers, body = await served.ask("HEAD", "/healthz")
+    assert ("HTTP/1.1 200 OK", "3", b"") == (status, headers["content-length"], body)
+
+
+@pytest_twisted.ensureDeferred
+async def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_do_not_get(
+    served: Served,
+) -> None:
+    status, headers, _ = await served.ask("POST", "/sign-in", body=f"token={TOKEN}".encode())
+    assert ("HTTP/1.1 303 See Other", "/") == (status, headers["location"])
+    name, *rest = headers["set-cookie"].split("; ")
+    assert name.startswith(f"{COOKIE}=")
+    assert ["HttpOnly", "Path=/", "SameSite=strict"] == sorted(rest)
+    _, _, body = await served.ask("GET", "/", f"Cookie: {name}")
+    assert b"Sign out" in body
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_of_a_visit_is_logged(served: Served, logged: list[str]) -> None:
+    for method in ("GET", "HEAD"):
+        await served.ask(method, "/healthz")
+    await served.ask("GET", "/?recipient=somebody")
+    await served.ask("POST", "/sign-in", body=b"token=a-wrong-token-of-somebody")
+    await served.ask("POST", "/sign-in", body=f"token={TOKEN}".encode())
+    assert [] == [
+        line
+        for line in logged
+        if "HTTP" in line or "healthz" in line or "somebody" in line or TOKEN in line
+    ]
+    assert [] == logged
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_in_the_request_line_is_no_way_around_the_host(served: Served) -> None:
+    heard = await served.say(
+        b"GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    )
+    assert heard.startswith(b"HTTP/1.1 421 ")
+    heard = await served.say(b"GET / HTTP/1.0\r\n\r\n")
+    assert b" 421 " in heard.partition(b"\r\n")[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_form_of_more_than_64_kib_is_refused_before_it_is_read(served: Served) -> None:
+    head = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n"
+    heard = await served.say(head)
+    assert b"HTTP/1.1 413 Content Too Large" == heard.partition(b"\r\n")[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_form_of_64_kib_is_read(served: Served) -> None:
+    body = b"token=" + b"x" * (65536 - 6)
+    status, _, _ = await served.ask("POST", "/sign-in", body=body)
+    assert "HTTP/1.1 403 Forbidden" == status
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_of_unknown_length_is_counted_as_it_comes(served: Served) -> None:
+    head = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    heard = await served.say(
+        head + b"1000\r\n" + b"x" * 4096 + b"\r\n" + (b"8000\r\n" + b"x" * 32768 + b"\r\n") * 2
+    )
+    assert heard.startswith(b"HTTP/1.1 413 ")
+    assert 1 == heard.count(b"HTTP/1.1")
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"\r\n\r\n\r\n",
+    ],
+)  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_http_is_refused(served: Served, octets: bytes) -> None:
+    heard = await served.say(octets)
+    # A line that is too long is not even answered.
+    assert heard[:13] in {b"", b"HTTP/1.1 400 "}
+    assert b"ok\n" == (await served.ask("GET", "/healthz"))[2]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"&" * 5000, b"a=1&" * 5000, b"%ff=%00&token=%", b"\xff\xfe", b"token=" + b"%C3" * 1000],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_form_that_is_none_signs_nobody_in(served: Served, body: bytes) -> None:
+    status, headers, _ = await served.ask("POST", "/sign-in", body=body)
+    assert "HTTP/1.1 403 Forbidden" == status
+    assert "set-cookie" not in headers
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_are_bounded(served: Served) -> None:
+    def crowd() -> tuple[bytes, list[socket.socket]]:
+        peers = [
+            socket.create_connection(("127.0.0.1", served.port), 30) for _ in range(CONNECTIONS)
+        ]
+        for peer in peers:
+            # Answered, so that each has been taken.
+            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert peer.recv(65536)
+        with socket.create_connection(("127.0.0.1", served.port), 30) as one_more:
+            return served._heard(one_more), peers
+
+    heard, peers = await deferToThread(crowd)
+    assert b"" == heard
+    for peer in peers:
+        peer.close()
+    # As soon as they are gone there is room again.
+    for _ in range(100):
+        answered = await served.say(
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        if answered:
+            break
+        await deferLater(served.reactor, 0.05)
+    assert answered.startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_goes_away_is_not_waited_for(reactor: Any, logged: list[str]) -> None:
+    cancelled: Deferred[None] = Deferred()
+
+    async def never(asked: Asked) -> Answer:
+        waiting: Deferred[Answer] = Deferred(lambda _: cancelled.callback(None))
+        return await waiting
+
+    port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(
+        factory(reactor, never)
+    )
+    where: Any = port.getHost()
+
+    def visit() -> None:
+        with socket.create_connection(("127.0.0.1", where.port), 30) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    await deferToThread(visit)
+    await cancelled
+    await deferLater(reactor, 0)
+    await port.stopListening()
+    assert [] == [line for line in logged if "Traceback" in line or "failure" in line]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_fault_of_ours_is_500_and_told_to_the_log_alone(
+    reactor: Any, logged: list[str]
+) -> None:
+    async def broken(asked: Asked) -> Answer:
+        if asked.path == "/fine":
+            return text(200, "fine")
+        raise ZeroDivisionError("a secret detail")
+
+    served = Served(reactor, None)  # type: ignore[arg-type]  # there is no site behind it
+    port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(
+        factory(reactor, broken)
+    )
+    served.port = port.getHost().port
+    status, headers, body = await served.ask("GET", "/")
+    assert ("HTTP/1.1 500 Internal Server Error", b"something went wrong; the log has it\n") == (
+        status,
+        body,
+    )
+    assert "DENY" == headers["x-frame-options"]
+    assert b"fine\n" == (await served.ask("GET", "/fine"))[2]
+    await port.stopListening()
+    assert 1 == len([line for line in logged if "a secret detail" in line])
+
+
+# Where it listens.
+
+
+@pytest.mark.parametrize(
+    "description", ["tcp:0", "tcp:0:interface=0.0.0.0", "tcp6:0", "tcp6:0:interface=\\:\\:"]
+)
+@pytest_twisted.ensureDeferred
+async def test_it_listens_where_others_could_come_only_when_told_so(
+    reactor: Any, description: str
+) -> None:
+    spool = MemorySpool(reactor)
+    site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
+    with pytest.raises(InvalidInput, match="others than this machine could see who writes to whom"):
+        await site.listen(serverFromString(reactor, description))
+    public = AdminSite(reactor, spool, StagedRelay(spool, reactor), public=True)
+    port: Any = await public.listen(serverFromString(reactor, description))
+    assert port.getHost().port > 0
+    await public.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_listens_on_loopback_and_unix_sockets(reactor: Any, tmp_path: Path) -> None:
+    spool = MemorySpool(reactor)
+    for description in (
+        "tcp:0:interface=127.0.0.1",
+        "tcp6:0:interface=\\:\\:1",
+        f"unix:{tmp_path}/admin",
+    ):
+        site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
+        port = await site.listen(serverFromString(reactor, description))
+        assert local(port.getHost())
+        await site.stopService()
+
+
+def test_a_private_page_needs_a_token(reactor: Any) -> None:
+    spool = MemorySpool(reactor)
+    with pytest.raises(InvalidInput, match="the queue page cannot be private"):
+        AdminSite(reactor, spool, StagedRelay(spool, reactor), private=True)
+
+
+def test_it_is_a_site_of_twisted_web(reactor: Any) -> None:
+    spool = MemorySpool(reactor)
+    site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
+    assert isinstance(site.factory.wrappedFactory, HTTPFactory)

@@ -1,0 +1,121 @@
+"""Health: well while mail can be taken in and is taken out, and in a line why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+
+from tests.operation.staged_queue import StagedRelay
+from twisted_sendmail.operation.health import Health
+from twisted_sendmail.spool.trouble import SpoolFull
+from twisted_sendmail.testkit.memory_spool import MemorySpool
+
+
+class Patient:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.relay = StagedRelay(MemorySpool(self.clock), self.clock)
+        self.probes = 0
+        self.result: Any = succeed
+        self.health = Health(self.clock, self.probe, self.relay)
+
+    def probe(self) -> Deferred[None]:
+        self.probes += 1
+        result: Deferred[None] = self.result(None)
+        return result
+
+    def ask(self) -> list[str | None]:
+        said: list[str | None] = []
+        _ = self.health.reason().addCallback(said.append)
+        return said
+
+
+@pytest.fixture
+def patient() -> Patient:
+    return Patient()
+
+
+def test_it_is_well_when_the_queue_can_be_written_and_the_relay_runs(patient: Patient) -> None:
+    assert [None] == patient.ask()
+
+
+def test_it_says_why_the_queue_cannot_be_written(patient: Patient) -> None:
+    patient.result = lambda _: fail(SpoolFull("the queue is short of room\x1b[31m"))
+    expected = "the queue cannot be written: the queue is short of room\\x1b[31m"
+    assert [expected] == patient.ask()
+
+
+def test_it_says_that_the_relay_does_not_run(patient: Patient) -> None:
+    patient.relay.running = False
+    assert ["the relay does not run"] == patient.ask()
+
+
+def test_a_way_out_that_is_down_is_no_illness(patient: Patient) -> None:
+    (route,) = patient.relay.routes
+    patient.relay.routes = (type(route)(route.name, route.servers, until=99.0, auth_refused=True),)
+    assert [None] == patient.ask()
+
+
+def test_the_queue_is_written_once_however_often_somebody_asks(patient: Patient) -> None:
+    for _ in range(100):
+        assert [None] == patient.ask()
+        patient.clock.advance(0.04)
+    assert 1 == patient.probes
+    patient.clock.advance(1.5)
+    patient.ask()
+    assert 2 == patient.probes
+
+
+def test_many_who_ask_at_once_wait_for_the_same_answer(patient: Patient) -> None:
+    pending: Deferred[None] = Deferred()
+    patient.result = lambda _: pending
+    asked = [patient.ask() for _ in range(10)]
+    assert [[]] * 10 == asked
+    pending.callback(None)
+    assert [[None]] * 10 == asked
+    assert 1 == patient.probes
+
+
+def test_a_queue_that_does_not_answer_is_an_illness(patient: Patient) -> None:
+    pending: Deferred[None] = Deferred()
+    patient.result = lambda _: pending
+    asked = patient.ask()
+    patient.clock.advance(4)
+    assert ["the queue has not answered for 4 s"] == asked
+    patient.clock.advance(5)
+    # It is not asked again before it has answered: they would pile up.
+    again = patient.ask()
+    assert 1 == patient.probes
+    pending.callback(None)
+    assert [None] == again
+    assert [] == patient.clock.getDelayedCalls()
+
+
+def test_who_goes_away_stops_nobody_else(patient: Patient) -> None:
+    pending: Deferred[None] = Deferred()
+    patient.result = lambda _: pending
+    first = patient.health.reason()
+    _ = first.addErrback(lambda _: None)
+    second = patient.ask()
+    first.cancel()
+    pending.callback(None)
+    assert [None] == second
+
+
+def test_a_clock_that_is_set_back_makes_no_answer_last(patient: Patient) -> None:
+    patient.clock.advance(1000)
+    patient.ask()
+    patient.clock.rightNow -= 500
+    patient.ask()
+    assert 2 == patient.probes
+
+
+def test_it_stops_and_leaves_nothing_behind(patient: Patient) -> None:
+    patient.result = lambda _: Deferred()
+    asked = patient.ask()
+    patient.health.stop()
+    assert ["the relay stops"] == asked
+    assert [] == patient.clock.getDelayedCalls()

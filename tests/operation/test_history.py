@@ -1,0 +1,172 @@
+"""The history: two rings of samples, whatever the clock and the queue do."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+
+from twisted_sendmail.operation.history import COARSE_KEPT, FINE_KEPT, History, Sample
+from twisted_sendmail.spool.record import Totals
+from twisted_sendmail.spool.trouble import SpoolTrouble
+
+BEGIN = 1_700_000_000.0
+
+
+class Watched:
+    """A history, its clock, and a queue that is as the test says."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(BEGIN)
+        self.asked = 0
+        self.depth = 0
+        self.oldest: float | None = None
+        self.answer: Deferred[Totals] | None = None
+        self.history = History(self.clock, self.totals)
+        self.history.start()
+
+    def totals(self) -> Deferred[Totals]:
+        self.asked += 1
+        if self.answer is not None:
+            return self.answer
+        queues = {"incoming": self.depth, "hold": 70, "corrupt": 80}
+        return succeed(Totals(queues, {}, self.oldest))
+
+    def pass_(self, seconds: float, step: float = 10.0) -> None:
+        for _ in range(int(seconds / step)):
+            self.clock.advance(step)
+
+    def set_clock(self, by: float) -> None:
+        """As an operator sets it, and the clock watch moves the timers along."""
+        self.clock.rightNow += by
+        for call in self.clock.getDelayedCalls():
+            call.delay(by)
+
+
+def test_it_samples_every_ten_seconds_what_waits_to_go_out() -> None:
+    watched = Watched()
+    watched.depth, watched.oldest = 3, BEGIN - 50
+    watched.pass_(20)
+    expected = (
+        Sample(BEGIN, 0, 0.0),
+        Sample(BEGIN + 10, 3, 60.0),
+        Sample(BEGIN + 20, 3, 70.0),
+    )
+    assert expected == watched.history.hour
+
+
+def test_it_keeps_an_hour_of_samples_and_no_more() -> None:
+    watched = Watched()
+    watched.pass_(3 * 3600)
+    assert FINE_KEPT == len(watched.history.hour) == 360
+    assert watched.clock.seconds() - 3590 == watched.history.hour[0].at
+
+
+def test_it_keeps_two_days_of_the_worst_of_five_minutes() -> None:
+    watched = Watched()
+    watched.pass_(100)
+    watched.depth = 40
+    watched.pass_(10)
+    watched.depth = 1
+    watched.pass_(4 * 86400)
+    days = watched.history.days
+    assert COARSE_KEPT + 1 == len(days)
+    assert {1} == {sample.depth for sample in days}
+    assert 2 * 86400 - 300 <= days[-1].at - days[0].at <= 2 * 86400 + 300
+
+
+def test_a_peak_of_ten_seconds_is_still_there_after_a_day() -> None:
+    watched = Watched()
+    watched.pass_(100)
+    watched.depth, watched.oldest = 40, BEGIN
+    watched.pass_(10)
+    watched.depth, watched.oldest = 0, None
+    watched.pass_(86400)
+    assert (40, 110.0) == (
+        max(sample.depth for sample in watched.history.days),
+        max(sample.age for sample in watched.history.days),
+    )
+
+
+def test_the_age_of_a_message_from_the_future_is_none() -> None:
+    watched = Watched()
+    watched.oldest = BEGIN + 7200
+    watched.pass_(10)
+    assert 0.0 == watched.history.hour[-1].age
+
+
+def test_a_clock_that_is_set_back_takes_the_samples_with_it() -> None:
+    watched = Watched()
+    watched.pass_(600)
+    watched.set_clock(-6 * 86400)
+    watched.pass_(600)
+    times = [sample.at for sample in watched.history.hour]
+    assert 121 == len(times)
+    assert {10.0} == {after - before for before, after in pairwise(times)}
+    days = [sample.at for sample in watched.history.days]
+    assert sorted(days) == days
+    assert watched.clock.seconds() == days[-1]
+
+
+def test_a_clock_that_is_set_forward_leaves_a_gap() -> None:
+    watched = Watched()
+    watched.pass_(100)
+    watched.set_clock(3600)
+    watched.pass_(100)
+    times = [sample.at for sample in watched.history.hour]
+    assert [3610.0] == [b - a for a, b in pairwise(times) if b - a != 10.0]
+
+
+def test_waking_it_takes_a_sample_where_the_next_is_days_away() -> None:
+    watched = Watched()
+    watched.pass_(100)
+    watched.clock.rightNow -= 6 * 86400
+    watched.history.wake()
+    assert watched.clock.seconds() == watched.history.hour[-1].at
+    watched.pass_(30)
+    assert 15 == len(watched.history.hour)
+
+
+def test_waking_it_in_time_changes_nothing() -> None:
+    watched = Watched()
+    watched.pass_(100)
+    watched.clock.advance(3)
+    asked = watched.asked
+    watched.history.wake()
+    assert asked == watched.asked
+    assert 1 == len(watched.clock.getDelayedCalls())
+
+
+def test_it_does_not_ask_again_before_it_has_an_answer() -> None:
+    watched = Watched()
+    watched.answer = Deferred()
+    watched.pass_(100)
+    assert 2 == watched.asked
+    late, watched.answer = watched.answer, None
+    late.callback(Totals({"deferred": 5}, {}, None))
+    watched.pass_(10)
+    assert [0, 5, 0] == [sample.depth for sample in watched.history.hour]
+
+
+def test_a_queue_that_cannot_be_counted_leaves_a_gap() -> None:
+    watched = Watched()
+    watched.answer = fail(SpoolTrouble("no"))
+    watched.pass_(10)
+    watched.answer = None
+    watched.pass_(10)
+    assert [BEGIN, BEGIN + 20] == [sample.at for sample in watched.history.hour]
+
+
+def test_it_stops_and_leaves_nothing_behind() -> None:
+    watched = Watched()
+    pending: Deferred[Totals] = Deferred()
+    watched.answer = pending
+    watched.pass_(10)
+    watched.history.stop()
+    assert [] == watched.clock.getDelayedCalls()
+    assert pending.called
+    watched.history.stop()
+    watched.history.wake()
+    assert [] == watched.clock.getDelayedCalls()

@@ -1,0 +1,261 @@
+"""The pages: whatever a message, a server or a user wrote, the page says it and does nothing."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.operation.drawn import Node, drawn
+from tests.operation.staged_queue import HOSTILE
+from twisted_sendmail.operation.filters import Filter
+from twisted_sendmail.operation.frame import Viewer, confirmation_page, sign_in_page, trouble_page
+from twisted_sendmail.operation.history import Sample
+from twisted_sendmail.operation.ledger import Counts, Failed, Kind
+from twisted_sendmail.operation.message_page import message_page
+from twisted_sendmail.operation.page import Overview, overview_page
+from twisted_sendmail.operation.reasons import reasons
+from twisted_sendmail.operation.style import STYLE
+from twisted_sendmail.operation.watched import RouteState
+from twisted_sendmail.smtp.envelope import Envelope, Recipient
+from twisted_sendmail.spool.record import Draft, QueuedMessage, QueuedRecipient, Totals
+
+NOW = 1_700_000_000.0
+# What may be in a page; nothing of it loads, runs or embeds anything.
+ELEMENTS = {
+    "page",
+    "html",
+    "head",
+    "meta",
+    "title",
+    "link",
+    "style",
+    "body",
+    "a",
+    "header",
+    "p",
+    "span",
+    "bdi",
+    "main",
+    "div",
+    "h1",
+    "h2",
+    "h3",
+    "dl",
+    "dt",
+    "dd",
+    "section",
+    "nav",
+    "figure",
+    "figcaption",
+    "b",
+    "svg",
+    "line",
+    "path",
+    "rect",
+    "details",
+    "summary",
+    "table",
+    "caption",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "ul",
+    "li",
+    "form",
+    "label",
+    "select",
+    "option",
+    "input",
+    "button",
+    "footer",
+    "br",
+    "wbr",
+    "time",
+    "code",
+    "pre",
+    "fieldset",
+    "legend",
+}
+
+foreign = st.one_of(st.text(max_size=60), st.just(HOSTILE), st.just("]]>--></style></script>"))
+
+
+def viewer(**facts: Any) -> Viewer:
+    return Viewer(**{"name": "mail.example.org", "now": NOW, **facts})
+
+
+def message(text: str, number: int = 0, **facts: Any) -> QueuedMessage:
+    recipient = QueuedRecipient(
+        0,
+        Recipient("bob@example.net"),
+        tried=NOW - 9,
+        reply=text,
+        status=text,
+        relay=text,
+        attempts=1,
+    )
+    draft = Draft(
+        f"0123456789A{number}",
+        Envelope("alice@example.org", [recipient.recipient]),
+        NOW - 100,
+        text,
+        text,
+        message_id=text,
+    )
+    return QueuedMessage(draft, 4000, (recipient,), attempts=1, **facts)
+
+
+def overview(text: str = "", **facts: Any) -> Overview:
+    messages = [message(text)]
+    given = {
+        "totals": Totals({"deferred": 1}, {text: 1}, NOW - 100, 4000),
+        "samples": [Sample(NOW - 10, 1, 90.0)],
+        "wanted": Filter.read({"recipient": text, "sender": text, "queue": text, "page": text}),
+        "messages": messages,
+        "more": True,
+        "reasons": reasons(messages),
+        "asked": None,
+        "failures": [Failed(NOW - 5, Kind.BOUNCED, text, text, text, text)],
+        "counts": Counts(),
+        "routes": [RouteState(text, (text,), until=NOW + 5, reason=text)],
+        "unwell": text,
+    }
+    return Overview(**{**given, **facts})
+
+
+def pages(text: str) -> list[Node]:
+    """All pages, with *text* wherever something foreign stands."""
+    signed_in = viewer(name=text, form_secret="s" * 43, can_sign_in=True, notice=text)
+    return [
+        drawn(page)
+        for page in (
+            overview_page(signed_in, overview(text)),
+            overview_page(viewer(name=text), overview(text, messages=[], routes=[])),
+            message_page(signed_in, message(text), text.encode("utf-8", "surrogatepass")),
+            sign_in_page(viewer(can_sign_in=True), text),
+            trouble_page(viewer(), "Trouble", text),
+            confirmation_page(
+                signed_in, "delete", ["0123456789A0"], "/", ("Delete", text), some=[message(text)]
+            ),
+        )
+    ]
+
+
+# Each is six whole pages.
+@settings(max_examples=30)
+@given(foreign)
+def test_no_foreign_text_becomes_an_element_or_an_attribute_that_acts(text: str) -> None:
+    for page in pages(text.replace("\ud800", "")):
+        assert page.names() <= ELEMENTS
+        for node in _nodes(page):
+            assert not [
+                name for name in node.attributes if name.startswith("on") or name == "style"
+            ]
+            for name in ("href", "action", "src"):
+                where = node.attributes.get(name, "/")
+                assert re.match(r"(/(?!/)|#content\Z|data:image/svg)", where), where
+
+
+def test_the_hostile_text_is_shown_with_its_controls_escaped() -> None:
+    for page in pages(HOSTILE):
+        text = page.text
+        assert "<script>document.title=" in text or "Nothing waits" in text or "Delete" in text
+        assert not {c for c in text if unicodedata.category(c) in {"Cc", "Cf"}} - {"\n"}
+
+
+def _nodes(node: Node) -> list[Node]:
+    found = [node]
+    for child in node.children:
+        if not isinstance(child, str):
+            found += _nodes(child)
+    return found
+
+
+def test_the_style_sheet_holds_nothing_that_a_page_escapes() -> None:
+    """Its digest in the policy is that of what the browser reads."""
+    assert set() == set(STYLE) & set("<>&")
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+
+
+def test_the_page_says_in_a_sentence_how_it_stands() -> None:
+    page = drawn(overview_page(viewer(), overview(routes=[], unwell=None)))
+    assert "1 message waits to go out" == page.one("h1").text
+    assert "The oldest has waited 1 min. " == page.one("p", class_="lead").text
+
+
+def test_an_empty_queue_says_so() -> None:
+    facts = overview(
+        totals=Totals({}, {}, None),
+        messages=[],
+        wanted=Filter(),
+        more=False,
+        reasons=[],
+        unwell=None,
+    )
+    page = drawn(overview_page(viewer(), facts))
+    assert "Nothing waits" == page.one("h1").text
+    assert "The queue is empty." in page.text
+    assert "Nothing is deferred." in page.text
+
+
+def test_a_refused_password_is_an_alarm() -> None:
+    routes = [
+        RouteState("default", ("smtps://a:465",), NOW + 60, auth_refused=True, reason="535 no")
+    ]
+    page = drawn(overview_page(viewer(), overview(routes=routes, unwell=None)))
+    (alarm,) = page.all("div", role="alert")
+    assert alarm.text.startswith("“default” cannot sign in")
+    assert "Password refused" in page.text
+
+
+def test_who_has_not_signed_in_finds_no_button_that_acts() -> None:
+    page = drawn(overview_page(viewer(can_sign_in=True), overview()))
+    assert [] == page.all("form", method="post")
+    assert ["Filter"] == [button.text for button in page.all("button")]
+    assert 1 == len(page.all("a", href="/sign-in"))
+
+
+def test_every_form_that_acts_carries_the_secret() -> None:
+    page = drawn(overview_page(viewer(form_secret="the-secret"), overview(routes=[])))
+    forms = page.all("form", method="post")
+    assert ["/sign-out", "/flush", "/act"] == [form.attributes["action"] for form in forms]
+    for form in forms:
+        assert "the-secret" == form.one("input", name="secret").attributes["value"]
+
+
+def test_every_field_has_a_label() -> None:
+    for page in pages("x"):
+        labelled = {label.attributes.get("for") for label in page.all("label")}
+        inside = [field for label in page.all("label") for field in label.all("input")]
+        for field in [*page.all("input"), *page.all("select")]:
+            kind = field.attributes.get("type")
+            named = (
+                kind == "hidden"
+                or field.attributes.get("id") in labelled
+                or "aria-label" in field.attributes
+                or field in inside
+            )
+            assert named, field.attributes
+
+
+def test_every_table_has_headers_and_every_cell_its_label() -> None:
+    for page in pages("x"):
+        for table in page.all("table", class_="cards"):
+            heads = [th.text for th in table.one("thead").all("th", scope="col")]
+            for row in table.one("tbody").all("tr"):
+                assert heads == [cell.attributes["data-label"] for cell in row.all("td")]
+
+
+def test_the_header_is_shown_to_who_may_read_it_and_ends_where_it_ends() -> None:
+    header = b"Subject: hi\r\nX: \xff\x1b[0m\r\n\r\nsecret body"
+    page = drawn(message_page(viewer(form_secret="s"), message("x"), header))
+    assert "Subject: hi\nX: \\xff\\x1b[0m\n" == page.one("pre").text
+    assert "secret body" not in page.text
+    assert [] == drawn(message_page(viewer(), message("x"), None)).all("pre")

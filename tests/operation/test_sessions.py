@@ -1,0 +1,158 @@
+"""Sessions: who knows the token, for a while; and whoever guesses has to wait."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from twisted_sendmail.operation.sessions import IDLE, LIFETIME, MOST, Sessions, TooManyTries
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+TOKEN = "correct-horse-battery"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    clock.advance(1_700_000_000)
+    return clock
+
+
+@pytest.fixture
+def sessions(clock: Clock) -> Sessions:
+    return Sessions(TOKEN, clock.seconds)
+
+
+def begun(sessions: Sessions) -> str:
+    name = sessions.sign_in(TOKEN)
+    assert name is not None
+    return name
+
+
+def test_the_token_begins_a_session(sessions: Sessions) -> None:
+    name = begun(sessions)
+    assert 43 == len(name)
+    assert sessions.find(name) is not None
+
+
+@pytest.mark.parametrize(
+    "token", ["", "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "\udcff", "ü"]
+)
+def test_no_other_token_does(sessions: Sessions, token: str) -> None:
+    assert None is sessions.sign_in(token)
+
+
+def test_no_name_but_its_own_finds_it(sessions: Sessions) -> None:
+    name = begun(sessions)
+    assert [None] * 4 == [sessions.find(other) for other in (None, "", name[:-1], name + "x")]
+
+
+def test_each_session_has_its_own_secrets(sessions: Sessions) -> None:
+    first, second = sessions.find(begun(sessions)), sessions.find(begun(sessions))
+    assert first is not None
+    assert second is not None
+    assert sessions.genuine(first, first.form_secret)
+    assert not sessions.genuine(first, second.form_secret)
+    assert not sessions.genuine(first, "")
+
+
+def test_a_session_ends_unused(sessions: Sessions, clock: Clock) -> None:
+    name = begun(sessions)
+    clock.advance(IDLE - 1)
+    assert sessions.find(name) is not None
+    clock.advance(IDLE)
+    assert None is sessions.find(name)
+
+
+def test_a_session_ends_however_much_it_is_used(sessions: Sessions, clock: Clock) -> None:
+    name = begun(sessions)
+    for _ in range(int(LIFETIME / 600) - 1):
+        clock.advance(600)
+        assert sessions.find(name) is not None
+    clock.advance(600)
+    assert None is sessions.find(name)
+
+
+def test_a_clock_that_is_set_back_makes_no_session_longer(sessions: Sessions, clock: Clock) -> None:
+    name = begun(sessions)
+    clock.rightNow -= 3600
+    assert None is sessions.find(name)
+
+
+def test_signing_out_ends_it(sessions: Sessions) -> None:
+    name, other = begun(sessions), begun(sessions)
+    sessions.sign_out(name)
+    sessions.sign_out(name)
+    sessions.sign_out(None)
+    assert None is sessions.find(name)
+    assert sessions.find(other) is not None
+
+
+def test_there_are_so_many_sessions_and_no_more(sessions: Sessions, clock: Clock) -> None:
+    names = []
+    for _ in range(MOST):
+        names.append(begun(sessions))
+        clock.advance(1)
+    # The first one is used, so that the second is unused for longest.
+    assert sessions.find(names[0]) is not None
+    new = begun(sessions)
+    there = [name for name in [*names, new] if sessions.find(name) is not None]
+    assert [names[0], *names[2:], new] == there
+
+
+def test_wrong_tokens_that_follow_each_other_have_to_wait(sessions: Sessions, clock: Clock) -> None:
+    for _ in range(5):
+        assert None is sessions.sign_in("wrong")
+    # Nor is the right one looked at: a guess would show by it.
+    with pytest.raises(TooManyTries) as raised:
+        sessions.sign_in(TOKEN)
+    assert 10.0 == raised.value.wait
+    clock.advance(10)
+    assert sessions.sign_in(TOKEN) is not None
+
+
+def test_guessing_goes_on_no_faster_than_one_in_ten_seconds(
+    sessions: Sessions, clock: Clock
+) -> None:
+    looked_at = 0
+    for _ in range(3600):
+        clock.advance(1)
+        try:
+            assert None is sessions.sign_in("wrong")
+            looked_at += 1
+        except TooManyTries:
+            pass
+    assert 5 + 359 <= looked_at <= 5 + 361
+
+
+def test_a_clock_that_is_set_back_lets_nobody_guess_more(sessions: Sessions, clock: Clock) -> None:
+    for _ in range(5):
+        sessions.sign_in("wrong")
+    clock.rightNow -= 86400
+    with pytest.raises(TooManyTries):
+        sessions.sign_in("wrong")
+    clock.advance(10)
+    assert sessions.sign_in(TOKEN) is not None
+
+
+def test_without_a_token_there_is_no_way_in(clock: Clock) -> None:
+    sessions = Sessions(None, clock.seconds)
+    assert not sessions.possible
+    assert [None, None] == [sessions.sign_in(""), sessions.sign_in("None")]
+
+
+@pytest.mark.parametrize("token", ["", "short", "fifteen-letters"])
+def test_a_short_token_is_refused_without_being_quoted(clock: Clock, token: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        Sessions(token, clock.seconds)
+    assert "the token of the queue page cannot be used" in str(raised.value)
+    assert not token or token not in str(raised.value)
+
+
+def test_no_secret_is_in_a_repr(sessions: Sessions) -> None:
+    name = begun(sessions)
+    session = sessions.find(name)
+    assert session is not None
+    assert session.form_secret not in repr(session)
+    assert TOKEN not in repr(vars(sessions))
+    assert name not in repr(vars(sessions))

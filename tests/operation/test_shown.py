@@ -1,0 +1,227 @@
+"""How things read: foreign text inert, times and sizes as people say them, filters, reasons."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.operation.drawn import drawn
+from twisted_sendmail.operation.filters import Filter
+from twisted_sendmail.operation.reasons import latest, meaning, reasons, standing
+from twisted_sendmail.operation.shown import (
+    address,
+    ago,
+    ahead,
+    clock,
+    count,
+    duration,
+    foreign,
+    size,
+)
+from twisted_sendmail.smtp.address import ForwardPath, ReversePath
+from twisted_sendmail.smtp.envelope import Envelope, Recipient
+from twisted_sendmail.spool.record import Aside, Draft, QueuedMessage, QueuedRecipient, State
+
+
+@given(st.text(st.characters(codec=None)))
+def test_foreign_text_can_do_nothing(text: str) -> None:
+    page = drawn(foreign(text))
+    assert {"page", "bdi"} == page.names()
+    forbidden = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert set() == {c for c in page.text if unicodedata.category(c) in forbidden} - _harmless(
+        page.text
+    )
+
+
+def _harmless(text: str) -> set[str]:
+    """Format characters of scripts that stand for something: they neither hide nor reorder."""
+    return {
+        c
+        for c in text
+        if unicodedata.category(c) == "Cf" and c not in "\u00ad\u061c\u180e\u200e\u200f"
+    } - {chr(n) for n in (*range(0x200B, 0x2070), 0xFEFF)}
+
+
+def test_plain_text_reads_as_it_was_written() -> None:
+    text = "a < b & c > d \"quoted\" 'too' – é 日本 \\x41"
+    assert text == drawn(foreign(text)).text
+
+
+def test_a_long_text_is_cut_and_says_so() -> None:
+    assert "x" * 300 + "… (200 more characters)" == drawn(foreign("x" * 500)).text
+
+
+def test_an_address_breaks_before_its_at_and_reads_the_same() -> None:
+    page = drawn(address(ForwardPath.parse('"a@b"@example.net')))
+    assert '"a@b"@example.net' == page.text
+    assert ['"a@b"', "@example.net"] == [part.text for part in page.all("span")]
+
+
+def test_the_null_sender_is_named() -> None:
+    assert "no sender (a report)" == drawn(address(ReversePath())).text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "0 s"),
+        (0.4, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (12_000, "3 h 20 min"),
+        (86400, "1 d"),
+        (190_900, "2 d 5 h"),
+    ],
+)
+def test_a_duration_reads_as_people_say_it(seconds: float, said: str) -> None:
+    assert said == duration(seconds)
+
+
+@given(st.floats(allow_nan=False, min_value=-1e300, max_value=1e300))
+def test_every_time_can_be_shown(at: float) -> None:
+    assert 19 == len(clock(at))
+    assert drawn(ago(at, 0)).text.endswith("ago")
+    assert drawn(ahead(at, 0)).text.startswith(("in ", "now"))
+
+
+def test_a_time_says_the_full_one_to_who_points_at_it() -> None:
+    time = drawn(ago(1_700_000_000, 1_700_000_090)).one("time")
+    assert "1 min ago" == time.text
+    assert "2023-11-14 22:13:20 UTC" == time.attributes["title"]
+    assert "2023-11-14T22:13:20Z" == time.attributes["datetime"]
+
+
+def test_sizes_and_counts() -> None:
+    assert ["0 B", "999 B", "1.0 KB", "12 KB", "3.4 MB", "2500 GB"] == [
+        size(n) for n in (0, 999, 1000, 12_345, 3_400_000, 2_500_000_000_000)
+    ]
+    assert ["0 messages", "1 message", "1,200 messages"] == [
+        count(n, "message") for n in (0, 1, 1200)
+    ]
+
+
+# Filters.
+
+_FIELDS = st.dictionaries(
+    st.sampled_from(["queue", "recipient", "sender", "page", "span", "other"]),
+    st.one_of(st.text(), st.sampled_from(["hold", "2", "days", "@example.net"])),
+)
+
+
+@given(_FIELDS)
+def test_a_filter_survives_being_written_and_read(fields: dict[str, str]) -> None:
+    wanted = Filter.read(fields)
+    assert wanted == Filter.read(wanted.fields)
+    assert 1 <= wanted.page <= 40
+    assert wanted.link().startswith("/")
+    assert wanted.link().isprintable()
+
+
+def test_what_a_filter_does_not_understand_counts_as_not_given() -> None:
+    assert Filter() == Filter.read(
+        {"queue": "<b>", "page": "-1", "span": "year", "recipient": "a\nb", "sender": "\u202ea"}
+    )
+    pages = [Filter.read({"page": page}).page for page in ("0", "7", "999", "99999", "²", "٣")]
+    assert [1, 7, 40, 1, 1, 1] == pages
+
+
+def test_a_filter_says_what_it_means_to_the_spool() -> None:
+    selection = Filter("hold", "@example.net", "<>").selection(51)
+    assert ("hold", "@example.net", "", 51) == (
+        selection.queue,
+        selection.recipient,
+        selection.sender,
+        selection.limit,
+    )
+    assert None is Filter().selection(None).sender
+
+
+# Reasons.
+
+
+def message(
+    *recipients: QueuedRecipient, arrived: float = 1000.0, **facts: object
+) -> QueuedMessage:
+    envelope = Envelope("a@example.org", [r.recipient for r in recipients])
+    draft = Draft("0123456789AB", envelope, arrived, "default")
+    return QueuedMessage(draft, 100, recipients, **facts)  # type: ignore[arg-type]
+
+
+def tried(
+    number: int, reply: str | None, status: str | None = "4.2.2", state: State = State.PENDING
+) -> QueuedRecipient:
+    return QueuedRecipient(
+        number,
+        Recipient(f"u{number}@example.net"),
+        state,
+        0.0,
+        1,
+        50.0 + number,
+        reply,
+        status,
+        "mx",
+    )
+
+
+def test_replies_that_differ_in_particulars_are_one_reason() -> None:
+    found = reasons(
+        [
+            message(
+                tried(0, "452 4.2.2 <u0@example.net> is over quota (id 4F3A2B)"),
+                tried(1, "452 4.2.2 <u1@example.net> is over quota (id 99AA11)"),
+                arrived=900,
+            ),
+            message(tried(2, "452 4.2.2 <u2@example.net> is over quota (id 777777)"), arrived=800),
+            message(tried(3, "451 4.7.1 Greylisted", "4.7.1")),
+        ]
+    )
+    assert [("4.2.2", 3, 2, 800), ("4.7.1", 1, 1, 1000)] == [
+        (r.status, r.recipients, r.messages, r.oldest) for r in found
+    ]
+    assert "452 4.2.2 <u1@example.net> is over quota (id 99AA11)" == found[0].reply
+
+
+def test_who_has_his_verdict_or_was_not_tried_is_no_reason() -> None:
+    done = tried(0, "250 Ok", "2.0.0", State.DELIVERED)
+    assert [] == reasons([message(done, tried(1, None, None))])
+
+
+def test_the_latest_reply_is_the_one_of_the_last_try() -> None:
+    last = latest(message(tried(0, "first"), tried(4, "last"), tried(2, "middle")))
+    assert last is not None
+    assert "last" == last.reply
+    assert None is latest(message(tried(0, None)))
+
+
+def test_what_keeps_a_message_that_no_server_said() -> None:
+    one = tried(0, "450 later")
+    assert None is standing(message(one))
+    assert ["damage", "nobody", "deleted", "returned", "way", "hold"] == [
+        next(
+            word
+            for word in ("damage", "nobody", "deleted", "returned", "way", "hold")
+            if word in said
+        )
+        for said in (
+            (standing(message(one, **facts)) or "").replace("not what was written", "damage")
+            for facts in (
+                {"aside": Aside.DAMAGED},
+                {"aside": Aside.UNDELIVERABLE},
+                {"doomed": True, "leased": True},
+                {"expired": True},
+                {"leased": True},
+                {"held": True},
+            )
+        )
+    ]
+
+
+def test_enhanced_codes_have_words() -> None:
+    assert ["mailbox full", "mailbox full", "no answer from the server", "", ""] == [
+        meaning(status) for status in ("4.2.2", "5.2.2", "4.4.1", "4.99.99", "")
+    ]

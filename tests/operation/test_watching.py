@@ -1,0 +1,233 @@
+"""Metrics and ledger: what the relay's events mean for them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import Clock
+
+from twisted_sendmail.operation.ledger import KEPT, Failed, Kind, Ledger
+from twisted_sendmail.operation.metrics import Metrics
+from twisted_sendmail.operation.watched import RouteState
+from twisted_sendmail.operation.watching import Watching
+from twisted_sendmail.relay.events import (
+    Arrived,
+    Attempted,
+    AuthRefused,
+    Delays,
+    Interrupted,
+    Removed,
+    RouteDown,
+    SetAside,
+    Trouble,
+)
+from twisted_sendmail.spool.record import State, Totals
+
+PAGE = Path(__file__).parent.parent.parent / "docs/reference/metrics.md"
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.metrics, self.ledger = Metrics(), Ledger()
+        self.tell = Watching(self.metrics, self.ledger, self.clock.seconds)
+
+    def samples(
+        self, totals: Totals | None = None, routes: tuple[RouteState, ...] = ()
+    ) -> dict[str, float]:
+        """Everything that is exposed, as ``name{label=value}``."""
+        text = self.metrics.exposition(totals, routes, self.clock.seconds()).decode()
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
+                found[sample.name.removeprefix("twisted_sendmail_") + f"{{{labels}}}"] = (
+                    sample.value
+                )
+        return found
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def attempted(status: str = "sent", **facts: Any) -> Attempted:
+    given = {
+        "id": "0123456789AB",
+        "route": "default",
+        "sender": "a@example.org",
+        "recipient": "b@example.net",
+        "original": None,
+        "state": State.PENDING,
+        "status": status,
+        "dsn": "2.0.0",
+        "relay": "mx[192.0.2.1]:587",
+        "reply": "250 Ok",
+        "delays": Delays(10.0, 0.1, 0.2, 0.4),
+        "tls": "TLSv1.3",
+    }
+    return Attempted(**{**given, **facts})
+
+
+def test_each_recipient_counts_by_what_became_of_him(watched: Watched) -> None:
+    for status in ("sent", "sent", "deferred", "bounced", "expired"):
+        watched.tell(attempted(status))
+    samples = watched.samples()
+    assert {"delivered": 2, "deferred": 1, "bounced": 1, "expired": 1} == {
+        outcome: samples[f"recipients_total{{outcome={outcome},route=default}}"]
+        for outcome in ("delivered", "deferred", "bounced", "expired")
+    }
+    counts = watched.ledger.counts
+    assert (2, 1, 1, 1) == (counts.delivered, counts.deferred, counts.bounced, counts.expired)
+
+
+def test_a_try_counts_once_for_all_its_recipients(watched: Watched) -> None:
+    for number in range(50):
+        watched.tell(attempted(recipient=f"u{number}@example.net", in_doubt=True))
+    watched.tell(attempted(id="0123456789AC", tls="TLSv1.2"))
+    watched.tell(attempted(id="0123456789AD", tls=None))
+    watched.tell(attempted(id="0123456789AE", tls=None, relay="none"))
+    samples = watched.samples()
+    assert 4 == samples["attempt_seconds_count{route=default}"]
+    assert 2.8 == pytest.approx(samples["attempt_seconds_sum{route=default}"])
+    assert (1, 1, 1) == tuple(
+        samples[f"attempts_by_tls_total{{route=default,version={version}}}"]
+        for version in ("TLSv1.3", "TLSv1.2", "none")
+    )
+    assert 1 == samples["possible_duplicates_total{}"]
+
+
+def test_what_comes_in_and_goes_wrong_is_counted(watched: Watched) -> None:
+    watched.tell(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
+    watched.tell(Interrupted(("A", "B", "C")))
+    watched.tell(AuthRefused("default", "smtps://mx:465", "535 no"))
+    watched.tell(Removed("0123456789AB"))
+    samples = watched.samples()
+    assert (1, 3, 1) == (
+        samples["messages_taken_in_total{}"],
+        samples["possible_duplicates_total{}"],
+        samples["auth_refusals_total{route=default}"],
+    )
+
+
+def test_the_last_failures_are_kept_the_latest_first(watched: Watched) -> None:
+    watched.tell(attempted("sent"))
+    watched.tell(attempted("bounced", reply="550 5.1.1 no"))
+    watched.tell(attempted("expired", recipient="c@example.net", reply="timed out"))
+    watched.tell(AuthRefused("default", "smtps://mx:465", "535 no"))
+    watched.tell(RouteDown("default", "no answer", 4.0))
+    watched.tell(SetAside("0123456789AB", "nobody to tell"))
+    watched.tell(Trouble("mail cannot be taken out", "disk"))
+    watched.tell(Interrupted(("A",)))
+    watched.tell(attempted("deferred", id="0123456789AC", in_doubt=True))
+    assert [
+        (Kind.DUPLICATE, "0123456789AC", None),
+        (Kind.DUPLICATE, "A", None),
+        (Kind.TROUBLE, None, None),
+        (Kind.SET_ASIDE, "0123456789AB", None),
+        (Kind.ROUTE_DOWN, None, None),
+        (Kind.AUTH_REFUSED, None, None),
+        (Kind.EXPIRED, "0123456789AB", "c@example.net"),
+        (Kind.BOUNCED, "0123456789AB", "b@example.net"),
+    ] == [(f.kind, f.id, f.recipient) for f in watched.ledger.failures]
+
+
+def test_a_way_out_that_stays_down_drives_nothing_else_out(watched: Watched) -> None:
+    watched.tell(attempted("bounced"))
+    for _ in range(1000):
+        watched.clock.advance(900)
+        watched.tell(RouteDown("default", "no answer", 900.0))
+    assert [(Kind.ROUTE_DOWN, 901_000.0), (Kind.BOUNCED, 1000.0)] == [
+        (f.kind, f.at) for f in watched.ledger.failures
+    ]
+
+
+def test_the_ledger_is_bounded_in_number_and_length() -> None:
+    ledger = Ledger()
+    for number in range(500):
+        ledger.failed(Failed(number, Kind.BOUNCED, "x" * 10_000, str(number)))
+    assert KEPT == len(ledger.failures)
+    assert max(len(f.said) for f in ledger.failures) < 400
+
+
+def test_the_queue_is_told_as_it_stands(watched: Watched) -> None:
+    totals = Totals({"deferred": 7, "hold": 2}, {"4.4.1": 5, "4.2.2": 3, "": 1}, 400.0, 12_345)
+    routes = (
+        RouteState("default", (), under_way=4),
+        RouteState("bulk", (), until=2000.0),
+        RouteState("other", (), until=2000.0, auth_refused=True),
+    )
+    samples = watched.samples(totals, routes)
+    expected = {
+        "queue_readable{}": 1,
+        "queue_messages{queue=deferred}": 7,
+        "queue_messages{queue=hold}": 2,
+        "queue_messages{queue=incoming}": 0,
+        "queue_messages{queue=active}": 0,
+        "queue_messages{queue=corrupt}": 0,
+        "queue_content_bytes{}": 12_345,
+        "queue_oldest_age_seconds{}": 600,
+        "queue_deferred_recipients{status=4.4.1}": 5,
+        "queue_deferred_recipients{status=4.2.2}": 3,
+        "queue_deferred_recipients{status=none}": 1,
+        "route_up{route=default}": 1,
+        "route_up{route=bulk}": 0,
+        "route_up{route=other}": 0,
+        "route_auth_ok{route=default}": 1,
+        "route_auth_ok{route=bulk}": 1,
+        "route_auth_ok{route=other}": 0,
+        "route_under_way{route=default}": 4,
+        "route_under_way{route=bulk}": 0,
+        "route_under_way{route=other}": 0,
+    }
+    shown = {k: v for k, v in samples.items() if k.startswith(("queue_", "route_"))}
+    assert expected == shown
+
+
+def test_a_queue_that_cannot_be_read_is_told_so(watched: Watched) -> None:
+    samples = watched.samples(None)
+    assert {"queue_readable{}": 0} == {k: v for k, v in samples.items() if k.startswith("queue_")}
+
+
+def test_a_server_that_makes_up_codes_makes_up_no_series(watched: Watched) -> None:
+    made_up = {f"4.{n}.{m}": 1 for n in range(40) for m in range(40)}
+    totals = Totals({}, {"4.99.1": 9, 'x"}\n evil 1': 2, **made_up}, None)
+    series = {k: v for k, v in watched.samples(totals).items() if k.startswith("queue_deferred")}
+    assert 41 == len(series)
+    assert 9 == series["queue_deferred_recipients{status=4.99.1}"]
+    assert 9 + 2 + 1600 == sum(series.values())
+    assert "queue_deferred_recipients{status=other}" in series
+
+
+def test_two_registries_do_not_meet() -> None:
+    first, second = Watched(), Watched()
+    first.tell(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
+    assert 0 == second.samples()["messages_taken_in_total{}"]
+
+
+def test_the_reference_page_lists_each_metric_with_its_labels() -> None:
+    """`docs/reference/metrics.md` against the registry."""
+    watched = Watched()
+    watched.tell(attempted("sent"))
+    watched.tell(AuthRefused("default", "smtps://mx:465", "535 no"))
+    totals = Totals({"deferred": 1}, {"4.4.1": 1}, 1.0)
+    text = watched.metrics.exposition(totals, (RouteState("default", ()),), 2.0).decode()
+    exposed: dict[str, str] = {}
+    for family in text_string_to_metric_families(text):
+        if family.name.endswith("_created"):
+            continue
+        labels = {name for sample in family.samples for name in sample.labels} - {"le"}
+        name = family.name + ("_total" if family.type == "counter" else "")
+        exposed[name] = f"{family.type}; {', '.join(sorted(labels)) or '–'}"
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    listed = {
+        name: f"{kind}; {', '.join(sorted(re.findall(r'`(.*?)`', labels))) or '–'}"
+        for name, kind, labels in rows
+    }
+    assert exposed == listed

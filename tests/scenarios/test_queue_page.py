@@ -1,0 +1,425 @@
+"""The queue page in a real browser, on a real queue: what a person sees, and can do."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_twisted
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.threads import deferToThread
+
+from tests.operation.staged_queue import TOKEN, Stage, StagedRelay, a_bad_morning
+from tests.scenarios.browser import Browser, browsing, contrast, why_not
+from twisted_sendmail.operation.admin_site import AdminSite
+from twisted_sendmail.operation.history import Sample
+from twisted_sendmail.operation.ledger import Failed, Kind
+from twisted_sendmail.operation.watched import RouteState
+from twisted_sendmail.spool.record import Selection
+from twisted_sendmail.spool.sqlite_spool import SqliteSpool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    why = why_not()
+    if why is not None and os.environ.get("TWISTED_SENDMAIL_REQUIRE_PEERS") == "1":
+        pytest.fail(f"no browser, and TWISTED_SENDMAIL_REQUIRE_PEERS=1: {why}")
+    if why is not None:
+        pytest.skip(f"no browser: {why}")
+    with browsing() as browser:
+        yield browser
+
+
+class Morning:
+    """A queue after a bad night, its page, and a browser that looks at it."""
+
+    def __init__(self, browser: Browser, spool: SqliteSpool, reactor: Any) -> None:
+        self.browser, self.spool, self.reactor = browser, spool, reactor
+        self.relay = StagedRelay(spool, reactor)
+        self.relay.routes += (
+            RouteState(
+                "bulk",
+                ("smtps://bulk.example.net:465",),
+                reactor.seconds() + 212,
+                reason="timed out",
+            ),
+        )
+        self.site = AdminSite(reactor, spool, self.relay, token=TOKEN, name="mail.example.org")
+        self.address = ""
+        self.names: dict[str, str] = {}
+
+    async def begin(self) -> None:
+        self.names = await a_bad_morning(Stage(self.spool, self.reactor))
+        self.site.startService()
+        now = self.reactor.seconds()
+        # An hour that has passed: rising, then two minutes without a sample, then falling.
+        before = [n for n in range(359, 0, -1) if not 180 < n < 193]
+        self.site.history._fine.extendleft(
+            Sample(now - 10 * n, 5 + min(n, 359 - n) // 9, 36.0 * (360 - n))
+            for n in reversed(before)
+        )
+        said = "550 5.1.1 <nobody@example.net>: User unknown"
+        failed = Failed(now - 400, Kind.BOUNCED, said, "0123456789AB", "nobody@example.net", "mx")
+        self.site.ledger.failed(failed)
+        port: Any = await self.site.listen(
+            serverFromString(self.reactor, "tcp:0:interface=127.0.0.1")
+        )
+        self.address = f"http://127.0.0.1:{port.getHost().port}"
+
+    async def queues(self) -> dict[str, str]:
+        return {m.id: m.queue_name for m in await self.spool.list(Selection())}
+
+    # What blocks, for a thread.
+
+    def go(self, path: str = "/") -> Browser:
+        self.browser.look()
+        self.browser.open(self.address + path)
+        return self.browser
+
+    def sign_in(self) -> Browser:
+        browser = self.go("/sign-in")
+        browser.find("#token").send_keys(TOKEN)
+        browser.click("main button")
+        return browser
+
+
+@pytest_twisted.async_yield_fixture
+async def morning(chromium: Browser, reactor: Any, tmp_path: Path) -> AsyncIterator[Morning]:
+    spool = SqliteSpool(reactor, tmp_path / "queue", least_free=0)
+    await spool.open()
+    morning = Morning(chromium, spool, reactor)
+    await morning.begin()
+    await deferToThread(_quiet, chromium)
+    yield morning
+    requested, complaints = await deferToThread(_end, chromium)
+    await morning.site.stopService()
+    await spool.close()
+    # Whatever a test does: nothing leaves the page's own address, and the console is silent.
+    assert set() == {
+        address
+        for address in requested
+        if not address.startswith((morning.address + "/", "data:image/svg"))
+    }
+    assert [] == complaints
+
+
+def _quiet(browser: Browser) -> None:
+    browser.open("about:blank")
+    browser.driver.delete_all_cookies()
+    browser.requested()
+    browser.complaints()
+
+
+def _end(browser: Browser) -> tuple[set[str], list[str]]:
+    found = browser.requested(), browser.complaints()
+    browser.open("about:blank")
+    return found
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_chart_is_drawn_with_its_points_and_axes(morning: Morning) -> None:
+    def look() -> tuple[list[dict[str, Any]], list[str], list[str], list[str]]:
+        browser = morning.go()
+        boxes = browser.run(
+            "return [...document.querySelectorAll('.panel path.line')].map(path => {"
+            "const box = path.getBoundingClientRect(), all = path.closest('svg').getBoundingClientRect();"
+            "return {length: path.getTotalLength(), width: box.width / all.width, height: box.height / all.height,"
+            "inside: box.top >= all.top - 2 && box.bottom <= all.bottom + 2, fill: getComputedStyle(path).stroke}})"
+        )
+        ys = [span.text for span in browser.all(".depth .y span")]
+        xs = [span.text for span in browser.all(".depth .x span")]
+        said = [figure.get_attribute("aria-label") or "" for figure in browser.all(".panel svg")]
+        return boxes, ys, xs, said
+
+    boxes, ys, xs, said = await deferToThread(look)
+    # Two panels, each with a line before and one behind the gap.
+    assert 4 == len(boxes)
+    for box in boxes:
+        assert box["inside"]
+        assert box["length"] > 100
+        assert 0.4 < box["width"] < 0.6
+        assert box["height"] > 0.2
+        assert "none" != box["fill"]
+    assert ["30", "20", "10", "0"] == ys
+    assert ["1 h ago", "45 min ago", "30 min ago", "15 min ago", "now"] == xs
+    assert said[0].startswith("Messages that wait: 9 now, 24 at most")
+    assert said[1].startswith("Age of the oldest: 3 h 3 min now")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_style_sheet_is_the_one_that_the_policy_allows(morning: Morning) -> None:
+    def look() -> tuple[str, str]:
+        browser = morning.go()
+        return (
+            browser.run("return getComputedStyle(document.querySelector('.sheet')).borderRadius"),
+            browser.run("return getComputedStyle(document.querySelector('.y')).display"),
+        )
+
+    assert ("12px", "flex") == await deferToThread(look)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_person_sees_why_each_message_waits(morning: Morning) -> None:
+    def look() -> tuple[str, str, str]:
+        browser = morning.go()
+        page = browser.text()
+        browser.click(f"a[href='/message/{morning.names['quota']}']")
+        return page, browser.text("h1"), browser.text("tbody")
+
+    page, title, recipients = await deferToThread(look)
+    assert "9 messages wait to go out" in page
+    assert "No answer from the server" in page
+    assert "452 4.2.2 <dave@example.com>: mailbox is over its quota" in page
+    assert "Down, next try in 3 min" in page
+    assert "550 5.1.1 <nobody@example.net>: User unknown" in page
+    assert f"Message {morning.names['quota']}" == title
+    assert "carol@example.com" in recipients
+    assert "Delivered" in recipients
+
+
+@pytest_twisted.ensureDeferred
+async def test_hostile_text_is_inert_wherever_it_is_seen(morning: Morning) -> None:
+    def look() -> list[tuple[str, str, int]]:
+        found = []
+        browser = morning.sign_in()
+        for path in (
+            "/",
+            f"/message/{morning.names['hostile']}",
+            "/?recipient=%3Cscript%3Ealert(1)%3C/script%3E",
+        ):
+            browser.open(morning.address + path)
+            foreign = len(browser.all("script, img, iframe, object, embed, [onerror]"))
+            found.append((browser.driver.title, browser.text(), foreign))
+        field = browser.find("#recipient").get_attribute("value") or ""
+        return [*found, (field, "", 0)]
+
+    overview, message, _, field = await deferToThread(look)
+    assert ("Mail queue – mail.example.org", 0) == (overview[0], overview[2])
+    assert (f"Message {morning.names['hostile']} – mail.example.org", 0) == (message[0], message[2])
+    for text in (overview[1], message[1]):
+        assert '<script>document.title="broken"</script>' in text
+        assert "<img src=x onerror=alert(1)>\\u202egnp.\\u2066exe\\x1b[31m" in text
+        assert "\u202e" not in text
+        assert "\u2066" not in text
+    # The subject, as the header of the message has it.
+    assert 'Subject: <script>document.title="broken"</script>' in message[1]
+    assert "<script>alert(1)</script>" == field[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_wrong_token_is_refused_and_the_right_one_signs_in(morning: Morning) -> None:
+    def visit() -> tuple[list[str], list[dict[str, Any]]]:
+        browser = morning.go()
+        said = [browser.text("header")]
+        browser.click("header a[href='/sign-in']")
+        browser.find("#token").send_keys("a-wrong-token-of-mine")
+        browser.click("main button")
+        said.append(browser.text("[role=alert]"))
+        browser.find("#token").send_keys(TOKEN)
+        browser.click("main button")
+        said.append(browser.text("header"))
+        cookies = browser.driver.get_cookies()
+        browser.click("header button")
+        said.append(browser.text("header"))
+        cookies += browser.driver.get_cookies()
+        return said, cookies
+
+    said, cookies = await deferToThread(visit)
+    assert ["Sign in to act", "That is not the token.", "Sign out", "Sign in to act"] == [
+        said[0].splitlines()[-1],
+        said[1],
+        said[2].splitlines()[-1],
+        said[3].splitlines()[-1],
+    ]
+    (cookie,) = cookies
+    assert (True, "Strict", "/") == (cookie["httpOnly"], cookie["sameSite"], cookie["path"])
+    # A refused sign-in is an answer that the console notes; it is no fault.
+    await deferToThread(morning.browser.complaints)
+
+
+@pytest_twisted.ensureDeferred
+async def test_signing_in_needs_no_mouse(morning: Morning) -> None:
+    def visit() -> tuple[str, str]:
+        browser = morning.go()
+
+        def press(*keys: str) -> None:
+            ActionChains(browser.driver).send_keys(*keys).perform()
+
+        def focused() -> str:
+            return str(browser.run("return document.activeElement.textContent.trim()"))
+
+        for _ in range(4):
+            press(Keys.TAB)
+            if focused() == "Sign in to act":
+                break
+        outline = browser.run("return getComputedStyle(document.activeElement).outlineStyle")
+        browser.leave(lambda: press(Keys.ENTER))
+        # The field has the focus already.
+        browser.leave(lambda: press(TOKEN, Keys.ENTER))
+        return outline, browser.text("header")
+
+    outline, header = await deferToThread(visit)
+    assert "solid" == outline
+    assert header.endswith("Sign out")
+
+
+@pytest_twisted.ensureDeferred
+async def test_messages_are_held_flushed_and_deleted(morning: Morning) -> None:
+    names = morning.names
+
+    def tick(browser: Browser, *wanted: str) -> None:
+        for name in wanted:
+            browser.find(f"input[value='{names[name]}']").click()
+
+    def hold() -> str:
+        browser = morning.sign_in()
+        tick(browser, "quota", "new")
+        browser.click("button[value=hold]")
+        return browser.text("[role=status]")
+
+    assert "2 messages were put on hold." == await deferToThread(hold)
+    queues = await morning.queues()
+    assert ("hold", "hold") == (queues[names["quota"]], queues[names["new"]])
+    assert 3 == list(queues.values()).count("hold")
+
+    def flush() -> str:
+        browser = morning.go()
+        tick(browser, "deferred")
+        browser.click("button[value=flush]")
+        return browser.text("[role=status]")
+
+    assert "1 message was tried now." == await deferToThread(flush)
+    (flushed,) = await morning.spool.list(Selection(ids=(names["deferred"],)))
+    assert flushed.due <= morning.reactor.seconds()
+
+    def delete() -> tuple[str, str]:
+        browser = morning.go(f"/message/{names['hostile']}")
+        browser.click("button[value=delete]")
+        asked = browser.text("h1")
+        browser.click("button[value=delete]")
+        return asked, browser.text("[role=status]")
+
+    assert ("Delete 1 message?", "1 message was deleted.") == await deferToThread(delete)
+    assert set(queues) - {names["hostile"]} == set(await morning.queues())
+
+    def everything() -> tuple[str, str]:
+        browser = morning.go("/?queue=hold")
+        browser.find("input[value=matching]").click()
+        browser.click("button[value=delete]")
+        asked = browser.text("h1")
+        browser.click("button[value=delete]")
+        return asked, browser.driver.current_url
+
+    asked, where = await deferToThread(everything)
+    assert ("Delete 3 messages?", f"{morning.address}/?queue=hold") == (asked, where)
+    assert "hold" not in (await morning.queues()).values()
+    assert 7 == len(await morning.queues())
+
+
+@pytest_twisted.ensureDeferred
+async def test_everything_is_tried_now(morning: Morning) -> None:
+    def flush() -> str:
+        browser = morning.sign_in()
+        browser.click("form[action='/flush'] button")
+        return browser.text("[role=status]")
+
+    assert "tried now." in await deferToThread(flush)
+    assert [None] == morning.relay.flushed
+
+
+@pytest_twisted.ensureDeferred
+async def test_filters_and_the_time_shown_are_kept(morning: Morning) -> None:
+    def filter_() -> tuple[str, list[str], str]:
+        browser = morning.go("/?span=days")
+        browser.find("#recipient").send_keys("@example.com")
+        browser.leave(lambda: browser.find("#recipient").send_keys(Keys.ENTER))
+        ids = [link.text for link in browser.all("td a")]
+        return browser.text(".choice a[aria-current]"), ids, browser.driver.current_url
+
+    span, ids, where = await deferToThread(filter_)
+    assert ("Two days", [morning.names["quota"]]) == (span, ids)
+    assert "recipient=%40example.com" in where
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest_twisted.ensureDeferred
+async def test_every_text_has_contrast(morning: Morning, dark: bool) -> None:
+    def look() -> list[tuple[str, list[float], list[float]]]:
+        browser = morning.sign_in()
+        seen = []
+        for path in ("/", f"/message/{morning.names['quota']}", "/sign-in"):
+            if path == "/sign-in":
+                browser.click("header button")
+                browser.open(morning.address + path)
+            else:
+                browser.open(morning.address + path)
+            browser.look(dark=dark)
+            seen += browser.colours()
+        return seen
+
+    seen = await deferToThread(look)
+    assert len(seen) > 150
+    lightness = sum(sum(back) for _, _, back in seen) / len(seen) / 765
+    assert dark == (lightness < 0.5)
+    poor = [
+        (text, round(contrast(fore, back), 2))
+        for text, fore, back in seen
+        if contrast(fore, back) < 4.5
+    ]
+    assert [] == poor
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest_twisted.ensureDeferred
+async def test_the_curves_and_fields_stand_out(morning: Morning, dark: bool) -> None:
+    """Lines that mean something have a contrast of 3 (WCAG 2.2 section 1.4.11)."""
+
+    def look() -> tuple[list[list[float]], list[float]]:
+        browser = morning.go()
+        browser.look(dark=dark)
+        parse = "c => c.match(/[\\d.]+/g).map(Number).slice(0, 3)"
+        return (
+            browser.run(
+                f"const p = {parse}; return [...document.querySelectorAll('path.line')].map("
+                "e => p(getComputedStyle(e).stroke)).concat([...document.querySelectorAll('input, select, main button')]"
+                ".map(e => p(getComputedStyle(e).borderTopColor)))"
+            ),
+            browser.run(
+                f"return ({parse})(getComputedStyle(document.querySelector('.sheet')).backgroundColor)"
+            ),
+        )
+
+    lines, sheet = await deferToThread(look)
+    assert len(lines) >= 7
+    assert [] == [line for line in lines if contrast(line, sheet) < 3]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1024, 1280])
+@pytest_twisted.ensureDeferred
+async def test_no_width_needs_scrolling_sideways(morning: Morning, width: int) -> None:
+    def look() -> list[tuple[int, list[str]]]:
+        browser = morning.sign_in()
+        found = []
+        for path in ("/", f"/message/{morning.names['hostile']}"):
+            browser.open(morning.address + path)
+            browser.look(width=width)
+            wide = browser.run(
+                "const all = document.documentElement; return all.scrollWidth - all.clientWidth"
+            )
+            # Nothing may be cut off either.
+            beyond = browser.run(
+                "return [...document.querySelectorAll('main *')].filter(e => e.checkVisibility() && "
+                "!e.closest('svg, .x, thead') && e.getBoundingClientRect().right > innerWidth + 1)"
+                ".map(e => e.outerHTML.slice(0, 80))"
+            )
+            found.append((wide, beyond))
+        return found
+
+    assert [(0, [])] * 2 == await deferToThread(look)
