@@ -38,12 +38,14 @@ class Transcript:
     the text; iterating gives them in order, ready to show.
     """
 
-    __slots__ = ("_behind", "_head", "_kept", "_tail", "_watch")
+    __slots__ = ("_behind", "_head", "_kept", "_room", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         """:param watch: is called with each line as it is added, ready to show."""
         self._watch = watch
         self._head: list[_Noted] = []
+        # Lines for which the head has room.
+        self._room = HEAD
         self._tail: deque[_Noted] = deque()
         # Lines in the tail, and lines that ever were: what was noted together goes together,
         # so a few more may be kept than are shown.
@@ -60,7 +62,7 @@ class Transcript:
 
     def add_group(self, wire: bytes, octets: int) -> None:
         """Note what the client said: lines that all end with CRLF, and *octets* of content."""
-        if len(wire) <= TOGETHER and len(self._head) == HEAD and self._watch is None:
+        if len(wire) <= TOGETHER and not self._room and self._watch is None:
             self._keep((wire.count(b"\n") + (octets > 0), "C", (wire, octets)))
             return
         for line in wire.splitlines():
@@ -70,8 +72,13 @@ class Transcript:
 
     def add_reply(self, reply: Reply) -> None:
         """Note every line of what the server said."""
-        if len(reply.lines) == 1 and self._watch is None:
+        lines = len(reply.lines)
+        if lines == 1 and self._watch is None:
             self._keep((1, "S", [reply]))
+            return
+        if lines <= self._room and self._watch is None and sum(map(len, reply.lines)) <= TOGETHER:
+            self._head.append((lines, "S", [reply]))
+            self._room -= lines
             return
         *head, tail = reply.lines
         for line in head:
@@ -81,7 +88,7 @@ class Transcript:
     def add_replies(self, replies: list[Reply]) -> None:
         """Note what the server said; *replies* does not change any more."""
         if (
-            len(self._head) == HEAD
+            not self._room
             and self._watch is None
             and {1} == {len(reply.lines) for reply in replies}
         ):
@@ -91,8 +98,9 @@ class Transcript:
             self.add_reply(reply)
 
     def _keep(self, noted: _Noted) -> None:
-        if len(self._head) < HEAD:  # then it is one line
+        if self._room:  # then it is one line
             self._head.append(noted)
+            self._room -= 1
             return
         tail = self._tail
         tail.append(noted)
@@ -113,24 +121,31 @@ class Transcript:
             surplus = 0
 
     def __len__(self) -> int:
-        return len(self._head) + min(TAIL, self._kept)
+        return HEAD - self._room + min(TAIL, self._kept)
 
     def __str__(self) -> str:
         return "\n".join(self)
 
     def __repr__(self) -> str:
-        return f"<Transcript of {len(self._head) + self._behind} lines>"
+        return f"<Transcript of {HEAD - self._room + self._behind} lines>"
 
 
 def _lines(noted: _Noted) -> list[str]:
     _, who, what = noted
     if isinstance(what, list):
-        return [_shown(who, f"{reply.code} {reply.lines[0][:WIDTH]}") for reply in what]
+        return [_shown(who, line) for reply in what for line in _said(reply)]
     if isinstance(what, tuple):
         wire, octets = what
         lines = [_shown(who, line[:WIDTH]) for line in wire.splitlines()]
         return [*lines, _shown("--", _content(octets))] if octets else lines
     return [_shown(who, what)]
+
+
+def _said(reply: Reply) -> list[str]:
+    *head, tail = reply.lines
+    if not head:
+        return [f"{reply.code} {tail[:WIDTH]}"]
+    return [line[:WIDTH] for line in (*(f"{reply.code}-{h}" for h in head), f"{reply.code} {tail}")]
 
 
 def _content(octets: int) -> str:
