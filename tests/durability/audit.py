@@ -52,6 +52,8 @@ class Ledger:
     delivered: list[Delivered] = field(default_factory=list)
     #: When the relay was killed, or the next hop left it in doubt.
     hits: list[float] = field(default_factory=list)
+    _pairs: dict[tuple[str | None, str], list[Delivered]] = field(default_factory=dict)
+    _counted: int = 0
 
     def send(self, token: str, recipients: tuple[str, ...], size: int = 300) -> Sent:
         """A new message, not given to anybody yet."""
@@ -76,22 +78,27 @@ class Ledger:
 
     def missing(self) -> list[tuple[str, str]]:
         """The acked (message, recipient) pairs that have neither come out nor been bounced."""
-        seen = {(d.token, r) for d in self.delivered if d.sender for r in d.recipients}
-        bounced = {(token, r) for token, r in self._bounced()}
+        known = {*self._by_pair(), *self._bounced()}
         return [
             (sent.token, recipient)
             for sent in self.sent.values()
             if sent.acked
             for recipient in sent.recipients
-            if (sent.token, recipient) not in seen | bounced
+            if (sent.token, recipient) not in known
         ]
 
     def times(self, token: str, recipient: str) -> list[Delivered]:
         """The deliveries of one pair, as they ended."""
-        found = [
-            d for d in self.delivered if d.sender and d.token == token and recipient in d.recipients
-        ]
-        return sorted(found, key=lambda d: d.ended)
+        return sorted(self._by_pair().get((token, recipient), ()), key=lambda d: d.ended)
+
+    def _by_pair(self) -> dict[tuple[str | None, str], list[Delivered]]:
+        if self._counted != len(self.delivered):
+            self._counted = len(self.delivered)
+            self._pairs = {}
+            for d in self.delivered:
+                for recipient in d.recipients if d.sender else ():
+                    self._pairs.setdefault((d.token, recipient), []).append(d)
+        return self._pairs
 
     def bounces(self, token: str) -> list[Delivered]:
         """The reports that came out about one message."""

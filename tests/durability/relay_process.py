@@ -132,6 +132,11 @@ class RelayProcess:
         self.process.terminate()
         return await self.gone()
 
+    async def stopped(self) -> None:
+        """SIGTERM, and the orderly end of it: Twisted ends by the signal again, or with 0."""
+        assert await self.terminate() in {0, -signal.SIGTERM}
+        assert "Server Shut Down" in self.log.rpartition("starting up")[2], self.log[-3000:]
+
     async def pause(self, seconds: float) -> None:
         """Let the reactor run."""
         await deferLater(self._reactor, seconds, lambda: None)

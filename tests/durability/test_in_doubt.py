@@ -1,0 +1,91 @@
+"""A next hop that is gone between the final dot and its reply, and one that takes some and not others."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest_twisted
+from twisted.internet.defer import Deferred
+
+from tests.durability.audit import Delivered, Ledger
+from tests.durability.next_hop import NextHop
+from tests.durability.relay_process import RelayProcess
+from twisted_sendmail.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_in_doubt_goes_exactly_twice_and_is_named(
+    reactor: Any, tmp_path: Path
+) -> None:
+    ledger = Ledger()
+    hop = NextHop(reactor, ledger)
+    await hop.start()
+
+    async def fall_silent(delivered: Delivered) -> Reply | None:
+        if not ledger.hits:
+            ledger.hits.append(time.time())
+            for session in list(hop.server.factory.connections):
+                session.transport.abortConnection()  # type: ignore[union-attr]
+            await Deferred()
+        return None
+
+    hop.after_noting = fall_silent
+    relay = RelayProcess(reactor, tmp_path, hop)
+    try:
+        await relay.start()
+        mailer = relay.client()
+        sent = ledger.send("doubt", ("x@r.example",))
+        await relay.give(mailer, sent)
+        await mailer.aclose()
+        while len(ledger.times("doubt", "x@r.example")) < 2:
+            await relay.pause(0.05)
+        await relay.pause(1.5)
+        assert [] == ledger.complaints()
+        assert 2 == len(ledger.times("doubt", "x@r.example"))
+        await relay.terminate()
+        assert "possibl" in relay.log
+    finally:
+        relay.kill()
+        await hop.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_is_delivered_one_bounced_and_one_tried_again_alone(
+    reactor: Any, tmp_path: Path
+) -> None:
+    ledger = Ledger()
+    hop = NextHop(reactor, ledger)
+    await hop.start()
+    asked: list[str] = []
+
+    def decide(address: str) -> Reply | None:
+        asked.append(address)
+        if address.startswith("never"):
+            return Reply(550, ("5.1.1 No such user",))
+        if address.startswith("later") and asked.count(address) < 3:
+            return Reply(452, ("4.2.2 Mailbox full",))
+        return None
+
+    hop.at_recipient = decide
+    relay = RelayProcess(reactor, tmp_path, hop)
+    try:
+        await relay.start()
+        mailer = relay.client()
+        sent = ledger.send("three", ("now@r.example", "never@r.example", "later@r.example"))
+        await relay.give(mailer, sent)
+        await mailer.aclose()
+        await relay.drained(ledger)
+        await relay.pause(0.5)
+        assert [] == ledger.complaints()
+        assert 1 == len(ledger.bounces("three"))
+        assert (1, 1, 3) == tuple(
+            asked.count(f"{who}@r.example") for who in ("now", "never", "later")
+        )
+        await relay.stopped()
+    finally:
+        relay.kill()
+        await hop.stop()

@@ -1,0 +1,119 @@
+"""Ten thousand messages in the queue, and a start; and a relay that has worked for a while."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest_twisted
+from twisted.internet.defer import Deferred, DeferredList
+
+from tests.durability.audit import Ledger
+from tests.durability.next_hop import NextHop
+from tests.durability.relay_process import RelayProcess
+from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.spool.queue_id import QueueIds
+from twisted_sendmail.spool.record import Draft
+from twisted_sendmail.spool.sqlite_store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.durability.audit import Sent
+
+QUEUED = 10_000
+#: `make soak` asks for 20,000.
+THROUGH = int(os.environ.get("TWISTED_SENDMAIL_THROUGH", "3000"))
+
+
+def fill(queue: Path, messages: Iterable[Sent]) -> None:
+    """Put *messages* into a queue that nobody has open."""
+    queue.mkdir(mode=0o700)
+    store = Store(queue)
+    store.open(create=True)
+    ids = QueueIds(time.time)
+    with store.transaction(doing="be filled"):
+        for sent in messages:
+            envelope = Envelope("a@sender.example", sent.recipients)
+            draft = Draft(ids(), envelope, time.time(), "default", message_id=f"<{sent.token}@s>")
+            store.put(draft, sent.content)
+            sent.acked = True
+    store.close()
+
+
+def memory(process: Any) -> int:
+    """Resident megabytes, at the most so far."""
+    status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
+
+
+def descriptors(process: Any) -> int:
+    return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_start_with_ten_thousand_queued(reactor: Any, tmp_path: Path) -> None:
+    """The first goes out at once, memory stays small, each goes once."""
+    ledger = Ledger()
+    hop = NextHop(reactor, ledger)
+    await hop.start()
+    relay = RelayProcess(reactor, tmp_path, hop)
+    fill(relay.queue, [ledger.send(f"q{n}", ("x@r.example",), 4000) for n in range(QUEUED)])
+    try:
+        since = time.monotonic()
+        await relay.start()
+        while not ledger.delivered:
+            await relay.pause(0.01)
+        first = time.monotonic() - since
+        while len(ledger.delivered) < QUEUED:
+            assert time.monotonic() - since < 240, len(ledger.delivered)
+            await relay.pause(0.2)
+        await relay.pause(0.5)
+        most = memory(relay.process)
+        await relay.stopped()
+        assert [] == ledger.complaints()
+        assert len(ledger.delivered) == QUEUED
+        # What is asked for is 5 s and 200 MB; it takes one second or so, half of it to start Python.
+        assert first < 20
+        assert most < 200
+    finally:
+        relay.kill()
+        await hop.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_relay_at_work_keeps_its_size(reactor: Any, tmp_path: Path) -> None:
+    """Neither descriptors nor memory grow with the mail that has gone through."""
+    ledger = Ledger()
+    hop = NextHop(reactor, ledger)
+    await hop.start()
+    relay = RelayProcess(reactor, tmp_path, hop)
+    try:
+        await relay.start()
+
+        async def through(count: int, tag: str) -> None:
+            mailer = relay.client(10)
+            for begin in range(0, count, 500):
+                some = [
+                    ledger.send(f"{tag}{n}", ("x@r.example",), 4000)
+                    for n in range(begin, min(count, begin + 500))
+                ]
+                given = [Deferred.fromCoroutine(relay.give(mailer, sent)) for sent in some]
+                await DeferredList(given)
+            await mailer.aclose()
+            await relay.drained(ledger)
+            await relay.pause(0.5)
+
+        await through(1000, "before")
+        size, files = memory(relay.process), descriptors(relay.process)
+        await through(THROUGH, "after")
+        assert memory(relay.process) - size < 20
+        assert abs(descriptors(relay.process) - files) <= 5
+        await relay.stopped()
+        assert [] == ledger.complaints()
+    finally:
+        relay.kill()
+        await hop.stop()
