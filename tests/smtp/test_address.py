@@ -413,3 +413,24 @@ def test_an_error_tells_what_to_do() -> None:
         with pytest.raises(InvalidAddress) as caught:
             Mailbox.parse(text)
         assert remedy in str(caught.value)
+
+
+@given(
+    st.text(alphabet='aZ0.-_@"\\ []:!\u00e9', max_size=12),
+    st.text(alphabet="aZ0.-_[]1:\u00e9", max_size=12),
+)
+@example("a", "x" * 256)
+@example("a" * 800, "x" * 99)
+@example("a", "[192.0.2.1]")
+def test_what_is_parsed_is_what_the_constructor_would_make(local: str, domain: str) -> None:
+    try:
+        parsed = Mailbox.parse(f"{local}@{domain}")
+    except InvalidAddress:
+        return
+    made = Mailbox(parsed.local_part, parsed.domain)
+    assert (made, made.wire, str(made), hash(made)) == (
+        parsed,
+        parsed.wire,
+        str(parsed),
+        hash(parsed),
+    )

@@ -9,14 +9,13 @@ no further.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_sendmail.ingress.trace import received_field
+from twisted_sendmail.ingress.trace import moment, received_field
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Reception:
         if receiver is None or not self._factory.trace:
             self._session.answer(_GO_AHEAD)
             return
-        now = datetime.fromtimestamp(int(self._factory.clock.seconds()), timezone.utc)
+        now = moment(int(self._factory.clock.seconds()))
         field = received_field(
             self._connection, receiver.id, self._recipients, now, smtputf8=self._smtputf8
         )

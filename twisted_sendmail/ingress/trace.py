@@ -7,6 +7,7 @@ of the others (section 7.2).
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from twisted_sendmail.message.received import clause, field_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from twisted_sendmail.ingress.receiver import Connection
     from twisted_sendmail.smtp.envelope import Recipient
@@ -52,6 +52,12 @@ def received_field(
         if not _BREAKS(only):
             clauses.append(clause("for", f"<{only}>"))
     return field_of(clauses, now)
+
+
+@lru_cache(maxsize=4)
+def moment(second: int) -> datetime:
+    """A second since 1970, in UTC: much mail comes in the same one."""
+    return datetime.fromtimestamp(second, timezone.utc)
 
 
 @lru_cache(maxsize=256)

@@ -38,12 +38,9 @@ _TRACE = re.compile(rb"(?:received[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*)*", re.IGNOR
 _WHOLE_FIELDS = re.compile(rb".*\n(?=[^ \t])", re.DOTALL)
 _SPECIAL = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]|=\?")
 
-# For the header that needs nothing, which is nearly every one.
+# For the header that needs nothing, which is nearly every one; in lower case.
 _NAMES = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
-_STRAY = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t]|\Z)|\A[ \t]", re.MULTILINE)
-_MESSAGE_ID = re.compile(
-    rb"^message-id[ \t]*:[ \t]*(<[!-;=?-~]+>)[ \t]*\r$", re.IGNORECASE | re.MULTILINE
-)
+_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:[ \t]*(<[!-;=?-~]+>)[ \t]*\r$", re.MULTILINE)
 _NEEDED = frozenset({b"from", b"date", b"message-id"})
 _TO_BE_SEEN_TO = frozenset(
     {b"bcc", b"auto-submitted", b"precedence"}
@@ -116,7 +113,10 @@ class Completion:
             return self._too_long(bytes(held)) if len(held) >= self._limit + 2 else b""
         self._held = None
         octets = bytes(held)
-        return self._completed(octets[:end]) + octets[end:]
+        header = octets[:end]
+        if self._needs_nothing(header):
+            return octets
+        return self._completed(header) + octets[end:]
 
     def finish(self) -> bytes:
         """The message has ended: what was held."""
@@ -126,14 +126,12 @@ class Completion:
         self._held = None
         if len(octets) > self._limit:
             return self._too_long(octets)
-        return self._completed(octets)
+        return octets if self._needs_nothing(octets) else self._completed(octets)
 
     # -- the header -----------------------------------------------------------
 
     def _completed(self, octets: bytes) -> bytes:
         """The header section *octets*, complete."""
-        if self._needs_nothing(octets):
-            return octets
         begin = _end_of_trace(octets)
         trace, own = Header.parse(octets[:begin]), octets[begin:]
         headless = bool(own) and not header_end(own, whole=True)
@@ -184,19 +182,21 @@ class Completion:
 
     def _needs_nothing(self, octets: bytes) -> bool:
         """Is it complete as it is, with nothing in it to think about?"""
-        names = [name.lower() for name in _NAMES.findall(octets)]
-        seen = set(names)
-        if (
-            self._rewrite is not None
-            or not (seen >= _NEEDED and _TO_BE_SEEN_TO.isdisjoint(seen))
-            or _STRAY.search(octets)
-            or not octets.isascii()
-        ):
+        if self._rewrite is not None or not octets.isascii() or octets[-1:] != b"\n":
             return False
-        found = _MESSAGE_ID.search(octets)
+        lower = octets.lower()
+        names = _NAMES.findall(lower)
+        seen = set(names)
+        if not (seen >= _NEEDED and _TO_BE_SEEN_TO.isdisjoint(seen)):
+            return False
+        # Every line is a field, or goes on with one.
+        folded = lower.count(b"\n ") + lower.count(b"\n\t")
+        if len(names) + folded != lower.count(b"\n"):
+            return False
+        found = _MESSAGE_ID.search(lower)
         if found is None:
             return False
-        self.message_id = found[1].decode("ascii")
+        self.message_id = octets[found.start(1) : found.end(1)].decode("ascii")
         self.hops = names.count(b"received")
         return True
 

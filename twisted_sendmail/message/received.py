@@ -109,7 +109,9 @@ def field_of(clauses: Iterable[str], date: datetime) -> bytes:
     :param date: with a time zone.
     """
     line, lines = "Received:", []
-    ended = _joined_date(date.replace(microsecond=0), date.utcoffset())
+    if date.microsecond:
+        date = date.replace(microsecond=0)
+    ended = _date_text(date, date.utcoffset())
     parts = [*clauses]
     parts[-1] += ";"
     for part in (*parts, ended):
@@ -123,7 +125,7 @@ def field_of(clauses: Iterable[str], date: datetime) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _joined_date(date: datetime, offset: timedelta | None) -> str:
+def _date_text(date: datetime, offset: timedelta | None) -> str:
     """Much mail comes in the same second; equal times in two zones are two texts."""
     return format_datetime(date)
 

@@ -124,6 +124,8 @@ class Mailbox:
         return f"{_quoted(self.local_part)}@{self.ascii_domain}"
 
     def __str__(self) -> str:
+        if self.domain.isascii():
+            return self.wire
         return f"{_quoted(self.local_part)}@{self.domain}"
 
 
@@ -135,6 +137,13 @@ def _parse_mailbox(text: str) -> Mailbox:
     local, domain = match[1], match[2]
     if local.startswith('"'):
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    elif (
+        text.isascii() and domain[0] != "[" and len(domain) <= MAX_DOMAIN and len(text) <= MAX_PATH
+    ):
+        # The constructor would look at all of it once more, and find the same.
+        box = object.__new__(Mailbox)
+        box.__dict__.update(local_part=local, domain=domain, wire=text)
+        return box
     return Mailbox(local, domain)
 
 

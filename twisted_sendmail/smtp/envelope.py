@@ -49,10 +49,11 @@ class Recipient:
         elif not isinstance(path, ForwardPath):
             msg = f"recipient {path!r} cannot be used"
             raise InvalidInput(msg, detail="it is neither text nor a ForwardPath")
-        words = frozenset(
-            word.upper() for word in ([notify] if isinstance(notify, str) else notify)
-        )
-        if words != {"NEVER"} and not words <= _NOTIFY:
+        words: frozenset[str] = frozenset()
+        if notify:
+            given = [notify] if isinstance(notify, str) else notify
+            words = frozenset(word.upper() for word in given)
+        if words and words != {"NEVER"} and not words <= _NOTIFY:
             msg = f"NOTIFY={','.join(sorted(words))} cannot be used"
             raise InvalidInput(msg, remedy="give NEVER alone, or any of SUCCESS, FAILURE, DELAY")
         if orcpt is not None:

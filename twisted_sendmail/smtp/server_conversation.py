@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.command import Verb
@@ -27,6 +28,15 @@ HIGH_WATER = 65536
 _IN_TRANSACTION = frozenset(
     {ServerState.MAIL, ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
 )
+
+
+@lru_cache(maxsize=256)
+def _with_status(reply: Reply) -> tuple[Reply, bytes]:
+    """*reply* with an enhanced status code, and its octets: most are said over and over."""
+    if not reply.intermediate and reply.enhanced is None:
+        status = f"{reply.code // 100}.0.0 "
+        reply = Reply(reply.code, tuple(status + line for line in reply.lines))
+    return reply, reply.to_bytes()
 
 
 class ServerConversation:
@@ -129,10 +139,11 @@ class ServerConversation:
 
     def _say(self, reply: Reply) -> None:
         """Write *reply*, with an enhanced status code (RFC 2034 section 4)."""
-        if reply.code // 100 != 3 and reply.enhanced is None:
-            status = f"{reply.code // 100}.0.0 "
-            reply = Reply(reply.code, tuple(status + line for line in reply.lines))
-        self._write(reply)
+        if type(reply.lines) is not tuple:
+            reply = Reply(reply.code, tuple(reply.lines))  # a receiver may have given a list
+        reply, octets = _with_status(reply)
+        self.transcript.add_reply(reply)
+        self._output += octets
 
     def _error(self, reply: Reply) -> None:
         self._say(reply)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.completion import Completion
@@ -75,7 +76,7 @@ class Admission:
         self._policy = policy
         self._id = id
         self._now = now
-        self._origin = printable(origin, 200)
+        self._origin = _shown(origin)
         self._binary = binary
         self._held = held
         rewriting = policy.rewriting
@@ -90,7 +91,7 @@ class Admission:
                 return rules.header(header, before, after)
 
         self._completion = Completion(
-            datetime.fromtimestamp(now, timezone.utc).astimezone(),
+            _local_time(int(now)),
             policy.name,
             after,
             from_name,
@@ -138,3 +139,16 @@ class Admission:
             automatic=completion.automatic,
             held=self._held,
         )
+
+
+# Much mail comes in the same second, and from the same place.
+
+
+@lru_cache(maxsize=4)
+def _local_time(second: int) -> datetime:
+    return datetime.fromtimestamp(second, timezone.utc).astimezone()
+
+
+@lru_cache(maxsize=256)
+def _shown(origin: str) -> str:
+    return printable(origin, 200)
