@@ -69,7 +69,10 @@ def put_message(
     try:
         connection.execute(_MESSAGE, fixed + standing)
     except sqlite3.IntegrityError as e:
-        raise SpoolTrouble(f"message {draft.id} cannot be queued", detail=str(e)) from None
+        taken = SpoolTrouble(f"message {draft.id} cannot be queued", detail=str(e))
+        # Its id is in its header: it will be the same at any other time.
+        taken.transient = False
+        raise taken from None
     for row in recipients:
         connection.execute(_RECIPIENT, (number, *row))
     if body is None:
