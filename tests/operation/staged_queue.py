@@ -69,9 +69,13 @@ class Stage:
             id=self.spool.new_id(),
             envelope=Envelope(sender, recipients),
             arrived=self.reactor.seconds() - age,
-            route="default",
             held=held,
-            **{"origin": "localhost[127.0.0.1]", "message_id": "<1@example.org>", **facts},
+            **{
+                "route": "default",
+                "origin": "localhost[127.0.0.1]",
+                "message_id": "<1@example.org>",
+                **facts,
+            },
         )
         intake = self.spool.intake()
         head = f"From: {sender}\r\nTo: {recipients[0]}\r\nSubject: {subject}\r\n\r\n"

@@ -9,6 +9,7 @@ from twisted_sendmail.operation.door import cannot_listen, remove_stale_socket
 from twisted_sendmail.operation.endpoint_text import server_endpoint
 from twisted_sendmail.operation.relay_view import RelayView
 from twisted_sendmail.operation.watching import Watching
+from twisted_sendmail.relay.events import Interrupted
 from twisted_sendmail.smtp.root_error import SendmailError
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ class AdminDoor:
         except Exception as e:  # noqa: BLE001 - endpoints fail as they like
             raise cannot_listen(admin.endpoint.description, e) from None
         site.startService()
-        self._observer = Watching(site.metrics, site.ledger, self._reactor.seconds)
+        observer = Watching(site.metrics, site.ledger, self._reactor.seconds)
+        self._observer = observer
+        # The relay told of these before there was anybody to hear it.
+        recovered = await relay.ready()
+        if recovered.interrupted:
+            observer(Interrupted(recovered.interrupted))
         relay.observers.append(self._observer)
         self._site, self._said = site, said
 

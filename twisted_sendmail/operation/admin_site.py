@@ -20,7 +20,6 @@ from twisted_sendmail.operation.history import History
 from twisted_sendmail.operation.ledger import Ledger
 from twisted_sendmail.operation.metrics import Metrics
 from twisted_sendmail.operation.sessions import Sessions
-from twisted_sendmail.operation.watching import WatchedService, Watching
 from twisted_sendmail.smtp.root_error import InvalidInput
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 
     from twisted_sendmail.operation.watched import WatchedRelay
-    from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.spool.spool import Spool
 
 
@@ -71,6 +69,7 @@ class AdminSite(Service):
         self.metrics = Metrics()
         self.ledger = Ledger()
         self.history = History(reactor, spool.totals)
+        self._relay = relay
         self._health = Health(reactor, spool.probe, relay)
         desk = Desk(
             spool,
@@ -87,16 +86,6 @@ class AdminSite(Service):
         )
         #: What an endpoint listens with.
         self.factory = factory(reactor, desk.answer)
-
-    @classmethod
-    def of(cls, reactor: Any, spool: Spool, service: RelayService, **settings: Any) -> AdminSite:
-        """The site of a relay that runs in this process: it is told what happens there.
-
-        :param settings: those of the constructor.
-        """
-        site = cls(reactor, spool, WatchedService(service, reactor.seconds), **settings)
-        service.observers.append(Watching(site.metrics, site.ledger, reactor.seconds))
-        return site
 
     def startService(self) -> None:
         """Begin to take samples; see ``IService``."""

@@ -10,7 +10,6 @@ from functools import singledispatchmethod
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.operation.ledger import Failed, Kind
-from twisted_sendmail.operation.watched import RouteState
 from twisted_sendmail.relay.events import (
     Arrived,
     Attempted,
@@ -23,14 +22,10 @@ from twisted_sendmail.relay.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from twisted.internet.defer import Deferred
+    from collections.abc import Callable
 
     from twisted_sendmail.operation.ledger import Ledger
     from twisted_sendmail.operation.metrics import Metrics
-    from twisted_sendmail.relay.service import RelayService
-    from twisted_sendmail.spool.record import Acted, Selection
 
 _OUTCOMES = {"sent": "delivered"}
 _FAILURES = {"bounced": Kind.BOUNCED, "expired": Kind.EXPIRED}
@@ -115,41 +110,3 @@ class Watching:
         where: str | None = None,
     ) -> None:
         self._ledger.failed(Failed(self._now(), kind, said, id, recipient, where))
-
-
-class WatchedService:
-    """A ``RelayService`` as metrics, health and page see it.
-
-    :param now: gives seconds since 1970.
-    """
-
-    def __init__(self, service: RelayService, now: Callable[[], float]) -> None:
-        self._service = service
-        self._now = now
-
-    @property
-    def running(self) -> bool:
-        """See ``WatchedRelay``: between its start and its stop it has a way out at least."""
-        return bool(self._service.stats().routes)
-
-    def route_states(self) -> tuple[RouteState, ...]:
-        """See ``WatchedRelay``."""
-        now = self._now()
-        servers = {
-            route.name: tuple(map(str, route.servers)) for route in self._service.settings.routes
-        }
-        return tuple(
-            RouteState(
-                name=route.name,
-                servers=servers.get(route.name, ()),
-                until=None if route.up else now + route.wait,
-                auth_refused=route.locked,
-                reason=route.reason,
-                under_way=route.under_way,
-            )
-            for route in self._service.stats().routes
-        )
-
-    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[Acted]]:
-        """See ``WatchedRelay``."""
-        return self._service.flush(selection)
