@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from twisted_sendmail.client.settling import Settling
 from twisted_sendmail.client.socket_state import SocketState
 
 
@@ -98,3 +100,51 @@ def test_a_connection_that_ends_is_left_to_the_reactor(ends: Ends, state: Any) -
     vars(transport).update(state)
     SocketState(transport).push()
     assert 0 == transport.pushed
+
+
+def settling(transport: Any) -> tuple[Settling, Clock]:
+    clock = Clock()
+    made = Settling(clock)
+    made.socket = SocketState(transport)
+    return made, clock
+
+
+def test_what_waits_for_a_layer_to_give_all_it_has_goes_on_when_it_has(ends: Ends) -> None:
+    made, clock = settling(Descriptor(ends[0]))
+    assert made.quiet
+    made.begin()
+    assert not made.quiet
+    first, second = made.settled(), made.settled()
+    second.cancel()
+    assert "CancelledError" == second.result.type.__name__
+    _ = second.addErrback(lambda _: None)
+    assert not first.called
+    made.end()
+    assert first.called
+    assert [] == clock.getDelayedCalls()
+
+
+def test_what_came_while_the_layer_read_is_waited_for(ends: Ends) -> None:
+    """The reactor has to read it first."""
+    made, clock = settling(Descriptor(ends[0]))
+    made.begin()
+    waiting = made.settled()
+    ends[1].sendall(b"250 unasked\r\n")
+    made.end()
+    assert not made.quiet
+    assert not waiting.called
+    clock.advance(0)
+    assert waiting.called
+    assert [] == clock.getDelayedCalls()
+
+
+def test_who_gives_up_behind_the_layer_is_not_called_again(ends: Ends) -> None:
+    made, clock = settling(object())
+    made.begin()
+    waiting = made.settled()
+    made.end()
+    results: list[Any] = []
+    _ = waiting.addBoth(results.append)
+    waiting.cancel()
+    clock.pump([0, 0, 0])
+    assert 1 == len(results)
