@@ -336,6 +336,24 @@ async def test_it_listens_on_loopback_and_unix_sockets(reactor: Any, tmp_path: P
         await site.stopService()
 
 
+@pytest_twisted.ensureDeferred
+async def test_it_goes_by_the_address_that_it_listens_on(reactor: Any) -> None:
+    spool = MemorySpool(reactor)
+    await spool.open()
+    site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
+    port: Any = await site.listen(serverFromString(reactor, "tcp:0:interface=127.9.9.9"))
+
+    def visit(name: str) -> bytes:
+        where = ("127.9.9.9", port.getHost().port)
+        with socket.create_connection(where, 30) as peer:
+            peer.sendall(f"GET /healthz HTTP/1.1\r\nHost: {name}:{where[1]}\r\n\r\n".encode())
+            return peer.recv(65536).partition(b"\r\n")[0]
+
+    said = [await deferToThread(visit, name) for name in ("127.9.9.9", "127.9.9.8")]
+    await site.stopService()
+    assert [b"HTTP/1.1 200 OK", b"HTTP/1.1 421 Misdirected Request"] == said
+
+
 def test_a_private_page_needs_a_token(reactor: Any) -> None:
     spool = MemorySpool(reactor)
     with pytest.raises(InvalidInput, match="the queue page cannot be private"):

@@ -118,7 +118,11 @@ class Names:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names = _ALWAYS_MEANT | {name.lower().rstrip(".") for name in names}
+        self._names = {*_ALWAYS_MEANT, *(name.lower().rstrip(".") for name in names)}
+
+    def add(self, address: str) -> None:
+        """An IP address that it is to be found at: nobody can let that lead elsewhere."""
+        self._names.add(f"[{address}]" if ":" in address else address)
 
     def __contains__(self, host: str) -> bool:
         name, colon, port = host.lower().rpartition(":")

@@ -66,6 +66,7 @@ class AdminSite(Service):
             )
         self._public = public
         self._port: IListeningPort | None = None
+        self._names = Names(names)
         self.metrics = Metrics()
         self.ledger = Ledger()
         self.history = History(reactor, spool.totals)
@@ -75,7 +76,7 @@ class AdminSite(Service):
             spool,
             relay,
             Sessions(token, reactor.seconds),
-            Names(names),
+            self._names,
             now=reactor.seconds,
             health=self._health,
             history=self.history,
@@ -108,6 +109,9 @@ class AdminSite(Service):
                 detail="others than this machine could see who writes to whom",
                 remedy="give interface=127.0.0.1, or say that it is public",
             )
+        address = getattr(where, "host", None)
+        if address is not None and not ip_address(address.partition("%")[0]).is_unspecified:
+            self._names.add(address)
         self._port = port
         return port
 
