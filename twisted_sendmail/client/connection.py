@@ -207,7 +207,7 @@ class Connection(Protocol):
         waiting, self._handshake = self._handshake, None
         if waiting is None or self._judge is None:
             return
-        self._timer.stop()
+        self._timer.pause()
         try:
             self.tls = facts = self._judge.facts()
         except SendmailError as error:
@@ -275,7 +275,7 @@ class Connection(Protocol):
     def _transmit(self) -> None:
         data = self.session.data_to_send()
         if data:
-            cast("ITransport", self.transport).write(data)
+            self.transport.write(data)  # type: ignore[union-attr]  # there is one
             if self._producing is None:
                 self._settling.socket.push()
         self._retime()
@@ -291,7 +291,7 @@ class Connection(Protocol):
             if not events:
                 break
             event = events.popleft()
-            waiting = cast("Deferred[Any]", event.tag)
+            waiting: Any = event.tag
             if waiting is None or waiting.called:
                 continue
             result = event.result

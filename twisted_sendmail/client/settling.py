@@ -17,6 +17,8 @@ from twisted_sendmail.client.two_turns import two_turns
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
+_NONE_YET = SocketState(None)
+
 
 class Settling:
     """Tells when a connection has been read to its end, for now.
@@ -28,7 +30,7 @@ class Settling:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self.socket = SocketState(None)
+        self.socket = _NONE_YET
         self._reading = False
         self._waiting: list[Deferred[None]] = []
 

@@ -110,5 +110,7 @@ def choose(
     )
 
 
-def _by_name(mechanisms: Mapping[str, MechanismFactory]) -> dict[str, MechanismFactory]:
+def _by_name(mechanisms: Mapping[str, MechanismFactory]) -> Mapping[str, MechanismFactory]:
+    if mechanisms is MECHANISMS:
+        return mechanisms
     return {name.upper(): factory for name, factory in mechanisms.items()}
