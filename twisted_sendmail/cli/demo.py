@@ -1,42 +1,29 @@
-"""``twisted-sendmail demo``: the whole way of one message, on the loopback interface.
+"""``twisted-sendmail demo``: the whole way of mail, on the loopback interface.
 
-A submission server with a throw-away CA, STARTTLS and AUTH is started in this very
-process, and one message is submitted to it by the public ``submit``.  What is shown is
-what happened.
+A real relay is started; an application and the stand-in for ``sendmail`` hand mail to it;
+the next hop is down, then knows one recipient and not the other.  What is shown is what
+happened, and each of its claims is checked before it is made.
 """
 
 from __future__ import annotations
 
-import secrets
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
+from twisted_sendmail.cli import demo_shown as shown
+from twisted_sendmail.cli.demo_stage import UNKNOWN, Stage
 from twisted_sendmail.cli.exit_status import ExitStatus
 from twisted_sendmail.cli.running import run
-from twisted_sendmail.cli.terminal import complain, say
-from twisted_sendmail.client.tls_policy import TLSTrust
-from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.mailer.submit import submit
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.smtp.outcome import DeliveryReport
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.server_settings import EXTENSIONS, ServerSettings
-from twisted_sendmail.smtp.tls_facts import TLSFacts
-from twisted_sendmail.testkit.loopback import LoopbackServer
+from twisted_sendmail.testkit.mailbox import ReceivedMessage
 
-HELP = "submit a message to a server of its own, and show all of it"
+HELP = "run a relay between an application and a server that is down, and show all of it"
 
-USER = "alice"
 #: With everything that breaks a careless client: 8-bit text, leading dots, a lone dot,
 #: no line end at the end.
 MESSAGE = (
     "From: Alice <alice@example.org>\r\n"
-    "To: Bob <bob@example.net>\r\n"
+    f"To: Bob <bob@example.net>, {UNKNOWN}\r\n"
     "Subject: A first message\r\n"
     "Date: Thu, 01 Jan 2026 12:00:00 +0000\r\n"
     "Message-ID: <demo@example.org>\r\n"
@@ -53,22 +40,17 @@ MESSAGE = (
 ).encode()
 #: As it goes over the wire.
 MESSAGE_SENT = MESSAGE + b"\r\n"
-
-# Without CHUNKING: its content needs no dots stuffed, and they are to be seen.
-_SETTINGS = ServerSettings(
-    starttls=True,
-    mechanisms=("SCRAM-SHA-256", "PLAIN", "LOGIN"),
-    require_auth=True,
-    extensions=tuple(word for word in EXTENSIONS if word not in {"CHUNKING", "BINARYMIME"}),
-)
+#: What a script hands to sendmail: no Date, no Message-ID, bare line ends.
+LETTER = b"To: carol@example.net\nSubject: The backup is done\n\n42 files.\n"
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""
     parser.description = (
-        "Start a submission server on the loopback interface, with a throw-away authority, STARTTLS "
-        "and AUTH; submit a message to it; show the dialogue, the TLS session and what arrived. "
-        "Needs no network and leaves nothing behind."
+        "Start a relay on the loopback interface, with a throw-away authority. Hand mail to it as an "
+        "application does, over STARTTLS and AUTH, and as a script does, by sendmail. Its next hop is "
+        "down, then refuses one recipient, then accepts. Show dialogue, queue, tries, delivery and "
+        "report. Needs no network, leaves nothing behind, and takes some ten seconds."
     )
 
 
@@ -78,80 +60,82 @@ def execute(args: Namespace) -> int:
 
 
 async def _work(reactor: Any) -> int:
-    password = secrets.token_urlsafe(12)
-    dialogue: list[str] = []
-    async with LoopbackServer(reactor, users={USER: password}, settings=_SETTINGS) as loopback:
-        server = SubmissionServer.from_url(
-            loopback.url,
-            credentials=Credentials(USER, password, mechanisms=["PLAIN"]),
-            trust=TLSTrust(ca_file=loopback.ca_file),
-            helo_name="client.example.org",
-            watch=dialogue.append,
+    async with Stage(reactor) as stage:
+        await stage.start_relay()
+        shown.chapter(1, "A relay", "twistd sendmail --config relay.toml")
+        shown.panel("relay.toml", stage.configuration.splitlines())
+
+        shown.chapter(2, "An application hands mail in", "the next hop is down")
+        report = await submit(reactor, stage.door, MESSAGE)
+        shown.dialogue(f"The dialogue with {stage.door}, secrets masked", stage.dialogue)
+        shown.tls(report.tls)
+        status, said = await stage.call(
+            "sendmail", "-t", "-oi", "-f", "cron@example.org", stdin=LETTER
         )
-        report = await submit(reactor, server, MESSAGE)
-        (received,) = await loopback.wait_for(1)
-    secret_shown = any(password in line for line in dialogue)
-    same = received.content == MESSAGE_SENT
-    _show(_dialogue(dialogue, server))
-    if report.tls is not None:
-        _show(_tls(report.tls))
-    _show(_arrival(received.content))
-    _show(_verdict(report, same=same, octets=len(MESSAGE_SENT)))
-    if secret_shown:
-        complain("the password is in the dialogue")
-    return ExitStatus.OK if same and not secret_shown and report.tls else ExitStatus.SOFTWARE
+        shown.command(
+            "sendmail -t -oi -f cron@example.org < letter", f"exit status {status} {said}"
+        )
+
+        await stage.logged("status=deferred", 2)
+        queue_status, queue = await stage.call("main", "queue", "list")
+        shown.chapter(3, "The queue", "it was told 250, so it is on the disk")
+        shown.command("twisted-sendmail queue list", queue)
+
+        shown.chapter(4, "The next hop comes up", f"and knows nobody by the name of {UNKNOWN}")
+        await stage.next_hop.start()
+        arrived = await stage.next_hop.wait_for(3, timeout=40)
+        await stage.logged(": removed", 3)
+        shown.relay_log(stage.log)
+
+        shown.chapter(5, "What arrived")
+        first, letter, bounce = (_by_recipient(arrived, who) for who in ("bob", "carol", "alice"))
+        shown.panel("For Bob", first.content.decode().splitlines())
+        shown.panel(
+            "For Carol, as sendmail made it fit to be sent", letter.content.decode().splitlines()
+        )
+        shown.panel("For Alice, from the relay", _human(bounce))
+        _, empty = await stage.call("main", "queue", "list")
+        await stage.stop_relay()
+        secrets_shown = [
+            password for password in stage.passwords if password in stage.log + str(stage.dialogue)
+        ]
+        claims = {
+            "the relay said 250, and sendmail 0": (bool(report.accepted), status) == (True, 0),
+            "while the next hop was down, mail waited": queue_status == 0 and "refused" in queue,
+            f"Bob has {len(MESSAGE_SENT)} octets, each as it was sent": _whole(first),
+            "Carol has one letter with a Date and a Message-ID": b"\r\nMessage-ID: <"
+            in letter.content,
+            "Alice knows who did not get it, and why": _reports(bounce),
+            "each went once": len(stage.next_hop.messages) == 3,
+            "the queue is empty": "the queue is empty" in empty,
+            "no password is in the dialogue or the log": not secrets_shown,
+        }
+    return ExitStatus.OK if shown.claims(claims) else ExitStatus.SOFTWARE
 
 
-def _show(what: RenderableType) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
-    with console.capture() as captured:
-        console.print(what)
-    say(captured.get().rstrip("\n"))
+def _by_recipient(messages: list[ReceivedMessage], who: str) -> ReceivedMessage:
+    (found,) = (m for m in messages if str(m.recipients[0]).startswith(f"{who}@"))
+    return found
 
 
-def _dialogue(lines: list[str], server: SubmissionServer) -> RenderableType:
-    styles = {"C:": "cyan", "S:": "green"}
-    shown = [Text(line, style=styles.get(line[:2], "dim italic")) for line in lines]
-    return Panel(
-        Group(*shown),
-        title=f"The dialogue with {server}, secrets masked",
-        title_align="left",
-        border_style="dim",
-    )
+def _whole(message: ReceivedMessage) -> bool:
+    """Behind the relay's own trace field stands what was sent, and nothing else."""
+    trace, from_, rest = message.content.partition(b"From: Alice")
+    return trace.startswith(b"Received: ") and from_ + rest == MESSAGE_SENT
 
 
-def _tls(tls: TLSFacts) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    rows = {
-        "session": f"{tls.version}, {tls.cipher}",
-        "server": f"proved by {tls.verified_by}: {tls.identity}",
-        "certificate": tls.subject,
-        "issued by": tls.issuer,
-        "for": ", ".join(tls.names),
-        "SHA-256": tls.fingerprint,
-    }
-    for label, value in rows.items():
-        table.add_row(label, printable(value or "none"))
-    return Panel(table, title="TLS", title_align="left", border_style="dim")
+def _human(bounce: ReceivedMessage) -> list[str]:
+    """A report without the message it is about."""
+    lines = bounce.content.decode().splitlines()
+    return lines[: lines.index(next(line for line in lines if "rfc822" in line and "Content-Type" in line))]
 
 
-def _arrival(content: bytes) -> RenderableType:
-    lines = [Text(printable(line)) for line in content.split(b"\r\n")[:-1]]
-    return Panel(
-        Group(*lines), title="The message as it arrived", title_align="left", border_style="dim"
-    )
-
-
-def _verdict(report: DeliveryReport, *, same: bool, octets: int) -> RenderableType:
-    if same:
-        text = f"{octets} octets arrived, each as it was sent"
-    else:
-        text = "what arrived is not what was sent"
-    (outcome,) = report.outcomes
-    return Text.assemble(
-        ("✔ " if same else "✘ ", "bold green" if same else "bold red"),
-        (text, "bold"),
-        f"\n  {outcome}",
+def _reports(bounce: ReceivedMessage) -> bool:
+    content = bounce.email
+    failed = f"Final-Recipient: rfc822; {UNKNOWN}".encode()
+    return (
+        bounce.sender.mailbox is None
+        and content.get_content_type() == "multipart/report"
+        and failed in bounce.content
+        and b"5.1.1" in bounce.content
     )
