@@ -1,0 +1,267 @@
+"""Local programs hand in their mail by the stand-in for sendmail, whatever the relay is doing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from tests.scenarios.relay_process import PASSWORD, Relay, free_port
+from twisted_sendmail.testing import LoopbackServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from twisted_sendmail.testkit.mailbox import ReceivedMessage
+
+BIN = Path(sys.executable).parent
+#: At once.
+MANY = 20
+#: Seconds. So many programs at once may take their time to start.
+PATIENCE = 300.0
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    relay = Relay(tmp_path)
+    # Before the relay ran for the first time, there is nothing but its directory.
+    relay.queue.mkdir(mode=0o700)
+    for name in ("sendmail", "mailq"):
+        (tmp_path / name).symlink_to(BIN / "twisted-sendmail-sendmail")
+    yield relay
+    relay.tidy()
+
+
+@pytest_twisted.async_yield_fixture
+async def hop(reactor: Any) -> AsyncIterator[LoopbackServer]:
+    """The next hop."""
+    async with LoopbackServer(reactor, users={"jane": PASSWORD}) as server:
+        yield server
+
+
+def configure(relay: Relay, port: int, ca_file: str, more: str = "") -> str:
+    return relay.write(
+        "relay.toml",
+        f"""
+        name = "relay.example.org"
+        queue = "queue"
+        {more}
+        [[smarthost]]
+        url = "smtp+starttls://jane@127.0.0.1:{port}"
+        password-file = "password"
+        ca-file = "{ca_file}"
+        """,
+    )
+
+
+def call(relay: Relay, *words: str, stdin: str = "", name: str = "sendmail") -> str:
+    """Call the stand-in, which has nothing to say; its stdout."""
+    done = subprocess.run(
+        [str(relay.folder / name), *words],
+        input=stdin.encode(),
+        capture_output=True,
+        env={**os.environ, "TWISTED_SENDMAIL_CONFIG": str(relay.folder / "relay.toml")},
+        timeout=100,
+        check=False,
+    )
+    assert (0, b"") == (done.returncode, done.stderr)
+    return done.stdout.decode()
+
+
+def numbered(relay: Relay, number: int) -> str:
+    return call(relay, "-oi", "-t", stdin=f"To: bob@example.net\nSubject: {number}\n\n{number}\n")
+
+
+def many(relay: Relay, numbers: range) -> None:
+    with ThreadPoolExecutor(MANY) as pool:
+        list(pool.map(lambda number: numbered(relay, number), numbers))
+
+
+def queue(relay: Relay, action: str, *words: str) -> str:
+    done = subprocess.run(
+        [str(BIN / "twisted-sendmail"), "queue", action, *words],
+        capture_output=True,
+        env={**os.environ, "TWISTED_SENDMAIL_CONFIG": str(relay.folder / "relay.toml")},
+        timeout=100,
+        check=False,
+    )
+    assert (0, b"") == (done.returncode, done.stderr)
+    return done.stdout.decode()
+
+
+def numbers(messages: list[ReceivedMessage]) -> list[int]:
+    return sorted(int(str(message.email["Subject"])) for message in messages)
+
+
+async def up(relay: Relay, *, times: int = 1) -> None:
+    relay.start("--config", "relay.toml")
+    await deferToThread(relay.up, times)
+
+
+@ensureDeferred
+async def test_a_running_relay_takes_it_over_its_socket(relay: Relay, hop: LoopbackServer) -> None:
+    configure(relay, hop.port, hop.ca_file)
+    await up(relay)
+    text = "Subject: hello\nTo: bob@example.net\nBcc: eve@example.net\n\nHi.\n.\n..\nbare \r CR"
+    await deferToThread(
+        call, relay, "-t", "-i", "-f", "alice@example.org", "-F", "Alice", stdin=text
+    )
+    (message,) = await hop.wait_for(1)
+    assert ["bob@example.net", "eve@example.net"] == [str(each) for each in message.recipients]
+    assert "alice@example.org" == str(message.sender)
+    content = message.content.decode()
+    assert content.startswith("Received: from localhost")
+    assert "\r\nFrom: Alice <alice@example.org>\r\n" in content
+    assert "eve@" not in content
+    assert content.endswith("\r\n\r\nHi.\r\n.\r\n..\r\nbare \r\n CR\r\n")
+    await deferToThread(relay.end)
+
+
+@ensureDeferred
+async def test_what_was_handed_in_while_no_relay_ran_goes_out_when_one_does(
+    relay: Relay, hop: LoopbackServer
+) -> None:
+    configure(relay, hop.port, hop.ca_file)
+    await deferToThread(many, relay, range(MANY))
+    shown = await deferToThread(queue, relay, "list", "--json")
+    ids = [json.loads(line)["queue_id"] for line in shown.splitlines()]
+    assert (MANY, MANY) == (len(ids), len(set(ids)))
+    await up(relay)
+    assert list(range(MANY)) == numbers(await hop.wait_for(MANY, timeout=PATIENCE))
+    await deferToThread(relay.end)
+    assert MANY == len(hop.messages)
+    assert "Mail queue is empty\n" == await deferToThread(lambda: call(relay, name="mailq"))
+
+
+@ensureDeferred
+async def test_what_is_put_into_the_queue_beside_a_running_relay_goes_out_at_once(
+    relay: Relay, hop: LoopbackServer
+) -> None:
+    """The stand-in does not find the socket, and wakes the relay."""
+    configure(relay, hop.port, hop.ca_file, 'submission-socket = "elsewhere"')
+    await up(relay)
+    (relay.folder / "elsewhere").unlink()
+    await deferToThread(many, relay, range(3))
+    assert [0, 1, 2] == numbers(await hop.wait_for(2, timeout=PATIENCE))
+    await deferToThread(relay.end)
+
+
+@ensureDeferred
+async def test_many_at_once_while_the_relay_is_killed_lose_nothing(
+    relay: Relay, hop: LoopbackServer
+) -> None:
+    configure(relay, hop.port, hop.ca_file)
+    await up(relay)
+    working = deferToThread(many, relay, range(MANY + 10))
+    await hop.wait_for(2, timeout=PATIENCE)
+    await deferToThread(relay.kill)
+    await working
+    await up(relay, times=2)
+    expected = set(range(MANY + 10))
+    await deferToThread(relay.wait, lambda: expected <= set(numbers(hop.messages)))
+    await deferToThread(relay.end)
+    # Whoever came twice came with one Message-ID: it can be told to be the same.
+    by_number: dict[int, set[str]] = {}
+    for message in hop.messages:
+        by_number.setdefault(int(str(message.email["Subject"])), set()).add(
+            str(message.email["Message-ID"])
+        )
+    assert {1} == {len(ids) for ids in by_number.values()}
+    times = Counter(numbers(hop.messages))
+    assert max(times.values()) <= 3
+
+
+@ensureDeferred
+async def test_other_programs_ways_of_calling_it(relay: Relay, hop: LoopbackServer) -> None:
+    configure(relay, hop.port, hop.ca_file, "[rewrite]\nlocal-mail-to = 'admin@example.com'")
+    await up(relay)
+    calls = [
+        # git send-email --sendmail-cmd, with --envelope-sender
+        ("-f", "dev@example.org", "-i", "list@example.net", "maintainer@example.net"),
+        # mailx
+        ("-i", "-m", "bob@example.net"),
+        # mutt
+        ("-oem", "-oi", "-f", "dev@example.org", "--", "bob@example.net"),
+        # PHP
+        ("-t", "-i"),
+        # cron
+        ("-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root"),
+        # smartmontools, mdadm
+        ("-t",),
+        # bugzilla, request tracker
+        ("-oi", "-t", "-ODeliveryMode=b", "-OErrorMode=m"),
+    ]
+    for words in calls:
+        text = "From: dev@example.org\nTo: bob@example.net\nSubject: x\n\nHi.\n"
+        await deferToThread(call, relay, *words, stdin=text)
+    messages = await hop.wait_for(len(calls), timeout=PATIENCE)
+    expected = [["bob@example.net"]] * 5
+    expected += [["list@example.net", "maintainer@example.net"], ["admin@example.com"]]
+    found = [[str(each) for each in message.recipients] for message in messages]
+    assert sorted(expected) == sorted(found)
+    await deferToThread(relay.end)
+
+
+@ensureDeferred
+async def test_the_queue_is_looked_after_while_the_relay_runs(reactor: Any, relay: Relay) -> None:
+    hop_port = free_port()
+    hop = LoopbackServer(reactor, port=hop_port, users={"jane": PASSWORD})
+    configure(relay, hop_port, relay.write("ca.pem", hop.authority.pem))
+    await up(relay)
+    await deferToThread(many, relay, range(3))
+
+    def listed(*words: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in queue(relay, "list", "--json", *words).splitlines()]
+
+    def tried() -> dict[str, str]:
+        return {
+            m["queue_id"]: m["recipients"][0]["delay_reason"]
+            for m in listed()
+            if "delay_reason" in m["recipients"][0]
+        }
+
+    # While the way out is down, one at a time finds out whether it still is.
+    await deferToThread(relay.wait, tried)
+    third, why = next(iter((await deferToThread(tried)).items()))
+    assert "refused" in why
+    names = [m["queue_id"] for m in await deferToThread(listed)]
+    first, second = [name for name in names if name != third]
+    assert "1 message held\n" == await deferToThread(queue, relay, "hold", first)
+    assert "1 message deleted\n" == await deferToThread(queue, relay, "delete", second)
+    assert [first] == [m["queue_id"] for m in await deferToThread(listed, "--state", "hold")]
+    shown = await deferToThread(queue, relay, "show", third)
+    assert "last reply" in shown
+    async with hop:
+        assert "1 message flushed\n" == await deferToThread(queue, relay, "flush", third)
+        (message,) = await hop.wait_for(1, timeout=PATIENCE)
+        assert third in message.content.decode()
+        assert "1 message released\n" == await deferToThread(queue, relay, "release", first)
+        assert "1 message flushed\n" == await deferToThread(queue, relay, "flush", first)
+        await hop.wait_for(2, timeout=PATIENCE)
+        await deferToThread(relay.wait, lambda: not listed())
+        await deferToThread(relay.end)
+    assert 2 == len(hop.messages)
+
+
+@ensureDeferred
+async def test_smtp_on_stdin_is_the_relay_s(relay: Relay, hop: LoopbackServer) -> None:
+    configure(relay, hop.port, hop.ca_file)
+    await up(relay)
+    session = (
+        "EHLO client\r\nMAIL FROM:<alice@example.org>\r\nRCPT TO:<bob@example.net>\r\n"
+        "DATA\r\nSubject: 7\r\n\r\nHi.\r\n.\r\nQUIT\r\n"
+    )
+    out = await deferToThread(call, relay, "-bs", stdin=session)
+    assert "\r\n250 2.0.0 Ok: queued as " in out
+    assert [7] == numbers(await hop.wait_for(1))
+    await deferToThread(relay.end)

@@ -1,0 +1,113 @@
+"""Every command of the pages for operators does what they say, in the order in which they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.queues import Queue
+
+PAGES = Path(__file__).parents[2] / "docs" / "how-to"
+BIN = Path(sys.executable).parent
+
+
+class Machine:
+    """A machine of which we may write everything: its root is a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("etc/twisted_sendmail", "usr/sbin", "usr/bin", "run", "var/spool"):
+            (root / name).mkdir(parents=True)
+        (root / "var/spool/twisted_sendmail").mkdir(mode=0o700)
+        self.write("etc/twisted_sendmail/password", "secret\n")
+
+    def write(self, name: str, text: str) -> None:
+        (self.root / name).write_text(text, "utf-8")
+
+    def moved(self, text: str) -> str:
+        """*text* with its absolute paths below our root."""
+        return re.sub(r"(?<![\w.@/])/(?=(?:etc|usr|var|run)/)", f"{self.root}/", text)
+
+    def run(self, block: str) -> str:
+        """Run the commands of *block*; what they print."""
+        done = subprocess.run(
+            ["/bin/sh", "-eu", "-c", self.moved(block)],
+            capture_output=True,
+            text=True,
+            cwd=self.root,
+            env={
+                "PATH": f"{self.root}/usr/bin:{BIN}:{os.environ['PATH']}",
+                "HOME": str(self.root),
+                "LANG": "C.UTF-8",
+                "TWISTED_SENDMAIL_CONFIG": f"{self.root}/etc/twisted_sendmail/relay.toml",
+            },
+            timeout=100,
+            check=False,
+        )
+        assert 0 == done.returncode, (block, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (PAGES / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_sendmail_is_replaced_as_the_page_says(machine: Machine) -> None:
+    (configuration,) = blocks("replace-sendmail.md", "toml")
+    machine.write("etc/twisted_sendmail/relay.toml", machine.moved(configuration))
+    link, attempt, mailq, git = blocks("replace-sendmail.md", "sh")
+    assert "" == machine.run(link)
+    assert "-- queued as " in machine.run(attempt)
+    (message,) = Queue(machine.root / "var/spool/twisted_sendmail").messages.values()
+    assert ["admin@example.org"] == [str(each.recipient) for each in message.recipients]
+    assert message.id in machine.run(mailq)
+    assert "" == machine.run(git)
+    assert "sendmailCmd = " in (machine.root / ".gitconfig").read_text("utf-8")
+
+
+def test_the_queue_is_looked_after_as_the_page_says(machine: Machine) -> None:
+    machine.write(
+        "etc/twisted_sendmail/relay.toml", machine.moved('queue = "/var/spool/twisted_sendmail"\n')
+    )
+    queue = Queue(machine.root / "var/spool/twisted_sendmail")
+    first = queue.defer(queue.take("alice@example.org", ["bob@example.net"]))
+    second = queue.take("app@example.org", ["carol@example.org"])
+    third = queue.take("alice@example.org", ["dave@example.com"])
+    held = queue.hold(queue.take("eve@example.org"))
+    name, every, some, one, flush, hold, end, script = blocks("look-after-the-queue.md", "sh")
+    assert "" == machine.run(name)
+    shown = machine.run(every)
+    assert all(each in shown for each in (first, second, third, held))
+    shown = machine.run(some)
+    assert (True, False) == (first in shown, second in shown)
+    shown = machine.run(one)
+    assert f"message       {first}\n" in shown
+    assert queue.content(first) == (machine.root / "message.eml").read_bytes()
+    assert "4 messages flushed\n" == machine.run(flush)
+    assert "1 message held\n1 message released\n1 message requeued\n" == machine.run(hold)
+    assert "1 message expired\n1 message deleted\n" == machine.run(end)
+    assert "1 message deleted\n" == machine.run(script)
+    assert {first: False, third: True} == {n: m.expired for n, m in queue.messages.items()}
+
+
+def test_the_page_of_the_stand_in_names_what_it_takes() -> None:
+    """Every letter that is parsed is on the page, and no other."""
+    from twisted_sendmail.cli import sendmail_options as options
+
+    page = (PAGES.parent / "reference" / "command-line.md").read_text("utf-8")
+    section = page.partition("## twisted-sendmail-sendmail\n")[2].partition("\n## ")[0]
+    written = set(re.findall(r"`-([A-Za-z])", section))
+    known = {*options._TEXTS, *options._FLAGS, *options._MEANT, *options._FORGOTTEN}
+    assert known == written
