@@ -104,7 +104,8 @@ def makeService(options: Options) -> Station:
 
     try:
         configuration = read()
-        if not _changes_user(options):
+        # A configuration may be checked while a relay has the queue.
+        if not (options["check"] or _changes_user(options)):
             check_queue(configuration.queue)
     except ConfigurationError as e:
         _leave(str(e), e.status)

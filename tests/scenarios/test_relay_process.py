@@ -274,6 +274,25 @@ async def test_sigterm_under_load_loses_nothing_and_sends_nothing_twice(
 
 
 @ensureDeferred
+async def test_a_second_sigterm_is_no_fault(relay: Relay, hop: LoopbackServer) -> None:
+    port = free_port()
+    relay.start(*flags(relay, hop, port))
+    await up(relay)
+    # One who is in the middle of a message holds it up.
+    with socket.create_connection(("127.0.0.1", port), 30) as client:
+        client.sendall(
+            b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+        )
+        while b"354" not in await deferToThread(client.recv, 4096):
+            pass
+        relay.signal(signal.SIGTERM)
+        await until(relay, r"TCP Port .* Closed")
+        relay.signal(signal.SIGTERM)
+        await until(relay, "stopping already")
+    assert -signal.SIGTERM == await deferToThread(relay.ended)
+
+
+@ensureDeferred
 async def test_systemd_is_told_and_its_socket_is_taken_over(
     relay: Relay, hop: LoopbackServer
 ) -> None:

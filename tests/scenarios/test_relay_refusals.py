@@ -213,4 +213,12 @@ def test_check_says_that_all_is_well_and_starts_nothing(relay: Relay) -> None:
     port = free_port()
     done = run(relay, *simple(relay, port), "--check")
     assert (0, "the command line: good\n", "") == (done.returncode, done.stdout, done.stderr)
-    assert not listens(port)
+    assert (False, False) == (listens(port), relay.queue.exists())
+
+
+def test_check_may_be_asked_while_a_relay_runs(relay: Relay) -> None:
+    words = simple(relay, free_port())
+    relay.start(*words)
+    relay.up()
+    assert 0 == run(relay, *words, "--check").returncode
+    assert -signal.SIGTERM == relay.end()

@@ -25,6 +25,7 @@ from twisted_sendmail.operation.signals import Signals
 from twisted_sendmail.operation.systemd import Notifier
 from twisted_sendmail.relay.service import RelayService
 from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.spool.trouble import SpoolTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,10 @@ class Station(Service):
         self.listening: Listening | None = None
         self._clock = ClockWatch(reactor, lambda _: self.relay.look())
         self._signals = Signals(reactor, {signal.SIGHUP: self.reload, signal.SIGUSR1: self.flush})
+        # Twisted's own handler would complain of a second one.
+        self._impatience = Signals(
+            reactor, dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._already)
+        )
         self._starting: Deferred[None] | None = None
         self._reloading: Deferred[None] | None = None
         self._reload_again = False
@@ -99,7 +104,10 @@ class Station(Service):
 
     def _not_started(self, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, SendmailError):
+        if isinstance(error, SpoolTrouble):
+            # The relay has said it.
+            pass
+        elif isinstance(error, SendmailError):
             _log.critical("{error}", error=str(error))
         else:
             _log.failure("the relay cannot start", failure)
@@ -178,6 +186,7 @@ class Station(Service):
         """See ``IService``; fires when the queue is closed."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._notifier.stopping()
+        self._impatience.install()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -193,7 +202,11 @@ class Station(Service):
         self._notifier.rest()
         self._clock.stop()
         self._signals.remove()
+        self._impatience.remove()
         self._json_log.close()
+
+    def _already(self) -> None:
+        _log.info("stopping already; messages under way have a little time to end")
 
 
 def _status(recovered: Recovered) -> str:
