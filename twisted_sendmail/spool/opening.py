@@ -26,8 +26,11 @@ _SETTINGS = (
     "PRAGMA cache_size = -8192",
     "PRAGMA journal_size_limit = 16777216",
 )
+# A damaged name in an error's text is no text any more.
+_ERRORS = (sqlite3.Error, UnicodeError)
 _REMEDIES = (
     ("not a database", "it is no database", "move the file away, or give another directory"),
+    ("no such", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
     ("malformed", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
     ("readonly", "it cannot be written to", "mount it writable, or give another directory"),
     ("is full", "there is no room", "make room on its file system"),
@@ -63,7 +66,7 @@ def open_database(path: Path, *, patience: float, relay: bool) -> Connection:
         prepare(connection)
     except BaseException as e:
         connection.close()
-        if isinstance(e, sqlite3.Error):
+        if isinstance(e, _ERRORS):
             raise _refusal(path, e) from None
         raise
     return connection
@@ -82,7 +85,7 @@ def verify(connection: Connection, path: Path) -> None:
         connection.execute("REINDEX")
         if _is_whole(connection):
             return
-    except sqlite3.Error as e:
+    except _ERRORS as e:
         raise _refusal(path, e) from None
     raise _refusal(path, sqlite3.DatabaseError("malformed"))
 
@@ -91,8 +94,8 @@ def _is_whole(connection: Connection) -> bool:
     return bool(connection.rows("PRAGMA integrity_check(1)") == [("ok",)])
 
 
-def _refusal(path: Path, error: sqlite3.Error) -> SpoolUnusable:
-    text = str(error)
+def _refusal(path: Path, error: Exception) -> SpoolUnusable:
+    text = "malformed" if isinstance(error, UnicodeError) else str(error)
     for part, why, remedy in _REMEDIES:
         if part in text:
             return refusal(path, why, remedy)

@@ -10,7 +10,9 @@ a word and not a number: a damaged word is no word.
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from twisted_sendmail.spool.trouble import SpoolUnusable
 
@@ -93,6 +95,8 @@ _TABLES = (
     WHERE leased = 0 AND held = 0 AND aside IS NULL
     """,
     "CREATE INDEX body ON message (body) WHERE body IS NOT NULL",
+    # A checksum of all this: a damaged name of a column is no damaged message.
+    "CREATE TABLE about (tables INTEGER NOT NULL)",
 )
 
 #: What makes of format *n* + 1 the next one, in a transaction that is begun.
@@ -110,6 +114,7 @@ def prepare(connection: Connection) -> None:
     :raises SpoolUnusable: the file is somebody else's, or of a newer format.
     """
     if _found(connection) == version():
+        _check(connection)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -123,10 +128,22 @@ def prepare(connection: Connection) -> None:
         for step in MIGRATIONS[found - 1 :]:
             step(connection)
         connection.execute(f"PRAGMA user_version = {version()}")
+        connection.execute("DELETE FROM about")
+        connection.execute("INSERT INTO about VALUES (?)", (_checksum(connection),))
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _checksum(connection: Connection) -> int:
+    rows = connection.rows("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name")
+    return crc32(repr(rows).encode())
+
+
+def _check(connection: Connection) -> None:
+    if connection.rows("SELECT tables FROM about") != [(_checksum(connection),)]:
+        raise sqlite3.DatabaseError("the tables are malformed")
 
 
 def check_owner(connection: Connection) -> None:
