@@ -22,7 +22,7 @@ CLAIMS = (
 )
 
 
-def test_the_demo_shows_all_and_leaves_nothing(shell: Shell) -> None:
+def test_it_shows_all_and_leaves_nothing(shell: Shell) -> None:
     before = set(shell.folder.iterdir())
     done = shell.run_now("demo", TMPDIR=str(shell.folder), PYTHONWARNINGS=RESERVE)
     assert (0, "") == (done.status, done.err), done.out[-3000:]

@@ -63,7 +63,7 @@ class Stage:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self.folder = Path(tempfile.mkdtemp(prefix="twisted_sendmail-demo-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="demo-"))
         self.passwords = (secrets.token_urlsafe(12), secrets.token_urlsafe(12))
         self.dialogue: list[str] = []
         self._relay: subprocess.Popen[bytes] | None = None
