@@ -89,7 +89,7 @@ class Connection(Protocol):
         self._group = Holding(self._flush)
         self._timer = PhaseTimer(clock, self.abort)
         self._lost: list[Deferred[None]] = []
-        self._ended = False
+        self._ending = self._ended = False
         self._dropped = False
         self._producing: Deferred[None] | None = None
         # The verdict on a content whose end was not given yet.
@@ -156,16 +156,13 @@ class Connection(Protocol):
         """Wait for the end of a connection on which QUIT was said, but not for long."""
         if self._ended:
             return
-        limit = self._timeouts.quit
-        timer = None if limit is None else self._clock.callLater(limit, self.abort)
+        self._ending = True
+        self._timer.set(self._lost, self._timeouts.quit, "the end of the connection")
         try:
             await self.lost()
         except BaseException:
             self.abort()
             raise
-        finally:
-            if timer is not None and timer.active():
-                timer.cancel()
 
     def abort(self, why: SendmailError | None = None) -> None:
         """Drop the connection at once; every Deferred still waiting fails with *why*."""
@@ -385,7 +382,7 @@ class Connection(Protocol):
 
     def _retime(self) -> None:
         """One deadline for the reply that is owed next; parts of a reply do not move it."""
-        if self._handshake is not None or self.session.content_open:
+        if self._handshake is not None or self.session.content_open or self._ending:
             return
         turn = self.session.turn
         if turn == self._timer.of:
