@@ -76,6 +76,34 @@ def test_a_timer_comes_when_it_would_have(machine: Machine, jump: float) -> None
     assert ["soon", "later"] == fired
 
 
+def test_a_clock_set_forward_in_a_busy_moment_fires_nothing_that_is_not_due(
+    machine: Machine,
+) -> None:
+    """The reactor runs its timers before the thread could wake it."""
+    fired: list[str] = []
+    machine.callLater(300, fired.append, "timeout")
+    machine.callLater(5, fired.append, "soon")
+    machine.pass_(1)
+    machine.advance(6 * DAY)
+    assert ([6 * DAY], []) == (machine.jumps, fired)
+    machine.pass_(3.9)
+    assert [] == fired
+    machine.pass_(0.2)
+    assert ["soon"] == fired
+    machine.pass_(294.8)
+    assert ["soon"] == fired
+    machine.pass_(0.2)
+    assert ["soon", "timeout"] == fired
+
+
+def test_it_leaves_no_timer(machine: Machine) -> None:
+    assert 1 == len(machine.getDelayedCalls())
+    machine.set(3600)
+    assert 1 == len(machine.getDelayedCalls())
+    machine.watch.stop()
+    assert [] == machine.getDelayedCalls()
+
+
 def test_small_steps_and_slow_adjustment_are_no_jump(machine: Machine) -> None:
     machine.callLater(1000, int)
     for _ in range(20):
@@ -138,8 +166,11 @@ begun = time.monotonic()
 watch = ClockWatch(reactor, lambda jump: print("jump", round(jump / 86400), flush=True))
 watch.start()
 reactor.callLater(3, lambda: print("fired", time.monotonic() - begun < 60, flush=True) or reactor.stop())
-# From outside: a reactor that is awake in that moment would fire first.
-threading.Timer(0.3, os.rename, (sys.argv[1] + ".new", sys.argv[1])).start()
+change = os.rename, sys.argv[1] + ".new", sys.argv[1]
+if sys.argv[2] == "awake":
+    reactor.callLater(0.3, *change)
+else:
+    threading.Timer(0.3, change[0], change[1:]).start()
 reactor.callLater(6 * 86400 + 30, print, "too early")
 reactor.run()
 watch.stop()
@@ -148,7 +179,8 @@ watch.stop()
 
 @pytest.mark.skipif(not LIBRARY, reason="there is no libfaketime")
 @pytest.mark.parametrize("days", [6, -6])
-def test_with_the_clock_of_a_real_process(tmp_path: Path, days: int) -> None:
+@pytest.mark.parametrize("reactor_is", ["awake", "asleep"])
+def test_with_the_clock_of_a_real_process(tmp_path: Path, days: int, reactor_is: str) -> None:
     stamp = tmp_path / "stamp"
     stamp.write_text("+0\n")
     (tmp_path / "stamp.new").write_text(f"{days:+d}d\n")
@@ -161,7 +193,7 @@ def test_with_the_clock_of_a_real_process(tmp_path: Path, days: int) -> None:
         "FAKETIME_DONT_RESET": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", FAKED, str(stamp)],
+        [sys.executable, "-c", FAKED, str(stamp), reactor_is],
         env=environment,
         capture_output=True,
         text=True,

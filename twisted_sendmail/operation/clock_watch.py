@@ -1,14 +1,17 @@
 """Keeps timers right when somebody sets the machine's clock.
 
 Twisted's timers follow the wall clock: set it back by six days, and every timeout
-comes six days late; set it forward, and all of them come at once.  A thread wakes
-the reactor about once a second, looks at the wall clock and the monotonic one, and when they
-have moved apart, every timer is moved along with the public ``delay``.
+comes six days late; set it forward, and all of them come at once.  Here the wall clock is
+compared with the monotonic one, and when they have moved apart, every timer is moved along
+with the public ``delay``.
 
-It owns that thread, which ends with :meth:`ClockWatch.stop`.  A jump is noticed within
-a tick; what fires in between has fired.  A clock that is adjusted slowly, as NTP
-does, is no jump.  To the monotonic clock a suspended machine stands still: its sleep is a
-jump forward, and timeouts count the time awake.
+A thread wakes the reactor about once a second to look: it notices a clock that was set back.  A timer
+that is always among the next to come sees to a clock that was set forward: it comes before all those that
+are due by mistake.
+
+It owns that thread and that timer, which end with :meth:`ClockWatch.stop`.  A clock that is adjusted
+slowly, as NTP does, is no jump.  To the monotonic clock a suspended machine stands still:
+its sleep is a jump forward, and timeouts count the time awake.
 """
 
 from __future__ import annotations
@@ -22,10 +25,14 @@ from twisted.logger import Logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.internet.interfaces import IDelayedCall
+
 _log = Logger(namespace="twisted_sendmail.operation.clock")
 
 #: Seconds between two looks.
 TICK = 1.0
+#: Seconds until the timer that comes first; each look puts it off.
+AHEAD = 1.2 * TICK
 #: Seconds that the clocks may move apart between two looks.
 TOLERANCE = 3.0
 
@@ -57,11 +64,13 @@ class ClockWatch:
         self._thread: threading.Thread | None = None
         #: A look was asked for, and the reactor has not had the time yet.
         self._asked = False
+        self._first: IDelayedCall | None = None
 
     def start(self) -> None:
         """Begin; after a fork, if there is one."""
         self._apart = self._measured()
         self._over.clear()
+        self._first = self._reactor.callLater(AHEAD, self._came)
         self._thread = threading.Thread(target=self._run, name="clock watch", daemon=True)
         self._thread.start()
 
@@ -69,6 +78,9 @@ class ClockWatch:
         """End; the thread is gone when this returns."""
         thread, self._thread = self._thread, None
         self._over.set()
+        first, self._first = self._first, None
+        if first is not None and first.active():
+            first.cancel()
         if thread is not None:
             thread.join(timeout=5)
 
@@ -78,15 +90,17 @@ class ClockWatch:
         :returns: the seconds of the jump; 0 for none.
         """
         self._asked = False
+        if self._over.is_set():
+            return 0.0
         apart = self._measured()
         jump, self._apart = apart - self._apart, apart
-        if abs(jump) <= TOLERANCE or self._over.is_set():
+        moved = self._move(jump) if abs(jump) > TOLERANCE else 0
+        if self._first is not None and self._first.active():
+            self._first.reset(AHEAD)
+        else:
+            self._first = self._reactor.callLater(AHEAD, self._came)
+        if abs(jump) <= TOLERANCE:
             return 0.0
-        moved = 0
-        for call in self._reactor.getDelayedCalls():
-            if call.active():
-                call.delay(jump)
-                moved += 1
         _log.warn(
             "the clock was set {way} by {seconds:.0f} s; {moved} timers were moved along",
             way="forward" if jump > 0 else "back",
@@ -95,6 +109,20 @@ class ClockWatch:
         )
         self._jumped(jump)
         return jump
+
+    def _move(self, jump: float) -> int:
+        calls = [
+            call
+            for call in self._reactor.getDelayedCalls()
+            if call.active() and call is not self._first
+        ]
+        for call in calls:
+            call.delay(jump)
+        return len(calls)
+
+    def _came(self) -> None:
+        """Rarely: the thread is late, or the clock is ahead."""
+        self.look()
 
     def _run(self) -> None:
         while not self._over.wait(TICK):
