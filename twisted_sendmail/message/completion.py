@@ -38,15 +38,12 @@ _TRACE = re.compile(rb"(?:received[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*)*", re.IGNOR
 _WHOLE_FIELDS = re.compile(rb".*\n(?=[^ \t])", re.DOTALL)
 _SPECIAL = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]|=\?")
 
-# For the header that needs nothing, which is nearly every one; in lower case.
-_NAMES = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
-_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:[ \t]*(<[!-;=?-~]+>)[ \t]*\r$", re.MULTILINE)
-_NEEDED = frozenset({b"from", b"date", b"message-id"})
-_TO_BE_SEEN_TO = frozenset(
-    {b"bcc", b"auto-submitted", b"precedence"}
-    | {b"resent-" + name for name in (b"bcc", b"cc", b"date", b"from", b"message-id", b"to")}
-    | {b"resent-reply-to", b"resent-sender"}
-)
+# For the header that needs nothing, which is nearly every one: how a field begins that has
+# to be there, or asks for more than a look; behind a line feed, in lower case.
+_NEEDED = (b"\nfrom:", b"\ndate:")
+_TO_BE_SEEN_TO = (b"\nbcc", b"\nresent-", b"\nauto-submitted", b"\nprecedence")
+_STRAY = re.compile(rb"\n(?![!-9;-~]+[ \t]*:|[ \t]|\Z)")
+_MESSAGE_ID = re.compile(rb"[ \t]*(<[!-;=?-~]+>)[ \t]*\r\n")
 _AUTOMATIC_PRECEDENCE = frozenset({"bulk", "junk", "list"})
 
 
@@ -182,22 +179,26 @@ class Completion:
 
     def _needs_nothing(self, octets: bytes) -> bool:
         """Is it complete as it is, with nothing in it to think about?"""
-        if self._rewrite is not None or not octets.isascii() or octets[-1:] != b"\n":
+        if self._rewrite is not None or not octets.isascii() or not octets.endswith(b"\n"):
             return False
-        lower = octets.lower()
-        names = _NAMES.findall(lower)
-        seen = set(names)
-        if not (seen >= _NEEDED and _TO_BE_SEEN_TO.isdisjoint(seen)):
+        if octets.startswith((b" ", b"\t")):
             return False
-        # Every line is a field, or goes on with one.
-        folded = lower.count(b"\n ") + lower.count(b"\n\t")
-        if len(names) + folded != lower.count(b"\n"):
+        lower = b"\n" + octets.lower()
+        for begin in _NEEDED:
+            if begin not in lower:
+                return False
+        for begin in _TO_BE_SEEN_TO:
+            if begin in lower:
+                return False
+        at = lower.find(b"\nmessage-id:")
+        found = _MESSAGE_ID.match(octets, at + 11) if at >= 0 else None
+        if found is None or _STRAY.search(lower):
             return False
-        found = _MESSAGE_ID.search(lower)
-        if found is None:
+        hops = lower.count(b"\nreceived:")
+        if hops != lower.count(b"\nreceived"):
             return False
-        self.message_id = octets[found.start(1) : found.end(1)].decode("ascii")
-        self.hops = names.count(b"received")
+        self.message_id = found[1].decode("ascii")
+        self.hops = hops
         return True
 
     def _look_at(self, header: Header) -> None:

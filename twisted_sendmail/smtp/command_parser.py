@@ -55,6 +55,7 @@ MAX_AUTH_LINE = 12288
 #: Octets of a BDAT chunk: what a 64-bit count can say; the size limit is the session's.
 MAX_CHUNK_DIGITS = 19
 
+_A = (b"A", b"a")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 # What nearly every MAIL and RCPT looks like: printable ASCII, no quotes, no parameters.
 _USUAL = re.compile(rb"(?:MAIL FROM|RCPT TO):(<[!#-;=?-\[\]-~]*>)\Z", re.IGNORECASE)
@@ -68,6 +69,7 @@ def _refuse(code: int, text: str) -> Reply:
 
 
 TOO_LONG = _refuse(500, "5.5.6 Line too long")
+_DATA = Data()
 _UNKNOWN = _refuse(500, "5.5.1 Command not recognized")
 _NO_ARGUMENT = "5.5.4 {} takes no argument"
 
@@ -77,6 +79,8 @@ def parse_command(line: bytes) -> ServerCommand | Reply:
 
     Returns the command, or the refusal (500, 501) to send back; raises nothing.
     """
+    if line == b"DATA":
+        return _DATA
     usual = _USUAL.match(line)
     if usual is not None and len(line) <= MAX_COMMAND_LINE:
         parse_path = _mail_from if line[:1] in b"Mm" else _rcpt_to
@@ -112,6 +116,8 @@ def _text(line: bytes) -> str | Reply:
 
 def max_length(line: bytes | bytearray) -> int:
     """How many octets a line that starts like this may have."""
+    if line[:1] not in _A:
+        return MAX_COMMAND_LINE
     return MAX_AUTH_LINE if line[:5].upper() == b"AUTH " else MAX_COMMAND_LINE
 
 
@@ -244,7 +250,7 @@ _PARSERS: dict[str, Callable[[str], ServerCommand | Reply]] = {
 }
 _BARE: dict[str, ServerCommand] = {
     "STARTTLS": StartTLS(),
-    "DATA": Data(),
+    "DATA": _DATA,
     "RSET": Rset(),
     "QUIT": Quit(),
 }

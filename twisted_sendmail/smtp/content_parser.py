@@ -88,7 +88,8 @@ class DataParser(_Inspector):
             return b"", rest
         start, self._start = self._start, 0
         if b"\r\n." in data:
-            data = data.replace(b"\r\n.", b"\r\n")
+            # Twice as fast as replacing.
+            data = b"\r\n".join(data.split(b"\r\n."))
         return self.inspect(data[start:] if start else data), rest
 
 

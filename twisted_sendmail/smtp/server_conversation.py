@@ -117,7 +117,7 @@ class ServerConversation:
                 if isinstance(event, Question):
                     self._question = event
                 return event
-            if self._question is not None or self.verbose or not self._step():
+            if self._question is not None or len(self._output) >= HIGH_WATER or not self._step():
                 return None
 
     def close(self, reply: Reply) -> None:
@@ -150,6 +150,20 @@ class ServerConversation:
         self._errors += 1
         if self._errors > self.settings.max_errors:
             self.close(Reply(421, ("4.7.0 Too many errors",)))
+
+    def _verdict(self, replies: tuple[Reply, ...]) -> None:
+        """Say what becomes of the message: the transaction is over."""
+        if self.settings.lmtp and len(replies) == 1:
+            replies *= self._recipients
+        for reply in replies:
+            self._say(reply)
+        self.state = ServerState.READY
+        self._forget()
+        if replies[0].code < 400 or any(reply.code < 400 for reply in replies):
+            self._messages += 1
+            self._idle = 0
+        if replies[-1].code == 421:
+            self._end(replies[-1].lines[0])
 
     def _end(self, reason: str) -> None:
         self._abort(reason)

@@ -14,17 +14,22 @@ RFC 5321 section 4, RFC 2033 (LMTP), RFC 2920, RFC 3030, RFC 3207, RFC 4954, RFC
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_sendmail.smtp.command import (
     Auth,
     AuthCancel,
     AuthLine,
     Bdat,
+    Command,
+    Data,
     Hello,
     Mail,
     OtherCommand,
+    Quit,
     Rcpt,
+    StartTLS,
     Verb,
 )
 from twisted_sendmail.smtp.command_parser import (
@@ -95,7 +100,7 @@ class ServerSession(ServerConversation):
         reply = replies[0]
         if question is None or self.state is ServerState.CLOSED:
             return
-        if isinstance(question, ContentOffered) and self._chunk is not None:
+        if self._chunk is not None and isinstance(question, ContentOffered):
             # BDAT has no 354: what there is to say is said behind the chunk.
             self._chunk_refusal = reply if reply.code >= 400 else None
         elif isinstance(question, ContentEnded):
@@ -149,19 +154,6 @@ class ServerSession(ServerConversation):
             self._abort("refused")
             self.state = ServerState.READY
 
-    def _verdict(self, replies: tuple[Reply, ...]) -> None:
-        if self.settings.lmtp and len(replies) == 1:
-            replies *= self._recipients
-        for reply in replies:
-            self._say(reply)
-        self.state = ServerState.READY
-        self._forget()
-        if replies[0].code < 400 or any(reply.code < 400 for reply in replies):
-            self._messages += 1
-            self._idle = 0
-        if replies[-1].code == 421:
-            self._end(replies[-1].lines[0])
-
     # -- commands -------------------------------------------------------------
 
     def _step(self) -> bool:
@@ -174,10 +166,11 @@ class ServerSession(ServerConversation):
             return self._read_chunk()
         if self.state is ServerState.DATA:
             return self._read_data()
-        if not self._buffer.octets:
+        octets = self._buffer.octets
+        if not octets:
             return False
         in_auth = self.state is ServerState.AUTH
-        line = self._buffer.take(MAX_AUTH_LINE if in_auth else max_length(self._buffer.octets[:5]))
+        line = self._buffer.take(MAX_AUTH_LINE if in_auth else max_length(octets))
         if line is None:
             return False
         self.lines += 1
@@ -209,52 +202,46 @@ class ServerSession(ServerConversation):
             self.close(_reply(421, "4.5.2 Cannot go on behind this BDAT"))
 
     def _obey(self, command: ServerCommand | AuthLine | AuthCancel) -> None:
-        self._verb = command.verb
-        self._idle += self._verb in _IDLE
-        if self._idle > self.settings.max_idle_commands:
-            self.close(_reply(421, "4.7.0 Too many commands without a message"))
-        elif isinstance(command, AuthCancel):
+        verb = self._verb = command.verb
+        if verb in _IDLE:
+            self._idle += 1
+            if self._idle > self.settings.max_idle_commands:
+                self.close(_reply(421, "4.7.0 Too many commands without a message"))
+                return
+        if isinstance(command, AuthCancel):
             self.state = ServerState.READY
             self._events.append(AuthCancelled())
             self._error(_reply(501, "5.7.0 Authentication cancelled"))
-        elif isinstance(command, AuthLine):
+            return
+        if isinstance(command, AuthLine):
             self._events.append(AuthContinued(command.response))
+            return
+        standing = Standing(self.state, self.tls, self.authenticated, self._esmtp)
+        refusal = objection(self.settings, standing, command)
+        if isinstance(command, Bdat):
+            self._bdat(command, refusal)
+        elif refusal is not None:
+            self._error(refusal)
         else:
-            standing = Standing(self.state, self.tls, self.authenticated, self._esmtp)
-            refusal = objection(self.settings, standing, command)
-            if isinstance(command, Bdat):
-                self._bdat(command, refusal)
-            elif refusal is not None:
-                self._error(refusal)
-            else:
-                self._do(command)
+            self._DO[verb](self, command)
 
-    def _do(self, command: ServerCommand) -> None:  # noqa: C901 - one branch a command
-        if isinstance(command, Hello):
-            self._hello(command)
-        elif isinstance(command, Mail):
-            self._mail(command)
-        elif isinstance(command, Rcpt):
-            self._rcpt(command)
-        elif isinstance(command, Auth):
-            self._events.append(AuthStarted(command.mechanism, command.initial))
-        elif isinstance(command, OtherCommand):
-            self._other(command.name)
-        elif command.verb is Verb.STARTTLS:
-            self._starttls()
-        elif command.verb is Verb.DATA:
-            if self._parameters.body == "BINARYMIME":
-                self._error(_reply(503, "5.5.1 BODY=BINARYMIME needs BDAT"))
-            else:
-                self._events.append(ContentOffered())
-        elif command.verb is Verb.QUIT:
-            self.close(_reply(221, f"2.0.0 {self.settings.host} closing"))
+    def _idle_command(self, command: Command) -> None:
+        if command.verb is Verb.RSET:
+            self._abort("RSET")
+        self.state = TABLE[self.state, command.verb]
+        self._say(_reply(250, "2.0.0 Ok"))
+
+    def _quit(self, command: Quit) -> None:
+        self.close(_reply(221, f"2.0.0 {self.settings.host} closing"))
+
+    def _auth(self, command: Auth) -> None:
+        self._events.append(AuthStarted(command.mechanism, command.initial))
+
+    def _data(self, command: Data) -> None:
+        if self._parameters.body == "BINARYMIME":
+            self._error(_reply(503, "5.5.1 BODY=BINARYMIME needs BDAT"))
         else:
-            # RSET and NOOP
-            if command.verb is Verb.RSET:
-                self._abort("RSET")
-            self.state = TABLE[self.state, command.verb]
-            self._say(_reply(250, "2.0.0 Ok"))
+            self._events.append(ContentOffered())
 
     def _hello(self, command: Hello) -> None:
         verb = command.verb
@@ -266,7 +253,7 @@ class ServerSession(ServerConversation):
         self._write(hello_reply(self.settings, tls=self.tls) if self._esmtp else _reply(250, host))
         self._events.append(HelloSaid(command.domain, verb))
 
-    def _starttls(self) -> None:
+    def _starttls(self, command: StartTLS) -> None:
         if self._buffer.octets:
             # RFC 3207 section 4: nothing may follow it before the handshake.
             self.close(_reply(554, "5.5.1 Commands behind STARTTLS are not taken"))
@@ -304,7 +291,8 @@ class ServerSession(ServerConversation):
         else:
             self._events.append(RecipientGiven(recipient))
 
-    def _other(self, name: str) -> None:
+    def _other(self, command: OtherCommand) -> None:
+        name = command.name
         if name in _HTTP:
             self.close(_reply(421, "4.7.0 This is SMTP, not HTTP"))
         elif name == "VRFY":
@@ -390,3 +378,18 @@ class ServerSession(ServerConversation):
         self._events.append(TransactionAborted("refused"))
         self._verdict((refusal,))
         return True
+
+    _DO: ClassVar[dict[Verb, Callable[[Any, Any], None]]] = {
+        Verb.EHLO: _hello,
+        Verb.HELO: _hello,
+        Verb.LHLO: _hello,
+        Verb.STARTTLS: _starttls,
+        Verb.AUTH: _auth,
+        Verb.MAIL: _mail,
+        Verb.RCPT: _rcpt,
+        Verb.DATA: _data,
+        Verb.RSET: _idle_command,
+        Verb.NOOP: _idle_command,
+        Verb.QUIT: _quit,
+        Verb.OTHER: _other,
+    }
