@@ -49,7 +49,7 @@ class Office:
             self.relay,
             Sessions(token, self.clock.seconds),
             Names(["relay.example.org"]),
-            now=self.clock.seconds,
+            reactor=self.clock,
             health=Health(self.clock, self.spool.probe, self.relay),
             history=History(self.clock, self.spool.totals),
             ledger=self.ledger,

@@ -77,7 +77,7 @@ class AdminSite(Service):
             relay,
             Sessions(token, reactor.seconds),
             self._names,
-            now=reactor.seconds,
+            reactor=reactor,
             health=self._health,
             history=self.history,
             ledger=self.ledger,

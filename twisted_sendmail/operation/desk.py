@@ -7,12 +7,15 @@ socket: a request comes as a value, and so goes its answer.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from twisted.python.failure import Failure
 from twisted.web.template import flattenString
 
+from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.operation.admin_http import Answer, see, text
 from twisted_sendmail.operation.filters import PER_PAGE, Filter
 from twisted_sendmail.operation.frame import (
@@ -77,7 +80,7 @@ _DONE = {
 class Desk:
     """Answers.
 
-    :param now: gives seconds since 1970.
+    :param reactor: keeps time, and has threads to write pages in.
     :param name: the relay's own name.
     :param private: show nobody the queue who has not signed in.
     """
@@ -89,7 +92,7 @@ class Desk:
         sessions: Sessions,
         names: Names,
         *,
-        now: Callable[[], float],
+        reactor: Any,
         health: Health,
         history: History,
         ledger: Ledger,
@@ -101,7 +104,7 @@ class Desk:
         self._relay = relay
         self._sessions = sessions
         self._names = names
-        self._now = now
+        self._reactor = reactor
         self._health = health
         self._history = history
         self._ledger = ledger
@@ -146,8 +149,8 @@ class Desk:
         try:
             return await way(asked)
         except SendmailError as e:
-            page = trouble_page(self._viewer(asked), "The queue could not do it", str(e))
-            return await _drawn(page, 503)
+            page = partial(trouble_page, self._viewer(asked), "The queue could not do it", str(e))
+            return await self._drawn(page, 503)
 
     async def _healthz(self, asked: Asked) -> Answer:
         reason = await self._health.reason()
@@ -159,7 +162,7 @@ class Desk:
             totals = await self._spool.totals()
         except SendmailError:
             totals = None
-        body = self._metrics.exposition(totals, self._relay.route_states(), self._now())
+        body = self._metrics.exposition(totals, self._relay.route_states(), self._reactor.seconds())
         return Answer(200, body, CONTENT_TYPE_LATEST)
 
     # Looking.
@@ -187,7 +190,7 @@ class Desk:
             routes=self._relay.route_states(),
             unwell=await self._health.reason(),
         )
-        return await _drawn(overview_page(self._viewer(asked, session), facts))
+        return await self._drawn(partial(overview_page, self._viewer(asked, session), facts))
 
     async def _message(self, asked: Asked) -> Answer:
         session = self._sessions.find(asked.session)
@@ -200,9 +203,11 @@ class Desk:
         if not found:
             viewer = self._viewer(asked, session)
             what = "It was delivered, returned or deleted, or there never was one of that name."
-            return await _drawn(trouble_page(viewer, "No such message", what), 404)
+            return await self._drawn(partial(trouble_page, viewer, "No such message", what), 404)
         header = await self._header(name) if session is not None else None
-        return await _drawn(message_page(self._viewer(asked, session), messages[0], header))
+        return await self._drawn(
+            partial(message_page, self._viewer(asked, session), messages[0], header)
+        )
 
     async def _header(self, name: str) -> bytes | None:
         """The beginning of a message; None where it cannot be read any more."""
@@ -226,7 +231,7 @@ class Desk:
     async def _ask_token(self, asked: Asked) -> Answer:
         if self._sessions.find(asked.session) is not None:
             return see("/")
-        return await _drawn(sign_in_page(self._viewer(asked)))
+        return await self._drawn(partial(sign_in_page, self._viewer(asked)))
 
     async def _sign_in(self, asked: Asked) -> Answer:
         viewer = self._viewer(asked)
@@ -234,12 +239,12 @@ class Desk:
             name = self._sessions.sign_in(asked.one("token").strip())
         except TooManyTries as e:
             wait = int(e.wait) + 1
-            page = sign_in_page(
-                viewer, f"Too many wrong tokens came in. Wait {wait} s and try again."
+            page = partial(
+                sign_in_page, viewer, f"Too many wrong tokens came in. Wait {wait} s and try again."
             )
-            return await _drawn(page, 429, ("Retry-After", str(wait)))
+            return await self._drawn(page, 429, ("Retry-After", str(wait)))
         if name is None:
-            return await _drawn(sign_in_page(viewer, "That is not the token."), 403)
+            return await self._drawn(partial(sign_in_page, viewer, "That is not the token."), 403)
         return see("/", session=name)
 
     async def _sign_out(self, asked: Asked) -> Answer:
@@ -281,13 +286,15 @@ class Desk:
         if action in _ASKS and asked.one("sure") != "yes":
             some = await self._spool.list(Selection(ids=ids[:NAMED]))
             viewer = self._viewer(asked, session)
-            page = confirmation_page(viewer, action.value, ids, back, _ASKS[action], some=some)
-            return await _drawn(page)
+            page = partial(
+                confirmation_page, viewer, action.value, ids, back, _ASKS[action], some=some
+            )
+            return await self._drawn(page)
         selection = Selection(ids=ids)
         if action is Action.FLUSH:
             acted = await self._relay.flush(selection)
         else:
-            acted = await self._spool.act(action, selection, self._now())
+            acted = await self._spool.act(action, selection, self._reactor.seconds())
         session.notice = _told(action, acted, len(ids))
         gone = action in _ASKS and back.startswith("/message/")
         return see("/" if gone else back)
@@ -301,13 +308,20 @@ class Desk:
         names = (name.upper() for name in asked.form.get("id", []))
         return tuple(dict.fromkeys(name for name in names if id_number(name) is not None))[:MOST]
 
+    async def _drawn(
+        self, draw: Callable[[], Tag], code: int = 200, *headers: tuple[str, str]
+    ) -> Answer:
+        # A long page takes a tenth of a second: mail does not wait for it.
+        body = await off_reactor(self._reactor, partial(_written, draw))
+        return Answer(code, body, headers=headers)
+
     def _viewer(self, asked: Asked, session: Session | None = None) -> Viewer:
         notice = None
         if session is not None:
             notice, session.notice = session.notice, None
         return Viewer(
             self._name,
-            self._now(),
+            self._reactor.seconds(),
             self._sessions.possible,
             session.form_secret if session is not None else None,
             notice,
@@ -342,6 +356,12 @@ def _told(action: Action, acted: Sequence[Acted], meant: int) -> str:
     return said
 
 
-async def _drawn(page: Tag, code: int = 200, *headers: tuple[str, str]) -> Answer:
-    body = await flattenString(None, page)
-    return Answer(code, b"<!DOCTYPE html>\n" + body, headers=headers)
+def _written(draw: Callable[[], Tag]) -> bytes:
+    """A page as octets."""
+    outcome: list[bytes | Failure] = []
+    # There is nothing in a page that is waited for.
+    _ = flattenString(None, draw()).addBoth(outcome.append)
+    (written,) = outcome
+    if isinstance(written, Failure):
+        written.raiseException()
+    return b"<!DOCTYPE html>\n" + written

@@ -37,7 +37,7 @@ _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\Z", re.ASCII)
 _QUEUES = ("incoming", "active", "deferred", "hold", "corrupt")
 
 
-class Standing(Collector):
+class _Standing(Collector):
     """The gauges: how it stood when somebody looked last."""
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._standing = Standing()
+        self._standing = _Standing()
         self.registry.register(self._standing)
         self.taken_in = Counter(
             "twisted_sendmail_messages_taken_in",
