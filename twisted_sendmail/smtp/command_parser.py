@@ -57,8 +57,8 @@ MAX_CHUNK_DIGITS = 19
 
 _A = (b"A", b"a")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-# What nearly every MAIL and RCPT looks like: printable ASCII, no quotes, no parameters.
-_USUAL = re.compile(rb"(?:MAIL FROM|RCPT TO):(<[!#-;=?-\[\]-~]*>)\Z", re.IGNORECASE)
+# What is behind the colon of nearly every MAIL and RCPT: printable ASCII, no quotes, no parameters.
+_USUAL_PATH = re.compile(rb"<[!#-;=?-\[\]-~]*>\Z").match
 # A path: anything but angle brackets, or a quoted string; the address parser judges it.
 _PATH = re.compile(r' ?(<(?:[^<>"\\]|"(?:[^"\\]|\\.)*")*>)(?: (.*))?\Z', re.IGNORECASE)
 _SIZE = re.compile(rf"([0-9]{{1,{MAX_CHUNK_DIGITS}}})(?: (LAST))?\Z", re.IGNORECASE)
@@ -81,10 +81,12 @@ def parse_command(line: bytes) -> ServerCommand | Reply:
     """
     if line == b"DATA":
         return _DATA
-    usual = _USUAL.match(line)
-    if usual is not None and len(line) <= MAX_COMMAND_LINE:
-        parse_path = _mail_from if line[:1] in b"Mm" else _rcpt_to
-        return parse_path(usual[1].decode("ascii"), "")
+    if len(line) <= MAX_COMMAND_LINE:
+        begin = line[:10].upper()
+        if begin == b"MAIL FROM:" and _USUAL_PATH(line, 10):
+            return _mail_from(line[10:].decode("ascii"), "")
+        if begin.startswith(b"RCPT TO:") and _USUAL_PATH(line, 8):
+            return _rcpt_to(line[8:].decode("ascii"), "")
     text = _text(line)
     if isinstance(text, Reply):
         return text
