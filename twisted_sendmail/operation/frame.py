@@ -172,7 +172,7 @@ def confirmation_page(
             tags.br(),
             address(message.draft.envelope.sender),
             " to ",
-            address(message.recipients[0].recipient.path),
+            address((message.pending or message.recipients)[0].recipient.path),
         )
         for message in some
     ]

@@ -45,7 +45,7 @@ box-shadow:var(--shade);margin:1rem 0}
 .sheet{background:var(--sheet);border:1px solid var(--rule);border-radius:12px;padding:1.25rem;box-shadow:var(--shade);
 margin:0 0 1.25rem;min-width:0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));padding:0;overflow:hidden;margin-top:0}
-.tiles div{box-shadow:0 0 0 .5px var(--rule);padding:.9rem 1.25rem}
+.tiles div{display:flex;flex-direction:column;justify-content:space-between;box-shadow:0 0 0 .5px var(--rule);padding:.9rem 1.25rem}
 .tiles dt{color:var(--quiet);font-size:.85rem}
 .tiles dd{margin:0;font-size:1.5rem;font-weight:600;letter-spacing:-.02em;font-variant-numeric:tabular-nums;line-height:1.3}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1.25rem;align-items:start}
