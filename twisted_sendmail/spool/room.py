@@ -1,4 +1,7 @@
-"""Room on the file system: mail is refused before there is none left to record what went out."""
+"""Room for mail: it is refused before there is none left to record what went out.
+
+What the database has and does not use is room too; but its log needs room of its own.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,21 @@ class Room:
     """How much may still come in.
 
     :param directory: on this file system.
-    :param least: octets that stay free.
+    :param least: octets that stay free; half of them on the file system itself.
+    :param unused: octets that the database has and does not use.
     :param monotonic: seconds of a clock that does not jump.
     """
 
     def __init__(
-        self, directory: Path, least: int, monotonic: Callable[[], float] = time.monotonic
+        self,
+        directory: Path,
+        least: int,
+        unused: Callable[[], int] = lambda: 0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._least = least
+        self._unused = unused
         self._monotonic = monotonic
         self._looked = float("-inf")
         self._left = 0
@@ -47,7 +56,8 @@ class Room:
         # The log holds a copy of what comes in: when it gets tight, look each time.
         if now - self._looked > _FRESH or self._left < 2 * self._least:
             found = os.statvfs(self._directory)
-            self._left = found.f_bavail * found.f_frsize - size
+            free = found.f_bavail * found.f_frsize
+            self._left = free + self._unused() - size if free >= self._least // 2 else 0
             self._looked = now
         if self._left < self._least:
             raise SpoolFull(

@@ -76,7 +76,7 @@ class SqliteSpool(Spool):
         self._worker = worker
         self._store = Store(self.directory, damaged=self._found_damaged)
         self._lock = RelayLock(self.directory)
-        self.room = Room(self.directory, least_free)
+        self.room = Room(self.directory, least_free, self._store.unused)
         self._ids = QueueIds(reactor.seconds)
         self._insistence = Insistence(reactor, self.submit)
         self._wakeup = Wakeup(self.directory, self._disturbed)

@@ -297,6 +297,11 @@ class Store:
         """See ``Spool.totals``."""
         return operating.totals(self.connection)
 
+    def unused(self) -> int:
+        """Octets of the database that hold nothing, and are used before it grows."""
+        pages = self.connection.value("PRAGMA freelist_count")
+        return int(pages * self.connection.value("PRAGMA page_size"))
+
     def data_version(self) -> int:
         """A number that changes when another process has changed something."""
         return int(self.connection.value("PRAGMA data_version"))
