@@ -7,6 +7,7 @@ a few seconds later, so nothing is lost where it cannot be sent.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from twisted_sendmail.spool.premises import WAKEUP
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Octets of the address of a socket (unix(7)), less the one that ends it.
+_LONGEST = 107
 _log = Logger(namespace="twisted_sendmail.spool")
 
 
@@ -46,6 +49,9 @@ class Wakeup(DatagramProtocol):
     def listen(self, reactor: Any) -> None:
         """Listen, where *reactor* can."""
         if not IReactorUNIXDatagram.providedBy(reactor):
+            return
+        if len(os.fsencode(self._path)) > _LONGEST:
+            _log.warn("changes of the queue are noticed with a delay: its name is too long")
             return
         try:
             # Of a relay that was killed; the one that lives is us, we have the lock.
