@@ -51,9 +51,6 @@ server = SubmissionServer(
 limits = {"connections": a.connections, "messages": 1_000_000}
 if a.window:
     limits["window"] = a.window
-if a.barrier:
-    # The mailer has no barrier: so many messages for each connection, and all at once.
-    limits["messages"] = -(-a.messages // a.connections)
 todo = common.Counter(a.messages)
 done = 0
 errors = []
@@ -92,6 +89,8 @@ async def one_at_a_time(mailer):
 
 async def reuse():
     mailer = Mailer(reactor, server, limits=PoolLimits(**limits))
+    if a.barrier:
+        await mailer.connect(a.connections)
     if a.api == "send":
         await together([one_at_a_time(mailer) for _ in range(a.workers)])
     else:

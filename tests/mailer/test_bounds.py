@@ -207,6 +207,7 @@ def test_a_cancelled_message_takes_nothing_of_the_rate(post: Post) -> None:
         "wait",
         "window",
         "window_octets",
+        "octets",
         "rate",
     ],
 )

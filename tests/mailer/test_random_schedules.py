@@ -51,6 +51,7 @@ faults = st.tuples(st.sampled_from(KEYS), st.integers(1, 4), st.sampled_from(FAU
 steps = st.one_of(
     st.tuples(st.just("send"), st.sampled_from(LETTERS), st.integers(1, 10)),
     st.tuples(st.just("many"), st.sampled_from(LETTERS), st.integers(1, 30)),
+    st.tuples(st.just("connect"), st.integers(1, 5), st.none()),
     st.tuples(st.just("cancel"), st.integers(0, 100), st.none()),
     st.tuples(st.just("turns"), st.integers(1, 12), st.none()),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.3, 3.0, 7.0, 40.0, 400.0]), st.none()),
@@ -106,6 +107,9 @@ class Run:
         result = Result(self.mailer.send_many(source, complete=False).deferred())
         self.batches.append((names, result))
         self.all.append(result)
+
+    def do_connect(self, count: int, _: Any) -> None:
+        self.all.append(Result(self.mailer.connect(count)))
 
     def do_cancel(self, which: int, _: Any) -> None:
         if self.all:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.memory import Result
 from tests.client.scripted_server import CLOSE, RESET
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, PIPELINING, AfterRefusal, Delivery
@@ -138,6 +139,19 @@ def test_a_window_is_bounded_in_octets(post: Post) -> None:
     ]
     assert 12_300 > max(sizes) > 8_000
     assert 9 == len(post.world.delivered)
+
+
+def test_windows_are_bounded_in_octets_over_all_connections(post: Post) -> None:
+    """Each has one message even so."""
+    mailer = post.mailer(connections=4, octets=10_000)
+    result = Result(mailer.send_many([letter(n, size=4000) for n in range(40)]).deferred())
+    most = 0
+    while post.pump.turn():
+        most = max(most, mailer._pool.load.octets)
+    assert 40 == len(result.get())
+    assert 10_000 + 4 * 4_200 >= most >= 10_000
+    assert 0 == mailer._pool.load.octets
+    assert 4 == len(post.pump.links)
 
 
 def test_a_large_message_goes_alone(post: Post) -> None:

@@ -6,7 +6,7 @@ window: less than one flight a message.  Without PIPELINING the session holds ba
 may not be sent yet, and this code is the same.
 
 The window is bounded in messages and octets, because every message in it is in doubt
-if the connection dies.
+if the connection dies; and in octets over all connections, because they are in memory.
 
 RFC 2920 section 3.1, RFC 3030.
 """
@@ -38,6 +38,19 @@ class Job(Protocol):
     all_or_nothing: bool
 
 
+class Load:
+    """What is under way on several connections together.
+
+    :param most: octets at which no connection takes another message behind one.
+    """
+
+    __slots__ = ("most", "octets")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.octets = 0
+
+
 class Flow:
     """The messages under way on one connection.
 
@@ -49,6 +62,7 @@ class Flow:
     :param emptied: called when no message is under way any more, but not from :meth:`fill`.
     :param depth: messages in doubt at once, at most.
     :param octets: octets in doubt at once; a larger message goes alone.
+    :param load: what this connection shares with others.
     """
 
     def __init__(
@@ -60,12 +74,14 @@ class Flow:
         *,
         depth: int,
         octets: int,
+        load: Load,
     ) -> None:
         self._protocol = protocol
         self._take = take
         self._done = done
         self._emptied = emptied
         self._octets = octets
+        self._load = load
         offered = protocol.session.capabilities
         chunks = offered.chunking and offered.pipelining
         # With DATA a second message has its envelope under way while the first is in
@@ -101,13 +117,16 @@ class Flow:
         if self.spoiled or not self._protocol.usable:
             return False
         return not self.inflight or (
-            self.inflight < self._depth and self._inflight_octets < self._octets
+            self.inflight < self._depth
+            and self._inflight_octets < self._octets
+            and self._load.octets < self._load.most
         )
 
     def _begin(self, job: Any) -> None:
         self.inflight += 1
         size = job.letter.size or self._octets
         self._inflight_octets += size
+        self._load.octets += size
         self._speaking = job
         eager, self.stale = not self.stale, False
         if eager and not job.all_or_nothing and self._say_whole(job, size):
@@ -139,6 +158,7 @@ class Flow:
     def _heard(self, result: DeliveryReport | Failure, job: Any, size: int) -> None:
         self.inflight -= 1
         self._inflight_octets -= size
+        self._load.octets -= size
         if self._speaking is job:
             self._speaking = None
         unheard = (

@@ -30,6 +30,8 @@ class PoolLimits:
     window: int = 8
     #: Octets in doubt at once on a connection; a larger message goes alone.
     window_octets: int = 1024 * 1024
+    #: Octets in doubt at once over all connections; each may have one message even so.
+    octets: int = 8 * 1024 * 1024
     #: Messages a second over all connections; None for no limit.
     rate: float | None = None
     #: Messages that may go out at once before the rate is felt.

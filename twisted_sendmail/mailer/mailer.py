@@ -23,7 +23,7 @@ from twisted_sendmail.message.ready import ready_letter
 from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.smtp.errors import MailerClosed
 from twisted_sendmail.smtp.outcome import DeliveryReport
-from twisted_sendmail.smtp.root_error import InvalidServer, SendmailError
+from twisted_sendmail.smtp.root_error import InvalidInput, InvalidServer, SendmailError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Sequence
@@ -85,6 +85,32 @@ class Mailer:
         self._accepted = 0
         self._failed = 0
         self._closed = False
+
+    def connect(self, count: int = 1) -> Deferred[None]:
+        """Open connections before there are messages for them.
+
+        Without it a connection is opened when a message finds none that is free.
+
+        :param count: connections there are to be in all; what is open already counts.  They
+            are kept for ``PoolLimits.idle`` seconds with nothing to do, like any others.
+        :returns: fires when *count* of them are ready.
+        :raises InvalidInput: it is not from one to ``PoolLimits.connections``.
+        :raises SendmailError: why there cannot be so many: no server can be made ready.
+        :raises MailerClosed: the mailer was closed.
+
+        Cancelling stops the waiting; what is being opened is of use to the messages to come.
+        """
+        most = self._pool.limits.connections
+        if not isinstance(count, int) or not 0 < count <= most:
+            return fail(
+                InvalidInput(
+                    f"{count!r} connections cannot be opened",
+                    remedy=f"give a number from 1 to {most}",
+                )
+            )
+        if self._closed:
+            return fail(MailerClosed("the mailer is closed"))
+        return self._pool.connect(count)
 
     def send(
         self,

@@ -17,11 +17,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.client.flow import Load
 from twisted_sendmail.client.handshake_gate import ABREAST
+from twisted_sendmail.mailer.beforehand import Beforehand
 from twisted_sendmail.mailer.carrier import Carrier, Stage
 from twisted_sendmail.mailer.rate import TokenBucket
+from twisted_sendmail.mailer.standing import Standing, copied
 from twisted_sendmail.smtp.errors import (
-    AuthenticationError,
     ConnectionFailed,
     MailerBusy,
     MailerClosed,
@@ -40,8 +42,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.mailer.limits import PoolLimits
     from twisted_sendmail.mailer.submission_server import SubmissionServer
 
-#: Seconds a server that could not be reached is passed over, if there is another.
-SHUNNED = 30.0
+READY = (Stage.IDLE, Stage.LEASED)
 #: How often a message is given back unheard before there must be something wrong.
 RETURNS = 3
 
@@ -57,15 +58,15 @@ class Pool:
         self.reactor = reactor
         self.servers = tuple(servers)
         self.limits = limits
+        self.load = Load(limits.octets)
+        self._standing = Standing(reactor, len(self.servers))
+        self._beforehand = Beforehand()
         self._queue: deque[Job] = deque()
         self._carriers: list[Carrier] = []
         self._stages: Counter[Stage] = Counter()
         self._bucket = TokenBucket(reactor, limits.rate, limits.burst)
         self._next_token: IDelayedCall | None = None
         self._impatience: IDelayedCall | None = None
-        # Why no connection with these credentials is opened any more.
-        self._locked: dict[int, SendmailError] = {}
-        self._shunned: dict[int, float] = {}
         #: Told of each server that could not be made ready, be there another or not.
         self.not_ready: Callable[[SubmissionServer, SendmailError], None] | None = None
         #: Called when there is no connection any more.
@@ -77,9 +78,9 @@ class Pool:
 
     # -- counts ------------------------------------------------------------------
 
-    def count(self, stage: Stage) -> int:
-        """Connections in *stage*."""
-        return self._stages[stage]
+    def count(self, *stages: Stage) -> int:
+        """Connections in *stages*."""
+        return sum([self._stages[stage] for stage in stages])
 
     @property
     def waiting(self) -> int:
@@ -162,7 +163,7 @@ class Pool:
             job.replaced = True
             return True
         job.tried |= {carrier.place}
-        self._shun(carrier.place)
+        self._standing.shun(carrier.place)
         return len(job.tried) < len(self.servers)
 
     def _again(self, job: Job) -> None:
@@ -195,7 +196,8 @@ class Pool:
     def opened(self, carrier: Carrier) -> None:
         """A connection is ready."""
         self._proven = True
-        self._shunned.pop(carrier.place, None)
+        self._standing.ready(carrier.place)
+        self._beforehand.ready(self.count(*READY))
         self.log.debug("{pool}", pool=self)
         self._distribute()
 
@@ -208,11 +210,11 @@ class Pool:
             return
         self.log.info("no connection to {server}: {error}", server=carrier.server, error=error)
         self._proven = False
-        if isinstance(error, AuthenticationError) and not error.transient:
-            self._locked[place] = error
-        self._shun(place)
+        self._standing.failed(place, error)
         if self.not_ready is not None:
             self.not_ready(carrier.server, error)
+        if self._standing.hopeless:
+            self._beforehand.fail(error)
         if self._open_at(place):
             return  # those that are open go on
         waiting, self._queue = self._queue, deque()
@@ -221,7 +223,7 @@ class Pool:
             job.tried |= {place}
             (hopeless if len(job.tried) == len(self.servers) else self._queue).append(job)
         for job in hopeless:
-            job.settle(_copied(error))
+            job.settle(copied(error))
         self._distribute()
         self._changed()
 
@@ -240,12 +242,13 @@ class Pool:
 
     def unlock(self) -> None:
         """Passwords that were refused may be tried again."""
-        self._locked.clear()
+        self._standing.unlock()
         self._distribute()
 
     async def close(self, grace: float | None) -> None:
         """Let out what waits, then close; after *grace* seconds close at once."""
         self._closing = True
+        self._beforehand.fail(MailerClosed("the mailer was closed"))
         timer = None if grace is None else self.reactor.callLater(grace, self.abort)
         try:
             while self._queue or self._carriers:
@@ -264,6 +267,13 @@ class Pool:
             for call in (timer, self._next_token, self._impatience):
                 if call is not None and call.active():
                     call.cancel()
+
+    def connect(self, count: int) -> Deferred[None]:
+        """Open connections until there are *count*; fires when so many are ready."""
+        ready = self._beforehand.want(count)
+        self._beforehand.ready(self.count(*READY))
+        self._distribute()
+        return ready
 
     def abort(self) -> None:
         """Close every connection at once; what waits is not sent."""
@@ -286,25 +296,33 @@ class Pool:
                     carrier.nudge()
         for carrier in tuple(self._carriers):
             if not self._queue:
-                return
+                break
             if carrier.stage is Stage.LEASED:
                 carrier.nudge()
-        while self._queue and self._next_token is None and self._open_one():
+        while self._lacking() and self._open_one():
             pass
 
-    def _open_one(self) -> bool:
+    def _lacking(self) -> bool:
+        """Would another connection be of use?"""
         opening, waiting = self.count(Stage.OPENING), len(self._queue)
-        if len(self._carriers) >= self.limits.connections or opening >= waiting:
+        if self.count(*READY) + opening < self._beforehand.wanted:
+            return True
+        if opening >= waiting or self._next_token is not None:
             return False
         # They stand in line for their handshakes, or each takes at once all it may: more of
         # them would not be sooner.
         line = opening >= ABREAST or self.limits.messages <= self.limits.window
-        if line and opening and self._enough(waiting):
+        return not (line and opening and self._enough(waiting))
+
+    def _open_one(self) -> bool:
+        if len(self._carriers) >= self.limits.connections:
             return False
-        if opening and not self._proven:
+        if self.count(Stage.OPENING) and not self._proven:
             return False  # one must get through before more knock
         place = self._place()
-        if place is None or (self._is_shunned(place) and self._open_at(place)):
+        if place is None or (
+            self._queue and self._standing.is_shunned(place) and self._open_at(place)
+        ):
             return False
         carrier = Carrier(self, self.servers[place], place)
         self._carriers.append(carrier)
@@ -325,21 +343,17 @@ class Pool:
         while self._queue:
             job = self._queue[0]
             places = [p for p in range(len(self.servers)) if p not in job.tried]
-            free = [p for p in places if p not in self._locked]
-            if free:
-                return min(free, key=lambda p: (self._is_shunned(p), p))
+            best = self._standing.best(places)
+            if best is not None:
+                return best
             if any(map(self._open_at, places)):
                 return None  # those that are open go on
             self._queue.popleft()
-            job.settle(_copied(next(iter(self._locked.values()))))
-        return None
-
-    def _shun(self, place: int) -> None:
-        self._shunned[place] = self.reactor.seconds() + SHUNNED
-
-    def _is_shunned(self, place: int) -> bool:
-        until = self._shunned.get(place)
-        return until is not None and until > self.reactor.seconds()
+            job.settle(self._standing.refusal)
+        best = self._standing.best(range(len(self.servers)))
+        if best is None:
+            self._beforehand.fail(self._standing.refusal)
+        return best
 
     def _open_at(self, place: int) -> bool:
         """Is a connection to that server open?"""
@@ -382,16 +396,5 @@ class Pool:
             waiting.callback(None)
 
     def __str__(self) -> str:
-        stages = (Stage.IDLE, Stage.LEASED, Stage.OPENING)
-        counts = [f"{self.count(stage)} {stage.value}" for stage in stages]
+        counts = [f"{self.count(stage)} {stage.value}" for stage in (*READY, Stage.OPENING)]
         return f"{self.servers[0]}: {', '.join(counts)}, {self.waiting} waiting"
-
-
-def _copied(error: SendmailError) -> SendmailError:
-    """The same error for one more who waited: each has a report of his own."""
-    copy = type(error).__new__(type(error))
-    copy.__dict__.update(error.__dict__)
-    copy.args = error.args
-    copy.report = None
-    copy.__cause__ = error
-    return copy
