@@ -111,6 +111,8 @@ class SqliteSpool(Spool):
             with store.transaction(doing="be opened"):
                 interrupted = store.end_leases(interrupted=True)
                 store.throw_away_orphans(forgotten)
+                # A clock that was set back would give ids for a second time.
+                self._ids.go_beyond(store.newest())
                 return Recovered(store.count(), interrupted)
         except BaseException:
             store.close()

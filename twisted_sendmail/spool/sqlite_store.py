@@ -272,6 +272,10 @@ class Store:
         self.connection.execute("INSERT OR IGNORE INTO rubbish VALUES (-1)")
         self.connection.execute("DELETE FROM rubbish WHERE body = -1")
 
+    def newest(self) -> int:
+        """The greatest number of an id; 0: there is none."""
+        return int(self.connection.value("SELECT ifnull(max(number), 0) FROM message"))
+
     def count(self) -> int:
         """How many messages there are."""
         return int(self.connection.value("SELECT count(*) FROM message"))
