@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 
 from tests.relay.world import DAY, HOUR, SENDER, START, World
@@ -97,3 +99,18 @@ def test_it_looks_again_by_itself_though_the_clock_was_set_forward(world: World)
     world.jump(HOUR)
     world.advance(60)
     assert [(SENDER, "full@x.example")] == host.got
+
+
+def test_no_id_is_given_twice_by_a_relay_that_starts_with_a_clock_set_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "randbits", lambda bits: 0)
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    before = [world.send(relay, "bob@example.net").id for _ in range(3)]
+    world.stop(relay)
+    world.jump(START - world.clock.seconds())
+    relay = world.relay(host)
+    after = [world.send(relay, "bob@example.net").id for _ in range(3)]
+    assert sorted({*before, *after}) == [*before, *after]

@@ -209,6 +209,13 @@ class World:
             self.clock.advance(max(0.0, min(times) - self.clock.seconds()))
             self.pump.run()
 
+    def turn(self) -> bool:
+        """Move everything a little; False when nothing moves any more."""
+        moved = self.pump._due()
+        for link in self.pump.links[:]:
+            moved |= link.turn()
+        return moved
+
     def advance(self, seconds: float) -> None:
         self.pump.advance(seconds)
 

@@ -1,0 +1,127 @@
+"""What the log says of a message, and what an observer is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+from tests.relay.world import SENDER, World
+from twisted_sendmail.relay.attempt_log import log_event
+from twisted_sendmail.relay.events import Attempted, AuthRefused, Delays, Interrupted, Trouble
+from twisted_sendmail.smtp.envelope import Recipient
+from twisted_sendmail.spool.record import State
+from twisted_sendmail.testkit.faults import close
+
+
+@pytest.fixture
+def log() -> Iterator[list[Any]]:
+    events: list[Any] = []
+
+    @implementer(ILogObserver)
+    def observe(event: Any) -> None:
+        if event.get("log_namespace") == "twisted_sendmail.relay":
+            events.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield events
+    globalLogPublisher.removeObserver(observe)
+
+
+def lines(log: list[Any]) -> list[str]:
+    return [formatEvent(event) for event in log]
+
+
+def attempted(**changes: Any) -> Attempted:
+    given: dict[str, Any] = {
+        "id": "0123456789AB",
+        "route": "out",
+        "sender": SENDER,
+        "recipient": "bob@example.net",
+        "original": None,
+        "state": State.DELIVERED,
+        "status": "sent",
+        "dsn": "2.0.0",
+        "relay": "mx.example[192.0.2.1]:25",
+        "reply": "250 2.0.0 Ok",
+        "delays": Delays(0.5, 0.001, 0.25, 12.3),
+    }
+    return Attempted(**{**given, **changes})
+
+
+def test_a_message_has_a_line_for_its_coming_each_try_and_its_end(
+    world: World, log: list[Any]
+) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": ["452 4.2.2 full"]}
+    relay = world.relay(host)
+    queued = world.send(relay, Recipient("full@x.example", (), "rfc822;first@y.example"))
+    world.run(queued.delivered)
+    size = len(host.messages[0].content)
+    to = (
+        f"{queued.id}: to=<full@x.example>, orig_to=<rfc822;first@y.example>, "
+        "relay=localhost[192.0.2.1]:587"
+    )
+    accepted = host.messages[0].id
+    assert [
+        f"{queued.id}: from=<{SENDER}>, size={size}, nrcpt=1 (queued) this process",
+        f"{to}, delay=0, delays=0/0/0/0, dsn=4.2.2, status=deferred (452 4.2.2 full)",
+        f"{to}, delay=300, delays=300/0/0/0, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as {accepted})",
+        f"{queued.id}: removed",
+    ] == lines(log)
+
+
+def test_all_that_is_shown_is_a_field_as_well(log: list[Any]) -> None:
+    log_event(attempted())
+    (event,) = log
+    expected = {
+        "id": "0123456789AB",
+        "recipient": "bob@example.net",
+        "sender": SENDER,
+        "relay": "mx.example[192.0.2.1]:25",
+        "dsn": "2.0.0",
+        "status": "sent",
+        "reply": "250 2.0.0 Ok",
+        "delays": "0.5/0.001/0.25/12",
+        "delay": "13",
+        "route": "out",
+    }
+    assert expected == {key: event[key] for key in expected}
+
+
+def test_what_may_go_twice_says_so(log: list[Any]) -> None:
+    log_event(attempted(in_doubt=True, status="deferred"))
+    log_event(attempted(doubles=2))
+    one, two = lines(log)
+    assert one.endswith("[it may have been delivered, and will be sent again]")
+    assert two.endswith("[possibly duplicated: 2 before it ended unseen]")
+
+
+def test_many_interrupted_ones_are_named_in_lines_of_bounded_length(log: list[Any]) -> None:
+    ids = tuple(f"{number:012}" for number in range(1000))
+    log_event(Interrupted(ids))
+    assert list(ids) == [word for line in lines(log) for word in line.split() if word.isdigit()]
+    assert max(map(len, lines(log))) < 1000
+
+
+def test_what_somebody_has_to_look_at_is_an_error(log: list[Any]) -> None:
+    log_event(AuthRefused("out", "smtps://mx.example:465", "535 5.7.8 no"))
+    log_event(Trouble("the queue", "it is full"))
+    assert [LogLevel.error] * 2 == [event["log_level"] for event in log]
+
+
+def test_braces_in_what_a_server_says_are_only_braces(world: World, log: list[Any]) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "452 4.2.2 {id} {0} {recipient!r:>9999}"}
+    world.send(world.relay(host), "full@x.example")
+    assert "(452 4.2.2 {id} {0} {recipient!r:>9999})" in lines(log)[1]
+
+
+def test_doubt_and_its_second_copy_are_in_the_log(world: World, log: list[Any]) -> None:
+    host = world.host(faults=[close("dot", nth=1)])
+    world.run(world.send(world.relay(host), "bob@example.net").delivered)
+    assert 1 == sum("may have been delivered, and will" in line for line in lines(log))
+    assert 1 == sum("possibly duplicated" in line for line in lines(log))
