@@ -116,7 +116,7 @@ async def test_a_running_relay_takes_it_over_its_socket(relay: Relay, hop: Loopb
     await deferToThread(
         call, relay, "-t", "-i", "-f", "alice@example.org", "-F", "Alice", stdin=text
     )
-    (message,) = await hop.wait_for(1)
+    (message,) = await hop.wait_for(1, timeout=PATIENCE)
     assert ["bob@example.net", "eve@example.net"] == [str(each) for each in message.recipients]
     assert "alice@example.org" == str(message.sender)
     content = message.content.decode()
@@ -262,5 +262,5 @@ async def test_smtp_on_stdin_is_the_relay_s(relay: Relay, hop: LoopbackServer) -
     )
     out = await deferToThread(call, relay, "-bs", stdin=session)
     assert "\r\n250 2.0.0 Ok: queued as " in out
-    assert [7] == numbers(await hop.wait_for(1))
+    assert [7] == numbers(await hop.wait_for(1, timeout=PATIENCE))
     await deferToThread(relay.end)
