@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from twisted_sendmail.spool.connection import Connection
     from twisted_sendmail.spool.record import Selection
 
+# Somebody was tried, or stood behind a route that was: ``QueuedMessage.deferred``.
+_DEFERRED = (
+    "attempts > 0 OR EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.number "
+    "AND r.status IS NOT NULL)"
+)
 #: ``QueuedMessage.queue_name``.
 _QUEUE = (
     "CASE WHEN aside IS NOT NULL THEN 'corrupt' WHEN held = 1 THEN 'hold' "
-    "WHEN leased = 1 THEN 'active' WHEN attempts > 0 THEN 'deferred' ELSE 'incoming' END"
+    f"WHEN leased = 1 THEN 'active' WHEN {_DEFERRED} THEN 'deferred' ELSE 'incoming' END"
 )
 #: Ids in one question.
 _AT_ONCE = 500
@@ -131,7 +136,8 @@ def _requeue(connection: Connection, number: int, *, undeliverable: bool) -> Non
             (number,),
         )
     connection.execute(
-        "UPDATE recipient SET due = 0.0, attempts = 0 WHERE message = ? AND state = 'pending'",
+        "UPDATE recipient SET due = 0.0, attempts = 0, reply = NULL, status = NULL, relay = NULL "
+        "WHERE message = ? AND state = 'pending'",
         (number,),
     )
     connection.execute(
@@ -146,7 +152,7 @@ def totals(connection: Connection) -> Totals:
     queues = connection.rows(f"SELECT {_QUEUE}, count(*) FROM message GROUP BY 1")  # noqa: S608
     deferred = connection.rows(
         "SELECT ifnull(status, ''), count(*) FROM recipient "
-        "WHERE state = 'pending' AND attempts > 0 GROUP BY 1"
+        "WHERE state = 'pending' AND (attempts > 0 OR status IS NOT NULL) GROUP BY 1"
     )
     oldest, octets = connection.row(
         "SELECT min(CASE WHEN aside IS NULL THEN arrived END), ifnull(sum(size), 0) FROM message"

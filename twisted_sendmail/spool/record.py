@@ -130,7 +130,12 @@ class QueuedMessage:
             return "hold"
         if self.leased:
             return "active"
-        return "deferred" if self.attempts else "incoming"
+        return "deferred" if self.deferred else "incoming"
+
+    @property
+    def deferred(self) -> bool:
+        """Somebody was tried, or stood behind a route that was."""
+        return self.attempts > 0 or any(r.status is not None for r in self.recipients)
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ class MemorySpool(Spool):
         for message in self._all():
             queues[message.queue_name] = queues.get(message.queue_name, 0) + 1
             for recipient in message.pending:
-                if recipient.attempts:
+                if recipient.attempts or recipient.status is not None:
                     status = recipient.status or ""
                     deferred[status] = deferred.get(status, 0) + 1
         arrived = [m.draft.arrived for m in self._all() if m.aside is None]
@@ -315,7 +315,7 @@ def _acted(message: QueuedMessage, action: Action, now: float) -> QueuedMessage 
         return replace(
             message,
             recipients=tuple(
-                replace(r, state=State.PENDING, due=0.0, attempts=0)
+                _as_new(r)
                 if r.state in {State.PENDING, again}
                 else r
                 for r in message.recipients
@@ -337,3 +337,9 @@ def _acted(message: QueuedMessage, action: Action, now: float) -> QueuedMessage 
     if action is Action.EXPIRE:
         return replace(message, expired=True, held=False, due=0.0)
     return replace(message, held=action is Action.HOLD)
+
+
+def _as_new(recipient: QueuedRecipient) -> QueuedRecipient:
+    return replace(
+        recipient, state=State.PENDING, due=0.0, attempts=0, reply=None, status=None, relay=None
+    )
