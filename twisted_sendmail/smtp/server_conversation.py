@@ -156,7 +156,10 @@ class ServerConversation:
         if self.settings.lmtp and len(replies) == 1:
             replies *= self._recipients
         for reply in replies:
-            self._say(reply)
+            if reply.lines[0].startswith("2.0.0 ") and reply.code == 250:
+                self._write(reply)  # nobody says the name of this message again
+            else:
+                self._say(reply)
         self.state = ServerState.READY
         self._forget()
         if replies[0].code < 400 or any(reply.code < 400 for reply in replies):
