@@ -242,7 +242,7 @@ def _unwrapped(text: str) -> str:
     """The inside of ``<…>`` without a source route, or *text* itself."""
     if isinstance(text, str) and text.startswith("<") and text.endswith(">"):
         text = text[1:-1]
-        route = _grammar(text).source_route.match(text)
+        route = _grammar(text).source_route.match(text) if text.startswith("@") else None
         if route:
             text = text[route.end() :]
     return text
@@ -291,7 +291,7 @@ class ForwardPath:
         :raises InvalidAddress: when *text* is anything else.
         """
         inner = _unwrapped(text)
-        if isinstance(inner, str) and inner.lower() == "postmaster":
+        if isinstance(inner, str) and len(inner) == 10 and inner.lower() == "postmaster":
             return cls(None)
         return cls(Mailbox.parse(inner))
 
