@@ -12,17 +12,27 @@ from twisted_sendmail.spool.row import content_checksum, encode
 from twisted_sendmail.spool.trouble import SpoolTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from twisted_sendmail.spool.connection import Connection
     from twisted_sendmail.spool.record import Draft
 
 #: Octets of one piece of a large content.
 PIECE = 256 * 1024
-_MESSAGE = f"INSERT INTO message VALUES ({', '.join('?' * 19)})"  # noqa: S608 - ours
-_RECIPIENT = (
-    "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, 'pending', 0.0, 0, NULL, NULL, NULL, NULL)"
-)
+# Rows in one statement: each statement gives the interpreter away, and waits to have it back.
+_AT_ONCE = (16, 4, 1)
+
+
+def _inserts(table: str, values: str) -> dict[int, str]:
+    return {
+        count: f"INSERT INTO {table} VALUES {', '.join([f'({values})'] * count)}"  # noqa: S608 - ours
+        for count in _AT_ONCE
+    }
+
+
+_MESSAGES = _inserts("message", ", ".join("?" * 19))
+_RECIPIENTS = _inserts("recipient", "?, ?, ?, ?, ?, 'pending', 0.0, 0, NULL, NULL, NULL, NULL")
+_CONTENTS = _inserts("content", "?, ?, ?")
 
 
 @dataclass(frozen=True)
@@ -36,59 +46,74 @@ class Pieces:
     size: int
 
 
+def put_messages(
+    connection: Connection, arrivals: Sequence[tuple[Draft, bytes | Pieces, bool]]
+) -> list[QueuedMessage]:
+    """Write messages that are due at once: of each its draft, its content, and if it is leased.
+
+    :raises SpoolTrouble: there is one of this id, or its content is not complete; where it is
+        a single one, nothing was written.
+    """
+    messages: list[tuple[Any, ...]] = []
+    recipients: list[tuple[Any, ...]] = []
+    contents: list[tuple[Any, ...]] = []
+    for draft, content, leased in arrivals:
+        number = id_number(draft.id)
+        if number is None:
+            raise _refusal(draft.id, "it is no id of ours")
+        if isinstance(content, Pieces):
+            _check_pieces(connection, content)
+            fixed, given = encode(draft, number, content.size, content.body, content.count)
+        else:
+            fixed, given = encode(draft, number, len(content), None, 0)
+            contents.append((number, content, content_checksum(number, 0, content)))
+        standing = (draft.route, 0.0, 0, int(leased), int(draft.held), None, None, 0, 0, None)
+        messages.append(fixed + standing)
+        recipients += [(number, *row) for row in given]
+    try:
+        _insert(connection, _MESSAGES, messages)
+    except sqlite3.IntegrityError as e:
+        raise _refusal(arrivals[0][0].id, str(e)) from None
+    _insert(connection, _RECIPIENTS, recipients)
+    _insert(connection, _CONTENTS, contents)
+    return [_queued(*arrival) for arrival in arrivals]
+
+
 def put_message(
     connection: Connection, draft: Draft, content: bytes | Pieces, *, leased: bool = False
 ) -> QueuedMessage:
-    """Write a message that is due at once.
+    """Write one of them."""
+    return put_messages(connection, [(draft, content, leased)])[0]
 
-    :param leased: it is tried at once.
-    :raises SpoolTrouble: there is one of this id, or its content is not complete; nothing
-        was written.
-    """
-    number = id_number(draft.id)
-    if number is None:
-        raise SpoolTrouble(f"message {draft.id} cannot be queued", detail="it is no id of ours")
-    if isinstance(content, Pieces):
-        size, body, pieces = content.size, content.body, content.count
-        _check_pieces(connection, content)
-    else:
-        size, body, pieces = len(content), None, 0
-    fixed, recipients = encode(draft, number, size, body, pieces)
-    standing: tuple[Any, ...] = (
-        draft.route,
-        0.0,
-        0,
-        int(leased),
-        int(draft.held),
-        None,
-        None,
-        0,
-        0,
-        None,
-    )
-    try:
-        connection.execute(_MESSAGE, fixed + standing)
-    except sqlite3.IntegrityError as e:
-        taken = SpoolTrouble(f"message {draft.id} cannot be queued", detail=str(e))
-        # Its id is in its header: it will be the same at any other time.
-        taken.transient = False
-        raise taken from None
-    for row in recipients:
-        connection.execute(_RECIPIENT, (number, *row))
-    if body is None:
-        connection.execute(
-            "INSERT INTO content VALUES (?, ?, ?)",
-            (number, content, content_checksum(number, 0, content)),  # type: ignore[arg-type]
-        )
+
+def _queued(draft: Draft, content: bytes | Pieces, leased: bool) -> QueuedMessage:  # noqa: FBT001
     return QueuedMessage(
         draft,
-        size=size,
+        size=content.size if isinstance(content, Pieces) else len(content),
         recipients=tuple(
-            QueuedRecipient(n, recipient) for n, recipient in enumerate(draft.envelope.recipients)
+            [QueuedRecipient(n, recipient) for n, recipient in enumerate(draft.envelope.recipients)]
         ),
         leased=leased,
         held=draft.held,
     )
+
+
+def _insert(
+    connection: Connection, statements: dict[int, str], rows: list[tuple[Any, ...]]
+) -> None:
+    start, left = 0, len(rows)
+    for count, statement in statements.items():
+        while left >= count:
+            some = rows[start : start + count]
+            connection.execute(statement, [value for row in some for value in row])
+            start, left = start + count, left - count
+
+
+def _refusal(id: str, why: str) -> SpoolTrouble:  # noqa: A002 - that is its name
+    refusal = SpoolTrouble(f"message {id} cannot be queued", detail=why)
+    # Its id is in its header: it will be the same at any other time.
+    refusal.transient = False
+    return refusal
 
 
 def _check_pieces(connection: Connection, content: Pieces) -> None:

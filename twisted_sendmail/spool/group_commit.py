@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import enum
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_sendmail.spool.connection import trouble
 from twisted_sendmail.spool.trouble import SpoolTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from twisted_sendmail.spool.sqlite_store import Store
 
@@ -49,6 +50,9 @@ class Operation:
         self.doing = doing
         self.result: Any = None
         self.error: Exception | None = None
+
+    #: Does many of a kind with fewer statements, in any order; gives those that it left.
+    many: ClassVar[Any] = None
 
     def fire(self) -> None:
         """Tell who asked; in the reactor's thread, when it is durable."""
@@ -87,16 +91,8 @@ class GroupCommit:
         store = self._store
         try:
             store.begin(write=any(o.kind is Kind.WRITE for o in group))
-            for operation in group:
-                operation.error = None
-                before = store.changes
-                try:
-                    operation.result = operation.work(store)
-                except SpoolTrouble as e:
-                    if store.changes != before:
-                        raise
-                    # It was refused before it changed anything: the others need not suffer.
-                    operation.error = e
+            for operation in group if len(group) == 1 else self._many(group):
+                self._one(operation)
             store.commit()
         except Exception as e:  # noqa: BLE001 - who asked gets it
             self._take_back()
@@ -106,6 +102,30 @@ class GroupCommit:
             else:
                 group[0].result = None
                 group[0].error = trouble(e, group[0].doing)
+
+    def _many(self, group: list[Operation]) -> Iterator[Operation]:
+        """Do together what can be; gives the others, each in its turn."""
+        for can_be, run in groupby(group, lambda operation: operation.many is not None):
+            if not can_be:
+                yield from run
+                continue
+            kinds: dict[Any, list[Operation]] = {}
+            for operation in run:
+                operation.error = None
+                kinds.setdefault(operation.many, []).append(operation)
+            for many, some in kinds.items():
+                yield from many(self._store, some)
+
+    def _one(self, operation: Operation) -> None:
+        operation.error = None
+        before = self._store.changes
+        try:
+            operation.result = operation.work(self._store)
+        except SpoolTrouble as e:
+            if self._store.changes != before:
+                raise
+            # It was refused before it changed anything: the others need not suffer.
+            operation.error = e
 
     def _take_back(self) -> None:
         try:

@@ -38,20 +38,19 @@ class Insistence:
     def __init__(self, clock: IReactorTime, submit: Callable[[Operation], None]) -> None:
         self._clock = clock
         self._submit = submit
-        self._waiting: list[_Record] = []
+        self._waiting: list[Record] = []
         self._delay = FIRST
         self._timer: IDelayedCall | None = None
 
-    def do(self, ids: tuple[str, ...], work: Callable[[Store], Any]) -> Deferred[Any]:
-        """Write a record about the messages *ids*; fires when it is durable.
+    def do(self, record: Record) -> Deferred[Any]:
+        """Write *record*; fires when it is durable.
 
         Cancelling stops the waiting, never the work.
         """
-        record = _Record(self, ids, work)
         self._submit(record)
         return record.done
 
-    def heard(self, record: _Record) -> None:
+    def heard(self, record: Record) -> None:
         """The end of one try."""
         error = record.error
         if error is None:
@@ -62,14 +61,14 @@ class Insistence:
             # Not the disk's fault: no other time is better.
             record.done.errback(error)
 
-    def _written(self, record: _Record) -> None:
+    def _written(self, record: Record) -> None:
         if self._waiting and self._delay > FIRST:
             # It works again: all the others at once.
             self.all_again()
         self._delay = FIRST
         record.done.callback(record.result)
 
-    def _failed(self, record: _Record, error: Exception) -> None:
+    def _failed(self, record: Record, error: Exception) -> None:
         if not self._waiting:
             self._log.error(
                 "what became of {ids} could not be recorded, it is tried again: {error}",
@@ -112,10 +111,12 @@ class Insistence:
         return {id_ for record in waiting for id_ in record.ids}
 
 
-class _Record(Operation):
+class Record(Operation):
     """One of them.
 
+    :param insistence: is told how it went.
     :param ids: the messages it is about.
+    :param work: writes it.
     """
 
     __slots__ = ("_insistence", "done", "ids")
@@ -130,4 +131,5 @@ class _Record(Operation):
         self.done: Deferred[Any] = Deferred()
 
     def fire(self) -> None:
+        """See ``Operation.fire``."""
         self._insistence.heard(self)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.spool.arriving import put_message
+from twisted_sendmail.spool.plain_settlement import ended, standing
 from twisted_sendmail.spool.queue_id import id_number, id_text
 from twisted_sendmail.spool.reading import find
-from twisted_sendmail.spool.record import State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.spool.connection import Connection
     from twisted_sendmail.spool.record import Change, QueuedMessage, Settlement
 
-# A message, once for each who is still to get it.
-_STANDING = """
-    SELECT leased, doomed, recipient.number FROM message
-    LEFT JOIN recipient ON recipient.message = message.number AND state = 'pending'
-    WHERE message.number = ?
-"""
 _GONE = "DELETE FROM message WHERE number = ?"
 _WHO = "WHERE message = ? AND number = ? AND state = 'pending'"
 _TRIED = f"UPDATE recipient SET attempts = attempts + 1, tried = ? {_WHO}"  # noqa: S608 - ours
@@ -43,18 +37,19 @@ def settle(connection: Connection, settlement: Settlement) -> QueuedMessage | No
     :raises Damaged: what is left cannot be read.
     """
     number = id_number(settlement.id)
-    rows = connection.rows(_STANDING, (number,))
-    if number is None or not rows:
+    if number is None:
         return None
-    leased, doomed, _ = rows[0]
+    rows = standing(connection, [number])
+    if not rows:
+        return None
+    _, leased, doomed, _ = rows[0]
     if not leased:
         return find(connection, number)
     for draft, content in settlement.reports:
         put_message(connection, draft, content)
     if settlement.aside is None:
         # The commonest end by far, and the shortest: everybody has it.
-        settled = {c.number for c in settlement.changes if c.state is not State.PENDING}
-        left = {row[2] for row in rows} - settled - {None}
+        left = {row[3] for row in rows} - ended(settlement) - {None}
         if doomed == "doomed" or not left:
             connection.execute(_GONE, (number,))
             return None

@@ -6,21 +6,19 @@ pieces are written as they come; who brings it waits while too many are on their
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
 from twisted_sendmail.spool.arriving import PIECE, Pieces
-from twisted_sendmail.spool.group_commit import Operation
-from twisted_sendmail.spool.record import Leased
 from twisted_sendmail.spool.spool import SMALL, Intake
+from twisted_sendmail.spool.sqlite_operations import Arrival, Piece
 from twisted_sendmail.spool.trouble import SpoolTrouble
 
 if TYPE_CHECKING:
     from twisted_sendmail.spool.record import Draft, QueuedMessage
     from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-    from twisted_sendmail.spool.sqlite_store import Store
 
 #: Pieces on their way to the disk, of one message, at the most.
 _ON_THE_WAY = 2
@@ -65,7 +63,7 @@ class SqliteIntake(Intake):
         if self._body is None:
             self._body = self._spool.new_body()
         self._writing += 1
-        self._spool.submit(_Piece(self, self._body, self._count, data))
+        self._spool.submit(Piece(self, self._spool.room, (self._body, self._count), data))
         self._count += 1
 
     def _wait(self) -> Deferred[None] | None:
@@ -99,12 +97,12 @@ class SqliteIntake(Intake):
         parts, self._parts = self._parts, []
         rest = parts[0] if len(parts) == 1 else b"".join(parts)
         if self._size <= SMALL:
-            return self._spool.bring(_Arrival(self._spool, draft, rest, self))
+            return self._spool.bring(Arrival(self._spool, draft, rest, self))
         if rest:
             self._put(rest)
         body = self._body if self._body is not None else 0
         pieces = Pieces(body, self._count, self._size)
-        return self._spool.bring(_Arrival(self._spool, draft, pieces, self))
+        return self._spool.bring(Arrival(self._spool, draft, pieces, self))
 
     def ended(self, error: Exception | None) -> Exception | None:
         """The commit has ended; gives the error that came first."""
@@ -123,67 +121,3 @@ class SqliteIntake(Intake):
     def _forget(self) -> None:
         if self._body is not None:
             self._spool.forget(self._body)
-
-
-class _Piece(Operation):
-    __slots__ = ("_at", "_data", "_intake")
-
-    def __init__(self, intake: SqliteIntake, body: int, place: int, data: bytes) -> None:
-        super().__init__(self._write, doing="take the message in")
-        self._intake = intake
-        self._at = body, place
-        self._data = data
-
-    def _write(self, store: Store) -> None:
-        self._intake._spool.room.ask(len(self._data))  # noqa: SLF001 - one class in two
-        store.put_piece(*self._at, self._data)
-
-    def fire(self) -> None:
-        self._intake.written(self.error)
-
-
-class _Arrival(Operation):
-    __slots__ = ("_claimed", "_content", "_draft", "_intake", "_spool", "done")
-
-    def __init__(
-        self, spool: SqliteSpool, draft: Draft, content: bytes | Pieces, intake: SqliteIntake
-    ) -> None:
-        super().__init__(self._write, doing="take the message in")
-        self._spool = spool
-        self._draft = draft
-        self._content = content
-        self._intake = intake
-        self._claimed = False
-        self.done: Deferred[Any] = Deferred()
-
-    def claim(self) -> None:
-        """Ask whether it is tried at once."""
-        observer = self._spool.observer
-        if observer is not None and not self._draft.held:
-            try:
-                self._claimed = observer.claim(self._draft)
-            except Exception:  # noqa: BLE001 - it is taken in all the same
-                _log.failure("an observer of the queue failed")
-
-    def _write(self, store: Store) -> QueuedMessage:
-        if isinstance(self._content, bytes):
-            self._spool.room.ask(len(self._content))
-        return store.put(self._draft, self._content, leased=self._claimed)
-
-    def fire(self) -> None:
-        self.error = self._intake.ended(self.error)
-        if self.error is None:
-            self.done.callback(self.result)
-        else:
-            self.done.errback(self.error)
-
-    def after(self) -> None:
-        observer = self._spool.observer
-        if observer is None:
-            return
-        if self.error is None:
-            small = self._claimed and isinstance(self._content, bytes)
-            content = self._content if small else None
-            observer.arrived(Leased(self.result, content), claimed=self._claimed)  # type: ignore[arg-type]
-        elif self._claimed:
-            observer.unclaimed(self._draft)

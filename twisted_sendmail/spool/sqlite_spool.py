@@ -14,8 +14,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_sendmail.spool.group_commit import GroupCommit, Kind, Operation
-from twisted_sendmail.spool.insistence import Insistence
+from twisted_sendmail.spool.group_commit import GroupCommit, Kind
+from twisted_sendmail.spool.insistence import Insistence, Record
+from twisted_sendmail.spool.plain_settlement import is_plain
 from twisted_sendmail.spool.premises import check_directory
 from twisted_sendmail.spool.queue_id import QueueIds, id_number
 from twisted_sendmail.spool.record import Leased, Selection
@@ -23,6 +24,7 @@ from twisted_sendmail.spool.relay_lock import RelayLock
 from twisted_sendmail.spool.room import LEAST_FREE, Room
 from twisted_sendmail.spool.spool import Recovered, Spool
 from twisted_sendmail.spool.sqlite_intake import SqliteIntake
+from twisted_sendmail.spool.sqlite_operations import Asked, Settled
 from twisted_sendmail.spool.sqlite_store import Store
 from twisted_sendmail.spool.trouble import SpoolDamaged, SpoolTrouble
 from twisted_sendmail.spool.wakeup import Wakeup
@@ -31,6 +33,7 @@ from twisted_sendmail.spool.worker import InlineWorker, ThreadWorker, Worker
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from twisted_sendmail.spool.group_commit import Operation
     from twisted_sendmail.spool.reading import Where
     from twisted_sendmail.spool.record import (
         Acted,
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
         Totals,
     )
     from twisted_sendmail.spool.spool import Intake
-    from twisted_sendmail.spool.sqlite_intake import _Arrival
+    from twisted_sendmail.spool.sqlite_operations import Arrival
 
 #: Seconds between two looks whether another process has changed the queue.
 POLL = 5.0
@@ -94,7 +97,7 @@ class SqliteSpool(Spool):
     def open(self) -> Deferred[Recovered]:
         """See ``Spool.open``."""
         self._worker.start(GroupCommit(self._store).run)
-        operation = _Asked(self._open_store, Kind.ALONE, "be opened")
+        operation = Asked(self._open_store, Kind.ALONE, "be opened")
         _ = operation.done.addCallback(self._opened)
         opened: Deferred[Recovered] = Deferred()
         _ = operation.done.addCallbacks(opened.callback, self._not_opened, errbackArgs=(opened,))
@@ -166,7 +169,7 @@ class SqliteSpool(Spool):
                 store.close()
                 self._lock.release()
 
-        operation = _Asked(close, Kind.ALONE, "be closed")
+        operation = Asked(close, Kind.ALONE, "be closed")
         _ = operation.done.addErrback(self._complain)
         self._worker.submit(operation)
         _ = self._worker.stop().addCallback(self._say_closed)
@@ -187,7 +190,7 @@ class SqliteSpool(Spool):
             self._worker.submit(operation)
 
     def _ask(self, work: Callable[[Store], Any], kind: Kind, doing: str = "do it") -> Deferred[Any]:
-        operation = _Asked(work, kind, doing)
+        operation = Asked(work, kind, doing)
         self.submit(operation)
         return operation.done
 
@@ -207,7 +210,7 @@ class SqliteSpool(Spool):
         """See ``Spool.intake``."""
         return SqliteIntake(self)
 
-    def bring(self, arrival: _Arrival) -> Deferred[QueuedMessage]:
+    def bring(self, arrival: Arrival) -> Deferred[QueuedMessage]:
         """The end of an intake."""
         arrival.claim()
         self.submit(arrival)
@@ -268,7 +271,9 @@ class SqliteSpool(Spool):
 
     def settle(self, settlement: Settlement) -> Deferred[QueuedMessage | None]:
         """See ``Spool.settle``; while it cannot be written it is tried again and again."""
-        settled = self._insist((settlement.id,), lambda store: store.settle(settlement))
+        if is_plain(settlement):
+            return self._insist(Settled(self._insistence, settlement))
+        settled = self._insist_on((settlement.id,), lambda store: store.settle(settlement))
         if settlement.reports:
             _ = settled.addCallback(self._reported, settlement)
         return settled
@@ -288,12 +293,15 @@ class SqliteSpool(Spool):
     def release(self, ids: Sequence[str]) -> Deferred[None]:
         """See ``Spool.release``."""
         released = tuple(ids)
-        return self._insist(released, lambda store: store.release(released))
+        return self._insist_on(released, lambda store: store.release(released))
 
-    def _insist(self, ids: tuple[str, ...], work: Callable[[Store], Any]) -> Deferred[Any]:
+    def _insist_on(self, ids: tuple[str, ...], work: Callable[[Store], Any]) -> Deferred[Any]:
+        return self._insist(Record(self._insistence, ids, work))
+
+    def _insist(self, record: Record) -> Deferred[Any]:
         if self._closing is not None or not self._open:
             return fail(SpoolTrouble("the queue is not open"))
-        return self._insistence.do(ids, work)
+        return self._insistence.do(record)
 
     def reroute(self, routes: dict[str, str]) -> Deferred[None]:
         """See ``Spool.reroute``."""
@@ -377,19 +385,3 @@ class SqliteSpool(Spool):
 
     def _complain(self, failure: Any) -> None:
         self._log.failure("the queue is in trouble", failure=failure)
-
-
-class _Asked(Operation):
-    """An operation with a Deferred."""
-
-    __slots__ = ("done",)
-
-    def __init__(self, work: Callable[[Store], Any], kind: Kind, doing: str) -> None:
-        super().__init__(work, kind, doing)
-        self.done: Deferred[Any] = Deferred()
-
-    def fire(self) -> None:
-        if self.error is None:
-            self.done.callback(self.result)
-        else:
-            self.done.errback(self.error)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from twisted_sendmail.spool import arriving, operating, reading, settling
+from twisted_sendmail.spool import arriving, operating, plain_settlement, reading, settling
 from twisted_sendmail.spool.connection import PATIENCE, Connection, trouble
 from twisted_sendmail.spool.opening import open_database, verify
 from twisted_sendmail.spool.premises import check_database, check_directory
@@ -24,7 +24,7 @@ from twisted_sendmail.spool.row import Damaged
 from twisted_sendmail.spool.trouble import SpoolTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from twisted_sendmail.spool.arriving import Pieces
@@ -175,6 +175,12 @@ class Store:
         """
         return arriving.put_message(self.connection, draft, content, leased=leased)
 
+    def put_all(
+        self, arrivals: Sequence[tuple[Draft, bytes | Pieces, bool]]
+    ) -> list[QueuedMessage]:
+        """Write many; of each its draft, its content, and if it is leased."""
+        return arriving.put_messages(self.connection, arrivals)
+
     def put_piece(self, body: int, place: int, data: bytes) -> None:
         """Write one piece (``arriving.PIECE`` octets at the most) of a message to come.
 
@@ -241,6 +247,10 @@ class Store:
         except Damaged:
             self.set_aside(settlement.id)
             return None
+
+    def settle_together(self, settlements: Sequence[Settlement]) -> set[str]:
+        """Remove those that are over by plain settlements; gives their ids."""
+        return plain_settlement.settle_together(self.connection, settlements)
 
     def set_aside(self, id: str) -> None:  # noqa: A002 - that is its name
         """Keep a damaged message for the operator, and tell of it."""

@@ -1,0 +1,83 @@
+"""The commonest end of a lease by far: everybody has it, and the message goes.
+
+Many of them are written with few statements.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.spool.queue_id import id_number
+from twisted_sendmail.spool.record import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_sendmail.spool.connection import Connection
+    from twisted_sendmail.spool.record import Settlement
+
+# Messages in one statement.
+_AT_ONCE = 16
+_THESE = f"number IN ({', '.join('?' * _AT_ONCE)})"
+# A message once for each recipient who is still to get it.  A state that is damaged is none
+# of those that end it.
+_STANDING = f"""
+    SELECT message.number, leased, doomed, recipient.number FROM message
+    LEFT JOIN recipient ON recipient.message = message.number
+        AND state NOT IN ('delivered', 'failed')
+    WHERE message.{_THESE}
+"""  # noqa: S608 - ours, all of it
+_GONE = f"DELETE FROM message WHERE {_THESE}"  # noqa: S608
+
+
+def is_plain(settlement: Settlement) -> bool:
+    """Can it be one of ``settle_together``?"""
+    return not settlement.reports and settlement.aside is None
+
+
+def settle_together(connection: Connection, settlements: Sequence[Settlement]) -> set[str]:
+    """Remove the messages that are over by these plain settlements; gives their ids.
+
+    The others are as they were.
+    """
+    gone: set[str] = set()
+    for start in range(0, len(settlements), _AT_ONCE):
+        numbers = {
+            number: settlement
+            for settlement in settlements[start : start + _AT_ONCE]
+            if (number := id_number(settlement.id)) is not None
+        }
+        over = _over(connection, numbers)
+        if over:
+            connection.execute(_GONE, _filled(over))
+            gone.update(numbers[number].id for number in over)
+    return gone
+
+
+def _over(connection: Connection, settlements: dict[int, Settlement]) -> list[int]:
+    waiting = set()
+    leased_ = set()
+    for number, leased, doomed, recipient in standing(connection, list(settlements)):
+        if leased == 1 and doomed is None:
+            leased_.add(number)
+        if recipient is not None and recipient not in ended(settlements[number]):
+            waiting.add(number)
+    return sorted(leased_ - waiting)
+
+
+def standing(connection: Connection, numbers: list[int]) -> list[Any]:
+    """Of some messages: number, leased, doomed, and the number of one who is to get it, or None.
+
+    Each as often as somebody is to get it, but at least once.
+    """
+    return connection.rows(_STANDING, _filled(numbers))
+
+
+def ended(settlement: Settlement) -> set[int]:
+    """The numbers of those who are not pending any more."""
+    return {c.number for c in settlement.changes if c.state is not State.PENDING}
+
+
+def _filled(numbers: list[int]) -> list[int]:
+    """As many as the statement has room for."""
+    return numbers + [-1] * (_AT_ONCE - len(numbers))

@@ -1,0 +1,153 @@
+"""What the spool asks of its store: each an operation, with who is told of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_sendmail.spool.group_commit import Kind, Operation
+from twisted_sendmail.spool.insistence import Insistence, Record
+from twisted_sendmail.spool.record import Leased
+from twisted_sendmail.spool.trouble import SpoolFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted_sendmail.spool.arriving import Pieces
+    from twisted_sendmail.spool.record import Draft, QueuedMessage, Settlement
+    from twisted_sendmail.spool.room import Room
+    from twisted_sendmail.spool.sqlite_intake import SqliteIntake
+    from twisted_sendmail.spool.sqlite_spool import SqliteSpool
+    from twisted_sendmail.spool.sqlite_store import Store
+
+_log = Logger(namespace="twisted_sendmail.spool")
+
+
+class Asked(Operation):
+    """An operation with a Deferred."""
+
+    __slots__ = ("done",)
+
+    def __init__(self, work: Callable[[Store], Any], kind: Kind, doing: str) -> None:
+        super().__init__(work, kind, doing)
+        self.done: Deferred[Any] = Deferred()
+
+    def fire(self) -> None:
+        """See ``Operation.fire``."""
+        if self.error is None:
+            self.done.callback(self.result)
+        else:
+            self.done.errback(self.error)
+
+
+class Settled(Record):
+    """A plain settlement: most of them remove a message, and many do together."""
+
+    __slots__ = ("settlement",)
+
+    def __init__(self, insistence: Insistence, settlement: Settlement) -> None:
+        super().__init__(insistence, (settlement.id,), self._settle)
+        self.settlement = settlement
+
+    def _settle(self, store: Store) -> Any:
+        return store.settle(self.settlement)
+
+    @staticmethod
+    def many(store: Store, some: Sequence[Settled]) -> Sequence[Settled]:
+        """See ``Operation.many``."""
+        gone = store.settle_together([settled.settlement for settled in some])
+        for settled in some:
+            settled.result = None
+        return [settled for settled in some if settled.settlement.id not in gone]
+
+
+class Piece(Operation):
+    """One piece of a large content."""
+
+    __slots__ = ("_at", "_data", "_intake", "_room")
+
+    def __init__(self, intake: SqliteIntake, room: Room, at: tuple[int, int], data: bytes) -> None:
+        super().__init__(self._write, doing="take the message in")
+        self._intake = intake
+        self._room = room
+        self._at = at
+        self._data = data
+
+    def _write(self, store: Store) -> None:
+        self._room.ask(len(self._data))
+        store.put_piece(*self._at, self._data)
+
+    def fire(self) -> None:
+        """See ``Operation.fire``."""
+        self._intake.written(self.error)
+
+
+class Arrival(Operation):
+    """The commit of a message; many of them are written together."""
+
+    __slots__ = ("_intake", "_spool", "claimed", "content", "done", "draft")
+
+    def __init__(
+        self, spool: SqliteSpool, draft: Draft, content: bytes | Pieces, intake: SqliteIntake
+    ) -> None:
+        super().__init__(self._write, doing="take the message in")
+        self._spool = spool
+        self.draft = draft
+        self.content = content
+        self._intake = intake
+        self.claimed = False
+        self.done: Deferred[Any] = Deferred()
+
+    def claim(self) -> None:
+        """Ask whether it is tried at once."""
+        observer = self._spool.observer
+        if observer is not None and not self.draft.held:
+            try:
+                self.claimed = observer.claim(self.draft)
+            except Exception:  # noqa: BLE001 - it is taken in all the same
+                _log.failure("an observer of the queue failed")
+
+    @staticmethod
+    def many(store: Store, some: Sequence[Arrival]) -> Sequence[Arrival]:
+        """See ``Operation.many``."""
+        ready = [a for a in some if isinstance(a.content, bytes) and a.has_room()]
+        messages = store.put_all([(a.draft, a.content, a.claimed) for a in ready])
+        for arrival, message in zip(ready, messages, strict=True):
+            arrival.result = message
+        return [arrival for arrival in some if not isinstance(arrival.content, bytes)]
+
+    def has_room(self) -> bool:
+        """Is there; else that is its error."""
+        try:
+            self._spool.room.ask(len(self.content))  # type: ignore[arg-type]
+        except SpoolFull as e:
+            self.error = e
+            return False
+        return True
+
+    def _write(self, store: Store) -> QueuedMessage:
+        if isinstance(self.content, bytes):
+            self._spool.room.ask(len(self.content))
+        return store.put(self.draft, self.content, leased=self.claimed)
+
+    def fire(self) -> None:
+        """See ``Operation.fire``."""
+        self.error = self._intake.ended(self.error)
+        if self.error is None:
+            self.done.callback(self.result)
+        else:
+            self.done.errback(self.error)
+
+    def after(self) -> None:
+        """See ``Operation.after``."""
+        observer = self._spool.observer
+        if observer is None:
+            return
+        if self.error is None:
+            small = self.claimed and isinstance(self.content, bytes)
+            content = self.content if small else None
+            observer.arrived(Leased(self.result, content), claimed=self.claimed)  # type: ignore[arg-type]
+        elif self.claimed:
+            observer.unclaimed(self.draft)
