@@ -45,7 +45,8 @@ peers:
 	@tests/install-peers
 
 unit: $(VENV)/.made-dev peers
-	$(BIN)/pytest
+	@# Whole files at a time: a file's servers are started once.
+	$(BIN)/pytest -n auto --dist loadfile
 
 test: unit lint docs
 
