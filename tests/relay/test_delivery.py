@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.relay.world import DAY, HOUR, SENDER, START, World
+from tests.relay.world import HOUR, SENDER, START, World
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.relay.events import Attempted, Interrupted, Reported, RouteDown, Trouble
+from twisted_sendmail.relay.schedule import Schedule
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.errors import MailerClosed
 from twisted_sendmail.spool.record import Action, Aside, Selection, State
@@ -256,9 +257,9 @@ def test_reports_are_named_when_they_are_durable(world: World) -> None:
 def test_mail_past_its_time_is_given_up_by_a_try_that_fails(world: World) -> None:
     host = world.host()
     host.refusals = {"full@x.example": "452 4.2.2 full"}
-    relay = world.relay(host)
+    relay = world.relay(host, schedule=Schedule(lifetime=6 * HOUR))
     report = world.run(world.send(relay, "full@x.example").delivered)
     assert ["4.4.7"] == [outcome.status for outcome in report.failed]
-    assert 5 * DAY <= world.clock.seconds() - START < 5 * DAY + 4000
+    assert 6 * HOUR <= world.clock.seconds() - START < 6 * HOUR + 4000
     world.until(lambda: host.reports)
     assert b"Action: failed" in host.reports[-1].content

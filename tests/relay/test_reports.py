@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.relay.world import DAY, HOUR, SENDER, World
+from tests.relay.world import HOUR, SENDER, World
 from twisted_sendmail.relay.events import Reported, SetAside
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.spool.record import Action, Aside, Selection
@@ -19,7 +19,7 @@ def test_a_report_that_is_refused_is_set_aside_and_makes_no_report(world: World)
     host.refusals = dict(GONE)
     relay = world.relay(host)
     world.send(relay, "gone@x.example")
-    world.advance(DAY)
+    world.advance(HOUR)
     assert [] == host.got
     (left,) = world.queue(relay)
     assert (Aside.UNDELIVERABLE, None) == (left.aside, left.draft.envelope.sender.mailbox)
@@ -77,7 +77,7 @@ def test_a_postmaster_gets_what_nobody_else_can_be_told_of_once(world: World) ->
     assert [] == world.queue(relay)
     host.refusals["postmaster@example.org"] = "550 5.1.1 nobody there"
     world.send(relay, "gone@x.example")
-    world.advance(DAY)
+    world.advance(HOUR)
     assert 1 == len(host.got)
     assert [Aside.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
 
@@ -157,7 +157,7 @@ def test_a_delay_is_told_once(world: World, notify: tuple[str, ...], told: int) 
     world.send(relay, Recipient("full@x.example", notify))
     world.advance(4 * HOUR - 10)
     assert [] == host.reports
-    world.advance(2 * DAY)
+    world.advance(4 * HOUR)
     assert told == len(host.reports)
     for report in host.reports:
         assert b"Action: delayed" in report.content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.relay.world import DAY, HOUR, SENDER, START, World
+from tests.relay.world import HOUR, SENDER, START, World
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.relay.events import Attempted, AuthRefused, RouteDown, RouteUp, Trouble
 from twisted_sendmail.relay.schedule import Schedule
@@ -200,10 +200,10 @@ def test_a_certificate_file_that_is_gone_is_trouble_of_ours_and_defers(world: Wo
 def test_mail_past_its_time_is_given_up_though_nothing_gets_through(world: World) -> None:
     host = world.host()
     host.up = False
-    relay = world.relay(host, schedule=Schedule(lifetime=DAY))
+    relay = world.relay(host, schedule=Schedule(lifetime=6 * HOUR))
     for number in range(100):
         world.send(relay, f"r{number}@x.example", fields="Auto-Submitted: auto-generated\r\n")
-    world.advance(DAY + 2 * HOUR)
+    world.advance(8 * HOUR)
     expired = [to for to, status in world.tried if status == "expired"]
     assert 100 == len(set(expired)) == len(expired)
 

@@ -13,6 +13,7 @@ from tests.relay.world import HOUR, SENDER, START, World
 from twisted_sendmail.relay.events import Attempted, Interrupted, RouteDown
 from twisted_sendmail.relay.service import RelayService
 from twisted_sendmail.smtp.errors import MailerClosed
+from twisted_sendmail.spool.record import Draft
 from twisted_sendmail.spool.trouble import SpoolUnusable
 from twisted_sendmail.testkit.faults import stall
 
@@ -231,3 +232,53 @@ def test_an_observer_that_fails_stops_nothing(world: World) -> None:
     relay.observers.insert(0, bad)
     world.run(world.send(relay, "bob@example.net").delivered)
     assert [(SENDER, "bob@example.net")] == host.got
+
+
+def test_a_relay_to_one_server_needs_a_url_and_a_directory(world: World) -> None:
+    relay = RelayService.to(
+        world.clock,
+        "smtp+starttls://user@mx.example",
+        world.directory,
+        password="secret",
+        name="relay.example",
+    )
+    (route,) = relay.settings.routes
+    assert ("smarthost", "smtp+starttls://mx.example:587") == (route.name, str(route.servers[0]))
+    relay.startService()
+    world.run(relay.ready())
+    world.run(relay.stopService())
+    assert (world.directory / "queue.sqlite3").exists()
+    assert "secret" not in repr(relay.settings)
+
+
+def test_what_a_changed_route_did_not_send_any_more_goes_out_by_the_new_one(world: World) -> None:
+    old, new = world.host(), world.host()
+    old.silent = True
+    relay = world.relay(old, grace=1.0)
+    for number in range(5):
+        world.send(relay, f"r{number}@x.example")
+    relay.reconfigure(world.settings(new, grace=1.0))
+    world.advance(1.5)
+    assert 5 == len(new.got)
+    assert [0] == [route.under_way for route in relay.stats().routes]
+
+
+def test_a_message_that_was_claimed_when_the_routes_changed_is_counted_right(
+    world: World,
+) -> None:
+    old, new = world.host(), world.host()
+    relay = world.relay(old)
+    spool = relay.spool
+    observer = spool.observer
+    assert observer is not None
+    claim = observer.claim
+
+    def change(draft: Draft) -> bool:
+        claimed = claim(draft)
+        relay.reconfigure(world.settings(new))
+        return claimed
+
+    observer.claim = change  # type: ignore[method-assign]
+    world.send(relay, "bob@example.net")
+    assert [(SENDER, "bob@example.net")] == new.got
+    assert [0] == [route.under_way for route in relay.stats().routes]

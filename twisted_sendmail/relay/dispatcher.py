@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Messages looked at, at once, for those the operator wants to be gone while a route is down.
 _SWEPT = 50
+#: Seconds between two such looks: it reads much, and others stir the queue often.
+_SWEEP = 5.0
 
 
 class Dispatcher(SpoolObserver):
@@ -59,7 +61,9 @@ class Dispatcher(SpoolObserver):
         self._routing: Routing | None = None
         self._began = self._stopped = False
         self._surveying = self._survey_again = False
-        self._sweeping: set[str] = set()
+        self._swept_at: dict[str, float] = {}
+        # Who claimed a message that is being committed.
+        self._claimed: dict[str, Lane] = {}
         self.lanes: dict[str, Lane] = {}
 
     # -- routes --------------------------------------------------------------------------
@@ -108,6 +112,12 @@ class Dispatcher(SpoolObserver):
             lane.stirred()
         self._survey()
 
+    def look(self) -> None:
+        """Look whether there is something to take out."""
+        if not self._stopped:
+            for lane in self.lanes.values():
+                lane.stirred()
+
     def flush(self) -> None:
         """Forget every back-off, and look."""
         for lane in self.lanes.values():
@@ -125,11 +135,14 @@ class Dispatcher(SpoolObserver):
     def claim(self, draft: Draft) -> bool:
         """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
         lane = self.lanes.get(draft.route)
-        return lane is not None and not draft.held and lane.claim()
+        if lane is None or draft.held or not lane.claim():
+            return False
+        self._claimed[draft.id] = lane
+        return True
 
     def unclaimed(self, draft: Draft) -> None:
         """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
-        lane = self.lanes.get(draft.route)
+        lane = self._claimed.pop(draft.id, None)
         if lane is not None:
             lane.unclaimed()
 
@@ -150,10 +163,8 @@ class Dispatcher(SpoolObserver):
             )
         )
         lane = self.lanes.get(draft.route)
-        if claimed and lane is not None and not self._stopped:
-            self._attempts.carry(lane, [leased])
-        elif claimed:
-            self._release([message.id])
+        if claimed:
+            self._carry(lane, leased)
         elif lane is None:
             self._survey()
         elif not message.held:
@@ -170,6 +181,21 @@ class Dispatcher(SpoolObserver):
                 self._sweep(lane)
         self._survey()
         self._stirred()
+
+    def _carry(self, lane: Lane | None, leased: Leased) -> None:
+        """One that was claimed."""
+        id = leased.message.id  # noqa: A001 - that is its name
+        claimer = self._claimed.pop(id, None)
+        if lane is not claimer:
+            # The routes changed while it was being committed.
+            if claimer is not None:
+                claimer.unclaimed()
+            if lane is not None:
+                lane.lend(leased)
+        if lane is not None and not self._stopped:
+            self._attempts.carry(lane, [leased])
+        else:
+            self._release([id])
 
     # -- inside --------------------------------------------------------------------------
 
@@ -214,10 +240,10 @@ class Dispatcher(SpoolObserver):
         Nothing is tried: everything else is put back at once.
         """
         name = lane.route.name
-        if name in self._sweeping:
-            return
-        self._sweeping.add(name)
         now = self._reactor.seconds()
+        if 0 <= now - self._swept_at.get(name, float("-inf")) < _SWEEP:
+            return
+        self._swept_at[name] = now
         leasing = self._spool.lease(
             name,
             now,
@@ -226,7 +252,7 @@ class Dispatcher(SpoolObserver):
             horizon=lane.schedule.horizon(now),
         )
         _ = leasing.addCallback(self._swept, lane)
-        _ = leasing.addBoth(lambda _: self._sweeping.discard(name))
+        _ = leasing.addErrback(self._failed, "mail that is to be given up")
 
     def _swept(self, found: Sequence[Leased], lane: Lane) -> None:
         expired = [leased for leased in found if leased.message.expired and not self._stopped]

@@ -299,6 +299,9 @@ class RelayService(Service):
 
     def _left(self, result: Any, mailer: Mailer) -> Any:
         del self._leaving[mailer]
+        if self._dispatcher is not None:
+            # What it could not send any more is in the queue again.
+            self._dispatcher.look()
         return result
 
     def stats(self) -> RelayStats:
