@@ -38,17 +38,22 @@ class Job(Protocol):
     all_or_nothing: bool
 
 
-class Load:
-    """What is under way on several connections together.
+class Share:
+    """How much of what several connections may have under way is for each of them.
 
-    :param most: octets at which no connection takes another message behind one.
+    :param octets: what is for all of them.
     """
 
-    __slots__ = ("most", "octets")
+    __slots__ = ("_all", "octets")
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.octets = 0
+    def __init__(self, octets: int) -> None:
+        self._all = octets
+        #: What is for each.
+        self.octets = octets
+
+    def among(self, connections: int) -> None:
+        """There are so many of them now."""
+        self.octets = self._all // max(1, connections)
 
 
 class Flow:
@@ -62,7 +67,7 @@ class Flow:
     :param emptied: called when no message is under way any more, but not from :meth:`fill`.
     :param depth: messages in doubt at once, at most.
     :param octets: octets in doubt at once; a larger message goes alone.
-    :param load: what this connection shares with others.
+    :param share: the same, as far as there are other connections too.
     """
 
     def __init__(
@@ -74,14 +79,14 @@ class Flow:
         *,
         depth: int,
         octets: int,
-        load: Load,
+        share: Share,
     ) -> None:
         self._protocol = protocol
         self._take = take
         self._done = done
         self._emptied = emptied
         self._octets = octets
-        self._load = load
+        self._share = share
         offered = protocol.session.capabilities
         chunks = offered.chunking and offered.pipelining
         # With DATA a second message has its envelope under way while the first is in
@@ -119,14 +124,13 @@ class Flow:
         return not self.inflight or (
             self.inflight < self._depth
             and self._inflight_octets < self._octets
-            and self._load.octets < self._load.most
+            and self._inflight_octets < self._share.octets
         )
 
     def _begin(self, job: Any) -> None:
         self.inflight += 1
         size = job.letter.size or self._octets
         self._inflight_octets += size
-        self._load.octets += size
         self._speaking = job
         eager, self.stale = not self.stale, False
         if eager and not job.all_or_nothing and self._say_whole(job, size):
@@ -158,7 +162,6 @@ class Flow:
     def _heard(self, result: DeliveryReport | Failure, job: Any, size: int) -> None:
         self.inflight -= 1
         self._inflight_octets -= size
-        self._load.octets -= size
         if self._speaking is job:
             self._speaking = None
         unheard = (

@@ -120,7 +120,7 @@ class Carrier:
             self._emptied,
             depth=pool.limits.window,
             octets=pool.limits.window_octets,
-            load=pool.load,
+            share=pool.share,
         )
         _ = protocol.lost().addCallback(lambda _: self.retire())
         pool.move(self, Stage.LEASED)

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.flow import Load
+from twisted_sendmail.client.flow import Share
 from twisted_sendmail.client.handshake_gate import ABREAST
 from twisted_sendmail.mailer.beforehand import Beforehand
 from twisted_sendmail.mailer.carrier import Carrier, Stage
@@ -58,7 +58,7 @@ class Pool:
         self.reactor = reactor
         self.servers = tuple(servers)
         self.limits = limits
-        self.load = Load(limits.octets)
+        self.share = Share(limits.octets)
         self._standing = Standing(reactor, len(self.servers))
         self._beforehand = Beforehand()
         self._queue: deque[Job] = deque()
@@ -197,6 +197,7 @@ class Pool:
         """A connection is ready."""
         self._proven = True
         self._standing.ready(carrier.place)
+        self.share.among(len(self._carriers))
         self._beforehand.ready(self.count(*READY))
         self.log.debug("{pool}", pool=self)
         self._distribute()
@@ -361,6 +362,7 @@ class Pool:
 
     def _remove(self, carrier: Carrier) -> None:
         self._carriers.remove(carrier)
+        self.share.among(len(self._carriers))
         self._stages[carrier.stage] -= 1
 
     def _token(self) -> None:
@@ -389,8 +391,6 @@ class Pool:
         """Let :meth:`close` see whether it is over."""
         if not self._carriers:
             self.deserted()
-        if not self._watching:
-            return
         watching, self._watching = self._watching, []
         for waiting in watching:
             waiting.callback(None)
