@@ -30,7 +30,7 @@ async def _life(directory: Path) -> None:
     record = Record(directory / "record")
     await spool.open()
     traffic = Traffic(spool, record)
-    for _ in range(4):
+    for _ in range(3):
         await traffic.bring()
     aborted = spool.intake()
     aborted.write(bytes(700_000))

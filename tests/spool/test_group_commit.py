@@ -15,7 +15,7 @@ from tests.spool.choke import Choke, choked
 from tests.spool.letters import Observer, draft_of, take_in
 from twisted_sendmail.spool.group_commit import Operation
 from twisted_sendmail.spool.queue_id import id_number
-from twisted_sendmail.spool.record import Selection
+from twisted_sendmail.spool.record import Action, Change, Selection, Settlement, State
 from twisted_sendmail.spool.sqlite_spool import SqliteSpool
 from twisted_sendmail.spool.trouble import SpoolTrouble
 from twisted_sendmail.spool.worker import MOST, InlineWorker
@@ -82,6 +82,39 @@ def test_what_piled_up_shares_one_commit_and_is_told_when_it_returned(patient: P
     assert ["COMMIT", *["250"] * 20] == events[-21:]
     # All who wait are told before anybody goes on with it.
     assert ["claim"] * 20 + ["arrived"] * 20 == [event[0] for event in observer.events]
+
+
+def test_settlements_that_piled_up_do_each_what_it_says(patient: Patient) -> None:
+    """Gone, still waiting, partly done, deleted meanwhile, not leased, not there: in one commit."""
+    patient.spool.observer = Observer(claims=True)
+    to = ["a@example.net", "b@example.net"]
+    taken: list[QueuedMessage] = []
+    for _ in range(40):
+        _ = patient.bring(b"x", to=to).addCallback(taken.append)
+    patient.go()
+    _ = patient.spool.act(Action.DELETE, Selection(ids=(taken[2].id,)), 0.0)
+    _ = patient.spool.release([taken[3].id])
+    done, later = State.DELIVERED, State.PENDING
+    verdicts = [(done, done)] * 40
+    verdicts[0] = (later, done)
+    verdicts[1] = (later, later)
+    verdicts[2] = (later, later)
+    ids = [message.id for message in taken]
+    ids.append(patient.spool.new_id())
+    results: list[Any] = []
+    patient.worker.patient = True
+    for id_, (first, second) in zip(ids, [*verdicts, (done, done)], strict=True):
+        changes = (Change(0, first, 90.0), Change(1, second, 90.0))
+        _ = patient.spool.settle(Settlement(id_, 50.0, changes)).addCallback(results.append)
+    del patient.events[:]
+    events = patient.go()
+    assert (1, 1) == (events.count("BEGIN"), events.count("COMMIT"))
+    # Most go together; a few statements serve all of those.
+    assert 40 > len(events)
+    left = [(ids[0], 1), (ids[1], 2), None, (ids[3], 2), *[None] * 37]
+    assert left == [result and (result.id, len(result.pending)) for result in results]
+    # What is not leased was settled before, and stays as it is.
+    assert (1, 1, 0) == tuple(r.attempts for r in results if r is not None)
 
 
 def test_only_the_guilty_one_of_a_group_fails(patient: Patient) -> None:

@@ -23,9 +23,9 @@ _STATE = f"UPDATE recipient SET due = ?, state = ? {_WHO}"  # noqa: S608
 # When the next of its recipients is due; at once, when the operator wants it gone.
 _NEXT = """
     UPDATE message SET due = CASE WHEN expired IS NULL THEN ifnull(
-        (SELECT min(due) FROM recipient WHERE message = ?1 AND state = 'pending'), due)
+        (SELECT min(due) FROM recipient WHERE message = ? AND state = 'pending'), due)
         ELSE 0.0 END
-    WHERE number = ?1
+    WHERE number = ?
 """
 
 
@@ -69,7 +69,7 @@ def settle(connection: Connection, settlement: Settlement) -> QueuedMessage | No
             number,
         ),
     )
-    connection.execute(_NEXT, (number,))
+    connection.execute(_NEXT, (number, number))
     return find(connection, number)
 
 
