@@ -17,9 +17,9 @@ from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLT
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
-from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.ingress.deadlines import ContentClock, Timer
 from twisted_sendmail.ingress.login import Login
+from twisted_sendmail.ingress.prompt_writer import PromptWriter
 from twisted_sendmail.ingress.receiver import Connection
 from twisted_sendmail.ingress.reception import TROUBLE, Reception
 from twisted_sendmail.ingress.tls import server_tls_facts
@@ -82,7 +82,7 @@ class SMTPServerProtocol(Protocol):
         )
         self._reception = Reception(self.factory, self.session, self.connection, self._pump)
         transport.registerProducer(self, True)
-        self._socket = SocketState(transport)
+        self._writer = PromptWriter(transport)
         self.factory.opened(self)
         if tls:
             self._timer.set("handshake", self.factory.deadlines.handshake)
@@ -171,9 +171,7 @@ class SMTPServerProtocol(Protocol):
     def _flush(self) -> None:
         data = self.session.output()
         if data and self.transport is not None:
-            self.transport.write(data)
-            # At once, not in the reactor's next turn.
-            self._socket.push()
+            self._writer.write(data)
 
     def _regulate(self) -> None:
         """Let the client's time run or stand, and its octets come or wait."""
@@ -224,6 +222,7 @@ class SMTPServerProtocol(Protocol):
 
     def _start_tls(self, event: happened.TLSWanted) -> None:
         self._flush()
+        self._writer.patient()
         self.factory.start_tls(self)
 
     def _auth(self, event: happened.AuthStarted) -> None:

@@ -191,7 +191,6 @@ def _rcpt(argument: str) -> Rcpt | Reply:
     return _rcpt_to(*found)
 
 
-@lru_cache(maxsize=1024)
 def _rcpt_to(path: str, words: str) -> Rcpt | Reply:
     try:
         recipient = ForwardPath.parse(path)

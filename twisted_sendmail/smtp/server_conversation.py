@@ -31,12 +31,12 @@ _IN_TRANSACTION = frozenset(
 
 
 @lru_cache(maxsize=256)
-def _with_status(reply: Reply) -> tuple[Reply, bytes]:
-    """*reply* with an enhanced status code, and its octets: most are said over and over."""
-    if not reply.intermediate and reply.enhanced is None:
-        status = f"{reply.code // 100}.0.0 "
-        reply = Reply(reply.code, tuple(status + line for line in reply.lines))
-    return reply, reply.to_bytes()
+def _with_status(reply: Reply) -> Reply:
+    """*reply* with an enhanced status code: most are said over and over."""
+    if reply.intermediate or reply.enhanced is not None:
+        return reply
+    status = f"{reply.code // 100}.0.0 "
+    return Reply(reply.code, tuple(status + line for line in reply.lines))
 
 
 class ServerConversation:
@@ -141,9 +141,7 @@ class ServerConversation:
         """Write *reply*, with an enhanced status code (RFC 2034 section 4)."""
         if type(reply.lines) is not tuple:
             reply = Reply(reply.code, tuple(reply.lines))  # a receiver may have given a list
-        reply, octets = _with_status(reply)
-        self.transcript.add_reply(reply)
-        self._output += octets
+        self._write(_with_status(reply))
 
     def _error(self, reply: Reply) -> None:
         self._say(reply)

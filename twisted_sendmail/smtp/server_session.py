@@ -29,7 +29,6 @@ from twisted_sendmail.smtp.command import (
     OtherCommand,
     Quit,
     Rcpt,
-    StartTLS,
     Verb,
 )
 from twisted_sendmail.smtp.command_parser import (
@@ -222,6 +221,8 @@ class ServerSession(ServerConversation):
             self._bdat(command, refusal)
         elif refusal is not None:
             self._error(refusal)
+        elif verb is Verb.STARTTLS:
+            self._starttls()
         else:
             self._DO[verb](self, command)
 
@@ -253,7 +254,7 @@ class ServerSession(ServerConversation):
         self._write(hello_reply(self.settings, tls=self.tls) if self._esmtp else _reply(250, host))
         self._events.append(HelloSaid(command.domain, verb))
 
-    def _starttls(self, command: StartTLS) -> None:
+    def _starttls(self) -> None:
         if self._buffer.octets:
             # RFC 3207 section 4: nothing may follow it before the handshake.
             self.close(_reply(554, "5.5.1 Commands behind STARTTLS are not taken"))
@@ -383,7 +384,6 @@ class ServerSession(ServerConversation):
         Verb.EHLO: _hello,
         Verb.HELO: _hello,
         Verb.LHLO: _hello,
-        Verb.STARTTLS: _starttls,
         Verb.AUTH: _auth,
         Verb.MAIL: _mail,
         Verb.RCPT: _rcpt,
