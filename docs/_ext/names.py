@@ -50,9 +50,15 @@ def source(module: str) -> ast.Module:
 
 @cache
 def assigned(module: str) -> set[str]:
-    """The names that *module* gives to something that is no class or function: aliases, type variables."""
+    """The names that *module* gives to something that is no class or function: aliases, type variables.
+
+    Those for the type checker included.
+    """
     names: set[str] = set()
+    body = list(source(module).body)
     for node in source(module).body:
+        body += node.body if isinstance(node, ast.If) else []
+    for node in body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         names |= {target.id for target in targets if isinstance(target, ast.Name)}
     return names
@@ -111,7 +117,23 @@ def exists(full: str) -> bool:
     module, _, name = owner.rpartition(".")
     if owner in modules():
         return last in assigned(owner)
-    return module in modules() and hasattr(getattr(import_module(module), name, None), last)
+    if module not in modules():
+        return False
+    found = getattr(import_module(module), name, None)
+    return hasattr(found, last) or last in given_to_self(found)
+
+
+def given_to_self(owner: object) -> set[str]:
+    """The attributes that the methods of the class *owner*, and of its bases, give to ``self``."""
+    names: set[str] = set()
+    for each in owner.__mro__ if isinstance(owner, type) else ():
+        if each.__module__ in modules():
+            names |= {
+                node.attr
+                for node in ast.walk(source(each.__module__))
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            }
+    return names
 
 
 def resolve(
@@ -124,6 +146,9 @@ def resolve(
         return text if "[" in target else None
     module = node.get("py:module") or OURS
     full = meant(target, module)
+    inside = f"{module}.{node.get('py:class')}.{target}"
+    if "." not in target and node["reftype"] in {"meth", "attr"} and exists(inside):
+        full = inside
     if full.partition(".")[0] in FOREIGN:
         return text
     domain = env.domains.python_domain
