@@ -21,6 +21,7 @@ from twisted_sendmail.spool.trouble import SpoolTrouble
 from twisted_sendmail.spool.worker import MOST, InlineWorker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from twisted_sendmail.spool.record import QueuedMessage
@@ -68,8 +69,11 @@ class Patient:
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Patient:
-    return Patient(tmp_path)
+def patient(tmp_path: Path) -> Iterator[Patient]:
+    patient = Patient(tmp_path)
+    yield patient
+    patient.worker.patient = False
+    _ = patient.spool.close()
 
 
 def test_what_piled_up_shares_one_commit_and_is_told_when_it_returned(patient: Patient) -> None:

@@ -155,8 +155,10 @@ async def test_the_end_tries_once_more_to_record_what_it_has(clock: Clock, tmp_p
         settled = spool.settle(delivered(message.id))
     await spool.close()
     assert await settled is None
-    recovered = await SqliteSpool(clock, tmp_path).open()
+    spool = SqliteSpool(clock, tmp_path)
+    recovered = await spool.open()
     assert (0, ()) == (recovered.messages, recovered.interrupted)
+    await spool.close()
 
 
 @ensureDeferred
