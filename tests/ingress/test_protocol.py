@@ -473,3 +473,14 @@ def test_no_timer_is_left_behind(net: Net) -> None:
     client = net.client()
     client.send("QUIT\r\n")
     assert (client.over, net.clock.getDelayedCalls()) == (True, [])
+
+
+def test_a_reply_whose_lines_are_a_list_is_said_all_the_same(net: Net) -> None:
+    class Listing(Receiver):
+        def sender(self, *_: Any) -> Any:
+            return Reply(250, ["fine"])  # type: ignore[arg-type]
+
+    net.server(Listing, settings=ServerSettings(require_tls=False))
+    client = net.client()
+    client.send("EHLO x\r\n")
+    assert client.send("MAIL FROM:<a@example.org>\r\n") == ["250 2.0.0 fine"]

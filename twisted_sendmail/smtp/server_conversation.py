@@ -39,6 +39,10 @@ def _with_status(reply: Reply) -> Reply:
     return Reply(reply.code, tuple(status + line for line in reply.lines))
 
 
+# To be made of replies whose lines are a tuple, as they should be.
+_octets = lru_cache(maxsize=256)(Reply.to_bytes)
+
+
 class ServerConversation:
     """Buffers, replies and events of one connection.
 
@@ -135,7 +139,7 @@ class ServerConversation:
 
     def _write(self, reply: Reply) -> None:
         self.transcript.add_reply(reply)
-        self._output += reply.to_bytes()
+        self._output += _octets(reply) if type(reply.lines) is tuple else reply.to_bytes()
 
     def _say(self, reply: Reply) -> None:
         """Write *reply*, with an enhanced status code (RFC 2034 section 4)."""
@@ -154,10 +158,7 @@ class ServerConversation:
         if self.settings.lmtp and len(replies) == 1:
             replies *= self._recipients
         for reply in replies:
-            if reply.lines[0].startswith("2.0.0 ") and reply.code == 250:
-                self._write(reply)  # nobody says the name of this message again
-            else:
-                self._say(reply)
+            self._say(reply)
         self.state = ServerState.READY
         self._forget()
         if replies[0].code < 400 or any(reply.code < 400 for reply in replies):
