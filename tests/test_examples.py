@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
+import stat
+import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
 from twisted_sendmail.ingress.receiver import Receiver
@@ -250,6 +255,74 @@ async def test_a_notification_that_nobody_gets_is_in_the_log(reactor: Any, serve
     assert ("", 0) == (err, status)
     assert "no mail about 'build 42 failed': RCPT TO:<gone@example.test> refused by" in out
     assert "told: False\n" in out
+
+
+@ensureDeferred
+async def test_relay_in_an_application(reactor: Any, server: Server, tmp_path: Path) -> None:
+    url, ca_file = server.arguments(by_url=True)
+    to = ["bob@example.test", "gone@example.test"]
+    queue = tmp_path / "queue"
+    out, err, status = await run(
+        reactor, "relay_in_an_application.py", url, str(queue), ca_file, *to
+    )
+    assert ("", 0) == (err, status)
+    (message,) = server.messages
+    assert "build 42 failed" == message.email["Subject"]
+    assert "bob@example.test delivered 250 2.0.0 Ok: queued as " in out
+    assert f"gone@example.test failed {_GONE}\n" in out
+    assert f"gone@example.test gets no mail: {_GONE}\n" in out
+    (id_,) = re.findall("^queued as ([0-9A-Z]{12})$", out, re.MULTILINE)
+    assert f"{id_}: to=<bob@example.test>, relay=" in out
+    assert 0o700 == stat.S_IMODE(queue.stat().st_mode)
+
+
+@ensureDeferred
+async def test_what_an_application_queued_goes_out_after_it_was_killed(
+    reactor: Any, server: Server, tmp_path: Path
+) -> None:
+    """The mail server is down, the application is killed; the next start delivers."""
+    _, ca_file = server.arguments(by_url=True)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        down = f"smtp+starttls://alice@127.0.0.1:{nobody.getsockname()[1]}"
+        arguments = [down, str(tmp_path), ca_file, "carol@example.test"]
+        await deferToThread(_kill_when_queued, "relay_in_an_application.py", *arguments)
+    assert [] == server.messages
+    up = server.arguments(by_url=True)[0]
+    arguments = [up, str(tmp_path), ca_file, "bob@example.test"]
+    _, err, status = await run(reactor, "relay_in_an_application.py", *arguments)
+    assert ("", 0) == (err, status)
+    assert ["bob@example.test", "carol@example.test"] == sorted(
+        str(message.recipients[0]) for message in server.messages
+    )
+
+
+def _kill_when_queued(name: str, *arguments: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TWISTED_SENDMAIL_PASSWORD": PASSWORD},
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert any(line.startswith("queued as ") for line in process.stdout)
+        finally:
+            process.kill()
+
+
+@ensureDeferred
+async def test_an_application_whose_queue_cannot_be_used_is_told_so(
+    reactor: Any, server: Server, tmp_path: Path
+) -> None:
+    url, ca_file = server.arguments(by_url=True)
+    place = tmp_path / "file"
+    place.touch()
+    arguments = [url, str(place), ca_file, "bob@example.test"]
+    out, err, status = await run(reactor, "relay_in_an_application.py", *arguments)
+    assert ("", 0) == (err, status)
+    assert f"no mail about 'build 42 failed': the queue {place} cannot be used: " in out
+    assert [] == server.messages
 
 
 @ensureDeferred

@@ -1,0 +1,83 @@
+"""An application with a relay of its own: what it sends is on disk at once, and goes out when it can.
+
+TWISTED_SENDMAIL_PASSWORD=… python relay_in_an_application.py smtps://ci@mail.example.net QUEUE CA_FILE RECIPIENT...
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from email.message import EmailMessage
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.task import react
+from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+
+from twisted_sendmail import (
+    FinalReport,
+    Queued,
+    RelayService,
+    SendmailError,
+    SubmissionServer,
+    TLSTrust,
+)
+
+
+class MailNotifier:
+    """Tells *recipients* how a build ended."""
+
+    log = Logger()
+
+    def __init__(self, relay: RelayService, *recipients: str) -> None:
+        self._relay = relay
+        self._recipients = recipients
+
+    async def notify(self, subject: str, text: str) -> Queued | None:
+        """Queue a mail: it survives a power cut when this returns. None: it could not be kept."""
+        message = EmailMessage()
+        message["From"] = "Build Bot <ci@example.test>"
+        message["To"] = ", ".join(self._recipients)
+        message["Subject"] = subject
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(text)
+        try:
+            queued = await self._relay.send(message)
+        except SendmailError as error:
+            self.log.error("no mail about {subject!r}: {error}", subject=subject, error=error)
+            return None
+        # Nobody waits for this: it may take days, and the build goes on.
+        _ = queued.delivered.addCallbacks(self._ended, self._stopped)
+        return queued
+
+    def _ended(self, report: FinalReport) -> None:
+        for outcome in report.failed:
+            self.log.warn("{who} gets no mail: {why}", who=outcome.recipient, why=outcome.reply)
+
+    def _stopped(self, failure: Any) -> None:
+        self.log.info("{why}", why=failure.value)
+
+
+async def main(reactor: Any, url: str, queue: str, ca_file: str, *recipients: str) -> None:
+    """Start, tell of one build, wait for the end of its mail, stop."""
+    observers = [textFileLogObserver(sys.stdout)]
+    globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
+    password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
+    server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
+    # Or service.Application("ci"), or the service that yours is already a child of.
+    application: Any = MultiService()  # type: ignore[no-untyped-call]
+    relay = RelayService.to(reactor, server, queue)
+    application.addService(relay)
+    mail = MailNotifier(relay, *recipients)
+    application.startService()
+    queued = await mail.notify("build 42 failed", "See the log of step 3.\n")
+    if queued is not None:
+        print("queued as", queued.id, flush=True)
+        report = await queued.delivered
+        for outcome in report.outcomes:
+            print(outcome.recipient, outcome.state.value, outcome.reply)
+    await application.stopService()
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])
