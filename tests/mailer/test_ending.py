@@ -172,6 +172,18 @@ def test_grace_is_the_end_of_patience(post: Post) -> None:
     assert 0 == post.world.open
 
 
+def test_behind_the_grace_nothing_begins_anew(post: Post) -> None:
+    """A message cut off in its content might go again over another connection: not any more."""
+    mailer = post.mailer(post.world.server({"DATA#2": SILENT}, offers=PIPELINING), connections=1)
+    assert 1 == len(post.send(mailer, letter(1))[0].get().accepted)
+    (cut_off,) = post.send(mailer, letter(2))
+    closed = post.close(mailer, grace=10)
+    post.pump.wait(10.1)
+    assert (1, 1) == (closed.fired, cut_off.fired)
+    assert isinstance(cut_off.error, MailerClosed)
+    assert (1, 0) == (post.endpoint.attempts, post.world.open)
+
+
 @pytest.mark.parametrize("grace", [10, None])
 def test_cancelling_the_closing_closes_at_once(post: Post, grace: Any) -> None:
     mailer = post.mailer(post.world.server({"MAIL#1": SILENT}), connections=1, window=1)

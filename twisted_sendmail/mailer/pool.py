@@ -73,7 +73,7 @@ class Pool:
         self.deserted: Callable[[], None] = lambda: None
         # A connection was opened since the last failure: more may be opened at once.
         self._proven = False
-        self._closing = False
+        self._closing = self._aborted = False
         self._watching: list[Deferred[None]] = []
 
     # -- counts ------------------------------------------------------------------
@@ -109,9 +109,8 @@ class Pool:
 
     def has_work_for(self, carrier: Carrier) -> bool:
         """Is there a job *carrier* could take now?"""
-        return any(carrier.place not in job.tried for job in self._queue) and (
-            self._next_token is None
-        )
+        allowed = self._next_token is None
+        return allowed and any(carrier.place not in job.tried for job in self._queue)
 
     def take(self, carrier: Carrier) -> Job | None:
         """The next job for *carrier*, if there is one and the rate allows."""
@@ -167,6 +166,8 @@ class Pool:
         return len(job.tried) < len(self.servers)
 
     def _again(self, job: Job) -> None:
+        if self._aborted:
+            job.settle(MailerClosed("the mailer was closed before the message could go again"))
         if job.settled:
             return
         job.letter.rewind()
@@ -278,9 +279,8 @@ class Pool:
 
     def abort(self) -> None:
         """Close every connection at once; what waits is not sent."""
-        self._closing = True
-        waiting = list(self._queue)
-        self._queue.clear()
+        self._closing = self._aborted = True
+        waiting, self._queue = self._queue, deque()
         for job in waiting:
             job.settle(MailerClosed("the mailer was closed before the message's turn"))
         for carrier in list(self._carriers):
