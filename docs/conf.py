@@ -34,8 +34,9 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 # A name has one page, that of the module that owns it, whoever else lists it in __all__.
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
-# Doctests are written with {doctest}; what looks like one inside a plain block is only shown.
-doctest_test_doctest_blocks = "default"
+# Doctests are written with {doctest}; what looks like one inside a plain block is only shown. Those of docstrings
+# are run by pytest, in their modules.
+doctest_test_doctest_blocks = ""
 
 html_theme = "furo"
 html_title = f"twisted_sendmail {release}"
