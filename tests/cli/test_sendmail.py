@@ -494,10 +494,23 @@ def test_bs_with_a_relay_is_the_relay_s_session(standin: Standin) -> None:
     assert {} == standin.queue.messages
 
 
-def test_bs_ends_when_stdin_does(standin: Standin) -> None:
+@pytest.mark.parametrize("said", [b"EHLO x\r\n", b"EHLO x\r\nQUIT", b"EHLO QUIT\r\n"])
+def test_bs_ends_when_stdin_does(standin: Standin, said: bytes) -> None:
     with UnixServer(standin.socket):
-        done = standin("-bs", stdin=b"EHLO x\r\n")
+        done = standin("-bs", stdin=said)
     assert (0, "") == (done.status, done.err)
+
+
+def test_bs_understands_who_ends_his_lines_with_lf(standin: Standin) -> None:
+    said = SESSION.replace(b"\r\n", b"\n")
+    done = standin("-bs", stdin=said)
+    assert (0, "") == (done.status, done.err)
+    assert done.out.splitlines()[-1].startswith("221 ")
+    assert standin.content.endswith("\r\n\r\nHi.\r\n.\r\n")
+    with UnixServer(standin.socket) as relay:
+        done = standin("-bs", stdin=said)
+    assert (0, "") == (done.status, done.err)
+    assert SESSION.decode().splitlines() == relay.heard
 
 
 def test_bs_where_nothing_can_be_kept_says_451(standin: Standin) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
@@ -21,13 +22,13 @@ from twisted_sendmail.cli.local_queue import LocalQueue
 from twisted_sendmail.cli.relay_place import Place
 from twisted_sendmail.cli.running import run
 from twisted_sendmail.ingress.factory import SMTPServerFactory
+from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.ingress.spooling import SpoolingReceiver
 from twisted_sendmail.smtp.server_settings import ServerSettings
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-    from twisted_sendmail.ingress.protocol import SMTPServerProtocol
     from twisted_sendmail.spool.spool import Spool
 
 
@@ -55,6 +56,29 @@ def serve(where: Place) -> int:
 
 def _standard_io(reactor: Any, protocol: Protocol) -> None:
     StandardIO(protocol, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+
+
+class _LineEnds:
+    """LF made CRLF, for a caller whose first line ends with LF alone.
+
+    Shell scripts write so, and sendmail has always understood them.  What anybody else says
+    stays octet for octet, as BDAT counts them.
+    """
+
+    def __init__(self) -> None:
+        self._bare: bool | None = None
+        # A CR at the end of what came last.
+        self._cr = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """*data*, as it is to be heard."""
+        octets = self._cr + data
+        if self._bare is None and (at := octets.find(b"\n")) >= 0:
+            self._bare = octets[:at][-1:] != b"\r"
+        if self._bare:
+            data = re.sub(rb"(?<!\r)\n", b"\r\n", octets)[len(self._cr) :]
+        self._cr = b"\r" if octets.endswith(b"\r") else b""
+        return data
 
 
 class _Relay(Protocol):
@@ -93,20 +117,22 @@ class _Caller(Protocol):
     def __init__(self, relay: _Relay) -> None:
         self._relay = cast("Any", relay.transport)
         self._joined = relay.joined
-        self._end = b""
+        self._ends = _LineEnds()
+        self._end = b"\n"
 
     def connectionMade(self) -> None:
         self._relay.registerProducer(self.transport, True)
         self._joined(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        self._end = (self._end + data[-6:])[-6:]
+        data = self._ends.feed(data)
+        self._end = (self._end + data[-7:])[-7:]
         self._relay.write(data)
 
     def readConnectionLost(self) -> None:
         """All is said.  Whoever has said QUIT waits for the replies to all of it."""
         self._relay.unregisterProducer()
-        if self._end.strip().upper() != b"QUIT":
+        if self._end.upper() != b"\nQUIT\r\n":
             self._relay.loseWriteConnection()
 
     def writeConnectionLost(self) -> None:
@@ -137,9 +163,21 @@ def _serve_here(reactor: Any, where: Place, ended: Deferred[None]) -> None:
     _standard_io(reactor, factory.buildProtocol(cast("Any", None)))
 
 
+class _Session(SMTPServerProtocol):
+    """Puts up with LF."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._ends = _LineEnds()
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(self._ends.feed(data))
+
+
 class _OneSession(SMTPServerFactory):
     """Tells when its one session is over."""
 
+    protocol_class = _Session
     ended: Deferred[None]
 
     def closed(self, protocol: SMTPServerProtocol) -> None:
