@@ -178,6 +178,7 @@ def test_a_whole_one_is_what_it_says(folder: Folder) -> None:
     [
         ("", "queue: it is missing; it has to be given"),
         ("queue = ", "it is no TOML: Invalid value (at end of document); correct that line"),
+        ("queue = " + "[" * 100_000, "it goes too deep; it is no configuration"),
         ('queue = "q"\n', "smarthost: it is missing; give it a url such as smtps://"),
         ('que = "q"\n', "que: there is no such key; did you mean queue?"),
         ('queue = "q"\nxyzzy = 1\n', "xyzzy: there is no such key; known here: name, queue, "),

@@ -144,7 +144,7 @@ def _read(path: Path, source: Source, *, named: bool) -> dict[str, Any]:
         raise ConfigurationError(source.name, detail=why, remedy=remedy) from None
     try:
         return tomllib.loads(content.decode("utf-8"))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         why = f"it is no TOML: {printable(str(e), 200)}"
         raise ConfigurationError(source.name, detail=why, remedy="correct it") from None
 

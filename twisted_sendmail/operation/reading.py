@@ -49,6 +49,8 @@ def read_toml(path: Path, source: Source) -> Values:
         raise source.error("", "it is not UTF-8", "save it as UTF-8") from None
     except tomllib.TOMLDecodeError as e:
         raise source.error("", f"it is no TOML: {e}", "correct that line") from None
+    except RecursionError:
+        raise source.error("", "it goes too deep", "it is no configuration") from None
 
 
 def checked(tree: Values, folder: Path, source: Source) -> Values:
