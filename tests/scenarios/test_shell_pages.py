@@ -21,9 +21,15 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("etc/twisted_sendmail", "usr/sbin", "usr/bin", "run", "var/spool"):
+        for name in (
+            "etc/twisted_sendmail",
+            "usr/sbin",
+            "usr/bin",
+            "run",
+            "var/lib/twisted_sendmail",
+        ):
             (root / name).mkdir(parents=True)
-        (root / "var/spool/twisted_sendmail").mkdir(mode=0o700)
+        (root / "var/lib/twisted_sendmail/queue").mkdir(mode=0o700)
         self.write("etc/twisted_sendmail/password", "secret\n")
 
     def write(self, name: str, text: str) -> None:
@@ -70,7 +76,7 @@ def test_sendmail_is_replaced_as_the_page_says(machine: Machine) -> None:
     link, attempt, mailq, git = blocks("replace-sendmail.md", "sh")
     assert "" == machine.run(link)
     assert "-- queued as " in machine.run(attempt)
-    (message,) = Queue(machine.root / "var/spool/twisted_sendmail").messages.values()
+    (message,) = Queue(machine.root / "var/lib/twisted_sendmail/queue").messages.values()
     assert ["admin@example.org"] == [str(each.recipient) for each in message.recipients]
     assert message.id in machine.run(mailq)
     assert "" == machine.run(git)
@@ -79,9 +85,10 @@ def test_sendmail_is_replaced_as_the_page_says(machine: Machine) -> None:
 
 def test_the_queue_is_looked_after_as_the_page_says(machine: Machine) -> None:
     machine.write(
-        "etc/twisted_sendmail/relay.toml", machine.moved('queue = "/var/spool/twisted_sendmail"\n')
+        "etc/twisted_sendmail/relay.toml",
+        machine.moved('queue = "/var/lib/twisted_sendmail/queue"\n'),
     )
-    queue = Queue(machine.root / "var/spool/twisted_sendmail")
+    queue = Queue(machine.root / "var/lib/twisted_sendmail/queue")
     first = queue.defer(queue.take("alice@example.org", ["bob@example.net"]))
     second = queue.take("app@example.org", ["carol@example.org"])
     third = queue.take("alice@example.org", ["dave@example.com"])
@@ -100,6 +107,49 @@ def test_the_queue_is_looked_after_as_the_page_says(machine: Machine) -> None:
     assert "1 message expired\n1 message deleted\n" == machine.run(end)
     assert "1 message deleted\n" == machine.run(script)
     assert {first: False, third: True} == {n: m.expired for n, m in queue.messages.items()}
+
+
+def whole(block: str) -> str:
+    """A configuration, of one that may be a part: with what a relay cannot do without."""
+    before, behind = "", ""
+    if "queue =" not in block:
+        before += 'queue = "/var/lib/twisted_sendmail/queue"\n'
+    if "listen]]" not in block and "listen =" not in block:
+        before += 'listen = ["tcp:127.0.0.1:2525"]\n'
+    if "[[smarthost]]" not in block:
+        behind = '[[smarthost]]\nurl = "smtps://mail.example.net"\n'
+    return before + block + behind
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["run-the-relay", "watch-the-relay", "replace-sendmail", "../reference/relay-configuration"],
+)
+def test_every_configuration_of_a_page_can_be_used(machine: Machine, page: str) -> None:
+    from twisted.internet.task import Clock
+
+    from twisted_sendmail.ingress.password_file import entry
+    from twisted_sendmail.operation.configuration import read_configuration
+    from twisted_sendmail.testing import Authority
+
+    pem = Authority().issue(["relay.example.org"]).decode("ascii")
+    key = pem.index("-----BEGIN PRIVATE KEY")
+    folder = "etc/twisted_sendmail"
+    machine.write(f"{folder}/server.key", pem[key:])
+    machine.write(f"{folder}/server.pem", pem[:key])
+    machine.write(f"{folder}/accounts", entry("jane", "s3cret") + "\n")
+    (machine.root / "run/secrets").mkdir()
+    for name in ("smarthost.password", "admin-token"):
+        machine.write(f"{folder}/{name}", "0123456789abcdef\n")
+    machine.write("run/secrets/smarthost", "s3cret\n")
+    for path in [*(machine.root / folder).iterdir(), machine.root / "run/secrets/smarthost"]:
+        path.chmod(0o600)
+    configurations = blocks(f"{page}.md", "toml")
+    assert configurations
+    for block in configurations:
+        machine.write(f"{folder}/relay.toml", machine.moved(whole(block)))
+        found = read_configuration(machine.root / folder / "relay.toml", Clock())
+        assert found.queue.is_relative_to(machine.root)
 
 
 def test_the_page_of_the_stand_in_names_what_it_takes() -> None:
