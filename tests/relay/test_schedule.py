@@ -101,6 +101,19 @@ def test_a_gate_asked_to_ask_now_stays_closed_and_begins_anew() -> None:
     assert 4 == back_off.failed(12)
 
 
+def test_a_failure_behind_somebodys_word_is_asked_about_a_second_time_and_once() -> None:
+    """It may have been that of a connection begun before."""
+    back_off = gate()
+    back_off.failed(0)
+    back_off.ask_now(twice=True)
+    assert [0.1, 4, 8] == [back_off.failed(now) for now in (1, 1.1, 5.1)]
+    back_off.ask_now(twice=True)
+    back_off.succeeded()
+    assert 4 == back_off.failed(20)
+    back_off.ask_now(twice=True)
+    assert 900 == back_off.failed(30, long=True)
+
+
 @given(st.lists(st.tuples(times, chances), min_size=1, max_size=20), times)
 def test_a_gate_never_keeps_anybody_waiting_for_longer_than_its_longest(
     failures: list[tuple[float, float]], now: float

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.schedule import Chance
 
 _JITTER = 0.2
+# Seconds until a second question, behind somebody's word that it works now: the first may have
+# been answered by a connection that was begun before.
+_TWICE = 0.1
+# Seconds that are as good as none.
+_SOON = 0.001
 
 
 class BackOff:
@@ -34,6 +39,7 @@ class BackOff:
         self._times = 0
         self._since = 0.0
         self._wait = 0.0
+        self._twice = False
         #: Nothing has succeeded since the last failure.
         self.closed = False
 
@@ -42,20 +48,28 @@ class BackOff:
 
         :param long: as long as it may be: asking soon would make it worse.
         """
-        wait = self._most if long else grown(self._first, self._most, self._times)
-        self._times += 1
+        twice, self._twice = self._twice, False
+        if twice and not long:
+            wait = min(_TWICE, self._first)
+        else:
+            wait = self._most if long else grown(self._first, self._most, self._times)
+            self._times += 1
         self.closed = True
         self._since, self._wait = now, jittered(wait, _JITTER, self._chance)
         return self._wait
 
     def succeeded(self) -> None:
         """Open it."""
-        self.closed = False
+        self.closed = self._twice = False
         self._times = 0
         self._wait = 0.0
 
-    def ask_now(self) -> None:
-        """End the wait; it stays closed until something succeeds, and begins to grow anew."""
+    def ask_now(self, *, twice: bool = False) -> None:
+        """End the wait; it stays closed until something succeeds, and begins to grow anew.
+
+        :param twice: do not believe the next failure at once, but ask a second time.
+        """
+        self._twice = twice and self.closed
         self._times = 0
         self._wait = 0.0
 
@@ -64,7 +78,9 @@ class BackOff:
         passed = now - self._since
         if not self.closed or passed < 0:
             return 0.0
-        return max(0.0, self._wait - passed)
+        left = self._wait - passed
+        # What is less than a clock of today can tell apart would be waited for again and again.
+        return left if left > _SOON else 0.0
 
 
 class Window:

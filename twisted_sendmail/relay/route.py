@@ -158,7 +158,7 @@ class Route:
 
     def ask_now(self) -> None:
         """Forget all back-offs: somebody says that it works now."""
-        self.back_off.ask_now()
+        self.back_off.ask_now(twice=True)
         self.window.renew()
         self.generation += 1
         self._recent = 0
