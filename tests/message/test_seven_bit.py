@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import re
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -138,6 +140,17 @@ def test_parts_in_parts_and_messages_in_messages() -> None:
 )
 def test_what_would_break_is_left_alone(octets: bytes) -> None:
     assert None is seven_bit(octets)
+
+
+@pytest.mark.parametrize("kind", [b"global", b"global-headers", b"global-delivery-status"])
+def test_what_is_international_and_cannot_be_rewritten_is_encoded_whole(kind: bytes) -> None:
+    """As in a report about an address beyond ASCII, for a sender who has none such."""
+    inner = "To: j\u00fcrgen@x.example\r\n\r\nGr\u00fc\u00dfe\r\n".encode()
+    octets = multipart(b"Content-Type: message/" + kind + b"\r\n\r\n" + inner)
+    encoded = ascii_of(octets)
+    assert b"Content-Type: message/" + kind in encoded
+    (body,) = re.findall(rb"Encoding: base64\r\n\r\n(.*?)\r\n--", encoded, re.DOTALL)
+    assert inner.rstrip() == base64.b64decode(body).rstrip()
 
 
 def test_fields_become_encoded_words() -> None:

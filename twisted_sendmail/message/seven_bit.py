@@ -4,7 +4,7 @@ Only what has to change changes: a body with 8-bit octets becomes quoted-printab
 base64, its ``Content-Transfer-Encoding`` says so, and 8-bit fields become encoded-words.
 Everything else keeps its octets.  What is signed is not touched, as that would break it.
 
-RFC 2045 section 6, RFC 2046 section 5, RFC 6152 section 3, RFC 2047, RFC 1428.
+RFC 2045 section 6, RFC 2046 section 5, RFC 6152 section 3, RFC 2047, RFC 1428, RFC 6532, RFC 6533.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ _ADDRESSES = frozenset(
     for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
 )
 _AS_IT_IS = frozenset({"", "7bit", "8bit", "binary"})
+# These may be encoded, unlike their brothers: RFC 6532 section 3.7, RFC 6533 section 6.
+_INTERNATIONAL = frozenset(
+    {"global-delivery-status", "global-disposition-notification", "global-headers"}
+)
 
 
 class _Impossible(Exception):
@@ -89,9 +93,14 @@ def _encoded(
             raise _Impossible
         return _marked(header, "7bit"), _multipart(body, (*boundaries, kind.boundary), depth)
     if (kind.main, kind.sub) in {("message", "rfc822"), ("message", "global")}:
-        inner = _entity(body, boundaries, depth + 1, is_message=True)
-        return _marked(header, "7bit"), inner
-    if kind.main == "message":
+        try:
+            inner = _entity(body, boundaries, depth + 1, is_message=True)
+        except _Impossible:
+            if kind.sub == "rfc822":
+                raise
+        else:
+            return _marked(header, "7bit"), inner
+    elif kind.main == "message" and kind.sub not in _INTERNATIONAL:
         raise _Impossible  # RFC 2046 section 5.2: these may not be encoded
     name, content = _body(kind, body, boundaries)
     return _marked(header, name), content
