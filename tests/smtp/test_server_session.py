@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -74,6 +75,23 @@ def test_lmtp_wants_lhlo_and_smtp_does_not() -> None:
     assert Talk(lmtp=True).code("EHLO x") == "500 5.5.1"
     assert Talk(lmtp=True).send("LHLO x\r\n")[0] == "250-mx.example.org"
     assert Talk().code("LHLO x") == "500 5.5.1"
+
+
+def test_who_does_not_say_hello_is_sent_away_unless_it_is_not_asked_for() -> None:
+    assert Talk().code("MAIL FROM:<a@example.org>") == "503 5.5.1"
+    lenient = Talk(require_hello=False)
+    assert lenient.code("MAIL FROM:<a@example.org> SIZE=10") == "555 5.5.4"
+    assert lenient.code("MAIL FROM:<a@example.org>") == "250 2.0.0"
+    lenient.send("RCPT TO:<b@example.net>\r\nDATA\r\nX: y\r\n\r\n.\r\n")
+    assert lenient.contents == [b"X: y\r\n\r\n"]
+
+
+def test_without_hello_nobody_gets_past_tls_or_auth() -> None:
+    for settings in (replace(SECURE, require_hello=False), SECURE):
+        talk = Talk(settings)
+        assert talk.code("STARTTLS").startswith("503")
+        assert talk.code("AUTH PLAIN AGEAYg==").startswith("5")
+        assert talk.code("MAIL FROM:<a@example.org>").startswith("5")
 
 
 # -- STARTTLS -----------------------------------------------------------------------

@@ -72,6 +72,7 @@ def make_server(
         accounts=users,
         settings=ServerSettings(
             host=configuration.name,
+            require_hello=False,
             starttls=tls is not None and not listener.implicit_tls,
             require_tls=tls is not None or listener.endpoint.kind == "ssl",
             mechanisms=() if users is None else users.mechanisms,

@@ -92,6 +92,8 @@ class ServerSession(ServerConversation):
             return
         self._write(reply)
         self.state = TABLE[self.state, Verb.GREETING]
+        if not self.settings.require_hello:
+            self.state = ServerState.READY
 
     def answer(self, *replies: Reply) -> None:
         """Answer the open question: one reply, or in LMTP one per recipient at the end."""

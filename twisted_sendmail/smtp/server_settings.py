@@ -29,6 +29,9 @@ class ServerSettings:
     host: str = "localhost"
     #: Speak LMTP (RFC 2033): LHLO, and one verdict for each recipient.
     lmtp: bool = False
+    #: No MAIL before EHLO or HELO (503).  Without it who says neither is served as SMTP of
+    #: old: programs that do so are many, and a message is worth more than a greeting.
+    require_hello: bool = True
     #: EHLO keywords without parameters; STARTTLS, AUTH, SIZE and LIMITS follow from below.
     extensions: tuple[str, ...] = EXTENSIONS
     #: Offer STARTTLS while in clear.
