@@ -12,12 +12,12 @@ from selenium.webdriver.common.keys import Keys
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThread
 
-from tests.operation.staged_queue import TOKEN, Stage, StagedRelay, a_bad_morning
+from tests.admin.staged_queue import TOKEN, Stage, StagedRelay, a_bad_morning
 from tests.scenarios.browser import Browser, browsing, contrast, why_not
-from twisted_sendmail.operation.admin_site import AdminSite
-from twisted_sendmail.operation.history import Sample
-from twisted_sendmail.operation.ledger import Failed, Kind
-from twisted_sendmail.operation.watched import RouteState
+from twisted_sendmail.admin.history import Sample
+from twisted_sendmail.admin.ledger import Failed, Kind
+from twisted_sendmail.admin.site import AdminSite
+from twisted_sendmail.admin.watched import RouteState
 from twisted_sendmail.spool.record import Selection
 from twisted_sendmail.spool.sqlite_spool import SqliteSpool
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from twisted_sendmail.operation.reasons import latest, standing
-from twisted_sendmail.operation.shown import count, duration, size
+from twisted_sendmail.admin.reasons import latest, standing
+from twisted_sendmail.admin.shown import count, duration, size
 from twisted_sendmail.smtp.address import ReversePath
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient, State, Totals

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
+from twisted_sendmail.admin.shown import duration, size
 from twisted_sendmail.cli.queue_list import as_dict, next_try, said, sender_text, why
 from twisted_sendmail.message.header import MAX_HEADER
-from twisted_sendmail.operation.shown import duration, size
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient, State
 

@@ -1,4 +1,5 @@
-"""What an operator runs: configuration, listening, signals, health, metrics and the queue page.
+"""What an operator runs: configuration, listening, signals, systemd, the clock.
 
-Here the server of ``ingress`` and the ``relay`` are put together; they know only the spool.
+Here the server of ``ingress``, the ``relay`` and the ``admin`` endpoint are put together; the
+first two know only the spool.
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.operation.admin_site import AdminSite
+from twisted_sendmail.admin.site import AdminSite
+from twisted_sendmail.admin.watching import Watching
 from twisted_sendmail.operation.door import cannot_listen, remove_stale_socket
 from twisted_sendmail.operation.endpoint_text import server_endpoint
 from twisted_sendmail.operation.relay_view import RelayView
-from twisted_sendmail.operation.watching import Watching
 from twisted_sendmail.relay.events import Interrupted
 from twisted_sendmail.smtp.root_error import SendmailError
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from twisted_sendmail.admin.sessions import SHORTEST
 from twisted_sendmail.ingress.password_file import PasswordFile
 from twisted_sendmail.ingress.tls import ServerTLS
 from twisted_sendmail.operation.configuration_error import Source, Wrong
 from twisted_sendmail.operation.endpoint_text import EndpointText, parse_endpoint, server_endpoint
 from twisted_sendmail.operation.reading import checked, read_toml
 from twisted_sendmail.operation.rewrite_rules import rewriting_of
-from twisted_sendmail.operation.sessions import SHORTEST
 from twisted_sendmail.operation.smarthosts import explained, routes_of, secret_source
 from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.schedule import Schedule

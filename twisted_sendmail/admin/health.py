@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from twisted_sendmail.operation.watched import WatchedRelay
+    from twisted_sendmail.admin.watched import WatchedRelay
 
 #: Seconds for which an answer is good.
 FRESH = 5.0

@@ -7,7 +7,7 @@ from itertools import pairwise
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from twisted_sendmail.operation.history import COARSE_KEPT, FINE_KEPT, History, Sample
+from twisted_sendmail.admin.history import COARSE_KEPT, FINE_KEPT, History, Sample
 from twisted_sendmail.spool.record import Totals
 from twisted_sendmail.spool.trouble import SpoolTrouble
 

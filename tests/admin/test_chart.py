@@ -7,8 +7,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.operation.drawn import Node, drawn
-from twisted_sendmail.operation.chart import (
+from tests.admin.drawn import Node, drawn
+from twisted_sendmail.admin.chart import (
     HEIGHT,
     STRIPS,
     WIDTH,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.operation.watched import RouteState
+from twisted_sendmail.admin.watched import RouteState
 from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.spool.record import Action, Aside, Change, Draft, Selection, Settlement, State
 

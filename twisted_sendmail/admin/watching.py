@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.operation.ledger import Failed, Kind
+from twisted_sendmail.admin.ledger import Failed, Kind
 from twisted_sendmail.relay.events import (
     Arrived,
     Attempted,
@@ -24,8 +24,8 @@ from twisted_sendmail.relay.events import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted_sendmail.operation.ledger import Ledger
-    from twisted_sendmail.operation.metrics import Metrics
+    from twisted_sendmail.admin.ledger import Ledger
+    from twisted_sendmail.admin.metrics import Metrics
 
 _OUTCOMES = {"sent": "delivered"}
 _FAILURES = {"bounced": Kind.BOUNCED, "expired": Kind.EXPIRED}

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from twisted.web.template import Tag, tags
 
-from twisted_sendmail.operation.frame import action_form, document
-from twisted_sendmail.operation.queue_table import buttons, state
-from twisted_sendmail.operation.reasons import meaning, standing
-from twisted_sendmail.operation.shown import address, ago, ahead, count, foreign, size
+from twisted_sendmail.admin.frame import action_form, document
+from twisted_sendmail.admin.queue_table import buttons, state
+from twisted_sendmail.admin.reasons import meaning, standing
+from twisted_sendmail.admin.shown import address, ago, ahead, count, foreign, size
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.spool.record import State
 
 if TYPE_CHECKING:
     from twisted.web.template import Flattenable
 
-    from twisted_sendmail.operation.frame import Viewer
+    from twisted_sendmail.admin.frame import Viewer
     from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient
 
 #: Recipients listed; a list server may have thousands.

@@ -9,17 +9,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.operation.drawn import Node, drawn
-from tests.operation.staged_queue import HOSTILE
-from twisted_sendmail.operation.filters import Filter
-from twisted_sendmail.operation.frame import Viewer, confirmation_page, sign_in_page, trouble_page
-from twisted_sendmail.operation.history import Sample
-from twisted_sendmail.operation.ledger import Counts, Failed, Kind
-from twisted_sendmail.operation.message_page import message_page
-from twisted_sendmail.operation.page import Overview, overview_page
-from twisted_sendmail.operation.reasons import reasons
-from twisted_sendmail.operation.style import STYLE
-from twisted_sendmail.operation.watched import RouteState
+from tests.admin.drawn import Node, drawn
+from tests.admin.staged_queue import HOSTILE
+from twisted_sendmail.admin.filters import Filter
+from twisted_sendmail.admin.frame import Viewer, confirmation_page, sign_in_page, trouble_page
+from twisted_sendmail.admin.history import Sample
+from twisted_sendmail.admin.ledger import Counts, Failed, Kind
+from twisted_sendmail.admin.message_page import message_page
+from twisted_sendmail.admin.page import Overview, overview_page
+from twisted_sendmail.admin.reasons import reasons
+from twisted_sendmail.admin.style import STYLE
+from twisted_sendmail.admin.watched import RouteState
 from twisted_sendmail.smtp.envelope import Envelope, Recipient
 from twisted_sendmail.spool.record import Draft, QueuedMessage, QueuedRecipient, Totals
 

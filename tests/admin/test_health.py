@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from tests.operation.staged_queue import StagedRelay
-from twisted_sendmail.operation.health import Health
+from tests.admin.staged_queue import StagedRelay
+from twisted_sendmail.admin.health import Health
 from twisted_sendmail.spool.trouble import SpoolFull
 from twisted_sendmail.testkit.memory_spool import MemorySpool
 

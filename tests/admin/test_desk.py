@@ -10,15 +10,15 @@ import pytest_twisted
 from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 
-from tests.operation.drawn import Node, read
-from tests.operation.staged_queue import HOSTILE, TOKEN, Stage, StagedRelay, a_bad_morning
-from twisted_sendmail.operation.admin_http import Answer, Asked, Names
-from twisted_sendmail.operation.desk import MOST, Desk
-from twisted_sendmail.operation.health import Health
-from twisted_sendmail.operation.history import History
-from twisted_sendmail.operation.ledger import Failed, Kind, Ledger
-from twisted_sendmail.operation.metrics import Metrics
-from twisted_sendmail.operation.sessions import Sessions
+from tests.admin.drawn import Node, read
+from tests.admin.staged_queue import HOSTILE, TOKEN, Stage, StagedRelay, a_bad_morning
+from twisted_sendmail.admin.desk import MOST, Desk
+from twisted_sendmail.admin.health import Health
+from twisted_sendmail.admin.history import History
+from twisted_sendmail.admin.http_guard import Answer, Asked, Names
+from twisted_sendmail.admin.ledger import Failed, Kind, Ledger
+from twisted_sendmail.admin.metrics import Metrics
+from twisted_sendmail.admin.sessions import Sessions
 from twisted_sendmail.spool.record import Action, Selection
 from twisted_sendmail.spool.sqlite_spool import SqliteSpool
 from twisted_sendmail.spool.trouble import SpoolTrouble

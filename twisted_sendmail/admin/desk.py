@@ -15,20 +15,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from twisted.python.failure import Failure
 from twisted.web.template import flattenString
 
-from twisted_sendmail.client.off_reactor import off_reactor
-from twisted_sendmail.operation.admin_http import Answer, see, text
-from twisted_sendmail.operation.filters import PER_PAGE, Filter
-from twisted_sendmail.operation.frame import (
+from twisted_sendmail.admin.filters import PER_PAGE, Filter
+from twisted_sendmail.admin.frame import (
     Viewer,
     confirmation_page,
     sign_in_page,
     trouble_page,
 )
-from twisted_sendmail.operation.message_page import message_page
-from twisted_sendmail.operation.page import Overview, overview_page
-from twisted_sendmail.operation.reasons import reasons
-from twisted_sendmail.operation.sessions import Session, Sessions, TooManyTries
-from twisted_sendmail.operation.shown import count
+from twisted_sendmail.admin.http_guard import Answer, see, text
+from twisted_sendmail.admin.message_page import message_page
+from twisted_sendmail.admin.page import Overview, overview_page
+from twisted_sendmail.admin.reasons import reasons
+from twisted_sendmail.admin.sessions import Session, Sessions, TooManyTries
+from twisted_sendmail.admin.shown import count
+from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.smtp.root_error import SendmailError
 from twisted_sendmail.spool.queue_id import id_number
 from twisted_sendmail.spool.record import Action, Selection
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
     from twisted.web.template import Tag
 
-    from twisted_sendmail.operation.admin_http import Asked, Names
-    from twisted_sendmail.operation.health import Health
-    from twisted_sendmail.operation.history import History
-    from twisted_sendmail.operation.ledger import Ledger
-    from twisted_sendmail.operation.metrics import Metrics
-    from twisted_sendmail.operation.watched import WatchedRelay
+    from twisted_sendmail.admin.health import Health
+    from twisted_sendmail.admin.history import History
+    from twisted_sendmail.admin.http_guard import Asked, Names
+    from twisted_sendmail.admin.ledger import Ledger
+    from twisted_sendmail.admin.metrics import Metrics
+    from twisted_sendmail.admin.watched import WatchedRelay
     from twisted_sendmail.spool.record import Acted
     from twisted_sendmail.spool.spool import Spool
 

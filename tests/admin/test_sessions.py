@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from twisted_sendmail.operation.sessions import IDLE, LIFETIME, MOST, Sessions, TooManyTries
+from twisted_sendmail.admin.sessions import IDLE, LIFETIME, MOST, Sessions, TooManyTries
 from twisted_sendmail.smtp.root_error import InvalidInput
 
 TOKEN = "correct-horse-battery"

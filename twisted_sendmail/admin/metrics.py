@@ -19,14 +19,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from twisted_sendmail.operation.history import age
+from twisted_sendmail.admin.history import age
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from prometheus_client.core import Metric
 
-    from twisted_sendmail.operation.watched import RouteState
+    from twisted_sendmail.admin.watched import RouteState
     from twisted_sendmail.spool.record import Totals
 
 #: Status codes that have a label of their own at once.

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from twisted_sendmail.operation.admin_http import Names, factory
-from twisted_sendmail.operation.desk import Desk
-from twisted_sendmail.operation.health import Health
-from twisted_sendmail.operation.history import History
-from twisted_sendmail.operation.ledger import Ledger
-from twisted_sendmail.operation.metrics import Metrics
-from twisted_sendmail.operation.sessions import Sessions
+from twisted_sendmail.admin.desk import Desk
+from twisted_sendmail.admin.health import Health
+from twisted_sendmail.admin.history import History
+from twisted_sendmail.admin.http_guard import Names, factory
+from twisted_sendmail.admin.ledger import Ledger
+from twisted_sendmail.admin.metrics import Metrics
+from twisted_sendmail.admin.sessions import Sessions
 from twisted_sendmail.smtp.root_error import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 
-    from twisted_sendmail.operation.watched import WatchedRelay
+    from twisted_sendmail.admin.watched import WatchedRelay
     from twisted_sendmail.spool.spool import Spool
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.operation.drawn import drawn
-from twisted_sendmail.operation.filters import Filter
-from twisted_sendmail.operation.reasons import latest, meaning, reasons, standing
-from twisted_sendmail.operation.shown import (
+from tests.admin.drawn import drawn
+from twisted_sendmail.admin.filters import Filter
+from twisted_sendmail.admin.reasons import latest, meaning, reasons, standing
+from twisted_sendmail.admin.shown import (
     address,
     ago,
     ahead,

@@ -10,10 +10,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 
-from twisted_sendmail.operation.ledger import KEPT, Failed, Kind, Ledger
-from twisted_sendmail.operation.metrics import Metrics
-from twisted_sendmail.operation.watched import RouteState
-from twisted_sendmail.operation.watching import Watching
+from twisted_sendmail.admin.ledger import KEPT, Failed, Kind, Ledger
+from twisted_sendmail.admin.metrics import Metrics
+from twisted_sendmail.admin.watched import RouteState
+from twisted_sendmail.admin.watching import Watching
 from twisted_sendmail.relay.events import (
     Arrived,
     Attempted,

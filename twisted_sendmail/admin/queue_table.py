@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from twisted.web.template import Tag, tags
 
-from twisted_sendmail.operation.filters import PAGES, PER_PAGE, QUEUES
-from twisted_sendmail.operation.frame import action_form
-from twisted_sendmail.operation.reasons import latest, meaning, standing
-from twisted_sendmail.operation.shown import address, ago, ahead, count, foreign, size
+from twisted_sendmail.admin.filters import PAGES, PER_PAGE, QUEUES
+from twisted_sendmail.admin.frame import action_form
+from twisted_sendmail.admin.reasons import latest, meaning, standing
+from twisted_sendmail.admin.shown import address, ago, ahead, count, foreign, size
 from twisted_sendmail.spool.record import Action
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from twisted.web.template import Flattenable
 
-    from twisted_sendmail.operation.filters import Filter
-    from twisted_sendmail.operation.frame import Viewer
+    from twisted_sendmail.admin.filters import Filter
+    from twisted_sendmail.admin.frame import Viewer
     from twisted_sendmail.spool.record import QueuedMessage
 
 #: How each queue looks.

@@ -21,7 +21,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from twisted_sendmail.operation.style import SOURCE
+from twisted_sendmail.admin.style import SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

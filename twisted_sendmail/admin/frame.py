@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from twisted.web.template import Tag, tags
 
-from twisted_sendmail.operation.shown import address, clock, count, foreign
-from twisted_sendmail.operation.style import STYLE
+from twisted_sendmail.admin.shown import address, clock, count, foreign
+from twisted_sendmail.admin.style import STYLE
 from twisted_sendmail.smtp.printable import printable
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.web.http import HTTPFactory
 from zope.interface import implementer
 
-from tests.operation.staged_queue import TOKEN, Stage, StagedRelay
-from twisted_sendmail.operation.admin_http import CONNECTIONS, COOKIE, Answer, Asked, factory, text
-from twisted_sendmail.operation.admin_site import AdminSite, local
-from twisted_sendmail.operation.style import SOURCE
+from tests.admin.staged_queue import TOKEN, Stage, StagedRelay
+from twisted_sendmail.admin.http_guard import CONNECTIONS, COOKIE, Answer, Asked, factory, text
+from twisted_sendmail.admin.site import AdminSite, local
+from twisted_sendmail.admin.style import SOURCE
 from twisted_sendmail.smtp.root_error import InvalidInput
 from twisted_sendmail.testkit.memory_spool import MemorySpool
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from twisted.web.template import Tag, tags
 
-from twisted_sendmail.operation.chart import Curve, counting, lasting, panel
-from twisted_sendmail.operation.frame import action_form, document
-from twisted_sendmail.operation.history import COARSE, FINE, age, waiting
-from twisted_sendmail.operation.queue_table import messages_section
-from twisted_sendmail.operation.reasons import meaning
-from twisted_sendmail.operation.shown import ago, ahead, count, duration, foreign, size
+from twisted_sendmail.admin.chart import Curve, counting, lasting, panel
+from twisted_sendmail.admin.frame import action_form, document
+from twisted_sendmail.admin.history import COARSE, FINE, age, waiting
+from twisted_sendmail.admin.queue_table import messages_section
+from twisted_sendmail.admin.reasons import meaning
+from twisted_sendmail.admin.shown import ago, ahead, count, duration, foreign, size
 from twisted_sendmail.smtp.printable import printable
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from twisted.web.template import Flattenable
 
-    from twisted_sendmail.operation.filters import Filter
-    from twisted_sendmail.operation.frame import Viewer
-    from twisted_sendmail.operation.history import Sample
-    from twisted_sendmail.operation.ledger import Counts, Failed
-    from twisted_sendmail.operation.reasons import Reason
-    from twisted_sendmail.operation.watched import RouteState
+    from twisted_sendmail.admin.filters import Filter
+    from twisted_sendmail.admin.frame import Viewer
+    from twisted_sendmail.admin.history import Sample
+    from twisted_sendmail.admin.ledger import Counts, Failed
+    from twisted_sendmail.admin.reasons import Reason
+    from twisted_sendmail.admin.watched import RouteState
     from twisted_sendmail.spool.record import QueuedMessage, Totals
 
 #: Reasons shown.

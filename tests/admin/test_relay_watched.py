@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from tests.admin.staged_queue import Stage
 from tests.operation.conftest import PASSWORD, Folder
-from tests.operation.staged_queue import Stage
+from twisted_sendmail.admin.ledger import Kind
 from twisted_sendmail.operation.admin import AdminDoor
-from twisted_sendmail.operation.ledger import Kind
 from twisted_sendmail.relay.events import Attempted, AuthRefused, RouteDown
 from twisted_sendmail.relay.service import RelayService
 from twisted_sendmail.testkit.faults import refuse
@@ -21,7 +21,7 @@ from twisted_sendmail.testkit.loopback import LoopbackServer
 from twisted_sendmail.testkit.memory_spool import MemorySpool
 
 if TYPE_CHECKING:
-    from twisted_sendmail.operation.admin_site import AdminSite
+    from twisted_sendmail.admin.site import AdminSite
     from twisted_sendmail.relay.events import Event
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from twisted.web.template import Tag, tags
 
-from twisted_sendmail.operation.shown import clock, duration
+from twisted_sendmail.admin.shown import clock, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
