@@ -123,7 +123,13 @@ def whole(block: str) -> str:
 
 @pytest.mark.parametrize(
     "page",
-    ["run-the-relay", "watch-the-relay", "replace-sendmail", "../reference/relay-configuration"],
+    [
+        "run-the-relay",
+        "watch-the-relay",
+        "replace-sendmail",
+        "../reference/relay-configuration",
+        "../../README",
+    ],
 )
 def test_every_configuration_of_a_page_can_be_used(machine: Machine, page: str) -> None:
     from twisted.internet.task import Clock
@@ -150,6 +156,14 @@ def test_every_configuration_of_a_page_can_be_used(machine: Machine, page: str) 
         machine.write(f"{folder}/relay.toml", machine.moved(whole(block)))
         found = read_configuration(machine.root / folder / "relay.toml", Clock())
         assert found.queue.is_relative_to(machine.root)
+
+
+@pytest.mark.parametrize("page", ["run-the-relay", "../../README"])
+def test_the_flags_of_a_page_can_be_used(machine: Machine, page: str) -> None:
+    machine.write("secret.txt", "s3cret\n")
+    (machine.root / "secret.txt").chmod(0o600)
+    (command,) = (b for b in blocks(f"{page}.md", "sh") if b.startswith("twistd --nodaemon "))
+    assert "the command line: good\n" == machine.run(command.rstrip() + " --check\n")
 
 
 def test_the_page_of_the_stand_in_names_what_it_takes() -> None:
