@@ -18,7 +18,7 @@ from tests.message.coroutines import NOW
 from twisted_sendmail.message.report import Action, Report, ReportedRecipient
 from twisted_sendmail.message.returned import MAX_HEADER_RETURNED
 from twisted_sendmail.message.seven_bit import seven_bit
-from twisted_sendmail.smtp.address import Mailbox
+from twisted_sendmail.smtp.address import ForwardPath, Mailbox
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.root_error import InvalidInput
 
@@ -293,6 +293,22 @@ def test_an_address_beyond_ascii_makes_the_report_international() -> None:
     assert "utf-8; j\u00fcrgen@xn--bcher-kva.example" == found["Final-Recipient"]
     assert "smtp; 550 5.1.1 j\u00fcrgen?" == found["Diagnostic-Code"]
     assert "j\u00fcrgen@xn--bcher-kva.example" in parts(made)[0].get_content()
+
+
+def test_many_recipients_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else goes on while a report is written."""
+    looked = 0
+
+    def look(path: ForwardPath) -> bool:
+        nonlocal looked
+        looked += 1
+        return False
+
+    monkeypatch.setattr(ForwardPath, "needs_smtputf8", property(look))
+    many = [replace(FAILED, recipient=Recipient(f"u{n}@x.example")) for n in range(300)]
+    octets = report(*many).to_bytes()
+    assert 300 == octets.count(b"\r\nFinal-Recipient: ")
+    assert looked <= 3 * 300
 
 
 def test_a_domain_beyond_ascii_needs_nothing() -> None:

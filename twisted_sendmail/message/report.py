@@ -19,6 +19,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from email.utils import format_datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.completion import DAEMON, from_field
@@ -126,7 +127,8 @@ class Report:
         if not self.recipients:
             raise InvalidInput("a report cannot be made", detail="it is about no recipient")
 
-    @property
+    # Every field of every recipient asks.
+    @cached_property
     def international(self) -> bool:
         """Does an address need the forms of RFC 6533?"""
         return self.to.needs_smtputf8 or any(
