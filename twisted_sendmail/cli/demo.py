@@ -84,7 +84,7 @@ async def _work(reactor: Any) -> int:
         shown.chapter(4, "The next hop comes up", f"and knows nobody by the name of {UNKNOWN}")
         await stage.next_hop.start()
         arrived = await stage.next_hop.wait_for(3, timeout=40)
-        await stage.logged(": removed", 3)
+        await stage.logged("status=sent", 3)
         shown.relay_log(stage.log)
 
         shown.chapter(5, "What arrived")

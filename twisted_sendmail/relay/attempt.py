@@ -16,12 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.relay.bounce import duties
-from twisted_sendmail.relay.conclusion import conclude, due_recipients, given_up
+from twisted_sendmail.relay.carried import Attempt, CarriedJob
+from twisted_sendmail.relay.conclusion import changes_of, conclude, due_recipients, given_up
 from twisted_sendmail.relay.events import Attempted, Delays, SetAside, Trouble
 from twisted_sendmail.relay.ledger import Ending, Ledger
 from twisted_sendmail.relay.schedule import age
 from twisted_sendmail.relay.stored import letter_of
-from twisted_sendmail.relay.verdict import Blame, Judgement, judge
+from twisted_sendmail.relay.verdict import Blame, judge
 from twisted_sendmail.smtp.outcome import DeliveryReport
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import SendmailError
@@ -31,31 +32,14 @@ from twisted_sendmail.spool.trouble import SpoolDamaged
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted_sendmail.mailer.job import Ending as Result
     from twisted_sendmail.mailer.job import Job
-    from twisted_sendmail.message.letter import Letter
     from twisted_sendmail.relay.conclusion import Fate
     from twisted_sendmail.relay.events import Observer
     from twisted_sendmail.relay.lane import Lane
     from twisted_sendmail.relay.reporting import Reporter
     from twisted_sendmail.relay.schedule import Chance
-    from twisted_sendmail.spool.record import QueuedRecipient
     from twisted_sendmail.spool.spool import Spool
-
-
-class Attempt:
-    """One message on its way."""
-
-    __slots__ = ("begun", "ended", "generation", "job", "lane", "leased", "letter", "tried")
-
-    def __init__(self, lane: Lane, leased: Leased, begun: float) -> None:
-        self.lane = lane
-        self.leased = leased
-        self.begun = begun
-        self.generation = lane.route.generation
-        self.tried: tuple[QueuedRecipient, ...] = ()
-        self.letter: Letter | None = None
-        self.job: Job | None = None
-        self.ended = False
 
 
 class Attempts:
@@ -110,14 +94,19 @@ class Attempts:
         leased = attempt.leased
         attempt.tried = due_recipients(leased.message, now, attempt.lane.schedule.horizon(now))
         attempt.letter = letter = letter_of(leased, attempt.tried, self._spool)
-        attempt.job = job = attempt.lane.route.mailer.job(letter, all_or_nothing=False)
-        _ = job.result.addBoth(self._heard, attempt)
-        _ = job.result.addErrback(self._stumbled, attempt)
+        attempt.job = job = CarriedJob(attempt, letter, self._told, now)
         return job
 
     # -- verdicts ------------------------------------------------------------------------
 
-    def _heard(self, result: DeliveryReport | Failure, attempt: Attempt) -> None:
+    def _told(self, result: Result, attempt: Attempt) -> None:
+        attempt.lane.route.mailer.counted(result)
+        try:
+            self._heard(result, attempt)
+        except Exception:  # noqa: BLE001 - one message's fault must not stop the others
+            self._stumbled(Failure(), attempt)
+
+    def _heard(self, result: Result, attempt: Attempt) -> None:
         if attempt.leased.content is None and attempt.letter is not None:
             _ = Deferred.fromCoroutine(attempt.letter.close())
         message, lane = attempt.leased.message, attempt.lane
@@ -133,35 +122,37 @@ class Attempts:
             schedule=lane.schedule,
             chance=self._chance,
         )
-        self._learn(attempt, judgement, fates)
-        if judgement.blame is Blame.UNTRIED:
+        blame = judgement.blame
+        self._learn(attempt, blame, fates)
+        if blame is Blame.UNTRIED:
             self._release(attempt)
             return
         report = result if isinstance(result, DeliveryReport) else None
-        self._tell_of(attempt, fates, judgement, now, report)
-        if judgement.blame is Blame.DAMAGED:
+        self._tell_of(attempt, fates, now, report, in_doubt=judgement.in_doubt)
+        if blame is Blame.DAMAGED:
             self._write(attempt, _damaged(message, now, fates))
             return
         settlement = Settlement(
             message.id,
             now,
-            tuple(fate.change() for fate in fates),
+            changes_of(fates),
             tried=any(verdict.counts for verdict in judgement.verdicts),
             in_doubt=judgement.in_doubt,
         )
         dsn = report is not None and report.dsn
         self._end(attempt, Ending(settlement, fates), dsn=dsn)
 
-    def _learn(self, attempt: Attempt, judgement: Judgement, fates: Sequence[Fate]) -> None:
+    def _learn(self, attempt: Attempt, blame: Blame, fates: Sequence[Fate]) -> None:
         lane = attempt.lane
-        down = not lane.route.up
-        lane.route.learn(
+        route = lane.route
+        down = not route.up
+        route.learn(
             attempt.generation,
-            judgement.blame,
+            blame,
             fates[0].reply if fates else "",
             expired=any(fate.expired for fate in fates),
         )
-        if down and lane.route.up:
+        if down and route.up:
             lane.look()
 
     def _give_up(self, attempt: Attempt) -> None:
@@ -169,24 +160,23 @@ class Attempts:
         message = attempt.leased.message
         now = self._reactor.seconds()
         fates = given_up(message)
-        self._tell_of(attempt, fates, None, now, None)
-        settlement = Settlement(
-            message.id, now, tuple(fate.change() for fate in fates), tried=False
-        )
+        self._tell_of(attempt, fates, now, None, in_doubt=False)
+        settlement = Settlement(message.id, now, changes_of(fates), tried=False)
         self._end(attempt, Ending(settlement, fates), dsn=False)
 
     def _tell_of(
         self,
         attempt: Attempt,
         fates: Sequence[Fate],
-        judgement: Judgement | None,
         now: float,
         report: DeliveryReport | None,
+        *,
+        in_doubt: bool,
     ) -> None:
-        message, route = attempt.leased.message, attempt.lane.route
+        message, job = attempt.leased.message, attempt.job
         sender = _sender(message)
-        taken = attempt.job.begun_time if attempt.job is not None else None
-        since = attempt.job.since if attempt.job is not None else now
+        taken = job.begun_time if job is not None else None
+        since = job.since if job is not None else now
         delays = Delays(
             age(message.draft.arrived, attempt.begun),
             age(attempt.begun, since),
@@ -194,23 +184,23 @@ class Attempts:
             0.0 if taken is None else age(taken, now),
         )
         tls = report.tls.version if report is not None and report.tls is not None else None
-        in_doubt = judgement is not None and judgement.in_doubt
         for fate in fates:
             recipient = fate.queued.recipient
-            pending = fate.word == "deferred"
+            word = fate.word
+            pending = word == "deferred"
             self._tell(
                 Attempted(
-                    id=message.id,
-                    route=route.name,
-                    sender=sender,
-                    recipient=printable(str(recipient.path), 320),
-                    original=printable(recipient.orcpt, 320) if recipient.orcpt else None,
-                    state=fate.state,
-                    status=fate.word,
-                    dsn=fate.status,
-                    relay=fate.relay or "none",
-                    reply=fate.reply,
-                    delays=delays,
+                    message.id,
+                    attempt.lane.route.name,
+                    sender,
+                    printable(str(recipient.path), 320),
+                    printable(recipient.orcpt, 320) if recipient.orcpt else None,
+                    fate.state,
+                    word,
+                    fate.status,
+                    fate.relay or "none",
+                    fate.reply,
+                    delays,
                     due=fate.due if pending else None,
                     in_doubt=in_doubt and pending,
                     doubles=message.interrupted,
@@ -243,7 +233,7 @@ class Attempts:
         return self.reporter.unreported(ending, attempt.lane.schedule)
 
     def _write(self, attempt: Attempt, ending: Ending) -> None:
-        self._ledger.write(ending, lambda left: self._done(attempt, left))
+        self._ledger.write(attempt.leased.message, ending, lambda left: self._done(attempt, left))
         self._decided(attempt)
 
     def _release(self, attempt: Attempt) -> None:

@@ -89,7 +89,8 @@ def _(event: Arrived) -> None:
 
 @log_event.register
 def _(event: Removed) -> None:
-    log.info(_LINE, line=f"{event.id}: removed", id=event.id)
+    if not event.at_once:
+        log.info(_LINE, line=f"{event.id}: removed", id=event.id)
 
 
 @log_event.register

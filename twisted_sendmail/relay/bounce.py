@@ -42,9 +42,6 @@ class Duties:
         return bool(self.failed or self.delayed or self.relayed or self.orphaned)
 
 
-NONE = Duties()
-
-
 def duties(
     message: QueuedMessage,
     fates: Sequence[Fate],
@@ -60,20 +57,19 @@ def duties(
     """
     if not has_reader(message):
         return Duties(orphaned=_orphaned(message, fates))
-    failed = tuple(f for f in fates if f.state is State.FAILED and wants(f, "FAILURE"))
-    relayed: tuple[Fate, ...] = ()
-    if not dsn:
-        relayed = tuple(
-            f
-            for f in fates
-            if f.state is State.DELIVERED and "SUCCESS" in f.queued.recipient.notify
-        )
-    delayed: tuple[Fate, ...] = ()
-    if not message.warned and schedule.late(message.draft.arrived, now):
-        delayed = tuple(f for f in fates if f.state is State.PENDING and wants(f, "DELAY"))
-    if not (failed or relayed or delayed):
-        return NONE
-    return Duties(failed, delayed, relayed)
+    failed, relayed, delayed = [], [], []
+    for fate in fates:
+        if fate.state is State.DELIVERED:
+            if not dsn and "SUCCESS" in fate.queued.recipient.notify:
+                relayed.append(fate)
+        elif fate.state is State.FAILED:
+            if wants(fate, "FAILURE"):
+                failed.append(fate)
+        elif wants(fate, "DELAY"):
+            delayed.append(fate)
+    if delayed and (message.warned or not schedule.late(message.draft.arrived, now)):
+        delayed = []
+    return Duties(tuple(failed), tuple(delayed), tuple(relayed))
 
 
 def has_reader(message: QueuedMessage) -> bool:

@@ -53,6 +53,11 @@ class Fate(NamedTuple):
 _WORDS = {State.DELIVERED: "sent", State.PENDING: "deferred", State.FAILED: "bounced"}
 
 
+def changes_of(fates: Sequence[Fate]) -> tuple[Change, ...]:
+    """The same for the spool."""
+    return tuple([fate.change() for fate in fates])
+
+
 def conclude(
     message: QueuedMessage,
     tried: Sequence[QueuedRecipient],
@@ -113,7 +118,7 @@ def due_recipients(
 ) -> tuple[QueuedRecipient, ...]:
     """Those who are to be tried now: pending, and due."""
     pending = message.pending
-    due = tuple(each for each in pending if each.due <= now or each.due > horizon)
+    due = tuple([each for each in pending if each.due <= now or each.due > horizon])
     if due or not pending:
         return due
     # It was leased, so somebody was due, by another clock: the first of them.

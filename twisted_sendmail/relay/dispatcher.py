@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.routing import Routing
     from twisted_sendmail.relay.schedule import Chance
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-    from twisted_sendmail.spool.record import Draft, Leased
+    from twisted_sendmail.spool.record import Draft, Leased, QueuedMessage
     from twisted_sendmail.spool.spool import Spool
 
 #: Messages looked at, at once, for those the operator wants to be gone while a route is down.
@@ -148,27 +148,26 @@ class Dispatcher(SpoolObserver):
 
     def arrived(self, leased: Leased, *, claimed: bool) -> None:
         """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
-        message = leased.message
-        draft = message.draft
-        sender = draft.envelope.sender
-        self._tell(
-            Arrived(
-                message.id,
-                printable(str(sender.mailbox), 320) if sender.mailbox else "",
-                message.size,
-                len(message.recipients),
-                draft.route,
-                printable(draft.origin, 200),
-                printable(draft.message_id, 200) if draft.message_id else None,
-            )
-        )
-        lane = self.lanes.get(draft.route)
-        if claimed:
-            self._carry(lane, leased)
-        elif lane is None:
-            self._survey()
-        elif not message.held:
-            lane.arrived()
+        self.arrived_together([(leased, claimed)])
+
+    def arrived_together(self, arrivals: Sequence[tuple[Leased, bool]]) -> None:
+        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+        # What goes the same way is given to it together: then one write carries many.
+        going: dict[Lane, list[Leased]] = {}
+        for leased, claimed in arrivals:
+            message = leased.message
+            draft = message.draft
+            self._tell(_arrival(message))
+            lane = self.lanes.get(draft.route)
+            if claimed:
+                if self._is_lent(lane, leased) and lane is not None:
+                    going.setdefault(lane, []).append(leased)
+            elif lane is None:
+                self._survey()
+            elif not message.held:
+                lane.arrived()
+        for lane, some in going.items():
+            self._attempts.carry(lane, some)
 
     def disturbed(self) -> None:
         """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
@@ -182,8 +181,8 @@ class Dispatcher(SpoolObserver):
         self._survey()
         self._stirred()
 
-    def _carry(self, lane: Lane | None, leased: Leased) -> None:
-        """One that was claimed."""
+    def _is_lent(self, lane: Lane | None, leased: Leased) -> bool:
+        """May one that was claimed be carried by *lane*?  Else it is put back."""
         id = leased.message.id  # noqa: A001 - that is its name
         claimer = self._claimed.pop(id, None)
         if lane is not claimer:
@@ -193,9 +192,9 @@ class Dispatcher(SpoolObserver):
             if lane is not None:
                 lane.lend(leased)
         if lane is not None and not self._stopped:
-            self._attempts.carry(lane, [leased])
-        else:
-            self._release([id])
+            return True
+        self._release([id])
+        return False
 
     # -- inside --------------------------------------------------------------------------
 
@@ -268,6 +267,20 @@ class Dispatcher(SpoolObserver):
 
     def _failed(self, failure: Failure, what: str) -> None:
         self._tell(Trouble(f"{what} could not be looked after", printable(str(failure.value))))
+
+
+def _arrival(message: QueuedMessage) -> Arrived:
+    draft = message.draft
+    sender = draft.envelope.sender
+    return Arrived(
+        message.id,
+        printable(str(sender.mailbox), 320) if sender.mailbox else "",
+        message.size,
+        len(message.recipients),
+        draft.route,
+        printable(draft.origin, 200),
+        printable(draft.message_id, 200) if draft.message_id else None,
+    )
 
 
 def _same(old: RouteSettings, new: RouteSettings) -> bool:

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.smtp.value import value
+
 if TYPE_CHECKING:
     from twisted_sendmail.spool.record import State
 
 
-@dataclass(frozen=True)
+@value
 class Arrived:
     """A message was committed."""
 
@@ -32,7 +34,7 @@ def seconds(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
-@dataclass(frozen=True)
+@value
 class Delays:
     """Where the time of a message went; seconds."""
 
@@ -55,7 +57,7 @@ class Delays:
         return "/".join(map(seconds, parts))
 
 
-@dataclass(frozen=True)
+@value
 class Attempted:
     """One recipient was tried, or given up; one line in the log."""
 
@@ -105,11 +107,13 @@ class SetAside:
     why: str
 
 
-@dataclass(frozen=True)
+@value
 class Removed:
     """A message is gone from the queue: nobody is pending."""
 
     id: str
+    #: Everybody got it, all at its first try: what was told of that says it already.
+    at_once: bool = False
 
 
 @dataclass(frozen=True)

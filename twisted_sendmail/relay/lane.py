@@ -226,7 +226,9 @@ class Lane:
                     self._fresh_waits = True
             elif self.due is None or message.due < self.due:
                 self.due = message.due
-        self.look()
+                self.wait()
+        if self._fresh_waits or self._retries_wait:
+            self.look()
 
     def surveyed(self, due: float | None) -> None:
         """Take in when the next message in the spool is due; None: there is none."""

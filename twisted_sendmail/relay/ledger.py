@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from twisted_sendmail.relay.events import Event, Removed, Trouble
 from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.record import QueuedMessage, Settlement
+from twisted_sendmail.spool.record import QueuedMessage, Settlement, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,30 +50,49 @@ class Ledger:
         self._tell = tell
         self._ended = ended
 
-    def write(self, ending: Ending, done: Callable[[QueuedMessage | None], None]) -> None:
-        """Write *ending* down, then call *done* with what is left of the message.
+    def write(
+        self,
+        message: QueuedMessage,
+        ending: Ending,
+        done: Callable[[QueuedMessage | None], None],
+    ) -> None:
+        """Write *ending* down, then call *done* with what is left of *message*.
 
         It is also called, with None, when that could not be done.
         """
-        writing = self._spool.settle(ending.settlement)
-        _ = writing.addCallbacks(self._written, self._unwritten, (ending,), {}, (ending,), {})
-        _ = writing.addErrback(self._stumbled, ending)
-        _ = writing.addCallback(done)
+        _ = self._spool.settle(ending.settlement).addCallbacks(
+            self._written, self._unwritten, (message, ending, done), {}, (ending, done), {}
+        )
 
-    def _written(self, left: QueuedMessage | None, ending: Ending) -> QueuedMessage | None:
-        id = ending.settlement.id  # noqa: A001 - that is its name
-        for event in ending.events:
-            self._tell(event)
-        if left is None:
-            self._tell(Removed(id))
-        self._ended(id, ending.fates, left)
-        return left
+    def _written(
+        self,
+        left: QueuedMessage | None,
+        message: QueuedMessage,
+        ending: Ending,
+        done: Callable[[QueuedMessage | None], None],
+    ) -> None:
+        try:
+            for event in ending.events:
+                self._tell(event)
+            if left is None:
+                self._tell(Removed(message.id, _at_once(message, ending.fates)))
+            self._ended(message.id, ending.fates, left)
+        except Exception as error:  # noqa: BLE001 - a fault of this code, behind the commit
+            self._tell(Trouble(f"{message.id} stumbled", printable(str(error))))
+            left = None
+        done(left)
 
-    def _unwritten(self, failure: Failure, ending: Ending) -> None:
+    def _unwritten(
+        self, failure: Failure, ending: Ending, done: Callable[[QueuedMessage | None], None]
+    ) -> None:
         """It keeps its lease, and is not tried, until the next start, which names it."""
         what = f"the end of {ending.settlement.id} could not be written down"
         self._tell(Trouble(what, printable(str(failure.value))))
+        done(None)
 
-    def _stumbled(self, failure: Failure, ending: Ending) -> None:
-        """A fault of this code, behind the commit."""
-        self._tell(Trouble(f"{ending.settlement.id} stumbled", printable(str(failure.value))))
+
+def _at_once(message: QueuedMessage, fates: Sequence[Fate]) -> bool:
+    """Did everybody get it at its first try?"""
+    if message.attempts or len(fates) != len(message.recipients):
+        return False
+    return all(fate.state is State.DELIVERED for fate in fates)

@@ -20,7 +20,7 @@ from twisted_sendmail.mailer.rate import TokenBucket
 from twisted_sendmail.message.report import Action, Report, ReportedRecipient
 from twisted_sendmail.message.submission import new_message_id
 from twisted_sendmail.relay.bounce import stays
-from twisted_sendmail.relay.conclusion import Fate
+from twisted_sendmail.relay.conclusion import Fate, changes_of
 from twisted_sendmail.relay.events import Event, Reported, SetAside, Trouble
 from twisted_sendmail.relay.ledger import Ending
 from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
@@ -218,7 +218,7 @@ class _Work:
     def ending(self) -> Ending:
         settlement = replace(
             self.settlement,
-            changes=tuple(fate.change() for fate in self.fates),
+            changes=changes_of(self.fates),
             reports=tuple(self.reports),
             warned=self.warned,
             aside=self._aside or self.settlement.aside,

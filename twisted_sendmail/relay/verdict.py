@@ -99,7 +99,7 @@ class Judgement(NamedTuple):
     error: BaseException | None = None
 
 
-def judge(result: DeliveryReport | Failure, tried: int) -> Judgement:
+def judge(result: DeliveryReport | SendmailError | Failure, tried: int) -> Judgement:
     """Judge the end of a try.
 
     :param result: what the mailer said.
@@ -107,7 +107,7 @@ def judge(result: DeliveryReport | Failure, tried: int) -> Judgement:
     """
     if isinstance(result, DeliveryReport):
         return _reported(result)
-    error: BaseException = result.value or SendmailError("it failed")
+    error = _error(result)
     if isinstance(error, SendmailError) and error.report is not None:
         return _reported(error.report, error)
     blame = _blame(error)
@@ -116,6 +116,12 @@ def judge(result: DeliveryReport | Failure, tried: int) -> Judgement:
     )
     host = error.host if isinstance(error, SendmailError) else None
     return Judgement([verdict] * tried, blame, host, error=error)
+
+
+def _error(result: SendmailError | Failure) -> BaseException:
+    if isinstance(result, SendmailError):
+        return result
+    return result.value or SendmailError("it failed")
 
 
 _NOT_HELD_AGAINST = frozenset({Blame.ROUTE, Blame.AUTH, Blame.UNTRIED})
@@ -141,6 +147,13 @@ def _unknown_to_server(error: BaseException) -> bool:
 
 def _reported(report: DeliveryReport, error: SendmailError | None = None) -> Judgement:
     error = report.error or error
+    if error is None and len(report.outcomes) == 1:
+        (outcome,) = report.outcomes
+        reply = outcome.reply
+        if outcome.status is Status.ACCEPTED and reply is not None and reply.code == 250:
+            # What nearly every message comes to.
+            verdict = Verdict(State.DELIVERED, _status(reply, 2), str(reply))
+            return Judgement([verdict], Blame.NOBODY, report.host)
     some = False
     doubt = False
     for outcome in report.outcomes:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.value import value
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.envelope import Envelope, Recipient
@@ -35,7 +35,7 @@ class Status(enum.Enum):
     UNTOUCHED = "untouched"
 
 
-@dataclass(frozen=True)
+@value
 class Outcome:
     """One recipient's."""
 
@@ -69,7 +69,7 @@ _QUEUE_ID = (
 _AROUND = ".,;:()<>[]"
 
 
-@dataclass(frozen=True)
+@value
 class DeliveryReport:
     """What became of one message."""
 

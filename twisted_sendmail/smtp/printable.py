@@ -38,6 +38,8 @@ def printable(text: str | bytes, limit: int = SHOWN) -> str:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text  # nearly always, and much sooner seen
     cut = len(text) - limit
     if cut > 0:
         text = text[:limit]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.smtp.value import value
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.envelope import Recipient
@@ -39,7 +40,7 @@ class Aside(enum.Enum):
     DAMAGED = "damaged"
 
 
-@dataclass(frozen=True)
+@value
 class Draft:
     """A message as it is committed: everything but its content."""
 
@@ -65,7 +66,7 @@ class Draft:
     held: bool = False
 
 
-@dataclass(frozen=True)
+@value
 class QueuedRecipient:
     """One recipient and how it stands with him."""
 
@@ -87,7 +88,7 @@ class QueuedRecipient:
     relay: str | None = None
 
 
-@dataclass(frozen=True)
+@value
 class QueuedMessage:
     """A message in the queue."""
 
@@ -119,7 +120,8 @@ class QueuedMessage:
     @property
     def pending(self) -> tuple[QueuedRecipient, ...]:
         """Those who are still to get it."""
-        return tuple(r for r in self.recipients if r.state is State.PENDING)
+        pending = State.PENDING
+        return tuple([r for r in self.recipients if r.state is pending])
 
     @property
     def queue_name(self) -> str:
@@ -138,7 +140,7 @@ class QueuedMessage:
         return self.attempts > 0 or any(r.status is not None for r in self.recipients)
 
 
-@dataclass(frozen=True)
+@value
 class Leased:
     """A message that was taken out to be tried."""
 
@@ -147,7 +149,7 @@ class Leased:
     content: bytes | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
+@value
 class Change:
     """What a try means for one recipient."""
 
@@ -160,7 +162,7 @@ class Change:
     relay: str | None = None
 
 
-@dataclass(frozen=True)
+@value
 class Settlement:
     """The end of a try: all of it becomes durable together, or nothing does."""
 

@@ -17,6 +17,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
         Settlement,
         Totals,
     )
+
+_log = Logger(namespace="twisted_sendmail.spool")
 
 #: Octets up to which a content is kept in memory on its way through.
 SMALL = 64 * 1024
@@ -57,6 +61,14 @@ class SpoolObserver(ABC):
     @abstractmethod
     def arrived(self, leased: Leased, *, claimed: bool) -> None:
         """One was committed; a claimed one is to be tried now, and was leased."""
+
+    def arrived_together(self, arrivals: Sequence[tuple[Leased, bool]]) -> None:
+        """These were committed together: each message, and whether it is a claimed one."""
+        for leased, claimed in arrivals:
+            try:
+                self.arrived(leased, claimed=claimed)
+            except Exception:  # noqa: BLE001 - one's fault is not the next one's
+                _log.failure("an observer of the queue failed")
 
     @abstractmethod
     def unclaimed(self, draft: Draft) -> None:

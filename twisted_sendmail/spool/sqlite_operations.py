@@ -148,6 +148,6 @@ class Arrival(Operation):
         if self.error is None:
             small = self.claimed and isinstance(self.content, bytes)
             content = self.content if small else None
-            observer.arrived(Leased(self.result, content), claimed=self.claimed)  # type: ignore[arg-type]
+            self._spool.arrivals.append((Leased(self.result, content), self.claimed))  # type: ignore[arg-type]
         elif self.claimed:
             observer.unclaimed(self.draft)

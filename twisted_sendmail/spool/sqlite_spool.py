@@ -85,6 +85,8 @@ class SqliteSpool(Spool):
         self._wakeup = Wakeup(self.directory, self._disturbed)
         self._poll = LoopingCall(self._look)
         self._poll.clock = reactor
+        #: What came in with the commit that is being told: the messages, and if they are claimed.
+        self.arrivals: list[tuple[Leased, bool]] = []
         self._version: int | None = None
         self._swept: set[int] = set()
         self._damaged: set[str] = set()
@@ -96,7 +98,7 @@ class SqliteSpool(Spool):
 
     def open(self) -> Deferred[Recovered]:
         """See ``Spool.open``."""
-        self._worker.start(GroupCommit(self._store).run)
+        self._worker.start(GroupCommit(self._store).run, self._all_told)
         operation = Asked(self._open_store, Kind.ALONE, "be opened")
         _ = operation.done.addCallback(self._opened)
         opened: Deferred[Recovered] = Deferred()
@@ -215,6 +217,14 @@ class SqliteSpool(Spool):
         arrival.claim()
         self.submit(arrival)
         return arrival.done
+
+    def _all_told(self) -> None:
+        arrivals, self.arrivals = self.arrivals, []
+        if arrivals and self.observer is not None:
+            try:
+                self.observer.arrived_together(arrivals)
+            except Exception:  # noqa: BLE001 - the queue is well
+                self._log.failure("an observer of the queue failed")
 
     def new_body(self) -> int:
         """A number for the pieces of a large content."""

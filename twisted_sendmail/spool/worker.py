@@ -27,10 +27,13 @@ class Worker(ABC):
     """Runs operations in the order in which they are given."""
 
     _log = Logger(namespace="twisted_sendmail.spool")
+    _told: Callable[[], None]
 
     @abstractmethod
-    def start(self, run: Callable[[list[Operation]], None]) -> None:
-        """Begin to give groups to *run*."""
+    def start(
+        self, run: Callable[[list[Operation]], None], told: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begin to give groups to *run*; *told* is called when all of a group have been told."""
 
     @abstractmethod
     def submit(self, operation: Operation) -> None:
@@ -52,6 +55,7 @@ class Worker(ABC):
                 operation.after()
             except Exception:  # noqa: BLE001
                 self._log.failure("an observer of the queue failed")
+        self._told()
 
 
 class InlineWorker(Worker):
@@ -62,9 +66,11 @@ class InlineWorker(Worker):
         self._waiting: list[Operation] = []
         self._busy = False
 
-    def start(self, run: Callable[[list[Operation]], None]) -> None:
+    def start(
+        self, run: Callable[[list[Operation]], None], told: Callable[[], None] = lambda: None
+    ) -> None:
         """See ``Worker.start``."""
-        self._run = run
+        self._run, self._told = run, told
 
     def submit(self, operation: Operation) -> None:
         """See ``Worker.submit``; what is submitted while one is told waits for its end."""
@@ -98,8 +104,11 @@ class ThreadWorker(Worker):
         self._thread: threading.Thread | None = None
         self._stopped: Deferred[None] | None = None
 
-    def start(self, run: Callable[[list[Operation]], None]) -> None:
+    def start(
+        self, run: Callable[[list[Operation]], None], told: Callable[[], None] = lambda: None
+    ) -> None:
         """See ``Worker.start``."""
+        self._told = told
         # A daemon: an application that ends without closing the spool must still end.
         # Whatever it is doing then is as safe as in a crash.
         self._thread = threading.Thread(
