@@ -10,44 +10,19 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from tests.durability.audit import Ledger
+from tests.durability.forked_relay import ForkedRelay
 from tests.durability.next_hop import NextHop
-from tests.durability.relay_process import PATIENCE, RelayProcess
-from tests.durability.zygote import EXITED, Forked, Zygote
+from tests.durability.relay_process import PATIENCE
+from tests.durability.zygote import EXITED, Zygote
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 UNKNOWN = Reply(550, ("5.1.1 No such user",))
 #: Cases at once.
 TOGETHER = 8
 FULL = Reply(452, ("4.2.2 Mailbox full",))
-
-
-class ForkedRelay(RelayProcess):
-    """One that is forked, not started anew."""
-
-    zygote: Zygote
-    at = 0
-    before = True
-
-    def launch(self, **environment: str) -> Any:
-        self.process = Forked(  # type: ignore[assignment]
-            self.zygote,
-            argv=self.command,
-            log=str(self.folder / "log"),
-            at=self.at,
-            before=self.before,
-        )
-        return self.process
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    made = Zygote()
-    yield made
-    made.close()
 
 
 async def one_case(reactor: Any, folder: Path, zygote: Zygote, at: int, before: bool) -> bool:

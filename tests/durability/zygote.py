@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,8 @@ def _run(command: dict[str, Any]) -> None:
     os.dup2(log, 2)
     if command["at"]:
         _end_at(command["at"], before=command["before"])
+    if command.get("full"):
+        _full_while(Path(command["full"]))
     sys.argv = command["argv"]
     status: Any = 70
     try:
@@ -137,6 +140,20 @@ def _end_at(number: int, *, before: bool) -> None:
         return result
 
     Connection.execute = counted  # type: ignore[method-assign,assignment]
+
+
+def _full_while(there: Path) -> None:
+    """Let the disk be full as long as there is a file of this name."""
+    from twisted_sendmail.spool.connection import Connection
+
+    execute = Connection.execute
+
+    def refused(self: Connection, sql: str, *arguments: Any) -> Any:
+        if sql.split(None, 1)[0] in {"INSERT", "UPDATE", "DELETE", "COMMIT"} and there.exists():
+            raise sqlite3.OperationalError("database or disk is full")
+        return execute(self, sql, *arguments)
+
+    Connection.execute = refused  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":
