@@ -23,7 +23,7 @@ from twisted_sendmail.ingress.networks import Networks
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.root_error import InvalidServer
-from twisted_sendmail.smtp.server_session import ServerSession
+from twisted_sendmail.smtp.server_prompt import PromptSession
 from twisted_sendmail.smtp.server_settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.ingress.authentication import Accounts
     from twisted_sendmail.ingress.receiver import Connection, Receiver
+    from twisted_sendmail.smtp.server_session import ServerSession
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class SMTPServerFactory(ServerFactory):
 
     def session(self, settings: ServerSettings, *, tls: bool) -> ServerSession:
         """The session of one connection."""
-        return ServerSession(settings, tls=tls)
+        return PromptSession(settings, tls=tls)
 
     def start_tls(self, protocol: SMTPServerProtocol) -> None:
         """Start TLS as server on the protocol's transport."""

@@ -25,6 +25,7 @@ from twisted_sendmail.ingress.reception import TROUBLE, Reception
 from twisted_sendmail.ingress.tls import server_tls_facts
 from twisted_sendmail.smtp import server_event as happened
 from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.server_prompt import PromptSession
 from twisted_sendmail.smtp.server_table import ServerState
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class SMTPServerProtocol(Protocol):
         self._content_clock = ContentClock(factory.clock)
         self._pumping = self._blocked = self._paused = self._over = False
         self._winding_up = False
+        #: The session, where it can be told of a usual message in a few words.
+        self._prompt: PromptSession | None = None
 
     # -- the transport's side -------------------------------------------------
 
@@ -80,7 +83,9 @@ class SMTPServerProtocol(Protocol):
         self.connection = Connection(
             self._settings.host, transport.getPeer(), transport.getHost(), self.session.transcript
         )
-        self._reception = Reception(self.factory, self.session, self.connection, self._pump)
+        self._reception = Reception(self.factory, self.session, self.connection, self._go_on)
+        if isinstance(self.session, PromptSession):
+            self._prompt = self.session
         transport.registerProducer(self, True)
         self._writer = PromptWriter(transport)
         self.factory.opened(self)
@@ -105,6 +110,8 @@ class SMTPServerProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the client."""
+        if self._free() and self._hear(data):
+            return
         self._content_clock.octets += len(data)
         self.session.receive(data)
         self._pump()
@@ -137,6 +144,55 @@ class SMTPServerProtocol(Protocol):
         """Hang up with 421: at once, or when the message under way has its reply."""
         self._winding_up = True
         self._pump()
+
+    # -- the usual message ----------------------------------------------------
+
+    def _free(self) -> bool:
+        """Is there nothing to be done, and nothing in the way of what comes next?"""
+        if self._pumping or self._over or self._blocked or self._paused or self._winding_up:
+            return False
+        return self._prompt is not None and self._prompt.idle
+
+    def _hear(self, data: bytes) -> bool:
+        """Take *data* if it is what nearly every client says; else it is for the pump."""
+        session, reception = self._prompt, self._reception
+        if session is None:
+            return False
+        self._pumping = True
+        try:
+            if session.state is ServerState.DATA:
+                content = session.whole_content(data)
+                if content is None:
+                    return False
+                reception.whole(session, content[0], data)
+                if content[1]:
+                    session.receive(content[1])
+            else:
+                commands = session.usual_commands(data)
+                if commands is None:
+                    return False
+                if commands.data:
+                    self._content_clock = ContentClock(self.factory.clock)
+                reception.usual(session, commands)
+        finally:
+            self._pumping = False
+        self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        """Something was answered, or heard: do what it leads to."""
+        session = self.session
+        if not self._free():
+            self._pump()
+            return
+        self._flush()
+        if self._blocked:
+            self._regulate()
+        elif session.state is ServerState.DATA:
+            self._content_clock.run()
+            self._timer.set("content", max(self.factory.deadlines.content, 0.001))
+        else:
+            self._timer.set(("command", session.lines), self.factory.deadlines.command)
 
     # -- the pump -------------------------------------------------------------
 

@@ -108,3 +108,14 @@ class Receiver:
     def abort(self) -> Awaitable[None] | None:
         """It will not come: throw away what there is."""
         return None
+
+
+class WholeReceiver(Receiver):
+    """A receiver that is also given all that is written at once, where it has come at once."""
+
+    def whole(self, data: bytes) -> Verdict:
+        """The rest of the content, and the end: as ``write`` and ``commit`` one after the other.
+
+        Neither of them is called then; ``abort`` is not either.
+        """
+        raise NotImplementedError

@@ -15,17 +15,20 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_sendmail.ingress.trace import moment, received_field
+from twisted_sendmail.ingress.receiver import WholeReceiver
+from twisted_sendmail.ingress.trace import Stamp
+from twisted_sendmail.smtp import server_event as happened
 from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.server_prompt import PromptSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted_sendmail.ingress.factory import SMTPServerFactory
     from twisted_sendmail.ingress.receiver import Connection, Receiver
-    from twisted_sendmail.smtp import server_event as happened
     from twisted_sendmail.smtp.envelope import Recipient
     from twisted_sendmail.smtp.server_session import ServerSession
+    from twisted_sendmail.smtp.usual_commands import UsualCommands
 
 _OK = Reply(250, ("2.0.0 Ok",))
 _GO_AHEAD = Reply(354, ("End with CRLF, dot, CRLF",))
@@ -51,6 +54,8 @@ class Reception:
         self._session = session
         self._connection = connection
         self._pump = pump
+        self._prompt = session if isinstance(session, PromptSession) else None
+        self._stamp = Stamp(connection)
         self._receiver: Receiver | None = None
         self._recipients: list[Recipient] = []
         self._smtputf8 = False
@@ -97,11 +102,11 @@ class Reception:
         if receiver is None or not self._factory.trace:
             self._session.answer(_GO_AHEAD)
             return
-        now = moment(int(self._factory.clock.seconds()))
-        field = received_field(
-            self._connection, receiver.id, self._recipients, now, smtputf8=self._smtputf8
-        )
-        self._ask(self._begun, receiver.write, field)
+        self._ask(self._begun, receiver.write, self._trace(receiver))
+
+    def _trace(self, receiver: Receiver) -> bytes:
+        second = int(self._factory.clock.seconds())
+        return self._stamp.field(receiver.id, self._recipients, second, smtputf8=self._smtputf8)
 
     def _begun(self, answer: object) -> None:
         reply = _reply(answer)
@@ -129,7 +134,10 @@ class Reception:
         self._ask(self._committed, receiver.commit)
 
     def _committed(self, verdict: object) -> None:
-        default = Reply(250, (f"2.0.0 Ok: queued as {self._committing}",))
+        text = f"2.0.0 Ok: queued as {self._committing}"
+        if verdict is None and self._prompt is not None and self._prompt.accepted(text):
+            return
+        default = Reply(250, (text,))
         if verdict is None:
             self._session.answer(default)
         elif isinstance(verdict, Sequence) and not isinstance(verdict, (Reply, str, bytes)):
@@ -137,6 +145,83 @@ class Reception:
             self._session.answer(*replies or [default])
         else:
             self._session.answer(_reply(verdict) or default)
+
+    # -- what was read together -----------------------------------------------
+
+    def usual(self, session: PromptSession, commands: UsualCommands) -> None:
+        """MAIL, RCPT and DATA, as far as each is answered by yes, and at once."""
+        sender = commands.sender
+        receiver = None if sender is not None else self._receiver
+        answer: object = None
+        session.transcript.follow(commands)
+        try:
+            if sender is not None:
+                commands.heard = 1
+                receiver = self._receiver = self._factory.receiver(self._connection)
+                self._recipients, self._smtputf8 = [], sender[1].smtputf8
+                answer = receiver.sender(*sender)
+                if answer is None:
+                    commands.replies.append(_OK)
+            if answer is None and receiver is not None:
+                answer = self._with_recipients(receiver, commands)
+        except Exception:  # noqa: BLE001 - as below
+            _log.failure("a receiver failed" if receiver else "no receiver could be made")
+            answer = TROUBLE
+        session.agreed(commands)
+        if answer is None:
+            session.end_of(commands)
+            return
+        question = session.ask(commands)
+        session.end_of(commands)
+        if isinstance(question, happened.SenderGiven):
+            self._heard(answer, self._sender_decided)
+        elif isinstance(question, happened.RecipientGiven):
+            self._recipient = question.recipient
+            self._heard(answer, self._recipient_decided)
+        else:
+            self._heard(answer, self._begun)
+
+    def _with_recipients(self, receiver: Receiver, commands: UsualCommands) -> object:
+        """RCPT and DATA, up to the first answer that is more than yes."""
+        for recipient in commands.recipients:
+            if self._receiver is not receiver:
+                return None  # The connection is lost.
+            commands.heard += 1
+            answer: object = receiver.recipient(recipient)
+            if answer is not None:
+                return answer
+            self._recipients.append(recipient)
+            commands.replies.append(_OK)
+        if not commands.data or self._receiver is not receiver:
+            return None
+        commands.heard += 1
+        answer = receiver.write(self._trace(receiver)) if self._factory.trace else None
+        if answer is None:
+            commands.replies.append(_GO_AHEAD)
+        return answer
+
+    def whole(self, session: PromptSession, content: bytes, data: bytes) -> None:
+        """All of the content, which came as *data*, and its end."""
+        receiver = self._receiver
+        if receiver is None:
+            return
+        if isinstance(receiver, WholeReceiver):
+            self._receiver = None
+            self._committing = receiver.id
+            session.content_taken(len(content))
+            self._ask(self._committed, receiver.whole, content)
+            return
+        try:
+            answer = receiver.write(content)
+        except Exception:  # noqa: BLE001 - as below
+            _log.failure("a receiver failed")
+            answer = TROUBLE
+        if answer is not None:
+            session.content_heard(data)
+            self._heard(answer, self._written)
+        elif self._receiver is receiver:
+            session.content_taken(len(content))
+            self.commit()
 
     def void(self) -> None:
         """The message will not come: the receiver is told, unless it has ended already."""
@@ -158,11 +243,20 @@ class Reception:
         except Exception:  # noqa: BLE001 - as above
             _log.failure("a receiver failed")
             result = TROUBLE
+        self._heard(result, then)
+
+    def _heard(self, result: object, then: Callable[[object], None]) -> None:
         # Most answers are None, and asking what it can do costs more than all of this.
-        if result is None or not isinstance(result, Awaitable):
+        if result is None:
+            then(None)
+            return
+        if isinstance(result, Deferred):
+            thought = result
+        elif isinstance(result, Awaitable):
+            thought = Deferred.fromCoroutine(_of(result))
+        else:
             then(result)
             return
-        thought = result if isinstance(result, Deferred) else Deferred.fromCoroutine(_of(result))
         self.busy = True
         self._thought = thought.addBoth(self._thought_over, then)
 

@@ -8,70 +8,71 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
+from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.received import clause, field_of
+from twisted_sendmail.message.received import clause, folded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_sendmail.ingress.receiver import Connection
     from twisted_sendmail.smtp.envelope import Recipient
-    from twisted_sendmail.smtp.tls_facts import TLSFacts
 
 _BREAKS = re.compile(r'[ ;()"\\]').search
 
 
-def received_field(
-    connection: Connection,
-    message_id: str,
-    recipients: Sequence[Recipient],
-    now: datetime,
-    *,
-    smtputf8: bool = False,
-) -> bytes:
-    """The field, ended by CRLF.
+class Stamp:
+    """Makes the fields of one connection."""
 
-    :param message_id: our name for the message.
-    :param now: with its time zone.
-    """
-    clauses = [
-        *_of_connection(
-            connection.hello,
-            getattr(connection.peer, "host", None),
-            connection.name,
-            connection.protocol(smtputf8=smtputf8),
-            connection.tls,
-        ),
-        clause("id", message_id),
-    ]
-    if len(recipients) == 1:
-        only = str(recipients[0])
-        # A quoted local part may hold what would break the field.
-        if not _BREAKS(only):
-            clauses.append(clause("for", f"<{only}>"))
-    return field_of(clauses, now)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        # What is the same for every message, as long as that is the same: the key.
+        self._key: tuple[object, ...] = ()
+        self._begun = ("", 0)
+
+    def field(
+        self, message_id: str, recipients: Sequence[Recipient], second: int, *, smtputf8: bool
+    ) -> bytes:
+        """The field, ended by CRLF.
+
+        :param message_id: our name for the message.
+        :param second: since 1970.
+        """
+        connection = self._connection
+        key = (connection.hello, connection.verb, connection.tls, connection.user, smtputf8)
+        if key != self._key:
+            self._begun = folded(_clauses(connection, smtputf8=smtputf8))
+            self._key = key
+        clauses = [clause("id", message_id)]
+        if len(recipients) == 1:
+            only = str(recipients[0])
+            # A quoted local part may hold what would break the field.
+            if not _BREAKS(only):
+                clauses.append(clause("for", f"<{only}>"))
+        clauses[-1] += ";"
+        clauses.append(_date(second))
+        return (folded(clauses, *self._begun)[0] + "\r\n").encode("utf-8")
 
 
 @lru_cache(maxsize=4)
-def moment(second: int) -> datetime:
-    """A second since 1970, in UTC: much mail comes in the same one."""
-    return datetime.fromtimestamp(second, timezone.utc)
+def _date(second: int) -> str:
+    """Much mail comes in the same second."""
+    return format_datetime(datetime.fromtimestamp(second, timezone.utc))
 
 
-@lru_cache(maxsize=256)
-def _of_connection(
-    hello: str | None, peer: str | None, name: str, protocol: str, tls: TLSFacts | None
-) -> tuple[str, ...]:
-    """What is the same for every message of a connection."""
+def _clauses(connection: Connection, *, smtputf8: bool) -> list[str]:
+    hello, tls = connection.hello, connection.tls
+    peer: str | None = getattr(connection.peer, "host", None)
+    protocol = connection.protocol(smtputf8=smtputf8)
     clauses = []
     if hello is not None:
         # An address literal of a kind to come may hold what would break the field.
         clauses.append(clause("from", "unknown" if _BREAKS(hello) else hello, _literal(peer)))
-    clauses.append(clause("by", name))
+    clauses.append(clause("by", connection.name))
     clauses.append(clause("with", protocol, f"{tls.version} {tls.cipher}" if tls else None))
-    return tuple(clauses)
+    return clauses
 
 
 def _literal(host: str | None) -> str | None:

@@ -108,20 +108,32 @@ def field_of(clauses: Iterable[str], date: datetime) -> bytes:
     :param clauses: made by :func:`clause`, in their order.
     :param date: with a time zone.
     """
-    line, lines = "Received:", []
     if date.microsecond:
         date = date.replace(microsecond=0)
-    ended = _date_text(date, date.utcoffset())
     parts = [*clauses]
     parts[-1] += ";"
-    for part in (*parts, ended):
-        if len(line) + 1 + len(part) > WIDTH:
-            lines.append(line)
-            line = "\t" + part
+    parts.append(_date_text(date, date.utcoffset()))
+    return (folded(parts)[0] + "\r\n").encode("utf-8")
+
+
+def folded(parts: Iterable[str], text: str = "", width: int = 0) -> tuple[str, int]:
+    """A field with more *parts*, folded, and the width of its last line.
+
+    :param text: the field so far, empty at its beginning.
+    :param width: of its last line.
+    """
+    if not text:
+        text = "Received:"
+        width = len(text)
+    for part in parts:
+        size = 1 + len(part)
+        if width + size > WIDTH:
+            text += "\r\n\t" + part
+            width = size
         else:
-            line += " " + part
-    lines.append(line)
-    return ("\r\n".join(lines) + "\r\n").encode("utf-8")
+            text += " " + part
+            width += size
+    return text, width
 
 
 @lru_cache(maxsize=8)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
+_NOTHING_ASKED: frozenset[str] = frozenset()
 #: RFC 3461 section 4.4.
 MAX_ENVID = 100
 #: RFC 3461 section 4.2.
@@ -69,6 +70,14 @@ class Recipient:
         put(self, "path", path)
         put(self, "notify", words)
         put(self, "orcpt", orcpt)
+
+    @classmethod
+    def plain(cls, path: ForwardPath) -> Recipient:
+        """The recipient at *path*, of whom nothing else was said."""
+        recipient: Recipient = object.__new__(cls)
+        # There is nothing to be checked.
+        recipient.__dict__.update(path=path, notify=_NOTHING_ASKED, orcpt=None)
+        return recipient
 
     @property
     def has_dsn(self) -> bool:

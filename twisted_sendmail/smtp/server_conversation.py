@@ -40,7 +40,7 @@ def _with_status(reply: Reply) -> Reply:
 
 
 # To be made of replies whose lines are a tuple, as they should be.
-_octets = lru_cache(maxsize=256)(Reply.to_bytes)
+octets_of = lru_cache(maxsize=256)(Reply.to_bytes)
 
 
 class ServerConversation:
@@ -139,7 +139,7 @@ class ServerConversation:
 
     def _write(self, reply: Reply) -> None:
         self.transcript.add_reply(reply)
-        self._output += _octets(reply) if type(reply.lines) is tuple else reply.to_bytes()
+        self._output += octets_of(reply) if type(reply.lines) is tuple else reply.to_bytes()
 
     def _say(self, reply: Reply) -> None:
         """Write *reply*, with an enhanced status code (RFC 2034 section 4)."""

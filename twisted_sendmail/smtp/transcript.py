@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.reply import Reply
 
     # How many lines, whose, and what: one line, or the lines of a group and the octets of
-    # content behind it, or replies of one line each.
-    _Noted = tuple[int, str, str | bytes | tuple[bytes, int] | list[Reply]]
+    # content behind it, or replies of one line each, or lines with their replies.
+    _Noted = tuple[int, str, "str | bytes | tuple[bytes, int] | list[Reply] | Exchange"]
 
 #: Lines kept from the start (greeting, TLS, AUTH: what explains most failures).
 HEAD = 40
@@ -31,6 +31,24 @@ WIDTH = 256
 TOGETHER = 1024
 
 
+class Exchange:
+    """Lines of the client, and the replies to them of one line each, that come about now.
+
+    :param lines: without CRLF, in order; more of them than are in work.
+    """
+
+    __slots__ = ("heard", "lines", "noted", "replies")
+
+    def __init__(self, lines: list[bytes], replies: list[Reply]) -> None:
+        self.lines = lines
+        #: How many of them are in work, or were.
+        self.heard = 0
+        #: What was said to them so far.
+        self.replies = replies
+        #: How many lines of both the transcript has noted.
+        self.noted = 0
+
+
 class Transcript:
     """The first :data:`HEAD` and last :data:`TAIL` lines of a dialogue.
 
@@ -38,7 +56,7 @@ class Transcript:
     the text; iterating gives them in order, ready to show.
     """
 
-    __slots__ = ("_behind", "_head", "_kept", "_room", "_tail", "_watch")
+    __slots__ = ("_behind", "_followed", "_head", "_kept", "_room", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         """:param watch: is called with each line as it is added, ready to show."""
@@ -51,9 +69,12 @@ class Transcript:
         # so a few more may be kept than are shown.
         self._kept = 0
         self._behind = 0
+        self._followed: Exchange | None = None
 
     def add(self, who: str, line: str | bytes) -> None:
         """Note one line; *who* is ``C``, ``S`` or ``--``."""
+        if self._followed is not None:
+            self._catch_up()
         # Escaped only when shown: most transcripts never are.
         line = line[:WIDTH]
         if self._watch is not None:
@@ -97,6 +118,39 @@ class Transcript:
         for reply in replies:
             self.add_reply(reply)
 
+    def follow(self, exchange: Exchange) -> None:
+        """Note *exchange* as it comes about, at the latest when somebody looks."""
+        self._followed = exchange
+
+    def leave(self) -> None:
+        """The exchange that was followed has ended."""
+        exchange = self._followed
+        if exchange is None:
+            return
+        if exchange.noted or self._room or self._watch is not None:
+            self._catch_up()
+            self._followed = None
+            return
+        self._followed = None
+        lines = exchange.lines[: exchange.heard]
+        if sum(map(len, lines)) > TOGETHER:
+            lines = [line[:WIDTH] for line in lines]
+        kept = Exchange(lines, exchange.replies)
+        self._keep((len(lines) + len(kept.replies), "C", kept))
+
+    def _catch_up(self) -> None:
+        exchange, self._followed = self._followed, None
+        if exchange is None:
+            return
+        for number in range(exchange.noted, exchange.heard + len(exchange.replies)):
+            place = number // 2
+            if number % 2:
+                self.add_reply(exchange.replies[place])
+            else:
+                self.add("C", exchange.lines[place])
+            exchange.noted = number + 1
+        self._followed = exchange
+
     def _keep(self, noted: _Noted) -> None:
         if self._room:  # then it is one line
             self._head.append(noted)
@@ -110,6 +164,7 @@ class Transcript:
             self._kept -= tail.popleft()[0]
 
     def __iter__(self) -> Iterator[str]:
+        self._catch_up()
         for noted in self._head:
             yield from _lines(noted)
         shown = min(TAIL, self._kept)
@@ -121,17 +176,21 @@ class Transcript:
             surplus = 0
 
     def __len__(self) -> int:
+        self._catch_up()
         return HEAD - self._room + min(TAIL, self._kept)
 
     def __str__(self) -> str:
         return "\n".join(self)
 
     def __repr__(self) -> str:
+        self._catch_up()
         return f"<Transcript of {HEAD - self._room + self._behind} lines>"
 
 
 def _lines(noted: _Noted) -> list[str]:
     _, who, what = noted
+    if isinstance(what, Exchange):
+        return _of_exchange(what.lines, what.replies)
     if isinstance(what, list):
         return [_shown(who, line) for reply in what for line in _said(reply)]
     if isinstance(what, tuple):
@@ -139,6 +198,16 @@ def _lines(noted: _Noted) -> list[str]:
         lines = [_shown(who, line[:WIDTH]) for line in wire.splitlines()]
         return [*lines, _shown("--", _content(octets))] if octets else lines
     return [_shown(who, what)]
+
+
+def _of_exchange(lines: list[bytes], replies: list[Reply]) -> list[str]:
+    shown = []
+    for number, line in enumerate(lines):
+        shown.append(_shown("C", line[:WIDTH]))
+        shown += [
+            _shown("S", said) for reply in replies[number : number + 1] for said in _said(reply)
+        ]
+    return shown
 
 
 def _said(reply: Reply) -> list[str]:
