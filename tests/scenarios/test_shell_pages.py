@@ -166,6 +166,15 @@ def test_the_flags_of_a_page_can_be_used(machine: Machine, page: str) -> None:
     assert "the command line: good\n" == machine.run(command.rstrip() + " --check\n")
 
 
+def test_the_page_of_the_relay_names_what_it_takes() -> None:
+    from twisted_sendmail.tap import FLAGS
+
+    page = (PAGES.parent / "reference" / "command-line.md").read_text("utf-8")
+    section = page.partition("## twistd sendmail\n")[2].partition("\n## ")[0]
+    table = "".join(line for line in section.splitlines() if line.startswith("| `--"))
+    assert {*FLAGS, "config", "check"} == set(re.findall(r"`--([a-z-]+)", table))
+
+
 def test_the_page_of_the_stand_in_names_what_it_takes() -> None:
     """Every letter that is parsed is on the page, and no other."""
     from twisted_sendmail.cli import sendmail_options as options
