@@ -19,6 +19,7 @@ from twisted_sendmail.operation.configuration_error import ConfigurationError
 from twisted_sendmail.operation.flags import SOURCE, Flags
 from twisted_sendmail.operation.queue_check import check_queue
 from twisted_sendmail.operation.station import Station
+from twisted_sendmail.operation.text_log import log_to
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import SendmailError
 
@@ -114,7 +115,20 @@ def makeService(options: Options) -> Station:
     if options["check"]:
         print(f"{printable(configuration.source)}: good")  # noqa: T201 - what was asked for
         sys.exit(os.EX_OK)
-    return Station(reactor, configuration, read=read, leave=lambda error: _end(reactor, error))
+    station = _Station(reactor, configuration, read=read, leave=lambda error: _end(reactor, error))
+    station.twistd = options.parent
+    return station
+
+
+class _Station(Station):
+    """One that ``twistd`` runs; *twistd* are its options."""
+
+    twistd: Any = None
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's
+        """See ``IService``; ``twistd`` does it before it begins to log."""
+        log_to(sys.stdout, parent, self.twistd)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
 
 def _changes_user(options: Options) -> bool:

@@ -10,6 +10,8 @@ fields would cost more than all the rest of it.
 from __future__ import annotations
 
 from functools import singledispatch
+from time import time
+from typing import Any
 
 from twisted.logger import Logger, LogLevel
 
@@ -30,7 +32,19 @@ from twisted_sendmail.relay.events import (
 
 log = Logger(namespace="twisted_sendmail.relay")
 
-_LINE = "{line}"
+#: The format of what is a line already.
+LINE = "{line}"
+
+
+def _say(event: dict[str, Any]) -> None:
+    # Logger.emit looks its level up among all levels, for each event.
+    event["log_logger"] = log
+    event["log_level"] = LogLevel.info
+    event["log_namespace"] = log.namespace
+    event["log_source"] = None
+    event["log_format"] = LINE
+    event["log_time"] = time()
+    log.observer(event)
 
 
 @singledispatch
@@ -48,49 +62,52 @@ def _(event: Attempted) -> None:
     orig_to = f" orig_to=<{event.original}>," if event.original else ""
     note = f" [{'; '.join(notes)}]" if notes else ""
     delay, delays = seconds(event.delays.total), str(event.delays)
-    log.info(
-        _LINE,
-        line=f"{event.id}: to=<{event.recipient}>,{orig_to} relay={event.relay}, delay={delay}, "
-        f"delays={delays}, dsn={event.dsn}, status={event.status} ({event.reply}){note}",
-        id=event.id,
-        route=event.route,
-        sender=event.sender,
-        recipient=event.recipient,
-        original=event.original,
-        relay=event.relay,
-        delay=delay,
-        delays=delays,
-        dsn=event.dsn,
-        status=event.status,
-        reply=event.reply,
-        in_doubt=event.in_doubt,
-        doubles=event.doubles,
-        due=event.due,
-        tls=event.tls,
+    _say(
+        {
+            "line": f"{event.id}: to=<{event.recipient}>,{orig_to} relay={event.relay}, "
+            f"delay={delay}, delays={delays}, dsn={event.dsn}, status={event.status} "
+            f"({event.reply}){note}",
+            "id": event.id,
+            "route": event.route,
+            "sender": event.sender,
+            "recipient": event.recipient,
+            "original": event.original,
+            "relay": event.relay,
+            "delay": delay,
+            "delays": delays,
+            "dsn": event.dsn,
+            "status": event.status,
+            "reply": event.reply,
+            "in_doubt": event.in_doubt,
+            "doubles": event.doubles,
+            "due": event.due,
+            "tls": event.tls,
+        }
     )
 
 
 @log_event.register
 def _(event: Arrived) -> None:
     origin = f" {event.origin}" if event.origin else ""
-    log.info(
-        _LINE,
-        line=f"{event.id}: from=<{event.sender}>, size={event.size}, "
-        f"nrcpt={event.recipients} (queued){origin}",
-        id=event.id,
-        sender=event.sender,
-        size=event.size,
-        recipients=event.recipients,
-        route=event.route,
-        origin=event.origin,
-        message_id=event.message_id,
+    _say(
+        {
+            "line": f"{event.id}: from=<{event.sender}>, size={event.size}, "
+            f"nrcpt={event.recipients} (queued){origin}",
+            "id": event.id,
+            "sender": event.sender,
+            "size": event.size,
+            "recipients": event.recipients,
+            "route": event.route,
+            "origin": event.origin,
+            "message_id": event.message_id,
+        }
     )
 
 
 @log_event.register
 def _(event: Removed) -> None:
     if not event.at_once:
-        log.info(_LINE, line=f"{event.id}: removed", id=event.id)
+        _say({"line": f"{event.id}: removed", "id": event.id})
 
 
 @log_event.register
