@@ -97,6 +97,13 @@ class Receiver:
         """
         return None
 
+    def write_last(self, data: bytes) -> Answer:
+        """The same as ``write``, which it calls, where it is known that nothing comes behind.
+
+        It is not called for every message; but no ``write`` follows it.
+        """
+        return self.write(data)
+
     def commit(self) -> Verdict:
         """All of it has arrived: keep it.  From the 250 on it is ours to answer for.
 
@@ -108,14 +115,3 @@ class Receiver:
     def abort(self) -> Awaitable[None] | None:
         """It will not come: throw away what there is."""
         return None
-
-
-class WholeReceiver(Receiver):
-    """A receiver that is also given all that is written at once, where it has come at once."""
-
-    def whole(self, data: bytes) -> Verdict:
-        """The rest of the content, and the end: as ``write`` and ``commit`` one after the other.
-
-        Neither of them is called then; ``abort`` is not either.
-        """
-        raise NotImplementedError

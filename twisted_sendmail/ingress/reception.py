@@ -15,7 +15,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_sendmail.ingress.receiver import WholeReceiver
 from twisted_sendmail.ingress.trace import Stamp
 from twisted_sendmail.smtp import server_event as happened
 from twisted_sendmail.smtp.reply import Reply
@@ -205,14 +204,8 @@ class Reception:
         receiver = self._receiver
         if receiver is None:
             return
-        if isinstance(receiver, WholeReceiver):
-            self._receiver = None
-            self._committing = receiver.id
-            session.content_taken(len(content))
-            self._ask(self._committed, receiver.whole, content)
-            return
         try:
-            answer = receiver.write(content)
+            answer: object = receiver.write_last(content)
         except Exception:  # noqa: BLE001 - as below
             _log.failure("a receiver failed")
             answer = TROUBLE

@@ -14,8 +14,9 @@ from twisted.logger import Logger
 
 from twisted_sendmail.ingress.receiver import Connection, Receiver
 from twisted_sendmail.smtp.envelope import Envelope, Recipient
+from twisted_sendmail.smtp.mail_parameters import NOTHING_SAID
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.spool.admission import Admission, TooManyHops
+from twisted_sendmail.spool.admission import Admission, TooManyHops, admitted
 from twisted_sendmail.spool.trouble import SpoolFull
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class SpoolingReceiver(Receiver):
         self._recipients: list[Recipient] = []
         self._admission: Admission | None = None
         self._intake: Intake | None = None
+        self._draft: Draft | None = None
+        # The Received field, which goes with what comes behind it.
+        self._trace = b""
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> None:
         """Any; who may send is the server's to say."""
@@ -63,8 +67,22 @@ class SpoolingReceiver(Receiver):
 
     def write(self, data: bytes) -> Deferred[Reply | None] | Reply | None:
         """Through admission into the spool; a Deferred when the spool wants us to wait."""
+        if self._admission is None and not self._trace and data.startswith(b"Received:"):
+            self._trace = data
+            return None
         try:
-            octets = self._opened().feed(data)
+            octets = self._opened().feed(self._behind_trace(data))
+        except TooManyHops:
+            return IN_CIRCLES
+        written = self._keep(octets)
+        return None if written is None else written.addCallbacks(_yes, self._refusal)
+
+    def write_last(self, data: bytes) -> Deferred[Reply | None] | Reply | None:
+        """See ``write``; a message that has come whole is admitted as a whole."""
+        if self._admission is not None:
+            return self.write(data)
+        try:
+            octets, self._draft = admitted(self._behind_trace(data), *self._arrival())
         except TooManyHops:
             return IN_CIRCLES
         written = self._keep(octets)
@@ -72,10 +90,13 @@ class SpoolingReceiver(Receiver):
 
     def commit(self) -> Deferred[Reply | None] | Reply:
         """All of it is here: into the queue."""
-        admission = self._opened()
+        admission, octets, draft = self._admission, b"", self._draft
         try:
-            octets = admission.finish()
-            draft = admission.draft()
+            if admission is not None:
+                octets = admission.finish()
+                draft = admission.draft()
+            elif draft is None:
+                octets, draft = admitted(self._behind_trace(b""), *self._arrival())
         except TooManyHops:
             self.abort()
             return IN_CIRCLES
@@ -97,23 +118,30 @@ class SpoolingReceiver(Receiver):
         if intake is not None:
             intake.abort()
 
+    def _behind_trace(self, data: bytes) -> bytes:
+        trace, self._trace = self._trace, b""
+        return trace + data
+
+    def _arrival(self) -> tuple[AdmissionPolicy, Envelope, str, float, str, bool]:
+        said = self._parameters
+        if said is NOTHING_SAID and len(self._recipients) == 1:
+            envelope = Envelope.plain(self._sender, self._recipients[0])
+        else:
+            envelope = Envelope(
+                self._sender,
+                self._recipients,
+                ret=said.ret,
+                envid=said.envid,
+                require_tls=said.require_tls,
+            )
+        origin = _origin(self.connection, smtputf8=said.smtputf8)
+        binary = said.body == "BINARYMIME"
+        return self._policy, envelope, self.id, self._clock.seconds(), origin, binary
+
     def _opened(self) -> Admission:
         if self._admission is None:
-            said = self._parameters
-            self._admission = Admission(
-                self._policy,
-                Envelope(
-                    self._sender,
-                    self._recipients,
-                    ret=said.ret,
-                    envid=said.envid,
-                    require_tls=said.require_tls,
-                ),
-                self.id,
-                self._clock.seconds(),
-                origin=_origin(self.connection, smtputf8=said.smtputf8),
-                binary=said.body == "BINARYMIME",
-            )
+            policy, envelope, id_, now, origin, binary = self._arrival()
+            self._admission = Admission(policy, envelope, id_, now, origin=origin, binary=binary)
         return self._admission
 
     def _keep(self, octets: bytes) -> Deferred[None] | None:

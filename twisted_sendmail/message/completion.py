@@ -44,6 +44,7 @@ _NEEDED = (b"\nfrom:", b"\ndate:")
 _TO_BE_SEEN_TO = (b"\nbcc", b"\nresent-", b"\nauto-submitted", b"\nprecedence")
 _STRAY = re.compile(rb"\n(?![!-9;-~]+[ \t]*:|[ \t]|\Z)")
 _MESSAGE_ID = re.compile(rb"[ \t]*(<[!-;=?-~]+>)[ \t]*\r\n")
+_BLANK = (b" ", b"\t")
 _AUTOMATIC_PRECEDENCE = frozenset({"bulk", "junk", "list"})
 
 
@@ -179,26 +180,10 @@ class Completion:
 
     def _needs_nothing(self, octets: bytes) -> bool:
         """Is it complete as it is, with nothing in it to think about?"""
-        if self._rewrite is not None or not octets.isascii() or not octets.endswith(b"\n"):
+        seen = None if self._rewrite is not None else _seen(octets)
+        if seen is None:
             return False
-        if octets.startswith((b" ", b"\t")):
-            return False
-        lower = b"\n" + octets.lower()
-        for begin in _NEEDED:
-            if begin not in lower:
-                return False
-        for begin in _TO_BE_SEEN_TO:
-            if begin in lower:
-                return False
-        at = lower.find(b"\nmessage-id:")
-        found = _MESSAGE_ID.match(octets, at + 11) if at >= 0 else None
-        if found is None or _STRAY.search(lower):
-            return False
-        hops = lower.count(b"\nreceived:")
-        if hops != lower.count(b"\nreceived"):
-            return False
-        self.message_id = found[1].decode("ascii")
-        self.hops = hops
+        self.message_id, self.hops = seen
         return True
 
     def _look_at(self, header: Header) -> None:
@@ -211,6 +196,37 @@ class Completion:
         self.automatic = any(word != "no" for word in submitted) or any(
             word in _AUTOMATIC_PRECEDENCE for word in precedence
         )
+
+
+def complete_as_it_is(message: bytes) -> tuple[str, int] | None:
+    """Message-ID and Received fields of a whole *message*; None when it has to be gone through.
+
+    It is so with nearly every one that its header is complete, and has nothing in it to
+    think about: then the message needs no ``Completion``.
+    """
+    end = message.find(b"\r\n\r\n", 0, MAX_HEADER + 2)
+    return None if end < 0 or message.startswith(b"\r\n") else _seen(message[: end + 2])
+
+
+def _seen(header: bytes) -> tuple[str, int] | None:
+    """Message-ID and Received fields of a header that is complete as it is."""
+    if not header.isascii() or header[-1:] != b"\n" or header[:1] in _BLANK:
+        return None
+    lower = b"\n" + header.lower()
+    for begin in _NEEDED:
+        if begin not in lower:
+            return None
+    for begin in _TO_BE_SEEN_TO:
+        if begin in lower:
+            return None
+    at = lower.find(b"\nmessage-id:")
+    found = _MESSAGE_ID.match(header, at + 11) if at >= 0 else None
+    if found is None or _STRAY.search(lower):
+        return None
+    hops = lower.count(b"\nreceived:")
+    if hops != lower.count(b"\nreceived"):
+        return None
+    return found[1].decode("ascii"), hops
 
 
 def from_field(mailbox: Mailbox, name: str | None = None) -> Field:

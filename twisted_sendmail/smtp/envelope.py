@@ -131,6 +131,16 @@ class Envelope:
         put(self, "envid", envid)
         put(self, "require_tls", require_tls)
 
+    @classmethod
+    def plain(cls, sender: ReversePath, recipient: Recipient) -> Envelope:
+        """From *sender* to *recipient*, and nothing else was said."""
+        envelope: Envelope = object.__new__(cls)
+        # There is nothing to be checked.
+        envelope.__dict__.update(
+            sender=sender, recipients=(recipient,), ret=None, envid=None, require_tls=False
+        )
+        return envelope
+
     def to(self, recipients: tuple[Recipient, ...]) -> Envelope:
         """The same for other *recipients*."""
         return Envelope(

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.completion import Completion
+from twisted_sendmail.message.completion import Completion, complete_as_it_is
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import InvalidMessage
 from twisted_sendmail.spool.record import Draft
@@ -139,6 +139,38 @@ class Admission:
             automatic=completion.automatic,
             held=self._held,
         )
+
+
+def admitted(
+    message: bytes,
+    policy: AdmissionPolicy,
+    envelope: Envelope,
+    id: str,  # noqa: A002 - that is its name
+    now: float,
+    origin: str,
+    binary: bool,  # noqa: FBT001 - as the others are given
+) -> tuple[bytes, Draft]:
+    """What ``Admission`` makes of a whole *message*: the octets to be kept, and the draft.
+
+    :raises TooManyHops: it is not to be committed.
+    """
+    seen = complete_as_it_is(message) if policy.rewriting is None else None
+    if seen is None or seen[1] > policy.max_hops:
+        admission = Admission(policy, envelope, id, now, origin=origin, binary=binary)
+        octets = admission.feed(message)
+        octets += admission.finish()
+        return octets, admission.draft()
+    return message, Draft(
+        id,
+        envelope,
+        now,
+        policy.route_of(envelope.sender),
+        _shown(origin),
+        envelope.needs_smtputf8,
+        not message.isascii(),
+        binary,
+        seen[0],
+    )
 
 
 # Much mail comes in the same second, and from the same place.

@@ -18,7 +18,8 @@ _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 LENGTH = 12
 # One is made and one is read for every message: two digits at a time, and as Python does it.
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
-_SHIFTS = range(5 * LENGTH - 10, -1, -10)
+_ALL = (1 << 5 * LENGTH) - 1
+_CHANCES = 256
 _TEXT = re.compile(f"[{_DIGITS}]{{{LENGTH}}}\\Z", re.IGNORECASE | re.ASCII)
 _BASE_32 = str.maketrans(_DIGITS, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
 
@@ -32,13 +33,17 @@ class QueueIds:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._last = 0
+        # Chance is asked of the kernel, so for many at a time.
+        self._chance = bytearray()
 
     def __call__(self) -> str:
         """The next id."""
+        if not self._chance:
+            self._chance += secrets.token_bytes(_CHANCES)
         microseconds = int(self._now() * 1_000_000)
-        number = (max(microseconds, 0) << 8 | secrets.randbits(8)) & (1 << 5 * LENGTH) - 1
-        self._last = max(self._last + 1, number)
-        return id_text(self._last)
+        number = (max(microseconds, 0) << 8 | self._chance.pop()) & _ALL
+        self._last = number = max(self._last + 1, number)
+        return id_text(number)
 
     def go_beyond(self, number: int) -> None:
         """Give no id up to *number*: it is taken, perhaps by a clock that was ahead."""
@@ -49,7 +54,11 @@ class QueueIds:
 
 def id_text(number: int) -> str:
     """The text of an id's number."""
-    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+    pairs = _PAIRS
+    return (
+        f"{pairs[number >> 50 & 1023]}{pairs[number >> 40 & 1023]}{pairs[number >> 30 & 1023]}"
+        f"{pairs[number >> 20 & 1023]}{pairs[number >> 10 & 1023]}{pairs[number & 1023]}"
+    )
 
 
 def id_number(text: str) -> int | None:
