@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.spool.queue_id import id_number
+from twisted_sendmail.spool.reading import AT_ONCE, filled
 from twisted_sendmail.spool.record import State
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.spool.connection import Connection
     from twisted_sendmail.spool.record import Settlement
 
-# Messages in one statement.
-_AT_ONCE = 16
-_THESE = f"number IN ({', '.join('?' * _AT_ONCE)})"
+_THESE = f"number IN ({', '.join('?' * AT_ONCE)})"
 # A message once for each recipient who is still to get it.  A state that is damaged is none
 # of those that end it.
 _STANDING = f"""
@@ -41,15 +40,15 @@ def settle_together(connection: Connection, settlements: Sequence[Settlement]) -
     The others are as they were.
     """
     gone: set[str] = set()
-    for start in range(0, len(settlements), _AT_ONCE):
+    for start in range(0, len(settlements), AT_ONCE):
         numbers = {
             number: settlement
-            for settlement in settlements[start : start + _AT_ONCE]
+            for settlement in settlements[start : start + AT_ONCE]
             if (number := id_number(settlement.id)) is not None
         }
         over = _over(connection, numbers)
         if over:
-            connection.execute(_GONE, _filled(over))
+            connection.execute(_GONE, filled(over))
             gone.update(numbers[number].id for number in over)
     return gone
 
@@ -70,14 +69,9 @@ def standing(connection: Connection, numbers: list[int]) -> list[Any]:
 
     Each as often as somebody is to get it, but at least once.
     """
-    return connection.rows(_STANDING, _filled(numbers))
+    return connection.rows(_STANDING, filled(numbers))
 
 
 def ended(settlement: Settlement) -> set[int]:
     """The numbers of those who are not pending any more."""
     return {c.number for c in settlement.changes if c.state is not State.PENDING}
-
-
-def _filled(numbers: list[int]) -> list[int]:
-    """As many as the statement has room for."""
-    return numbers + [-1] * (_AT_ONCE - len(numbers))

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 _MESSAGE = f"SELECT {MESSAGE} FROM message WHERE number = ?"  # noqa: S608 - ours, all of it
 _RECIPIENTS = f"SELECT {RECIPIENT} FROM recipient WHERE message = ? ORDER BY number"  # noqa: S608
+#: Messages in one statement.
+AT_ONCE = 16
+_THESE = f"IN ({', '.join('?' * AT_ONCE)})"
+_MESSAGES_OF = f"SELECT {MESSAGE} FROM message WHERE number {_THESE}"  # noqa: S608
+_RECIPIENTS_OF = (
+    f"SELECT message, {RECIPIENT} FROM recipient WHERE message {_THESE} ORDER BY message, number"  # noqa: S608
+)
+_CONTENTS_OF = f"SELECT message, data, checksum FROM content WHERE message {_THESE}"  # noqa: S608
+_LEASE = f"UPDATE message SET leased = 1 WHERE number {_THESE}"  # noqa: S608
 _READY = "leased = 0 AND held = 0 AND aside IS NULL"
 _DUE = (
     f"SELECT number FROM message WHERE route = ? AND (attempts > 0) = ? AND {_READY}"  # noqa: S608
@@ -80,18 +89,42 @@ def lease(
     """
     leased = []
     for tried, count in enumerate(counts):
-        for number in _due(connection, due, tried, count):
-            try:
-                message = find(connection, number)
-                content = _small(connection, message, number)
-            except Damaged:
-                set_aside(connection, number)
-                damaged(id_text(number))
-                continue
-            if message is not None:
-                connection.execute("UPDATE message SET leased = 1 WHERE number = ?", (number,))
-                leased.append(Leased(replace(message, leased=True), content))
+        numbers = _due(connection, due, tried, count)
+        for start in range(0, len(numbers), AT_ONCE):
+            leased += _lease_together(connection, numbers[start : start + AT_ONCE], damaged)
     return leased
+
+
+def _lease_together(
+    connection: Connection, numbers: list[int], damaged: Callable[[str], None]
+) -> list[Leased]:
+    these = filled(numbers)
+    rows = {row[0]: row for row in connection.rows(_MESSAGES_OF, these)}
+    contents = {row[0]: row[1:] for row in connection.rows(_CONTENTS_OF, these)}
+    recipients: dict[int, list[Any]] = {}
+    for row in connection.rows(_RECIPIENTS_OF, these):
+        recipients.setdefault(row[0], []).append(row[1:])
+    leased = []
+    for number in numbers:
+        row = rows.get(number)
+        if row is None:
+            continue
+        try:
+            message = decode((*row[:12], 1, *row[13:]), recipients.get(number, []))
+            content = None if row[6] else _whole(contents.get(number), number, message.size)
+        except Damaged:
+            set_aside(connection, number)
+            damaged(id_text(number))
+            continue
+        leased.append(Leased(message, content))
+    if leased:
+        connection.execute(_LEASE, filled([id_number(each.message.id) or 0 for each in leased]))
+    return leased
+
+
+def filled(numbers: list[int]) -> list[int]:
+    """As many as a statement for ``AT_ONCE`` messages has room for."""
+    return numbers + [-1] * (AT_ONCE - len(numbers))
 
 
 def _due(
@@ -168,14 +201,12 @@ def damage(id: str) -> SpoolDamaged:  # noqa: A002 - that is its name
     return SpoolDamaged(f"message {id} is damaged", detail="it is not what was written")
 
 
-def _small(connection: Connection, message: QueuedMessage | None, number: int) -> bytes | None:
-    if message is None or connection.value("SELECT body FROM message WHERE number = ?", (number,)):
-        return None
-    return _checked(connection, number, message.size)
-
-
 def _checked(connection: Connection, number: int, size: int) -> bytes:
     row = connection.row("SELECT data, checksum FROM content WHERE message = ?", (number,))
+    return _whole(row, number, size)
+
+
+def _whole(row: Sequence[Any] | None, number: int, size: int) -> bytes:
     data = _intact(row, number, 0)
     if len(data) != size:
         raise Damaged
