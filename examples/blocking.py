@@ -42,12 +42,14 @@ def converse(sock: socket.socket, session: ClientSession, *commands: Command) ->
             if not data:
                 session.finish(ConnectionClosed("connection lost"))
         while session.events:
-            command, _, result = session.events.popleft()
+            said, _, result = session.events.popleft()
             if isinstance(result, SendmailError):
                 raise result
-            if not (result.positive or result.intermediate):
-                raise refusal(str(command), result)
-            print(command, "->", result)
+            # A list is what a group of commands is answered with.
+            for reply in result if isinstance(result, list) else [result]:
+                if not (reply.positive or reply.intermediate):
+                    raise refusal(str(said), reply)
+                print(said, "->", reply)
 
 
 def main(host: str, port: str, user: str, ca_file: str | None = None) -> None:
