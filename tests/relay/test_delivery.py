@@ -11,7 +11,7 @@ from twisted_sendmail.relay.schedule import Schedule
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.errors import MailerClosed
 from twisted_sendmail.spool.record import Action, Aside, Selection, State
-from twisted_sendmail.testkit.faults import close, refuse, without
+from twisted_sendmail.testkit.faults import close, refuse, stall, without
 
 
 def test_a_new_message_goes_out_at_once(world: World) -> None:
@@ -122,6 +122,18 @@ def test_a_slow_route_leaves_the_other_alone(world: World) -> None:
     world.pump.run()
     assert 20 == len(quick.got)
     assert START == world.clock.seconds()
+
+
+def test_a_message_that_hangs_is_got_past(world: World) -> None:
+    """Those that were sent behind it on the same connection wait with it; all others do not."""
+    host = world.host(faults=[stall("dot", nth=1)])
+    relay = world.relay(host)
+    for _ in range(60):
+        world.send(relay, "bob@example.net")
+    world.pump.run()
+    assert len(host.got) <= 1
+    world.until(lambda: len(host.got) > 60 - PoolLimits().window - 1)
+    assert world.clock.seconds() <= START + 60
 
 
 def test_a_recipient_too_many_is_tried_at_once_behind_the_others(world: World) -> None:

@@ -104,6 +104,10 @@ class Window:
         """The server had enough, or is gone: one at a time."""
         self.size = 1
 
+    def unheard(self) -> None:
+        """Nothing was heard for long of those under way: let others try to get past them."""
+        self.size = min(self.most, max(2 * self.size, self.size + self._first))
+
     def renew(self) -> None:
         """Begin again as at the beginning."""
         self.size = max(self.size, self._first)

@@ -125,6 +125,8 @@ class Lane:
             self.wait()
             return
         route = self.route
+        if route.room(now) <= 0:
+            _ = route.silence(now)
         room, allowance = route.room(now), route.allowance(now)
         fresh, retries = self._shares(room, allowance)
         # One by one would cost a commit each; those under way come back and look again.
@@ -252,6 +254,8 @@ class Lane:
             closed = self.route.back_off.left(now)
             if closed > 0:
                 when = min(when, now + closed)
+            elif self.route.room(now) <= 0:
+                when = min(when, now + self.route.silence(now))
         elif self.due is not None:
             when = min(when, max(self.due, now + self.route.back_off.left(now)))
         if self._paused:

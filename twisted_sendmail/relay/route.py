@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 FIRST = 5
 #: So many messages lost in a row mean that it is not the messages.
 LOSSES = 3
+#: Seconds without a word about any message under way after which more of them may begin: one that
+#: hangs, or is very large, must not hold up all others.
+SILENCE = 10.0
 #: Seconds between questions to a server that is down, however often somebody stirs.
 _STIRRED = 1.0
 
@@ -61,6 +64,8 @@ class Route:
         #: Counts changes for the worse: what began before says nothing new.
         self.generation = 0
         self._losses = 0
+        # When something was heard, or there was nothing to be heard of.
+        self._heard = float("-inf")
         self._locked_since: float | None = None
         self._asked = float("-inf")
         # The message that asked last was too old to wait on: more of them may ask together.
@@ -94,8 +99,19 @@ class Route:
         """How many more may begin."""
         return self.allowance(now) - (self._recent if self.back_off.closed else self.under_way)
 
+    def silence(self, now: float) -> float:
+        """Seconds until more may begin though nothing is heard; to be asked where there is no room."""
+        passed = now - self._heard
+        if passed >= SILENCE and self.up:
+            self.window.unheard()
+        if not 0 <= passed < SILENCE:
+            self._heard, passed = now, 0.0
+        return SILENCE - passed
+
     def reserve(self, messages: int) -> int:
         """Count so many as under way; gives what to return them with."""
+        if not self.under_way:
+            self._heard = self._reactor.seconds()
         self.under_way += messages
         self._recent += messages
         return self.generation
@@ -138,6 +154,7 @@ class Route:
         :param said: what went wrong, in one printable line.
         :param expired: the message was past its time.
         """
+        self._heard = self._reactor.seconds()
         if blame is Blame.NOBODY:
             self._losses = 0
             self.window.succeeded()
