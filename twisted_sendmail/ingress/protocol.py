@@ -176,7 +176,12 @@ class SMTPServerProtocol(Protocol):
                 reception.usual(session, commands)
         finally:
             self._pumping = False
-        self._go_on()
+        if reception.busy and not self._over and not (session.output_waits or session.full):
+            # Nothing to be said, and the time is ours.
+            self._content_clock.stop()
+            self._timer.clear()
+        else:
+            self._go_on()
         return True
 
     def _go_on(self) -> None:

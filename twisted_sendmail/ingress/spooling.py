@@ -82,7 +82,9 @@ class SpoolingReceiver(Receiver):
         if self._admission is not None:
             return self.write(data)
         try:
-            octets, self._draft = admitted(self._behind_trace(data), *self._arrival())
+            octets, self._draft = admitted(
+                self._behind_trace(data), *self._arrival(), self._parameters.smtputf8
+            )
         except TooManyHops:
             return IN_CIRCLES
         written = self._keep(octets)
@@ -96,7 +98,9 @@ class SpoolingReceiver(Receiver):
                 octets = admission.finish()
                 draft = admission.draft()
             elif draft is None:
-                octets, draft = admitted(self._behind_trace(b""), *self._arrival())
+                octets, draft = admitted(
+                    self._behind_trace(b""), *self._arrival(), self._parameters.smtputf8
+                )
         except TooManyHops:
             self.abort()
             return IN_CIRCLES

@@ -47,10 +47,11 @@ class Stamp:
             self._key = key
         clauses = [clause("id", message_id)]
         if len(recipients) == 1:
-            only = str(recipients[0])
+            box = recipients[0].path.mailbox
+            only = box.wire if box is not None and box.domain.isascii() else str(recipients[0])
             # A quoted local part may hold what would break the field.
             if not _BREAKS(only):
-                clauses.append(clause("for", f"<{only}>"))
+                clauses.append(f"for <{only}>")
         clauses[-1] += ";"
         clauses.append(_date(second))
         return (folded(clauses, *self._begun)[0] + "\r\n").encode("utf-8")

@@ -51,7 +51,14 @@ class PromptSession(ServerSession):
     @property
     def idle(self) -> bool:
         """Is nothing of what was read still to be looked at, and nothing to be done or decided?"""
-        return not (self._buffer.octets or self._events or self._complete) and not self.asking
+        if self._question is not None or self._complete or self._events:
+            return False
+        return not self._buffer.octets
+
+    @property
+    def output_waits(self) -> bool:
+        """Is there something to be said?"""
+        return bool(self._output)
 
     # -- the commands ---------------------------------------------------------
 

@@ -141,17 +141,19 @@ class Admission:
         )
 
 
-def admitted(
+def admitted(  # noqa: PLR0917 - the same as there, and called for every message
     message: bytes,
     policy: AdmissionPolicy,
     envelope: Envelope,
     id: str,  # noqa: A002 - that is its name
     now: float,
     origin: str,
-    binary: bool,  # noqa: FBT001 - as the others are given
+    binary: bool,  # noqa: FBT001
+    smtputf8: bool,  # noqa: FBT001
 ) -> tuple[bytes, Draft]:
     """What ``Admission`` makes of a whole *message*: the octets to be kept, and the draft.
 
+    :param smtputf8: its addresses may hold more than ASCII.
     :raises TooManyHops: it is not to be committed.
     """
     seen = complete_as_it_is(message) if policy.rewriting is None else None
@@ -166,7 +168,7 @@ def admitted(
         now,
         policy.route_of(envelope.sender),
         _shown(origin),
-        envelope.needs_smtputf8,
+        smtputf8 and envelope.needs_smtputf8,
         not message.isascii(),
         binary,
         seen[0],
