@@ -53,9 +53,12 @@ class CarriedJob(Job):
         since: float,
     ) -> None:
         super().__init__(letter, all_or_nothing=False, since=since)
-        self._attempt = attempt
+        # Until it was told: then they do not hold each other any more.
+        self._attempt: Attempt | None = attempt
         self._told = told
 
     def told(self, result: Result) -> None:
         """See ``Job``."""
-        self._told(result, self._attempt)
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self._told(result, attempt)

@@ -36,16 +36,19 @@ class Kind(enum.Enum):
 class Operation:
     """Something to do with the store, and who is told of it.
 
-    :param work: does it.  It may be done again.  What it raises is told to who asked.
+    :param does: does it, where a subclass has no :meth:`work` of its own.
     :param doing: for the error, behind "the queue could not".
     """
 
-    __slots__ = ("doing", "error", "kind", "result", "work")
+    __slots__ = ("_does", "doing", "error", "kind", "result")
 
     def __init__(
-        self, work: Callable[[Store], Any], kind: Kind = Kind.WRITE, doing: str = "do it"
+        self,
+        does: Callable[[Store], Any] | None = None,
+        kind: Kind = Kind.WRITE,
+        doing: str = "do it",
     ) -> None:
-        self.work = work
+        self._does = does
         self.kind = kind
         self.doing = doing
         self.result: Any = None
@@ -53,6 +56,12 @@ class Operation:
 
     #: Does many of a kind with fewer statements, in any order; gives those that it left.
     many: ClassVar[Any] = None
+
+    def work(self, store: Store) -> Any:
+        """Do it.  It may be done again.  What it raises is told to who asked."""
+        # A bound method of its own in here would keep each operation until the next round
+        # of the garbage collector.
+        return self._does(store) if self._does is not None else None
 
     def fire(self) -> None:
         """Tell who asked; in the reactor's thread, when it is durable."""

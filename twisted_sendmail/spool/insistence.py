@@ -116,15 +116,18 @@ class Record(Operation):
 
     :param insistence: is told how it went.
     :param ids: the messages it is about.
-    :param work: writes it.
+    :param does: writes it, where a subclass has no :meth:`work` of its own.
     """
 
     __slots__ = ("_insistence", "done", "ids")
 
     def __init__(
-        self, insistence: Insistence, ids: tuple[str, ...], work: Callable[[Store], Any]
+        self,
+        insistence: Insistence,
+        ids: tuple[str, ...],
+        does: Callable[[Store], Any] | None = None,
     ) -> None:
-        super().__init__(work, doing="record what became of a message")
+        super().__init__(does, doing="record what became of a message")
         self._insistence = insistence
         self.ids = ids
         #: Fires when it is durable.

@@ -48,10 +48,11 @@ class Settled(Record):
     __slots__ = ("settlement",)
 
     def __init__(self, insistence: Insistence, settlement: Settlement) -> None:
-        super().__init__(insistence, (settlement.id,), self._settle)
+        super().__init__(insistence, (settlement.id,))
         self.settlement = settlement
 
-    def _settle(self, store: Store) -> Any:
+    def work(self, store: Store) -> Any:
+        """See ``Operation.work``."""
         return store.settle(self.settlement)
 
     @staticmethod
@@ -69,13 +70,14 @@ class Piece(Operation):
     __slots__ = ("_at", "_data", "_intake", "_room")
 
     def __init__(self, intake: SqliteIntake, room: Room, at: tuple[int, int], data: bytes) -> None:
-        super().__init__(self._write, doing="take the message in")
+        super().__init__(doing="take the message in")
         self._intake = intake
         self._room = room
         self._at = at
         self._data = data
 
-    def _write(self, store: Store) -> None:
+    def work(self, store: Store) -> None:
+        """See ``Operation.work``."""
         self._room.ask(len(self._data))
         store.put_piece(*self._at, self._data)
 
@@ -92,7 +94,7 @@ class Arrival(Operation):
     def __init__(
         self, spool: SqliteSpool, draft: Draft, content: bytes | Pieces, intake: SqliteIntake
     ) -> None:
-        super().__init__(self._write, doing="take the message in")
+        super().__init__(doing="take the message in")
         self._spool = spool
         self.draft = draft
         self.content = content
@@ -127,7 +129,8 @@ class Arrival(Operation):
             return False
         return True
 
-    def _write(self, store: Store) -> QueuedMessage:
+    def work(self, store: Store) -> QueuedMessage:
+        """See ``Operation.work``."""
         if isinstance(self.content, bytes):
             self._spool.room.ask(len(self.content))
         return store.put(self.draft, self.content, leased=self.claimed)
