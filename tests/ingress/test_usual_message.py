@@ -148,8 +148,8 @@ class Side:
     def say(self, pieces: list[bytes]) -> None:
         for piece in pieces:
             if not self.client.over:
-                self.client.send(piece)
-            self.heard += self.client.take()
+                self.heard += self.client.send(piece)
+            self.pump.clock.advance(7)
             for later, answer in self.later:
                 later.callback(Reply(451, ("4.7.1 no",)) if answer == "later no" else None)
             self.later.clear()
@@ -158,10 +158,12 @@ class Side:
     def end(self) -> tuple[object, ...]:
         shown = list(self.client.server.connection.transcript)
         # A deadline runs as it does otherwise.
-        for seconds in (299, 2, 300, 31):
-            self.pump.clock.advance(seconds)
+        seconds = 0
+        while not self.client.over and seconds < 2000:
+            self.pump.clock.advance(5)
             self.pump.run()
-            self.heard.append((seconds, self.client.over))
+            seconds += 5
+        self.heard.append(seconds)
         return self.notes, self.heard, shown, self.client.take()
 
 

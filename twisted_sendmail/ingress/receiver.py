@@ -64,9 +64,10 @@ class Connection:
 
         RFC 3848, RFC 6531 section 4.3.
         """
-        if self.verb in {None, Verb.HELO}:
+        verb = self.verb
+        if verb is None or verb is Verb.HELO:
             return "SMTP"
-        name = "LMTP" if self.verb is Verb.LHLO else "SMTP" if smtputf8 else "ESMTP"
+        name = "LMTP" if verb is Verb.LHLO else "SMTP" if smtputf8 else "ESMTP"
         name = f"UTF8{name}" if smtputf8 else name
         return name + ("S" if self.tls else "") + ("A" if self.user is not None else "")
 

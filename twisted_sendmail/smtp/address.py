@@ -131,7 +131,8 @@ class Mailbox:
 
 @lru_cache(maxsize=4096)
 def _parse_mailbox(text: str) -> Mailbox:
-    match = _grammar(text).mailbox.match(text)
+    grammar = _ASCII if text.isascii() else _international()
+    match = grammar.mailbox.match(text)
     if match is None:
         raise _bad(text, _why(text), _remedy(text))
     local, domain = match[1], match[2]
@@ -294,6 +295,19 @@ class ForwardPath:
         if isinstance(inner, str) and len(inner) == 10 and inner.lower() == "postmaster":
             return cls(None)
         return cls(Mailbox.parse(inner))
+
+    @classmethod
+    def inside(cls, text: str) -> ForwardPath:
+        """Read what stands between ``<`` and ``>``, as :meth:`parse` reads it with them.
+
+        :raises InvalidAddress: when *text* is anything else.
+        """
+        if len(text) == 10 or text[:1] == "@":  # Postmaster, perhaps, or a source route
+            return cls.parse(f"<{text}>")
+        path: ForwardPath = object.__new__(cls)
+        # There is nothing else to be checked.
+        path.__dict__["mailbox"] = _parse_mailbox(text)
+        return path
 
     @property
     def needs_smtputf8(self) -> bool:

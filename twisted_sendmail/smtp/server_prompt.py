@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _READY, _MAIL, _RCPT = ServerState.READY, ServerState.MAIL, ServerState.RCPT
 _DATA = ServerState.DATA
 _END = b"\r\n.\r\n"
+#: A Received field that says nothing.
+_SHORTEST_FIELD = len(b"Received:\r\n")
 
 
 class PromptSession(ServerSession):
@@ -168,9 +170,12 @@ class PromptSession(ServerSession):
         header = content.find(b"\r\n\r\n")
         if (end if header < 0 else header) + 2 > settings.max_header:
             return None
-        # There may be fewer, but not more.
-        if content[:header].lower().count(b"received") > settings.max_hops:
-            return None
+        # There may be fewer Received fields, but not more.
+        most = (len(content) if header < 0 else header) // _SHORTEST_FIELD
+        if most >= settings.max_hops:
+            most = content[:header].lower().count(b"received")
+            if most > settings.max_hops:
+                return None
         return content, data[end + 5 :]
 
     def content_heard(self, data: bytes) -> None:

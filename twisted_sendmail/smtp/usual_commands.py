@@ -56,7 +56,7 @@ def recipient_in(line: bytes, offered: frozenset[str], smtputf8: bool) -> Recipi
         return None
     if _PLAIN(line) is not None:
         try:
-            return Recipient.plain(ForwardPath.parse(line[8:].decode("ascii")))
+            return Recipient.plain(ForwardPath.inside(line[9:-1].decode("ascii")))
         except InvalidAddress:
             return None
     command = parse_command(line)
