@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import singledispatch
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger, LogLevel
 
@@ -30,6 +30,9 @@ from twisted_sendmail.relay.events import (
     seconds,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 log = Logger(namespace="twisted_sendmail.relay")
 
 #: The format of what is a line already.
@@ -47,12 +50,25 @@ def _say(event: dict[str, Any]) -> None:
     log.observer(event)
 
 
-@singledispatch
 def log_event(event: Event) -> None:
     """Write *event* to the log."""
+    kind = type(event)
+    how = _how.get(kind)
+    if how is None:
+        how = _how[kind] = _log.dispatch(kind)
+    how(event)
 
 
-@log_event.register
+# What singledispatch finds by weak references, and for each event anew.
+_how: dict[type, Callable[[Any], None]] = {}
+
+
+@singledispatch
+def _log(event: Event) -> None:
+    """What is not below is not told."""
+
+
+@_log.register
 def _(event: Attempted) -> None:
     notes = []
     if event.in_doubt:
@@ -86,7 +102,7 @@ def _(event: Attempted) -> None:
     )
 
 
-@log_event.register
+@_log.register
 def _(event: Arrived) -> None:
     origin = f" {event.origin}" if event.origin else ""
     _say(
@@ -104,13 +120,13 @@ def _(event: Arrived) -> None:
     )
 
 
-@log_event.register
+@_log.register
 def _(event: Removed) -> None:
     if not event.at_once:
         _say({"line": f"{event.id}: removed", "id": event.id})
 
 
-@log_event.register
+@_log.register
 def _(event: Reported) -> None:
     log.info(
         "{id}: sender notification ({kind}) to <{to}>: {report}",
@@ -121,12 +137,12 @@ def _(event: Reported) -> None:
     )
 
 
-@log_event.register
+@_log.register
 def _(event: SetAside) -> None:
     log.emit(LogLevel.warn, "{id}: set aside: {why}", id=event.id, why=event.why)
 
 
-@log_event.register
+@_log.register
 def _(event: RouteDown) -> None:
     log.emit(
         LogLevel.warn,
@@ -137,12 +153,12 @@ def _(event: RouteDown) -> None:
     )
 
 
-@log_event.register
+@_log.register
 def _(event: RouteUp) -> None:
     log.info("route {route} is up", route=event.route)
 
 
-@log_event.register
+@_log.register
 def _(event: AuthRefused) -> None:
     log.emit(
         LogLevel.error,
@@ -153,12 +169,12 @@ def _(event: AuthRefused) -> None:
     )
 
 
-@log_event.register
+@_log.register
 def _(event: Trouble) -> None:
     log.emit(LogLevel.error, "{what}: {reason}", what=event.what, reason=event.reason)
 
 
-@log_event.register
+@_log.register
 def _(event: Interrupted) -> None:
     # In pieces, so that no line grows without bound.
     for at in range(0, len(event.ids), 50):

@@ -31,6 +31,8 @@ class Arrived:
 
 def seconds(value: float) -> str:
     """Two digits where that says something: ``0.0042``, ``3.1``, ``303``."""
+    if not value:
+        return "0"
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
