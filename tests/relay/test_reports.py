@@ -163,14 +163,29 @@ def test_a_delay_is_told_once(world: World, notify: tuple[str, ...], told: int) 
         assert b"Action: delayed" in report.content
 
 
-def test_no_more_reports_are_made_than_the_rate_allows(world: World) -> None:
+def test_beyond_the_rate_a_failure_waits_and_is_told_of_later(world: World) -> None:
     host = world.host()
     host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
     relay = world.relay(host, report_rate=0.001, report_burst=3)
     for _ in range(5):
         world.send(relay, "gone@x.example")
     assert 3 == len(host.reports)
-    assert [Aside.UNDELIVERABLE] * 2 == [message.aside for message in world.queue(relay)]
+    assert [None, None] == [message.aside for message in world.queue(relay)]
+    world.advance(3 * HOUR)
+    assert 5 == len(host.reports)
+    assert [] == world.queue(relay)
+
+
+def test_what_the_operator_gives_up_is_told_of_whatever_the_rate(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "452 4.2.2 full"}
+    relay = world.relay(host, report_rate=0.001, report_burst=1)
+    for _ in range(5):
+        world.send(relay, "full@x.example")
+    world.run(relay.spool.act(Action.EXPIRE, Selection(), world.clock.seconds()))
+    world.advance(10)
+    assert 5 == len(host.reports)
+    assert [] == world.queue(relay)
 
 
 def test_beyond_the_rate_a_failure_waits_where_others_are_pending(world: World) -> None:

@@ -41,11 +41,10 @@ _SPECIAL = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]|=\?")
 # For the header that needs nothing, which is nearly every one: how a field begins that has
 # to be there, or asks for more than a look; behind a line feed, in lower case.
 _NEEDED = (b"\nfrom:", b"\ndate:")
-_TO_BE_SEEN_TO = (b"\nbcc", b"\nresent-", b"\nauto-submitted", b"\nprecedence")
+_TO_BE_SEEN_TO = (b"\nbcc", b"\nresent-", b"\nauto-submitted")
 _STRAY = re.compile(rb"\n(?![!-9;-~]+[ \t]*:|[ \t]|\Z)")
 _MESSAGE_ID = re.compile(rb"[ \t]*(<[!-;=?-~]+>)[ \t]*\r\n")
 _BLANK = (b" ", b"\t")
-_AUTOMATIC_PRECEDENCE = frozenset({"bulk", "junk", "list"})
 
 
 class Completion:
@@ -192,10 +191,7 @@ class Completion:
         self.hops = len(believed.values("received"))
         self.smtputf8_header = believed.international
         submitted = [_word(value) for value in believed.values("auto-submitted")]
-        precedence = [_word(value) for value in believed.values("precedence")]
-        self.automatic = any(word != "no" for word in submitted) or any(
-            word in _AUTOMATIC_PRECEDENCE for word in precedence
-        )
+        self.automatic = any(word != "no" for word in submitted)
 
 
 def complete_as_it_is(message: bytes) -> tuple[str, int] | None:

@@ -1,8 +1,7 @@
 """Reports on their way into the queue: committed together with what they report.
 
-How many are made is bounded, or a forged sender could turn the relay against him: what
-fails beyond that is set aside for the operator, or stays pending where others of the same
-message do.  Nothing is ticked off untold.
+How many are made is bounded, or a forged sender could turn the relay against him: who
+fails beyond that stays pending, and is tried again.  Nothing is ticked off untold.
 
 Who has to be told is ``bounce``'s; the octets are ``message.report``'s.
 
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from twisted_sendmail.mailer.rate import TokenBucket
 from twisted_sendmail.message.report import Action, Report, ReportedRecipient
 from twisted_sendmail.message.submission import new_message_id
-from twisted_sendmail.relay.bounce import stays
 from twisted_sendmail.relay.conclusion import Fate, changes_of
 from twisted_sendmail.relay.events import Event, Reported, SetAside, Trouble
 from twisted_sendmail.relay.ledger import Ending
@@ -79,7 +77,8 @@ class Reporter:
             await self._orphaned(leased, work)
             return work.ending()
         sender = message.draft.envelope.sender.mailbox
-        if sender is not None and self._bucket.take():
+        # What the operator gives up is told of, however much it is.
+        if sender is not None and (message.expired or self._bucket.take()):
             said = [
                 *_said(due.failed, Action.FAILED),
                 *_said(due.delayed, Action.DELAYED),
@@ -88,10 +87,8 @@ class Reporter:
             until = message.draft.arrived + schedule.lifetime
             await self._add(leased, said, sender, work, until)
             work.warned = bool(due.delayed)
-        elif due.failed and stays(message, work.fates):
-            work.postpone("too many reports are being made", schedule, self._chance)
         elif due.failed:
-            work.set_aside("it failed, and too many reports are being made")
+            work.postpone("too many reports are being made", schedule, self._chance)
         return work.ending()
 
     def unreported(self, ending: Ending, schedule: Schedule) -> Ending:
