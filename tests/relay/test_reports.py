@@ -126,6 +126,15 @@ def test_the_message_comes_back_whole_where_nothing_else_was_asked_for(world: Wo
     assert b"what I wrote" in host.reports[0].content
 
 
+def test_of_a_message_too_large_for_the_next_hop_the_header_comes_back(world: World) -> None:
+    host = world.host()
+    host.refusals = {"big@x.example": "552 5.3.4 too big"}
+    relay = world.relay(host)
+    world.send(relay, "big@x.example")
+    (report,) = host.reports
+    assert b"text/rfc822-headers" in report.content
+
+
 def test_of_a_large_message_the_header_comes_back(world: World) -> None:
     host = world.host()
     host.refusals = {"gone@x.example": "550 5.1.1 unknown"}

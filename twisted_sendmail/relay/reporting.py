@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.spool.record import Leased, QueuedMessage
     from twisted_sendmail.spool.spool import Spool
 
+#: Message too big for system (RFC 3463 section 3.4).
+_TOO_LARGE = "5.3.4"
 _Said = tuple[Fate, Action]
 
 
@@ -119,6 +121,8 @@ class Reporter:
         message, now = leased.message, work.settlement.at
         draft = message.draft
         content = leased.content
+        # What was too large going out would be coming back.
+        large = any(fate.status == _TOO_LARGE for fate, _ in said)
         report = Report(
             self._settings.name,
             to,
@@ -138,7 +142,7 @@ class Reporter:
             now=_time(now),
             content=await self._begin(message) if content is None else content,
             whole=content is not None,
-            ret=draft.envelope.ret,
+            ret="HDRS" if large else draft.envelope.ret,
             envid=draft.envelope.envid,
             queue_id=message.id,
             message_id=new_message_id(self._settings.name),
