@@ -20,7 +20,13 @@ from twisted_sendmail.smtp.server_settings import ServerSettings
 from twisted_sendmail.testkit.wire import Pump
 
 OPEN = ServerSettings(
-    require_tls=False, max_recipients=3, max_size=300, max_header=120, max_hops=2, max_errors=4
+    require_tls=False,
+    max_recipients=3,
+    max_size=300,
+    max_header=120,
+    max_hops=2,
+    max_errors=4,
+    max_idle_commands=2,
 )
 MAILS = (
     "MAIL FROM:<a@x.example>",
