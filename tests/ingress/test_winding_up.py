@@ -16,7 +16,7 @@ def begin(net: Net, grace: float = 30) -> list[None]:
     """Wind up; the list has an item when that is done."""
     done: list[None] = []
     winding = Deferred.fromCoroutine(net.factory.wind_up(grace))
-    winding.addCallback(done.append)
+    _ = winding.addCallback(done.append)
     net.pump.run()
     return done
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.threads import deferToThread
 
+from tests.scenarios.postfix import free_ports
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -142,10 +144,8 @@ class Relay:
 
 def free_port() -> int:
     """A port nobody has."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port
 
 
 def listens(port: int) -> bool:

@@ -264,7 +264,9 @@ async def test_sigterm_under_load_loses_nothing_and_sends_nothing_twice(
         relay.start(*flags(relay, hop, port))
         await up(relay, round_ + 1)
     await hop.wait_for(len(acknowledged), timeout=60)
-    await deferToThread(relay.wait, lambda: relay.said.count("status=sent (250 ") >= len(acknowledged))
+    await deferToThread(
+        relay.wait, lambda: relay.said.count("status=sent (250 ") >= len(acknowledged)
+    )
     assert -signal.SIGTERM == await deferToThread(relay.end)
     arrived = numbers(hop.messages)
     assert len(set(arrived)) == len(arrived)

@@ -6,11 +6,16 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cli.queues import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 BIN = Path(sys.executable).parent
@@ -61,8 +66,10 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine() -> Iterator[Machine]:
+    # Short, for the path of a socket may have 107 octets.
+    with tempfile.TemporaryDirectory(prefix="m") as root:
+        yield Machine(Path(root))
 
 
 def blocks(page: str, language: str) -> list[str]:

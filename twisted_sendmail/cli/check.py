@@ -147,7 +147,7 @@ def _json(seen: Examination, found: list[Finding], status: ExitStatus) -> dict[s
         "offered": {k: seen.offered[k] for k in seen.offered},
         "auth": list(seen.offered.auth),
         "size": seen.offered.size,
-        "limits": seen.offered.limits,
+        "limits": dict(seen.offered.limits),
         "authenticated": seen.authenticated,
         "findings": [finding._asdict() for finding in found],
         "error": None if seen.error is None else error_json(seen.error),

@@ -127,7 +127,9 @@ def _whole(message: ReceivedMessage) -> bool:
 def _human(bounce: ReceivedMessage) -> list[str]:
     """A report without the message it is about."""
     lines = bounce.content.decode().splitlines()
-    return lines[: lines.index(next(line for line in lines if "rfc822" in line and "Content-Type" in line))]
+    return lines[
+        : lines.index(next(line for line in lines if "rfc822" in line and "Content-Type" in line))
+    ]
 
 
 def _reports(bounce: ReceivedMessage) -> bool:

@@ -315,10 +315,7 @@ def _acted(message: QueuedMessage, action: Action, now: float) -> QueuedMessage 
         return replace(
             message,
             recipients=tuple(
-                _as_new(r)
-                if r.state in {State.PENDING, again}
-                else r
-                for r in message.recipients
+                _as_new(r) if r.state in {State.PENDING, again} else r for r in message.recipients
             ),
             due=0.0,
             attempts=0,
