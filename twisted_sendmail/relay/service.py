@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_sendmail.mailer.submission_server import SubmissionServer
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.address import ReversePath
     from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
     from twisted_sendmail.spool.record import Acted, QueuedMessage
+
+
+#: Seconds.
+_HEAD_START = 0.02
 
 
 class RelayService(Service):
@@ -267,7 +272,14 @@ class RelayService(Service):
         if self._dispatcher is None:
             return fail(_not_running())
         self._dispatcher.flush()
-        return self.spool.act(Action.FLUSH, selection or Selection(), self._reactor.seconds())
+        # The first to go out shall not wait until all the others are marked.
+        later: Deferred[Any] = deferLater(self._reactor, _HEAD_START)
+        return later.addCallback(lambda _: self._flush(selection or Selection()))
+
+    def _flush(self, selection: Selection) -> Deferred[Sequence[Acted]]:
+        if self._spool is None:
+            return fail(_not_running())
+        return self._spool.act(Action.FLUSH, selection, self._reactor.seconds())
 
     def look(self) -> None:
         """Look at queue and clock anew: the clock was set, the network came up."""
