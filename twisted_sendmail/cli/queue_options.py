@@ -13,7 +13,7 @@ from twisted_sendmail.cli.relay_place import CONFIGURATION, VARIABLE, Place, pla
 from twisted_sendmail.cli.terminal import complain
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.spool.queue_id import id_number, id_text
-from twisted_sendmail.spool.record import QueuedMessage, Selection
+from twisted_sendmail.spool.record import Selection
 
 #: ``QueuedMessage.queue_name``.
 STATES = ("active", "incoming", "deferred", "hold", "corrupt")
@@ -131,8 +131,3 @@ def _from_stdin() -> list[str]:
         raise Complaint(f"the ids cannot be read: {e.strerror}", ExitStatus.IOERR) from None
     lines = octets.decode("utf-8", "backslashreplace").splitlines()
     return [line.split()[0] for line in lines if line.split()]
-
-
-def found_ids(messages: Iterable[QueuedMessage]) -> list[str]:
-    """Their ids."""
-    return [message.id for message in messages]

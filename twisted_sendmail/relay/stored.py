@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class StoredContent(Content):
     """The content of the message *id*: canonical already, and read as it lies."""
 
-    def __init__(  # pylint: disable=super-init-not-called
+    def __init__(
         self,
         spool: Spool,
         id: str,  # noqa: A002 - that is its name
