@@ -47,13 +47,8 @@ def settle(connection: Connection, settlement: Settlement) -> QueuedMessage | No
         return find(connection, number)
     for draft, content in settlement.reports:
         put_message(connection, draft, content)
-    if settlement.aside is None:
-        # The commonest end by far, and the shortest: everybody has it.
-        left = {row[3] for row in rows} - ended(settlement) - {None}
-        if doomed == "doomed" or not left:
-            connection.execute(_GONE, (number,))
-            return None
-    elif doomed == "doomed":
+    left = {row[3] for row in rows} - ended(settlement) - {None}
+    if doomed == "doomed" or not (left or settlement.aside):
         connection.execute(_GONE, (number,))
         return None
     for change in settlement.changes:
