@@ -8,6 +8,7 @@ happened, and each of its claims is checked before it is made.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from itertools import takewhile
 from typing import Any
 
 from twisted_sendmail.cli import demo_shown as shown
@@ -127,9 +128,7 @@ def _whole(message: ReceivedMessage) -> bool:
 def _human(bounce: ReceivedMessage) -> list[str]:
     """A report without the message it is about."""
     lines = bounce.content.decode().splitlines()
-    return lines[
-        : lines.index(next(line for line in lines if "rfc822" in line and "Content-Type" in line))
-    ]
+    return list(takewhile(lambda line: not ("rfc822" in line and "Content-Type" in line), lines))
 
 
 def _reports(bounce: ReceivedMessage) -> bool:
