@@ -26,6 +26,7 @@ class AfterRefusal(enum.Enum):
     READY = "begin anew"
     WANTS_RSET = "refuse everything until RSET, as Postfix"
     KEEPS_SENDER = "go on with the sender they have, as Exim"
+    SAYS_YES = "take a content for nobody, and say 250"
 
 
 class Delivery(NamedTuple):
@@ -101,7 +102,7 @@ class Postbox(ScriptedServer):
         return "250 2.1.5 ok"
 
     def _on_data(self, line: str) -> Action:
-        if not self._recipients:
+        if not self._recipients and self.after_refusal is not AfterRefusal.SAYS_YES:
             return "554 5.5.1 no valid recipients"
         return "354 go ahead"
 
@@ -119,6 +120,10 @@ class Postbox(ScriptedServer):
 
     def _end(self, *, chunk: bool) -> Action:
         content = self.messages[-1]
+        if not self._recipients and self.after_refusal is AfterRefusal.SAYS_YES:
+            if not chunk:
+                self._forget()
+            return "250 2.0.0 Ok: nobody gets it"
         if self._rset_wanted or not self._recipients:
             return self._no_chunk("503 5.5.1 no valid recipients")
         sender, recipients = self._sender or "", tuple(self._recipients)

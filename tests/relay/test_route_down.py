@@ -8,8 +8,9 @@ from tests.relay.world import HOUR, SENDER, START, World
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.relay.events import Attempted, AuthRefused, RouteDown, RouteUp, Trouble
 from twisted_sendmail.relay.schedule import Schedule
+from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.spool.record import Action, Selection
-from twisted_sendmail.testkit.faults import close, expired_certificate, refuse, without
+from twisted_sendmail.testkit.faults import close, expired_certificate, refuse, say, without
 
 
 def test_while_it_is_down_mail_is_taken_in_and_one_message_at_a_time_asks(world: World) -> None:
@@ -231,3 +232,24 @@ def test_421_in_the_middle_defers_and_begins_anew_with_one(world: World) -> None
     world.until(lambda: len(host.got) == 6)
     assert 6 == len(set(host.got))
     assert [] == world.of(Trouble)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_250_to_the_content_of_a_message_whose_recipients_were_refused_is_no_trouble(
+    world: World, count: int
+) -> None:
+    """Such mail bounces by the replies to its recipients, and other mail goes on."""
+    yes = b"250 2.0.0 Ok: queued as nobody's\r\n"
+    host = world.host(faults=[say("BDAT", yes, nth=n) for n in range(1, count + 1)])
+    host.refusals = {f"gone{n}@x.example": "550 5.1.1 unknown" for n in range(count)}
+    relay = world.relay(world.route(host, limits=PoolLimits(connections=1)))
+    to = [Envelope(SENDER, f"gone{n}@x.example") for n in range(count)]
+    made = [relay.send(b"Subject: x\r\n\r\nhello\r\n", envelope=each) for each in to]
+    sent = [world.run(each) for each in made]
+    failed = [world.run(each.delivered).failed for each in sent]
+    assert ["550 5.1.1 unknown"] * count == [outcome.reply for (outcome,) in failed]
+    world.until(lambda: len(host.reports) == count)
+    world.run(world.send(relay, "bob@example.net").delivered)
+    assert ([], [True]) == (world.of(RouteDown), [route.up for route in relay.stats().routes])
+    assert ([], START) == (world.queue(relay), world.clock.seconds())
+    assert 1 == len(host.attempts)

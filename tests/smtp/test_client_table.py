@@ -93,8 +93,9 @@ def test_a_command_is_sent_exactly_where_its_success_has_a_place() -> None:
 
 
 def test_no_content_is_hoped_for_that_nobody_would_get() -> None:
-    assert (State.MAIL, Verb.DATA) not in HOPES
-    assert (State.READY, Verb.DATA) not in HOPES
+    for verb in (Verb.DATA, Verb.BDAT_LAST):
+        assert (State.MAIL, verb) not in HOPES
+        assert (State.READY, verb) not in HOPES
 
 
 @pytest.mark.parametrize(

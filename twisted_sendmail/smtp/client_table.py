@@ -121,6 +121,9 @@ TABLE: dict[tuple[State, Verb, Kind], State] = {
     (_S.READY, _V.BDAT_LAST, _NO): _S.SPOILED,
     (_S.MAIL, _V.BDAT, _NO): _S.SPOILED,
     (_S.MAIL, _V.BDAT_LAST, _NO): _S.SPOILED,
+    # ... a content for nobody that is taken all the same: what is left of it, RSET ends
+    (_S.READY, _V.BDAT_LAST, _YES): _S.SPOILED,
+    (_S.MAIL, _V.BDAT_LAST, _YES): _S.SPOILED,
     (_S.SPOILED, _V.BDAT, _NO): _S.SPOILED,
     (_S.SPOILED, _V.BDAT_LAST, _NO): _S.SPOILED,
     # ... the next message: some servers are ready for it, some want RSET first
@@ -160,16 +163,24 @@ TABLE: dict[tuple[State, Verb, Kind], State] = {
     },
 }
 
-#: What may be written where, and where its success would lead.  A DATA that could
-#: only be answered by a lone dot is no hope, nor is a MAIL in a broken transaction.
+_NO_HOPE = frozenset(
+    {
+        (_S.READY, _V.DATA),
+        (_S.MAIL, _V.DATA),
+        (_S.READY, _V.BDAT_LAST),
+        (_S.MAIL, _V.BDAT_LAST),
+        (_S.SPOILED, _V.MAIL),
+    }
+)
+
+#: What may be written where, and where its success would lead.  A content that nobody
+#: would get is no hope, nor is a MAIL in a broken transaction.
 HOPES: dict[tuple[State, Verb], State] = {
     (_S.AUTH, _V.AUTH_CANCEL): _S.READY,
     **{
         (state, verb): following
         for (state, verb, kind), following in TABLE.items()
-        if kind is Kind.YES
-        and following is not State.LONE_DOT
-        and (state, verb) != (State.SPOILED, Verb.MAIL)
+        if kind is Kind.YES and (state, verb) not in _NO_HOPE
     },
 }
 
