@@ -234,6 +234,24 @@ def test_a_transaction_that_fails_does_nothing_and_says_what_it_could_not(tmp_pa
     other.close()
 
 
+@pytest.mark.parametrize(
+    ("most", "expected"), [(2, ["ab", "cd", "e"]), (5, ["abcde"]), (9, ["abcde"])]
+)
+def test_a_long_queue_is_read_page_by_page(tmp_path: Path, most: int, expected: list[str]) -> None:
+    store = Store(tmp_path)
+    store.open(create=True)
+    spool = SqliteSpool(Clock(), tmp_path)
+    with store.transaction():
+        assert [] == list(store.pages(ALL, most))
+        for letter in "abcde":
+            store.put(draft_of(spool, sender=f"{letter}@x.example"), b"x")
+    pages = store.pages(Selection(sender="@x.example"), most)
+    assert expected == [
+        "".join(str(message.draft.envelope.sender)[0] for message in page) for page in pages
+    ]
+    store.close()
+
+
 def test_ids_rise_when_the_clock_goes_back() -> None:
     seconds = iter([100.0, 50.0, 50.0, 2e12, 0.0])
     ids = QueueIds(lambda: next(seconds))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from twisted_sendmail.cli import mailq
 from twisted_sendmail.cli.terminal import say
 from twisted_sendmail.spool.queue_id import id_number, id_text
-from twisted_sendmail.spool.record import Action, QueuedMessage, Selection
+from twisted_sendmail.spool.record import Action, Selection
 from twisted_sendmail.spool.sqlite_store import Store
 from twisted_sendmail.spool.wakeup import wake
-
-# Messages that are in memory at once.
-_PAGE = 500
 
 
 def print_queue(directory: Path, which: tuple[tuple[str, str], ...]) -> int:
@@ -24,20 +21,12 @@ def print_queue(directory: Path, which: tuple[tuple[str, str], ...]) -> int:
     :param which: see ``Invocation.flush``.
     :raises SpoolTrouble: it cannot be read.
     """
+    meant = selection(which)
     with Store(directory) as store, store.transaction(write=False, doing="be read"):
-        for line in mailq.lines(_messages(store, selection(which))):
+        messages = chain.from_iterable(store.pages(meant)) if meant is not None else ()
+        for line in mailq.lines(messages):
             say(line)
     return os.EX_OK
-
-
-def _messages(store: Store, meant: Selection | None) -> Iterator[QueuedMessage]:
-    after: str | None = None
-    while meant is not None:
-        page = store.list(meant, after=after, most=_PAGE)
-        yield from page
-        if len(page) < _PAGE:
-            return
-        after = page[-1].id
 
 
 def flush(directory: Path, which: tuple[tuple[str, str], ...]) -> int:

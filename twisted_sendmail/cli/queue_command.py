@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -51,8 +51,6 @@ _ACTIONS = {
     Action.DELETE: _Doing("remove them without a word to anybody", "deleted", "it was not"),
     Action.REQUEUE: _Doing("treat them as if they had just come", "requeued", "it is damaged"),
 }
-#: Messages that are in memory at once.
-_PAGE = 500
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -117,15 +115,8 @@ def _list(args: Namespace) -> ExitStatus:
     return asked.complain(found)
 
 
-def _pages(store: Store, asked: Wanted) -> Iterator[list[QueuedMessage]]:
-    after: str | None = None
-    while not asked.nobody:
-        page = store.list(asked.selection, after=after, most=_PAGE)
-        if page:
-            yield page
-            after = page[-1].id
-        if len(page) < _PAGE:
-            return
+def _pages(store: Store, asked: Wanted) -> Iterable[Sequence[QueuedMessage]]:
+    return () if asked.nobody else store.pages(asked.selection)
 
 
 def _show(args: Namespace) -> ExitStatus:

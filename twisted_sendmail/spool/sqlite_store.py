@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _Self = TypeVar("_Self", bound="Store")
 #: Pieces removed in one go.
 _SWEPT = 8
+#: Messages that are in memory at once, where a whole queue is read.
+_PAGE = 500
 
 
 class Store:
@@ -302,6 +304,15 @@ class Store:
         return operating.listed(
             self.connection, selection, after=-1 if number is None else number, most=most
         )
+
+    def pages(self, selection: Selection, most: int = _PAGE) -> Iterator[Sequence[QueuedMessage]]:
+        """The same, at most so many at a time; no page is empty."""
+        after: str | None = None
+        while page := self.list(selection, after=after, most=most):
+            yield page
+            if len(page) < most:
+                return
+            after = page[-1].id
 
     def act(self, action: Action, selection: Selection, now: float) -> list[Acted]:  # type: ignore[valid-type]
         """See ``Spool.act``; a running relay is told by ``wakeup.wake``."""
