@@ -9,7 +9,6 @@ fields would cost more than all the rest of it.
 
 from __future__ import annotations
 
-from functools import singledispatch
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -50,26 +49,7 @@ def _say(event: dict[str, Any]) -> None:
     log.observer(event)
 
 
-def log_event(event: Event) -> None:
-    """Write *event* to the log."""
-    kind = type(event)
-    how = _how.get(kind)
-    if how is None:
-        how = _how[kind] = _log.dispatch(kind)
-    how(event)
-
-
-# What singledispatch finds by weak references, and for each event anew.
-_how: dict[type, Callable[[Any], None]] = {}
-
-
-@singledispatch
-def _log(event: Event) -> None:
-    """What is not below is not told."""
-
-
-@_log.register
-def _(event: Attempted) -> None:
+def _attempted(event: Attempted) -> None:
     notes = []
     if event.in_doubt:
         notes.append("it may have been delivered, and will be sent again")
@@ -102,8 +82,7 @@ def _(event: Attempted) -> None:
     )
 
 
-@_log.register
-def _(event: Arrived) -> None:
+def _arrived(event: Arrived) -> None:
     origin = f" {event.origin}" if event.origin else ""
     _say(
         {
@@ -120,14 +99,12 @@ def _(event: Arrived) -> None:
     )
 
 
-@_log.register
-def _(event: Removed) -> None:
+def _removed(event: Removed) -> None:
     if not event.at_once:
         _say({"line": f"{event.id}: removed", "id": event.id})
 
 
-@_log.register
-def _(event: Reported) -> None:
+def _reported(event: Reported) -> None:
     log.info(
         "{id}: sender notification ({kind}) to <{to}>: {report}",
         id=event.id,
@@ -137,13 +114,11 @@ def _(event: Reported) -> None:
     )
 
 
-@_log.register
-def _(event: SetAside) -> None:
+def _set_aside(event: SetAside) -> None:
     log.emit(LogLevel.warn, "{id}: set aside: {why}", id=event.id, why=event.why)
 
 
-@_log.register
-def _(event: RouteDown) -> None:
+def _route_down(event: RouteDown) -> None:
     log.emit(
         LogLevel.warn,
         "route {route} is down, asked again in {wait:.0f} s: {reason}",
@@ -153,13 +128,11 @@ def _(event: RouteDown) -> None:
     )
 
 
-@_log.register
-def _(event: RouteUp) -> None:
+def _route_up(event: RouteUp) -> None:
     log.info("route {route} is up", route=event.route)
 
 
-@_log.register
-def _(event: AuthRefused) -> None:
+def _auth_refused(event: AuthRefused) -> None:
     log.emit(
         LogLevel.error,
         "route {route}: {server} does not accept the credentials; mail waits: {reason}",
@@ -169,13 +142,11 @@ def _(event: AuthRefused) -> None:
     )
 
 
-@_log.register
-def _(event: Trouble) -> None:
+def _trouble(event: Trouble) -> None:
     log.emit(LogLevel.error, "{what}: {reason}", what=event.what, reason=event.reason)
 
 
-@_log.register
-def _(event: Interrupted) -> None:
+def _interrupted(event: Interrupted) -> None:
     # In pieces, so that no line grows without bound.
     for at in range(0, len(event.ids), 50):
         log.emit(
@@ -183,3 +154,22 @@ def _(event: Interrupted) -> None:
             "possibly duplicated, their last try was interrupted: {ids}",
             ids=" ".join(event.ids[at : at + 50]),
         )
+
+
+_HOW: dict[type, Callable[[Any], None]] = {
+    Attempted: _attempted,
+    Arrived: _arrived,
+    Removed: _removed,
+    Reported: _reported,
+    SetAside: _set_aside,
+    RouteDown: _route_down,
+    RouteUp: _route_up,
+    AuthRefused: _auth_refused,
+    Trouble: _trouble,
+    Interrupted: _interrupted,
+}
+
+
+def log_event(event: Event) -> None:
+    """Write *event* to the log."""
+    _HOW[type(event)](event)
