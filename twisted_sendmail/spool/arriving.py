@@ -169,12 +169,12 @@ def sweep(connection: Connection, body: int, most: int) -> bool:
     """
     if _has_message(connection, body):
         return True
-    places = connection.rows(
-        "SELECT place FROM piece WHERE body = ? ORDER BY place LIMIT ?", (body, most + 1)
+    stays = connection.value(
+        "SELECT place FROM piece WHERE body = ? ORDER BY place LIMIT 1 OFFSET ?", (body, most)
     )
-    for (place,) in places[:most]:
-        connection.execute("DELETE FROM piece WHERE body = ? AND place = ?", (body, place))
-    if len(places) > most:
+    if stays is not None:
+        connection.execute("DELETE FROM piece WHERE body = ? AND place < ?", (body, stays))
         return False
+    connection.execute("DELETE FROM piece WHERE body = ?", (body,))
     connection.execute("DELETE FROM rubbish WHERE body = ?", (body,))
     return True
