@@ -93,7 +93,6 @@ def test_rules_that_undo_each_other_are_refused(rules: dict[str, Any]) -> None:
         {"senders": {"root@x.example": "@y.example"}},
         {"senders": {"*": "@y.example"}},
         {"admin": "root"},
-        {"append": "not a domain"},
         {"masquerade": ["a@x"]},
         {"local_domains": [""]},
     ],
@@ -177,25 +176,6 @@ def test_the_rest_of_the_envelope_stays() -> None:
         after.envid,
         after.require_tls,
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("root", "root@example.org"),
-        ('"a b"', '"a b"@example.org'),
-        ('"a@b"', '"a@b"@example.org'),
-        ("root@host", "root@host"),
-        ('"a@b"@host', '"a@b"@host'),
-        ("", ""),
-    ],
-)
-def test_a_name_without_a_domain_gets_one(text: str, expected: str) -> None:
-    assert expected == Rewriting(append="example.org").qualified(text)
-
-
-def test_without_a_domain_to_append_a_name_stays() -> None:
-    assert Rewriting().qualified("root") == "root"
 
 
 # -- the header -------------------------------------------------------------------------

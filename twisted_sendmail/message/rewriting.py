@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LOCAL = frozenset({"localhost", "localhost.localdomain"})
-_UNQUALIFIED = re.compile(r'(?:[^@"]+|"(?:[^"\\]|\\.)*")\Z')
 _BLANK = r"[ \t\r\n]*"
 # A display name: words, and strings in quotes.
 _PHRASE = r'(?:[^"<>()\[\]:;@\\,]|"(?:[^"\\]|\\.)*")*'
@@ -45,7 +44,6 @@ class Rewriting:
         to an address or to another ``@domain``.
     :param masquerade: domains that show nothing of what is below them: a sender at
         ``host.example.org`` is one at ``example.org``.
-    :param append: the domain of names that have none.
     :param admin: who gets what is for a local recipient; None lets it be.
     :param name: our host name: it is local.
     :param local_domains: so are these, ``localhost``, and every domain without a dot.
@@ -57,7 +55,6 @@ class Rewriting:
         *,
         senders: Mapping[str, str] | None = None,
         masquerade: Iterable[str] = (),
-        append: str | None = None,
         admin: str | None = None,
         name: str = "localhost",
         local_domains: Iterable[str] = (),
@@ -68,7 +65,6 @@ class Rewriting:
         for key, target in (senders or {}).items():
             self._add(key.strip(), target.strip())
         self._masquerade = frozenset(_domain(each) for each in masquerade)
-        self._append = domain_name(append) if append else None
         self._admin = ForwardPath(Mailbox.parse(admin)) if admin else None
         self._local = _LOCAL | {_domain(each) for each in (name, *local_domains)}
         self._check()
@@ -193,12 +189,6 @@ class Rewriting:
             envid=envelope.envid,
             require_tls=envelope.require_tls,
         )
-
-    def qualified(self, text: str) -> str:
-        """*text* with a domain, if it is a name that has none."""
-        if self._append is None or not _UNQUALIFIED.match(text):
-            return text
-        return f"{text}@{self._append}"
 
 
 def _domain(text: str) -> str:

@@ -26,13 +26,12 @@ def rewriting_of(values: Values, name: str, source: Source) -> Rewriting | None:
             raise source.error("rewrite.all-mail-from", why, "say it once")
         senders["*"] = str(values["all-mail-from"])
     admin = values["local-mail-to"]
-    if not (senders or values["masquerade"] or values["append-domain"] or admin):
+    if not (senders or values["masquerade"] or admin):
         return None
     try:
         return Rewriting(
             senders=senders,
             masquerade=values["masquerade"],
-            append=values["append-domain"],
             admin=None if admin is None else str(admin),
             name=name,
             local_domains=values["local-domains"],
