@@ -65,7 +65,7 @@ async def main(reactor: Any, url: str, queue: str, ca_file: str, *recipients: st
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
     # Or service.Application("ci"), or the service that yours is already a child of.
-    application: Any = MultiService()  # type: ignore[no-untyped-call]
+    application: Any = MultiService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
     relay = RelayService.to(reactor, server, queue)
     application.addService(relay)
     mail = MailNotifier(relay, *recipients)

@@ -98,7 +98,7 @@ async def run(
     """Run an example in a process of its own; what it printed, complained, and its status."""
     environment = {**os.environ, "TWISTED_SENDMAIL_PASSWORD": password, "PYTHONWARNINGS": "error"}
     environment |= {"PYTHONIOENCODING": "utf-8"}
-    out, err, status = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]
+    out, err, status = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         sys.executable, [str(EXAMPLES / name), *arguments], environment, reactor=reactor
     )
     return out.decode(), err.decode(), status
@@ -204,7 +204,7 @@ print({"twisted", "zope", "OpenSSL"} & {name.partition(".")[0] for name in sys.m
 """
     environment = {**os.environ, "TWISTED_SENDMAIL_PASSWORD": PASSWORD}
     arguments = ["-c", code, str(EXAMPLES / "blocking.py"), *server.arguments(by_url=False)]
-    out, err, status = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]
+    out, err, status = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         sys.executable, arguments, environment, reactor=reactor
     )
     assert (b"", 0, b"set()") == (err, status, out.splitlines()[-1])

@@ -128,7 +128,7 @@ class _Station(Station):
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's
         """See ``IService``; ``twistd`` does it before it begins to log."""
         log_to(sys.stdout, parent, self.twistd)
-        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 
 def _changes_user(options: Options) -> bool:

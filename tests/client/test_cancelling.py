@@ -109,7 +109,7 @@ def test_cancelling_while_connecting(net: Net) -> None:
 )
 def test_cancelling_while_twisted_connects(net: Net, make: Callable[[Any], Any]) -> None:
     """Its endpoints fail with an error of their own then; it is a cancellation all the same."""
-    reactor: Any = MemoryReactorClock()  # type: ignore[no-untyped-call]
+    reactor: Any = MemoryReactorClock()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
     result = net.start(make(reactor))
     result.deferred.cancel()
     assert (1, Cancelled) == (result.fired, type(result.error))

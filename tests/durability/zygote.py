@@ -113,7 +113,7 @@ def _run(command: dict[str, Any]) -> None:
     sys.argv = command["argv"]
     status: Any = 70
     try:
-        run()  # type: ignore[no-untyped-call]
+        run()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         status = 0
     except SystemExit as e:
         status = e.code

@@ -51,13 +51,13 @@ def test_what_it_writes_is_what_twisted_would_have_written(at: float) -> None:
 def test_only_what_would_go_to_the_foreground_does(
     options: dict[str, Any] | None, ours: bool
 ) -> None:
-    application = Application("relay")  # type: ignore[no-untyped-call]
+    application = Application("relay")  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
     log_to(io.StringIO(), application, options)
     assert ours == (application.getComponent(ILogObserver) is not None)
 
 
 def test_an_observer_of_the_application_stays() -> None:
-    application = Application("relay")  # type: ignore[no-untyped-call]
+    application = Application("relay")  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
     application.setComponent(ILogObserver, print)
     log_to(io.StringIO(), application, {"nodaemon": True})
     assert print is application.getComponent(ILogObserver)

@@ -81,7 +81,7 @@ class Host(MemoryServer):
             return Deferred()
         if not self.up:
             failed: Deferred[Any] = Deferred()
-            failed.errback(Failure(Refused()))  # type: ignore[no-untyped-call]
+            failed.errback(Failure(Refused()))  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
             return failed
         return self.endpoint.connect(factory)
 

@@ -104,7 +104,7 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the console says, of errors and of what a policy forbade."""
-        logged: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        logged: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # Selenium leaves it untyped
         return [entry["message"] for entry in logged if entry["level"] in {"SEVERE", "WARNING"}]
 
     def requested(self) -> set[str]:
@@ -112,7 +112,7 @@ class Browser:
         import json
 
         found = set()
-        for entry in self.driver.get_log("performance"):  # type: ignore[no-untyped-call]
+        for entry in self.driver.get_log("performance"):  # type: ignore[no-untyped-call]  # Selenium leaves it untyped
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 found.add(message["params"]["request"]["url"])

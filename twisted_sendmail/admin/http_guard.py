@@ -139,7 +139,7 @@ class _Request(Request):
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's
         # Known before any of it is read; a body of unknown length is counted as it comes.
-        super().gotLength(min(length or 0, LARGEST))  # type: ignore[no-untyped-call]
+        super().gotLength(min(length or 0, LARGEST))  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         if length is not None and length > LARGEST:
             self._refuse()
 
@@ -148,7 +148,7 @@ class _Request(Request):
         if self._taken > LARGEST:
             self._refuse()
         elif not self._refused:
-            super().handleContentChunk(data)  # type: ignore[no-untyped-call]
+            super().handleContentChunk(data)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
     def _refuse(self) -> None:
         if not self._refused:
@@ -161,7 +161,7 @@ class _Request(Request):
 
     def process(self) -> None:
         if not self._refused:
-            super().process()  # type: ignore[no-untyped-call]
+            super().process()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 
 class _Root(Resource):
@@ -170,7 +170,7 @@ class _Root(Resource):
     isLeaf = True  # noqa: N815 - Twisted's
 
     def __init__(self, answer: Callable[[Asked], Awaitable[Answer]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self._answer = answer
 
     def render(self, request: Request) -> int:
@@ -233,7 +233,7 @@ def factory(reactor: Any, answer: Callable[[Asked], Awaitable[Answer]]) -> Wrapp
 
     :param answer: what is said to each request.
     """
-    return _Bounded(_Site(_Root(answer), reactor=reactor, timeout=PATIENCE))  # type: ignore[no-untyped-call]
+    return _Bounded(_Site(_Root(answer), reactor=reactor, timeout=PATIENCE))  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 
 def asked(request: Request) -> Asked:

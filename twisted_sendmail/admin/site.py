@@ -90,7 +90,7 @@ class AdminSite(Service):
 
     def startService(self) -> None:
         """Begin to take samples; see ``IService``."""
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self.history.start()
 
     async def listen(self, endpoint: IStreamServerEndpoint) -> IListeningPort:
@@ -117,7 +117,7 @@ class AdminSite(Service):
 
     async def stopService(self) -> None:
         """See ``IService``; fires when the port is closed."""
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self.history.stop()
         self._health.stop()
         port, self._port = self._port, None

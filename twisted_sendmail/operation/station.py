@@ -83,7 +83,7 @@ class Station(Service):
 
     def startService(self) -> None:
         """See ``IService``; what cannot be started is told to *leave*."""
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self._signals.install()
         self._clock.start()
         starting = Deferred.fromCoroutine(self._start())
@@ -184,7 +184,7 @@ class Station(Service):
 
     def stopService(self) -> Deferred[None]:
         """See ``IService``; fires when the queue is closed."""
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self._notifier.stopping()
         self._impatience.install()
         return Deferred.fromCoroutine(self._stop())

@@ -55,5 +55,5 @@ def log_to(file: TextIO, application: object, options: Mapping[str, Any] | None)
     elsewhere = options.get("logger") or options.get("syslog")
     name = options.get("logfile")
     foreground = options.get("nodaemon") if not name else name == "-"
-    if foreground and not elsewhere and application.getComponent(ILogObserver) is None:  # type: ignore[no-untyped-call]
-        application.setComponent(ILogObserver, TextLog(file))  # type: ignore[no-untyped-call]
+    if foreground and not elsewhere and application.getComponent(ILogObserver) is None:  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+        application.setComponent(ILogObserver, TextLog(file))  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
