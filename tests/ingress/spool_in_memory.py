@@ -1,23 +1,24 @@
-"""A spool that keeps in memory what is committed, and does what a test says."""
+"""A spool in memory that does what a test says, and notes what it was given."""
 
 from __future__ import annotations
 
-from typing import Any
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
 
-from twisted.internet.defer import Deferred, fail, succeed
-
-from twisted_sendmail.spool.record import Draft, QueuedMessage, QueuedRecipient
-from twisted_sendmail.spool.spool import Intake, Spool
+from twisted_sendmail.spool.record import Draft, QueuedMessage
+from twisted_sendmail.spool.spool import Intake
+from twisted_sendmail.testkit import memory_spool
 
 
 class MemoryIntake(Intake):
     """One message on its way."""
 
-    def __init__(self, spool: MemorySpool) -> None:
+    def __init__(self, spool: MemorySpool, intake: Intake) -> None:
         self.spool = spool
         self.content = b""
         self.aborted = 0
         self.committed: Draft | None = None
+        self._intake = intake
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """Waits for ``spool.writing``, if a test put one there."""
@@ -26,7 +27,7 @@ class MemoryIntake(Intake):
         waiting, self.spool.writing = self.spool.writing, None
         if isinstance(waiting, Exception):
             return fail(waiting)
-        return waiting
+        return self._intake.write(data) or waiting
 
     def commit(self, draft: Draft) -> Deferred[QueuedMessage]:
         """Waits for ``spool.committing``, if a test put one there."""
@@ -36,43 +37,35 @@ class MemoryIntake(Intake):
         if isinstance(waiting, Exception):
             return fail(waiting)
         if waiting is None:
-            return succeed(self._kept(draft))
-        return waiting.addCallback(lambda _: self._kept(draft))
+            return self._intake.commit(draft)
+        return waiting.addCallback(lambda _: self._intake.commit(draft))
 
     def abort(self) -> None:
         """Forget it."""
         self.aborted += 1
-
-    def _kept(self, draft: Draft) -> QueuedMessage:
-        self.spool.kept.append((draft, self.content))
-        recipients = (QueuedRecipient(n, r) for n, r in enumerate(draft.envelope.recipients))
-        return QueuedMessage(draft, len(self.content), tuple(recipients))
+        self._intake.abort()
 
 
-class _Ways(Spool):
-    """The other half of the interface: nobody takes anything out."""
-
-    def _none(self) -> Any:
-        raise NotImplementedError
-
-    open = close = lease = next_due = content = settle = _none  # type: ignore[assignment]
-    release = reroute = list = act = totals = _none  # type: ignore[assignment]
-
-
-class MemorySpool(_Ways):
-    """What was kept, and what is to go wrong."""
+class MemorySpool(memory_spool.MemorySpool):
+    """One that is open, with names that are easily read, and what is to go wrong."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[Draft, bytes]] = []
+        super().__init__(Clock())
         self.intakes: list[MemoryIntake] = []
         self.writing: Deferred[None] | Exception | None = None
         self.committing: Deferred[None] | Exception | None = None
         self._last = 0
+        _ = self.open()
+
+    @property
+    def kept(self) -> list[tuple[Draft, bytes]]:
+        """What was committed, in its order."""
+        return [(each.draft, self.contents[each.id]) for each in self.messages.values()]
 
     def new_id(self) -> str:
         self._last += 1
         return f"ID{self._last}"
 
     def intake(self) -> MemoryIntake:
-        self.intakes.append(MemoryIntake(self))
+        self.intakes.append(MemoryIntake(self, super().intake()))
         return self.intakes[-1]
