@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import deferLater
 
 from tests.durability.next_hop import PASSWORD
+from tests.ports import free_port, listens
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.mailer.mailer import Mailer
 from twisted_sendmail.smtp.envelope import Envelope
@@ -48,15 +46,6 @@ ca-file = "{folder}/ca.pem"
 first = "0.3 s"
 most = "1 s"
 """
-
-
-def free_port() -> int:
-    """A port that nobody has just now, and that no connection is given by chance."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as listening, contextlib.suppress(OSError):
-            listening.bind(("127.0.0.1", port))
-            return port
 
 
 class RelayProcess:
@@ -109,8 +98,7 @@ class RelayProcess:
 
     def listens(self) -> bool:
         """Does somebody answer at its port?"""
-        with socket.socket() as asking:
-            return asking.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens(self.port)
 
     def kill(self) -> None:
         """SIGKILL."""

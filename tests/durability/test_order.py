@@ -12,7 +12,8 @@ import pytest_twisted
 
 from tests.durability.audit import Ledger
 from tests.durability.next_hop import NextHop
-from tests.durability.relay_process import RelayProcess, free_port
+from tests.durability.relay_process import RelayProcess
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.operation.conftest import PASSWORD, Folder
+from tests.ports import free_ports, listens
 from twisted_sendmail.operation.configuration import Configuration
 from twisted_sendmail.operation.door import CannotListen
 from twisted_sendmail.operation.station import Station
@@ -117,11 +118,6 @@ def send(port: int) -> None:
         client.sendmail("alice@example.org", ["bob@example.net"], "Subject: x\n\nx\n")
 
 
-def refused(port: int) -> bool:
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) != 0
-
-
 @ensureDeferred
 async def test_it_takes_mail_delivers_it_and_leaves_nothing(
     stage: Stage, hop: LoopbackServer
@@ -132,7 +128,7 @@ async def test_it_takes_mail_delivers_it_and_leaves_nothing(
     (message,) = await hop.wait_for(1)
     assert "jane" == message.user
     await station.stopService()
-    assert refused(port)
+    assert not listens(port)
     assert not (stage.folder.path / "queue/submission").exists()
     assert [] == stage.left
 
@@ -199,7 +195,7 @@ async def test_a_message_under_way_gets_its_250_when_it_stops(
 
     client = await deferToThread(begin)
     stopping = station.stopService()
-    await stage.until(lambda: refused(port))
+    await stage.until(lambda: not listens(port))
     assert not stopping.called
     assert [250, 421] == await deferToThread(finish, client)
     await stopping
@@ -269,19 +265,14 @@ async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
     def admin(port: int, more: str = "") -> str:
         return stage.text(more=f'[admin]\nendpoint = "tcp:127.0.0.1:{port}"\n{more}')
 
-    def free() -> int:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return int(s.getsockname()[1])
-
     async def reload(text: str) -> None:
         stage.folder.write("relay.toml", text)
         station.reload()
         await stage.until(lambda: station._reloading is None)
 
-    one, two = free(), free()
+    one, two = free_ports(2)
     station = await stage.started(admin(one))
-    await stage.until(lambda: not refused(one))
+    await stage.until(lambda: listens(one))
     await deferToThread(send, port_of(station))
     await hop.wait_for(1)
     await stage.until(lambda: station.relay.stats().under_way == 0)
@@ -293,14 +284,14 @@ async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
     await reload(admin(one))
     assert counted in (await deferToThread(fetch, one, "/metrics"))[1]
     await reload(admin(two, 'token-file = "token"'))
-    assert refused(one)
+    assert not listens(one)
     assert 200 == (await deferToThread(fetch, two, "/healthz"))[0]
     await reload(stage.text())
-    assert refused(two)
+    assert not listens(two)
     await reload(admin(one))
     assert 200 == (await deferToThread(fetch, one, "/healthz"))[0]
     await station.stopService()
-    assert refused(one)
+    assert not listens(one)
 
 
 @ensureDeferred

@@ -6,13 +6,10 @@ a Postfix that runs as a system service. What was delivered is read back from it
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
-import random
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.task import deferLater
 
+from tests.ports import free_ports, listens
 from tests.scenarios.postfix_configuration import (
     ACCESS,
     DOMAIN,
@@ -279,7 +277,7 @@ class Postfix:
         )
         deadline = time.monotonic() + PATIENCE
         for port in self.ports.values():
-            while not answers(port):
+            while not listens(port):
                 log = "\n".join(self.log)
                 assert not self.logged("/master[", "fatal:"), f"Postfix ended at once:\n{log}"
                 assert time.monotonic() < deadline, f"Postfix does not answer:\n{log}"
@@ -290,27 +288,3 @@ def _run(tool: str, *arguments: str, given: str = "") -> None:
     command: Sequence[str] = [_found(tool) or tool, *arguments]
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{tool} failed: {done.stdout}{done.stderr}"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface on which nobody listens.
-
-    Below those that the system gives to connections, which might take one before it is used.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as asking, contextlib.suppress(OSError):
-            asking.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
-
-
-def answers(port: int) -> bool:
-    """Does anybody listen on this port of the loopback interface?"""
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return False
-    return True

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.threads import deferToThread
 
-from tests.scenarios.postfix import free_ports
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -140,19 +138,6 @@ class Relay:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(PATIENCE)
-
-
-def free_port() -> int:
-    """A port nobody has."""
-    (port,) = free_ports(1)
-    return port
-
-
-def listens(port: int) -> bool:
-    """Does anybody listen there?"""
-    with socket.socket() as s:
-        s.settimeout(5)
-        return s.connect_ex(("127.0.0.1", port)) == 0
 
 
 def submit(port: int, number: int = 0, *, recipients: Sequence[str] = ("bob@example.net",)) -> str:

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.scenarios.postfix import _MASTER, PATIENCE, _found, _run, answers, free_ports
+from tests.ports import free_port, listens
+from tests.scenarios.postfix import _MASTER, PATIENCE, _found, _run
 
 if TYPE_CHECKING:
     from twisted_sendmail.testing import BackgroundServer
@@ -122,7 +123,7 @@ class SendingPostfix:
         (at / "maillog").touch()
         shutil.copy(self._server.ca_file, at / "ca.pem")
         (at / "ca.pem").chmod(0o644)
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         main = MAIN.format(
             directory=at,
             port=self._server.port,
@@ -146,7 +147,7 @@ class SendingPostfix:
             start_new_session=True,
         )
         deadline = time.monotonic() + PATIENCE
-        while not answers(self.port):
+        while not listens(self.port):
             assert self._process.poll() is None, f"Postfix ended at once:\n{self.log}"
             assert time.monotonic() < deadline, f"Postfix does not answer:\n{self.log}"
             time.sleep(0.05)

@@ -21,7 +21,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay, free_port, listens, submit
+from tests.ports import free_port, listens
+from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay, submit
 from twisted_sendmail.ingress.password_file import entry
 from twisted_sendmail.testing import LoopbackServer
 from twisted_sendmail.testkit.authority import Authority

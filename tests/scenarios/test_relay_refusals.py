@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay, free_port, listens
+from tests.ports import free_port, listens
+from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

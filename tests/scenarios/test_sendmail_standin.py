@@ -16,7 +16,8 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from tests.scenarios.relay_process import PASSWORD, Relay, free_port
+from tests.ports import free_port
+from tests.scenarios.relay_process import PASSWORD, Relay
 from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.scenarios.postfix import PATIENCE, answers, free_ports
+from tests.ports import free_ports, listens
+from tests.scenarios.postfix import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ def catching(folder: Path) -> Iterator[int]:
     ):
         try:
             deadline = time.monotonic() + PATIENCE
-            while not answers(port):
+            while not listens(port):
                 assert process.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < deadline, (folder / "log").read_text()
                 time.sleep(0.05)
