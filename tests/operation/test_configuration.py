@@ -42,7 +42,13 @@ def test_five_lines_are_enough(folder: Folder) -> None:
     assert server.credentials is not None
     assert "jane" == server.credentials.username
     assert read.admin is None
+    assert 5 * 86400 == read.relay.keep_undeliverable
     assert PASSWORD not in repr(read)
+
+
+def test_what_is_undeliverable_may_be_kept_for_ever(folder: Folder) -> None:
+    read = folder.read(f"{SIMPLE}\n[bounce]\nkeep-undeliverable = false\n")
+    assert read.relay.keep_undeliverable is None
 
 
 def test_a_whole_one_is_what_it_says(folder: Folder) -> None:
@@ -94,6 +100,7 @@ def test_a_whole_one_is_what_it_says(folder: Folder) -> None:
         postmaster = "post@example.org"
         rate = 0.5
         burst = 9
+        keep-undeliverable = "2 weeks"
         [rewrite]
         all-mail-from = "machine@example.org"
         local-mail-to = "admin@example.org"
@@ -155,10 +162,11 @@ def test_a_whole_one_is_what_it_says(folder: Folder) -> None:
         schedule.jitter,
     )
     assert not schedule.late(0, 1e9)
-    assert ("post@example.org", 0.5, 9, 5) == (
+    assert ("post@example.org", 0.5, 9, 14 * 86400, 5) == (
         read.relay.postmaster,
         read.relay.report_rate,
         read.relay.report_burst,
+        read.relay.keep_undeliverable,
         read.relay.grace,
     )
     policy = read.admission

@@ -61,6 +61,7 @@ def test_reports_may_have_a_route_of_their_own() -> None:
         lambda: RelaySettings("r.example", (route(),), postmaster="nobody"),
         lambda: RelaySettings("r.example", (route(),), report_rate=0),
         lambda: RelaySettings("r.example", (route(),), grace=-1),
+        lambda: RelaySettings("r.example", (route(),), keep_undeliverable=0.0),
         lambda: route("a", "no pattern"),
         lambda: route("a", "@"),
         lambda: route("a", 5),  # type: ignore[arg-type]

@@ -156,6 +156,61 @@ class Operating:
         await spool.close()
 
     @ensureDeferred
+    async def test_what_failed_with_nobody_to_tell_goes_when_it_was_kept_for_its_time(
+        self, home: Home
+    ) -> None:
+        """Its age is counted by who asks, across restarts, whatever the clock says."""
+        spool, _ = await home.open()
+        names = [(await take_in(spool, b"x")).id for _ in range(2)]
+        await leased(spool)
+        for name in names[:1]:
+            await spool.settle(_failed(name))
+        assert [] == await spool.clear_aside(60.0, 100.0)
+        await spool.settle(_failed(names[1]))
+        await spool.close()
+        spool, _ = await home.open()
+        assert [] == await spool.clear_aside(0.0, 100.0)
+        assert [names[0]] == await spool.clear_aside(40.0, 100.0)
+        assert [names[1]] == await ids(spool, queue="corrupt")
+        assert [Acted(names[1])] == await spool.act(Action.REQUEUE, ALL, 0.0)
+        await leased(spool)
+        await spool.settle(_failed(names[1]))
+        assert [] == await spool.clear_aside(99.0, 100.0)
+        assert [names[1]] == await spool.clear_aside(1.0, 100.0)
+        assert ([], []) == (await ids(spool), await spool.clear_aside(1e6, 100.0))
+        await spool.close()
+
+    @ensureDeferred
+    async def test_nothing_else_goes_by_its_age_and_not_what_the_operator_holds(
+        self, home: Home
+    ) -> None:
+        spool, _ = await home.open()
+        names = [(await take_in(spool, b"x", draft_of(spool, arrived=1.0))).id for _ in range(5)]
+        await leased(spool, fresh=4)
+        await spool.act(Action.HOLD, Selection(ids=(names[0],)), 0.0)
+        await spool.settle(_failed(names[0]))
+        damaged = Settlement(names[1], 50.0, tried=False, aside=Aside.DAMAGED)
+        await spool.settle(damaged)
+        await spool.settle(Settlement(names[2], 50.0, (Change(0, PENDING, 99.0),)))
+        assert [] == await spool.clear_aside(1e9, 1.0)
+        assert names == await ids(spool)
+        await spool.close()
+
+    @ensureDeferred
+    async def test_much_that_is_to_go_goes_in_parts(self, home: Home) -> None:
+        spool, _ = await home.open()
+        names = [(await take_in(spool, b"x")).id for _ in range(150)]
+        await leased(spool, fresh=200)
+        for name in names:
+            await spool.settle(_failed(name))
+        gone = list(await spool.clear_aside(9.0, 9.0))
+        assert 0 < len(gone) < 150
+        while some := await spool.clear_aside(0.0, 9.0):
+            gone += some
+        assert (names, []) == (gone, await ids(spool))
+        await spool.close()
+
+    @ensureDeferred
     async def test_routes_are_renamed_all_at_once(self, home: Home) -> None:
         spool, _ = await home.open()
         drafts = [draft_of(spool, route=route) for route in ("a", "b", "c")]
@@ -193,3 +248,7 @@ class Operating:
         assert {"4.2.0": 1, "": 1} == totals.deferred
         assert (96.0, 25) == (totals.oldest, totals.octets)
         await spool.close()
+
+
+def _failed(id_: str) -> Settlement:
+    return Settlement(id_, 50.0, (Change(0, FAILED),), aside=Aside.UNDELIVERABLE)

@@ -95,7 +95,7 @@ def as_full_dict(message: QueuedMessage, header: list[str]) -> dict[str, Any]:
         "origin": draft.origin,
         "message_id": draft.message_id,
         "attempts": message.attempts,
-        "next_try": message.due,
+        "next_try": message.due if message.aside is None else None,
         "held": message.held,
         "aside": message.aside.value if message.aside else None,
         "delay_told": message.warned,

@@ -186,6 +186,7 @@ def _relay(values: Values, name: str, source: Source, reactor: Any) -> RelaySett
             report_rate=bounce["rate"],
             report_burst=bounce["burst"],
             grace=values["limits"]["stop-grace"],
+            keep_undeliverable=bounce["keep-undeliverable"],
         )
     except InvalidInput as e:
         # Each value by itself is right: it is about who goes where.

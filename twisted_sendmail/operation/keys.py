@@ -140,6 +140,7 @@ ROOT = Section(
                 "postmaster": Key(values.address),
                 "rate": Key(values.number, default=1),
                 "burst": Key(values.whole, default=100),
+                "keep-undeliverable": Key(values.duration_or_never, default="5 days"),
             }
         ),
         "rewrite": Section(

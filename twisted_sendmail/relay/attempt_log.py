@@ -18,6 +18,7 @@ from twisted_sendmail.relay.events import (
     Arrived,
     Attempted,
     AuthRefused,
+    Cleared,
     Event,
     Interrupted,
     Removed,
@@ -118,6 +119,15 @@ def _set_aside(event: SetAside) -> None:
     log.emit(LogLevel.warn, "{id}: set aside: {why}", id=event.id, why=event.why)
 
 
+def _cleared(event: Cleared) -> None:
+    log.emit(
+        LogLevel.warn,
+        "{id}: removed: it failed, there was nobody to tell, and it was kept for {kept}",
+        id=event.id,
+        kept=_long(event.kept),
+    )
+
+
 def _route_down(event: RouteDown) -> None:
     log.emit(
         LogLevel.warn,
@@ -162,12 +172,18 @@ _HOW: dict[type, Callable[[Any], None]] = {
     Removed: _removed,
     Reported: _reported,
     SetAside: _set_aside,
+    Cleared: _cleared,
     RouteDown: _route_down,
     RouteUp: _route_up,
     AuthRefused: _auth_refused,
     Trouble: _trouble,
     Interrupted: _interrupted,
 }
+
+
+def _long(seconds: float) -> str:
+    days, hours = seconds / 86400, seconds / 3600
+    return f"{days:.4g} days" if days >= 1 else f"{hours:.2g} hours"
 
 
 def log_event(event: Event) -> None:

@@ -109,6 +109,15 @@ class SetAside:
     why: str
 
 
+@dataclass(frozen=True)
+class Cleared:
+    """A message that was set aside is removed: nobody took care of it."""
+
+    id: str
+    #: For how long it was kept, in seconds.
+    kept: float
+
+
 @value
 class Removed:
     """A message is gone from the queue: nobody is pending."""
@@ -164,6 +173,7 @@ Event = (
     | Attempted
     | Reported
     | SetAside
+    | Cleared
     | Removed
     | RouteDown
     | RouteUp

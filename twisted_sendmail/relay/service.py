@@ -22,6 +22,7 @@ from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.relay.announcement import Announcement
 from twisted_sendmail.relay.attempt import Attempts
 from twisted_sendmail.relay.attempt_log import log_event
+from twisted_sendmail.relay.clearing import Clearing
 from twisted_sendmail.relay.dispatcher import Dispatcher
 from twisted_sendmail.relay.events import Event, Interrupted, Observer
 from twisted_sendmail.relay.handle import Handles, Queued
@@ -93,6 +94,7 @@ class RelayService(Service):
         self._dispatcher: Dispatcher | None = None
         self._attempts: Attempts | None = None
         self._reporter: Reporter | None = None
+        self._clearing: Clearing | None = None
         self._started: Announcement[Recovered] | None = None
         self._checking = False
         # Mailers of routes that changed, on their way out.
@@ -162,6 +164,9 @@ class RelayService(Service):
         if recovered.interrupted:
             self._tell(Interrupted(recovered.interrupted))
         dispatcher.begin()
+        keep = self.settings.keep_undeliverable
+        self._clearing = Clearing(self._reactor, spool, keep, tell=self._tell)
+        self._clearing.begin()
         return recovered
 
     def _not_started(self, failure: Failure) -> Failure:
@@ -192,6 +197,8 @@ class RelayService(Service):
             _ = await started.wait().addErrback(lambda _: None)
         dispatcher, attempts, spool = self._dispatcher, self._attempts, self._spool
         self._dispatcher = self._attempts = self._reporter = self._spool = None
+        if self._clearing is not None:
+            self._clearing.stop()
         if dispatcher is not None and attempts is not None:
             dispatcher.stop()
             grace = self.settings.grace
@@ -305,6 +312,8 @@ class RelayService(Service):
         if self._dispatcher is None or self._reporter is None:
             return
         self._reporter.configure(settings, self._routing)
+        if self._clearing is not None:
+            self._clearing.configure(settings.keep_undeliverable)
         for mailer in self._dispatcher.configure(settings, self._routing):
             closing = self._leaving[mailer] = mailer.aclose(grace=settings.grace)
             _ = closing.addBoth(self._left, mailer)

@@ -70,6 +70,7 @@ class RelaySettings:
     :param schedule: its patience.
     :param postmaster: who gets what can neither be delivered nor reported; None: it is set
         aside in the queue for the operator.
+    :param keep_undeliverable: seconds after which what was set aside so is removed; None: never.
     :param report_rate: reports a second to senders of mail that failed, in the long run.
     :param report_burst: reports that may go out before that rate is felt; what fails
         beyond it is set aside.
@@ -84,6 +85,7 @@ class RelaySettings:
     report_rate: float = 1.0
     report_burst: int = 100
     grace: float = 30.0
+    keep_undeliverable: float | None = 5 * 86400.0
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -118,6 +120,15 @@ class RelaySettings:
             )
         if self.postmaster is not None:
             _ = ForwardPath.parse(self.postmaster)
+        self._check_amounts()
+
+    def _check_amounts(self) -> None:
+        keep = self.keep_undeliverable
+        if keep is not None and not (0 < keep < float("inf")):
+            raise InvalidInput(
+                f"what is undeliverable cannot be kept for {keep!r} seconds",
+                remedy="give seconds above zero, or None for ever",
+            )
         right = self.report_rate > 0 and self.report_burst >= 1 and self.grace >= 0
         if not right:
             raise InvalidInput(

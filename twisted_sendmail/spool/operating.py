@@ -29,6 +29,12 @@ _RECIPIENT = (
     "EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.number "
     "AND r.state <> 'delivered' AND fits(?, r.address))"
 )
+# What may be removed when it was kept long enough: its ``due`` is how long that has been.
+_UNDELIVERABLE = "aside = 'undeliverable' AND held = 0"
+#: More seconds than it is kept: a time, of a store that did not count them.
+_NO_AGE = 1e9
+#: Messages removed together, so that new mail does not wait for it.
+_CLEARED = 100
 _PENDING_NOW = "UPDATE recipient SET due = min(due, ?) WHERE message = ? AND state = 'pending'"
 
 
@@ -145,6 +151,22 @@ def _requeue(connection: Connection, number: int, *, undeliverable: bool) -> Non
         "WHERE number = ?",
         (number,),
     )
+
+
+def clear_aside(connection: Connection, passed: float, keep: float) -> list[str]:
+    """See ``Spool.clear_aside``."""
+    if passed > 0:
+        connection.execute(
+            f"UPDATE message SET due = CASE WHEN due < ? THEN due + ? ELSE 0.0 END WHERE {_UNDELIVERABLE}",  # noqa: S608
+            (_NO_AGE, passed),
+        )
+    rows = connection.rows(
+        f"SELECT number FROM message WHERE {_UNDELIVERABLE} AND due >= ? AND due < ? ORDER BY number LIMIT ?",  # noqa: S608
+        (keep, _NO_AGE, _CLEARED),
+    )
+    for row in rows:
+        connection.execute("DELETE FROM message WHERE number = ?", row)
+    return [id_text(number) for (number,) in rows]
 
 
 def totals(connection: Connection) -> Totals:

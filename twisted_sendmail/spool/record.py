@@ -96,7 +96,8 @@ class QueuedMessage:
     #: Octets of content.
     size: int
     recipients: tuple[QueuedRecipient, ...]
-    #: The next time it is tried: the earliest of its pending recipients.
+    #: The next time it is tried: the earliest of its pending recipients.  Of what is
+    #: undeliverable: how many seconds it has been kept (``Spool.clear_aside``).
     due: float = 0.0
     #: How often it was tried.
     attempts: int = 0

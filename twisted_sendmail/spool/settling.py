@@ -55,12 +55,14 @@ def settle(connection: Connection, settlement: Settlement) -> QueuedMessage | No
         _change(connection, number, settlement, change)
     connection.execute(
         "UPDATE message SET leased = 0, attempts = attempts + ?, interrupted = interrupted + ?, "
-        "warned = max(warned, ?), aside = ifnull(?, aside) WHERE number = ?",
+        "warned = max(warned, ?), aside = ifnull(?, aside), "
+        "due = CASE WHEN ? THEN 0.0 ELSE due END WHERE number = ?",
         (
             int(settlement.tried),
             int(settlement.in_doubt),
             int(settlement.warned),
             settlement.aside.value if settlement.aside else None,
+            settlement.aside is not None,
             number,
         ),
     )

@@ -175,6 +175,18 @@ class Spool(ABC):
         """Do *action* to the messages of *selection*."""
 
     @abstractmethod
+    def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
+        """Remove what was set aside as undeliverable and kept for its time; gives the ids.
+
+        A part of it at a time: ask again, with 0, until nothing is given.  What is on hold
+        stays and grows no older; what is damaged stays.
+
+        :param passed: seconds that each has been kept longer than when it was last asked.
+            They are counted and not read off a clock, so that a clock cannot remove anything.
+        :param keep: seconds after which it is to go.
+        """
+
+    @abstractmethod
     def totals(self) -> Deferred[Totals]:
         """The queue in numbers."""
 

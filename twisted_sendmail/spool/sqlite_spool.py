@@ -35,13 +35,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.spool.group_commit import Operation
     from twisted_sendmail.spool.reading import Where
-    from twisted_sendmail.spool.record import (
-        Acted,
-        Action,
-        QueuedMessage,
-        Settlement,
-        Totals,
-    )
+    from twisted_sendmail.spool.record import Acted, Action, QueuedMessage, Settlement, Totals
     from twisted_sendmail.spool.spool import Intake
     from twisted_sendmail.spool.sqlite_operations import Arrival
 
@@ -351,6 +345,10 @@ class SqliteSpool(Spool):
         if acted:
             self._disturbed()
         return acted
+
+    def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
+        """See ``Spool.clear_aside``."""
+        return self._write(lambda store: store.clear_aside(passed, keep))
 
     def totals(self) -> Deferred[Totals]:
         """See ``Spool.totals``."""

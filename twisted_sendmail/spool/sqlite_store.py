@@ -318,6 +318,10 @@ class Store:
         """See ``Spool.act``; a running relay is told by ``wakeup.wake``."""
         return operating.act(self.connection, action, selection, now)
 
+    def clear_aside(self, passed: float, keep: float) -> Sequence[str]:
+        """See ``Spool.clear_aside``."""
+        return operating.clear_aside(self.connection, passed, keep)
+
     def totals(self) -> Totals:
         """See ``Spool.totals``."""
         return operating.totals(self.connection)

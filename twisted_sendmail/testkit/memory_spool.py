@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.spool.record import Change, Selection, Settlement
 
+#: Messages removed together because they were kept for their time.
+_CLEARED = 100
+
 
 class MemorySpool(Spool):
     """A queue that lives as long as this object: it may be closed and opened again.
@@ -80,7 +83,8 @@ class MemorySpool(Spool):
         """Keep *message* as it is now, or let it go."""
         if message.leased or not (message.doomed or _is_over(message)):
             due = min((r.due for r in message.pending), default=message.due)
-            message = replace(message, due=0.0 if message.expired else due)
+            at_once = message.expired and message.aside is None
+            message = replace(message, due=0.0 if at_once else due)
             self.messages[message.id] = message
             return message
         self.messages.pop(message.id, None)
@@ -189,6 +193,7 @@ class MemorySpool(Spool):
                 interrupted=message.interrupted + settlement.in_doubt,
                 warned=message.warned or settlement.warned,
                 aside=settlement.aside or message.aside,
+                due=0.0 if settlement.aside else message.due,
             )
         )
         for draft, content in settlement.reports:
@@ -232,6 +237,15 @@ class MemorySpool(Spool):
         if acted and self.observer is not None:
             self.observer.disturbed()
         return succeed(acted)
+
+    def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
+        """See ``Spool.clear_aside``."""
+        kept = [m for m in self._all() if m.aside is Aside.UNDELIVERABLE and not m.held]
+        aged = [replace(message, due=message.due + passed) for message in kept]
+        gone = [m for m in aged if m.due >= keep][:_CLEARED]
+        for message in aged:
+            self._put(replace(message, doomed=message in gone))
+        return succeed([message.id for message in gone])
 
     def totals(self) -> Deferred[Totals]:
         """See ``Spool.totals``."""
