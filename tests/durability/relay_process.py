@@ -149,8 +149,14 @@ class RelayProcess:
             sent.acked = bool(report.accepted)
             sent.refused = bool(report.refused)
 
+    async def give_alone(self, sent: Sent) -> None:
+        """The same, by a client that has no other."""
+        mailer = self.client()
+        await self.give(mailer, sent)
+        await mailer.aclose()
+
     async def offer(self, mailer: Mailer, sent: Sent) -> DeliveryReport:
-        """The same, and what came of it.
+        """Give it one message: what came of it.
 
         :raises SendmailError: no answer.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import pytest_twisted
 
 from tests.durability.audit import Delivered, Ledger
@@ -11,81 +12,68 @@ from tests.durability.forked_relay import ForkedRelay
 from tests.durability.next_hop import NextHop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.durability.zygote import Zygote
     from twisted_sendmail.smtp.reply import Reply
 
 
+@pytest.fixture
+def relay(reactor: Any, tmp_path: Path, hop: NextHop, zygote: Zygote) -> Iterator[ForkedRelay]:
+    made = ForkedRelay(reactor, tmp_path, hop)
+    made.zygote = zygote
+    yield made
+    made.kill()
+
+
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_acked_while_the_disk_is_full_and_all_is_well_when_it_is_not(
-    reactor: Any, tmp_path: Path, zygote: Zygote
+    relay: ForkedRelay, ledger: Ledger
 ) -> None:
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = ForkedRelay(reactor, tmp_path, hop)
-    relay.zygote = zygote
-    try:
-        await relay.start()
-        mailer = relay.client()
-        before = ledger.send("before", ("x@r.example",))
-        await relay.give(mailer, before)
-        await relay.drained(ledger)
-        relay.full.touch()
-        small = ledger.send("small", ("x@r.example",))
-        large = ledger.send("large", ("x@r.example",), size=500_000)
-        for sent in (small, large):
-            report = await relay.offer(mailer, sent)
-            # Not now, and never a final no.
-            assert {452} == {o.reply.code for o in report.refused if o.reply is not None}
-        relay.full.unlink()
-        after = ledger.send("after", ("x@r.example",))
-        await relay.give(mailer, after)
-        assert (True, False, False, True) == (before.acked, small.acked, large.acked, after.acked)
-        await mailer.aclose()
-        await relay.drained(ledger)
-        await relay.stopped()
-        assert [] == ledger.complaints()
-    finally:
-        relay.kill()
-        await hop.stop()
+    await relay.start()
+    mailer = relay.client()
+    before = ledger.send("before", ("x@r.example",))
+    await relay.give(mailer, before)
+    await relay.drained(ledger)
+    relay.full.touch()
+    small = ledger.send("small", ("x@r.example",))
+    large = ledger.send("large", ("x@r.example",), size=500_000)
+    for sent in (small, large):
+        report = await relay.offer(mailer, sent)
+        # Not now, and never a final no.
+        assert {452} == {o.reply.code for o in report.refused if o.reply is not None}
+    relay.full.unlink()
+    after = ledger.send("after", ("x@r.example",))
+    await relay.give(mailer, after)
+    assert (True, False, False, True) == (before.acked, small.acked, large.acked, after.acked)
+    await mailer.aclose()
+    await relay.drained(ledger)
+    await relay.stopped()
+    assert [] == ledger.complaints()
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_delivery_that_cannot_be_recorded_is_not_repeated(
-    reactor: Any, tmp_path: Path, zygote: Zygote
+    hop: NextHop, relay: ForkedRelay, ledger: Ledger
 ) -> None:
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = ForkedRelay(reactor, tmp_path, hop)
-    relay.zygote = zygote
-
     def fill(delivered: Delivered) -> Reply | None:
         relay.full.touch()
         return None
 
     hop.after_noting = fill
-    try:
-        await relay.start()
-        mailer = relay.client()
-        sent = ledger.send("once", ("x@r.example",))
-        await relay.give(mailer, sent)
-        await mailer.aclose()
-        # Longer than every wait between two tries of a message.
-        await relay.pause(4)
-        assert "could not be recorded" in relay.log
-        assert 1 == len(ledger.times("once", "x@r.example"))
-        relay.full.unlink()
-        hop.after_noting = lambda delivered: None
-        while relay.waiting():
-            await relay.pause(0.1)
-        await relay.stopped()
-        await relay.start()
-        await relay.pause(1.5)
-        await relay.stopped()
-        assert [] == ledger.complaints()
-    finally:
-        relay.kill()
-        await hop.stop()
+    await relay.start()
+    await relay.give_alone(ledger.send("once", ("x@r.example",)))
+    # Longer than every wait between two tries of a message.
+    await relay.pause(4)
+    assert "could not be recorded" in relay.log
+    assert 1 == len(ledger.times("once", "x@r.example"))
+    relay.full.unlink()
+    hop.after_noting = lambda delivered: None
+    while relay.waiting():
+        await relay.pause(0.1)
+    await relay.stopped()
+    await relay.start()
+    await relay.pause(1.5)
+    await relay.stopped()
+    assert [] == ledger.complaints()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 import pytest_twisted
 from twisted.internet.defer import Deferred
@@ -13,18 +12,11 @@ from tests.durability.next_hop import NextHop
 from tests.durability.relay_process import RelayProcess
 from twisted_sendmail.smtp.reply import Reply
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 @pytest_twisted.ensureDeferred
 async def test_a_message_in_doubt_goes_exactly_twice_and_is_named(
-    reactor: Any, tmp_path: Path
+    hop: NextHop, relay: RelayProcess, ledger: Ledger
 ) -> None:
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-
     async def fall_silent(delivered: Delivered) -> Reply | None:
         if not ledger.hits:
             ledger.hits.append(time.time())
@@ -34,32 +26,21 @@ async def test_a_message_in_doubt_goes_exactly_twice_and_is_named(
         return None
 
     hop.after_noting = fall_silent
-    relay = RelayProcess(reactor, tmp_path, hop)
-    try:
-        await relay.start()
-        mailer = relay.client()
-        sent = ledger.send("doubt", ("x@r.example",))
-        await relay.give(mailer, sent)
-        await mailer.aclose()
-        while len(ledger.times("doubt", "x@r.example")) < 2:
-            await relay.pause(0.05)
-        await relay.pause(1.5)
-        assert [] == ledger.complaints()
-        assert 2 == len(ledger.times("doubt", "x@r.example"))
-        await relay.terminate()
-        assert "possibl" in relay.log
-    finally:
-        relay.kill()
-        await hop.stop()
+    await relay.start()
+    await relay.give_alone(ledger.send("doubt", ("x@r.example",)))
+    while len(ledger.times("doubt", "x@r.example")) < 2:
+        await relay.pause(0.05)
+    await relay.pause(1.5)
+    assert [] == ledger.complaints()
+    assert 2 == len(ledger.times("doubt", "x@r.example"))
+    await relay.terminate()
+    assert "possibl" in relay.log
 
 
 @pytest_twisted.ensureDeferred
 async def test_one_is_delivered_one_bounced_and_one_tried_again_alone(
-    reactor: Any, tmp_path: Path
+    hop: NextHop, relay: RelayProcess, ledger: Ledger
 ) -> None:
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
     asked: list[str] = []
 
     def decide(address: str) -> Reply | None:
@@ -71,21 +52,13 @@ async def test_one_is_delivered_one_bounced_and_one_tried_again_alone(
         return None
 
     hop.at_recipient = decide
-    relay = RelayProcess(reactor, tmp_path, hop)
-    try:
-        await relay.start()
-        mailer = relay.client()
-        sent = ledger.send("three", ("now@r.example", "never@r.example", "later@r.example"))
-        await relay.give(mailer, sent)
-        await mailer.aclose()
-        await relay.drained(ledger)
-        await relay.pause(0.5)
-        assert [] == ledger.complaints()
-        assert 1 == len(ledger.bounces("three"))
-        assert (1, 1, 3) == tuple(
-            asked.count(f"{who}@r.example") for who in ("now", "never", "later")
-        )
-        await relay.stopped()
-    finally:
-        relay.kill()
-        await hop.stop()
+    await relay.start()
+    await relay.give_alone(
+        ledger.send("three", ("now@r.example", "never@r.example", "later@r.example"))
+    )
+    await relay.drained(ledger)
+    await relay.pause(0.5)
+    assert [] == ledger.complaints()
+    assert 1 == len(ledger.bounces("three"))
+    assert (1, 1, 3) == tuple(asked.count(f"{who}@r.example") for who in ("now", "never", "later"))
+    await relay.stopped()

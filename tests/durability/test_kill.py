@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from typing import TYPE_CHECKING, Any
 
 import pytest_twisted
 from twisted.internet.defer import Deferred, DeferredList
@@ -14,9 +13,6 @@ from tests.durability.audit import Delivered, Ledger
 from tests.durability.next_hop import NextHop
 from tests.durability.relay_process import RelayProcess
 from twisted_sendmail.smtp.reply import Reply
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: `make soak` asks for 500.
 ROUNDS = int(os.environ.get("TWISTED_SENDMAIL_KILL_ROUNDS", "8"))
@@ -50,34 +46,22 @@ async def killed_while_busy(relay: RelayProcess, ledger: Ledger, tag: str, after
 
 
 @pytest_twisted.ensureDeferred
-async def test_sigkill_at_random(reactor: Any, tmp_path: Path) -> None:
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = RelayProcess(reactor, tmp_path, hop)
-    try:
-        for turn in range(ROUNDS):
-            took = await relay.start()
-            assert took < 30
-            await killed_while_busy(relay, ledger, f"k{turn}", random.uniform(0.0, 0.5))
-        await relay.start()
-        await relay.drained(ledger)
-        assert [] == ledger.complaints()
-        assert sum(sent.acked for sent in ledger.sent.values()) > 0, relay.log[-2000:]
-    finally:
-        relay.kill()
-        await hop.stop()
+async def test_sigkill_at_random(relay: RelayProcess, ledger: Ledger) -> None:
+    for turn in range(ROUNDS):
+        took = await relay.start()
+        assert took < 30
+        await killed_while_busy(relay, ledger, f"k{turn}", random.uniform(0.0, 0.5))
+    await relay.start()
+    await relay.drained(ledger)
+    assert [] == ledger.complaints()
+    assert sum(sent.acked for sent in ledger.sent.values()) > 0, relay.log[-2000:]
 
 
 @pytest_twisted.ensureDeferred
 async def test_sigkill_between_the_next_hops_250_and_the_record_of_it(
-    reactor: Any, tmp_path: Path
+    hop: NextHop, relay: RelayProcess, ledger: Ledger
 ) -> None:
     """One or two deliveries, never none; the second is named as possibly the second."""
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = RelayProcess(reactor, tmp_path, hop)
 
     def kill(delivered: Delivered) -> Reply | None:
         if not ledger.hits:
@@ -86,53 +70,40 @@ async def test_sigkill_between_the_next_hops_250_and_the_record_of_it(
         return None
 
     hop.after_noting = kill
-    try:
-        await relay.start()
-        mailer = relay.client()
-        sent = ledger.send("once", ("x@r.example",))
-        giving = Deferred.fromCoroutine(relay.give(mailer, sent))
-        await relay.gone()
-        await mailer.aclose(grace=0.001)
-        await giving
-        await relay.start()
-        await relay.pause(2.5)
-        await relay.drained(ledger)
-        assert [] == ledger.complaints()
-        first, second = ledger.times("once", "x@r.example")
-        # The same name and the same content, to the octet: a reader can tell them for one.
-        assert first.content == second.content
-        assert "possibly" in relay.log
-    finally:
-        relay.kill()
-        await hop.stop()
+    await relay.start()
+    mailer = relay.client()
+    sent = ledger.send("once", ("x@r.example",))
+    giving = Deferred.fromCoroutine(relay.give(mailer, sent))
+    await relay.gone()
+    await mailer.aclose(grace=0.001)
+    await giving
+    await relay.start()
+    await relay.pause(2.5)
+    await relay.drained(ledger)
+    assert [] == ledger.complaints()
+    first, second = ledger.times("once", "x@r.example")
+    # The same name and the same content, to the octet: a reader can tell them for one.
+    assert first.content == second.content
+    assert "possibly" in relay.log
 
 
 @pytest_twisted.ensureDeferred
-async def test_sigkill_when_some_recipients_are_done(reactor: Any, tmp_path: Path) -> None:
+async def test_sigkill_when_some_recipients_are_done(
+    hop: NextHop, relay: RelayProcess, ledger: Ledger
+) -> None:
     """Only the others are tried again."""
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = RelayProcess(reactor, tmp_path, hop)
     later = Reply(452, ("4.2.2 Mailbox full",))
     hop.at_recipient = lambda address: later if address.startswith("later") else None
-    try:
-        await relay.start()
-        mailer = relay.client()
-        sent = ledger.send("some", ("done@r.example", "later@r.example"))
-        await relay.give(mailer, sent)
-        await mailer.aclose()
-        while not ledger.delivered:
-            await relay.pause(0.05)
-        await relay.pause(0.5)
-        relay.kill()
-        ledger.hits.append(time.time())
-        hop.at_recipient = lambda address: None
-        await relay.start()
-        await relay.drained(ledger)
-        assert [] == ledger.complaints()
-        assert 1 == len(ledger.times("some", "done@r.example"))
-        assert 1 == len(ledger.times("some", "later@r.example"))
-    finally:
-        relay.kill()
-        await hop.stop()
+    await relay.start()
+    await relay.give_alone(ledger.send("some", ("done@r.example", "later@r.example")))
+    while not ledger.delivered:
+        await relay.pause(0.05)
+    await relay.pause(0.5)
+    relay.kill()
+    ledger.hits.append(time.time())
+    hop.at_recipient = lambda address: None
+    await relay.start()
+    await relay.drained(ledger)
+    assert [] == ledger.complaints()
+    assert 1 == len(ledger.times("some", "done@r.example"))
+    assert 1 == len(ledger.times("some", "later@r.example"))

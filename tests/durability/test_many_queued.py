@@ -11,7 +11,6 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, DeferredList
 
 from tests.durability.audit import Ledger
-from tests.durability.next_hop import NextHop
 from tests.durability.relay_process import RelayProcess
 from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.spool.queue_id import QueueIds
@@ -55,65 +54,49 @@ def descriptors(process: Any) -> int:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_start_with_ten_thousand_queued(reactor: Any, tmp_path: Path) -> None:
+async def test_a_start_with_ten_thousand_queued(relay: RelayProcess, ledger: Ledger) -> None:
     """The first goes out at once, memory stays small, each goes once."""
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = RelayProcess(reactor, tmp_path, hop)
     fill(relay.queue, [ledger.send(f"q{n}", ("x@r.example",), 4000) for n in range(QUEUED)])
-    try:
-        since = time.monotonic()
-        await relay.start()
-        while not ledger.delivered:
-            await relay.pause(0.01)
-        first = time.monotonic() - since
-        while len(ledger.delivered) < QUEUED:
-            assert time.monotonic() - since < 240, len(ledger.delivered)
-            await relay.pause(0.2)
-        await relay.pause(0.5)
-        most = memory(relay.process)
-        await relay.stopped()
-        assert [] == ledger.complaints()
-        assert len(ledger.delivered) == QUEUED
-        # What is asked for is 5 s and 200 MB; it takes one second or so, half of it to start Python.
-        assert first < 20
-        assert most < 200
-    finally:
-        relay.kill()
-        await hop.stop()
+    since = time.monotonic()
+    await relay.start()
+    while not ledger.delivered:
+        await relay.pause(0.01)
+    first = time.monotonic() - since
+    while len(ledger.delivered) < QUEUED:
+        assert time.monotonic() - since < 240, len(ledger.delivered)
+        await relay.pause(0.2)
+    await relay.pause(0.5)
+    most = memory(relay.process)
+    await relay.stopped()
+    assert [] == ledger.complaints()
+    assert len(ledger.delivered) == QUEUED
+    # What is asked for is 5 s and 200 MB; it takes one second or so, half of it to start Python.
+    assert first < 20
+    assert most < 200
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_relay_at_work_keeps_its_size(reactor: Any, tmp_path: Path) -> None:
+async def test_a_relay_at_work_keeps_its_size(relay: RelayProcess, ledger: Ledger) -> None:
     """Neither descriptors nor memory grow with the mail that has gone through."""
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = RelayProcess(reactor, tmp_path, hop)
-    try:
-        await relay.start()
+    await relay.start()
 
-        async def through(count: int, tag: str) -> None:
-            mailer = relay.client(10)
-            for begin in range(0, count, 500):
-                some = [
-                    ledger.send(f"{tag}{n}", ("x@r.example",), 4000)
-                    for n in range(begin, min(count, begin + 500))
-                ]
-                given = [Deferred.fromCoroutine(relay.give(mailer, sent)) for sent in some]
-                await DeferredList(given)
-            await mailer.aclose()
-            await relay.drained(ledger)
-            await relay.pause(0.5)
+    async def through(count: int, tag: str) -> None:
+        mailer = relay.client(10)
+        for begin in range(0, count, 500):
+            some = [
+                ledger.send(f"{tag}{n}", ("x@r.example",), 4000)
+                for n in range(begin, min(count, begin + 500))
+            ]
+            given = [Deferred.fromCoroutine(relay.give(mailer, sent)) for sent in some]
+            await DeferredList(given)
+        await mailer.aclose()
+        await relay.drained(ledger)
+        await relay.pause(0.5)
 
-        await through(1000, "before")
-        size, files = memory(relay.process), descriptors(relay.process)
-        await through(THROUGH, "after")
-        assert memory(relay.process) - size < 20
-        assert abs(descriptors(relay.process) - files) <= 5
-        await relay.stopped()
-        assert [] == ledger.complaints()
-    finally:
-        relay.kill()
-        await hop.stop()
+    await through(1000, "before")
+    size, files = memory(relay.process), descriptors(relay.process)
+    await through(THROUGH, "after")
+    assert memory(relay.process) - size < 20
+    assert abs(descriptors(relay.process) - files) <= 5
+    await relay.stopped()
+    assert [] == ledger.complaints()

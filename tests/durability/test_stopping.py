@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest_twisted
 from twisted.internet.defer import Deferred, DeferredList
 
 from tests.durability.audit import Ledger
-from tests.durability.next_hop import NextHop
 from tests.durability.relay_process import RelayProcess
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def under_load(relay: RelayProcess, ledger: Ledger, tag: str, count: int = 200) -> Any:
@@ -33,57 +29,41 @@ async def under_load(relay: RelayProcess, ledger: Ledger, tag: str, count: int =
 
 @pytest_twisted.ensureDeferred
 async def test_sigterm_under_load_loses_nothing_and_repeats_nothing(
-    reactor: Any, tmp_path: Path
+    relay: RelayProcess, ledger: Ledger
 ) -> None:
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = RelayProcess(reactor, tmp_path, hop)
-    try:
-        for turn in range(3):
-            await relay.start()
-            giving, mailer = await under_load(relay, ledger, f"t{turn}-")
-            since = time.monotonic()
-            await relay.stopped()
-            assert time.monotonic() - since < 40
-            await mailer.aclose(grace=0.001)
-            await giving
+    for turn in range(3):
         await relay.start()
-        await relay.drained(ledger)
-        # No hit was noted: a single second copy is a complaint.
-        assert [] == ledger.complaints()
-    finally:
-        relay.kill()
-        await hop.stop()
+        giving, mailer = await under_load(relay, ledger, f"t{turn}-")
+        since = time.monotonic()
+        await relay.stopped()
+        assert time.monotonic() - since < 40
+        await mailer.aclose(grace=0.001)
+        await giving
+    await relay.start()
+    await relay.drained(ledger)
+    # No hit was noted: a single second copy is a complaint.
+    assert [] == ledger.complaints()
 
 
 @pytest_twisted.ensureDeferred
 async def test_reloads_under_load_lose_nothing_and_repeat_nothing(
-    reactor: Any, tmp_path: Path
+    relay: RelayProcess, ledger: Ledger
 ) -> None:
-    ledger = Ledger()
-    hop = NextHop(reactor, ledger)
-    await hop.start()
-    relay = RelayProcess(reactor, tmp_path, hop)
-    configuration = tmp_path / "relay.toml"
+    configuration = relay.folder / "relay.toml"
     original = configuration.read_text("utf-8")
-    try:
-        await relay.start()
-        giving, mailer = await under_load(relay, ledger, "r", count=300)
-        assert relay.process is not None
-        for connections in (2, 5, 1):
-            # Each time other connections are needed, so the mailer is another.
-            changed = original + f"\n[delivery]\nconnections = {connections}\n"
-            configuration.write_text(changed, "utf-8")
-            relay.process.send_signal(signal.SIGHUP)
-            await relay.pause(0.3)
-        await giving
-        await mailer.aclose()
-        assert all(sent.acked for sent in ledger.sent.values())
-        await relay.drained(ledger)
-        await relay.stopped()
-        assert [] == ledger.complaints()
-        assert 3 == relay.log.count("read again, and in effect")
-    finally:
-        relay.kill()
-        await hop.stop()
+    await relay.start()
+    giving, mailer = await under_load(relay, ledger, "r", count=300)
+    assert relay.process is not None
+    for connections in (2, 5, 1):
+        # Each time other connections are needed, so the mailer is another.
+        changed = original + f"\n[delivery]\nconnections = {connections}\n"
+        configuration.write_text(changed, "utf-8")
+        relay.process.send_signal(signal.SIGHUP)
+        await relay.pause(0.3)
+    await giving
+    await mailer.aclose()
+    assert all(sent.acked for sent in ledger.sent.values())
+    await relay.drained(ledger)
+    await relay.stopped()
+    assert [] == ledger.complaints()
+    assert 3 == relay.log.count("read again, and in effect")
