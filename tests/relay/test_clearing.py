@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from tests.relay.world import DAY, HOUR, START, World
 from twisted_sendmail.relay.attempt_log import log_event
@@ -119,6 +120,7 @@ def test_a_queue_that_cannot_be_written_is_told_of_and_asked_again(world: World)
 def test_one_line_of_the_log_says_so() -> None:
     lines: list[str] = []
 
+    @implementer(ILogObserver)
     def observe(event: Any) -> None:
         lines.append(formatEvent(event))
 

@@ -48,7 +48,7 @@ class ExitStatus(enum.IntEnum):
     SOFTWARE = 70
     #: A file could not be made.
     CANTCREAT = 73
-    #: Reading the message failed on the way.
+    #: Reading the message failed on the way, or writing the result.
     IOERR = 74
     #: Not now: the same may work later.
     TEMPFAIL = 75

@@ -18,7 +18,7 @@ from OpenSSL import SSL
 
 from twisted_sendmail.cli import catch, check, demo, queue_command, send
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of_error
-from twisted_sendmail.cli.terminal import NAME, complain, hush, prepare_streams
+from twisted_sendmail.cli.terminal import NAME, complain, prepare_streams, settled
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import SendmailError
 
@@ -124,11 +124,9 @@ def _fault(error: Exception) -> int:
 
 def console() -> NoReturn:
     """The entry point of the ``twisted-sendmail`` script."""
-    status = main()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            hush(stream)
-    sys.exit(status)
+    status: object
+    try:
+        status = main()
+    except SystemExit as e:  # the parser's, behind --help and --version
+        status = e.code
+    sys.exit(settled(status) if isinstance(status, int) else status)

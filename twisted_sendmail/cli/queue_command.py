@@ -23,7 +23,7 @@ from twisted_sendmail.cli.queue_options import (
     wanted,
 )
 from twisted_sendmail.cli.result import as_json
-from twisted_sendmail.cli.terminal import complain, hush, say, width
+from twisted_sendmail.cli.terminal import complain, say, unwritten, width
 from twisted_sendmail.spool.record import Acted, Action, QueuedMessage, Selection
 from twisted_sendmail.spool.sqlite_store import Store
 from twisted_sendmail.spool.trouble import SpoolDamaged, SpoolTrouble
@@ -159,11 +159,8 @@ def _content(store: Store, name: str) -> ExitStatus:
         for piece in store.content(name):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        hush(sys.stdout)
     except OSError as e:
-        hush(sys.stdout)
-        raise Complaint(f"it could not be written: {e.strerror}", ExitStatus.IOERR) from None
+        unwritten(sys.stdout, e)
     except SpoolDamaged as e:
         complain(f"{e}; what was written is not all of it")
         return status_of_error(e)

@@ -6,16 +6,16 @@ say what became of the message; and Twisted's own log is heard by nobody.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
+
+from twisted_sendmail.cli.terminal import settled
 
 
 def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
@@ -44,9 +44,7 @@ def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
         results.append(result)
         if isinstance(result, int) and _threads_at_work(reactor):
             # A look-up or a read that nobody waits for any more, and that may take minutes.
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                sys.stdout.flush()
-            os._exit(_final(result, interrupts))
+            os._exit(settled(_final(result, interrupts)))
         reactor.stop()
 
     def cancel() -> None:

@@ -23,7 +23,7 @@ from twisted_sendmail.cli.local_letter import caller, envelope_of, finished, sen
 from twisted_sendmail.cli.relay_place import Place, place_of
 from twisted_sendmail.cli.sendmail_options import Invocation, Misuse, Mode, parse
 from twisted_sendmail.cli.standard_message import StandardMessage, read_message
-from twisted_sendmail.cli.terminal import hush, note, prepare_streams
+from twisted_sendmail.cli.terminal import note, prepare_streams, settled
 from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import SendmailError
@@ -180,11 +180,4 @@ def console() -> NoReturn:
     ends with the process.
     """
     gc.disable()
-    status = main(sys.argv)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            hush(stream)
-    os._exit(status)
+    os._exit(settled(main(sys.argv)))

@@ -2,7 +2,8 @@
 
 One line is one line: text of others is escaped before it gets here, by whoever
 knows that it is others'; complaints are escaped here once more, for they may quote
-the command line.  A reader that went away (``| head``) is no error of ours.
+the command line.  A reader that went away (``| head``) is no error of ours; a disk that is full is one, and
+is told of once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from typing import TextIO
 from twisted_sendmail.smtp.printable import printable
 
 NAME = "twisted-sendmail"
+
+_IOERR = 74
+#: Why a result could not be written; empty: it could.
+_lost: list[OSError] = []
 
 
 def prepare_streams() -> None:
@@ -47,19 +52,41 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns
 
 
+def settled(status: int) -> int:
+    """The exit status of a program that has said all: 74 (``EX_IOERR``) where only that went wrong.
+
+    Nothing is held back any more behind this.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            try:
+                stream.flush()
+            except OSError as e:
+                unwritten(stream, e)
+    lost, _lost[:] = bool(_lost), []
+    return _IOERR if lost and not status else status
+
+
+def unwritten(stream: TextIO, error: OSError) -> None:
+    """Nothing can be written to *stream* any more: complain, unless its reader went away.
+
+    What is written to it now goes nowhere, so that there is one complaint; see :func:`settled`.
+    """
+    hush(stream)
+    # A full disk behind stderr: there is nobody left to tell.
+    if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+        _lost.append(error)
+        complain(f"the result could not be written: {error.strerror or type(error).__name__}")
+
+
 def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:  # started with the stream closed
         return
     try:
         stream.write(text + "\n")
         stream.flush()
-    except BrokenPipeError:
-        hush(stream)
-    except OSError:
-        # A full disk behind stderr; there is nobody left to tell.
-        if stream is sys.stdout:
-            hush(stream)
-            complain("the result could not be written")
+    except OSError as e:
+        unwritten(stream, e)
 
 
 def hush(stream: TextIO) -> None:

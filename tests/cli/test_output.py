@@ -1,0 +1,108 @@
+"""What happens when the result cannot be written: a full disk, or a reader that has gone away."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from tests.cli.queues import Queue
+from tests.cli.shell import COMMAND, Shell
+from tests.cli.test_sendmail import Standin
+from twisted_sendmail.testing import LoopbackServer
+
+FULL = Path("/dev/full")
+LOST = "twisted-sendmail: the result could not be written: No space left on device\n"
+
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+
+
+def lost(words: list[str], env: dict[str, str], folder: Path) -> tuple[int, str]:
+    """Status and stderr of a command whose stdout is full."""
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env=env,
+            timeout=60,
+            check=False,
+        )
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.parametrize("messages", [0, 3])
+@pytest.mark.parametrize(
+    "words", ["list", "list --json", "show --sender a", "show --json --sender a", "flush --all"]
+)
+def test_a_result_of_the_queue_that_is_lost_is_one_line_and_74(
+    shell: Shell, tmp_path: Path, words: str, messages: int
+) -> None:
+    queue = Queue(tmp_path / "queue")
+    for _ in range(messages):
+        queue.take()
+    action, *more = words.split()
+    silent = not messages and words not in {"list", "flush --all"}
+    expected = (0, "") if silent else (74, LOST)
+    command = [COMMAND, "queue", action, "--queue", str(queue.directory), *more]
+    assert expected == lost(command, shell.env, tmp_path)
+
+
+def test_so_is_a_content(shell: Shell, tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "queue")
+    name = queue.take()
+    command = [COMMAND, "queue", "show", "--queue", str(queue.directory), "--content", name]
+    assert (74, LOST) == lost(command, shell.env, tmp_path)
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "queue list --help"])
+def test_so_is_what_the_frame_says_itself(shell: Shell, tmp_path: Path, words: str) -> None:
+    assert (74, LOST) == lost([COMMAND, *words.split()], shell.env, tmp_path)
+
+
+def test_what_went_wrong_before_keeps_its_status(shell: Shell, tmp_path: Path) -> None:
+    words = [COMMAND, "check", "--json", "smtp://127.0.0.1:1"]
+    status, err = lost(words, shell.env, tmp_path)
+    assert (75, True) == (status, err.startswith(LOST))
+
+
+@ensureDeferred
+async def test_a_message_that_was_sent_is_told_of_on_stderr(
+    reactor: Any, shell: Shell, tmp_path: Path
+) -> None:
+    async with LoopbackServer(reactor) as server:
+        words = [COMMAND, "send", "--server", server.tls_url, "--ca-file", server.ca_file]
+        status, err = await deferToThread(lost, [*words, shell.message], shell.env, tmp_path)
+        assert 1 == len(server.messages)
+    assert (74, LOST) == (status, err)
+
+
+def test_mailq_is_no_different(tmp_path: Path, sendmail_command: str) -> None:
+    standin = Standin(tmp_path, sendmail_command)
+    assert (74, LOST) == lost([standin.called("mailq")], standin.env, tmp_path)
+
+
+@pytest.mark.parametrize("words", ["list", "list --json", "show --sender a"])
+def test_a_reader_that_has_enough_hears_no_complaint(
+    shell: Shell, tmp_path: Path, words: str
+) -> None:
+    queue = Queue(tmp_path / "queue")
+    for _ in range(500):
+        queue.take()
+    action, *more = words.split()
+    line = " ".join([COMMAND, "queue", action, "--queue", str(queue.directory), *more])
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"set -o pipefail; {line} | head -c 1"],
+        capture_output=True,
+        env=shell.env,
+        timeout=60,
+        check=False,
+    )
+    assert (1, b"") == (len(done.stdout), done.stderr)
+    assert done.returncode in {0, 141}
