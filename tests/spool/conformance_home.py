@@ -5,8 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from tests.spool.letters import take_in
 from twisted_sendmail.spool.record import (
+    Aside,
     Change,
+    Draft,
     Leased,
     QueuedMessage,
     Selection,
@@ -40,6 +43,13 @@ async def leased(
     return await spool.lease(route, now, horizon=HORIZON, **wanted)
 
 
+async def on_its_way(spool: Spool, draft: Draft | None = None) -> QueuedMessage:
+    """A message that was taken in, and leased."""
+    message = await take_in(spool, b"x", draft)
+    await leased(spool)
+    return message
+
+
 async def ids(spool: Spool, **selection: Any) -> list[str]:
     return [message.id for message in await spool.list(Selection(**selection))]
 
@@ -51,3 +61,8 @@ async def one(spool: Spool, id_: str) -> QueuedMessage:
 
 def delivered(id_: str, *numbers: int) -> Settlement:
     return Settlement(id_, 50.0, tuple(Change(n, DELIVERED) for n in numbers or (0,)))
+
+
+def undeliverable(id_: str) -> Settlement:
+    """It failed, and there is nobody to tell."""
+    return Settlement(id_, 50.0, (Change(0, FAILED),), aside=Aside.UNDELIVERABLE)

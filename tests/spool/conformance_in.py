@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from pytest_twisted import ensureDeferred
 
@@ -17,6 +19,9 @@ from twisted_sendmail.smtp.envelope import Envelope, Recipient
 from twisted_sendmail.spool.queue_id import id_number
 from twisted_sendmail.spool.spool import SMALL, Recovered
 from twisted_sendmail.spool.trouble import SpoolTrouble
+
+if TYPE_CHECKING:
+    from twisted_sendmail.spool.spool import Spool
 
 
 class TakingIn:
@@ -61,9 +66,8 @@ class TakingIn:
     @pytest.mark.parametrize("size", [0, 1, SMALL, SMALL + 1, 300_000, 1_048_576, 1_048_577])
     @ensureDeferred
     async def test_a_content_of_any_size_comes_out_as_it_went_in(
-        self, home: Home, size: int
+        self, spool: Spool, size: int
     ) -> None:
-        spool, _ = await home.open()
         data = bytes(range(256)) * (size // 256) + bytes(size % 256)
         for step in (size + 1, 65_536, 10_007):
             message = await take_in(spool, data, step=step)
@@ -71,7 +75,6 @@ class TakingIn:
             assert data == await content_of(spool, message.id)
         held = [taken.content for taken in await leased(spool)]
         assert [data if size <= SMALL else None] * 3 == held
-        await spool.close()
 
     @ensureDeferred
     async def test_what_was_aborted_or_never_committed_is_not_there(self, home: Home) -> None:
@@ -91,8 +94,7 @@ class TakingIn:
         await spool.close()
 
     @ensureDeferred
-    async def test_names_rise_and_one_name_is_never_two_messages(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_names_rise_and_one_name_is_never_two_messages(self, spool: Spool) -> None:
         names = [spool.new_id() for _ in range(100)]
         assert sorted(set(names)) == names
         assert all(id_number(name) is not None for name in names)
@@ -101,14 +103,13 @@ class TakingIn:
         with pytest.raises(SpoolTrouble):
             await take_in(spool, b"second", draft)
         assert b"first" == await content_of(spool, draft.id)
-        await spool.close()
 
     @ensureDeferred
-    async def test_the_content_of_a_message_that_is_not_there_is_trouble(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_the_content_of_a_message_that_is_not_there_is_trouble(
+        self, spool: Spool
+    ) -> None:
         with pytest.raises(SpoolTrouble, match="is not in the queue"):
             await content_of(spool, spool.new_id())
-        await spool.close()
 
     @ensureDeferred
     async def test_a_closed_spool_says_so(self, home: Home) -> None:
@@ -122,9 +123,8 @@ class TakingIn:
 
     @ensureDeferred
     async def test_a_claimed_message_comes_in_leased_and_goes_out_without_a_search(
-        self, home: Home
+        self, spool: Spool
     ) -> None:
-        spool, _ = await home.open()
         spool.observer = observer = Observer(claims=True)
         small = await take_in(spool, b"small")
         await observer.heard(2)
@@ -141,21 +141,17 @@ class TakingIn:
         assert [] == await leased(spool)
         assert await spool.settle(delivered(small.id)) is None
         assert [large.id] == await ids(spool)
-        await spool.close()
 
     @ensureDeferred
-    async def test_an_unclaimed_message_waits_for_its_lease(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_an_unclaimed_message_waits_for_its_lease(self, spool: Spool) -> None:
         spool.observer = observer = Observer(claims=False)
         message = await take_in(spool, b"x")
         await observer.heard(2)
         assert [("claim", message.id), ("arrived", message.id, False, None)] == observer.events
         assert [message.id] == [taken.message.id for taken in await leased(spool)]
-        await spool.close()
 
     @ensureDeferred
-    async def test_a_claimed_message_that_did_not_come_in_is_unclaimed(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_a_claimed_message_that_did_not_come_in_is_unclaimed(self, spool: Spool) -> None:
         draft = draft_of(spool)
         spool.observer = observer = Observer(claims=True)
         await take_in(spool, b"x", draft)
@@ -164,16 +160,13 @@ class TakingIn:
             await take_in(spool, b"x", draft)
         await observer.heard(4)
         assert [("claim", draft.id), ("unclaimed", draft.id)] == observer.events[2:]
-        await spool.close()
 
     @ensureDeferred
     async def test_a_held_message_is_not_offered_to_the_observer_for_a_try(
-        self, home: Home
+        self, spool: Spool
     ) -> None:
-        spool, _ = await home.open()
         spool.observer = observer = Observer(claims=True)
         message = await take_in(spool, b"x", draft_of(spool, held=True))
         await observer.heard(1)
         assert [("arrived", message.id, False, None)] == observer.events
         assert ([], {}) == (await leased(spool), await spool.next_due())
-        await spool.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -14,7 +16,9 @@ from tests.spool.conformance_home import (
     delivered,
     ids,
     leased,
+    on_its_way,
     one,
+    undeliverable,
 )
 from tests.spool.letters import Observer, draft_of, take_in
 from twisted_sendmail.spool.record import (
@@ -26,13 +30,15 @@ from twisted_sendmail.spool.record import (
     Settlement,
 )
 
+if TYPE_CHECKING:
+    from twisted_sendmail.spool.spool import Spool
+
 
 class Operating:
     """Lists, actions and numbers."""
 
     @ensureDeferred
-    async def test_messages_are_selected_by_all_that_is_given(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_messages_are_selected_by_all_that_is_given(self, spool: Spool) -> None:
         to_bob = draft_of(spool, to=["Bob@Example.net"], sender="ann@example.org")
         to_both = draft_of(spool, to=["bob@example.net", "joe@example.com"], route="a")
         bounce = draft_of(spool, to=["joann@example.org"], sender=None)
@@ -57,24 +63,19 @@ class Operating:
         assert [] == await ids(spool, recipient="joe@example.com")
         assert [to_both.id] == await ids(spool, queue="deferred")
         assert [to_bob.id, bounce.id] == await ids(spool, queue="incoming")
-        await spool.close()
 
     @ensureDeferred
-    async def test_a_long_list_comes_whole_and_in_order(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_a_long_list_comes_whole_and_in_order(self, spool: Spool) -> None:
         names = [spool.new_id() for _ in range(450)]
         taking = [take_in(spool, b"x", draft_of(spool, id_=n)) for n in reversed(names)]
         await gatherResults([Deferred.fromCoroutine(coroutine) for coroutine in taking])
         assert names == await ids(spool)
         assert names[:399] == await ids(spool, limit=399)
         assert names == await ids(spool, ids=tuple(reversed(names)))
-        await spool.close()
 
     @ensureDeferred
-    async def test_flush_makes_what_waits_due_and_tells_who_delivers(self, home: Home) -> None:
-        spool, _ = await home.open()
-        message = await take_in(spool, b"x")
-        await leased(spool)
+    async def test_flush_makes_what_waits_due_and_tells_who_delivers(self, spool: Spool) -> None:
+        message = await on_its_way(spool)
         await spool.settle(Settlement(message.id, 50.0, (Change(0, PENDING, 500.0),)))
         spool.observer = observer = Observer(claims=False)
         assert [] == await leased(spool, now=100.0)
@@ -82,11 +83,9 @@ class Operating:
         assert [("disturbed",)] == observer.events
         (taken,) = await leased(spool, now=100.0)
         assert [100.0] == [r.due for r in taken.message.recipients]
-        await spool.close()
 
     @ensureDeferred
-    async def test_a_held_message_is_not_tried_until_it_is_released(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_a_held_message_is_not_tried_until_it_is_released(self, spool: Spool) -> None:
         message = await take_in(spool, b"x")
         assert [Acted(message.id)] == await spool.act(Action.HOLD, ALL, 0.0)
         assert ([], ["hold"]) == (
@@ -96,26 +95,21 @@ class Operating:
         assert [Acted(message.id)] == await spool.act(Action.RELEASE, ALL, 0.0)
         assert [] == await spool.act(Action.RELEASE, ALL, 0.0)
         assert [message.id] == [t.message.id for t in await leased(spool)]
-        await spool.close()
 
     @ensureDeferred
     async def test_an_expired_message_is_due_at_once_whatever_else_is_said(
-        self, home: Home
+        self, spool: Spool
     ) -> None:
-        spool, _ = await home.open()
         message = await take_in(spool, b"x", draft_of(spool, held=True))
         assert [Acted(message.id)] == await spool.act(Action.EXPIRE, ALL, 0.0)
         (taken,) = await leased(spool, now=0.0)
         assert taken.message.expired
         await spool.settle(Settlement(message.id, 50.0, (Change(0, PENDING, 900.0),)))
         assert {"out": 0.0} == await spool.next_due()
-        await spool.close()
 
     @ensureDeferred
-    async def test_requeue_makes_it_as_new(self, home: Home) -> None:
-        spool, _ = await home.open()
-        message = await take_in(spool, b"x", draft_of(spool, to=["a@x.org", "b@x.org"]))
-        await leased(spool)
+    async def test_requeue_makes_it_as_new(self, spool: Spool) -> None:
+        message = await on_its_way(spool, draft_of(spool, to=["a@x.org", "b@x.org"]))
         changes = (Change(0, FAILED), Change(1, PENDING, 900.0))
         await spool.settle(Settlement(message.id, 50.0, changes, warned=True))
         assert [Acted(message.id)] == await spool.act(Action.REQUEUE, ALL, 0.0)
@@ -124,13 +118,11 @@ class Operating:
         # Who failed was reported: he does not get it again.
         assert [(FAILED, 1), (PENDING, 0)] == [(r.state, r.attempts) for r in found.recipients]
         assert [message.id] == [t.message.id for t in await leased(spool, now=0.0, retries=0)]
-        await spool.close()
 
     @ensureDeferred
     async def test_a_deleted_message_is_gone_and_one_on_its_way_when_its_try_ends(
-        self, home: Home
+        self, spool: Spool
     ) -> None:
-        spool, _ = await home.open()
         names = [(await take_in(spool, b"x")).id for _ in range(4)]
         await leased(spool, fresh=3)
         acted = await spool.act(Action.DELETE, ALL, 0.0)
@@ -140,11 +132,9 @@ class Operating:
         assert await spool.settle(delivered(names[1])) is None
         await spool.release([names[2]])
         assert [] == await ids(spool)
-        await spool.close()
 
     @ensureDeferred
-    async def test_what_is_said_during_a_try_takes_effect_at_its_end(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_what_is_said_during_a_try_takes_effect_at_its_end(self, spool: Spool) -> None:
         names = [(await take_in(spool, b"x")).id for _ in range(2)]
         await leased(spool)
         for action, id_ in ((Action.HOLD, names[0]), (Action.EXPIRE, names[1])):
@@ -153,7 +143,6 @@ class Operating:
             await spool.settle(Settlement(id_, 9.0, (Change(0, PENDING, 99.0),)))
         taken = await leased(spool, now=10.0)
         assert [(names[1], True)] == [(t.message.id, t.message.expired) for t in taken]
-        await spool.close()
 
     @ensureDeferred
     async def test_what_failed_with_nobody_to_tell_goes_when_it_was_kept_for_its_time(
@@ -164,9 +153,9 @@ class Operating:
         names = [(await take_in(spool, b"x")).id for _ in range(2)]
         await leased(spool)
         for name in names[:1]:
-            await spool.settle(_failed(name))
+            await spool.settle(undeliverable(name))
         assert [] == await spool.clear_aside(60.0, 100.0)
-        await spool.settle(_failed(names[1]))
+        await spool.settle(undeliverable(names[1]))
         await spool.close()
         spool, _ = await home.open()
         assert [] == await spool.clear_aside(0.0, 100.0)
@@ -174,7 +163,7 @@ class Operating:
         assert [names[1]] == await ids(spool, queue="corrupt")
         assert [Acted(names[1])] == await spool.act(Action.REQUEUE, ALL, 0.0)
         await leased(spool)
-        await spool.settle(_failed(names[1]))
+        await spool.settle(undeliverable(names[1]))
         assert [] == await spool.clear_aside(99.0, 100.0)
         assert [names[1]] == await spool.clear_aside(1.0, 100.0)
         assert ([], []) == (await ids(spool), await spool.clear_aside(1e6, 100.0))
@@ -182,37 +171,32 @@ class Operating:
 
     @ensureDeferred
     async def test_nothing_else_goes_by_its_age_and_not_what_the_operator_holds(
-        self, home: Home
+        self, spool: Spool
     ) -> None:
-        spool, _ = await home.open()
         names = [(await take_in(spool, b"x", draft_of(spool, arrived=1.0))).id for _ in range(5)]
         await leased(spool, fresh=4)
         await spool.act(Action.HOLD, Selection(ids=(names[0],)), 0.0)
-        await spool.settle(_failed(names[0]))
+        await spool.settle(undeliverable(names[0]))
         damaged = Settlement(names[1], 50.0, tried=False, aside=Aside.DAMAGED)
         await spool.settle(damaged)
         await spool.settle(Settlement(names[2], 50.0, (Change(0, PENDING, 99.0),)))
         assert [] == await spool.clear_aside(1e9, 1.0)
         assert names == await ids(spool)
-        await spool.close()
 
     @ensureDeferred
-    async def test_much_that_is_to_go_goes_in_parts(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_much_that_is_to_go_goes_in_parts(self, spool: Spool) -> None:
         names = [(await take_in(spool, b"x")).id for _ in range(150)]
         await leased(spool, fresh=200)
         for name in names:
-            await spool.settle(_failed(name))
+            await spool.settle(undeliverable(name))
         gone = list(await spool.clear_aside(9.0, 9.0))
         assert 0 < len(gone) < 150
         while some := await spool.clear_aside(0.0, 9.0):
             gone += some
         assert (names, []) == (gone, await ids(spool))
-        await spool.close()
 
     @ensureDeferred
-    async def test_routes_are_renamed_all_at_once(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_routes_are_renamed_all_at_once(self, spool: Spool) -> None:
         drafts = [draft_of(spool, route=route) for route in ("a", "b", "c")]
         for draft in drafts:
             await take_in(spool, b"x", draft)
@@ -220,11 +204,9 @@ class Operating:
         await spool.reroute({})
         await spool.reroute({"a": "b", "b": "a"})
         assert ["b", "a", "c"] == [m.draft.route for m in await spool.list(ALL)]
-        await spool.close()
 
     @ensureDeferred
-    async def test_the_totals_count_what_is_there(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_the_totals_count_what_is_there(self, spool: Spool) -> None:
         nothing = await spool.totals()
         assert ({}, {}, None, 0) == (
             nothing.queues,
@@ -247,8 +229,3 @@ class Operating:
         assert expected == totals.queues
         assert {"4.2.0": 1, "": 1} == totals.deferred
         assert (96.0, 25) == (totals.oldest, totals.octets)
-        await spool.close()
-
-
-def _failed(id_: str) -> Settlement:
-    return Settlement(id_, 50.0, (Change(0, FAILED),), aside=Aside.UNDELIVERABLE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_twisted import ensureDeferred
 
 from tests.spool.conformance_home import (
@@ -13,7 +15,9 @@ from tests.spool.conformance_home import (
     delivered,
     ids,
     leased,
+    on_its_way,
     one,
+    undeliverable,
 )
 from tests.spool.letters import Observer, content_of, draft_of, take_in
 from twisted_sendmail.smtp.envelope import Envelope
@@ -27,13 +31,15 @@ from twisted_sendmail.spool.record import (
 )
 from twisted_sendmail.spool.spool import Recovered
 
+if TYPE_CHECKING:
+    from twisted_sendmail.spool.spool import Spool
+
 
 class TakingOut:
     """Leases and settlements."""
 
     @ensureDeferred
-    async def test_a_message_is_leased_once(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_a_message_is_leased_once(self, spool: Spool) -> None:
         first, second = await take_in(spool, b"1"), await take_in(spool, b"2")
         taken = await leased(spool)
         assert [(first.id, b"1"), (second.id, b"2")] == [(t.message.id, t.content) for t in taken]
@@ -41,13 +47,11 @@ class TakingOut:
         assert [] == await leased(spool)
         await spool.release([first.id])
         assert [first.id] == [t.message.id for t in await leased(spool)]
-        await spool.close()
 
     @ensureDeferred
     async def test_the_oldest_new_ones_and_the_longest_due_others_come_first(
-        self, home: Home
+        self, spool: Spool
     ) -> None:
-        spool, _ = await home.open()
         names = [(await take_in(spool, b"x")).id for _ in range(6)]
         await leased(spool)
         for id_, due in zip(names[:3], (300.0, 100.0, 200.0), strict=True):
@@ -58,36 +62,29 @@ class TakingOut:
         assert expected == [t.message.id for t in taken]
         assert [names[5]] == [t.message.id for t in await leased(spool, now=250.0)]
         assert [names[0]] == [t.message.id for t in await leased(spool, now=300.0)]
-        await spool.close()
 
     @ensureDeferred
     async def test_a_lease_takes_no_more_than_it_is_asked_for_and_no_other_route(
-        self, home: Home
+        self, spool: Spool
     ) -> None:
-        spool, _ = await home.open()
         a, b = draft_of(spool, route="a"), draft_of(spool, route="b")
         for draft in (a, b):
             await take_in(spool, b"x", draft)
         assert [] == await leased(spool, "a", fresh=0)
         assert [] == await leased(spool, "c")
         assert [a.id] == [t.message.id for t in await leased(spool, "a")]
-        await spool.close()
 
     @ensureDeferred
-    async def test_a_due_time_beyond_the_horizon_counts_as_due(self, home: Home) -> None:
+    async def test_a_due_time_beyond_the_horizon_counts_as_due(self, spool: Spool) -> None:
         """A clock that ran ahead and was set back must not keep mail waiting for years."""
-        spool, _ = await home.open()
-        message = await take_in(spool, b"x")
-        await leased(spool)
+        message = await on_its_way(spool)
         await spool.settle(Settlement(message.id, 50.0, (Change(0, PENDING, 2_000_000.0),)))
         early = await spool.lease("out", 60.0, fresh=5, retries=5, horizon=3_000_000.0)
         late = await spool.lease("out", 60.0, fresh=5, retries=5, horizon=1_000_000.0)
         assert ([], [message.id]) == (early, [t.message.id for t in late])
-        await spool.close()
 
     @ensureDeferred
-    async def test_next_due_names_each_route_that_has_something_to_do(self, home: Home) -> None:
-        spool, _ = await home.open()
+    async def test_next_due_names_each_route_that_has_something_to_do(self, spool: Spool) -> None:
         drafts = [draft_of(spool, route=route) for route in ("a", "b", "b", "c", "d")]
         for draft in drafts:
             await take_in(spool, b"x", draft)
@@ -97,7 +94,6 @@ class TakingOut:
             await spool.settle(Settlement(draft.id, 50.0, (Change(0, PENDING, due),)))
         await spool.act(Action.HOLD, Selection(route="d"), 0.0)
         assert {"b": 600.0, "c": 0.0} == await spool.next_due()
-        await spool.close()
 
     @ensureDeferred
     async def test_leases_of_a_crash_end_when_it_is_opened_and_are_counted(
@@ -117,8 +113,7 @@ class TakingOut:
     @ensureDeferred
     async def test_leases_that_are_left_at_the_end_are_not_counted(self, home: Home) -> None:
         spool, _ = await home.open()
-        message = await take_in(spool, b"x")
-        await leased(spool)
+        message = await on_its_way(spool)
         await spool.close()
         spool, recovered = await home.open()
         assert Recovered(1, ()) == recovered
@@ -126,10 +121,8 @@ class TakingOut:
         await spool.close()
 
     @ensureDeferred
-    async def test_a_message_is_gone_when_nobody_is_waiting_for_it(self, home: Home) -> None:
-        spool, _ = await home.open()
-        message = await take_in(spool, b"x", draft_of(spool, to=["a@x.org", "b@x.org", "c@x.org"]))
-        await leased(spool)
+    async def test_a_message_is_gone_when_nobody_is_waiting_for_it(self, spool: Spool) -> None:
+        message = await on_its_way(spool, draft_of(spool, to=["a@x.org", "b@x.org", "c@x.org"]))
         first = Settlement(
             message.id,
             50.0,
@@ -164,13 +157,10 @@ class TakingOut:
         await leased(spool, now=350.0)
         assert await spool.settle(delivered(message.id, 1)) is None
         assert ([], {}) == (await ids(spool), await spool.next_due())
-        await spool.close()
 
     @ensureDeferred
-    async def test_a_try_that_reached_nobody_is_not_counted(self, home: Home) -> None:
-        spool, _ = await home.open()
-        message = await take_in(spool, b"x")
-        await leased(spool)
+    async def test_a_try_that_reached_nobody_is_not_counted(self, spool: Spool) -> None:
+        message = await on_its_way(spool)
         down = Change(0, PENDING, 90.0, "connection refused", "4.4.1", "mx")
         left = await spool.settle(Settlement(message.id, 50.0, (down,), tried=False))
         assert left is not None
@@ -183,13 +173,10 @@ class TakingOut:
         )
         assert left is not None
         assert (200.0, "connection refused") == (left.due, left.recipients[0].reply)
-        await spool.close()
 
     @ensureDeferred
-    async def test_one_who_has_it_never_becomes_pending_again(self, home: Home) -> None:
-        spool, _ = await home.open()
-        message = await take_in(spool, b"x", draft_of(spool, to=["a@x.org", "b@x.org"]))
-        await leased(spool)
+    async def test_one_who_has_it_never_becomes_pending_again(self, spool: Spool) -> None:
+        message = await on_its_way(spool, draft_of(spool, to=["a@x.org", "b@x.org"]))
         await spool.settle(delivered(message.id, 0))
         await leased(spool)
         left = await spool.settle(
@@ -197,26 +184,21 @@ class TakingOut:
         )
         assert left is not None
         assert [DELIVERED, PENDING] == [r.state for r in left.recipients]
-        await spool.close()
 
     @ensureDeferred
-    async def test_settling_twice_changes_nothing_the_second_time(self, home: Home) -> None:
-        spool, _ = await home.open()
-        message = await take_in(spool, b"x")
-        await leased(spool)
+    async def test_settling_twice_changes_nothing_the_second_time(self, spool: Spool) -> None:
+        message = await on_its_way(spool)
         settlement = Settlement(message.id, 50.0, (Change(0, PENDING, 90.0),))
         first = await spool.settle(settlement)
         assert first == await spool.settle(settlement)
         await leased(spool)
         await spool.settle(delivered(message.id))
         assert await spool.settle(delivered(message.id)) is None
-        await spool.close()
 
     @ensureDeferred
     async def test_reports_come_in_with_the_failure_they_report(self, home: Home) -> None:
         spool, _ = await home.open()
-        message = await take_in(spool, b"x")
-        await leased(spool)
+        message = await on_its_way(spool)
         spool.observer = observer = Observer(claims=False)
         report = draft_of(spool, envelope=Envelope(None, "ann@example.org"))
         settlement = Settlement(
@@ -232,13 +214,9 @@ class TakingOut:
         await spool.close()
 
     @ensureDeferred
-    async def test_what_is_set_aside_is_kept_and_not_tried(self, home: Home) -> None:
-        spool, _ = await home.open()
-        message = await take_in(spool, b"x")
-        await leased(spool)
-        left = await spool.settle(
-            Settlement(message.id, 50.0, (Change(0, FAILED),), aside=Aside.UNDELIVERABLE)
-        )
+    async def test_what_is_set_aside_is_kept_and_not_tried(self, spool: Spool) -> None:
+        message = await on_its_way(spool)
+        left = await spool.settle(undeliverable(message.id))
         assert left is not None
         assert (Aside.UNDELIVERABLE, "corrupt") == (left.aside, left.queue_name)
         assert ([], {}) == (await leased(spool), await spool.next_due())
@@ -248,4 +226,3 @@ class TakingOut:
         (taken,) = await leased(spool)
         assert [PENDING] == [r.state for r in taken.message.recipients]
         assert taken.message.aside is None
-        await spool.close()
