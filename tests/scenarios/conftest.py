@@ -1,27 +1,26 @@
-"""The peers of the scenarios. Where one cannot run, what needs it is skipped, or fails: see `postfix`."""
+"""The peers of the scenarios (where one cannot run, see `peers`), and a relay before its next hop."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
 
+from tests.scenarios.peers import require
 from tests.scenarios.postfix import Postfix, why_not
+from tests.scenarios.relay_process import PASSWORD, Relay
+from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
 def running_postfix() -> Iterator[Postfix]:
-    """A private Postfix. With TWISTED_SENDMAIL_REQUIRE_PEERS=1, not to have one is a failure."""
-    why = why_not()
-    if why is not None and os.environ.get("TWISTED_SENDMAIL_REQUIRE_PEERS") == "1":
-        pytest.fail(f"no Postfix, and TWISTED_SENDMAIL_REQUIRE_PEERS=1: {why}")
-    if why is not None:
-        pytest.skip(f"no Postfix: {why}")
+    """A private Postfix."""
+    require("Postfix", why_not())
     with Postfix() as running:
         yield running
 
@@ -38,3 +37,17 @@ async def postfix(reactor: Any, running_postfix: Postfix) -> Postfix:
     """The same Postfix for all, and at rest: what it logs from here on is of this test."""
     await running_postfix.quiet(reactor)
     return running_postfix
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    relay = Relay(tmp_path)
+    yield relay
+    relay.tidy()
+
+
+@pytest_twisted.async_yield_fixture
+async def hop(reactor: Any) -> AsyncIterator[LoopbackServer]:
+    """The next hop."""
+    async with LoopbackServer(reactor, users={"jane": PASSWORD}) as server:
+        yield server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +13,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.admin.staged_queue import TOKEN, Stage, StagedRelay, a_bad_morning
 from tests.scenarios.browser import Browser, browsing, contrast, why_not
+from tests.scenarios.peers import require
 from twisted_sendmail.admin.history import Sample
 from twisted_sendmail.admin.ledger import Failed, Kind
 from twisted_sendmail.admin.site import AdminSite
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    why = why_not()
-    if why is not None and os.environ.get("TWISTED_SENDMAIL_REQUIRE_PEERS") == "1":
-        pytest.fail(f"no browser, and TWISTED_SENDMAIL_REQUIRE_PEERS=1: {why}")
-    if why is not None:
-        pytest.skip(f"no browser: {why}")
+    require("browser", why_not())
     with browsing() as browser:
         yield browser
 

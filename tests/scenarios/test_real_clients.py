@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import smtplib
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.peers import require
 from tests.scenarios.postfix import why_not
 from tests.scenarios.sending_postfix import SendingPostfix
 from twisted_sendmail.testing import BackgroundServer, ReceivedMessage
@@ -32,13 +32,10 @@ MECHANISMS = ["PLAIN", "LOGIN"]
 
 
 def need(tool: str) -> str:
-    """Where *tool* is. With TWISTED_SENDMAIL_REQUIRE_PEERS=1, not to have it is a failure."""
+    """Where *tool* is."""
     found = shutil.which(tool)
-    if found is None and os.environ.get("TWISTED_SENDMAIL_REQUIRE_PEERS") == "1":
-        pytest.fail(f"{tool} is not installed, and TWISTED_SENDMAIL_REQUIRE_PEERS=1")
-    if found is None:
-        pytest.skip(f"{tool} is not installed; run tests/install-peers")
-    return found
+    require(tool, None if found else "it is not installed; run tests/install-peers")
+    return str(found)
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +148,7 @@ TRACE = re.compile(rb"(?:Received: .*\r\n(?:[ \t].*\r\n)*)+")
 
 @pytest.fixture(scope="module")
 def postfix(running: BackgroundServer) -> Iterator[SendingPostfix]:
-    why = why_not()
-    if why is not None and os.environ.get("TWISTED_SENDMAIL_REQUIRE_PEERS") == "1":
-        pytest.fail(f"no Postfix, and TWISTED_SENDMAIL_REQUIRE_PEERS=1: {why}")
-    if why is not None:
-        pytest.skip(f"no Postfix: {why}")
+    require("Postfix", why_not())
     with SendingPostfix(running, USER, PASSWORD) as sending:
         yield sending
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -28,23 +27,7 @@ from twisted_sendmail.testing import LoopbackServer
 from twisted_sendmail.testkit.authority import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from twisted_sendmail.testkit.mailbox import ReceivedMessage
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[Relay]:
-    relay = Relay(tmp_path)
-    yield relay
-    relay.tidy()
-
-
-@pytest_twisted.async_yield_fixture
-async def hop(reactor: Any) -> AsyncIterator[LoopbackServer]:
-    """The next hop."""
-    async with LoopbackServer(reactor, users={"jane": PASSWORD}) as server:
-        yield server
 
 
 def flags(relay: Relay, hop: LoopbackServer, port: int) -> list[str]:

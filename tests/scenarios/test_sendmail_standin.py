@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
@@ -21,8 +20,6 @@ from tests.scenarios.relay_process import PASSWORD, Relay
 from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from twisted_sendmail.testkit.mailbox import ReceivedMessage
 
 BIN = Path(sys.executable).parent
@@ -33,21 +30,12 @@ PATIENCE = 300.0
 
 
 @pytest.fixture
-def relay(tmp_path: Path) -> Iterator[Relay]:
-    relay = Relay(tmp_path)
+def relay(relay: Relay) -> Relay:
     # Before the relay ran for the first time, there is nothing but its directory.
     relay.queue.mkdir(mode=0o700)
     for name in ("sendmail", "mailq"):
-        (tmp_path / name).symlink_to(BIN / "twisted-sendmail-sendmail")
-    yield relay
-    relay.tidy()
-
-
-@pytest_twisted.async_yield_fixture
-async def hop(reactor: Any) -> AsyncIterator[LoopbackServer]:
-    """The next hop."""
-    async with LoopbackServer(reactor, users={"jane": PASSWORD}) as server:
-        yield server
+        (relay.folder / name).symlink_to(BIN / "twisted-sendmail-sendmail")
+    return relay
 
 
 def configure(relay: Relay, port: int, ca_file: str, more: str = "") -> str:
