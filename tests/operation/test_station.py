@@ -78,8 +78,8 @@ class Stage:
         await self.until(lambda: station.listening is not None and station.listening.addresses)
         return station
 
-    async def until(self, done: Any) -> None:
-        for _ in range(6000):
+    async def until(self, done: Any, *, patience: float = 60) -> None:
+        for _ in range(int(patience * 100)):
             if done():
                 return
             await deferLater(self.folder.reactor, 0.01)
@@ -202,6 +202,34 @@ async def test_a_message_under_way_gets_its_250_when_it_stops(
     # It is durable, if it did not go out at once.
     station = await stage.started()
     assert b"half and half" in (await hop.wait_for(1, timeout=60))[0].content
+
+
+@ensureDeferred
+async def test_the_relay_ends_its_tries_while_the_doors_wait(
+    stage: Stage, hop: LoopbackServer
+) -> None:
+    """One grace for both, and not one after the other."""
+    station = await stage.started(stage.text(more='[limits]\nstop-grace = "200 s"'))
+    port = port_of(station)
+    await deferToThread(send, port)
+    _ = await hop.wait_for(1)
+
+    def begin() -> smtplib.SMTP:
+        client = client_of(port)
+        client.mail("alice@example.org")
+        client.rcpt("bob@example.net")
+        client.putcmd("data")
+        client.getreply()
+        return client
+
+    client = await deferToThread(begin)
+    assert [False] == [session.closed for session in hop.sessions]
+    stopping = station.stopService()
+    # Else the connection would be kept as long as it is when there is nothing to do.
+    await stage.until(lambda: all(session.closed for session in hop.sessions), patience=20)
+    assert not stopping.called
+    client.close()
+    await stopping
 
 
 @ensureDeferred

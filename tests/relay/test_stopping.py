@@ -47,6 +47,29 @@ def test_what_does_not_end_in_time_is_cut_off_and_stays(world: World) -> None:
     assert [] == world.of(Interrupted)
 
 
+def test_draining_is_the_same_and_stopping_behind_it_takes_no_second_grace(world: World) -> None:
+    """What comes in meanwhile is kept."""
+    host = world.host(faults=[stall("MAIL")])
+    relay = world.relay(host, grace=5.0)
+    world.send(relay, "r0@x.example")
+    draining = [world.watch(relay.drain()) for _ in range(2)]
+    world.advance(4)
+    world.send(relay, "r1@x.example")
+    assert [[], []] == draining
+    world.stop(relay)
+    assert [[None], [None]] == draining
+    assert START + 5 == world.clock.seconds()
+    assert 1 == len(host.attempts)
+    relay = world.relay(host)
+    assert 2 == len(world.queue(relay))
+    assert [] == world.of(Interrupted)
+
+
+def test_draining_what_does_not_run_is_over_at_once(world: World) -> None:
+    relay = RelayService(world.clock, world.spool(), world.settings(world.host()))
+    assert [None] == world.watch(relay.drain())
+
+
 def test_nothing_is_taken_out_while_it_stops(world: World) -> None:
     host = world.host()
     host.up = False
@@ -131,9 +154,7 @@ def test_a_message_whose_end_was_not_seen_is_named_and_goes_again(
     queued = world.send(relay, "carol@example.net", sender="dora@example.net")
     world.stop(relay)
     # As if the process had died while it was being tried.
-    with sqlite3.connect(world.directory / "queue.sqlite3") as store:
-        store.execute("UPDATE message SET leased = 1")
-    store.close()
+    world.tamper("UPDATE message SET leased = 1")
     host.up = True
     relay = world.relay(host)
     assert [Interrupted((queued.id,))] == world.of(Interrupted)

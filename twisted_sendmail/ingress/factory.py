@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.ingress.receiver import Connection, Receiver
     from twisted_sendmail.smtp.server_session import ServerSession
 
+#: Seconds for connections that were dropped to be gone.
+_ABORTED = 1.0
+
 
 @dataclass(frozen=True)
 class ConnectionLimits:
@@ -151,7 +154,7 @@ class SMTPServerFactory(ServerFactory):
         for protocol in list(self.connections):
             transport: Any = protocol.transport
             transport.abortConnection()
-        await self._gone(grace)
+        await self._gone(min(grace, _ABORTED))
 
     async def _gone(self, grace: float) -> None:
         if not self.connections:

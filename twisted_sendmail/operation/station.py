@@ -2,7 +2,7 @@
 
 The order is the promise: the queue is open and the relay runs before a door is opened, so that
 nothing listens that could not keep what it takes.  It stops the other way round: the doors
-close, messages under way get their reply, the relay ends its tries, the queue is closed.
+close, messages under way get their reply, while the relay ends its tries; then the queue is closed.
 
 What each part does is its own business; this one knows them all, and is known by ``tap``.
 """
@@ -13,7 +13,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from twisted_sendmail.client.off_reactor import off_reactor
@@ -194,8 +194,11 @@ class Station(Service):
             if under_way is not None:
                 await _ended(under_way)
         listening, self.listening = self.listening, None
+        # Who brings mail and who takes it have the same time to end, not one after the other.
+        draining = self.relay.drain() if self.relay.running else succeed(None)
         if listening is not None:
             await listening.close(self.configuration.limits.stop_grace)
+        await draining
         await self._admin.close()
         if self.relay.running:
             await self.relay.stopService()

@@ -14,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -97,6 +97,7 @@ class RelayService(Service):
         self._clearing: Clearing | None = None
         self._started: Announcement[Recovered] | None = None
         self._checking = False
+        self._draining: Deferred[Any] | None = None
         # Mailers of routes that changed, on their way out.
         self._leaving: dict[Mailer, Deferred[None]] = {}
 
@@ -181,11 +182,31 @@ class RelayService(Service):
 
         return SqliteSpool(self._reactor, self._given)  # type: ignore[arg-type]
 
+    def drain(self) -> Deferred[None]:
+        """Take nothing more out, and let end what is on its way; fires when all of it has.
+
+        ``settings.grace`` is how many seconds that may take; what has not ended then is
+        cut off, and stays in the queue.  What comes in meanwhile is kept, and not tried.
+        Stopping does the same; this is for who has something else to end at the same time.
+        """
+        dispatcher, attempts = self._dispatcher, self._attempts
+        if self._draining is None and dispatcher is not None and attempts is not None:
+            self._draining = Deferred.fromCoroutine(self._drain(dispatcher, attempts))
+        drained: Deferred[None] = Deferred()
+        _ = (self._draining or succeed(None)).addBoth(drained.callback)
+        return drained
+
+    async def _drain(self, dispatcher: Dispatcher, attempts: Attempts) -> None:
+        dispatcher.stop()
+        grace = self.settings.grace
+        closing = [lane.route.mailer.aclose(grace=grace) for lane in dispatcher.lanes.values()]
+        _ = await gatherResults([*closing, *self._leaving.values()])
+        await attempts.stop()
+
     def stopService(self) -> Deferred[None]:
         """See ``IService``: take nothing more out, let end what is on its way, and close.
 
-        ``settings.grace`` is how many seconds that may take; what has not ended then is
-        cut off, and stays in the queue.  Fires when the queue is closed.
+        How long that may take is said at :meth:`drain`.  Fires when the queue is closed.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
@@ -195,16 +216,12 @@ class RelayService(Service):
         if started is not None:
             # Whatever came of it was told before.
             _ = await started.wait().addErrback(lambda _: None)
-        dispatcher, attempts, spool = self._dispatcher, self._attempts, self._spool
-        self._dispatcher = self._attempts = self._reporter = self._spool = None
         if self._clearing is not None:
             self._clearing.stop()
-        if dispatcher is not None and attempts is not None:
-            dispatcher.stop()
-            grace = self.settings.grace
-            closing = [lane.route.mailer.aclose(grace=grace) for lane in dispatcher.lanes.values()]
-            _ = await gatherResults([*closing, *self._leaving.values()])
-            await attempts.stop()
+        draining, spool = self.drain(), self._spool
+        self._dispatcher = self._attempts = self._reporter = self._spool = None
+        await draining
+        self._draining = None
         self._handles.close()
         if spool is not None:
             await spool.close()
