@@ -10,6 +10,7 @@ from twisted_sendmail.relay.events import Attempted, Interrupted, Reported, Rout
 from twisted_sendmail.relay.schedule import Schedule
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.errors import MailerClosed
+from twisted_sendmail.spool.queue_id import id_number
 from twisted_sendmail.spool.record import Action, Aside, Selection, State
 from twisted_sendmail.testkit.faults import close, refuse, stall, without
 
@@ -212,15 +213,9 @@ def test_a_poisoned_record_is_set_aside_and_the_others_go_on(world: World) -> No
         world.send(relay, f"r{number}@x.example")
     bad = world.queue(relay)[1].id
     world.stop(relay)
-    import sqlite3
-
-    from twisted_sendmail.spool.queue_id import id_number
-
-    with sqlite3.connect(world.directory / "queue.sqlite3") as store:
-        store.execute(
-            "UPDATE content SET data = zeroblob(length(data)) WHERE message = ?", (id_number(bad),)
-        )
-    store.close()
+    world.tamper(
+        "UPDATE content SET data = zeroblob(length(data)) WHERE message = ?", id_number(bad)
+    )
     host.up = True
     relay = world.relay(host)
     world.until(lambda: len(host.got) == 2)
@@ -235,11 +230,7 @@ def test_a_large_message_that_is_damaged_is_set_aside_and_not_bounced(world: Wor
     relay = world.relay(host)
     world.send(relay, "bob@example.net", body=b"x" * 70 + b"\r\n" * 200_000)
     world.stop(relay)
-    import sqlite3
-
-    with sqlite3.connect(world.directory / "queue.sqlite3") as store:
-        store.execute("UPDATE piece SET data = zeroblob(length(data)) WHERE place = 1")
-    store.close()
+    world.tamper("UPDATE piece SET data = zeroblob(length(data)) WHERE place = 1")
     host.up = True
     relay = world.relay(host)
     world.advance(HOUR)

@@ -6,7 +6,9 @@ the test's own thread.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -226,6 +228,11 @@ class World:
 
     def queue(self, relay: RelayService, **selection: Any) -> list[QueuedMessage]:
         return list(self.run(relay.spool.list(Selection(**selection))))
+
+    def tamper(self, sql: str, *values: object) -> None:
+        """Do this to a queue that no relay has open."""
+        with closing(sqlite3.connect(self.directory / "queue.sqlite3")) as database, database:
+            database.execute(sql, values)
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
