@@ -55,12 +55,13 @@ class Watched:
         self._waiting: list[tuple[Any, Deferred[None]]] = []
         self.relay.observers.append(self._note)
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Watched:
         self.relay.startService()
         await self.relay.ready()
         await self.door.set(self.configuration)
+        return self
 
-    async def stop(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.door.close()
         await self.relay.stopService()
 
@@ -97,19 +98,17 @@ class Watched:
 @pytest_twisted.ensureDeferred
 async def test_what_is_delivered_and_bounced_is_counted_with_its_tls(folder: Folder) -> None:
     refusal = refuse("RCPT", "550 5.1.1 No such user", address="nobody@example.net")
-    async with LoopbackServer(folder.reactor, users={"jane": PASSWORD}, faults=[refusal]) as hop:
-        watched = Watched(folder, hop)
-        await watched.start()
-        try:
-            for to in ("bob@example.net", "nobody@example.net"):
-                queued = await watched.relay.send(letter(to), sender="alice@example.org")
-                await queued.delivered
-            # The report comes in too, and goes out.
-            await hop.wait_for(2)
-            await watched.until(Attempted)
-            samples = watched.samples()
-        finally:
-            await watched.stop()
+    async with (
+        LoopbackServer(folder.reactor, users={"jane": PASSWORD}, faults=[refusal]) as hop,
+        Watched(folder, hop) as watched,
+    ):
+        for to in ("bob@example.net", "nobody@example.net"):
+            queued = await watched.relay.send(letter(to), sender="alice@example.org")
+            await queued.delivered
+        # The report comes in too, and goes out.
+        await hop.wait_for(2)
+        await watched.until(Attempted)
+        samples = watched.samples()
     assert {
         "twisted_sendmail_messages_taken_in_total": 3,
         "twisted_sendmail_recipients_total delivered": 2,
@@ -123,17 +122,15 @@ async def test_what_is_delivered_and_bounced_is_counted_with_its_tls(folder: Fol
 
 @pytest_twisted.ensureDeferred
 async def test_a_refused_password_is_seen(folder: Folder) -> None:
-    async with LoopbackServer(folder.reactor, users={"jane": "another one"}) as hop:
-        watched = Watched(folder, hop)
-        await watched.start()
-        try:
-            refused = watched.until(AuthRefused)
-            await watched.relay.send(letter("bob@example.net"), sender="alice@example.org")
-            await refused
-            samples = watched.samples()
-            failures = [failure.kind for failure in watched.site.ledger.failures]
-        finally:
-            await watched.stop()
+    async with (
+        LoopbackServer(folder.reactor, users={"jane": "another one"}) as hop,
+        Watched(folder, hop) as watched,
+    ):
+        refused = watched.until(AuthRefused)
+        await watched.relay.send(letter("bob@example.net"), sender="alice@example.org")
+        await refused
+        samples = watched.samples()
+        failures = [failure.kind for failure in watched.site.ledger.failures]
     assert 0 == samples["twisted_sendmail_route_auth_ok"]
     assert 1 == samples["twisted_sendmail_auth_refusals_total"]
     assert Kind.AUTH_REFUSED in failures
@@ -143,17 +140,14 @@ async def test_a_refused_password_is_seen(folder: Folder) -> None:
 async def test_a_way_out_that_is_down_is_seen_and_is_no_illness(folder: Folder) -> None:
     async with LoopbackServer(folder.reactor) as hop:
         watched = Watched(folder, hop)
-        await watched.start()
     # Nobody listens there any more.
-    try:
+    async with watched:
         down = watched.until(RouteDown)
         await watched.relay.send(letter("bob@example.net"), sender="alice@example.org")
         await down
         samples = watched.samples()
         (state,) = watched.site._relay.route_states()
         health = await watched.site._health.reason()
-    finally:
-        await watched.stop()
     assert 0 == samples["twisted_sendmail_route_up"]
     assert not state.up
     assert state.until is not None
@@ -173,11 +167,8 @@ async def test_what_a_crash_interrupted_is_counted_though_it_was_told_before(
         now = folder.reactor.seconds()
         await watched.spool.lease(route.name, now, fresh=9, retries=9, horizon=now + 99)
         watched.spool.crash()
-        await watched.start()
-        try:
+        async with watched:
             samples = watched.samples()
             failures = [(failure.kind, failure.id) for failure in watched.site.ledger.failures]
-        finally:
-            await watched.stop()
     assert 1 == samples["twisted_sendmail_possible_duplicates_total"]
     assert (Kind.DUPLICATE, name) in failures
