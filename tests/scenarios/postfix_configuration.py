@@ -136,9 +136,13 @@ smtpd_client_connection_count_limit = 0
 smtpd_peername_lookup = no
 """
 
-_INSIDE = """\
+_LOCAL = """\
 local-submission unix n - n - - smtpd -o smtpd_tls_security_level=none -o smtpd_sasl_auth_enable=no
     -o smtpd_relay_restrictions=reject_unauth_destination -o syslog_name=postfix/local
+"""
+
+#: What every Postfix has behind its doors.
+INSIDE = """\
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr
 tlsmgr    unix  - - n 1000? 1 tlsmgr
@@ -154,6 +158,7 @@ retry     unix  - - n - - error
 discard   unix  - - n - - discard
 virtual   unix  - n n - - virtual
 anvil     unix  - - n - 1 anvil
+scache    unix  - - n - 1 scache
 postlog   unix-dgram n - n - 1 postlogd
 """
 
@@ -165,4 +170,4 @@ def master(ports: Mapping[str, int], directory: Path) -> str:
         lines.append(f"127.0.0.1:{port} inet n - n - - smtpd -o syslog_name=postfix/{service}")
         for name, value in SERVICES[service].items():
             lines.append(f"    -o {{ {name} = {value.format(directory=directory)} }}")
-    return "\n".join(lines) + "\n" + _INSIDE
+    return "\n".join(lines) + "\n" + _LOCAL + INSIDE

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tests.ports import free_port, listens
 from tests.scenarios.postfix import _MASTER, PATIENCE, _found, _run
+from tests.scenarios.postfix_configuration import INSIDE
 
 if TYPE_CHECKING:
     from twisted_sendmail.testing import BackgroundServer
@@ -61,21 +62,6 @@ MASTER = """\
 127.0.0.1:{listen} inet n - n - - smtpd
 starttls  unix  - - n - - smtp
 implicit  unix  - - n - - smtp -o smtp_tls_wrappermode=yes
-cleanup   unix  n - n - 0 cleanup
-qmgr      unix  n - n 300 1 qmgr
-tlsmgr    unix  - - n 1000? 1 tlsmgr
-rewrite   unix  - - n - - trivial-rewrite
-bounce    unix  - - n - 0 bounce
-defer     unix  - - n - 0 bounce
-trace     unix  - - n - 0 bounce
-verify    unix  - - n - 1 verify
-flush     unix  n - n 1000? 0 flush
-proxymap  unix  - - n - - proxymap
-error     unix  - - n - - error
-retry     unix  - - n - - error
-anvil     unix  - - n - 1 anvil
-scache    unix  - - n - 1 scache
-postlog   unix-dgram n - n - 1 postlogd
 """
 
 
@@ -133,7 +119,7 @@ class SendingPostfix:
             password=self._password,
         )
         (at / "conf/main.cf").write_text(main, "ascii")
-        (at / "conf/master.cf").write_text(MASTER.format(listen=self.port), "ascii")
+        (at / "conf/master.cf").write_text(MASTER.format(listen=self.port) + INSIDE, "ascii")
 
     def _start(self, at: Path) -> None:
         configuration = str(at / "conf")
