@@ -148,3 +148,129 @@ def test_who_gives_up_behind_the_layer_is_not_called_again(ends: Ends) -> None:
     waiting.cancel()
     clock.pump([0, 0, 0])
     assert 1 == len(results)
+
+
+class Reactor:
+    """The reactor of one connection: it writes when it is told to."""
+
+    def __init__(self) -> None:
+        self.writers: list[Any] = []
+
+    def getWriters(self) -> list[Any]:
+        return list(self.writers)
+
+
+class Written(Descriptor):
+    """One whose socket takes only so much."""
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__(handle)
+        self.reactor = Reactor()
+        self.waiting = b""
+        self.takes: Any = 1 << 20
+        self.sent = b""
+        self.times = 0
+
+    def write(self, data: bytes) -> None:
+        self.waiting += data
+        self.reactor.writers = [self]
+
+    def writeSomeData(self, data: bytes) -> Any:
+        self.times += 1
+        if not isinstance(self.takes, int):
+            return self.takes
+        taken = data[: self.takes]
+        self.sent += taken
+        self.takes -= len(taken)
+        return len(taken)
+
+    def turn(self) -> None:
+        """The reactor's."""
+        self.sent, self.waiting = self.sent + self.waiting, b""
+        self.reactor.writers = []
+
+
+class Layer:
+    """Makes records of three octets."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+    def write(self, data: bytes) -> None:
+        for at in range(0, len(data), 3):
+            self.transport.write(data[at : at + 3])
+
+
+@pytest.fixture
+def flown(ends: Ends) -> tuple[Written, Layer, SocketState]:
+    transport = Written(ends[0])
+    layer, state = Layer(transport), SocketState(transport)
+    state.under(layer)
+    return transport, layer, state
+
+
+def test_the_records_of_a_flight_go_to_the_socket_together(flown: Any) -> None:
+    transport, layer, state = flown
+    state.fly(layer.write, b"MAIL RCPT DATA")
+    assert (b"MAIL RCPT DATA", 1, b"") == (transport.sent, transport.times, transport.waiting)
+
+
+def test_what_the_socket_does_not_take_is_left_to_the_reactor_and_so_is_what_comes_behind(
+    flown: Any,
+) -> None:
+    transport, layer, state = flown
+    transport.takes = 5
+    state.fly(layer.write, b"MAIL RCPT ")
+    assert (b"MAIL ", b"RCPT ") == (transport.sent, transport.waiting)
+    transport.takes = 1 << 20
+    state.fly(layer.write, b"DATA ")
+    assert (b"MAIL ", b"RCPT DATA ", 1) == (transport.sent, transport.waiting, transport.times)
+    transport.turn()
+    state.fly(layer.write, b"QUIT")
+    assert (b"MAIL RCPT DATA QUIT", b"", 2) == (transport.sent, transport.waiting, transport.times)
+
+
+def test_what_the_layer_says_by_itself_is_left_to_the_reactor(flown: Any) -> None:
+    transport, layer, state = flown
+    layer.write(b"alert")
+    assert (b"", b"alert") == (transport.sent, transport.waiting)
+    state.fly(layer.write, b"QUIT")
+    transport.turn()
+    assert b"alertQUIT" == transport.sent
+
+
+def test_an_error_is_left_to_the_reactor(flown: Any) -> None:
+    transport, layer, state = flown
+    transport.takes = ConnectionError("lost")
+    state.fly(layer.write, b"QUIT")
+    assert (b"", b"QUIT") == (transport.sent, transport.waiting)
+
+
+@pytest.mark.parametrize("ending", [{"connected": False}, {"disconnecting": True}])
+def test_a_flight_on_a_connection_that_ends_is_left_to_the_reactor(flown: Any, ending: Any) -> None:
+    transport, layer, state = flown
+    vars(transport).update(ending)
+    state.fly(layer.write, b"QUIT")
+    assert (b"", b"QUIT", 0) == (transport.sent, transport.waiting, transport.times)
+
+
+def test_what_a_layer_made_before_it_failed_is_sent(flown: Any) -> None:
+    transport, layer, state = flown
+
+    def fail(_: bytes) -> None:
+        layer.write(b"some")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        state.fly(fail, b"some more")
+    layer.write(b"alert")
+    assert (b"some", b"alert") == (transport.sent, transport.waiting)
+
+
+def test_when_the_connection_is_over_the_transport_is_as_it_was(flown: Any) -> None:
+    transport, layer, state = flown
+    state.let_go()
+    assert "write" not in vars(transport)
+    state.fly(layer.write, b"QUIT")
+    assert not state.silent()
+    assert b"" == transport.sent

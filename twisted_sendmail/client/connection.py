@@ -113,6 +113,7 @@ class Connection(Protocol):
         self._timer.set(self._handshake, self._timeouts.tls, "the end of the TLS handshake", "TLS")
         self._layer = start_tls(self, judge, self._clock)
         self._settling.socket.push()
+        self._settling.socket.under(self._layer)
         return self._handshake
 
     @property
@@ -244,6 +245,7 @@ class Connection(Protocol):
         # Of what holds on to us: it is much, and must not wait for the garbage collector.
         self._timer.let_go()
         self._group.let_go()
+        self._settling.socket.let_go()
         self.speaker = None
 
     # -- inside ------------------------------------------------------------------
@@ -272,9 +274,11 @@ class Connection(Protocol):
     def _transmit(self) -> None:
         data = self.session.data_to_send()
         if data:
-            self.transport.write(data)  # type: ignore[union-attr]  # there is one
+            write = self.transport.write  # type: ignore[union-attr]  # there is one
             if self._producing is None:
-                self._settling.socket.push()
+                self._settling.socket.fly(write, data)
+            else:
+                write(data)
         self._retime()
         if self.session.events:
             self._dispatch()

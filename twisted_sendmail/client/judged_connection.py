@@ -14,11 +14,13 @@ from typing import Any, TypeAlias
 
 from OpenSSL import SSL
 
+from twisted_sendmail.client.frugal_connection import FrugalConnection
+
 #: Told a certificate, OpenSSL's verify error, its depth and whether OpenSSL accepts it.
 Judgement: TypeAlias = Callable[[Any, int, int, int], bool]
 
 
-class JudgedConnection(SSL.Connection):
+class JudgedConnection(FrugalConnection):
     """A connection that knows its judge.
 
     :param context: one that was given to :func:`judging`.
