@@ -14,6 +14,8 @@ from __future__ import annotations
 import enum
 import re
 
+from twisted_sendmail.smtp.transparency import unstuffed
+
 _END = b"\r\n.\r\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -87,9 +89,7 @@ class DataParser(_Inspector):
         if not data:
             return b"", rest
         start, self._start = self._start, 0
-        if b"\r\n." in data:
-            # Twice as fast as replacing.
-            data = b"\r\n".join(data.split(b"\r\n."))
+        data = unstuffed(data)
         return self.inspect(data[start:] if start else data), rest
 
 

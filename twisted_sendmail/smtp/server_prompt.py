@@ -28,6 +28,7 @@ from twisted_sendmail.smtp.server_event import (
 )
 from twisted_sendmail.smtp.server_session import ServerSession
 from twisted_sendmail.smtp.server_table import ServerState
+from twisted_sendmail.smtp.transparency import unstuffed
 from twisted_sendmail.smtp.usual_commands import CommandReader
 
 if TYPE_CHECKING:
@@ -160,9 +161,7 @@ class PromptSession(ServerSession):
             return None
         if end + 2 > settings.max_size:
             return None
-        content = data[: end + 2]
-        if b"\r\n." in content:
-            content = b"\r\n".join(content.split(b"\r\n."))
+        content = unstuffed(data[: end + 2])
         if content[:1] == b".":
             content = content[1:]
         if b"\0" in content or content.replace(b"\r", b"").replace(b"\n", b"\r\n") != content:

@@ -20,8 +20,9 @@ MAX_TEXT_LINE = 998
 # Octets worked on at a time: few enough for the allocator to use the same memory again.
 _STRIDE = 32 * 1024
 
-# Looking is twice as fast as replacing, and such lines are rare.
-_DOT_BEGINS_LINE = re.compile(rb"\n\.").search
+# A pattern finds several octets faster than ``replace`` and ``in`` do.
+_AT_DOTS = re.compile(rb"\n\.").split
+_AT_STUFFED = re.compile(rb"\r\n\.").split
 
 _WRONG = re.compile(rb"\r(?!\n)|\0")
 
@@ -168,9 +169,8 @@ class DotStuffer:
         """*chunk* with a dot before each dot that begins a line."""
         if not chunk:
             return chunk
-        stuffed = chunk
-        if b"." in chunk and _DOT_BEGINS_LINE(chunk):
-            stuffed = chunk.replace(b"\n.", b"\n..")
+        parts = _AT_DOTS(chunk)
+        stuffed = chunk if len(parts) == 1 else b"\n..".join(parts)
         if self._at_line_start and chunk[:1] == b".":
             stuffed = b"." + stuffed
         self._at_line_start = chunk[-1:] == b"\n"
@@ -179,3 +179,9 @@ class DotStuffer:
     def finish(self) -> bytes:
         """The end of the content."""
         return b".\r\n" if self._at_line_start else b"\r\n.\r\n"
+
+
+def unstuffed(content: bytes) -> bytes:
+    """*content* without the dot that begins a line, in every line but the first."""
+    parts = _AT_STUFFED(content)
+    return content if len(parts) == 1 else b"\r\n".join(parts)
