@@ -479,6 +479,22 @@ def test_bs_without_a_relay_keeps_before_it_says_so(standin: Standin) -> None:
     assert standin.content.endswith("\r\n\r\nHi.\r\n.\r\n")
 
 
+def test_bs_without_a_relay_serves_who_does_not_greet(standin: Standin) -> None:
+    done = standin("-bs", stdin=SESSION.partition(b"\r\n")[2])
+    assert (0, "") == (done.status, done.err)
+    assert f"250 2.0.0 Ok: queued as {standin.message.id}" == done.out.splitlines()[-2]
+
+
+def test_bs_without_a_relay_has_the_limits_of_the_relay(standin: Standin) -> None:
+    standin.configure("[limits]\nmessage-size = 100\nrecipients = 1\n")
+    twice = SESSION.replace(b"DATA\r\n", b"RCPT TO:<carol@example.net>\r\nDATA\r\n")
+    done = standin("-bs", stdin=twice.replace(b"Hi.", b"x" * 100))
+    assert "\n250-SIZE 100\n" in done.out
+    assert "\n452 4.5.3 " in done.out
+    assert done.out.splitlines()[-2].startswith("552 5.3.4 ")
+    assert {} == standin.queue.messages
+
+
 def test_bs_without_an_end_keeps_nothing(standin: Standin) -> None:
     done = standin("-bs", stdin=SESSION[:-12])
     assert 0 == done.status

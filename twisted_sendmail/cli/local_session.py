@@ -24,7 +24,6 @@ from twisted_sendmail.cli.running import run
 from twisted_sendmail.ingress.factory import SMTPServerFactory
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.ingress.spooling import SpoolingReceiver
-from twisted_sendmail.smtp.server_settings import ServerSettings
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -155,9 +154,7 @@ def _serve_here(reactor: Any, where: Place, ended: Deferred[None]) -> None:
         lambda connection: SpoolingReceiver(connection, spool, policy, reactor),
         # Nobody is on the way between two ends of a pipe; programs that write to one are
         # careless with line ends.
-        settings=ServerSettings(
-            host=policy.name, require_tls=False, max_hops=policy.max_hops, repair=True
-        ),
+        settings=where.limits().server_settings(policy.name, repair=True),
     )
     factory.ended = ended
     _standard_io(reactor, factory.buildProtocol(cast("Any", None)))

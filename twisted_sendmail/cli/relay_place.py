@@ -27,6 +27,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from twisted_sendmail.operation.limits import Limits
     from twisted_sendmail.spool.admission import AdmissionPolicy
 
 #: The environment variable that names the configuration.
@@ -92,6 +93,15 @@ class Place:
             return domain_name(given) if isinstance(given, str) else None
         except InvalidInput:
             return None
+
+    def limits(self) -> Limits:
+        """What the relay lets those do who bring mail.
+
+        :raises ConfigurationError: naming the key that cannot be used.
+        """
+        from twisted_sendmail.cli.relay_policy import limits_of
+
+        return limits_of(self.tree, self.folder, self.source)
 
     def policy(self) -> AdmissionPolicy:
         """What the relay would do to mail on its way in.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted_sendmail.operation.configuration_error import Source
+from twisted_sendmail.operation.limits import Limits
 from twisted_sendmail.operation.reading import Values, checked
 from twisted_sendmail.operation.rewrite_rules import rewriting_of
 from twisted_sendmail.relay.routing import Routing
@@ -18,6 +19,7 @@ from twisted_sendmail.spool.admission import AdmissionPolicy
 #: The route of those who have no other.
 DEFAULT = "default"
 _ROOT = ("name", "queue", "submission-socket", "rewrite")
+_LIMITS = ("message-size", "header-size", "recipients", "hops")
 
 
 class _Way(NamedTuple):
@@ -34,8 +36,8 @@ def ours(tree: dict[str, Any], folder: Path, source: Source) -> Values:
     """
     part: dict[str, Any] = {key: tree[key] for key in _ROOT if key in tree}
     limits, routes = tree.get("limits"), tree.get("route")
-    if isinstance(limits, dict) and "hops" in limits:
-        part["limits"] = {"hops": limits["hops"]}
+    if isinstance(limits, dict):
+        part["limits"] = {key: limits[key] for key in _LIMITS if key in limits}
     if isinstance(routes, list):
         part["route"] = [
             {key: each[key] for key in ("name", "senders") if key in each}
@@ -43,6 +45,14 @@ def ours(tree: dict[str, Any], folder: Path, source: Source) -> Values:
             if isinstance(each, dict)
         ]
     return checked(part, folder, source)
+
+
+def limits_of(tree: dict[str, Any], folder: Path, source: Source) -> Limits:
+    """What those who bring mail may do; what the relay's defaults are, where there is no *tree*.
+
+    :raises ConfigurationError: naming the key that cannot be used.
+    """
+    return Limits.of(ours(tree or {"queue": "."}, folder, source)["limits"])
 
 
 def policy_of(tree: dict[str, Any], folder: Path, source: Source, name: str) -> AdmissionPolicy:

@@ -16,6 +16,7 @@ from twisted_sendmail.ingress.password_file import PasswordFile
 from twisted_sendmail.ingress.tls import ServerTLS
 from twisted_sendmail.operation.configuration_error import Source, Wrong
 from twisted_sendmail.operation.endpoint_text import EndpointText, parse_endpoint, server_endpoint
+from twisted_sendmail.operation.limits import Limits
 from twisted_sendmail.operation.reading import checked, read_toml
 from twisted_sendmail.operation.rewrite_rules import rewriting_of
 from twisted_sendmail.operation.smarthosts import explained, routes_of, secret_source
@@ -48,20 +49,6 @@ class Listener:
     trusted: tuple[str, ...]
     #: Bare CR, bare LF and NUL in content are repaired; else such mail is refused.
     repair: bool
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What those who bring mail may do."""
-
-    message_size: int
-    header_size: int
-    recipients: int
-    hops: int
-    connections: int
-    connections_per_address: int
-    #: Seconds that their messages under way are given when the relay stops.
-    stop_grace: float
 
 
 @dataclass(frozen=True)
@@ -121,7 +108,7 @@ def configuration_of(tree: Values, folder: Path, source: Source, reactor: Any) -
     queue: Path = values["queue"]
     listeners = _listeners(values["listen"], source, reactor)
     relay = _relay(values, name, source, reactor)
-    limits = Limits(**{key.replace("-", "_"): value for key, value in values["limits"].items()})
+    limits = Limits.of(values["limits"])
     return Configuration(
         source=source.name,
         name=name,

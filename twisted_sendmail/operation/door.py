@@ -26,7 +26,6 @@ from twisted_sendmail.ingress.tls import ServerTLS
 from twisted_sendmail.operation.endpoint_text import EndpointText, server_endpoint
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import SendmailError
-from twisted_sendmail.smtp.server_settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,18 +69,13 @@ def make_server(
         receiver,
         tls=tls,
         accounts=users,
-        settings=ServerSettings(
-            host=configuration.name,
-            require_hello=False,
+        settings=limits.server_settings(
+            configuration.name,
+            repair=listener.repair,
             starttls=tls is not None and not listener.implicit_tls,
             require_tls=tls is not None or listener.endpoint.kind == "ssl",
             mechanisms=() if users is None else users.mechanisms,
             require_auth=users is not None,
-            max_size=limits.message_size,
-            max_header=limits.header_size,
-            max_hops=limits.hops,
-            max_recipients=limits.recipients,
-            repair=listener.repair,
         ),
         limits=ConnectionLimits(limits.connections, limits.connections_per_address),
         trusted=Networks(listener.trusted),
