@@ -463,6 +463,32 @@ def test_q_of_what_is_not_there_flushes_nothing(standin: Standin) -> None:
     assert standin.message.due > time.time()
 
 
+LARGE = b"To: bob@example.net\n\n" + b"x" * 1200 + b"\n"
+
+
+def test_what_is_too_large_for_the_relay_is_refused_as_by_the_relay(standin: Standin) -> None:
+    """65, and nothing in the queue, whether it runs or not."""
+    standin.configure('[limits]\nmessage-size = "1 kB"\n')
+    down = standin("-i", "bob@example.net", stdin=LARGE)
+    with UnixServer(standin.socket, EHLO="250-relay.example.org\r\n250 SIZE 1000"):
+        up = standin("-i", "bob@example.net", stdin=LARGE)
+    assert (65, 65) == (down.status, up.status)
+    assert re.fullmatch(
+        r"sendmail: message too large: it has \d+ octets, the relay takes 1000.*\n", down.err
+    )
+    assert "message too large" in up.err
+    assert {} == standin.queue.messages
+    silent(standin("-i", "bob@example.net", stdin=LARGE[:500]))
+    assert 1 == len(standin.queue.messages)
+
+
+def test_without_a_configuration_nothing_is_known_of_limits(standin: Standin) -> None:
+    env = {"TWISTED_SENDMAIL_CONFIG": ""}
+    queue = str(standin.folder / "queue")
+    where = f"-OQueueDirectory={queue}"
+    silent(standin(where, "-i", "bob@example.net", stdin=LARGE, **env))
+
+
 SESSION = (
     b"EHLO client\r\nMAIL FROM:<alice@example.org>\r\nRCPT TO:<bob@example.net>\r\nDATA\r\n"
     b"To: bob@example.net\r\n\r\nHi.\r\n..\r\n.\r\nQUIT\r\n"

@@ -103,6 +103,20 @@ class Place:
 
         return limits_of(self.tree, self.folder, self.source)
 
+    def check_size(self, octets: int) -> None:
+        """Would the relay take a message so large?  It would, where there is no telling.
+
+        :raises MessageTooLarge: as its own client says it.
+        :raises ConfigurationError: naming the key that cannot be used.
+        """
+        limit = self.limits().message_size if self.tree else octets
+        if octets > limit:
+            from twisted_sendmail.smtp.errors import MessageTooLarge
+
+            raise MessageTooLarge(
+                "message too large", detail=f"it has {octets} octets, the relay takes {limit}"
+            )
+
     def policy(self) -> AdmissionPolicy:
         """What the relay would do to mail on its way in.
 

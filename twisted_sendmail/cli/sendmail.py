@@ -13,7 +13,6 @@ import gc
 import os
 import stat
 import sys
-import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePath
@@ -23,7 +22,7 @@ from twisted_sendmail.cli.local_letter import caller, envelope_of, finished, sen
 from twisted_sendmail.cli.relay_place import Place, place_of
 from twisted_sendmail.cli.sendmail_options import Invocation, Misuse, Mode, parse
 from twisted_sendmail.cli.standard_message import StandardMessage, read_message
-from twisted_sendmail.cli.terminal import note, prepare_streams, settled
+from twisted_sendmail.cli.terminal import fault, note, prepare_streams, settled
 from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import SendmailError
@@ -106,6 +105,7 @@ class _Program:
             return status
         if asked.verbose:
             note(f"-- {why}; into the queue {printable(str(where.queue), 300)}")
+        where.check_size(message.octets)
         from twisted_sendmail.cli.local_queue import enqueue
         from twisted_sendmail.spool.trouble import SpoolTrouble
 
@@ -164,12 +164,7 @@ def main(words: Sequence[str]) -> int:
         program.complain("interrupted; it is not certain that the message was taken")
         return 130
     except Exception as e:  # noqa: BLE001 - never a traceback
-        if os.environ.get("TWISTED_SENDMAIL_DEBUG"):
-            traceback.print_exception(e)
-        program.complain(
-            f"a fault of this program: {type(e).__name__}; set TWISTED_SENDMAIL_DEBUG=1 to see "
-            "where, and please report it"
-        )
+        program.complain(fault(e))
         return os.EX_SOFTWARE
 
 

@@ -71,6 +71,11 @@ class StandardMessage:
         #: Octets of body.
         self.size = size
 
+    @property
+    def octets(self) -> int:
+        """All of it."""
+        return len(bytes(self.header)) + 2 + self.size
+
     def pieces(self) -> Iterator[bytes]:
         """Header, empty line, body; any number of times."""
         yield bytes(self.header) + b"\r\n"
