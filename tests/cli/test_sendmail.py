@@ -194,6 +194,8 @@ def test_a_message_of_many_megabytes_is_kept_whole(standin: Standin) -> None:
 
 
 def test_memory_does_not_grow_with_the_message(standin: Standin) -> None:
+    standin.configure('[limits]\nmessage-size = "100 MB"\n')
+
     def peak(megabytes: int) -> int:
         code = (
             "import os, resource, sys\n"
