@@ -6,9 +6,7 @@ traceback is for ``TWISTED_SENDMAIL_DEBUG=1``.
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -18,12 +16,9 @@ from OpenSSL import SSL
 
 from twisted_sendmail.cli import catch, check, demo, queue_command, send
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of_error
-from twisted_sendmail.cli.terminal import NAME, complain, prepare_streams, settled
+from twisted_sendmail.cli.terminal import NAME, complain, fault, prepare_streams, settled
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import SendmailError
-
-#: The environment variable that asks for tracebacks of our own faults.
-DEBUG = "TWISTED_SENDMAIL_DEBUG"
 
 
 class Subcommand(NamedTuple):
@@ -108,18 +103,8 @@ def main(words: Sequence[str] | None = None) -> int:
         complain("interrupted")
         return ExitStatus.INTERRUPTED
     except Exception as e:  # noqa: BLE001 - never a traceback
-        return _fault(e)
-
-
-def _fault(error: Exception) -> int:
-    if os.environ.get(DEBUG):
-        traceback.print_exception(error)
-    # Not its text: nobody knows what is in it.
-    complain(
-        f"a fault of this program: {type(error).__name__}; "
-        f"set {DEBUG}=1 to see where, and please report it"
-    )
-    return ExitStatus.SOFTWARE
+        complain(fault(e))
+        return ExitStatus.SOFTWARE
 
 
 def console() -> NoReturn:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import traceback
 from typing import TextIO
 
 from twisted_sendmail.smtp.printable import printable
 
 NAME = "twisted-sendmail"
+#: The environment variable that asks for tracebacks of our own faults.
+DEBUG = "TWISTED_SENDMAIL_DEBUG"
 
 _IOERR = 74
 #: Why a result could not be written; empty: it could.
@@ -43,6 +46,17 @@ def note(text: str) -> None:
 def complain(text: str) -> None:
     """Write one line to stderr that says who complains."""
     note(f"{NAME}: {printable(text, limit=2048)}")
+
+
+def fault(error: Exception) -> str:
+    """What is said of a fault of ours; who asked for it, is shown where it was."""
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    # Not its text: nobody knows what is in it.
+    return (
+        f"a fault of this program: {type(error).__name__}; "
+        f"set {DEBUG}=1 to see where, and please report it"
+    )
 
 
 def width() -> int | None:
