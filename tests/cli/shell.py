@@ -99,6 +99,12 @@ class Shell:
             env={**self.env, "TERM": "xterm"},
         )
 
+    def line(self, line: str) -> subprocess.CompletedProcess[bytes]:
+        """Let a shell run *line*."""
+        return subprocess.run(
+            ["/bin/bash", "-c", line], capture_output=True, env=self.env, timeout=60, check=False
+        )
+
     async def run(self, *words: str, stdin: bytes = b"", **env: str) -> Done:
         """Run the command while this process's reactor goes on."""
         return await deferToThread(lambda: self.run_now(*words, stdin=stdin, **env))

@@ -288,13 +288,7 @@ async def test_a_message_that_never_comes_does_not_keep_the_command(
 
 
 def test_a_closed_stdin_is_no_message(shell: Shell) -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"exec {COMMAND} send --server x <&-"],
-        capture_output=True,
-        env=shell.env,
-        timeout=60,
-        check=False,
-    )
+    done = shell.line(f"exec {COMMAND} send --server x <&-")
     assert (66, b"twisted-sendmail: the message is missing: stdin is closed\n") == (
         done.returncode,
         done.stderr,

@@ -487,13 +487,7 @@ def test_the_queue_of_another_user_is_one_line(
 def test_a_reader_that_goes_away_is_no_error(queue: Queue, shell: Shell) -> None:
     name = queue.take(content=b"X: y\r\n\r\n" + b"x" * 3_000_000)
     words = f"queue show --queue {queue.directory} --content {name}"
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"{COMMAND} {words} | head -c 10"],
-        capture_output=True,
-        env=shell.env,
-        timeout=60,
-        check=False,
-    )
+    done = shell.line(f"{COMMAND} {words} | head -c 10")
     assert (b"X: y\r\n\r\nxx", b"") == (done.stdout, done.stderr)
 
 
