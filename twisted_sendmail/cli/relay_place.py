@@ -10,13 +10,13 @@ no command is run, for the file may be named by who calls.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.operation.configuration_error import ConfigurationError, Source
+from twisted_sendmail.operation.host_name import host_name
 from twisted_sendmail.smtp.address import domain_name
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import InvalidInput
@@ -60,11 +60,9 @@ class Place:
 
         Asks the name service only where the machine itself does not know.
         """
-        given = self.configured_name or socket.gethostname()
-        if "." not in given and self.configured_name is None:
-            given = socket.getfqdn()
+        given = self.configured_name
         try:
-            return domain_name(given)
+            return host_name() if given is None else domain_name(given)
         except InvalidInput:
             return "localhost"
 

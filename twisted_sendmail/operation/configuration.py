@@ -6,7 +6,6 @@ mean together is judged here.
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from twisted_sendmail.ingress.password_file import PasswordFile
 from twisted_sendmail.ingress.tls import ServerTLS
 from twisted_sendmail.operation.configuration_error import Source, Wrong
 from twisted_sendmail.operation.endpoint_text import EndpointText, parse_endpoint, server_endpoint
+from twisted_sendmail.operation.host_name import host_name
 from twisted_sendmail.operation.limits import Limits
 from twisted_sendmail.operation.reading import checked, read_toml
 from twisted_sendmail.operation.rewrite_rules import rewriting_of
@@ -24,7 +24,6 @@ from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.schedule import Schedule
 from twisted_sendmail.relay.settings import RelaySettings
 from twisted_sendmail.sasl.credentials import Secret
-from twisted_sendmail.smtp.address import domain_name
 from twisted_sendmail.smtp.root_error import InvalidInput
 from twisted_sendmail.spool.admission import AdmissionPolicy
 
@@ -131,13 +130,8 @@ def configuration_of(tree: Values, folder: Path, source: Source, reactor: Any) -
 
 
 def _host_name(source: Source) -> str:
-    name = socket.gethostname()
-    if "." not in name.strip("."):
-        # It may ask the network; "localhost" is no answer.
-        full = socket.getfqdn()
-        name = name if full.startswith("localhost") else full
     try:
-        return domain_name(name)
+        return host_name()
     except InvalidInput:
         why = "the name of this machine cannot be used as a mail host's"
         raise source.error("name", why, "write it as relay.example.org") from None

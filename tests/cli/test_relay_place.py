@@ -1,0 +1,47 @@
+"""Where the relay is, and what it is called, for who is not it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twisted_sendmail.cli.relay_place import place_of
+from twisted_sendmail.operation.configuration import read_configuration
+
+CONFIGURATION = 'queue = "queue"\n[[smarthost]]\nurl = "smtp://mail.example.net"\n'
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("box", "localhost"), "box"),
+        (("box", "localhost.localdomain"), "box"),
+        (("box", "box"), "box"),
+        (("box", "box.example.org"), "box.example.org"),
+        (("box.example.org", "other.example.org"), "box.example.org"),
+        (("box.", "box.example.org"), "box.example.org"),
+    ],
+)
+def test_relay_and_stand_in_call_the_machine_by_one_name(
+    tmp_path: Path,
+    reactor: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: names[0])
+    monkeypatch.setattr("socket.getfqdn", lambda: names[1])
+    path = tmp_path / "relay.toml"
+    path.write_text(CONFIGURATION, "utf-8")
+    assert expected == read_configuration(path, reactor).name
+    assert expected == place_of(str(path)).name
+    assert expected == place_of(str(path)).policy().name
+
+
+def test_a_machine_whose_name_is_none_is_localhost_to_the_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "no name.at all")
+    assert "localhost" == place_of(queue=str(tmp_path)).name
