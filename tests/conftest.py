@@ -1,4 +1,4 @@
-"""What every test shares: how Hypothesis works here.
+"""What every test shares: how Hypothesis works here, and the reactor.
 
 Warnings are errors by `filterwarnings` in pyproject.toml.
 """
@@ -6,7 +6,9 @@ Warnings are errors by `filterwarnings` in pyproject.toml.
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The same examples in each run, and no deadline: a test may not fail because a machine is busy.
@@ -18,3 +20,11 @@ settings.register_profile(
     "hunt", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def reactor() -> Any:
+    """The real one, which pytest-twisted runs."""
+    from twisted.internet import reactor
+
+    return reactor

@@ -34,13 +34,6 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 PASSWORD = 'wonder"land ÿ'
 
 
-@pytest.fixture
-def reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
-
-
 class Choosy(KeepingReceiver):
     """Refuses `gone@…` for good and `later@…` for now, and hangs up when asked about `lost@…`."""
 

@@ -29,13 +29,6 @@ import socket
 
 
 @pytest.fixture
-def reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
-
-
-@pytest.fixture
 def logged() -> Iterator[list[str]]:
     """Every line that is logged."""
     lines: list[str] = []

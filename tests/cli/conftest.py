@@ -30,10 +30,3 @@ def scripted(reactor: Any) -> Iterator[ScriptedServer]:
 def sendmail_command() -> str:
     """The stand-in for sendmail, as it is installed."""
     return str(Path(sys.executable).parent / "twisted-sendmail-sendmail")
-
-
-@pytest.fixture
-def reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor

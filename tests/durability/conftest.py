@@ -1,4 +1,4 @@
-"""The reactor, a next hop and a relay before it, and a parent for many of these."""
+"""A next hop and a relay before it, and a parent for many relays."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ from tests.durability.zygote import Zygote
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
 
 
 @pytest.fixture

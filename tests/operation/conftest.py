@@ -24,13 +24,6 @@ password-file = "password"
 """
 
 
-@pytest.fixture
-def reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
-
-
 class Folder:
     """A folder with the files that configurations name."""
 

@@ -25,13 +25,6 @@ def running_postfix() -> Iterator[Postfix]:
         yield running
 
 
-@pytest.fixture
-def reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
-
-
 @pytest_twisted.async_fixture
 async def postfix(reactor: Any, running_postfix: Postfix) -> Postfix:
     """The same Postfix for all, and at rest: what it logs from here on is of this test."""

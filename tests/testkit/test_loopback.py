@@ -19,13 +19,6 @@ from twisted_sendmail.testing import LoopbackServer
 MESSAGE = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"
 
 
-@pytest.fixture
-def reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
-
-
 @ensureDeferred
 async def test_our_client_sends_to_it_by_both_doors(reactor: Any) -> None:
     async with LoopbackServer(reactor, users={"jane": "s3cret"}) as server:
