@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.message.coroutines import DATE, NOW, cut
+from tests.message.letters import DATE, NOW, cut
 from twisted_sendmail.message.completion import Completion, from_field
 from twisted_sendmail.message.header import Header
 from twisted_sendmail.smtp.address import Mailbox, ReversePath

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.coroutines import (
+from tests.message.letters import (
     DATE,
     NOW,
     Elsewhere,
@@ -25,8 +25,8 @@ from tests.message.coroutines import (
     cut,
     from_header,
     prepared,
-    run,
 )
+from tests.pure import run
 from twisted_sendmail.message.content import AHEAD, KEPT
 from twisted_sendmail.message.header import Header, header_end
 from twisted_sendmail.message.letter import prepare
@@ -465,7 +465,8 @@ def test_smtputf8_only_where_it_is_needed(raw: bytes, sender: str, expected: boo
 
 SPARSE = """
 import sys, tracemalloc
-from tests.message.coroutines import prepared, run
+from tests.message.letters import prepared
+from tests.pure import run
 size = int(sys.argv[2])
 class Lines:
     "Octets by the hundred megabytes, that are nowhere."

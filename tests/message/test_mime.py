@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.message.coroutines import content, from_header, prepared
+from tests.message.letters import content, from_header, prepared
 from twisted_sendmail.message.mime import bulk, written
 from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidMessage
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.message.coroutines import content, prepared
+from tests.message.letters import content, prepared
 from twisted_sendmail.message.letter import SMALL
 from twisted_sendmail.message.ready import ready_letter
 from twisted_sendmail.smtp.envelope import Envelope

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.coroutines import NOW
+from tests.message.letters import NOW
 from twisted_sendmail.message.report import Action, Report, ReportedRecipient
 from twisted_sendmail.message.returned import MAX_HEADER_RETURNED
 from twisted_sendmail.message.seven_bit import seven_bit

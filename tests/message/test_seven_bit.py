@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.coroutines import content, prepared
+from tests.message.letters import content, prepared
 from twisted_sendmail.message.seven_bit import seven_bit
 
 TEXT = "Grüße\r\n.\r\nFrom here  \r\n"

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.coroutines import cut, run
+from tests.message.letters import cut
+from tests.pure import run
 from twisted_sendmail.message.source import (
     CHUNK,
     AsynchronousSource,

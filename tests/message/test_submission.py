@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.coroutines import DATE, NOW, content, from_header, prepared
+from tests.message.letters import DATE, NOW, content, from_header, prepared
 from twisted_sendmail.message.header import Header
 from twisted_sendmail.message.submission import completed, message_id, new_message_id
 from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidInput, InvalidMessage

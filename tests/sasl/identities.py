@@ -1,13 +1,10 @@
-"""People to authenticate, with the secret at hand, and a way to run a coroutine."""
+"""People to authenticate, with the secret at hand."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from twisted_sendmail.sasl.credentials import ResolvedCredentials, Secret
-
-T = TypeVar("T")
 
 
 def with_password(
@@ -32,14 +29,3 @@ def with_token(
     authzid: str = "",
 ) -> ResolvedCredentials:
     return ResolvedCredentials(username, token=Secret(token), authzid=authzid)
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-    coroutine.close()
-    raise AssertionError("the coroutine waits for something")

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sasl.identities import run, with_password
+from tests.pure import run
+from tests.sasl.identities import with_password
 from twisted_sendmail.sasl import bearer, choice, credentials, login, plain, scram
 from twisted_sendmail.sasl.choice import MECHANISMS
 from twisted_sendmail.sasl.credentials import (

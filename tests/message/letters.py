@@ -1,29 +1,19 @@
-"""Running the coroutines of the pure floors without a reactor, and sources to feed them."""
+"""Letters that are prepared without a reactor, and what they are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from tests.pure import run
 from twisted_sendmail.message.letter import Letter, prepare
 
 _T = TypeVar("_T")
 
 NOW = datetime(2026, 11, 21, 4, 30, tzinfo=timezone.utc)
 DATE = b"Date: Sat, 21 Nov 2026 04:30:00 +0000\r\n"
-
-
-def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """What *coroutine* returns; it must not have to wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration as e:
-        result: _T = e.value
-        return result
-    coroutine.close()
-    raise AssertionError("it waits")
 
 
 def prepared(message: Any, **changes: Any) -> Letter:
