@@ -128,7 +128,7 @@ class RelayService(Service):
 
     def startService(self) -> None:
         """See ``IService``."""
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         started: Announcement[Recovered] = Announcement()
         self._started = started
         starting = Deferred.fromCoroutine(self._start()).addErrback(self._not_started)
@@ -208,7 +208,7 @@ class RelayService(Service):
 
         How long that may take is said at :meth:`drain`.  Fires when the queue is closed.
         """
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
