@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -463,6 +464,39 @@ def test_q_of_what_is_not_there_flushes_nothing(standin: Standin) -> None:
     silent(standin("-qInonsense"))
     silent(standin("-qRnobody"))
     assert standin.message.due > time.time()
+
+
+@pytest.mark.parametrize("relay", [False, True])
+def test_beside_a_locked_queue_it_says_75_in_time(standin: Standin, *, relay: bool) -> None:
+    """In half a minute; here each second of it is a tenth of one."""
+    code = (
+        "from dataclasses import replace\n"
+        "from twisted_sendmail.cli import local_submission, sendmail\n"
+        "timeouts = local_submission.TIMEOUTS\n"
+        "assert 20 == timeouts.data_end == local_submission.SILENCE\n"
+        "assert (30, 10) == (sendmail._ANSWER, sendmail._LEAST)\n"
+        "local_submission.TIMEOUTS = replace(timeouts, data_end=timeouts.data_end / 10)\n"
+        "sendmail._ANSWER, sendmail._LEAST = 3, 1\n"
+        "print(sendmail.main(['sendmail', '-i', 'bob@example.net']))\n"
+    )
+    python = str(Path(standin.command).parent / "python")
+    with ExitStack() as stack:
+        if relay:
+            _ = stack.enter_context(UnixServer(standin.socket, _=SILENCE))
+        store = stack.enter_context(standin.queue.opened())
+        with store.transaction():
+            done = subprocess.run(
+                [python, "-c", code],
+                input=MESSAGE,
+                capture_output=True,
+                env=standin.env,
+                timeout=25,
+                check=True,
+            )
+    assert b"75" == done.stdout.strip()
+    assert b"the message was not taken, try again later" in done.stderr
+    assert b"is locked" in done.stderr
+    assert {} == standin.queue.messages
 
 
 LARGE = b"To: bob@example.net\n\n" + b"x" * 1200 + b"\n"

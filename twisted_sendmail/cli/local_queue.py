@@ -19,6 +19,7 @@ from twisted_sendmail.message.received import Received
 from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.spool.admission import Admission, AdmissionPolicy
 from twisted_sendmail.spool.arriving import PIECE, Pieces
+from twisted_sendmail.spool.connection import PATIENCE
 from twisted_sendmail.spool.premises import WAKEUP
 from twisted_sendmail.spool.queue_id import QueueIds, id_number
 from twisted_sendmail.spool.room import LEAST_FREE, Room
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
 
 
 class LocalQueue:
-    """The queue in *directory*, for one program that brings mail: as much of a ``Spool`` as that takes."""
+    """The queue in *directory*, for one program that brings mail: as much of a ``Spool`` as that takes.
 
-    def __init__(self, directory: Path) -> None:
+    :param patience: seconds to wait while another process writes.
+    """
+
+    def __init__(self, directory: Path, *, patience: float = PATIENCE) -> None:
         self.directory = directory
+        self.patience = patience
         #: A name for a message.
         self.new_id = QueueIds(time.time)
 
@@ -81,7 +86,7 @@ class LocalIntake(Intake):
         :raises SpoolTrouble: it is not, and nothing of it is left.
         """
         directory = self._queue.directory
-        store = Store(directory)
+        store = Store(directory, patience=self._queue.patience)
         try:
             store.open(create=_may_create(directory))
             with store.transaction(doing="take the message in"):
@@ -131,15 +136,18 @@ def enqueue(
     envelope: Envelope,
     pieces: Iterable[bytes],
     who: tuple[int, str],
+    *,
+    patience: float = PATIENCE,
 ) -> str:
     """Put a message into the queue; gives its id.
 
     :param pieces: its canonical content.
     :param who: brings it: uid and login name.
+    :param patience: seconds to wait while another process writes.
     :raises SpoolTrouble: it is not there.
     :raises TooManyHops: it goes in circles.
     """
-    queue = LocalQueue(directory)
+    queue = LocalQueue(directory, patience=patience)
     name, now = queue.new_id(), time.time()
     uid, login = who
     admission = Admission(policy, envelope, name, now, origin=f"{login} (uid {uid}) local")

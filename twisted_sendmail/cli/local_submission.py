@@ -24,16 +24,18 @@ from twisted_sendmail.smtp.envelope import Envelope, Recipient
 from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
 from twisted_sendmail.smtp.root_error import SendmailError
 
-#: A relay of this machine answers at once, or there is something wrong with it.
+#: Seconds that a relay of this machine may be silent: it answers at once, or there is something
+#: wrong with it, and who calls waits.
+SILENCE = 20.0
 TIMEOUTS = Timeouts(
     connect=5.0,
-    greeting=20.0,
-    command=20.0,
-    mail=60.0,
-    rcpt=60.0,
-    data_init=60.0,
-    data_block=60.0,
-    data_end=120.0,
+    greeting=SILENCE,
+    command=SILENCE,
+    mail=SILENCE,
+    rcpt=SILENCE,
+    data_init=SILENCE,
+    data_block=SILENCE,
+    data_end=SILENCE,
     quit=0.5,
 )
 

@@ -13,6 +13,7 @@ import gc
 import os
 import stat
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePath
@@ -28,6 +29,9 @@ from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import SendmailError
 
 _STDIN = 0
+#: Seconds in which who calls shall know, beside a relay that is silent and a queue that somebody
+#: has locked; and how many of them are for the queue in any case.
+_ANSWER, _LEAST = 30.0, 10.0
 
 
 class _Program:
@@ -87,6 +91,7 @@ class _Program:
     ) -> int:
         """To the relay, and what it does not take into its queue."""
         status, why, left = os.EX_OK, "no relay is running", envelope.recipients
+        begun = time.monotonic()
         if _is_socket(where.socket):
             from twisted_sendmail.cli.local_submission import hand_over
 
@@ -109,8 +114,12 @@ class _Program:
         from twisted_sendmail.cli.local_queue import enqueue
         from twisted_sendmail.spool.trouble import SpoolTrouble
 
+        patience = max(_LEAST, _ANSWER - (time.monotonic() - begun))
+        policy = where.policy()
         try:
-            name = enqueue(where.queue, where.policy(), envelope.to(left), message.pieces(), who)
+            name = enqueue(
+                where.queue, policy, envelope.to(left), message.pieces(), who, patience=patience
+            )
         except (SpoolTrouble, OSError) as e:
             # Whatever it is, the message may be handed in again later.
             self.complain(f"the message was not taken, try again later: {why}; {e}")
