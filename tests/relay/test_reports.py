@@ -82,6 +82,42 @@ def test_a_postmaster_gets_what_nobody_else_can_be_told_of_once(world: World) ->
     assert [Aside.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
 
 
+_PARTS = "--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n--b\r\n"
+_SIGNATURE = "Content-Type: application/pkcs7-signature\r\n\r\nMIIB\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        (
+            'multipart/signed; protocol="application/pkcs7-signature"; boundary=b',
+            _PARTS + _SIGNATURE,
+        ),
+        (
+            "text/plain; charset=utf-8\r\nDKIM-Signature: v=1",
+            "ü\r\n",
+        ),
+    ],
+    ids=["multipart/signed", "DKIM"],
+)
+def test_who_signed_8_bit_content_is_told_what_to_do_where_it_cannot_go(
+    world: World, fields: str, body: str
+) -> None:
+    host = world.host(faults=[without("8BITMIME", "BINARYMIME")])
+    relay = world.relay(host)
+    mime = f"MIME-Version: 1.0\r\nContent-Type: {fields}\r\n"
+    world.send(relay, "bob@example.net", fields=mime, body=body.encode())
+    (bounce,) = host.reports
+    text = " ".join(bounce.email.get_body().get_content().split())  # type: ignore[union-attr]
+    assert "8BITMIME is needed and not offered" in text
+    assert (
+        "takes 7-bit content only, and the message cannot be encoded on its way without breaking it"
+        in text
+    )
+    assert "encode it as quoted-printable or base64 before it is signed, and send it again" in text
+    assert b"\r\nStatus: 5.6.3\r\n" in bounce.content
+
+
 @pytest.mark.parametrize(
     ("notify", "told"), [((), 1), ("FAILURE", 1), ("NEVER", 0), (("SUCCESS", "DELAY"), 0)]
 )

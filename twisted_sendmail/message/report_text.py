@@ -47,7 +47,9 @@ _ADVICE = {
     "3.4": "The message is too large for a server on the way. Send it in parts, or a link to it.",
     "4.7": "It was tried until its time was over. Send it again, or ask your postmaster.",
     "6.1": "The next server does not take content of this kind.",
-    "6.3": "The next server does not take content of this kind.",
+    "6.3": "The next server takes 7-bit content only, and the message cannot be encoded on its way"
+    " without breaking it, as when it is signed or encrypted. Have your mail program encode it as"
+    " quoted-printable or base64 before it is signed, and send it again.",
     "6.7": "The next server takes no addresses beyond ASCII. Use another address of the recipient.",
     "7.30": "It was to go over protected connections only, and there is none to the next server.",
 }

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.spool.record import Leased, QueuedMessage
     from twisted_sendmail.spool.spool import Spool
 
-#: Message too big for system (RFC 3463 section 3.4).
-_TOO_LARGE = "5.3.4"
+#: What could not go out would not come back either, but for its header: too big, or of a kind
+#: that the next server does not take (RFC 3463 sections 3.4 and 3.7).
+_STAYS_HERE = frozenset({"5.3.4", "5.6.1", "5.6.3"})
 _Said = tuple[Fate, Action]
 
 
@@ -121,8 +122,7 @@ class Reporter:
         message, now = leased.message, work.settlement.at
         draft = message.draft
         content = leased.content
-        # What was too large going out would be coming back.
-        large = any(fate.status == _TOO_LARGE for fate, _ in said)
+        stays = any(fate.status in _STAYS_HERE for fate, _ in said)
         report = Report(
             self._settings.name,
             to,
@@ -142,7 +142,7 @@ class Reporter:
             now=_time(now),
             content=await self._begin(message) if content is None else content,
             whole=content is not None,
-            ret="HDRS" if large else draft.envelope.ret,
+            ret="HDRS" if stays else draft.envelope.ret,
             envid=draft.envelope.envid,
             queue_id=message.id,
             message_id=new_message_id(self._settings.name),
