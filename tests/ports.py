@@ -6,26 +6,27 @@ import contextlib
 import random
 import socket
 
-
-def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens just now.
-
-    Below those that the system gives to connections, which might take one before it is used.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as asking, contextlib.suppress(OSError):
-            asking.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
+#: Each is given once: who has it may not listen yet, or not just now.
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """One of them."""
-    (port,) = free_ports(1)
-    return port
+    """A port on which nobody listens.
+
+    Below those that the system gives to connections, which might take it before it is used.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)
+        if port not in _given:
+            with socket.socket() as asking, contextlib.suppress(OSError):
+                asking.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
+
+
+def free_ports(count: int) -> list[int]:
+    """So many of them."""
+    return [free_port() for _ in range(count)]
 
 
 def listens(port: int) -> bool:
