@@ -37,6 +37,9 @@ class Descriptor:
     def doWrite(self) -> None:
         self.pushed += 1
 
+    def write(self, data: bytes) -> None:
+        raise AssertionError
+
     def connectionLost(self, reason: Any) -> None:
         raise AssertionError
 
@@ -211,7 +214,7 @@ def flown(ends: Ends) -> tuple[Written, Layer, SocketState]:
 
 def test_the_records_of_a_flight_go_to_the_socket_together(flown: Any) -> None:
     transport, layer, state = flown
-    state.fly(layer.write, b"MAIL RCPT DATA")
+    state.fly(b"MAIL RCPT DATA", layer.write)
     assert (b"MAIL RCPT DATA", 1, b"") == (transport.sent, transport.times, transport.waiting)
 
 
@@ -220,13 +223,13 @@ def test_what_the_socket_does_not_take_is_left_to_the_reactor_and_so_is_what_com
 ) -> None:
     transport, layer, state = flown
     transport.takes = 5
-    state.fly(layer.write, b"MAIL RCPT ")
+    state.fly(b"MAIL RCPT ", layer.write)
     assert (b"MAIL ", b"RCPT ") == (transport.sent, transport.waiting)
     transport.takes = 1 << 20
-    state.fly(layer.write, b"DATA ")
+    state.fly(b"DATA ", layer.write)
     assert (b"MAIL ", b"RCPT DATA ", 1) == (transport.sent, transport.waiting, transport.times)
     transport.turn()
-    state.fly(layer.write, b"QUIT")
+    state.fly(b"QUIT", layer.write)
     assert (b"MAIL RCPT DATA QUIT", b"", 2) == (transport.sent, transport.waiting, transport.times)
 
 
@@ -234,7 +237,7 @@ def test_what_the_layer_says_by_itself_is_left_to_the_reactor(flown: Any) -> Non
     transport, layer, state = flown
     layer.write(b"alert")
     assert (b"", b"alert") == (transport.sent, transport.waiting)
-    state.fly(layer.write, b"QUIT")
+    state.fly(b"QUIT", layer.write)
     transport.turn()
     assert b"alertQUIT" == transport.sent
 
@@ -242,7 +245,7 @@ def test_what_the_layer_says_by_itself_is_left_to_the_reactor(flown: Any) -> Non
 def test_an_error_is_left_to_the_reactor(flown: Any) -> None:
     transport, layer, state = flown
     transport.takes = ConnectionError("lost")
-    state.fly(layer.write, b"QUIT")
+    state.fly(b"QUIT", layer.write)
     assert (b"", b"QUIT") == (transport.sent, transport.waiting)
 
 
@@ -250,7 +253,7 @@ def test_an_error_is_left_to_the_reactor(flown: Any) -> None:
 def test_a_flight_on_a_connection_that_ends_is_left_to_the_reactor(flown: Any, ending: Any) -> None:
     transport, layer, state = flown
     vars(transport).update(ending)
-    state.fly(layer.write, b"QUIT")
+    state.fly(b"QUIT", layer.write)
     assert (b"", b"QUIT", 0) == (transport.sent, transport.waiting, transport.times)
 
 
@@ -262,7 +265,7 @@ def test_what_a_layer_made_before_it_failed_is_sent(flown: Any) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        state.fly(fail, b"some more")
+        state.fly(b"some more", fail)
     layer.write(b"alert")
     assert (b"some", b"alert") == (transport.sent, transport.waiting)
 
@@ -271,6 +274,26 @@ def test_when_the_connection_is_over_the_transport_is_as_it_was(flown: Any) -> N
     transport, layer, state = flown
     state.let_go()
     assert "write" not in vars(transport)
-    state.fly(layer.write, b"QUIT")
     assert not state.silent()
-    assert b"" == transport.sent
+    state.fly(b"QUIT", layer.write)
+    assert (b"", b"QUIT") == (transport.sent, transport.waiting)
+
+
+def test_all_that_is_written_in_a_flight_goes_together(flown: Any) -> None:
+    transport, layer, state = flown
+    with state.flight():
+        layer.write(b"finished")
+        state.fly(b"EHLO", layer.write)
+    assert (b"finishedEHLO", 1, b"") == (transport.sent, transport.times, transport.waiting)
+
+
+def test_without_a_layer_a_flight_goes_to_the_socket_behind_what_waits(ends: Ends) -> None:
+    transport = Written(ends[0])
+    state = SocketState(transport)
+    state.fly(b"EHLO ", transport.write)
+    state.write(b"much ", transport.write)
+    state.fly(b"DATA ", transport.write)
+    assert (b"EHLO ", b"much DATA ") == (transport.sent, transport.waiting)
+    transport.turn()
+    state.fly(b"QUIT", transport.write)
+    assert (b"EHLO much DATA QUIT", b"") == (transport.sent, transport.waiting)

@@ -182,15 +182,19 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """See ``IProtocol``."""
+        if self._handshake is None:
+            self._received(data)
+        else:
+            # What TLS says to end its handshake goes out with what we say behind it.
+            with self._settling.socket.flight():
+                self._received(data)
+
+    def _received(self, data: bytes) -> None:
         with self._group:
-            if self._layer is not None:
-                self._settling.begin()
-                try:
-                    self._layer.dataReceived(data)
-                finally:
-                    self._settling.end()
-            else:
+            if self._layer is None:
                 self.decrypted(data)
+            else:
+                self._settling.read(self._layer.dataReceived, data)
             # When all of it was read: several records are answered in one flight.
             self._dispatch()
 
@@ -274,11 +278,9 @@ class Connection(Protocol):
     def _transmit(self) -> None:
         data = self.session.data_to_send()
         if data:
-            write = self.transport.write  # type: ignore[union-attr]  # there is one
-            if self._producing is None:
-                self._settling.socket.fly(write, data)
-            else:
-                write(data)
+            socket = self._settling.socket
+            write = socket.fly if self._producing is None else socket.write
+            write(data, self.transport.write)  # type: ignore[union-attr]  # there is one
         self._retime()
         if self.session.events:
             self._dispatch()
@@ -314,10 +316,8 @@ class Connection(Protocol):
         if not self._dropped:
             self._dropped = True
             if not self._ended and self.transport is not None:
-                (
-                    getattr(self.transport, "abortConnection", None)
-                    or self.transport.loseConnection
-                )()
+                abort = getattr(self.transport, "abortConnection", None)
+                (abort or self.transport.loseConnection)()
         self._stop_producing()
         handshake, self._handshake = self._handshake, None
         if handshake is not None and not handshake.called:
@@ -385,7 +385,7 @@ class Connection(Protocol):
     # -- time --------------------------------------------------------------------
 
     def _retime(self) -> None:
-        """One deadline for the reply that is owed next; parts of a reply do not move it."""
+        """One deadline for the reply owed next; parts of a reply do not move it."""
         if self._handshake is not None or self.session.content_open or self._ending:
             return
         turn = self.session.turn

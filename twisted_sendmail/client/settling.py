@@ -15,6 +15,8 @@ from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.client.two_turns import two_turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.interfaces import IReactorTime
 
 _NONE_YET = SocketState(None)
@@ -46,6 +48,14 @@ class Settling:
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         return waiting
+
+    def read(self, layer: Callable[[bytes], None], data: bytes) -> None:
+        """Let a *layer* read *data*."""
+        self.begin()
+        try:
+            layer(data)
+        finally:
+            self.end()
 
     def begin(self) -> None:
         """A layer is reading, and may have more than it has given us so far."""

@@ -10,29 +10,31 @@ Of any other transport, in memory or over a proxy, nothing is known here, and no
 from __future__ import annotations
 
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class SocketState:
-    """What can be asked of the socket of *transport*."""
+    """What can be asked of the socket of *transport*, and done with it."""
 
     def __init__(self, transport: Any) -> None:
         self._transport: Any = None
         self._socket: socket.socket | None = None
+        # How the reactor is given something to write.
+        self._leave: Callable[[bytes], None] = _nowhere
         if IReadDescriptor.providedBy(transport) and IWriteDescriptor.providedBy(transport):
             handle = getattr(transport, "getHandle", lambda: None)()
             if isinstance(handle, socket.socket):
                 self._transport, self._socket = transport, handle
-        # Of a flight that is being written through a TLS layer.
-        self._flight: list[bytes] | None = None
-        # What the layer writes to, and how that would be done by the reactor.
+                self._leave = transport.write
+        # What a TLS layer writes to, and what it has written in the flight under way.
         self._beneath: Any = None
-        self._reactors: Callable[[bytes], None] | None = None
+        self._flight: list[bytes] | None = None
         # The reactor may have something to write.
         self._behind = True
 
@@ -58,57 +60,82 @@ class SocketState:
         _ = transport.doWrite()
 
     def under(self, layer: Any) -> None:
-        """From now on *layer* writes to the transport."""
+        """From now on *layer* writes to the transport, and nobody else."""
         if self._transport is not None:
             self._beneath = layer.transport
-            self._reactors = self._beneath.write
-            self._beneath.write = self._below
+            self._leave = self._beneath.write
+            self._beneath.write = self._take
+            self._behind = True
 
     def let_go(self) -> None:
         """The connection is over: nothing is asked, and nothing done, any more."""
-        if self._reactors is not None:
+        if self._beneath is not None:
             del self._beneath.write
-        self._transport = self._socket = self._beneath = self._reactors = None
+        self._transport = self._socket = self._beneath = None
+        self._leave = _nowhere
 
-    def fly(self, write: Callable[[bytes], None], data: bytes) -> None:
-        """Have all of *data* written by *write*, the transport's or the layer's, and sent at once."""
-        if self._reactors is None:
-            write(data)
-            self.push()
-            return
-        flight: list[bytes] = []
-        self._flight = flight
+    def write(self, data: bytes, through: Callable[[bytes], None]) -> None:
+        """Write *data* by *through*, which is the transport's or its layer's."""
+        self._behind = True
+        through(data)
+
+    def fly(self, data: bytes, through: Callable[[bytes], None]) -> None:
+        """The same, and send it at once."""
+        if self._transport is None or self._flight is not None:
+            through(data)
+        elif self._beneath is None:
+            self._send(data)
+        else:
+            # As ``flight`` does, for the many that are one call of this.
+            records: list[bytes] = []
+            self._flight = records
+            try:
+                through(data)
+            finally:
+                self._flight = None
+                self._send_all(records)
+
+    @contextmanager
+    def flight(self) -> Iterator[None]:
+        """Send at once, and together, all that the layer writes inside."""
+        records: list[bytes] = []
+        self._flight = records
         try:
-            write(data)
+            yield
         finally:
             self._flight = None
-            if flight:
-                self._send(flight[0] if len(flight) == 1 else b"".join(flight))
+            self._send_all(records)
 
-    def _below(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         if self._flight is not None:
             self._flight.append(data)
         else:
+            self._behind = True
             self._leave(data)
+
+    def _send_all(self, records: list[bytes]) -> None:
+        if records:
+            self._send(records[0] if len(records) == 1 else b"".join(records))
 
     def _send(self, data: bytes) -> None:
         transport = self._transport
-        if not transport.connected or transport.disconnecting or self._waits(transport):
-            self._leave(data)
+        if transport is None:
             return
-        sent = transport.writeSomeData(data)
-        if sent == len(data):
-            return
-        # An error is met by the reactor again when it writes.
-        self._leave(data[sent:] if isinstance(sent, int) and sent > 0 else data)
-
-    def _leave(self, data: bytes) -> None:
-        if self._reactors is not None:
-            self._behind = True
-            self._reactors(data)
+        if transport.connected and not transport.disconnecting and not self._waits(transport):
+            sent = transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            # An error is met by the reactor again, when it writes.
+            data = data[sent:] if isinstance(sent, int) and sent > 0 else data
+        self._behind = True
+        self._leave(data)
 
     def _waits(self, transport: Any) -> bool:
         """Has the reactor something to write?"""
         if self._behind:
             self._behind = transport in transport.reactor.getWriters()
         return self._behind
+
+
+def _nowhere(_: bytes) -> None:
+    """What is written when the connection is over."""

@@ -11,13 +11,14 @@ from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.message.letter import Letter, prepare
 from twisted_sendmail.message.ready import ready_letter
+from twisted_sendmail.smtp.envelope import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from twisted_sendmail.message.source import Message
     from twisted_sendmail.smtp.address import ReversePath
-    from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
+    from twisted_sendmail.smtp.envelope import AnyRecipient
 
 
 async def prepared(
@@ -34,6 +35,8 @@ async def prepared(
     :raises InvalidInput: when it cannot be sent as it is.
     :raises Cancelled: before it was read; nothing was sent.
     """
+    if envelope is None and sender is not None and recipients is not None:
+        envelope, sender, recipients = Envelope(sender, recipients), None, None
     if envelope is not None and sender is None and recipients is None:
         ready = ready_letter(message, envelope, complete=complete)
         if ready is not None:
