@@ -23,15 +23,13 @@ class SocketState:
     """What can be asked of the socket of *transport*, and done with it."""
 
     def __init__(self, transport: Any) -> None:
-        self._transport: Any = None
-        self._socket: socket.socket | None = None
-        # How the reactor is given something to write.
-        self._leave: Callable[[bytes], None] = _nowhere
-        if IReadDescriptor.providedBy(transport) and IWriteDescriptor.providedBy(transport):
+        handle = None
+        if all(each.providedBy(transport) for each in (IReadDescriptor, IWriteDescriptor)):
             handle = getattr(transport, "getHandle", lambda: None)()
-            if isinstance(handle, socket.socket):
-                self._transport, self._socket = transport, handle
-                self._leave = transport.write
+        self._socket = handle if isinstance(handle, socket.socket) else None
+        self._transport = None if self._socket is None else transport
+        # How the reactor is given something to write.
+        self._leave = _nowhere if self._transport is None else transport.write
         # What a TLS layer writes to, and what it has written in the flight under way.
         self._beneath: Any = None
         self._flight: list[bytes] | None = None
@@ -71,7 +69,7 @@ class SocketState:
         """The connection is over: nothing is asked, and nothing done, any more."""
         if self._beneath is not None:
             del self._beneath.write
-        self._transport = self._socket = self._beneath = None
+        self._transport = self._beneath = self._socket = None
         self._leave = _nowhere
 
     def write(self, data: bytes, through: Callable[[bytes], None]) -> None:
