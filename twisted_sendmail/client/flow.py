@@ -65,6 +65,7 @@ class Flow:
     :param done: told a job and its report, or the failure of its source, or None when it
         was not heard at all, and may go over another connection.
     :param emptied: called when no message is under way any more, but not from :meth:`fill`.
+    :param spare: called when there is room for more, but :meth:`fill` can wait.
     :param depth: messages in doubt at once, at most.
     :param octets: octets in doubt at once; a larger message goes alone.
     :param share: the same, as far as there are other connections too.
@@ -76,6 +77,7 @@ class Flow:
         take: Callable[[], Any],
         done: Callable[[Any, DeliveryReport | Failure | None], None],
         emptied: Callable[[], None],
+        spare: Callable[[], None],
         *,
         depth: int,
         octets: int,
@@ -85,6 +87,7 @@ class Flow:
         self._take = take
         self._done = done
         self._emptied = emptied
+        self._spare = spare
         self._octets = octets
         self._share = share
         offered = protocol.session.capabilities
@@ -177,5 +180,7 @@ class Flow:
             self._done(job, result)
         if self.inflight <= self._low:
             self.fill()
+        else:
+            self._spare()
         if not self.inflight and not self._filling:
             self._emptied()

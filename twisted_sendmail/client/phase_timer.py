@@ -48,7 +48,9 @@ class PhaseTimer:
         if call is None:
             self._call = self._clock.callLater(seconds, self._late)
         elif call.getTime() > due:
-            call.reset(seconds)
+            # A reactor looks through all its calls for one that is to come sooner.
+            call.cancel()
+            self._call = self._clock.callLater(seconds, self._late)
 
     def pause(self) -> None:
         """Nobody waits just now."""

@@ -7,7 +7,6 @@ the connection's end, never asked.
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,6 +14,7 @@ from twisted.python.failure import Failure
 
 from twisted_sendmail.client.flow import Flow
 from twisted_sendmail.client.opening import open_session
+from twisted_sendmail.mailer.fleet import Stage
 from twisted_sendmail.smtp.root_error import SendmailError
 
 if TYPE_CHECKING:
@@ -30,17 +30,6 @@ if TYPE_CHECKING:
 #: Seconds with nothing to do after which a connection may be dead without our knowing: the
 #: next content waits for the reply to its envelope, so that the message can go elsewhere.
 STALE = 5.0
-
-
-class Stage(enum.Enum):
-    """What a carrier is counted as."""
-
-    __hash__ = object.__hash__  # by identity, and cheap
-
-    OPENING = "opening"
-    IDLE = "idle"
-    LEASED = "leased"
-    CLOSING = "closing"
 
 
 class Carrier:
@@ -77,11 +66,12 @@ class Carrier:
         if flow is None:
             return
         if self.stage is Stage.LEASED:
+            self._pool.fleet.fed(self)
             flow.fill()
         elif self.stage is Stage.IDLE:
             if self._pool.reactor.seconds() - self._resting_since >= STALE:
                 flow.stale = True
-            self._pool.move(self, Stage.LEASED)
+            self._pool.fleet.move(self, Stage.LEASED)
             flow.fill()
             if not flow.inflight:
                 self._emptied()
@@ -118,19 +108,20 @@ class Carrier:
             self._take,
             self._done,
             self._emptied,
+            lambda: pool.fleet.hunger(self),
             depth=pool.limits.window,
             octets=pool.limits.window_octets,
             share=pool.share,
         )
         _ = protocol.lost().addCallback(lambda _: self.retire())
-        pool.move(self, Stage.LEASED)
+        pool.fleet.move(self, Stage.LEASED)
         pool.opened(self)
         if not flow.inflight:
             self._emptied()
         await self._over
         if self._impatience is not None:
             self._impatience.cancel()
-        pool.move(self, Stage.CLOSING)
+        pool.fleet.move(self, Stage.CLOSING)
         try:
             await protocol.close()
         finally:
@@ -154,7 +145,7 @@ class Carrier:
         """Wait for something to do, but not for ever."""
         pool = self._pool
         self._resting_since = pool.reactor.seconds()
-        pool.move(self, Stage.IDLE)
+        pool.fleet.move(self, Stage.IDLE)
         # It rests behind every message that comes alone: one timer serves for many rests.
         if self._impatience is None:
             self._impatience = pool.reactor.callLater(pool.limits.idle, self._rested)

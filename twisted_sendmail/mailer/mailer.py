@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail
 
 from twisted_sendmail.client.deadline import Deadlines
 from twisted_sendmail.client.verdict import require_acceptance
-from twisted_sendmail.mailer.carrier import Stage
+from twisted_sendmail.mailer.fleet import Stage
 from twisted_sendmail.mailer.job import AwaitedJob, Job
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.mailer.pool import Pool
@@ -235,9 +235,9 @@ class Mailer:
         """What the mailer does just now."""
         pool = self._pool
         return MailerStats(
-            idle=pool.count(Stage.IDLE),
-            leased=pool.count(Stage.LEASED),
-            opening=pool.count(Stage.OPENING),
+            idle=pool.fleet.count(Stage.IDLE),
+            leased=pool.fleet.count(Stage.LEASED),
+            opening=pool.fleet.count(Stage.OPENING),
             waiting=pool.waiting,
             accepted=self._accepted,
             failed=self._failed,

@@ -9,7 +9,7 @@ What was accepted stays accepted; what is in doubt is never sent again from here
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,7 +20,8 @@ from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.flow import Share
 from twisted_sendmail.client.handshake_gate import ABREAST
 from twisted_sendmail.mailer.beforehand import Beforehand
-from twisted_sendmail.mailer.carrier import Carrier, Stage
+from twisted_sendmail.mailer.carrier import Carrier
+from twisted_sendmail.mailer.fleet import READY, Fleet, Stage
 from twisted_sendmail.mailer.rate import TokenBucket
 from twisted_sendmail.mailer.standing import Standing, copied
 from twisted_sendmail.smtp.errors import (
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.mailer.limits import PoolLimits
     from twisted_sendmail.mailer.submission_server import SubmissionServer
 
-READY = (Stage.IDLE, Stage.LEASED)
 #: How often a message is given back unheard before there must be something wrong.
 RETURNS = 3
 
@@ -62,8 +62,7 @@ class Pool:
         self._standing = Standing(reactor, len(self.servers))
         self._beforehand = Beforehand()
         self._queue: deque[Job] = deque()
-        self._carriers: list[Carrier] = []
-        self._stages: Counter[Stage] = Counter()
+        self.fleet = Fleet()
         self._bucket = TokenBucket(reactor, limits.rate, limits.burst)
         self._next_token: IDelayedCall | None = None
         self._impatience: IDelayedCall | None = None
@@ -76,22 +75,10 @@ class Pool:
         self._closing = self._aborted = False
         self._watching: list[Deferred[None]] = []
 
-    # -- counts ------------------------------------------------------------------
-
-    def count(self, *stages: Stage) -> int:
-        """Connections in *stages*."""
-        return sum([self._stages[stage] for stage in stages])
-
     @property
     def waiting(self) -> int:
         """Messages that wait for a connection."""
         return len(self._queue)
-
-    def move(self, carrier: Carrier, stage: Stage) -> None:
-        """*carrier* is now counted as *stage*."""
-        self._stages[carrier.stage] -= 1
-        self._stages[stage] += 1
-        carrier.stage = stage
 
     # -- jobs --------------------------------------------------------------------
 
@@ -118,8 +105,10 @@ class Pool:
         while queue and queue[0].settled:
             queue.popleft()
         if not queue:
+            self.fleet.hunger(carrier)
             return None
         if not self._bucket.take():
+            self.fleet.hunger(carrier)
             if self._next_token is None:
                 self._next_token = self.reactor.callLater(
                     self._bucket.seconds_to_next(), self._token
@@ -132,6 +121,7 @@ class Pool:
                 queue.remove(job)
                 return job
         self._bucket.give_back()
+        self.fleet.hunger(carrier)
         return None
 
     def done(self, carrier: Carrier, job: Job, result: DeliveryReport | Failure | None) -> None:
@@ -198,9 +188,10 @@ class Pool:
         """A connection is ready."""
         self._proven = True
         self._standing.ready(carrier.place)
-        self.share.among(len(self._carriers))
-        self._beforehand.ready(self.count(*READY))
+        self.share.among(len(self.fleet))
+        self._beforehand.ready(self.fleet.count(*READY))
         self.log.debug("{pool}", pool=self)
+        self.fleet.hunger(carrier)
         self._distribute()
 
     def not_opened(self, carrier: Carrier, error: Exception) -> None:
@@ -217,7 +208,7 @@ class Pool:
             self.not_ready(carrier.server, error)
         if self._standing.hopeless:
             self._beforehand.fail(error)
-        if self._open_at(place):
+        if self.fleet.open_at(place):
             return  # those that are open go on
         waiting, self._queue = self._queue, deque()
         hopeless: list[Job] = []
@@ -239,7 +230,7 @@ class Pool:
         """A carrier failed in a way nobody thought of."""
         self.log.failure("a connection of {pool} broke down", failure, pool=self)
         carrier.abort()
-        if carrier in self._carriers:
+        if carrier in self.fleet:
             self.closed(carrier)
 
     def unlock(self) -> None:
@@ -253,11 +244,11 @@ class Pool:
         self._beforehand.fail(MailerClosed("the mailer was closed"))
         timer = None if grace is None else self.reactor.callLater(grace, self.abort)
         try:
-            while self._queue or self._carriers:
+            while self._queue or self.fleet:
                 if not self._queue:
-                    for carrier in list(self._carriers):
+                    for carrier in self.fleet.of(Stage.OPENING, *READY):
                         carrier.retire()
-                    if not self._carriers:
+                    if not self.fleet:
                         break
                 change: Deferred[None] = Deferred()
                 self._watching.append(change)
@@ -273,7 +264,7 @@ class Pool:
     def connect(self, count: int) -> Deferred[None]:
         """Open connections until there are *count*; fires when so many are ready."""
         ready = self._beforehand.want(count)
-        self._beforehand.ready(self.count(*READY))
+        self._beforehand.ready(self.fleet.count(*READY))
         self._distribute()
         return ready
 
@@ -283,7 +274,7 @@ class Pool:
         waiting, self._queue = self._queue, deque()
         for job in waiting:
             job.settle(MailerClosed("the mailer was closed before the message's turn"))
-        for carrier in list(self._carriers):
+        for carrier in self.fleet:
             carrier.abort()
         self._changed()
 
@@ -291,22 +282,20 @@ class Pool:
 
     def _distribute(self) -> None:
         """Give what waits to connections that can take it, and open more if that is not enough."""
-        if self._stages[Stage.IDLE]:
-            for carrier in [c for c in self._carriers if c.stage is Stage.IDLE]:
-                if self._queue:
-                    carrier.nudge()
-        for carrier in tuple(self._carriers):
-            if not self._queue:
-                break
-            if carrier.stage is Stage.LEASED:
+        if self._queue:
+            # Who rested last first: the others may rest until they are not needed any more.
+            for carrier in (*reversed(self.fleet.of(Stage.IDLE)), *self.fleet.hungry()):
+                if not self._queue:
+                    break
                 carrier.nudge()
         while self._lacking() and self._open_one():
             pass
 
     def _lacking(self) -> bool:
         """Would another connection be of use?"""
-        opening, waiting = self.count(Stage.OPENING), len(self._queue)
-        if self.count(*READY) + opening < self._beforehand.wanted:
+        count, waiting = self.fleet.count, len(self._queue)
+        opening = count(Stage.OPENING)
+        if count(*READY) + opening < self._beforehand.wanted:
             return True
         if opening >= waiting or self._next_token is not None:
             return False
@@ -316,27 +305,26 @@ class Pool:
         return not (line and opening and self._enough(waiting))
 
     def _open_one(self) -> bool:
-        if len(self._carriers) >= self.limits.connections:
+        if len(self.fleet) >= self.limits.connections:
             return False
-        if self.count(Stage.OPENING) and not self._proven:
+        if self.fleet.count(Stage.OPENING) and not self._proven:
             return False  # one must get through before more knock
         place = self._place()
         if place is None or (
-            self._queue and self._standing.is_shunned(place) and self._open_at(place)
+            self._queue and self._standing.is_shunned(place) and self.fleet.open_at(place)
         ):
             return False
         carrier = Carrier(self, self.servers[place], place)
-        self._carriers.append(carrier)
-        self._stages[Stage.OPENING] += 1
+        self.fleet.add(carrier)
         carrier.start()
         return True
 
     def _enough(self, waiting: int) -> bool:
         """Can the connections there are and will be take all that is *waiting*?"""
         each = self.limits.messages
-        left = waiting - each * self.count(Stage.OPENING)
+        left = waiting - each * self.fleet.count(Stage.OPENING)
         return left <= 0 or left <= sum(
-            each - carrier.taken for carrier in self._carriers if carrier.stage is Stage.LEASED
+            each - carrier.taken for carrier in self.fleet.of(Stage.LEASED)
         )
 
     def _place(self) -> int | None:
@@ -347,7 +335,7 @@ class Pool:
             best = self._standing.best(places)
             if best is not None:
                 return best
-            if any(map(self._open_at, places)):
+            if any(map(self.fleet.open_at, places)):
                 return None  # those that are open go on
             self._queue.popleft()
             job.settle(self._standing.refusal)
@@ -356,14 +344,9 @@ class Pool:
             self._beforehand.fail(self._standing.refusal)
         return best
 
-    def _open_at(self, place: int) -> bool:
-        """Is a connection to that server open?"""
-        return any(c.place == place and c.stage is not Stage.OPENING for c in self._carriers)
-
     def _remove(self, carrier: Carrier) -> None:
-        self._carriers.remove(carrier)
-        self.share.among(len(self._carriers))
-        self._stages[carrier.stage] -= 1
+        self.fleet.remove(carrier)
+        self.share.among(len(self.fleet))
 
     def _token(self) -> None:
         self._next_token = None
@@ -389,12 +372,12 @@ class Pool:
 
     def _changed(self) -> None:
         """Let :meth:`close` see whether it is over."""
-        if not self._carriers:
+        if not self.fleet:
             self.deserted()
         watching, self._watching = self._watching, []
         for waiting in watching:
             waiting.callback(None)
 
     def __str__(self) -> str:
-        counts = [f"{self.count(stage)} {stage.value}" for stage in (*READY, Stage.OPENING)]
+        counts = [f"{self.fleet.count(stage)} {stage.value}" for stage in (*READY, Stage.OPENING)]
         return f"{self.servers[0]}: {', '.join(counts)}, {self.waiting} waiting"
