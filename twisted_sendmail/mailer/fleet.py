@@ -35,9 +35,10 @@ class Fleet:
         # Ordered sets: who came to a stage last is last.
         self._of: dict[Stage, dict[Carrier, None]] = {stage: {} for stage in Stage}
         self._hungry: dict[Carrier, None] = {}
+        self._size = 0
 
     def __len__(self) -> int:
-        return self.count(*Stage)
+        return self._size
 
     def __iter__(self) -> Iterator[Carrier]:
         return iter(self.of(*Stage))
@@ -48,6 +49,7 @@ class Fleet:
     def add(self, carrier: Carrier) -> None:
         """A new one."""
         self._of[carrier.stage][carrier] = None
+        self._size += 1
 
     def move(self, carrier: Carrier, stage: Stage) -> None:
         """*carrier* is in *stage* now."""
@@ -60,6 +62,7 @@ class Fleet:
         """It is no more."""
         del self._of[carrier.stage][carrier]
         self._hungry.pop(carrier, None)
+        self._size -= 1
 
     def count(self, *stages: Stage) -> int:
         """How many are in *stages*."""
