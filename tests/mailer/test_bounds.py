@@ -39,6 +39,30 @@ def test_no_more_connections_are_opened_than_messages_wait(post: Post) -> None:
     assert 2 >= post.endpoint.attempts
 
 
+@pytest.mark.parametrize("post", [True], indirect=True, ids=["asked"])
+def test_no_connection_is_opened_for_a_message_that_another_has_just_made_room_for(
+    post: Post,
+) -> None:
+    """Whoever hears of his message may send the next one there and then."""
+    mailer = post.mailer(post.world.server(offers=CHUNKING), connections=8, window=8)
+    left = iter(range(8, 40))
+
+    def next_one(_: Any) -> None:
+        for number in left:
+            envelope, content = letter(number)
+            sent = mailer.send(content, envelope=envelope, complete=False)
+            _ = sent.addCallback(next_one)
+            break
+
+    for number in range(8):
+        envelope, content = letter(number)
+        sent = mailer.send(content, envelope=envelope, complete=False)
+        _ = sent.addCallback(next_one)
+    post.pump.run()
+    assert 40 == len(post.world.delivered)
+    assert 1 == post.endpoint.attempts
+
+
 def test_no_more_connections_are_opened_than_their_messages_need(post: Post) -> None:
     """Each takes at once all it may, so another would come too late for any."""
     mailer = post.mailer(connections=10, messages=5, window=8)

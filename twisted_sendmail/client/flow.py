@@ -65,7 +65,7 @@ class Flow:
     :param done: told a job and its report, or the failure of its source, or None when it
         was not heard at all, and may go over another connection.
     :param emptied: called when no message is under way any more, but not from :meth:`fill`.
-    :param spare: called when there is room for more, but :meth:`fill` can wait.
+    :param spare: called when there is room for more; :meth:`fill` may follow.
     :param depth: messages in doubt at once, at most.
     :param octets: octets in doubt at once; a larger message goes alone.
     :param share: the same, as far as there are other connections too.
@@ -167,6 +167,8 @@ class Flow:
         self._inflight_octets -= size
         if self._speaking is job:
             self._speaking = None
+        # Before anybody hears of it, and has more to send.
+        self._spare()
         unheard = (
             not isinstance(result, Failure)
             and isinstance(result.error, CommandNotAllowed)
@@ -180,7 +182,5 @@ class Flow:
             self._done(job, result)
         if self.inflight <= self._low:
             self.fill()
-        else:
-            self._spare()
         if not self.inflight and not self._filling:
             self._emptied()
