@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 #: Octets of one piece of a large content.
 PIECE = 256 * 1024
-# Rows in one statement: each statement gives the interpreter away, and waits to have it back.
-_AT_ONCE = (16, 4, 1)
+# Rows in one statement, at the most: each statement gives the interpreter away, and waits
+# to have it back, which takes longer than all of its work.
+_AT_ONCE = 32
 
 
-def _inserts(table: str, values: str) -> dict[int, str]:
-    return {
-        count: f"INSERT INTO {table} VALUES {', '.join([f'({values})'] * count)}"  # noqa: S608 - ours
-        for count in _AT_ONCE
-    }
+def _inserts(table: str, values: str) -> list[str]:
+    """A statement for each number of rows."""
+    return [
+        f"INSERT INTO {table} VALUES {', '.join([f'({values})'] * count)}"  # noqa: S608 - ours
+        for count in range(_AT_ONCE + 1)
+    ]
 
 
 _MESSAGES = _inserts("message", ", ".join("?" * 19))
@@ -98,15 +100,10 @@ def _queued(draft: Draft, content: bytes | Pieces, leased: bool) -> QueuedMessag
     )
 
 
-def _insert(
-    connection: Connection, statements: dict[int, str], rows: list[tuple[Any, ...]]
-) -> None:
-    start, left = 0, len(rows)
-    for count, statement in statements.items():
-        while left >= count:
-            some = rows[start : start + count]
-            connection.execute(statement, [value for row in some for value in row])
-            start, left = start + count, left - count
+def _insert(connection: Connection, statements: list[str], rows: list[tuple[Any, ...]]) -> None:
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        connection.execute(statements[len(some)], [value for row in some for value in row])
 
 
 def _refusal(id: str, why: str) -> SpoolTrouble:  # noqa: A002 - that is its name
