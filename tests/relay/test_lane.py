@@ -174,13 +174,54 @@ def test_new_mail_is_claimed_while_old_mail_waits_up_to_its_half(bench: Bench) -
 
 def test_new_mail_is_not_claimed_past_older_new_mail(bench: Bench) -> None:
     bench.lane.look()
-    assert bench.lane.claim()
-    bench.spool.held_back = []
+    claims = [bench.lane.claim() for _ in range(6)]
+    assert [True] * 5 + [False] == claims
     bench.lane.arrived()
+    # There is room again, and somebody waits for it; then he has it.
+    bench.route.give_back(2, bench.route.generation)
     assert not bench.lane.claim()
-    ((waiting, found),) = bench.spool.held_back
-    waiting.callback(found)
+    bench.lane.look()
+    assert (1, 0) == bench.spool.asked[-1]
     assert bench.lane.claim()
+
+
+def test_new_mail_is_claimed_while_all_that_is_older_is_being_taken_out(bench: Bench) -> None:
+    bench.lane.look()
+    bench.spool.held_back = []
+    bench.spool.fresh = [leased(1, 0)]
+    bench.lane.arrived()
+    assert (1, 0) == bench.spool.asked[-1]
+    assert [True] * 4 + [False] == [bench.lane.claim() for _ in range(5)]
+    ((waiting, found),) = bench.spool.held_back
+    bench.spool.held_back = None
+    waiting.callback(found)
+    assert (1, 5) == (len(bench.carried), bench.route.under_way)
+
+
+def test_what_an_operator_does_while_a_lease_is_under_way_is_looked_for(bench: Bench) -> None:
+    bench.spool.held_back = []
+    bench.lane.look()
+    ((waiting, found),) = bench.spool.held_back
+    bench.spool.held_back = None
+    bench.spool.fresh = [leased(n, 0) for n in range(4)]
+    bench.lane.stirred()
+    waiting.callback(found)
+    assert 4 == len(bench.carried)
+
+
+def test_what_comes_back_untried_while_a_lease_is_under_way_is_not_forgotten(bench: Bench) -> None:
+    bench.spool.fresh = [leased(1, 0)]
+    bench.lane.look()
+    (back,) = bench.carried
+    bench.spool.held_back = []
+    bench.lane.stirred()
+    ((waiting, found),) = bench.spool.held_back
+    bench.spool.held_back = None
+    bench.carried.clear()
+    bench.spool.fresh = [back]
+    bench.lane.ended(back, bench.route.generation, back.message)
+    waiting.callback(found)
+    assert [back] == bench.carried
 
 
 def test_a_claim_that_came_to_nothing_gives_its_room_back(bench: Bench) -> None:

@@ -64,10 +64,13 @@ class Lane:
         self.schedule = schedule
         #: When the next message in the spool is due, as far as is known.
         self.due: float | None = None
-        # What may be waiting in the spool now.
-        self._fresh_waits = self._retries_wait = True
-        # Messages that came in and were not claimed: counts.
-        self._news = 0
+        # New messages that wait in the spool and are not being taken out; None: some may.
+        self._fresh: int | None = None
+        self._retries_wait = True
+        # Since the lease under way was asked for: new messages that came to wait, others
+        # that did; and if anything may have.
+        self._fresh_came = 0
+        self._retries_came = self._changed = False
         self._fresh_under_way = 0
         self._leasing = False
         self._odd = False
@@ -83,7 +86,7 @@ class Lane:
     def claim(self) -> bool:
         """Is a new message tried at once?  If so it is counted as under way."""
         route = self.route
-        if self._stopped or self._fresh_waits or not route.up:
+        if self._stopped or self._fresh != 0 or not route.up:
             return False
         now = self._reactor.seconds()
         if route.room(now) <= 0:
@@ -103,16 +106,27 @@ class Lane:
 
     def arrived(self) -> None:
         """There is a new message in the spool."""
-        self._news += 1
-        self._fresh_waits = True
+        self._one_fresh()
         self.look()
 
     def stirred(self) -> None:
         """Somebody changed the queue."""
-        self._news += 1
-        self._fresh_waits = self._retries_wait = True
+        self._anything_may_wait()
         self._paused = False
         self.look()
+
+    def _one_fresh(self) -> None:
+        self._fresh_came += 1
+        if self._fresh is not None:
+            self._fresh += 1
+
+    def _anything_may_wait(self) -> None:
+        self._fresh = None
+        self._changed = self._retries_wait = self._retries_came = True
+
+    @property
+    def _something_waits(self) -> bool:
+        return self._fresh != 0 or self._retries_wait
 
     # -- what goes out -------------------------------------------------------------------
 
@@ -121,7 +135,7 @@ class Lane:
         if self._stopped or self._leasing:
             return
         now = self._reactor.seconds()
-        if self._paused or not (self._fresh_waits or self._retries_wait):
+        if self._paused or not self._something_waits:
             self.wait()
             return
         route = self.route
@@ -134,14 +148,18 @@ class Lane:
             self.wait()
             return
         generation = route.reserve(fresh + retries)
+        if self._fresh is not None:
+            # What comes in from now on is behind them, and may be claimed.
+            self._fresh -= fresh
         self._leasing = True
+        self._fresh_came, self._retries_came, self._changed = 0, False, False
         leasing = self._spool.lease(
             route.name, now, fresh=fresh, retries=retries, horizon=self.schedule.horizon(now)
         )
         _ = leasing.addCallbacks(
             self._leased,
             self._not_leased,
-            callbackArgs=(fresh, retries, self._news, generation),
+            callbackArgs=(fresh, retries, generation),
             errbackArgs=(fresh + retries, generation),
         )
         _ = leasing.addErrback(self._broken)
@@ -149,35 +167,36 @@ class Lane:
     def _shares(self, room: int, allowance: int) -> tuple[int, int]:
         if room <= 0:
             return 0, 0
+        waiting = room if self._fresh is None else self._fresh
         if not self._retries_wait:
-            return room, 0
+            return min(room, waiting), 0
         # A quarter is kept for new mail that comes: old mail may be slow.
         under_way = max(0, allowance - room - self._fresh_under_way)
         most = min(room, max(1, allowance - allowance // 4) - under_way)
-        if not self._fresh_waits:
+        if not waiting:
             return 0, max(0, most)
         # The odd one goes to either in turn, or one of two would starve in a room for one.
         self._odd = not self._odd
         half = (allowance + self._odd) // 2
-        fresh = min(room, max(0, half - self._fresh_under_way))
+        fresh = min(room, waiting, max(0, half - self._fresh_under_way))
         return fresh, max(0, min(most, room - fresh))
 
-    def _leased(
-        self, found: Sequence[Leased], fresh: int, retries: int, news: int, generation: int
-    ) -> None:
+    def _leased(self, found: Sequence[Leased], fresh: int, retries: int, generation: int) -> None:
         self._leasing = False
         self._troubles = 0
         route = self.route
         route.give_back(fresh + retries - len(found), generation)
         if self._stopped or (generation != route.generation and not route.up):
+            self._anything_may_wait()
             self._release(found, generation)
             self.wait()
             return
         new = sum(not leased.message.attempts for leased in found)
         old = len(found) - new
-        if new < fresh and news == self._news:
-            self._fresh_waits = False
-        if old < retries and news == self._news:
+        if new < fresh and not self._changed and self._fresh is None:
+            # That was all; what came meanwhile waits, or was among it.
+            self._fresh = self._fresh_came
+        if old < retries and not self._retries_came:
             self._retries_wait = False
         if found:
             self._stale = 0
@@ -189,6 +208,7 @@ class Lane:
 
     def _not_leased(self, failure: Failure, room: int, generation: int) -> None:
         self._leasing = False
+        self._anything_may_wait()
         self.route.give_back(room, generation)
         self._troubles += 1
         self._tell(Trouble("mail cannot be taken out of the queue", printable(str(failure.value))))
@@ -223,13 +243,13 @@ class Lane:
             now = self._reactor.seconds()
             if message.due <= now:
                 if message.attempts:
-                    self._retries_wait = True
+                    self._retries_wait = self._retries_came = True
                 else:
-                    self._fresh_waits = True
+                    self._one_fresh()
             elif self.due is None or message.due < self.due:
                 self.due = message.due
                 self.wait()
-        if self._fresh_waits or self._retries_wait:
+        if self._something_waits:
             self.look()
 
     def surveyed(self, due: float | None) -> None:
@@ -250,7 +270,7 @@ class Lane:
             return
         now = self._reactor.seconds()
         when = now + ANYWAY
-        if self._fresh_waits or self._retries_wait:
+        if self._something_waits:
             closed = self.route.back_off.left(now)
             if closed > 0:
                 when = min(when, now + closed)
@@ -284,7 +304,7 @@ class Lane:
             self.due = None
         if come or not 0 <= now - self._looked < ANYWAY - 1:
             self._looked = now
-            self._fresh_waits = self._retries_wait = True
+            self._anything_may_wait()
         self.look()
 
     def stop(self) -> None:
