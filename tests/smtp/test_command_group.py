@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.smtp.client_states import brought_to
 from twisted_sendmail.smtp.client_session import ClientSession
 from twisted_sendmail.smtp.client_table import State
-from twisted_sendmail.smtp.command import Bdat, Command, Data, Mail, Rcpt, Rset
+from twisted_sendmail.smtp.command import Bdat, Command, Content, Data, Mail, Rcpt, Rset
 from twisted_sendmail.smtp.command_group import CommandGroup
 from twisted_sendmail.smtp.errors import ConnectionClosed, SendmailError
 from twisted_sendmail.smtp.reply import Reply
@@ -148,6 +148,41 @@ def test_whatever_the_server_says_a_group_is_its_commands_one_by_one(steps: list
         else:
             getattr(twin, step)()
         twin.compare()
+
+
+@given(
+    st.sampled_from([b"", b"x\r\n", b".dot\r\nmore\r\n"]),
+    st.one_of(st.none(), GROUPS),
+    st.lists(REPLIES, max_size=8),
+    st.integers(0, 30),
+)
+def test_a_whole_content_is_its_pieces_and_its_end(
+    content: bytes, behind: Group | None, replies: list[bytes], before: int
+) -> None:
+    twin = Twin()
+    for _ in range(before):  # so that the transcript keeps no single lines any more
+        twin.grouped.transcript.add("--", "before")
+        twin.single.transcript.add("--", "before")
+    twin.send(Group(1, chunk=False, behind=False))
+    _ = twin.flush()
+    twin.receive(b"250 ok\r\n" * 2)
+    twin.receive(b"354 go\r\n")
+    twin.compare()
+    tag = object()
+    twin.grouped.send_content(content, tag)
+    twin.single.send(Content(), tag)
+    assert b"" == twin.single.data_to_send()
+    twin.single.content(content)
+    twin.single.end_content()
+    if behind is not None:
+        twin.send(behind)
+    assert twin.flush().startswith(content.replace(b".dot", b"..dot"))
+    twin.compare()
+    for reply in replies:
+        twin.receive(reply)
+        twin.compare()
+    twin.finish()
+    twin.compare()
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 4), st.data())

@@ -89,10 +89,10 @@ class WholeMessage(CommandGroup):
     def callback(self, answer: Answer | list[Reply]) -> None:
         """Take the replies to the whole group, or to a command of it, or to the content."""
         if isinstance(answer, list):
-            if self.payload is None:
-                self._content()
-            else:
+            if self._verdict_owed or self.payload is not None:
                 self._accepted(answer[-1])
+            else:
+                self._content()
         elif self._verdict_owed:
             if isinstance(answer, Reply) and answer.positive:
                 self._accepted(answer)

@@ -20,6 +20,8 @@ RFC 5321, RFC 2920 (PIPELINING), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from twisted_sendmail.smtp.capabilities import Capabilities
 from twisted_sendmail.smtp.client_faults import (
     in_doubt,
@@ -32,7 +34,7 @@ from twisted_sendmail.smtp.client_faults import (
 from twisted_sendmail.smtp.client_queue import ClientQueue, Event, one_by_one
 from twisted_sendmail.smtp.client_table import ENDS_GROUP, HOPES, TABLE, Kind, State, kind_of
 from twisted_sendmail.smtp.command import Auth, AuthLine, Content, Verb
-from twisted_sendmail.smtp.command_group import CommandGroup, Entry
+from twisted_sendmail.smtp.command_group import CommandGroup, WholeContent
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
@@ -45,6 +47,9 @@ from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.reply_parser import ReplyParser
 from twisted_sendmail.smtp.transcript import Transcript
 from twisted_sendmail.smtp.transparency import DotStuffer
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp.command_group import Entry
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
@@ -107,10 +112,9 @@ class ClientSession(ClientQueue):
             raise not_allowed(_CONTENT, self.confirmed)
         stuffer = DotStuffer()
         self._out += (stuffer.feed(content), stuffer.finish())
-        self._owed.append(Entry(_CONTENT, tag, Verb.CONTENT, b""))
+        self._owed.append(WholeContent(tag))
         self.hoped = self._planned = State.READY
-        self.transcript.add_group(b"", len(content))
-        self.transcript.add("C", ".")
+        self.transcript.add_content(len(content))
 
     @property
     def content_open(self) -> bool:
@@ -208,11 +212,11 @@ class ClientSession(ClientQueue):
 
     def _group_heard(self, group: CommandGroup, answers: list[Reply]) -> bool:
         """Take *answers* for *group*, if that is what they are and all is well."""
-        if self.confirmed is not State.READY or self.closing or not group.succeeded(answers):
+        if self.confirmed is not group.stands or self.closing or not group.succeeded(answers):
             return False
         self.transcript.add_replies(answers)
         self._advance(group.leads)
-        self.events.append(Event(group, group, answers))
+        self.events.append(Event(group, group.tag, answers))
         return True
 
     def _begun(self) -> None:

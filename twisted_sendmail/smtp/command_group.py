@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from twisted_sendmail.smtp.client_table import State
-from twisted_sendmail.smtp.command import Verb
+from twisted_sendmail.smtp.command import Content, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,9 @@ class CommandGroup:
 
     __slots__ = ("begins", "leads", "payload", "size", "verb", "wire")
 
+    #: Where the session stands when it is answered.
+    stands = State.READY
+
     def __init__(
         self, wire: bytes, size: int, payload: bytes | None, *, behind: bool = False
     ) -> None:
@@ -58,6 +61,11 @@ class CommandGroup:
             self.verb, self.leads = Verb.DATA, State.DATA
         else:
             self.verb, self.leads = Verb.BDAT_LAST, State.READY
+
+    @property
+    def tag(self) -> object:
+        """What comes back when it is heard."""
+        return self
 
     def commands(self) -> Sequence[Command]:
         """The same as commands; asked for only when the group is taken apart."""
@@ -74,6 +82,43 @@ class CommandGroup:
         """Are *replies*, one for each command, the plain success of them all?"""
         codes = [reply[0] for reply in replies]
         return codes == _codes(self.size, 250 if self.payload is not None else 354)
+
+
+class WholeContent(CommandGroup):
+    """The whole content behind a 354, and its end: a group of one.
+
+    :param tag: comes back when it is heard.
+    """
+
+    __slots__ = ("_tag",)
+
+    stands = State.DATA
+
+    def __init__(self, tag: object) -> None:
+        super().__init__(b"", 1, None)
+        self.begins = self.verb = Verb.CONTENT
+        self.leads = State.READY
+        self._tag = tag
+
+    @property
+    def tag(self) -> object:
+        """See ``CommandGroup``."""
+        return self._tag
+
+    def commands(self) -> Sequence[Command]:
+        """See ``CommandGroup``."""
+        return [_CONTENT]
+
+    def entries(self) -> list[Entry]:
+        """See ``CommandGroup``."""
+        return [Entry(_CONTENT, self._tag, Verb.CONTENT, b"")]
+
+    def succeeded(self, replies: list[Reply]) -> bool:
+        """See ``CommandGroup``."""
+        return replies[0][0] == 250
+
+
+_CONTENT = Content()
 
 
 def _codes(size: int, last: int) -> list[int]:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.reply import Reply
 
     # How many lines, whose, and what: one line, or the lines of a group and the octets of
-    # content behind it, or replies of one line each, or lines with their replies.
-    _Noted = tuple[int, str, "str | bytes | tuple[bytes, int] | list[Reply] | Exchange"]
+    # content behind it, or a content of so many octets and its end, or replies of one line
+    # each, or lines with their replies.
+    _Noted = tuple[int, str, "str | bytes | tuple[bytes, int] | int | list[Reply] | Exchange"]
 
 #: Lines kept from the start (greeting, TLS, AUTH: what explains most failures).
 HEAD = 40
@@ -90,6 +91,14 @@ class Transcript:
             self.add("C", line)
         if octets:
             self.add("--", _content(octets))
+
+    def add_content(self, octets: int) -> None:
+        """Note a content, and the dot that ends it."""
+        if self._room or self._watch is not None:
+            self.add("--", _content(octets))
+            self.add("C", ".")
+        else:
+            self._keep((2, "C", octets))
 
     def add_reply(self, reply: Reply) -> None:
         """Note every line of what the server said."""
@@ -191,6 +200,8 @@ def _lines(noted: _Noted) -> list[str]:
     _, who, what = noted
     if isinstance(what, Exchange):
         return _of_exchange(what.lines, what.replies)
+    if isinstance(what, int):
+        return [_shown("--", _content(what)), _shown("C", ".")]
     if isinstance(what, list):
         return [_shown(who, line) for reply in what for line in _said(reply)]
     if isinstance(what, tuple):
