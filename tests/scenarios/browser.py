@@ -120,12 +120,17 @@ class Browser:
 
 
 def _gone(element: WebElement) -> bool:
-    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 
     try:
         element.is_enabled()
     except StaleElementReferenceException:
         return True
+    except WebDriverException as e:
+        # The browser's own words for the same, asked in the midst of it.
+        if "does not belong to the document" in str(e):
+            return True
+        raise
     return False
 
 
