@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tests.spool.choke import Choke, choked
 from tests.spool.letters import draft_of, take_in
 from twisted_sendmail.spool import schema
 from twisted_sendmail.spool.connection import Connection
@@ -268,6 +270,36 @@ def test_two_that_make_a_queue_at_once_make_one(tmp_path: Path) -> None:
     made(directory)
     with Store(directory) as first, Store(directory) as second:
         assert (0, 0) == (first.count(), second.count())
+
+
+@pytest.mark.parametrize("place", range(1, 8))
+def test_a_queue_that_another_makes_between_two_looks_is_no_other_programs(
+    tmp_path: Path, place: int
+) -> None:
+    directory = tmp_path / "queue"
+    directory.mkdir(0o700)
+    (directory / "queue.sqlite3").touch()
+    errors: list[Exception] = []
+
+    def make() -> None:
+        try:
+            with Store(directory) as store:
+                assert 0 == store.count()
+        except Exception as e:  # noqa: BLE001 - it is passed on
+            errors.append(e)
+
+    other = threading.Thread(target=make)
+
+    def meanwhile(number: int, _: str) -> None:
+        if number == place and other.ident is None:
+            other.start()
+            # Perhaps it has to wait for the first to have looked.
+            other.join(0.3)
+
+    with choked(Choke(after=meanwhile)), Store(directory) as store:
+        assert 0 == store.count()
+    other.join()
+    assert [] == errors
 
 
 def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:

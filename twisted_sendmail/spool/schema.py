@@ -155,7 +155,18 @@ def check_owner(connection: Connection) -> None:
 
 
 def _found(connection: Connection) -> int:
-    """The format of what is there; 0: nothing is."""
+    """The format of what is there, at one moment: another process may be making it; 0: nothing is."""
+    if connection.in_transaction:
+        return _seen(connection)
+    connection.execute("BEGIN")
+    try:
+        return _seen(connection)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _seen(connection: Connection) -> int:
     owner = connection.value("PRAGMA application_id")
     format_ = connection.value("PRAGMA user_version")
     if owner == APPLICATION_ID and 0 < format_ <= version():
