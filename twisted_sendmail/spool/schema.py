@@ -99,6 +99,12 @@ _TABLES = (
     "CREATE TABLE about (tables INTEGER NOT NULL)",
 )
 
+# In one statement, which sees one moment: another process may just be making it.
+_WHOSE = """
+    SELECT (SELECT application_id FROM pragma_application_id),
+        (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)
+"""
+
 #: What makes of format *n* + 1 the next one, in a transaction that is begun.
 MIGRATIONS: Sequence[Callable[[Connection], None]] = ()
 
@@ -155,20 +161,8 @@ def check_owner(connection: Connection) -> None:
 
 
 def _found(connection: Connection) -> int:
-    """The format of what is there, at one moment: another process may be making it; 0: nothing is."""
-    if connection.in_transaction:
-        return _seen(connection)
-    connection.execute("BEGIN")
-    try:
-        return _seen(connection)
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _seen(connection: Connection) -> int:
-    owner = connection.value("PRAGMA application_id")
-    format_ = connection.value("PRAGMA user_version")
+    """The format of what is there; 0: nothing is."""
+    owner, format_, tables = connection.row(_WHOSE)
     if owner == APPLICATION_ID and 0 < format_ <= version():
         return int(format_)
     if owner == APPLICATION_ID and format_ > version():
@@ -177,7 +171,7 @@ def _seen(connection: Connection) -> int:
             detail=f"its format is {format_}, and this program knows {version()}",
             remedy="use the version of the program that wrote it, or a newer one",
         )
-    if (owner, format_) == (0, 0) and not connection.value("SELECT count(*) FROM sqlite_master"):
+    if (owner, format_, tables) == (0, 0, 0):
         return 0
     raise SpoolUnusable(
         "the queue cannot be used",
