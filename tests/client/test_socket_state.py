@@ -281,9 +281,12 @@ def test_when_the_connection_is_over_the_transport_is_as_it_was(flown: Any) -> N
 
 def test_all_that_is_written_in_a_flight_goes_together(flown: Any) -> None:
     transport, layer, state = flown
-    with state.flight():
+
+    def act(data: bytes) -> None:
         layer.write(b"finished")
-        state.fly(b"EHLO", layer.write)
+        state.fly(data, layer.write)
+
+    state.flight(act, b"EHLO")
     assert (b"finishedEHLO", 1, b"") == (transport.sent, transport.times, transport.waiting)
 
 

@@ -186,8 +186,7 @@ class Connection(Protocol):
             self._received(data)
         else:
             # What TLS says to end its handshake goes out with what we say behind it.
-            with self._settling.socket.flight():
-                self._received(data)
+            self._settling.socket.flight(self._received, data)
 
     def _received(self, data: bytes) -> None:
         with self._group:

@@ -10,13 +10,12 @@ Of any other transport, in memory or over a proxy, nothing is known here, and no
 from __future__ import annotations
 
 import socket
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 class SocketState:
@@ -84,25 +83,18 @@ class SocketState:
         elif self._beneath is None:
             self._send(data)
         else:
-            # As ``flight`` does, for the many that are one call of this.
-            records: list[bytes] = []
-            self._flight = records
-            try:
-                through(data)
-            finally:
-                self._flight = None
-                self._send_all(records)
+            self.flight(through, data)
 
-    @contextmanager
-    def flight(self) -> Iterator[None]:
-        """Send at once, and together, all that the layer writes inside."""
+    def flight(self, act: Callable[[bytes], None], data: bytes) -> None:
+        """Send at once, and together, all that the layer writes while *act* is given *data*."""
         records: list[bytes] = []
         self._flight = records
         try:
-            yield
+            act(data)
         finally:
             self._flight = None
-            self._send_all(records)
+            if records:
+                self._send(records[0] if len(records) == 1 else b"".join(records))
 
     def _take(self, data: bytes) -> None:
         if self._flight is not None:
@@ -110,10 +102,6 @@ class SocketState:
         else:
             self._behind = True
             self._leave(data)
-
-    def _send_all(self, records: list[bytes]) -> None:
-        if records:
-            self._send(records[0] if len(records) == 1 else b"".join(records))
 
     def _send(self, data: bytes) -> None:
         transport = self._transport
