@@ -5,7 +5,7 @@ Many of them are written with few statements.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted_sendmail.spool.queue_id import id_number
 from twisted_sendmail.spool.reading import AT_ONCE, filled
@@ -18,22 +18,18 @@ if TYPE_CHECKING:
     from twisted_sendmail.spool.record import Settlement
 
 _THESE = f"number IN ({', '.join('?' * AT_ONCE)})"
-# A message once for each recipient who is still to get it.  A state that is damaged is none
-# of those that end it.
-_STANDING = f"""
-    SELECT message.number, leased, doomed, recipient.number FROM message
-    LEFT JOIN recipient ON recipient.message = message.number
+#: A message once for each recipient who is still to get it, but at least once.  A state that
+#: is damaged is none of those that end it.
+WHO_WAITS = """
+    FROM message LEFT JOIN recipient ON recipient.message = message.number
         AND state NOT IN ('delivered', 'failed')
-    WHERE message.{_THESE}
-"""  # noqa: S608 - ours, all of it
+"""
 # Of those that are leased, all in one row, for each row is asked for by itself: "number
 # recipient" for each who is still to get it, "number " where nobody is.
 _LEASED = f"""
-    SELECT group_concat(message.number || ' ' || ifnull(recipient.number, ''), ';') FROM message
-    LEFT JOIN recipient ON recipient.message = message.number
-        AND state NOT IN ('delivered', 'failed')
+    SELECT group_concat(message.number || ' ' || ifnull(recipient.number, ''), ';') {WHO_WAITS}
     WHERE message.{_THESE} AND leased = 1 AND doomed IS NULL
-"""  # noqa: S608 - ours, all of it
+"""
 _GONE = f"DELETE FROM message WHERE {_THESE}"  # noqa: S608
 
 
@@ -73,14 +69,6 @@ def _over(connection: Connection, settlements: dict[int, Settlement]) -> list[in
         if recipient and recipient not in map(str, ended(settlements[int(number)])):
             waiting.add(int(number))
     return sorted(over - waiting)
-
-
-def standing(connection: Connection, numbers: list[int]) -> list[Any]:
-    """Of some messages: number, leased, doomed, and the number of one who is to get it, or None.
-
-    Each as often as somebody is to get it, but at least once.
-    """
-    return connection.rows(_STANDING, filled(numbers))
 
 
 def ended(settlement: Settlement) -> set[int]:

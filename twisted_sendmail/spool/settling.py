@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.spool.arriving import put_message
-from twisted_sendmail.spool.plain_settlement import ended, standing
+from twisted_sendmail.spool.plain_settlement import WHO_WAITS, ended
 from twisted_sendmail.spool.queue_id import id_number, id_text
 from twisted_sendmail.spool.reading import find
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.spool.connection import Connection
     from twisted_sendmail.spool.record import Change, QueuedMessage, Settlement
 
+_STANDING = f"SELECT leased, doomed, recipient.number {WHO_WAITS} WHERE message.number = ?"
 _GONE = "DELETE FROM message WHERE number = ?"
 _WHO = "WHERE message = ? AND number = ? AND state = 'pending'"
 _TRIED = f"UPDATE recipient SET attempts = attempts + 1, tried = ? {_WHO}"  # noqa: S608 - ours
@@ -39,15 +40,15 @@ def settle(connection: Connection, settlement: Settlement) -> QueuedMessage | No
     number = id_number(settlement.id)
     if number is None:
         return None
-    rows = standing(connection, [number])
+    rows = connection.rows(_STANDING, (number,))
     if not rows:
         return None
-    _, leased, doomed, _ = rows[0]
+    leased, doomed, _ = rows[0]
     if not leased:
         return find(connection, number)
     for draft, content in settlement.reports:
         put_message(connection, draft, content)
-    left = {row[3] for row in rows} - ended(settlement) - {None}
+    left = {row[2] for row in rows} - ended(settlement) - {None}
     if doomed == "doomed" or not (left or settlement.aside):
         connection.execute(_GONE, (number,))
         return None
