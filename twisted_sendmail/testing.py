@@ -13,12 +13,24 @@ from twisted_sendmail.testkit.loopback import LoopbackServer
 from twisted_sendmail.testkit.mailbox import ReceivedMessage, SessionRecord
 from twisted_sendmail.testkit.memory import MemoryServer
 from twisted_sendmail.testkit.stub import SentMessage, StubMailer
+from twisted_sendmail.testkit.wire import (
+    BareTransport,
+    MemoryConnection,
+    MemoryEndpoint,
+    MemoryNetwork,
+    MemoryTransport,
+)
 
 __all__ = [
     "Authority",
     "BackgroundServer",
+    "BareTransport",
     "LoopbackServer",
+    "MemoryConnection",
+    "MemoryEndpoint",
+    "MemoryNetwork",
     "MemoryServer",
+    "MemoryTransport",
     "ReceivedMessage",
     "SentMessage",
     "SessionRecord",

@@ -11,13 +11,14 @@ import pytest
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from tests.client.certificates import NAME, authority
-from tests.client.memory import MemoryEndpoint, Pump, Result
-from tests.client.scripted_server import PASSWORD, USER, ScriptedServer
+from tests.client.scripted_server import PASSWORD, USER, ScriptedServer, flights_of
+from tests.deferreds import Result
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
 from twisted_sendmail.mailer.many import many
 from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.mailer.submit import sendmail
 from twisted_sendmail.sasl.credentials import Credentials
+from twisted_sendmail.testing import MemoryEndpoint, MemoryNetwork
 
 BODY = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"
 
@@ -70,7 +71,7 @@ class Net:
     """A client, its servers, the network between them."""
 
     def __init__(self, ca_file: Path) -> None:
-        self.pump = Pump()
+        self.pump = MemoryNetwork()
         self.clock = self.pump.clock
         self.trust = TLSTrust(ca_file=ca_file)
         self.endpoint: Any = None
@@ -87,7 +88,7 @@ class Net:
     @property
     def flights(self) -> list[list[str]]:
         """What the client said, flight by flight; a flight of TLS alone is empty."""
-        found = [list(flight) for flight in self.link.flights]
+        found = flights_of(self.link)
         # Behind QUIT there is only the end of TLS.
         while found and not found[-1]:
             found.pop()

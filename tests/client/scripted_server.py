@@ -42,6 +42,15 @@ CLEAR = ("PIPELINING", "8BITMIME", "SIZE 100000000", "STARTTLS", "ENHANCEDSTATUS
 SECURE = ("PIPELINING", "8BITMIME", "SIZE 100000000", "AUTH PLAIN LOGIN", "ENHANCEDSTATUSCODES")
 
 
+def flights_of(link: Any) -> list[list[str]]:
+    """What the client said to a scripted server, flight by flight; a flight of TLS alone is empty."""
+    noted: list[tuple[int, str]] = link.server.protocol.noted
+    found: list[list[str]] = [[] for _ in range(link.flights)]
+    for number, said in noted:
+        found[number - 1].append(said)
+    return found
+
+
 class Records(TLSMemoryBIOFactory):
     """Each write is a TLS record of its own."""
 
@@ -123,7 +132,6 @@ class ScriptedServer(Protocol):
         self.context = context or good_context()
         self.clock = clock
         self.keep_content = keep_content
-        self.link: Any = None
         self.tls: Any = None
         self.tls_transport: Any = None
         self.lost = 0
@@ -134,6 +142,8 @@ class ScriptedServer(Protocol):
         self.dead = False
         #: Where the answer to each deed began and ended, in octets said.
         self.marks: dict[str, tuple[int, int]] = {}
+        #: What the client said, each with the number of the flight it came in.
+        self.noted: list[tuple[int, str]] = []
         #: Every line the client said.
         self.lines: list[str] = []
         #: Contents that were ended by their final dot.
@@ -189,6 +199,15 @@ class ScriptedServer(Protocol):
 
     # -- what the client says
 
+    @property
+    def link(self) -> Any:
+        """The connection, where it is one in memory."""
+        return getattr(self.transport, "link", None)
+
+    def _note(self, said: str) -> None:
+        if self.link is not None:
+            self.noted.append((self.link.flights, said))
+
     def decrypted(self, data: bytes) -> None:
         while data:
             if self._content is not None:
@@ -206,8 +225,7 @@ class ScriptedServer(Protocol):
 
     def _line(self, line: str) -> None:
         self.lines.append(line)
-        if self.link is not None:
-            self.link.flights[-1].append(line)
+        self._note(line)
         if self._in_auth:
             self._in_auth = False
             self.answer("AUTH_LINE", line)
@@ -232,8 +250,7 @@ class ScriptedServer(Protocol):
         self._content = None
         self.messages.append(b"".join(self._body))
         self._body = []
-        if self.link is not None:
-            self.link.flights[-1].append("<content>.")
+        self._note("<content>.")
         self.answer(".", "")
         return rest
 
@@ -303,6 +320,8 @@ class ScriptedServer(Protocol):
             transport.pauseProducing()
 
     def _say(self, data: bytes) -> None:
+        if self.transport.disconnecting:
+            return  # a program that has closed its socket
         left = len(data) if self.quota is None else self.quota - self.said
         if data.startswith(b"354") and left >= len(data):
             self._content = Unstuffer()

@@ -194,7 +194,7 @@ def test_why_an_exchange_was_cancelled_is_told_whatever_the_answer_to_that(
 ) -> None:
     server = net.server({"AUTH": "334 ???", "AUTH_LINE": end})
     result = net.send(server)
-    net.pump.wait(400)
+    net.pump.advance(400)
     assert isinstance(result.error, InvalidBase64)
     assert not any(line.startswith("MAIL") for line in server.lines)
 
@@ -351,5 +351,5 @@ def test_a_lost_connection_in_the_exchange_says_so(net: Net) -> None:
 
 def test_a_silent_exchange_ends(net: Net) -> None:
     result = net.send(net.server({"AUTH": SILENT}))
-    net.pump.wait(301)
+    net.pump.advance(301)
     assert (SendTimeout, "AUTH") == (type(result.error), result.error.phase)

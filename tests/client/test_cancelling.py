@@ -11,8 +11,8 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.client.conftest import BODY, Net
-from tests.client.memory import Result
 from tests.client.scripted_server import DEAF, SILENT
+from tests.deferreds import Result
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.message.content import AHEAD
@@ -80,9 +80,9 @@ def test_the_overall_deadline_does_the_same(net: Net, stage: str) -> None:
         ["greeting", "command", "tls", "auth", "mail", "rcpt", "data_init", "data_end"]
     )
     result = net.send(server, timeouts=Timeouts(total=100, **never))
-    net.pump.wait(99)
+    net.pump.advance(99)
     assert 0 == result.fired
-    net.pump.wait(2)
+    net.pump.advance(2)
     assert (1, SendTimeout) == (result.fired, type(result.error))
     assert "took more than 100 s" in str(result.error)
     assert doubt == bool(result.error.report and result.report.in_doubt)
@@ -199,7 +199,7 @@ def test_cancelling_after_the_end_does_nothing(net: Net) -> None:
 def test_the_overall_deadline_behind_the_verdict_changes_nothing(net: Net) -> None:
     server = net.server({"QUIT": SILENT})
     result = net.send(server, timeouts=Timeouts(total=100, quit=200))
-    net.pump.wait(101)
+    net.pump.advance(101)
     assert 1 == len(result.get().accepted)
 
 

@@ -67,7 +67,7 @@ def test_300_mb_are_never_in_memory(net: Net, way: Any) -> None:
     server = net.server(keep_content=False, **way)
     source = Counting(server, 1200, (b"." + b"y" * 254 + b"\n") * 1024)
     result = net.start(server, message=iter(source), **CLEAR)
-    net.link.keep_wire = False
+    net.link.client.keeps = False
     net.pump.run()
     assert 1 == len(result.get().accepted)
     assert len(BODY) + 1200 * 1024 * 257 == server.octets == result.get().size
@@ -83,7 +83,7 @@ def test_20_mb_inside_tls_are_never_in_memory(net: Net, way: Any) -> None:
     )
     source = Counting(server, 80, LINE * 3277)
     result = net.start(server, message=iter(source))
-    net.link.keep_wire = False
+    net.link.client.keeps = False
     net.pump.run()
     assert 1 == len(result.get().accepted)
     assert source.ahead < 2_000_000
@@ -115,7 +115,7 @@ def test_a_refusal_in_the_middle_is_heard_at_once(net: Net, end: Any, deaf: bool
     assert isinstance(result.error, PermanentFailure)
     assert "552 5.3.4 too much" == str(result.error.reply)
     assert ([], True) == (server.messages, server.octets < 5_000_000)
-    assert b"\r\n.\r\n" not in net.link.wire
+    assert b"\r\n.\r\n" not in net.link.client.sent
     assert net.link.over
 
 
@@ -210,9 +210,9 @@ def test_a_source_that_fails_never_leads_to_a_dot(
     result = net.send(server, message=make(after), **CLEAR)
     assert (1, Oops) == (result.fired, type(result.error))
     assert [] == server.messages
-    assert b"\r\n.\r\n" not in net.link.wire if net.endpoint.links else True
+    assert b"\r\n.\r\n" not in net.link.client.sent if net.endpoint.links else True
     assert not any(line.endswith("LAST") for line in server.lines)
-    assert not any(b"\r\n.\r\n" in bytes(link.wire) for link in net.endpoint.links)
+    assert not any(b"\r\n.\r\n" in bytes(link.client.sent) for link in net.endpoint.links)
     assert all(link.over for link in net.endpoint.links)
 
 
@@ -288,7 +288,7 @@ def test_one_exact_message_arrives_whatever_the_content_and_its_cutting(
     assert [expected] == server.messages
     assert "QUIT" == server.lines[-1]
     if not chunking:
-        wire = bytes(net.link.wire)
+        wire = bytes(net.link.client.sent)
         assert 1 == wire.count(b"\r\n.\r\n")
         assert b"\n.\r" not in wire.replace(b"\r\n.\r\n", b"")
         assert b"\r" not in wire.replace(b"\r\n", b"")

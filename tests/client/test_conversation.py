@@ -201,7 +201,7 @@ def test_only_354_asks_for_content(net: Net, reply: str) -> None:
     server = net.server({"DATA": reply})
     with pytest.raises(UnexpectedResponse):
         net.send(server).get()
-    assert (0, b"hello" in net.link.wire) == (server.octets, False)
+    assert (0, b"hello" in net.link.client.sent) == (server.octets, False)
 
 
 def test_content_refused(net: Net) -> None:
@@ -302,5 +302,5 @@ def test_an_extension_that_is_not_needed_is_not_used(net: Net) -> None:
 def test_silence_after_connecting_is_not_for_ever(net: Net) -> None:
     result = net.send(net.server({"GREETING": SILENT}))
     assert 0 == result.fired
-    net.pump.wait(301)
+    net.pump.advance(301)
     assert "greeting" in str(result.error)

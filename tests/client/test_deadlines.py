@@ -45,9 +45,9 @@ PHASES: list[tuple[dict[str, Any], float, str]] = [
 @pytest.mark.parametrize(("answers", "seconds", "phase"), PHASES)
 def test_each_phase_has_its_time(net: Net, answers: Any, seconds: float, phase: str) -> None:
     result = net.send(net.server(answers), timeouts=TIMES)
-    net.pump.wait(seconds - 0.1)
+    net.pump.advance(seconds - 0.1)
     assert 0 == result.fired
-    net.pump.wait(0.2)
+    net.pump.advance(0.2)
     assert (1, phase) == (result.fired, result.error.phase)
     assert f"within {seconds:g} s" in str(result.error)
     assert result.error.transient
@@ -80,7 +80,7 @@ def test_a_trickle_of_octets_or_lines_cannot_extend_it(
     while not result.fired:
         assert waited <= seconds, key
         (server.tls_transport or server.transport).write(next(pieces))
-        net.pump.wait(every)
+        net.pump.advance(every)
         waited = net.clock.seconds()
         if every == 5 and waited > seconds:
             break
@@ -99,16 +99,16 @@ def test_pipelined_replies_have_a_deadline_each(net: Net) -> None:
 
     server = net.server({"MAIL": late, "RCPT": SILENT, "DATA": SILENT})
     result = net.send(server, timeouts=TIMES, recipients=[f"u{i}@example.net" for i in range(4)])
-    net.pump.wait(100)
+    net.pump.advance(100)
     assert 4 == len(result.get().accepted)
 
 
 def test_a_server_that_takes_no_more_content_is_left(net: Net) -> None:
     server = net.server({"CONTENT": DEAF})
     result = net.send(server, message=BODY + (b"x" * 76 + b"\r\n") * 100_000, timeouts=TIMES)
-    net.pump.wait(18.9)
+    net.pump.advance(18.9)
     assert 0 == result.fired
-    net.pump.wait(0.2)
+    net.pump.advance(0.2)
     assert isinstance(result.error, SendTimeout)
     assert "take more of the content" in str(result.error)
     assert () == result.report.in_doubt
@@ -126,11 +126,11 @@ def test_the_time_for_a_block_begins_anew_when_a_block_was_taken(net: Net) -> No
     for _ in range(200):
         if result.fired:
             break
-        net.pump.wait(15)
+        net.pump.advance(15)
         # What waits is read, and then nothing again.
         server.transport.reading = True
-        until = len(net.link.wire) + net.link.client.waiting
-        while len(net.link.wire) < until:
+        until = len(net.link.client.sent) + net.link.client.waiting
+        while len(net.link.client.sent) < until:
             net.link.to_server()
         server.transport.reading = bool(server.messages)
         net.pump.run()
@@ -142,7 +142,7 @@ def test_quit_takes_no_longer_than_its_time_and_changes_nothing(net: Net) -> Non
     for answer in (SILENT, b"221-bye\r\n", "500 what?", b"garbage\r\n", "421 bye"):
         begun = net.clock.seconds()
         result = net.send(net.server({"QUIT": answer}))
-        net.pump.wait(3.1)
+        net.pump.advance(3.1)
         assert 1 == len(result.get().accepted)
         assert net.clock.seconds() - begun < 4
         assert net.link.over
@@ -154,7 +154,7 @@ def test_an_endless_farewell_changes_nothing(net: Net) -> None:
     for _ in range(20):
         if not server.lost:
             server.tls_transport.write(b"221-x\r\n" * 10)
-        net.pump.wait(0.3)
+        net.pump.advance(0.3)
     assert 1 == len(result.get().accepted)
     assert net.clock.seconds() < 7
 
@@ -172,7 +172,7 @@ def test_an_endless_farewell_changes_nothing(net: Net) -> None:
 def test_a_reply_without_end_is_broken_off_at_once(net: Net, key: str, answer: bytes) -> None:
     server = net.server({key: answer})
     result = net.start(server)
-    net.link.keep_wire = False
+    net.link.client.keeps = False
     net.pump.run()
     assert (1, 0) == (result.fired, net.clock.seconds())
     assert isinstance(result.error.__cause__ if key == "." else result.error, ProtocolBreach)
@@ -198,7 +198,7 @@ def test_none_waits_for_ever(net: Net) -> None:
     result = net.send(
         net.server({"GREETING": SILENT}), timeouts=Timeouts(greeting=None, total=None)
     )
-    net.pump.wait(1_000_000)
+    net.pump.advance(1_000_000)
     assert 0 == result.fired
     result.deferred.cancel()
     net.pump.run()

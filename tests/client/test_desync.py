@@ -21,7 +21,7 @@ def no_message(net: Net, result: Any) -> None:
     assert isinstance(result.error, ProtocolBreach)
     report = result.error.report
     assert report is None or (() == report.accepted)
-    assert b"hello" not in net.link.wire
+    assert b"hello" not in net.link.client.sent
     assert net.link.over
 
 
@@ -92,7 +92,7 @@ def test_a_reply_that_comes_right_before_we_write_is_seen(net: Net) -> None:
     while net.link.to_client():
         pass
     # The 354 is read, the content not yet written: and now an early yes arrives.
-    assert b"hello" not in net.link.wire
+    assert b"hello" not in net.link.client.sent
     assert [] == list(net.link.client.out)
     server.transport.write(b"250 queued\r\n")
     while net.link.to_client():

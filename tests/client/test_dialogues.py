@@ -88,7 +88,7 @@ def test_a_dialogue(net: Net, dialogue: Dialogue, cut: str) -> None:
     )
     net.link.apart = cut != "whole"
     net.pump.run()
-    net.pump.wait(700)
+    net.pump.advance(700)
     assert [] == server.wrong
     assert server.finished
     assert 1 == result.fired

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import Net
-from tests.client.memory import Result
 from tests.client.scripted_server import CLOSE, RESET, SILENT, Act, ScriptedServer
+from tests.deferreds import Result
 from twisted_sendmail.client.tls_policy import TLSPolicy
 from twisted_sendmail.smtp.errors import (
     AllRecipientsRefused,
@@ -63,7 +63,7 @@ def test_the_end_at_every_octet_the_server_says(
         server.quota, server.at_quota = octets, end
         result = net.send(server, **settings)
         if end is SILENT:
-            net.pump.wait(601)
+            net.pump.advance(601)
         judged(net, server, result, verdict)
 
 
@@ -178,7 +178,7 @@ def test_a_verdict_that_comes_late_counts_until_the_deadline(net: Net) -> None:
         net.clock.callLater(599, server.act, "250 queued")
 
     result = net.send(net.server({".": late, "QUIT": SILENT}))
-    net.pump.wait(610)
+    net.pump.advance(610)
     assert 1 == len(result.get().accepted)
 
 
@@ -189,7 +189,7 @@ def test_a_verdict_that_comes_late_counts_until_the_deadline(net: Net) -> None:
 def test_accepted_stays_accepted(net: Net, quit_: Any, pipelining: bool) -> None:
     secure = ("PIPELINING", "AUTH PLAIN") if pipelining else ("AUTH PLAIN",)
     result = net.send(net.server({"QUIT": quit_}, secure=secure))
-    net.pump.wait(3.1)
+    net.pump.advance(3.1)
     assert 1 == len(result.get().accepted)
 
 

@@ -8,12 +8,13 @@ import pytest
 
 from tests.client.certificates import NAME
 from tests.client.conftest import BODY, Net
-from tests.client.memory import MemoryEndpoint, Result
 from tests.client.scripted_server import SECURE
+from tests.deferreds import Result
 from twisted_sendmail.client.opening import Opening
 from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.mailer.submit import submit
 from twisted_sendmail.smtp.errors import InvalidServer, SendmailError, StartTLSUnavailable
+from twisted_sendmail.testing import MemoryEndpoint
 
 
 def sent(net: Net, *ignored: str) -> SendmailError | None:

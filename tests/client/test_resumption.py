@@ -122,7 +122,7 @@ def test_a_session_ages_from_the_judging_not_from_its_last_use(
     found = []
     for _ in range(4):
         found.append(facts(net, context).resumed)
-        net.pump.wait(AGE * 0.4)
+        net.pump.advance(AGE * 0.4)
     assert [False, True, True, False] == found
 
 

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.client.memory import Result
+from tests.deferreds import Result
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.deadline import Deadlines
 from twisted_sendmail.smtp.errors import SendTimeout

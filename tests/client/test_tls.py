@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 
 from tests.client.certificates import NAME, Authority, authority, context_of
 from tests.client.conftest import Net
-from tests.client.scripted_server import CLEAR, CLOSE, RESET, SILENT, ScriptedServer
+from tests.client.scripted_server import CLEAR, CLOSE, RESET, SILENT, ScriptedServer, flights_of
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
 from twisted_sendmail.smtp.errors import (
     CertificateRejected,
@@ -28,10 +28,10 @@ from twisted_sendmail.smtp.errors import (
 def nothing_was_told(net: Net) -> None:
     """Neither credentials nor mail left us, in clear or not."""
     for link in net.endpoint.links:
-        said = [line for flight in link.flights for line in flight]
+        said = [line for flight in flights_of(link) for line in flight]
         assert not any(line.startswith(("AUTH", "MAIL", "RCPT", "DATA")) for line in said)
-        assert b"AUTH" not in link.wire
-        assert b"MAIL" not in link.wire
+        assert b"AUTH" not in link.client.sent
+        assert b"MAIL" not in link.client.sent
 
 
 # -- response injection
@@ -63,7 +63,7 @@ def test_plain_text_in_the_next_segment_ends_the_handshake(net: Net, injected: b
     result = net.start(server)
     net.link.apart = True
     net.pump.run()
-    net.pump.wait(61)
+    net.pump.advance(61)
     assert isinstance(result.error, TLSError | SendTimeout)
     nothing_was_told(net)
 
@@ -153,7 +153,7 @@ def test_opportunistic_goes_on_in_clear_only_without_tls(net: Net) -> None:
 
 
 def nothing_was_told_on_last(net: Net) -> None:
-    assert b"MAIL" not in net.link.wire
+    assert b"MAIL" not in net.link.client.sent
     assert 1 == net.endpoint.attempts
 
 
@@ -262,7 +262,7 @@ def test_a_handshake_that_is_silent_or_trickles_fails_inside_the_deadline(
             assert net.clock.seconds() <= begun + 61
             if trickle:
                 server.transport.write(bytes([next(octets)]))
-            net.pump.wait(0.3)
+            net.pump.advance(0.3)
         assert isinstance(result.error, SendTimeout)
         assert "TLS" == result.error.phase
         nothing_was_told(net)
@@ -280,7 +280,7 @@ def test_clear_text_on_the_implicit_port_fails_at_once(net: Net) -> None:
 def test_tls_where_a_greeting_was_expected_fails_inside_the_deadline(net: Net) -> None:
     """The other way round: nobody speaks first; the error names the greeting."""
     result = net.send(net.server(implicit=True))
-    net.pump.wait(301)
+    net.pump.advance(301)
     assert isinstance(result.error, SendTimeout)
     assert "greeting" == result.error.phase
 

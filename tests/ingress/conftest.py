@@ -15,9 +15,9 @@ from twisted_sendmail.ingress.accounts import HashedAccounts
 from twisted_sendmail.ingress.factory import SMTPServerFactory
 from twisted_sendmail.ingress.receiver import Connection, Receiver
 from twisted_sendmail.ingress.tls import ServerTLS
+from twisted_sendmail.testing import MemoryNetwork
 from twisted_sendmail.testkit.authority import Authority
 from twisted_sendmail.testkit.mailbox import KeepingReceiver, ReceivedMessage
-from twisted_sendmail.testkit.wire import Pump
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -45,7 +45,9 @@ class Raw(Protocol):
 class Client:
     """One connection to the server."""
 
-    def __init__(self, pump: Pump, factory: SMTPServerFactory, *, implicit: bool = False) -> None:
+    def __init__(
+        self, pump: MemoryNetwork, factory: SMTPServerFactory, *, implicit: bool = False
+    ) -> None:
         self._pump = pump
         self.raw = Raw()
         address: Any = None
@@ -91,7 +93,7 @@ class Net:
     """The clock, the messages, and a server made to order."""
 
     def __init__(self, certificate: ServerTLS) -> None:
-        self.pump = Pump()
+        self.pump = MemoryNetwork()
         self.clock = self.pump.clock
         self.certificate = certificate
         self.messages: list[ReceivedMessage] = []

@@ -17,7 +17,7 @@ from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server_prompt import PromptSession
 from twisted_sendmail.smtp.server_session import ServerSession
 from twisted_sendmail.smtp.server_settings import ServerSettings
-from twisted_sendmail.testkit.wire import Pump
+from twisted_sendmail.testkit.wire import MemoryNetwork
 
 OPEN = ServerSettings(
     require_tls=False,
@@ -146,7 +146,7 @@ class Side:
         self.looks = looks
         self.content = b""
         self.heard: list[Any] = []
-        self.pump = Pump()
+        self.pump = MemoryNetwork()
         make = kind(self.pump.clock, lambda c: Answering(c, self), settings=OPEN, trace=True)
         self.client = Client(self.pump, make)
         self.client.send("EHLO c.example\r\n")

@@ -39,30 +39,6 @@ def test_no_more_connections_are_opened_than_messages_wait(post: Post) -> None:
     assert 2 >= post.endpoint.attempts
 
 
-@pytest.mark.parametrize("post", [True], indirect=True, ids=["asked"])
-def test_no_connection_is_opened_for_a_message_that_another_has_just_made_room_for(
-    post: Post,
-) -> None:
-    """Whoever hears of his message may send the next one there and then."""
-    mailer = post.mailer(post.world.server(offers=CHUNKING), connections=8, window=8)
-    left = iter(range(8, 40))
-
-    def next_one(_: Any) -> None:
-        for number in left:
-            envelope, content = letter(number)
-            sent = mailer.send(content, envelope=envelope, complete=False)
-            _ = sent.addCallback(next_one)
-            break
-
-    for number in range(8):
-        envelope, content = letter(number)
-        sent = mailer.send(content, envelope=envelope, complete=False)
-        _ = sent.addCallback(next_one)
-    post.pump.run()
-    assert 40 == len(post.world.delivered)
-    assert 1 == post.endpoint.attempts
-
-
 def test_no_more_connections_are_opened_than_their_messages_need(post: Post) -> None:
     """Each takes at once all it may, so another would come too late for any."""
     mailer = post.mailer(connections=10, messages=5, window=8)
@@ -122,7 +98,7 @@ def test_age_is_bounded(post: Post) -> None:
     for n in range(4):
         (result,) = post.send(mailer, letter(n))
         assert result.get().accepted
-        post.pump.wait(29)
+        post.pump.advance(29)
     assert [3, 1] == told(post)
     assert "QUIT" == post.world.servers[0].verbs[-1]
 
@@ -130,9 +106,9 @@ def test_age_is_bounded(post: Post) -> None:
 def test_idle_time_is_bounded(post: Post) -> None:
     mailer = post.mailer(idle=30, wait=None)
     _ = post.send(mailer, letter(1))
-    post.pump.wait(29.9)
+    post.pump.advance(29.9)
     assert (1, 1) == (mailer.stats().idle, post.world.open)
-    post.pump.wait(0.2)
+    post.pump.advance(0.2)
     assert (0, 0) == (mailer.stats().idle, post.world.open)
     assert "QUIT" == post.world.servers[0].verbs[-1]
     assert [] == post.clock.getDelayedCalls()
@@ -142,7 +118,7 @@ def test_work_in_between_begins_the_idle_time_anew(post: Post) -> None:
     mailer = post.mailer(idle=30)
     for n in range(5):
         _ = post.send(mailer, letter(n))
-        post.pump.wait(20)
+        post.pump.advance(20)
     assert [5] == told(post)
 
 
@@ -161,24 +137,24 @@ def test_waiters_are_bounded(post: Post) -> None:
 def test_the_time_of_waiting_is_bounded(post: Post) -> None:
     mailer = post.mailer(post.world.server({"GREETING": SILENT}), connections=1, wait=10, window=1)
     (first,) = post.send(mailer, letter(1))
-    post.pump.wait(4)
+    post.pump.advance(4)
     (second,) = post.send(mailer, letter(2))
-    post.pump.wait(5.9)
+    post.pump.advance(5.9)
     assert (0, 0) == (first.fired, second.fired)
-    post.pump.wait(0.2)
+    post.pump.advance(0.2)
     assert (1, 0) == (first.fired, second.fired)
     with pytest.raises(SendTimeout, match="no connection was free for the message within 10 s"):
         first.get()
     report = first.error.report
     assert [Status.UNTOUCHED] == [outcome.status for outcome in report.outcomes]
-    post.pump.wait(4)
+    post.pump.advance(4)
     assert (1, 1, 0) == (first.fired, second.fired, mailer.stats().waiting)
 
 
 def test_a_message_that_has_a_connection_does_not_wait_any_more(post: Post) -> None:
     mailer = post.mailer(post.world.server({"MAIL": SILENT}), connections=1, wait=10)
     (result,) = post.send(mailer, letter(1))
-    post.pump.wait(100)
+    post.pump.advance(100)
     assert 0 == result.fired
     result.deferred.cancel()
 
@@ -194,7 +170,7 @@ def test_the_rate_is_bounded_over_all_connections(post: Post, connections: int) 
     post.world.fault = note
     mailer = post.mailer(connections=connections, rate=2, burst=3)
     results = post.send(mailer, *[letter(n) for n in range(9)])
-    post.pump.wait(10)
+    post.pump.advance(10)
     assert [0, 0, 0, 0.5, 1, 1.5, 2, 2.5, 3] == times
     assert 9 == len([result.get() for result in results])
 
@@ -203,11 +179,11 @@ def test_what_was_not_used_of_the_rate_is_there_up_to_the_burst(post: Post) -> N
     mailer = post.mailer(connections=1, rate=1, burst=2, idle=1000)
     _ = post.send(mailer, letter(1), letter(2), letter(3))
     assert 2 == len(post.world.delivered)
-    post.pump.wait(100)
+    post.pump.advance(100)
     assert 3 == len(post.world.delivered)
     _ = post.send(mailer, *[letter(n) for n in range(4, 9)])
     assert 5 == len(post.world.delivered)
-    post.pump.wait(3)
+    post.pump.advance(3)
     assert 8 == len(post.world.delivered)
 
 
@@ -215,7 +191,7 @@ def test_a_cancelled_message_takes_nothing_of_the_rate(post: Post) -> None:
     mailer = post.mailer(connections=1, rate=1)
     one, two, three = post.send(mailer, letter(1), letter(2), letter(3))
     two.deferred.cancel()
-    post.pump.wait(1)
+    post.pump.advance(1)
     assert (1, 1, 1) == (one.fired, two.fired, three.fired)
     assert ["1", "3"] == post.world.subjects
 

@@ -36,7 +36,7 @@ def test_accepted_stays_accepted(post: Post, offers: Any, fault: Any) -> None:
         mailer = post.mailer(post.world.server(answers, offers=offers), messages=1)
         (result,) = post.send(mailer, letter(1))
         assert [ACCEPTED] == statuses(result.get())
-        post.pump.wait(1000)
+        post.pump.advance(1000)
         assert (0, 0) == (post.world.open, mailer.stats().failed)
 
 
@@ -53,7 +53,7 @@ def test_what_is_in_doubt_is_never_sent_again_by_the_mailer(
     (result,) = post.send(mailer, letter("doubtful"))
     assert isinstance(result.error, DeliveryInDoubt)
     assert [IN_DOUBT] == statuses(result.error.report)
-    post.pump.wait(1000)
+    post.pump.advance(1000)
     contents = [m for server in post.world.servers for m in server.messages]
     assert 1 == len([content for content in contents if b"doubtful" in content])
     assert 1 == post.endpoint.attempts
@@ -63,7 +63,7 @@ def test_nor_is_it_when_the_verdict_is_late(post: Post) -> None:
     settings = {"timeouts": Timeouts(data_end=10)}
     mailer = post.mailer(post.world.server({"BDAT_LAST": SILENT}), settings=settings)
     (result,) = post.send(mailer, letter(1))
-    post.pump.wait(11)
+    post.pump.advance(11)
     assert [IN_DOUBT] == statuses(result.error.report)
     assert (1, 0) == (post.endpoint.attempts, post.world.open)
 
@@ -155,6 +155,6 @@ def test_a_source_that_can_be_read_once_is_not_sent_twice(post: Post) -> None:
     mailer = post.mailer(first, post.world.server(offers=PIPELINING))
     _ = post.send(mailer, letter(0))
     (result,) = post.send(mailer, (letter(1)[0], pieces()))
-    post.pump.wait(1)
+    post.pump.advance(1)
     assert 1 == result.fired
     assert result.value is None or ["0", "1"] == post.world.subjects

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from twisted.internet.error import DNSLookupError
 
-from tests.client.memory import Result
 from tests.client.scripted_server import CLOSE, PASSWORD, USER
+from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter
 from twisted_sendmail.client.tls_policy import TLSPolicy
 from twisted_sendmail.mailer.mailer import Mailer
@@ -55,7 +55,7 @@ def test_several_may_wait_for_them(post: Post) -> None:
 def test_they_rest_no_longer_than_others(post: Post) -> None:
     mailer = post.mailer(connections=2, idle=30)
     _ = connect(post, mailer, 2)
-    post.pump.wait(31)
+    post.pump.advance(31)
     assert 0 == post.world.open
     assert [] == post.clock.getDelayedCalls()
 
@@ -105,7 +105,7 @@ def test_a_mailer_that_is_closed_opens_none(post: Post) -> None:
     mailer = post.mailer(connections=4)
     waiting = Result(mailer.connect(4))
     _ = post.close(mailer, grace=0.0)
-    post.pump.wait(1)
+    post.pump.advance(1)
     assert 1 == waiting.fired
     assert isinstance(connect(post, mailer, 1).error, MailerClosed)
     assert 0 == post.world.open

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.client.memory import Result
 from tests.client.scripted_server import SILENT
+from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import PIPELINING
 from twisted_sendmail.client.connection import Cancelled
@@ -79,7 +79,7 @@ def test_cancelling_while_the_connection_opens_leaves_the_opening_to_others(post
     assert (1, 1) == (one.fired, two.fired)
     assert (0, 0, 1, 0) == state(mailer)
     closed = post.close(mailer, grace=0.001)
-    post.pump.wait(1)
+    post.pump.advance(1)
     assert 1 == closed.fired
     assert (0, 0, 0, 0) == state(mailer)
 
@@ -123,7 +123,7 @@ def test_a_message_has_an_overall_deadline(post: Post) -> None:
     settings = {"timeouts": Timeouts(total=5)}
     mailer = post.mailer(post.world.server({"GREETING": SILENT}), settings=settings)
     (result,) = post.send(mailer, letter(1))
-    post.pump.wait(6)
+    post.pump.advance(6)
     assert isinstance(result.error, SendTimeout)
     assert (0, 0, 1, 0) == state(mailer)
 
@@ -163,9 +163,9 @@ def test_grace_is_the_end_of_patience(post: Post) -> None:
     mailer = post.mailer(post.world.server({"BDAT_LAST#1": SILENT}), connections=1, window=1)
     one, two = post.send(mailer, letter(1), letter(2))
     closed = post.close(mailer, grace=10)
-    post.pump.wait(9.9)
+    post.pump.advance(9.9)
     assert (0, 0, 0) == (closed.fired, one.fired, two.fired)
-    post.pump.wait(0.2)
+    post.pump.advance(0.2)
     assert (1, 1, 1) == (closed.fired, one.fired, two.fired)
     assert isinstance(one.error, DeliveryInDoubt)
     assert isinstance(two.error, MailerClosed)
@@ -178,7 +178,7 @@ def test_behind_the_grace_nothing_begins_anew(post: Post) -> None:
     assert 1 == len(post.send(mailer, letter(1))[0].get().accepted)
     (cut_off,) = post.send(mailer, letter(2))
     closed = post.close(mailer, grace=10)
-    post.pump.wait(10.1)
+    post.pump.advance(10.1)
     assert (1, 1) == (closed.fired, cut_off.fired)
     assert isinstance(cut_off.error, MailerClosed)
     assert (1, 0) == (post.endpoint.attempts, post.world.open)
@@ -200,7 +200,7 @@ def test_closing_while_a_connection_opens(post: Post) -> None:
     mailer = post.mailer(opening)
     (result,) = post.send(mailer, letter(1))
     closed = post.close(mailer, grace=1)
-    post.pump.wait(2)
+    post.pump.advance(2)
     assert (1, 1) == (closed.fired, result.fired)
     assert isinstance(result.error, MailerClosed)
 
@@ -241,5 +241,5 @@ def test_a_service_stops_within_its_grace(post: Post) -> None:
     service.startService()
     (result,) = post.send(service.mailer, letter(1))
     stopped = Result(service.stopService())
-    post.pump.wait(6)
+    post.pump.advance(6)
     assert (1, 1, 0) == (stopped.fired, result.fired, post.world.open)

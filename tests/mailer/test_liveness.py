@@ -47,7 +47,7 @@ def test_nobody_is_asked_whether_he_lives(post: Post) -> None:
     mailer = post.mailer()
     for n in range(4):
         _ = post.send(mailer, letter(n))
-        post.pump.wait(20)
+        post.pump.advance(20)
     expected = {"EHLO": 1, "MAIL": 4, "RCPT": 4, "BDAT": 4}
     assert expected == post.world.counts
     assert 0 == post.close(mailer).get() or {**expected, "QUIT": 1} == post.world.counts
@@ -105,7 +105,7 @@ def test_a_reused_connection_that_dies_before_the_content_is_replaced_once(
     first = post.world.server({f"{key}#2": fault}, offers=offers)
     mailer = post.mailer(first, post.world.server(offers=offers))
     assert post.send(mailer, letter(1))[0].get().accepted
-    post.pump.wait(6)
+    post.pump.advance(6)
     (result,) = post.send(mailer, letter(2))
     assert result.get().accepted
     assert 2 == post.endpoint.attempts
@@ -205,6 +205,6 @@ def test_a_connection_that_fell_silent_costs_its_own_message_only(post: Post) ->
     (slow,) = post.send(mailer, letter(2))
     (quick,) = post.send(mailer, letter(3))
     assert (0, 1) == (slow.fired, quick.fired)
-    post.pump.wait(11)
+    post.pump.advance(11)
     with pytest.raises(SendTimeout):
         slow.get()

@@ -11,7 +11,6 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.client.conftest import Net
-from tests.client.memory import Pump
 from tests.client.scripted_server import CLOSE, RESET, SILENT, ScriptedServer
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.timeouts import Timeouts
@@ -25,6 +24,7 @@ from twisted_sendmail.smtp.errors import (
     SendTimeout,
     UnsupportedMechanism,
 )
+from twisted_sendmail.testing import MemoryNetwork
 
 LINE = b"x" * 76 + b"\r\n"
 CHUNKS = {"secure": ("PIPELINING", "CHUNKING", "AUTH PLAIN")}
@@ -196,7 +196,7 @@ def test_a_message_in_doubt_is_never_sent_again(net: Net, death: Any, way: Any) 
 def test_silence_behind_the_dot_is_doubt_for_one_and_no_stop_for_the_next(net: Net) -> None:
     first, second = net.server({".#2": SILENT}), net.server()
     result = net.start_many([message(n) for n in range(3)], first, second)
-    net.pump.wait(700)
+    net.pump.advance(700)
     assert ["accepted", "in doubt", "accepted"] == statuses(result.get())
     assert [message(n) for n in range(3)] == arrived(first, second)
 
@@ -356,14 +356,14 @@ def test_each_message_has_its_own_overall_deadline(net: Net) -> None:
 
     server = net.server({".": slow})
     result = net.start_many([message(n) for n in range(3)], server, timeouts=Timeouts(total=100))
-    net.pump.wait(200)
+    net.pump.advance(200)
     assert ["accepted"] * 3 == statuses(result.get())
 
 
 def test_a_message_over_its_deadline_does_not_stop_the_next(net: Net) -> None:
     first, second = net.server({".#1": SILENT}), net.server()
     result = net.start_many([message(0), message(1)], first, second, timeouts=Timeouts(total=100))
-    net.pump.wait(101)
+    net.pump.advance(101)
     reports = result.get()
     assert ["in doubt", "accepted"] == statuses(reports)
     assert isinstance(reports[0].error, SendTimeout)
@@ -395,5 +395,5 @@ def test_a_refused_rset_costs_the_connection(net: Net) -> None:
 
 def test_the_pump_is_idle_at_the_end(net: Net) -> None:
     net.many([message(0)], net.server()).get()
-    assert isinstance(net.pump, Pump)
+    assert isinstance(net.pump, MemoryNetwork)
     assert [] == net.clock.getDelayedCalls()

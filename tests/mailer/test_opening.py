@@ -64,7 +64,7 @@ def test_a_failure_to_connect_is_shared_by_all_waiters(
 ) -> None:
     mailer = post.mailer(later(post, failure))
     results = post.send(mailer, *[letter(n) for n in range(100)])
-    post.pump.wait(1)
+    post.pump.advance(1)
     assert [kind] * 100 == [type(error) for error in errors(results)]
     assert 1 == post.endpoint.attempts
     assert 100 == len({id(result.error) for result in results})
@@ -89,7 +89,7 @@ def test_a_failure_to_get_ready_is_shared_by_all_waiters(
 ) -> None:
     mailer = post.mailer(post.world.server(answers, **OFFERS), settings=SECURE)
     results = post.send(mailer, *[letter(n) for n in range(100)])
-    post.pump.wait(5)
+    post.pump.advance(5)
     assert all(isinstance(error, kind) for error in errors(results)), results[0].error
     assert 1 == post.endpoint.attempts
     assert (0, 0, 0, 0, 0, 100) == tuple(vars(mailer.stats()).values())
@@ -109,7 +109,7 @@ def test_an_opening_that_takes_too_long_is_everybodys(post: Post) -> None:
         post.world.server({"GREETING": SILENT}), settings={"timeouts": Timeouts(greeting=5)}
     )
     results = post.send(mailer, *[letter(n) for n in range(100)])
-    post.pump.wait(6)
+    post.pump.advance(6)
     assert all(isinstance(error, SendTimeout) for error in errors(results))
     assert 1 == post.endpoint.attempts
 
@@ -138,7 +138,7 @@ def test_credentials_that_were_refused_are_not_used_again_until_unlock(post: Pos
     mailer = post.mailer(first, post.world.server(**OFFERS), settings=SECURE)
     _ = errors(post.send(mailer, letter(1)))
     for n in range(3):
-        post.pump.wait(1000)
+        post.pump.advance(1000)
         (error,) = errors(post.send(mailer, letter(n)))
         assert isinstance(error, AuthenticationFailed)
     assert 1 == post.endpoint.attempts
@@ -238,10 +238,10 @@ def test_a_server_that_failed_is_passed_over_for_a_while(post: Post) -> None:
     mailer = post.mailer(first, post.place(), idle=1)
     assert post.send(mailer, letter(1))[0].get().accepted
     assert 1 == len(post.world.servers)
-    post.pump.wait(20)
+    post.pump.advance(20)
     assert post.send(mailer, letter(2))[0].get().accepted
     assert 1 == first.endpoint.attempts  # type: ignore[union-attr]
-    post.pump.wait(20)
+    post.pump.advance(20)
     assert post.send(mailer, letter(3))[0].get().accepted
     assert 2 == first.endpoint.attempts  # type: ignore[union-attr]
 
@@ -250,7 +250,7 @@ def test_with_all_servers_down_the_last_failure_is_told(post: Post) -> None:
     places = [post.place(later(post, refused(f"number {n}"))) for n in range(3)]
     mailer = post.mailer(*places)
     results = post.send(mailer, *[letter(n) for n in range(10)])
-    post.pump.wait(1)
+    post.pump.advance(1)
     assert all("number 2" in str(error) for error in errors(results))
     assert [1, 1, 1] == [place.endpoint.attempts for place in places]  # type: ignore[union-attr]
 
@@ -260,7 +260,7 @@ def test_a_wrong_password_at_one_server_locks_that_server_only(post: Post) -> No
     mailer = post.mailer(first, post.place())
     for n in range(3):
         assert post.send(mailer, letter(n))[0].get().accepted
-        post.pump.wait(100)
+        post.pump.advance(100)
     assert 1 == first.endpoint.attempts  # type: ignore[union-attr]
 
 

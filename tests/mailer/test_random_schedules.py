@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from twisted.internet.error import DNSLookupError
 
 from tests.client.conftest import Net
-from tests.client.memory import Result, asked
 from tests.client.scripted_server import CLOSE, RESET, SILENT
+from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter
 from tests.mailer.postbox import (
     CHUNKING,
@@ -120,7 +120,7 @@ class Run:
             self.post.pump.turn()
 
     def do_wait(self, seconds: float, _: Any) -> None:
-        self.post.pump.wait(seconds)
+        self.post.pump.advance(seconds)
 
     def do_lose(self, which: int, how: Any) -> None:
         alive = [server for server in self.post.world.servers if not server.link.over]
@@ -175,7 +175,7 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return authority().write(tmp_path_factory.mktemp("ca") / "ca.pem")
 
 
-@given(
+schedules = given(
     schedule=st.lists(steps, min_size=1, max_size=14),
     closing=closings,
     trouble=st.lists(faults, max_size=4),
@@ -184,25 +184,10 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Any:
     after=st.sampled_from(list(AfterRefusal)),
     places=st.integers(1, 2),
     bounds=limits,
-    ask=st.booleans(),
 )
-def test_the_laws_hold_in_every_schedule(  # noqa: PLR0917 - Hypothesis gives them by name
-    ca: Any,
-    schedule: Any,
-    closing: Any,
-    trouble: Any,
-    down: Any,
-    offers: Any,
-    after: Any,
-    places: int,
-    bounds: Any,
-    ask: bool,
-) -> None:
-    with asked(ask):
-        hold_to_the_laws(ca, schedule, closing, trouble, down, offers, after, places, bounds)
 
 
-def hold_to_the_laws(  # noqa: PLR0917 - the same
+def hold_to_the_laws(  # noqa: PLR0917 - Hypothesis gives them by name
     ca: Any,
     schedule: Any,
     closing: Any,
@@ -228,12 +213,17 @@ def hold_to_the_laws(  # noqa: PLR0917 - the same
     endpoint = post.endpoint
     for broken in down:
         if broken:
-            endpoint._servers.appendleft(DNSLookupError("no such host"))
+            endpoint.servers.appendleft(DNSLookupError("no such host"))
     for number, step in enumerate(schedule):
         if closing is not None and closing[0] == number:
             run.step("close", *closing[1:])
         run.step(*step)
-    post.pump.wait(1)
+    post.pump.advance(1)
     run.do_close(30.0, cancelled=False)
-    post.pump.wait(3000)
+    post.pump.advance(3000)
     judge(run)
+
+
+@schedules
+def test_the_laws_hold_in_every_schedule(ca: Any, **schedule: Any) -> None:
+    hold_to_the_laws(ca, **schedule)

@@ -9,8 +9,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from tests.client.memory import Result
 from tests.client.scripted_server import SILENT
+from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import PIPELINING
 from twisted_sendmail.client.timeouts import Timeouts
@@ -38,7 +38,7 @@ def test_a_list_is_in_the_order_of_input(post: Post) -> None:
     mailer = post.mailer(slow, post.world.server(), connections=2, window=1, settings=settings)
     result = post.many(mailer, [letter(n) for n in range(20)])
     assert 0 == result.fired
-    post.pump.wait(6)
+    post.pump.advance(6)
     first, *reports = result.get()
     assert first.in_doubt
     for n, report in enumerate(reports, 1):
@@ -104,7 +104,7 @@ def test_the_source_waits_for_a_caller_who_takes_his_time(post: Post) -> None:
     result = Result(Deferred.fromCoroutine(run()))
     post.pump.run()
     assert mailer.capacity >= len(pulled)
-    post.pump.wait(10)
+    post.pump.advance(10)
     assert mailer.capacity + 11 >= len(pulled)
     assert len(post.world.delivered) <= len(pulled)
     result.deferred.cancel()
@@ -134,9 +134,9 @@ def test_an_asynchronous_source_is_pulled_as_it_comes(post: Post) -> None:
 
     mailer = post.mailer()
     result = post.many(mailer, source())
-    post.pump.wait(35)
+    post.pump.advance(35)
     assert (["0", "1", "2"], 0) == (post.world.subjects, result.fired)
-    post.pump.wait(30)
+    post.pump.advance(30)
     assert [[ACCEPTED]] * 5 == [statuses(report) for report in result.get()]
 
 

@@ -9,10 +9,36 @@ import pytest
 
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, PIPELINING
-from twisted_sendmail.client import flow, whole_message
+from tests.mailer.test_random_schedules import ca, hold_to_the_laws, schedules
+from twisted_sendmail.client import connection, flow, whole_message
+from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.mailer.mailer import Mailer
 from twisted_sendmail.smtp.envelope import Envelope, Recipient
 from twisted_sendmail.smtp.outcome import Status
+from twisted_sendmail.testing import MemoryTransport
+
+
+class Asked(SocketState):
+    """What a reactor's own transport can be asked, asked of one in memory."""
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__(transport)
+        self._end = transport
+
+    def silent(self) -> bool:
+        end = self._end
+        if not isinstance(end, MemoryTransport) or end.link is None or end.disconnected:
+            return False
+        return not (end.link.server.out or end.link.server.disconnecting)
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients know whether anything is on its way to them, as they do of sockets."""
+    monkeypatch.setattr(connection, "SocketState", Asked)
+
+
+__all__ = ["ca"]
 
 OFFERS = pytest.mark.parametrize("offers", [CHUNKING, PIPELINING], ids=["BDAT", "DATA"])
 
@@ -41,13 +67,12 @@ def ready(post: Post, offers: Any, programs: list[str]) -> Mailer:
 
 @OFFERS
 def test_a_common_message_needs_no_program_where_the_transport_can_be_asked(
-    post: Post, programs: list[str], offers: Any, request: pytest.FixtureRequest
+    post: Post, programs: list[str], offers: Any
 ) -> None:
     mailer = ready(post, offers, programs)
     reports = post.many(mailer, [letter(n, ["b@example.net", "c@example.net"]) for n in range(9)])
     assert [[Status.ACCEPTED] * 2] * 9 == [statuses(report) for report in reports.get()]
-    if "not asked" not in request.node.name:
-        assert [] == programs
+    assert [] == programs
 
 
 @pytest.mark.parametrize(
@@ -114,3 +139,31 @@ def test_a_content_with_dots_is_stuffed_and_arrives_as_it_was(post: Post, offers
     content = head + b".\r\n..a\r\nb.\r\n.\r\n"
     _ = post.many(mailer, [letter(0), (envelope, content)]).get()
     assert content == post.world.delivered[1].content
+
+
+def test_no_connection_is_opened_for_a_message_that_another_has_just_made_room_for(
+    post: Post,
+) -> None:
+    """Whoever hears of his message may send the next one there and then."""
+    mailer = post.mailer(post.world.server(offers=CHUNKING), connections=8, window=8)
+    left = iter(range(8, 40))
+
+    def next_one(_: Any) -> None:
+        for number in left:
+            envelope, content = letter(number)
+            sent = mailer.send(content, envelope=envelope, complete=False)
+            _ = sent.addCallback(next_one)
+            break
+
+    for number in range(8):
+        envelope, content = letter(number)
+        sent = mailer.send(content, envelope=envelope, complete=False)
+        _ = sent.addCallback(next_one)
+    post.pump.run()
+    assert 40 == len(post.world.delivered)
+    assert 1 == post.endpoint.attempts
+
+
+@schedules
+def test_the_laws_hold_in_every_schedule(ca: Any, **schedule: Any) -> None:
+    hold_to_the_laws(ca, **schedule)

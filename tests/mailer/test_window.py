@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.memory import Result
-from tests.client.scripted_server import CLOSE, RESET
+from tests.client.scripted_server import CLOSE, RESET, flights_of
+from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, PIPELINING, AfterRefusal, Delivery
 from twisted_sendmail.smtp.errors import DeliveryInDoubt
@@ -127,7 +127,7 @@ def test_a_window_of_one_has_never_more_than_one_in_doubt(post: Post) -> None:
     expected = [[ACCEPTED]] * 2 + [[IN_DOUBT]] + [[ACCEPTED]] * 5
     assert expected == [statuses(report) for report in reports]
     for link in post.pump.links:
-        assert all(sum(s.startswith("BDAT") for s in flight) <= 1 for flight in link.flights)
+        assert all(sum(s.startswith("BDAT") for s in flight) <= 1 for flight in flights_of(link))
 
 
 def test_a_window_is_bounded_in_octets(post: Post) -> None:
@@ -135,7 +135,7 @@ def test_a_window_is_bounded_in_octets(post: Post) -> None:
     _ = post.many(mailer, [letter(n, size=4000) for n in range(9)]).get()
     sizes = [
         sum(int(line.split()[1]) for line in flight if line.startswith("BDAT"))
-        for flight in post.pump.links[0].flights
+        for flight in flights_of(post.pump.links[0])
     ]
     assert 12_300 > max(sizes) > 8_000
     assert 9 == len(post.world.delivered)
@@ -162,7 +162,7 @@ def test_a_large_message_goes_alone(post: Post) -> None:
     assert [None] * 5 == [report.error for report in reports]
     assert [[ACCEPTED]] * 5 == [statuses(report) for report in reports]
     assert ["a", "b", "large", "c", "d"] == post.world.subjects
-    flights = [[line.split()[0] for line in f] for f in post.pump.links[0].flights[1:]]
+    flights = [[line.split()[0] for line in f] for f in flights_of(post.pump.links[0])[1:]]
     envelope = ["RSET", "MAIL", "RCPT"]
     assert ["MAIL", "RCPT", "BDAT", *envelope, "BDAT", *envelope] == flights[0]
     large = [f for f in flights if f and set(f) <= {"BDAT"}]

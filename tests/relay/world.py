@@ -35,7 +35,7 @@ from twisted_sendmail.spool.worker import InlineWorker
 from twisted_sendmail.testkit.faults import Fault
 from twisted_sendmail.testkit.mailbox import KeepingReceiver, ReceivedMessage
 from twisted_sendmail.testkit.memory import MemoryServer
-from twisted_sendmail.testkit.wire import Pump
+from twisted_sendmail.testkit.wire import MemoryNetwork
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Any)
@@ -61,10 +61,10 @@ class Judging(KeepingReceiver):
 class Host(MemoryServer):
     """A next hop; where to connect to it as well."""
 
-    def __init__(self, pump: Pump, *, clear: bool = True, **options: Any) -> None:
+    def __init__(self, pump: MemoryNetwork, *, clear: bool = True, **options: Any) -> None:
         options.setdefault("tls", not clear)
         super().__init__(**options)
-        self._pump, self.clock, self._clock = pump, pump.clock, pump.clock
+        self.network, self.clock, self._clock = pump, pump.clock, pump.clock
         self._receiver = self._receiver or (
             lambda connection: Judging(connection, self._keep, host=self)
         )
@@ -121,7 +121,7 @@ class World:
     """Hosts, one queue, and the relays that work on it one after the other."""
 
     def __init__(self, directory: Path) -> None:
-        self.pump = Pump()
+        self.pump = MemoryNetwork()
         self.clock = self.pump.clock
         self.clock.advance(START)
         self.directory = directory
@@ -213,10 +213,7 @@ class World:
 
     def turn(self) -> bool:
         """Move everything a little; False when nothing moves any more."""
-        moved = self.pump._due()
-        for link in self.pump.links[:]:
-            moved |= link.turn()
-        return moved
+        return self.pump.turn()
 
     def advance(self, seconds: float) -> None:
         self.pump.advance(seconds)

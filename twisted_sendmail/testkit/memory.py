@@ -9,46 +9,23 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
 from twisted_sendmail.mailer.submit import sendmail
 from twisted_sendmail.testkit.keeping import KeepingServer
-from twisted_sendmail.testkit.wire import Link, Pump
+from twisted_sendmail.testkit.wire import MemoryEndpoint, MemoryNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from types import TracebackType
-
-    from twisted.internet.interfaces import IProtocolFactory
 
     from twisted_sendmail.message.source import Message
     from twisted_sendmail.smtp.outcome import DeliveryReport
 
 _T = TypeVar("_T")
 _Self = TypeVar("_Self", bound="MemoryServer")
-
-
-@implementer(IStreamClientEndpoint)
-class MemoryEndpoint:
-    """Connects to one server in memory."""
-
-    def __init__(self, pump: Pump, server: IProtocolFactory) -> None:
-        self._pump = pump
-        self._server = server
-        #: Every connection that was made.
-        self.links: list[Link] = []
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """Join the factory's protocol and a new one of the server."""
-        address: Any = None
-        client: Any = factory.buildProtocol(address)
-        server: Any = self._server.buildProtocol(address)
-        self.links.append(self._pump.connect(client, server))
-        return succeed(client)
 
 
 class MemoryServer(KeepingServer):
@@ -59,20 +36,21 @@ class MemoryServer(KeepingServer):
     """
 
     def __init__(self, **options: Any) -> None:
-        self._pump = Pump()
+        #: The connections to it.
+        self.network = MemoryNetwork()
         #: What to give as reactor: a ``twisted.internet.task.Clock``.
-        self.clock = self._pump.clock
+        self.clock = self.network.clock
         super().__init__(self.clock, **options)
 
     def __enter__(self: _Self) -> _Self:
         factory, certificate = self._open()
         #: Where STARTTLS is spoken.
-        self.endpoint = MemoryEndpoint(self._pump, factory)
+        self.endpoint = MemoryEndpoint(self.network, factory)
         wrapped: Any = factory
         if certificate is not None:
             wrapped = factory.implicit_tls()
         #: Where implicit TLS is spoken.
-        self.tls_endpoint = MemoryEndpoint(self._pump, wrapped)
+        self.tls_endpoint = MemoryEndpoint(self.network, wrapped)
         return self
 
     def __exit__(
@@ -82,7 +60,7 @@ class MemoryServer(KeepingServer):
         trace: TracebackType | None,
     ) -> None:
         self._drop_all()
-        self._pump.run()
+        self.network.run()
         self._remove_directory()
 
     def run(self, work: Awaitable[_T], *, patience: float = 7200) -> _T:
@@ -96,7 +74,7 @@ class MemoryServer(KeepingServer):
         watched = deferred.addBoth(results.append)
         end = self.clock.seconds() + patience
         while True:
-            self._pump.run()
+            self.network.run()
             if results:
                 break
             times = [call.getTime() for call in self.clock.getDelayedCalls()]
@@ -112,7 +90,7 @@ class MemoryServer(KeepingServer):
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
-        self._pump.advance(seconds)
+        self.network.advance(seconds)
 
     def send(self, message: Message, *, implicit: bool = False, **options: Any) -> DeliveryReport:
         """Send one message to this server by :func:`~twisted_sendmail.sendmail`, and wait.
