@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_network
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -27,7 +28,7 @@ from twisted_sendmail.smtp.server_prompt import PromptSession
 from twisted_sendmail.smtp.server_settings import ServerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from twisted.internet.interfaces import (
         IAddress,
@@ -62,12 +63,13 @@ class SMTPServerFactory(ServerFactory):
     :param tls: certificate and key: STARTTLS is offered, and MAIL in clear refused.
         For implicit TLS wrap the factory (:meth:`implicit_tls`).
     :param trusted: networks whose machines need neither TLS nor AUTH.  Without *accounts*
-        nobody else is served.
+        nobody else is served.  None: there is no such distinction.
     :param trace: put our Received field in front of what the receiver gets.
     :param accounts: those who know the users: AUTH is offered, and MAIL without it refused.
-    :param settings: what else is offered and put up with; ``starttls``, ``require_tls``,
-        ``mechanisms`` and ``require_auth`` follow from *tls* and *accounts* unless
-        settings are given.
+        Without *tls* AUTH is offered only where the endpoint has TLS of its own (``ssl:``).
+    :param settings: what else is offered and allowed; its fields ``starttls``, ``require_tls``,
+        ``mechanisms`` and ``require_auth`` follow from *tls* and *accounts* unless each is given.
+    :raises InvalidServer: two of the above contradict each other; both are named.
     """
 
     noisy = False
@@ -91,10 +93,10 @@ class SMTPServerFactory(ServerFactory):
         self.receiver = receiver
         self.tls = tls
         self.accounts = accounts
-        self.settings = _fitting(settings, tls, accounts)
+        self.settings = resolve(settings or ServerSettings(), tls, accounts, trusted)
         self.deadlines = deadlines or Deadlines()
         self.limits = limits or ConnectionLimits()
-        self.trusted = trusted or Networks()
+        self.trusted = trusted
         self.trace = trace
         #: Those that are open.
         self.connections: set[SMTPServerProtocol] = set()
@@ -105,7 +107,7 @@ class SMTPServerFactory(ServerFactory):
         """One that serves, or one that says 421."""
         greeting = None
         settings = self.settings
-        if self.trusted:
+        if self.trusted is not None:
             if addr in self.trusted:
                 settings = replace(settings, require_tls=False, require_auth=False)
             elif self.accounts is None:
@@ -188,27 +190,95 @@ def _origin(address: IAddress) -> object:
     return v6.ipv4_mapped or ip_network((v6, 64), strict=False)
 
 
-def _fitting(
-    settings: ServerSettings | None,
+def resolve(
+    settings: ServerSettings,
     tls: IOpenSSLServerConnectionCreator | None,
     accounts: Accounts | None,
+    trusted: Networks | None = None,
 ) -> ServerSettings:
-    mechanisms = () if accounts is None else accounts.mechanisms
-    if settings is None:
-        return ServerSettings(
-            starttls=tls is not None,
-            require_tls=tls is not None,
-            mechanisms=mechanisms,
-            require_auth=accounts is not None,
-        )
-    if settings.starttls and tls is None:
-        raise InvalidServer("STARTTLS cannot be offered", remedy="give a certificate")
-    if settings.mechanisms and accounts is None:
-        raise InvalidServer("AUTH cannot be offered", remedy="give accounts")
-    if accounts is not None and not settings.mechanisms:
-        settings = replace(settings, mechanisms=mechanisms)
-    unknown = set(settings.mechanisms) - set(EXCHANGES)
-    if unknown:
-        what = f"AUTH {', '.join(sorted(unknown))} cannot be offered"
-        raise InvalidServer(what, remedy=f"choose of {', '.join(EXCHANGES)}")
-    return settings
+    """*settings* with what they leave open taken from the rest of the server.
+
+    :raises InvalidServer: naming the two that contradict each other, and a remedy.
+    """
+    known = () if accounts is None else accounts.mechanisms
+    resolved = settings.resolved(certificate=tls is not None, mechanisms=known)
+    for contradiction, remedy in chain(
+        _contradicting_extensions(settings),
+        _contradicting_tls(settings, resolved, tls),
+        _contradicting_auth(settings, resolved, accounts),
+        _contradicting_trust(settings, accounts, trusted),
+    ):
+        raise InvalidServer(contradiction, remedy=remedy)
+    return resolved
+
+
+# Each of these yields what cannot be true together, and what to do about it.
+
+
+def _contradicting_extensions(said: ServerSettings) -> Iterator[tuple[str, str]]:
+    for word, source in _DERIVED_KEYWORDS.items():
+        if word in said.extensions:
+            yield (
+                f"extensions has {word}, which follows from {source}",
+                f"leave {word} out of extensions",
+            )
+
+
+def _contradicting_tls(
+    said: ServerSettings, resolved: ServerSettings, tls: IOpenSSLServerConnectionCreator | None
+) -> Iterator[tuple[str, str]]:
+    if tls is None and said.starttls:
+        what = "starttls=True: STARTTLS cannot be offered without tls"
+        yield what, "give tls a certificate, or leave starttls out"
+    if tls is None and said.require_tls:
+        what = "require_tls=True: TLS is demanded and cannot be offered without tls"
+        yield what, "give tls a certificate; leave require_tls out if the endpoint itself has TLS"
+    if said.clear_auth and resolved.require_tls:
+        implied = "" if said.require_tls else ", which follows from tls"
+        what = f"clear_auth=True with require_tls=True{implied}"
+        yield what, "leave clear_auth out, or take mail in clear too by require_tls=False"
+
+
+def _contradicting_auth(
+    said: ServerSettings, resolved: ServerSettings, accounts: Accounts | None
+) -> Iterator[tuple[str, str]]:
+    mechanisms = resolved.mechanisms or ()
+    if accounts is None:
+        for name in ("mechanisms", "require_auth", "clear_auth"):
+            if value := getattr(said, name):
+                what = f"{name}={value!r}: AUTH cannot be offered without accounts"
+                yield what, f"give accounts, or leave {name} out"
+        return
+    if not mechanisms:
+        remedy = "give accounts that have a mechanism, or none"
+        if said.mechanisms is not None:
+            remedy = "leave mechanisms out, or accounts"
+        yield "accounts are given and mechanisms is empty: AUTH cannot be offered", remedy
+    for known, source in ((EXCHANGES, "this server"), (accounts.mechanisms, "these accounts")):
+        unknown = [name for name in mechanisms if name not in known]
+        if unknown:
+            what = f"mechanisms has {', '.join(unknown)}, which cannot be offered with {source}"
+            yield what, f"choose of {', '.join(known)}"
+
+
+def _contradicting_trust(
+    said: ServerSettings, accounts: Accounts | None, trusted: Networks | None
+) -> Iterator[tuple[str, str]]:
+    if trusted is None:
+        return
+    for name in ("require_tls", "require_auth"):
+        if getattr(said, name):
+            what = f"{name}=True with trusted networks, whose machines are exempt from it"
+            yield what, f"leave {name} out: it follows for all others; or leave trusted out"
+    if not trusted and accounts is None:
+        what = "trusted names no network and there are no accounts: nobody could send"
+        yield what, "name a network in trusted, or give accounts"
+
+
+#: EHLO keywords that no list of extensions may hold, and where they come from.
+_DERIVED_KEYWORDS = {
+    "AUTH": "accounts and mechanisms",
+    "LIMITS": "max_recipients and max_messages",
+    "SIZE": "max_size",
+    "STARTTLS": "tls and starttls",
+}

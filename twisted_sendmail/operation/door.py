@@ -72,10 +72,7 @@ def make_server(
         settings=limits.server_settings(
             configuration.name,
             repair=listener.repair,
-            starttls=tls is not None and not listener.implicit_tls,
-            require_tls=tls is not None or listener.endpoint.kind == "ssl",
-            mechanisms=() if users is None else users.mechanisms,
-            require_auth=users is not None,
+            starttls=False if listener.implicit_tls else None,
         ),
         limits=ConnectionLimits(limits.connections, limits.connections_per_address),
         trusted=Networks(listener.trusted),

@@ -40,19 +40,13 @@ class Limits:
         host: str,
         *,
         repair: bool,
-        require_tls: bool = False,
-        starttls: bool = False,
-        mechanisms: tuple[str, ...] = (),
-        require_auth: bool = False,
+        starttls: bool | None = None,
     ) -> ServerSettings:
         """The settings of a server named *host*; the rest is as with ``ServerSettings``."""
         return ServerSettings(
             host=host,
             require_hello=False,
             starttls=starttls,
-            require_tls=require_tls,
-            mechanisms=mechanisms,
-            require_auth=require_auth,
             max_size=self.message_size,
             max_header=self.header_size,
             max_hops=self.hops,

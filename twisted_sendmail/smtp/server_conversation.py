@@ -50,7 +50,7 @@ class ServerConversation:
     """
 
     def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
-        self.settings = settings
+        self.settings = settings.resolved()
         self.state = ServerState.OPENING
         self.tls = tls
         self.authenticated = False

@@ -51,7 +51,11 @@ def objection(settings: ServerSettings, standing: Standing, command: ServerComma
         text = f"503 5.5.1 {verb.value} is out of order: the session is {standing.state.value}"
     if text is None and isinstance(command, Mail):
         text = _against_mail(settings, standing)
-    if text is None and isinstance(command, Auth) and command.mechanism not in settings.mechanisms:
+    if (
+        text is None
+        and isinstance(command, Auth)
+        and command.mechanism not in (settings.mechanisms or ())
+    ):
         text = "504 5.5.4 That mechanism is not offered"
     return None if text is None else Reply(int(text[:3]), (text[4:],))
 
@@ -70,13 +74,18 @@ def _against_auth(settings: ServerSettings, standing: Standing) -> str | None:
     if not settings.mechanisms:
         return "502 5.5.1 AUTH is not offered"
     if not standing.tls and not settings.clear_auth:
-        return "538 5.7.11 Encryption is required: say STARTTLS first"
+        return f"538 5.7.11 {_encryption_required(settings)}"
     return None if standing.esmtp else "503 5.5.1 Say EHLO before AUTH"
 
 
 def _against_mail(settings: ServerSettings, standing: Standing) -> str | None:
     if settings.require_tls and not standing.tls:
-        return "530 5.7.0 Encryption is required: say STARTTLS first"
+        return f"530 5.7.0 {_encryption_required(settings)}"
     if settings.require_auth and not standing.authenticated:
         return "530 5.7.0 Authentication is required"
     return None
+
+
+def _encryption_required(settings: ServerSettings) -> str:
+    # STARTTLS is no remedy where only implicit TLS is spoken.
+    return f"Encryption is required{': say STARTTLS first' if settings.starttls else ''}"

@@ -1,12 +1,11 @@
-"""What a server session offers, asks for and puts up with.
+"""What a server session offers, demands and allows.
 
-Values only.  Each limit quotes where it comes from; what takes time (deadlines) is
-the concern of ``ingress``.
+Values only.  Each limit quotes where it comes from; deadlines are in ``ingress``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: Extensions that need nothing but this package.  REQUIRETLS is a promise about the
 #: next hop too: who can keep it, adds it.
@@ -23,7 +22,12 @@ EXTENSIONS = (
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """One server's offer and limits; every session of it shares them."""
+    """One server's offer and limits; every session of it shares them.
+
+    ``starttls``, ``require_tls``, ``mechanisms``, ``require_auth`` and ``clear_auth`` follow from
+    the certificate and the accounts of the server (:meth:`resolved`) where they are None, however
+    many other fields are given.
+    """
 
     #: The name in greeting and EHLO reply.
     host: str = "localhost"
@@ -34,16 +38,16 @@ class ServerSettings:
     require_hello: bool = True
     #: EHLO keywords without parameters; STARTTLS, AUTH, SIZE and LIMITS follow from below.
     extensions: tuple[str, ...] = EXTENSIONS
-    #: Offer STARTTLS while in clear.
-    starttls: bool = False
-    #: No MAIL in clear (530).
-    require_tls: bool = True
-    #: SASL mechanisms, in the order they are said.
-    mechanisms: tuple[str, ...] = ()
-    #: No MAIL without AUTH (530).
-    require_auth: bool = False
-    #: Offer and take AUTH in clear: passwords can then be read on the way.
-    clear_auth: bool = False
+    #: Offer STARTTLS while in clear.  None: if the server has a certificate.
+    starttls: bool | None = None
+    #: No MAIL in clear (530).  None: if the server has a certificate.
+    require_tls: bool | None = None
+    #: SASL mechanisms, in the order of the EHLO reply.  None: those of the server's accounts.
+    mechanisms: tuple[str, ...] | None = None
+    #: No MAIL without AUTH (530).  None: if the server has accounts.
+    require_auth: bool | None = None
+    #: Offer and take AUTH in clear: passwords can then be read on the way.  None: no.
+    clear_auth: bool | None = None
     #: Octets of a message; SIZE says it, and it is counted too (RFC 1870).
     max_size: int = 50 * 1024 * 1024
     #: Octets of its header.
@@ -66,3 +70,31 @@ class ServerSettings:
     max_idle_commands: int = 100
     #: Repair bare CR, bare LF and NUL in content; else such a message is refused.
     repair: bool = False
+
+    def resolved(
+        self, *, certificate: bool | None = None, mechanisms: tuple[str, ...] | None = None
+    ) -> ServerSettings:
+        """These settings with every None replaced by what it stands for.
+
+        Explicit values stay, also False.  Applied to its own result it changes nothing.
+
+        :param certificate: the server has one; None: it has one if ``starttls`` is True.
+        :param mechanisms: the mechanisms of the server's accounts; None: it has accounts if
+            ``mechanisms`` is not empty.
+        """
+        if certificate is None:
+            certificate = bool(self.starttls)
+        if mechanisms is None:
+            mechanisms = self.mechanisms or ()
+        return replace(
+            self,
+            starttls=_given(self.starttls, certificate),
+            require_tls=_given(self.require_tls, certificate),
+            mechanisms=mechanisms if self.mechanisms is None else self.mechanisms,
+            require_auth=_given(self.require_auth, bool(mechanisms)),
+            clear_auth=_given(self.clear_auth, False),
+        )
+
+
+def _given(value: bool | None, derived: bool) -> bool:  # noqa: FBT001 - two of a kind
+    return derived if value is None else value

@@ -97,8 +97,8 @@ class BackgroundServer:
         if not running.wait(PATIENCE):
             msg = "the server's thread does not start"
             raise RuntimeError(msg)
-        server = _Server(reactor, **self._options)
         try:
+            server = _Server(reactor, **self._options)
             blockingCallFromThread(reactor, server.start)
         except BaseException:
             self._end_thread()

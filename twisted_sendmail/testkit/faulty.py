@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_sendmail.ingress.factory import SMTPServerFactory
@@ -263,5 +264,12 @@ class FaultyFactory(SMTPServerFactory):
         self.plan = plan or FaultPlan()
 
     def session(self, settings: ServerSettings, *, tls: bool) -> ServerSession:
-        """One that asks the plan."""
+        """One that asks the plan, and offers nothing that the plan withholds."""
+        gone = self.plan.without
+        settings = replace(
+            settings,
+            extensions=tuple(word for word in settings.extensions if word not in gone),
+            starttls=settings.starttls and "STARTTLS" not in gone,
+            mechanisms=() if "AUTH" in gone else settings.mechanisms,
+        )
         return FaultySession(settings, self.plan, tls=tls)

@@ -17,6 +17,7 @@ from twisted_sendmail.ingress.accounts import HashedAccounts
 from twisted_sendmail.ingress.deadlines import Deadlines
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.ingress.tls import ServerTLS
+from twisted_sendmail.smtp.root_error import InvalidServer
 from twisted_sendmail.smtp.server_settings import ServerSettings
 from twisted_sendmail.testkit.anyone import Anyone
 from twisted_sendmail.testkit.authority import Authority
@@ -53,13 +54,14 @@ class KeepingServer:
     """A submission server that keeps what it is sent.
 
     :param clock: for deadlines.
-    :param users: user name to password; with users, MAIL needs AUTH.
-    :param tls: offer STARTTLS and implicit TLS, and need one of them before MAIL.
-    :param lenient: need neither TLS nor AUTH, and take any user and password if none
-        are given.
+    :param users: user name to password; with users, MAIL needs AUTH, and TLS if it is offered.
+    :param tls: offer STARTTLS and implicit TLS.
+    :param lenient: demand neither TLS nor AUTH, take AUTH in clear too, and any user with any
+        password if no *users* are given.  None: lenient unless *users* are given.
     :param faults: what goes wrong, see :mod:`~twisted_sendmail.testkit.faults`.
-    :param settings: changes to the server's settings; ``starttls``, ``require_tls``,
-        ``mechanisms`` and ``require_auth`` follow from the above.
+    :param settings: changes to the server's settings; those of ``starttls``, ``require_tls``,
+        ``mechanisms``, ``require_auth`` and ``clear_auth`` that are None follow from the above.
+    :raises InvalidServer: when started, if *settings* contradict the other parameters.
     :param receiver: takes the mail instead, called with the connection;
         :attr:`messages` then stays empty.
     :param authority: signs the certificate; its own unless given.
@@ -71,7 +73,7 @@ class KeepingServer:
         *,
         users: Mapping[str, str] | None = None,
         tls: bool = True,
-        lenient: bool = False,
+        lenient: bool | None = None,
         faults: Iterable[Fault] = (),
         settings: ServerSettings | None = None,
         receiver: Callable[[Connection], Receiver] | None = None,
@@ -79,11 +81,13 @@ class KeepingServer:
         deadlines: Deadlines = DEADLINES,
     ) -> None:
         self._clock = clock
-        self._users = dict(users or {})
+        self._users = None if users is None else dict(users)
         self._tls = tls
-        self._lenient = lenient
+        self._lenient = users is None if lenient is None else lenient
+        self._settings = _fitting(
+            settings or ServerSettings(), tls=tls, users=users is not None, lenient=lenient
+        )
         self._plan = FaultPlan(faults)
-        self._settings = settings
         self._receiver = receiver
         self._deadlines = deadlines
         self.authority = authority or Authority()
@@ -136,7 +140,7 @@ class KeepingServer:
             plan=self._plan,
             tls=certificate,
             accounts=accounts,
-            settings=self._fitting(accounts),
+            settings=self._settings,
             deadlines=self._deadlines,
             trace=False,
         )
@@ -144,29 +148,9 @@ class KeepingServer:
         return factory, certificate
 
     def _accounts(self) -> Accounts | None:
-        if "AUTH" in self._plan.without:
-            return None
-        if self._users:
+        if self._users is not None:
             return HashedAccounts.of_passwords(self._users)
         return Anyone() if self._lenient else None
-
-    def _fitting(self, accounts: Accounts | None) -> ServerSettings:
-        settings = self._settings
-        if settings is None:
-            settings = ServerSettings(
-                starttls=self._tls,
-                require_tls=self._tls and not self._lenient,
-                mechanisms=() if accounts is None else accounts.mechanisms,
-                require_auth=bool(self._users) and not self._lenient,
-                clear_auth=self._lenient or not self._tls,
-            )
-        gone = self._plan.without
-        return replace(
-            settings,
-            extensions=tuple(word for word in settings.extensions if word not in gone),
-            starttls=settings.starttls and "STARTTLS" not in gone,
-            mechanisms=settings.mechanisms if accounts is not None else (),
-        )
 
     def _path(self, name: str) -> Path:
         if self._directory is None:
@@ -210,3 +194,29 @@ class KeepingServer:
         waiting = self._closing.pop(protocol, None)
         if waiting is not None:
             waiting.callback(None)
+
+
+def _fitting(
+    settings: ServerSettings, *, tls: bool, users: bool, lenient: bool | None
+) -> ServerSettings:
+    """*settings*, with what they leave open as lenient as the server is."""
+    for name in ("require_tls", "require_auth"):
+        if lenient and getattr(settings, name):
+            raise InvalidServer(
+                f"lenient=True with {name}=True", remedy=f"leave {name} out, or lenient"
+            )
+    if lenient is None:
+        lenient = not users
+    if lenient:
+        settings = replace(
+            settings,
+            require_tls=settings.require_tls or False,
+            require_auth=settings.require_auth or False,
+        )
+    if (
+        settings.clear_auth is None
+        and not settings.require_tls
+        and (lenient or (users and not tls))
+    ):
+        settings = replace(settings, clear_auth=True)
+    return settings

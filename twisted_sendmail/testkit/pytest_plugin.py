@@ -4,7 +4,7 @@ It is a :class:`~twisted_sendmail.testkit.background.BackgroundServer`, a new on
 each test: it offers STARTTLS and AUTH, takes any user and any password, and demands
 neither.  A mark changes that, with the server's own parameters::
 
-    @pytest.mark.smtp_server(users={"jane": "s3cret"}, lenient=False)
+    @pytest.mark.smtp_server(users={"jane": "s3cret"})
 
 Everything else is imported only when the fixture is used: pytest loads this module
 in every run, in whatever project.
@@ -35,6 +35,5 @@ def smtp_server(request: pytest.FixtureRequest) -> Iterator[BackgroundServer]:
     from twisted_sendmail.testkit.background import BackgroundServer
 
     mark = request.node.get_closest_marker("smtp_server")
-    options = {"lenient": True, **(mark.kwargs if mark else {})}
-    with BackgroundServer(**options) as server:
+    with BackgroundServer(**(mark.kwargs if mark else {})) as server:
         yield server
