@@ -20,17 +20,45 @@ from twisted_sendmail.testkit.faults import stall
 def test_what_is_on_its_way_ends_before_the_queue_is_closed(world: World) -> None:
     host = world.host(clear=False)
     relay = world.relay(host)
+    world.send(relay, "a@x.example")
     sending = world.watch(
         relay.send(b"Subject: x\r\n\r\nx\r\n", sender=SENDER, recipients="b@x.example")
     )
-    # Nothing has moved on the network yet.
+    # The connection is open and has the message, and nothing has moved on the network yet.
     waiting = world.watch(sending[0].delivered)
-    assert [] == host.got
+    assert [(SENDER, "a@x.example")] == host.got
     world.stop(relay)
-    assert [(SENDER, "b@x.example")] == host.got
+    assert [(SENDER, "a@x.example"), (SENDER, "b@x.example")] == host.got
     assert 1 == len(waiting)
     relay = world.relay(host)
     assert [] == world.queue(relay)
+
+
+def test_what_waits_for_a_connection_is_in_the_queue_again_at_once(world: World) -> None:
+    host = world.host()
+    host.silent = True
+    relay = world.relay(host)
+    for number in range(8):
+        world.send(relay, f"r{number}@x.example")
+    world.advance(1)
+    world.stop(relay)
+    assert START + 1 == world.clock.seconds()
+    host.silent = False
+    world.relay(host)
+    world.until(lambda: len(host.got) == 8)
+    # No attempt was made: no second copy has to be feared.
+    assert [] == world.of(Interrupted)
+
+
+def test_what_waits_for_a_connection_goes_by_the_new_route_after_a_change(world: World) -> None:
+    old, new = world.host(), world.host()
+    old.silent = True
+    relay = world.relay(old, grace=300.0)
+    for number in range(5):
+        world.send(relay, f"r{number}@x.example")
+    relay.reconfigure(world.settings(new, grace=300.0))
+    world.advance(5)
+    assert 5 == len(new.got)
 
 
 def test_what_does_not_end_in_time_is_cut_off_and_stays(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from twisted_sendmail.mailer.standing import copied
+from twisted_sendmail.mailer.server_status import copied
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.root_error import SendmailError

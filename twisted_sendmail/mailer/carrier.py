@@ -33,10 +33,14 @@ STALE = 5.0
 
 
 class Carrier:
-    """One connection to *server*, which is number *place* in the pool's list."""
+    """One connection to *server*, which is number *place* in the pool's list.
 
-    def __init__(self, pool: Pool, server: SubmissionServer, place: int) -> None:
+    :param number: counts the connections of the pool.
+    """
+
+    def __init__(self, pool: Pool, server: SubmissionServer, place: int, number: int) -> None:
         self._pool = pool
+        self.number = number
         self.server = server
         self.place = place
         self.stage = Stage.OPENING
@@ -54,9 +58,22 @@ class Carrier:
         self._impatience: IDelayedCall | None = None
         self._retiring = False
         self._running: Deferred[None] | None = None
+        #: When it began to open.
+        self.began = pool.reactor.seconds()
+        self._overdue: IDelayedCall | None = None
 
-    def start(self) -> None:
-        """Open the connection and carry what there is."""
+    @property
+    def dropped(self) -> bool:
+        """Was it told to end?"""
+        return self._retiring
+
+    def start(self, overdue: float) -> None:
+        """Open the connection and carry what there is.
+
+        :param overdue: seconds after which the pool is told that it is not ready yet.
+        """
+        pool = self._pool
+        self._overdue = pool.reactor.callLater(overdue, pool.overdue, self)
         self._running = Deferred.fromCoroutine(self._run())
         _ = self._running.addErrback(self._pool.broken, self)
 
@@ -99,6 +116,9 @@ class Carrier:
         except (SendmailError, CancelledError) as error:
             pool.not_opened(self, error)
             return
+        finally:
+            if self._overdue is not None and self._overdue.active():
+                self._overdue.cancel()
         self._born = pool.reactor.seconds()
         self._most = min(
             pool.limits.messages, protocol.session.capabilities.limits.get("MAILMAX", self._most)

@@ -6,6 +6,7 @@ There may be thousands: nothing that happens to one of them looks at all of them
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ class Stage(enum.Enum):
     __hash__ = object.__hash__  # by identity, and cheap
 
     OPENING = "opening"
+    #: Still opening, and other connections are tried.
+    OVERDUE = "overdue"
     IDLE = "idle"
     LEASED = "leased"
     CLOSING = "closing"
 
 
 READY = (Stage.IDLE, Stage.LEASED)
+NOT_READY = (Stage.OPENING, Stage.OVERDUE)
 
 
 class Fleet:
@@ -35,6 +39,9 @@ class Fleet:
         # Ordered sets: who came to a stage last is last.
         self._of: dict[Stage, dict[Carrier, None]] = {stage: {} for stage in Stage}
         self._hungry: dict[Carrier, None] = {}
+        # Connections by the place of their server: those that are opening, and the others.
+        self._opening_at: Counter[int] = Counter()
+        self._open_at: Counter[int] = Counter()
         self._size = 0
 
     def __len__(self) -> int:
@@ -49,12 +56,16 @@ class Fleet:
     def add(self, carrier: Carrier) -> None:
         """A new one."""
         self._of[carrier.stage][carrier] = None
+        self._opening_at[carrier.place] += 1
         self._size += 1
 
     def move(self, carrier: Carrier, stage: Stage) -> None:
         """*carrier* is in *stage* now."""
         del self._of[carrier.stage][carrier]
         self._of[stage][carrier] = None
+        if carrier.stage in NOT_READY and stage not in NOT_READY:
+            self._opening_at[carrier.place] -= 1
+            self._open_at[carrier.place] += 1
         carrier.stage = stage
         self._hungry.pop(carrier, None)
 
@@ -62,6 +73,8 @@ class Fleet:
         """It is no more."""
         del self._of[carrier.stage][carrier]
         self._hungry.pop(carrier, None)
+        counter = self._opening_at if carrier.stage in NOT_READY else self._open_at
+        counter[carrier.place] -= 1
         self._size -= 1
 
     def count(self, *stages: Stage) -> int:
@@ -87,9 +100,8 @@ class Fleet:
 
     def open_at(self, place: int) -> bool:
         """Is there one to that server that has been opened?"""
-        return any(
-            carrier.place == place
-            for stage in Stage
-            if stage is not Stage.OPENING
-            for carrier in self._of[stage]
-        )
+        return self._open_at[place] > 0
+
+    def opening_at(self, place: int) -> int:
+        """How many to that server are not ready yet."""
+        return self._opening_at[place]

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail
 
 from twisted_sendmail.client.deadline import Deadlines
 from twisted_sendmail.client.verdict import require_acceptance
-from twisted_sendmail.mailer.fleet import Stage
+from twisted_sendmail.mailer.fleet import NOT_READY, Stage
 from twisted_sendmail.mailer.job import AwaitedJob, Job
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.mailer.pool import Pool
@@ -237,22 +237,28 @@ class Mailer:
         return MailerStats(
             idle=pool.fleet.count(Stage.IDLE),
             leased=pool.fleet.count(Stage.LEASED),
-            opening=pool.fleet.count(Stage.OPENING),
+            opening=pool.fleet.count(*NOT_READY),
             waiting=pool.waiting,
             accepted=self._accepted,
             failed=self._failed,
         )
 
-    def aclose(self, *, grace: float | None = 30.0) -> Deferred[None]:
-        """Take no more messages, let out those that wait, and close.
+    def aclose(self, *, grace: float | None = 30.0, send_waiting: bool = True) -> Deferred[None]:
+        """Take no more messages, send those that were given before, and close.
 
-        :param grace: seconds after which everything is closed at once, and what waits
-            fails with ``MailerClosed``; None for as long as it takes.
+        Nothing waits for a connection that carries no message: an idle one is closed, and
+        one that is still opening is dropped, as soon as no message waits for a connection.
+
+        :param grace: seconds after which everything is closed at once, and each message
+            that waits fails with ``MailerClosed``; None for as long as it takes.
+        :param send_waiting: False: messages that no connection has taken yet fail with
+            ``MailerClosed`` at once; only messages under way are waited for.
+        :returns: fires when every connection is closed.
 
         Cancelling closes at once.
         """
         self._closed = True
-        return Deferred.fromCoroutine(self._pool.close(grace))
+        return Deferred.fromCoroutine(self._pool.close(grace, send_waiting=send_waiting))
 
     def __repr__(self) -> str:
         return f"<Mailer {self._pool}>"

@@ -4,6 +4,10 @@ Connections are counted by stage when they change it, and messages are given to 
 the moment it can take them.  A failure to open is everybody's who waits for it: it is
 not tried anew for each.  A password that was refused is not tried again until told.
 
+A connection that is not ready in time does not hold up the messages: another one is
+tried, at the next server if there is one, as ``server_status`` allows.  Such an overdue
+connection is dropped when others are ready, or when a new one takes its place.
+
 What was accepted stays accepted; what is in doubt is never sent again from here.
 """
 
@@ -21,10 +25,12 @@ from twisted_sendmail.client.flow import Share
 from twisted_sendmail.client.handshake_gate import ABREAST
 from twisted_sendmail.mailer.beforehand import Beforehand
 from twisted_sendmail.mailer.carrier import Carrier
-from twisted_sendmail.mailer.fleet import READY, Fleet, Stage
+from twisted_sendmail.mailer.fleet import NOT_READY, READY, Fleet, Stage
 from twisted_sendmail.mailer.rate import TokenBucket
-from twisted_sendmail.mailer.standing import Standing, copied
+from twisted_sendmail.mailer.server_status import MAX_UNPROVEN_OPENING, ServerStatus, copied
 from twisted_sendmail.smtp.errors import (
+    AuthenticationError,
+    ConnectFailed,
     ConnectionFailed,
     MailerBusy,
     MailerClosed,
@@ -59,7 +65,7 @@ class Pool:
         self.servers = tuple(servers)
         self.limits = limits
         self.share = Share(limits.octets)
-        self._standing = Standing(reactor, len(self.servers))
+        self._status = ServerStatus(reactor, len(self.servers))
         self._beforehand = Beforehand()
         self._queue: deque[Job] = deque()
         self.fleet = Fleet()
@@ -70,10 +76,11 @@ class Pool:
         self.not_ready: Callable[[SubmissionServer, SendmailError], None] | None = None
         #: Called when there is no connection any more.
         self.deserted: Callable[[], None] = lambda: None
-        # A connection was opened since the last failure: more may be opened at once.
-        self._proven = False
-        self._closing = self._aborted = False
+        self._closing = False
+        # While closing: what waits is not sent any more.
+        self._refuses_waiting = False
         self._watching: list[Deferred[None]] = []
+        self._opened_so_far = 0
 
     @property
     def waiting(self) -> int:
@@ -152,11 +159,11 @@ class Pool:
             job.replaced = True
             return True
         job.tried |= {carrier.place}
-        self._standing.shun(carrier.place)
+        self._status.pass_over(carrier.place)
         return len(job.tried) < len(self.servers)
 
     def _again(self, job: Job) -> None:
-        if self._aborted:
+        if self._refuses_waiting:
             job.settle(MailerClosed("the mailer was closed before the message could go again"))
         if job.settled:
             return
@@ -186,30 +193,73 @@ class Pool:
 
     def opened(self, carrier: Carrier) -> None:
         """A connection is ready."""
-        self._proven = True
-        self._standing.ready(carrier.place)
+        self._status.ready(carrier.place, self.reactor.seconds() - carrier.began)
         self.share.among(len(self.fleet))
         self._beforehand.ready(self.fleet.count(*READY))
         self.log.debug("{pool}", pool=self)
         self.fleet.hunger(carrier)
+        self._drop_overdue()
         self._distribute()
+
+    def overdue(self, carrier: Carrier) -> None:
+        """A connection takes long to be ready: it may go on, and others are tried."""
+        self.fleet.move(carrier, Stage.OVERDUE)
+        self._status.overdue(carrier.place)
+        self.log.info(
+            "{server}: the connection is not ready after {seconds:g} s",
+            server=carrier.server,
+            seconds=self.reactor.seconds() - carrier.began,
+        )
+        self._drop_overdue()
+        self._distribute()
+
+    def _drop_overdue(self) -> None:
+        """Drop the overdue connections if enough others are ready."""
+        if self.fleet.count(*READY) < max(1, self._beforehand.wanted):
+            return
+        if self._queue:
+            tried = self._queue[0].tried
+            if all(carrier.place in tried for carrier in self.fleet.of(*READY)):
+                return
+        for overdue in self.fleet.of(Stage.OVERDUE):
+            overdue.abort()
 
     def not_opened(self, carrier: Carrier, error: Exception) -> None:
         """A connection could not be made ready: so it is for everybody who waits for it."""
-        self._remove(carrier)
         place = carrier.place
-        if not isinstance(error, SendmailError) or isinstance(error, CancelledError):
+        self._remove(carrier)
+        if not isinstance(error, SendmailError) or (
+            # Refused credentials are remembered even so.
+            (carrier.dropped or isinstance(error, CancelledError))
+            and not isinstance(error, AuthenticationError)
+        ):
             self._changed()
             return
         self.log.info("no connection to {server}: {error}", server=carrier.server, error=error)
-        self._proven = False
-        self._standing.failed(place, error)
+        self._status.failed(place, error)
         if self.not_ready is not None:
             self.not_ready(carrier.server, error)
-        if self._standing.hopeless:
+        open_here = self.fleet.open_at(place)
+        if not open_here and self._may_succeed_after(carrier):
+            self._changed()
+            return
+        if self._status.hopeless:
             self._beforehand.fail(error)
-        if self.fleet.open_at(place):
-            return  # those that are open go on
+        for other in self.fleet.of(*NOT_READY):
+            # It is older, and waits for what the newer one was refused.
+            if other.place == place and (
+                other.stage is Stage.OVERDUE or self._status.is_locked(place)
+            ):
+                other.abort()
+        if not self.fleet.opening_at(place):
+            self._status.series_over(place)
+        if not open_here:  # else those that are open go on
+            self._fail_waiting(place, error)
+            self._distribute()
+        self._changed()
+
+    def _fail_waiting(self, place: int, error: SendmailError) -> None:
+        """No message goes to this server: each that waits goes to another one, or fails."""
         waiting, self._queue = self._queue, deque()
         hopeless: list[Job] = []
         for job in waiting:
@@ -217,8 +267,16 @@ class Pool:
             (hopeless if len(job.tried) == len(self.servers) else self._queue).append(job)
         for job in hopeless:
             job.settle(copied(error))
-        self._distribute()
-        self._changed()
+
+    def _may_succeed_after(self, failed: Carrier) -> bool:
+        """Return whether a newer connection to the same server, or one in time, is opening."""
+        place = failed.place
+        if self._status.is_locked(place) or not self.fleet.opening_at(place):
+            return False
+        return any(
+            other.place == place and (other.stage is Stage.OPENING or other.number > failed.number)
+            for other in self.fleet.of(*NOT_READY)
+        )
 
     def closed(self, carrier: Carrier) -> None:
         """A connection is gone."""
@@ -227,26 +285,44 @@ class Pool:
         self._changed()
 
     def broken(self, failure: Failure, carrier: Carrier) -> None:
-        """A carrier failed in a way nobody thought of."""
+        """A connection failed with an unexpected error."""
         self.log.failure("a connection of {pool} broke down", failure, pool=self)
+        opening = carrier.stage in NOT_READY
         carrier.abort()
-        if carrier in self.fleet:
+        if carrier not in self.fleet:
+            return
+        if opening:
+            why = f"{type(failure.value).__name__} while it was opened"
+            self.not_opened(
+                carrier, ConnectFailed(f"no connection to {carrier.server}", detail=why)
+            )
+        else:
             self.closed(carrier)
 
     def unlock(self) -> None:
         """Passwords that were refused may be tried again."""
-        self._standing.unlock()
+        self._status.unlock()
         self._distribute()
 
-    async def close(self, grace: float | None) -> None:
-        """Let out what waits, then close; after *grace* seconds close at once."""
+    async def close(self, grace: float | None, *, send_waiting: bool) -> None:
+        """Let messages under way end, then close; after *grace* seconds close at once.
+
+        A connection without a message is closed at once: one that is opening as soon as
+        no message waits.
+
+        :param send_waiting: let out the messages that wait for a connection, too.
+        """
         self._closing = True
         self._beforehand.fail(MailerClosed("the mailer was closed"))
+        if not send_waiting:
+            self._refuse_waiting()
         timer = None if grace is None else self.reactor.callLater(grace, self.abort)
         try:
             while self._queue or self.fleet:
                 if not self._queue:
-                    for carrier in self.fleet.of(Stage.OPENING, *READY):
+                    for opening in self.fleet.of(*NOT_READY):
+                        opening.abort()
+                    for carrier in self.fleet.of(*READY):
                         carrier.retire()
                     if not self.fleet:
                         break
@@ -270,13 +346,18 @@ class Pool:
 
     def abort(self) -> None:
         """Close every connection at once; what waits is not sent."""
-        self._closing = self._aborted = True
-        waiting, self._queue = self._queue, deque()
-        for job in waiting:
-            job.settle(MailerClosed("the mailer was closed before the message's turn"))
+        self._closing = True
+        self._refuse_waiting()
         for carrier in self.fleet:
             carrier.abort()
         self._changed()
+
+    def _refuse_waiting(self) -> None:
+        """Send no message that is on no connection."""
+        self._refuses_waiting = True
+        waiting, self._queue = self._queue, deque()
+        for job in waiting:
+            job.settle(MailerClosed("the mailer was closed before the message's turn"))
 
     # -- inside ------------------------------------------------------------------
 
@@ -305,18 +386,33 @@ class Pool:
         return not (line and opening and self._enough(waiting))
 
     def _open_one(self) -> bool:
-        if len(self.fleet) >= self.limits.connections:
+        full = len(self.fleet) >= self.limits.connections
+        overdue = self.fleet.count(Stage.OVERDUE)
+        if full and not overdue:
             return False
-        if self.fleet.count(Stage.OPENING) and not self._proven:
-            return False  # one must get through before more knock
         place = self._place()
-        if place is None or (
-            self._queue and self._standing.is_shunned(place) and self.fleet.open_at(place)
-        ):
+        if place is None:
             return False
-        carrier = Carrier(self, self.servers[place], place)
+        crowded = not self._status.proven(place) and (
+            self.fleet.opening_at(place) >= MAX_UNPROVEN_OPENING
+        )
+        if not self.fleet.count(*NOT_READY):
+            for each in range(len(self.servers)):
+                self._status.series_over(each)
+        if full or crowded:
+            # The oldest one gives way.
+            oldest = [
+                carrier
+                for carrier in (self.fleet.of(Stage.OVERDUE) if overdue else ())
+                if not crowded or carrier.place == place
+            ]
+            if not oldest:
+                return False
+            oldest[0].abort()
+        self._opened_so_far += 1
+        carrier = Carrier(self, self.servers[place], place, self._opened_so_far)
         self.fleet.add(carrier)
-        carrier.start()
+        carrier.start(self._status.attempt(place))
         return True
 
     def _enough(self, waiting: int) -> bool:
@@ -328,24 +424,39 @@ class Pool:
         )
 
     def _place(self) -> int | None:
-        """Which server to connect to; None when the jobs that wait can go nowhere now."""
+        """Return the server to connect to; None if there is none to connect to now."""
+        every = range(len(self.servers))
+        places: Sequence[int] = every
         while self._queue:
             job = self._queue[0]
-            places = [p for p in range(len(self.servers)) if p not in job.tried]
-            best = self._standing.best(places)
-            if best is not None:
-                return best
-            if any(map(self.fleet.open_at, places)):
-                return None  # those that are open go on
+            places = [place for place in every if place not in job.tried]
+            if not self._all_locked(places) or any(map(self.fleet.open_at, places)):
+                break
             self._queue.popleft()
-            job.settle(self._standing.refusal)
-        best = self._standing.best(range(len(self.servers)))
-        if best is None:
-            self._beforehand.fail(self._standing.refusal)
-        return best
+            job.settle(self._status.refusal)
+            places = every
+        if not self._queue and self._all_locked(every):
+            self._beforehand.fail(self._status.refusal)
+        for place in self._status.preferred(places):
+            if self._may_attempt(place):
+                return place
+            if not self._status.is_passed_over(place):
+                return None  # the connection that is opening there is in time
+        return None
+
+    def _all_locked(self, places: Sequence[int]) -> bool:
+        return all(map(self._status.is_locked, places))
+
+    def _may_attempt(self, place: int) -> bool:
+        status, fleet = self._status, self.fleet
+        if self._queue and status.is_passed_over(place) and fleet.open_at(place):
+            return False  # those that are open go on
+        return not fleet.count(*NOT_READY) or status.may_attempt(place)
 
     def _remove(self, carrier: Carrier) -> None:
         self.fleet.remove(carrier)
+        if not self.fleet.open_at(carrier.place):
+            self._status.unproven(carrier.place)
         self.share.among(len(self.fleet))
 
     def _token(self) -> None:
@@ -379,5 +490,6 @@ class Pool:
             waiting.callback(None)
 
     def __str__(self) -> str:
-        counts = [f"{self.fleet.count(stage)} {stage.value}" for stage in (*READY, Stage.OPENING)]
+        counts = [f"{self.fleet.count(stage)} {stage.value}" for stage in READY]
+        counts.append(f"{self.fleet.count(*NOT_READY)} opening")
         return f"{self.servers[0]}: {', '.join(counts)}, {self.waiting} waiting"

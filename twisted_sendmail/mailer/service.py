@@ -22,6 +22,8 @@ class MailerService(Service):
     """Owns a :class:`~twisted_sendmail.mailer.mailer.Mailer` while it runs.
 
     :param grace: seconds that stopping may take.
+    :param send_waiting: let stopping send the messages that wait for a connection; if False
+        they fail with ``MailerClosed`` at once, and only messages under way are waited for.
 
     The other parameters are the mailer's.
     """
@@ -33,9 +35,11 @@ class MailerService(Service):
         *,
         limits: PoolLimits | None = None,
         grace: float | None = 30.0,
+        send_waiting: bool = True,
     ) -> None:
         self._make: Callable[[], Mailer] = partial(Mailer, reactor, server, limits=limits)
         self._grace = grace
+        self._send_waiting = send_waiting
         #: The mailer; a new one after each start.
         self.mailer = self._make()
         self._used = False
@@ -50,4 +54,4 @@ class MailerService(Service):
     def stopService(self) -> Deferred[None]:
         """See ``IService``; fires when the mailer is closed."""
         super().stopService()  # type: ignore[no-untyped-call]
-        return self.mailer.aclose(grace=self._grace)
+        return self.mailer.aclose(grace=self._grace, send_waiting=self._send_waiting)

@@ -249,7 +249,10 @@ class Lane:
             elif self.due is None or message.due < self.due:
                 self.due = message.due
                 self.wait()
-        if self._something_waits:
+        if self._stopped:
+            # The route has changed: the message goes out by another lane.
+            self._survey()
+        elif self._something_waits:
             self.look()
 
     def surveyed(self, due: float | None) -> None:

@@ -185,8 +185,10 @@ class RelayService(Service):
     def drain(self) -> Deferred[None]:
         """Take nothing more out, and let end what is on its way; fires when all of it has.
 
-        ``settings.grace`` is how many seconds that may take; what has not ended then is
-        cut off, and stays in the queue.  What comes in meanwhile is kept, and not tried.
+        Only messages that a connection has taken are waited for, ``settings.grace`` seconds
+        at most: those that have not ended then are cut off, and stay in the queue.  A message
+        that waits for a connection is back in the queue at once, and a connection that is
+        idle or still opening is closed.  What comes in meanwhile is kept, and not tried.
         Stopping does the same; this is for who has something else to end at the same time.
         """
         dispatcher, attempts = self._dispatcher, self._attempts
@@ -199,7 +201,10 @@ class RelayService(Service):
     async def _drain(self, dispatcher: Dispatcher, attempts: Attempts) -> None:
         dispatcher.stop()
         grace = self.settings.grace
-        closing = [lane.route.mailer.aclose(grace=grace) for lane in dispatcher.lanes.values()]
+        closing = [
+            lane.route.mailer.aclose(grace=grace, send_waiting=False)
+            for lane in dispatcher.lanes.values()
+        ]
         _ = await gatherResults([*closing, *self._leaving.values()])
         await attempts.stop()
 
@@ -314,7 +319,8 @@ class RelayService(Service):
         """Use other settings from now on.
 
         A route that stays as it is keeps its connections.  One that changed gets new ones,
-        and what is on its way over the old ones comes to its end there.  Mail of a route
+        and what is on its way over the old ones comes to its end there; what waited for one
+        of them goes over the new ones.  Mail of a route
         that is no more takes the one of ``"*"``.  Refused passwords are tried again.
         """
         self.settings = settings
@@ -332,7 +338,9 @@ class RelayService(Service):
         if self._clearing is not None:
             self._clearing.configure(settings.keep_undeliverable)
         for mailer in self._dispatcher.configure(settings, self._routing):
-            closing = self._leaving[mailer] = mailer.aclose(grace=settings.grace)
+            closing = self._leaving[mailer] = mailer.aclose(
+                grace=settings.grace, send_waiting=False
+            )
             _ = closing.addBoth(self._left, mailer)
 
     def _left(self, result: Any, mailer: Mailer) -> Any:

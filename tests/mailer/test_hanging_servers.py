@@ -1,0 +1,419 @@
+"""Servers that let connections hang: mail does not stop for them, and closing does not wait."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_sendmail import (
+    Cancelled,
+    ConnectFailed,
+    Credentials,
+    Envelope,
+    Mailer,
+    MailerClosed,
+    MailerService,
+    PoolLimits,
+    SendTimeout,
+    SubmissionServer,
+    Timeouts,
+    TLSPolicy,
+    TLSTrust,
+    many,
+    submit,
+)
+from twisted_sendmail.testing import MemoryServer, faults
+
+MESSAGE = b"From: alice@example.org\r\nTo: bob@example.net\r\nSubject: x\r\n\r\nx\r\n"
+ENVELOPE = Envelope("alice@example.org", "bob@example.net")
+
+
+@implementer(IStreamClientEndpoint)
+class Network:
+    """Connections to one server: each hangs, is refused or gets through, in order.
+
+    :param script: what becomes of each connection; the last entry counts for all later ones.
+    """
+
+    def __init__(self, server: MemoryServer, *script: str) -> None:
+        self._server = server
+        self._script = list(script)
+        #: When each attempt began.
+        self.times: list[float] = []
+        #: Attempts that hang, and the most of them at once.
+        self.hanging = self.most = 0
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        entry = self._script[min(len(self.times), len(self._script) - 1)]
+        self.times.append(self._server.clock.seconds())
+        if entry == "serves":
+            return self._server.endpoint.connect(factory)
+        if entry == "refuses":
+            refused: Deferred[Any] = Deferred()
+            failure = Failure(Refused())  # type: ignore[no-untyped-call]  # Twisted's
+            _ = self._server.clock.callLater(0.1, refused.errback, failure)
+            return refused
+        self.hanging += 1
+        self.most = max(self.most, self.hanging)
+
+        def gone(_: object) -> None:
+            self.hanging -= 1
+
+        return Deferred(gone)
+
+
+@pytest.fixture
+def server() -> Iterator[MemoryServer]:
+    with MemoryServer(users={"jane": "secret"}) as made:
+        yield made
+
+
+def way(
+    server: MemoryServer, endpoint: IStreamClientEndpoint | None = None, **options: Any
+) -> SubmissionServer:
+    options.setdefault("tls", TLSPolicy.STARTTLS)
+    return SubmissionServer(
+        "localhost",
+        trust=TLSTrust(ca_file=server.ca_file),
+        credentials=Credentials("jane", "secret"),
+        endpoint=endpoint or server.endpoint,
+        **options,
+    )
+
+
+def mailer_over(server: MemoryServer, *ways: SubmissionServer, **limits: Any) -> Mailer:
+    return Mailer(server.clock, ways, limits=PoolLimits(**limits))
+
+
+def results_of(*given: Deferred[Any]) -> list[Any]:
+    """What each of *given* fires with, once it does; it must not do so twice."""
+    results: list[Any] = []
+    for each in given:
+        _ = each.addBoth(results.append)
+    return results
+
+
+def start(mailer: Mailer, count: int) -> list[Any]:
+    return results_of(*[mailer.send(MESSAGE, envelope=ENVELOPE) for _ in range(count)])
+
+
+def errors(results: list[Any]) -> set[type[BaseException]]:
+    return {type(result.value) for result in results}
+
+
+def state(mailer: Mailer) -> tuple[int, int, int, int]:
+    stats = mailer.stats()
+    return stats.idle, stats.leased, stats.opening, stats.waiting
+
+
+# -- mail does not stop ------------------------------------------------------------------
+
+
+def test_mail_flows_though_the_first_connection_hangs(server: MemoryServer) -> None:
+    network = Network(server, "hangs", "serves")
+    mailer = mailer_over(server, way(server, network))
+    results = start(mailer, 20)
+    server.advance(10)
+    assert 20 == len(server.messages) == len(results)
+    assert 0 == network.hanging
+    assert 0 == mailer.stats().opening
+
+
+@pytest.mark.parametrize("moment", ["greeting", "EHLO", "STARTTLS", "AUTH"])
+@pytest.mark.parametrize("connections", [1, 4])
+def test_mail_flows_though_the_first_connection_hangs_before_it_is_ready(
+    moment: str, connections: int
+) -> None:
+    with MemoryServer(users={"jane": "secret"}, faults=[faults.stall(moment, nth=1)]) as server:
+        mailer = mailer_over(server, way(server), connections=connections)
+        results = start(mailer, 5)
+        server.advance(10)
+        assert 5 == len(server.messages) == len(results)
+        assert server.sessions[0].closed
+
+
+def test_no_second_connection_is_tried_while_the_first_is_in_time(server: MemoryServer) -> None:
+    network = Network(server, "hangs")
+    mailer = mailer_over(server, way(server, network))
+    _ = start(mailer, 50)
+    server.advance(2)
+    assert [0] == network.times
+    _ = mailer.aclose(grace=0.001)
+    server.advance(1)
+
+
+def test_at_most_three_connections_open_at_once_while_a_server_hangs(
+    server: MemoryServer,
+) -> None:
+    network = Network(server, "hangs")
+    timeouts = Timeouts(connect=300)
+    mailer = mailer_over(server, way(server, network, timeouts=timeouts), connections=50)
+    results = start(mailer, 1000)
+    for _ in range(590):
+        server.advance(1)
+        assert network.hanging == mailer.stats().opening
+    assert 3 == network.most
+    # Each wait is longer than the one before.
+    first = network.times[:5]
+    waits = [later - earlier for earlier, later in itertools.pairwise(first)]
+    assert sorted(waits) == waits
+    assert min(waits) > 1
+    assert len(network.times) <= 8
+    assert {SendTimeout} == errors(results)
+    assert 1000 == len(results)
+
+
+def test_a_server_that_hung_for_a_minute_is_found_again_soon(server: MemoryServer) -> None:
+    """Connections that began to hang meanwhile are not waited for."""
+    network = Network(server, "hangs", "hangs", "hangs", "hangs", "serves")
+    mailer = mailer_over(server, way(server, network, timeouts=Timeouts(connect=300)))
+    results = start(mailer, 10)
+    server.advance(120)
+    assert 10 == len(server.messages) == len(results)
+    assert 0 == network.hanging
+
+
+def test_a_server_that_refuses_is_asked_once_for_all_that_wait(server: MemoryServer) -> None:
+    network = Network(server, "refuses")
+    mailer = mailer_over(server, way(server, network), connections=50)
+    results = start(mailer, 1000)
+    server.advance(60)
+    assert ({ConnectFailed}, 1000, [0]) == (errors(results), len(results), network.times)
+    network.times.clear()
+    sending = results_of(mailer.send_many([(ENVELOPE, MESSAGE)] * 500, complete=False).deferred())
+    server.advance(60)
+    assert 500 == len(sending[0])
+    assert len(network.times) < 500 / 10
+
+
+def test_the_refusal_of_a_newer_connection_is_told_at_once(server: MemoryServer) -> None:
+    network = Network(server, "hangs", "refuses")
+    mailer = mailer_over(server, way(server, network, timeouts=Timeouts(connect=300)))
+    results = start(mailer, 10)
+    server.advance(10)
+    assert {ConnectFailed} == errors(results)
+    assert (10, 0) == (len(results), network.hanging)
+
+
+def test_a_password_refused_to_a_newer_connection_is_not_tried_by_the_older(
+    server: MemoryServer,
+) -> None:
+    scripted = [faults.stall("EHLO", nth=1), faults.refuse("AUTH", "535 5.7.8 no")]
+    with MemoryServer(users={"jane": "secret"}, faults=scripted) as refusing:
+        mailer = mailer_over(refusing, way(refusing))
+        results = start(mailer, 10)
+        refusing.advance(300)
+        assert 10 == len(results)
+        logins = [line for s in refusing.sessions for line in s.dialogue if "C: AUTH" in line]
+        assert 1 == len(logins)
+        assert all(session.closed for session in refusing.sessions)
+
+
+def test_a_slow_server_gets_its_time(server: MemoryServer) -> None:
+    """Each connection takes 40 s to open: the mail goes out, over several connections."""
+
+    @implementer(IStreamClientEndpoint)
+    class Slow:
+        times: list[float] = []  # noqa: RUF012 - one test, one endpoint
+
+        def connect(self, factory: Any) -> Deferred[Any]:
+            self.times.append(server.clock.seconds())
+            ready: Deferred[Any] = Deferred(lambda _: call.cancel())
+
+            def connected() -> None:
+                _ = server.endpoint.connect(factory).chainDeferred(ready)
+
+            call = server.clock.callLater(40, connected)
+            return ready
+
+    for connections in (1, 4):
+        slow = Slow()
+        server.clear()
+        way_there = way(server, slow, timeouts=Timeouts(connect=300))
+        mailer = mailer_over(server, way_there, connections=connections)
+        results = start(mailer, 10)
+        for _ in range(200):
+            server.advance(1)
+        assert 10 == len(results) == len(server.messages)
+
+
+def test_the_next_server_is_tried_when_the_first_hangs(server: MemoryServer) -> None:
+    hanging = Network(server, "hangs")
+    serving = Network(server, "serves")
+    mailer = mailer_over(server, way(server, hanging), way(server, serving))
+    results = start(mailer, 20)
+    server.advance(2)
+    assert [] == serving.times
+    server.advance(8)
+    assert 20 == len(results) == len(server.messages)
+    assert (1, 0) == (len(hanging.times), hanging.hanging)
+    # It is passed over for a while.
+    more = start(mailer, 20)
+    server.advance(1)
+    assert (20, 1) == (len(more), len(hanging.times))
+
+
+@pytest.mark.parametrize("connections", [1, 2, 4])
+def test_with_two_servers_that_hang_each_has_three_connections_at_most(
+    server: MemoryServer, connections: int
+) -> None:
+    networks = [Network(server, "hangs"), Network(server, "hangs")]
+    ways = [way(server, each, timeouts=Timeouts(connect=300)) for each in networks]
+    mailer = mailer_over(server, *ways, connections=connections)
+    results = start(mailer, 1000)
+    for _ in range(700):
+        server.advance(1)
+        assert sum(each.hanging for each in networks) <= connections
+    assert all(each.most <= 3 and each.times for each in networks)
+    assert sum(len(each.times) for each in networks) < 30
+    assert 1000 == len(results)
+    closed = results_of(mailer.aclose())
+    server.advance(0)
+    assert ([None], 0) == (closed, sum(each.hanging for each in networks))
+
+
+def test_connections_that_serve_go_on_when_others_hang(server: MemoryServer) -> None:
+    """The others are dropped soon, and not tried again for half a minute."""
+    network = Network(server, "serves", "hangs")
+    mailer = mailer_over(server, way(server, network), connections=4, window=1, idle=300)
+    results = start(mailer, 100)
+    server.advance(1)
+    assert 100 == len(results)
+    assert 4 == len(network.times)
+    server.advance(20)
+    assert (4, 0) == (len(network.times), network.hanging)
+    assert (1, 0, 0, 0) == state(mailer)
+
+
+def test_warming_up_gets_past_a_connection_that_hangs(server: MemoryServer) -> None:
+    network = Network(server, "hangs", "serves")
+    mailer = mailer_over(server, way(server, network))
+    results = results_of(mailer.connect(3))
+    server.advance(10)
+    assert [None] == results
+    assert (3, 0, 0, 0) == state(mailer)
+
+
+# -- closing does not wait ---------------------------------------------------------------
+
+
+MOMENTS = ["connect", "greeting", "EHLO", "STARTTLS", "AUTH", "TLS"]
+
+
+def hung(moment: str) -> tuple[MemoryServer, SubmissionServer]:
+    """A server, and a way to it that hangs at *moment*."""
+    scripted = []
+    if moment != "connect":
+        scripted = [faults.stall("greeting" if moment == "TLS" else moment)]
+    server = MemoryServer(users={"jane": "secret"}, faults=scripted).__enter__()
+    if moment == "connect":
+        return server, way(server, Network(server, "hangs"))
+    if moment == "TLS":
+        # Nothing answers to the handshake.
+        return server, way(server, tls=TLSPolicy.IMPLICIT)
+    return server, way(server)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_closing_drops_a_connection_that_is_opening_for_nobody(moment: str) -> None:
+    """As after a message that failed, or was cancelled."""
+    server, there = hung(moment)
+    mailer = mailer_over(server, there)
+    sending = mailer.send(MESSAGE, envelope=ENVELOPE)
+    results = results_of(sending)
+    server.advance(1)
+    assert 1 == mailer.stats().opening
+    sending.cancel()
+    assert {Cancelled} == errors(results)
+    began = server.clock.seconds()
+    closed = results_of(mailer.aclose())
+    server.advance(0)
+    assert ([None], began) == (closed, server.clock.seconds())
+    assert (0, 0, 0, 0) == state(mailer)
+    server.advance(0.1)
+    assert all(session.closed for session in server.sessions)
+    server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_closing_drops_connections_that_are_warmed_up(moment: str) -> None:
+    server, there = hung(moment)
+    mailer = mailer_over(server, there)
+    warming = results_of(mailer.connect(2))
+    server.advance(1)
+    closed = results_of(mailer.aclose())
+    server.advance(0)
+    assert [None] == closed
+    assert {MailerClosed} == errors(warming)
+    assert 1 == len(warming)
+    server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_closing_without_those_that_wait_is_done_at_once(moment: str) -> None:
+    server, there = hung(moment)
+    service = MailerService(server.clock, there, send_waiting=False)
+    service.startService()
+    results = start(service.mailer, 3)
+    server.advance(10)
+    stopped = results_of(service.stopService())
+    server.advance(0)
+    assert [None] == stopped
+    assert ({MailerClosed}, 3) == (errors(results), len(results))
+    server.__exit__(None, None, None)
+
+
+def test_closing_sends_those_that_wait_and_then_drops_what_still_opens(
+    server: MemoryServer,
+) -> None:
+    network = Network(server, "serves", "hangs")
+    mailer = mailer_over(server, way(server, network), window=1)
+    results = start(mailer, 20)
+    closed = results_of(mailer.aclose())
+    server.advance(5)
+    assert [None] == closed
+    assert 20 == len(results) == len(server.messages)
+    assert 0 == network.hanging
+
+
+def test_a_message_under_way_is_waited_for_when_those_that_wait_are_not() -> None:
+    with MemoryServer(users={"jane": "secret"}, faults=[faults.stall("dot", nth=1)]) as server:
+        mailer = mailer_over(server, way(server), connections=1, window=1)
+        results = start(mailer, 3)
+        server.advance(1)
+        assert (0, 1, 0, 2) == state(mailer)
+        closed = results_of(mailer.aclose(grace=20, send_waiting=False))
+        server.advance(0)
+        assert ({MailerClosed}, 2) == (errors(results), len(results))
+        server.advance(19)
+        assert [] == closed
+        server.advance(2)
+        assert ([None], 3) == (closed, len(results))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("send", ["submit", "many"])
+def test_cancelling_a_single_message_drops_a_connection_that_is_opening(
+    moment: str, send: str
+) -> None:
+    server, there = hung(moment)
+    sending: Deferred[Any] = (
+        submit(server.clock, there, MESSAGE, envelope=ENVELOPE)
+        if send == "submit"
+        else many(server.clock, there, [(ENVELOPE, MESSAGE)])
+    )
+    results = results_of(sending)
+    server.advance(1)
+    sending.cancel()
+    server.advance(0)
+    assert ({Cancelled}, 1) == (errors(results), len(results))
+    assert all(session.closed for session in server.sessions)
+    server.__exit__(None, None, None)

@@ -1,0 +1,119 @@
+"""A relay ends at once when its next hop lets connections hang, whatever its grace."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from tests.ports import free_port
+from tests.scenarios.relay_process import Relay, submit
+from twisted_sendmail.testing import LoopbackServer
+
+
+class HangingServer:
+    """Accepts connections, greets with *greeting*, and sends nothing more."""
+
+    def __init__(self, greeting: bytes) -> None:
+        self._greeting = greeting
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._connections: list[socket.socket] = []
+        #: Set when a connection was accepted.
+        self.accepted = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            connection.sendall(self._greeting)
+            self.accepted.set()
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for connection in self._connections:
+            connection.close()
+
+
+SERVERS = {
+    "no greeting": ("smtp+starttls", b""),
+    "no answer to EHLO": ("smtp+starttls", b"220 mx.example.net ESMTP\r\n"),
+    "no TLS handshake": ("smtps", b""),
+}
+
+
+@pytest.fixture(params=SERVERS)
+def hanging(request: pytest.FixtureRequest) -> Iterator[tuple[HangingServer, str]]:
+    scheme, greeting = SERVERS[request.param]
+    server = HangingServer(greeting)
+    yield server, f"{scheme}://jane@127.0.0.1:{server.port}"
+    server.close()
+
+
+def configuration(port: int, url: str, ca_file: str) -> str:
+    return f"""
+        name = "relay.example.org"
+        queue = "queue"
+        listen = ["tcp:127.0.0.1:{port}"]
+        [[smarthost]]
+        url = "{url}"
+        password-file = "password"
+        ca-file = "{ca_file}"
+        [limits]
+        stop-grace = "30 min"
+    """
+
+
+@ensureDeferred
+async def test_sigterm_does_not_wait_for_a_connection_that_is_opening(
+    relay: Relay, hop: LoopbackServer, hanging: tuple[HangingServer, str]
+) -> None:
+    server, url = hanging
+    port = free_port()
+    path = relay.write("relay.toml", configuration(port, url, hop.ca_file))
+    relay.start("--config", path)
+    await deferToThread(relay.up)
+    for number in range(3):
+        await deferToThread(submit, port, number)
+    assert await deferToThread(server.accepted.wait, 60)
+    # Fails when the process is there after a minute; the grace is half an hour.
+    assert -signal.SIGTERM == await deferToThread(relay.end)
+    # Nothing was lost: the mail is in the queue.
+    relay.write("relay.toml", configuration(port, _url(hop), hop.ca_file))
+    relay.start("--config", path)
+    await deferToThread(relay.up, 2)
+    assert "taking mail in; 3 messages in the queue" in relay.said
+    assert 3 == len(await hop.wait_for(3, timeout=60))
+    assert -signal.SIGTERM == await deferToThread(relay.end)
+
+
+@ensureDeferred
+async def test_a_reload_sends_what_waits_by_the_new_smarthost_at_once(
+    relay: Relay, hop: LoopbackServer, hanging: tuple[HangingServer, str]
+) -> None:
+    server, url = hanging
+    port = free_port()
+    path = relay.write("relay.toml", configuration(port, url, hop.ca_file))
+    relay.start("--config", path)
+    await deferToThread(relay.up)
+    await deferToThread(submit, port, 1)
+    assert await deferToThread(server.accepted.wait, 60)
+    relay.write("relay.toml", configuration(port, _url(hop), hop.ca_file))
+    relay.signal(signal.SIGHUP)
+    assert 1 == len(await hop.wait_for(1, timeout=60))
+    assert -signal.SIGTERM == await deferToThread(relay.end)
+
+
+def _url(hop: LoopbackServer) -> Any:
+    return f"smtp+starttls://jane@127.0.0.1:{hop.port}"
