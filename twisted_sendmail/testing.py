@@ -10,7 +10,7 @@ from twisted_sendmail.testkit import faults
 from twisted_sendmail.testkit.authority import Authority
 from twisted_sendmail.testkit.background import BackgroundServer
 from twisted_sendmail.testkit.loopback import LoopbackServer
-from twisted_sendmail.testkit.mailbox import ReceivedMessage, SessionRecord
+from twisted_sendmail.testkit.mailbox import KeepingReceiver, ReceivedMessage, SessionRecord
 from twisted_sendmail.testkit.memory import MemoryServer
 from twisted_sendmail.testkit.stub import SentMessage, StubMailer
 from twisted_sendmail.testkit.wire import (
@@ -25,6 +25,7 @@ __all__ = [
     "Authority",
     "BackgroundServer",
     "BareTransport",
+    "KeepingReceiver",
     "LoopbackServer",
     "MemoryConnection",
     "MemoryEndpoint",

@@ -1,7 +1,7 @@
-"""A relay with everything around it in memory, and a clock that is wound by hand.
+"""A relay between next hops in memory, with a clock that the test advances.
 
-The next hops are servers of the test kit; the queue is the real one, on a disk, worked by
-the test's own thread.
+The next hops are servers of ``twisted_sendmail.testing``; the queue is the real one, on a disk,
+and its work is done in the test's own thread.
 """
 
 from __future__ import annotations
@@ -19,23 +19,27 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.mailer.limits import PoolLimits
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.relay.events import Attempted, Event
-from twisted_sendmail.relay.handle import Queued
-from twisted_sendmail.relay.service import RelayService
-from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.spool.record import QueuedMessage, Selection
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.worker import InlineWorker
-from twisted_sendmail.testkit.faults import Fault
-from twisted_sendmail.testkit.mailbox import KeepingReceiver, ReceivedMessage
-from twisted_sendmail.testkit.memory import MemoryServer
-from twisted_sendmail.testkit.wire import MemoryNetwork
+from tests.names import Attempted, Event, Fault, InlineWorker, QueuedMessage, Selection, SqliteSpool
+from twisted_sendmail import (
+    Credentials,
+    Envelope,
+    PoolLimits,
+    Queued,
+    Recipient,
+    RelayService,
+    RelaySettings,
+    Reply,
+    RouteSettings,
+    SubmissionServer,
+    TLSPolicy,
+    TLSTrust,
+)
+from twisted_sendmail.testing import (
+    KeepingReceiver,
+    MemoryNetwork,
+    MemoryServer,
+    ReceivedMessage,
+)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Any)
@@ -61,13 +65,12 @@ class Judging(KeepingReceiver):
 class Host(MemoryServer):
     """A next hop; where to connect to it as well."""
 
-    def __init__(self, pump: MemoryNetwork, *, clear: bool = True, **options: Any) -> None:
-        options.setdefault("tls", not clear)
-        super().__init__(**options)
-        self.network, self.clock, self._clock = pump, pump.clock, pump.clock
-        self._receiver = self._receiver or (
-            lambda connection: Judging(connection, self._keep, host=self)
+    def __init__(self, network: MemoryNetwork, *, clear: bool = True, **options: Any) -> None:
+        self._secure: bool = options.setdefault("tls", not clear)
+        options.setdefault(
+            "receiver", lambda connection: Judging(connection, self._received, host=self)
         )
+        super().__init__(network=network, **options)
         #: Refusals by recipient, each said once, or always when it stands alone.
         self.refusals: dict[str, list[str] | str] = {}
         self.up = True
@@ -87,6 +90,9 @@ class Host(MemoryServer):
             return failed
         return self.endpoint.connect(factory)
 
+    def _received(self, message: ReceivedMessage) -> None:
+        self.messages.append(message)
+
     def answer(self, address: str) -> Reply | None:
         said = self.refusals.get(address)
         if not said:
@@ -96,7 +102,7 @@ class Host(MemoryServer):
 
     def server(self, *, user: str | None = None, **settings: Any) -> SubmissionServer:
         """How a relay reaches it."""
-        settings.setdefault("tls", TLSPolicy.STARTTLS if self._tls else TLSPolicy.NONE)
+        settings.setdefault("tls", TLSPolicy.STARTTLS if self._secure else TLSPolicy.NONE)
         if user is not None:
             settings["credentials"] = Credentials(user, "secret")
         return SubmissionServer(

@@ -31,13 +31,15 @@ _Self = TypeVar("_Self", bound="MemoryServer")
 class MemoryServer(KeepingServer):
     """Use it as ``with MemoryServer() as server``.
 
-    The parameters are those of
+    :param network: where it is connected to, with the clock; its own unless given.
+
+    The other parameters are those of
     :class:`~twisted_sendmail.testkit.keeping.KeepingServer`, without the clock.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, network: MemoryNetwork | None = None, **options: Any) -> None:
         #: The connections to it.
-        self.network = MemoryNetwork()
+        self.network = network or MemoryNetwork()
         #: What to give as reactor: a ``twisted.internet.task.Clock``.
         self.clock = self.network.clock
         super().__init__(self.clock, **options)
