@@ -1,9 +1,13 @@
-"""Queues with messages in every state, made by the store itself."""
+"""Queues with messages in every state, made by the store itself.
+
+This is the one helper of the commands' tests that uses the store; the tests use this.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from twisted_sendmail.smtp.envelope import Envelope, Recipient
@@ -34,13 +38,45 @@ class Queue:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        with self.opened(create=True):
+        with self._opened(create=True):
             pass
 
-    def opened(self, *, create: bool = False) -> Store:
+    @contextmanager
+    def _opened(self, *, create: bool = False, write: bool = True) -> Iterator[Store]:
+        """The store, in a transaction."""
         store = Store(self.directory)
         store.open(create=create)
-        return _Opened(store)  # type: ignore[return-value]  # it stands for the store
+        try:
+            with store.transaction(write=write):
+                yield store
+        finally:
+            store.close()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Another process writes to it, and does not end."""
+        with self._opened():
+            yield
+
+    def release(self, *names: str) -> None:
+        """These were leased, and not tried after all."""
+        with self._opened() as store:
+            store.release(list(names))
+
+    def multiply(self, count: int) -> None:
+        """Make so many copies of the one message that is in it, with rising names."""
+        with self._opened() as store:
+            found = {
+                kind: store.connection.rows(f"SELECT * FROM {kind}")  # noqa: S608
+                for kind in ("message", "recipient")
+            }
+            for n in range(1, count + 1):
+                for kind, (row,) in found.items():
+                    marks = ", ".join("?" * len(row))
+                    store.connection.execute(
+                        f"INSERT INTO {kind} VALUES ({marks})",  # noqa: S608
+                        (row[0] + n, *row[1:]),
+                    )
 
     def take(
         self,
@@ -62,7 +98,7 @@ class Queue:
             origin="client[192.0.2.1] ESMTP",
             message_id="<1@example.org>",
         )
-        with self.opened() as store, store.transaction():
+        with self._opened() as store:
             if len(content) <= PIECE:
                 store.put(draft, content)
             else:
@@ -75,7 +111,7 @@ class Queue:
 
     def lease(self, route: str = "default") -> list[str]:
         """All that is due is taken out to be tried."""
-        with self.opened() as store, store.transaction():
+        with self._opened() as store:
             leased = store.lease(
                 route, time.time() + 1, fresh=99, retries=99, horizon=time.time() + 1e6
             )
@@ -89,14 +125,14 @@ class Queue:
             Change(n, State.PENDING, now + 330, reply, "4.2.2", "mx.example.net[192.0.2.9]:25")
             for n in numbers
         )
-        with self.opened() as store, store.transaction():
+        with self._opened() as store:
             store.settle(Settlement(name, now, changes))
         return name
 
     def deliver(self, name: str, number: int) -> None:
         """One of its recipients gets it."""
         assert name in self.lease()
-        with self.opened() as store, store.transaction():
+        with self._opened() as store:
             store.settle(
                 Settlement(
                     name, time.time(), (Change(number, State.DELIVERED, reply="250 2.0.0 Ok"),)
@@ -106,20 +142,20 @@ class Queue:
     def set_aside(self, name: str) -> str:
         """It fails, and there is nobody to tell."""
         assert name in self.lease()
-        with self.opened() as store, store.transaction():
+        with self._opened() as store:
             failed = (Change(0, State.FAILED, reply="550 5.1.1 No such user", status="5.1.1"),)
             store.settle(Settlement(name, time.time(), failed, aside=Aside.UNDELIVERABLE))
         return name
 
     def hold(self, name: str) -> str:
         """The operator puts it on hold."""
-        with self.opened() as store, store.transaction():
+        with self._opened() as store:
             store.act(Action.HOLD, Selection(ids=(name,)), time.time())
         return name
 
     def damage(self, name: str) -> str:
         """Its sender changes on the disk."""
-        with self.opened() as store, store.transaction():
+        with self._opened() as store:
             store.connection.execute(
                 "UPDATE message SET sender = 'eve@example.com' WHERE number = ?",
                 (id_number(name),),
@@ -129,23 +165,10 @@ class Queue:
     @property
     def messages(self) -> dict[str, QueuedMessage]:
         """What is in it."""
-        with self.opened() as store, store.transaction(write=False):
+        with self._opened(write=False) as store:
             return {message.id: message for message in store.list(Selection())}
 
     def content(self, name: str) -> bytes:
         """The content of a message."""
-        with self.opened() as store, store.transaction(write=False):
+        with self._opened(write=False) as store:
             return b"".join(store.content(name))
-
-
-class _Opened:
-    """An open store that is closed behind the block."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __enter__(self) -> Store:
-        return self._store
-
-    def __exit__(self, *_: object) -> None:
-        self._store.close()

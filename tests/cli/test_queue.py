@@ -183,17 +183,7 @@ def test_a_selection(queue: Queue, run: Run, words: list[str], expected: list[st
 
 def test_a_long_queue_is_listed_whole(queue: Queue, run: Run) -> None:
     queue.take()
-    with queue.opened() as store, store.transaction():
-        rows = store.connection.rows("SELECT * FROM message")
-        recipients = store.connection.rows("SELECT * FROM recipient")
-        for n in range(1, 1203):
-            for kind, (row,) in (("message", rows), ("recipient", recipients)):
-                number = row[0] + n
-                marks = ", ".join("?" * len(row))
-                store.connection.execute(
-                    f"INSERT INTO {kind} VALUES ({marks})",  # noqa: S608
-                    (number, *row[1:]),
-                )
+    queue.multiply(1202)
     found = objects(run("list", "--json"))
     assert (1203, 1203) == (len(found), len({each["queue_id"] for each in found}))
 
@@ -297,8 +287,7 @@ def test_hold_release_and_flush(queue: Queue, run: Run) -> None:
 def test_expire_requeue_and_delete(queue: Queue, run: Run) -> None:
     expired, aside, gone = queue.take(), queue.take(), queue.take()
     queue.lease()
-    with queue.opened() as store, store.transaction():
-        store.release([expired, gone])
+    queue.release(expired, gone)
     queue_aside = queue.messages[aside]
     assert queue_aside.leased
     assert (0, "1 message expired\n", "") == _all(run("expire", expired))

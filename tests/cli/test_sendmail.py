@@ -483,16 +483,15 @@ def test_beside_a_locked_queue_it_says_75_in_time(standin: Standin, *, relay: bo
     with ExitStack() as stack:
         if relay:
             _ = stack.enter_context(UnixServer(standin.socket, _=SILENCE))
-        store = stack.enter_context(standin.queue.opened())
-        with store.transaction():
-            done = subprocess.run(
-                [python, "-c", code],
-                input=MESSAGE,
-                capture_output=True,
-                env=standin.env,
-                timeout=25,
-                check=True,
-            )
+        _ = stack.enter_context(standin.queue.locked())
+        done = subprocess.run(
+            [python, "-c", code],
+            input=MESSAGE,
+            capture_output=True,
+            env=standin.env,
+            timeout=25,
+            check=True,
+        )
     assert b"75" == done.stdout.strip()
     assert b"the message was not taken, try again later" in done.stderr
     assert b"is locked" in done.stderr

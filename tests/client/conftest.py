@@ -13,11 +13,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from tests.client.certificates import NAME, authority
 from tests.client.scripted_server import PASSWORD, USER, ScriptedServer, flights_of
 from tests.deferreds import Result
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.mailer.many import many
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.mailer.submit import sendmail
-from twisted_sendmail.sasl.credentials import Credentials
+from twisted_sendmail import Credentials, SubmissionServer, TLSPolicy, TLSTrust, many, sendmail
 from twisted_sendmail.testing import MemoryEndpoint, MemoryNetwork
 
 BODY = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"

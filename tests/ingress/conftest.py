@@ -11,13 +11,8 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
-from twisted_sendmail.ingress.accounts import HashedAccounts
-from twisted_sendmail.ingress.factory import SMTPServerFactory
-from twisted_sendmail.ingress.receiver import Connection, Receiver
-from twisted_sendmail.ingress.tls import ServerTLS
-from twisted_sendmail.testing import MemoryNetwork
-from twisted_sendmail.testkit.authority import Authority
-from twisted_sendmail.testkit.mailbox import KeepingReceiver, ReceivedMessage
+from twisted_sendmail import Connection, HashedAccounts, Receiver, ServerTLS, SMTPServerFactory
+from twisted_sendmail.testing import Authority, KeepingReceiver, MemoryNetwork, ReceivedMessage
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from twisted_sendmail.spool.record import Draft, QueuedMessage
-from twisted_sendmail.spool.spool import Intake
-from twisted_sendmail.testkit import memory_spool
+from tests.names import Draft, Intake, QueuedMessage
+from tests.names import MemorySpool as _MemorySpool
 
 
 class MemoryIntake(Intake):
@@ -46,7 +45,7 @@ class MemoryIntake(Intake):
         self._intake.abort()
 
 
-class MemorySpool(memory_spool.MemorySpool):
+class MemorySpool(_MemorySpool):
     """One that is open, with names that are easily read, and what is to go wrong."""
 
     def __init__(self) -> None:

@@ -10,12 +10,15 @@ import pytest
 from tests.client.conftest import Net, ca_file, logged, net
 from tests.deferreds import Result
 from tests.mailer.postbox import World
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.mailer.limits import PoolLimits
-from twisted_sendmail.mailer.mailer import Mailer
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.outcome import DeliveryReport, Status
+from twisted_sendmail import (
+    DeliveryReport,
+    Envelope,
+    Mailer,
+    PoolLimits,
+    Status,
+    SubmissionServer,
+    TLSPolicy,
+)
 from twisted_sendmail.testing import MemoryEndpoint
 
 __all__ = ["ca_file", "logged", "net"]

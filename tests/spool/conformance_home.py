@@ -5,18 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from tests.spool.letters import take_in
-from twisted_sendmail.spool.record import (
+from tests.names import (
     Aside,
     Change,
     Draft,
     Leased,
     QueuedMessage,
+    Recovered,
     Selection,
     Settlement,
+    Spool,
     State,
 )
-from twisted_sendmail.spool.spool import Recovered, Spool
+from tests.spool.letters import take_in
 
 DELIVERED, FAILED, PENDING = State.DELIVERED, State.FAILED, State.PENDING
 ALL = Selection()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_twisted import ensureDeferred
 
+from tests.names import SMALL, Recovered, SpoolTrouble, id_number
 from tests.spool.conformance_home import (
     ALL,
     Home,
@@ -15,13 +16,10 @@ from tests.spool.conformance_home import (
     leased,
 )
 from tests.spool.letters import Observer, content_of, draft_of, take_in
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.spool.queue_id import id_number
-from twisted_sendmail.spool.spool import SMALL, Recovered
-from twisted_sendmail.spool.trouble import SpoolTrouble
+from twisted_sendmail import Envelope, Recipient
 
 if TYPE_CHECKING:
-    from twisted_sendmail.spool.spool import Spool
+    from tests.names import Spool
 
 
 class TakingIn:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
+from tests.names import Acted, Action, Aside, Change, Selection, Settlement
 from tests.spool.conformance_home import (
     ALL,
     DELIVERED,
@@ -21,17 +22,9 @@ from tests.spool.conformance_home import (
     undeliverable,
 )
 from tests.spool.letters import Observer, draft_of, take_in
-from twisted_sendmail.spool.record import (
-    Acted,
-    Action,
-    Aside,
-    Change,
-    Selection,
-    Settlement,
-)
 
 if TYPE_CHECKING:
-    from twisted_sendmail.spool.spool import Spool
+    from tests.names import Spool
 
 
 class Operating:

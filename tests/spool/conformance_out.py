@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_twisted import ensureDeferred
 
+from tests.names import Acted, Action, Aside, Change, Recovered, Selection, Settlement
 from tests.spool.conformance_home import (
     ALL,
     DELIVERED,
@@ -20,19 +21,10 @@ from tests.spool.conformance_home import (
     undeliverable,
 )
 from tests.spool.letters import Observer, content_of, draft_of, take_in
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.record import (
-    Acted,
-    Action,
-    Aside,
-    Change,
-    Selection,
-    Settlement,
-)
-from twisted_sendmail.spool.spool import Recovered
+from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
-    from twisted_sendmail.spool.spool import Spool
+    from tests.names import Spool
 
 
 class TakingOut:

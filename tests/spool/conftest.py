@@ -9,8 +9,8 @@ import pytest_twisted
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tests.names import Spool
     from tests.spool.conformance_home import Home
-    from twisted_sendmail.spool.spool import Spool
 
 
 @pytest_twisted.async_yield_fixture

@@ -18,10 +18,9 @@ from pathlib import Path
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock
 
+from tests.names import Action, Selection, SqliteSpool
 from tests.spool.choke import EXITED, exiting
 from tests.spool.traffic import Audit, Record, Traffic
-from twisted_sendmail.spool.record import Action, Selection
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
 
 
 async def _life(directory: Path) -> None:

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
+from tests.names import InlineWorker, MemorySpool, SqliteSpool
 from tests.spool.conformance_home import Home
-from twisted_sendmail.spool.group_commit import Kind, Operation
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.worker import InlineWorker, ThreadWorker
-from twisted_sendmail.testkit.memory_spool import MemorySpool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from twisted_sendmail.spool.spool import Recovered, Spool
-
-
-async def end(spool: SqliteSpool) -> None:
-    """End *spool* as the end of its process would: nothing is put in order."""
-    spool._open = False
-    spool._wakeup.stop()
-    if spool._poll.running:
-        spool._poll.stop()
-    spool._insistence.give_up()
-    if isinstance(spool._worker, ThreadWorker):
-        # SQLite wants to be closed where it was opened; nothing is written by it.
-        spool._worker.submit(Operation(lambda _: _drop(spool), Kind.ALONE))
-    else:
-        _drop(spool)
-    await spool._worker.stop()
-
-
-def _drop(spool: SqliteSpool) -> None:
-    spool._store.close()
-    spool._lock.release()
+    from tests.names import Recovered, Spool
 
 
 class MemoryHome(Home):
@@ -54,6 +32,7 @@ class SqliteHome(Home):
         self._reactor = reactor
         self.directory = directory
         self._inline = inline
+        self._lives = 0
         self._spools: list[SqliteSpool] = []
 
     async def open(self) -> tuple[SqliteSpool, Recovered]:
@@ -63,4 +42,12 @@ class SqliteHome(Home):
         return spool, await spool.open()
 
     async def kill(self) -> None:
-        await end(self._spools.pop())
+        """Go on with a copy of the files as they are now: the next process finds no others."""
+        self._lives += 1
+        left = self.directory.with_name(f"{self.directory.name}-{self._lives}")
+        left.mkdir(mode=0o700)
+        for path in self.directory.iterdir():
+            if path.is_file():
+                shutil.copy2(path, left)
+        self.directory = left
+        await self._spools.pop().close()

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.record import Draft, Leased, QueuedMessage
-from twisted_sendmail.spool.spool import SpoolObserver
+from tests.names import Draft, Leased, QueuedMessage, SpoolObserver
+from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
-    from twisted_sendmail.spool.spool import Spool
+    from tests.names import Spool
 
 SENDER, RECIPIENT = "ann@example.org", "bob@example.net"
 

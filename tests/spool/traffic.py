@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, ensureDeferred
 
+from tests.names import Change, Draft, Leased, Settlement, SpoolObserver, State
 from tests.spool.letters import content_of, draft_of
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.record import Change, Draft, Leased, Settlement, State
-from twisted_sendmail.spool.spool import SpoolObserver
+from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from twisted_sendmail.spool.spool import Spool
+    from tests.names import Spool
 
 #: Small, and in one, two and some pieces.
 _SIZES = (20, 3_000, 70_000, 600_000)

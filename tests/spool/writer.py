@@ -10,10 +10,9 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
+from tests.names import SpoolUnusable, SqliteSpool
 from tests.spool.choke import install_from_environment
 from tests.spool.traffic import Record, Traffic
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.trouble import SpoolUnusable
 
 
 async def _run(reactor: object, directory: Path) -> None:
