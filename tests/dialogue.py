@@ -1,4 +1,4 @@
-r"""Dialogues in the notation of the RFCs, read from files and played by both sides.
+r"""Dialogues in the notation of the RFCs, read from files and played on the wire.
 
 A file holds what was said, line by line::
 
@@ -24,26 +24,8 @@ what came of it: ``-- accepted``, ``-- in doubt`` or the name of an error, sever
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from twisted_sendmail.smtp.command import (
-    Auth,
-    AuthCancel,
-    AuthLine,
-    Command,
-    Content,
-    Data,
-    Hello,
-    LoneDot,
-    Mail,
-    Quit,
-    Rcpt,
-    Rset,
-    StartTLS,
-    Verb,
-)
 
 DIALOGUES = Path(__file__).parent / "dialogues"
 
@@ -126,42 +108,3 @@ def read(path: Path) -> Dialogue:
 def all_dialogues() -> list[Dialogue]:
     """Every file, by name."""
     return [read(path) for path in sorted(DIALOGUES.glob("*.txt"))]
-
-
-def commands(
-    lines: list[bytes], *, in_auth: bool, content: bool, lone: bool
-) -> list[Command | bytes]:
-    """What a client says to write *lines*: commands, and the content as it is on the wire.
-
-    :param in_auth: the first line answers a challenge.
-    :param content: the first lines are a content.
-    :param lone: ... which is a lone dot.
-    """
-    said: list[Command | bytes] = []
-    rest = list(lines)
-    if content:
-        end = rest.index(b".\r\n")
-        said += [LoneDot()] if lone else [Content(), b"".join(rest[: end + 1])]
-        rest = rest[end + 1 :]
-    for line in rest:
-        text = line.removesuffix(b"\r\n").decode("utf-8")
-        said.append(_command(text, in_auth=in_auth))
-        in_auth = False
-    return said
-
-
-def _command(text: str, *, in_auth: bool) -> Command:
-    if in_auth:
-        return AuthCancel() if text == "*" else AuthLine(b64decode(text))
-    verb, _, rest = text.partition(" ")
-    if verb in {"EHLO", "HELO"}:
-        return Hello(rest, Verb[verb])
-    if verb == "AUTH":
-        mechanism, _, initial = rest.partition(" ")
-        return Auth(mechanism, b64decode(initial) if initial else None)
-    if verb in {"MAIL", "RCPT"}:
-        path, _, parameters = rest.partition(":")[2].partition(" ")
-        pairs = tuple((k, v or None) for k, _, v in (p.partition("=") for p in parameters.split()))
-        kind = Mail if verb == "MAIL" else Rcpt
-        return kind(path, pairs)  # type: ignore[arg-type]
-    return {"STARTTLS": StartTLS, "DATA": Data, "RSET": Rset, "QUIT": Quit}[verb]()

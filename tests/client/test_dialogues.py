@@ -1,16 +1,23 @@
-"""The dialogues, played by ``sendmail`` in memory: whole, line by line, octet by octet."""
+"""The dialogues, played in memory: by ``sendmail``, and command by command.
+
+The server's replies come whole, line by line, and octet by octet; on a transport that can
+start TLS, and on one that cannot.
+"""
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Any
 
 import pytest
+from twisted.python.failure import Failure
 
+from tests.client.certificates import NAME
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import ScriptedServer
 from tests.dialogue import Dialogue, Step, all_dialogues
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.sasl.credentials import Credentials
+from twisted_sendmail import Credentials, Reply, ServerJudge, SubmissionProtocol, TLSPolicy
+from twisted_sendmail.testing import MemoryEndpoint
 
 
 class DialogueServer(ScriptedServer):
@@ -72,21 +79,22 @@ def outcome(result: Any) -> set[str]:
     return names | ({"in doubt"} if report and report.in_doubt else set())
 
 
-@pytest.mark.parametrize("cut", ["whole", "lines", "octets"])
+@pytest.mark.parametrize("cut", ["whole", "lines", "octets", "bare"])
 @pytest.mark.parametrize("dialogue", all_dialogues(), ids=lambda dialogue: dialogue.name)
 def test_a_dialogue(net: Net, dialogue: Dialogue, cut: str) -> None:
     """Word for word, flight for flight, and what came of it."""
-    server = DialogueServer(dialogue, cut, clock=net.clock)
+    server = DialogueServer(dialogue, "whole" if cut == "bare" else cut, clock=net.clock)
+    endpoint = MemoryEndpoint(net.pump, server, bare=cut == "bare")
     user = dialogue.settings.get("user", "").split()
     body = dialogue.settings.get("body", "hello\\n").replace("\\n", "\r\n").encode()
     result = net.start(
-        server,
+        endpoint,
         message=BODY.replace(b"hello\r\n", body),
         tls=TLSPolicy(dialogue.settings["tls"]),
         credentials=Credentials(*user) if user else None,
         recipients=dialogue.settings.get("to", "b@example.net").split(", "),
     )
-    net.link.apart = cut != "whole"
+    net.link.apart = cut in {"lines", "octets"}
     net.pump.run()
     net.pump.advance(700)
     assert [] == server.wrong
@@ -94,3 +102,99 @@ def test_a_dialogue(net: Net, dialogue: Dialogue, cut: str) -> None:
     assert 1 == result.fired
     assert outcome(result) & set(dialogue.outcome.split(" or "))
     assert ("in doubt" in outcome(result)) == (dialogue.outcome == "in doubt")
+
+
+# -- by hand
+
+
+class ByHand:
+    """Gives each command of a dialogue by the method of ``SubmissionProtocol`` it has."""
+
+    def __init__(self, net: Net, dialogue: Dialogue, cut: str) -> None:
+        self._net = net
+        self._steps = dialogue.steps
+        # A fragment of a TLS record is waited for until it is too late.
+        self.injects = dialogue.name.startswith("starttls-injection")
+        self.waits = self.injects or dialogue.steps[-1].lines == [b"silence"]
+        self._judge = ServerJudge(net.trust, NAME)
+        self.protocol = SubmissionProtocol(net.clock, server_name=NAME)
+        #: Each command, and its reply or the kind of its error.
+        self.results: list[tuple[str, Any]] = []
+        server = DialogueServer(dialogue, cut, clock=net.clock)
+        link = net.pump.connect(self.protocol, server)
+        link.apart = cut != "whole"
+        self.server = server
+        self._note("", self.protocol.greeting)
+        if dialogue.settings["tls"] == "implicit":
+            _ = self.protocol.start_tls(self._judge)
+
+    def play(self) -> None:
+        self._net.pump.run()
+        for step in self._steps:
+            if step.who == "C":
+                with self.protocol.group():
+                    self._speak([line.removesuffix(b"\r\n") for line in step.lines])
+            self._net.pump.run()
+        if self.waits:
+            self._net.pump.advance(700)
+
+    def _note(self, line: str, deferred: Any) -> None:
+        at = len(self.results)
+        self.results.append((line, None))
+
+        def fired(result: Any) -> None:
+            assert self.results[at] == (line, None)
+            kind = type(result.value) if isinstance(result, Failure) else result
+            self.results[at] = (line, kind)
+
+        _ = deferred.addBoth(fired)
+
+    def _speak(self, lines: list[bytes]) -> None:
+        said = self.results[-1][1]
+        code = said.code if isinstance(said, Reply) else 0
+        if code == 354:
+            end = lines.index(b".")
+            content = b"".join(line.removeprefix(b".") + b"\r\n" for line in lines[:end])
+            self._note(".", self.protocol.content(content) if end else self.protocol.lone_dot())
+            lines = lines[end + 1 :]
+        for line in lines:
+            self._note(line.decode(), self._command(line.decode(), in_auth=code == 334))
+
+    def _command(self, line: str, *, in_auth: bool) -> Any:
+        protocol = self.protocol
+        if in_auth:
+            return (
+                protocol.auth_cancel() if line == "*" else protocol.auth_response(b64decode(line))
+            )
+        verb, _, rest = line.partition(" ")
+        if verb in {"MAIL", "RCPT"}:
+            path, _, words = rest.partition(":")[2].partition(" ")
+            pairs = [word.partition("=") for word in words.split()]
+            parameters = tuple((key, value or None) for key, _, value in pairs)
+            give: Any = protocol.mail if verb == "MAIL" else protocol.rcpt
+            return give(path, parameters)
+        if verb == "AUTH":
+            mechanism, _, initial = rest.partition(" ")
+            return protocol.auth(mechanism, b64decode(initial) if initial else None)
+        if verb == "STARTTLS":
+            return protocol.starttls(self._judge)
+        return getattr(protocol, verb.lower())(*[rest] if rest else [])
+
+
+@pytest.mark.parametrize("dialogue", all_dialogues(), ids=lambda dialogue: dialogue.name)
+def test_a_dialogue_by_hand(net: Net, dialogue: Dialogue) -> None:
+    """The same commands give the same replies and errors, in any cutting of what the server sent."""
+    played: list[list[Any]] = []
+    for cut in ("whole", "lines", "octets"):
+        hand = ByHand(net, dialogue, cut)
+        hand.play()
+        assert [] == hand.server.wrong
+        assert hand.server.finished
+        names = {kind.__name__ for kind in type(hand.protocol.session.over).__mro__}
+        allowed = {dialogue.session} if dialogue.session else {"NoneType", "ConnectionClosed"}
+        # What is injected after the 220 to STARTTLS is noticed with it, or in the handshake.
+        assert names & (allowed | ({"TLSFailure", "SendTimeout"} if hand.injects else set()))
+        assert None not in [result for _, result in hand.results]
+        played.append(hand.results)
+        hand.protocol.abort()
+    assert hand.injects or [played[0]] * 3 == played
