@@ -52,7 +52,9 @@ def test_each_entry_leads_where_it_says(key: tuple[State, Verb, Kind]) -> None:
         # The message behind a broken one was not heard: this is no refusal of it.
         assert isinstance(event.result, CommandNotAllowed)
     else:
-        assert Reply(code_of(verb, kind), ("text",)) == event.result
+        # The text of a 235 is a part of the SASL exchange.
+        text = "****" if code_of(verb, kind) == 235 else "text"
+        assert Reply(code_of(verb, kind), (text,)) == event.result
 
 
 def test_what_is_not_in_the_table_is_a_breach_of_protocol() -> None:

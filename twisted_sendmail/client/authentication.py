@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.sasl.choice import MechanismFactory
-    from twisted_sendmail.sasl.credentials import Credentials
+    from twisted_sendmail.sasl.credentials import Credentials, ResolvedCredentials
     from twisted_sendmail.sasl.mechanism import Mechanism
     from twisted_sendmail.smtp.reply import Reply
 
@@ -45,33 +45,54 @@ async def authenticate(
     :raises AuthenticationError: when the server does not know us, or cannot tell.
     :raises InvalidBase64: when a challenge is not base64.
     """
-    resolved = await credentials.resolve()
+    error = await _exchange(reactor, protocol, await credentials.resolve(), mechanisms)
+    if error is not None:
+        # Raised here, where no local variable holds a part of the exchange.
+        raise error
+
+
+async def _exchange(
+    reactor: Any,
+    protocol: SubmissionProtocol,
+    resolved: ResolvedCredentials,
+    mechanisms: Mapping[str, MechanismFactory] | None,
+) -> SendmailError | None:
+    """Run the exchange; return the error instead of raising it through these frames."""
+    redaction = protocol.session.redaction
     for secret in (resolved.password, resolved.token):
         if secret is not None:
-            protocol.session.conceal(secret.reveal())
-    mechanism = choose(protocol.session.capabilities.auth, resolved, mechanisms or MECHANISMS)
-    # What came unasked must not pass for the server's yes.
-    await protocol.settled()
-    reply = await protocol.auth(mechanism.name, mechanism.start())
-    rounds = 0
-    while reply.intermediate:
-        rounds += 1
-        try:
-            challenge = _challenge(mechanism, reply, rounds)
-            if mechanism.expensive:
-                response = await off_reactor(reactor, lambda c=challenge: mechanism.respond(c))  # type: ignore[misc]
-            else:
-                response = mechanism.respond(challenge)
-        except (AuthenticationError, InvalidBase64) as broken:
-            broken.reply = broken.reply or await _broken_off(protocol)
-            raise
+            redaction.conceal(secret.reveal())
+    try:
+        mechanism = choose(protocol.session.capabilities.auth, resolved, mechanisms or MECHANISMS)
+        # What came unasked must not pass for the server's yes.
         await protocol.settled()
-        reply = await protocol.auth_response(response)
-    if not reply.positive:
-        error = authentication_refusal(mechanism.name, reply)
-        error.detail = error.detail or resolved.redact(mechanism.explanation)
-        raise error
-    mechanism.succeeded()
+        reply = await protocol.auth(mechanism.name, mechanism.start())
+        rounds = 0
+        while reply.intermediate:
+            rounds += 1
+            try:
+                challenge = _challenge(mechanism, reply, rounds)
+                if mechanism.expensive:
+                    response = await off_reactor(
+                        reactor,
+                        lambda c=challenge: mechanism.respond(c),  # type: ignore[misc]
+                    )
+                else:
+                    response = mechanism.respond(challenge)
+            except (AuthenticationError, InvalidBase64) as broken:
+                broken.reply = broken.reply or await _broken_off(protocol)
+                raise
+            await protocol.settled()
+            reply = await protocol.auth_response(response)
+        if not reply.positive:
+            error = authentication_refusal(mechanism.name, reply)
+            error.detail = error.detail or redaction.explanation(mechanism.explanation)
+            return error
+        mechanism.succeeded()
+    except SendmailError as error:
+        error.__context__ = None  # its frames hold a part of the exchange, too
+        return error.with_traceback(None)
+    return None
 
 
 async def _broken_off(protocol: SubmissionProtocol) -> Reply | None:

@@ -47,18 +47,17 @@ class Bearer(Mechanism):
     @property
     def explanation(self) -> str:
         """What the server has against the token: its status and the scope it wants."""
-        return self._token.redact(_explained(self._refusal or b""))
+        return _explained(self._refusal or b"")
 
 
 def _explained(refusal: bytes) -> str:
-    text = refusal.decode("utf-8", "replace")
     try:
-        parsed: object = json.loads(text)
+        parsed: object = json.loads(refusal)
     except (ValueError, RecursionError):
-        return text.strip()
+        return ""
     if not isinstance(parsed, dict):
-        return text.strip()
+        return ""
     said = [
         f"{key} {parsed[key]}" for key in _WORTH_SAYING if isinstance(parsed.get(key), (str, int))
     ]
-    return ", ".join(said) or text.strip()
+    return ", ".join(said)

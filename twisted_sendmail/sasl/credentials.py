@@ -63,10 +63,6 @@ class Secret:
         """Return the secret itself; do not bind it to a name where an error may be raised."""
         return self.__text
 
-    def redact(self, text: str) -> str:
-        """Return *text*, which somebody else wrote, without this secret in it."""
-        return text.replace(self.__text, _HIDDEN) if self.__text else text
-
     def __repr__(self) -> str:
         return f"Secret({_HIDDEN})"
 
@@ -131,13 +127,6 @@ class ResolvedCredentials:
     authzid: str = ""
     #: The only mechanisms to use, best first, in upper case; None for all.
     mechanisms: tuple[str, ...] | None = None
-
-    def redact(self, text: str) -> str:
-        """Return *text*, which a server wrote, without the secret in it."""
-        for secret in (self.password, self.token):
-            if secret is not None:
-                text = secret.redact(text)
-        return text
 
     def __repr__(self) -> str:
         return f"ResolvedCredentials({self.username!r})"

@@ -60,10 +60,10 @@ class Mechanism(abc.ABC):
 
     @property
     def explanation(self) -> str:
-        """Why the server refuses, where the mechanism has room for it; without secrets.
+        """Why the server refuses, where the mechanism has room for it.
 
-        It goes with the refusing reply as the detail of its error.  It is the
-        server's text: escape it where it is shown.
+        It goes with the refusing reply as the detail of its error, unless it quotes
+        the exchange.  It is the server's text: escape it where it is shown.
         """
         return ""
 

@@ -52,6 +52,22 @@ _SERVER_FIRST = re.compile(
     r"(?:,[A-Za-z]=[^,\x00]+)*"
 )
 _SERVER_FINAL = re.compile(r"v=(?P<signature>[A-Za-z0-9+/=]*)(?:,[A-Za-z]=[^,\x00]+)*")
+# RFC 5802 section 7.  A server may write any other word: it could be a quotation.
+_ERRORS = frozenset(
+    {
+        "channel-binding-not-supported",
+        "channel-bindings-dont-match",
+        "extensions-not-supported",
+        "invalid-encoding",
+        "invalid-proof",
+        "invalid-username-encoding",
+        "no-resources",
+        "other-error",
+        "server-does-support-channel-binding",
+        "unknown-user",
+        "unsupported-channel-binding-type",
+    }
+)
 _SERVER_ERROR = re.compile(r"e=(?P<error>[^,\x00]+)(?:,.*)?", re.DOTALL)
 
 
@@ -103,7 +119,7 @@ class Scram(Mechanism):
         if error:
             self._refused = True
             self.expensive = False
-            self._explanation = error["error"]
+            self._explanation = error["error"] if error["error"] in _ERRORS else "other-error"
             return b""
         if self._server_signature is None:
             return self._prove(message)

@@ -20,6 +20,7 @@ RFC 5321, RFC 2920 (PIPELINING), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.capabilities import Capabilities
@@ -42,20 +43,21 @@ from twisted_sendmail.smtp.errors import (
     ServiceClosing,
     UnexpectedResponse,
 )
-from twisted_sendmail.smtp.redaction import Redaction
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.redaction import Challenge, Redaction
 from twisted_sendmail.smtp.reply_parser import ReplyParser
 from twisted_sendmail.smtp.transcript import Transcript
 from twisted_sendmail.smtp.transparency import DotStuffer
 
 if TYPE_CHECKING:
+    from twisted_sendmail.smtp.command import Command
     from twisted_sendmail.smtp.command_group import Entry
+    from twisted_sendmail.smtp.reply import Reply
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
+#: Their replies belong to a SASL exchange.
+_EXCHANGE = _AUTH | {Verb.AUTH_CANCEL}
 _CONTENT = Content()
-#: What their line holds is not for the transcript.
-_SECRET = (Auth, AuthLine)
 
 
 class ClientSession(ClientQueue):
@@ -152,8 +154,8 @@ class ClientSession(ClientQueue):
                 continue
             line = entry.command.line()
             self._out.append(line)
-            if isinstance(entry.command, _SECRET):
-                self._redaction.conceal_response(_response(entry.command))
+            if entry.verb in _AUTH:
+                self._conceal_line(entry.command)
                 self.transcript.add("C", str(entry.command))
             else:
                 self.transcript.add("C", line[:-2])
@@ -184,9 +186,8 @@ class ClientSession(ClientQueue):
         """Take bytes from the server; what they mean is in :attr:`events` and :attr:`over`."""
         if self.over:
             return
-        # Looked for once in all that came, not in each line of it; a secret may have begun
-        # in what came before.
-        masking = self._redaction.concerns(self._parser.unfinished + data)
+        # Looked for once in all that came, not in each line of it.
+        masking = bool(self._redaction) and self._may_quote(data)
         replies = self._parser.feed(data)
         i, end = 0, len(replies)
         while i < end:
@@ -198,8 +199,8 @@ class ClientSession(ClientQueue):
                     continue
             reply = heard = replies[i]
             i += 1
-            if masking:
-                reply = Reply(heard.code, tuple(map(self._redaction.mask, heard.lines)))
+            if masking or heard.code == 334 or (first is not None and first.verb in _EXCHANGE):
+                reply = self._shown(first, heard)
             self.transcript.add_reply(reply)
             more = i < end or self._parser.pending or self._parser.breach is not None
             self._reply(reply, heard, more_behind=more)
@@ -209,6 +210,20 @@ class ClientSession(ClientQueue):
             self.finish(self._parser.breach)
         elif self._parser.pending:
             self._begun()
+
+    def _may_quote(self, data: bytes) -> bool:
+        """May a reply in *data* quote a secret?
+
+        It may have begun in what came before, or be spread over the lines of one reply.
+        """
+        lines = data.count(b"\n")
+        return self._parser.pending or lines != 1 or self._redaction.concerns(data)
+
+    def _shown(self, owed: Entry | CommandGroup | None, heard: Reply) -> Reply:
+        """What may be shown of *heard*, the reply to *owed*."""
+        if owed is not None and owed.verb in _EXCHANGE:
+            return self._redaction.in_exchange(heard)
+        return self._redaction.reply(heard)
 
     def _group_heard(self, group: CommandGroup, answers: list[Reply]) -> bool:
         """Take *answers* for *group*, if that is what they are and all is well."""
@@ -228,9 +243,18 @@ class ClientSession(ClientQueue):
             # Completed behind our final dot it would pass for the verdict.
             self.finish(too_early(None))
 
-    def conceal(self, secret: str) -> None:
-        """Never show *secret*, not even where the server quotes it."""
-        self._redaction.conceal(secret)
+    @property
+    def redaction(self) -> Redaction:
+        """What may not be shown of this connection."""
+        return self._redaction
+
+    def _conceal_line(self, command: Command) -> None:
+        if isinstance(command, Auth):
+            self._redaction.begin(command.mechanism, command.initial)
+        elif isinstance(command, AuthLine):
+            self._redaction.response(command.response)
+        # A line that is no reply may be half of a secret: it is not quoted from here on.
+        self._parser.quoting = False
 
     def _reply(self, reply: Reply, heard: Reply, *, more_behind: bool) -> None:
         """Act on *reply*; *heard* is the same with the secrets still in it."""
@@ -258,7 +282,9 @@ class ClientSession(ClientQueue):
         if kind is Kind.YES:
             self._learn(verb, reply)
         if kind is Kind.MORE and verb in _AUTH:
-            reply = heard  # a challenge is for the mechanism, which needs it as it is
+            # The mechanism needs it as it is.
+            reply = Challenge(*heard)
+            self._conceal_challenge(heard)
         refused = kind is Kind.NO
         result = meaning(entry.command, reply, before, self.closing) if refused else reply
         self.events.append(Event(entry.command, entry.tag, result))
@@ -266,6 +292,14 @@ class ClientSession(ClientQueue):
             self._went_on = self._went_on or reply.code != 421
             if not self._owed:
                 self.finish(self.closing)
+
+    def _conceal_challenge(self, challenge: Reply) -> None:
+        text = "".join(challenge.lines).encode("utf-8", "replace")
+        try:
+            decoded = b64decode(text, validate=True)
+        except ValueError:
+            decoded = b""
+        self._redaction.challenge(text, decoded)
 
     def _closes(self, reply: Reply) -> bool:
         """A 421: True if the session is over, False if it is so when it is known of all messages."""
@@ -299,6 +333,7 @@ class ClientSession(ClientQueue):
     def begin_tls(self) -> None:
         """The handshake begins: nothing said before it counts (RFC 3207 section 4.2)."""
         self._parser = ReplyParser()
+        self._parser.quoting = not self._redaction
         self.offered_in_clear, self.capabilities = self.capabilities, Capabilities()
         self.authenticated = False
 
@@ -330,7 +365,7 @@ class ClientSession(ClientQueue):
         why = (closed and self.closing) or why
         self.over = why
         why.transcript = self.transcript
-        why.detail = self._redaction.mask(why.detail)
+        why.detail = self._redaction.text(why.detail)
         why.phase = why.phase or self._phase()
         ended = self.confirmed is State.QUIT and not self._owed
         self.transcript.add("--", "connection closed" if ended else str(why))
@@ -347,7 +382,3 @@ class ClientSession(ClientQueue):
         self._out.clear()
         self._stuffer = None
         self.confirmed = self.hoped = self._planned = State.CLOSED
-
-
-def _response(command: Auth | AuthLine) -> bytes:
-    return (command.initial if isinstance(command, Auth) else command.response) or b""

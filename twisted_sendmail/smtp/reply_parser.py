@@ -39,7 +39,7 @@ _SEPARATORS = frozenset(b" -")
 class ReplyParser:
     """Feed it bytes, get replies; after :attr:`breach` is set it parses no more."""
 
-    __slots__ = ("_code", "_known", "_lines", "_octets", "_rest", "breach")
+    __slots__ = ("_code", "_known", "_lines", "_octets", "_rest", "breach", "quoting")
 
     def __init__(self) -> None:
         self._rest = b""
@@ -49,6 +49,8 @@ class ReplyParser:
         self._known: dict[bytes, Reply] = {}
         #: What was wrong; None as long as all is well.
         self.breach: ProtocolBreach | None = None
+        #: May :attr:`breach` quote what is wrong?
+        self.quoting = True
 
     @property
     def pending(self) -> bool:
@@ -148,7 +150,7 @@ class ReplyParser:
         self._break("it sent what is no SMTP reply", line)
 
     def _break(self, what: str, seen: bytes = b"") -> None:
-        detail = what + (f": '{printable(seen, 80)}'" if seen else "")
+        detail = what + (f": '{printable(seen, 80)}'" if seen and self.quoting else "")
         self.breach = ProtocolBreach("protocol broken", detail=detail)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.command import Verb
 from twisted_sendmail.smtp.mail_parameters import NOTHING_SAID
+from twisted_sendmail.smtp.redaction import Redaction
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server_event import Event, Question, SessionEnded, TransactionAborted
 from twisted_sendmail.smtp.server_lines import LineBuffer
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 #: Octets that may wait while a question is open; the reader is to pause then.
 HIGH_WATER = 65536
 
+#: Commands whose replies belong to a SASL exchange.
+_EXCHANGE = frozenset({Verb.AUTH, Verb.AUTH_LINE, Verb.AUTH_CANCEL})
 _IN_TRANSACTION = frozenset(
     {ServerState.MAIL, ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
 )
@@ -58,6 +61,7 @@ class ServerConversation:
         self.lines = 0
         #: The dialogue, without secrets and content.
         self.transcript = Transcript()
+        self._redaction = Redaction()
         self._buffer = LineBuffer()
         self._output = bytearray()
         self._events: deque[Event] = deque()
@@ -133,13 +137,21 @@ class ServerConversation:
     def challenge(self, data: bytes) -> None:
         """Answer an AUTH question with a challenge."""
         self._question = None
-        self.transcript.add("S", "334 ****")
-        self._output += b"334 " + b64encode(data) + b"\r\n"
+        text = b64encode(data)
+        self._redaction.challenge(text, data)
+        self.transcript.add_reply(self._shown(Reply(334)))
+        self._output += b"334 " + text + b"\r\n"
         self.state = ServerState.AUTH
 
     def _write(self, reply: Reply) -> None:
-        self.transcript.add_reply(reply)
+        self.transcript.add_reply(self._shown(reply))
         self._output += octets_of(reply) if type(reply.lines) is tuple else reply.to_bytes()
+
+    def _shown(self, reply: Reply) -> Reply:
+        """What the transcript keeps of *reply*."""
+        if self._verb in _EXCHANGE:
+            return self._redaction.in_exchange(reply)
+        return self._redaction.reply(reply) if self._redaction else reply
 
     def _say(self, reply: Reply) -> None:
         """Write *reply*, with an enhanced status code (RFC 2034 section 4)."""

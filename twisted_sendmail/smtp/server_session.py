@@ -41,6 +41,7 @@ from twisted_sendmail.smtp.mail_parameters import (
     read_mail_parameters,
     read_recipient,
 )
+from twisted_sendmail.smtp.redaction import MASK
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server_content import SLACK, ContentIntake, too_large
 from twisted_sendmail.smtp.server_conversation import ServerConversation
@@ -67,6 +68,10 @@ if TYPE_CHECKING:
 
 _HTTP = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _IDLE = frozenset({Verb.NOOP, Verb.RSET, Verb.OTHER, Verb.EHLO, Verb.HELO, Verb.LHLO})
+#: Verbs of other programs and other times; what is none of them may be a password that strayed.
+_KNOWN = frozenset(
+    {"EXPN", "ETRN", "HELP", "SAML", "SEND", "SOML", "TURN", "VRFY", "XCLIENT", "XFORWARD"}
+)
 _NO_SECRET = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
 _DEAF = frozenset({ServerState.OPENING, ServerState.HANDSHAKE, ServerState.CLOSED})
 
@@ -183,10 +188,23 @@ class ServerSession(ServerConversation):
             self._unreadable(line, command)
         else:
             # As it was written, where there is no secret in it: that costs nothing.
-            shown = line if command.verb in _NO_SECRET else str(command)
+            shown = line if command.verb in _NO_SECRET else self._shown_command(command)
             self.transcript.add("C", shown)
             self._obey(command)
         return True
+
+    def _shown_command(self, command: ServerCommand | AuthLine | AuthCancel) -> str:
+        """What the transcript keeps of *command*, which may be a password that strayed."""
+        if isinstance(command, Auth):
+            self._redaction.begin(command.mechanism, command.initial)
+            return str(command) if command.mechanism in self.settings.mechanisms else f"AUTH {MASK}"
+        if isinstance(command, AuthLine):
+            self._redaction.response(command.response)
+        if isinstance(command, OtherCommand):
+            if command.name not in _HTTP | _KNOWN:
+                return "(no command)"
+            return f"{command.name} {MASK}" if command.argument else command.name
+        return str(command)
 
     def _unreadable(self, line: bytes, reply: Reply) -> None:
         verb = line.split(b" ", 1)[0].upper()
@@ -196,7 +214,7 @@ class ServerSession(ServerConversation):
             verb = b""
         # It may be a password that strayed: only a verb we know is shown.
         known = verb.isalpha() and verb.decode() in Verb.__members__
-        self.transcript.add("C", f"{verb.decode()} ****" if known else "(no command)")
+        self.transcript.add("C", f"{verb.decode()} {MASK}" if known else "(no command)")
         self._error(reply)
         if verb == b"BDAT":
             # Where its chunk ends nobody knows: what follows must not be read as commands.
@@ -303,7 +321,7 @@ class ServerSession(ServerConversation):
         elif name == "HELP":
             self._say(_reply(214, "2.0.0 See RFC 5321"))
         else:
-            self._error(_reply(502, f"5.5.1 {name} is not known here"))
+            self._error(_reply(502, "5.5.1 Command not implemented"))
 
     # -- content --------------------------------------------------------------
 

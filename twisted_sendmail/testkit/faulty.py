@@ -121,13 +121,19 @@ class FaultySession(ServerSession):
         elif fault.act is not None:
             self._do_act(fault.act)
         elif fault.instead is not None:
-            self.transcript.add("S", fault.instead)
+            self.transcript.add_reply(self._shown_octets(fault.instead))
             self._output += fault.instead
         else:
             super()._write(fault.reply or reply)
             if fault.behind:
                 self.transcript.add("--", f"fault: {len(fault.behind)} octets behind it")
                 self._output += fault.behind
+
+    def _shown_octets(self, octets: bytes) -> Reply:
+        """What the transcript keeps of *octets* said instead of a reply."""
+        text = octets.decode("utf-8", "backslashreplace")
+        code = int(text[:3]) if octets[:3].isdigit() else 0
+        return self._shown(Reply(code, tuple(line[4:] for line in text.splitlines()) or ("",)))
 
     def _starttls(self) -> None:
         fault = self._plan.take("STARTTLS")

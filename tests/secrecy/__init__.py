@@ -1,0 +1,1 @@
+"""No secret gets out: tests of what is public, on the wire."""
