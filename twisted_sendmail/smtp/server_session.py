@@ -197,7 +197,8 @@ class ServerSession(ServerConversation):
         """What the transcript keeps of *command*, which may be a password that strayed."""
         if isinstance(command, Auth):
             self._redaction.begin(command.mechanism, command.initial)
-            return str(command) if command.mechanism in self.settings.mechanisms else f"AUTH {MASK}"
+            offered = command.mechanism in (self.settings.mechanisms or ())
+            return str(command) if offered else f"AUTH {MASK}"
         if isinstance(command, AuthLine):
             self._redaction.response(command.response)
         if isinstance(command, OtherCommand):
