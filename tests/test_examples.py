@@ -211,7 +211,7 @@ print({"twisted", "zope", "OpenSSL"} & {name.partition(".")[0] for name in sys.m
         (["bob"], "accepted: bob@example.test", 0),
         (["bob", "gone"], "accepted: bob@example.test", 0),
         (["gone"], "give up: RCPT TO:<gone@example.test> refused by ", os.EX_UNAVAILABLE),
-        (["lost"], "in doubt: no reply to the end of the message at ", os.EX_TEMPFAIL),
+        (["lost"], "in doubt: no reply to the end of the message at ", os.EX_PROTOCOL),
         (["later"], "try again later: RCPT TO:<later@example.test> refused ", os.EX_TEMPFAIL),
     ],
 )

@@ -58,7 +58,7 @@ def test_every_public_error_is_among_those_tested() -> None:
 def test_every_class_of_error_has_a_status_of_its_own(kind: type[SendmailError]) -> None:
     assert kind in TABLE
     expected = TABLE[kind]
-    if kind.transient and expected in {ExitStatus.UNAVAILABLE, ExitStatus.NOPERM}:
+    if kind.temporary and expected in {ExitStatus.UNAVAILABLE, ExitStatus.NOPERM}:
         expected = ExitStatus.TEMPFAIL
     assert expected == status_of_error(kind("it failed"))
 
@@ -77,7 +77,7 @@ def test_a_name_that_is_not_found_is_not_a_server_that_is_down() -> None:
 def test_a_refusal_for_now_is_told_as_such() -> None:
     error = StartTLSUnavailable("no STARTTLS")
     assert ExitStatus.UNAVAILABLE == status_of_error(error)
-    error.transient = True
+    error.temporary = True
     assert ExitStatus.TEMPFAIL == status_of_error(error)
 
 
@@ -103,10 +103,10 @@ def test_all_recipients_refused(codes: tuple[int, ...], phase: str | None, statu
 
 
 @pytest.mark.parametrize(
-    ("codes", "status"), [((), 0), ((550,), 67), ((450,), 75), ((450, 550), 67), ((550, 551), 69)]
+    ("codes", "status"), [((), 0), ((550,), 67), ((450,), 69), ((450, 550), 67), ((550, 551), 69)]
 )
 def test_some_refused(codes: tuple[int, ...], status: int) -> None:
-    """For good is worse than for now: trying again would not help all of them."""
+    """For good is worse than for now, and no code asks to send it to the accepted again."""
     assert status == status_of(report(None, *map(Reply, codes)), None)
 
 

@@ -286,7 +286,7 @@ async def test_a_partial_refusal_says_whom(reactor: Any, shell: Shell) -> None:
         nobody = await shell.run(*common, "nobody@example.net")
         full = await shell.run(*common, "full@example.net,full@example.net")
         both = await shell.run(*common, "full@example.net,closed@example.net")
-    assert [67, 75, 69] == [done.status for done in (nobody, full, both)]
+    assert [67, 69, 69] == [done.status for done in (nobody, full, both)]
     assert (
         "twisted-sendmail: 1 of 2 recipients refused; the others have the message: "
         "send it again to those refused only\n"
@@ -350,11 +350,16 @@ async def test_verbose_shows_the_dialogue_and_quiet_nothing(reactor: Any, shell:
 async def test_a_message_in_doubt_says_so(scripted: ScriptedServer, shell: Shell) -> None:
     scripted.replies["."] = END
     done = await shell.run("send", "--json", "--server", scripted.url, shell.message)
-    assert 75 == done.status
-    assert ("in doubt", "DeliveryInDoubt", "in doubt") == (
+    assert 76 == done.status
+    assert ("in doubt", "DeliveryInDoubt", True, "in doubt") == (
         done.json["status"],
         done.json["error"]["class"],
+        done.json["error"]["in_doubt"],
         done.json["recipients"][0]["status"],
+    )
+    assert (False, False) == (
+        done.json["error"]["transient"],
+        done.json["recipients"][0]["transient"],
     )
     assert "sending it again may make a second copy" in done.err
 

@@ -50,7 +50,10 @@ def test_each_phase_has_its_time(net: Net, answers: Any, seconds: float, phase: 
     net.pump.advance(0.2)
     assert (1, phase) == (result.fired, result.error.phase)
     assert f"within {seconds:g} s" in str(result.error)
-    assert result.error.transient
+    assert (phase != "content", phase == "content") == (
+        result.error.transient,
+        result.error.in_doubt,
+    )
     assert net.link.over
     assert isinstance(result.error, DeliveryInDoubt if phase == "content" else SendTimeout)
 

@@ -38,10 +38,10 @@ def judged(net: Net, server: ScriptedServer, result: Result, verdict: int) -> No
         assert 1 == len(result.get().accepted)
         return
     assert isinstance(result.error, SendmailError)
-    assert result.error.transient, "never permanent"
     report = result.error.report
     doubtful = bool(report and report.in_doubt)
-    assert doubtful == isinstance(result.error, DeliveryInDoubt)
+    assert doubtful == result.error.in_doubt == isinstance(result.error, DeliveryInDoubt)
+    assert result.error.transient != doubtful, "never permanent"
     # What the server has is in doubt; what is not in doubt the server does not have.
     assert doubtful or not server.messages
     assert not report or () == report.accepted == report.refused
@@ -126,20 +126,21 @@ def _cut(transport: Any, octets: int, end: Act) -> None:
     ],
 )
 def test_421_at_any_command(net: Net, key: str, close: bool) -> None:
-    """With or without close: failed, or in doubt behind the final dot."""
+    """With or without close: failed, or the message refused for now where its end was sent."""
     way = CHUNKS if key == "BDAT_LAST" else {}
     server = net.server({key: ("421 4.3.2 bye", CLOSE) if close else "421 4.3.2 bye"}, **way)
     result = net.send(server)
     assert (1, 0) == (result.fired, net.clock.seconds())
-    doubtful = key in {".", "BDAT_LAST", "CONTENT"}
-    if doubtful:
-        # A small content is on its way, dot and all, before the 421 is read.
-        assert isinstance(result.error, DeliveryInDoubt)
-        assert isinstance(result.error.__cause__, ServiceClosing)
-        assert 1 == len(result.report.in_doubt)
-    else:
-        assert isinstance(result.error, ServiceClosing)
-    assert result.error.transient
+    # A small content is on its way, dot and all, before the 421 is read.
+    refused = key in {".", "BDAT_LAST", "CONTENT"}
+    assert isinstance(result.error, ServiceClosing)
+    assert refused == isinstance(result.error, AllRecipientsRefused)
+    assert not refused or ["refused"] == [o.status.value for o in result.report.outcomes]
+    assert (True, False, False) == (
+        result.error.transient,
+        result.error.in_doubt,
+        result.error.connection_usable,
+    )
     assert net.link.over
 
 
@@ -161,7 +162,7 @@ def test_what_is_no_verdict_leaves_doubt(net: Net, answer: Any) -> None:
     """Behind the final dot: a reply that is lost, truncated or of another command."""
     server = net.server({".": answer, "QUIT": CLOSE})
     error = net.send(server).error
-    assert (DeliveryInDoubt, True) == (type(error), error.transient)
+    assert (DeliveryInDoubt, True, False) == (type(error), error.in_doubt, error.transient)
     assert (1, 1) == (len(error.report.in_doubt), len(server.messages))
     assert "may have been delivered" in str(error)
 

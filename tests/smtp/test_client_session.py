@@ -314,7 +314,8 @@ def test_421_in_the_middle_of_the_content_leaves_no_doubt() -> None:
 
 
 @pytest.mark.parametrize(
-    "why", [b"421 bye\r\n", b"354 more\r\n", b"garbage\r\n", b"250-queued\r\n251 no\r\n", b""]
+    "why",
+    [b"354 more\r\n", b"garbage\r\n", b"250-queued\r\n251 no\r\n", b"421-x\r\n221 y\r\n", b""],
 )
 def test_behind_the_final_dot_everything_but_a_verdict_is_doubt(why: bytes) -> None:
     session = waiting_for_content()
@@ -330,7 +331,7 @@ def test_behind_the_final_dot_everything_but_a_verdict_is_doubt(why: bytes) -> N
     verdict, other = (e.result for e in events)
     assert isinstance(verdict, DeliveryInDoubt)
     assert not isinstance(other, DeliveryInDoubt)
-    assert verdict.transient
+    assert (True, False) == (verdict.in_doubt, verdict.transient)
 
 
 def test_a_chunk_that_was_the_last_leaves_doubt_and_one_that_was_not_does_not() -> None:

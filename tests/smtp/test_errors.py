@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail.smtp import errors
+from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.smtp.errors import authentication_refusal, refusal
+from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
 from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
 from twisted_sendmail.smtp.root_error import SendmailError
 
@@ -74,8 +76,24 @@ def test_every_error_is_exported() -> None:
     assert below(SendmailError) == set(CLASSES)
 
 
-def test_who_may_try_again() -> None:
-    assert {name for name, kind in CLASSES.items() if kind.transient} == TRANSIENT
+def test_whose_cause_may_pass() -> None:
+    assert {name for name, kind in CLASSES.items() if kind.temporary} == TRANSIENT
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_who_may_try_again(name: str) -> None:
+    """Nobody who is in doubt, or has a report of somebody in doubt or accepted."""
+    fresh = CLASSES[name]("it failed")
+    alone = (name in TRANSIENT and name != "DeliveryInDoubt", name == "DeliveryInDoubt")
+    assert alone == (fresh.transient, fresh.in_doubt)
+    for status in Status:
+        envelope = Envelope("a@example.org", ["b@example.net", "c@example.net"])
+        one, other = envelope.recipients
+        outcomes = (Outcome(one, Status.UNTOUCHED), Outcome(other, status))
+        error = CLASSES[name]("it failed", report=DeliveryReport(envelope, outcomes))
+        assert error.in_doubt == (status is Status.IN_DOUBT or name == "DeliveryInDoubt")
+        taken = status in {Status.IN_DOUBT, Status.ACCEPTED}
+        assert error.transient == (alone[0] and not taken)
 
 
 def test_who_may_go_on_with_the_connection() -> None:

@@ -65,13 +65,14 @@ def test_no_queue_id_where_nobody_was_accepted() -> None:
         (Status.REFUSED, 450, True),
         (Status.REFUSED, 550, False),
         (Status.REFUSED, None, True),
-        (Status.IN_DOUBT, None, True),
+        (Status.IN_DOUBT, None, False),
         (Status.UNTOUCHED, None, True),
     ],
 )
 def test_who_may_be_tried_again(status: Status, code: int | None, *, transient: bool) -> None:
     reply = None if code is None else Reply(code)
-    assert transient == Outcome(A, status, reply).transient
+    outcome = Outcome(A, status, reply)
+    assert (transient, status is Status.IN_DOUBT) == (outcome.transient, outcome.in_doubt)
 
 
 def test_each_is_in_one_place() -> None:

@@ -42,7 +42,7 @@ class ExitStatus(enum.IntEnum):
     NOUSER = 67
     #: The server's name cannot be found.
     NOHOST = 68
-    #: The server refused for good, or lacks what is needed.
+    #: The server refused for good, lacks what is needed, or has the message for some already.
     UNAVAILABLE = 69
     #: A fault of this program.
     SOFTWARE = 70
@@ -50,9 +50,9 @@ class ExitStatus(enum.IntEnum):
     CANTCREAT = 73
     #: Reading the message failed on the way, or writing the result.
     IOERR = 74
-    #: Not now: the same may work later.
+    #: Not now: all of the same may be tried again, and nobody gets a second copy.
     TEMPFAIL = 75
-    #: The server broke the protocol.
+    #: The exchange with the server broke off or broke the protocol; in doubt, too.
     PROTOCOL = 76
     #: We, or the server, could not prove to be who we are.
     NOPERM = 77
@@ -61,6 +61,10 @@ class ExitStatus(enum.IntEnum):
     #: Ctrl-C.
     INTERRUPTED = 130
 
+
+#: The code of every result that leaves anybody in doubt.  No mailer (the pipe of Postfix and of
+#: Exim, sendmail, qmail-local) runs a command again that ended with it, as some do with 69.
+IN_DOUBT = ExitStatus.PROTOCOL
 
 #: The code of each class of error.
 TABLE: Mapping[type[SendmailError], ExitStatus] = MappingProxyType(
@@ -79,7 +83,7 @@ TABLE: Mapping[type[SendmailError], ExitStatus] = MappingProxyType(
         errors.SendTimeout: ExitStatus.TEMPFAIL,
         errors.DeliveryCancelled: ExitStatus.TEMPFAIL,
         Cancelled: ExitStatus.TEMPFAIL,
-        errors.DeliveryInDoubt: ExitStatus.TEMPFAIL,
+        errors.DeliveryInDoubt: IN_DOUBT,
         errors.MailerBusy: ExitStatus.TEMPFAIL,
         errors.MailerClosed: ExitStatus.TEMPFAIL,
         errors.ProtocolBreach: ExitStatus.PROTOCOL,
@@ -134,6 +138,8 @@ class Complaint(Exception):
 
 def status_of_error(error: SendmailError) -> ExitStatus:
     """The code of an error."""
+    if error.in_doubt:
+        return IN_DOUBT
     if isinstance(error.__cause__, DNSLookupError):
         return ExitStatus.NOHOST
     if isinstance(error, errors.AllRecipientsRefused):
@@ -148,17 +154,28 @@ def status_of_error(error: SendmailError) -> ExitStatus:
     else:
         kinds = [k for k in type(error).__mro__ if k in TABLE]
     status = TABLE[kinds[0]]
-    return ExitStatus.TEMPFAIL if error.transient and status in _FOR_GOOD else status
+    if error.transient and status in _FOR_GOOD:
+        return ExitStatus.TEMPFAIL
+    return _not_again(status) if error.report is not None and error.report.accepted else status
 
 
 def status_of(report: DeliveryReport | None, error: SendmailError | None) -> ExitStatus:
     """The code of a result: that of the error, or else of the worst outcome.
 
-    Refused for good is worse than refused for now: it takes somebody to look at it.
+    Refused for good is worse than refused for now: it takes somebody to look at it.  Once
+    anybody has the message, or may have it, no code asks for another try.
     """
     if error is not None:
         return status_of_error(error)
-    return _worst(report.refused) if report is not None and report.refused else ExitStatus.OK
+    if report is None or not report.refused:
+        return ExitStatus.OK
+    worst = _worst(report.refused)
+    return _not_again(worst) if report.accepted else worst
+
+
+def _not_again(status: ExitStatus) -> ExitStatus:
+    """The code where some have the message: the same command would send it to them again."""
+    return ExitStatus.UNAVAILABLE if status is ExitStatus.TEMPFAIL else status
 
 
 def _worst(refused: tuple[Outcome, ...]) -> ExitStatus:

@@ -51,10 +51,17 @@ class Handed:
 
     def left(self, envelope: Envelope) -> tuple[Recipient, ...]:
         """Those for whom it has to be queued: nobody said yes, and nobody said never."""
-        for_good = self.error is not None and not self.error.transient
+        for_good = self.error is not None and not self.error.temporary
         if self.report is None:
             return () if for_good else envelope.recipients
         return tuple(o.recipient for o in self.report.outcomes if _is_open(o, for_good=for_good))
+
+    @property
+    def taken(self) -> bool:
+        """Does the relay have the message for anybody, or may it have it?"""
+        if self.report is None:
+            return self.error is not None and self.error.in_doubt
+        return bool(self.report.accepted or self.report.in_doubt)
 
     @property
     def refused(self) -> tuple[Outcome, ...]:
@@ -69,7 +76,7 @@ def _is_open(outcome: Outcome, *, for_good: bool) -> bool:
         return outcome.transient
     if outcome.status is Status.UNTOUCHED:
         return not for_good
-    return outcome.status is Status.IN_DOUBT
+    return outcome.in_doubt
 
 
 def hand_over(

@@ -81,6 +81,7 @@ def error_json(error: Exception) -> dict[str, Any]:
             "class": name,
             "text": printable(str(error)),
             "transient": False,
+            "in_doubt": False,
             "phase": None,
             "reply": None,
         }
@@ -88,6 +89,7 @@ def error_json(error: Exception) -> dict[str, Any]:
         "class": type(error).__name__,
         "text": str(error),
         "transient": error.transient,
+        "in_doubt": error.in_doubt,
         "phase": error.phase,
         "reply": reply_json(error.reply),
     }
@@ -123,7 +125,7 @@ def accepted_line(report: DeliveryReport) -> str:
 
 def _reassurance(report: DeliveryReport | None, error: SendmailError) -> str:
     """For an error that does not say by itself that nobody has the message."""
-    if not isinstance(error, (DeliveryCancelled, SendTimeout, ConnectionFailed)):
+    if error.in_doubt or not isinstance(error, (DeliveryCancelled, SendTimeout, ConnectionFailed)):
         return ""
     if report is not None and len(report.untouched) != len(report.outcomes):
         return ""

@@ -91,6 +91,7 @@ class _Program:
     ) -> int:
         """To the relay, and what it does not take into its queue."""
         status, why, left = os.EX_OK, "no relay is running", envelope.recipients
+        untaken, advice = os.EX_TEMPFAIL, "try again later"
         begun = time.monotonic()
         if _is_socket(where.socket):
             from twisted_sendmail.cli.local_submission import hand_over
@@ -104,6 +105,11 @@ class _Program:
             left = handed.left(envelope)
             if handed.error is not None:
                 why = str(handed.error)
+            if handed.taken:
+                from twisted_sendmail.cli.exit_status import status_of
+
+                untaken = int(status_of(handed.report, handed.error))
+                advice = "some have it or may have it: the same again may make second copies"
             if handed.refused or (handed.error is not None and not left):
                 status = self._refused(handed)
         if not left:
@@ -121,9 +127,8 @@ class _Program:
                 where.queue, policy, envelope.to(left), message.pieces(), who, patience=patience
             )
         except (SpoolTrouble, OSError) as e:
-            # Whatever it is, the message may be handed in again later.
-            self.complain(f"the message was not taken, try again later: {why}; {e}")
-            return os.EX_TEMPFAIL
+            self.complain(f"the message was not taken, {advice}: {why}; {e}")
+            return untaken
         if asked.verbose:
             note(f"-- queued as {name}")
         return status
@@ -136,11 +141,11 @@ class _Program:
 
         assert isinstance(handed, Handed)  # noqa: S101 - imported only here
         lines = [str(outcome) for outcome in handed.refused]
-        if handed.error is not None and not handed.error.transient:
+        if handed.error is not None and not handed.error.temporary:
             lines = trouble_lines(handed.report, handed.error)
         for line in lines:
             self.complain(line)
-        final = handed.error if handed.error is None or not handed.error.transient else None
+        final = handed.error if handed.error is None or not handed.error.temporary else None
         return int(status_of(handed.report, final))
 
 

@@ -295,7 +295,7 @@ def _no_starttls(why: str, reply: Reply | None = None) -> StartTLSUnavailable:
         reply=reply,
         remedy="nothing was sent in clear; if the server has TLS on another port, use smtps://",
     )
-    error.transient = reply is not None and reply.transient
+    error.temporary = reply is not None and reply.transient
     return error
 
 

@@ -115,7 +115,8 @@ class Transaction:
             self._report()
             raise self._error from None
         except SendmailError as e:
-            self._error = e
+            # One end of a connection is the error of every message on it, each with its report.
+            self._error = e if e.report is None else e.copy()
         except BaseException:
             self._protocol.abort()
             raise

@@ -2,6 +2,7 @@
 
 Partial acceptance is a result.  Nobody accepted is an error, and its class also says
 what kind of refusal it was, so that ``except MailboxUnavailable`` catches it too.
+And whether a report allows that the message goes out again over another connection.
 """
 
 from __future__ import annotations
@@ -9,9 +10,16 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.errors import AllRecipientsRefused, SendmailError, refusal
+from twisted_sendmail.smtp.errors import (
+    AllRecipientsRefused,
+    ConnectionFailed,
+    ProtocolBreach,
+    SendmailError,
+    refusal,
+)
 
 if TYPE_CHECKING:
+    from twisted_sendmail.message.letter import Letter
     from twisted_sendmail.smtp.outcome import DeliveryReport
 
 
@@ -25,6 +33,16 @@ def require_acceptance(report: DeliveryReport) -> DeliveryReport:
     if error is not None:
         raise error
     return report
+
+
+def may_go_again(report: DeliveryReport, letter: Letter) -> bool:
+    """May another connection have *letter* after the one of *report* ended?
+
+    Only if the connection died, the server cannot have the message for any recipient, and
+    its content can be read a second time.
+    """
+    died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
+    return died and report.resendable and letter.rewindable
 
 
 def _all_refused(report: DeliveryReport) -> SendmailError | None:
@@ -56,7 +74,8 @@ def _all_refused(report: DeliveryReport) -> SendmailError | None:
         transcript=report.transcript,
         report=report,
     )
-    error.transient = any(outcome.transient for outcome in report.outcomes)
+    error.temporary = any(outcome.transient for outcome in report.outcomes)
+    error.connection_usable = one.connection_usable
     return error
 
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from twisted_sendmail.mailer.server_status import copied
-
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.root_error import SendmailError
 
@@ -48,4 +46,4 @@ class Beforehand:
         """There will be no more of them, because of *error*."""
         waiting, self._waiting = self._waiting, []
         for _, each in waiting:
-            each.errback(copied(error))
+            each.errback(error.copy())

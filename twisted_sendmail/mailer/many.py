@@ -17,17 +17,12 @@ from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.deadline import within
 from twisted_sendmail.client.delivery import deliver
 from twisted_sendmail.client.opening import open_session
+from twisted_sendmail.client.verdict import may_go_again
 from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.mailer.submit import close_behind
 from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.errors import (
-    ConnectionFailed,
-    InvalidInput,
-    InvalidMessage,
-    ProtocolBreach,
-    SendmailError,
-)
+from twisted_sendmail.smtp.errors import InvalidInput, InvalidMessage, SendmailError
 from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
 from twisted_sendmail.smtp.printable import printable
 
@@ -142,8 +137,7 @@ class _Sequence:
         try:
             reused = self._protocol is not None and self._protocol.usable
             report = await self._transact(server, letter)
-            died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
-            if reused and died and report.resendable and letter.rewindable:
+            if reused and may_go_again(report, letter):
                 # A connection that had served before may have been dead already.  What
                 # the server cannot have is sent once more, over another one.
                 letter.rewind()

@@ -23,15 +23,15 @@ from twisted.python.failure import Failure
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.flow import Share
 from twisted_sendmail.client.handshake_gate import ABREAST
+from twisted_sendmail.client.verdict import may_go_again
 from twisted_sendmail.mailer.beforehand import Beforehand
 from twisted_sendmail.mailer.carrier import Carrier
 from twisted_sendmail.mailer.fleet import NOT_READY, READY, Fleet, Stage
 from twisted_sendmail.mailer.rate import TokenBucket
-from twisted_sendmail.mailer.server_status import MAX_UNPROVEN_OPENING, ServerStatus, copied
+from twisted_sendmail.mailer.server_status import MAX_UNPROVEN_OPENING, ServerStatus
 from twisted_sendmail.smtp.errors import (
     AuthenticationError,
     ConnectFailed,
-    ConnectionFailed,
     MailerBusy,
     MailerClosed,
     ProtocolBreach,
@@ -149,8 +149,7 @@ class Pool:
         self._changed()
 
     def _may_go_again(self, carrier: Carrier, job: Job, report: DeliveryReport) -> bool:
-        died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
-        if not died or not report.resendable or not job.letter.rewindable:
+        if not may_go_again(report, job.letter):
             return False
         if carrier.heard > job.begun_at:
             return True  # others got through before it: a limit of the server, or bad luck
@@ -266,7 +265,7 @@ class Pool:
             job.tried |= {place}
             (hopeless if len(job.tried) == len(self.servers) else self._queue).append(job)
         for job in hopeless:
-            job.settle(copied(error))
+            job.settle(error.copy())
 
     def _may_succeed_after(self, failed: Carrier) -> bool:
         """Return whether a newer connection to the same server, or one in time, is opening."""

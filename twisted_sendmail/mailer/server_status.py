@@ -95,7 +95,7 @@ class ServerStatus:
     def failed(self, place: int, error: SendmailError) -> None:
         """A connection could not be made ready: no further attempt in this series."""
         server = self._servers[place]
-        if isinstance(error, AuthenticationError) and not error.transient:
+        if isinstance(error, AuthenticationError) and not error.temporary:
             server.locked = error
         server.proven = False
         server.attempts = MAX_ATTEMPTS
@@ -139,19 +139,9 @@ class ServerStatus:
     @property
     def refusal(self) -> SendmailError:
         """Why the credentials cannot be used; a copy for each caller."""
-        return copied(next(each.locked for each in self._servers if each.locked is not None))
+        return next(each.locked for each in self._servers if each.locked is not None).copy()
 
     def unlock(self) -> None:
         """Allow refused credentials to be tried again."""
         for server in self._servers:
             server.locked = None
-
-
-def copied(error: SendmailError) -> SendmailError:
-    """Return the same error for one more caller: each has a report of its own."""
-    copy = type(error).__new__(type(error))
-    copy.__dict__.update(error.__dict__)
-    copy.args = error.args
-    copy.report = None
-    copy.__cause__ = error
-    return copy

@@ -209,7 +209,7 @@ class Route:
         self._tell(RouteDown(self.name, reason, wait))
 
     def _not_ready(self, server: SubmissionServer, error: SendmailError) -> None:
-        if isinstance(error, AuthenticationError) and not error.transient:
+        if isinstance(error, AuthenticationError) and not error.temporary:
             self._locked_since = self._reactor.seconds()
             self._alarm(str(server), printable(str(error), 300))
 

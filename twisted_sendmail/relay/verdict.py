@@ -1,7 +1,9 @@
 """What the end of a try means: for each recipient, and for the way it took.
 
 Pure.  A refusal with 5yz is final and one with 4yz is not; everything else that can go
-wrong is no verdict on a recipient at all, and he is tried again.  What was wrong with the
+wrong is no verdict on a recipient at all, and he is tried again.  So is a recipient in doubt,
+which nothing but a relay does: it has answered for the message, and the judgement says so,
+that a second copy can be named.  What was wrong with the
 way (no connection, no TLS, a refused password) is not held against a recipient, and
 neither is trouble of our own.
 
@@ -110,12 +112,13 @@ def judge(result: DeliveryReport | SendmailError | Failure, tried: int) -> Judge
     error = _error(result)
     if isinstance(error, SendmailError) and error.report is not None:
         return _reported(error.report, error)
-    blame = _blame(error)
+    doubt = isinstance(error, SendmailError) and error.in_doubt
+    blame = Blame.LOSS if doubt else _blame(error)
     verdict = Verdict(
         State.PENDING, status_of(error), _line(error), counts=blame not in _NOT_HELD_AGAINST
     )
     host = error.host if isinstance(error, SendmailError) else None
-    return Judgement([verdict] * tried, blame, host, error=error)
+    return Judgement([verdict] * tried, blame, host, doubt, error=error)
 
 
 def _error(result: SendmailError | Failure) -> BaseException:
@@ -140,7 +143,7 @@ def _blame(error: BaseException) -> Blame:
 
 def _unknown_to_server(error: BaseException) -> bool:
     if isinstance(error, AuthenticationError):
-        return not error.transient
+        return not error.temporary
     reply = error.reply if isinstance(error, SendmailError) else None
     return reply is not None and reply.code in UNKNOWN_TO_SERVER
 
@@ -154,11 +157,7 @@ def _reported(report: DeliveryReport, error: SendmailError | None = None) -> Jud
             # What nearly every message comes to.
             verdict = Verdict(State.DELIVERED, _status(reply, 2), str(reply))
             return Judgement([verdict], Blame.NOBODY, report.host)
-    some = False
-    doubt = False
-    for outcome in report.outcomes:
-        some = some or outcome.status is Status.ACCEPTED
-        doubt = doubt or outcome.status is Status.IN_DOUBT
+    some, doubt = bool(report.accepted), bool(report.in_doubt)
     verdicts = [_verdict(report, outcome, error, some=some) for outcome in report.outcomes]
     return Judgement(verdicts, _blame_of(report, error, some=some), report.host, doubt, error=error)
 
@@ -174,7 +173,7 @@ def _blame_of(report: DeliveryReport, error: SendmailError | None, *, some: bool
         return Blame.DAMAGED
     if isinstance(error, SpoolTrouble):
         return Blame.OURS
-    if isinstance(error, MailerClosed):
+    if isinstance(error, MailerClosed) and not report.in_doubt:
         return Blame.UNTRIED
     if _refuses(error):
         return Blame.NOBODY

@@ -65,6 +65,15 @@ def starttls_injected() -> ProtocolBreach:
     return ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=why)
 
 
+def answers_content(verb: Verb, state: State) -> bool:
+    """Is a 421 to *verb* the verdict on a content, and says nothing of what is after it?
+
+    The action did not occur then (RFC 5321 section 4.2.1).  A BDAT that nobody would get is
+    a command like any other.
+    """
+    return verb is Verb.CONTENT or (verb is Verb.BDAT_LAST and state in {State.RCPT, State.CHUNKS})
+
+
 def meaning(
     command: Command, reply: Reply, before: State, closing: SendmailError | None
 ) -> Reply | SendmailError:
@@ -75,8 +84,7 @@ def meaning(
     """
     verb = command.verb
     if reply.code == 421 and closing is not None:
-        verdict = verb is Verb.BDAT_LAST and before in {State.RCPT, State.CHUNKS}
-        return in_doubt(closing) if verdict else closing
+        return reply if answers_content(verb, before) else closing
     # A message behind a broken transaction is refused for the sake of that one.
     cascades = before is State.SPOILED and verb is Verb.MAIL
     return not_allowed(command, before) if cascades else reply

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.capabilities import Capabilities
 from twisted_sendmail.smtp.client_faults import (
+    answers_content,
     in_doubt,
     meaning,
     not_allowed,
@@ -72,6 +73,7 @@ class ClientSession(ClientQueue):
         self.capabilities = Capabilities()
         #: What it offered before TLS: to show and to compare, never to act on.
         self.offered_in_clear = Capabilities()
+        # After a 421: the server may have done what was written after the command it answered.
         self._went_on = False
         #: TLS is on.
         self.secured = False
@@ -290,7 +292,7 @@ class ClientSession(ClientQueue):
         self.events.append(Event(entry.command, entry.tag, result))
         if self.closing is not None:
             self._went_on = self._went_on or reply.code != 421
-            if not self._owed:
+            if not any(self._ends_owed()):
                 self.finish(self.closing)
 
     def _conceal_challenge(self, challenge: Reply) -> None:
@@ -302,13 +304,29 @@ class ClientSession(ClientQueue):
         self._redaction.challenge(text, decoded)
 
     def _closes(self, reply: Reply) -> bool:
-        """A 421: True if the session is over, False if it is so when it is known of all messages."""
+        """Note a 421; True if it ends the session at once.
+
+        In answer to the end of a content it refuses that message for now, and says nothing of
+        the messages after it.  In answer to anything else it says that nothing after it is done.
+        """
         self.closing = ServiceClosing("connection closed", phase=self._phase(), reply=reply)
         self.closing.transcript = self.transcript
-        if any(entry.verb is Verb.BDAT_LAST for entry in one_by_one(self._owed)[1:]):
-            return False  # a server that does not close as it says may take it
+        ends = self._ends_owed()
+        if ends and ends[0]:
+            self._went_on = answers_content(self._first_owed().verb, self.confirmed)
+        if any(ends):
+            return False  # a server that does not close as it says may take a message
         self.finish(self.closing)
         return True
+
+    def _ends_owed(self) -> list[bool]:
+        """For each command whose reply is owed: is it the end of a content?"""
+        return list(map(self._is_end, one_by_one(self._owed)))
+
+    def _is_end(self, entry: Entry) -> bool:
+        return entry.verb is Verb.BDAT_LAST or (
+            entry.verb is Verb.CONTENT and self._stuffer is None
+        )
 
     def _learn(self, verb: Verb, reply: Reply) -> None:
         """What a success changes besides the state."""
@@ -355,7 +373,8 @@ class ClientSession(ClientQueue):
         """End the session: every command without a reply gets an event that says *why*.
 
         A message whose end was written and whose reply is owed is in doubt.  But what is owed
-        behind a 421 was not done if the server then closed, as it has to (RFC 5321 section 3.8).
+        after a 421 to a command was not done if the server then closed, as it has to (RFC 5321
+        section 3.8).
 
         :param by_server: it is the server that ended it.
         """
@@ -370,10 +389,7 @@ class ClientSession(ClientQueue):
         ended = self.confirmed is State.QUIT and not self._owed
         self.transcript.add("--", "connection closed" if ended else str(why))
         for entry in one_by_one(self._owed):
-            doubtful = entry.verb is Verb.BDAT_LAST or (
-                entry.verb is Verb.CONTENT and self._stuffer is None
-            )
-            doubtful = doubtful and not closed
+            doubtful = self._is_end(entry) and not closed
             self.events.append(Event(entry.command, entry.tag, in_doubt(why) if doubtful else why))
         for entry in one_by_one(self._waiting):
             self.events.append(Event(entry.command, entry.tag, why))

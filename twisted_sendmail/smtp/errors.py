@@ -1,8 +1,8 @@
 """The error tree: every way in which mail is not sent, each with a class.
 
-Every error says whether the same may be tried again (``transient``) and whether
-the connection may be used for another message (``connection_usable``).  Where
-people already catch a builtin, the error is one too.
+Every error says whether the same may be tried again (``transient``), whether the server
+may have the message (``in_doubt``) and whether the connection may be used for another
+message (``connection_usable``).  Where people already catch a builtin, the error is one too.
 
 This module classifies replies that were refusals; it never decides what to do.
 RFC 5321 section 4.2.3, RFC 4954 section 6 (AUTH codes), RFC 3207 (STARTTLS).
@@ -78,7 +78,7 @@ __all__ = [
 class ConnectionFailed(SendmailError, ConnectionError):
     """The connection could not be made, or did not last."""
 
-    transient = True
+    temporary = True
 
 
 class ConnectFailed(ConnectionFailed):
@@ -98,13 +98,13 @@ class ServiceClosing(ConnectionFailed):
 class SendTimeout(SendmailError, TimeoutError):
     """Something did not happen in the time given for it."""
 
-    transient = True
+    temporary = True
 
 
 class DeliveryCancelled(SendmailError):
     """The caller cancelled; ``report`` says whether the message is in doubt."""
 
-    transient = True
+    temporary = True
 
 
 # -- the conversation -------------------------------------------------------
@@ -113,7 +113,7 @@ class DeliveryCancelled(SendmailError):
 class ProtocolBreach(SendmailError):
     """The server broke the protocol; nothing more it says can be relied on."""
 
-    transient = True
+    temporary = True
 
 
 class UnexpectedResponse(ProtocolBreach):
@@ -156,7 +156,7 @@ class CertificateRejected(TLSFailure):
 class TLSClosed(TLSError, ConnectionError):
     """The connection ended during the handshake."""
 
-    transient = True
+    temporary = True
 
 
 # -- AUTH -------------------------------------------------------------------
@@ -191,7 +191,7 @@ class AuthenticationFailed(AuthenticationError):
 class TemporaryAuthenticationFailure(AuthenticationError):
     """454, 432 and other 4yz: the server cannot tell now."""
 
-    transient = True
+    temporary = True
 
 
 class ServerNotAuthentic(AuthenticationError):
@@ -210,7 +210,7 @@ class Refused(SendmailError):
 class TemporaryFailure(Refused):
     """4yz: the same may work later."""
 
-    transient = True
+    temporary = True
 
 
 class MailboxUnavailable(TemporaryFailure):
@@ -258,20 +258,21 @@ class ExtensionUnavailable(SendmailError):
 class MailerBusy(SendmailError):
     """Too many messages wait already."""
 
-    transient = True
+    temporary = True
     remedy = "send fewer at once, or use send_many, which waits"
 
 
 class MailerClosed(SendmailError):
     """The mailer takes no more messages."""
 
-    transient = True
+    temporary = True
 
 
 class DeliveryInDoubt(SendmailError):
     """The server may have the message or not; sending it again may make a second copy."""
 
-    transient = True
+    temporary = True
+    in_doubt = True
     remedy = "the message may have been delivered; sending it again may make a second copy"
 
 

@@ -45,11 +45,16 @@ class Outcome:
     reply: Reply | None = None
 
     @property
+    def in_doubt(self) -> bool:
+        """Is it unknown whether the server has this copy?"""
+        return self.status is Status.IN_DOUBT
+
+    @property
     def transient(self) -> bool:
-        """May this recipient be tried again?  In doubt: yes, at the risk of a second copy."""
+        """May this recipient be tried again, with no second copy?  In doubt: no."""
         if self.status is Status.REFUSED:
             return self.reply is None or not self.reply.permanent
-        return self.status in {Status.IN_DOUBT, Status.UNTOUCHED}
+        return self.status is Status.UNTOUCHED
 
     def __str__(self) -> str:
         return f"{printable(str(self.recipient))} {self.status.value}{f': {self.reply}' if self.reply else ''}"
@@ -109,7 +114,7 @@ class DeliveryReport:
 
     @property
     def in_doubt(self) -> tuple[Outcome, ...]:
-        """Those nobody can be sure of."""
+        """Those of whom it is unknown whether the server has the message; empty if there are none."""
         return self._with(Status.IN_DOUBT)
 
     @property

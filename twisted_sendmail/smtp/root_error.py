@@ -29,8 +29,9 @@ class SendmailError(Exception):
     :param detail: why, when no reply says it.
     """
 
-    #: May the same be tried again later?
-    transient: bool = False
+    #: The cause may pass: what failed may work later.  It says nothing of the message, which
+    #: somebody may have by then: that is ``transient``.
+    temporary: bool = False
     #: Is the connection still good for another message?
     connection_usable: bool = False
     #: What to do about it; empty when the reply says all there is to say.
@@ -76,6 +77,23 @@ class SendmailError(Exception):
         self.report = report
 
     @property
+    def in_doubt(self) -> bool:
+        """Is it unknown of any recipient whether the server has the message?
+
+        Then sending it again may make a second copy, and the error is not ``transient``.
+        """
+        return self.report is not None and bool(self.report.in_doubt)
+
+    @property
+    def transient(self) -> bool:
+        """May all of the same be tried again later, with no second copy for anybody?
+
+        True if the cause is ``temporary``, no recipient is in doubt and none was accepted.
+        """
+        accepted = self.report is not None and bool(self.report.accepted)
+        return self.temporary and not accepted and not self.in_doubt
+
+    @property
     def enhanced(self) -> EnhancedStatus | None:
         """The enhanced status code of the reply, if it has one."""
         return self.reply.enhanced if self.reply else None
@@ -94,6 +112,15 @@ class SendmailError(Exception):
         self.transcript = self.transcript or transcript
         self.report = self.report or report
         return self
+
+    def copy(self: _Self) -> _Self:
+        """The same error for another message, with no report yet; this one is its cause."""
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.args = self.args
+        copy.report = None
+        copy.__cause__ = self
+        return copy
 
     def __str__(self) -> str:
         text = self.what

@@ -109,7 +109,7 @@ def _insert(connection: Connection, statements: list[str], rows: list[tuple[Any,
 def _refusal(id: str, why: str) -> SpoolTrouble:  # noqa: A002 - that is its name
     refusal = SpoolTrouble(f"message {id} cannot be queued", detail=why)
     # Its id is in its header: it will be the same at any other time.
-    refusal.transient = False
+    refusal.temporary = False
     return refusal
 
 

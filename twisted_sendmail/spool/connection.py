@@ -91,5 +91,5 @@ def trouble(error: Exception, doing: str) -> SpoolTrouble:
         return SpoolFull(what, detail=str(error), remedy="make room on its file system")
     found = SpoolTrouble(what, detail=f"{type(error).__name__}: {error}")
     # The disk may be well again later; what it was given will not be another.
-    found.transient = type(error) in _OF_THE_DISK or isinstance(error, OSError)
+    found.temporary = type(error) in _OF_THE_DISK or isinstance(error, OSError)
     return found

@@ -55,7 +55,7 @@ class Insistence:
         error = record.error
         if error is None:
             self._written(record)
-        elif getattr(error, "transient", False):
+        elif getattr(error, "temporary", False):
             self._failed(record, error)
         else:
             # Not the disk's fault: no other time is better.

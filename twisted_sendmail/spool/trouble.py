@@ -12,7 +12,7 @@ from twisted_sendmail.smtp.root_error import SendmailError
 class SpoolTrouble(SendmailError):
     """The queue could not do what it was asked."""
 
-    transient = True
+    temporary = True
 
 
 class SpoolFull(SpoolTrouble):
@@ -22,7 +22,7 @@ class SpoolFull(SpoolTrouble):
 class SpoolUnusable(SpoolTrouble):
     """The queue cannot be opened: what is wrong, and what to do."""
 
-    transient = False
+    temporary = False
 
 
 class SpoolBusy(SpoolUnusable):
@@ -32,4 +32,4 @@ class SpoolBusy(SpoolUnusable):
 class SpoolDamaged(SpoolTrouble):
     """What was read is not what was written."""
 
-    transient = False
+    temporary = False
