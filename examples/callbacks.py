@@ -32,7 +32,8 @@ def sent(report: DeliveryReport) -> None:
 def failed(failure: Failure) -> None:
     """Nobody was, or nobody knows; what is no error of ours goes on as a failure."""
     failure.trap(SendmailError)
-    print(f"not sent: {failure.value}")
+    error: Any = failure.value
+    print(f"{'in doubt' if error.in_doubt else 'not sent'}: {error}")
 
 
 def main(reactor: Any, url: str, ca_file: str | None = None) -> Deferred[None]:

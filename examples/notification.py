@@ -27,7 +27,7 @@ class MailNotifier:
         self._recipients = recipients
 
     async def notify(self, subject: str, text: str) -> bool:
-        """Send a mail; False, and a line in the log, if nobody gets it."""
+        """Send a mail, once; False, and a line in the log, if nobody is known to get it."""
         message = EmailMessage()
         message["From"] = "Build Bot <ci@example.test>"
         message["To"] = ", ".join(self._recipients)
@@ -37,7 +37,11 @@ class MailNotifier:
         try:
             report = await submit(self._reactor, self._server, message)
         except SendmailError as error:
-            self.log.error("no mail about {subject!r}: {error}", subject=subject, error=error)
+            # In doubt somebody may have it: another call would make a second copy.
+            word = "perhaps no" if error.in_doubt else "no"
+            self.log.error(
+                "{no} mail about {subject!r}: {error}", no=word, subject=subject, error=error
+            )
             return False
         for outcome in report.refused:
             self.log.warn("{outcome}", outcome=outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import socket
 import stat
 import subprocess
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
+from twisted_sendmail import SubmissionServer, Timeouts, TLSPolicy
 from twisted_sendmail.ingress.receiver import Receiver
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.testing import LoopbackServer
+from twisted_sendmail.testing import LoopbackServer, MemoryServer, faults
 from twisted_sendmail.testkit.mailbox import KeepingReceiver
 
 if TYPE_CHECKING:
@@ -224,6 +227,102 @@ async def test_handle_errors(
     assert out.startswith(first)
     refused = [line for line in out.splitlines()[1:] if line]
     assert [f"never: gone@example.test refused: {_GONE}"] * (len(to) - 1) == refused
+
+
+@ensureDeferred
+async def test_handle_errors_run_again_after_75_sends_one_copy(
+    reactor: Any, server: Server
+) -> None:
+    """As a shell or a job runner does it; the server has the message and says nothing."""
+    for _ in range(3):
+        arguments = [*server.arguments(by_url=True), "lost@example.test"]
+        _, err, status = await run(reactor, "handle_errors.py", *arguments)
+        assert "" == err
+        if status != os.EX_TEMPFAIL:
+            break
+    assert (1, os.EX_PROTOCOL) == (len(server.messages), status)
+
+
+def in_memory(server: MemoryServer, total: float) -> dict[str, Any]:
+    """The names of `handle_errors.py`, with *server* in place of the one that its URL names."""
+
+    class InPlace:
+        @staticmethod
+        def from_url(url: str, **_: Any) -> SubmissionServer:
+            # Only the overall time ends the wait for a reply.
+            timeouts = Timeouts(total=total, data_end=None)
+            return SubmissionServer(
+                url, endpoint=server.endpoint, tls=TLSPolicy.NONE, timeouts=timeouts
+            )
+
+    code = runpy.run_path(str(EXAMPLES / "handle_errors.py"))
+    code["main"].__globals__["SubmissionServer"] = InPlace
+    return code
+
+
+ENDS = pytest.mark.parametrize(
+    "fault",
+    [faults.close("dot"), faults.reset("dot"), faults.stall("dot"), faults.say("dot", b"250-ok")],
+    ids=["close", "reset", "silence", "half a reply"],
+)
+
+
+@ENDS
+@pytest.mark.parametrize("cancels", [False, True])
+def test_no_way_to_end_after_the_dot_makes_handle_errors_send_twice(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: faults.Fault,
+    *,
+    cancels: bool,
+) -> None:
+    """A lost connection, `SendTimeout`, `Cancelled`: what the caller of `main` is told."""
+    monkeypatch.setenv("TWISTED_SENDMAIL_PASSWORD", PASSWORD)
+    with MemoryServer(tls=False, faults=[fault]) as server:
+        code = in_memory(server, total=60)
+        for _ in range(3):
+            work = code["main"](server.clock, "mx.example.test", "", "bob@example.test")
+            deferred = Deferred.fromCoroutine(work)
+            ended: list[Any] = []
+            _ = deferred.addErrback(lambda failure, to=ended: to.append(failure.value))
+            server.advance(1)
+            if cancels:
+                deferred.cancel()
+            server.advance(100)
+            (status,) = [error.code for error in ended if isinstance(error, SystemExit)]
+            if status != os.EX_TEMPFAIL:
+                break
+        assert (1, os.EX_PROTOCOL) == (len(server.messages), status)
+    assert capsys.readouterr().out.startswith("in doubt: ")
+
+
+@ENDS
+def test_try_again_does_not_try_what_is_in_doubt(fault: faults.Fault) -> None:
+    with MemoryServer(tls=False, faults=[fault]) as server:
+        code = in_memory(server, total=60)
+        place = code["main"].__globals__["SubmissionServer"].from_url("mx.example.test")
+        server.run(code["try_again"](server.clock, place, code["MESSAGE"], "bob@example.test"))
+        assert 1 == len(server.messages)
+
+
+def test_try_again_sends_each_recipient_one_copy(capsys: pytest.CaptureFixture[str]) -> None:
+    """One is accepted at once, one when asked again, one refused for good."""
+    plan = [
+        faults.close("greeting", nth=1),
+        faults.refuse_recipient("later@example.test", "450 4.2.1 later", nth=1),
+        faults.refuse_recipient("gone@example.test"),
+    ]
+    to = ["bob@example.test", "later@example.test", "gone@example.test"]
+    with MemoryServer(tls=False, faults=plan) as server:
+        code = in_memory(server, total=60)
+        place = code["main"].__globals__["SubmissionServer"].from_url("mx.example.test")
+        server.run(code["try_again"](server.clock, place, code["MESSAGE"], *to))
+        assert [["bob@example.test"], ["later@example.test"]] == [
+            [str(recipient) for recipient in message.recipients] for message in server.messages
+        ]
+        assert 3 == len(server.sessions)
+        assert 360 <= server.clock.seconds() < 1000
+    assert "gone@example.test refused: 550 5.1.1 " in capsys.readouterr().out
 
 
 _GONE = "550 5.1.1 there is nobody here by that name"

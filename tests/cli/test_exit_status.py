@@ -110,6 +110,19 @@ def test_some_refused(codes: tuple[int, ...], status: int) -> None:
     assert status == status_of(report(None, *map(Reply, codes)), None)
 
 
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("status", [Status.IN_DOUBT, Status.ACCEPTED])
+def test_no_error_asks_to_send_again_to_those_who_may_have_it(
+    kind: type[SendmailError], status: Status
+) -> None:
+    envelope = Envelope("a@example.org", ["b@example.net", "c@example.net"])
+    one, other = envelope.recipients
+    outcomes = (Outcome(one, status), Outcome(other, Status.UNTOUCHED))
+    code = status_of_error(kind("it failed", report=DeliveryReport(envelope, outcomes)))
+    assert ExitStatus.TEMPFAIL != code
+    assert ExitStatus.PROTOCOL == code or status is Status.ACCEPTED
+
+
 def test_a_refusal_without_a_class_of_its_own_has_its_kind_s() -> None:
     assert ExitStatus.TEMPFAIL == status_of_error(refusal("MAIL", Reply(471)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -14,7 +15,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from tests.cli.scripted import END, ScriptedServer
+from tests.cli.scripted import END, SILENCE, ScriptedServer
 from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell
 from twisted_sendmail.ingress.receiver import Answer, Receiver, Verdict
 from twisted_sendmail.smtp.envelope import Recipient
@@ -362,6 +363,52 @@ async def test_a_message_in_doubt_says_so(scripted: ScriptedServer, shell: Shell
         done.json["recipients"][0]["transient"],
     )
     assert "sending it again may make a second copy" in done.err
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("reply", "status", "error", "in_doubt"),
+    [
+        (END, 76, "DeliveryInDoubt", True),
+        (b"221 bye", 76, "DeliveryInDoubt", True),
+        # Half a reply, and none: the overall time ends it.
+        (b"250-queued", 76, "SendTimeout", True),
+        (SILENCE, 76, "SendTimeout", True),
+        (b"250 ok", 0, None, False),
+    ],
+)
+async def test_a_script_that_runs_again_after_75_sends_one_copy(
+    scripted: ScriptedServer,
+    shell: Shell,
+    reply: bytes,
+    status: int,
+    error: str | None,
+    *,
+    in_doubt: bool,
+) -> None:
+    scripted.replies["."] = reply
+    send = f"{COMMAND} send --json --timeout=5 --server {scripted.url} {shell.message}"
+    line = f"for n in 1 2 3; do {send}; code=$?; [ $code = 75 ] || break; done; exit $code"
+    done = await deferToThread(shell.line, line)
+    assert (status, 1) == (done.returncode, scripted.heard.count(".")), done.stderr
+    (said,) = map(json.loads, done.stdout.splitlines())
+    told = said["error"] or {"class": None, "in_doubt": False}
+    assert (error, in_doubt) == (told["class"], told["in_doubt"])
+    assert ("in doubt" if in_doubt else "accepted") == said["status"]
+
+
+@ensureDeferred
+async def test_a_421_to_the_content_is_a_refusal_for_now(
+    scripted: ScriptedServer, shell: Shell
+) -> None:
+    scripted.replies["."] = b"421 4.3.2 going down"
+    done = await shell.run("send", "--json", "--server", scripted.url, shell.message)
+    assert (75, "refused", False) == (
+        done.status,
+        done.json["status"],
+        done.json["error"]["in_doubt"],
+    )
+    assert "may have been delivered" not in done.err
 
 
 @ensureDeferred

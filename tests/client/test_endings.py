@@ -209,6 +209,18 @@ def test_a_whole_refusal_of_the_content_leaves_no_doubt(net: Net, code: int) -> 
     assert (code < 500) == error.transient
 
 
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_an_error_after_somebody_was_accepted_is_not_transient(net: Net, end: Act) -> None:
+    """The server takes one recipient at a time: the same again would be a second copy for one."""
+    limited = ("PIPELINING", "LIMITS RCPTMAX=1", "AUTH PLAIN")
+    server = net.server({"RCPT#2": end}, secure=limited)
+    error = net.send(server, recipients=["b@example.net", "c@example.net"]).error
+    assert isinstance(error, ConnectionClosed)
+    assert ["accepted", "untouched"] == [o.status.value for o in error.report.outcomes]
+    assert (False, False) == (error.transient, error.in_doubt)
+    assert [False, True] == [outcome.transient for outcome in error.report.outcomes]
+
+
 def test_no_connection_at_all(net: Net) -> None:
     error = net.send(ConnectionRefusedError("refused")).error
     assert (ConnectFailed, "connect") == (type(error), error.phase)
