@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
+from tests.deferreds import Result
 from twisted_sendmail import SubmissionServer, Timeouts, TLSPolicy
 from twisted_sendmail.ingress.receiver import Receiver
 from twisted_sendmail.smtp.reply import Reply
@@ -282,14 +283,13 @@ def test_no_way_to_end_after_the_dot_makes_handle_errors_send_twice(
         code = in_memory(server, total=60)
         for _ in range(3):
             work = code["main"](server.clock, "mx.example.test", "", "bob@example.test")
-            deferred = Deferred.fromCoroutine(work)
-            ended: list[Any] = []
-            _ = deferred.addErrback(lambda failure, to=ended: to.append(failure.value))
+            ended = Result(Deferred.fromCoroutine(work))
             server.advance(1)
             if cancels:
-                deferred.cancel()
+                ended.deferred.cancel()
             server.advance(100)
-            (status,) = [error.code for error in ended if isinstance(error, SystemExit)]
+            assert isinstance(ended.error, SystemExit)
+            status = ended.error.code
             if status != os.EX_TEMPFAIL:
                 break
         assert (1, os.EX_PROTOCOL) == (len(server.messages), status)

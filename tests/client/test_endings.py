@@ -214,11 +214,11 @@ def test_an_error_after_somebody_was_accepted_is_not_transient(net: Net, end: Ac
     """The server takes one recipient at a time: the same again would be a second copy for one."""
     limited = ("PIPELINING", "LIMITS RCPTMAX=1", "AUTH PLAIN")
     server = net.server({"RCPT#2": end}, secure=limited)
-    error = net.send(server, recipients=["b@example.net", "c@example.net"]).error
-    assert isinstance(error, ConnectionClosed)
-    assert ["accepted", "untouched"] == [o.status.value for o in error.report.outcomes]
-    assert (False, False) == (error.transient, error.in_doubt)
-    assert [False, True] == [outcome.transient for outcome in error.report.outcomes]
+    result = net.send(server, recipients=["b@example.net", "c@example.net"])
+    assert isinstance(result.error, ConnectionClosed)
+    assert ["accepted", "untouched"] == [o.status.value for o in result.report.outcomes]
+    assert (False, False) == (result.error.transient, result.error.in_doubt)
+    assert [False, True] == [outcome.transient for outcome in result.report.outcomes]
 
 
 def test_no_connection_at_all(net: Net) -> None:

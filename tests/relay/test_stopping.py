@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 
 from tests.relay.world import HOUR, SENDER, START, World
+from twisted_sendmail import Cancelled, Status
 from twisted_sendmail.relay.events import Attempted, Interrupted, RouteDown
 from twisted_sendmail.relay.service import RelayService
 from twisted_sendmail.smtp.errors import MailerClosed
-from twisted_sendmail.spool.record import Draft
+from twisted_sendmail.spool.record import Draft, Selection
 from twisted_sendmail.spool.trouble import SpoolUnusable
 from twisted_sendmail.testkit.faults import stall
 
@@ -268,6 +271,35 @@ def test_cancelling_a_send_before_it_is_complete_leaves_nothing(world: World) ->
     sending.cancel()
     assert 1 == len(results)
     assert [] == world.queue(relay)
+
+
+@ensureDeferred
+async def test_cancelling_a_send_while_it_is_written_to_the_disk_is_in_doubt(
+    reactor: Any, tmp_path: Path
+) -> None:
+    """And the message is queued indeed."""
+    relay = RelayService.to(
+        reactor, "smtp://127.0.0.1:1", tmp_path / "queue", name="relay.example.org"
+    )
+    relay.startService()
+    await relay.ready()
+    letter = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"
+    sending = relay.send(letter, held=True)
+    sending.cancel()
+    with pytest.raises(Cancelled, match="may be queued") as caught:
+        await sending
+    error = caught.value
+    assert error.report is not None
+    assert (True, False, [Status.IN_DOUBT]) == (
+        error.in_doubt,
+        error.transient,
+        [outcome.status for outcome in error.report.outcomes],
+    )
+    second = await relay.send(letter, held=True)
+    found = await relay.spool.list(Selection())
+    assert 2 == len(list(found))
+    assert second.id
+    await relay.stopService()
 
 
 def test_an_observer_that_fails_stops_nothing(world: World) -> None:

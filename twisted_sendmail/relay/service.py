@@ -254,7 +254,8 @@ class RelayService(Service):
         :raises MailerClosed: the relay is not running.
 
         The other parameters are those of ``submit``.  Cancelling before it is complete
-        leaves nothing behind; while it is written to the disk it may be queued all the same.
+        leaves nothing behind.  While it is written to the disk it may be queued all the same:
+        the error is a :class:`~twisted_sendmail.client.connection.Cancelled` that is in doubt.
         """
         if self._started is None:
             return fail(_not_running())

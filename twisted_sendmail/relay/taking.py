@@ -8,7 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import CancelledError
+
+from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.mailer.prepared import prepared
+from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
 from twisted_sendmail.spool.admission import Admission, AdmissionPolicy
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ async def take(
 
     :raises InvalidInput: it cannot be sent.
     :raises SpoolTrouble: it is not in the queue.
+    :raises Cancelled: in doubt, for what is written to the disk cannot be taken back.
     """
     letter = await prepared(
         reactor,
@@ -95,8 +100,22 @@ async def _queue(
     handle = handles.open(id, draft.envelope)
     try:
         _ = await intake.commit(draft)
+    except CancelledError:
+        handles.forget(id)
+        raise _in_doubt(draft.envelope) from None
     except BaseException:
         handles.forget(id)
         raise
     handle.committed = True
     return handle
+
+
+def _in_doubt(envelope: Envelope) -> Cancelled:
+    """The end of a wait for a commit that cannot be taken back."""
+    error = Cancelled(
+        "cancelled while the message was written to the queue",
+        remedy="the message may be queued; sending it again may make a second copy",
+    )
+    outcomes = tuple(Outcome(each, Status.IN_DOUBT) for each in envelope.recipients)
+    error.report = DeliveryReport(envelope, outcomes, error=error)
+    return error
