@@ -6,6 +6,7 @@ When a module moves, this file changes and no test does.
 
 from __future__ import annotations
 
+from twisted_sendmail.ingress.spooling import SpoolingReceiver
 from twisted_sendmail.relay.events import (
     Arrived,
     Attempted,
@@ -77,6 +78,7 @@ __all__ = [
     "SpoolObserver",
     "SpoolTrouble",
     "SpoolUnusable",
+    "SpoolingReceiver",
     "SqliteSpool",
     "State",
     "Trouble",
