@@ -1,7 +1,10 @@
 """The one audit that holds after every case: what was sent, what came out, and what hit it between.
 
-I1 no loss, I2 no phantom, I3 bounded duplicates, I4 integrity, I7 exclusion.  That the queue
-drains (I5) and that nothing is held up (I6) is seen by who waits for it.
+I1 no loss, I2 no phantom, I3 bounded duplicates, I4 integrity, I7 exclusion, I8 one report.  That
+the queue drains (I5) and that nothing is held up (I6) is seen by the tests that wait for it.
+
+A report is committed together with the failure it reports: no crash, at whatever moment, makes a
+second one.  Like any message it may be delivered twice, which is then the same report.
 """
 
 from __future__ import annotations
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOKEN = re.compile(rb"^X-Token: (\S+)\r\n", re.MULTILINE)
+MESSAGE_ID = re.compile(rb"^Message-ID:\s*(\S+)\r\n", re.MULTILINE | re.IGNORECASE)
+FAILED = re.compile(
+    r"^Final-Recipient: rfc822; *(\S+)\r\n(?:[^\r\n]+\r\n)*?Action: failed\r\n", re.MULTILINE
+)
 RECEIVED = re.compile(rb"\AReceived: [^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
 
 
@@ -74,6 +81,7 @@ class Ledger:
             *self._phantoms(),
             *self._duplicates(),
             *self._overlaps(),
+            *self._reported_twice(),
         ]
 
     def missing(self) -> list[tuple[str, str]]:
@@ -145,3 +153,24 @@ class Ledger:
                 for first, second in pairwise(times):
                     if second.began < first.ended:
                         yield f"I7: two deliveries of {sent.token} to {recipient} overlap"
+
+    def _reported_twice(self) -> Iterator[str]:
+        reports: dict[tuple[str, str], list[Delivered]] = {}
+        for report in sorted(self.delivered, key=lambda d: d.ended):
+            if report.sender or report.token is None:
+                continue
+            for recipient in FAILED.findall(report.content.decode("utf-8", "replace")):
+                reports.setdefault((report.token, recipient), []).append(report)
+        for (token, recipient), copies in reports.items():
+            names = {_name(copy) for copy in copies}
+            if len(names) > 1:
+                yield f"I8: the failure of {token} for {recipient} was reported {len(names)} times"
+            for first, second in pairwise(copies):
+                if not any(first.began <= hit <= second.began for hit in self.hits):
+                    yield f"I3: a report about {token} went twice, and nothing had hit it"
+
+
+def _name(report: Delivered) -> bytes:
+    """The Message-ID of a report: the first one in it, before that of what it returns."""
+    found = MESSAGE_ID.search(report.content)
+    return found[1] if found else b""

@@ -90,3 +90,37 @@ def test_deliveries_at_the_same_time_overlap() -> None:
     made.hits = [1.1]
     made.delivered = [delivery(made, 1.0), delivery(made, 1.2)]
     assert ["I7"] == kinds(made)
+
+
+def report(made: Ledger, name: str, began: float, action: str = "failed") -> Delivered:
+    content = (
+        f"Message-ID: <{name}@relay.example>\r\n\r\nFinal-Recipient: rfc822; y@r.example\r\n"
+        f"Original-Recipient: rfc822; y@r.example\r\nAction: {action}\r\n\r\n"
+        "Message-ID: <one@sender.example>\r\nX-Token: one\r\n"
+    )
+    return Delivered("one", "", ("a@s.example",), content.encode(), began, began + 0.5)
+
+
+def test_a_failure_is_reported_by_one_report_whatever_hits_it() -> None:
+    made = ledger()
+    made.hits = [3.0]
+    made.delivered = [delivery(made, 1.0, "x@r.example"), report(made, "1", 2.0)]
+    assert [] == made.complaints()
+    made.delivered.append(report(made, "2", 4.0))
+    assert ["I8"] == kinds(made)
+
+
+def test_one_report_may_be_delivered_twice_if_it_was_hit() -> None:
+    made = ledger()
+    made.delivered = [delivery(made, 1.0, "x@r.example")]
+    made.delivered += [report(made, "1", 2.0), report(made, "1", 4.0)]
+    assert ["I3"] == kinds(made)
+    made.hits = [3.0]
+    assert [] == made.complaints()
+
+
+def test_a_delay_and_a_failure_are_two_reports() -> None:
+    made = ledger()
+    made.delivered = [delivery(made, 1.0, "x@r.example")]
+    made.delivered += [report(made, "1", 2.0, "delayed"), report(made, "2", 4.0)]
+    assert [] == made.complaints()

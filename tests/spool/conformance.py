@@ -9,7 +9,8 @@ from __future__ import annotations
 from tests.spool.conformance_in import TakingIn
 from tests.spool.conformance_operator import Operating
 from tests.spool.conformance_out import TakingOut
+from tests.spool.conformance_together import Together
 
 
-class Conformance(TakingIn, TakingOut, Operating):
+class Conformance(TakingIn, TakingOut, Operating, Together):
     """The promises of ``spool.Spool``."""

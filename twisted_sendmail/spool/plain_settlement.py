@@ -41,19 +41,20 @@ def is_plain(settlement: Settlement) -> bool:
 def settle_together(connection: Connection, settlements: Sequence[Settlement]) -> set[str]:
     """Remove the messages that are over by these plain settlements; gives their ids.
 
-    The others are as they were.
+    The others are as they were.  Of two settlements of one message the first ends the lease.
     """
+    first: dict[int, Settlement] = {}
+    for settlement in settlements:
+        number = id_number(settlement.id)
+        if number is not None:
+            first.setdefault(number, settlement)
+    numbers = list(first)
     gone: set[str] = set()
-    for start in range(0, len(settlements), AT_ONCE):
-        numbers = {
-            number: settlement
-            for settlement in settlements[start : start + AT_ONCE]
-            if (number := id_number(settlement.id)) is not None
-        }
-        over = _over(connection, numbers)
+    for start in range(0, len(numbers), AT_ONCE):
+        over = _over(connection, {n: first[n] for n in numbers[start : start + AT_ONCE]})
         if over:
             connection.execute(_GONE, filled(over))
-            gone.update(numbers[number].id for number in over)
+            gone.update(first[number].id for number in over)
     return gone
 
 

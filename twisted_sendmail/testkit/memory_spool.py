@@ -108,9 +108,7 @@ class MemorySpool(Spool):
         """The end of an intake."""
         observer = self.observer
         claimed = observer is not None and not draft.held and observer.claim(draft)
-        trouble = self._trouble()
-        if draft.id in self.messages:
-            trouble = SpoolTrouble(f"message {draft.id} cannot be queued", detail="it is there")
+        trouble = self._trouble() or self._there(draft)
         if trouble is not None:
             if observer is not None and claimed:
                 observer.unclaimed(draft)
@@ -120,6 +118,11 @@ class MemorySpool(Spool):
             small = content if claimed and len(content) <= SMALL else None
             observer.arrived(Leased(message, small), claimed=claimed)
         return succeed(message)
+
+    def _there(self, draft: Draft) -> SpoolTrouble | None:
+        if draft.id not in self.messages:
+            return None
+        return SpoolTrouble(f"message {draft.id} cannot be queued", detail="it is there")
 
     def _add(self, draft: Draft, content: bytes, *, leased: bool = False) -> QueuedMessage:
         recipients = enumerate(draft.envelope.recipients)
@@ -181,6 +184,10 @@ class MemorySpool(Spool):
         message = self.messages.get(settlement.id)
         if message is None or not message.leased:
             return succeed(message)
+        for draft, _ in settlement.reports:
+            trouble = self._there(draft)
+            if trouble is not None:
+                return fail(trouble)
         changes = {change.number: change for change in settlement.changes}
         left = self._put(
             replace(
