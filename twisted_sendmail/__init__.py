@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     )
     from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
     from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
-    from twisted_sendmail.smtp.server_session import ServerSession
+    from twisted_sendmail.smtp.server import ServerHandler, ServerSession
     from twisted_sendmail.smtp.server_settings import ServerSettings
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
@@ -166,6 +166,7 @@ __all__ = [
     "SendTimeout",
     "Sending",
     "SendmailError",
+    "ServerHandler",
     "ServerJudge",
     "ServerNotAuthentic",
     "ServerSession",
@@ -281,7 +282,7 @@ _ROOMS = {
     ),
     "twisted_sendmail.smtp.outcome": ("DeliveryReport", "Outcome", "Status"),
     "twisted_sendmail.smtp.reply": ("EnhancedStatus", "Reply"),
-    "twisted_sendmail.smtp.server_session": ("ServerSession",),
+    "twisted_sendmail.smtp.server": ("ServerHandler", "ServerSession"),
     "twisted_sendmail.smtp.server_settings": ("ServerSettings",),
     "twisted_sendmail.smtp.tls_facts": ("TLSFacts",),
     "twisted_sendmail.smtp.transcript": ("Transcript",),

@@ -15,6 +15,7 @@ from twisted_sendmail import (
     InvalidServer,
     Networks,
     Receiver,
+    ServerHandler,
     ServerSession,
     ServerSettings,
     ServerTLS,
@@ -110,7 +111,8 @@ def test_accounts_without_a_certificate_are_not_asked_in_clear_and_nothing_is_ta
 
 
 def test_a_session_of_its_own_derives_the_same() -> None:
-    session = ServerSession(ServerSettings(starttls=True, mechanisms=("PLAIN",)))
+    settings = ServerSettings(starttls=True, mechanisms=("PLAIN",))
+    session = ServerSession(settings, ServerHandler())
     settings = session.settings
     assert (settings.require_tls, settings.require_auth) == (True, True)
 

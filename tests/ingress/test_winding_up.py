@@ -32,7 +32,8 @@ def test_who_is_between_messages_hears_421(net: Net) -> None:
 def test_a_message_under_way_gets_its_reply_and_the_next_one_does_not_begin(net: Net) -> None:
     net.server()
     client = net.client()
-    client.send("EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nhel")
+    client.send("EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
+    client.send("hel")
     done = begin(net)
     assert ([], False, []) == (client.take(), client.over, done)
     said = client.send("lo\r\n.\r\nMAIL FROM:<a@example.org>\r\n")
@@ -53,9 +54,8 @@ def test_a_commit_under_way_is_waited_for(net: Net) -> None:
 
     net.server(make)
     client = net.client()
-    client.send(
-        "EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nhello\r\n.\r\n"
-    )
+    client.send("EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
+    client.send("hello\r\n.\r\n")
     done = begin(net)
     assert ([], False) == (done, client.over)
     committing.callback(None)
@@ -68,7 +68,8 @@ def test_a_commit_under_way_is_waited_for(net: Net) -> None:
 def test_who_does_not_end_is_dropped_after_the_grace(net: Net) -> None:
     net.server()
     client = net.client()
-    client.send("EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nhel")
+    client.send("EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
+    client.send("hel")
     done = begin(net, grace=5)
     net.clock.advance(5)
     net.pump.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.content_parser import ChunkParser, DataParser, Fault
+from twisted_sendmail.smtp.data_reader import ChunkParser, DataParser, Fault
 
 PIECES = st.lists(
     st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.\r\n", b"\0", b"a", b"..", b"\r\n."])

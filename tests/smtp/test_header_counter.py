@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.header_counter import HeaderCounter
+from twisted_sendmail.smtp.data_reader import HeaderCounter
 
 PIECES = st.lists(
     st.sampled_from(

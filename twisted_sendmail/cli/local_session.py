@@ -22,6 +22,7 @@ from twisted_sendmail.cli.local_queue import LocalQueue
 from twisted_sendmail.cli.relay_place import Place
 from twisted_sendmail.cli.running import run
 from twisted_sendmail.ingress.factory import SMTPServerFactory
+from twisted_sendmail.ingress.networks import Networks
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.ingress.spooling import SpoolingReceiver
 
@@ -155,6 +156,7 @@ def _serve_here(reactor: Any, where: Place, ended: Deferred[None]) -> None:
         # Nobody is on the way between two ends of a pipe; programs that write to one are
         # careless with line ends.
         settings=where.limits().server_settings(policy.name, repair=True),
+        early_input=Networks(["unix"]),
     )
     factory.ended = ended
     _standard_io(reactor, factory.buildProtocol(cast("Any", None)))

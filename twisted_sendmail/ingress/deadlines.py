@@ -33,6 +33,9 @@ class Deadlines:
     reading: float = 300
     #: For closing in order, then the connection is dropped.
     closing: float = 30
+    #: For reading and discarding what a client sends after a reply that ends the session, so
+    #: that the reply is not lost to a reset.
+    discarding: float = 5
     #: A failed login is answered so much later.
     failed_login: float = 2
 

@@ -24,7 +24,7 @@ from twisted_sendmail.ingress.networks import Networks
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.root_error import InvalidServer
-from twisted_sendmail.smtp.server_prompt import PromptSession
+from twisted_sendmail.smtp.server import ServerSession
 from twisted_sendmail.smtp.server_settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.ingress.authentication import Accounts
     from twisted_sendmail.ingress.receiver import Connection, Receiver
-    from twisted_sendmail.smtp.server_session import ServerSession
+    from twisted_sendmail.smtp.server import ServerHandler
 
 #: Seconds for connections that were dropped to be gone.
 _ABORTED = 1.0
@@ -64,6 +64,8 @@ class SMTPServerFactory(ServerFactory):
         For implicit TLS wrap the factory (:meth:`implicit_tls`).
     :param trusted: networks whose machines need neither TLS nor AUTH.  Without *accounts*
         nobody else is served.  None: there is no such distinction.
+    :param early_input: networks whose clients may send content before the reply to DATA
+        (``allow_early_input`` of the settings), because they do not wait for it.
     :param trace: put our Received field in front of what the receiver gets.
     :param accounts: those who know the users: AUTH is offered, and MAIL without it refused.
         Without *tls* AUTH is offered only where the endpoint has TLS of its own (``ssl:``).
@@ -87,6 +89,7 @@ class SMTPServerFactory(ServerFactory):
         deadlines: Deadlines | None = None,
         limits: ConnectionLimits | None = None,
         trusted: Networks | None = None,
+        early_input: Networks | None = None,
         trace: bool = True,
     ) -> None:
         self.clock = clock
@@ -97,6 +100,7 @@ class SMTPServerFactory(ServerFactory):
         self.deadlines = deadlines or Deadlines()
         self.limits = limits or ConnectionLimits()
         self.trusted = trusted
+        self.early_input = early_input or Networks()
         self.trace = trace
         #: Those that are open.
         self.connections: set[SMTPServerProtocol] = set()
@@ -112,6 +116,8 @@ class SMTPServerFactory(ServerFactory):
                 settings = replace(settings, require_tls=False, require_auth=False)
             elif self.accounts is None:
                 greeting = Reply(554, ("5.7.1 No service for your address",))
+        if addr in self.early_input:
+            settings = replace(settings, allow_early_input=True)
         if len(self.connections) >= self.limits.total:
             greeting = Reply(421, ("4.7.0 Too many connections: try again later",))
         elif self._from[_origin(addr)] >= self.limits.per_address:
@@ -168,9 +174,11 @@ class SMTPServerFactory(ServerFactory):
         if late.active():
             late.cancel()
 
-    def session(self, settings: ServerSettings, *, tls: bool) -> ServerSession:
+    def session(
+        self, settings: ServerSettings, handler: ServerHandler, *, tls: bool
+    ) -> ServerSession:
         """The session of one connection."""
-        return PromptSession(settings, tls=tls)
+        return ServerSession(settings, handler, tls=tls)
 
     def start_tls(self, protocol: SMTPServerProtocol) -> None:
         """Start TLS as server on the protocol's transport."""

@@ -1,59 +1,59 @@
-"""One connection: the transport on one side, session and receiver on the other.
+"""One connection of the server: the transport on one side, the session on the other.
 
-It moves octets, asks the receiver what the session wants to know, starts TLS, runs
-the exchanges of AUTH, keeps the deadlines, and holds back whoever is too fast: the
-client while a receiver is thinking, ourselves while the client does not read.
-What is allowed is the session's business, what is accepted the receiver's.
+It moves octets, starts TLS and keeps the deadlines.  It stops reading while a receiver's
+answer is awaited and enough is buffered, and stops answering while the client does not read.
+What is allowed is decided by the session, what is accepted by the receiver.
+
+**The end of a connection** comes in four ways.  After QUIT, a deadline or ``wind_up`` the
+last reply is written and the transport closed.  When the session ends while the client may
+still be sending (``session.discarding``) only our half is closed, and the client's octets are
+read and discarded for ``Deadlines.discarding`` seconds or until it closes: closing a socket
+with unread octets resets the connection, and a reset can overtake the last reply.  A client that has closed its half of the connection (``nc -N``, Exim)
+gets the replies to all that it sent, also those that a receiver gives later; then the transport
+is closed.  A connection that is lost ends everything but a commit.
 
 RFC 5321 section 4.5.3.2 (timeouts), RFC 3207 (STARTTLS), RFC 3848 (protocol names).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
 from twisted_sendmail.ingress.deadlines import ContentClock, Timer
-from twisted_sendmail.ingress.login import Login
-from twisted_sendmail.ingress.prompt_writer import PromptWriter
+from twisted_sendmail.ingress.message_handler import MessageHandler
 from twisted_sendmail.ingress.receiver import Connection
-from twisted_sendmail.ingress.reception import TROUBLE, Reception
 from twisted_sendmail.ingress.tls import server_tls_facts
-from twisted_sendmail.smtp import server_event as happened
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.server_prompt import PromptSession
-from twisted_sendmail.smtp.server_table import ServerState
+from twisted_sendmail.smtp.server_states import ServerState
+from twisted_sendmail.smtp.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from twisted.python.failure import Failure
 
-    from twisted_sendmail.ingress.authentication import Avatar
     from twisted_sendmail.ingress.factory import SMTPServerFactory
     from twisted_sendmail.smtp.server_settings import ServerSettings
 
 _TOO_SLOW = Reply(421, ("4.4.2 That took too long",))
 _GOING_DOWN = Reply(421, ("4.3.2 Going down: try again later",))
-_BETWEEN_MESSAGES = {
-    ServerState.GREETED,
-    ServerState.READY,
-    ServerState.AUTH,
-    ServerState.MAIL,
-    ServerState.RCPT,
-}
 
 
-@implementer(IHandshakeListener, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class SMTPServerProtocol(Protocol):
     """Made by :class:`~twisted_sendmail.ingress.factory.SMTPServerFactory`.
 
     :param settings: what this client is offered.
-    :param greeting: None to serve; anything but a 220 is said instead, and the end.
+    :param greeting: None to serve; anything but a 220 is written instead, and the end.
     """
 
     factory: SMTPServerFactory
@@ -64,14 +64,24 @@ class SMTPServerProtocol(Protocol):
         self.factory = factory
         self._settings = settings
         self._greeting = greeting
-        self._login: Login | None = None
-        self._avatar: Avatar | None = None
         self._timer = Timer(factory.clock, self._late)
         self._content_clock = ContentClock(factory.clock)
-        self._pumping = self._blocked = self._paused = self._over = False
-        self._winding_up = False
-        #: The session, where it can be told of a usual message in a few words.
-        self._prompt: PromptSession | None = None
+        #: The number of the content that the clock measures.
+        self._content = 0
+        #: ``_pump`` is running.
+        self._pumping = False
+        #: The client does not take what is written.
+        self._blocked = False
+        #: Reading is paused.
+        self._paused = False
+        #: The client sends no more.
+        self._half_closed = False
+        #: Our half is closed, and what the client still sends is discarded.
+        self._discarding = False
+        #: The transport was told to close.
+        self._closing = False
+        #: The connection is gone.
+        self._over = False
 
     # -- the transport's side -------------------------------------------------
 
@@ -79,15 +89,13 @@ class SMTPServerProtocol(Protocol):
         """Greet, or in implicit TLS wait for the handshake."""
         transport: Any = self.transport
         tls = ISSLTransport.providedBy(transport)
-        self.session = self.factory.session(self._settings, tls=tls)
         self.connection = Connection(
-            self._settings.host, transport.getPeer(), transport.getHost(), self.session.transcript
+            self._settings.host, transport.getPeer(), transport.getHost(), Transcript()
         )
-        self._reception = Reception(self.factory, self.session, self.connection, self._go_on)
-        if isinstance(self.session, PromptSession):
-            self._prompt = self.session
+        self._handler = MessageHandler(self.factory, self.connection, self._resume, self._start_tls)
+        self.session = self.factory.session(self._settings, self._handler, tls=tls)
+        self.connection.transcript = self.session.transcript
         transport.registerProducer(self, True)
-        self._writer = PromptWriter(transport)
         self.factory.opened(self)
         if tls:
             self._timer.set("handshake", self.factory.deadlines.handshake)
@@ -102,32 +110,37 @@ class SMTPServerProtocol(Protocol):
             self.session.transcript.add("--", "TLS started")
             self.session.greet(self._greeting)
         else:
-            # RFC 3207 section 4.2: what was learnt in clear is forgotten.
-            self.connection.hello = self.connection.verb = self.connection.user = None
-            self._log_out()
+            self._handler.tls_started()
             self.session.tls_started()
         self._pump()
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the client."""
-        if self._free() and self._hear(data):
-            return
         self._content_clock.octets += len(data)
         self.session.receive(data)
         self._pump()
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more: reply to all that it has sent, then close."""
+        self._half_closed = True
+        self._pump()
+
+    def writeConnectionLost(self) -> None:
+        """The client reads no more, or our half has been closed by ``_close``."""
+        if not self._discarding:
+            transport: Any = self.transport
+            transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """What is half done is void; what is being committed goes on."""
         self._over = True
         self._timer.stop()
-        if self._login is not None:
-            self._login.cancel()
-        self._reception.connection_lost()
-        self._log_out()
+        self._handler.connection_lost()
+        self.session.end("connection lost")
         self.factory.closed(self)
 
     def pauseProducing(self) -> None:
-        """The client does not read: stop answering, and stop listening."""
+        """The client does not read: stop answering, and stop reading."""
         self._blocked = True
         self._regulate()
 
@@ -142,62 +155,9 @@ class SMTPServerProtocol(Protocol):
 
     def wind_up(self) -> None:
         """Hang up with 421: at once, or when the message under way has its reply."""
-        self._winding_up = True
+        self.session.discarding = False
+        self.session.close_after_message(_GOING_DOWN)
         self._pump()
-
-    # -- the usual message ----------------------------------------------------
-
-    def _free(self) -> bool:
-        """Is there nothing to be done, and nothing in the way of what comes next?"""
-        if self._pumping or self._over or self._blocked or self._paused or self._winding_up:
-            return False
-        return self._prompt is not None and self._prompt.idle
-
-    def _hear(self, data: bytes) -> bool:
-        """Take *data* if it is what nearly every client says; else it is for the pump."""
-        session, reception = self._prompt, self._reception
-        if session is None:
-            return False
-        self._pumping = True
-        try:
-            if session.state is ServerState.DATA:
-                content = session.whole_content(data)
-                if content is None:
-                    return False
-                reception.whole(session, content[0], data)
-                if content[1]:
-                    session.receive(content[1])
-            else:
-                commands = session.usual_commands(data)
-                if commands is None:
-                    return False
-                if commands.data:
-                    self._content_clock = ContentClock(self.factory.clock)
-                reception.usual(session, commands)
-        finally:
-            self._pumping = False
-        if reception.busy and not self._over and not (session.output_waits or session.full):
-            # Nothing to be said, and the time is ours.
-            self._content_clock.stop()
-            self._timer.clear()
-        else:
-            self._go_on()
-        return True
-
-    def _go_on(self) -> None:
-        """Something was answered, or heard: do what it leads to."""
-        session = self.session
-        if not self._free():
-            self._pump()
-            return
-        self._flush()
-        if self._blocked:
-            self._regulate()
-        elif session.state is ServerState.DATA:
-            self._content_clock.run()
-            self._timer.set("content", max(self.factory.deadlines.content, 0.001))
-        else:
-            self._timer.set(("command", session.lines), self.factory.deadlines.command)
 
     # -- the pump -------------------------------------------------------------
 
@@ -205,166 +165,98 @@ class SMTPServerProtocol(Protocol):
         """Do all that can be done now, and write what there is to write, at once."""
         if self._pumping or self._over:
             return
+        session = self.session
         self._pumping = True
         try:
-            while not (self._blocked or self._reception.busy):
-                if self._winding_up:
-                    self._close_between_messages()
-                event = self.session.next_event()
-                if event is None:
-                    # Much to say: let it go first, and see whether anybody takes it.
-                    if not self.session.verbose:
-                        break
-                    self._flush()
-                    continue
-                self._HANDLERS[type(event)](self, event)
+            while not self._blocked and session.run():
+                self._flush()
         finally:
             self._pumping = False
         self._flush()
+        if self._half_closed and not (session.waiting or self._blocked):
+            # What is left in the buffer is half a command, or half a message.
+            session.end("connection closed")
         self._regulate()
 
-    def _close_between_messages(self) -> None:
-        session = self.session
-        between = session.state in _BETWEEN_MESSAGES and not session.reading_content
-        if between and not session.asking:
-            session.close(_GOING_DOWN)
+    def _resume(self, answer: Any) -> None:
+        """Give the session an answer that came later."""
+        if not self._over:
+            self.session.resume(answer)
+            self._pump()
+
+    def _start_tls(self) -> None:
+        self._flush()
+        self.factory.start_tls(self)
 
     def _flush(self) -> None:
         data = self.session.output()
         if data and self.transport is not None:
-            self._writer.write(data)
+            self.transport.write(data)
 
     def _regulate(self) -> None:
         """Let the client's time run or stand, and its octets come or wait."""
+        session, deadlines = self.session, self.factory.deadlines
         if self._over:
             return
-        session, deadlines = self.session, self.factory.deadlines
-        ours = self._reception.busy or session.asking
+        if session.state is ServerState.CLOSED:
+            self._close()
+            return
+        if session.contents != self._content:
+            self._content = session.contents
+            self._content_clock = ContentClock(self.factory.clock)
         reading = session.reading_content
-        if reading and not ours and not self._blocked:
+        if reading and not session.waiting and not self._blocked:
             self._content_clock.run()
         else:
             self._content_clock.stop()
-        if session.state is ServerState.CLOSED:
-            self._timer.set("closing", deadlines.closing)
-        elif session.state is ServerState.OPENING or session.state is ServerState.HANDSHAKE:
+        if session.state is ServerState.OPENING or session.state is ServerState.HANDSHAKE:
             self._timer.set("handshake", deadlines.handshake)
         elif self._blocked:
             self._timer.set("reading", deadlines.reading)
-        elif ours:
+        elif session.waiting:
             self._timer.clear()
         elif reading:
             self._timer.set("content", max(self._content_clock.left(deadlines), 0.001))
         else:
             self._timer.set(("command", session.lines), deadlines.command)
-        # A little may wait with us; so the end of the connection is noticed while we think.
-        self._hold(hold=session.full and (ours or self._blocked))
+        # A little may wait with us; so the end of the connection is noticed meanwhile.
+        self._hold(hold=session.full and (session.waiting or self._blocked))
 
     def _hold(self, *, hold: bool) -> None:
-        if hold != self._paused and self.session.state is not ServerState.CLOSED:
+        if hold != self._paused:
             self._paused = hold
             transport: Any = self.transport
             (transport.pauseProducing if hold else transport.resumeProducing)()
 
+    def _close(self) -> None:
+        """Close the transport, at once or when the client's octets have been discarded."""
+        if self._closing:
+            return
+        deadlines, transport = self.factory.deadlines, cast("Any", self.transport)
+        # Only who reads notices that the other side has gone.
+        self._hold(hold=False)
+        # In TLS loseConnection goes on reading until the client has closed too.
+        if self.session.discarding and not (self._half_closed or self.session.tls):
+            if not self._discarding:
+                self._discarding = True
+                self._timer.set("discarding", deadlines.discarding)
+                transport.unregisterProducer()
+                transport.loseWriteConnection()
+            return
+        self._closing = True
+        self._timer.set("closing", deadlines.closing)
+        transport.unregisterProducer()
+        transport.loseConnection()
+
     def _late(self, key: Hashable) -> None:
         if key == "content" and self._content_clock.left(self.factory.deadlines) > 0:
             self._regulate()
+        elif key == "discarding":
+            self.session.discarding = False
+            self._close()
         elif key in {"closing", "handshake", "reading"}:
             transport: Any = self.transport
             transport.abortConnection()
         else:
             self.session.close(_TOO_SLOW)
             self._pump()
-
-    # -- what the session wants -----------------------------------------------
-
-    def _hello(self, event: happened.HelloSaid) -> None:
-        self.connection.hello, self.connection.verb = event.domain, event.verb
-
-    def _start_tls(self, event: happened.TLSWanted) -> None:
-        self._flush()
-        self._writer.patient()
-        self.factory.start_tls(self)
-
-    def _auth(self, event: happened.AuthStarted) -> None:
-        accounts = self.factory.accounts
-        if accounts is None:
-            self.session.answer(TROUBLE)
-            return
-        self._login = Login(self.session.challenge, self._pump, self._logged_in)
-        self._login.start(event.mechanism, event.initial, accounts)
-
-    def _auth_response(self, event: happened.AuthContinued) -> None:
-        if self._login is not None:
-            self._login.response(event.response)
-
-    def _auth_cancelled(self, event: happened.AuthCancelled) -> None:
-        if self._login is not None:
-            self._login.cancel()
-
-    def _logged_in(self, result: tuple[str, Avatar] | Reply) -> None:
-        self._login = None
-        if isinstance(result, Reply):
-            delay = self.factory.deadlines.failed_login if result.code == 535 else 0
-            if delay:
-                self.factory.clock.callLater(delay, self._answer, result)
-            else:
-                self._answer(result)
-            return
-        self.connection.user, self._avatar = result
-        self.connection.avatar = self._avatar.value
-        self._answer(Reply(235, ("2.7.0 Authentication successful",)))
-
-    def _log_out(self) -> None:
-        avatar, self._avatar = self._avatar, None
-        if avatar is not None:
-            avatar.logout()
-
-    def _answer(self, *replies: Reply) -> None:
-        if not self._over:
-            self.session.answer(*replies)
-            self._pump()
-
-    def _sender(self, event: happened.SenderGiven) -> None:
-        self._reception.sender(event)
-
-    def _recipient(self, event: happened.RecipientGiven) -> None:
-        self._reception.recipient(event)
-
-    def _content(self, event: happened.ContentOffered) -> None:
-        self._content_clock = ContentClock(self.factory.clock)
-        self._reception.begin()
-
-    def _data(self, event: happened.ContentArrived) -> None:
-        self._reception.data(event)
-
-    def _commit(self, event: happened.ContentEnded) -> None:
-        self._reception.commit()
-
-    def _aborted(self, event: happened.TransactionAborted) -> None:
-        self._reception.void()
-
-    def _ended(self, event: happened.SessionEnded) -> None:
-        self._flush()
-        transport: Any = self.transport
-        if self._paused:
-            # Only who reads notices that the other side has gone.
-            self._paused = False
-            transport.resumeProducing()
-        transport.unregisterProducer()
-        transport.loseConnection()
-
-    _HANDLERS: ClassVar[dict[type[happened.Event], Callable[[Any, Any], None]]] = {
-        happened.HelloSaid: _hello,
-        happened.TLSWanted: _start_tls,
-        happened.AuthStarted: _auth,
-        happened.AuthContinued: _auth_response,
-        happened.AuthCancelled: _auth_cancelled,
-        happened.SenderGiven: _sender,
-        happened.RecipientGiven: _recipient,
-        happened.ContentOffered: _content,
-        happened.ContentArrived: _data,
-        happened.ContentEnded: _commit,
-        happened.TransactionAborted: _aborted,
-        happened.SessionEnded: _ended,
-    }

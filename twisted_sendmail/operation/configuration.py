@@ -48,6 +48,8 @@ class Listener:
     trusted: tuple[str, ...]
     #: Bare CR, bare LF and NUL in content are repaired; else such mail is refused.
     repair: bool
+    #: Networks whose clients may send content before the reply to DATA.
+    early_input: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def _listener(values: Values, where: str, source: Source, reactor: Any) -> Liste
         accounts=accounts,
         trusted=values["trusted"],
         repair=values["repair"],
+        early_input=values["allow-early-input"],
     )
 
 

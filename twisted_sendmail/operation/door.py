@@ -76,6 +76,7 @@ def make_server(
         ),
         limits=ConnectionLimits(limits.connections, limits.connections_per_address),
         trusted=Networks(listener.trusted),
+        early_input=Networks(listener.early_input),
     )
 
 

@@ -100,6 +100,7 @@ LISTEN = Section(
         "accounts": Key(values.readable_file),
         "trusted": Key(values.networks, default=["127.0.0.0/8", "::1", "unix"]),
         "repair": Key(values.flag, default=False),
+        "allow-early-input": Key(values.early_input, default=[]),
     },
     short="endpoint",
 )

@@ -120,5 +120,7 @@ def _listeners(configuration: Configuration) -> dict[Key, Listener]:
         accounts=None,
         trusted=("unix",),
         repair=True,
+        # Programs write whole dialogues to a pipe, and read the replies afterwards or never.
+        early_input=("unix",),
     )
     return listeners

@@ -181,8 +181,18 @@ def text_map(value: object, folder: Path) -> dict[str, str]:
 
 
 def networks(value: object, folder: Path) -> tuple[str, ...]:
-    """Networks in CIDR notation, addresses, or ``unix``."""
-    given = texts(value, folder)
+    """Networks in CIDR notation, addresses, or ``unix``: those that may send without AUTH."""
+    why = "the relay would be open to the whole world"
+    return _networks(texts(value, folder), why, "name your own networks, and give others accounts")
+
+
+def early_input(value: object, folder: Path) -> tuple[str, ...]:
+    """The same: those that may send content before the reply to DATA."""
+    why = "others could smuggle messages in by any client"
+    return _networks(texts(value, folder), why, "name the machines whose clients do not wait")
+
+
+def _networks(given: tuple[str, ...], not_all: str, remedy_for_all: str) -> tuple[str, ...]:
     for each in given:
         if each == "unix":
             continue
@@ -192,8 +202,7 @@ def networks(value: object, folder: Path) -> tuple[str, ...]:
             remedy = "write it as 192.0.2.0/24, 2001:db8::/32 or unix"
             raise Wrong(f"{_shown(each)} is no network", remedy) from None
         if network.prefixlen == 0:
-            why = f"{each} is everybody: the relay would be open to the whole world"
-            raise Wrong(why, "name your own networks, and give others accounts")
+            raise Wrong(f"{each} is everybody: {not_all}", remedy_for_all)
     return given
 
 

@@ -68,6 +68,9 @@ class ServerSettings:
     max_refusals: int = 1000
     #: Commands between two messages that bring no message nearer: NOOP, RSET, VRFY, EHLO.
     max_idle_commands: int = 100
+    #: Take octets that come before a 354 as content, instead of 554 5.5.0 and the end: for
+    #: clients that do not wait for 354.  By them others can smuggle messages in.
+    allow_early_input: bool = False
     #: Repair bare CR, bare LF and NUL in content; else such a message is refused.
     repair: bool = False
 

@@ -3,128 +3,123 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.ingress.factory import SMTPServerFactory
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
-from twisted_sendmail.smtp import server_event as happened
 from twisted_sendmail.smtp.command import Verb
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.server_session import ServerSession
-from twisted_sendmail.smtp.server_table import ServerState
+from twisted_sendmail.smtp.server import ServerSession
+from twisted_sendmail.smtp.server_states import ServerState
 from twisted_sendmail.testkit.faults import Act, FaultPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted_sendmail.smtp.command import Bdat, StartTLS
+    from twisted_sendmail.smtp.data_reader import ContentReader
+    from twisted_sendmail.smtp.server import ServerHandler
     from twisted_sendmail.smtp.server_settings import ServerSettings
     from twisted_sendmail.testkit.faults import Fault
 
-#: Seconds between two octets of those that are said one by one.
+#: Seconds between two octets of those that are sent one by one.
 DRIP = 0.0001
-#: Seconds for earlier answers to arrive before a reset.
+#: Seconds for earlier replies to arrive before a reset.
 BEFORE_RESET = 0.05
 
-_MOMENTS = {
-    Verb.GREETING: "greeting",
-    Verb.HELO: "EHLO",
-    Verb.LHLO: "EHLO",
-    Verb.BDAT_LAST: "BDAT",
-    Verb.CONTENT: "dot",
+_MOMENTS = {Verb.GREETING: "greeting", Verb.HELO: "EHLO", Verb.LHLO: "EHLO"}
+# Of each method of the handler.
+_MOMENTS_OF_CALLS = {
+    "auth": "AUTH",
+    "auth_response": "AUTH",
+    "mail": "MAIL",
+    "rcpt": "RCPT",
+    "data": "DATA",
+    "chunk": "content",
 }
 
 
-class _Reset(happened.Event):
-    """The connection is to be reset."""
-
-
 class FaultySession(ServerSession):
-    """Asks the plan before each answer."""
+    """Asks the plan before each reply, and before each call of the handler."""
 
-    def __init__(self, settings: ServerSettings, plan: FaultPlan, *, tls: bool) -> None:
-        #: Nothing more is heard or said.
+    def __init__(
+        self, settings: ServerSettings, handler: ServerHandler, plan: FaultPlan, *, tls: bool
+    ) -> None:
+        #: Nothing more is read or written.
         self.dead = False
+        #: The connection is to be reset.
+        self.resetting = False
         self._plan = plan
+        #: The plan has been asked about the reply that comes next, and has ``_due`` for it.
         self._decided = False
         self._due: Fault | None = None
-        #: What is due at the question that is open, and at the end of this content.
-        self._pending: Fault | None = None
-        self._dot: Fault | None = None
-        super().__init__(settings, tls=tls)
+        self._chunk_fault: Fault | None = None
+        super().__init__(settings, handler, tls=tls)
 
     def greet(self, reply: Reply | None = None) -> None:
         """As it is, or as the plan has it."""
         fault = self._plan.take("greeting")
         if fault is not None and fault.act is not None:
             self._do_act(fault.act)
-            return
+        else:
+            planned = None if fault is None else fault.reply
+            self._with(fault, super().greet, planned or reply)
+
+    def _with(self, fault: Fault | None, then: Callable[..., None], *args: Any) -> None:
+        """Go on with *then*, and apply *fault* to the reply."""
         self._decided, self._due = True, fault
-        super().greet(fault.reply if fault is not None and fault.reply is not None else reply)
+        then(*args)
         self._decided = False
 
-    def next_event(self) -> happened.Event | None:
-        """As it is; what the plan refuses, nobody else is asked about."""
-        while True:
-            event = super().next_event()
-            if not isinstance(event, happened.Question):
-                return event
-            fault = self._fault_at(event)
-            self._pending = fault
-            if fault is not None and fault.act is not None and fault is not self._dot:
-                self._question = None
-                self._do_act(fault.act)
-            elif fault is not None and fault.reply is not None:
-                self.answer(fault.reply)
-            else:
-                return event
-
-    def _fault_at(self, question: happened.Question) -> Fault | None:
-        if isinstance(question, happened.ContentEnded):
-            return self._dot
-        address: str | None = None
-        if isinstance(question, happened.RecipientGiven):
-            address = str(question.recipient)
-        elif isinstance(question, happened.SenderGiven):
-            address = str(question.sender)
-        return self._plan.take(self._moment(), address)
-
-    def answer(self, *replies: Reply) -> None:
-        """As it is, or as the plan has it."""
-        fault, self._pending = self._pending, None
+    def _ask(self, then: Callable[[Any], None], call: Callable[..., object], *args: Any) -> None:
+        moment = _MOMENTS_OF_CALLS.get(call.__name__)
+        if moment is None or (moment == "DATA" and self._chunk is not None):
+            super()._ask(then, call, *args)
+            return
+        address = str(args[0]) if moment in {"MAIL", "RCPT"} else None
+        fault = self._plan.take(moment, address)
         if fault is not None and fault.act is not None:
-            self._question = None
             self._do_act(fault.act)
-            return
-        self._decided, self._due = True, fault
-        super().answer(*replies)
-        self._decided = False
-
-    def _moment(self) -> str:
-        return _MOMENTS.get(self._verb, self._verb.value)
+        elif moment == "content":
+            if fault is None or fault.reply is None:
+                super()._ask(then, call, *args)
+            else:
+                self._with(None, self._say, fault.reply)
+                self.dead = True
+                self.end("fault")
+        elif fault is not None and fault.reply is not None:
+            # What the plan refuses, nobody else is asked about.
+            self._with(fault, then, fault.reply)
+        else:
+            super()._ask(lambda answer: self._with(fault, then, answer), call, *args)
 
     def _do_act(self, act: Act) -> None:
         self.transcript.add("--", f"fault: {act.value}")
         self.dead = True
         if act is Act.CLOSE:
-            self._end("fault")
-        elif act is Act.RESET:
+            self.end("fault")
+            return
+        if act is Act.RESET:
             self._abort("fault")
-            self._events.append(_Reset())
+            self.resetting = True
+        # Wait for an answer that never comes.
+        self._then = lambda answer: None
 
-    def _write(self, reply: Reply) -> None:
+    def _write(self, reply: Reply, octets: bytes) -> None:
         if self.dead:
             return
-        fault = self._due if self._decided else self._plan.take(self._moment())
+        moment = _MOMENTS.get(self._verb, self._verb.value)
+        fault = self._due if self._decided else self._plan.take(moment)
         self._due = None
         if fault is None:
-            super()._write(reply)
+            super()._write(reply, octets)
         elif fault.act is not None:
             self._do_act(fault.act)
         elif fault.instead is not None:
             self.transcript.add_reply(self._shown_octets(fault.instead))
             self._output += fault.instead
         else:
-            super()._write(fault.reply or reply)
+            super()._write(reply, octets if fault.reply is None else fault.reply.to_bytes())
             if fault.behind:
                 self.transcript.add("--", f"fault: {len(fault.behind)} octets behind it")
                 self._output += fault.behind
@@ -135,45 +130,46 @@ class FaultySession(ServerSession):
         code = int(text[:3]) if octets[:3].isdigit() else 0
         return self._shown(Reply(code, tuple(line[4:] for line in text.splitlines()) or ("",)))
 
-    def _starttls(self) -> None:
+    def _starttls(self, command: StartTLS) -> None:
         fault = self._plan.take("STARTTLS")
-        self._decided, self._due = True, fault
-        if fault is not None and fault.reply is not None:
-            self._say(fault.reply)
-        elif fault is not None and fault.act is not None:
+        if fault is not None and fault.act is not None:
+            self._do_act(fault.act)
+        elif fault is not None and fault.reply is not None:
+            self._with(fault, self._say, fault.reply)
+        else:
+            self._with(fault, super()._starttls, command)
+
+    def _bdat(self, command: Bdat, refusal: Reply | None) -> None:
+        fault = self._chunk_fault = self._plan.take("BDAT")
+        if fault is not None and fault.act is not None:
             self._do_act(fault.act)
         else:
-            super()._starttls()
-        self._decided = False
+            super()._bdat(command, refusal or (None if fault is None else fault.reply))
 
-    def _keep(self, content: bytes) -> None:
-        fault = self._plan.take("content") if content else None
-        if fault is None or self.dead:
-            super()._keep(content)
-        elif fault.act is not None:
-            self._do_act(fault.act)
-        elif fault.reply is not None:
-            super()._write(fault.reply)
-            self.dead = True
-            self._end("fault")
+    def _chunk_ended(self) -> None:
+        fault = self._chunk_fault
+        self._with(fault, super()._chunk_ended)
+        if fault is not None and fault.reply is not None:
+            self._abandon()
 
-    def _ask_verdict(self) -> bool:
-        self._dot = self._plan.take("dot")
-        if self._dot is not None and self._dot.reply is not None:
+    def _content_ended(self, reader: ContentReader) -> None:
+        fault = self._plan.take("dot") or self._chunk_fault
+        self._chunk_fault = None
+        if fault is not None and fault.reply is not None:
             # Refused by the plan, so nobody shall keep it.
-            self.refuse_content(self._dot.reply)
-            self._decided = True
-            done = super()._ask_verdict()
-            self._decided = False
-            return done
-        return super()._ask_verdict()
+            reader.handler_refusal = fault.reply
+        self._dot = fault
+        self._with(fault, super()._content_ended, reader)
 
-    def _step(self) -> bool:
-        return not self.dead and super()._step()
+    def _committed(self, answer: Any) -> None:
+        fault = self._dot
+        if fault is not None and fault.act is not None:
+            self._do_act(fault.act)
+        else:
+            self._with(fault, super()._committed, answer)
 
-    def _offered(self) -> dict[str, str]:
-        words = super()._offered()
-        return {k: v for k, v in words.items() if k not in self._plan.without}
+    def _offer(self) -> dict[str, str]:
+        return {k: v for k, v in super()._offer().items() if k not in self._plan.without}
 
 
 class FaultyProtocol(SMTPServerProtocol):
@@ -206,7 +202,7 @@ class FaultyProtocol(SMTPServerProtocol):
         if self._left == 0:
             self._left = None
             self.session.dead = True
-            self._when_said(lambda: self._ended(happened.SessionEnded("fault")))
+            self.session.end("fault")
 
     def _drop(self) -> None:
         if self._over:
@@ -221,40 +217,32 @@ class FaultyProtocol(SMTPServerProtocol):
         for each in then:
             each()
 
-    def _when_said(self, call: Callable[[], None]) -> None:
+    def _when_sent(self, call: Callable[[], None]) -> None:
         if self._drip:
             self._then.append(call)
         else:
             call()
 
-    def _start_tls_when_said(self, event: happened.TLSWanted) -> None:
+    def _start_tls(self) -> None:
         self._flush()
-        self._when_said(lambda: self.factory.start_tls(self))
+        self._when_sent(lambda: self.factory.start_tls(self))
 
-    def _end_when_said(self, event: happened.SessionEnded) -> None:
-        self._flush()
-        self._when_said(lambda: self._ended(event))
-
-    def _reset(self, event: _Reset) -> None:
-        transport: Any = self.transport
-        self._flush()
-        # What was said before is to arrive; a reset takes back what is still under way.
-        self.factory.clock.callLater(BEFORE_RESET, transport.abortConnection)
+    def _close(self) -> None:
+        self._when_sent(super()._close)
 
     def _regulate(self) -> None:
-        if self.session.dead and self.session.state is not ServerState.CLOSED and not self._over:
+        session = self.session
+        if session.resetting:
+            session.resetting = False
+            transport: Any = self.transport
+            # What was sent before is to arrive; a reset takes back what is still under way.
+            self.factory.clock.callLater(BEFORE_RESET, transport.abortConnection)
+        if session.dead and session.state is not ServerState.CLOSED and not self._over:
             # Silent for ever: neither reading nor hanging up.
             self._timer.clear()
             self._hold(hold=True)
         else:
             super()._regulate()
-
-    _HANDLERS: ClassVar[dict[type[happened.Event], Callable[[Any, Any], None]]] = {
-        **SMTPServerProtocol._HANDLERS,  # noqa: SLF001 - a subclass
-        happened.TLSWanted: _start_tls_when_said,
-        happened.SessionEnded: _end_when_said,
-        _Reset: _reset,
-    }
 
 
 class FaultyFactory(SMTPServerFactory):
@@ -269,7 +257,9 @@ class FaultyFactory(SMTPServerFactory):
         super().__init__(*args, **options)
         self.plan = plan or FaultPlan()
 
-    def session(self, settings: ServerSettings, *, tls: bool) -> ServerSession:
+    def session(
+        self, settings: ServerSettings, handler: ServerHandler, *, tls: bool
+    ) -> ServerSession:
         """One that asks the plan, and offers nothing that the plan withholds."""
         gone = self.plan.without
         settings = replace(
@@ -278,4 +268,4 @@ class FaultyFactory(SMTPServerFactory):
             starttls=settings.starttls and "STARTTLS" not in gone,
             mechanisms=() if "AUTH" in gone else settings.mechanisms,
         )
-        return FaultySession(settings, self.plan, tls=tls)
+        return FaultySession(settings, handler, self.plan, tls=tls)

@@ -1,8 +1,9 @@
-"""The table of the server's session: state × command → next state when it succeeds.
+"""The states of the server session: state × command → next state when the command succeeds.
 
-Data, and nothing else: the session walks it, the tests go through it entry by entry.
-A command that is absent is out of order (503), and a refused one leaves the state
-as it is, except for the ends of a content: they end the transaction either way.
+Data only: the session looks commands up in it, the tests go through it entry by entry.
+A command that is absent is out of order (503).  A refused command leaves the state as it
+is, with two exceptions: a refused DATA or BDAT and the end of a content, accepted or
+refused, end the transaction.
 
 RFC 5321 section 4.1.4 (order of commands), RFC 3207, RFC 4954, RFC 3030.
 """

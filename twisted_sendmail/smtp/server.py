@@ -1,0 +1,881 @@
+"""The SMTP server session: octets in, calls of a handler and octets out.
+
+**The model.**  A session is one connection's conversation without I/O, clock or Twisted.
+:meth:`ServerSession.receive` buffers octets.  :meth:`ServerSession.run` reads what is
+buffered, line by line and content piece by piece, and obeys each command before it reads
+the next.  The session decides everything that follows from the grammar (``command_parser``),
+from the order of commands (``server_states``) and from the settings: syntax errors, 503, 530,
+sizes, counts.  All other decisions are made by a :class:`ServerHandler`: ``mail``, ``rcpt``,
+``data``, ``chunk``, ``commit``.  Replies collect in :meth:`ServerSession.output`.
+
+**An answer that comes later.**  A handler returns None (yes), a reply, or :data:`PENDING`.
+After PENDING the session reads nothing until :meth:`ServerSession.resume` has brought the
+answer; what the client has pipelined stays in the buffer, so replies are always in the order
+of commands.  ``run`` is called again after ``resume``::
+
+    C: MAIL FROM:<a@example.org>    handler.mail(…)  -> PENDING
+    C: RCPT TO:<b@example.net>      (buffered)
+                                    session.resume(None); session.run()
+    S: 250 2.0.0 Ok                 handler.rcpt(…)  -> None
+    S: 250 2.0.0 Ok
+
+**The states** are those of ``server_states.TABLE``.  Beside the state there are three facts.
+``_chunk`` counts the octets of a BDAT chunk that are still to come: they are read before
+anything else, in every state, whether the BDAT was in order or not.  ``_reader`` is the
+content of the transaction, from DATA or the first BDAT on.  ``_skipping`` is True after the
+refusal of a line whose CRLF has not been read yet.
+
+**Invariants.**
+
+- Any cutting of the octets gives the same replies and the same calls of the handler, except
+  how content is divided among calls of ``chunk``.  There is one way to read octets.
+- A line ends with CRLF.  A line that holds another CR or LF, or is too long, is refused once,
+  as soon as that is certain, and skipped to its CRLF.  No part of it is obeyed.
+- Octets of a content or of a chunk are never read as commands.  Where the end of a chunk
+  cannot be known (a BDAT that cannot be parsed), the session ends.
+- The client has to wait for the reply to DATA, AUTH and STARTTLS (RFC 2920 section 3.1).
+  Octets that are buffered when such a reply is due cannot be told from content or from
+  another client's commands: the reply is 554 5.5.0, and the session ends.
+- For each transaction that the handler accepted with ``mail``, ``commit`` or ``abort`` is
+  called exactly once, unless ``mail`` or ``commit`` itself failed.
+- After the session has ended (state CLOSED) no octet is read and no call is made.
+
+RFC 5321 section 4, RFC 2033 (LMTP), RFC 2034, RFC 2920, RFC 3030, RFC 3207, RFC 4954, RFC 9422.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from base64 import b64decode
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from twisted_sendmail.smtp.command import (
+    Auth,
+    AuthCancel,
+    AuthLine,
+    Bdat,
+    Command,
+    Data,
+    Hello,
+    Mail,
+    OtherCommand,
+    Quit,
+    Rcpt,
+    StartTLS,
+    Verb,
+)
+from twisted_sendmail.smtp.command_parser import (
+    MAX_AUTH_LINE,
+    TOO_LONG,
+    max_length,
+    parse_auth_line,
+    parse_command,
+)
+from twisted_sendmail.smtp.data_reader import SLACK, ContentReader, too_large
+from twisted_sendmail.smtp.mail_parameters import (
+    NOTHING_SAID,
+    read_mail_parameters,
+    read_recipient,
+)
+from twisted_sendmail.smtp.redaction import MASK, Redaction
+from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.server_states import TABLE, ServerState
+from twisted_sendmail.smtp.transcript import Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_sendmail.smtp.address import ReversePath
+    from twisted_sendmail.smtp.command_parser import ServerCommand
+    from twisted_sendmail.smtp.envelope import Recipient
+    from twisted_sendmail.smtp.mail_parameters import MailParameters
+    from twisted_sendmail.smtp.server_settings import ServerSettings
+
+#: Octets that may wait in the buffer while an answer is pending; reading is to pause then.
+HIGH_WATER = 65536
+
+
+class Pending(enum.Enum):
+    """The type of :data:`PENDING`."""
+
+    PENDING = "the answer comes later"
+
+
+#: Returned by a handler whose answer comes by :meth:`ServerSession.resume`.
+PENDING: Final = Pending.PENDING
+
+Answer = Reply | Pending | None
+
+
+class ServerHandler:
+    """Decides what a session asks: inherit, and override what matters.
+
+    This one accepts all mail, keeps nothing, and lets nobody log in.
+
+    Each method that returns an answer may return None (yes), a :class:`Reply` with 2yz (yes,
+    in these words), one with 4yz or 5yz (no), one with 421 (no, and the session ends), or
+    :data:`PENDING`.
+    """
+
+    def hello(self, domain: str, verb: Verb) -> None:
+        """EHLO, HELO or LHLO was accepted; an earlier transaction was aborted."""
+
+    def start_tls(self) -> None:
+        """220 to STARTTLS is in ``output``: write it, then start TLS, then call ``tls_started``."""
+
+    def auth(self, mechanism: str, initial: bytes | None) -> Reply | Pending:
+        """AUTH: 235, a refusal, or 334 with the challenge in base64.
+
+        :param initial: the initial response, decoded; None: there was none.
+        """
+        return Reply(454, ("4.7.0 Cannot authenticate anyone now",))
+
+    def auth_response(self, response: bytes) -> Reply | Pending:
+        """Answer the client's response to a challenge, as ``auth`` does."""
+        return Reply(454, ("4.7.0 Cannot authenticate anyone now",))
+
+    def auth_cancelled(self) -> None:
+        """The client broke off the exchange; it has been answered."""
+
+    def mail(self, sender: ReversePath, parameters: MailParameters) -> Answer:
+        """MAIL."""
+        return None
+
+    def rcpt(self, recipient: Recipient) -> Answer:
+        """RCPT."""
+        return None
+
+    def data(self) -> Answer:
+        """DATA, or the first BDAT."""
+        return None
+
+    def chunk(self, data: bytes, last: bool) -> Answer:  # noqa: FBT001 - the session calls it
+        """Some content, without stuffed dots.  A refusal is told at the end of the content.
+
+        :param last: nothing follows.  The last call need not say so.
+        """
+        return None
+
+    def commit(self) -> Answer | Sequence[Reply]:
+        """All of the content has arrived.  In LMTP one reply for all, or one each recipient."""
+        return None
+
+    def abort(self, reason: str) -> None:
+        """The transaction is over without a message."""
+
+
+def _reply(code: int, text: str) -> Reply:
+    return Reply(code, (text,))
+
+
+_OK = _reply(250, "2.0.0 Ok")
+_GO_AHEAD = _reply(354, "End with CRLF, dot, CRLF")
+_BAD_LINE_END = _reply(500, "5.5.2 A line ends with CRLF, and holds no other CR or LF")
+_HTTP = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+#: Verbs of other programs and other times; what is none of them may be a password that strayed.
+_KNOWN = _HTTP | {
+    "EXPN", "ETRN", "HELP", "SAML", "SEND", "SOML", "TURN", "VRFY", "XCLIENT", "XFORWARD",
+}  # fmt: skip
+#: Commands whose replies belong to a SASL exchange.
+_EXCHANGE = frozenset({Verb.AUTH, Verb.AUTH_LINE, Verb.AUTH_CANCEL})
+_HELLOS = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
+_IDLE = frozenset({Verb.NOOP, Verb.RSET, Verb.OTHER}) | _HELLOS
+# Their lines hold no secret, and are noted as they were written.
+_NO_SECRET = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
+# Their refusals depend on nothing but the order.
+_ONLY_ORDER = frozenset({Verb.RCPT, Verb.RSET, Verb.NOOP, Verb.QUIT})
+# The client waits for their replies before it sends anything else.
+_WAITED_FOR = frozenset({Verb.DATA, Verb.AUTH, Verb.STARTTLS})
+_NOT_READING = frozenset({ServerState.OPENING, ServerState.HANDSHAKE, ServerState.CLOSED})
+_IN_TRANSACTION = frozenset(
+    {ServerState.MAIL, ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
+)
+_BETWEEN_MESSAGES = frozenset(
+    {
+        ServerState.GREETED,
+        ServerState.READY,
+        ServerState.AUTH,
+        ServerState.MAIL,
+        ServerState.RCPT,
+    }
+)
+_BARE = re.compile(rb"\n|\r")
+_LETTERS = re.compile(rb"[A-Za-z]*")
+
+
+def _too_early(verb: Verb) -> Reply:
+    text = f"5.5.0 SMTP protocol synchronization error: input before the reply to {verb.value}"
+    return _reply(554, text)
+
+
+@lru_cache(maxsize=256)
+def _wire(reply: Reply) -> tuple[Reply, bytes]:
+    """*reply* with an enhanced status code (RFC 2034 section 4), and its octets."""
+    if not reply.intermediate and reply.enhanced is None:
+        status = f"{reply.code // 100}.0.0 "
+        reply = Reply(reply.code, tuple(status + line for line in reply.lines))
+    return reply, reply.to_bytes()
+
+
+class ServerSession:
+    """One connection's conversation; see the module's theory of operation.
+
+    :param settings: what is offered and demanded, and the limits.
+    :param handler: decides about mail and logins.
+    :param tls: the connection is in TLS already (port 465).
+    """
+
+    def __init__(
+        self, settings: ServerSettings, handler: ServerHandler, *, tls: bool = False
+    ) -> None:
+        self.settings = settings.resolved()
+        self.handler = handler
+        self.state = ServerState.OPENING
+        self.tls = tls
+        self.authenticated = False
+        #: Lines read so far: whoever times the client sees by it that one has ended.
+        self.lines = 0
+        #: Contents begun so far.
+        self.contents = 0
+        #: The dialogue, without secrets and content.
+        self.transcript = Transcript()
+        self._redaction = Redaction()
+        #: The session ended while the client may still be sending: read and discard its
+        #: octets for a while before closing, or a reset may overtake the last reply.
+        self.discarding = False
+        self._buffer = bytearray()
+        self._skipping = False
+        self._output = bytearray()
+        #: The command in work.
+        self._verb = Verb.GREETING
+        #: What to do with the answer that is awaited; None: none is.
+        self._then: Callable[[Any], None] | None = None
+        #: Said as soon as no message is under way, to end the session.
+        self._farewell: Reply | None = None
+        self._esmtp = False
+        #: The EHLO keywords that were offered, for MAIL and RCPT to be checked against.
+        self._offered: dict[str, str] = {}
+        self._messages = self._errors = self._refusals = self._idle = self._auth_failures = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """No transaction."""
+        self._parameters = NOTHING_SAID
+        self._recipients = 0
+        self._reader: ContentReader | None = None
+        #: Octets of the chunk at hand that are still to come; None between chunks.
+        self._chunk: int | None = None
+        self._last_chunk = False
+        self._chunk_refusal: Reply | None = None
+
+    # -- octets ---------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take octets from the client, for ``run`` to read."""
+        if self.state is not ServerState.CLOSED:
+            self._buffer += data
+
+    def output(self) -> bytes:
+        """Octets for the client, once."""
+        data = bytes(self._output)
+        self._output.clear()
+        return data
+
+    @property
+    def full(self) -> bool:
+        """So much waits to be read that receiving should pause."""
+        return len(self._buffer) >= HIGH_WATER
+
+    @property
+    def waiting(self) -> bool:
+        """The handler's answer is awaited."""
+        return self._then is not None
+
+    @property
+    def reading_content(self) -> bool:
+        """The client is in the middle of sending content."""
+        return self.state is ServerState.DATA or self._chunk is not None
+
+    def run(self) -> bool:
+        """Read and obey what is buffered, as far as possible now.
+
+        Returns True when so much waits in ``output`` that it is to be written first; call
+        it again then.
+        """
+        while self._then is None and self.state not in _NOT_READING:
+            if len(self._output) >= HIGH_WATER:
+                return True
+            if self._farewell is not None and self._between_messages():
+                self.close(self._farewell)
+            elif self._chunk is not None:
+                if not self._read_chunk():
+                    break
+            elif self.state is ServerState.DATA:
+                if not self._read_data():
+                    break
+            elif not self._read_line():
+                break
+        return False
+
+    # -- decisions ------------------------------------------------------------
+
+    def greet(self, reply: Reply | None = None) -> None:
+        """Open the session; anything but 220 ends it at once."""
+        what = "LMTP" if self.settings.lmtp else "ESMTP"
+        reply = reply or _reply(220, f"{self.settings.host} {what}")
+        if reply.code != 220:
+            self.close(reply)
+            return
+        self._write(reply, reply.to_bytes())
+        self.state = TABLE[self.state, Verb.GREETING]
+        if not self.settings.require_hello:
+            self.state = ServerState.READY
+
+    def resume(self, answer: Reply | Sequence[Reply] | None) -> None:
+        """Bring the answer that is awaited; call ``run`` after it."""
+        then, self._then = self._then, None
+        if then is not None:
+            then(answer)
+
+    def tls_started(self) -> None:
+        """The handshake is done; what was sent before it is forgotten (RFC 3207 section 4.2)."""
+        self.transcript.add("--", "TLS started")
+        self.tls = True
+        self.authenticated = self._esmtp = False
+        self._offered = {}
+        self.state = ServerState.GREETED
+        if self._buffer:
+            # They came in clear: nobody knows from whom.
+            self._hang_up(_too_early(Verb.STARTTLS))
+
+    def close(self, reply: Reply) -> None:
+        """Write *reply* and end the session."""
+        if self.state is not ServerState.CLOSED:
+            self._say(reply)
+            self.end(reply.lines[0])
+
+    def close_after_message(self, reply: Reply) -> None:
+        """Write *reply* and end the session as soon as ``run`` finds no message under way."""
+        self._farewell = reply
+
+    def end(self, reason: str) -> None:
+        """End the session without a reply: a transaction under way is aborted."""
+        self._abort(reason)
+        self.state = ServerState.CLOSED
+        self._then = None
+        self._buffer.clear()
+
+    def _hang_up(self, reply: Reply) -> None:
+        """End the session although the client has not asked for it, and may be sending."""
+        self.discarding = self.state is not ServerState.CLOSED
+        self.close(reply)
+
+    def _between_messages(self) -> bool:
+        return self.state in _BETWEEN_MESSAGES and self._chunk is None
+
+    # -- replies --------------------------------------------------------------
+
+    def _write(self, reply: Reply, octets: bytes) -> None:
+        self.transcript.add_reply(self._shown(reply))
+        self._output += octets
+
+    def _shown(self, reply: Reply) -> Reply:
+        """What the transcript keeps of *reply*."""
+        if self._verb in _EXCHANGE:
+            return self._redaction.in_exchange(reply)
+        return self._redaction.reply(reply) if self._redaction else reply
+
+    def _say(self, reply: Reply) -> None:
+        """Write *reply*, with an enhanced status code."""
+        if type(reply.lines) is not tuple:
+            reply = Reply(reply.code, tuple(reply.lines))  # a handler may have given a list
+        self._write(*_wire(reply))
+
+    def _error(self, reply: Reply) -> None:
+        """Refuse what cannot be read or is out of order."""
+        self._say(reply)
+        self._errors += 1
+        if self._errors > self.settings.max_errors:
+            self._hang_up(_reply(421, "4.7.0 Too many errors"))
+
+    def _tell(self, answer: Reply | None) -> bool:
+        """Write the handler's answer to a command; True: yes."""
+        if answer is None:
+            answer = _OK
+        elif answer.code == 421:
+            self._hang_up(answer)
+            return False
+        self._say(answer)
+        return answer.code < 400
+
+    def _ask(self, then: Callable[[Any], None], call: Callable[..., object], *args: Any) -> None:
+        """Call the handler, and *then* with its answer, now or by ``resume``."""
+        self._then = then
+        answer = call(*args)
+        # While it was called the session may have ended, or the answer have come by ``resume``.
+        if answer is not PENDING and self._then is then:
+            self._then = None
+            then(answer)
+
+    def _abort(self, reason: str) -> None:
+        if self.state in _IN_TRANSACTION:
+            self.handler.abort(reason)
+        self._forget()
+
+    def _abandon(self) -> None:
+        """The transaction is over: DATA or BDAT was refused."""
+        if self.state is not ServerState.CLOSED:
+            self._abort("refused")
+            self.state = ServerState.READY
+
+    def _synchronized(self, verb: Verb, *, refused: bool) -> bool:
+        """No octets came before the reply to *verb*; else the session ends.
+
+        RFC 2920 section 3.1, RFC 3207 section 4.
+
+        :param refused: the reply refuses *verb*: what came early cannot be content.
+        """
+        if not self._buffer:
+            return True
+        if self.settings.allow_early_input and verb is Verb.DATA and not refused:
+            return True
+        self._hang_up(_too_early(verb))
+        return False
+
+    # -- lines ----------------------------------------------------------------
+
+    def _read_line(self) -> bool:
+        """Obey one line; False when there is none."""
+        buffer = self._buffer
+        if not buffer:
+            return False
+        in_auth = self.state is ServerState.AUTH
+        limit = MAX_AUTH_LINE if in_auth else max_length(buffer)
+        end = buffer.find(b"\r\n")
+        if 0 <= end <= limit and not self._skipping:
+            line = bytes(buffer[:end])
+            if b"\n" not in line and b"\r" not in line:
+                del buffer[: end + 2]
+                self._obey_line(line, in_auth=in_auth)
+                return True
+        return self._read_bad_line(end, limit)
+
+    def _read_bad_line(self, end: int, limit: int) -> bool:
+        """Refuse a line or skip the rest of one, at *end* or before its end has come."""
+        buffer = self._buffer
+        whole = end >= 0
+        if not whole:
+            # A CR at the end may be half of a CRLF.
+            end = len(buffer) - buffer.endswith(b"\r")
+        refusal: Reply | None = None
+        if _BARE.search(buffer, 0, min(end, limit + 1)):
+            refusal = _BAD_LINE_END
+        elif end > limit:
+            refusal = TOO_LONG
+        if not (whole or refusal or self._skipping):
+            return False
+        line = bytes(buffer[:end])
+        del buffer[: end + 2 if whole else end]
+        skipped, self._skipping = self._skipping, not whole
+        if not skipped:
+            self.lines += 1
+            self._unreadable(line, refusal or _BAD_LINE_END)
+        return whole or not skipped
+
+    def _obey_line(self, line: bytes, *, in_auth: bool) -> None:
+        self.lines += 1
+        command = parse_auth_line(line) if in_auth else parse_command(line)
+        if isinstance(command, Reply):
+            self._unreadable(line, command)
+            return
+        verb = self._verb = command.verb
+        # As it was written, where there is no secret in it: that costs nothing.
+        self.transcript.add("C", line if verb in _NO_SECRET else self._shown_command(command))
+        if verb in _IDLE:
+            self._idle += 1
+            if self._idle > self.settings.max_idle_commands:
+                self._hang_up(_reply(421, "4.7.0 Too many commands without a message"))
+                return
+        if isinstance(command, (AuthLine, AuthCancel)):
+            self._auth_line(command)
+            return
+        refusal = self._objection(command)
+        if isinstance(command, Bdat):
+            self._bdat(command, refusal)
+        elif verb in _WAITED_FOR and not self._synchronized(verb, refused=refusal is not None):
+            return
+        elif refusal is not None:
+            self._error(refusal)
+        else:
+            self._DO[verb](self, command)
+
+    def _shown_command(self, command: ServerCommand | AuthLine | AuthCancel) -> str:
+        """What the transcript keeps of *command*, which may be a password that strayed."""
+        if isinstance(command, Auth):
+            self._redaction.begin(command.mechanism, command.initial)
+            offered = command.mechanism in (self.settings.mechanisms or ())
+            return str(command) if offered else f"AUTH {MASK}"
+        if isinstance(command, AuthLine):
+            self._redaction.response(command.response)
+        if isinstance(command, OtherCommand):
+            if command.name not in _KNOWN:
+                return "(no command)"
+            return f"{command.name} {MASK}" if command.argument else command.name
+        return str(command)
+
+    def _unreadable(self, line: bytes, refusal: Reply) -> None:
+        """Refuse a line that is no command.
+
+        :param line: as much of it as has been read.
+        """
+        in_auth = self.state is ServerState.AUTH
+        found = _LETTERS.match(line)
+        word = found[0].upper().decode() if found and not in_auth else ""
+        # It may be a password that strayed: only a verb we know is shown.
+        verb = Verb.AUTH if in_auth else Verb.__members__.get(word)
+        self.transcript.add("C", "(no command)" if verb is None or in_auth else f"{word} {MASK}")
+        if in_auth:
+            self.state = ServerState.READY
+            self.handler.auth_cancelled()
+        if verb in _WAITED_FOR and not self._synchronized(verb, refused=True):
+            return
+        self._error(refusal)
+        if verb is Verb.BDAT:
+            # Where its chunk ends nobody knows: what follows must not be read as commands.
+            self._hang_up(_reply(421, "4.5.2 Cannot go on after this BDAT"))
+
+    def _objection(self, command: ServerCommand) -> Reply | None:
+        """Why *command* cannot be obeyed now: order, TLS, AUTH, or what is not offered.
+
+        RFC 5321 section 4.1.4, RFC 2033 (LHLO), RFC 3207 section 4, RFC 4954 sections 4 and 6.
+        """
+        verb, settings = command.verb, self.settings
+        in_order = (self.state, verb) in TABLE
+        if in_order and verb in _ONLY_ORDER:
+            return None
+        text: str | None = None
+        if isinstance(command, StartTLS):
+            text = self._against_starttls()
+        elif isinstance(command, Auth):
+            text = self._against_auth()
+        elif isinstance(command, Hello) and (verb is Verb.LHLO) is not settings.lmtp:
+            text = f"500 5.5.1 Say {'LHLO' if settings.lmtp else 'EHLO'} here"
+        elif isinstance(command, Bdat) and "CHUNKING" not in settings.extensions:
+            text = "502 5.5.1 CHUNKING is not offered"
+        if text is None and not in_order:
+            text = f"503 5.5.1 {verb.value} is out of order: the session is {self.state.value}"
+        if text is None and isinstance(command, Mail):
+            text = self._against_mail()
+        elif text is None and verb is Verb.DATA and self._parameters.body == "BINARYMIME":
+            text = "503 5.5.1 BODY=BINARYMIME needs BDAT"
+        if text is None and isinstance(command, Auth):
+            known = command.mechanism in (settings.mechanisms or ())
+            text = None if known else "504 5.5.4 That mechanism is not offered"
+        return None if text is None else _reply(int(text[:3]), text[4:])
+
+    def _against_starttls(self) -> str | None:
+        if self.tls:
+            return "503 5.5.1 TLS is on already"
+        if not self.settings.starttls:
+            return "502 5.5.1 STARTTLS is not offered"
+        return None if self._esmtp else "503 5.5.1 Say EHLO before STARTTLS"
+
+    def _against_auth(self) -> str | None:
+        if self.authenticated:
+            return "503 5.5.1 Already authenticated"
+        if not self.settings.mechanisms:
+            return "502 5.5.1 AUTH is not offered"
+        if not self.tls and not self.settings.clear_auth:
+            return f"538 5.7.11 {self._encryption_required()}"
+        return None if self._esmtp else "503 5.5.1 Say EHLO before AUTH"
+
+    def _against_mail(self) -> str | None:
+        if self.settings.require_tls and not self.tls:
+            return f"530 5.7.0 {self._encryption_required()}"
+        if self.settings.require_auth and not self.authenticated:
+            return "530 5.7.0 Authentication is required"
+        return None
+
+    def _encryption_required(self) -> str:
+        # STARTTLS is no remedy where only implicit TLS is spoken.
+        remedy = ": say STARTTLS first" if self.settings.starttls else ""
+        return f"Encryption is required{remedy}"
+
+    # -- commands -------------------------------------------------------------
+
+    def _offer(self) -> dict[str, str]:
+        """EHLO keyword to its parameters, in the order of the reply to EHLO.
+
+        RFC 5321 section 4.1.1.1, RFC 1870 (SIZE), RFC 9422 (LIMITS).
+        """
+        settings = self.settings
+        words = dict.fromkeys(settings.extensions, "")
+        if not self.tls:
+            # RFC 8689 section 2: only inside TLS.
+            words.pop("REQUIRETLS", None)
+            if settings.starttls:
+                words["STARTTLS"] = ""
+        words["SIZE"] = str(settings.max_size)
+        if settings.mechanisms and (self.tls or settings.clear_auth):
+            words["AUTH"] = " ".join(settings.mechanisms)
+        limits = f"RCPTMAX={settings.max_recipients}"
+        if settings.max_messages is not None:
+            limits = f"MAILMAX={settings.max_messages} {limits}"
+        words["LIMITS"] = limits
+        return words
+
+    def _hello(self, command: Hello) -> None:
+        verb, settings = command.verb, self.settings
+        self._abort(verb.value)
+        self.state = TABLE[self.state, verb]
+        self._esmtp = verb is not Verb.HELO
+        self._offered = self._offer() if self._esmtp else {}
+        words = (f"{k} {v}".rstrip() for k, v in self._offered.items())
+        reply = Reply(250, (settings.host, *words))
+        self._write(reply, reply.to_bytes())
+        self.handler.hello(command.domain, verb)
+
+    def _starttls(self, command: StartTLS) -> None:
+        self._say(_reply(220, "2.0.0 Go ahead"))
+        self.state = TABLE[self.state, command.verb]
+        self.handler.start_tls()
+
+    def _auth(self, command: Auth) -> None:
+        self._ask(self._auth_answered, self.handler.auth, command.mechanism, command.initial)
+
+    def _auth_line(self, command: AuthLine | AuthCancel) -> None:
+        if not self._synchronized(Verb.AUTH, refused=False):
+            return
+        if isinstance(command, AuthLine):
+            self._ask(self._auth_answered, self.handler.auth_response, command.response)
+        else:
+            self.state = ServerState.READY
+            self.handler.auth_cancelled()
+            self._error(_reply(501, "5.7.0 Authentication cancelled"))
+
+    def _auth_answered(self, reply: Reply) -> None:
+        if not self._synchronized(Verb.AUTH, refused=False):
+            return
+        if reply.code == 334:
+            text = reply.lines[0].encode("ascii")
+            self._redaction.challenge(text, b64decode(text))
+            self._write(Reply(334), reply.to_bytes())
+            self.state = ServerState.AUTH
+        else:
+            self.state = ServerState.READY
+            self.authenticated = self._tell(reply)
+            if self.authenticated or self.state is ServerState.CLOSED:
+                return
+            self._auth_failures += 1
+            if self._auth_failures >= self.settings.max_auth_failures:
+                self._hang_up(_reply(421, "4.7.0 Too many failed logins"))
+
+    def _mail(self, command: Mail) -> None:
+        limit = self.settings.max_messages
+        if limit is not None and self._messages >= limit:
+            self._hang_up(_reply(421, "4.7.0 Too many messages in this session"))
+            return
+        parameters = read_mail_parameters(command, self._offered)
+        if isinstance(parameters, Reply):
+            self._error(parameters)
+        elif parameters.size is not None and parameters.size > self.settings.max_size:
+            self._say(too_large(self.settings))
+        else:
+            self._parameters = parameters
+            self._ask(self._mail_answered, self.handler.mail, command.sender, parameters)
+
+    def _mail_answered(self, answer: Reply | None) -> None:
+        if self._tell(answer):
+            self.state = ServerState.MAIL
+        else:
+            self._address_refused()
+
+    def _rcpt(self, command: Rcpt) -> None:
+        recipient = read_recipient(command, self._offered, smtputf8=self._parameters.smtputf8)
+        if isinstance(recipient, Reply):
+            self._error(recipient)
+        elif self._recipients >= self.settings.max_recipients:
+            self._say(_reply(452, "4.5.3 Too many recipients"))
+        else:
+            self._ask(self._rcpt_answered, self.handler.rcpt, recipient)
+
+    def _rcpt_answered(self, answer: Reply | None) -> None:
+        if self._tell(answer):
+            self._recipients += 1
+            self.state = ServerState.RCPT
+        else:
+            self._address_refused()
+
+    def _address_refused(self) -> None:
+        self._refusals += 1
+        if self._refusals > self.settings.max_refusals:
+            self._hang_up(_reply(421, "4.7.0 Too many refused addresses"))
+
+    def _idle_command(self, command: Command) -> None:
+        if command.verb is Verb.RSET:
+            self._abort("RSET")
+        self.state = TABLE[self.state, command.verb]
+        self._say(_OK)
+
+    def _quit(self, command: Quit) -> None:
+        self.close(_reply(221, f"2.0.0 {self.settings.host} closing"))
+
+    def _other(self, command: OtherCommand) -> None:
+        name = command.name
+        if name in _HTTP:
+            self._hang_up(_reply(421, "4.7.0 This is SMTP, not HTTP"))
+        elif name == "VRFY":
+            self._say(_reply(252, "2.5.2 Send some mail, and see"))
+        elif name == "HELP":
+            self._say(_reply(214, "2.0.0 See RFC 5321"))
+        else:
+            self._error(_reply(502, "5.5.1 Command not implemented"))
+
+    # -- content --------------------------------------------------------------
+
+    def _data(self, command: Data) -> None:
+        self._ask(self._data_answered, self.handler.data)
+
+    def _data_answered(self, answer: Reply | None) -> None:
+        refused = answer is not None and answer.code >= 400
+        if not self._synchronized(Verb.DATA, refused=refused):
+            return
+        if self._tell(answer if refused else _GO_AHEAD):
+            self.state = ServerState.DATA
+            self._reader = ContentReader(self.settings, chunked=False)
+            self.contents += 1
+        else:
+            self._abandon()
+
+    def _read_data(self) -> bool:
+        reader = self._reader
+        if reader is None or not self._buffer:
+            return False
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        content, rest = reader.feed(data)
+        if reader.endless:
+            self._hang_up(too_large(self.settings))
+            return True
+        self._buffer += rest
+        self._hand_on(reader, content)
+        return True
+
+    def _bdat(self, command: Bdat, refusal: Reply | None) -> None:
+        size = command.size + (0 if self._reader is None else self._reader.size)
+        if size > 2 * self.settings.max_size + SLACK:
+            self._hang_up(too_large(self.settings))
+            return
+        # In order or not, its octets follow, and are never commands.
+        self._chunk, self._last_chunk, self._chunk_refusal = command.size, command.last, refusal
+        if refusal is not None:
+            return
+        first = self._reader is None
+        if self._reader is None:
+            binary = self._parameters.body == "BINARYMIME"
+            self._reader = ContentReader(self.settings, chunked=True, binary=binary)
+            self.contents += 1
+        self._reader.chunks += 1
+        if first:
+            self._ask(self._bdat_answered, self.handler.data)
+
+    def _bdat_answered(self, answer: Reply | None) -> None:
+        # BDAT has no 354: the reply follows the chunk.
+        if answer is not None and answer.code >= 400:
+            self._chunk_refusal = answer
+
+    def _read_chunk(self) -> bool:
+        """Read octets of a chunk, and reply at its end; False: there are none yet."""
+        left = self._chunk or 0
+        data = bytes(self._buffer[:left])
+        if left and not data:
+            return False
+        del self._buffer[: len(data)]
+        self._chunk = left = left - len(data)
+        reader = self._reader
+        if reader is not None and self._chunk_refusal is None:
+            content, _ = reader.feed(data, last=self._last_chunk and not left)
+            self._hand_on(reader, content)
+        elif not left:
+            self._chunk_ended()
+        return True
+
+    def _chunk_ended(self) -> None:
+        refusal, reader = self._chunk_refusal, self._reader
+        self._chunk = self._chunk_refusal = None
+        if refusal is not None and refusal.code == 421:
+            self._hang_up(refusal)
+        elif refusal is not None or reader is None:
+            self._error(refusal or _reply(503, "5.5.1 No transaction"))
+        elif (refusal := reader.refusal()) is not None:
+            self._say(refusal)
+        else:
+            self._say(_reply(250, f"2.0.0 {reader.size} octets so far"))
+            self.state = ServerState.CHUNKS
+            return
+        if reader is not None:
+            self._abandon()
+
+    def _hand_on(self, reader: ContentReader, content: bytes) -> None:
+        """Give a piece of *content* to the handler, and do what follows it."""
+        if content:
+            self._ask(self._handed_on, self.handler.chunk, content, reader.ended)
+        else:
+            self._handed_on(None)
+
+    def _handed_on(self, answer: Reply | None) -> None:
+        reader = self._reader
+        if reader is None:
+            return
+        if answer is not None and answer.code >= 400:
+            # Told at the end; until then the rest of the content is read and discarded.
+            reader.handler_refusal = answer
+        if reader.ended:
+            self._content_ended(reader)
+        elif self._chunk == 0:
+            self._chunk_ended()
+
+    def _content_ended(self, reader: ContentReader) -> None:
+        self._chunk = None
+        self.transcript.add("--", f"content of {reader.size} octets")
+        refusal = reader.refusal()
+        if refusal is None:
+            self._ask(self._committed, self.handler.commit)
+        else:
+            self.handler.abort("refused")
+            self._committed(refusal)
+
+    def _committed(self, answer: Reply | Sequence[Reply] | None) -> None:
+        """Tell what became of the message: the transaction is over."""
+        if answer is None or isinstance(answer, Reply):
+            replies = [answer or _OK] * (self._recipients if self.settings.lmtp else 1)
+        else:
+            replies = list(answer)
+        for reply in replies:
+            self._say(reply)
+        self.state = ServerState.READY
+        self._forget()
+        if any(reply.code < 400 for reply in replies):
+            self._messages += 1
+            self._idle = 0
+        if replies[-1].code == 421:
+            self.discarding = True
+            self.end(replies[-1].lines[0])
+
+    _DO: ClassVar[dict[Verb, Callable[[Any, Any], None]]] = {
+        Verb.EHLO: _hello,
+        Verb.HELO: _hello,
+        Verb.LHLO: _hello,
+        Verb.STARTTLS: _starttls,
+        Verb.AUTH: _auth,
+        Verb.MAIL: _mail,
+        Verb.RCPT: _rcpt,
+        Verb.DATA: _data,
+        Verb.RSET: _idle_command,
+        Verb.NOOP: _idle_command,
+        Verb.QUIT: _quit,
+        Verb.OTHER: _other,
+    }
