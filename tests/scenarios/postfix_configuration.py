@@ -60,6 +60,7 @@ ACCESS = {
     ),
     "senders": "/^banned/ 550 5.7.1 not from you\n",
     "data": "/^nodata/ 554 5.7.0 no data from you\n",
+    "content": "/^closing/ 421 4.3.2 going down\n",
     "headers": "/^X-Refuse:/ REJECT 5.6.0 not with this header\n",
 }
 
@@ -131,6 +132,7 @@ smtpd_recipient_restrictions =
     check_sender_access regexp:{directory}/conf/senders,
     check_recipient_access regexp:{directory}/conf/recipients
 smtpd_data_restrictions = check_sender_access regexp:{directory}/conf/data
+smtpd_end_of_data_restrictions = check_sender_access regexp:{directory}/conf/content
 smtpd_error_sleep_time = 0
 smtpd_client_connection_count_limit = 0
 smtpd_peername_lookup = no

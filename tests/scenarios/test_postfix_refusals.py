@@ -10,11 +10,15 @@ from pytest_twisted import ensureDeferred
 from twisted_sendmail import (
     ActionIgnored,
     AllRecipientsRefused,
+    Envelope,
     ErrorProcessing,
     ExtensionUnavailable,
     MailboxUnavailable,
+    Mailer,
     MessageTooLarge,
     PermanentFailure,
+    PoolLimits,
+    ServiceClosing,
     Status,
     TemporaryFailure,
     submit,
@@ -255,3 +259,49 @@ async def test_an_address_beyond_ascii_is_refused_here_where_it_cannot_go(
             sender=SENDER,
             recipients="jürgen@example.test",
         )
+
+
+@ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "data", "no_pipelining"])
+async def test_a_421_to_the_content_is_a_refusal_for_now_and_the_message_is_not_there(
+    reactor: Any, postfix: Postfix, service: str
+) -> None:
+    since = len(postfix.log)
+    with pytest.raises(AllRecipientsRefused) as caught:
+        await submit(
+            reactor,
+            postfix.server(service),
+            MESSAGE,
+            sender="closing@example.test",
+            recipients="bob@example.test",
+        )
+    error = caught.value
+    assert isinstance(error, ServiceClosing)
+    assert (True, False) == (error.transient, error.in_doubt)
+    assert error.report is not None
+    assert [Status.REFUSED] == [outcome.status for outcome in error.report.outcomes]
+    await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
+    await postfix.quiet(reactor)
+    assert [] == postfix.logged("(queue active)", since=since)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("service", ["submission", "data"])
+async def test_in_a_stream_a_421_to_the_content_answers_its_own_message(
+    reactor: Any, postfix: Postfix, service: str
+) -> None:
+    """What is in doubt goes out once only; everybody else gets one copy."""
+    since = len(postfix.log)
+    mailer = Mailer(reactor, postfix.server(service), limits=PoolLimits(connections=1))
+    senders = [f"{'closing' if n == 2 else 'alice'}@example.test" for n in range(8)]
+    items = [(Envelope(each, f"stream{n}@example.test"), MESSAGE) for n, each in enumerate(senders)]
+    reports = await mailer.send_many(items)
+    await mailer.aclose()
+    await postfix.quiet(reactor)
+    found = [report.outcomes[0].status for report in reports]
+    assert [Status.ACCEPTED, Status.ACCEPTED, Status.REFUSED] == found[:3]
+    assert set(found[3:]) <= {Status.ACCEPTED, Status.IN_DOUBT}
+    queued = postfix.logged("(queue active)", since=since)
+    accepted = found.count(Status.ACCEPTED)
+    assert accepted <= len(queued) <= accepted + found.count(Status.IN_DOUBT)
+    assert service != "data" or [Status.ACCEPTED] * 5 == found[3:]

@@ -293,7 +293,7 @@ def _no_starttls(why: str, reply: Reply | None = None) -> StartTLSUnavailable:
         phase="STARTTLS",
         detail=why,
         reply=reply,
-        remedy="nothing was sent in clear; if the server has TLS on another port, use smtps://",
+        remedy="no password and no mail was sent in clear; if the server has TLS on another port, use smtps://",
     )
     error.temporary = reply is not None and reply.transient
     return error

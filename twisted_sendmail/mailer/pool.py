@@ -32,6 +32,7 @@ from twisted_sendmail.mailer.server_status import MAX_UNPROVEN_OPENING, ServerSt
 from twisted_sendmail.smtp.errors import (
     AuthenticationError,
     ConnectFailed,
+    DeliveryInDoubt,
     MailerBusy,
     MailerClosed,
     ProtocolBreach,
@@ -183,7 +184,7 @@ class Pool:
             self._queue.remove(job)
             error.report = job.report(Status.UNTOUCHED, error)
         elif job.carrier is None or not job.carrier.cancel(error):
-            error.remedy = "the message may have been delivered"
+            error.remedy = DeliveryInDoubt.remedy
             error.report = job.report(Status.IN_DOUBT, error)
         job.settle(error)
         self._changed()

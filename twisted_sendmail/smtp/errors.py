@@ -138,7 +138,7 @@ class TLSError(SendmailError):
 
 
 class StartTLSUnavailable(TLSError):
-    """The server does not offer STARTTLS, or refused it; nothing was sent in clear."""
+    """The server does not offer STARTTLS, or refused it; no password and no mail was sent."""
 
 
 class TLSFailure(TLSError):
@@ -234,9 +234,9 @@ class PermanentFailure(Refused):
 
 
 class AuthenticationRequired(AuthenticationError, Refused):
-    """530: the server wants us to authenticate first."""
+    """530: the server wants us to authenticate first, or to start TLS (RFC 3207 section 4)."""
 
-    remedy = "give credentials"
+    remedy = "give credentials, or TLS where the reply asks for STARTTLS"
 
 
 class AllRecipientsRefused(Refused):
