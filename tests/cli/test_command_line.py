@@ -34,7 +34,7 @@ WRONG = [
     ("check", 64, "add --server URL, or set the variable TWISTED_SENDMAIL_SERVER"),
     ("send --server ftp://x message.eml", 78, "'ftp://x'"),
     ("send --server smtps:// message.eml", 78, "it has no host"),
-    ("send --server x:y message.eml", 78, "port 'y' of x"),
+    ("send --server x:y message.eml", 78, "the port of 'x…'"),
     ("send --server x:0 message.eml", 78, "port 0 of x"),
     ("send --server x:99999 message.eml", 78, "port 99999 of x"),
     ("send --server [::1 message.eml", 78, "IPv6 address in brackets"),

@@ -6,6 +6,7 @@ traceback is for ``TWISTED_SENDMAIL_DEBUG=1``.
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from twisted_sendmail.cli import catch, check, demo, queue_command, send
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of_error
 from twisted_sendmail.cli.terminal import NAME, complain, fault, prepare_streams, settled
 from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.redaction import may_hold_url
 from twisted_sendmail.smtp.root_error import SendmailError
 
 
@@ -43,6 +45,9 @@ class _Parser(ArgumentParser):
     """Complains in one line."""
 
     def error(self, message: str) -> NoReturn:
+        if may_hold_url(message):
+            # What was given in the wrong place may have a password in it.
+            message = re.split("['\"]", message)[0].rstrip(": ") + ": a URL is not expected here"
         raise Complaint(f"{message}; see {self.prog} --help")
 
 

@@ -23,6 +23,7 @@ from twisted_sendmail.message.compose import UNKNOWN, Attachment, compose
 from twisted_sendmail.message.source import Message
 from twisted_sendmail.smtp.envelope import Envelope, Recipient
 from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.redaction import shown_argument
 
 # A comma that is not inside the quotes of a local part.
 _COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*\Z)')
@@ -133,7 +134,7 @@ def _addresses(given: list[str] | None) -> list[str]:
 def _opened(name: str | None, what: str) -> tuple[Message | LongPipe, int | None]:
     if name is None or name == "-":
         return _from_stdin(name, what)
-    shown = printable(name, 200)
+    shown = shown_argument(name)
     file = _open(name, f"{what} {shown}")
     status = os.fstat(file.fileno())
     regular = stat.S_ISREG(status.st_mode)

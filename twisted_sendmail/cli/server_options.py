@@ -21,6 +21,7 @@ from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
 from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.redaction import shown_url
 from twisted_sendmail.smtp.root_error import InvalidServer
 
 #: The environment variable that names the server.
@@ -155,7 +156,7 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
     match = re.fullmatch(r"\[([^]]*)\](?::(.*))?|([^:]*)(?::([^:]*))?", text)
     if match is None:
         raise InvalidServer(
-            f"server '{printable(text, 100)}' cannot be used",
+            f"server '{shown_url(text)}' cannot be used",
             remedy="write a URL or HOST:PORT, an IPv6 address in brackets",
         )
     host, port = match[1] or match[3] or "", match[2] if match[1] else match[4]
@@ -163,7 +164,7 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
         return host, None
     if not (port.isascii() and port.isdigit()):
         raise InvalidServer(
-            f"port '{printable(port, 20)}' of {printable(host, 100)} cannot be used",
+            f"the port of '{shown_url(text)}' cannot be used",
             remedy="give a number from 1 to 65535",
         )
     return host, int(port[:6])

@@ -9,7 +9,6 @@ RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 3986 (URLs).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -23,6 +22,7 @@ from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
 from twisted_sendmail.sasl.credentials import Credentials
 from twisted_sendmail.smtp.address import domain_name
 from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.redaction import shown_url
 from twisted_sendmail.smtp.root_error import InvalidInput, InvalidServer
 
 if TYPE_CHECKING:
@@ -169,38 +169,50 @@ def _host(host: str) -> str:
     if not isinstance(host, str) or not host:
         msg = "the server has no host name"
         raise InvalidServer(msg, remedy=_USAGE)
-    literal = f"[IPv6:{host}]" if ":" in host else host
+    name = _host_name(host)
+    if name is None:
+        # It may be a URL with a password in it.
+        msg = f"host '{shown_url(host)}' cannot be used"
+        raise InvalidServer(msg, detail="it is neither a name nor an IP address")
+    return name
+
+
+def _host_name(host: str) -> str | None:
     try:
-        name = domain_name(literal)
-    except InvalidInput as e:
-        msg = f"host '{printable(host, 100)}' cannot be used"
-        raise InvalidServer(msg, detail="it is neither a name nor an IP address") from e
+        name = domain_name(f"[IPv6:{host}]" if ":" in host else host)
+    except InvalidInput:
+        return None
     return host if ":" in host else name
 
 
 def _split(url: str) -> tuple[str, str | None, str | None, str, int | None]:
+    parts = _parts(url)
+    if isinstance(parts, str):
+        # Not raised where it was found: the errors of the library quote the URL.
+        what = f"server URL '{shown_url(url)}' cannot be used"
+        raise InvalidServer(what, detail=parts, remedy=_USAGE)
+    return parts
+
+
+def _parts(url: str) -> tuple[str, str | None, str | None, str, int | None] | str:
+    """Scheme, user, password, host and port; or what is wrong with it."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise _bad_url(url, "its host or port cannot be read") from None
+        return "its host or port cannot be read"
     if not url.isprintable() or any(c.isspace() for c in url):
-        raise _bad_url(url, "it holds blanks or control characters")
+        return "it holds blanks or control characters"
     scheme = parts.scheme.lower()
     if scheme not in _SCHEMES or "://" not in url:
-        raise _bad_url(
-            url, f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}"
-        )
+        return f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}"
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise _bad_url(url, "there is something behind the host")
+        return "there is something behind the host"
     if not parts.hostname:
-        raise _bad_url(url, "it has no host")
+        return "it has no host"
+    host = _host_name(parts.hostname)
+    if host is None:
+        return "its host is neither a name nor an IP address"
     user = unquote(parts.username) if parts.username else None
     secret = unquote(parts.password) if parts.password is not None else None
-    return scheme, user, secret, parts.hostname, port
-
-
-def _bad_url(url: str, why: str) -> InvalidServer:
-    # Everything between :// and @ may be a secret, even in a URL that is no good.
-    shown = printable(re.sub(r"(?<=//).*@|^[^/]*@", "…@", url), 100)
-    return InvalidServer(f"server URL '{shown}' cannot be used", detail=why, remedy=_USAGE)
+    return scheme, user, secret, host, port

@@ -17,6 +17,7 @@ from twisted.internet.endpoints import quoteStringArgument, serverFromString
 
 from twisted_sendmail.operation.configuration_error import Wrong
 from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.redaction import shown_argument
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamServerEndpoint
@@ -64,7 +65,7 @@ def parse_endpoint(text: str) -> EndpointText:
         text = f"{kind}:{port}:interface={quoteStringArgument(host)}{rest}"
     kind, *words = [word.replace("\\", "") for word in re.split(r"(?<!\\):", text)]
     if not words or not kind:
-        raise Wrong(f"'{printable(text, 100)}' is no endpoint", REMEDY)
+        raise Wrong(f"'{shown_argument(text)}' is no endpoint", REMEDY)
     plain = [word for word in words if "=" not in word]
     named = dict(word.split("=", 1) for word in words if "=" in word)
     if kind in {"tcp", "tcp4", "tcp6", "ssl"}:
@@ -93,6 +94,6 @@ def server_endpoint(reactor: Any, endpoint: EndpointText) -> IStreamServerEndpoi
             why = "systemd has passed no such socket"
         else:
             why = "its arguments cannot be read"
-        shown = printable(endpoint.description, 100)
+        shown = shown_argument(endpoint.description)
         raise Wrong(f"'{shown}' cannot be used: {printable(why, 200)}", REMEDY) from None
     return made

@@ -281,6 +281,16 @@ def shown_url(url: str) -> str:
     return printable(f"{scheme[1]}{scheme[2]}{shown}" if scheme else shown, 100)
 
 
+def may_hold_url(text: str) -> bool:
+    """May there be a URL in *text*, or what is left of one?"""
+    return _URL_SCHEME.search(text) is not None or _AT.search(text) is not None
+
+
+def shown_argument(text: str) -> str:
+    """*text* to be shown where something else than a URL was expected."""
+    return shown_url(text) if may_hold_url(text) else printable(text, 200)
+
+
 def _host(match: re.Match[str]) -> str:
     name, port = match[1], match[2] or ""
     if name.startswith("["):
