@@ -6,13 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from twisted_sendmail import InvalidInput, SubmissionServer, sendmail
+from twisted_sendmail import InvalidInput, SubmissionServer
 
 SECRET = "hunter2-kein-Wort"
 BIN = Path(sys.executable).parent
@@ -73,15 +72,11 @@ def test_no_error_of_a_url_shows_a_password(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", WRONG)
-def test_no_error_of_a_host_shows_a_password(reactor: Any, url: str) -> None:
+def test_no_error_of_a_host_shows_a_password(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         SubmissionServer(url)
-    failure = sendmail(url, b"To: b@example.net\r\n\r\nx\r\n", reactor=reactor)
-    seen: list[Any] = []
-    failure.addErrback(seen.append)
 
     assert SECRET not in shown(caught.value)
-    assert SECRET not in shown(seen[0].value)
 
 
 @given(

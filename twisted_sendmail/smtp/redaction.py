@@ -259,7 +259,9 @@ def _attributes(message: bytes) -> Iterator[bytes]:
 
 # Whatever a reader or Unicode's normalization takes for the end of the user and password.
 _AT = re.compile("@|%40|\uff20|\ufe6b", re.IGNORECASE)
-_URL_SCHEME = re.compile(r"\s*(smtps|smtp(?:\+[a-z]+)?|https?|submissions?)(:/*)", re.IGNORECASE)
+_URL_SCHEME = re.compile(
+    r"\s*(?:(smtps?|smtp\+[a-z]+|submissions?)(:/*)|([a-z][a-z0-9+.-]*)(://+))", re.IGNORECASE
+)
 _URL_HOST = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]*)(:[0-9]{1,5}(?![^/]))?")
 
 
@@ -278,7 +280,7 @@ def shown_url(url: str) -> str:
     shown = ("…@" if start else "") + (_host(host) if host else "")
     if host is None or host.end() < len(rest):
         shown += "…"
-    return printable(f"{scheme[1]}{scheme[2]}{shown}" if scheme else shown, 100)
+    return printable((scheme[0].lstrip() if scheme else "") + shown, 100)
 
 
 def may_hold_url(text: str) -> bool:
