@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 
-from tests.ingress.conftest import Net
-from twisted_sendmail.ingress.receiver import Connection, Receiver, Verdict
+from tests.ingress.conftest import Net, Raw
+from twisted_sendmail import Connection, Deadlines, Receiver
 
 DOWN = "421 4.3.2 Going down: try again later"
 
@@ -46,7 +47,7 @@ def test_a_commit_under_way_is_waited_for(net: Net) -> None:
     committing: Deferred[Any] = Deferred()
 
     class Slow(Receiver):
-        def commit(self) -> Verdict:
+        def commit(self) -> Any:
             return committing
 
     def make(connection: Connection) -> Receiver:
@@ -80,3 +81,57 @@ def test_who_does_not_end_is_dropped_after_the_grace(net: Net) -> None:
 def test_nobody_there_is_over_at_once(net: Net) -> None:
     net.server()
     assert [None] == begin(net)
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["implicit TLS", "STARTTLS"])
+def test_who_is_in_a_handshake_is_dropped_at_once(net: Net, implicit: bool) -> None:
+    net.secure()
+    raw = Raw()
+    inner: Any = net.factory.implicit_tls() if implicit else net.factory
+    net.pump.connect(raw, inner.buildProtocol(None))
+    net.pump.run()
+    if not implicit:
+        raw.transport.write(b"EHLO c\r\nSTARTTLS\r\n")  # type: ignore[union-attr]  # it is there
+        net.pump.run()
+    assert [None] == begin(net)
+    assert raw.gone is not None
+
+
+@pytest.mark.parametrize("command", ["AUTH PLAIN", "AUTH PLAIN AGphbmUAd3Jvbmc="])
+def test_who_logs_in_is_not_waited_for(net: Net, command: str) -> None:
+    """The first waits for a response, the second for the delayed refusal of a wrong password."""
+    net.secure(deadlines=Deadlines(failed_login=600))
+    client = net.client()
+    client.starttls()
+    client.send(command + "\r\n")
+    done = begin(net, grace=600)
+    net.clock.advance(2.1)
+    net.pump.run()
+    assert ([None], True) == (done, client.over)
+
+
+def test_who_does_not_read_is_not_waited_for(net: Net) -> None:
+    net.server()
+    client = net.client()
+    client.raw.transport.pauseProducing()  # type: ignore[union-attr]  # it is there
+    client.send("EHLO c\r\n" + "NOOP\r\n" * 50_000)
+    done = begin(net, grace=600)
+    for _ in range(3):
+        net.clock.advance(1)
+        net.pump.run()
+    assert [None] == done
+
+
+def test_a_message_that_ends_late_is_still_waited_for(net: Net) -> None:
+    net.server()
+    client = net.client()
+    client.send("EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n")
+    client.send("BDAT 5\r\nhello")
+    done = begin(net, grace=600)
+    for _ in range(60):
+        net.clock.advance(1)
+        net.pump.run()
+    assert ([], False) == (done, client.over)
+    said = client.send("BDAT 2 LAST\r\n\r\n")
+    assert ["250", DOWN] == [said[0][:3], said[1]]
+    assert ([None], 1) == (done, len(net.messages))

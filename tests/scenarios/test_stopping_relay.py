@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.ports import free_port
 from tests.scenarios.relay_process import Relay, submit
-from twisted_sendmail.testing import LoopbackServer
+from twisted_sendmail.testing import Authority, LoopbackServer
 
 
 class HangingServer:
@@ -113,6 +114,53 @@ async def test_a_reload_sends_what_waits_by_the_new_smarthost_at_once(
     relay.signal(signal.SIGHUP)
     assert 1 == len(await hop.wait_for(1, timeout=60))
     assert -signal.SIGTERM == await deferToThread(relay.end)
+
+
+@ensureDeferred
+async def test_sigterm_does_not_wait_for_clients_without_a_message(
+    relay: Relay, hop: LoopbackServer
+) -> None:
+    """One does not begin its handshake; another does not answer to the end of TLS."""
+    authority = Authority()
+    relay.write("server.pem", authority.issue(), 0o600)
+    starttls, implicit = free_port(), free_port()
+    path = relay.write(
+        "relay.toml",
+        f"""
+        queue = "queue"
+        [[listen]]
+        endpoint = "tcp:127.0.0.1:{starttls}"
+        certificate = "server.pem"
+        [[listen]]
+        endpoint = "tcp:127.0.0.1:{implicit}"
+        certificate = "server.pem"
+        implicit-tls = true
+        [[smarthost]]
+        url = "{_url(hop)}"
+        password-file = "password"
+        ca-file = "{hop.ca_file}"
+        [limits]
+        stop-grace = "30 min"
+        """,
+    )
+    relay.start("--config", path)
+    await deferToThread(relay.up)
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+
+    def connect() -> list[socket.socket]:
+        silent = socket.create_connection(("127.0.0.1", implicit))
+        idle = context.wrap_socket(
+            socket.create_connection(("127.0.0.1", implicit)), server_hostname="localhost"
+        )
+        assert idle.recv(3) == b"220"
+        clear = socket.create_connection(("127.0.0.1", starttls))
+        assert clear.recv(3) == b"220"
+        return [silent, idle, clear]
+
+    clients = await deferToThread(connect)
+    assert -signal.SIGTERM == await deferToThread(relay.end)
+    for client in clients:
+        client.close()
 
 
 def _url(hop: LoopbackServer) -> Any:

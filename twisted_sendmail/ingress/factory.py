@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.ingress.receiver import Connection, Receiver
     from twisted_sendmail.smtp.server import ServerHandler
 
+#: Seconds for a connection without a message to close after the 421.
+_FAREWELL = 2.0
 #: Seconds for connections that were dropped to be gone.
 _ABORTED = 1.0
 
@@ -152,16 +154,26 @@ class SMTPServerFactory(ServerFactory):
     async def wind_up(self, grace: float) -> None:
         """Hang up on everybody: at once between messages, else when a message has its reply.
 
-        Stop listening first.
+        Stop listening first.  Only a message is waited for: a connection in a TLS handshake is
+        dropped at once, and another one without a message is dropped if it is still there two
+        seconds after the 421 (the client does not read, or does not close its side of TLS).
 
         :param grace: seconds after which those that are left are dropped.
         """
         for protocol in list(self.connections):
-            protocol.wind_up()
-        await self._gone(grace)
+            if protocol.in_handshake:
+                _drop(protocol)
+            else:
+                protocol.wind_up()
+        end = self.clock.seconds() + grace
+        while self.connections and self.clock.seconds() < end:
+            closing = {each for each in self.connections if not each.carries_message}
+            await self._gone(min(end - self.clock.seconds(), _FAREWELL))
+            for protocol in closing & self.connections:
+                if not protocol.carries_message:
+                    _drop(protocol)
         for protocol in list(self.connections):
-            transport: Any = protocol.transport
-            transport.abortConnection()
+            _drop(protocol)
         await self._gone(min(grace, _ABORTED))
 
     async def _gone(self, grace: float) -> None:
@@ -184,6 +196,11 @@ class SMTPServerFactory(ServerFactory):
         """Start TLS as server on the protocol's transport."""
         transport: Any = protocol.transport
         transport.startTLS(self.tls)
+
+
+def _drop(protocol: SMTPServerProtocol) -> None:
+    transport: Any = protocol.transport
+    transport.abortConnection()
 
 
 def _origin(address: IAddress) -> object:

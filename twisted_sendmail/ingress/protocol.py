@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _TOO_SLOW = Reply(421, ("4.4.2 That took too long",))
 _GOING_DOWN = Reply(421, ("4.3.2 Going down: try again later",))
+# After ``wind_up`` a session stays in RCPT only while an answer is awaited: the commit of a BDAT.
+_WITH_MESSAGE = {ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -152,6 +154,17 @@ class SMTPServerProtocol(Protocol):
     def stopProducing(self) -> None:
         """The connection is gone; ``connectionLost`` follows."""
         self._blocked = True
+
+    @property
+    def in_handshake(self) -> bool:
+        """Is a TLS handshake awaited?"""
+        return self.session.state in {ServerState.OPENING, ServerState.HANDSHAKE}
+
+    @property
+    def carries_message(self) -> bool:
+        """Is content received or committed, or can it be next?  Asked after :meth:`wind_up`."""
+        session = self.session
+        return session.reading_content or session.state in _WITH_MESSAGE
 
     def wind_up(self) -> None:
         """Hang up with 421: at once, or when the message under way has its reply."""
