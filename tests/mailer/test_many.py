@@ -349,6 +349,7 @@ def test_cancelling_tells_what_became_of_those_begun(net: Net, key: str, way: An
     assert isinstance(result.error, Cancelled)
     doubt = way or key != "MAIL#2"
     assert ["accepted", "in doubt" if doubt else "untouched"] == statuses(result.error.reports)
+    assert (bool(doubt), False) == (result.error.in_doubt, result.error.transient)
     assert net.link.over
 
 

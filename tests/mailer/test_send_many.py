@@ -13,6 +13,7 @@ from tests.client.scripted_server import SILENT
 from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import PIPELINING
+from twisted_sendmail import Cancelled
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.smtp.errors import InvalidMessage, MailerClosed
 from twisted_sendmail.smtp.outcome import Status
@@ -198,6 +199,33 @@ def test_cancelling_cancels_what_was_not_sent(post: Post) -> None:
     assert isinstance(result.error, CancelledError)
     assert 0 == mailer.stats().waiting
     assert ["0", "1"] == post.world.subjects
+
+
+def test_cancelling_tells_what_became_of_those_begun(post: Post) -> None:
+    """Some are accepted, some in doubt: the same again would be a second copy for them."""
+    mailer = post.mailer(post.world.server({"BDAT_LAST#3": SILENT}), connections=1)
+    result = post.many(mailer, (letter(n) for n in range(20)))
+    result.deferred.cancel()
+    post.pump.run()
+    error = result.error
+    assert isinstance(error, Cancelled)
+    assert (True, False) == (error.in_doubt, error.transient)
+    found = [statuses(report)[0] for report in error.reports]
+    assert [Status.ACCEPTED] * 2 == found[:2]
+    assert Status.IN_DOUBT is found[2]
+    assert {Status.IN_DOUBT, Status.UNTOUCHED} >= set(found[2:])
+    assert [report.error is not None for report in error.reports] == [
+        status is not Status.ACCEPTED for status in found
+    ]
+
+
+def test_cancelling_before_anything_was_sent_leaves_no_doubt(post: Post) -> None:
+    mailer = post.mailer(post.world.server({"GREETING": SILENT}), connections=1)
+    result = post.many(mailer, [letter(n) for n in range(3)])
+    result.deferred.cancel()
+    assert isinstance(result.error, Cancelled)
+    assert (False, True) == (result.error.in_doubt, result.error.transient)
+    assert [[Status.UNTOUCHED]] * 3 == [statuses(report) for report in result.error.reports]
 
 
 def test_leaving_the_loop_cancels_the_rest(post: Post) -> None:

@@ -48,8 +48,11 @@ if TYPE_CHECKING:
 class Cancelled(DeliveryCancelled, CancelledError):
     """The caller cancelled a Deferred; the connection is closed."""
 
-    #: From ``many``: the reports of the messages before.
+    #: From ``many`` and ``send_many``: the reports of the messages that were begun.
     reports: tuple[DeliveryReport, ...] = ()
+
+    def _known(self) -> tuple[DeliveryReport, ...]:
+        return (*super()._known(), *self.reports)
 
 
 @implementer(IHandshakeListener)

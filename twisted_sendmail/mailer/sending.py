@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.mailer.job import Job
 from twisted_sendmail.mailer.many import checked, unreadable, unsent
 from twisted_sendmail.mailer.prepared import prepared
@@ -62,13 +63,28 @@ class Sending:
         return self.reports().__await__()
 
     async def reports(self) -> list[DeliveryReport]:
-        """All reports, in the order of the messages."""
+        """All reports, in the order of the messages.
+
+        :raises Cancelled: with the reports of the messages that were begun.
+        """
         self._collecting = True
-        found = [pair async for pair in self]
-        return [report for _, report in sorted(found, key=itemgetter(0))]
+        found = []
+        try:
+            async for pair in self:
+                found.append(pair)  # noqa: PERF401 - what was found is needed if it is cut off
+        except CancelledError:
+            error = Cancelled("cancelled")
+            error.reports = _in_order([*found, *self._ready])
+            raise error from None
+        return list(_in_order(found))
 
     def deferred(self) -> Deferred[list[DeliveryReport]]:
-        """The same as a Deferred; cancelling it cancels every message not sent yet."""
+        """The same as a Deferred.
+
+        Cancelling it cancels every message not sent yet, and fails with a
+        :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``reports`` are those of
+        the messages begun.
+        """
         return Deferred.fromCoroutine(self.reports())
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, DeliveryReport]]:
@@ -198,6 +214,9 @@ class Sending:
 
     def _cancelled(self, failure: Failure, index: int) -> None:
         self._under_way.pop(index, None)
+        error = failure.value
+        if isinstance(error, Cancelled) and error.report is not None:
+            self._ready.append((index, replace(error.report, error=error)))
         self._source_failed(failure)
 
     def _source_failed(self, failure: Failure) -> None:
@@ -226,6 +245,10 @@ class _Piece(Job):
 
     def cancel(self) -> None:
         self._sending.abandon(self)
+
+
+def _in_order(pairs: Iterable[tuple[int, DeliveryReport]]) -> tuple[DeliveryReport, ...]:
+    return tuple([report for _, report in sorted(pairs, key=itemgetter(0))])
 
 
 def _reported(error: SendmailError, envelope: Envelope | None) -> DeliveryReport:

@@ -82,7 +82,7 @@ class SendmailError(Exception):
 
         Then sending it again may make a second copy, and the error is not ``transient``.
         """
-        return self.report is not None and bool(self.report.in_doubt)
+        return any(report.in_doubt for report in self._known())
 
     @property
     def transient(self) -> bool:
@@ -90,8 +90,12 @@ class SendmailError(Exception):
 
         True if the cause is ``temporary``, no recipient is in doubt and none was accepted.
         """
-        accepted = self.report is not None and bool(self.report.accepted)
+        accepted = any(report.accepted for report in self._known())
         return self.temporary and not accepted and not self.in_doubt
+
+    def _known(self) -> tuple[DeliveryReport, ...]:
+        """What became of the messages of the call that failed; nothing of one that was not begun."""
+        return () if self.report is None else (self.report,)
 
     @property
     def enhanced(self) -> EnhancedStatus | None:
