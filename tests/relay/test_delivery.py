@@ -12,7 +12,7 @@ from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.errors import MailerClosed
 from twisted_sendmail.spool.queue_id import id_number
 from twisted_sendmail.spool.record import Action, Aside, Selection, State
-from twisted_sendmail.testkit.faults import close, refuse, stall, without
+from twisted_sendmail.testkit.faults import Fault, close, refuse, reset, say, stall, without
 
 
 def test_a_new_message_goes_out_at_once(world: World) -> None:
@@ -54,8 +54,19 @@ def test_the_wait_grows_with_the_tries_of_a_recipient(world: World) -> None:
     assert START + 300 + 600 + 1200 + 2400 + 4000 + 4000 == world.clock.seconds()
 
 
-def test_what_is_in_doubt_goes_again_and_is_named(world: World) -> None:
-    host = world.host(faults=[close("dot", nth=1)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        close("dot", nth=1),
+        reset("dot", nth=1),
+        stall("dot", nth=1),
+        say("dot", b"250-ok\r\n", nth=1),
+    ],
+    ids=["close", "reset", "silence", "half a reply"],
+)
+def test_what_is_in_doubt_goes_again_and_is_named(world: World, fault: Fault) -> None:
+    """Although the error is not transient: the relay has answered for the message."""
+    host = world.host(faults=[fault])
     relay = world.relay(host)
     world.run(world.send(relay, "bob@example.net").delivered)
     assert [(SENDER, "bob@example.net")] * 2 == host.got
@@ -64,6 +75,16 @@ def test_what_is_in_doubt_goes_again_and_is_named(world: World) -> None:
     assert (False, 1, "sent") == (second.in_doubt, second.doubles, second.status)
     one, two = host.messages
     assert one.email["Message-ID"] == two.email["Message-ID"]
+
+
+def test_what_a_421_refused_at_the_dot_goes_again_and_is_no_second_copy(world: World) -> None:
+    host = world.host(faults=[refuse("dot", "421 4.3.2 going down", nth=1)])
+    relay = world.relay(host)
+    world.run(world.send(relay, "bob@example.net").delivered)
+    assert [(SENDER, "bob@example.net")] == host.got
+    first, second = world.of(Attempted)
+    assert (False, "deferred", "4.3.2") == (first.in_doubt, first.status, first.dsn)
+    assert (False, 0, "sent") == (second.in_doubt, second.doubles, second.status)
 
 
 @pytest.mark.parametrize("faults", [[], [without("CHUNKING")]])
