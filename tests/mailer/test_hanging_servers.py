@@ -194,6 +194,24 @@ def test_a_server_that_refuses_is_asked_once_for_all_that_wait(server: MemorySer
     assert len(network.times) < 500 / 10
 
 
+def test_an_endpoint_that_raises_is_asked_once_for_all_that_wait(server: MemoryServer) -> None:
+    @implementer(IStreamClientEndpoint)
+    class Broken:
+        attempts = 0
+
+        def connect(self, factory: Any) -> Deferred[Any]:
+            self.attempts += 1
+            raise RuntimeError(self.attempts)
+
+    broken = Broken()
+    mailer = mailer_over(server, way(server, broken))
+    sending = results_of(mailer.send_many([(ENVELOPE, MESSAGE)] * 50, complete=False).deferred())
+    server.advance(60)
+    assert 50 == len(sending[0])
+    assert {ConnectFailed} == {type(report.error) for report in sending[0]}
+    assert broken.attempts < 10
+
+
 def test_the_refusal_of_a_newer_connection_is_told_at_once(server: MemoryServer) -> None:
     network = Network(server, "hangs", "refuses")
     mailer = mailer_over(server, way(server, network, timeouts=Timeouts(connect=300)))
@@ -278,6 +296,27 @@ def test_with_two_servers_that_hang_each_has_three_connections_at_most(
     closed = results_of(mailer.aclose())
     server.advance(0)
     assert ([None], 0) == (closed, sum(each.hanging for each in networks))
+
+
+@pytest.mark.parametrize("connections", [1, 2, 4])
+def test_a_connection_that_is_replaced_is_gone_before_the_new_one_is_opened(
+    connections: int,
+) -> None:
+    """Also where it takes a moment to be gone, as a socket does."""
+    with MemoryServer(users={"jane": "secret"}, faults=[faults.stall("greeting")]) as server:
+        patient = Timeouts(greeting=300)
+        ways = [way(server, timeouts=patient), way(server, timeouts=patient)]
+        mailer = mailer_over(server, *ways, connections=connections)
+        results = start(mailer, 1000)
+        for _ in range(700):
+            server.advance(1)
+            there = sum(not session.closed for session in server.sessions)
+            assert there == mailer.stats().opening <= connections
+        assert 2 < len(server.sessions) < 30
+        assert ({SendTimeout}, 1000) == (errors(results), len(results))
+        closed = results_of(mailer.aclose())
+        server.advance(0)
+        assert [None] == closed
 
 
 def test_connections_that_serve_go_on_when_others_hang(server: MemoryServer) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -158,7 +158,7 @@ async def _connect(
 
     factory = _Factory(build)
     limit = opening.timeouts.connect
-    attempt = cast("Deferred[SubmissionProtocol]", endpoint.connect(factory))
+    attempt = cast("Deferred[SubmissionProtocol]", maybeDeferred(endpoint.connect, factory))
     timed_out: list[bool] = []
 
     def give_up() -> None:

@@ -82,6 +82,8 @@ class Pool:
         self._refuses_waiting = False
         self._watching: list[Deferred[None]] = []
         self._opened_so_far = 0
+        # The server of the connection that takes the place of a dropped one, until that is gone.
+        self._replacement: int | None = None
 
     @property
     def waiting(self) -> int:
@@ -233,6 +235,7 @@ class Pool:
             (carrier.dropped or isinstance(error, CancelledError))
             and not isinstance(error, AuthenticationError)
         ):
+            self._distribute()
             self._changed()
             return
         self.log.info("no connection to {server}: {error}", server=carrier.server, error=error)
@@ -245,6 +248,8 @@ class Pool:
             return
         if self._status.hopeless:
             self._beforehand.fail(error)
+        if not open_here:  # else those that are open go on
+            self._fail_waiting(place, error)
         for other in self.fleet.of(*NOT_READY):
             # It is older, and waits for what the newer one was refused.
             if other.place == place and (
@@ -253,8 +258,7 @@ class Pool:
                 other.abort()
         if not self.fleet.opening_at(place):
             self._status.series_over(place)
-        if not open_here:  # else those that are open go on
-            self._fail_waiting(place, error)
+        if not open_here:
             self._distribute()
         self._changed()
 
@@ -287,16 +291,12 @@ class Pool:
     def broken(self, failure: Failure, carrier: Carrier) -> None:
         """A connection failed with an unexpected error."""
         self.log.failure("a connection of {pool} broke down", failure, pool=self)
-        opening = carrier.stage in NOT_READY
-        carrier.abort()
-        if carrier not in self.fleet:
+        if carrier in self.fleet and carrier.stage in NOT_READY:
+            what, why = f"no connection to {carrier.server}", type(failure.value).__name__
+            self.not_opened(carrier, ConnectFailed(what, detail=f"unexpected {why}"))
             return
-        if opening:
-            why = f"{type(failure.value).__name__} while it was opened"
-            self.not_opened(
-                carrier, ConnectFailed(f"no connection to {carrier.server}", detail=why)
-            )
-        else:
+        carrier.abort()
+        if carrier in self.fleet:
             self.closed(carrier)
 
     def unlock(self) -> None:
@@ -369,8 +369,10 @@ class Pool:
                 if not self._queue:
                     break
                 carrier.nudge()
-        while self._lacking() and self._open_one():
-            pass
+        while self._lacking():
+            if not self._open_one():
+                return
+        self._replacement = None
 
     def _lacking(self) -> bool:
         """Would another connection be of use?"""
@@ -386,34 +388,37 @@ class Pool:
         return not (line and opening and self._enough(waiting))
 
     def _open_one(self) -> bool:
+        replacing = self._replacement is not None
         full = len(self.fleet) >= self.limits.connections
-        overdue = self.fleet.count(Stage.OVERDUE)
-        if full and not overdue:
+        if full and (replacing or not self.fleet.count(Stage.OVERDUE)):
             return False
-        place = self._place()
+        place = self._replacement if replacing else self._place()
         if place is None:
             return False
         crowded = not self._status.proven(place) and (
             self.fleet.opening_at(place) >= MAX_UNPROVEN_OPENING
         )
-        if not self.fleet.count(*NOT_READY):
+        if full or crowded:
+            if not replacing:
+                self._make_room(place, anywhere=not crowded)
+            return False
+        self._replacement = None
+        if not (replacing or self.fleet.count(*NOT_READY)):
             for each in range(len(self.servers)):
                 self._status.series_over(each)
-        if full or crowded:
-            # The oldest one gives way.
-            oldest = [
-                carrier
-                for carrier in (self.fleet.of(Stage.OVERDUE) if overdue else ())
-                if not crowded or carrier.place == place
-            ]
-            if not oldest:
-                return False
-            oldest[0].abort()
         self._opened_so_far += 1
         carrier = Carrier(self, self.servers[place], place, self._opened_so_far)
         self.fleet.add(carrier)
         carrier.start(self._status.attempt(place))
         return True
+
+    def _make_room(self, place: int, *, anywhere: bool) -> None:
+        """Drop the oldest overdue connection for one to *place*, which is opened when it is gone."""
+        for overdue in self.fleet.of(Stage.OVERDUE):
+            if anywhere or overdue.place == place:
+                self._replacement = place
+                overdue.abort()
+                return
 
     def _enough(self, waiting: int) -> bool:
         """Can the connections there are and will be take all that is *waiting*?"""
