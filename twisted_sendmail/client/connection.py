@@ -76,7 +76,8 @@ class Connection(Protocol):
         server_name: str = "",
         transcript: Transcript | None = None,
     ) -> None:
-        self._clock = clock
+        #: Runs the timeouts; with threads, it runs what takes long too.
+        self.clock = clock
         self._timeouts = timeouts or Timeouts()
         self._name = server_name
         #: Fires with the greeting.
@@ -114,7 +115,7 @@ class Connection(Protocol):
         self._handshake = self._deferred()
         self.session.begin_tls()
         self._timer.set(self._handshake, self._timeouts.tls, "the end of the TLS handshake", "TLS")
-        self._layer = start_tls(self, judge, self._clock)
+        self._layer = start_tls(self, judge, self.clock)
         self._settling.socket.push()
         self._settling.socket.under(self._layer)
         return self._handshake

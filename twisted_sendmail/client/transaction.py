@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.content_guard import GuardedContent
 from twisted_sendmail.client.exchange import Answer, reply_of
+from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.smtp.client_table import State
 from twisted_sendmail.smtp.command import Bdat, Command, Data, Rset
 from twisted_sendmail.smtp.errors import (
@@ -129,7 +130,7 @@ class Transaction:
         """All of it, from the beginning."""
         protocol = self._protocol
         offered = protocol.session.capabilities
-        self._fit(offered)
+        await self._fit(offered)
         letter = self._letter
         envelope: list[Command] = [
             mail_command(
@@ -303,10 +304,12 @@ class Transaction:
             seven_bit=letter.eight_bit is None and "8BITMIME" not in offered,
         )
 
-    def _fit(self, offered: Capabilities) -> None:
+    async def _fit(self, offered: Capabilities) -> None:
         """Take the 7-bit form where the server needs it and the message has one."""
-        if self._letter.eight_bit and "8BITMIME" not in offered and not self._letter.binary:
-            self._letter = self._letter.seven_bit() or self._letter
+        letter = self._letter
+        if letter.eight_bit and "8BITMIME" not in offered and not letter.binary:
+            encoded = await off_reactor(self._protocol.clock, letter.seven_bit)
+            self._letter = encoded or letter
             self._size = self._letter.size or 0
 
     async def _nobody(self, *, granted: bool) -> None:

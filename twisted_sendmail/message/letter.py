@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.binary import parted
 from twisted_sendmail.message.content import AHEAD, Content
+from twisted_sendmail.message.downgrade import seven_bit
 from twisted_sendmail.message.header import Header, header_end
 from twisted_sendmail.message.mime import bulk, written
-from twisted_sendmail.message.seven_bit import seven_bit
 from twisted_sendmail.message.source import CHUNK, OctetsSource, RunBlocking, run_inline, source_of
 from twisted_sendmail.message.submission import completed, message_id, recipients_of, sender_of
 from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope, Recipient

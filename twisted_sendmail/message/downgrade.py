@@ -12,36 +12,19 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from email.policy import SMTP
-from typing import NamedTuple
 
-from twisted_sendmail.message.address_list import mailboxes
+from twisted_sendmail.message.field_encoding import NotEncodable, content_type, field_in_ascii
 from twisted_sendmail.message.header import Field, Header, header_end
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.message.header_fields import SIGNATURES
+from twisted_sendmail.smtp.root_error import InvalidMessage
 
 # Parts in parts in parts; nobody writes more by hand.
 _DEPTH = 30
-_SIGNATURES = ("dkim-signature", "arc-message-signature", "arc-seal", "domainkey-signature")
-_ADDRESSES = frozenset(
-    prefix + name
-    for prefix in ("", "resent-")
-    for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
-)
 _AS_IT_IS = frozenset({"", "7bit", "8bit", "binary"})
 # These may be encoded, unlike their brothers: RFC 6532 section 3.7, RFC 6533 section 6.
 _INTERNATIONAL = frozenset(
     {"global-delivery-status", "global-disposition-notification", "global-headers"}
 )
-
-
-class _Impossible(Exception):
-    """It cannot be encoded without breaking it."""
-
-
-class _ContentType(NamedTuple):
-    main: str
-    sub: str
-    boundary: bytes
 
 
 def seven_bit(octets: bytes) -> bytes | None:
@@ -53,7 +36,7 @@ def seven_bit(octets: bytes) -> bytes | None:
         return octets
     try:
         encoded = _entity(octets, (), 0, is_message=True)
-    except _Impossible:
+    except (NotEncodable, InvalidMessage):
         return None
     return encoded if encoded.isascii() else None
 
@@ -65,59 +48,58 @@ def _entity(
     if octets.isascii():
         return octets
     if depth > _DEPTH:
-        raise _Impossible
+        raise NotEncodable
     end = header_end(octets, whole=True)
     header, body = Header.parse(octets[:end]), octets[end:]
     if boundaries and not end and not octets.startswith(b"\r\n"):
-        raise _Impossible  # readers differ on where the body of such a part begins
-    if header.broken is not None or any(name in header for name in _SIGNATURES):
-        raise _Impossible
+        raise NotEncodable  # readers differ on where the body of such a part begins
+    if header.broken is not None or any(name in header for name in SIGNATURES):
+        raise NotEncodable
     if not body.isascii():
         blank, content = (body[:2], body[2:]) if body.startswith(b"\r\n") else (b"\r\n", body)
         if is_message:
             header = _as_mime(header, content)
         header, content = _encoded(header, content, boundaries, depth)
         body = blank + content
-    return bytes(Header(_field(field) for field in header.fields)) + body
+    return bytes(Header(field_in_ascii(field) for field in header.fields)) + body
 
 
 def _encoded(
     header: Header, body: bytes, boundaries: tuple[bytes, ...], depth: int
 ) -> tuple[Header, bytes]:
-    kind = _content_type(header)
+    main, sub, boundary = _content_type(header)
     encoding = " ".join(header.values("content-transfer-encoding")).lower()
     if encoding not in _AS_IT_IS:
-        raise _Impossible  # it is encoded already, and yet it is 8-bit
-    if kind.main == "multipart":
-        if kind.sub in {"signed", "encrypted"} or not kind.boundary:
-            raise _Impossible
-        return _marked(header, "7bit"), _multipart(body, (*boundaries, kind.boundary), depth)
-    if (kind.main, kind.sub) in {("message", "rfc822"), ("message", "global")}:
+        raise NotEncodable  # it is encoded already, and yet it is 8-bit
+    if main == "multipart":
+        if sub in {"signed", "encrypted"} or not boundary:
+            raise NotEncodable
+        return _marked(header, "7bit"), _multipart(body, (*boundaries, boundary), depth)
+    if (main, sub) in {("message", "rfc822"), ("message", "global")}:
         try:
             inner = _entity(body, boundaries, depth + 1, is_message=True)
-        except _Impossible:
-            if kind.sub == "rfc822":
+        except NotEncodable:
+            if sub == "rfc822":
                 raise
         else:
             return _marked(header, "7bit"), inner
-    elif kind.main == "message" and kind.sub not in _INTERNATIONAL:
-        raise _Impossible  # RFC 2046 section 5.2: these may not be encoded
-    name, content = _body(kind, body, boundaries)
+    elif main == "message" and sub not in _INTERNATIONAL:
+        raise NotEncodable  # RFC 2046 section 5.2: these may not be encoded
+    name, content = _body(main, body, boundaries)
     return _marked(header, name), content
 
 
-def _content_type(header: Header) -> _ContentType:
+def _content_type(header: Header) -> tuple[str, str, bytes]:
+    """Main type, subtype and boundary."""
     values = header.values("content-type")
     if not values:
-        return _ContentType("text", "plain", b"")
+        return "text", "plain", b""
     if len(values) > 1:
-        raise _Impossible
-    try:
-        parsed = SMTP.header_factory("Content-Type", values[0])
-        boundary = parsed.params.get("boundary", "").encode("ascii")
-    except Exception:  # noqa: BLE001 - the library may fail in any way on what is no such field
-        raise _Impossible from None
-    return _ContentType(parsed.maintype.lower(), parsed.subtype.lower(), boundary)
+        raise NotEncodable
+    main, sub, boundary = content_type(values[0])
+    if not boundary.isascii():
+        raise NotEncodable
+    return main, sub, boundary.encode("ascii")
 
 
 def _multipart(body: bytes, boundaries: tuple[bytes, ...], depth: int) -> bytes:
@@ -137,9 +119,9 @@ def _multipart(body: bytes, boundaries: tuple[bytes, ...], depth: int) -> bytes:
     return b"".join(made)
 
 
-def _body(kind: _ContentType, body: bytes, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
+def _body(main: str, body: bytes, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
     """The name of an encoding, and *body* in it."""
-    if kind.main == "text":
+    if main == "text":
         quoted = binascii.b2a_qp(body, istext=True)
         quoted = quoted.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         readable = len(quoted) * 2 <= len(body) * 3 + 32
@@ -179,24 +161,3 @@ def _as_mime(header: Header, body: bytes) -> Header:
             Field("content-type", b"Content-Type: text/plain; charset=" + charset + b"\r\n")
         )
     return Header((*header.fields, *added))
-
-
-def _field(field: Field) -> Field:
-    """*field* with encoded-words for what is not ASCII."""
-    if field.octets.isascii():
-        return field
-    name = field.octets.partition(b":")[0].rstrip().decode("ascii")
-    try:
-        folded = SMTP.header_factory(name, field.value).fold(policy=SMTP)
-        octets = folded.encode("ascii")
-        if field.name in _ADDRESSES:
-            again = Field(field.name, octets).value
-            if mailboxes(name, again) != mailboxes(name, field.value):
-                raise _Impossible
-    except (UnicodeError, InvalidInput):
-        raise _Impossible from None
-    except _Impossible:
-        raise
-    except Exception:  # noqa: BLE001 - the library may fail in any way on what is no such field
-        raise _Impossible from None
-    return Field(field.name, octets)
