@@ -530,7 +530,8 @@ class _Writer:
         if self._encoded and not (space or in_comment):
             space = " "
         self._encoded, self._was_encoded = False, was_encoded
-        if space and "\n" not in space and self._column + len(space) + len(word) > WIDTH:
+        width = self._column + len(space) + len(word)
+        if width > WIDTH and space and self._made and "\n" not in space:
             space = "\r\n" + space
         self._add(space + word)
 
@@ -543,13 +544,21 @@ class _Writer:
         room = WIDTH - self._column - len(space)
         if "\n" in space:
             room = WIDTH - len(space) + space.rfind("\n") + 1
+        elif not self._made:
+            # Nothing is folded to leave the first line empty (RFC 5322 section 3.2.2).
+            room = max(room, _ROOM)
         elif room < _ROOM:
             space = "\r\n" + (space or " ")
             room = WIDTH - len(space) + 2
         text = self._waiting[0] if len(self._waiting) == 1 else "".join(self._waiting)
         words = encoded_words(
-            text, MAX_ENCODED_WORD if room < _ROOM else min(room, MAX_ENCODED_WORD)
+            text, min(room, MAX_ENCODED_WORD) if room >= _ROOM else MAX_ENCODED_WORD
         )
+        if len(words) == 2 and self._made and "\n" not in space:
+            # A name in one piece is better read, also by programs.
+            whole = encoded_words(text)
+            if len(whole) == 1:
+                space, words = "\r\n" + (space or " "), whole
         self._add(space + "\r\n ".join(words))
         self._waiting.clear()
         self._encoded, self._was_encoded = True, False
