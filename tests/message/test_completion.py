@@ -311,7 +311,7 @@ def test_a_body_without_header_is_not_held_for_ever() -> None:
 
 
 def test_a_header_in_single_octets_takes_linear_time() -> None:
-    content = b"X: y\r\n" * 10_000 + b"\r\n"
+    content = (b"X: y" + b"\r\n y" * 4 + b"\r\n") * 2000 + b"\r\n"
     subject = completion()
     out = b"".join(subject.feed(content[at : at + 1]) for at in range(len(content)))
     assert out.startswith(content[:-2])

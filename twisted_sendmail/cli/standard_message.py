@@ -189,6 +189,7 @@ def _header(head: bytes, *, whole: bool) -> tuple[Header, bytes] | None:
         end -= last
     mend = b"\r\n" if head[end - 1 : end] != b"\n" else b""
     header = Header.parse(head[:end] + mend)
+    header.check_fields()
     broken = header.broken
     if broken is not None:
         fields: tuple[Field, ...] = header.fields

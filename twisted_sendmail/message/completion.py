@@ -16,7 +16,8 @@ from email.header import Header as EncodedWords
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.header import MAX_HEADER, Field, Header, header_end
-from twisted_sendmail.message.submission import BLIND, completed, message_id
+from twisted_sendmail.message.header_fields import BLIND
+from twisted_sendmail.message.submission import completed, message_id
 from twisted_sendmail.smtp.address import Mailbox
 
 if TYPE_CHECKING:

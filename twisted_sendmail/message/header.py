@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from twisted_sendmail.smtp.root_error import InvalidMessage
+from twisted_sendmail.smtp.server_settings import MAX_FIELDS
 
 #: Octets of a header section at the most.
 MAX_HEADER = 1024 * 1024
@@ -51,8 +52,12 @@ class Header:
     def parse(cls, octets: bytes) -> Header:
         """Read a header section that :func:`header_end` delimited."""
         preamble = _PREAMBLE.match(octets)
-        found = []
+        found: list[Field] = []
         for match in _LINES.finditer(octets, preamble.end() if preamble else 0):
+            if len(found) > MAX_FIELDS:
+                # No header has so many: the rest is one line that is no field.
+                found.append(Field("", octets[match.start() :]))
+                break
             field = _FIELD.match(match[0])
             found.append(Field(field[1].decode("ascii").lower() if field else "", match[0]))
         return cls(found)
@@ -72,6 +77,19 @@ class Header:
     def broken(self) -> int | None:
         """Which field, counted from 0, is no field; None if all are."""
         return next((at for at, field in enumerate(self.fields) if not field.name), None)
+
+    def check_fields(self) -> None:
+        """Raise an error if there are more than :data:`MAX_FIELDS` fields.
+
+        :raises InvalidMessage: it is so.
+        """
+        broken = self.broken
+        if (len(self.fields) if broken is None else broken) > MAX_FIELDS:
+            raise InvalidMessage(
+                "the message's header cannot be used",
+                detail=f"it has more than {MAX_FIELDS} fields",
+                remedy="put an empty line between header and body",
+            )
 
     @property
     def newest_resent(self) -> Header:

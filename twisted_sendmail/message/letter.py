@@ -176,6 +176,7 @@ async def prepare(
         begin = await content.begin()
         end = header_end(begin, whole=content.ended)
         header = Header.parse(begin[:end])
+        header.check_fields()
         if envelope is None:
             envelope = Envelope(
                 sender_of(header) if sender is None else sender,

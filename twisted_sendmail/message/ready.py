@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.letter import SMALL, Letter
+from twisted_sendmail.smtp.server_settings import MAX_FIELDS
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.envelope import Envelope
@@ -33,7 +34,7 @@ def ready_letter(message: object, envelope: Envelope, *, complete: bool) -> Lett
     if end < 2 or not _FIRST_FIELD.match(message):
         return None
     header = b"\n" + message[:end]
-    if not header.isascii():
+    if not header.isascii() or header.count(b"\n") > MAX_FIELDS:
         return None
     if complete and _BLIND_OR_RESENT.search(header):
         return None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.address_list import mailboxes
 from twisted_sendmail.message.header import Field, Header
+from twisted_sendmail.message.header_fields import BLIND
 from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath, domain_name
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import InvalidInput, InvalidMessage
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-#: Who receives and is not told to the others (RFC 5322 section 3.6.3).
-BLIND = ("bcc", "resent-bcc")
 # What is no field, but would be a blind copy to a reader who is kinder than RFC 5322.
-_ALMOST_BLIND = re.compile(rb"(?:resent-)?bcc\s*:", re.IGNORECASE)
+_ALMOST_BLIND = re.compile(rb"(?:resent-)?bcc\s*:[^\n]*\n(?:[ \t][^\n]*\n)*\Z", re.IGNORECASE)
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 
 

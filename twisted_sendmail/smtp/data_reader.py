@@ -17,6 +17,7 @@ import re
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.server_settings import MAX_FIELDS
 from twisted_sendmail.smtp.transparency import unstuffed
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _END = b"\r\n.\r\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # A whole line that neither is a field nor goes on with one (RFC 5322 section 2.2).
 _BODY = re.compile(rb"\r\n(?![!-9;-~]+[ \t]*:|[ \t])[^\r\n]*\r\n")
+_NEXT_FIELD = re.compile(rb"\n(?![ \t])")
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
@@ -49,7 +51,7 @@ class ContentReader:
 
     def __init__(self, settings: ServerSettings, *, chunked: bool, binary: bool = False) -> None:
         self._settings = settings
-        self._header = HeaderCounter(settings.max_header)
+        self._header = HeaderCounter(settings.max_header, settings.max_fields)
         self._parser: DataParser | ChunkParser = (
             ChunkParser(repair=settings.repair, binary=binary)
             if chunked
@@ -107,6 +109,9 @@ class ContentReader:
         if header.too_long:
             limit = settings.max_header
             return Reply(552, (f"5.3.4 The header is longer than {limit} octets",))
+        if header.too_many_fields:
+            limit = settings.max_fields
+            return Reply(552, (f"5.3.4 The header has more than {limit} fields",))
         if header.hops > settings.max_hops:
             return Reply(554, ("5.4.6 Too many hops: the message goes in circles",))
         if self.chunks > settings.max_chunks:
@@ -225,16 +230,20 @@ class HeaderCounter:
     """Counts over pieces of content.
 
     :param limit: octets a header may have.
+    :param fields: fields it may have.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, fields: int = MAX_FIELDS) -> None:
         self._limit = limit
+        self._fields = fields
         self._header: bytearray | None = None
         self._over = False
         #: Received fields; known when the header has ended.
         self.hops = 0
         #: Is the header longer than it may be?
         self.too_long = False
+        #: Has the header more fields than it may have?
+        self.too_many_fields = False
 
     def feed(self, content: bytes) -> None:
         """Look at the next piece."""
@@ -275,5 +284,9 @@ class HeaderCounter:
             # It is body after all.
             header = header[: body.start() + 2]
         self.too_long = body is None if cut else len(header) - 2 > self._limit
+        # There are no more fields than lines, and lines are counted at once.
+        if header.count(b"\n") > self._fields:
+            # The first field follows a line end, and so does what follows the last one.
+            self.too_many_fields = len(_NEXT_FIELD.findall(header)) - 1 > self._fields
         if b"\nreceived" in header.lower():
             self.hops = len(_RECEIVED.findall(header))
