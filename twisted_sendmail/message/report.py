@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 
 #: Where lines are folded (RFC 5322 section 2.1.1).
 WIDTH = 78
+#: Octets of all that is for programs.  A sender can be forged: a report must not be much larger
+#: than the message and its recipients.  Recipients beyond it are counted only.
+MAX_STATUS = 128 * 1024
+#: Characters of one server's reply, and of all replies together if there are many recipients.
+MAX_REPLY = 1000
+MAX_REPLIES = 64 * 1024
+# A reply is not cut below this.
+_SHORT_REPLY = 120
 
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}\Z")
 _REPLY = re.compile(r"[2-5][0-9][0-9](?:[ -]|\Z)")
@@ -137,6 +145,11 @@ class Report:
         )
 
     @property
+    def _reply_limit(self) -> int:
+        """Characters of a recipient's reply that are told."""
+        return min(MAX_REPLY, max(_SHORT_REPLY, MAX_REPLIES // len(self.recipients)))
+
+    @property
     def action(self) -> Action:
         """What it is about: the worst there is."""
         return min((each.action for each in self.recipients), key=list(Action).index)
@@ -187,26 +200,36 @@ class Report:
                 header=returned.header,
                 whole=returned.whole,
                 recipients=self.recipients,
+                reply_limit=self._reply_limit,
             )
         )
         return b"Content-Description: What happened\r\n" + quoted_printable(text)
 
     def _status(self) -> bytes:
         kind = "message/global-delivery-status" if self.international else "message/delivery-status"
-        blocks = [self._about_message(), *map(self._about, self.recipients)]
-        body = b"\r\n".join(blocks)
+        blocks, size = [], 0
+        for each in self.recipients:
+            if size >= MAX_STATUS:
+                break
+            blocks.append(self._about(each))
+            size += len(blocks[-1])
+        body = b"\r\n".join([self._about_message(len(self.recipients) - len(blocks)), *blocks])
         head = f"Content-Description: Delivery status\r\nContent-Type: {kind}\r\n"
         if not body.isascii():
             head += "Content-Transfer-Encoding: 8bit\r\n"
         return head.encode("ascii") + b"\r\n" + body
 
-    def _about_message(self) -> bytes:
-        """RFC 3464 section 2.2."""
+    def _about_message(self, omitted: int) -> bytes:
+        """RFC 3464 section 2.2.
+
+        :param omitted: recipients with no fields of their own.
+        """
         return self._fields(
             ("Original-Envelope-Id", self.envid),
             ("Reporting-MTA", f"dns; {self.name}"),
             ("X-Queue-ID", self.queue_id),
             ("Arrival-Date", format_datetime(self.arrived)),
+            ("X-Omitted-Recipients", str(omitted) if omitted else None),
         )
 
     def _about(self, each: ReportedRecipient) -> bytes:
@@ -216,7 +239,7 @@ class Report:
         diagnostic = None
         if each.reply:
             # What no server said has a type of our own (section 2.3.6, 2.1.2).
-            diagnostic = f"{'smtp' if _REPLY.match(each.reply) else 'X-local'}; {each.reply}"
+            diagnostic = f"{'smtp' if _REPLY.match(each.reply) else 'X-local'}; {printable(each.reply, self._reply_limit)}"
         tried, until = each.last_attempt, each.will_retry_until
         return self._fields(
             ("Original-Recipient", each.recipient.orcpt),

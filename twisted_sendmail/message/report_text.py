@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.header import Header
     from twisted_sendmail.message.report import ReportedRecipient
 
+#: Characters of the text; recipients beyond it are counted only.
+MAX_TEXT = 64 * 1024
+
 _SAID = re.compile(r"[2-5][0-9][0-9](?:[ -]|\Z)")
 
 _OPENINGS = {
@@ -75,6 +78,8 @@ class Facts:
     #: All of the message is returned.
     whole: bool
     recipients: Sequence[ReportedRecipient]
+    #: Characters of a reply.
+    reply_limit: int
 
 
 def for_people(facts: Facts) -> str:
@@ -90,8 +95,14 @@ def for_people(facts: Facts) -> str:
     ]:
         if value:
             lines += _wrapped("  ", f"{name}: {printable(value, 200)}")
-    for each in facts.recipients:
-        lines += ["", *_about(each)]
+    size = 0
+    for number, each in enumerate(facts.recipients):
+        if size >= MAX_TEXT:
+            lines += ["", *_wrapped("", f"and {len(facts.recipients) - number} more recipients.")]
+            break
+        about = _about(each, facts.reply_limit)
+        size += sum(map(len, about))
+        lines += ["", *about]
     if facts.kind == "failed":
         lines += ["", *_wrapped("", _ASK)]
     below = "Your message" if facts.whole else "The header of your message"
@@ -99,7 +110,7 @@ def for_people(facts: Facts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _about(each: ReportedRecipient) -> list[str]:
+def _about(each: ReportedRecipient, reply_limit: int) -> list[str]:
     lines = _wrapped("  ", printable(each.recipient.path.wire, 400))
     original = (each.recipient.orcpt or "").partition(";")[2]
     if original and original != str(each.recipient.path):
@@ -110,7 +121,7 @@ def _about(each: ReportedRecipient) -> list[str]:
     elif each.reply:
         relay = printable(each.relay or "the server", 300)
         said = f"{relay} said:" if _SAID.match(each.reply) else "what went wrong:"
-        lines += _wrapped("    ", said) + _wrapped("      ", printable(each.reply, 1000))
+        lines += _wrapped("    ", said) + _wrapped("      ", printable(each.reply, reply_limit))
     if each.action.value == "delayed" and each.will_retry_until is not None:
         lines += _wrapped("    ", f"tried until {format_datetime(each.will_retry_until)}")
     advice = _advice(each.code) if each.action.value == "failed" else None

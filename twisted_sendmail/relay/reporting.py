@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.mailer.rate import TokenBucket
 from twisted_sendmail.message.report import Action, Report, ReportedRecipient
 from twisted_sendmail.message.submission import new_message_id
@@ -147,7 +148,7 @@ class Reporter:
             queue_id=message.id,
             message_id=new_message_id(self._settings.name),
         )
-        octets = report.to_bytes()
+        octets = await off_reactor(self._reactor, report.to_bytes)
         made = Draft(
             id=self._spool.new_id(),
             envelope=Envelope(None, ForwardPath(to)),
