@@ -150,7 +150,7 @@ async def test_delivery_reports_may_be_asked_for(reactor: Any, shell: Shell) -> 
 
 @ensureDeferred
 async def test_where_a_password_may_come_from(reactor: Any, shell: Shell) -> None:
-    """A file, a command, the environment; a file that others may read is warned of."""
+    """A file, a command, the environment; a file that others may read is refused."""
     open_file = shell.write("open", PASSWORD.encode(), 0o644)
     async with LoopbackServer(reactor, users=USERS) as server:
         common = [*options(shell, server)[:-2], shell.message, "--quiet"]
@@ -164,13 +164,11 @@ async def test_where_a_password_may_come_from(reactor: Any, shell: Shell) -> Non
     assert [(0, "", "")] * 3 == [
         (d.status, d.out, d.err) for d in (by_file, by_command, by_variable)
     ]
-    warning = (
-        f"twisted-sendmail: warning: {open_file} can be read by others; chmod 600 {open_file}\n"
-    )
-    assert (0, warning) == (by_open_file.status, by_open_file.err)
+    refused = f"password file {open_file} may be read by everybody; chmod 640 {open_file}\n"
+    assert (78, f"twisted-sendmail: {refused}") == (by_open_file.status, by_open_file.err)
     assert (64, True) == (by_nothing.status, "no password for alice" in by_nothing.err)
     assert (66, True) == (failing.status, "failed with status 3" in failing.err)
-    assert 4 == len(server.messages)
+    assert 3 == len(server.messages)
 
 
 @ensureDeferred

@@ -187,6 +187,7 @@ def test_an_unknown_user_costs_as_many_hashes_as_a_known_one() -> None:
 
 def test_a_password_file_lets_in_those_in_it(net: Net, tmp_path: Path, certificate: Any) -> None:
     path = tmp_path / "passwords"
+    path.touch(0o600)
     path.write_text(f"# users\n\n{entry('jane', 's3cret', iterations=4096)}\n")
     accounts = PasswordFile(path, net.clock)
     accounts._run_blocking = HashedAccounts({})._run_blocking
@@ -212,6 +213,7 @@ def test_a_file_that_cannot_be_used_is_named_with_its_line(
     tmp_path: Path, text: str, why: str
 ) -> None:
     path = tmp_path / "passwords"
+    path.touch(0o600)
     path.write_text(text)
     with pytest.raises(InvalidServer, match=why) as caught:
         PasswordFile(path, None)
@@ -226,6 +228,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
 
 def test_a_user_is_there_once(tmp_path: Path) -> None:
     line = entry("jane", "x", iterations=4096)
+    (tmp_path / "passwords").touch(0o600)
     (tmp_path / "passwords").write_text(f"{line}\n{line}\n")
     with pytest.raises(InvalidServer, match="twice"):
         PasswordFile(tmp_path / "passwords", None)

@@ -58,6 +58,7 @@ def test_receive_submission(tmp_path: Path) -> None:
     certificate, passwords = tmp_path / "server.pem", tmp_path / "passwords"
     certificate.write_bytes(authority.issue())
     (tmp_path / "ca.pem").write_bytes(authority.pem)
+    passwords.touch(0o600)
     passwords.write_text(entry("jane", "s3cret", iterations=4096) + "\n")
     context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     arguments = (str(certificate), str(passwords), LOOPBACK, LOOPBACK)

@@ -242,7 +242,7 @@ def test_a_mistake_in_the_general_part_is_one_line(
         ('certificate = "ca.pem"', "certificate: certificate FOLDER/ca.pem cannot be used: it is"),
         (
             'certificate = "server.pem"\naccounts = "ca.pem"',
-            "accounts: password file FOLDER/ca.pem, line 1 cannot be used: ",
+            "accounts: a secret is exposed: FOLDER/ca.pem may be read by everybody; chmod 640 ",
         ),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_mistake_about_a_door_is_one_line(folder: Folder, keys: str, complaint
         ),
         (
             'url = "smtps://j@h"\npassword-file = "ca.pem"',
-            "password-file: FOLDER/ca.pem is open to others; chmod 600 FOLDER/ca.pem",
+            "password-file: FOLDER/ca.pem may be read by everybody; chmod 640 FOLDER/ca.pem",
         ),
         (
             'url = "smtps://j@h"\npassword-command = "pass mail"',

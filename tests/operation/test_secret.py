@@ -38,12 +38,6 @@ def test_a_file_is_read_without_its_line_end(tmp_path: Path, end: bytes, mode: i
     assert PASSWORD == SecretSource("file", file(tmp_path, PASSWORD.encode() + end, mode)).read()
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o602])
-def test_a_file_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
-    path = file(tmp_path, mode=mode)
-    assert f"{path} is open to others" == why(SecretSource("file", path))
-
-
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

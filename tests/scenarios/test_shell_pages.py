@@ -39,6 +39,7 @@ class Machine:
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).write_text(text, "utf-8")
+        (self.root / name).chmod(0o640)
 
     def moved(self, text: str) -> str:
         """*text* with its absolute paths below our root."""

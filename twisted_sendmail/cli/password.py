@@ -15,7 +15,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
-from twisted_sendmail.cli.terminal import complain
+from twisted_sendmail.client.secret_file import exposure, remedy
 from twisted_sendmail.sasl.credentials import Credentials
 from twisted_sendmail.smtp.printable import printable
 
@@ -46,7 +46,7 @@ def credentials_of(args: Namespace, user: str | None) -> Credentials | None:
 
 def _secret(args: Namespace, user: str) -> str:
     if args.password_file is not None:
-        return _from_file(args.password_file)
+        return _from_file(args.password_file, world_readable=args.world_readable_secrets)
     if args.password_command is not None:
         return _from_command(args.password_command)
     if VARIABLE in os.environ:
@@ -54,7 +54,7 @@ def _secret(args: Namespace, user: str) -> str:
     return _from_prompt(user)
 
 
-def _from_file(name: str) -> str:
+def _from_file(name: str, *, world_readable: bool) -> str:
     shown = printable(name, 200)
     try:
         with Path(name).open("rb") as file:
@@ -65,8 +65,9 @@ def _from_file(name: str) -> str:
             f"password file {shown} cannot be read: {e.strerror or type(e).__name__}",
             ExitStatus.NOINPUT,
         ) from None
-    if status.st_mode & 0o077 and Path(name).is_file():
-        complain(f"warning: {shown} can be read by others; chmod 600 {shown}")
+    why = exposure(name, status, world_readable=world_readable)
+    if why:
+        raise Complaint(f"password file {why}; {remedy(name)}", ExitStatus.CONFIG)
     return _text(content, f"password file {shown}")
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
 from twisted_sendmail.cli.password import REMEDY, credentials_of
 from twisted_sendmail.cli.password import VARIABLE as PASSWORD_VARIABLE
+from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
 from twisted_sendmail.mailer.submission_server import SubmissionServer
@@ -76,6 +77,11 @@ def add_server_options(parser: ArgumentParser) -> None:
         help="run COMMAND in the shell and read what it prints",
     )
     secret.add_argument("--password", "--token", "-p", nargs="?", action=_NotHere, help=SUPPRESS)
+    who.add_argument(
+        "--world-readable-secrets",
+        action="store_true",
+        help="take a password file or client key that everybody may read: a mounted secret",
+    )
     who.add_argument("--bearer", action="store_true", help="the password is an OAuth bearer token")
     who.add_argument(
         "--mechanism",
@@ -113,6 +119,9 @@ def server_of(
         raise Complaint(f"there is no server; add --server URL, or set the variable {VARIABLE}")
     if ":" in _SCHEME.sub("", where, count=1).rpartition("@")[0]:
         raise Complaint(f"a password in the server's URL can be read by every process; {REMEDY}")
+    key = args.client_key or args.client_certificate
+    if key is not None:
+        check_secret_file(key, world_readable=args.world_readable_secrets)
     settings: dict[str, Any] = {
         "trust": TLSTrust(
             ca_file=args.ca_file,

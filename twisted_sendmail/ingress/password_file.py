@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.threads import deferToThreadPool
 
+from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.ingress.accounts import HashedAccounts, RunBlocking
 from twisted_sendmail.ingress.scram import ITERATIONS, ScramKeys
 from twisted_sendmail.smtp.printable import printable
@@ -40,19 +41,23 @@ class PasswordFile(HashedAccounts):
     """Those in a file.
 
     :param reactor: passwords are hashed in its threads.
+    :param world_readable: take a file that everybody may read, such as a mounted secret.
     :raises InvalidServer: naming file and line, when it cannot be used.
     """
 
-    def __init__(self, path: str | PathLike[str], reactor: Any) -> None:
+    def __init__(
+        self, path: str | PathLike[str], reactor: Any, *, world_readable: bool = False
+    ) -> None:
         self._path = Path(path)
-        super().__init__(_read(self._path), in_threads(reactor))
+        self._world_readable = world_readable
+        super().__init__(_read(self._path, world_readable=world_readable), in_threads(reactor))
 
     def reload(self) -> None:
         """Read it again; when it cannot be used, what was read before stays.
 
         :raises InvalidServer: as the constructor.
         """
-        self.replace(_read(self._path))
+        self.replace(_read(self._path, world_readable=self._world_readable))
 
 
 def entry(user: str, password: str, *, iterations: int = ITERATIONS) -> str:
@@ -66,7 +71,8 @@ def entry(user: str, password: str, *, iterations: int = ITERATIONS) -> str:
     return f"{user}:{ScramKeys.of(password, iterations=iterations).spelled()}"
 
 
-def _read(path: Path) -> dict[str, ScramKeys]:
+def _read(path: Path, *, world_readable: bool) -> dict[str, ScramKeys]:
+    check_secret_file(path, world_readable=world_readable)
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.admin.sessions import SHORTEST
+from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.ingress.password_file import PasswordFile
 from twisted_sendmail.ingress.tls import ServerTLS
 from twisted_sendmail.operation.configuration_error import Source, Wrong
@@ -50,6 +51,8 @@ class Listener:
     repair: bool
     #: Networks whose clients may send content before the reply to DATA.
     early_input: tuple[str, ...] = ()
+    #: Accounts may be a file that everybody may read.
+    world_readable_secrets: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def configuration_of(tree: Values, folder: Path, source: Source, reactor: Any) -
     values = checked(tree, folder, source)
     name = values["name"] or _host_name(source)
     queue: Path = values["queue"]
-    listeners = _listeners(values["listen"], source, reactor)
+    listeners = _listeners(values, source, reactor)
     relay = _relay(values, name, source, reactor)
     limits = Limits.of(values["limits"])
     return Configuration(
@@ -126,7 +129,7 @@ def configuration_of(tree: Values, folder: Path, source: Source, reactor: Any) -
             max_hops=limits.hops,
         ),
         limits=limits,
-        admin=_admin(values["admin"], source, reactor),
+        admin=_admin(values, source, reactor),
         json_log=values["log"]["json-file"],
     )
 
@@ -176,18 +179,21 @@ def _relay(values: Values, name: str, source: Source, reactor: Any) -> RelaySett
         raise source.error("route.senders", explained(e), e.remedy) from None
 
 
-def _listeners(tables: list[Values], source: Source, reactor: Any) -> tuple[Listener, ...]:
+def _listeners(values: Values, source: Source, reactor: Any) -> tuple[Listener, ...]:
+    tables, open_files = values["listen"], values["world-readable-secrets"]
     listeners: list[Listener] = []
     for n, table in enumerate(tables, 1):
         where = f"listen#{n}" if len(tables) > 1 else "listen"
-        listener = _listener(table, where, source, reactor)
+        listener = _listener(table, where, source, reactor, world_readable=open_files)
         if listener.endpoint in [each.endpoint for each in listeners]:
             raise source.error(f"{where}.endpoint", "it is there twice", "leave one of them out")
         listeners.append(listener)
     return tuple(listeners)
 
 
-def _listener(values: Values, where: str, source: Source, reactor: Any) -> Listener:
+def _listener(
+    values: Values, where: str, source: Source, reactor: Any, *, world_readable: bool
+) -> Listener:
     def wrong(key: str, why: str, remedy: str) -> Exception:
         return source.error(f"{where}.{key}", why, remedy)
 
@@ -206,13 +212,17 @@ def _listener(values: Values, where: str, source: Source, reactor: Any) -> Liste
     if accounts is None and not values["trusted"]:
         why = "nobody is trusted, and there are no accounts"
         raise wrong("trusted", why, "name a network or a file of accounts")
-    for what, name in ((certificate, "certificate"), (accounts, "accounts")):
-        if what is None:
-            continue
-        try:
-            _ = ServerTLS(what, key) if name == "certificate" else PasswordFile(what, reactor)
-        except InvalidInput as e:
-            raise wrong(name, explained(e), e.remedy) from None
+    try:
+        name = "certificate"
+        if certificate is not None:
+            ServerTLS(certificate, key)
+            name = "certificate" if key is None else "key"
+            check_secret_file(key or certificate, world_readable=world_readable)
+        name = "accounts"
+        if accounts is not None:
+            PasswordFile(accounts, reactor, world_readable=world_readable)
+    except InvalidInput as e:
+        raise wrong(name, explained(e), e.remedy) from None
     return Listener(
         endpoint,
         certificate,
@@ -222,6 +232,7 @@ def _listener(values: Values, where: str, source: Source, reactor: Any) -> Liste
         trusted=values["trusted"],
         repair=values["repair"],
         early_input=values["allow-early-input"],
+        world_readable_secrets=world_readable,
     )
 
 
@@ -234,8 +245,9 @@ def _endpoint(text: str, key: str, source: Source, reactor: Any) -> EndpointText
     return endpoint
 
 
-def _admin(values: Values, source: Source, reactor: Any) -> Admin | None:
-    secret = secret_source(values, "token", "admin", source)
+def _admin(tree: Values, source: Source, reactor: Any) -> Admin | None:
+    values, open_files = tree["admin"], tree["world-readable-secrets"]
+    secret = secret_source(values, "token", "admin", source, world_readable=open_files)
     if values["endpoint"] is None:
         if secret is not None:
             raise source.error("admin.endpoint", "there is a token and no endpoint", "give both")

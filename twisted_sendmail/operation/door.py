@@ -62,7 +62,9 @@ def make_server(
     """
     certificate, accounts = listener.certificate, listener.accounts
     tls = None if certificate is None else ServerTLS(certificate, listener.key)
-    users = None if accounts is None else PasswordFile(accounts, reactor)
+    users = None
+    if accounts is not None:
+        users = PasswordFile(accounts, reactor, world_readable=listener.world_readable_secrets)
     limits = configuration.limits
     return SMTPServerFactory(
         reactor,

@@ -111,6 +111,7 @@ ROOT = Section(
         "queue": Key(values.path, required=True),
         "submission-socket": Key(values.path),
         "submission-mode": Key(values.permissions, default="0600"),
+        "world-readable-secrets": Key(values.flag, default=False),
     },
     arrays={
         "listen": LISTEN,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.client.secret_file import exposure, remedy
 from twisted_sendmail.operation.configuration_error import Wrong
 from twisted_sendmail.sasl.credentials import CredentialsUnavailable
 from twisted_sendmail.smtp.printable import printable
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 MAX_SECRET = 65536
 #: Seconds a command may take.
 COMMAND_TIME = 30.0
-#: Nobody but its owner and group may look at a secret's file, and only its owner may change it.
-TOO_OPEN = 0o027
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class SecretSource:
 
     kind: str
     place: Any = field(repr=False)
+    #: A file may be one that everybody may read.
+    world_readable: bool = field(default=False, repr=False)
 
     def check(self) -> None:
         """See that it can be had, without running anything.
@@ -63,10 +64,10 @@ class SecretSource:
         :raises Wrong: it cannot be had.
         """
         if self.kind == "file":
-            return _text(_file(self.place, TOO_OPEN))
+            return _text(_file(self.place, world_readable=self.world_readable))
         if self.kind == "credential":
-            # systemd sees to its permissions.
-            return _text(_file(_credential(self.place), 0))
+            # systemd keeps others out of its directory.
+            return _text(_file(_credential(self.place), world_readable=True))
         if self.kind == "environment":
             if self.place not in os.environ:
                 name = printable(self.place, 60)
@@ -102,7 +103,7 @@ def _credential(name: str) -> Path:
     return Path(directory) / name
 
 
-def _file(path: Path, forbidden: int) -> bytes:
+def _file(path: Path, *, world_readable: bool) -> bytes:
     shown = printable(str(path), 200)
     try:
         # A pipe nobody writes to must not stop us.
@@ -110,8 +111,9 @@ def _file(path: Path, forbidden: int) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise Wrong(f"{shown} is no file", "name a file that holds the secret")
-            if status.st_mode & forbidden:
-                raise Wrong(f"{shown} is open to others", f"chmod 600 {shown}")
+            why = exposure(path, status, world_readable=world_readable)
+            if why:
+                raise Wrong(why, remedy(path))
             return file.read(MAX_SECRET + 1)
     except OSError as e:
         why = f"{shown} cannot be read: {e.strerror or type(e).__name__}"

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from twisted.logger import Logger
 
+from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.client.tls_policy import TLSTrust
 from twisted_sendmail.mailer.limits import PoolLimits
 from twisted_sendmail.mailer.submission_server import SubmissionServer
@@ -36,7 +37,12 @@ def routes_of(values: Values, source: Source, reactor: Any) -> tuple[RouteSettin
 
     :raises ConfigurationError: for what cannot be used.
     """
-    reader = _Reader(source, reactor, _watched if values["log"]["dialogue"] else None)
+    reader = _Reader(
+        source,
+        reactor,
+        _watched if values["log"]["dialogue"] else None,
+        world_readable=values["world-readable-secrets"],
+    )
     usual = values["delivery"]
     routes = []
     if values["smarthost"]:
@@ -66,9 +72,12 @@ def explained(error: InvalidInput) -> str:
     return f"{error.what}{error.detail and ': '}{error.detail}"
 
 
-def secret_source(values: Values, name: str, where: str, source: Source) -> SecretSource | None:
+def secret_source(
+    values: Values, name: str, where: str, source: Source, *, world_readable: bool
+) -> SecretSource | None:
     """Where ``name``'s secret comes from, seen to be there; None if nothing is said.
 
+    :param world_readable: a file may be one that everybody may read.
     :raises ConfigurationError: two ways are given, or it cannot be had.
     """
     given = [way for way in _WAYS if values.get(f"{name}-{way}") is not None]
@@ -78,7 +87,7 @@ def secret_source(values: Values, name: str, where: str, source: Source) -> Secr
     if len(given) > 1:
         why = f"there is a {name}-{given[1]} too"
         raise source.error(key, why, "give one of them")
-    found = SecretSource(given[0], values[f"{name}-{given[0]}"])
+    found = SecretSource(given[0], values[f"{name}-{given[0]}"], world_readable)
     try:
         found.check()
     except Wrong as e:
@@ -89,8 +98,16 @@ def secret_source(values: Values, name: str, where: str, source: Source) -> Secr
 class _Reader:
     """Reads the tables of one configuration."""
 
-    def __init__(self, source: Source, reactor: Any, watch: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        reactor: Any,
+        watch: Callable[[str], None] | None,
+        *,
+        world_readable: bool,
+    ) -> None:
         self._source = source
+        self._world_readable = world_readable
         self._reactor = reactor
         self._watch = watch
 
@@ -119,8 +136,10 @@ class _Reader:
         except InvalidInput as e:
             raise wrong("url", explained(e), e.remedy) from None
         user = _user(values, wrong)
-        server = replace(server, trust=_trust(values, wrong))
-        secret = secret_source(values, "password", where, self._source)
+        server = replace(server, trust=_trust(values, wrong, world_readable=self._world_readable))
+        secret = secret_source(
+            values, "password", where, self._source, world_readable=self._world_readable
+        )
         if user is None:
             if secret is not None:
                 raise wrong("url", "there is a password but no user", "write user@ in it")
@@ -177,7 +196,12 @@ class _Reader:
             raise self._source.error(where, explained(e), e.remedy) from None
 
 
-def _trust(values: Values, wrong: Callable[[str, str, str], ConfigurationError]) -> TLSTrust:
+def _trust(
+    values: Values,
+    wrong: Callable[[str, str, str], ConfigurationError],
+    *,
+    world_readable: bool,
+) -> TLSTrust:
     try:
         trust = TLSTrust(
             ca_file=values["ca-file"],
@@ -191,6 +215,12 @@ def _trust(values: Values, wrong: Callable[[str, str, str], ConfigurationError])
         given = ("fingerprint", "ca-file", "client-certificate")
         key = next((key for key in given if values[key] is not None), "url")
         raise wrong(key, explained(e), e.remedy or "give a PEM file") from None
+    key = "client-certificate" if values["client-key"] is None else "client-key"
+    if values[key] is not None:
+        try:
+            check_secret_file(values[key], world_readable=world_readable)
+        except InvalidInput as e:
+            raise wrong(key, explained(e), e.remedy) from None
     return trust
 
 
