@@ -9,10 +9,13 @@ import socket
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from hashlib import sha256
+from http.client import HTTPConnection
 from pathlib import Path
 from ssl import PEM_cert_to_DER_cert
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
@@ -323,6 +326,42 @@ def test_try_again_sends_each_recipient_one_copy(capsys: pytest.CaptureFixture[s
         assert 3 == len(server.sessions)
         assert 360 <= server.clock.seconds() < 1000
     assert "gone@example.test refused: 550 5.1.1 " in capsys.readouterr().out
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("name", "status", "copies"),
+    [("bob", 200, 1), ("lost", 202, 1), ("later", 503, 0), ("gone", 500, 0)],
+)
+async def test_web_form_asks_for_another_try_only_where_nobody_has_the_message(
+    reactor: Any, server: Server, name: str, status: int, copies: int
+) -> None:
+    arguments = [*server.arguments(by_url=True), f"{name}@example.test"]
+    found = await deferToThread(_posted, "web_form.py", *arguments)
+    assert (status, copies) == (found, len(server.messages))
+
+
+def _posted(name: str, *arguments: str) -> int:
+    """The status of a form posted to an example, and posted again as long as it is 503."""
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TWISTED_SENDMAIL_PASSWORD": PASSWORD},
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            place = urlsplit(process.stdout.readline().strip())
+            for _ in range(3):
+                connection = HTTPConnection(place.hostname or "", place.port or 0, timeout=60)
+                with closing(connection):
+                    connection.request("POST", "/", "text=hello")
+                    status = connection.getresponse().status
+                if status != 503:
+                    break
+            return status
+        finally:
+            process.kill()
 
 
 _GONE = "550 5.1.1 there is nobody here by that name"
