@@ -17,6 +17,7 @@ from twisted.python import usage
 from twisted_sendmail.operation.configuration import configuration_of, read_configuration
 from twisted_sendmail.operation.configuration_error import ConfigurationError
 from twisted_sendmail.operation.flags import SOURCE, Flags
+from twisted_sendmail.operation.name_resolution import resolve_in_daemon_threads
 from twisted_sendmail.operation.queue_check import check_queue
 from twisted_sendmail.operation.station import Station
 from twisted_sendmail.operation.text_log import log_to
@@ -115,6 +116,7 @@ def makeService(options: Options) -> Station:
     if options["check"]:
         print(f"{printable(configuration.source)}: good")  # noqa: T201 - what was asked for
         sys.exit(os.EX_OK)
+    resolve_in_daemon_threads(reactor)
     station = _Station(reactor, configuration, read=read, leave=lambda error: _end(reactor, error))
     station.twistd = options.parent
     return station

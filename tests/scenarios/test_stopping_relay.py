@@ -100,6 +100,34 @@ async def test_sigterm_does_not_wait_for_a_connection_that_is_opening(
 
 
 @ensureDeferred
+async def test_sigterm_does_not_wait_for_name_servers(relay: Relay, hop: LoopbackServer) -> None:
+    resolving = relay.folder / "resolving"
+    # Runs when Python starts, in place of a resolver whose name servers do not answer.
+    relay.write("sitecustomize.py", _NO_NAME_SERVER.format(resolving=str(resolving)))
+    relay.env["PYTHONPATH"] = str(relay.folder)
+    port = free_port()
+    url = "smtp+starttls://jane@mx.example.net"
+    relay.start("--config", relay.write("relay.toml", configuration(port, url, hop.ca_file)))
+    await deferToThread(relay.up)
+    await deferToThread(submit, port)
+    await deferToThread(relay.wait, resolving.exists)
+    assert -signal.SIGTERM == await deferToThread(relay.end)
+
+
+_NO_NAME_SERVER = """
+import pathlib, socket, time
+
+def getaddrinfo(host, *rest, ask=socket.getaddrinfo, **more):
+    if "mx.example.net" in str(host):
+        pathlib.Path({resolving!r}).touch()
+        time.sleep(600)
+    return ask(host, *rest, **more)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+@ensureDeferred
 async def test_a_reload_sends_what_waits_by_the_new_smarthost_at_once(
     relay: Relay, hop: LoopbackServer, hanging: tuple[HangingServer, str]
 ) -> None:
