@@ -173,7 +173,7 @@ class Redaction:
         for form in self._forms:
             if form in octets:
                 return True
-        return any(word.search(octets) for word in self._words)
+        return bool(self._words) and any(word.search(octets) for word in self._words)
 
     def reply(self, reply: Reply) -> Reply:
         """What may be shown of any other reply."""
