@@ -68,6 +68,11 @@ def folder(tmp_path: Path) -> Path:
 def check(folder: Path, line: str = "") -> tuple[int, str]:
     """Have the relay look at its configuration."""
     (folder / "relay.toml").write_text(RELAY.format(line))
+    return relay(folder)
+
+
+def relay(folder: Path) -> tuple[int, str]:
+    """Have the relay look at ``relay.toml``."""
     words = [str(BIN / "twistd"), "sendmail", "--check", "--config", "relay.toml"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
@@ -81,6 +86,19 @@ def test_the_relay_refuses_an_exposed_file(folder: Path, name: str) -> None:
     assert os.EX_CONFIG == status
     assert f"{KEYS[name]}: " in said
     assert f"{folder / name} may be read by everybody; chmod 640 {folder / name}" in said
+
+
+@pytest.mark.parametrize(("mode", "status"), [(0o644, os.EX_CONFIG), (0o640, os.EX_OK)])
+def test_the_key_of_an_ssl_endpoint_is_held_to_the_same(
+    folder: Path, mode: int, status: int
+) -> None:
+    (folder / "client.pem").chmod(mode)
+    door = "ssl:0:interface=127.0.0.1:privateKey=client.pem"
+    (folder / "relay.toml").write_text(
+        f'queue = "q"\nlisten = ["{door}"]\n[[smarthost]]\nurl = "smtps://localhost"\n'
+    )
+
+    assert status == relay(folder)[0]
 
 
 @pytest.mark.parametrize("mode", CLOSED)

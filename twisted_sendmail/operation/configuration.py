@@ -191,7 +191,7 @@ def _listeners(values: Values, source: Source, reactor: Any) -> tuple[Listener, 
     return tuple(listeners)
 
 
-def _listener(
+def _listener(  # noqa: C901 - one key after another
     values: Values, where: str, source: Source, reactor: Any, *, world_readable: bool
 ) -> Listener:
     def wrong(key: str, why: str, remedy: str) -> Exception:
@@ -213,6 +213,9 @@ def _listener(
         why = "nobody is trusted, and there are no accounts"
         raise wrong("trusted", why, "name a network or a file of accounts")
     try:
+        name = "endpoint"
+        if endpoint.private_key is not None:
+            check_secret_file(endpoint.private_key, world_readable=world_readable)
         name = "certificate"
         if certificate is not None:
             ServerTLS(certificate, key)

@@ -40,6 +40,8 @@ class EndpointText:
     interface: str
     #: Where a Unix socket is.
     path: str | None
+    #: The file with the private key of an ``ssl`` endpoint.
+    private_key: str | None = None
 
     @property
     def local(self) -> bool:
@@ -75,7 +77,9 @@ def parse_endpoint(text: str) -> EndpointText:
             raise Wrong(why, REMEDY)
     interface = named.get("interface", plain[1] if len(plain) > 1 else "")
     path = named.get("address", plain[0] if plain else None) if kind == "unix" else None
-    return EndpointText(text, kind, interface, path)
+    # Twisted's default, where it is not written.
+    private_key = named.get("privateKey", "server.pem") if kind == "ssl" else None
+    return EndpointText(text, kind, interface, path, private_key)
 
 
 def server_endpoint(reactor: Any, endpoint: EndpointText) -> IStreamServerEndpoint:
