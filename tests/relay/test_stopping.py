@@ -138,6 +138,9 @@ def test_who_waits_for_the_end_is_told_that_the_relay_stopped(world: World) -> N
     assert [MailerClosed] == [type(failure.value) for failure in waiting]
     late = world.watch(queued.delivered)
     assert [MailerClosed] == [type(failure.value) for failure in late]
+    # The relay has the message: the same again would be a second copy.
+    assert [False, False] == [failure.value.transient for failure in (*waiting, *late)]
+    assert "do not send it again" in str(late[0].value)
 
 
 def test_a_relay_that_does_not_run_takes_nothing(world: World) -> None:

@@ -196,6 +196,10 @@ class Handles:
 
 
 def _closed() -> MailerClosed:
-    return MailerClosed(
-        "the relay stopped", remedy="the message is in the queue, and goes out after the next start"
+    error = MailerClosed(
+        "the relay stopped",
+        remedy="the message is in the queue, and goes out after the next start: do not send it again",
     )
+    # Another try of the same would be a second message.
+    error.temporary = False
+    return error
