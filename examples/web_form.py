@@ -27,19 +27,26 @@ class ContactForm(Resource):
     isLeaf = True  # noqa: N815 - Twisted's
 
     def __init__(self, reactor: Any, server: SubmissionServer, recipient: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self._reactor = reactor
         self._server = server
         self._recipient = recipient
 
     def render_POST(self, request: Request) -> int:  # noqa: N802 - Twisted's
         """Send; a browser that leaves does not stop it."""
-        text = request.args.get(b"text", [b""])[0].decode("utf-8", "replace")
+        _ = Deferred.fromCoroutine(self._answer(request))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
         left: list[Any] = []
         _ = request.notifyFinish().addErrback(left.append)
-        sending = Deferred.fromCoroutine(self._send(text))
-        _ = sending.addCallback(lambda status: left or _answer(request, status))
-        return NOT_DONE_YET
+        args: dict[bytes, list[bytes]] = request.args or {}
+        status = await self._send(args.get(b"text", [b""])[0].decode("utf-8", "replace"))
+        if not left:
+            request.setResponseCode(status)
+            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+            request.write(TEXTS[status])
+            request.finish()
 
     async def _send(self, text: str) -> HTTPStatus:
         message = EmailMessage()
@@ -66,13 +73,6 @@ TEXTS = {
     HTTPStatus.SERVICE_UNAVAILABLE: b"Your message was not sent. Please try again later.\n",
     HTTPStatus.INTERNAL_SERVER_ERROR: b"Your message cannot be sent.\n",
 }
-
-
-def _answer(request: Request, status: HTTPStatus) -> None:
-    request.setResponseCode(status)
-    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-    request.write(TEXTS[status])
-    request.finish()
 
 
 def main(reactor: Any, url: str, ca_file: str, recipient: str) -> Deferred[None]:
