@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.tls_session import ServerJudge
     from twisted_sendmail.client.transaction import transact
     from twisted_sendmail.ingress.accounts import HashedAccounts
+    from twisted_sendmail.ingress.auth_throttle import AuthThrottle
     from twisted_sendmail.ingress.deadlines import Deadlines
     from twisted_sendmail.ingress.factory import ConnectionLimits, SMTPServerFactory
     from twisted_sendmail.ingress.networks import Networks
@@ -103,6 +104,7 @@ __all__ = [
     "MECHANISMS",
     "ActionIgnored",
     "AllRecipientsRefused",
+    "AuthThrottle",
     "AuthenticationError",
     "AuthenticationFailed",
     "AuthenticationRejected",
@@ -211,6 +213,7 @@ _ROOMS = {
     "twisted_sendmail.client.tls_session": ("ServerJudge",),
     "twisted_sendmail.client.transaction": ("transact",),
     "twisted_sendmail.ingress.accounts": ("HashedAccounts",),
+    "twisted_sendmail.ingress.auth_throttle": ("AuthThrottle",),
     "twisted_sendmail.ingress.deadlines": ("Deadlines",),
     "twisted_sendmail.ingress.factory": ("ConnectionLimits", "SMTPServerFactory"),
     "twisted_sendmail.ingress.networks": ("Networks",),

@@ -1,9 +1,9 @@
 """Users known by the hashes of their passwords.
 
-Implements :class:`~twisted_sendmail.ingress.authentication.Accounts` for PLAIN,
-LOGIN and SCRAM-SHA-256 from one kind of entry.  An unknown user has keys too, made
-up from his name and a secret of this process: he takes the same path and the same
-time, and SCRAM shows him a salt that stays the same.
+Implements :class:`~twisted_sendmail.ingress.authentication.Accounts` for PLAIN, LOGIN and
+SCRAM-SHA-256 from one kind of entry.  An unknown user has keys too, made up from the name and a
+secret of this process: they take the same path and the same time, and in SCRAM show a salt and an
+iteration count that stay the same.
 
 RFC 5802 section 9 (what an attacker may learn).
 """
@@ -17,13 +17,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.ingress.authentication import Avatar
-from twisted_sendmail.ingress.scram import ITERATIONS, ScramKeys
+from twisted_sendmail.ingress.scram import ITERATIONS, SALT_BYTES, ScramKeys
+from twisted_sendmail.smtp.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Runs what takes its time somewhere else than in the reactor thread.
+#: Runs a function that takes long somewhere else than in the reactor thread.
 RunBlocking = Callable[[Callable[[], bool]], Awaitable[bool]]
+
+#: What made-up keys are derived from; the same for every object, so that a reload shows nothing.
+_SECRET = secrets.token_bytes(32)
+#: Users that a warning names.
+_NAMED = 5
 
 
 async def run_inline(call: Callable[[], bool]) -> bool:
@@ -35,7 +41,8 @@ class HashedAccounts:
     """Users and their keys.
 
     :param entries: user name to keys.
-    :param run_blocking: where passwords are hashed: see :func:`in_threads`.
+    :param run_blocking: where passwords are hashed: see
+        :class:`~twisted_sendmail.ingress.hashing.HashingPool`.
     """
 
     mechanisms: tuple[str, ...] = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
@@ -43,9 +50,8 @@ class HashedAccounts:
     def __init__(
         self, entries: Mapping[str, ScramKeys], run_blocking: RunBlocking = run_inline
     ) -> None:
-        self._entries = dict(entries)
+        self.replace(entries)
         self._run_blocking = run_blocking
-        self._secret = secrets.token_bytes(32)
 
     @classmethod
     def of_passwords(
@@ -58,6 +64,25 @@ class HashedAccounts:
     def replace(self, entries: Mapping[str, ScramKeys]) -> None:
         """From now on it is these."""
         self._entries = dict(entries)
+        shapes = sorted((keys.iterations, len(keys.salt)) for keys in self._entries.values())
+        #: What made-up keys look like, as often as it occurs.
+        self._shapes = shapes or [(ITERATIONS, SALT_BYTES)]
+
+    @property
+    def warning(self) -> str | None:
+        """Why some clients cannot log in as some users, in one line; None: all can."""
+        users = [user for user, keys in self._entries.items() if keys.iterations > ITERATIONS]
+        if not users:
+            return None
+        named = ", ".join(printable(user, 40) for user in users[:_NAMED])
+        more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
+        return (
+            f"more than {ITERATIONS} iterations for {named}{more}: clients that use Cyrus SASL, such as "
+            "Postfix, cannot log in as these users; set their passwords anew"
+        )
+
+    def close(self) -> None:
+        """End what was started for the hashing; it is started again when there is need."""
 
     def _keys(self, user: str) -> ScramKeys:
         made_up = self._made_up(user)
@@ -66,10 +91,13 @@ class HashedAccounts:
     def _made_up(self, user: str) -> ScramKeys:
         def derive(what: bytes) -> bytes:
             message = what + user.encode("utf-8", "surrogatepass")
-            return hmac.new(self._secret, message, hashlib.sha256).digest()
+            return hmac.new(_SECRET, message, hashlib.sha256).digest()
 
-        iterations = next((k.iterations for k in self._entries.values()), ITERATIONS)
-        return ScramKeys(derive(b"salt")[:16], iterations, derive(b"stored"), derive(b"server"))
+        # A fraction of the list, and no remainder: a new entry changes it for few users.
+        fraction = int.from_bytes(derive(b"shape")[:8], "big")
+        iterations, salt = self._shapes[fraction * len(self._shapes) >> 64]
+        salt_bytes = hashlib.shake_256(derive(b"salt")).digest(salt)
+        return ScramKeys(salt_bytes, iterations, derive(b"stored"), derive(b"server"))
 
     async def check(self, user: str, password: str) -> Avatar | None:
         """Is this the user's password?"""
@@ -77,5 +105,5 @@ class HashedAccounts:
         return Avatar() if await self._run_blocking(lambda: keys.match(password)) else None
 
     async def scram_keys(self, user: str) -> ScramKeys:
-        """His keys, or made-up ones."""
+        """The user's keys, or made-up ones."""
         return self._keys(user)

@@ -36,7 +36,8 @@ class Deadlines:
     #: For reading and discarding what a client sends after a reply that ends the session, so
     #: that the reply is not lost to a reset.
     discarding: float = 5
-    #: A failed login is answered so much later.
+    #: The first failed login is answered so much later; each further one doubles it
+    #: (``auth_throttle``).
     failed_login: float = 2
 
 

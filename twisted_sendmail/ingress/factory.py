@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, ip_network
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from twisted_sendmail.ingress.accounts import HashedAccounts
+from twisted_sendmail.ingress.auth_throttle import AuthThrottle
 from twisted_sendmail.ingress.authentication import EXCHANGES
 from twisted_sendmail.ingress.deadlines import Deadlines
-from twisted_sendmail.ingress.networks import Networks
+from twisted_sendmail.ingress.networks import Networks, origin
 from twisted_sendmail.ingress.protocol import SMTPServerProtocol
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.root_error import InvalidServer
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 #: Seconds for a connection without a message to close after the 421.
 _FAREWELL = 2.0
+_log = Logger()
 #: Seconds for connections that were dropped to be gone.
 _ABORTED = 1.0
 
@@ -68,6 +71,8 @@ class SMTPServerFactory(ServerFactory):
         nobody else is served.  None: there is no such distinction.
     :param early_input: networks whose clients may send content before the reply to DATA
         (``allow_early_input`` of the settings), because they do not wait for it.
+    :param throttle: delays logins, where several servers share it; else it is made of
+        ``deadlines.failed_login``.
     :param trace: put our Received field in front of what the receiver gets.
     :param accounts: those who know the users: AUTH is offered, and MAIL without it refused.
         Without *tls* AUTH is offered only where the endpoint has TLS of its own (``ssl:``).
@@ -92,6 +97,7 @@ class SMTPServerFactory(ServerFactory):
         limits: ConnectionLimits | None = None,
         trusted: Networks | None = None,
         early_input: Networks | None = None,
+        throttle: AuthThrottle | None = None,
         trace: bool = True,
     ) -> None:
         self.clock = clock
@@ -103,6 +109,9 @@ class SMTPServerFactory(ServerFactory):
         self.limits = limits or ConnectionLimits()
         self.trusted = trusted
         self.early_input = early_input or Networks()
+        if throttle is None:
+            throttle = AuthThrottle(clock, self.deadlines.failed_login)
+        self.throttle = throttle
         self.trace = trace
         #: Those that are open.
         self.connections: set[SMTPServerProtocol] = set()
@@ -122,7 +131,7 @@ class SMTPServerFactory(ServerFactory):
             settings = replace(settings, allow_early_input=True)
         if len(self.connections) >= self.limits.total:
             greeting = Reply(421, ("4.7.0 Too many connections: try again later",))
-        elif self._from[_origin(addr)] >= self.limits.per_address:
+        elif self._from[origin(addr)] >= self.limits.per_address:
             greeting = Reply(421, ("4.7.0 Too many connections from your address",))
         return self.protocol_class(self, settings, greeting)
 
@@ -138,18 +147,31 @@ class SMTPServerFactory(ServerFactory):
     def opened(self, protocol: SMTPServerProtocol) -> None:
         """Called by a protocol that has begun."""
         self.connections.add(protocol)
-        self._from[_origin(protocol.connection.peer)] += 1
+        self._from[origin(protocol.connection.peer)] += 1
 
     def closed(self, protocol: SMTPServerProtocol) -> None:
         """Called by a protocol that is over."""
         self.connections.discard(protocol)
-        origin = _origin(protocol.connection.peer)
-        self._from[origin] -= 1
-        if self._from[origin] <= 0:
-            del self._from[origin]
-        if not self.connections and self._all_gone is not None:
-            gone, self._all_gone = self._all_gone, None
-            gone.callback(None)
+        place = origin(protocol.connection.peer)
+        self._from[place] -= 1
+        if self._from[place] <= 0:
+            del self._from[place]
+        if not self.connections:
+            if self._all_gone is not None:
+                gone, self._all_gone = self._all_gone, None
+                gone.callback(None)
+            self.stopFactory()
+
+    def startFactory(self) -> None:
+        """See ``IProtocolFactory``: name the users whom some clients cannot log in as."""
+        if isinstance(self.accounts, HashedAccounts) and self.accounts.warning is not None:
+            _log.warn("accounts: {warning}", warning=self.accounts.warning)
+
+    def stopFactory(self) -> None:
+        """See ``IProtocolFactory``: end the threads of the accounts when nobody needs them."""
+        idle = not self.connections and not self.numPorts
+        if idle and isinstance(self.accounts, HashedAccounts):
+            self.accounts.close()
 
     async def wind_up(self, grace: float) -> None:
         """Hang up on everybody: at once between messages, else when a message has its reply.
@@ -201,18 +223,6 @@ class SMTPServerFactory(ServerFactory):
 def _drop(protocol: SMTPServerProtocol) -> None:
     transport: Any = protocol.transport
     transport.abortConnection()
-
-
-def _origin(address: IAddress) -> object:
-    host = getattr(address, "host", None)
-    if host is None:
-        # A Unix socket: they all come from here.
-        return type(address)
-    try:
-        v6 = IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return host
-    return v6.ipv4_mapped or ip_network((v6, 64), strict=False)
 
 
 def resolve(

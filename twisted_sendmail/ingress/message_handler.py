@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_sendmail.ingress.login import Login
+from twisted_sendmail.ingress.authentication import Login
 from twisted_sendmail.ingress.trace import Stamp
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server import PENDING, Pending, ServerHandler

@@ -1,7 +1,7 @@
 """Networks whose machines may send without proving who they are.
 
 RFC 6409 section 3.3 leaves it to the site whom it trusts; a list of networks is the
-plainest way to say it.
+plainest way to say it.  :func:`origin` is the unit by which all others are counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from twisted_sendmail.smtp.root_error import InvalidServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from twisted.internet.interfaces import IAddress
 
@@ -55,3 +55,22 @@ class Networks:
         if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
         return any(ip in network for network in self._networks)
+
+
+def origin(address: IAddress) -> Hashable:
+    """The party that *address* belongs to: connections and failed logins are counted for it.
+
+    An IPv6 network of 64 bits is one, an IPv4-mapped address is the IPv4 address, and all Unix
+    sockets are one.
+    """
+    host: str | None = getattr(address, "host", None)
+    if host is None:
+        # A Unix socket: they all come from here.
+        return type(address)
+    try:
+        ip = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(ip, IPv6Address):
+        return ip.ipv4_mapped or ip_network((ip, 64), strict=False)
+    return ip

@@ -12,45 +12,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.threads import deferToThreadPool
-
 from twisted_sendmail.client.secret_file import check_secret_file
-from twisted_sendmail.ingress.accounts import HashedAccounts, RunBlocking
+from twisted_sendmail.ingress.accounts import HashedAccounts
+from twisted_sendmail.ingress.hashing import HashingPool
 from twisted_sendmail.ingress.scram import ITERATIONS, ScramKeys
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import InvalidInput, InvalidServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from os import PathLike
-
-    from twisted.internet.defer import Deferred
-
-
-def in_threads(reactor: Any) -> RunBlocking:
-    """Hash in the reactor's thread pool."""
-
-    def run(call: Callable[[], bool]) -> Deferred[bool]:
-        done: Deferred[bool] = deferToThreadPool(reactor, reactor.getThreadPool(), call)
-        return done
-
-    return run
 
 
 class PasswordFile(HashedAccounts):
     """Those in a file.
 
-    :param reactor: passwords are hashed in its threads.
+    :param reactor: gets the results of the threads that hash passwords.
+    :param pool: these threads, where several share them; else they are its own, and the server
+        ends them when it stops.
     :param world_readable: take a file that everybody may read, such as a mounted secret.
     :raises InvalidServer: naming file and line, when it cannot be used.
     """
 
     def __init__(
-        self, path: str | PathLike[str], reactor: Any, *, world_readable: bool = False
+        self,
+        path: str | PathLike[str],
+        reactor: Any,
+        *,
+        pool: HashingPool | None = None,
+        world_readable: bool = False,
     ) -> None:
         self._path = Path(path)
         self._world_readable = world_readable
-        super().__init__(_read(self._path, world_readable=world_readable), in_threads(reactor))
+        self._shared = pool is not None
+        self._pool = HashingPool(reactor) if pool is None else pool
+        super().__init__(_read(self._path, world_readable=world_readable), self._pool)
+
+    def close(self) -> None:
+        """End its threads, unless they are shared."""
+        if not self._shared:
+            self._pool.stop()
 
     def reload(self) -> None:
         """Read it again; when it cannot be used, what was read before stays.

@@ -12,8 +12,7 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from zope.interface import Interface
 
-from twisted_sendmail.ingress.authentication import Avatar
-from twisted_sendmail.ingress.sasl_failure import FAILED, AuthRefused
+from twisted_sendmail.ingress.authentication import FAILED, AuthRefused, Avatar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
         IStreamServerEndpoint,
     )
 
+    from twisted_sendmail.ingress.auth_throttle import AuthThrottle
+    from twisted_sendmail.ingress.hashing import HashingPool
     from twisted_sendmail.ingress.receiver import Connection, Receiver
     from twisted_sendmail.operation.configuration import Configuration, Listener
 
@@ -55,16 +57,22 @@ def make_server(
     receiver: Callable[[Connection], Receiver],
     configuration: Configuration,
     listener: Listener,
+    *,
+    throttle: AuthThrottle,
+    pool: HashingPool,
 ) -> SMTPServerFactory:
     """The server that *listener* describes.
 
+    :param throttle: delays logins, for all listeners together.
+    :param pool: hashes passwords, for all listeners.
     :raises InvalidServer: its files cannot be used (any more).
     """
     certificate, accounts = listener.certificate, listener.accounts
     tls = None if certificate is None else ServerTLS(certificate, listener.key)
     users = None
     if accounts is not None:
-        users = PasswordFile(accounts, reactor, world_readable=listener.world_readable_secrets)
+        readable = listener.world_readable_secrets
+        users = PasswordFile(accounts, reactor, pool=pool, world_readable=readable)
     limits = configuration.limits
     return SMTPServerFactory(
         reactor,
@@ -79,6 +87,7 @@ def make_server(
         limits=ConnectionLimits(limits.connections, limits.connections_per_address),
         trusted=Networks(listener.trusted),
         early_input=Networks(listener.early_input),
+        throttle=throttle,
     )
 
 

@@ -164,6 +164,7 @@ ROOT = Section(
                 "hops": Key(values.whole, default=100),
                 "connections": Key(values.whole, default=1000),
                 "connections-per-address": Key(values.whole, default=100),
+                "failed-login": Key(values.duration, default="2 s"),
                 "stop-grace": Key(values.duration, default="30 s"),
             }
         ),

@@ -27,6 +27,8 @@ class Limits:
     hops: int
     connections: int
     connections_per_address: int
+    #: Seconds that the first failed login waits for its answer; each further one doubles it.
+    failed_login: float
     #: Seconds that their messages under way are given when the relay stops.
     stop_grace: float
 

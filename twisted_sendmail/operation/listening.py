@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from twisted_sendmail.ingress.auth_throttle import AuthThrottle
+from twisted_sendmail.ingress.hashing import HashingPool
 from twisted_sendmail.ingress.spooling import SpoolingReceiver
 from twisted_sendmail.operation.configuration import Configuration, Listener
 from twisted_sendmail.operation.door import Door, make_server
@@ -35,6 +37,9 @@ class Listening:
         self._spool = spool
         self._doors: dict[Key, Door] = {}
         self._leaving: set[Door] = set()
+        # These outlive a reload: guessing goes on where it was.
+        self._throttle = AuthThrottle(reactor)
+        self._pool = HashingPool(reactor)
 
     @property
     def connections(self) -> int:
@@ -59,7 +64,17 @@ class Listening:
             return SpoolingReceiver(connection, self._spool, policy, self._reactor)
 
         servers = {
-            key: (make_server(self._reactor, receiver, configuration, each), each.implicit_tls)
+            key: (
+                make_server(
+                    self._reactor,
+                    receiver,
+                    configuration,
+                    each,
+                    throttle=self._throttle,
+                    pool=self._pool,
+                ),
+                each.implicit_tls,
+            )
             for key, each in _listeners(configuration).items()
         }
         opened: dict[Key, Door] = {}
@@ -72,6 +87,7 @@ class Listening:
             for door in opened.values():
                 await door.shut()
             raise
+        self._throttle.base = configuration.limits.failed_login
         before, self._doors = self._doors, {**self._doors, **opened}
         self._doors = {key: self._doors[key] for key in servers}
         for key, (server, implicit_tls) in servers.items():
@@ -95,6 +111,7 @@ class Listening:
         for door in doors:
             await door.shut()
         _ = await gatherResults([Deferred.fromCoroutine(door.close(grace)) for door in doors])
+        self._pool.stop()
 
 
 async def _open(door: Door, key: Key) -> None:

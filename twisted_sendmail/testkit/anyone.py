@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.ingress.authentication import Avatar
-from twisted_sendmail.ingress.sasl_failure import FAILED, AuthRefused
+from twisted_sendmail.ingress.authentication import FAILED, AuthRefused, Avatar
 
 if TYPE_CHECKING:
     from twisted_sendmail.ingress.scram import ScramKeys
