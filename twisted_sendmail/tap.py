@@ -114,6 +114,8 @@ def makeService(options: Options) -> Station:
     except SendmailError as e:
         _leave(str(e), os.EX_CONFIG)
     if options["check"]:
+        for warning in configuration.warnings:
+            sys.stderr.write(f"twistd sendmail: warning: {warning}\n")
         print(f"{printable(configuration.source)}: good")  # noqa: T201 - what was asked for
         sys.exit(os.EX_OK)
     resolve_in_daemon_threads(reactor)

@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 
 from OpenSSL import SSL
 
-from twisted_sendmail.cli import catch, check, demo, queue_command, send
+from twisted_sendmail.cli import catch, check, demo, password_command, queue_command, send
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of_error
 from twisted_sendmail.cli.terminal import NAME, complain, fault, prepare_streams, settled
 from twisted_sendmail.smtp.printable import printable
@@ -36,6 +36,9 @@ SUBCOMMANDS = {
     "send": Subcommand(send.HELP, send.add_options, send.execute),
     "check": Subcommand(check.HELP, check.add_options, check.execute),
     "queue": Subcommand(queue_command.HELP, queue_command.add_options, queue_command.execute),
+    "password": Subcommand(
+        password_command.HELP, password_command.add_options, password_command.execute
+    ),
     "catch": Subcommand(catch.HELP, catch.add_options, catch.execute),
     "demo": Subcommand(demo.HELP, demo.add_options, demo.execute),
 }

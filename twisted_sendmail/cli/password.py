@@ -44,6 +44,20 @@ def credentials_of(args: Namespace, user: str | None) -> Credentials | None:
     return Credentials(user, password, token=token, mechanisms=args.mechanism)
 
 
+def new_password(args: Namespace, user: str) -> str:
+    """A password that is to be *user*'s, from the options; a prompt asks for it twice.
+
+    :raises Complaint: there is none, or it cannot be read.
+    """
+    password = _secret(args, user)
+    given = args.password_file is not None or args.password_command is not None
+    if not given and VARIABLE not in os.environ and _from_prompt(user, "again") != password:
+        raise Complaint("the two passwords differ", ExitStatus.DATAERR)
+    if not password or not password.isprintable():
+        raise Complaint("the password is empty, or holds control characters", ExitStatus.DATAERR)
+    return password
+
+
 def _secret(args: Namespace, user: str) -> str:
     if args.password_file is not None:
         return _from_file(args.password_file, world_readable=args.world_readable_secrets)
@@ -83,7 +97,7 @@ def _from_command(command: str) -> str:
     return _text(done.stdout, "what the password command printed")
 
 
-def _from_prompt(user: str) -> str:
+def _from_prompt(user: str, again: str = "") -> str:
     shown = printable(user, 200)
     missing = Complaint(f"there is no password for {shown}; {REMEDY}")
     if sys.stderr is None or not sys.stderr.isatty():
@@ -92,7 +106,7 @@ def _from_prompt(user: str) -> str:
         with warnings.catch_warnings():
             # It warns before it would show what is typed.
             warnings.simplefilter("error", getpass.GetPassWarning)
-            return getpass.getpass(f"Password for {shown}: ")
+            return getpass.getpass(f"Password for {shown}{f' {again}' if again else ''}: ")
     except (EOFError, getpass.GetPassWarning):
         raise missing from None
 

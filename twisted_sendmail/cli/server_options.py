@@ -11,7 +11,7 @@ import os
 import re
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
@@ -24,6 +24,9 @@ from twisted_sendmail.mailer.submission_server import SubmissionServer
 from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.redaction import shown_url
 from twisted_sendmail.smtp.root_error import InvalidServer
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
 
 #: The environment variable that names the server.
 VARIABLE = "TWISTED_SENDMAIL_SERVER"
@@ -67,21 +70,7 @@ def add_server_options(parser: ArgumentParser) -> None:
         "prompt, and never from the command line.",
     )
     who.add_argument("--user", metavar="NAME", help="authenticate as NAME; or user@ in the URL")
-    secret = who.add_mutually_exclusive_group()
-    secret.add_argument(
-        "--password-file", metavar="FILE", help="read the password from FILE; one line"
-    )
-    secret.add_argument(
-        "--password-command",
-        metavar="COMMAND",
-        help="run COMMAND in the shell and read what it prints",
-    )
-    secret.add_argument("--password", "--token", "-p", nargs="?", action=_NotHere, help=SUPPRESS)
-    who.add_argument(
-        "--world-readable-secrets",
-        action="store_true",
-        help="take a password file or client key that everybody may read: a mounted secret",
-    )
+    add_password_options(who)
     who.add_argument("--bearer", action="store_true", help="the password is an OAuth bearer token")
     who.add_argument(
         "--mechanism",
@@ -102,6 +91,25 @@ def add_server_options(parser: ArgumentParser) -> None:
     trust.add_argument("--client-certificate", metavar="FILE", help="our own certificate (PEM)")
     trust.add_argument(
         "--client-key", metavar="FILE", help="its key, when it is in a file of its own"
+    )
+
+
+def add_password_options(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """Add the ways to give a password to *parser*."""
+    secret = parser.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--password-file", metavar="FILE", help="read the password from FILE; one line"
+    )
+    secret.add_argument(
+        "--password-command",
+        metavar="COMMAND",
+        help="run COMMAND in the shell and read what it prints",
+    )
+    secret.add_argument("--password", "--token", "-p", nargs="?", action=_NotHere, help=SUPPRESS)
+    parser.add_argument(
+        "--world-readable-secrets",
+        action="store_true",
+        help="take a password file or client key that everybody may read: a mounted secret",
     )
 
 

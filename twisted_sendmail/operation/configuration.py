@@ -25,6 +25,7 @@ from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.schedule import Schedule
 from twisted_sendmail.relay.settings import RelaySettings
 from twisted_sendmail.sasl.credentials import Secret
+from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import InvalidInput
 from twisted_sendmail.spool.admission import AdmissionPolicy
 
@@ -90,6 +91,8 @@ class Configuration:
     admin: Admin | None
     #: A file for the log as JSON; None: none.
     json_log: Path | None
+    #: What is good and yet to be mended, a line each.
+    warnings: tuple[str, ...]
 
 
 def read_configuration(path: Path, reactor: Any) -> Configuration:
@@ -131,6 +134,7 @@ def configuration_of(tree: Values, folder: Path, source: Source, reactor: Any) -
         limits=limits,
         admin=_admin(values, source, reactor),
         json_log=values["log"]["json-file"],
+        warnings=_warnings(listeners, reactor),
     )
 
 
@@ -189,6 +193,17 @@ def _listeners(values: Values, source: Source, reactor: Any) -> tuple[Listener, 
             raise source.error(f"{where}.endpoint", "it is there twice", "leave one of them out")
         listeners.append(listener)
     return tuple(listeners)
+
+
+def _warnings(listeners: tuple[Listener, ...], reactor: Any) -> tuple[str, ...]:
+    files = {each.accounts: each for each in listeners if each.accounts is not None}
+    lines = []
+    for path, listener in files.items():
+        readable = listener.world_readable_secrets
+        warning = PasswordFile(path, reactor, world_readable=readable).warning
+        if warning is not None:
+            lines.append(f"{printable(str(path))}: {warning}")
+    return ("; ".join(lines),) if lines else ()
 
 
 def _listener(  # noqa: C901 - one key after another

@@ -93,6 +93,7 @@ class Station(Service):
         configuration = self.configuration
         if configuration.json_log is not None:
             self._open_json_log(configuration)
+        _warn(configuration)
         self.relay.startService()
         recovered = await self.relay.ready()
         listening = self.listening = Listening(self._reactor, self.relay.spool)
@@ -165,6 +166,7 @@ class Station(Service):
         self._open_json_log(new)
         await self._admin.set(new)
         _log.info("{source}: read again, and in effect", source=new.source)
+        _warn(new)
 
     def _not_reloaded(self, failure: Failure) -> None:
         if failure.check(SendmailError):
@@ -210,6 +212,11 @@ class Station(Service):
 
     def _already(self) -> None:
         _log.info("stopping already; messages under way have a little time to end")
+
+
+def _warn(configuration: Configuration) -> None:
+    for warning in configuration.warnings:
+        _log.warn("{warning}", warning=warning)
 
 
 def _status(recovered: Recovered) -> str:
