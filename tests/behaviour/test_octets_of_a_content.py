@@ -41,7 +41,11 @@ def stuffed(content: bytes) -> bytes:
 
 
 def begun(net: Net, **settings: Any) -> Client:
-    patience = {"max_errors": 10**6, "max_refusals": 10**6, "max_idle_commands": 10**6}
+    patience: dict[str, Any] = {
+        "max_errors": 10**6,
+        "max_refusals": 10**6,
+        "max_idle_commands": 10**6,
+    }
     net.server(settings=ServerSettings(require_tls=False, **patience, **settings))
     client = net.client()
     client.send(EHLO)

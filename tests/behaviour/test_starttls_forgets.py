@@ -67,9 +67,9 @@ def test_a_client_holds_no_capability_before_it_has_asked_again(
     for keyword in ("STARTTLS", "PIPELINING", "CHUNKING", "SIZE", "AUTH"):
         assert keyword not in protocol.session.capabilities
     with pytest.raises(CommandNotAllowed):
-        protocol.mail("a@sender.example")
+        _ = protocol.mail("a@sender.example")
     with pytest.raises(CommandNotAllowed):
-        protocol.auth("PLAIN", b"\0user\0secret")
+        _ = protocol.auth("PLAIN", b"\0user\0secret")
     assert ["EHLO", "STARTTLS"] == [line.split()[0] for line in server.lines]
     assert 250 == done(protocol.ehlo("client.example.org")).code
     assert "CHUNKING" not in protocol.session.capabilities
