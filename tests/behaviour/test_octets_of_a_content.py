@@ -246,3 +246,54 @@ def test_messages_close_after_each_other_stay_apart(
         server.run(sending.deferred())
         server.run(mailer.aclose())
         assert contents == [message.content for message in server.messages]
+
+
+#: What stands on both sides of the end of a large piece.
+BORDERS = [
+    (b"\r\n", b".\r\n"),
+    (b"\r", b"\n.\r\n"),
+    (b"\r\n.", b".\r\n"),
+    (b"\r\n.", b"\r\nx"),
+    (b"x", b".\r\n"),
+]
+
+
+@pytest.mark.parametrize("without", [(), ("CHUNKING",), ("CHUNKING", "PIPELINING")], ids=" ".join)
+@pytest.mark.parametrize("border", BORDERS, ids=repr)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_pieces_too_large_to_be_gathered_arrive_whole(
+    border: tuple[bytes, bytes], without: tuple[str, ...], asynchronous: bool
+) -> None:
+    """A line end, or a dot at the begin of a line, at the border of what is sent at a time."""
+    end, begin = border
+    filler = (b"y" * 70 + b"\r\n") * 8000
+    pieces = [b"Subject: x\r\n\r\n" + filler + end]
+    pieces += [begin + filler + end] * 3 + [begin + b"the end\r\n"]
+    with MemoryServer(tls=False, faults=[faults.without(*without)]) as server:
+        server.send(
+            pieces_in_time(pieces) if asynchronous else iter(pieces),
+            sender="a@sender.example",
+            recipients="b@recipient.example",
+            complete=False,
+        )
+        (message,) = server.messages
+        assert b"".join(pieces) == message.content
+
+
+@pytest.mark.parametrize("size", [65_536, 262_144, 1_048_576])
+@pytest.mark.parametrize("shift", range(-3, 4))
+def test_a_dot_at_any_octet_around_a_round_number(size: int, shift: int) -> None:
+    """Where a file or a large message may be cut, a line begins with a dot."""
+    head = b"Subject: x\r\n\r\n"
+    line = b"y" * 62 + b"\r\n"
+    before = size + shift - len(head)
+    content = head + (line * (before // 64 + 1))[-before:] + b".\r\n..\r\n" + line * 20 + b".z\r\n"
+    with MemoryServer(tls=False, faults=[faults.without("CHUNKING")]) as server:
+        for source in (content, io.BytesIO(content), iter([content])):
+            server.send(
+                source,
+                sender="a@sender.example",
+                recipients="b@recipient.example",
+                complete=False,
+            )
+        assert [content] * 3 == [message.content for message in server.messages]
