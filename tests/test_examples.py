@@ -25,17 +25,14 @@ from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.deferreds import Result
-from twisted_sendmail import SubmissionServer, Timeouts, TLSPolicy
-from twisted_sendmail.ingress.receiver import Receiver
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.testing import LoopbackServer, MemoryServer, faults
-from twisted_sendmail.testkit.mailbox import KeepingReceiver
+from twisted_sendmail import Receiver, Reply, SubmissionServer, Timeouts, TLSPolicy
+from twisted_sendmail.testing import KeepingReceiver, LoopbackServer, MemoryServer, faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from twisted_sendmail.ingress.receiver import Answer, Verdict
-    from twisted_sendmail.smtp.envelope import Recipient
+    from tests.names import Answer, Verdict
+    from twisted_sendmail import Recipient
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PASSWORD = 'wonder"land ÿ'

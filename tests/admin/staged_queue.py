@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.names import Action, Aside, Change, Draft, Selection, Settlement, State
+from twisted_sendmail import Envelope
 from twisted_sendmail.admin.watched import RouteState
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.record import Action, Aside, Change, Draft, Selection, Settlement, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted.internet.defer import Deferred
 
-    from twisted_sendmail.spool.record import Acted
-    from twisted_sendmail.spool.spool import Spool
+    from tests.names import Acted, Spool
 
 #: What a server or a sender writes who means harm; each has the mark that would show it worked.
 HOSTILE = (

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 
 from tests.admin.drawn import Node, read
 from tests.admin.staged_queue import HOSTILE, TOKEN, Stage, StagedRelay, a_bad_morning
+from tests.names import Action, InlineWorker, Selection, SpoolTrouble, SqliteSpool
 from twisted_sendmail.admin.desk import MOST, Desk
 from twisted_sendmail.admin.health import Health
 from twisted_sendmail.admin.history import History
@@ -19,10 +20,6 @@ from twisted_sendmail.admin.http_guard import Answer, Asked, Names
 from twisted_sendmail.admin.ledger import Failed, Kind, Ledger
 from twisted_sendmail.admin.metrics import Metrics
 from twisted_sendmail.admin.sessions import Sessions
-from twisted_sendmail.spool.record import Action, Selection
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.trouble import SpoolTrouble
-from twisted_sendmail.spool.worker import InlineWorker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

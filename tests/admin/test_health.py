@@ -9,9 +9,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from tests.admin.staged_queue import StagedRelay
+from tests.names import MemorySpool, SpoolFull
 from twisted_sendmail.admin.health import Health
-from twisted_sendmail.spool.trouble import SpoolFull
-from twisted_sendmail.testkit.memory_spool import MemorySpool
 
 
 class Patient:

@@ -7,9 +7,8 @@ from itertools import pairwise
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
+from tests.names import SpoolTrouble, Totals
 from twisted_sendmail.admin.history import COARSE_KEPT, FINE_KEPT, History, Sample
-from twisted_sendmail.spool.record import Totals
-from twisted_sendmail.spool.trouble import SpoolTrouble
 
 BEGIN = 1_700_000_000.0
 

@@ -15,11 +15,11 @@ from twisted.web.http import HTTPFactory
 from zope.interface import implementer
 
 from tests.admin.staged_queue import TOKEN, Stage, StagedRelay
+from tests.names import MemorySpool
+from twisted_sendmail import InvalidInput
 from twisted_sendmail.admin.http_guard import CONNECTIONS, COOKIE, Answer, Asked, factory, text
 from twisted_sendmail.admin.site import AdminSite, local
 from twisted_sendmail.admin.style import SOURCE
-from twisted_sendmail.smtp.root_error import InvalidInput
-from twisted_sendmail.testkit.memory_spool import MemorySpool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from tests.admin.drawn import Node, drawn
 from tests.admin.staged_queue import HOSTILE
+from tests.names import Draft, QueuedMessage, QueuedRecipient, Totals
+from twisted_sendmail import Envelope, Recipient
 from twisted_sendmail.admin.filters import Filter
 from twisted_sendmail.admin.frame import Viewer, confirmation_page, sign_in_page, trouble_page
 from twisted_sendmail.admin.history import Sample
@@ -20,8 +22,6 @@ from twisted_sendmail.admin.page import Overview, overview_page
 from twisted_sendmail.admin.reasons import reasons
 from twisted_sendmail.admin.style import STYLE
 from twisted_sendmail.admin.watched import RouteState
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.spool.record import Draft, QueuedMessage, QueuedRecipient, Totals
 
 NOW = 1_700_000_000.0
 # What may be in a page; nothing of it loads, runs or embeds anything.

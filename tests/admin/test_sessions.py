@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
+from twisted_sendmail import InvalidInput
 from twisted_sendmail.admin.sessions import IDLE, LIFETIME, MOST, Sessions, TooManyTries
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 TOKEN = "correct-horse-battery"
 

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.admin.drawn import drawn
+from tests.names import Aside, Draft, QueuedMessage, QueuedRecipient, State
+from twisted_sendmail import Envelope, ForwardPath, Recipient, ReversePath
 from twisted_sendmail.admin.filters import Filter
 from twisted_sendmail.admin.reasons import latest, meaning, reasons, standing
 from twisted_sendmail.admin.shown import (
@@ -21,9 +23,6 @@ from twisted_sendmail.admin.shown import (
     foreign,
     size,
 )
-from twisted_sendmail.smtp.address import ForwardPath, ReversePath
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.spool.record import Aside, Draft, QueuedMessage, QueuedRecipient, State
 
 
 @given(st.text(st.characters(codec=None)))

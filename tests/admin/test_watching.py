@@ -10,11 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 
-from twisted_sendmail.admin.ledger import KEPT, Failed, Kind, Ledger
-from twisted_sendmail.admin.metrics import Metrics
-from twisted_sendmail.admin.watched import RouteState
-from twisted_sendmail.admin.watching import Watching
-from twisted_sendmail.relay.events import (
+from tests.names import (
     Arrived,
     Attempted,
     AuthRefused,
@@ -23,9 +19,14 @@ from twisted_sendmail.relay.events import (
     Removed,
     RouteDown,
     SetAside,
+    State,
+    Totals,
     Trouble,
 )
-from twisted_sendmail.spool.record import State, Totals
+from twisted_sendmail.admin.ledger import KEPT, Failed, Kind, Ledger
+from twisted_sendmail.admin.metrics import Metrics
+from twisted_sendmail.admin.watched import RouteState
+from twisted_sendmail.admin.watching import Watching
 
 PAGE = Path(__file__).parent.parent.parent / "docs/reference/metrics.md"
 

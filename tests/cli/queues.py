@@ -10,20 +10,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.spool.arriving import PIECE, Pieces
-from twisted_sendmail.spool.queue_id import QueueIds, id_number
-from twisted_sendmail.spool.record import (
+from tests.names import (
     Action,
     Aside,
     Change,
     Draft,
     QueuedMessage,
+    QueueIds,
     Selection,
     Settlement,
     State,
+    Store,
+    id_number,
 )
-from twisted_sendmail.spool.sqlite_store import Store
+from twisted_sendmail import Envelope, Recipient
+from twisted_sendmail.spool.arriving import PIECE, Pieces
 
 CONTENT = (
     b"Received: from a by b\r\nFrom: alice@example.org\r\nTo: bob@example.net\r\n"

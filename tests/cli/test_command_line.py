@@ -17,8 +17,8 @@ from twisted.internet.threads import deferToThread
 
 from tests.cli.scripted import GOOD, SILENCE, ScriptedServer
 from tests.cli.shell import COMMAND, MESSAGE, Shell
+from twisted_sendmail import InvalidInput
 from twisted_sendmail.cli.main import SUBCOMMANDS, main, parser
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
 SECRET = "hunter2"

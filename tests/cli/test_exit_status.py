@@ -10,18 +10,20 @@ import pytest
 from twisted.internet.error import DNSLookupError
 
 import twisted_sendmail
-from twisted_sendmail.cli.exit_status import TABLE, ExitStatus, status_of, status_of_error
-from twisted_sendmail.client.verdict import require_acceptance
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     AllRecipientsRefused,
     ConnectFailed,
+    DeliveryReport,
+    Envelope,
+    Outcome,
+    Reply,
+    SendmailError,
     StartTLSUnavailable,
-    refusal,
+    Status,
 )
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.cli.exit_status import TABLE, ExitStatus, status_of, status_of_error
+from twisted_sendmail.client.verdict import require_acceptance
+from twisted_sendmail.smtp.errors import refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
 

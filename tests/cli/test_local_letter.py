@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from twisted_sendmail import InvalidInput, ReversePath
 from twisted_sendmail.cli.local_letter import (
     Caller,
     caller,
@@ -17,8 +18,6 @@ from twisted_sendmail.cli.local_letter import (
 )
 from twisted_sendmail.cli.sendmail_options import Invocation
 from twisted_sendmail.message.header import Header
-from twisted_sendmail.smtp.address import ReversePath
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 HOST = "host.example.org"
 ALICE = Caller(1000, "alice", "Alice Liddell")

@@ -16,9 +16,9 @@ import pytest
 
 from tests.cli.queues import CONTENT, REPLY, Queue
 from tests.cli.shell import COMMAND, Done, Shell
+from twisted_sendmail import Recipient
 from twisted_sendmail.cli.main import main
 from twisted_sendmail.cli.queue_list import table
-from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.spool.premises import DATABASE, WAKEUP
 from twisted_sendmail.spool.queue_id import id_text
 

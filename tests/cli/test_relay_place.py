@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.names import read_configuration
 from twisted_sendmail.cli.relay_place import place_of
-from twisted_sendmail.operation.configuration import read_configuration
 
 CONFIGURATION = 'queue = "queue"\n[[smarthost]]\nurl = "smtp://mail.example.net"\n'
 

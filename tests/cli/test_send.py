@@ -17,9 +17,8 @@ from twisted.internet.threads import deferToThread
 
 from tests.cli.scripted import END, SILENCE, ScriptedServer
 from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell
-from twisted_sendmail.ingress.receiver import Answer, Receiver, Verdict
-from twisted_sendmail.smtp.envelope import Recipient
-from twisted_sendmail.smtp.reply import Reply
+from tests.names import Answer, Verdict
+from twisted_sendmail import Receiver, Recipient, Reply
 from twisted_sendmail.testing import LoopbackServer
 
 USERS = {"alice": PASSWORD}

@@ -17,7 +17,7 @@ import pytest
 from tests.cli.queues import Queue
 from tests.cli.shell import Done
 from tests.cli.unix_server import END, SILENCE, UnixServer
-from twisted_sendmail.spool.record import QueuedMessage
+from tests.names import QueuedMessage
 
 MESSAGE = b"To: bob@example.net\nSubject: hello\n\nHi.\n"
 

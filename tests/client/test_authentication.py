@@ -9,13 +9,12 @@ import pytest
 
 from tests.client.conftest import Net, secrets
 from tests.client.scripted_server import CLOSE, PASSWORD, SILENT, USER
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.sasl.mechanism import MAX_ROUNDS
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     AuthenticationError,
     AuthenticationFailed,
     AuthenticationRejected,
     ConnectionClosed,
+    Credentials,
     EncryptionRequired,
     InvalidBase64,
     ProtocolBreach,
@@ -28,6 +27,7 @@ from twisted_sendmail.smtp.errors import (
     UnsupportedMechanism,
     WeakMechanism,
 )
+from twisted_sendmail.sasl.mechanism import MAX_ROUNDS
 
 
 def refused(net: Net, server: Any, **settings: Any) -> SendmailError:
@@ -145,7 +145,7 @@ def test_a_challenge_that_cannot_be_answered_is_cancelled(
 
 def test_an_endless_exchange_is_cancelled_after_a_few_rounds(net: Net) -> None:
     """By a mechanism that would answer for ever."""
-    from twisted_sendmail.sasl.mechanism import Mechanism
+    from twisted_sendmail import Mechanism
 
     class Patient(Mechanism):
         name = "X-PATIENT"

@@ -14,11 +14,10 @@ from twisted.internet.defer import Deferred
 
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import CLOSE, DEAF, RESET, SILENT
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     ActionIgnored,
     AllRecipientsRefused,
+    Cancelled,
     ConnectionClosed,
     DeliveryInDoubt,
     InvalidMessage,
@@ -26,6 +25,7 @@ from twisted_sendmail.smtp.errors import (
     ProtocolBreach,
     SendmailError,
     ServiceClosing,
+    TLSPolicy,
 )
 
 CLEAR = {"tls": TLSPolicy.NONE, "credentials": None}

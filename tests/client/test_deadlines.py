@@ -9,8 +9,7 @@ import pytest
 
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import DEAF, SILENT
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.smtp.errors import DeliveryInDoubt, InvalidInput, ProtocolBreach, SendTimeout
+from twisted_sendmail import DeliveryInDoubt, InvalidInput, ProtocolBreach, SendTimeout, Timeouts
 
 #: A time for each phase that is no other's.
 TIMES = Timeouts(

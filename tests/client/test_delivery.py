@@ -5,10 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_sendmail import Recipient, ServerSettings, Status
 from twisted_sendmail.client.delivery import split
-from twisted_sendmail.smtp.envelope import Recipient
-from twisted_sendmail.smtp.outcome import Status
-from twisted_sendmail.smtp.server_settings import ServerSettings
 from twisted_sendmail.testing import MemoryServer
 
 MESSAGE = b"From: a@example.org\r\nSubject: limits\r\n\r\nbody\r\n"

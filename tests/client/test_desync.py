@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred
 
 from tests.client.conftest import Net
 from tests.client.scripted_server import CLOSE
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.smtp.errors import ProtocolBreach, SendmailError
+from twisted_sendmail import ProtocolBreach, SendmailError, TLSPolicy
 
 IMPLICIT = {"tls": TLSPolicy.IMPLICIT}
 CLEAR = {"tls": TLSPolicy.NONE, "credentials": None}

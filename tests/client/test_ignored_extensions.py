@@ -10,10 +10,14 @@ from tests.client.certificates import NAME
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import SECURE
 from tests.deferreds import Result
-from twisted_sendmail.client.opening import Opening
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.mailer.submit import submit
-from twisted_sendmail.smtp.errors import InvalidServer, SendmailError, StartTLSUnavailable
+from twisted_sendmail import (
+    InvalidServer,
+    Opening,
+    SendmailError,
+    StartTLSUnavailable,
+    SubmissionServer,
+    submit,
+)
 from twisted_sendmail.testing import MemoryEndpoint
 
 

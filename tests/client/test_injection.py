@@ -7,11 +7,7 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import Net
-from twisted_sendmail.client.opening import Opening
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.errors import InvalidInput
+from twisted_sendmail import Credentials, Envelope, InvalidInput, Opening, Recipient, TLSPolicy
 
 #: What could end a line, an address or a parameter, or be taken for another address.
 BREAKING = [

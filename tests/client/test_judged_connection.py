@@ -11,8 +11,8 @@ import pytest
 from OpenSSL import SSL
 
 from tests.client.certificates import NAME, authority, good_context
+from twisted_sendmail import TLSTrust
 from twisted_sendmail.client.judged_connection import JudgedConnection
-from twisted_sendmail.client.tls_policy import TLSTrust
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ from OpenSSL import SSL
 from tests.client.certificates import NAME, authority, context_of
 from tests.client.conftest import Net
 from tests.client.scripted_server import CLOSE, ScriptedServer
+from twisted_sendmail import CertificateRejected, TLSClosed, TLSPolicy, TLSTrust
 from twisted_sendmail.client import tls_resumption, tls_session
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
 from twisted_sendmail.client.tls_resumption import AGE, SERVERS, Resumption
-from twisted_sendmail.smtp.errors import CertificateRejected, TLSClosed
 
 
 @pytest.fixture(autouse=True)

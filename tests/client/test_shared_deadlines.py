@@ -9,9 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.deferreds import Result
-from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail import Cancelled, SendTimeout
 from twisted_sendmail.client.deadline import Deadlines
-from twisted_sendmail.smtp.errors import SendTimeout
 
 
 class Operations:

@@ -16,17 +16,18 @@ from twisted.internet.task import deferLater
 from tests.client.certificates import NAME
 from tests.client.conftest import BODY
 from tests.client.scripted_server import CLOSE, DEAF, PASSWORD, RESET, SILENT, USER, ScriptedServer
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.mailer.submit import sendmail
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     AllRecipientsRefused,
+    Cancelled,
     ConnectFailed,
     ConnectionClosed,
+    Credentials,
     DeliveryInDoubt,
     ProtocolBreach,
     TLSError,
+    TLSPolicy,
+    TLSTrust,
+    sendmail,
 )
 
 LINE = b"x" * 76 + b"\r\n"

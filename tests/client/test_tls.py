@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from tests.client.certificates import NAME, Authority, authority, context_of
 from tests.client.conftest import Net
 from tests.client.scripted_server import CLEAR, CLOSE, RESET, SILENT, ScriptedServer, flights_of
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     CertificateRejected,
     ProtocolBreach,
     SendTimeout,
@@ -22,6 +21,8 @@ from twisted_sendmail.smtp.errors import (
     TLSClosed,
     TLSError,
     TLSFailure,
+    TLSPolicy,
+    TLSTrust,
 )
 
 

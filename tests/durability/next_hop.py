@@ -7,14 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from tests.durability.audit import TOKEN, Delivered, Ledger
-from twisted_sendmail.ingress.receiver import Receiver
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.testkit.loopback import LoopbackServer
+from twisted_sendmail import Receiver, Reply
+from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
-    from twisted_sendmail.ingress.receiver import Answer, Connection, Verdict
-    from twisted_sendmail.smtp.address import ReversePath
-    from twisted_sendmail.smtp.envelope import Recipient
+    from tests.names import Answer, Verdict
+    from twisted_sendmail import Connection, Recipient, ReversePath
     from twisted_sendmail.smtp.mail_parameters import MailParameters
 
 USER, PASSWORD = "relay", "a password of nobody's"

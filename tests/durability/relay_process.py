@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import deferLater
 
 from tests.durability.next_hop import PASSWORD
+from tests.names import Store
 from tests.ports import free_port, listens
-from twisted_sendmail.mailer.limits import PoolLimits
-from twisted_sendmail.mailer.mailer import Mailer
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.root_error import SendmailError
-from twisted_sendmail.spool.sqlite_store import Store
+from twisted_sendmail import Envelope, Mailer, PoolLimits, SendmailError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.durability.audit import Ledger, Sent
     from tests.durability.next_hop import NextHop
-    from twisted_sendmail.smtp.outcome import DeliveryReport
+    from twisted_sendmail import DeliveryReport
 
 TWISTD = str(Path(sys.executable).parent / "twistd")
 #: Seconds that a start, or anything else that should be quick, may take on a busy machine.

@@ -14,7 +14,7 @@ from tests.durability.forked_relay import ForkedRelay
 from tests.durability.next_hop import NextHop
 from tests.durability.relay_process import PATIENCE
 from tests.durability.zygote import EXITED, Zygote
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail import Reply
 
 if TYPE_CHECKING:
     from pathlib import Path

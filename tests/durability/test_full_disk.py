@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.durability.zygote import Zygote
-    from twisted_sendmail.smtp.reply import Reply
+    from twisted_sendmail import Reply
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from tests.durability.audit import Delivered, Ledger
 from tests.durability.next_hop import NextHop
 from tests.durability.relay_process import RelayProcess
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail import Reply
 
 
 @pytest_twisted.ensureDeferred

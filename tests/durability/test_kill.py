@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from tests.durability.audit import Delivered, Ledger
 from tests.durability.next_hop import NextHop
 from tests.durability.relay_process import RelayProcess
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail import Reply
 
 #: `make soak` asks for 500.
 ROUNDS = int(os.environ.get("TWISTED_SENDMAIL_KILL_ROUNDS", "8"))

@@ -12,10 +12,8 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from tests.durability.audit import Ledger
 from tests.durability.relay_process import RelayProcess
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.queue_id import QueueIds
-from twisted_sendmail.spool.record import Draft
-from twisted_sendmail.spool.sqlite_store import Store
+from tests.names import Draft, QueueIds, Store
+from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,12 +17,17 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from tests.ingress.conftest import Client, Net
-from twisted_sendmail.ingress.accounts import HashedAccounts
-from twisted_sendmail.ingress.deadlines import Deadlines
-from twisted_sendmail.ingress.password_file import PasswordFile, entry
-from twisted_sendmail.ingress.portal import IMailUser, PortalAccounts
+from tests.names import entry
+from twisted_sendmail import (
+    Deadlines,
+    HashedAccounts,
+    InvalidInput,
+    InvalidServer,
+    PasswordFile,
+    PortalAccounts,
+)
+from twisted_sendmail.ingress.portal import IMailUser
 from twisted_sendmail.ingress.scram import ScramKeys
-from twisted_sendmail.smtp.root_error import InvalidInput, InvalidServer
 
 NO_DELAY = Deadlines(failed_login=0)
 

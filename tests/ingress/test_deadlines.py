@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from twisted_sendmail.ingress.deadlines import ContentClock, Deadlines, Timer
+from twisted_sendmail import Deadlines
+from twisted_sendmail.ingress.deadlines import ContentClock, Timer
 
 STEPS = st.lists(
     st.one_of(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from twisted_sendmail.ingress.password_file import entry
+from tests.names import entry
 from twisted_sendmail.testing import Authority
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -8,11 +8,14 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from tests.ingress.conftest import Net, Raw
-from twisted_sendmail.ingress.factory import ConnectionLimits, SMTPServerFactory
-from twisted_sendmail.ingress.networks import Networks
-from twisted_sendmail.ingress.receiver import Receiver
-from twisted_sendmail.smtp.root_error import InvalidServer
-from twisted_sendmail.smtp.server_settings import ServerSettings
+from twisted_sendmail import (
+    ConnectionLimits,
+    InvalidServer,
+    Networks,
+    Receiver,
+    ServerSettings,
+    SMTPServerFactory,
+)
 
 
 def test_connections_are_limited_in_all_and_421_says_so(net: Net) -> None:

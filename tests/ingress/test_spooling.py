@@ -10,13 +10,11 @@ from twisted.logger import capturedLogs
 
 from tests.ingress.conftest import Client, Net
 from tests.ingress.spool_in_memory import MemorySpool
-from twisted_sendmail.ingress.spooling import SpoolingReceiver
+from tests.names import FULL, SpoolFull, SpoolingReceiver, SpoolTrouble
+from twisted_sendmail import Recipient, ServerSettings
 from twisted_sendmail.message.rewriting import Rewriting
-from twisted_sendmail.smtp.envelope import Recipient
-from twisted_sendmail.smtp.server_settings import EXTENSIONS, ServerSettings
+from twisted_sendmail.smtp.server_settings import EXTENSIONS
 from twisted_sendmail.spool.admission import AdmissionPolicy
-from twisted_sendmail.spool.trouble import SpoolFull, SpoolTrouble
-from twisted_sendmail.testkit.wire import FULL
 
 WHOLE = b"From: a@x.example\r\nDate: x\r\nMessage-ID: <i@x>\r\n"
 ENVELOPE = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"

@@ -8,9 +8,8 @@ import pytest
 from cryptography import x509
 
 from tests.ingress.conftest import Net
-from twisted_sendmail.ingress.tls import ServerTLS
-from twisted_sendmail.smtp.root_error import InvalidServer
-from twisted_sendmail.testkit.authority import Authority
+from twisted_sendmail import InvalidServer, ServerTLS
+from twisted_sendmail.testing import Authority
 
 
 def common_name(net: Net) -> str:

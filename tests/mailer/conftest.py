@@ -55,6 +55,8 @@ class Post:
         self.endpoint: Any = None
         #: Flights of the first connection that a test does not look at.
         self.before = 0
+        #: Flights of the first connection that a test does not look at.
+        self.before = 0
 
     def place(self, *servers: Any, **settings: Any) -> SubmissionServer:
         """Where *servers* answer, one a connection, the last one for good; in clear by default."""

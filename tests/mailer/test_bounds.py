@@ -9,11 +9,8 @@ import pytest
 from tests.client.scripted_server import SILENT
 from tests.mailer.conftest import Post, letter
 from tests.mailer.postbox import CHUNKING, PIPELINING
+from twisted_sendmail import InvalidInput, MailerBusy, PoolLimits, SendTimeout, Status
 from twisted_sendmail.client.handshake_gate import ABREAST
-from twisted_sendmail.mailer.limits import PoolLimits
-from twisted_sendmail.smtp.errors import MailerBusy, SendTimeout
-from twisted_sendmail.smtp.outcome import Status
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 
 def told(post: Post) -> list[int]:

@@ -9,14 +9,14 @@ import pytest
 from tests.client.scripted_server import CLOSE, RESET, SILENT
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, CHUNKS_ALONE, NOTHING, PIPELINING, AfterRefusal
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     AllRecipientsRefused,
     DeliveryInDoubt,
     MailboxUnavailable,
     SendmailError,
+    Status,
+    Timeouts,
 )
-from twisted_sendmail.smtp.outcome import Status
 
 ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = Status
 OFFERS = {"BDAT": CHUNKING, "DATA": PIPELINING, "nothing": NOTHING, "chunks alone": CHUNKS_ALONE}

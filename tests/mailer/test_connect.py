@@ -10,11 +10,15 @@ from twisted.internet.error import DNSLookupError
 from tests.client.scripted_server import CLOSE, PASSWORD, USER
 from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.mailer.mailer import Mailer
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.smtp.errors import AuthenticationFailed, ConnectionFailed, MailerClosed
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    Credentials,
+    InvalidInput,
+    Mailer,
+    MailerClosed,
+    TLSPolicy,
+)
 
 
 def connect(post: Post, mailer: Mailer, count: int) -> Result:

@@ -11,13 +11,18 @@ from tests.client.scripted_server import SILENT
 from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import PIPELINING
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.mailer.mailer import Mailer, MailerStats
-from twisted_sendmail.mailer.service import MailerService
-from twisted_sendmail.smtp.errors import DeliveryInDoubt, MailerClosed, SendTimeout
-from twisted_sendmail.smtp.outcome import Status
-from twisted_sendmail.smtp.root_error import InvalidServer
+from twisted_sendmail import (
+    Cancelled,
+    DeliveryInDoubt,
+    InvalidServer,
+    Mailer,
+    MailerClosed,
+    MailerService,
+    MailerStats,
+    SendTimeout,
+    Status,
+    Timeouts,
+)
 
 
 def state(mailer: Mailer) -> tuple[int, int, int, int]:

@@ -9,15 +9,15 @@ import pytest
 from tests.client.scripted_server import CLOSE, RESET, SILENT
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, NOTHING, PIPELINING
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     ConnectionClosed,
     ConnectionFailed,
     DeliveryInDoubt,
     SendTimeout,
     ServiceClosing,
+    Status,
+    Timeouts,
 )
-from twisted_sendmail.smtp.outcome import Status
 
 BOTH = pytest.mark.parametrize("offers", [CHUNKING, PIPELINING], ids=["BDAT", "DATA"])
 

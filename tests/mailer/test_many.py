@@ -12,16 +12,16 @@ from twisted.internet.defer import Deferred
 
 from tests.client.conftest import Net
 from tests.client.scripted_server import CLOSE, RESET, SILENT, ScriptedServer
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     AuthenticationFailed,
+    Cancelled,
     ConnectFailed,
     DeliveryInDoubt,
+    Envelope,
     InvalidInput,
     InvalidMessage,
     SendTimeout,
+    Timeouts,
     UnsupportedMechanism,
 )
 from twisted_sendmail.testing import MemoryNetwork
@@ -281,7 +281,7 @@ def test_credentials_that_cannot_be_used_are_no_storm(net: Net) -> None:
     async def token() -> str:
         return 7  # type: ignore[return-value]
 
-    from twisted_sendmail.sasl.credentials import Credentials
+    from twisted_sendmail import Credentials
 
     def server() -> ScriptedServer:
         return net.server(secure=("AUTH XOAUTH2",))

@@ -11,22 +11,23 @@ from twisted.internet.error import DNSLookupError
 from tests.client.scripted_server import CLOSE, PASSWORD, SILENT, USER, ScriptedServer
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import PIPELINING
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
     AuthenticationError,
     AuthenticationFailed,
     CertificateRejected,
     ConnectFailed,
     ConnectionFailed,
+    Credentials,
     SendmailError,
     SendTimeout,
     StartTLSUnavailable,
+    Status,
     TemporaryAuthenticationFailure,
     TemporaryFailure,
+    Timeouts,
+    TLSPolicy,
+    TLSTrust,
 )
-from twisted_sendmail.smtp.outcome import Status
 
 
 def refused(why: str) -> OSError:

@@ -30,8 +30,7 @@ from tests.mailer.postbox import (
     Postbox,
     subject,
 )
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.smtp.outcome import DeliveryReport, Status
+from twisted_sendmail import DeliveryReport, Status, Timeouts
 
 PATIENCE = Timeouts(**{field.name: 5.0 for field in fields(Timeouts)})
 KEYS = ["GREETING", "EHLO", "MAIL", "RCPT", "DATA", ".", "BDAT", "BDAT_LAST", "RSET", "QUIT"]

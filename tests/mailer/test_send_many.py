@@ -13,11 +13,14 @@ from tests.client.scripted_server import SILENT
 from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import PIPELINING
-from twisted_sendmail import Cancelled
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.smtp.errors import InvalidMessage, MailerClosed
-from twisted_sendmail.smtp.outcome import Status
-from twisted_sendmail.smtp.root_error import InvalidAddress
+from twisted_sendmail import (
+    Cancelled,
+    InvalidAddress,
+    InvalidMessage,
+    MailerClosed,
+    Status,
+    Timeouts,
+)
 
 ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = Status
 

@@ -10,11 +10,9 @@ import pytest
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, PIPELINING
 from tests.mailer.test_random_schedules import ca, hold_to_the_laws, schedules
+from twisted_sendmail import Envelope, Mailer, Recipient, Status
 from twisted_sendmail.client import connection, flow, whole_message
 from twisted_sendmail.client.socket_state import SocketState
-from twisted_sendmail.mailer.mailer import Mailer
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.outcome import Status
 from twisted_sendmail.testing import MemoryTransport
 
 

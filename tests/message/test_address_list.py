@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_sendmail import InvalidAddress
 from twisted_sendmail.message.address_list import mailboxes
-from twisted_sendmail.smtp.root_error import InvalidAddress
 
 
 def read(value: str) -> list[str]:

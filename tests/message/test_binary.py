@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from twisted_sendmail import ExtensionUnavailable, InvalidMessage, ServerSettings
 from twisted_sendmail.message.binary import parted
-from twisted_sendmail.smtp.errors import ExtensionUnavailable, InvalidMessage
-from twisted_sendmail.smtp.server_settings import ServerSettings
 from twisted_sendmail.testing import MemoryServer
 
 HEAD = b"From: a@example.org\r\nTo: b@example.net\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <1@example.org>\r\n"

@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.message.letters import DATE, NOW, cut
+from twisted_sendmail import Mailbox, ReversePath
 from twisted_sendmail.message.completion import Completion, from_field
 from twisted_sendmail.message.header import Header
-from twisted_sendmail.smtp.address import Mailbox, ReversePath
 
 SENDER = ReversePath.parse("jane@example.org")
 FROM = b"From: jane@example.org\r\n"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_sendmail import InvalidInput, InvalidMessage
 from twisted_sendmail.message.compose import Attachment, compose
-from twisted_sendmail.smtp.root_error import InvalidInput, InvalidMessage
 
 
 def read_back(message: EmailMessage) -> EmailMessage:

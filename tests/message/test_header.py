@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_sendmail import InvalidMessage
 from twisted_sendmail.message.header import MAX_HEADER, Field, Header, header_end
-from twisted_sendmail.smtp.root_error import InvalidMessage
 
 
 def parsed(octets: bytes) -> Header:

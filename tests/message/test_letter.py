@@ -27,12 +27,11 @@ from tests.message.letters import (
     prepared,
 )
 from tests.pure import run
+from twisted_sendmail import Envelope, InvalidInput, InvalidMessage
 from twisted_sendmail.message.content import AHEAD, KEPT
 from twisted_sendmail.message.header import Header, header_end
 from twisted_sendmail.message.letter import prepare
 from twisted_sendmail.message.source import CHUNK
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.root_error import InvalidInput, InvalidMessage
 from twisted_sendmail.smtp.transparency import Canonical, Repair
 
 ID = b"Message-ID: <i@x>\r\n"

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.message.letters import content, from_header, prepared
+from twisted_sendmail import InvalidAddress, InvalidMessage
 from twisted_sendmail.message.mime import bulk, written
-from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidMessage
 
 
 def an_email(**fields: Any) -> EmailMessage:

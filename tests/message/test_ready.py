@@ -7,10 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.message.letters import content, prepared
+from twisted_sendmail import Envelope, InvalidInput
 from twisted_sendmail.message.letter import SMALL
 from twisted_sendmail.message.ready import ready_letter
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 ENVELOPE = Envelope("a@example.org", "b@example.net")
 WHOLE = b"From: f@x\r\nDate: today\r\nMessage-ID: <i@x>\r\n"

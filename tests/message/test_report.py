@@ -15,12 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.message.letters import NOW
+from twisted_sendmail import ForwardPath, InvalidInput, Mailbox, Recipient
 from twisted_sendmail.message.downgrade import seven_bit
 from twisted_sendmail.message.report import Action, Report, ReportedRecipient
 from twisted_sendmail.message.returned import MAX_HEADER_RETURNED
-from twisted_sendmail.smtp.address import ForwardPath, Mailbox
-from twisted_sendmail.smtp.envelope import Recipient
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 CONTENT = b"From: jane@example.org\r\nSubject: hello\r\nMessage-ID: <i@example.org>\r\n\r\n.hi\r\n"
 FAILED = ReportedRecipient(

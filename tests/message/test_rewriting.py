@@ -8,11 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from twisted_sendmail import Envelope, ForwardPath, InvalidInput, Recipient, ReversePath
 from twisted_sendmail.message.header import Header
 from twisted_sendmail.message.rewriting import Rewriting
-from twisted_sendmail.smtp.address import ForwardPath, ReversePath
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 
 def sender(rules: Rewriting, address: str) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.message.letters import cut
 from tests.pure import run
+from twisted_sendmail import InvalidMessage
 from twisted_sendmail.message.source import (
     CHUNK,
     AsynchronousSource,
@@ -23,7 +24,6 @@ from twisted_sendmail.message.source import (
     run_inline,
     source_of,
 )
-from twisted_sendmail.smtp.root_error import InvalidMessage
 
 OCTETS = bytes(range(256)) * 5000
 

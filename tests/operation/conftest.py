@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from twisted_sendmail.ingress.password_file import entry
-from twisted_sendmail.operation.configuration import Configuration, read_configuration
-from twisted_sendmail.operation.configuration_error import ConfigurationError
-from twisted_sendmail.testkit.authority import Authority
+from tests.names import Configuration, ConfigurationError, entry, read_configuration
+from twisted_sendmail.testing import Authority
 
 PASSWORD = "kein-Wort-davon-42"
 AUTHORITY = Authority()

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.names import ConfigurationError, read_configuration
 from tests.operation.conftest import PASSWORD, SIMPLE, Folder
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.operation.configuration import read_configuration
-from twisted_sendmail.operation.configuration_error import ConfigurationError
+from twisted_sendmail import ReversePath, TLSPolicy
 from twisted_sendmail.operation.keys import ROOT
-from twisted_sendmail.smtp.address import ReversePath
 
 if sys.version_info >= (3, 11):
     import tomllib

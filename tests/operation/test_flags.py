@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 from twisted.python.usage import UsageError
 
+from tests.names import Configuration, ConfigurationError
 from tests.operation.conftest import PASSWORD, Folder
-from twisted_sendmail.operation.configuration import Configuration, configuration_of
-from twisted_sendmail.operation.configuration_error import ConfigurationError
+from twisted_sendmail.operation.configuration import configuration_of
 from twisted_sendmail.operation.flags import ADMIN, GENERAL, LISTEN, REWRITE, SMARTHOST, SOURCE
 from twisted_sendmail.operation.keys import ROOT
 from twisted_sendmail.tap import FLAGS, Options

@@ -11,18 +11,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.admin.staged_queue import Stage
+from tests.names import Attempted, AuthRefused, MemorySpool, RouteDown, refuse
 from tests.operation.conftest import PASSWORD, Folder
+from twisted_sendmail import RelayService
 from twisted_sendmail.admin.ledger import Kind
 from twisted_sendmail.operation.admin import AdminDoor
-from twisted_sendmail.relay.events import Attempted, AuthRefused, RouteDown
-from twisted_sendmail.relay.service import RelayService
-from twisted_sendmail.testkit.faults import refuse
-from twisted_sendmail.testkit.loopback import LoopbackServer
-from twisted_sendmail.testkit.memory_spool import MemorySpool
+from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
+    from tests.names import Event
     from twisted_sendmail.admin.site import AdminSite
-    from twisted_sendmail.relay.events import Event
 
 
 def letter(to: str) -> EmailMessage:

@@ -17,13 +17,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from tests.names import Configuration, SpoolBusy
 from tests.operation.conftest import PASSWORD, Folder
 from tests.ports import free_ports, listens
-from twisted_sendmail.operation.configuration import Configuration
+from twisted_sendmail import SendmailError
 from twisted_sendmail.operation.door import CannotListen
 from twisted_sendmail.operation.station import Station
-from twisted_sendmail.smtp.root_error import SendmailError
-from twisted_sendmail.spool.trouble import SpoolBusy
 from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Stage:
         configuration = self.folder.read(self.text() if text is None else text)
 
         def read() -> Configuration:
-            from twisted_sendmail.operation.configuration import read_configuration
+            from tests.names import read_configuration
 
             return read_configuration(self.folder.path / "relay.toml", reactor)
 

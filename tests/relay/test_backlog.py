@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from tests.names import Draft, Store
 from tests.relay.world import SENDER, START, World
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.record import Draft
-from twisted_sendmail.spool.sqlite_store import Store
+from twisted_sendmail import Envelope
 
 
 def fill(world: World, count: int, *, route: str = "out") -> None:

@@ -9,14 +9,18 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from tests.names import (
+    Action,
+    Aside,
+    Cleared,
+    MemorySpool,
+    Selection,
+    SpoolTrouble,
+    Trouble,
+    log_event,
+)
 from tests.relay.world import DAY, HOUR, START, World
-from twisted_sendmail.relay.attempt_log import log_event
-from twisted_sendmail.relay.events import Cleared, Trouble
-from twisted_sendmail.relay.service import RelayService
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.spool.record import Action, Aside, Selection
-from twisted_sendmail.spool.trouble import SpoolTrouble
-from twisted_sendmail.testkit.memory_spool import MemorySpool
+from twisted_sendmail import RelayService, Reply
 
 
 def pass_time(world: World, seconds: float) -> None:

@@ -6,8 +6,8 @@ import secrets
 
 import pytest
 
+from tests.names import Attempted
 from tests.relay.world import DAY, HOUR, SENDER, START, World
-from twisted_sendmail.relay.events import Attempted
 
 JUMPS = [HOUR, -HOUR, 6 * DAY, -6 * DAY, -START]
 

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from tests.names import (
+    Action,
+    Aside,
+    Attempted,
+    Fault,
+    Interrupted,
+    Reported,
+    RouteDown,
+    Selection,
+    State,
+    Trouble,
+    close,
+    id_number,
+    refuse,
+    reset,
+    say,
+    stall,
+    without,
+)
 from tests.relay.world import HOUR, SENDER, START, World
-from twisted_sendmail.mailer.limits import PoolLimits
-from twisted_sendmail.relay.events import Attempted, Interrupted, Reported, RouteDown, Trouble
-from twisted_sendmail.relay.schedule import Schedule
-from twisted_sendmail.smtp.envelope import Recipient
-from twisted_sendmail.smtp.errors import MailerClosed
-from twisted_sendmail.spool.queue_id import id_number
-from twisted_sendmail.spool.record import Action, Aside, Selection, State
-from twisted_sendmail.testkit.faults import Fault, close, refuse, reset, say, stall, without
+from twisted_sendmail import MailerClosed, PoolLimits, Recipient, Schedule
 
 
 def test_a_new_message_goes_out_at_once(world: World) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 
+from tests.names import QueuedMessage
 from tests.relay.world import World
 from twisted_sendmail.relay.carried import Attempt, CarriedJob
 from twisted_sendmail.spool.group_commit import Operation
-from twisted_sendmail.spool.record import QueuedMessage
 
 
 def test_what_was_delivered_leaves_nothing_for_the_garbage_collector(world: World) -> None:

@@ -9,16 +9,11 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.relay.events import Event, Trouble
+from tests.names import Draft, Event, Leased, QueuedMessage, QueuedRecipient, SpoolTrouble, Trouble
+from twisted_sendmail import Envelope, RouteSettings, Schedule, SubmissionServer
 from twisted_sendmail.relay.lane import Lane
 from twisted_sendmail.relay.route import Route
-from twisted_sendmail.relay.schedule import Schedule
-from twisted_sendmail.relay.settings import RouteSettings
 from twisted_sendmail.relay.verdict import Blame
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.record import Draft, Leased, QueuedMessage, QueuedRecipient
-from twisted_sendmail.spool.trouble import SpoolTrouble
 
 ENVELOPE = Envelope("alice@example.org", "bob@example.net")
 

@@ -9,12 +9,18 @@ import pytest
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from tests.names import (
+    Attempted,
+    AuthRefused,
+    Delays,
+    Interrupted,
+    State,
+    Trouble,
+    close,
+    log_event,
+)
 from tests.relay.world import SENDER, World
-from twisted_sendmail.relay.attempt_log import log_event
-from twisted_sendmail.relay.events import Attempted, AuthRefused, Delays, Interrupted, Trouble
-from twisted_sendmail.smtp.envelope import Recipient
-from twisted_sendmail.spool.record import State
-from twisted_sendmail.testkit.faults import close
+from twisted_sendmail import Recipient
 
 
 @pytest.fixture

@@ -12,16 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
+from tests.names import (
+    Action,
+    Attempted,
+    Fault,
+    InlineWorker,
+    Leased,
+    Selection,
+    SpoolObserver,
+    SqliteSpool,
+    State,
+    Trouble,
+    close,
+    refuse,
+    reset,
+)
 from tests.relay.world import DAY, SENDER, World
-from twisted_sendmail.mailer.limits import PoolLimits
-from twisted_sendmail.relay.events import Attempted, Trouble
-from twisted_sendmail.relay.handle import FinalReport, Queued
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.spool.record import Action, Leased, Selection, State
-from twisted_sendmail.spool.spool import SpoolObserver
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.worker import InlineWorker
-from twisted_sendmail.testkit.faults import Fault, close, refuse, reset
+from twisted_sendmail import FinalReport, PoolLimits, Queued, Reply
 
 REPLIES = ["450 4.2.0 later", "452 4.5.3 too many", "421 4.3.2 closing", "", "", "", "", ""]
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.names import Action, Aside, Reported, Selection, SetAside, without
 from tests.relay.world import HOUR, SENDER, World
-from twisted_sendmail.relay.events import Reported, SetAside
-from twisted_sendmail.smtp.envelope import Recipient
-from twisted_sendmail.spool.record import Action, Aside, Selection
-from twisted_sendmail.testkit.faults import without
+from twisted_sendmail import Recipient
 
 GONE = {"gone@x.example": "550 5.1.1 unknown", SENDER: "550 5.1.1 the sender is unknown too"}
 AUTOMATIC = "Auto-Submitted: auto-generated\r\n"

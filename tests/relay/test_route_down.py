@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from tests.names import (
+    Action,
+    Attempted,
+    AuthRefused,
+    RouteDown,
+    RouteUp,
+    Selection,
+    Trouble,
+    close,
+    expired_certificate,
+    refuse,
+    say,
+    without,
+)
 from tests.relay.world import HOUR, SENDER, START, World
-from twisted_sendmail.mailer.limits import PoolLimits
-from twisted_sendmail.relay.events import Attempted, AuthRefused, RouteDown, RouteUp, Trouble
-from twisted_sendmail.relay.schedule import Schedule
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.record import Action, Selection
-from twisted_sendmail.testkit.faults import close, expired_certificate, refuse, say, without
+from twisted_sendmail import Envelope, PoolLimits, Schedule
 
 
 def test_while_it_is_down_mail_is_taken_in_and_one_message_at_a_time_asks(world: World) -> None:

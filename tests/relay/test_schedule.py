@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_sendmail import InvalidInput, Schedule
 from twisted_sendmail.relay.backoff import BackOff, Window
-from twisted_sendmail.relay.schedule import Schedule, age
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.relay.schedule import age
 
 times = st.floats(min_value=-1e11, max_value=1e11)
 chances = st.floats(min_value=0, max_value=1, exclude_max=True)

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
+from twisted_sendmail import InvalidInput, RelaySettings, ReversePath, RouteSettings
 from twisted_sendmail.relay.routing import Routing
-from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-from twisted_sendmail.smtp.address import ReversePath
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 SERVER = "smtp+starttls://mx.example"
 

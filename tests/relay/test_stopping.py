@@ -10,14 +10,9 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 
+from tests.names import Attempted, Draft, Interrupted, RouteDown, Selection, SpoolUnusable, stall
 from tests.relay.world import HOUR, SENDER, START, World
-from twisted_sendmail import Cancelled, Status
-from twisted_sendmail.relay.events import Attempted, Interrupted, RouteDown
-from twisted_sendmail.relay.service import RelayService
-from twisted_sendmail.smtp.errors import MailerClosed
-from twisted_sendmail.spool.record import Draft, Selection
-from twisted_sendmail.spool.trouble import SpoolUnusable
-from twisted_sendmail.testkit.faults import stall
+from twisted_sendmail import Cancelled, MailerClosed, RelayService, Status
 
 
 def test_what_is_on_its_way_ends_before_the_queue_is_closed(world: World) -> None:

@@ -9,30 +9,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.python.failure import Failure
 
-from twisted_sendmail.relay.conclusion import conclude, due_recipients, given_up
-from twisted_sendmail.relay.schedule import Schedule
-from twisted_sendmail.relay.verdict import Blame, Judgement, judge
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.errors import (
+from tests.names import Draft, QueuedMessage, QueuedRecipient, SpoolDamaged, SpoolTrouble, State
+from twisted_sendmail import (
     AuthenticationFailed,
     CertificateRejected,
     ConnectFailed,
     ConnectionClosed,
     DeliveryInDoubt,
+    DeliveryReport,
+    Envelope,
     ExtensionUnavailable,
     InvalidServer,
     MailerClosed,
     MessageTooLarge,
+    Outcome,
     ProtocolBreach,
+    Reply,
+    Schedule,
     SendmailError,
     SendTimeout,
     ServiceClosing,
+    Status,
     TemporaryAuthenticationFailure,
 )
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.spool.record import Draft, QueuedMessage, QueuedRecipient, State
-from twisted_sendmail.spool.trouble import SpoolDamaged, SpoolTrouble
+from twisted_sendmail.relay.conclusion import conclude, due_recipients, given_up
+from twisted_sendmail.relay.verdict import Blame, Judgement, judge
 
 NOW = 1_800_000_000.0
 ENVELOPE = Envelope("alice@example.org", ["a@x.example", "b@x.example"])

@@ -9,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sasl.identities import with_password, with_token
-from twisted_sendmail.sasl.choice import MECHANISMS, check_mechanisms, choose
-from twisted_sendmail.sasl.credentials import Credentials, ResolvedCredentials
-from twisted_sendmail.sasl.mechanism import Mechanism
-from twisted_sendmail.smtp.errors import UnsupportedMechanism
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail import MECHANISMS, Credentials, InvalidInput, Mechanism, UnsupportedMechanism
+from twisted_sendmail.sasl.choice import check_mechanisms, choose
+from twisted_sendmail.sasl.credentials import ResolvedCredentials
 
 FOR_PASSWORDS = ["SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"]
 FOR_TOKENS = ["OAUTHBEARER", "XOAUTH2"]

@@ -18,16 +18,15 @@ import pytest
 
 from tests.pure import run
 from tests.sasl.identities import with_password
-from twisted_sendmail.sasl import bearer, choice, credentials, login, plain, scram
-from twisted_sendmail.sasl.choice import MECHANISMS
-from twisted_sendmail.sasl.credentials import (
+from twisted_sendmail import (
+    MECHANISMS,
+    AuthenticationError,
+    AuthenticationFailed,
     Credentials,
-    CredentialsUnavailable,
-    ResolvedCredentials,
-    Secret,
+    InvalidInput,
 )
-from twisted_sendmail.smtp.errors import AuthenticationError, AuthenticationFailed
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.sasl import bearer, choice, credentials, login, plain, scram
+from twisted_sendmail.sasl.credentials import CredentialsUnavailable, ResolvedCredentials, Secret
 
 SECRET = "tr0ub4dor&3"
 

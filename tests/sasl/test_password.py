@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sasl.identities import with_password, with_token
+from twisted_sendmail import AuthenticationRejected, InvalidInput
 from twisted_sendmail.sasl.login import Login
 from twisted_sendmail.sasl.plain import Plain
-from twisted_sendmail.smtp.errors import AuthenticationRejected
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 # Passwords may hold anything but NUL; names are as Credentials let them through.
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)

@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 from scramp import ScramException, ScramMechanism
 
 from tests.sasl.identities import with_password, with_token
+from twisted_sendmail import (
+    AuthenticationError,
+    AuthenticationRejected,
+    InvalidInput,
+    ServerNotAuthentic,
+)
 from twisted_sendmail.sasl.scram import (
     MAX_ITERATIONS,
     MIN_ITERATIONS,
@@ -20,12 +26,6 @@ from twisted_sendmail.sasl.scram import (
     ScramSha256,
     ScramSha512,
 )
-from twisted_sendmail.smtp.errors import (
-    AuthenticationError,
-    AuthenticationRejected,
-    ServerNotAuthentic,
-)
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 ALL = [ScramSha1, ScramSha256, ScramSha512]
 

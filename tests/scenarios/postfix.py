@@ -32,11 +32,8 @@ from tests.scenarios.postfix_configuration import (
     USER,
     master,
 )
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSTrust
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.testkit.authority import Authority
+from twisted_sendmail import Credentials, SubmissionServer, Timeouts, TLSTrust
+from twisted_sendmail.testing import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

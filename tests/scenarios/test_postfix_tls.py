@@ -18,7 +18,7 @@ from twisted_sendmail import (
     TLSTrust,
     submit,
 )
-from twisted_sendmail.testkit.authority import Authority
+from twisted_sendmail.testing import Authority
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,14 +12,13 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThread
 
 from tests.admin.staged_queue import TOKEN, Stage, StagedRelay, a_bad_morning
+from tests.names import Selection, SqliteSpool
 from tests.scenarios.browser import Browser, browsing, contrast, why_not
 from tests.scenarios.peers import require
 from twisted_sendmail.admin.history import Sample
 from twisted_sendmail.admin.ledger import Failed, Kind
 from twisted_sendmail.admin.site import AdminSite
 from twisted_sendmail.admin.watched import RouteState
-from twisted_sendmail.spool.record import Selection
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

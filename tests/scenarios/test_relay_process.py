@@ -20,14 +20,13 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from tests.names import entry
 from tests.ports import free_port, listens
 from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay, submit
-from twisted_sendmail.ingress.password_file import entry
-from twisted_sendmail.testing import LoopbackServer
-from twisted_sendmail.testkit.authority import Authority
+from twisted_sendmail.testing import Authority, LoopbackServer
 
 if TYPE_CHECKING:
-    from twisted_sendmail.testkit.mailbox import ReceivedMessage
+    from twisted_sendmail.testing import ReceivedMessage
 
 
 def flags(relay: Relay, hop: LoopbackServer, port: int) -> list[str]:

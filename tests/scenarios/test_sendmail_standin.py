@@ -20,7 +20,7 @@ from tests.scenarios.relay_process import PASSWORD, Relay
 from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
-    from twisted_sendmail.testkit.mailbox import ReceivedMessage
+    from twisted_sendmail.testing import ReceivedMessage
 
 BIN = Path(sys.executable).parent
 #: At once.

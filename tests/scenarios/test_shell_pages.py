@@ -142,8 +142,7 @@ def whole(block: str) -> str:
 def test_every_configuration_of_a_page_can_be_used(machine: Machine, page: str) -> None:
     from twisted.internet.task import Clock
 
-    from twisted_sendmail.ingress.password_file import entry
-    from twisted_sendmail.operation.configuration import read_configuration
+    from tests.names import entry, read_configuration
     from twisted_sendmail.testing import Authority
 
     pem = Authority().issue(["relay.example.org"]).decode("ascii")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_sendmail.smtp.client_session import ClientSession
+from twisted_sendmail import ClientSession
 from twisted_sendmail.smtp.client_table import Kind, State
 from twisted_sendmail.smtp.command import (
     Auth,

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.server import PENDING, ServerHandler, ServerSession
-from twisted_sendmail.smtp.server_settings import ServerSettings
+from twisted_sendmail import Reply, ServerHandler, ServerSession, ServerSettings
+from twisted_sendmail.smtp.server import PENDING
 from twisted_sendmail.smtp.server_states import ServerState
 
 CLEAR = ServerSettings(host="mx.example.org", require_tls=False)

@@ -9,15 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.address import (
-    MAX_PATH,
-    ForwardPath,
-    Mailbox,
-    ReversePath,
-    ascii_domain,
-    domain_name,
-)
-from twisted_sendmail.smtp.root_error import InvalidAddress
+from twisted_sendmail import ForwardPath, InvalidAddress, Mailbox, ReversePath
+from twisted_sendmail.smtp.address import MAX_PATH, ascii_domain, domain_name
 
 #: What would end a command, begin another one, or act on whoever looks at it.
 DANGEROUS = [

@@ -7,18 +7,18 @@ import itertools
 import pytest
 
 from tests.smtp.client_states import COMMANDS, ROUTES, brought_to, code_of
-from twisted_sendmail.smtp.client_session import ClientSession
-from twisted_sendmail.smtp.client_table import HOPES, TABLE, Kind, State, kind_of
-from twisted_sendmail.smtp.command import Verb
-from twisted_sendmail.smtp.command_group import Entry
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail import (
+    ClientSession,
     CommandNotAllowed,
     ConnectionClosed,
     DeliveryInDoubt,
+    Reply,
     SendmailError,
     UnexpectedResponse,
 )
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.client_table import HOPES, TABLE, Kind, State, kind_of
+from twisted_sendmail.smtp.command import Verb
+from twisted_sendmail.smtp.command_group import Entry
 
 REACHED = [*ROUTES, State.LONE_DOT]
 

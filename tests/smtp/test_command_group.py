@@ -9,12 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.smtp.client_states import brought_to
-from twisted_sendmail.smtp.client_session import ClientSession
+from twisted_sendmail import ClientSession, ConnectionClosed, Reply, SendmailError
 from twisted_sendmail.smtp.client_table import State
 from twisted_sendmail.smtp.command import Bdat, Command, Content, Data, Mail, Rcpt, Rset
 from twisted_sendmail.smtp.command_group import CommandGroup
-from twisted_sendmail.smtp.errors import ConnectionClosed, SendmailError
-from twisted_sendmail.smtp.reply import Reply
 
 CONTENT = b"Subject: hi\r\n\r\nhi\r\n"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.address import ForwardPath, ReversePath
+from twisted_sendmail import ForwardPath, Reply, ReversePath
 from twisted_sendmail.smtp.command import (
     Auth,
     AuthCancel,
@@ -25,7 +25,6 @@ from twisted_sendmail.smtp.command import (
     Verb,
 )
 from twisted_sendmail.smtp.command_parser import MAX_AUTH_LINE, parse_auth_line, parse_command
-from twisted_sendmail.smtp.reply import Reply
 
 COMMANDS: list[Command] = [
     Hello("client.example.org"),

@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.address import ForwardPath, ReversePath
-from twisted_sendmail.smtp.envelope import MAX_ENVID, MAX_ORCPT, Envelope, Recipient
-from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidInput
+from twisted_sendmail import (
+    Envelope,
+    ForwardPath,
+    InvalidAddress,
+    InvalidInput,
+    Recipient,
+    ReversePath,
+)
+from twisted_sendmail.smtp.envelope import MAX_ENVID, MAX_ORCPT
 
 A, B = "a@example.org", "b@example.net"
 

@@ -6,12 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_sendmail import (
+    DeliveryReport,
+    EnhancedStatus,
+    Envelope,
+    Outcome,
+    Reply,
+    SendmailError,
+    Status,
+)
 from twisted_sendmail.smtp import errors
-from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.smtp.errors import authentication_refusal, refusal
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
-from twisted_sendmail.smtp.root_error import SendmailError
 
 CLASSES: dict[str, type[SendmailError]] = {
     name: getattr(errors, name) for name in errors.__all__ if name[0].isupper()

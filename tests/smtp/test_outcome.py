@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail import DeliveryReport, Envelope, Outcome, Recipient, Reply, Status
 
 A, B, C = (Recipient(f"{name}@example.net") for name in "abc")
 ENVELOPE = Envelope("f@example.org", [A, B, C])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
+from twisted_sendmail import EnhancedStatus, Reply
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.errors import ProtocolBreach
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail import ProtocolBreach, Reply
 from twisted_sendmail.smtp.reply_parser import (
     MAX_CHALLENGE_LINE,
     MAX_LINE,

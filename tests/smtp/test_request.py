@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_sendmail import Envelope, ExtensionUnavailable, MessageTooLarge, Recipient, Reply
 from twisted_sendmail.smtp.capabilities import Capabilities
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.errors import ExtensionUnavailable, MessageTooLarge
-from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.request import mail_command, plain_lines, rcpt_command
 
 EVERYTHING = ("SIZE 1000", "8BITMIME", "SMTPUTF8", "DSN", "REQUIRETLS")

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.smtp.server_talk import SECURE, Decide, Talk, in_transaction
-from twisted_sendmail.smtp.envelope import Recipient
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail import Recipient, Reply
 from twisted_sendmail.smtp.server import PENDING
 from twisted_sendmail.smtp.server_states import TABLE, ServerState
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from twisted_sendmail import InvalidMessage
 from twisted_sendmail.smtp.data_reader import DataParser
-from twisted_sendmail.smtp.root_error import InvalidMessage
 from twisted_sendmail.smtp.transparency import MAX_TEXT_LINE, Canonical, DotStuffer, Repair
 
 #: What servers have taken for the end of the content at one time or another.

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.names import Draft
+from twisted_sendmail import Envelope, Recipient, ReversePath
 from twisted_sendmail.message.rewriting import Rewriting
-from twisted_sendmail.smtp.address import ReversePath
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
 from twisted_sendmail.spool.admission import Admission, AdmissionPolicy, TooManyHops
-from twisted_sendmail.spool.record import Draft
 
 NOW = 1_795_235_400.25
 WHOLE = b"From: a@x.example\r\nDate: x\r\nMessage-ID: <i@x>\r\n"

@@ -11,13 +11,21 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
+from tests.names import (
+    Action,
+    Change,
+    QueueIds,
+    Selection,
+    Settlement,
+    SpoolTrouble,
+    SqliteSpool,
+    State,
+    Store,
+    id_number,
+)
 from tests.spool.letters import Observer, content_of, draft_of, take_in
 from twisted_sendmail.spool.arriving import PIECE, Pieces
-from twisted_sendmail.spool.queue_id import QueueIds, id_number
-from twisted_sendmail.spool.record import Action, Change, Selection, Settlement, State
-from twisted_sendmail.spool.sqlite_spool import POLL, SqliteSpool
-from twisted_sendmail.spool.sqlite_store import Store
-from twisted_sendmail.spool.trouble import SpoolTrouble
+from twisted_sendmail.spool.sqlite_spool import POLL
 from twisted_sendmail.spool.wakeup import wake
 
 if TYPE_CHECKING:

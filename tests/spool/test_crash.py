@@ -19,10 +19,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock, deferLater
 
+from tests.names import Selection, SpoolBusy, SqliteSpool
 from tests.spool.traffic import Audit, Record, Traffic
-from twisted_sendmail.spool.record import Selection
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.trouble import SpoolBusy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

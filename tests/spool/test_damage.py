@@ -19,18 +19,28 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
+from tests.names import (
+    Acted,
+    Action,
+    Aside,
+    Change,
+    Selection,
+    Settlement,
+    SpoolDamaged,
+    SpoolTrouble,
+    SpoolUnusable,
+    SqliteSpool,
+    State,
+    id_number,
+)
 from tests.spool.letters import content_of, draft_of, take_in
-from twisted_sendmail.spool.queue_id import id_number
-from twisted_sendmail.spool.record import Acted, Action, Aside, Change, Selection, Settlement, State
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.trouble import SpoolDamaged, SpoolTrouble, SpoolUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from twisted.logger import LogEvent
 
-    from twisted_sendmail.spool.record import Draft
+    from tests.names import Draft
 
 ALL = Selection()
 LEASE: dict[str, Any] = {"fresh": 100, "retries": 100, "horizon": 1e9}

@@ -11,20 +11,27 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
+from tests.names import (
+    Action,
+    Change,
+    InlineWorker,
+    Selection,
+    Settlement,
+    SpoolTrouble,
+    SqliteSpool,
+    State,
+    id_number,
+)
 from tests.spool.choke import Choke, choked
 from tests.spool.letters import Observer, draft_of, take_in
 from twisted_sendmail.spool.group_commit import Operation
-from twisted_sendmail.spool.queue_id import id_number
-from twisted_sendmail.spool.record import Action, Change, Selection, Settlement, State
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.trouble import SpoolTrouble
-from twisted_sendmail.spool.worker import MOST, InlineWorker
+from twisted_sendmail.spool.worker import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from twisted_sendmail.spool.record import QueuedMessage
+    from tests.names import QueuedMessage
 
 
 class PatientWorker(InlineWorker):

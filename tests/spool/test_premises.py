@@ -16,14 +16,11 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tests.names import Selection, SpoolUnusable, SqliteSpool, Store
 from tests.spool.choke import Choke, choked
 from tests.spool.letters import draft_of, take_in
 from twisted_sendmail.spool import schema
 from twisted_sendmail.spool.connection import Connection
-from twisted_sendmail.spool.record import Selection
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.sqlite_store import Store
-from twisted_sendmail.spool.trouble import SpoolUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,13 +14,11 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 
+from tests.names import Change, Selection, Settlement, SpoolFull, SpoolTrouble, SqliteSpool, State
 from tests.spool.choke import Choke, choked
 from tests.spool.letters import Observer, content_of, draft_of, take_in
 from twisted_sendmail.spool.insistence import FIRST, LAST
-from twisted_sendmail.spool.record import Change, Selection, Settlement, State
 from twisted_sendmail.spool.room import Room
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.trouble import SpoolFull, SpoolTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
