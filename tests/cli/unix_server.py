@@ -62,7 +62,7 @@ class UnixServer:
                 connection, _ = self._listening.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rwb") as file, suppress(OSError):
+            with suppress(OSError), connection, connection.makefile("rwb") as file:
                 self._session(file)
 
     def _session(self, file: Any) -> None:

@@ -102,9 +102,10 @@ def test_a_connection_lost_inside_the_window_leaves_each_accepted_in_doubt_or_un
 
 
 def test_only_the_untouched_go_to_another_connection(post: Post) -> None:
-    """With DATA the next message has its envelope under way, and no content: it is untouched."""
+    """The next message has its envelope under way after the dot, and no content: it is untouched."""
     first = post.world.server({".#2": CLOSE}, offers=PIPELINING)
-    mailer = post.mailer(first, post.world.server(offers=PIPELINING), connections=1)
+    second = post.world.server(offers=PIPELINING)
+    mailer = post.mailer(first, second, connections=1, pipeline_after_data=True)
     reports = post.many(mailer, [letter(n) for n in range(4)]).get()
     expected = [[ACCEPTED], [IN_DOUBT], [ACCEPTED], [ACCEPTED]]
     assert expected == [statuses(report) for report in reports]

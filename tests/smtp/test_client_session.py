@@ -117,13 +117,18 @@ def test_the_content_waits_for_the_354() -> None:
     assert session.content_open
 
 
-def test_quit_goes_out_right_behind_the_final_dot() -> None:
+@pytest.mark.parametrize("asked", [False, True])
+def test_nothing_follows_the_final_dot_unless_that_is_asked_for(asked: bool) -> None:
     session = waiting_for_content()
+    session.pipelines_after_data = asked
     session.send(Quit())
     assert b"" == session.data_to_send()
     session.content(b".dot\r\n")
     session.end_content()
-    assert b"..dot\r\n.\r\nQUIT\r\n" == session.data_to_send()
+    written = session.data_to_send()
+    assert b"..dot\r\n.\r\n" + b"QUIT\r\n" * asked == written
+    session.receive(b"250 ok\r\n")
+    assert b"..dot\r\n.\r\nQUIT\r\n" == written + session.data_to_send()
 
 
 def test_what_a_refusal_made_pointless_is_not_written() -> None:

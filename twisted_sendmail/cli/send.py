@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
 
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of
 from twisted_sendmail.cli.message_options import Parcel, add_message_options, parcel_of
@@ -125,6 +126,10 @@ async def _work(
     finally:
         if upload is not None:
             upload.end()
+    if args.verbose:
+        # QUIT is written after the result is there: let it be shown before the result.
+        await deferLater(reactor, 0)
+    watchers.clear()
     return _tell(args, report, error)
 
 

@@ -157,17 +157,13 @@ class Connection(Protocol):
         if not self._settling.quiet:
             await self._settling.settled()
 
-    async def end(self) -> None:
-        """Wait for the end of a connection on which QUIT was said, but not for long."""
-        if self._ended:
+    def _close(self) -> None:
+        """Close the connection; drop it if that takes too long."""
+        if self._ended or self._dropped:
             return
         self._ending = True
         self._timer.set(self._lost, self._timeouts.quit, "the end of the connection")
-        try:
-            await self.lost()
-        except BaseException:
-            self.abort()
-            raise
+        cast("ITransport", self.transport).loseConnection()
 
     def abort(self, why: SendmailError | None = None) -> None:
         """Drop the connection at once; every Deferred still waiting fails with *why*."""
@@ -237,8 +233,12 @@ class Connection(Protocol):
         if self._ended:
             return
         self._ended = True
-        error: SendmailError = ConnectionClosed(
-            "connection lost", detail="the server closed it, or the network did"
+        error: SendmailError = (
+            ConnectionClosed("connection closed")
+            if self._ending
+            else ConnectionClosed(
+                "connection lost", detail="the server closed it, or the network did"
+            )
         )
         if self._handshake is not None and self._judge is not None and reason is not None:
             error = self._judge.failure(reason)

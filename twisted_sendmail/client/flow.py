@@ -1,9 +1,10 @@
 """Messages one after the other over one connection, as close together as is safe.
 
-With DATA the next message's envelope goes out behind the final dot of the one before:
-one flight a message.  With CHUNKING several messages are under way at once, within a
-window: less than one flight a message.  Without PIPELINING the session holds back what
-may not be sent yet, and this code is the same.
+With DATA nothing is written between the final dot of a message and its reply: two flights
+a message.  RFC 2920 allows the next envelope there, but some servers lose it; who knows that
+theirs do not can ask for that flight.  With CHUNKING several messages are under way at once,
+within a window: less than one flight a message.  Without PIPELINING the session holds back
+what may not be sent yet, and this code is the same.
 
 The window is bounded in messages and octets, because every message in it is in doubt
 if the connection dies; and in octets over all connections, because they are in memory.
@@ -69,6 +70,7 @@ class Flow:
     :param depth: messages in doubt at once, at most.
     :param octets: octets in doubt at once; a larger message goes alone.
     :param share: the same, as far as there are other connections too.
+    :param pipeline_after_data: with DATA, let the next envelope follow the final dot at once.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Flow:
         depth: int,
         octets: int,
         share: Share,
+        pipeline_after_data: bool = False,
     ) -> None:
         self._protocol = protocol
         self._take = take
@@ -92,10 +95,11 @@ class Flow:
         self._share = share
         offered = protocol.session.capabilities
         chunks = offered.chunking and offered.pipelining
-        # With DATA a second message has its envelope under way while the first is in
+        protocol.session.pipelines_after_data = pipeline_after_data
+        # With DATA a second message may have its envelope under way while the first is in
         # doubt; its content waits for the first one's verdict.
-        self._depth = depth if chunks else 2
-        self._low = self._depth // 2 if chunks else 1
+        self._depth = depth if chunks else 1 + pipeline_after_data
+        self._low = self._depth // 2
         self._speaking: Any = None
         self._filling = False
         #: Messages under way.

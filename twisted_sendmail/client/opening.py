@@ -9,7 +9,6 @@ RFC 5321 section 3.1 and 4.1.1.1, RFC 3207, RFC 8314, RFC 4954.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -134,8 +133,7 @@ async def open_session(
         await _make_ready(clock, protocol, opening, context)
     except SendmailError as error:
         error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
-        with suppress(CancelledError):
-            await protocol.close()
+        protocol.leave()
         raise
     except BaseException:
         protocol.abort()

@@ -32,7 +32,7 @@ from twisted_sendmail.smtp.command import (
     StartTLS,
     Verb,
 )
-from twisted_sendmail.smtp.errors import CommandNotAllowed, SendmailError
+from twisted_sendmail.smtp.errors import CommandNotAllowed
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class SubmissionProtocol(Connection):
         return self._send(Noop())
 
     def quit(self) -> Deferred[Reply]:
-        """QUIT; the connection is closed after its reply, see :meth:`close`."""
+        """QUIT; the connection is closed after its reply.  :meth:`leave` does not wait for it."""
 
         def bye(reply: Reply) -> Reply:
             cast("ITransport", self.transport).loseConnection()
@@ -224,17 +224,18 @@ class SubmissionProtocol(Connection):
         """Any verb this package knows nothing of: one line, one reply."""
         return self._send(OtherCommand(name, argument))
 
-    async def close(self) -> None:
-        """Say QUIT if that is still possible, and wait for the end, but not for long.
+    def leave(self) -> None:
+        """End the session: write QUIT where that is possible, and close without waiting for 221.
 
-        Never fails: nobody's mail depends on how a connection ends.
+        Call it when every verdict is known: nothing that comes from the server counts any
+        more.  ``timeouts.quit`` bounds the end of the TLS session and of what is still to be
+        written; :meth:`lost` fires when the connection is gone.  Never fails.
         """
-        if self.usable and not self.session.quitting:
-            if self.session.owed is None:
-                try:
-                    _ = self.quit().addErrback(lambda _: None)
-                except SendmailError:
-                    self.abort()
-            else:
-                self.abort()
-        await self.end()
+        session = self.session
+        if session.idle and self.usable:
+            _ = self._send(Quit(), flush=False).addErrback(lambda _: None)
+            # At once, even inside a group: nothing can be written after the connection is closed.
+            self._transmit()
+        elif session.owed is not None and session.closing is None:
+            self.abort()
+        self._close()

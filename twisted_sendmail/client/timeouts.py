@@ -39,8 +39,9 @@ class Timeouts:
     data_block: float | None = 180.0
     #: From the final dot to its reply, section 4.5.3.2.6.
     data_end: float | None = 600.0
-    #: From QUIT to the end of the connection.  Nobody's mail depends on it.
-    quit: float | None = 3.0
+    #: From QUIT to the end of the connection, which is closed without waiting for the reply.
+    #: Nobody waits for it, and nobody's mail depends on it.
+    quit: float | None = 1.0
     #: One message, from the first look-up to the last reply.
     total: float | None = 3600.0
 

@@ -57,7 +57,7 @@ async def transact(
 ) -> DeliveryReport:
     """Send one message; the report says what became of it.
 
-    :param last: say QUIT behind the content; wait for the end with ``protocol.end()``.
+    :param last: QUIT follows: a session that is not ready for another message is left as it is.
     :param all_or_nothing: do not deliver to some when others are refused.
     :param said: called when the message has said all it will if nothing goes wrong, and
         what the next one says may go out behind it in the same write.
@@ -94,9 +94,9 @@ class Transaction:
     ) -> None:
         self._protocol = protocol
         self._letter = letter
-        self._last = last
         self._all_or_nothing = all_or_nothing
         self._said = said
+        self._last = last
         self._voice = voice or object()
         self._recipients = letter.envelope.recipients
         self._refused: dict[int, Reply] = {}
@@ -290,10 +290,8 @@ class Transaction:
     # -- what is said ------------------------------------------------------------------
 
     def _nothing_more(self) -> None:
-        """Say what may go out behind this message: QUIT, or the next one."""
-        if self._last:
-            _ = self._protocol.quit().addErrback(lambda _: None)
-        elif self._said is not None:
+        """Tell that all commands of this message are queued."""
+        if self._said is not None:
             self._said()
 
     def _guarded(self) -> GuardedContent:

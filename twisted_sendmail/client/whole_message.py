@@ -44,7 +44,16 @@ class WholeMessage(CommandGroup):
     Make it with :func:`say_whole`.
     """
 
-    __slots__ = ("_answers", "_heard", "_letter", "_protocol", "_said", "_verdict_owed")
+    __slots__ = (
+        "_answers",
+        "_commands",
+        "_heard",
+        "_letter",
+        "_one_by_one",
+        "_protocol",
+        "_said",
+        "_verdict_owed",
+    )
 
     #: As a Deferred has it: what is heard is always wanted.
     called = False
@@ -73,10 +82,16 @@ class WholeMessage(CommandGroup):
         self._heard = heard
         self._said = said
         self._answers: list[Answer] = []
+        # Made when the group, or a part of it, is taken apart.
+        self._commands: list[Command] = []
         self._verdict_owed = False
+        # Of a large group at least a part did not simply succeed.
+        self._one_by_one = False
 
     def commands(self) -> Sequence[Command]:
         """See ``CommandGroup``."""
+        if self._commands:
+            return self._commands
         letter, offered = self._letter, self._protocol.session.capabilities
         envelope = letter.envelope
         mail = mail_command(
@@ -84,15 +99,14 @@ class WholeMessage(CommandGroup):
         )
         reset = [Rset()] if self.payload is not None and self.wire.startswith(_RSET) else []
         end = Data() if self.payload is None else Bdat(len(self.payload), last=True)
-        return [*reset, mail, *(rcpt_command(each, offered) for each in envelope.recipients), end]
+        recipients = [rcpt_command(each, offered) for each in envelope.recipients]
+        self._commands = [*reset, mail, *recipients, end]
+        return self._commands
 
     def callback(self, answer: Answer | list[Reply]) -> None:
         """Take the replies to the whole group, or to a command of it, or to the content."""
         if isinstance(answer, list):
-            if self._verdict_owed or self.payload is not None:
-                self._accepted(answer[-1])
-            else:
-                self._content()
+            self._success(answer)
         elif self._verdict_owed:
             if isinstance(answer, Reply) and answer.positive:
                 self._accepted(answer)
@@ -100,11 +114,27 @@ class WholeMessage(CommandGroup):
                 self._answers.append(answer)
                 self._go_on(lambda transaction: transaction.verdict_heard(self._answers[-1]))
         else:
+            self._one_by_one = True
             self._answers.append(answer)
             if len(self._answers) == self.size:
                 self._go_on(self._look_closer)
 
     errback = callback
+
+    def _success(self, replies: list[Reply]) -> None:
+        """Take the replies to the content, to the group, or to the next part of a large one."""
+        if self._verdict_owed:
+            self._accepted(replies[-1])
+            return
+        self._answers += replies
+        if len(self._answers) < self.size:
+            return
+        if self._one_by_one:
+            self._go_on(self._look_closer)
+        elif self.payload is not None:
+            self._accepted(replies[-1])
+        else:
+            self._content()
 
     def _content(self) -> None:
         """Everybody was accepted, and the server waits for the content."""

@@ -132,6 +132,7 @@ class Carrier:
             depth=pool.limits.window,
             octets=pool.limits.window_octets,
             share=pool.share,
+            pipeline_after_data=pool.limits.pipeline_after_data,
         )
         _ = protocol.lost().addCallback(lambda _: self.retire())
         pool.fleet.move(self, Stage.LEASED)
@@ -142,8 +143,10 @@ class Carrier:
         if self._impatience is not None:
             self._impatience.cancel()
         pool.fleet.move(self, Stage.CLOSING)
+        protocol.leave()
+        pool.closing()
         try:
-            await protocol.close()
+            await protocol.lost()
         finally:
             pool.closed(self)
 

@@ -76,7 +76,7 @@ async def _look(reactor: Any, server: SubmissionServer, witness: _Witness) -> Ex
         error = None if reply.positive else refusal("NOOP", reply)
         return _seen(server, protocol, error and error.at(host=protocol.host, tls=protocol.tls))
     finally:
-        await protocol.close()
+        protocol.leave()
 
 
 def _seen(

@@ -11,7 +11,8 @@ from twisted_sendmail.smtp.root_error import InvalidInput
 class PoolLimits:
     """How much of everything, at most.
 
-    :raises InvalidInput: for zero or less, or a fraction of something whole.
+    :raises InvalidInput: for zero or less, a fraction of something whole, or an option that
+        is neither True nor False.
     """
 
     #: Connections open or opening at once.
@@ -32,6 +33,10 @@ class PoolLimits:
     window_octets: int = 1024 * 1024
     #: Octets in doubt at once over all connections; each may have one message even so.
     octets: int = 8 * 1024 * 1024
+    #: With DATA, write the envelope of the next message right after the final dot, before its
+    #: reply: one round trip a message instead of two.  RFC 2920 allows it, but there are servers
+    #: that lose what follows the dot, hang, or crash; only for a server known to be right.
+    pipeline_after_data: bool = False
     #: Messages a second over all connections; None for no limit.
     rate: float | None = None
     #: Messages that may go out at once before the rate is felt.
@@ -42,6 +47,13 @@ class PoolLimits:
             value = getattr(self, field.name)
             whole = field.type == "int"
             if value is None and "None" in str(field.type):
+                continue
+            if field.type == "bool":
+                if not isinstance(value, bool):
+                    raise InvalidInput(
+                        f"the option '{field.name}' cannot be {value!r}",
+                        remedy="give True or False",
+                    )
                 continue
             right = isinstance(value, int if whole else (int, float)) and value is not True
             if not right or not value > 0:

@@ -20,7 +20,7 @@ from twisted_sendmail.client.opening import open_session
 from twisted_sendmail.client.verdict import may_go_again
 from twisted_sendmail.mailer.prepared import prepared
 from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.mailer.submit import close_behind
+from twisted_sendmail.mailer.submit import told_first
 from twisted_sendmail.smtp.envelope import Envelope
 from twisted_sendmail.smtp.errors import InvalidInput, InvalidMessage, SendmailError
 from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
@@ -63,9 +63,8 @@ def many(
     fails with a :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``reports``
     are those of the messages begun.
     """
-    return Deferred.fromCoroutine(
-        _Sequence(reactor, server, all_or_nothing=all_or_nothing, complete=complete).run(messages)
-    )
+    sequence = _Sequence(reactor, server, all_or_nothing=all_or_nothing, complete=complete)
+    return told_first(Deferred.fromCoroutine(sequence.run(messages)), sequence.leave)
 
 
 class _Sequence:
@@ -95,10 +94,12 @@ class _Sequence:
                 self._reports.append(replace(cancelled.report, error=cancelled))
             cancelled.reports = tuple(self._reports)
             raise cancelled from None
-        finally:
-            if self._protocol is not None:
-                await close_behind(self._protocol)
         return self._reports
+
+    def leave(self) -> None:
+        """The results are told: end the session."""
+        if self._protocol is not None:
+            self._protocol.leave()
 
     async def _report(self, server: SubmissionServer, item: Item) -> DeliveryReport:
         self._envelope = None
@@ -151,6 +152,7 @@ class _Sequence:
             return unsent(letter.envelope, self._gone)
         protocol = self._protocol
         if protocol is None or not protocol.usable:
+            self.leave()
             try:
                 protocol = await open_session(
                     self._reactor, server.connector(self._reactor), server.opening()

@@ -282,6 +282,10 @@ class Pool:
             for other in self.fleet.of(*NOT_READY)
         )
 
+    def closing(self) -> None:
+        """A connection takes no more messages; nobody waits until it is gone."""
+        self._changed()
+
     def closed(self, carrier: Carrier) -> None:
         """A connection is gone."""
         self._remove(carrier)
@@ -318,13 +322,14 @@ class Pool:
             self._refuse_waiting()
         timer = None if grace is None else self.reactor.callLater(grace, self.abort)
         try:
-            while self._queue or self.fleet:
+            # A connection that is closing is not waited for.
+            while self._queue or self.fleet.count(*NOT_READY, *READY):
                 if not self._queue:
                     for opening in self.fleet.of(*NOT_READY):
                         opening.abort()
                     for carrier in self.fleet.of(*READY):
                         carrier.retire()
-                    if not self.fleet:
+                    if not self.fleet.count(*NOT_READY, *READY):
                         break
                 change: Deferred[None] = Deferred()
                 self._watching.append(change)

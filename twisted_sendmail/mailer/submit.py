@@ -6,11 +6,10 @@ content, and gone when the result is there.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import CancelledError, fail
+from twisted.internet.defer import fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_sendmail.client.deadline import within
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.address import ReversePath
     from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
     from twisted_sendmail.smtp.outcome import DeliveryReport
+
+_T = TypeVar("_T")
 
 
 def submit(
@@ -61,7 +62,7 @@ def submit(
     :param all_or_nothing: do not deliver to some when others are refused.
     :param complete: add ``Date`` and ``Message-ID`` where missing, remove ``Bcc``.
     :returns: fires with a :class:`~twisted_sendmail.smtp.outcome.DeliveryReport` when
-        somebody was accepted, and the connection is closed.
+        somebody was accepted; QUIT is written after that, and nobody waits for its reply.
     :raises SendmailError: nobody was accepted, or nobody knows; ``report`` has the
         outcome for each recipient once the transaction had begun.
     :raises Exception: what an iterator or a file raised while it was read.
@@ -145,6 +146,7 @@ class _Letter:
     envelope: Envelope | None
     complete: bool
     all_or_nothing: bool
+    _protocol: SubmissionProtocol | None = field(default=None, init=False)
 
     def send(
         self, reactor: Any, choose: Callable[[], SubmissionServer]
@@ -153,9 +155,10 @@ class _Letter:
             server = choose()
         except SendmailError:
             return fail()
-        return within(
+        running = within(
             reactor, server.timeouts.total, self._run(reactor, server), f"a message to {server}"
         )
+        return told_first(running, self._leave)
 
     async def _run(self, reactor: Any, server: SubmissionServer) -> DeliveryReport:
         letter = await prepared(
@@ -167,15 +170,25 @@ class _Letter:
             complete=self.complete,
         )
         try:
-            protocol = await open_session(reactor, server.connector(reactor), server.opening())
-            report = await deliver(protocol, letter, last=True, all_or_nothing=self.all_or_nothing)
-            await close_behind(protocol)
+            self._protocol = await open_session(
+                reactor, server.connector(reactor), server.opening()
+            )
+            report = await deliver(
+                self._protocol, letter, last=True, all_or_nothing=self.all_or_nothing
+            )
         finally:
             await letter.close()
         return require_acceptance(report)
 
+    def _leave(self) -> None:
+        if self._protocol is not None:
+            self._protocol.leave()
 
-async def close_behind(protocol: SubmissionProtocol) -> None:
-    """Close when the verdict is known: nothing that happens now may change it."""
-    with suppress(CancelledError):
-        await protocol.close()
+
+def told_first(result: Deferred[_T], afterwards: Callable[[], None]) -> Deferred[_T]:
+    """*result*, be it a failure; *afterwards* is called when all its callbacks have run."""
+    told: Deferred[_T] = succeed(None).addCallback(lambda _: result)
+    # Since ``told`` is chained to it, what is added to ``result`` now runs after what is added
+    # to ``told``; and cancelling ``told`` cancels ``result``.
+    _ = result.addBoth(lambda _: afterwards())
+    return told

@@ -85,6 +85,7 @@ DELIVERY = {
     "idle": Key(values.duration),
     "age": Key(values.duration),
     "window": Key(values.whole),
+    "pipeline-after-data": Key(values.flag),
     "rate": Key(values.number),
     "burst": Key(values.whole),
     "down-first": Key(values.duration),

@@ -186,6 +186,7 @@ class _Reader:
                     idle="idle",
                     age="age",
                     window="window",
+                    pipeline_after_data="pipeline-after-data",
                     rate="rate",
                     burst="burst",
                 )

@@ -20,6 +20,7 @@ RFC 5321, RFC 2920 (PIPELINING), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,13 @@ from twisted_sendmail.smtp.client_faults import (
     too_early,
     unasked,
 )
-from twisted_sendmail.smtp.client_queue import ClientQueue, Event, one_by_one
+from twisted_sendmail.smtp.client_queue import (
+    WINDOW_COMMANDS,
+    WINDOW_OCTETS,
+    ClientQueue,
+    Event,
+    one_by_one,
+)
 from twisted_sendmail.smtp.client_table import ENDS_GROUP, HOPES, TABLE, Kind, State, kind_of
 from twisted_sendmail.smtp.command import Auth, AuthLine, Content, Verb
 from twisted_sendmail.smtp.command_group import CommandGroup, WholeContent
@@ -58,6 +65,9 @@ _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
 #: Their replies belong to a SASL exchange.
 _EXCHANGE = _AUTH | {Verb.AUTH_CANCEL}
+_CHUNKS = frozenset({Verb.BDAT, Verb.BDAT_LAST})
+#: A line that is not the last of its reply.
+_CONTINUED = re.compile(rb"^\d{3}-", re.MULTILINE)
 _CONTENT = Content()
 
 
@@ -75,6 +85,9 @@ class ClientSession(ClientQueue):
         self.offered_in_clear = Capabilities()
         # After a 421: the server may have done what was written after the command it answered.
         self._went_on = False
+        #: Commands may follow the final dot of DATA before its reply.  RFC 2920 allows it, but
+        #: there are servers that lose them.
+        self.pipelines_after_data = False
         #: TLS is on.
         self.secured = False
         #: AUTH succeeded.
@@ -116,7 +129,7 @@ class ClientSession(ClientQueue):
             raise not_allowed(_CONTENT, self.confirmed)
         stuffer = DotStuffer()
         self._out += (stuffer.feed(content), stuffer.finish())
-        self._owed.append(WholeContent(tag))
+        self._owe(WholeContent(tag))
         self.hoped = self._planned = State.READY
         self.transcript.add_content(len(content))
 
@@ -127,60 +140,98 @@ class ClientSession(ClientQueue):
 
     def data_to_send(self) -> bytes:
         """Take all that may be written now, for one write to the transport."""
-        while self._waiting and self._stuffer is None and self.closing is None:
-            if self._owed and (
-                not self.capabilities.pipelining or self._owed[-1].verb in ENDS_GROUP
-            ):
-                break
+        while self._waiting and self._may_write:
             if not self._owed and self._parser.pending:
                 # Whatever that becomes, it is no answer to what we would say now.
                 self.finish(unasked(None))
                 return b""
-            entry = self._waiting.popleft()
-            if isinstance(entry, CommandGroup):
-                self._write_group(entry)
-                continue
-            hoped = HOPES.get((self.hoped, entry.verb))
-            if hoped is None:
-                # Something before it was refused, and nobody can want it now.
-                self.events.append(
-                    Event(entry.command, entry.tag, not_allowed(entry.command, self.hoped))
-                )
-                self._resume_plan()
-                continue
-            self.hoped = hoped
-            self._owed.append(entry)
-            if entry.verb is Verb.CONTENT:
-                self._stuffer = DotStuffer()
-                self._content_octets = 0
-                continue
-            line = entry.command.line()
-            self._out.append(line)
-            if entry.verb in _AUTH:
-                self._conceal_line(entry.command)
-                self.transcript.add("C", str(entry.command))
-            else:
-                self.transcript.add("C", line[:-2])
-            if entry.payload:
-                self.transcript.add("--", f"{len(entry.payload)} octets of content")
-                self._out.append(entry.payload)
+            first = self._waiting[0]
+            if not (
+                self._write_group(first)
+                if isinstance(first, CommandGroup)
+                else self._write_command(first)
+            ):
+                break
         if not self._out:
             return b""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         return data
 
-    def _write_group(self, group: CommandGroup) -> None:
-        payload = group.payload
-        if self.hoped is not State.READY or not self.capabilities.pipelining:
+    @property
+    def _may_write(self) -> bool:
+        """Another command may be written, in spite of the replies that are owed."""
+        if self._stuffer is not None or self.closing is not None:
+            return False
+        if not self._owed:
+            return True
+        last = self._owed[-1].verb
+        return self.capabilities.pipelining and (
+            last not in ENDS_GROUP or (last is Verb.CONTENT and self.pipelines_after_data)
+        )
+
+    def _window_takes(self, commands: int, octets: int) -> bool:
+        """So many more commands may be unanswered; one alone always may."""
+        return not self._owed or (
+            self._owed_commands + commands <= WINDOW_COMMANDS
+            and self._owed_octets + octets <= WINDOW_OCTETS
+        )
+
+    def _write_group(self, group: CommandGroup) -> bool:
+        """Write the first of what waits, or take it apart; False if it has to wait."""
+        if not (
+            self.hoped is group.stands
+            and self.capabilities.pipelining
+            and group.size <= WINDOW_COMMANDS
+            and group.octets <= WINDOW_OCTETS
+        ):
+            self._waiting.popleft()
             self._waiting.extendleft(reversed(group.entries()))
-            return
-        self._owed.append(group)
+            return True
+        if not self._window_takes(group.size, group.octets):
+            return False
+        self._waiting.popleft()
+        self._owe(group)
         self._out.append(group.wire)
+        payload = group.payload
         self.hoped = group.leads
         if payload:
             self._out.append(payload)
         self.transcript.add_group(group.wire, len(payload) if payload else 0)
+        return True
+
+    def _write_command(self, entry: Entry) -> bool:
+        """Write the first of what waits, or drop it if nobody can want it; False if it has to wait."""
+        line = b"" if entry.verb is Verb.CONTENT else entry.command.line()
+        # Chunks are held back by the transport, and their number by nothing else.
+        if entry.verb not in _CHUNKS and not self._window_takes(1, len(line)):
+            return False
+        self._waiting.popleft()
+        hoped = HOPES.get((self.hoped, entry.verb))
+        if hoped is None:
+            # Something before it was refused.
+            self.events.append(
+                Event(entry.command, entry.tag, not_allowed(entry.command, self.hoped))
+            )
+            self._resume_plan()
+            return True
+        self.hoped = hoped
+        entry.octets = len(line)
+        self._owe(entry)
+        if entry.verb is Verb.CONTENT:
+            self._stuffer = DotStuffer()
+            self._content_octets = 0
+            return True
+        self._out.append(line)
+        if entry.verb in _AUTH:
+            self._conceal_line(entry.command)
+            self.transcript.add("C", str(entry.command))
+        else:
+            self.transcript.add("C", line[:-2])
+        if entry.payload:
+            self.transcript.add("--", f"{len(entry.payload)} octets of content")
+            self._out.append(entry.payload)
+        return True
 
     # -- in ------------------------------------------------------------------
 
@@ -218,8 +269,11 @@ class ClientSession(ClientQueue):
 
         It may have begun in what came before, or be spread over the lines of one reply.
         """
-        lines = data.count(b"\n")
-        return self._parser.pending or lines != 1 or self._redaction.concerns(data)
+        return (
+            self._parser.pending
+            or _CONTINUED.search(data) is not None
+            or self._redaction.concerns(data)
+        )
 
     def _shown(self, owed: Entry | CommandGroup | None, heard: Reply) -> Reply:
         """What may be shown of *heard*, the reply to *owed*."""
@@ -342,8 +396,7 @@ class ClientSession(ClientQueue):
             self.finish(too_early(reply))
             return
         # A refusal is believed; but a dot would deliver what was sent so far.
-        self._owed.popleft()
-        self._turn += 1
+        self._answered()
         self._stuffer = None
         self.events.append(Event(entry.command, entry.tag, reply))
         self.finish(ConnectionClosed("content broken off", phase="content", reply=reply))

@@ -184,8 +184,9 @@ HOPES: dict[tuple[State, Verb], State] = {
     },
 }
 
-#: Commands behind which nothing may be written before their reply (RFC 2920
-#: section 3.1; AUTH and STARTTLS by their own RFCs; verbs we do not know, to be safe).
+#: Commands after which nothing may be written before their reply (RFC 2920
+#: section 3.1; AUTH and STARTTLS by their own RFCs; verbs we do not know, to be safe; a
+#: content's final dot because there are servers that lose the command after it).
 ENDS_GROUP = frozenset(
     {
         Verb.GREETING,
@@ -197,6 +198,8 @@ ENDS_GROUP = frozenset(
         Verb.AUTH_LINE,
         Verb.AUTH_CANCEL,
         Verb.DATA,
+        Verb.CONTENT,
+        Verb.LONE_DOT,
         Verb.NOOP,
         Verb.QUIT,
         Verb.OTHER,

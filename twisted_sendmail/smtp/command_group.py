@@ -11,7 +11,7 @@ It does not know the session, and never sends.  RFC 2920 (command groups), RFC 3
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.client_table import State
 from twisted_sendmail.smtp.command import Content, Verb
@@ -23,13 +23,23 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.reply import Reply
 
 
-class Entry(NamedTuple):
+class Entry:
     """One command in the session's queue, and what it brings along."""
 
-    command: Command
-    tag: object
-    verb: Verb
-    payload: bytes
+    __slots__ = ("command", "octets", "payload", "tag", "verb")
+
+    #: Commands, as :attr:`CommandGroup.size` counts them.
+    size = 1
+
+    def __init__(
+        self, command: Command, tag: object, verb: Verb, payload: bytes = b"", octets: int = 0
+    ) -> None:
+        self.command = command
+        self.tag = tag
+        self.verb = verb
+        self.payload = payload
+        #: Octets of its line, once it is written.
+        self.octets = octets
 
 
 class CommandGroup:
@@ -43,17 +53,18 @@ class CommandGroup:
     :param behind: it begins with RSET, because something was said just before.
     """
 
-    __slots__ = ("begins", "leads", "payload", "size", "verb", "wire")
-
-    #: Where the session stands when it is answered.
-    stands = State.READY
+    __slots__ = ("begins", "leads", "octets", "payload", "size", "stands", "verb", "wire")
 
     def __init__(
         self, wire: bytes, size: int, payload: bytes | None, *, behind: bool = False
     ) -> None:
         self.wire = wire
         self.size = size
+        #: Octets of all its lines.
+        self.octets = len(wire)
         self.payload = payload
+        #: Where the session stands when it is answered.
+        self.stands = State.READY
         #: The first command's.
         self.begins = Verb.RSET if behind else Verb.MAIL
         if payload is None:
@@ -73,15 +84,52 @@ class CommandGroup:
 
     def entries(self) -> list[Entry]:
         """The same one by one."""
-        *head, last = self.commands()
-        found = [Entry(command, self, command.verb, b"") for command in head]
-        found.append(Entry(last, self, last.verb, self.payload or b""))
+        lines = self.wire.splitlines()
+        found = [
+            Entry(command, self.tag, command.verb, octets=len(line) + 2)
+            for command, line in zip(self.commands(), lines, strict=True)
+        ]
+        found[-1].payload = self.payload or b""
         return found
+
+    def parts(self, size: int) -> Sequence[CommandGroup]:
+        """The same as groups of *size* commands, to be written one after the other."""
+        if self.size <= size:
+            return [self]
+        lines = self.wire.splitlines(keepends=True)
+        return [_Part(self, i, lines[i : i + size]) for i in range(0, self.size, size)]
 
     def succeeded(self, replies: list[Reply]) -> bool:
         """Are *replies*, one for each command, the plain success of them all?"""
         codes = [reply[0] for reply in replies]
         return codes == _codes(self.size, 250 if self.payload is not None else 354)
+
+
+class _Part(CommandGroup):
+    """Some of the commands of *whole*, which has too many for one group."""
+
+    __slots__ = ("_first", "_whole")
+
+    def __init__(self, whole: CommandGroup, first: int, lines: list[bytes]) -> None:
+        last = first + len(lines) == whole.size
+        super().__init__(b"".join(lines), len(lines), whole.payload if last else b"")
+        self._whole = whole
+        self._first = first
+        if not last:
+            self.verb, self.leads = Verb.RCPT, State.RCPT
+        if first:
+            self.begins, self.stands = Verb.RCPT if len(lines) > 1 else self.verb, State.RCPT
+        else:
+            self.begins, self.stands = whole.begins, whole.stands
+
+    @property
+    def tag(self) -> object:
+        """See ``CommandGroup``."""
+        return self._whole.tag
+
+    def commands(self) -> Sequence[Command]:
+        """See ``CommandGroup``."""
+        return self._whole.commands()[self._first : self._first + self.size]
 
 
 class WholeContent(CommandGroup):
@@ -92,10 +140,9 @@ class WholeContent(CommandGroup):
 
     __slots__ = ("_tag",)
 
-    stands = State.DATA
-
     def __init__(self, tag: object) -> None:
         super().__init__(b"", 1, None)
+        self.stands = State.DATA
         self.begins = self.verb = Verb.CONTENT
         self.leads = State.READY
         self._tag = tag
@@ -111,7 +158,7 @@ class WholeContent(CommandGroup):
 
     def entries(self) -> list[Entry]:
         """See ``CommandGroup``."""
-        return [Entry(_CONTENT, self._tag, Verb.CONTENT, b"")]
+        return [Entry(_CONTENT, self._tag, Verb.CONTENT)]
 
     def succeeded(self, replies: list[Reply]) -> bool:
         """See ``CommandGroup``."""
