@@ -46,6 +46,9 @@ ADAPTERS = {
     # ours
     "ours-bdat": _py("ours_client.py", group="ours", modes={"reuse"}, chunking=True),
     "ours-data": _py("ours_client.py", group="ours", modes={"reuse"}),
+    "ours-data-1-flight": _py(
+        "ours_client.py", "--pipeline-after-data", group="ours", modes={"reuse"}, only=KEPT
+    ),
     "ours-bdat-w1": _py(
         "ours_client.py", "--window", "1", group="ours", modes={"reuse"}, chunking=True, only=KEPT
     ),

@@ -4,6 +4,7 @@
   --api send     one ``await mailer.send()`` after the other, --workers of them at once
   --full         mode fresh: a full TLS handshake each time
   --window N     messages in doubt at once on a connection (default: the mailer's own)
+  --pipeline-after-data  with DATA: the next envelope right after the final dot
 
 Mode fresh is one ``submit()`` after the other: a connection of its own for each message.
 """
@@ -17,6 +18,7 @@ def extra(p):
     p.add_argument("--api", choices=["many", "send"], default="many")
     p.add_argument("--workers", type=int, default=8)
     p.add_argument("--window", type=int)
+    p.add_argument("--pipeline-after-data", action="store_true")
     p.add_argument("--full", action="store_true")
 
 
@@ -48,7 +50,11 @@ server = SubmissionServer(
     helo_name=common.HELO,
     ignore_extensions=() if a.chunking else ("CHUNKING",),
 )
-limits = {"connections": a.connections, "messages": 1_000_000}
+limits = {
+    "connections": a.connections,
+    "messages": 1_000_000,
+    "pipeline_after_data": a.pipeline_after_data,
+}
 if a.window:
     limits["window"] = a.window
 todo = common.Counter(a.messages)
