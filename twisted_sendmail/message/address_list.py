@@ -17,12 +17,32 @@ from twisted_sendmail.smtp.printable import printable
 from twisted_sendmail.smtp.root_error import InvalidAddress
 
 _TOKEN = re.compile(
-    r'[ \t\r\n]+|"(?:[^"\\]|\\.)*"|\[[^][]*\]|[^][ \t\r\n"()<>,;:@\\]+|.', re.DOTALL
+    # White space and comments that have no other comment in them: many at once.
+    r"(?:[ \t\r\n]+|\([^()\\]*(?:\\.[^()\\]*)*\)){1,1000}"
+    r'|"(?:[^"\\]|\\.)*"|\[[^][]*\]|[^][ \t\r\n"()<>,;:@\\]+|.',
+    re.DOTALL,
 )
 # For display names only (RFC 2047 section 5): a server would take it for a local part as it
 # is, a person reads it decoded.
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?[^?]*\?=")
+_FLAT_COMMENT = re.compile(r"\([^()\\]*(?:\\.[^()\\]*)*\)", re.DOTALL)
 _IN_COMMENT = re.compile(r"[^()\\]+|\\.|.", re.DOTALL)
+
+
+def comment_end(value: str, at: int) -> int:
+    """Where the comment that begins at *at* ends, with all that are in it; -1 if it does not."""
+    flat = _FLAT_COMMENT.match(value, at)
+    if flat is not None:
+        return flat.end()
+    depth = 0
+    for part in _IN_COMMENT.finditer(value, at):
+        if part[0] == "(":
+            depth += 1
+        elif part[0] == ")":
+            depth -= 1
+            if not depth:
+                return part.end()
+    return -1
 
 
 def specifications(name: str, value: str) -> list[str]:
@@ -93,8 +113,10 @@ class _Reader:
             text = token[0] if token else ""
             end = at + len(text)
             if text == "(":
-                end = self._comment_end(at)
-            elif text[0] in " \t\r\n":
+                end = comment_end(value, at)
+                if end < 0:
+                    raise self._bad("a comment is not ended by ')'")
+            elif text[0] in " \t\r\n(":
                 pass
             elif text in self._specials and not (text in ",:" and self._name_before is not None):
                 self._specials[text](at)
@@ -118,14 +140,6 @@ class _Reader:
 
     def _words(self) -> str:
         return self._value[self._first : self._last] if self._first >= 0 else ""
-
-    def _comment_end(self, at: int) -> int:
-        depth = 0
-        for part in _IN_COMMENT.finditer(self._value, at):
-            depth += {"(": 1, ")": -1}.get(part[0], 0)
-            if not depth:
-                return part.end()
-        raise self._bad("a comment is not ended by ')'")
 
     def _open_angle(self, at: int) -> None:
         if self._name_before is not None or self._spec is not None or self._behind_group:

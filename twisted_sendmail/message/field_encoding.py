@@ -18,6 +18,7 @@ import re
 from binascii import b2a_base64
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.message.address_list import comment_end
 from twisted_sendmail.message.header import Field
 from twisted_sendmail.message.header_fields import FieldKind, kind_of
 from twisted_sendmail.smtp.address import MAX_DOMAIN, ascii_domain
@@ -54,12 +55,9 @@ _TOKEN = re.compile(
     rf'([ \t\r\n]*)(?:((?:[^ \t\r\n"(\\]+|{_QUOTED}|\\.?){{1,{_PIECES}}})|\()', re.DOTALL
 )
 _COMMENT_TOKEN = re.compile(r"([ \t\r\n]*)(?:((?:[^()\\ \t\r\n]+|\\.?)+)|([()]))", re.DOTALL)
-_IN_COMMENT = re.compile(r"[^()\\]+|\\.?|[()]", re.DOTALL)
-# A comment with no other comment in it, which is found at once.
-_FLAT_COMMENT = re.compile(r"\([^()\\]*(?:\\.[^()\\]*)*\)", re.DOTALL)
 # Addresses without quotes, comments, literals and without anything beyond ASCII.
 _PLAIN_ADDRESSES = re.compile(r"[\t\r\n !#-'*-Z^-~]*")
-_PARAMETER = re.compile(rf'(?:[^";(\\]+|{_QUOTED}|\\.?)+', re.DOTALL)
+_PARAMETER = re.compile(rf'(?:[^";(\\]+|{_QUOTED}|\\.?){{1,{_PIECES}}}', re.DOTALL)
 _PARAMETER_NAME = re.compile(r"[ \t\r\n]*([!#-'+.0-9A-Z^-~-]+)(?:\*([0-9]+))?(\*?)[ \t\r\n]*=")
 _ENCODED_WORD = re.compile(r"=\?[!->@-~]+\?[BbQq]\?[!->@-~]*\?=")
 _QUOTED_OR_PAIR = re.compile(rf"{_QUOTED}|\\.?", re.DOTALL)
@@ -365,18 +363,8 @@ def _percent_encoded(match: re.Match[str]) -> str:
 
 
 def _comment_end(value: str, at: int) -> int:
-    flat = _FLAT_COMMENT.match(value, at)
-    if flat is not None:
-        return flat.end()
-    depth = 0
-    for part in _IN_COMMENT.finditer(value, at):
-        if part[0] == "(":
-            depth += 1
-        elif part[0] == ")":
-            depth -= 1
-            if not depth:
-                return part.end()
-    return len(value)
+    end = comment_end(value, at)
+    return len(value) if end < 0 else end
 
 
 def _segments(value: str) -> list[str]:

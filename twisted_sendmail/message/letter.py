@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: Octets up to which a message goes out in one write.
 SMALL = AHEAD
 
+#: Octets of a header from which on it is read off the reactor: a long one may take a second.
+LONG_HEADER = 64 * 1024
+
 
 class Letter:
     """What :func:`prepare` makes; pulled with :meth:`read`, closed with :meth:`close`."""
@@ -175,15 +178,20 @@ async def prepare(
     try:
         begin = await content.begin()
         end = header_end(begin, whole=content.ended)
-        header = Header.parse(begin[:end])
-        header.check_fields()
-        if envelope is None:
-            envelope = Envelope(
+
+        def read_header() -> tuple[Header, Envelope]:
+            header = Header.parse(begin[:end])
+            header.check_fields()
+            asked = envelope or Envelope(
                 sender_of(header) if sender is None else sender,
                 recipients_of(header) if recipients is None else recipients,
             )
-        if complete:
-            header = completed(header, now, _domain(envelope, header, domain))
+            if complete:
+                header = completed(header, now, _domain(asked, header, domain))
+            return header, asked
+
+        run = run_blocking if end > LONG_HEADER else run_inline
+        header, envelope = await run(read_header)
         octets = bytes(header) if complete else begin[:end]
         if complete and not end and not begin.startswith(b"\r\n"):
             octets += b"\r\n"  # there was no header: what is there is all body

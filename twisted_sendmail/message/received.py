@@ -159,19 +159,23 @@ def clause(word: str, value: str, comment: str | None = None) -> str:
 def _tokens(text: str) -> list[str]:
     """Words, and comments whole, which may be nested."""
     tokens: list[str] = []
+    comment: list[str] = []
     depth = 0
     for piece in re.findall(r"\\.|[()]|[^()\s\\]+|\s+", text):
         if piece == "(":
-            if depth == 0:
-                tokens.append("")
             depth += 1
         if depth:
-            tokens[-1] += piece if not piece.isspace() else " "
+            comment.append(" " if piece.isspace() else piece)
         elif not piece.isspace():
             tokens.append(piece)
         if piece == ")" and depth:
             depth -= 1
-    return [token + ")" * (token.startswith("(") and not token.endswith(")")) for token in tokens]
+            if not depth:
+                tokens.append("".join(comment))
+                comment.clear()
+    if comment:
+        tokens.append("".join(comment).removesuffix(")") + ")")
+    return tokens
 
 
 def _date(text: str) -> datetime | None:
