@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.ingress.conftest import Client, Net
 from twisted_sendmail import (
     Envelope,
+    InvalidMessage,
     Mailer,
     PoolLimits,
     ServerSettings,
@@ -297,3 +298,25 @@ def test_a_dot_at_any_octet_around_a_round_number(size: int, shift: int) -> None
                 complete=False,
             )
         assert [content] * 3 == [message.content for message in server.messages]
+
+
+@pytest.mark.parametrize("without", [(), ("CHUNKING",)], ids=["BDAT", "DATA"])
+@pytest.mark.parametrize(
+    "wrong", [(b"a\r", b"b\r\n"), (b"a", b"\rb\r\n"), (b"a\0", b"b\r\n"), (b"a\r", b"")]
+)
+@pytest.mark.parametrize("large", [False, True])
+def test_what_smtp_cannot_carry_is_refused_at_the_border_of_pieces_too(
+    wrong: tuple[bytes, bytes], without: tuple[str, ...], large: bool
+) -> None:
+    """A CR without its LF, and a NUL: nothing of such a message arrives."""
+    filler = (b"y" * 70 + b"\r\n") * (8000 * large)
+    pieces = [b"Subject: x\r\n\r\n" + filler + wrong[0], wrong[1]]
+    with MemoryServer(tls=False, faults=[faults.without(*without)]) as server:
+        with pytest.raises(InvalidMessage):
+            server.send(
+                iter(pieces),
+                sender="a@sender.example",
+                recipients="b@recipient.example",
+                complete=False,
+            )
+        assert [] == server.messages

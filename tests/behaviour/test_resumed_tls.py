@@ -93,20 +93,29 @@ def test_another_trust_is_not_satisfied_by_a_session_of_the_first(
     rejected(client_net, send(client_net, server, **changes[change]))
 
 
-def test_a_certificate_that_has_expired_since(client_net: Net) -> None:
-    ends = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=4)
-    servers = [
-        (tls, context(version, ends=ends - dt.datetime.now(dt.timezone.utc)))
+def test_a_certificate_that_has_expired_since(client_net: Net, tmp_path: Path) -> None:
+    ends = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=5)
+    cases: list[tuple[SSL.Context, dict[str, Any]]] = [
+        (
+            context(version, ends=ends - dt.datetime.now(dt.timezone.utc)),
+            # A trust of its own each, and so a session of its own.
+            {
+                "tls": tls,
+                "trust": TLSTrust(ca_file=authority().write(tmp_path / f"{version}{tls.name}.pem")),
+            },
+        )
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
         for tls in (TLSPolicy.STARTTLS, TLSPolicy.IMPLICIT)
     ]
-    good = [send(client_net, server, tls=tls).error is None for tls, server in servers]
+    before = [[send(client_net, server, **how) for _ in range(2)] for server, how in cases]
     # A certificate counts whole seconds, and its last one is a good one.
     while dt.datetime.now(dt.timezone.utc) < ends + dt.timedelta(seconds=2):
         time.sleep(0.05)
-    for was_good, (tls, server) in zip(good, servers, strict=True):
-        if was_good:  # else this machine stood still for as long as the certificate lasted
-            rejected(client_net, send(client_net, server, tls=tls))
+    for results, (server, how) in zip(before, cases, strict=True):
+        # Else this machine stood still for as long as the certificate lasted.
+        if all(result.error is None for result in results):
+            assert [False, True] == [result.get().tls.resumed for result in results]
+            rejected(client_net, send(client_net, server, **how))
 
 
 def test_another_server_under_the_same_name(client_net: Net) -> None:
