@@ -185,8 +185,6 @@ _HELLOS = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _IDLE = frozenset({Verb.NOOP, Verb.RSET, Verb.OTHER}) | _HELLOS
 # Their lines hold no secret, and are noted as they were written.
 _NO_SECRET = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
-# Their refusals depend on nothing but the order.
-_ONLY_ORDER = frozenset({Verb.RCPT, Verb.RSET, Verb.NOOP, Verb.QUIT})
 # The client waits for their replies before it sends anything else.
 _WAITED_FOR = frozenset({Verb.DATA, Verb.AUTH, Verb.STARTTLS})
 _NOT_READING = frozenset({ServerState.OPENING, ServerState.HANDSHAKE, ServerState.CLOSED})
@@ -504,6 +502,7 @@ class ServerSession:
             return
         refusal = self._objection(command)
         if isinstance(command, Bdat):
+            # In order or not, its octets follow.
             self._bdat(command, refusal)
         elif verb in _WAITED_FOR and not self._synchronized(verb, refused=refusal is not None):
             return
@@ -552,38 +551,30 @@ class ServerSession:
 
         RFC 5321 section 4.1.4, RFC 2033 (LHLO), RFC 3207 section 4, RFC 4954 sections 4 and 6.
         """
-        verb, settings = command.verb, self.settings
-        in_order = (self.state, verb) in TABLE
-        if in_order and verb in _ONLY_ORDER:
-            return None
+        verb = command.verb
         text: str | None = None
-        if isinstance(command, StartTLS):
-            text = self._against_starttls()
-        elif isinstance(command, Auth):
-            text = self._against_auth()
-        elif isinstance(command, Hello) and (verb is Verb.LHLO) is not settings.lmtp:
-            text = f"500 5.5.1 Say {'LHLO' if settings.lmtp else 'EHLO'} here"
-        elif isinstance(command, Bdat) and "CHUNKING" not in settings.extensions:
-            text = "502 5.5.1 CHUNKING is not offered"
-        if text is None and not in_order:
-            text = f"503 5.5.1 {verb.value} is out of order: the session is {self.state.value}"
-        if text is None and isinstance(command, Mail):
-            text = self._against_mail()
-        elif text is None and verb is Verb.DATA and self._parameters.body == "BINARYMIME":
-            text = "503 5.5.1 BODY=BINARYMIME needs BDAT"
-        if text is None and isinstance(command, Auth):
-            known = command.mechanism in (settings.mechanisms or ())
-            text = None if known else "504 5.5.4 That mechanism is not offered"
+        if verb in self._NOT_OFFERED:
+            text = self._NOT_OFFERED[verb](self, command)
+        if text is None:
+            if (self.state, verb) not in TABLE:
+                text = f"503 5.5.1 {verb.value} is out of order: the session is {self.state.value}"
+            elif verb in self._NOT_ALLOWED:
+                text = self._NOT_ALLOWED[verb](self, command)
         return None if text is None else _reply(int(text[:3]), text[4:])
 
-    def _against_starttls(self) -> str | None:
+    def _hello_not_offered(self, command: Hello) -> str | None:
+        if (command.verb is Verb.LHLO) is self.settings.lmtp:
+            return None
+        return f"500 5.5.1 Say {'LHLO' if self.settings.lmtp else 'EHLO'} here"
+
+    def _starttls_not_offered(self, command: StartTLS) -> str | None:
         if self.tls:
             return "503 5.5.1 TLS is on already"
         if not self.settings.starttls:
             return "502 5.5.1 STARTTLS is not offered"
         return None if self._esmtp else "503 5.5.1 Say EHLO before STARTTLS"
 
-    def _against_auth(self) -> str | None:
+    def _auth_not_offered(self, command: Auth) -> str | None:
         if self.authenticated:
             return "503 5.5.1 Already authenticated"
         if not self.settings.mechanisms:
@@ -592,12 +583,41 @@ class ServerSession:
             return f"538 5.7.11 {self._encryption_required()}"
         return None if self._esmtp else "503 5.5.1 Say EHLO before AUTH"
 
-    def _against_mail(self) -> str | None:
+    def _bdat_not_offered(self, command: Bdat) -> str | None:
+        offered = "CHUNKING" in self.settings.extensions
+        return None if offered else "502 5.5.1 CHUNKING is not offered"
+
+    def _auth_not_allowed(self, command: Auth) -> str | None:
+        known = command.mechanism in (self.settings.mechanisms or ())
+        return None if known else "504 5.5.4 That mechanism is not offered"
+
+    def _mail_not_allowed(self, command: Mail) -> str | None:
         if self.settings.require_tls and not self.tls:
             return f"530 5.7.0 {self._encryption_required()}"
         if self.settings.require_auth and not self.authenticated:
             return "530 5.7.0 Authentication is required"
         return None
+
+    def _data_not_allowed(self, command: Data) -> str | None:
+        binary = self._parameters.body == "BINARYMIME"
+        return "503 5.5.1 BODY=BINARYMIME needs BDAT" if binary else None
+
+    #: What is not offered here is refused before the order of commands is looked at …
+    _NOT_OFFERED: ClassVar[dict[Verb, Callable[[Any, Any], str | None]]] = {
+        Verb.EHLO: _hello_not_offered,
+        Verb.HELO: _hello_not_offered,
+        Verb.LHLO: _hello_not_offered,
+        Verb.STARTTLS: _starttls_not_offered,
+        Verb.AUTH: _auth_not_offered,
+        Verb.BDAT: _bdat_not_offered,
+        Verb.BDAT_LAST: _bdat_not_offered,
+    }
+    #: … and what is not allowed, after it.
+    _NOT_ALLOWED: ClassVar[dict[Verb, Callable[[Any, Any], str | None]]] = {
+        Verb.AUTH: _auth_not_allowed,
+        Verb.MAIL: _mail_not_allowed,
+        Verb.DATA: _data_not_allowed,
+    }
 
     def _encryption_required(self) -> str:
         # STARTTLS is no remedy where only implicit TLS is spoken.
@@ -769,7 +789,7 @@ class ServerSession:
         if size > 2 * self.settings.max_size + SLACK:
             self._hang_up(too_large(self.settings))
             return
-        # In order or not, its octets follow, and are never commands.
+        # Octets of a refused chunk are discarded; they are never commands.
         self._chunk, self._last_chunk, self._chunk_refusal = command.size, command.last, refusal
         if refusal is not None:
             return

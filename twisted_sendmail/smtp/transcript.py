@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.reply import Reply
 
     # How many lines, whose, and what: one line, or the lines of a group and the octets of
-    # content behind it, or a content of so many octets and its end, or replies of one line
-    # each, or lines with their replies.
-    _Noted = tuple[int, str, "str | bytes | tuple[bytes, int] | int | list[Reply] | Exchange"]
+    # content after it, or a content of so many octets and its end, or replies.
+    _Noted = tuple[int, str, "str | bytes | tuple[bytes, int] | int | list[Reply]"]
 
 #: Lines kept from the start (greeting, TLS, AUTH: what explains most failures).
 HEAD = 40
@@ -32,24 +31,6 @@ WIDTH = 256
 TOGETHER = 1024
 
 
-class Exchange:
-    """Lines of the client, and the replies to them of one line each, that come about now.
-
-    :param lines: without CRLF, in order; more of them than are in work.
-    """
-
-    __slots__ = ("heard", "lines", "noted", "replies")
-
-    def __init__(self, lines: list[bytes], replies: list[Reply]) -> None:
-        self.lines = lines
-        #: How many of them are in work, or were.
-        self.heard = 0
-        #: What was said to them so far.
-        self.replies = replies
-        #: How many lines of both the transcript has noted.
-        self.noted = 0
-
-
 class Transcript:
     """The first :data:`HEAD` and last :data:`TAIL` lines of a dialogue.
 
@@ -57,7 +38,7 @@ class Transcript:
     the text; iterating gives them in order, ready to show.
     """
 
-    __slots__ = ("_behind", "_followed", "_head", "_kept", "_room", "_tail", "_watch")
+    __slots__ = ("_behind", "_head", "_kept", "_room", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         """:param watch: is called with each line as it is added, ready to show."""
@@ -70,12 +51,9 @@ class Transcript:
         # so a few more may be kept than are shown.
         self._kept = 0
         self._behind = 0
-        self._followed: Exchange | None = None
 
     def add(self, who: str, line: str | bytes) -> None:
         """Note one line; *who* is ``C``, ``S`` or ``--``."""
-        if self._followed is not None:
-            self._catch_up()
         # Escaped only when shown: most transcripts never are.
         line = line[:WIDTH]
         if self._watch is not None:
@@ -127,39 +105,6 @@ class Transcript:
         for reply in replies:
             self.add_reply(reply)
 
-    def follow(self, exchange: Exchange) -> None:
-        """Note *exchange* as it comes about, at the latest when somebody looks."""
-        self._followed = exchange
-
-    def leave(self) -> None:
-        """The exchange that was followed has ended."""
-        exchange = self._followed
-        if exchange is None:
-            return
-        if exchange.noted or self._room or self._watch is not None:
-            self._catch_up()
-            self._followed = None
-            return
-        self._followed = None
-        lines = exchange.lines[: exchange.heard]
-        if sum(map(len, lines)) > TOGETHER:
-            lines = [line[:WIDTH] for line in lines]
-        kept = Exchange(lines, exchange.replies)
-        self._keep((len(lines) + len(kept.replies), "C", kept))
-
-    def _catch_up(self) -> None:
-        exchange, self._followed = self._followed, None
-        if exchange is None:
-            return
-        for number in range(exchange.noted, exchange.heard + len(exchange.replies)):
-            place = number // 2
-            if number % 2:
-                self.add_reply(exchange.replies[place])
-            else:
-                self.add("C", exchange.lines[place])
-            exchange.noted = number + 1
-        self._followed = exchange
-
     def _keep(self, noted: _Noted) -> None:
         if self._room:  # then it is one line
             self._head.append(noted)
@@ -173,7 +118,6 @@ class Transcript:
             self._kept -= tail.popleft()[0]
 
     def __iter__(self) -> Iterator[str]:
-        self._catch_up()
         for noted in self._head:
             yield from _lines(noted)
         shown = min(TAIL, self._kept)
@@ -185,21 +129,17 @@ class Transcript:
             surplus = 0
 
     def __len__(self) -> int:
-        self._catch_up()
         return HEAD - self._room + min(TAIL, self._kept)
 
     def __str__(self) -> str:
         return "\n".join(self)
 
     def __repr__(self) -> str:
-        self._catch_up()
         return f"<Transcript of {HEAD - self._room + self._behind} lines>"
 
 
 def _lines(noted: _Noted) -> list[str]:
     _, who, what = noted
-    if isinstance(what, Exchange):
-        return _of_exchange(what.lines, what.replies)
     if isinstance(what, int):
         return [_shown("--", _content(what)), _shown("C", ".")]
     if isinstance(what, list):
@@ -209,16 +149,6 @@ def _lines(noted: _Noted) -> list[str]:
         lines = [_shown(who, line[:WIDTH]) for line in wire.splitlines()]
         return [*lines, _shown("--", _content(octets))] if octets else lines
     return [_shown(who, what)]
-
-
-def _of_exchange(lines: list[bytes], replies: list[Reply]) -> list[str]:
-    shown = []
-    for number, line in enumerate(lines):
-        shown.append(_shown("C", line[:WIDTH]))
-        shown += [
-            _shown("S", said) for reply in replies[number : number + 1] for said in _said(reply)
-        ]
-    return shown
 
 
 def _said(reply: Reply) -> list[str]:
