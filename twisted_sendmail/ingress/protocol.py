@@ -233,7 +233,9 @@ class SMTPServerProtocol(Protocol):
         else:
             self._timer.set(("command", session.lines), deadlines.command)
         # A little may wait with us; so the end of the connection is noticed meanwhile.
-        self._hold(hold=session.full and (session.waiting or self._blocked))
+        hold = session.full and (session.waiting or self._blocked)
+        if hold or self._paused:
+            self._hold(hold=hold)
 
     def _hold(self, *, hold: bool) -> None:
         if hold != self._paused:
@@ -249,12 +251,17 @@ class SMTPServerProtocol(Protocol):
         # Only who reads notices that the other side has gone.
         self._hold(hold=False)
         # In TLS loseConnection goes on reading until the client has closed too.
-        if self.session.discarding and not (self._half_closed or self.session.tls):
+        close_half = getattr(transport, "loseWriteConnection", None)
+        if (
+            self.session.discarding
+            and close_half is not None
+            and not (self._half_closed or self.session.tls)
+        ):
             if not self._discarding:
                 self._discarding = True
                 self._timer.set("discarding", deadlines.discarding)
                 transport.unregisterProducer()
-                transport.loseWriteConnection()
+                close_half()
             return
         self._closing = True
         self._timer.set("closing", deadlines.closing)

@@ -296,19 +296,6 @@ class ForwardPath:
             return cls(None)
         return cls(Mailbox.parse(inner))
 
-    @classmethod
-    def inside(cls, text: str) -> ForwardPath:
-        """Read what stands between ``<`` and ``>``, as :meth:`parse` reads it with them.
-
-        :raises InvalidAddress: when *text* is anything else.
-        """
-        if len(text) == 10 or text[:1] == "@":  # Postmaster, perhaps, or a source route
-            return cls.parse(f"<{text}>")
-        path: ForwardPath = object.__new__(cls)
-        # There is nothing else to be checked.
-        path.__dict__["mailbox"] = _parse_mailbox(text)
-        return path
-
     @property
     def needs_smtputf8(self) -> bool:
         """True for a local part that is not ASCII."""

@@ -241,6 +241,8 @@ class ServerSession:
         #: The dialogue, without secrets and content.
         self.transcript = Transcript()
         self._redaction = Redaction()
+        #: There was an AUTH: what the transcript keeps goes through the redaction.
+        self._redacting = False
         #: The session ended while the client may still be sending: read and discard its
         #: octets for a while before closing, or a reset may overtake the last reply.
         self.discarding = False
@@ -377,7 +379,7 @@ class ServerSession:
     # -- replies --------------------------------------------------------------
 
     def _write(self, reply: Reply, octets: bytes) -> None:
-        self.transcript.add_reply(self._shown(reply))
+        self.transcript.add_reply(self._shown(reply) if self._redacting else reply)
         self._output += octets
 
     def _shown(self, reply: Reply) -> Reply:
@@ -514,6 +516,7 @@ class ServerSession:
     def _shown_command(self, command: ServerCommand | AuthLine | AuthCancel) -> str:
         """What the transcript keeps of *command*, which may be a password that strayed."""
         if isinstance(command, Auth):
+            self._redacting = True
             self._redaction.begin(command.mechanism, command.initial)
             offered = command.mechanism in (self.settings.mechanisms or ())
             return str(command) if offered else f"AUTH {MASK}"

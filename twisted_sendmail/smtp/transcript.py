@@ -38,7 +38,7 @@ class Transcript:
     the text; iterating gives them in order, ready to show.
     """
 
-    __slots__ = ("_behind", "_head", "_kept", "_room", "_tail", "_watch")
+    __slots__ = ("_behind", "_head", "_room", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         """:param watch: is called with each line as it is added, ready to show."""
@@ -47,9 +47,7 @@ class Transcript:
         # Lines for which the head has room.
         self._room = HEAD
         self._tail: deque[_Noted] = deque()
-        # Lines in the tail, and lines that ever were: what was noted together goes together,
-        # so a few more may be kept than are shown.
-        self._kept = 0
+        # Lines that ever were in the tail.  It is trimmed now and then, and before it is shown.
         self._behind = 0
 
     def add(self, who: str, line: str | bytes) -> None:
@@ -110,26 +108,36 @@ class Transcript:
             self._head.append(noted)
             self._room -= 1
             return
-        tail = self._tail
-        tail.append(noted)
+        self._tail.append(noted)
         self._behind += noted[0]
-        self._kept += noted[0]
-        while self._kept - tail[0][0] >= TAIL:
-            self._kept -= tail.popleft()[0]
+        if len(self._tail) > 2 * TAIL:
+            _ = self._trimmed()
+
+    def _trimmed(self) -> int:
+        """Drop what is not shown; the lines that are left.
+
+        What was noted together goes together, so a few more may be kept than are shown.
+        """
+        tail = self._tail
+        kept = sum(noted[0] for noted in tail)
+        while tail and kept - tail[0][0] >= TAIL:
+            kept -= tail.popleft()[0]
+        return kept
 
     def __iter__(self) -> Iterator[str]:
         for noted in self._head:
             yield from _lines(noted)
-        shown = min(TAIL, self._kept)
+        kept = self._trimmed()
+        shown = min(TAIL, kept)
         if self._behind > shown:
             yield f"-- {self._behind - shown} lines left out"
-        surplus = self._kept - shown
+        surplus = kept - shown
         for noted in list(self._tail):
             yield from _lines(noted)[surplus:]
             surplus = 0
 
     def __len__(self) -> int:
-        return HEAD - self._room + min(TAIL, self._kept)
+        return HEAD - self._room + min(TAIL, self._trimmed())
 
     def __str__(self) -> str:
         return "\n".join(self)
