@@ -235,7 +235,10 @@ def test_a_mistake_in_the_general_part_is_one_line(
         ("implicit-tls = true", "implicit-tls: there is no certificate; give certificate and key"),
         ("trusted = []", "trusted: nobody is trusted, and there are no accounts; name a network"),
         ('trusted = ["0.0.0.0/0"]', "trusted: 0.0.0.0/0 is everybody: the relay would be open to"),
-        ('allow-early-input = ["::/0"]', "allow-early-input: ::/0 is everybody: others could smugg"),
+        (
+            'allow-early-input = ["::/0"]',
+            "allow-early-input: ::/0 is everybody: others could smugg",
+        ),
         ('allow-early-input = ["x"]', "allow-early-input: 'x' is no network; write it as 192.0."),
         ('trusted = ["10.0.0.1/8"]', "trusted: '10.0.0.1/8' is no network; write it as 192.0.2."),
         ('certificate = "nil.pem"', "certificate: FOLDER/nil.pem cannot be read: No such file"),
