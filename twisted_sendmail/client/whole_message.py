@@ -126,9 +126,10 @@ class WholeMessage(CommandGroup):
         if self._verdict_owed:
             self._accepted(replies[-1])
             return
-        self._answers += replies
-        if len(self._answers) < self.size:
-            return
+        if len(replies) < self.size:
+            self._answers += replies
+            if len(self._answers) < self.size:
+                return
         if self._one_by_one:
             self._go_on(self._look_closer)
         elif self.payload is not None:
