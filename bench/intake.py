@@ -32,9 +32,8 @@ SERVERS = ("ours", "ours-spooling", "tx-bare", "twisted")
 
 
 def ours(reactor, spooling):
-    from twisted_sendmail.ingress.factory import SMTPServerFactory
-    from twisted_sendmail.ingress.receiver import Receiver
-    from twisted_sendmail.smtp.server_settings import ServerSettings
+    from twisted_sendmail.server import Receiver, SMTPServerFactory
+    from twisted_sendmail.smtp import ServerSettings
 
     make = Receiver
     if spooling:
@@ -46,9 +45,8 @@ def ours(reactor, spooling):
 def spooling_receiver(reactor):
     from twisted.internet.defer import succeed
 
-    from twisted_sendmail.ingress.spooling import SpoolingReceiver
-    from twisted_sendmail.spool.admission import AdmissionPolicy
-    from twisted_sendmail.spool.queue_id import QueueIds
+    from twisted_sendmail.queue import CleanupPolicy, QueueIds
+    from twisted_sendmail.server import QueueReceiver
 
     class Forgetful:
         def __init__(self):
@@ -67,8 +65,8 @@ def spooling_receiver(reactor):
             pass
 
     spool = Forgetful()
-    policy = AdmissionPolicy("relay.bench.example", lambda sender: "default")
-    return lambda connection: SpoolingReceiver(connection, spool, policy, reactor)
+    policy = CleanupPolicy("relay.bench.example", lambda sender: "default")
+    return lambda connection: QueueReceiver(connection, spool, policy, reactor)
 
 
 def tx_bare():

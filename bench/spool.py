@@ -15,15 +15,20 @@ import time
 
 from twisted.internet import defer, reactor
 
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.connection import Connection
-from twisted_sendmail.spool.record import Change, Draft, Settlement, State
-from twisted_sendmail.spool.spool import SpoolObserver
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.sqlite_store import Store
+from twisted_sendmail.queue import (
+    AttemptRecord,
+    MessageInfo,
+    QueueObserver,
+    RecipientState,
+    RecipientUpdate,
+    SQLiteQueue,
+    SQLiteStore,
+)
+from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
+from twisted_sendmail.smtp import Envelope
 
 commits = 0
-execute = Connection.execute
+execute = SQLiteConnection.execute
 
 
 def counted(self, sql, parameters=()):
@@ -32,7 +37,7 @@ def counted(self, sql, parameters=()):
     return execute(self, sql, parameters)
 
 
-class Deliverer(SpoolObserver):
+class Deliverer(QueueObserver):
     """Claims everything and says at once that it was delivered."""
 
     def __init__(self, spool, content, total, together):
@@ -51,14 +56,16 @@ class Deliverer(SpoolObserver):
         intake = self.spool.intake()
         intake.write(self.content)
         intake.commit(
-            Draft(self.spool.new_id(), envelope, time.time(), "out", "SMTP from [127.0.0.1]")
+            MessageInfo(self.spool.new_id(), envelope, time.time(), "out", "SMTP from [127.0.0.1]")
         )
 
     def claim(self, draft):
         return True
 
     def arrived(self, leased, *, claimed):
-        settlement = Settlement(leased.message.id, time.time(), (Change(0, State.DELIVERED),))
+        settlement = AttemptRecord(
+            leased.message.id, time.time(), (RecipientUpdate(0, RecipientState.DELIVERED),)
+        )
         self.spool.settle(settlement).addCallback(self.settled)
 
     def settled(self, left):
@@ -79,7 +86,7 @@ async def run(args):
     global commits
     content = os.urandom(args.content)
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
-        spool = SqliteSpool(reactor, directory + "/q")
+        spool = SQLiteQueue(reactor, directory + "/q")
         await spool.open()
         for together in args.together:
             for _ in range(args.rounds):
@@ -98,7 +105,7 @@ async def run(args):
 async def queued(args, content):
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
         place = directory + "/q"
-        spool = SqliteSpool(reactor, place)
+        spool = SQLiteQueue(reactor, place)
         await spool.open()
         taking = []
         started = time.perf_counter()
@@ -106,7 +113,7 @@ async def queued(args, content):
             intake = spool.intake()
             intake.write(content)
             envelope = Envelope("a@example.org", f"user{n}@example.com")
-            taking.append(intake.commit(Draft(spool.new_id(), envelope, time.time(), "out")))
+            taking.append(intake.commit(MessageInfo(spool.new_id(), envelope, time.time(), "out")))
         await defer.gatherResults(taking)
         print(
             f"queued {args.queued}: {args.queued / (time.perf_counter() - started):.0f} messages/s"
@@ -114,7 +121,7 @@ async def queued(args, content):
         await spool.close()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
-        spool = SqliteSpool(reactor, place)
+        spool = SQLiteQueue(reactor, place)
         await spool.open()
         print(f"open: {time.perf_counter() - started:.3f} s")
         for what, ask in (
@@ -131,7 +138,7 @@ async def queued(args, content):
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"memory: {after / 1024:.0f} MB, {(after - before) / 1024:.0f} more than before")
         await spool.close()
-        with Store(place) as store:
+        with SQLiteStore(place) as store:
             print(f"in the queue: {store.count()}")
 
 
@@ -145,7 +152,7 @@ def main():
     parser.add_argument("--directory")
     args = parser.parse_args()
     args.together = [int(n) for n in args.together.split(",")]
-    Connection.execute = counted
+    SQLiteConnection.execute = counted
 
     def begin():
         done = defer.ensureDeferred(run(args))

@@ -10,20 +10,23 @@ import socket
 import ssl
 import sys
 
-from twisted_sendmail.smtp.address import ForwardPath, ReversePath
-from twisted_sendmail.smtp.client_session import ClientSession
-from twisted_sendmail.smtp.command import (
+from twisted_sendmail.smtp import (
     Auth,
+    ClientSession,
     Command,
+    ConnectionClosed,
     Content,
     Data,
+    ForwardPath,
     Hello,
     Mail,
     Quit,
     Rcpt,
+    ReversePath,
+    SendmailError,
     StartTLS,
+    refusal,
 )
-from twisted_sendmail.smtp.errors import ConnectionClosed, SendmailError, refusal
 
 MAIL = Mail(ReversePath.parse("alice@example.test"))
 RCPT = Rcpt(ForwardPath.parse("bob@example.test"))

@@ -9,9 +9,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import ClassVar
 
-from twisted_sendmail.sasl.choice import MECHANISMS, choose
-from twisted_sendmail.sasl.credentials import ResolvedCredentials
-from twisted_sendmail.sasl.mechanism import Mechanism, one_too_many
+from twisted_sendmail.sasl import MECHANISMS, Mechanism, ResolvedCredentials, choose
+from twisted_sendmail.sasl.mechanism import one_too_many
 
 
 class External(Mechanism):

@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 
-from twisted_sendmail import Connection, Receiver, Recipient, Reply, SMTPServerFactory
+from twisted_sendmail import ConnectionInfo, Receiver, Recipient, Reply, SMTPServerFactory
 
 
 class Guestbook(Receiver):
     """One message for the guestbook; made anew for each."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ConnectionInfo) -> None:
         super().__init__(connection)
         self.pages: list[bytes] = []
 

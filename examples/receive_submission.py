@@ -21,7 +21,7 @@ from twisted_sendmail import (
     ServerTLS,
     SMTPServerFactory,
 )
-from twisted_sendmail.smtp.mail_parameters import MailParameters
+from twisted_sendmail.smtp import MailParameters
 
 
 class Told(Receiver):

@@ -6,54 +6,51 @@ When a module moves, this file changes and no test does.
 
 from __future__ import annotations
 
-from twisted_sendmail.ingress.password_file import entry
-from twisted_sendmail.ingress.receiver import Answer, Verdict
-from twisted_sendmail.ingress.spooling import SpoolingReceiver
-from twisted_sendmail.operation.configuration import Configuration, read_configuration
-from twisted_sendmail.operation.configuration_error import ConfigurationError
-from twisted_sendmail.relay.attempt_log import log_event
-from twisted_sendmail.relay.events import (
+from twisted_sendmail.daemon.config import Configuration, read_configuration
+from twisted_sendmail.daemon.configuration_error import ConfigurationError
+from twisted_sendmail.queue import (
+    SMALL,
+    AttemptRecord,
+    Intake,
+    LeasedMessage,
+    MessageDamaged,
+    MessageInfo,
+    Queue,
+    QueueAction,
+    QueueActionResult,
+    QueueBusy,
+    QueuedMessage,
+    QueuedRecipient,
+    QueueError,
+    QueueFull,
+    QueueIds,
+    QueueObserver,
+    QueueTotals,
+    QueueUnusable,
+    RecipientState,
+    RecipientUpdate,
+    RecoveryReport,
+    Selection,
+    SetAsideReason,
+    SQLiteQueue,
+    SQLiteStore,
+    id_number,
+)
+from twisted_sendmail.queue.sqlite.worker import InlineWorker
+from twisted_sendmail.relay import (
     Arrived,
     Attempted,
-    AuthRefused,
-    Cleared,
-    Delays,
+    AuthenticationAlarm,
     Event,
     Interrupted,
-    Removed,
-    Reported,
     RouteDown,
-    RouteUp,
     SetAside,
     Trouble,
 )
-from twisted_sendmail.spool.queue_id import QueueIds, id_number
-from twisted_sendmail.spool.record import (
-    Acted,
-    Action,
-    Aside,
-    Change,
-    Draft,
-    Leased,
-    QueuedMessage,
-    QueuedRecipient,
-    Selection,
-    Settlement,
-    State,
-    Totals,
-)
-from twisted_sendmail.spool.spool import SMALL, Intake, Recovered, Spool, SpoolObserver
-from twisted_sendmail.spool.sqlite_spool import SqliteSpool
-from twisted_sendmail.spool.sqlite_store import Store
-from twisted_sendmail.spool.trouble import (
-    SpoolBusy,
-    SpoolDamaged,
-    SpoolFull,
-    SpoolTrouble,
-    SpoolUnusable,
-)
-from twisted_sendmail.spool.worker import InlineWorker
-from twisted_sendmail.testkit.faults import (
+from twisted_sendmail.relay.events import Cleared, Delays, Removed, Reported, RouteUp
+from twisted_sendmail.relay.log import log_event
+from twisted_sendmail.server import Answer, QueueReceiver, Verdict, entry
+from twisted_sendmail.testing.faults import (
     Fault,
     close,
     expired_certificate,
@@ -63,55 +60,55 @@ from twisted_sendmail.testkit.faults import (
     stall,
     without,
 )
-from twisted_sendmail.testkit.memory_spool import MemorySpool
-from twisted_sendmail.testkit.wire import FULL
+from twisted_sendmail.testing.memory_spool import MemoryQueue
+from twisted_sendmail.testing.wire import FULL
 
 __all__ = [
     "FULL",
     "SMALL",
-    "Acted",
-    "Action",
     "Answer",
     "Arrived",
-    "Aside",
+    "AttemptRecord",
     "Attempted",
-    "AuthRefused",
-    "Change",
+    "AuthenticationAlarm",
     "Cleared",
     "Configuration",
     "ConfigurationError",
     "Delays",
-    "Draft",
     "Event",
     "Fault",
     "InlineWorker",
     "Intake",
     "Interrupted",
-    "Leased",
-    "MemorySpool",
+    "LeasedMessage",
+    "MemoryQueue",
+    "MessageDamaged",
+    "MessageInfo",
+    "Queue",
+    "QueueAction",
+    "QueueActionResult",
+    "QueueBusy",
+    "QueueError",
+    "QueueFull",
     "QueueIds",
+    "QueueObserver",
+    "QueueReceiver",
+    "QueueTotals",
+    "QueueUnusable",
     "QueuedMessage",
     "QueuedRecipient",
-    "Recovered",
+    "RecipientState",
+    "RecipientUpdate",
+    "RecoveryReport",
     "Removed",
     "Reported",
     "RouteDown",
     "RouteUp",
+    "SQLiteQueue",
+    "SQLiteStore",
     "Selection",
     "SetAside",
-    "Settlement",
-    "Spool",
-    "SpoolBusy",
-    "SpoolDamaged",
-    "SpoolFull",
-    "SpoolObserver",
-    "SpoolTrouble",
-    "SpoolUnusable",
-    "SpoolingReceiver",
-    "SqliteSpool",
-    "State",
-    "Store",
-    "Totals",
+    "SetAsideReason",
     "Trouble",
     "Verdict",
     "close",

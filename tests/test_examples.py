@@ -26,7 +26,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.deferreds import Result
 from twisted_sendmail import Receiver, Reply, SubmissionServer, Timeouts, TLSPolicy
-from twisted_sendmail.testing import KeepingReceiver, LoopbackServer, MemoryServer, faults
+from twisted_sendmail.testing import LoopbackServer, MemoryServer, RecordingReceiver, faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 PASSWORD = 'wonder"land ÿ'
 
 
-class Choosy(KeepingReceiver):
+class Choosy(RecordingReceiver):
     """Refuses `gone@…` for good and `later@…` for now, and hangs up when asked about `lost@…`."""
 
     server: Server

@@ -12,39 +12,39 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from twisted_sendmail.client.connect import Opening, open_session
     from twisted_sendmail.client.connection import Cancelled
     from twisted_sendmail.client.delivery import deliver
-    from twisted_sendmail.client.opening import Opening, open_session
+    from twisted_sendmail.client.limits import PoolLimits
+    from twisted_sendmail.client.mailer import Mailer, MailerStats
+    from twisted_sendmail.client.many import many
     from twisted_sendmail.client.protocol import SubmissionProtocol
+    from twisted_sendmail.client.sending import Sending
+    from twisted_sendmail.client.server_config import SubmissionServer
+    from twisted_sendmail.client.service import MailerService
+    from twisted_sendmail.client.submit import sendmail, submit
     from twisted_sendmail.client.timeouts import Timeouts
     from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
     from twisted_sendmail.client.tls_session import ServerJudge
     from twisted_sendmail.client.transaction import transact
-    from twisted_sendmail.ingress.accounts import HashedAccounts
-    from twisted_sendmail.ingress.auth_throttle import AuthThrottle
-    from twisted_sendmail.ingress.deadlines import Deadlines
-    from twisted_sendmail.ingress.factory import ConnectionLimits, SMTPServerFactory
-    from twisted_sendmail.ingress.networks import Networks
-    from twisted_sendmail.ingress.password_file import PasswordFile
-    from twisted_sendmail.ingress.portal import PortalAccounts
-    from twisted_sendmail.ingress.receiver import Connection, Receiver
-    from twisted_sendmail.ingress.tls import ServerTLS
-    from twisted_sendmail.mailer.limits import PoolLimits
-    from twisted_sendmail.mailer.mailer import Mailer, MailerStats
-    from twisted_sendmail.mailer.many import many
-    from twisted_sendmail.mailer.sending import Sending
-    from twisted_sendmail.mailer.service import MailerService
-    from twisted_sendmail.mailer.submission_server import SubmissionServer
-    from twisted_sendmail.mailer.submit import sendmail, submit
-    from twisted_sendmail.relay.handle import FinalOutcome, FinalReport, Queued
-    from twisted_sendmail.relay.schedule import Schedule
+    from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-    from twisted_sendmail.sasl.choice import MECHANISMS
+    from twisted_sendmail.relay.tracker import FinalOutcome, FinalReport, Queued
     from twisted_sendmail.sasl.credentials import Credentials
     from twisted_sendmail.sasl.mechanism import Mechanism
+    from twisted_sendmail.sasl.negotiation import MECHANISMS
+    from twisted_sendmail.server.accounts import HashedAccounts
+    from twisted_sendmail.server.auth_throttle import AuthThrottle
+    from twisted_sendmail.server.factory import ConnectionLimits, SMTPServerFactory
+    from twisted_sendmail.server.networks import Networks
+    from twisted_sendmail.server.password_file import PasswordFile
+    from twisted_sendmail.server.portal import PortalAccounts
+    from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
+    from twisted_sendmail.server.timeouts import ServerTimeouts
+    from twisted_sendmail.server.tls import ServerTLS
     from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
-    from twisted_sendmail.smtp.client_session import ClientSession
+    from twisted_sendmail.smtp.client import ClientSession
     from twisted_sendmail.smtp.envelope import Envelope, Recipient
     from twisted_sendmail.smtp.errors import (
         ActionIgnored,
@@ -91,8 +91,8 @@ if TYPE_CHECKING:
         UnsupportedMechanism,
         WeakMechanism,
     )
-    from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
     from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
+    from twisted_sendmail.smtp.result import DeliveryReport, RecipientResult, RecipientStatus
     from twisted_sendmail.smtp.server import ServerHandler, ServerSession
     from twisted_sendmail.smtp.server_settings import ServerSettings
     from twisted_sendmail.smtp.tls_facts import TLSFacts
@@ -114,12 +114,11 @@ __all__ = [
     "ClientSession",
     "CommandNotAllowed",
     "ConnectFailed",
-    "Connection",
     "ConnectionClosed",
     "ConnectionFailed",
+    "ConnectionInfo",
     "ConnectionLimits",
     "Credentials",
-    "Deadlines",
     "DeliveryCancelled",
     "DeliveryInDoubt",
     "DeliveryReport",
@@ -148,7 +147,6 @@ __all__ = [
     "MessageTooLarge",
     "Networks",
     "Opening",
-    "Outcome",
     "PasswordFile",
     "PermanentFailure",
     "PoolLimits",
@@ -157,14 +155,16 @@ __all__ = [
     "Queued",
     "Receiver",
     "Recipient",
+    "RecipientResult",
+    "RecipientStatus",
     "Refused",
     "RelayService",
     "RelaySettings",
     "Reply",
+    "RetryPolicy",
     "ReversePath",
     "RouteSettings",
     "SMTPServerFactory",
-    "Schedule",
     "SendTimeout",
     "Sending",
     "SendmailError",
@@ -174,9 +174,9 @@ __all__ = [
     "ServerSession",
     "ServerSettings",
     "ServerTLS",
+    "ServerTimeouts",
     "ServiceClosing",
     "StartTLSUnavailable",
-    "Status",
     "SubmissionProtocol",
     "SubmissionServer",
     "TLSAlert",
@@ -206,37 +206,37 @@ __all__ = [
 _ROOMS = {
     "twisted_sendmail.client.connection": ("Cancelled",),
     "twisted_sendmail.client.delivery": ("deliver",),
-    "twisted_sendmail.client.opening": ("Opening", "open_session"),
+    "twisted_sendmail.client.connect": ("Opening", "open_session"),
     "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
     "twisted_sendmail.client.timeouts": ("Timeouts",),
     "twisted_sendmail.client.tls_policy": ("TLSPolicy", "TLSTrust"),
     "twisted_sendmail.client.tls_session": ("ServerJudge",),
     "twisted_sendmail.client.transaction": ("transact",),
-    "twisted_sendmail.ingress.accounts": ("HashedAccounts",),
-    "twisted_sendmail.ingress.auth_throttle": ("AuthThrottle",),
-    "twisted_sendmail.ingress.deadlines": ("Deadlines",),
-    "twisted_sendmail.ingress.factory": ("ConnectionLimits", "SMTPServerFactory"),
-    "twisted_sendmail.ingress.networks": ("Networks",),
-    "twisted_sendmail.ingress.password_file": ("PasswordFile",),
-    "twisted_sendmail.ingress.portal": ("PortalAccounts",),
-    "twisted_sendmail.ingress.receiver": ("Connection", "Receiver"),
-    "twisted_sendmail.ingress.tls": ("ServerTLS",),
-    "twisted_sendmail.mailer.limits": ("PoolLimits",),
-    "twisted_sendmail.mailer.mailer": ("Mailer", "MailerStats"),
-    "twisted_sendmail.mailer.many": ("many",),
-    "twisted_sendmail.mailer.sending": ("Sending",),
-    "twisted_sendmail.mailer.service": ("MailerService",),
-    "twisted_sendmail.mailer.submission_server": ("SubmissionServer",),
-    "twisted_sendmail.mailer.submit": ("sendmail", "submit"),
-    "twisted_sendmail.relay.handle": ("FinalOutcome", "FinalReport", "Queued"),
-    "twisted_sendmail.relay.schedule": ("Schedule",),
+    "twisted_sendmail.server.accounts": ("HashedAccounts",),
+    "twisted_sendmail.server.auth_throttle": ("AuthThrottle",),
+    "twisted_sendmail.server.timeouts": ("ServerTimeouts",),
+    "twisted_sendmail.server.factory": ("ConnectionLimits", "SMTPServerFactory"),
+    "twisted_sendmail.server.networks": ("Networks",),
+    "twisted_sendmail.server.password_file": ("PasswordFile",),
+    "twisted_sendmail.server.portal": ("PortalAccounts",),
+    "twisted_sendmail.server.receiver": ("ConnectionInfo", "Receiver"),
+    "twisted_sendmail.server.tls": ("ServerTLS",),
+    "twisted_sendmail.client.limits": ("PoolLimits",),
+    "twisted_sendmail.client.mailer": ("Mailer", "MailerStats"),
+    "twisted_sendmail.client.many": ("many",),
+    "twisted_sendmail.client.sending": ("Sending",),
+    "twisted_sendmail.client.service": ("MailerService",),
+    "twisted_sendmail.client.server_config": ("SubmissionServer",),
+    "twisted_sendmail.client.submit": ("sendmail", "submit"),
+    "twisted_sendmail.relay.tracker": ("FinalOutcome", "FinalReport", "Queued"),
+    "twisted_sendmail.relay.retry_policy": ("RetryPolicy",),
     "twisted_sendmail.relay.service": ("RelayService",),
     "twisted_sendmail.relay.settings": ("RelaySettings", "RouteSettings"),
-    "twisted_sendmail.sasl.choice": ("MECHANISMS",),
+    "twisted_sendmail.sasl.negotiation": ("MECHANISMS",),
     "twisted_sendmail.sasl.credentials": ("Credentials",),
     "twisted_sendmail.sasl.mechanism": ("Mechanism",),
     "twisted_sendmail.smtp.address": ("ForwardPath", "Mailbox", "ReversePath"),
-    "twisted_sendmail.smtp.client_session": ("ClientSession",),
+    "twisted_sendmail.smtp.client": ("ClientSession",),
     "twisted_sendmail.smtp.envelope": ("Envelope", "Recipient"),
     "twisted_sendmail.smtp.errors": (
         "ActionIgnored",
@@ -283,7 +283,7 @@ _ROOMS = {
         "UnsupportedMechanism",
         "WeakMechanism",
     ),
-    "twisted_sendmail.smtp.outcome": ("DeliveryReport", "Outcome", "Status"),
+    "twisted_sendmail.smtp.result": ("DeliveryReport", "RecipientResult", "RecipientStatus"),
     "twisted_sendmail.smtp.reply": ("EnhancedStatus", "Reply"),
     "twisted_sendmail.smtp.server": ("ServerHandler", "ServerSession"),
     "twisted_sendmail.smtp.server_settings": ("ServerSettings",),

@@ -94,6 +94,15 @@ def modules() -> list[str]:
     return [".".join(path.parts).removesuffix(".__init__") for path in sorted(paths)]
 
 
+def owned(full: str) -> str:
+    """The full name of *full* in the module that defines it: packages re-export their modules' names."""
+    module, _, name = full.rpartition(".")
+    while module in modules() and name not in defined(module) and name in imported(module):
+        full = imported(module)[name]
+        module, _, name = full.rpartition(".")
+    return full
+
+
 def meant(name: str, module: str) -> str:
     """The full name of what *module* calls *name*.
 
@@ -102,12 +111,12 @@ def meant(name: str, module: str) -> str:
     """
     first, dot, rest = name.partition(".")
     if first == OURS and rest in imported(OURS):
-        return imported(OURS)[rest]
+        return owned(imported(OURS)[rest])
     if first in imported(module):
-        return imported(module)[first] + dot + rest
+        return owned(imported(module)[first]) + dot + rest
     if first in defined(module):
         return f"{module}.{name}"
-    elsewhere = {imported(each)[first] for each in modules() if first in imported(each)}
+    elsewhere = {owned(imported(each)[first]) for each in modules() if first in imported(each)}
     return (elsewhere.pop() if len(elsewhere) == 1 else first) + dot + rest
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import iter_modules, walk_packages
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ def page(package: str) -> str:
     """The page of *package*, a dotted name: its docstring, then each of its modules."""
     room = import_module(package)
     lines = [f"# {package}", "", (room.__doc__ or "").strip(), ""]
-    for module in iter_modules(room.__path__):
+    for module in walk_packages(room.__path__, f"{package}."):
         if not module.ispkg:
-            name = f"{package}.{module.name}"
+            name = module.name
             lines += [
-                f"## {module.name}",
+                f"## {name.removeprefix(f'{package}.')}",
                 "",
                 "```{eval-rst}",
                 f".. automodule:: {name}",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.names import Action, Aside, Change, Draft, Selection, Settlement, State
+from tests.names import (
+    AttemptRecord,
+    MessageInfo,
+    QueueAction,
+    RecipientState,
+    RecipientUpdate,
+    Selection,
+    SetAsideReason,
+)
 from twisted_sendmail import Envelope
 from twisted_sendmail.admin.watched import RouteState
 
@@ -13,7 +21,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from tests.names import Acted, Spool
+    from tests.names import Queue, QueueActionResult
 
 #: What a server or a sender writes who means harm; each has the mark that would show it worked.
 HOSTILE = (
@@ -27,7 +35,7 @@ LONG = 1e9
 class StagedRelay:
     """See the module."""
 
-    def __init__(self, spool: Spool, reactor: Any) -> None:
+    def __init__(self, spool: Queue, reactor: Any) -> None:
         self._spool = spool
         self._reactor = reactor
         self.running = True
@@ -39,15 +47,15 @@ class StagedRelay:
     def route_states(self) -> tuple[RouteState, ...]:
         return self.routes
 
-    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[Acted]]:
+    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
         self.flushed.append(selection)
-        return self._spool.act(Action.FLUSH, selection or Selection(), self._reactor.seconds())
+        return self._spool.act(QueueAction.FLUSH, selection or Selection(), self._reactor.seconds())
 
 
 class Stage:
     """Brings mail into a spool, and to where it is wanted."""
 
-    def __init__(self, spool: Spool, reactor: Any) -> None:
+    def __init__(self, spool: Queue, reactor: Any) -> None:
         self.spool = spool
         self.reactor = reactor
 
@@ -64,7 +72,7 @@ class Stage:
     ) -> str:
         """One that waits; gives its name."""
         recipients = [to] if isinstance(to, str) else list(to)
-        draft = Draft(
+        draft = MessageInfo(
             id=self.spool.new_id(),
             envelope=Envelope(sender, recipients),
             arrived=self.reactor.seconds() - age,
@@ -92,7 +100,7 @@ class Stage:
         relay: str = "smtp.example.net[192.0.2.1]:587",
         due: float = 300.0,
         done: Sequence[int] = (),
-        aside: Aside | None = None,
+        aside: SetAsideReason | None = None,
     ) -> None:
         """Let a try of it end with *reply* for everybody but those who are *done*."""
         now = self.reactor.seconds()
@@ -104,12 +112,12 @@ class Stage:
         (message,) = [each.message for each in leased if each.message.id == name]
         await self.spool.release(others)
         changes = tuple(
-            Change(r.number, State.DELIVERED, now, "250 2.0.0 Ok", "2.0.0", relay)
+            RecipientUpdate(r.number, RecipientState.DELIVERED, now, "250 2.0.0 Ok", "2.0.0", relay)
             if r.number in done
-            else Change(r.number, State.PENDING, now + due, reply, status, relay)
+            else RecipientUpdate(r.number, RecipientState.PENDING, now + due, reply, status, relay)
             for r in message.pending
         )
-        await self.spool.settle(Settlement(name, now, changes, aside=aside))
+        await self.spool.settle(AttemptRecord(name, now, changes, aside=aside))
 
     async def on_its_way(self, name: str) -> None:
         """Let somebody be at it."""
@@ -120,7 +128,7 @@ class Stage:
 
     async def held(self, name: str) -> None:
         """Put it on hold."""
-        await self.spool.act(Action.HOLD, Selection(ids=(name,)), self.reactor.seconds())
+        await self.spool.act(QueueAction.HOLD, Selection(ids=(name,)), self.reactor.seconds())
 
 
 async def a_bad_morning(stage: Stage) -> dict[str, str]:
@@ -157,7 +165,7 @@ async def a_bad_morning(stage: Stage) -> dict[str, str]:
     await stage.held(name)
     names["held"] = name
     name = await stage.message("heidi@example.net", sender="<>", age=1800)
-    await stage.tried(name, "550 5.1.1 User unknown", "5.1.1", aside=Aside.UNDELIVERABLE)
+    await stage.tried(name, "550 5.1.1 User unknown", "5.1.1", aside=SetAsideReason.UNDELIVERABLE)
     names["aside"] = name
     names["active"] = await stage.message("ivan@example.net", age=30)
     names["new"] = await stage.message("judy@example.net", age=4)

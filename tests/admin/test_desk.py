@@ -12,14 +12,14 @@ from twisted.internet.task import Clock
 
 from tests.admin.drawn import Node, read
 from tests.admin.staged_queue import HOSTILE, TOKEN, Stage, StagedRelay, a_bad_morning
-from tests.names import Action, InlineWorker, Selection, SpoolTrouble, SqliteSpool
-from twisted_sendmail.admin.desk import MOST, Desk
+from tests.names import InlineWorker, QueueAction, QueueError, Selection, SQLiteQueue
 from twisted_sendmail.admin.health import Health
 from twisted_sendmail.admin.history import History
 from twisted_sendmail.admin.http_guard import Answer, Asked, Names
 from twisted_sendmail.admin.ledger import Failed, Kind, Ledger
 from twisted_sendmail.admin.metrics import Metrics
 from twisted_sendmail.admin.sessions import Sessions
+from twisted_sendmail.admin.views import MOST, Views
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ NOW = 1_700_000_000.0
 class Office:
     """A desk before a real queue, and a browser that keeps its cookie."""
 
-    def __init__(self, spool: SqliteSpool, clock: Clock) -> None:
+    def __init__(self, spool: SQLiteQueue, clock: Clock) -> None:
         self.spool, self.clock = spool, clock
         self.stage = Stage(spool, clock)
         self.relay = StagedRelay(spool, clock)
@@ -41,7 +41,7 @@ class Office:
         self.furnish()
 
     def furnish(self, token: str | None = TOKEN, *, private: bool = False) -> None:
-        self.desk = Desk(
+        self.desk = Views(
             self.spool,
             self.relay,
             Sessions(token, self.clock.seconds),
@@ -86,7 +86,7 @@ class Office:
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
     clock = Clock()
     clock.advance(NOW)
-    spool = SqliteSpool(clock, tmp_path / "queue", worker=InlineWorker(), least_free=0)
+    spool = SQLiteQueue(clock, tmp_path / "queue", worker=InlineWorker(), least_free=0)
     await spool.open()
     yield Office(spool, clock)
     await spool.close()
@@ -316,7 +316,7 @@ async def test_a_message_that_is_not_there_is_404(office: Office) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_trouble_of_the_queue_is_a_page_and_503(office: Office, monkeypatch: Any) -> None:
-    monkeypatch.setattr(office.spool, "totals", lambda: fail(SpoolTrouble("the disk is gone")))
+    monkeypatch.setattr(office.spool, "totals", lambda: fail(QueueError("the disk is gone")))
     page = await office.page(code=503)
     assert "the disk is gone" in page.text
 
@@ -410,7 +410,7 @@ async def test_nobody_acts_without_a_session_and_its_secret(office: Office) -> N
         (cookie, other),
     ]:
         office.cookie = session
-        for action in Action:
+        for action in QueueAction:
             answer = await office.post(
                 "/act", secret=given, action=action.value, id=name, sure="yes"
             )
@@ -467,7 +467,7 @@ async def test_without_a_ticked_message_nothing_happens_to_any(office: Office) -
     """A selection without ids would mean all of them."""
     name = await office.stage.message()
     await office.sign_in()
-    for action in Action:
+    for action in QueueAction:
         for ids in ([], [""], ["x"], ["0123456789A!"]):
             await office.post("/act", action=action.value, id=ids, which="ticked", sure="yes")
             assert "No message was ticked, so nothing was done." == notice(await office.page())

@@ -9,14 +9,14 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from tests.admin.staged_queue import StagedRelay
-from tests.names import MemorySpool, SpoolFull
+from tests.names import MemoryQueue, QueueFull
 from twisted_sendmail.admin.health import Health
 
 
 class Patient:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.relay = StagedRelay(MemorySpool(self.clock), self.clock)
+        self.relay = StagedRelay(MemoryQueue(self.clock), self.clock)
         self.probes = 0
         self.result: Any = succeed
         self.health = Health(self.clock, self.probe, self.relay)
@@ -42,7 +42,7 @@ def test_it_is_well_when_the_queue_can_be_written_and_the_relay_runs(patient: Pa
 
 
 def test_it_says_why_the_queue_cannot_be_written(patient: Patient) -> None:
-    patient.result = lambda _: fail(SpoolFull("the queue is short of room\x1b[31m"))
+    patient.result = lambda _: fail(QueueFull("the queue is short of room\x1b[31m"))
     expected = "the queue cannot be written: the queue is short of room\\x1b[31m"
     assert [expected] == patient.ask()
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from tests.names import SpoolTrouble, Totals
+from tests.names import QueueError, QueueTotals
 from twisted_sendmail.admin.history import COARSE_KEPT, FINE_KEPT, History, Sample
 
 BEGIN = 1_700_000_000.0
@@ -22,16 +22,16 @@ class Watched:
         self.asked = 0
         self.depth = 0
         self.oldest: float | None = None
-        self.answer: Deferred[Totals] | None = None
+        self.answer: Deferred[QueueTotals] | None = None
         self.history = History(self.clock, self.totals)
         self.history.start()
 
-    def totals(self) -> Deferred[Totals]:
+    def totals(self) -> Deferred[QueueTotals]:
         self.asked += 1
         if self.answer is not None:
             return self.answer
         queues = {"incoming": self.depth, "hold": 70, "corrupt": 80}
-        return succeed(Totals(queues, {}, self.oldest))
+        return succeed(QueueTotals(queues, {}, self.oldest))
 
     def pass_(self, seconds: float, step: float = 10.0) -> None:
         for _ in range(int(seconds / step)):
@@ -144,14 +144,14 @@ def test_it_does_not_ask_again_before_it_has_an_answer() -> None:
     watched.pass_(100)
     assert 2 == watched.asked
     late, watched.answer = watched.answer, None
-    late.callback(Totals({"deferred": 5}, {}, None))
+    late.callback(QueueTotals({"deferred": 5}, {}, None))
     watched.pass_(10)
     assert [0, 5, 0] == [sample.depth for sample in watched.history.hour]
 
 
 def test_a_queue_that_cannot_be_counted_leaves_a_gap() -> None:
     watched = Watched()
-    watched.answer = fail(SpoolTrouble("no"))
+    watched.answer = fail(QueueError("no"))
     watched.pass_(10)
     watched.answer = None
     watched.pass_(10)
@@ -160,7 +160,7 @@ def test_a_queue_that_cannot_be_counted_leaves_a_gap() -> None:
 
 def test_it_stops_and_leaves_nothing_behind() -> None:
     watched = Watched()
-    pending: Deferred[Totals] = Deferred()
+    pending: Deferred[QueueTotals] = Deferred()
     watched.answer = pending
     watched.pass_(10)
     watched.history.stop()

@@ -15,7 +15,7 @@ from twisted.web.http import HTTPFactory
 from zope.interface import implementer
 
 from tests.admin.staged_queue import TOKEN, Stage, StagedRelay
-from tests.names import MemorySpool
+from tests.names import MemoryQueue
 from twisted_sendmail import InvalidInput
 from twisted_sendmail.admin.http_guard import CONNECTIONS, COOKIE, Answer, Asked, factory, text
 from twisted_sendmail.admin.site import AdminSite, local
@@ -88,7 +88,7 @@ class Served:
 
 @pytest_twisted.async_yield_fixture
 async def served(reactor: Any) -> AsyncIterator[Served]:
-    spool = MemorySpool(reactor)
+    spool = MemoryQueue(reactor)
     await spool.open()
     await Stage(spool, reactor).message()
     served = Served(reactor, AdminSite(reactor, spool, StagedRelay(spool, reactor), token=TOKEN))
@@ -305,7 +305,7 @@ async def test_a_fault_of_ours_is_500_and_told_to_the_log_alone(
 async def test_it_listens_where_others_could_come_only_when_told_so(
     reactor: Any, description: str
 ) -> None:
-    spool = MemorySpool(reactor)
+    spool = MemoryQueue(reactor)
     site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
     with pytest.raises(InvalidInput, match="others than this machine could see who writes to whom"):
         await site.listen(serverFromString(reactor, description))
@@ -317,7 +317,7 @@ async def test_it_listens_where_others_could_come_only_when_told_so(
 
 @pytest_twisted.ensureDeferred
 async def test_it_listens_on_loopback_and_unix_sockets(reactor: Any, tmp_path: Path) -> None:
-    spool = MemorySpool(reactor)
+    spool = MemoryQueue(reactor)
     for description in (
         "tcp:0:interface=127.0.0.1",
         "tcp6:0:interface=\\:\\:1",
@@ -331,7 +331,7 @@ async def test_it_listens_on_loopback_and_unix_sockets(reactor: Any, tmp_path: P
 
 @pytest_twisted.ensureDeferred
 async def test_it_goes_by_the_address_that_it_listens_on(reactor: Any) -> None:
-    spool = MemorySpool(reactor)
+    spool = MemoryQueue(reactor)
     await spool.open()
     site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
     port: Any = await site.listen(serverFromString(reactor, "tcp:0:interface=127.9.9.9"))
@@ -348,12 +348,12 @@ async def test_it_goes_by_the_address_that_it_listens_on(reactor: Any) -> None:
 
 
 def test_a_private_page_needs_a_token(reactor: Any) -> None:
-    spool = MemorySpool(reactor)
+    spool = MemoryQueue(reactor)
     with pytest.raises(InvalidInput, match="the queue page cannot be private"):
         AdminSite(reactor, spool, StagedRelay(spool, reactor), private=True)
 
 
 def test_it_is_a_site_of_twisted_web(reactor: Any) -> None:
-    spool = MemorySpool(reactor)
+    spool = MemoryQueue(reactor)
     site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
     assert isinstance(site.factory.wrappedFactory, HTTPFactory)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.admin.drawn import Node, drawn
 from tests.admin.staged_queue import HOSTILE
-from tests.names import Draft, QueuedMessage, QueuedRecipient, Totals
+from tests.names import MessageInfo, QueuedMessage, QueuedRecipient, QueueTotals
 from twisted_sendmail import Envelope, Recipient
 from twisted_sendmail.admin.filters import Filter
 from twisted_sendmail.admin.frame import Viewer, confirmation_page, sign_in_page, trouble_page
@@ -100,7 +100,7 @@ def message(text: str, number: int = 0, **facts: Any) -> QueuedMessage:
         relay=text,
         attempts=1,
     )
-    draft = Draft(
+    draft = MessageInfo(
         f"0123456789A{number}",
         Envelope("alice@example.org", [recipient.recipient]),
         NOW - 100,
@@ -114,7 +114,7 @@ def message(text: str, number: int = 0, **facts: Any) -> QueuedMessage:
 def overview(text: str = "", **facts: Any) -> Overview:
     messages = [message(text)]
     given = {
-        "totals": Totals({"deferred": 1}, {text: 1}, NOW - 100, 4000),
+        "totals": QueueTotals({"deferred": 1}, {text: 1}, NOW - 100, 4000),
         "samples": [Sample(NOW - 10, 1, 90.0)],
         "wanted": Filter.read({"recipient": text, "sender": text, "queue": text, "page": text}),
         "messages": messages,
@@ -192,7 +192,7 @@ def test_the_page_says_in_a_sentence_how_it_stands() -> None:
 
 def test_an_empty_queue_says_so() -> None:
     facts = overview(
-        totals=Totals({}, {}, None),
+        totals=QueueTotals({}, {}, None),
         messages=[],
         wanted=Filter(),
         more=False,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.admin.drawn import drawn
-from tests.names import Aside, Draft, QueuedMessage, QueuedRecipient, State
+from tests.names import MessageInfo, QueuedMessage, QueuedRecipient, RecipientState, SetAsideReason
 from twisted_sendmail import Envelope, ForwardPath, Recipient, ReversePath
 from twisted_sendmail.admin.filters import Filter
 from twisted_sendmail.admin.reasons import latest, meaning, reasons, standing
@@ -147,12 +147,15 @@ def message(
     *recipients: QueuedRecipient, arrived: float = 1000.0, **facts: object
 ) -> QueuedMessage:
     envelope = Envelope("a@example.org", [r.recipient for r in recipients])
-    draft = Draft("0123456789AB", envelope, arrived, "default")
+    draft = MessageInfo("0123456789AB", envelope, arrived, "default")
     return QueuedMessage(draft, 100, recipients, **facts)  # type: ignore[arg-type]
 
 
 def tried(
-    number: int, reply: str | None, status: str | None = "4.2.2", state: State = State.PENDING
+    number: int,
+    reply: str | None,
+    status: str | None = "4.2.2",
+    state: RecipientState = RecipientState.PENDING,
 ) -> QueuedRecipient:
     return QueuedRecipient(
         number,
@@ -186,7 +189,7 @@ def test_replies_that_differ_in_particulars_are_one_reason() -> None:
 
 
 def test_who_has_his_verdict_or_was_not_tried_is_no_reason() -> None:
-    done = tried(0, "250 Ok", "2.0.0", State.DELIVERED)
+    done = tried(0, "250 Ok", "2.0.0", RecipientState.DELIVERED)
     assert [] == reasons([message(done, tried(1, None, None))])
 
 
@@ -209,8 +212,8 @@ def test_what_keeps_a_message_that_no_server_said() -> None:
         for said in (
             (standing(message(one, **facts)) or "").replace("not what was written", "damage")
             for facts in (
-                {"aside": Aside.DAMAGED},
-                {"aside": Aside.UNDELIVERABLE},
+                {"aside": SetAsideReason.DAMAGED},
+                {"aside": SetAsideReason.UNDELIVERABLE},
                 {"doomed": True, "leased": True},
                 {"expired": True},
                 {"leased": True},

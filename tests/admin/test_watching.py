@@ -13,14 +13,14 @@ from twisted.internet.task import Clock
 from tests.names import (
     Arrived,
     Attempted,
-    AuthRefused,
+    AuthenticationAlarm,
     Delays,
     Interrupted,
+    QueueTotals,
+    RecipientState,
     Removed,
     RouteDown,
     SetAside,
-    State,
-    Totals,
     Trouble,
 )
 from twisted_sendmail.admin.ledger import KEPT, Failed, Kind, Ledger
@@ -39,7 +39,7 @@ class Watched:
         self.tell = Watching(self.metrics, self.ledger, self.clock.seconds)
 
     def samples(
-        self, totals: Totals | None = None, routes: tuple[RouteState, ...] = ()
+        self, totals: QueueTotals | None = None, routes: tuple[RouteState, ...] = ()
     ) -> dict[str, float]:
         """Everything that is exposed, as ``name{label=value}``."""
         text = self.metrics.exposition(totals, routes, self.clock.seconds()).decode()
@@ -65,7 +65,7 @@ def attempted(status: str = "sent", **facts: Any) -> Attempted:
         "sender": "a@example.org",
         "recipient": "b@example.net",
         "original": None,
-        "state": State.PENDING,
+        "state": RecipientState.PENDING,
         "status": status,
         "dsn": "2.0.0",
         "relay": "mx[192.0.2.1]:587",
@@ -107,7 +107,7 @@ def test_a_try_counts_once_for_all_its_recipients(watched: Watched) -> None:
 def test_what_comes_in_and_goes_wrong_is_counted(watched: Watched) -> None:
     watched.tell(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
     watched.tell(Interrupted(("A", "B", "C")))
-    watched.tell(AuthRefused("default", "smtps://mx:465", "535 no"))
+    watched.tell(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
     watched.tell(Removed("0123456789AB"))
     samples = watched.samples()
     assert (1, 3, 1) == (
@@ -121,7 +121,7 @@ def test_the_last_failures_are_kept_the_latest_first(watched: Watched) -> None:
     watched.tell(attempted("sent"))
     watched.tell(attempted("bounced", reply="550 5.1.1 no"))
     watched.tell(attempted("expired", recipient="c@example.net", reply="timed out"))
-    watched.tell(AuthRefused("default", "smtps://mx:465", "535 no"))
+    watched.tell(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
     watched.tell(RouteDown("default", "no answer", 4.0))
     watched.tell(SetAside("0123456789AB", "nobody to tell"))
     watched.tell(Trouble("mail cannot be taken out", "disk"))
@@ -158,7 +158,7 @@ def test_the_ledger_is_bounded_in_number_and_length() -> None:
 
 
 def test_the_queue_is_told_as_it_stands(watched: Watched) -> None:
-    totals = Totals({"deferred": 7, "hold": 2}, {"4.4.1": 5, "4.2.2": 3, "": 1}, 400.0, 12_345)
+    totals = QueueTotals({"deferred": 7, "hold": 2}, {"4.4.1": 5, "4.2.2": 3, "": 1}, 400.0, 12_345)
     routes = (
         RouteState("default", (), under_way=4),
         RouteState("bulk", (), until=2000.0),
@@ -198,7 +198,7 @@ def test_a_queue_that_cannot_be_read_is_told_so(watched: Watched) -> None:
 
 def test_a_server_that_makes_up_codes_makes_up_no_series(watched: Watched) -> None:
     made_up = {f"4.{n}.{m}": 1 for n in range(40) for m in range(40)}
-    totals = Totals({}, {"4.99.1": 9, 'x"}\n evil 1': 2, **made_up}, None)
+    totals = QueueTotals({}, {"4.99.1": 9, 'x"}\n evil 1': 2, **made_up}, None)
     series = {k: v for k, v in watched.samples(totals).items() if k.startswith("queue_deferred")}
     assert 41 == len(series)
     assert 9 == series["queue_deferred_recipients{status=4.99.1}"]
@@ -216,8 +216,8 @@ def test_the_reference_page_lists_each_metric_with_its_labels() -> None:
     """`docs/reference/metrics.md` against the registry."""
     watched = Watched()
     watched.tell(attempted("sent"))
-    watched.tell(AuthRefused("default", "smtps://mx:465", "535 no"))
-    totals = Totals({"deferred": 1}, {"4.4.1": 1}, 1.0)
+    watched.tell(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
+    totals = QueueTotals({"deferred": 1}, {"4.4.1": 1}, 1.0)
     text = watched.metrics.exposition(totals, (RouteState("default", ()),), 2.0).decode()
     exposed: dict[str, str] = {}
     for family in text_string_to_metric_families(text):

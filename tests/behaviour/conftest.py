@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.ingress.conftest import certificate, net
 from tests.relay.conftest import world
+from tests.server.conftest import certificate, net
 
 __all__ = ["certificate", "net", "world"]

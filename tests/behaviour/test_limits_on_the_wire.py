@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.ingress.conftest import Client, Net
+from tests.server.conftest import Client, Net
 from twisted_sendmail import ServerSettings
 
 ENVELOPE = "MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@recipient.example>\r\n"

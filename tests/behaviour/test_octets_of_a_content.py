@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ingress.conftest import Client, Net
+from tests.server.conftest import Client, Net
 from twisted_sendmail import (
     Envelope,
     InvalidMessage,

@@ -10,7 +10,7 @@ from tests.client.certificates import NAME
 from tests.client.conftest import Net as ClientNet
 from tests.client.conftest import ca_file
 from tests.client.conftest import net as client_net
-from tests.ingress.conftest import Net, Trusting
+from tests.server.conftest import Net, Trusting
 from twisted_sendmail import CommandNotAllowed, ServerJudge, ServerSettings, SubmissionProtocol
 
 __all__ = ["ca_file", "client_net"]

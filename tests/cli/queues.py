@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.names import (
-    Action,
-    Aside,
-    Change,
-    Draft,
+    AttemptRecord,
+    MessageInfo,
+    QueueAction,
     QueuedMessage,
     QueueIds,
+    RecipientState,
+    RecipientUpdate,
     Selection,
-    Settlement,
-    State,
-    Store,
+    SetAsideReason,
+    SQLiteStore,
     id_number,
 )
 from twisted_sendmail import Envelope, Recipient
-from twisted_sendmail.spool.arriving import PIECE, Pieces
+from twisted_sendmail.queue import PIECE, Pieces
 
 CONTENT = (
     b"Received: from a by b\r\nFrom: alice@example.org\r\nTo: bob@example.net\r\n"
@@ -43,9 +43,9 @@ class Queue:
             pass
 
     @contextmanager
-    def _opened(self, *, create: bool = False, write: bool = True) -> Iterator[Store]:
+    def _opened(self, *, create: bool = False, write: bool = True) -> Iterator[SQLiteStore]:
         """The store, in a transaction."""
-        store = Store(self.directory)
+        store = SQLiteStore(self.directory)
         store.open(create=create)
         try:
             with store.transaction(write=write):
@@ -91,7 +91,7 @@ class Queue:
         envid: str | None = None,
     ) -> str:
         """A message comes in; its id."""
-        draft = Draft(
+        draft = MessageInfo(
             _new_id(),
             Envelope(sender, list(recipients), ret=ret, envid=envid),
             time.time() if arrived is None else arrived,
@@ -123,11 +123,13 @@ class Queue:
         assert name in self.lease()
         now = time.time()
         changes = tuple(
-            Change(n, State.PENDING, now + 330, reply, "4.2.2", "mx.example.net[192.0.2.9]:25")
+            RecipientUpdate(
+                n, RecipientState.PENDING, now + 330, reply, "4.2.2", "mx.example.net[192.0.2.9]:25"
+            )
             for n in numbers
         )
         with self._opened() as store:
-            store.settle(Settlement(name, now, changes))
+            store.settle(AttemptRecord(name, now, changes))
         return name
 
     def deliver(self, name: str, number: int) -> None:
@@ -135,8 +137,10 @@ class Queue:
         assert name in self.lease()
         with self._opened() as store:
             store.settle(
-                Settlement(
-                    name, time.time(), (Change(number, State.DELIVERED, reply="250 2.0.0 Ok"),)
+                AttemptRecord(
+                    name,
+                    time.time(),
+                    (RecipientUpdate(number, RecipientState.DELIVERED, reply="250 2.0.0 Ok"),),
                 )
             )
 
@@ -144,14 +148,20 @@ class Queue:
         """It fails, and there is nobody to tell."""
         assert name in self.lease()
         with self._opened() as store:
-            failed = (Change(0, State.FAILED, reply="550 5.1.1 No such user", status="5.1.1"),)
-            store.settle(Settlement(name, time.time(), failed, aside=Aside.UNDELIVERABLE))
+            failed = (
+                RecipientUpdate(
+                    0, RecipientState.FAILED, reply="550 5.1.1 No such user", status="5.1.1"
+                ),
+            )
+            store.settle(
+                AttemptRecord(name, time.time(), failed, aside=SetAsideReason.UNDELIVERABLE)
+            )
         return name
 
     def hold(self, name: str) -> str:
         """The operator puts it on hold."""
         with self._opened() as store:
-            store.act(Action.HOLD, Selection(ids=(name,)), time.time())
+            store.act(QueueAction.HOLD, Selection(ids=(name,)), time.time())
         return name
 
     def damage(self, name: str) -> str:

@@ -12,8 +12,8 @@ from tests.cli.scripted import ScriptedServer
 from tests.cli.shell import PASSWORD, Shell
 from twisted_sendmail import SubmissionServer, TLSFacts, TLSPolicy
 from twisted_sendmail.cli.findings import findings
-from twisted_sendmail.mailer.examination import Examination
-from twisted_sendmail.smtp.capabilities import Capabilities
+from twisted_sendmail.client import Examination
+from twisted_sendmail.smtp import Capabilities
 from twisted_sendmail.testing import LoopbackServer
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -15,15 +15,15 @@ from twisted_sendmail import (
     ConnectFailed,
     DeliveryReport,
     Envelope,
-    Outcome,
+    RecipientResult,
+    RecipientStatus,
     Reply,
     SendmailError,
     StartTLSUnavailable,
-    Status,
 )
 from twisted_sendmail.cli.exit_status import TABLE, ExitStatus, status_of, status_of_error
-from twisted_sendmail.client.verdict import require_acceptance
-from twisted_sendmail.smtp.errors import refusal
+from twisted_sendmail.client import require_acceptance
+from twisted_sendmail.smtp import refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
 
@@ -44,7 +44,9 @@ def report(*replies: Reply | None, phase: str | None = None) -> DeliveryReport:
     """One recipient a reply; None for one who was accepted."""
     envelope = Envelope("a@example.org", [f"r{n}@example.net" for n in range(len(replies))])
     outcomes = tuple(
-        Outcome(recipient, Status.REFUSED if reply else Status.ACCEPTED, reply)
+        RecipientResult(
+            recipient, RecipientStatus.REFUSED if reply else RecipientStatus.ACCEPTED, reply
+        )
         for recipient, reply in zip(envelope.recipients, replies, strict=True)
     )
     return DeliveryReport(envelope, outcomes, phase=phase)
@@ -113,16 +115,16 @@ def test_some_refused(codes: tuple[int, ...], status: int) -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("status", [Status.IN_DOUBT, Status.ACCEPTED])
+@pytest.mark.parametrize("status", [RecipientStatus.IN_DOUBT, RecipientStatus.ACCEPTED])
 def test_no_error_asks_to_send_again_to_those_who_may_have_it(
-    kind: type[SendmailError], status: Status
+    kind: type[SendmailError], status: RecipientStatus
 ) -> None:
     envelope = Envelope("a@example.org", ["b@example.net", "c@example.net"])
     one, other = envelope.recipients
-    outcomes = (Outcome(one, status), Outcome(other, Status.UNTOUCHED))
+    outcomes = (RecipientResult(one, status), RecipientResult(other, RecipientStatus.UNTOUCHED))
     code = status_of_error(kind("it failed", report=DeliveryReport(envelope, outcomes)))
     assert ExitStatus.TEMPFAIL != code
-    assert ExitStatus.PROTOCOL == code or status is Status.ACCEPTED
+    assert ExitStatus.PROTOCOL == code or status is RecipientStatus.ACCEPTED
 
 
 def test_a_refusal_without_a_class_of_its_own_has_its_kind_s() -> None:

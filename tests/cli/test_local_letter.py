@@ -17,7 +17,7 @@ from twisted_sendmail.cli.local_letter import (
     sender_of,
 )
 from twisted_sendmail.cli.sendmail_options import Invocation
-from twisted_sendmail.message.header import Header
+from twisted_sendmail.message import Header
 
 HOST = "host.example.org"
 ALICE = Caller(1000, "alice", "Alice Liddell")

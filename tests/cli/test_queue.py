@@ -19,8 +19,8 @@ from tests.cli.shell import COMMAND, Done, Shell
 from twisted_sendmail import Recipient
 from twisted_sendmail.cli.main import main
 from twisted_sendmail.cli.queue_list import table
-from twisted_sendmail.spool.premises import DATABASE, WAKEUP
-from twisted_sendmail.spool.queue_id import id_text
+from twisted_sendmail.queue import WAKEUP, id_text
+from twisted_sendmail.queue.sqlite.premises import DATABASE
 
 NONE = id_text(7)
 

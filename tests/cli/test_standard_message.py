@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
 from twisted_sendmail.cli.standard_message import SMALL, StandardMessage, UntilDot, read_message
-from twisted_sendmail.message.header import MAX_HEADER
+from twisted_sendmail.message import MAX_HEADER
 
 
 @contextmanager

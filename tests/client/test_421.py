@@ -13,9 +13,9 @@ from twisted_sendmail import (
     DeliveryInDoubt,
     Mailer,
     PoolLimits,
+    RecipientStatus,
     SendmailError,
     ServiceClosing,
-    Status,
     SubmissionServer,
     TLSPolicy,
 )
@@ -26,10 +26,10 @@ CHUNKS = {
     "secure": ("PIPELINING", "CHUNKING", "AUTH PLAIN"),
 }
 BOTH = pytest.mark.parametrize("way", [{}, CHUNKS], ids=["DATA", "BDAT"])
-ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = Status
+ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = RecipientStatus
 
 
-def facts(error: SendmailError) -> tuple[list[Status], bool, bool, bool]:
+def facts(error: SendmailError) -> tuple[list[RecipientStatus], bool, bool, bool]:
     assert error.report is not None
     return (
         [outcome.status for outcome in error.report.outcomes],

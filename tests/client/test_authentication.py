@@ -27,7 +27,7 @@ from twisted_sendmail import (
     UnsupportedMechanism,
     WeakMechanism,
 )
-from twisted_sendmail.sasl.mechanism import MAX_ROUNDS
+from twisted_sendmail.sasl import MAX_ROUNDS
 
 
 def refused(net: Net, server: Any, **settings: Any) -> SendmailError:

@@ -13,10 +13,9 @@ from twisted.internet.testing import MemoryReactorClock
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import DEAF, SILENT
 from tests.deferreds import Result
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.client import Cancelled, Timeouts
 from twisted_sendmail.message.content import AHEAD
-from twisted_sendmail.smtp.errors import SendTimeout
+from twisted_sendmail.smtp import SendTimeout
 
 #: Where the server falls silent: what it does, and whether a message is in doubt then.
 STAGES: dict[str, tuple[dict[str, Any], bool]] = {

@@ -10,17 +10,14 @@ import pytest
 
 from tests.client.conftest import BODY, Net, report_of
 from tests.client.scripted_server import PASSWORD, SILENT, USER
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.smtp.envelope import Envelope
+from twisted_sendmail.client import TLSPolicy
+from twisted_sendmail.smtp import AllRecipientsRefused, Envelope, ProtocolBreach, RecipientStatus
 from twisted_sendmail.smtp.errors import (
-    AllRecipientsRefused,
     MailboxUnavailable,
     PermanentFailure,
-    ProtocolBreach,
     TemporaryFailure,
     UnexpectedResponse,
 )
-from twisted_sendmail.smtp.outcome import Status
 
 PLAIN = b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
 OPENING = [
@@ -42,7 +39,7 @@ def test_a_message_over_starttls_and_auth_takes_seven_flights_and_quit(net: Net)
     expected = [*OPENING, [MAIL, "RCPT TO:<b@example.net>", "DATA"], ["<content>."], ["QUIT"]]
     assert expected == net.flights
     assert [BODY] == server.messages
-    assert ("4ABC", Status.ACCEPTED) == (report.queue_id, report.outcomes[0].status)
+    assert ("4ABC", RecipientStatus.ACCEPTED) == (report.queue_id, report.outcomes[0].status)
     assert ("mx.example.net[192.0.2.1]:587", "name") == (report.host, report.tls.verified_by)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail import Recipient, ServerSettings, Status
+from twisted_sendmail import Recipient, RecipientStatus, ServerSettings
 from twisted_sendmail.client.delivery import split
 from twisted_sendmail.testing import MemoryServer
 
@@ -24,7 +24,7 @@ def test_a_message_for_more_than_rcptmax_goes_out_again_to_the_rest() -> None:
         seen = [[str(r) for r in message.recipients] for message in server.messages]
     assert [FIVE[:2], FIVE[2:4], FIVE[4:]] == seen
     assert FIVE == [str(outcome.recipient) for outcome in report.outcomes]
-    assert [Status.ACCEPTED] * 5 == [outcome.status for outcome in report.outcomes]
+    assert [RecipientStatus.ACCEPTED] * 5 == [outcome.status for outcome in report.outcomes]
     assert FIVE == [str(recipient) for recipient in report.envelope.recipients]  # type: ignore[union-attr]
 
 

@@ -9,8 +9,8 @@ import pytest
 from tests.client.conftest import Net
 from tests.client.scripted_server import CLOSE, RESET, SILENT, Act, ScriptedServer
 from tests.deferreds import Result
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail.client import TLSPolicy
+from twisted_sendmail.smtp import (
     AllRecipientsRefused,
     ConnectFailed,
     ConnectionClosed,
@@ -18,8 +18,8 @@ from twisted_sendmail.smtp.errors import (
     ProtocolBreach,
     SendmailError,
     SendTimeout,
-    ServiceClosing,
 )
+from twisted_sendmail.smtp.errors import ServiceClosing
 
 CLEAR = {"tls": TLSPolicy.NONE, "credentials": None}
 CHUNKS = {

@@ -12,8 +12,8 @@ from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
     from tests.names import Answer, Verdict
-    from twisted_sendmail import Connection, Recipient, ReversePath
-    from twisted_sendmail.smtp.mail_parameters import MailParameters
+    from twisted_sendmail import ConnectionInfo, Recipient, ReversePath
+    from twisted_sendmail.smtp import MailParameters
 
 USER, PASSWORD = "relay", "a password of nobody's"
 
@@ -64,7 +64,7 @@ class NextHop:
 
 
 class _Noting(Receiver):
-    def __init__(self, connection: Connection, hop: NextHop) -> None:
+    def __init__(self, connection: ConnectionInfo, hop: NextHop) -> None:
         super().__init__(connection)
         self._hop = hop
         self._sender = ""

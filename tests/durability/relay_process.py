@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import deferLater
 
 from tests.durability.next_hop import PASSWORD
-from tests.names import Store
+from tests.names import SQLiteStore
 from tests.ports import free_port, listens
 from twisted_sendmail import Envelope, Mailer, PoolLimits, SendmailError
 
@@ -167,7 +167,7 @@ class RelayProcess:
 
     def waiting(self) -> int:
         """Messages in the queue."""
-        with Store(self.queue) as store:
+        with SQLiteStore(self.queue) as store:
             return store.count()
 
     async def drained(self, ledger: Ledger, tokens: Sequence[str] = (), within: float = 60) -> None:

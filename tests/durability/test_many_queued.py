@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from tests.durability.audit import Ledger
 from tests.durability.relay_process import RelayProcess
-from tests.names import Draft, QueueIds, Store
+from tests.names import MessageInfo, QueueIds, SQLiteStore
 from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
@@ -28,13 +28,15 @@ THROUGH = int(os.environ.get("TWISTED_SENDMAIL_THROUGH", "3000"))
 def fill(queue: Path, messages: Iterable[Sent]) -> None:
     """Put *messages* into a queue that nobody has open."""
     queue.mkdir(mode=0o700)
-    store = Store(queue)
+    store = SQLiteStore(queue)
     store.open(create=True)
     ids = QueueIds(time.time)
     with store.transaction(doing="be filled"):
         for sent in messages:
             envelope = Envelope("a@sender.example", sent.recipients)
-            draft = Draft(ids(), envelope, time.time(), "default", message_id=f"<{sent.token}@s>")
+            draft = MessageInfo(
+                ids(), envelope, time.time(), "default", message_id=f"<{sent.token}@s>"
+            )
             store.put(draft, sent.content)
             sent.acked = True
     store.close()

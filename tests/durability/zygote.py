@@ -80,8 +80,8 @@ class Forked:
 
 def _serve() -> None:
 
-    import twisted_sendmail.operation.station
-    import twisted_sendmail.tap  # noqa: F401
+    import twisted_sendmail.daemon.service
+    import twisted_sendmail.daemon.tap  # noqa: F401
 
     for line in sys.stdin:
         command = json.loads(line)
@@ -123,12 +123,12 @@ def _run(command: dict[str, Any]) -> None:
 
 def _end_at(number: int, *, before: bool) -> None:
     """End this process at the n-th call of the storage."""
-    from twisted_sendmail.spool.connection import Connection
+    from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
 
-    execute = Connection.execute
+    execute = SQLiteConnection.execute
     calls = 0
 
-    def counted(self: Connection, *arguments: Any) -> Any:
+    def counted(self: SQLiteConnection, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         last = calls == number
@@ -139,21 +139,21 @@ def _end_at(number: int, *, before: bool) -> None:
             os._exit(EXITED)
         return result
 
-    Connection.execute = counted  # type: ignore[method-assign,assignment]
+    SQLiteConnection.execute = counted  # type: ignore[method-assign,assignment]
 
 
 def _full_while(there: Path) -> None:
     """Let the disk be full as long as there is a file of this name."""
-    from twisted_sendmail.spool.connection import Connection
+    from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
 
-    execute = Connection.execute
+    execute = SQLiteConnection.execute
 
-    def refused(self: Connection, sql: str, *arguments: Any) -> Any:
+    def refused(self: SQLiteConnection, sql: str, *arguments: Any) -> Any:
         if sql.split(None, 1)[0] in {"INSERT", "UPDATE", "DELETE", "COMMIT"} and there.exists():
             raise sqlite3.OperationalError("database or disk is full")
         return execute(self, sql, *arguments)
 
-    Connection.execute = refused  # type: ignore[method-assign,assignment]
+    SQLiteConnection.execute = refused  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

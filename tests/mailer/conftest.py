@@ -15,7 +15,7 @@ from twisted_sendmail import (
     Envelope,
     Mailer,
     PoolLimits,
-    Status,
+    RecipientStatus,
     SubmissionServer,
     TLSPolicy,
 )
@@ -39,7 +39,7 @@ def letter(
     return Envelope(sender, to), head.encode() + b"." * min(size, 1) + b"x" * size + b"\r\n"
 
 
-def statuses(report: DeliveryReport | None) -> list[Status]:
+def statuses(report: DeliveryReport | None) -> list[RecipientStatus]:
     assert report is not None
     return [outcome.status for outcome in report.outcomes]
 

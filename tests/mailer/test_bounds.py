@@ -9,7 +9,7 @@ import pytest
 from tests.client.scripted_server import SILENT
 from tests.mailer.conftest import Post, letter
 from tests.mailer.postbox import CHUNKING, PIPELINING
-from twisted_sendmail import InvalidInput, MailerBusy, PoolLimits, SendTimeout, Status
+from twisted_sendmail import InvalidInput, MailerBusy, PoolLimits, RecipientStatus, SendTimeout
 from twisted_sendmail.client.handshake_gate import ABREAST
 
 
@@ -143,7 +143,7 @@ def test_the_time_of_waiting_is_bounded(post: Post) -> None:
     with pytest.raises(SendTimeout, match="no connection was free for the message within 10 s"):
         first.get()
     report = first.error.report
-    assert [Status.UNTOUCHED] == [outcome.status for outcome in report.outcomes]
+    assert [RecipientStatus.UNTOUCHED] == [outcome.status for outcome in report.outcomes]
     post.pump.advance(4)
     assert (1, 1, 0) == (first.fired, second.fired, mailer.stats().waiting)
 

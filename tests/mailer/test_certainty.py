@@ -13,12 +13,12 @@ from twisted_sendmail import (
     AllRecipientsRefused,
     DeliveryInDoubt,
     MailboxUnavailable,
+    RecipientStatus,
     SendmailError,
-    Status,
     Timeouts,
 )
 
-ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = Status
+ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = RecipientStatus
 OFFERS = {"BDAT": CHUNKING, "DATA": PIPELINING, "nothing": NOTHING, "chunks alone": CHUNKS_ALONE}
 EVERY = pytest.mark.parametrize("offers", OFFERS.values(), ids=list(OFFERS))
 

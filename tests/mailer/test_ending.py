@@ -19,8 +19,8 @@ from twisted_sendmail import (
     MailerClosed,
     MailerService,
     MailerStats,
+    RecipientStatus,
     SendTimeout,
-    Status,
     Timeouts,
 )
 
@@ -64,7 +64,7 @@ def test_cancelling_a_message_that_waits_takes_it_back(post: Post) -> None:
     assert (0, 1, 0, 2) == state(mailer)
     two.deferred.cancel()
     assert isinstance(two.error, Cancelled)
-    assert [Status.UNTOUCHED] == statuses(two.error.report)
+    assert [RecipientStatus.UNTOUCHED] == statuses(two.error.report)
     assert (0, 1, 0, 1) == state(mailer)
     assert (0, 0) == (one.fired, three.fired)
     one.deferred.cancel()
@@ -92,14 +92,14 @@ def test_cancelling_while_the_connection_opens_leaves_the_opening_to_others(post
 @pytest.mark.parametrize(
     ("offers", "key", "status"),
     [
-        (PIPELINING, "MAIL", Status.UNTOUCHED),
-        (PIPELINING, "DATA", Status.UNTOUCHED),
-        (PIPELINING, ".", Status.IN_DOUBT),
-        (None, "BDAT_LAST", Status.IN_DOUBT),
+        (PIPELINING, "MAIL", RecipientStatus.UNTOUCHED),
+        (PIPELINING, "DATA", RecipientStatus.UNTOUCHED),
+        (PIPELINING, ".", RecipientStatus.IN_DOUBT),
+        (None, "BDAT_LAST", RecipientStatus.IN_DOUBT),
     ],
 )
 def test_cancelling_one_that_is_alone_takes_its_connection_with_it(
-    post: Post, offers: Any, key: str, status: Status
+    post: Post, offers: Any, key: str, status: RecipientStatus
 ) -> None:
     settings = {} if offers is None else {"offers": offers}
     mailer = post.mailer(post.world.server({key: SILENT}, **settings), connections=1)
@@ -117,7 +117,7 @@ def test_cancelling_one_among_others_costs_the_others_nothing(post: Post) -> Non
     results = post.send(mailer, *[letter(n) for n in range(4)])
     results[2].deferred.cancel()
     assert isinstance(results[2].error, Cancelled)
-    assert [Status.IN_DOUBT] == statuses(results[2].error.report)
+    assert [RecipientStatus.IN_DOUBT] == statuses(results[2].error.report)
     assert "the message may have been delivered" in str(results[2].error)
     post.pump.run()
     assert [0, 0, 1, 0] == [result.fired for result in results]

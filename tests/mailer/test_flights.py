@@ -11,9 +11,8 @@ import pytest
 from tests.client.scripted_server import PASSWORD, USER, flights_of
 from tests.mailer.conftest import Post, letter
 from tests.mailer.postbox import CHUNKING, CHUNKS_ALONE, NOTHING, PIPELINING, AfterRefusal
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.mailer.mailer import Mailer
-from twisted_sendmail.sasl.credentials import Credentials
+from twisted_sendmail.client import Mailer, TLSPolicy
+from twisted_sendmail.sasl import Credentials
 
 TO = [f"r{n}@example.net" for n in range(1000)]
 

@@ -13,9 +13,9 @@ from twisted_sendmail import (
     ConnectionClosed,
     ConnectionFailed,
     DeliveryInDoubt,
+    RecipientStatus,
     SendTimeout,
     ServiceClosing,
-    Status,
     Timeouts,
 )
 
@@ -147,7 +147,7 @@ def test_a_server_that_goes_on_behind_its_421_is_heard_out(post: Post) -> None:
 def test_a_421_to_one_recipient_and_no_end_is_a_refusal(post: Post) -> None:
     mailer = post.mailer(post.world.server({"RCPT#2": "421 4.7.0 slow down"}))
     (result,) = post.send(mailer, letter(1, ["bob@example.net", "carol@example.net"]))
-    assert [Status.ACCEPTED, Status.REFUSED] == statuses(result.get())
+    assert [RecipientStatus.ACCEPTED, RecipientStatus.REFUSED] == statuses(result.get())
     assert ["1"] == post.world.subjects
 
 
@@ -163,7 +163,7 @@ def test_it_is_not_replaced_twice(post: Post, key: str) -> None:
     assert 1 == result.fired
     with pytest.raises(ConnectionFailed):
         result.get()
-    assert [Status.UNTOUCHED] == statuses(result.error.report)
+    assert [RecipientStatus.UNTOUCHED] == statuses(result.error.report)
     assert 2 == post.endpoint.attempts
     assert result.error.transient
 
@@ -174,7 +174,7 @@ def test_a_fresh_connection_that_dies_is_not_replaced(post: Post, key: str) -> N
     (result,) = post.send(mailer, letter(1))
     with pytest.raises(ConnectionClosed):
         result.get()
-    assert [Status.UNTOUCHED] == statuses(result.error.report)
+    assert [RecipientStatus.UNTOUCHED] == statuses(result.error.report)
     assert 1 == post.endpoint.attempts
 
 
@@ -193,7 +193,7 @@ def test_421_on_a_fresh_connection_is_the_servers_answer(post: Post) -> None:
     (result,) = post.send(mailer, letter(1))
     with pytest.raises(ServiceClosing, match=r"421 4\.7\.0 not today") as caught:
         result.get()
-    assert [Status.UNTOUCHED] == statuses(caught.value.report)
+    assert [RecipientStatus.UNTOUCHED] == statuses(caught.value.report)
     assert (True, 1) == (caught.value.transient, post.endpoint.attempts)
 
 

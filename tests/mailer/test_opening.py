@@ -18,10 +18,10 @@ from twisted_sendmail import (
     ConnectFailed,
     ConnectionFailed,
     Credentials,
+    RecipientStatus,
     SendmailError,
     SendTimeout,
     StartTLSUnavailable,
-    Status,
     TemporaryAuthenticationFailure,
     TemporaryFailure,
     Timeouts,
@@ -130,7 +130,7 @@ def test_so_it_is_for_send_many(post: Post) -> None:
     mailer = post.mailer(post.world.server(**OFFERS), settings=wrong())
     reports = post.many(mailer, [letter(n) for n in range(300)]).get()
     assert all(isinstance(report.error, AuthenticationFailed) for report in reports)
-    assert [[Status.UNTOUCHED]] * 300 == [statuses(report) for report in reports]
+    assert [[RecipientStatus.UNTOUCHED]] * 300 == [statuses(report) for report in reports]
     assert 1 == post.endpoint.attempts == post.world.counts["AUTH"]
 
 
@@ -219,7 +219,7 @@ def test_the_next_server_does_not_get_what_is_in_doubt(post: Post, end: Any) -> 
     mailer = post.mailer(post.place(bad), post.place())
     (result,) = post.send(mailer, letter(1))
     assert result.fired
-    expected = Status.REFUSED if str(end).startswith("421 ") else Status.IN_DOUBT
+    expected = RecipientStatus.REFUSED if str(end).startswith("421 ") else RecipientStatus.IN_DOUBT
     assert [expected] == statuses(result.error.report)
     assert [] == post.world.delivered
 
@@ -232,7 +232,7 @@ def test_a_refusal_is_an_answer_and_no_reason_for_another_server(
     bad = post.world.server({key: reply}, offers=PIPELINING)
     mailer = post.mailer(post.place(bad), second := post.place())
     (result,) = post.send(mailer, letter(1))
-    assert [Status.REFUSED] == statuses(result.error.report)
+    assert [RecipientStatus.REFUSED] == statuses(result.error.report)
     assert 0 == second.endpoint.attempts  # type: ignore[union-attr]
 
 

@@ -30,7 +30,7 @@ from tests.mailer.postbox import (
     Postbox,
     subject,
 )
-from twisted_sendmail import DeliveryReport, Status, Timeouts
+from twisted_sendmail import DeliveryReport, RecipientStatus, Timeouts
 
 PATIENCE = Timeouts(**{field.name: 5.0 for field in fields(Timeouts)})
 KEYS = ["GREETING", "EHLO", "MAIL", "RCPT", "DATA", ".", "BDAT", "BDAT_LAST", "RSET", "QUIT"]
@@ -155,12 +155,12 @@ def judge(run: Run) -> None:
         if report is None:
             continue
         known = {outcome.status for outcome in report.outcomes}
-        if Status.ACCEPTED in known:
+        if RecipientStatus.ACCEPTED in known:
             assert taken[name] or heard_whole[name]
             assert heard_whole[name] >= 1
-        if known == {Status.UNTOUCHED}:
+        if known == {RecipientStatus.UNTOUCHED}:
             assert not taken[name]
-        if Status.IN_DOUBT in known:
+        if RecipientStatus.IN_DOUBT in known:
             assert 1 >= taken[name]
     for delivery in world.delivered:
         assert delivery.sender == "alice@example.org"

@@ -9,7 +9,7 @@ import pytest
 from tests.client.scripted_server import CLOSE, RESET
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, PIPELINING
-from twisted_sendmail import ConnectionFailed, Mailer, Status
+from twisted_sendmail import ConnectionFailed, Mailer, RecipientStatus
 
 AGAIN = "again@example.org"
 
@@ -46,7 +46,7 @@ def test_it_is_sent_twice_and_not_more_often(post: Post, key: str, count: int, e
     assert 1 == result.fired
     assert result.error is not None
     assert 2 == sendings(post)
-    assert [Status.ACCEPTED] != statuses(result.error.report)
+    assert [RecipientStatus.ACCEPTED] != statuses(result.error.report)
     assert [str(n) for n in range(count)] == sorted(post.world.subjects)
 
 
@@ -89,5 +89,5 @@ def test_a_content_that_was_begun_is_sent_once(post: Post, offers: Any) -> None:
     post.world.fault = lambda server, key, line: CLOSE if key in {".", "BDAT_LAST"} else None
     (result,) = post.send(mailer, letter("again", sender=AGAIN))
     post.pump.advance(60)
-    assert [Status.IN_DOUBT] == statuses(result.error.report)
+    assert [RecipientStatus.IN_DOUBT] == statuses(result.error.report)
     assert 1 == sendings(post)

@@ -18,11 +18,11 @@ from twisted_sendmail import (
     InvalidAddress,
     InvalidMessage,
     MailerClosed,
-    Status,
+    RecipientStatus,
     Timeouts,
 )
 
-ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = Status
+ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = RecipientStatus
 
 
 def collect(post: Post, sending: Any, seen: list[Any]) -> Result:
@@ -214,11 +214,11 @@ def test_cancelling_tells_what_became_of_those_begun(post: Post) -> None:
     assert isinstance(error, Cancelled)
     assert (True, False) == (error.in_doubt, error.transient)
     found = [statuses(report)[0] for report in error.reports]
-    assert [Status.ACCEPTED] * 2 == found[:2]
-    assert Status.IN_DOUBT is found[2]
-    assert {Status.IN_DOUBT, Status.UNTOUCHED} >= set(found[2:])
+    assert [RecipientStatus.ACCEPTED] * 2 == found[:2]
+    assert RecipientStatus.IN_DOUBT is found[2]
+    assert {RecipientStatus.IN_DOUBT, RecipientStatus.UNTOUCHED} >= set(found[2:])
     assert [report.error is not None for report in error.reports] == [
-        status is not Status.ACCEPTED for status in found
+        status is not RecipientStatus.ACCEPTED for status in found
     ]
 
 
@@ -228,7 +228,9 @@ def test_cancelling_before_anything_was_sent_leaves_no_doubt(post: Post) -> None
     result.deferred.cancel()
     assert isinstance(result.error, Cancelled)
     assert (False, True) == (result.error.in_doubt, result.error.transient)
-    assert [[Status.UNTOUCHED]] * 3 == [statuses(report) for report in result.error.reports]
+    assert [[RecipientStatus.UNTOUCHED]] * 3 == [
+        statuses(report) for report in result.error.reports
+    ]
 
 
 def test_leaving_the_loop_cancels_the_rest(post: Post) -> None:

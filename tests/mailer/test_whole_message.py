@@ -10,8 +10,9 @@ import pytest
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, PIPELINING
 from tests.mailer.test_random_schedules import ca, hold_to_the_laws, schedules
-from twisted_sendmail import Envelope, Mailer, Recipient, Status
-from twisted_sendmail.client import connection, flow, whole_message
+from twisted_sendmail import Envelope, Mailer, Recipient, RecipientStatus
+from twisted_sendmail.client import connection, whole_message
+from twisted_sendmail.client import pipeline as flow
 from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.testing import MemoryTransport
 
@@ -69,7 +70,7 @@ def test_a_common_message_needs_no_program_where_the_transport_can_be_asked(
 ) -> None:
     mailer = ready(post, offers, programs)
     reports = post.many(mailer, [letter(n, ["b@example.net", "c@example.net"]) for n in range(9)])
-    assert [[Status.ACCEPTED] * 2] * 9 == [statuses(report) for report in reports.get()]
+    assert [[RecipientStatus.ACCEPTED] * 2] * 9 == [statuses(report) for report in reports.get()]
     assert [] == programs
 
 
@@ -93,10 +94,13 @@ def test_its_report_is_that_of_the_general_program(
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ({"to": ["gone@example.net", "b@example.net"]}, [Status.REFUSED, Status.ACCEPTED]),
-        ({"to": "gone@example.net"}, [Status.REFUSED]),
-        ({"sender": "banned@example.org"}, [Status.REFUSED]),
-        ({"fields": "X-Refuse: yes\r\n"}, [Status.REFUSED]),
+        (
+            {"to": ["gone@example.net", "b@example.net"]},
+            [RecipientStatus.REFUSED, RecipientStatus.ACCEPTED],
+        ),
+        ({"to": "gone@example.net"}, [RecipientStatus.REFUSED]),
+        ({"sender": "banned@example.org"}, [RecipientStatus.REFUSED]),
+        ({"fields": "X-Refuse: yes\r\n"}, [RecipientStatus.REFUSED]),
     ],
 )
 def test_what_is_refused_is_gone_on_with_and_the_next_is_not(
@@ -105,7 +109,7 @@ def test_what_is_refused_is_gone_on_with_and_the_next_is_not(
     mailer = ready(post, offers, programs)
     letters = [letter(n, **(what if n == 1 else {})) for n in range(9)]
     reports = post.many(mailer, letters).get()
-    assert [[Status.ACCEPTED], expected, *[[Status.ACCEPTED]] * 7] == [
+    assert [[RecipientStatus.ACCEPTED], expected, *[[RecipientStatus.ACCEPTED]] * 7] == [
         statuses(report) for report in reports
     ]
     assert programs
@@ -126,7 +130,7 @@ def test_what_asks_for_more_is_for_the_general_program(
 ) -> None:
     mailer = ready(post, offers, programs)
     (report,) = post.many(mailer, [(uncommon, letter(1)[1])]).get()
-    assert [Status.ACCEPTED] == statuses(report)
+    assert [RecipientStatus.ACCEPTED] == statuses(report)
     assert ["deliver"] == programs
 
 

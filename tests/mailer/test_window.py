@@ -10,10 +10,9 @@ from tests.client.scripted_server import CLOSE, RESET, flights_of
 from tests.deferreds import Result
 from tests.mailer.conftest import Post, letter, statuses
 from tests.mailer.postbox import CHUNKING, PIPELINING, AfterRefusal, Delivery
-from twisted_sendmail.smtp.errors import DeliveryInDoubt
-from twisted_sendmail.smtp.outcome import Status
+from twisted_sendmail.smtp import DeliveryInDoubt, RecipientStatus
 
-ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = Status
+ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = RecipientStatus
 REFUSALS: dict[str, Any] = {
     "MAIL": {"sender": "banned@example.org"},
     "one RCPT": {"to": ["gone@example.net", "bob@example.net"]},

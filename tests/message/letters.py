@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from tests.pure import run
-from twisted_sendmail.message.letter import Letter, prepare
+from twisted_sendmail.message import PreparedMessage, prepare
 
 _T = TypeVar("_T")
 
@@ -16,23 +16,23 @@ NOW = datetime(2026, 11, 21, 4, 30, tzinfo=timezone.utc)
 DATE = b"Date: Sat, 21 Nov 2026 04:30:00 +0000\r\n"
 
 
-def prepared(message: Any, **changes: Any) -> Letter:
+def prepared(message: Any, **changes: Any) -> PreparedMessage:
     """A letter, from somebody to somebody unless *changes* say otherwise."""
     given: dict[str, Any] = {"sender": "a@example.org", "recipients": ["b@example.net"], "now": NOW}
     return run(prepare(message, **{**given, **changes}))
 
 
-def from_header(message: Any, **changes: Any) -> Letter:
+def from_header(message: Any, **changes: Any) -> PreparedMessage:
     """A letter whose envelope comes from its header."""
     return run(prepare(message, now=NOW, **changes))
 
 
-def content(letter: Letter) -> bytes:
+def content(letter: PreparedMessage) -> bytes:
     """All octets of *letter*."""
     return b"".join(chunks(letter))
 
 
-def chunks(letter: Letter) -> list[bytes]:
+def chunks(letter: PreparedMessage) -> list[bytes]:
     """The octets of *letter* as they come."""
     return list(iter(lambda: run(letter.read()), b""))
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidAddress
-from twisted_sendmail.message.address_list import mailboxes
+from twisted_sendmail.message import mailboxes
 
 
 def read(value: str) -> list[str]:

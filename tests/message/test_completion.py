@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from tests.message.letters import DATE, NOW, cut
 from twisted_sendmail import Mailbox, ReversePath
-from twisted_sendmail.message.completion import Completion, from_field
-from twisted_sendmail.message.header import Header
+from twisted_sendmail.message import Header, HeaderFixer, from_field
 
 SENDER = ReversePath.parse("jane@example.org")
 FROM = b"From: jane@example.org\r\n"
@@ -24,8 +23,8 @@ WHOLE = b"From: f@x\r\nDate: x\r\nMessage-ID: <i@x>\r\n"
 TRACE = b"Received: from a.example by b.example;\r\n\tSat, 21 Nov 2026 04:30:00 +0000\r\n"
 
 
-def completion(sender: ReversePath = SENDER, **options: Any) -> Completion:
-    return Completion(NOW, "relay.example.net", sender, **options)
+def completion(sender: ReversePath = SENDER, **options: Any) -> HeaderFixer:
+    return HeaderFixer(NOW, "relay.example.net", sender, **options)
 
 
 def through(content: bytes, cuts: list[int] | None = None, **options: Any) -> bytes:
@@ -104,7 +103,7 @@ def test_a_message_without_sender_is_from_the_mail_system() -> None:
 
 def test_the_date_is_in_the_zone_that_was_given() -> None:
     zone = timezone(timedelta(hours=-5))
-    subject = Completion(NOW.astimezone(zone), "x.example", SENDER)
+    subject = HeaderFixer(NOW.astimezone(zone), "x.example", SENDER)
     assert b"Date: Fri, 20 Nov 2026 23:30:00 -0500\r\n" in subject.feed(b"\r\n")
 
 
@@ -230,7 +229,7 @@ CUTS = st.lists(st.integers(0, 400), max_size=12)
 LIMIT = st.integers(1, 300)
 
 
-def facts(subject: Completion) -> tuple[object, ...]:
+def facts(subject: HeaderFixer) -> tuple[object, ...]:
     known = subject.message_id
     known = None if known is None else re.sub(r"<[0-9a-f]{32}@", "<ID@", known)
     return (known, subject.automatic, subject.hops, subject.smtputf8_header, subject.eight_bit)
@@ -318,6 +317,6 @@ def test_a_header_in_single_octets_takes_linear_time() -> None:
 
 
 def test_now_has_to_have_a_zone() -> None:
-    subject = Completion(datetime(2026, 11, 21), "x.example", SENDER)  # noqa: DTZ001 - that is tested
+    subject = HeaderFixer(datetime(2026, 11, 21), "x.example", SENDER)  # noqa: DTZ001 - that is tested
     with pytest.raises(ValueError, match="no time zone"):
         subject.feed(b"\r\n")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidInput, InvalidMessage
-from twisted_sendmail.message.compose import Attachment, compose
+from twisted_sendmail.message import Attachment, compose
 
 
 def read_back(message: EmailMessage) -> EmailMessage:

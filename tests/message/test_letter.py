@@ -28,11 +28,11 @@ from tests.message.letters import (
 )
 from tests.pure import run
 from twisted_sendmail import Envelope, InvalidInput, InvalidMessage
+from twisted_sendmail.message import Header, prepare
 from twisted_sendmail.message.content import AHEAD, KEPT
-from twisted_sendmail.message.header import Header, header_end
-from twisted_sendmail.message.letter import prepare
+from twisted_sendmail.message.header import header_end
 from twisted_sendmail.message.source import CHUNK
-from twisted_sendmail.smtp.transparency import Canonical, Repair
+from twisted_sendmail.smtp import Canonicalizer, Repair
 
 ID = b"Message-ID: <i@x>\r\n"
 HEADER = b"From: f@x\r\nTo: a@x\r\n" + DATE + ID
@@ -198,7 +198,7 @@ RAW = st.lists(
 @given(RAW, st.lists(st.integers(0, 60)))
 def test_any_cutting_gives_the_same_octets(raw: bytes, cuts: list[int]) -> None:
     expected = content(prepared(raw, policy=Repair.REPAIR, complete=False))
-    canonical = Canonical(Repair.REPAIR)
+    canonical = Canonicalizer(Repair.REPAIR)
     assert canonical.feed(raw) + canonical.finish() == expected
     for message in (cut(raw, cuts), waited_for(*cut(raw, cuts)), iter(cut(raw, cuts))):
         assert expected == content(prepared(message, policy=Repair.REPAIR, complete=False))
@@ -207,7 +207,7 @@ def test_any_cutting_gives_the_same_octets(raw: bytes, cuts: list[int]) -> None:
 @given(RAW)
 def test_what_is_sent_is_complete_canonical_and_blind(raw: bytes) -> None:
     sent = content(prepared(raw, policy=Repair.REPAIR))
-    canonical = Canonical()
+    canonical = Canonicalizer()
     assert sent == canonical.feed(sent) + canonical.finish()
     header = Header.parse(sent[: header_end(sent, whole=True)])
     assert {"date", "message-id"} <= {field.name for field in header.fields}

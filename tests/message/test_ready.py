@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.message.letters import content, prepared
 from twisted_sendmail import Envelope, InvalidInput
-from twisted_sendmail.message.letter import SMALL
-from twisted_sendmail.message.ready import ready_letter
+from twisted_sendmail.message import ready_letter
+from twisted_sendmail.message.prepared import SMALL
 
 ENVELOPE = Envelope("a@example.org", "b@example.net")
 WHOLE = b"From: f@x\r\nDate: today\r\nMessage-ID: <i@x>\r\n"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidInput
-from twisted_sendmail.message.received import WIDTH, Received
+from twisted_sendmail.message import Received
+from twisted_sendmail.message.received import WIDTH
 
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
 

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from tests.message.letters import NOW
 from twisted_sendmail import ForwardPath, InvalidInput, Mailbox, Recipient
+from twisted_sendmail.message import DSNAction, Report, ReportedRecipient
 from twisted_sendmail.message.downgrade import seven_bit
-from twisted_sendmail.message.report import Action, Report, ReportedRecipient
 from twisted_sendmail.message.returned import MAX_HEADER_RETURNED
 
 CONTENT = b"From: jane@example.org\r\nSubject: hello\r\nMessage-ID: <i@example.org>\r\n\r\n.hi\r\n"
 FAILED = ReportedRecipient(
     Recipient("bob@example.net", orcpt="rfc822;list@example.com"),
-    Action.FAILED,
+    DSNAction.FAILED,
     "5.1.1",
     "550 5.1.1 User unknown",
     "mx.example.net[192.0.2.1]:587",
@@ -119,7 +119,7 @@ def test_the_facts_are_there_for_programs() -> None:
     assert {
         "Original-Recipient": "rfc822;list@example.com",
         "Final-Recipient": "rfc822; bob@example.net",
-        "Action": "failed",
+        "DSNAction": "failed",
         "Status": "5.1.1",
         "Remote-MTA": "dns; mx.example.net",
         "Diagnostic-Code": "smtp; 550 5.1.1 User unknown",
@@ -156,29 +156,29 @@ def test_people_are_told_what_happened_and_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("action", "code", "subject"),
     [
-        (Action.FAILED, "5.0.0", "Your mail could not be delivered"),
-        (Action.DELAYED, "4.0.0", "Your mail is late, and still being tried"),
-        (Action.RELAYED, "2.0.0", "Your mail was handed on"),
-        (Action.DELIVERED, "2.0.0", "Your mail was delivered"),
-        (Action.EXPANDED, "2.0.0", "Your mail was sent on to several"),
+        (DSNAction.FAILED, "5.0.0", "Your mail could not be delivered"),
+        (DSNAction.DELAYED, "4.0.0", "Your mail is late, and still being tried"),
+        (DSNAction.RELAYED, "2.0.0", "Your mail was handed on"),
+        (DSNAction.DELIVERED, "2.0.0", "Your mail was delivered"),
+        (DSNAction.EXPANDED, "2.0.0", "Your mail was sent on to several"),
     ],
 )
 @pytest.mark.parametrize("nonsense", [None, "", "5.1", "3.0.0", "5.1.1\r\nX: y"])
 def test_each_action_has_its_words_and_a_code(
-    action: Action, code: str, subject: str, nonsense: str | None
+    action: DSNAction, code: str, subject: str, nonsense: str | None
 ) -> None:
     made = report(replace(FAILED, action=action, status=nonsense, will_retry_until=NOW))
     _, bob = status(made)
-    assert (action.value, code, subject) == (bob["Action"], bob["Status"], read(made)["Subject"])
-    assert (action is Action.DELAYED) is ("Will-Retry-Until" in bob)
-    assert (action is Action.FAILED) is ("postmaster" in parts(made)[0].get_content())
+    assert (action.value, code, subject) == (bob["DSNAction"], bob["Status"], read(made)["Subject"])
+    assert (action is DSNAction.DELAYED) is ("Will-Retry-Until" in bob)
+    assert (action is DSNAction.FAILED) is ("postmaster" in parts(made)[0].get_content())
 
 
 def test_a_report_of_several_is_about_the_worst() -> None:
-    late = ReportedRecipient(Recipient("c@example.net"), Action.DELAYED, will_retry_until=NOW)
+    late = ReportedRecipient(Recipient("c@example.net"), DSNAction.DELAYED, will_retry_until=NOW)
     made = report(late, FAILED)
     assert read(made)["Subject"] == "Your mail could not be delivered"
-    assert [None, "delayed", "failed"] == [block["Action"] for block in status(made)]
+    assert [None, "delayed", "failed"] == [block["DSNAction"] for block in status(made)]
 
 
 def test_what_no_server_said_is_not_put_into_its_mouth() -> None:
@@ -258,7 +258,7 @@ def test_what_was_sent_comes_back_octet_for_octet(
 
 
 def test_only_a_failure_returns_the_message() -> None:
-    made = report(replace(FAILED, action=Action.DELAYED))
+    made = report(replace(FAILED, action=DSNAction.DELAYED))
     assert ("text/rfc822-headers", HEADER) == returned(made)
     assert "The header of your message is attached" in parts(made)[0].get_content()
 
@@ -372,11 +372,11 @@ def test_nobody_can_add_a_field_or_a_line(
     } >= set(message) - {"In-Reply-To", "References", "Content-Transfer-Encoding"}
     assert 3 == len(parts(made))
     _, bob = status(made)
-    assert "failed" == bob["Action"]
+    assert "failed" == bob["DSNAction"]
     assert {
         "Original-Recipient",
         "Final-Recipient",
-        "Action",
+        "DSNAction",
         "Status",
         "Remote-MTA",
         "Diagnostic-Code",

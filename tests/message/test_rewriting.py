@@ -9,8 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from twisted_sendmail import Envelope, ForwardPath, InvalidInput, Recipient, ReversePath
-from twisted_sendmail.message.header import Header
-from twisted_sendmail.message.rewriting import Rewriting
+from twisted_sendmail.message import Header, Rewriting
 
 
 def sender(rules: Rewriting, address: str) -> str:

@@ -19,8 +19,8 @@ from twisted_sendmail import InvalidMessage
 from twisted_sendmail.message.source import (
     CHUNK,
     AsynchronousSource,
+    ContentSource,
     PathSource,
-    Source,
     run_inline,
     source_of,
 )
@@ -28,7 +28,7 @@ from twisted_sendmail.message.source import (
 OCTETS = bytes(range(256)) * 5000
 
 
-def all_of(source: Source) -> list[bytes]:
+def all_of(source: ContentSource) -> list[bytes]:
     if isinstance(source, AsynchronousSource):
         return list(iter(lambda: run(source.arrive()), b""))
     return list(iter(source.read, b""))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.message.letters import DATE, NOW, content, from_header, prepared
 from twisted_sendmail import InvalidAddress, InvalidInput, InvalidMessage
-from twisted_sendmail.message.header import Header
-from twisted_sendmail.message.submission import completed, message_id, new_message_id
-from twisted_sendmail.smtp.transparency import Repair
+from twisted_sendmail.message import Header, completed, new_message_id
+from twisted_sendmail.message.submission import message_id
+from twisted_sendmail.smtp import Repair
 
 WHOLE = b"Date: x\r\nMessage-ID: <i@x>\r\n"
 

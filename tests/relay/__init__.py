@@ -1,1 +1,1 @@
-"""Tests of `twisted_sendmail.mailer`."""
+"""Tests of `twisted_sendmail.client`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.ingress.conftest import Client
-from tests.names import SpoolingReceiver
+from tests.names import QueueReceiver
+from tests.server.conftest import Client
 from twisted_sendmail import ServerSettings, SMTPServerFactory
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def door(world: World, relay: RelayService, **settings: Any) -> Client:
     """A connection to *relay*, ready for MAIL."""
     factory = SMTPServerFactory(
         world.clock,
-        lambda connection: SpoolingReceiver(connection, relay.spool, relay.policy, world.clock),
+        lambda connection: QueueReceiver(connection, relay.spool, relay.policy, world.clock),
         settings=ServerSettings(host="relay.example", require_tls=False, **settings),
     )
     client = Client(world.pump, factory)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from tests.names import Draft, Store
+from tests.names import MessageInfo, SQLiteStore
 from tests.relay.world import SENDER, START, World
 from twisted_sendmail import Envelope
 
 
 def fill(world: World, count: int, *, route: str = "out") -> None:
     """Put messages into the queue while no relay runs."""
-    store = Store(world.directory)
+    store = SQLiteStore(world.directory)
     store.open(create=True, relay=True)
     spool = world.spool()
     with store.transaction(doing="be filled"):
         for number in range(count):
             envelope = Envelope(SENDER, f"r{number}@x.example")
-            draft = Draft(spool.new_id(), envelope, START, route)
+            draft = MessageInfo(spool.new_id(), envelope, START, route)
             _ = store.put(draft, b"Subject: x\r\n\r\nx\r\n")
     store.close()
 

@@ -10,12 +10,12 @@ from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from tests.names import (
-    Action,
-    Aside,
     Cleared,
-    MemorySpool,
+    MemoryQueue,
+    QueueAction,
+    QueueError,
     Selection,
-    SpoolTrouble,
+    SetAsideReason,
     Trouble,
     log_event,
 )
@@ -32,10 +32,10 @@ def pass_time(world: World, seconds: float) -> None:
 def set_aside(world: World, **options: Any) -> tuple[RelayService, str]:
     host = world.host()
     host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
-    options.setdefault("spool", MemorySpool(world.clock))
+    options.setdefault("spool", MemoryQueue(world.clock))
     relay = world.relay(host, **options)
     queued = world.send(relay, "gone@x.example", sender="")
-    assert [Aside.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
+    assert [SetAsideReason.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
     return relay, queued.id
 
 
@@ -61,13 +61,13 @@ def test_what_the_operator_held_is_not_removed(world: World) -> None:
     host = world.host()
     answer: Deferred[Reply] = Deferred()
     host.answer = lambda _: answer  # type: ignore[method-assign,assignment,return-value]
-    relay = world.relay(host, spool=MemorySpool(world.clock), keep_undeliverable=HOUR)
+    relay = world.relay(host, spool=MemoryQueue(world.clock), keep_undeliverable=HOUR)
     queued = world.send(relay, "gone@x.example", sender="")
-    world.run(relay.spool.act(Action.HOLD, Selection(), START))
+    world.run(relay.spool.act(QueueAction.HOLD, Selection(), START))
     answer.callback(Reply(550, ("5.1.1 unknown",)))
     pass_time(world, DAY)
     (left,) = world.queue(relay)
-    assert (queued.id, Aside.UNDELIVERABLE, True) == (left.id, left.aside, left.held)
+    assert (queued.id, SetAsideReason.UNDELIVERABLE, True) == (left.id, left.aside, left.held)
 
 
 @pytest.mark.parametrize("jump", [6 * DAY, 400 * DAY, -6 * DAY, -START])
@@ -103,7 +103,7 @@ def test_a_relay_that_starts_with_another_clock_goes_on_counting(world: World, j
 
 
 def test_a_queue_that_cannot_be_written_is_told_of_and_asked_again(world: World) -> None:
-    spool = MemorySpool(world.clock)
+    spool = MemoryQueue(world.clock)
     _, name = set_aside(world, spool=spool, keep_undeliverable=DAY)
     asked: list[float] = []
     clear = spool.clear_aside
@@ -111,7 +111,7 @@ def test_a_queue_that_cannot_be_written_is_told_of_and_asked_again(world: World)
     def broken(passed: float, keep: float) -> Any:
         asked.append(passed)
         if len(asked) < 3:
-            raise SpoolTrouble("the disk is full")
+            raise QueueError("the disk is full")
         return clear(passed, keep)
 
     spool.clear_aside = broken  # type: ignore[method-assign]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.names import (
-    Action,
-    Aside,
     Attempted,
     Fault,
     Interrupted,
+    QueueAction,
+    RecipientState,
     Reported,
     RouteDown,
     Selection,
-    State,
+    SetAsideReason,
     Trouble,
     close,
     id_number,
@@ -24,7 +24,7 @@ from tests.names import (
     without,
 )
 from tests.relay.world import HOUR, SENDER, START, World
-from twisted_sendmail import MailerClosed, PoolLimits, Recipient, Schedule
+from twisted_sendmail import MailerClosed, PoolLimits, Recipient, RetryPolicy
 
 
 def test_a_new_message_goes_out_at_once(world: World) -> None:
@@ -34,7 +34,7 @@ def test_a_new_message_goes_out_at_once(world: World) -> None:
     assert [(SENDER, "bob@example.net")] == host.got
     assert START == world.clock.seconds()
     report = world.run(queued.delivered)
-    assert [State.DELIVERED] == [outcome.state for outcome in report.outcomes]
+    assert [RecipientState.DELIVERED] == [outcome.state for outcome in report.outcomes]
     assert [] == world.queue(relay)
 
 
@@ -194,7 +194,9 @@ def test_a_held_message_waits_for_the_operator(world: World) -> None:
     queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net", held=True))
     world.advance(HOUR)
     assert [] == host.got
-    world.run(relay.spool.act(Action.RELEASE, Selection(ids=(queued.id,)), world.clock.seconds()))
+    world.run(
+        relay.spool.act(QueueAction.RELEASE, Selection(ids=(queued.id,)), world.clock.seconds())
+    )
     world.run(queued.delivered)
     assert [(SENDER, "bob@example.net")] == host.got
 
@@ -204,7 +206,7 @@ def test_what_the_operator_expires_is_reported_without_another_try(world: World)
     host.refusals = {"full@x.example": "452 4.2.2 full"}
     relay = world.relay(host)
     queued = world.send(relay, "full@x.example")
-    world.run(relay.spool.act(Action.EXPIRE, Selection(), world.clock.seconds()))
+    world.run(relay.spool.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
     report = world.run(queued.delivered)
     assert ["full@x.example"] == [str(o.recipient) for o in report.failed]
     assert [("full@x.example", "deferred"), ("full@x.example", "expired")] == world.tried[:2]
@@ -218,7 +220,7 @@ def test_what_the_operator_deletes_ends_the_waiting_for_it(world: World) -> None
     relay = world.relay(host)
     queued = world.send(relay, "full@x.example")
     waiting = world.watch(queued.delivered)
-    world.run(relay.spool.act(Action.DELETE, Selection(), world.clock.seconds()))
+    world.run(relay.spool.act(QueueAction.DELETE, Selection(), world.clock.seconds()))
     (report,) = waiting
     assert ["full@x.example"] == [str(o.recipient) for o in report.removed]
 
@@ -254,7 +256,7 @@ def test_a_poisoned_record_is_set_aside_and_the_others_go_on(world: World) -> No
     world.until(lambda: len(host.got) == 2)
     assert ["r0@x.example", "r2@x.example"] == [to for _, to in host.got]
     (left,) = world.queue(relay)
-    assert (bad, Aside.DAMAGED) == (left.id, left.aside)
+    assert (bad, SetAsideReason.DAMAGED) == (left.id, left.aside)
 
 
 def test_a_large_message_that_is_damaged_is_set_aside_and_not_bounced(world: World) -> None:
@@ -268,7 +270,7 @@ def test_a_large_message_that_is_damaged_is_set_aside_and_not_bounced(world: Wor
     relay = world.relay(host)
     world.advance(HOUR)
     assert [] == host.got
-    assert [Aside.DAMAGED] == [message.aside for message in world.queue(relay)]
+    assert [SetAsideReason.DAMAGED] == [message.aside for message in world.queue(relay)]
 
 
 def test_one_message_at_a_time_is_lost_three_in_a_row_take_the_route_down(world: World) -> None:
@@ -293,7 +295,7 @@ def test_reports_are_named_when_they_are_durable(world: World) -> None:
 def test_mail_past_its_time_is_given_up_by_a_try_that_fails(world: World) -> None:
     host = world.host()
     host.refusals = {"full@x.example": "452 4.2.2 full"}
-    relay = world.relay(host, schedule=Schedule(lifetime=6 * HOUR))
+    relay = world.relay(host, schedule=RetryPolicy(lifetime=6 * HOUR))
     report = world.run(world.send(relay, "full@x.example").delivered)
     assert ["4.4.7"] == [outcome.status for outcome in report.failed]
     assert 6 * HOUR <= world.clock.seconds() - START < 6 * HOUR + 4000

@@ -6,8 +6,8 @@ import gc
 
 from tests.names import QueuedMessage
 from tests.relay.world import World
+from twisted_sendmail.queue.sqlite.group_commit import Operation
 from twisted_sendmail.relay.carried import Attempt, CarriedJob
-from twisted_sendmail.spool.group_commit import Operation
 
 
 def test_what_was_delivered_leaves_nothing_for_the_garbage_collector(world: World) -> None:

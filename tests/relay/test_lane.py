@@ -9,46 +9,54 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from tests.names import Draft, Event, Leased, QueuedMessage, QueuedRecipient, SpoolTrouble, Trouble
-from twisted_sendmail import Envelope, RouteSettings, Schedule, SubmissionServer
-from twisted_sendmail.relay.lane import Lane
-from twisted_sendmail.relay.route import Route
-from twisted_sendmail.relay.verdict import Blame
+from tests.names import (
+    Event,
+    LeasedMessage,
+    MessageInfo,
+    QueuedMessage,
+    QueuedRecipient,
+    QueueError,
+    Trouble,
+)
+from twisted_sendmail import Envelope, RetryPolicy, RouteSettings, SubmissionServer
+from twisted_sendmail.relay.classify import Blame
+from twisted_sendmail.relay.lane import RouteQueue
+from twisted_sendmail.relay.transport import Transport
 
 ENVELOPE = Envelope("alice@example.org", "bob@example.net")
 
 
-def leased(number: int, attempts: int, due: float = 0.0) -> Leased:
-    draft = Draft(f"{number:012}", ENVELOPE, 0.0, "out")
+def leased(number: int, attempts: int, due: float = 0.0) -> LeasedMessage:
+    draft = MessageInfo(f"{number:012}", ENVELOPE, 0.0, "out")
     recipient = QueuedRecipient(0, ENVELOPE.recipients[0], due=due, attempts=attempts)
-    return Leased(QueuedMessage(draft, 4, (recipient,), due, attempts), b"x\r\n")
+    return LeasedMessage(QueuedMessage(draft, 4, (recipient,), due, attempts), b"x\r\n")
 
 
 class FakeSpool:
     """As much of a spool as a lane sees."""
 
     def __init__(self) -> None:
-        self.fresh: list[Leased] = []
-        self.retries: list[Leased] = []
+        self.fresh: list[LeasedMessage] = []
+        self.retries: list[LeasedMessage] = []
         self.released: list[str] = []
         #: What was asked for: fresh, retries.
         self.asked: list[tuple[int, int]] = []
         self.trouble = False
-        self.held_back: list[tuple[Deferred[Any], list[Leased]]] | None = None
+        self.held_back: list[tuple[Deferred[Any], list[LeasedMessage]]] | None = None
 
     def lease(
         self, route: str, now: float, *, fresh: int, retries: int, horizon: float
-    ) -> Deferred[list[Leased]]:
+    ) -> Deferred[list[LeasedMessage]]:
         self.asked.append((fresh, retries))
         if self.trouble:
-            return fail(SpoolTrouble("the disk is on fire"))
+            return fail(QueueError("the disk is on fire"))
         due = [each for each in self.retries if each.message.due <= now]
         found = self.fresh[:fresh] + due[:retries]
         self.fresh = [each for each in self.fresh if each not in found]
         self.retries = [each for each in self.retries if each not in found]
         if self.held_back is None:
             return succeed(found)
-        waiting: Deferred[list[Leased]] = Deferred()
+        waiting: Deferred[list[LeasedMessage]] = Deferred()
         self.held_back.append((waiting, found))
         return waiting
 
@@ -66,24 +74,24 @@ class Bench:
         spool: Any = FakeSpool()
         self.spool = spool
         self.events: list[Event] = []
-        self.carried: list[Leased] = []
+        self.carried: list[LeasedMessage] = []
         self.generations: dict[str, int] = {}
         settings = RouteSettings("out", (SubmissionServer.of("smtp://mx.example"),))
-        self.route = Route(
+        self.route = Transport(
             self.clock, settings, "relay.example", tell=self.events.append, chance=lambda: 0.5
         )
         self.surveys = 0
-        self.lane = Lane(
+        self.lane = RouteQueue(
             self.clock,
             self.spool,
             self.route,
-            Schedule(),
+            RetryPolicy(),
             carry=lambda lane, found: self.carry(found),
             survey=self.survey,
             tell=self.events.append,
         )
 
-    def carry(self, found: Sequence[Leased]) -> None:
+    def carry(self, found: Sequence[LeasedMessage]) -> None:
         self.carried += found
         for each in found:
             self.generations[each.message.id] = self.route.generation

@@ -11,10 +11,10 @@ from zope.interface import implementer
 
 from tests.names import (
     Attempted,
-    AuthRefused,
+    AuthenticationAlarm,
     Delays,
     Interrupted,
-    State,
+    RecipientState,
     Trouble,
     close,
     log_event,
@@ -48,7 +48,7 @@ def attempted(**changes: Any) -> Attempted:
         "sender": SENDER,
         "recipient": "bob@example.net",
         "original": None,
-        "state": State.DELIVERED,
+        "state": RecipientState.DELIVERED,
         "status": "sent",
         "dsn": "2.0.0",
         "relay": "mx.example[192.0.2.1]:25",
@@ -114,7 +114,7 @@ def test_many_interrupted_ones_are_named_in_lines_of_bounded_length(log: list[An
 
 
 def test_what_somebody_has_to_look_at_is_an_error(log: list[Any]) -> None:
-    log_event(AuthRefused("out", "smtps://mx.example:465", "535 5.7.8 no"))
+    log_event(AuthenticationAlarm("out", "smtps://mx.example:465", "535 5.7.8 no"))
     log_event(Trouble("the queue", "it is full"))
     assert [LogLevel.error] * 2 == [event["log_level"] for event in log]
 

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from tests.names import (
-    Action,
     Attempted,
     Fault,
     InlineWorker,
-    Leased,
+    LeasedMessage,
+    QueueAction,
+    QueueObserver,
+    RecipientState,
     Selection,
-    SpoolObserver,
-    SqliteSpool,
-    State,
+    SQLiteQueue,
     Trouble,
     close,
     refuse,
@@ -33,16 +33,16 @@ from twisted_sendmail import FinalReport, PoolLimits, Queued, Reply
 REPLIES = ["450 4.2.0 later", "452 4.5.3 too many", "421 4.3.2 closing", "", "", "", "", ""]
 
 
-class Watched(SpoolObserver):
+class Watched(QueueObserver):
     """Passes on to the relay, and notes what is leased by a commit."""
 
-    def __init__(self, spool: WatchedSpool, inner: SpoolObserver) -> None:
+    def __init__(self, spool: WatchedSpool, inner: QueueObserver) -> None:
         self._spool, self._inner = spool, inner
 
     def claim(self, draft: Any) -> bool:
         return self._inner.claim(draft)
 
-    def arrived(self, leased: Leased, *, claimed: bool) -> None:
+    def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
         if claimed:
             self._spool.note([leased])
         self._inner.arrived(leased, claimed=claimed)
@@ -54,19 +54,19 @@ class Watched(SpoolObserver):
         self._inner.disturbed()
 
 
-class WatchedSpool(SqliteSpool):
+class WatchedSpool(SQLiteQueue):
     """Sees to it that nothing is leased twice at a time."""
 
     out: set[str]
 
-    def note(self, found: list[Leased]) -> list[Leased]:
+    def note(self, found: list[LeasedMessage]) -> list[LeasedMessage]:
         ids = {leased.message.id for leased in found}
         assert not ids & self.out
         assert len(ids) == len(found)
         self.out |= ids
         return found
 
-    def lease(self, *args: Any, **options: Any) -> Deferred[list[Leased]]:
+    def lease(self, *args: Any, **options: Any) -> Deferred[list[LeasedMessage]]:
         return super().lease(*args, **options).addCallback(self.note)
 
     def settle(self, settlement: Any) -> Any:
@@ -176,18 +176,20 @@ class Story:
         if not self.queued:
             return
         queued, name, _ = self.random.choice(self.queued)
-        action = self.random.choice([Action.HOLD, Action.RELEASE, Action.EXPIRE, Action.DELETE])
+        action = self.random.choice(
+            [QueueAction.HOLD, QueueAction.RELEASE, QueueAction.EXPIRE, QueueAction.DELETE]
+        )
         acted = self.world.run(
             self.relay.spool.act(action, Selection(ids=(queued.id,)), self.world.clock.seconds())
         )
-        if acted and action in {Action.EXPIRE, Action.DELETE}:
+        if acted and action in {QueueAction.EXPIRE, QueueAction.DELETE}:
             self.deleted.add(name)
 
     def end(self) -> None:
         """Everything works again: the queue drains."""
         self.calm = self.host.up = True
         now = self.world.clock.seconds()
-        self.world.run(self.relay.spool.act(Action.RELEASE, Selection(), now))
+        self.world.run(self.relay.spool.act(QueueAction.RELEASE, Selection(), now))
         self.world.run(self.relay.flush())
         self.world.until(lambda: not self.world.queue(self.relay), patience=DAY)
 
@@ -213,7 +215,9 @@ class Story:
             assert 1 == len(results)
         for (_, name, _), (result, *_) in zip(self.queued, self.waiting, strict=True):
             if isinstance(result, FinalReport) and name not in self.deleted:
-                assert all(outcome.state is not State.PENDING for outcome in result.outcomes)
+                assert all(
+                    outcome.state is not RecipientState.PENDING for outcome in result.outcomes
+                )
         assert set() == self.spool.out
         assert [] == self.world.of(Trouble)
         routes = self.relay.stats().routes

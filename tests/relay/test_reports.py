@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.names import Action, Aside, Reported, Selection, SetAside, without
+from tests.names import QueueAction, Reported, Selection, SetAside, SetAsideReason, without
 from tests.relay.world import HOUR, SENDER, World
 from twisted_sendmail import Recipient
 
@@ -20,7 +20,7 @@ def test_a_report_that_is_refused_is_set_aside_and_makes_no_report(world: World)
     world.advance(HOUR)
     assert [] == host.got
     (left,) = world.queue(relay)
-    assert (Aside.UNDELIVERABLE, None) == (left.aside, left.draft.envelope.sender.mailbox)
+    assert (SetAsideReason.UNDELIVERABLE, None) == (left.aside, left.draft.envelope.sender.mailbox)
     assert 1 == len(world.of(Reported))
 
 
@@ -33,7 +33,7 @@ def test_mail_without_a_sender_is_set_aside_when_it_fails(world: World) -> None:
     assert report.aside
     assert [("<>", "ok@x.example")] == host.got
     (left,) = world.queue(relay)
-    assert Aside.UNDELIVERABLE is left.aside
+    assert SetAsideReason.UNDELIVERABLE is left.aside
     assert [queued.id] == [event.id for event in world.of(SetAside)]
 
 
@@ -43,7 +43,7 @@ def test_mail_that_a_machine_wrote_is_never_reported_about(world: World) -> None
     relay = world.relay(host)
     world.send(relay, "gone@x.example", fields=AUTOMATIC)
     assert [] == host.got
-    assert [Aside.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
+    assert [SetAsideReason.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
 
 
 def test_what_was_set_aside_goes_out_when_it_is_requeued(world: World) -> None:
@@ -51,7 +51,7 @@ def test_what_was_set_aside_goes_out_when_it_is_requeued(world: World) -> None:
     host.refusals = {"gone@x.example": ["550 5.1.1 unknown"]}
     relay = world.relay(host)
     world.send(relay, "gone@x.example", fields=AUTOMATIC)
-    world.run(relay.spool.act(Action.REQUEUE, Selection(), world.clock.seconds()))
+    world.run(relay.spool.act(QueueAction.REQUEUE, Selection(), world.clock.seconds()))
     world.pump.run()
     assert [(SENDER, "gone@x.example")] == host.got
 
@@ -77,7 +77,7 @@ def test_a_postmaster_gets_what_nobody_else_can_be_told_of_once(world: World) ->
     world.send(relay, "gone@x.example")
     world.advance(HOUR)
     assert 1 == len(host.got)
-    assert [Aside.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
+    assert [SetAsideReason.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
 
 
 _PARTS = "--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n--b\r\n"
@@ -225,7 +225,7 @@ def test_what_the_operator_gives_up_is_told_of_whatever_the_rate(world: World) -
     relay = world.relay(host, report_rate=0.001, report_burst=1)
     for _ in range(5):
         world.send(relay, "full@x.example")
-    world.run(relay.spool.act(Action.EXPIRE, Selection(), world.clock.seconds()))
+    world.run(relay.spool.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
     world.advance(10)
     assert 5 == len(host.reports)
     assert [] == world.queue(relay)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.names import (
-    Action,
     Attempted,
-    AuthRefused,
+    AuthenticationAlarm,
+    QueueAction,
     RouteDown,
     RouteUp,
     Selection,
@@ -19,7 +19,7 @@ from tests.names import (
     without,
 )
 from tests.relay.world import HOUR, SENDER, START, World
-from twisted_sendmail import Envelope, PoolLimits, Schedule
+from twisted_sendmail import Envelope, PoolLimits, RetryPolicy
 
 
 def test_while_it_is_down_mail_is_taken_in_and_one_message_at_a_time_asks(world: World) -> None:
@@ -115,7 +115,7 @@ def test_a_refused_password_defers_and_alarms_and_is_not_tried_in_a_storm(
     world.advance(HOUR)
     assert 20 == len(world.queue(relay))
     assert [] == [status for _, status in world.tried if status != "deferred"]
-    (first, *_) = alarms = world.of(AuthRefused)
+    (first, *_) = alarms = world.of(AuthenticationAlarm)
     assert reply in first.reason
     assert "secret" not in str(first)
     # At the beginning, and every quarter of an hour.
@@ -143,7 +143,7 @@ def test_a_refused_password_alarms_though_the_second_host_takes_the_mail(world: 
     world.send(relay, "bob@example.net")
     world.send(relay, "bob@example.net")
     assert 2 == len(second.got)
-    assert 1 == len(world.of(AuthRefused))
+    assert 1 == len(world.of(AuthenticationAlarm))
     assert [True] == [route.up for route in relay.stats().routes]
 
 
@@ -160,7 +160,7 @@ def test_a_server_that_wants_a_password_it_did_not_ask_for_bounces_nothing(
     assert 3 == len(world.of(Attempted))
     assert {"deferred"} == {status for _, status in world.tried}
     assert 1 == len(world.of(RouteDown))
-    assert world.of(AuthRefused)
+    assert world.of(AuthenticationAlarm)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_certificate_file_that_is_gone_is_trouble_of_ours_and_defers(world: Wo
 def test_mail_past_its_time_is_given_up_though_nothing_gets_through(world: World) -> None:
     host = world.host()
     host.up = False
-    relay = world.relay(host, schedule=Schedule(lifetime=6 * HOUR))
+    relay = world.relay(host, schedule=RetryPolicy(lifetime=6 * HOUR))
     for number in range(100):
         world.send(relay, f"r{number}@x.example", fields="Auto-Submitted: auto-generated\r\n")
     world.advance(8 * HOUR)
@@ -225,7 +225,7 @@ def test_what_the_operator_expires_ends_though_the_route_is_down(world: World) -
     one = world.send(relay, "a@x.example", fields="Auto-Submitted: auto-generated\r\n")
     two = world.send(relay, "b@x.example")
     attempts = len(host.attempts)
-    world.run(relay.spool.act(Action.EXPIRE, Selection(ids=(one.id,)), START))
+    world.run(relay.spool.act(QueueAction.EXPIRE, Selection(ids=(one.id,)), START))
     world.pump.run()
     report = world.run(one.delivered)
     assert ["a@x.example"] == [str(o.recipient) for o in report.failed]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail import InvalidInput, Schedule
+from twisted_sendmail import InvalidInput, RetryPolicy
 from twisted_sendmail.relay.backoff import BackOff, Window
-from twisted_sendmail.relay.schedule import age
+from twisted_sendmail.relay.retry_policy import age
 
 times = st.floats(min_value=-1e11, max_value=1e11)
 chances = st.floats(min_value=0, max_value=1, exclude_max=True)
@@ -22,19 +22,19 @@ def middle() -> float:
 
 
 def test_the_defaults_are_those_that_are_promised() -> None:
-    waits = [Schedule().wait(attempts, middle) for attempts in range(7)]
+    waits = [RetryPolicy().wait(attempts, middle) for attempts in range(7)]
     assert [300, 600, 1200, 2400, 4000, 4000, 4000] == waits
 
 
 @given(st.integers(-3, 10**9), chances)
 def test_no_wait_is_negative_or_huge(attempts: int, chance: float) -> None:
-    wait = Schedule().wait(attempts, lambda: chance)
+    wait = RetryPolicy().wait(attempts, lambda: chance)
     assert 300 * 0.85 <= wait <= 4000 * 1.15
 
 
 @given(times, st.integers(0, 1000), chances)
 def test_what_a_try_gave_is_within_the_horizon(now: float, attempts: int, chance: float) -> None:
-    schedule = Schedule()
+    schedule = RetryPolicy()
     assert schedule.due(now, attempts, lambda: chance) <= schedule.horizon(now)
 
 
@@ -47,13 +47,13 @@ def test_no_age_is_negative(arrived: float, now: float) -> None:
 def test_what_comes_from_the_future_is_neither_late_nor_past_its_time(
     now: float, ahead: float
 ) -> None:
-    schedule = Schedule()
+    schedule = RetryPolicy()
     assert not schedule.expired(now + ahead, now)
     assert not schedule.late(now + ahead, now)
 
 
 def test_reports_have_less_time() -> None:
-    schedule = Schedule()
+    schedule = RetryPolicy()
     assert (True, False) == (
         schedule.expired(0, 86400, report=True),
         schedule.expired(0, 86400),
@@ -76,7 +76,7 @@ def test_reports_have_less_time() -> None:
 )
 def test_what_is_no_time_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        Schedule(**wrong)
+        RetryPolicy(**wrong)
 
 
 def gate(chance: Callable[[], float] = middle) -> BackOff:

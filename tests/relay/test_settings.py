@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from twisted_sendmail import InvalidInput, RelaySettings, ReversePath, RouteSettings
-from twisted_sendmail.relay.routing import Routing
+from twisted_sendmail.relay import Routing
 
 SERVER = "smtp+starttls://mx.example"
 

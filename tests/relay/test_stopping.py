@@ -10,9 +10,17 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 
-from tests.names import Attempted, Draft, Interrupted, RouteDown, Selection, SpoolUnusable, stall
+from tests.names import (
+    Attempted,
+    Interrupted,
+    MessageInfo,
+    QueueUnusable,
+    RouteDown,
+    Selection,
+    stall,
+)
 from tests.relay.world import HOUR, SENDER, START, World
-from twisted_sendmail import Cancelled, MailerClosed, RelayService, Status
+from twisted_sendmail import Cancelled, MailerClosed, RecipientStatus, RelayService
 
 
 def test_what_is_on_its_way_ends_before_the_queue_is_closed(world: World) -> None:
@@ -166,9 +174,9 @@ def test_a_queue_that_cannot_be_opened_is_one_clear_error(world: World) -> None:
     host = world.host()
     relay = RelayService(world.clock, world.directory, world.settings(host))
     relay.startService()
-    with pytest.raises(SpoolUnusable):
+    with pytest.raises(QueueUnusable):
         world.run(relay.ready())
-    with pytest.raises(SpoolUnusable):
+    with pytest.raises(QueueUnusable):
         world.run(relay.send(b"x", sender=SENDER, recipients="b@x.example"))
     world.run(relay.stopService())
 
@@ -288,7 +296,7 @@ async def test_cancelling_a_send_while_it_is_written_to_the_disk_is_in_doubt(
         await sending
     error = caught.value
     assert error.report is not None
-    assert (True, False, [Status.IN_DOUBT]) == (
+    assert (True, False, [RecipientStatus.IN_DOUBT]) == (
         error.in_doubt,
         error.transient,
         [outcome.status for outcome in error.report.outcomes],
@@ -351,7 +359,7 @@ def test_a_message_that_was_claimed_when_the_routes_changed_is_counted_right(
     assert observer is not None
     claim = observer.claim
 
-    def change(draft: Draft) -> bool:
+    def change(draft: MessageInfo) -> bool:
         claimed = claim(draft)
         relay.reconfigure(world.settings(new))
         return claimed

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tests.names import Attempted, Event, Fault, InlineWorker, QueuedMessage, Selection, SqliteSpool
+from tests.names import Attempted, Event, Fault, InlineWorker, QueuedMessage, Selection, SQLiteQueue
 from twisted_sendmail import (
     Credentials,
     Envelope,
@@ -35,10 +35,10 @@ from twisted_sendmail import (
     TLSTrust,
 )
 from twisted_sendmail.testing import (
-    KeepingReceiver,
     MemoryNetwork,
     MemoryServer,
     ReceivedMessage,
+    RecordingReceiver,
 )
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ SENDER = "alice@example.org"
 
 
 @dataclass
-class Judging(KeepingReceiver):
+class Judging(RecordingReceiver):
     """Asks the host about each recipient."""
 
     host: Any = None
@@ -151,8 +151,8 @@ class World:
         made = tuple(self.route(r) if isinstance(r, Host) else r for r in routes)
         return RelaySettings("relay.example", made, **options)
 
-    def spool(self) -> SqliteSpool:
-        return SqliteSpool(self.clock, self.directory, worker=InlineWorker(), least_free=0)
+    def spool(self) -> SQLiteQueue:
+        return SQLiteQueue(self.clock, self.directory, worker=InlineWorker(), least_free=0)
 
     def relay(self, *routes: Any, spool: Any = None, **options: Any) -> RelayService:
         """A relay that runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted_sendmail.sasl.credentials import ResolvedCredentials, Secret
+from twisted_sendmail.sasl import ResolvedCredentials, Secret
 
 
 def with_password(

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from tests.sasl.identities import with_password, with_token
 from twisted_sendmail import MECHANISMS, Credentials, InvalidInput, Mechanism, UnsupportedMechanism
-from twisted_sendmail.sasl.choice import check_mechanisms, choose
-from twisted_sendmail.sasl.credentials import ResolvedCredentials
+from twisted_sendmail.sasl import ResolvedCredentials, check_mechanisms, choose
 
 FOR_PASSWORDS = ["SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"]
 FOR_TOKENS = ["OAUTHBEARER", "XOAUTH2"]

@@ -25,8 +25,17 @@ from twisted_sendmail import (
     Credentials,
     InvalidInput,
 )
-from twisted_sendmail.sasl import bearer, choice, credentials, login, plain, scram
-from twisted_sendmail.sasl.credentials import CredentialsUnavailable, ResolvedCredentials, Secret
+from twisted_sendmail.sasl import (
+    CredentialsUnavailable,
+    ResolvedCredentials,
+    Secret,
+    bearer,
+    credentials,
+    login,
+    plain,
+    scram,
+)
+from twisted_sendmail.sasl import negotiation as choice
 
 SECRET = "tr0ub4dor&3"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scramp import ScramException
 from scramp.core import saslprep as peer_saslprep
 
-from twisted_sendmail.sasl.saslprep import saslprep
+from twisted_sendmail.sasl import saslprep
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from tests.scenarios.cutting_proxy import Cutter
 from twisted_sendmail import (
     ConnectionClosed,
     DeliveryInDoubt,
+    RecipientStatus,
     SendmailError,
-    Status,
     SubmissionServer,
     TLSPolicy,
     many,
@@ -66,7 +66,9 @@ async def test_the_reply_is_lost_and_the_message_is_there(
         with pytest.raises(DeliveryInDoubt) as caught:
             await submit(reactor, server, message(subject), complete=False)
     assert caught.value.report is not None
-    assert [Status.IN_DOUBT] == [outcome.status for outcome in caught.value.report.outcomes]
+    assert [RecipientStatus.IN_DOUBT] == [
+        outcome.status for outcome in caught.value.report.outcomes
+    ]
     assert 1 == await arrived(reactor, postfix, subject)
     assert 1 == cutter.connections
 
@@ -100,7 +102,9 @@ async def test_cut_before_the_content_it_is_untouched(reactor: Any, postfix: Pos
         with pytest.raises(ConnectionClosed) as caught:
             await submit(reactor, server, message(subject), complete=False)
     assert caught.value.report is not None
-    assert [Status.UNTOUCHED] == [outcome.status for outcome in caught.value.report.outcomes]
+    assert [RecipientStatus.UNTOUCHED] == [
+        outcome.status for outcome in caught.value.report.outcomes
+    ]
     assert 0 == await arrived(reactor, postfix, subject)
 
 
@@ -119,7 +123,7 @@ async def test_many_reports_the_one_in_doubt_and_goes_on_without_a_copy_too_many
     async with cut(reactor, postfix, service, cuts) as (server, cutter):
         reports = await many(reactor, server, map(message, subjects), complete=False)
     statuses = [outcome.status for report in reports for outcome in report.outcomes]
-    accepted, doubtful = Status.ACCEPTED, Status.IN_DOUBT
+    accepted, doubtful = RecipientStatus.ACCEPTED, RecipientStatus.IN_DOUBT
     assert [accepted, accepted, doubtful, accepted, accepted] == statuses
     errors: list[SendmailError | None] = [report.error for report in reports]
     assert isinstance(errors[2], DeliveryInDoubt)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from twisted_sendmail import Envelope, Mailer, PoolLimits, Status
+from twisted_sendmail import Envelope, Mailer, PoolLimits, RecipientStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from twisted_sendmail import DeliveryReport
 
 COUNT = 1000
-ACCEPTED, REFUSED = Status.ACCEPTED, Status.REFUSED
+ACCEPTED, REFUSED = RecipientStatus.ACCEPTED, RecipientStatus.REFUSED
 
 
 def sender(n: int) -> str:
@@ -44,7 +44,7 @@ def letters() -> Iterator[tuple[Envelope, bytes]]:
         yield Envelope(sender(n), recipients(n)), content(n)
 
 
-def expected(n: int) -> list[Status]:
+def expected(n: int) -> list[RecipientStatus]:
     if n % 50 == 41 or n % 20 == 7:
         return [REFUSED] * len(recipients(n))
     return [ACCEPTED if to.startswith("r") else REFUSED for to in recipients(n)]

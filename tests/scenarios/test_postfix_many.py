@@ -13,7 +13,7 @@ from twisted_sendmail import (
     Envelope,
     InvalidMessage,
     MessageTooLarge,
-    Status,
+    RecipientStatus,
     TLSTrust,
     many,
 )
@@ -109,7 +109,7 @@ async def test_what_cannot_be_sent_does_not_stop_the_next(reactor: Any, postfix:
     assert [True, False, False, True] == [bool(report.accepted) for report in reports]
     assert isinstance(reports[1].error, InvalidMessage)
     assert isinstance(reports[2].error, MessageTooLarge)
-    assert [Status.UNTOUCHED] == [outcome.status for outcome in reports[2].outcomes]
+    assert [RecipientStatus.UNTOUCHED] == [outcome.status for outcome in reports[2].outcomes]
 
 
 @ensureDeferred

@@ -18,8 +18,8 @@ from twisted_sendmail import (
     MessageTooLarge,
     PermanentFailure,
     PoolLimits,
+    RecipientStatus,
     ServiceClosing,
-    Status,
     TemporaryFailure,
     submit,
 )
@@ -47,12 +47,12 @@ async def test_some_refused_is_a_result_and_the_others_get_it(
         if outcome.reply
     }
     assert found == {
-        "bob@example.test": (Status.ACCEPTED, 250, False),
-        "gone.1@example.test": (Status.REFUSED, 550, False),
-        "carol@example.test": (Status.ACCEPTED, 250, False),
-        "later.1@example.test": (Status.REFUSED, 450, True),
-        "full@example.test": (Status.REFUSED, 452, True),
-        "dave@example.test": (Status.ACCEPTED, 250, False),
+        "bob@example.test": (RecipientStatus.ACCEPTED, 250, False),
+        "gone.1@example.test": (RecipientStatus.REFUSED, 550, False),
+        "carol@example.test": (RecipientStatus.ACCEPTED, 250, False),
+        "later.1@example.test": (RecipientStatus.REFUSED, 450, True),
+        "full@example.test": (RecipientStatus.REFUSED, 452, True),
+        "dave@example.test": (RecipientStatus.ACCEPTED, 250, False),
     }
     assert recipients == [str(outcome.recipient) for outcome in report.outcomes]
     copies = await postfix.delivered(reactor, report.queue_id)
@@ -184,7 +184,7 @@ async def test_all_or_nothing_delivers_to_nobody_when_one_is_refused(
         )
     assert "gone@example.test" == caught.value.recipient
     assert caught.value.report is not None
-    assert [Status.UNTOUCHED, Status.REFUSED] == [
+    assert [RecipientStatus.UNTOUCHED, RecipientStatus.REFUSED] == [
         outcome.status for outcome in caught.value.report.outcomes
     ]
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
@@ -279,7 +279,7 @@ async def test_a_421_to_the_content_is_a_refusal_for_now_and_the_message_is_not_
     assert isinstance(error, ServiceClosing)
     assert (True, False) == (error.transient, error.in_doubt)
     assert error.report is not None
-    assert [Status.REFUSED] == [outcome.status for outcome in error.report.outcomes]
+    assert [RecipientStatus.REFUSED] == [outcome.status for outcome in error.report.outcomes]
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     await postfix.quiet(reactor)
     assert [] == postfix.logged("(queue active)", since=since)
@@ -299,9 +299,11 @@ async def test_in_a_stream_a_421_to_the_content_answers_its_own_message(
     await mailer.aclose()
     await postfix.quiet(reactor)
     found = [report.outcomes[0].status for report in reports]
-    assert [Status.ACCEPTED, Status.ACCEPTED, Status.REFUSED] == found[:3]
-    assert set(found[3:]) <= {Status.ACCEPTED, Status.IN_DOUBT}
+    assert [RecipientStatus.ACCEPTED, RecipientStatus.ACCEPTED, RecipientStatus.REFUSED] == found[
+        :3
+    ]
+    assert set(found[3:]) <= {RecipientStatus.ACCEPTED, RecipientStatus.IN_DOUBT}
     queued = postfix.logged("(queue active)", since=since)
-    accepted = found.count(Status.ACCEPTED)
-    assert accepted <= len(queued) <= accepted + found.count(Status.IN_DOUBT)
-    assert service != "data" or [Status.ACCEPTED] * 5 == found[3:]
+    accepted = found.count(RecipientStatus.ACCEPTED)
+    assert accepted <= len(queued) <= accepted + found.count(RecipientStatus.IN_DOUBT)
+    assert service != "data" or [RecipientStatus.ACCEPTED] * 5 == found[3:]

@@ -12,7 +12,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThread
 
 from tests.admin.staged_queue import TOKEN, Stage, StagedRelay, a_bad_morning
-from tests.names import Selection, SqliteSpool
+from tests.names import Selection, SQLiteQueue
 from tests.scenarios.browser import Browser, browsing, contrast, why_not
 from tests.scenarios.peers import require
 from twisted_sendmail.admin.history import Sample
@@ -35,7 +35,7 @@ def chromium() -> Iterator[Browser]:
 class Morning:
     """A queue after a bad night, its page, and a browser that looks at it."""
 
-    def __init__(self, browser: Browser, spool: SqliteSpool, reactor: Any) -> None:
+    def __init__(self, browser: Browser, spool: SQLiteQueue, reactor: Any) -> None:
         self.browser, self.spool, self.reactor = browser, spool, reactor
         self.relay = StagedRelay(spool, reactor)
         self.relay.routes += (
@@ -87,7 +87,7 @@ class Morning:
 
 @pytest_twisted.async_yield_fixture
 async def morning(chromium: Browser, reactor: Any, tmp_path: Path) -> AsyncIterator[Morning]:
-    spool = SqliteSpool(reactor, tmp_path / "queue", least_free=0)
+    spool = SQLiteQueue(reactor, tmp_path / "queue", least_free=0)
     await spool.open()
     morning = Morning(chromium, spool, reactor)
     await morning.begin()

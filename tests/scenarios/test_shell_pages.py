@@ -174,7 +174,7 @@ def test_the_flags_of_a_page_can_be_used(machine: Machine, page: str) -> None:
 
 
 def test_the_page_of_the_relay_names_what_it_takes() -> None:
-    from twisted_sendmail.tap import FLAGS
+    from twisted_sendmail.daemon.tap import FLAGS
 
     page = (PAGES.parent / "reference" / "command-line.md").read_text("utf-8")
     section = page.partition("## twistd sendmail\n")[2].partition("\n## ")[0]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from twisted_sendmail import ClientSession
-from twisted_sendmail.smtp.client_table import Kind, State
-from twisted_sendmail.smtp.command import (
+from twisted_sendmail.smtp import (
     Auth,
     AuthCancel,
     AuthLine,
     Bdat,
+    ClientState,
     Command,
     Content,
     Data,
-    Greeting,
     Hello,
     LoneDot,
     Mail,
@@ -24,6 +23,8 @@ from twisted_sendmail.smtp.command import (
     StartTLS,
     Verb,
 )
+from twisted_sendmail.smtp.client_states import ReplyKind
+from twisted_sendmail.smtp.commands import Greeting
 
 EHLO_REPLY = (
     b"250-mx.example.net\r\n250-STARTTLS\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 AUTH PLAIN\r\n"
@@ -60,29 +61,29 @@ _RCPT: Step = (Verb.RCPT, b"250 ok\r\n")
 _DATA: Step = (Verb.DATA, b"354 go\r\n")
 
 #: How each state is reached: commands and the replies to them.
-ROUTES: dict[State, list[Step]] = {
-    State.CONNECTED: [],
-    State.GREETED: [(Verb.GREETING, b"220 hi\r\n")],
-    State.UNWELCOME: [(Verb.GREETING, b"554 go away\r\n")],
-    State.READY: [(Verb.GREETING, b"220 hi\r\n"), _EHLO],
+ROUTES: dict[ClientState, list[Step]] = {
+    ClientState.CONNECTED: [],
+    ClientState.GREETED: [(Verb.GREETING, b"220 hi\r\n")],
+    ClientState.UNWELCOME: [(Verb.GREETING, b"554 go away\r\n")],
+    ClientState.READY: [(Verb.GREETING, b"220 hi\r\n"), _EHLO],
 }
-ROUTES[State.HANDSHAKE] = [*ROUTES[State.READY], (Verb.STARTTLS, b"220 go\r\n")]
-ROUTES[State.SECURED] = ROUTES[State.HANDSHAKE]
-ROUTES[State.AUTH] = [*ROUTES[State.READY], (Verb.AUTH, b"334 \r\n")]
-ROUTES[State.MAIL] = [*ROUTES[State.READY], _MAIL]
-ROUTES[State.RCPT] = [*ROUTES[State.MAIL], _RCPT]
-ROUTES[State.DATA] = [*ROUTES[State.RCPT], _DATA]
-ROUTES[State.CHUNKS] = [*ROUTES[State.RCPT], (Verb.BDAT, b"250 ok\r\n")]
-ROUTES[State.SPOILED] = [*ROUTES[State.RCPT], (Verb.BDAT, b"452 full\r\n")]
-ROUTES[State.QUIT] = [*ROUTES[State.READY], (Verb.QUIT, b"221 bye\r\n")]
+ROUTES[ClientState.HANDSHAKE] = [*ROUTES[ClientState.READY], (Verb.STARTTLS, b"220 go\r\n")]
+ROUTES[ClientState.SECURED] = ROUTES[ClientState.HANDSHAKE]
+ROUTES[ClientState.AUTH] = [*ROUTES[ClientState.READY], (Verb.AUTH, b"334 \r\n")]
+ROUTES[ClientState.MAIL] = [*ROUTES[ClientState.READY], _MAIL]
+ROUTES[ClientState.RCPT] = [*ROUTES[ClientState.MAIL], _RCPT]
+ROUTES[ClientState.DATA] = [*ROUTES[ClientState.RCPT], _DATA]
+ROUTES[ClientState.CHUNKS] = [*ROUTES[ClientState.RCPT], (Verb.BDAT, b"250 ok\r\n")]
+ROUTES[ClientState.SPOILED] = [*ROUTES[ClientState.RCPT], (Verb.BDAT, b"452 full\r\n")]
+ROUTES[ClientState.QUIT] = [*ROUTES[ClientState.READY], (Verb.QUIT, b"221 bye\r\n")]
 
 
-def brought_to(state: State) -> ClientSession:
+def brought_to(state: ClientState) -> ClientSession:
     """Return a session that got to *state* by itself, with nothing owed and no events left."""
     session = ClientSession(greeting_tag="greeting")
-    if state is State.LONE_DOT:
+    if state is ClientState.LONE_DOT:
         # Only pipelining leads there: everything is written before the first refusal.
-        session = brought_to(State.READY)
+        session = brought_to(ClientState.READY)
         for verb in (Verb.MAIL, Verb.RCPT, Verb.DATA):
             session.send(COMMANDS[verb])
         session.data_to_send()
@@ -93,7 +94,7 @@ def brought_to(state: State) -> ClientSession:
                 session.send(COMMANDS[verb], payload=b"abc\n" if verb is Verb.BDAT else b"")
                 session.data_to_send()
             session.receive(reply)
-        if state is State.SECURED:
+        if state is ClientState.SECURED:
             session.begin_tls()
             session.tls_begun("TLS")
     session.events.clear()
@@ -102,14 +103,14 @@ def brought_to(state: State) -> ClientSession:
     return session
 
 
-def code_of(verb: Verb, kind: Kind) -> int:
+def code_of(verb: Verb, kind: ReplyKind) -> int:
     """Return a code that means *kind* as a reply to *verb*."""
-    if kind is Kind.NO:
+    if kind is ReplyKind.NO:
         return 550
-    if kind is Kind.MORE:
+    if kind is ReplyKind.MORE:
         return 334 if verb in {Verb.AUTH, Verb.AUTH_LINE} else 354
     yes = {Verb.GREETING: 220, Verb.STARTTLS: 220, Verb.DATA: 354}
-    if kind is Kind.YES:
+    if kind is ReplyKind.YES:
         return 235 if verb in {Verb.AUTH, Verb.AUTH_LINE} else yes.get(verb, 250)
     return (
         250 if verb in {Verb.GREETING, Verb.STARTTLS, Verb.DATA, Verb.AUTH, Verb.AUTH_LINE} else 354

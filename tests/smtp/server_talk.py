@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from twisted_sendmail import Reply, ServerHandler, ServerSession, ServerSettings
-from twisted_sendmail.smtp.server import PENDING
-from twisted_sendmail.smtp.server_states import ServerState
+from twisted_sendmail.smtp import PENDING, ServerState
 
 CLEAR = ServerSettings(host="mx.example.org", require_tls=False)
 SECURE = ServerSettings(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import Reply
-from twisted_sendmail.smtp.capabilities import Capabilities
+from twisted_sendmail.smtp import Capabilities
 from twisted_sendmail.smtp.reply_parser import ReplyParser
 
 

@@ -11,31 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.smtp.client_states import COMMANDS, EHLO_REPLY, ROUTES, brought_to
-from twisted_sendmail.smtp.client_queue import Event
-from twisted_sendmail.smtp.client_session import ClientSession
-from twisted_sendmail.smtp.client_table import State
-from twisted_sendmail.smtp.command import (
+from twisted_sendmail.smtp import (
     Auth,
     AuthLine,
     Bdat,
+    ClientSession,
+    ClientState,
     Command,
-    Content,
-    Hello,
-    Mail,
-    Quit,
-    Rcpt,
-    Verb,
-)
-from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
+    Content,
     DeliveryInDoubt,
+    Hello,
+    Mail,
     ProtocolBreach,
+    Quit,
+    Rcpt,
+    Reply,
     SendmailError,
-    ServiceClosing,
-    UnexpectedResponse,
+    Verb,
 )
-from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.client_queue import Event
+from twisted_sendmail.smtp.errors import ServiceClosing, UnexpectedResponse
 
 PASSWORD = "s3cret-Pa55word"
 
@@ -55,7 +52,7 @@ def codes(session: ClientSession) -> list[int]:
 
 def waiting_for_content() -> ClientSession:
     """A session that was asked for content, its beginning written."""
-    session = brought_to(State.DATA)
+    session = brought_to(ClientState.DATA)
     session.send(Content(), tag="content")
     session.data_to_send()
     return session
@@ -76,14 +73,14 @@ def test_nothing_is_written_before_the_greeting() -> None:
 
 
 def test_a_group_goes_out_in_one_piece_with_pipelining() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     for verb in (Verb.MAIL, Verb.RCPT, Verb.RCPT, Verb.DATA):
         session.send(COMMANDS[verb])
     assert 4 == session.data_to_send().count(b"\r\n")
 
 
 def test_without_pipelining_one_command_at_a_time() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.withhold("PIPELINING")
     for verb in (Verb.MAIL, Verb.RCPT, Verb.DATA):
         session.send(COMMANDS[verb])
@@ -98,7 +95,7 @@ def test_without_pipelining_one_command_at_a_time() -> None:
 @pytest.mark.parametrize("verb", [Verb.NOOP, Verb.OTHER, Verb.EHLO, Verb.STARTTLS, Verb.AUTH])
 def test_nothing_is_written_behind_a_command_that_ends_its_group(verb: Verb) -> None:
     """RFC 2920 section 3.1; STARTTLS and AUTH by their own."""
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.send(COMMANDS[verb])
     assert session.data_to_send()
     if verb is not Verb.STARTTLS:
@@ -107,7 +104,7 @@ def test_nothing_is_written_behind_a_command_that_ends_its_group(verb: Verb) -> 
 
 
 def test_the_content_waits_for_the_354() -> None:
-    session = brought_to(State.RCPT)
+    session = brought_to(ClientState.RCPT)
     session.send(COMMANDS[Verb.DATA])
     session.send(Content())
     assert b"DATA\r\n" == session.data_to_send()
@@ -133,7 +130,7 @@ def test_nothing_follows_the_final_dot_unless_that_is_asked_for(asked: bool) -> 
 
 def test_what_a_refusal_made_pointless_is_not_written() -> None:
     """MAIL was refused: its RCPT and DATA are not for a server without PIPELINING."""
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.withhold("PIPELINING")
     for tag, verb in enumerate((Verb.MAIL, Verb.RCPT, Verb.DATA)):
         session.send(COMMANDS[verb], tag=tag)
@@ -158,7 +155,7 @@ def test_content_is_taken_only_after_354() -> None:
 
 
 def test_capabilities_are_those_of_the_last_ehlo_and_forgotten_at_starttls() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     assert "AUTH" in session.capabilities
     session.send(COMMANDS[Verb.STARTTLS])
     session.data_to_send()
@@ -173,7 +170,7 @@ def test_capabilities_are_those_of_the_last_ehlo_and_forgotten_at_starttls() -> 
 
 
 def test_a_refused_ehlo_offers_nothing_new() -> None:
-    session = brought_to(State.GREETED)
+    session = brought_to(ClientState.GREETED)
     session.send(Hello("client.example.org"))
     session.data_to_send()
     session.receive(b"502-STARTTLS\r\n502 AUTH PLAIN\r\n")
@@ -181,7 +178,7 @@ def test_a_refused_ehlo_offers_nothing_new() -> None:
 
 
 def test_helo_offers_nothing() -> None:
-    session = brought_to(State.GREETED)
+    session = brought_to(ClientState.GREETED)
     session.send(Hello("client.example.org", Verb.HELO))
     session.data_to_send()
     session.receive(b"250-mx\r\n250 AUTH PLAIN\r\n")
@@ -189,7 +186,7 @@ def test_helo_offers_nothing() -> None:
 
 
 def test_a_command_taken_back_was_never_written() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.send(COMMANDS[Verb.NOOP], tag="a")
     session.send(COMMANDS[Verb.NOOP], tag="b")
     session.data_to_send()
@@ -204,13 +201,13 @@ def test_a_command_taken_back_was_never_written() -> None:
 
 @pytest.mark.parametrize(
     "state",
-    [s for s in ROUTES if s not in {State.CONNECTED, State.HANDSHAKE}],
+    [s for s in ROUTES if s not in {ClientState.CONNECTED, ClientState.HANDSHAKE}],
     ids=lambda s: s.name,
 )
 @pytest.mark.parametrize(
     "reply", [b"250 ok\r\n", b"220 again\r\n", b"354 go\r\n", b"550 no\r\n", b"250-", b"2"]
 )
-def test_a_reply_nobody_waits_for_ends_the_session(state: State, reply: bytes) -> None:
+def test_a_reply_nobody_waits_for_ends_the_session(state: ClientState, reply: bytes) -> None:
     session = brought_to(state)
     session.receive(reply)
     assert isinstance(session.over, ProtocolBreach)
@@ -219,9 +216,9 @@ def test_a_reply_nobody_waits_for_ends_the_session(state: State, reply: bytes) -
 
 
 @pytest.mark.parametrize(
-    "state", [s for s in ROUTES if s is not State.CONNECTED], ids=lambda s: s.name
+    "state", [s for s in ROUTES if s is not ClientState.CONNECTED], ids=lambda s: s.name
 )
-def test_421_is_a_close_at_any_time_in_any_cutting(state: State) -> None:
+def test_421_is_a_close_at_any_time_in_any_cutting(state: ClientState) -> None:
     session = brought_to(state)
     for octet in b"421-4.3.2 busy\r\n421 bye\r\n":
         assert session.over is None
@@ -257,16 +254,18 @@ def test_the_whole_script_up_front_ends_the_session() -> None:
 )
 def test_nothing_may_be_behind_354(behind: bytes) -> None:
     """An early 250 must not be taken for the verdict."""
-    session = brought_to(State.RCPT)
+    session = brought_to(ClientState.RCPT)
     session.send(COMMANDS[Verb.DATA])
     session.data_to_send()
     session.receive(b"354 go\r\n" + behind)
     assert isinstance(session.over, ProtocolBreach)
 
 
-@pytest.mark.parametrize("state", [State.GREETED, State.READY, State.SECURED], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "state", [ClientState.GREETED, ClientState.READY, ClientState.SECURED], ids=lambda s: s.name
+)
 @pytest.mark.parametrize("half", [b"4", b"42", b"421", b"421 ", b"421-x\r\n", b"421-x\r\n421"])
-def test_nothing_is_written_behind_half_a_reply(state: State, half: bytes) -> None:
+def test_nothing_is_written_behind_half_a_reply(state: ClientState, half: bytes) -> None:
     """What began before we spoke is no answer to what we say; 421 is all it may become."""
     session = brought_to(state)
     session.receive(half)
@@ -278,7 +277,7 @@ def test_nothing_is_written_behind_half_a_reply(state: State, half: bytes) -> No
 
 
 def test_half_a_reply_does_not_become_the_answer_to_the_next_command() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.receive(b"4")
     session.send(COMMANDS[Verb.MAIL], tag="mail")
     session.data_to_send()
@@ -341,7 +340,7 @@ def test_behind_the_final_dot_everything_but_a_verdict_is_doubt(why: bytes) -> N
 
 def test_a_chunk_that_was_the_last_leaves_doubt_and_one_that_was_not_does_not() -> None:
     for last in (False, True):
-        session = brought_to(State.RCPT)
+        session = brought_to(ClientState.RCPT)
         session.send(Bdat(4, last), payload=b"abcd")
         assert b"BDAT 4" + (b" LAST" if last else b"") + b"\r\nabcd" == session.data_to_send()
         session.finish(ConnectionClosed("connection lost"))
@@ -357,7 +356,7 @@ def test_a_chunk_that_was_the_last_leaves_doubt_and_one_that_was_not_does_not() 
 )
 def test_nothing_may_be_behind_the_reply_to_starttls(injected: bytes) -> None:
     """Response injection: not even a fragment."""
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.send(COMMANDS[Verb.STARTTLS], tag="starttls")
     session.data_to_send()
     session.receive(b"220 go\r\n" + injected)
@@ -369,20 +368,20 @@ def test_nothing_may_be_behind_the_reply_to_starttls(injected: bytes) -> None:
 
 @pytest.mark.parametrize("injected", [b"250 x\r\n", b"2", b"x"])
 def test_nothing_may_come_between_the_reply_to_starttls_and_the_handshake(injected: bytes) -> None:
-    session = brought_to(State.HANDSHAKE)
+    session = brought_to(ClientState.HANDSHAKE)
     session.receive(injected)
     assert isinstance(session.over, ProtocolBreach)
 
 
 def test_what_the_parser_held_is_gone_after_the_handshake() -> None:
-    session = brought_to(State.HANDSHAKE)
+    session = brought_to(ClientState.HANDSHAKE)
     session.receive(b"421-injec")
     session.begin_tls()
     session.tls_begun("TLS")
     session.send(Hello("client.example.org"))
     assert session.data_to_send()
     session.receive(b"250 mx\r\n")
-    assert (None, State.READY) == (session.over, session.confirmed)
+    assert (None, ClientState.READY) == (session.over, session.confirmed)
 
 
 # -- AUTH
@@ -390,7 +389,7 @@ def test_what_the_parser_held_is_gone_after_the_handshake() -> None:
 
 @pytest.mark.parametrize("code", [220, 250, 251, 354, 200, 299, 300])
 def test_only_235_authenticates(code: int) -> None:
-    for verb, state in ((Verb.AUTH, State.READY), (Verb.AUTH_LINE, State.AUTH)):
+    for verb, state in ((Verb.AUTH, ClientState.READY), (Verb.AUTH_LINE, ClientState.AUTH)):
         session = brought_to(state)
         session.send(COMMANDS[verb])
         session.data_to_send()
@@ -400,7 +399,7 @@ def test_only_235_authenticates(code: int) -> None:
 
 
 def test_a_challenge_behind_235_ends_the_session() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.send(COMMANDS[Verb.AUTH])
     session.data_to_send()
     session.receive(b"235 yes\r\n334 one more\r\n")
@@ -440,7 +439,7 @@ def test_a_secret_a_server_echoes_is_never_shown(command: Command, secret: str, 
     assert whole is not None
     forms = [secret, b64encode(secret.encode()).decode(), b64encode(whole).decode()]
     for form in forms:
-        session = brought_to(State.READY if isinstance(command, Auth) else State.AUTH)
+        session = brought_to(ClientState.READY if isinstance(command, Auth) else ClientState.AUTH)
         session.send(command)
         session.data_to_send()
         session.receive(reply.format(form).encode() + b"\r\n")
@@ -459,7 +458,7 @@ def test_a_secret_a_server_echoes_is_never_shown(command: Command, secret: str, 
 
 
 def test_a_challenge_reaches_the_mechanism_as_it_is() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.send(Auth("PLAIN", PASSWORD.encode()))
     session.data_to_send()
     session.receive(f"334 {PASSWORD}\r\n".encode())
@@ -543,10 +542,10 @@ _DEED = st.one_of(
 
 @given(st.sampled_from(list(ROUTES)), st.lists(_DEED, max_size=25))
 def test_whatever_happens_each_command_gets_one_event_and_nothing_is_raised(
-    state: State, deeds: list[object]
+    state: ClientState, deeds: list[object]
 ) -> None:
     session = brought_to(state)
-    given_tags: list[object] = ["greeting"] if state is State.CONNECTED else []
+    given_tags: list[object] = ["greeting"] if state is ClientState.CONNECTED else []
     for i, deed in enumerate(deeds):
         if isinstance(deed, bytes):
             session.receive(deed)
@@ -566,7 +565,9 @@ def test_whatever_happens_each_command_gets_one_event_and_nothing_is_raised(
 
 
 @given(st.sampled_from(list(ROUTES)), st.binary(min_size=1, max_size=40))
-def test_garbage_gives_a_protocol_error_and_nothing_else(state: State, garbage: bytes) -> None:
+def test_garbage_gives_a_protocol_error_and_nothing_else(
+    state: ClientState, garbage: bytes
+) -> None:
     session = brought_to(state)
     session.receive(garbage)
     assert session.over is None or isinstance(session.over, (ProtocolBreach, ServiceClosing))

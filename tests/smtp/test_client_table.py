@@ -16,14 +16,14 @@ from twisted_sendmail import (
     SendmailError,
     UnexpectedResponse,
 )
-from twisted_sendmail.smtp.client_table import HOPES, TABLE, Kind, State, kind_of
-from twisted_sendmail.smtp.command import Verb
+from twisted_sendmail.smtp import ClientState, Verb
+from twisted_sendmail.smtp.client_states import HOPES, TABLE, ReplyKind, kind_of
 from twisted_sendmail.smtp.command_group import Entry
 
-REACHED = [*ROUTES, State.LONE_DOT]
+REACHED = [*ROUTES, ClientState.LONE_DOT]
 
 
-def forced(state: State, verb: Verb) -> ClientSession:
+def forced(state: ClientState, verb: Verb) -> ClientSession:
     """Return a session in *state* that owes a reply to *verb*, however it got there."""
     session = ClientSession()
     session.confirmed = session.hoped = session._planned = state
@@ -33,22 +33,24 @@ def forced(state: State, verb: Verb) -> ClientSession:
 
 
 def test_every_state_is_reached_and_left() -> None:
-    assert set(State) == {*REACHED, State.CLOSED}
-    assert {State.CONNECTED, State.CLOSED} == set(State) - set(TABLE.values()) - {State.SECURED}
+    assert set(ClientState) == {*REACHED, ClientState.CLOSED}
+    assert {ClientState.CONNECTED, ClientState.CLOSED} == set(ClientState) - set(TABLE.values()) - {
+        ClientState.SECURED
+    }
     # HANDSHAKE is left by the handshake.
     left = {state for state, _, _ in TABLE}
-    assert {State.HANDSHAKE, State.QUIT, State.CLOSED} == set(State) - left
+    assert {ClientState.HANDSHAKE, ClientState.QUIT, ClientState.CLOSED} == set(ClientState) - left
 
 
 @pytest.mark.parametrize("key", TABLE, ids=lambda key: " ".join(part.name for part in key))
-def test_each_entry_leads_where_it_says(key: tuple[State, Verb, Kind]) -> None:
+def test_each_entry_leads_where_it_says(key: tuple[ClientState, Verb, ReplyKind]) -> None:
     state, verb, kind = key
     session = forced(state, verb)
     session.receive(b"%d text\r\n" % code_of(verb, kind))
     assert (None, TABLE[key]) == (session.over, session.confirmed)
     (event,) = session.events
     assert "tag" == event.tag
-    if key == (State.SPOILED, Verb.MAIL, Kind.NO):
+    if key == (ClientState.SPOILED, Verb.MAIL, ReplyKind.NO):
         # The message behind a broken one was not heard: this is no refusal of it.
         assert isinstance(event.result, CommandNotAllowed)
     else:
@@ -61,8 +63,8 @@ def test_what_is_not_in_the_table_is_a_breach_of_protocol() -> None:
     """All of it: every state, verb and kind of reply."""
     absent = [
         k
-        for k in itertools.product(State, Verb, Kind)
-        if k not in TABLE and k[0] is not State.CLOSED
+        for k in itertools.product(ClientState, Verb, ReplyKind)
+        if k not in TABLE and k[0] is not ClientState.CLOSED
     ]
     assert len(absent) > 800
     for state, verb, kind in absent:
@@ -71,7 +73,7 @@ def test_what_is_not_in_the_table_is_a_breach_of_protocol() -> None:
         session = forced(state, verb)
         session.receive(b"%d text\r\n" % code_of(verb, kind))
         assert isinstance(session.over, UnexpectedResponse), (state, verb, kind)
-        assert State.CLOSED is session.confirmed
+        assert ClientState.CLOSED is session.confirmed
         assert ["tag"] == [event.tag for event in session.events]
 
 
@@ -79,7 +81,7 @@ def test_a_command_is_sent_exactly_where_its_success_has_a_place() -> None:
     for state, verb in itertools.product(REACHED, Verb):
         session = brought_to(state)
         # Before the greeting commands may be given, but are not written.
-        hoped = HOPES.get((State.GREETED if state is State.CONNECTED else state, verb))
+        hoped = HOPES.get((ClientState.GREETED if state is ClientState.CONNECTED else state, verb))
         if hoped is None:
             with pytest.raises(CommandNotAllowed):
                 session.send(COMMANDS[verb])
@@ -87,7 +89,7 @@ def test_a_command_is_sent_exactly_where_its_success_has_a_place() -> None:
         else:
             session.send(COMMANDS[verb], payload=b"abc\n")
             written = session.data_to_send()
-            if state is State.CONNECTED:
+            if state is ClientState.CONNECTED:
                 assert b"" == written
             else:
                 assert written.startswith(COMMANDS[verb].line())
@@ -96,52 +98,52 @@ def test_a_command_is_sent_exactly_where_its_success_has_a_place() -> None:
 
 def test_no_content_is_hoped_for_that_nobody_would_get() -> None:
     for verb in (Verb.DATA, Verb.BDAT_LAST):
-        assert (State.MAIL, verb) not in HOPES
-        assert (State.READY, verb) not in HOPES
+        assert (ClientState.MAIL, verb) not in HOPES
+        assert (ClientState.READY, verb) not in HOPES
 
 
 @pytest.mark.parametrize(
     ("verb", "code", "expected"),
     [
-        (Verb.GREETING, 220, Kind.YES),
-        (Verb.GREETING, 250, Kind.ODD),
-        (Verb.STARTTLS, 220, Kind.YES),
-        (Verb.STARTTLS, 250, Kind.ODD),
-        (Verb.STARTTLS, 334, Kind.ODD),
-        (Verb.AUTH, 235, Kind.YES),
-        (Verb.AUTH, 250, Kind.ODD),
-        (Verb.AUTH, 220, Kind.ODD),
-        (Verb.AUTH, 334, Kind.MORE),
-        (Verb.AUTH, 354, Kind.ODD),
-        (Verb.AUTH, 503, Kind.NO),
-        (Verb.DATA, 354, Kind.YES),
-        (Verb.DATA, 250, Kind.ODD),
-        (Verb.DATA, 334, Kind.ODD),
-        (Verb.RCPT, 251, Kind.YES),
-        (Verb.RCPT, 252, Kind.YES),
-        (Verb.CONTENT, 299, Kind.YES),
-        (Verb.CONTENT, 354, Kind.ODD),
-        (Verb.CONTENT, 221, Kind.ODD),
-        (Verb.BDAT_LAST, 221, Kind.ODD),
-        (Verb.NOOP, 221, Kind.ODD),
-        (Verb.MAIL, 220, Kind.ODD),
-        (Verb.RCPT, 235, Kind.ODD),
-        (Verb.QUIT, 221, Kind.YES),
-        (Verb.QUIT, 250, Kind.YES),
-        (Verb.OTHER, 220, Kind.YES),
-        (Verb.MAIL, 450, Kind.NO),
-        (Verb.OTHER, 354, Kind.MORE),
+        (Verb.GREETING, 220, ReplyKind.YES),
+        (Verb.GREETING, 250, ReplyKind.ODD),
+        (Verb.STARTTLS, 220, ReplyKind.YES),
+        (Verb.STARTTLS, 250, ReplyKind.ODD),
+        (Verb.STARTTLS, 334, ReplyKind.ODD),
+        (Verb.AUTH, 235, ReplyKind.YES),
+        (Verb.AUTH, 250, ReplyKind.ODD),
+        (Verb.AUTH, 220, ReplyKind.ODD),
+        (Verb.AUTH, 334, ReplyKind.MORE),
+        (Verb.AUTH, 354, ReplyKind.ODD),
+        (Verb.AUTH, 503, ReplyKind.NO),
+        (Verb.DATA, 354, ReplyKind.YES),
+        (Verb.DATA, 250, ReplyKind.ODD),
+        (Verb.DATA, 334, ReplyKind.ODD),
+        (Verb.RCPT, 251, ReplyKind.YES),
+        (Verb.RCPT, 252, ReplyKind.YES),
+        (Verb.CONTENT, 299, ReplyKind.YES),
+        (Verb.CONTENT, 354, ReplyKind.ODD),
+        (Verb.CONTENT, 221, ReplyKind.ODD),
+        (Verb.BDAT_LAST, 221, ReplyKind.ODD),
+        (Verb.NOOP, 221, ReplyKind.ODD),
+        (Verb.MAIL, 220, ReplyKind.ODD),
+        (Verb.RCPT, 235, ReplyKind.ODD),
+        (Verb.QUIT, 221, ReplyKind.YES),
+        (Verb.QUIT, 250, ReplyKind.YES),
+        (Verb.OTHER, 220, ReplyKind.YES),
+        (Verb.MAIL, 450, ReplyKind.NO),
+        (Verb.OTHER, 354, ReplyKind.MORE),
     ],
 )
-def test_what_a_code_means(verb: Verb, code: int, expected: Kind) -> None:
+def test_what_a_code_means(verb: Verb, code: int, expected: ReplyKind) -> None:
     assert expected is kind_of(verb, code)
 
 
-def sequences(state: State) -> list[tuple[Verb, ...]]:
+def sequences(state: ClientState) -> list[tuple[Verb, ...]]:
     """Up to three commands that may be given one after the other from *state*."""
-    state = State.GREETED if state is State.CONNECTED else state
+    state = ClientState.GREETED if state is ClientState.CONNECTED else state
     found: list[tuple[Verb, ...]] = [()]
-    layer: list[tuple[tuple[Verb, ...], State]] = [((), state)]
+    layer: list[tuple[tuple[Verb, ...], ClientState]] = [((), state)]
     for _ in range(3):
         layer = [
             ((*verbs, verb), hoped)
@@ -154,12 +156,12 @@ def sequences(state: State) -> list[tuple[Verb, ...]]:
 
 
 @pytest.mark.parametrize("state", REACHED, ids=lambda state: state.name)
-def test_a_lost_connection_gives_every_command_exactly_one_event(state: State) -> None:
+def test_a_lost_connection_gives_every_command_exactly_one_event(state: ClientState) -> None:
     """From every state, with every sequence of up to three commands, written or not."""
     for verbs in sequences(state):
         for written in (False, True):
             session = brought_to(state)
-            tags: list[object] = ["greeting"] if state is State.CONNECTED else []
+            tags: list[object] = ["greeting"] if state is ClientState.CONNECTED else []
             for i, verb in enumerate(verbs):
                 session.send(COMMANDS[verb], tag=i, payload=b"abc\n")
                 tags.append(i)

@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 
 from tests.smtp.client_states import brought_to
 from twisted_sendmail import ClientSession, ConnectionClosed, Reply, SendmailError
-from twisted_sendmail.smtp.client_table import State
-from twisted_sendmail.smtp.command import Bdat, Command, Content, Data, Mail, Rcpt, Rset
-from twisted_sendmail.smtp.command_group import CommandGroup
+from twisted_sendmail.smtp import (
+    Bdat,
+    ClientState,
+    Command,
+    CommandGroup,
+    Content,
+    Data,
+    Mail,
+    Rcpt,
+    Rset,
+)
 
 CONTENT = b"Subject: hi\r\n\r\nhi\r\n"
 
@@ -37,8 +45,8 @@ class Twin:
     """Two sessions that are told the same: one in groups, one command by command."""
 
     def __init__(self) -> None:
-        self.grouped = brought_to(State.READY)
-        self.single = brought_to(State.READY)
+        self.grouped = brought_to(ClientState.READY)
+        self.single = brought_to(ClientState.READY)
         self.groups: list[Group] = []
         self.heard: list[tuple[object, str]] = []
         self.heard_singly: list[tuple[object, str]] = []
@@ -201,7 +209,7 @@ def test_a_long_dialogue_leaves_the_same_transcript(
 
 
 def test_what_succeeds_as_a_whole_is_heard_as_a_whole() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     first, second = (Group(1, chunk=True, behind=b) for b in (False, True))
     session.send_group(first)
     session.send_group(second)
@@ -209,23 +217,23 @@ def test_what_succeeds_as_a_whole_is_heard_as_a_whole() -> None:
     session.receive(b"250 ok\r\n" * 7)
     assert [first, second] == [event.tag for event in session.events]
     assert [[Reply(250, ("ok",))] * n for n in (3, 4)] == [e.result for e in session.events]
-    assert State.READY is session.confirmed
+    assert ClientState.READY is session.confirmed
     assert session.idle
 
 
 def test_a_group_that_ends_with_data_ends_the_flight() -> None:
     """RFC 2920 section 3.1."""
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     group = Group(2, chunk=False, behind=False)
     session.send_group(group)
     assert not session.promising
     assert group.wire == session.data_to_send()
     session.receive(b"250 ok\r\n" * 3 + b"354 go\r\n")
-    assert State.DATA is session.confirmed
+    assert ClientState.DATA is session.confirmed
 
 
 def test_without_pipelining_a_group_is_one_command_after_the_other() -> None:
-    session = brought_to(State.READY)
+    session = brought_to(ClientState.READY)
     session.withhold("PIPELINING")
     session.send_group(Group(1, chunk=True, behind=False))
     assert b"MAIL FROM:<alice@example.org>\r\n" == session.data_to_send()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import ForwardPath, Reply, ReversePath
-from twisted_sendmail.smtp.command import (
+from twisted_sendmail.smtp import (
     Auth,
     AuthCancel,
     AuthLine,

@@ -16,7 +16,8 @@ from twisted_sendmail import (
     Recipient,
     ReversePath,
 )
-from twisted_sendmail.smtp.envelope import MAX_ENVID, MAX_ORCPT
+from twisted_sendmail.smtp import MAX_ORCPT
+from twisted_sendmail.smtp.envelope import MAX_ENVID
 
 A, B = "a@example.org", "b@example.net"
 

@@ -10,13 +10,12 @@ from twisted_sendmail import (
     DeliveryReport,
     EnhancedStatus,
     Envelope,
-    Outcome,
+    RecipientResult,
+    RecipientStatus,
     Reply,
     SendmailError,
-    Status,
 )
-from twisted_sendmail.smtp import errors
-from twisted_sendmail.smtp.errors import authentication_refusal, refusal
+from twisted_sendmail.smtp import authentication_refusal, errors, refusal
 
 CLASSES: dict[str, type[SendmailError]] = {
     name: getattr(errors, name) for name in errors.__all__ if name[0].isupper()
@@ -91,13 +90,13 @@ def test_who_may_try_again(name: str) -> None:
     fresh = CLASSES[name]("it failed")
     alone = (name in TRANSIENT and name != "DeliveryInDoubt", name == "DeliveryInDoubt")
     assert alone == (fresh.transient, fresh.in_doubt)
-    for status in Status:
+    for status in RecipientStatus:
         envelope = Envelope("a@example.org", ["b@example.net", "c@example.net"])
         one, other = envelope.recipients
-        outcomes = (Outcome(one, Status.UNTOUCHED), Outcome(other, status))
+        outcomes = (RecipientResult(one, RecipientStatus.UNTOUCHED), RecipientResult(other, status))
         error = CLASSES[name]("it failed", report=DeliveryReport(envelope, outcomes))
-        assert error.in_doubt == (status is Status.IN_DOUBT or name == "DeliveryInDoubt")
-        taken = status in {Status.IN_DOUBT, Status.ACCEPTED}
+        assert error.in_doubt == (status is RecipientStatus.IN_DOUBT or name == "DeliveryInDoubt")
+        taken = status in {RecipientStatus.IN_DOUBT, RecipientStatus.ACCEPTED}
         assert error.transient == (alone[0] and not taken)
 
 

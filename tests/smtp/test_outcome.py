@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_sendmail import DeliveryReport, Envelope, Outcome, Recipient, Reply, Status
+from twisted_sendmail import (
+    DeliveryReport,
+    Envelope,
+    Recipient,
+    RecipientResult,
+    RecipientStatus,
+    Reply,
+)
 
 A, B, C = (Recipient(f"{name}@example.net") for name in "abc")
 ENVELOPE = Envelope("f@example.org", [A, B, C])
 
 
-def report(reply: Reply | None, *outcomes: Outcome) -> DeliveryReport:
+def report(reply: Reply | None, *outcomes: RecipientResult) -> DeliveryReport:
     """A report of *outcomes*; one accepted if none is given."""
-    return DeliveryReport(ENVELOPE, outcomes or (Outcome(A, Status.ACCEPTED, reply),), reply)
+    return DeliveryReport(
+        ENVELOPE, outcomes or (RecipientResult(A, RecipientStatus.ACCEPTED, reply),), reply
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,30 +62,32 @@ def test_a_queue_id_is_looked_for_in_every_line() -> None:
 def test_no_queue_id_where_nobody_was_accepted() -> None:
     reply = Reply(250, ("queued as A1",))
     assert None is report(None).queue_id
-    assert None is report(reply, Outcome(A, Status.IN_DOUBT)).queue_id
+    assert None is report(reply, RecipientResult(A, RecipientStatus.IN_DOUBT)).queue_id
 
 
 @pytest.mark.parametrize(
     ("status", "code", "transient"),
     [
-        (Status.ACCEPTED, 250, False),
-        (Status.REFUSED, 450, True),
-        (Status.REFUSED, 550, False),
-        (Status.REFUSED, None, True),
-        (Status.IN_DOUBT, None, False),
-        (Status.UNTOUCHED, None, True),
+        (RecipientStatus.ACCEPTED, 250, False),
+        (RecipientStatus.REFUSED, 450, True),
+        (RecipientStatus.REFUSED, 550, False),
+        (RecipientStatus.REFUSED, None, True),
+        (RecipientStatus.IN_DOUBT, None, False),
+        (RecipientStatus.UNTOUCHED, None, True),
     ],
 )
-def test_who_may_be_tried_again(status: Status, code: int | None, *, transient: bool) -> None:
+def test_who_may_be_tried_again(
+    status: RecipientStatus, code: int | None, *, transient: bool
+) -> None:
     reply = None if code is None else Reply(code)
-    outcome = Outcome(A, status, reply)
-    assert (transient, status is Status.IN_DOUBT) == (outcome.transient, outcome.in_doubt)
+    outcome = RecipientResult(A, status, reply)
+    assert (transient, status is RecipientStatus.IN_DOUBT) == (outcome.transient, outcome.in_doubt)
 
 
 def test_each_is_in_one_place() -> None:
-    accepted = Outcome(A, Status.ACCEPTED, Reply(250, ("ok",)))
-    refused = Outcome(B, Status.REFUSED, Reply(550, ("5.1.1 no such user",)))
-    doubtful = Outcome(C, Status.IN_DOUBT)
+    accepted = RecipientResult(A, RecipientStatus.ACCEPTED, Reply(250, ("ok",)))
+    refused = RecipientResult(B, RecipientStatus.REFUSED, Reply(550, ("5.1.1 no such user",)))
+    doubtful = RecipientResult(C, RecipientStatus.IN_DOUBT)
     made = report(Reply(250, ("queued as A1",)), accepted, refused, doubtful)
     assert ((accepted,), (refused,), (doubtful,), ()) == (
         made.accepted,
@@ -90,6 +101,6 @@ def test_each_is_in_one_place() -> None:
 def test_an_outcome_is_one_safe_line() -> None:
     reply = Reply(550, ("5.1.1 \x1b[2Jgone", "really"))
     assert "a@example.net refused: 550 5.1.1 \\x1b[2Jgone / really" == str(
-        Outcome(A, Status.REFUSED, reply)
+        RecipientResult(A, RecipientStatus.REFUSED, reply)
     )
-    assert "a@example.net untouched" == str(Outcome(A, Status.UNTOUCHED))
+    assert "a@example.net untouched" == str(RecipientResult(A, RecipientStatus.UNTOUCHED))

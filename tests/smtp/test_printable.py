@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.printable import SHOWN, printable
+from twisted_sendmail.smtp import printable
+from twisted_sendmail.smtp.escape import SHOWN
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import Envelope, ExtensionUnavailable, MessageTooLarge, Recipient, Reply
-from twisted_sendmail.smtp.capabilities import Capabilities
-from twisted_sendmail.smtp.request import mail_command, plain_lines, rcpt_command
+from twisted_sendmail.smtp import Capabilities, mail_command, plain_lines, rcpt_command
 
 EVERYTHING = ("SIZE 1000", "8BITMIME", "SMTPUTF8", "DSN", "REQUIRETLS")
 PLAIN = {"size": None, "eight_bit": False, "smtputf8": False}

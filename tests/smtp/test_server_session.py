@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.smtp.server_talk import SECURE, Decide, Talk, in_transaction
 from twisted_sendmail import Recipient, Reply
-from twisted_sendmail.smtp.server import PENDING
-from twisted_sendmail.smtp.server_states import TABLE, ServerState
+from twisted_sendmail.smtp import PENDING, ServerState
+from twisted_sendmail.smtp.server_states import TABLE
 
 EARLY = "554 5.5.0 SMTP protocol synchronization error: input before the reply to {}"
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"

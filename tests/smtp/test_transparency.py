@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
+from twisted_sendmail.smtp import MAX_TEXT_LINE, Canonicalizer, Repair
+from twisted_sendmail.smtp.data_encoding import DotStuffer
 from twisted_sendmail.smtp.data_reader import DataParser
-from twisted_sendmail.smtp.transparency import MAX_TEXT_LINE, Canonical, DotStuffer, Repair
 
 #: What servers have taken for the end of the content at one time or another.
 LOOK_ALIKE = re.compile(rb"(?:\r\n|\r|\n)\.(?:\r\n|\r|\n)")
@@ -39,9 +40,9 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in pairwise(edges)]
 
 
-def canonical(chunks: list[bytes], policy: Repair = Repair.REPAIR) -> tuple[bytes, Canonical]:
+def canonical(chunks: list[bytes], policy: Repair = Repair.REPAIR) -> tuple[bytes, Canonicalizer]:
     """The canonical form of *chunks*, and what was learnt from them."""
-    guard = Canonical(policy)
+    guard = Canonicalizer(policy)
     return b"".join(map(guard.feed, chunks)) + guard.finish(), guard
 
 
@@ -242,7 +243,7 @@ def test_lines_beyond_the_limit_are_measured(
 
 
 def test_a_line_without_end_is_measured_too() -> None:
-    guard = Canonical()
+    guard = Canonicalizer()
     for _ in range(10):
         guard.feed(b"x" * 1000)
     assert 10_000 == guard.longest_line

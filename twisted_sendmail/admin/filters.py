@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from twisted_sendmail.spool.record import Selection
+from twisted_sendmail.queue import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

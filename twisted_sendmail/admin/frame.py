@@ -12,14 +12,14 @@ from twisted.web.template import Tag, tags
 
 from twisted_sendmail.admin.shown import address, clock, count, foreign
 from twisted_sendmail.admin.style import STYLE
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted.web.template import Flattenable
 
-    from twisted_sendmail.spool.record import QueuedMessage
+    from twisted_sendmail.queue import QueuedMessage
 
 #: The icon: an envelope; in the page itself, so that nothing more is asked for.
 _ICON = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

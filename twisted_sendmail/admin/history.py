@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from twisted_sendmail.spool.record import Totals
+    from twisted_sendmail.queue import QueueTotals
 
 #: Seconds between samples, and how many are kept: an hour.
 FINE, FINE_KEPT = 10.0, 360
@@ -41,12 +41,12 @@ class Sample(NamedTuple):
     age: float
 
 
-def waiting(totals: Totals) -> int:
+def waiting(totals: QueueTotals) -> int:
     """Messages that wait to go out, or are on their way."""
     return sum(totals.queues.get(name, 0) for name in ("incoming", "active", "deferred"))
 
 
-def age(totals: Totals, now: float) -> float:
+def age(totals: QueueTotals, now: float) -> float:
     """Seconds that the oldest message has waited; 0 if there is none, or the clock was set back."""
     return 0.0 if totals.oldest is None else max(0.0, now - totals.oldest)
 
@@ -58,9 +58,9 @@ class History:
     :param totals: gives the queue in numbers; where it fails the curve has a gap.
     """
 
-    log = Logger(namespace="twisted_sendmail.operation")
+    log = Logger(namespace="twisted_sendmail.daemon")
 
-    def __init__(self, reactor: Any, totals: Callable[[], Deferred[Totals]]) -> None:
+    def __init__(self, reactor: Any, totals: Callable[[], Deferred[QueueTotals]]) -> None:
         self._reactor = reactor
         self._totals = totals
         self._fine: deque[Sample] = deque(maxlen=FINE_KEPT)
@@ -69,7 +69,7 @@ class History:
         self._worst: Sample | None = None
         self._since = 0.0
         self._call: IDelayedCall | None = None
-        self._asked: Deferred[Totals] | None = None
+        self._asked: Deferred[QueueTotals] | None = None
 
     @property
     def hour(self) -> tuple[Sample, ...]:
@@ -117,7 +117,7 @@ class History:
             # The health check is who tells the operator.
             self.log.debug("the queue could not be counted: {why}", why=failure.getErrorMessage())
 
-    def _keep(self, totals: Totals) -> None:
+    def _keep(self, totals: QueueTotals) -> None:
         self._asked = None
         now = self._reactor.seconds()
         self._follow(now)

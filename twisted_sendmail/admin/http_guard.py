@@ -39,7 +39,7 @@ PATIENCE = 30
 #: The session's cookie.
 COOKIE = "twisted_sendmail_session"
 
-_LOG = Logger(namespace="twisted_sendmail.operation")
+_LOG = Logger(namespace="twisted_sendmail.daemon")
 _ALWAYS_MEANT = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _POLICY = (
     f"default-src 'none'; style-src {SOURCE}; img-src data:; form-action 'self'; "

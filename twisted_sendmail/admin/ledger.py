@@ -10,7 +10,7 @@ import enum
 from collections import deque
 from dataclasses import dataclass, replace
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 #: Failures that are kept.
 KEPT = 100

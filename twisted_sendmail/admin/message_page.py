@@ -14,21 +14,21 @@ from twisted_sendmail.admin.frame import action_form, document
 from twisted_sendmail.admin.queue_table import buttons, state
 from twisted_sendmail.admin.reasons import meaning, standing
 from twisted_sendmail.admin.shown import address, ago, ahead, count, foreign, size
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.record import State
+from twisted_sendmail.queue import RecipientState
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from twisted.web.template import Flattenable
 
     from twisted_sendmail.admin.frame import Viewer
-    from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient
+    from twisted_sendmail.queue import QueuedMessage, QueuedRecipient
 
 #: Recipients listed; a list server may have thousands.
 _LISTED = 500
 _STATES = {
-    State.PENDING: ("Waits", "warn"),
-    State.DELIVERED: ("Delivered", "good"),
-    State.FAILED: ("Failed", "bad"),
+    RecipientState.PENDING: ("Waits", "warn"),
+    RecipientState.DELIVERED: ("Delivered", "good"),
+    RecipientState.FAILED: ("Failed", "bad"),
 }
 
 
@@ -90,7 +90,7 @@ def _facts(viewer: Viewer, message: QueuedMessage) -> Tag:
 
 
 def _recipients(viewer: Viewer, message: QueuedMessage) -> Tag:
-    heads = ["Recipient", "State", "Last said", "By", "Tries", "Last try", "Next try"]
+    heads = ["Recipient", "RecipientState", "Last said", "By", "Tries", "Last try", "Next try"]
     rows = [_recipient(viewer, message, r) for r in message.recipients[:_LISTED]]
     hidden = len(message.recipients) - _LISTED
     return tags.div(
@@ -110,7 +110,7 @@ def _recipients(viewer: Viewer, message: QueuedMessage) -> Tag:
 def _recipient(viewer: Viewer, message: QueuedMessage, recipient: QueuedRecipient) -> Tag:
     words, look = _STATES[recipient.state]
     means = meaning(recipient.status or "")
-    waits = recipient.state is State.PENDING and not (message.held or message.aside)
+    waits = recipient.state is RecipientState.PENDING and not (message.held or message.aside)
     said: Flattenable = "–"
     if recipient.reply is not None:
         said = [
@@ -119,7 +119,7 @@ def _recipient(viewer: Viewer, message: QueuedMessage, recipient: QueuedRecipien
         ]
     cells: list[tuple[str, Flattenable, str]] = [
         ("Recipient", tags.div(address(recipient.recipient.path)), "who"),
-        ("State", tags.span(words, class_=f"state {look}"), ""),
+        ("RecipientState", tags.span(words, class_=f"state {look}"), ""),
         ("Last said", tags.div(said), "why"),
         ("By", tags.div(foreign(recipient.relay or "–")), "who"),
         ("Tries", str(recipient.attempts), "number"),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from twisted_sendmail.admin.watched import RouteState
-    from twisted_sendmail.spool.record import Totals
+    from twisted_sendmail.queue import QueueTotals
 
 #: Status codes that have a label of their own at once.
 STATUSES = 40
@@ -41,11 +41,11 @@ class _Standing(Collector):
     """The gauges: how it stood when somebody looked last."""
 
     def __init__(self) -> None:
-        self._totals: Totals | None = None
+        self._totals: QueueTotals | None = None
         self._now = 0.0
         self._routes: tuple[RouteState, ...] = ()
 
-    def note(self, totals: Totals | None, routes: Iterable[RouteState], now: float) -> None:
+    def note(self, totals: QueueTotals | None, routes: Iterable[RouteState], now: float) -> None:
         """Take what *generate_latest* is to tell.
 
         :param totals: None: the queue could not be read.
@@ -72,7 +72,7 @@ class _Standing(Collector):
         yield from _routes(self._routes)
 
 
-def _queue(totals: Totals, now: float) -> Iterator[Metric]:
+def _queue(totals: QueueTotals, now: float) -> Iterator[Metric]:
     messages = GaugeMetricFamily(
         "twisted_sendmail_queue_messages", "Messages, by queue.", labels=["queue"]
     )
@@ -165,7 +165,9 @@ class Metrics:
             registry=self.registry,
         )
 
-    def exposition(self, totals: Totals | None, routes: Iterable[RouteState], now: float) -> bytes:
+    def exposition(
+        self, totals: QueueTotals | None, routes: Iterable[RouteState], now: float
+    ) -> bytes:
         """Everything, in the text format of Prometheus."""
         self._standing.note(totals, routes, now)
         return generate_latest(self.registry)

@@ -16,7 +16,7 @@ from twisted_sendmail.admin.history import COARSE, FINE, age, waiting
 from twisted_sendmail.admin.queue_table import messages_section
 from twisted_sendmail.admin.reasons import meaning
 from twisted_sendmail.admin.shown import ago, ahead, count, duration, foreign, size
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.admin.ledger import Counts, Failed
     from twisted_sendmail.admin.reasons import Reason
     from twisted_sendmail.admin.watched import RouteState
-    from twisted_sendmail.spool.record import QueuedMessage, Totals
+    from twisted_sendmail.queue import QueuedMessage, QueueTotals
 
 #: Reasons shown.
 _REASONS = 8
@@ -41,7 +41,7 @@ _SPANS = {"hour": 3600.0, "days": 172800.0}
 class Overview:
     """All that the page tells."""
 
-    totals: Totals
+    totals: QueueTotals
     samples: Sequence[Sample]
     wanted: Filter
     messages: Sequence[QueuedMessage]

@@ -13,7 +13,7 @@ from twisted_sendmail.admin.filters import PAGES, PER_PAGE, QUEUES
 from twisted_sendmail.admin.frame import action_form
 from twisted_sendmail.admin.reasons import latest, meaning, standing
 from twisted_sendmail.admin.shown import address, ago, ahead, count, foreign, size
-from twisted_sendmail.spool.record import Action
+from twisted_sendmail.queue import QueueAction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.admin.filters import Filter
     from twisted_sendmail.admin.frame import Viewer
-    from twisted_sendmail.spool.record import QueuedMessage
+    from twisted_sendmail.queue import QueuedMessage
 
 #: How each queue looks.
 LOOKS = {"incoming": "good", "active": "good", "deferred": "warn", "hold": "hold", "corrupt": "bad"}
 #: What can be done, and what it is called; those behind the line ask once more.
 WORDS = {
-    Action.FLUSH: "Try now",
-    Action.HOLD: "Hold",
-    Action.RELEASE: "Release",
-    Action.REQUEUE: "Requeue",
-    Action.EXPIRE: "Return to sender…",
-    Action.DELETE: "Delete…",
+    QueueAction.FLUSH: "Try now",
+    QueueAction.HOLD: "Hold",
+    QueueAction.RELEASE: "Release",
+    QueueAction.REQUEUE: "Requeue",
+    QueueAction.EXPIRE: "Return to sender…",
+    QueueAction.DELETE: "Delete…",
 }
 #: Recipients named in a row.
 _NAMED = 2

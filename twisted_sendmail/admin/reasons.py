@@ -11,12 +11,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.spool.record import Aside
+from twisted_sendmail.queue import SetAsideReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient
+    from twisted_sendmail.queue import QueuedMessage, QueuedRecipient
 
 _WORDS = {
     "1.1": "mailbox unknown",
@@ -109,9 +109,9 @@ def latest(message: QueuedMessage) -> QueuedRecipient | None:
 
 def standing(message: QueuedMessage) -> str | None:
     """What keeps it that no server said; None: nothing."""
-    if message.aside is Aside.DAMAGED:
+    if message.aside is SetAsideReason.DAMAGED:
         return "It is not what was written to disk, and is not sent."
-    if message.aside is Aside.UNDELIVERABLE:
+    if message.aside is SetAsideReason.UNDELIVERABLE:
         return "It failed, and there is nobody to tell."
     if message.doomed:
         return "It is deleted when the try under way has ended."

@@ -16,7 +16,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.smtp import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable

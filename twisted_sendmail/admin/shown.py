@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from twisted.web.template import Tag, tags
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
-    from twisted_sendmail.smtp.address import ForwardPath, ReversePath
+    from twisted_sendmail.smtp import ForwardPath, ReversePath
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 

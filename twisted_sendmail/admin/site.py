@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from twisted_sendmail.admin.desk import Desk
 from twisted_sendmail.admin.health import Health
 from twisted_sendmail.admin.history import History
 from twisted_sendmail.admin.http_guard import Names, factory
 from twisted_sendmail.admin.ledger import Ledger
 from twisted_sendmail.admin.metrics import Metrics
 from twisted_sendmail.admin.sessions import Sessions
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.admin.views import Views
+from twisted_sendmail.smtp import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 
     from twisted_sendmail.admin.watched import WatchedRelay
-    from twisted_sendmail.spool.spool import Spool
+    from twisted_sendmail.queue import Queue
 
 
 class AdminSite(Service):
@@ -46,12 +46,12 @@ class AdminSite(Service):
     :raises InvalidInput: for a token that is too short; ``private`` without a token.
     """
 
-    log = Logger(namespace="twisted_sendmail.operation")
+    log = Logger(namespace="twisted_sendmail.daemon")
 
     def __init__(
         self,
         reactor: Any,
-        spool: Spool,
+        spool: Queue,
         relay: WatchedRelay,
         *,
         token: str | None = None,
@@ -72,7 +72,7 @@ class AdminSite(Service):
         self.history = History(reactor, spool.totals)
         self._relay = relay
         self._health = Health(reactor, spool.probe, relay)
-        desk = Desk(
+        desk = Views(
             spool,
             relay,
             Sessions(token, reactor.seconds),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from twisted_sendmail.spool.record import Acted, Selection
+    from twisted_sendmail.queue import QueueActionResult, Selection
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class WatchedRelay(Protocol):
         """All ways out."""
         ...
 
-    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[Acted]]:
+    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
         """Try what waits now, over ways out that are down too.
 
         :raises SendmailError: it cannot be had just now.

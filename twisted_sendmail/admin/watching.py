@@ -10,10 +10,10 @@ from functools import singledispatchmethod
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.admin.ledger import Failed, Kind
-from twisted_sendmail.relay.events import (
+from twisted_sendmail.relay import (
     Arrived,
     Attempted,
-    AuthRefused,
+    AuthenticationAlarm,
     Event,
     Interrupted,
     RouteDown,
@@ -85,7 +85,7 @@ class Watching:
             self._failed(Kind.DUPLICATE, said, name)
 
     @_take.register
-    def _(self, event: AuthRefused) -> None:
+    def _(self, event: AuthenticationAlarm) -> None:
         self._metrics.auth_refusals.labels(event.route).inc()
         self._failed(Kind.AUTH_REFUSED, event.reason, where=f"{event.route}, {event.server}")
 

@@ -19,14 +19,13 @@ from twisted.internet.error import CannotListenError
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
 from twisted_sendmail.cli.running import run
 from twisted_sendmail.cli.terminal import complain, note, say
-from twisted_sendmail.client.off_reactor import off_reactor
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.testkit.loopback import LoopbackServer
-from twisted_sendmail.testkit.mailbox import KeepingReceiver, ReceivedMessage
+from twisted_sendmail.client import off_reactor
+from twisted_sendmail.smtp import Reply, printable
+from twisted_sendmail.testing.loopback import LoopbackServer
+from twisted_sendmail.testing.mailbox import ReceivedMessage, RecordingReceiver
 
 if TYPE_CHECKING:
-    from twisted_sendmail.ingress.receiver import Connection
+    from twisted_sendmail.server import ConnectionInfo
 
 HELP = "catch what a program sends, on the loopback interface"
 #: Where one would look for it.
@@ -79,7 +78,7 @@ def execute(args: Namespace) -> int:
 
 
 @dataclass
-class _Catcher(KeepingReceiver):
+class _Catcher(RecordingReceiver):
     """Keeps in the Maildir, then tells; the client hears 250 after both."""
 
     reactor: Any
@@ -145,7 +144,7 @@ def _publish(pem: bytes, path: Path | None) -> None:
 async def _work(reactor: Any, args: Namespace) -> int:
     maildir = _open(args.maildir)
 
-    def receive(connection: Connection) -> _Catcher:
+    def receive(connection: ConnectionInfo) -> _Catcher:
         return _Catcher(connection, lambda _: None, reactor, maildir)
 
     server = LoopbackServer(

@@ -17,12 +17,8 @@ from twisted_sendmail.cli.result import as_json, error_json, tls_json
 from twisted_sendmail.cli.running import run
 from twisted_sendmail.cli.server_options import VARIABLE, add_server_options, server_of
 from twisted_sendmail.cli.terminal import complain, note, say
-from twisted_sendmail.mailer.examination import Examination, examine
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.smtp.capabilities import Capabilities
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import SendmailError
-from twisted_sendmail.smtp.tls_facts import TLSFacts
+from twisted_sendmail.client import Examination, SubmissionServer, examine
+from twisted_sendmail.smtp import Capabilities, SendmailError, TLSFacts, printable
 
 HELP = "look at a server, and send nothing"
 

@@ -15,8 +15,8 @@ from twisted_sendmail.cli import demo_shown as shown
 from twisted_sendmail.cli.demo_stage import UNKNOWN, Stage
 from twisted_sendmail.cli.exit_status import ExitStatus
 from twisted_sendmail.cli.running import run
-from twisted_sendmail.mailer.submit import submit
-from twisted_sendmail.testkit.mailbox import ReceivedMessage
+from twisted_sendmail.client import submit
+from twisted_sendmail.testing.mailbox import ReceivedMessage
 
 HELP = "run a relay between an application and a server that is down, and show all of it"
 

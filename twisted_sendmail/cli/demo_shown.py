@@ -15,8 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twisted_sendmail.cli.terminal import say
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.tls_facts import TLSFacts
+from twisted_sendmail.smtp import TLSFacts, printable
 
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\S* \[([^\]#]*)#?\w*\] ")
 

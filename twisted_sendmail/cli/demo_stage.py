@@ -20,14 +20,13 @@ from typing import Any, TypeVar
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from twisted_sendmail.client.tls_policy import TLSTrust
-from twisted_sendmail.ingress.scram import ScramKeys
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.smtp.root_error import SendmailError
-from twisted_sendmail.testkit.authority import Authority
-from twisted_sendmail.testkit.faults import refuse_recipient
-from twisted_sendmail.testkit.loopback import LoopbackServer
+from twisted_sendmail.client import SubmissionServer, TLSTrust
+from twisted_sendmail.sasl import Credentials
+from twisted_sendmail.server import ScramKeys
+from twisted_sendmail.smtp import SendmailError
+from twisted_sendmail.testing.authority import Authority
+from twisted_sendmail.testing.faults import refuse_recipient
+from twisted_sendmail.testing.loopback import LoopbackServer
 
 _Self = TypeVar("_Self", bound="Stage")
 

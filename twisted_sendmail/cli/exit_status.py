@@ -11,20 +11,18 @@ from types import MappingProxyType
 
 from twisted.internet.error import DNSLookupError
 
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.operation.configuration_error import ConfigurationError
-from twisted_sendmail.sasl.credentials import CredentialsUnavailable
-from twisted_sendmail.smtp import errors
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome
-from twisted_sendmail.smtp.root_error import SendmailError
-from twisted_sendmail.spool.admission import TooManyHops
-from twisted_sendmail.spool.trouble import (
-    SpoolBusy,
-    SpoolDamaged,
-    SpoolFull,
-    SpoolTrouble,
-    SpoolUnusable,
+from twisted_sendmail.client import Cancelled
+from twisted_sendmail.daemon.configuration_error import ConfigurationError
+from twisted_sendmail.queue import (
+    MessageDamaged,
+    QueueBusy,
+    QueueError,
+    QueueFull,
+    QueueUnusable,
+    TooManyHops,
 )
+from twisted_sendmail.sasl import CredentialsUnavailable
+from twisted_sendmail.smtp import DeliveryReport, RecipientResult, SendmailError, errors
 
 
 class ExitStatus(enum.IntEnum):
@@ -115,11 +113,11 @@ TABLE: Mapping[type[SendmailError], ExitStatus] = MappingProxyType(
         errors.PermanentFailure: ExitStatus.UNAVAILABLE,
         errors.AllRecipientsRefused: ExitStatus.UNAVAILABLE,
         TooManyHops: ExitStatus.DATAERR,
-        SpoolTrouble: ExitStatus.TEMPFAIL,
-        SpoolFull: ExitStatus.TEMPFAIL,
-        SpoolUnusable: ExitStatus.CONFIG,
-        SpoolBusy: ExitStatus.TEMPFAIL,
-        SpoolDamaged: ExitStatus.DATAERR,
+        QueueError: ExitStatus.TEMPFAIL,
+        QueueFull: ExitStatus.TEMPFAIL,
+        QueueUnusable: ExitStatus.CONFIG,
+        QueueBusy: ExitStatus.TEMPFAIL,
+        MessageDamaged: ExitStatus.DATAERR,
         ConfigurationError: ExitStatus.CONFIG,
     }
 )
@@ -178,7 +176,7 @@ def _not_again(status: ExitStatus) -> ExitStatus:
     return ExitStatus.UNAVAILABLE if status is ExitStatus.TEMPFAIL else status
 
 
-def _worst(refused: tuple[Outcome, ...]) -> ExitStatus:
+def _worst(refused: tuple[RecipientResult, ...]) -> ExitStatus:
     final = [outcome.reply.code for outcome in refused if outcome.reply and not outcome.transient]
     if not final:
         return ExitStatus.TEMPFAIL

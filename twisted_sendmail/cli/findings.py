@@ -12,11 +12,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.mailer.examination import Examination
-from twisted_sendmail.smtp.errors import CertificateRejected
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.tls_facts import TLSFacts
+from twisted_sendmail.client import Examination, TLSPolicy
+from twisted_sendmail.smtp import CertificateRejected, TLSFacts, printable
 
 OK, WEAK, WRONG = "ok", "weak", "wrong"
 #: A certificate that ends sooner should have been renewed.

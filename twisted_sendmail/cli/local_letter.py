@@ -16,13 +16,23 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from twisted_sendmail.cli.sendmail_options import Invocation
-from twisted_sendmail.message.address_list import mailboxes, specifications
-from twisted_sendmail.message.completion import DAEMON, from_field
-from twisted_sendmail.message.header import Header
-from twisted_sendmail.message.submission import completed
-from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidMessage
+from twisted_sendmail.message import (
+    DAEMON,
+    Header,
+    completed,
+    from_field,
+    mailboxes,
+    specifications,
+)
+from twisted_sendmail.smtp import (
+    Envelope,
+    ForwardPath,
+    InvalidAddress,
+    InvalidMessage,
+    Mailbox,
+    Recipient,
+    ReversePath,
+)
 
 _RECIPIENTS = ("To", "Cc", "Bcc")
 

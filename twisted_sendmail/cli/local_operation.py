@@ -9,20 +9,17 @@ from pathlib import Path
 
 from twisted_sendmail.cli import mailq
 from twisted_sendmail.cli.terminal import say
-from twisted_sendmail.spool.queue_id import id_number, id_text
-from twisted_sendmail.spool.record import Action, Selection
-from twisted_sendmail.spool.sqlite_store import Store
-from twisted_sendmail.spool.wakeup import wake
+from twisted_sendmail.queue import QueueAction, Selection, SQLiteStore, id_number, id_text, wake
 
 
 def print_queue(directory: Path, which: tuple[tuple[str, str], ...]) -> int:
     """``-bp``: the exit status.
 
     :param which: see ``Invocation.flush``.
-    :raises SpoolTrouble: it cannot be read.
+    :raises QueueError: it cannot be read.
     """
     meant = selection(which)
-    with Store(directory) as store, store.transaction(write=False, doing="be read"):
+    with SQLiteStore(directory) as store, store.transaction(write=False, doing="be read"):
         messages = chain.from_iterable(store.pages(meant)) if meant is not None else ()
         for line in mailq.lines(messages):
             say(line)
@@ -33,12 +30,12 @@ def flush(directory: Path, which: tuple[tuple[str, str], ...]) -> int:
     """``-q``: everything that is meant is due now; the exit status.
 
     :param which: see ``Invocation.flush``.
-    :raises SpoolTrouble: it cannot be changed.
+    :raises QueueError: it cannot be changed.
     """
     meant = selection(which)
     if meant is not None:
-        with Store(directory) as store, store.transaction(doing="flush messages"):
-            store.act(Action.FLUSH, meant, time.time())
+        with SQLiteStore(directory) as store, store.transaction(doing="flush messages"):
+            store.act(QueueAction.FLUSH, meant, time.time())
         wake(directory)
     return os.EX_OK
 

@@ -15,22 +15,30 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from twisted_sendmail.message.received import Received
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.spool.admission import Admission, AdmissionPolicy
-from twisted_sendmail.spool.arriving import PIECE, Pieces
-from twisted_sendmail.spool.connection import PATIENCE
-from twisted_sendmail.spool.premises import WAKEUP
-from twisted_sendmail.spool.queue_id import QueueIds, id_number
-from twisted_sendmail.spool.room import LEAST_FREE, Room
-from twisted_sendmail.spool.spool import SMALL, Intake
-from twisted_sendmail.spool.sqlite_store import Store
-from twisted_sendmail.spool.trouble import SpoolFull, SpoolTrouble
+from twisted_sendmail.message import Received
+from twisted_sendmail.queue import (
+    LEAST_FREE,
+    PATIENCE,
+    PIECE,
+    SMALL,
+    WAKEUP,
+    Cleanup,
+    CleanupPolicy,
+    Intake,
+    Pieces,
+    QueueError,
+    QueueFull,
+    QueueIds,
+    Room,
+    SQLiteStore,
+    id_number,
+)
+from twisted_sendmail.smtp import Envelope
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from twisted_sendmail.spool.record import Draft, QueuedMessage
+    from twisted_sendmail.queue import MessageInfo, QueuedMessage
 
 
 class LocalQueue:
@@ -52,7 +60,7 @@ class LocalQueue:
     def wake(self) -> None:
         """Tell the relay, if one runs."""
         if (self.directory / WAKEUP).exists():
-            from twisted_sendmail.spool.wakeup import wake
+            from twisted_sendmail.queue import wake
 
             wake(self.directory)
 
@@ -68,25 +76,25 @@ class LocalIntake(Intake):
     def write(self, data: bytes) -> None:
         """See ``Intake.write``.
 
-        :raises SpoolFull: there is no room for a temporary file.
+        :raises QueueFull: there is no room for a temporary file.
         """
         self._size += len(data)
         try:
             self._file.write(data)
         except OSError as e:
-            raise SpoolFull(
+            raise QueueFull(
                 "the message could not be kept",
                 detail=e.strerror or "",
                 remedy=f"make room in {tempfile.gettempdir()}",
             ) from None
 
-    def keep(self, draft: Draft) -> QueuedMessage:
+    def keep(self, draft: MessageInfo) -> QueuedMessage:
         """Make it durable, now.
 
-        :raises SpoolTrouble: it is not, and nothing of it is left.
+        :raises QueueError: it is not, and nothing of it is left.
         """
         directory = self._queue.directory
-        store = Store(directory, patience=self._queue.patience)
+        store = SQLiteStore(directory, patience=self._queue.patience)
         try:
             store.open(create=_may_create(directory))
             with store.transaction(doing="take the message in"):
@@ -98,7 +106,7 @@ class LocalIntake(Intake):
         self._queue.wake()
         return message
 
-    def _written(self, store: Store) -> bytes | Pieces:
+    def _written(self, store: SQLiteStore) -> bytes | Pieces:
         self._file.seek(0)
         if self._size <= SMALL:
             return self._file.read()
@@ -109,13 +117,13 @@ class LocalIntake(Intake):
             place += 1
         return Pieces(body, place, self._size)
 
-    def commit(self, draft: Draft) -> Deferred[QueuedMessage]:
+    def commit(self, draft: MessageInfo) -> Deferred[QueuedMessage]:
         """See ``Intake.commit``; it has fired when this returns."""
         from twisted.internet.defer import fail, succeed
 
         try:
             return succeed(self.keep(draft))
-        except SpoolTrouble as e:
+        except QueueError as e:
             return fail(e)
 
     def abort(self) -> None:
@@ -132,7 +140,7 @@ def _may_create(directory: Path) -> bool:
 
 def enqueue(
     directory: Path,
-    policy: AdmissionPolicy,
+    policy: CleanupPolicy,
     envelope: Envelope,
     pieces: Iterable[bytes],
     who: tuple[int, str],
@@ -144,13 +152,13 @@ def enqueue(
     :param pieces: its canonical content.
     :param who: brings it: uid and login name.
     :param patience: seconds to wait while another process writes.
-    :raises SpoolTrouble: it is not there.
+    :raises QueueError: it is not there.
     :raises TooManyHops: it goes in circles.
     """
     queue = LocalQueue(directory, patience=patience)
     name, now = queue.new_id(), time.time()
     uid, login = who
-    admission = Admission(policy, envelope, name, now, origin=f"{login} (uid {uid}) local")
+    admission = Cleanup(policy, envelope, name, now, origin=f"{login} (uid {uid}) local")
     trace = Received(
         by=policy.name,
         by_comment=f"twisted_sendmail, from userid {uid}",

@@ -21,15 +21,17 @@ from zope.interface import implementer
 from twisted_sendmail.cli.local_queue import LocalQueue
 from twisted_sendmail.cli.relay_place import Place
 from twisted_sendmail.cli.running import run
-from twisted_sendmail.ingress.factory import SMTPServerFactory
-from twisted_sendmail.ingress.networks import Networks
-from twisted_sendmail.ingress.protocol import SMTPServerProtocol
-from twisted_sendmail.ingress.spooling import SpoolingReceiver
+from twisted_sendmail.server import (
+    Networks,
+    QueueReceiver,
+    SMTPServerFactory,
+    SMTPServerProtocol,
+)
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-    from twisted_sendmail.spool.spool import Spool
+    from twisted_sendmail.queue import Queue
 
 
 def serve(where: Place) -> int:
@@ -149,10 +151,10 @@ class _Caller(Protocol):
 def _serve_here(reactor: Any, where: Place, ended: Deferred[None]) -> None:
     policy, queue = where.policy(), LocalQueue(where.queue)
     # As much of a spool as a receiver asks for.
-    spool = cast("Spool", queue)
+    spool = cast("Queue", queue)
     factory = _OneSession(
         reactor,
-        lambda connection: SpoolingReceiver(connection, spool, policy, reactor),
+        lambda connection: QueueReceiver(connection, spool, policy, reactor),
         # Nobody is on the way between two ends of a pipe; programs that write to one are
         # careless with line ends.
         settings=where.limits().server_settings(policy.name, repair=True),

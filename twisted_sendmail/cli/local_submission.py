@@ -16,13 +16,16 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import UNIXClientEndpoint
 
 from twisted_sendmail.cli.running import run
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSPolicy
-from twisted_sendmail.mailer.submit import sendmail
-from twisted_sendmail.message.source import Message
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.client import Timeouts, TLSPolicy, sendmail
+from twisted_sendmail.message import Message
+from twisted_sendmail.smtp import (
+    DeliveryReport,
+    Envelope,
+    Recipient,
+    RecipientResult,
+    RecipientStatus,
+    SendmailError,
+)
 
 #: Seconds that a relay of this machine may be silent: it answers at once, or there is something
 #: wrong with it, and who calls waits.
@@ -64,17 +67,17 @@ class Handed:
         return bool(self.report.accepted or self.report.in_doubt)
 
     @property
-    def refused(self) -> tuple[Outcome, ...]:
+    def refused(self) -> tuple[RecipientResult, ...]:
         """Those to whom the relay says never."""
         if self.report is None:
             return ()
         return tuple(o for o in self.report.refused if not o.transient)
 
 
-def _is_open(outcome: Outcome, *, for_good: bool) -> bool:
-    if outcome.status is Status.REFUSED:
+def _is_open(outcome: RecipientResult, *, for_good: bool) -> bool:
+    if outcome.status is RecipientStatus.REFUSED:
         return outcome.transient
-    if outcome.status is Status.UNTOUCHED:
+    if outcome.status is RecipientStatus.UNTOUCHED:
         return not for_good
     return outcome.in_doubt
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient
+from twisted_sendmail.queue import QueuedMessage, QueuedRecipient
+from twisted_sendmail.smtp import printable
 
 EMPTY = "Mail queue is empty"
 _HEAD = "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------"

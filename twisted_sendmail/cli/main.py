@@ -18,9 +18,7 @@ from OpenSSL import SSL
 from twisted_sendmail.cli import catch, check, demo, password_command, queue_command, send
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of_error
 from twisted_sendmail.cli.terminal import NAME, complain, fault, prepare_streams, settled
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.redaction import may_hold_url
-from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.smtp import SendmailError, may_hold_url, printable
 
 
 class Subcommand(NamedTuple):

@@ -19,11 +19,8 @@ from typing import IO, cast
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
 from twisted_sendmail.cli.standard_input import LongPipe, is_piped, read_head
 from twisted_sendmail.cli.terminal import note
-from twisted_sendmail.message.compose import UNKNOWN, Attachment, compose
-from twisted_sendmail.message.source import Message
-from twisted_sendmail.smtp.envelope import Envelope, Recipient
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.redaction import shown_argument
+from twisted_sendmail.message import UNKNOWN, Attachment, Message, compose
+from twisted_sendmail.smtp import Envelope, Recipient, printable, shown_argument
 
 # A comma that is not inside the quotes of a local part.
 _COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*\Z)')

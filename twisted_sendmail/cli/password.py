@@ -15,9 +15,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
-from twisted_sendmail.client.secret_file import exposure, remedy
-from twisted_sendmail.sasl.credentials import Credentials
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.client import exposure, remedy
+from twisted_sendmail.sasl import Credentials
+from twisted_sendmail.smtp import printable
 
 #: The environment variable that may hold the password.
 VARIABLE = "TWISTED_SENDMAIL_PASSWORD"

@@ -11,8 +11,7 @@ from twisted_sendmail.cli.exit_status import ExitStatus
 from twisted_sendmail.cli.password import new_password
 from twisted_sendmail.cli.server_options import add_password_options
 from twisted_sendmail.cli.terminal import complain, say
-from twisted_sendmail.ingress.password_file import entry
-from twisted_sendmail.ingress.scram import ITERATIONS, MAX_ITERATIONS, MIN_ITERATIONS
+from twisted_sendmail.server import ITERATIONS, MAX_ITERATIONS, MIN_ITERATIONS, entry
 
 HELP = "make an entry of a password file"
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from twisted.internet.task import LoopingCall
 
-from twisted_sendmail.message.source import Message
+from twisted_sendmail.message import Message
 
 #: Octets from which on the bar is there at once.
 LARGE = 1024 * 1024

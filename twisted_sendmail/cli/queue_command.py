@@ -24,10 +24,16 @@ from twisted_sendmail.cli.queue_options import (
 )
 from twisted_sendmail.cli.result import as_json
 from twisted_sendmail.cli.terminal import complain, say, unwritten, width
-from twisted_sendmail.spool.record import Acted, Action, QueuedMessage, Selection
-from twisted_sendmail.spool.sqlite_store import Store
-from twisted_sendmail.spool.trouble import SpoolDamaged, SpoolTrouble
-from twisted_sendmail.spool.wakeup import wake
+from twisted_sendmail.queue import (
+    MessageDamaged,
+    QueueAction,
+    QueueActionResult,
+    QueuedMessage,
+    QueueError,
+    Selection,
+    SQLiteStore,
+    wake,
+)
 
 HELP = "look at what a relay has in its queue, and do something about it"
 
@@ -42,14 +48,14 @@ class _Doing(NamedTuple):
 
 
 _ACTIONS = {
-    Action.FLUSH: _Doing("try them now", "flushed", "it is set aside: requeue it"),
-    Action.HOLD: _Doing("do not try them before they are released", "held", "it is set aside"),
-    Action.RELEASE: _Doing("end a hold", "released", "it is not on hold"),
-    Action.EXPIRE: _Doing(
+    QueueAction.FLUSH: _Doing("try them now", "flushed", "it is set aside: requeue it"),
+    QueueAction.HOLD: _Doing("do not try them before they are released", "held", "it is set aside"),
+    QueueAction.RELEASE: _Doing("end a hold", "released", "it is not on hold"),
+    QueueAction.EXPIRE: _Doing(
         "return them to their senders, and try them no more", "expired", "it is set aside"
     ),
-    Action.DELETE: _Doing("remove them without a word to anybody", "deleted", "it was not"),
-    Action.REQUEUE: _Doing("treat them as if they had just come", "requeued", "it is damaged"),
+    QueueAction.DELETE: _Doing("remove them without a word to anybody", "deleted", "it was not"),
+    QueueAction.REQUEUE: _Doing("treat them as if they had just come", "requeued", "it is damaged"),
 }
 
 
@@ -86,8 +92,8 @@ def execute(args: Namespace) -> int:
 
 
 @contextmanager
-def _opened(args: Namespace) -> Iterator[Store]:
-    with Store(place(args).queue) as store:
+def _opened(args: Namespace) -> Iterator[SQLiteStore]:
+    with SQLiteStore(place(args).queue) as store:
         yield store
 
 
@@ -115,7 +121,7 @@ def _list(args: Namespace) -> ExitStatus:
     return asked.complain(found)
 
 
-def _pages(store: Store, asked: Wanted) -> Iterable[Sequence[QueuedMessage]]:
+def _pages(store: SQLiteStore, asked: Wanted) -> Iterable[Sequence[QueuedMessage]]:
     return () if asked.nobody else store.pages(asked.selection)
 
 
@@ -144,16 +150,16 @@ def _show(args: Namespace) -> ExitStatus:
     return asked.complain(found) or status
 
 
-def _header(store: Store, name: str) -> tuple[list[str], ExitStatus | None]:
+def _header(store: SQLiteStore, name: str) -> tuple[list[str], ExitStatus | None]:
     try:
         first = next(iter(store.content(name)), b"")
-    except SpoolTrouble as e:
+    except QueueError as e:
         complain(str(e))
         return [], status_of_error(e)
     return queue_show.header_lines(first), None
 
 
-def _content(store: Store, name: str) -> ExitStatus:
+def _content(store: SQLiteStore, name: str) -> ExitStatus:
     """All of it to stdout, as it goes out."""
     try:
         for piece in store.content(name):
@@ -161,7 +167,7 @@ def _content(store: Store, name: str) -> ExitStatus:
         sys.stdout.buffer.flush()
     except OSError as e:
         unwritten(sys.stdout, e)
-    except SpoolDamaged as e:
+    except MessageDamaged as e:
         complain(f"{e}; what was written is not all of it")
         return status_of_error(e)
     return ExitStatus.OK
@@ -171,7 +177,7 @@ def _content(store: Store, name: str) -> ExitStatus:
 
 
 def _act(args: Namespace) -> ExitStatus:
-    action = Action(args.action)
+    action = QueueAction(args.action)
     asked = wanted(args)
     if args.all and asked.narrow:
         raise Complaint("--all and a selection contradict each other")
@@ -182,9 +188,9 @@ def _act(args: Namespace) -> ExitStatus:
         )
     where = place(args).queue
     there: list[str] = []
-    acted: list[Acted] = []
+    acted: list[QueueActionResult] = []
     if not asked.nobody:
-        with Store(where) as store, store.transaction(doing=f"{action.value} messages"):
+        with SQLiteStore(where) as store, store.transaction(doing=f"{action.value} messages"):
             if asked.by_id:
                 there = _there(store, asked.selection)
             acted = store.act(action, asked.selection, time.time())
@@ -194,11 +200,13 @@ def _act(args: Namespace) -> ExitStatus:
     return asked.complain(there) if asked.by_id else ExitStatus.OK
 
 
-def _there(store: Store, selection: Selection) -> list[str]:
+def _there(store: SQLiteStore, selection: Selection) -> list[str]:
     return [message.id for message in store.list(selection)]
 
 
-def _tell(action: Action, acted: list[Acted], there: list[str], asked: Wanted) -> None:
+def _tell(
+    action: QueueAction, acted: list[QueueActionResult], there: list[str], asked: Wanted
+) -> None:
     doing = _ACTIONS[action]
     for each in acted:
         if each.on_its_way:
@@ -214,9 +222,9 @@ def _tell(action: Action, acted: list[Acted], there: list[str], asked: Wanted) -
         say("no message fits")
 
 
-def _meanwhile(action: Action) -> str:
-    if action is Action.DELETE:
+def _meanwhile(action: QueueAction) -> str:
+    if action is QueueAction.DELETE:
         return "it may still go out, and is not tried again"
-    if action is Action.EXPIRE:
+    if action is QueueAction.EXPIRE:
         return "it may still go out; if it does not, it is returned"
     return "this holds from the end of the try on"

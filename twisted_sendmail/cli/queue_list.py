@@ -14,9 +14,8 @@ from rich.text import Text
 
 from twisted_sendmail.admin.reasons import latest, standing
 from twisted_sendmail.admin.shown import count, duration, size
-from twisted_sendmail.smtp.address import ReversePath
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient, State, Totals
+from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, QueueTotals, RecipientState
+from twisted_sendmail.smtp import ReversePath, printable
 
 _STYLES = {
     "active": "green",
@@ -108,7 +107,7 @@ def next_try(message: QueuedMessage, now: float) -> str:
     return "now" if message.due <= now else f"in {duration(message.due - now)}"
 
 
-def totals_line(totals: Totals, now: float) -> str:
+def totals_line(totals: QueueTotals, now: float) -> str:
     """The whole queue in one line."""
     number = sum(totals.queues.values())
     if not number:
@@ -125,7 +124,7 @@ def totals_line(totals: Totals, now: float) -> str:
 def as_dict(message: QueuedMessage) -> dict[str, Any]:
     """One message with the names of ``postqueue -j``."""
     draft = message.draft
-    waiting = [r for r in message.recipients if r.state is not State.DELIVERED]
+    waiting = [r for r in message.recipients if r.state is not RecipientState.DELIVERED]
     return {
         "queue_name": message.queue_name,
         "queue_id": message.id,

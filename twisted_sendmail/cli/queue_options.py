@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
 from twisted_sendmail.cli.relay_place import CONFIGURATION, VARIABLE, Place, place_of
 from twisted_sendmail.cli.terminal import complain
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.queue_id import id_number, id_text
-from twisted_sendmail.spool.record import Selection
+from twisted_sendmail.queue import Selection, id_number, id_text
+from twisted_sendmail.smtp import printable
 
 #: ``QueuedMessage.queue_name``.
 STATES = ("active", "incoming", "deferred", "hold", "corrupt")

@@ -8,9 +8,9 @@ from typing import Any
 
 from twisted_sendmail.admin.shown import duration, size
 from twisted_sendmail.cli.queue_list import as_dict, next_try, said, sender_text, why
-from twisted_sendmail.message.header import MAX_HEADER
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient, State
+from twisted_sendmail.message import MAX_HEADER
+from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, RecipientState
+from twisted_sendmail.smtp import printable
 
 _WIDTH = 13
 #: Octets of a header that are shown.
@@ -69,7 +69,7 @@ def _recipient_lines(recipient: QueuedRecipient, now: float) -> Iterator[str]:
         yield _line("  last try", tried)
     if recipient.reply is not None:
         yield _line("  last reply", said(recipient))
-    if recipient.state is State.PENDING:
+    if recipient.state is RecipientState.PENDING:
         due = "now" if recipient.due <= now else f"in {duration(recipient.due - now)}"
         yield _line("  due", due)
 
@@ -114,13 +114,13 @@ def _recipient_dict(recipient: QueuedRecipient) -> dict[str, Any]:
         "state": recipient.state.value,
         "attempts": recipient.attempts,
         "last_try": recipient.tried,
-        "next_try": recipient.due if recipient.state is State.PENDING else None,
+        "next_try": recipient.due if recipient.state is RecipientState.PENDING else None,
         "reply": recipient.reply,
         "status": recipient.status,
         "relay": recipient.relay,
         "notify": sorted(recipient.recipient.notify),
         "orcpt": recipient.recipient.orcpt,
     }
-    if recipient.reply is not None and recipient.state is not State.DELIVERED:
+    if recipient.reply is not None and recipient.state is not RecipientState.DELIVERED:
         found["delay_reason"] = said(recipient)
     return found

@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.operation.configuration_error import ConfigurationError, Source
-from twisted_sendmail.operation.host_name import host_name
-from twisted_sendmail.smtp.address import domain_name
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.daemon.configuration_error import ConfigSource, ConfigurationError
+from twisted_sendmail.daemon.host_name import host_name
+from twisted_sendmail.smtp import InvalidInput, domain_name, printable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,8 +25,8 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from twisted_sendmail.operation.limits import Limits
-    from twisted_sendmail.spool.admission import AdmissionPolicy
+    from twisted_sendmail.daemon.limits import Limits
+    from twisted_sendmail.queue import CleanupPolicy
 
 #: The environment variable that names the configuration.
 VARIABLE = "TWISTED_SENDMAIL_CONFIG"
@@ -51,7 +49,7 @@ class Place:
     configured_name: str | None = None
     #: The tree of the configuration, and where it is written.
     tree: dict[str, Any] = field(default_factory=dict, repr=False)
-    source: Source = field(default_factory=lambda: Source("the defaults"), repr=False)
+    source: ConfigSource = field(default_factory=lambda: ConfigSource("the defaults"), repr=False)
     folder: Path = field(default_factory=Path, repr=False)
 
     @property
@@ -109,13 +107,13 @@ class Place:
         """
         limit = self.limits().message_size if self.tree else octets
         if octets > limit:
-            from twisted_sendmail.smtp.errors import MessageTooLarge
+            from twisted_sendmail.smtp import MessageTooLarge
 
             raise MessageTooLarge(
                 "message too large", detail=f"it has {octets} octets, the relay takes {limit}"
             )
 
-    def policy(self) -> AdmissionPolicy:
+    def policy(self) -> CleanupPolicy:
         """What the relay would do to mail on its way in.
 
         :raises ConfigurationError: naming the key that cannot be used.
@@ -138,7 +136,7 @@ def place_of(config: str | None = None, queue: str | None = None) -> Place:
         directory = Path(queue).expanduser().absolute()
         return Place(directory, directory / "submission")
     path = Path(given or CONFIGURATION).expanduser()
-    source = Source(printable(str(path), 300))
+    source = ConfigSource(printable(str(path), 300))
     tree = _read(path, source, named=bool(given))
     folder = path.absolute().parent
     name, written, submission = (tree.get(key) for key in _ROOT[:3])
@@ -154,7 +152,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 
-def _read(path: Path, source: Source, *, named: bool) -> dict[str, Any]:
+def _read(path: Path, source: ConfigSource, *, named: bool) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE)
@@ -171,7 +169,7 @@ def _read(path: Path, source: Source, *, named: bool) -> dict[str, Any]:
         raise ConfigurationError(source.name, detail=why, remedy="correct it") from None
 
 
-def _complain(tree: dict[str, Any], folder: Path, source: Source) -> None:
+def _complain(tree: dict[str, Any], folder: Path, source: ConfigSource) -> None:
     from twisted_sendmail.cli.relay_policy import ours
 
     ours(tree, folder, source)

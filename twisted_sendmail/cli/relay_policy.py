@@ -8,13 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twisted_sendmail.operation.configuration_error import Source
-from twisted_sendmail.operation.limits import Limits
-from twisted_sendmail.operation.reading import Values, checked
-from twisted_sendmail.operation.rewrite_rules import rewriting_of
-from twisted_sendmail.relay.routing import Routing
-from twisted_sendmail.relay.settings import EVERYBODY
-from twisted_sendmail.spool.admission import AdmissionPolicy
+from twisted_sendmail.daemon.configuration_error import ConfigSource
+from twisted_sendmail.daemon.limits import Limits
+from twisted_sendmail.daemon.reading import Values, checked
+from twisted_sendmail.daemon.rewrite_rules import rewriting_of
+from twisted_sendmail.queue import CleanupPolicy
+from twisted_sendmail.relay import EVERYBODY, Routing
 
 #: The route of those who have no other.
 DEFAULT = "default"
@@ -29,7 +28,7 @@ class _Way(NamedTuple):
     senders: tuple[str, ...]
 
 
-def ours(tree: dict[str, Any], folder: Path, source: Source) -> Values:
+def ours(tree: dict[str, Any], folder: Path, source: ConfigSource) -> Values:
     """The values that are not for the relay alone, checked.
 
     :raises ConfigurationError: naming the key.
@@ -47,7 +46,7 @@ def ours(tree: dict[str, Any], folder: Path, source: Source) -> Values:
     return checked(part, folder, source)
 
 
-def limits_of(tree: dict[str, Any], folder: Path, source: Source) -> Limits:
+def limits_of(tree: dict[str, Any], folder: Path, source: ConfigSource) -> Limits:
     """What those who bring mail may do; what the relay's defaults are, where there is no *tree*.
 
     :raises ConfigurationError: naming the key that cannot be used.
@@ -55,20 +54,20 @@ def limits_of(tree: dict[str, Any], folder: Path, source: Source) -> Limits:
     return Limits.of(ours(tree or {"queue": "."}, folder, source)["limits"])
 
 
-def policy_of(tree: dict[str, Any], folder: Path, source: Source, name: str) -> AdmissionPolicy:
+def policy_of(tree: dict[str, Any], folder: Path, source: ConfigSource, name: str) -> CleanupPolicy:
     """The rules.
 
     :param tree: the configuration; empty where there is none.
     :raises ConfigurationError: naming the key that cannot be used.
     """
     if not tree:
-        return AdmissionPolicy(name, lambda _: DEFAULT)
+        return CleanupPolicy(name, lambda _: DEFAULT)
     values = ours(tree, folder, source)
     ways = [_Way(each["name"], each["senders"]) for each in values["route"]]
     patterns = [pattern for way in ways for pattern in way.senders]
     if EVERYBODY not in patterns:
         ways.insert(0, _Way(DEFAULT, (EVERYBODY,)))
-    return AdmissionPolicy(
+    return CleanupPolicy(
         name,
         Routing(ways).of,  # type: ignore[arg-type]  # it asks for no more of a route
         rewriting_of(values["rewrite"], name, source),

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted_sendmail.smtp.errors import ConnectionFailed, DeliveryCancelled, SendTimeout
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.root_error import SendmailError
-from twisted_sendmail.smtp.tls_facts import TLSFacts
+from twisted_sendmail.smtp import (
+    ConnectionFailed,
+    DeliveryCancelled,
+    DeliveryReport,
+    RecipientResult,
+    Reply,
+    SendmailError,
+    SendTimeout,
+    TLSFacts,
+    printable,
+)
 
 
 def as_json(value: dict[str, Any]) -> str:
@@ -51,7 +56,7 @@ def _status(report: DeliveryReport | None, error: Exception | None) -> str:
     return "refused" if report.refused else "failed"
 
 
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+def _outcome_json(outcome: RecipientResult) -> dict[str, Any]:
     return {
         "address": str(outcome.recipient),
         "status": outcome.status.value,

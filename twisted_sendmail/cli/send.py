@@ -19,10 +19,8 @@ from twisted_sendmail.cli.running import run
 from twisted_sendmail.cli.server_options import VARIABLE, add_server_options, server_of
 from twisted_sendmail.cli.standard_input import LongPipe
 from twisted_sendmail.cli.terminal import complain, note, say
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.mailer.submit import submit
-from twisted_sendmail.smtp.outcome import DeliveryReport
-from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.client import SubmissionServer, submit
+from twisted_sendmail.smtp import DeliveryReport, SendmailError
 
 HELP = "send a message"
 

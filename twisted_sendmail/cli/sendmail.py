@@ -24,9 +24,7 @@ from twisted_sendmail.cli.relay_place import Place, place_of
 from twisted_sendmail.cli.sendmail_options import Invocation, Misuse, Mode, parse
 from twisted_sendmail.cli.standard_message import StandardMessage, read_message
 from twisted_sendmail.cli.terminal import fault, note, prepare_streams, settled
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.smtp import Envelope, SendmailError, printable
 
 _STDIN = 0
 #: Seconds in which who calls shall know, beside a relay that is silent and a queue that somebody
@@ -118,7 +116,7 @@ class _Program:
             note(f"-- {why}; into the queue {printable(str(where.queue), 300)}")
         where.check_size(message.octets)
         from twisted_sendmail.cli.local_queue import enqueue
-        from twisted_sendmail.spool.trouble import SpoolTrouble
+        from twisted_sendmail.queue import QueueError
 
         patience = max(_LEAST, _ANSWER - (time.monotonic() - begun))
         policy = where.policy()
@@ -126,7 +124,7 @@ class _Program:
             name = enqueue(
                 where.queue, policy, envelope.to(left), message.pieces(), who, patience=patience
             )
-        except (SpoolTrouble, OSError) as e:
+        except (QueueError, OSError) as e:
             self.complain(f"the message was not taken, {advice}: {why}; {e}")
             return untaken
         if asked.verbose:

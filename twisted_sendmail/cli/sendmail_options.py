@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 
 class Misuse(Exception):

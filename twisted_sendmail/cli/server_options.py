@@ -17,13 +17,14 @@ from urllib.parse import unquote, urlsplit
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
 from twisted_sendmail.cli.password import REMEDY, credentials_of
 from twisted_sendmail.cli.password import VARIABLE as PASSWORD_VARIABLE
-from twisted_sendmail.client.secret_file import check_secret_file
-from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.redaction import shown_url
-from twisted_sendmail.smtp.root_error import InvalidServer
+from twisted_sendmail.client import (
+    SubmissionServer,
+    Timeouts,
+    TLSPolicy,
+    TLSTrust,
+    check_secret_file,
+)
+from twisted_sendmail.smtp import InvalidServer, printable, shown_url
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup

@@ -16,9 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, cast
 
-from twisted_sendmail.message.header import MAX_HEADER, Field, Header
-from twisted_sendmail.smtp.root_error import InvalidMessage
-from twisted_sendmail.smtp.transparency import MAX_TEXT_LINE, Canonical, Repair
+from twisted_sendmail.message import MAX_HEADER, Field, Header
+from twisted_sendmail.smtp import MAX_TEXT_LINE, Canonicalizer, InvalidMessage, Repair
 
 #: Octets of body kept in memory; a longer one is in a file.
 SMALL = 256 * 1024
@@ -161,7 +160,7 @@ def _read(descriptor: int, body: IO[bytes], *, dot_ends: bool) -> tuple[Header, 
 
 
 def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
-    canonical, dot = Canonical(Repair.REPAIR), UntilDot()
+    canonical, dot = Canonicalizer(Repair.REPAIR), UntilDot()
     while not dot.ended and (chunk := os.read(descriptor, _CHUNK)):
         piece = canonical.feed(chunk)
         yield dot.feed(piece) if dot_ends else piece

@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import TextIO
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 NAME = "twisted-sendmail"
 #: The environment variable that asks for tracebacks of our own faults.

@@ -1,1 +1,41 @@
 """One connection to one server: the only package that talks to the network."""
+
+from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.client.job import Job
+from twisted_sendmail.client.limits import PoolLimits
+from twisted_sendmail.client.mailer import Mailer, MailerStats
+from twisted_sendmail.client.many import Item
+from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.client.prepared_message import prepared
+from twisted_sendmail.client.probe import Examination, examine
+from twisted_sendmail.client.rate import TokenBucket
+from twisted_sendmail.client.secret_file import check_secret_file, exposure, remedy
+from twisted_sendmail.client.server_config import SubmissionServer
+from twisted_sendmail.client.submit import sendmail, submit
+from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+from twisted_sendmail.client.verdict import require_acceptance
+
+__all__ = [
+    "Cancelled",
+    "Examination",
+    "Item",
+    "Job",
+    "Mailer",
+    "MailerStats",
+    "PoolLimits",
+    "SubmissionServer",
+    "TLSPolicy",
+    "TLSTrust",
+    "Timeouts",
+    "TokenBucket",
+    "check_secret_file",
+    "examine",
+    "exposure",
+    "off_reactor",
+    "prepared",
+    "remedy",
+    "require_acceptance",
+    "sendmail",
+    "submit",
+]

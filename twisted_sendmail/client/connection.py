@@ -29,8 +29,7 @@ from twisted_sendmail.client.settling import Settling
 from twisted_sendmail.client.socket_state import SocketState
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls_layer import start_tls
-from twisted_sendmail.smtp.client_session import ClientSession
-from twisted_sendmail.smtp.errors import ConnectionClosed, DeliveryCancelled, SendmailError
+from twisted_sendmail.smtp import ClientSession, ConnectionClosed, DeliveryCancelled, SendmailError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +37,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime, ITransport
 
     from twisted_sendmail.client.tls_session import ServerJudge
-    from twisted_sendmail.smtp.command import Command
-    from twisted_sendmail.smtp.outcome import DeliveryReport
-    from twisted_sendmail.smtp.reply import Reply
-    from twisted_sendmail.smtp.tls_facts import TLSFacts
-    from twisted_sendmail.smtp.transcript import Transcript
+    from twisted_sendmail.smtp import Command, DeliveryReport, Reply, TLSFacts, Transcript
 
 
 class Cancelled(DeliveryCancelled, CancelledError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.errors import ExtensionUnavailable, MessageTooLarge
+from twisted_sendmail.smtp import ExtensionUnavailable, MessageTooLarge
 
 if TYPE_CHECKING:
     from twisted_sendmail.client.content_producer import Readable

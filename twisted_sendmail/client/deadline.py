@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.smtp.errors import SendTimeout
+from twisted_sendmail.smtp import SendTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.transaction import transact
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
+from twisted_sendmail.smtp import DeliveryReport, RecipientResult, RecipientStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
-    from twisted_sendmail.message.letter import Letter
-    from twisted_sendmail.smtp.envelope import Recipient
+    from twisted_sendmail.message import PreparedMessage
+    from twisted_sendmail.smtp import Recipient
 
 
 async def deliver(
     protocol: SubmissionProtocol,
-    letter: Letter,
+    letter: PreparedMessage,
     *,
     last: bool = False,
     all_or_nothing: bool = False,
@@ -92,10 +92,10 @@ def split(
     return [tuple(part) for part in parts]
 
 
-def _together(letter: Letter, reports: list[DeliveryReport]) -> DeliveryReport:
+def _together(letter: PreparedMessage, reports: list[DeliveryReport]) -> DeliveryReport:
     outcomes = [outcome for report in reports for outcome in report.outcomes]
     rest = letter.envelope.recipients[len(outcomes) :]
-    outcomes += [Outcome(recipient, Status.UNTOUCHED) for recipient in rest]
+    outcomes += [RecipientResult(recipient, RecipientStatus.UNTOUCHED) for recipient in rest]
     decided = next((report for report in reports if report.accepted), reports[-1])
     error = next((report.error for report in reports if report.error is not None), None)
     return replace(decided, envelope=letter.envelope, outcomes=tuple(outcomes), error=error)

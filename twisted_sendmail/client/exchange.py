@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.root_error import SendmailError
+from twisted_sendmail.smtp import Reply, SendmailError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

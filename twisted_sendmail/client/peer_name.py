@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import ITransport

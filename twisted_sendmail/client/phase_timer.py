@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.errors import SendTimeout
+from twisted_sendmail.smtp import SendTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

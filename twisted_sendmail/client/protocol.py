@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted_sendmail.client.connection import Cancelled, Connection
 from twisted_sendmail.client.exchange import Answer, Exchange
-from twisted_sendmail.smtp.command import (
+from twisted_sendmail.smtp import (
     Auth,
     AuthCancel,
     AuthLine,
     Bdat,
     Command,
+    CommandNotAllowed,
     Content,
     Data,
     Hello,
@@ -28,12 +29,11 @@ from twisted_sendmail.smtp.command import (
     OtherCommand,
     Quit,
     Rcpt,
+    Reply,
     Rset,
     StartTLS,
     Verb,
 )
-from twisted_sendmail.smtp.errors import CommandNotAllowed
-from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.content_producer import Readable
     from twisted_sendmail.client.tls_session import ServerJudge
-    from twisted_sendmail.smtp.address import ForwardPath, ReversePath
-    from twisted_sendmail.smtp.command import Parameters
+    from twisted_sendmail.smtp import ForwardPath, Parameters, ReversePath
 
 
 class SubmissionProtocol(Connection):

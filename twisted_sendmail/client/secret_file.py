@@ -14,8 +14,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidServer
+from twisted_sendmail.smtp import InvalidServer, printable
 
 if TYPE_CHECKING:
     from os import PathLike

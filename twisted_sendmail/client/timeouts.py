@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from twisted_sendmail.smtp.command import Verb
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.smtp import InvalidInput, Verb
 
 
 @dataclass(frozen=True)

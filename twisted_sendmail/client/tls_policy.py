@@ -19,7 +19,7 @@ from functools import lru_cache
 from OpenSSL import SSL
 
 from twisted_sendmail.client.judged_connection import judging
-from twisted_sendmail.smtp.root_error import InvalidServer
+from twisted_sendmail.smtp import InvalidServer
 
 
 class TLSPolicy(enum.Enum):

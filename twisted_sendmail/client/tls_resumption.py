@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_sendmail.client.tls_policy import TLSTrust
-    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp import TLSFacts
 
 #: Seconds from the handshake in which the server was judged.
 AGE = 3600.0

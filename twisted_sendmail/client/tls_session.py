@@ -26,15 +26,15 @@ from zope.interface import implementer
 
 from twisted_sendmail.client.judged_connection import JudgedConnection
 from twisted_sendmail.client.tls_resumption import Kept, Resumption
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail.smtp import (
     CertificateRejected,
     SendmailError,
     TLSAlert,
     TLSClosed,
+    TLSFacts,
     TLSFailure,
+    printable,
 )
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.tls_facts import TLSFacts
 
 if TYPE_CHECKING:
     from twisted.protocols.tls import TLSMemoryBIOProtocol

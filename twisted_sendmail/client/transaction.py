@@ -19,18 +19,24 @@ from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.content_guard import GuardedContent
 from twisted_sendmail.client.exchange import Answer, reply_of
 from twisted_sendmail.client.off_reactor import off_reactor
-from twisted_sendmail.smtp.client_table import State
-from twisted_sendmail.smtp.command import Bdat, Command, Data, Rset
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail.smtp import (
+    Bdat,
+    ClientState,
+    Command,
     CommandNotAllowed,
     ConnectionClosed,
+    Data,
     DeliveryInDoubt,
+    DeliveryReport,
+    RecipientResult,
+    RecipientStatus,
+    Reply,
+    Rset,
     SendmailError,
+    mail_command,
+    rcpt_command,
     refusal,
 )
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.request import mail_command, rcpt_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -38,8 +44,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
-    from twisted_sendmail.message.letter import Letter
-    from twisted_sendmail.smtp.capabilities import Capabilities
+    from twisted_sendmail.message import PreparedMessage
+    from twisted_sendmail.smtp import Capabilities
 
 #: Octets up to which a content is sent along with the envelope, before it is known
 #: whether anybody will be accepted; a longer one is worth the wait.
@@ -48,7 +54,7 @@ EAGER = 128 * 1024
 
 async def transact(
     protocol: SubmissionProtocol,
-    letter: Letter,
+    letter: PreparedMessage,
     *,
     last: bool = False,
     all_or_nothing: bool = False,
@@ -85,7 +91,7 @@ class Transaction:
     def __init__(
         self,
         protocol: SubmissionProtocol,
-        letter: Letter,
+        letter: PreparedMessage,
         *,
         said: Callable[[], None] | None,
         last: bool = False,
@@ -100,7 +106,7 @@ class Transaction:
         self._voice = voice or object()
         self._recipients = letter.envelope.recipients
         self._refused: dict[int, Reply] = {}
-        self._status = Status.UNTOUCHED
+        self._status = RecipientStatus.UNTOUCHED
         self._verdict: Reply | None = None
         self._phase: str | None = None
         self._error: SendmailError | None = None
@@ -195,7 +201,7 @@ class Transaction:
     async def _in_chunks(self, envelope: list[Command]) -> None:
         protocol, small = self._protocol, self._letter.small
         session = protocol.session
-        behind = not session.idle or session.confirmed is not State.READY
+        behind = not session.idle or session.confirmed is not ClientState.READY
         if behind:
             # What was said before is not answered yet.  Should nobody be accepted there, some
             # servers go on with its sender, and would take our recipients to be his.
@@ -272,7 +278,7 @@ class Transaction:
     def _judged(self, reply: Reply) -> None:
         self._verdict, self._phase = reply, "content"
         if reply.positive:
-            self._status = Status.ACCEPTED
+            self._status = RecipientStatus.ACCEPTED
         else:
             self._refuse_rest(reply, "content")
 
@@ -281,7 +287,7 @@ class Transaction:
 
         :raises Cancelled: because the caller gave up.
         """
-        self._status = Status.IN_DOUBT
+        self._status = RecipientStatus.IN_DOUBT
         cause = error.__cause__
         if isinstance(cause, Cancelled):
             cause.remedy = error.remedy
@@ -336,7 +342,9 @@ class Transaction:
         """Leave a session that is ready, or none: the next message must start clean."""
         protocol = self._protocol
         # If the next message has spoken, the state is its own: it found what we left, and said RSET.
-        over = protocol.speaker is not self._voice or protocol.session.confirmed is State.READY
+        over = (
+            protocol.speaker is not self._voice or protocol.session.confirmed is ClientState.READY
+        )
         if self._last or over or not protocol.usable:
             return
         try:
@@ -354,9 +362,9 @@ class Transaction:
     def _report(self) -> DeliveryReport:
         protocol, letter = self._protocol, self._letter
         outcomes = tuple(
-            Outcome(recipient, Status.REFUSED, self._refused[index])
+            RecipientResult(recipient, RecipientStatus.REFUSED, self._refused[index])
             if index in self._refused
-            else Outcome(recipient, self._status, self._verdict)
+            else RecipientResult(recipient, self._status, self._verdict)
             for index, recipient in enumerate(self._recipients)
         )
         report = DeliveryReport(

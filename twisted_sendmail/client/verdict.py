@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail.smtp import (
     AllRecipientsRefused,
     ConnectionFailed,
     ProtocolBreach,
@@ -19,8 +19,8 @@ from twisted_sendmail.smtp.errors import (
 )
 
 if TYPE_CHECKING:
-    from twisted_sendmail.message.letter import Letter
-    from twisted_sendmail.smtp.outcome import DeliveryReport
+    from twisted_sendmail.message import PreparedMessage
+    from twisted_sendmail.smtp import DeliveryReport
 
 
 def require_acceptance(report: DeliveryReport) -> DeliveryReport:
@@ -35,7 +35,7 @@ def require_acceptance(report: DeliveryReport) -> DeliveryReport:
     return report
 
 
-def may_go_again(report: DeliveryReport, letter: Letter) -> bool:
+def may_go_again(report: DeliveryReport, letter: PreparedMessage) -> bool:
     """May another connection have *letter* after the one of *report* ended?
 
     Only if the connection died, the server cannot have the message for any recipient, and

@@ -16,11 +16,20 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from twisted_sendmail.client.transaction import EAGER, Transaction
-from twisted_sendmail.smtp.command import Bdat, Command, Data, Rset
-from twisted_sendmail.smtp.command_group import CommandGroup
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.request import mail_command, plain_lines, rcpt_command
+from twisted_sendmail.smtp import (
+    Bdat,
+    Command,
+    CommandGroup,
+    Data,
+    DeliveryReport,
+    RecipientResult,
+    RecipientStatus,
+    Reply,
+    Rset,
+    mail_command,
+    plain_lines,
+    rcpt_command,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -29,7 +38,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.exchange import Answer
     from twisted_sendmail.client.protocol import SubmissionProtocol
-    from twisted_sendmail.message.letter import Letter
+    from twisted_sendmail.message import PreparedMessage
 
     Heard = Callable[[DeliveryReport | Failure], object]
 
@@ -61,7 +70,7 @@ class WholeMessage(CommandGroup):
     def __init__(
         self,
         protocol: SubmissionProtocol,
-        letter: Letter,
+        letter: PreparedMessage,
         heard: Heard,
         said: Callable[[], None],
         lines: bytes,
@@ -152,11 +161,11 @@ class WholeMessage(CommandGroup):
     def _accepted(self, reply: Reply) -> None:
         protocol, letter = self._protocol, self._letter
         envelope = letter.envelope
-        accepted = Status.ACCEPTED
+        accepted = RecipientStatus.ACCEPTED
         self._heard(
             DeliveryReport(
                 envelope,
-                tuple([Outcome(each, accepted, reply) for each in envelope.recipients]),
+                tuple([RecipientResult(each, accepted, reply) for each in envelope.recipients]),
                 reply,
                 "content",
                 letter.size or 0,
@@ -182,7 +191,7 @@ class WholeMessage(CommandGroup):
 
 
 def say_whole(
-    protocol: SubmissionProtocol, letter: Letter, heard: Heard, said: Callable[[], None]
+    protocol: SubmissionProtocol, letter: PreparedMessage, heard: Heard, said: Callable[[], None]
 ) -> bool:
     """Say *letter* if it is one that can be said in one go; False if that is not so, or not now.
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
 
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidInput, InvalidMessage
+from twisted_sendmail.smtp import InvalidInput, InvalidMessage, printable
 
 _MEDIA_TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]+)/([A-Za-z0-9!#$&^_.+-]+)\Z")
 #: What an attachment is when nobody knows better.

@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted_sendmail.message.header import MAX_HEADER
-from twisted_sendmail.message.source import AsynchronousSource, RunBlocking, Source
-from twisted_sendmail.smtp.root_error import InvalidMessage
-from twisted_sendmail.smtp.transparency import Canonical, Repair
+from twisted_sendmail.message.source import AsynchronousSource, ContentSource, RunBlocking
+from twisted_sendmail.smtp import Canonicalizer, InvalidMessage, Repair
 
 #: Octets read before anything is decided; what is not longer is small.
 AHEAD = MAX_HEADER
@@ -29,11 +28,13 @@ class Content:
     :param run_blocking: runs what may block.
     """
 
-    def __init__(self, source: Source, policy: Repair, run_blocking: RunBlocking[Any]) -> None:
+    def __init__(
+        self, source: ContentSource, policy: Repair, run_blocking: RunBlocking[Any]
+    ) -> None:
         self.source = source
         self._policy = policy
         self._run_blocking = run_blocking
-        self._canonical = Canonical(policy)
+        self._canonical = Canonicalizer(policy)
         #: Everything was read.
         self.ended = False
         #: Octets that will be sent; None if not known before.
@@ -114,7 +115,7 @@ class Content:
     def rewind(self) -> None:
         """Begin again."""
         self.source.rewind()
-        self._canonical = Canonical(self._policy)
+        self._canonical = Canonicalizer(self._policy)
         self._begin = b""
         self._skip = self._old_header
         self._failure = None

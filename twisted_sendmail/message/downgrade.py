@@ -16,7 +16,7 @@ import re
 from twisted_sendmail.message.field_encoding import NotEncodable, content_type, field_in_ascii
 from twisted_sendmail.message.header import Field, Header, header_end
 from twisted_sendmail.message.header_fields import SIGNATURES
-from twisted_sendmail.smtp.root_error import InvalidMessage
+from twisted_sendmail.smtp import InvalidMessage
 
 # Parts in parts in parts; nobody writes more by hand.
 _DEPTH = 30

@@ -13,8 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from twisted_sendmail.smtp.root_error import InvalidMessage
-from twisted_sendmail.smtp.server_settings import MAX_FIELDS
+from twisted_sendmail.smtp import MAX_FIELDS, InvalidMessage
 
 #: Octets of a header section at the most.
 MAX_HEADER = 1024 * 1024

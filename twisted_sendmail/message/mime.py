@@ -16,9 +16,7 @@ from email.policy import EmailPolicy
 from typing import Any
 
 from twisted_sendmail.message.header import Header, header_end
-from twisted_sendmail.smtp.address import ascii_domain
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidInput, InvalidMessage
+from twisted_sendmail.smtp import InvalidInput, InvalidMessage, ascii_domain, printable
 
 
 def written(message: MIMEMessage) -> bytes:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.letter import SMALL, Letter
-from twisted_sendmail.smtp.server_settings import MAX_FIELDS
+from twisted_sendmail.message.prepared import SMALL, PreparedMessage
+from twisted_sendmail.smtp import MAX_FIELDS
 
 if TYPE_CHECKING:
-    from twisted_sendmail.smtp.envelope import Envelope
+    from twisted_sendmail.smtp import Envelope
 
 _FIRST_FIELD = re.compile(rb"[!-9;-~]+:")
 # Fields that decide, each behind a line end: what has to go, what has to be there.
@@ -23,7 +23,7 @@ _MESSAGE_ID_NAME = re.compile(rb"\nmessage-id[ \t]*:", re.IGNORECASE)
 _MESSAGE_ID = re.compile(rb"[ \t]*(<[!-;=?-~]+>)[ \t]*\r\n(?![ \t])")
 
 
-def ready_letter(message: object, envelope: Envelope, *, complete: bool) -> Letter | None:
+def ready_letter(message: object, envelope: Envelope, *, complete: bool) -> PreparedMessage | None:
     """The letter of a *message* that is sent as it is; None if that has to be looked into.
 
     :param complete: it has to have what every message must have, and no ``Bcc``.
@@ -45,7 +45,7 @@ def ready_letter(message: object, envelope: Envelope, *, complete: bool) -> Lett
     message_id = value[1] if value else None
     if complete and (message_id is None or not _DATE.search(header)):
         return None
-    return Letter(
+    return PreparedMessage(
         envelope,
         message,
         smtputf8=envelope.needs_smtputf8,

@@ -15,7 +15,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.smtp import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,13 +15,13 @@ from textwrap import TextWrapper
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.submission import message_id
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted_sendmail.message.dsn import ReportedRecipient
     from twisted_sendmail.message.header import Header
-    from twisted_sendmail.message.report import ReportedRecipient
 
 #: Characters of the text; recipients beyond it are counted only.
 MAX_TEXT = 64 * 1024

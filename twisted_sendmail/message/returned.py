@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from twisted_sendmail.message.header import Header, header_end
-from twisted_sendmail.smtp.root_error import InvalidMessage
-from twisted_sendmail.smtp.transparency import MAX_TEXT_LINE, Canonical, Repair
+from twisted_sendmail.smtp import MAX_TEXT_LINE, Canonicalizer, InvalidMessage, Repair
 
 #: Octets of a message that is returned whole.
 MAX_RETURNED = 50 * 1024
@@ -59,7 +58,7 @@ def _part(description: str, kind: str, octets: bytes) -> bytes:
 
 
 def _can_go_back(content: bytes) -> bool:
-    canonical = Canonical(Repair.REFUSE)
+    canonical = Canonicalizer(Repair.REFUSE)
     try:
         same = canonical.feed(content) + canonical.finish()
     except InvalidMessage:
@@ -74,7 +73,7 @@ def _header(content: bytes) -> bytes:
         end = header_end(begin, whole=False)
     except InvalidMessage:
         end = begin.rfind(b"\n") + 1  # it is cut
-    canonical = Canonical(Repair.REPAIR)
+    canonical = Canonicalizer(Repair.REPAIR)
     octets = canonical.feed(begin[:end]) + canonical.finish()
     if not canonical.longest_line:
         return octets

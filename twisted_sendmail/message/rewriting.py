@@ -22,10 +22,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.header import Field, Header
-from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath, domain_name
-from twisted_sendmail.smtp.envelope import MAX_ORCPT, Envelope, Recipient
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.smtp import (
+    MAX_ORCPT,
+    Envelope,
+    ForwardPath,
+    InvalidInput,
+    Mailbox,
+    Recipient,
+    ReversePath,
+    domain_name,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

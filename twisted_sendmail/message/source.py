@@ -24,8 +24,7 @@ from email.message import Message as MIMEMessage
 from pathlib import Path
 from typing import IO, Any, TypeVar, Union
 
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidMessage
+from twisted_sendmail.smtp import InvalidMessage, printable
 
 T = TypeVar("T")
 
@@ -57,7 +56,7 @@ async def run_inline(work: Callable[[], T]) -> T:
     return work()
 
 
-class Source:
+class ContentSource:
     """Octets to be pulled, by :meth:`read`."""
 
     #: ``read()`` may block on a disk: it wants a thread.
@@ -84,15 +83,15 @@ class Source:
         """Close what was opened here, and end a generator; doing it twice is no harm."""
 
 
-class AsynchronousSource(Source):
+class AsynchronousSource(ContentSource):
     """One whose octets have to be waited for: read it by :meth:`arrive`."""
 
     async def arrive(self) -> bytes:
-        """What :meth:`Source.read` says."""
+        """What :meth:`ContentSource.read` says."""
         raise NotImplementedError
 
 
-class OctetsSource(Source):
+class OctetsSource(ContentSource):
     """Octets in memory."""
 
     def __init__(self, octets: bytes) -> None:
@@ -110,17 +109,17 @@ class OctetsSource(Source):
         return True
 
     def read(self) -> bytes:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         piece = self._octets[self._at : self._at + CHUNK]
         self._at += len(piece)
         return piece
 
     def rewind(self) -> None:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         self._at = 0
 
 
-class FileSource(Source):
+class FileSource(ContentSource):
     """A binary file, read from where it stands; it stays open, it is the caller's.
 
     :raises InvalidMessage: it is closed.
@@ -144,13 +143,13 @@ class FileSource(Source):
         return self._start is not None
 
     def read(self) -> bytes:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         if self._file is None:
             raise ValueError("read of a closed source")
         return _octets(self._file.read(CHUNK), "file")
 
     def rewind(self) -> None:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         if self._file is not None and self._start is not None:
             self._file.seek(self._start)
 
@@ -167,7 +166,7 @@ class PathSource(FileSource):
         self._reading = self._closing = False
 
     def read(self) -> bytes:
-        """See :class:`Source`.
+        """See :class:`ContentSource`.
 
         :raises InvalidMessage: it cannot be opened.
         """
@@ -201,7 +200,7 @@ class PathSource(FileSource):
             file.close()
 
     async def close(self) -> None:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         self._closing = True
         if not self._reading:
             self._shut()
@@ -242,7 +241,7 @@ class _Pieces:
         return octets
 
 
-class IterableSource(Source):
+class IterableSource(ContentSource):
     """An iterable of bytes; a list or a tuple can be read again."""
 
     def __init__(self, given: Iterable[bytes]) -> None:
@@ -256,7 +255,7 @@ class IterableSource(Source):
         return isinstance(self._given, Sequence)
 
     def read(self) -> bytes:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         pieces = self._pieces
         octets = pieces.cut()
         if octets:
@@ -267,12 +266,12 @@ class IterableSource(Source):
         return pieces.cut() or pieces.gathered()
 
     def rewind(self) -> None:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         self._left = iter(self._given)
         self._pieces = _Pieces()
 
     async def close(self) -> None:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         if isinstance(self._left, Generator):
             self._left.close()
 
@@ -296,12 +295,12 @@ class AsyncIterableSource(AsynchronousSource):
         return pieces.cut() or pieces.gathered()
 
     async def close(self) -> None:
-        """See :class:`Source`."""
+        """See :class:`ContentSource`."""
         if isinstance(self._left, AsyncGenerator):
             await self._left.aclose()
 
 
-def source_of(message: Any) -> Source:
+def source_of(message: Any) -> ContentSource:
     """The source for anything but a MIME message, which has to be written out first.
 
     Opens nothing yet.

@@ -14,12 +14,18 @@ import secrets
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.address_list import mailboxes
+from twisted_sendmail.message.addresses import mailboxes
 from twisted_sendmail.message.header import Field, Header
 from twisted_sendmail.message.header_fields import BLIND
-from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath, domain_name
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidInput, InvalidMessage
+from twisted_sendmail.smtp import (
+    ForwardPath,
+    InvalidInput,
+    InvalidMessage,
+    Mailbox,
+    ReversePath,
+    domain_name,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

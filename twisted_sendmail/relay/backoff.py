@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.relay.schedule import grown, jittered
+from twisted_sendmail.relay.retry_policy import grown, jittered
 
 if TYPE_CHECKING:
-    from twisted_sendmail.relay.schedule import Chance
+    from twisted_sendmail.relay.retry_policy import Chance
 
 _JITTER = 0.2
 # Seconds until a second question, behind somebody's word that it works now: the first may have

@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.spool.record import State
+from twisted_sendmail.queue import RecipientState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted_sendmail.queue import QueuedMessage
     from twisted_sendmail.relay.conclusion import Fate
-    from twisted_sendmail.relay.schedule import Schedule
-    from twisted_sendmail.spool.record import QueuedMessage
+    from twisted_sendmail.relay.retry_policy import RetryPolicy
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def duties(
     message: QueuedMessage,
     fates: Sequence[Fate],
     now: float,
-    schedule: Schedule,
+    schedule: RetryPolicy,
     *,
     dsn: bool,
 ) -> Duties:
@@ -59,10 +59,10 @@ def duties(
         return Duties(orphaned=_orphaned(message, fates))
     failed, relayed, delayed = [], [], []
     for fate in fates:
-        if fate.state is State.DELIVERED:
+        if fate.state is RecipientState.DELIVERED:
             if not dsn and "SUCCESS" in fate.queued.recipient.notify:
                 relayed.append(fate)
-        elif fate.state is State.FAILED:
+        elif fate.state is RecipientState.FAILED:
             if wants(fate, "FAILURE"):
                 failed.append(fate)
         elif wants(fate, "DELAY"):
@@ -86,14 +86,16 @@ def wants(fate: Fate, report: str) -> bool:
 
 def stays(message: QueuedMessage, fates: Sequence[Fate]) -> bool:
     """Is somebody pending still?"""
-    settled = {f.queued.number for f in fates if f.state is not State.PENDING}
-    return any(r.state is State.PENDING and r.number not in settled for r in message.recipients)
+    settled = {f.queued.number for f in fates if f.state is not RecipientState.PENDING}
+    return any(
+        r.state is RecipientState.PENDING and r.number not in settled for r in message.recipients
+    )
 
 
 def _orphaned(message: QueuedMessage, fates: Sequence[Fate]) -> bool:
     if stays(message, fates):
         return False
     # Those who failed before could not be told of either.
-    before = (r for r in message.recipients if r.state is State.FAILED)
-    now = (f.queued for f in fates if f.state is State.FAILED)
+    before = (r for r in message.recipients if r.state is RecipientState.FAILED)
+    now = (f.queued for f in fates if f.state is RecipientState.FAILED)
     return any("NEVER" not in r.recipient.notify for r in (*before, *now))

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.mailer.job import Job
+from twisted_sendmail.client import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted_sendmail.mailer.job import Ending as Result
-    from twisted_sendmail.message.letter import Letter
-    from twisted_sendmail.relay.lane import Lane
-    from twisted_sendmail.spool.record import Leased, QueuedRecipient
+    from twisted_sendmail.client.job import Ending as Result
+    from twisted_sendmail.message import PreparedMessage
+    from twisted_sendmail.queue import LeasedMessage, QueuedRecipient
+    from twisted_sendmail.relay.lane import RouteQueue
 
 
 class Attempt:
@@ -26,13 +26,13 @@ class Attempt:
 
     __slots__ = ("begun", "ended", "generation", "job", "lane", "leased", "letter", "tried")
 
-    def __init__(self, lane: Lane, leased: Leased, begun: float) -> None:
+    def __init__(self, lane: RouteQueue, leased: LeasedMessage, begun: float) -> None:
         self.lane = lane
         self.leased = leased
         self.begun = begun
         self.generation = lane.route.generation
         self.tried: tuple[QueuedRecipient, ...] = ()
-        self.letter: Letter | None = None
+        self.letter: PreparedMessage | None = None
         self.job: Job | None = None
         self.ended = False
 
@@ -48,7 +48,7 @@ class CarriedJob(Job):
     def __init__(
         self,
         attempt: Attempt,
-        letter: Letter,
+        letter: PreparedMessage,
         told: Callable[[Result, Attempt], None],
         since: float,
     ) -> None:

@@ -5,7 +5,7 @@ between two looks, and never more than the time between them.  So no clock that 
 no relay that starts with a wrong one, removes anything early; while no relay runs nothing
 grows older.
 
-What is damaged, or on hold, is not touched: see ``Spool.clear_aside``.
+What is damaged, or on hold, is not touched: see ``Queue.clear_aside``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from twisted_sendmail.relay.events import Cleared, Trouble
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
+    from twisted_sendmail.queue import Queue
     from twisted_sendmail.relay.events import Observer
-    from twisted_sendmail.spool.spool import Spool
 
 #: Seconds between two looks, at the most; what is kept for a shorter time is looked at more often.
 _LOOK = 3600.0
@@ -36,7 +36,7 @@ class Clearing:
     :param tell: told of what is removed.
     """
 
-    def __init__(self, reactor: Any, spool: Spool, keep: float | None, *, tell: Observer) -> None:
+    def __init__(self, reactor: Any, spool: Queue, keep: float | None, *, tell: Observer) -> None:
         self._reactor = reactor
         self._spool = spool
         self._tell = tell

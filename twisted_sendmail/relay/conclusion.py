@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from twisted_sendmail.relay.verdict import Blame
-from twisted_sendmail.spool.record import Change, State
+from twisted_sendmail.queue import RecipientState, RecipientUpdate
+from twisted_sendmail.relay.classify import Blame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_sendmail.relay.schedule import Chance, Schedule
-    from twisted_sendmail.relay.verdict import Judgement
-    from twisted_sendmail.spool.record import QueuedMessage, QueuedRecipient
+    from twisted_sendmail.queue import QueuedMessage, QueuedRecipient
+    from twisted_sendmail.relay.classify import Judgement
+    from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
 
 #: Delivery time expired (RFC 3463 section 3.5).
 EXPIRED = "4.4.7"
@@ -29,7 +29,7 @@ class Fate(NamedTuple):
     """One recipient, behind a try."""
 
     queued: QueuedRecipient
-    state: State
+    state: RecipientState
     status: str
     reply: str
     relay: str | None
@@ -45,15 +45,21 @@ class Fate(NamedTuple):
             return "expired"
         return _WORDS[self.state]
 
-    def change(self) -> Change:
+    def change(self) -> RecipientUpdate:
         """The same for the spool."""
-        return Change(self.queued.number, self.state, self.due, self.reply, self.status, self.relay)
+        return RecipientUpdate(
+            self.queued.number, self.state, self.due, self.reply, self.status, self.relay
+        )
 
 
-_WORDS = {State.DELIVERED: "sent", State.PENDING: "deferred", State.FAILED: "bounced"}
+_WORDS = {
+    RecipientState.DELIVERED: "sent",
+    RecipientState.PENDING: "deferred",
+    RecipientState.FAILED: "bounced",
+}
 
 
-def changes_of(fates: Sequence[Fate]) -> tuple[Change, ...]:
+def changes_of(fates: Sequence[Fate]) -> tuple[RecipientUpdate, ...]:
     """The same for the spool."""
     return tuple([fate.change() for fate in fates])
 
@@ -64,7 +70,7 @@ def conclude(
     judgement: Judgement,
     *,
     now: float,
-    schedule: Schedule,
+    schedule: RetryPolicy,
     chance: Chance,
 ) -> list[Fate]:
     """Where the recipients who were *tried* stand now.
@@ -75,23 +81,27 @@ def conclude(
     fates = []
     gone: bool | None = None
     for queued, verdict in zip(tried, judgement.verdicts, strict=True):
-        if verdict.state is not State.PENDING:
+        if verdict.state is not RecipientState.PENDING:
             fates.append(Fate(queued, verdict.state, verdict.status, verdict.reply, relay))
             continue
         if gone is None:
             gone = judgement.blame not in _NOT_FINAL and past_its_time(message, now, schedule)
         if gone and not verdict.at_once:
-            fates.append(Fate(queued, State.FAILED, EXPIRED, verdict.reply, relay, expired=True))
+            fates.append(
+                Fate(queued, RecipientState.FAILED, EXPIRED, verdict.reply, relay, expired=True)
+            )
             continue
         # Where it was not about him he keeps his place in the row.
         due = min(queued.due, now)
         if verdict.counts:
             due = schedule.due(now, queued.attempts, chance)
-        fates.append(Fate(queued, State.PENDING, verdict.status, verdict.reply, relay, due))
+        fates.append(
+            Fate(queued, RecipientState.PENDING, verdict.status, verdict.reply, relay, due)
+        )
     return fates
 
 
-def past_its_time(message: QueuedMessage, now: float, schedule: Schedule) -> bool:
+def past_its_time(message: QueuedMessage, now: float, schedule: RetryPolicy) -> bool:
     """Is a try that failed now the last?"""
     draft = message.draft
     report = draft.envelope.sender.mailbox is None
@@ -103,7 +113,7 @@ def given_up(message: QueuedMessage) -> list[Fate]:
     return [
         Fate(
             queued,
-            State.FAILED,
+            RecipientState.FAILED,
             EXPIRED,
             "given up by the operator" + (f"; last: {queued.reply}" if queued.reply else ""),
             queued.relay,

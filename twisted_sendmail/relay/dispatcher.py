@@ -9,25 +9,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted_sendmail.queue import QueueObserver
 from twisted_sendmail.relay.events import Arrived, Trouble
-from twisted_sendmail.relay.lane import Lane
-from twisted_sendmail.relay.route import Route
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.spool import SpoolObserver
+from twisted_sendmail.relay.lane import RouteQueue
+from twisted_sendmail.relay.transport import Transport
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.python.failure import Failure
 
-    from twisted_sendmail.mailer.mailer import Mailer
-    from twisted_sendmail.relay.attempt import Attempts
+    from twisted_sendmail.client import Mailer
+    from twisted_sendmail.queue import LeasedMessage, MessageInfo, Queue, QueuedMessage
+    from twisted_sendmail.relay.delivery import Attempts
     from twisted_sendmail.relay.events import Observer
+    from twisted_sendmail.relay.retry_policy import Chance
     from twisted_sendmail.relay.routing import Routing
-    from twisted_sendmail.relay.schedule import Chance
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-    from twisted_sendmail.spool.record import Draft, Leased, QueuedMessage
-    from twisted_sendmail.spool.spool import Spool
 
 #: Messages looked at, at once, for those the operator wants to be gone while a route is down.
 _SWEPT = 50
@@ -35,7 +34,7 @@ _SWEPT = 50
 _SWEEP = 5.0
 
 
-class Dispatcher(SpoolObserver):
+class QueueManager(QueueObserver):
     """See the module; :meth:`begin` starts it.
 
     :param attempts: carry what is taken out.
@@ -45,7 +44,7 @@ class Dispatcher(SpoolObserver):
     def __init__(
         self,
         reactor: Any,
-        spool: Spool,
+        spool: Queue,
         attempts: Attempts,
         *,
         tell: Observer,
@@ -63,8 +62,8 @@ class Dispatcher(SpoolObserver):
         self._surveying = self._survey_again = False
         self._swept_at: dict[str, float] = {}
         # Who claimed a message that is being committed.
-        self._claimed: dict[str, Lane] = {}
-        self.lanes: dict[str, Lane] = {}
+        self._claimed: dict[str, RouteQueue] = {}
+        self.lanes: dict[str, RouteQueue] = {}
 
     # -- routes --------------------------------------------------------------------------
 
@@ -92,9 +91,9 @@ class Dispatcher(SpoolObserver):
             self._survey()
         return [old.route.mailer for old in before.values()]
 
-    def _lane(self, each: RouteSettings, settings: RelaySettings) -> Lane:
-        route = Route(self._reactor, each, settings.name, tell=self._tell, chance=self._chance)
-        return Lane(
+    def _lane(self, each: RouteSettings, settings: RelaySettings) -> RouteQueue:
+        route = Transport(self._reactor, each, settings.name, tell=self._tell, chance=self._chance)
+        return RouteQueue(
             self._reactor,
             self._spool,
             route,
@@ -132,28 +131,28 @@ class Dispatcher(SpoolObserver):
 
     # -- what the spool tells ------------------------------------------------------------
 
-    def claim(self, draft: Draft) -> bool:
-        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+    def claim(self, draft: MessageInfo) -> bool:
+        """See :class:`~twisted_sendmail.queue.interface.QueueObserver`."""
         lane = self.lanes.get(draft.route)
         if lane is None or draft.held or not lane.claim():
             return False
         self._claimed[draft.id] = lane
         return True
 
-    def unclaimed(self, draft: Draft) -> None:
-        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+    def unclaimed(self, draft: MessageInfo) -> None:
+        """See :class:`~twisted_sendmail.queue.interface.QueueObserver`."""
         lane = self._claimed.pop(draft.id, None)
         if lane is not None:
             lane.unclaimed()
 
-    def arrived(self, leased: Leased, *, claimed: bool) -> None:
-        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+    def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
+        """See :class:`~twisted_sendmail.queue.interface.QueueObserver`."""
         self.arrived_together([(leased, claimed)])
 
-    def arrived_together(self, arrivals: Sequence[tuple[Leased, bool]]) -> None:
-        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+    def arrived_together(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
+        """See :class:`~twisted_sendmail.queue.interface.QueueObserver`."""
         # What goes the same way is given to it together: then one write carries many.
-        going: dict[Lane, list[Leased]] = {}
+        going: dict[RouteQueue, list[LeasedMessage]] = {}
         for leased, claimed in arrivals:
             message = leased.message
             draft = message.draft
@@ -170,7 +169,7 @@ class Dispatcher(SpoolObserver):
             self._attempts.carry(lane, some)
 
     def disturbed(self) -> None:
-        """See :class:`~twisted_sendmail.spool.spool.SpoolObserver`."""
+        """See :class:`~twisted_sendmail.queue.interface.QueueObserver`."""
         if self._stopped:
             return
         for lane in self.lanes.values():
@@ -181,7 +180,7 @@ class Dispatcher(SpoolObserver):
         self._survey()
         self._stirred()
 
-    def _is_lent(self, lane: Lane | None, leased: Leased) -> bool:
+    def _is_lent(self, lane: RouteQueue | None, leased: LeasedMessage) -> bool:
         """May one that was claimed be carried by *lane*?  Else it is put back."""
         id = leased.message.id  # noqa: A001 - that is its name
         claimer = self._claimed.pop(id, None)
@@ -233,7 +232,7 @@ class Dispatcher(SpoolObserver):
         if self._survey_again:
             self._survey()
 
-    def _sweep(self, lane: Lane) -> None:
+    def _sweep(self, lane: RouteQueue) -> None:
         """End what the operator wants to be gone, though the route is down.
 
         Nothing is tried: everything else is put back at once.
@@ -253,7 +252,7 @@ class Dispatcher(SpoolObserver):
         _ = leasing.addCallback(self._swept, lane)
         _ = leasing.addErrback(self._failed, "mail that is to be given up")
 
-    def _swept(self, found: Sequence[Leased], lane: Lane) -> None:
+    def _swept(self, found: Sequence[LeasedMessage], lane: RouteQueue) -> None:
         expired = [leased for leased in found if leased.message.expired and not self._stopped]
         self._release([leased.message.id for leased in found if leased not in expired])
         for leased in expired:

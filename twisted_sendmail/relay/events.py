@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.value import value
+from twisted_sendmail.smtp import value
 
 if TYPE_CHECKING:
-    from twisted_sendmail.spool.record import State
+    from twisted_sendmail.queue import RecipientState
 
 
 @value
@@ -69,7 +69,7 @@ class Attempted:
     recipient: str
     #: ``ORCPT``, where it was given.
     original: str | None
-    state: State
+    state: RecipientState
     #: ``sent``, ``deferred``, ``bounced`` or ``expired``.
     status: str
     #: The enhanced status, such as ``4.4.1``.
@@ -145,7 +145,7 @@ class RouteUp:
 
 
 @dataclass(frozen=True)
-class AuthRefused:
+class AuthenticationAlarm:
     """A server does not accept our credentials: somebody has to look at it."""
 
     route: str
@@ -177,7 +177,7 @@ Event = (
     | Removed
     | RouteDown
     | RouteUp
-    | AuthRefused
+    | AuthenticationAlarm
     | Trouble
     | Interrupted
 )

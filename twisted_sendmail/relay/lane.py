@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.relay.events import Trouble
-from twisted_sendmail.relay.schedule import grown
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.relay.retry_policy import grown
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
+    from twisted_sendmail.queue import LeasedMessage, Queue, QueuedMessage
     from twisted_sendmail.relay.events import Observer
-    from twisted_sendmail.relay.route import Route
-    from twisted_sendmail.relay.schedule import Schedule
-    from twisted_sendmail.spool.record import Leased, QueuedMessage
-    from twisted_sendmail.spool.spool import Spool
+    from twisted_sendmail.relay.retry_policy import RetryPolicy
+    from twisted_sendmail.relay.transport import Transport
 
 #: Seconds after which it looks again in any case: clocks jump, and others change the queue.
 ANYWAY = 60.0
@@ -36,7 +35,7 @@ _TOGETHER = 8
 _PAUSE = 1.0
 
 
-class Lane:
+class RouteQueue:
     """See the module.
 
     :param carry: given what was leased, and what to end it with (:meth:`ended`).
@@ -47,11 +46,11 @@ class Lane:
     def __init__(
         self,
         reactor: Any,
-        spool: Spool,
-        route: Route,
-        schedule: Schedule,
+        spool: Queue,
+        route: Transport,
+        schedule: RetryPolicy,
         *,
-        carry: Callable[[Lane, Sequence[Leased]], None],
+        carry: Callable[[RouteQueue, Sequence[LeasedMessage]], None],
         survey: Callable[[], None],
         tell: Observer,
     ) -> None:
@@ -181,7 +180,9 @@ class Lane:
         fresh = min(room, waiting, max(0, half - self._fresh_under_way))
         return fresh, max(0, min(most, room - fresh))
 
-    def _leased(self, found: Sequence[Leased], fresh: int, retries: int, generation: int) -> None:
+    def _leased(
+        self, found: Sequence[LeasedMessage], fresh: int, retries: int, generation: int
+    ) -> None:
         self._leasing = False
         self._troubles = 0
         route = self.route
@@ -219,7 +220,7 @@ class Lane:
         self._tell(Trouble(f"route {self.route.name} stumbled", printable(str(failure.value))))
         self._pause(ANYWAY)
 
-    def _release(self, found: Sequence[Leased], generation: int) -> None:
+    def _release(self, found: Sequence[LeasedMessage], generation: int) -> None:
         if found:
             self.route.give_back(len(found), generation)
             _ = self._spool.release([leased.message.id for leased in found]).addErrback(
@@ -228,13 +229,13 @@ class Lane:
                 )
             )
 
-    def lend(self, leased: Leased) -> None:
+    def lend(self, leased: LeasedMessage) -> None:
         """Count one as under way that was leased by somebody else."""
         _ = self.route.reserve(1)
         if not leased.message.attempts:
             self._fresh_under_way += 1
 
-    def ended(self, leased: Leased, generation: int, message: QueuedMessage | None) -> None:
+    def ended(self, leased: LeasedMessage, generation: int, message: QueuedMessage | None) -> None:
         """A message that was carried is back in the spool, or gone."""
         self.route.give_back(1, generation)
         if not leased.message.attempts:

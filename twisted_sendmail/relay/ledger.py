@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from twisted_sendmail.queue import AttemptRecord, QueuedMessage, RecipientState
 from twisted_sendmail.relay.events import Event, Removed, Trouble
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.record import QueuedMessage, Settlement, State
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.python.failure import Failure
 
+    from twisted_sendmail.queue import Queue
     from twisted_sendmail.relay.conclusion import Fate
     from twisted_sendmail.relay.events import Observer
-    from twisted_sendmail.spool.spool import Spool
 
 
 class Ending(NamedTuple):
     """The end of a try."""
 
-    settlement: Settlement
+    settlement: AttemptRecord
     fates: Sequence[Fate]
     #: What is told when it is durable.
     events: Sequence[Event] = ()
@@ -41,7 +41,7 @@ class Ledger:
 
     def __init__(
         self,
-        spool: Spool,
+        spool: Queue,
         *,
         tell: Observer,
         ended: Callable[[str, Sequence[Fate], QueuedMessage | None], None],
@@ -96,6 +96,6 @@ def _at_once(message: QueuedMessage, fates: Sequence[Fate]) -> bool:
     if message.attempts or len(fates) != len(message.recipients):
         return False
     for fate in fates:  # noqa: SIM110 - a generator is slower, for one or two
-        if fate.state is not State.DELIVERED:
+        if fate.state is not RecipientState.DELIVERED:
             return False
     return True

@@ -15,32 +15,27 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.client.off_reactor import off_reactor
-from twisted_sendmail.mailer.rate import TokenBucket
-from twisted_sendmail.message.report import Action, Report, ReportedRecipient
-from twisted_sendmail.message.submission import new_message_id
+from twisted_sendmail.client import TokenBucket, off_reactor
+from twisted_sendmail.message import DSNAction, Report, ReportedRecipient, new_message_id
+from twisted_sendmail.queue import MessageInfo, RecipientState, SetAsideReason
 from twisted_sendmail.relay.conclusion import Fate, changes_of
 from twisted_sendmail.relay.events import Event, Reported, SetAside, Trouble
 from twisted_sendmail.relay.ledger import Ending
-from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
-from twisted_sendmail.smtp.envelope import Envelope
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.spool.record import Aside, Draft, State
+from twisted_sendmail.smtp import Envelope, ForwardPath, Mailbox, ReversePath, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted_sendmail.queue import LeasedMessage, Queue, QueuedMessage
     from twisted_sendmail.relay.bounce import Duties
+    from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
     from twisted_sendmail.relay.routing import Routing
-    from twisted_sendmail.relay.schedule import Chance, Schedule
     from twisted_sendmail.relay.settings import RelaySettings
-    from twisted_sendmail.spool.record import Leased, QueuedMessage
-    from twisted_sendmail.spool.spool import Spool
 
 #: What could not go out would not come back either, but for its header: too big, or of a kind
 #: that the next server does not take (RFC 3463 sections 3.4 and 3.7).
 _STAYS_HERE = frozenset({"5.3.4", "5.6.1", "5.6.3"})
-_Said = tuple[Fate, Action]
+_Said = tuple[Fate, DSNAction]
 
 
 class Reporter:
@@ -49,7 +44,7 @@ class Reporter:
     def __init__(
         self,
         reactor: Any,
-        spool: Spool,
+        spool: Queue,
         settings: RelaySettings,
         routing: Routing,
         chance: Chance,
@@ -69,11 +64,11 @@ class Reporter:
         )
 
     async def report(
-        self, leased: Leased, ending: Ending, due: Duties, schedule: Schedule
+        self, leased: LeasedMessage, ending: Ending, due: Duties, schedule: RetryPolicy
     ) -> Ending:
         """*ending* with the report that is due.
 
-        :raises SpoolTrouble: the message cannot be read.
+        :raises QueueError: the message cannot be read.
         """
         message = leased.message
         work = _Work(ending)
@@ -84,9 +79,9 @@ class Reporter:
         # What the operator gives up is told of, however much it is.
         if sender is not None and (message.expired or self._bucket.take()):
             said = [
-                *_said(due.failed, Action.FAILED),
-                *_said(due.delayed, Action.DELAYED),
-                *_said(due.relayed, Action.RELAYED),
+                *_said(due.failed, DSNAction.FAILED),
+                *_said(due.delayed, DSNAction.DELAYED),
+                *_said(due.relayed, DSNAction.RELAYED),
             ]
             until = message.draft.arrived + schedule.lifetime
             await self._add(leased, said, sender, work, until)
@@ -95,13 +90,13 @@ class Reporter:
             work.postpone("too many reports are being made", schedule, self._chance)
         return work.ending()
 
-    def unreported(self, ending: Ending, schedule: Schedule) -> Ending:
+    def unreported(self, ending: Ending, schedule: RetryPolicy) -> Ending:
         """*ending*, where nobody can be told just now: who failed is tried again later."""
         work = _Work(ending)
         work.postpone("the report could not be made", schedule, self._chance)
         return work.ending()
 
-    async def _orphaned(self, leased: Leased, work: _Work) -> None:
+    async def _orphaned(self, leased: LeasedMessage, work: _Work) -> None:
         """Nobody can be told but the postmaster; nor he, of what was for himself."""
         message = leased.message
         to = self._postmaster
@@ -110,15 +105,20 @@ class Reporter:
             work.set_aside("it failed, and there is nobody to tell")
             return
         before = [
-            Fate(r, State.FAILED, r.status or "5.0.0", r.reply or "", r.relay)
+            Fate(r, RecipientState.FAILED, r.status or "5.0.0", r.reply or "", r.relay)
             for r in message.recipients
-            if r.state is State.FAILED
+            if r.state is RecipientState.FAILED
         ]
-        now = [fate for fate in work.fates if fate.state is State.FAILED]
-        await self._add(leased, _said([*before, *now], Action.FAILED), to, work, None)
+        now = [fate for fate in work.fates if fate.state is RecipientState.FAILED]
+        await self._add(leased, _said([*before, *now], DSNAction.FAILED), to, work, None)
 
     async def _add(
-        self, leased: Leased, said: list[_Said], to: Mailbox, work: _Work, until: float | None
+        self,
+        leased: LeasedMessage,
+        said: list[_Said],
+        to: Mailbox,
+        work: _Work,
+        until: float | None,
     ) -> None:
         message, now = leased.message, work.settlement.at
         draft = message.draft
@@ -149,7 +149,7 @@ class Reporter:
             message_id=new_message_id(self._settings.name),
         )
         octets = await off_reactor(self._reactor, report.to_bytes)
-        made = Draft(
+        made = MessageInfo(
             id=self._spool.new_id(),
             envelope=Envelope(None, ForwardPath(to)),
             arrived=now,
@@ -177,7 +177,7 @@ class Reporter:
         return b""
 
 
-def _said(fates: Sequence[Fate], action: Action) -> list[_Said]:
+def _said(fates: Sequence[Fate], action: DSNAction) -> list[_Said]:
     return [(fate, action) for fate in fates]
 
 
@@ -192,15 +192,15 @@ class _Work:
         self.settlement = ending.settlement
         self.fates = list(ending.fates)
         self.events: list[Event] = list(ending.events)
-        self.reports: list[tuple[Draft, bytes]] = []
+        self.reports: list[tuple[MessageInfo, bytes]] = []
         self.warned = False
-        self._aside: Aside | None = None
+        self._aside: SetAsideReason | None = None
 
     def set_aside(self, why: str) -> None:
-        self._aside = Aside.UNDELIVERABLE
+        self._aside = SetAsideReason.UNDELIVERABLE
         self.events.append(SetAside(self.settlement.id, why))
 
-    def postpone(self, why: str, schedule: Schedule, chance: Chance) -> None:
+    def postpone(self, why: str, schedule: RetryPolicy, chance: Chance) -> None:
         """Who failed stays pending."""
         self.events.append(
             Trouble(f"nobody can be told yet that {self.settlement.id} failed: tried again", why)
@@ -208,11 +208,11 @@ class _Work:
         now = self.settlement.at
         self.fates = [
             fate._replace(
-                state=State.PENDING,
+                state=RecipientState.PENDING,
                 due=schedule.due(now, fate.queued.attempts, chance),
                 expired=False,
             )
-            if fate.state is State.FAILED
+            if fate.state is RecipientState.FAILED
             else fate
             for fate in self.fates
         ]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from twisted_sendmail.relay.settings import RouteSettings
-    from twisted_sendmail.smtp.address import ReversePath
+    from twisted_sendmail.smtp import ReversePath
 
 
 class Routing:

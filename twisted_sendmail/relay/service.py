@@ -18,26 +18,22 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_sendmail.mailer.submission_server import SubmissionServer
+from twisted_sendmail.client import SubmissionServer
+from twisted_sendmail.queue import CleanupPolicy, Queue, QueueAction, RecoveryReport, Selection
 from twisted_sendmail.relay.announcement import Announcement
-from twisted_sendmail.relay.attempt import Attempts
-from twisted_sendmail.relay.attempt_log import log_event
 from twisted_sendmail.relay.clearing import Clearing
-from twisted_sendmail.relay.dispatcher import Dispatcher
+from twisted_sendmail.relay.delivery import Attempts
+from twisted_sendmail.relay.dispatcher import QueueManager
 from twisted_sendmail.relay.events import Event, Interrupted, Observer
-from twisted_sendmail.relay.handle import Handles, Queued
 from twisted_sendmail.relay.ledger import Ledger
+from twisted_sendmail.relay.log import log_event
 from twisted_sendmail.relay.reporting import Reporter
 from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 from twisted_sendmail.relay.stats import RelayStats, RouteStats
 from twisted_sendmail.relay.taking import take
-from twisted_sendmail.smtp.address import domain_name
-from twisted_sendmail.smtp.errors import MailerClosed
-from twisted_sendmail.smtp.root_error import InvalidInput
-from twisted_sendmail.spool.admission import AdmissionPolicy
-from twisted_sendmail.spool.record import Action, Selection
-from twisted_sendmail.spool.spool import Recovered, Spool
+from twisted_sendmail.relay.tracker import Handles, Queued
+from twisted_sendmail.smtp import InvalidInput, MailerClosed, domain_name
 
 if TYPE_CHECKING:
     import os
@@ -45,11 +41,10 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-    from twisted_sendmail.mailer.mailer import Mailer
-    from twisted_sendmail.message.source import Message
-    from twisted_sendmail.smtp.address import ReversePath
-    from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
-    from twisted_sendmail.spool.record import Acted, QueuedMessage
+    from twisted_sendmail.client import Mailer
+    from twisted_sendmail.message import Message
+    from twisted_sendmail.queue import QueueActionResult, QueuedMessage
+    from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
 
 
 #: Seconds.
@@ -60,7 +55,7 @@ class RelayService(Service):
     """A relay, as a service.
 
     :param reactor: connects and keeps time.
-    :param spool: a :class:`~twisted_sendmail.spool.spool.Spool`, or the directory of an
+    :param spool: a :class:`~twisted_sendmail.queue.interface.Queue`, or the directory of an
         embedded queue; opened and closed by the service.
     :param settings: what it is told.
     :param policy: how mail is admitted by :meth:`send`; by default it is made complete.
@@ -74,10 +69,10 @@ class RelayService(Service):
     def __init__(
         self,
         reactor: Any,
-        spool: Spool | str | os.PathLike[str],
+        spool: Queue | str | os.PathLike[str],
         settings: RelaySettings,
         *,
-        policy: AdmissionPolicy | None = None,
+        policy: CleanupPolicy | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = reactor
@@ -85,17 +80,17 @@ class RelayService(Service):
         self.settings = settings
         self._routing = Routing(settings.routes)
         #: How mail is admitted; for other doors too.
-        self.policy = policy or AdmissionPolicy(settings.name, self.route_of)
+        self.policy = policy or CleanupPolicy(settings.name, self.route_of)
         self._chance = chance
         #: Told of everything that happens.
         self.observers: list[Observer] = [log_event]
         self._handles = Handles()
-        self._spool: Spool | None = None
-        self._dispatcher: Dispatcher | None = None
+        self._spool: Queue | None = None
+        self._dispatcher: QueueManager | None = None
         self._attempts: Attempts | None = None
         self._reporter: Reporter | None = None
         self._clearing: Clearing | None = None
-        self._started: Announcement[Recovered] | None = None
+        self._started: Announcement[RecoveryReport] | None = None
         self._checking = False
         self._draining: Deferred[Any] | None = None
         # Mailers of routes that changed, on their way out.
@@ -129,29 +124,29 @@ class RelayService(Service):
     def startService(self) -> None:
         """See ``IService``."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
-        started: Announcement[Recovered] = Announcement()
+        started: Announcement[RecoveryReport] = Announcement()
         self._started = started
         starting = Deferred.fromCoroutine(self._start()).addErrback(self._not_started)
         _ = starting.addBoth(started.tell)
 
-    def ready(self) -> Deferred[Recovered]:
+    def ready(self) -> Deferred[RecoveryReport]:
         """Fires when the queue is open, with what was found in it.
 
-        :raises SpoolUnusable: it cannot be opened; one line says why, and what to do.
+        :raises QueueUnusable: it cannot be opened; one line says why, and what to do.
         :raises MailerClosed: the service was not started.
         """
         if self._started is None:
             return fail(_not_running())
         return self._started.wait()
 
-    async def _start(self) -> Recovered:
+    async def _start(self) -> RecoveryReport:
         spool = self._spool = self._new_spool()
         reporter = Reporter(self._reactor, spool, self.settings, self._routing, self._chance)
         ledger = Ledger(spool, tell=self._tell, ended=self._handles.ended)
         attempts = Attempts(
             self._reactor, spool, reporter, ledger, tell=self._tell, chance=self._chance
         )
-        dispatcher = Dispatcher(
+        dispatcher = QueueManager(
             self._reactor,
             spool,
             attempts,
@@ -175,12 +170,12 @@ class RelayService(Service):
         self._spool = None
         return failure
 
-    def _new_spool(self) -> Spool:
-        if isinstance(self._given, Spool):
+    def _new_spool(self) -> Queue:
+        if isinstance(self._given, Queue):
             return self._given
-        from twisted_sendmail.spool.sqlite_spool import SqliteSpool
+        from twisted_sendmail.queue import SQLiteQueue
 
-        return SqliteSpool(self._reactor, self._given)  # type: ignore[arg-type]
+        return SQLiteQueue(self._reactor, self._given)  # type: ignore[arg-type]
 
     def drain(self) -> Deferred[None]:
         """Take nothing more out, and let end what is on its way; fires when all of it has.
@@ -198,7 +193,7 @@ class RelayService(Service):
         _ = (self._draining or succeed(None)).addBoth(drained.callback)
         return drained
 
-    async def _drain(self, dispatcher: Dispatcher, attempts: Attempts) -> None:
+    async def _drain(self, dispatcher: QueueManager, attempts: Attempts) -> None:
         dispatcher.stop()
         grace = self.settings.grace
         closing = [
@@ -247,10 +242,10 @@ class RelayService(Service):
         """Queue one message; fires when it would survive a power cut.
 
         :param held: not tried before an operator releases it.
-        :returns: a :class:`~twisted_sendmail.relay.handle.Queued`: its ``id``, and
+        :returns: a :class:`~twisted_sendmail.relay.tracker.Queued`: its ``id``, and
             ``delivered`` for who wants to wait for its end.
         :raises InvalidInput: it cannot be sent; nothing was queued.
-        :raises SpoolTrouble: the queue cannot take it.
+        :raises QueueError: the queue cannot take it.
         :raises MailerClosed: the relay is not running.
 
         The other parameters are those of ``submit``.  Cancelling before it is complete
@@ -279,7 +274,7 @@ class RelayService(Service):
         return Deferred.fromCoroutine(queue())
 
     @property
-    def spool(self) -> Spool:
+    def spool(self) -> Queue:
         """The queue.
 
         :raises MailerClosed: the relay is not running.
@@ -294,7 +289,7 @@ class RelayService(Service):
 
     # -- operation -----------------------------------------------------------------------
 
-    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[Acted]]:
+    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
         """Try what waits now, whatever it waits for.
 
         :param selection: which messages; all if not given.
@@ -306,17 +301,17 @@ class RelayService(Service):
         later: Deferred[Any] = deferLater(self._reactor, _HEAD_START)
         return later.addCallback(lambda _: self._flush(selection or Selection()))
 
-    def _flush(self, selection: Selection) -> Deferred[Sequence[Acted]]:
+    def _flush(self, selection: Selection) -> Deferred[Sequence[QueueActionResult]]:
         if self._spool is None:
             return fail(_not_running())
-        return self._spool.act(Action.FLUSH, selection, self._reactor.seconds())
+        return self._spool.act(QueueAction.FLUSH, selection, self._reactor.seconds())
 
     def look(self) -> None:
         """Look at queue and clock anew: the clock was set, the network came up."""
         if self._dispatcher is not None:
             self._dispatcher.disturbed()
 
-    def reconfigure(self, settings: RelaySettings, policy: AdmissionPolicy | None = None) -> None:
+    def reconfigure(self, settings: RelaySettings, policy: CleanupPolicy | None = None) -> None:
         """Use other settings from now on.
 
         A route that stays as it is keeps its connections.  One that changed gets new ones,
@@ -326,7 +321,7 @@ class RelayService(Service):
         """
         self.settings = settings
         self._routing = Routing(settings.routes)
-        self.policy = policy or AdmissionPolicy(
+        self.policy = policy or CleanupPolicy(
             settings.name,
             self.route_of,
             self.policy.rewriting,

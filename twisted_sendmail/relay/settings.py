@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from twisted_sendmail.mailer.limits import PoolLimits
-from twisted_sendmail.mailer.submission_server import SubmissionServer
-from twisted_sendmail.relay.schedule import Schedule
-from twisted_sendmail.smtp.address import ForwardPath, Mailbox, domain_name
-from twisted_sendmail.smtp.printable import printable
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.client import PoolLimits, SubmissionServer
+from twisted_sendmail.relay.retry_policy import RetryPolicy
+from twisted_sendmail.smtp import ForwardPath, InvalidInput, Mailbox, domain_name, printable
 
 #: The pattern that every sender fits, and the one that only the null reverse-path fits.
 EVERYBODY = "*"
@@ -80,7 +77,7 @@ class RelaySettings:
 
     name: str
     routes: tuple[RouteSettings, ...]
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: RetryPolicy = field(default_factory=RetryPolicy)
     postmaster: str | None = None
     report_rate: float = 1.0
     report_burst: int = 100

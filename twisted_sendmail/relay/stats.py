@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from twisted_sendmail.mailer.mailer import MailerStats
-    from twisted_sendmail.relay.route import Route
+    from twisted_sendmail.client import MailerStats
+    from twisted_sendmail.relay.transport import Transport
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RouteStats:
     mailer: MailerStats
 
     @classmethod
-    def of(cls, route: Route, now: float) -> RouteStats:
+    def of(cls, route: Transport, now: float) -> RouteStats:
         """Those of *route*."""
         return cls(
             name=route.name,

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.content import Content
-from twisted_sendmail.message.letter import Letter
+from twisted_sendmail.message import Content, PreparedMessage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from twisted_sendmail.spool.record import Leased, QueuedRecipient
-    from twisted_sendmail.spool.spool import Spool
+    from twisted_sendmail.queue import LeasedMessage, Queue, QueuedRecipient
 
 
 class StoredContent(Content):
@@ -24,7 +22,7 @@ class StoredContent(Content):
 
     def __init__(
         self,
-        spool: Spool,
+        spool: Queue,
         id: str,  # noqa: A002 - that is its name
         *,
         size: int,
@@ -45,7 +43,7 @@ class StoredContent(Content):
     async def read(self) -> bytes:
         """The next octets; ``b""`` at the end.
 
-        :raises SpoolDamaged: it is not what was written.
+        :raises MessageDamaged: it is not what was written.
         """
         if self._reading is None:
             self._reading = self._spool.content(self._id)
@@ -69,7 +67,9 @@ class StoredContent(Content):
                 await reading.aclose()
 
 
-def letter_of(leased: Leased, recipients: Sequence[QueuedRecipient], spool: Spool) -> Letter:
+def letter_of(
+    leased: LeasedMessage, recipients: Sequence[QueuedRecipient], spool: Queue
+) -> PreparedMessage:
     """The letter of a message, to those of its *recipients* who are tried."""
     message = leased.message
     draft = message.draft
@@ -79,6 +79,8 @@ def letter_of(leased: Leased, recipients: Sequence[QueuedRecipient], spool: Spoo
     content: bytes | Content | None = leased.content
     if content is None:
         content = StoredContent(spool, message.id, size=message.size, eight_bit=draft.eight_bit)
-    letter = Letter(envelope, content, smtputf8=draft.smtputf8, message_id=draft.message_id)
+    letter = PreparedMessage(
+        envelope, content, smtputf8=draft.smtputf8, message_id=draft.message_id
+    )
     letter.binary = draft.binary
     return letter

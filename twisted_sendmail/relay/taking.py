@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError
 
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.mailer.prepared import prepared
-from twisted_sendmail.smtp.outcome import DeliveryReport, Outcome, Status
-from twisted_sendmail.spool.admission import Admission, AdmissionPolicy
+from twisted_sendmail.client import Cancelled, prepared
+from twisted_sendmail.queue import Cleanup, CleanupPolicy
+from twisted_sendmail.smtp import DeliveryReport, RecipientResult, RecipientStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted_sendmail.message.letter import Letter
-    from twisted_sendmail.message.source import Message
-    from twisted_sendmail.relay.handle import Handle, Handles
-    from twisted_sendmail.smtp.address import ReversePath
-    from twisted_sendmail.smtp.envelope import AnyRecipient, Envelope
-    from twisted_sendmail.spool.spool import Spool
+    from twisted_sendmail.message import Message, PreparedMessage
+    from twisted_sendmail.queue import Queue
+    from twisted_sendmail.relay.tracker import Handle, Handles
+    from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
 
 #: Where the mail of this process comes from, as the queue shows it.
 ORIGIN = "this process"
@@ -31,9 +28,9 @@ ORIGIN = "this process"
 
 async def take(
     reactor: Any,
-    spool: Spool,
+    spool: Queue,
     handles: Handles,
-    policy: AdmissionPolicy,
+    policy: CleanupPolicy,
     message: Message,
     *,
     sender: str | ReversePath | None = None,
@@ -45,7 +42,7 @@ async def take(
     """Queue *message*; gives its handle.
 
     :raises InvalidInput: it cannot be sent.
-    :raises SpoolTrouble: it is not in the queue.
+    :raises QueueError: it is not in the queue.
     :raises Cancelled: in doubt, for what is written to the disk cannot be taken back.
     """
     letter = await prepared(
@@ -66,15 +63,15 @@ async def take(
 
 async def _queue(
     reactor: Any,
-    spool: Spool,
+    spool: Queue,
     handles: Handles,
-    policy: AdmissionPolicy,
-    letter: Letter,
+    policy: CleanupPolicy,
+    letter: PreparedMessage,
     *,
     held: bool,
 ) -> Handle:
     id = spool.new_id()  # noqa: A001 - that is its name
-    admission = Admission(
+    admission = Cleanup(
         policy,
         letter.envelope,
         id,
@@ -116,6 +113,8 @@ def _in_doubt(envelope: Envelope) -> Cancelled:
         "cancelled while the message was written to the queue",
         remedy="the message may be queued; sending it again may make a second copy",
     )
-    outcomes = tuple(Outcome(each, Status.IN_DOUBT) for each in envelope.recipients)
+    outcomes = tuple(
+        RecipientResult(each, RecipientStatus.IN_DOUBT) for each in envelope.recipients
+    )
     error.report = DeliveryReport(envelope, outcomes, error=error)
     return error

@@ -18,8 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from twisted_sendmail.smtp.errors import TemporaryAuthenticationFailure
-from twisted_sendmail.smtp.root_error import InvalidInput, SendmailError
+from twisted_sendmail.smtp import InvalidInput, SendmailError, TemporaryAuthenticationFailure
 
 __all__ = [
     "Credentials",
@@ -145,7 +144,7 @@ class Credentials:
     :param authzid: the authorization identity (RFC 4422 section 2): whom to act as.
         It is never taken from the server.
     :param mechanisms: the only mechanisms to use, best first, in any case; None
-        leaves the choice to `twisted_sendmail.sasl.choice`.
+        leaves the choice to `twisted_sendmail.sasl.negotiation`.
     :raises InvalidInput: when one of these cannot be used; the text names which
         and never holds the secret.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 from typing import ClassVar
 
-from twisted_sendmail.smtp.errors import AuthenticationRejected
+from twisted_sendmail.smtp import AuthenticationRejected
 
 __all__ = ["MAX_CHALLENGE", "MAX_ROUNDS", "Mechanism", "one_too_many"]
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from twisted_sendmail.sasl.credentials import ResolvedCredentials
 from twisted_sendmail.sasl.mechanism import Mechanism, one_too_many
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.smtp import InvalidInput
 
 __all__ = ["Plain"]
 

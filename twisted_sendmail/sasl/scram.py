@@ -20,12 +20,12 @@ from typing import ClassVar
 from twisted_sendmail.sasl.credentials import ResolvedCredentials, Secret
 from twisted_sendmail.sasl.mechanism import Mechanism, one_too_many
 from twisted_sendmail.sasl.saslprep import saslprep
-from twisted_sendmail.smtp.errors import (
+from twisted_sendmail.smtp import (
     AuthenticationError,
     AuthenticationRejected,
+    InvalidInput,
     ServerNotAuthentic,
 )
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 __all__ = [
     "MAX_ITERATIONS",

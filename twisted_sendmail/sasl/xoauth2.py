@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from twisted_sendmail.sasl.bearer import Bearer
 from twisted_sendmail.sasl.credentials import ResolvedCredentials
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.smtp import InvalidInput
 
 __all__ = ["XOAuth2"]
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

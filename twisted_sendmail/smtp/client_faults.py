@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.client_table import State
-from twisted_sendmail.smtp.command import Verb
+from twisted_sendmail.smtp.client_states import ClientState
+from twisted_sendmail.smtp.commands import Verb
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     DeliveryInDoubt,
@@ -18,7 +18,7 @@ from twisted_sendmail.smtp.errors import (
 )
 
 if TYPE_CHECKING:
-    from twisted_sendmail.smtp.command import Command
+    from twisted_sendmail.smtp.commands import Command
     from twisted_sendmail.smtp.reply import Reply
 
 
@@ -34,7 +34,7 @@ def too_early(reply: Reply | None) -> UnexpectedResponse:
     return UnexpectedResponse("content not awaited", phase="content", reply=reply, detail=why)
 
 
-def not_allowed(command: Command, state: State) -> CommandNotAllowed:
+def not_allowed(command: Command, state: ClientState) -> CommandNotAllowed:
     """A command given at the wrong time."""
     return CommandNotAllowed(
         f"{command} not sent",
@@ -65,17 +65,19 @@ def starttls_injected() -> ProtocolBreach:
     return ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=why)
 
 
-def answers_content(verb: Verb, state: State) -> bool:
+def answers_content(verb: Verb, state: ClientState) -> bool:
     """Is a 421 to *verb* the verdict on a content, and says nothing of what is after it?
 
     The action did not occur then (RFC 5321 section 4.2.1).  A BDAT that nobody would get is
     a command like any other.
     """
-    return verb is Verb.CONTENT or (verb is Verb.BDAT_LAST and state in {State.RCPT, State.CHUNKS})
+    return verb is Verb.CONTENT or (
+        verb is Verb.BDAT_LAST and state in {ClientState.RCPT, ClientState.CHUNKS}
+    )
 
 
 def meaning(
-    command: Command, reply: Reply, before: State, closing: SendmailError | None
+    command: Command, reply: Reply, before: ClientState, closing: SendmailError | None
 ) -> Reply | SendmailError:
     """What a refusal is for whoever waits for it: itself, or a fault that is not the command's.
 
@@ -86,5 +88,5 @@ def meaning(
     if reply.code == 421 and closing is not None:
         return reply if answers_content(verb, before) else closing
     # A message behind a broken transaction is refused for the sake of that one.
-    cascades = before is State.SPOILED and verb is Verb.MAIL
+    cascades = before is ClientState.SPOILED and verb is Verb.MAIL
     return not_allowed(command, before) if cascades else reply

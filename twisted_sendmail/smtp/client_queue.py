@@ -16,9 +16,9 @@ from collections import deque
 from typing import NamedTuple
 
 from twisted_sendmail.smtp.client_faults import not_allowed
-from twisted_sendmail.smtp.client_table import HOPES, State
-from twisted_sendmail.smtp.command import Command, Greeting, Verb
+from twisted_sendmail.smtp.client_states import HOPES, ClientState
 from twisted_sendmail.smtp.command_group import CommandGroup, Entry
+from twisted_sendmail.smtp.commands import Command, Greeting, Verb
 from twisted_sendmail.smtp.errors import SendmailError, ServiceClosing
 from twisted_sendmail.smtp.reply import Reply
 
@@ -48,11 +48,11 @@ class ClientQueue:
 
     def __init__(self, greeting_tag: object) -> None:
         #: Where the replies have led.
-        self.confirmed = State.CONNECTED
+        self.confirmed = ClientState.CONNECTED
         #: Where the commands written so far will lead if all succeed.
-        self.hoped = State.CONNECTED
+        self.hoped = ClientState.CONNECTED
         # ... and those not yet written too.
-        self._planned = State.GREETED
+        self._planned = ClientState.GREETED
         self._owed: deque[Entry | CommandGroup] = deque()
         # Of those that were written and have no reply yet.
         self._owed_commands = 0
@@ -86,7 +86,7 @@ class ClientQueue:
 
     def send_group(self, group: CommandGroup) -> None:
         """Queue the commands of *group*; the errors are those of :meth:`send`."""
-        if self._planned is State.READY and not self.closing:
+        if self._planned is ClientState.READY and not self.closing:
             self._planned = group.leads
             small = group.size <= WINDOW_COMMANDS and group.octets <= WINDOW_OCTETS
             self._waiting += [group] if small else group.parts(_PART)
@@ -118,12 +118,12 @@ class ClientQueue:
     @property
     def quitting(self) -> bool:
         """QUIT was said, or will be."""
-        return self._planned is State.QUIT
+        return self._planned is ClientState.QUIT
 
     @property
     def promising(self) -> bool:
         """What was said, and what waits, makes the session ready for another message if it succeeds."""
-        return self._planned is State.READY
+        return self._planned is ClientState.READY
 
     @property
     def idle(self) -> bool:
@@ -152,7 +152,7 @@ class ClientQueue:
         self._owed_octets -= first.octets
         self._turn += 1
 
-    def _advance(self, following: State) -> State:
+    def _advance(self, following: ClientState) -> ClientState:
         """The first of the owed is answered; the state it was in."""
         self._answered()
         before, self.confirmed = self.confirmed, following

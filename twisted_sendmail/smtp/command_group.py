@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.client_table import State
-from twisted_sendmail.smtp.command import Content, Verb
+from twisted_sendmail.smtp.client_states import ClientState
+from twisted_sendmail.smtp.commands import Content, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_sendmail.smtp.command import Command
+    from twisted_sendmail.smtp.commands import Command
     from twisted_sendmail.smtp.reply import Reply
 
 
@@ -64,14 +64,14 @@ class CommandGroup:
         self.octets = len(wire)
         self.payload = payload
         #: Where the session stands when it is answered.
-        self.stands = State.READY
+        self.stands = ClientState.READY
         #: The first command's.
         self.begins = Verb.RSET if behind else Verb.MAIL
         if payload is None:
             #: The last command's, and where it leads from a session that is ready.
-            self.verb, self.leads = Verb.DATA, State.DATA
+            self.verb, self.leads = Verb.DATA, ClientState.DATA
         else:
-            self.verb, self.leads = Verb.BDAT_LAST, State.READY
+            self.verb, self.leads = Verb.BDAT_LAST, ClientState.READY
 
     @property
     def tag(self) -> object:
@@ -116,9 +116,9 @@ class _Part(CommandGroup):
         self._whole = whole
         self._first = first
         if not last:
-            self.verb, self.leads = Verb.RCPT, State.RCPT
+            self.verb, self.leads = Verb.RCPT, ClientState.RCPT
         if first:
-            self.begins, self.stands = Verb.RCPT if len(lines) > 1 else self.verb, State.RCPT
+            self.begins, self.stands = Verb.RCPT if len(lines) > 1 else self.verb, ClientState.RCPT
         else:
             self.begins, self.stands = whole.begins, whole.stands
 
@@ -142,9 +142,9 @@ class WholeContent(CommandGroup):
 
     def __init__(self, tag: object) -> None:
         super().__init__(b"", 1, None)
-        self.stands = State.DATA
+        self.stands = ClientState.DATA
         self.begins = self.verb = Verb.CONTENT
-        self.leads = State.READY
+        self.leads = ClientState.READY
         self._tag = tag
 
     @property

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
-from twisted_sendmail.smtp.command import (
+from twisted_sendmail.smtp.commands import (
     Auth,
     AuthCancel,
     AuthLine,
@@ -41,7 +41,7 @@ from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted_sendmail.smtp.command import Parameters
+    from twisted_sendmail.smtp.commands import Parameters
 
 ServerCommand = (
     Hello | StartTLS | Auth | Mail | Rcpt | Data | Bdat | Rset | Noop | Quit | OtherCommand

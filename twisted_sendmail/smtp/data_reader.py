@@ -16,9 +16,9 @@ import enum
 import re
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.smtp.data_encoding import unstuffed
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server_settings import MAX_FIELDS
-from twisted_sendmail.smtp.transparency import unstuffed
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.server_settings import ServerSettings

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from twisted_sendmail.smtp.address import ForwardPath
-    from twisted_sendmail.smtp.command import Mail, Rcpt
+    from twisted_sendmail.smtp.commands import Mail, Rcpt
 
 _XTEXT = re.compile(r"(?:[!-*,-<>-~\u00a1-\U0010ffff]|\+[0-9A-F]{2})*\Z")
 _XCHAR = re.compile(r"((?:\+[0-9A-F]{2})+)")

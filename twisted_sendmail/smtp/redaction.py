@@ -28,7 +28,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.escape import printable
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:

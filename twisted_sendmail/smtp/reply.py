@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.escape import printable
 
 _ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:\s|\Z)")
 
@@ -51,7 +51,7 @@ class Reply(NamedTuple):
     #: 200 to 599.
     code: int
     #: The text of each line, without code and line end; never empty.  As it came:
-    #: pass it through :func:`~twisted_sendmail.smtp.printable.printable` to show it.
+    #: pass it through :func:`~twisted_sendmail.smtp.escape.printable` to show it.
     lines: tuple[str, ...] = ("",)
 
     @property

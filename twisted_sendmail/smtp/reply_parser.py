@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from twisted_sendmail.smtp.errors import ProtocolBreach
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.escape import printable
 from twisted_sendmail.smtp.reply import Reply
 
 #: Octets of a line.  RFC 5321 section 4.5.3.1.5 says 512; extensions go beyond.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.command import Mail, Rcpt, xtext
+from twisted_sendmail.smtp.commands import Mail, Rcpt, xtext
 from twisted_sendmail.smtp.errors import ExtensionUnavailable, MessageTooLarge
 
 if TYPE_CHECKING:

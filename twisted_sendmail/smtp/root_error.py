@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.escape import printable
 
 if TYPE_CHECKING:
-    from twisted_sendmail.smtp.outcome import DeliveryReport
     from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
+    from twisted_sendmail.smtp.result import DeliveryReport
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
 

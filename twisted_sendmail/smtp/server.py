@@ -52,7 +52,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from twisted_sendmail.smtp.command import (
+from twisted_sendmail.smtp.command_parser import (
+    MAX_AUTH_LINE,
+    TOO_LONG,
+    max_length,
+    parse_auth_line,
+    parse_command,
+)
+from twisted_sendmail.smtp.commands import (
     Auth,
     AuthCancel,
     AuthLine,
@@ -66,13 +73,6 @@ from twisted_sendmail.smtp.command import (
     Rcpt,
     StartTLS,
     Verb,
-)
-from twisted_sendmail.smtp.command_parser import (
-    MAX_AUTH_LINE,
-    TOO_LONG,
-    max_length,
-    parse_auth_line,
-    parse_command,
 )
 from twisted_sendmail.smtp.data_reader import SLACK, ContentReader, too_large
 from twisted_sendmail.smtp.mail_parameters import (

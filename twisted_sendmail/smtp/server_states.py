@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 
-from twisted_sendmail.smtp.command import Verb
+from twisted_sendmail.smtp.commands import Verb
 
 
 class ServerState(enum.Enum):

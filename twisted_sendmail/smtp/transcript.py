@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.printable import printable
+from twisted_sendmail.smtp.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

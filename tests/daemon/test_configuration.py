@@ -1,0 +1,456 @@
+"""Configurations as people write them, and each mistake in one line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.conftest import PASSWORD, SIMPLE, Folder
+from tests.names import ConfigurationError, read_configuration
+from twisted_sendmail import ReversePath, TLSPolicy
+from twisted_sendmail.daemon.keys import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DOCUMENTED = Path(__file__).parents[2] / "docs/reference/relay-configuration.md"
+EXAMPLE = Path(__file__).parents[2] / "examples/relay.toml"
+SMARTHOST = '[[smarthost]]\nurl = "smtp://mail.example.net"\n'
+
+
+def test_five_lines_are_enough(folder: Folder) -> None:
+    read = folder.read(SIMPLE)
+    (listener,) = read.listeners
+    (route,) = read.relay.routes
+    (server,) = route.servers
+    assert ("relay.example.org", folder.path / "queue") == (read.name, read.queue)
+    assert folder.path / "queue/submission" == read.submission_socket
+    assert ("tcp:0:interface=127.0.0.1", "127.0.0.1") == (
+        listener.endpoint.description,
+        listener.endpoint.interface,
+    )
+    assert ("127.0.0.0/8", "::1", "unix") == listener.trusted
+    assert ("default", ("*",)) == (route.name, route.senders)
+    assert ("mail.example.net", 587, TLSPolicy.STARTTLS) == (server.host, server.port, server.tls)
+    assert server.credentials is not None
+    assert "jane" == server.credentials.username
+    assert read.admin is None
+    assert 5 * 86400 == read.relay.keep_undeliverable
+    assert PASSWORD not in repr(read)
+
+
+def test_what_is_undeliverable_may_be_kept_for_ever(folder: Folder) -> None:
+    read = folder.read(f"{SIMPLE}\n[bounce]\nkeep-undeliverable = false\n")
+    assert read.relay.keep_undeliverable is None
+
+
+def test_a_whole_one_is_what_it_says(folder: Folder) -> None:
+    read = folder.read(
+        """
+        name = "Gate.Example.org"
+        queue = "/var/q"
+        submission-socket = "/run/s"
+        submission-mode = "0660"
+        [[listen]]
+        endpoint = "tcp:[::1]:2525"
+        [[listen]]
+        endpoint = "tcp:0"
+        certificate = "server.pem"
+        implicit-tls = true
+        accounts = "accounts"
+        trusted = []
+        repair = true
+        [[smarthost]]
+        url = "smtps://second.example.net"
+        user = "jane@example.org"
+        password-file = "password"
+        priority = 2
+        [[smarthost]]
+        url = "smtp+starttls://jane@first.example.net:2587"
+        password-file = "password"
+        bearer = true
+        ca-file = "ca.pem"
+        server-name = "other.example.net"
+        ignore-extensions = ["CHUNKING"]
+        priority = 1
+        [[route]]
+        name = "news"
+        senders = ["@News.example.org", "<>"]
+        rate = 2.5
+        [[route.smarthost]]
+        url = "smtp://bulk.example.net"
+        [delivery]
+        connections = 7
+        idle = "1 min"
+        down-most = "1 h"
+        [retry]
+        first = "1 min"
+        most = 600
+        lifetime = "2 days"
+        warn-after = false
+        jitter = 0
+        [bounce]
+        postmaster = "post@example.org"
+        rate = 0.5
+        burst = 9
+        keep-undeliverable = "2 weeks"
+        [rewrite]
+        all-mail-from = "machine@example.org"
+        local-mail-to = "admin@example.org"
+        [limits]
+        message-size = "10 MB"
+        hops = 30
+        stop-grace = "5 s"
+        [admin]
+        endpoint = "tcp:127.0.0.1:0"
+        token-file = "token"
+        [log]
+        dialogue = true
+        json-file = "relay.json"
+        """
+    )
+    assert "Gate.Example.org" == read.name
+    assert (Path("/var/q"), Path("/run/s"), 0o660) == (
+        read.queue,
+        read.submission_socket,
+        read.submission_mode,
+    )
+    assert ["tcp6:2525:interface=\\:\\:1", "tcp:0"] == [
+        each.endpoint.description for each in read.listeners
+    ]
+    tls = read.listeners[1]
+    assert (folder.path / "server.pem", True, folder.path / "accounts", (), True) == (
+        tls.certificate,
+        tls.implicit_tls,
+        tls.accounts,
+        tls.trusted,
+        tls.repair,
+    )
+    default, news = read.relay.routes
+    assert ["first.example.net", "second.example.net"] == [s.host for s in default.servers]
+    assert ["jane", "jane@example.org"] == [
+        s.credentials.username for s in default.servers if s.credentials
+    ]
+    assert ("other.example.net", ("CHUNKING",)) == (
+        default.servers[0].trust.name,
+        default.servers[0].ignore_extensions,
+    )
+    assert default.servers[0].watch is not None
+    assert (7, 60, None, 3600) == (
+        default.limits.connections,
+        default.limits.idle,
+        default.limits.rate,
+        default.most,
+    )
+    assert (("@news.example.org", "<>"), 7, 2.5) == (
+        news.senders,
+        news.limits.connections,
+        news.limits.rate,
+    )
+    schedule = read.relay.schedule
+    assert (60, 600, 172800, 0) == (
+        schedule.first,
+        schedule.most,
+        schedule.lifetime,
+        schedule.jitter,
+    )
+    assert not schedule.late(0, 1e9)
+    assert ("post@example.org", 0.5, 9, 14 * 86400, 5) == (
+        read.relay.postmaster,
+        read.relay.report_rate,
+        read.relay.report_burst,
+        read.relay.keep_undeliverable,
+        read.relay.grace,
+    )
+    policy = read.admission
+    assert "news" == policy.route_of(ReversePath.parse("jane@news.example.org"))
+    assert "default" == policy.route_of(ReversePath.parse("jane@example.org"))
+    assert policy.rewriting is not None
+    assert "machine@example.org" == str(policy.rewriting.sender(ReversePath.parse("a@b.example")))
+    assert (10_000_000, 30) == (read.limits.message_size, policy.max_hops)
+    assert read.admin is not None
+    assert read.admin.token is not None
+    assert PASSWORD == read.admin.token.reveal()
+    assert folder.path / "relay.json" == read.json_log
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "queue: it is missing; it has to be given"),
+        ("queue = ", "it is no TOML: Invalid value (at end of document); correct that line"),
+        ("queue = " + "[" * 100_000, "it goes too deep; it is no configuration"),
+        ('queue = "q"\n', "smarthost: it is missing; give it a url such as smtps://"),
+        ('que = "q"\n', "que: there is no such key; did you mean queue?"),
+        ('queue = "q"\nxyzzy = 1\n', "xyzzy: there is no such key; known here: name, queue, "),
+        ("queue = 5\n", "queue: it is a number; write a text in quotes"),
+        ('queue = ""\n', "queue: it is empty, or holds control characters; "),
+        ('queue = "q"\nname = "a b"\n', "name: 'a b' is no host name; write it as relay.exam"),
+        ('queue = "q"\nsubmission-mode = "rw"\n', "submission-mode: 'rw' is no mode; write octal"),
+        ('queue = "q"\nretry = 5\n', "retry: it is a number; write it as a table, [retry]"),
+        ('queue = "q"\nlisten = "tcp:0"\n', "listen: it is a text; write it as [[listen]]"),
+        ('queue = "q"\nlisten = [5]\n', "listen: it is a number; write it as a table, [listen]"),
+        ('queue = "q"\nlisten = ["tcp:x:y"]\n', "listen.endpoint: 'x' is no port, which is "),
+        ('queue = "q"\nlisten = ["tcp:h:65536"]\n', "listen.endpoint: '65536' is no port, which "),
+        (
+            'queue = "q"\nlisten = ["carrier:pigeon"]\n' + SMARTHOST,
+            "listen.endpoint: 'carrier:pigeon' cannot be used: there are no endpoints of the kind '",
+        ),
+        ('queue = "q"\nlisten = ["2525"]\n', "listen.endpoint: '2525' is no endpoint; write it "),
+        (
+            'queue = "q"\nlisten = ["tcp:2525", "tcp:2525"]\n',
+            "listen#2.endpoint: it is there twice; leave one of them out",
+        ),
+        (
+            'queue = "q"\nlisten = ["systemd:domain=INET:index=0"]\n',
+            "listen.endpoint: 'systemd:domain=INET:index=0' cannot be used: systemd has passed no",
+        ),
+        (
+            'queue = "q"\nlisten = ["ssl:0:privateKey=/nil"]\n',
+            "listen.endpoint: 'ssl:0:privateKey=/nil' cannot be used: /nil: No such file or direct",
+        ),
+        (
+            'queue = "q"\nlisten = ["tcp:0:x=y"]\n',
+            "listen.endpoint: 'tcp:0:x=y' cannot be used: its ar",
+        ),
+    ],
+)
+def test_a_mistake_in_the_general_part_is_one_line(
+    folder: Folder, text: str, complaint: str
+) -> None:
+    said = folder.complaint(text + ("" if "smarthost" in text else SMARTHOST * ("li" in text)))
+    assert said.startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ('accounts = "accounts"', "accounts: there is no certificate, and passwords go over TLS"),
+        ('key = "server.pem"', "key: there is no certificate; give both"),
+        ("implicit-tls = true", "implicit-tls: there is no certificate; give certificate and key"),
+        ("trusted = []", "trusted: nobody is trusted, and there are no accounts; name a network"),
+        ('trusted = ["0.0.0.0/0"]', "trusted: 0.0.0.0/0 is everybody: the relay would be open to"),
+        (
+            'allow-early-input = ["::/0"]',
+            "allow-early-input: ::/0 is everybody: others could smugg",
+        ),
+        ('allow-early-input = ["x"]', "allow-early-input: 'x' is no network; write it as 192.0."),
+        ('trusted = ["10.0.0.1/8"]', "trusted: '10.0.0.1/8' is no network; write it as 192.0.2."),
+        ('certificate = "nil.pem"', "certificate: FOLDER/nil.pem cannot be read: No such file"),
+        ('certificate = "ca.pem"', "certificate: certificate FOLDER/ca.pem cannot be used: it is"),
+        (
+            'certificate = "server.pem"\naccounts = "ca.pem"',
+            "accounts: a secret is exposed: FOLDER/ca.pem may be read by everybody; chmod 640 ",
+        ),
+    ],
+)
+def test_a_mistake_about_a_door_is_one_line(folder: Folder, keys: str, complaint: str) -> None:
+    said = folder.complaint(f'queue = "q"\n[[listen]]\nendpoint = "tcp:0"\n{keys}\n{SMARTHOST}')
+    assert said.replace(str(folder.path), "FOLDER").startswith(f"listen.{complaint}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ('password-file = "password"', "url: it is missing; it has to be given"),
+        ('url = "mail.example.net"', "url: server URL 'mail.example.net' cannot be used: it does"),
+        (f'url = "smtps://jane:{PASSWORD}@h"', "url: there is a password in it; take it out, "),
+        (f'url = "http://jane:{PASSWORD}@h"', "url: server URL 'http://…@h' cannot be used: "),
+        (f'url = "smtps://h"\npassword = "{PASSWORD}"', "password: a secret is not written here; "),
+        ('url = "smtps://jane@h"', "password-file: there is no password for jane; give password-"),
+        ('url = "smtps://h"\npassword-file = "password"', "url: there is a password but no user; "),
+        ('url = "smtps://j@h"\nuser = "jane"', "user: there is a user in the url too; name him "),
+        (
+            'url = "smtp://jane@h"\npassword-file = "password"',
+            "url: a password goes over TLS only; write smtps:// or smtp+starttls://",
+        ),
+        (
+            'url = "smtps://j@h"\npassword-file = "password"\npassword-credential = "p"',
+            "password-file: there is a password-credential too; give one of them",
+        ),
+        (
+            'url = "smtps://j@h"\npassword-file = "nil"',
+            "password-file: FOLDER/nil cannot be read: No such file or directory; check the name",
+        ),
+        (
+            'url = "smtps://j@h"\npassword-file = "ca.pem"',
+            "password-file: FOLDER/ca.pem may be read by everybody; chmod 640 FOLDER/ca.pem",
+        ),
+        (
+            'url = "smtps://j@h"\npassword-command = "pass mail"',
+            'password-command: it is a text; write a list such as ["pass", "mail"]; for the shell',
+        ),
+        (
+            'url = "smtps://j@h"\npassword-command = ["/nil/pass"]',
+            "password-command: there is no program /nil/pass; give its whole path, or install it",
+        ),
+        (
+            'url = "smtps://j@h"\npassword-environment = "NIL_NIL"',
+            "password-environment: the variable NIL_NIL is not set; set it where the relay is",
+        ),
+        (
+            'url = "smtps://j@h"\npassword-credential = "mail"',
+            "password-credential: there are no credentials: CREDENTIALS_DIRECTORY is not set; ",
+        ),
+        ('url = "smtps://h"\nca-file = "nil"', "ca-file: FOLDER/nil cannot be read: No such file"),
+        ('url = "smtps://h"\nca-file = "password"', "ca-file: file 'FOLDER/password' cannot be "),
+        ('url = "smtps://h"\nfingerprint = "x"', "fingerprint: the certificate fingerprint cannot"),
+        (
+            'url = "smtps://h"\nclient-key = "server.pem"',
+            "client-key: there is no client-certificate; give both",
+        ),
+        ('url = "smtps://h"\nca_file = "ca.pem"', "ca_file: there is no such key; did you mean c"),
+        ('url = "smtps://h"\npriority = -1', "priority: it is '-1'; write a whole number, 0 or "),
+        (
+            'url = "smtps://j@h"\npassword-file = "password"\nmechanisms = ["NIL MECH"]',
+            "mechanisms: 'NIL MECH' is no name of a SASL mechanism; it has 1 to 20 of A-Z, 0-9, - ",
+        ),
+        (
+            'url = "smtps://j@h"\npassword-file = "password"\nmechanisms = ["NIL"]',
+            "mechanisms: the mechanism NIL is not known; the known ones are ",
+        ),
+    ],
+)
+def test_a_mistake_about_a_smarthost_is_one_line(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, keys: str, complaint: str
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    said = folder.complaint(f'queue = "q"\n[[smarthost]]\n{keys}\n')
+    assert said.replace(str(folder.path), "FOLDER").startswith(f"smarthost.{complaint}")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[retry]\nfirst = "soon"', "retry.first: 'soon' is no duration above zero; write "),
+        ("[retry]\nlifetime = 0", "retry.lifetime: '0' is no duration above zero; "),
+        ("[retry]\njitter = 1.5", "retry.jitter: it is '1.5'; write a number from 0 up to 1"),
+        ("[retry]\nfirst = 10\nmost = 5", "retry.most: it is less than retry.first; write it "),
+        ('[limits]\nmessage-size = "1 mile"', "limits.message-size: '1 mile' is no size above"),
+        ("[limits]\nrecipients = true", "limits.recipients: it is 'True'; write a whole number"),
+        ('[bounce]\npostmaster = "x"', "bounce.postmaster: 'x' is no mail address; write it as"),
+        ('[rewrite]\nall-mail-from = "a@b.c"\nsenders = {"*" = "d@e.f"}', "rewrite.all-mail-from"),
+        ('[rewrite]\nsenders = {"@a b" = "d@e.f"}', "rewrite: address 'a b' cannot be"),
+        ("[rewrite]\ncomplete = 1", "rewrite.complete: it is a number; write true or false, "),
+        ('[admin]\nendpoint = "tcp:8025"', "admin.endpoint: others than this machine could see wh"),
+        ('[admin]\nendpoint = "tcp:0.0.0.0:0"', "admin.endpoint: others than this machine could"),
+        ('[admin]\ntoken-file = "token"', "admin.endpoint: there is a token and no endpoint; "),
+        (
+            '[admin]\nendpoint = "tcp:127.0.0.1:0"\nprivate = true',
+            "admin.private: there is no token",
+        ),
+        (
+            '[admin]\nendpoint = "tcp:127.0.0.1:0"\ntoken-environment = "SHORT_TOKEN"',
+            "admin.token-environment: the token has less than 16 characters; make one with: openss",
+        ),
+        ('[admin]\ntoken = "x"', "admin.token: a secret is not written here; use token-file or "),
+        ("[delivery]\nrate = 0", "delivery.rate: it is '0'; write a number above zero"),
+        ('[[route]]\nname = "x"\nsenders = []', "route.senders: the list is empty; name a sender"),
+        ('[[route]]\nname = "x"\nsenders = ["x"]', "route.senders: 'x' is no pattern for senders"),
+        ('[[route]]\nname = "x"\nsenders = ["@x.y"]', "route.smarthost: it is missing; write [["),
+        (
+            '[[route]]\nname = "x"\nsenders = ["*"]\n[[route.smarthost]]\nurl = "smtp://h"',
+            "route.senders: senders '*' have two routes, 'default' and 'x'; name them once",
+        ),
+        (
+            '[[route]]\nname = "default"\nsenders = ["@x.y"]\n[[route.smarthost]]\nurl="smtp://h"',
+            "route.name: 'default' is the name of another route; give each route its own name",
+        ),
+    ],
+)
+def test_a_mistake_in_a_table_is_one_line(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, text: str, complaint: str
+) -> None:
+    monkeypatch.setenv("SHORT_TOKEN", "x" * 15)
+    assert folder.complaint(f'queue = "q"\n{SMARTHOST}{text}\n').startswith(complaint)
+
+
+def test_without_a_way_for_everybody_there_is_no_relay(folder: Folder) -> None:
+    said = folder.complaint(
+        'queue = "q"\n[[route]]\nname = "x"\nsenders = ["@x.y"]\n[[route.smarthost]]\nurl="smtp://h"'
+    )
+    assert said.startswith("route.senders: some senders have no route; ")
+
+
+def test_a_file_that_is_none_is_one_line(folder: Folder) -> None:
+    for path, why in ((folder.path, "Is a directory"), (folder.path / "x", "No such file or d")):
+        with pytest.raises(ConfigurationError, match=f"{path}: it cannot be read: {why}"):
+            read_configuration(path, folder.reactor)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ('"300 s"', 300),
+        ('"5 min"', 300),
+        ('"4 hours"', 14400),
+        ('"1h30m"', 5400),
+        ('"1 h 30 min"', 5400),
+        ('"5 days"', 432000),
+        ('"1 week"', 604800),
+        ('"1.5 min"', 90),
+        ("90", 90),
+        ("0.5", 0.5),
+    ],
+)
+def test_durations_are_written_as_people_do(folder: Folder, written: str, seconds: float) -> None:
+    read = folder.read(f'queue = "q"\n{SMARTHOST}[limits]\nstop-grace = {written}\n')
+    assert seconds == read.limits.stop_grace
+
+
+@pytest.mark.parametrize("written", ['"5 parsecs"', '"-1 s"', "true", '""', '"s"', "nan", "inf"])
+def test_what_is_no_duration_is_refused(folder: Folder, written: str) -> None:
+    said = folder.complaint(f'queue = "q"\n{SMARTHOST}[limits]\nstop-grace = {written}\n')
+    assert "is no duration above zero" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "octets"),
+    [('"25 MB"', 25_000_000), ('"10 MiB"', 10_485_760), ('"64 kB"', 64_000), ("4096", 4096)],
+)
+def test_sizes_are_written_as_people_do(folder: Folder, written: str, octets: int) -> None:
+    read = folder.read(f'queue = "q"\n{SMARTHOST}[limits]\nmessage-size = {written}\n')
+    assert octets == read.limits.message_size
+
+
+def test_the_example_is_read_as_it_is_and_with_every_comment_taken_away(folder: Folder) -> None:
+    text = EXAMPLE.read_text("utf-8")
+    folder.write("smarthost.password", PASSWORD, 0o600)
+    read = folder.read(text)
+    assert ("relay@example.org", "mail.example.net") == (
+        read.relay.routes[0].servers[0].credentials.username,  # type: ignore[union-attr]
+        read.relay.routes[0].servers[0].host,
+    )
+    # The keys in its comments are keys, and their defaults are what it says.
+    names = {key.rpartition(".")[2] for key in ROOT.dotted()}
+    commented = re.findall(r"^#\s+([a-z-]+) = ", text, re.MULTILINE)
+    assert 30 < len(commented)
+    assert set() == set(commented) - names
+    tables = set(re.findall(r"^#?\s*\[+([a-z.]+)\]+", text, re.MULTILINE))
+    assert set() == tables - {*ROOT.tables, *ROOT.arrays, "route.smarthost"}
+
+
+def test_every_key_is_on_the_reference_page_and_no_other(folder: Folder) -> None:
+    page = DOCUMENTED.read_text("utf-8")
+    keys = {key for key in ROOT.dotted() if not key.startswith("route.smarthost.")}
+    tables = "|".join([*ROOT.tables, *ROOT.arrays])
+    shown = set(re.findall(rf"`((?:{tables})\.[a-z-]+)`", page))
+    shown |= {key for key in ROOT.keys if f"| `{key}` |" in page}
+    assert keys == shown - {"route.smarthost"}
+
+
+def test_the_defaults_on_the_page_are_those_that_hold(folder: Folder) -> None:
+    """Each simple default of the list of keys stands in its row."""
+    page = DOCUMENTED.read_text("utf-8")
+    for name, section in {**ROOT.tables, **ROOT.arrays}.items():
+        for key, about in section.keys.items():
+            if about.default in (None, [], {}):
+                continue
+            (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}.{key}` |")]
+            said = row.rpartition(" | ")[2].removesuffix(" |").strip("`").partition(";")[0]
+            assert about.default == tomllib.loads(f"x = {said}")["x"], f"{name}.{key}"

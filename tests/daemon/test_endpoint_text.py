@@ -1,0 +1,55 @@
+"""Endpoints as they are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from twisted_sendmail.daemon.configuration_error import Wrong
+from twisted_sendmail.daemon.endpoint_text import parse_endpoint, server_endpoint
+
+
+@pytest.mark.parametrize(
+    ("written", "description", "interface", "local"),
+    [
+        ("tcp:127.0.0.1:2525", "tcp:2525:interface=127.0.0.1", "127.0.0.1", True),
+        ("tcp:localhost:25", "tcp:25:interface=localhost", "localhost", True),
+        ("tcp:[::1]:2525", r"tcp6:2525:interface=\:\:1", "::1", True),
+        ("tcp:192.0.2.1:25:backlog=9", "tcp:25:interface=192.0.2.1:backlog=9", "192.0.2.1", False),
+        ("tcp:2525", "tcp:2525", "", False),
+        ("tcp:2525:interface=127.0.0.1", "tcp:2525:interface=127.0.0.1", "127.0.0.1", True),
+        ("tcp:port=25:interface=10.0.0.1", "tcp:port=25:interface=10.0.0.1", "10.0.0.1", False),
+        (r"tcp6:25:interface=\:\:1", r"tcp6:25:interface=\:\:1", "::1", True),
+        ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0", "", False),
+    ],
+)
+def test_an_endpoint_is_twisted_s_or_easier(
+    written: str, description: str, interface: str, local: bool
+) -> None:
+    endpoint = parse_endpoint(written)
+    assert (description, interface, local) == (
+        endpoint.description,
+        endpoint.interface,
+        endpoint.local,
+    )
+
+
+@pytest.mark.parametrize("written", ["unix:/run/a:mode=666", "unix:address=/run/a", r"unix:/run/a"])
+def test_a_unix_socket_has_a_path_and_is_local(written: str) -> None:
+    endpoint = parse_endpoint(written)
+    assert ("/run/a", True) == (endpoint.path, endpoint.local)
+
+
+@pytest.mark.parametrize("written", ["tcp:127.0.0.1:0", "tcp:[::1]:0", "tcp:localhost:0"])
+def test_the_easier_forms_are_understood(reactor: Any, written: str) -> None:
+    assert server_endpoint(reactor, parse_endpoint(written)) is not None
+
+
+@pytest.mark.parametrize(
+    "written", ["", ":", "2525", "tcp", "tcp:", "tcp:-1", "tcp:99999", "tcp:²"]
+)
+def test_what_is_none_is_refused(written: str) -> None:
+    with pytest.raises(Wrong) as caught:
+        parse_endpoint(written)
+    assert caught.value.remedy.startswith('write it as "tcp:127.0.0.1:2525", ')

@@ -1,0 +1,100 @@
+"""What systemd is told, on a socket as it gives one."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from twisted.internet.task import Clock
+
+from twisted_sendmail.daemon.systemd import Notifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Told:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(address)
+        self.socket.setblocking(False)
+
+    def take(self) -> list[str]:
+        said = []
+        while True:
+            try:
+                said.append(self.socket.recv(65536).decode())
+            except BlockingIOError:
+                return said
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Told]:
+    told = Told(str(tmp_path / "notify"))
+    yield told
+    told.socket.close()
+
+
+def test_each_state_is_one_datagram(told: Told, tmp_path: Path) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    notifier.ready("taking mail")
+    notifier.status("busy")
+    notifier.reloading()
+    notifier.stopping()
+    ready, status, reloading, stopping = told.take()
+    assert ("READY=1\nSTATUS=taking mail", "STATUS=busy") == (ready, status)
+    assert "STOPPING=1" == stopping
+    assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", reloading)
+
+
+def test_an_abstract_socket_is_known_too() -> None:
+    name = f"twisted-sendmail-{os.getpid()}"
+    told = Told(f"\0{name}")
+    Notifier({"NOTIFY_SOCKET": f"@{name}"}).status("x")
+    assert ["STATUS=x"] == told.take()
+    told.socket.close()
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nil/nil"}, {"NOTIFY_SOCKET": "x"}]
+)
+def test_where_nobody_listens_nothing_happens(environ: dict[str, str]) -> None:
+    Notifier(environ).ready("x")
+
+
+def test_the_watchdog_is_fed_twice_in_its_time_until_it_rests(told: Told, tmp_path: Path) -> None:
+    clock = Clock()
+    notifier = Notifier(
+        {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "10000000",
+            "WATCHDOG_PID": str(os.getpid()),
+        }
+    )
+    notifier.watch(clock)
+    clock.pump([1] * 11)
+    assert ["WATCHDOG=1"] * 3 == told.take()
+    notifier.rest()
+    clock.pump([1] * 11)
+    assert ([], []) == (told.take(), clock.getDelayedCalls())
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "x"},
+        {"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"},
+        {},
+    ],
+)
+def test_a_watchdog_that_is_not_ours_is_not_fed(environ: dict[str, str]) -> None:
+    clock = Clock()
+    Notifier(environ).watch(clock)
+    assert [] == clock.getDelayedCalls()

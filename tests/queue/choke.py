@@ -1,0 +1,76 @@
+"""The choke point of the store, for tests: count its calls, and let the n-th one go wrong.
+
+Every call of the database goes through ``SQLiteConnection.execute``.  For another process it is
+set by the variable ``SPOOL_CHOKE``: ``exit-before:7``, ``exit-after:7``.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Sequence
+
+#: What a process says that ended here.
+EXITED = 86
+_execute = SQLiteConnection.execute
+
+
+class Choke:
+    """Notes the statements, and calls *before* and *after* with the number and the text of each."""
+
+    def __init__(
+        self,
+        before: Callable[[int, str], None] = lambda _n, _sql: None,
+        after: Callable[[int, str], None] = lambda _n, _sql: None,
+    ) -> None:
+        self.before = before
+        self.after = after
+        self.calls = 0
+
+    def install(self) -> None:
+        """From now on, in this process."""
+
+        def execute(
+            connection: SQLiteConnection, sql: str, parameters: Sequence[Any] = ()
+        ) -> sqlite3.Cursor:
+            self.calls += 1
+            number = self.calls
+            self.before(number, sql)
+            cursor = _execute(connection, sql, parameters)
+            self.after(number, sql)
+            return cursor
+
+        SQLiteConnection.execute = execute  # type: ignore[method-assign,assignment]
+
+
+@contextmanager
+def choked(choke: Choke) -> Iterator[Choke]:
+    """While it lasts."""
+    choke.install()
+    try:
+        yield choke
+    finally:
+        SQLiteConnection.execute = _execute  # type: ignore[method-assign]
+
+
+def exiting(when: str, number: int) -> Choke:
+    """Ends the process at the *number*-th call; *when*: ``exit-before`` or ``exit-after``."""
+
+    def end(n: int, _sql: str) -> None:
+        if n == number:
+            os._exit(EXITED)
+
+    return Choke(before=end) if when == "exit-before" else Choke(after=end)
+
+
+def install_from_environment() -> None:
+    """What ``SPOOL_CHOKE`` says, if anything."""
+    when, _, number = os.environ.get("SPOOL_CHOKE", "").partition(":")
+    if number:
+        exiting(when, int(number)).install()

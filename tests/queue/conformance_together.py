@@ -1,0 +1,157 @@
+"""What is asked of a spool at the same time: each has its own end, whatever becomes of the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, DeferredList
+
+from tests.names import AttemptRecord, QueueAction, QueueError, RecipientUpdate, Selection
+from tests.queue.conformance_home import (
+    ALL,
+    FAILED,
+    LATER,
+    PENDING,
+    Home,
+    delivered,
+    ids,
+    leased,
+    on_its_way,
+    one,
+)
+from tests.queue.letters import content_of, draft_of, take_in
+
+if TYPE_CHECKING:
+    from tests.names import MessageInfo, Queue, QueuedMessage
+
+
+def commit(spool: Queue, content: bytes, draft: MessageInfo) -> Deferred[QueuedMessage]:
+    """Ask for the commit of one message, and do not wait."""
+    intake = spool.intake()
+    assert intake.write(content) is None
+    return intake.commit(draft)
+
+
+async def ends(asked: list[Deferred[Any]]) -> list[Any]:
+    """What became of each: its result, or its error."""
+    results: Any = await DeferredList(asked, consumeErrors=True)
+    return [result if good else result.value for good, result in results]
+
+
+class Together:
+    """Operations that may share one commit."""
+
+    @ensureDeferred
+    async def test_one_that_cannot_be_committed_fails_alone(self, home: Home) -> None:
+        spool, _ = await home.open()
+        drafts = [draft_of(spool) for _ in range(30)]
+        drafts[7] = drafts[19] = drafts[3]
+        asked = [commit(spool, b"content %d" % n, draft) for n, draft in enumerate(drafts)]
+        results = await ends(asked)
+        guilty = [n for n, result in enumerate(results) if isinstance(result, QueueError)]
+        assert [7, 19] == guilty
+        good = [n for n in range(30) if n not in guilty]
+        assert [drafts[n].id for n in good] == [results[n].id for n in good]
+        await home.kill()
+        spool, recovered = await home.open()
+        assert 28 == recovered.messages
+        found = [await content_of(spool, drafts[n].id) for n in good]
+        assert [b"content %d" % n for n in good] == found
+        await spool.close()
+
+    @ensureDeferred
+    async def test_a_settlement_that_fails_behind_its_change_leaves_no_change(
+        self, home: Home
+    ) -> None:
+        """The failure is recorded with its report, or neither is."""
+        spool, _ = await home.open()
+        messages = [await on_its_way(spool) for _ in range(9)]
+        namesake = draft_of(spool)
+        await take_in(spool, b"it has this name already", namesake)
+        report = draft_of(spool, sender="", to=["ann@example.org"])
+        asked: list[Deferred[Any]] = []
+        for n, message in enumerate(messages):
+            if n % 3 == 0:
+                asked.append(spool.settle(delivered(message.id)))
+            elif n == 4:
+                failed = AttemptRecord(
+                    message.id,
+                    50.0,
+                    (RecipientUpdate(0, FAILED, 0.0, "550 no", "5.1.1"),),
+                    reports=((report, b"a report"), (namesake, b"another")),
+                )
+                asked.append(spool.settle(failed))
+            else:
+                later = AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 700.0 + n),))
+                asked.append(spool.settle(later))
+        results = await ends(asked)
+        assert [4] == [n for n, each in enumerate(results) if isinstance(each, QueueError)]
+        await home.kill()
+        spool, _ = await home.open()
+        left = {message.id: message for message in await spool.list(ALL)}
+        assert report.id not in left
+        assert {messages[n].id for n in (1, 2, 4, 5, 7, 8)} | {namesake.id} == set(left)
+        for n in (1, 2, 5, 7, 8):
+            assert 700.0 + n == left[messages[n].id].due
+        (unchanged,) = left[messages[4].id].recipients
+        assert (PENDING, 0, None) == (unchanged.state, unchanged.attempts, unchanged.reply)
+        assert b"it has this name already" == await content_of(spool, namesake.id)
+        await spool.close()
+
+    @ensureDeferred
+    async def test_what_was_asked_first_is_done_first(self, spool: Queue) -> None:
+        """Each sees what those before it did, in one commit or in several."""
+        message = await on_its_way(spool)
+        other = draft_of(spool)
+        only = Selection(ids=(message.id,))
+        asked: list[Deferred[Any]] = [
+            spool.settle(AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 900.0),))),
+            spool.act(QueueAction.HOLD, only, 60.0),
+            spool.list(only),
+            commit(spool, b"other", other),
+            spool.act(QueueAction.RELEASE, only, 60.0),
+            spool.act(QueueAction.FLUSH, only, 60.0),
+            spool.list(only),
+            spool.act(QueueAction.DELETE, only, 60.0),
+            spool.list(only),
+            spool.lease("out", LATER, fresh=9, retries=9, horizon=LATER * 9),
+        ]
+        results = await ends(asked)
+        assert [] == [each for each in results if isinstance(each, Exception)]
+        (held,), (due,), gone = results[2], results[6], results[8]
+        assert (True, 900.0) == (held.held, held.due)
+        assert (False, 60.0) == (due.held, due.due)
+        assert [] == list(gone)
+        assert [other.id] == [taken.message.id for taken in results[9]]
+
+    @ensureDeferred
+    async def test_a_lease_that_was_settled_twice_counts_once(self, spool: Queue) -> None:
+        message = await on_its_way(spool)
+        later = AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 900.0),))
+        done = delivered(message.id)
+        await ends([spool.settle(later), spool.settle(done)])
+        found = await one(spool, message.id)
+        assert (1, PENDING, False) == (found.attempts, found.recipients[0].state, found.leased)
+        assert [message.id] == [taken.message.id for taken in await leased(spool)]
+        assert await spool.settle(done) is None
+        assert [] == await ids(spool)
+
+    @ensureDeferred
+    async def test_a_message_that_was_aborted_beside_others_is_not_there(
+        self, spool: Queue
+    ) -> None:
+        drafts = [draft_of(spool) for _ in range(6)]
+        asked: list[Deferred[Any]] = []
+        for n, draft in enumerate(drafts):
+            intake = spool.intake()
+            assert intake.write(b"x") is None
+            if n % 2:
+                intake.abort()
+                with pytest.raises(QueueError):
+                    await intake.commit(draft)
+            else:
+                asked.append(intake.commit(draft))
+        await ends(asked)
+        assert [drafts[n].id for n in (0, 2, 4)] == await ids(spool)

@@ -1,0 +1,21 @@
+"""The spool of a test that is content with one: open, and closed at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest_twisted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.names import Queue
+    from tests.queue.conformance_home import Home
+
+
+@pytest_twisted.async_yield_fixture
+async def spool(home: Home) -> AsyncIterator[Queue]:
+    """The one that lives in *home*, which the test's class has to give."""
+    opened, _ = await home.open()
+    yield opened
+    await opened.close()

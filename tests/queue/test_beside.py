@@ -1,0 +1,287 @@
+"""Other processes on the queue of a running relay: commands, `sendmail`, and how it hears of them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+
+from tests.names import (
+    AttemptRecord,
+    QueueAction,
+    QueueError,
+    QueueIds,
+    RecipientState,
+    RecipientUpdate,
+    Selection,
+    SQLiteQueue,
+    SQLiteStore,
+    id_number,
+)
+from tests.queue.letters import Observer, content_of, draft_of, take_in
+from twisted_sendmail.queue import PIECE, Pieces, wake
+from twisted_sendmail.queue.sqlite.spool import POLL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ALL = Selection()
+LEASE: dict[str, Any] = {"fresh": 100, "retries": 100, "horizon": 1e9}
+
+
+def put(directory: Path, *contents: bytes) -> None:
+    """As `sendmail` does when no relay answers."""
+    with SQLiteStore(directory) as store:
+        for content in contents:
+            with store.transaction():
+                store.put(draft_of(SQLiteQueue(Clock(), directory)), content)
+
+
+def test_nobody_hears_where_no_relay_runs(tmp_path: Path) -> None:
+    assert not wake(tmp_path)
+    assert not wake(tmp_path / "nowhere")
+
+
+@ensureDeferred
+async def test_a_datagram_makes_the_relay_look_again(tmp_path: Path) -> None:
+    from twisted.internet import reactor
+
+    spool = SQLiteQueue(reactor, tmp_path / "queue")
+    # One that was killed left its socket behind.
+    (tmp_path / "queue").mkdir(0o700)
+    (tmp_path / "queue" / "wakeup").touch()
+    (tmp_path / "queue" / "queue.sqlite3").touch()
+    await spool.open()
+    spool.observer = observer = Observer(claims=False)
+    assert wake(tmp_path / "queue")
+    await observer.heard(1)
+    assert [("disturbed",)] == observer.events
+    await spool.close()
+    assert not wake(tmp_path / "queue")
+
+
+@ensureDeferred
+async def test_a_directory_with_a_long_name_is_heard_of_by_looking(tmp_path: Path) -> None:
+    """The address of a socket has 108 octets."""
+    from twisted.internet import reactor
+
+    directory = tmp_path / ("long" * 30)
+    spool = SQLiteQueue(reactor, directory)
+    await spool.open()
+    assert not (directory / "wakeup").exists()
+    assert not wake(directory)
+    await spool.close()
+
+
+@ensureDeferred
+async def test_what_another_process_brings_in_is_noticed_without_a_word(tmp_path: Path) -> None:
+    clock = Clock()
+    spool = SQLiteQueue(clock, tmp_path)
+    await spool.open()
+    spool.observer = observer = Observer(claims=False)
+    await take_in(spool, b"ours")
+    clock.advance(POLL)
+    assert ["claim", "arrived"] == [event[0] for event in observer.events]
+    put(tmp_path, b"theirs")
+    clock.advance(POLL - 1)
+    assert 2 == len(observer.events)
+    clock.advance(1)
+    assert [("disturbed",)] == observer.events[2:]
+    clock.advance(POLL)
+    assert 3 == len(observer.events)
+    taken = await spool.lease("out", 20.0, **LEASE)
+    assert {b"ours", b"theirs"} == {leased.content for leased in taken}
+    await spool.close()
+
+
+@ensureDeferred
+async def test_a_large_message_of_another_process_comes_in_by_pieces(tmp_path: Path) -> None:
+    spool = SQLiteQueue(Clock(), tmp_path)
+    await spool.open()
+    draft = draft_of(spool)
+    body = id_number(spool.new_id())
+    assert body is not None
+    data = bytes(PIECE) + b"end"
+    with SQLiteStore(tmp_path) as store:
+        for place, piece in enumerate((data[:PIECE], data[PIECE:])):
+            with store.transaction():
+                store.put_piece(body, place, piece)
+        with store.transaction():
+            store.put(draft, Pieces(body, 2, len(data)))
+        assert [data[:PIECE], data[PIECE:]] == list(store.content(draft.id))
+    assert data == await content_of(spool, draft.id)
+    await spool.close()
+
+
+@ensureDeferred
+async def test_pieces_of_no_message_are_removed_little_by_little(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.advance(1e9)
+    spool = SQLiteQueue(clock, tmp_path)
+    await spool.open()
+
+    def pieces() -> int:
+        with SQLiteStore(tmp_path) as store:
+            return int(store.connection.value("SELECT count(*) FROM piece"))
+
+    data = bytes(20 * PIECE)
+    aborted = spool.intake()
+    aborted.write(data)
+    aborted.abort()
+    assert 0 == pieces()
+    # Delivered, and deleted by another process.
+    for _ in range(2):
+        await take_in(spool, data)
+    (first, second) = await spool.lease("out", 1e9, **LEASE)
+    await spool.settle(
+        AttemptRecord(first.message.id, 1e9, (RecipientUpdate(0, RecipientState.DELIVERED),))
+    )
+    await spool.release([second.message.id])
+    with SQLiteStore(tmp_path) as store, store.transaction():
+        store.act(QueueAction.DELETE, ALL, 0.0)
+    assert 40 == pieces()
+    clock.advance(POLL)
+    assert 0 == pieces()
+    # Never committed: it may still come, until an hour has gone by.
+    forgotten = spool.intake()
+    forgotten.write(data)
+    await spool.close()
+    for hours, left in ((0.9, 20), (0.2, 0)):
+        clock.advance(hours * 3600)
+        spool = SQLiteQueue(clock, tmp_path)
+        await spool.open()
+        assert left == pieces()
+        await spool.close()
+
+
+@ensureDeferred
+async def test_commands_work_while_mail_comes_and_goes(tmp_path: Path) -> None:
+    """No traceback, nothing lost: lists, totals, holds and flushes beside the traffic."""
+    from twisted.internet import reactor
+
+    spool = SQLiteQueue(reactor, tmp_path)
+    await spool.open()
+    stopped = threading.Event()
+
+    def command() -> int:
+        rounds = 0
+        while not stopped.is_set():
+            with SQLiteStore(tmp_path) as store:
+                with store.transaction(write=False):
+                    store.list(Selection(limit=20))
+                    store.totals()
+                for action in (QueueAction.HOLD, QueueAction.RELEASE, QueueAction.FLUSH):
+                    with store.transaction():
+                        store.act(action, Selection(limit=5), 20.0)
+            rounds += 1
+            stopped.wait(0.05)
+        return rounds
+
+    commanding = deferToThread(command)
+    names: set[str] = set()
+    done: set[str] = set()
+    for _ in range(20):
+        taking = [Deferred.fromCoroutine(take_in(spool, bytes(500))) for _ in range(20)]
+        names |= {message.id for message in await gatherResults(taking)}
+        taken = await spool.lease("out", 20.0, **LEASE)
+        for leased in taken:
+            settlement = AttemptRecord(
+                leased.message.id, 20.0, (RecipientUpdate(0, RecipientState.DELIVERED),)
+            )
+            await spool.settle(settlement)
+            assert leased.message.id not in done
+            done.add(leased.message.id)
+    stopped.set()
+    assert await commanding > 0
+    await spool.act(QueueAction.RELEASE, ALL, 0.0)
+    done |= {leased.message.id for leased in await spool.lease("out", 20.0, **LEASE)}
+    assert names == done
+    await spool.close()
+
+
+@ensureDeferred
+async def test_a_writer_that_holds_on_is_waited_for(tmp_path: Path) -> None:
+    from twisted.internet import reactor
+
+    spool = SQLiteQueue(reactor, tmp_path)
+    await spool.open()
+    with SQLiteStore(tmp_path) as store:
+        with store.transaction():
+            taking = Deferred.fromCoroutine(take_in(spool, b"x"))
+            # The reactor's thread is not held up meanwhile.
+            waited: Deferred[None] = Deferred()
+            reactor.callLater(0.2, waited.callback, None)
+            await waited
+            assert not taking.called
+        message = await taking
+    assert [message.id] == [m.id for m in await spool.list(ALL)]
+    await spool.close()
+
+
+def test_a_transaction_that_fails_does_nothing_and_says_what_it_could_not(tmp_path: Path) -> None:
+    with pytest.raises(QueueError, match="the queue is not open"):
+        SQLiteStore(tmp_path).count()
+    store = SQLiteStore(tmp_path, patience=0.0)
+    store.open(create=True)
+    other = SQLiteStore(tmp_path, patience=0.0)
+    other.open()
+    with store.transaction():
+        store.put(draft_of(SQLiteQueue(Clock(), tmp_path)), b"x")
+        with (
+            pytest.raises(QueueError, match=r"the queue could not be changed: .* is locked"),
+            other.transaction(doing="be changed"),
+        ):
+            other.act(QueueAction.DELETE, ALL, 0.0)
+    with pytest.raises(AttributeError), store.transaction():
+        # The messages are gone when it fails.
+        (store.act(QueueAction.DELETE, ALL, 0.0), store.no_such_thing)  # type: ignore[attr-defined]
+    assert (1, 1) == (store.count(), other.count())
+    store.close()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(2, ["ab", "cd", "e"]), (5, ["abcde"]), (9, ["abcde"])]
+)
+def test_a_long_queue_is_read_page_by_page(tmp_path: Path, most: int, expected: list[str]) -> None:
+    store = SQLiteStore(tmp_path)
+    store.open(create=True)
+    spool = SQLiteQueue(Clock(), tmp_path)
+    with store.transaction():
+        assert [] == list(store.pages(ALL, most))
+        for letter in "abcde":
+            store.put(draft_of(spool, sender=f"{letter}@x.example"), b"x")
+    pages = store.pages(Selection(sender="@x.example"), most)
+    assert expected == [
+        "".join(str(message.draft.envelope.sender)[0] for message in page) for page in pages
+    ]
+    store.close()
+
+
+def test_ids_rise_when_the_clock_goes_back() -> None:
+    seconds = iter([100.0, 50.0, 50.0, 2e12, 0.0])
+    ids = QueueIds(lambda: next(seconds))
+    made = [ids() for _ in range(4)]
+    assert sorted(set(made)) == made
+
+
+def test_ids_are_read_in_either_case_and_nothing_else_is_one() -> None:
+    id_ = QueueIds(lambda: 1.5e9)()
+    number = id_number(id_)
+    assert number is not None
+    assert (number, number) == (id_number(id_.lower()), number)
+    for wrong in (
+        "",
+        id_[:-1],
+        id_ + "0",
+        id_[:-1] + "\n",
+        id_[:-1] + "U",
+        "+" + id_[1:],
+        "_" * 12,
+    ):
+        assert id_number(wrong) is None

@@ -1,0 +1,53 @@
+"""A process with a spool on a thread, and traffic through it until somebody kills it.
+
+``python -m tests.queue.writer DIRECTORY``: says ``open`` when it is, or why it is not.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+
+from tests.names import QueueUnusable, SQLiteQueue
+from tests.queue.choke import install_from_environment
+from tests.queue.traffic import Record, Traffic
+
+
+async def _run(reactor: object, directory: Path) -> None:
+    spool = SQLiteQueue(reactor, directory / "queue")
+    try:
+        await spool.open()
+    except QueueUnusable as e:
+        print(e, flush=True)  # noqa: T201 - who started it reads it
+        return
+    print("open", flush=True)  # noqa: T201
+    traffic = Traffic(spool, Record(directory / "record"))
+    while True:
+        bringing = [ensureDeferred(traffic.bring((20, 3_000, 70_000))) for _ in range(20)]
+        taken = await spool.lease("out", 10_000.0, fresh=4, retries=4, horizon=1e6)
+        ends: list[Deferred[None]] = [
+            *bringing,
+            *(ensureDeferred(traffic.deliver(leased)) for leased in taken),
+        ]
+        await gatherResults(ends)
+        await traffic.settled()
+
+
+def main() -> None:
+    from twisted.internet import reactor
+
+    install_from_environment()
+
+    def begin() -> None:
+        running = ensureDeferred(_run(reactor, Path(sys.argv[1])))
+        _ = running.addErrback(lambda failure: failure.printTraceback())
+        _ = running.addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Who is served: limits on connections, trusted networks, settings that fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+
+from tests.server.conftest import Net, Raw
+from twisted_sendmail import (
+    ConnectionLimits,
+    InvalidServer,
+    Networks,
+    Receiver,
+    ServerSettings,
+    SMTPServerFactory,
+)
+
+
+def test_connections_are_limited_in_all_and_421_says_so(net: Net) -> None:
+    net.server(limits=ConnectionLimits(total=2))
+    first, _ = net.client(), net.client()
+    third = net.client()
+    assert (third.greeting, third.over) == (
+        ["421 4.7.0 Too many connections: try again later"],
+        True,
+    )
+    first.send("QUIT\r\n")
+    assert net.client().greeting == ["220 localhost ESMTP"]
+
+
+def connect(net: Net, address: Any) -> list[str]:
+    raw = Raw()
+    server = net.factory.buildProtocol(address)
+    link = net.pump.connect(raw, server)
+    link.server._there = address
+    net.pump.run()
+    return raw.heard.decode().splitlines()
+
+
+def test_connections_are_limited_per_address(net: Net) -> None:
+    net.server(limits=ConnectionLimits(per_address=2))
+    # The transport of every client in memory has the same address.
+    client = net.client()
+    net.client()
+    peer = client.server.connection.peer
+    assert connect(net, peer) == ["421 4.7.0 Too many connections from your address"]
+    assert connect(net, IPv4Address("TCP", "192.0.2.77", 1)) == ["220 localhost ESMTP"]
+
+
+def test_an_ipv6_network_counts_as_one_address(net: Net) -> None:
+    net.server(limits=ConnectionLimits(per_address=1))
+
+    class There:
+        peer = IPv6Address("TCP", "2001:db8::1", 1)
+
+    class Opened:
+        connection = There()
+
+    net.factory.opened(Opened())  # type: ignore[arg-type]
+    same = net.factory.buildProtocol(IPv6Address("TCP", "2001:db8::ffff", 1))
+    other = net.factory.buildProtocol(IPv6Address("TCP", "2001:db8:1::1", 1))
+    assert (same._greeting is None, other._greeting is None) == (False, True)
+
+
+def test_a_trusted_network_needs_neither_tls_nor_auth(net: Net) -> None:
+    net.secure(trusted=Networks(["192.0.2.0/24", "unix"]))
+    inside = net.factory.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+    outside = net.factory.buildProtocol(IPv4Address("TCP", "198.51.100.1", 1))
+    local = net.factory.buildProtocol(UNIXAddress("/run/x"))
+    wants = [(p._settings.require_tls, p._settings.require_auth) for p in (inside, outside, local)]
+    assert wants == [(False, False), (True, True), (False, False)]
+
+
+def test_without_accounts_nobody_but_the_trusted_is_served(net: Net) -> None:
+    net.server(trusted=Networks(["192.0.2.0/24"]))
+    assert connect(net, IPv4Address("TCP", "192.0.2.9", 1)) == ["220 localhost ESMTP"]
+    refused = connect(net, IPv4Address("TCP", "198.51.100.1", 1))
+    assert refused == ["554 5.7.1 No service for your address"]
+
+
+@pytest.mark.parametrize("bad", ["192.0.2.1/24", "example.org", "", "1.2.3.4/99"])
+def test_a_network_that_cannot_be_read_is_named(bad: str) -> None:
+    with pytest.raises(InvalidServer, match="network '"):
+        Networks([bad])
+
+
+def test_mapped_addresses_are_those_they_map(net: Net) -> None:
+    networks = Networks(["192.0.2.0/24"])
+    assert IPv6Address("TCP", "::ffff:192.0.2.1", 1) in networks
+    assert IPv6Address("TCP", "2001:db8::1", 1) not in networks
+    assert IPv4Address("TCP", "example.org", 1) not in networks
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ServerSettings(starttls=True),
+        ServerSettings(mechanisms=("PLAIN",)),
+    ],
+)
+def test_settings_that_need_what_is_not_there_are_refused(
+    net: Net, settings: ServerSettings
+) -> None:
+    with pytest.raises(InvalidServer, match="cannot be offered"):
+        SMTPServerFactory(net.clock, Receiver, settings=settings)

@@ -1,0 +1,119 @@
+"""AUTH, from the choice of a mechanism to the 235.
+
+One exchange: a refused password is never tried again by itself, nor with another
+mechanism.  What the server asks for is bounded in rounds and in octets.
+
+RFC 4954.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.sasl import MAX_CHALLENGE, MAX_ROUNDS, MECHANISMS, choose
+from twisted_sendmail.smtp import (
+    AuthenticationError,
+    AuthenticationRejected,
+    InvalidBase64,
+    SendmailError,
+    authentication_refusal,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_sendmail.client.protocol import SubmissionProtocol
+    from twisted_sendmail.sasl import Credentials, Mechanism, MechanismFactory, ResolvedCredentials
+    from twisted_sendmail.smtp import Reply
+
+
+async def authenticate(
+    reactor: Any,
+    protocol: SubmissionProtocol,
+    credentials: Credentials,
+    mechanisms: Mapping[str, MechanismFactory] | None = None,
+) -> None:
+    """Authenticate on a session that is ready.
+
+    :raises AuthenticationError: when the server does not know us, or cannot tell.
+    :raises InvalidBase64: when a challenge is not base64.
+    """
+    error = await _exchange(reactor, protocol, await credentials.resolve(), mechanisms)
+    if error is not None:
+        # Raised here, where no local variable holds a part of the exchange.
+        raise error
+
+
+async def _exchange(
+    reactor: Any,
+    protocol: SubmissionProtocol,
+    resolved: ResolvedCredentials,
+    mechanisms: Mapping[str, MechanismFactory] | None,
+) -> SendmailError | None:
+    """Run the exchange; return the error instead of raising it through these frames."""
+    redaction = protocol.session.redaction
+    for secret in (resolved.password, resolved.token):
+        if secret is not None:
+            redaction.conceal(secret.reveal())
+    try:
+        mechanism = choose(protocol.session.capabilities.auth, resolved, mechanisms or MECHANISMS)
+        # What came unasked must not pass for the server's yes.
+        await protocol.settled()
+        reply = await protocol.auth(mechanism.name, mechanism.start())
+        rounds = 0
+        while reply.intermediate:
+            rounds += 1
+            try:
+                challenge = _challenge(mechanism, reply, rounds)
+                if mechanism.expensive:
+                    response = await off_reactor(
+                        reactor,
+                        lambda c=challenge: mechanism.respond(c),  # type: ignore[misc]
+                    )
+                else:
+                    response = mechanism.respond(challenge)
+            except (AuthenticationError, InvalidBase64) as broken:
+                broken.reply = broken.reply or await _broken_off(protocol)
+                raise
+            await protocol.settled()
+            reply = await protocol.auth_response(response)
+        if not reply.positive:
+            error = authentication_refusal(mechanism.name, reply)
+            error.detail = error.detail or redaction.explanation(mechanism.explanation)
+            return error
+        mechanism.succeeded()
+    except SendmailError as error:
+        error.__context__ = None  # its frames hold a part of the exchange, too
+        return error.with_traceback(None)
+    return None
+
+
+async def _broken_off(protocol: SubmissionProtocol) -> Reply | None:
+    """Cancel the exchange; what comes of that is not worth an error of its own."""
+    try:
+        return await protocol.auth_cancel()
+    except Cancelled:
+        raise
+    except SendmailError:
+        return None
+
+
+def _challenge(mechanism: Mechanism, reply: Reply, rounds: int) -> bytes:
+    what = f"AUTH {mechanism.name} broken off"
+    text = reply.lines[0]
+    if rounds > MAX_ROUNDS:
+        raise AuthenticationRejected(
+            what, phase="AUTH", detail=f"the server asks more than {MAX_ROUNDS} times"
+        )
+    if len(reply.lines) > 1 or len(text) > MAX_CHALLENGE:
+        raise AuthenticationRejected(
+            what, phase="AUTH", detail=f"its challenge is longer than {MAX_CHALLENGE} octets"
+        )
+    try:
+        return b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidBase64(what, phase="AUTH", detail="its challenge is not base64") from None

@@ -1,0 +1,53 @@
+"""A message as it was given, into a letter: what every way of sending does first."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError
+
+from twisted_sendmail.client.connection import Cancelled
+from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.message import PreparedMessage, prepare, ready_letter
+from twisted_sendmail.smtp import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted_sendmail.message import Message
+    from twisted_sendmail.smtp import AnyRecipient, ReversePath
+
+
+async def prepared(
+    reactor: Any,
+    message: Message,
+    *,
+    sender: str | ReversePath | None,
+    recipients: AnyRecipient | Iterable[AnyRecipient] | None,
+    envelope: Envelope | None,
+    complete: bool,
+) -> PreparedMessage:
+    """Prepare *message*; files are read off the reactor's thread.
+
+    :raises InvalidInput: when it cannot be sent as it is.
+    :raises Cancelled: before it was read; nothing was sent.
+    """
+    if envelope is None and sender is not None and recipients is not None:
+        envelope, sender, recipients = Envelope(sender, recipients), None, None
+    if envelope is not None and sender is None and recipients is None:
+        ready = ready_letter(message, envelope, complete=complete)
+        if ready is not None:
+            return ready
+    try:
+        return await prepare(
+            message,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            complete=complete,
+            now=datetime.now(timezone.utc).astimezone(),
+            run_blocking=lambda work: off_reactor(reactor, work),
+        )
+    except CancelledError:
+        raise Cancelled("cancelled while the message was read") from None

@@ -1,1 +1,0 @@
-"""The server side: a connection that takes mail in."""

@@ -1,0 +1,186 @@
+"""The addresses in an address field, each as it literally stands there.
+
+Display names, comments and groups are read past; nothing is decoded, joined or
+repaired, so that no address comes out that a reader of the field would not see.  What
+is ambiguous is refused.  One pass, whatever the nesting.
+
+RFC 5322 section 3.4 (address specification), RFC 6854 (groups in From).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from twisted_sendmail.smtp import InvalidAddress, Mailbox, printable
+
+_TOKEN = re.compile(
+    # White space and comments that have no other comment in them: many at once.
+    r"(?:[ \t\r\n]+|\([^()\\]*(?:\\.[^()\\]*)*\)){1,1000}"
+    r'|"(?:[^"\\]|\\.)*"|\[[^][]*\]|[^][ \t\r\n"()<>,;:@\\]+|.',
+    re.DOTALL,
+)
+# For display names only (RFC 2047 section 5): a server would take it for a local part as it
+# is, a person reads it decoded.
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?[^?]*\?=")
+_FLAT_COMMENT = re.compile(r"\([^()\\]*(?:\\.[^()\\]*)*\)", re.DOTALL)
+_IN_COMMENT = re.compile(r"[^()\\]+|\\.|.", re.DOTALL)
+
+
+def comment_end(value: str, at: int) -> int:
+    """Where the comment that begins at *at* ends, with all that are in it; -1 if it does not."""
+    flat = _FLAT_COMMENT.match(value, at)
+    if flat is not None:
+        return flat.end()
+    depth = 0
+    for part in _IN_COMMENT.finditer(value, at):
+        if part[0] == "(":
+            depth += 1
+        elif part[0] == ")":
+            depth -= 1
+            if not depth:
+                return part.end()
+    return -1
+
+
+def specifications(name: str, value: str) -> list[str]:
+    """The addresses in the *value* of the field *name* as they stand there, not looked into.
+
+    For who knows what to do with one that has no domain.
+
+    :param value: unfolded.
+    :raises InvalidAddress: when it is no list of addresses.
+    """
+    return _Reader(name, value).read()
+
+
+def mailboxes(name: str, value: str) -> list[Mailbox]:
+    """The mailboxes in the *value* of the address field *name*, those of groups too.
+
+    :param value: unfolded.
+    :raises InvalidAddress: when it is no list of addresses, or one of them cannot be used.
+    """
+    found = []
+    for spec in specifications(name, value):
+        if _ENCODED_WORD.search(spec):
+            raise InvalidAddress(
+                f"address '{printable(spec, 100)}' in {name} cannot be used",
+                detail="there is an encoded word in it",
+                remedy="write it as it is meant",
+            )
+        try:
+            found.append(Mailbox.parse(spec))
+        except InvalidAddress as e:
+            raise InvalidAddress(
+                f"address '{printable(spec, 100)}' in {name} cannot be used",
+                detail=e.detail,
+                remedy=e.remedy,
+            ) from None
+    return found
+
+
+class _Reader:
+    """Reads one value from left to right."""
+
+    def __init__(self, name: str, value: str) -> None:
+        self._name = name
+        self._value = value
+        self._found: list[str] = []
+        self._in_group = False
+        self._behind_group = False
+        self._forget()
+        self._specials: dict[str, Callable[[int], None]] = {
+            "<": self._open_angle,
+            ">": self._close_angle,
+            ",": self._end_address,
+            ":": self._open_group,
+            ";": self._close_group,
+        }
+
+    def _forget(self) -> None:
+        """A new address begins."""
+        self._first = self._last = -1  # the words so far, from their first to their last octet
+        self._at_sign = False
+        self._name_before: str | None = None  # the display name, inside the angle brackets
+        self._spec: str | None = None  # what was in them
+
+    def read(self) -> list[str]:
+        at, value = 0, self._value
+        while at < len(value):
+            token = _TOKEN.match(value, at)
+            text = token[0] if token else ""
+            end = at + len(text)
+            if text == "(":
+                end = comment_end(value, at)
+                if end < 0:
+                    raise self._bad("a comment is not ended by ')'")
+            elif text[0] in " \t\r\n(":
+                pass
+            elif text in self._specials and not (text in ",:" and self._name_before is not None):
+                self._specials[text](at)
+            else:
+                self._word(text, at, end)
+            at = end
+        if self._in_group:
+            raise self._bad("a group is not ended by ';'")
+        self._end_address(at)
+        return self._found
+
+    def _word(self, text: str, at: int, end: int) -> None:
+        if text in {'"', ")", "\\", "[", "]"}:
+            raise self._bad(f"there is a stray {text}")
+        if self._spec is not None or self._behind_group:
+            raise self._bad("there is no comma between two addresses")
+        if self._first < 0:
+            self._first = at
+        self._last = end
+        self._at_sign = self._at_sign or text == "@"
+
+    def _words(self) -> str:
+        return self._value[self._first : self._last] if self._first >= 0 else ""
+
+    def _open_angle(self, at: int) -> None:
+        if self._name_before is not None or self._spec is not None or self._behind_group:
+            raise self._bad("there is a stray <")
+        self._name_before = self._words() if self._at_sign else ""
+        self._first = self._last = -1
+        self._at_sign = False
+
+    def _close_angle(self, at: int) -> None:
+        if self._name_before is None:
+            raise self._bad("there is a stray >")
+        self._spec = self._words()
+        # A display name with an @ in it needs quotes, or looks like another address.
+        if self._name_before not in {"", self._spec}:
+            raise self._bad("a display name holds @ and has no quotes")
+        self._name_before = None
+
+    def _end_address(self, at: int) -> None:
+        if self._name_before is not None:
+            raise self._bad("a < has no >")
+        if self._spec is not None:
+            self._found.append(self._spec)
+        elif self._first >= 0:
+            self._found.append(self._words())
+        self._behind_group = False
+        self._forget()
+
+    def _open_group(self, at: int) -> None:
+        if self._in_group or self._first < 0 or self._spec is not None or self._at_sign:
+            raise self._bad("there is a stray :")
+        self._in_group = True
+        self._forget()
+
+    def _close_group(self, at: int) -> None:
+        if not self._in_group:
+            raise self._bad("there is a ; outside of a group", "separate addresses by commas")
+        self._end_address(at)
+        self._in_group = False
+        self._behind_group = True
+
+    def _bad(self, why: str, remedy: str = "") -> InvalidAddress:
+        return InvalidAddress(
+            f"the field {self._name}: '{printable(self._value, 100)}' cannot be used",
+            detail=why,
+            remedy=remedy or "correct it, or give sender and recipients",
+        )

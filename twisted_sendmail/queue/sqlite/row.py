@@ -1,0 +1,182 @@
+"""From a message to its rows and back, and the checksum that tells whether they are still it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from twisted_sendmail.queue.ids import id_text
+from twisted_sendmail.queue.models import (
+    MessageInfo,
+    QueuedMessage,
+    QueuedRecipient,
+    RecipientState,
+    SetAsideReason,
+)
+from twisted_sendmail.smtp import Envelope, ForwardPath, InvalidInput, Recipient, ReversePath
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The columns of ``message``, as ``decode`` wants them.
+MESSAGE = (
+    "number, arrived, sender, parameters, size, origin, body, pieces, checksum, route, due, "
+    "attempts, leased, held, expired, doomed, warned, interrupted, aside"
+)
+#: The columns of ``recipient``, as ``decode`` wants them.
+RECIPIENT = "number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay"
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_STATES = {state.value: state for state in RecipientState}
+#: What can be wrong with the values of a row whose octets changed.
+_WRONG = (ValueError, TypeError, LookupError, AttributeError, InvalidInput)
+
+
+class Damaged(ValueError):
+    """A row is not what was written."""
+
+
+def encode(
+    draft: MessageInfo, number: int, size: int, body: int | None, pieces: int
+) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
+    """What never changes: the first columns of the message, and those of each recipient."""
+    envelope = draft.envelope
+    recipients = [
+        (n, str(r.path), ",".join(sorted(r.notify)), r.orcpt)
+        for n, r in enumerate(envelope.recipients)
+    ]
+    sender = str(envelope.sender) if envelope.sender.mailbox else ""
+    fixed = (
+        number,
+        float(draft.arrived),
+        sender,
+        _parameters(draft),
+        size,
+        draft.origin,
+        body,
+        pieces,
+    )
+    return (*fixed, _checksum(fixed, recipients)), recipients
+
+
+def decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
+    """The message of these rows.
+
+    :raises Damaged: they are not what was written.
+    """
+    try:
+        if row[8] != _checksum(tuple(row[:8]), [tuple(r[:4]) for r in recipients]):
+            raise Damaged
+        return _decode(row, recipients)
+    except _WRONG:
+        raise Damaged(f"message {row[0]}") from None
+
+
+def decode_damaged(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
+    """What can still be shown of a message that is set aside: perhaps not what was written."""
+    try:
+        return _decode(row, recipients)
+    except _WRONG:
+        number = row[0] if isinstance(row[0], int) else 0
+        draft = MessageInfo(
+            id=id_text(number),
+            envelope=Envelope(None, [Recipient(ForwardPath(None))]),
+            arrived=row[1] if isinstance(row[1], float) else 0.0,
+            route="",
+            origin="unreadable",
+        )
+        return QueuedMessage(draft, size=0, recipients=(), aside=SetAsideReason.DAMAGED)
+
+
+def content_checksum(number: int, place: int, data: bytes) -> int:
+    """Of one piece of content: it is this one's, at this place."""
+    return crc32(data, crc32(b"%d:%d" % (number, place)))
+
+
+def _checksum(fixed: tuple[Any, ...], recipients: Sequence[Sequence[Any]]) -> int:
+    return crc32(repr((fixed, recipients)).encode("utf-8", "surrogateescape"))
+
+
+def _parameters(draft: MessageInfo) -> str:
+    envelope = draft.envelope
+    given = {
+        "ret": envelope.ret,
+        "envid": envelope.envid,
+        "require_tls": envelope.require_tls or None,
+        "smtputf8": draft.smtputf8 or None,
+        "eight_bit": draft.eight_bit,
+        "binary": draft.binary or None,
+        "message_id": draft.message_id,
+        "automatic": draft.automatic or None,
+    }
+    kept = {name: value for name, value in given.items() if value is not None}
+    return _encode_json(kept) if kept else ""
+
+
+def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
+    (number, arrived, sender, parameters, size, origin, _, _, _, route, due) = row[:11]
+    (attempts, leased, held, expired, doomed, warned, interrupted, aside) = row[11:]
+    known = json.loads(parameters) if parameters else {}
+    queued = tuple([_recipient(r) for r in recipients])
+    if len(queued) == 1 and not known:
+        envelope = Envelope.plain(ReversePath.parse(sender), queued[0].recipient)
+    else:
+        envelope = Envelope(
+            ReversePath.parse(sender),
+            [r.recipient for r in queued],
+            ret=known.get("ret"),
+            envid=known.get("envid"),
+            require_tls=known.get("require_tls", False),
+        )
+    draft = MessageInfo(
+        id=id_text(number),
+        envelope=envelope,
+        arrived=arrived,
+        route=route,
+        origin=origin,
+        smtputf8=known.get("smtputf8", False),
+        eight_bit=known.get("eight_bit"),
+        binary=known.get("binary", False),
+        message_id=known.get("message_id"),
+        automatic=known.get("automatic", False),
+    )
+    return QueuedMessage(
+        draft,
+        size=size,
+        recipients=queued,
+        due=due + 0.0,
+        attempts=attempts + 0,
+        leased=leased == 1,
+        held=held == 1,
+        expired=_mark(expired, "expired"),
+        doomed=_mark(doomed, "doomed"),
+        warned=warned == 1,
+        interrupted=interrupted + 0,
+        aside=None if aside is None else SetAsideReason(aside),
+    )
+
+
+def _mark(found: Any, word: str) -> bool:
+    if found is not None and found != word:
+        raise Damaged
+    return found is not None
+
+
+def _recipient(row: Sequence[Any]) -> QueuedRecipient:
+    number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay = row
+    path = ForwardPath.parse(address)
+    if notify or orcpt is not None:
+        recipient = Recipient(path, notify.split(",") if notify else (), orcpt)
+    else:
+        recipient = Recipient.plain(path)
+    return QueuedRecipient(
+        number,
+        recipient,
+        _STATES[state],
+        due + 0.0,
+        attempts + 0,
+        tried,
+        reply,
+        status,
+        relay,
+    )

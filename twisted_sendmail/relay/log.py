@@ -1,0 +1,191 @@
+"""The relay's events as log lines, one each, in the words operators know from Postfix.
+
+Everything shown is also a field of the log event, so that a structured log need not parse
+a line.  Nothing in it can act on a terminal or begin a line of its own.
+
+What is said of every message is made into a line here: to let the log fill in a dozen
+fields would cost more than all the rest of it.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger, LogLevel
+
+from twisted_sendmail.relay.events import (
+    Arrived,
+    Attempted,
+    AuthenticationAlarm,
+    Cleared,
+    Event,
+    Interrupted,
+    Removed,
+    Reported,
+    RouteDown,
+    RouteUp,
+    SetAside,
+    Trouble,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = Logger(namespace="twisted_sendmail.relay")
+
+#: The format of what is a line already.
+LINE = "{line}"
+
+
+def _say(event: dict[str, Any]) -> None:
+    # Logger.emit looks its level up among all levels, for each event.
+    event["log_logger"] = log
+    event["log_level"] = LogLevel.info
+    event["log_namespace"] = log.namespace
+    event["log_source"] = None
+    event["log_format"] = LINE
+    event["log_time"] = time()
+    log.observer(event)
+
+
+def _attempted(event: Attempted) -> None:
+    notes = []
+    if event.in_doubt:
+        notes.append("it may have been delivered, and will be sent again")
+    if event.doubles:
+        notes.append(f"possibly duplicated: {event.doubles} before it ended unseen")
+    orig_to = f" orig_to=<{event.original}>," if event.original else ""
+    note = f" [{'; '.join(notes)}]" if notes else ""
+    delay, delays = seconds(event.delays.total), str(event.delays)
+    _say(
+        {
+            "line": f"{event.id}: to=<{event.recipient}>,{orig_to} relay={event.relay}, "
+            f"delay={delay}, delays={delays}, dsn={event.dsn}, status={event.status} "
+            f"({event.reply}){note}",
+            "id": event.id,
+            "route": event.route,
+            "sender": event.sender,
+            "recipient": event.recipient,
+            "original": event.original,
+            "relay": event.relay,
+            "delay": delay,
+            "delays": delays,
+            "dsn": event.dsn,
+            "status": event.status,
+            "reply": event.reply,
+            "in_doubt": event.in_doubt,
+            "doubles": event.doubles,
+            "due": event.due,
+            "tls": event.tls,
+        }
+    )
+
+
+def _arrived(event: Arrived) -> None:
+    origin = f" {event.origin}" if event.origin else ""
+    _say(
+        {
+            "line": f"{event.id}: from=<{event.sender}>, size={event.size}, "
+            f"nrcpt={event.recipients} (queued){origin}",
+            "id": event.id,
+            "sender": event.sender,
+            "size": event.size,
+            "recipients": event.recipients,
+            "route": event.route,
+            "origin": event.origin,
+            "message_id": event.message_id,
+        }
+    )
+
+
+def _removed(event: Removed) -> None:
+    if not event.at_once:
+        _say({"line": f"{event.id}: removed", "id": event.id})
+
+
+def _reported(event: Reported) -> None:
+    log.info(
+        "{id}: sender notification ({kind}) to <{to}>: {report}",
+        id=event.id,
+        kind=event.kind,
+        to=event.to,
+        report=event.report,
+    )
+
+
+def _set_aside(event: SetAside) -> None:
+    log.emit(LogLevel.warn, "{id}: set aside: {why}", id=event.id, why=event.why)
+
+
+def _cleared(event: Cleared) -> None:
+    log.emit(
+        LogLevel.warn,
+        "{id}: removed: it failed, there was nobody to tell, and it was kept for {kept}",
+        id=event.id,
+        kept=_long(event.kept),
+    )
+
+
+def _route_down(event: RouteDown) -> None:
+    log.emit(
+        LogLevel.warn,
+        "route {route} is down, asked again in {wait:.0f} s: {reason}",
+        route=event.route,
+        wait=event.wait,
+        reason=event.reason,
+    )
+
+
+def _route_up(event: RouteUp) -> None:
+    log.info("route {route} is up", route=event.route)
+
+
+def _auth_refused(event: AuthenticationAlarm) -> None:
+    log.emit(
+        LogLevel.error,
+        "route {route}: {server} does not accept the credentials; mail waits: {reason}",
+        route=event.route,
+        server=event.server,
+        reason=event.reason,
+    )
+
+
+def _trouble(event: Trouble) -> None:
+    log.emit(LogLevel.error, "{what}: {reason}", what=event.what, reason=event.reason)
+
+
+def _interrupted(event: Interrupted) -> None:
+    # In pieces, so that no line grows without bound.
+    for at in range(0, len(event.ids), 50):
+        log.emit(
+            LogLevel.warn,
+            "possibly duplicated, their last try was interrupted: {ids}",
+            ids=" ".join(event.ids[at : at + 50]),
+        )
+
+
+_HOW: dict[type, Callable[[Any], None]] = {
+    Attempted: _attempted,
+    Arrived: _arrived,
+    Removed: _removed,
+    Reported: _reported,
+    SetAside: _set_aside,
+    Cleared: _cleared,
+    RouteDown: _route_down,
+    RouteUp: _route_up,
+    AuthenticationAlarm: _auth_refused,
+    Trouble: _trouble,
+    Interrupted: _interrupted,
+}
+
+
+def _long(seconds: float) -> str:
+    days, hours = seconds / 86400, seconds / 3600
+    return f"{days:.4g} days" if days >= 1 else f"{hours:.2g} hours"
+
+
+def log_event(event: Event) -> None:
+    """Write *event* to the log."""
+    _HOW[type(event)](event)

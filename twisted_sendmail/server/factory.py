@@ -1,0 +1,316 @@
+"""Makes a server protocol for each connection, and keeps count of them.
+
+This is where a server is put together: settings, certificate, accounts, deadlines,
+limits, and the receiver that takes the mail.
+
+RFC 5321 section 3.8 (421), RFC 6409 (submission).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from twisted_sendmail.server.accounts import HashedAccounts
+from twisted_sendmail.server.auth_throttle import AuthThrottle
+from twisted_sendmail.server.authentication import EXCHANGES
+from twisted_sendmail.server.networks import Networks, origin
+from twisted_sendmail.server.protocol import SMTPServerProtocol
+from twisted_sendmail.server.timeouts import ServerTimeouts
+from twisted_sendmail.smtp import InvalidServer, Reply, ServerSession, ServerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from twisted.internet.interfaces import (
+        IAddress,
+        IOpenSSLServerConnectionCreator,
+        IProtocolFactory,
+        IReactorTime,
+    )
+
+    from twisted_sendmail.server.authentication import Accounts
+    from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
+    from twisted_sendmail.smtp import ServerHandler
+
+#: Seconds for a connection without a message to close after the 421.
+_FAREWELL = 2.0
+_log = Logger()
+#: Seconds for connections that were dropped to be gone.
+_ABORTED = 1.0
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """How many at once."""
+
+    #: In all.
+    total: int = 1000
+    #: From one address; an IPv6 network of 64 bits counts as one.
+    per_address: int = 100
+
+
+class SMTPServerFactory(ServerFactory):
+    """An SMTP, submission or LMTP server, to be listened with on any endpoint.
+
+    :param clock: the reactor, for deadlines.
+    :param receiver: makes the receiver of one message, given the connection.
+    :param tls: certificate and key: STARTTLS is offered, and MAIL in clear refused.
+        For implicit TLS wrap the factory (:meth:`implicit_tls`).
+    :param trusted: networks whose machines need neither TLS nor AUTH.  Without *accounts*
+        nobody else is served.  None: there is no such distinction.
+    :param early_input: networks whose clients may send content before the reply to DATA
+        (``allow_early_input`` of the settings), because they do not wait for it.
+    :param throttle: delays logins, where several servers share it; else it is made of
+        ``deadlines.failed_login``.
+    :param trace: put our Received field in front of what the receiver gets.
+    :param accounts: those who know the users: AUTH is offered, and MAIL without it refused.
+        Without *tls* AUTH is offered only where the endpoint has TLS of its own (``ssl:``).
+    :param settings: what else is offered and allowed; its fields ``starttls``, ``require_tls``,
+        ``mechanisms`` and ``require_auth`` follow from *tls* and *accounts* unless each is given.
+    :raises InvalidServer: two of the above contradict each other; both are named.
+    """
+
+    noisy = False
+    #: What it makes.
+    protocol_class: type[SMTPServerProtocol] = SMTPServerProtocol
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        receiver: Callable[[ConnectionInfo], Receiver],
+        *,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        accounts: Accounts | None = None,
+        settings: ServerSettings | None = None,
+        deadlines: ServerTimeouts | None = None,
+        limits: ConnectionLimits | None = None,
+        trusted: Networks | None = None,
+        early_input: Networks | None = None,
+        throttle: AuthThrottle | None = None,
+        trace: bool = True,
+    ) -> None:
+        self.clock = clock
+        self.receiver = receiver
+        self.tls = tls
+        self.accounts = accounts
+        self.settings = resolve(settings or ServerSettings(), tls, accounts, trusted)
+        self.deadlines = deadlines or ServerTimeouts()
+        self.limits = limits or ConnectionLimits()
+        self.trusted = trusted
+        self.early_input = early_input or Networks()
+        if throttle is None:
+            throttle = AuthThrottle(clock, self.deadlines.failed_login)
+        self.throttle = throttle
+        self.trace = trace
+        #: Those that are open.
+        self.connections: set[SMTPServerProtocol] = set()
+        self._from: Counter[object] = Counter()
+        self._all_gone: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress) -> SMTPServerProtocol:  # type: ignore[override]  # Twisted's Factory is generic in name only
+        """One that serves, or one that says 421."""
+        greeting = None
+        settings = self.settings
+        if self.trusted is not None:
+            if addr in self.trusted:
+                settings = replace(settings, require_tls=False, require_auth=False)
+            elif self.accounts is None:
+                greeting = Reply(554, ("5.7.1 No service for your address",))
+        if addr in self.early_input:
+            settings = replace(settings, allow_early_input=True)
+        if len(self.connections) >= self.limits.total:
+            greeting = Reply(421, ("4.7.0 Too many connections: try again later",))
+        elif self._from[origin(addr)] >= self.limits.per_address:
+            greeting = Reply(421, ("4.7.0 Too many connections from your address",))
+        return self.protocol_class(self, settings, greeting)
+
+    def implicit_tls(self) -> IProtocolFactory:
+        """The same server, with TLS from the first octet (RFC 8314): listen with this one.
+
+        :raises InvalidServer: when there is no certificate.
+        """
+        if self.tls is None:
+            raise InvalidServer("implicit TLS cannot be spoken", remedy="give a certificate")
+        return TLSMemoryBIOFactory(self.tls, False, self, clock=self.clock)
+
+    def opened(self, protocol: SMTPServerProtocol) -> None:
+        """Called by a protocol that has begun."""
+        self.connections.add(protocol)
+        self._from[origin(protocol.connection.peer)] += 1
+
+    def closed(self, protocol: SMTPServerProtocol) -> None:
+        """Called by a protocol that is over."""
+        self.connections.discard(protocol)
+        place = origin(protocol.connection.peer)
+        self._from[place] -= 1
+        if self._from[place] <= 0:
+            del self._from[place]
+        if not self.connections:
+            if self._all_gone is not None:
+                gone, self._all_gone = self._all_gone, None
+                gone.callback(None)
+            self.stopFactory()
+
+    def startFactory(self) -> None:
+        """See ``IProtocolFactory``: name the users whom some clients cannot log in as."""
+        if isinstance(self.accounts, HashedAccounts) and self.accounts.warning is not None:
+            _log.warn("accounts: {warning}", warning=self.accounts.warning)
+
+    def stopFactory(self) -> None:
+        """See ``IProtocolFactory``: end the threads of the accounts when nobody needs them."""
+        idle = not self.connections and not self.numPorts
+        if idle and isinstance(self.accounts, HashedAccounts):
+            self.accounts.close()
+
+    async def wind_up(self, grace: float) -> None:
+        """Hang up on everybody: at once between messages, else when a message has its reply.
+
+        Stop listening first.  Only a message is waited for: a connection in a TLS handshake is
+        dropped at once, and another one without a message is dropped if it is still there two
+        seconds after the 421 (the client does not read, or does not close its side of TLS).
+
+        :param grace: seconds after which those that are left are dropped.
+        """
+        for protocol in list(self.connections):
+            if protocol.in_handshake:
+                _drop(protocol)
+            else:
+                protocol.wind_up()
+        end = self.clock.seconds() + grace
+        while self.connections and self.clock.seconds() < end:
+            closing = {each for each in self.connections if not each.carries_message}
+            await self._gone(min(end - self.clock.seconds(), _FAREWELL))
+            for protocol in closing & self.connections:
+                if not protocol.carries_message:
+                    _drop(protocol)
+        for protocol in list(self.connections):
+            _drop(protocol)
+        await self._gone(min(grace, _ABORTED))
+
+    async def _gone(self, grace: float) -> None:
+        if not self.connections:
+            return
+        gone = self._all_gone = Deferred()
+        late = self.clock.callLater(grace, gone.callback, None)
+        await gone
+        self._all_gone = None
+        if late.active():
+            late.cancel()
+
+    def session(
+        self, settings: ServerSettings, handler: ServerHandler, *, tls: bool
+    ) -> ServerSession:
+        """The session of one connection."""
+        return ServerSession(settings, handler, tls=tls)
+
+    def start_tls(self, protocol: SMTPServerProtocol) -> None:
+        """Start TLS as server on the protocol's transport."""
+        transport: Any = protocol.transport
+        transport.startTLS(self.tls)
+
+
+def _drop(protocol: SMTPServerProtocol) -> None:
+    transport: Any = protocol.transport
+    transport.abortConnection()
+
+
+def resolve(
+    settings: ServerSettings,
+    tls: IOpenSSLServerConnectionCreator | None,
+    accounts: Accounts | None,
+    trusted: Networks | None = None,
+) -> ServerSettings:
+    """*settings* with what they leave open taken from the rest of the server.
+
+    :raises InvalidServer: naming the two that contradict each other, and a remedy.
+    """
+    known = () if accounts is None else accounts.mechanisms
+    resolved = settings.resolved(certificate=tls is not None, mechanisms=known)
+    for contradiction, remedy in chain(
+        _contradicting_extensions(settings),
+        _contradicting_tls(settings, resolved, tls),
+        _contradicting_auth(settings, resolved, accounts),
+        _contradicting_trust(settings, accounts, trusted),
+    ):
+        raise InvalidServer(contradiction, remedy=remedy)
+    return resolved
+
+
+# Each of these yields what cannot be true together, and what to do about it.
+
+
+def _contradicting_extensions(said: ServerSettings) -> Iterator[tuple[str, str]]:
+    for word, source in _DERIVED_KEYWORDS.items():
+        if word in said.extensions:
+            yield (
+                f"extensions has {word}, which follows from {source}",
+                f"leave {word} out of extensions",
+            )
+
+
+def _contradicting_tls(
+    said: ServerSettings, resolved: ServerSettings, tls: IOpenSSLServerConnectionCreator | None
+) -> Iterator[tuple[str, str]]:
+    if tls is None and said.starttls:
+        what = "starttls=True: STARTTLS cannot be offered without tls"
+        yield what, "give tls a certificate, or leave starttls out"
+    if tls is None and said.require_tls:
+        what = "require_tls=True: TLS is demanded and cannot be offered without tls"
+        yield what, "give tls a certificate; leave require_tls out if the endpoint itself has TLS"
+    if said.clear_auth and resolved.require_tls:
+        implied = "" if said.require_tls else ", which follows from tls"
+        what = f"clear_auth=True with require_tls=True{implied}"
+        yield what, "leave clear_auth out, or take mail in clear too by require_tls=False"
+
+
+def _contradicting_auth(
+    said: ServerSettings, resolved: ServerSettings, accounts: Accounts | None
+) -> Iterator[tuple[str, str]]:
+    mechanisms = resolved.mechanisms or ()
+    if accounts is None:
+        for name in ("mechanisms", "require_auth", "clear_auth"):
+            if value := getattr(said, name):
+                what = f"{name}={value!r}: AUTH cannot be offered without accounts"
+                yield what, f"give accounts, or leave {name} out"
+        return
+    if not mechanisms:
+        remedy = "give accounts that have a mechanism, or none"
+        if said.mechanisms is not None:
+            remedy = "leave mechanisms out, or accounts"
+        yield "accounts are given and mechanisms is empty: AUTH cannot be offered", remedy
+    for known, source in ((EXCHANGES, "this server"), (accounts.mechanisms, "these accounts")):
+        unknown = [name for name in mechanisms if name not in known]
+        if unknown:
+            what = f"mechanisms has {', '.join(unknown)}, which cannot be offered with {source}"
+            yield what, f"choose of {', '.join(known)}"
+
+
+def _contradicting_trust(
+    said: ServerSettings, accounts: Accounts | None, trusted: Networks | None
+) -> Iterator[tuple[str, str]]:
+    if trusted is None:
+        return
+    for name in ("require_tls", "require_auth"):
+        if getattr(said, name):
+            what = f"{name}=True with trusted networks, whose machines are exempt from it"
+            yield what, f"leave {name} out: it follows for all others; or leave trusted out"
+    if not trusted and accounts is None:
+        what = "trusted names no network and there are no accounts: nobody could send"
+        yield what, "name a network in trusted, or give accounts"
+
+
+#: EHLO keywords that no list of extensions may hold, and where they come from.
+_DERIVED_KEYWORDS = {
+    "AUTH": "accounts and mechanisms",
+    "LIMITS": "max_recipients and max_messages",
+    "SIZE": "max_size",
+    "STARTTLS": "tls and starttls",
+}

@@ -1,0 +1,76 @@
+"""Networks whose machines may send without proving who they are.
+
+RFC 6409 section 3.3 leaves it to the site whom it trusts; a list of networks is the
+plainest way to say it.  :func:`origin` is the unit by which all others are counted.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp import InvalidServer
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from twisted.internet.interfaces import IAddress
+
+
+class Networks:
+    """A set of networks.
+
+    :param networks: ``192.0.2.0/24``, ``2001:db8::/32``, ``192.0.2.1``, or ``unix`` for
+        those who come over a Unix socket.
+    :raises InvalidServer: naming the one that cannot be read.
+    """
+
+    def __init__(self, networks: Iterable[str] = ()) -> None:
+        self._unix = False
+        self._networks: list[IPv4Network | IPv6Network] = []
+        for text in networks:
+            if text == "unix":
+                self._unix = True
+                continue
+            try:
+                self._networks.append(ip_network(text))
+            except ValueError as e:
+                raise InvalidServer(
+                    f"network '{text}' cannot be used",
+                    detail=str(e),
+                    remedy="write it as 192.0.2.0/24 or 2001:db8::/32",
+                ) from None
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def __contains__(self, address: IAddress) -> bool:
+        host: str | None = getattr(address, "host", None)
+        if host is None:
+            return self._unix
+        try:
+            ip = ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in self._networks)
+
+
+def origin(address: IAddress) -> Hashable:
+    """The party that *address* belongs to: connections and failed logins are counted for it.
+
+    An IPv6 network of 64 bits is one, an IPv4-mapped address is the IPv4 address, and all Unix
+    sockets are one.
+    """
+    host: str | None = getattr(address, "host", None)
+    if host is None:
+        # A Unix socket: they all come from here.
+        return type(address)
+    try:
+        ip = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(ip, IPv6Address):
+        return ip.ipv4_mapped or ip_network((ip, 64), strict=False)
+    return ip

@@ -1,0 +1,280 @@
+"""One connection of the server: the transport on one side, the session on the other.
+
+It moves octets, starts TLS and keeps the deadlines.  It stops reading while a receiver's
+answer is awaited and enough is buffered, and stops answering while the client does not read.
+What is allowed is decided by the session, what is accepted by the receiver.
+
+**The end of a connection** comes in four ways.  After QUIT, a deadline or ``wind_up`` the
+last reply is written and the transport closed.  When the session ends while the client may
+still be sending (``session.discarding``) only our half is closed, and the client's octets are
+read and discarded for ``Deadlines.discarding`` seconds or until it closes: closing a socket
+with unread octets resets the connection, and a reset can overtake the last reply.  A client that has closed its half of the connection (``nc -N``, Exim)
+gets the replies to all that it sent, also those that a receiver gives later; then the transport
+is closed.  A connection that is lost ends everything but a commit.
+
+RFC 5321 section 4.5.3.2 (timeouts), RFC 3207 (STARTTLS), RFC 3848 (protocol names).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from zope.interface import implementer
+
+from twisted_sendmail.server.message_handler import MessageHandler
+from twisted_sendmail.server.receiver import ConnectionInfo
+from twisted_sendmail.server.timeouts import ContentClock, Timer
+from twisted_sendmail.server.tls import server_tls_facts
+from twisted_sendmail.smtp import Reply, ServerState, Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from twisted.python.failure import Failure
+
+    from twisted_sendmail.server.factory import SMTPServerFactory
+    from twisted_sendmail.smtp import ServerSettings
+
+_TOO_SLOW = Reply(421, ("4.4.2 That took too long",))
+_GOING_DOWN = Reply(421, ("4.3.2 Going down: try again later",))
+# After ``wind_up`` a session stays in RCPT only while an answer is awaited: the commit of a BDAT.
+_WITH_MESSAGE = {ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class SMTPServerProtocol(Protocol):
+    """Made by :class:`~twisted_sendmail.server.factory.SMTPServerFactory`.
+
+    :param settings: what this client is offered.
+    :param greeting: None to serve; anything but a 220 is written instead, and the end.
+    """
+
+    factory: SMTPServerFactory
+
+    def __init__(
+        self, factory: SMTPServerFactory, settings: ServerSettings, greeting: Reply | None = None
+    ) -> None:
+        self.factory = factory
+        self._settings = settings
+        self._greeting = greeting
+        self._timer = Timer(factory.clock, self._late)
+        self._content_clock = ContentClock(factory.clock)
+        #: The number of the content that the clock measures.
+        self._content = 0
+        #: ``_pump`` is running.
+        self._pumping = False
+        #: The client does not take what is written.
+        self._blocked = False
+        #: Reading is paused.
+        self._paused = False
+        #: The client sends no more.
+        self._half_closed = False
+        #: Our half is closed, and what the client still sends is discarded.
+        self._discarding = False
+        #: The transport was told to close.
+        self._closing = False
+        #: The connection is gone.
+        self._over = False
+
+    # -- the transport's side -------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Greet, or in implicit TLS wait for the handshake."""
+        transport: Any = self.transport
+        tls = ISSLTransport.providedBy(transport)
+        self.connection = ConnectionInfo(
+            self._settings.host, transport.getPeer(), transport.getHost(), Transcript()
+        )
+        self._handler = MessageHandler(self.factory, self.connection, self._resume, self._start_tls)
+        self.session = self.factory.session(self._settings, self._handler, tls=tls)
+        self.connection.transcript = self.session.transcript
+        transport.registerProducer(self, True)
+        self.factory.opened(self)
+        if tls:
+            self._timer.set("handshake", self.factory.deadlines.handshake)
+        else:
+            self.session.greet(self._greeting)
+            self._pump()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is on."""
+        self.connection.tls = server_tls_facts(self.transport)
+        if self.session.state is ServerState.OPENING:
+            self.session.transcript.add("--", "TLS started")
+            self.session.greet(self._greeting)
+        else:
+            self._handler.tls_started()
+            self.session.tls_started()
+        self._pump()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Octets from the client."""
+        self._content_clock.octets += len(data)
+        self.session.receive(data)
+        self._pump()
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more: reply to all that it has sent, then close."""
+        self._half_closed = True
+        self._pump()
+
+    def writeConnectionLost(self) -> None:
+        """The client reads no more, or our half has been closed by ``_close``."""
+        if not self._discarding:
+            transport: Any = self.transport
+            transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """What is half done is void; what is being committed goes on."""
+        self._over = True
+        self._timer.stop()
+        self._handler.connection_lost()
+        self.session.end("connection lost")
+        self.factory.closed(self)
+
+    def pauseProducing(self) -> None:
+        """The client does not read: stop answering, and stop reading."""
+        self._blocked = True
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        """It reads again."""
+        self._blocked = False
+        self._pump()
+
+    def stopProducing(self) -> None:
+        """The connection is gone; ``connectionLost`` follows."""
+        self._blocked = True
+
+    @property
+    def in_handshake(self) -> bool:
+        """Is a TLS handshake awaited?"""
+        return self.session.state in {ServerState.OPENING, ServerState.HANDSHAKE}
+
+    @property
+    def carries_message(self) -> bool:
+        """Is content received or committed, or can it be next?  Asked after :meth:`wind_up`."""
+        session = self.session
+        return session.reading_content or session.state in _WITH_MESSAGE
+
+    def wind_up(self) -> None:
+        """Hang up with 421: at once, or when the message under way has its reply."""
+        self.session.discarding = False
+        self.session.close_after_message(_GOING_DOWN)
+        self._pump()
+
+    # -- the pump -------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Do all that can be done now, and write what there is to write, at once."""
+        if self._pumping or self._over:
+            return
+        session = self.session
+        self._pumping = True
+        try:
+            while not self._blocked and session.run():
+                self._flush()
+        finally:
+            self._pumping = False
+        self._flush()
+        if self._half_closed and not (session.waiting or self._blocked):
+            # What is left in the buffer is half a command, or half a message.
+            session.end("connection closed")
+        self._regulate()
+
+    def _resume(self, answer: Any) -> None:
+        """Give the session an answer that came later."""
+        if not self._over:
+            self.session.resume(answer)
+            self._pump()
+
+    def _start_tls(self) -> None:
+        self._flush()
+        self.factory.start_tls(self)
+
+    def _flush(self) -> None:
+        data = self.session.output()
+        if data and self.transport is not None:
+            self.transport.write(data)
+
+    def _regulate(self) -> None:
+        """Let the client's time run or stand, and its octets come or wait."""
+        session, deadlines = self.session, self.factory.deadlines
+        if self._over:
+            return
+        if session.state is ServerState.CLOSED:
+            self._close()
+            return
+        if session.contents != self._content:
+            self._content = session.contents
+            self._content_clock = ContentClock(self.factory.clock)
+        reading = session.reading_content
+        if reading and not session.waiting and not self._blocked:
+            self._content_clock.run()
+        else:
+            self._content_clock.stop()
+        if session.state is ServerState.OPENING or session.state is ServerState.HANDSHAKE:
+            self._timer.set("handshake", deadlines.handshake)
+        elif self._blocked:
+            self._timer.set("reading", deadlines.reading)
+        elif session.waiting:
+            self._timer.clear()
+        elif reading:
+            self._timer.set("content", max(self._content_clock.left(deadlines), 0.001))
+        else:
+            self._timer.set(("command", session.lines), deadlines.command)
+        # A little may wait with us; so the end of the connection is noticed meanwhile.
+        hold = session.full and (session.waiting or self._blocked)
+        if hold or self._paused:
+            self._hold(hold=hold)
+
+    def _hold(self, *, hold: bool) -> None:
+        if hold != self._paused:
+            self._paused = hold
+            transport: Any = self.transport
+            (transport.pauseProducing if hold else transport.resumeProducing)()
+
+    def _close(self) -> None:
+        """Close the transport, at once or when the client's octets have been discarded."""
+        if self._closing:
+            return
+        deadlines, transport = self.factory.deadlines, cast("Any", self.transport)
+        # Only who reads notices that the other side has gone.
+        self._hold(hold=False)
+        # In TLS loseConnection goes on reading until the client has closed too.
+        close_half = getattr(transport, "loseWriteConnection", None)
+        if (
+            self.session.discarding
+            and close_half is not None
+            and not (self._half_closed or self.session.tls)
+        ):
+            if not self._discarding:
+                self._discarding = True
+                self._timer.set("discarding", deadlines.discarding)
+                transport.unregisterProducer()
+                close_half()
+            return
+        self._closing = True
+        self._timer.set("closing", deadlines.closing)
+        transport.unregisterProducer()
+        transport.loseConnection()
+
+    def _late(self, key: Hashable) -> None:
+        if key == "content" and self._content_clock.left(self.factory.deadlines) > 0:
+            self._regulate()
+        elif key == "discarding":
+            self.session.discarding = False
+            self._close()
+        elif key in {"closing", "handshake", "reading"}:
+            transport: Any = self.transport
+            transport.abortConnection()
+        else:
+            self.session.close(_TOO_SLOW)
+            self._pump()

@@ -1,0 +1,82 @@
+"""Our Received field: what we know of how a message came in.
+
+RFC 5321 section 4.4.  With several recipients none is named, so that no one learns
+of the others (section 7.2).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from email.utils import format_datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.message import clause, folded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_sendmail.server.receiver import ConnectionInfo
+    from twisted_sendmail.smtp import Recipient
+
+_BREAKS = re.compile(r'[ ;()"\\]').search
+
+
+class Stamp:
+    """Makes the fields of one connection."""
+
+    def __init__(self, connection: ConnectionInfo) -> None:
+        self._connection = connection
+        # What is the same for every message, as long as that is the same: the key.
+        self._key: tuple[object, ...] = ()
+        self._begun = ("", 0)
+
+    def field(
+        self, message_id: str, recipients: Sequence[Recipient], second: int, *, smtputf8: bool
+    ) -> bytes:
+        """The field, ended by CRLF.
+
+        :param message_id: our name for the message.
+        :param second: since 1970.
+        """
+        connection = self._connection
+        key = (connection.hello, connection.verb, connection.tls, connection.user, smtputf8)
+        if key != self._key:
+            self._begun = folded(_clauses(connection, smtputf8=smtputf8))
+            self._key = key
+        clauses = [clause("id", message_id)]
+        if len(recipients) == 1:
+            box = recipients[0].path.mailbox
+            only = box.wire if box is not None and box.domain.isascii() else str(recipients[0])
+            # A quoted local part may hold what would break the field.
+            if not _BREAKS(only):
+                clauses.append(f"for <{only}>")
+        clauses[-1] += ";"
+        clauses.append(_date(second))
+        return (folded(clauses, *self._begun)[0] + "\r\n").encode("utf-8")
+
+
+@lru_cache(maxsize=4)
+def _date(second: int) -> str:
+    """Much mail comes in the same second."""
+    return format_datetime(datetime.fromtimestamp(second, timezone.utc))
+
+
+def _clauses(connection: ConnectionInfo, *, smtputf8: bool) -> list[str]:
+    hello, tls = connection.hello, connection.tls
+    peer: str | None = getattr(connection.peer, "host", None)
+    protocol = connection.protocol(smtputf8=smtputf8)
+    clauses = []
+    if hello is not None:
+        # An address literal of a kind to come may hold what would break the field.
+        clauses.append(clause("from", "unknown" if _BREAKS(hello) else hello, _literal(peer)))
+    clauses.append(clause("by", connection.name))
+    clauses.append(clause("with", protocol, f"{tls.version} {tls.cipher}" if tls else None))
+    return clauses
+
+
+def _literal(host: str | None) -> str | None:
+    if host is None:
+        return None
+    return f"[IPv6:{host.partition('%')[0]}]" if ":" in host else f"[{host}]"

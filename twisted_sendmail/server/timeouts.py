@@ -1,0 +1,125 @@
+"""How long a client may take, and the timer that sees to it.
+
+A deadline is set when waiting begins, and arriving octets do not move it: only a
+whole command does, and for content the octets themselves, at a least rate.
+
+RFC 5321 section 4.5.3.2.7 (a server waits five minutes at least).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+
+@dataclass(frozen=True)
+class ServerTimeouts:
+    """Seconds."""
+
+    #: For a TLS handshake.
+    handshake: float = 60
+    #: From one command to the end of the next.
+    command: float = 300
+    #: For content, besides what :attr:`rate` allows.
+    content: float = 600
+    #: Octets of content a second, at least, in the long run.
+    rate: float = 1000
+    #: For taking our replies off our hands.
+    reading: float = 300
+    #: For closing in order, then the connection is dropped.
+    closing: float = 30
+    #: For reading and discarding what a client sends after a reply that ends the session, so
+    #: that the reply is not lost to a reset.
+    discarding: float = 5
+    #: The first failed login is answered so much later; each further one doubles it
+    #: (``auth_throttle``).
+    failed_login: float = 2
+
+
+class Timer:
+    """One deadline at a time, told apart by a key.
+
+    It is set several times a message and is nearly never late: so a call that comes early
+    is left where it is, and looks at the clock when it has come.
+
+    :param clock: where the time comes from.
+    :param late: called when a deadline has passed, with its key.
+    """
+
+    def __init__(self, clock: IReactorTime, late: Callable[[Hashable], None]) -> None:
+        self._clock = clock
+        self._late = late
+        self._key: Hashable = None
+        self._at = 0.0
+        self._call: IDelayedCall | None = None
+        self._comes = 0.0
+
+    def set(self, key: Hashable, seconds: float) -> None:
+        """Be late in *seconds*; the deadline of the same key stays where it is."""
+        if key == self._key:
+            return
+        self._key, self._at = key, self._clock.seconds() + seconds
+        if self._call is not None and self._comes > self._at:
+            self._call.cancel()
+            self._call = None
+        if self._call is None:
+            self._wait()
+
+    def clear(self) -> None:
+        """No deadline."""
+        self._key = None
+
+    def stop(self) -> None:
+        """No deadline any more, and nothing that waits for one."""
+        call, self._call = self._call, None
+        self._key = None
+        if call is not None:
+            call.cancel()
+
+    def _wait(self) -> None:
+        self._comes = self._at
+        left = max(self._at - self._clock.seconds(), 0)
+        self._call = self._clock.callLater(left, self._fire)
+
+    def _fire(self) -> None:
+        self._call = None
+        key = self._key
+        if key is None:
+            return
+        if self._clock.seconds() < self._at:
+            self._wait()
+            return
+        self._key = None
+        self._late(key)
+
+
+class ContentClock:
+    """How long the client has been sending content, our own pauses left out."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._since: float | None = None
+        self._used = 0.0
+        #: Octets so far.
+        self.octets = 0
+
+    def run(self) -> None:
+        """The client's time runs."""
+        if self._since is None:
+            self._since = self._clock.seconds()
+
+    def stop(self) -> None:
+        """It is ours."""
+        if self._since is not None:
+            self._used += self._clock.seconds() - self._since
+            self._since = None
+
+    def left(self, deadlines: ServerTimeouts) -> float:
+        """Seconds the client has left; negative: it was too slow."""
+        running = 0.0 if self._since is None else self._clock.seconds() - self._since
+        return deadlines.content + self.octets / deadlines.rate - self._used - running

@@ -1,0 +1,94 @@
+"""TLS as a server: the certificate, replaceable while connections live.
+
+:class:`ServerTLS` gives each new connection the certificate loaded last; those
+already open keep theirs.  Versions below TLS 1.2 are off (RFC 8996), ciphers are
+Twisted's choice.
+
+RFC 8314 section 4.1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.ssl import CertificateOptions, TLSVersion
+from zope.interface import implementer
+
+from twisted_sendmail.smtp import InvalidServer, TLSFacts
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """A certificate with its chain, and its key.
+
+    :param certificate: a PEM file: the certificate first, then those that vouch for it.
+    :param key: a PEM file with the key; None when it is in the same file.
+    :raises InvalidServer: when they cannot be read, or do not belong together.
+    """
+
+    def __init__(
+        self, certificate: str | PathLike[str], key: str | PathLike[str] | None = None
+    ) -> None:
+        self._certificate = Path(certificate)
+        self._key = Path(key) if key is not None else self._certificate
+        self._context = self._load()
+
+    def reload(self) -> None:
+        """Read both files again; when they cannot be used, the old ones stay.
+
+        :raises InvalidServer: as the constructor.
+        """
+        self._context = self._load()
+
+    def _load(self) -> SSL.Context:
+        for path in (self._certificate, self._key):
+            _look_at(path)
+        context: SSL.Context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
+        try:
+            context.use_certificate_chain_file(str(self._certificate))
+            context.use_privatekey_file(str(self._key))
+            context.check_privatekey()
+        except SSL.Error:
+            msg = f"certificate {self._certificate} cannot be used"
+            raise InvalidServer(
+                msg,
+                detail=f"it is no PEM certificate, or {self._key} holds no key that belongs to it",
+                remedy="give a PEM file with the certificate and its chain, and one with its key",
+            ) from None
+        return context
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803 - Twisted's name
+        """A connection with the certificate of now."""
+        return SSL.Connection(self._context, None)
+
+
+def _look_at(path: Path) -> None:
+    """OpenSSL does not say why it cannot read a file."""
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as e:
+        msg = f"{path} cannot be read"
+        raise InvalidServer(
+            msg, detail=str(e.strerror), remedy="check name and permissions"
+        ) from None
+
+
+def server_tls_facts(transport: Any) -> TLSFacts:
+    """What is known of the TLS session under *transport*, after its handshake."""
+    connection = transport.getHandle()
+    return TLSFacts(
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name() or "",
+        cipher_bits=connection.get_cipher_bits() or 0,
+        verified_by="none",
+        identity=None,
+    )

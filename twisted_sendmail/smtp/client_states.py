@@ -1,0 +1,223 @@
+"""The table of the client's session: state × (command, kind of reply) → next state.
+
+Data, and nothing else: the session walks it, the documentation draws it, the tests
+go through it entry by entry.  What is absent is a breach of protocol.
+
+RFC 5321 section 4.1.4 (order of commands), RFC 2920 section 3.1 (groups).
+"""
+
+from __future__ import annotations
+
+import enum
+
+from twisted_sendmail.smtp.commands import Verb
+
+
+class ClientState(enum.Enum):
+    """Where a session is; the values complete the sentence "the session is …"."""
+
+    # Identity, for speed: see Verb.
+    __hash__ = object.__hash__
+
+    CONNECTED = "waiting for the greeting"
+    GREETED = "greeted"
+    UNWELCOME = "refused by the greeting"
+    HANDSHAKE = "starting TLS"
+    SECURED = "secured, before EHLO"
+    READY = "ready for a message"
+    AUTH = "authenticating"
+    MAIL = "in a transaction without a recipient"
+    RCPT = "in a transaction with recipients"
+    DATA = "waiting for content"
+    LONE_DOT = "waiting for content nobody would get"
+    CHUNKS = "in the middle of a content"
+    SPOILED = "in a broken transaction"
+    QUIT = "saying good-bye"
+    CLOSED = "over"
+
+
+class ReplyKind(enum.Enum):
+    """What a reply means for the command it answers."""
+
+    __hash__ = object.__hash__
+
+    #: It succeeded.
+    YES = "yes"
+    #: It goes on: 334 in AUTH, any 3yz to a command we do not know.
+    MORE = "more"
+    #: Refused, 4yz or 5yz.
+    NO = "no"
+    #: A success that is none of this command's.
+    ODD = "odd"
+
+
+_S, _V, _YES, _MORE, _NO = ClientState, Verb, ReplyKind.YES, ReplyKind.MORE, ReplyKind.NO
+
+#: Commands whose success has one code only.
+EXACT = {
+    Verb.GREETING: 220,
+    Verb.STARTTLS: 220,
+    Verb.AUTH: 235,
+    Verb.AUTH_LINE: 235,
+    Verb.DATA: 354,
+}
+
+_NOT_YES = frozenset({220, 221, 235})
+_MAY_SAY_SO = frozenset({Verb.QUIT, Verb.OTHER})
+
+TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
+    (_S.CONNECTED, _V.GREETING, _YES): _S.GREETED,
+    (_S.CONNECTED, _V.GREETING, _NO): _S.UNWELCOME,
+    # -- getting ready
+    (_S.GREETED, _V.EHLO, _YES): _S.READY,
+    (_S.GREETED, _V.EHLO, _NO): _S.GREETED,
+    (_S.GREETED, _V.HELO, _YES): _S.READY,
+    (_S.GREETED, _V.HELO, _NO): _S.GREETED,
+    (_S.GREETED, _V.LHLO, _YES): _S.READY,
+    (_S.GREETED, _V.LHLO, _NO): _S.GREETED,
+    (_S.SECURED, _V.EHLO, _YES): _S.READY,
+    (_S.SECURED, _V.EHLO, _NO): _S.SECURED,
+    (_S.SECURED, _V.LHLO, _YES): _S.READY,
+    (_S.SECURED, _V.LHLO, _NO): _S.SECURED,
+    (_S.READY, _V.EHLO, _YES): _S.READY,
+    (_S.READY, _V.EHLO, _NO): _S.READY,
+    (_S.READY, _V.STARTTLS, _YES): _S.HANDSHAKE,
+    (_S.READY, _V.STARTTLS, _NO): _S.READY,
+    (_S.READY, _V.AUTH, _YES): _S.READY,
+    (_S.READY, _V.AUTH, _MORE): _S.AUTH,
+    (_S.READY, _V.AUTH, _NO): _S.READY,
+    (_S.AUTH, _V.AUTH_LINE, _YES): _S.READY,
+    (_S.AUTH, _V.AUTH_LINE, _MORE): _S.AUTH,
+    (_S.AUTH, _V.AUTH_LINE, _NO): _S.READY,
+    (_S.AUTH, _V.AUTH_CANCEL, _NO): _S.READY,
+    # -- a transaction
+    (_S.READY, _V.MAIL, _YES): _S.MAIL,
+    (_S.READY, _V.MAIL, _NO): _S.READY,
+    (_S.MAIL, _V.RCPT, _YES): _S.RCPT,
+    (_S.MAIL, _V.RCPT, _NO): _S.MAIL,
+    (_S.RCPT, _V.RCPT, _YES): _S.RCPT,
+    (_S.RCPT, _V.RCPT, _NO): _S.RCPT,
+    (_S.RCPT, _V.DATA, _YES): _S.DATA,
+    (_S.RCPT, _V.DATA, _NO): _S.SPOILED,
+    (_S.DATA, _V.CONTENT, _YES): _S.READY,
+    (_S.DATA, _V.CONTENT, _NO): _S.READY,
+    (_S.RCPT, _V.BDAT, _YES): _S.CHUNKS,
+    (_S.RCPT, _V.BDAT, _NO): _S.SPOILED,
+    (_S.RCPT, _V.BDAT_LAST, _YES): _S.READY,
+    (_S.RCPT, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.CHUNKS, _V.BDAT, _YES): _S.CHUNKS,
+    (_S.CHUNKS, _V.BDAT, _NO): _S.SPOILED,
+    (_S.CHUNKS, _V.BDAT_LAST, _YES): _S.READY,
+    (_S.CHUNKS, _V.BDAT_LAST, _NO): _S.SPOILED,
+    # -- what was already on its way when something before it was refused
+    (_S.READY, _V.RCPT, _NO): _S.READY,
+    (_S.READY, _V.DATA, _NO): _S.READY,
+    (_S.READY, _V.DATA, _YES): _S.LONE_DOT,
+    (_S.MAIL, _V.DATA, _NO): _S.SPOILED,
+    (_S.MAIL, _V.DATA, _YES): _S.LONE_DOT,
+    (_S.LONE_DOT, _V.LONE_DOT, _YES): _S.READY,
+    (_S.LONE_DOT, _V.LONE_DOT, _NO): _S.READY,
+    (_S.READY, _V.BDAT, _NO): _S.SPOILED,
+    (_S.READY, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.MAIL, _V.BDAT, _NO): _S.SPOILED,
+    (_S.MAIL, _V.BDAT_LAST, _NO): _S.SPOILED,
+    # ... a content for nobody that is taken all the same: what is left of it, RSET ends
+    (_S.READY, _V.BDAT_LAST, _YES): _S.SPOILED,
+    (_S.MAIL, _V.BDAT_LAST, _YES): _S.SPOILED,
+    (_S.SPOILED, _V.BDAT, _NO): _S.SPOILED,
+    (_S.SPOILED, _V.BDAT_LAST, _NO): _S.SPOILED,
+    # ... the next message: some servers are ready for it, some want RSET first
+    (_S.SPOILED, _V.MAIL, _YES): _S.MAIL,
+    (_S.SPOILED, _V.MAIL, _NO): _S.SPOILED,
+    (_S.SPOILED, _V.RCPT, _NO): _S.SPOILED,
+    (_S.SPOILED, _V.DATA, _NO): _S.SPOILED,
+    # -- at any time
+    **{
+        (state, _V.RSET, kind): following
+        for state in (_S.GREETED, _S.READY, _S.MAIL, _S.RCPT, _S.CHUNKS, _S.SPOILED)
+        for kind, following in (
+            (_YES, _S.GREETED if state is _S.GREETED else _S.READY),
+            (_NO, state),
+        )
+    },
+    **{
+        (state, verb, kind): state
+        for state in (_S.GREETED, _S.SECURED, _S.READY, _S.MAIL, _S.RCPT, _S.SPOILED)
+        for verb in (_V.NOOP, _V.OTHER)
+        for kind in (_YES, _MORE, _NO)
+        if verb is _V.OTHER or kind is not _MORE
+    },
+    **{
+        (state, _V.QUIT, kind): _S.QUIT
+        for state in (
+            _S.GREETED,
+            _S.UNWELCOME,
+            _S.SECURED,
+            _S.READY,
+            _S.MAIL,
+            _S.RCPT,
+            _S.CHUNKS,
+            _S.SPOILED,
+        )
+        for kind in (_YES, _NO)
+    },
+}
+
+_NO_HOPE = frozenset(
+    {
+        (_S.READY, _V.DATA),
+        (_S.MAIL, _V.DATA),
+        (_S.READY, _V.BDAT_LAST),
+        (_S.MAIL, _V.BDAT_LAST),
+        (_S.SPOILED, _V.MAIL),
+    }
+)
+
+#: What may be written where, and where its success would lead.  A content that nobody
+#: would get is no hope, nor is a MAIL in a broken transaction.
+HOPES: dict[tuple[ClientState, Verb], ClientState] = {
+    (_S.AUTH, _V.AUTH_CANCEL): _S.READY,
+    **{
+        (state, verb): following
+        for (state, verb, kind), following in TABLE.items()
+        if kind is ReplyKind.YES and (state, verb) not in _NO_HOPE
+    },
+}
+
+#: Commands after which nothing may be written before their reply (RFC 2920
+#: section 3.1; AUTH and STARTTLS by their own RFCs; verbs we do not know, to be safe; a
+#: content's final dot because there are servers that lose the command after it).
+ENDS_GROUP = frozenset(
+    {
+        Verb.GREETING,
+        Verb.EHLO,
+        Verb.HELO,
+        Verb.LHLO,
+        Verb.STARTTLS,
+        Verb.AUTH,
+        Verb.AUTH_LINE,
+        Verb.AUTH_CANCEL,
+        Verb.DATA,
+        Verb.CONTENT,
+        Verb.LONE_DOT,
+        Verb.NOOP,
+        Verb.QUIT,
+        Verb.OTHER,
+    }
+)
+
+
+def kind_of(verb: Verb, code: int) -> ReplyKind:
+    """What *code* means as a reply to *verb*.  421 is not asked about: it ends the session."""
+    if code >= 400:
+        return ReplyKind.NO
+    exact = EXACT.get(verb)
+    if exact is not None:
+        if code == exact:
+            return ReplyKind.YES
+        return ReplyKind.MORE if code == 334 and exact == 235 else ReplyKind.ODD
+    if code < 300:
+        # 221 to QUIT, 220 and 235 have one meaning each: they are no success of any
+        # other command, but a reply to another one, which came at the wrong time.
+        return ReplyKind.ODD if code in _NOT_YES and verb not in _MAY_SAY_SO else ReplyKind.YES
+    return ReplyKind.MORE if verb is Verb.OTHER else ReplyKind.ODD

@@ -1,0 +1,380 @@
+"""Commands: one frozen class a verb, each knowing its line on the wire.
+
+A command refuses, when it is made, everything that could end its line early.
+What it shows of itself (``str()``) never holds a secret.
+
+RFC 5321 section 4.1, RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 (BDAT).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from twisted_sendmail.smtp.address import ForwardPath, ReversePath, domain_name
+from twisted_sendmail.smtp.escape import printable
+from twisted_sendmail.smtp.root_error import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Verb(enum.Enum):
+    """What a reply answers.
+
+    Besides the verbs of the RFCs: the greeting, which answers nothing; a line of
+    an AUTH exchange; the content; and the dot that ends a content nobody will get.
+    """
+
+    # Members are compared by identity, and hashed on every command: the default
+    # __hash__ of Enum is a Python function and costs more than the lookup.
+    __hash__ = object.__hash__
+
+    GREETING = "greeting"
+    EHLO = "EHLO"
+    HELO = "HELO"
+    LHLO = "LHLO"
+    STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
+    AUTH_LINE = "AUTH response"
+    AUTH_CANCEL = "AUTH cancel"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    CONTENT = "content"
+    LONE_DOT = "lone dot"
+    BDAT = "BDAT"
+    BDAT_LAST = "BDAT LAST"
+    RSET = "RSET"
+    NOOP = "NOOP"
+    QUIT = "QUIT"
+    OTHER = "other"
+
+
+class Command:
+    """What is sent and gets one reply."""
+
+    __slots__ = ()
+    verb: ClassVar[Verb]
+
+    def line(self) -> bytes:
+        """The octets on the wire, with CRLF."""
+        raise NotImplementedError
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8") + b"\r\n"
+
+
+@dataclass(frozen=True)
+class Greeting(Command):
+    """Nothing is sent: the server speaks first (RFC 5321 section 3.1)."""
+
+    verb = Verb.GREETING
+
+    def line(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def __str__(self) -> str:
+        return "greeting"
+
+
+@dataclass(frozen=True)
+class Hello(Command):
+    """EHLO, HELO or LHLO.
+
+    :param domain: a domain name or address literal.
+    :raises InvalidAddress: when it is neither.
+    """
+
+    domain: str
+    verb: Verb = Verb.EHLO  # type: ignore[misc]  # the one family whose verb is a choice
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "domain", domain_name(self.domain))
+
+    def line(self) -> bytes:
+        """``EHLO client.example.org``."""
+        return _encode(str(self))
+
+    def __str__(self) -> str:
+        return f"{self.verb.value} {self.domain}"
+
+
+class _Bare(Command):
+    __slots__ = ()
+
+    def line(self) -> bytes:
+        return self.verb.value.encode("ascii") + b"\r\n"
+
+    def __str__(self) -> str:
+        return self.verb.value
+
+
+@dataclass(frozen=True)
+class StartTLS(_Bare):
+    """STARTTLS (RFC 3207)."""
+
+    verb = Verb.STARTTLS
+
+
+@dataclass(frozen=True)
+class Data(_Bare):
+    """DATA."""
+
+    verb = Verb.DATA
+
+
+@dataclass(frozen=True)
+class Rset(_Bare):
+    """RSET."""
+
+    verb = Verb.RSET
+
+
+@dataclass(frozen=True)
+class Noop(_Bare):
+    """NOOP."""
+
+    verb = Verb.NOOP
+
+
+@dataclass(frozen=True)
+class Quit(_Bare):
+    """QUIT."""
+
+    verb = Verb.QUIT
+
+
+_MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}\Z")
+
+
+@dataclass(frozen=True)
+class Auth(Command):
+    """AUTH (RFC 4954 section 4).
+
+    :param mechanism: a SASL mechanism name (RFC 4422 section 3.1).
+    :param initial: the initial response, not encoded; None for none, ``b""`` for an empty one.
+    """
+
+    mechanism: str
+    initial: bytes | None = None
+    verb: ClassVar[Verb] = Verb.AUTH
+
+    def __post_init__(self) -> None:
+        if not _MECHANISM.match(self.mechanism):
+            msg = f"'{printable(self.mechanism, 40)}' is no SASL mechanism name"
+            raise InvalidInput(msg)
+
+    def line(self) -> bytes:
+        """With the initial response: a secret."""
+        if self.initial is None:
+            return _encode(f"AUTH {self.mechanism}")
+        return (
+            f"AUTH {self.mechanism} ".encode("ascii") + (b64encode(self.initial) or b"=") + b"\r\n"
+        )
+
+    def __str__(self) -> str:
+        return f"AUTH {self.mechanism}" + (" ****" if self.initial is not None else "")
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class AuthLine(Command):
+    """The answer to a challenge, not encoded."""
+
+    response: bytes
+    verb: ClassVar[Verb] = Verb.AUTH_LINE
+
+    def line(self) -> bytes:
+        """A secret."""
+        return b64encode(self.response) + b"\r\n"
+
+    def __str__(self) -> str:
+        return "****"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class AuthCancel(Command):
+    """``*``: breaks the exchange off."""
+
+    verb = Verb.AUTH_CANCEL
+
+    def line(self) -> bytes:
+        """A star."""
+        return b"*\r\n"
+
+    def __str__(self) -> str:
+        return "*"
+
+
+# Parameter keyword and value, RFC 5321 section 4.1.2 (with UTF-8, RFC 6531 section 3.3).
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z")
+_VALUE = re.compile("[!-<>-~\u00a1-\U0010ffff]+\\Z")
+
+Parameters = tuple[tuple[str, "str | None"], ...]
+
+
+def _parameters(given: Mapping[str, str | None] | Parameters) -> Parameters:
+    pairs = tuple(given) if isinstance(given, tuple) else tuple(given.items())
+    for keyword, value in pairs:
+        if not _KEYWORD.match(keyword):
+            msg = f"'{printable(keyword, 40)}' is no parameter keyword"
+            raise InvalidInput(msg)
+        if value is not None and not (_VALUE.match(value) and value.isprintable()):
+            msg = f"the value of {keyword} cannot be used"
+            raise InvalidInput(msg, detail="it is empty, or holds blanks, = or control characters")
+    return pairs
+
+
+def _spelled(pairs: Parameters) -> str:
+    if not pairs:
+        return ""
+    return "".join(f" {k}={v}" if v is not None else f" {k}" for k, v in pairs)
+
+
+@dataclass(frozen=True)
+class Mail(Command):
+    """MAIL FROM, with its parameters in order.
+
+    :param sender: the reverse-path; text is parsed.
+    :param parameters: keyword to value, None for a keyword alone; values already encoded.
+    """
+
+    sender: ReversePath
+    parameters: Parameters = ()
+    verb: ClassVar[Verb] = Verb.MAIL
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sender, ReversePath):
+            object.__setattr__(self, "sender", ReversePath.parse(self.sender))
+        if self.parameters:
+            object.__setattr__(self, "parameters", _parameters(self.parameters))
+
+    def line(self) -> bytes:
+        """``MAIL FROM:<user@example.org> SIZE=1000``."""
+        return _encode(str(self))
+
+    def __str__(self) -> str:
+        return f"MAIL FROM:{self.sender.wire}{_spelled(self.parameters)}"
+
+
+@dataclass(frozen=True)
+class Rcpt(Command):
+    """RCPT TO, with its parameters in order."""
+
+    recipient: ForwardPath
+    parameters: Parameters = ()
+    verb: ClassVar[Verb] = Verb.RCPT
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.recipient, ForwardPath):
+            object.__setattr__(self, "recipient", ForwardPath.parse(self.recipient))
+        if self.parameters:
+            object.__setattr__(self, "parameters", _parameters(self.parameters))
+
+    def line(self) -> bytes:
+        """``RCPT TO:<user@example.org>``."""
+        return _encode(str(self))
+
+    def __str__(self) -> str:
+        return f"RCPT TO:{self.recipient.wire}{_spelled(self.parameters)}"
+
+
+@dataclass(frozen=True)
+class Content(Command):
+    """The content after a 354; its octets are written apart, its end is the final dot."""
+
+    verb = Verb.CONTENT
+
+    def line(self) -> bytes:
+        """Nothing: the content is not a line."""
+        return b""
+
+    def __str__(self) -> str:
+        return "content"
+
+
+@dataclass(frozen=True)
+class LoneDot(Command):
+    """The answer to a 354 that came although nobody was accepted (RFC 2920 section 3.1)."""
+
+    verb = Verb.LONE_DOT
+
+    def line(self) -> bytes:
+        """A dot."""
+        return b".\r\n"
+
+    def __str__(self) -> str:
+        return "."
+
+
+@dataclass(frozen=True)
+class Bdat(Command):
+    """BDAT (RFC 3030): the chunk follows the line at once.
+
+    :param size: octets of the chunk.
+    :param last: it is the last one.
+    """
+
+    size: int
+    last: bool = False
+
+    @property
+    def verb(self) -> Verb:  # type: ignore[override]  # the last chunk is answered differently
+        """BDAT, or BDAT LAST, whose reply is the verdict."""
+        return Verb.BDAT_LAST if self.last else Verb.BDAT
+
+    def line(self) -> bytes:
+        """``BDAT 1000 LAST``, without the chunk."""
+        return _encode(str(self))
+
+    def __str__(self) -> str:
+        return f"BDAT {self.size}{' LAST' if self.last else ''}"
+
+
+@dataclass(frozen=True)
+class OtherCommand(Command):
+    """A verb this package knows nothing of (VRFY, ETRN, XCLIENT …): one line, one reply.
+
+    :raises InvalidInput: for a verb known here, or text that would not stay one line.
+    """
+
+    name: str
+    argument: str = ""
+    verb: ClassVar[Verb] = Verb.OTHER
+
+    def __post_init__(self) -> None:
+        name = self.name.upper()
+        if not re.fullmatch(r"[A-Z0-9]{1,20}", name):
+            msg = f"'{printable(self.name, 40)}' is no verb"
+            raise InvalidInput(msg)
+        if name in {v.value for v in Verb}:
+            msg = f"{name} cannot be sent as a raw command"
+            raise InvalidInput(msg, remedy=f"use the method {name.lower()}()")
+        if self.argument and not self.argument.isprintable():
+            msg = f"the argument of {name} cannot be used"
+            raise InvalidInput(msg, detail="it holds control characters")
+        object.__setattr__(self, "name", name)
+
+    def line(self) -> bytes:
+        """``VRFY postmaster``."""
+        return _encode(str(self))
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.argument}".rstrip()
+
+
+def xtext(value: str) -> str:
+    """Encode a parameter's value (RFC 3461 section 4)."""
+    return "".join(
+        c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{b:02X}" for b in c.encode())
+        for c in value
+    )

@@ -1,0 +1,143 @@
+"""What became of a message: an outcome for each recipient, and the report of them all.
+
+Values.  ``AllRecipientsRefused`` and ``DeliveryInDoubt`` in ``errors`` carry a
+report; partial acceptance is a report and no error.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.smtp.escape import printable
+from twisted_sendmail.smtp.value import value
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp.envelope import Envelope, Recipient
+    from twisted_sendmail.smtp.reply import Reply
+    from twisted_sendmail.smtp.root_error import SendmailError
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp.transcript import Transcript
+
+
+class RecipientStatus(enum.Enum):
+    """What is known of one recipient's copy."""
+
+    #: The server took responsibility for it (RFC 5321 section 4.2.5).
+    ACCEPTED = "accepted"
+    #: The server said no; ``RecipientResult.transient`` says whether it may be tried again.
+    REFUSED = "refused"
+    #: The end of the content was on its way and no whole reply came back: the server
+    #: may have it or not.  Sending it again may make a second copy.
+    IN_DOUBT = "in doubt"
+    #: The server cannot have it: sending it again is safe.
+    UNTOUCHED = "untouched"
+
+
+@value
+class RecipientResult:
+    """One recipient's."""
+
+    recipient: Recipient
+    status: RecipientStatus
+    #: The reply that decided: to RCPT, to MAIL or to the content; None without one.
+    reply: Reply | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Is it unknown whether the server has this copy?"""
+        return self.status is RecipientStatus.IN_DOUBT
+
+    @property
+    def transient(self) -> bool:
+        """May this recipient be tried again, with no second copy?  In doubt: no."""
+        if self.status is RecipientStatus.REFUSED:
+            return self.reply is None or not self.reply.permanent
+        return self.status is RecipientStatus.UNTOUCHED
+
+    def __str__(self) -> str:
+        return f"{printable(str(self.recipient))} {self.status.value}{f': {self.reply}' if self.reply else ''}"
+
+
+# How servers tell their queue id in the reply to the content, most telling first.
+_QUEUE_ID = (
+    re.compile(r"queued as ([!-~]+)", re.IGNORECASE),
+    re.compile(r"\bid=([!-~]+)"),
+    re.compile(r"queued \(([!-~]+)\)", re.IGNORECASE),
+    # An enhanced status code is not one; and words are tried from their first letter only.
+    re.compile(r"(?<![!-~])(?![245]\.[0-9.]+ )([!-~]+) Message accepted for delivery"),
+    re.compile(r"\bInternalId=([0-9]+)"),
+    re.compile(r"\A(?:2\.0\.0 )?ok [0-9]+ qp ([0-9]+)", re.IGNORECASE),
+    re.compile(r"\bOK +[0-9]+ ([!-~]+) - gsmtp"),
+)
+_AROUND = ".,;:()<>[]"
+
+
+@value
+class DeliveryReport:
+    """What became of one message."""
+
+    #: None when the message could not even be read.
+    envelope: Envelope | None
+    #: One for each recipient of the envelope, in its order.
+    outcomes: tuple[RecipientResult, ...]
+    #: The reply to the content, or the one that ended the transaction before.
+    reply: Reply | None = None
+    #: The command it answered: ``MAIL``, ``DATA`` or ``content``; None without one.
+    phase: str | None = None
+    #: Octets of content on the wire, without dot-stuffing and final dot.
+    size: int = 0
+    #: ``name[address]:port`` of the server.
+    host: str | None = None
+    tls: TLSFacts | None = None
+    transcript: Transcript | None = None
+    #: Why somebody is in doubt or untouched; None when every recipient has his verdict.
+    error: SendmailError | None = None
+    #: The Message-ID of the header, with its angle brackets.
+    message_id: str | None = None
+    #: The server offers DSN: what was asked for in NOTIFY is its duty now (RFC 3461 section 5.2.1).
+    dsn: bool = False
+
+    def _with(self, status: RecipientStatus) -> tuple[RecipientResult, ...]:
+        return tuple([o for o in self.outcomes if o.status is status])
+
+    @property
+    def accepted(self) -> tuple[RecipientResult, ...]:
+        """Those the server answers for."""
+        return self._with(RecipientStatus.ACCEPTED)
+
+    @property
+    def refused(self) -> tuple[RecipientResult, ...]:
+        """Those the server said no to."""
+        return self._with(RecipientStatus.REFUSED)
+
+    @property
+    def in_doubt(self) -> tuple[RecipientResult, ...]:
+        """Those of whom it is unknown whether the server has the message; empty if there are none."""
+        return self._with(RecipientStatus.IN_DOUBT)
+
+    @property
+    def untouched(self) -> tuple[RecipientResult, ...]:
+        """Those the server cannot have."""
+        return self._with(RecipientStatus.UNTOUCHED)
+
+    @property
+    def resendable(self) -> bool:
+        """Can all of it be sent again without a second copy for anybody?"""
+        return bool(self.untouched) and not self.accepted and not self.in_doubt
+
+    @property
+    def queue_id(self) -> str | None:
+        """The server's name for the message, where its reply to the content tells one."""
+        if self.reply is None or not self.accepted:
+            return None
+        for pattern in _QUEUE_ID:
+            match = pattern.search(self.reply.text)
+            if match:
+                return match[1].strip(_AROUND) or None
+        return None
+
+    def __str__(self) -> str:
+        counts = [f"{len(self._with(s))} {s.value}" for s in RecipientStatus if self._with(s)]
+        return ", ".join(counts) + (f": {self.reply}" if self.reply else "")

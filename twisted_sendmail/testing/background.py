@@ -1,0 +1,194 @@
+"""The loopback server in a thread of its own, for clients that block.
+
+It runs a reactor of its own, apart from the global one, which it neither uses nor
+installs; so it serves any test, whatever the test itself runs on.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import TimeoutError as TooLong
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.internet.threads import blockingCallFromThread
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python import threadable
+
+from twisted_sendmail.testing.loopback import LoopbackServer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from twisted_sendmail.server import SMTPServerProtocol
+    from twisted_sendmail.testing.mailbox import ReceivedMessage, SessionRecord
+
+_Self = TypeVar("_Self", bound="BackgroundServer")
+#: Seconds for the thread to start and to end.
+PATIENCE = 10
+
+
+def _new_reactor() -> PosixReactorBase:
+    try:
+        from twisted.internet.epollreactor import EPollReactor
+    except ImportError:
+        from twisted.internet.selectreactor import SelectReactor
+
+        return SelectReactor()
+    reactor: PosixReactorBase = EPollReactor()  # type: ignore[no-untyped-call]  # Twisted's
+    return reactor
+
+
+class _Server(LoopbackServer):
+    """Starts TLS without the global reactor, which Twisted's own startTLS would ask for."""
+
+    def start(self: Any) -> Any:
+        started = super().start()
+        self.factory.start_tls = self._start_tls
+        return started
+
+    def _start_tls(self, protocol: SMTPServerProtocol) -> None:
+        tls: Any = self.factory.tls
+        factory: Any = TLSMemoryBIOFactory(
+            tls,
+            False,
+            None,  # type: ignore[arg-type]  # as Twisted itself calls it
+            clock=self._clock,
+        )
+        raw: Any = protocol.transport
+        raw.unregisterProducer()
+        layer = factory.protocol(factory, protocol, False)
+        raw.protocol = protocol.transport = layer
+        layer.makeConnection(raw)
+        layer.registerProducer(protocol, True)
+
+
+class BackgroundServer:
+    """A :class:`~twisted_sendmail.testing.loopback.LoopbackServer` in a thread.
+
+    Use it as ``with BackgroundServer() as server``, or with :meth:`start` and
+    :meth:`stop`.  The parameters are those of
+    :class:`~twisted_sendmail.testing.keeping.KeepingServer`, without the clock.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._reactor: Any = None
+        self._thread: threading.Thread | None = None
+        self._server: _Server | None = None
+
+    def start(self: _Self) -> _Self:
+        """Start the thread, and listen."""
+        reactor = self._reactor = _new_reactor()
+        running = threading.Event()
+        io_thread = threadable.ioThread
+
+        def begun() -> None:
+            # Which thread is the global reactor's is not ours to say.
+            threadable.ioThread = io_thread
+            running.set()
+
+        def run() -> None:
+            reactor.callWhenRunning(begun)
+            reactor.run(installSignalHandlers=False)
+
+        self._thread = threading.Thread(target=run, name="smtp server of a test", daemon=True)
+        self._thread.start()
+        if not running.wait(PATIENCE):
+            msg = "the server's thread does not start"
+            raise RuntimeError(msg)
+        try:
+            server = _Server(reactor, **self._options)
+            blockingCallFromThread(reactor, server.start)
+        except BaseException:
+            self._end_thread()
+            raise
+        self._server = server
+        return self
+
+    def stop(self) -> None:
+        """Stop listening, drop every connection, end the thread."""
+        server, self._server = self._server, None
+        if server is not None:
+            stop: Any = server.stop
+            blockingCallFromThread(self._reactor, stop)
+            self._end_thread()
+
+    def _end_thread(self) -> None:
+        self._reactor.callFromThread(self._reactor.stop)
+        if self._thread is not None:
+            self._thread.join(PATIENCE)
+
+    def __enter__(self: _Self) -> _Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def _running(self) -> _Server:
+        if self._server is None:
+            msg = "the server is not running: start it first"
+            raise RuntimeError(msg)
+        return self._server
+
+    @property
+    def host(self) -> str:
+        """``127.0.0.1``."""
+        return self._running.host
+
+    @property
+    def port(self) -> int:
+        """Where STARTTLS is spoken."""
+        return self._running.port
+
+    @property
+    def tls_port(self) -> int:
+        """Where implicit TLS is spoken; 0 without TLS."""
+        return self._running.tls_port
+
+    @property
+    def url(self) -> str:
+        """For STARTTLS; in clear when there is no TLS."""
+        return self._running.url
+
+    @property
+    def tls_url(self) -> str:
+        """For implicit TLS."""
+        return self._running.tls_url
+
+    @property
+    def ca_file(self) -> str:
+        """The path of the CA certificate the client has to trust."""
+        return self._running.ca_file
+
+    @property
+    def messages(self) -> list[ReceivedMessage]:
+        """What was received, in order of arrival."""
+        return list(self._running.messages)
+
+    @property
+    def sessions(self) -> list[SessionRecord]:
+        """Who connected, in order."""
+        return list(self._running.sessions)
+
+    def clear(self) -> None:
+        """Forget messages and sessions."""
+        blockingCallFromThread(self._reactor, self._running.clear)
+
+    def wait_for(self, count: int, timeout: float = 10) -> list[ReceivedMessage]:
+        """All messages, as soon as there are *count* of them.
+
+        :raises TimeoutError: after *timeout* seconds, saying how many there are.
+        """
+        server = self._running
+        try:
+            return blockingCallFromThread(self._reactor, server.wait_for, count, timeout)
+        except TooLong:
+            msg = f"{len(server.messages)} of {count} messages came in {timeout} seconds"
+            raise TimeoutError(msg) from None

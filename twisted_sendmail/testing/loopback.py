@@ -1,0 +1,109 @@
+"""A real server on 127.0.0.1, for any client: STARTTLS on one port, implicit TLS on another.
+
+It runs in a reactor you have; ``background`` brings one of its own, in a thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IListeningPort
+
+from twisted_sendmail.testing.keeping import KeepingServer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_Self = TypeVar("_Self", bound="LoopbackServer")
+
+
+class LoopbackServer(KeepingServer):
+    """Listens on free ports of 127.0.0.1.
+
+    Use it as ``async with LoopbackServer(reactor) as server``, or with
+    :meth:`start` and :meth:`stop`, which a ``trial`` test gives to ``addCleanup``.
+
+    The parameters are those of
+    :class:`~twisted_sendmail.testing.keeping.KeepingServer`, with the reactor as its
+    clock.
+
+    :param host: another address to listen on.
+    :param port: another port than a free one.
+    :param tls_port: another port for implicit TLS than a free one.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls_port: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(reactor, **options)
+        self.host = host
+        #: Where STARTTLS is spoken, once started.
+        self.port = port
+        #: Where implicit TLS is spoken, once started; 0 without TLS.
+        self.tls_port = tls_port
+        self._ports: list[IListeningPort] = []
+
+    @property
+    def url(self) -> str:
+        """For STARTTLS; in clear when there is no TLS."""
+        return f"{'smtp+starttls' if self._tls else 'smtp'}://{self.host}:{self.port}"
+
+    @property
+    def tls_url(self) -> str:
+        """For implicit TLS."""
+        return f"smtps://{self.host}:{self.tls_port}"
+
+    def start(self: _Self) -> Deferred[_Self]:
+        """Listen; the result is this server.
+
+        :raises twisted.internet.error.CannotListenError: when a port is not to be had.
+        """
+        factory, certificate = self._open()
+        self.factory = factory
+        try:
+            self.port = self._listen(self.port, factory)
+            if certificate is not None:
+                wrapped = factory.implicit_tls()
+                self.tls_port = self._listen(self.tls_port, wrapped)
+        except Exception:
+            ports, self._ports = self._ports, []
+            for port in ports:
+                # A Deferred where one listens elsewhere than on a socket of this process.
+                port.stopListening()
+            self._remove_directory()
+            raise
+        return succeed(self)
+
+    def _listen(self, number: int, factory: Any) -> int:
+        port: IListeningPort = self._clock.listenTCP(number, factory, interface=self.host)
+        self._ports.append(port)
+        address: Any = port.getHost()
+        return int(address.port)
+
+    def stop(self) -> Deferred[None]:
+        """Stop listening, drop every connection, remove the temporary directory."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        ports, self._ports = self._ports, []
+        await DeferredList([d for port in ports if (d := port.stopListening()) is not None])
+        await DeferredList(self._drop_all())
+        self._remove_directory()
+
+    async def __aenter__(self: _Self) -> _Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()

@@ -1,0 +1,375 @@
+"""A spool in memory: for the tests of what stands on a spool.
+
+It keeps every promise of ``spool.Queue`` but the one that gives a spool its name: what is
+in it is gone with the process.  Each Deferred has fired when it is returned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from twisted_sendmail.queue import (
+    SMALL,
+    Intake,
+    LeasedMessage,
+    MessageInfo,
+    Queue,
+    QueueAction,
+    QueueActionResult,
+    QueuedMessage,
+    QueuedRecipient,
+    QueueError,
+    QueueIds,
+    QueueTotals,
+    RecipientState,
+    RecoveryReport,
+    SetAsideReason,
+    fits,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_sendmail.queue import AttemptRecord, RecipientUpdate, Selection
+
+#: Messages removed together because they were kept for their time.
+_CLEARED = 100
+
+
+class MemoryQueue(Queue):
+    """A queue that lives as long as this object: it may be closed and opened again.
+
+    :param clock: for the ids.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._ids = QueueIds(clock.seconds)
+        #: The messages, by id, in the order of their ids.
+        self.messages: dict[str, QueuedMessage] = {}
+        #: Their content.
+        self.contents: dict[str, bytes] = {}
+        #: When set, raised by whatever would write: the disk is full, or away.
+        self.broken: QueueError | None = None
+        self._open = False
+
+    # Opening and closing
+
+    def open(self) -> Deferred[RecoveryReport]:
+        """See ``Queue.open``; what is leased then was left by ``crash``."""
+        self._open = True
+        interrupted = [message for message in self._all() if message.leased]
+        for message in interrupted:
+            self._put(replace(message, leased=False, interrupted=message.interrupted + 1))
+        left = tuple(m.id for m in interrupted if m.id in self.messages)
+        return succeed(RecoveryReport(len(self.messages), left))
+
+    def close(self) -> Deferred[None]:
+        """See ``Queue.close``."""
+        for message in self._all():
+            self._put(replace(message, leased=False))
+        self._open = False
+        return succeed(None)
+
+    def crash(self) -> None:
+        """End as a process ends that is killed."""
+        self._open = False
+
+    def _all(self) -> list[QueuedMessage]:
+        return [self.messages[id_] for id_ in sorted(self.messages)]
+
+    def _put(self, message: QueuedMessage) -> QueuedMessage | None:
+        """Keep *message* as it is now, or let it go."""
+        if message.leased or not (message.doomed or _is_over(message)):
+            due = min((r.due for r in message.pending), default=message.due)
+            at_once = message.expired and message.aside is None
+            message = replace(message, due=0.0 if at_once else due)
+            self.messages[message.id] = message
+            return message
+        self.messages.pop(message.id, None)
+        self.contents.pop(message.id, None)
+        return None
+
+    def _trouble(self) -> QueueError | None:
+        return self.broken if self._open else QueueError("the queue is not open")
+
+    # Bringing in
+
+    def new_id(self) -> str:
+        """See ``Queue.new_id``."""
+        return self._ids()
+
+    def intake(self) -> Intake:
+        """See ``Queue.intake``."""
+        return _MemoryIntake(self)
+
+    def bring(self, draft: MessageInfo, content: bytes) -> Deferred[QueuedMessage]:
+        """The end of an intake."""
+        observer = self.observer
+        claimed = observer is not None and not draft.held and observer.claim(draft)
+        trouble = self._trouble() or self._there(draft)
+        if trouble is not None:
+            if observer is not None and claimed:
+                observer.unclaimed(draft)
+            return fail(trouble)
+        message = self._add(draft, content, leased=claimed)
+        if observer is not None:
+            small = content if claimed and len(content) <= SMALL else None
+            observer.arrived(LeasedMessage(message, small), claimed=claimed)
+        return succeed(message)
+
+    def _there(self, draft: MessageInfo) -> QueueError | None:
+        if draft.id not in self.messages:
+            return None
+        return QueueError(f"message {draft.id} cannot be queued", detail="it is there")
+
+    def _add(self, draft: MessageInfo, content: bytes, *, leased: bool = False) -> QueuedMessage:
+        recipients = enumerate(draft.envelope.recipients)
+        message = QueuedMessage(
+            draft,
+            len(content),
+            tuple(QueuedRecipient(n, recipient) for n, recipient in recipients),
+            leased=leased,
+            held=draft.held,
+        )
+        self.contents[draft.id] = content
+        self.messages[draft.id] = message
+        return message
+
+    # Taking out
+
+    def lease(
+        self, route: str, now: float, *, fresh: int, retries: int, horizon: float
+    ) -> Deferred[list[LeasedMessage]]:
+        """See ``Queue.lease``."""
+        trouble = self._trouble()
+        if trouble is not None:
+            return fail(trouble)
+        ready = [m for m in self._all() if m.draft.route == route and _is_ready(m)]
+        # Those of a clock that jumped come last.
+        ready.sort(key=lambda m: (m.due > now, m.due))
+        due = [m for m in ready if m.due <= now or m.due > max(now, horizon)]
+        chosen = [m for m in due if not m.attempts][: max(0, fresh)]
+        chosen += [m for m in due if m.attempts][: max(0, retries)]
+        leased = []
+        for message in chosen:
+            taken = self._put(replace(message, leased=True))
+            content = self.contents[message.id]
+            if taken is not None:
+                leased.append(LeasedMessage(taken, content if len(content) <= SMALL else None))
+        return succeed(leased)
+
+    def next_due(self) -> Deferred[dict[str, float]]:
+        """See ``Queue.next_due``."""
+        found: dict[str, float] = {}
+        for message in filter(_is_ready, self._all()):
+            route = message.draft.route
+            found[route] = min(message.due, found.get(route, message.due))
+        return succeed(found)
+
+    async def content(self, id: str) -> AsyncIterator[bytes]:  # noqa: A002 - that is its name
+        """See ``Queue.content``."""
+        if id not in self.contents:
+            raise QueueError(f"message {id} is not in the queue")
+        content = self.contents[id]
+        for start in range(0, len(content) or 1, SMALL):
+            yield content[start : start + SMALL]
+
+    def settle(self, settlement: AttemptRecord) -> Deferred[QueuedMessage | None]:
+        """See ``Queue.settle``; it fails while ``broken`` is set, and the lease stays."""
+        trouble = self._trouble()
+        if trouble is not None:
+            return fail(trouble)
+        message = self.messages.get(settlement.id)
+        if message is None or not message.leased:
+            return succeed(message)
+        for draft, _ in settlement.reports:
+            trouble = self._there(draft)
+            if trouble is not None:
+                return fail(trouble)
+        changes = {change.number: change for change in settlement.changes}
+        left = self._put(
+            replace(
+                message,
+                recipients=tuple(
+                    _changed(r, changes.get(r.number), settlement) for r in message.recipients
+                ),
+                leased=False,
+                attempts=message.attempts + settlement.tried,
+                interrupted=message.interrupted + settlement.in_doubt,
+                warned=message.warned or settlement.warned,
+                aside=settlement.aside or message.aside,
+                due=0.0 if settlement.aside else message.due,
+            )
+        )
+        for draft, content in settlement.reports:
+            report = self._add(draft, content)
+            if self.observer is not None:
+                self.observer.arrived(LeasedMessage(report), claimed=False)
+        return succeed(left)
+
+    def release(self, ids: Sequence[str]) -> Deferred[None]:
+        """See ``Queue.release``."""
+        for message in [self.messages[id_] for id_ in ids if id_ in self.messages]:
+            self._put(replace(message, leased=False))
+        return succeed(None)
+
+    def reroute(self, routes: dict[str, str]) -> Deferred[None]:
+        """See ``Queue.reroute``."""
+        for message in self._all():
+            route = routes.get(message.draft.route, message.draft.route)
+            self._put(replace(message, draft=replace(message.draft, route=route)))
+        return succeed(None)
+
+    # For the operator
+
+    def _selected(self, selection: Selection) -> list[QueuedMessage]:
+        ids = {id_.upper() for id_ in selection.ids}
+        found = [m for m in self._all() if not ids or m.id in ids]
+        return [m for m in found if _fits(m, selection)][: selection.limit]
+
+    def list(self, selection: Selection) -> Deferred[Sequence[QueuedMessage]]:
+        """See ``Queue.list``."""
+        return succeed(self._selected(selection))
+
+    def act(
+        self, action: QueueAction, selection: Selection, now: float
+    ) -> Deferred[Sequence[QueueActionResult]]:
+        """See ``Queue.act``."""
+        acted = []
+        for message in self._selected(selection):
+            changed = _acted(message, action, now)
+            if changed is not None:
+                self._put(changed)
+                acted.append(QueueActionResult(message.id, on_its_way=message.leased))
+        if acted and self.observer is not None:
+            self.observer.disturbed()
+        return succeed(acted)
+
+    def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
+        """See ``Queue.clear_aside``."""
+        kept = [m for m in self._all() if m.aside is SetAsideReason.UNDELIVERABLE and not m.held]
+        aged = [replace(message, due=message.due + passed) for message in kept]
+        gone = [m for m in aged if m.due >= keep][:_CLEARED]
+        for message in aged:
+            self._put(replace(message, doomed=message in gone))
+        return succeed([message.id for message in gone])
+
+    def totals(self) -> Deferred[QueueTotals]:
+        """See ``Queue.totals``."""
+        queues: dict[str, int] = {}
+        deferred: dict[str, int] = {}
+        for message in self._all():
+            queues[message.queue_name] = queues.get(message.queue_name, 0) + 1
+            for recipient in message.pending:
+                if recipient.attempts or recipient.status is not None:
+                    status = recipient.status or ""
+                    deferred[status] = deferred.get(status, 0) + 1
+        arrived = [m.draft.arrived for m in self._all() if m.aside is None]
+        octets = sum(m.size for m in self._all())
+        return succeed(QueueTotals(queues, deferred, min(arrived, default=None), octets))
+
+
+class _MemoryIntake(Intake):
+    def __init__(self, spool: MemoryQueue) -> None:
+        self._spool = spool
+        self._parts: list[bytes] | None = []
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        """See ``Intake.write``."""
+        if self._parts is None:
+            return fail(QueueError("the message has ended"))
+        self._parts.append(data)
+        return None
+
+    def commit(self, draft: MessageInfo) -> Deferred[QueuedMessage]:
+        """See ``Intake.commit``."""
+        if self._parts is None:
+            return fail(QueueError("the message has ended"))
+        content, self._parts = b"".join(self._parts), None
+        return self._spool.bring(draft, content)
+
+    def abort(self) -> None:
+        """See ``Intake.abort``."""
+        self._parts = None
+
+
+def _is_ready(message: QueuedMessage) -> bool:
+    return not (message.leased or message.held or message.aside is not None)
+
+
+def _is_over(message: QueuedMessage) -> bool:
+    return not message.pending and message.aside is None
+
+
+def _changed(
+    recipient: QueuedRecipient, change: RecipientUpdate | None, settlement: AttemptRecord
+) -> QueuedRecipient:
+    if change is None or recipient.state is not RecipientState.PENDING:
+        return recipient
+    said: dict[str, Any] = {}
+    if settlement.tried:
+        said = {"attempts": recipient.attempts + 1, "tried": settlement.at}
+    if settlement.tried or change.reply is not None or change.status is not None:
+        said |= {"reply": change.reply, "status": change.status, "relay": change.relay}
+    return replace(recipient, state=change.state, due=change.due, **said)
+
+
+def _fits(message: QueuedMessage, selection: Selection) -> bool:
+    sender = str(message.draft.envelope.sender) if message.draft.envelope.sender.mailbox else ""
+    to = [str(r.recipient) for r in message.recipients if r.state is not RecipientState.DELIVERED]
+    meant = selection.recipient
+    return (
+        (selection.queue is None or selection.queue == message.queue_name)
+        and (selection.route is None or selection.route == message.draft.route)
+        and (selection.sender != "" or not sender)
+        and (not selection.sender or fits(selection.sender, sender))
+        and (meant is None or any(fits(meant, address) for address in to))
+    )
+
+
+def _acted(message: QueuedMessage, action: QueueAction, now: float) -> QueuedMessage | None:
+    """The message after *action*; None: there is nothing to do."""
+    if action is QueueAction.DELETE:
+        return replace(message, doomed=True)
+    if action is QueueAction.REQUEUE and message.aside is not SetAsideReason.DAMAGED:
+        again = RecipientState.FAILED if message.aside is not None else RecipientState.PENDING
+        return replace(
+            message,
+            recipients=tuple(
+                _as_new(r) if r.state in {RecipientState.PENDING, again} else r
+                for r in message.recipients
+            ),
+            due=0.0,
+            attempts=0,
+            expired=False,
+            warned=False,
+            aside=None,
+        )
+    if message.aside is not None or (action is QueueAction.RELEASE and not message.held):
+        return None
+    if action is QueueAction.FLUSH:
+        due = tuple(
+            replace(r, due=min(r.due, now)) if r.state is RecipientState.PENDING else r
+            for r in message.recipients
+        )
+        return replace(message, recipients=due, due=min(message.due, now))
+    if action is QueueAction.EXPIRE:
+        return replace(message, expired=True, held=False, due=0.0)
+    return replace(message, held=action is QueueAction.HOLD)
+
+
+def _as_new(recipient: QueuedRecipient) -> QueuedRecipient:
+    return replace(
+        recipient,
+        state=RecipientState.PENDING,
+        due=0.0,
+        attempts=0,
+        reply=None,
+        status=None,
+        relay=None,
+    )

@@ -1,1 +1,0 @@
-"""What ``twisted_sendmail.testing`` is made of: servers, authorities, faults and stubs for tests."""
