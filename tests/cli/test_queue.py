@@ -20,7 +20,7 @@ from twisted_sendmail import Recipient
 from twisted_sendmail.cli.main import main
 from twisted_sendmail.cli.queue_list import table
 from twisted_sendmail.queue import WAKEUP, id_text
-from twisted_sendmail.queue.sqlite.premises import DATABASE
+from twisted_sendmail.queue.sqlite.files import DATABASE
 
 NONE = id_text(7)
 

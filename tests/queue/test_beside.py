@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,12 +26,14 @@ from tests.names import (
 )
 from tests.queue.letters import Observer, content_of, draft_of, take_in
 from twisted_sendmail.queue import PIECE, Pieces, wake
-from twisted_sendmail.queue.sqlite.spool import POLL
+from twisted_sendmail.queue.sqlite.queue import POLL_INTERVAL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ALL = Selection()
+# Ids of the real time: two generators on a Clock that stands still make the same id now and then.
+_new_id = QueueIds(time.time)
 LEASE: dict[str, Any] = {"fresh": 100, "retries": 100, "horizon": 1e9}
 
 
@@ -39,7 +42,7 @@ def put(directory: Path, *contents: bytes) -> None:
     with SQLiteStore(directory) as store:
         for content in contents:
             with store.transaction():
-                store.put(draft_of(SQLiteQueue(Clock(), directory)), content)
+                store.put(draft_of(SQLiteQueue(Clock(), directory), id_=_new_id()), content)
 
 
 def test_nobody_hears_where_no_relay_runs(tmp_path: Path) -> None:
@@ -85,14 +88,14 @@ async def test_what_another_process_brings_in_is_noticed_without_a_word(tmp_path
     await spool.open()
     spool.observer = observer = Observer(claims=False)
     await take_in(spool, b"ours")
-    clock.advance(POLL)
+    clock.advance(POLL_INTERVAL)
     assert ["claim", "arrived"] == [event[0] for event in observer.events]
     put(tmp_path, b"theirs")
-    clock.advance(POLL - 1)
+    clock.advance(POLL_INTERVAL - 1)
     assert 2 == len(observer.events)
     clock.advance(1)
     assert [("disturbed",)] == observer.events[2:]
-    clock.advance(POLL)
+    clock.advance(POLL_INTERVAL)
     assert 3 == len(observer.events)
     taken = await spool.lease("out", 20.0, **LEASE)
     assert {b"ours", b"theirs"} == {leased.content for leased in taken}
@@ -145,7 +148,7 @@ async def test_pieces_of_no_message_are_removed_little_by_little(tmp_path: Path)
     with SQLiteStore(tmp_path) as store, store.transaction():
         store.act(QueueAction.DELETE, ALL, 0.0)
     assert 40 == pieces()
-    clock.advance(POLL)
+    clock.advance(POLL_INTERVAL)
     assert 0 == pieces()
     # Never committed: it may still come, until an hour has gone by.
     forgotten = spool.intake()

@@ -24,8 +24,7 @@ from tests.names import (
 )
 from tests.queue.choke import Choke, choked
 from tests.queue.letters import Observer, draft_of, take_in
-from twisted_sendmail.queue.sqlite.group_commit import Operation
-from twisted_sendmail.queue.sqlite.worker import MOST
+from twisted_sendmail.queue.sqlite.group_commit import MAX_GROUP, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +49,7 @@ class PatientWorker(InlineWorker):
         waiting, self._waiting = self._waiting, []
         assert self._run is not None
         self._run(waiting)
-        self._tell(waiting)
+        self._deliver(waiting)
 
 
 class Patient:
@@ -218,9 +217,9 @@ async def test_on_a_thread_nothing_is_told_before_its_commit_returned(tmp_path: 
             told_early.append(message.id)
 
     with choked(Choke(after=after)) as choke:
-        taking = [take_in(spool, bytes(n * 100)) for n in range(3 * MOST)]
+        taking = [take_in(spool, bytes(n * 100)) for n in range(3 * MAX_GROUP)]
         await gatherResults([Deferred.fromCoroutine(t).addCallback(told) for t in taking])
-    assert (3 * MOST, []) == (len(written), told_early)
+    assert (3 * MAX_GROUP, []) == (len(written), told_early)
     assert here not in threads
     assert choke.calls > 0
     await spool.close()

@@ -20,7 +20,7 @@ from tests.names import QueueUnusable, Selection, SQLiteQueue, SQLiteStore
 from tests.queue.choke import Choke, choked
 from tests.queue.letters import draft_of, take_in
 from twisted_sendmail.queue.sqlite import schema
-from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
+from twisted_sendmail.queue.sqlite.database import SQLiteConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def test_a_directory_that_holds_something_else_is_not_taken(tmp_path: Path) -> N
     directory.mkdir(0o755)
     (directory / "letter.txt").touch()
     assert (
-        f"the queue {directory} cannot be used: others may read it, and it holds what is no queue; "
+        f"the queue {directory} cannot be used: others may read it, and it holds other files than a queue; "
         "give an empty directory, or one that does not exist"
     ) == refused(directory)
     assert oct(0o755) == modes(directory)[""]

@@ -25,8 +25,8 @@ from tests.names import (
 )
 from tests.queue.choke import Choke, choked
 from tests.queue.letters import Observer, content_of, draft_of, take_in
-from twisted_sendmail.queue import Room
-from twisted_sendmail.queue.sqlite.insistence import FIRST, LAST
+from twisted_sendmail.queue import FreeSpace
+from twisted_sendmail.queue.sqlite.queue import FIRST_DELAY, MAX_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,12 +103,12 @@ async def test_what_went_out_is_not_leased_again_while_it_cannot_be_recorded(
     with failing(error, on="DELETE"):
         settled = [spool.settle(delivered(message.id)) for message in (first, second)]
         for _ in range(10):
-            clock.advance(LAST)
+            clock.advance(MAX_DELAY)
             assert [False, False] == [deferred.called for deferred in settled]
             assert [] == await spool.lease("out", 1e8, **LEASE)
             # New mail is not concerned.
     third = await take_in(spool, b"3")
-    clock.advance(LAST)
+    clock.advance(MAX_DELAY)
     assert [None, None] == [await deferred for deferred in settled]
     assert [third.id] == [message.id for message in await spool.list(ALL)]
 
@@ -123,7 +123,7 @@ async def test_a_record_that_can_be_written_again_is_written_soon(
         settled = spool.settle(delivered(message.id))
         released = spool.release([message.id])
     assert (False, False) == (settled.called, released.called)
-    clock.advance(FIRST)
+    clock.advance(FIRST_DELAY)
     assert (True, True) == (settled.called, released.called)
     assert await settled is None
 
@@ -209,20 +209,20 @@ def test_room_is_looked_at_once_a_second_while_there_is_much(tmp_path: Path) -> 
         looks.append(seconds[0])
         return seconds[0]
 
-    room = Room(tmp_path, 1024, monotonic=now)
+    room = FreeSpace(tmp_path, 1024, monotonic=now)
     for second in (0.0, 0.5, 2.0):
         seconds[0] = second
         room.ask(100)
     assert [0.0, 0.5, 2.0] == looks
     with pytest.raises(QueueFull, match="short of room: less than 0 MiB would be left free"):
-        Room(tmp_path, 1024).ask(free + 10**9)
+        FreeSpace(tmp_path, 1024).ask(free + 10**9)
     with pytest.raises(QueueFull):
-        Room(tmp_path, free + 10**9).ask(1)
-    Room(tmp_path, 0).ask(free + 10**9)
+        FreeSpace(tmp_path, free + 10**9).ask(1)
+    FreeSpace(tmp_path, 0).ask(free + 10**9)
     # What the database does not use counts; but not all may hang on it.
-    Room(tmp_path, free + 10**9, lambda: 3 * 10**9).ask(1)
+    FreeSpace(tmp_path, free + 10**9, lambda: 3 * 10**9).ask(1)
     with pytest.raises(QueueFull):
-        Room(tmp_path, 3 * free, lambda: 9 * free).ask(1)
+        FreeSpace(tmp_path, 3 * free, lambda: 9 * free).ask(1)
 
 
 @ensureDeferred
@@ -239,14 +239,14 @@ async def test_mail_is_refused_before_the_last_room_is_taken(tmp_path: Path) -> 
 
 
 def test_an_error_of_the_file_system_says_whether_there_is_room(tmp_path: Path) -> None:
-    from twisted_sendmail.queue.sqlite.connection import trouble
+    from twisted_sendmail.queue.sqlite.database import queue_error
 
-    full = trouble(OSError(errno.ENOSPC, "No space left on device"), "be read")
-    other = trouble(OSError(errno.EIO, "Input/output error"), "be read")
+    full = queue_error(OSError(errno.ENOSPC, "No space left on device"), "be read")
+    other = queue_error(OSError(errno.EIO, "Input/output error"), "be read")
     assert (QueueFull, QueueError) == (type(full), type(other))
     assert (True, True) == (full.transient, other.transient)
-    assert not trouble(ValueError("oh"), "be read").transient
-    assert full is trouble(full, "be read")
+    assert not queue_error(ValueError("oh"), "be read").transient
+    assert full is queue_error(full, "be read")
 
 
 @ensureDeferred

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from attrs import evolve as replace
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.python.failure import Failure

@@ -24,12 +24,12 @@ from twisted_sendmail.queue import (
     WAKEUP,
     Cleanup,
     CleanupPolicy,
+    FreeSpace,
     Intake,
     Pieces,
     QueueError,
     QueueFull,
     QueueIds,
-    Room,
     SQLiteStore,
     id_number,
 )
@@ -98,7 +98,7 @@ class LocalIntake(Intake):
         try:
             store.open(create=_may_create(directory))
             with store.transaction(doing="take the message in"):
-                Room(directory, LEAST_FREE).ask(self._size)
+                FreeSpace(directory, LEAST_FREE).ask(self._size)
                 message = store.put(draft, self._written(store))
         finally:
             store.close()

@@ -1,11 +1,13 @@
-"""The durable queue: the only disk.
+"""The durable queue: one interface, one conformance suite, an engine in SQLite."""
 
-Every store stands behind one interface (``spool.Queue``) and keeps the same promises,
-which ``tests/queue/conformance.py`` checks.
-"""
-
-from twisted_sendmail.queue.address_match import fits
 from twisted_sendmail.queue.cleanup import Cleanup, CleanupPolicy, TooManyHops, admitted
+from twisted_sendmail.queue.errors import (
+    MessageDamaged,
+    QueueBusy,
+    QueueError,
+    QueueFull,
+    QueueUnusable,
+)
 from twisted_sendmail.queue.ids import QueueIds, id_number, id_text
 from twisted_sendmail.queue.interface import SMALL, Intake, Queue, QueueObserver, RecoveryReport
 from twisted_sendmail.queue.models import (
@@ -23,20 +25,16 @@ from twisted_sendmail.queue.models import (
     SetAsideReason,
 )
 from twisted_sendmail.queue.notify import wake
-from twisted_sendmail.queue.sqlite.arriving import PIECE, Pieces
-from twisted_sendmail.queue.sqlite.connection import PATIENCE
-from twisted_sendmail.queue.sqlite.premises import WAKEUP, check_directory
-from twisted_sendmail.queue.sqlite.relay_lock import RelayLock
-from twisted_sendmail.queue.sqlite.room import LEAST_FREE, Room
-from twisted_sendmail.queue.sqlite.spool import SQLiteQueue
-from twisted_sendmail.queue.sqlite.store import SQLiteStore
-from twisted_sendmail.queue.trouble import (
-    MessageDamaged,
-    QueueBusy,
-    QueueError,
-    QueueFull,
-    QueueUnusable,
+from twisted_sendmail.queue.sqlite.database import PATIENCE, fits
+from twisted_sendmail.queue.sqlite.files import (
+    LEAST_FREE,
+    WAKEUP,
+    FreeSpace,
+    RelayLock,
+    check_directory,
 )
+from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
+from twisted_sendmail.queue.sqlite.store import PIECE, Pieces, SQLiteStore
 
 __all__ = [
     "LEAST_FREE",
@@ -47,6 +45,7 @@ __all__ = [
     "AttemptRecord",
     "Cleanup",
     "CleanupPolicy",
+    "FreeSpace",
     "Intake",
     "LeasedMessage",
     "MessageDamaged",
@@ -68,7 +67,6 @@ __all__ = [
     "RecipientUpdate",
     "RecoveryReport",
     "RelayLock",
-    "Room",
     "SQLiteQueue",
     "SQLiteStore",
     "Selection",

@@ -10,10 +10,11 @@ RFC 5321 section 6.3 (loops).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import attrs
 
 from twisted_sendmail.message import HeaderFixer, complete_as_it_is
 from twisted_sendmail.queue.models import MessageInfo
@@ -30,7 +31,7 @@ class TooManyHops(InvalidMessage):
     """The message goes in circles (554 5.4.6)."""
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class CleanupPolicy:
     """What holds for all that comes in."""
 

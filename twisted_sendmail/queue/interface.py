@@ -1,22 +1,22 @@
-"""The interface of a spool: what any store has to do, and promise.
+"""Interface of a queue: the promises that every engine keeps.
 
-1. ``Intake.commit`` fires when the message would survive a power cut, and not before.
-2. Content is written once.  A state changes only by ``settle`` or an operator's ``act``.
+1. ``Intake.commit`` fires when the message would survive a power failure, not before.
+2. Content is written once.  State changes only by ``settle`` and by an operator's ``act``.
 3. A settlement is durable as a whole, its reports included, or not at all.
-4. A message is leased to one at a time.  Leases of a process that died end when the spool
-   is opened, and are counted in ``interrupted``.
-5. What cannot be read any more is set aside, and never holds up or damages another.
+4. A message is leased to one delivery at a time.  Leases of a process that died end when the
+   queue is opened, and are counted in ``interrupted``.
+5. Damaged data are set aside and never delay or damage other messages.
 
-Everything gives a Deferred; cancelling one stops the waiting, never the work.  Errors
-are those of ``spool.trouble``.
+Every method returns a Deferred; cancelling it stops the waiting, never the work.  The errors are
+those of ``errors``.  One conformance suite runs against every engine.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
@@ -37,166 +37,167 @@ if TYPE_CHECKING:
 
 _log = Logger(namespace="twisted_sendmail.queue")
 
-#: Octets up to which a content is kept in memory on its way through.
+#: Octets up to which a content is kept in memory between arrival and delivery.
 SMALL = 64 * 1024
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class RecoveryReport:
-    """What was found when a spool was opened."""
+    """State of a queue when it was opened."""
 
-    #: Messages in it.
+    #: Number of messages.
     messages: int
-    #: Those whose last try nobody saw the end of: a second copy of them may go out.
+    #: Ids of messages whose last attempt did not end: a second copy may go out.
     interrupted: tuple[str, ...]
 
 
 class QueueObserver(ABC):
-    """Who takes mail out: told of what comes in.  Its methods are called in the reactor's thread."""
+    """Consumer of the queue, notified of arrivals in the reactor's thread."""
 
     @abstractmethod
     def claim(self, draft: MessageInfo) -> bool:
-        """Is this one tried at once?  Then it is leased by the commit that brings it in."""
+        """Return True to try the message at once: the commit then leases it."""
 
     @abstractmethod
     def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
-        """One was committed; a claimed one is to be tried now, and was leased."""
+        """Handle one committed message; a claimed one is leased and to be tried now."""
 
     def arrived_together(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
-        """These were committed together: each message, and whether it is a claimed one."""
+        """Handle messages of one commit: each message, and whether it was claimed."""
         for leased, claimed in arrivals:
             try:
                 self.arrived(leased, claimed=claimed)
-            except Exception:  # noqa: BLE001 - one's fault is not the next one's
+            except Exception:  # noqa: BLE001 - an error with one message must not lose the next
                 _log.failure("an observer of the queue failed")
 
     @abstractmethod
     def unclaimed(self, draft: MessageInfo) -> None:
-        """A claimed one did not come in after all."""
+        """Release the claim on a message whose commit failed."""
 
     @abstractmethod
     def disturbed(self) -> None:
-        """Somebody else changed the queue: look again."""
+        """Read the queue again: another process or an operator changed it."""
 
 
 class Intake(ABC):
-    """One message on its way in; ends with ``commit`` or ``abort``."""
+    """One message being written to the queue; ends with ``commit`` or ``abort``."""
 
     @abstractmethod
     def write(self, data: bytes) -> Deferred[None] | None:
-        """Some canonical content; a Deferred when the next piece has to wait.
+        """Append canonical content.
 
+        :returns: a Deferred when the caller has to wait before the next write.
         :raises QueueFull: through the Deferred.
         """
 
     @abstractmethod
     def commit(self, draft: MessageInfo) -> Deferred[QueuedMessage]:
-        """Make it durable.
+        """Make the message durable.
 
-        :raises QueueError: it is not, and nothing of it is left.
+        :raises QueueError: the commit failed, and nothing of the message is left.
         """
 
     @abstractmethod
     def abort(self) -> None:
-        """Forget it."""
+        """Discard the message."""
 
 
 class Queue(ABC):
     """A durable queue."""
 
-    #: Told of what comes in; set by who takes mail out.
+    #: Notified of arrivals; set by the consumer of the queue.
     observer: QueueObserver | None = None
 
     @abstractmethod
     def open(self) -> Deferred[RecoveryReport]:
-        """Open it, for this one process.
+        """Open the queue for this process.
 
-        :raises QueueUnusable: missing, read-only, somebody else's, damaged, of a newer
-            format, or in use.  The text is one line that says which, and what to do.
+        :raises QueueUnusable: missing, read-only, owned by another user, damaged, of a newer
+            format, or in use.  The text is one line that names the cause and a remedy.
         """
 
     @abstractmethod
     def close(self) -> Deferred[None]:
-        """End what is begun and close; leases of ours that are left end, uncounted."""
+        """Finish pending operations and close; remaining leases end without being counted."""
 
     @abstractmethod
     def new_id(self) -> str:
-        """A name for a message."""
+        """Return a new queue id."""
 
     @abstractmethod
     def intake(self) -> Intake:
-        """Begin to take a message in."""
+        """Start a new message."""
 
     @abstractmethod
     def lease(
         self, route: str, now: float, *, fresh: int, retries: int, horizon: float
     ) -> Deferred[list[LeasedMessage]]:
-        """Take messages out to be tried, and lease them durably.
+        """Lease messages for delivery, durably.
 
-        :param route: of this way out.
-        :param now: those that are due.
-        :param fresh: at most so many that were never tried, the oldest first.
-        :param retries: at most so many others, the longest due first.
-        :param horizon: a due time beyond is the fruit of a clock that jumped, and counts as due.
+        :param route: name of the route.
+        :param now: lease messages due at this time.
+        :param fresh: largest number of messages that were never tried, oldest first.
+        :param retries: largest number of other messages, longest due first.
+        :param horizon: a due time after this one results from a clock that jumped, and counts
+            as due.
         """
 
     @abstractmethod
     def next_due(self) -> Deferred[dict[str, float]]:
-        """For each route, when the next of its messages is due; routes without any are absent."""
+        """Return the next due time of each route that has messages."""
 
     @abstractmethod
-    def content(self, id: str) -> AsyncIterator[bytes]:  # noqa: A002 - that is its name
-        """The content of a message, in pieces, each checked before it is given.
+    def content(self, id: str) -> AsyncIterator[bytes]:  # noqa: A002 - the field's name
+        """Yield the content of a message in pieces, each verified.
 
-        :raises MessageDamaged: it is not what was written.
+        :raises MessageDamaged: the stored data differ from what was written.
         """
 
     @abstractmethod
     def settle(self, settlement: AttemptRecord) -> Deferred[QueuedMessage | None]:
-        """End a lease; gives the message, or None when it is gone.
+        """Record the end of an attempt and end its lease.
 
-        It is gone when no recipient is pending and it is not set aside, or when it was doomed.
+        :returns: the message, or None when it left the queue: no recipient is pending and it is
+            not set aside, or its removal was requested during the attempt.
         """
 
     @abstractmethod
     def release(self, ids: Sequence[str]) -> Deferred[None]:
-        """End leases of messages that were not tried after all."""
+        """End leases of messages that were not tried."""
 
     @abstractmethod
     def reroute(self, routes: dict[str, str]) -> Deferred[None]:
-        """Give the messages of other routes: from name to name."""
+        """Move messages to other routes, given as old name to new name."""
 
     @abstractmethod
     def list(self, selection: Selection) -> Deferred[Sequence[QueuedMessage]]:
-        """The messages of *selection*, the oldest first."""
+        """Return the messages of *selection*, oldest first."""
 
     @abstractmethod
     def act(
         self, action: QueueAction, selection: Selection, now: float
     ) -> Deferred[Sequence[QueueActionResult]]:
-        """Do *action* to the messages of *selection*."""
+        """Apply *action* to the messages of *selection*."""
 
     @abstractmethod
     def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
-        """Remove what was set aside as undeliverable and kept for its time; gives the ids.
+        """Remove undeliverable messages that were kept long enough; return their ids.
 
-        A part of it at a time: ask again, with 0, until nothing is given.  What is on hold
-        stays and grows no older; what is damaged stays.
+        Each call removes a limited number: call again with ``passed=0`` until the result is
+        empty.  Messages on hold stay and do not age; damaged messages stay.
 
-        :param passed: seconds that each has been kept longer than when it was last asked.
-            They are counted and not read off a clock, so that a clock cannot remove anything.
-        :param keep: seconds after which it is to go.
+        :param passed: seconds since the previous call.  They are counted and not read from a
+            clock, so that a clock that jumps cannot remove mail.
+        :param keep: seconds after which a message is removed.
         """
 
     @abstractmethod
     def totals(self) -> Deferred[QueueTotals]:
-        """The queue in numbers."""
+        """Return figures of the whole queue."""
 
+    @abstractmethod
     def probe(self) -> Deferred[None]:
-        """Write something that means nothing, and make it durable: for the health check.
+        """Write and commit something without meaning, for the health check.
 
-        A store in which that writes nothing has its own way.
-
-        :raises QueueError: mail could not be taken in now.
+        :raises QueueError: mail could not be accepted now.
         """
-        return self.release(())

@@ -1,7 +1,7 @@
-"""Waking the relay of a queue: a datagram that says "look again", and nothing else.
+"""Notification of a relay that another process changed its queue.
 
-It is sent by who changed the queue from another process; the relay looks by itself too,
-a few seconds later, so nothing is lost where it cannot be sent.
+The notification is a datagram without content, sent to a socket in the queue's directory.  The
+relay also checks its queue every few seconds, so a lost notification only costs time.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from twisted.internet.interfaces import IReactorUNIXDatagram
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from twisted_sendmail.queue.sqlite.premises import WAKEUP
+from twisted_sendmail.queue.sqlite.files import WAKEUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Octets of the address of a socket (unix(7)), less the one that ends it.
-_LONGEST = 107
+# Longest path of a socket in octets (unix(7)).
+_MAX_PATH = 107
 _log = Logger(namespace="twisted_sendmail.queue")
 
 
 def wake(directory: str | Path) -> bool:
-    """Tell the relay of the queue in *directory* to look again; False: none heard it."""
+    """Notify the relay of the queue in *directory*; return False if none listens."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
             sending.setblocking(False)
@@ -38,30 +38,33 @@ def wake(directory: str | Path) -> bool:
     return True
 
 
-class Wakeup(DatagramProtocol):
-    """Listens in *directory*, and calls *woken*; the relay's lock has to be held."""
+class QueueNotifications(DatagramProtocol):
+    """Receiver of notifications in *directory*; the relay's lock has to be held.
 
-    def __init__(self, directory: Path, woken: Callable[[], None]) -> None:
+    :param changed: called for each notification.
+    """
+
+    def __init__(self, directory: Path, changed: Callable[[], None]) -> None:
         self._path = directory / WAKEUP
-        self._woken = woken
+        self._changed = changed
         self._port: Any = None
 
     def listen(self, reactor: Any) -> None:
-        """Listen, where *reactor* can."""
+        """Listen, if *reactor* supports Unix datagrams."""
         if not IReactorUNIXDatagram.providedBy(reactor):
             return
-        if len(os.fsencode(self._path)) > _LONGEST:
+        if len(os.fsencode(self._path)) > _MAX_PATH:
             _log.warn("changes of the queue are noticed with a delay: its name is too long")
             return
         try:
-            # Of a relay that was killed; the one that lives is us, we have the lock.
+            # Left by a relay that was killed: this process holds the lock.
             self._path.unlink(missing_ok=True)
             self._port = reactor.listenUNIXDatagram(str(self._path), self, 64, 0o600)
         except (OSError, CannotListenError) as e:
             _log.warn("changes of the queue are noticed with a delay: {error}", error=str(e))
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         port, self._port = self._port, None
         if port is not None:
             port.stopListening()
@@ -69,5 +72,5 @@ class Wakeup(DatagramProtocol):
                 self._path.unlink()
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:  # noqa: N802 - Twisted's
-        """Whatever it says, it means one thing."""
-        self._woken()
+        """Handle a notification, whatever it holds."""
+        self._changed()

@@ -11,9 +11,10 @@ RFC 3461 section 4.3 and 6, RFC 3464, RFC 5321 section 6.1.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from twisted_sendmail.client import TokenBucket, off_reactor
 from twisted_sendmail.message import DSNAction, Report, ReportedRecipient, new_message_id
@@ -218,7 +219,7 @@ class _Work:
         ]
 
     def ending(self) -> Ending:
-        settlement = replace(
+        settlement = evolve(
             self.settlement,
             changes=changes_of(self.fates),
             reports=tuple(self.reports),

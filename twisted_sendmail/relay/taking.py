@@ -5,9 +5,9 @@ It ends when the message is durable, or nothing of it is left.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError
 
 from twisted_sendmail.client import Cancelled, prepared
@@ -54,7 +54,7 @@ async def take(
         complete=complete,
     )
     if not complete:
-        policy = replace(policy, complete=False)
+        policy = evolve(policy, complete=False)
     try:
         return await _queue(reactor, spool, handles, policy, letter, held=held)
     finally:

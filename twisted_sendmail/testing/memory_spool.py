@@ -6,9 +6,9 @@ in it is gone with the process.  Each Deferred has fired when it is returned.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 
 from twisted_sendmail.queue import (
@@ -64,14 +64,14 @@ class MemoryQueue(Queue):
         self._open = True
         interrupted = [message for message in self._all() if message.leased]
         for message in interrupted:
-            self._put(replace(message, leased=False, interrupted=message.interrupted + 1))
+            self._put(evolve(message, leased=False, interrupted=message.interrupted + 1))
         left = tuple(m.id for m in interrupted if m.id in self.messages)
         return succeed(RecoveryReport(len(self.messages), left))
 
     def close(self) -> Deferred[None]:
         """See ``Queue.close``."""
         for message in self._all():
-            self._put(replace(message, leased=False))
+            self._put(evolve(message, leased=False))
         self._open = False
         return succeed(None)
 
@@ -87,7 +87,7 @@ class MemoryQueue(Queue):
         if message.leased or not (message.doomed or _is_over(message)):
             due = min((r.due for r in message.pending), default=message.due)
             at_once = message.expired and message.aside is None
-            message = replace(message, due=0.0 if at_once else due)
+            message = evolve(message, due=0.0 if at_once else due)
             self.messages[message.id] = message
             return message
         self.messages.pop(message.id, None)
@@ -157,7 +157,7 @@ class MemoryQueue(Queue):
         chosen += [m for m in due if m.attempts][: max(0, retries)]
         leased = []
         for message in chosen:
-            taken = self._put(replace(message, leased=True))
+            taken = self._put(evolve(message, leased=True))
             content = self.contents[message.id]
             if taken is not None:
                 leased.append(LeasedMessage(taken, content if len(content) <= SMALL else None))
@@ -193,7 +193,7 @@ class MemoryQueue(Queue):
                 return fail(trouble)
         changes = {change.number: change for change in settlement.changes}
         left = self._put(
-            replace(
+            evolve(
                 message,
                 recipients=tuple(
                     _changed(r, changes.get(r.number), settlement) for r in message.recipients
@@ -215,14 +215,14 @@ class MemoryQueue(Queue):
     def release(self, ids: Sequence[str]) -> Deferred[None]:
         """See ``Queue.release``."""
         for message in [self.messages[id_] for id_ in ids if id_ in self.messages]:
-            self._put(replace(message, leased=False))
+            self._put(evolve(message, leased=False))
         return succeed(None)
 
     def reroute(self, routes: dict[str, str]) -> Deferred[None]:
         """See ``Queue.reroute``."""
         for message in self._all():
             route = routes.get(message.draft.route, message.draft.route)
-            self._put(replace(message, draft=replace(message.draft, route=route)))
+            self._put(evolve(message, draft=evolve(message.draft, route=route)))
         return succeed(None)
 
     # For the operator
@@ -253,11 +253,16 @@ class MemoryQueue(Queue):
     def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
         """See ``Queue.clear_aside``."""
         kept = [m for m in self._all() if m.aside is SetAsideReason.UNDELIVERABLE and not m.held]
-        aged = [replace(message, due=message.due + passed) for message in kept]
+        aged = [evolve(message, due=message.due + passed) for message in kept]
         gone = [m for m in aged if m.due >= keep][:_CLEARED]
         for message in aged:
-            self._put(replace(message, doomed=message in gone))
+            self._put(evolve(message, doomed=message in gone))
         return succeed([message.id for message in gone])
+
+    def probe(self) -> Deferred[None]:
+        """See ``Queue.probe``."""
+        trouble = self._trouble()
+        return succeed(None) if trouble is None else fail(trouble)
 
     def totals(self) -> Deferred[QueueTotals]:
         """See ``Queue.totals``."""
@@ -316,7 +321,7 @@ def _changed(
         said = {"attempts": recipient.attempts + 1, "tried": settlement.at}
     if settlement.tried or change.reply is not None or change.status is not None:
         said |= {"reply": change.reply, "status": change.status, "relay": change.relay}
-    return replace(recipient, state=change.state, due=change.due, **said)
+    return evolve(recipient, state=change.state, due=change.due, **said)
 
 
 def _fits(message: QueuedMessage, selection: Selection) -> bool:
@@ -335,10 +340,10 @@ def _fits(message: QueuedMessage, selection: Selection) -> bool:
 def _acted(message: QueuedMessage, action: QueueAction, now: float) -> QueuedMessage | None:
     """The message after *action*; None: there is nothing to do."""
     if action is QueueAction.DELETE:
-        return replace(message, doomed=True)
+        return evolve(message, doomed=True)
     if action is QueueAction.REQUEUE and message.aside is not SetAsideReason.DAMAGED:
         again = RecipientState.FAILED if message.aside is not None else RecipientState.PENDING
-        return replace(
+        return evolve(
             message,
             recipients=tuple(
                 _as_new(r) if r.state in {RecipientState.PENDING, again} else r
@@ -354,17 +359,17 @@ def _acted(message: QueuedMessage, action: QueueAction, now: float) -> QueuedMes
         return None
     if action is QueueAction.FLUSH:
         due = tuple(
-            replace(r, due=min(r.due, now)) if r.state is RecipientState.PENDING else r
+            evolve(r, due=min(r.due, now)) if r.state is RecipientState.PENDING else r
             for r in message.recipients
         )
-        return replace(message, recipients=due, due=min(message.due, now))
+        return evolve(message, recipients=due, due=min(message.due, now))
     if action is QueueAction.EXPIRE:
-        return replace(message, expired=True, held=False, due=0.0)
-    return replace(message, held=action is QueueAction.HOLD)
+        return evolve(message, expired=True, held=False, due=0.0)
+    return evolve(message, held=action is QueueAction.HOLD)
 
 
 def _as_new(recipient: QueuedRecipient) -> QueuedRecipient:
-    return replace(
+    return evolve(
         recipient,
         state=RecipientState.PENDING,
         due=0.0,

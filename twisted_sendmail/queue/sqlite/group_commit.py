@@ -1,10 +1,8 @@
-"""Group commit: what was asked for while the last commit ran shares the next one.
+"""Operations on the store, the commits they share, and the thread that runs them.
 
-One write to the disk then serves as many messages as arrived meanwhile.  When one
-operation of a group fails, the group is taken back, and each is done again in a
-transaction of its own, so that only the guilty one fails.
-
-It runs where the worker runs it, and knows no thread and no reactor.
+Operations submitted while a commit runs share the next one, so that one write to the disk serves
+as many messages as arrived meanwhile.  When an operation of a group fails, the group is rolled back
+and each operation runs again in a transaction of its own: only the faulty one fails.
 """
 
 from __future__ import annotations
@@ -12,120 +10,145 @@ from __future__ import annotations
 import contextlib
 import enum
 import sqlite3
+import threading
+from abc import ABC, abstractmethod
 from itertools import groupby
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted_sendmail.queue.sqlite.connection import trouble
-from twisted_sendmail.queue.trouble import QueueError
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from twisted_sendmail.queue.errors import QueueError
+from twisted_sendmail.queue.sqlite.database import queue_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from twisted_sendmail.queue.sqlite.store import SQLiteStore
 
+#: Largest number of operations that share a commit.
+MAX_GROUP = 256
 
-class Kind(enum.Enum):
-    """What an operation does to the store."""
+
+class OperationKind(enum.Enum):
+    """Effect of an operation on the store."""
 
     READ = enum.auto()
     WRITE = enum.auto()
-    #: It opens or closes, or knows its transactions itself.
+    #: Opens or closes the store, or handles transactions itself.
     ALONE = enum.auto()
 
 
 class Operation:
-    """Something to do with the store, and who is told of it.
+    """One request to the store.
 
-    :param does: does it, where a subclass has no :meth:`work` of its own.
-    :param doing: for the error, behind "the queue could not".
+    :param work: called with the store; its result is the operation's.  It may be called again.
+    :param doing: text for the error, following "the queue could not".
     """
 
-    __slots__ = ("_does", "doing", "error", "kind", "result")
+    __slots__ = ("_work", "doing", "error", "kind", "result")
+
+    #: ``run_batch`` runs several operations of this class with fewer statements.
+    batched: ClassVar[bool] = False
 
     def __init__(
         self,
-        does: Callable[[SQLiteStore], Any] | None = None,
-        kind: Kind = Kind.WRITE,
+        work: Callable[[SQLiteStore], Any] | None = None,
+        kind: OperationKind = OperationKind.WRITE,
         doing: str = "do it",
     ) -> None:
-        self._does = does
+        self._work = work
         self.kind = kind
         self.doing = doing
         self.result: Any = None
         self.error: Exception | None = None
 
-    #: Does many of a kind with fewer statements, in any order; gives those that it left.
-    many: ClassVar[Any] = None
-
     def work(self, store: SQLiteStore) -> Any:
-        """Do it.  It may be done again.  What it raises is told to who asked."""
-        # A bound method of its own in here would keep each operation until the next round
-        # of the garbage collector.
-        return self._does(store) if self._does is not None else None
+        """Run the operation; an exception becomes its error."""
+        # A bound method stored as an attribute would be a reference cycle.
+        return None if self._work is None else self._work(store)
+
+    @classmethod
+    def run_batch(cls, store: SQLiteStore, batch: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG003
+        """Run some of *batch*, in any order; return those left."""
+        return batch
 
     def fire(self) -> None:
-        """Tell who asked; in the reactor's thread, when it is durable."""
+        """Deliver the result to the caller; in the reactor's thread, after the commit."""
 
     def after(self) -> None:
-        """Tell others, when all that shared the commit have been told."""
+        """Notify others, after every operation of the commit has delivered its result."""
+
+
+class Request(Operation):
+    """An operation with a Deferred."""
+
+    __slots__ = ("done",)
+
+    def __init__(
+        self, work: Callable[[SQLiteStore], Any], kind: OperationKind, doing: str = "do it"
+    ) -> None:
+        super().__init__(work, kind, doing)
+        self.done: Deferred[Any] = Deferred()
+
+    def fire(self) -> None:
+        """See ``Operation.fire``."""
+        if self.error is None:
+            self.done.callback(self.result)
+        else:
+            self.done.errback(self.error)
 
 
 class GroupCommit:
-    """Does operations with *store*."""
+    """Runs operations on *store* in shared transactions; knows no thread and no reactor."""
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store
 
     def run(self, operations: Sequence[Operation]) -> None:
-        """Do them, in this order; their results and errors are then in them."""
-        group: list[Operation] = []
-        for operation in operations:
-            if operation.kind is Kind.ALONE:
-                self._together(group)
-                group = []
-                self._alone(operation)
-            else:
-                group.append(operation)
-        self._together(group)
+        """Run *operations* in order; afterwards each holds its result or error."""
+        alone = OperationKind.ALONE
+        for is_alone, run in groupby(operations, lambda operation: operation.kind is alone):
+            if not is_alone:
+                self._run_group(list(run))
+                continue
+            for operation in run:
+                try:
+                    operation.result = operation.work(self._store)
+                except Exception as e:  # noqa: BLE001 - delivered to the caller
+                    operation.error = queue_error(e, operation.doing)
 
-    def _alone(self, operation: Operation) -> None:
-        try:
-            operation.result = operation.work(self._store)
-        except Exception as e:  # noqa: BLE001 - who asked gets it
-            operation.error = trouble(e, operation.doing)
-
-    def _together(self, group: list[Operation]) -> None:
-        if not group:
-            return
+    def _run_group(self, group: list[Operation]) -> None:
         store = self._store
         try:
-            store.begin(write=any(o.kind is Kind.WRITE for o in group))
-            for operation in group if len(group) == 1 else self._many(group):
-                self._one(operation)
+            store.begin(write=any(o.kind is OperationKind.WRITE for o in group))
+            for operation in group if len(group) == 1 else self._run_batches(group):
+                self._run_one(operation)
             store.commit()
-        except Exception as e:  # noqa: BLE001 - who asked gets it
-            self._take_back()
+        except Exception as e:  # noqa: BLE001 - delivered to the caller
+            self._roll_back()
             if len(group) > 1:
                 for operation in group:
-                    self._together([operation])
+                    self._run_group([operation])
             else:
                 group[0].result = None
-                group[0].error = trouble(e, group[0].doing)
+                group[0].error = queue_error(e, group[0].doing)
 
-    def _many(self, group: list[Operation]) -> Iterator[Operation]:
-        """Do together what can be; gives the others, each in its turn."""
-        for can_be, run in groupby(group, lambda operation: operation.many is not None):
-            if not can_be:
+    def _run_batches(self, group: list[Operation]) -> Iterator[Operation]:
+        """Run operations in batches where they can; yield the others in order."""
+        for batched, run in groupby(group, lambda operation: operation.batched):
+            if not batched:
                 yield from run
                 continue
-            kinds: dict[Any, list[Operation]] = {}
+            batches: dict[type[Operation], list[Operation]] = {}
             for operation in run:
                 operation.error = None
-                kinds.setdefault(operation.many, []).append(operation)
-            for many, some in kinds.items():
-                yield from many(self._store, some)
+                batches.setdefault(type(operation), []).append(operation)
+            for kind, batch in batches.items():
+                yield from kind.run_batch(self._store, batch)
 
-    def _one(self, operation: Operation) -> None:
+    def _run_one(self, operation: Operation) -> None:
         operation.error = None
         before = self._store.changes
         try:
@@ -133,14 +156,165 @@ class GroupCommit:
         except QueueError as e:
             if self._store.changes != before:
                 raise
-            # It was refused before it changed anything: the others need not suffer.
+            # Refused before it changed anything: the group need not be rolled back.
             operation.error = e
 
-    def _take_back(self) -> None:
+    def _roll_back(self) -> None:
         try:
             self._store.rollback()
         except (sqlite3.Error, QueueError):
-            # A connection that cannot even take back is of no use any more.
-            # Where that fails, the next operation says so.
+            # A connection that cannot roll back is unusable.  If it cannot be replaced, the next
+            # operation reports the error.
             with contextlib.suppress(sqlite3.Error, OSError, QueueError):
                 self._store.reopen()
+
+
+class Worker(ABC):
+    """Runs operations in the order of submission and delivers results in the reactor's thread."""
+
+    _log = Logger(namespace="twisted_sendmail.queue")
+    _delivered: Callable[[], None]
+
+    @abstractmethod
+    def start(
+        self,
+        run: Callable[[list[Operation]], None],
+        delivered: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start to pass groups to *run*; call *delivered* when a group's results are delivered."""
+
+    @abstractmethod
+    def submit(self, operation: Operation) -> None:
+        """Queue an operation; called in the reactor's thread."""
+
+    @abstractmethod
+    def stop(self) -> Deferred[None]:
+        """Stop after the results of everything submitted have been delivered."""
+
+    def _deliver(self, group: list[Operation]) -> None:
+        # Callers first, such as a client waiting for its 250; then the consumers of the queue.
+        for operation in group:
+            try:
+                operation.fire()
+            except Exception:  # noqa: BLE001 - an error of one caller must not affect the next
+                self._log.failure("a listener of the queue failed")
+        for operation in group:
+            try:
+                operation.after()
+            except Exception:  # noqa: BLE001
+                self._log.failure("an observer of the queue failed")
+        self._delivered()
+
+
+class InlineWorker(Worker):
+    """Runs operations in the caller's thread: for tests, and for reactors without threads."""
+
+    def __init__(self) -> None:
+        self._run: Callable[[list[Operation]], None] | None = None
+        self._waiting: list[Operation] = []
+        self._busy = False
+
+    def start(
+        self,
+        run: Callable[[list[Operation]], None],
+        delivered: Callable[[], None] = lambda: None,
+    ) -> None:
+        """See ``Worker.start``."""
+        self._run, self._delivered = run, delivered
+
+    def submit(self, operation: Operation) -> None:
+        """See ``Worker.submit``; operations submitted by a callback wait until it returns."""
+        self._waiting.append(operation)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._waiting and self._run is not None:
+                group, self._waiting = self._waiting, []
+                self._run(group)
+                self._deliver(group)
+        finally:
+            self._busy = False
+
+    def stop(self) -> Deferred[None]:
+        """See ``Worker.stop``."""
+        return succeed(None)
+
+
+class ThreadWorker(Worker):
+    """Runs operations in one thread of its own.
+
+    :param reactor: an ``IReactorFromThreads``.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._queue: SimpleQueue[list[Operation] | None] = SimpleQueue()
+        self._turn: list[Operation] = []
+        self._thread: threading.Thread | None = None
+        self._stopped: Deferred[None] | None = None
+
+    def start(
+        self,
+        run: Callable[[list[Operation]], None],
+        delivered: Callable[[], None] = lambda: None,
+    ) -> None:
+        """See ``Worker.start``."""
+        self._delivered = delivered
+        # A daemon thread: a program that exits without closing the queue must still exit.  An
+        # operation interrupted by that is as safe as in a crash.
+        self._thread = threading.Thread(
+            target=self._work, args=(run,), name="twisted_sendmail.queue", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, operation: Operation) -> None:
+        """See ``Worker.submit``; operations of one reactor turn are handed over together.
+
+        The thread then wakes once, not once for each, and its commits serve more operations.
+        """
+        self._turn.append(operation)
+        if len(self._turn) == 1:
+            self._reactor.callLater(0, self._hand_over)
+
+    def _hand_over(self) -> None:
+        turn, self._turn = self._turn, []
+        if turn:
+            self._queue.put(turn)
+
+    def stop(self) -> Deferred[None]:
+        """See ``Worker.stop``."""
+        if self._stopped is None:
+            self._stopped = Deferred()
+            if self._thread is None:
+                self._stopped.callback(None)
+            else:
+                self._hand_over()
+                self._queue.put(None)
+        return self._stopped
+
+    def _work(self, run: Callable[[list[Operation]], None]) -> None:
+        going = True
+        while going:
+            group: list[Operation] = []
+            some = self._queue.get()
+            while some is not None:
+                group += some
+                if len(group) >= MAX_GROUP:
+                    break
+                try:
+                    some = self._queue.get_nowait()
+                except Empty:
+                    break
+            else:
+                going = False
+            if group:
+                run(group)
+                self._reactor.callFromThread(self._deliver, group)
+        self._reactor.callFromThread(self._ended)
+
+    def _ended(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        if self._stopped is not None:
+            self._stopped.callback(None)

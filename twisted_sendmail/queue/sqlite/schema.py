@@ -1,11 +1,11 @@
-"""The tables of the store, how they come to be, and how an older store becomes a newer one.
+"""Opening the database of an SQLite queue: settings, tables, migration, verification.
 
-A message is one row, with what never changes (under a checksum) and how it stands.  Its
-recipients are rows of their own, and so is its content, which is written once: a small
-one beside the message, a large one in pieces that exist before the message does.
+A message is one row: constant columns, under a checksum, and the columns of its state.  Each
+recipient is a row, and so is the content, which is written once: small content beside the
+message, large content in pieces that exist before the message does.
 
-What must not turn into something else when a bit flips (a state, a mark that removes) is
-a word and not a number: a damaged word is no word.
+A state that must not become another state when a bit flips is stored as a word and not as a
+number: a damaged word is not a valid word.
 """
 
 from __future__ import annotations
@@ -14,30 +14,54 @@ import sqlite3
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from twisted_sendmail.queue.trouble import QueueUnusable
+from twisted_sendmail.queue.errors import QueueUnusable
+from twisted_sendmail.queue.sqlite.database import SQLiteConnection
+from twisted_sendmail.queue.sqlite.files import unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
-
-#: In the header of the file, so that nobody takes it for something else: "TSMq".
+#: Largest database, in octets, that is verified when a relay starts.
+MAX_VERIFIED_SIZE = 256 * 1024 * 1024
+# PRAGMA synchronous = FULL: a commit is on the disk when it returns.
+_FULL = 2
+_SETTINGS = (
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA trusted_schema = OFF",
+    # The file is private: deleted mail need not be overwritten.
+    "PRAGMA secure_delete = OFF",
+    "PRAGMA cache_size = -8192",
+    "PRAGMA journal_size_limit = 16777216",
+)
+# SQLite quotes damaged names in its errors; they may be no valid UTF-8.
+_ERRORS = (sqlite3.Error, UnicodeError)
+_REMEDIES = (
+    ("not a database", "it is no database", "move the file away, or give another directory"),
+    ("no such", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
+    ("malformed", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
+    ("readonly", "it cannot be written to", "mount it writable, or give another directory"),
+    ("is full", "there is no room", "make room on its file system"),
+    ("locked", "another program holds it", "end that program"),
+)
+#: "TSMq", in the header of the file.
 APPLICATION_ID = 0x54534D71
 
 _TABLES = (
     """
     CREATE TABLE message (
         number INTEGER PRIMARY KEY,     -- the number of its id
-        -- What never changes.
+        -- Constant.
         arrived REAL NOT NULL,
         sender TEXT NOT NULL,
-        parameters TEXT NOT NULL,       -- JSON; empty: nothing out of the ordinary
+        parameters TEXT NOT NULL,       -- JSON; empty: all defaults
         size INTEGER NOT NULL,
         origin TEXT NOT NULL,
-        body INTEGER,                   -- of its pieces; NULL: its content is in one
+        body INTEGER,                   -- of its pieces; NULL: content in one row
         pieces INTEGER NOT NULL,
-        checksum INTEGER NOT NULL,      -- CRC-32 of all this and of the recipients
-        -- How it stands.
+        checksum INTEGER NOT NULL,      -- CRC-32 of the columns above and of the recipients
+        -- State.
         route TEXT NOT NULL,
         due REAL NOT NULL,
         attempts INTEGER NOT NULL,
@@ -83,49 +107,111 @@ _TABLES = (
         PRIMARY KEY (body, place)
     ) WITHOUT ROWID
     """,
-    # Pieces whose message is gone; they are removed little by little.
+    # Bodies whose message is gone; their pieces are removed in small steps.
     "CREATE TABLE rubbish (body INTEGER PRIMARY KEY)",
     """
     CREATE TRIGGER thrown_away AFTER DELETE ON message WHEN old.body IS NOT NULL
     BEGIN INSERT OR IGNORE INTO rubbish VALUES (old.body); END
     """,
-    # Those that may be tried: untried ones and others apart, each in the order of its turn.
+    # Messages ready for an attempt: new ones and retries apart, each by due time.
     """
     CREATE INDEX ready ON message (route, attempts > 0, due)
     WHERE leased = 0 AND held = 0 AND aside IS NULL
     """,
     "CREATE INDEX body ON message (body) WHERE body IS NOT NULL",
-    # A checksum of all this: a damaged name of a column is no damaged message.
+    # Checksum of the schema: damage to a column's name is not damage to a message.
     "CREATE TABLE about (tables INTEGER NOT NULL)",
 )
 
-# In one statement, which sees one moment: another process may just be making it.
-_WHOSE = """
+# One statement, hence one snapshot: another process may be creating the tables.
+_IDENTITY = """
     SELECT (SELECT application_id FROM pragma_application_id),
         (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)
 """
 
-#: What makes of format *n* + 1 the next one, in a transaction that is begun.
+#: Step *n* migrates format *n* + 1 to the next one, inside a transaction.
 MIGRATIONS: Sequence[Callable[[SQLiteConnection], None]] = ()
 
 
 def version() -> int:
-    """The format that this program writes."""
+    """Return the format that this program writes."""
     return 1 + len(MIGRATIONS)
 
 
-def prepare(connection: SQLiteConnection) -> None:
-    """Make the tables, or bring them up to date, in one transaction; or refuse.
+def open_database(path: Path, *, patience: float, relay: bool) -> SQLiteConnection:
+    """Open the database at *path*, and create or migrate its tables.
 
-    :raises QueueUnusable: the file is somebody else's, or of a newer format.
+    :param relay: this connection checkpoints the log.  Commands of an operator leave that to
+        the relay.
+    :raises QueueUnusable: the database cannot be used.
     """
-    if _found(connection) == version():
+    try:
+        connection = SQLiteConnection(path, patience=patience)
+    except sqlite3.Error as e:
+        raise _unusable(path, e) from None
+    try:
+        # Before any change: the file may belong to another program.
+        _format(connection)
+        mode = connection.value("PRAGMA journal_mode = WAL")
+        if mode != "wal":
+            raise unusable(
+                path, "its file system cannot hold a queue", "give a directory on a local disk"
+            )
+        connection.execute(f"PRAGMA synchronous = {_FULL}")
+        if connection.value("PRAGMA synchronous") < _FULL:
+            raise unusable(path, "SQLite does not write durably", "use another build of SQLite")
+        for setting in _SETTINGS:
+            connection.execute(setting)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {1000 if relay else 0}")
+        _prepare(connection)
+    except BaseException as e:
+        connection.close()
+        if isinstance(e, _ERRORS):
+            raise _unusable(path, e) from None
+        raise
+    return connection
+
+
+def verify(connection: SQLiteConnection, path: Path) -> None:
+    """Check the integrity of a database that is not too large; rebuild its indexes if needed.
+
+    :raises QueueUnusable: the database is damaged.
+    """
+    try:
+        if path.stat().st_size > MAX_VERIFIED_SIZE or _is_intact(connection):
+            return
+        connection.execute("REINDEX")
+        if _is_intact(connection):
+            return
+    except _ERRORS as e:
+        raise _unusable(path, e) from None
+    raise _unusable(path, sqlite3.DatabaseError("malformed"))
+
+
+def _is_intact(connection: SQLiteConnection) -> bool:
+    return bool(connection.rows("PRAGMA integrity_check(1)") == [("ok",)])
+
+
+def _unusable(path: Path, error: Exception) -> QueueUnusable:
+    text = "malformed" if isinstance(error, UnicodeError) else str(error)
+    for part, why, remedy in _REMEDIES:
+        if part in text:
+            return unusable(path, why, remedy)
+    return unusable(path, text, "see that its directory and its files can be read and written")
+
+
+def _prepare(connection: SQLiteConnection) -> None:
+    """Create or migrate the tables in one transaction.
+
+    :raises QueueUnusable: the file belongs to another program, or has a newer format.
+    """
+    if _format(connection) == version():
         _check(connection)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have done it meanwhile.
-        found = _found(connection)
+        # Another process may have created them meanwhile.
+        found = _format(connection)
         if not found:
             for statement in _TABLES:
                 connection.execute(statement)
@@ -152,17 +238,12 @@ def _check(connection: SQLiteConnection) -> None:
         raise sqlite3.DatabaseError("the tables are malformed")
 
 
-def check_owner(connection: SQLiteConnection) -> None:
-    """Look, without changing anything, whether the file is ours to use.
+def _format(connection: SQLiteConnection) -> int:
+    """Return the format of the file; 0: the file is empty.
 
-    :raises QueueUnusable: it is somebody else's, or of a newer format.
+    :raises QueueUnusable: the file belongs to another program, or has a newer format.
     """
-    _found(connection)
-
-
-def _found(connection: SQLiteConnection) -> int:
-    """The format of what is there; 0: nothing is."""
-    owner, format_, tables = connection.row(_WHOSE)
+    owner, format_, tables = connection.row(_IDENTITY)
     if owner == APPLICATION_ID and 0 < format_ <= version():
         return int(format_)
     if owner == APPLICATION_ID and format_ > version():

@@ -1,56 +1,151 @@
-"""The store: a queue in one SQLite database, used by one thread at a time.
+"""The queue's tables and every SQL statement on them; synchronous and without Twisted.
 
-Synchronous and without Twisted: the relay drives it from a thread (``sqlite_spool``), the
-commands of an operator use it directly, beside a running relay.  It does not take the
-relay's lock, and does not know when a transaction begins: who calls does.
+**Theory of operation.**  A queue is one SQLite database in WAL mode with ``synchronous=FULL``: a
+commit is on the disk when it returns.  ``SQLiteStore`` is used by one thread at a time.  The relay
+drives it from a thread of its own (``queue.SQLiteQueue``); commands of an operator use it directly,
+beside a running relay::
 
-    with Store(directory) as store, store.transaction():
-        store.act(Action.FLUSH, Selection(), time.time())
+    with SQLiteStore(directory) as store, store.transaction():
+        store.act(QueueAction.FLUSH, Selection(), time.time())
+
+The life of a message in the tables:
+
+1. ``put_all`` inserts a row into ``message``, one into ``recipient`` for each recipient, and the
+   content: small content into ``content``, large content beforehand into ``piece`` by
+   ``put_piece``.  Pieces without a message are found by ``throw_away_orphans`` and removed in small
+   steps by ``sweep``.
+2. ``lease`` sets ``leased`` and reads messages that are due.  A message may also be inserted leased.
+3. ``settle_all`` records an attempt and ends the lease: the message leaves the queue when no recipient
+   is pending, else its next ``due`` is computed from its recipients.  ``release`` ends a lease
+   without an attempt; ``end_leases`` ends those of a process that died, and counts them.
+4. ``act`` changes messages for an operator.  A message that is leased is not removed but marked
+   ``doomed``, and leaves the queue when the attempt ends.
+
+Invariants: constant columns are covered by a checksum that every read verifies; a damaged message
+is set aside and never delivered; nothing but ``settle_all`` ends a recipient's *pending* state.
+
+**Number of statements.**  Each statement releases the interpreter's lock, and a busy reactor keeps
+it for milliseconds; a statement for many rows costs little more than one for a single row.  So
+messages are inserted, leased and settled in batches, by statements whose number does not depend on
+the number of messages.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted_sendmail.queue.ids import id_number
-from twisted_sendmail.queue.sqlite import arriving, operating, plain_settlement, reading, settling
-from twisted_sendmail.queue.sqlite.connection import PATIENCE, SQLiteConnection, trouble
-from twisted_sendmail.queue.sqlite.opening import open_database, verify
-from twisted_sendmail.queue.sqlite.premises import check_database, check_directory
-from twisted_sendmail.queue.sqlite.row import Damaged
-from twisted_sendmail.queue.trouble import QueueError
+import attrs
+
+from twisted_sendmail.queue.errors import MessageDamaged, QueueError
+from twisted_sendmail.queue.ids import id_number, id_text
+from twisted_sendmail.queue.models import (
+    LeasedMessage,
+    QueueAction,
+    QueueActionResult,
+    QueuedMessage,
+    QueuedRecipient,
+    QueueTotals,
+    RecipientState,
+    SetAsideReason,
+)
+from twisted_sendmail.queue.sqlite.database import PATIENCE, SQLiteConnection, queue_error
+from twisted_sendmail.queue.sqlite.files import check_database, check_directory
+from twisted_sendmail.queue.sqlite.rows import (
+    MESSAGE,
+    RECIPIENT,
+    Damaged,
+    content_checksum,
+    decode,
+    decode_damaged,
+    encode,
+)
+from twisted_sendmail.queue.sqlite.schema import open_database, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from twisted_sendmail.queue.models import (
-        AttemptRecord,
-        LeasedMessage,
-        MessageInfo,
-        QueueAction,
-        QueueActionResult,
-        QueuedMessage,
-        QueueTotals,
-        Selection,
-    )
-    from twisted_sendmail.queue.sqlite.arriving import Pieces
+    from twisted_sendmail.queue.models import AttemptRecord, MessageInfo, Selection
 
 _Self = TypeVar("_Self", bound="SQLiteStore")
-#: Pieces removed in one go.
-_SWEPT = 8
-#: Messages that are in memory at once, where a whole queue is read.
+
+#: Octets of one piece of large content.
+PIECE = 256 * 1024
+#: Pieces removed by one ``sweep``.
+_SWEEP_PIECES = 8
+#: Messages read at once where the whole queue is read.
 _PAGE = 500
+#: Rows of one INSERT; SQLite allows 32,766 parameters.
+_INSERT_ROWS = 64
+#: Undeliverable messages removed by one ``clear_aside``, so that new mail does not wait.
+_CLEAR_LIMIT = 100
+#: Seconds no message is kept: a larger age is a time, written by a version that did not count.
+_MAX_AGE = 1e9
+
+# A list of numbers as one parameter.
+_THESE = "IN (SELECT value FROM json_each(?))"
+_READY = "leased = 0 AND held = 0 AND aside IS NULL"
+_DUE = (
+    f"SELECT number FROM message WHERE route = ? AND (attempts > 0) = ? AND {_READY}"  # noqa: S608
+    " AND due {} ? ORDER BY due, number LIMIT ?"
+)
+# Recipients still pending, one row each, or one row with NULL.  A damaged state counts as pending.
+_STANDING = f"""
+    SELECT message.number, leased, doomed, recipient.number
+    FROM message LEFT JOIN recipient ON recipient.message = message.number
+        AND state NOT IN ('delivered', 'failed')
+    WHERE message.number {_THESE}
+"""  # noqa: S608
+_PENDING = "WHERE message = ? AND number = ? AND state = 'pending'"
+# ``QueuedMessage.deferred`` and ``queue_name`` in SQL.
+_DEFERRED = (
+    "attempts > 0 OR EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.number "
+    "AND r.status IS NOT NULL)"
+)
+_QUEUE_NAME = (
+    "CASE WHEN aside IS NOT NULL THEN 'corrupt' WHEN held = 1 THEN 'hold' "
+    f"WHEN leased = 1 THEN 'active' WHEN {_DEFERRED} THEN 'deferred' ELSE 'incoming' END"
+)
+# Recipients that do not have the message yet.
+_HAS_RECIPIENT = (
+    "EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.number "
+    "AND r.state <> 'delivered' AND fits(?, r.address))"
+)
+# ``due`` of an undeliverable message counts the seconds it has been kept.
+_UNDELIVERABLE = "aside = 'undeliverable' AND held = 0"
+
+
+@attrs.frozen
+class Pieces:
+    """Large content, written in pieces before its message."""
+
+    #: Number shared by the pieces.
+    body: int
+    count: int
+    #: Octets of all pieces.
+    size: int
+
+
+@attrs.frozen
+class ContentPlace:
+    """Place of a message's content."""
+
+    number: int
+    #: Number of the pieces; None: the content is in one row.
+    body: int | None
+    pieces: int
+    size: int
 
 
 class SQLiteStore:
     """The queue in *directory*.
 
     :param patience: seconds to wait while another process writes.
-    :param damaged: told the id of each message that is found damaged, and set aside.
+    :param damaged: called with the id of each message that is found damaged and set aside.
     """
 
     def __init__(
@@ -66,14 +161,15 @@ class SQLiteStore:
         self._relay = False
         self._connection: SQLiteConnection | None = None
 
-    # Opening and closing
+    # -- opening, closing, transactions ---------------------------------------------
 
     def open(self, *, create: bool = False, relay: bool = False) -> None:
-        """Open it; a new one where there is none and *create* says so.
+        """Open the queue.
 
-        :param relay: for the life of a relay: it has to be this user's, it is verified,
-            and it is this connection that tidies up the database.
-        :raises QueueUnusable: it cannot be used; what is wrong, and what to do.
+        :param create: create it if it does not exist.
+        :param relay: for a relay: the queue has to belong to this user, is verified, and is
+            checkpointed by this connection.
+        :raises QueueUnusable: the text names the cause and a remedy.
         """
         check_directory(self.directory, create=create, root_may=not relay)
         self._relay = relay
@@ -86,9 +182,9 @@ class SQLiteStore:
                 raise
 
     def reopen(self) -> None:
-        """Open it anew, with another connection.
+        """Replace the connection.
 
-        :raises QueueUnusable: it cannot be used.
+        :raises QueueUnusable: the queue cannot be used any more.
         """
         self.close()
         self._connect(create=False)
@@ -99,7 +195,7 @@ class SQLiteStore:
         return path
 
     def close(self) -> None:
-        """Close it."""
+        """Close the queue."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -120,195 +216,514 @@ class SQLiteStore:
     def connection(self) -> SQLiteConnection:
         """The open connection.
 
-        :raises QueueError: it is closed.
+        :raises QueueError: the queue is closed.
         """
         if self._connection is None:
             raise QueueError("the queue is not open")
         return self._connection
-
-    # Transactions
 
     def begin(self, *, write: bool = True) -> None:
         """Begin a transaction."""
         self.connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
     def commit(self) -> None:
-        """What was done since ``begin`` is durable when this returns."""
+        """Commit: the changes since ``begin`` are durable when this returns."""
         self.connection.execute("COMMIT")
 
     def rollback(self) -> None:
-        """Nothing was done since ``begin``."""
-        # Some errors have done it already.
+        """Undo all changes since ``begin``."""
+        # SQLite rolls back by itself after some errors.
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
     @contextmanager
     def transaction(self, *, write: bool = True, doing: str = "do it") -> Iterator[None]:
-        """All that is done inside, or nothing.
+        """Commit what the block does, or nothing of it.
 
-        :param doing: for the error, behind "the queue could not".
-        :raises QueueError: it could not, and nothing was done.
+        :param doing: text for the error, following "the queue could not".
+        :raises QueueError: nothing was changed.
         """
         try:
             self.begin(write=write)
             yield
             self.commit()
         except BaseException as e:
-            # Where that fails too, the first error says more.
+            # The first error is the one to report.
             with suppress(sqlite3.Error, QueueError):
                 self.rollback()
             if isinstance(e, (sqlite3.Error, OSError)):
-                raise trouble(e, doing) from e
+                raise queue_error(e, doing) from e
             raise
 
     @property
     def changes(self) -> int:
-        """Rows changed since it was opened."""
+        """Number of rows changed since the queue was opened."""
         return self.connection.changes
 
-    # Bringing in
+    # -- arrival -----------------------------------------------------------------------
 
     def put(
         self, draft: MessageInfo, content: bytes | Pieces, *, leased: bool = False
     ) -> QueuedMessage:
-        """Write a message that is due at once.
-
-        :param content: all of it, or what was written in pieces.
-        :param leased: it is tried at once.
-        :raises QueueError: there is one of this id, or a piece is missing.
-        """
-        return arriving.put_message(self.connection, draft, content, leased=leased)
+        """Insert one message; see ``put_all``."""
+        return self.put_all([(draft, content, leased)])[0]
 
     def put_all(
         self, arrivals: Sequence[tuple[MessageInfo, bytes | Pieces, bool]]
     ) -> list[QueuedMessage]:
-        """Write many; of each its draft, its content, and if it is leased."""
-        return arriving.put_messages(self.connection, arrivals)
+        """Insert messages that are due at once.
+
+        :param arrivals: for each message its ``MessageInfo``, its content, and whether it is
+            inserted leased.
+        :raises QueueError: an id exists already, or a piece is missing; the transaction is to be
+            rolled back.
+        """
+        messages: list[tuple[Any, ...]] = []
+        recipients: list[tuple[Any, ...]] = []
+        contents: list[tuple[Any, ...]] = []
+        for draft, content, leased in arrivals:
+            number = id_number(draft.id)
+            if number is None:
+                raise _cannot_queue(draft.id, "it is not an id of this queue")
+            if isinstance(content, Pieces):
+                self._check_pieces(content)
+                fixed, given = encode(draft, number, content.size, content.body, content.count)
+            else:
+                fixed, given = encode(draft, number, len(content), None, 0)
+                contents.append((number, content, content_checksum(number, 0, content)))
+            state = (draft.route, 0.0, 0, int(leased), int(draft.held), None, None, 0, 0, None)
+            messages.append(fixed + state)
+            recipients += [(number, *row) for row in given]
+        try:
+            self._insert("message", ", ".join("?" * 19), messages)
+        except sqlite3.IntegrityError as e:
+            raise _cannot_queue(arrivals[0][0].id, str(e)) from None
+        self._insert(
+            "recipient", "?, ?, ?, ?, ?, 'pending', 0.0, 0, NULL, NULL, NULL, NULL", recipients
+        )
+        self._insert("content", "?, ?, ?", contents)
+        return [_queued(*arrival) for arrival in arrivals]
+
+    def _insert(self, table: str, values: str, rows: list[tuple[Any, ...]]) -> None:
+        for start in range(0, len(rows), _INSERT_ROWS):
+            some = rows[start : start + _INSERT_ROWS]
+            places = ", ".join([f"({values})"] * len(some))
+            self.connection.execute(
+                f"INSERT INTO {table} VALUES {places}",  # noqa: S608 - constant texts
+                [value for row in some for value in row],
+            )
+
+    def _check_pieces(self, content: Pieces) -> None:
+        found = self.connection.row(
+            "SELECT count(*), ifnull(sum(length(data)), 0) FROM piece WHERE body = ?",
+            (content.body,),
+        )
+        if found != (content.count, content.size):
+            raise QueueError(
+                "the queue lost a part of a message", detail=f"{content} became {found}"
+            )
 
     def put_piece(self, body: int, place: int, data: bytes) -> None:
-        """Write one piece (``arriving.PIECE`` octets at the most) of a message to come.
+        """Insert one piece, of ``PIECE`` octets at most, of content whose message follows.
 
-        :param body: a new number of a ``QueueIds``, for all of its pieces.
-        :param place: from 0.
+        :param body: a new number from ``QueueIds``, the same for all pieces.
+        :param place: position, from 0.
         """
-        arriving.put_piece(self.connection, body, place, data)
-
-    def sweep(self, body: int) -> bool:
-        """Remove some pieces of no message; True when none of *body* is left to remove."""
-        return arriving.sweep(self.connection, body, _SWEPT)
+        self.connection.execute(
+            "INSERT INTO piece VALUES (?, ?, ?, ?)",
+            (body, place, data, content_checksum(body, place, data)),
+        )
 
     def throw_away_orphans(self, older_than: int) -> None:
-        """What is left of messages that never came is rubbish, below that number."""
-        arriving.throw_away_orphans(self.connection, older_than)
+        """Mark bodies below *older_than* that have no message as rubbish."""
+        body = -1
+        while True:
+            # One seek for each body, not for each piece.
+            following = self.connection.value(
+                "SELECT body FROM piece WHERE body > ? AND body < ? ORDER BY body LIMIT 1",
+                (body, older_than),
+            )
+            if following is None:
+                return
+            body = following
+            if not self._has_message(body):
+                self.connection.execute("INSERT OR IGNORE INTO rubbish VALUES (?)", (body,))
 
     def rubbish(self) -> list[int]:
-        """The bodies that are to be swept."""
-        return arriving.rubbish(self.connection)
+        """Return the bodies to be swept."""
+        return [body for (body,) in self.connection.rows("SELECT body FROM rubbish")]
 
-    # Taking out
+    def sweep(self, body: int) -> bool:
+        """Remove some pieces of *body*; return True when none is left, or a message has them.
+
+        Large content is removed in small steps, so that no other operation waits for long.
+        """
+        if self._has_message(body):
+            return True
+        first_kept = self.connection.value(
+            "SELECT place FROM piece WHERE body = ? ORDER BY place LIMIT 1 OFFSET ?",
+            (body, _SWEEP_PIECES),
+        )
+        if first_kept is not None:
+            self.connection.execute(
+                "DELETE FROM piece WHERE body = ? AND place < ?", (body, first_kept)
+            )
+            return False
+        self.connection.execute("DELETE FROM piece WHERE body = ?", (body,))
+        self.connection.execute("DELETE FROM rubbish WHERE body = ?", (body,))
+        return True
+
+    def _has_message(self, body: int) -> bool:
+        query = "SELECT 1 FROM message WHERE body = ?"
+        return self.connection.value(query, (body,)) is not None
+
+    # -- delivery ----------------------------------------------------------------------
 
     def lease(
         self, route: str, now: float, *, fresh: int, retries: int, horizon: float
     ) -> list[LeasedMessage]:
-        """See ``Spool.lease``."""
-        return reading.lease(
-            self.connection, (route, now, horizon), (fresh, retries), self._damaged
+        """Lease messages that are due; see ``Queue.lease``.  Damaged ones are set aside."""
+        numbers = [
+            number
+            for tried, count in enumerate((fresh, retries))
+            for number in self._due(route, tried, now, horizon, count)
+        ]
+        if not numbers:
+            return []
+        these = (json.dumps(numbers),)
+        messages, recipients = self._rows(these)
+        contents = {
+            number: row
+            for number, *row in self.connection.rows(
+                f"SELECT message, data, checksum FROM content WHERE message {_THESE}",  # noqa: S608
+                these,
+            )
+        }
+        leased = []
+        for number in numbers:
+            row = messages[number]
+            try:
+                message = decode((*row[:12], 1, *row[13:]), recipients.get(number, []))
+                content = None if row[6] else _intact(contents.get(number), number, 0, message.size)
+            except Damaged:
+                self._set_aside(number)
+                continue
+            leased.append(LeasedMessage(message, content))
+        self.connection.execute(
+            f"UPDATE message SET leased = 1 WHERE number {_THESE}",  # noqa: S608
+            (json.dumps([id_number(each.message.id) for each in leased]),),
         )
+        return leased
+
+    def _due(self, route: str, tried: int, now: float, horizon: float, count: int) -> list[int]:
+        if count <= 0:
+            return []
+        found = self.connection.rows(_DUE.format("<="), (route, tried, now, count))
+        if len(found) < count:
+            found += self.connection.rows(
+                _DUE.format(">"), (route, tried, max(now, horizon), count - len(found))
+            )
+        return [number for (number,) in found]
+
+    def _rows(self, these: tuple[str]) -> tuple[dict[int, Any], dict[int, list[Any]]]:
+        """Return the rows of messages and of their recipients, by the message's number."""
+        rows = self.connection.rows(
+            f"SELECT {MESSAGE} FROM message WHERE number {_THESE}",  # noqa: S608
+            these,
+        )
+        recipients: dict[int, list[Any]] = {}
+        for message, *row in self.connection.rows(
+            f"SELECT message, {RECIPIENT} FROM recipient WHERE message {_THESE} "  # noqa: S608
+            "ORDER BY message, number",
+            these,
+        ):
+            recipients.setdefault(message, []).append(row)
+        return {row[0]: row for row in rows}, recipients
 
     def next_due(self) -> dict[str, float]:
-        """See ``Spool.next_due``."""
-        return reading.next_due(self.connection)
+        """Return the next due time of each route; see ``Queue.next_due``."""
+        found: dict[str, float] = {}
+        query = f"SELECT min(route) FROM message WHERE {_READY}"  # noqa: S608
+        route = self.connection.value(query)
+        while route is not None:
+            times = [
+                self.connection.value(
+                    f"SELECT due FROM message WHERE route = ? AND (attempts > 0) = ? AND {_READY}"  # noqa: S608
+                    " ORDER BY due LIMIT 1",
+                    (route, tried),
+                )
+                for tried in (0, 1)
+            ]
+            found[route] = min(time for time in times if time is not None)
+            route = self.connection.value(f"{query} AND route > ?", (route,))
+        return found
 
-    def where(self, id: str) -> reading.Where:  # noqa: A002 - that is its name
-        """Where the content of a message is.
+    def where(self, id: str) -> ContentPlace:  # noqa: A002 - the field's name
+        """Return the place of a message's content.
 
         :raises QueueError: there is no such message.
-        :raises MessageDamaged: it is not what was written.
+        :raises MessageDamaged: the message is damaged.
         """
-        return reading.where(self.connection, id)
+        number = id_number(id)
+        rows, recipients = self._rows((json.dumps([number]),))
+        if number is None or number not in rows:
+            raise QueueError(f"message {id} is not in the queue")
+        try:
+            message = decode(rows[number], recipients.get(number, []))
+        except Damaged:
+            raise _message_damaged(id) from None
+        return ContentPlace(number, rows[number][6], rows[number][7], message.size)
 
-    def piece(self, at: reading.Where, place: int) -> bytes:
-        """One piece of a content; *place* is 0 where it is in one.
+    def piece(self, at: ContentPlace, place: int) -> bytes:
+        """Return one piece of a content; *place* is 0 where the content is in one row.
 
-        :raises MessageDamaged: it is not what was written.
+        :raises MessageDamaged: the data differ from what was written.
         """
-        return reading.piece(self.connection, at, place)
+        try:
+            if at.body is None:
+                query = "SELECT data, checksum FROM content WHERE message = ?"
+                row = self.connection.row(query, (at.number,))
+                return _intact(row, at.number, 0, at.size)
+            query = "SELECT data, checksum FROM piece WHERE body = ? AND place = ?"
+            return _intact(self.connection.row(query, (at.body, place)), at.body, place)
+        except Damaged:
+            raise _message_damaged(id_text(at.number)) from None
 
-    def content(self, id: str) -> Iterator[bytes]:  # noqa: A002 - that is its name
-        """The content of a message, in pieces, each checked before it is given.
+    def content(self, id: str) -> Iterator[bytes]:  # noqa: A002 - the field's name
+        """Yield the content of a message in pieces, each verified.
 
         :raises QueueError: there is no such message.
-        :raises MessageDamaged: it is not what was written.
+        :raises MessageDamaged: the data differ from what was written.
         """
         at = self.where(id)
         for place in range(max(1, at.pieces)):
             yield self.piece(at, place)
 
-    def settle(self, settlement: AttemptRecord) -> QueuedMessage | None:
-        """See ``Spool.settle``."""
-        try:
-            return settling.settle(self.connection, settlement)
-        except Damaged:
-            self.set_aside(settlement.id)
-            return None
-
-    def settle_together(self, settlements: Sequence[AttemptRecord]) -> set[str]:
-        """Remove those that are over by plain settlements; gives their ids."""
-        return plain_settlement.settle_together(self.connection, settlements)
-
-    def set_aside(self, id: str) -> None:  # noqa: A002 - that is its name
-        """Keep a damaged message for the operator, and tell of it."""
+    def set_aside(self, id: str) -> None:  # noqa: A002 - the field's name
+        """Set a damaged message aside."""
         number = id_number(id)
         if number is not None:
-            reading.set_aside(self.connection, number)
-            self._damaged(id)
+            self._set_aside(number)
+
+    def _set_aside(self, number: int) -> None:
+        self.connection.execute(
+            "UPDATE message SET aside = 'damaged', leased = 0 WHERE number = ?", (number,)
+        )
+        self._damaged(id_text(number))
+
+    # -- results -----------------------------------------------------------------------
+
+    def settle(self, record: AttemptRecord) -> QueuedMessage | None:
+        """Record the end of one attempt; see ``settle_all``."""
+        return self.settle_all([record])[0]
+
+    def settle_all(self, records: Sequence[AttemptRecord]) -> list[QueuedMessage | None]:
+        """Record the end of attempts; see ``Queue.settle``.
+
+        A message that is not leased was recorded already and stays as it is.
+
+        :returns: what is left of each message.
+        """
+        numbers = [id_number(record.id) for record in records]
+        pending: dict[int, set[int]] = {}
+        leased: dict[int, str | None] = {}
+        for number, is_leased, doomed, recipient in self.connection.rows(
+            _STANDING, (json.dumps(numbers),)
+        ):
+            waiting = pending.setdefault(number, set())
+            if recipient is not None:
+                waiting.add(recipient)
+            if is_leased:
+                leased[number] = doomed
+        gone: list[int] = []
+        kept: list[int] = []
+        for number, record in zip(numbers, records, strict=True):
+            if number is None or number not in leased:
+                if number in pending and number not in gone:
+                    kept.append(number)
+                continue
+            doomed = leased.pop(number)
+            if record.reports:
+                self.put_all([(draft, content, False) for draft, content in record.reports])
+            left = pending[number] - _ended(record)
+            if doomed == "doomed" or not (left or record.aside):
+                gone.append(number)
+            else:
+                self._update(number, record)
+                kept.append(number)
+        self._delete(gone)
+        messages = self._read(kept) if kept else {}
+        return [None if number is None else messages.get(number) for number in numbers]
+
+    def _update(self, number: int, record: AttemptRecord) -> None:
+        execute = self.connection.execute
+        for change in record.changes:
+            which = (number, change.number)
+            if record.tried:
+                execute(
+                    f"UPDATE recipient SET attempts = attempts + 1, tried = ? {_PENDING}",  # noqa: S608
+                    (record.at, *which),
+                )
+            if record.tried or change.reply is not None or change.status is not None:
+                execute(
+                    f"UPDATE recipient SET reply = ?, status = ?, relay = ? {_PENDING}",  # noqa: S608
+                    (change.reply, change.status, change.relay, *which),
+                )
+            # The state last: the statements above change pending recipients only.
+            execute(
+                f"UPDATE recipient SET due = ?, state = ? {_PENDING}",  # noqa: S608
+                (change.due, change.state.value, *which),
+            )
+        aside = record.aside
+        execute(
+            "UPDATE message SET leased = 0, attempts = attempts + ?, "
+            "interrupted = interrupted + ?, warned = max(warned, ?), aside = ifnull(?, aside), "
+            "due = CASE WHEN ? THEN 0.0 ELSE due END WHERE number = ?",
+            (
+                int(record.tried),
+                int(record.in_doubt),
+                int(record.warned),
+                None if aside is None else aside.value,
+                aside is not None,
+                number,
+            ),
+        )
+        # The next of its recipients; now, when the operator wants the message reported and gone.
+        execute(
+            "UPDATE message SET due = CASE WHEN expired IS NULL THEN ifnull("
+            "(SELECT min(due) FROM recipient WHERE message = ? AND state = 'pending'), due) "
+            "ELSE 0.0 END WHERE number = ?",
+            (number, number),
+        )
+
+    def _read(self, numbers: Collection[int]) -> dict[int, QueuedMessage]:
+        rows, recipients = self._rows((json.dumps(list(numbers)),))
+        messages = {}
+        for number, row in rows.items():
+            try:
+                messages[number] = decode(row, recipients.get(number, []))
+            except Damaged:
+                self._set_aside(number)
+        return messages
 
     def release(self, ids: Iterable[str]) -> None:
-        """See ``Spool.release``."""
-        settling.release(self.connection, ids)
+        """End leases of messages that were not tried."""
+        numbers = [number for number in map(id_number, ids) if number is not None]
+        self._end_leases(numbers, interrupted=False)
 
     def end_leases(self, *, interrupted: bool, but: Collection[str] = ()) -> tuple[str, ...]:
-        """End every lease; gives the ids of the messages that are left.
+        """End all leases; return the ids of the messages that are left.
 
-        :param interrupted: nobody saw the end of these tries.
-        :param but: not these.
+        :param interrupted: the ends of these attempts are unknown: a copy may have gone out.
+        :param but: ids of leases to keep.
         """
-        return settling.end_leases(self.connection, interrupted=interrupted, but=but)
+        numbers = [
+            number
+            for (number,) in self.connection.rows("SELECT number FROM message WHERE leased = 1")
+            if id_text(number) not in but
+        ]
+        return self._end_leases(numbers, interrupted=interrupted)
+
+    def _end_leases(self, numbers: list[int], *, interrupted: bool) -> tuple[str, ...]:
+        left: list[int] = []
+        doomed: list[int] = []
+        for number, mark in self.connection.rows(
+            f"SELECT number, doomed FROM message WHERE number {_THESE} AND leased = 1 "  # noqa: S608
+            "ORDER BY number",
+            (json.dumps(numbers),),
+        ):
+            (doomed if mark == "doomed" else left).append(number)
+        self._delete(doomed)
+        if left:
+            self.connection.execute(
+                "UPDATE message SET leased = 0, interrupted = interrupted + ? "  # noqa: S608
+                f"WHERE number {_THESE}",
+                (int(interrupted), json.dumps(left)),
+            )
+        return tuple(id_text(number) for number in left)
+
+    def _delete(self, numbers: list[int]) -> None:
+        if numbers:
+            self.connection.execute(
+                f"DELETE FROM message WHERE number {_THESE}",  # noqa: S608
+                (json.dumps(numbers),),
+            )
 
     def reroute(self, routes: dict[str, str]) -> None:
-        """See ``Spool.reroute``."""
-        settling.reroute(self.connection, routes)
+        """Rename the routes of messages, all at the same time."""
+        if not routes:
+            return
+        cases = " ".join(["WHEN ? THEN ?"] * len(routes))
+        places = ", ".join("?" * len(routes))
+        pairs = [name for pair in routes.items() for name in pair]
+        self.connection.execute(
+            f"UPDATE message SET route = CASE route {cases} END WHERE route IN ({places})",  # noqa: S608
+            (*pairs, *routes),
+        )
 
-    # For the operator
+    # -- operators ---------------------------------------------------------------------
 
     def probe(self) -> None:
-        """Write something that means nothing."""
+        """Write something without meaning."""
         self.connection.execute("INSERT OR IGNORE INTO rubbish VALUES (-1)")
         self.connection.execute("DELETE FROM rubbish WHERE body = -1")
 
     def newest(self) -> int:
-        """The greatest number of an id; 0: there is none."""
+        """Return the largest number of an id; 0: there is no message."""
         return int(self.connection.value("SELECT ifnull(max(number), 0) FROM message"))
 
     def count(self) -> int:
-        """How many messages there are."""
+        """Return the number of messages."""
         return int(self.connection.value("SELECT count(*) FROM message"))
+
+    def _selected(self, selection: Selection, after: int, limit: int) -> list[int]:
+        """Return the numbers that match, oldest first; *limit* -1: all."""
+        clauses, parameters = ["number > ?"], [after, *()]
+        if selection.ids:
+            clauses.append(f"number {_THESE}")
+            parameters.append(json.dumps([id_number(each) for each in selection.ids]))  # type: ignore[arg-type]
+        for given, condition in (
+            (selection.queue, f"{_QUEUE_NAME} = ?"),
+            (selection.route, "route = ?"),
+            (selection.sender, "fits(?, sender)" if selection.sender else "sender = ?"),
+            (selection.recipient, _HAS_RECIPIENT),
+        ):
+            if given is not None:
+                clauses.append(condition)
+                parameters.append(given)  # type: ignore[arg-type]
+        if selection.limit is not None:
+            limit = max(0, selection.limit) if limit < 0 else max(0, min(limit, selection.limit))
+        rows = self.connection.rows(
+            f"SELECT number FROM message WHERE {' AND '.join(clauses)} ORDER BY number LIMIT ?",  # noqa: S608
+            (*parameters, limit),
+        )
+        return [number for (number,) in rows]
 
     def list(
         self, selection: Selection, *, after: str | None = None, most: int | None = None
     ) -> list[QueuedMessage]:
-        """See ``Spool.list``.
+        """Return the messages that match, oldest first; damaged ones as far as they are readable.
 
-        :param after: only those behind this id.
-        :param most: at most so many.
+        :param after: only messages after this id.
+        :param most: largest number of messages, beside the limit of the selection.
         """
-        number = id_number(after) if after is not None else None
-        return operating.listed(
-            self.connection, selection, after=-1 if number is None else number, most=most
+        start = -1 if after is None else id_number(after)
+        numbers = self._selected(
+            selection, -1 if start is None else start, -1 if most is None else most
         )
+        rows, recipients = self._rows((json.dumps(numbers),))
+        messages = []
+        for number in numbers:
+            parts = rows[number], recipients.get(number, [])
+            try:
+                messages.append(decode(*parts))
+            except Damaged:
+                aside = SetAsideReason.DAMAGED
+                messages.append(attrs.evolve(decode_damaged(*parts), aside=aside))
+        return messages
 
     def pages(self, selection: Selection, most: int = _PAGE) -> Iterator[Sequence[QueuedMessage]]:
-        """The same, at most so many at a time; no page is empty."""
+        """Yield the messages that match in pages of at most *most*; no page is empty."""
         after: str | None = None
         while page := self.list(selection, after=after, most=most):
             yield page
@@ -317,22 +732,146 @@ class SQLiteStore:
             after = page[-1].id
 
     def act(self, action: QueueAction, selection: Selection, now: float) -> list[QueueActionResult]:  # type: ignore[valid-type]
-        """See ``Spool.act``; a running relay is told by ``wakeup.wake``."""
-        return operating.act(self.connection, action, selection, now)
+        """Apply *action*; return the messages it changed.  A running relay is notified by ``wake``."""
+        changed = []
+        for number in self._selected(selection, -1, -1):
+            leased, held, aside = self.connection.row(
+                "SELECT leased, held, aside FROM message WHERE number = ?", (number,)
+            )
+            if self._act(action, number, now, leased=leased == 1, held=bool(held), aside=aside):
+                changed.append(QueueActionResult(id_text(number), on_its_way=leased == 1))
+        return changed
+
+    def _act(
+        self,
+        action: QueueAction,
+        number: int,
+        now: float,
+        *,
+        leased: bool,
+        held: bool,
+        aside: str | None,
+    ) -> bool:
+        execute = self.connection.execute
+        if action is QueueAction.DELETE:
+            if leased:
+                execute("UPDATE message SET doomed = 'doomed' WHERE number = ?", (number,))
+            else:
+                execute("DELETE FROM message WHERE number = ?", (number,))
+            return True
+        if action is QueueAction.REQUEUE and aside != "damaged":
+            self._requeue(number, undeliverable=aside is not None)
+            return True
+        # A message that is set aside can only be deleted or requeued.
+        if aside is not None or (action is QueueAction.RELEASE and not held):
+            return False
+        if action is QueueAction.FLUSH:
+            execute(
+                "UPDATE recipient SET due = min(due, ?) WHERE message = ? AND state = 'pending'",
+                (now, number),
+            )
+            execute("UPDATE message SET due = min(due, ?) WHERE number = ?", (now, number))
+        elif action in {QueueAction.HOLD, QueueAction.RELEASE}:
+            hold = int(action is QueueAction.HOLD)
+            execute("UPDATE message SET held = ? WHERE number = ?", (hold, number))
+        elif action is QueueAction.EXPIRE:
+            execute(
+                "UPDATE message SET expired = 'expired', held = 0, due = 0.0 WHERE number = ?",
+                (number,),
+            )
+        return True
+
+    def _requeue(self, number: int, *, undeliverable: bool) -> None:
+        if undeliverable:
+            # Its recipients failed, and nobody was told.
+            self.connection.execute(
+                "UPDATE recipient SET state = 'pending' WHERE message = ? AND state = 'failed'",
+                (number,),
+            )
+        self.connection.execute(
+            "UPDATE recipient SET due = 0.0, attempts = 0, reply = NULL, status = NULL, "
+            "relay = NULL WHERE message = ? AND state = 'pending'",
+            (number,),
+        )
+        self.connection.execute(
+            "UPDATE message SET due = 0.0, attempts = 0, expired = NULL, warned = 0, aside = NULL "
+            "WHERE number = ?",
+            (number,),
+        )
 
     def clear_aside(self, passed: float, keep: float) -> Sequence[str]:
-        """See ``Spool.clear_aside``."""
-        return operating.clear_aside(self.connection, passed, keep)
+        """Remove undeliverable messages; see ``Queue.clear_aside``."""
+        if passed > 0:
+            self.connection.execute(
+                "UPDATE message SET due = CASE WHEN due < ? THEN due + ? ELSE 0.0 END "  # noqa: S608
+                f"WHERE {_UNDELIVERABLE}",
+                (_MAX_AGE, passed),
+            )
+        rows = self.connection.rows(
+            f"SELECT number FROM message WHERE {_UNDELIVERABLE} AND due >= ? AND due < ? "  # noqa: S608
+            "ORDER BY number LIMIT ?",
+            (keep, _MAX_AGE, _CLEAR_LIMIT),
+        )
+        numbers = [number for (number,) in rows]
+        self._delete(numbers)
+        return [id_text(number) for number in numbers]
 
     def totals(self) -> QueueTotals:
-        """See ``Spool.totals``."""
-        return operating.totals(self.connection)
+        """Return figures of the whole queue."""
+        queues = self.connection.rows(
+            f"SELECT {_QUEUE_NAME}, count(*) FROM message GROUP BY 1"  # noqa: S608
+        )
+        deferred = self.connection.rows(
+            "SELECT ifnull(status, ''), count(*) FROM recipient "
+            "WHERE state = 'pending' AND (attempts > 0 OR status IS NOT NULL) GROUP BY 1"
+        )
+        oldest, octets = self.connection.row(
+            "SELECT min(CASE WHEN aside IS NULL THEN arrived END), ifnull(sum(size), 0) "
+            "FROM message"
+        )
+        return QueueTotals(dict(queues), dict(deferred), oldest, octets)
 
     def unused(self) -> int:
-        """Octets of the database that hold nothing, and are used before it grows."""
+        """Return the octets of unused pages, which are filled before the file grows."""
         pages = self.connection.value("PRAGMA freelist_count")
         return int(pages * self.connection.value("PRAGMA page_size"))
 
     def data_version(self) -> int:
-        """A number that changes when another process has changed something."""
+        """Return a number that changes when another process changes the database."""
         return int(self.connection.value("PRAGMA data_version"))
+
+
+def _queued(draft: MessageInfo, content: bytes | Pieces, leased: bool) -> QueuedMessage:  # noqa: FBT001
+    return QueuedMessage(
+        draft,
+        size=content.size if isinstance(content, Pieces) else len(content),
+        recipients=tuple(
+            [QueuedRecipient(n, recipient) for n, recipient in enumerate(draft.envelope.recipients)]
+        ),
+        leased=leased,
+        held=draft.held,
+    )
+
+
+def _ended(record: AttemptRecord) -> set[int]:
+    return {c.number for c in record.changes if c.state is not RecipientState.PENDING}
+
+
+def _intact(row: Sequence[Any] | None, number: int, place: int, size: int | None = None) -> bytes:
+    if row is None or not isinstance(row[0], bytes):
+        raise Damaged
+    data, checksum = row
+    if content_checksum(number, place, data) != checksum or size not in {None, len(data)}:
+        raise Damaged
+    return bytes(data)
+
+
+def _message_damaged(id: str) -> MessageDamaged:  # noqa: A002 - the field's name
+    return MessageDamaged(f"message {id} is damaged", detail="it is not what was written")
+
+
+def _cannot_queue(id: str, why: str) -> QueueError:  # noqa: A002 - the field's name
+    error = QueueError(f"message {id} cannot be queued", detail=why)
+    # The id stands in the header already: a later try would fail in the same way.
+    error.temporary = False
+    return error

@@ -1,4 +1,4 @@
-"""From a message to its rows and back, and the checksum that tells whether they are still it."""
+"""Conversion between messages and rows, and the checksums that detect damage."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from twisted_sendmail.smtp import Envelope, ForwardPath, InvalidInput, Recipient
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: The columns of ``message``, as ``decode`` wants them.
+#: Columns of ``message``, in the order of ``decode``.
 MESSAGE = (
     "number, arrived, sender, parameters, size, origin, body, pieces, checksum, route, due, "
     "attempts, leased, held, expired, doomed, warned, interrupted, aside"
 )
-#: The columns of ``recipient``, as ``decode`` wants them.
+#: Columns of ``recipient``, in the order of ``decode``.
 RECIPIENT = "number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay"
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _STATES = {state.value: state for state in RecipientState}
-#: What can be wrong with the values of a row whose octets changed.
-_WRONG = (ValueError, TypeError, LookupError, AttributeError, InvalidInput)
+#: Errors that damaged values of a row cause.
+_DAMAGE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, InvalidInput)
 
 
 class Damaged(ValueError):
-    """A row is not what was written."""
+    """A row differs from what was written."""
 
 
 def encode(
     draft: MessageInfo, number: int, size: int, body: int | None, pieces: int
 ) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
-    """What never changes: the first columns of the message, and those of each recipient."""
+    """Return the constant columns of the message, and those of each recipient."""
     envelope = draft.envelope
     recipients = [
         (n, str(r.path), ",".join(sorted(r.notify)), r.orcpt)
@@ -60,23 +60,23 @@ def encode(
 
 
 def decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
-    """The message of these rows.
+    """Return the message of these rows.
 
-    :raises Damaged: they are not what was written.
+    :raises Damaged: they differ from what was written.
     """
     try:
         if row[8] != _checksum(tuple(row[:8]), [tuple(r[:4]) for r in recipients]):
             raise Damaged
         return _decode(row, recipients)
-    except _WRONG:
+    except _DAMAGE_ERRORS:
         raise Damaged(f"message {row[0]}") from None
 
 
 def decode_damaged(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
-    """What can still be shown of a message that is set aside: perhaps not what was written."""
+    """Return what can still be shown of a damaged message."""
     try:
         return _decode(row, recipients)
-    except _WRONG:
+    except _DAMAGE_ERRORS:
         number = row[0] if isinstance(row[0], int) else 0
         draft = MessageInfo(
             id=id_text(number),
@@ -89,7 +89,7 @@ def decode_damaged(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> Q
 
 
 def content_checksum(number: int, place: int, data: bytes) -> int:
-    """Of one piece of content: it is this one's, at this place."""
+    """Return the checksum of one piece of content and of its place."""
     return crc32(data, crc32(b"%d:%d" % (number, place)))
 
 

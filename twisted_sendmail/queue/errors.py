@@ -1,0 +1,35 @@
+"""Errors of the queue.
+
+A fault of the queue is never the client's fault and never final for the mail: a server answers
+451 or 452, and a delivery is tried again.
+"""
+
+from __future__ import annotations
+
+from twisted_sendmail.smtp import SendmailError
+
+
+class QueueError(SendmailError):
+    """The queue could not do what was requested."""
+
+    temporary = True
+
+
+class QueueFull(QueueError):
+    """Too little free space (RFC 5321 section 4.2.3: 452)."""
+
+
+class QueueUnusable(QueueError):
+    """The queue cannot be opened; the text names the cause and a remedy."""
+
+    temporary = False
+
+
+class QueueBusy(QueueUnusable):
+    """Another process has the queue open."""
+
+
+class MessageDamaged(QueueError):
+    """Stored data differ from what was written."""
+
+    temporary = False
