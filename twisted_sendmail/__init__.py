@@ -1,8 +1,7 @@
-"""Send mail from Twisted programs: submission over TLS, right, or with a clear error.
+"""Send mail from Twisted programs: submission over verified TLS, or a clear error.
 
-Everything public is named here, once; nothing inside the package imports from here.
-A name is imported when it is first asked for, so that the pure core can be used by
-programs that have no use for Twisted.
+This module lists every public name; nothing inside the package imports from it.  A name is imported
+on first use, so that programs without Twisted can use the pure core.
 """
 
 from __future__ import annotations

@@ -166,12 +166,12 @@ def test_a_second_relay_on_one_queue_is_refused_and_the_first_goes_on(relay: Rel
 def test_a_queue_that_becomes_unusable_behind_the_check_ends_it_too(relay: Relay) -> None:
     """The check in front does not take the lock for good: here somebody takes it in between."""
     code = (
-        "import sys; from twisted_sendmail import tap; from twisted_sendmail.queue.sqlite import files as relay_lock;"
+        "import sys; from twisted_sendmail.daemon import tap; from twisted_sendmail.queue import RelayLock;"
         "from pathlib import Path; from twisted.scripts import twistd;"
         "check = tap.check_queue\n"
         "def checked(directory):\n"
         "    check(directory)\n"
-        "    global lock; lock = relay_lock.RelayLock(directory); lock.acquire()\n"
+        "    global lock; lock = RelayLock(directory); lock.acquire()\n"
         "tap.check_queue = checked\n"
         "sys.exit(twistd.run())\n"
     )
