@@ -309,6 +309,19 @@ def test_half_of_a_refused_line_is_never_obeyed(begin: bytes) -> None:
     assert (server.mail, server.made) == ([], 0)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"DATA" + b"x" * 2100, b"STARTTLS" + b"x" * 2100, b"AUTH PLAIN " + b"A" * 13000, b"DATA\n"],
+    ids=lambda line: repr(line[:12]),
+)
+def test_the_line_end_of_a_refused_line_is_not_early_input(line: bytes) -> None:
+    for segments in ([line + b"\r", b"\n"], [line, b"\r", b"\n"], [line + b"\r\n"]):
+        server = Server()
+        server.send(b"EHLO c.example\r\n")
+        replies = server.send(*segments, b"NOOP\r\n")
+        assert [reply[:3] for reply in replies] == ["500", "250"]
+
+
 def test_a_line_with_a_nul_is_refused_whole() -> None:
     server = Server()
     assert (

@@ -542,7 +542,12 @@ class ServerSession:
         if in_auth:
             self.state = ServerState.READY
             self.handler.auth_cancelled()
-        if verb in _WAITED_FOR and not self._synchronized(verb, refused=True):
+        # While a line is skipped, the buffer holds nothing, or the CR that belongs to that line.
+        if (
+            verb in _WAITED_FOR
+            and not self._skipping
+            and not self._synchronized(verb, refused=True)
+        ):
             return
         self._error(refusal)
         if verb is Verb.BDAT:
