@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.smtp.server_talk import SECURE, Decide, Talk, in_transaction
 from twisted_sendmail import Recipient, Reply
-from twisted_sendmail.smtp import PENDING, ServerState
+from twisted_sendmail.smtp import PENDING, MailParameters, ServerState
 from twisted_sendmail.smtp.server_states import TABLE
 
 EARLY = "554 5.5.0 SMTP protocol synchronization error: input before the reply to {}"
@@ -418,6 +418,30 @@ def test_mail_is_read_strictly(command: str, code: str) -> None:
     talk = Talk()
     talk.send("EHLO x\r\n")
     assert talk.code(command) == code
+
+
+@pytest.mark.parametrize(
+    ("value", "reply", "auth"),
+    [
+        ("<>", "250", "<>"),
+        ("e+3Dmc2@example.com", "250", "e=mc2@example.com"),
+        ("jane", "250", "<>"),
+        ("jane@", "250", "<>"),
+        ("jane+20doe", "250", "<>"),
+        ("+ZZ", "501", None),
+        ("", "501", None),
+    ],
+)
+def test_the_auth_parameter_is_a_mailbox_or_nobody(
+    value: str, reply: str, auth: str | None
+) -> None:
+    talk = Talk(SECURE, tls=True)
+    talk.send("EHLO x\r\nAUTH PLAIN AGEAYg==\r\n")
+    assert talk.line(f"MAIL FROM:<a@example.org> AUTH={value}")[:3] == reply
+    if auth is not None:
+        (_, parameters) = talk.last("mail")
+        assert isinstance(parameters, MailParameters)
+        assert str(parameters.auth) == auth
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ class MailParameters:
     ret: str | None = None
     #: Decoded.
     envid: str | None = None
-    #: Who submitted it, as the peer says (RFC 4954 section 5): a claim, not a proof.
+    #: Who submitted it, as the peer says (RFC 4954 section 5): a claim, not a proof.  ``<>`` for
+    #: nobody known, and for a value that is no mailbox.
     auth: ReversePath | None = None
     require_tls: bool = False
 
@@ -164,7 +165,9 @@ def _auth(found: MailParameters, value: str | None) -> MailParameters:
     try:
         return replace(found, auth=ReversePath.parse(text))
     except InvalidInput:
-        raise _BadValueError from None
+        # Some servers pass on a login name that is no mailbox.  A server that does not trust
+        # the value treats it as <> (RFC 4954 section 5).
+        return replace(found, auth=ReversePath())
 
 
 _MAIL: dict[str, tuple[str, Callable[[MailParameters, str | None], MailParameters]]] = {
