@@ -368,6 +368,43 @@ def test_lmtp_tells_the_verdict_of_each_recipient(net: Net) -> None:
     assert client.send(".\r\n") == ["250 2.0.0 kept", "452 4.2.2 full"]
 
 
+KEPT, REFUSED = Reply(250, ("2.0.0 kept",)), Reply(452, ("4.2.2 full",))
+TROUBLE = "451 4.3.0 Local error in processing"
+
+
+@pytest.mark.parametrize("lmtp", [True, False], ids=["LMTP", "SMTP"])
+@pytest.mark.parametrize(
+    ("verdict", "replies"),
+    [
+        ([], [TROUBLE, TROUBLE]),
+        ([KEPT], ["250 2.0.0 kept", TROUBLE]),
+        ([KEPT, REFUSED, KEPT], ["250 2.0.0 kept", "452 4.2.2 full"]),
+        ([Reply(354, ("go on",)), KEPT], [TROUBLE, "250 2.0.0 kept"]),
+        (Reply(354, ("go on",)), [TROUBLE, TROUBLE]),
+        (["250 text", None], [TROUBLE, "250 2.0.0 Ok: queued as ID"]),
+        ("250 text", [TROUBLE, TROUBLE]),
+    ],
+    ids=["none", "too few", "too many", "one is 354", "354", "text in a list", "text"],
+)
+def test_the_client_gets_as_many_verdicts_as_it_awaits(
+    net: Net, lmtp: bool, verdict: Any, replies: list[str]
+) -> None:
+    class Odd(Receiver):
+        def sender(self, *_: Any) -> None:
+            self.id = "ID"
+
+        def commit(self) -> Any:
+            return verdict
+
+    net.server(Odd, settings=ServerSettings(lmtp=lmtp, require_tls=False))
+    client = net.client()
+    client.send("LHLO x\r\n" if lmtp else "EHLO x\r\n")
+    client.send("MAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nRCPT TO:<b@example.org>\r\n")
+    client.send("DATA\r\n")
+    assert client.send(".\r\n") == (replies if lmtp else replies[:1])
+    assert client.code("NOOP") == "250 2.0.0"
+
+
 # -- back-pressure ----------------------------------------------------------------------------
 
 

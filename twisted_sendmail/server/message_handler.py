@@ -160,9 +160,18 @@ class MessageHandler(ServerHandler):
 
     def _committed(self, verdict: object) -> Reply | Sequence[Reply]:
         default = Reply(250, (f"2.0.0 Ok: queued as {self._committing}",))
-        if isinstance(verdict, Sequence) and not isinstance(verdict, (Reply, str, bytes)):
-            return [_reply(each) or default for each in verdict] or default
-        return _reply(verdict) or default
+        if isinstance(verdict, (Reply, str, bytes)) or not isinstance(verdict, Sequence):
+            return _reply(verdict) or default
+        # A client that gets another number of replies takes them for those of later commands.
+        awaited = len(self._recipients) if self._factory.settings.lmtp else 1
+        replies = [_reply(each) or default for each in verdict]
+        if len(replies) != awaited:
+            _log.error(
+                "a receiver returned {count} replies for {awaited}",
+                count=len(replies),
+                awaited=awaited,
+            )
+        return (replies + [TROUBLE] * awaited)[:awaited]
 
     def abort(self, reason: str) -> None:
         """The message will not come: the receiver is told, unless it has ended already."""
@@ -227,6 +236,9 @@ def _reply(answer: object) -> Reply | None:
             answer.to_bytes()
         except ValueError as e:
             _log.error("a receiver's reply cannot be sent: {why}", why=str(e))
+            return TROUBLE
+        if answer.intermediate:
+            _log.error("a receiver's reply cannot be sent: {code} asks for more", code=answer.code)
             return TROUBLE
         return answer
     _log.error("a receiver answered a {kind}, not a Reply", kind=type(answer).__name__)
