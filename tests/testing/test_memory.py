@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import Deferred
 
-from twisted_sendmail import Credentials, SendmailError, SendTimeout
+from twisted_sendmail import Credentials, SendmailError, SendTimeout, ServerSettings
 from twisted_sendmail.testing import MemoryServer, faults
 
 MESSAGE = b"From: a@example.org\r\nTo: b@example.net\r\nSubject: x\r\n\r\n.dot\r\nhello\r\n"
@@ -46,6 +46,14 @@ def test_without_tls_it_is_plain() -> None:
     with MemoryServer(tls=False) as server:
         server.send(MESSAGE, complete=False)
         assert (server.messages[0].tls, server.messages[0].content) == (None, MESSAGE)
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_server_without_mechanisms_offers_no_auth(tls: bool) -> None:
+    with MemoryServer(tls=tls, settings=ServerSettings(mechanisms=())) as server:
+        server.send(MESSAGE)
+        assert (len(server.messages), server.messages[0].user) == (1, None)
+        assert not [line for line in server.sessions[0].dialogue if "AUTH" in line]
 
 
 def test_time_passes_when_nothing_else_happens() -> None:

@@ -147,7 +147,8 @@ class KeepingServer:
     def _accounts(self) -> Accounts | None:
         if self._users is not None:
             return HashedAccounts.of_passwords(self._users)
-        return Anyone() if self._lenient else None
+        offers_auth = self._settings.mechanisms != ()
+        return Anyone() if self._lenient and offers_auth else None
 
     def _path(self, name: str) -> Path:
         if self._directory is None:
@@ -212,6 +213,7 @@ def _fitting(
         )
     if (
         settings.clear_auth is None
+        and settings.mechanisms != ()
         and not settings.require_tls
         and (lenient or (users and not tls))
     ):
