@@ -119,7 +119,7 @@ def test_the_facts_are_there_for_programs() -> None:
     assert {
         "Original-Recipient": "rfc822;list@example.com",
         "Final-Recipient": "rfc822; bob@example.net",
-        "DSNAction": "failed",
+        "Action": "failed",
         "Status": "5.1.1",
         "Remote-MTA": "dns; mx.example.net",
         "Diagnostic-Code": "smtp; 550 5.1.1 User unknown",
@@ -169,7 +169,7 @@ def test_each_action_has_its_words_and_a_code(
 ) -> None:
     made = report(replace(FAILED, action=action, status=nonsense, will_retry_until=NOW))
     _, bob = status(made)
-    assert (action.value, code, subject) == (bob["DSNAction"], bob["Status"], read(made)["Subject"])
+    assert (action.value, code, subject) == (bob["Action"], bob["Status"], read(made)["Subject"])
     assert (action is DSNAction.DELAYED) is ("Will-Retry-Until" in bob)
     assert (action is DSNAction.FAILED) is ("postmaster" in parts(made)[0].get_content())
 
@@ -178,7 +178,7 @@ def test_a_report_of_several_is_about_the_worst() -> None:
     late = ReportedRecipient(Recipient("c@example.net"), DSNAction.DELAYED, will_retry_until=NOW)
     made = report(late, FAILED)
     assert read(made)["Subject"] == "Your mail could not be delivered"
-    assert [None, "delayed", "failed"] == [block["DSNAction"] for block in status(made)]
+    assert [None, "delayed", "failed"] == [block["Action"] for block in status(made)]
 
 
 def test_what_no_server_said_is_not_put_into_its_mouth() -> None:
@@ -372,11 +372,11 @@ def test_nobody_can_add_a_field_or_a_line(
     } >= set(message) - {"In-Reply-To", "References", "Content-Transfer-Encoding"}
     assert 3 == len(parts(made))
     _, bob = status(made)
-    assert "failed" == bob["DSNAction"]
+    assert "failed" == bob["Action"]
     assert {
         "Original-Recipient",
         "Final-Recipient",
-        "DSNAction",
+        "Action",
         "Status",
         "Remote-MTA",
         "Diagnostic-Code",

@@ -242,7 +242,7 @@ class Report:
         return self._fields(
             ("Original-Recipient", each.recipient.orcpt),
             ("Final-Recipient", f"{kind}; {path.wire[1:-1]}"),
-            ("DSNAction", each.action.value),
+            ("Action", each.action.value),
             ("Status", each.code),
             ("Remote-MTA", _remote(each.relay)),
             ("Diagnostic-Code", diagnostic),
