@@ -63,7 +63,7 @@ def _can_go_back(content: bytes) -> bool:
         same = canonical.feed(content) + canonical.finish()
     except InvalidMessage:
         return False
-    return same in {content, content + b"\r\n"} and not canonical.longest_line
+    return same in {content, content + b"\r\n"} and not _has_long_line(same)
 
 
 def _header(content: bytes) -> bytes:
@@ -75,9 +75,13 @@ def _header(content: bytes) -> bytes:
         end = begin.rfind(b"\n") + 1  # it is cut
     canonical = Canonicalizer(Repair.REPAIR)
     octets = canonical.feed(begin[:end]) + canonical.finish()
-    if not canonical.longest_line:
+    if not _has_long_line(octets):
         return octets
     return b"".join(_short(line) + b"\r\n" for line in octets.split(b"\r\n")[:-1])
+
+
+def _has_long_line(octets: bytes) -> bool:
+    return any(len(line) > MAX_TEXT_LINE for line in octets.split(b"\r\n"))
 
 
 def _short(line: bytes) -> bytes:

@@ -32,8 +32,8 @@ from twisted_sendmail.smtp.commands import (
     StartTLS,
     Verb,
 )
-from twisted_sendmail.smtp.data_encoding import MAX_TEXT_LINE, Canonicalizer, Repair
-from twisted_sendmail.smtp.data_reader import ContentReader
+from twisted_sendmail.smtp.data_encoding import MAX_TEXT_LINE, Canonicalizer, Repair, is_canonical
+from twisted_sendmail.smtp.data_reader import ContentReader, hop_count
 from twisted_sendmail.smtp.envelope import MAX_ORCPT, AnyRecipient, Envelope, Recipient
 from twisted_sendmail.smtp.errors import (
     AllRecipientsRefused,
@@ -167,6 +167,8 @@ __all__ = [
     "ascii_domain",
     "authentication_refusal",
     "domain_name",
+    "hop_count",
+    "is_canonical",
     "mail_command",
     "may_hold_url",
     "plain_lines",

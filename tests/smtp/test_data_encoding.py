@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
-from twisted_sendmail.smtp import MAX_TEXT_LINE, Canonicalizer, Repair
+from twisted_sendmail.smtp import Canonicalizer, Repair
 from twisted_sendmail.smtp.data_encoding import DotStuffer
 from twisted_sendmail.smtp.data_reader import DataParser
 
@@ -220,34 +220,3 @@ def test_the_stuffer_doubles_the_first_dot_too() -> None:
     assert b"..\r\n.\r\n" == stuffed([b".\r\n"])
     assert b"..\r\n.\r\n" == stuffed([b"", b".", b"\r\n"])
     assert b".\r\n" == stuffed([])
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([0, 1, 500, 997, 998, 999, 1000, 2000]), st.booleans()),
-        max_size=8,
-    ),
-    st.lists(st.integers(0, 8000), max_size=12),
-)
-@example([(998, True), (999, True), (1, False)], [998, 999, 1000])
-@example([(2000, False)], [998, 999, 1000])
-def test_lines_beyond_the_limit_are_measured(
-    lines: list[tuple[int, bool]], cuts: list[int]
-) -> None:
-    """The longest line is exact where it is longer than RFC 5321 allows, and else 0."""
-    data = b"".join(b"x" * length + (b"\r\n" if pair else b"\n") for length, pair in lines)
-    longest = max((length for length, _ in lines), default=0)
-    expected = longest if longest > MAX_TEXT_LINE else 0
-    assert expected == canonical(pieces(data, cuts))[1].longest_line
-    assert expected == canonical(pieces(data[:-1], cuts))[1].longest_line
-
-
-def test_a_line_without_end_is_measured_too() -> None:
-    guard = Canonicalizer()
-    for _ in range(10):
-        guard.feed(b"x" * 1000)
-    assert 10_000 == guard.longest_line
-    guard.feed(b"\n" + b"y" * 10_000)
-    assert 10_000 == guard.longest_line
-    guard.feed(b"y")
-    assert 10_001 == guard.longest_line
