@@ -170,12 +170,26 @@ def test_a_message_that_hangs_is_got_past(world: World) -> None:
     assert world.clock.seconds() <= START + 60
 
 
-def test_a_recipient_too_many_is_tried_at_once_behind_the_others(world: World) -> None:
+@pytest.mark.parametrize(
+    "reply", ["452 4.5.3 too many recipients", "552 5.5.3 too many", "552 too many recipients"]
+)
+def test_a_recipient_too_many_is_tried_at_once_after_the_others(world: World, reply: str) -> None:
     host = world.host()
-    host.refusals = {"b@x.example": ["452 4.5.3 too many recipients"]}
+    host.refusals = {"b@x.example": [reply]}
     relay = world.relay(host)
     world.run(world.send(relay, "a@x.example", "b@x.example").delivered)
     assert START == world.clock.seconds()
+
+
+def test_a_552_after_an_accepted_recipient_is_not_final_though_the_content_was_refused(
+    world: World,
+) -> None:
+    host = world.host(faults=[refuse("dot", "554 5.6.0 no", nth=1)])
+    host.refusals = {"b@x.example": ["552 too many recipients"]}
+    relay = world.relay(host)
+    report = world.run(world.send(relay, "a@x.example", "b@x.example").delivered)
+    assert ["b@x.example"] == [str(each.recipient) for each in report.delivered]
+    assert ["a@x.example"] == [str(each.recipient) for each in report.failed]
 
 
 def test_refusals_of_the_message_as_it_is_are_final(world: World) -> None:

@@ -40,6 +40,7 @@ from twisted_sendmail import (
 )
 from twisted_sendmail.relay.classify import Blame, Judgement, judge
 from twisted_sendmail.relay.conclusion import conclude, due_recipients, given_up
+from twisted_sendmail.smtp import recipient_results
 
 NOW = 1_800_000_000.0
 ENVELOPE = Envelope("alice@example.org", ["a@x.example", "b@x.example"])
@@ -53,11 +54,25 @@ def said(text: str) -> Reply:
 def report(
     *outcomes: tuple[RecipientStatus, str | None], error: SendmailError | None = None
 ) -> DeliveryReport:
+    # The verdict on those who were accepted at RCPT is theirs alone.
+    refused = {
+        number: said(reply)
+        for number, (status, reply) in enumerate(outcomes)
+        if status is RecipientStatus.REFUSED and reply
+    }
+    status, text = next(
+        (each for each in outcomes if each[0] is not RecipientStatus.REFUSED),
+        (RecipientStatus.UNTOUCHED, None),
+    )
+    verdict = said(text) if text else None
+    results = recipient_results(ENVELOPE.recipients, refused, status, verdict)
     return DeliveryReport(
         ENVELOPE,
         tuple(
-            RecipientResult(recipient, status, said(reply) if reply else None)
-            for recipient, (status, reply) in zip(ENVELOPE.recipients, outcomes, strict=True)
+            result
+            if result.status is wanted
+            else RecipientResult(result.recipient, wanted, said(reply) if reply else None)
+            for result, (wanted, reply) in zip(results, outcomes, strict=True)
         ),
         host="mx.example[192.0.2.1]:25",
         error=error,

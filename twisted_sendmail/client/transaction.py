@@ -28,13 +28,13 @@ from twisted_sendmail.smtp import (
     Data,
     DeliveryInDoubt,
     DeliveryReport,
-    RecipientResult,
     RecipientStatus,
     Reply,
     Rset,
     SendmailError,
     mail_command,
     rcpt_command,
+    recipient_results,
     refusal,
 )
 
@@ -361,12 +361,7 @@ class Transaction:
 
     def _report(self) -> DeliveryReport:
         protocol, letter = self._protocol, self._letter
-        outcomes = tuple(
-            RecipientResult(recipient, RecipientStatus.REFUSED, self._refused[index])
-            if index in self._refused
-            else RecipientResult(recipient, self._status, self._verdict)
-            for index, recipient in enumerate(self._recipients)
-        )
+        outcomes = recipient_results(self._recipients, self._refused, self._status, self._verdict)
         report = DeliveryReport(
             letter.envelope,
             outcomes,

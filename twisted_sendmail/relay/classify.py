@@ -32,19 +32,19 @@ from twisted_sendmail.smtp import (
     ProtocolBreach,
     RecipientResult,
     RecipientStatus,
+    ReplySubject,
     SendmailError,
     SendTimeout,
     TLSError,
+    classify_reply,
     printable,
 )
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp import Reply
 
-#: Replies to anything but AUTH that say that the server does not know us (RFC 4954 section 6).
-UNKNOWN_TO_SERVER = frozenset({530, 534, 535, 538})
-# Too many recipients, from servers of before RFC 5321 (its section 4.5.3.1.10).
-_TOO_MANY = 552
+# A refusal for our credentials, or the order of our commands, says nothing of a recipient.
+_NO_VERDICT = frozenset({ReplySubject.CREDENTIALS, ReplySubject.COMMAND})
 # What the message needs and nobody offered: RFC 3463, RFC 6531 and RFC 8689.
 _NEEDED = {
     "8BITMIME": "5.6.3",
@@ -149,7 +149,7 @@ def _unknown_to_server(error: BaseException) -> bool:
     if isinstance(error, AuthenticationError):
         return not error.temporary
     reply = error.reply if isinstance(error, SendmailError) else None
-    return reply is not None and reply.code in UNKNOWN_TO_SERVER
+    return reply is not None and _is_about(reply, ReplySubject.CREDENTIALS)
 
 
 def _reported(report: DeliveryReport, error: SendmailError | None = None) -> Judgement:
@@ -162,16 +162,16 @@ def _reported(report: DeliveryReport, error: SendmailError | None = None) -> Jud
             verdict = Verdict(RecipientState.DELIVERED, _status(reply, 2), str(reply))
             return Judgement([verdict], Blame.NOBODY, report.host)
     some, doubt = bool(report.accepted), bool(report.in_doubt)
-    verdicts = [_verdict(report, outcome, error, some=some) for outcome in report.outcomes]
+    verdicts = [_verdict(outcome, error, some=some) for outcome in report.outcomes]
     return Judgement(verdicts, _blame_of(report, error, some=some), report.host, doubt, error=error)
 
 
 def _blame_of(report: DeliveryReport, error: SendmailError | None, *, some: bool) -> Blame:
     replies = [outcome.reply for outcome in report.outcomes if outcome.reply is not None]
-    if not some and any(reply.code in UNKNOWN_TO_SERVER for reply in replies):
+    if not some and any(_is_about(reply, ReplySubject.CREDENTIALS) for reply in replies):
         return Blame.STRANGER
     if error is None:
-        closing = any(reply.code == 421 for reply in replies)
+        closing = any(_is_about(reply, ReplySubject.CONNECTION) for reply in replies)
         return Blame.LOSS if closing else Blame.NOBODY
     if isinstance(error, MessageDamaged):
         return Blame.DAMAGED
@@ -189,9 +189,7 @@ def _refuses(error: SendmailError) -> bool:
     return isinstance(error, (MessageTooLarge, ExtensionUnavailable))
 
 
-def _verdict(
-    report: DeliveryReport, outcome: RecipientResult, error: SendmailError | None, *, some: bool
-) -> Verdict:
+def _verdict(outcome: RecipientResult, error: SendmailError | None, *, some: bool) -> Verdict:
     reply = outcome.reply
     status = outcome.status
     if status is RecipientStatus.ACCEPTED:
@@ -201,7 +199,7 @@ def _verdict(
             str(reply) if reply else "accepted",
         )
     if status is RecipientStatus.REFUSED and reply is not None:
-        return _refused(report, reply, some=some)
+        return _refused(outcome, reply, some=some)
     if error is None:
         return Verdict(RecipientState.PENDING, "4.0.0", "there was no verdict")
     if _refuses(error):
@@ -216,19 +214,20 @@ def _verdict(
     )
 
 
-def _refused(report: DeliveryReport, reply: Reply, *, some: bool) -> Verdict:
+def _refused(outcome: RecipientResult, reply: Reply, *, some: bool) -> Verdict:
+    """Only what is about the message or the recipient, and permanent, is a failure."""
     text = str(reply)
-    if reply.code in UNKNOWN_TO_SERVER:
-        return Verdict(RecipientState.PENDING, _status(reply, 4), text)
-    to_rcpt = reply is not report.reply
-    too_many = str(reply.enhanced or "")[2:] == "5.3"
-    if to_rcpt and some and (too_many or (reply.code == _TOO_MANY and reply.enhanced is None)):
+    if outcome.transient or classify_reply(reply).subject in _NO_VERDICT:
         # The others had to go first; each time some of them do, so this comes to an end.
-        return Verdict(RecipientState.PENDING, _status(reply, 4), text, counts=False, at_once=True)
-    # 503 is about the order of what we said: no verdict on anybody.
-    if not reply.permanent or reply.code == 503:
-        return Verdict(RecipientState.PENDING, _status(reply, 4), text)
+        at_once = outcome.too_many and some
+        return Verdict(
+            RecipientState.PENDING, _status(reply, 4), text, counts=not at_once, at_once=at_once
+        )
     return Verdict(RecipientState.FAILED, _status(reply, 5), text)
+
+
+def _is_about(reply: Reply, subject: ReplySubject) -> bool:
+    return classify_reply(reply).subject is subject
 
 
 def _status(reply: Reply, class_: int) -> str:

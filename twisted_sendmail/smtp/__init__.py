@@ -9,6 +9,7 @@ from twisted_sendmail.smtp.address import (
     domain_name,
 )
 from twisted_sendmail.smtp.capabilities import Capabilities
+from twisted_sendmail.smtp.classify import ReplyMeaning, ReplySubject, classify_reply
 from twisted_sendmail.smtp.client import ClientSession
 from twisted_sendmail.smtp.client_states import ClientState
 from twisted_sendmail.smtp.command_group import CommandGroup
@@ -69,7 +70,12 @@ from twisted_sendmail.smtp.mail_parameters import NOTHING_SAID, MailParameters
 from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.request import mail_command, plain_lines, rcpt_command
-from twisted_sendmail.smtp.result import DeliveryReport, RecipientResult, RecipientStatus
+from twisted_sendmail.smtp.result import (
+    DeliveryReport,
+    RecipientResult,
+    RecipientStatus,
+    recipient_results,
+)
 from twisted_sendmail.smtp.root_error import (
     InvalidAddress,
     InvalidInput,
@@ -144,6 +150,8 @@ __all__ = [
     "RecipientStatus",
     "Repair",
     "Reply",
+    "ReplyMeaning",
+    "ReplySubject",
     "ReversePath",
     "Rset",
     "SendTimeout",
@@ -166,6 +174,7 @@ __all__ = [
     "Verb",
     "ascii_domain",
     "authentication_refusal",
+    "classify_reply",
     "domain_name",
     "hop_count",
     "is_canonical",
@@ -174,6 +183,7 @@ __all__ = [
     "plain_lines",
     "printable",
     "rcpt_command",
+    "recipient_results",
     "refusal",
     "shown_argument",
     "shown_url",

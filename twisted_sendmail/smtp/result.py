@@ -10,10 +10,13 @@ import enum
 import re
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.smtp.classify import ReplySubject, classify_reply
 from twisted_sendmail.smtp.escape import printable
 from twisted_sendmail.smtp.value import value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from twisted_sendmail.smtp.envelope import Envelope, Recipient
     from twisted_sendmail.smtp.reply import Reply
     from twisted_sendmail.smtp.root_error import SendmailError
@@ -43,6 +46,8 @@ class RecipientResult:
     status: RecipientStatus
     #: The reply that decided: to RCPT, to MAIL or to the content; None without one.
     reply: Reply | None = None
+    #: The server takes fewer recipients in one transaction, whatever the code of its reply.
+    too_many: bool = False
 
     @property
     def in_doubt(self) -> bool:
@@ -53,11 +58,40 @@ class RecipientResult:
     def transient(self) -> bool:
         """May this recipient be tried again, with no second copy?  In doubt: no."""
         if self.status is RecipientStatus.REFUSED:
-            return self.reply is None or not self.reply.permanent
+            return self.too_many or self.reply is None or classify_reply(self.reply).transient
         return self.status is RecipientStatus.UNTOUCHED
 
     def __str__(self) -> str:
         return f"{printable(str(self.recipient))} {self.status.value}{f': {self.reply}' if self.reply else ''}"
+
+
+def recipient_results(
+    recipients: Sequence[Recipient],
+    refused: Mapping[int, Reply],
+    status: RecipientStatus,
+    verdict: Reply | None,
+) -> tuple[RecipientResult, ...]:
+    """Return the results of one transaction.
+
+    :param refused: replies of those who were refused, by their place in *recipients*.
+    :param status: that of all others.
+    :param verdict: the reply that decided on all who were accepted at RCPT; None without one.
+    """
+    results = []
+    accepted_before = False
+    for place, recipient in enumerate(recipients):
+        reply = refused.get(place)
+        if reply is None or reply is verdict:
+            accepted_before = True
+        if reply is None:
+            results.append(RecipientResult(recipient, status, verdict))
+            continue
+        meaning = classify_reply(
+            reply, to_rcpt=reply is not verdict, accepted_before=accepted_before
+        )
+        too_many = meaning.subject is ReplySubject.TOO_MANY_RECIPIENTS
+        results.append(RecipientResult(recipient, RecipientStatus.REFUSED, reply, too_many))
+    return tuple(results)
 
 
 # How servers tell their queue id in the reply to the content, most telling first.
