@@ -100,3 +100,14 @@ def test_a_reader_that_has_enough_hears_no_complaint(
     done = shell.line(f"set -o pipefail; {line} | head -c 1")
     assert (1, b"") == (len(done.stdout), done.stderr)
     assert done.returncode in {0, 141}
+
+
+def test_the_check_of_the_relay_s_configuration_is_no_different(
+    shell: Shell, tmp_path: Path
+) -> None:
+    configuration = tmp_path / "relay.toml"
+    configuration.write_text('queue = "queue"\n[[smarthost]]\nurl = "smtps://localhost"\n', "utf-8")
+    twistd = str(Path(COMMAND).parent / "twistd")
+    words = [twistd, "sendmail", "--config", str(configuration), "--check"]
+    line = LOST.replace("twisted-sendmail:", "twistd sendmail:")
+    assert (74, line) == lost(words, {**shell.env, "PYTHONWARNINGS": ""}, tmp_path)

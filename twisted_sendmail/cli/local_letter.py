@@ -22,7 +22,7 @@ from twisted_sendmail.message import (
     completed,
     from_field,
     mailboxes,
-    specifications,
+    recipients_of,
 )
 from twisted_sendmail.smtp import (
     Envelope,
@@ -33,8 +33,6 @@ from twisted_sendmail.smtp import (
     Recipient,
     ReversePath,
 )
-
-_RECIPIENTS = ("To", "Cc", "Bcc")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def sender_of(asked: Invocation, who: Caller, domain: str) -> ReversePath:
     given = who.name if asked.sender is None else asked.sender.strip()
     if given in {"", "<>"}:
         return ReversePath()
-    boxes = _qualified("-f", given, domain)
+    boxes = mailboxes("-f", given, domain)
     if len(boxes) != 1:
         raise InvalidAddress(f"-f names {len(boxes)} senders", remedy="give one address")
     return ReversePath(boxes[0])
@@ -79,27 +77,17 @@ def envelope_of(asked: Invocation, header: Header, sender: ReversePath, domain: 
 
     :raises InvalidInput: an address cannot be used, or there is none.
     """
-    boxes = [
-        box for word in asked.recipients for box in _qualified("the command line", word, domain)
+    paths = [
+        ForwardPath(box)
+        for word in asked.recipients
+        for box in mailboxes("the command line", word, domain)
     ]
     if asked.from_header:
-        resent = header.newest_resent
-        prefix = "Resent-" if resent.fields else ""
-        for name in (prefix + name for name in _RECIPIENTS):
-            for value in (resent if prefix else header).values(name.lower()):
-                boxes += _qualified(name, value, domain)
-    if not boxes:
+        paths += recipients_of(header, domain)
+    if not paths:
         raise InvalidMessage("there are no recipients in the header", remedy="add To, Cc or Bcc")
-    recipients = [Recipient(ForwardPath(box), asked.notify) for box in boxes]
+    recipients = [Recipient(path, asked.notify) for path in paths]
     return Envelope(sender, recipients, ret=asked.ret, envid=asked.envid)
-
-
-def _qualified(where: str, value: str, domain: str) -> list[Mailbox]:
-    return [
-        box
-        for spec in specifications(where, value)
-        for box in mailboxes(where, spec if "@" in spec else f"{spec}@{domain}")
-    ]
 
 
 def finished(

@@ -115,7 +115,7 @@ def makeService(options: Options) -> RelayDaemon:
     if options["check"]:
         for warning in configuration.warnings:
             sys.stderr.write(f"twistd sendmail: warning: {warning}\n")
-        print(f"{printable(configuration.source)}: good")  # noqa: T201 - what was asked for
+        _print_result(f"{printable(configuration.source)}: good")
         sys.exit(os.EX_OK)
     resolve_in_daemon_threads(reactor)
     station = _Station(reactor, configuration, read=read, leave=lambda error: _end(reactor, error))
@@ -138,6 +138,21 @@ def _changes_user(options: Options) -> bool:
     """Will the service be run by somebody else, who is to own the queue?"""
     parent: Any = options.parent
     return parent is not None and any(parent.get(key) is not None for key in ("uid", "gid"))
+
+
+def _print_result(line: str) -> None:
+    """Write *line* to stdout.
+
+    :raises SystemExit: the line could not be written: status 74, and one line on stderr.
+    """
+    try:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    except OSError as e:
+        # Python flushes stdout again when it exits; without this it would write a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(e, BrokenPipeError):
+            _leave(f"the result could not be written: {e.strerror}", os.EX_IOERR)
 
 
 def _leave(line: str, status: int) -> NoReturn:

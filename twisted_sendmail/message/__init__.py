@@ -1,6 +1,6 @@
 """The letter itself: what can be sent, what submission adds to it, what is read from its header: pure."""
 
-from twisted_sendmail.message.addresses import mailboxes, specifications
+from twisted_sendmail.message.addresses import mailboxes
 from twisted_sendmail.message.compose import UNKNOWN, Attachment, compose
 from twisted_sendmail.message.content import Content
 from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
@@ -16,7 +16,7 @@ from twisted_sendmail.message.ready import ready_letter
 from twisted_sendmail.message.received import Received, clause, folded
 from twisted_sendmail.message.rewriting import Rewriting
 from twisted_sendmail.message.source import Message
-from twisted_sendmail.message.submission import completed, new_message_id
+from twisted_sendmail.message.submission import completed, new_message_id, recipients_of
 
 __all__ = [
     "DAEMON",
@@ -44,5 +44,5 @@ __all__ = [
     "new_message_id",
     "prepare",
     "ready_letter",
-    "specifications",
+    "recipients_of",
 ]

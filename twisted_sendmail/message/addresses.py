@@ -43,33 +43,25 @@ def comment_end(value: str, at: int) -> int:
     return -1
 
 
-def specifications(name: str, value: str) -> list[str]:
-    """The addresses in the *value* of the field *name* as they stand there, not looked into.
-
-    For who knows what to do with one that has no domain.
-
-    :param value: unfolded.
-    :raises InvalidAddress: when it is no list of addresses.
-    """
-    return _Reader(name, value).read()
-
-
-def mailboxes(name: str, value: str) -> list[Mailbox]:
+def mailboxes(name: str, value: str, domain: str | None = None) -> list[Mailbox]:
     """The mailboxes in the *value* of the address field *name*, those of groups too.
 
     :param value: unfolded.
-    :raises InvalidAddress: when it is no list of addresses, or one of them cannot be used.
+    :param domain: appended to an address that has no domain; None: such an address is an error.
+    :raises InvalidAddress: *value* is not a list of addresses, or one of them cannot be used.
     """
     found = []
-    for spec in specifications(name, value):
+    for spec in _Reader(name, value).read():
         if _ENCODED_WORD.search(spec):
             raise InvalidAddress(
                 f"address '{printable(spec, 100)}' in {name} cannot be used",
-                detail="there is an encoded word in it",
-                remedy="write it as it is meant",
+                detail="it contains an encoded word",
+                remedy="write the address without encoding",
             )
         try:
-            found.append(Mailbox.parse(spec))
+            found.append(
+                Mailbox.parse(spec if domain is None or "@" in spec else f"{spec}@{domain}")
+            )
         except InvalidAddress as e:
             raise InvalidAddress(
                 f"address '{printable(spec, 100)}' in {name} cannot be used",

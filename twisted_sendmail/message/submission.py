@@ -114,17 +114,20 @@ def sender_of(header: Header) -> ReversePath:
     raise InvalidMessage("the message has no sender", remedy="give the sender, or a From field")
 
 
-def recipients_of(header: Header) -> list[ForwardPath]:
-    """Who receives: ``To``, ``Cc`` and ``Bcc``; if resent, the newest ``Resent-`` forms.
+def recipients_of(header: Header, domain: str | None = None) -> list[ForwardPath]:
+    """The recipients in ``To``, ``Cc`` and ``Bcc``; of a resent message, in the newest ``Resent-`` forms.
 
-    :raises InvalidMessage: the header is not to be trusted.
-    :raises InvalidAddress: an address that cannot be used.
+    :param domain: appended to an address that has no domain; None: such an address is an error.
+    :raises InvalidMessage: a line of the header is not a field.
+    :raises InvalidAddress: an address cannot be used.
     """
-    fields = _addresses(header, "To", "Cc", "Bcc")
+    fields = _addresses(header, "To", "Cc", "Bcc", domain=domain)
     return [ForwardPath(box) for _, boxes in fields for box in boxes]
 
 
-def _addresses(header: Header, *names: str) -> Iterator[tuple[str, list[Mailbox]]]:
+def _addresses(
+    header: Header, *names: str, domain: str | None = None
+) -> Iterator[tuple[str, list[Mailbox]]]:
     broken = header.broken
     if broken is not None:
         shown = printable(header.fields[broken].octets.rstrip(), 60)
@@ -137,4 +140,4 @@ def _addresses(header: Header, *names: str) -> Iterator[tuple[str, list[Mailbox]
         header, names = resent, tuple(f"Resent-{name}" for name in names)
     for name in names:
         values = header.values(name.lower())
-        yield name, [box for value in values for box in mailboxes(name, value)]
+        yield name, [box for value in values for box in mailboxes(name, value, domain)]
