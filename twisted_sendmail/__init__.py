@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.service import MailerService
     from twisted_sendmail.client.submit import sendmail, submit
     from twisted_sendmail.client.timeouts import Timeouts
-    from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-    from twisted_sendmail.client.tls_session import ServerJudge
+    from twisted_sendmail.client.tls import ServerJudge, TLSPolicy, TLSTrust
     from twisted_sendmail.client.transaction import transact
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
@@ -208,8 +207,7 @@ _ROOMS = {
     "twisted_sendmail.client.connect": ("Opening", "open_session"),
     "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
     "twisted_sendmail.client.timeouts": ("Timeouts",),
-    "twisted_sendmail.client.tls_policy": ("TLSPolicy", "TLSTrust"),
-    "twisted_sendmail.client.tls_session": ("ServerJudge",),
+    "twisted_sendmail.client.tls": ("ServerJudge", "TLSPolicy", "TLSTrust"),
     "twisted_sendmail.client.transaction": ("transact",),
     "twisted_sendmail.server.accounts": ("HashedAccounts",),
     "twisted_sendmail.server.auth_throttle": ("AuthThrottle",),

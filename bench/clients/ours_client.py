@@ -37,7 +37,7 @@ from twisted_sendmail import (  # noqa: E402
     TLSTrust,
     submit,
 )
-from twisted_sendmail.client.tls_resumption import forget_all  # noqa: E402
+from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS  # noqa: E402
 
 big = a.size and a.size > 1 << 20
 body = pathlib.Path(a.message) if big else common.read(a.message)
@@ -80,7 +80,7 @@ def messages():
 async def fresh():
     while todo.take():
         if a.full:
-            forget_all()
+            TLS_SESSIONS.clear()
         note(
             await submit(
                 reactor, server, body, sender=common.SENDER, recipients=a.rcpts, complete=False

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attrs import evolve
 from OpenSSL import SSL
 
 from tests.client.certificates import NAME, Authority, authority, context_of
@@ -86,7 +87,7 @@ def test_another_trust_is_not_satisfied_by_a_session_of_the_first(
     other = Authority("another authority").write(tmp_path / "other.pem")
     changes: dict[str, dict[str, Any]] = {
         "pin": {"trust": TLSTrust(fingerprint="ab" * 32)},
-        "name": {"trust": replace(client_net.trust, name="other.example")},
+        "name": {"trust": evolve(client_net.trust, name="other.example")},
         "server name": {"server_name": "other.example"},
         "authority": {"trust": TLSTrust(ca_file=other)},
     }

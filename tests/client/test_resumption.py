@@ -9,21 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from OpenSSL import SSL
 
 from tests.client.certificates import NAME, authority, context_of
 from tests.client.conftest import Net
 from tests.client.scripted_server import CLOSE, ScriptedServer
 from twisted_sendmail import CertificateRejected, TLSClosed, TLSPolicy, TLSTrust
-from twisted_sendmail.client import tls_resumption, tls_session
-from twisted_sendmail.client.tls_resumption import AGE, SERVERS, Resumption
+from twisted_sendmail.client.tls import ServerJudge
+from twisted_sendmail.client.tls_session_cache import (
+    MAX_SESSION_AGE,
+    MAX_SESSIONS,
+    TLS_SESSIONS,
+    SessionKey,
+)
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> Iterator[None]:
-    tls_resumption.forget_all()
+    TLS_SESSIONS.clear()
     yield
-    tls_resumption.forget_all()
+    TLS_SESSIONS.clear()
 
 
 @pytest.fixture(params=[SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["TLS 1.2", "TLS 1.3"])
@@ -87,7 +93,7 @@ def test_nothing_is_resumed_across_different_trust(
     copy = authority().write(tmp_path / "other-ca.pem")
     changed: dict[str, dict[str, Any]] = {
         "pinned": {"trust": TLSTrust(fingerprint=certificate)},
-        "name": {"trust": replace(net.trust, name="alias.example")},
+        "name": {"trust": evolve(net.trust, name="alias.example")},
         "server_name": {"server_name": "alias.example"},
         "ca_file": {"trust": TLSTrust(ca_file=copy)},
     }
@@ -121,7 +127,7 @@ def test_a_session_ages_from_the_judging_not_from_its_last_use(
     found = []
     for _ in range(4):
         found.append(facts(net, context).resumed)
-        net.pump.advance(AGE * 0.4)
+        net.pump.advance(MAX_SESSION_AGE * 0.4)
     assert [False, True, True, False] == found
 
 
@@ -135,7 +141,7 @@ def test_a_session_that_did_not_come_to_work_is_not_kept(
 
 
 def kept() -> Any:
-    ((key, found),) = tls_resumption._KEPT.items()
+    ((key, found),) = TLS_SESSIONS._sessions.items()
     return key, found
 
 
@@ -145,7 +151,7 @@ def test_a_resumed_session_of_another_certificate_is_refused(
     """No verify callback runs in a resumed handshake: the session's certificate is judged."""
     assert not facts(net, context).resumed
     key, found = kept()
-    tls_resumption._KEPT[key] = replace(found, facts=replace(found.facts, fingerprint="00" * 32))
+    TLS_SESSIONS.put(key, evolve(found, facts=replace(found.facts, fingerprint="00" * 32)))
     result = net.send(ScriptedServer(clock=net.clock, context=context))
     assert isinstance(result.error, CertificateRejected)
     assert "another one" in str(result.error)
@@ -157,8 +163,8 @@ def test_a_resumed_session_of_another_certificate_is_refused(
 def test_a_resumed_session_must_still_bear_the_name(net: Net, context: SSL.Context) -> None:
     """Even if a session got where it does not belong."""
     assert not facts(net, context).resumed
-    (clock, trust, _, port), found = kept()
-    tls_resumption._KEPT[clock, trust, "alias.example", port] = found
+    key, found = kept()
+    TLS_SESSIONS.put(evolve(key, name="alias.example"), found)
     result = net.send(ScriptedServer(clock=net.clock, context=context), server_name="alias.example")
     assert isinstance(result.error, CertificateRejected)
     assert "not for alias.example" in str(result.error)
@@ -166,11 +172,11 @@ def test_a_resumed_session_must_still_bear_the_name(net: Net, context: SSL.Conte
 
 def test_a_resumed_session_must_still_fit_the_pin(net: Net, context: SSL.Context) -> None:
     pin = facts(net, context).fingerprint
-    tls_resumption.forget_all()
+    TLS_SESSIONS.clear()
     assert not facts(net, context, trust=TLSTrust(fingerprint=pin)).resumed
-    (clock, _, name, port), found = kept()
+    key, found = kept()
     other = TLSTrust(fingerprint="ab" * 32)
-    tls_resumption._KEPT[clock, other, name, port] = found
+    TLS_SESSIONS.put(evolve(key, trust=other), found)
     result = net.send(ScriptedServer(clock=net.clock, context=context), trust=other)
     assert isinstance(result.error, CertificateRejected)
     assert "not the one pinned" in str(result.error)
@@ -182,7 +188,7 @@ def test_a_certificate_that_has_expired_since_is_not_resumed(
     assert not facts(net, context).resumed
     key, found = kept()
     past = dt.datetime.now(dt.timezone.utc) - dt.timedelta(seconds=1)
-    tls_resumption._KEPT[key] = replace(found, facts=replace(found.facts, not_after=past))
+    TLS_SESSIONS.put(key, evolve(found, facts=replace(found.facts, not_after=past)))
     assert not facts(net, context).resumed
 
 
@@ -191,14 +197,14 @@ def test_a_handshake_nobody_judged_is_refused(
 ) -> None:
     """Resumed, against all expectation, with nothing kept to judge it by."""
     assert not facts(net, context).resumed
-    real = tls_session.ServerJudge.clientConnectionForTLS
+    real = ServerJudge.clientConnectionForTLS
 
     def forgetful(judge: Any, protocol: Any) -> Any:
         connection = real(judge, protocol)
         judge._offered = None
         return connection
 
-    monkeypatch.setattr(tls_session.ServerJudge, "clientConnectionForTLS", forgetful)
+    monkeypatch.setattr(ServerJudge, "clientConnectionForTLS", forgetful)
     result = net.send(ScriptedServer(clock=net.clock, context=context))
     assert isinstance(result.error, CertificateRejected)
 
@@ -209,16 +215,16 @@ def test_a_handshake_that_fails_is_not_tried_with_the_same_session(
     assert not facts(net, context).resumed
     broken = net.server({"STARTTLS": ("220 go", CLOSE)})
     assert isinstance(net.send(broken).error, TLSClosed)
-    assert {} == tls_resumption._KEPT
+    assert 0 == len(TLS_SESSIONS)
 
 
 def test_sessions_of_a_bounded_number_of_servers_are_kept(net: Net, context: SSL.Context) -> None:
     """The one not kept anew for longest goes first."""
     assert not facts(net, context).resumed
     _, found = kept()
-    for port in range(SERVERS):
-        Resumption(net.clock, net.trust, NAME, port).keep(found)
-    assert SERVERS == len(tls_resumption._KEPT)
+    for port in range(MAX_SESSIONS):
+        TLS_SESSIONS.put(SessionKey(net.clock, net.trust, NAME, port), found)
+    assert MAX_SESSIONS == len(TLS_SESSIONS)
     assert not facts(net, context).resumed
 
 
@@ -226,8 +232,8 @@ def test_a_clock_of_its_own_has_sessions_of_its_own(net: Net, context: SSL.Conte
     """What is kept by the clock of one reactor says nothing by another's."""
     assert not facts(net, context).resumed
     _, found = kept()
-    other = Resumption(type(net.clock)(), net.trust, NAME, None)
-    assert other.offered(found.context) is None
+    other = SessionKey(type(net.clock)(), net.trust, NAME, None)
+    assert TLS_SESSIONS.get(other, found.context) is None
 
 
 def test_no_session_holds_a_secret_that_is_shown(net: Net, context: SSL.Context) -> None:

@@ -10,7 +10,7 @@ from tests.client.scripted_server import SILENT
 from tests.mailer.conftest import Post, letter
 from tests.mailer.postbox import CHUNKING, PIPELINING
 from twisted_sendmail import InvalidInput, MailerBusy, PoolLimits, RecipientStatus, SendTimeout
-from twisted_sendmail.client.handshake_gate import ABREAST
+from twisted_sendmail.client.tls import MAX_HANDSHAKES
 
 
 def told(post: Post) -> list[int]:
@@ -49,7 +49,7 @@ def test_a_long_line_of_connections_is_made_no_longer_than_needed(post: Post) ->
     results = post.send(mailer, *[letter(n) for n in range(100)])
     assert [result.get().error for result in results] == [None] * 100
     # As many as may shake hands abreast at a time; those that are ready go on meanwhile.
-    assert ABREAST < post.endpoint.attempts < 3 * ABREAST
+    assert MAX_HANDSHAKES < post.endpoint.attempts < 3 * MAX_HANDSHAKES
 
 
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])

@@ -13,7 +13,7 @@ from twisted_sendmail.client.secret_file import check_secret_file, exposure, rem
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit
 from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
 from twisted_sendmail.client.verdict import require_acceptance
 
 __all__ = [

@@ -19,12 +19,9 @@ from twisted.logger import Logger
 
 from twisted_sendmail.client.auth import authenticate
 from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.handshake_gate import gate_of
 from twisted_sendmail.client.protocol import SubmissionProtocol
 from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
-from twisted_sendmail.client.tls_resumption import Resumption
-from twisted_sendmail.client.tls_session import ServerJudge
+from twisted_sendmail.client.tls import Handshake, TLSPolicy, TLSTrust
 from twisted_sendmail.smtp import (
     ConnectFailed,
     InvalidServer,
@@ -198,7 +195,7 @@ async def _make_ready(
     clock: Any, protocol: SubmissionProtocol, opening: Opening, context: SSL.Context | None
 ) -> None:
     if opening.tls is TLSPolicy.IMPLICIT:
-        async with _Handshake(clock, opening, context) as judge:
+        async with _handshake(clock, opening, context) as judge:
             await protocol.start_tls(judge)
     greeting = await protocol.greeting
     if not greeting.positive:
@@ -214,23 +211,8 @@ async def _make_ready(
     protocol.keep_tls_session()
 
 
-class _Handshake:
-    """A handshake in its turn among those with the same server, and its judge."""
-
-    def __init__(self, clock: Any, opening: Opening, context: SSL.Context | None) -> None:
-        self._opening = opening
-        self._context = context
-        name, trust = opening.server_name, opening.trust
-        self._resumption = Resumption(clock, trust, name, opening.port)
-        self._gate = gate_of(clock, self._resumption.key)
-
-    async def __aenter__(self) -> ServerJudge:
-        await self._gate.enter()
-        name, trust = self._opening.server_name, self._opening.trust
-        return ServerJudge(trust, name, self._resumption, self._context)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._gate.leave()
+def _handshake(clock: Any, opening: Opening, context: SSL.Context | None) -> Handshake:
+    return Handshake(clock, opening.trust, opening.server_name, opening.port, context)
 
 
 async def _hello(protocol: SubmissionProtocol, name: str, opening: Opening) -> None:
@@ -263,7 +245,7 @@ async def _starttls(
         if required:
             raise _no_starttls("the server does not offer it")
         return False
-    async with _Handshake(clock, opening, context) as judge:
+    async with _handshake(clock, opening, context) as judge:
         await protocol.settled()
         reply = await protocol.starttls(judge)
     if reply.positive:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime, ITransport
 
-    from twisted_sendmail.client.tls_session import ServerJudge
+    from twisted_sendmail.client.tls import ServerJudge
     from twisted_sendmail.smtp import Command, DeliveryReport, Reply, TLSFacts, Transcript
 
 

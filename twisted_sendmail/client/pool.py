@@ -23,11 +23,11 @@ from twisted.python.failure import Failure
 from twisted_sendmail.client.beforehand import Beforehand
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.fleet import NOT_READY, READY, Fleet, Stage
-from twisted_sendmail.client.handshake_gate import ABREAST
 from twisted_sendmail.client.pipeline import Share
 from twisted_sendmail.client.pooled_connection import PooledConnection
 from twisted_sendmail.client.rate import TokenBucket
 from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerStatus
+from twisted_sendmail.client.tls import MAX_HANDSHAKES
 from twisted_sendmail.client.verdict import may_go_again
 from twisted_sendmail.smtp import (
     AuthenticationError,
@@ -392,7 +392,7 @@ class Pool:
             return False
         # They stand in line for their handshakes, or each takes at once all it may: more of
         # them would not be sooner.
-        line = opening >= ABREAST or self.limits.messages <= self.limits.window
+        line = opening >= MAX_HANDSHAKES or self.limits.messages <= self.limits.window
         return not (line and opening and self._enough(waiting))
 
     def _open_one(self) -> bool:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import ITransport
 
     from twisted_sendmail.client.content_producer import Readable
-    from twisted_sendmail.client.tls_session import ServerJudge
+    from twisted_sendmail.client.tls import ServerJudge
     from twisted_sendmail.smtp import ForwardPath, Parameters, ReversePath
 
 

@@ -18,7 +18,7 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP
 
 from twisted_sendmail.client.connect import Opening
 from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
 from twisted_sendmail.sasl import Credentials
 from twisted_sendmail.smtp import InvalidInput, InvalidServer, domain_name, printable, shown_url
 

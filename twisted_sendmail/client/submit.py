@@ -18,7 +18,7 @@ from twisted_sendmail.client.delivery import deliver
 from twisted_sendmail.client.prepared_message import prepared
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls_policy import TLSPolicy, TLSTrust
+from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
 from twisted_sendmail.client.verdict import require_acceptance
 from twisted_sendmail.smtp import InvalidServer, SendmailError
 

@@ -1,4 +1,4 @@
-"""Whom OpenSSL asks whether a certificate will do: the judge of the connection, or nobody."""
+"""OpenSSL verifies a certificate by the callback of the connection, or accepts none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from OpenSSL import SSL
 
 from tests.client.certificates import NAME, authority, good_context
 from twisted_sendmail import TLSTrust
-from twisted_sendmail.client.judged_connection import JudgedConnection
+from twisted_sendmail.client.tls import VerifiedConnection
 
 
 @pytest.fixture
@@ -44,18 +44,18 @@ def shake_hands(client: SSL.Connection) -> None:
                 return
 
 
-def test_each_connection_of_a_context_asks_its_own_judge(context: SSL.Context) -> None:
+def test_each_connection_of_a_context_verifies_by_its_own_callback(context: SSL.Context) -> None:
     asked: list[tuple[str, int]] = []
 
-    def judge(name: str, *, verdict: bool) -> Any:
+    def callback(name: str, *, verdict: bool) -> Any:
         def said(_cert: Any, _error: int, depth: int, _ok: int) -> bool:
             asked.append((name, depth))
             return verdict
 
         return said
 
-    yes = JudgedConnection(context, judge("yes", verdict=True))
-    no = JudgedConnection(context, judge("no", verdict=False))
+    yes = VerifiedConnection(context, callback("yes", verdict=True))
+    no = VerifiedConnection(context, callback("no", verdict=False))
     shake_hands(yes)
     assert {("yes", 0), ("yes", 1)} == set(asked)
     asked.clear()
@@ -64,8 +64,8 @@ def test_each_connection_of_a_context_asks_its_own_judge(context: SSL.Context) -
     assert {"no"} == {name for name, _ in asked}
 
 
-def test_a_connection_without_a_judge_accepts_nobody(context: SSL.Context) -> None:
-    """Not even a server that OpenSSL accepts."""
+def test_a_connection_without_a_callback_accepts_no_certificate(context: SSL.Context) -> None:
+    """Not even one that OpenSSL accepts."""
     plain = SSL.Connection(context, None)
     plain.set_tlsext_host_name(NAME.encode())
     with pytest.raises(SSL.Error, match="certificate verify failed"):
@@ -73,7 +73,7 @@ def test_a_connection_without_a_judge_accepts_nobody(context: SSL.Context) -> No
 
 
 def test_a_connection_does_not_keep_itself(context: SSL.Context) -> None:
-    connection = JudgedConnection(context, lambda *_: True)
+    connection = VerifiedConnection(context, lambda *_: True)
     seen = weakref.ref(connection)
     enabled = gc.isenabled()
     gc.disable()

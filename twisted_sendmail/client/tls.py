@@ -1,0 +1,526 @@
+"""TLS as a client: when it begins, which certificates are trusted, and verification of the server.
+
+The certificate is verified inside the handshake: a server that is not the one asked for receives an
+alert and nothing else.  Verification cannot be switched off; a server without a certificate of a
+public CA is trusted by its own CA file or by the fingerprint of its certificate.
+
+RFC 3207, RFC 8314, RFC 9525 (names in certificates, by service_identity; a common name alone does
+not count).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import ipaddress
+import os
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from attrs import field, frozen
+from attrs.converters import optional
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
+
+from twisted_sendmail.client.frugal_connection import FrugalConnection
+from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
+from twisted_sendmail.smtp import (
+    CertificateRejected,
+    InvalidServer,
+    SendmailError,
+    TLSAlert,
+    TLSClosed,
+    TLSFacts,
+    TLSFailure,
+    printable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.protocols.tls import TLSMemoryBIOProtocol
+    from twisted.python.failure import Failure
+
+#: TLS handshakes at once with one server.  Each needs memory, and only a handshake that begins after
+#: another has ended can resume its session.
+MAX_HANDSHAKES = 32
+#: Seconds that a connection waits for its handshake; then the handshake begins all the same, so that
+#: handshakes that hang do not stop others.
+MAX_HANDSHAKE_WAIT = 5.0
+
+
+class TLSPolicy(enum.Enum):
+    """When TLS begins, and whether a session may do without."""
+
+    #: TLS begins with the first octet (RFC 8314), usually on port 465.
+    IMPLICIT = "implicit"
+    #: TLS begins after STARTTLS (RFC 3207), usually on port 587; without it nothing is sent.
+    STARTTLS = "starttls"
+    #: TLS begins after STARTTLS if the server offers it, else mail goes in clear; no credentials.
+    OPPORTUNISTIC = "opportunistic"
+    #: Mail goes in clear; no credentials.
+    NONE = "none"
+
+    @property
+    def required(self) -> bool:
+        """Whether mail is sent inside TLS only."""
+        return self in {TLSPolicy.IMPLICIT, TLSPolicy.STARTTLS}
+
+
+def _fingerprint(text: str) -> str:
+    plain = re.sub(
+        r"[:\s-]", "", re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE)
+    ).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", plain):
+        raise InvalidServer(
+            "the certificate fingerprint cannot be used",
+            remedy="give the SHA-256 of the certificate as 64 hexadecimal digits",
+        )
+    return plain
+
+
+@frozen
+class TLSTrust:
+    """How a server proves its identity.
+
+    :param ca_file: PEM file of the CAs to trust instead of the system's.
+    :param fingerprint: SHA-256 of the server's certificate, hexadecimal, with or without
+        colons.  It alone decides then: CA, name and dates are not checked.
+    :param name: the name in the certificate, when it is not the host's.
+    :param client_certificate: PEM file with our certificate chain (and key, unless separate).
+    :param client_key: PEM file of its key.
+    :raises InvalidServer: the fingerprint is not one, or is combined with a CA file or a name.
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+    fingerprint: str | None = field(default=None, converter=optional(_fingerprint))
+    name: str | None = None
+    client_certificate: str | os.PathLike[str] | None = None
+    client_key: str | os.PathLike[str] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.fingerprint is not None and (self.ca_file is not None or self.name is not None):
+            raise InvalidServer(
+                "a certificate fingerprint goes alone",
+                remedy="leave out the CA file and the name, or the fingerprint",
+            )
+
+    def context(self) -> SSL.Context:
+        """Return a context with these CAs and keys, for TLS 1.2 or later.
+
+        The same context is returned until one of the files changes.
+
+        :raises InvalidServer: a file cannot be read or used.
+        """
+        return _context(
+            _identity(self.ca_file), _identity(self.client_certificate), _identity(self.client_key)
+        )
+
+
+#: Path, time of change and size of a file.
+_File = tuple[str, int, int]
+
+
+def _identity(path: str | os.PathLike[str] | None) -> _File | None:
+    """Identify a file, so that a file that was replaced is read again."""
+    if path is None:
+        return None
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - done for each connection, and a Path costs more
+    except OSError as e:
+        raise _unusable(str(path), e) from None
+    return os.fspath(path), stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=64)
+def _context(ca_file: _File | None, certificate: _File | None, key: _File | None) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    # SSL_MODE_RELEASE_BUFFERS saves 34 KB on each idle connection.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    if ca_file is None:
+        context.set_default_verify_paths()
+    else:
+        try:
+            context.load_verify_locations(ca_file[0])
+        except SSL.Error as e:
+            raise _unusable(ca_file[0], e) from None
+    if certificate is not None:
+        try:
+            context.use_certificate_chain_file(certificate[0])
+            context.use_privatekey_file((key or certificate)[0])
+            context.check_privatekey()
+        except SSL.Error as e:
+            raise _unusable((key or certificate)[0], e) from None
+    context.set_verify(SSL.VERIFY_PEER, _verify)
+    return context
+
+
+def _unusable(path: str, e: Exception) -> InvalidServer:
+    if isinstance(e, OSError):
+        why = e.strerror or type(e).__name__
+    else:
+        why = "it holds no usable PEM data"
+    return InvalidServer(f"file '{path}' cannot be used for TLS", detail=why)
+
+
+class VerifiedConnection(FrugalConnection):
+    """An OpenSSL connection with its own verification.
+
+    OpenSSL's verify callback belongs to the context, which connections share; a callback for each
+    connection would cost more than the verification and keep the connection alive.
+
+    :param context: a :meth:`TLSTrust.context`.
+    :param verify: called with each certificate of a full handshake, OpenSSL's error, the depth, and
+        whether OpenSSL accepts it; returns whether to accept it, and must not raise.
+    """
+
+    def __init__(self, context: SSL.Context, verify: Callable[[X509, int, int, int], bool]) -> None:
+        super().__init__(context, None)
+        self.verify = verify
+
+
+def _verify(connection: SSL.Connection, cert: Any, error: int, depth: int, ok: int) -> bool:
+    # Any other connection of the context is refused.
+    return isinstance(connection, VerifiedConnection) and connection.verify(cert, error, depth, ok)
+
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h.
+_VERIFY_ERRORS = {
+    7: "its signature is wrong: another CA of that name has issued it",
+    9: "it is not valid yet; check the clock of this machine",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "its chain ends in a self-signed certificate that is not trusted",
+    20: "its issuer is not known",
+    21: "its issuer is not known",
+    23: "it is revoked",
+    26: "it is not meant for servers",
+}
+_UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ServerJudge:
+    """Creates the TLS connection to one server and verifies its certificate.
+
+    One object for each connection.
+
+    :param trust: how the server proves its identity.
+    :param name: host name or IP address in the certificate, unless *trust* gives a name or pins a
+        fingerprint.
+    :param key: where the TLS session is kept, to be resumed; None for a full handshake.
+    :param context: ``trust.context()``, if it was made already.
+    """
+
+    def __init__(
+        self,
+        trust: TLSTrust,
+        name: str,
+        key: SessionKey | None = None,
+        context: SSL.Context | None = None,
+    ) -> None:
+        self._trust = trust
+        self._name = trust.name or name
+        self._is_address = _is_address(self._name)
+        self._context = context or trust.context()
+        self._key = key
+        #: Why the certificate was rejected.
+        self.rejection: CertificateRejected | None = None
+        self._connection: SSL.Connection | None = None
+        self._certificate: _Certificate | None = None
+        self._offered: CachedSession | None = None
+        self._facts: TLSFacts | None = None
+        self._presented: TLSFacts | None = None
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
+        """See ``IOpenSSLClientConnectionCreator``."""
+        connection = VerifiedConnection(self._context, self._verify)
+        connection.set_app_data(tlsProtocol)
+        if not self._is_address:
+            connection.set_tlsext_host_name(self._name.encode("ascii"))
+        if self._key is not None:
+            self._offered = TLS_SESSIONS.get(self._key, self._context)
+        if self._offered is not None:
+            connection.set_session(self._offered.session)
+        self._connection = connection
+        return connection
+
+    def _verify(self, given: X509, error: int, depth: int, ok: int) -> bool:
+        """Accept or reject one certificate; called several times for some, the server's last."""
+        try:
+            if depth == 0:
+                self._certificate = cert = _certificate(dump_certificate(FILETYPE_ASN1, given))
+            if self._trust.fingerprint is not None:
+                return depth != 0 or self._is_pinned(cert)
+            if not ok:
+                which = "the certificate" if depth == 0 else "a certificate above the server's"
+                remedy = (
+                    "give its CA file or the certificate's fingerprint"
+                    if error in _UNKNOWN_ISSUER
+                    else ""
+                )
+                why = _VERIFY_ERRORS.get(error, f"OpenSSL verify error {error}")
+                self._reject(f"{which}: {why}", remedy)
+                # Go on to the server's own certificate, so that the error can show it.
+                return depth != 0
+            return depth != 0 or (self.rejection is None and self._is_for_server(cert))
+        except Exception as e:  # noqa: BLE001 - OpenSSL would take an exception for acceptance
+            return self._reject(f"the certificate cannot be read: {e}")
+
+    def _is_pinned(self, cert: _Certificate) -> bool:
+        return cert.fingerprint == self._trust.fingerprint or self._reject(
+            f"its SHA-256 is {cert.fingerprint}, not the one pinned",
+            "pin the new one if you trust the change",
+        )
+
+    def _is_for_server(self, cert: _Certificate) -> bool:
+        if _bears_name(cert, self._name, address=self._is_address):
+            return True
+        names = ", ".join(cert.names) or "no name"
+        return self._reject(
+            f"the certificate is for {printable(names, 200)}, not for {self._name}",
+            "use the name the server is known by",
+        )
+
+    def _reject(self, why: str, remedy: str = "") -> bool:
+        self.rejection = self.rejection or CertificateRejected(
+            "TLS refused", phase="TLS", detail=printable(why), remedy=remedy
+        )
+        return False
+
+    def facts(self) -> TLSFacts:
+        """Return the facts of the session, once the handshake is complete.
+
+        :raises CertificateRejected: no certificate was verified, or the certificate of a
+            resumed session would not be accepted now.
+        """
+        connection = self._connection
+        if connection is None or self.rejection is not None:
+            raise self.rejection or _unverified("there was no handshake")
+        # OpenSSL calls back in every full handshake, and in no other.
+        resumed = self._certificate is None
+        if resumed:
+            self._verify_resumed(connection)
+        if self._certificate is None:
+            raise _unverified("there is no certificate")
+        pin = self._trust.fingerprint
+        verified_by, identity = ("fingerprint", pin) if pin else ("name", self._name)
+        self._facts = _facts(connection, self._certificate, verified_by, identity, resumed=resumed)
+        return self._facts
+
+    def _verify_resumed(self, connection: SSL.Connection) -> None:
+        """Verify the certificate of a resumed session again.
+
+        :raises CertificateRejected: it would not be accepted now; the session is forgotten.
+        """
+        offered, peer = self._offered, connection.get_peer_certificate()
+        if offered is None or peer is None:
+            self._forget_session()
+            raise _unverified("its certificate was not verified")
+        cert = _certificate(dump_certificate(FILETYPE_ASN1, peer))
+        pinned = self._trust.fingerprint is not None
+        if cert.fingerprint != offered.facts.fingerprint:
+            _ = self._reject("the certificate of the resumed session is another one")
+        elif not (pinned or cert.not_after > dt.datetime.now(dt.timezone.utc)):
+            _ = self._reject(f"the certificate: {_VERIFY_ERRORS[10]}")
+        elif self._is_pinned(cert) if pinned else self._is_for_server(cert):
+            self._certificate = cert
+            return
+        self._forget_session()
+        raise self.rejection or _unverified("its certificate was not verified")
+
+    def keep(self) -> None:
+        """Keep the session for the next connection to this server.
+
+        Call it when the server has replied to a few commands: in TLS 1.3 it sends the session
+        some time after the handshake.
+        """
+        facts, connection = self._facts, self._connection
+        if self._key is None or facts is None or connection is None:
+            return
+        session = connection.get_session()
+        if session is None:
+            return
+        # The age counts from the full handshake, however often the session is resumed.
+        resumed = self._offered if facts.resumed else None
+        verified_at = resumed.verified_at if resumed else self._key.clock.seconds()
+        TLS_SESSIONS.put(self._key, CachedSession(session, self._context, facts, verified_at))
+
+    def _forget_session(self) -> None:
+        if self._key is not None and self._offered is not None:
+            TLS_SESSIONS.discard(self._key)
+
+    def presented(self) -> TLSFacts | None:
+        """Return the facts of the certificate, accepted or not: to show, not to act on."""
+        if self._connection is not None and self._certificate is not None:
+            resumed = self._facts is not None and self._facts.resumed
+            self._presented = _facts(
+                self._connection, self._certificate, "none", None, resumed=resumed
+            )
+        return self._presented
+
+    def release(self) -> None:
+        """Drop OpenSSL's connection, which refers to this object; call it at the end."""
+        _ = self.presented()
+        self._connection = None
+
+    def failure(self, reason: Failure) -> SendmailError:
+        """Return the error of a failed handshake, from the reason the connection was lost with."""
+        # The session that was offered may be the cause: the next handshake is a full one.
+        self._forget_session()
+        if self.rejection is not None:
+            return self.rejection
+        error = reason.value
+        if (
+            not isinstance(error, SSL.Error)
+            or not error.args
+            or not isinstance(error.args[0], list)
+        ):
+            return TLSClosed(
+                "TLS handshake broken off", phase="TLS", detail="the server closed the connection"
+            )
+        words = "; ".join(str(entry[-1]) for entry in error.args[0] if entry) or "unexpected end"
+        if "alert" in words:
+            return TLSAlert(
+                "TLS handshake refused", phase="TLS", detail=printable(f"the server says: {words}")
+            )
+        if any(
+            sign in words
+            for sign in ("wrong version number", "packet length", "http request", "record layer")
+        ):
+            return TLSFailure(
+                "TLS handshake failed",
+                phase="TLS",
+                detail="the server answers in clear text",
+                remedy="STARTTLS is usual on port 587, implicit TLS on port 465",
+            )
+        return TLSFailure("TLS handshake failed", phase="TLS", detail=printable(words))
+
+
+def _unverified(why: str) -> CertificateRejected:
+    return CertificateRejected("TLS refused", phase="TLS", detail=why)
+
+
+class Handshake:
+    """``async with`` it around one TLS handshake; it waits for a slot and yields the ServerJudge."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        trust: TLSTrust,
+        name: str,
+        port: int | None,
+        context: SSL.Context | None,
+    ) -> None:
+        self._key = SessionKey(clock, trust, name.lower(), port)
+        self._judge = ServerJudge(trust, name, self._key, context)
+        self._semaphore = _SEMAPHORES.setdefault(self._key, DeferredSemaphore(MAX_HANDSHAKES))
+        self._acquired: DeferredSemaphore | None = None
+
+    async def __aenter__(self) -> ServerJudge:
+        acquiring = self._semaphore.acquire()
+        if not acquiring.called:
+            _ = acquiring.addTimeout(
+                MAX_HANDSHAKE_WAIT, self._key.clock, onTimeoutCancel=lambda *_: None
+            )
+        self._acquired = await acquiring
+        return self._judge
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._acquired is not None:
+            self._acquired.release()
+
+
+#: By server, while it has a handshake.
+_SEMAPHORES: WeakValueDictionary[SessionKey, DeferredSemaphore] = WeakValueDictionary()
+
+
+@frozen(eq=False)
+class _Certificate:
+    """A certificate and the facts that do not depend on the connection."""
+
+    parsed: x509.Certificate
+    subject: str
+    issuer: str
+    #: dNSName and iPAddress entries of the subjectAltName.
+    names: tuple[str, ...]
+    not_before: dt.datetime
+    not_after: dt.datetime
+    fingerprint: str
+
+
+# Reading a certificate and comparing its name cost as much as resuming a session; connections to the
+# same server follow each other.
+@lru_cache(maxsize=64)
+def _certificate(der: bytes) -> _Certificate:
+    cert = x509.load_der_x509_certificate(der)
+    try:
+        found = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = (
+            *found.get_values_for_type(x509.DNSName),
+            *map(str, found.get_values_for_type(x509.IPAddress)),
+        )
+    except (x509.ExtensionNotFound, ValueError):
+        names = ()
+    return _Certificate(
+        cert,
+        cert.subject.rfc4514_string(),
+        cert.issuer.rfc4514_string(),
+        names,
+        cert.not_valid_before_utc,
+        cert.not_valid_after_utc,
+        cert.fingerprint(hashes.SHA256()).hex(),
+    )
+
+
+@lru_cache(maxsize=64)
+def _bears_name(cert: _Certificate, name: str, *, address: bool) -> bool:
+    verify = verify_certificate_ip_address if address else verify_certificate_hostname
+    try:
+        verify(cert.parsed, name)
+    except (VerificationError, CertificateError):
+        return False
+    return True
+
+
+def _facts(
+    connection: SSL.Connection,
+    cert: _Certificate,
+    verified_by: str,
+    identity: str | None,
+    *,
+    resumed: bool,
+) -> TLSFacts:
+    return TLSFacts(
+        connection.get_protocol_version_name(),
+        connection.get_cipher_name() or "",
+        connection.get_cipher_bits() or 0,
+        verified_by,
+        identity,
+        cert.subject,
+        cert.issuer,
+        cert.names,
+        cert.not_before,
+        cert.not_after,
+        cert.fingerprint,
+        resumed,
+    )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        _ = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
