@@ -48,11 +48,16 @@ from twisted_sendmail.smtp.errors import (
     DeliveryCancelled,
     DeliveryInDoubt,
     ExtensionUnavailable,
+    InvalidAddress,
     InvalidBase64,
+    InvalidInput,
+    InvalidMessage,
+    InvalidServer,
     MailerBusy,
     MailerClosed,
     MessageTooLarge,
     ProtocolBreach,
+    SendmailError,
     SendTimeout,
     ServerNotAuthentic,
     StartTLSUnavailable,
@@ -75,13 +80,6 @@ from twisted_sendmail.smtp.result import (
     RecipientResult,
     RecipientStatus,
     recipient_results,
-)
-from twisted_sendmail.smtp.root_error import (
-    InvalidAddress,
-    InvalidInput,
-    InvalidMessage,
-    InvalidServer,
-    SendmailError,
 )
 from twisted_sendmail.smtp.server import PENDING, Pending, ServerHandler, ServerSession
 from twisted_sendmail.smtp.server_settings import MAX_FIELDS, ServerSettings

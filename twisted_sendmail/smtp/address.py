@@ -19,8 +19,8 @@ from functools import cache, cached_property, lru_cache
 
 import idna
 
+from twisted_sendmail.smtp.errors import InvalidAddress
 from twisted_sendmail.smtp.escape import printable
-from twisted_sendmail.smtp.root_error import InvalidAddress
 
 #: Octets of a path at the most (RFC 5321 section 4.5.3.1.3 asks servers for 256;
 #: longer ones exist and are theirs to judge, but a command line must stay a line).

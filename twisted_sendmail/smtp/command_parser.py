@@ -35,8 +35,8 @@ from twisted_sendmail.smtp.commands import (
     StartTLS,
     Verb,
 )
+from twisted_sendmail.smtp.errors import InvalidAddress, InvalidInput
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.root_error import InvalidAddress, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable

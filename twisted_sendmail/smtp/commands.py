@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath, domain_name
+from twisted_sendmail.smtp.errors import InvalidInput
 from twisted_sendmail.smtp.escape import printable
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import re
 
-from twisted_sendmail.smtp.root_error import InvalidMessage
+from twisted_sendmail.smtp.errors import InvalidMessage
 
 #: Octets of a line without its end (RFC 5321 section 4.5.3.1.6).
 MAX_TEXT_LINE = 998
@@ -30,7 +30,7 @@ _BARE_CR_OR_NUL = re.compile(rb"\r(?!\n)|\0")
 class Repair(enum.Enum):
     """The policy for a bare CR or a NUL, which SMTP cannot carry."""
 
-    #: Raise :class:`~twisted_sendmail.smtp.root_error.InvalidMessage`.
+    #: Raise :class:`~twisted_sendmail.smtp.errors.InvalidMessage`.
     REFUSE = "refuse"
     #: Replace a bare CR by CRLF, and remove a NUL.
     REPAIR = "repair"

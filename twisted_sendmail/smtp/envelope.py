@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
-from twisted_sendmail.smtp.root_error import InvalidInput
+from twisted_sendmail.smtp.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,75 +1,165 @@
-"""The error tree: every way in which mail is not sent, each with a class.
+"""The error tree: each way in which mail is not sent has a class.
 
-Every error says whether the same may be tried again (``transient``), whether the server
-may have the message (``in_doubt``) and whether the connection may be used for another
-message (``connection_usable``).  Where people already catch a builtin, the error is one too.
+Every error says whether the same may be tried again (``transient``), whether the server may have the
+message (``in_doubt``) and whether the connection can carry another message (``connection_usable``).
+An error is also the builtin that people already catch, where there is one.
 
-This module classifies replies that were refusals; it never decides what to do.
+:func:`refusal` and :func:`authentication_refusal` choose the class for a reply that is a refusal.
 RFC 5321 section 4.2.3, RFC 4954 section 6 (AUTH codes), RFC 3207 (STARTTLS).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from twisted_sendmail.smtp.root_error import (
-    InvalidAddress,
-    InvalidInput,
-    InvalidMessage,
-    InvalidServer,
-    SendmailError,
-)
+from twisted_sendmail.smtp.escape import printable
 
 if TYPE_CHECKING:
-    from twisted_sendmail.smtp.reply import Reply
+    from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
+    from twisted_sendmail.smtp.result import DeliveryReport
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp.transcript import Transcript
 
-__all__ = [
-    "ActionIgnored",
-    "AllRecipientsRefused",
-    "AuthenticationError",
-    "AuthenticationFailed",
-    "AuthenticationRejected",
-    "AuthenticationRequired",
-    "CertificateRejected",
-    "CommandNotAllowed",
-    "ConnectFailed",
-    "ConnectionClosed",
-    "ConnectionFailed",
-    "DeliveryCancelled",
-    "DeliveryInDoubt",
-    "EncryptionRequired",
-    "ErrorProcessing",
-    "ExtensionUnavailable",
-    "InvalidAddress",
-    "InvalidBase64",
-    "InvalidInput",
-    "InvalidMessage",
-    "InvalidServer",
-    "MailboxUnavailable",
-    "MailerBusy",
-    "MailerClosed",
-    "MessageTooLarge",
-    "PermanentFailure",
-    "ProtocolBreach",
-    "Refused",
-    "SendTimeout",
-    "SendmailError",
-    "ServerNotAuthentic",
-    "ServiceClosing",
-    "StartTLSUnavailable",
-    "TLSAlert",
-    "TLSClosed",
-    "TLSError",
-    "TLSFailure",
-    "TemporaryAuthenticationFailure",
-    "TemporaryFailure",
-    "UnableToAccommodateParameters",
-    "UnexpectedResponse",
-    "UnsupportedMechanism",
-    "WeakMechanism",
-    "authentication_refusal",
-    "refusal",
-]
+_Self = TypeVar("_Self", bound="SendmailError")
+
+
+class SendmailError(Exception):
+    """Mail could not be sent, or not as asked for.
+
+    ``str()`` is one line that a person can act on. It holds no secret, and nothing in it acts on a
+    terminal.
+
+    :param what: the failure, such as ``RCPT TO:<x@example.net> refused``.
+    :param detail: the reason, when no reply tells it.
+    """
+
+    #: The cause may pass. The message may have been delivered all the same: see ``transient``.
+    temporary: bool = False
+    #: The connection can carry another message.
+    connection_usable: bool = False
+    #: The action that helps; empty when the reply is enough.
+    remedy: str = ""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        detail: str = "",
+        remedy: str | None = None,
+        phase: str | None = None,
+        command: str | None = None,
+        reply: Reply | None = None,
+        recipient: str | None = None,
+        host: str | None = None,
+        tls: TLSFacts | None = None,
+        transcript: Transcript | None = None,
+        report: DeliveryReport | None = None,
+    ) -> None:
+        super().__init__(what)
+        #: The failure.
+        self.what = what
+        #: The reason.
+        self.detail = detail
+        if remedy is not None:
+            self.remedy = remedy
+        #: The phase of the session: ``connect``, ``greeting``, ``EHLO``, ``TLS``, ``AUTH``, …
+        self.phase = phase
+        #: The command, without secrets.
+        self.command = command
+        #: The server's reply.
+        self.reply = reply
+        #: The recipient, when the error concerns only one.
+        self.recipient = recipient
+        #: ``name[address]:port``.
+        self.host = host
+        #: The TLS session, if there was one.
+        self.tls = tls
+        #: The dialogue so far, redacted.
+        self.transcript = transcript
+        #: The result for each recipient, if the message was begun.
+        self.report = report
+
+    @property
+    def in_doubt(self) -> bool:
+        """True if it is unknown of a recipient whether the server has the message.
+
+        Sending the message again may then make a second copy, and the error is not ``transient``.
+        """
+        return any(report.in_doubt for report in self._known())
+
+    @property
+    def transient(self) -> bool:
+        """True if the whole may be tried again later, with no second copy for any recipient.
+
+        That is so if the cause is ``temporary``, no recipient is in doubt and none was accepted.
+        """
+        accepted = any(report.accepted for report in self._known())
+        return self.temporary and not accepted and not self.in_doubt
+
+    def _known(self) -> tuple[DeliveryReport, ...]:
+        """Return the reports of the messages in the call that failed."""
+        return () if self.report is None else (self.report,)
+
+    @property
+    def enhanced(self) -> EnhancedStatus | None:
+        """The enhanced status code of the reply, if there is one."""
+        return self.reply.enhanced if self.reply else None
+
+    def at(
+        self: _Self,
+        *,
+        host: str | None = None,
+        tls: TLSFacts | None = None,
+        transcript: Transcript | None = None,
+        report: DeliveryReport | None = None,
+    ) -> _Self:
+        """Fill in what is not known yet, and return this error."""
+        self.host = self.host or host
+        self.tls = self.tls or tls
+        self.transcript = self.transcript or transcript
+        self.report = self.report or report
+        return self
+
+    def copy(self: _Self) -> _Self:
+        """Return this error for another message, without a report and with this one as its cause."""
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.args = self.args
+        copy.report = None
+        copy.__cause__ = self
+        return copy
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.host:
+            text += f" {'by' if self.reply else 'at'} {self.host}"
+        why = str(self.reply) if self.reply else self.detail
+        if why:
+            text += f": {why}"
+        if self.reply and self.detail:
+            text += f" ({self.detail})"
+        if self.remedy:
+            text += f"; {self.remedy}"
+        return printable(text, limit=1024)
+
+
+# -- input of the caller ------------------------------------------------------
+
+
+class InvalidInput(SendmailError, ValueError):
+    """An argument cannot be used; nothing was sent."""
+
+
+class InvalidAddress(InvalidInput):
+    """An address does not fit the grammar of RFC 5321 section 4.1.2."""
+
+
+class InvalidMessage(InvalidInput):
+    """The message, or its header, cannot be sent as it is."""
+
+
+class InvalidServer(InvalidInput):
+    """A server URL or a setting of a server cannot be used."""
 
 
 # -- the connection ---------------------------------------------------------
@@ -88,7 +178,7 @@ class ConnectFailed(ConnectionFailed):
 
 
 class ConnectionClosed(ConnectionFailed):
-    """The connection ended before the conversation did."""
+    """The connection ended before the session did."""
 
 
 class ServiceClosing(ConnectionFailed):
@@ -96,7 +186,7 @@ class ServiceClosing(ConnectionFailed):
 
 
 class SendTimeout(SendmailError, TimeoutError):
-    """Something did not happen in the time given for it."""
+    """A phase took longer than its timeout."""
 
     temporary = True
 
@@ -107,11 +197,11 @@ class DeliveryCancelled(SendmailError):
     temporary = True
 
 
-# -- the conversation -------------------------------------------------------
+# -- the session ------------------------------------------------------------
 
 
 class ProtocolBreach(SendmailError):
-    """The server broke the protocol; nothing more it says can be relied on."""
+    """The server broke the protocol; nothing further from it can be relied on."""
 
     temporary = True
 
@@ -134,7 +224,7 @@ class CommandNotAllowed(SendmailError):
 
 
 class TLSError(SendmailError):
-    """There is no TLS where there has to be."""
+    """TLS is required and was not established."""
 
 
 class StartTLSUnavailable(TLSError):
@@ -150,7 +240,7 @@ class TLSAlert(TLSFailure):
 
 
 class CertificateRejected(TLSFailure):
-    """The certificate does not prove that this is the server asked for."""
+    """The certificate does not prove the identity of the server."""
 
 
 class TLSClosed(TLSError, ConnectionError):
@@ -163,7 +253,7 @@ class TLSClosed(TLSError, ConnectionError):
 
 
 class AuthenticationError(SendmailError):
-    """The server does not know us; no mail was sent."""
+    """Authentication failed; no mail was sent."""
 
 
 class UnsupportedMechanism(AuthenticationError):
@@ -175,11 +265,11 @@ class EncryptionRequired(AuthenticationError):
 
 
 class WeakMechanism(AuthenticationError):
-    """534: the server wants a stronger mechanism."""
+    """534: the server requires a stronger mechanism."""
 
 
 class AuthenticationRejected(AuthenticationError):
-    """500, 501, 503 …: the server did not understand, or broke off, the exchange."""
+    """500, 501, 503 …: the server did not understand the exchange, or ended it."""
 
 
 class AuthenticationFailed(AuthenticationError):
@@ -189,20 +279,20 @@ class AuthenticationFailed(AuthenticationError):
 
 
 class TemporaryAuthenticationFailure(AuthenticationError):
-    """454, 432 and other 4yz: the server cannot tell now."""
+    """454, 432 and other 4yz: the server cannot authenticate us now."""
 
     temporary = True
 
 
 class ServerNotAuthentic(AuthenticationError):
-    """The server did not prove that it knows the password (SCRAM, RFC 5802)."""
+    """The server did not prove that it has the password (SCRAM, RFC 5802)."""
 
 
 # -- refusals ---------------------------------------------------------------
 
 
 class Refused(SendmailError):
-    """A command was refused; ``reply`` says why."""
+    """A command was refused; ``reply`` tells why."""
 
     connection_usable = True
 
@@ -234,13 +324,13 @@ class PermanentFailure(Refused):
 
 
 class AuthenticationRequired(AuthenticationError, Refused):
-    """530: the server wants us to authenticate first, or to start TLS (RFC 3207 section 4)."""
+    """530: the server requires authentication, or TLS (RFC 3207 section 4)."""
 
     remedy = "give credentials, or TLS where the reply asks for STARTTLS"
 
 
 class AllRecipientsRefused(Refused):
-    """Nobody was accepted; ``report`` has the reply for each recipient."""
+    """No recipient was accepted; ``report`` has the reply for each."""
 
 
 class MessageTooLarge(InvalidMessage):
@@ -250,20 +340,20 @@ class MessageTooLarge(InvalidMessage):
 
 
 class ExtensionUnavailable(SendmailError):
-    """The message or its envelope needs an extension the server does not offer."""
+    """The message or its envelope needs an extension that the server does not offer."""
 
     connection_usable = True
 
 
 class MailerBusy(SendmailError):
-    """Too many messages wait already."""
+    """Too many messages are waiting."""
 
     temporary = True
     remedy = "send fewer at once, or use send_many, which waits"
 
 
 class MailerClosed(SendmailError):
-    """The mailer takes no more messages."""
+    """The mailer is closed."""
 
     temporary = True
 
@@ -295,7 +385,7 @@ _AUTH: dict[int, type[AuthenticationError]] = {
 def refusal(
     command: str, reply: Reply, *, phase: str | None = None, recipient: str | None = None
 ) -> SendmailError:
-    """The error for a *reply* to *command* that is a refusal (4yz or 5yz)."""
+    """Return the error for a *reply* to *command* that is a refusal (4yz or 5yz)."""
     kind: type[SendmailError]
     if reply.code == 421:
         kind = ServiceClosing
@@ -317,7 +407,7 @@ def refusal(
 
 
 def authentication_refusal(mechanism: str, reply: Reply) -> SendmailError:
-    """The error for a *reply* to AUTH that is not 235."""
+    """Return the error for a *reply* to AUTH that is not 235."""
     kind: type[SendmailError]
     if reply.code == 421:
         kind = ServiceClosing

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.address import ReversePath
 from twisted_sendmail.smtp.envelope import MAX_ENVID, MAX_ORCPT, Recipient
+from twisted_sendmail.smtp.errors import InvalidInput
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.root_error import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

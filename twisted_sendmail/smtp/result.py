@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twisted_sendmail.smtp.envelope import Envelope, Recipient
+    from twisted_sendmail.smtp.errors import SendmailError
     from twisted_sendmail.smtp.reply import Reply
-    from twisted_sendmail.smtp.root_error import SendmailError
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
 
