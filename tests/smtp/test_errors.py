@@ -18,7 +18,9 @@ from twisted_sendmail import (
 from twisted_sendmail.smtp import authentication_refusal, errors, refusal
 
 CLASSES: dict[str, type[SendmailError]] = {
-    name: getattr(errors, name) for name in errors.__all__ if name[0].isupper()
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, SendmailError)
 }
 
 TRANSIENT = {
