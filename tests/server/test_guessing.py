@@ -295,6 +295,50 @@ def test_each_failure_is_one_line_of_the_log(lines: list[str]) -> None:
     ]
 
 
+SCRAM_FIRST = "AUTH SCRAM-SHA-256 " + b64encode(b"n,,n=jane,r=abc").decode()
+
+
+@pytest.mark.parametrize(
+    ("login", "user"),
+    [
+        ("AUTH PLAIN", "(unavailable)"),
+        ("AUTH LOGIN", "(unavailable)"),
+        ("AUTH LOGIN amFuZQ==", "jane"),
+        (SCRAM_FIRST, "jane"),
+    ],
+)
+@pytest.mark.parametrize("end", [b"*\r\n", b"no base64\r\n", None], ids=["*", "501", "lost"])
+def test_an_abandoned_login_is_one_line_of_the_log(
+    lines: list[str], login: str, user: str, end: bytes | None
+) -> None:
+    site = Site()
+    transport = site.begin(login)
+    assert site.reply(transport)[:4] == b"334 "
+    if end is not None:
+        transport.say(end)
+        assert site.reply(transport)[:4] == b"501 "
+    transport.lost()
+    assert [line for line in lines if "SASL" in line] == [
+        f"[192.0.2.1]: SASL {login.split()[1]} authentication aborted, sasl_username={user}"
+    ]
+
+
+def test_a_client_that_leaves_while_it_waits_is_one_line_of_the_log(lines: list[str]) -> None:
+    site = Site()
+    site.login("john", "wrong")
+    lines.clear()
+    # Before the password is looked at, and after it was found to be wrong.
+    for seconds in (0, 5):
+        transport = site.begin(plain("jane", "hunter2"))
+        site.clock.advance(seconds)
+        assert not transport.value()
+        transport.lost()
+    results = ["aborted", "failed"]
+    assert [line for line in lines if "SASL" in line] == [
+        f"[192.0.2.1]: SASL PLAIN authentication {result}, sasl_username=jane" for result in results
+    ]
+
+
 def test_a_name_cannot_forge_a_line_nor_fill_the_log(lines: list[str]) -> None:
     site = Site()
     name = "x\n[203.0.113.1]: SASL PLAIN authentication failed, sasl_username=\x1b[31m" + "y" * 5000

@@ -98,12 +98,16 @@ class Login:
         self._running: Deferred[None] | None = None
         self._mechanism = ""
         self._rounds = 0
+        #: The user that the client has named so far, for the log.
+        self.user: str | None = None
+        self._logged = False
 
     def start(self, mechanism: str, initial: bytes | None) -> Reply | Pending:
         """Begin an exchange."""
         if self._factory.accounts is None:
             return _TROUBLE
         self._mechanism, self._rounds = mechanism, 0
+        self.user, self._logged = None, False
         self._running = Deferred.fromCoroutine(self._run(initial))
         return PENDING
 
@@ -130,7 +134,7 @@ class Login:
         try:
             user, avatar = await EXCHANGES[self._mechanism](initial, self)
         except CancelledError:
-            return
+            self._log("aborted")
         except AuthRefused as refused:
             self._resume(refused.reply)
         except Exception as trouble:  # noqa: BLE001 - whatever it is, it is no success
@@ -167,6 +171,7 @@ class Login:
         :param check: the avatar, or None if it is somebody else.
         :raises AuthRefused: it is somebody else.
         """
+        self.user = user
         attempt = self._factory.throttle.attempt(self._connection.peer, user)
         try:
             await self._sleep(attempt.delay)
@@ -188,7 +193,7 @@ class Login:
             attempt.succeeded()
             return avatar
         delay = attempt.failed()
-        self._log_failure(user)
+        self._log("failed")
         await self._sleep(delay)
         raise AuthRefused(FAILED)
 
@@ -196,13 +201,21 @@ class Login:
         if seconds > 0:
             await deferLater(self._factory.clock, seconds)
 
-    def _log_failure(self, user: str) -> None:
+    def _log(self, result: str) -> None:
+        """Log that the exchange ended without success, once."""
+        if self._logged:
+            return
+        self._logged = True
+        user = self.user
         # The name comes last and holds no space: it cannot pass for another part of the line.
         _log.warn(
-            "[{address}]: SASL {mechanism} authentication failed, sasl_username={user}",
+            "[{address}]: SASL {mechanism} authentication {result}, sasl_username={user}",
             address=printable(getattr(self._connection.peer, "host", None) or "unix", SHOWN_USER),
             mechanism=self._mechanism,
-            user=printable(user, SHOWN_USER).replace(" ", "\\x20"),
+            result=result,
+            user="(unavailable)"
+            if user is None
+            else printable(user, SHOWN_USER).replace(" ", "\\x20"),
         )
 
 
@@ -223,7 +236,7 @@ async def _plain(initial: bytes | None, login: Login) -> tuple[str, Avatar]:
 
 
 async def _login(initial: bytes | None, login: Login) -> tuple[str, Avatar]:
-    user = _text(await login.ask(b"Username:") if initial is None else initial)
+    user = login.user = _text(await login.ask(b"Username:") if initial is None else initial)
     password = _text(await login.ask(b"Password:"))
     return user, await login.decide(user, lambda: login.accounts.check(user, password))
 
@@ -239,7 +252,7 @@ async def _scram(initial: bytes | None, login: Login) -> tuple[str, Avatar]:
     binding, authzid, bare, name, client_nonce = first.groups()
     if binding.startswith("p="):
         raise AuthRefused(_BAD_SCRAM)
-    user = _name(name)
+    user = login.user = _name(name)
     if authzid is not None and _name(authzid) != user:
         return user, await login.decide(user, _nobody)
     keys = await login.accounts.scram_keys(user)
