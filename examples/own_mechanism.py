@@ -1,6 +1,6 @@
 """Plug in a mechanism of one's own: EXTERNAL, where the proof is a TLS client certificate.
 
-A mechanism turns challenges into responses and knows nothing of the network, so this
+A mechanism turns challenges into responses without the network, so this
 runs without one: it chooses as a client would and shows what AUTH would say.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import ClassVar
 
-from twisted_sendmail.sasl import MECHANISMS, Mechanism, ResolvedCredentials, choose
-from twisted_sendmail.sasl.mechanism import one_too_many
+from twisted_sendmail.sasl import MECHANISMS, Mechanism, ResolvedCredentials, choose, one_too_many
 
 
 class External(Mechanism):

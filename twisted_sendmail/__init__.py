@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.sasl.credentials import Credentials
     from twisted_sendmail.sasl.mechanism import Mechanism
     from twisted_sendmail.sasl.negotiation import MECHANISMS
-    from twisted_sendmail.server.accounts import HashedAccounts
-    from twisted_sendmail.server.auth_throttle import AuthThrottle
+    from twisted_sendmail.server.auth import AuthThrottle, PortalAccounts
     from twisted_sendmail.server.factory import ConnectionLimits, SMTPServerFactory
     from twisted_sendmail.server.networks import Networks
-    from twisted_sendmail.server.password_file import PasswordFile
-    from twisted_sendmail.server.portal import PortalAccounts
+    from twisted_sendmail.server.password_file import HashedAccounts, PasswordFile
     from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
     from twisted_sendmail.server.timeouts import ServerTimeouts
     from twisted_sendmail.server.tls import ServerTLS
@@ -209,13 +207,11 @@ _ROOMS = {
     "twisted_sendmail.client.timeouts": ("Timeouts",),
     "twisted_sendmail.client.tls": ("ServerJudge", "TLSPolicy", "TLSTrust"),
     "twisted_sendmail.client.transaction": ("transact",),
-    "twisted_sendmail.server.accounts": ("HashedAccounts",),
-    "twisted_sendmail.server.auth_throttle": ("AuthThrottle",),
+    "twisted_sendmail.server.auth": ("AuthThrottle", "PortalAccounts"),
     "twisted_sendmail.server.timeouts": ("ServerTimeouts",),
     "twisted_sendmail.server.factory": ("ConnectionLimits", "SMTPServerFactory"),
     "twisted_sendmail.server.networks": ("Networks",),
-    "twisted_sendmail.server.password_file": ("PasswordFile",),
-    "twisted_sendmail.server.portal": ("PortalAccounts",),
+    "twisted_sendmail.server.password_file": ("HashedAccounts", "PasswordFile"),
     "twisted_sendmail.server.receiver": ("ConnectionInfo", "Receiver"),
     "twisted_sendmail.server.tls": ("ServerTLS",),
     "twisted_sendmail.client.limits": ("PoolLimits",),

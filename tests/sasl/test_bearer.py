@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from tests.sasl.identities import with_password, with_token
 from twisted_sendmail import AuthenticationRejected, InvalidInput
-from twisted_sendmail.sasl.bearer import Bearer
-from twisted_sendmail.sasl.oauthbearer import OAuthBearer
-from twisted_sendmail.sasl.xoauth2 import XOAuth2
+from twisted_sendmail.sasl.oauth import Bearer, OAuthBearer, XOAuth2
 
 BOTH = [XOAuth2, OAuthBearer]
 

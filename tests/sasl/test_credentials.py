@@ -29,17 +29,16 @@ from twisted_sendmail.sasl import (
     CredentialsUnavailable,
     ResolvedCredentials,
     Secret,
-    bearer,
     credentials,
-    login,
-    plain,
+    oauth,
+    password,
     scram,
 )
 from twisted_sendmail.sasl import negotiation as choice
 
 SECRET = "tr0ub4dor&3"
 
-OURS = {module.__file__ for module in (bearer, choice, credentials, login, plain, scram)}
+OURS = {module.__file__ for module in (choice, credentials, oauth, password, scram)}
 
 
 def shown(error: BaseException) -> str:

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from tests.sasl.identities import with_password, with_token
 from twisted_sendmail import AuthenticationRejected, InvalidInput
-from twisted_sendmail.sasl.login import Login
-from twisted_sendmail.sasl.plain import Plain
+from twisted_sendmail.sasl.password import Login, Plain
 
 # Passwords may hold anything but NUL; names are as Credentials let them through.
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)

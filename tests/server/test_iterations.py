@@ -107,6 +107,32 @@ def test_an_unknown_user_shows_the_same_each_time_and_after_a_reload(mixed: Path
     assert len({salt for _, salt in before}) == len(names)
 
 
+def test_an_unknown_user_shows_the_same_after_a_restart(mixed: Path) -> None:
+    names = [f"nobody{n}" for n in range(20)]
+    program = (
+        "import sys; from pathlib import Path; from tests.server.test_iterations import *\n"
+        "factory = server(Path(sys.argv[1]))\n"
+        "print([shown(factory, name) for name in sys.argv[2:]])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(mixed), *names],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    factory = server(mixed)
+    assert done.stdout.strip() == str([shown(factory, name) for name in names])
+
+
+def test_another_entry_shows_an_unknown_user_another_salt(tmp_path: Path) -> None:
+    """The salts cannot be computed by those who have no entry."""
+    one = server(write(tmp_path / "one", entry("jane", 4096)))
+    other = server(write(tmp_path / "other", entry("john", 4096)))
+    assert shown(one, "nobody")[1] != shown(other, "nobody")[1]
+
+
 def test_a_new_entry_changes_what_few_unknown_users_show(tmp_path: Path) -> None:
     half = [entry(f"user{n}", 4096 if n % 2 else 5000) for n in range(40)]
     names = [f"nobody{n}" for n in range(200)]

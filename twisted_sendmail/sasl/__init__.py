@@ -1,4 +1,4 @@
-"""Proofs of identity (RFC 4422), one mechanism a file: pure."""
+"""SASL (RFC 4422): the client's mechanisms, credentials, and SCRAM of both sides; pure."""
 
 from twisted_sendmail.sasl.credentials import (
     Credentials,
@@ -6,21 +6,36 @@ from twisted_sendmail.sasl.credentials import (
     ResolvedCredentials,
     Secret,
 )
-from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS, Mechanism
+from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS, Mechanism, one_too_many
 from twisted_sendmail.sasl.negotiation import MECHANISMS, MechanismFactory, check_mechanisms, choose
 from twisted_sendmail.sasl.saslprep import saslprep
+from twisted_sendmail.sasl.scram import (
+    ITERATIONS,
+    MAX_ITERATIONS,
+    MIN_ITERATIONS,
+    SALT_BYTES,
+    ScramKeys,
+    ScramServer,
+)
 
 __all__ = [
+    "ITERATIONS",
     "MAX_CHALLENGE",
+    "MAX_ITERATIONS",
     "MAX_ROUNDS",
     "MECHANISMS",
+    "MIN_ITERATIONS",
+    "SALT_BYTES",
     "Credentials",
     "CredentialsUnavailable",
     "Mechanism",
     "MechanismFactory",
     "ResolvedCredentials",
+    "ScramKeys",
+    "ScramServer",
     "Secret",
     "check_mechanisms",
     "choose",
+    "one_too_many",
     "saslprep",
 ]

@@ -1,48 +1,39 @@
-"""Who we are, and how we prove it, without ever showing the proof.
+"""A user name with its password or bearer token; the secret is never shown.
 
-``Credentials`` is what a caller gives: a user name with a password or a bearer
-token, or something that can be asked for one.  ``ResolvedCredentials`` is the same
-with the secret at hand, for one connection; it is what a mechanism is made from.
+``Credentials`` are what a caller gives; the secret may be a callable that returns it.
+``ResolvedCredentials`` hold the secret itself, for one connection; mechanisms are made of them.
+A ``Secret`` does not appear in a repr, a log line, a traceback with local variables or a pickle.
+These are no attrs classes, because the generated ``__init__`` would have the secret among its
+local variables when a validator raises.
 
-A ``Secret`` shows itself to nobody but the mechanism that calls ``reveal``: not in
-a repr, a log line, a traceback that prints local variables, a pickle.
-
-This module chooses no mechanism and says nothing to a server.  RFC 4422 sections
-2 and 3.4 (identities), RFC 6750 section 2.1 (the characters of a token).
+RFC 4422 sections 2 and 3.4 (identities), RFC 6750 section 2.1 (the characters of a token).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
+
+from attrs import frozen
 
 from twisted_sendmail.smtp import InvalidInput, SendmailError, TemporaryAuthenticationFailure
 
-__all__ = [
-    "Credentials",
-    "CredentialsUnavailable",
-    "Provider",
-    "ResolvedCredentials",
-    "Secret",
-]
-
-#: Asked for the secret once a connection; what it returns may have to be awaited.
+#: Returns the secret, or an awaitable of it; called once a connection.
 Provider: TypeAlias = Callable[[], "str | Awaitable[str]"]
 
 _HIDDEN = "<hidden>"
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# RFC 6750 allows fewer; but no more than these fits between the separators of RFC 7628.
+# RFC 6750 allows fewer; these are what fits between the separators of RFC 7628.
 _TOKEN = re.compile("[\x21-\x7e]+")
 # RFC 4422 section 3.1.
 _MECHANISM = re.compile("[A-Z0-9_-]{1,20}")
 
 
 class CredentialsUnavailable(TemporaryAuthenticationFailure):
-    """The provider of a password or token failed; the server was not asked."""
+    """The provider of a password or token failed; nothing was sent to the server."""
 
     remedy = "what it raised is the cause of this error"
 
@@ -59,7 +50,7 @@ class Secret:
         self.__text = text
 
     def reveal(self) -> str:
-        """Return the secret itself; do not bind it to a name where an error may be raised."""
+        """Return the secret; do not bind it to a name where an error may be raised."""
         return self.__text
 
     def __repr__(self) -> str:
@@ -95,10 +86,10 @@ class _Hidden:
         except SendmailError:
             raise
         except Exception as error:
-            # Twisted's CancelledError is an Exception, and this floor knows no Twisted.
+            # Twisted's CancelledError is an Exception; this package does not import Twisted.
             if type(error).__name__ == "CancelledError":
                 raise
-            # Not its text: what a provider raises may quote what it was to keep.
+            # Without its text, which may quote the secret.
             raise CredentialsUnavailable(
                 f"the {self._name} failed", detail=type(error).__name__, phase="AUTH"
             ) from error
@@ -109,20 +100,20 @@ class _Hidden:
         raise InvalidInput(f"the {self._name} returned {kind}, not str")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen(eq=False, repr=False)
 class ResolvedCredentials:
-    """Credentials with the secret at hand, good for one connection.
+    """Credentials with the secret itself, for one connection.
 
-    At most one of ``password`` and ``token`` is there; neither is, when the proof
-    lies elsewhere (EXTERNAL: in the certificate of the TLS client).
+    At most one of ``password`` and ``token`` is given; neither is when the proof is elsewhere
+    (EXTERNAL: in the certificate of the TLS client).
     """
 
-    #: The authentication identity: whose password or token it is.
+    #: The authentication identity: the owner of the password or token.
     username: str
     password: Secret | None = None
     #: A bearer token (RFC 6750).
     token: Secret | None = None
-    #: The authorization identity: whom to act as; empty for oneself.
+    #: The authorization identity: the user to act as; empty for the same user.
     authzid: str = ""
     #: The only mechanisms to use, best first, in upper case; None for all.
     mechanisms: tuple[str, ...] | None = None
@@ -135,20 +126,19 @@ class Credentials:
     """A user name with its password, or with a bearer token.
 
     :param username: the authentication identity; not empty, no control characters.
-    :param password: the password, or a callable without arguments that returns it,
-        or returns an awaitable of it (a coroutine, a ``Deferred``).  The callable is
-        asked once for each connection, in the reactor's thread: it must not block.
-    :param token: a bearer token for OAUTHBEARER or XOAUTH2, given in the same ways.
-        Exactly one of password and token is given; neither only if *mechanisms*
-        names mechanisms that need none, such as EXTERNAL.
-    :param authzid: the authorization identity (RFC 4422 section 2): whom to act as.
-        It is never taken from the server.
-    :param mechanisms: the only mechanisms to use, best first, in any case; None
-        leaves the choice to `twisted_sendmail.sasl.negotiation`.
-    :raises InvalidInput: when one of these cannot be used; the text names which
-        and never holds the secret.
+    :param password: the password, or a callable without arguments that returns it or an awaitable
+        of it (a coroutine, a ``Deferred``).  The callable is called once for each connection, in
+        the reactor's thread: it must not block.
+    :param token: a bearer token for OAUTHBEARER or XOAUTH2, given in the same ways.  Exactly one
+        of password and token is given; neither only if *mechanisms* names mechanisms that need
+        none, such as EXTERNAL.
+    :param authzid: the authorization identity (RFC 4422 section 2): the user to act as.
+    :param mechanisms: the only mechanisms to use, best first, in any case; None leaves the choice
+        to `twisted_sendmail.sasl.negotiation`.
+    :raises InvalidInput: an argument cannot be used; the text names the argument and does not
+        hold the secret.
 
-    Immutable.  Two credentials are equal only if they are the same object.
+    Immutable.  Credentials are equal only to themselves.
     """
 
     __slots__ = ("_authzid", "_given", "_kind", "_mechanisms", "_username")
@@ -165,7 +155,7 @@ class Credentials:
         self._kind = "password" if token is None else "token"
         both = password is not None and token is not None
         given = _keep(self._kind, username, password if token is None else token)
-        # From here on an error may be raised, and a traceback may show what is local.
+        # After this an error may be raised, and a traceback may show local variables.
         del password, token
 
         self._username = username
@@ -197,7 +187,7 @@ class Credentials:
 
     @property
     def authzid(self) -> str:
-        """The authorization identity; empty for oneself."""
+        """The authorization identity; empty for the same user."""
         return self._authzid
 
     @property
@@ -206,13 +196,13 @@ class Credentials:
         return self._mechanisms
 
     async def resolve(self) -> ResolvedCredentials:
-        """Return the credentials with the secret at hand; a provider is asked anew each time.
+        """Return the credentials with the secret itself; a provider is called each time.
 
-        :raises CredentialsUnavailable: the provider failed; what it raised is the
-            ``__cause__``.  A `SendmailError` of its own passes as it is.
-        :raises InvalidInput: the provider returned what cannot be used.
+        :raises CredentialsUnavailable: the provider failed; its exception is the ``__cause__``.
+            A `SendmailError` of the provider passes unchanged.
+        :raises InvalidInput: the provider returned something that cannot be used.
 
-        Cancelling what the provider is waiting for cancels this.
+        Cancelling the provider's awaitable cancels this.
         """
         secret = self._given
         if isinstance(secret, _Hidden):
@@ -246,7 +236,7 @@ class Credentials:
 
 
 def _keep(kind: str, username: object, given: object) -> Secret | _Hidden | type[object] | None:
-    """Wrap the secret before anything can be raised; the type of what is no secret at all."""
+    """Wrap the secret before anything can be raised; return the type of any other object."""
     if given is None:
         return None
     if isinstance(given, str):
@@ -257,7 +247,7 @@ def _keep(kind: str, username: object, given: object) -> Secret | _Hidden | type
 
 
 def _flaw(text: str, *, is_token: bool) -> str:
-    """What is wrong with a secret, in words that do not show it; it raises nothing."""
+    """Describe what is wrong with a secret, without quoting it; raises nothing."""
     if not text:
         return "is empty"
     if is_token and _TOKEN.fullmatch(text.rstrip("\r\n")) is None:

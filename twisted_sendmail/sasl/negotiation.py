@@ -1,10 +1,8 @@
-"""Which mechanism: the best that the server offers and the credentials can use.
+"""The choice of a mechanism: the best one that the server offers and the credentials can use.
 
-A mapping of names to factories, best first, is all there is to it; another mechanism
-is plugged in by giving a larger mapping.  RFC 4422 section 3.2.
-
-This module does not ask whether there is TLS, and never tries a second mechanism
-after a refusal: that would cost two failed logins a wrong password.
+A mapping of names to factories, best first, decides; an application adds a mechanism by giving a
+larger mapping.  After a refusal no second mechanism is tried: that would make two failed logins
+of one wrong password.  RFC 4422 section 3.2.
 """
 
 from __future__ import annotations
@@ -14,22 +12,17 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from twisted_sendmail.sasl.credentials import Credentials, ResolvedCredentials
-from twisted_sendmail.sasl.login import Login
 from twisted_sendmail.sasl.mechanism import Mechanism
-from twisted_sendmail.sasl.oauthbearer import OAuthBearer
-from twisted_sendmail.sasl.plain import Plain
+from twisted_sendmail.sasl.oauth import OAuthBearer, XOAuth2
+from twisted_sendmail.sasl.password import Login, Plain
 from twisted_sendmail.sasl.scram import ScramSha1, ScramSha256, ScramSha512
-from twisted_sendmail.sasl.xoauth2 import XOAuth2
 from twisted_sendmail.smtp import InvalidInput, UnsupportedMechanism
 
-__all__ = ["MECHANISMS", "MechanismFactory", "check_mechanisms", "choose"]
-
-#: Makes a mechanism for one exchange, or raises `InvalidInput` saying why these
-#: credentials are no use to it.
+#: Makes a mechanism for one exchange, or raises `InvalidInput` when the credentials do not fit.
 MechanismFactory: TypeAlias = Callable[[ResolvedCredentials], Mechanism]
 
-#: What is there without plugging anything in, best first.  A mechanism that does not
-#: show the server the password comes before one that does; a standard before a draft.
+#: The mechanisms of this package, best first: those that do not transmit the password before
+#: those that do, standards before drafts.
 MECHANISMS: Mapping[str, MechanismFactory] = MappingProxyType(
     {
         "SCRAM-SHA-512": ScramSha512,
@@ -42,24 +35,25 @@ MECHANISMS: Mapping[str, MechanismFactory] = MappingProxyType(
     }
 )
 
-# Names of a server's list that an error quotes; there are some 40 registered.
-_QUOTED = 20
+# Names of a server's list that an error quotes; about 40 are registered.
+_QUOTED_NAMES = 20
 
 
 def check_mechanisms(
     credentials: Credentials | ResolvedCredentials,
     mechanisms: Mapping[str, MechanismFactory] = MECHANISMS,
-) -> None:
-    """Check, before anything is sent, that each mechanism the credentials name is known.
+) -> Mapping[str, MechanismFactory]:
+    """Check that each mechanism the credentials name is known; return the known ones.
 
-    :raises InvalidInput: one is not; the text has the names that are.
+    :raises InvalidInput: one is not known; the text lists those that are.
     """
-    known = _by_name(mechanisms)
+    known = {name.upper(): factory for name, factory in mechanisms.items()}
     for name in credentials.mechanisms or ():
         if name not in known:
             raise InvalidInput(
                 f"the mechanism {name} is not known; the known ones are {', '.join(known)}"
             )
+    return known
 
 
 def choose(
@@ -69,18 +63,17 @@ def choose(
 ) -> Mechanism:
     """Return a new mechanism, the first in order that is offered and fits the credentials.
 
-    :param offered: the names behind AUTH in the EHLO reply, in any case.
+    :param offered: the names after AUTH in the EHLO reply, in any case.
     :param credentials: their ``mechanisms``, where given, are the order and the limit.
-    :param mechanisms: what is known, best first.
+    :param mechanisms: the known ones, best first.
     :raises UnsupportedMechanism: there is none; the text has both sides' names.
     :raises InvalidInput: the credentials name a mechanism that is not known.
     """
-    check_mechanisms(credentials, mechanisms)
-    known = _by_name(mechanisms)
-    on_offer = {name.upper() for name in offered}
+    known = check_mechanisms(credentials, mechanisms)
+    offers = {name.upper() for name in offered}
     unfit: list[str] = []
     for name in credentials.mechanisms or known:
-        if name not in on_offer:
+        if name not in offers:
             continue
         try:
             mechanism = known[name](credentials)
@@ -91,15 +84,12 @@ def choose(
             raise InvalidInput(f"the mechanism under the name {name} calls itself {mechanism.name}")
         return mechanism
 
-    if not on_offer:
-        detail, remedy = (
-            "it has no AUTH in its EHLO reply",
-            "check host and port, and that TLS is on",
-        )
-    else:
-        theirs = ", ".join(sorted(on_offer)[:_QUOTED]) + (", …" if len(on_offer) > _QUOTED else "")
+    detail, remedy = "it has no AUTH in its EHLO reply", "check host and port, and that TLS is on"
+    if offers:
+        more = ", …" if len(offers) > _QUOTED_NAMES else ""
         ours = ", ".join(credentials.mechanisms or known)
-        detail = f"it offers {theirs}; " + ("; ".join(unfit) or f"we may use {ours}")
+        detail = f"it offers {', '.join(sorted(offers)[:_QUOTED_NAMES])}{more}; "
+        detail += "; ".join(unfit) or f"we may use {ours}"
         remedy = ""
     raise UnsupportedMechanism(
         f"the server has no mechanism to authenticate {credentials.username!r} with",
@@ -107,9 +97,3 @@ def choose(
         remedy=remedy,
         phase="AUTH",
     )
-
-
-def _by_name(mechanisms: Mapping[str, MechanismFactory]) -> Mapping[str, MechanismFactory]:
-    if mechanisms is MECHANISMS:
-        return mechanisms
-    return {name.upper(): factory for name, factory in mechanisms.items()}

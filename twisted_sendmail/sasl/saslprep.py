@@ -1,15 +1,12 @@
-"""SASLprep: one spelling for what people type in many (RFC 4013).
+"""SASLprep (RFC 4013): one spelling for user names and passwords that can be typed in several.
 
-Pure text; it knows neither users nor passwords, and its errors do not quote what
-was prepared.
+Errors do not quote the text.
 """
 
 from __future__ import annotations
 
 import stringprep
 from unicodedata import ucd_3_2_0
-
-__all__ = ["saslprep"]
 
 # RFC 4013 section 2.3.
 _PROHIBITED = (
@@ -28,10 +25,9 @@ _PROHIBITED = (
 def saslprep(text: str, *, unassigned: bool = False) -> str:
     """Return *text* prepared.
 
-    :param unassigned: allow what Unicode 3.2 does not know, as is right for a query
-        (a user name) and wrong for a stored string (a password).
-    :raises ValueError: the text cannot be prepared; the error says why, in words
-        that do not quote it.
+    :param unassigned: allow characters newer than Unicode 3.2, as is right for a query (a user
+        name) and wrong for a stored string (a password).
+    :raises ValueError: the text cannot be prepared.
     """
     mapped = "".join(
         " " if stringprep.in_table_c12(character) else character

@@ -1,10 +1,14 @@
-"""SCRAM: the password is proved and never sent, and the server proves it knows it too.
+"""SCRAM, both sides: a password is proved and not sent, and the server proves that it has its keys.
 
-RFC 5802 (the mechanism, SCRAM-SHA-1), RFC 7677 (SCRAM-SHA-256); SCRAM-SHA-512 is the
-same with another hash.  No channel binding (-PLUS): the GS2 flag is ``n``.
+RFC 5802 (the mechanism, SCRAM-SHA-1), RFC 7677 (SCRAM-SHA-256); SCRAM-SHA-512 differs in the hash
+only.  No channel binding (-PLUS): the GS2 flag is ``n``.  The exchange, RFC 5802 section 5::
 
-A 235 counts only once the server's signature was right.  The arithmetic is that of
-`hashlib` and `hmac`; what is here is the exchange and its checks.
+    C: n,,n=user,r=cnonce
+    S: r=cnonce+snonce,s=salt,i=65536
+    C: c=biws,r=cnonce+snonce,p=proof
+    S: v=signature
+
+A server keeps keys instead of passwords: stolen keys serve to pose as the server, not as the user.
 """
 
 from __future__ import annotations
@@ -17,42 +21,36 @@ import secrets
 from base64 import b64decode, b64encode
 from typing import ClassVar
 
+from attrs import field, frozen
+
 from twisted_sendmail.sasl.credentials import ResolvedCredentials, Secret
-from twisted_sendmail.sasl.mechanism import Mechanism, one_too_many
+from twisted_sendmail.sasl.mechanism import Mechanism, broken_off, one_too_many
+from twisted_sendmail.sasl.password import required_password
 from twisted_sendmail.sasl.saslprep import saslprep
-from twisted_sendmail.smtp import (
-    AuthenticationError,
-    AuthenticationRejected,
-    InvalidInput,
-    ServerNotAuthentic,
-)
+from twisted_sendmail.smtp import AuthenticationError, InvalidInput, ServerNotAuthentic
 
-__all__ = [
-    "MAX_ITERATIONS",
-    "MIN_ITERATIONS",
-    "Scram",
-    "ScramSha1",
-    "ScramSha256",
-    "ScramSha512",
-    "escape_identity",
-]
-
-#: RFC 7677 section 4, RFC 5802 section 5.1: with fewer, whoever poses as the server
-#: can try out passwords against our proof too cheaply.
+#: The fewest iterations of PBKDF2 that are accepted (RFC 7677 section 4): with fewer, a false
+#: server can guess the password from the proof too cheaply.
 MIN_ITERATIONS = 4_096
-#: With more, a server could have us compute for as long as it likes; this is under
-#: a second.
+#: The most that a client accepts from a server and a password file may have; under a second.
 MAX_ITERATIONS = 1_000_000
+#: Iterations for new passwords.  Cyrus SASL, by which Postfix logs in, breaks SCRAM off at more.
+ITERATIONS = 65_536
+#: Octets of a new salt.
+SALT_BYTES = 16
 
 # RFC 5802 section 7.  Extensions may follow; a mandatory one ("m=") may not be ignored.
+_CLIENT_FIRST = re.compile(r"([ny]|p=[^,]*),(?:a=([^,]*))?,(n=([^,]+),r=([!-+\--~]+)(?:,.*)?)")
+_CLIENT_FINAL = re.compile(r"(c=([A-Za-z0-9+/=]+),r=([!-+\--~]+)(?:,.*)?),p=([A-Za-z0-9+/=]+)")
 _SERVER_FIRST = re.compile(
-    r"r=(?P<nonce>[\x21-\x2b\x2d-\x7e]+)"
+    r"r=(?P<nonce>[!-+\--~]+)"
     r",s=(?P<salt>[A-Za-z0-9+/=]+)"
     r",i=(?P<iterations>[1-9][0-9]{0,18})"
     r"(?:,[A-Za-z]=[^,\x00]+)*"
 )
 _SERVER_FINAL = re.compile(r"v=(?P<signature>[A-Za-z0-9+/=]*)(?:,[A-Za-z]=[^,\x00]+)*")
-# RFC 5802 section 7.  A server may write any other word: it could be a quotation.
+_SERVER_ERROR = re.compile(r"e=(?P<error>[^,\x00]+)(?:,.*)?", re.DOTALL)
+# RFC 5802 section 7.  Any other word of a server may quote the exchange.
 _ERRORS = frozenset(
     {
         "channel-binding-not-supported",
@@ -68,24 +66,27 @@ _ERRORS = frozenset(
         "unsupported-channel-binding-type",
     }
 )
-_SERVER_ERROR = re.compile(r"e=(?P<error>[^,\x00]+)(?:,.*)?", re.DOTALL)
+_KEYS = re.compile(
+    r"SCRAM-SHA-256\$([0-9]{1,18}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)"
+)
+
+
+# -- the client's side ----------------------------------------------------------------------
 
 
 class Scram(Mechanism):
-    """The client of every SCRAM; a subclass says with which hash.
+    """The client of SCRAM; a subclass has the name and the hash.
 
     :param nonce: the client's nonce, for tests; printable ASCII without a comma.
-    :raises InvalidInput: the credentials have no password, or SASLprep (RFC 4013)
-        does not allow it or the user name.
+    :raises InvalidInput: the credentials have no password, or SASLprep (RFC 4013) does not allow
+        the password or the user name.
     """
 
-    #: The hash, by the name `hashlib` has for it.
+    #: The hash, as `hashlib` names it.
     hash_name: ClassVar[str]
 
     def __init__(self, credentials: ResolvedCredentials, *, nonce: str | None = None) -> None:
-        if credentials.password is None:
-            raise InvalidInput(f"{self.name} needs a password")
-        self._password = _prepared(self.name, credentials.password)
+        self._password = _prepared(self.name, required_password(self.name, credentials))
         username = _prepared_name(self.name, credentials.username)
         self._nonce = nonce or secrets.token_urlsafe(24)
         authzid = credentials.authzid
@@ -93,8 +94,7 @@ class Scram(Mechanism):
         self._client_first_bare = f"n={escape_identity(username)},r={self._nonce}"
         self._server_signature: bytes | None = None
         self._proved = False
-        self._refused = False
-        self._explanation = ""
+        self._error = ""
         self.expensive = True
 
     def start(self) -> bytes:
@@ -104,22 +104,21 @@ class Scram(Mechanism):
     def respond(self, challenge: bytes) -> bytes:
         """Return the proof, then, when the server's signature is right, an empty response.
 
-        To an error of the server the response is empty as well; its reply follows.
+        An error of the server also gets an empty response; its reply follows.
 
-        :raises AuthenticationRejected: the server does not speak SCRAM, or asks for
-            more than ``MAX_ITERATIONS``.
-        :raises ServerNotAuthentic: it is not the server that knows the password: the
-            nonce is not ours with something added, there are fewer than
-            ``MIN_ITERATIONS``, the signature is missing or wrong.
+        :raises AuthenticationRejected: the server's message is no SCRAM, or requires more than
+            ``MAX_ITERATIONS``.
+        :raises ServerNotAuthentic: the server does not have the keys of the password: its nonce
+            does not extend the client's, it requires fewer than ``MIN_ITERATIONS``, or its
+            signature is missing or wrong.
         """
-        if self._proved or self._refused:
+        if self._proved or self._error:
             raise one_too_many(self.name)
         message = challenge.decode("utf-8", "replace")
         error = _SERVER_ERROR.fullmatch(message)
         if error:
-            self._refused = True
             self.expensive = False
-            self._explanation = error["error"] if error["error"] in _ERRORS else "other-error"
+            self._error = error["error"] if error["error"] in _ERRORS else "other-error"
             return b""
         if self._server_signature is None:
             return self._prove(message)
@@ -134,52 +133,52 @@ class Scram(Mechanism):
     @property
     def explanation(self) -> str:
         """The server's error, one of the words of RFC 5802 section 7 (``invalid-proof``)."""
-        return self._explanation
+        return self._error
 
     def _prove(self, server_first: str) -> bytes:
         match = _SERVER_FIRST.fullmatch(server_first)
         if match is None:
-            raise self._rejected("the server's first message is malformed")
+            raise broken_off(self.name, "the server's first message is malformed")
         nonce = match["nonce"]
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
             raise self._not_authentic("its nonce is not ours with its own added")
-        salt = _decoded(match["salt"])
+        try:
+            salt = b64decode(match["salt"], validate=True)
+        except binascii.Error:
+            salt = b""
         if not salt:
-            raise self._rejected("the server's salt is not base64")
+            raise broken_off(self.name, "the server's salt is not base64")
         iterations = int(match["iterations"])
         if iterations < MIN_ITERATIONS:
             raise self._not_authentic(
                 f"it asks for {iterations} iterations, fewer than {MIN_ITERATIONS}"
             )
         if iterations > MAX_ITERATIONS:
-            raise self._rejected(
-                f"the server asks for {iterations} iterations, more than {MAX_ITERATIONS}"
-            )
+            why = f"the server asks for {iterations} iterations, more than {MAX_ITERATIONS}"
+            raise broken_off(self.name, why)
 
         gs2_header = b64encode(self._gs2_header.encode()).decode()
         without_proof = f"c={gs2_header},r={nonce}"
-        proof, self._server_signature = _proof_and_signature(
-            self.hash_name,
-            self._password,
-            (salt, iterations),
-            f"{self._client_first_bare},{server_first},{without_proof}".encode(),
+        message = f"{self._client_first_bare},{server_first},{without_proof}".encode()
+        client_key, stored_key, server_key = _derived_keys(
+            self.hash_name, self._password, salt, iterations
         )
+        proof = _xor(client_key, hmac.digest(stored_key, message, self.hash_name))
+        self._server_signature = hmac.digest(server_key, message, self.hash_name)
         self.expensive = False
         return f"{without_proof},p={b64encode(proof).decode()}".encode()
 
     def _verify(self, server_final: str, expected: bytes) -> None:
         match = _SERVER_FINAL.fullmatch(server_final)
-        signature = _decoded(match["signature"]) if match else b""
+        try:
+            signature = b64decode(match["signature"], validate=True) if match else b""
+        except binascii.Error:
+            signature = b""
         if not signature:
             raise self._not_authentic("its last message has no signature")
         if not hmac.compare_digest(signature, expected):
             raise self._not_authentic("its signature is wrong")
         self._proved = True
-
-    def _rejected(self, why: str) -> AuthenticationError:
-        return AuthenticationRejected(
-            f"AUTH {self.name} broken off", detail=why, phase="AUTH", command=f"AUTH {self.name}"
-        )
 
     def _not_authentic(self, why: str) -> AuthenticationError:
         return ServerNotAuthentic(
@@ -211,9 +210,144 @@ class ScramSha512(Scram):
     hash_name: ClassVar[str] = "sha512"
 
 
+# -- the server's side ----------------------------------------------------------------------
+
+
+@frozen
+class ScramKeys:
+    """What a server keeps of a password for SCRAM-SHA-256, written as PostgreSQL writes it."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, password: str, *, salt: bytes | None = None, iterations: int = ITERATIONS
+    ) -> ScramKeys:
+        """Hash *password*; it takes long, so call it outside the reactor's thread."""
+        salt = secrets.token_bytes(SALT_BYTES) if salt is None else salt
+        try:
+            prepared = saslprep(password)
+        except ValueError:
+            prepared = password
+        _, stored_key, server_key = _derived_keys("sha256", Secret(prepared), salt, iterations)
+        return cls(salt, iterations, stored_key, server_key)
+
+    @classmethod
+    def parse(cls, text: str) -> ScramKeys:
+        """Read ``SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey``.
+
+        :raises ValueError: *text* is something else, or no client could log in with these keys.
+        """
+        match = _KEYS.fullmatch(text)
+        if match is None:
+            raise ValueError("it is no SCRAM-SHA-256 entry")
+        try:
+            salt, stored, server = (b64decode(match[n], validate=True) for n in (2, 3, 4))
+        except binascii.Error:
+            raise ValueError("its salt and its keys have to be base64") from None
+        if len(stored) != 32 or len(server) != 32:
+            raise ValueError("its keys have to be 32 octets each")
+        iterations = int(match[1])
+        if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
+            raise ValueError(
+                f"it has {iterations} iterations; clients accept "
+                f"{MIN_ITERATIONS:,} to {MAX_ITERATIONS:,}"
+            )
+        return cls(salt, iterations, stored, server)
+
+    def spelled(self) -> str:
+        """Return the text that :meth:`parse` reads."""
+        parts = (self.salt, self.stored_key, self.server_key)
+        salt, stored, server = (b64encode(part).decode() for part in parts)
+        return f"SCRAM-SHA-256${self.iterations}:{salt}${stored}:{server}"
+
+    def match(self, password: str) -> bool:
+        """Are these the keys of *password*?  Call it outside the reactor's thread."""
+        other = ScramKeys.of(password, salt=self.salt, iterations=self.iterations)
+        return hmac.compare_digest(other.stored_key, self.stored_key)
+
+
+class ScramServer:
+    """One exchange of SCRAM-SHA-256, the server's side.
+
+    :param client_first: the client's first message.
+    :raises ValueError: the message is malformed, or requires channel binding.
+    """
+
+    def __init__(self, client_first: bytes) -> None:
+        match = _CLIENT_FIRST.fullmatch(client_first.decode())
+        if match is None or match[1].startswith("p="):
+            raise ValueError("no first message of SCRAM without channel binding")
+        binding, authzid, self._client_first_bare, name, self._client_nonce = match.groups()
+        self.username = _unescaped(name)
+        #: The authorization identity; None when none is given.
+        self.authzid = None if authzid is None else _unescaped(authzid)
+        self._gs2_header = f"{binding},{'' if authzid is None else f'a={authzid}'},"
+
+    def challenge(self, keys: ScramKeys) -> bytes:
+        """Return the server's first message, for the user's *keys*."""
+        self._keys = keys
+        self._nonce = self._client_nonce + secrets.token_urlsafe(18)
+        salt = b64encode(keys.salt).decode()
+        self._server_first = f"r={self._nonce},s={salt},i={keys.iterations}"
+        return self._server_first.encode()
+
+    def proves(self, client_final: bytes) -> bool:
+        """Does the client's last message prove that it has the password?
+
+        :raises ValueError: the message is malformed.
+        """
+        match = _CLIENT_FINAL.fullmatch(client_final.decode())
+        if match is None:
+            raise ValueError("no last message of SCRAM")
+        without_proof, channel, nonce, proof = match.groups()
+        channel_binding, client_proof = (b64decode(t, validate=True) for t in (channel, proof))
+        message = f"{self._client_first_bare},{self._server_first},{without_proof}".encode()
+        self._message = message
+        client_signature = hmac.digest(self._keys.stored_key, message, "sha256")
+        if len(client_proof) != len(client_signature):
+            return False
+        stored_key = hashlib.sha256(_xor(client_signature, client_proof)).digest()
+        return (
+            hmac.compare_digest(stored_key, self._keys.stored_key)
+            and nonce == self._nonce
+            and channel_binding == self._gs2_header.encode()
+        )
+
+    def signature(self) -> bytes:
+        """Return the server's last message, which proves that it has the keys."""
+        return b"v=" + b64encode(hmac.digest(self._keys.server_key, self._message, "sha256"))
+
+
+# -- both sides -----------------------------------------------------------------------------
+
+
+def _derived_keys(
+    hash_name: str, password: Secret, salt: bytes, iterations: int
+) -> tuple[bytes, bytes, bytes]:
+    """Return ClientKey, StoredKey and ServerKey of RFC 5802 section 3; this takes long."""
+    salted = hashlib.pbkdf2_hmac(hash_name, password.reveal().encode(), salt, iterations)
+    client_key = hmac.digest(salted, b"Client Key", hash_name)
+    stored_key = hashlib.new(hash_name, client_key).digest()
+    return client_key, stored_key, hmac.digest(salted, b"Server Key", hash_name)
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
 def escape_identity(name: str) -> str:
     """Return *name* as a ``saslname`` (RFC 5801 section 4): no comma, no equals sign."""
     return name.replace("=", "=3D").replace(",", "=2C")
+
+
+def _unescaped(name: str) -> str:
+    if re.search(r"=(?!2C|3D)", name):
+        raise ValueError("no saslname")
+    return name.replace("=2C", ",").replace("=3D", "=")
 
 
 def _prepared(mechanism: str, password: Secret) -> Secret:
@@ -221,8 +355,8 @@ def _prepared(mechanism: str, password: Secret) -> Secret:
         return Secret(saslprep(password.reveal()))
     except ValueError as error:
         why = str(error)
-    # Outside the except clause: the error must not drag saslprep's frame, and the
-    # password in it, along as its context.
+    # Raised outside the except clause: the context of the error would hold the frame of saslprep,
+    # and the password in it.
     raise InvalidInput(f"{mechanism} cannot use this password: {why} (RFC 4013)")
 
 
@@ -233,25 +367,3 @@ def _prepared_name(mechanism: str, username: str) -> str:
         raise InvalidInput(
             f"{mechanism} cannot use the user name {username!r}: {error} (RFC 4013)"
         ) from None
-
-
-def _decoded(text: str) -> bytes:
-    """The octets of base64; none when it is not base64."""
-    try:
-        return b64decode(text, validate=True)
-    except binascii.Error:
-        return b""
-
-
-def _proof_and_signature(
-    hash_name: str, password: Secret, key: tuple[bytes, int], auth_message: bytes
-) -> tuple[bytes, bytes]:
-    """Return ClientProof and ServerSignature of RFC 5802 section 3; the slow part."""
-    salt, iterations = key
-    salted = hashlib.pbkdf2_hmac(hash_name, password.reveal().encode(), salt, iterations)
-    client_key = hmac.digest(salted, b"Client Key", hash_name)
-    stored_key = hashlib.new(hash_name, client_key).digest()
-    client_signature = hmac.digest(stored_key, auth_message, hash_name)
-    proof = bytes(a ^ b for a, b in zip(client_key, client_signature, strict=True))
-    server_key = hmac.digest(salted, b"Server Key", hash_name)
-    return proof, hmac.digest(server_key, auth_message, hash_name)

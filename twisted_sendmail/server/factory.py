@@ -18,10 +18,9 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from twisted_sendmail.server.accounts import HashedAccounts
-from twisted_sendmail.server.auth_throttle import AuthThrottle
-from twisted_sendmail.server.authentication import EXCHANGES
+from twisted_sendmail.server.auth import EXCHANGES, AuthThrottle
 from twisted_sendmail.server.networks import Networks, origin
+from twisted_sendmail.server.password_file import HashedAccounts
 from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.timeouts import ServerTimeouts
 from twisted_sendmail.smtp import InvalidServer, Reply, ServerSession, ServerSettings
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
         IReactorTime,
     )
 
-    from twisted_sendmail.server.authentication import Accounts
+    from twisted_sendmail.server.auth import Accounts
     from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
     from twisted_sendmail.smtp import ServerHandler
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_sendmail.server.authentication import Login
+from twisted_sendmail.server.auth import AuthExchange
 from twisted_sendmail.server.received_header import Stamp
 from twisted_sendmail.smtp import PENDING, Pending, Reply, ServerHandler
 
@@ -50,7 +50,7 @@ class MessageHandler(ServerHandler):
         self._connection = connection
         self._resume = resume
         self._start_tls = start_tls
-        self._login = Login(factory, connection, resume)
+        self._auth = AuthExchange(factory.accounts, factory.throttle, connection, resume)
         self._stamp = Stamp(connection)
         self._receiver: Receiver | None = None
         self._recipients: list[Recipient] = []
@@ -74,28 +74,28 @@ class MessageHandler(ServerHandler):
     def tls_started(self) -> None:
         """What was learnt in clear is forgotten (RFC 3207 section 4.2)."""
         self._connection.hello = self._connection.verb = self._connection.user = None
-        self._login.log_out()
+        self._auth.log_out()
 
     def auth(self, mechanism: str, initial: bytes | None) -> Reply | Pending:
         """AUTH."""
-        return self._login.start(mechanism, initial)
+        return self._auth.start(mechanism, initial)
 
     def auth_response(self, response: bytes) -> Reply | Pending:
         """The response to a challenge."""
-        return self._login.response(response)
+        return self._auth.response(response)
 
     def auth_cancelled(self) -> None:
         """The exchange was broken off."""
-        self._login.cancel()
+        self._auth.cancel()
 
     def connection_lost(self) -> None:
         """What is half done is void; what is being committed goes on."""
         self._over = True
-        self._login.cancel()
+        self._auth.cancel()
         if self._receiver is not None and self._awaited is not None:
             self._awaited.cancel()
         self.abort("connection lost")
-        self._login.log_out()
+        self._auth.log_out()
 
     # -- the message ----------------------------------------------------------
 

@@ -1,0 +1,88 @@
+"""PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login): the server receives the password.
+
+``client/auth`` sends them inside TLS only, unless clear text is asked for by name.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from twisted_sendmail.sasl.credentials import ResolvedCredentials, Secret
+from twisted_sendmail.sasl.mechanism import Mechanism, one_too_many
+from twisted_sendmail.smtp import InvalidInput
+
+
+class Plain(Mechanism):
+    """The client of PLAIN; the authorization identity is the caller's, never the server's.
+
+    :raises InvalidInput: the credentials have no password.
+    """
+
+    name: ClassVar[str] = "PLAIN"
+
+    def __init__(self, credentials: ResolvedCredentials) -> None:
+        self._password = required_password(self.name, credentials)
+        self._authzid = credentials.authzid
+        self._username = credentials.username
+        self._repeated = False
+
+    def start(self) -> bytes:
+        """Return the only message."""
+        return f"{self._authzid}\0{self._username}\0{self._password.reveal()}".encode()
+
+    def respond(self, challenge: bytes) -> bytes:
+        """Repeat the message for a server that has ignored the initial response.
+
+        Such a server sends one empty challenge.
+
+        :raises AuthenticationRejected: at any other challenge.
+        """
+        if challenge or self._repeated:
+            raise one_too_many(self.name)
+        self._repeated = True
+        return self.start()
+
+
+class Login(Mechanism):
+    """The client of LOGIN: user name, then password, each after a prompt.
+
+    Servers differ in the text of the prompts, so it is ignored.  The server sends first; RFC 4954
+    section 4 has it refuse an initial response.
+
+    :raises InvalidInput: the credentials have no password, or have an authorization identity,
+        which LOGIN cannot transmit.
+    """
+
+    name: ClassVar[str] = "LOGIN"
+
+    def __init__(self, credentials: ResolvedCredentials) -> None:
+        self._password = required_password(self.name, credentials)
+        if credentials.authzid:
+            raise InvalidInput(f"{self.name} has no place for an authorization identity")
+        self._username = credentials.username
+        self._prompts = 0
+
+    def start(self) -> None:
+        """Return None: the server sends first."""
+
+    def respond(self, challenge: bytes) -> bytes:
+        """Return the user name, then the password.
+
+        :raises AuthenticationRejected: at a third prompt.
+        """
+        self._prompts += 1
+        if self._prompts == 1:
+            return self._username.encode()
+        if self._prompts == 2:
+            return self._password.reveal().encode()
+        raise one_too_many(self.name)
+
+
+def required_password(name: str, credentials: ResolvedCredentials) -> Secret:
+    """Return the password of *credentials*, for mechanism *name*.
+
+    :raises InvalidInput: there is none.
+    """
+    if credentials.password is None:
+        raise InvalidInput(f"{name} needs a password")
+    return credentials.password
