@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from twisted_sendmail.client.connect import Opening, open_session
+    from twisted_sendmail.client.connect import open_session
     from twisted_sendmail.client.connection import Cancelled
     from twisted_sendmail.client.delivery import deliver
     from twisted_sendmail.client.limits import PoolLimits
@@ -142,7 +142,6 @@ __all__ = [
     "Mechanism",
     "MessageTooLarge",
     "Networks",
-    "Opening",
     "PasswordFile",
     "PermanentFailure",
     "PoolLimits",
@@ -202,7 +201,7 @@ __all__ = [
 _ROOMS = {
     "twisted_sendmail.client.connection": ("Cancelled",),
     "twisted_sendmail.client.delivery": ("deliver",),
-    "twisted_sendmail.client.connect": ("Opening", "open_session"),
+    "twisted_sendmail.client.connect": ("open_session",),
     "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
     "twisted_sendmail.client.timeouts": ("Timeouts",),
     "twisted_sendmail.client.tls": ("ServerJudge", "TLSPolicy", "TLSTrust"),

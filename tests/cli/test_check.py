@@ -6,13 +6,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from attrs import evolve
 from pytest_twisted import ensureDeferred
 
 from tests.cli.scripted import ScriptedServer
 from tests.cli.shell import PASSWORD, Shell
 from twisted_sendmail import SubmissionServer, TLSFacts, TLSPolicy
 from twisted_sendmail.cli.findings import findings
-from twisted_sendmail.client import Examination
+from twisted_sendmail.client import ProbeResult
 from twisted_sendmail.smtp import Capabilities
 from twisted_sendmail.testing import LoopbackServer
 
@@ -37,11 +38,11 @@ SERVER = SubmissionServer("mail.example.net")
 
 def judged(**changes: Any) -> list[tuple[str, str]]:
     """What is found of a good server with *changes*, without the ``ok`` lines."""
-    good = Examination(
+    good = ProbeResult(
         SERVER, None, in_clear=Capabilities({"STARTTLS": ""}), offered=Capabilities(GOOD), tls=TLS
     )
     return [
-        (level, text) for level, text in findings(replace(good, **changes), NOW) if level != "ok"
+        (level, text) for level, text in findings(evolve(good, **changes), NOW) if level != "ok"
     ]
 
 

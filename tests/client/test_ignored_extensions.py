@@ -12,7 +12,6 @@ from tests.client.scripted_server import SECURE
 from tests.deferreds import Result
 from twisted_sendmail import (
     InvalidServer,
-    Opening,
     SendmailError,
     StartTLSUnavailable,
     SubmissionServer,
@@ -63,12 +62,9 @@ def test_ignoring_starttls_does_not_send_in_clear(net: Net) -> None:
 @pytest.mark.parametrize("given", ["CHUNKING", (1,), ("",), None, 3])
 def test_anything_but_keywords_is_refused(given: Any) -> None:
     with pytest.raises(InvalidServer, match="give EHLO keywords"):
-        Opening(NAME, ignore_extensions=given)
-    with pytest.raises(InvalidServer, match="give EHLO keywords"):
         SubmissionServer(NAME, ignore_extensions=given)
 
 
 def test_the_keywords_are_kept_in_one_form() -> None:
     server = SubmissionServer(NAME, ignore_extensions=("size", "CHUNKING", "Size"))
     assert ("CHUNKING", "SIZE") == server.ignore_extensions
-    assert server.ignore_extensions == server.opening().ignore_extensions

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import Net
-from twisted_sendmail import Credentials, Envelope, InvalidInput, Opening, Recipient, TLSPolicy
+from twisted_sendmail import (
+    Credentials,
+    Envelope,
+    InvalidInput,
+    Recipient,
+    SubmissionServer,
+    TLSPolicy,
+)
 
 #: What could end a line, an address or a parameter, or be taken for another address.
 BREAKING = [
@@ -58,7 +65,7 @@ def test_an_address_that_breaks_out_is_refused(net: Net, address: str) -> None:
 def test_an_ehlo_name_that_breaks_out_is_refused(net: Net, name: str) -> None:
     refused(net, helo_name=name)
     with pytest.raises(InvalidInput):
-        Opening(server_name="mx.example.net", helo_name=name)
+        SubmissionServer("mx.example.net", helo_name=name)
 
 
 @pytest.mark.parametrize("user", ["a\r\nb", "a\0b", "a\nb", ""])

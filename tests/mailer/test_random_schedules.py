@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from attrs import evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import DNSLookupError
@@ -84,7 +84,7 @@ class Run:
         self.batches: list[tuple[list[str], Result]] = []
         self.all: list[Result] = []
         self.count = 0
-        settings = {"timeouts": replace(PATIENCE, total=300.0)}
+        settings = {"timeouts": evolve(PATIENCE, total=300.0)}
         made = post.world.server(offers=offers, after_refusal=after)
         self.mailer = post.mailer(*[post.place(made, **settings) for _ in range(places)], **bounds)
 

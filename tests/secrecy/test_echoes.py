@@ -117,14 +117,13 @@ def things() -> list[object]:
         Credentials("u", token=SECRET),
         Credentials("u", functools.partial(str, SECRET)),
         server,
-        server.opening(),
         Mailer(Clock(), server),
         RouteSettings("r", (server,), ("*",)),
         RelaySettings("relay.example.org", (RouteSettings("r", (server,), ("*",)),)),
     ]
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(7))
 def test_no_repr_shows_a_secret(number: int) -> None:
     thing = things()[number]
 

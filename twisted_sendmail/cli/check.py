@@ -17,7 +17,7 @@ from twisted_sendmail.cli.result import as_json, error_json, tls_json
 from twisted_sendmail.cli.running import run
 from twisted_sendmail.cli.server_options import VARIABLE, add_server_options, server_of
 from twisted_sendmail.cli.terminal import complain, note, say
-from twisted_sendmail.client import Examination, SubmissionServer, examine
+from twisted_sendmail.client import ProbeResult, SubmissionServer, probe_server
 from twisted_sendmail.smtp import Capabilities, SendmailError, TLSFacts, printable
 
 HELP = "look at a server, and send nothing"
@@ -62,7 +62,7 @@ def execute(args: Namespace) -> int:
 
 
 async def _work(args: Namespace, reactor: Any, server: SubmissionServer) -> int:
-    seen = await examine(reactor, server)
+    seen = await probe_server(reactor, server)
     status = status_of(None, seen.error)
     found = findings(seen, datetime.now(timezone.utc))
     if args.json:
@@ -83,7 +83,7 @@ def _show(line: Text) -> None:
     say(captured.get())
 
 
-def _lines(seen: Examination, found: list[Finding]) -> Iterator[Text]:
+def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[Text]:
     yield _line("server", str(seen.server))
     if seen.host is not None:
         yield _line("connected to", seen.host)
@@ -130,7 +130,7 @@ def _keywords(capabilities: Capabilities) -> str:
     return "; ".join(words) or "nothing"
 
 
-def _json(seen: Examination, found: list[Finding], status: ExitStatus) -> dict[str, Any]:
+def _json(seen: ProbeResult, found: list[Finding], status: ExitStatus) -> dict[str, Any]:
     return {
         "usable": seen.error is None,
         "exit_status": int(status),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from twisted_sendmail.client import Examination, TLSPolicy
+from twisted_sendmail.client import ProbeResult, TLSPolicy
 from twisted_sendmail.smtp import CertificateRejected, TLSFacts, printable
 
 OK, WEAK, WRONG = "ok", "weak", "wrong"
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def findings(seen: Examination, now: datetime) -> list[Finding]:
+def findings(seen: ProbeResult, now: datetime) -> list[Finding]:
     """Judge what was *seen*, the worst last."""
     found = [*_tls(seen, now), *_auth(seen), *_capabilities(seen)]
     if seen.error is not None:
@@ -44,7 +44,7 @@ def findings(seen: Examination, now: datetime) -> list[Finding]:
     return sorted(found, key=lambda finding: (OK, WEAK, WRONG).index(finding.level))
 
 
-def _tls(seen: Examination, now: datetime) -> Iterator[Finding]:
+def _tls(seen: ProbeResult, now: datetime) -> Iterator[Finding]:
     tls = seen.tls
     if tls is None:
         if seen.error is None:
@@ -56,7 +56,7 @@ def _tls(seen: Examination, now: datetime) -> Iterator[Finding]:
         yield Finding(WEAK, "TLS 1.2 is the best it can; TLS 1.3 is a round trip faster")
     if tls.cipher_bits < 128:
         yield Finding(WEAK, f"the cipher has {tls.cipher_bits} bits only")
-    if seen.server.policy is TLSPolicy.OPPORTUNISTIC:
+    if seen.server.tls is TLSPolicy.OPPORTUNISTIC:
         yield Finding(
             WEAK, "opportunistic TLS: who can tamper with the connection can take it away"
         )
@@ -78,7 +78,7 @@ def _dates(tls: TLSFacts, now: datetime) -> Iterator[Finding]:
         yield Finding(OK, f"the certificate is good for {left.days} more days")
 
 
-def _auth(seen: Examination) -> Iterator[Finding]:
+def _auth(seen: ProbeResult) -> Iterator[Finding]:
     if seen.tls is not None and seen.in_clear.auth:
         yield Finding(
             WEAK, "AUTH is offered in clear: careless clients will send their password there"
@@ -102,7 +102,7 @@ def _auth(seen: Examination) -> Iterator[Finding]:
         yield Finding(OK, f"AUTH {' '.join(offered)}")
 
 
-def _capabilities(seen: Examination) -> Iterator[Finding]:
+def _capabilities(seen: ProbeResult) -> Iterator[Finding]:
     offered = seen.offered
     if not any(offered):
         return
@@ -118,7 +118,7 @@ def _capabilities(seen: Examination) -> Iterator[Finding]:
         yield Finding(WEAK, f"offered in clear, and not inside TLS: {printable(' '.join(lost))}")
 
 
-def _pinning(seen: Examination) -> Iterator[Finding]:
+def _pinning(seen: ProbeResult) -> Iterator[Finding]:
     shown = seen.presented
     if isinstance(seen.error, CertificateRejected) and shown is not None and shown.fingerprint:
         yield Finding(

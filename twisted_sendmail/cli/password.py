@@ -15,9 +15,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
-from twisted_sendmail.client import exposure, remedy
+from twisted_sendmail.client import check_secret_file
 from twisted_sendmail.sasl import Credentials
-from twisted_sendmail.smtp import printable
+from twisted_sendmail.smtp import InvalidServer, printable
 
 #: The environment variable that may hold the password.
 VARIABLE = "TWISTED_SENDMAIL_PASSWORD"
@@ -79,9 +79,10 @@ def _from_file(name: str, *, world_readable: bool) -> str:
             f"password file {shown} cannot be read: {e.strerror or type(e).__name__}",
             ExitStatus.NOINPUT,
         ) from None
-    why = exposure(name, status, world_readable=world_readable)
-    if why:
-        raise Complaint(f"password file {why}; {remedy(name)}", ExitStatus.CONFIG)
+    try:
+        check_secret_file(name, status, world_readable=world_readable)
+    except InvalidServer as e:
+        raise Complaint(f"password file {e.detail}; {e.remedy}", ExitStatus.CONFIG) from None
     return _text(content, f"password file {shown}")
 
 

@@ -147,9 +147,9 @@ def server_of(
     # Whether it can be used at all is said before a password is asked for.
     bare = _server(where, policy, settings)
     user = _user(args, where)
-    if user is not None and not bare.policy.required:
+    if user is not None and not bare.tls.required:
         raise InvalidServer(
-            f"a user cannot be given with --tls {bare.policy.value} or its URL",
+            f"a user cannot be given with --tls {bare.tls.value} or its URL",
             remedy="use implicit TLS or STARTTLS: a password goes over TLS only",
         )
     credentials = credentials_of(args, user)
@@ -161,9 +161,9 @@ def server_of(
 def _server(where: str, policy: TLSPolicy | None, settings: dict[str, Any]) -> SubmissionServer:
     if "://" in where:
         server = SubmissionServer.from_url(where, **{"credentials": None, **settings})
-        if policy is not None and policy is not server.policy:
+        if policy is not None and policy is not server.tls:
             raise Complaint(
-                f"--tls {policy.value} contradicts the URL, whose scheme says {server.policy.value}"
+                f"--tls {policy.value} contradicts the URL, whose scheme says {server.tls.value}"
             )
         return server
     host, port = _host_and_port(where.rpartition("@")[2])

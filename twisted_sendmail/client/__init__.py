@@ -7,9 +7,9 @@ from twisted_sendmail.client.mailer import Mailer, MailerStats
 from twisted_sendmail.client.many import Item
 from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.prepared_message import prepared
-from twisted_sendmail.client.probe import Examination, examine
+from twisted_sendmail.client.probe import ProbeResult, probe_server
 from twisted_sendmail.client.rate import TokenBucket
-from twisted_sendmail.client.secret_file import check_secret_file, exposure, remedy
+from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit
 from twisted_sendmail.client.timeouts import Timeouts
@@ -18,23 +18,21 @@ from twisted_sendmail.client.verdict import require_acceptance
 
 __all__ = [
     "Cancelled",
-    "Examination",
     "Item",
     "Job",
     "Mailer",
     "MailerStats",
     "PoolLimits",
+    "ProbeResult",
     "SubmissionServer",
     "TLSPolicy",
     "TLSTrust",
     "Timeouts",
     "TokenBucket",
     "check_secret_file",
-    "examine",
-    "exposure",
     "off_reactor",
     "prepared",
-    "remedy",
+    "probe_server",
     "require_acceptance",
     "sendmail",
     "submit",

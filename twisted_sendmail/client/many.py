@@ -159,9 +159,7 @@ class _Sequence:
         if protocol is None or not protocol.usable:
             self.leave()
             try:
-                protocol = await open_session(
-                    self._reactor, server.connector(self._reactor), server.opening()
-                )
+                protocol = await open_session(self._reactor, server)
             except SendmailError as error:
                 if not isinstance(error, Cancelled):
                     self._gone = error

@@ -110,9 +110,7 @@ class PooledConnection:
     async def _run(self) -> None:
         pool = self._pool
         try:
-            self._protocol = protocol = await open_session(
-                pool.reactor, self.server.connector(pool.reactor), self.server.opening()
-            )
+            self._protocol = protocol = await open_session(pool.reactor, self.server)
         except (SendmailError, CancelledError) as error:
             pool.not_opened(self, error)
             return

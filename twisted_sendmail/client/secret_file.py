@@ -1,59 +1,48 @@
-"""The one rule for files that hold a secret: who else may read and change them.
+"""The rule for files that hold a secret: who may read and change them.
 
-Passwords, tokens, files of accounts and private keys: nobody but the owner may change
-such a file, and nobody but the owner and the group may read it.  Where secrets are
-mounted for everybody to read (Docker, Kubernetes), that part can be allowed by name.
-
-Pipes and terminals are not files; their permissions say nothing.
+Passwords, tokens, password files and private keys: only the owner may change such a file, and only
+owner and group may read it.  Systems that mount secrets readable for everybody (Docker, Kubernetes)
+can be allowed to by name.  The permissions of pipes and terminals are not checked.
 """
 
 from __future__ import annotations
 
-import os
 import stat
+from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp import InvalidServer, printable
 
 if TYPE_CHECKING:
-    from os import PathLike
-
-_CHANGED_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+    import os
 
 
-def exposure(
-    path: str | PathLike[str], status: os.stat_result, *, world_readable: bool = False
-) -> str:
-    """Why a secret in *path* is exposed; empty if it is not.
+def check_secret_file(
+    path: str | os.PathLike[str],
+    status: os.stat_result | None = None,
+    *,
+    world_readable: bool = False,
+) -> None:
+    """Check the permissions of *path*; a file that does not exist passes.
 
-    :param status: of the file, open or not.
-    :param world_readable: everybody may read it.
+    :param status: of the file, if it is open; otherwise of the path.
+    :param world_readable: everybody may read the file.
+    :raises InvalidServer: the secret is exposed; ``detail`` and ``remedy`` name the file.
     """
-    if not stat.S_ISREG(status.st_mode):
-        return ""
-    shown = printable(os.fspath(path), 200)
-    if status.st_mode & _CHANGED_BY_OTHERS:
-        return f"{shown} may be changed by others than its owner"
-    if status.st_mode & stat.S_IROTH and not world_readable:
-        return f"{shown} may be read by everybody"
-    return ""
-
-
-def remedy(path: str | PathLike[str]) -> str:
-    """What to do about :func:`exposure`."""
-    return f"chmod 640 {printable(os.fspath(path), 200)}"
-
-
-def check_secret_file(path: str | PathLike[str], *, world_readable: bool = False) -> None:
-    """Look at the permissions of *path*; a file that is not there is not looked at.
-
-    :raises InvalidServer: a secret in it is exposed.
-    """
-    try:
-        status = Path(path).stat()
-    except OSError:
+    if status is None:
+        try:
+            status = Path(path).stat()
+        except OSError:
+            return
+    mode = status.st_mode
+    shown = printable(fspath(path), 200)
+    if not stat.S_ISREG(mode):
         return
-    why = exposure(path, status, world_readable=world_readable)
-    if why:
-        raise InvalidServer("a secret is exposed", detail=why, remedy=remedy(path))
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        why = f"{shown} may be changed by others than its owner"
+    elif mode & stat.S_IROTH and not world_readable:
+        why = f"{shown} may be read by everybody"
+    else:
+        return
+    raise InvalidServer("a secret is exposed", detail=why, remedy=f"chmod 640 {shown}")

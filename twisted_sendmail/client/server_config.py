@@ -1,29 +1,27 @@
-"""Where mail is submitted and how: the server's address, TLS, identity and patience.
+"""``SubmissionServer``: address, TLS, credentials and timeouts of a server that mail is submitted to.
 
-A value.  From a URL: ``smtps://user@host`` (implicit TLS, port 465),
-``smtp+starttls://user@host`` (STARTTLS, port 587), ``smtp+opportunistic://host`` and
-``smtp://host`` (in clear, port 25), the last two only where they are asked for.
+From a URL: ``smtps://user@host`` (implicit TLS, port 465), ``smtp+starttls://user@host`` (STARTTLS,
+port 587), and, where mail may go in clear, ``smtp+opportunistic://host`` and ``smtp://host`` (port 25).
 
 RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 3986 (URLs).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from attrs import evolve, field, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 
-from twisted_sendmail.client.connect import Opening
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
 from twisted_sendmail.sasl import Credentials
 from twisted_sendmail.smtp import InvalidInput, InvalidServer, domain_name, printable, shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -39,55 +37,101 @@ _PORTS = {TLSPolicy.IMPLICIT: 465, TLSPolicy.STARTTLS: 587}
 _USAGE = "write smtps://user@host or smtp+starttls://user@host:587"
 
 
-@dataclass(frozen=True)
+@frozen(init=False)
 class SubmissionServer:
     """One submission server.
 
-    :param host: its name, or IP address; IPv6 without brackets.
-    :param port: None for 465 with implicit TLS, 587 with STARTTLS, else 25.
-    :param tls: when TLS begins; None for implicit on port 465 and STARTTLS elsewhere.
-    :param trust: what proves the server; the system's CAs and its name by default.
-    :param credentials: who we are; None for no AUTH.
+    :param host: its name, or IP address (IPv6 without brackets); may be empty with an *endpoint*
+        and without TLS, or with a name or fingerprint in *trust*.
+    :param port: by default 465 with implicit TLS, 587 with STARTTLS, else 25.
+    :param tls: when TLS begins; by default implicit on port 465 and STARTTLS on others.
+    :param trust: how the server proves its identity; by default the system's CAs and *host*.
+    :param credentials: user and password or token; None for no AUTH.
     :param mechanisms: SASL mechanisms by name, instead of the built-in ones.
-    :param helo_name: what to say in EHLO.
+    :param helo_name: the name in EHLO; by default the machine's name if it has a dot, else the
+        address of this end of the connection (RFC 5321 section 4.1.4).
     :param timeouts: how long each phase may take.
     :param endpoint: how to connect, if not to host and port: a proxy, a Unix socket.
     :param watch: called with each line of the redacted dialogue, as it happens.
-    :param ignore_extensions: EHLO keywords to take for not offered, such as ``CHUNKING``,
-        where the server, or something before it, is known to get them wrong.
-    :raises InvalidInput: for what cannot be used, or would send credentials in clear.
+    :param ignore_extensions: EHLO keywords to ignore, such as ``CHUNKING``, where the server, or
+        something before it, is known to get them wrong.
+    :raises InvalidInput: an argument cannot be used, or credentials would be sent in clear.
+
+    ``attrs.evolve(server, …)`` returns a changed copy.
     """
 
     host: str
-    port: int | None = None
-    tls: TLSPolicy | None = None
-    trust: TLSTrust = field(default_factory=TLSTrust)
-    credentials: Credentials | None = None
-    mechanisms: Mapping[str, MechanismFactory] | None = None
-    helo_name: str | None = None
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    endpoint: IStreamClientEndpoint | None = field(default=None, compare=False)
-    watch: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
-    ignore_extensions: tuple[str, ...] = ()
-    _opening: Opening = field(init=False, repr=False, compare=False)
+    port: int
+    tls: TLSPolicy
+    trust: TLSTrust
+    credentials: Credentials | None
+    mechanisms: Mapping[str, MechanismFactory] | None
+    helo_name: str | None
+    timeouts: Timeouts
+    endpoint: IStreamClientEndpoint | None = field(eq=False)
+    watch: Callable[[str], None] | None = field(eq=False, repr=False)
+    ignore_extensions: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "host", _host(self.host) if self.host or self.endpoint is None else "")
-        if self.tls is None:
-            put(self, "tls", TLSPolicy.IMPLICIT if self.port == 465 else TLSPolicy.STARTTLS)
-        if self.port is None:
-            put(self, "port", _PORTS.get(self.policy, 25))
-        if not isinstance(self.port, int) or not 0 < self.port < 65536:
-            msg = f"port {printable(str(self.port), 20)} of {self.host} cannot be used"
-            raise InvalidServer(msg, remedy="give a number from 1 to 65535")
-        put(self, "_opening", self._how())
-        put(self, "ignore_extensions", self._opening.ignore_extensions)
+    def __init__(
+        self,
+        host: str,
+        port: int | None = None,
+        tls: TLSPolicy | None = None,
+        *,
+        trust: TLSTrust | None = None,
+        credentials: Credentials | None = None,
+        mechanisms: Mapping[str, MechanismFactory] | None = None,
+        helo_name: str | None = None,
+        timeouts: Timeouts | None = None,
+        endpoint: IStreamClientEndpoint | None = None,
+        watch: Callable[[str], None] | None = None,
+        ignore_extensions: Iterable[str] = (),
+    ) -> None:
+        host = _host(host) if host or endpoint is None else ""
+        if tls is None:
+            tls = TLSPolicy.IMPLICIT if port == 465 else TLSPolicy.STARTTLS
+        if not isinstance(tls, TLSPolicy):
+            raise InvalidServer(
+                f"'{tls}' is no TLS policy",
+                remedy="give a TLSPolicy: IMPLICIT, STARTTLS, OPPORTUNISTIC or NONE",
+            )
+        if port is None:
+            port = _PORTS.get(tls, 25)
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise InvalidServer(
+                f"port {printable(str(port), 20)} of {host} cannot be used",
+                remedy="give a number from 1 to 65535",
+            )
+        self.__attrs_init__(
+            host,
+            port,
+            tls,
+            trust or TLSTrust(),
+            credentials,
+            mechanisms,
+            helo_name,
+            timeouts or Timeouts(),
+            endpoint,
+            watch,
+            _keywords(ignore_extensions),
+        )
 
-    @property
-    def policy(self) -> TLSPolicy:
-        """When TLS begins; never None."""
-        return self.tls or TLSPolicy.STARTTLS
+    def __attrs_post_init__(self) -> None:
+        if self.credentials is not None and not self.tls.required:
+            raise InvalidServer(
+                f"credentials cannot be used with TLSPolicy.{self.tls.name}",
+                remedy="use IMPLICIT or STARTTLS: a password goes over TLS only",
+            )
+        if self.tls is not TLSPolicy.NONE:
+            if not (self.host or self.trust.name or self.trust.fingerprint):
+                raise InvalidServer(
+                    "the server's certificate cannot be verified without a name",
+                    remedy="give the server's host name, or the fingerprint of its certificate",
+                )
+            # A file that cannot be used is an error here, not at the first message.
+            self.trust.context()
+        if self.helo_name is not None:
+            domain_name(self.helo_name)
 
     @classmethod
     def from_url(
@@ -105,72 +149,57 @@ class SubmissionServer:
             if password is None:
                 password = secret
             if password is None:
-                msg = f"there is no password for {printable(user, 80)}"
-                raise InvalidServer(msg, remedy="give password=, or credentials=")
+                raise InvalidServer(
+                    f"there is no password for {printable(user, 80)}",
+                    remedy="give password=, or credentials=",
+                )
             settings["credentials"] = Credentials(user, password)
         return cls(host, port, _SCHEMES[scheme], **settings)
 
     @classmethod
     def of(cls, server: str | SubmissionServer) -> SubmissionServer:
-        """*server* itself, or what the URL says."""
+        """Return *server* itself, or the server of a URL."""
         if isinstance(server, SubmissionServer):
             return server
         if isinstance(server, str):
             return cls.from_url(server)
-        msg = f"server cannot be {type(server).__name__}"
-        raise InvalidServer(msg, remedy="give a URL or a SubmissionServer")
-
-    def opening(self) -> Opening:
-        """What to do between connecting and the first MAIL."""
-        return self._opening
-
-    def _how(self) -> Opening:
-        return Opening(
-            server_name=self.host,
-            port=None if self.endpoint is not None else self.port,
-            tls=self.policy,
-            trust=self.trust,
-            credentials=self.credentials,
-            mechanisms=self.mechanisms,
-            helo_name=self.helo_name,
-            timeouts=self.timeouts,
-            watch=self.watch,
-            ignore_extensions=self.ignore_extensions,
+        raise InvalidServer(
+            f"server cannot be {type(server).__name__}", remedy="give a URL or a SubmissionServer"
         )
 
     def connector(self, reactor: Any) -> IStreamClientEndpoint:
-        """Where to connect; the addresses of a name race (RFC 8305)."""
+        """Return the endpoint to connect to; the addresses of a name race (RFC 8305)."""
         if self.endpoint is not None:
             return self.endpoint
-        # One limit over all addresses is Timeouts.connect's; the endpoint's own is for each.
+        # Timeouts.connect limits all addresses together; the endpoint's own limit is for each.
         limit = self.timeouts.connect if self.timeouts.connect is not None else 1e6
-        port = self.port or 0
-        # An address needs no thread to look it up.
+        # An IP address needs no thread to look it up.
         if isIPAddress(self.host):
-            return TCP4ClientEndpoint(reactor, self.host, port, timeout=limit)
+            return TCP4ClientEndpoint(reactor, self.host, self.port, timeout=limit)
         if isIPv6Address(self.host):
-            return TCP6ClientEndpoint(reactor, self.host, port, timeout=limit)
-        return HostnameEndpoint(reactor, self.host, port, timeout=limit)
+            return TCP6ClientEndpoint(reactor, self.host, self.port, timeout=limit)
+        return HostnameEndpoint(reactor, self.host, self.port, timeout=limit)
 
     def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
-        """The same with other patience."""
-        return replace(self, timeouts=timeouts)
+        """Return a copy with other timeouts."""
+        return evolve(self, timeouts=timeouts)
 
     def __str__(self) -> str:
-        scheme = next(name for name, policy in _SCHEMES.items() if policy is self.policy)
+        scheme = next(name for name, policy in _SCHEMES.items() if policy is self.tls)
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{self.port}"
 
 
 def _host(host: str) -> str:
     if not isinstance(host, str) or not host:
-        msg = "the server has no host name"
-        raise InvalidServer(msg, remedy=_USAGE)
+        raise InvalidServer("the server has no host name", remedy=_USAGE)
     name = _host_name(host)
     if name is None:
         # It may be a URL with a password in it.
-        msg = f"host '{shown_url(host)}' cannot be used"
-        raise InvalidServer(msg, detail="it is neither a name nor an IP address")
+        raise InvalidServer(
+            f"host '{shown_url(host)}' cannot be used",
+            detail="it is neither a name nor an IP address",
+        )
     return name
 
 
@@ -182,17 +211,28 @@ def _host_name(host: str) -> str | None:
     return host if ":" in host else name
 
 
+def _keywords(given: object) -> tuple[str, ...]:
+    if isinstance(given, (tuple, list, set, frozenset)) and all(
+        isinstance(word, str) and word for word in given
+    ):
+        return tuple(sorted({word.upper() for word in given}))
+    raise InvalidServer(
+        "ignore_extensions cannot be used", remedy='give EHLO keywords, such as ("CHUNKING",)'
+    )
+
+
 def _split(url: str) -> tuple[str, str | None, str | None, str, int | None]:
     parts = _parts(url)
     if isinstance(parts, str):
-        # Not raised where it was found: the errors of the library quote the URL.
-        what = f"server URL '{shown_url(url)}' cannot be used"
-        raise InvalidServer(what, detail=parts, remedy=_USAGE)
+        # Raised outside of `except`: the library's errors quote the URL.
+        raise InvalidServer(
+            f"server URL '{shown_url(url)}' cannot be used", detail=parts, remedy=_USAGE
+        )
     return parts
 
 
 def _parts(url: str) -> tuple[str, str | None, str | None, str, int | None] | str:
-    """Scheme, user, password, host and port; or what is wrong with it."""
+    """Return scheme, user, password, host and port; or what is wrong with *url*."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -204,7 +244,7 @@ def _parts(url: str) -> tuple[str, str | None, str | None, str, int | None] | st
     if scheme not in _SCHEMES or "://" not in url:
         return f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}"
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        return "there is something behind the host"
+        return "there is something after the host"
     if not parts.hostname:
         return "it has no host"
     host = _host_name(parts.hostname)

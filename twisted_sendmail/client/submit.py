@@ -118,11 +118,11 @@ def sendmail(
         return SubmissionServer(
             server_name,
             tls=tls,
-            trust=trust or TLSTrust(),
+            trust=trust,
             credentials=credentials,
             mechanisms=mechanisms,
             helo_name=helo_name,
-            timeouts=timeouts or Timeouts(),
+            timeouts=timeouts,
             endpoint=endpoint,
             watch=watch,
         )
@@ -167,9 +167,7 @@ class _Letter:
             complete=self.complete,
         )
         try:
-            self._protocol = await open_session(
-                reactor, server.connector(reactor), server.opening()
-            )
+            self._protocol = await open_session(reactor, server)
             report = await deliver(
                 self._protocol, letter, last=True, all_or_nothing=self.all_or_nothing
             )

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.client import exposure, off_reactor, remedy
+from twisted_sendmail.client import check_secret_file, off_reactor
 from twisted_sendmail.daemon.configuration_error import Wrong
 from twisted_sendmail.sasl import CredentialsUnavailable
-from twisted_sendmail.smtp import printable
+from twisted_sendmail.smtp import InvalidServer, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,9 +110,10 @@ def _file(path: Path, *, world_readable: bool) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise Wrong(f"{shown} is no file", "name a file that holds the secret")
-            why = exposure(path, status, world_readable=world_readable)
-            if why:
-                raise Wrong(why, remedy(path))
+            try:
+                check_secret_file(path, status, world_readable=world_readable)
+            except InvalidServer as e:
+                raise Wrong(e.detail, e.remedy) from None
             return file.read(MAX_SECRET + 1)
     except OSError as e:
         why = f"{shown} cannot be read: {e.strerror or type(e).__name__}"

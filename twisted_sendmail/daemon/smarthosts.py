@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from twisted_sendmail.client import PoolLimits, SubmissionServer, TLSTrust, check_secret_file
@@ -131,7 +131,7 @@ class _Reader:
         except InvalidInput as e:
             raise wrong("url", explained(e), e.remedy) from None
         user = _user(values, wrong)
-        server = replace(server, trust=_trust(values, wrong, world_readable=self._world_readable))
+        server = evolve(server, trust=_trust(values, wrong, world_readable=self._world_readable))
         secret = secret_source(
             values, "password", where, self._source, world_readable=self._world_readable
         )
@@ -143,7 +143,7 @@ class _Reader:
             remedy = "give password-file, password-credential or password-command"
             why = f"there is no password for {printable(user, 80)}"
             raise wrong("password-file", why, remedy)
-        if not server.policy.required:
+        if not server.tls.required:
             why = "a password goes over TLS only"
             raise wrong("url", why, "write smtps:// or smtp+starttls://")
         provider = secret.provider(self._reactor)
@@ -156,7 +156,7 @@ class _Reader:
                 mechanisms=values["mechanisms"],
             )
             check_mechanisms(credentials)
-            return replace(server, credentials=credentials)
+            return evolve(server, credentials=credentials)
         except InvalidInput as e:
             key = "url" if values["mechanisms"] is None else "mechanisms"
             raise wrong(key, explained(e), e.remedy) from None

@@ -8,8 +8,9 @@ It does not take messages out of the queue; ``lane`` does.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from twisted_sendmail.client import Mailer
 from twisted_sendmail.relay.backoff import BackOff, Window
@@ -50,7 +51,7 @@ class Transport:
         self.settings = settings
         self.name = settings.name
         servers = [
-            server if server.helo_name is not None else replace(server, helo_name=name)
+            server if server.helo_name is not None else evolve(server, helo_name=name)
             for server in settings.servers
         ]
         self.mailer = Mailer(reactor, servers, limits=settings.limits)
