@@ -15,6 +15,7 @@ import pytest
 from tests.scenarios.peers import require
 from tests.scenarios.postfix import why_not
 from tests.scenarios.sending_postfix import SendingPostfix
+from twisted_sendmail import HashedAccounts, ServerSettings
 from twisted_sendmail.testing import BackgroundServer, ReceivedMessage
 
 USER, PASSWORD = "jane@example.test", "s3cret-Pass/word+1"
@@ -164,6 +165,29 @@ def test_postfix(server: BackgroundServer, postfix: SendingPostfix, mode: str) -
         pytest.fail(postfix.log)
     assert TRACE.sub(b"", received.content, count=1) == MESSAGE
     assert received.parameters.body == "8BITMIME"
+
+
+@pytest.mark.parametrize("iterations", [4_096, 65_536])
+def test_postfix_by_scram(monkeypatch: pytest.MonkeyPatch, iterations: int) -> None:
+    """Its Cyrus SASL refuses more iterations than these."""
+    require("Postfix", why_not())
+    hashed = HashedAccounts.of_passwords
+    monkeypatch.setattr(
+        HashedAccounts, "of_passwords", lambda users: hashed(users, iterations=iterations)
+    )
+    settings = ServerSettings(mechanisms=("SCRAM-SHA-256",))
+    with (
+        BackgroundServer(users={USER: PASSWORD}, settings=settings) as server,
+        SendingPostfix(server, USER, PASSWORD) as postfix,
+    ):
+        recipient = "bob@starttls.test"
+        with smtplib.SMTP("127.0.0.1", postfix.port) as client:
+            client.sendmail(SENDER, [recipient], MESSAGE, ["BODY=8BITMIME"])
+        try:
+            received = check(server, "SCRAM-SHA-256", recipient)
+        except TimeoutError:
+            pytest.fail(postfix.log)
+    assert TRACE.sub(b"", received.content, count=1) == MESSAGE
 
 
 def test_a_wrong_password_is_told_to_a_real_client(server: BackgroundServer, message: Path) -> None:
