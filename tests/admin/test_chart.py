@@ -7,27 +7,24 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.admin.drawn import Node, drawn
-from twisted_sendmail.admin.chart import (
-    HEIGHT,
-    STRIPS,
-    WIDTH,
-    Axis,
-    Curve,
-    counting,
-    lasting,
-    panel,
-)
+from tests.admin.parsed_html import Node, render
+from twisted_sendmail.admin.chart import HEIGHT, STRIPS, WIDTH, Chart, count_axis, seconds_axis
+from twisted_sendmail.admin.pages import chart_part
 
 END = 1_700_003_600.0
 BEGIN = END - 3600
 
 
-def curve(*points: tuple[float, float], name: str = "depth") -> Curve:
+def curve(*points: tuple[float, float], name: str = "depth") -> Chart:
     """One of an hour."""
-    return Curve(
-        name, "Messages", points, BEGIN, END, 35.0, counting, lambda value: f"{value:,.0f}"
+    return Chart(
+        name, "Messages", points, BEGIN, END, 35.0, count_axis, lambda value: f"{value:,.0f}"
     )
+
+
+def steps(labels: list[float]) -> tuple[float, int]:
+    """The step and the number of steps of an axis."""
+    return labels[1], len(labels) - 1
 
 
 def lines(page: Node) -> list[list[tuple[float, float]]]:
@@ -41,36 +38,36 @@ def lines(page: Node) -> list[list[tuple[float, float]]]:
 
 def test_an_axis_counts_in_steps_that_people_count_in() -> None:
     expected = {
-        0: Axis(1, 2),
-        1: Axis(1, 2),
-        3: Axis(1, 3),
-        7: Axis(2, 4),
-        11: Axis(5, 3),
-        99: Axis(50, 2),
-        1200: Axis(500, 3),
-        9999: Axis(5000, 2),
+        0: (1, 2),
+        1: (1, 2),
+        3: (1, 3),
+        7: (2, 4),
+        11: (5, 3),
+        99: (50, 2),
+        1200: (500, 3),
+        9999: (5000, 2),
     }
-    assert expected == {most: counting(most) for most in expected}
+    assert expected == {most: steps(count_axis(most)) for most in expected}
 
 
 def test_an_axis_of_time_has_the_steps_of_a_clock() -> None:
     expected = {
-        0: Axis(1, 2),
-        50: Axis(15, 4),
-        200: Axis(60, 4),
-        3000: Axis(900, 4),
-        11000: Axis(3600, 4),
-        86400: Axis(21600, 4),
-        400_000: Axis(172_800, 3),
+        0: (1, 2),
+        50: (15, 4),
+        200: (60, 4),
+        3000: (900, 4),
+        11000: (3600, 4),
+        86400: (21600, 4),
+        400_000: (172_800, 3),
     }
-    assert expected == {most: lasting(most) for most in expected}
+    assert expected == {most: steps(seconds_axis(most)) for most in expected}
 
 
 @given(st.floats(0, 1e9))
 def test_an_axis_holds_the_most_in_two_to_five_steps(most: float) -> None:
-    for axis in (counting(most), lasting(most)):
-        assert most <= axis.top
-        assert 2 <= axis.steps <= 5
+    for labels in (count_axis(most), seconds_axis(most)):
+        assert most <= labels[-1]
+        assert 2 <= len(labels) - 1 <= 5
 
 
 @given(
@@ -79,7 +76,7 @@ def test_an_axis_holds_the_most_in_two_to_five_steps(most: float) -> None:
     )
 )
 def test_everything_is_drawn_inside(points: list[tuple[float, float]]) -> None:
-    page = drawn(panel(curve(*points)))
+    page = render(chart_part(curve(*points)))
     for line in lines(page):
         for x, y in line:
             assert 0 <= x <= WIDTH
@@ -87,23 +84,25 @@ def test_everything_is_drawn_inside(points: list[tuple[float, float]]) -> None:
 
 
 def test_the_line_goes_through_the_samples() -> None:
-    page = drawn(panel(curve((BEGIN, 0), (BEGIN + 30, 4), (BEGIN + 60, 2))))
+    page = render(chart_part(curve((BEGIN, 0), (BEGIN + 30, 4), (BEGIN + 60, 2))))
     assert [[(0.0, HEIGHT), (5.0, 0.0), (10.0, HEIGHT / 2)]] == lines(page)
 
 
 def test_the_line_is_broken_where_samples_are_missing() -> None:
-    page = drawn(panel(curve((BEGIN, 1), (BEGIN + 10, 1), (BEGIN + 100, 2), (BEGIN + 110, 2))))
+    page = render(
+        chart_part(curve((BEGIN, 1), (BEGIN + 10, 1), (BEGIN + 100, 2), (BEGIN + 110, 2)))
+    )
     assert [2, 2] == [len(line) for line in lines(page)]
 
 
 def test_what_is_older_than_the_chart_is_left_out() -> None:
-    page = drawn(panel(curve((BEGIN - 10, 900), (BEGIN + 10, 1))))
+    page = render(chart_part(curve((BEGIN - 10, 900), (BEGIN + 10, 1))))
     assert [1] == [len(line) for line in lines(page)]
     assert "1 now, 1 at most" == page.one("p", class_="said").text
 
 
 def test_it_says_in_words_what_it_shows() -> None:
-    page = drawn(panel(curve((BEGIN, 9), (END, 3))))
+    page = render(chart_part(curve((BEGIN, 9), (END, 3))))
     drawing = page.one("svg")
     assert "img" == drawing.attributes["role"]
     assert "Messages: 3 now, 9 at most." == drawing.attributes["aria-label"]
@@ -111,18 +110,18 @@ def test_it_says_in_words_what_it_shows() -> None:
 
 
 def test_the_axes_are_labelled() -> None:
-    page = drawn(panel(curve((BEGIN, 9), (END, 3))))
+    page = render(chart_part(curve((BEGIN, 9), (END, 3))))
     ys = [span.text for span in page.one("div", class_="y").all("span")]
     xs = [span.text for span in page.one("div", class_="x").all("span")]
     assert ["10", "5", "0"] == ys
     assert ["1 h ago", "45 min ago", "30 min ago", "15 min ago", "now"] == xs
     # One line for each label, and three across.
-    assert len(ys) + 3 == len(page.all("line", class_="grid"))
+    assert len(ys) + 3 == page.one("path", class_="grid").attributes["d"].count("M")
 
 
 def test_the_table_has_the_worst_of_each_minute() -> None:
     points = [(BEGIN + 5 * n, 7.0 if n == 13 else 2.0) for n in range(24)]
-    page = drawn(panel(curve(*points)))
+    page = render(chart_part(curve(*points)))
     rows = [[cell.text for cell in row.children] for row in page.one("tbody").all("tr")]  # type: ignore[union-attr]
     assert [["2023-11-14 22:13:20", "2"], ["2023-11-14 22:14:20", "7"]] == rows
     titles = [title.text for title in page.all("title")]
@@ -131,11 +130,11 @@ def test_the_table_has_the_worst_of_each_minute() -> None:
 
 def test_it_stays_small_however_many_samples_there_are() -> None:
     points = [(BEGIN + n, float(n)) for n in range(3600)]
-    page = drawn(panel(curve(*points)))
+    page = render(chart_part(curve(*points)))
     assert STRIPS == len(page.all("rect"))
 
 
 def test_without_samples_it_says_so() -> None:
-    page = drawn(panel(curve()))
+    page = render(chart_part(curve()))
     assert "not known yet now, not known yet at most" == page.one("p", class_="said").text
     assert [] == lines(page)

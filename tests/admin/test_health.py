@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from tests.admin.staged_queue import StagedRelay
+from tests.admin.queue_contents import FakeRelay
 from tests.names import MemoryQueue, QueueFull
 from twisted_sendmail.admin.health import Health
 
@@ -16,7 +16,7 @@ from twisted_sendmail.admin.health import Health
 class Patient:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.relay = StagedRelay(MemoryQueue(self.clock), self.clock)
+        self.relay = FakeRelay(MemoryQueue(self.clock), self.clock)
         self.probes = 0
         self.result: Any = succeed
         self.health = Health(self.clock, self.probe, self.relay)
@@ -28,7 +28,7 @@ class Patient:
 
     def ask(self) -> list[str | None]:
         said: list[str | None] = []
-        _ = self.health.reason().addCallback(said.append)
+        _ = self.health.problem().addCallback(said.append)
         return said
 
 
@@ -96,7 +96,7 @@ def test_a_queue_that_does_not_answer_is_an_illness(patient: Patient) -> None:
 def test_who_goes_away_stops_nobody_else(patient: Patient) -> None:
     pending: Deferred[None] = Deferred()
     patient.result = lambda _: pending
-    first = patient.health.reason()
+    first = patient.health.problem()
     _ = first.addErrback(lambda _: None)
     second = patient.ask()
     first.cancel()

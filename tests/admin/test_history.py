@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from tests.names import QueueError, QueueTotals
-from twisted_sendmail.admin.history import COARSE_KEPT, FINE_KEPT, History, Sample
+from twisted_sendmail.admin.history import COARSE_KEPT, FINE_KEPT, QueueHistory, QueueSample
 
 BEGIN = 1_700_000_000.0
 
@@ -23,7 +23,7 @@ class Watched:
         self.depth = 0
         self.oldest: float | None = None
         self.answer: Deferred[QueueTotals] | None = None
-        self.history = History(self.clock, self.totals)
+        self.history = QueueHistory(self.clock, self.totals)
         self.history.start()
 
     def totals(self) -> Deferred[QueueTotals]:
@@ -49,9 +49,9 @@ def test_it_samples_every_ten_seconds_what_waits_to_go_out() -> None:
     watched.depth, watched.oldest = 3, BEGIN - 50
     watched.pass_(20)
     expected = (
-        Sample(BEGIN, 0, 0.0),
-        Sample(BEGIN + 10, 3, 60.0),
-        Sample(BEGIN + 20, 3, 70.0),
+        QueueSample(BEGIN, 0, 0.0),
+        QueueSample(BEGIN + 10, 3, 60.0),
+        QueueSample(BEGIN + 20, 3, 70.0),
     )
     assert expected == watched.history.hour
 
@@ -122,7 +122,7 @@ def test_waking_it_takes_a_sample_where_the_next_is_days_away() -> None:
     watched = Watched()
     watched.pass_(100)
     watched.clock.rightNow -= 6 * 86400
-    watched.history.wake()
+    watched.history.resume()
     assert watched.clock.seconds() == watched.history.hour[-1].at
     watched.pass_(30)
     assert 15 == len(watched.history.hour)
@@ -133,7 +133,7 @@ def test_waking_it_in_time_changes_nothing() -> None:
     watched.pass_(100)
     watched.clock.advance(3)
     asked = watched.asked
-    watched.history.wake()
+    watched.history.resume()
     assert asked == watched.asked
     assert 1 == len(watched.clock.getDelayedCalls())
 
@@ -167,5 +167,5 @@ def test_it_stops_and_leaves_nothing_behind() -> None:
     assert [] == watched.clock.getDelayedCalls()
     assert pending.called
     watched.history.stop()
-    watched.history.wake()
+    watched.history.resume()
     assert [] == watched.clock.getDelayedCalls()

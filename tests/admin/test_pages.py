@@ -9,19 +9,25 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.admin.drawn import Node, drawn
-from tests.admin.staged_queue import HOSTILE
-from tests.names import MessageInfo, QueuedMessage, QueuedRecipient, QueueTotals
+from tests.admin.parsed_html import Node, render
+from tests.admin.queue_contents import HOSTILE
+from tests.names import MessageInfo, QueueAction, QueuedMessage, QueuedRecipient, QueueTotals
 from twisted_sendmail import Envelope, Recipient
-from twisted_sendmail.admin.filters import Filter
-from twisted_sendmail.admin.frame import Viewer, confirmation_page, sign_in_page, trouble_page
-from twisted_sendmail.admin.history import Sample
-from twisted_sendmail.admin.ledger import Counts, Failed, Kind
-from twisted_sendmail.admin.message_page import message_page
-from twisted_sendmail.admin.page import Overview, overview_page
-from twisted_sendmail.admin.reasons import reasons
-from twisted_sendmail.admin.style import STYLE
-from twisted_sendmail.admin.watched import RouteState
+from twisted_sendmail.admin.health import RouteState
+from twisted_sendmail.admin.history import QueueSample
+from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
+from twisted_sendmail.admin.pages import (
+    STYLE,
+    Overview,
+    QueueFilter,
+    Viewer,
+    confirmation_page,
+    delay_causes,
+    error_page,
+    message_page,
+    overview_page,
+    sign_in_page,
+)
 
 NOW = 1_700_000_000.0
 # What may be in a page; nothing of it loads, runs or embeds anything.
@@ -115,16 +121,18 @@ def overview(text: str = "", **facts: Any) -> Overview:
     messages = [message(text)]
     given = {
         "totals": QueueTotals({"deferred": 1}, {text: 1}, NOW - 100, 4000),
-        "samples": [Sample(NOW - 10, 1, 90.0)],
-        "wanted": Filter.read({"recipient": text, "sender": text, "queue": text, "page": text}),
+        "samples": [QueueSample(NOW - 10, 1, 90.0)],
+        "filter": QueueFilter.from_fields(
+            {"recipient": text, "sender": text, "queue": text, "page": text}
+        ),
         "messages": messages,
         "more": True,
-        "reasons": reasons(messages),
-        "asked": None,
-        "failures": [Failed(NOW - 5, Kind.BOUNCED, text, text, text, text)],
-        "counts": Counts(),
+        "causes": delay_causes(messages),
+        "examined": None,
+        "failures": [FailureRecord(NOW - 5, FailureKind.BOUNCED, text, text, text, text)],
+        "counts": {},
         "routes": [RouteState(text, (text,), until=NOW + 5, reason=text)],
-        "unwell": text,
+        "unhealthy": text,
     }
     return Overview(**{**given, **facts})
 
@@ -133,15 +141,15 @@ def pages(text: str) -> list[Node]:
     """All pages, with *text* wherever something foreign stands."""
     signed_in = viewer(name=text, form_secret="s" * 43, can_sign_in=True, notice=text)
     return [
-        drawn(page)
+        render(page)
         for page in (
             overview_page(signed_in, overview(text)),
             overview_page(viewer(name=text), overview(text, messages=[], routes=[])),
             message_page(signed_in, message(text), text.encode("utf-8", "surrogatepass")),
             sign_in_page(viewer(can_sign_in=True), text),
-            trouble_page(viewer(), "Trouble", text),
+            error_page(viewer(), "Trouble", text),
             confirmation_page(
-                signed_in, "delete", ["0123456789A0"], "/", ("Delete", text), some=[message(text)]
+                signed_in, QueueAction.DELETE, ["0123456789A0"], "/", first=[message(text)]
             ),
         )
     ]
@@ -185,7 +193,7 @@ def test_the_style_sheet_holds_nothing_that_a_page_escapes() -> None:
 
 
 def test_the_page_says_in_a_sentence_how_it_stands() -> None:
-    page = drawn(overview_page(viewer(), overview(routes=[], unwell=None)))
+    page = render(overview_page(viewer(), overview(routes=[], unhealthy=None)))
     assert "1 message waits to go out" == page.one("h1").text
     assert "The oldest has waited 1 min. " == page.one("p", class_="lead").text
 
@@ -194,12 +202,12 @@ def test_an_empty_queue_says_so() -> None:
     facts = overview(
         totals=QueueTotals({}, {}, None),
         messages=[],
-        wanted=Filter(),
+        filter=QueueFilter(),
         more=False,
-        reasons=[],
-        unwell=None,
+        causes=[],
+        unhealthy=None,
     )
-    page = drawn(overview_page(viewer(), facts))
+    page = render(overview_page(viewer(), facts))
     assert "Nothing waits" == page.one("h1").text
     assert "The queue is empty." in page.text
     assert "Nothing is deferred." in page.text
@@ -209,21 +217,21 @@ def test_a_refused_password_is_an_alarm() -> None:
     routes = [
         RouteState("default", ("smtps://a:465",), NOW + 60, auth_refused=True, reason="535 no")
     ]
-    page = drawn(overview_page(viewer(), overview(routes=routes, unwell=None)))
+    page = render(overview_page(viewer(), overview(routes=routes, unhealthy=None)))
     (alarm,) = page.all("div", role="alert")
     assert alarm.text.startswith("“default” cannot sign in")
     assert "Password refused" in page.text
 
 
 def test_who_has_not_signed_in_finds_no_button_that_acts() -> None:
-    page = drawn(overview_page(viewer(can_sign_in=True), overview()))
+    page = render(overview_page(viewer(can_sign_in=True), overview()))
     assert [] == page.all("form", method="post")
     assert ["Filter"] == [button.text for button in page.all("button")]
     assert 1 == len(page.all("a", href="/sign-in"))
 
 
 def test_every_form_that_acts_carries_the_secret() -> None:
-    page = drawn(overview_page(viewer(form_secret="the-secret"), overview(routes=[])))
+    page = render(overview_page(viewer(form_secret="the-secret"), overview(routes=[])))
     forms = page.all("form", method="post")
     assert ["/sign-out", "/flush", "/act"] == [form.attributes["action"] for form in forms]
     for form in forms:
@@ -255,7 +263,7 @@ def test_every_table_has_headers_and_every_cell_its_label() -> None:
 
 def test_the_header_is_shown_to_who_may_read_it_and_ends_where_it_ends() -> None:
     header = b"Subject: hi\r\nX: \xff\x1b[0m\r\n\r\nsecret body"
-    page = drawn(message_page(viewer(form_secret="s"), message("x"), header))
+    page = render(message_page(viewer(form_secret="s"), message("x"), header))
     assert "Subject: hi\nX: \\xff\\x1b[0m\n" == page.one("pre").text
     assert "secret body" not in page.text
-    assert [] == drawn(message_page(viewer(), message("x"), None)).all("pre")
+    assert [] == render(message_page(viewer(), message("x"), None)).all("pre")

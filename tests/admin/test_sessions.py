@@ -6,7 +6,13 @@ import pytest
 from twisted.internet.task import Clock
 
 from twisted_sendmail import InvalidInput
-from twisted_sendmail.admin.sessions import IDLE, LIFETIME, MOST, Sessions, TooManyTries
+from twisted_sendmail.admin.sessions import (
+    MAX_SESSIONS,
+    SESSION_IDLE,
+    SESSION_LIFETIME,
+    Sessions,
+    TooManyTokens,
+)
 
 TOKEN = "correct-horse-battery"
 
@@ -51,22 +57,22 @@ def test_each_session_has_its_own_secrets(sessions: Sessions) -> None:
     first, second = sessions.find(begun(sessions)), sessions.find(begun(sessions))
     assert first is not None
     assert second is not None
-    assert sessions.genuine(first, first.form_secret)
-    assert not sessions.genuine(first, second.form_secret)
-    assert not sessions.genuine(first, "")
+    assert sessions.owns_form(first, first.form_secret)
+    assert not sessions.owns_form(first, second.form_secret)
+    assert not sessions.owns_form(first, "")
 
 
 def test_a_session_ends_unused(sessions: Sessions, clock: Clock) -> None:
     name = begun(sessions)
-    clock.advance(IDLE - 1)
+    clock.advance(SESSION_IDLE - 1)
     assert sessions.find(name) is not None
-    clock.advance(IDLE)
+    clock.advance(SESSION_IDLE)
     assert None is sessions.find(name)
 
 
 def test_a_session_ends_however_much_it_is_used(sessions: Sessions, clock: Clock) -> None:
     name = begun(sessions)
-    for _ in range(int(LIFETIME / 600) - 1):
+    for _ in range(int(SESSION_LIFETIME / 600) - 1):
         clock.advance(600)
         assert sessions.find(name) is not None
     clock.advance(600)
@@ -90,7 +96,7 @@ def test_signing_out_ends_it(sessions: Sessions) -> None:
 
 def test_there_are_so_many_sessions_and_no_more(sessions: Sessions, clock: Clock) -> None:
     names = []
-    for _ in range(MOST):
+    for _ in range(MAX_SESSIONS):
         names.append(begun(sessions))
         clock.advance(1)
     # The first one is used, so that the second is unused for longest.
@@ -104,7 +110,7 @@ def test_wrong_tokens_that_follow_each_other_have_to_wait(sessions: Sessions, cl
     for _ in range(5):
         assert None is sessions.sign_in("wrong")
     # Nor is the right one looked at: a guess would show by it.
-    with pytest.raises(TooManyTries) as raised:
+    with pytest.raises(TooManyTokens) as raised:
         sessions.sign_in(TOKEN)
     assert 10.0 == raised.value.wait
     clock.advance(10)
@@ -120,7 +126,7 @@ def test_guessing_goes_on_no_faster_than_one_in_ten_seconds(
         try:
             assert None is sessions.sign_in("wrong")
             looked_at += 1
-        except TooManyTries:
+        except TooManyTokens:
             pass
     assert 5 + 359 <= looked_at <= 5 + 361
 
@@ -129,7 +135,7 @@ def test_a_clock_that_is_set_back_lets_nobody_guess_more(sessions: Sessions, clo
     for _ in range(5):
         sessions.sign_in("wrong")
     clock.rightNow -= 86400
-    with pytest.raises(TooManyTries):
+    with pytest.raises(TooManyTokens):
         sessions.sign_in("wrong")
     clock.advance(10)
     assert sessions.sign_in(TOKEN) is not None

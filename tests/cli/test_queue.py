@@ -144,7 +144,7 @@ def test_the_table_says_why_each_waits_and_when_it_is_tried(queue: Queue, run: R
     assert "r3@example.net" not in first
     assert "mx.example.net[192.0.2.9]:25: 450 4.2.2 Mailbox \\x1b[2Jfull" in first
     assert "from <> (a report)" in second
-    assert "Somebody put it on hold." in second
+    assert "It was put on hold." in second
     assert re.search(r"hold .* never ", second)
     assert done.out.splitlines()[-1].startswith("2 messages (1 deferred, 1 hold), ")
 

@@ -10,11 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.admin.staged_queue import Stage
+from tests.admin.queue_contents import QueueFiller
 from tests.daemon.conftest import PASSWORD, Folder
 from tests.names import Attempted, AuthenticationAlarm, MemoryQueue, RouteDown, refuse
 from twisted_sendmail import RelayService
-from twisted_sendmail.admin.ledger import Kind
+from twisted_sendmail.admin.metrics import FailureKind
 from twisted_sendmail.daemon.admin import AdminDoor
 from twisted_sendmail.testing import LoopbackServer
 
@@ -128,10 +128,10 @@ async def test_a_refused_password_is_seen(folder: Folder) -> None:
         await watched.relay.send(letter("bob@example.net"), sender="alice@example.org")
         await refused
         samples = watched.samples()
-        failures = [failure.kind for failure in watched.site.ledger.failures]
+        failures = [failure.kind for failure in watched.site.metrics.failures]
     assert 0 == samples["twisted_sendmail_route_auth_ok"]
     assert 1 == samples["twisted_sendmail_auth_refusals_total"]
-    assert Kind.AUTH_REFUSED in failures
+    assert FailureKind.AUTH_REFUSED in failures
 
 
 @pytest_twisted.ensureDeferred
@@ -145,7 +145,7 @@ async def test_a_way_out_that_is_down_is_seen_and_is_no_illness(folder: Folder) 
         await down
         samples = watched.samples()
         (state,) = watched.site._relay.route_states()
-        health = await watched.site._health.reason()
+        health = await watched.site.health.problem()
     assert 0 == samples["twisted_sendmail_route_up"]
     assert not state.up
     assert state.until is not None
@@ -161,12 +161,12 @@ async def test_what_a_crash_interrupted_is_counted_though_it_was_told_before(
         watched = Watched(folder, hop)
         await watched.spool.open()
         (route,) = watched.configuration.relay.routes
-        name = await Stage(watched.spool, folder.reactor).message(route=route.name)
+        name = await QueueFiller(watched.spool, folder.reactor).message(route=route.name)
         now = folder.reactor.seconds()
         await watched.spool.lease(route.name, now, fresh=9, retries=9, horizon=now + 99)
         watched.spool.crash()
         async with watched:
             samples = watched.samples()
-            failures = [(failure.kind, failure.id) for failure in watched.site.ledger.failures]
+            failures = [(failure.kind, failure.id) for failure in watched.site.metrics.failures]
     assert 1 == samples["twisted_sendmail_possible_duplicates_total"]
-    assert (Kind.DUPLICATE, name) in failures
+    assert (FailureKind.DUPLICATE, name) in failures

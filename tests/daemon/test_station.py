@@ -38,7 +38,7 @@ async def hop(reactor: Any) -> AsyncIterator[LoopbackServer]:
         yield server
 
 
-class Stage:
+class QueueFiller:
     """Makes stations, and stops them at the end."""
 
     def __init__(self, folder: Folder, hop: LoopbackServer) -> None:
@@ -86,11 +86,11 @@ class Stage:
 
 
 @pytest_twisted.async_yield_fixture
-async def stage(folder: Folder, hop: LoopbackServer) -> AsyncIterator[Stage]:
+async def stage(folder: Folder, hop: LoopbackServer) -> AsyncIterator[QueueFiller]:
     reactor = folder.reactor
     before = set(reactor.getDelayedCalls())
     handlers = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1)}
-    stage = Stage(folder, hop)
+    stage = QueueFiller(folder, hop)
     yield stage
     for station in stage.stations:
         if station.running:
@@ -119,7 +119,7 @@ def send(port: int) -> None:
 
 @ensureDeferred
 async def test_it_takes_mail_delivers_it_and_leaves_nothing(
-    stage: Stage, hop: LoopbackServer
+    stage: QueueFiller, hop: LoopbackServer
 ) -> None:
     station = await stage.started()
     port = port_of(station)
@@ -133,7 +133,7 @@ async def test_it_takes_mail_delivers_it_and_leaves_nothing(
 
 
 @ensureDeferred
-async def test_it_may_be_stopped_while_it_starts(stage: Stage) -> None:
+async def test_it_may_be_stopped_while_it_starts(stage: QueueFiller) -> None:
     station = stage.station()
     station.startService()
     await station.stopService()
@@ -142,7 +142,7 @@ async def test_it_may_be_stopped_while_it_starts(stage: Stage) -> None:
 
 
 @ensureDeferred
-async def test_what_cannot_be_listened_on_ends_it_and_nothing_listens(stage: Stage) -> None:
+async def test_what_cannot_be_listened_on_ends_it_and_nothing_listens(stage: QueueFiller) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -159,7 +159,7 @@ async def test_what_cannot_be_listened_on_ends_it_and_nothing_listens(stage: Sta
 
 
 @ensureDeferred
-async def test_a_queue_that_somebody_has_ends_it(stage: Stage) -> None:
+async def test_a_queue_that_somebody_has_ends_it(stage: QueueFiller) -> None:
     first = await stage.started()
     second = stage.station()
     second.startService()
@@ -172,7 +172,7 @@ async def test_a_queue_that_somebody_has_ends_it(stage: Stage) -> None:
 
 @ensureDeferred
 async def test_a_message_under_way_gets_its_250_when_it_stops(
-    stage: Stage, hop: LoopbackServer
+    stage: QueueFiller, hop: LoopbackServer
 ) -> None:
     station = await stage.started()
     port = port_of(station)
@@ -205,7 +205,7 @@ async def test_a_message_under_way_gets_its_250_when_it_stops(
 
 @ensureDeferred
 async def test_the_relay_ends_its_tries_while_the_doors_wait(
-    stage: Stage, hop: LoopbackServer
+    stage: QueueFiller, hop: LoopbackServer
 ) -> None:
     """One grace for both, and not one after the other."""
     station = await stage.started(stage.text(more='[limits]\nstop-grace = "200 s"'))
@@ -232,7 +232,7 @@ async def test_the_relay_ends_its_tries_while_the_doors_wait(
 
 
 @ensureDeferred
-async def test_who_does_not_end_is_cut_off_after_the_grace(stage: Stage) -> None:
+async def test_who_does_not_end_is_cut_off_after_the_grace(stage: QueueFiller) -> None:
     station = await stage.started(stage.text(more='[limits]\nstop-grace = "0.2 s"'))
 
     def begin() -> smtplib.SMTP:
@@ -249,7 +249,7 @@ async def test_who_does_not_end_is_cut_off_after_the_grace(stage: Stage) -> None
 
 
 @ensureDeferred
-async def test_a_reload_during_a_reload_is_not_lost(stage: Stage) -> None:
+async def test_a_reload_during_a_reload_is_not_lost(stage: QueueFiller) -> None:
     station = await stage.started()
     times: list[None] = []
     read = station._read
@@ -266,7 +266,7 @@ async def test_a_reload_during_a_reload_is_not_lost(stage: Stage) -> None:
 
 
 @ensureDeferred
-async def test_a_door_that_stays_keeps_its_port_through_a_reload(stage: Stage) -> None:
+async def test_a_door_that_stays_keeps_its_port_through_a_reload(stage: QueueFiller) -> None:
     station = await stage.started()
     port = port_of(station)
     stage.folder.write("relay.toml", stage.text(listen='["tcp:127.0.0.1:0", "tcp:localhost:0"]'))
@@ -287,7 +287,7 @@ def fetch(port: int, path: str) -> tuple[int, str]:
 
 @ensureDeferred
 async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
-    stage: Stage, hop: LoopbackServer
+    stage: QueueFiller, hop: LoopbackServer
 ) -> None:
     def admin(port: int, more: str = "") -> str:
         return stage.text(more=f'[admin]\nendpoint = "tcp:127.0.0.1:{port}"\n{more}')
@@ -323,7 +323,7 @@ async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
 
 @ensureDeferred
 async def test_after_the_clock_was_set_the_relay_looks_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: QueueFiller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     station = await stage.started()
     looked: Deferred[None] = Deferred()

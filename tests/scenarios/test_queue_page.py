@@ -11,14 +11,14 @@ from selenium.webdriver.common.keys import Keys
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThread
 
-from tests.admin.staged_queue import TOKEN, Stage, StagedRelay, a_bad_morning
+from tests.admin.queue_contents import TOKEN, FakeRelay, QueueFiller, fill_queue
 from tests.names import Selection, SQLiteQueue
 from tests.scenarios.browser import Browser, browsing, contrast, why_not
 from tests.scenarios.peers import require
-from twisted_sendmail.admin.history import Sample
-from twisted_sendmail.admin.ledger import Failed, Kind
+from twisted_sendmail.admin.health import RouteState
+from twisted_sendmail.admin.history import QueueSample
+from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
 from twisted_sendmail.admin.site import AdminSite
-from twisted_sendmail.admin.watched import RouteState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -37,7 +37,7 @@ class Morning:
 
     def __init__(self, browser: Browser, spool: SQLiteQueue, reactor: Any) -> None:
         self.browser, self.spool, self.reactor = browser, spool, reactor
-        self.relay = StagedRelay(spool, reactor)
+        self.relay = FakeRelay(spool, reactor)
         self.relay.routes += (
             RouteState(
                 "bulk",
@@ -51,18 +51,20 @@ class Morning:
         self.names: dict[str, str] = {}
 
     async def begin(self) -> None:
-        self.names = await a_bad_morning(Stage(self.spool, self.reactor))
+        self.names = await fill_queue(QueueFiller(self.spool, self.reactor))
         self.site.startService()
         now = self.reactor.seconds()
         # An hour that has passed: rising, then two minutes without a sample, then falling.
         before = [n for n in range(359, 0, -1) if not 180 < n < 193]
         self.site.history._fine.extendleft(
-            Sample(now - 10 * n, 5 + min(n, 359 - n) // 9, 36.0 * (360 - n))
+            QueueSample(now - 10 * n, 5 + min(n, 359 - n) // 9, 36.0 * (360 - n))
             for n in reversed(before)
         )
         said = "550 5.1.1 <nobody@example.net>: User unknown"
-        failed = Failed(now - 400, Kind.BOUNCED, said, "0123456789AB", "nobody@example.net", "mx")
-        self.site.ledger.failed(failed)
+        failed = FailureRecord(
+            now - 400, FailureKind.BOUNCED, said, "0123456789AB", "nobody@example.net", "mx"
+        )
+        self.site.metrics.add_failure(failed)
         port: Any = await self.site.listen(
             serverFromString(self.reactor, "tcp:0:interface=127.0.0.1")
         )

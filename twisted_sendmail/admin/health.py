@@ -1,37 +1,80 @@
-"""Is the relay well: can the queue be written, and is mail taken out of it?
+"""Health of a relay: is the queue writable, and is mail taken out of it?
 
-A next hop that is down is no reason to call the relay unwell: keeping mail meanwhile is
-its work, and starting it anew would help nobody.  The queue is asked to make something
-durable, at most every few seconds however often somebody asks here.
+A next hop that is down does not make a relay unhealthy: keeping mail meanwhile is its purpose, and
+a restart would not help. The queue is written at most every five seconds, however often the
+health is asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from twisted_sendmail.admin.watched import WatchedRelay
+    from twisted_sendmail.queue import QueueActionResult, Selection
 
-#: Seconds for which an answer is good.
-FRESH = 5.0
-#: Seconds the queue may take to answer.
-PATIENCE = 4.0
+#: Seconds for which a result is used again.
+VALID_SECONDS = 5.0
+#: Seconds that writing to the queue may take.
+PROBE_TIMEOUT = 4.0
+
+
+@frozen
+class RouteState:
+    """The state of one route."""
+
+    name: str
+    #: ``name:port`` of its servers, in order of preference.
+    servers: tuple[str, ...]
+    #: Time of the next attempt while the route is down; None: it is up.
+    until: float | None = None
+    #: The next hop refused our password.
+    auth_refused: bool = False
+    #: Why the route is down: the last reply or error.
+    reason: str | None = None
+    #: Messages being delivered.
+    under_way: int = 0
+
+    @property
+    def up(self) -> bool:
+        """True if messages are delivered over this route."""
+        return self.until is None and not self.auth_refused
+
+
+class WatchedRelay(Protocol):
+    """The part of a relay that the admin endpoint uses."""
+
+    @property
+    def running(self) -> bool:
+        """True while mail is taken out of the queue."""
+        ...
+
+    def route_states(self) -> tuple[RouteState, ...]:
+        """Return the state of each route."""
+        ...
+
+    def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
+        """Try the selected messages now, or all, over routes that are down too.
+
+        :raises SendmailError: the queue cannot do that now.
+        """
+        ...
 
 
 class Health:
-    """Asks, and remembers the answer for a moment.
+    """Checks the queue and the relay, and uses the result for a few seconds.
 
     :param reactor: provides ``IReactorTime``.
-    :param probe: writes something to the queue; fires when it is durable.
+    :param probe: writes to the queue; its Deferred fires when that is durable.
     """
 
     def __init__(
@@ -40,53 +83,53 @@ class Health:
         self._reactor = reactor
         self._probe = probe
         self._relay = relay
-        self._asked = float("-inf")
-        self._spool: str | None = None
+        self._checked = float("-inf")
+        self._queue_problem: str | None = None
         self._waiting: list[Deferred[str | None]] = []
-        self._under_way: Deferred[None] | None = None
-        self._patience: IDelayedCall | None = None
+        self._probing: Deferred[None] | None = None
+        self._timeout: IDelayedCall | None = None
 
-    def reason(self) -> Deferred[str | None]:
-        """Why it is not well, in one printable line; None: it is.  Never fails.
+    def problem(self) -> Deferred[str | None]:
+        """Return why the relay is not healthy, in one printable line; None if it is healthy.
 
-        Cancelling stops the waiting only.
+        Never fails. Cancelling ends only the waiting.
         """
         answer: Deferred[str | None] = Deferred(self._forget)
-        if 0 <= self._reactor.seconds() - self._asked < FRESH:
-            answer.callback(self._said())
+        if 0 <= self._reactor.seconds() - self._checked < VALID_SECONDS:
+            answer.callback(self._result())
             return answer
         self._waiting.append(answer)
-        if self._patience is None:
-            late = f"the queue has not answered for {PATIENCE:.0f} s"
-            self._patience = self._reactor.callLater(PATIENCE, self._answer, late)
-        if self._under_way is None:
-            self._under_way = maybeDeferred(self._probe)
-            _ = self._under_way.addBoth(self._probed)
+        if self._timeout is None:
+            late = f"the queue has not answered for {PROBE_TIMEOUT:.0f} s"
+            self._timeout = self._reactor.callLater(PROBE_TIMEOUT, self._answer, late)
+        if self._probing is None:
+            self._probing = maybeDeferred(self._probe)
+            _ = self._probing.addBoth(self._probed)
         return answer
 
     def stop(self) -> None:
-        """Ask no more; who waits is told that it stops."""
+        """Answer all that wait, and check no more."""
         self._answer("the relay stops")
 
     def _probed(self, result: object) -> None:
-        self._under_way = None
-        trouble: str | None = None
+        self._probing = None
+        problem: str | None = None
         if isinstance(result, Failure):
-            trouble = f"the queue cannot be written: {printable(result.getErrorMessage(), 200)}"
-        self._answer(trouble)
+            problem = f"the queue cannot be written: {printable(result.getErrorMessage(), 200)}"
+        self._answer(problem)
 
-    def _answer(self, trouble: str | None) -> None:
-        call, self._patience = self._patience, None
+    def _answer(self, problem: str | None) -> None:
+        call, self._timeout = self._timeout, None
         if call is not None and call.active():
             call.cancel()
-        self._asked, self._spool = self._reactor.seconds(), trouble
+        self._checked, self._queue_problem = self._reactor.seconds(), problem
         waiting, self._waiting = self._waiting, []
         for answer in waiting:
-            answer.callback(self._said())
+            answer.callback(self._result())
 
-    def _said(self) -> str | None:
-        if self._spool is not None:
-            return self._spool
+    def _result(self) -> str | None:
+        if self._queue_problem is not None:
+            return self._queue_problem
         return None if self._relay.running else "the relay does not run"
 
     def _forget(self, answer: Deferred[str | None]) -> None:

@@ -1,11 +1,10 @@
-"""How deep the queue was, and how old its oldest message, over the last hours.
+"""Depth of the queue and age of its oldest message over the last hours, in memory.
 
-Two rings of samples: every ten seconds for an hour, and of each five minutes the worst,
-for two days.  They are in memory, of fixed size, and gone with the process: who wants
-to keep them has Prometheus.
+Two rings of fixed size: a sample every ten seconds for an hour, and the maxima of each five
+minutes for two days. Prometheus keeps them longer.
 
-The clock is the wall's, and may jump.  Set back, it takes the older samples with it, so
-that the curve stays whole; set forward, it leaves a gap, as a machine that slept does.
+The clock is the wall clock, and may jump. When it is set back, older samples are moved back with
+it, so that times keep increasing; when it is set forward, the curve has a gap.
 """
 
 from __future__ import annotations
@@ -24,38 +23,38 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.queue import QueueTotals
 
-#: Seconds between samples, and how many are kept: an hour.
-FINE, FINE_KEPT = 10.0, 360
-#: The same for the coarse ring: two days.
-COARSE, COARSE_KEPT = 300.0, 576
+#: Seconds between fine samples, and how many are kept: an hour.
+FINE_SECONDS, FINE_KEPT = 10.0, 360
+#: Seconds between coarse samples, and how many are kept: two days.
+COARSE_SECONDS, COARSE_KEPT = 300.0, 576
 
 
-class Sample(NamedTuple):
-    """The queue at one moment, or the worst of some minutes."""
+class QueueSample(NamedTuple):
+    """The queue at one moment, or the maxima of some minutes."""
 
-    #: When, seconds since 1970.
+    #: Seconds since 1970.
     at: float
-    #: Messages that wait to go out; those on hold and set aside are not among them.
+    #: Messages that wait to go out; not those on hold or set aside.
     depth: int
-    #: Seconds that the oldest one has waited.
+    #: Seconds that the oldest message has waited.
     age: float
 
 
 def waiting(totals: QueueTotals) -> int:
-    """Messages that wait to go out, or are on their way."""
+    """Count the messages that wait to go out or are being delivered."""
     return sum(totals.queues.get(name, 0) for name in ("incoming", "active", "deferred"))
 
 
-def age(totals: QueueTotals, now: float) -> float:
-    """Seconds that the oldest message has waited; 0 if there is none, or the clock was set back."""
+def oldest_age(totals: QueueTotals, now: float) -> float:
+    """Seconds that the oldest message has waited; 0 for none, and after the clock was set back."""
     return 0.0 if totals.oldest is None else max(0.0, now - totals.oldest)
 
 
-class History:
-    """Looks at the queue from time to time.
+class QueueHistory:
+    """Samples the queue at regular intervals.
 
     :param reactor: provides ``IReactorTime``.
-    :param totals: gives the queue in numbers; where it fails the curve has a gap.
+    :param totals: counts the queue; where it fails, the curve has a gap.
     """
 
     log = Logger(namespace="twisted_sendmail.daemon")
@@ -63,82 +62,81 @@ class History:
     def __init__(self, reactor: Any, totals: Callable[[], Deferred[QueueTotals]]) -> None:
         self._reactor = reactor
         self._totals = totals
-        self._fine: deque[Sample] = deque(maxlen=FINE_KEPT)
-        self._coarse: deque[Sample] = deque(maxlen=COARSE_KEPT)
-        # The worst since the last coarse sample, and when that one began.
-        self._worst: Sample | None = None
-        self._since = 0.0
-        self._call: IDelayedCall | None = None
-        self._asked: Deferred[QueueTotals] | None = None
+        self._fine: deque[QueueSample] = deque(maxlen=FINE_KEPT)
+        self._coarse: deque[QueueSample] = deque(maxlen=COARSE_KEPT)
+        # The maxima since the last coarse sample, and the time of the first fine one in them.
+        self._maxima: QueueSample | None = None
+        self._maxima_begin = 0.0
+        self._next: IDelayedCall | None = None
+        self._counting: Deferred[QueueTotals] | None = None
 
     @property
-    def hour(self) -> tuple[Sample, ...]:
+    def hour(self) -> tuple[QueueSample, ...]:
         """The fine samples, the oldest first."""
         return tuple(self._fine)
 
     @property
-    def days(self) -> tuple[Sample, ...]:
-        """The coarse ones, with the five minutes that are not over yet."""
-        return (*self._coarse, self._worst) if self._worst else tuple(self._coarse)
+    def days(self) -> tuple[QueueSample, ...]:
+        """The coarse samples, and the maxima of the current five minutes."""
+        return (*self._coarse, self._maxima) if self._maxima else tuple(self._coarse)
 
     def start(self) -> None:
-        """Take the first sample now, and go on."""
-        if self._call is None:
-            self._look()
+        """Take the first sample now."""
+        if self._next is None:
+            self._sample()
 
     def stop(self) -> None:
-        """Take no more."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
-        if self._asked is not None:
-            self._asked.cancel()
+        """Take no more samples."""
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        self._next = None
+        if self._counting is not None:
+            self._counting.cancel()
 
-    def wake(self) -> None:
-        """Go on where the clock was set back: the next look would be as far off as it was set.
+    def resume(self) -> None:
+        """Sample now if the clock was set back, which made the next sample as much later.
 
-        Called whenever somebody wants to see the history; costs nothing otherwise.
+        To be called when somebody looks at the history.
         """
-        call = self._call
-        if call is not None and call.active() and call.getTime() - self._reactor.seconds() > FINE:
-            call.cancel()
-            self._look()
-
-    def _look(self) -> None:
-        self._call = self._reactor.callLater(FINE, self._look)
-        if self._asked is not None:
+        call = self._next
+        if call is None or not call.active():
             return
-        self._asked = maybeDeferred(self._totals)
-        _ = self._asked.addCallbacks(self._keep, self._missed)
+        if call.getTime() - self._reactor.seconds() > FINE_SECONDS:
+            call.cancel()
+            self._sample()
 
-    def _missed(self, failure: Failure) -> None:
-        self._asked = None
-        if self._call is not None:
-            # The health check is who tells the operator.
+    def _sample(self) -> None:
+        self._next = self._reactor.callLater(FINE_SECONDS, self._sample)
+        if self._counting is None:
+            self._counting = maybeDeferred(self._totals)
+            _ = self._counting.addCallbacks(self._add, self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        self._counting = None
+        if self._next is not None:
+            # For debugging only: the health check reports it to the operator.
             self.log.debug("the queue could not be counted: {why}", why=failure.getErrorMessage())
 
-    def _keep(self, totals: QueueTotals) -> None:
-        self._asked = None
+    def _add(self, totals: QueueTotals) -> None:
+        self._counting = None
         now = self._reactor.seconds()
-        self._follow(now)
-        sample = Sample(now, waiting(totals), age(totals, now))
+        if self._fine and now < self._fine[-1].at:
+            self._move_back(self._fine[-1].at + FINE_SECONDS - now)
+        sample = QueueSample(now, waiting(totals), oldest_age(totals, now))
         self._fine.append(sample)
-        if self._worst is not None and now - self._since >= COARSE:
-            self._coarse.append(self._worst)
-            self._worst = None
-        if self._worst is None:
-            self._worst, self._since = sample, now
+        if self._maxima is not None and now - self._maxima_begin >= COARSE_SECONDS:
+            self._coarse.append(self._maxima)
+            self._maxima = None
+        if self._maxima is None:
+            self._maxima, self._maxima_begin = sample, now
         else:
-            worst = self._worst
-            self._worst = Sample(now, max(worst.depth, sample.depth), max(worst.age, sample.age))
+            depth, age = max(self._maxima.depth, sample.depth), max(self._maxima.age, sample.age)
+            self._maxima = QueueSample(now, depth, age)
 
-    def _follow(self, now: float) -> None:
-        """Where the clock was set back, set back what was noted before, by as much."""
-        if not self._fine or now >= self._fine[-1].at:
-            return
-        back = self._fine[-1].at + FINE - now
-        self._fine = deque((s._replace(at=s.at - back) for s in self._fine), FINE_KEPT)
-        self._coarse = deque((s._replace(at=s.at - back) for s in self._coarse), COARSE_KEPT)
-        if self._worst is not None:
-            self._worst = self._worst._replace(at=self._worst.at - back)
-        self._since -= back
+    def _move_back(self, seconds: float) -> None:
+        """Move all samples back, after the clock was set back."""
+        self._fine = deque((s._replace(at=s.at - seconds) for s in self._fine), FINE_KEPT)
+        self._coarse = deque((s._replace(at=s.at - seconds) for s in self._coarse), COARSE_KEPT)
+        if self._maxima is not None:
+            self._maxima = self._maxima._replace(at=self._maxima.at - seconds)
+        self._maxima_begin -= seconds

@@ -1,11 +1,9 @@
-"""Who may act on the queue from a browser: whoever knows the token, for a while.
+"""Sessions of people who signed in to the queue page with the operator's token.
 
-A session is a random name in a cookie; here it is kept as its digest, in memory, bounded
-in number and time.  Each has a second secret that every form carries, so that another
-site's form does nothing.  Wrong tokens cost time, all comers together: there is one
-operator, and everybody who asks comes from the same address.
-
-It reads no header and writes none; that is the site's.
+A session is a random name in a cookie; only its digest is kept, in memory, bounded in number and
+time. Each session has a second secret that every form carries, so that forms of other sites are
+refused. Wrong tokens are limited for all clients together: there is one operator, and behind a
+proxy all clients have the same address.
 """
 
 from __future__ import annotations
@@ -13,28 +11,29 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from attrs import define, field
 
 from twisted_sendmail.smtp import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Characters a token needs: shorter ones can be guessed in time.
-SHORTEST = 16
-#: Seconds a session lasts at the most, and without being used.
-LIFETIME, IDLE = 8 * 3600.0, 30 * 60.0
-#: Sessions at once; one more, and the one unused for longest ends.
-MOST = 32
-#: Wrong tokens that may follow each other at once, and seconds until one more may.
-PATIENCE, RECOVERY = 5, 10.0
+#: Characters that a token needs; a shorter one can be guessed.
+MIN_TOKEN_LENGTH = 16
+#: Seconds that a session lasts, and that it lasts without being used.
+SESSION_LIFETIME, SESSION_IDLE = 8 * 3600.0, 30 * 60.0
+#: Sessions at a time; a new one ends the one that was unused for longest.
+MAX_SESSIONS = 32
+#: Wrong tokens in a row, and seconds until one more is allowed.
+MAX_WRONG_TOKENS, WRONG_TOKEN_SECONDS = 5, 10.0
 
 
-class TooManyTries(Exception):
-    """Wrong tokens came too fast: nothing was compared.
+class TooManyTokens(Exception):
+    """Wrong tokens came too fast, so the token was not compared.
 
-    :param wait: seconds until one more is.
+    :param wait: seconds until one is compared again.
     """
 
     def __init__(self, wait: float) -> None:
@@ -42,96 +41,94 @@ class TooManyTries(Exception):
         self.wait = wait
 
 
-@dataclass
-class Session:
-    """Somebody who showed the token."""
+@define
+class AdminSession:
+    """One session."""
 
-    #: What each of his forms has to carry.
+    #: Carried by each form.
     form_secret: str = field(repr=False)
     begun: float
     used: float
-    #: What he is to be told on the next page.
+    #: Shown on the next page.
     notice: str | None = None
 
 
 class Sessions:
-    """Those who are signed in.
+    """All sessions.
 
-    :param token: the operator's; None, and nobody can be.
-    :param now: gives seconds since 1970.
-    :raises InvalidInput: for a token that is too short.
+    :param token: the operator's; None: nobody can sign in.
+    :param now: returns seconds since 1970.
+    :raises InvalidInput: the token is too short.
     """
 
     def __init__(self, token: str | None, now: Callable[[], float]) -> None:
-        if token is not None and len(token) < SHORTEST:
+        if token is not None and len(token) < MIN_TOKEN_LENGTH:
             raise InvalidInput(
                 "the token of the queue page cannot be used",
-                detail=f"it has less than {SHORTEST} characters",
+                detail=f"it has less than {MIN_TOKEN_LENGTH} characters",
                 remedy="make one with: openssl rand -hex 16",
             )
         self._token = None if token is None else _digest(token)
         self._now = now
-        self._sessions: dict[bytes, Session] = {}
-        self._tries = float(PATIENCE)
+        self._sessions: dict[bytes, AdminSession] = {}
+        # Wrong tokens that may still come, a fraction too, and when they were last counted.
+        self._allowed = float(MAX_WRONG_TOKENS)
         self._counted = now()
 
     @property
     def possible(self) -> bool:
-        """Is there a token at all?"""
+        """True if there is a token."""
         return self._token is not None
 
     def sign_in(self, token: str) -> str | None:
-        """Begin a session; gives its name, or None for a wrong token.
+        """Begin a session; return its name, or None for a wrong token.
 
-        :raises TooManyTries: the token was not looked at.
+        :raises TooManyTokens: the token was not compared.
         """
-        self._recover()
-        if self._tries < 1:
-            raise TooManyTries((1 - self._tries) * RECOVERY)
+        now = self._now()
+        passed, self._counted = max(0.0, now - self._counted), now
+        recovered = self._allowed + passed / WRONG_TOKEN_SECONDS
+        self._allowed = min(float(MAX_WRONG_TOKENS), recovered)
+        if self._allowed < 1:
+            raise TooManyTokens((1 - self._allowed) * WRONG_TOKEN_SECONDS)
         if self._token is None or not hmac.compare_digest(self._token, _digest(token)):
-            self._tries -= 1
+            self._allowed -= 1
             return None
         name = secrets.token_urlsafe(32)
-        now = self._now()
-        self._tidy(now)
-        while len(self._sessions) >= MOST:
+        self._remove_ended(now)
+        while len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].used)]
-        self._sessions[_digest(name)] = Session(secrets.token_urlsafe(32), now, now)
+        self._sessions[_digest(name)] = AdminSession(secrets.token_urlsafe(32), now, now)
         return name
 
-    def find(self, name: str | None) -> Session | None:
-        """The session of that *name*, if it still lasts; it is used by this."""
+    def find(self, name: str | None) -> AdminSession | None:
+        """Return the session *name*, if it still lasts, and note that it is used."""
         now = self._now()
-        self._tidy(now)
+        self._remove_ended(now)
         session = self._sessions.get(_digest(name)) if name else None
         if session is not None:
             session.used = now
         return session
 
     def sign_out(self, name: str | None) -> None:
-        """End it."""
+        """End the session *name*."""
         if name:
             self._sessions.pop(_digest(name), None)
 
-    def genuine(self, session: Session, form_secret: str) -> bool:
-        """Does a form come from a page of ours, of this session?"""
+    def owns_form(self, session: AdminSession, form_secret: str) -> bool:
+        """Return True if a form with this secret is from a page of the session."""
         return hmac.compare_digest(_digest(session.form_secret), _digest(form_secret))
 
-    def _tidy(self, now: float) -> None:
-        # A clock that was set back must not make a session last longer: then it ends.
+    def _remove_ended(self, now: float) -> None:
+        # A session of the future ends: a clock that was set back must not make it last longer.
         self._sessions = {
             key: session
             for key, session in self._sessions.items()
-            if session.begun <= now < session.begun + LIFETIME
-            and session.used <= now < session.used + IDLE
+            if session.begun <= now < session.begun + SESSION_LIFETIME
+            and session.used <= now < session.used + SESSION_IDLE
         }
-
-    def _recover(self) -> None:
-        now = self._now()
-        passed, self._counted = max(0.0, now - self._counted), now
-        self._tries = min(float(PATIENCE), self._tries + passed / RECOVERY)
 
 
 def _digest(text: str) -> bytes:
-    """Of one length, whatever was given: comparing tells nothing of how long the secret is."""
+    # Digests have one length, so that comparing them does not show the length of the secret.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

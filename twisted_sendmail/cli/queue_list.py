@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from twisted_sendmail.admin.reasons import latest, standing
-from twisted_sendmail.admin.shown import count, duration, size
+from twisted_sendmail.admin.format import count, duration, last_reply, local_cause, size
 from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, QueueTotals, RecipientState
 from twisted_sendmail.smtp import ReversePath, printable
 
@@ -73,7 +72,7 @@ def _people(message: QueuedMessage) -> Text:
 
 def why(message: QueuedMessage) -> list[str]:
     """What keeps it: what is ours, and what was said last."""
-    ours, last = standing(message), latest(message)
+    ours, last = local_cause(message), last_reply(message)
     lines = [] if ours is None else [ours]
     if last is not None:
         lines.append(said(last))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from twisted_sendmail.admin.shown import duration, size
+from twisted_sendmail.admin.format import duration, size
 from twisted_sendmail.cli.queue_list import as_dict, next_try, said, sender_text, why
 from twisted_sendmail.message import MAX_HEADER
 from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, RecipientState

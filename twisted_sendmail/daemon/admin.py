@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.admin.site import AdminSite
-from twisted_sendmail.admin.watching import Watching
 from twisted_sendmail.daemon.door import cannot_listen, remove_stale_socket
 from twisted_sendmail.daemon.endpoint_text import server_endpoint
 from twisted_sendmail.daemon.relay_view import RelayView
@@ -62,7 +61,7 @@ class AdminDoor:
         except Exception as e:  # noqa: BLE001 - endpoints fail as they like
             raise cannot_listen(admin.endpoint.description, e) from None
         site.startService()
-        observer = Watching(site.metrics, site.ledger, self._reactor.seconds)
+        observer = site.metrics
         self._observer = observer
         # The relay told of these before there was anybody to hear it.
         recovered = await relay.ready()

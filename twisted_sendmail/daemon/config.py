@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.admin.sessions import SHORTEST
+from twisted_sendmail.admin.sessions import MIN_TOKEN_LENGTH
 from twisted_sendmail.client import check_secret_file
 from twisted_sendmail.daemon.configuration_error import ConfigSource, Wrong
 from twisted_sendmail.daemon.endpoint_text import EndpointText, parse_endpoint, server_endpoint
@@ -278,8 +278,8 @@ def _admin(tree: Values, source: ConfigSource, reactor: Any) -> Admin | None:
     token = None
     if secret is not None:
         token = Secret(secret.read())
-        if len(token.reveal()) < SHORTEST:
+        if len(token.reveal()) < MIN_TOKEN_LENGTH:
             key = next(key for key in values if key.startswith("token-") and values[key])
-            why = f"the token has less than {SHORTEST} characters"
+            why = f"the token has less than {MIN_TOKEN_LENGTH} characters"
             raise source.error(f"admin.{key}", why, "make one with: openssl rand -hex 16")
     return Admin(endpoint, token, values["private"], values["public"], values["names"])

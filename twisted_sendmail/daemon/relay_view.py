@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.admin.watched import RouteState
+from twisted_sendmail.admin.health import RouteState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RelayView:
-    """A :class:`~twisted_sendmail.admin.watched.WatchedRelay`."""
+    """A :class:`~twisted_sendmail.admin.health.WatchedRelay`."""
 
     def __init__(self, reactor: IReactorTime, relay: RelayService) -> None:
         self._reactor = reactor

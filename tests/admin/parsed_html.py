@@ -1,4 +1,4 @@
-"""What a page says, read as a browser reads it."""
+"""HTML parsed into a tree, for tests of pages; parsing fails where it is not well-formed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.web.template import Flattenable
 
-# Those that are never closed.
+# Elements without an end tag.
 _VOID = {"meta", "link", "input", "br", "wbr", "hr", "img"}
 
 
 @dataclass
 class Node:
-    """An element, or the page."""
+    """An element, or the whole page."""
 
     name: str
     attributes: dict[str, str] = field(default_factory=dict)
@@ -26,13 +26,13 @@ class Node:
 
     @property
     def text(self) -> str:
-        """All text in it, without that of style sheets."""
+        """The text in the element, without style sheets."""
         if self.name == "style":
             return ""
         return "".join(c if isinstance(c, str) else c.text for c in self.children)
 
     def all(self, name: str, /, **attributes: str) -> list[Node]:
-        """Every element below it of that name and those attributes; ``_`` ends reserved words."""
+        """Return the descendants with this name and these attributes; ``class_`` is ``class``."""
         found: list[Node] = []
         for child in self.children:
             if isinstance(child, str):
@@ -44,17 +44,17 @@ class Node:
         return found
 
     def one(self, name: str, /, **attributes: str) -> Node:
-        """The only one of those."""
+        """Return the only such descendant."""
         (found,) = self.all(name, **attributes)
         return found
 
     def names(self) -> set[str]:
-        """The names of all elements."""
+        """Return the names of the element and its descendants."""
         below = (child.names() for child in self.children if not isinstance(child, str))
         return {self.name}.union(*below)
 
 
-class _Reader(HTMLParser):
+class _Parser(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.page = Node("page")
@@ -84,18 +84,18 @@ class _Reader(HTMLParser):
         raise AssertionError(data)
 
 
-def read(html: bytes | str) -> Node:
-    """Read *html*, which has to be well-formed."""
-    reader = _Reader()
-    reader.feed(html if isinstance(html, str) else html.decode("utf-8"))
-    reader.close()
-    assert [reader.page] == reader._open
-    return reader.page
+def parse_html(html: bytes | str) -> Node:
+    """Parse *html*."""
+    parser = _Parser()
+    parser.feed(html if isinstance(html, str) else html.decode("utf-8"))
+    parser.close()
+    assert parser._open == [parser.page]
+    return parser.page
 
 
-def drawn(content: Flattenable) -> Node:
-    """Write *content*, and read it."""
+def render(content: Flattenable) -> Node:
+    """Write *content* as HTML, and parse the result."""
     done: list[bytes] = []
     writing: Deferred[bytes] = flattenString(None, content)
     _ = writing.addCallback(done.append)
-    return read(done[0])
+    return parse_html(done[0])

@@ -1,4 +1,4 @@
-"""Metrics and ledger: what the relay's events mean for them."""
+"""Metrics and failures that the relay's events cause."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from tests.names import (
     SetAside,
     Trouble,
 )
-from twisted_sendmail.admin.ledger import KEPT, Failed, Kind, Ledger
-from twisted_sendmail.admin.metrics import Metrics
-from twisted_sendmail.admin.watched import RouteState
-from twisted_sendmail.admin.watching import Watching
+from twisted_sendmail.admin.health import RouteState
+from twisted_sendmail.admin.metrics import FAILURES_KEPT, FailureKind, FailureRecord, Metrics
 
 PAGE = Path(__file__).parent.parent.parent / "docs/reference/metrics.md"
 
@@ -35,8 +33,7 @@ class Watched:
     def __init__(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.metrics, self.ledger = Metrics(), Ledger()
-        self.tell = Watching(self.metrics, self.ledger, self.clock.seconds)
+        self.metrics = Metrics(self.clock.seconds)
 
     def samples(
         self, totals: QueueTotals | None = None, routes: tuple[RouteState, ...] = ()
@@ -78,22 +75,22 @@ def attempted(status: str = "sent", **facts: Any) -> Attempted:
 
 def test_each_recipient_counts_by_what_became_of_him(watched: Watched) -> None:
     for status in ("sent", "sent", "deferred", "bounced", "expired"):
-        watched.tell(attempted(status))
+        watched.metrics(attempted(status))
     samples = watched.samples()
     assert {"delivered": 2, "deferred": 1, "bounced": 1, "expired": 1} == {
         outcome: samples[f"recipients_total{{outcome={outcome},route=default}}"]
         for outcome in ("delivered", "deferred", "bounced", "expired")
     }
-    counts = watched.ledger.counts
-    assert (2, 1, 1, 1) == (counts.delivered, counts.deferred, counts.bounced, counts.expired)
+    counts = watched.metrics.counts
+    assert (2, 1, 1, 1) == tuple(counts[o] for o in ("delivered", "deferred", "bounced", "expired"))
 
 
 def test_a_try_counts_once_for_all_its_recipients(watched: Watched) -> None:
     for number in range(50):
-        watched.tell(attempted(recipient=f"u{number}@example.net", in_doubt=True))
-    watched.tell(attempted(id="0123456789AC", tls="TLSv1.2"))
-    watched.tell(attempted(id="0123456789AD", tls=None))
-    watched.tell(attempted(id="0123456789AE", tls=None, relay="none"))
+        watched.metrics(attempted(recipient=f"u{number}@example.net", in_doubt=True))
+    watched.metrics(attempted(id="0123456789AC", tls="TLSv1.2"))
+    watched.metrics(attempted(id="0123456789AD", tls=None))
+    watched.metrics(attempted(id="0123456789AE", tls=None, relay="none"))
     samples = watched.samples()
     assert 4 == samples["attempt_seconds_count{route=default}"]
     assert 2.8 == pytest.approx(samples["attempt_seconds_sum{route=default}"])
@@ -105,10 +102,10 @@ def test_a_try_counts_once_for_all_its_recipients(watched: Watched) -> None:
 
 
 def test_what_comes_in_and_goes_wrong_is_counted(watched: Watched) -> None:
-    watched.tell(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
-    watched.tell(Interrupted(("A", "B", "C")))
-    watched.tell(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
-    watched.tell(Removed("0123456789AB"))
+    watched.metrics(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
+    watched.metrics(Interrupted(("A", "B", "C")))
+    watched.metrics(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
+    watched.metrics(Removed("0123456789AB"))
     samples = watched.samples()
     assert (1, 3, 1) == (
         samples["messages_taken_in_total{}"],
@@ -118,43 +115,43 @@ def test_what_comes_in_and_goes_wrong_is_counted(watched: Watched) -> None:
 
 
 def test_the_last_failures_are_kept_the_latest_first(watched: Watched) -> None:
-    watched.tell(attempted("sent"))
-    watched.tell(attempted("bounced", reply="550 5.1.1 no"))
-    watched.tell(attempted("expired", recipient="c@example.net", reply="timed out"))
-    watched.tell(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
-    watched.tell(RouteDown("default", "no answer", 4.0))
-    watched.tell(SetAside("0123456789AB", "nobody to tell"))
-    watched.tell(Trouble("mail cannot be taken out", "disk"))
-    watched.tell(Interrupted(("A",)))
-    watched.tell(attempted("deferred", id="0123456789AC", in_doubt=True))
+    watched.metrics(attempted("sent"))
+    watched.metrics(attempted("bounced", reply="550 5.1.1 no"))
+    watched.metrics(attempted("expired", recipient="c@example.net", reply="timed out"))
+    watched.metrics(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
+    watched.metrics(RouteDown("default", "no answer", 4.0))
+    watched.metrics(SetAside("0123456789AB", "nobody to tell"))
+    watched.metrics(Trouble("mail cannot be taken out", "disk"))
+    watched.metrics(Interrupted(("A",)))
+    watched.metrics(attempted("deferred", id="0123456789AC", in_doubt=True))
     assert [
-        (Kind.DUPLICATE, "0123456789AC", None),
-        (Kind.DUPLICATE, "A", None),
-        (Kind.TROUBLE, None, None),
-        (Kind.SET_ASIDE, "0123456789AB", None),
-        (Kind.ROUTE_DOWN, None, None),
-        (Kind.AUTH_REFUSED, None, None),
-        (Kind.EXPIRED, "0123456789AB", "c@example.net"),
-        (Kind.BOUNCED, "0123456789AB", "b@example.net"),
-    ] == [(f.kind, f.id, f.recipient) for f in watched.ledger.failures]
+        (FailureKind.DUPLICATE, "0123456789AC", None),
+        (FailureKind.DUPLICATE, "A", None),
+        (FailureKind.TROUBLE, None, None),
+        (FailureKind.SET_ASIDE, "0123456789AB", None),
+        (FailureKind.ROUTE_DOWN, None, None),
+        (FailureKind.AUTH_REFUSED, None, None),
+        (FailureKind.EXPIRED, "0123456789AB", "c@example.net"),
+        (FailureKind.BOUNCED, "0123456789AB", "b@example.net"),
+    ] == [(f.kind, f.id, f.recipient) for f in watched.metrics.failures]
 
 
 def test_a_way_out_that_stays_down_drives_nothing_else_out(watched: Watched) -> None:
-    watched.tell(attempted("bounced"))
+    watched.metrics(attempted("bounced"))
     for _ in range(1000):
         watched.clock.advance(900)
-        watched.tell(RouteDown("default", "no answer", 900.0))
-    assert [(Kind.ROUTE_DOWN, 901_000.0), (Kind.BOUNCED, 1000.0)] == [
-        (f.kind, f.at) for f in watched.ledger.failures
+        watched.metrics(RouteDown("default", "no answer", 900.0))
+    assert [(FailureKind.ROUTE_DOWN, 901_000.0), (FailureKind.BOUNCED, 1000.0)] == [
+        (f.kind, f.at) for f in watched.metrics.failures
     ]
 
 
-def test_the_ledger_is_bounded_in_number_and_length() -> None:
-    ledger = Ledger()
+def test_the_failures_are_bounded_in_number_and_length() -> None:
+    metrics = Metrics(Clock().seconds)
     for number in range(500):
-        ledger.failed(Failed(number, Kind.BOUNCED, "x" * 10_000, str(number)))
-    assert KEPT == len(ledger.failures)
-    assert max(len(f.said) for f in ledger.failures) < 400
+        metrics.add_failure(FailureRecord(number, FailureKind.BOUNCED, "x" * 10_000, str(number)))
+    assert len(metrics.failures) == FAILURES_KEPT
+    assert max(len(f.text) for f in metrics.failures) < 400
 
 
 def test_the_queue_is_told_as_it_stands(watched: Watched) -> None:
@@ -208,15 +205,15 @@ def test_a_server_that_makes_up_codes_makes_up_no_series(watched: Watched) -> No
 
 def test_two_registries_do_not_meet() -> None:
     first, second = Watched(), Watched()
-    first.tell(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
+    first.metrics(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
     assert 0 == second.samples()["messages_taken_in_total{}"]
 
 
 def test_the_reference_page_lists_each_metric_with_its_labels() -> None:
     """`docs/reference/metrics.md` against the registry."""
     watched = Watched()
-    watched.tell(attempted("sent"))
-    watched.tell(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
+    watched.metrics(attempted("sent"))
+    watched.metrics(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
     totals = QueueTotals({"deferred": 1}, {"4.4.1": 1}, 1.0)
     text = watched.metrics.exposition(totals, (RouteState("default", ()),), 2.0).decode()
     exposed: dict[str, str] = {}

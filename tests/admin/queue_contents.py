@@ -1,4 +1,4 @@
-"""A queue with mail in every state, in a real store, and a relay that only says how it stands."""
+"""Fills a queue with mail in every state, and a fake relay that only reports the state of its routes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.names import (
     SetAsideReason,
 )
 from twisted_sendmail import Envelope
-from twisted_sendmail.admin.watched import RouteState
+from twisted_sendmail.admin.health import RouteState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.names import Queue, QueueActionResult
 
-#: What a server or a sender writes who means harm; each has the mark that would show it worked.
+#: Text of a malicious server or sender: markup, script, control and direction characters.
 HOSTILE = (
     '<script>document.title="broken"</script>"\'><img src=x onerror=alert(1)>'
     "\u202egnp.\u2066exe\x1b[31m\r\nSet-Cookie: a=b\u200b"
@@ -32,8 +32,8 @@ TOKEN = "correct-horse-battery"
 LONG = 1e9
 
 
-class StagedRelay:
-    """See the module."""
+class FakeRelay:
+    """A relay that delivers nothing."""
 
     def __init__(self, spool: Queue, reactor: Any) -> None:
         self._spool = spool
@@ -52,8 +52,8 @@ class StagedRelay:
         return self._spool.act(QueueAction.FLUSH, selection or Selection(), self._reactor.seconds())
 
 
-class Stage:
-    """Brings mail into a spool, and to where it is wanted."""
+class QueueFiller:
+    """Adds messages to a queue and moves them between its states."""
 
     def __init__(self, spool: Queue, reactor: Any) -> None:
         self.spool = spool
@@ -70,7 +70,7 @@ class Stage:
         held: bool = False,
         **facts: Any,
     ) -> str:
-        """One that waits; gives its name."""
+        """Add a message that waits; return its id."""
         recipients = [to] if isinstance(to, str) else list(to)
         draft = MessageInfo(
             id=self.spool.new_id(),
@@ -102,9 +102,9 @@ class Stage:
         done: Sequence[int] = (),
         aside: SetAsideReason | None = None,
     ) -> None:
-        """Let a try of it end with *reply* for everybody but those who are *done*."""
+        """Record an attempt that ended with *reply* for all recipients but those who are *done*."""
         now = self.reactor.seconds()
-        # Everything that is due is leased; what is not meant goes back.
+        # All due messages are leased; the others are released again.
         leased = await self.spool.lease(
             "default", now + LONG, fresh=1000, retries=1000, horizon=1e12
         )
@@ -120,19 +120,19 @@ class Stage:
         await self.spool.settle(AttemptRecord(name, now, changes, aside=aside))
 
     async def on_its_way(self, name: str) -> None:
-        """Let somebody be at it."""
+        """Lease a message."""
         leased = await self.spool.lease(
             "default", self.reactor.seconds() + LONG, fresh=1000, retries=1000, horizon=1e12
         )
         await self.spool.release([each.message.id for each in leased if each.message.id != name])
 
     async def held(self, name: str) -> None:
-        """Put it on hold."""
+        """Put a message on hold."""
         await self.spool.act(QueueAction.HOLD, Selection(ids=(name,)), self.reactor.seconds())
 
 
-async def a_bad_morning(stage: Stage) -> dict[str, str]:
-    """Mail in every state, for reasons of all kinds; names of some."""
+async def fill_queue(stage: QueueFiller) -> dict[str, str]:
+    """Add mail in every state, with replies of several kinds; return the ids of some."""
     names = {}
     for number in range(4):
         name = await stage.message(f"user{number}@example.net", age=11000 - 700 * number, size=4000)

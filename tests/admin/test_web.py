@@ -14,12 +14,19 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.web.http import HTTPFactory
 from zope.interface import implementer
 
-from tests.admin.staged_queue import TOKEN, Stage, StagedRelay
+from tests.admin.queue_contents import TOKEN, FakeRelay, QueueFiller
 from tests.names import MemoryQueue
 from twisted_sendmail import InvalidInput
-from twisted_sendmail.admin.http_guard import CONNECTIONS, COOKIE, Answer, Asked, factory, text
-from twisted_sendmail.admin.site import AdminSite, local
-from twisted_sendmail.admin.style import SOURCE
+from twisted_sendmail.admin.site import AdminSite, is_local
+from twisted_sendmail.admin.web import (
+    COOKIE,
+    MAX_CONNECTIONS,
+    STYLE_SOURCE,
+    HTTPRequest,
+    HTTPResponse,
+    http_factory,
+    text_response,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -90,8 +97,8 @@ class Served:
 async def served(reactor: Any) -> AsyncIterator[Served]:
     spool = MemoryQueue(reactor)
     await spool.open()
-    await Stage(spool, reactor).message()
-    served = Served(reactor, AdminSite(reactor, spool, StagedRelay(spool, reactor), token=TOKEN))
+    await QueueFiller(spool, reactor).message()
+    served = Served(reactor, AdminSite(reactor, spool, FakeRelay(spool, reactor), token=TOKEN))
     await served.start()
     yield served
     await served.site.stopService()
@@ -106,7 +113,7 @@ async def test_every_answer_forbids_script_frames_caches_and_referrers(
 ) -> None:
     _, headers, _ = await served.ask("GET", path)
     policy = (
-        f"default-src 'none'; style-src {SOURCE}; img-src data:; form-action 'self'; "
+        f"default-src 'none'; style-src {STYLE_SOURCE}; img-src data:; form-action 'self'; "
         "frame-ancestors 'none'; base-uri 'none'"
     )
     expected = {
@@ -222,10 +229,10 @@ async def test_a_form_that_is_none_signs_nobody_in(served: Served, body: bytes) 
 async def test_connections_are_bounded(served: Served) -> None:
     def crowd() -> tuple[bytes, list[socket.socket]]:
         peers = [
-            socket.create_connection(("127.0.0.1", served.port), 30) for _ in range(CONNECTIONS)
+            socket.create_connection(("127.0.0.1", served.port), 30) for _ in range(MAX_CONNECTIONS)
         ]
         for peer in peers:
-            # Answered, so that each has been taken.
+            # HTTPResponseed, so that each has been taken.
             peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert peer.recv(65536)
         with socket.create_connection(("127.0.0.1", served.port), 30) as one_more:
@@ -250,12 +257,12 @@ async def test_connections_are_bounded(served: Served) -> None:
 async def test_who_goes_away_is_not_waited_for(reactor: Any, logged: list[str]) -> None:
     cancelled: Deferred[None] = Deferred()
 
-    async def never(asked: Asked) -> Answer:
-        waiting: Deferred[Answer] = Deferred(lambda _: cancelled.callback(None))
+    async def never(request: HTTPRequest) -> HTTPResponse:
+        waiting: Deferred[HTTPResponse] = Deferred(lambda _: cancelled.callback(None))
         return await waiting
 
     port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(
-        factory(reactor, never)
+        http_factory(reactor, never)
     )
     where: Any = port.getHost()
 
@@ -274,18 +281,18 @@ async def test_who_goes_away_is_not_waited_for(reactor: Any, logged: list[str]) 
 async def test_a_fault_of_ours_is_500_and_told_to_the_log_alone(
     reactor: Any, logged: list[str]
 ) -> None:
-    async def broken(asked: Asked) -> Answer:
-        if asked.path == "/fine":
-            return text(200, "fine")
+    async def broken(request: HTTPRequest) -> HTTPResponse:
+        if request.path == "/fine":
+            return text_response(200, "fine")
         raise ZeroDivisionError("a secret detail")
 
     served = Served(reactor, None)  # type: ignore[arg-type]  # there is no site behind it
     port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(
-        factory(reactor, broken)
+        http_factory(reactor, broken)
     )
     served.port = port.getHost().port
     status, headers, body = await served.ask("GET", "/")
-    assert ("HTTP/1.1 500 Internal Server Error", b"something went wrong; the log has it\n") == (
+    assert ("HTTP/1.1 500 Internal Server Error", b"something went wrong; see the log\n") == (
         status,
         body,
     )
@@ -306,10 +313,10 @@ async def test_it_listens_where_others_could_come_only_when_told_so(
     reactor: Any, description: str
 ) -> None:
     spool = MemoryQueue(reactor)
-    site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
-    with pytest.raises(InvalidInput, match="others than this machine could see who writes to whom"):
+    site = AdminSite(reactor, spool, FakeRelay(spool, reactor))
+    with pytest.raises(InvalidInput, match="other machines could see who writes to whom"):
         await site.listen(serverFromString(reactor, description))
-    public = AdminSite(reactor, spool, StagedRelay(spool, reactor), public=True)
+    public = AdminSite(reactor, spool, FakeRelay(spool, reactor), public=True)
     port: Any = await public.listen(serverFromString(reactor, description))
     assert port.getHost().port > 0
     await public.stopService()
@@ -323,9 +330,9 @@ async def test_it_listens_on_loopback_and_unix_sockets(reactor: Any, tmp_path: P
         "tcp6:0:interface=\\:\\:1",
         f"unix:{tmp_path}/admin",
     ):
-        site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
+        site = AdminSite(reactor, spool, FakeRelay(spool, reactor))
         port = await site.listen(serverFromString(reactor, description))
-        assert local(port.getHost())
+        assert is_local(port.getHost())
         await site.stopService()
 
 
@@ -333,7 +340,7 @@ async def test_it_listens_on_loopback_and_unix_sockets(reactor: Any, tmp_path: P
 async def test_it_goes_by_the_address_that_it_listens_on(reactor: Any) -> None:
     spool = MemoryQueue(reactor)
     await spool.open()
-    site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
+    site = AdminSite(reactor, spool, FakeRelay(spool, reactor))
     port: Any = await site.listen(serverFromString(reactor, "tcp:0:interface=127.9.9.9"))
 
     def visit(name: str) -> bytes:
@@ -350,10 +357,10 @@ async def test_it_goes_by_the_address_that_it_listens_on(reactor: Any) -> None:
 def test_a_private_page_needs_a_token(reactor: Any) -> None:
     spool = MemoryQueue(reactor)
     with pytest.raises(InvalidInput, match="the queue page cannot be private"):
-        AdminSite(reactor, spool, StagedRelay(spool, reactor), private=True)
+        AdminSite(reactor, spool, FakeRelay(spool, reactor), private=True)
 
 
 def test_it_is_a_site_of_twisted_web(reactor: Any) -> None:
     spool = MemoryQueue(reactor)
-    site = AdminSite(reactor, spool, StagedRelay(spool, reactor))
+    site = AdminSite(reactor, spool, FakeRelay(spool, reactor))
     assert isinstance(site.factory.wrappedFactory, HTTPFactory)

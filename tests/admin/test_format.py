@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.admin.drawn import drawn
+from tests.admin.parsed_html import render
 from tests.names import MessageInfo, QueuedMessage, QueuedRecipient, RecipientState, SetAsideReason
 from twisted_sendmail import Envelope, ForwardPath, Recipient, ReversePath
-from twisted_sendmail.admin.filters import Filter
-from twisted_sendmail.admin.reasons import latest, meaning, reasons, standing
-from twisted_sendmail.admin.shown import (
+from twisted_sendmail.admin.format import (
     address,
     ago,
     ahead,
@@ -21,13 +20,17 @@ from twisted_sendmail.admin.shown import (
     count,
     duration,
     foreign,
+    last_reply,
+    local_cause,
     size,
+    status_words,
 )
+from twisted_sendmail.admin.pages import QueueFilter, delay_causes
 
 
 @given(st.text(st.characters(codec=None)))
 def test_foreign_text_can_do_nothing(text: str) -> None:
-    page = drawn(foreign(text))
+    page = render(foreign(text))
     assert {"page", "bdi"} == page.names()
     forbidden = {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert set() == {c for c in page.text if unicodedata.category(c) in forbidden} - _harmless(
@@ -46,21 +49,21 @@ def _harmless(text: str) -> set[str]:
 
 def test_plain_text_reads_as_it_was_written() -> None:
     text = "a < b & c > d \"quoted\" 'too' – é 日本 \\x41"
-    assert text == drawn(foreign(text)).text
+    assert text == render(foreign(text)).text
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:
-    assert "x" * 300 + "… (200 more characters)" == drawn(foreign("x" * 500)).text
+    assert "x" * 300 + "… (200 more characters)" == render(foreign("x" * 500)).text
 
 
 def test_an_address_breaks_before_its_at_and_reads_the_same() -> None:
-    page = drawn(address(ForwardPath.parse('"a@b"@example.net')))
+    page = render(address(ForwardPath.parse('"a@b"@example.net')))
     assert '"a@b"@example.net' == page.text
     assert ['"a@b"', "@example.net"] == [part.text for part in page.all("span")]
 
 
 def test_the_null_sender_is_named() -> None:
-    assert "no sender (a report)" == drawn(address(ReversePath())).text
+    assert "no sender (a report)" == render(address(ReversePath())).text
 
 
 @pytest.mark.parametrize(
@@ -84,12 +87,12 @@ def test_a_duration_reads_as_people_say_it(seconds: float, said: str) -> None:
 @given(st.floats(allow_nan=False, min_value=-1e300, max_value=1e300))
 def test_every_time_can_be_shown(at: float) -> None:
     assert 19 == len(clock(at))
-    assert drawn(ago(at, 0)).text.endswith("ago")
-    assert drawn(ahead(at, 0)).text.startswith(("in ", "now"))
+    assert render(ago(at, 0)).text.endswith("ago")
+    assert render(ahead(at, 0)).text.startswith(("in ", "now"))
 
 
 def test_a_time_says_the_full_one_to_who_points_at_it() -> None:
-    time = drawn(ago(1_700_000_000, 1_700_000_090)).one("time")
+    time = render(ago(1_700_000_000, 1_700_000_090)).one("time")
     assert "1 min ago" == time.text
     assert "2023-11-14 22:13:20 UTC" == time.attributes["title"]
     assert "2023-11-14T22:13:20Z" == time.attributes["datetime"]
@@ -114,30 +117,33 @@ _FIELDS = st.dictionaries(
 
 @given(_FIELDS)
 def test_a_filter_survives_being_written_and_read(fields: dict[str, str]) -> None:
-    wanted = Filter.read(fields)
-    assert wanted == Filter.read(wanted.fields)
+    wanted = QueueFilter.from_fields(fields)
+    assert wanted == QueueFilter.from_fields(wanted.fields)
     assert 1 <= wanted.page <= 40
     assert wanted.link().startswith("/")
     assert wanted.link().isprintable()
 
 
 def test_what_a_filter_does_not_understand_counts_as_not_given() -> None:
-    assert Filter() == Filter.read(
+    assert QueueFilter() == QueueFilter.from_fields(
         {"queue": "<b>", "page": "-1", "span": "year", "recipient": "a\nb", "sender": "\u202ea"}
     )
-    pages = [Filter.read({"page": page}).page for page in ("0", "7", "999", "99999", "²", "٣")]
+    pages = [
+        QueueFilter.from_fields({"page": page}).page
+        for page in ("0", "7", "999", "99999", "²", "٣")
+    ]
     assert [1, 7, 40, 1, 1, 1] == pages
 
 
 def test_a_filter_says_what_it_means_to_the_spool() -> None:
-    selection = Filter("hold", "@example.net", "<>").selection(51)
+    selection = QueueFilter("hold", "@example.net", "<>").selection(51)
     assert ("hold", "@example.net", "", 51) == (
         selection.queue,
         selection.recipient,
         selection.sender,
         selection.limit,
     )
-    assert None is Filter().selection(None).sender
+    assert None is QueueFilter().selection(None).sender
 
 
 # Reasons.
@@ -171,7 +177,7 @@ def tried(
 
 
 def test_replies_that_differ_in_particulars_are_one_reason() -> None:
-    found = reasons(
+    found = delay_causes(
         [
             message(
                 tried(0, "452 4.2.2 <u0@example.net> is over quota (id 4F3A2B)"),
@@ -190,40 +196,38 @@ def test_replies_that_differ_in_particulars_are_one_reason() -> None:
 
 def test_who_has_his_verdict_or_was_not_tried_is_no_reason() -> None:
     done = tried(0, "250 Ok", "2.0.0", RecipientState.DELIVERED)
-    assert [] == reasons([message(done, tried(1, None, None))])
+    assert [] == delay_causes([message(done, tried(1, None, None))])
 
 
 def test_the_latest_reply_is_the_one_of_the_last_try() -> None:
-    last = latest(message(tried(0, "first"), tried(4, "last"), tried(2, "middle")))
+    last = last_reply(message(tried(0, "first"), tried(4, "last"), tried(2, "middle")))
     assert last is not None
     assert "last" == last.reply
-    assert None is latest(message(tried(0, None)))
+    assert None is last_reply(message(tried(0, None)))
 
 
-def test_what_keeps_a_message_that_no_server_said() -> None:
-    one = tried(0, "450 later")
-    assert None is standing(message(one))
-    assert ["damage", "nobody", "deleted", "returned", "way", "hold"] == [
-        next(
-            word
-            for word in ("damage", "nobody", "deleted", "returned", "way", "hold")
-            if word in said
-        )
-        for said in (
-            (standing(message(one, **facts)) or "").replace("not what was written", "damage")
-            for facts in (
-                {"aside": SetAsideReason.DAMAGED},
-                {"aside": SetAsideReason.UNDELIVERABLE},
-                {"doomed": True, "leased": True},
-                {"expired": True},
-                {"leased": True},
-                {"held": True},
-            )
-        )
-    ]
+@pytest.mark.parametrize(
+    ("facts", "cause"),
+    [
+        ({"aside": SetAsideReason.DAMAGED}, "It is damaged on the disk, and is not sent."),
+        (
+            {"aside": SetAsideReason.UNDELIVERABLE},
+            "It failed, and has no sender to report to.",
+        ),
+        ({"doomed": True, "leased": True}, "It is deleted when the current attempt ends."),
+        ({"expired": True}, "It is returned to its sender at the next queue run."),
+        ({"leased": True}, "It is being delivered."),
+        ({"held": True}, "It was put on hold."),
+        ({}, None),
+    ],
+)
+def test_a_message_that_waits_for_a_local_cause_has_a_sentence_for_it(
+    facts: dict[str, Any], cause: str | None
+) -> None:
+    assert local_cause(message(tried(0, "450 later"), **facts)) == cause
 
 
 def test_enhanced_codes_have_words() -> None:
     assert ["mailbox full", "mailbox full", "no answer from the server", "", ""] == [
-        meaning(status) for status in ("4.2.2", "5.2.2", "4.4.1", "4.99.99", "")
+        status_words(status) for status in ("4.2.2", "5.2.2", "4.4.1", "4.99.99", "")
     ]

@@ -1,0 +1,605 @@
+"""The admin site on a real queue: who may see and do what, and the effects on the queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import fail, succeed
+from twisted.internet.task import Clock
+
+from tests.admin.parsed_html import Node, parse_html
+from tests.admin.queue_contents import HOSTILE, TOKEN, FakeRelay, QueueFiller, fill_queue
+from tests.names import InlineWorker, QueueAction, QueueError, Selection, SQLiteQueue
+from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
+from twisted_sendmail.admin.site import MAX_ACTION_MESSAGES, AdminSite
+from twisted_sendmail.admin.web import HTTPRequest, HTTPResponse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+NOW = 1_700_000_000.0
+
+
+class Admin:
+    """An admin site on a real queue, and a client that keeps its cookie."""
+
+    def __init__(self, spool: SQLiteQueue, clock: Clock) -> None:
+        self.spool, self.clock = spool, clock
+        self.filler = QueueFiller(spool, clock)
+        self.relay = FakeRelay(spool, clock)
+        self.cookie: str | None = None
+        self.secret = ""
+        self.make_site()
+
+    def make_site(self, token: str | None = TOKEN, *, private: bool = False) -> None:
+        self.site = AdminSite(
+            self.clock,
+            self.spool,
+            self.relay,
+            token=token,
+            name="mail.example.org",
+            names=["relay.example.org"],
+            private=private,
+        )
+
+    async def ask(self, method: str, path: str, **facts: Any) -> HTTPResponse:
+        given = {"host": "localhost:8025", "session": self.cookie, **facts}
+        answer = await self.site.respond(HTTPRequest(method, path, **given))
+        if answer.session is not None:
+            self.cookie = answer.session
+        return answer
+
+    async def page(self, path: str = "/", code: int = 200, **query: Any) -> Node:
+        answer = await self.ask("GET", path, query=query)
+        assert code == answer.code
+        return parse_html(answer.body)
+
+    async def post(self, path: str, *, secret: str | None = None, **fields: Any) -> HTTPResponse:
+        fields["secret"] = self.secret if secret is None else secret
+        form = {n: v if isinstance(v, list) else [v] for n, v in fields.items()}
+        return await self.ask("POST", path, form=form)
+
+    async def sign_in(self) -> None:
+        answer = await self.post("/sign-in", token=TOKEN)
+        assert (303, (("Location", "/"),)) == (answer.code, answer.headers)
+        page = await self.page()
+        self.secret = page.all("input", name="secret")[0].attributes["value"]
+
+    async def queues(self) -> dict[str, str]:
+        return {m.id: m.queue_name for m in await self.spool.list(Selection())}
+
+
+@pytest_twisted.async_yield_fixture
+async def admin(tmp_path: Path) -> AsyncIterator[Admin]:
+    clock = Clock()
+    clock.advance(NOW)
+    spool = SQLiteQueue(clock, tmp_path / "queue", worker=InlineWorker(), least_free=0)
+    await spool.open()
+    yield Admin(spool, clock)
+    await spool.close()
+
+
+def notice(page: Node) -> str:
+    return page.one("div", role="status").text
+
+
+# Health and metrics.
+
+
+@pytest_twisted.ensureDeferred
+async def test_health_is_ok_in_a_word(admin: Admin) -> None:
+    answer = await admin.ask("GET", "/healthz")
+    assert (200, b"ok\n", "text/plain; charset=utf-8") == (
+        answer.code,
+        answer.body,
+        answer.content_type,
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_health_is_503_when_the_queue_cannot_be_written(admin: Admin) -> None:
+    await admin.spool.close()
+    answer = await admin.ask("GET", "/healthz")
+    assert (503, b"the queue cannot be written: the queue is not open\n") == (
+        answer.code,
+        answer.body,
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_metrics_tell_of_the_queue(admin: Admin) -> None:
+    await fill_queue(admin.filler)
+    answer = await admin.ask("GET", "/metrics")
+    assert answer.content_type.startswith("text/plain; version=")
+    assert b'twisted_sendmail_queue_messages{queue="deferred"} 7.0\n' in answer.body
+    assert b'twisted_sendmail_queue_deferred_recipients{status="4.2.2"} 2.0\n' in answer.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_metrics_are_there_when_the_queue_is_not(admin: Admin) -> None:
+    await admin.spool.close()
+    answer = await admin.ask("GET", "/metrics")
+    assert 200 == answer.code
+    assert b"twisted_sendmail_queue_readable 0.0\n" in answer.body
+
+
+# Names and ways.
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "localhost:80",
+        "LOCALHOST.:8025",
+        "127.0.0.1:1",
+        "[::1]",
+        "[::1]:8025",
+        "relay.example.org:8025",
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_it_answers_to_its_names(admin: Admin, host: str) -> None:
+    assert 200 == (await admin.ask("GET", "/", host=host)).code
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "evil.example", "localhost.evil.example", "evil.example:8025", "127.0.0.1.evil.example", "[::2]", "10.0.0.1",
+     "localhost:x", "localhost:80:80", "user@localhost", "relay.example.org.evil", "::1"],
+)  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_it_answers_to_no_other_name(admin: Admin, host: str) -> None:
+    """A name that somebody else lets lead here is not this page's (DNS rebinding)."""
+    for method, path in [
+        ("GET", "/"),
+        ("POST", "/sign-in"),
+        ("GET", "/metrics"),
+        ("GET", "/healthz"),
+    ]:
+        answer = await admin.ask(method, path, host=host)
+        assert 421 == answer.code
+        assert b"mail.example.org" not in answer.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_there_is_404_and_says_nothing_back(admin: Admin) -> None:
+    for path in ("/nothing", "/<script>", "//", "/act/", "/message", "*", ""):
+        answer = await admin.ask("GET", path)
+        assert (404, b"not found\n") == (answer.code, answer.body)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_done_is_405(admin: Admin) -> None:
+    for method, path, allowed in [
+        ("POST", "/", "GET, HEAD"),
+        ("DELETE", "/message/0123456789AB", "GET, HEAD"),
+        ("GET", "/act", "POST"),
+        ("GET", "/sign-out", "POST"),
+        ("PUT", "/sign-in", "GET, POST, HEAD"),
+    ]:
+        answer = await admin.ask(method, path)
+        assert (405, (("Allow", allowed),)) == (answer.code, answer.headers)
+
+
+@pytest_twisted.ensureDeferred
+async def test_head_is_answered_as_get(admin: Admin) -> None:
+    assert 200 == (await admin.ask("HEAD", "/healthz")).code
+
+
+# Looking.
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_page_shows_every_message_and_why_it_waits(admin: Admin) -> None:
+    names = await fill_queue(admin.filler)
+    page = await admin.page()
+    rows = {
+        row.all("a")[0].text: row.text
+        for row in page.one("table", class_="cards").one("tbody").all("tr")
+    }
+    assert set(await admin.queues()) == set(rows)
+    assert (
+        "Mailbox full. 452 4.2.2 <dave@example.com>: mailbox is over its quota"
+        in rows[names["quota"]]
+    )
+    assert "carol@example.com" not in rows[names["quota"]]
+    assert "It was put on hold." in rows[names["held"]]
+    assert "It failed, and has no sender to report to." in rows[names["aside"]]
+    assert "It is being delivered." in rows[names["active"]]
+    assert "Not tried yet." in rows[names["new"]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_reasons_are_grouped_the_most_frequent_first(admin: Admin) -> None:
+    await fill_queue(admin.filler)
+    section = (await admin.page()).one("section", **{"aria-labelledby": "why"})
+    heads = [
+        (h.text, n.text)
+        for h, n in zip(section.all("h3"), section.all("span", class_="number"), strict=True)
+    ]
+    assert [
+        ("No answer from the server 4.4.1", "4 recipients"),
+        ("Mailbox full 4.2.2", "2 recipients"),
+        ("Refused by policy 4.7.1", "1 recipient"),
+        ("Mailbox disabled 4.2.1", "1 recipient"),
+    ] == heads
+
+
+@pytest_twisted.ensureDeferred
+async def test_filters_narrow_the_table(admin: Admin) -> None:
+    names = await fill_queue(admin.filler)
+
+    async def found(**query: Any) -> set[str]:
+        page = await admin.page(**query)
+        return {a.text for a in page.all("a") if a.attributes["href"].startswith("/message/")}
+
+    assert {names["held"]} == await found(queue="hold")
+    assert {names["quota"]} == await found(recipient="@example.com")
+    assert {names["quota"]} == await found(sender="REPORTS@example.org")
+    assert 2 == len(await found(sender="<>"))
+    assert set() == await found(queue="hold", recipient="nobody@example.net")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_table_has_pages(admin: Admin) -> None:
+    for number in range(120):
+        await admin.filler.message(f"u{number}@example.net", size=10)
+    seen: list[str] = []
+    query: dict[str, Any] = {"recipient": "example.net"}
+    for expected in (50, 50, 20):
+        page = await admin.page(**query)
+        names = [a.text for a in page.all("a") if a.attributes["href"].startswith("/message/")]
+        assert expected == len(names)
+        seen += names
+        following = page.all("a", rel="next")
+        if following:
+            assert (
+                f"/?{urlencode({**query, 'page': str(int(query.get('page', 1)) + 1)})}"
+                == following[0].attributes["href"]
+            )
+        query["page"] = str(int(query.get("page", 1)) + 1)
+    assert sorted(await admin.queues()) == seen
+    assert [] == following
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_last_failures_are_on_the_page(admin: Admin) -> None:
+    for number in range(30):
+        admin.site.metrics.add_failure(
+            FailureRecord(
+                NOW, FailureKind.BOUNCED, f"550 no {number}", "0123456789AB", "x@example.net"
+            )
+        )
+    section = (await admin.page()).one("section", **{"aria-labelledby": "failures"})
+    assert 20 == len(section.all("li"))
+    assert "550 no 29" in section.all("li")[0].text
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_page_of_a_message_shows_each_recipient(admin: Admin) -> None:
+    names = await fill_queue(admin.filler)
+    page = await admin.page(f"/message/{names['quota'].lower()}")
+    rows = [[cell.text for cell in row.all("td")][:3] for row in page.one("tbody").all("tr")]
+    waits = ["Waits", "Mailbox full. 452 4.2.2 <dave@example.com>: mailbox is over its quota"]
+    assert [
+        ["carol@example.com", "Delivered", "250 2.0.0 Ok"],
+        ["dave@example.com", *waits],
+        ["erin@example.com", *waits],
+    ] == rows
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_header_is_only_for_who_has_signed_in(admin: Admin) -> None:
+    name = await admin.filler.message(subject=f"Secret plans {HOSTILE}", size=200_000)
+    page = await admin.page(f"/message/{name}")
+    assert "Secret plans" not in page.text
+    await admin.sign_in()
+    page = await admin.page(f"/message/{name}")
+    assert 'Subject: Secret plans <script>document.title="broken"</script>' in page.one("pre").text
+    assert "xxx" not in page.one("pre").text
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_that_is_not_there_is_404(admin: Admin) -> None:
+    for name in ("0123456789AB", "x", "", "../../etc/passwd", "0123456789A%", "0123456789AB/"):
+        page = await admin.page(f"/message/{name}", 404)
+        assert "No such message" == page.one("h1").text
+
+
+@pytest_twisted.ensureDeferred
+async def test_trouble_of_the_queue_is_a_page_and_503(admin: Admin, monkeypatch: Any) -> None:
+    monkeypatch.setattr(admin.spool, "totals", lambda: fail(QueueError("the disk is gone")))
+    page = await admin.page(code=503)
+    assert "the disk is gone" in page.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_private_page_is_for_who_has_signed_in(admin: Admin) -> None:
+    admin.make_site(private=True)
+    names = await fill_queue(admin.filler)
+    for path in ("/", f"/message/{names['quota']}"):
+        answer = await admin.ask("GET", path)
+        assert (303, (("Location", "/sign-in"),), b"") == (answer.code, answer.headers, answer.body)
+    assert 200 == (await admin.ask("GET", "/healthz")).code
+    assert 200 == (await admin.ask("GET", "/metrics")).code
+    await admin.sign_in()
+    assert "carol@example.com" in (await admin.page(f"/message/{names['quota']}")).text
+
+
+# Signing in.
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_wrong_token_is_told_so_and_begins_nothing(admin: Admin) -> None:
+    answer = await admin.post("/sign-in", token="wrong-horse-battery")
+    assert (403, None) == (answer.code, answer.session)
+    assert "That is not the token." == parse_html(answer.body).one("div", role="alert").text
+    assert b"wrong-horse" not in answer.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_wrong_tokens_have_to_wait(admin: Admin) -> None:
+    for _ in range(5):
+        assert 403 == (await admin.post("/sign-in", token="wrong")).code
+    answer = await admin.post("/sign-in", token=TOKEN)
+    assert (429, (("Retry-After", "11"),), None) == (answer.code, answer.headers, answer.session)
+    admin.clock.advance(11)
+    await admin.sign_in()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_has_signed_in_can_sign_out(admin: Admin) -> None:
+    await admin.sign_in()
+    before = admin.cookie
+    answer = await admin.post("/sign-out")
+    assert (303, "") == (answer.code, answer.session)
+    admin.cookie = before
+    assert [] == (await admin.page()).all("form", method="post")
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_sign_in_has_a_name_of_its_own(admin: Admin) -> None:
+    """A session that somebody slipped in beforehand is not taken over."""
+    admin.cookie = planted = "planted"
+    await admin.sign_in()
+    assert planted != admin.cookie
+    assert 43 == len(admin.cookie)
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_token_nothing_that_acts_is_there(admin: Admin) -> None:
+    admin.make_site(token=None)
+    name = await admin.filler.message()
+    for method, path in [
+        ("GET", "/sign-in"),
+        *(("POST", p) for p in ("/sign-in", "/sign-out", "/act", "/flush")),
+    ]:
+        answer = await admin.ask(
+            method, path, form={"action": ["delete"], "id": [name], "sure": ["yes"]}
+        )
+        assert 404 == answer.code
+    page = await admin.page()
+    assert [] == page.all("form", method="post")
+    assert "Read only" in page.one("header").text
+    assert [name] == list(await admin.queues())
+
+
+# Acting.
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_acts_without_a_session_and_its_secret(admin: Admin) -> None:
+    name = await admin.filler.message()
+    await admin.sign_in()
+    cookie, secret = admin.cookie, admin.secret
+    await admin.sign_in()
+    other = admin.secret
+    for session, given in [
+        (None, secret),
+        ("", secret),
+        ("x" * 43, secret),
+        (cookie, ""),
+        (cookie, other),
+    ]:
+        admin.cookie = session
+        for action in QueueAction:
+            answer = await admin.post(
+                "/act", secret=given, action=action.value, id=name, sure="yes"
+            )
+            assert (303, (("Location", "/sign-in"),)) == (answer.code, answer.headers)
+        for path in ("/flush", "/sign-out"):
+            assert (("Location", "/sign-in"),) == (await admin.post(path, secret=given)).headers
+    assert {name: "incoming"} == await admin.queues()
+    assert [] == admin.relay.flushed
+    admin.cookie = cookie
+    assert "Sign out" in (await admin.page()).text
+
+
+@pytest.mark.parametrize(
+    ("origin", "fetch_site", "taken"),
+    [
+        (None, None, True),
+        ("null", None, True),
+        ("http://localhost:8025", None, True),
+        ("null", "same-origin", True),
+        ("http://evil.example", None, False),
+        ("http://localhost:9999", None, False),
+        ("null", "cross-site", False),
+        ("http://localhost:8025", "same-site", False),
+        ("http://localhost:8025", "none", False),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_form_of_another_site_is_refused(
+    admin: Admin, origin: str | None, fetch_site: str | None, taken: bool
+) -> None:
+    answer = await admin.ask(
+        "POST", "/sign-in", form={"token": [TOKEN]}, origin=origin, fetch_site=fetch_site
+    )
+    assert (303 if taken else 403) == answer.code
+    assert taken == (answer.session is not None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_message_is_held_and_released(admin: Admin) -> None:
+    first, second = await admin.filler.message(), await admin.filler.message()
+    await admin.sign_in()
+    answer = await admin.post("/act", action="hold", id=first, which="ticked")
+    assert (303, (("Location", "/"),)) == (answer.code, answer.headers)
+    assert {first: "hold", second: "incoming"} == await admin.queues()
+    assert "1 message was put on hold." == notice(await admin.page())
+    # It is told once.
+    assert [] == (await admin.page()).all("div", role="status")
+    await admin.post("/act", action="release", id=first, which="ticked")
+    assert {first: "incoming", second: "incoming"} == await admin.queues()
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_ticked_message_nothing_happens_to_any(admin: Admin) -> None:
+    """A selection without ids would mean all of them."""
+    name = await admin.filler.message()
+    await admin.sign_in()
+    for action in QueueAction:
+        for ids in ([], [""], ["x"], ["0123456789A!"]):
+            await admin.post("/act", action=action.value, id=ids, which="ticked", sure="yes")
+            assert "No message was ticked, so nothing was done." == notice(await admin.page())
+    assert {name: "incoming"} == await admin.queues()
+    assert [] == admin.relay.flushed
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_is_deleted_only_after_it_was_asked_once_more(admin: Admin) -> None:
+    first, second = await admin.filler.message("bob@example.net"), await admin.filler.message()
+    await admin.sign_in()
+    back = "/?recipient=bob%40example.net"
+    answer = await admin.post("/act", action="delete", id=first, which="ticked", back=back)
+    page = parse_html(answer.body)
+    assert "Delete 1 message?" == page.one("h1").text
+    assert f"{first}alice@example.org to bob@example.net" == page.one("li").text
+    assert back == page.one("a", class_="button").attributes["href"]
+    assert {first, second} == set(await admin.queues())
+    form = page.one("form", action="/act")
+    fields = {f.attributes["name"]: f.attributes["value"] for f in form.all("input")}
+    fields["action"] = form.one("button").attributes["value"]
+    answer = await admin.post("/act", **fields)
+    assert (("Location", back),) == answer.headers
+    assert {second} == set(await admin.queues())
+    assert "1 message was deleted." == notice(await admin.page())
+
+
+@pytest_twisted.ensureDeferred
+async def test_everything_that_fits_is_what_fitted_when_it_was_asked(admin: Admin) -> None:
+    names = {await admin.filler.message("bob@example.net") for _ in range(60)}
+    other = await admin.filler.message("carol@example.net")
+    await admin.sign_in()
+    answer = await admin.post("/act", action="delete", which="matching", recipient="bob")
+    page = parse_html(answer.body)
+    assert "Delete 60 messages?" == page.one("h1").text
+    assert "and 50 more" in page.text
+    late = await admin.filler.message("bob@example.net")
+    form = page.one("form", action="/act")
+    ids = [f.attributes["value"] for f in form.all("input", name="id")]
+    assert names == set(ids)
+    await admin.post("/act", action="delete", id=ids, sure="yes")
+    assert {other, late} == set(await admin.queues())
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_click_acts_on_so_many_and_no_more(admin: Admin, monkeypatch: Any) -> None:
+    await admin.sign_in()
+    asked: list[Selection] = []
+
+    def listed(selection: Selection) -> Any:
+        asked.append(selection)
+        return succeed([])
+
+    monkeypatch.setattr(admin.spool, "list", listed)
+    await admin.post("/act", action="hold", which="matching", queue="deferred")
+    assert [("deferred", MAX_ACTION_MESSAGES)] == [
+        (selection.queue, selection.limit) for selection in asked
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_trying_now_is_the_relays(admin: Admin) -> None:
+    """It ends the back-off of a way out too, which the spool knows nothing of."""
+    names = await fill_queue(admin.filler)
+    await admin.sign_in()
+    await admin.post("/act", action="flush", id=names["quota"], which="ticked")
+    assert [Selection(ids=(names["quota"],))] == admin.relay.flushed
+    (message,) = await admin.spool.list(Selection(ids=(names["quota"],)))
+    assert message.due <= NOW
+    await admin.post("/flush")
+    assert None is admin.relay.flushed[-1]
+    assert "tried now." in notice(await admin.page())
+
+
+@pytest_twisted.ensureDeferred
+async def test_expiring_and_requeueing_reach_the_queue(admin: Admin) -> None:
+    names = await fill_queue(admin.filler)
+    await admin.sign_in()
+    answer = await admin.post("/act", action="expire", id=names["quota"])
+    assert "Return 1 message to sender?" == parse_html(answer.body).one("h1").text
+    await admin.post("/act", action="expire", id=names["quota"], sure="yes")
+    await admin.post("/act", action="requeue", id=names["aside"])
+    (expired,) = await admin.spool.list(Selection(ids=(names["quota"],)))
+    (requeued,) = await admin.spool.list(Selection(ids=(names["aside"],)))
+    assert expired.expired
+    assert (None, 0) == (requeued.aside, requeued.attempts)
+
+
+@pytest_twisted.ensureDeferred
+async def test_deleting_what_is_on_its_way_says_that_it_may_still_go_out(admin: Admin) -> None:
+    names = await fill_queue(admin.filler)
+    await admin.sign_in()
+    ids = [names["active"], names["new"], "0123456789AB"]
+    await admin.post("/act", action="delete", id=ids, sure="yes")
+    expected = (
+        "2 messages were deleted. 1 of them is being delivered now and may still go out. "
+        "1 other was gone already."
+    )
+    assert expected == notice(await admin.page())
+
+
+@pytest.mark.parametrize(
+    ("back", "to"),
+    [
+        ("", "/"),
+        ("/", "/"),
+        ("//evil.example/", "/"),
+        ("https://evil.example", "/"),
+        ("/?queue=hold&page=3&evil=1", "/?queue=hold&page=3"),
+        ("/?recipient=%0d%0aSet-Cookie:x", "/"),
+        ("/message/0123456789AB", "/message/0123456789AB"),
+        ("/message/0123456789AB\r\nX: y", "/"),
+        ("/message/0123456789AB?x", "/"),
+        ("/metrics", "/"),
+        ("/?" + "a=b&" * 100, "/"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_it_leads_back_to_pages_of_its_own_only(admin: Admin, back: str, to: str) -> None:
+    name = await admin.filler.message()
+    await admin.sign_in()
+    answer = await admin.post("/act", action="hold", id=name, back=back)
+    assert (("Location", to),) == answer.headers
+
+
+@pytest_twisted.ensureDeferred
+async def test_from_its_own_page_a_deleted_message_leads_to_the_queue(admin: Admin) -> None:
+    name = await admin.filler.message()
+    await admin.sign_in()
+    answer = await admin.post("/act", action="delete", id=name, back=f"/message/{name}", sure="yes")
+    assert (("Location", "/"),) == answer.headers
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_action_that_there_is_not_is_400(admin: Admin) -> None:
+    name = await admin.filler.message()
+    await admin.sign_in()
+    assert 400 == (await admin.post("/act", action="drop table", id=name)).code
