@@ -12,7 +12,7 @@ from pytest_twisted import ensureDeferred
 from tests.cli.scripted import ScriptedServer
 from tests.cli.shell import PASSWORD, Shell
 from twisted_sendmail import SubmissionServer, TLSFacts, TLSPolicy
-from twisted_sendmail.cli.findings import findings
+from twisted_sendmail.cli.check import findings
 from twisted_sendmail.client import ProbeResult
 from twisted_sendmail.smtp import Capabilities
 from twisted_sendmail.testing import LoopbackServer
@@ -143,7 +143,7 @@ async def test_a_server_without_starttls_is_wrong_unless_that_is_asked_for(
     clear = await shell.run("check", scripted.url)
     assert (69, 0) == (starttls.status, clear.status)
     assert "no password and no mail was sent in clear" in starttls.err
-    assert "no TLS: everybody on the way" in clear.out
+    assert "no TLS: everybody on the network path" in clear.out
 
 
 @ensureDeferred

@@ -11,12 +11,12 @@ from twisted_sendmail.cli import demo
 # Twisted's ports keep a file open in reserve, and let the interpreter close it.
 RESERVE = "error,ignore:unclosed file:ResourceWarning"
 CLAIMS = (
-    "the relay said 250, and sendmail 0",
+    "the relay replied 250, and sendmail ended with 0",
     "while the next hop was down, mail waited",
-    "Bob has 438 octets, each as it was sent",
+    "Bob has 437 octets, each as it was sent",
     "Carol has one letter with a Date and a Message-ID",
     "Alice knows who did not get it, and why",
-    "each went once",
+    "each message was sent once",
     "the queue is empty",
     "no password is in the dialogue or the log",
 )
@@ -35,7 +35,7 @@ def test_it_shows_all_and_leaves_nothing(shell: Shell) -> None:
         "status=deferred",
         "status=bounced",
         "Grüße aus Zürich, 你好, здравствуйте.",
-        "..two dots, behind a line that is one dot",
+        "..two dots, after a line that is one dot",
         "Final-Recipient: rfc822; nobody@example.net",
         *(f"✔ {claim}" for claim in CLAIMS),
     ):
@@ -59,4 +59,4 @@ def test_the_demo_is_readable_where_only_ascii_is_and_its_claims_are_checked(she
     )
     assert (70, "", True) == (done.returncode, done.stderr, done.stdout.isascii())
     assert 1 == done.stdout.count("not true: ")
-    assert "not true: Bob has 437 octets" in done.stdout
+    assert "not true: Bob has 436 octets" in done.stdout

@@ -21,7 +21,7 @@ from twisted_sendmail import (
     SendmailError,
     StartTLSUnavailable,
 )
-from twisted_sendmail.cli.exit_status import TABLE, ExitStatus, status_of, status_of_error
+from twisted_sendmail.cli.exit_status import TABLE, ExitStatus, status_of_error, status_of_result
 from twisted_sendmail.client import require_acceptance
 from twisted_sendmail.smtp import refusal
 
@@ -60,8 +60,8 @@ def test_every_public_error_is_among_those_tested() -> None:
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_every_class_of_error_has_a_status_of_its_own(kind: type[SendmailError]) -> None:
-    assert kind in TABLE
-    expected = TABLE[kind]
+    assert kind.__name__ in TABLE
+    expected = TABLE[kind.__name__]
     if kind.temporary and expected in {ExitStatus.UNAVAILABLE, ExitStatus.NOPERM}:
         expected = ExitStatus.TEMPFAIL
     assert expected == status_of_error(kind("it failed"))
@@ -111,7 +111,7 @@ def test_all_recipients_refused(codes: tuple[int, ...], phase: str | None, statu
 )
 def test_some_refused(codes: tuple[int, ...], status: int) -> None:
     """For good is worse than for now, and no code asks to send it to the accepted again."""
-    assert status == status_of(report(None, *map(Reply, codes)), None)
+    assert status == status_of_result(report(None, *map(Reply, codes)), None)
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
@@ -139,6 +139,6 @@ def test_the_page_lists_the_status_of_every_class() -> None:
     expected: dict[tuple[int, str], set[str]] = {}
     for status in ExitStatus:
         if status not in {ExitStatus.OK, ExitStatus.INTERRUPTED}:
-            kinds = {kind.__name__ for kind, code in TABLE.items() if code is status}
+            kinds = {name for name, code in TABLE.items() if code is status}
             expected[int(status), status.name] = kinds
     assert expected == written

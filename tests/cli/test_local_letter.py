@@ -9,18 +9,18 @@ from datetime import datetime, timezone
 import pytest
 
 from twisted_sendmail import InvalidInput, ReversePath
-from twisted_sendmail.cli.local_letter import (
-    Caller,
-    caller,
+from twisted_sendmail.cli.sendmail.message import (
+    User,
+    complete_header,
+    current_user,
     envelope_of,
-    finished,
     sender_of,
 )
-from twisted_sendmail.cli.sendmail_options import Invocation
+from twisted_sendmail.cli.sendmail.options import SendmailOptions
 from twisted_sendmail.message import Header
 
 HOST = "host.example.org"
-ALICE = Caller(1000, "alice", "Alice Liddell")
+ALICE = User(1000, "alice", "Alice Liddell")
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 
@@ -28,7 +28,7 @@ def header(*lines: str) -> Header:
     return Header.parse("".join(f"{line}\r\n" for line in lines).encode())
 
 
-def recipients(asked: Invocation, *lines: str) -> list[str]:
+def recipients(asked: SendmailOptions, *lines: str) -> list[str]:
     envelope = envelope_of(asked, header(*lines), ReversePath(), HOST)
     return [str(recipient) for recipient in envelope.recipients]
 
@@ -47,32 +47,32 @@ def recipients(asked: Invocation, *lines: str) -> list[str]:
     ],
 )
 def test_the_sender(given: str | None, expected: str) -> None:
-    sender = sender_of(Invocation(sender=given), ALICE, HOST)
+    sender = sender_of(SendmailOptions(sender=given), ALICE, HOST)
     assert expected == (str(sender.mailbox) if sender.mailbox else "<>")
 
 
 @pytest.mark.parametrize("given", ["a@b, c@d", "a@@b", "a b", "a@b\r\nRCPT TO:<c@d>"])
 def test_a_sender_that_is_none(given: str) -> None:
     with pytest.raises(InvalidInput):
-        sender_of(Invocation(sender=given), ALICE, HOST)
+        sender_of(SendmailOptions(sender=given), ALICE, HOST)
 
 
 def test_recipients_are_the_words_of_the_command_line() -> None:
-    asked = Invocation(recipients=("bob@example.net", "root", "c@x.org, Dave <d@x.org>"))
+    asked = SendmailOptions(recipients=("bob@example.net", "root", "c@x.org, Dave <d@x.org>"))
     expected = ["bob@example.net", "root@host.example.org", "c@x.org", "d@x.org"]
     assert expected == recipients(asked, "To: nobody@example.net")
 
 
 def test_with_t_they_are_in_the_header_too() -> None:
     """As in Postfix: those of the command line are added."""
-    asked = Invocation(from_header=True, recipients=("eve@example.net",))
+    asked = SendmailOptions(from_header=True, recipients=("eve@example.net",))
     lines = ("To: bob@example.net, team: root, c@x.org;", "Cc: d@x.org", "Bcc: e@x.org")
     expected = "eve@example.net bob@example.net root@host.example.org c@x.org d@x.org e@x.org"
     assert expected.split() == recipients(asked, *lines)
 
 
 def test_of_a_message_that_is_resent_the_newest_resent_fields_count() -> None:
-    asked = Invocation(from_header=True)
+    asked = SendmailOptions(from_header=True)
     lines = (
         "Resent-To: new@example.net",
         "Resent-Bcc: blind@example.net",
@@ -85,11 +85,11 @@ def test_of_a_message_that_is_resent_the_newest_resent_fields_count() -> None:
 
 def test_nobody_in_the_header_is_the_message_s_fault() -> None:
     with pytest.raises(InvalidInput, match="no recipients in the header"):
-        recipients(Invocation(from_header=True), "Subject: hi")
+        recipients(SendmailOptions(from_header=True), "Subject: hi")
 
 
 def test_what_reports_are_asked_for_is_in_the_envelope() -> None:
-    asked = Invocation(
+    asked = SendmailOptions(
         recipients=("a@x.org", "b@x.org"), notify=("SUCCESS", "DELAY"), ret="HDRS", envid="QQ1"
     )
     envelope = envelope_of(asked, header(), ReversePath(), HOST)
@@ -99,7 +99,7 @@ def test_what_reports_are_asked_for_is_in_the_envelope() -> None:
 
 def test_what_is_missing_is_added_and_blind_copies_are_not_told() -> None:
     sender = ReversePath.parse("alice@example.org")
-    done = finished(
+    done = complete_header(
         header("To: bob@example.net", "Bcc: c@x.org", "Resent-Bcc: d@x.org"),
         sender,
         "Alice Liddell",
@@ -116,7 +116,7 @@ def test_what_is_missing_is_added_and_blind_copies_are_not_told() -> None:
 
 def test_what_is_there_is_left_as_it_is() -> None:
     lines = ("From:  x@y.org", "date: today", "Message-Id:<1@x>", "To: a@b")
-    done = finished(header(*lines), ReversePath(), "Alice", NOW, HOST)
+    done = complete_header(header(*lines), ReversePath(), "Alice", NOW, HOST)
     assert b"".join(line.encode() + b"\r\n" for line in lines) == bytes(done)
 
 
@@ -131,12 +131,12 @@ def test_what_is_there_is_left_as_it_is() -> None:
     ],
 )
 def test_the_name_in_from_breaks_nothing(name: str, expected: str) -> None:
-    done = finished(header(), ReversePath.parse("alice@example.org"), name, NOW, HOST)
+    done = complete_header(header(), ReversePath.parse("alice@example.org"), name, NOW, HOST)
     assert [expected] == done.values("from")
 
 
 def test_mail_without_a_sender_is_from_the_system() -> None:
-    done = finished(header(), ReversePath(), "Alice", NOW, HOST)
+    done = complete_header(header(), ReversePath(), "Alice", NOW, HOST)
     assert ["MAILER-DAEMON@host.example.org"] == done.values("from")
 
 
@@ -144,7 +144,7 @@ def test_the_caller_is_who_the_system_says(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("LOGNAME", "somebody")
     monkeypatch.setenv("NAME", "Some Body")
     entry = pwd.getpwuid(os.getuid())
-    assert (entry.pw_name, "Some Body") == (caller().name, caller().full_name)
+    assert (entry.pw_name, "Some Body") == (current_user().name, current_user().full_name)
 
 
 def test_a_caller_without_a_name_is_who_the_environment_says(
@@ -153,7 +153,7 @@ def test_a_caller_without_a_name_is_who_the_environment_says(
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
     monkeypatch.setenv("LOGNAME", "app")
     monkeypatch.delenv("NAME", raising=False)
-    assert Caller(4_000_000, "app", "") == caller()
+    assert User(4_000_000, "app", "") == current_user()
     monkeypatch.delenv("LOGNAME")
     monkeypatch.delenv("USER", raising=False)
-    assert "uid4000000" == caller().name
+    assert "uid4000000" == current_user().name

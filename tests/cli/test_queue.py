@@ -18,7 +18,7 @@ from tests.cli.queues import CONTENT, REPLY, Queue
 from tests.cli.shell import COMMAND, Done, Shell
 from twisted_sendmail import Recipient
 from twisted_sendmail.cli.main import main
-from twisted_sendmail.cli.queue_list import table
+from twisted_sendmail.cli.queue_format import table
 from twisted_sendmail.queue import WAKEUP, id_text
 from twisted_sendmail.queue.sqlite.files import DATABASE
 
@@ -178,7 +178,7 @@ def test_a_selection(queue: Queue, run: Run, words: list[str], expected: list[st
     found = [names[each["queue_id"]] for each in objects(run("list", "--json", *words))]
     assert expected == found
     if not expected:
-        assert run("list", *words).out.startswith("no message fits\n")
+        assert run("list", *words).out.startswith("no message matches\n")
 
 
 def test_a_long_queue_is_listed_whole(queue: Queue, run: Run) -> None:
@@ -209,7 +209,7 @@ def test_show_tells_all(queue: Queue, run: Run) -> None:
         "Message-ID    <1@example.org>\n",
         "RET           HDRS\nENVID         QQ1\n",
         "recipient     bob@example.net\n",
-        "  at first    rfc822;robert@example.net\n  NOTIFY      NEVER\n",
+        "  original    rfc822;robert@example.net\n  NOTIFY      NEVER\n",
         "  last reply  mx.example.net[192.0.2.9]:25: 450 4.2.2 Mailbox \\x1b[2Jfull\n",
         "  due         in 5 min\n",
         "recipient     carol@example.net\n  state       pending\n  tries       0\n  due         now\n",
@@ -253,7 +253,10 @@ def test_show_needs_to_know_what(queue: Queue, run: Run) -> None:
     queue.take()
     assert (64, "") == _all(run("show"))[:2]
     done = run("show", "--content", "--sender", "alice")
-    assert (64, "--content is for one message, and 2 fit") == (done.status, done.err[18:].rstrip())
+    assert (64, "--content is for one message, and 2 match") == (
+        done.status,
+        done.err[18:].rstrip(),
+    )
 
 
 def test_what_is_damaged_is_shown_as_far_as_it_can_be(queue: Queue, run: Run) -> None:
@@ -266,7 +269,7 @@ def test_what_is_damaged_is_shown_as_far_as_it_can_be(queue: Queue, run: Run) ->
     assert "state         corrupt\n" in done.out
     content = run("show", "--content", name)
     assert (65, "") == (content.status, content.out)
-    assert "what was written is not all of it" in content.err
+    assert "the output is incomplete" in content.err
 
 
 # -- actions --------------------------------------------------------------------
@@ -357,7 +360,7 @@ def test_a_selection_is_enough_for_an_action(queue: Queue, run: Run) -> None:
     queue.take("eve@example.com")
     assert "1 message deleted\n" == run("delete", "--sender", "@example.com").out
     assert [kept] == list(queue.messages)
-    assert "no message fits\n" == run("delete", "--sender", "@example.com").out
+    assert "no message matches\n" == run("delete", "--sender", "@example.com").out
 
 
 def test_a_relay_is_woken(queue: Queue, run: Run) -> None:
@@ -420,10 +423,10 @@ def test_a_queue_that_cannot_be_found_is_one_line(
     monkeypatch.chdir(shell.folder)
     monkeypatch.delenv("TWISTED_SENDMAIL_CONFIG", raising=False)
     monkeypatch.setattr(
-        "twisted_sendmail.cli.relay_place.CONFIGURATION", str(shell.folder / "etc/relay.toml")
+        "twisted_sendmail.cli.sendmail.relay.CONFIGURATION", str(shell.folder / "etc/relay.toml")
     )
     said: list[str] = []
-    monkeypatch.setattr("twisted_sendmail.cli.main.complain", said.append)
+    monkeypatch.setattr("twisted_sendmail.cli.main.print_error", said.append)
     assert status == main(["queue", "list", *words])
     (line,) = said
     assert held.format(shell.folder) in line

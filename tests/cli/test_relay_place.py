@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.names import read_configuration
-from twisted_sendmail.cli.relay_place import place_of
+from twisted_sendmail.cli.sendmail.relay import find_relay
 
 CONFIGURATION = 'queue = "queue"\n[[smarthost]]\nurl = "smtp://mail.example.net"\n'
 
@@ -36,12 +36,12 @@ def test_relay_and_stand_in_call_the_machine_by_one_name(
     path = tmp_path / "relay.toml"
     path.write_text(CONFIGURATION, "utf-8")
     assert expected == read_configuration(path, reactor).name
-    assert expected == place_of(str(path)).name
-    assert expected == place_of(str(path)).policy().name
+    assert expected == find_relay(str(path)).name
+    assert expected == find_relay(str(path)).policy().name
 
 
 def test_a_machine_whose_name_is_none_is_localhost_to_the_stand_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "no name.at all")
-    assert "localhost" == place_of(queue=str(tmp_path)).name
+    assert "localhost" == find_relay(queue=str(tmp_path)).name

@@ -473,13 +473,12 @@ def test_beside_a_locked_queue_it_says_so_in_time(standin: Standin, *, relay: bo
     The caller may try again (75), but not where the silent relay may have the message (76).
     """
     code = (
-        "from attrs import evolve\n"
-        "from twisted_sendmail.cli import local_submission, sendmail\n"
-        "timeouts = local_submission.TIMEOUTS\n"
-        "assert 20 == timeouts.data_end == local_submission.SILENCE\n"
-        "assert (30, 10) == (sendmail._ANSWER, sendmail._LEAST)\n"
-        "local_submission.TIMEOUTS = evolve(timeouts, data_end=timeouts.data_end / 10)\n"
-        "sendmail._ANSWER, sendmail._LEAST = 3, 1\n"
+        "from twisted_sendmail.cli import sendmail\n"
+        "from twisted_sendmail.cli.sendmail import delivery\n"
+        "assert 20 == delivery.RELAY_SILENCE\n"
+        "assert (30, 10) == (delivery.TOTAL_PATIENCE, delivery.QUEUE_PATIENCE)\n"
+        "delivery.RELAY_SILENCE = 2\n"
+        "delivery.TOTAL_PATIENCE, delivery.QUEUE_PATIENCE = 3, 1\n"
         "print(sendmail.main(['sendmail', '-i', 'bob@example.net']))\n"
     )
     python = str(Path(standin.command).parent / "python")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from twisted_sendmail.cli.sendmail_options import Invocation, Misuse, Mode, parse
+from twisted_sendmail.cli.exit_status import CommandError
+from twisted_sendmail.cli.sendmail.options import SendmailMode, SendmailOptions, parse
 
 DELIVER: dict[str, Any] = {"recipients": ("bob",)}
 
@@ -62,22 +63,22 @@ MEANS: list[tuple[str, dict[str, Any]]] = [
     ("-d -d0.1 bob", {}),
 ]
 
-MODES: list[tuple[str, Mode, dict[str, Any]]] = [
-    ("-bp", Mode.PRINT, {}),
-    ("-bp -v", Mode.PRINT, {"verbose": True}),
-    ("-v -bp", Mode.PRINT, {"verbose": True}),
-    ("-bpv", Mode.PRINT, {}),
-    ("-bs", Mode.SMTP, {}),
-    ("-bs -f alice", Mode.SMTP, {"sender": "alice"}),
-    ("-bi", Mode.ALIASES, {}),
-    ("-I", Mode.ALIASES, {}),
-    ("-q", Mode.FLUSH, {}),
-    ("-q30m", Mode.FLUSH, {}),
-    ("-qf", Mode.FLUSH, {}),
-    ("-v -q", Mode.FLUSH, {"verbose": True}),
-    ("-qI0ABC", Mode.FLUSH, {"flush": (("I", "0ABC"),)}),
-    ("-qRexample.net", Mode.FLUSH, {"flush": (("R", "example.net"),)}),
-    ("-qSalice", Mode.FLUSH, {"flush": (("S", "alice"),)}),
+MODES: list[tuple[str, SendmailMode, dict[str, Any]]] = [
+    ("-bp", SendmailMode.PRINT, {}),
+    ("-bp -v", SendmailMode.PRINT, {"verbose": True}),
+    ("-v -bp", SendmailMode.PRINT, {"verbose": True}),
+    ("-bpv", SendmailMode.PRINT, {}),
+    ("-bs", SendmailMode.SMTP, {}),
+    ("-bs -f alice", SendmailMode.SMTP, {"sender": "alice"}),
+    ("-bi", SendmailMode.ALIASES, {}),
+    ("-I", SendmailMode.ALIASES, {}),
+    ("-q", SendmailMode.FLUSH, {}),
+    ("-q30m", SendmailMode.FLUSH, {}),
+    ("-qf", SendmailMode.FLUSH, {}),
+    ("-v -q", SendmailMode.FLUSH, {"verbose": True}),
+    ("-qI0ABC", SendmailMode.FLUSH, {"flush": (("I", "0ABC"),)}),
+    ("-qRexample.net", SendmailMode.FLUSH, {"flush": (("R", "example.net"),)}),
+    ("-qSalice", SendmailMode.FLUSH, {"flush": (("S", "alice"),)}),
 ]
 
 WRONG: list[tuple[str, str]] = [
@@ -109,21 +110,21 @@ WRONG: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("words", "meant"), MEANS, ids=[words for words, _ in MEANS])
 def test_what_programs_write_means_what_it_always_meant(words: str, meant: dict[str, Any]) -> None:
-    assert Invocation(**{**DELIVER, **meant}) == parse("sendmail", words.split())
+    assert SendmailOptions(**{**DELIVER, **meant}) == parse("sendmail", words.split())
 
 
 @pytest.mark.parametrize(("words", "mode", "meant"), MODES, ids=[words for words, *_ in MODES])
-def test_what_else_it_is_called_for(words: str, mode: Mode, meant: dict[str, Any]) -> None:
+def test_what_else_it_is_called_for(words: str, mode: SendmailMode, meant: dict[str, Any]) -> None:
     if words == "-bpv":  # -b takes all that is joined to it, as getopt(3) has it
-        with pytest.raises(Misuse, match="-bpv cannot be done"):
+        with pytest.raises(CommandError, match="-bpv is not supported"):
             parse("sendmail", [words])
     else:
-        assert Invocation(mode=mode, **meant) == parse("sendmail", words.split())
+        assert SendmailOptions(mode=mode, **meant) == parse("sendmail", words.split())
 
 
 @pytest.mark.parametrize(("words", "held"), WRONG, ids=[words for words, _ in WRONG])
 def test_what_cannot_be_done_is_said_in_one_line(words: str, held: str) -> None:
-    with pytest.raises(Misuse) as caught:
+    with pytest.raises(CommandError) as caught:
         parse("sendmail", words.split())
     assert held in str(caught.value)
     assert 1 == len(str(caught.value).splitlines())
@@ -135,7 +136,7 @@ def test_a_value_may_be_empty_and_hold_blanks() -> None:
 
 
 def test_what_is_quoted_back_can_do_no_harm_to_a_terminal() -> None:
-    with pytest.raises(Misuse) as caught:
+    with pytest.raises(CommandError) as caught:
         parse("sendmail", ["-N", "\x1b[2J", "bob"])
     assert "-N \\x1b[2J cannot be used" in str(caught.value)
 
@@ -143,14 +144,14 @@ def test_what_is_quoted_back_can_do_no_harm_to_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
-        ("/usr/bin/mailq", Mode.PRINT),
-        ("mailq", Mode.PRINT),
-        ("/usr/bin/newaliases", Mode.ALIASES),
+        ("/usr/bin/mailq", SendmailMode.PRINT),
+        ("mailq", SendmailMode.PRINT),
+        ("/usr/bin/newaliases", SendmailMode.ALIASES),
     ],
 )
-def test_the_name_it_is_called_by_says_what_to_do(name: str, mode: Mode) -> None:
-    assert Invocation(mode=mode) == parse(name, [])
+def test_the_name_it_is_called_by_says_what_to_do(name: str, mode: SendmailMode) -> None:
+    assert SendmailOptions(mode=mode) == parse(name, [])
 
 
 def test_by_any_other_name_it_delivers() -> None:
-    assert Mode.DELIVER is parse("/usr/lib/sendmail", ["bob"]).mode
+    assert SendmailMode.DELIVER is parse("/usr/lib/sendmail", ["bob"]).mode

@@ -12,12 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
-from twisted_sendmail.cli.standard_message import SMALL, StandardMessage, UntilDot, read_message
+from twisted_sendmail.cli.sendmail.message import (
+    MAX_IN_MEMORY,
+    InputMessage,
+    LoneDot,
+    read_message,
+)
 from twisted_sendmail.message import MAX_HEADER
 
 
 @contextmanager
-def reading(octets: bytes, *, dot_ends: bool = False) -> Iterator[StandardMessage]:
+def reading(octets: bytes, *, dot_ends: bool = False) -> Iterator[InputMessage]:
     with tempfile.TemporaryFile() as file:
         file.write(octets)
         file.seek(0)
@@ -32,8 +37,8 @@ def read(octets: bytes, *, dot_ends: bool = False) -> bytes:
     with reading(octets, dot_ends=dot_ends) as message:
         whole = b"".join(message.pieces())
         assert whole == b"".join(message.pieces())
-        header = bytes(message.header) + b"\r\n"
-        assert message.size == len(whole) - len(header)
+        assert whole.startswith(bytes(message.header) + b"\r\n")
+        assert message.size == len(whole)
         return whole
 
 
@@ -85,10 +90,10 @@ def test_however_it_is_cut_the_dot_is_found(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
     at = (b"\n" + whole).find(b"\n.\r\n")
     expected = whole[:at] if at >= 0 else whole
-    dot = UntilDot()
+    dot = LoneDot()
     out = b"".join([dot.feed(piece) for piece in pieces])
-    out += b"" if dot.ended else dot.finish()
-    assert (expected, at >= 0) == (out, dot.ended)
+    out += b"" if dot.found else dot.finish()
+    assert (expected, at >= 0) == (out, dot.found)
 
 
 def test_a_header_without_end_is_refused() -> None:
@@ -109,10 +114,10 @@ def test_one_endless_field_is_refused() -> None:
 
 
 def test_a_long_body_is_in_a_file_without_a_name_that_nobody_else_can_read() -> None:
-    body = (b"x" * 76 + b"\r\n") * (SMALL // 70)
+    body = (b"x" * 76 + b"\r\n") * (MAX_IN_MEMORY // 70)
     with reading(b"To: a\n\n" + body) as message:
         assert b"To: a\r\n\r\n" + body == b"".join(message.pieces())
-        status = os.fstat(message._body.fileno())
+        status = os.fstat(message.file.fileno())
         assert (0, 0o600) == (status.st_nlink, status.st_mode & 0o777)
 
 

@@ -1,13 +1,12 @@
 """``twisted-sendmail catch``: a development mailbox.
 
-A submission server on the loopback interface that takes what any program sends it,
-with any user and any password, and tells one line about each message.
+A submission server on the loopback interface that accepts every message, from any user with any
+password, and prints one line for each.
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from dataclasses import dataclass
 from email.errors import MessageError
 from mailbox import Maildir
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
 
-from twisted_sendmail.cli.exit_status import Complaint, ExitStatus
-from twisted_sendmail.cli.running import run
-from twisted_sendmail.cli.terminal import complain, note, say
+from twisted_sendmail.cli.exit_status import CommandError, ExitStatus
+from twisted_sendmail.cli.output import print_error, print_note, print_result
+from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import off_reactor
 from twisted_sendmail.smtp import Reply, printable
 from twisted_sendmail.testing.loopback import LoopbackServer
@@ -27,24 +26,18 @@ from twisted_sendmail.testing.mailbox import ReceivedMessage, RecordingReceiver
 if TYPE_CHECKING:
     from twisted_sendmail.server import ConnectionInfo
 
-HELP = "catch what a program sends, on the loopback interface"
-#: Where one would look for it.
+HELP = "accept every message on the loopback interface, and deliver none"
+#: The default ports.
 PORT = 2525
 TLS_PORT = 2465
-
-
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) < 65536:
-        return int(text)
-    raise ArgumentTypeError(f"'{text}' is no port, which is a number from 0 to 65535")
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""
     parser.description = (
-        "Run a submission server on the loopback interface that takes every message, from every user "
+        "Run a submission server on the loopback interface that accepts every message, from any user "
         "with any password, with STARTTLS, implicit TLS or in clear. One line is printed for each "
-        "message. Nothing is delivered anywhere. End it with Ctrl-C."
+        "message. Nothing is delivered. End it with Ctrl-C."
     )
     parser.add_argument(
         "--port",
@@ -62,7 +55,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--maildir",
         type=Path,
         metavar="DIR",
-        help="keep the messages in this Maildir; it is made if need be",
+        help="store the messages in this Maildir, which is created if it does not exist",
     )
     parser.add_argument(
         "--ca-file",
@@ -73,35 +66,71 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def execute(args: Namespace) -> int:
-    """Run it until it is interrupted; the exit status."""
-    return run(lambda reactor: _work(reactor, args))
+    """Run the server until a signal ends it; the exit status."""
+    return react(lambda reactor: _serve(reactor, args))
 
 
-@dataclass
-class _Catcher(RecordingReceiver):
-    """Keeps in the Maildir, then tells; the client hears 250 after both."""
+async def _serve(reactor: Any, args: Namespace) -> int:
+    maildir = _open_maildir(args.maildir)
 
-    reactor: Any
-    maildir: Maildir | None
+    def receive(connection: ConnectionInfo) -> _CatchingReceiver:
+        return _CatchingReceiver(connection, reactor, maildir)
+
+    server = LoopbackServer(
+        reactor, port=args.port, tls_port=args.tls_port, lenient=True, receiver=receive
+    )
+    _write_ca_file(server.authority.pem, args.ca_file)
+    try:
+        await server.start()
+    except CannotListenError as e:
+        raise CommandError(
+            f"port {e.port} cannot be listened on: {e.socketError.strerror}; choose another with "
+            "--port and --tls-port",
+            ExitStatus.UNAVAILABLE,
+        ) from None
+    print_note(f"catching at {server.url} and {server.tls_url}, any user, any password")
+    print_note(f"the CA certificate is in {args.ca_file or server.ca_file}")
+    print_note(server.authority.pem.decode("ascii").rstrip())
+    try:
+        await Deferred[None]()
+    except CancelledError:
+        pass
+    finally:
+        await server.stop()
+    return ExitStatus.OK
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) < 65536:
+        return int(text)
+    raise ArgumentTypeError(f"'{text}' is no port, which is a number from 0 to 65535")
+
+
+class _CatchingReceiver(RecordingReceiver):
+    """Stores a message in the Maildir, then prints its line, then accepts it."""
+
+    def __init__(self, connection: ConnectionInfo, reactor: Any, maildir: Maildir | None) -> None:
+        self._caught: list[ReceivedMessage] = []
+        super().__init__(connection, self._caught.append)
+        self._reactor = reactor
+        self._maildir = maildir
 
     async def commit(self) -> Reply | None:
-        caught: list[ReceivedMessage] = []
-        self.keep = caught.append
         super().commit()
-        (message,) = caught
-        maildir = self.maildir
+        message = self._caught.pop()
+        maildir = self._maildir
         if maildir is not None:
             try:
-                await off_reactor(self.reactor, lambda: maildir.add(_stored(message)))
+                await off_reactor(self._reactor, lambda: maildir.add(_stored(message)))
             except OSError as e:
-                complain(f"a message could not be kept: {e.strerror}")
-                return Reply(452, ("4.3.1 The message could not be kept",))
-        say(_line(message))
+                print_error(f"a message could not be stored: {e.strerror}")
+                return Reply(452, ("4.3.1 The message could not be stored",))
+        print_result(_line(message))
         return None
 
 
 def _stored(message: ReceivedMessage) -> bytes:
-    """What came, with the envelope in front, which the content does not tell."""
+    """The message after two fields with its envelope, which the content does not hold."""
     envelope = [b"Return-Path: " + message.sender.wire.encode()]
     envelope += [b"Delivered-To: " + str(r).encode() for r in message.recipients]
     return b"\n".join([*envelope, message.content.replace(b"\r\n", b"\n")])
@@ -111,7 +140,7 @@ def _line(message: ReceivedMessage) -> str:
     try:
         subject = str(message.email.get("Subject", ""))
     except (MessageError, ValueError, LookupError, AttributeError):
-        subject = "(a subject that cannot be read)"
+        subject = "(unreadable subject)"
     to = ", ".join(str(recipient) for recipient in message.recipients)
     how = message.tls.version if message.tls else "in clear"
     who = f" by {message.user}" if message.user is not None else ""
@@ -119,53 +148,23 @@ def _line(message: ReceivedMessage) -> str:
     return printable(text, limit=1000)
 
 
-def _open(path: Path | None) -> Maildir | None:
+def _open_maildir(path: Path | None) -> Maildir | None:
     if path is None:
         return None
     try:
         return Maildir(path, factory=None, create=True)
     except OSError as e:
-        raise Complaint(
+        raise CommandError(
             f"Maildir {path} cannot be used: {e.strerror}", ExitStatus.CANTCREAT
         ) from None
 
 
-def _publish(pem: bytes, path: Path | None) -> None:
+def _write_ca_file(pem: bytes, path: Path | None) -> None:
     if path is None:
         return
     try:
         path.write_bytes(pem)
     except OSError as e:
-        raise Complaint(
+        raise CommandError(
             f"CA file {path} cannot be written: {e.strerror}", ExitStatus.CANTCREAT
         ) from None
-
-
-async def _work(reactor: Any, args: Namespace) -> int:
-    maildir = _open(args.maildir)
-
-    def receive(connection: ConnectionInfo) -> _Catcher:
-        return _Catcher(connection, lambda _: None, reactor, maildir)
-
-    server = LoopbackServer(
-        reactor, port=args.port, tls_port=args.tls_port, lenient=True, receiver=receive
-    )
-    _publish(server.authority.pem, args.ca_file)
-    try:
-        await server.start()
-    except CannotListenError as e:
-        raise Complaint(
-            f"port {e.port} cannot be listened on: {e.socketError.strerror}; choose another with "
-            "--port and --tls-port",
-            ExitStatus.UNAVAILABLE,
-        ) from None
-    note(f"catching at {server.url} and {server.tls_url}, any user, any password")
-    note(f"the CA certificate is in {args.ca_file or server.ca_file}")
-    note(server.authority.pem.decode("ascii").rstrip())
-    try:
-        await Deferred[None]()
-    except CancelledError:
-        pass
-    finally:
-        await server.stop()
-    return ExitStatus.OK

@@ -1,44 +1,63 @@
-"""``twisted-sendmail check``: look at a server as a client sees it, and send nothing."""
+"""``twisted-sendmail check``: connect to a server as ``send`` does, show what it offers, send no mail.
+
+A finding is *wrong* if it keeps mail from being submitted, and *weak* if a careful operator would
+correct it. RFC 8314 (TLS), RFC 6409 sections 4 and 7 (the extensions of a submission server).
+"""
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from datetime import datetime, timezone
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
-from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of
-from twisted_sendmail.cli.findings import OK, WEAK, WRONG, Finding, findings
-from twisted_sendmail.cli.result import as_json, error_json, tls_json
-from twisted_sendmail.cli.running import run
-from twisted_sendmail.cli.server_options import VARIABLE, add_server_options, server_of
-from twisted_sendmail.cli.terminal import complain, note, say
-from twisted_sendmail.client import ProbeResult, SubmissionServer, probe_server
-from twisted_sendmail.smtp import Capabilities, SendmailError, TLSFacts, printable
+from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_of_result
+from twisted_sendmail.cli.options import SERVER_VARIABLE, add_server_options, server_of
+from twisted_sendmail.cli.output import (
+    as_json,
+    error_json,
+    print_error,
+    print_note,
+    print_result,
+    tls_json,
+)
+from twisted_sendmail.cli.react import react
+from twisted_sendmail.client import ProbeResult, SubmissionServer, TLSPolicy, probe_server
+from twisted_sendmail.smtp import (
+    Capabilities,
+    CertificateRejected,
+    SendmailError,
+    TLSFacts,
+    printable,
+)
 
-HELP = "look at a server, and send nothing"
+HELP = "check a server, and send no mail"
 
+OK, WEAK, WRONG = "ok", "weak", "wrong"
 _STYLES = {OK: "green", WEAK: "yellow", WRONG: "bold red"}
-_WIDTH = 13
+_LABEL_WIDTH = 13
+#: A certificate that expires sooner should have been renewed.
+RENEWAL = timedelta(days=14)
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""
     parser.usage = "%(prog)s [OPTIONS] [URL]"
     parser.description = (
-        "Connect as `send` would (TLS, and AUTH if a user is given), show what the server is and "
-        "offers, and say what is weak or wrong. No mail is sent. Exit status 0 if it can be used."
+        "Connect as `send` would (TLS, and AUTH if a user is given), show the server and its "
+        "extensions, and report what is weak or wrong. No mail is sent. Exit status 0 if the "
+        "server can be used."
     )
     parser.add_argument(
         "server",
         metavar="URL",
         nargs="?",
         help="smtps://HOST, smtp+starttls://HOST[:PORT] or HOST[:PORT]; else the variable "
-        f"{VARIABLE}",
+        f"{SERVER_VARIABLE}",
     )
     add_server_options(parser)
     output = parser.add_argument_group("output")
@@ -49,38 +68,42 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def execute(args: Namespace) -> int:
-    """Check; the exit status."""
+    """Check the server; the exit status."""
     try:
-        server = server_of(args, args.server, note if args.verbose else None)
-    except (SendmailError, Complaint) as e:
-        complain(str(e))
-        status = e.status if isinstance(e, Complaint) else status_of(None, e)
+        server = server_of(args, args.server, print_note if args.verbose else None)
+    except (SendmailError, CommandError) as e:
+        print_error(str(e))
+        status = e.status if isinstance(e, CommandError) else status_of_result(None, e)
         if args.json:
-            say(as_json({"usable": False, "exit_status": int(status), "error": error_json(e)}))
+            error = {"usable": False, "exit_status": int(status), "error": error_json(e)}
+            print_result(as_json(error))
         return status
-    return run(lambda reactor: _work(args, reactor, server))
+    return react(lambda reactor: _check(args, reactor, server))
 
 
-async def _work(args: Namespace, reactor: Any, server: SubmissionServer) -> int:
+async def _check(args: Namespace, reactor: Any, server: SubmissionServer) -> int:
     seen = await probe_server(reactor, server)
-    status = status_of(None, seen.error)
+    status = status_of_result(None, seen.error)
     found = findings(seen, datetime.now(timezone.utc))
     if args.json:
-        say(as_json(_json(seen, found, status)))
+        print_result(as_json(_json(seen, found, status)))
     else:
         for line in _lines(seen, found):
-            _show(line)
-    # On a terminal it has just been read.
+            _print_line(line)
+    # On a terminal the findings hold the error already.
     if seen.error is not None and (args.json or not sys.stdout.isatty()):
-        complain(str(seen.error))
+        print_error(str(seen.error))
     return status
 
 
-def _show(line: Text) -> None:
+# -- output -----------------------------------------------------------------------
+
+
+def _print_line(line: Text) -> None:
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     with console.capture() as captured:
         console.print(line, end="")
-    say(captured.get())
+    print_result(captured.get())
 
 
 def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[Text]:
@@ -89,7 +112,7 @@ def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[Text]:
         yield _line("connected to", seen.host)
     greeting = seen.offered.greeting or seen.in_clear.greeting
     if greeting:
-        yield _line("calls itself", greeting)
+        yield _line("greeting", greeting)
     if seen.tls is not None:
         yield _line("TLS", f"{seen.tls.version}, {seen.tls.cipher}, {seen.tls.cipher_bits} bits")
     certificate = seen.tls or seen.presented
@@ -102,18 +125,20 @@ def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[Text]:
     if any(seen.offered):
         yield _line("AUTH", " ".join(seen.offered.auth) or "none")
         size = seen.offered.size
-        yield _line("size limit", f"{size} octets" if size else "none told")
+        yield _line("size limit", f"{size} octets" if size else "none")
         limits = ", ".join(f"{name} {value}" for name, value in seen.offered.limits.items())
         if limits:
             yield _line("limits", limits)
     yield Text("")
     for finding in found:
         style = _STYLES[finding.level]
-        yield Text.assemble((f"{finding.level:<{_WIDTH}} ", style), printable(finding.text, 1024))
+        yield Text.assemble(
+            (f"{finding.level:<{_LABEL_WIDTH}} ", style), printable(finding.text, 1024)
+        )
 
 
 def _line(label: str, text: str) -> Text:
-    return Text.assemble((f"{label:<{_WIDTH}} ", "bold"), printable(text, 1024))
+    return Text.assemble((f"{label:<{_LABEL_WIDTH}} ", "bold"), printable(text, 1024))
 
 
 def _certificate(tls: TLSFacts) -> Iterator[Text]:
@@ -148,3 +173,116 @@ def _json(seen: ProbeResult, found: list[Finding], status: ExitStatus) -> dict[s
         "findings": [finding._asdict() for finding in found],
         "error": None if seen.error is None else error_json(seen.error),
     }
+
+
+# -- findings ---------------------------------------------------------------------
+
+_WANTED = {
+    "PIPELINING": "each command costs a round trip",
+    "8BITMIME": "text that is not ASCII has to be encoded",
+    "ENHANCEDSTATUSCODES": "refusals are less exact",
+    "SIZE": "a message that is too large is refused only after it was sent",
+}
+_PASSWORD_MECHANISMS = frozenset({"PLAIN", "LOGIN"})
+
+
+class Finding(NamedTuple):
+    """One sentence about a server, and its level: ok, weak or wrong."""
+
+    level: str
+    text: str
+
+
+def findings(seen: ProbeResult, now: datetime) -> list[Finding]:
+    """The findings about an examined server, the worst last."""
+    found = [*_tls(seen, now), *_auth(seen), *_capabilities(seen)]
+    if seen.error is not None:
+        found.append(Finding(WRONG, str(seen.error)))
+        found += _pinning(seen)
+    return sorted(found, key=lambda finding: (OK, WEAK, WRONG).index(finding.level))
+
+
+def _tls(seen: ProbeResult, now: datetime) -> Iterator[Finding]:
+    tls = seen.tls
+    if tls is None:
+        if seen.error is None:
+            yield Finding(
+                WEAK, "no TLS: everybody on the network path can read and change the mail"
+            )
+        return
+    how = "its fingerprint" if tls.verified_by == "fingerprint" else f"the name {tls.identity}"
+    yield Finding(OK, f"{tls.version} with {tls.cipher}; the certificate is verified by {how}")
+    if tls.version == "TLSv1.2":
+        yield Finding(WEAK, "TLS 1.2 is the best version offered; TLS 1.3 saves a round trip")
+    if tls.cipher_bits < 128:
+        yield Finding(WEAK, f"the cipher has only {tls.cipher_bits} bits")
+    if seen.server.tls is TLSPolicy.OPPORTUNISTIC:
+        yield Finding(WEAK, "opportunistic TLS: an attacker on the network path can remove it")
+    yield from _dates(tls, now)
+
+
+def _dates(tls: TLSFacts, now: datetime) -> Iterator[Finding]:
+    if tls.not_after is None:
+        return
+    left = tls.not_after - now
+    day = f"{tls.not_after:%Y-%m-%d}"
+    if left < timedelta(0):
+        # Only a pinned certificate may have expired.
+        yield Finding(WEAK, f"the certificate has expired on {day}")
+    elif left < RENEWAL:
+        soon = f"in {left.days} days" if left.days else "within a day"
+        yield Finding(WEAK, f"the certificate expires {soon}, on {day}")
+    else:
+        yield Finding(OK, f"the certificate is valid for {left.days} more days")
+
+
+def _auth(seen: ProbeResult) -> Iterator[Finding]:
+    if seen.tls is not None and seen.in_clear.auth:
+        yield Finding(
+            WEAK, "AUTH is offered in clear: careless clients will send their passwords without TLS"
+        )
+    if seen.authenticated:
+        yield Finding(OK, "AUTH succeeded")
+    offered = seen.offered.auth
+    if not offered:
+        if seen.tls is not None:
+            yield Finding(
+                WEAK,
+                "no AUTH is offered: the server accepts mail by network address, or from anybody",
+            )
+        return
+    if seen.tls is None:
+        yield Finding(WEAK, "AUTH is offered in clear; this client sends no password without TLS")
+    elif _PASSWORD_MECHANISMS.issuperset(offered):
+        yield Finding(
+            OK,
+            f"AUTH {' '.join(offered)}: the server receives the password, which is usual inside TLS",
+        )
+    else:
+        yield Finding(OK, f"AUTH {' '.join(offered)}")
+
+
+def _capabilities(seen: ProbeResult) -> Iterator[Finding]:
+    offered = seen.offered
+    if not any(offered):
+        return
+    for keyword, without in _WANTED.items():
+        if keyword not in offered:
+            yield Finding(WEAK, f"no {keyword}: {without}")
+    if seen.tls is None:
+        return
+    if "STARTTLS" in offered:
+        yield Finding(WEAK, "STARTTLS is offered inside TLS, where it is not allowed")
+    lost = [k for k in seen.in_clear if k not in offered and k not in {"STARTTLS", "AUTH"}]
+    if lost:
+        yield Finding(WEAK, f"offered in clear, but not inside TLS: {printable(' '.join(lost))}")
+
+
+def _pinning(seen: ProbeResult) -> Iterator[Finding]:
+    shown = seen.presented
+    if isinstance(seen.error, CertificateRejected) and shown is not None and shown.fingerprint:
+        yield Finding(
+            WRONG,
+            "to trust this certificate, once you have checked by other means that it is the server's: "
+            f"--fingerprint {shown.fingerprint}",
+        )

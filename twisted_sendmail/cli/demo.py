@@ -1,27 +1,52 @@
-"""``twisted-sendmail demo``: the whole way of mail, on the loopback interface.
+"""``twisted-sendmail demo``: a relay between an application and a server that is down, on loopback.
 
-A real relay is started; an application and the stand-in for ``sendmail`` hand mail to it;
-the next hop is down, then knows one recipient and not the other.  What is shown is what
-happened, and each of its claims is checked before it is made.
+The relay is the real ``twistd sendmail`` in a process of its own, and the letter is sent by the
+real ``sendmail`` command. The next hop is down at first, then accepts one recipient and refuses
+another. The demo prints what happened, and ends with statements that it has checked.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
-from twisted_sendmail.cli import demo_shown as shown
-from twisted_sendmail.cli.demo_stage import UNKNOWN, Stage
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.text import Text
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
 from twisted_sendmail.cli.exit_status import ExitStatus
-from twisted_sendmail.cli.running import run
-from twisted_sendmail.client import submit
+from twisted_sendmail.cli.output import print_result
+from twisted_sendmail.cli.react import react
+from twisted_sendmail.client import SubmissionServer, TLSTrust, submit
+from twisted_sendmail.sasl import Credentials
+from twisted_sendmail.server import entry
+from twisted_sendmail.smtp import SendmailError, printable
+from twisted_sendmail.testing.authority import Authority
+from twisted_sendmail.testing.faults import refuse_recipient
+from twisted_sendmail.testing.loopback import LoopbackServer
 from twisted_sendmail.testing.mailbox import ReceivedMessage
 
-HELP = "run a relay between an application and a server that is down, and show all of it"
+HELP = "run a relay between an application and a server that is down, and show every step"
 
-#: With everything that breaks a careless client: 8-bit text, leading dots, a lone dot,
-#: no line end at the end.
+#: The user who submits to the relay, and the relay's user at the next hop.
+USER, RELAY = "alice", "relay"
+#: The recipient that the next hop refuses.
+UNKNOWN = "nobody@example.net"
+#: A message that breaks careless clients: 8-bit text, leading dots, a lone dot, no final line end.
 MESSAGE = (
     "From: Alice <alice@example.org>\r\n"
     f"To: Bob <bob@example.net>, {UNKNOWN}\r\n"
@@ -35,108 +60,301 @@ MESSAGE = (
     "Grüße aus Zürich, 你好, здравствуйте.\r\n"
     ".a line that begins with a dot\r\n"
     ".\r\n"
-    "..two dots, behind a line that is one dot\r\n"
+    "..two dots, after a line that is one dot\r\n"
     "\r\n"
     "The end, without a line end."
 ).encode()
-#: As it goes over the wire.
+#: The message as it is transmitted.
 MESSAGE_SENT = MESSAGE + b"\r\n"
-#: What a script hands to sendmail: no Date, no Message-ID, bare line ends.
+#: The input of the sendmail command: no Date, no Message-ID, LF line ends.
 LETTER = b"To: carol@example.net\nSubject: The backup is done\n\n42 files.\n"
+CONFIGURATION = """\
+queue = "queue"
+name = "relay.example.org"
+
+[[listen]]                        # accepts mail after STARTTLS and AUTH only
+endpoint = "tcp:127.0.0.1:{listen}"
+certificate = "server.pem"
+accounts = "accounts"
+trusted = []
+
+[[smarthost]]                     # STARTTLS and AUTH again
+url = "smtp+starttls://{user}@127.0.0.1:{next_hop}"
+password-file = "smarthost.password"
+ca-file = "ca.pem"
+
+[delivery]
+down-first = "2 s"                # try a server that is down again after 2 s, then less often
+"""
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""
     parser.description = (
-        "Start a relay on the loopback interface, with a throw-away authority. Hand mail to it as an "
-        "application does, over STARTTLS and AUTH, and as a script does, by sendmail. Its next hop is "
-        "down, then refuses one recipient, then accepts. Show dialogue, queue, tries, delivery and "
-        "report. Needs no network, leaves nothing behind, and takes some ten seconds."
+        "Run a relay on the loopback interface, with a temporary certificate authority. Submit a "
+        "message as an application does, with STARTTLS and AUTH, and one with the sendmail command. "
+        "The next hop is down, then refuses one recipient and accepts the others. Show dialogue, "
+        "queue, log, delivered messages and the report. Needs no network, leaves no files, takes "
+        "about ten seconds."
     )
 
 
 def execute(args: Namespace) -> int:
-    """Run it; the exit status."""
-    return run(_work)
+    """Run the demo; the exit status."""
+    return react(_demo)
 
 
-async def _work(reactor: Any) -> int:
-    async with Stage(reactor) as stage:
-        await stage.start_relay()
-        shown.chapter(1, "A relay", "twistd sendmail --config relay.toml")
-        shown.panel("relay.toml", stage.configuration.splitlines())
+async def _demo(reactor: Any) -> int:
+    relay = DemoRelay(reactor)
+    try:
+        await relay.start()
+        _print_title(1, "A relay", "twistd sendmail --config relay.toml")
+        _print_panel("relay.toml", relay.configuration.splitlines())
 
-        shown.chapter(2, "An application hands mail in", "the next hop is down")
-        report = await submit(reactor, stage.door, MESSAGE)
-        shown.dialogue(f"The dialogue with {stage.door}, secrets masked", stage.dialogue)
-        shown.tls(report.tls)
-        status, said = await stage.call(
+        _print_title(2, "An application submits a message", "the next hop is down")
+        report = await submit(reactor, relay.server, MESSAGE)
+        _print_panel(f"The dialogue with {relay.server}, secrets masked", relay.dialogue)
+        tls = report.tls
+        if tls is not None:
+            session = f"{tls.version}, {tls.cipher}, proved by {tls.verified_by}: {tls.identity}"
+            _print_panel("TLS", [session, f"issued by {tls.issuer}"])
+        status, output = await relay.run(
             "sendmail", "-t", "-oi", "-f", "cron@example.org", stdin=LETTER
         )
-        shown.command(
-            "sendmail -t -oi -f cron@example.org < letter", f"exit status {status} {said}"
-        )
+        command = "$ sendmail -t -oi -f cron@example.org < letter"
+        _print_panel("", [command, f"exit status {status} {output}"])
 
-        await stage.logged("status=deferred", 2)
-        queue_status, queue = await stage.call("main", "queue", "list")
-        shown.chapter(3, "The queue", "it was told 250, so it is on the disk")
-        shown.command("twisted-sendmail queue list", queue)
+        await relay.logged("status=deferred", 2)
+        queue_status, queue = await relay.run("main", "queue", "list")
+        _print_title(3, "The queue", "the relay replied 250, so the messages are on disk")
+        _print_panel("", ["$ twisted-sendmail queue list", *queue.splitlines()])
 
-        shown.chapter(4, "The next hop comes up", f"and knows nobody by the name of {UNKNOWN}")
-        await stage.next_hop.start()
-        arrived = await stage.next_hop.wait_for(3, timeout=40)
-        await stage.logged("status=sent", 3)
-        shown.relay_log(stage.log)
+        _print_title(4, "The next hop comes up", f"and refuses {UNKNOWN}")
+        await relay.next_hop.start()
+        arrived = await relay.next_hop.wait_for(3, timeout=40)
+        await relay.logged("status=sent", 3)
+        _print_panel("The relay's log", _mail_log(relay.log))
 
-        shown.chapter(5, "What arrived")
-        first, letter, bounce = (_by_recipient(arrived, who) for who in ("bob", "carol", "alice"))
-        shown.panel("For Bob", first.content.decode().splitlines())
-        shown.panel(
-            "For Carol, as sendmail made it fit to be sent", letter.content.decode().splitlines()
-        )
-        shown.panel("For Alice, from the relay", _human(bounce))
-        _, empty = await stage.call("main", "queue", "list")
-        await stage.stop_relay()
-        secrets_shown = [
-            password for password in stage.passwords if password in stage.log + str(stage.dialogue)
-        ]
-        claims = {
-            "the relay said 250, and sendmail 0": (bool(report.accepted), status) == (True, 0),
+        _print_title(5, "The delivered messages")
+        first, letter, report_message = (_to(arrived, user) for user in ("bob", "carol", "alice"))
+        _print_panel("For Bob", first.content.decode().splitlines())
+        _print_panel("For Carol, completed by sendmail", letter.content.decode().splitlines())
+        _print_panel("For Alice, from the relay", _without_returned(report_message))
+        _, empty = await relay.run("main", "queue", "list")
+        await relay.stop()
+        shown = relay.log + str(relay.dialogue)
+        statements = {
+            "the relay replied 250, and sendmail ended with 0": bool(report.accepted)
+            and status == 0,
             "while the next hop was down, mail waited": queue_status == 0 and "refused" in queue,
-            f"Bob has {len(MESSAGE_SENT)} octets, each as it was sent": _whole(first),
+            f"Bob has {len(MESSAGE_SENT)} octets, each as it was sent": _is_unchanged(first),
             "Carol has one letter with a Date and a Message-ID": b"\r\nMessage-ID: <"
             in letter.content,
-            "Alice knows who did not get it, and why": _reports(bounce),
-            "each went once": len(stage.next_hop.messages) == 3,
+            "Alice knows who did not get it, and why": _is_report(report_message),
+            "each message was sent once": len(relay.next_hop.messages) == 3,
             "the queue is empty": "the queue is empty" in empty,
-            "no password is in the dialogue or the log": not secrets_shown,
+            "no password is in the dialogue or the log": not any(
+                password in shown for password in relay.passwords
+            ),
         }
-    return ExitStatus.OK if shown.claims(claims) else ExitStatus.SOFTWARE
+    finally:
+        await relay.close()
+    print_result("")
+    for statement, holds in statements.items():
+        mark = ("✔ ", "bold green") if holds else ("✘ not true: ", "bold red")
+        _print(Text.assemble(mark, (statement, "bold")))
+    return ExitStatus.OK if all(statements.values()) else ExitStatus.SOFTWARE
 
 
-def _by_recipient(messages: list[ReceivedMessage], who: str) -> ReceivedMessage:
-    (found,) = (m for m in messages if str(m.recipients[0]).startswith(f"{who}@"))
+# -- what arrived -----------------------------------------------------------------
+
+
+def _to(messages: list[ReceivedMessage], user: str) -> ReceivedMessage:
+    (found,) = (m for m in messages if str(m.recipients[0]).startswith(f"{user}@"))
     return found
 
 
-def _whole(message: ReceivedMessage) -> bool:
-    """Behind the relay's own trace field stands what was sent, and nothing else."""
-    trace, from_, rest = message.content.partition(b"From: Alice")
-    return trace.startswith(b"Received: ") and from_ + rest == MESSAGE_SENT
+def _is_unchanged(message: ReceivedMessage) -> bool:
+    """After the relay's own Received field comes the message, and nothing else."""
+    received, from_, rest = message.content.partition(b"From: Alice")
+    return received.startswith(b"Received: ") and from_ + rest == MESSAGE_SENT
 
 
-def _human(bounce: ReceivedMessage) -> list[str]:
-    """A report without the message it is about."""
-    lines = bounce.content.decode().splitlines()
+def _without_returned(report: ReceivedMessage) -> list[str]:
+    """The lines of a report, without the message that it returns."""
+    lines = report.content.decode().splitlines()
     return list(takewhile(lambda line: not ("rfc822" in line and "Content-Type" in line), lines))
 
 
-def _reports(bounce: ReceivedMessage) -> bool:
-    content = bounce.email
-    failed = f"Final-Recipient: rfc822; {UNKNOWN}".encode()
+def _is_report(report: ReceivedMessage) -> bool:
     return (
-        bounce.sender.mailbox is None
-        and content.get_content_type() == "multipart/report"
-        and failed in bounce.content
-        and b"5.1.1" in bounce.content
+        report.sender.mailbox is None
+        and report.email.get_content_type() == "multipart/report"
+        and f"Final-Recipient: rfc822; {UNKNOWN}".encode() in report.content
+        and b"5.1.1" in report.content
     )
+
+
+# -- output -----------------------------------------------------------------------
+
+_LOG_LINE = re.compile(
+    r"^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\S* \[twisted_sendmail\.relay(?:#\w*)?\] (.*)$", re.MULTILINE
+)
+
+
+def _print(content: RenderableType) -> None:
+    console = Console(highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(content)
+    print_result(captured.get().rstrip("\n"))
+
+
+def _print_title(number: int, title: str, more: str = "") -> None:
+    text = Text(f"{number}. {title}", style="bold")
+    if more:
+        text.append(f" · {more}", style="not bold dim")
+    print_result("")
+    _print(Rule(text, align="left", style="dim"))
+
+
+def _print_panel(title: str, lines: Iterable[str]) -> None:
+    """Print *lines*, escaped, in a box."""
+    styles = {"C:": "cyan", "S:": "green", "$ ": "bold"}
+    shown = [Text(printable(line.expandtabs()), style=styles.get(line[:2], "")) for line in lines]
+    _print(Panel(Group(*shown), title=title or None, title_align="left", border_style="dim"))
+
+
+def _mail_log(log: str) -> list[str]:
+    """The relay's lines about mail, with the time only."""
+    return [f"{found[1]} {found[2]}" for found in _LOG_LINE.finditer(log)]
+
+
+# -- the relay --------------------------------------------------------------------
+
+_TWISTD = "from twisted.scripts.twistd import run; run()"
+_COMMAND = "from twisted_sendmail.cli.{} import console; console()"
+#: Seconds to wait for the relay to start or to log a line.
+_PATIENCE = 30.0
+
+
+class DemoRelay:
+    """A relay in a temporary directory, and its next hop, which is not started."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._process: subprocess.Popen[bytes] | None = None
+        self.passwords = (secrets.token_urlsafe(12), secrets.token_urlsafe(12))
+        #: The dialogue of the application with the relay.
+        self.dialogue: list[str] = []
+        self._folder = Path(tempfile.mkdtemp(prefix="demo-"))
+        self._port, next_hop = _free_ports()
+        authority = Authority()
+        self.next_hop = LoopbackServer(
+            reactor,
+            users={RELAY: self.passwords[1]},
+            port=next_hop,
+            authority=authority,
+            faults=[refuse_recipient(UNKNOWN)],
+        )
+        self.configuration = CONFIGURATION.format(listen=self._port, next_hop=next_hop, user=RELAY)
+        self._write("ca.pem", authority.pem)
+        self._write("server.pem", authority.issue(["localhost", "127.0.0.1"]))
+        self._write("accounts", f"{entry(USER, self.passwords[0])}\n".encode())
+        self._write("smarthost.password", f"{self.passwords[1]}\n".encode())
+        self._write("relay.toml", self.configuration.encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._folder / name
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+
+    @property
+    def server(self) -> SubmissionServer:
+        """The relay, for an application."""
+        return SubmissionServer.from_url(
+            f"smtp+starttls://127.0.0.1:{self._port}",
+            credentials=Credentials(USER, self.passwords[0], mechanisms=["PLAIN"]),
+            trust=TLSTrust(ca_file=str(self._folder / "ca.pem")),
+            helo_name="client.example.org",
+            watch=self.dialogue.append,
+        )
+
+    @property
+    def log(self) -> str:
+        """The relay's log so far."""
+        return (self._folder / "relay.log").read_text("utf-8", "replace")
+
+    async def start(self) -> None:
+        """Start the relay, and wait until it listens.
+
+        :raises SendmailError: the relay does not start.
+        """
+        twistd = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile=", "sendmail"]
+        with (self._folder / "relay.log").open("wb") as log:
+            process = self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once; our own command
+                [*twistd, "--config", str(self._folder / "relay.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        since = self._reactor.seconds()
+        while not self._listens():
+            if process.poll() is not None or self._reactor.seconds() - since > _PATIENCE:
+                raise SendmailError("the relay does not start", detail=self.log[-500:])
+            await deferLater(self._reactor, 0.05)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+    async def logged(self, text: str, times: int) -> None:
+        """Wait until the relay has logged *text* that many times.
+
+        :raises SendmailError: it takes too long.
+        """
+        since = self._reactor.seconds()
+        while self.log.count(text) < times:
+            if self._reactor.seconds() - since > _PATIENCE:
+                raise SendmailError(f"the relay did not log '{text}'", detail=self.log[-500:])
+            await deferLater(self._reactor, 0.05)
+
+    async def run(self, module: str, *arguments: str, stdin: bytes = b"") -> tuple[int, str]:
+        """Run a command of this package as a shell does: its exit status and output."""
+        done = await deferToThread(
+            subprocess.run,
+            [sys.executable, "-c", _COMMAND.format(module), *arguments],
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env={
+                **os.environ,
+                "TWISTED_SENDMAIL_CONFIG": str(self._folder / "relay.toml"),
+                "PYTHONIOENCODING": "utf-8",
+                "COLUMNS": "100",
+            },
+        )
+        return done.returncode, done.stdout.decode("utf-8", "replace").rstrip("\n")
+
+    async def stop(self) -> None:
+        """Stop the relay by SIGTERM, and wait for its end."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            await deferToThread(process.wait)
+
+    async def close(self) -> None:
+        """Kill the relay if it runs, stop the next hop, and remove the directory."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        await self.next_hop.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _free_ports() -> list[int]:
+    """Two ports that are free."""
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in (one, other)]

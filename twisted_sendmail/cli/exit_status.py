@@ -1,58 +1,51 @@
-"""What the command's exit status says: the codes of ``sysexits.h``.
+"""The exit status of every command: codes of ``sysexits.h``, decided here and nowhere else.
 
-One table: class of error to code.  A class that is not in it has its base's.
+One table maps each class of error to its code. A class without a row has the code of its base
+class. The table names the classes, so that this module imports neither Twisted nor a database.
 """
 
 from __future__ import annotations
 
 import enum
+import os
+import traceback
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from twisted.internet.error import DNSLookupError
+from twisted_sendmail.smtp import DeliveryReport, RecipientResult, SendmailError
 
-from twisted_sendmail.client import Cancelled
-from twisted_sendmail.daemon.configuration_error import ConfigurationError
-from twisted_sendmail.queue import (
-    MessageDamaged,
-    QueueBusy,
-    QueueError,
-    QueueFull,
-    QueueUnusable,
-    TooManyHops,
-)
-from twisted_sendmail.sasl import CredentialsUnavailable
-from twisted_sendmail.smtp import DeliveryReport, RecipientResult, SendmailError, errors
+#: The environment variable that asks for a traceback of a fault of this program.
+DEBUG_VARIABLE = "TWISTED_SENDMAIL_DEBUG"
 
 
 class ExitStatus(enum.IntEnum):
     """The codes in use."""
 
-    #: Done.
+    #: Success.
     OK = 0
     #: The command line is wrong.
     USAGE = 64
-    #: The message or an address is.
+    #: The message or an address is wrong.
     DATAERR = 65
-    #: A file that was named cannot be read.
+    #: A named file cannot be read.
     NOINPUT = 66
     #: The server knows none of the recipients.
     NOUSER = 67
     #: The server's name cannot be found.
     NOHOST = 68
-    #: The server refused for good, lacks what is needed, or has the message for some already.
+    #: The server refused permanently, lacks an extension, or has the message for some recipients.
     UNAVAILABLE = 69
     #: A fault of this program.
     SOFTWARE = 70
-    #: A file could not be made.
+    #: A file cannot be created.
     CANTCREAT = 73
-    #: Reading the message failed on the way, or writing the result.
+    #: The message cannot be read to its end, or the result cannot be written.
     IOERR = 74
-    #: Not now: all of the same may be tried again, and nobody gets a second copy.
+    #: The same command may be tried again later, and no recipient gets a second copy.
     TEMPFAIL = 75
-    #: The exchange with the server broke off or broke the protocol; in doubt, too.
+    #: The connection was lost in doubt, or the server broke the protocol.
     PROTOCOL = 76
-    #: We, or the server, could not prove to be who we are.
+    #: The client or the server could not authenticate itself.
     NOPERM = 77
     #: The server's URL or a setting cannot be used.
     CONFIG = 78
@@ -60,108 +53,93 @@ class ExitStatus(enum.IntEnum):
     INTERRUPTED = 130
 
 
-#: The code of every result that leaves anybody in doubt.  No mailer (the pipe of Postfix and of
-#: Exim, sendmail, qmail-local) runs a command again that ended with it, as some do with 69.
+#: The code of every result that leaves a recipient in doubt. No mailer that runs commands (the
+#: pipe transports of Postfix and Exim, sendmail, qmail-local) tries again after 76; some do after 69.
 IN_DOUBT = ExitStatus.PROTOCOL
 
-#: The code of each class of error.
-TABLE: Mapping[type[SendmailError], ExitStatus] = MappingProxyType(
-    {
-        SendmailError: ExitStatus.SOFTWARE,
-        errors.InvalidInput: ExitStatus.USAGE,
-        errors.InvalidAddress: ExitStatus.DATAERR,
-        errors.InvalidMessage: ExitStatus.DATAERR,
-        errors.MessageTooLarge: ExitStatus.DATAERR,
-        errors.InvalidServer: ExitStatus.CONFIG,
-        errors.CommandNotAllowed: ExitStatus.SOFTWARE,
-        errors.ConnectionFailed: ExitStatus.TEMPFAIL,
-        errors.ConnectFailed: ExitStatus.TEMPFAIL,
-        errors.ConnectionClosed: ExitStatus.TEMPFAIL,
-        errors.ServiceClosing: ExitStatus.TEMPFAIL,
-        errors.SendTimeout: ExitStatus.TEMPFAIL,
-        errors.DeliveryCancelled: ExitStatus.TEMPFAIL,
-        Cancelled: ExitStatus.TEMPFAIL,
-        errors.DeliveryInDoubt: IN_DOUBT,
-        errors.MailerBusy: ExitStatus.TEMPFAIL,
-        errors.MailerClosed: ExitStatus.TEMPFAIL,
-        errors.ProtocolBreach: ExitStatus.PROTOCOL,
-        errors.UnexpectedResponse: ExitStatus.PROTOCOL,
-        errors.InvalidBase64: ExitStatus.PROTOCOL,
-        errors.TLSError: ExitStatus.UNAVAILABLE,
-        errors.StartTLSUnavailable: ExitStatus.UNAVAILABLE,
-        errors.TLSFailure: ExitStatus.PROTOCOL,
-        errors.TLSAlert: ExitStatus.PROTOCOL,
-        errors.CertificateRejected: ExitStatus.NOPERM,
-        errors.TLSClosed: ExitStatus.TEMPFAIL,
-        errors.AuthenticationError: ExitStatus.NOPERM,
-        errors.UnsupportedMechanism: ExitStatus.NOPERM,
-        errors.EncryptionRequired: ExitStatus.NOPERM,
-        errors.WeakMechanism: ExitStatus.NOPERM,
-        errors.AuthenticationRejected: ExitStatus.NOPERM,
-        errors.AuthenticationFailed: ExitStatus.NOPERM,
-        errors.AuthenticationRequired: ExitStatus.NOPERM,
-        errors.ServerNotAuthentic: ExitStatus.NOPERM,
-        errors.TemporaryAuthenticationFailure: ExitStatus.TEMPFAIL,
-        CredentialsUnavailable: ExitStatus.TEMPFAIL,
-        errors.ExtensionUnavailable: ExitStatus.UNAVAILABLE,
-        errors.Refused: ExitStatus.UNAVAILABLE,
-        errors.TemporaryFailure: ExitStatus.TEMPFAIL,
-        errors.MailboxUnavailable: ExitStatus.TEMPFAIL,
-        errors.ErrorProcessing: ExitStatus.TEMPFAIL,
-        errors.ActionIgnored: ExitStatus.TEMPFAIL,
-        errors.UnableToAccommodateParameters: ExitStatus.TEMPFAIL,
-        errors.PermanentFailure: ExitStatus.UNAVAILABLE,
-        errors.AllRecipientsRefused: ExitStatus.UNAVAILABLE,
-        TooManyHops: ExitStatus.DATAERR,
-        QueueError: ExitStatus.TEMPFAIL,
-        QueueFull: ExitStatus.TEMPFAIL,
-        QueueUnusable: ExitStatus.CONFIG,
-        QueueBusy: ExitStatus.TEMPFAIL,
-        MessageDamaged: ExitStatus.DATAERR,
-        ConfigurationError: ExitStatus.CONFIG,
-    }
+_CLASSES: dict[ExitStatus, str] = {
+    ExitStatus.USAGE: "InvalidInput",
+    ExitStatus.DATAERR: """
+        InvalidAddress InvalidMessage MessageTooLarge TooManyHops MessageDamaged""",
+    ExitStatus.UNAVAILABLE: """
+        Refused PermanentFailure AllRecipientsRefused ExtensionUnavailable TLSError
+        StartTLSUnavailable""",
+    ExitStatus.SOFTWARE: "SendmailError CommandNotAllowed",
+    ExitStatus.TEMPFAIL: """
+        ConnectionFailed ConnectFailed ConnectionClosed ServiceClosing SendTimeout TLSClosed
+        TemporaryFailure MailboxUnavailable ErrorProcessing ActionIgnored
+        UnableToAccommodateParameters TemporaryAuthenticationFailure CredentialsUnavailable
+        MailerBusy MailerClosed DeliveryCancelled Cancelled QueueError QueueFull QueueBusy""",
+    ExitStatus.PROTOCOL: """
+        DeliveryInDoubt ProtocolBreach UnexpectedResponse InvalidBase64 TLSFailure TLSAlert""",
+    ExitStatus.NOPERM: """
+        AuthenticationError AuthenticationFailed AuthenticationRejected AuthenticationRequired
+        EncryptionRequired UnsupportedMechanism WeakMechanism ServerNotAuthentic
+        CertificateRejected""",
+    ExitStatus.CONFIG: "InvalidServer ConfigurationError QueueUnusable",
+}
+#: The code of each class of error, by the name of the class.
+TABLE: Mapping[str, ExitStatus] = MappingProxyType(
+    {name: status for status, names in _CLASSES.items() for name in names.split()}
 )
 
-# A refusal that may not last is none for good.
-_FOR_GOOD = frozenset({ExitStatus.UNAVAILABLE, ExitStatus.NOPERM})
+# A temporary error of a class with one of these codes gets 75.
+_PERMANENT = frozenset({ExitStatus.UNAVAILABLE, ExitStatus.NOPERM})
 
 
-class Complaint(Exception):
-    """Something is wrong that the package has no error for: one line, and a code."""
+class CommandError(Exception):
+    """A mistake for which the package has no error class: one line of text and a code."""
 
     def __init__(self, text: str, status: ExitStatus = ExitStatus.USAGE) -> None:
         super().__init__(text)
         self.status = status
 
 
+def status_and_line(error: BaseException) -> tuple[int, str]:
+    """The exit status and the line on stderr for an exception that ends a command.
+
+    Prints a traceback too if :data:`DEBUG_VARIABLE` is set and *error* is a fault of this program.
+    """
+    if isinstance(error, CommandError):
+        return error.status, str(error)
+    if isinstance(error, SendmailError):
+        return status_of_error(error), str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return ExitStatus.INTERRUPTED, "interrupted"
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+    # The text of an unexpected error may hold a secret.
+    return ExitStatus.SOFTWARE, (
+        f"a fault of this program: {type(error).__name__}; "
+        f"set {DEBUG_VARIABLE}=1 to see where, and please report it"
+    )
+
+
 def status_of_error(error: SendmailError) -> ExitStatus:
     """The code of an error."""
     if error.in_doubt:
         return IN_DOUBT
-    if isinstance(error.__cause__, DNSLookupError):
+    if "DNSLookupError" in _class_names(error.__cause__):
         return ExitStatus.NOHOST
-    if isinstance(error, errors.AllRecipientsRefused):
-        # It is of two classes: this one, and that of the refusal, which tells more.
+    names = [name for name in _class_names(error) if name in TABLE]
+    if "AllRecipientsRefused" in names:
+        # The error has two base classes: this one, and that of the refusal, which says more.
         if error.phase == "RCPT" and error.report is not None and not error.transient:
             worst = _worst(error.report.refused)
             if worst is ExitStatus.NOUSER:
                 return worst
-        kinds = [
-            k for k in type(error).__mro__ if k in TABLE and k is not errors.AllRecipientsRefused
-        ]
-    else:
-        kinds = [k for k in type(error).__mro__ if k in TABLE]
-    status = TABLE[kinds[0]]
-    if error.transient and status in _FOR_GOOD:
+        names = [name for name in names if name != "AllRecipientsRefused"]
+    status = TABLE[names[0]]
+    if error.transient and status in _PERMANENT:
         return ExitStatus.TEMPFAIL
     return _not_again(status) if error.report is not None and error.report.accepted else status
 
 
-def status_of(report: DeliveryReport | None, error: SendmailError | None) -> ExitStatus:
-    """The code of a result: that of the error, or else of the worst outcome.
+def status_of_result(report: DeliveryReport | None, error: SendmailError | None) -> ExitStatus:
+    """The code of a delivery: that of the error, or else of the worst refusal.
 
-    Refused for good is worse than refused for now: it takes somebody to look at it.  Once
-    anybody has the message, or may have it, no code asks for another try.
+    A permanent refusal is worse than a temporary one: a person has to look at it. Once any
+    recipient has the message, or may have it, the code is not 75.
     """
     if error is not None:
         return status_of_error(error)
@@ -171,13 +149,22 @@ def status_of(report: DeliveryReport | None, error: SendmailError | None) -> Exi
     return _not_again(worst) if report.accepted else worst
 
 
+def status_of_signal(status: int, signum: int | None) -> int:
+    """The status of a command that a signal interrupted: 128 + signal, unless it succeeded."""
+    return 128 + signum if signum is not None and status else status
+
+
+def _class_names(error: BaseException | None) -> list[str]:
+    return [kind.__name__ for kind in type(error).__mro__]
+
+
 def _not_again(status: ExitStatus) -> ExitStatus:
-    """The code where some have the message: the same command would send it to them again."""
+    """The code where some recipients have the message: 75 would send it to them again."""
     return ExitStatus.UNAVAILABLE if status is ExitStatus.TEMPFAIL else status
 
 
 def _worst(refused: tuple[RecipientResult, ...]) -> ExitStatus:
-    final = [outcome.reply.code for outcome in refused if outcome.reply and not outcome.transient]
-    if not final:
+    codes = {result.reply.code for result in refused if result.reply and not result.transient}
+    if not codes:
         return ExitStatus.TEMPFAIL
-    return ExitStatus.NOUSER if set(final) == {550} else ExitStatus.UNAVAILABLE
+    return ExitStatus.NOUSER if codes == {550} else ExitStatus.UNAVAILABLE

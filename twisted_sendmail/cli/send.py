@@ -1,28 +1,57 @@
-"""``twisted-sendmail send``: one message, from a file, a pipe or its parts."""
+"""``twisted-sendmail send``: submit one message from a file, from stdin or from its parts."""
 
 from __future__ import annotations
 
+import io
+import mimetypes
+import os
+import re
+import stat
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, Any, cast
 
+import attrs
 from rich.console import Console
-from twisted.internet.defer import CancelledError
-from twisted.internet.task import deferLater
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.task import LoopingCall, deferLater
+from zope.interface import implementer
 
-from twisted_sendmail.cli.exit_status import Complaint, ExitStatus, status_of
-from twisted_sendmail.cli.message_options import Parcel, add_message_options, parcel_of
-from twisted_sendmail.cli.progress import Upload
-from twisted_sendmail.cli.result import accepted_line, as_json, result_json, trouble_lines
-from twisted_sendmail.cli.running import run
-from twisted_sendmail.cli.server_options import VARIABLE, add_server_options, server_of
-from twisted_sendmail.cli.standard_input import LongPipe
-from twisted_sendmail.cli.terminal import complain, note, say
+from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_of_result
+from twisted_sendmail.cli.options import SERVER_VARIABLE, add_server_options, server_of
+from twisted_sendmail.cli.output import (
+    accepted_line,
+    as_json,
+    error_lines,
+    print_error,
+    print_note,
+    print_result,
+    result_json,
+)
+from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import SubmissionServer, submit
-from twisted_sendmail.smtp import DeliveryReport, SendmailError
+from twisted_sendmail.message import UNKNOWN, Attachment, Message, compose
+from twisted_sendmail.smtp import (
+    DeliveryReport,
+    Envelope,
+    Recipient,
+    SendmailError,
+    printable,
+    shown_argument,
+)
 
 HELP = "send a message"
+
+#: Octets of stdin that are read before the connection is made. A longer message is a stream.
+_MAX_IN_MEMORY = 1024 * 1024
+_CHUNK = 65536
+# A comma outside of the quotes of a local part.
+_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*\Z)')
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -36,9 +65,9 @@ def add_options(parser: ArgumentParser) -> None:
         "--server",
         metavar="URL",
         help="smtps://[USER@]HOST[:PORT], smtp+starttls://…, smtp+opportunistic://…, smtp://…, or "
-        f"HOST[:PORT]; else the variable {VARIABLE}",
+        f"HOST[:PORT]; else the variable {SERVER_VARIABLE}",
     )
-    add_message_options(parser)
+    _add_message_options(parser)
     add_server_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -49,11 +78,12 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def execute(args: Namespace) -> int:
-    """Send; the exit status.
+    """Send the message; the exit status.
 
-    What blocks comes first: a password's prompt or command, files, a pipe.
+    Everything that blocks is done before the reactor runs: a prompt or command for the password,
+    files, stdin.
     """
-    watchers: list[Callable[[str], None]] = [note] if args.verbose else []
+    watchers: list[Callable[[str], None]] = [print_note] if args.verbose else []
 
     def watch(line: str) -> None:
         for watcher in watchers:
@@ -61,77 +91,455 @@ def execute(args: Namespace) -> int:
 
     try:
         server = server_of(args, args.server, watch)
-        parcel = parcel_of(args)
-    except (SendmailError, Complaint) as e:
-        return _tell(args, None, e)
+        submission = _submission_of(args)
+    except (SendmailError, CommandError) as e:
+        return _print_outcome(args, None, e)
     try:
-        return run(lambda reactor: _work(args, reactor, server, parcel, watchers))
+        return react(lambda reactor: _send(args, reactor, server, submission, watchers))
     finally:
-        parcel.close()
+        if submission.opened is not None:
+            submission.opened.close()
 
 
-def _tell(
-    args: Namespace, report: DeliveryReport | None, error: SendmailError | Complaint | None
-) -> int:
-    """Say what became of it; the exit status."""
-    if isinstance(error, Complaint):
-        status = error.status
-        complain(str(error))
-    else:
-        status = status_of(report, error)
-        for line in trouble_lines(report, error):
-            complain(line)
-    if args.json:
-        say(as_json(result_json(report, error, status)))
-    elif report is not None and report.accepted and not args.quiet:
-        say(accepted_line(report))
-    return status
-
-
-async def _work(
+async def _send(
     args: Namespace,
     reactor: Any,
     server: SubmissionServer,
-    parcel: Parcel,
+    submission: Submission,
     watchers: list[Callable[[str], None]],
 ) -> int:
-    upload = _upload(args, reactor, parcel)
-    message = parcel.message
-    if isinstance(message, LongPipe):
+    message = submission.message
+    if isinstance(message, LongStdin):
         message = message.stream(reactor)
-    if upload is not None:
-        watchers.append(upload.watch)
-        message = upload.counted(message)
+    progress: UploadProgress | None = None
+    if not (args.quiet or args.verbose or sys.stderr is None or not sys.stderr.isatty()):
+        progress = UploadProgress(reactor, Console(stderr=True), submission.size)
+        watchers.append(progress.watch)
+        message = progress.counted(message)
     report: DeliveryReport | None = None
-    error: SendmailError | Complaint | None = None
+    error: SendmailError | CommandError | None = None
     try:
         report = await submit(
             reactor,
             server,
             message,
-            sender=parcel.sender,
-            recipients=parcel.recipients,
-            envelope=parcel.envelope,
+            sender=submission.sender,
+            recipients=submission.recipients,
+            envelope=submission.envelope,
             all_or_nothing=args.all_or_nothing,
             complete=not args.verbatim,
         )
     except SendmailError as e:
         error, report = e, e.report
     except CancelledError:
-        error = Complaint("interrupted; nothing was sent", ExitStatus.TEMPFAIL)
+        error = CommandError("interrupted; nothing was sent", ExitStatus.TEMPFAIL)
     except OSError as e:
-        error = Complaint(f"the message cannot be read: {e.strerror or e}", ExitStatus.IOERR)
+        error = CommandError(f"the message cannot be read: {e.strerror or e}", ExitStatus.IOERR)
     finally:
-        if upload is not None:
-            upload.end()
+        if progress is not None:
+            progress.end()
     if args.verbose:
-        # QUIT is written after the result is there: let it be shown before the result.
+        # QUIT is written when the result is known: show it before the result.
         await deferLater(reactor, 0)
     watchers.clear()
-    return _tell(args, report, error)
+    return _print_outcome(args, report, error)
 
 
-def _upload(args: Namespace, reactor: Any, parcel: Parcel) -> Upload | None:
-    if args.quiet or args.verbose or sys.stderr is None or not sys.stderr.isatty():
-        return None
-    return Upload(reactor, Console(stderr=True), parcel.size)
+def _print_outcome(
+    args: Namespace, report: DeliveryReport | None, error: SendmailError | CommandError | None
+) -> int:
+    """Print the result of the delivery; the exit status."""
+    if isinstance(error, CommandError):
+        status = error.status
+        print_error(str(error))
+    else:
+        status = status_of_result(report, error)
+        for line in error_lines(report, error):
+            print_error(line)
+    if args.json:
+        print_result(as_json(result_json(report, error, status)))
+    elif report is not None and report.accepted and not args.quiet:
+        print_result(accepted_line(report))
+    return status
+
+
+# -- the message and its envelope -------------------------------------------------
+
+
+def _add_message_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="the message (RFC 5322), or the text of the body with --subject; stdin if absent or -",
+    )
+    envelope = parser.add_argument_group(
+        "the envelope", "The parts that are not given are read from the message's header."
+    )
+    envelope.add_argument(
+        "--from", dest="sender", metavar="ADDRESS", help="the sender; '' for none"
+    )
+    envelope.add_argument(
+        "--to", metavar="ADDRESS[,ADDRESS]", action="append", help="a recipient; may be repeated"
+    )
+    envelope.add_argument(
+        "--notify",
+        metavar="WHEN",
+        help="ask for delivery reports: never, or any of success,failure,delay (RFC 3461)",
+    )
+    envelope.add_argument(
+        "--ret", choices=["full", "hdrs"], help="how much of the message a report returns"
+    )
+    envelope.add_argument("--envid", metavar="ID", help="the identifier that reports repeat")
+    envelope.add_argument(
+        "--all-or-nothing",
+        action="store_true",
+        help="deliver to nobody if a recipient is refused",
+    )
+    envelope.add_argument(
+        "--verbatim",
+        action="store_true",
+        help="leave the header as it is: add no Date and Message-ID, remove no Bcc",
+    )
+    parts = parser.add_argument_group(
+        "a message from its parts",
+        "Any of these options builds the message; then --from and --to are its header too, and may "
+        "have display names.",
+    )
+    parts.add_argument("--subject", metavar="TEXT")
+    parts.add_argument("--body", metavar="TEXT", help="the text; else that of FILE or stdin")
+    parts.add_argument("--cc", metavar="ADDRESS[,ADDRESS]", action="append")
+    parts.add_argument("--bcc", metavar="ADDRESS[,ADDRESS]", action="append")
+    parts.add_argument(
+        "--attach", metavar="FILE", action="append", help="attach FILE; may be repeated"
+    )
+
+
+@attrs.frozen
+class LongStdin:
+    """A message on stdin that is longer than :data:`_MAX_IN_MEMORY`."""
+
+    #: The octets that were read.
+    head: bytes
+    descriptor: int
+
+    async def stream(self, reactor: Any) -> AsyncIterator[bytes]:
+        """The whole message; once."""
+        yield self.head
+        reader = StdinReader(reactor, self.descriptor)
+        while piece := await reader.read():
+            yield piece
+
+
+@attrs.define
+class Submission:
+    """A message as ``submit`` takes it, and the envelope as far as it is given."""
+
+    message: Message | LongStdin
+    #: Octets of the message; None if they are not known.
+    size: int | None = None
+    sender: str | None = None
+    recipients: list[str] | None = None
+    envelope: Envelope | None = None
+    #: The file to close after the delivery.
+    opened: IO[bytes] | None = None
+
+
+def _submission_of(args: Namespace) -> Submission:
+    """The message and the envelope.
+
+    :raises CommandError: a file cannot be read, or the options contradict each other.
+    :raises InvalidInput: a value cannot be used.
+    """
+    parts = (args.subject, args.body, args.cc, args.bcc, args.attach)
+    if any(part is not None for part in parts):
+        return Submission(_composed(args))
+    to = [word.strip() for text in args.to or () for word in _COMMA.split(text) if word.strip()]
+    envelope: Envelope | None = None
+    if not (args.notify is None and args.ret is None and args.envid is None):
+        if args.sender is None or not to:
+            raise CommandError(
+                "--notify, --ret and --envid need the whole envelope: give --from and --to"
+            )
+        notify = frozenset(args.notify.replace(" ", "").split(",")) if args.notify else frozenset()
+        recipients = [Recipient(address, notify) for address in to]
+        envelope = Envelope(args.sender, recipients, ret=args.ret, envid=args.envid)
+    message, size = _read(args.file, "the message")
+    submission = Submission(message, size, envelope=envelope)
+    if envelope is None:
+        submission.sender, submission.recipients = args.sender, to or None
+    if args.file not in {None, "-"}:
+        submission.opened = cast("IO[bytes]", message)
+    return submission
+
+
+def _read(name: str | None, noun: str) -> tuple[Message | LongStdin, int | None]:
+    """The file *name*, or stdin, and its size if that is known."""
+    if name is None or name == "-":
+        return _read_stdin(name, noun)
+    shown = shown_argument(name)
+    file = _open(name, f"{noun} {shown}")
+    status = os.fstat(file.fileno())
+    regular = stat.S_ISREG(status.st_mode)
+    if regular and status.st_size == 0:
+        file.close()
+        raise CommandError(f"{noun} {shown} is empty", ExitStatus.DATAERR)
+    return file, status.st_size if regular else None
+
+
+def _open(name: str, shown: str) -> IO[bytes]:
+    try:
+        return Path(name).open("rb")
+    except (OSError, ValueError) as e:
+        why = getattr(e, "strerror", None) or "no file name"
+        raise CommandError(f"{shown} cannot be read: {why}", ExitStatus.NOINPUT) from None
+
+
+def _read_stdin(name: str | None, noun: str) -> tuple[Message | LongStdin, int | None]:
+    stream = sys.stdin
+    if stream is None:
+        raise CommandError(f"{noun} is missing: stdin is closed", ExitStatus.NOINPUT)
+    if stream.isatty():
+        if name is None:
+            raise CommandError(f"{noun} is missing; name a file, or pipe it in")
+        print_note(f"reading {noun} from the terminal; end it with Ctrl-D")
+    descriptor = stream.fileno()
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)):
+        if not cast("BufferedReader", stream.buffer).peek(1):
+            raise CommandError(f"{noun} is empty", ExitStatus.DATAERR)
+        return stream.buffer, None
+    octets = bytearray()
+    while piece := os.read(descriptor, _CHUNK):
+        octets += piece
+        if len(octets) > _MAX_IN_MEMORY:
+            return LongStdin(bytes(octets), descriptor), None
+    if not octets:
+        raise CommandError(f"{noun} is empty", ExitStatus.DATAERR)
+    return bytes(octets), len(octets)
+
+
+def _composed(args: Namespace) -> Message:
+    """The message from its parts."""
+    if not args.sender:
+        raise CommandError("a message from its parts needs --from")
+    if not (args.to or args.cc or args.bcc):
+        raise CommandError("a message from its parts needs --to")
+    if args.verbatim or args.notify or args.ret or args.envid:
+        raise CommandError("--verbatim, --notify, --ret and --envid are for a message that exists")
+    if args.body is not None and args.file is not None:
+        raise CommandError("the text is given twice: by --body and by FILE")
+    return compose(
+        sender=args.sender,
+        to=args.to or (),
+        cc=args.cc or (),
+        bcc=args.bcc or (),
+        subject=args.subject or "",
+        text=args.body if args.body is not None else _text(args.file),
+        attachments=[_attachment(name) for name in args.attach or ()],
+    )
+
+
+def _text(name: str | None) -> str:
+    """The text of the body, which may be empty."""
+    try:
+        message, _ = _read(name, "the text")
+    except CommandError as e:
+        if e.status is ExitStatus.DATAERR:
+            return ""
+        raise
+    if isinstance(message, LongStdin):
+        raise CommandError("the text is too long for a body; attach it", ExitStatus.DATAERR)
+    if isinstance(message, bytes):
+        octets = message
+    else:
+        with cast("IO[bytes]", message) as file:
+            octets = file.read()
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError as e:
+        line = octets.count(b"\n", 0, e.start) + 1
+        raise CommandError(
+            f"the text is not UTF-8 in line {line}; convert it, or attach it", ExitStatus.DATAERR
+        ) from None
+
+
+def _attachment(name: str) -> Attachment:
+    shown = printable(name, 200)
+    with _open(name, f"attachment {shown}") as file:
+        try:
+            content = file.read()
+        except OSError as e:
+            raise CommandError(
+                f"attachment {shown} cannot be read: {e.strerror}", ExitStatus.IOERR
+            ) from None
+    kind, encoding = mimetypes.guess_type(name)
+    # The type of a .txt.gz is not "text/plain".
+    return Attachment(Path(name).name, content, UNKNOWN if encoding else kind or UNKNOWN)
+
+
+@implementer(IReadDescriptor)
+class StdinReader:
+    """Reads a descriptor whenever it has data.
+
+    :param reactor: an ``IReactorFDSet``.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._waiting: Deferred[bytes] | None = None
+
+    def read(self) -> Deferred[bytes]:
+        """The next octets; ``b""`` at the end. Call it again only after the Deferred has fired."""
+        self._waiting = Deferred(lambda _: self._reactor.removeReader(self))
+        self._reactor.addReader(self)
+        return self._waiting
+
+    # -- IReadDescriptor --------------------------------------------------------
+
+    def fileno(self) -> int:
+        """See ``IReadDescriptor``."""
+        return self._descriptor
+
+    def doRead(self) -> None:  # noqa: N802
+        """See ``IReadDescriptor``."""
+        self._reactor.removeReader(self)
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return
+        try:
+            octets = os.read(self._descriptor, _CHUNK)
+        except OSError as e:
+            waiting.errback(e)
+        else:
+            waiting.callback(octets)
+
+    def connectionLost(self, reason: Any) -> None:
+        """See ``IReadDescriptor``; the pipe may still hold data after its writer has closed it."""
+        if self._waiting is not None:
+            self.doRead()
+
+    def logPrefix(self) -> str:  # noqa: N802
+        """See ``ILoggingContext``."""
+        return "stdin"
+
+
+# -- progress on a terminal -------------------------------------------------------
+
+#: Messages above this size show a bar as soon as they are sent.
+_LARGE_MESSAGE_BYTES = 1024 * 1024
+#: Seconds after which every delivery shows its progress.
+_PROGRESS_AFTER = 1.0
+_REFRESH_SECONDS = 0.1
+
+
+class UploadProgress:
+    """A bar on the terminal for one message.
+
+    It learns the state of the session from the dialogue, and counts the octets that are read from
+    the message after the server asked for them.
+
+    :param reactor: the clock.
+    :param total: octets of the message, if known.
+    """
+
+    def __init__(self, reactor: Any, console: Console, total: int | None) -> None:
+        self._total = total
+        self._read = 0
+        self._sending = False
+        self._shown = False
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("connecting", total=total, start=False)
+        self._timer = reactor.callLater(_PROGRESS_AFTER, self._show)
+        self._loop = LoopingCall(self._refresh)
+        self._loop.clock = reactor
+
+    def watch(self, line: str) -> None:
+        """Take a line of the dialogue."""
+        if not self._sending and line.startswith(("S: 354", "C: BDAT")):
+            self._sending = True
+            self._bar.start_task(self._task)
+            self._bar.update(self._task, description="sending")
+            if (self._total or 0) > _LARGE_MESSAGE_BYTES:
+                self._show()
+        if line == "C: ." or (line.startswith("C: BDAT") and line.endswith(" LAST")):
+            self._bar.update(self._task, description="waiting for the server's reply")
+
+    def counted(self, message: Message) -> Message:
+        """*message*, whose octets are counted as they are read."""
+        if isinstance(message, AsyncIterable):
+            return self._count(message)
+        if hasattr(message, "read"):
+            return cast("Message", _CountedFile(cast("Any", message), self))
+        return message
+
+    async def _count(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        async for piece in pieces:
+            self.add(len(piece))
+            yield piece
+
+    def add(self, octets: int) -> None:
+        """Count octets; may be called in another thread."""
+        self._read += octets
+
+    def restart(self) -> None:
+        """Count from zero: the message is read again."""
+        self._read = 0
+
+    def end(self) -> None:
+        """Remove the bar."""
+        if self._timer.active():
+            self._timer.cancel()
+        if self._loop.running:
+            self._loop.stop()
+        if self._shown:
+            self._shown = False
+            self._bar.stop()
+
+    def _show(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        if not self._shown:
+            self._shown = True
+            self._bar.start()
+            _ = self._loop.start(_REFRESH_SECONDS).addErrback(lambda _: None)
+
+    def _refresh(self) -> None:
+        # A file may be read once before it is sent.
+        self._bar.update(self._task, completed=self._read if self._sending else 0)
+        self._bar.refresh()
+
+
+class _CountedFile(io.BufferedIOBase):
+    """A binary file whose octets are counted as they are read."""
+
+    def __init__(self, file: Any, progress: UploadProgress) -> None:
+        self._file = file
+        self._progress = progress
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        octets: bytes = self._file.read(size)
+        self._progress.add(len(octets))
+        return octets
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._progress.restart()
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())

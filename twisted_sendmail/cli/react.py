@@ -1,7 +1,7 @@
-"""Run one coroutine on a reactor, to its exit status.
+"""Run one coroutine on the reactor, to its exit status.
 
-Like ``twisted.internet.task.react``, but an interrupt cancels the work, so that it can
-say what became of the message; and Twisted's own log is heard by nobody.
+Like ``twisted.internet.task.react``, but a signal cancels the coroutine, so that it can report
+what became of the message, and Twisted's log is not written.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
-from twisted_sendmail.cli.terminal import settled
+from twisted_sendmail.cli.exit_status import status_of_signal
+from twisted_sendmail.cli.output import finish
 
 
-def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
-    """Run *work*, given the reactor.
+def react(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
+    """Run *work* with the reactor; the exit status.
 
-    :param work: is cancelled by the first SIGINT or SIGTERM; the second ends the process.
-    :returns: what *work* does; 128 + signal when it was interrupted and did not succeed.
-    :raises Exception: what *work* raises.
+    :param work: the first SIGINT or SIGTERM cancels it; the second ends the process.
+    :returns: the result of *work*; 128 + signal if a signal interrupted it and it did not succeed.
+    :raises Exception: *work* raised it.
     """
-    # With observers there are none, and the default one would print tracebacks.
+    # Without an observer of its own, Twisted would print tracebacks.
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
 
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
     results: list[int | Failure] = []
-    interrupts: list[int] = []
+    signals: list[int | None] = [None]
     working: list[Deferred[int]] = []
 
     def begin() -> None:
@@ -42,9 +43,10 @@ def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
 
     def end(result: int | Failure) -> None:
         results.append(result)
-        if isinstance(result, int) and _threads_at_work(reactor):
-            # A look-up or a read that nobody waits for any more, and that may take minutes.
-            os._exit(settled(_final(result, interrupts)))
+        pool = reactor.threadpool
+        if isinstance(result, int) and pool is not None and pool.working:
+            # Exit now: a name look-up or a read in a thread may take minutes.
+            os._exit(finish(status_of_signal(result, signals[-1])))
         reactor.stop()
 
     def cancel() -> None:
@@ -53,7 +55,7 @@ def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
 
     def interrupted(signum: int, _frame: object) -> None:
         signal.signal(signum, signal.SIG_DFL)
-        interrupts.append(signum)
+        signals.append(signum)
         reactor.callFromThread(cancel)
 
     before = {n: signal.signal(n, interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -66,13 +68,4 @@ def run(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
     (result,) = results
     if isinstance(result, Failure):
         result.raiseException()
-    return _final(result, interrupts)
-
-
-def _final(status: int, interrupts: list[int]) -> int:
-    return 128 + interrupts[0] if interrupts and status else status
-
-
-def _threads_at_work(reactor: Any) -> bool:
-    pool = getattr(reactor, "threadpool", None)
-    return pool is not None and bool(pool.working)
+    return status_of_signal(result, signals[-1])

@@ -1,7 +1,7 @@
 """``sendmail -bs``: SMTP on stdin and stdout.
 
-Where the relay runs, its own socket is put through, octet for octet; where it does not,
-a server of this process speaks, and each message is in the queue before its 250.
+If the relay runs, the octets are passed between it and the caller. If not, this process is the
+server, and commits each message to the queue before it replies 250.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from zope.interface import implementer
 
-from twisted_sendmail.cli.local_queue import LocalQueue
-from twisted_sendmail.cli.relay_place import Place
-from twisted_sendmail.cli.running import run
+from twisted_sendmail.cli.react import react
+from twisted_sendmail.cli.sendmail.delivery import LocalQueue
+from twisted_sendmail.cli.sendmail.relay import LocalRelay
 from twisted_sendmail.server import (
     Networks,
     QueueReceiver,
@@ -34,26 +34,35 @@ if TYPE_CHECKING:
     from twisted_sendmail.queue import Queue
 
 
-def serve(where: Place) -> int:
-    """Speak until one side ends; the exit status.
+def serve(relay: LocalRelay) -> int:
+    """Serve one session; the exit status.
 
-    :raises ConfigurationError: there is no relay, and its rules cannot be read.
+    :raises ConfigurationError: no relay runs, and its configuration cannot be used.
     """
     gc.enable()  # a session may be long
 
     async def work(reactor: Any) -> int:
-        endpoint = UNIXClientEndpoint(reactor, str(where.socket), timeout=5)
         ended: Deferred[None] = Deferred()
-        try:
-            relay = await connectProtocol(endpoint, _Relay(ended))
-        except Exception:  # noqa: BLE001 - whatever it is, there is no relay
-            _serve_here(reactor, where, ended)
+        connected = await _connect(reactor, relay, ended)
+        if connected is None:
+            _serve_here(reactor, relay, ended)
         else:
-            _standard_io(reactor, _Caller(relay))
+            _standard_io(reactor, _Caller(connected))
         await ended
         return os.EX_OK
 
-    return run(work)
+    return react(work)
+
+
+async def _connect(reactor: Any, relay: LocalRelay, ended: Deferred[None]) -> _Relay | None:
+    """Connect to the relay; None if no relay runs."""
+    if not relay.has_socket:
+        return None
+    endpoint = UNIXClientEndpoint(reactor, str(relay.socket), timeout=5)
+    try:
+        return cast("_Relay", await connectProtocol(endpoint, _Relay(ended)))
+    except Exception:  # noqa: BLE001 - for whatever reason, no relay answers
+        return None
 
 
 def _standard_io(reactor: Any, protocol: Protocol) -> None:
@@ -61,19 +70,19 @@ def _standard_io(reactor: Any, protocol: Protocol) -> None:
 
 
 class _LineEnds:
-    """LF made CRLF, for a caller whose first line ends with LF alone.
+    """Turns LF into CRLF for a caller whose first line ends with LF alone.
 
-    Shell scripts write so, and sendmail has always understood them.  What anybody else says
-    stays octet for octet, as BDAT counts them.
+    Shell scripts write LF, and sendmail has always accepted it. The octets of all other callers
+    stay as they are, because BDAT counts them.
     """
 
     def __init__(self) -> None:
         self._bare: bool | None = None
-        # A CR at the end of what came last.
+        # A CR at the end of the data before.
         self._cr = b""
 
     def feed(self, data: bytes) -> bytes:
-        """*data*, as it is to be heard."""
+        """*data* with CRLF line ends."""
         octets = self._cr + data
         if self._bare is None and (at := octets.find(b"\n")) >= 0:
             self._bare = octets[:at][-1:] != b"\r"
@@ -84,7 +93,7 @@ class _LineEnds:
 
 
 class _Relay(Protocol):
-    """The relay's end."""
+    """The connection to the relay."""
 
     def __init__(self, ended: Deferred[None]) -> None:
         self.caller: Any = None
@@ -93,12 +102,12 @@ class _Relay(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self.caller is None:
-            self._early.append(data)  # its greeting, before stdout is open
+            self._early.append(data)  # the greeting, before stdout is open
         else:
             self.caller.write(data)
 
     def joined(self, caller: Any) -> None:
-        """Stdin and stdout are there."""
+        """Stdin and stdout are open."""
         self.caller = caller
         caller.writeSequence(self._early)
         transport: Any = self.transport
@@ -132,13 +141,13 @@ class _Caller(Protocol):
         self._relay.write(data)
 
     def readConnectionLost(self) -> None:
-        """All is said.  Whoever has said QUIT waits for the replies to all of it."""
+        """The caller closed stdin. After QUIT it still waits for the replies."""
         self._relay.unregisterProducer()
         if self._end.upper() != b"\nQUIT\r\n":
             self._relay.loseWriteConnection()
 
     def writeConnectionLost(self) -> None:
-        """Nobody reads any more."""
+        """The caller closed stdout."""
         self._relay.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -148,16 +157,15 @@ class _Caller(Protocol):
 # -- without a relay --------------------------------------------------------------
 
 
-def _serve_here(reactor: Any, where: Place, ended: Deferred[None]) -> None:
-    policy, queue = where.policy(), LocalQueue(where.queue)
-    # As much of a spool as a receiver asks for.
-    spool = cast("Queue", queue)
+def _serve_here(reactor: Any, relay: LocalRelay, ended: Deferred[None]) -> None:
+    policy = relay.policy()
+    # LocalQueue has the part of a Queue that a receiver uses.
+    queue = cast("Queue", LocalQueue(relay.queue))
     factory = _OneSession(
         reactor,
-        lambda connection: QueueReceiver(connection, spool, policy, reactor),
-        # Nobody is on the way between two ends of a pipe; programs that write to one are
-        # careless with line ends.
-        settings=where.limits().server_settings(policy.name, repair=True),
+        lambda connection: QueueReceiver(connection, queue, policy, reactor),
+        # Programs that write to a pipe are careless with line ends.
+        settings=relay.limits().server_settings(policy.name, repair=True),
         early_input=Networks(["unix"]),
     )
     factory.ended = ended
@@ -165,7 +173,7 @@ def _serve_here(reactor: Any, where: Place, ended: Deferred[None]) -> None:
 
 
 class _Session(SMTPServerProtocol):
-    """Puts up with LF."""
+    """Accepts LF line ends."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -176,7 +184,7 @@ class _Session(SMTPServerProtocol):
 
 
 class _OneSession(SMTPServerFactory):
-    """Tells when its one session is over."""
+    """Fires *ended* when its one session has ended."""
 
     protocol_class = _Session
     ended: Deferred[None]

@@ -1,0 +1,324 @@
+"""The options of every subcommand that connects to a server: the server, TLS, and the credentials.
+
+A password comes from a file, a command, the environment or a prompt, and never from the command
+line, which every process of the machine can read. No error quotes a password.
+"""
+
+from __future__ import annotations
+
+import getpass
+import math
+import os
+import re
+import subprocess
+import sys
+import warnings
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from twisted_sendmail.cli.exit_status import CommandError, ExitStatus
+from twisted_sendmail.client import (
+    SubmissionServer,
+    Timeouts,
+    TLSPolicy,
+    TLSTrust,
+    check_secret_file,
+)
+from twisted_sendmail.sasl import Credentials
+from twisted_sendmail.smtp import InvalidServer, printable, shown_url
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
+
+#: The environment variable that names the server.
+SERVER_VARIABLE = "TWISTED_SENDMAIL_SERVER"
+#: The environment variable that may hold the password.
+PASSWORD_VARIABLE = "TWISTED_SENDMAIL_PASSWORD"  # noqa: S105 - the name of the variable
+_PASSWORD_REMEDY = f"use --password-file, --password-command or the variable {PASSWORD_VARIABLE}"
+#: No password or token is longer.
+_MAX_SECRET_BYTES = 65536
+_SCHEME = re.compile(r"[A-Za-z0-9+.-]*://")
+
+
+# -- the options ------------------------------------------------------------------
+
+
+def add_server_options(parser: ArgumentParser) -> None:
+    """Add all of them but the server itself to *parser*."""
+    server = parser.add_argument_group("the server")
+    server.add_argument(
+        "--tls",
+        choices=[policy.value for policy in TLSPolicy],
+        help="when TLS begins, if the server is HOST[:PORT]; implicit on port 465, else starttls. "
+        "In a URL the scheme says it",
+    )
+    server.add_argument("--helo", metavar="NAME", help="the name in EHLO; else this host's name")
+    server.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="limit for the whole delivery; 3600"
+    )
+    user = parser.add_argument_group(
+        "authentication",
+        f"The password comes from a file, a command, the variable {PASSWORD_VARIABLE} or a "
+        "prompt, and never from the command line.",
+    )
+    user.add_argument("--user", metavar="NAME", help="authenticate as NAME; or user@ in the URL")
+    add_password_options(user)
+    user.add_argument("--bearer", action="store_true", help="the password is an OAuth bearer token")
+    user.add_argument(
+        "--mechanism",
+        metavar="NAME",
+        action="append",
+        help="use this SASL mechanism only; may be repeated, best first",
+    )
+    trust = parser.add_argument_group(
+        "the server's certificate",
+        "By default it must be issued by an authority of the system for the server's name.",
+    )
+    trust.add_argument("--ca-file", metavar="FILE", help="trust these authorities (PEM) instead")
+    trust.add_argument(
+        "--fingerprint",
+        metavar="SHA256",
+        help="trust the certificate with this SHA-256, and no other",
+    )
+    trust.add_argument("--server-name", metavar="NAME", help="the name the certificate must hold")
+    trust.add_argument(
+        "--client-certificate", metavar="FILE", help="the client's certificate (PEM)"
+    )
+    trust.add_argument("--client-key", metavar="FILE", help="its key, if it is in a separate file")
+
+
+def add_password_options(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """Add the options that give a password to *parser*."""
+    secret = parser.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--password-file", metavar="FILE", help="read the password from FILE; one line"
+    )
+    secret.add_argument(
+        "--password-command",
+        metavar="COMMAND",
+        help="run COMMAND in the shell and read its output",
+    )
+    secret.add_argument(
+        "--password", "--token", "-p", nargs="?", action=_RefusePassword, help=SUPPRESS
+    )
+    parser.add_argument(
+        "--world-readable-secrets",
+        action="store_true",
+        help="accept a password file or client key that everybody may read: a mounted secret",
+    )
+
+
+class _RefusePassword(Action):
+    """An option that people expect, and that would show their password to every process."""
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise CommandError(
+            f"a password on the command line can be read by every process; {_PASSWORD_REMEDY}"
+        )
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"'{text}' is no number of seconds above zero")
+    return value
+
+
+# -- the server -------------------------------------------------------------------
+
+
+def server_of(
+    args: Namespace, given: str | None, watch: Callable[[str], None] | None
+) -> SubmissionServer:
+    """The server that the options describe.
+
+    :param given: URL or ``HOST[:PORT]``; None: that of the environment.
+    :param watch: called with each line of the redacted dialogue.
+    :raises CommandError: the options contradict each other, or a secret cannot be read.
+    :raises InvalidInput: a value cannot be used.
+    """
+    server = given if given is not None else os.environ.get(SERVER_VARIABLE)
+    if not server:
+        raise CommandError(
+            f"there is no server; add --server URL, or set the variable {SERVER_VARIABLE}"
+        )
+    if ":" in _SCHEME.sub("", server, count=1).rpartition("@")[0]:
+        raise CommandError(
+            f"a password in the server's URL can be read by every process; {_PASSWORD_REMEDY}"
+        )
+    key = args.client_key or args.client_certificate
+    if key is not None:
+        check_secret_file(key, world_readable=args.world_readable_secrets)
+    settings: dict[str, Any] = {
+        "trust": TLSTrust(
+            ca_file=args.ca_file,
+            fingerprint=args.fingerprint,
+            name=args.server_name,
+            client_certificate=args.client_certificate,
+            client_key=args.client_key,
+        ),
+        "helo_name": args.helo,
+        "timeouts": Timeouts() if args.timeout is None else Timeouts(total=args.timeout),
+        "watch": watch,
+    }
+    policy = None if args.tls is None else TLSPolicy(args.tls)
+    # Check the server before a prompt asks for a password.
+    without_user = _server(server, policy, settings)
+    user = _user(args, server)
+    if user is not None and not without_user.tls.required:
+        raise InvalidServer(
+            f"a user cannot be given with --tls {without_user.tls.value} or its URL",
+            remedy="use implicit TLS or STARTTLS: a password goes over TLS only",
+        )
+    credentials = _credentials(args, user)
+    if credentials is None:
+        return without_user
+    return _server(server, policy, {**settings, "credentials": credentials})
+
+
+def _server(text: str, policy: TLSPolicy | None, settings: dict[str, Any]) -> SubmissionServer:
+    if "://" in text:
+        server = SubmissionServer.from_url(text, **{"credentials": None, **settings})
+        if policy is not None and policy is not server.tls:
+            raise CommandError(
+                f"--tls {policy.value} contradicts the URL, whose scheme says {server.tls.value}"
+            )
+        return server
+    host, port = _host_and_port(text.rpartition("@")[2])
+    return SubmissionServer(host, port, policy, **settings)
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"\[([^]]*)\](?::(.*))?|([^:]*)(?::([^:]*))?", text)
+    if match is None:
+        raise InvalidServer(
+            f"server '{shown_url(text)}' cannot be used",
+            remedy="write a URL or HOST:PORT, an IPv6 address in brackets",
+        )
+    host, port = match[1] or match[3] or "", match[2] if match[1] else match[4]
+    if port is None:
+        return host, None
+    if not (port.isascii() and port.isdigit()):
+        raise InvalidServer(
+            f"the port of '{shown_url(text)}' cannot be used",
+            remedy="give a number from 1 to 65535",
+        )
+    return host, int(port[:6])
+
+
+def _user(args: Namespace, server: str) -> str | None:
+    if "://" in server:
+        name = urlsplit(server).username
+        written = unquote(name) if name else None
+    else:
+        written = server.rpartition("@")[0] or None
+    user: str | None = args.user
+    if user is not None and written is not None and user != written:
+        raise CommandError(
+            f"--user {printable(user, 80)} contradicts the server's {printable(written, 80)}@"
+        )
+    return user if user is not None else written
+
+
+# -- the password -----------------------------------------------------------------
+
+
+def _credentials(args: Namespace, user: str | None) -> Credentials | None:
+    if user is None:
+        if args.password_file is not None or args.password_command is not None:
+            raise CommandError(
+                "there is a password but no user; add --user, or write user@ in the URL"
+            )
+        return None
+    secret = _secret(args, user)
+    password, token = (None, secret) if args.bearer else (secret, None)
+    return Credentials(user, password, token=token, mechanisms=args.mechanism)
+
+
+def new_password(args: Namespace, user: str) -> str:
+    """A new password for *user*; a prompt asks for it twice.
+
+    :raises CommandError: there is no password, or it cannot be read.
+    """
+    password = _secret(args, user)
+    given = args.password_file is not None or args.password_command is not None
+    if not given and PASSWORD_VARIABLE not in os.environ and _prompt(user, "again") != password:
+        raise CommandError("the two passwords differ", ExitStatus.DATAERR)
+    if not password or not password.isprintable():
+        raise CommandError("the password is empty, or holds control characters", ExitStatus.DATAERR)
+    return password
+
+
+def _secret(args: Namespace, user: str) -> str:
+    if args.password_file is not None:
+        return _from_file(args.password_file, world_readable=args.world_readable_secrets)
+    if args.password_command is not None:
+        return _from_command(args.password_command)
+    if PASSWORD_VARIABLE in os.environ:
+        return os.environ[PASSWORD_VARIABLE]
+    return _prompt(user)
+
+
+def _from_file(name: str, *, world_readable: bool) -> str:
+    shown = printable(name, 200)
+    try:
+        with Path(name).open("rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read(_MAX_SECRET_BYTES + 1)
+    except OSError as e:
+        raise CommandError(
+            f"password file {shown} cannot be read: {e.strerror or type(e).__name__}",
+            ExitStatus.NOINPUT,
+        ) from None
+    try:
+        check_secret_file(name, status, world_readable=world_readable)
+    except InvalidServer as e:
+        raise CommandError(f"password file {e.detail}; {e.remedy}", ExitStatus.CONFIG) from None
+    return _secret_text(content, f"password file {shown}")
+
+
+def _from_command(command: str) -> str:
+    # Stdin is closed to the command: the message may be there.
+    done = subprocess.run(  # noqa: S603 - the user's own command, for the shell as documented
+        ["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode:
+        raise CommandError(
+            f"the password command failed with status {done.returncode}", ExitStatus.NOINPUT
+        )
+    return _secret_text(done.stdout, "the output of the password command")
+
+
+def _prompt(user: str, again: str = "") -> str:
+    shown = printable(user, 200)
+    missing = CommandError(f"there is no password for {shown}; {_PASSWORD_REMEDY}")
+    if sys.stderr is None or not sys.stderr.isatty():
+        raise missing
+    try:
+        with warnings.catch_warnings():
+            # getpass warns before it would show the password on the terminal.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return getpass.getpass(f"Password for {shown}{f' {again}' if again else ''}: ")
+    except (EOFError, getpass.GetPassWarning):
+        raise missing from None
+
+
+def _secret_text(content: bytes, source: str) -> str:
+    if len(content) > _MAX_SECRET_BYTES:
+        raise CommandError(
+            f"{source} is longer than {_MAX_SECRET_BYTES} octets", ExitStatus.DATAERR
+        )
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CommandError(f"{source} is not UTF-8", ExitStatus.DATAERR) from None
+    for end in ("\r\n", "\n"):
+        if text.endswith(end):
+            return text[: -len(end)]
+    return text

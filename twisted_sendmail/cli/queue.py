@@ -1,0 +1,355 @@
+"""``twisted-sendmail queue``: list and show the messages of a queue, and change their state.
+
+The command works on the queue itself, whether the relay runs or not, and wakes a relay that runs.
+Each action is one transaction: it is done to every selected message, or to none.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import attrs
+
+from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_of_error
+from twisted_sendmail.cli.output import (
+    as_json,
+    output_failed,
+    print_error,
+    print_result,
+    terminal_width,
+)
+from twisted_sendmail.cli.queue_format import (
+    header_lines,
+    list_json,
+    message_lines,
+    show_json,
+    table,
+    totals_line,
+)
+from twisted_sendmail.cli.sendmail.relay import CONFIGURATION, VARIABLE, find_relay
+from twisted_sendmail.queue import (
+    MessageDamaged,
+    QueueAction,
+    QueueActionResult,
+    QueuedMessage,
+    QueueError,
+    Selection,
+    SQLiteStore,
+    id_number,
+    id_text,
+    wake,
+)
+from twisted_sendmail.smtp import printable
+
+HELP = "look at a relay's queue, and change it"
+
+#: The values of ``QueuedMessage.queue_name``.
+STATES = ("active", "incoming", "deferred", "hold", "corrupt")
+# Octets of stdin: the ids of ten million messages.
+_MAX_INPUT = 256 * 1024 * 1024
+
+
+class _ActionText(NamedTuple):
+    """The words about an action."""
+
+    help: str
+    done: str
+    #: Why the action may not have been done to a message that is in the queue.
+    undone: str
+
+
+_ACTIONS = {
+    QueueAction.FLUSH: _ActionText("try them now", "flushed", "it is set aside: requeue it"),
+    QueueAction.HOLD: _ActionText(
+        "do not try them until they are released", "held", "it is set aside"
+    ),
+    QueueAction.RELEASE: _ActionText("end a hold", "released", "it is not on hold"),
+    QueueAction.EXPIRE: _ActionText(
+        "return them to their senders, and try them no more", "expired", "it is set aside"
+    ),
+    QueueAction.DELETE: _ActionText("remove them and notify nobody", "deleted", "it was not"),
+    QueueAction.REQUEUE: _ActionText("treat them as new messages", "requeued", "it is damaged"),
+}
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add the options of the subcommand to *parser*."""
+    parser.description = (
+        "Look at the queue of a relay, and change it, whether the relay runs or not. If a message "
+        "that was named is not in the queue, the others are processed and the exit status is 65."
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser(
+        "list", help="list them, with reason and next try", allow_abbrev=False
+    )
+    listing.add_argument(
+        "--json", action="store_true", help="one object a line, as postqueue -j prints them"
+    )
+    showing = actions.add_parser("show", help="show all details of a message", allow_abbrev=False)
+    showing.add_argument("--json", action="store_true", help="one object a line")
+    showing.add_argument(
+        "--content", action="store_true", help="write the message itself, octet for octet"
+    )
+    listing.set_defaults(work=_list)
+    showing.set_defaults(work=_show)
+    _add_selection_options(listing)
+    _add_selection_options(showing)
+    for action, text in _ACTIONS.items():
+        below = actions.add_parser(action.value, help=text.help, allow_abbrev=False)
+        _add_selection_options(below)
+        below.add_argument("--all", action="store_true", help="every message of the queue")
+        below.set_defaults(work=_act)
+
+
+def _add_selection_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "ids", metavar="ID", nargs="*", help="a message; - reads ids from stdin, one a line"
+    )
+    queue = parser.add_argument_group("the queue")
+    queue.add_argument("--queue", metavar="DIR", help="its directory")
+    queue.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"the relay's configuration; else the variable {VARIABLE}, else {CONFIGURATION}",
+    )
+    which = parser.add_argument_group("which messages", "Those that match every option.")
+    which.add_argument(
+        "--recipient",
+        metavar="WHO",
+        help="with a pending recipient: an address, @domain, or a part",
+    )
+    which.add_argument(
+        "--sender", metavar="WHO", help="with a sender: likewise; '' is the null reverse-path"
+    )
+    which.add_argument("--state", choices=STATES, help="in this state")
+    which.add_argument("--route", metavar="NAME", help="that are delivered by this route")
+
+
+def execute(args: Namespace) -> int:
+    """Execute the action; the exit status."""
+    return int(args.work(args))
+
+
+# -- the selected messages ----------------------------------------------------------
+
+
+@attrs.frozen
+class QueueRequest:
+    """The queue and the messages that the options select."""
+
+    directory: Path
+    selection: Selection
+    #: Ids were given, even if none of them is one.
+    by_id: bool
+    #: Words that are not ids, as they were given.
+    wrong_ids: tuple[str, ...]
+
+    @property
+    def filtered(self) -> bool:
+        """An option selects messages by their properties."""
+        given = self.selection
+        filters = (given.recipient, given.sender, given.queue, given.route)
+        return any(each is not None for each in filters)
+
+    @property
+    def narrow(self) -> bool:
+        """The options select less than the whole queue."""
+        return self.by_id or self.filtered
+
+    @property
+    def empty(self) -> bool:
+        """No message can match."""
+        return self.by_id and not self.selection.ids
+
+    def pages(self, store: SQLiteStore) -> Iterable[Sequence[QueuedMessage]]:
+        """The messages, some hundred at a time."""
+        return () if self.empty else store.pages(self.selection)
+
+    def report_missing(self, found: Iterable[str]) -> ExitStatus:
+        """Print each id that is not among *found*; the exit status."""
+        present = set(found)
+        missing = [printable(word, 60) for word in self.wrong_ids]
+        missing += [each for each in self.selection.ids if each not in present]
+        or_filtered = ", or does not match" if self.filtered else ""
+        for each in missing:
+            print_error(f"message {each} is not in the queue{or_filtered}")
+        return ExitStatus.DATAERR if missing else ExitStatus.OK
+
+
+def _request(args: Namespace) -> QueueRequest:
+    """The queue and the messages that the options select.
+
+    :raises CommandError: the options contradict each other, or stdin cannot be read.
+    :raises ConfigurationError: the queue cannot be found.
+    """
+    if args.queue is not None and args.config is not None:
+        raise CommandError("--queue and --config both say which queue; give one of them")
+    if args.queue == "":
+        raise CommandError("--queue is empty")
+    words: list[str] = []
+    for word in args.ids:
+        words += _words_from_stdin() if word == "-" else [word]
+    ids: dict[str, None] = {}
+    wrong = []
+    for word in words:
+        # mailq prints a mark after the id of some messages.
+        number = id_number(word.rstrip("*!#"))
+        if number is None:
+            wrong.append(word)
+        else:
+            ids[id_text(number)] = None
+    selection = Selection(
+        ids=tuple(ids),
+        recipient=args.recipient,
+        sender=args.sender,
+        queue=args.state,
+        route=args.route,
+    )
+    directory = find_relay(args.config, args.queue).queue
+    return QueueRequest(directory, selection, bool(args.ids), tuple(wrong))
+
+
+def _words_from_stdin() -> list[str]:
+    """The first word of each line."""
+    if sys.stdin is None:
+        raise CommandError("the ids are missing: stdin is closed", ExitStatus.NOINPUT)
+    try:
+        octets = os.read(sys.stdin.fileno(), 0) + sys.stdin.buffer.read(_MAX_INPUT)
+    except OSError as e:
+        raise CommandError(f"the ids cannot be read: {e.strerror}", ExitStatus.IOERR) from None
+    lines = octets.decode("utf-8", "backslashreplace").splitlines()
+    return [line.split()[0] for line in lines if line.split()]
+
+
+# -- list and show ------------------------------------------------------------------
+
+
+def _list(args: Namespace) -> ExitStatus:
+    request = _request(args)
+    found: list[str] = []
+    with (
+        SQLiteStore(request.directory) as store,
+        store.transaction(write=False, doing="be read"),
+    ):
+        now = time.time()
+        for page in request.pages(store):
+            found += [message.id for message in page]
+            if args.json:
+                for message in page:
+                    print_result(as_json(list_json(message)))
+            else:
+                print_result(table(page, now, terminal_width()))
+        if not args.json:
+            if found or request.narrow:
+                print_result("" if found else "no message matches")
+            print_result(totals_line(store.totals(), now))
+    return request.report_missing(found)
+
+
+def _show(args: Namespace) -> ExitStatus:
+    request = _request(args)
+    if not request.narrow:
+        raise CommandError("say which messages: give their ids, or --recipient, --sender …")
+    status = ExitStatus.OK
+    with (
+        SQLiteStore(request.directory) as store,
+        store.transaction(write=False, doing="be read"),
+    ):
+        messages = [message for page in request.pages(store) for message in page]
+        if args.content and len(messages) > 1:
+            raise CommandError(f"--content is for one message, and {len(messages)} match")
+        for number, message in enumerate(messages):
+            if args.content:
+                status = _write_content(store, message.id)
+                continue
+            header: list[str] = []
+            try:
+                header = header_lines(next(iter(store.content(message.id)), b""))
+            except QueueError as e:
+                print_error(str(e))
+                status = status_of_error(e)
+            if args.json:
+                print_result(as_json(show_json(message, header)))
+            else:
+                print_result("\n".join(message_lines(message, header, time.time())))
+                if number + 1 < len(messages):
+                    print_result("")
+    return request.report_missing(message.id for message in messages) or status
+
+
+def _write_content(store: SQLiteStore, queue_id: str) -> ExitStatus:
+    """Write a content to stdout as it is sent."""
+    try:
+        for piece in store.content(queue_id):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    except OSError as e:
+        output_failed(sys.stdout, e)
+    except MessageDamaged as e:
+        print_error(f"{e}; the output is incomplete")
+        return status_of_error(e)
+    return ExitStatus.OK
+
+
+# -- actions ------------------------------------------------------------------------
+
+
+def _act(args: Namespace) -> ExitStatus:
+    action = QueueAction(args.action)
+    request = _request(args)
+    if args.all and request.narrow:
+        raise CommandError("--all and a selection contradict each other")
+    if not args.all and not request.narrow:
+        raise CommandError(
+            f"say which messages: give their ids, --recipient, --sender …, or --all to "
+            f"{action.value} all of them"
+        )
+    present: list[str] = []
+    results: list[QueueActionResult] = []
+    if not request.empty:
+        with (
+            SQLiteStore(request.directory) as store,
+            store.transaction(doing=f"{action.value} messages"),
+        ):
+            if request.by_id:
+                present = [message.id for message in store.list(request.selection)]
+            results = store.act(action, request.selection, time.time())
+        if results:
+            wake(request.directory)
+    _print_results(action, results, present, request)
+    return request.report_missing(present) if request.by_id else ExitStatus.OK
+
+
+def _print_results(
+    action: QueueAction,
+    results: list[QueueActionResult],
+    present: list[str],
+    request: QueueRequest,
+) -> None:
+    text = _ACTIONS[action]
+    for each in results:
+        if each.on_its_way:
+            print_result(f"{each.id} is on its way: {_until_the_try_ends(action)}")
+    done = {each.id for each in results}
+    for queue_id in present:
+        if queue_id not in done:
+            print_result(f"{queue_id} was not {text.done}: {text.undone}")
+    if results or request.by_id:
+        noun = "message" if len(results) == 1 else "messages"
+        print_result(f"{len(results):,} {noun} {text.done}")
+    else:
+        print_result("no message matches")
+
+
+def _until_the_try_ends(action: QueueAction) -> str:
+    if action is QueueAction.DELETE:
+        return "it may still go out, and is not tried again"
+    if action is QueueAction.EXPIRE:
+        return "it may still go out; if it does not, it is returned"
+    return "this takes effect when the try ends"

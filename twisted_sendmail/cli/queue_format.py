@@ -1,0 +1,321 @@
+"""Messages of a queue as text: a table, all details of one, the format of ``mailq``, and JSON.
+
+Everything that others wrote is escaped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from twisted_sendmail.admin.format import count, duration, last_reply, local_cause, size
+from twisted_sendmail.message import MAX_HEADER
+from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, QueueTotals, RecipientState
+from twisted_sendmail.smtp import ReversePath, printable
+
+_STYLES = {
+    "active": "green",
+    "incoming": "green",
+    "deferred": "yellow",
+    "hold": "cyan",
+    "corrupt": "bold red",
+}
+#: Recipients that the table names; the others are counted.
+_RECIPIENTS_SHOWN = 3
+#: Columns of the table without a terminal.
+_TABLE_WIDTH = 160
+_LABEL_WIDTH = 13
+#: Octets of a header that are shown.
+_HEADER_SHOWN = 64 * 1024
+
+
+# -- for people: list ---------------------------------------------------------------
+
+
+def table(messages: Iterable[QueuedMessage], now: float, width: int | None = None) -> str:
+    """A table of *messages*.
+
+    :param width: columns of the terminal; None without a terminal.
+    """
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("id", "state"):
+        made.add_column(name, no_wrap=True)
+    for name in ("size", "age", "next try"):
+        made.add_column(name, no_wrap=True, justify="right")
+    made.add_column("from, to, why", overflow="fold")
+    for message in messages:
+        state = message.queue_name
+        made.add_row(
+            Text(message.id),
+            Text(state, style=_STYLES[state]),
+            Text(size(message.size)),
+            Text(duration(now - message.draft.arrived)),
+            Text(_next_try(message, now)),
+            _people(message),
+        )
+    console = Console(
+        highlight=False, markup=False, emoji=False, width=_TABLE_WIDTH if width is None else width
+    )
+    with console.capture() as captured:
+        console.print(made)
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+
+def _people(message: QueuedMessage) -> Text:
+    lines = Text(f"from {_sender_text(message.draft.envelope.sender)}")
+    recipients = message.pending or message.recipients
+    for recipient in recipients[:_RECIPIENTS_SHOWN]:
+        lines.append(f"\nto {printable(str(recipient.recipient), 320)}")
+    if len(recipients) > _RECIPIENTS_SHOWN:
+        lines.append(f"\nand {count(len(recipients) - _RECIPIENTS_SHOWN, 'more recipient')}")
+    for line in _reasons(message):
+        lines.append(f"\n{line}", style="dim")
+    return lines
+
+
+def totals_line(totals: QueueTotals, now: float) -> str:
+    """The whole queue in one line."""
+    number = sum(totals.queues.values())
+    if not number:
+        return "the queue is empty"
+    parts = ", ".join(
+        f"{totals.queues[state]:,} {state}" for state in _STYLES if totals.queues.get(state)
+    )
+    line = f"{count(number, 'message')} ({parts}), {size(totals.octets)}"
+    if totals.oldest is not None:
+        line += f", the oldest {duration(now - totals.oldest)} old"
+    return line
+
+
+def _reasons(message: QueuedMessage) -> list[str]:
+    """Why the message is in the queue: the relay's reason, and the last reply of a server."""
+    ours, last = local_cause(message), last_reply(message)
+    lines = [] if ours is None else [ours]
+    if last is not None:
+        lines.append(_reply_text(last))
+    elif ours is None:
+        lines.append("Not tried yet.")
+    if message.interrupted:
+        lines.append("A try was interrupted: a copy may have been sent already.")
+    return lines
+
+
+def _reply_text(recipient: QueuedRecipient) -> str:
+    """The reply of the last try, and the server that sent it."""
+    reply = printable(recipient.reply or "nothing", 600)
+    status = recipient.status
+    if status and status not in reply:
+        reply = f"{status} {reply}"
+    return f"{printable(recipient.relay, 200)}: {reply}" if recipient.relay else reply
+
+
+def _sender_text(path: ReversePath) -> str:
+    return printable(str(path), 320) if path.mailbox is not None else "<> (a report)"
+
+
+def _next_try(message: QueuedMessage, now: float) -> str:
+    if message.leased:
+        return "under way"
+    if message.held or message.aside is not None:
+        return "never"
+    return _due(message.due, now)
+
+
+def _due(at: float, now: float) -> str:
+    return "now" if at <= now else f"in {duration(at - now)}"
+
+
+# -- for people: show ---------------------------------------------------------------
+
+
+def header_lines(content: bytes) -> list[str]:
+    """The lines of the header at the beginning of *content*, escaped."""
+    end = content.find(b"\r\n\r\n", 0, MAX_HEADER)
+    header = content[: min(end if end >= 0 else len(content), _HEADER_SHOWN)]
+    return [printable(line, 1000) for line in header.split(b"\r\n") if line]
+
+
+def message_lines(message: QueuedMessage, header: list[str], now: float) -> Iterator[str]:
+    """All details of a message.
+
+    :param header: its lines; empty if the content cannot be read.
+    """
+    draft, envelope = message.draft, message.draft.envelope
+    yield _line("message", message.id)
+    yield _line("state", message.queue_name)
+    yield from (_line("", line) for line in _reasons(message))
+    yield _line("next try", _next_try(message, now))
+    yield _line("tries", str(message.attempts))
+    yield _line("size", f"{message.size} octets ({size(message.size)})")
+    yield _line("arrived", _past(draft.arrived, now))
+    if draft.origin:
+        yield _line("came from", printable(draft.origin, 300))
+    yield _line("route", printable(draft.route, 100))
+    if draft.message_id:
+        yield _line("Message-ID", printable(draft.message_id, 300))
+    yield _line("sender", _sender_text(envelope.sender))
+    for name, value in (("RET", envelope.ret), ("ENVID", envelope.envid)):
+        if value:
+            yield _line(name, printable(value, 200))
+    if envelope.require_tls:
+        yield _line("REQUIRETLS", "only over TLS all the way")
+    for recipient in message.recipients:
+        yield ""
+        yield from _recipient_lines(recipient, now)
+    if header:
+        yield ""
+        yield from (f"  {line}" for line in header)
+
+
+def _recipient_lines(recipient: QueuedRecipient, now: float) -> Iterator[str]:
+    yield _line("recipient", printable(str(recipient.recipient), 320))
+    yield _line("  state", recipient.state.value)
+    if recipient.recipient.orcpt:
+        yield _line("  original", printable(recipient.recipient.orcpt, 500))
+    if recipient.recipient.notify:
+        yield _line("  NOTIFY", ",".join(sorted(recipient.recipient.notify)))
+    yield _line("  tries", str(recipient.attempts))
+    if recipient.tried is not None:
+        yield _line("  last try", _past(recipient.tried, now))
+    if recipient.reply is not None:
+        yield _line("  last reply", _reply_text(recipient))
+    if recipient.state is RecipientState.PENDING:
+        yield _line("  due", _due(recipient.due, now))
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<{_LABEL_WIDTH}} {text}".rstrip()
+
+
+def _past(at: float, now: float) -> str:
+    try:
+        moment = f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, ValueError, OSError):
+        moment = f"{at:.0f} seconds after 1970"
+    return f"{moment}, {duration(now - at)} ago"
+
+
+# -- mailq --------------------------------------------------------------------------
+
+_MAILQ_HEAD = "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------"
+#: The mark after an id: being delivered, on hold, kept for the operator.
+_MAILQ_MARKS = {"active": "*", "hold": "!", "corrupt": "#"}
+
+
+def mailq_lines(messages: Iterable[QueuedMessage]) -> Iterator[str]:
+    """The queue in the format of Postfix's ``mailq``, which programs parse."""
+    number = octets = 0
+    for message in messages:
+        if not number:
+            yield _MAILQ_HEAD
+        number += 1
+        octets += message.size
+        yield from _mailq_entry(message)
+        yield ""
+    if number:
+        kilobytes = -(-octets // 1024)
+        yield f"-- {kilobytes} Kbytes in {number} Request{'' if number == 1 else 's'}."
+    else:
+        yield "Mail queue is empty"
+
+
+def _mailq_entry(message: QueuedMessage) -> Iterator[str]:
+    draft = message.draft
+    mark = _MAILQ_MARKS.get(message.queue_name, " ")
+    sender = draft.envelope.sender
+    name = printable(str(sender), 320) if sender.mailbox is not None else "MAILER-DAEMON"
+    yield f"{message.id}{mark} {message.size:7} {_mailq_date(draft.arrived)}  {name}"
+    previous: str | None = None
+    for recipient in message.pending or message.recipients:
+        reason = _mailq_reason(recipient)
+        # Postfix prints a reason once, above all recipients that it concerns.
+        if reason is not None and reason != previous:
+            yield f"{reason:>80}"
+        previous = reason
+        yield f"{'':41}{printable(str(recipient.recipient), 320)}"
+
+
+def _mailq_reason(recipient: QueuedRecipient) -> str | None:
+    if recipient.reply is None:
+        return None
+    relay = f"{printable(recipient.relay, 200)}: " if recipient.relay else ""
+    return f"({relay}{printable(recipient.reply, 600)})"
+
+
+def _mailq_date(at: float) -> str:
+    """``Thu Jan  1 12:00:00``, in local time and in English."""
+    try:
+        return time.ctime(at)[:19]
+    except (OverflowError, ValueError, OSError):
+        return time.ctime(0)[:19]
+
+
+# -- for programs -------------------------------------------------------------------
+
+
+def list_json(message: QueuedMessage) -> dict[str, Any]:
+    """One message with the names of ``postqueue -j``."""
+    draft = message.draft
+    undelivered = [r for r in message.recipients if r.state is not RecipientState.DELIVERED]
+    return {
+        "queue_name": message.queue_name,
+        "queue_id": message.id,
+        "arrival_time": int(draft.arrived),
+        "message_size": message.size,
+        "forced_expire": message.expired,
+        "sender": str(draft.envelope.sender) if draft.envelope.sender.mailbox else "MAILER-DAEMON",
+        "recipients": [
+            {"address": str(each.recipient), **_delay_reason(each)} for each in undelivered
+        ],
+    }
+
+
+def _delay_reason(recipient: QueuedRecipient) -> dict[str, Any]:
+    if recipient.reply is None or recipient.state is RecipientState.DELIVERED:
+        return {}
+    return {"delay_reason": _reply_text(recipient)}
+
+
+def show_json(message: QueuedMessage, header: list[str]) -> dict[str, Any]:
+    """The names of :func:`list_json`, and more."""
+    draft, envelope = message.draft, message.draft.envelope
+    return {
+        **list_json(message),
+        "recipients": [_recipient_json(each) for each in message.recipients],
+        "route": draft.route,
+        "origin": draft.origin,
+        "message_id": draft.message_id,
+        "attempts": message.attempts,
+        "next_try": message.due if message.aside is None else None,
+        "held": message.held,
+        "aside": message.aside.value if message.aside else None,
+        "delay_told": message.warned,
+        "deleted_behind_try": message.doomed,
+        "possible_copies": message.interrupted,
+        "ret": envelope.ret,
+        "envid": envelope.envid,
+        "require_tls": envelope.require_tls,
+        "header": header,
+    }
+
+
+def _recipient_json(recipient: QueuedRecipient) -> dict[str, Any]:
+    return {
+        "address": str(recipient.recipient),
+        "state": recipient.state.value,
+        "attempts": recipient.attempts,
+        "last_try": recipient.tried,
+        "next_try": recipient.due if recipient.state is RecipientState.PENDING else None,
+        "reply": recipient.reply,
+        "status": recipient.status,
+        "relay": recipient.relay,
+        "notify": sorted(recipient.recipient.notify),
+        "orcpt": recipient.recipient.orcpt,
+        **_delay_reason(recipient),
+    }

@@ -1,0 +1,278 @@
+"""A message from stdin, its sender, its recipients, and the header fields it lacks.
+
+Line ends become CRLF; a bare CR becomes CRLF too and a NUL is removed, so that cron's mail is
+repaired and not refused. The header ends as it always has in ``sendmail``: at the empty line, or
+before the first line that is not a field.
+
+The header is held in memory, the content in memory or, if it is long, in an unnamed file.
+RFC 5322 sections 2.1 and 3.6, RFC 6409 section 8.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pwd
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from itertools import chain
+from typing import IO, cast
+
+import attrs
+
+from twisted_sendmail.cli.sendmail.options import SendmailOptions
+from twisted_sendmail.message import (
+    DAEMON,
+    MAX_HEADER,
+    Header,
+    completed,
+    from_field,
+    mailboxes,
+    recipients_of,
+)
+from twisted_sendmail.smtp import (
+    MAX_TEXT_LINE,
+    Canonicalizer,
+    Envelope,
+    ForwardPath,
+    InvalidAddress,
+    InvalidMessage,
+    Mailbox,
+    Recipient,
+    Repair,
+    ReversePath,
+)
+
+#: Octets of a content in memory; a longer one is in a file.
+MAX_IN_MEMORY = 256 * 1024
+_CHUNK = 64 * 1024
+
+
+@attrs.frozen
+class User:
+    """The user who runs the command."""
+
+    uid: int
+    #: The login name.
+    name: str
+    #: The full name; empty if it is not known.
+    full_name: str
+
+
+def current_user() -> User:
+    """The user of this process, from the system; in a container without a name, from the environment."""
+    uid = os.getuid()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        name = os.environ.get("LOGNAME") or os.environ.get("USER") or f"uid{uid}"
+        return User(uid, name, os.environ.get("NAME", ""))
+    full_name = entry.pw_gecos.partition(",")[0].replace("&", entry.pw_name.capitalize())
+    return User(uid, entry.pw_name, os.environ.get("NAME") or full_name)
+
+
+# -- the envelope -------------------------------------------------------------------
+
+
+def sender_of(options: SendmailOptions, user: User, domain: str) -> ReversePath:
+    """The sender: that of ``-f``, or else the user.
+
+    :param domain: appended to a name without a domain.
+    :raises InvalidAddress: ``-f`` gives no address, or several.
+    """
+    given = user.name if options.sender is None else options.sender.strip()
+    if given in {"", "<>"}:
+        return ReversePath()
+    boxes = mailboxes("-f", given, domain)
+    if len(boxes) != 1:
+        raise InvalidAddress(f"-f names {len(boxes)} senders", remedy="give one address")
+    return ReversePath(boxes[0])
+
+
+def envelope_of(
+    options: SendmailOptions, header: Header, sender: ReversePath, domain: str
+) -> Envelope:
+    """The envelope: recipients of the command line, and with ``-t`` those of the header too.
+
+    :param domain: appended to a name without a domain.
+    :raises InvalidInput: an address cannot be used, or there is no recipient.
+    """
+    paths = [
+        ForwardPath(box)
+        for word in options.recipients
+        for box in mailboxes("the command line", word, domain)
+    ]
+    if options.from_header:
+        paths += recipients_of(header, domain)
+    if not paths:
+        raise InvalidMessage("there are no recipients in the header", remedy="add To, Cc or Bcc")
+    recipients = [Recipient(path, options.notify) for path in paths]
+    return Envelope(sender, recipients, ret=options.ret, envid=options.envid)
+
+
+def complete_header(
+    header: Header, sender: ReversePath, full_name: str, now: datetime, domain: str
+) -> Header:
+    """*header* with From, Date and Message-ID, and without Bcc.
+
+    They are added before the message goes anywhere: if it is sent twice, both copies have one
+    Message-ID.
+    """
+    box = sender.mailbox
+    if "from" not in header:
+        field = from_field(Mailbox(DAEMON, domain)) if box is None else from_field(box, full_name)
+        header = Header((*header.fields, field))
+    if box is not None and not box.domain.startswith("["):
+        domain = box.ascii_domain
+    return completed(header, now, domain)
+
+
+# -- the content --------------------------------------------------------------------
+
+
+@attrs.frozen
+class InputMessage:
+    """A message that was read from stdin."""
+
+    #: The header as it was read.
+    header: Header
+    #: The content, with the header that *fix_header* made.
+    file: IO[bytes]
+    #: Octets of the content.
+    size: int
+
+    def content(self) -> bytes | IO[bytes]:
+        """The content: octets if it is short, else a file at its beginning."""
+        self.file.seek(0)
+        return self.file.read() if isinstance(self.file, io.BytesIO) else self.file
+
+    def pieces(self) -> Iterator[bytes]:
+        """The content in pieces; may be called again."""
+        self.file.seek(0)
+        while piece := self.file.read(_CHUNK):
+            yield piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def read_message(
+    descriptor: int, *, dot_ends: bool, fix_header: Callable[[Header], Header] = lambda h: h
+) -> InputMessage:
+    """Read a message to its end, or up to a line with only a dot.
+
+    :param fix_header: gives the header that is sent instead of the one that was read.
+    :raises InvalidMessage: the header is too long.
+    :raises OSError: the message cannot be read, or there is no space for it.
+    """
+    pieces = _canonical(descriptor, dot_ends=dot_ends)
+    header, rest = _read_header(pieces)
+    file, size = _spool(chain([bytes(fix_header(header)) + b"\r\n" + rest], pieces))
+    return InputMessage(header, file, size)
+
+
+def _spool(pieces: Iterable[bytes]) -> tuple[IO[bytes], int]:
+    """*pieces* in memory, or in a file if they are long; and their size."""
+    file: IO[bytes] = io.BytesIO()
+    size = 0
+    try:
+        for piece in pieces:
+            size += len(piece)
+            if size > MAX_IN_MEMORY and isinstance(file, io.BytesIO):
+                short, file = file.getvalue(), tempfile.TemporaryFile()  # noqa: SIM115 - it stays open
+                file.write(short)
+            file.write(piece)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file, size
+
+
+def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
+    """The octets of *descriptor* with CRLF line ends, up to a lone dot if *dot_ends*."""
+    canonical, dot = Canonicalizer(Repair.REPAIR), LoneDot()
+    while not dot.found and (chunk := os.read(descriptor, _CHUNK)):
+        piece = canonical.feed(chunk)
+        yield dot.feed(piece) if dot_ends else piece
+    if not dot_ends:
+        yield canonical.finish()
+    elif not dot.found:
+        yield dot.feed(canonical.finish())
+        if not dot.found:
+            yield dot.finish()
+
+
+class LoneDot:
+    """Passes octets on up to a line that is only a dot, wherever the octets are cut."""
+
+    def __init__(self) -> None:
+        # The line end before the first line.
+        self._held = b"\n"
+        self._first = True
+        #: The dot was found; the octets after it are dropped.
+        self.found = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The octets that certainly belong to the message."""
+        if self.found:
+            return b""
+        held = self._held + data
+        at = held.find(b"\n.\r\n")
+        self.found = at >= 0
+        cut = at + 1 if self.found else max(len(held) - 3, 0)
+        self._held = b"" if self.found else held[cut:]
+        return self._without_first(held[:cut])
+
+    def finish(self) -> bytes:
+        """The remaining octets, at the end of the input."""
+        held, self._held = self._held, b""
+        return self._without_first(held)
+
+    def _without_first(self, data: bytes) -> bytes:
+        if self._first and data:
+            self._first = False
+            return data[1:]
+        return data
+
+
+def _read_header(pieces: Iterator[bytes]) -> tuple[Header, bytes]:
+    """The header, and the octets of the body that were read with it."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        found = _parse_header(head, at_end=False)
+        if found is not None:
+            return found
+    return cast("tuple[Header, bytes]", _parse_header(head, at_end=True))
+
+
+def _parse_header(head: bytes, *, at_end: bool) -> tuple[Header, bytes] | None:
+    """The header in *head* and the rest; None if more octets are needed to tell."""
+    if head.startswith(b"\r\n"):
+        return Header(()), head[2:]
+    end = head.find(b"\r\n\r\n") + 2
+    open_end = end < 2
+    if open_end:
+        if not at_end and len(head) <= MAX_HEADER:
+            return None
+        end = len(head)
+    # The last line has no end yet: parse it only if it is too long for the name of a field.
+    last = len(head) - head.rfind(b"\n") - 1
+    if open_end and not at_end and last < MAX_TEXT_LINE:
+        end -= last
+    line_end = b"\r\n" if head[end - 1 : end] != b"\n" else b""
+    header = Header.parse(head[:end] + line_end)
+    header.check_fields()
+    if header.broken is not None:
+        body = b"".join(field.octets for field in header.fields[header.broken :])
+        return Header(header.fields[: header.broken]), body.removesuffix(line_end) + head[end:]
+    if end > MAX_HEADER or (open_end and not at_end):
+        raise InvalidMessage(
+            "the message's header cannot be used",
+            detail=f"it is longer than {MAX_HEADER} octets",
+            remedy="put an empty line between header and body",
+        )
+    return header, head[end + 2 :]

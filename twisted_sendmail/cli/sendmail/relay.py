@@ -1,0 +1,214 @@
+"""The relay of this machine, for a program that is not the relay: its queue, its socket, its rules.
+
+They come from the part of the relay's configuration that every user may read: no file with a
+secret is opened, and no command is run, because the caller may name the configuration file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import attrs
+
+from twisted_sendmail.daemon.configuration_error import ConfigSource, ConfigurationError
+from twisted_sendmail.daemon.host_name import host_name
+from twisted_sendmail.smtp import InvalidInput, MessageTooLarge, domain_name, printable
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from twisted_sendmail.daemon.limits import Limits
+    from twisted_sendmail.daemon.reading import Values
+    from twisted_sendmail.queue import CleanupPolicy
+
+#: The environment variable that names the configuration.
+VARIABLE = "TWISTED_SENDMAIL_CONFIG"
+#: The configuration if neither an option nor the variable names one.
+CONFIGURATION = "/etc/twisted_sendmail/relay.toml"
+_MAX_FILE = 1024 * 1024
+# The part of the configuration that is read here.
+_ROOT_KEYS = ("name", "queue", "submission-socket", "rewrite")
+_LIMIT_KEYS = ("message-size", "header-size", "recipients", "hops")
+_DEFAULT_ROUTE = "default"
+
+
+@attrs.frozen
+class LocalRelay:
+    """The relay of this machine, whether it runs or not."""
+
+    #: The directory of the queue.
+    queue: Path
+    #: The socket on which the relay accepts mail of local programs.
+    socket: Path
+    #: The configured host name; None: that of the machine.
+    configured_name: str | None = None
+    #: The configuration as TOML gives it; empty without a configuration.
+    tree: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    source: ConfigSource = attrs.field(factory=lambda: ConfigSource("the defaults"), repr=False)
+    #: Relative paths of the configuration begin here.
+    folder: Path = attrs.field(factory=Path, repr=False)
+
+    @property
+    def has_socket(self) -> bool:
+        """The socket exists, so a relay probably runs."""
+        try:
+            return stat.S_ISSOCK(self.socket.stat().st_mode)
+        except OSError:
+            return False
+
+    @property
+    def name(self) -> str:
+        """The relay's host name; asks the name service only if the machine has no full name."""
+        given = self.configured_name
+        try:
+            return host_name() if given is None else domain_name(given)
+        except InvalidInput:
+            return "localhost"
+
+    @property
+    def sender_domain(self) -> str:
+        """The domain of a sender that has none."""
+        given = self._rewrite().get("append-domain")
+        try:
+            return domain_name(given) if isinstance(given, str) else self.name
+        except InvalidInput:
+            return self.name
+
+    @property
+    def recipient_domain(self) -> str:
+        """The domain of a recipient that has none.
+
+        With ``rewrite.local-mail-to`` it is the relay's name, so that the relay finds out that the
+        recipient is local.
+        """
+        return self.name if self._rewrite().get("local-mail-to") else self.sender_domain
+
+    def _rewrite(self) -> dict[str, Any]:
+        rewrite = self.tree.get("rewrite")
+        return rewrite if isinstance(rewrite, dict) else {}
+
+    def limits(self) -> Limits:
+        """The relay's limits for incoming mail; the defaults without a configuration.
+
+        :raises ConfigurationError: a key cannot be used.
+        """
+        from twisted_sendmail.daemon.limits import Limits
+
+        tree = self.tree or {"queue": "."}
+        return Limits.of(_checked(tree, self.folder, self.source)["limits"])
+
+    def check_size(self, octets: int) -> None:
+        """Refuse a message that the relay would refuse; without a configuration, none.
+
+        :raises MessageTooLarge: as the client raises it.
+        :raises ConfigurationError: a key cannot be used.
+        """
+        limit = self.limits().message_size if self.tree else octets
+        if octets > limit:
+            raise MessageTooLarge(
+                "message too large", detail=f"it has {octets} octets, the relay takes {limit}"
+            )
+
+    def policy(self) -> CleanupPolicy:
+        """The relay's rules for incoming mail.
+
+        :raises ConfigurationError: a key cannot be used.
+        """
+        from twisted_sendmail.queue import CleanupPolicy
+
+        if not self.tree:
+            return CleanupPolicy(self.name, lambda _: _DEFAULT_ROUTE)
+        from twisted_sendmail.daemon.rewrite_rules import rewriting_of
+        from twisted_sendmail.relay import EVERYBODY, Routing
+
+        values = _checked(self.tree, self.folder, self.source)
+        routes = [_RouteSenders(each["name"], each["senders"]) for each in values["route"]]
+        if not any(EVERYBODY in route.senders for route in routes):
+            routes.insert(0, _RouteSenders(_DEFAULT_ROUTE, (EVERYBODY,)))
+        return CleanupPolicy(
+            self.name,
+            Routing(routes).of,  # type: ignore[arg-type]  # it uses no other attribute of a route
+            rewriting_of(values["rewrite"], self.name, self.source),
+            complete=values["rewrite"]["complete"],
+            max_hops=values["limits"]["hops"],
+        )
+
+
+class _RouteSenders(NamedTuple):
+    """The part of a route that selects it."""
+
+    name: str
+    senders: tuple[str, ...]
+
+
+def find_relay(config: str | None = None, queue: str | None = None) -> LocalRelay:
+    """The relay of this machine.
+
+    :param config: its configuration; None: that of :data:`VARIABLE`, or :data:`CONFIGURATION`.
+    :param queue: its queue; then a configuration is read only if it is named.
+    :raises ConfigurationError: the configuration cannot be read or used.
+    """
+    given = config or os.environ.get(VARIABLE)
+    if queue is not None and not given:
+        directory = Path(queue).expanduser().absolute()
+        return LocalRelay(directory, directory / "submission")
+    path = Path(given or CONFIGURATION).expanduser()
+    source = ConfigSource(printable(str(path), 300))
+    tree = _read(path, source, named=bool(given))
+    folder = path.absolute().parent
+    name, written, submission = (tree.get(key) for key in _ROOT_KEYS[:3])
+    if not (_is_text(written) and all(x is None or _is_text(x) for x in (name, submission))):
+        # The full check has the error for each key.
+        _checked(tree, folder, source)
+        raise source.error("", "it cannot be used", "check it with twistd sendmail")
+    directory = Path(queue).absolute() if queue else folder / Path(str(written)).expanduser()
+    socket = folder / Path(submission).expanduser() if submission else directory / "submission"
+    return LocalRelay(directory, socket, name, tree, source, folder)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def _read(path: Path, source: ConfigSource, *, named: bool) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE)
+    except OSError as e:
+        remedy = "check the name and its permissions"
+        if not named:
+            remedy = f"name it by --config or {VARIABLE}, or give the queue by --queue"
+        why = f"it cannot be read: {e.strerror or type(e).__name__}"
+        raise ConfigurationError(source.name, detail=why, remedy=remedy) from None
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as e:
+        why = f"it is no TOML: {printable(str(e), 200)}"
+        raise ConfigurationError(source.name, detail=why, remedy="correct it") from None
+
+
+def _checked(tree: dict[str, Any], folder: Path, source: ConfigSource) -> Values:
+    """The values of the part that is read here, checked as the relay checks them.
+
+    :raises ConfigurationError: a key cannot be used.
+    """
+    from twisted_sendmail.daemon.reading import checked
+
+    part: dict[str, Any] = {key: tree[key] for key in _ROOT_KEYS if key in tree}
+    limits, routes = tree.get("limits"), tree.get("route")
+    if isinstance(limits, dict):
+        part["limits"] = {key: limits[key] for key in _LIMIT_KEYS if key in limits}
+    if isinstance(routes, list):
+        part["route"] = [
+            {key: each[key] for key in ("name", "senders") if key in each}
+            for each in routes
+            if isinstance(each, dict)
+        ]
+    return checked(part, folder, source)
