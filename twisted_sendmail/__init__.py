@@ -14,13 +14,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.connect import open_session
     from twisted_sendmail.client.connection import Cancelled
     from twisted_sendmail.client.delivery import deliver
-    from twisted_sendmail.client.limits import PoolLimits
-    from twisted_sendmail.client.mailer import Mailer, MailerStats
-    from twisted_sendmail.client.many import many
+    from twisted_sendmail.client.mailer import Mailer, MailerService, MailerStats, Sending, many
+    from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.protocol import SubmissionProtocol
-    from twisted_sendmail.client.sending import Sending
     from twisted_sendmail.client.server_config import SubmissionServer
-    from twisted_sendmail.client.service import MailerService
     from twisted_sendmail.client.submit import sendmail, submit
     from twisted_sendmail.client.timeouts import Timeouts
     from twisted_sendmail.client.tls import ServerJudge, TLSPolicy, TLSTrust
@@ -213,11 +210,14 @@ _ROOMS = {
     "twisted_sendmail.server.password_file": ("HashedAccounts", "PasswordFile"),
     "twisted_sendmail.server.receiver": ("ConnectionInfo", "Receiver"),
     "twisted_sendmail.server.tls": ("ServerTLS",),
-    "twisted_sendmail.client.limits": ("PoolLimits",),
-    "twisted_sendmail.client.mailer": ("Mailer", "MailerStats"),
-    "twisted_sendmail.client.many": ("many",),
-    "twisted_sendmail.client.sending": ("Sending",),
-    "twisted_sendmail.client.service": ("MailerService",),
+    "twisted_sendmail.client.pool": ("PoolLimits",),
+    "twisted_sendmail.client.mailer": (
+        "Mailer",
+        "MailerService",
+        "MailerStats",
+        "Sending",
+        "many",
+    ),
     "twisted_sendmail.client.server_config": ("SubmissionServer",),
     "twisted_sendmail.client.submit": ("sendmail", "submit"),
     "twisted_sendmail.relay.tracker": ("FinalOutcome", "FinalReport", "Queued"),

@@ -410,6 +410,59 @@ def test_closing_without_those_that_wait_is_done_at_once(moment: str) -> None:
     server.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("connections", [1, 4])
+def test_closing_does_not_wait_for_a_server_that_hangs(moment: str, connections: int) -> None:
+    """Its connections are overdue: the messages that wait for them fail at once."""
+    server, there = hung(moment)
+    mailer = mailer_over(server, there, connections=connections)
+    results = start(mailer, 3)
+    server.advance(25)
+    closed = results_of(mailer.aclose(grace=None))
+    server.advance(0)
+    assert ([None], 25) == (closed, server.clock.seconds())
+    assert ({MailerClosed}, 3) == (errors(results), len(results))
+    assert (0, 0, 0, 0) == state(mailer)
+    server.__exit__(None, None, None)
+
+
+def test_closing_gives_a_connection_the_time_to_become_ready(server: MemoryServer) -> None:
+    """But no second one, and no longer."""
+    network = Network(server, "hangs")
+    mailer = mailer_over(server, way(server, network))
+    results = start(mailer, 3)
+    closed = results_of(mailer.aclose())
+    server.advance(5)
+    assert ([], []) == (closed, results)
+    server.advance(2)
+    assert [None] == closed
+    assert ({MailerClosed}, 3, [0]) == (errors(results), len(results), network.times)
+
+
+def test_closing_sends_the_messages_over_the_next_server(server: MemoryServer) -> None:
+    """The first one hangs."""
+    hanging, serving = Network(server, "hangs"), Network(server, "serves")
+    mailer = mailer_over(server, way(server, hanging), way(server, serving))
+    results = start(mailer, 20)
+    closed = results_of(mailer.aclose())
+    server.advance(10)
+    assert [None] == closed
+    assert 20 == len(results) == len(server.messages)
+    assert ([0], 0) == (hanging.times, hanging.hanging)
+
+
+def test_closing_does_not_wait_for_those_that_hang_while_others_serve(
+    server: MemoryServer,
+) -> None:
+    network = Network(server, "serves", "hangs")
+    mailer = mailer_over(server, way(server, network), window=1)
+    results = start(mailer, 20)
+    server.advance(20)
+    closed = results_of(mailer.aclose(grace=None))
+    server.advance(0)
+    assert ([None], 20) == (closed, len(results))
+
+
 def test_closing_sends_those_that_wait_and_then_drops_what_still_opens(
     server: MemoryServer,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import astuple
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 
@@ -93,7 +94,7 @@ def test_a_failure_to_get_ready_is_shared_by_all_waiters(
     post.pump.advance(5)
     assert all(isinstance(error, kind) for error in errors(results)), results[0].error
     assert 1 == post.endpoint.attempts
-    assert (0, 0, 0, 0, 0, 100) == tuple(vars(mailer.stats()).values())
+    assert (0, 0, 0, 0, 0, 100) == astuple(mailer.stats())
 
 
 def test_a_certificate_that_is_rejected_is_everybodys(post: Post) -> None:

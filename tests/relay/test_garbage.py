@@ -6,8 +6,9 @@ import gc
 
 from tests.names import QueuedMessage
 from tests.relay.world import World
+from twisted_sendmail.client import Job
 from twisted_sendmail.queue.sqlite.group_commit import Operation
-from twisted_sendmail.relay.carried import Attempt, CarriedJob
+from twisted_sendmail.relay.carried import Attempt
 
 
 def test_what_was_delivered_leaves_nothing_for_the_garbage_collector(world: World) -> None:
@@ -27,5 +28,5 @@ def test_what_was_delivered_leaves_nothing_for_the_garbage_collector(world: Worl
 
 
 def alive() -> list[object]:
-    kinds = (Attempt, CarriedJob, Operation, QueuedMessage)
+    kinds = (Attempt, Job, Operation, QueuedMessage)
     return [each for each in gc.get_objects() if isinstance(each, kinds)]

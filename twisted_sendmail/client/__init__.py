@@ -1,14 +1,11 @@
 """One connection to one server: the only package that talks to the network."""
 
 from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.job import Job
-from twisted_sendmail.client.limits import PoolLimits
-from twisted_sendmail.client.mailer import Mailer, MailerStats
-from twisted_sendmail.client.many import Item
+from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
 from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.client.pool import Job, JobResult, PoolLimits, TokenBucket
 from twisted_sendmail.client.prepared_message import prepared
 from twisted_sendmail.client.probe import ProbeResult, probe_server
-from twisted_sendmail.client.rate import TokenBucket
 from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit
@@ -20,6 +17,7 @@ __all__ = [
     "Cancelled",
     "Item",
     "Job",
+    "JobResult",
     "Mailer",
     "MailerStats",
     "PoolLimits",

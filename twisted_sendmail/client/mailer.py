@@ -1,43 +1,67 @@
-"""``Mailer``: what an application keeps, to send mail as long as it lives.
+"""``Mailer``: many messages over few connections, kept open between messages.
 
-Many messages over few connections, kept open between them.
+``send`` for one message, ``send_many`` for a stream of them, ``many`` for a list over one
+connection, and ``MailerService`` to close a mailer with its application.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Union
 
-from twisted.internet.defer import Deferred, fail
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.python.failure import Failure
 
+from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.deadline import Deadlines
-from twisted_sendmail.client.fleet import NOT_READY, Stage
-from twisted_sendmail.client.job import AwaitedJob, Job
-from twisted_sendmail.client.limits import PoolLimits
-from twisted_sendmail.client.pool import Pool
+from twisted_sendmail.client.pool import NOT_READY, Job, JobResult, Pool, PoolLimits
+from twisted_sendmail.client.pooled_connection import ConnectionState
 from twisted_sendmail.client.prepared_message import prepared
-from twisted_sendmail.client.sending import Sending
 from twisted_sendmail.client.server_config import SubmissionServer
+from twisted_sendmail.client.submit import told_first
 from twisted_sendmail.client.verdict import require_acceptance
 from twisted_sendmail.message import ready_letter
 from twisted_sendmail.smtp import (
     DeliveryReport,
     Envelope,
     InvalidInput,
+    InvalidMessage,
     InvalidServer,
     MailerClosed,
+    RecipientResult,
+    RecipientStatus,
     SendmailError,
+    SendTimeout,
+    printable,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Generator,
+        Iterable,
+        Sequence,
+    )
 
-    from twisted_sendmail.client.many import Item
     from twisted_sendmail.message import Message, PreparedMessage
     from twisted_sendmail.smtp import AnyRecipient, ReversePath
 
+#: A message whose header names its sender and recipients, or an envelope and a message.
+Item = Union["Message", "tuple[Envelope, Message]"]
 
-@dataclass(frozen=True)
+#: Seconds and messages beyond all use.
+_UNLIMITED = 10**9
+
+
+@frozen
 class MailerStats:
     """The state of a mailer."""
 
@@ -45,13 +69,13 @@ class MailerStats:
     idle: int
     #: Connections that have a message.
     leased: int
-    #: Connections on their way to be ready.
+    #: Connections that are not ready yet.
     opening: int
     #: Messages that wait for a connection.
     waiting: int
-    #: Messages with somebody accepted, since the start.
+    #: Messages with an accepted recipient, since the start.
     accepted: int
-    #: Messages nobody was accepted of, or that could not be sent.
+    #: Messages without an accepted recipient, or that could not be sent.
     failed: int
 
 
@@ -60,11 +84,11 @@ class Mailer:
 
     :param reactor: connects and keeps time.
     :param server: a URL or a SubmissionServer, or several of them, best first: another
-        one is used only for a message the ones before cannot have.
-    :param limits: the bounds of the pool.
+        one is used only for a message that cannot be sent to the ones before.
+    :param limits: the limits of the pool.
     :raises InvalidInput: for a server that cannot be used.
 
-    Nothing is opened before it is needed.  Call :meth:`aclose` at the end.
+    Connections are opened when messages need them.  Call :meth:`aclose` at the end.
     """
 
     def __init__(
@@ -77,15 +101,13 @@ class Mailer:
         given = [server] if isinstance(server, (str, SubmissionServer)) else list(server)
         if not given:
             raise InvalidServer("there is no server", remedy="give at least one")
-        self._reactor = reactor
-        self._servers = [SubmissionServer.of(each) for each in given]
-        self._pool = Pool(reactor, self._servers, limits or PoolLimits())
+        servers = [SubmissionServer.of(each) for each in given]
+        self.reactor = reactor
+        self._pool = Pool(reactor, servers, limits or PoolLimits())
         # For a message, from when it is given to its verdict.
-        first = self._servers[0]
-        self._deadlines = Deadlines(reactor, first.timeouts.total, f"a message to {first}")
-        self._pool.deserted = self._deadlines.rest
-        self._accepted = 0
-        self._failed = 0
+        total = servers[0].timeouts.total
+        self._deadlines = Deadlines(reactor, total, f"a message to {servers[0]}")
+        self._pool.on_empty = self._deadlines.rest
         self._closed = False
 
     def connect(self, count: int = 1) -> Deferred[None]:
@@ -93,14 +115,14 @@ class Mailer:
 
         Without it a connection is opened when a message finds none that is free.
 
-        :param count: connections there are to be in all; what is open already counts.  They
-            are kept for ``PoolLimits.idle`` seconds with nothing to do, like any others.
+        :param count: connections there are to be in all; those that are open already count.
+            They are kept for ``PoolLimits.idle`` seconds with nothing to do, like any others.
         :returns: fires when *count* of them are ready.
-        :raises InvalidInput: it is not from one to ``PoolLimits.connections``.
-        :raises SendmailError: why there cannot be so many: no server can be made ready.
+        :raises InvalidInput: *count* is not from one to ``PoolLimits.connections``.
+        :raises SendmailError: no server could be made ready.
         :raises MailerClosed: the mailer was closed.
 
-        Cancelling stops the waiting; what is being opened is of use to the messages to come.
+        Cancelling ends the waiting; the connections that are opening may serve later messages.
         """
         most = self._pool.limits.connections
         if not isinstance(count, int) or not 0 < count <= most:
@@ -129,30 +151,23 @@ class Mailer:
         :raises MailerBusy: too many messages wait already.
         :raises MailerClosed: the mailer was closed.
 
-        Cancelling takes back a message that waits.  One that is on its way alone takes
-        its connection with it; one among others may still be delivered.
+        A message that waits is not sent if it is cancelled.  A message that is alone on its
+        connection ends the connection; one among others may still be delivered.
         """
-        if self._closed:
-            return fail(MailerClosed("the mailer is closed"))
-
-        if isinstance(envelope, Envelope) and sender is None and recipients is None:
-            ready = ready_letter(message, envelope, complete=complete)
-            if ready is not None:
-                job = self.job(ready, all_or_nothing=all_or_nothing)
-                self._pool.add([job])
-                return self._deadlines.hold(job.result.addCallback(require_acceptance))
 
         async def run() -> DeliveryReport:
             letter = await prepared(
-                self._reactor,
+                self.reactor,
                 message,
                 sender=sender,
                 recipients=recipients,
                 envelope=envelope,
                 complete=complete,
             )
-            return require_acceptance(await self.carry(letter, all_or_nothing=all_or_nothing))
+            return require_acceptance(await self.deliver(letter, all_or_nothing=all_or_nothing))
 
+        if self._closed:
+            return fail(MailerClosed("the mailer is closed"))
         return self._deadlines.hold(Deferred.fromCoroutine(run()))
 
     def send_many(
@@ -165,91 +180,96 @@ class Mailer:
         """Send many messages, pulled from *messages* no faster than they go out.
 
         ``await`` the result for a list of reports in the order of *messages*, or iterate
-        over it with ``async for`` for pairs of place and report as they come.  A message
+        over it with ``async for`` for pairs of index and report as they come.  A message
         that fails has its error in its report, and does not stop the others.
 
         :param messages: messages, or pairs of an Envelope and a message.
         """
         return Sending(self, messages, all_or_nothing=all_or_nothing, complete=complete)
 
-    async def carry(self, letter: PreparedMessage, *, all_or_nothing: bool) -> DeliveryReport:
-        """Send a letter that is ready; closes it.
+    async def deliver(self, letter: PreparedMessage, *, all_or_nothing: bool) -> DeliveryReport:
+        """Send a prepared message and close it; a report without acceptance is no error.
 
-        :raises SendmailError: no connection could be had.
+        :raises SendmailError: no connection could be opened.
         """
-        job = self.job(letter, all_or_nothing=all_or_nothing)
+        result: Deferred[DeliveryReport] = Deferred(lambda _: self._pool.cancel(job))
+
+        def ended(end: JobResult) -> None:
+            if isinstance(end, DeliveryReport):
+                result.callback(end)
+            else:
+                result.errback(end)
+
+        job = Job(letter, ended, self.reactor.seconds(), all_or_nothing)
         try:
             self._pool.add([job])
-            return await job.result
+            return await result
         finally:
             await letter.close()
 
-    def job(self, letter: PreparedMessage, *, all_or_nothing: bool) -> AwaitedJob:
-        """A job for *letter*, to be given to :meth:`begin`; counted when it is settled."""
-        job = AwaitedJob(
-            letter,
-            all_or_nothing=all_or_nothing,
-            since=self._reactor.seconds(),
-            cancel=self._pool.cancel,
-        )
-        _ = job.result.addBoth(self.counted)
-        return job
+    async def report(self, item: Item, *, all_or_nothing: bool, complete: bool) -> DeliveryReport:
+        """Send one item and return its report, which holds the error if it failed."""
+        envelope, message = item if isinstance(item, tuple) else (None, item)
+        try:
+            letter = await prepared(
+                self.reactor,
+                message,
+                sender=None,
+                recipients=None,
+                envelope=envelope,
+                complete=complete,
+            )
+            envelope = letter.envelope
+            return await self.deliver(letter, all_or_nothing=all_or_nothing)
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
+            return _failed(error, envelope)
 
     def begin(self, jobs: Sequence[Job]) -> None:
-        """Let *jobs* go out together."""
+        """Send *jobs*, whose owner receives each result."""
         self._pool.add(jobs)
 
     def cancel(self, job: Job) -> None:
-        """Nobody waits for *job* any more."""
+        """End *job*, as cancelling :meth:`send` does."""
         self._pool.cancel(job)
-
-    def counted(self, result: Any) -> Any:
-        """Count what a job came to; it is given back."""
-        if isinstance(result, DeliveryReport) and result.accepted:
-            self._accepted += 1
-        else:
-            self._failed += 1
-        return result
-
-    @property
-    def reactor(self) -> Any:
-        """What keeps time."""
-        return self._reactor
 
     @property
     def capacity(self) -> int:
-        """Messages that keep every connection busy, and another round of them waiting."""
+        """Messages that keep every connection busy, and as many again that wait."""
         limits = self._pool.limits
         return min(limits.waiters, limits.connections * max(2, limits.window) * 2)
 
     def watch(self, not_ready: Callable[[SubmissionServer, SendmailError], None]) -> None:
-        """Call *not_ready* with each server that could not be made ready, and why.
+        """Call *not_ready* with each server that no connection could be made ready to, and why.
 
-        Messages that could go to another server tell nothing of it.
+        A message that could go to another server does not report this.
         """
-        self._pool.not_ready = not_ready
+        self._pool.on_not_ready = not_ready
 
     def unlock(self) -> None:
         """Try refused credentials again: they were corrected at the server."""
         self._pool.unlock()
 
     def stats(self) -> MailerStats:
-        """What the mailer does just now."""
+        """Return the present state."""
         pool = self._pool
         return MailerStats(
-            idle=pool.fleet.count(Stage.IDLE),
-            leased=pool.fleet.count(Stage.LEASED),
-            opening=pool.fleet.count(*NOT_READY),
+            idle=pool.count(ConnectionState.IDLE),
+            leased=pool.count(ConnectionState.LEASED),
+            opening=pool.count(*NOT_READY),
             waiting=pool.waiting,
-            accepted=self._accepted,
-            failed=self._failed,
+            accepted=pool.accepted,
+            failed=pool.failed,
         )
 
     def aclose(self, *, grace: float | None = 30.0, send_waiting: bool = True) -> Deferred[None]:
         """Take no more messages, send those that were given before, and close.
 
-        Nothing waits for a connection that carries no message: an idle one is closed, and
+        A connection that carries no message is not waited for: an idle one is closed, and
         one that is still opening is dropped, as soon as no message waits for a connection.
+        Messages that wait for a server which does not let connections become ready in time
+        fail with ``MailerClosed``.
 
         :param grace: seconds after which everything is closed at once, and each message
             that waits fails with ``MailerClosed``; None for as long as it takes.
@@ -264,3 +284,347 @@ class Mailer:
 
     def __repr__(self) -> str:
         return f"<Mailer {self._pool}>"
+
+
+class Sending:
+    """The result of ``Mailer.send_many``: await it, or iterate over it; once.
+
+    Its source is pulled only as fast as connections take messages and the caller takes reports.
+    """
+
+    def __init__(
+        self,
+        mailer: Mailer,
+        messages: Iterable[Item] | AsyncIterable[Item],
+        *,
+        all_or_nothing: bool,
+        complete: bool,
+    ) -> None:
+        self._mailer = mailer
+        self._messages = messages
+        self._all_or_nothing = all_or_nothing
+        self._complete = complete
+        self._capacity = mailer.capacity
+        self._begun = 0
+        # By index of a message: how to cancel it.
+        self._in_flight: dict[int, Callable[[], object]] = {}
+        self._ready: deque[tuple[int, DeliveryReport]] = deque()
+        # All reports are awaited at once: the caller need not be resumed for each.
+        self._collecting = False
+        self._news: Deferred[None] | None = None
+        self._space_wanted: Deferred[None] | None = None
+        self._exhausted = False
+        self._failure: Failure | None = None
+
+    def __await__(self) -> Generator[Any, Any, list[DeliveryReport]]:
+        return self.reports().__await__()
+
+    async def reports(self) -> list[DeliveryReport]:
+        """Return all reports, in the order of the messages.
+
+        :raises Cancelled: with the reports of the messages that were begun.
+        """
+        self._collecting = True
+        found = []
+        try:
+            async for pair in self:
+                found.append(pair)  # noqa: PERF401 - needed if the iteration is cut off
+        except CancelledError:
+            error = Cancelled("cancelled")
+            error.reports = tuple(_in_order([*found, *self._ready]))
+            raise error from None
+        return _in_order(found)
+
+    def deferred(self) -> Deferred[list[DeliveryReport]]:
+        """Return the same as a Deferred.
+
+        Cancelling it cancels every message not sent yet, and fails with a
+        :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``reports`` are those of
+        the messages begun.
+        """
+        return Deferred.fromCoroutine(self.reports())
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, DeliveryReport]]:
+        """Yield index and report of each message, as they come."""
+        feeding = Deferred.fromCoroutine(self._feed())
+        _ = feeding.addErrback(self._source_failed)
+        try:
+            while True:
+                while self._ready and not (self._collecting and self._busy):
+                    yield self._ready.popleft()
+                    self._freed()
+                if not self._busy:
+                    if self._failure is not None:
+                        self._failure.raiseException()
+                    return
+                self._news = Deferred()
+                await self._news
+        finally:
+            feeding.cancel()
+            for cancel in list(self._in_flight.values()):
+                cancel()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._in_flight) or not (self._exhausted or self._failure)
+
+    async def _feed(self) -> None:
+        if hasattr(self._messages, "__aiter__"):
+            async for item in self._messages:
+                self._begin([item])
+                await self._wait_for_space()
+        else:
+            items = iter(_checked(self._messages))
+            while True:
+                batch: list[Item] = []
+                try:
+                    batch.extend(islice(items, self._space))
+                finally:
+                    # Messages that were pulled are sent, also if the source fails after them.
+                    self._begin(batch)
+                if not batch:
+                    break
+                await self._wait_for_space()
+        self._exhausted = True
+        self._tell()
+
+    @property
+    def _space(self) -> int:
+        """The number of messages that may be pulled now."""
+        waiting = 0 if self._collecting else len(self._ready)
+        return max(0, self._capacity - len(self._in_flight) - waiting)
+
+    async def _wait_for_space(self) -> None:
+        while not self._space:
+            self._space_wanted = Deferred()
+            await self._space_wanted
+
+    def _freed(self) -> None:
+        # Wait for a good deal of space: messages that are pulled together go out together.
+        if self._space_wanted is not None and self._space * 2 >= self._capacity:
+            wanted, self._space_wanted = self._space_wanted, None
+            wanted.callback(None)
+
+    def _begin(self, items: list[Item]) -> None:
+        """Send *items*; those that need no preparation go out together."""
+        jobs = []
+        now = self._mailer.reactor.seconds()
+        for item in items:
+            index, self._begun = self._begun, self._begun + 1
+            envelope, message = item if isinstance(item, tuple) else (None, item)
+            letter = envelope and ready_letter(message, envelope, complete=self._complete)
+            if letter:
+                job = Job(letter, partial(self._settled, index, letter), now, self._all_or_nothing)
+                jobs.append(job)
+                self._in_flight[index] = partial(self._mailer.cancel, job)
+            else:
+                sending = Deferred.fromCoroutine(
+                    self._mailer.report(
+                        item, all_or_nothing=self._all_or_nothing, complete=self._complete
+                    )
+                )
+                self._in_flight[index] = sending.cancel
+                _ = sending.addCallbacks(partial(self._done, index), partial(self._cut_off, index))
+        if jobs:
+            self._mailer.begin(jobs)
+
+    def _settled(self, index: int, letter: PreparedMessage, result: JobResult) -> None:
+        if isinstance(result, DeliveryReport):
+            self._done(index, result)
+            return
+        failure = result if isinstance(result, Failure) else Failure(result)
+        error = failure.value
+        if isinstance(error, CancelledError) or not isinstance(error, Exception):
+            self._cut_off(index, failure)
+        else:
+            self._done(index, _failed(error, letter.envelope))
+
+    def _done(self, index: int, report: DeliveryReport) -> None:
+        self._in_flight.pop(index, None)
+        self._ready.append((index, report))
+        self._freed()
+        self._tell()
+
+    def _cut_off(self, index: int, failure: Failure) -> None:
+        self._in_flight.pop(index, None)
+        error = failure.value
+        if isinstance(error, Cancelled) and error.report is not None:
+            self._ready.append((index, replace(error.report, error=error)))
+        self._source_failed(failure)
+
+    def _source_failed(self, failure: Failure) -> None:
+        self._failure = self._failure or failure
+        self._tell()
+
+    def _tell(self) -> None:
+        """Resume the caller, if there is something to take."""
+        if self._news is not None and not (self._collecting and self._busy):
+            news, self._news = self._news, None
+            news.callback(None)
+
+
+def many(
+    reactor: Any,
+    server: str | SubmissionServer,
+    messages: Iterable[Item] | AsyncIterable[Item],
+    *,
+    all_or_nothing: bool = False,
+    complete: bool = True,
+) -> Deferred[list[DeliveryReport]]:
+    """Send several messages one after the other, by a mailer with one connection.
+
+    :param reactor: connects and keeps time.
+    :param server: a URL or a :class:`~twisted_sendmail.client.server_config.SubmissionServer`.
+    :param messages: messages, or pairs of an :class:`~twisted_sendmail.smtp.envelope.Envelope`
+        and a message; pulled one at a time.
+    :param all_or_nothing: each message to all of its recipients, or to none.
+    :param complete: add ``Date`` and ``Message-ID`` where missing, remove ``Bcc``.
+    :returns: fires with a report for each message, in order.  A report has the result of each
+        recipient in ``outcomes``, and in ``error`` why a recipient has no reply, or why the
+        message could not be sent at all.
+    :raises SendmailError: no connection could be made ready for the first message.
+    :raises Exception: any error that *messages* itself raises.
+
+    When no connection can be made ready later, the messages left are not sent.
+    ``timeouts.total`` holds for each message.  Cancelling closes the connection and
+    fails with a :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``reports``
+    are those of the messages begun.
+    """
+    try:
+        mailer = _OneConnection(reactor, SubmissionServer.of(server))
+    except SendmailError:
+        return fail()
+    running = mailer.send_each(messages, all_or_nothing=all_or_nothing, complete=complete)
+    return told_first(Deferred.fromCoroutine(running), mailer.aclose)
+
+
+class _OneConnection(Mailer):
+    """A mailer with one connection, for :func:`many`."""
+
+    def __init__(self, reactor: Any, server: SubmissionServer) -> None:
+        limits = PoolLimits(
+            connections=1,
+            window=1,
+            messages=_UNLIMITED,
+            age=_UNLIMITED,
+            idle=_UNLIMITED,
+            wait=None,
+        )
+        super().__init__(reactor, server, limits=limits)
+        # Why no connection could be made ready.
+        self._no_connection: SendmailError | None = None
+        self.watch(self._not_ready)
+
+    def _not_ready(self, _server: SubmissionServer, error: SendmailError) -> None:
+        self._no_connection = error
+        self._pool.refuse(error)
+
+    async def send_each(
+        self,
+        messages: Iterable[Item] | AsyncIterable[Item],
+        *,
+        all_or_nothing: bool,
+        complete: bool,
+    ) -> list[DeliveryReport]:
+        reports: list[DeliveryReport] = []
+        try:
+            async for item in _each(messages):
+                running = self.report(item, all_or_nothing=all_or_nothing, complete=complete)
+                try:
+                    report = await self._deadlines.hold(Deferred.fromCoroutine(running))
+                except SendTimeout as error:
+                    report = _failed(error, item[0] if isinstance(item, tuple) else None)
+                if not self._pool.was_ready:
+                    if self._no_connection is not None:
+                        raise self._no_connection
+                    if report.error is not None and not isinstance(report.error, InvalidInput):
+                        raise report.error
+                reports.append(report)
+        except CancelledError as error:
+            cancelled = error if isinstance(error, Cancelled) else Cancelled("cancelled")
+            if cancelled.report is not None:
+                reports.append(replace(cancelled.report, error=cancelled))
+            cancelled.reports = tuple(reports)
+            raise cancelled from None
+        return reports
+
+
+async def _each(messages: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
+    if hasattr(messages, "__aiter__"):
+        async for item in messages:
+            yield item
+    else:
+        for item in _checked(messages):
+            yield item
+
+
+def _checked(messages: Iterable[Item]) -> Iterable[Item]:
+    if isinstance(messages, (str, bytes)) or not hasattr(messages, "__iter__"):
+        raise InvalidMessage(
+            f"messages cannot be {type(messages).__name__}",
+            remedy="give a list of messages, or use submit() for one",
+        )
+    return messages
+
+
+def _failed(error: Exception, envelope: Envelope | None) -> DeliveryReport:
+    """Return the report of a message that failed with *error*."""
+    if not isinstance(error, SendmailError):
+        detail = f"{type(error).__name__}: {printable(str(error))}"
+        unreadable = InvalidMessage("the message could not be read", detail=detail)
+        unreadable.__cause__ = error
+        error = unreadable
+    if error.report is not None:
+        return replace(error.report, error=error)
+    recipients = envelope.recipients if envelope is not None else ()
+    return DeliveryReport(
+        envelope,
+        tuple(RecipientResult(each, RecipientStatus.UNTOUCHED) for each in recipients),
+        host=error.host,
+        tls=error.tls,
+        transcript=error.transcript,
+        error=error,
+    )
+
+
+def _in_order(pairs: Iterable[tuple[int, DeliveryReport]]) -> list[DeliveryReport]:
+    return [report for _, report in sorted(pairs, key=itemgetter(0))]
+
+
+class MailerService(Service):
+    """A Twisted service that owns a :class:`Mailer` and closes it when it stops.
+
+    :param grace: seconds that stopping may take.
+    :param send_waiting: let stopping send the messages that wait for a connection; if False
+        they fail with ``MailerClosed`` at once, and only messages under way are waited for.
+
+    The other parameters are the mailer's.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: str | SubmissionServer | Sequence[str | SubmissionServer],
+        *,
+        limits: PoolLimits | None = None,
+        grace: float | None = 30.0,
+        send_waiting: bool = True,
+    ) -> None:
+        self._make: Callable[[], Mailer] = partial(Mailer, reactor, server, limits=limits)
+        self._grace = grace
+        self._send_waiting = send_waiting
+        #: The mailer; a new one after each start.
+        self.mailer = self._make()
+        self._used = False
+
+    def startService(self) -> None:
+        """See ``IService``."""
+        if self._used:
+            self.mailer = self._make()
+        self._used = True
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        """See ``IService``; fires when the mailer is closed."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return self.mailer.aclose(grace=self._grace, send_waiting=self._send_waiting)

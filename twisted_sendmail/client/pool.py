@@ -1,31 +1,40 @@
-"""Connections and the messages that wait for them.
+"""Connections to the servers of a mailer, and the messages that wait for them.
 
-Connections are counted by stage when they change it, and messages are given to one
-the moment it can take them.  A failure to open is everybody's who waits for it: it is
-not tried anew for each.  A password that was refused is not tried again until told.
+A message is a :class:`Job`.  Jobs wait in one queue; a connection takes one the moment it can send
+it, as far as the rate allows.  Connections are opened as long as more jobs wait than connections are
+opening, up to ``PoolLimits.connections``, and are kept for a while when they have nothing to do.
 
-A connection that is not ready in time does not hold up the messages: another one is
-tried, at the next server if there is one, as ``server_status`` allows.  Such an overdue
-connection is dropped when others are ready, or when a new one takes its place.
+States of a connection::
 
-What was accepted stays accepted; what is in doubt is never sent again from here.
+    OPENING ──ready──> LEASED <──> IDLE ──> CLOSING ──> gone
+       │ overdue          ^
+       └────> OVERDUE ────┘
+
+- An error while a connection opens is the error of every job that waits for its server; it is not
+  repeated for each of them.  Refused credentials are not tried again until :meth:`Pool.unlock`.
+- A connection that is not ready in time, OVERDUE, does not delay the jobs: another one is opened, to
+  the next server if there is one, as :mod:`~twisted_sendmail.client.server_status` allows.  It is
+  dropped when enough others are ready, or when a new one takes its place.
+- A job that a connection did not send is sent over another one only if the first connection died,
+  the server cannot have the message for any recipient, and the message can be read again.  That
+  happens once if the connection had served before; if it had not, the server counts as tried.
+- An accepted message is never sent again, and neither is a message in doubt.
+- Closing waits for connections that send a message, and no longer for any other.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.beforehand import Beforehand
 from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.fleet import NOT_READY, READY, Fleet, Stage
 from twisted_sendmail.client.pipeline import Share
-from twisted_sendmail.client.pooled_connection import PooledConnection
-from twisted_sendmail.client.rate import TokenBucket
+from twisted_sendmail.client.pooled_connection import ConnectionState, PooledConnection
 from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerStatus
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
 from twisted_sendmail.client.verdict import may_go_again
@@ -34,9 +43,11 @@ from twisted_sendmail.smtp import (
     ConnectFailed,
     DeliveryInDoubt,
     DeliveryReport,
+    InvalidInput,
     MailerBusy,
     MailerClosed,
     ProtocolBreach,
+    RecipientResult,
     RecipientStatus,
     SendmailError,
     SendTimeout,
@@ -45,295 +56,659 @@ from twisted_sendmail.smtp import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from twisted.internet.interfaces import IDelayedCall
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from twisted_sendmail.client.job import Job
-    from twisted_sendmail.client.limits import PoolLimits
     from twisted_sendmail.client.server_config import SubmissionServer
+    from twisted_sendmail.message import PreparedMessage
 
-#: How often a message is given back unheard before there must be something wrong.
-RETURNS = 3
+#: The end of a job.
+JobResult: TypeAlias = DeliveryReport | SendmailError | Failure
+
+READY = (ConnectionState.IDLE, ConnectionState.LEASED)
+NOT_READY = (ConnectionState.OPENING, ConnectionState.OVERDUE)
+#: Times that a server may reject a message because of the message before it.
+MAX_RETURNS = 3
+
+
+def _limit(default: float | None, *, whole: bool = False) -> Any:
+    """Make a field for a number above zero; None is allowed if it is the default."""
+
+    def check(_: object, attribute: Any, value: Any) -> None:
+        if value is None and (default is None or attribute.name == "wait"):
+            return
+        right = isinstance(value, int if whole else (int, float)) and value is not True
+        if not right or not value > 0:
+            raise InvalidInput(
+                f"the limit '{attribute.name}' cannot be {value!r}",
+                remedy=f"give {'a whole number' if whole else 'a number'} above zero",
+            )
+
+    return field(default=default, validator=check)
+
+
+def _true_or_false(_: object, attribute: Any, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidInput(
+            f"the option '{attribute.name}' cannot be {value!r}", remedy="give True or False"
+        )
+
+
+@frozen
+class PoolLimits:
+    """Limits of a mailer.
+
+    :raises InvalidInput: for zero or less, a fraction of something whole, or an option that
+        is neither True nor False.
+    """
+
+    #: Connections open or opening at once.
+    connections: int = _limit(4, whole=True)
+    #: Messages over one connection; a server's MAILMAX (RFC 9422) counts if it is less.
+    messages: int = _limit(1000, whole=True)
+    #: Seconds a connection is used for new messages.
+    age: float = _limit(300.0)
+    #: Seconds a connection is kept open with nothing to do.
+    idle: float = _limit(30.0)
+    #: Messages waiting for a connection; more are refused, or held back by ``send_many``.
+    waiters: int = _limit(10_000, whole=True)
+    #: Seconds a message waits for a connection; None: as long as its own deadline allows.
+    wait: float | None = _limit(600.0)
+    #: Messages in doubt at once on a connection; 1: never more than one.
+    window: int = _limit(8, whole=True)
+    #: Octets in doubt at once on a connection; a larger message goes alone.
+    window_octets: int = _limit(1024 * 1024, whole=True)
+    #: Octets in doubt at once over all connections; each may have one message even so.
+    octets: int = _limit(8 * 1024 * 1024, whole=True)
+    #: With DATA, write the envelope of the next message right after the final dot, before its
+    #: reply: one round trip a message instead of two.  RFC 2920 allows it, but there are servers
+    #: that lose what follows the dot, hang, or crash; only for a server known to be right.
+    pipeline_after_data: bool = field(default=False, validator=_true_or_false)
+    #: Messages a second over all connections; None for no limit.
+    rate: float | None = _limit(None)
+    #: Messages that may go out at once before the rate is felt.
+    burst: int = _limit(1, whole=True)
+
+
+class TokenBucket:
+    """A bucket that fills with *rate* tokens a second up to *burst*; never empty if *rate* is None."""
+
+    def __init__(self, clock: IReactorTime, rate: float | None, burst: int) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._filled_at = clock.seconds() if rate is not None else 0.0
+
+    def take(self) -> bool:
+        """Take a token; return whether there was one."""
+        if self._rate is None:
+            return True
+        now = self._clock.seconds()
+        # A clock that was set back neither adds nor removes tokens.
+        gained = max(0.0, now - self._filled_at) * self._rate
+        self._tokens = min(self._burst, self._tokens + gained)
+        self._filled_at = now
+        # A token that lacks a rounding error is whole.
+        if self._tokens < 1 - 1e-9:
+            return False
+        self._tokens -= 1
+        return True
+
+    def give_back(self) -> None:
+        """Return a token that was not used."""
+        self._tokens = min(self._burst, self._tokens + 1)
+
+    def seconds_to_next(self) -> float:
+        """Return the seconds until there is a token."""
+        if self._rate is None:
+            return 0.0
+        return max(0.0, (1 - self._tokens) / self._rate)
+
+
+@define(eq=False)
+class Job:
+    """A message that was given to a pool.
+
+    :param on_result: called once with the end: a report, or the error if there is none.
+    :param since: when it began to wait.
+    """
+
+    letter: PreparedMessage
+    on_result: Callable[[JobResult], object] | None
+    since: float
+    all_or_nothing: bool = False
+    #: The connection that sends it, when that took it, and its verdicts before.
+    connection: PooledConnection | None = None
+    taken_at: float | None = None
+    verdicts_before: int = 0
+    #: It was sent again because a connection that had served before was dead.
+    replaced: bool = False
+    #: Times that it was rejected because of the message before it.
+    returned: int = 0
+    #: Servers that it cannot be sent to any more.
+    tried: frozenset[ServerStatus] = frozenset()
+
+    @property
+    def settled(self) -> bool:
+        """Whether its end is known."""
+        return self.on_result is None
+
+    def report(self, status: RecipientStatus, error: SendmailError) -> DeliveryReport:
+        """Return a report with *status* for every recipient, because of *error*."""
+        letter = self.letter
+        return DeliveryReport(
+            letter.envelope,
+            tuple(RecipientResult(each, status) for each in letter.envelope.recipients),
+            size=letter.size or 0,
+            error=error,
+            message_id=letter.message_id,
+        )
 
 
 class Pool:
-    """The connections to *servers*, best first."""
+    """The connections to *servers*, best first.
+
+    :param on_not_ready: called with each server that no connection could be made ready to, and
+        why, whether or not there is another server.
+    :param on_empty: called when there is no connection any more.
+    """
 
     log = Logger(namespace="twisted_sendmail.client")
 
     def __init__(
-        self, reactor: Any, servers: Sequence[SubmissionServer], limits: PoolLimits
+        self, reactor: Any, servers: Iterable[SubmissionServer], limits: PoolLimits
     ) -> None:
         self.reactor = reactor
-        self.servers = tuple(servers)
         self.limits = limits
         self.share = Share(limits.octets)
-        self._status = ServerStatus(reactor, len(self.servers))
-        self._beforehand = Beforehand()
+        self.on_not_ready: Callable[[SubmissionServer, SendmailError], None] | None = None
+        self.on_empty: Callable[[], None] = lambda: None
+        #: Jobs with an accepted recipient, and the other jobs that have ended.
+        self.accepted = self.failed = 0
+        self._servers = [ServerStatus(server) for server in servers]
         self._queue: deque[Job] = deque()
-        self.fleet = Fleet()
+        # Ordered sets: the connection that changed its state last is last.
+        self._by_state: dict[ConnectionState, dict[PooledConnection, None]] = {
+            state: {} for state in ConnectionState
+        }
+        self._size = self._opened_so_far = 0
+        # Leased connections that can take another message; the others are not asked.
+        self._with_room: dict[PooledConnection, None] = {}
+        # The server of the connection that takes the place of a dropped one, until that is gone.
+        self._replacement: ServerStatus | None = None
+        # Numbers of ready connections that ``connect`` waits for.
+        self._awaited: list[tuple[int, Deferred[None]]] = []
         self._bucket = TokenBucket(reactor, limits.rate, limits.burst)
         self._next_token: IDelayedCall | None = None
-        self._impatience: IDelayedCall | None = None
-        #: Told of each server that could not be made ready, be there another or not.
-        self.not_ready: Callable[[SubmissionServer, SendmailError], None] | None = None
-        #: Called when there is no connection any more.
-        self.deserted: Callable[[], None] = lambda: None
+        self._wait_limit: IDelayedCall | None = None
+        self._redistribution: IDelayedCall | None = None
+        self._refusal: SendmailError | None = None
+        #: Whether a connection has ever been ready.
+        self.was_ready = False
         self._closing = False
-        # While closing: what waits is not sent any more.
-        self._refuses_waiting = False
+        # While closing: jobs that no connection has taken are not sent any more.
+        self._drops_waiting = False
         self._watching: list[Deferred[None]] = []
-        self._opened_so_far = 0
-        # The server of the connection that takes the place of a dropped one, until that is gone.
-        self._replacement: int | None = None
 
     @property
     def waiting(self) -> int:
         """Messages that wait for a connection."""
         return len(self._queue)
 
+    def count(self, *states: ConnectionState) -> int:
+        """Return the number of connections in *states*."""
+        return sum([len(self._by_state[state]) for state in states])
+
+    def _in(self, *states: ConnectionState) -> list[PooledConnection]:
+        return [connection for state in states for connection in self._by_state[state]]
+
     # -- jobs --------------------------------------------------------------------
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """Let *jobs* go out as soon as can be; their results say what became of them."""
+        """Send *jobs* as soon as connections can take them."""
         for job in jobs:
-            if self._closing:
-                job.settle(MailerClosed("the mailer is closed"))
+            if self._refusal is not None:
+                self._settle(job, self._refusal.copy())
             elif len(self._queue) >= self.limits.waiters:
-                job.settle(MailerBusy(f"{self.limits.waiters} messages are waiting already"))
+                error = MailerBusy(f"{self.limits.waiters} messages are waiting already")
+                self._settle(job, error)
             else:
                 self._queue.append(job)
         self._distribute()
-        self._watch_the_first()
+        self._limit_waiting()
 
-    def has_work_for(self, carrier: PooledConnection) -> bool:
-        """Is there a job *carrier* could take now?"""
-        allowed = self._next_token is None
-        return allowed and any(carrier.place not in job.tried for job in self._queue)
+    def refuse(self, error: SendmailError) -> None:
+        """Fail every job that is added from now on with a copy of *error*."""
+        self._refusal = error
 
-    def take(self, carrier: PooledConnection) -> Job | None:
-        """The next job for *carrier*, if there is one and the rate allows."""
+    def cancel(self, job: Job) -> None:
+        """End *job*, whose result is not wanted any more.
+
+        A message that waits is not sent.  A message that is alone on its connection ends the
+        connection; a message among others cannot be taken back, and is in doubt.
+        """
+        error = Cancelled("cancelled")
+        if job in self._queue:
+            self._queue.remove(job)
+            error.report = job.report(RecipientStatus.UNTOUCHED, error)
+        elif job.connection is None or not job.connection.cancel(error):
+            error.remedy = DeliveryInDoubt.remedy
+            error.report = job.report(RecipientStatus.IN_DOUBT, error)
+        self._settle(job, error)
+        self._changed()
+
+    def _settle(self, job: Job, result: JobResult) -> None:
+        """End *job* with *result*, if it has not ended."""
+        on_result, job.on_result = job.on_result, None
+        if on_result is None:
+            return
+        if isinstance(result, DeliveryReport) and result.accepted:
+            self.accepted += 1
+        else:
+            self.failed += 1
+        on_result(result)
+
+    def has_work_for(self, connection: PooledConnection) -> bool:
+        """Return whether *connection* could take a job now."""
+        return self._next_token is None and any(
+            connection.status not in job.tried for job in self._queue
+        )
+
+    def take(self, connection: PooledConnection) -> Job | None:
+        """Return the next job for *connection*, if there is one and the rate allows it."""
         queue = self._queue
         while queue and queue[0].settled:
             queue.popleft()
-        if not queue:
-            self.fleet.hunger(carrier)
-            return None
-        if not self._bucket.take():
-            self.fleet.hunger(carrier)
-            if self._next_token is None:
-                self._next_token = self.reactor.callLater(
-                    self._bucket.seconds_to_next(), self._token
-                )
-            return None
-        if carrier.place not in queue[0].tried:
-            return queue.popleft()
-        for job in queue:
-            if carrier.place not in job.tried and not job.settled:
-                queue.remove(job)
-                return job
-        self._bucket.give_back()
-        self.fleet.hunger(carrier)
+        if queue:
+            if not self._bucket.take():
+                if self._next_token is None:
+                    self._next_token = self.reactor.callLater(
+                        self._bucket.seconds_to_next(), self._token
+                    )
+            elif connection.status not in queue[0].tried:
+                return queue.popleft()
+            else:
+                for job in queue:
+                    if connection.status not in job.tried and not job.settled:
+                        queue.remove(job)
+                        return job
+                self._bucket.give_back()
+        self.has_room(connection)
         return None
 
+    def _token(self) -> None:
+        self._next_token = None
+        self._distribute()
+
     def done(
-        self, carrier: PooledConnection, job: Job, result: DeliveryReport | Failure | None
+        self, connection: PooledConnection, job: Job, result: DeliveryReport | Failure | None
     ) -> None:
-        """*carrier* is through with *job*: settle it, or let it go to another connection."""
+        """Settle *job*, which *connection* has sent, or let another connection send it.
+
+        :param result: None if the server rejected it because of the message before it.
+        """
         if isinstance(result, Failure):
-            job.settle(result)
-        elif result is None and job.returned >= RETURNS:
-            error = ProtocolBreach(f"{carrier.server} hears of no message behind another")
+            self._settle(job, result)
+        elif result is None and job.returned >= MAX_RETURNS:
+            error = ProtocolBreach(
+                f"{connection.status.server} repeatedly rejected pipelined messages"
+            )
             error.report = job.report(RecipientStatus.UNTOUCHED, error)
-            job.settle(error)
+            self._settle(job, error)
         elif result is None:
             job.returned += 1
-            self._again(job)
-        elif self._may_go_again(carrier, job, result):
-            self._again(job)
+            self._send_again(job)
+        elif self._may_go_again(connection, job, result):
+            self._send_again(job)
         else:
-            job.settle(result)
+            self._settle(job, result)
         self._changed()
 
-    def _may_go_again(self, carrier: PooledConnection, job: Job, report: DeliveryReport) -> bool:
+    def _may_go_again(self, connection: PooledConnection, job: Job, report: DeliveryReport) -> bool:
         if not may_go_again(report, job.letter):
             return False
-        if carrier.heard > job.begun_at:
-            return True  # others got through before it: a limit of the server, or bad luck
-        if carrier.heard and not job.replaced:
-            # A connection that had served before may have been dead already; once.
+        if connection.verdicts > job.verdicts_before:
+            return True  # other messages were sent before it: a limit of the server, or chance
+        if connection.verdicts and not job.replaced:
+            # A connection that has served may have been dead before the message; once.
             job.replaced = True
             return True
-        job.tried |= {carrier.place}
-        self._status.pass_over(carrier.place)
-        return len(job.tried) < len(self.servers)
+        job.tried |= {connection.status}
+        connection.status.pass_over(self.reactor.seconds())
+        return len(job.tried) < len(self._servers)
 
-    def _again(self, job: Job) -> None:
-        if self._refuses_waiting:
-            job.settle(MailerClosed("the mailer was closed before the message could go again"))
+    def _send_again(self, job: Job) -> None:
+        if self._drops_waiting:
+            error = MailerClosed("the mailer was closed before the message could go again")
+            self._settle(job, error)
         if job.settled:
             return
         job.letter.rewind()
         self._queue.appendleft(job)
-        self._watch_the_first()
-        # Not from here: the connection it comes from is still saying good-bye.
-        self.reactor.callLater(0, self._distribute)
+        self._limit_waiting()
+        if self._redistribution is None:
+            # Later: the connection it comes from has not ended yet.
+            self._redistribution = self.reactor.callLater(0, self._redistribute)
 
-    def cancel(self, job: Job, why: SendmailError | None = None) -> None:
-        """Nobody waits for *job* any more.
-
-        A message that waits is taken back.  One that is on its way alone takes its
-        connection with it; one among others cannot be called back, and is in doubt.
-        """
-        error = why or Cancelled("cancelled")
-        if job in self._queue:
-            self._queue.remove(job)
-            error.report = job.report(RecipientStatus.UNTOUCHED, error)
-        elif job.carrier is None or not job.carrier.cancel(error):
-            error.remedy = DeliveryInDoubt.remedy
-            error.report = job.report(RecipientStatus.IN_DOUBT, error)
-        job.settle(error)
+    def _redistribute(self) -> None:
+        self._redistribution = None
+        self._distribute()
         self._changed()
 
-    # -- connections -------------------------------------------------------------
+    def _limit_waiting(self) -> None:
+        """Set the timer for the first job of the queue, which has waited longest."""
+        if self._queue and self._wait_limit is None and self.limits.wait is not None:
+            due = self._queue[0].since + self.limits.wait - self.reactor.seconds()
+            self._wait_limit = self.reactor.callLater(max(0.0, due), self._waited_too_long)
 
-    def opened(self, carrier: PooledConnection) -> None:
-        """A connection is ready."""
-        self._status.ready(carrier.place, self.reactor.seconds() - carrier.began)
-        self.share.among(len(self.fleet))
-        self._beforehand.ready(self.fleet.count(*READY))
+    def _waited_too_long(self) -> None:
+        self._wait_limit = None
+        wait = self.limits.wait or 0
+        now = self.reactor.seconds()
+        while self._queue and self._queue[0].since + wait <= now:
+            job = self._queue.popleft()
+            error = SendTimeout(f"no connection was free for the message within {wait:g} s")
+            error.report = job.report(RecipientStatus.UNTOUCHED, error)
+            self._settle(job, error)
+        self._limit_waiting()
+        self._changed()
+
+    # -- states of connections ---------------------------------------------------
+
+    def moved(self, connection: PooledConnection, state: ConnectionState) -> None:
+        """Record the new *state* of a connection."""
+        del self._by_state[connection.state][connection]
+        self._by_state[state][connection] = None
+        if connection.state in NOT_READY and state not in NOT_READY:
+            connection.status.opening -= 1
+            connection.status.open += 1
+        connection.state = state
+        self._with_room.pop(connection, None)
+
+    def has_room(self, connection: PooledConnection) -> None:
+        """Record that *connection* could send more than it was given."""
+        if connection.state is ConnectionState.LEASED:
+            self._with_room[connection] = None
+
+    def opened(self, connection: PooledConnection) -> None:
+        """Use a connection that is ready."""
+        self.was_ready = True
+        connection.status.ready(self.reactor.seconds() - connection.began)
+        self.share.among(self._size)
+        self._tell_awaited()
         self.log.debug("{pool}", pool=self)
-        self.fleet.hunger(carrier)
+        self.has_room(connection)
         self._drop_overdue()
         self._distribute()
 
-    def overdue(self, carrier: PooledConnection) -> None:
-        """A connection takes long to be ready: it may go on, and others are tried."""
-        self.fleet.move(carrier, Stage.OVERDUE)
-        self._status.overdue(carrier.place)
+    def overdue(self, connection: PooledConnection) -> None:
+        """Try others besides a connection that is not ready in time."""
+        now = self.reactor.seconds()
+        self.moved(connection, ConnectionState.OVERDUE)
+        connection.status.overdue(now)
         self.log.info(
             "{server}: the connection is not ready after {seconds:g} s",
-            server=carrier.server,
-            seconds=self.reactor.seconds() - carrier.began,
+            server=connection.status.server,
+            seconds=now - connection.began,
         )
         self._drop_overdue()
         self._distribute()
+        self._changed()
 
     def _drop_overdue(self) -> None:
         """Drop the overdue connections if enough others are ready."""
-        if self.fleet.count(*READY) < max(1, self._beforehand.wanted):
+        if self.count(*READY) < max(1, self._wanted):
             return
         if self._queue:
             tried = self._queue[0].tried
-            if all(carrier.place in tried for carrier in self.fleet.of(*READY)):
+            if all(connection.status in tried for connection in self._in(*READY)):
                 return
-        for overdue in self.fleet.of(Stage.OVERDUE):
+        for overdue in self._in(ConnectionState.OVERDUE):
             overdue.abort()
 
-    def not_opened(self, carrier: PooledConnection, error: Exception) -> None:
-        """A connection could not be made ready: so it is for everybody who waits for it."""
-        place = carrier.place
-        self._remove(carrier)
+    def not_opened(self, connection: PooledConnection, error: Exception) -> None:
+        """End a connection that could not be made ready; its error is that of all who wait for it."""
+        status = connection.status
+        self._remove(connection)
         if not isinstance(error, SendmailError) or (
             # Refused credentials are remembered even so.
-            (carrier.dropped or isinstance(error, CancelledError))
+            (connection.dropped or isinstance(error, CancelledError))
             and not isinstance(error, AuthenticationError)
         ):
             self._distribute()
             self._changed()
             return
-        self.log.info("no connection to {server}: {error}", server=carrier.server, error=error)
-        self._status.failed(place, error)
-        if self.not_ready is not None:
-            self.not_ready(carrier.server, error)
-        open_here = self.fleet.open_at(place)
-        if not open_here and self._may_succeed_after(carrier):
+        self.log.info("no connection to {server}: {error}", server=status.server, error=error)
+        now = self.reactor.seconds()
+        status.failed(now, error)
+        if self.on_not_ready is not None:
+            self.on_not_ready(status.server, error)
+        if not status.open and self._may_succeed_after(connection):
             self._changed()
             return
-        if self._status.hopeless:
-            self._beforehand.fail(error)
-        if not open_here:  # else those that are open go on
-            self._fail_waiting(place, error)
-        for other in self.fleet.of(*NOT_READY):
-            # It is older, and waits for what the newer one was refused.
-            if other.place == place and (
-                other.stage is Stage.OVERDUE or self._status.is_locked(place)
+        if all(each.locked or each.passed_over(now) for each in self._servers):
+            self._fail_awaited(error)
+        if not status.open:  # else the jobs wait for the connections that are open
+            self._fail_waiting(status, error)
+        for other in self._in(*NOT_READY):
+            # It is older, and would be refused as the newer one was.
+            if other.status is status and (
+                other.state is ConnectionState.OVERDUE or status.locked is not None
             ):
                 other.abort()
-        if not self.fleet.opening_at(place):
-            self._status.series_over(place)
-        if not open_here:
+        if not status.opening:
+            status.attempts = 0
+        if not status.open:
             self._distribute()
         self._changed()
 
-    def _fail_waiting(self, place: int, error: SendmailError) -> None:
-        """No message goes to this server: each that waits goes to another one, or fails."""
-        waiting, self._queue = self._queue, deque()
-        hopeless: list[Job] = []
-        for job in waiting:
-            job.tried |= {place}
-            (hopeless if len(job.tried) == len(self.servers) else self._queue).append(job)
-        for job in hopeless:
-            job.settle(error.copy())
-
     def _may_succeed_after(self, failed: PooledConnection) -> bool:
         """Return whether a newer connection to the same server, or one in time, is opening."""
-        place = failed.place
-        if self._status.is_locked(place) or not self.fleet.opening_at(place):
-            return False
-        return any(
-            other.place == place and (other.stage is Stage.OPENING or other.number > failed.number)
-            for other in self.fleet.of(*NOT_READY)
+        return failed.status.locked is None and any(
+            other.status is failed.status
+            and (other.state is ConnectionState.OPENING or other.number > failed.number)
+            for other in self._in(*NOT_READY)
         )
 
+    def _fail_waiting(self, status: ServerStatus, error: SendmailError) -> None:
+        """Let each job go to another server than that of *status*, or fail with *error*."""
+        waiting, self._queue = self._queue, deque()
+        failed: list[Job] = []
+        for job in waiting:
+            job.tried |= {status}
+            (failed if len(job.tried) == len(self._servers) else self._queue).append(job)
+        for job in failed:
+            self._settle(job, error.copy())
+
     def closing(self) -> None:
-        """A connection takes no more messages; nobody waits until it is gone."""
+        """Note that a connection takes no more jobs."""
         self._changed()
 
-    def closed(self, carrier: PooledConnection) -> None:
-        """A connection is gone."""
-        self._remove(carrier)
+    def closed(self, connection: PooledConnection) -> None:
+        """Remove a connection that is gone."""
+        self._remove(connection)
         self._distribute()
         self._changed()
 
-    def broken(self, failure: Failure, carrier: PooledConnection) -> None:
-        """A connection failed with an unexpected error."""
-        self.log.failure("a connection of {pool} broke down", failure, pool=self)
-        if carrier in self.fleet and carrier.stage in NOT_READY:
-            what, why = f"no connection to {carrier.server}", type(failure.value).__name__
-            self.not_opened(carrier, ConnectFailed(what, detail=f"unexpected {why}"))
+    def broken(self, failure: Failure, connection: PooledConnection) -> None:
+        """End a connection after an unexpected error."""
+        self.log.failure("unexpected error of a connection of {pool}", failure, pool=self)
+        present = connection in self._by_state[connection.state]
+        if present and connection.state in NOT_READY:
+            what, why = f"no connection to {connection.status.server}", type(failure.value).__name__
+            self.not_opened(connection, ConnectFailed(what, detail=f"unexpected {why}"))
             return
-        carrier.abort()
-        if carrier in self.fleet:
-            self.closed(carrier)
+        connection.abort()
+        if connection in self._by_state[connection.state]:
+            self.closed(connection)
+
+    def _remove(self, connection: PooledConnection) -> None:
+        status = connection.status
+        del self._by_state[connection.state][connection]
+        self._with_room.pop(connection, None)
+        self._size -= 1
+        if connection.state in NOT_READY:
+            status.opening -= 1
+        else:
+            status.open -= 1
+        if not status.open:
+            status.proven = False
+        self.share.among(self._size)
 
     def unlock(self) -> None:
-        """Passwords that were refused may be tried again."""
-        self._status.unlock()
+        """Allow refused credentials to be tried again."""
+        for status in self._servers:
+            status.locked = None
         self._distribute()
+
+    # -- opening -----------------------------------------------------------------
+
+    def connect(self, count: int) -> Deferred[None]:
+        """Open connections until there are *count*; fires when so many are ready."""
+
+        def forget(waiting: Deferred[None]) -> None:
+            self._awaited = [pair for pair in self._awaited if pair[1] is not waiting]
+
+        ready: Deferred[None] = Deferred(forget)
+        self._awaited.append((count, ready))
+        self._tell_awaited()
+        self._distribute()
+        return ready
+
+    @property
+    def _wanted(self) -> int:
+        return max((count for count, _ in self._awaited), default=0)
+
+    def _tell_awaited(self) -> None:
+        count = self.count(*READY)
+        ready = [waiting for wanted, waiting in self._awaited if wanted <= count]
+        self._awaited = [pair for pair in self._awaited if pair[0] > count]
+        for waiting in ready:
+            waiting.callback(None)
+
+    def _fail_awaited(self, error: SendmailError) -> None:
+        awaited, self._awaited = self._awaited, []
+        for _, waiting in awaited:
+            waiting.errback(error.copy())
+
+    def _distribute(self) -> None:
+        """Let connections take jobs, and open more connections if that is not enough."""
+        if self._queue:
+            # The connection used last is used first; the others become idle for good.
+            idle = reversed(self._in(ConnectionState.IDLE))
+            for connection in (*idle, *self._with_room):
+                if not self._queue:
+                    break
+                self._with_room.pop(connection, None)
+                connection.nudge()
+        while self._lacking():
+            if not self._open_one():
+                return
+        self._replacement = None
+
+    def _lacking(self) -> bool:
+        """Return whether another connection would be of use."""
+        count, waiting = self.count, len(self._queue)
+        opening = count(ConnectionState.OPENING)
+        if count(*READY) + opening < self._wanted:
+            return True
+        if opening >= waiting or self._next_token is not None:
+            return False
+        # More connections are no faster while all slots for handshakes are taken, or if each takes
+        # at once all the messages that it may.
+        line = opening >= MAX_HANDSHAKES or self.limits.messages <= self.limits.window
+        return not (line and opening and self._enough(waiting))
+
+    def _enough(self, waiting: int) -> bool:
+        """Return whether the connections there are and will be can take *waiting* messages."""
+        each = self.limits.messages
+        left = waiting - each * self.count(ConnectionState.OPENING)
+        return left <= 0 or left <= sum(
+            each - connection.taken for connection in self._in(ConnectionState.LEASED)
+        )
+
+    def _open_one(self) -> bool:
+        """Open a connection, or make room for one; return whether one was opened."""
+        replacing = self._replacement is not None
+        full = self._size >= self.limits.connections
+        if full and (replacing or not self.count(ConnectionState.OVERDUE)):
+            return False
+        status = self._replacement or self._choose_server()
+        if status is None:
+            return False
+        crowded = not status.proven and status.opening >= MAX_UNPROVEN_OPENING
+        if full or crowded:
+            if not replacing:
+                self._make_room(status, anywhere=not crowded)
+            return False
+        self._replacement = None
+        if not (replacing or self.count(*NOT_READY)):
+            for each in self._servers:
+                each.attempts = 0
+        self._opened_so_far += 1
+        connection = PooledConnection(self, status, self._opened_so_far)
+        self._by_state[connection.state][connection] = None
+        status.opening += 1
+        self._size += 1
+        connection.start(status.attempted(self.reactor.seconds()))
+        return True
+
+    def _make_room(self, status: ServerStatus, *, anywhere: bool) -> None:
+        """Drop the oldest overdue connection; one to *status* is opened when that is gone."""
+        for overdue in self._in(ConnectionState.OVERDUE):
+            if anywhere or overdue.status is status:
+                self._replacement = status
+                overdue.abort()
+                return
+
+    def _choose_server(self) -> ServerStatus | None:
+        """Return the server to connect to; None if there is none to connect to now."""
+        servers: Sequence[ServerStatus] = self._servers
+        while self._queue:
+            job = self._queue[0]
+            servers = [status for status in self._servers if status not in job.tried]
+            if not _all_locked(servers) or any(status.open for status in servers):
+                break
+            self._queue.popleft()
+            self._settle(job, self._locked_error())
+            servers = self._servers
+        if not self._queue and _all_locked(self._servers):
+            self._fail_awaited(self._locked_error())
+        now = self.reactor.seconds()
+        usable = [status for status in servers if status.locked is None]
+        # Sorting is stable: the best server comes first.
+        for status in sorted(usable, key=lambda status: status.passed_over(now)):
+            if self._may_attempt(status, now):
+                return status
+            if not status.passed_over(now):
+                return None  # the connection that is opening to it is in time
+        return None
+
+    def _locked_error(self) -> SendmailError:
+        return next(each.locked for each in self._servers if each.locked is not None).copy()
+
+    def _may_attempt(self, status: ServerStatus, now: float) -> bool:
+        if self._queue and status.passed_over(now) and (status.open or self._closing):
+            return False  # the connections that are open suffice
+        return not self.count(*NOT_READY) or status.may_attempt(now)
+
+    # -- closing -----------------------------------------------------------------
 
     async def close(self, grace: float | None, *, send_waiting: bool) -> None:
         """Let messages under way end, then close; after *grace* seconds close at once.
 
-        A connection without a message is closed at once: one that is opening as soon as
-        no message waits.
-
-        :param send_waiting: let out the messages that wait for a connection, too.
+        :param send_waiting: also send messages that wait for a connection, unless their servers
+            hang.
         """
         self._closing = True
-        self._beforehand.fail(MailerClosed("the mailer was closed"))
+        self._refusal = MailerClosed("the mailer is closed")
+        self._fail_awaited(MailerClosed("the mailer was closed"))
         if not send_waiting:
-            self._refuse_waiting()
+            self._drop_waiting()
         timer = None if grace is None else self.reactor.callLater(grace, self.abort)
         try:
-            # A connection that is closing is not waited for.
-            while self._queue or self.fleet.count(*NOT_READY, *READY):
-                if not self._queue:
-                    for opening in self.fleet.of(*NOT_READY):
-                        opening.abort()
-                    for carrier in self.fleet.of(*READY):
-                        carrier.retire()
-                    if not self.fleet.count(*NOT_READY, *READY):
-                        break
+            # A connection in state CLOSING is not waited for.
+            while self._close_unused():
                 change: Deferred[None] = Deferred()
                 self._watching.append(change)
                 await change
@@ -341,168 +716,64 @@ class Pool:
             self.abort()
             raise
         finally:
-            for call in (timer, self._next_token, self._impatience):
+            for call in (timer, self._next_token, self._wait_limit, self._redistribution):
                 if call is not None and call.active():
                     call.cancel()
 
-    def connect(self, count: int) -> Deferred[None]:
-        """Open connections until there are *count*; fires when so many are ready."""
-        ready = self._beforehand.want(count)
-        self._beforehand.ready(self.fleet.count(*READY))
-        self._distribute()
-        return ready
+    def _close_unused(self) -> bool:
+        """Close the connections that no message needs; return whether there is more to wait for."""
+        if self._queue and not self._can_send_waiting():
+            self._drop_waiting()
+        if not self._queue:
+            for opening in self._in(*NOT_READY):
+                opening.abort()
+            for connection in self._in(*READY):
+                connection.retire()
+        return bool(self._queue or self.count(*NOT_READY, *READY))
+
+    def _can_send_waiting(self) -> bool:
+        """Return whether a connection or a timer may let out a job soon.
+
+        Not the connections that are overdue, nor those tried since then: their server hangs.
+        """
+        return (
+            self._size > self.count(*NOT_READY)
+            or any(
+                opening.status.proven or opening.status.attempts == 1
+                for opening in self._in(ConnectionState.OPENING)
+            )
+            or self._next_token is not None
+            or self._redistribution is not None
+        )
 
     def abort(self) -> None:
-        """Close every connection at once; what waits is not sent."""
+        """Close every connection at once; jobs that wait are not sent."""
         self._closing = True
-        self._refuse_waiting()
-        for carrier in self.fleet:
-            carrier.abort()
+        self._drop_waiting()
+        for connection in self._in(*ConnectionState):
+            connection.abort()
         self._changed()
 
-    def _refuse_waiting(self) -> None:
-        """Send no message that is on no connection."""
-        self._refuses_waiting = True
+    def _drop_waiting(self) -> None:
+        """Fail the jobs that no connection has taken, now and later."""
+        self._drops_waiting = True
         waiting, self._queue = self._queue, deque()
         for job in waiting:
-            job.settle(MailerClosed("the mailer was closed before the message's turn"))
-
-    # -- inside ------------------------------------------------------------------
-
-    def _distribute(self) -> None:
-        """Give what waits to connections that can take it, and open more if that is not enough."""
-        if self._queue:
-            # Who rested last first: the others may rest until they are not needed any more.
-            for carrier in (*reversed(self.fleet.of(Stage.IDLE)), *self.fleet.hungry()):
-                if not self._queue:
-                    break
-                carrier.nudge()
-        while self._lacking():
-            if not self._open_one():
-                return
-        self._replacement = None
-
-    def _lacking(self) -> bool:
-        """Would another connection be of use?"""
-        count, waiting = self.fleet.count, len(self._queue)
-        opening = count(Stage.OPENING)
-        if count(*READY) + opening < self._beforehand.wanted:
-            return True
-        if opening >= waiting or self._next_token is not None:
-            return False
-        # They stand in line for their handshakes, or each takes at once all it may: more of
-        # them would not be sooner.
-        line = opening >= MAX_HANDSHAKES or self.limits.messages <= self.limits.window
-        return not (line and opening and self._enough(waiting))
-
-    def _open_one(self) -> bool:
-        replacing = self._replacement is not None
-        full = len(self.fleet) >= self.limits.connections
-        if full and (replacing or not self.fleet.count(Stage.OVERDUE)):
-            return False
-        place = self._replacement if replacing else self._place()
-        if place is None:
-            return False
-        crowded = not self._status.proven(place) and (
-            self.fleet.opening_at(place) >= MAX_UNPROVEN_OPENING
-        )
-        if full or crowded:
-            if not replacing:
-                self._make_room(place, anywhere=not crowded)
-            return False
-        self._replacement = None
-        if not (replacing or self.fleet.count(*NOT_READY)):
-            for each in range(len(self.servers)):
-                self._status.series_over(each)
-        self._opened_so_far += 1
-        carrier = PooledConnection(self, self.servers[place], place, self._opened_so_far)
-        self.fleet.add(carrier)
-        carrier.start(self._status.attempt(place))
-        return True
-
-    def _make_room(self, place: int, *, anywhere: bool) -> None:
-        """Drop the oldest overdue connection for one to *place*, which is opened when it is gone."""
-        for overdue in self.fleet.of(Stage.OVERDUE):
-            if anywhere or overdue.place == place:
-                self._replacement = place
-                overdue.abort()
-                return
-
-    def _enough(self, waiting: int) -> bool:
-        """Can the connections there are and will be take all that is *waiting*?"""
-        each = self.limits.messages
-        left = waiting - each * self.fleet.count(Stage.OPENING)
-        return left <= 0 or left <= sum(
-            each - carrier.taken for carrier in self.fleet.of(Stage.LEASED)
-        )
-
-    def _place(self) -> int | None:
-        """Return the server to connect to; None if there is none to connect to now."""
-        every = range(len(self.servers))
-        places: Sequence[int] = every
-        while self._queue:
-            job = self._queue[0]
-            places = [place for place in every if place not in job.tried]
-            if not self._all_locked(places) or any(map(self.fleet.open_at, places)):
-                break
-            self._queue.popleft()
-            job.settle(self._status.refusal)
-            places = every
-        if not self._queue and self._all_locked(every):
-            self._beforehand.fail(self._status.refusal)
-        for place in self._status.preferred(places):
-            if self._may_attempt(place):
-                return place
-            if not self._status.is_passed_over(place):
-                return None  # the connection that is opening there is in time
-        return None
-
-    def _all_locked(self, places: Sequence[int]) -> bool:
-        return all(map(self._status.is_locked, places))
-
-    def _may_attempt(self, place: int) -> bool:
-        status, fleet = self._status, self.fleet
-        if self._queue and status.is_passed_over(place) and fleet.open_at(place):
-            return False  # those that are open go on
-        return not fleet.count(*NOT_READY) or status.may_attempt(place)
-
-    def _remove(self, carrier: PooledConnection) -> None:
-        self.fleet.remove(carrier)
-        if not self.fleet.open_at(carrier.place):
-            self._status.unproven(carrier.place)
-        self.share.among(len(self.fleet))
-
-    def _token(self) -> None:
-        self._next_token = None
-        self._distribute()
-
-    def _watch_the_first(self) -> None:
-        """The first in the queue waits longest: one timer is enough, and it may come for nothing."""
-        if self._queue and self._impatience is None and self.limits.wait is not None:
-            due = self._queue[0].since + self.limits.wait - self.reactor.seconds()
-            self._impatience = self.reactor.callLater(max(0.0, due), self._too_long)
-
-    def _too_long(self) -> None:
-        self._impatience = None
-        wait = self.limits.wait or 0
-        now = self.reactor.seconds()
-        while self._queue and self._queue[0].since + wait <= now:
-            job = self._queue.popleft()
-            error = SendTimeout(f"no connection was free for the message within {wait:g} s")
-            error.report = job.report(RecipientStatus.UNTOUCHED, error)
-            job.settle(error)
-        self._watch_the_first()
-        self._changed()
+            self._settle(job, MailerClosed("the mailer was closed before the message's turn"))
 
     def _changed(self) -> None:
-        """Let :meth:`close` see whether it is over."""
-        if not self.fleet:
-            self.deserted()
+        """Let :meth:`close` check whether it is over."""
+        if not self._size:
+            self.on_empty()
         watching, self._watching = self._watching, []
         for waiting in watching:
             waiting.callback(None)
 
     def __str__(self) -> str:
-        counts = [f"{self.fleet.count(stage)} {stage.value}" for stage in READY]
-        counts.append(f"{self.fleet.count(*NOT_READY)} opening")
-        return f"{self.servers[0]}: {', '.join(counts)}, {self.waiting} waiting"
+        counts = [f"{self.count(state)} {state.value}" for state in READY]
+        counts.append(f"{self.count(*NOT_READY)} opening")
+        return f"{self._servers[0].server}: {', '.join(counts)}, {self.waiting} waiting"
+
+
+def _all_locked(servers: Sequence[ServerStatus]) -> bool:
+    return all(status.locked is not None for status in servers)

@@ -7,23 +7,22 @@ the connection's end, never asked.
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
-from twisted_sendmail.client.fleet import Stage
 from twisted_sendmail.client.pipeline import Pipeline
 from twisted_sendmail.smtp import SendmailError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
-    from twisted_sendmail.client.job import Job
-    from twisted_sendmail.client.pool import Pool
+    from twisted_sendmail.client.pool import Job, Pool
     from twisted_sendmail.client.protocol import SubmissionProtocol
-    from twisted_sendmail.client.server_config import SubmissionServer
+    from twisted_sendmail.client.server_status import ServerStatus
     from twisted_sendmail.smtp import DeliveryReport
 
 
@@ -32,22 +31,34 @@ if TYPE_CHECKING:
 STALE = 5.0
 
 
+class ConnectionState(enum.Enum):
+    """State of a pool's connection."""
+
+    __hash__ = object.__hash__  # by identity, and cheap
+
+    OPENING = "opening"
+    #: Still opening, and others are tried besides.
+    OVERDUE = "overdue"
+    IDLE = "idle"
+    LEASED = "leased"
+    CLOSING = "closing"
+
+
 class PooledConnection:
-    """One connection to *server*, which is number *place* in the pool's list.
+    """One connection to the server of *status*.
 
     :param number: counts the connections of the pool.
     """
 
-    def __init__(self, pool: Pool, server: SubmissionServer, place: int, number: int) -> None:
+    def __init__(self, pool: Pool, status: ServerStatus, number: int) -> None:
         self._pool = pool
         self.number = number
-        self.server = server
-        self.place = place
-        self.stage = Stage.OPENING
+        self.status = status
+        self.state = ConnectionState.OPENING
         #: Messages taken.
         self.taken = 0
-        #: Messages whose verdict was heard.
-        self.heard = 0
+        #: Messages that the server accepted or refused.
+        self.verdicts = 0
         self._protocol: SubmissionProtocol | None = None
         self._flow: Pipeline | None = None
         self._most = pool.limits.messages
@@ -82,13 +93,12 @@ class PooledConnection:
         flow = self._flow
         if flow is None:
             return
-        if self.stage is Stage.LEASED:
-            self._pool.fleet.fed(self)
+        if self.state is ConnectionState.LEASED:
             flow.fill()
-        elif self.stage is Stage.IDLE:
+        elif self.state is ConnectionState.IDLE:
             if self._pool.reactor.seconds() - self._resting_since >= STALE:
                 flow.stale = True
-            self._pool.fleet.move(self, Stage.LEASED)
+            self._pool.moved(self, ConnectionState.LEASED)
             flow.fill()
             if not flow.inflight:
                 self._emptied()
@@ -96,7 +106,7 @@ class PooledConnection:
     def retire(self) -> None:
         """Take nothing more, and close when what is under way is done."""
         self._retiring = True
-        if self.stage is Stage.IDLE:
+        if self.state is ConnectionState.IDLE:
             self._end()
 
     def abort(self) -> None:
@@ -110,7 +120,7 @@ class PooledConnection:
     async def _run(self) -> None:
         pool = self._pool
         try:
-            self._protocol = protocol = await open_session(pool.reactor, self.server)
+            self._protocol = protocol = await open_session(pool.reactor, self.status.server)
         except (SendmailError, CancelledError) as error:
             pool.not_opened(self, error)
             return
@@ -126,21 +136,21 @@ class PooledConnection:
             self._take,
             self._done,
             self._emptied,
-            lambda: pool.fleet.hunger(self),
+            lambda: pool.has_room(self),
             depth=pool.limits.window,
             octets=pool.limits.window_octets,
             share=pool.share,
             pipeline_after_data=pool.limits.pipeline_after_data,
         )
         _ = protocol.lost().addCallback(lambda _: self.retire())
-        pool.fleet.move(self, Stage.LEASED)
+        pool.moved(self, ConnectionState.LEASED)
         pool.opened(self)
         if not flow.inflight:
             self._emptied()
         await self._over
         if self._impatience is not None:
             self._impatience.cancel()
-        pool.fleet.move(self, Stage.CLOSING)
+        pool.moved(self, ConnectionState.CLOSING)
         protocol.leave()
         pool.closing()
         try:
@@ -166,14 +176,14 @@ class PooledConnection:
         """Wait for something to do, but not for ever."""
         pool = self._pool
         self._resting_since = pool.reactor.seconds()
-        pool.fleet.move(self, Stage.IDLE)
+        pool.moved(self, ConnectionState.IDLE)
         # It rests behind every message that comes alone: one timer serves for many rests.
         if self._impatience is None:
             self._impatience = pool.reactor.callLater(pool.limits.idle, self._rested)
 
     def _rested(self) -> None:
         self._impatience = None
-        if self.stage is not Stage.IDLE:
+        if self.state is not ConnectionState.IDLE:
             return
         pool = self._pool
         left = self._resting_since + pool.limits.idle - pool.reactor.seconds()
@@ -213,12 +223,12 @@ class PooledConnection:
         job = self._pool.take(self) if self._good_at(now) else None
         if job is not None:
             self.taken += 1
-            job.carrier, job.begun_at = self, self.heard
-            job.begun_time = now
+            job.connection, job.verdicts_before = self, self.verdicts
+            job.taken_at = now
         return job
 
     def _done(self, job: Any, result: DeliveryReport | Failure | None) -> None:
-        job.carrier = None
+        job.connection = None
         if result is not None and not isinstance(result, Failure) and result.error is None:
-            self.heard += 1
+            self.verdicts += 1
         self._pool.done(self, job, result)

@@ -180,7 +180,7 @@ class _Letter:
             self._protocol.leave()
 
 
-def told_first(result: Deferred[_T], afterwards: Callable[[], None]) -> Deferred[_T]:
+def told_first(result: Deferred[_T], afterwards: Callable[[], object]) -> Deferred[_T]:
     """*result*, be it a failure; *afterwards* is called when all its callbacks have run."""
     told: Deferred[_T] = succeed(None).addCallback(lambda _: result)
     # Since ``told`` is chained to it, what is added to ``result`` now runs after what is added

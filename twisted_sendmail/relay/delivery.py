@@ -9,12 +9,14 @@ RFC 5321 section 4.5.4, RFC 3461 section 5.2.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_sendmail.client import Job, JobResult
 from twisted_sendmail.queue import (
     AttemptRecord,
     LeasedMessage,
@@ -23,7 +25,7 @@ from twisted_sendmail.queue import (
     SetAsideReason,
 )
 from twisted_sendmail.relay.bounce import duties
-from twisted_sendmail.relay.carried import Attempt, CarriedJob
+from twisted_sendmail.relay.carried import Attempt
 from twisted_sendmail.relay.classify import Blame, judge
 from twisted_sendmail.relay.conclusion import changes_of, conclude, due_recipients, given_up
 from twisted_sendmail.relay.events import Attempted, Delays, SetAside, Trouble
@@ -35,8 +37,6 @@ from twisted_sendmail.smtp import DeliveryReport, SendmailError, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_sendmail.client import Job
-    from twisted_sendmail.client.job import Ending as Result
     from twisted_sendmail.queue import Queue
     from twisted_sendmail.relay.conclusion import Fate
     from twisted_sendmail.relay.events import Observer
@@ -97,19 +97,18 @@ class Attempts:
         leased = attempt.leased
         attempt.tried = due_recipients(leased.message, now, attempt.lane.schedule.horizon(now))
         attempt.letter = letter = letter_of(leased, attempt.tried, self._spool)
-        attempt.job = job = CarriedJob(attempt, letter, self._told, now)
+        attempt.job = job = Job(letter, partial(self._told, attempt), now)
         return job
 
     # -- verdicts ------------------------------------------------------------------------
 
-    def _told(self, result: Result, attempt: Attempt) -> None:
-        attempt.lane.route.mailer.counted(result)
+    def _told(self, attempt: Attempt, result: JobResult) -> None:
         try:
             self._heard(result, attempt)
         except Exception:  # noqa: BLE001 - one message's fault must not stop the others
             self._stumbled(Failure(), attempt)
 
-    def _heard(self, result: Result, attempt: Attempt) -> None:
+    def _heard(self, result: JobResult, attempt: Attempt) -> None:
         if attempt.leased.content is None and attempt.letter is not None:
             _ = Deferred.fromCoroutine(attempt.letter.close())
         message, lane = attempt.leased.message, attempt.lane
@@ -178,7 +177,7 @@ class Attempts:
     ) -> None:
         message, job = attempt.leased.message, attempt.job
         sender = _sender(message)
-        taken = job.begun_time if job is not None else None
+        taken = job.taken_at if job is not None else None
         since = job.since if job is not None else now
         delays = Delays(
             age(message.draft.arrived, attempt.begun),
