@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timezone
+from email.utils import format_datetime
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -13,18 +14,24 @@ from twisted_sendmail.message import PreparedMessage, prepare
 _T = TypeVar("_T")
 
 NOW = datetime(2026, 11, 21, 4, 30, tzinfo=timezone.utc)
-DATE = b"Date: Sat, 21 Nov 2026 04:30:00 +0000\r\n"
+#: The same, as a clock gives it.
+SECONDS = NOW.timestamp()
+DATE = f"Date: {format_datetime(NOW.astimezone())}\r\n".encode()
 
 
 def prepared(message: Any, **changes: Any) -> PreparedMessage:
     """A letter, from somebody to somebody unless *changes* say otherwise."""
-    given: dict[str, Any] = {"sender": "a@example.org", "recipients": ["b@example.net"], "now": NOW}
+    given: dict[str, Any] = {
+        "sender": "a@example.org",
+        "recipients": ["b@example.net"],
+        "now": SECONDS,
+    }
     return run(prepare(message, **{**given, **changes}))
 
 
 def from_header(message: Any, **changes: Any) -> PreparedMessage:
     """A letter whose envelope comes from its header."""
-    return run(prepare(message, now=NOW, **changes))
+    return run(prepare(message, now=SECONDS, **changes))
 
 
 def content(letter: PreparedMessage) -> bytes:

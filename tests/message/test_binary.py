@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from twisted_sendmail import ExtensionUnavailable, InvalidMessage, ServerSettings
-from twisted_sendmail.message.binary import parted
+from twisted_sendmail.message.prepared import binary_parts
 from twisted_sendmail.testing import MemoryServer
 
 HEAD = b"From: a@example.org\r\nTo: b@example.net\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <1@example.org>\r\n"
@@ -65,7 +65,7 @@ def test_what_is_not_declared_is_refused_as_ever() -> None:
     ],
 )
 def test_what_needs_no_binarymime_does_not_ask_for_it(octets: bytes) -> None:
-    assert None is parted(octets)
+    assert None is binary_parts(octets)
 
 
 def test_the_header_of_a_binary_message_is_completed_like_any_other() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.message.letters import (
     DATE,
-    NOW,
+    SECONDS,
     Elsewhere,
     chunks,
     content,
@@ -28,16 +28,16 @@ from tests.message.letters import (
 )
 from tests.pure import run
 from twisted_sendmail import Envelope, InvalidInput, InvalidMessage
-from twisted_sendmail.message import Header, prepare
-from twisted_sendmail.message.content import AHEAD, KEPT
+from twisted_sendmail.message import Header, PreparedMessage, prepare
 from twisted_sendmail.message.header import header_end
+from twisted_sendmail.message.prepared import KEPT, SMALL
 from twisted_sendmail.message.source import CHUNK
 from twisted_sendmail.smtp import Canonicalizer, Repair
 
 ID = b"Message-ID: <i@x>\r\n"
 HEADER = b"From: f@x\r\nTo: a@x\r\n" + DATE + ID
 LINE = b"0123456789" * 7 + b"\r\n"
-LARGE = HEADER + b"\r\n" + LINE * (3 * AHEAD // len(LINE))
+LARGE = HEADER + b"\r\n" + LINE * (3 * SMALL // len(LINE))
 
 
 class Descriptors:
@@ -81,6 +81,13 @@ def a_file(octets: bytes) -> Any:
     return file
 
 
+def measured(message: Any) -> PreparedMessage:
+    """A letter for a server that takes no 8-bit content."""
+    letter = prepared(message)
+    run(letter.measure_for(None, eight_bit_mime=False))
+    return letter
+
+
 REWINDABLE: dict[str, Any] = {
     "bytes": bytes,
     "text": bytes.decode,
@@ -113,7 +120,7 @@ KINDS = {**REWINDABLE, **ONCE}
 def test_small_messages(
     kind: str, raw: bytes, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twisted_sendmail.message.submission.new_message_id", lambda _: "<i@x>")
+    monkeypatch.setattr("twisted_sendmail.message.header_fixer.new_message_id", lambda _: "<i@x>")
     letter = prepared(KINDS[kind](raw))
     assert sent == letter.small
     assert (len(sent), False, False, True, "<i@x>") == (
@@ -130,21 +137,59 @@ def test_small_messages(
 
 
 @pytest.mark.parametrize("kind", REWINDABLE)
-def test_large_messages_that_can_be_read_again_are_known_before(kind: str) -> None:
+def test_a_large_message_that_can_be_read_again_is_measured_when_that_is_needed(kind: str) -> None:
     letter = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
-    assert (None, len(LARGE), False, True, "<i@x>") == (
+    assert (None, None, None, True, "<i@x>") == (
         letter.small,
         letter.size,
         letter.eight_bit,
         letter.rewindable,
         letter.message_id,
     )
+    letter = measured(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
+    assert (len(LARGE), False) == (letter.size, letter.eight_bit)
     assert LARGE == content(letter)
     letter.rewind()
     pieces = chunks(letter)
     assert LARGE == b"".join(pieces)
-    assert max(map(len, pieces)) <= 2 * CHUNK
+    assert max(map(len, pieces)) <= SMALL + 2 * CHUNK
     run(letter.close())
+
+
+@pytest.mark.parametrize("kind", REWINDABLE)
+def test_a_large_message_that_can_be_read_again_is_read_as_it_is_sent(kind: str) -> None:
+    letter = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
+    assert LARGE == content(letter)
+    letter.rewind()
+    assert LARGE == content(letter)
+    run(letter.close())
+
+
+def test_a_size_that_fits_in_any_case_needs_no_measuring() -> None:
+    letter = prepared(LARGE)
+    assert letter.max_size is not None
+    assert len(LARGE) < letter.max_size <= 2 * len(LARGE) + 1000
+    run(letter.measure_for(letter.max_size, eight_bit_mime=True))
+    assert None is letter.size
+    run(letter.measure_for(letter.max_size - 1, eight_bit_mime=True))
+    assert len(LARGE) == letter.size
+
+
+def test_a_content_is_read_only_once() -> None:
+    class Counted(io.BytesIO):
+        octets = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            piece = super().read(size)
+            self.octets += len(piece)
+            return piece
+
+    file = Counted(LARGE)
+    letter = prepared(file)
+    run(letter.measure_for(10 * len(LARGE), eight_bit_mime=True))
+    assert LARGE == content(letter)
+    run(letter.close())
+    assert len(LARGE) == file.octets
 
 
 @pytest.mark.parametrize("kind", ONCE)
@@ -163,19 +208,19 @@ def test_large_messages_that_cannot_are_not(kind: str) -> None:
 def test_8_bit_content_is_noticed_wherever_it_is() -> None:
     tail = b"\xc3\xbc\r\n"
     assert prepared(HEADER + b"\r\n" + tail).eight_bit
-    assert prepared(a_file(LARGE + tail)).eight_bit
+    assert measured(a_file(LARGE + tail)).eight_bit
     assert None is prepared(Pipe(LARGE + tail)).eight_bit
     assert prepared(Pipe(HEADER + b"\r\n" + tail + LARGE)).eight_bit
 
 
 def test_8_bit_content_that_can_be_read_again_is_kept_for_a_7_bit_server() -> None:
     raw = LARGE + "Grüße\r\n".encode()
-    letter = prepared(a_file(raw))
+    letter = measured(a_file(raw))
     assert (None, raw) == (letter.small, content(letter))
     short = letter.seven_bit()
     assert short is not None
     assert content(short).endswith(b"\r\nGr=C3=BC=C3=9Fe\r\n")
-    large = prepared(a_file(raw + LINE * (KEPT // len(LINE))))
+    large = measured(a_file(raw + LINE * (KEPT // len(LINE))))
     assert None is large.seven_bit()
 
 
@@ -233,14 +278,14 @@ def test_what_smtp_cannot_carry_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("kind", REWINDABLE)
-def test_in_a_large_message_too(kind: str) -> None:
+def test_in_a_large_message_that_is_measured_too(kind: str) -> None:
     with pytest.raises(InvalidMessage, match=f"a NUL in line {LARGE.count(10) + 1}"):
-        prepared(REWINDABLE[kind](LARGE + b"\0"))
+        measured(REWINDABLE[kind](LARGE + b"\0"))
 
 
-@pytest.mark.parametrize("kind", ONCE)
+@pytest.mark.parametrize("kind", KINDS)
 def test_or_while_it_is_sent_where_it_could_not_be_seen(kind: str) -> None:
-    letter = prepared(ONCE[kind](LARGE + b"a\rb"))
+    letter = prepared(KINDS[kind](LARGE + b"a\rb"))
     with pytest.raises(InvalidMessage, match="a bare CR in line"):
         content(letter)
 
@@ -348,7 +393,7 @@ def test_a_cancelled_preparation_leaves_nothing_open() -> None:
         finally:
             ended.append(True)
 
-    preparing = prepare(waiting(), now=NOW)
+    preparing = prepare(waiting(), now=SECONDS)
     preparing.send(None)
     with pytest.raises(Broken):
         preparing.throw(Broken())
@@ -368,7 +413,7 @@ def test_a_path_is_open_only_as_long_as_it_has_to_be(tmp_path: Path) -> None:
     assert LARGE == content(letter)
     run(letter.close())
     assert before == Descriptors.now()
-    path.write_bytes(LARGE + b"\0")
+    path.write_bytes(HEADER + b"\r\n\0")
     with pytest.raises(InvalidMessage):
         prepared(path)
     assert before == Descriptors.now()
@@ -396,11 +441,15 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
     ],
     ids=["shorter", "longer", "other header", "empty"],
 )
-def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path, change: Any) -> None:
+@pytest.mark.parametrize("make", [prepared, measured])
+def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path, change: Any, make: Any) -> None:
     path = tmp_path / "message"
     path.write_bytes(LARGE)
-    letter = prepared(path)
-    path.write_bytes(change(LARGE))
+    letter = make(path)
+    changed = change(LARGE)
+    if make is prepared and len(changed) == len(LARGE):
+        changed = b""  # the header is read only once
+    path.write_bytes(changed)
     with pytest.raises(InvalidMessage, match="changed while it was being sent"):
         content(letter)
     run(letter.close())
@@ -443,7 +492,7 @@ def test_a_message_id_belongs_to_the_sender() -> None:
     assert "example.org>" == domain()
     assert "xn--bcher-kva.example>" == domain(sender="a@bücher.example")
     assert "from.example>" == domain(sender="")
-    assert "here.example>" == domain(sender="a@[192.0.2.1]", domain="here.example")
+    assert "here.example>" == domain(sender="a@[192.0.2.1]", host_name="here.example")
     assert "localhost>" == domain(sender="a@[192.0.2.1]")
 
 
@@ -477,7 +526,7 @@ class Lines:
 class Seekable(Lines):
     def seekable(self): return True
     def tell(self): return self.at
-    def seek(self, at): self.at = at
+    def seek(self, at, whence=0): self.at = at
 def generator():
     lines = Lines()
     while octets := lines.read(1 << 16):
@@ -495,7 +544,7 @@ print(tracemalloc.get_traced_memory()[1])
 
 @pytest.mark.parametrize(
     ("kind", "most"),
-    [("file", KEPT + 6 * AHEAD), ("pipe", 6 * AHEAD), ("generator", 6 * AHEAD)],
+    [("file", KEPT + 6 * SMALL), ("pipe", 6 * SMALL), ("generator", 6 * SMALL)],
 )
 def test_300_megabytes_cost_no_more_than_a_few_chunks(kind: str, most: int) -> None:
     size = 72 * (300_000_000 // 72)

@@ -47,8 +47,8 @@ def test_a_message_that_needs_nothing_is_kept_as_it_is() -> None:
 
 
 def test_what_is_missing_is_added_with_the_time_of_arrival() -> None:
-    out, draft = admitted(b"Subject: s\r\nBcc: b@x\r\n\r\n", policy(), from_name="Jane")
-    assert out.startswith(b"Subject: s\r\nFrom: Jane <a@x.example>\r\nDate: ")
+    out, draft = admitted(b"Subject: s\r\nBcc: b@x\r\n\r\n", policy())
+    assert out.startswith(b"Subject: s\r\nFrom: a@x.example\r\nDate: ")
     assert b"Bcc" not in out
     assert draft.message_id is not None
     assert draft.message_id.endswith("@x.example>")

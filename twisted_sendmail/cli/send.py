@@ -35,7 +35,7 @@ from twisted_sendmail.cli.output import (
 )
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import SubmissionServer, submit
-from twisted_sendmail.message import UNKNOWN, Attachment, Message, compose
+from twisted_sendmail.message import OCTET_STREAM, Attachment, Message, compose
 from twisted_sendmail.smtp import (
     DeliveryReport,
     Envelope,
@@ -375,7 +375,7 @@ def _attachment(name: str) -> Attachment:
             ) from None
     kind, encoding = mimetypes.guess_type(name)
     # The type of a .txt.gz is not "text/plain".
-    return Attachment(Path(name).name, content, UNKNOWN if encoding else kind or UNKNOWN)
+    return Attachment(Path(name).name, content, OCTET_STREAM if encoding else kind or OCTET_STREAM)
 
 
 @implementer(IReadDescriptor)

@@ -26,7 +26,7 @@ from twisted_sendmail.client.prepared_message import prepared
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import told_first
 from twisted_sendmail.client.verdict import require_acceptance
-from twisted_sendmail.message import ready_letter
+from twisted_sendmail.message import prepare_small
 from twisted_sendmail.smtp import (
     DeliveryReport,
     Envelope,
@@ -412,7 +412,7 @@ class Sending:
         for item in items:
             index, self._begun = self._begun, self._begun + 1
             envelope, message = item if isinstance(item, tuple) else (None, item)
-            letter = envelope and ready_letter(message, envelope, complete=self._complete)
+            letter = envelope and prepare_small(message, envelope, now=now, complete=self._complete)
             if letter:
                 job = Job(letter, partial(self._settled, index, letter), now, self._all_or_nothing)
                 jobs.append(job)

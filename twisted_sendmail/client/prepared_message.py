@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError
 
 from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.off_reactor import off_reactor
-from twisted_sendmail.message import PreparedMessage, prepare, ready_letter
+from twisted_sendmail.message import PreparedMessage, prepare, prepare_small
 from twisted_sendmail.smtp import Envelope
 
 if TYPE_CHECKING:
@@ -36,9 +35,9 @@ async def prepared(
     if envelope is None and sender is not None and recipients is not None:
         envelope, sender, recipients = Envelope(sender, recipients), None, None
     if envelope is not None and sender is None and recipients is None:
-        ready = ready_letter(message, envelope, complete=complete)
-        if ready is not None:
-            return ready
+        small = prepare_small(message, envelope, now=reactor.seconds(), complete=complete)
+        if small is not None:
+            return small
     try:
         return await prepare(
             message,
@@ -46,7 +45,7 @@ async def prepared(
             recipients=recipients,
             envelope=envelope,
             complete=complete,
-            now=datetime.now(timezone.utc).astimezone(),
+            now=reactor.seconds(),
             run_blocking=lambda work: off_reactor(reactor, work),
         )
     except CancelledError:

@@ -310,8 +310,10 @@ class Transaction:
 
     async def _fit(self, offered: Capabilities) -> None:
         """Take the 7-bit form where the server needs it and the message has one."""
-        letter = self._letter
-        if letter.eight_bit and "8BITMIME" not in offered and not letter.binary:
+        letter, eight_bit_mime = self._letter, "8BITMIME" in offered
+        await letter.measure_for(offered.size, eight_bit_mime=eight_bit_mime)
+        self._size = letter.size or 0
+        if letter.eight_bit and not eight_bit_mime and not letter.binary:
             encoded = await off_reactor(self._protocol.clock, letter.seven_bit)
             self._letter = encoded or letter
             self._size = self._letter.size or 0

@@ -1,27 +1,18 @@
-"""The letter itself: what can be sent, what submission adds to it, what is read from its header: pure."""
+"""Content of a message: sources, the header and its completion, MIME, trace fields, reports; pure."""
 
-from twisted_sendmail.message.addresses import mailboxes
-from twisted_sendmail.message.compose import UNKNOWN, Attachment, compose
-from twisted_sendmail.message.content import Content
+from twisted_sendmail.message.addresses import mailboxes, recipients_of
 from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
 from twisted_sendmail.message.header import MAX_HEADER, Field, Header
-from twisted_sendmail.message.header_fixups import (
-    DAEMON,
-    HeaderFixer,
-    complete_as_it_is,
-    from_field,
-)
-from twisted_sendmail.message.prepared import PreparedMessage, prepare
-from twisted_sendmail.message.ready import ready_letter
+from twisted_sendmail.message.header_fixer import HeaderFixer, from_field, new_message_id
+from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
+from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
 from twisted_sendmail.message.received import Received, clause, folded
 from twisted_sendmail.message.rewriting import Rewriting
 from twisted_sendmail.message.source import Message
-from twisted_sendmail.message.submission import completed, new_message_id, recipients_of
 
 __all__ = [
-    "DAEMON",
     "MAX_HEADER",
-    "UNKNOWN",
+    "OCTET_STREAM",
     "Attachment",
     "Content",
     "DSNAction",
@@ -35,14 +26,12 @@ __all__ = [
     "ReportedRecipient",
     "Rewriting",
     "clause",
-    "complete_as_it_is",
-    "completed",
     "compose",
     "folded",
     "from_field",
     "mailboxes",
     "new_message_id",
     "prepare",
-    "ready_letter",
+    "prepare_small",
     "recipients_of",
 ]

@@ -1,34 +1,116 @@
-"""The addresses in an address field, each as it literally stands there.
+"""The addresses in address fields, each as it literally stands there; the sender and recipients of a header.
 
-Display names, comments and groups are read past; nothing is decoded, joined or
-repaired, so that no address comes out that a reader of the field would not see.  What
-is ambiguous is refused.  One pass, whatever the nesting.
+Display names, comments and groups are skipped; nothing is decoded, joined or repaired, so every
+address that is returned is one that a reader of the field sees. An ambiguous field is refused. A
+value is read once from left to right, whatever the nesting.
 
-RFC 5322 section 3.4 (address specification), RFC 6854 (groups in From).
+RFC 5322 section 3.4 (address specification) and 3.6.6 (resent), RFC 6854 (groups in From).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp import InvalidAddress, Mailbox, printable
+from twisted_sendmail.smtp import (
+    ForwardPath,
+    InvalidAddress,
+    InvalidMessage,
+    Mailbox,
+    ReversePath,
+    printable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from twisted_sendmail.message.header import Header
 
 _TOKEN = re.compile(
-    # White space and comments that have no other comment in them: many at once.
+    # White space and comments without nested comments: many at once.
     r"(?:[ \t\r\n]+|\([^()\\]*(?:\\.[^()\\]*)*\)){1,1000}"
     r'|"(?:[^"\\]|\\.)*"|\[[^][]*\]|[^][ \t\r\n"()<>,;:@\\]+|.',
     re.DOTALL,
 )
-# For display names only (RFC 2047 section 5): a server would take it for a local part as it
-# is, a person reads it decoded.
+# Belongs into display names only (RFC 2047 section 5): a server would take it literally for a local
+# part, a person reads it decoded.
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?[^?]*\?=")
 _FLAT_COMMENT = re.compile(r"\([^()\\]*(?:\\.[^()\\]*)*\)", re.DOTALL)
 _IN_COMMENT = re.compile(r"[^()\\]+|\\.|.", re.DOTALL)
 
 
+def sender_of(header: Header) -> ReversePath:
+    """Return the address in ``Sender``, or else ``From``; if resent, in the newest ``Resent-`` forms.
+
+    :raises InvalidMessage: there is no sender, or more than one, or a line is not a field.
+    :raises InvalidAddress: an address cannot be used.
+    """
+    for name, boxes in _addresses(header, "Sender", "From"):
+        if len(boxes) > 1:
+            raise InvalidMessage(
+                f"the sender is not clear: {name} names {len(boxes)}",
+                remedy="give the sender, or add a Sender field",
+            )
+        if boxes:
+            return ReversePath(boxes[0])
+    raise InvalidMessage("the message has no sender", remedy="give the sender, or a From field")
+
+
+def recipients_of(header: Header, domain: str | None = None) -> list[ForwardPath]:
+    """Return the addresses in ``To``, ``Cc``, ``Bcc``; if resent, in the newest ``Resent-`` forms.
+
+    :param domain: appended to an address that has no domain; None: such an address is an error.
+    :raises InvalidMessage: a line of the header is not a field.
+    :raises InvalidAddress: an address cannot be used.
+    """
+    fields = _addresses(header, "To", "Cc", "Bcc", domain=domain)
+    return [ForwardPath(box) for _, boxes in fields for box in boxes]
+
+
+def _addresses(
+    header: Header, *names: str, domain: str | None = None
+) -> Iterator[tuple[str, list[Mailbox]]]:
+    broken = header.broken
+    if broken is not None:
+        shown = printable(header.fields[broken].octets.rstrip(), 60)
+        raise InvalidMessage(
+            f"the header cannot tell who sends and who receives: '{shown}' is no field",
+            remedy="put an empty line between header and body, or give sender and recipients",
+        )
+    resent = header.newest_resent
+    if resent.fields:
+        header, names = resent, tuple(f"Resent-{name}" for name in names)
+    for name in names:
+        values = header.values(name.lower())
+        yield name, [box for value in values for box in mailboxes(name, value, domain)]
+
+
+def mailboxes(name: str, value: str, domain: str | None = None) -> list[Mailbox]:
+    """Return the mailboxes in the *value* of the address field *name*, also those in groups.
+
+    :param value: unfolded.
+    :param domain: appended to an address that has no domain; None: such an address is an error.
+    :raises InvalidAddress: *value* is not a list of addresses, or one of them cannot be used.
+    """
+    found = []
+    for spec in _Reader(name, value).read():
+        unusable = f"address '{printable(spec, 100)}' in {name} cannot be used"
+        if _ENCODED_WORD.search(spec):
+            raise InvalidAddress(
+                unusable,
+                detail="it contains an encoded word",
+                remedy="write the address without encoding",
+            )
+        qualified = spec if domain is None or "@" in spec else f"{spec}@{domain}"
+        try:
+            found.append(Mailbox.parse(qualified))
+        except InvalidAddress as e:
+            raise InvalidAddress(unusable, detail=e.detail, remedy=e.remedy) from None
+    return found
+
+
 def comment_end(value: str, at: int) -> int:
-    """Where the comment that begins at *at* ends, with all that are in it; -1 if it does not."""
+    """Return where the comment that begins at *at* ends, or -1 if it does not end."""
     flat = _FLAT_COMMENT.match(value, at)
     if flat is not None:
         return flat.end()
@@ -43,34 +125,6 @@ def comment_end(value: str, at: int) -> int:
     return -1
 
 
-def mailboxes(name: str, value: str, domain: str | None = None) -> list[Mailbox]:
-    """The mailboxes in the *value* of the address field *name*, those of groups too.
-
-    :param value: unfolded.
-    :param domain: appended to an address that has no domain; None: such an address is an error.
-    :raises InvalidAddress: *value* is not a list of addresses, or one of them cannot be used.
-    """
-    found = []
-    for spec in _Reader(name, value).read():
-        if _ENCODED_WORD.search(spec):
-            raise InvalidAddress(
-                f"address '{printable(spec, 100)}' in {name} cannot be used",
-                detail="it contains an encoded word",
-                remedy="write the address without encoding",
-            )
-        try:
-            found.append(
-                Mailbox.parse(spec if domain is None or "@" in spec else f"{spec}@{domain}")
-            )
-        except InvalidAddress as e:
-            raise InvalidAddress(
-                f"address '{printable(spec, 100)}' in {name} cannot be used",
-                detail=e.detail,
-                remedy=e.remedy,
-            ) from None
-    return found
-
-
 class _Reader:
     """Reads one value from left to right."""
 
@@ -79,8 +133,8 @@ class _Reader:
         self._value = value
         self._found: list[str] = []
         self._in_group = False
-        self._behind_group = False
-        self._forget()
+        self._after_group = False
+        self._begin_address()
         self._specials: dict[str, Callable[[int], None]] = {
             "<": self._open_angle,
             ">": self._close_angle,
@@ -89,14 +143,14 @@ class _Reader:
             ";": self._close_group,
         }
 
-    def _forget(self) -> None:
-        """A new address begins."""
+    def _begin_address(self) -> None:
         self._first = self._last = -1  # the words so far, from their first to their last octet
         self._at_sign = False
         self._name_before: str | None = None  # the display name, inside the angle brackets
-        self._spec: str | None = None  # what was in them
+        self._spec: str | None = None  # the text between the angle brackets
 
     def read(self) -> list[str]:
+        """Return the address specifications."""
         at, value = 0, self._value
         while at < len(value):
             token = _TOKEN.match(value, at)
@@ -121,7 +175,7 @@ class _Reader:
     def _word(self, text: str, at: int, end: int) -> None:
         if text in {'"', ")", "\\", "[", "]"}:
             raise self._bad(f"there is a stray {text}")
-        if self._spec is not None or self._behind_group:
+        if self._spec is not None or self._after_group:
             raise self._bad("there is no comma between two addresses")
         if self._first < 0:
             self._first = at
@@ -132,7 +186,7 @@ class _Reader:
         return self._value[self._first : self._last] if self._first >= 0 else ""
 
     def _open_angle(self, at: int) -> None:
-        if self._name_before is not None or self._spec is not None or self._behind_group:
+        if self._name_before is not None or self._spec is not None or self._after_group:
             raise self._bad("there is a stray <")
         self._name_before = self._words() if self._at_sign else ""
         self._first = self._last = -1
@@ -142,7 +196,7 @@ class _Reader:
         if self._name_before is None:
             raise self._bad("there is a stray >")
         self._spec = self._words()
-        # A display name with an @ in it needs quotes, or looks like another address.
+        # A display name with an @ needs quotes, or looks like another address.
         if self._name_before not in {"", self._spec}:
             raise self._bad("a display name holds @ and has no quotes")
         self._name_before = None
@@ -154,21 +208,21 @@ class _Reader:
             self._found.append(self._spec)
         elif self._first >= 0:
             self._found.append(self._words())
-        self._behind_group = False
-        self._forget()
+        self._after_group = False
+        self._begin_address()
 
     def _open_group(self, at: int) -> None:
         if self._in_group or self._first < 0 or self._spec is not None or self._at_sign:
             raise self._bad("there is a stray :")
         self._in_group = True
-        self._forget()
+        self._begin_address()
 
     def _close_group(self, at: int) -> None:
         if not self._in_group:
             raise self._bad("there is a ; outside of a group", "separate addresses by commas")
         self._end_address(at)
         self._in_group = False
-        self._behind_group = True
+        self._after_group = True
 
     def _bad(self, why: str, remedy: str = "") -> InvalidAddress:
         return InvalidAddress(

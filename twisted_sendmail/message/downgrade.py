@@ -14,8 +14,7 @@ import binascii
 import re
 
 from twisted_sendmail.message.field_encoding import NotEncodable, content_type, field_in_ascii
-from twisted_sendmail.message.header import Field, Header, header_end
-from twisted_sendmail.message.header_fields import SIGNATURES
+from twisted_sendmail.message.header import SIGNATURES, Field, Header, header_end
 from twisted_sendmail.smtp import InvalidMessage
 
 # Parts in parts in parts; nobody writes more by hand.

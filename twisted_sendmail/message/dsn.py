@@ -23,10 +23,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.header import Header
-from twisted_sendmail.message.header_fixups import DAEMON, from_field
+from twisted_sendmail.message.header_fixer import (
+    MAILER_DAEMON,
+    from_field,
+    message_id,
+    new_message_id,
+)
 from twisted_sendmail.message.report_text import Facts, for_people, quoted_printable
 from twisted_sendmail.message.returned import MAX_RETURNED, Returned
-from twisted_sendmail.message.submission import message_id, new_message_id
 from twisted_sendmail.smtp import InvalidInput, Mailbox, printable
 
 if TYPE_CHECKING:
@@ -170,7 +174,9 @@ class Report:
 
     def _header(self, returned: Header, boundary: str, *, eight_bit: bool) -> bytes:
         fields = [
-            from_field(Mailbox(DAEMON, self.name), "Mail Delivery System").octets.decode("utf-8"),
+            from_field(Mailbox(MAILER_DAEMON, self.name), "Mail Delivery System").octets.decode(
+                "utf-8"
+            ),
             f"To: <{self.to.wire}>\r\n",
             f"Subject: {_SUBJECTS[self.action]}\r\n",
             f"Date: {format_datetime(self.now)}\r\n",

@@ -19,8 +19,7 @@ from binascii import b2a_base64
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import comment_end
-from twisted_sendmail.message.header import Field
-from twisted_sendmail.message.header_fields import FieldKind, kind_of
+from twisted_sendmail.message.header import Field, FieldKind, kind_of
 from twisted_sendmail.smtp import MAX_DOMAIN, InvalidAddress, ascii_domain
 
 if TYPE_CHECKING:

@@ -1,44 +1,69 @@
 """A message ready to be sent: its envelope, what it needs, and its canonical octets.
 
-Preparing looks at everything that can be looked at before a connection is made: the
-addresses, the header, and of what is small or can be read twice the whole content.  A
-small message is then in memory; a large one is pulled as it is sent, and costs no more.
+:func:`prepare` checks all that can be checked before a connection is made: the addresses, the header,
+and the whole content of a small message, which is then in memory. A large content is read once, as
+it is sent, and no more than a few chunks of it are in memory. Only for a server that has to know its
+size or its 8-bit octets before, :meth:`PreparedMessage.measure_for` reads it beforehand.
 
-RFC 6409 section 8 (submission), RFC 5321 section 2.3.8 (lines).
+RFC 6409 section 8 (submission), RFC 5321 section 2.3.8 (lines), RFC 3030 section 3 and RFC 2045
+section 6.2 (binary content).
 """
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from copy import copy
 from email.message import Message as MIMEMessage
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.message.binary import parted
-from twisted_sendmail.message.content import AHEAD, Content
+from twisted_sendmail.message.addresses import recipients_of, sender_of
 from twisted_sendmail.message.downgrade import seven_bit
-from twisted_sendmail.message.header import Header, header_end
+from twisted_sendmail.message.header import MAX_HEADER, Header, header_end
+from twisted_sendmail.message.header_fixer import HeaderFixer
 from twisted_sendmail.message.mime import bulk, written
-from twisted_sendmail.message.source import CHUNK, OctetsSource, RunBlocking, run_inline, source_of
-from twisted_sendmail.message.submission import completed, message_id, recipients_of, sender_of
-from twisted_sendmail.smtp import AnyRecipient, Envelope, InvalidInput, Recipient, Repair
+from twisted_sendmail.message.source import (
+    CHUNK,
+    AsynchronousSource,
+    ContentSource,
+    OctetsSource,
+    RunBlocking,
+    run_inline,
+    source_of,
+)
+from twisted_sendmail.smtp import (
+    MAX_FIELDS,
+    AnyRecipient,
+    Canonicalizer,
+    Envelope,
+    InvalidInput,
+    InvalidMessage,
+    Recipient,
+    Repair,
+    is_canonical,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from twisted_sendmail.message.source import Message
     from twisted_sendmail.smtp import ReversePath
 
-#: Octets up to which a message goes out in one write.
-SMALL = AHEAD
-
-#: Octets of a header from which on it is read off the reactor: a long one may take a second.
+#: Octets read before anything is decided; a message up to this size is small.
+SMALL = MAX_HEADER
+#: Octets of 8-bit content that is kept when it is measured, so that it can be encoded in 7 bits.
+KEPT = 10 * 1024 * 1024
+#: Octets of a header beyond which it is read off the reactor, as that may take a second.
 LONG_HEADER = 64 * 1024
+
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+_DECLARED_BINARY = re.compile(
+    rb"(?:\A|\n)content-transfer-encoding[ \t]*:[ \t]*binary[ \t]*\r?\n", re.IGNORECASE
+)
 
 
 class PreparedMessage:
-    """What :func:`prepare` makes; pulled with :meth:`read`, closed with :meth:`close`."""
+    """The result of :func:`prepare`: pull it with :meth:`read`, then :meth:`close` it."""
 
     __slots__ = ("_at", "_content", "_whole", "binary", "envelope", "message_id", "smtputf8")
 
@@ -49,59 +74,80 @@ class PreparedMessage:
         *,
         smtputf8: bool,
         message_id: str | None,
+        binary: bool = False,
     ) -> None:
         self.envelope = envelope
         #: The header or an address needs SMTPUTF8.
         self.smtputf8 = smtputf8
         #: The Message-ID, with its angle brackets.
         self.message_id = message_id
-        #: Its body has no lines, and goes as it is by BINARYMIME or not at all.
-        self.binary = False
-        self._whole = content if isinstance(content, bytes) else None
+        #: The body has no lines: it goes unchanged, by BINARYMIME, or not at all.
+        self.binary = binary
+        self._whole = content if isinstance(content, bytes) else b""
         self._content = None if isinstance(content, bytes) else content
         self._at = 0
 
     @property
     def size(self) -> int | None:
-        """Octets to be sent; None if that can be known only when they are."""
-        return self._content.size if self._content is not None else len(self._whole or b"")
+        """Octets to be sent; None if not known (see :meth:`measure_for`)."""
+        return len(self._whole) if self._content is None else self._content.size
+
+    @property
+    def max_size(self) -> int | None:
+        """An upper bound of the size; None if there is none."""
+        return len(self._whole) if self._content is None else self._content.max_size
 
     @property
     def eight_bit(self) -> bool | None:
-        """Are there octets above 127?  None if not known yet."""
-        if self._content is not None:
-            return self._content.eight_bit
-        return not (self._whole or b"").isascii()
+        """True if there are octets above 127; None if not known (see :meth:`measure_for`)."""
+        return not self._whole.isascii() if self._content is None else self._content.eight_bit
 
     @property
     def rewindable(self) -> bool:
-        """It can be sent a second time."""
+        """True if the message can be sent a second time."""
         return self._content is None or self._content.rewindable
 
     @property
     def small(self) -> bytes | None:
         """The whole message, if it is in memory and small."""
         whole = self._whole
-        return whole if whole is not None and len(whole) <= SMALL + CHUNK else None
+        return whole if self._content is None and len(whole) <= SMALL + CHUNK else None
+
+    async def measure_for(self, size_limit: int | None, *, eight_bit_mime: bool) -> None:
+        """Find out ``size`` and ``eight_bit``, if a server has to know them before the content.
+
+        A large content that can be read again is then read once before it is sent.
+
+        :param size_limit: the SIZE limit of the server, if there is one.
+        :param eight_bit_mime: the server takes 8-bit content.
+        :raises InvalidMessage: there is a bare CR or a NUL.
+        :raises Exception: what the message's file or iterator raises.
+        """
+        if self._content is None or self.size is not None or not self.rewindable:
+            return
+        bound = self.max_size
+        fits = size_limit is None or (bound is not None and bound <= size_limit)
+        if not fits or not eight_bit_mime:
+            await self._content.measure()
 
     async def read(self) -> bytes:
-        """The next canonical octets; ``b""`` at the end.
+        """Return the next canonical octets; ``b""`` at the end.
 
-        :raises InvalidMessage: a bare CR or a NUL, in what could not be looked at before; or
-            a file is not what it was when it was looked at.
-        :raises Exception: what the message's file or iterator raises, as it is.
+        :raises InvalidMessage: there is a bare CR or a NUL in a part that was not read before, or a
+            file is not what it was when it was measured.
+        :raises Exception: what the message's file or iterator raises.
         """
         if self._content is not None:
             return await self._content.read()
-        piece = (self._whole or b"")[self._at : self._at + CHUNK]
+        piece = self._whole[self._at : self._at + CHUNK]
         self._at += len(piece)
         return piece
 
     def to(self, recipients: tuple[Recipient, ...]) -> PreparedMessage:
-        """The same to some of its *recipients*; the two are not to be read at once."""
-        letter = copy(self)
-        letter.envelope = self.envelope.to(recipients)
-        return letter
+        """Return the message for some of its *recipients*; the two cannot be read at the same time."""
+        part = copy(self)
+        part.envelope = self.envelope.to(recipients)
+        return part
 
     def rewind(self) -> None:
         """Begin again; only if it is ``rewindable``."""
@@ -110,24 +156,24 @@ class PreparedMessage:
             self._content.rewind()
 
     async def close(self) -> None:
-        """Close what was opened for it, end a generator; doing it twice is no harm.
+        """Close the file that was opened, and end a generator; may be called twice.
 
-        What a generator raises while it ends is dropped: the verdict on the message is
-        known by then, and nothing may change it.
+        An error of a generator that is ended is dropped: the result of the message is known by then.
         """
         if self._content is not None:
             with suppress(Exception):
                 await self._content.close()
 
     def seven_bit(self) -> PreparedMessage | None:
-        """The same in ASCII, with 8-bit bodies and fields encoded.
+        """Return the message in ASCII, with 8-bit bodies and fields encoded.
 
-        :returns: None where that cannot be done: it is signed, or it is not in memory (more
-            than :data:`~twisted_sendmail.message.content.KEPT` octets, or read only once).
+        :returns: None if that cannot be done: the message is signed, or it is not in memory (larger
+            than :data:`KEPT`, not measured, or read only once).
         """
         if self.eight_bit is False:
             return self
-        encoded = seven_bit(self._whole) if self._whole is not None else None
+        whole = self._whole if self._content is None else self._content.kept
+        encoded = seven_bit(whole) if whole is not None else None
         if encoded is None:
             return None
         return PreparedMessage(
@@ -144,90 +190,275 @@ async def prepare(
     sender: str | ReversePath | None = None,
     recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
     envelope: Envelope | None = None,
-    now: datetime,
-    domain: str = "localhost",
+    now: float,
+    host_name: str = "localhost",
     complete: bool = True,
     policy: Repair = Repair.REFUSE,
     run_blocking: RunBlocking[Any] = run_inline,
 ) -> PreparedMessage:
-    """Make *message* ready to be sent.
-
-    Cancelling it, like any error, leaves nothing open.
+    """Make *message* ready to be sent. An error or a cancellation leaves nothing open.
 
     :param sender: None: from the header; ``""`` is the null reverse-path.
     :param recipients: None: from the header.
     :param envelope: instead of both.
-    :param now: for a missing ``Date``; with a time zone.
-    :param domain: for a missing ``Message-ID``, if the sender has none.
-    :param complete: add what is missing and take ``Bcc`` out; False sends it as it is, but
-        for line ends.
+    :param now: for a missing ``Date``, in seconds since the epoch.
+    :param host_name: for a missing ``Message-ID``, if the sender has no domain.
+    :param complete: add missing fields and remove ``Bcc``; False: only make the line ends CRLF.
     :param policy: for a bare CR or a NUL.
-    :param run_blocking: runs what may block on a disk or take its time.
-    :raises InvalidInput: it cannot be sent.
-    :raises Exception: what the message's file or iterator raises, as it is.
+    :param run_blocking: runs work that may block on a disk or take long.
+    :raises InvalidInput: the message cannot be sent.
+    :raises Exception: what the message's file or iterator raises.
     """
     if envelope is not None and not (sender is None and recipients is None):
         raise InvalidInput("envelope goes alone", remedy="leave out sender and recipients")
-    source = await _source(message, run_blocking)
-    parts = parted(source.octets) if isinstance(source, OctetsSource) else None
+    if isinstance(message, MIMEMessage):
+        mime = message
+        run = run_blocking if bulk(mime) > SMALL else run_inline
+        source: ContentSource = OctetsSource(await run(lambda: written(mime)))
+    else:
+        source = source_of(message)
+    parts = binary_parts(source.octets) if isinstance(source, OctetsSource) else None
     if parts is not None:
-        source = OctetsSource(parts[0])  # the body is none of what follows
+        source = OctetsSource(parts[0])  # the body is not read as lines
     content = Content(source, policy, run_blocking)
     try:
         begin = await content.begin()
         end = header_end(begin, whole=content.ended)
+        run = run_blocking if end > LONG_HEADER else run_inline
 
-        def read_header() -> tuple[Header, Envelope]:
+        def fix_header() -> tuple[Envelope, HeaderFixer, bytes]:
             header = Header.parse(begin[:end])
             header.check_fields()
             asked = envelope or Envelope(
                 sender_of(header) if sender is None else sender,
                 recipients_of(header) if recipients is None else recipients,
             )
-            if complete:
-                header = completed(header, now, _domain(asked, header, domain))
-            return header, asked
+            return asked, *_fixed(begin[:end], begin, asked, now, host_name, complete=complete)
 
-        run = run_blocking if end > LONG_HEADER else run_inline
-        header, envelope = await run(read_header)
-        octets = bytes(header) if complete else begin[:end]
-        if complete and not end and not begin.startswith(b"\r\n"):
-            octets += b"\r\n"  # there was no header: what is there is all body
-        whole = await content.with_header(octets, begin[:end])
+        envelope, fixer, fixed = await run(fix_header)
+        content.replace_header(begin[:end], fixed)
+        whole = content.ahead if content.ended else None
     except BaseException:
         with suppress(Exception):
             await content.close()
         raise
-    if parts is not None and whole is not None:
-        whole += parts[1]
-    letter = PreparedMessage(
-        envelope,
-        content if whole is None else whole,
-        smtputf8=envelope.needs_smtputf8 or header.international,
-        message_id=message_id(header),
-    )
-    letter.binary = parts is not None
     if whole is not None:
         with suppress(Exception):
             await content.close()
-    return letter
+        if parts is not None:
+            whole += parts[1]
+    return _message(envelope, content if whole is None else whole, fixer, binary=parts is not None)
 
 
-async def _source(message: Message, run_blocking: RunBlocking[Any]) -> Any:
-    if not isinstance(message, MIMEMessage):
-        return source_of(message)
-    run = run_blocking if bulk(message) > AHEAD else run_inline
-    return OctetsSource(await run(lambda: written(message)))
+def prepare_small(
+    message: object, envelope: Envelope, *, now: float, complete: bool, host_name: str = "localhost"
+) -> PreparedMessage | None:
+    """Return the result of :func:`prepare` at once, for a message that takes no waiting.
+
+    :returns: None for all but small messages in bytes, and for those that cannot be sent.
+    """
+    if type(message) is not bytes or not 0 < len(message) <= SMALL:
+        return None
+    if not message.endswith(b"\r\n") or not is_canonical(message):
+        return None
+    try:
+        end = header_end(message, whole=True)
+        if end > LONG_HEADER or (end > MAX_FIELDS and message.count(b"\n", 0, end) > MAX_FIELDS):
+            return None
+        section = message[:end]
+        fixer, fixed = _fixed(section, message, envelope, now, host_name, complete=complete)
+    except InvalidInput:
+        return None
+    return _message(envelope, message if fixed is section else fixed + message[end:], fixer)
 
 
-def _domain(envelope: Envelope, header: Header, fallback: str) -> str:
-    """Where a new Message-ID belongs: to the sender, not to this machine."""
-    box = envelope.sender.mailbox
-    if box is None:
+def _fixed(
+    section: bytes, begin: bytes, envelope: Envelope, now: float, host_name: str, *, complete: bool
+) -> tuple[HeaderFixer, bytes]:
+    """Fix the header *section*, which *begin* begins with."""
+    fixer = HeaderFixer(now, host_name, envelope.sender, add_from=False, complete=complete)
+    fixed = fixer.fix(section)
+    if complete and not section and not begin.startswith(b"\r\n"):
+        fixed += b"\r\n"  # there was no header: the message is all body
+    return fixer, fixed
+
+
+def _message(
+    envelope: Envelope, content: bytes | Content, fixer: HeaderFixer, *, binary: bool = False
+) -> PreparedMessage:
+    return PreparedMessage(
+        envelope,
+        content,
+        smtputf8=envelope.needs_smtputf8 or fixer.smtputf8_header,
+        message_id=fixer.message_id,
+        binary=binary,
+    )
+
+
+def binary_parts(octets: bytes) -> tuple[bytes, bytes] | None:
+    """Return the header section with its empty line, and the binary body after it.
+
+    :returns: None if the message is not declared as binary, or its lines all end with CRLF.
+    """
+    empty_line = _EMPTY_LINE.search(octets, 0, MAX_HEADER)
+    if empty_line is None or not _DECLARED_BINARY.search(octets, 0, empty_line.end()):
+        return None
+    head, body = octets[: empty_line.end()], octets[empty_line.end() :]
+    return None if is_canonical(body) else (head, body)
+
+
+class Content:
+    """The canonical octets of a source, pulled in order, with another header.
+
+    :param policy: for a bare CR or a NUL.
+    :param run_blocking: runs work that may block.
+    """
+
+    #: All of the content, if it was measured, is 8-bit and not larger than :data:`KEPT`.
+    kept: bytes | None = None
+
+    def __init__(
+        self, source: ContentSource, policy: Repair, run_blocking: RunBlocking[Any]
+    ) -> None:
+        self._source = source
+        self._policy = policy
+        self._run_blocking = run_blocking
+        self._canonical = Canonicalizer(policy)
+        #: The source has ended.
+        self.ended = False
+        #: Octets that will be sent; None if not known.
+        self.size: int | None = None
+        #: True if there are octets above 127; None if not known.
+        self.eight_bit: bool | None = None
+        self._old_header = self._header = b""
+        #: Octets to be sent before those of the source.
+        self.ahead = b""
+        # Octets at the beginning of the source that the header replaces.
+        self._skip = b""
+        self._measured_size: int | None = None
+        self._raw_octets = 0
+        self._failure: BaseException | None = None
+
+    @property
+    def rewindable(self) -> bool:
+        """True if the content can be read again."""
+        return self._source.rewindable
+
+    @property
+    def max_size(self) -> int | None:
+        """An upper bound of the size; None if there is none."""
+        if self.size is not None:
+            return self.size
+        raw = self._source.raw_size
+        # A line feed becomes two octets; a last line gets an end.
+        return None if raw is None else 2 * raw + 2 + len(self._header)
+
+    async def begin(self) -> bytes:
+        """Return the first :data:`SMALL` octets and some more, or all there are."""
+        if isinstance(self._source, AsynchronousSource):
+            pieces = []
+            while not self.ended and self._canonical.size <= SMALL:
+                pieces.append(await self._next())
+            self.ahead = b"".join(pieces)
+        elif self._source.blocking:
+            self.ahead = await self._run_blocking(self._first)
+        else:
+            self.ahead = self._first()
+        return self.ahead
+
+    def _first(self) -> bytes:
+        pieces = []
+        while not self.ended and self._canonical.size <= SMALL:
+            pieces.append(self._made_canonical(self._source.read()))
+        return b"".join(pieces)
+
+    def replace_header(self, old: bytes, new: bytes) -> None:
+        """Send *new* instead of *old*, with which the content begins."""
+        self._old_header, self._header = old, new
+        self.ahead = new + self.ahead[len(old) :]
+        if self._canonical.eight_bit:
+            self.eight_bit = True
+
+    async def measure(self) -> None:
+        """Read the content that is left, and rewind."""
+        await self._run_blocking(self._measure)
+        self.rewind()
+
+    def _measure(self) -> None:
+        canonical, pieces = self._canonical, [self.ahead]
+        while not self.ended:
+            octets = self._made_canonical(self._source.read())
+            if canonical.size <= KEPT:
+                pieces.append(octets)
+            else:
+                pieces.clear()
+        self._measured_size = canonical.size
+        self.size = canonical.size - len(self._old_header) + len(self._header)
+        self.eight_bit = canonical.eight_bit or not self._header.isascii()
+        if canonical.eight_bit and canonical.size <= KEPT:
+            self.kept = b"".join(pieces)
+
+    async def read(self) -> bytes:
+        """Return the next octets to be sent; ``b""`` at the end.
+
+        :raises InvalidMessage: there is a bare CR or a NUL, or the source is not what it was.
+        :raises Exception: what the source raises.
+        """
+        octets, self.ahead = self.ahead[:CHUNK], self.ahead[CHUNK:]
+        while not octets and not self.ended:
+            octets = await self._next()
+            if self._skip:
+                length = min(len(octets), len(self._skip))
+                if octets[:length] != self._skip[:length]:
+                    raise _changed()
+                self._skip, octets = self._skip[length:], octets[length:]
+        return octets
+
+    def rewind(self) -> None:
+        """Begin again."""
+        self._source.rewind()
+        self._canonical = Canonicalizer(self._policy)
+        self.ahead, self._skip = self._header, self._old_header
+        self._failure = None
+        self._raw_octets = 0
+        self.ended = False
+
+    async def close(self) -> None:
+        """Stop reading, in whatever thread, and close the source."""
+        self.ended = True
+        await self._source.close()
+
+    async def _next(self) -> bytes:
+        source = self._source
+        if self._failure is not None:
+            raise self._failure  # a generator that failed would now look as if it had ended
         try:
-            box = sender_of(header).mailbox
-        except InvalidInput:
-            return fallback
-    if box is None or box.domain.startswith("["):
-        return fallback
-    return box.ascii_domain
+            if isinstance(source, AsynchronousSource):
+                octets = self._made_canonical(await source.arrive())
+            elif source.blocking:
+                octets = await self._run_blocking(lambda: self._made_canonical(source.read()))
+            else:
+                octets = self._made_canonical(source.read())
+        except BaseException as e:
+            self._failure = e
+            raise
+        if self.ended and (
+            self._measured_size not in {None, self._canonical.size}
+            or source.raw_size not in {None, self._raw_octets}
+        ):
+            raise _changed()
+        return octets
+
+    def _made_canonical(self, raw: bytes) -> bytes:
+        if raw:
+            self._raw_octets += len(raw)
+            return self._canonical.feed(raw)
+        self.ended = True
+        return self._canonical.finish()
+
+
+def _changed() -> InvalidMessage:
+    return InvalidMessage(
+        "the message changed while it was being sent",
+        remedy="send a file that nobody writes to",
+    )

@@ -14,7 +14,7 @@ from email.utils import format_datetime
 from textwrap import TextWrapper
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.submission import message_id
+from twisted_sendmail.message.header_fixer import message_id
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
-"""What can be sent, and how its octets are pulled: one class a kind of source.
+"""The sources of a message's octets: one class for each kind of message that a caller may give.
 
-Raw octets as the caller gave them; line ends and the header are ``letter``'s.  Nothing
-is read before it is asked for, and no more than about :data:`CHUNK` is given at a time.
-
-It decides nothing about threads: it only says whether reading may block.
+They give the raw octets as the caller gave them. Nothing is read before it is asked for, and no more
+than about :data:`CHUNK` octets are given at a time. A source only tells whether reading may block;
+threads are the caller's.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ T = TypeVar("T")
 
 #: Octets given at a time.
 CHUNK = 256 * 1024
-# An iterator of lines would make a write of each: they are gathered up to so many octets.
+# Small pieces of an iterator, such as lines, are gathered up to this many octets.
 _GATHERED = 64 * 1024
 
-#: What the callers of this package may give as a message.  ``str`` is the message's text;
-#: a file's name has to be a path.
+#: A message as callers give it. ``str`` is the text of the message; the name of a file must be a
+#: path.
 Message = Union[
     bytes,
     bytearray,
@@ -47,31 +46,55 @@ Message = Union[
     AsyncIterable[bytes],
 ]
 
-#: Runs work that blocks somewhere else, and gives its result.
+#: Runs work that blocks in another thread, and returns its result.
 RunBlocking = Callable[[Callable[[], T]], Awaitable[T]]
 
 
 async def run_inline(work: Callable[[], T]) -> T:
-    """The simplest :data:`RunBlocking`: here and now."""
+    """Run *work* at once: the simplest :data:`RunBlocking`."""
     return work()
 
 
+def source_of(message: Any) -> ContentSource:
+    """Return the source for *message*, which is not a MIME object. Opens nothing yet.
+
+    :raises InvalidMessage: *message* is nothing that can be sent.
+    """
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return OctetsSource(bytes(message))
+    if isinstance(message, str):
+        return OctetsSource(_encoded(message))
+    if isinstance(message, os.PathLike):
+        return PathSource(message)
+    if isinstance(message, io.TextIOBase):
+        raise _text_mode()
+    if hasattr(message, "read"):
+        return FileSource(message)
+    if hasattr(message, "__aiter__"):
+        return AsyncIterableSource(message)
+    if hasattr(message, "__iter__") and not isinstance(message, dict):
+        return IterableSource(message)
+    raise InvalidMessage(
+        f"message cannot be {type(message).__name__}",
+        remedy="give bytes, text, an EmailMessage, a path, a binary file or an iterable of bytes",
+    )
+
+
 class ContentSource:
-    """Octets to be pulled, by :meth:`read`."""
+    """Octets that are pulled by :meth:`read`."""
 
-    #: ``read()`` may block on a disk: it wants a thread.
+    #: ``read()`` may block on a disk: call it in a thread.
     blocking = False
-
-    @property
-    def rewindable(self) -> bool:
-        """It can be read a second time; known once something was read."""
-        return False
+    #: The source can be read a second time; valid once something was read.
+    rewindable = False
+    #: Octets of the source; None if not known, or nothing was read yet.
+    raw_size: int | None = None
 
     def read(self) -> bytes:
-        """The next octets; ``b""`` at the end, and only there.
+        """Return the next octets; ``b""`` at the end, and only there.
 
-        :raises InvalidMessage: it gives something else than octets.
-        :raises Exception: what a file or an iterator raises, as it is.
+        :raises InvalidMessage: the source gives something other than octets.
+        :raises Exception: what a file or an iterator raises.
         """
         raise NotImplementedError
 
@@ -80,37 +103,30 @@ class ContentSource:
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Close what was opened here, and end a generator; doing it twice is no harm."""
+        """Close the file that was opened, and end a generator; may be called twice."""
 
 
 class AsynchronousSource(ContentSource):
-    """One whose octets have to be waited for: read it by :meth:`arrive`."""
+    """Octets that have to be awaited: read them by :meth:`arrive`."""
 
     async def arrive(self) -> bytes:
-        """What :meth:`ContentSource.read` says."""
+        """Return the next octets, as :meth:`ContentSource.read` does."""
         raise NotImplementedError
 
 
 class OctetsSource(ContentSource):
     """Octets in memory."""
 
+    rewindable = True
+
     def __init__(self, octets: bytes) -> None:
-        self._octets = octets
+        self.octets = octets
+        self.raw_size = len(octets)
         self._at = 0
-
-    @property
-    def octets(self) -> bytes:
-        """All of them."""
-        return self._octets
-
-    @property
-    def rewindable(self) -> bool:
-        """Always."""
-        return True
 
     def read(self) -> bytes:
         """See :class:`ContentSource`."""
-        piece = self._octets[self._at : self._at + CHUNK]
+        piece = self.octets[self._at : self._at + CHUNK]
         self._at += len(piece)
         return piece
 
@@ -120,9 +136,9 @@ class OctetsSource(ContentSource):
 
 
 class FileSource(ContentSource):
-    """A binary file, read from where it stands; it stays open, it is the caller's.
+    """A binary file, read from its position; the caller closes it.
 
-    :raises InvalidMessage: it is closed.
+    :raises InvalidMessage: the file is closed.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -130,17 +146,17 @@ class FileSource(ContentSource):
             raise InvalidMessage("the message file is closed", remedy="open it again")
         self.blocking = not isinstance(file, io.BytesIO)
         self._file: IO[bytes] | None = file
-        self._start: int | None = None
+        self._start = 0
         try:
             if file.seekable():
                 self._start = file.tell()
+                self.rewindable = True
+                if isinstance(file, io.BytesIO):
+                    self.raw_size = file.getbuffer().nbytes - self._start
+                elif isinstance(getattr(file, "raw", file), io.FileIO):
+                    self.raw_size = os.fstat(file.fileno()).st_size - self._start
         except (AttributeError, OSError):
-            pass  # a pipe, a socket, or something that only has read()
-
-    @property
-    def rewindable(self) -> bool:
-        """The file can seek."""
-        return self._start is not None
+            pass  # a pipe, a socket, or an object that has only read()
 
     def read(self) -> bytes:
         """See :class:`ContentSource`."""
@@ -150,28 +166,27 @@ class FileSource(ContentSource):
 
     def rewind(self) -> None:
         """See :class:`ContentSource`."""
-        if self._file is not None and self._start is not None:
+        if self._file is not None and self.rewindable:
             self._file.seek(self._start)
 
 
 class PathSource(FileSource):
-    """A file by its path: opened by the first ``read``, closed by :meth:`close`."""
+    """A file given by its path: opened by the first ``read``, closed by :meth:`close`."""
 
     blocking = True
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self._path = path
         self._file = None
-        self._start = None
         self._reading = self._closing = False
 
     def read(self) -> bytes:
         """See :class:`ContentSource`.
 
-        :raises InvalidMessage: it cannot be opened.
+        :raises InvalidMessage: the file cannot be opened.
         """
-        # close() may come from another thread while this one reads: whoever notices last
-        # closes, so that no descriptor is pulled away from under a read, and none is left.
+        # close() may be called while another thread reads: the later of the two closes the file, so
+        # that no descriptor is closed during a read and none stays open.
         self._reading = True
         try:
             if self._closing:
@@ -207,7 +222,7 @@ class PathSource(FileSource):
 
 
 class _Pieces:
-    """Cuts large pieces and gathers small ones."""
+    """Cuts large pieces of an iterator and gathers small ones."""
 
     def __init__(self) -> None:
         self._piece = b""
@@ -216,7 +231,7 @@ class _Pieces:
         self._gathered = 0
 
     def cut(self) -> bytes:
-        """The next part of a large piece; ``b""`` if there is none."""
+        """Return the next part of a large piece; ``b""`` if there is none."""
         piece = self._piece[self._at : self._at + CHUNK]
         self._at += len(piece)
         if self._at >= len(self._piece):
@@ -224,10 +239,9 @@ class _Pieces:
         return piece
 
     def add(self, given: object) -> bool:
-        """Take what an iterator gave; True when there is enough."""
+        """Add a piece; return True when there is enough."""
         piece = _octets(given, "iterator")
         if len(piece) > CHUNK:
-            # It is cut where it lies; what was gathered before goes first.
             self._piece = self.gathered() + piece
             return True
         self._few.append(piece)
@@ -235,7 +249,7 @@ class _Pieces:
         return self._gathered >= _GATHERED
 
     def gathered(self) -> bytes:
-        """What was gathered so far."""
+        """Return the small pieces gathered so far."""
         octets = b"".join(self._few)
         self._few, self._gathered = [], 0
         return octets
@@ -248,11 +262,8 @@ class IterableSource(ContentSource):
         self._given = given
         self._left = iter(given)
         self._pieces = _Pieces()
-
-    @property
-    def rewindable(self) -> bool:
-        """It is a sequence.  Other iterables may give something else the second time."""
-        return isinstance(self._given, Sequence)
+        # Another iterable may give something else the second time.
+        self.rewindable = isinstance(given, Sequence)
 
     def read(self) -> bytes:
         """See :class:`ContentSource`."""
@@ -298,33 +309,6 @@ class AsyncIterableSource(AsynchronousSource):
         """See :class:`ContentSource`."""
         if isinstance(self._left, AsyncGenerator):
             await self._left.aclose()
-
-
-def source_of(message: Any) -> ContentSource:
-    """The source for anything but a MIME message, which has to be written out first.
-
-    Opens nothing yet.
-
-    :raises InvalidMessage: it is nothing that can be sent.
-    """
-    if isinstance(message, (bytes, bytearray, memoryview)):
-        return OctetsSource(bytes(message))
-    if isinstance(message, str):
-        return OctetsSource(_encoded(message))
-    if isinstance(message, os.PathLike):
-        return PathSource(message)
-    if isinstance(message, io.TextIOBase):
-        raise _text_mode()
-    if hasattr(message, "read"):
-        return FileSource(message)
-    if hasattr(message, "__aiter__"):
-        return AsyncIterableSource(message)
-    if hasattr(message, "__iter__") and not isinstance(message, dict):
-        return IterableSource(message)
-    raise InvalidMessage(
-        f"message cannot be {type(message).__name__}",
-        remedy="give bytes, text, an EmailMessage, a path, a binary file or an iterable of bytes",
-    )
 
 
 def _encoded(text: str) -> bytes:

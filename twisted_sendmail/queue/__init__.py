@@ -1,6 +1,6 @@
 """The durable queue: one interface, one conformance suite, an engine in SQLite."""
 
-from twisted_sendmail.queue.cleanup import Cleanup, CleanupPolicy, TooManyHops, admitted
+from twisted_sendmail.queue.cleanup import Cleanup, CleanupPolicy, TooManyHops
 from twisted_sendmail.queue.errors import (
     MessageDamaged,
     QueueBusy,
@@ -72,7 +72,6 @@ __all__ = [
     "Selection",
     "SetAsideReason",
     "TooManyHops",
-    "admitted",
     "check_directory",
     "fits",
     "id_number",

@@ -51,7 +51,7 @@ async def take(
         sender=sender,
         recipients=recipients,
         envelope=envelope,
-        complete=complete,
+        complete=False,  # the cleanup completes the header
     )
     if not complete:
         policy = evolve(policy, complete=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from twisted_sendmail.queue import Cleanup, QueueFull, TooManyHops, admitted
+from twisted_sendmail.queue import Cleanup, QueueFull, TooManyHops
 from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
 from twisted_sendmail.smtp import NOTHING_SAID, Envelope, Recipient, Reply
 
@@ -46,7 +46,6 @@ class QueueReceiver(Receiver):
         self._recipients: list[Recipient] = []
         self._admission: Cleanup | None = None
         self._intake: Intake | None = None
-        self._draft: MessageInfo | None = None
         # The Received field, which goes with what comes behind it.
         self._trace = b""
 
@@ -71,30 +70,12 @@ class QueueReceiver(Receiver):
         written = self._keep(octets)
         return None if written is None else written.addCallbacks(_yes, self._refusal)
 
-    def write_last(self, data: bytes) -> Deferred[Reply | None] | Reply | None:
-        """See ``write``; a message that has come whole is admitted as a whole."""
-        if self._admission is not None:
-            return self.write(data)
-        try:
-            octets, self._draft = admitted(
-                self._behind_trace(data), *self._arrival(), self._parameters.smtputf8
-            )
-        except TooManyHops:
-            return IN_CIRCLES
-        written = self._keep(octets)
-        return None if written is None else written.addCallbacks(_yes, self._refusal)
-
     def commit(self) -> Deferred[Reply | None] | Reply:
         """All of it is here: into the queue."""
-        admission, octets, draft = self._admission, b"", self._draft
         try:
-            if admission is not None:
-                octets = admission.finish()
-                draft = admission.draft()
-            elif draft is None:
-                octets, draft = admitted(
-                    self._behind_trace(b""), *self._arrival(), self._parameters.smtputf8
-                )
+            admission = self._opened()
+            octets = admission.feed(self._behind_trace(b"")) + admission.finish()
+            draft = admission.draft()
         except TooManyHops:
             self.abort()
             return IN_CIRCLES
@@ -120,26 +101,27 @@ class QueueReceiver(Receiver):
         trace, self._trace = self._trace, b""
         return trace + data
 
-    def _arrival(self) -> tuple[CleanupPolicy, Envelope, str, float, str, bool]:
-        said = self._parameters
-        if said is NOTHING_SAID and len(self._recipients) == 1:
-            envelope = Envelope.plain(self._sender, self._recipients[0])
-        else:
-            envelope = Envelope(
-                self._sender,
-                self._recipients,
-                ret=said.ret,
-                envid=said.envid,
-                require_tls=said.require_tls,
-            )
-        origin = _origin(self.connection, smtputf8=said.smtputf8)
-        binary = said.body == "BINARYMIME"
-        return self._policy, envelope, self.id, self._clock.seconds(), origin, binary
-
     def _opened(self) -> Cleanup:
         if self._admission is None:
-            policy, envelope, id_, now, origin, binary = self._arrival()
-            self._admission = Cleanup(policy, envelope, id_, now, origin=origin, binary=binary)
+            said = self._parameters
+            if said is NOTHING_SAID and len(self._recipients) == 1:
+                envelope = Envelope.plain(self._sender, self._recipients[0])
+            else:
+                envelope = Envelope(
+                    self._sender,
+                    self._recipients,
+                    ret=said.ret,
+                    envid=said.envid,
+                    require_tls=said.require_tls,
+                )
+            self._admission = Cleanup(
+                self._policy,
+                envelope,
+                self.id,
+                self._clock.seconds(),
+                origin=_origin(self.connection, smtputf8=said.smtputf8),
+                binary=said.body == "BINARYMIME",
+            )
         return self._admission
 
     def _keep(self, octets: bytes) -> Deferred[None] | None:

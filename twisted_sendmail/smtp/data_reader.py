@@ -32,7 +32,7 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 # A whole line that neither is a field nor continues one (RFC 5322 section 2.2).
 _NO_FIELD = re.compile(rb"\r\n(?![!-9;-~]+[ \t]*:|[ \t])[^\r\n]*\r\n")
 _NEXT_FIELD = re.compile(rb"\n(?![ \t])")
-_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_RECEIVED = re.compile(rb"\nreceived[ \t]*:")
 
 
 def too_large(settings: ServerSettings) -> Reply:
@@ -42,7 +42,7 @@ def too_large(settings: ServerSettings) -> Reply:
 
 def hop_count(header: bytes) -> int:
     """Return the number of Received fields in a header section (RFC 5321 section 6.3)."""
-    return len(_RECEIVED.findall(header)) if b"received" in header.lower() else 0
+    return len(_RECEIVED.findall(b"\n" + header.lower()))
 
 
 class ContentReader:

@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import NoReturn
@@ -76,7 +75,7 @@ def _deliver(options: SendmailOptions) -> int:
     user = current_user()
     sender = sender_of(options, user, relay.sender_domain)
     full_name = user.full_name if options.full_name is None else options.full_name
-    now = datetime.now().astimezone()
+    now = time.time()
     try:
         message = read_message(
             _STDIN,

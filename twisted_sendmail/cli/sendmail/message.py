@@ -15,7 +15,6 @@ import os
 import pwd
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from itertools import chain
 from typing import IO, cast
 
@@ -23,11 +22,9 @@ import attrs
 
 from twisted_sendmail.cli.sendmail.options import SendmailOptions
 from twisted_sendmail.message import (
-    DAEMON,
     MAX_HEADER,
     Header,
-    completed,
-    from_field,
+    HeaderFixer,
     mailboxes,
     recipients_of,
 )
@@ -38,7 +35,6 @@ from twisted_sendmail.smtp import (
     ForwardPath,
     InvalidAddress,
     InvalidMessage,
-    Mailbox,
     Recipient,
     Repair,
     ReversePath,
@@ -112,20 +108,14 @@ def envelope_of(
 
 
 def complete_header(
-    header: Header, sender: ReversePath, full_name: str, now: datetime, domain: str
+    header: Header, sender: ReversePath, full_name: str, now: float, domain: str
 ) -> Header:
     """*header* with From, Date and Message-ID, and without Bcc.
 
     They are added before the message goes anywhere: if it is sent twice, both copies have one
     Message-ID.
     """
-    box = sender.mailbox
-    if "from" not in header:
-        field = from_field(Mailbox(DAEMON, domain)) if box is None else from_field(box, full_name)
-        header = Header((*header.fields, field))
-    if box is not None and not box.domain.startswith("["):
-        domain = box.ascii_domain
-    return completed(header, now, domain)
+    return HeaderFixer(now, domain, sender, from_name=full_name).completed(header)
 
 
 # -- the content --------------------------------------------------------------------
