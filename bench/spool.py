@@ -13,6 +13,7 @@ import resource
 import tempfile
 import time
 
+from attrs import evolve
 from twisted.internet import defer, reactor
 
 from twisted_sendmail.queue import (
@@ -20,7 +21,6 @@ from twisted_sendmail.queue import (
     MessageInfo,
     QueueObserver,
     RecipientState,
-    RecipientUpdate,
     SQLiteQueue,
     SQLiteStore,
 )
@@ -64,7 +64,11 @@ class Deliverer(QueueObserver):
 
     def arrived(self, leased, *, claimed):
         settlement = AttemptRecord(
-            leased.message.id, time.time(), (RecipientUpdate(0, RecipientState.DELIVERED),)
+            leased.message.id,
+            time.time(),
+            tuple(
+                evolve(each, state=RecipientState.DELIVERED) for each in leased.message.recipients
+            ),
         )
         self.spool.settle(settlement).addCallback(self.settled)
 

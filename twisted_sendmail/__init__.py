@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-    from twisted_sendmail.relay.tracker import FinalOutcome, FinalReport, Queued
+    from twisted_sendmail.relay.tracker import FinalReport, Queued
     from twisted_sendmail.sasl.credentials import Credentials
     from twisted_sendmail.sasl.mechanism import Mechanism
     from twisted_sendmail.sasl.negotiation import MECHANISMS
@@ -120,7 +120,6 @@ __all__ = [
     "Envelope",
     "ErrorProcessing",
     "ExtensionUnavailable",
-    "FinalOutcome",
     "FinalReport",
     "ForwardPath",
     "HashedAccounts",
@@ -220,7 +219,7 @@ _ROOMS = {
     ),
     "twisted_sendmail.client.server_config": ("SubmissionServer",),
     "twisted_sendmail.client.submit": ("sendmail", "submit"),
-    "twisted_sendmail.relay.tracker": ("FinalOutcome", "FinalReport", "Queued"),
+    "twisted_sendmail.relay.tracker": ("FinalReport", "Queued"),
     "twisted_sendmail.relay.retry_policy": ("RetryPolicy",),
     "twisted_sendmail.relay.service": ("RelayService",),
     "twisted_sendmail.relay.settings": ("RelaySettings", "RouteSettings"),

@@ -9,10 +9,10 @@ from tests.names import (
     MessageInfo,
     QueueAction,
     RecipientState,
-    RecipientUpdate,
     Selection,
     SetAsideReason,
 )
+from tests.rows import recipient_row
 from twisted_sendmail import Envelope
 from twisted_sendmail.admin.health import RouteState
 
@@ -112,9 +112,9 @@ class QueueFiller:
         (message,) = [each.message for each in leased if each.message.id == name]
         await self.spool.release(others)
         changes = tuple(
-            RecipientUpdate(r.number, RecipientState.DELIVERED, now, "250 2.0.0 Ok", "2.0.0", relay)
+            recipient_row(r.number, RecipientState.DELIVERED, now, "250 2.0.0 Ok", "2.0.0", relay)
             if r.number in done
-            else RecipientUpdate(r.number, RecipientState.PENDING, now + due, reply, status, relay)
+            else recipient_row(r.number, RecipientState.PENDING, now + due, reply, status, relay)
             for r in message.pending
         )
         await self.spool.settle(AttemptRecord(name, now, changes, aside=aside))

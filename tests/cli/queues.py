@@ -17,12 +17,12 @@ from tests.names import (
     QueuedMessage,
     QueueIds,
     RecipientState,
-    RecipientUpdate,
     Selection,
     SetAsideReason,
     SQLiteStore,
     id_number,
 )
+from tests.rows import recipient_row
 from twisted_sendmail import Envelope, Recipient
 from twisted_sendmail.queue import PIECE, Pieces
 
@@ -123,7 +123,7 @@ class Queue:
         assert name in self.lease()
         now = time.time()
         changes = tuple(
-            RecipientUpdate(
+            recipient_row(
                 n, RecipientState.PENDING, now + 330, reply, "4.2.2", "mx.example.net[192.0.2.9]:25"
             )
             for n in numbers
@@ -140,7 +140,7 @@ class Queue:
                 AttemptRecord(
                     name,
                     time.time(),
-                    (RecipientUpdate(number, RecipientState.DELIVERED, reply="250 2.0.0 Ok"),),
+                    (recipient_row(number, RecipientState.DELIVERED, reply="250 2.0.0 Ok"),),
                 )
             )
 
@@ -149,7 +149,7 @@ class Queue:
         assert name in self.lease()
         with self._opened() as store:
             failed = (
-                RecipientUpdate(
+                recipient_row(
                     0, RecipientState.FAILED, reply="550 5.1.1 No such user", status="5.1.1"
                 ),
             )

@@ -12,12 +12,12 @@ from tests.names import (
     Queue,
     QueuedMessage,
     RecipientState,
-    RecipientUpdate,
     RecoveryReport,
     Selection,
     SetAsideReason,
 )
 from tests.queue.letters import take_in
+from tests.rows import recipient_row
 
 DELIVERED, FAILED, PENDING = RecipientState.DELIVERED, RecipientState.FAILED, RecipientState.PENDING
 ALL = Selection()
@@ -61,11 +61,9 @@ async def one(spool: Queue, id_: str) -> QueuedMessage:
 
 
 def delivered(id_: str, *numbers: int) -> AttemptRecord:
-    return AttemptRecord(id_, 50.0, tuple(RecipientUpdate(n, DELIVERED) for n in numbers or (0,)))
+    return AttemptRecord(id_, 50.0, tuple(recipient_row(n, DELIVERED) for n in numbers or (0,)))
 
 
 def undeliverable(id_: str) -> AttemptRecord:
     """It failed, and there is nobody to tell."""
-    return AttemptRecord(
-        id_, 50.0, (RecipientUpdate(0, FAILED),), aside=SetAsideReason.UNDELIVERABLE
-    )
+    return AttemptRecord(id_, 50.0, (recipient_row(0, FAILED),), aside=SetAsideReason.UNDELIVERABLE)

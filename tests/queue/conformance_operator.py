@@ -11,7 +11,6 @@ from tests.names import (
     AttemptRecord,
     QueueAction,
     QueueActionResult,
-    RecipientUpdate,
     Selection,
     SetAsideReason,
 )
@@ -29,6 +28,7 @@ from tests.queue.conformance_home import (
     undeliverable,
 )
 from tests.queue.letters import Observer, draft_of, take_in
+from tests.rows import recipient_row
 
 if TYPE_CHECKING:
     from tests.names import Queue
@@ -76,7 +76,7 @@ class Operating:
     @ensureDeferred
     async def test_flush_makes_what_waits_due_and_tells_who_delivers(self, spool: Queue) -> None:
         message = await on_its_way(spool)
-        await spool.settle(AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 500.0),)))
+        await spool.settle(AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 500.0),)))
         spool.observer = observer = Observer(claims=False)
         assert [] == await leased(spool, now=100.0)
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.FLUSH, ALL, 100.0)
@@ -104,13 +104,13 @@ class Operating:
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.EXPIRE, ALL, 0.0)
         (taken,) = await leased(spool, now=0.0)
         assert taken.message.expired
-        await spool.settle(AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 900.0),)))
+        await spool.settle(AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 900.0),)))
         assert {"out": 0.0} == await spool.next_due()
 
     @ensureDeferred
     async def test_requeue_makes_it_as_new(self, spool: Queue) -> None:
         message = await on_its_way(spool, draft_of(spool, to=["a@x.org", "b@x.org"]))
-        changes = (RecipientUpdate(0, FAILED), RecipientUpdate(1, PENDING, 900.0))
+        changes = (recipient_row(0, FAILED), recipient_row(1, PENDING, 900.0))
         await spool.settle(AttemptRecord(message.id, 50.0, changes, warned=True))
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.REQUEUE, ALL, 0.0)
         found = await one(spool, message.id)
@@ -132,7 +132,7 @@ class Operating:
         ] == acted
         assert names[:3] == await ids(spool)
         assert (
-            await spool.settle(AttemptRecord(names[0], 9.0, (RecipientUpdate(0, PENDING, 99.0),)))
+            await spool.settle(AttemptRecord(names[0], 9.0, (recipient_row(0, PENDING, 99.0),)))
             is None
         )
         assert await spool.settle(delivered(names[1])) is None
@@ -146,7 +146,7 @@ class Operating:
         for action, id_ in ((QueueAction.HOLD, names[0]), (QueueAction.EXPIRE, names[1])):
             acted = await spool.act(action, Selection(ids=(id_,)), 0.0)
             assert [QueueActionResult(id_, on_its_way=True)] == acted
-            await spool.settle(AttemptRecord(id_, 9.0, (RecipientUpdate(0, PENDING, 99.0),)))
+            await spool.settle(AttemptRecord(id_, 9.0, (recipient_row(0, PENDING, 99.0),)))
         taken = await leased(spool, now=10.0)
         assert [(names[1], True)] == [(t.message.id, t.message.expired) for t in taken]
 
@@ -185,7 +185,7 @@ class Operating:
         await spool.settle(undeliverable(names[0]))
         damaged = AttemptRecord(names[1], 50.0, tried=False, aside=SetAsideReason.DAMAGED)
         await spool.settle(damaged)
-        await spool.settle(AttemptRecord(names[2], 50.0, (RecipientUpdate(0, PENDING, 99.0),)))
+        await spool.settle(AttemptRecord(names[2], 50.0, (recipient_row(0, PENDING, 99.0),)))
         assert [] == await spool.clear_aside(1e9, 1.0)
         assert names == await ids(spool)
 
@@ -225,13 +225,13 @@ class Operating:
             await take_in(spool, b"12345", draft_of(spool, to=to, arrived=100.0 - n))
         names = [t.message.id for t in await leased(spool, fresh=4)]
         changes = (
-            RecipientUpdate(0, DELIVERED),
-            RecipientUpdate(1, PENDING, 9.0, "450 x", "4.2.0"),
+            recipient_row(0, DELIVERED),
+            recipient_row(1, PENDING, 9.0, "450 x", "4.2.0"),
         )
         await spool.settle(AttemptRecord(names[0], 9.0, changes))
-        await spool.settle(AttemptRecord(names[1], 9.0, (RecipientUpdate(0, PENDING, 9.0),)))
+        await spool.settle(AttemptRecord(names[1], 9.0, (recipient_row(0, PENDING, 9.0),)))
         aside = AttemptRecord(
-            names[2], 9.0, (RecipientUpdate(0, FAILED),), aside=SetAsideReason.UNDELIVERABLE
+            names[2], 9.0, (recipient_row(0, FAILED),), aside=SetAsideReason.UNDELIVERABLE
         )
         await spool.settle(aside)
         await spool.act(QueueAction.HOLD, Selection(ids=(names[1],)), 0.0)

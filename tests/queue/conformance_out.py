@@ -10,7 +10,6 @@ from tests.names import (
     AttemptRecord,
     QueueAction,
     QueueActionResult,
-    RecipientUpdate,
     RecoveryReport,
     Selection,
     SetAsideReason,
@@ -29,6 +28,7 @@ from tests.queue.conformance_home import (
     undeliverable,
 )
 from tests.queue.letters import Observer, content_of, draft_of, take_in
+from tests.rows import recipient_row
 from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class TakingOut:
         names = [(await take_in(spool, b"x")).id for _ in range(6)]
         await leased(spool)
         for id_, due in zip(names[:3], (300.0, 100.0, 200.0), strict=True):
-            await spool.settle(AttemptRecord(id_, 50.0, (RecipientUpdate(0, PENDING, due),)))
+            await spool.settle(AttemptRecord(id_, 50.0, (recipient_row(0, PENDING, due),)))
         await spool.release(names[3:])
         taken = await leased(spool, now=250.0, fresh=2, retries=2)
         expected = [names[3], names[4], names[1], names[2]]
@@ -79,7 +79,7 @@ class TakingOut:
         """A clock that ran ahead and was set back must not keep mail waiting for years."""
         message = await on_its_way(spool)
         await spool.settle(
-            AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 2_000_000.0),))
+            AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 2_000_000.0),))
         )
         early = await spool.lease("out", 60.0, fresh=5, retries=5, horizon=3_000_000.0)
         late = await spool.lease("out", 60.0, fresh=5, retries=5, horizon=1_000_000.0)
@@ -93,7 +93,7 @@ class TakingOut:
         for route in ("a", "b"):
             await leased(spool, route)
         for draft, due in zip(drafts[1:3], (700.0, 600.0), strict=True):
-            await spool.settle(AttemptRecord(draft.id, 50.0, (RecipientUpdate(0, PENDING, due),)))
+            await spool.settle(AttemptRecord(draft.id, 50.0, (recipient_row(0, PENDING, due),)))
         await spool.act(QueueAction.HOLD, Selection(route="d"), 0.0)
         assert {"b": 600.0, "c": 0.0} == await spool.next_due()
 
@@ -129,8 +129,8 @@ class TakingOut:
             message.id,
             50.0,
             (
-                RecipientUpdate(0, DELIVERED, 0.0, "250 ok", "2.0.0", "mx[192.0.2.1]:25"),
-                RecipientUpdate(1, PENDING, 350.0, "450 later", "4.2.0", "mx[192.0.2.1]:25"),
+                recipient_row(0, DELIVERED, 0.0, "250 ok", "2.0.0", "mx[192.0.2.1]:25"),
+                recipient_row(1, PENDING, 350.0, "450 later", "4.2.0", "mx[192.0.2.1]:25"),
             ),
             warned=True,
             in_doubt=True,
@@ -152,7 +152,7 @@ class TakingOut:
         assert 0.0 == left.due
         (again,) = await leased(spool, now=60.0)
         assert left.pending == again.message.pending
-        left = await spool.settle(AttemptRecord(message.id, 60.0, (RecipientUpdate(2, FAILED),)))
+        left = await spool.settle(AttemptRecord(message.id, 60.0, (recipient_row(2, FAILED),)))
         assert left is not None
         assert (350.0, 2) == (left.due, left.attempts)
         assert [] == await leased(spool, now=349.0)
@@ -163,7 +163,7 @@ class TakingOut:
     @ensureDeferred
     async def test_a_try_that_reached_nobody_is_not_counted(self, spool: Queue) -> None:
         message = await on_its_way(spool)
-        down = RecipientUpdate(0, PENDING, 90.0, "connection refused", "4.4.1", "mx")
+        down = recipient_row(0, PENDING, 90.0, "connection refused", "4.4.1", "mx")
         left = await spool.settle(AttemptRecord(message.id, 50.0, (down,), tried=False))
         assert left is not None
         (recipient,) = left.recipients
@@ -171,7 +171,7 @@ class TakingOut:
         assert (90.0, "connection refused") == (left.due, recipient.reply)
         await leased(spool, now=100.0)
         left = await spool.settle(
-            AttemptRecord(message.id, 100.0, (RecipientUpdate(0, PENDING, 200.0),), tried=False)
+            AttemptRecord(message.id, 100.0, (recipient_row(0, PENDING, 200.0),), tried=False)
         )
         assert left is not None
         assert (200.0, "connection refused") == (left.due, left.recipients[0].reply)
@@ -185,7 +185,7 @@ class TakingOut:
             AttemptRecord(
                 message.id,
                 60.0,
-                (RecipientUpdate(0, PENDING, 70.0), RecipientUpdate(1, PENDING, 80.0)),
+                (recipient_row(0, PENDING, 70.0), recipient_row(1, PENDING, 80.0)),
             )
         )
         assert left is not None
@@ -194,7 +194,7 @@ class TakingOut:
     @ensureDeferred
     async def test_settling_twice_changes_nothing_the_second_time(self, spool: Queue) -> None:
         message = await on_its_way(spool)
-        settlement = AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 90.0),))
+        settlement = AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 90.0),))
         first = await spool.settle(settlement)
         assert first == await spool.settle(settlement)
         await leased(spool)
@@ -208,7 +208,7 @@ class TakingOut:
         spool.observer = observer = Observer(claims=False)
         report = draft_of(spool, envelope=Envelope(None, "ann@example.org"))
         settlement = AttemptRecord(
-            message.id, 50.0, (RecipientUpdate(0, FAILED),), reports=((report, b"a report"),)
+            message.id, 50.0, (recipient_row(0, FAILED),), reports=((report, b"a report"),)
         )
         assert await spool.settle(settlement) is None
         await observer.heard(1)

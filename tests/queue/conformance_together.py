@@ -8,7 +8,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, DeferredList
 
-from tests.names import AttemptRecord, QueueAction, QueueError, RecipientUpdate, Selection
+from tests.names import AttemptRecord, QueueAction, QueueError, Selection
 from tests.queue.conformance_home import (
     ALL,
     FAILED,
@@ -22,6 +22,7 @@ from tests.queue.conformance_home import (
     one,
 )
 from tests.queue.letters import content_of, draft_of, take_in
+from tests.rows import recipient_row
 
 if TYPE_CHECKING:
     from tests.names import MessageInfo, Queue, QueuedMessage
@@ -79,12 +80,12 @@ class Together:
                 failed = AttemptRecord(
                     message.id,
                     50.0,
-                    (RecipientUpdate(0, FAILED, 0.0, "550 no", "5.1.1"),),
+                    (recipient_row(0, FAILED, 0.0, "550 no", "5.1.1"),),
                     reports=((report, b"a report"), (namesake, b"another")),
                 )
                 asked.append(spool.settle(failed))
             else:
-                later = AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 700.0 + n),))
+                later = AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 700.0 + n),))
                 asked.append(spool.settle(later))
         results = await ends(asked)
         assert [4] == [n for n, each in enumerate(results) if isinstance(each, QueueError)]
@@ -107,7 +108,7 @@ class Together:
         other = draft_of(spool)
         only = Selection(ids=(message.id,))
         asked: list[Deferred[Any]] = [
-            spool.settle(AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 900.0),))),
+            spool.settle(AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 900.0),))),
             spool.act(QueueAction.HOLD, only, 60.0),
             spool.list(only),
             commit(spool, b"other", other),
@@ -129,7 +130,7 @@ class Together:
     @ensureDeferred
     async def test_a_lease_that_was_settled_twice_counts_once(self, spool: Queue) -> None:
         message = await on_its_way(spool)
-        later = AttemptRecord(message.id, 50.0, (RecipientUpdate(0, PENDING, 900.0),))
+        later = AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 900.0),))
         done = delivered(message.id)
         await ends([spool.settle(later), spool.settle(done)])
         found = await one(spool, message.id)

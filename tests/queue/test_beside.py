@@ -18,13 +18,13 @@ from tests.names import (
     QueueError,
     QueueIds,
     RecipientState,
-    RecipientUpdate,
     Selection,
     SQLiteQueue,
     SQLiteStore,
     id_number,
 )
 from tests.queue.letters import Observer, content_of, draft_of, take_in
+from tests.rows import recipient_row
 from twisted_sendmail.queue import PIECE, Pieces, wake
 from twisted_sendmail.queue.sqlite.queue import POLL_INTERVAL
 
@@ -142,7 +142,7 @@ async def test_pieces_of_no_message_are_removed_little_by_little(tmp_path: Path)
         await take_in(spool, data)
     (first, second) = await spool.lease("out", 1e9, **LEASE)
     await spool.settle(
-        AttemptRecord(first.message.id, 1e9, (RecipientUpdate(0, RecipientState.DELIVERED),))
+        AttemptRecord(first.message.id, 1e9, (recipient_row(0, RecipientState.DELIVERED),))
     )
     await spool.release([second.message.id])
     with SQLiteStore(tmp_path) as store, store.transaction():
@@ -194,7 +194,7 @@ async def test_commands_work_while_mail_comes_and_goes(tmp_path: Path) -> None:
         taken = await spool.lease("out", 20.0, **LEASE)
         for leased in taken:
             settlement = AttemptRecord(
-                leased.message.id, 20.0, (RecipientUpdate(0, RecipientState.DELIVERED),)
+                leased.message.id, 20.0, (recipient_row(0, RecipientState.DELIVERED),)
             )
             await spool.settle(settlement)
             assert leased.message.id not in done

@@ -27,13 +27,13 @@ from tests.names import (
     QueueError,
     QueueUnusable,
     RecipientState,
-    RecipientUpdate,
     Selection,
     SetAsideReason,
     SQLiteQueue,
     id_number,
 )
 from tests.queue.letters import content_of, draft_of, take_in
+from tests.rows import recipient_row
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -79,7 +79,7 @@ class Original:
         # One was tried, one recipient of it has it already.
         await spool.lease("out", 20.0, **{**LEASE, "fresh": 2})
         for id_ in list(self.drafts)[:2]:
-            change = RecipientUpdate(0, RecipientState.PENDING, 40.0, "450 later", "4.2.0", "mx")
+            change = recipient_row(0, RecipientState.PENDING, 40.0, "450 later", "4.2.0", "mx")
             await spool.settle(AttemptRecord(id_, 30.0, (change,)))
         await spool.close()
 
@@ -270,7 +270,7 @@ async def test_a_message_that_was_damaged_during_its_try_is_set_aside_when_it_is
     (leased,) = await spool.lease("out", 1e8, **LEASE)
     change(tmp_path, "UPDATE recipient SET address = 'eve@example.net'")
     later = AttemptRecord(
-        leased.message.id, 50.0, (RecipientUpdate(0, RecipientState.PENDING, 90.0),)
+        leased.message.id, 50.0, (recipient_row(0, RecipientState.PENDING, 90.0),)
     )
     assert await spool.settle(later) is None
     assert [SetAsideReason.DAMAGED] == [m.aside for m in await spool.list(ALL)]

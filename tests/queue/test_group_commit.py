@@ -17,13 +17,13 @@ from tests.names import (
     QueueAction,
     QueueError,
     RecipientState,
-    RecipientUpdate,
     Selection,
     SQLiteQueue,
     id_number,
 )
 from tests.queue.choke import Choke, choked
 from tests.queue.letters import Observer, draft_of, take_in
+from tests.rows import recipient_row
 from twisted_sendmail.queue.sqlite.group_commit import MAX_GROUP, Operation
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def test_settlements_that_piled_up_do_each_what_it_says(patient: Patient) -> Non
     results: list[Any] = []
     patient.worker.patient = True
     for id_, (first, second) in zip(ids, [*verdicts, (done, done)], strict=True):
-        changes = (RecipientUpdate(0, first, 90.0), RecipientUpdate(1, second, 90.0))
+        changes = (recipient_row(0, first, 90.0), recipient_row(1, second, 90.0))
         _ = patient.spool.settle(AttemptRecord(id_, 50.0, changes)).addCallback(results.append)
     del patient.events[:]
     events = patient.go()

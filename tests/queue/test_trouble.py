@@ -19,12 +19,12 @@ from tests.names import (
     QueueError,
     QueueFull,
     RecipientState,
-    RecipientUpdate,
     Selection,
     SQLiteQueue,
 )
 from tests.queue.choke import Choke, choked
 from tests.queue.letters import Observer, content_of, draft_of, take_in
+from tests.rows import recipient_row
 from twisted_sendmail.queue import FreeSpace
 from twisted_sendmail.queue.sqlite.queue import FIRST_DELAY, MAX_DELAY
 
@@ -51,7 +51,7 @@ def failing(error: str, *, at: int = 1, on: str = "") -> Iterator[Choke]:
 
 
 def delivered(id_: str) -> AttemptRecord:
-    return AttemptRecord(id_, 50.0, (RecipientUpdate(0, RecipientState.DELIVERED),))
+    return AttemptRecord(id_, 50.0, (recipient_row(0, RecipientState.DELIVERED),))
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ async def test_a_record_that_no_disk_would_take_is_not_tried_for_ever(
     twice = AttemptRecord(
         message.id,
         50.0,
-        (RecipientUpdate(0, RecipientState.FAILED),),
+        (recipient_row(0, RecipientState.FAILED),),
         reports=((draft_of(spool), b"good"), (draft_of(spool, id_=other.id), b"bad")),
     )
     with pytest.raises(QueueError, match="cannot be queued"):

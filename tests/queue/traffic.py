@@ -20,9 +20,9 @@ from tests.names import (
     MessageInfo,
     QueueObserver,
     RecipientState,
-    RecipientUpdate,
 )
 from tests.queue.letters import content_of, draft_of
+from tests.rows import recipient_row
 from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
@@ -126,15 +126,13 @@ class Traffic(QueueObserver):
 
     def _verdict(self, id_: str, leased: LeasedMessage) -> AttemptRecord:
         changes = [
-            RecipientUpdate(r.number, RecipientState.DELIVERED) for r in leased.message.pending
+            recipient_row(r.number, RecipientState.DELIVERED) for r in leased.message.pending
         ]
         reports: tuple[tuple[MessageInfo, bytes], ...] = ()
         if len(changes) == 2:
-            changes[1] = RecipientUpdate(
-                1, RecipientState.PENDING, 100.0, "450 later", "4.2.0", "mx"
-            )
+            changes[1] = recipient_row(1, RecipientState.PENDING, 100.0, "450 later", "4.2.0", "mx")
             if int(id_[-1], 36) % 4 == 0:
-                changes[1] = RecipientUpdate(1, RecipientState.FAILED, 0.0, "550 no", "5.1.1", "mx")
+                changes[1] = recipient_row(1, RecipientState.FAILED, 0.0, "550 no", "5.1.1", "mx")
                 report = draft_of(self._spool, envelope=Envelope(None, "ann@example.org"))
                 reports = ((report, b"a report"),)
         return AttemptRecord(id_, 50.0, tuple(changes), reports=reports)

@@ -132,5 +132,5 @@ def test_one_line_of_the_log_says_so() -> None:
     log_event(Cleared("0123456789AB", 5 * DAY))
     log_event(Cleared("0123456789AB", HOUR / 2))
     globalLogPublisher.removeObserver(observe)
-    said = "0123456789AB: removed: it failed, there was nobody to tell, and it was kept for "
+    said = "0123456789AB: removed: undeliverable and unreportable, kept for "
     assert [f"{said}5 days", f"{said}0.5 hours"] == lines

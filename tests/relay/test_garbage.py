@@ -8,7 +8,7 @@ from tests.names import QueuedMessage
 from tests.relay.world import World
 from twisted_sendmail.client import Job
 from twisted_sendmail.queue.sqlite.group_commit import Operation
-from twisted_sendmail.relay.carried import Attempt
+from twisted_sendmail.relay.delivery import Attempt
 
 
 def test_what_was_delivered_leaves_nothing_for_the_garbage_collector(world: World) -> None:

@@ -19,8 +19,8 @@ from tests.names import (
     Trouble,
 )
 from twisted_sendmail import Envelope, RetryPolicy, RouteSettings, SubmissionServer
-from twisted_sendmail.relay.classify import Blame
-from twisted_sendmail.relay.lane import RouteQueue
+from twisted_sendmail.relay.classify import AttemptOutcome
+from twisted_sendmail.relay.queue_manager import RouteQueue
 from twisted_sendmail.relay.transport import Transport
 
 ENVELOPE = Envelope("alice@example.org", "bob@example.net")
@@ -78,7 +78,7 @@ class Bench:
         self.generations: dict[str, int] = {}
         settings = RouteSettings("out", (SubmissionServer.of("smtp://mx.example"),))
         self.route = Transport(
-            self.clock, settings, "relay.example", tell=self.events.append, chance=lambda: 0.5
+            self.clock, settings, "relay.example", notify=self.events.append, chance=lambda: 0.5
         )
         self.surveys = 0
         self.lane = RouteQueue(
@@ -86,9 +86,10 @@ class Bench:
             self.spool,
             self.route,
             RetryPolicy(),
-            carry=lambda lane, found: self.carry(found),
-            survey=self.survey,
-            tell=self.events.append,
+            deliver=lambda lane, found: self.carry(found),
+            ask_due=self.survey,
+            notify=self.events.append,
+            recorded=lambda record, left: None,
         )
 
     def carry(self, found: Sequence[LeasedMessage]) -> None:
@@ -99,14 +100,14 @@ class Bench:
     def survey(self) -> None:
         self.surveys += 1
         times = [each.message.due for each in self.spool.fresh + self.spool.retries]
-        self.lane.surveyed(min(times, default=None))
+        self.lane.next_due(min(times, default=None))
 
-    def end(self, count: int, blame: Blame = Blame.NOBODY) -> None:
+    def end(self, count: int, outcome: AttemptOutcome = AttemptOutcome.REPLIED) -> None:
         """The oldest *count* of those under way come to their end."""
         some, self.carried = self.carried[:count], self.carried[count:]
         for each in some:
             generation = self.generations.pop(each.message.id)
-            self.route.learn(generation, blame, "why")
+            self.route.learn(generation, outcome, "why")
             self.lane.ended(each, generation, None)
 
     @property
@@ -170,7 +171,7 @@ def test_new_mail_is_claimed_while_old_mail_waits_up_to_its_half(bench: Bench) -
     bench.lane.look()
     bench.route.window.size = 10
     bench.spool.retries = [leased(n, 1) for n in range(100)]
-    bench.lane.stirred()
+    bench.lane.changed()
     assert (0, 8) == bench.kinds
     assert [True, True, False] == [bench.lane.claim() for _ in range(3)]
 
@@ -207,7 +208,7 @@ def test_what_an_operator_does_while_a_lease_is_under_way_is_looked_for(bench: B
     ((waiting, found),) = bench.spool.held_back
     bench.spool.held_back = None
     bench.spool.fresh = [leased(n, 0) for n in range(4)]
-    bench.lane.stirred()
+    bench.lane.changed()
     waiting.callback(found)
     assert 4 == len(bench.carried)
 
@@ -217,7 +218,7 @@ def test_what_comes_back_untried_while_a_lease_is_under_way_is_not_forgotten(ben
     bench.lane.look()
     (back,) = bench.carried
     bench.spool.held_back = []
-    bench.lane.stirred()
+    bench.lane.changed()
     ((waiting, found),) = bench.spool.held_back
     bench.spool.held_back = None
     bench.carried.clear()
@@ -276,8 +277,8 @@ def test_it_looks_when_the_next_is_due_and_in_any_case_each_minute(bench: Bench)
 
 
 def test_what_is_due_and_cannot_be_had_makes_no_loop(bench: Bench) -> None:
-    bench.survey = lambda: bench.lane.surveyed(0.0)  # type: ignore[method-assign]
-    bench.lane._survey = bench.survey
+    bench.survey = lambda: bench.lane.next_due(0.0)  # type: ignore[method-assign]
+    bench.lane._ask_due = bench.survey
     bench.lane.look()
     for _ in range(3600):
         bench.clock.advance(1)
@@ -287,7 +288,7 @@ def test_what_is_due_and_cannot_be_had_makes_no_loop(bench: Bench) -> None:
 def test_nothing_is_leased_while_the_route_is_down_but_one_that_asks(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(100)]
     bench.lane.look()
-    bench.end(5, Blame.ROUTE)
+    bench.end(5, AttemptOutcome.UNREACHABLE)
     assert [] == bench.carried
     assert not bench.lane.claim()
     bench.clock.advance(4)
@@ -304,7 +305,7 @@ def test_what_comes_out_of_the_spool_after_the_route_went_down_goes_back(bench: 
     bench.spool.held_back = []
     bench.end(3)
     ((waiting, found),) = bench.spool.held_back
-    bench.end(1, Blame.ROUTE)
+    bench.end(1, AttemptOutcome.UNREACHABLE)
     waiting.callback(found)
     assert [each.message.id for each in found] == bench.spool.released
 
@@ -325,7 +326,7 @@ def test_one_failure_of_many_at_once_counts_once(bench: Bench) -> None:
     bench.lane.look()
     generation = bench.route.generation
     for each in bench.carried:
-        bench.route.learn(generation, Blame.ROUTE, "why")
+        bench.route.learn(generation, AttemptOutcome.UNREACHABLE, "why")
         bench.lane.ended(each, generation, each.message)
     assert 4 == bench.route.back_off.left(bench.clock.seconds())
 
@@ -334,9 +335,9 @@ def test_a_question_that_hangs_does_not_hold_up_a_flush(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(3)]
     bench.route.window.size = 1
     bench.lane.look()
-    bench.end(1, Blame.ROUTE)
+    bench.end(1, AttemptOutcome.UNREACHABLE)
     bench.clock.advance(4)
     assert 1 == len(bench.carried)
-    bench.route.ask_now()
-    bench.lane.stirred()
+    bench.route.probe_now()
+    bench.lane.changed()
     assert 2 == len(bench.carried)

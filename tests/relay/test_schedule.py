@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidInput, RetryPolicy
-from twisted_sendmail.relay.backoff import BackOff, Window
-from twisted_sendmail.relay.retry_policy import age
+from twisted_sendmail.relay.retry_policy import elapsed, remaining
+from twisted_sendmail.relay.transport import BackOff, Window
 
 times = st.floats(min_value=-1e11, max_value=1e11)
 chances = st.floats(min_value=0, max_value=1, exclude_max=True)
@@ -40,7 +40,16 @@ def test_what_a_try_gave_is_within_the_horizon(now: float, attempts: int, chance
 
 @given(times, times)
 def test_no_age_is_negative(arrived: float, now: float) -> None:
-    assert age(arrived, now) >= 0
+    assert elapsed(arrived, now) >= 0
+
+
+@given(times, st.floats(min_value=0, max_value=1e6), times)
+def test_no_wait_that_began_in_the_future_is_waited_for(
+    since: float, wait: float, now: float
+) -> None:
+    left = remaining(since, wait, now)
+    assert 0 <= left <= wait
+    assert now >= since or left == 0
 
 
 @given(times, st.floats(min_value=0, max_value=1e11))
@@ -96,7 +105,7 @@ def test_a_gate_asked_to_ask_now_stays_closed_and_begins_anew() -> None:
     back_off = gate()
     for now in (0, 4, 12):
         back_off.failed(now)
-    back_off.ask_now()
+    back_off.end_wait()
     assert (True, 0) == (back_off.closed, back_off.left(12))
     assert 4 == back_off.failed(12)
 
@@ -105,13 +114,13 @@ def test_a_failure_behind_somebodys_word_is_asked_about_a_second_time_and_once()
     """It may have been that of a connection begun before."""
     back_off = gate()
     back_off.failed(0)
-    back_off.ask_now(twice=True)
+    back_off.end_wait(second_chance=True)
     assert [0.1, 4, 8] == [back_off.failed(now) for now in (1, 1.1, 5.1)]
-    back_off.ask_now(twice=True)
+    back_off.end_wait(second_chance=True)
     back_off.succeeded()
     assert 4 == back_off.failed(20)
-    back_off.ask_now(twice=True)
-    assert 900 == back_off.failed(30, long=True)
+    back_off.end_wait(second_chance=True)
+    assert 900 == back_off.failed(30, longest=True)
 
 
 @given(st.lists(st.tuples(times, chances), min_size=1, max_size=20), times)
@@ -137,7 +146,7 @@ def test_a_window_doubles_with_each_round_and_falls_to_one() -> None:
         for _ in range(window.size):
             window.succeeded()
     assert [5, 10, 20, 40, 64] == rounds
-    window.troubled()
+    window.failed()
     assert 1 == window.size
 
 

@@ -13,7 +13,7 @@ SERVER = "smtp+starttls://mx.example"
 
 
 def route(name: str = "out", *senders: str, **options: Any) -> RouteSettings:
-    return RouteSettings(name, SERVER, senders or ("*",), **options)  # type: ignore[arg-type]
+    return RouteSettings(name, SERVER, senders or ("*",), **options)
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,14 @@ from twisted_sendmail import (
     ServiceClosing,
     TemporaryAuthenticationFailure,
 )
-from twisted_sendmail.relay.classify import Blame, Judgement, judge
-from twisted_sendmail.relay.conclusion import conclude, due_recipients, given_up
+from twisted_sendmail.relay.classify import (
+    AttemptOutcome,
+    AttemptResult,
+    classify_attempt,
+    due_recipients,
+    expired,
+    given_up,
+)
 from twisted_sendmail.smtp import recipient_results
 
 NOW = 1_800_000_000.0
@@ -85,6 +91,19 @@ def message(arrived: float = NOW, **standing: object) -> QueuedMessage:
     return replace(QueuedMessage(draft, 10, recipients), **standing)  # type: ignore[arg-type]
 
 
+def after(result: DeliveryReport | Failure, queued: QueuedMessage | None = None) -> AttemptResult:
+    """What an attempt to everybody comes to."""
+    queued = queued or message()
+    return classify_attempt(
+        queued,
+        queued.recipients,
+        result,
+        now=NOW,
+        policy=RetryPolicy(),
+        chance=lambda: 0.5,
+    )
+
+
 @pytest.mark.parametrize(
     ("reply", "state", "status"),
     [
@@ -104,108 +123,107 @@ def message(arrived: float = NOW, **standing: object) -> QueuedMessage:
 def test_a_refusal_is_final_only_if_it_says_so(
     reply: str, state: RecipientState, status: str
 ) -> None:
-    judgement = judge(report((RecipientStatus.REFUSED, reply), (RecipientStatus.REFUSED, reply)), 2)
-    assert [(state, status)] * 2 == [(v.state, v.status) for v in judgement.verdicts]
+    result = after(report((RecipientStatus.REFUSED, reply), (RecipientStatus.REFUSED, reply)))
+    assert [(state, status)] * 2 == [(v.state, v.status) for v in result.recipients]
 
 
 def test_the_verdicts_are_each_recipients_own() -> None:
-    judgement = judge(
+    result = after(
         report(
             (RecipientStatus.ACCEPTED, "250 2.0.0 ok"), (RecipientStatus.REFUSED, "452 4.2.2 full")
-        ),
-        2,
+        )
     )
     assert [RecipientState.DELIVERED, RecipientState.PENDING] == [
-        v.state for v in judgement.verdicts
+        v.state for v in result.recipients
     ]
-    assert (Blame.NOBODY, False) == (judgement.blame, judgement.in_doubt)
+    assert (AttemptOutcome.REPLIED, False) == (result.outcome, result.in_doubt)
 
 
 @pytest.mark.parametrize("reply", ["452 4.5.3 too many", "552 too many", "552 5.5.3 too many"])
 def test_one_too_many_is_tried_again_at_once_if_another_was_accepted(reply: str) -> None:
-    judgement = judge(
-        report((RecipientStatus.ACCEPTED, "250 ok"), (RecipientStatus.REFUSED, reply)), 2
-    )
-    assert (RecipientState.PENDING, True, False) == (
-        judgement.verdicts[1].state,
-        judgement.verdicts[1].at_once,
-        judgement.verdicts[1].counts,
-    )
-    judgement = judge(report((RecipientStatus.REFUSED, reply), (RecipientStatus.REFUSED, reply)), 2)
-    assert [False, False] == [v.at_once for v in judgement.verdicts]
+    result = after(report((RecipientStatus.ACCEPTED, "250 ok"), (RecipientStatus.REFUSED, reply)))
+    row = result.recipients[1]
+    assert (RecipientState.PENDING, True, 0) == (row.state, row.due <= NOW, row.attempts)
+    result = after(report((RecipientStatus.REFUSED, reply), (RecipientStatus.REFUSED, reply)))
+    pending = [r for r in result.recipients if r.state is RecipientState.PENDING]
+    assert [] == [row for row in pending if row.due <= NOW]
 
 
 @pytest.mark.parametrize(
-    ("error", "blame", "status"),
+    ("error", "outcome", "status"),
     [
-        (ConnectFailed("x"), Blame.ROUTE, "4.4.1"),
-        (SendTimeout("x"), Blame.ROUTE, "4.4.2"),
-        (CertificateRejected("x"), Blame.ROUTE, "4.7.5"),
-        (ServiceClosing("x", reply=said("421 4.3.2 closing")), Blame.ROUTE, "4.3.2"),
-        (SendmailError("x", reply=said("554 5.3.2 not here")), Blame.ROUTE, "4.3.2"),
-        (InvalidServer("the CA file is gone"), Blame.ROUTE, "4.3.5"),
-        (AuthenticationFailed("x"), Blame.AUTH, "4.7.8"),
-        (AuthenticationFailed("x", reply=said("535 5.7.8 no")), Blame.AUTH, "4.7.8"),
-        (SendmailError("x", reply=said("530 5.7.0 no")), Blame.AUTH, "4.7.0"),
-        (TemporaryAuthenticationFailure("x"), Blame.ROUTE, "4.7.8"),
-        (MailerClosed("x"), Blame.UNTRIED, "4.3.0"),
-        (MessageDamaged("x"), Blame.DAMAGED, "4.3.0"),
-        (QueueError("x"), Blame.OURS, "4.3.0"),
-        (ValueError("what is that?"), Blame.OURS, "4.3.0"),
-        (MemoryError(), Blame.OURS, "4.3.0"),
+        (ConnectFailed("x"), AttemptOutcome.UNREACHABLE, "4.4.1"),
+        (SendTimeout("x"), AttemptOutcome.UNREACHABLE, "4.4.2"),
+        (CertificateRejected("x"), AttemptOutcome.UNREACHABLE, "4.7.5"),
+        (ServiceClosing("x", reply=said("421 4.3.2 closing")), AttemptOutcome.UNREACHABLE, "4.3.2"),
+        (SendmailError("x", reply=said("554 5.3.2 not here")), AttemptOutcome.UNREACHABLE, "4.3.2"),
+        (InvalidServer("the CA file is gone"), AttemptOutcome.UNREACHABLE, "4.3.5"),
+        (AuthenticationFailed("x"), AttemptOutcome.LOGIN_REFUSED, "4.7.8"),
+        (
+            AuthenticationFailed("x", reply=said("535 5.7.8 no")),
+            AttemptOutcome.LOGIN_REFUSED,
+            "4.7.8",
+        ),
+        (SendmailError("x", reply=said("530 5.7.0 no")), AttemptOutcome.LOGIN_REFUSED, "4.7.0"),
+        (TemporaryAuthenticationFailure("x"), AttemptOutcome.UNREACHABLE, "4.7.8"),
+        (MailerClosed("x"), AttemptOutcome.NOT_TRIED, "4.3.0"),
+        (MessageDamaged("x"), AttemptOutcome.DAMAGED, "4.3.0"),
+        (QueueError("x"), AttemptOutcome.LOCAL_FAULT, "4.3.0"),
+        (ValueError("what is that?"), AttemptOutcome.LOCAL_FAULT, "4.3.0"),
+        (MemoryError(), AttemptOutcome.LOCAL_FAULT, "4.3.0"),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_not_said_of_a_recipient_is_not_held_against_him(
-    error: Exception, blame: Blame, status: str
+    error: Exception, outcome: AttemptOutcome, status: str
 ) -> None:
-    judgement = judge(Failure(error), 2)
-    assert blame is judgement.blame
+    result = after(Failure(error))
+    assert outcome is result.outcome
     assert [(RecipientState.PENDING, status)] * 2 == [
-        (v.state, v.status) for v in judgement.verdicts
+        (v.state, v.status) for v in result.recipients
     ]
-    counts = blame is Blame.OURS or blame is Blame.DAMAGED
-    assert [counts] * 2 == [v.counts for v in judgement.verdicts]
+    counts = outcome is AttemptOutcome.LOCAL_FAULT or outcome is AttemptOutcome.DAMAGED
+    assert [(counts, counts)] * 2 == [
+        (row.due > NOW, row.attempts == 1) for row in result.recipients
+    ]
 
 
 @pytest.mark.parametrize(
-    ("error", "blame"),
+    ("error", "outcome"),
     [
-        (ConnectionClosed("x"), Blame.LOSS),
-        (SendTimeout("x"), Blame.LOSS),
-        (ProtocolBreach("x"), Blame.LOSS),
-        (MessageDamaged("x"), Blame.DAMAGED),
-        (QueueError("x"), Blame.OURS),
+        (ConnectionClosed("x"), AttemptOutcome.LOST),
+        (SendTimeout("x"), AttemptOutcome.LOST),
+        (ProtocolBreach("x"), AttemptOutcome.LOST),
+        (MessageDamaged("x"), AttemptOutcome.DAMAGED),
+        (QueueError("x"), AttemptOutcome.LOCAL_FAULT),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_happened_to_the_connection_leaves_the_rest_pending(
-    error: SendmailError, blame: Blame
+    error: SendmailError, outcome: AttemptOutcome
 ) -> None:
-    judgement = judge(
+    result = after(
         report(
             (RecipientStatus.REFUSED, "550 5.1.1 unknown"),
             (RecipientStatus.UNTOUCHED, None),
             error=error,
-        ),
-        2,
+        )
     )
-    assert [RecipientState.FAILED, RecipientState.PENDING] == [v.state for v in judgement.verdicts]
-    assert blame is judgement.blame
+    assert [RecipientState.FAILED, RecipientState.PENDING] == [v.state for v in result.recipients]
+    assert outcome is result.outcome
 
 
 def test_doubt_is_no_verdict_and_is_told() -> None:
     error = DeliveryInDoubt("x")
-    judgement = judge(
+    result = after(
         report(
             (RecipientStatus.IN_DOUBT, None),
             (RecipientStatus.REFUSED, "550 5.1.1 unknown"),
             error=error,
-        ),
-        2,
+        )
     )
-    assert [RecipientState.PENDING, RecipientState.FAILED] == [v.state for v in judgement.verdicts]
-    assert (True, Blame.LOSS) == (judgement.in_doubt, judgement.blame)
+    assert [RecipientState.PENDING, RecipientState.FAILED] == [v.state for v in result.recipients]
+    assert (True, AttemptOutcome.LOST) == (result.in_doubt, result.outcome)
 
 
 @pytest.mark.parametrize(
@@ -221,20 +239,20 @@ def test_doubt_is_no_verdict_and_is_told() -> None:
     ids=str,
 )
 def test_a_message_that_the_server_cannot_take_fails(error: SendmailError, status: str) -> None:
-    judgement = judge(
-        report((RecipientStatus.UNTOUCHED, None), (RecipientStatus.UNTOUCHED, None), error=error), 2
+    result = after(
+        report((RecipientStatus.UNTOUCHED, None), (RecipientStatus.UNTOUCHED, None), error=error)
     )
-    assert [(RecipientState.FAILED, status)] * 2 == [
-        (v.state, v.status) for v in judgement.verdicts
-    ]
-    assert Blame.NOBODY is judgement.blame
+
+    assert [(RecipientState.FAILED, status)] * 2 == [(v.state, v.status) for v in result.recipients]
+    assert AttemptOutcome.REPLIED is result.outcome
 
 
 def test_what_an_error_says_is_one_printable_line() -> None:
-    judgement = judge(Failure(ValueError("a\r\nb\x1b[2J" + "c" * 10_000)), 1)
-    (verdict,) = judgement.verdicts
-    assert verdict.reply.isprintable()
-    assert len(verdict.reply) < 400
+    result = after(Failure(ValueError("a\r\nb\x1b[2J" + "c" * 10_000)))
+    for row in result.recipients:
+        assert row.reply is not None
+        assert row.reply.isprintable()
+        assert len(row.reply) < 400
 
 
 statuses = st.sampled_from(
@@ -260,35 +278,28 @@ def test_whatever_happens_each_recipient_is_settled_or_has_a_due_time(
     error: SendmailError | None,
     age: float,
 ) -> None:
-    judgement = judge(report(one, two, error=error), 2)
     schedule = RetryPolicy()
-    queued = message(NOW - age)
-    fates = conclude(
-        queued, queued.recipients, judgement, now=NOW, schedule=schedule, chance=lambda: 0.5
-    )
-    assert 2 == len(fates)
-    for (status, _), fate in zip((one, two), fates, strict=True):
-        if fate.state is RecipientState.PENDING:
-            assert 0 <= fate.due <= schedule.horizon(NOW)
-            assert age < schedule.lifetime or judgement.blame is Blame.OURS or fate.due <= NOW
-        assert (status is RecipientStatus.ACCEPTED) == (fate.state is RecipientState.DELIVERED)
+    result = after(report(one, two, error=error), message(NOW - age))
+    assert 2 == len(result.recipients)
+    for (status, _), row in zip((one, two), result.recipients, strict=True):
+        if row.state is RecipientState.PENDING:
+            assert 0 <= row.due <= schedule.horizon(NOW)
+            assert (
+                age < schedule.lifetime
+                or result.outcome is AttemptOutcome.LOCAL_FAULT
+                or row.due <= NOW
+            )
+        assert (status is RecipientStatus.ACCEPTED) == (row.state is RecipientState.DELIVERED)
 
 
 def test_only_a_try_that_failed_now_is_the_last() -> None:
-    queued = message(NOW - 6 * 86400)
-    accepted = judge(
-        report((RecipientStatus.ACCEPTED, "250 ok"), (RecipientStatus.REFUSED, "450 later")), 2
-    )
-    fates = conclude(
-        queued, queued.recipients, accepted, now=NOW, schedule=RetryPolicy(), chance=lambda: 0.5
-    )
-    assert ["sent", "expired"] == [fate.word for fate in fates]
-    assert "4.4.7" == fates[1].status
-    untried = Judgement(judge(Failure(MailerClosed("x")), 2).verdicts, Blame.UNTRIED)
-    fates = conclude(
-        queued, queued.recipients, untried, now=NOW, schedule=RetryPolicy(), chance=lambda: 0.5
-    )
-    assert ["deferred", "deferred"] == [fate.word for fate in fates]
+    old = message(NOW - 6 * 86400)
+    accepted = report((RecipientStatus.ACCEPTED, "250 ok"), (RecipientStatus.REFUSED, "450 later"))
+    sent, given_up = after(accepted, old).recipients
+    assert (RecipientState.DELIVERED, False) == (sent.state, expired(sent))
+    assert (True, "4.4.7", "450 later") == (expired(given_up), given_up.status, given_up.reply)
+    untried = after(Failure(MailerClosed("x")), old)
+    assert [RecipientState.PENDING] * 2 == [row.state for row in untried.recipients]
 
 
 def test_those_who_are_due_are_tried_and_no_others() -> None:
@@ -308,6 +319,6 @@ def test_what_is_given_up_says_what_was_said_last() -> None:
     queued = message(
         recipients=(replace(one, state=RecipientState.DELIVERED), replace(two, reply="450 no"))
     )
-    (fate,) = given_up(queued)
-    assert "450 no" in fate.reply
-    assert (RecipientState.FAILED, "expired", 1) == (fate.state, fate.word, fate.queued.number)
+    (row,) = given_up(queued)
+    assert "450 no" in (row.reply or "")
+    assert (RecipientState.FAILED, True, 1) == (row.state, expired(row), row.number)

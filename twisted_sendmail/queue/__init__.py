@@ -20,7 +20,6 @@ from twisted_sendmail.queue.models import (
     QueuedRecipient,
     QueueTotals,
     RecipientState,
-    RecipientUpdate,
     Selection,
     SetAsideReason,
 )
@@ -64,7 +63,6 @@ __all__ = [
     "QueuedMessage",
     "QueuedRecipient",
     "RecipientState",
-    "RecipientUpdate",
     "RecoveryReport",
     "RelayLock",
     "SQLiteQueue",

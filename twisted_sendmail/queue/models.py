@@ -147,26 +147,14 @@ class LeasedMessage:
 
 
 @attrs.frozen
-class RecipientUpdate:
-    """Result of an attempt for one recipient, as it is stored."""
-
-    number: int
-    state: RecipientState
-    #: Time of the next attempt of a pending recipient.
-    due: float = 0.0
-    reply: str | None = None
-    status: str | None = None
-    relay: str | None = None
-
-
-@attrs.frozen
 class AttemptRecord:
     """End of a delivery attempt: stored as a whole or not at all."""
 
     id: str
     at: float
-    #: Recipients that were tried; the others stay as they are.
-    changes: tuple[RecipientUpdate, ...] = ()
+    #: Recipients that were tried, as they are now; the others stay as they are.  The queue counts
+    #: the attempts itself, because an operator may have reset them meanwhile.
+    changes: tuple[QueuedRecipient, ...] = ()
     #: It counts as an attempt of the message.
     tried: bool = True
     #: The connection died after the end of the content: a copy may exist.

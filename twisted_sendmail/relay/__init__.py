@@ -1,4 +1,4 @@
-"""The relay: takes what is due out of the spool, delivers it, tries again, and reports."""
+"""The relay: delivers mail of the queue, retries it, and reports failures to its senders."""
 
 from twisted_sendmail.relay.events import (
     Arrived,
@@ -13,9 +13,9 @@ from twisted_sendmail.relay.events import (
 )
 from twisted_sendmail.relay.log import LINE
 from twisted_sendmail.relay.retry_policy import RetryPolicy
-from twisted_sendmail.relay.routing import Routing
+from twisted_sendmail.relay.routing import EVERYBODY, Routing, pattern
 from twisted_sendmail.relay.service import RelayService
-from twisted_sendmail.relay.settings import EVERYBODY, RelaySettings, RouteSettings, pattern
+from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 
 __all__ = [
     "EVERYBODY",

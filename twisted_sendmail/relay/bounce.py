@@ -1,101 +1,250 @@
-"""Who has to be told what about a message: pure decisions, and when too much is too much.
+"""Delivery status notifications: who is told what about a message, and the reports themselves.
 
-A sender is told of what failed, of what is late, and where he asked for it of what was
-handed to a server that will not tell him.  Never of mail without a sender, of mail that a
-machine wrote by its own account, or of a report: such mail is set aside for the operator
-when it fails, or returned to a postmaster, once.
+A sender is told of what failed, of what is late, and, where they asked for it, of what was relayed
+to a server that does not report.  Nobody is told of mail with a null sender, such as a report, or
+of mail that a program generated: when such mail fails it is set aside for the operator, or sent to
+the postmaster, once.
 
-The octets of reports are ``message.report``'s.
+A report is committed in the transaction that records the failure (``AttemptRecord.reports``).
+The number of reports is limited, because a forged sender could turn the relay against its owner: a
+failure beyond the limit is retried instead.  Nothing is recorded as failed without its report.
 
-RFC 3461 section 4.1 and 5.2, RFC 3464, RFC 3834 section 2 and 5.
+``message.dsn`` writes the reports.  RFC 3461 sections 4 to 6, RFC 3464, RFC 3834 sections 2 and 5,
+RFC 5321 section 6.1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from twisted_sendmail.queue import RecipientState
+from attrs import evolve
+
+from twisted_sendmail.client import TokenBucket, off_reactor
+from twisted_sendmail.message import DSNAction, Report, ReportedRecipient, new_message_id
+from twisted_sendmail.queue import MessageInfo, QueuedRecipient, RecipientState, SetAsideReason
+from twisted_sendmail.relay.events import Event, Reported, SetAside, Trouble
+from twisted_sendmail.smtp import Envelope, ForwardPath, Mailbox, ReversePath, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_sendmail.queue import QueuedMessage
-    from twisted_sendmail.relay.conclusion import Fate
-    from twisted_sendmail.relay.retry_policy import RetryPolicy
+    from twisted_sendmail.queue import AttemptRecord, LeasedMessage, Queue, QueuedMessage
+    from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
+    from twisted_sendmail.relay.routing import Routing
+    from twisted_sendmail.relay.settings import RelaySettings
+
+# Only the header is returned of a message that is too large, or of a kind that the next server does
+# not take: whole, it would not come back either (RFC 3463 sections 3.4 and 3.7).
+_RETURN_HEADER_ONLY = frozenset({"5.3.4", "5.6.1", "5.6.3"})
 
 
-@dataclass(frozen=True)
-class Duties:
-    """Who has to be reported about."""
+class ReportsDue(NamedTuple):
+    """Recipients to be reported after an attempt; empty: there is nothing to report."""
 
-    #: To the sender: it failed.
-    failed: tuple[Fate, ...] = ()
-    #: To the sender: it is late.
-    delayed: tuple[Fate, ...] = ()
-    #: To the sender: it went to a server that does not report.
-    relayed: tuple[Fate, ...] = ()
-    #: The message is at its end, and somebody failed of whom nobody can be told.
-    orphaned: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.failed or self.delayed or self.relayed or self.orphaned)
+    failed: tuple[QueuedRecipient, ...] = ()
+    delayed: tuple[QueuedRecipient, ...] = ()
+    #: Delivered to a server that does not report.
+    relayed: tuple[QueuedRecipient, ...] = ()
+    #: No recipient is pending, a recipient failed, and there is no sender to tell.
+    undeliverable: bool = False
 
 
-def duties(
-    message: QueuedMessage,
-    fates: Sequence[Fate],
-    now: float,
-    schedule: RetryPolicy,
-    *,
-    dsn: bool,
-) -> Duties:
-    """What is due after a try.
+def reports_due(
+    message: QueuedMessage, record: AttemptRecord, policy: RetryPolicy, *, dsn: bool
+) -> ReportsDue:
+    """Return what is to be reported after an attempt.
 
-    :param fates: of those who were tried.
-    :param dsn: the server they were given to reports itself.
+    :param record: the attempt.
+    :param dsn: the server that accepted the message reports by itself.
     """
-    if not has_reader(message):
-        return Duties(orphaned=_orphaned(message, fates))
-    failed, relayed, delayed = [], [], []
-    for fate in fates:
-        if fate.state is RecipientState.DELIVERED:
-            if not dsn and "SUCCESS" in fate.queued.recipient.notify:
-                relayed.append(fate)
-        elif fate.state is RecipientState.FAILED:
-            if wants(fate, "FAILURE"):
-                failed.append(fate)
-        elif wants(fate, "DELAY"):
-            delayed.append(fate)
-    if delayed and (message.warned or not schedule.late(message.draft.arrived, now)):
-        delayed = []
-    return Duties(tuple(failed), tuple(delayed), tuple(relayed))
-
-
-def has_reader(message: QueuedMessage) -> bool:
-    """Is there anybody to report to?"""
     draft = message.draft
-    return draft.envelope.sender.mailbox is not None and not draft.automatic
+    if draft.envelope.sender.mailbox is None or draft.automatic:
+        return ReportsDue(undeliverable=_undeliverable(message, record.changes))
+    failed, delayed, relayed = [], [], []
+    for row in record.changes:
+        notify = row.recipient.notify
+        if row.state is RecipientState.DELIVERED:
+            if not dsn and "SUCCESS" in notify:
+                relayed.append(row)
+        elif row.state is RecipientState.FAILED:
+            if not notify or "FAILURE" in notify:
+                failed.append(row)
+        elif not notify or "DELAY" in notify:
+            delayed.append(row)
+    if message.warned or not policy.late(draft.arrived, record.at):
+        delayed = []
+    return ReportsDue(tuple(failed), tuple(delayed), tuple(relayed))
 
 
-def wants(fate: Fate, report: str) -> bool:
-    """Was this report asked for, or nothing said about it?"""
-    notify = fate.queued.recipient.notify
-    return not notify or report in notify
-
-
-def stays(message: QueuedMessage, fates: Sequence[Fate]) -> bool:
-    """Is somebody pending still?"""
-    settled = {f.queued.number for f in fates if f.state is not RecipientState.PENDING}
+def _undeliverable(message: QueuedMessage, changes: Sequence[QueuedRecipient]) -> bool:
+    after = {row.number: row for row in (*message.recipients, *changes)}.values()
+    if any(row.state is RecipientState.PENDING for row in after):
+        return False
     return any(
-        r.state is RecipientState.PENDING and r.number not in settled for r in message.recipients
+        row.state is RecipientState.FAILED and "NEVER" not in row.recipient.notify for row in after
     )
 
 
-def _orphaned(message: QueuedMessage, fates: Sequence[Fate]) -> bool:
-    if stays(message, fates):
-        return False
-    # Those who failed before could not be told of either.
-    before = (r for r in message.recipients if r.state is RecipientState.FAILED)
-    now = (f.queued for f in fates if f.state is RecipientState.FAILED)
-    return any("NEVER" not in r.recipient.notify for r in (*before, *now))
+class Reporter:
+    """Makes the reports that are due, and adds them to the record of the attempt."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        queue: Queue,
+        settings: RelaySettings,
+        routing: Routing,
+        chance: Chance,
+    ) -> None:
+        self._reactor = reactor
+        self._queue = queue
+        self._chance = chance
+        self.configure(settings, routing)
+
+    def configure(self, settings: RelaySettings, routing: Routing) -> None:
+        """Use these settings from now on."""
+        self._settings = settings
+        self._routing = routing
+        self._bucket = TokenBucket(self._reactor, settings.report_rate, settings.report_burst)
+        self._postmaster = (
+            ForwardPath.parse(settings.postmaster).mailbox if settings.postmaster else None
+        )
+
+    async def report(
+        self, leased: LeasedMessage, record: AttemptRecord, due: ReportsDue, policy: RetryPolicy
+    ) -> tuple[AttemptRecord, list[Event]]:
+        """Return *record* with its reports, and the events to announce when it is durable.
+
+        :raises QueueError: the message cannot be read.
+        """
+        message = leased.message
+        if due.undeliverable:
+            return await self._undeliverable(leased, record)
+        sender = message.draft.envelope.sender.mailbox
+        # The limit does not apply to what the operator expires.
+        if sender is not None and (message.expired or self._bucket.take()):
+            rows = [
+                *_with(due.failed, DSNAction.FAILED),
+                *_with(due.delayed, DSNAction.DELAYED),
+                *_with(due.relayed, DSNAction.RELAYED),
+            ]
+            until = message.draft.arrived + policy.lifetime
+            record, event = await self._add(leased, record, rows, sender, until)
+            return evolve(record, warned=bool(due.delayed)), [event]
+        if due.failed:
+            return self.postpone(record, policy, "too many reports are being sent")
+        return record, []
+
+    def postpone(
+        self, record: AttemptRecord, policy: RetryPolicy, why: str
+    ) -> tuple[AttemptRecord, list[Event]]:
+        """Return *record* with those who failed pending: they cannot be reported now."""
+        changes = tuple(
+            evolve(
+                row,
+                state=RecipientState.PENDING,
+                due=policy.due(record.at, max(0, row.attempts - 1), self._chance),
+            )
+            if row.state is RecipientState.FAILED
+            else row
+            for row in record.changes
+        )
+        event = Trouble(f"{record.id} failed, cannot be reported yet, and is tried again", why)
+        return evolve(record, changes=changes), [event]
+
+    async def _undeliverable(
+        self, leased: LeasedMessage, record: AttemptRecord
+    ) -> tuple[AttemptRecord, list[Event]]:
+        message = leased.message
+        to = self._postmaster
+        # The postmaster is not told of mail to the postmaster.
+        recipients = {row.recipient.path.mailbox for row in message.recipients}
+        if to is None or to in recipients or not self._bucket.take():
+            event = SetAside(record.id, "undeliverable, and there is no sender to notify")
+            return evolve(record, aside=SetAsideReason.UNDELIVERABLE), [event]
+        # Those who failed before could not be reported either.
+        rows = [
+            row
+            for row in (*message.recipients, *record.changes)
+            if row.state is RecipientState.FAILED
+        ]
+        record, made = await self._add(leased, record, _with(rows, DSNAction.FAILED), to, None)
+        return record, [made]
+
+    async def _add(
+        self,
+        leased: LeasedMessage,
+        record: AttemptRecord,
+        rows: list[tuple[QueuedRecipient, DSNAction]],
+        to: Mailbox,
+        until: float | None,
+    ) -> tuple[AttemptRecord, Event]:
+        """Return *record* with a report to *to* about *rows*.
+
+        :param until: time until which mail is retried.
+        """
+        message, draft = leased.message, leased.message.draft
+        content = leased.content
+        header_only = any(row.status in _RETURN_HEADER_ONLY for row, _ in rows)
+        report = Report(
+            self._settings.name,
+            to,
+            tuple(
+                ReportedRecipient(
+                    row.recipient,
+                    action,
+                    row.status or "5.0.0",
+                    row.reply or "",
+                    row.relay,
+                    _time(record.at),
+                    None if until is None else _time(until),
+                )
+                for row, action in rows
+            ),
+            arrived=_time(draft.arrived),
+            now=_time(record.at),
+            content=await self._header(message) if content is None else content,
+            whole=content is not None,
+            ret="HDRS" if header_only else draft.envelope.ret,
+            envid=draft.envelope.envid,
+            queue_id=message.id,
+            message_id=new_message_id(self._settings.name),
+        )
+        octets = await off_reactor(self._reactor, report.to_bytes)
+        made = MessageInfo(
+            id=self._queue.new_id(),
+            envelope=Envelope(None, ForwardPath(to)),
+            arrived=record.at,
+            route=self._routing.of_report(ReversePath(to)),
+            origin=f"report on {message.id}",
+            smtputf8=report.international,
+            eight_bit=not octets.isascii(),
+            message_id=report.message_id,
+            automatic=True,
+        )
+        event = Reported(message.id, made.id, report.action.value, printable(str(to), 320))
+        return evolve(record, reports=((made, octets),)), event
+
+    async def _header(self, message: QueuedMessage) -> bytes:
+        """Return the first octets of a large message: only its header is returned."""
+        pieces = self._queue.content(message.id)
+        try:
+            async for octets in pieces:
+                if octets:
+                    return octets
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
+        return b""
+
+
+def _with(
+    rows: Sequence[QueuedRecipient], action: DSNAction
+) -> list[tuple[QueuedRecipient, DSNAction]]:
+    return [(row, action) for row in rows]
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone()

@@ -1,15 +1,18 @@
-"""What the end of a try means: for each recipient, and for the way it took.
+"""What the relay does after an attempt: deliver, defer or bounce each recipient; what the route learns.
 
-Pure.  A refusal with 5yz is final and one with 4yz is not; everything else that can go
-wrong is no verdict on a recipient at all, and he is tried again.  So is a recipient in doubt,
-which nothing but a relay does: it has answered for the message, and the judgement says so,
-that a second copy can be named.  What was wrong with the
-way (no connection, no TLS, a refused password) is not held against a recipient, and
-neither is trouble of our own.
+``smtp.classify`` classifies replies; this module applies that to the recipients of a queued
+message:
 
-When he is tried again is ``schedule``'s; what the sender is told is ``bounce``'s.
+* A recipient fails only by a permanent refusal of the message or of the recipient.  Anything else
+  defers: transient refusals, lost connections, refused credentials, unknown errors.
+* A fault of the route (no connection, no TLS, refused credentials) is not counted as an attempt of
+  the recipient: its wait does not grow.
+* A recipient in doubt is deferred as well, and named in the log: the relay has accepted
+  responsibility for the message.
+* Age alone ends nothing: only an attempt that failed now can be the last, so a clock that jumped,
+  or a machine that slept, cannot bounce mail that was not tried since.
 
-RFC 5321 section 4.2.1 and 4.5.3.1.10, RFC 3463 (the codes given where nobody said one).
+Pure.  ``retry_policy`` decides the time of the next attempt, ``bounce`` what the sender is told.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
+import attrs
 from twisted.python.failure import Failure
 
-from twisted_sendmail.queue import MessageDamaged, QueueError, RecipientState
+from twisted_sendmail.queue import MessageDamaged, QueuedRecipient, QueueError, RecipientState
 from twisted_sendmail.smtp import (
     AuthenticationError,
     ConnectFailed,
@@ -41,224 +45,25 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_sendmail.queue import QueuedMessage
+    from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
     from twisted_sendmail.smtp import Reply
 
-# A refusal for our credentials, or the order of our commands, says nothing of a recipient.
-_NO_VERDICT = frozenset({ReplySubject.CREDENTIALS, ReplySubject.COMMAND})
-# What the message needs and nobody offered: RFC 3463, RFC 6531 and RFC 8689.
-_NEEDED = {
+#: Delivery time expired (RFC 3463 section 3.5).
+EXPIRED = "4.4.7"
+# A refusal of our credentials, or of the order of our commands, is not about the recipient.
+_NOT_ABOUT_RECIPIENT = frozenset({ReplySubject.CREDENTIALS, ReplySubject.COMMAND})
+# Status where the server offers no extension that the message needs: RFC 3463, 6531 and 8689.
+_MISSING_EXTENSION = {
     "8BITMIME": "5.6.3",
     "BINARYMIME": "5.6.1",
     "SMTPUTF8": "5.6.7",
     "REQUIRETLS": "5.7.30",
 }
-
-
-class Blame(enum.Enum):
-    """What a try that did not go well says about the way it took."""
-
-    __hash__ = object.__hash__  # by identity, and cheap
-
-    #: The server was heard: the way is good.
-    NOBODY = "nobody"
-    #: The connection broke, or the server had enough of it.
-    LOSS = "loss"
-    #: No connection could be made ready.
-    ROUTE = "route"
-    #: No connection could be made ready, as the server does not know us.
-    AUTH = "authentication"
-    #: The connection was ready, and the server says to a message that it does not know us.
-    STRANGER = "stranger"
-    #: The message could not be read out of the queue; the server had no part in it.
-    OURS = "ours"
-    #: The message is not what was written.
-    DAMAGED = "damaged"
-    #: It was not tried at all.
-    UNTRIED = "untried"
-
-
-class Verdict(NamedTuple):
-    """One recipient's."""
-
-    state: RecipientState
-    status: str
-    #: One printable line.
-    reply: str
-    #: It was he who was refused, or tried: his next wait is longer.
-    counts: bool = True
-    #: He is to be tried again at once: others were in his way.
-    at_once: bool = False
-
-
-class Judgement(NamedTuple):
-    """What became of a try."""
-
-    #: In the order of the recipients tried.
-    verdicts: list[Verdict]
-    blame: Blame
-    #: ``name[address]:port``, as far as there was a connection.
-    relay: str | None = None
-    in_doubt: bool = False
-    error: BaseException | None = None
-
-
-def judge(result: DeliveryReport | SendmailError | Failure, tried: int) -> Judgement:
-    """Judge the end of a try.
-
-    :param result: what the mailer said.
-    :param tried: how many recipients it was for.
-    """
-    if isinstance(result, DeliveryReport):
-        return _reported(result)
-    error = _error(result)
-    if isinstance(error, SendmailError) and error.report is not None:
-        return _reported(error.report, error)
-    doubt = isinstance(error, SendmailError) and error.in_doubt
-    blame = Blame.LOSS if doubt else _blame(error)
-    verdict = Verdict(
-        RecipientState.PENDING,
-        status_of(error),
-        _line(error),
-        counts=blame not in _NOT_HELD_AGAINST,
-    )
-    host = error.host if isinstance(error, SendmailError) else None
-    return Judgement([verdict] * tried, blame, host, doubt, error=error)
-
-
-def _error(result: SendmailError | Failure) -> BaseException:
-    if isinstance(result, SendmailError):
-        return result
-    return result.value or SendmailError("it failed")
-
-
-_NOT_HELD_AGAINST = frozenset({Blame.ROUTE, Blame.AUTH, Blame.UNTRIED})
-
-
-def _blame(error: BaseException) -> Blame:
-    """Of an error without a report: nothing of the message was said."""
-    if isinstance(error, (MailerClosed, MailerBusy)):
-        return Blame.UNTRIED
-    if isinstance(error, MessageDamaged):
-        return Blame.DAMAGED
-    if isinstance(error, QueueError) or not isinstance(error, SendmailError):
-        return Blame.OURS
-    return Blame.AUTH if _unknown_to_server(error) else Blame.ROUTE
-
-
-def _unknown_to_server(error: BaseException) -> bool:
-    if isinstance(error, AuthenticationError):
-        return not error.temporary
-    reply = error.reply if isinstance(error, SendmailError) else None
-    return reply is not None and _is_about(reply, ReplySubject.CREDENTIALS)
-
-
-def _reported(report: DeliveryReport, error: SendmailError | None = None) -> Judgement:
-    error = report.error or error
-    if error is None and len(report.outcomes) == 1:
-        (outcome,) = report.outcomes
-        reply = outcome.reply
-        if outcome.status is RecipientStatus.ACCEPTED and reply is not None and reply.code == 250:
-            # What nearly every message comes to.
-            verdict = Verdict(RecipientState.DELIVERED, _status(reply, 2), str(reply))
-            return Judgement([verdict], Blame.NOBODY, report.host)
-    some, doubt = bool(report.accepted), bool(report.in_doubt)
-    verdicts = [_verdict(outcome, error, some=some) for outcome in report.outcomes]
-    return Judgement(verdicts, _blame_of(report, error, some=some), report.host, doubt, error=error)
-
-
-def _blame_of(report: DeliveryReport, error: SendmailError | None, *, some: bool) -> Blame:
-    replies = [outcome.reply for outcome in report.outcomes if outcome.reply is not None]
-    if not some and any(_is_about(reply, ReplySubject.CREDENTIALS) for reply in replies):
-        return Blame.STRANGER
-    if error is None:
-        closing = any(_is_about(reply, ReplySubject.CONNECTION) for reply in replies)
-        return Blame.LOSS if closing else Blame.NOBODY
-    if isinstance(error, MessageDamaged):
-        return Blame.DAMAGED
-    if isinstance(error, QueueError):
-        return Blame.OURS
-    if isinstance(error, MailerClosed) and not report.in_doubt:
-        return Blame.UNTRIED
-    if _refuses(error):
-        return Blame.NOBODY
-    return Blame.LOSS
-
-
-def _refuses(error: SendmailError) -> bool:
-    """The message is known to be more than the server takes: it need not say so."""
-    return isinstance(error, (MessageTooLarge, ExtensionUnavailable))
-
-
-def _verdict(outcome: RecipientResult, error: SendmailError | None, *, some: bool) -> Verdict:
-    reply = outcome.reply
-    status = outcome.status
-    if status is RecipientStatus.ACCEPTED:
-        return Verdict(
-            RecipientState.DELIVERED,
-            _status(reply, 2) if reply else "2.0.0",
-            str(reply) if reply else "accepted",
-        )
-    if status is RecipientStatus.REFUSED and reply is not None:
-        return _refused(outcome, reply, some=some)
-    if error is None:
-        return Verdict(RecipientState.PENDING, "4.0.0", "there was no verdict")
-    if _refuses(error):
-        return Verdict(RecipientState.FAILED, status_of(error), _line(error))
-    if status is RecipientStatus.IN_DOUBT:
-        return Verdict(RecipientState.PENDING, status_of(error, "4.4.2"), _line(error))
-    return Verdict(
-        RecipientState.PENDING,
-        status_of(error, "4.4.2"),
-        _line(error),
-        counts=not isinstance(error, MailerClosed),
-    )
-
-
-def _refused(outcome: RecipientResult, reply: Reply, *, some: bool) -> Verdict:
-    """Only what is about the message or the recipient, and permanent, is a failure."""
-    text = str(reply)
-    if outcome.transient or classify_reply(reply).subject in _NO_VERDICT:
-        # The others had to go first; each time some of them do, so this comes to an end.
-        at_once = outcome.too_many and some
-        return Verdict(
-            RecipientState.PENDING, _status(reply, 4), text, counts=not at_once, at_once=at_once
-        )
-    return Verdict(RecipientState.FAILED, _status(reply, 5), text)
-
-
-def _is_about(reply: Reply, subject: ReplySubject) -> bool:
-    return classify_reply(reply).subject is subject
-
-
-def _status(reply: Reply, class_: int) -> str:
-    found = reply.enhanced
-    return f"{class_}.{found.subject}.{found.detail}" if found else f"{class_}.0.0"
-
-
-def _line(error: BaseException) -> str:
-    if isinstance(error, SendmailError):
-        return str(error)
-    # What an unknown exception says may be anything, and long.
-    return printable(f"{type(error).__name__}: {error}", 300)
-
-
-def status_of(error: BaseException, otherwise: str = "4.3.0") -> str:
-    """The enhanced status for an error, of class 5 where the message is to blame."""
-    if isinstance(error, MessageTooLarge):
-        return "5.3.4"
-    if isinstance(error, ExtensionUnavailable):
-        return _NEEDED.get(error.what.split(" ", 1)[0], "5.6.0")
-    if not isinstance(error, SendmailError):
-        return "4.3.0"
-    if error.enhanced is not None:
-        return f"4.{error.enhanced.subject}.{error.enhanced.detail}"
-    for kind, status in _STATUS:
-        if isinstance(error, kind):
-            return status
-    return otherwise
-
-
-_STATUS: tuple[tuple[type[Exception], str], ...] = (
+# Status of errors without a reply; the first class that matches counts.
+_ERROR_STATUS: tuple[tuple[type[Exception], str], ...] = (
     (ConnectFailed, "4.4.1"),
     (AuthenticationError, "4.7.8"),
     (TLSError, "4.7.5"),
@@ -267,3 +72,269 @@ _STATUS: tuple[tuple[type[Exception], str], ...] = (
     (ConnectionError, "4.4.2"),
     (InvalidInput, "4.3.5"),
 )
+
+
+class AttemptOutcome(enum.Enum):
+    """What an attempt tells about its route."""
+
+    __hash__ = object.__hash__  # by identity, and cheap
+
+    #: The server replied to the message: the route can be used.
+    REPLIED = "replied"
+    #: The connection was lost, or the server closed it.
+    LOST = "lost"
+    #: No connection could be made ready.
+    UNREACHABLE = "unreachable"
+    #: The server refused the credentials.
+    LOGIN_REFUSED = "login refused"
+    #: The server refused MAIL, RCPT or the content with 530, 534, 535 or 538.
+    SENDER_REFUSED = "sender refused"
+    #: A local fault: the server is not involved.
+    LOCAL_FAULT = "local fault"
+    #: The stored message is damaged.
+    DAMAGED = "damaged"
+    #: There was no attempt.
+    NOT_TRIED = "not tried"
+
+
+# The route is to blame, and not the recipient.
+_NOT_COUNTED = frozenset(
+    {AttemptOutcome.UNREACHABLE, AttemptOutcome.LOGIN_REFUSED, AttemptOutcome.NOT_TRIED}
+)
+# A local fault ends no message.
+_NEVER_LAST = frozenset(
+    {AttemptOutcome.LOCAL_FAULT, AttemptOutcome.DAMAGED, AttemptOutcome.NOT_TRIED}
+)
+
+
+class AttemptResult(NamedTuple):
+    """Result of one attempt."""
+
+    #: The recipients that were tried, as they are now.
+    recipients: tuple[QueuedRecipient, ...]
+    outcome: AttemptOutcome
+    #: It counts as an attempt of the message.
+    counts: bool = True
+    in_doubt: bool = False
+    error: BaseException | None = None
+
+
+class _Verdict(NamedTuple):
+    """Result for one recipient."""
+
+    state: RecipientState
+    status: str
+    #: One printable line.
+    reply: str
+    #: The next wait is longer.
+    counts: bool = True
+    #: Try again at once: there were too many recipients.
+    at_once: bool = False
+
+
+def classify_attempt(
+    message: QueuedMessage,
+    tried: Sequence[QueuedRecipient],
+    result: DeliveryReport | SendmailError | Failure,
+    *,
+    now: float,
+    policy: RetryPolicy,
+    chance: Chance,
+) -> AttemptResult:
+    """Return the result of an attempt.
+
+    :param tried: the recipients of *message* that were tried.
+    :param result: result of the mailer.
+    """
+    report: DeliveryReport | None
+    error: BaseException | None
+    if isinstance(result, DeliveryReport):
+        report, error = result, result.error
+    else:
+        error = result.value if isinstance(result, Failure) else result
+        report = error.report if isinstance(error, SendmailError) else None
+        if report is not None:
+            error = report.error or error
+    if report is not None:
+        host, in_doubt = report.host, bool(report.in_doubt)
+        outcome = _outcome(report, error)
+        some = bool(report.accepted)
+        verdicts = [_verdict(each, error, some=some) for each in report.outcomes]
+    else:
+        failed = error or SendmailError("the attempt failed")
+        host = failed.host if isinstance(failed, SendmailError) else None
+        in_doubt = isinstance(failed, SendmailError) and failed.in_doubt
+        outcome = AttemptOutcome.LOST if in_doubt else _outcome_before_message(failed)
+        counts = outcome not in _NOT_COUNTED
+        verdicts = [
+            _Verdict(RecipientState.PENDING, error_status(failed), _line(failed), counts=counts)
+        ] * len(tried)
+    draft = message.draft
+    last = outcome not in _NEVER_LAST and policy.expired(
+        draft.arrived, now, report=draft.envelope.sender.mailbox is None
+    )
+    rows = []
+    for queued, verdict in zip(tried, verdicts, strict=True):
+        state, status, reply, counts, at_once = verdict
+        due = 0.0
+        if state is RecipientState.PENDING:
+            if last and not at_once:
+                state, status = RecipientState.FAILED, EXPIRED
+            elif counts:
+                due = policy.due(now, queued.attempts, chance)
+            else:
+                # It was not about this recipient, which keeps its place in the queue.
+                due = min(queued.due, now)
+        rows.append(
+            QueuedRecipient(
+                queued.number,
+                queued.recipient,
+                state,
+                due,
+                queued.attempts + counts,
+                now if counts else queued.tried,
+                reply,
+                status,
+                host,
+            )
+        )
+    counted = any(verdict.counts for verdict in verdicts)
+    return AttemptResult(tuple(rows), outcome, counted, in_doubt, error)
+
+
+def expired(row: QueuedRecipient) -> bool:
+    """Return True if the recipient was given up, and not refused."""
+    return row.state is RecipientState.FAILED and row.status == EXPIRED
+
+
+def given_up(message: QueuedMessage) -> tuple[QueuedRecipient, ...]:
+    """Return the recipients of a message that the operator expired: none is tried."""
+    return tuple(
+        [
+            attrs.evolve(
+                row,
+                state=RecipientState.FAILED,
+                status=EXPIRED,
+                reply="expired by the operator" + (f"; last: {row.reply}" if row.reply else ""),
+            )
+            for row in message.pending
+        ]
+    )
+
+
+def due_recipients(
+    message: QueuedMessage, now: float, horizon: float
+) -> tuple[QueuedRecipient, ...]:
+    """Return the recipients to try now: pending, and due."""
+    pending = message.pending
+    due = tuple([each for each in pending if each.due <= now or each.due > horizon])
+    if due or not pending:
+        return due
+    # It was leased because one was due, by another clock: the first.
+    first = min(each.due for each in pending)
+    return tuple([each for each in pending if each.due == first])
+
+
+# -- outcome ------------------------------------------------------------------------------
+
+
+def _outcome_before_message(error: BaseException) -> AttemptOutcome:
+    """Outcome by an error before any command of the message."""
+    if isinstance(error, (MailerClosed, MailerBusy)):
+        return AttemptOutcome.NOT_TRIED
+    if isinstance(error, MessageDamaged):
+        return AttemptOutcome.DAMAGED
+    if isinstance(error, QueueError) or not isinstance(error, SendmailError):
+        return AttemptOutcome.LOCAL_FAULT
+    if isinstance(error, AuthenticationError):
+        refused = not error.temporary
+    else:
+        refused = error.reply is not None and _is_about(error.reply, ReplySubject.CREDENTIALS)
+    return AttemptOutcome.LOGIN_REFUSED if refused else AttemptOutcome.UNREACHABLE
+
+
+def _outcome(report: DeliveryReport, error: BaseException | None) -> AttemptOutcome:
+    replies = [each.reply for each in report.outcomes if each.reply is not None]
+    if not report.accepted and any(_is_about(r, ReplySubject.CREDENTIALS) for r in replies):
+        return AttemptOutcome.SENDER_REFUSED
+    if error is None:
+        closing = any(_is_about(reply, ReplySubject.CONNECTION) for reply in replies)
+        return AttemptOutcome.LOST if closing else AttemptOutcome.REPLIED
+    if isinstance(error, MessageDamaged):
+        return AttemptOutcome.DAMAGED
+    if isinstance(error, QueueError):
+        return AttemptOutcome.LOCAL_FAULT
+    if isinstance(error, MailerClosed) and not report.in_doubt:
+        return AttemptOutcome.NOT_TRIED
+    return AttemptOutcome.REPLIED if _refuses_message(error) else AttemptOutcome.LOST
+
+
+def _is_about(reply: Reply, subject: ReplySubject) -> bool:
+    return classify_reply(reply).subject is subject
+
+
+def _refuses_message(error: BaseException) -> bool:
+    """The client knows that the server would refuse the message, and did not send it."""
+    return isinstance(error, (MessageTooLarge, ExtensionUnavailable))
+
+
+# -- one recipient ------------------------------------------------------------------------
+
+
+def _verdict(result: RecipientResult, error: BaseException | None, *, some: bool) -> _Verdict:
+    """Verdict on one recipient.
+
+    :param some: another recipient was accepted.
+    """
+    reply = result.reply
+    if result.status is RecipientStatus.ACCEPTED:
+        status = reply_status(reply, 2) if reply else "2.0.0"
+        return _Verdict(RecipientState.DELIVERED, status, str(reply or "accepted"))
+    if result.status is RecipientStatus.REFUSED and reply is not None:
+        if result.transient or classify_reply(reply).subject in _NOT_ABOUT_RECIPIENT:
+            # Each time some of the others are delivered, so this ends.
+            at_once = result.too_many and some
+            return _Verdict(
+                RecipientState.PENDING,
+                reply_status(reply, 4),
+                str(reply),
+                counts=not at_once,
+                at_once=at_once,
+            )
+        return _Verdict(RecipientState.FAILED, reply_status(reply, 5), str(reply))
+    if error is None:
+        return _Verdict(RecipientState.PENDING, "4.0.0", "no result")
+    if _refuses_message(error):
+        return _Verdict(RecipientState.FAILED, error_status(error), _line(error))
+    tried = result.status is RecipientStatus.IN_DOUBT or not isinstance(error, MailerClosed)
+    status = error_status(error, "4.4.2")
+    return _Verdict(RecipientState.PENDING, status, _line(error), counts=tried)
+
+
+def reply_status(reply: Reply, class_: int) -> str:
+    """Return the enhanced status code of *reply*, with another class."""
+    found = reply.enhanced
+    return f"{class_}.{found.subject}.{found.detail}" if found else f"{class_}.0.0"
+
+
+def error_status(error: BaseException, otherwise: str = "4.3.0") -> str:
+    """Return the enhanced status code for *error*; its class is 5 if the message cannot be sent."""
+    if isinstance(error, MessageTooLarge):
+        return "5.3.4"
+    if isinstance(error, ExtensionUnavailable):
+        return _MISSING_EXTENSION.get(error.what.split(" ", 1)[0], "5.6.0")
+    if not isinstance(error, SendmailError):
+        return "4.3.0"
+    if error.reply is not None and error.enhanced is not None:
+        return reply_status(error.reply, 4)
+    for kind, status in _ERROR_STATUS:
+        if isinstance(error, kind):
+            return status
+    return otherwise
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, SendmailError):
+        return str(error)
+    # The text of an unknown exception may be anything, and long.
+    return printable(f"{type(error).__name__}: {error}", 300)

@@ -1,278 +1,238 @@
-"""From leased messages to settlements: each goes out once, and its end is recorded.
+"""Delivery attempts: from leased messages to the mailer, and from its results to records.
 
-A message is leased durably before it comes here, so an octet of it never goes out unseen.
-Its end is written down before it is let go; as long as that cannot be done it is neither
-tried again nor forgotten.
+A message is leased durably before it comes here, so that no octet of it goes out without a trace.
+The result of the attempt is recorded by ``queue_manager`` before the message is tried again.
 
 RFC 5321 section 4.5.4, RFC 3461 section 5.2.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client import Job, JobResult
-from twisted_sendmail.queue import (
-    AttemptRecord,
-    LeasedMessage,
-    MessageDamaged,
-    QueuedMessage,
-    SetAsideReason,
+from twisted_sendmail.message import Content, PreparedMessage
+from twisted_sendmail.queue import AttemptRecord, MessageDamaged, SetAsideReason
+from twisted_sendmail.relay.bounce import reports_due
+from twisted_sendmail.relay.classify import (
+    AttemptOutcome,
+    classify_attempt,
+    due_recipients,
+    expired,
+    given_up,
 )
-from twisted_sendmail.relay.bounce import duties
-from twisted_sendmail.relay.carried import Attempt
-from twisted_sendmail.relay.classify import Blame, judge
-from twisted_sendmail.relay.conclusion import changes_of, conclude, due_recipients, given_up
-from twisted_sendmail.relay.events import Attempted, Delays, SetAside, Trouble
-from twisted_sendmail.relay.ledger import Ending, Ledger
-from twisted_sendmail.relay.retry_policy import age
-from twisted_sendmail.relay.stored import letter_of
+from twisted_sendmail.relay.events import STATUS, Attempted, Delays, SetAside
+from twisted_sendmail.relay.retry_policy import elapsed
 from twisted_sendmail.smtp import DeliveryReport, SendmailError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from twisted_sendmail.queue import Queue
-    from twisted_sendmail.relay.conclusion import Fate
-    from twisted_sendmail.relay.events import Observer
-    from twisted_sendmail.relay.lane import RouteQueue
-    from twisted_sendmail.relay.reporting import Reporter
+    from twisted_sendmail.queue import LeasedMessage, Queue, QueuedRecipient
+    from twisted_sendmail.relay.bounce import Reporter
+    from twisted_sendmail.relay.events import Event, Observer
+    from twisted_sendmail.relay.queue_manager import RouteQueue
     from twisted_sendmail.relay.retry_policy import Chance
 
 
-class Attempts:
-    """All messages on their way.
+@attrs.define(eq=False)
+class Attempt:
+    """A delivery attempt of one message."""
 
-    :param reporter: writes what senders are told.
-    :param ledger: writes down how tries end.
-    :param tell: told of what happens.
+    route: RouteQueue
+    leased: LeasedMessage
+    #: The recipients that are tried.
+    recipients: tuple[QueuedRecipient, ...]
+    #: Time at which it started.
+    since: float
+    #: Of the route, when it started.
+    generation: int
+    #: None for a message that the operator expired: it is not sent.
+    job: Job | None = None
+    #: The route does not count it as under way any more.
+    ended: bool = False
+
+
+class DeliveryAgent:
+    """All delivery attempts under way.
+
+    :param reporter: makes delivery status notifications.
+    :param notify: called with each event.
     """
 
     log = Logger(namespace="twisted_sendmail.relay")
 
     def __init__(
-        self,
-        reactor: Any,
-        spool: Queue,
-        reporter: Reporter,
-        ledger: Ledger,
-        *,
-        tell: Observer,
-        chance: Chance,
+        self, reactor: Any, queue: Queue, reporter: Reporter, *, notify: Observer, chance: Chance
     ) -> None:
         self._reactor = reactor
-        self._spool = spool
-        self.reporter = reporter
-        self._tell = tell
-        self._ledger = ledger
+        self._queue = queue
+        self._reporter = reporter
+        self._notify = notify
         self._chance = chance
-        #: By message; until the spool was told how it ended.
-        self.under_way: dict[str, Attempt] = {}
+        #: Attempts whose record was not given to the queue yet.
+        self.under_way: set[Attempt] = set()
         self._waiting: list[Deferred[None]] = []
 
-    def carry(self, lane: RouteQueue, found: Sequence[LeasedMessage]) -> None:
-        """Try what was leased."""
+    def deliver(self, route: RouteQueue, found: Sequence[LeasedMessage]) -> None:
+        """Try messages that were leased for *route*."""
         now = self._reactor.seconds()
         jobs = []
-        lane.route.asking()
+        route.transport.starting()
         for leased in found:
-            attempt = Attempt(lane, leased, now)
-            self.under_way[leased.message.id] = attempt
-            if leased.message.expired:
-                self._give_up(attempt)
-                continue
+            tried = due_recipients(leased.message, now, route.policy.horizon(now))
+            attempt = Attempt(route, leased, tried, now, route.transport.generation)
+            self.under_way.add(attempt)
             try:
-                jobs.append(self._job(attempt, now))
-            except Exception:  # noqa: BLE001 - one bad record must not stop the others
-                self._heard(Failure(), attempt)
+                if leased.message.expired:
+                    self._give_up(attempt)
+                    continue
+                letter = stored_message(leased, tried, self._queue)
+                attempt.job = job = Job(letter, partial(self._ended, attempt), now)
+                jobs.append(job)
+            except Exception:  # noqa: BLE001 - see RouteQueue.abandon
+                self._unexpected(Failure(), attempt)
         if jobs:
-            lane.route.mailer.begin(jobs)
+            route.transport.mailer.begin(jobs)
 
-    def _job(self, attempt: Attempt, now: float) -> Job:
-        leased = attempt.leased
-        attempt.tried = due_recipients(leased.message, now, attempt.lane.schedule.horizon(now))
-        attempt.letter = letter = letter_of(leased, attempt.tried, self._spool)
-        attempt.job = job = Job(letter, partial(self._told, attempt), now)
-        return job
+    # -- the end of an attempt -----------------------------------------------------------
 
-    # -- verdicts ------------------------------------------------------------------------
-
-    def _told(self, attempt: Attempt, result: JobResult) -> None:
+    def _ended(self, attempt: Attempt, result: JobResult) -> None:
         try:
-            self._heard(result, attempt)
-        except Exception:  # noqa: BLE001 - one message's fault must not stop the others
-            self._stumbled(Failure(), attempt)
+            self._process(attempt, result)
+        except Exception:  # noqa: BLE001 - see RouteQueue.abandon
+            self._unexpected(Failure(), attempt)
 
-    def _heard(self, result: JobResult, attempt: Attempt) -> None:
-        if attempt.leased.content is None and attempt.letter is not None:
-            _ = Deferred.fromCoroutine(attempt.letter.close())
-        message, lane = attempt.leased.message, attempt.lane
+    def _process(self, attempt: Attempt, result: JobResult) -> None:
+        message, route = attempt.leased.message, attempt.route
+        if attempt.leased.content is None and attempt.job is not None:
+            _ = Deferred.fromCoroutine(attempt.job.letter.close())
         now = self._reactor.seconds()
-        judgement = judge(result, len(attempt.tried))
-        if judgement.error is not None and not isinstance(judgement.error, SendmailError):
-            self.log.failure("{id} could not be sent", Failure(judgement.error), id=message.id)
-        fates = conclude(
-            message,
-            attempt.tried,
-            judgement,
-            now=now,
-            schedule=lane.schedule,
-            chance=self._chance,
+        ended = classify_attempt(
+            message, attempt.recipients, result, now=now, policy=route.policy, chance=self._chance
         )
-        blame = judgement.blame
-        self._learn(attempt, blame, fates)
-        if blame is Blame.UNTRIED:
-            self._release(attempt)
-            return
-        report = result if isinstance(result, DeliveryReport) else None
-        self._tell_of(attempt, fates, now, report, in_doubt=judgement.in_doubt)
-        if blame is Blame.DAMAGED:
-            self._write(attempt, _damaged(message, now, fates))
-            return
-        settlement = AttemptRecord(
-            message.id,
-            now,
-            changes_of(fates),
-            tried=any(verdict.counts for verdict in judgement.verdicts),
-            in_doubt=judgement.in_doubt,
-        )
-        dsn = report is not None and report.dsn
-        self._end(attempt, Ending(settlement, fates), dsn=dsn)
-
-    def _learn(self, attempt: Attempt, blame: Blame, fates: Sequence[Fate]) -> None:
-        lane = attempt.lane
-        route = lane.route
-        down = not route.up
+        if ended.error is not None and not isinstance(ended.error, SendmailError):
+            self.log.failure("{id} could not be sent", Failure(ended.error), id=message.id)
+        rows = ended.recipients
         route.learn(
             attempt.generation,
-            blame,
-            fates[0].reply if fates else "",
-            expired=any(fate.expired for fate in fates),
+            ended.outcome,
+            rows[0].reply or "" if rows else "",
+            expired=any(map(expired, rows)),
         )
-        if down and route.up:
-            lane.look()
+        if ended.outcome is AttemptOutcome.NOT_TRIED:
+            route.release(attempt)
+            self._forget(attempt)
+            return
+        report = result if isinstance(result, DeliveryReport) else None
+        self._announce(attempt, rows, now, report, in_doubt=ended.in_doubt)
+        if ended.outcome is AttemptOutcome.DAMAGED:
+            self._record(attempt, *_damaged(message.id, now))
+            return
+        record = AttemptRecord(message.id, now, rows, tried=ended.counts, in_doubt=ended.in_doubt)
+        self._report(attempt, record, dsn=report is not None and report.dsn)
 
     def _give_up(self, attempt: Attempt) -> None:
-        """The operator wants it reported and gone."""
+        """End a message that the operator expired, without an attempt."""
         message = attempt.leased.message
+        rows = given_up(message)
         now = self._reactor.seconds()
-        fates = given_up(message)
-        self._tell_of(attempt, fates, now, None, in_doubt=False)
-        settlement = AttemptRecord(message.id, now, changes_of(fates), tried=False)
-        self._end(attempt, Ending(settlement, fates), dsn=False)
+        self._announce(attempt, rows, now, None, in_doubt=False)
+        self._report(attempt, AttemptRecord(message.id, now, rows, tried=False), dsn=False)
 
-    def _tell_of(
+    def _announce(
         self,
         attempt: Attempt,
-        fates: Sequence[Fate],
+        rows: Sequence[QueuedRecipient],
         now: float,
         report: DeliveryReport | None,
         *,
         in_doubt: bool,
     ) -> None:
-        message, job = attempt.leased.message, attempt.job
-        sender = _sender(message)
-        taken = job.taken_at if job is not None else None
-        since = job.since if job is not None else now
+        message = attempt.leased.message
+        draft = message.draft
+        sender = draft.envelope.sender.mailbox
+        taken = None if attempt.job is None else attempt.job.taken_at
         delays = Delays(
-            age(message.draft.arrived, attempt.begun),
-            age(attempt.begun, since),
-            age(since, now if taken is None else taken),
-            0.0 if taken is None else age(taken, now),
+            elapsed(draft.arrived, attempt.since),
+            0.0,  # a leased message is given to the mailer at once
+            elapsed(attempt.since, now if taken is None else taken),
+            0.0 if taken is None else elapsed(taken, now),
         )
         tls = report.tls.version if report is not None and report.tls is not None else None
-        for fate in fates:
-            recipient = fate.queued.recipient
-            word = fate.word
-            pending = word == "deferred"
-            self._tell(
+        for row in rows:
+            recipient = row.recipient
+            status = "expired" if expired(row) else STATUS[row.state]
+            deferred = status == "deferred"
+            self._notify(
                 Attempted(
                     message.id,
-                    attempt.lane.route.name,
-                    sender,
+                    attempt.route.transport.name,
+                    printable(str(sender), 320) if sender else "",
                     printable(str(recipient.path), 320),
-                    printable(recipient.orcpt, 320) if recipient.orcpt else None,
-                    fate.state,
-                    word,
-                    fate.status,
-                    fate.relay or "none",
-                    fate.reply,
+                    _original(recipient.orcpt),
+                    row.state,
+                    status,
+                    row.status or "",
+                    row.relay or "none",
+                    row.reply or "",
                     delays,
-                    due=fate.due if pending else None,
-                    in_doubt=in_doubt and pending,
+                    due=row.due if deferred else None,
+                    in_doubt=in_doubt and deferred,
                     doubles=message.interrupted,
                     tls=tls,
                 )
             )
 
-    # -- settlements ---------------------------------------------------------------------
+    # -- its record ----------------------------------------------------------------------
 
-    def _end(self, attempt: Attempt, ending: Ending, *, dsn: bool) -> None:
-        """Write down how it ended, and what has to be reported of it."""
-        message = attempt.leased.message
-        due = duties(message, ending.fates, ending.settlement.at, attempt.lane.schedule, dsn=dsn)
-        if not due:
-            self._write(attempt, ending)
+    def _report(self, attempt: Attempt, record: AttemptRecord, *, dsn: bool) -> None:
+        """Make the reports that are due, and record the attempt together with them."""
+        policy = attempt.route.policy
+        due = reports_due(attempt.leased.message, record, policy, dsn=dsn)
+        if not any(due):
+            self._record(attempt, record, ())
             return
-        working = Deferred.fromCoroutine(
-            self.reporter.report(attempt.leased, ending, due, attempt.lane.schedule)
-        )
-        _ = working.addErrback(self._unreported, attempt, ending)
-        _ = working.addCallback(lambda reported: self._write(attempt, reported))
-        _ = working.addErrback(self._stumbled, attempt)
+        making = Deferred.fromCoroutine(self._reporter.report(attempt.leased, record, due, policy))
+        _ = making.addErrback(self._not_reported, attempt, record)
+        _ = making.addCallback(lambda made: self._record(attempt, *made))
+        _ = making.addErrback(self._unexpected, attempt)
 
-    def _unreported(self, failure: Failure, attempt: Attempt, ending: Ending) -> Ending:
-        """A failure that cannot be told of is none yet: nothing is ticked off."""
-        message = attempt.leased.message
-        self.log.failure("{id} could not be reported about", failure, id=message.id)
+    def _not_reported(
+        self, failure: Failure, attempt: Attempt, record: AttemptRecord
+    ) -> tuple[AttemptRecord, Sequence[Event]]:
+        """Record no failure that cannot be reported."""
+        self.log.failure("{id} could not be reported", failure, id=record.id)
         if failure.check(MessageDamaged):
-            return _damaged(message, ending.settlement.at, ending.fates)
-        return self.reporter.unreported(ending, attempt.lane.schedule)
-
-    def _write(self, attempt: Attempt, ending: Ending) -> None:
-        self._ledger.write(attempt.leased.message, ending, lambda left: self._done(attempt, left))
-        self._decided(attempt)
-
-    def _release(self, attempt: Attempt) -> None:
-        releasing = self._spool.release([attempt.leased.message.id])
-        _ = releasing.addErrback(
-            lambda failure: self._tell(
-                Trouble("a lease could not be ended", printable(str(failure.value)))
-            )
+            return _damaged(record.id, record.at)
+        return self._reporter.postpone(
+            record, attempt.route.policy, "the report could not be written"
         )
-        _ = releasing.addCallback(lambda _: self._done(attempt, attempt.leased.message))
-        self._decided(attempt)
 
-    def _stumbled(self, failure: Failure, attempt: Attempt) -> None:
-        """A fault of this code: the message keeps its lease, so that nothing goes round."""
-        self.log.failure("{id} stumbled", failure, id=attempt.leased.message.id)
-        if not attempt.ended:
-            self._done(attempt, None)
-        self._decided(attempt)
+    def _record(self, attempt: Attempt, record: AttemptRecord, events: Sequence[Event]) -> None:
+        attempt.route.record(attempt, record, events)
+        self._forget(attempt)
 
-    def _done(self, attempt: Attempt, left: QueuedMessage | None) -> None:
-        """It is written down."""
-        attempt.ended = True
-        attempt.lane.ended(attempt.leased, attempt.generation, left)
+    def _unexpected(self, failure: Failure, attempt: Attempt) -> None:
+        attempt.route.abandon(failure, attempt)
+        self._forget(attempt)
 
-    def _decided(self, attempt: Attempt) -> None:
-        """What became of it is known, and given to the spool."""
-        if self.under_way.get(attempt.leased.message.id) is attempt:
-            del self.under_way[attempt.leased.message.id]
+    def _forget(self, attempt: Attempt) -> None:
+        self.under_way.discard(attempt)
         if not self.under_way:
             waiting, self._waiting = self._waiting, []
             for each in waiting:
                 each.callback(None)
 
-    # -- the end -------------------------------------------------------------------------
-
     def stop(self) -> Deferred[None]:
-        """Fires when the end of everything that is under way has been given to the spool."""
+        """Return a Deferred that fires when the records of all attempts were given to the queue."""
         if not self.under_way:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
@@ -280,11 +240,82 @@ class Attempts:
         return waiting
 
 
-def _sender(message: QueuedMessage) -> str:
-    sender = message.draft.envelope.sender
-    return printable(str(sender.mailbox), 320) if sender.mailbox else ""
+def stored_message(
+    leased: LeasedMessage, recipients: Sequence[QueuedRecipient], queue: Queue
+) -> PreparedMessage:
+    """Return a queued message for the mailer: nothing of it is parsed or changed again."""
+    message = leased.message
+    draft = message.draft
+    envelope = draft.envelope
+    if len(recipients) != len(envelope.recipients):
+        envelope = envelope.to(tuple(each.recipient for each in recipients))
+    content: bytes | Content | None = leased.content
+    if content is None:
+        content = StoredContent(queue, message.id, message.size, draft.eight_bit)
+    prepared = PreparedMessage(
+        envelope, content, smtputf8=draft.smtputf8, message_id=draft.message_id
+    )
+    prepared.binary = draft.binary
+    return prepared
 
 
-def _damaged(message: QueuedMessage, now: float, fates: Sequence[Fate]) -> Ending:
-    settlement = AttemptRecord(message.id, now, tried=False, aside=SetAsideReason.DAMAGED)
-    return Ending(settlement, fates, [SetAside(message.id, "it is not what was written")])
+class StoredContent(Content):
+    """The content of a queued message, read while it is sent; it can be read again."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        id: str,  # noqa: A002 - the field's name
+        size: int,
+        eight_bit: bool | None,  # noqa: FBT001 - an attribute of the base class
+    ) -> None:
+        self._queue = queue
+        self._id = id
+        self._reading: AsyncIterator[bytes] | None = None
+        self._abandoned: list[AsyncIterator[bytes]] = []
+        self.size = size
+        self.eight_bit = eight_bit
+
+    @property
+    def rewindable(self) -> bool:
+        """True."""
+        return True
+
+    async def read(self) -> bytes:
+        """Return the next octets; ``b""`` at the end.
+
+        :raises MessageDamaged: they differ from what was written.
+        """
+        if self._reading is None:
+            self._reading = self._queue.content(self._id)
+        async for octets in self._reading:
+            if octets:
+                return octets
+        return b""
+
+    def rewind(self) -> None:
+        """Start again from the beginning."""
+        if self._reading is not None:
+            self._abandoned.append(self._reading)
+            self._reading = None
+
+    async def close(self) -> None:
+        """Stop reading."""
+        self.rewind()
+        abandoned, self._abandoned = self._abandoned, []
+        for reading in abandoned:
+            if isinstance(reading, AsyncGenerator):
+                await reading.aclose()
+
+
+def _original(orcpt: str | None) -> str | None:
+    """Return ORCPT for ``orig_to=``."""
+    if not orcpt:
+        return None
+    kind, separator, address = orcpt.partition(";")
+    return printable(address if separator and kind.lower() == "rfc822" else orcpt, 320)
+
+
+def _damaged(id: str, now: float) -> tuple[AttemptRecord, list[Event]]:  # noqa: A002 - the field's name
+    record = AttemptRecord(id, now, tried=False, aside=SetAsideReason.DAMAGED)
+    return record, [SetAside(id, "the stored message is damaged")]

@@ -1,22 +1,27 @@
-"""What happens in a relay, as values for who watches: logs, figures, a page.
+"""Events of a relay, for observers such as the log, metrics and the queue page.
 
-Every text in them can be shown as it is: what others wrote was escaped before.  No
-secret is ever in one.
+Every text in them can be shown as it is: foreign text is escaped before.  None holds a secret.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp import value
+import attrs
 
-if TYPE_CHECKING:
-    from twisted_sendmail.queue import RecipientState
+from twisted_sendmail.queue import RecipientState
+
+#: ``status=`` by the state of a recipient; one that was given up is ``expired``.
+STATUS = {
+    RecipientState.DELIVERED: "sent",
+    RecipientState.PENDING: "deferred",
+    RecipientState.FAILED: "bounced",
+}
+# Values of every message are not frozen: setting a field of a frozen class takes nine times as
+# long.
 
 
-@value
+@attrs.define
 class Arrived:
     """A message was committed."""
 
@@ -29,24 +34,17 @@ class Arrived:
     message_id: str | None = None
 
 
-def seconds(value: float) -> str:
-    """Two digits where that says something: ``0.0042``, ``3.1``, ``303``."""
-    if not value:
-        return "0"
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-@value
+@attrs.define(unsafe_hash=True)
 class Delays:
-    """Where the time of a message went; seconds."""
+    """Where the time of a message went, in seconds; as ``delays=`` of Postfix."""
 
-    #: From its arrival to the begin of this try.
+    #: From its arrival to the start of this attempt.
     queued: float
-    #: Until it was given to the mailer.
+    #: Until the mailer had it.
     preparing: float
     #: Until a connection took it.
     connecting: float
-    #: Until the verdict.
+    #: Until the reply.
     sending: float
 
     @property
@@ -56,52 +54,59 @@ class Delays:
 
     def __str__(self) -> str:
         parts = (self.queued, self.preparing, self.connecting, self.sending)
-        return "/".join(map(seconds, parts))
+        return "/".join(map(seconds_text, parts))
 
 
-@value
+def seconds_text(value: float) -> str:
+    """Return seconds with two significant digits: ``0.0042``, ``3.1``, ``303``."""
+    if not value:
+        return "0"
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+@attrs.define
 class Attempted:
-    """One recipient was tried, or given up; one line in the log."""
+    """An attempt for one recipient ended; one line in the log."""
 
     id: str
     route: str
     sender: str
     recipient: str
-    #: ``ORCPT``, where it was given.
+    #: Original recipient (``ORCPT``), without its type if that is ``rfc822``.
     original: str | None
     state: RecipientState
     #: ``sent``, ``deferred``, ``bounced`` or ``expired``.
     status: str
-    #: The enhanced status, such as ``4.4.1``.
+    #: Enhanced status code, such as ``4.4.1``.
     dsn: str
     #: ``name[address]:port``; ``none`` without a connection.
     relay: str
     reply: str
     delays: Delays
-    #: The next try; None when there is none.
+    #: Time of the next attempt; None: there is none.
     due: float | None = None
-    #: The server may have it, and it is tried again.
+    #: The server may have the message, and it is sent again.
     in_doubt: bool = False
-    #: This copy may be a second one: so many tries before had an end that nobody saw.
+    #: Earlier attempts whose end is unknown: this copy may be a duplicate.
     doubles: int = 0
-    #: The version of TLS; None in clear, or without a connection.
+    #: Version of TLS; None in clear, or without a connection.
     tls: str | None = None
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Reported:
     """A report was committed together with what it reports."""
 
     id: str
-    #: Its own name in the queue.
+    #: Queue id of the report.
     report: str
     #: ``failed``, ``delayed`` or ``relayed``.
     kind: str
-    #: To whom.
+    #: Recipient of the report.
     to: str
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class SetAside:
     """A message is kept for the operator, and not tried any more."""
 
@@ -109,61 +114,61 @@ class SetAside:
     why: str
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Cleared:
-    """A message that was set aside is removed: nobody took care of it."""
+    """A message that was set aside is removed: it was kept long enough."""
 
     id: str
-    #: For how long it was kept, in seconds.
+    #: Seconds it was kept.
     kept: float
 
 
-@value
+@attrs.define
 class Removed:
-    """A message is gone from the queue: nobody is pending."""
+    """A message left the queue: no recipient is pending."""
 
     id: str
-    #: Everybody got it, all at its first try: what was told of that says it already.
+    #: Every recipient was delivered at the first attempt, which the events before say already.
     at_once: bool = False
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class RouteDown:
-    """Nothing gets through on a route; its mail waits in the queue."""
+    """A route cannot be used; its mail waits in the queue."""
 
     route: str
     reason: str
-    #: When it is asked again, in seconds.
+    #: Seconds until it is tried again.
     wait: float
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class RouteUp:
-    """Mail gets through again."""
+    """A route can be used again."""
 
     route: str
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class AuthenticationAlarm:
-    """A server does not accept our credentials: somebody has to look at it."""
+    """A server refuses the credentials: the operator has to act."""
 
     route: str
     server: str
     reason: str
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Trouble:
-    """Something of ours does not work, and is tried again."""
+    """A local fault; the operation is tried again."""
 
     what: str
     reason: str
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Interrupted:
-    """After a start: messages whose last try nobody saw the end of; they may go twice."""
+    """After a start: messages whose last attempt did not end; a second copy may go out."""
 
     ids: tuple[str, ...]
 
@@ -181,5 +186,5 @@ Event = (
     | Trouble
     | Interrupted
 )
-#: Who is told.
+#: Called with each event.
 Observer = Callable[[Event], None]

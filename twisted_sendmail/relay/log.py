@@ -1,10 +1,10 @@
-"""The relay's events as log lines, one each, in the words operators know from Postfix.
+"""The relay's events as log lines, one each, in the format of Postfix's log.
 
-Everything shown is also a field of the log event, so that a structured log need not parse
-a line.  Nothing in it can act on a terminal or begin a line of its own.
+Everything shown is also a field of the log event, so that a structured log need not parse a line.
+Nothing in it can act on a terminal or begin a line of its own.
 
-What is said of every message is made into a line here: to let the log fill in a dozen
-fields would cost more than all the rest of it.
+Lines written for every message are formatted here: to let the logger fill in a dozen fields would
+cost more than all the rest.
 """
 
 from __future__ import annotations
@@ -27,20 +27,26 @@ from twisted_sendmail.relay.events import (
     RouteUp,
     SetAside,
     Trouble,
-    seconds,
+    seconds_text,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = Logger(namespace="twisted_sendmail.relay")
+#: By ``Reported.kind``.
+_NOTIFICATIONS = {
+    "failed": "sender non-delivery notification",
+    "delayed": "sender delay notification",
+    "relayed": "sender delivery status notification",
+}
 
-#: The format of what is a line already.
+#: Format of an event that is a line already.
 LINE = "{line}"
 
 
-def _say(event: dict[str, Any]) -> None:
-    # Logger.emit looks its level up among all levels, for each event.
+def _write(event: dict[str, Any]) -> None:
+    # Logger.emit looks its level up among all levels for each event.
     event["log_logger"] = log
     event["log_level"] = LogLevel.info
     event["log_namespace"] = log.namespace
@@ -53,13 +59,13 @@ def _say(event: dict[str, Any]) -> None:
 def _attempted(event: Attempted) -> None:
     notes = []
     if event.in_doubt:
-        notes.append("it may have been delivered, and will be sent again")
+        notes.append("may have been delivered; will be sent again")
     if event.doubles:
-        notes.append(f"possibly duplicated: {event.doubles} before it ended unseen")
+        notes.append(f"possibly duplicated: {event.doubles} earlier attempts were interrupted")
     orig_to = f" orig_to=<{event.original}>," if event.original else ""
     note = f" [{'; '.join(notes)}]" if notes else ""
-    delay, delays = seconds(event.delays.total), str(event.delays)
-    _say(
+    delay, delays = seconds_text(event.delays.total), str(event.delays)
+    _write(
         {
             "line": f"{event.id}: to=<{event.recipient}>,{orig_to} relay={event.relay}, "
             f"delay={delay}, delays={delays}, dsn={event.dsn}, status={event.status} "
@@ -85,7 +91,7 @@ def _attempted(event: Attempted) -> None:
 
 def _arrived(event: Arrived) -> None:
     origin = f" {event.origin}" if event.origin else ""
-    _say(
+    _write(
         {
             "line": f"{event.id}: from=<{event.sender}>, size={event.size}, "
             f"nrcpt={event.recipients} (queued){origin}",
@@ -102,13 +108,14 @@ def _arrived(event: Arrived) -> None:
 
 def _removed(event: Removed) -> None:
     if not event.at_once:
-        _say({"line": f"{event.id}: removed", "id": event.id})
+        _write({"line": f"{event.id}: removed", "id": event.id})
 
 
 def _reported(event: Reported) -> None:
     log.info(
-        "{id}: sender notification ({kind}) to <{to}>: {report}",
+        "{id}: {notification}: {report}",
         id=event.id,
+        notification=_NOTIFICATIONS[event.kind],
         kind=event.kind,
         to=event.to,
         report=event.report,
@@ -122,16 +129,16 @@ def _set_aside(event: SetAside) -> None:
 def _cleared(event: Cleared) -> None:
     log.emit(
         LogLevel.warn,
-        "{id}: removed: it failed, there was nobody to tell, and it was kept for {kept}",
+        "{id}: removed: undeliverable and unreportable, kept for {kept}",
         id=event.id,
-        kept=_long(event.kept),
+        kept=_long_time(event.kept),
     )
 
 
 def _route_down(event: RouteDown) -> None:
     log.emit(
         LogLevel.warn,
-        "route {route} is down, asked again in {wait:.0f} s: {reason}",
+        "route {route} is down, next attempt in {wait:.0f} s: {reason}",
         route=event.route,
         wait=event.wait,
         reason=event.reason,
@@ -145,7 +152,7 @@ def _route_up(event: RouteUp) -> None:
 def _auth_refused(event: AuthenticationAlarm) -> None:
     log.emit(
         LogLevel.error,
-        "route {route}: {server} does not accept the credentials; mail waits: {reason}",
+        "route {route}: {server} refuses the credentials; its mail waits: {reason}",
         route=event.route,
         server=event.server,
         reason=event.reason,
@@ -157,16 +164,16 @@ def _trouble(event: Trouble) -> None:
 
 
 def _interrupted(event: Interrupted) -> None:
-    # In pieces, so that no line grows without bound.
+    # In several lines, so that none grows without bound.
     for at in range(0, len(event.ids), 50):
         log.emit(
             LogLevel.warn,
-            "possibly duplicated, their last try was interrupted: {ids}",
+            "possibly duplicated, their last attempt was interrupted: {ids}",
             ids=" ".join(event.ids[at : at + 50]),
         )
 
 
-_HOW: dict[type, Callable[[Any], None]] = {
+_WRITERS: dict[type, Callable[[Any], None]] = {
     Attempted: _attempted,
     Arrived: _arrived,
     Removed: _removed,
@@ -181,11 +188,11 @@ _HOW: dict[type, Callable[[Any], None]] = {
 }
 
 
-def _long(seconds: float) -> str:
+def _long_time(seconds: float) -> str:
     days, hours = seconds / 86400, seconds / 3600
     return f"{days:.4g} days" if days >= 1 else f"{hours:.2g} hours"
 
 
 def log_event(event: Event) -> None:
     """Write *event* to the log."""
-    _HOW[type(event)](event)
+    _WRITERS[type(event)](event)

@@ -1,99 +1,108 @@
-"""When a recipient is tried again, and when that ends: pure.
+"""When a recipient is tried again, and when that ends; and how waits behave when a clock jumps.
 
-The wait grows with the tries of that recipient, so that one who is refused does not hold
-up another.  The clock may be wrong: a message of the future has no age, and a due time
-that no try can have given counts as come (:meth:`RetryPolicy.horizon`).
+The wait grows with the attempts of that recipient, so that a recipient who is refused does not
+delay another.  ``transport.BackOff`` decides how a whole route backs off.
 
-It does not say how a whole route backs off; that is ``backoff``'s.
+Clocks may jump.  Everything in the relay that compares times does so with :func:`elapsed`,
+:func:`remaining` and :meth:`RetryPolicy.horizon`: a message from the future has no age, a wait
+that began in the future is over, and a due time that no attempt can have given counts as due.
+``daemon.clock_watch`` adjusts timers.
 
 RFC 5321 section 4.5.4.1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
+
+import attrs
 
 from twisted_sendmail.smtp import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    #: Gives a number from 0 up to, but not with, 1.
+    #: Returns a number from 0 up to, but not including, 1.
     Chance = Callable[[], float]
 
-#: Seconds by which a due time may lie beyond the longest wait: clocks are set in small steps.
-_SLACK = 60.0
+#: Seconds by which a due time may lie beyond the longest wait: clocks are adjusted in small steps.
+_CLOCK_TOLERANCE = 60.0
 # Doublings after which any wait has reached its limit.
-_DOUBLINGS = 60
+_MAX_DOUBLINGS = 60
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class RetryPolicy:
-    """How patiently mail is tried; all in seconds, but for ``jitter``.
+    """Retry intervals and lifetimes, in seconds; ``jitter`` is a fraction.
 
-    :raises InvalidInput: for what cannot be a time, or a jitter that is no part of one.
+    :raises InvalidInput: a value is not a time, or the jitter is not between 0 and 1.
     """
 
-    #: The wait after the first try of a recipient; each one after is twice as long.
+    #: Wait after a recipient's first attempt; it doubles with each further attempt.
     first: float = 300.0
-    #: The longest wait.
+    #: Longest wait.
     most: float = 4000.0
-    #: The age at which a try that fails is the last.
+    #: Age at which an attempt that fails is the last.
     lifetime: float = 5 * 86400.0
-    #: The same for reports, which nobody waits for.
+    #: The same for mail with a null sender, such as reports.
     report_lifetime: float = 86400.0
-    #: The age at which the sender is told that his message is late.
+    #: Age at which the sender is told of the delay.
     warn_after: float = 4 * 3600.0
-    #: The part of a wait that chance adds or takes away, so that mail that failed
-    #: together does not come back together.
+    #: Fraction of a wait that is added or subtracted at random, so that mail that failed at one
+    #: time is not retried at one time.
     jitter: float = 0.15
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(RetryPolicy):
             value = getattr(self, field.name)
-            share = field.name == "jitter"
-            right = isinstance(value, (int, float)) and value is not True
-            if not right or not (0 <= value < 1 if share else 0 < value < float("inf")):
+            fraction = field.name == "jitter"
+            valid = isinstance(value, (int, float)) and value is not True
+            if not valid or not (0 <= value < 1 if fraction else 0 < value < float("inf")):
                 raise InvalidInput(
                     f"the schedule's '{field.name}' cannot be {value!r}",
-                    remedy="give a part from 0 to 1" if share else "give seconds above zero",
+                    remedy="give a part from 0 to 1" if fraction else "give seconds above zero",
                 )
 
     def wait(self, attempts: int, chance: Chance) -> float:
-        """Seconds until the next try.
+        """Return the seconds until the next attempt.
 
-        :param attempts: tries of the recipient before the one that failed now.
+        :param attempts: attempts of the recipient before the one that failed now.
         """
         return jittered(grown(self.first, self.most, attempts), self.jitter, chance)
 
     def due(self, now: float, attempts: int, chance: Chance) -> float:
-        """When that is."""
+        """Return the time of the next attempt."""
         return now + self.wait(attempts, chance)
 
     def horizon(self, now: float) -> float:
-        """A due time beyond is the fruit of a clock that jumped, and counts as come."""
-        return now + max(self.first, self.most) * (1 + self.jitter) + _SLACK
+        """Return the latest due time that an attempt can have given; a later one counts as due."""
+        return now + max(self.first, self.most) * (1 + self.jitter) + _CLOCK_TOLERANCE
 
     def expired(self, arrived: float, now: float, *, report: bool = False) -> bool:
-        """Was a try that failed now the last?  Only such a try may ask."""
-        return age(arrived, now) >= (self.report_lifetime if report else self.lifetime)
+        """Return True if an attempt that failed now is the last."""
+        return elapsed(arrived, now) >= (self.report_lifetime if report else self.lifetime)
 
     def late(self, arrived: float, now: float) -> bool:
-        """Is it time to tell the sender that his message is late?"""
-        return age(arrived, now) >= self.warn_after
+        """Return True if the sender is to be told of the delay."""
+        return elapsed(arrived, now) >= self.warn_after
 
 
-def age(arrived: float, now: float) -> float:
-    """How long a message has been here; one of the future: not at all."""
-    return max(0.0, now - arrived)
+def elapsed(since: float, now: float) -> float:
+    """Return the seconds since *since*; 0 if that is in the future."""
+    return max(0.0, now - since)
+
+
+def remaining(since: float, wait: float, now: float) -> float:
+    """Return the seconds left of a *wait* that began at *since*; 0 if that is in the future."""
+    passed = now - since
+    return wait - passed if 0 <= passed < wait else 0.0
 
 
 def grown(first: float, most: float, times: int) -> float:
-    """*first*, doubled so many *times*, up to *most*."""
-    return float(min(max(first, most), first * 2.0 ** min(max(times, 0), _DOUBLINGS)))
+    """Return *first*, doubled *times* times, but not more than *most*."""
+    return float(min(max(first, most), first * 2.0 ** min(max(times, 0), _MAX_DOUBLINGS)))
 
 
 def jittered(seconds: float, jitter: float, chance: Chance) -> float:
-    """*seconds* with a part of them added or taken away by chance."""
+    """Return *seconds*, changed at random by up to the fraction *jitter*."""
     return seconds * (1 + jitter * (2 * chance() - 1))

@@ -1,10 +1,10 @@
-"""Which way out a sender's mail takes: the address goes before its domain, and that before all."""
+"""Which route mail takes: chosen by its sender, with patterns."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.relay.settings import EVERYBODY, NOBODY, key
+from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -12,20 +12,28 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.settings import RouteSettings
     from twisted_sendmail.smtp import ReversePath
 
+#: Pattern that matches every sender.
+EVERYBODY = "*"
+#: Pattern that matches the null reverse-path only.
+NOBODY = "<>"
+
 
 class Routing:
-    """The patterns of all *routes*, one of which is ``"*"``."""
+    """Choice of a route by sender: an address before its domain, and that before ``"*"``.
+
+    :param routes: one of them is for ``"*"``.
+    """
 
     def __init__(self, routes: Iterable[RouteSettings]) -> None:
-        self._routes = {pattern: route.name for route in routes for pattern in route.senders}
+        self._routes = {each: route.name for route in routes for each in route.senders}
 
     @property
     def everybody(self) -> str:
-        """The route of those whom no other pattern fits."""
+        """Name of the route for senders that no other pattern matches."""
         return self._routes[EVERYBODY]
 
     def of(self, sender: ReversePath) -> str:
-        """The name of the route for *sender*."""
+        """Return the name of the route for *sender*."""
         routes = self._routes
         if len(routes) == 1:
             return routes[EVERYBODY]
@@ -33,12 +41,36 @@ class Routing:
         if box is None:
             found = routes.get(NOBODY)
         else:
-            found = routes.get(key(box)) or routes.get(f"@{box.ascii_domain.lower()}")
+            found = routes.get(_key(box)) or routes.get(f"@{box.ascii_domain.lower()}")
         return found or routes[EVERYBODY]
 
     def of_report(self, sender: ReversePath) -> str:
-        """The route for a report to *sender*: the null reverse-path's, or else his own.
+        """Return the route for a report to *sender*: that of the null reverse-path, or their own.
 
-        His own provider knows the address; another may refuse to relay to it.
+        Their own provider accepts their address; another one may refuse to relay to it.
         """
         return self._routes.get(NOBODY) or self.of(sender)
+
+
+def pattern(text: str) -> str:
+    """Return a pattern for senders in its canonical form.
+
+    :raises InvalidInput: it is not a pattern.
+    """
+    if text in {EVERYBODY, NOBODY}:
+        return text
+    try:
+        if text.startswith("@"):
+            return "@" + domain_name(text[1:]).lower()
+        return _key(Mailbox.parse(text))
+    except (InvalidInput, AttributeError) as e:
+        raise InvalidInput(
+            f"'{printable(str(text), 100)}' is no pattern for senders",
+            detail=getattr(e, "detail", ""),
+            remedy='write user@example.org, @example.org, "<>" or "*"',
+        ) from None
+
+
+def _key(mailbox: Mailbox) -> str:
+    # No one has two mailboxes whose addresses differ in case only.
+    return f"{mailbox.local_part.casefold()}@{mailbox.ascii_domain.lower()}"

@@ -1,10 +1,10 @@
 """``RelayService``: a relay in a Twisted application, from its start to its end.
 
-Puts the parts together, and says in which order they begin and end.  Whoever brings mail
-in, be it :meth:`RelayService.send` or a server, is answered when it is durable; from then
-on it is delivered, or its sender told, across restarts.
+Assembles the parts of the relay and starts and stops them in order.  Mail comes in through
+:meth:`RelayService.send`, or through a server that shares the queue; it is acknowledged when it is
+durable, and from then on it is delivered, or its sender notified, across restarts.
 
-It listens on nothing: that is ``ingress``'s, and they meet in the spool.
+The relay itself listens on nothing: ``server`` does, and the queue notifies the relay.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import socket
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.task import deferLater
@@ -20,19 +21,15 @@ from twisted.logger import Logger
 
 from twisted_sendmail.client import SubmissionServer
 from twisted_sendmail.queue import CleanupPolicy, Queue, QueueAction, RecoveryReport, Selection
-from twisted_sendmail.relay.announcement import Announcement
-from twisted_sendmail.relay.clearing import Clearing
-from twisted_sendmail.relay.delivery import Attempts
-from twisted_sendmail.relay.dispatcher import QueueManager
+from twisted_sendmail.relay.bounce import Reporter
+from twisted_sendmail.relay.delivery import DeliveryAgent
+from twisted_sendmail.relay.enqueue import enqueue
 from twisted_sendmail.relay.events import Event, Interrupted, Observer
-from twisted_sendmail.relay.ledger import Ledger
 from twisted_sendmail.relay.log import log_event
-from twisted_sendmail.relay.reporting import Reporter
+from twisted_sendmail.relay.queue_manager import QueueManager, UndeliverableRemoval
 from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-from twisted_sendmail.relay.stats import RelayStats, RouteStats
-from twisted_sendmail.relay.taking import take
-from twisted_sendmail.relay.tracker import Handles, Queued
+from twisted_sendmail.relay.tracker import Queued, SharedResult, Tracker
 from twisted_sendmail.smtp import InvalidInput, MailerClosed, domain_name
 
 if TYPE_CHECKING:
@@ -44,24 +41,45 @@ if TYPE_CHECKING:
     from twisted_sendmail.client import Mailer
     from twisted_sendmail.message import Message
     from twisted_sendmail.queue import QueueActionResult, QueuedMessage
+    from twisted_sendmail.relay.transport import RouteStats
     from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
 
 
-#: Seconds.
+#: Seconds by which ``flush`` lets the mail go out that is due already.
 _HEAD_START = 0.02
+
+
+@attrs.frozen
+class RelayStats:
+    """State of a relay; ``Queue.totals`` has the figures of its queue."""
+
+    routes: tuple[RouteStats, ...]
+    #: Messages on their way.
+    under_way: int
+
+
+@attrs.frozen
+class _Parts:
+    """The parts of a relay that runs."""
+
+    manager: QueueManager
+    agent: DeliveryAgent
+    reporter: Reporter
+    removal: UndeliverableRemoval
 
 
 class RelayService(Service):
     """A relay, as a service.
 
-    :param reactor: connects and keeps time.
-    :param spool: a :class:`~twisted_sendmail.queue.interface.Queue`, or the directory of an
+    :param reactor: for connections and time.
+    :param queue: a :class:`~twisted_sendmail.queue.interface.Queue`, or the directory of an
         embedded queue; opened and closed by the service.
-    :param settings: what it is told.
-    :param policy: how mail is admitted by :meth:`send`; by default it is made complete.
-    :param chance: gives numbers from 0 to 1, for the jitter of waits.
+    :param settings: its settings.
+    :param policy: what :meth:`send` does to mail before it is queued; by default the header is
+        completed.
+    :param chance: returns numbers from 0 to 1, for the jitter of waits.
 
-    Starting it opens the queue.  That may fail, and takes its time: :meth:`ready` tells.
+    Starting the service opens the queue.  That takes time and may fail: see :meth:`ready`.
     """
 
     log = Logger(namespace="twisted_sendmail.relay")
@@ -69,31 +87,28 @@ class RelayService(Service):
     def __init__(
         self,
         reactor: Any,
-        spool: Queue | str | os.PathLike[str],
+        queue: Queue | str | os.PathLike[str],
         settings: RelaySettings,
         *,
         policy: CleanupPolicy | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = reactor
-        self._given = spool
+        self._given = queue
         self.settings = settings
         self._routing = Routing(settings.routes)
-        #: How mail is admitted; for other doors too.
+        #: What is done to mail before it is queued; servers of this relay use it as well.
         self.policy = policy or CleanupPolicy(settings.name, self.route_of)
         self._chance = chance
-        #: Told of everything that happens.
+        #: Called with each event.
         self.observers: list[Observer] = [log_event]
-        self._handles = Handles()
-        self._spool: Queue | None = None
-        self._dispatcher: QueueManager | None = None
-        self._attempts: Attempts | None = None
-        self._reporter: Reporter | None = None
-        self._clearing: Clearing | None = None
-        self._started: Announcement[RecoveryReport] | None = None
-        self._checking = False
+        self._tracker = Tracker()
+        self._queue: Queue | None = None
+        self._parts: _Parts | None = None
+        self._started: SharedResult[RecoveryReport] | None = None
+        self._checking_tracked = False
         self._draining: Deferred[Any] | None = None
-        # Mailers of routes that changed, on their way out.
+        # Mailers of former routes that are closing.
         self._leaving: dict[Mailer, Deferred[None]] = {}
 
     @classmethod
@@ -106,33 +121,33 @@ class RelayService(Service):
         password: str | None = None,
         name: str | None = None,
     ) -> RelayService:
-        """A relay that gives everything to one server.
+        """Return a relay that delivers all mail to one server.
 
         :param server: a URL such as ``smtp+starttls://user@host``, or a SubmissionServer.
-        :param directory: of the queue; made where it is missing.
-        :param password: for the user in the URL.
-        :param name: our host name; the machine's if not given.
-        :raises InvalidInput: for what cannot be used.
+        :param directory: of the queue; it is created if it is missing.
+        :param password: of the user in the URL.
+        :param name: host name of the relay; that of the machine if not given.
+        :raises InvalidInput: a value cannot be used.
         """
         if isinstance(server, str):
             server = SubmissionServer.from_url(server, password=password)
         route = RouteSettings("smarthost", (server,))
         return cls(reactor, directory, RelaySettings(name or _host_name(), (route,)))
 
-    # -- the service ---------------------------------------------------------------------
+    # -- start and stop ------------------------------------------------------------------
 
     def startService(self) -> None:
         """See ``IService``."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
-        started: Announcement[RecoveryReport] = Announcement()
+        started: SharedResult[RecoveryReport] = SharedResult()
         self._started = started
         starting = Deferred.fromCoroutine(self._start()).addErrback(self._not_started)
-        _ = starting.addBoth(started.tell)
+        _ = starting.addBoth(started.set)
 
     def ready(self) -> Deferred[RecoveryReport]:
-        """Fires when the queue is open, with what was found in it.
+        """Return a Deferred that fires when the queue is open, with what was found in it.
 
-        :raises QueueUnusable: it cannot be opened; one line says why, and what to do.
+        :raises QueueUnusable: the queue cannot be opened; the text names the cause and a remedy.
         :raises MailerClosed: the service was not started.
         """
         if self._started is None:
@@ -140,92 +155,95 @@ class RelayService(Service):
         return self._started.wait()
 
     async def _start(self) -> RecoveryReport:
-        spool = self._spool = self._new_spool()
-        reporter = Reporter(self._reactor, spool, self.settings, self._routing, self._chance)
-        ledger = Ledger(spool, tell=self._tell, ended=self._handles.ended)
-        attempts = Attempts(
-            self._reactor, spool, reporter, ledger, tell=self._tell, chance=self._chance
-        )
-        dispatcher = QueueManager(
+        queue = self._queue = self._new_queue()
+        settings, chance = self.settings, self._chance
+        reporter = Reporter(self._reactor, queue, settings, self._routing, chance)
+        agent = DeliveryAgent(self._reactor, queue, reporter, notify=self._notify, chance=chance)
+        manager = QueueManager(
             self._reactor,
-            spool,
-            attempts,
-            tell=self._tell,
-            chance=self._chance,
-            stirred=self._stirred,
+            queue,
+            agent,
+            notify=self._notify,
+            chance=chance,
+            recorded=self._tracker.recorded,
+            changed=self._check_tracked,
         )
-        _ = dispatcher.configure(self.settings, self._routing)
-        recovered = await spool.open()
-        self._reporter, self._attempts, self._dispatcher = reporter, attempts, dispatcher
+        _ = manager.configure(settings, self._routing)
+        removal = UndeliverableRemoval(
+            self._reactor, queue, settings.keep_undeliverable, notify=self._notify
+        )
+        recovered = await queue.open()
+        self._parts = _Parts(manager, agent, reporter, removal)
         if recovered.interrupted:
-            self._tell(Interrupted(recovered.interrupted))
-        dispatcher.begin()
-        keep = self.settings.keep_undeliverable
-        self._clearing = Clearing(self._reactor, spool, keep, tell=self._tell)
-        self._clearing.begin()
+            self._notify(Interrupted(recovered.interrupted))
+        manager.start()
+        removal.start()
         return recovered
 
     def _not_started(self, failure: Failure) -> Failure:
         self.log.critical("the relay did not start: {error}", error=failure.value)
-        self._spool = None
+        self._queue = None
         return failure
 
-    def _new_spool(self) -> Queue:
+    def _new_queue(self) -> Queue:
         if isinstance(self._given, Queue):
             return self._given
         from twisted_sendmail.queue import SQLiteQueue
 
         return SQLiteQueue(self._reactor, self._given)  # type: ignore[arg-type]
 
-    def drain(self) -> Deferred[None]:
-        """Take nothing more out, and let end what is on its way; fires when all of it has.
+    @property
+    def stopping(self) -> bool:
+        """The relay takes no more messages out of the queue: it stops, or does not run."""
+        return self._draining is not None or not self.running
 
-        Only messages that a connection has taken are waited for, ``settings.grace`` seconds
-        at most: those that have not ended then are cut off, and stay in the queue.  A message
-        that waits for a connection is back in the queue at once, and a connection that is
-        idle or still opening is closed.  What comes in meanwhile is kept, and not tried.
-        Stopping does the same; this is for who has something else to end at the same time.
+    def drain(self) -> Deferred[None]:
+        """Take no more messages out; return a Deferred that fires when none is under way.
+
+        Only messages that a connection has taken are waited for, for ``settings.grace`` seconds at
+        most: those that have not ended then are cut off, and stay in the queue.  Messages that wait
+        for a connection go back to the queue at once, and connections that are idle or still
+        opening are closed.  Mail that comes in meanwhile is queued, and not tried.
+
+        ``stopService`` does the same; this is for applications that stop something else at the same
+        time.
         """
-        dispatcher, attempts = self._dispatcher, self._attempts
-        if self._draining is None and dispatcher is not None and attempts is not None:
-            self._draining = Deferred.fromCoroutine(self._drain(dispatcher, attempts))
+        if self._draining is None and self._parts is not None:
+            self._draining = Deferred.fromCoroutine(self._drain(self._parts))
         drained: Deferred[None] = Deferred()
         _ = (self._draining or succeed(None)).addBoth(drained.callback)
         return drained
 
-    async def _drain(self, dispatcher: QueueManager, attempts: Attempts) -> None:
-        dispatcher.stop()
+    async def _drain(self, parts: _Parts) -> None:
+        parts.manager.stop()
         grace = self.settings.grace
         closing = [
-            lane.route.mailer.aclose(grace=grace, send_waiting=False)
-            for lane in dispatcher.lanes.values()
+            route.transport.mailer.aclose(grace=grace, send_waiting=False)
+            for route in parts.manager.routes.values()
         ]
         _ = await gatherResults([*closing, *self._leaving.values()])
-        await attempts.stop()
+        await parts.agent.stop()
 
     def stopService(self) -> Deferred[None]:
-        """See ``IService``: take nothing more out, let end what is on its way, and close.
-
-        How long that may take is said at :meth:`drain`.  Fires when the queue is closed.
-        """
+        """See ``IService``: :meth:`drain`, then close the queue."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         started, self._started = self._started, None
         if started is not None:
-            # Whatever came of it was told before.
+            # An error of the start was delivered before.
             _ = await started.wait().addErrback(lambda _: None)
-        if self._clearing is not None:
-            self._clearing.stop()
-        draining, spool = self.drain(), self._spool
-        self._dispatcher = self._attempts = self._reporter = self._spool = None
+        if self._parts is not None:
+            self._parts.removal.stop()
+        draining, queue = self.drain(), self._queue
+        self._parts = self._queue = None
         await draining
         self._draining = None
-        self._handles.close()
-        if spool is not None:
-            await spool.close()
-            spool.observer = None
+        self._tracker.close()
+        if queue is not None:
+            await queue.close()
+            queue.observer = None
 
     # -- mail ----------------------------------------------------------------------------
 
@@ -239,28 +257,28 @@ class RelayService(Service):
         complete: bool = True,
         held: bool = False,
     ) -> Deferred[Queued]:
-        """Queue one message; fires when it would survive a power cut.
+        """Queue one message; the Deferred fires when it would survive a power failure.
 
-        :param held: not tried before an operator releases it.
-        :returns: a :class:`~twisted_sendmail.relay.tracker.Queued`: its ``id``, and
-            ``delivered`` for who wants to wait for its end.
-        :raises InvalidInput: it cannot be sent; nothing was queued.
+        :param held: on hold until an operator releases it.
+        :returns: a :class:`~twisted_sendmail.relay.tracker.Queued`: its ``id``, and ``delivered``
+            to wait for its end.
+        :raises InvalidInput: the message cannot be sent; nothing was queued.
         :raises QueueError: the queue cannot take it.
         :raises MailerClosed: the relay is not running.
 
-        The other parameters are those of ``submit``.  Cancelling before it is complete
-        leaves nothing behind.  While it is written to the disk it may be queued all the same:
-        the error is a :class:`~twisted_sendmail.client.connection.Cancelled` that is in doubt.
+        The other parameters are those of ``submit``.  Cancelling before the message is complete
+        leaves nothing behind.  During the commit the message may be queued all the same: the error
+        is a :class:`~twisted_sendmail.client.connection.Cancelled` that is in doubt.
         """
         if self._started is None:
             return fail(_not_running())
 
-        async def queue() -> Queued:
+        async def send() -> Queued:
             _ = await self.ready()
-            handle = await take(
+            return await enqueue(
                 self._reactor,
                 self.spool,
-                self._handles,
+                self._tracker,
                 self.policy,
                 message,
                 sender=sender,
@@ -269,9 +287,8 @@ class RelayService(Service):
                 complete=complete,
                 held=held,
             )
-            return Queued(handle)
 
-        return Deferred.fromCoroutine(queue())
+        return Deferred.fromCoroutine(send())
 
     @property
     def spool(self) -> Queue:
@@ -279,45 +296,45 @@ class RelayService(Service):
 
         :raises MailerClosed: the relay is not running.
         """
-        if self._spool is None:
+        if self._queue is None:
             raise _not_running()
-        return self._spool
+        return self._queue
 
     def route_of(self, sender: ReversePath) -> str:
-        """The way out that mail of *sender* takes, by the settings of now."""
+        """Return the name of the route that mail of *sender* takes."""
         return self._routing.of(sender)
 
     # -- operation -----------------------------------------------------------------------
 
     def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
-        """Try what waits now, whatever it waits for.
+        """Try messages now that wait, whatever they wait for.
 
         :param selection: which messages; all if not given.
         """
-        if self._dispatcher is None:
+        if self._parts is None:
             return fail(_not_running())
-        self._dispatcher.flush()
-        # The first to go out shall not wait until all the others are marked.
+        self._parts.manager.flush()
+        # The first messages do not wait until all of them are marked.
         later: Deferred[Any] = deferLater(self._reactor, _HEAD_START)
         return later.addCallback(lambda _: self._flush(selection or Selection()))
 
     def _flush(self, selection: Selection) -> Deferred[Sequence[QueueActionResult]]:
-        if self._spool is None:
+        if self._queue is None:
             return fail(_not_running())
-        return self._spool.act(QueueAction.FLUSH, selection, self._reactor.seconds())
+        return self._queue.act(QueueAction.FLUSH, selection, self._reactor.seconds())
 
     def look(self) -> None:
-        """Look at queue and clock anew: the clock was set, the network came up."""
-        if self._dispatcher is not None:
-            self._dispatcher.disturbed()
+        """Look at queue and clock again: the clock was set, or the network came up."""
+        if self._parts is not None:
+            self._parts.manager.disturbed()
 
     def reconfigure(self, settings: RelaySettings, policy: CleanupPolicy | None = None) -> None:
         """Use other settings from now on.
 
-        A route that stays as it is keeps its connections.  One that changed gets new ones,
-        and what is on its way over the old ones comes to its end there; what waited for one
-        of them goes over the new ones.  Mail of a route
-        that is no more takes the one of ``"*"``.  Refused passwords are tried again.
+        A route that did not change keeps its connections.  A route that changed gets new ones:
+        messages on their way over the old connections end there, and those that wait for one go
+        over the new ones.  Mail of a route that is gone takes the route for ``"*"``.  Refused
+        passwords are tried again.
         """
         self.settings = settings
         self._routing = Routing(settings.routes)
@@ -328,12 +345,11 @@ class RelayService(Service):
             self.policy.complete,
             self.policy.max_hops,
         )
-        if self._dispatcher is None or self._reporter is None:
+        if self._parts is None:
             return
-        self._reporter.configure(settings, self._routing)
-        if self._clearing is not None:
-            self._clearing.configure(settings.keep_undeliverable)
-        for mailer in self._dispatcher.configure(settings, self._routing):
+        self._parts.reporter.configure(settings, self._routing)
+        self._parts.removal.configure(settings.keep_undeliverable)
+        for mailer in self._parts.manager.configure(settings, self._routing):
             closing = self._leaving[mailer] = mailer.aclose(
                 grace=settings.grace, send_waiting=False
             )
@@ -341,45 +357,42 @@ class RelayService(Service):
 
     def _left(self, result: Any, mailer: Mailer) -> Any:
         del self._leaving[mailer]
-        if self._dispatcher is not None:
-            # What it could not send any more is in the queue again.
-            self._dispatcher.look()
+        if self._parts is not None:
+            # Messages that it did not send are in the queue again.
+            self._parts.manager.look()
         return result
 
     def stats(self) -> RelayStats:
-        """How it is doing just now."""
-        now = self._reactor.seconds()
-        dispatcher = self._dispatcher
-        routes = [lane.route for lane in dispatcher.lanes.values()] if dispatcher else []
+        """Return the present state."""
+        if self._parts is None:
+            return RelayStats((), 0)
+        routes = self._parts.manager.routes.values()
         return RelayStats(
-            tuple(RouteStats.of(route, now) for route in routes),
-            len(self._attempts.under_way) if self._attempts else 0,
+            tuple(route.transport.stats() for route in routes), len(self._parts.agent.under_way)
         )
 
-    # -- inside --------------------------------------------------------------------------
-
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         for observer in tuple(self.observers):
             try:
                 observer(event)
-            except Exception:  # noqa: BLE001 - mail does not wait for who watches
+            except Exception:  # noqa: BLE001 - an observer's error must not stop the mail
                 self.log.failure("an observer of the relay failed")
 
-    def _stirred(self) -> None:
-        """Somebody changed the queue: what is waited for may be gone."""
-        asked = self._handles.ids
-        if not asked or self._checking:
+    def _check_tracked(self) -> None:
+        """Another process changed the queue: look whether tracked messages were removed."""
+        ids = self._tracker.ids
+        if not ids or self._checking_tracked:
             return
-        self._checking = True
-        listing = self.spool.list(Selection(ids=asked))
-        _ = listing.addCallbacks(self._checked, lambda _: None, callbackArgs=(asked,))
-        _ = listing.addBoth(self._check_ended)
+        self._checking_tracked = True
 
-    def _checked(self, found: Sequence[QueuedMessage], asked: tuple[str, ...]) -> None:
-        self._handles.only(asked, {message.id for message in found})
+        def checked(found: Sequence[QueuedMessage]) -> None:
+            self._tracker.removed(set(ids) - {message.id for message in found})
 
-    def _check_ended(self, _: object) -> None:
-        self._checking = False
+        def ended(_: object) -> None:
+            self._checking_tracked = False
+
+        listing = self.spool.list(Selection(ids=ids))
+        _ = listing.addCallbacks(checked, lambda _: None).addBoth(ended)
 
 
 def _not_running() -> MailerClosed:

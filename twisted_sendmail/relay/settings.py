@@ -1,56 +1,58 @@
-"""What a relay is told: its name, the ways out and which mail takes which, its patience.
+"""Settings of a relay: its name, its routes, and how long it tries.
 
-Values.  Where they are read from is ``operation``'s.
+``daemon.config`` reads them from a file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Any
+
+import attrs
 
 from twisted_sendmail.client import PoolLimits, SubmissionServer
 from twisted_sendmail.relay.retry_policy import RetryPolicy
-from twisted_sendmail.smtp import ForwardPath, InvalidInput, Mailbox, domain_name, printable
-
-#: The pattern that every sender fits, and the one that only the null reverse-path fits.
-EVERYBODY = "*"
-NOBODY = "<>"
+from twisted_sendmail.relay.routing import EVERYBODY, pattern
+from twisted_sendmail.smtp import ForwardPath, InvalidInput, domain_name, printable
 
 
-@dataclass(frozen=True)
+def _servers(given: Any) -> tuple[SubmissionServer, ...]:
+    if isinstance(given, (str, SubmissionServer)):
+        given = (given,)
+    return tuple(SubmissionServer.of(each) for each in given)
+
+
+def _patterns(given: Any) -> tuple[str, ...]:
+    return tuple(pattern(each) for each in ((given,) if isinstance(given, str) else given))
+
+
+@attrs.frozen
 class RouteSettings:
-    """One way out.
+    """One route: where mail of some senders is delivered to.
 
-    :param name: its name in the queue, in logs and figures.
-    :param servers: best first, URLs or SubmissionServers; the next one is for what the
-        ones before cannot be reached for.
-    :param senders: whose mail takes it: addresses, ``@domain``, ``"<>"`` for reports, and
-        ``"*"`` for everybody else.
-    :param limits: the bounds of its connections.
-    :param first: seconds after which a server that is down is asked again.
-    :param most: the longest of such waits, each twice as long as the one before; also the
-        one after a password was refused.
-    :raises InvalidInput: for what cannot be used.
+    :param name: name of the route in the queue, in logs and in metrics.
+    :param servers: the best first, URLs or SubmissionServers; a server is used while those
+        before it cannot be reached.
+    :param senders: whose mail takes the route: addresses, ``@domain``, ``"<>"`` for mail with a
+        null reverse-path, and ``"*"`` for everybody else.
+    :param limits: limits of the connections.
+    :param first: seconds after which a server that is down is tried again.
+    :param most: longest such wait, each twice as long as the one before; also the wait after the
+        server refused the credentials.
+    :raises InvalidInput: a value cannot be used.
     """
 
     name: str
-    servers: tuple[SubmissionServer, ...]
-    senders: tuple[str, ...] = (EVERYBODY,)
-    limits: PoolLimits = field(default_factory=PoolLimits)
+    servers: tuple[SubmissionServer, ...] = attrs.field(converter=_servers)
+    senders: tuple[str, ...] = attrs.field(default=(EVERYBODY,), converter=_patterns)
+    limits: PoolLimits = attrs.field(factory=PoolLimits)
     first: float = 4.0
     most: float = 900.0
 
-    def __post_init__(self) -> None:
-        put = object.__setattr__
+    def __attrs_post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or not self.name.isprintable():
             raise InvalidInput("a route has no name", remedy="give it one printable word")
-        given = self.servers
-        if isinstance(given, (str, SubmissionServer)):
-            given = (given,)
-        put(self, "servers", tuple(SubmissionServer.of(each) for each in given))
         if not self.servers:
             raise InvalidInput(f"route '{self.name}' has no server", remedy="give at least one")
-        senders = (self.senders,) if isinstance(self.senders, str) else self.senders
-        put(self, "senders", tuple(pattern(each) for each in senders))
         if not (0 < self.first <= self.most < float("inf")):
             raise InvalidInput(
                 f"the waits of route '{self.name}' cannot be {self.first!r} to {self.most!r}",
@@ -58,42 +60,63 @@ class RouteSettings:
             )
 
 
-@dataclass(frozen=True)
-class RelaySettings:
-    """All that a relay is told.
+def _relay_name(given: Any) -> str:
+    try:
+        return domain_name(given)
+    except (InvalidInput, AttributeError):
+        raise InvalidInput(
+            f"the relay's name '{printable(str(given), 100)}' cannot be used",
+            remedy="give a full host name, such as relay.example.org",
+        ) from None
 
-    :param name: its host name, as it stands in reports and in what it adds to a header.
-    :param routes: the ways out; one of them is for ``"*"``.
-    :param schedule: its patience.
-    :param postmaster: who gets what can neither be delivered nor reported; None: it is set
-        aside in the queue for the operator.
-    :param keep_undeliverable: seconds after which what was set aside so is removed; None: never.
+
+def _routes(given: Any) -> tuple[RouteSettings, ...]:
+    return tuple(given)
+
+
+@attrs.frozen
+class RelaySettings:
+    """Settings of a relay.
+
+    :param name: its host name, for reports and for header fields that it adds.
+    :param routes: the routes; one of them is for ``"*"``.
+    :param schedule: when mail is retried, and when that ends.
+    :param postmaster: recipient of mail that can neither be delivered nor returned; None: such
+        mail is set aside in the queue for the operator.
+    :param keep_undeliverable: seconds after which mail that was set aside is removed; None: never.
     :param report_rate: reports a second to senders of mail that failed, in the long run.
-    :param report_burst: reports that may go out before that rate is felt; what fails
-        beyond it is set aside.
+    :param report_burst: reports that may be sent before that rate applies; a failure that may not
+        be reported yet is retried.
     :param grace: seconds that messages on their way are given when the relay stops.
-    :raises InvalidInput: for what cannot be used.
+    :raises InvalidInput: a value cannot be used.
     """
 
-    name: str
-    routes: tuple[RouteSettings, ...]
-    schedule: RetryPolicy = field(default_factory=RetryPolicy)
+    name: str = attrs.field(converter=_relay_name)
+    routes: tuple[RouteSettings, ...] = attrs.field(converter=_routes)
+    schedule: RetryPolicy = attrs.field(factory=RetryPolicy)
     postmaster: str | None = None
     report_rate: float = 1.0
     report_burst: int = 100
     grace: float = 30.0
     keep_undeliverable: float | None = 5 * 86400.0
 
-    def __post_init__(self) -> None:
-        put = object.__setattr__
-        try:
-            put(self, "name", domain_name(self.name))
-        except (InvalidInput, AttributeError):
+    def __attrs_post_init__(self) -> None:
+        self._check_routes()
+        if self.postmaster is not None:
+            _ = ForwardPath.parse(self.postmaster)
+        keep = self.keep_undeliverable
+        if keep is not None and not (0 < keep < float("inf")):
             raise InvalidInput(
-                f"the relay's name '{printable(str(self.name), 100)}' cannot be used",
-                remedy="give a full host name, such as relay.example.org",
-            ) from None
-        put(self, "routes", tuple(self.routes))
+                f"what is undeliverable cannot be kept for {keep!r} seconds",
+                remedy="give seconds above zero, or None for ever",
+            )
+        if not (self.report_rate > 0 and self.report_burst >= 1 and self.grace >= 0):
+            raise InvalidInput(
+                "the rate or burst of reports, or the grace, cannot be used",
+                remedy="give a rate above zero, a burst of one or more, and seconds",
+            )
+
+    def _check_routes(self) -> None:
         if not self.routes:
             raise InvalidInput("the relay has no route", remedy="give at least one server")
         taken: dict[str, str] = {}
@@ -115,44 +138,3 @@ class RelaySettings:
             raise InvalidInput(
                 "some senders have no route", remedy="give one route the senders '*'"
             )
-        if self.postmaster is not None:
-            _ = ForwardPath.parse(self.postmaster)
-        self._check_amounts()
-
-    def _check_amounts(self) -> None:
-        keep = self.keep_undeliverable
-        if keep is not None and not (0 < keep < float("inf")):
-            raise InvalidInput(
-                f"what is undeliverable cannot be kept for {keep!r} seconds",
-                remedy="give seconds above zero, or None for ever",
-            )
-        right = self.report_rate > 0 and self.report_burst >= 1 and self.grace >= 0
-        if not right:
-            raise InvalidInput(
-                "the rate or burst of reports, or the grace, cannot be used",
-                remedy="give a rate above zero, a burst of one or more, and seconds",
-            )
-
-
-def pattern(text: str) -> str:
-    """A pattern for senders in the form it is compared in.
-
-    :raises InvalidInput: it is none.
-    """
-    if text in {EVERYBODY, NOBODY}:
-        return text
-    try:
-        if text.startswith("@"):
-            return "@" + domain_name(text[1:]).lower()
-        return key(Mailbox.parse(text))
-    except (InvalidInput, AttributeError) as e:
-        raise InvalidInput(
-            f"'{printable(str(text), 100)}' is no pattern for senders",
-            detail=getattr(e, "detail", ""),
-            remedy='write user@example.org, @example.org, "<>" or "*"',
-        ) from None
-
-
-def key(mailbox: Mailbox) -> str:
-    """An address in the form it is compared in: nobody has two that differ in case."""
-    return f"{mailbox.local_part.casefold()}@{mailbox.ascii_domain.lower()}"

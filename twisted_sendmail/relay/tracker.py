@@ -1,205 +1,184 @@
-"""What the sender in this process holds of a queued message: its name, and its end.
+"""Messages that this process queued with ``RelayService.send``, until their end.
 
-A handle lives as long as the process.  The message outlives it: after a restart it is
-delivered all the same, and nobody in here is told.
+A message outlives the process: after a restart it is delivered all the same, and nobody in the new
+process waits for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+import attrs
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from twisted_sendmail.queue import RecipientState
+from twisted_sendmail.queue import QueuedRecipient, RecipientState
 from twisted_sendmail.smtp import MailerClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
-    from twisted_sendmail.queue import QueuedMessage
-    from twisted_sendmail.relay.conclusion import Fate
-    from twisted_sendmail.smtp import Envelope, Recipient
+    from twisted_sendmail.queue import AttemptRecord, QueuedMessage
+    from twisted_sendmail.smtp import Envelope
 
-
-@dataclass(frozen=True)
-class FinalOutcome:
-    """One recipient's."""
-
-    recipient: Recipient
-    #: DELIVERED, FAILED, or PENDING for one who was taken out of the queue by an operator.
-    state: RecipientState
-    #: The enhanced status, such as ``2.0.0``; None when he was never tried.
-    status: str | None = None
-    #: What was said last, in one printable line.
-    reply: str | None = None
-    #: Who said it: ``name[address]:port``.
-    relay: str | None = None
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class FinalReport:
-    """What became of a message, over all tries."""
+    """Result of a message, over all attempts."""
 
-    #: Its name in the queue.
+    #: Queue id.
     id: str
-    outcomes: tuple[FinalOutcome, ...]
-    #: It is kept in the queue for the operator, and not tried any more.
+    #: The recipients as they were at the end, in the order of the envelope.
+    outcomes: tuple[QueuedRecipient, ...]
+    #: The message is kept in the queue for the operator, and not tried any more.
     aside: bool = False
 
     @property
-    def delivered(self) -> tuple[FinalOutcome, ...]:
-        """Those the next hop answers for."""
+    def delivered(self) -> tuple[QueuedRecipient, ...]:
+        """Recipients for whom the next hop accepted responsibility."""
         return self._with(RecipientState.DELIVERED)
 
     @property
-    def failed(self) -> tuple[FinalOutcome, ...]:
-        """Those who will not get it."""
+    def failed(self) -> tuple[QueuedRecipient, ...]:
+        """Recipients to whom the message cannot be delivered."""
         return self._with(RecipientState.FAILED)
 
     @property
-    def removed(self) -> tuple[FinalOutcome, ...]:
-        """Those who were not decided when the message was taken out of the queue."""
+    def removed(self) -> tuple[QueuedRecipient, ...]:
+        """Recipients that were pending when the message was removed from the queue."""
         return self._with(RecipientState.PENDING)
 
-    def _with(self, state: RecipientState) -> tuple[FinalOutcome, ...]:
-        return tuple(outcome for outcome in self.outcomes if outcome.state is state)
+    def _with(self, state: RecipientState) -> tuple[QueuedRecipient, ...]:
+        return tuple(each for each in self.outcomes if each.state is state)
+
+
+class SharedResult(Generic[_T]):
+    """One result with any number of Deferreds; a failure that nobody waits for is not logged."""
+
+    def __init__(self) -> None:
+        self._result: _T | Failure | None = None
+        self._waiting: list[Deferred[_T]] = []
+
+    def wait(self) -> Deferred[_T]:
+        """Return a Deferred of the result; cancelling it does not affect others."""
+        waiting: Deferred[_T] = Deferred(self._cancel)
+        if self._result is None:
+            self._waiting.append(waiting)
+        else:
+            _fire(waiting, self._result)
+        return waiting
+
+    def set(self, result: _T | Failure) -> None:
+        """Set the result, once."""
+        self._result = result
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            _fire(each, result)
+
+    def _cancel(self, waiting: Deferred[_T]) -> None:
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+
+
+def _fire(waiting: Deferred[_T], result: _T | Failure) -> None:
+    if isinstance(result, Failure):
+        waiting.errback(result)
+    else:
+        waiting.callback(result)
 
 
 class Queued:
     """A message that is durably queued."""
 
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
-
-    @property
-    def id(self) -> str:
-        """Its name in the queue and the log."""
-        return self._handle.id
+    def __init__(self, id: str, result: SharedResult[FinalReport]) -> None:  # noqa: A002 - the field's name
+        #: Queue id, as in the log.
+        self.id = id
+        self._result = result
 
     @property
     def delivered(self) -> Deferred[FinalReport]:
-        """A new Deferred each time: fires with the report when every recipient is settled.
+        """A new Deferred each time; it fires with the report when no recipient is pending.
 
         That may take days.  Cancelling it stops the waiting, not the mail.
 
         :raises MailerClosed: the relay stopped before; the mail stays in the queue.
         """
-        return self._handle.wait()
+        return self._result.wait()
 
     def __repr__(self) -> str:
         return f"<Queued {self.id}>"
 
 
-class Handle:
-    """The inside of ``Queued``: notes what becomes of each recipient."""
-
-    def __init__(self, id: str, envelope: Envelope) -> None:  # noqa: A002 - that is its name
-        self.id = id
-        #: It is in the queue.
-        self.committed = False
-        self._outcomes = [FinalOutcome(r, RecipientState.PENDING) for r in envelope.recipients]
-        self._waiting: list[Deferred[FinalReport]] = []
-        self._report: FinalReport | None = None
-        self._closed = False
-
-    def wait(self) -> Deferred[FinalReport]:
-        """See :attr:`Queued.delivered`."""
-        waiting: Deferred[FinalReport] = Deferred(self._waiting_no_more)
-        if self._report is not None:
-            waiting.callback(self._report)
-        elif self._closed:
-            waiting.errback(_closed())
-        else:
-            self._waiting.append(waiting)
-        return waiting
-
-    def _waiting_no_more(self, waiting: Deferred[FinalReport]) -> None:
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
-
-    def note(self, fates: Sequence[Fate]) -> None:
-        """Take in where recipients stand."""
-        for fate in fates:
-            number = fate.queued.number
-            self._outcomes[number] = FinalOutcome(
-                self._outcomes[number].recipient, fate.state, fate.status, fate.reply, fate.relay
-            )
-
-    def end(self, *, aside: bool) -> None:
-        """Nothing more becomes of it."""
-        if self._report is not None:
-            return
-        self._report = FinalReport(self.id, tuple(self._outcomes), aside)
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(self._report)
-
-    def close(self) -> None:
-        """The relay stops."""
-        self._closed = True
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.errback(_closed())
+@attrs.define
+class _Tracked:
+    recipients: list[QueuedRecipient]
+    result: SharedResult[FinalReport] = attrs.field(factory=SharedResult)
+    committed: bool = False
 
 
-class Handles:
-    """The handles of all messages that are not settled yet."""
+class Tracker:
+    """Messages queued by this process that have not ended."""
 
     def __init__(self) -> None:
-        self._handles: dict[str, Handle] = {}
-
-    def __len__(self) -> int:
-        return len(self._handles)
+        self._tracked: dict[str, _Tracked] = {}
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of the messages in the queue that somebody holds."""
-        return tuple(handle.id for handle in self._handles.values() if handle.committed)
+        """Queue ids of those that were committed."""
+        return tuple(id_ for id_, each in self._tracked.items() if each.committed)
 
-    def open(self, id: str, envelope: Envelope) -> Handle:  # noqa: A002 - that is its name
-        """A handle for a message that is about to be committed."""
-        handle = self._handles[id] = Handle(id, envelope)
-        return handle
+    def add(self, id: str, envelope: Envelope) -> Queued:  # noqa: A002 - the field's name
+        """Track a message that is about to be committed."""
+        rows = [QueuedRecipient(number, r) for number, r in enumerate(envelope.recipients)]
+        tracked = self._tracked[id] = _Tracked(rows)
+        return Queued(id, tracked.result)
 
-    def forget(self, id: str) -> None:  # noqa: A002 - that is its name
-        """It was not committed after all."""
-        _ = self._handles.pop(id, None)
+    def committed(self, id: str) -> None:  # noqa: A002 - the field's name
+        """Note that a message is in the queue; its attempt may have ended before."""
+        if id in self._tracked:
+            self._tracked[id].committed = True
 
-    def ended(
-        self,
-        id: str,  # noqa: A002 - that is its name
-        fates: Sequence[Fate],
-        left: QueuedMessage | None,
-    ) -> None:
-        """A try was written down."""
-        handle = self._handles.get(id)
-        if handle is None:
+    def forget(self, id: str) -> None:  # noqa: A002 - the field's name
+        """Stop to track a message: it was not committed."""
+        _ = self._tracked.pop(id, None)
+
+    def recorded(self, record: AttemptRecord, left: QueuedMessage | None) -> None:
+        """Note the durable result of an attempt.
+
+        :param left: the message as it is in the queue now.
+        """
+        tracked = self._tracked.get(record.id)
+        if tracked is None:
             return
-        handle.note(fates)
+        for row in record.changes:
+            tracked.recipients[row.number] = row
         if left is None or left.aside is not None:
-            del self._handles[id]
-            handle.end(aside=left is not None)
+            self._end(record.id, aside=left is not None)
 
-    def only(self, asked: Collection[str], there: Collection[str]) -> None:
-        """Of the messages *asked* for, these are still in the queue."""
-        for id in set(asked) - set(there):  # noqa: A001 - that is its name
-            handle = self._handles.pop(id, None)
-            if handle is not None:
-                handle.end(aside=False)
+    def removed(self, ids: Collection[str]) -> None:
+        """End messages that are no longer in the queue."""
+        for id_ in ids:
+            if id_ in self._tracked:
+                self._end(id_, aside=False)
+
+    def _end(self, id_: str, *, aside: bool) -> None:
+        tracked = self._tracked.pop(id_)
+        tracked.result.set(FinalReport(id_, tuple(tracked.recipients), aside))
 
     def close(self) -> None:
-        """The relay stops."""
-        handles, self._handles = self._handles, {}
-        for handle in handles.values():
-            handle.close()
+        """Fail those who wait: the relay stops."""
+        all_tracked, self._tracked = self._tracked, {}
+        for each in all_tracked.values():
+            each.result.set(Failure(_stopped()))
 
 
-def _closed() -> MailerClosed:
+def _stopped() -> MailerClosed:
     error = MailerClosed(
         "the relay stopped",
         remedy="the message is in the queue, and goes out after the next start: do not send it again",
     )
-    # Another try of the same would be a second message.
+    # To send the message again would make a second one.
     error.temporary = False
     return error

@@ -1,212 +1,255 @@
-"""One way out: its mailer, whether it works, and how much it is given at once.
+"""One route: its mailer, whether its servers can be used, and how many messages they get at once.
 
-Owns the mailer and the verdict on the servers behind it.  While they cannot be used, one
-message at a time finds out whether they can again; everything else waits in the queue.
-
-It does not take messages out of the queue; ``lane`` does.
+While the servers cannot be used, one message at a time tests whether they can again; all other
+mail waits in the queue.  ``queue_manager`` decides which messages are given to the route.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
+import attrs
 
 from twisted_sendmail.client import Mailer
-from twisted_sendmail.relay.backoff import BackOff, Window
-from twisted_sendmail.relay.classify import Blame
+from twisted_sendmail.relay.classify import AttemptOutcome
 from twisted_sendmail.relay.events import AuthenticationAlarm, RouteDown, RouteUp
+from twisted_sendmail.relay.retry_policy import grown, jittered, remaining
 from twisted_sendmail.smtp import AuthenticationError, printable
 
 if TYPE_CHECKING:
-    from twisted_sendmail.client import SubmissionServer
+    from twisted_sendmail.client import MailerStats, SubmissionServer
     from twisted_sendmail.relay.events import Observer
     from twisted_sendmail.relay.retry_policy import Chance
     from twisted_sendmail.relay.settings import RouteSettings
     from twisted_sendmail.smtp import SendmailError
 
-#: Messages under way at the beginning; each round of successes doubles it.
-FIRST = 5
-#: So many messages lost in a row mean that it is not the messages.
-LOSSES = 3
-#: Seconds without a word about any message under way after which more of them may begin: one that
-#: hangs, or is very large, must not hold up all others.
-SILENCE = 10.0
-#: Seconds between questions to a server that is down, however often somebody stirs.
-_STIRRED = 1.0
+#: Messages under way at the start; each round of successes doubles them.
+INITIAL_WINDOW = 5
+#: Connections lost in a row after which the route counts as down, and not the messages as faulty.
+MAX_LOSSES = 3
+#: Seconds without a result after which more messages may start: one that hangs, or is very large,
+#: must not delay all others.
+MAX_SILENCE = 10.0
+#: Seconds between attempts to use a server that is down, however often the queue is changed.
+_MIN_PROBE_INTERVAL = 1.0
+_JITTER = 0.2
+# Seconds until the second attempt after somebody said that the server works again: a connection
+# begun before may have failed the first.
+_SECOND_CHANCE = 0.1
+# Waits below this are too short for the clock of the reactor, and count as over.
+_CLOCK_RESOLUTION = 0.001
+
+
+@attrs.frozen
+class RouteStats:
+    """State of one route."""
+
+    name: str
+    #: Mail gets through, as far as is known.
+    up: bool
+    #: Why it does not; None while it does.
+    reason: str | None
+    #: Seconds until the next attempt; 0 while it is up.
+    wait: float
+    #: The credentials were refused, and not accepted since.
+    locked: bool
+    #: Messages on their way.
+    under_way: int
+    #: Limit of messages on their way.
+    allowance: int
+    mailer: MailerStats
 
 
 class Transport:
-    """See the module.
+    """Mailer and state of one route.
 
-    :param name: said in EHLO where a server's settings name nothing else.
-    :param tell: told of its going down and coming up.
+    :param name: for EHLO, where the settings of a server give no other name.
+    :param notify: called when the route goes down or comes up.
     """
 
     def __init__(
-        self, reactor: Any, settings: RouteSettings, name: str, *, tell: Observer, chance: Chance
+        self, reactor: Any, settings: RouteSettings, name: str, *, notify: Observer, chance: Chance
     ) -> None:
         self._reactor = reactor
-        self._tell = tell
+        self._notify = notify
         self.settings = settings
         self.name = settings.name
         servers = [
-            server if server.helo_name is not None else evolve(server, helo_name=name)
+            server if server.helo_name is not None else attrs.evolve(server, helo_name=name)
             for server in settings.servers
         ]
         self.mailer = Mailer(reactor, servers, limits=settings.limits)
         self.mailer.watch(self._not_ready)
-        self.window = Window(FIRST, self.mailer.capacity)
+        self.window = Window(INITIAL_WINDOW, self.mailer.capacity)
         self.back_off = BackOff(settings.first, settings.most, chance)
-        #: Messages under way, and those of them that began since it last changed for the worse.
         self.under_way = 0
+        # Messages under way that started in this generation.
         self._recent = 0
-        #: Counts changes for the worse: what began before says nothing new.
+        #: Number of times the state changed for the worse.  Results of attempts that started
+        #: before the last change tell nothing new.
         self.generation = 0
         self._losses = 0
-        # When something was heard, or there was nothing to be heard of.
-        self._heard = float("-inf")
+        self._last_result = float("-inf")
         self._locked_since: float | None = None
-        self._asked = float("-inf")
-        # The message that asked last was too old to wait on: more of them may ask together.
-        self._ageing = False
-        # Asking before the time would be a log-in too many.
+        self._probed = float("-inf")
+        # The last message that failed had expired: others of its age may be tried together.
+        self._expiring = False
+        # The credentials were refused: each attempt is one more failed login.
         self._patient = False
-        #: Why it is down; None while it is up.
+        #: Why the route is down; None while it is up.
         self.reason: str | None = None
 
     @property
     def up(self) -> bool:
-        """Does mail get through, as far as is known?"""
+        """Mail gets through, as far as is known."""
         return not self.back_off.closed
 
     @property
     def locked(self) -> bool:
-        """Was a password refused, and none accepted since?"""
+        """The credentials were refused, and not accepted since."""
         return self._locked_since is not None
 
     def allowance(self, now: float) -> int:
-        """Messages that may be under way."""
+        """Return how many messages may be under way."""
         if not self.back_off.closed:
             return self.window.size
         if self.back_off.left(now) > 0:
             return 0
-        # Mail past its time ends only by a try that fails; a server that is down for days
-        # must not hold that up.  They all wait for the same one connection.
-        return self.window.most if self._ageing else 1
+        # Mail past its lifetime leaves the queue only by an attempt that fails, and a server that
+        # is down for days must not delay that.  They all wait for the same connection.
+        return self.window.most if self._expiring else 1
 
     def room(self, now: float) -> int:
-        """How many more may begin."""
+        """Return how many more messages may start."""
         return self.allowance(now) - (self._recent if self.back_off.closed else self.under_way)
 
     def silence(self, now: float) -> float:
-        """Seconds until more may begin though nothing is heard; to be asked where there is no room."""
-        passed = now - self._heard
-        if passed >= SILENCE and self.up:
-            self.window.unheard()
-        if not 0 <= passed < SILENCE:
-            self._heard, passed = now, 0.0
-        return SILENCE - passed
+        """Widen the window if there was no result for long; return the seconds until the next time."""
+        left = remaining(self._last_result, MAX_SILENCE, now)
+        if left <= 0:
+            if self.up:
+                self.window.stalled()
+            self._last_result, left = now, MAX_SILENCE
+        return left
 
     def reserve(self, messages: int) -> int:
-        """Count so many as under way; gives what to return them with."""
+        """Count messages as under way; return the generation to release them with."""
         if not self.under_way:
-            self._heard = self._reactor.seconds()
+            self._last_result = self._reactor.seconds()
         self.under_way += messages
         self._recent += messages
         return self.generation
 
     def give_back(self, messages: int, generation: int) -> None:
-        """So many are not under way any more."""
+        """Count messages as no longer under way."""
         self.under_way -= messages
         if generation == self.generation:
             self._recent = max(0, self._recent - messages)
 
-    def asking(self) -> None:
-        """Messages are about to be given to the mailer."""
+    def starting(self) -> None:
+        """Prepare for messages that are about to be given to the mailer."""
         now = self._reactor.seconds()
         if self.back_off.closed:
-            self._asked = now
+            self._probed = now
             if self.locked:
                 self._unlock()
-        elif self._locked_since is not None:
-            passed = now - self._locked_since
-            if not 0 <= passed < self.settings.most:
-                # Another server stands in; from time to time the better one gets a chance.
-                self._unlock()
+        elif (
+            self._locked_since is not None
+            and remaining(self._locked_since, self.settings.most, now) <= 0
+        ):
+            # A later server is in use; the refused one, which is better, is tried now and then.
+            self._unlock()
 
     def _unlock(self) -> None:
-        # Should it be refused once more, that is told anew.
+        # A further refusal raises a further alarm.
         self._locked_since = None
         self.mailer.unlock()
 
     def learn(
-        self,
-        generation: int,
-        blame: Blame,
-        said: str,
-        *,
-        expired: bool = False,
+        self, generation: int, outcome: AttemptOutcome, reason: str, *, expired: bool = False
     ) -> None:
-        """Take in how a try went.
+        """Update the state by the outcome of an attempt.
 
-        :param generation: what :meth:`reserve` gave.
-        :param said: what went wrong, in one printable line.
-        :param expired: the message was past its time.
+        :param generation: result of :meth:`reserve`.
+        :param reason: reply or error, in one printable line.
+        :param expired: the message had expired.
         """
-        self._heard = self._reactor.seconds()
-        if blame is Blame.NOBODY:
+        self._last_result = self._reactor.seconds()
+        if outcome is AttemptOutcome.REPLIED:
             self._losses = 0
             self.window.succeeded()
             if self.back_off.closed:
                 self._succeeded()
-        elif blame in {Blame.LOSS, Blame.STRANGER}:
-            # It may be the message's fault: only when it is so with others, it is not.
-            self.window.troubled()
+        elif outcome in {AttemptOutcome.LOST, AttemptOutcome.SENDER_REFUSED}:
+            # The message may be the cause, unless other messages fail in the same way.
+            self.window.failed()
             self._losses += 1
-            stranger = blame is Blame.STRANGER
-            if stranger:
-                self._alarm(str(self.settings.servers[0]), said)
-            if self.back_off.closed or self._losses >= LOSSES:
-                self._failed(generation, said, expired=expired, long=stranger)
-        elif blame in {Blame.ROUTE, Blame.AUTH}:
-            self.window.troubled()
-            self._failed(generation, said, expired=expired, long=blame is Blame.AUTH)
+            refused = outcome is AttemptOutcome.SENDER_REFUSED
+            if refused:
+                self._alarm(str(self.settings.servers[0]), reason)
+            if self.back_off.closed or self._losses >= MAX_LOSSES:
+                self._failed(generation, reason, expired=expired, longest=refused)
+        elif outcome in {AttemptOutcome.UNREACHABLE, AttemptOutcome.LOGIN_REFUSED}:
+            self.window.failed()
+            self._failed(
+                generation,
+                reason,
+                expired=expired,
+                longest=outcome is AttemptOutcome.LOGIN_REFUSED,
+            )
 
-    def ask_now(self) -> None:
-        """Forget all back-offs: somebody says that it works now."""
-        self.back_off.ask_now(twice=True)
+    def probe_now(self) -> None:
+        """Forget all back-off: somebody says that the servers work again."""
+        self.back_off.end_wait(second_chance=True)
         self.window.renew()
         self.generation += 1
         self._recent = 0
         self._losses = 0
         self._unlock()
 
-    def stirred(self) -> None:
-        """Somebody looks at the queue: ask soon, where that does no harm."""
-        passed = self._reactor.seconds() - self._asked
-        if self.back_off.closed and not self._patient and not 0 <= passed < _STIRRED:
-            self.back_off.ask_now()
+    def probe_soon(self) -> None:
+        """End the wait of a server that is down, where that does no harm: the queue was changed."""
+        now = self._reactor.seconds()
+        if (
+            self.back_off.closed
+            and not self._patient
+            and remaining(self._probed, _MIN_PROBE_INTERVAL, now) <= 0
+        ):
+            self.back_off.end_wait()
+
+    def stats(self) -> RouteStats:
+        """Return the present state."""
+        now = self._reactor.seconds()
+        return RouteStats(
+            name=self.name,
+            up=self.up,
+            reason=self.reason,
+            wait=self.back_off.left(now),
+            locked=self.locked,
+            under_way=self.under_way,
+            allowance=self.allowance(now),
+            mailer=self.mailer.stats(),
+        )
 
     def _succeeded(self) -> None:
         self.back_off.succeeded()
         self._locked_since = None
-        self._ageing = False
+        self._expiring = False
         self.reason = None
-        self._tell(RouteUp(self.name))
+        self._notify(RouteUp(self.name))
 
-    def _failed(self, generation: int, reason: str, *, expired: bool, long: bool = False) -> None:
+    def _failed(self, generation: int, reason: str, *, expired: bool, longest: bool) -> None:
         if generation != self.generation:
-            return  # what failed together failed once
+            return  # messages that failed together count as one failure
         self.generation += 1
         self._recent = 0
         self._losses = 0
-        self._ageing = expired
-        self._patient = long
-        self._asked = now = self._reactor.seconds()
-        wait = self.back_off.failed(now, long=long)
+        self._expiring = expired
+        self._patient = longest
+        self._probed = now = self._reactor.seconds()
+        wait = self.back_off.failed(now, longest=longest)
         self.reason = reason
-        self._tell(RouteDown(self.name, reason, wait))
+        self._notify(RouteDown(self.name, reason, wait))
 
     def _not_ready(self, server: SubmissionServer, error: SendmailError) -> None:
         if isinstance(error, AuthenticationError) and not error.temporary:
@@ -214,4 +257,88 @@ class Transport:
             self._alarm(str(server), printable(str(error), 300))
 
     def _alarm(self, server: str, reason: str) -> None:
-        self._tell(AuthenticationAlarm(self.name, server, reason))
+        self._notify(AuthenticationAlarm(self.name, server, reason))
+
+
+class BackOff:
+    """Back-off of a route: open, or closed for a wait that grows.
+
+    :param first: seconds of the first wait, changed at random by a fifth.
+    :param most: seconds of the longest wait.
+    """
+
+    def __init__(self, first: float, most: float, chance: Chance) -> None:
+        self._first = first
+        self._most = most
+        self._chance = chance
+        self._times = 0
+        self._since = 0.0
+        self._wait = 0.0
+        self._second_chance = False
+        #: Nothing succeeded since the last failure.
+        self.closed = False
+
+    def failed(self, now: float, *, longest: bool = False) -> float:
+        """Close; return for how many seconds.
+
+        :param longest: wait as long as possible, because an early attempt would do harm.
+        """
+        second_chance, self._second_chance = self._second_chance, False
+        if second_chance and not longest:
+            wait = min(_SECOND_CHANCE, self._first)
+        else:
+            wait = self._most if longest else grown(self._first, self._most, self._times)
+            self._times += 1
+        self.closed = True
+        self._since, self._wait = now, jittered(wait, _JITTER, self._chance)
+        return self._wait
+
+    def succeeded(self) -> None:
+        """Open."""
+        self.closed = self._second_chance = False
+        self._times = 0
+        self._wait = 0.0
+
+    def end_wait(self, *, second_chance: bool = False) -> None:
+        """End the wait; stay closed until something succeeds; the next waits grow from the first.
+
+        :param second_chance: after the next failure wait only for a moment.
+        """
+        self._second_chance = second_chance and self.closed
+        self._times = 0
+        self._wait = 0.0
+
+    def left(self, now: float) -> float:
+        """Return the seconds until the next attempt; 0 when it is open."""
+        left = remaining(self._since, self._wait, now) if self.closed else 0.0
+        return left if left > _CLOCK_RESOLUTION else 0.0
+
+
+class Window:
+    """Limit of messages under way, as in TCP's slow start: a server that just came up gets few.
+
+    :param first: the limit at the start.
+    :param most: the largest limit.
+    """
+
+    def __init__(self, first: int, most: int) -> None:
+        self._first = min(first, most)
+        self.most = most
+        self.size = self._first
+
+    def succeeded(self) -> None:
+        """Widen by one; a round of successes doubles it."""
+        if self.size < self.most:
+            self.size += 1
+
+    def failed(self) -> None:
+        """Narrow to one."""
+        self.size = 1
+
+    def stalled(self) -> None:
+        """Widen although nothing succeeded, so that other messages can pass those that hang."""
+        self.size = min(self.most, max(2 * self.size, self.size + self._first))
+
+    def renew(self) -> None:
+        """Widen to the limit at the start."""
+        self.size = max(self.size, self._first)

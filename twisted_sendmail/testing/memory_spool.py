@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_sendmail.queue import AttemptRecord, RecipientUpdate, Selection
+    from twisted_sendmail.queue import AttemptRecord, Selection
 
 #: Messages removed together because they were kept for their time.
 _CLEARED = 100
@@ -312,7 +312,7 @@ def _is_over(message: QueuedMessage) -> bool:
 
 
 def _changed(
-    recipient: QueuedRecipient, change: RecipientUpdate | None, settlement: AttemptRecord
+    recipient: QueuedRecipient, change: QueuedRecipient | None, settlement: AttemptRecord
 ) -> QueuedRecipient:
     if change is None or recipient.state is not RecipientState.PENDING:
         return recipient

@@ -1,0 +1,103 @@
+"""Mail of this process into the queue: ``RelayService.send``.
+
+The message is prepared as for sending, passes the same cleanup as all mail, and is committed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError
+
+from twisted_sendmail.client import Cancelled, prepared
+from twisted_sendmail.queue import Cleanup, CleanupPolicy
+from twisted_sendmail.smtp import DeliveryReport, RecipientStatus, recipient_results
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted_sendmail.message import Message
+    from twisted_sendmail.queue import Queue
+    from twisted_sendmail.relay.tracker import Queued, Tracker
+    from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
+
+#: Origin of mail of this process, as the queue shows it.
+ORIGIN = "this process"
+
+
+async def enqueue(
+    reactor: Any,
+    queue: Queue,
+    tracker: Tracker,
+    policy: CleanupPolicy,
+    message: Message,
+    *,
+    sender: str | ReversePath | None = None,
+    recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+    envelope: Envelope | None = None,
+    complete: bool = True,
+    held: bool = False,
+) -> Queued:
+    """Queue *message*; return when it is durable.
+
+    :raises InvalidInput: it cannot be sent.
+    :raises QueueError: it is not in the queue.
+    :raises Cancelled: the result is in doubt: a commit under way cannot be taken back.
+    """
+    letter = await prepared(
+        reactor,
+        message,
+        sender=sender,
+        recipients=recipients,
+        envelope=envelope,
+        complete=False,  # the cleanup completes the header
+    )
+    if not complete:
+        policy = evolve(policy, complete=False)
+    id_ = queue.new_id()
+    intake = queue.intake()
+    try:
+        cleanup = Cleanup(
+            policy,
+            letter.envelope,
+            id_,
+            reactor.seconds(),
+            origin=ORIGIN,
+            binary=letter.binary,
+            held=held,
+        )
+        octets = None
+        while octets != b"":
+            octets = await letter.read()
+            kept = cleanup.feed(octets) if octets else cleanup.finish()
+            waiting = intake.write(kept) if kept else None
+            if waiting is not None:
+                await waiting
+        draft = cleanup.draft()
+    except BaseException:
+        intake.abort()
+        raise
+    finally:
+        await letter.close()
+    queued = tracker.add(id_, draft.envelope)
+    try:
+        _ = await intake.commit(draft)
+    except CancelledError:
+        tracker.forget(id_)
+        raise _in_doubt(draft.envelope) from None
+    except BaseException:
+        tracker.forget(id_)
+        raise
+    tracker.committed(id_)
+    return queued
+
+
+def _in_doubt(envelope: Envelope) -> Cancelled:
+    error = Cancelled(
+        "cancelled while the message was written to the queue",
+        remedy="the message may be queued; sending it again may make a second copy",
+    )
+    results = recipient_results(envelope.recipients, {}, RecipientStatus.IN_DOUBT, None)
+    error.report = DeliveryReport(envelope, results, error=error)
+    return error

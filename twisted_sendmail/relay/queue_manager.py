@@ -1,0 +1,783 @@
+"""The queue manager: which messages leave the queue for a delivery attempt, and when.
+
+**Theory of operation.**  All mail is on the disk, in the queue; memory holds only the messages under
+way, whose number is limited.  ``QueueManager`` observes the queue and has a ``RouteQueue`` for each
+route.  A message takes one of two ways out:
+
+* *Claimed.*  When a new message is committed and its route has room, ``claim`` returns True: the
+  commit leases the message, and it goes out from memory without being read again.
+* *Leased.*  Everything else waits until ``RouteQueue.look`` leases what is due, as much as there is
+  room for.  ``look`` runs when a message arrives, when one ends, when the next is due, when somebody
+  changed the queue, and in any case every ``MAX_IDLE`` seconds.
+
+A message is in one of these states::
+
+            claim, lease                 record: not delivered to all
+    queued --------------> leased -------------------------------------> queued, due later
+      ^                    |  |  `-- record: nobody is pending --------> removed
+      |      release       |  `----- crash, or an unexpected error ----> leased until the next start
+      `--------------------'
+
+Only this module leases (``claim``, ``RouteQueue.look``, ``QueueManager._remove_expired``), records
+attempts and releases leases.  Example: a route has room for five, ten messages arrive.  Five are
+claimed and given to ``DeliveryAgent.deliver``; five wait.  The first attempt ends: ``record`` writes
+its result, ``_ended`` gives its room back, and ``look`` leases the next ones.
+
+Invariants:
+
+* A message is leased before its first octet goes out, and stays leased until its result is durable:
+  it is not tried again before.  The queue retries a record that it cannot write, so a full disk
+  slows the relay down and makes no second copies.
+* Never more messages are leased than there is room for (``Transport.room``).
+* New mail does not wait for old mail, nor old for new: where both wait, each has half of the room.
+* No busy loop: after an error, and when nothing was found, it waits.
+* Any unexpected error leaves its message leased until the relay restarts (``RouteQueue.abandon``):
+  the message is neither lost nor sent in a loop.  The start names it as possibly duplicated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from twisted_sendmail.queue import QueueObserver, RecipientState
+from twisted_sendmail.relay.events import Arrived, Cleared, Removed, Trouble
+from twisted_sendmail.relay.retry_policy import elapsed, grown, remaining
+from twisted_sendmail.relay.transport import Transport
+from twisted_sendmail.smtp import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
+
+    from twisted_sendmail.client import Mailer
+    from twisted_sendmail.queue import (
+        AttemptRecord,
+        LeasedMessage,
+        MessageInfo,
+        Queue,
+        QueuedMessage,
+    )
+    from twisted_sendmail.relay.classify import AttemptOutcome
+    from twisted_sendmail.relay.delivery import Attempt, DeliveryAgent
+    from twisted_sendmail.relay.events import Event, Observer
+    from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
+    from twisted_sendmail.relay.routing import Routing
+    from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
+
+    #: Called with each durable record, and with what is left of the message.
+    Recorded = Callable[[AttemptRecord, QueuedMessage | None], None]
+
+#: Seconds after which a route looks for mail in any case: clocks jump.
+MAX_IDLE = 60.0
+#: Messages leased together, where there is room for so many: each lease costs a commit.
+_BATCH = 8
+#: Seconds until it looks again after it found nothing; the first such wait.
+_MIN_PAUSE = 1.0
+#: Messages read at once to find those that the operator expired while a route is down.
+_EXPIRED_BATCH = 50
+#: Seconds between two such reads.
+_EXPIRED_INTERVAL = 5.0
+#: Longest time between two removals of undeliverable messages, in seconds, and how often in the
+#: time they are kept.
+_MAX_REMOVAL_INTERVAL = 3600.0
+_REMOVALS_PER_KEEP = 24
+_log = Logger(namespace="twisted_sendmail.relay")
+
+
+class QueueManager(QueueObserver):
+    """Takes messages of all routes out of the queue; starts with :meth:`start`.
+
+    :param agent: delivers what was leased.
+    :param recorded: called when the record of an attempt is durable.
+    :param changed: called when another process or an operator changed the queue.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        queue: Queue,
+        agent: DeliveryAgent,
+        *,
+        notify: Observer,
+        chance: Chance,
+        recorded: Recorded,
+        changed: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._queue = queue
+        self._agent = agent
+        self._notify = notify
+        self._chance = chance
+        self._recorded = recorded
+        self._changed = changed
+        self._routing: Routing | None = None
+        self._started = self._stopped = False
+        self._asking_due = self._ask_due_again = False
+        self._expired_read: dict[str, float] = {}
+        # The route that claimed a message which is being committed.
+        self._claims: dict[str, RouteQueue] = {}
+        self.routes: dict[str, RouteQueue] = {}
+
+    # -- settings, start, stop -----------------------------------------------------------
+
+    def configure(self, settings: RelaySettings, routing: Routing) -> list[Mailer]:
+        """Use these routes from now on; return the mailers that are not used any more.
+
+        A route that did not change keeps its connections.
+        """
+        before, self.routes = self.routes, {}
+        self._routing = routing
+        for each in settings.routes:
+            old = before.get(each.name)
+            if old is not None and _same_connections(old.transport.settings, each):
+                del before[each.name]
+                old.policy = settings.schedule
+                self.routes[each.name] = old
+                continue
+            transport = Transport(
+                self._reactor, each, settings.name, notify=self._notify, chance=self._chance
+            )
+            self.routes[each.name] = RouteQueue(
+                self._reactor,
+                self._queue,
+                transport,
+                settings.schedule,
+                deliver=self._agent.deliver,
+                ask_due=self._ask_due,
+                notify=self._notify,
+                recorded=self._recorded,
+            )
+        for old in before.values():
+            old.stop()
+        if self._started:
+            self.flush()
+            self._ask_due()
+        return [old.transport.mailer for old in before.values()]
+
+    def start(self) -> None:
+        """Start to take messages out."""
+        self._started = True
+        self._queue.observer = self
+        self.look()
+        self._ask_due()
+
+    def look(self) -> None:
+        """Look for mail that can go out."""
+        if not self._stopped:
+            for route in self.routes.values():
+                route.changed()
+
+    def flush(self) -> None:
+        """Forget every back-off, and look for mail."""
+        for route in self.routes.values():
+            route.transport.probe_now()
+            route.changed()
+
+    def stop(self) -> None:
+        """Take nothing more out."""
+        self._stopped = True
+        for route in self.routes.values():
+            route.stop()
+
+    # -- notifications of the queue ------------------------------------------------------
+
+    def claim(self, draft: MessageInfo) -> bool:
+        """See ``QueueObserver.claim``."""
+        route = self.routes.get(draft.route)
+        if route is None or draft.held or not route.claim():
+            return False
+        self._claims[draft.id] = route
+        return True
+
+    def unclaimed(self, draft: MessageInfo) -> None:
+        """See ``QueueObserver.unclaimed``."""
+        route = self._claims.pop(draft.id, None)
+        if route is not None:
+            route.unclaimed()
+
+    def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
+        """See ``QueueObserver.arrived``."""
+        self.arrived_together([(leased, claimed)])
+
+    def arrived_together(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
+        """See ``QueueObserver.arrived_together``."""
+        # Messages of one route are delivered together: one write to its server carries many.
+        ready: dict[RouteQueue, list[LeasedMessage]] = {}
+        for leased, claimed in arrivals:
+            message = leased.message
+            self._notify(_arrived(message))
+            route = self.routes.get(message.draft.route)
+            if claimed:
+                if self._still_claimed(route, leased) and route is not None:
+                    ready.setdefault(route, []).append(leased)
+            elif route is None:
+                self._ask_due()
+            elif not message.held:
+                route.arrived()
+        for route, found in ready.items():
+            self._agent.deliver(route, found)
+
+    def disturbed(self) -> None:
+        """See ``QueueObserver.disturbed``."""
+        if self._stopped:
+            return
+        for route in self.routes.values():
+            route.transport.probe_soon()
+            route.changed()
+            if route.transport.allowance(self._reactor.seconds()) <= 0:
+                self._remove_expired(route)
+        self._ask_due()
+        self._changed()
+
+    def _still_claimed(self, route: RouteQueue | None, leased: LeasedMessage) -> bool:
+        """Return True if *route* can deliver a message that was claimed; else release it."""
+        claimant = self._claims.pop(leased.message.id, None)
+        if route is not claimant:
+            # The routes changed during the commit.
+            if claimant is not None:
+                claimant.unclaimed()
+            if route is not None:
+                route.take_over(leased)
+        if route is not None and not self._stopped:
+            return True
+        _ = _release(self._queue, [leased.message.id], self._notify)
+        return False
+
+    # -- the next due time, and messages of routes that are gone --------------------------
+
+    def _ask_due(self) -> None:
+        """Read the next due time of every route, for all that ask at this time."""
+        if self._asking_due:
+            self._ask_due_again = True
+            return
+        if not self._started or self._stopped:
+            return
+        self._asking_due, self._ask_due_again = True, False
+        asking = self._queue.next_due()
+        _ = asking.addCallbacks(self._due, self._failed, errbackArgs=("the queue cannot be read",))
+        _ = asking.addBoth(self._asked_due)
+
+    def _due(self, due: dict[str, float]) -> None:
+        for name, route in self.routes.items():
+            route.next_due(due.get(name))
+        fallback = self._routing.everybody if self._routing is not None else ""
+        gone = {name: fallback for name in due if name not in self.routes}
+        if gone and fallback not in gone:
+            rerouting = self._queue.reroute(gone)
+            _ = rerouting.addCallback(lambda _: self._rerouted(fallback))
+            _ = rerouting.addErrback(self._failed, "mail of a former route cannot be rerouted")
+
+    def _rerouted(self, name: str) -> None:
+        route = self.routes.get(name)
+        if route is not None:
+            route.changed()
+
+    def _asked_due(self, _: object) -> None:
+        self._asking_due = False
+        if self._ask_due_again:
+            self._ask_due()
+
+    # -- messages that the operator expired ----------------------------------------------
+
+    def _remove_expired(self, route: RouteQueue) -> None:
+        """Report and remove what the operator expired, although the route is down."""
+        name, now = route.transport.name, self._reactor.seconds()
+        if remaining(self._expired_read.get(name, float("-inf")), _EXPIRED_INTERVAL, now) > 0:
+            return
+        self._expired_read[name] = now
+        leasing = self._queue.lease(
+            name,
+            now,
+            fresh=_EXPIRED_BATCH,
+            retries=_EXPIRED_BATCH,
+            horizon=route.policy.horizon(now),
+        )
+        _ = leasing.addCallback(self._expired_found, route)
+        _ = leasing.addErrback(self._failed, "expired mail cannot be removed")
+
+    def _expired_found(self, found: Sequence[LeasedMessage], route: RouteQueue) -> None:
+        expired = [leased for leased in found if leased.message.expired and not self._stopped]
+        _ = _release(
+            self._queue,
+            [leased.message.id for leased in found if leased not in expired],
+            self._notify,
+        )
+        for leased in expired:
+            route.take_over(leased)
+        if expired:
+            self._agent.deliver(route, expired)
+
+    def _failed(self, failure: Failure, what: str) -> None:
+        self._notify(_trouble(what, failure))
+
+
+class RouteQueue:
+    """The mail of one route on its way out of the queue: what is leased, and when.
+
+    :param deliver: called with messages that were leased.
+    :param ask_due: called when the next due time is unknown; :meth:`next_due` is called with it.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        queue: Queue,
+        transport: Transport,
+        policy: RetryPolicy,
+        *,
+        deliver: Callable[[RouteQueue, Sequence[LeasedMessage]], None],
+        ask_due: Callable[[], None],
+        notify: Observer,
+        recorded: Recorded,
+    ) -> None:
+        self._reactor = reactor
+        self._queue = queue
+        self._deliver = deliver
+        self._ask_due = ask_due
+        self._notify = notify
+        self._recorded = recorded
+        self.transport = transport
+        self.policy = policy
+        #: Time at which the next message in the queue is due, as far as is known.
+        self.due: float | None = None
+        # New messages in the queue that are not being leased; None: unknown.
+        self._fresh: int | None = None
+        # Messages that were tried before may be due.
+        self._retries_wait = True
+        # Since the lease under way was requested: new messages that arrived; messages to be
+        # retried became due; anything may have changed.
+        self._fresh_arrived = 0
+        self._retries_arrived = self._queue_changed = False
+        self._fresh_under_way = 0
+        self._leasing = False
+        self._odd = False
+        self._stopped = False
+        self._errors = 0
+        # Times that the queue named a due message which could not be leased.
+        self._not_found = 0
+        self._looked = reactor.seconds()
+        self._paused = False
+        self._timer: IDelayedCall | None = None
+
+    # -- arrivals ------------------------------------------------------------------------
+
+    def claim(self) -> bool:
+        """Count a new message as under way and return True, if it can be tried at once."""
+        transport = self.transport
+        if self._stopped or self._fresh != 0 or not transport.up:
+            return False
+        now = self._reactor.seconds()
+        if transport.room(now) <= 0:
+            return False
+        half = (transport.allowance(now) + 1) // 2
+        if self._retries_wait and self._fresh_under_way >= half:
+            return False
+        _ = transport.reserve(1)
+        self._fresh_under_way += 1
+        return True
+
+    def unclaimed(self) -> None:
+        """Undo one ``claim``: the message was not committed."""
+        self._fresh_under_way -= 1
+        self.transport.give_back(1, self.transport.generation)
+        self.look()
+
+    def take_over(self, leased: LeasedMessage) -> None:
+        """Count a message as under way that something else leased."""
+        _ = self.transport.reserve(1)
+        if not leased.message.attempts:
+            self._fresh_under_way += 1
+
+    def arrived(self) -> None:
+        """Look: a new message is in the queue."""
+        self._one_fresh()
+        self.look()
+
+    def changed(self) -> None:
+        """Look: anything in the queue may have changed."""
+        self._anything_may_wait()
+        self._paused = False
+        self.look()
+
+    def _one_fresh(self) -> None:
+        self._fresh_arrived += 1
+        if self._fresh is not None:
+            self._fresh += 1
+
+    def _anything_may_wait(self) -> None:
+        self._fresh = None
+        self._queue_changed = self._retries_wait = self._retries_arrived = True
+
+    @property
+    def _something_waits(self) -> bool:
+        return self._fresh != 0 or self._retries_wait
+
+    # -- leasing -------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Lease as many messages as there is room for."""
+        if self._stopped or self._leasing:
+            return
+        now = self._reactor.seconds()
+        if self._paused or not self._something_waits:
+            self._wait()
+            return
+        transport = self.transport
+        if transport.room(now) <= 0:
+            _ = transport.silence(now)
+        room, allowance = transport.room(now), transport.allowance(now)
+        fresh, retries = self._shares(room, allowance)
+        # Wait until there is room for several: those under way end soon, and call this again.
+        if room < min(_BATCH, allowance // 4) or not fresh + retries:
+            self._wait()
+            return
+        generation = transport.reserve(fresh + retries)
+        if self._fresh is not None:
+            # A message that arrives from now on is younger than those, and may be claimed.
+            self._fresh -= fresh
+        self._leasing = True
+        self._fresh_arrived, self._retries_arrived, self._queue_changed = 0, False, False
+        leasing = self._queue.lease(
+            transport.name, now, fresh=fresh, retries=retries, horizon=self.policy.horizon(now)
+        )
+        _ = leasing.addCallbacks(
+            self._leased,
+            self._not_leased,
+            callbackArgs=(fresh, retries, generation),
+            errbackArgs=(fresh + retries, generation),
+        )
+        _ = leasing.addErrback(self._unexpected)
+
+    def _shares(self, room: int, allowance: int) -> tuple[int, int]:
+        """Divide *room* between new messages and retries."""
+        if room <= 0:
+            return 0, 0
+        waiting = room if self._fresh is None else self._fresh
+        if not self._retries_wait:
+            return min(room, waiting), 0
+        # Retries, which may be slow, leave a quarter for new mail that arrives.
+        under_way = max(0, allowance - room - self._fresh_under_way)
+        most = min(room, max(1, allowance - allowance // 4) - under_way)
+        if not waiting:
+            return 0, max(0, most)
+        # Alternate the odd place so that neither starves when the limit is 1.
+        self._odd = not self._odd
+        half = (allowance + self._odd) // 2
+        fresh = min(room, waiting, max(0, half - self._fresh_under_way))
+        return fresh, max(0, min(most, room - fresh))
+
+    def _leased(
+        self, found: Sequence[LeasedMessage], fresh: int, retries: int, generation: int
+    ) -> None:
+        self._leasing = False
+        self._errors = 0
+        transport = self.transport
+        transport.give_back(fresh + retries - len(found), generation)
+        if self._stopped or (generation != transport.generation and not transport.up):
+            self._anything_may_wait()
+            transport.give_back(len(found), generation)
+            _ = _release(self._queue, [each.message.id for each in found], self._notify)
+            self._wait()
+            return
+        new = sum(not leased.message.attempts for leased in found)
+        old = len(found) - new
+        if new < fresh and not self._queue_changed and self._fresh is None:
+            # These were all; those that arrived meanwhile wait, or are among them.
+            self._fresh = self._fresh_arrived
+        if old < retries and not self._retries_arrived:
+            self._retries_wait = False
+        if found:
+            self._not_found = 0
+            self._fresh_under_way += new
+            self._deliver(self, found)
+        if old < retries or (new < fresh and self.due is None):
+            self._ask_due()
+        self.look()
+
+    def _not_leased(self, failure: Failure, room: int, generation: int) -> None:
+        self._leasing = False
+        self._anything_may_wait()
+        self.transport.give_back(room, generation)
+        self._errors += 1
+        self._notify(_trouble("mail cannot be taken out of the queue", failure))
+        self._pause(grown(_MIN_PAUSE, MAX_IDLE, self._errors - 1))
+
+    def _unexpected(self, failure: Failure) -> None:
+        _log.failure("unexpected error on route {name}", failure, name=self.transport.name)
+        self._notify(_trouble(f"unexpected error on route {self.transport.name}", failure))
+        self._pause(MAX_IDLE)
+
+    # -- the end of an attempt -----------------------------------------------------------
+
+    def learn(
+        self, generation: int, outcome: AttemptOutcome, reason: str, *, expired: bool = False
+    ) -> None:
+        """See ``Transport.learn``; look if the route came up."""
+        was_up = self.transport.up
+        self.transport.learn(generation, outcome, reason, expired=expired)
+        if self.transport.up and not was_up:
+            self.look()
+
+    def record(self, attempt: Attempt, record: AttemptRecord, events: Sequence[Event]) -> None:
+        """Record the end of *attempt*; announce *events* when that is durable."""
+        recording = self._queue.settle(record)
+        _ = recording.addCallbacks(
+            self._is_recorded, self._not_recorded, (attempt, record, events), {}, (attempt,), {}
+        )
+        _ = recording.addErrback(self.abandon, attempt)
+
+    def _is_recorded(
+        self,
+        left: QueuedMessage | None,
+        attempt: Attempt,
+        record: AttemptRecord,
+        events: Sequence[Event],
+    ) -> None:
+        for event in events:
+            self._notify(event)
+        if left is None:
+            self._notify(Removed(record.id, _delivered_at_once(attempt.leased.message, record)))
+        self._recorded(record, left)
+        self._end(attempt, left)
+
+    def _not_recorded(self, failure: Failure, attempt: Attempt) -> None:
+        """Leave the message leased until the next start, which names it as interrupted."""
+        what = f"the result for {attempt.leased.message.id} could not be recorded"
+        self._notify(_trouble(what, failure))
+        self._end(attempt, None)
+
+    def release(self, attempt: Attempt) -> None:
+        """End the lease of a message that was not tried."""
+        message = attempt.leased.message
+        _ = _release(self._queue, [message.id], self._notify).addCallback(
+            lambda _: self._end(attempt, message)
+        )
+
+    def abandon(self, failure: Failure, attempt: Attempt) -> None:
+        """Unexpected error: leave the message leased until the relay restarts."""
+        id_ = attempt.leased.message.id
+        _log.failure("{id}: unexpected error", failure, id=id_)
+        self._notify(_trouble(f"{id_}: unexpected error, held until the relay restarts", failure))
+        self._end(attempt, None)
+
+    def _end(self, attempt: Attempt, left: QueuedMessage | None) -> None:
+        if not attempt.ended:
+            attempt.ended = True
+            self.ended(attempt.leased, attempt.generation, left)
+
+    def ended(self, leased: LeasedMessage, generation: int, left: QueuedMessage | None) -> None:
+        """Give the room of a message back, and look.
+
+        :param left: the message as it is in the queue now; None: it is gone.
+        """
+        self.transport.give_back(1, generation)
+        if not leased.message.attempts:
+            self._fresh_under_way -= 1
+        if left is not None and left.aside is None and not left.held:
+            now = self._reactor.seconds()
+            if left.due <= now:
+                if left.attempts:
+                    self._retries_wait = self._retries_arrived = True
+                else:
+                    self._one_fresh()
+            elif self.due is None or left.due < self.due:
+                self.due = left.due
+                self._wait()
+        if self._stopped:
+            # Another RouteQueue may have replaced this one, and does not know the message.
+            self._ask_due()
+        elif self._something_waits:
+            self.look()
+
+    # -- waiting -------------------------------------------------------------------------
+
+    def next_due(self, due: float | None) -> None:
+        """Note when the next message in the queue is due; None: there is none."""
+        now = self._reactor.seconds()
+        self.due = due
+        if due is not None and due <= now:
+            # It became due just now; or it cannot be leased, and must not cause a busy loop.
+            self.due = now + grown(_MIN_PAUSE, MAX_IDLE, self._not_found)
+            self._not_found += 1
+        self._wait()
+
+    def _wait(self) -> None:
+        """Set the timer for the next time to look."""
+        if self._stopped or self._paused:
+            return
+        now = self._reactor.seconds()
+        transport = self.transport
+        seconds = MAX_IDLE
+        if self._something_waits:
+            closed = transport.back_off.left(now)
+            if closed > 0:
+                seconds = min(seconds, closed)
+            elif transport.room(now) <= 0:
+                seconds = min(seconds, transport.silence(now))
+        elif self.due is not None:
+            seconds = min(seconds, max(self.due - now, transport.back_off.left(now)))
+        self._set_timer(max(0.0, seconds))
+
+    def _pause(self, seconds: float) -> None:
+        self._paused = True
+        self._set_timer(seconds)
+
+    def _set_timer(self, seconds: float) -> None:
+        timer = self._timer
+        if timer is not None and timer.active():
+            # An earlier timer does no harm, unless the clock was set back.
+            if 0 <= timer.getTime() - self._reactor.seconds() <= seconds:
+                return
+            timer.reset(seconds)
+        else:
+            self._timer = self._reactor.callLater(seconds, self._tick)
+
+    def _tick(self) -> None:
+        self._paused = False
+        now = self._reactor.seconds()
+        due = self.due is not None and self.due <= now
+        if due:
+            self.due = None
+        if due or remaining(self._looked, MAX_IDLE - 1, now) <= 0:
+            self._looked = now
+            self._anything_may_wait()
+        self.look()
+
+    def stop(self) -> None:
+        """Lease nothing more."""
+        self._stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+
+class UndeliverableRemoval:
+    """Removes mail that was set aside as undeliverable and kept for its time.
+
+    The time that each message was kept is counted here and written to the queue: what passed between
+    two removals, and never more than the time planned between them.  So neither a clock that jumps nor
+    a relay that starts with a wrong clock removes anything early.  While no relay runs nothing ages.
+
+    :param keep: seconds; None: for ever.
+    """
+
+    def __init__(self, reactor: Any, queue: Queue, keep: float | None, *, notify: Observer) -> None:
+        self._reactor = reactor
+        self._queue = queue
+        self._notify = notify
+        self._keep = keep
+        # Seconds that passed and are not written to the queue.
+        self._passed = 0.0
+        self._since = 0.0
+        self._timer: IDelayedCall | None = None
+        self._running = self._removing = False
+
+    def configure(self, keep: float | None) -> None:
+        """Use another time from now on."""
+        self._count()
+        self._keep = keep
+        self._wait()
+
+    def start(self) -> None:
+        """Start to count."""
+        self._running = True
+        self._wait()
+
+    def stop(self) -> None:
+        """Remove nothing more."""
+        self._running = False
+        self._wait()
+
+    def _wait(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        self._since = self._reactor.seconds()
+        if self._running and not self._removing and self._keep is not None:
+            self._timer = self._reactor.callLater(_removal_interval(self._keep), self._tick)
+
+    def _count(self) -> None:
+        if self._timer is not None and self._keep is not None:
+            passed = elapsed(self._since, self._reactor.seconds())
+            self._passed += min(passed, _removal_interval(self._keep))
+
+    def _tick(self) -> None:
+        self._count()
+        self._timer = None
+        if self._keep is not None:
+            self._removing = True
+            removing = Deferred.fromCoroutine(self._remove(self._keep))
+            _ = removing.addErrback(self._failed).addBoth(lambda _: self._removed())
+
+    def _removed(self) -> None:
+        self._removing = False
+        self._wait()
+
+    async def _remove(self, keep: float) -> None:
+        while self._running:
+            passed = self._passed
+            gone = await self._queue.clear_aside(passed, keep)
+            self._passed -= passed
+            for each in gone:
+                self._notify(Cleared(each, keep))
+            if not gone:
+                return
+
+    def _failed(self, failure: Failure) -> None:
+        if self._running:
+            self._notify(_trouble("undeliverable mail could not be removed", failure))
+
+
+def _removal_interval(keep: float) -> float:
+    return min(_MAX_REMOVAL_INTERVAL, keep / _REMOVALS_PER_KEEP)
+
+
+def _release(queue: Queue, ids: list[str], notify: Observer) -> Deferred[None]:
+    """End leases; announce an error."""
+    if not ids:
+        return succeed(None)
+    released: Deferred[None] = queue.release(ids)
+    return released.addErrback(
+        lambda failure: notify(_trouble("leases could not be released", failure))
+    )
+
+
+def _trouble(what: str, failure: Failure) -> Trouble:
+    return Trouble(what, printable(str(failure.value)))
+
+
+def _arrived(message: QueuedMessage) -> Arrived:
+    draft = message.draft
+    sender = draft.envelope.sender
+    return Arrived(
+        message.id,
+        printable(str(sender.mailbox), 320) if sender.mailbox else "",
+        message.size,
+        len(message.recipients),
+        draft.route,
+        printable(draft.origin, 200),
+        printable(draft.message_id, 200) if draft.message_id else None,
+    )
+
+
+def _delivered_at_once(message: QueuedMessage, record: AttemptRecord) -> bool:
+    if message.attempts or len(record.changes) != len(message.recipients):
+        return False
+    for row in record.changes:  # noqa: SIM110 - a generator is slower, for one or two
+        if row.state is not RecipientState.DELIVERED:
+            return False
+    return True
+
+
+def _same_connections(old: RouteSettings, new: RouteSettings) -> bool:
+    """Return True if mail can go on over the connections that are open."""
+    return (
+        old.servers == new.servers
+        and [server.endpoint for server in old.servers]
+        == [server.endpoint for server in new.servers]
+        and (old.limits, old.first, old.most) == (new.limits, new.first, new.most)
+    )
