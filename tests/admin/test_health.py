@@ -49,7 +49,7 @@ def test_it_says_why_the_queue_cannot_be_written(patient: Patient) -> None:
 
 def test_it_says_that_the_relay_does_not_run(patient: Patient) -> None:
     patient.relay.running = False
-    assert ["the relay does not run"] == patient.ask()
+    assert ["the relay is stopping"] == patient.ask()
 
 
 def test_a_way_out_that_is_down_is_no_illness(patient: Patient) -> None:
@@ -116,5 +116,5 @@ def test_it_stops_and_leaves_nothing_behind(patient: Patient) -> None:
     patient.result = lambda _: Deferred()
     asked = patient.ask()
     patient.health.stop()
-    assert ["the relay stops"] == asked
+    assert ["the relay is stopping"] == asked
     assert [] == patient.clock.getDelayedCalls()

@@ -109,7 +109,7 @@ class Health:
 
     def stop(self) -> None:
         """Answer all that wait, and check no more."""
-        self._answer("the relay stops")
+        self._answer("the relay is stopping")
 
     def _probed(self, result: object) -> None:
         self._probing = None
@@ -130,7 +130,7 @@ class Health:
     def _result(self) -> str | None:
         if self._queue_problem is not None:
             return self._queue_problem
-        return None if self._relay.running else "the relay does not run"
+        return None if self._relay.running else "the relay is stopping"
 
     def _forget(self, answer: Deferred[str | None]) -> None:
         if answer in self._waiting:

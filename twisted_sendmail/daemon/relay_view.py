@@ -26,7 +26,7 @@ class RelayView:
     @property
     def running(self) -> bool:
         """Does it take mail out of the queue?"""
-        return bool(self._relay.running)
+        return not self._relay.stopping
 
     def route_states(self) -> tuple[RouteState, ...]:
         """All ways out, in the order of the configuration."""
