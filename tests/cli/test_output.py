@@ -112,3 +112,17 @@ def test_the_check_of_the_relay_s_configuration_is_no_different(
     words = [twistd, "sendmail", "--config", str(configuration), "--check"]
     line = LOST.replace("twisted-sendmail:", "twistd sendmail:")
     assert (74, line) == lost(words, {**shell.env, "PYTHONWARNINGS": ""}, tmp_path)
+
+
+def test_an_entry_of_a_password_file_is_no_different(shell: Shell, tmp_path: Path) -> None:
+    env = {**shell.env, "TWISTED_SENDMAIL_PASSWORD": "secret"}
+    assert (74, LOST) == lost([COMMAND, "password", "jane"], env, tmp_path)
+
+
+@ensureDeferred
+async def test_the_result_of_a_check_is_no_different(
+    reactor: Any, shell: Shell, tmp_path: Path
+) -> None:
+    async with LoopbackServer(reactor) as server:
+        words = [COMMAND, "check", server.tls_url, "--ca-file", server.ca_file]
+        assert (74, LOST) == await deferToThread(lost, words, shell.env, tmp_path)

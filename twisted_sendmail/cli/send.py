@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import mimetypes
 import os
 import re
@@ -12,15 +11,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 import attrs
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.task import LoopingCall, deferLater
-from zope.interface import implementer
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
 
 from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.cli.options import SERVER_VARIABLE, add_server_options, server_of
@@ -34,7 +31,7 @@ from twisted_sendmail.cli.output import (
     result_json,
 )
 from twisted_sendmail.cli.react import react
-from twisted_sendmail.client import SubmissionServer, submit
+from twisted_sendmail.client import SubmissionServer, off_reactor, submit
 from twisted_sendmail.message import OCTET_STREAM, Attachment, Message, compose
 from twisted_sendmail.smtp import (
     DeliveryReport,
@@ -49,7 +46,7 @@ HELP = "send a message"
 
 #: Octets of stdin that are read before the connection is made. A longer message is a stream.
 _MAX_IN_MEMORY = 1024 * 1024
-_CHUNK = 65536
+_CHUNK = 65536  # octets that a pipe holds
 # A comma outside of the quotes of a local part.
 _COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*\Z)')
 
@@ -113,7 +110,7 @@ async def _send(
         message = message.stream(reactor)
     progress: UploadProgress | None = None
     if not (args.quiet or args.verbose or sys.stderr is None or not sys.stderr.isatty()):
-        progress = UploadProgress(reactor, Console(stderr=True), submission.size)
+        progress = UploadProgress(reactor, submission.size)
         watchers.append(progress.watch)
         message = progress.counted(message)
     report: DeliveryReport | None = None
@@ -226,8 +223,7 @@ class LongStdin:
     async def stream(self, reactor: Any) -> AsyncIterator[bytes]:
         """The whole message; once."""
         yield self.head
-        reader = StdinReader(reactor, self.descriptor)
-        while piece := await reader.read():
+        while piece := await off_reactor(reactor, lambda: os.read(self.descriptor, _CHUNK)):
             yield piece
 
 
@@ -304,16 +300,19 @@ def _read_stdin(name: str | None, noun: str) -> tuple[Message | LongStdin, int |
             raise CommandError(f"{noun} is missing; name a file, or pipe it in")
         print_note(f"reading {noun} from the terminal; end it with Ctrl-D")
     descriptor = stream.fileno()
-    mode = os.fstat(descriptor).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)):
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
         if not cast("BufferedReader", stream.buffer).peek(1):
             raise CommandError(f"{noun} is empty", ExitStatus.DATAERR)
-        return stream.buffer, None
+        return stream.buffer, status.st_size - stream.buffer.tell()
     octets = bytearray()
-    while piece := os.read(descriptor, _CHUNK):
-        octets += piece
-        if len(octets) > _MAX_IN_MEMORY:
-            return LongStdin(bytes(octets), descriptor), None
+    try:
+        while piece := os.read(descriptor, _CHUNK):
+            octets += piece
+            if len(octets) > _MAX_IN_MEMORY:
+                return LongStdin(bytes(octets), descriptor), None
+    except OSError as e:
+        raise CommandError(f"{noun} cannot be read: {e.strerror}", ExitStatus.IOERR) from None
     if not octets:
         raise CommandError(f"{noun} is empty", ExitStatus.DATAERR)
     return bytes(octets), len(octets)
@@ -378,168 +377,58 @@ def _attachment(name: str) -> Attachment:
     return Attachment(Path(name).name, content, OCTET_STREAM if encoding else kind or OCTET_STREAM)
 
 
-@implementer(IReadDescriptor)
-class StdinReader:
-    """Reads a descriptor whenever it has data.
-
-    :param reactor: an ``IReactorFDSet``.
-    """
-
-    def __init__(self, reactor: Any, descriptor: int) -> None:
-        self._reactor = reactor
-        self._descriptor = descriptor
-        self._waiting: Deferred[bytes] | None = None
-
-    def read(self) -> Deferred[bytes]:
-        """The next octets; ``b""`` at the end. Call it again only after the Deferred has fired."""
-        self._waiting = Deferred(lambda _: self._reactor.removeReader(self))
-        self._reactor.addReader(self)
-        return self._waiting
-
-    # -- IReadDescriptor --------------------------------------------------------
-
-    def fileno(self) -> int:
-        """See ``IReadDescriptor``."""
-        return self._descriptor
-
-    def doRead(self) -> None:  # noqa: N802
-        """See ``IReadDescriptor``."""
-        self._reactor.removeReader(self)
-        waiting, self._waiting = self._waiting, None
-        if waiting is None:
-            return
-        try:
-            octets = os.read(self._descriptor, _CHUNK)
-        except OSError as e:
-            waiting.errback(e)
-        else:
-            waiting.callback(octets)
-
-    def connectionLost(self, reason: Any) -> None:
-        """See ``IReadDescriptor``; the pipe may still hold data after its writer has closed it."""
-        if self._waiting is not None:
-            self.doRead()
-
-    def logPrefix(self) -> str:  # noqa: N802
-        """See ``ILoggingContext``."""
-        return "stdin"
-
-
 # -- progress on a terminal -------------------------------------------------------
 
 #: Messages above this size show a bar as soon as they are sent.
 _LARGE_MESSAGE_BYTES = 1024 * 1024
 #: Seconds after which every delivery shows its progress.
 _PROGRESS_AFTER = 1.0
-_REFRESH_SECONDS = 0.1
 
 
 class UploadProgress:
-    """A bar on the terminal for one message.
+    """A bar on the terminal for one message; the dialogue tells it the state of the session.
 
-    It learns the state of the session from the dialogue, and counts the octets that are read from
-    the message after the server asked for them.
-
-    :param reactor: the clock.
     :param total: octets of the message, if known.
     """
 
-    def __init__(self, reactor: Any, console: Console, total: int | None) -> None:
+    def __init__(self, reactor: Any, total: int | None) -> None:
         self._total = total
-        self._read = 0
-        self._sending = False
-        self._shown = False
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
-            console=console,
-            auto_refresh=False,
+            console=Console(stderr=True),
             transient=True,
         )
         self._task = self._bar.add_task("connecting", total=total, start=False)
-        self._timer = reactor.callLater(_PROGRESS_AFTER, self._show)
-        self._loop = LoopingCall(self._refresh)
-        self._loop.clock = reactor
+        self._timer = reactor.callLater(_PROGRESS_AFTER, self._bar.start)
 
     def watch(self, line: str) -> None:
         """Take a line of the dialogue."""
-        if not self._sending and line.startswith(("S: 354", "C: BDAT")):
-            self._sending = True
+        if line.startswith(("S: 354", "C: BDAT")) and not self._bar.tasks[0].started:
             self._bar.start_task(self._task)
             self._bar.update(self._task, description="sending")
-            if (self._total or 0) > _LARGE_MESSAGE_BYTES:
-                self._show()
+            if (self._total or 0) > _LARGE_MESSAGE_BYTES and self._timer.active():
+                self._timer.reset(0)
         if line == "C: ." or (line.startswith("C: BDAT") and line.endswith(" LAST")):
             self._bar.update(self._task, description="waiting for the server's reply")
 
     def counted(self, message: Message) -> Message:
-        """*message*, whose octets are counted as they are read."""
+        """*message*, whose octets move the bar as they are read."""
         if isinstance(message, AsyncIterable):
             return self._count(message)
-        if hasattr(message, "read"):
-            return cast("Message", _CountedFile(cast("Any", message), self))
+        if hasattr(message, "read") and self._total is not None:
+            return self._bar.wrap_file(cast("BinaryIO", message), task_id=self._task)
         return message
 
     async def _count(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         async for piece in pieces:
-            self.add(len(piece))
+            self._bar.advance(self._task, len(piece))
             yield piece
-
-    def add(self, octets: int) -> None:
-        """Count octets; may be called in another thread."""
-        self._read += octets
-
-    def restart(self) -> None:
-        """Count from zero: the message is read again."""
-        self._read = 0
 
     def end(self) -> None:
         """Remove the bar."""
         if self._timer.active():
             self._timer.cancel()
-        if self._loop.running:
-            self._loop.stop()
-        if self._shown:
-            self._shown = False
-            self._bar.stop()
-
-    def _show(self) -> None:
-        if self._timer.active():
-            self._timer.cancel()
-        if not self._shown:
-            self._shown = True
-            self._bar.start()
-            _ = self._loop.start(_REFRESH_SECONDS).addErrback(lambda _: None)
-
-    def _refresh(self) -> None:
-        # A file may be read once before it is sent.
-        self._bar.update(self._task, completed=self._read if self._sending else 0)
-        self._bar.refresh()
-
-
-class _CountedFile(io.BufferedIOBase):
-    """A binary file whose octets are counted as they are read."""
-
-    def __init__(self, file: Any, progress: UploadProgress) -> None:
-        self._file = file
-        self._progress = progress
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        octets: bytes = self._file.read(size)
-        self._progress.add(len(octets))
-        return octets
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return bool(self._file.seekable())
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._progress.restart()
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
+        self._bar.stop()
