@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import Deferred
 
-from tests.names import QueueAction, Reported, Selection, SetAside, SetAsideReason, without
+from tests.names import (
+    AttemptRecord,
+    QueueAction,
+    RecipientState,
+    Reported,
+    Selection,
+    SetAside,
+    SetAsideReason,
+    without,
+)
 from tests.relay.world import HOUR, SENDER, World
 from twisted_sendmail import Recipient
 
@@ -268,3 +278,30 @@ def test_reports_take_a_route_of_their_own_where_there_is_one(world: World) -> N
     relay = world.relay(world.route(one, name="one"), world.route(two, name="two", senders=("<>",)))
     world.send(relay, "gone@x.example")
     assert ([], [("<>", SENDER)]) == (one.got, two.got)
+
+
+def test_a_report_is_committed_with_the_failure_it_reports_and_not_before(world: World) -> None:
+    """A crash between the two would report the failure a second time."""
+    host = world.host()
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    spool = world.spool()
+    lost: list[AttemptRecord] = []
+
+    def crash(record: AttemptRecord) -> Deferred[None]:
+        lost.append(record)
+        return Deferred()
+
+    spool.settle = crash  # type: ignore[method-assign,assignment]
+    relay = world.relay(host, spool=spool)
+    queued = world.send(relay, "gone@x.example")
+    (record,) = lost
+    assert 1 == len(record.reports)
+    assert [RecipientState.FAILED] == [row.state for row in record.changes]
+    # The process ends here: the queue has neither the failure nor the report.
+    assert [queued.id] == [message.id for message in world.queue(relay)]
+    world.stop(relay)
+    relay = world.relay(host)
+    world.until(lambda: host.reports)
+    world.advance(HOUR)
+    assert [("<>", SENDER)] == host.got
+    assert [] == world.queue(relay)
