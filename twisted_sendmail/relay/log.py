@@ -12,6 +12,7 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.logger import Logger, LogLevel
 
 from twisted_sendmail.relay.events import (
@@ -33,13 +34,8 @@ from twisted_sendmail.relay.events import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 log = Logger(namespace="twisted_sendmail.relay")
-#: By ``Reported.kind``.
-_NOTIFICATIONS = {
-    "failed": "sender non-delivery notification",
-    "delayed": "sender delay notification",
-    "relayed": "sender delivery status notification",
-}
 
 #: Format of an event that is a line already.
 LINE = "{line}"
@@ -111,58 +107,6 @@ def _removed(event: Removed) -> None:
         _write({"line": f"{event.id}: removed", "id": event.id})
 
 
-def _reported(event: Reported) -> None:
-    log.info(
-        "{id}: {notification}: {report}",
-        id=event.id,
-        notification=_NOTIFICATIONS[event.kind],
-        kind=event.kind,
-        to=event.to,
-        report=event.report,
-    )
-
-
-def _set_aside(event: SetAside) -> None:
-    log.emit(LogLevel.warn, "{id}: set aside: {why}", id=event.id, why=event.why)
-
-
-def _cleared(event: Cleared) -> None:
-    log.emit(
-        LogLevel.warn,
-        "{id}: removed: undeliverable and unreportable, kept for {kept}",
-        id=event.id,
-        kept=_long_time(event.kept),
-    )
-
-
-def _route_down(event: RouteDown) -> None:
-    log.emit(
-        LogLevel.warn,
-        "route {route} is down, next attempt in {wait:.0f} s: {reason}",
-        route=event.route,
-        wait=event.wait,
-        reason=event.reason,
-    )
-
-
-def _route_up(event: RouteUp) -> None:
-    log.info("route {route} is up", route=event.route)
-
-
-def _auth_refused(event: AuthenticationAlarm) -> None:
-    log.emit(
-        LogLevel.error,
-        "route {route}: {server} refuses the credentials; its mail waits: {reason}",
-        route=event.route,
-        server=event.server,
-        reason=event.reason,
-    )
-
-
-def _trouble(event: Trouble) -> None:
-    log.emit(LogLevel.error, "{what}: {reason}", what=event.what, reason=event.reason)
-
-
 def _interrupted(event: Interrupted) -> None:
     # In several lines, so that none grows without bound.
     for at in range(0, len(event.ids), 50):
@@ -173,26 +117,50 @@ def _interrupted(event: Interrupted) -> None:
         )
 
 
+def _cleared(event: Cleared) -> None:
+    days, hours = event.kept / 86400, event.kept / 3600
+    log.emit(
+        LogLevel.warn,
+        "{id}: removed: undeliverable and unreportable, kept for {kept}",
+        id=event.id,
+        kept=f"{days:.4g} days" if days >= 1 else f"{hours:.2g} hours",
+    )
+
+
 _WRITERS: dict[type, Callable[[Any], None]] = {
     Attempted: _attempted,
     Arrived: _arrived,
     Removed: _removed,
-    Reported: _reported,
-    SetAside: _set_aside,
     Cleared: _cleared,
-    RouteDown: _route_down,
-    RouteUp: _route_up,
-    AuthenticationAlarm: _auth_refused,
-    Trouble: _trouble,
     Interrupted: _interrupted,
 }
-
-
-def _long_time(seconds: float) -> str:
-    days, hours = seconds / 86400, seconds / 3600
-    return f"{days:.4g} days" if days >= 1 else f"{hours:.2g} hours"
+#: Level and format of the other events.
+_FORMATS: dict[type, tuple[Any, str]] = {
+    Reported: (LogLevel.info, "{id}: sender {kind} notification: {report}"),
+    SetAside: (LogLevel.warn, "{id}: set aside: {why}"),
+    RouteDown: (
+        LogLevel.warn,
+        "route {route} is down, next attempt in {wait:.0f} s: {reason}",
+    ),
+    RouteUp: (LogLevel.info, "route {route} is up"),
+    AuthenticationAlarm: (
+        LogLevel.error,
+        "route {route}: {server} refuses the credentials; its mail waits: {reason}",
+    ),
+    Trouble: (LogLevel.error, "{what}: {reason}"),
+}
+#: What Postfix calls the reports.
+_KINDS = {"failed": "non-delivery", "delayed": "delay", "relayed": "delivery status"}
 
 
 def log_event(event: Event) -> None:
     """Write *event* to the log."""
-    _WRITERS[type(event)](event)
+    write = _WRITERS.get(type(event))
+    if write is not None:
+        write(event)
+        return
+    level, format_ = _FORMATS[type(event)]
+    fields = attrs.asdict(event, recurse=False)
+    if isinstance(event, Reported):
+        fields["kind"] = _KINDS[event.kind]
+    log.emit(level, format_, **fields)
