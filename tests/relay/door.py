@@ -17,7 +17,7 @@ def door(world: World, relay: RelayService, **settings: Any) -> Client:
     """A connection to *relay*, ready for MAIL."""
     factory = SMTPServerFactory(
         world.clock,
-        lambda connection: QueueReceiver(connection, relay.spool, relay.policy, world.clock),
+        lambda connection: QueueReceiver(connection, relay.queue, relay.policy, world.clock),
         settings=ServerSettings(host="relay.example", require_tls=False, **settings),
     )
     client = Client(world.pump, factory)

@@ -44,7 +44,7 @@ def test_of_ten_thousand_that_wait_few_are_in_memory_and_each_goes_once(world: W
     # The others are where they were.
     host.up = False
     relay = world.relay(host)
-    assert 10_000 - gone == sum(world.run(relay.spool.totals()).queues.values())
+    assert 10_000 - gone == sum(world.run(relay.queue.totals()).queues.values())
 
 
 def test_new_mail_does_not_wait_behind_old_mail(world: World) -> None:

@@ -63,7 +63,7 @@ def test_what_the_operator_held_is_not_removed(world: World) -> None:
     host.answer = lambda _: answer  # type: ignore[method-assign,assignment,return-value]
     relay = world.relay(host, spool=MemoryQueue(world.clock), keep_undeliverable=HOUR)
     queued = world.send(relay, "gone@x.example", sender="")
-    world.run(relay.spool.act(QueueAction.HOLD, Selection(), START))
+    world.run(relay.queue.act(QueueAction.HOLD, Selection(), START))
     answer.callback(Reply(550, ("5.1.1 unknown",)))
     pass_time(world, DAY)
     (left,) = world.queue(relay)
@@ -92,7 +92,7 @@ def test_a_clock_that_jumps_removes_nothing_early(world: World, jump: float, *, 
 def test_a_relay_that_starts_with_another_clock_goes_on_counting(world: World, jump: float) -> None:
     relay, name = set_aside(world)
     pass_time(world, 3 * DAY)
-    spool = relay.spool
+    spool = relay.queue
     world.stop(relay)
     world.jump(jump)
     relay = world.relay(world.hosts[0], spool=spool)

@@ -209,7 +209,7 @@ def test_a_held_message_waits_for_the_operator(world: World) -> None:
     world.advance(HOUR)
     assert [] == host.got
     world.run(
-        relay.spool.act(QueueAction.RELEASE, Selection(ids=(queued.id,)), world.clock.seconds())
+        relay.queue.act(QueueAction.RELEASE, Selection(ids=(queued.id,)), world.clock.seconds())
     )
     world.run(queued.delivered)
     assert [(SENDER, "bob@example.net")] == host.got
@@ -220,7 +220,7 @@ def test_what_the_operator_expires_is_reported_without_another_try(world: World)
     host.refusals = {"full@x.example": "452 4.2.2 full"}
     relay = world.relay(host)
     queued = world.send(relay, "full@x.example")
-    world.run(relay.spool.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
+    world.run(relay.queue.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
     report = world.run(queued.delivered)
     assert ["full@x.example"] == [str(o.recipient) for o in report.failed]
     assert [("full@x.example", "deferred"), ("full@x.example", "expired")] == world.tried[:2]
@@ -234,7 +234,7 @@ def test_what_the_operator_deletes_ends_the_waiting_for_it(world: World) -> None
     relay = world.relay(host)
     queued = world.send(relay, "full@x.example")
     waiting = world.watch(queued.delivered)
-    world.run(relay.spool.act(QueueAction.DELETE, Selection(), world.clock.seconds()))
+    world.run(relay.queue.act(QueueAction.DELETE, Selection(), world.clock.seconds()))
     (report,) = waiting
     assert ["full@x.example"] == [str(o.recipient) for o in report.removed]
 

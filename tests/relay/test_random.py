@@ -180,7 +180,7 @@ class Story:
             [QueueAction.HOLD, QueueAction.RELEASE, QueueAction.EXPIRE, QueueAction.DELETE]
         )
         acted = self.world.run(
-            self.relay.spool.act(action, Selection(ids=(queued.id,)), self.world.clock.seconds())
+            self.relay.queue.act(action, Selection(ids=(queued.id,)), self.world.clock.seconds())
         )
         if acted and action in {QueueAction.EXPIRE, QueueAction.DELETE}:
             self.deleted.add(name)
@@ -189,7 +189,7 @@ class Story:
         """Everything works again: the queue drains."""
         self.calm = self.host.up = True
         now = self.world.clock.seconds()
-        self.world.run(self.relay.spool.act(QueueAction.RELEASE, Selection(), now))
+        self.world.run(self.relay.queue.act(QueueAction.RELEASE, Selection(), now))
         self.world.run(self.relay.flush())
         self.world.until(lambda: not self.world.queue(self.relay), patience=DAY)
 

@@ -61,7 +61,7 @@ def test_what_was_set_aside_goes_out_when_it_is_requeued(world: World) -> None:
     host.refusals = {"gone@x.example": ["550 5.1.1 unknown"]}
     relay = world.relay(host)
     world.send(relay, "gone@x.example", fields=AUTOMATIC)
-    world.run(relay.spool.act(QueueAction.REQUEUE, Selection(), world.clock.seconds()))
+    world.run(relay.queue.act(QueueAction.REQUEUE, Selection(), world.clock.seconds()))
     world.pump.run()
     assert [(SENDER, "gone@x.example")] == host.got
 
@@ -235,7 +235,7 @@ def test_what_the_operator_gives_up_is_told_of_whatever_the_rate(world: World) -
     relay = world.relay(host, report_rate=0.001, report_burst=1)
     for _ in range(5):
         world.send(relay, "full@x.example")
-    world.run(relay.spool.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
+    world.run(relay.queue.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
     world.advance(10)
     assert 5 == len(host.reports)
     assert [] == world.queue(relay)

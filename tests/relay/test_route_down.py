@@ -225,7 +225,7 @@ def test_what_the_operator_expires_ends_though_the_route_is_down(world: World) -
     one = world.send(relay, "a@x.example", fields="Auto-Submitted: auto-generated\r\n")
     two = world.send(relay, "b@x.example")
     attempts = len(host.attempts)
-    world.run(relay.spool.act(QueueAction.EXPIRE, Selection(ids=(one.id,)), START))
+    world.run(relay.queue.act(QueueAction.EXPIRE, Selection(ids=(one.id,)), START))
     world.pump.run()
     report = world.run(one.delivered)
     assert ["a@x.example"] == [str(o.recipient) for o in report.failed]

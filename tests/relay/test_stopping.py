@@ -302,7 +302,7 @@ async def test_cancelling_a_send_while_it_is_written_to_the_disk_is_in_doubt(
         [outcome.status for outcome in error.report.outcomes],
     )
     second = await relay.send(letter, held=True)
-    found = await relay.spool.list(Selection())
+    found = await relay.queue.list(Selection())
     assert 2 == len(list(found))
     assert second.id
     await relay.stopService()
@@ -354,7 +354,7 @@ def test_a_message_that_was_claimed_when_the_routes_changed_is_counted_right(
 ) -> None:
     old, new = world.host(), world.host()
     relay = world.relay(old)
-    spool = relay.spool
+    spool = relay.queue
     observer = spool.observer
     assert observer is not None
     claim = observer.claim

@@ -230,7 +230,7 @@ class World:
         # As the reactor's timers do, those of the clock keep the times they were given.
 
     def queue(self, relay: RelayService, **selection: Any) -> list[QueuedMessage]:
-        return list(self.run(relay.spool.list(Selection(**selection))))
+        return list(self.run(relay.queue.list(Selection(**selection))))
 
     def tamper(self, sql: str, *values: object) -> None:
         """Do this to a queue that no relay has open."""

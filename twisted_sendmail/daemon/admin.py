@@ -44,7 +44,7 @@ class AdminDoor:
         relay = self._relay
         site = AdminSite(
             self._reactor,
-            relay.spool,
+            relay.queue,
             RelayView(self._reactor, relay),
             token=None if admin.token is None else admin.token.reveal(),
             name=configuration.name,

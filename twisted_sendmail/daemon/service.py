@@ -96,7 +96,7 @@ class RelayDaemon(Service):
         _warn(configuration)
         self.relay.startService()
         recovered = await self.relay.ready()
-        listening = self.listening = Listening(self._reactor, self.relay.spool)
+        listening = self.listening = Listening(self._reactor, self.relay.queue)
         await listening.set(configuration)
         await self._admin.set(configuration)
         self._notifier.watch(self._reactor)

@@ -277,7 +277,7 @@ class RelayService(Service):
             _ = await self.ready()
             return await enqueue(
                 self._reactor,
-                self.spool,
+                self.queue,
                 self._tracker,
                 self.policy,
                 message,
@@ -291,7 +291,7 @@ class RelayService(Service):
         return Deferred.fromCoroutine(send())
 
     @property
-    def spool(self) -> Queue:
+    def queue(self) -> Queue:
         """The queue.
 
         :raises MailerClosed: the relay is not running.
@@ -391,7 +391,7 @@ class RelayService(Service):
         def ended(_: object) -> None:
             self._checking_tracked = False
 
-        listing = self.spool.list(Selection(ids=ids))
+        listing = self.queue.list(Selection(ids=ids))
         _ = listing.addCallbacks(checked, lambda _: None).addBoth(ended)
 
 
