@@ -55,12 +55,11 @@ from twisted_sendmail.testing.faults import (
     expired_certificate,
     refuse,
     reset,
-    say,
+    send,
     stall,
     without,
 )
-from twisted_sendmail.testing.memory_spool import MemoryQueue
-from twisted_sendmail.testing.wire import FULL
+from twisted_sendmail.testing.memory_network import FULL
 
 __all__ = [
     "FULL",
@@ -80,7 +79,6 @@ __all__ = [
     "Intake",
     "Interrupted",
     "LeasedMessage",
-    "MemoryQueue",
     "MessageDamaged",
     "MessageInfo",
     "Queue",
@@ -117,7 +115,7 @@ __all__ = [
     "read_configuration",
     "refuse",
     "reset",
-    "say",
+    "send",
     "stall",
     "without",
 ]

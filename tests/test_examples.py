@@ -71,7 +71,7 @@ class Server(LoopbackServer):
         super().__init__(reactor, users={"alice": PASSWORD}, receiver=receiver)
 
     def hang_up(self) -> None:
-        for protocol in self._records:
+        for protocol in self._open_sessions:
             transport: Any = protocol.transport
             transport.abortConnection()
 
@@ -263,7 +263,7 @@ def in_memory(server: MemoryServer, total: float) -> dict[str, Any]:
 
 ENDS = pytest.mark.parametrize(
     "fault",
-    [faults.close("dot"), faults.reset("dot"), faults.stall("dot"), faults.say("dot", b"250-ok")],
+    [faults.close("dot"), faults.reset("dot"), faults.stall("dot"), faults.send("dot", b"250-ok")],
     ids=["close", "reset", "silence", "half a reply"],
 )
 

@@ -1,13 +1,12 @@
-"""The fixture ``smtp_server``, which pytest finds when this package is installed.
+"""The pytest fixture ``smtp_server``, available wherever this package is installed.
 
-It is a :class:`~twisted_sendmail.testing.background.BackgroundServer`, a new one for
-each test: it offers STARTTLS and AUTH, takes any user and any password, and demands
-neither.  A mark changes that, with the server's own parameters::
+It is a new :class:`~twisted_sendmail.testing.background.BackgroundServer` for each test. The server
+offers STARTTLS and AUTH, accepts any password of any user, and requires neither. A mark changes
+that, with the parameters of the server::
 
     @pytest.mark.smtp_server(users={"jane": "s3cret"})
 
-Everything else is imported only when the fixture is used: pytest loads this module
-in every run, in whatever project.
+pytest loads this module in every run of every project, so all other imports wait until the fixture is used.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the mark known."""
+    """Register the mark."""
     config.addinivalue_line(
-        "markers", "smtp_server(**options): how the fixture smtp_server is to behave"
+        "markers", "smtp_server(**options): the parameters of the fixture smtp_server"
     )
 
 
 @pytest.fixture
 def smtp_server(request: pytest.FixtureRequest) -> Iterator[BackgroundServer]:
-    """A real SMTP server on a free port of 127.0.0.1, that keeps what it is sent."""
+    """Run a real SMTP server on free ports of 127.0.0.1 that records what it receives."""
     from twisted_sendmail.testing.background import BackgroundServer
 
     mark = request.node.get_closest_marker("smtp_server")

@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from tests.admin.queue_contents import FakeRelay
-from tests.names import MemoryQueue, QueueFull
+from tests.memory_queue import MemoryQueue
+from tests.names import QueueFull
 from twisted_sendmail.admin.health import Health
 
 

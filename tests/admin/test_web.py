@@ -15,7 +15,7 @@ from twisted.web.http import HTTPFactory
 from zope.interface import implementer
 
 from tests.admin.queue_contents import TOKEN, FakeRelay, QueueFiller
-from tests.names import MemoryQueue
+from tests.memory_queue import MemoryQueue
 from twisted_sendmail import InvalidInput
 from twisted_sendmail.admin.site import AdminSite, is_local
 from twisted_sendmail.admin.web import (

@@ -12,7 +12,8 @@ from twisted.internet.task import deferLater
 
 from tests.admin.queue_contents import QueueFiller
 from tests.daemon.conftest import PASSWORD, Folder
-from tests.names import Attempted, AuthenticationAlarm, MemoryQueue, RouteDown, refuse
+from tests.memory_queue import MemoryQueue
+from tests.names import Attempted, AuthenticationAlarm, RouteDown, refuse
 from twisted_sendmail import RelayService
 from twisted_sendmail.admin.metrics import FailureKind
 from twisted_sendmail.daemon.admin import AdminDoor

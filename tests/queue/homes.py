@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from tests.names import InlineWorker, MemoryQueue, SQLiteQueue
+from tests.memory_queue import MemoryQueue
+from tests.names import InlineWorker, SQLiteQueue
 from tests.queue.conformance_home import Home
 
 if TYPE_CHECKING:

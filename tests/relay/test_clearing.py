@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from tests.memory_queue import MemoryQueue
 from tests.names import (
     Cleared,
-    MemoryQueue,
     QueueAction,
     QueueError,
     Selection,

@@ -19,7 +19,7 @@ from tests.names import (
     id_number,
     refuse,
     reset,
-    say,
+    send,
     stall,
     without,
 )
@@ -72,7 +72,7 @@ def test_the_wait_grows_with_the_tries_of_a_recipient(world: World) -> None:
         close("dot", nth=1),
         reset("dot", nth=1),
         stall("dot", nth=1),
-        say("dot", b"250-ok\r\n", nth=1),
+        send("dot", b"250-ok\r\n", nth=1),
     ],
     ids=["close", "reset", "silence", "half a reply"],
 )

@@ -15,7 +15,7 @@ from tests.names import (
     close,
     expired_certificate,
     refuse,
-    say,
+    send,
     without,
 )
 from tests.relay.world import HOUR, SENDER, START, World
@@ -249,7 +249,7 @@ def test_a_250_to_the_content_of_a_message_whose_recipients_were_refused_is_no_t
 ) -> None:
     """Such mail bounces by the replies to its recipients, and other mail goes on."""
     yes = b"250 2.0.0 Ok: queued as nobody's\r\n"
-    host = world.host(faults=[say("BDAT", yes, nth=n) for n in range(1, count + 1)])
+    host = world.host(faults=[send("BDAT", yes, nth=n) for n in range(1, count + 1)])
     host.refusals = {f"gone{n}@x.example": "550 5.1.1 unknown" for n in range(count)}
     relay = world.relay(world.route(host, limits=PoolLimits(connections=1)))
     to = [Envelope(SENDER, f"gone{n}@x.example") for n in range(count)]

@@ -359,7 +359,7 @@ def test_a_password_sent_as_a_command_is_not_in_the_dialogue(stray: str) -> None
 
 def test_a_scripted_reply_that_quotes_is_masked_in_the_dialogue() -> None:
     wire = encoded(f"\0{USER}\0{PASSWORD}")
-    scripted = [faults.say("AUTH", b"535 5.7.8 not " + wire + b"\r\n")]
+    scripted = [faults.send("AUTH", b"535 5.7.8 not " + wire + b"\r\n")]
     with BackgroundServer(users={USER: PASSWORD}, faults=scripted) as server:
         context = ssl.create_default_context(cafile=server.ca_file)
         with smtplib.SMTP_SSL("localhost", server.tls_port, context=context, timeout=30) as client:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
+from tests.memory_queue import MemoryQueue as _MemorySpool
 from tests.names import Intake, MessageInfo, QueuedMessage
-from tests.names import MemoryQueue as _MemorySpool
 
 
 class MemoryIntake(Intake):

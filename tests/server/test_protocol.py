@@ -12,7 +12,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from tests.server.conftest import Client, Net, Raw
 from twisted_sendmail.server import ConnectionInfo, Receiver, ServerTimeouts
 from twisted_sendmail.smtp import Reply, ServerSettings
-from twisted_sendmail.testing.wire import FULL
+from twisted_sendmail.testing.memory_network import FULL
 
 MESSAGE = b"Subject: hello\r\n\r\n.dot\r\n"
 ENVELOPE = "EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"

@@ -63,7 +63,7 @@ def test_time_passes_when_nothing_else_happens() -> None:
 
 
 def test_work_that_never_ends_is_noticed() -> None:
-    with MemoryServer() as server, pytest.raises(AssertionError, match="nothing moves"):
+    with MemoryServer() as server, pytest.raises(AssertionError, match="nothing is left to happen"):
         server.run(Deferred[None]())
 
 

@@ -21,7 +21,7 @@ from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import off_reactor
 from twisted_sendmail.smtp import Reply, printable
 from twisted_sendmail.testing.loopback import LoopbackServer
-from twisted_sendmail.testing.mailbox import ReceivedMessage, RecordingReceiver
+from twisted_sendmail.testing.recording import ReceivedMessage, RecordingReceiver
 
 if TYPE_CHECKING:
     from twisted_sendmail.server import ConnectionInfo

@@ -38,7 +38,7 @@ from twisted_sendmail.smtp import SendmailError, printable
 from twisted_sendmail.testing.authority import Authority
 from twisted_sendmail.testing.faults import refuse_recipient
 from twisted_sendmail.testing.loopback import LoopbackServer
-from twisted_sendmail.testing.mailbox import ReceivedMessage
+from twisted_sendmail.testing.recording import ReceivedMessage
 
 HELP = "run a relay between an application and a server that is down, and show every step"
 

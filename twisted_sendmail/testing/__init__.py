@@ -1,7 +1,6 @@
-"""For those who test programs that send mail: real servers, scripted faults, stubs.
+"""Test programs that send mail: real servers, scripted faults, and stand-ins without a network.
 
-The names to import; the code is in ``testkit``.  The pytest fixture ``smtp_server``
-comes with the installed package.
+The pytest fixture ``smtp_server`` comes with the installed package.
 """
 
 from __future__ import annotations
@@ -10,16 +9,21 @@ from twisted_sendmail.testing import faults
 from twisted_sendmail.testing.authority import Authority
 from twisted_sendmail.testing.background import BackgroundServer
 from twisted_sendmail.testing.loopback import LoopbackServer
-from twisted_sendmail.testing.mailbox import ReceivedMessage, RecordingReceiver, SessionRecord
-from twisted_sendmail.testing.memory import MemoryServer
-from twisted_sendmail.testing.stub import SentMessage, StubMailer
-from twisted_sendmail.testing.wire import (
+from twisted_sendmail.testing.memory_network import (
     BareTransport,
     MemoryConnection,
     MemoryEndpoint,
     MemoryNetwork,
     MemoryTransport,
 )
+from twisted_sendmail.testing.memory_server import MemoryServer
+from twisted_sendmail.testing.recording import (
+    ReceivedMessage,
+    RecordingReceiver,
+    RecordingServer,
+    SessionRecord,
+)
+from twisted_sendmail.testing.stub import SentMessage, StubMailer
 
 __all__ = [
     "Authority",
@@ -33,6 +37,7 @@ __all__ = [
     "MemoryTransport",
     "ReceivedMessage",
     "RecordingReceiver",
+    "RecordingServer",
     "SentMessage",
     "SessionRecord",
     "StubMailer",

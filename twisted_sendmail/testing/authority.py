@@ -1,7 +1,6 @@
-"""A certificate authority to throw away, and the certificates it signs.
+"""A certificate authority for tests, and the certificates it signs.
 
-Everything is made in memory, valid for a day, and trusted by nobody who is not
-given :attr:`Authority.pem`.
+It is made in memory and valid for a day; only clients that are given :attr:`Authority.pem` trust it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,90 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_A_DAY = timedelta(days=1)
+_DAY = timedelta(days=1)
+
+
+_KEY_USAGE = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+class Authority:
+    """A new authority with a key of its own.
+
+    :param name: the common name of its certificate.
+    """
+
+    def __init__(self, name: str = "twisted_sendmail throw-away CA") -> None:
+        now = datetime.now(timezone.utc)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        self._certificate = (
+            x509.CertificateBuilder()
+            .subject_name(self._name)
+            .issuer_name(self._name)
+            .public_key(self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _DAY)
+            .not_valid_after(now + _DAY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_KEY_USAGE, critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+
+    @property
+    def pem(self) -> bytes:
+        """Its certificate, for clients to trust."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(
+        self,
+        names: Sequence[str] = ("localhost", "127.0.0.1", "::1"),
+        *,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+        common_name: str | None = None,
+    ) -> bytes:
+        """Return a new server certificate and its key as one PEM text.
+
+        :param names: host names and IP addresses of the subjectAltName; may be empty.
+        :param not_before: a day ago unless given.
+        :param not_after: a day from now unless given.
+        :param common_name: of the subject; the first name unless given.
+        """
+        now = datetime.now(timezone.utc)
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(_name(common_name or (names[0] if names else "nobody")))
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(not_before or now - _DAY)
+            .not_valid_after(not_after or now + _DAY)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+        )
+        if names:
+            alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+            builder = builder.add_extension(alternatives, critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return certificate.public_bytes(serialization.Encoding.PEM) + _pem(key)
 
 
 def _name(text: str) -> x509.Name:
@@ -38,86 +120,3 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-class Authority:
-    """One authority.
-
-    :param name: the common name of its certificate.
-    """
-
-    def __init__(self, name: str = "twisted_sendmail throw-away CA") -> None:
-        now = datetime.now(timezone.utc)
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name(name)
-        self._certificate = (
-            x509.CertificateBuilder()
-            .subject_name(self._name)
-            .issuer_name(self._name)
-            .public_key(self._key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _A_DAY)
-            .not_valid_after(now + _A_DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_KEY_USAGE, critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
-            )
-            .sign(self._key, hashes.SHA256())
-        )
-
-    @property
-    def pem(self) -> bytes:
-        """Its certificate, to be given to the client as the CA it trusts."""
-        return self._certificate.public_bytes(serialization.Encoding.PEM)
-
-    def issue(
-        self,
-        names: Sequence[str] = ("localhost", "127.0.0.1", "::1"),
-        *,
-        not_before: datetime | None = None,
-        not_after: datetime | None = None,
-        common_name: str | None = None,
-    ) -> bytes:
-        """A server certificate and its key, as one PEM text.
-
-        :param names: host names and IP addresses of the subjectAltName; may be empty.
-        :param not_before: since when it is valid; a day ago unless given.
-        :param not_after: until when; a day from now unless given.
-        :param common_name: of the subject; the first name unless given.
-        """
-        now = datetime.now(timezone.utc)
-        key = ec.generate_private_key(ec.SECP256R1())
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(_name(common_name or (names[0] if names else "nobody")))
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(not_before or now - _A_DAY)
-            .not_valid_after(not_after or now + _A_DAY)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
-                critical=False,
-            )
-        )
-        if names:
-            alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
-            builder = builder.add_extension(alternatives, critical=False)
-        certificate = builder.sign(self._key, hashes.SHA256())
-        return certificate.public_bytes(serialization.Encoding.PEM) + _pem(key)
-
-
-_KEY_USAGE = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)

@@ -1,7 +1,6 @@
-"""The loopback server in a thread of its own, for clients that block.
+"""The loopback server in a thread with a reactor of its own, for clients that block.
 
-It runs a reactor of its own, apart from the global one, which it neither uses nor
-installs; so it serves any test, whatever the test itself runs on.
+It neither uses nor installs the global reactor, so it works in every test.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from twisted_sendmail.server import SMTPServerProtocol
-    from twisted_sendmail.testing.mailbox import ReceivedMessage, SessionRecord
+    from twisted_sendmail.testing.recording import ReceivedMessage, SessionRecord
 
 _Self = TypeVar("_Self", bound="BackgroundServer")
-#: Seconds for the thread to start and to end.
-PATIENCE = 10
+#: Seconds for the thread to start, and to end.
+THREAD_TIMEOUT = 10
 
 
 def _new_reactor() -> PosixReactorBase:
@@ -40,7 +39,7 @@ def _new_reactor() -> PosixReactorBase:
 
 
 class _Server(LoopbackServer):
-    """Starts TLS without the global reactor, which Twisted's own startTLS would ask for."""
+    """Starts TLS without the global reactor, which Twisted's ``startTLS`` needs."""
 
     def start(self: Any) -> Any:
         started = super().start()
@@ -68,7 +67,7 @@ class BackgroundServer:
 
     Use it as ``with BackgroundServer() as server``, or with :meth:`start` and
     :meth:`stop`.  The parameters are those of
-    :class:`~twisted_sendmail.testing.keeping.KeepingServer`, without the clock.
+    :class:`~twisted_sendmail.testing.recording.RecordingServer`, without the clock.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -84,7 +83,7 @@ class BackgroundServer:
         io_thread = threadable.ioThread
 
         def begun() -> None:
-            # Which thread is the global reactor's is not ours to say.
+            # Running a reactor changes which thread counts as that of the global reactor.
             threadable.ioThread = io_thread
             running.set()
 
@@ -94,9 +93,8 @@ class BackgroundServer:
 
         self._thread = threading.Thread(target=run, name="smtp server of a test", daemon=True)
         self._thread.start()
-        if not running.wait(PATIENCE):
-            msg = "the server's thread does not start"
-            raise RuntimeError(msg)
+        if not running.wait(THREAD_TIMEOUT):
+            raise RuntimeError("the server's thread does not start")
         try:
             server = _Server(reactor, **self._options)
             blockingCallFromThread(reactor, server.start)
@@ -117,7 +115,7 @@ class BackgroundServer:
     def _end_thread(self) -> None:
         self._reactor.callFromThread(self._reactor.stop)
         if self._thread is not None:
-            self._thread.join(PATIENCE)
+            self._thread.join(THREAD_TIMEOUT)
 
     def __enter__(self: _Self) -> _Self:
         return self.start()
@@ -133,8 +131,7 @@ class BackgroundServer:
     @property
     def _running(self) -> _Server:
         if self._server is None:
-            msg = "the server is not running: start it first"
-            raise RuntimeError(msg)
+            raise RuntimeError("the server is not running: start it first")
         return self._server
 
     @property
@@ -144,17 +141,17 @@ class BackgroundServer:
 
     @property
     def port(self) -> int:
-        """Where STARTTLS is spoken."""
+        """For clear text and STARTTLS."""
         return self._running.port
 
     @property
     def tls_port(self) -> int:
-        """Where implicit TLS is spoken; 0 without TLS."""
+        """For implicit TLS; 0 without TLS."""
         return self._running.tls_port
 
     @property
     def url(self) -> str:
-        """For STARTTLS; in clear when there is no TLS."""
+        """For STARTTLS, or clear text if there is no TLS."""
         return self._running.url
 
     @property
@@ -164,17 +161,17 @@ class BackgroundServer:
 
     @property
     def ca_file(self) -> str:
-        """The path of the CA certificate the client has to trust."""
+        """The path of the CA certificate that the client has to trust."""
         return self._running.ca_file
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """What was received, in order of arrival."""
+        """The accepted messages, in order."""
         return list(self._running.messages)
 
     @property
     def sessions(self) -> list[SessionRecord]:
-        """Who connected, in order."""
+        """The connections, in order."""
         return list(self._running.sessions)
 
     def clear(self) -> None:
@@ -182,13 +179,13 @@ class BackgroundServer:
         blockingCallFromThread(self._reactor, self._running.clear)
 
     def wait_for(self, count: int, timeout: float = 10) -> list[ReceivedMessage]:
-        """All messages, as soon as there are *count* of them.
+        """Return all messages as soon as there are *count*.
 
-        :raises TimeoutError: after *timeout* seconds, saying how many there are.
+        :raises TimeoutError: after *timeout* seconds, with the number there are.
         """
         server = self._running
         try:
             return blockingCallFromThread(self._reactor, server.wait_for, count, timeout)
         except TooLong:
-            msg = f"{len(server.messages)} of {count} messages came in {timeout} seconds"
-            raise TimeoutError(msg) from None
+            received = f"{len(server.messages)} of {count} messages"
+            raise TimeoutError(f"{received} were received in {timeout} seconds") from None

@@ -1,4 +1,4 @@
-"""A server that commits the faults of a plan, and is ours in all else."""
+"""The server with the faults of a :class:`~twisted_sendmail.testing.faults.FaultPlan`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.server import SMTPServerFactory, SMTPServerProtocol
 from twisted_sendmail.smtp import Reply, ServerSession, ServerState, Verb
-from twisted_sendmail.testing.faults import Act, FaultPlan
+from twisted_sendmail.testing.faults import FaultAction, FaultPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp import Bdat, ContentReader, ServerHandler, ServerSettings, StartTLS
     from twisted_sendmail.testing.faults import Fault
 
-#: Seconds between two octets of those that are sent one by one.
-DRIP = 0.0001
-#: Seconds for earlier replies to arrive before a reset.
-BEFORE_RESET = 0.05
+#: Seconds between octets that are sent one by one.
+OCTET_INTERVAL = 0.0001
+#: Seconds for earlier replies to arrive before a reset, which would discard them.
+RESET_DELAY = 0.05
 
 _MOMENTS = {Verb.GREETING: "greeting", Verb.HELO: "EHLO", Verb.LHLO: "EHLO"}
-# Of each method of the handler.
+# By method of the handler.
 _MOMENTS_OF_CALLS = {
     "auth": "AUTH",
     "auth_response": "AUTH",
@@ -33,33 +33,33 @@ _MOMENTS_OF_CALLS = {
 
 
 class FaultySession(ServerSession):
-    """Asks the plan before each reply, and before each call of the handler."""
+    """Consults the plan before each reply and before each call of the handler."""
 
     def __init__(
         self, settings: ServerSettings, handler: ServerHandler, plan: FaultPlan, *, tls: bool
     ) -> None:
-        #: Nothing more is read or written.
+        #: Read and write nothing more.
         self.dead = False
-        #: The connection is to be reset.
+        #: Reset the connection.
         self.resetting = False
         self._plan = plan
-        #: The plan has been asked about the reply that comes next, and has ``_due`` for it.
+        #: The plan was consulted about the next reply already; ``_due`` is the result.
         self._decided = False
         self._due: Fault | None = None
         self._chunk_fault: Fault | None = None
         super().__init__(settings, handler, tls=tls)
 
     def greet(self, reply: Reply | None = None) -> None:
-        """As it is, or as the plan has it."""
+        """Send the greeting, or the fault."""
         fault = self._plan.take("greeting")
-        if fault is not None and fault.act is not None:
-            self._do_act(fault.act)
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
         else:
             planned = None if fault is None else fault.reply
             self._with(fault, super().greet, planned or reply)
 
     def _with(self, fault: Fault | None, then: Callable[..., None], *args: Any) -> None:
-        """Go on with *then*, and apply *fault* to the reply."""
+        """Call *then*, and apply *fault* to the reply that it sends."""
         self._decided, self._due = True, fault
         then(*args)
         self._decided = False
@@ -71,8 +71,8 @@ class FaultySession(ServerSession):
             return
         address = str(args[0]) if moment in {"MAIL", "RCPT"} else None
         fault = self._plan.take(moment, address)
-        if fault is not None and fault.act is not None:
-            self._do_act(fault.act)
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
         elif moment == "content":
             if fault is None or fault.reply is None:
                 super()._ask(then, call, *args)
@@ -81,21 +81,21 @@ class FaultySession(ServerSession):
                 self.dead = True
                 self.end("fault")
         elif fault is not None and fault.reply is not None:
-            # What the plan refuses, nobody else is asked about.
+            # The handler is not called for what the plan refuses.
             self._with(fault, then, fault.reply)
         else:
             super()._ask(lambda answer: self._with(fault, then, answer), call, *args)
 
-    def _do_act(self, act: Act) -> None:
-        self.transcript.add("--", f"fault: {act.value}")
+    def _act(self, action: FaultAction) -> None:
+        self.transcript.add("--", f"fault: {action.value}")
         self.dead = True
-        if act is Act.CLOSE:
+        if action is FaultAction.CLOSE:
             self.end("fault")
             return
-        if act is Act.RESET:
+        if action is FaultAction.RESET:
             self._abort("fault")
             self.resetting = True
-        # Wait for an answer that never comes.
+        # Wait for an answer that is never given.
         self._then = lambda answer: None
 
     def _write(self, reply: Reply, octets: bytes) -> None:
@@ -106,27 +106,27 @@ class FaultySession(ServerSession):
         self._due = None
         if fault is None:
             super()._write(reply, octets)
-        elif fault.act is not None:
-            self._do_act(fault.act)
+        elif fault.action is not None:
+            self._act(fault.action)
         elif fault.instead is not None:
             self.transcript.add_reply(self._shown_octets(fault.instead))
             self._output += fault.instead
         else:
             super()._write(reply, octets if fault.reply is None else fault.reply.to_bytes())
-            if fault.behind:
-                self.transcript.add("--", f"fault: {len(fault.behind)} octets behind it")
-                self._output += fault.behind
+            if fault.injected:
+                self.transcript.add("--", f"fault: {len(fault.injected)} octets injected")
+                self._output += fault.injected
 
     def _shown_octets(self, octets: bytes) -> Reply:
-        """What the transcript keeps of *octets* said instead of a reply."""
+        """Return *octets* as a reply for the transcript."""
         text = octets.decode("utf-8", "backslashreplace")
         code = int(text[:3]) if octets[:3].isdigit() else 0
         return self._shown(Reply(code, tuple(line[4:] for line in text.splitlines()) or ("",)))
 
     def _starttls(self, command: StartTLS) -> None:
         fault = self._plan.take("STARTTLS")
-        if fault is not None and fault.act is not None:
-            self._do_act(fault.act)
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
         elif fault is not None and fault.reply is not None:
             self._with(fault, self._say, fault.reply)
         else:
@@ -134,8 +134,8 @@ class FaultySession(ServerSession):
 
     def _bdat(self, command: Bdat, refusal: Reply | None) -> None:
         fault = self._chunk_fault = self._plan.take("BDAT")
-        if fault is not None and fault.act is not None:
-            self._do_act(fault.act)
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
         else:
             super()._bdat(command, refusal or (None if fault is None else fault.reply))
 
@@ -149,15 +149,15 @@ class FaultySession(ServerSession):
         fault = self._plan.take("dot") or self._chunk_fault
         self._chunk_fault = None
         if fault is not None and fault.reply is not None:
-            # Refused by the plan, so nobody shall keep it.
+            # Refused by the plan, so the handler must not keep it.
             reader.handler_refusal = fault.reply
         self._dot = fault
         self._with(fault, super()._content_ended, reader)
 
     def _committed(self, answer: Any) -> None:
         fault = self._dot
-        if fault is not None and fault.act is not None:
-            self._do_act(fault.act)
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
         else:
             self._with(fault, super()._committed, answer)
 
@@ -166,13 +166,13 @@ class FaultySession(ServerSession):
 
 
 class FaultyProtocol(SMTPServerProtocol):
-    """Octet by octet, or not all octets, where the plan says so."""
+    """Sends octet by octet, or not all octets, if the plan has that."""
 
     factory: FaultyFactory
     session: FaultySession
 
     def connectionMade(self) -> None:
-        """Begin."""
+        """See ``IProtocol``."""
         self._drip = bytearray()
         self._then: list[Callable[[], None]] = []
         self._left = self.factory.plan.close_after
@@ -191,7 +191,7 @@ class FaultyProtocol(SMTPServerProtocol):
             idle = not self._drip
             self._drip += data
             if idle:
-                self.factory.clock.callLater(DRIP, self._drop)
+                self.factory.clock.callLater(OCTET_INTERVAL, self._drop)
         if self._left == 0:
             self._left = None
             self.session.dead = True
@@ -204,7 +204,7 @@ class FaultyProtocol(SMTPServerProtocol):
         transport.write(bytes(self._drip[:1]))
         del self._drip[:1]
         if self._drip:
-            self.factory.clock.callLater(DRIP, self._drop)
+            self.factory.clock.callLater(OCTET_INTERVAL, self._drop)
             return
         then, self._then = self._then, []
         for each in then:
@@ -228,10 +228,9 @@ class FaultyProtocol(SMTPServerProtocol):
         if session.resetting:
             session.resetting = False
             transport: Any = self.transport
-            # What was sent before is to arrive; a reset takes back what is still under way.
-            self.factory.clock.callLater(BEFORE_RESET, transport.abortConnection)
+            self.factory.clock.callLater(RESET_DELAY, transport.abortConnection)
         if session.dead and session.state is not ServerState.CLOSED and not self._over:
-            # Silent for ever: neither reading nor hanging up.
+            # Stalled: neither read nor close.
             self._timer.clear()
             self._hold(hold=True)
         else:
@@ -239,10 +238,7 @@ class FaultyProtocol(SMTPServerProtocol):
 
 
 class FaultyFactory(SMTPServerFactory):
-    """Makes servers that follow a plan.
-
-    The parameters are those of the factory, and *plan*.
-    """
+    """A server factory with a plan of faults."""
 
     protocol_class = FaultyProtocol
 
@@ -253,7 +249,7 @@ class FaultyFactory(SMTPServerFactory):
     def session(
         self, settings: ServerSettings, handler: ServerHandler, *, tls: bool
     ) -> ServerSession:
-        """One that asks the plan, and offers nothing that the plan withholds."""
+        """Make a session that follows the plan."""
         gone = self.plan.without
         settings = replace(
             settings,

@@ -1,6 +1,6 @@
-"""A real server on 127.0.0.1, for any client: STARTTLS on one port, implicit TLS on another.
+"""A real server on 127.0.0.1 in the reactor of the test, for any client.
 
-It runs in a reactor you have; ``background`` brings one of its own, in a thread.
+``background`` has the same server with a reactor of its own, in a thread.
 """
 
 from __future__ import annotations
@@ -8,29 +8,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IListeningPort
 
-from twisted_sendmail.testing.keeping import KeepingServer
+from twisted_sendmail.testing.recording import RecordingServer
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from twisted.internet.interfaces import IListeningPort
+
 _Self = TypeVar("_Self", bound="LoopbackServer")
 
 
-class LoopbackServer(KeepingServer):
-    """Listens on free ports of 127.0.0.1.
+class LoopbackServer(RecordingServer):
+    """Listens on two free ports of 127.0.0.1: one for STARTTLS, one for implicit TLS.
 
-    Use it as ``async with LoopbackServer(reactor) as server``, or with
-    :meth:`start` and :meth:`stop`, which a ``trial`` test gives to ``addCleanup``.
+    Use it as ``async with LoopbackServer(reactor) as server``, or with :meth:`start` and
+    :meth:`stop`, which a ``trial`` test gives to ``addCleanup``.
 
-    The parameters are those of
-    :class:`~twisted_sendmail.testing.keeping.KeepingServer`, with the reactor as its
-    clock.
+    The other parameters are those of
+    :class:`~twisted_sendmail.testing.recording.RecordingServer`, with the reactor as its clock.
 
-    :param host: another address to listen on.
-    :param port: another port than a free one.
-    :param tls_port: another port for implicit TLS than a free one.
+    :param host: the address to listen on.
+    :param port: the port for clear text and STARTTLS; 0 chooses a free one.
+    :param tls_port: the port for implicit TLS; 0 chooses a free one.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class LoopbackServer(KeepingServer):
     ) -> None:
         super().__init__(reactor, **options)
         self.host = host
-        #: Where STARTTLS is spoken, once started.
+        #: For clear text and STARTTLS, once started.
         self.port = port
-        #: Where implicit TLS is spoken, once started; 0 without TLS.
+        #: For implicit TLS, once started; 0 without TLS.
         self.tls_port = tls_port
         self._ports: list[IListeningPort] = []
 
     @property
     def url(self) -> str:
-        """For STARTTLS; in clear when there is no TLS."""
+        """For STARTTLS, or clear text if there is no TLS."""
         return f"{'smtp+starttls' if self._tls else 'smtp'}://{self.host}:{self.port}"
 
     @property
@@ -63,19 +63,16 @@ class LoopbackServer(KeepingServer):
     def start(self: _Self) -> Deferred[_Self]:
         """Listen; the result is this server.
 
-        :raises twisted.internet.error.CannotListenError: when a port is not to be had.
+        :raises twisted.internet.error.CannotListenError: a port is not available.
         """
-        factory, certificate = self._open()
-        self.factory = factory
+        self.factory, certificate = self._open()
         try:
-            self.port = self._listen(self.port, factory)
+            self.port = self._listen(self.port, self.factory)
             if certificate is not None:
-                wrapped = factory.implicit_tls()
-                self.tls_port = self._listen(self.tls_port, wrapped)
+                self.tls_port = self._listen(self.tls_port, self.factory.implicit_tls())
         except Exception:
             ports, self._ports = self._ports, []
             for port in ports:
-                # A Deferred where one listens elsewhere than on a socket of this process.
                 port.stopListening()
             self._remove_directory()
             raise

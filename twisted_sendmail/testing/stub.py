@@ -1,9 +1,8 @@
-"""A mailer that sends nothing, and remembers what it was asked to send.
+"""A mailer that records messages instead of sending them.
 
-The message is prepared exactly as for sending: the envelope comes from the header,
-``Bcc`` is taken out, ``Date`` and ``Message-ID`` are added, and what cannot be sent is
-refused with the same errors.  Only the server is missing; what it would have said can
-be told beforehand.
+Messages are prepared as for sending: the envelope is read from the header, ``Bcc`` is removed,
+``Date`` and ``Message-ID`` are added, and the errors are the same. Replies of the missing server
+can be set in advance.
 """
 
 from __future__ import annotations
@@ -31,15 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SentMessage:
-    """One message that would have been sent."""
+    """One recorded message."""
 
-    #: Who sends, who receives.
     envelope: Envelope
-    #: The octets that would have been sent, with CRLF line ends.
+    #: The prepared octets, with CRLF line ends.
     content: bytes
-    #: What the caller was told.
+    #: The report that the caller got.
     report: DeliveryReport
-    #: Where it was to go, when :meth:`StubMailer.submit` was told.
+    #: The server given to :meth:`StubMailer.submit`.
     server: object = None
 
     @property
@@ -49,33 +47,33 @@ class SentMessage:
 
 
 class StubMailer:
-    """Give it to the program under test instead of the real one."""
+    """Takes the place of a mailer, or of ``submit``, in the program under test."""
 
     def __init__(self) -> None:
-        #: What was sent, in order; what nobody would have accepted is not here.
+        #: The messages with an accepted recipient, in order.
         self.sent: list[SentMessage] = []
         #: True after :meth:`aclose`.
         self.closed = False
         self._refusals: dict[str, Reply] = {}
         self._failures: deque[Exception] = deque()
 
-    # -- what the server would have said --------------------------------------
+    # -- setting replies -------------------------------------------------------------------------
 
     def refuse(self, address: str, code: int = 550, text: str = "5.1.1 No such user") -> None:
-        """From now on this recipient is refused."""
+        """Refuse this recipient from now on."""
         self._refusals[address] = Reply(code, (text,))
 
     def fail(self, error: Exception) -> None:
-        """The next message fails with *error*; called twice, the next two."""
+        """Let the next message fail with *error*; after two calls, the next two."""
         self._failures.append(error)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget messages and replies."""
         self.sent.clear()
         self._refusals.clear()
         self._failures.clear()
 
-    # -- as the real ones -----------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------
 
     def send(
         self,
@@ -88,7 +86,7 @@ class StubMailer:
         complete: bool = True,
         server: object = None,
     ) -> Deferred[DeliveryReport]:
-        """Remember one message; the arguments and errors are those of ``submit``."""
+        """Record one message; the arguments and errors are those of ``submit``."""
 
         async def send() -> DeliveryReport:
             report = await self._send(
@@ -107,13 +105,13 @@ class StubMailer:
     def submit(
         self, reactor: Any, server: object, message: Message, **options: Any
     ) -> Deferred[DeliveryReport]:
-        """To be called as :func:`twisted_sendmail.submit` is."""
+        """Record one message; the arguments are those of :func:`twisted_sendmail.submit`."""
         return self.send(message, server=server, **options)
 
     def send_many(
         self, messages: Iterable[Item] | AsyncIterable[Item]
     ) -> Deferred[list[DeliveryReport]]:
-        """Remember several; a refused one does not stop the next."""
+        """Record several messages; a refused one does not stop the next."""
 
         async def send_many() -> list[DeliveryReport]:
             reports = []
@@ -125,7 +123,7 @@ class StubMailer:
         return Deferred.fromCoroutine(send_many())
 
     async def aclose(self) -> None:
-        """Note that it was closed."""
+        """Set ``closed``."""
         self.closed = True
 
     async def _send(

@@ -1,8 +1,4 @@
-"""A server without sockets, reactor or time of its own: our client against it in milliseconds.
-
-TLS is real, the clock is wound by hand, and :meth:`MemoryServer.run` moves octets and
-time until a result is there.
-"""
+"""A server in memory, with real TLS and a clock that :meth:`MemoryServer.run` advances."""
 
 from __future__ import annotations
 
@@ -13,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client import TLSPolicy, TLSTrust, sendmail
-from twisted_sendmail.testing.keeping import KeepingServer
-from twisted_sendmail.testing.wire import MemoryEndpoint, MemoryNetwork
+from twisted_sendmail.testing.memory_network import MemoryEndpoint, MemoryNetwork
+from twisted_sendmail.testing.recording import RecordingServer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -27,31 +23,30 @@ _T = TypeVar("_T")
 _Self = TypeVar("_Self", bound="MemoryServer")
 
 
-class MemoryServer(KeepingServer):
-    """Use it as ``with MemoryServer() as server``.
+class MemoryServer(RecordingServer):
+    """A server without sockets, to be used as ``with MemoryServer() as server``.
 
-    :param network: where it is connected to, with the clock; its own unless given.
+    :param network: the network it is connected to, with the clock; a new one unless given.
 
     The other parameters are those of
-    :class:`~twisted_sendmail.testing.keeping.KeepingServer`, without the clock.
+    :class:`~twisted_sendmail.testing.recording.RecordingServer`, without the clock.
     """
 
     def __init__(self, *, network: MemoryNetwork | None = None, **options: Any) -> None:
         #: The connections to it.
         self.network = network or MemoryNetwork()
-        #: What to give as reactor: a ``twisted.internet.task.Clock``.
+        #: A ``twisted.internet.task.Clock``, to be given as the reactor.
         self.clock = self.network.clock
         super().__init__(self.clock, **options)
 
     def __enter__(self: _Self) -> _Self:
         factory, certificate = self._open()
-        #: Where STARTTLS is spoken.
+        #: For clear text and STARTTLS.
         self.endpoint = MemoryEndpoint(self.network, factory)
-        wrapped: Any = factory
-        if certificate is not None:
-            wrapped = factory.implicit_tls()
-        #: Where implicit TLS is spoken.
-        self.tls_endpoint = MemoryEndpoint(self.network, wrapped)
+        #: For implicit TLS.
+        self.tls_endpoint = MemoryEndpoint(
+            self.network, factory if certificate is None else factory.implicit_tls()
+        )
         return self
 
     def __exit__(
@@ -68,9 +63,15 @@ class MemoryServer(KeepingServer):
         """Move octets and time until *work* is done; return its result, or raise its error.
 
         :param work: a Deferred or a coroutine.
-        :param patience: seconds of the clock; more means that it never ends.
+        :param patience: seconds of the clock until it counts as stuck.
+        :raises AssertionError: *work* is stuck.
         """
-        deferred: Deferred[_T] = _deferred(work)
+        deferred: Deferred[_T]
+        if isinstance(work, Deferred):
+            deferred = work
+        else:
+            coroutine: Coroutine[Deferred[Any], Any, _T] = work  # type: ignore[assignment]  # the other kind
+            deferred = Deferred.fromCoroutine(coroutine)
         results: list[_T | Failure] = []
         watched = deferred.addBoth(results.append)
         end = self.clock.seconds() + patience
@@ -81,8 +82,7 @@ class MemoryServer(KeepingServer):
             times = [call.getTime() for call in self.clock.getDelayedCalls()]
             if not times or min(times) > end:
                 watched.cancel()
-                msg = "nothing moves any more, and it is not done"
-                raise AssertionError(msg)
+                raise AssertionError("nothing is left to happen, and the result is not there")
             self.clock.advance(max(0.0, min(times) - self.clock.seconds()))
         (result,) = results
         if isinstance(result, Failure):
@@ -96,7 +96,7 @@ class MemoryServer(KeepingServer):
     def send(self, message: Message, *, implicit: bool = False, **options: Any) -> DeliveryReport:
         """Send one message to this server by :func:`~twisted_sendmail.sendmail`, and wait.
 
-        :param implicit: with implicit TLS instead of STARTTLS.
+        :param implicit: use implicit TLS instead of STARTTLS.
         :param options: as for ``sendmail``.
         """
         policy = TLSPolicy.IMPLICIT if implicit else TLSPolicy.STARTTLS
@@ -105,10 +105,3 @@ class MemoryServer(KeepingServer):
         options.setdefault("server_name", "localhost")
         endpoint = self.tls_endpoint if implicit else self.endpoint
         return self.run(sendmail(endpoint, message, reactor=self.clock, **options))
-
-
-def _deferred(work: Awaitable[_T]) -> Deferred[_T]:
-    if isinstance(work, Deferred):
-        return work
-    coroutine: Coroutine[Deferred[Any], Any, _T] = work  # type: ignore[assignment]  # what is left
-    return Deferred.fromCoroutine(coroutine)

@@ -1,7 +1,6 @@
-"""A spool in memory: for the tests of what stands on a spool.
+"""A mail queue in memory: a second implementation of ``Queue``, for fast tests and the conformance suite.
 
-It keeps every promise of ``spool.Queue`` but the one that gives a spool its name: what is
-in it is gone with the process.  Each Deferred has fired when it is returned.
+Nothing survives the process. Each Deferred has fired when it is returned.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.queue import AttemptRecord, Selection
 
-#: Messages removed together because they were kept for their time.
-_CLEARED = 100
+#: Messages that one call of ``clear_aside`` removes.
+_MAX_CLEARED = 100
 
 
 class MemoryQueue(Queue):
-    """A queue that lives as long as this object: it may be closed and opened again.
+    """A queue that lives as long as this object; it can be closed and opened again.
 
     :param clock: for the ids.
     """
@@ -53,14 +52,14 @@ class MemoryQueue(Queue):
         self.messages: dict[str, QueuedMessage] = {}
         #: Their content.
         self.contents: dict[str, bytes] = {}
-        #: When set, raised by whatever would write: the disk is full, or away.
+        #: When set, every write fails with it, as if the disk were full.
         self.broken: QueueError | None = None
         self._open = False
 
-    # Opening and closing
+    # -- opening and closing ---------------------------------------------------------------------
 
     def open(self) -> Deferred[RecoveryReport]:
-        """See ``Queue.open``; what is leased then was left by ``crash``."""
+        """See ``Queue.open``; messages that are leased then were left by ``crash``."""
         self._open = True
         interrupted = [message for message in self._all() if message.leased]
         for message in interrupted:
@@ -76,14 +75,14 @@ class MemoryQueue(Queue):
         return succeed(None)
 
     def crash(self) -> None:
-        """End as a process ends that is killed."""
+        """Close as if the process were killed."""
         self._open = False
 
     def _all(self) -> list[QueuedMessage]:
         return [self.messages[id_] for id_ in sorted(self.messages)]
 
     def _put(self, message: QueuedMessage) -> QueuedMessage | None:
-        """Keep *message* as it is now, or let it go."""
+        """Store *message*, or remove it if it is finished."""
         if message.leased or not (message.doomed or _is_over(message)):
             due = min((r.due for r in message.pending), default=message.due)
             at_once = message.expired and message.aside is None
@@ -97,7 +96,7 @@ class MemoryQueue(Queue):
     def _trouble(self) -> QueueError | None:
         return self.broken if self._open else QueueError("the queue is not open")
 
-    # Bringing in
+    # -- adding messages -------------------------------------------------------------------------
 
     def new_id(self) -> str:
         """See ``Queue.new_id``."""
@@ -108,7 +107,7 @@ class MemoryQueue(Queue):
         return _MemoryIntake(self)
 
     def bring(self, draft: MessageInfo, content: bytes) -> Deferred[QueuedMessage]:
-        """The end of an intake."""
+        """Add a message; called at the end of an intake."""
         observer = self.observer
         claimed = observer is not None and not draft.held and observer.claim(draft)
         trouble = self._trouble() or self._there(draft)
@@ -140,7 +139,7 @@ class MemoryQueue(Queue):
         self.messages[draft.id] = message
         return message
 
-    # Taking out
+    # -- delivering ------------------------------------------------------------------------------
 
     def lease(
         self, route: str, now: float, *, fresh: int, retries: int, horizon: float
@@ -150,7 +149,7 @@ class MemoryQueue(Queue):
         if trouble is not None:
             return fail(trouble)
         ready = [m for m in self._all() if m.draft.route == route and _is_ready(m)]
-        # Those of a clock that jumped come last.
+        # Messages due far in the future, after the clock was set back, come last.
         ready.sort(key=lambda m: (m.due > now, m.due))
         due = [m for m in ready if m.due <= now or m.due > max(now, horizon)]
         chosen = [m for m in due if not m.attempts][: max(0, fresh)]
@@ -225,7 +224,7 @@ class MemoryQueue(Queue):
             self._put(evolve(message, draft=evolve(message.draft, route=route)))
         return succeed(None)
 
-    # For the operator
+    # -- for the operator ------------------------------------------------------------------------
 
     def _selected(self, selection: Selection) -> list[QueuedMessage]:
         ids = {id_.upper() for id_ in selection.ids}
@@ -254,7 +253,7 @@ class MemoryQueue(Queue):
         """See ``Queue.clear_aside``."""
         kept = [m for m in self._all() if m.aside is SetAsideReason.UNDELIVERABLE and not m.held]
         aged = [evolve(message, due=message.due + passed) for message in kept]
-        gone = [m for m in aged if m.due >= keep][:_CLEARED]
+        gone = [m for m in aged if m.due >= keep][:_MAX_CLEARED]
         for message in aged:
             self._put(evolve(message, doomed=message in gone))
         return succeed([message.id for message in gone])
@@ -338,7 +337,7 @@ def _fits(message: QueuedMessage, selection: Selection) -> bool:
 
 
 def _acted(message: QueuedMessage, action: QueueAction, now: float) -> QueuedMessage | None:
-    """The message after *action*; None: there is nothing to do."""
+    """Return the message after *action*; None if the action does not apply."""
     if action is QueueAction.DELETE:
         return evolve(message, doomed=True)
     if action is QueueAction.REQUEUE and message.aside is not SetAsideReason.DAMAGED:
