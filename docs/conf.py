@@ -1,6 +1,6 @@
 """Sphinx: the documentation of twisted_sendmail.
 
-Built with every warning as an error. It needs no network: names of other projects stay plain text.
+Every warning is an error. The build needs no network: names of other projects are not linked.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
-    "names",
-    "rooms",
-    "transitions",
+    "package_pages",
+    "references",
+    "state_tables",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
@@ -32,10 +32,9 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-# A name has one page, that of the module that owns it, whoever else lists it in __all__.
+# A name is documented in the module that defines it, not in the packages that re-export it.
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
-# Doctests are written with {doctest}; what looks like one inside a plain block is only shown. Those of docstrings
-# are run by pytest, in their modules.
+# Only {doctest} blocks are run here; pytest runs the examples in docstrings.
 doctest_test_doctest_blocks = ""
 
 html_theme = "furo"

@@ -108,13 +108,13 @@ def contents(server: LoopbackServer) -> list[bytes]:
 @ensureDeferred
 async def test_awaiting(reactor: Any, server: Server) -> None:
     out, err, status = await run(reactor, "awaiting.py", *server.arguments(by_url=True))
-    assert ("", 0) == (err, status)
+    assert (err, status) == ("", 0)
     bob, carol, queued = out.splitlines()
     assert bob.startswith("bob@example.test accepted: 250 ")
     assert carol.startswith("carol@example.test accepted: 250 ")
     (message,) = server.messages
     assert f"queued as {message.id} over TLSv1.3" in queued
-    assert "alice@example.test" == str(message.sender)
+    assert str(message.sender) == "alice@example.test"
     assert "Grüße!\n.This line begins with a dot.\n" == (
         message.email.get_content().replace("\r\n", "\n")
     )
@@ -124,7 +124,7 @@ async def test_awaiting(reactor: Any, server: Server) -> None:
 async def test_callbacks(reactor: Any, server: Server) -> None:
     out, err, status = await run(reactor, "callbacks.py", *server.arguments(by_url=True))
     (message,) = server.messages
-    assert (f"1 accepted, queued as {message.id}\n", "", 0) == (out, err, status)
+    assert (out, err, status) == (f"1 accepted, queued as {message.id}\n", "", 0)
     assert message.content.endswith(b"\r\n\r\nHello Bob.\r\n")
 
 
@@ -133,29 +133,35 @@ async def test_callbacks_that_hear_of_a_wrong_password(reactor: Any, server: Ser
     arguments = server.arguments(by_url=True)
     out, err, status = await run(reactor, "callbacks.py", *arguments, password="wrong")
     assert out.startswith("not sent: AUTH SCRAM-SHA-256 refused by ")
-    assert ("", 0, []) == (err, status, server.messages)
+    assert (err, status, server.messages) == ("", 0, [])
 
 
 @ensureDeferred
 async def test_several(reactor: Any, server: Server) -> None:
     out, err, status = await run(reactor, "several.py", *server.arguments(by_url=True))
-    assert ("", 0) == (err, status)
-    assert ["bob accepted", "carol accepted", "gone refused", "dave accepted"] == [
-        line.replace("@example.test", "").partition(":")[0] for line in out.splitlines()
+    assert (err, status) == ("", 0)
+    assert [line.replace("@example.test", "").partition(":")[0] for line in out.splitlines()] == [
+        "bob accepted",
+        "carol accepted",
+        "gone refused",
+        "dave accepted",
     ]
-    assert [["bob@example.test"], ["carol@example.test"], ["dave@example.test"]] == [
-        list(map(str, message.recipients)) for message in server.messages
+    assert [list(map(str, message.recipients)) for message in server.messages] == [
+        ["bob@example.test"],
+        ["carol@example.test"],
+        ["dave@example.test"],
     ]
-    assert 1 == len(server.sessions)
+    assert len(server.sessions) == 1
 
 
 @ensureDeferred
 async def test_mailer(reactor: Any, server: Server) -> None:
     out, err, status = await run(reactor, "mailer.py", *server.arguments(by_url=True))
-    assert ("", 0) == (err, status)
+    assert (err, status) == ("", 0)
     *lines, state = out.splitlines()
-    assert ["erin@example.test welcomed", "frank@example.test welcomed"] == [
-        line.partition(": ")[0] for line in lines[:2]
+    assert [line.partition(": ")[0] for line in lines[:2]] == [
+        "erin@example.test welcomed",
+        "frank@example.test welcomed",
     ]
     assert [f"letter {n}: 1 {'refused' if n == 2 else 'accepted'}" for n in range(4)] == sorted(
         ": ".join(line.split(": ")[:2]) for line in lines[2:]
@@ -169,16 +175,23 @@ async def test_mailer(reactor: Any, server: Server) -> None:
 @pytest.mark.parametrize("name", ["by_hand.py", "blocking.py"])
 async def test_by_hand_and_blocking(reactor: Any, server: Server, name: str) -> None:
     out, err, status = await run(reactor, name, *server.arguments(by_url=False))
-    assert ("", 0) == (err, status)
+    assert (err, status) == ("", 0)
     assert "354" in out
     assert PASSWORD not in out
     (message,) = server.messages
     assert message.content.startswith(b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\n.")
-    assert "alice" == message.user
+    assert message.user == "alice"
     (session,) = server.sessions
     said = [line[3:7] for line in session.dialogue if line.startswith("C: ")]
-    assert ["EHLO", "STAR", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "QUIT"] == [
-        word.strip() for word in said
+    assert [word.strip() for word in said] == [
+        "EHLO",
+        "STAR",
+        "EHLO",
+        "AUTH",
+        "MAIL",
+        "RCPT",
+        "DATA",
+        "QUIT",
     ]
 
 
@@ -186,9 +199,9 @@ async def test_by_hand_and_blocking(reactor: Any, server: Server, name: str) -> 
 async def test_blocking_fails_on_a_refusal(reactor: Any, server: Server) -> None:
     arguments = server.arguments(by_url=False)
     _, err, status = await run(reactor, "blocking.py", *arguments, password="wrong")
-    assert 1 == status
+    assert status == 1
     assert "AUTH PLAIN **** refused" in err
-    assert [] == server.messages
+    assert server.messages == []
 
 
 @ensureDeferred
@@ -204,8 +217,8 @@ print({"twisted", "zope", "OpenSSL"} & {name.partition(".")[0] for name in sys.m
     out, err, status = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         sys.executable, arguments, environment, reactor=reactor
     )
-    assert (b"", 0, b"set()") == (err, status, out.splitlines()[-1])
-    assert 1 == len(server.messages)
+    assert (err, status, out.splitlines()[-1]) == (b"", 0, b"set()")
+    assert len(server.messages) == 1
 
 
 @ensureDeferred
@@ -224,7 +237,7 @@ async def test_handle_errors(
 ) -> None:
     to = [f"{name}@example.test" for name in recipients]
     out, err, status = await run(reactor, "handle_errors.py", *server.arguments(by_url=True), *to)
-    assert ("", expected) == (err, status)
+    assert (err, status) == ("", expected)
     assert out.startswith(first)
     refused = [line for line in out.splitlines()[1:] if line]
     assert [f"never: gone@example.test refused: {_GONE}"] * (len(to) - 1) == refused
@@ -238,10 +251,10 @@ async def test_handle_errors_run_again_after_75_sends_one_copy(
     for _ in range(3):
         arguments = [*server.arguments(by_url=True), "lost@example.test"]
         _, err, status = await run(reactor, "handle_errors.py", *arguments)
-        assert "" == err
+        assert err == ""
         if status != os.EX_TEMPFAIL:
             break
-    assert (1, os.EX_PROTOCOL) == (len(server.messages), status)
+    assert (len(server.messages), status) == (1, os.EX_PROTOCOL)
 
 
 def in_memory(server: MemoryServer, total: float) -> dict[str, Any]:
@@ -292,7 +305,7 @@ def test_no_way_to_end_after_the_dot_makes_handle_errors_send_twice(
             status = ended.error.code
             if status != os.EX_TEMPFAIL:
                 break
-        assert (1, os.EX_PROTOCOL) == (len(server.messages), status)
+        assert (len(server.messages), status) == (1, os.EX_PROTOCOL)
     assert capsys.readouterr().out.startswith("in doubt: ")
 
 
@@ -302,7 +315,7 @@ def test_try_again_does_not_try_what_is_in_doubt(fault: faults.Fault) -> None:
         code = in_memory(server, total=60)
         place = code["main"].__globals__["SubmissionServer"].from_url("mx.example.test")
         server.run(code["try_again"](server.clock, place, code["MESSAGE"], "bob@example.test"))
-        assert 1 == len(server.messages)
+        assert len(server.messages) == 1
 
 
 def test_try_again_sends_each_recipient_one_copy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,10 +330,10 @@ def test_try_again_sends_each_recipient_one_copy(capsys: pytest.CaptureFixture[s
         code = in_memory(server, total=60)
         place = code["main"].__globals__["SubmissionServer"].from_url("mx.example.test")
         server.run(code["try_again"](server.clock, place, code["MESSAGE"], *to))
-        assert [["bob@example.test"], ["later@example.test"]] == [
+        assert [
             [str(recipient) for recipient in message.recipients] for message in server.messages
-        ]
-        assert 3 == len(server.sessions)
+        ] == [["bob@example.test"], ["later@example.test"]]
+        assert len(server.sessions) == 3
         assert 360 <= server.clock.seconds() < 1000
     assert "gone@example.test refused: 550 5.1.1 " in capsys.readouterr().out
 
@@ -368,11 +381,11 @@ _GONE = "550 5.1.1 there is nobody here by that name"
 async def test_notification(reactor: Any, server: Server) -> None:
     to = ["bob@example.test", "gone@example.test"]
     out, err, status = await run(reactor, "notification.py", *server.arguments(by_url=True), *to)
-    assert ("", 0) == (err, status)
+    assert (err, status) == ("", 0)
     assert f"gone@example.test refused: {_GONE}" in out
     assert "told: True\n" in out
     (message,) = server.messages
-    assert "build 42 failed" == message.email["Subject"]
+    assert message.email["Subject"] == "build 42 failed"
 
 
 @ensureDeferred
@@ -380,7 +393,7 @@ async def test_a_notification_that_nobody_gets_is_in_the_log(reactor: Any, serve
     out, err, status = await run(
         reactor, "notification.py", *server.arguments(by_url=True), "gone@example.test"
     )
-    assert ("", 0) == (err, status)
+    assert (err, status) == ("", 0)
     assert "no mail about 'build 42 failed': RCPT TO:<gone@example.test> refused by" in out
     assert "told: False\n" in out
 
@@ -393,15 +406,15 @@ async def test_relay_in_an_application(reactor: Any, server: Server, tmp_path: P
     out, err, status = await run(
         reactor, "relay_in_an_application.py", url, str(queue), ca_file, *to
     )
-    assert ("", 0) == (err, status)
+    assert (err, status) == ("", 0)
     (message,) = server.messages
-    assert "build 42 failed" == message.email["Subject"]
+    assert message.email["Subject"] == "build 42 failed"
     assert "bob@example.test delivered 250 2.0.0 Ok: queued as " in out
     assert f"gone@example.test failed {_GONE}\n" in out
     assert f"gone@example.test gets no mail: {_GONE}\n" in out
     (id_,) = re.findall("^queued as ([0-9A-Z]{12})$", out, re.MULTILINE)
     assert f"{id_}: to=<bob@example.test>, relay=" in out
-    assert 0o700 == stat.S_IMODE(queue.stat().st_mode)
+    assert stat.S_IMODE(queue.stat().st_mode) == 0o700
 
 
 @ensureDeferred
@@ -415,14 +428,15 @@ async def test_what_an_application_queued_goes_out_after_it_was_killed(
         down = f"smtp+starttls://alice@127.0.0.1:{nobody.getsockname()[1]}"
         arguments = [down, str(tmp_path), ca_file, "carol@example.test"]
         await deferToThread(_kill_when_queued, "relay_in_an_application.py", *arguments)
-    assert [] == server.messages
+    assert server.messages == []
     up = server.arguments(by_url=True)[0]
     arguments = [up, str(tmp_path), ca_file, "bob@example.test"]
     _, err, status = await run(reactor, "relay_in_an_application.py", *arguments)
-    assert ("", 0) == (err, status)
-    assert ["bob@example.test", "carol@example.test"] == sorted(
-        str(message.recipients[0]) for message in server.messages
-    )
+    assert (err, status) == ("", 0)
+    assert sorted(str(message.recipients[0]) for message in server.messages) == [
+        "bob@example.test",
+        "carol@example.test",
+    ]
 
 
 def _kill_when_queued(name: str, *arguments: str) -> None:
@@ -448,9 +462,9 @@ async def test_an_application_whose_queue_cannot_be_used_is_told_so(
     place.touch()
     arguments = [url, str(place), ca_file, "bob@example.test"]
     out, err, status = await run(reactor, "relay_in_an_application.py", *arguments)
-    assert ("", 0) == (err, status)
+    assert (err, status) == ("", 0)
     assert f"no mail about 'build 42 failed': the queue {place} cannot be used: " in out
-    assert [] == server.messages
+    assert server.messages == []
 
 
 @ensureDeferred
@@ -460,13 +474,13 @@ async def test_pinned(reactor: Any, server: Server) -> None:
     fingerprint = sha256(der).hexdigest()
     url = server.arguments(by_url=True)[0]
     out, err, status = await run(reactor, "pinned.py", url, fingerprint)
-    assert ("", 0) == (err, status)
+    assert (err, status) == ("", 0)
     assert out.endswith(f"{fingerprint} by fingerprint\n")
     out, err, status = await run(reactor, "pinned.py", url, "00" * 32)
-    assert ("", 1) == (out, status)
+    assert (out, status) == ("", 1)
     assert f"its SHA-256 is {fingerprint}, not the one pinned" in err
 
 
 @ensureDeferred
 async def test_own_mechanism(reactor: Any) -> None:
-    assert ("AUTH EXTERNAL bmV3c2xldHRlcg==\n", "", 0) == await run(reactor, "own_mechanism.py")
+    assert await run(reactor, "own_mechanism.py") == ("AUTH EXTERNAL bmV3c2xldHRlcg==\n", "", 0)

@@ -47,7 +47,7 @@ def test_an_axis_counts_in_steps_that_people_count_in() -> None:
         1200: (500, 3),
         9999: (5000, 2),
     }
-    assert expected == {most: steps(count_axis(most)) for most in expected}
+    assert {most: steps(count_axis(most)) for most in expected} == expected
 
 
 def test_an_axis_of_time_has_the_steps_of_a_clock() -> None:
@@ -60,7 +60,7 @@ def test_an_axis_of_time_has_the_steps_of_a_clock() -> None:
         86400: (21600, 4),
         400_000: (172_800, 3),
     }
-    assert expected == {most: steps(seconds_axis(most)) for most in expected}
+    assert {most: steps(seconds_axis(most)) for most in expected} == expected
 
 
 @given(st.floats(0, 1e9))
@@ -85,36 +85,36 @@ def test_everything_is_drawn_inside(points: list[tuple[float, float]]) -> None:
 
 def test_the_line_goes_through_the_samples() -> None:
     page = render(chart_part(curve((BEGIN, 0), (BEGIN + 30, 4), (BEGIN + 60, 2))))
-    assert [[(0.0, HEIGHT), (5.0, 0.0), (10.0, HEIGHT / 2)]] == lines(page)
+    assert lines(page) == [[(0.0, HEIGHT), (5.0, 0.0), (10.0, HEIGHT / 2)]]
 
 
 def test_the_line_is_broken_where_samples_are_missing() -> None:
     page = render(
         chart_part(curve((BEGIN, 1), (BEGIN + 10, 1), (BEGIN + 100, 2), (BEGIN + 110, 2)))
     )
-    assert [2, 2] == [len(line) for line in lines(page)]
+    assert [len(line) for line in lines(page)] == [2, 2]
 
 
 def test_what_is_older_than_the_chart_is_left_out() -> None:
     page = render(chart_part(curve((BEGIN - 10, 900), (BEGIN + 10, 1))))
-    assert [1] == [len(line) for line in lines(page)]
-    assert "1 now, 1 at most" == page.one("p", class_="said").text
+    assert [len(line) for line in lines(page)] == [1]
+    assert page.one("p", class_="said").text == "1 now, 1 at most"
 
 
 def test_it_says_in_words_what_it_shows() -> None:
     page = render(chart_part(curve((BEGIN, 9), (END, 3))))
     drawing = page.one("svg")
-    assert "img" == drawing.attributes["role"]
-    assert "Messages: 3 now, 9 at most." == drawing.attributes["aria-label"]
-    assert "Messages" == page.one("h3").text
+    assert drawing.attributes["role"] == "img"
+    assert drawing.attributes["aria-label"] == "Messages: 3 now, 9 at most."
+    assert page.one("h3").text == "Messages"
 
 
 def test_the_axes_are_labelled() -> None:
     page = render(chart_part(curve((BEGIN, 9), (END, 3))))
     ys = [span.text for span in page.one("div", class_="y").all("span")]
     xs = [span.text for span in page.one("div", class_="x").all("span")]
-    assert ["10", "5", "0"] == ys
-    assert ["1 h ago", "45 min ago", "30 min ago", "15 min ago", "now"] == xs
+    assert ys == ["10", "5", "0"]
+    assert xs == ["1 h ago", "45 min ago", "30 min ago", "15 min ago", "now"]
     # One line for each label, and three across.
     assert len(ys) + 3 == page.one("path", class_="grid").attributes["d"].count("M")
 
@@ -123,18 +123,18 @@ def test_the_table_has_the_worst_of_each_minute() -> None:
     points = [(BEGIN + 5 * n, 7.0 if n == 13 else 2.0) for n in range(24)]
     page = render(chart_part(curve(*points)))
     rows = [[cell.text for cell in row.children] for row in page.one("tbody").all("tr")]  # type: ignore[union-attr]
-    assert [["2023-11-14 22:13:20", "2"], ["2023-11-14 22:14:20", "7"]] == rows
+    assert rows == [["2023-11-14 22:13:20", "2"], ["2023-11-14 22:14:20", "7"]]
     titles = [title.text for title in page.all("title")]
-    assert ["2023-11-14 22:13:20: 2", "2023-11-14 22:14:20: 7"] == titles
+    assert titles == ["2023-11-14 22:13:20: 2", "2023-11-14 22:14:20: 7"]
 
 
 def test_it_stays_small_however_many_samples_there_are() -> None:
     points = [(BEGIN + n, float(n)) for n in range(3600)]
     page = render(chart_part(curve(*points)))
-    assert STRIPS == len(page.all("rect"))
+    assert len(page.all("rect")) == STRIPS
 
 
 def test_without_samples_it_says_so() -> None:
     page = render(chart_part(curve()))
-    assert "not known yet now, not known yet at most" == page.one("p", class_="said").text
-    assert [] == lines(page)
+    assert page.one("p", class_="said").text == "not known yet now, not known yet at most"
+    assert lines(page) == []

@@ -31,11 +31,11 @@ from twisted_sendmail.admin.pages import QueueFilter, delay_causes
 @given(st.text(st.characters(codec=None)))
 def test_foreign_text_can_do_nothing(text: str) -> None:
     page = render(foreign(text))
-    assert {"page", "bdi"} == page.names()
+    assert page.names() == {"page", "bdi"}
     forbidden = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    assert set() == {c for c in page.text if unicodedata.category(c) in forbidden} - _harmless(
+    assert {c for c in page.text if unicodedata.category(c) in forbidden} - _harmless(
         page.text
-    )
+    ) == set()
 
 
 def _harmless(text: str) -> set[str]:
@@ -53,17 +53,17 @@ def test_plain_text_reads_as_it_was_written() -> None:
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:
-    assert "x" * 300 + "… (200 more characters)" == render(foreign("x" * 500)).text
+    assert render(foreign("x" * 500)).text == "x" * 300 + "… (200 more characters)"
 
 
 def test_an_address_breaks_before_its_at_and_reads_the_same() -> None:
     page = render(address(ForwardPath.parse('"a@b"@example.net')))
-    assert '"a@b"@example.net' == page.text
-    assert ['"a@b"', "@example.net"] == [part.text for part in page.all("span")]
+    assert page.text == '"a@b"@example.net'
+    assert [part.text for part in page.all("span")] == ['"a@b"', "@example.net"]
 
 
 def test_the_null_sender_is_named() -> None:
-    assert "no sender (a report)" == render(address(ReversePath())).text
+    assert render(address(ReversePath())).text == "no sender (a report)"
 
 
 @pytest.mark.parametrize(
@@ -86,24 +86,31 @@ def test_a_duration_reads_as_people_say_it(seconds: float, said: str) -> None:
 
 @given(st.floats(allow_nan=False, min_value=-1e300, max_value=1e300))
 def test_every_time_can_be_shown(at: float) -> None:
-    assert 19 == len(clock(at))
+    assert len(clock(at)) == 19
     assert render(ago(at, 0)).text.endswith("ago")
     assert render(ahead(at, 0)).text.startswith(("in ", "now"))
 
 
 def test_a_time_says_the_full_one_to_who_points_at_it() -> None:
     time = render(ago(1_700_000_000, 1_700_000_090)).one("time")
-    assert "1 min ago" == time.text
-    assert "2023-11-14 22:13:20 UTC" == time.attributes["title"]
-    assert "2023-11-14T22:13:20Z" == time.attributes["datetime"]
+    assert time.text == "1 min ago"
+    assert time.attributes["title"] == "2023-11-14 22:13:20 UTC"
+    assert time.attributes["datetime"] == "2023-11-14T22:13:20Z"
 
 
 def test_sizes_and_counts() -> None:
-    assert ["0 B", "999 B", "1.0 KB", "12 KB", "3.4 MB", "2500 GB"] == [
-        size(n) for n in (0, 999, 1000, 12_345, 3_400_000, 2_500_000_000_000)
+    assert [size(n) for n in (0, 999, 1000, 12_345, 3_400_000, 2_500_000_000_000)] == [
+        "0 B",
+        "999 B",
+        "1.0 KB",
+        "12 KB",
+        "3.4 MB",
+        "2500 GB",
     ]
-    assert ["0 messages", "1 message", "1,200 messages"] == [
-        count(n, "message") for n in (0, 1, 1200)
+    assert [count(n, "message") for n in (0, 1, 1200)] == [
+        "0 messages",
+        "1 message",
+        "1,200 messages",
     ]
 
 
@@ -132,18 +139,18 @@ def test_what_a_filter_does_not_understand_counts_as_not_given() -> None:
         QueueFilter.from_fields({"page": page}).page
         for page in ("0", "7", "999", "99999", "²", "٣")
     ]
-    assert [1, 7, 40, 1, 1, 1] == pages
+    assert pages == [1, 7, 40, 1, 1, 1]
 
 
 def test_a_filter_says_what_it_means_to_the_spool() -> None:
     selection = QueueFilter("hold", "@example.net", "<>").selection(51)
-    assert ("hold", "@example.net", "", 51) == (
+    assert (
         selection.queue,
         selection.recipient,
         selection.sender,
         selection.limit,
-    )
-    assert None is QueueFilter().selection(None).sender
+    ) == ("hold", "@example.net", "", 51)
+    assert QueueFilter().selection(None).sender is None
 
 
 # Reasons.
@@ -188,22 +195,23 @@ def test_replies_that_differ_in_particulars_are_one_reason() -> None:
             message(tried(3, "451 4.7.1 Greylisted", "4.7.1")),
         ]
     )
-    assert [("4.2.2", 3, 2, 800), ("4.7.1", 1, 1, 1000)] == [
-        (r.status, r.recipients, r.messages, r.oldest) for r in found
+    assert [(r.status, r.recipients, r.messages, r.oldest) for r in found] == [
+        ("4.2.2", 3, 2, 800),
+        ("4.7.1", 1, 1, 1000),
     ]
-    assert "452 4.2.2 <u1@example.net> is over quota (id 99AA11)" == found[0].reply
+    assert found[0].reply == "452 4.2.2 <u1@example.net> is over quota (id 99AA11)"
 
 
 def test_who_has_his_verdict_or_was_not_tried_is_no_reason() -> None:
     done = tried(0, "250 Ok", "2.0.0", RecipientState.DELIVERED)
-    assert [] == delay_causes([message(done, tried(1, None, None))])
+    assert delay_causes([message(done, tried(1, None, None))]) == []
 
 
 def test_the_latest_reply_is_the_one_of_the_last_try() -> None:
     last = last_reply(message(tried(0, "first"), tried(4, "last"), tried(2, "middle")))
     assert last is not None
-    assert "last" == last.reply
-    assert None is last_reply(message(tried(0, None)))
+    assert last.reply == "last"
+    assert last_reply(message(tried(0, None))) is None
 
 
 @pytest.mark.parametrize(
@@ -228,6 +236,10 @@ def test_a_message_that_waits_for_a_local_cause_has_a_sentence_for_it(
 
 
 def test_enhanced_codes_have_words() -> None:
-    assert ["mailbox full", "mailbox full", "no answer from the server", "", ""] == [
-        status_words(status) for status in ("4.2.2", "5.2.2", "4.4.1", "4.99.99", "")
+    assert [status_words(status) for status in ("4.2.2", "5.2.2", "4.4.1", "4.99.99", "")] == [
+        "mailbox full",
+        "mailbox full",
+        "no answer from the server",
+        "",
+        "",
     ]

@@ -39,44 +39,44 @@ def patient() -> Patient:
 
 
 def test_it_is_well_when_the_queue_can_be_written_and_the_relay_runs(patient: Patient) -> None:
-    assert [None] == patient.ask()
+    assert patient.ask() == [None]
 
 
 def test_it_says_why_the_queue_cannot_be_written(patient: Patient) -> None:
     patient.result = lambda _: fail(QueueFull("the queue is short of room\x1b[31m"))
     expected = "the queue cannot be written: the queue is short of room\\x1b[31m"
-    assert [expected] == patient.ask()
+    assert patient.ask() == [expected]
 
 
 def test_it_says_that_the_relay_does_not_run(patient: Patient) -> None:
     patient.relay.running = False
-    assert ["the relay is stopping"] == patient.ask()
+    assert patient.ask() == ["the relay is stopping"]
 
 
 def test_a_way_out_that_is_down_is_no_illness(patient: Patient) -> None:
     (route,) = patient.relay.routes
     patient.relay.routes = (type(route)(route.name, route.servers, until=99.0, auth_refused=True),)
-    assert [None] == patient.ask()
+    assert patient.ask() == [None]
 
 
 def test_the_queue_is_written_once_however_often_somebody_asks(patient: Patient) -> None:
     for _ in range(100):
-        assert [None] == patient.ask()
+        assert patient.ask() == [None]
         patient.clock.advance(0.04)
-    assert 1 == patient.probes
+    assert patient.probes == 1
     patient.clock.advance(1.5)
     patient.ask()
-    assert 2 == patient.probes
+    assert patient.probes == 2
 
 
 def test_many_who_ask_at_once_wait_for_the_same_answer(patient: Patient) -> None:
     pending: Deferred[None] = Deferred()
     patient.result = lambda _: pending
     asked = [patient.ask() for _ in range(10)]
-    assert [[]] * 10 == asked
+    assert asked == [[]] * 10
     pending.callback(None)
-    assert [[None]] * 10 == asked
-    assert 1 == patient.probes
+    assert asked == [[None]] * 10
+    assert patient.probes == 1
 
 
 def test_a_queue_that_does_not_answer_is_an_illness(patient: Patient) -> None:
@@ -84,14 +84,14 @@ def test_a_queue_that_does_not_answer_is_an_illness(patient: Patient) -> None:
     patient.result = lambda _: pending
     asked = patient.ask()
     patient.clock.advance(4)
-    assert ["the queue has not answered for 4 s"] == asked
+    assert asked == ["the queue has not answered for 4 s"]
     patient.clock.advance(5)
     # It is not asked again before it has answered: they would pile up.
     again = patient.ask()
-    assert 1 == patient.probes
+    assert patient.probes == 1
     pending.callback(None)
-    assert [None] == again
-    assert [] == patient.clock.getDelayedCalls()
+    assert again == [None]
+    assert patient.clock.getDelayedCalls() == []
 
 
 def test_who_goes_away_stops_nobody_else(patient: Patient) -> None:
@@ -102,7 +102,7 @@ def test_who_goes_away_stops_nobody_else(patient: Patient) -> None:
     second = patient.ask()
     first.cancel()
     pending.callback(None)
-    assert [None] == second
+    assert second == [None]
 
 
 def test_a_clock_that_is_set_back_makes_no_answer_last(patient: Patient) -> None:
@@ -110,12 +110,12 @@ def test_a_clock_that_is_set_back_makes_no_answer_last(patient: Patient) -> None
     patient.ask()
     patient.clock.rightNow -= 500
     patient.ask()
-    assert 2 == patient.probes
+    assert patient.probes == 2
 
 
 def test_it_stops_and_leaves_nothing_behind(patient: Patient) -> None:
     patient.result = lambda _: Deferred()
     asked = patient.ask()
     patient.health.stop()
-    assert ["the relay is stopping"] == asked
-    assert [] == patient.clock.getDelayedCalls()
+    assert asked == ["the relay is stopping"]
+    assert patient.clock.getDelayedCalls() == []

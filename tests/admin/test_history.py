@@ -53,7 +53,7 @@ def test_it_samples_every_ten_seconds_what_waits_to_go_out() -> None:
         QueueSample(BEGIN + 10, 3, 60.0),
         QueueSample(BEGIN + 20, 3, 70.0),
     )
-    assert expected == watched.history.hour
+    assert watched.history.hour == expected
 
 
 def test_it_keeps_an_hour_of_samples_and_no_more() -> None:
@@ -71,8 +71,8 @@ def test_it_keeps_two_days_of_the_worst_of_five_minutes() -> None:
     watched.depth = 1
     watched.pass_(4 * 86400)
     days = watched.history.days
-    assert COARSE_KEPT + 1 == len(days)
-    assert {1} == {sample.depth for sample in days}
+    assert len(days) == COARSE_KEPT + 1
+    assert {sample.depth for sample in days} == {1}
     assert 2 * 86400 - 300 <= days[-1].at - days[0].at <= 2 * 86400 + 300
 
 
@@ -83,17 +83,17 @@ def test_a_peak_of_ten_seconds_is_still_there_after_a_day() -> None:
     watched.pass_(10)
     watched.depth, watched.oldest = 0, None
     watched.pass_(86400)
-    assert (40, 110.0) == (
+    assert (
         max(sample.depth for sample in watched.history.days),
         max(sample.age for sample in watched.history.days),
-    )
+    ) == (40, 110.0)
 
 
 def test_the_age_of_a_message_from_the_future_is_none() -> None:
     watched = Watched()
     watched.oldest = BEGIN + 7200
     watched.pass_(10)
-    assert 0.0 == watched.history.hour[-1].age
+    assert watched.history.hour[-1].age == 0.0
 
 
 def test_a_clock_that_is_set_back_takes_the_samples_with_it() -> None:
@@ -102,8 +102,8 @@ def test_a_clock_that_is_set_back_takes_the_samples_with_it() -> None:
     watched.set_clock(-6 * 86400)
     watched.pass_(600)
     times = [sample.at for sample in watched.history.hour]
-    assert 121 == len(times)
-    assert {10.0} == {after - before for before, after in pairwise(times)}
+    assert len(times) == 121
+    assert {after - before for before, after in pairwise(times)} == {10.0}
     days = [sample.at for sample in watched.history.days]
     assert sorted(days) == days
     assert watched.clock.seconds() == days[-1]
@@ -115,7 +115,7 @@ def test_a_clock_that_is_set_forward_leaves_a_gap() -> None:
     watched.set_clock(3600)
     watched.pass_(100)
     times = [sample.at for sample in watched.history.hour]
-    assert [3610.0] == [b - a for a, b in pairwise(times) if b - a != 10.0]
+    assert [b - a for a, b in pairwise(times) if b - a != 10.0] == [3610.0]
 
 
 def test_waking_it_takes_a_sample_where_the_next_is_days_away() -> None:
@@ -125,7 +125,7 @@ def test_waking_it_takes_a_sample_where_the_next_is_days_away() -> None:
     watched.history.resume()
     assert watched.clock.seconds() == watched.history.hour[-1].at
     watched.pass_(30)
-    assert 15 == len(watched.history.hour)
+    assert len(watched.history.hour) == 15
 
 
 def test_waking_it_in_time_changes_nothing() -> None:
@@ -135,18 +135,18 @@ def test_waking_it_in_time_changes_nothing() -> None:
     asked = watched.asked
     watched.history.resume()
     assert asked == watched.asked
-    assert 1 == len(watched.clock.getDelayedCalls())
+    assert len(watched.clock.getDelayedCalls()) == 1
 
 
 def test_it_does_not_ask_again_before_it_has_an_answer() -> None:
     watched = Watched()
     watched.answer = Deferred()
     watched.pass_(100)
-    assert 2 == watched.asked
+    assert watched.asked == 2
     late, watched.answer = watched.answer, None
     late.callback(QueueTotals({"deferred": 5}, {}, None))
     watched.pass_(10)
-    assert [0, 5, 0] == [sample.depth for sample in watched.history.hour]
+    assert [sample.depth for sample in watched.history.hour] == [0, 5, 0]
 
 
 def test_a_queue_that_cannot_be_counted_leaves_a_gap() -> None:
@@ -155,7 +155,7 @@ def test_a_queue_that_cannot_be_counted_leaves_a_gap() -> None:
     watched.pass_(10)
     watched.answer = None
     watched.pass_(10)
-    assert [BEGIN, BEGIN + 20] == [sample.at for sample in watched.history.hour]
+    assert [sample.at for sample in watched.history.hour] == [BEGIN, BEGIN + 20]
 
 
 def test_it_stops_and_leaves_nothing_behind() -> None:
@@ -164,8 +164,8 @@ def test_it_stops_and_leaves_nothing_behind() -> None:
     watched.answer = pending
     watched.pass_(10)
     watched.history.stop()
-    assert [] == watched.clock.getDelayedCalls()
+    assert watched.clock.getDelayedCalls() == []
     assert pending.called
     watched.history.stop()
     watched.history.resume()
-    assert [] == watched.clock.getDelayedCalls()
+    assert watched.clock.getDelayedCalls() == []

@@ -77,12 +77,12 @@ def test_each_recipient_counts_by_what_became_of_him(watched: Watched) -> None:
     for status in ("sent", "sent", "deferred", "bounced", "expired"):
         watched.metrics(attempted(status))
     samples = watched.samples()
-    assert {"delivered": 2, "deferred": 1, "bounced": 1, "expired": 1} == {
+    assert {
         outcome: samples[f"recipients_total{{outcome={outcome},route=default}}"]
         for outcome in ("delivered", "deferred", "bounced", "expired")
-    }
+    } == {"delivered": 2, "deferred": 1, "bounced": 1, "expired": 1}
     counts = watched.metrics.counts
-    assert (2, 1, 1, 1) == tuple(counts[o] for o in ("delivered", "deferred", "bounced", "expired"))
+    assert tuple(counts[o] for o in ("delivered", "deferred", "bounced", "expired")) == (2, 1, 1, 1)
 
 
 def test_a_try_counts_once_for_all_its_recipients(watched: Watched) -> None:
@@ -92,13 +92,13 @@ def test_a_try_counts_once_for_all_its_recipients(watched: Watched) -> None:
     watched.metrics(attempted(id="0123456789AD", tls=None))
     watched.metrics(attempted(id="0123456789AE", tls=None, relay="none"))
     samples = watched.samples()
-    assert 4 == samples["attempt_seconds_count{route=default}"]
-    assert 2.8 == pytest.approx(samples["attempt_seconds_sum{route=default}"])
-    assert (1, 1, 1) == tuple(
+    assert samples["attempt_seconds_count{route=default}"] == 4
+    assert pytest.approx(samples["attempt_seconds_sum{route=default}"]) == 2.8
+    assert tuple(
         samples[f"attempts_by_tls_total{{route=default,version={version}}}"]
         for version in ("TLSv1.3", "TLSv1.2", "none")
-    )
-    assert 1 == samples["possible_duplicates_total{}"]
+    ) == (1, 1, 1)
+    assert samples["possible_duplicates_total{}"] == 1
 
 
 def test_what_comes_in_and_goes_wrong_is_counted(watched: Watched) -> None:
@@ -107,11 +107,11 @@ def test_what_comes_in_and_goes_wrong_is_counted(watched: Watched) -> None:
     watched.metrics(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
     watched.metrics(Removed("0123456789AB"))
     samples = watched.samples()
-    assert (1, 3, 1) == (
+    assert (
         samples["messages_taken_in_total{}"],
         samples["possible_duplicates_total{}"],
         samples["auth_refusals_total{route=default}"],
-    )
+    ) == (1, 3, 1)
 
 
 def test_the_last_failures_are_kept_the_latest_first(watched: Watched) -> None:
@@ -124,7 +124,7 @@ def test_the_last_failures_are_kept_the_latest_first(watched: Watched) -> None:
     watched.metrics(Trouble("mail cannot be taken out", "disk"))
     watched.metrics(Interrupted(("A",)))
     watched.metrics(attempted("deferred", id="0123456789AC", in_doubt=True))
-    assert [
+    assert [(f.kind, f.id, f.recipient) for f in watched.metrics.failures] == [
         (FailureKind.DUPLICATE, "0123456789AC", None),
         (FailureKind.DUPLICATE, "A", None),
         (FailureKind.TROUBLE, None, None),
@@ -133,7 +133,7 @@ def test_the_last_failures_are_kept_the_latest_first(watched: Watched) -> None:
         (FailureKind.AUTH_REFUSED, None, None),
         (FailureKind.EXPIRED, "0123456789AB", "c@example.net"),
         (FailureKind.BOUNCED, "0123456789AB", "b@example.net"),
-    ] == [(f.kind, f.id, f.recipient) for f in watched.metrics.failures]
+    ]
 
 
 def test_a_way_out_that_stays_down_drives_nothing_else_out(watched: Watched) -> None:
@@ -141,8 +141,9 @@ def test_a_way_out_that_stays_down_drives_nothing_else_out(watched: Watched) -> 
     for _ in range(1000):
         watched.clock.advance(900)
         watched.metrics(RouteDown("default", "no answer", 900.0))
-    assert [(FailureKind.ROUTE_DOWN, 901_000.0), (FailureKind.BOUNCED, 1000.0)] == [
-        (f.kind, f.at) for f in watched.metrics.failures
+    assert [(f.kind, f.at) for f in watched.metrics.failures] == [
+        (FailureKind.ROUTE_DOWN, 901_000.0),
+        (FailureKind.BOUNCED, 1000.0),
     ]
 
 
@@ -185,28 +186,28 @@ def test_the_queue_is_told_as_it_stands(watched: Watched) -> None:
         "route_under_way{route=other}": 0,
     }
     shown = {k: v for k, v in samples.items() if k.startswith(("queue_", "route_"))}
-    assert expected == shown
+    assert shown == expected
 
 
 def test_a_queue_that_cannot_be_read_is_told_so(watched: Watched) -> None:
     samples = watched.samples(None)
-    assert {"queue_readable{}": 0} == {k: v for k, v in samples.items() if k.startswith("queue_")}
+    assert {k: v for k, v in samples.items() if k.startswith("queue_")} == {"queue_readable{}": 0}
 
 
 def test_a_server_that_makes_up_codes_makes_up_no_series(watched: Watched) -> None:
     made_up = {f"4.{n}.{m}": 1 for n in range(40) for m in range(40)}
     totals = QueueTotals({}, {"4.99.1": 9, 'x"}\n evil 1': 2, **made_up}, None)
     series = {k: v for k, v in watched.samples(totals).items() if k.startswith("queue_deferred")}
-    assert 41 == len(series)
-    assert 9 == series["queue_deferred_recipients{status=4.99.1}"]
-    assert 9 + 2 + 1600 == sum(series.values())
+    assert len(series) == 41
+    assert series["queue_deferred_recipients{status=4.99.1}"] == 9
+    assert sum(series.values()) == 9 + 2 + 1600
     assert "queue_deferred_recipients{status=other}" in series
 
 
 def test_two_registries_do_not_meet() -> None:
     first, second = Watched(), Watched()
     first.metrics(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
-    assert 0 == second.samples()["messages_taken_in_total{}"]
+    assert second.samples()["messages_taken_in_total{}"] == 0
 
 
 def test_the_reference_page_lists_each_metric_with_its_labels() -> None:

@@ -194,8 +194,8 @@ def test_the_style_sheet_holds_nothing_that_a_page_escapes() -> None:
 
 def test_the_page_says_in_a_sentence_how_it_stands() -> None:
     page = render(overview_page(viewer(), overview(routes=[], unhealthy=None)))
-    assert "1 message waits to go out" == page.one("h1").text
-    assert "The oldest has waited 1 min. " == page.one("p", class_="lead").text
+    assert page.one("h1").text == "1 message waits to go out"
+    assert page.one("p", class_="lead").text == "The oldest has waited 1 min. "
 
 
 def test_an_empty_queue_says_so() -> None:
@@ -208,7 +208,7 @@ def test_an_empty_queue_says_so() -> None:
         unhealthy=None,
     )
     page = render(overview_page(viewer(), facts))
-    assert "Nothing waits" == page.one("h1").text
+    assert page.one("h1").text == "Nothing waits"
     assert "The queue is empty." in page.text
     assert "Nothing is deferred." in page.text
 
@@ -225,17 +225,17 @@ def test_a_refused_password_is_an_alarm() -> None:
 
 def test_who_has_not_signed_in_finds_no_button_that_acts() -> None:
     page = render(overview_page(viewer(can_sign_in=True), overview()))
-    assert [] == page.all("form", method="post")
-    assert ["Filter"] == [button.text for button in page.all("button")]
-    assert 1 == len(page.all("a", href="/sign-in"))
+    assert page.all("form", method="post") == []
+    assert [button.text for button in page.all("button")] == ["Filter"]
+    assert len(page.all("a", href="/sign-in")) == 1
 
 
 def test_every_form_that_acts_carries_the_secret() -> None:
     page = render(overview_page(viewer(form_secret="the-secret"), overview(routes=[])))
     forms = page.all("form", method="post")
-    assert ["/sign-out", "/flush", "/act"] == [form.attributes["action"] for form in forms]
+    assert [form.attributes["action"] for form in forms] == ["/sign-out", "/flush", "/act"]
     for form in forms:
-        assert "the-secret" == form.one("input", name="secret").attributes["value"]
+        assert form.one("input", name="secret").attributes["value"] == "the-secret"
 
 
 def test_every_field_has_a_label() -> None:
@@ -264,6 +264,6 @@ def test_every_table_has_headers_and_every_cell_its_label() -> None:
 def test_the_header_is_shown_to_who_may_read_it_and_ends_where_it_ends() -> None:
     header = b"Subject: hi\r\nX: \xff\x1b[0m\r\n\r\nsecret body"
     page = render(message_page(viewer(form_secret="s"), message("x"), header))
-    assert "Subject: hi\nX: \\xff\\x1b[0m\n" == page.one("pre").text
+    assert page.one("pre").text == "Subject: hi\nX: \\xff\\x1b[0m\n"
     assert "secret body" not in page.text
-    assert [] == render(message_page(viewer(), message("x"), None)).all("pre")
+    assert render(message_page(viewer(), message("x"), None)).all("pre") == []

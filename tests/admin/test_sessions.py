@@ -37,7 +37,7 @@ def begun(sessions: Sessions) -> str:
 
 def test_the_token_begins_a_session(sessions: Sessions) -> None:
     name = begun(sessions)
-    assert 43 == len(name)
+    assert len(name) == 43
     assert sessions.find(name) is not None
 
 
@@ -45,12 +45,12 @@ def test_the_token_begins_a_session(sessions: Sessions) -> None:
     "token", ["", "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "\udcff", "ü"]
 )
 def test_no_other_token_does(sessions: Sessions, token: str) -> None:
-    assert None is sessions.sign_in(token)
+    assert sessions.sign_in(token) is None
 
 
 def test_no_name_but_its_own_finds_it(sessions: Sessions) -> None:
     name = begun(sessions)
-    assert [None] * 4 == [sessions.find(other) for other in (None, "", name[:-1], name + "x")]
+    assert [sessions.find(other) for other in (None, "", name[:-1], name + "x")] == [None] * 4
 
 
 def test_each_session_has_its_own_secrets(sessions: Sessions) -> None:
@@ -67,7 +67,7 @@ def test_a_session_ends_unused(sessions: Sessions, clock: Clock) -> None:
     clock.advance(SESSION_IDLE - 1)
     assert sessions.find(name) is not None
     clock.advance(SESSION_IDLE)
-    assert None is sessions.find(name)
+    assert sessions.find(name) is None
 
 
 def test_a_session_ends_however_much_it_is_used(sessions: Sessions, clock: Clock) -> None:
@@ -76,13 +76,13 @@ def test_a_session_ends_however_much_it_is_used(sessions: Sessions, clock: Clock
         clock.advance(600)
         assert sessions.find(name) is not None
     clock.advance(600)
-    assert None is sessions.find(name)
+    assert sessions.find(name) is None
 
 
 def test_a_clock_that_is_set_back_makes_no_session_longer(sessions: Sessions, clock: Clock) -> None:
     name = begun(sessions)
     clock.rightNow -= 3600
-    assert None is sessions.find(name)
+    assert sessions.find(name) is None
 
 
 def test_signing_out_ends_it(sessions: Sessions) -> None:
@@ -90,7 +90,7 @@ def test_signing_out_ends_it(sessions: Sessions) -> None:
     sessions.sign_out(name)
     sessions.sign_out(name)
     sessions.sign_out(None)
-    assert None is sessions.find(name)
+    assert sessions.find(name) is None
     assert sessions.find(other) is not None
 
 
@@ -108,11 +108,11 @@ def test_there_are_so_many_sessions_and_no_more(sessions: Sessions, clock: Clock
 
 def test_wrong_tokens_that_follow_each_other_have_to_wait(sessions: Sessions, clock: Clock) -> None:
     for _ in range(5):
-        assert None is sessions.sign_in("wrong")
+        assert sessions.sign_in("wrong") is None
     # Nor is the right one looked at: a guess would show by it.
     with pytest.raises(TooManyTokens) as raised:
         sessions.sign_in(TOKEN)
-    assert 10.0 == raised.value.wait
+    assert raised.value.wait == 10.0
     clock.advance(10)
     assert sessions.sign_in(TOKEN) is not None
 
@@ -124,7 +124,7 @@ def test_guessing_goes_on_no_faster_than_one_in_ten_seconds(
     for _ in range(3600):
         clock.advance(1)
         try:
-            assert None is sessions.sign_in("wrong")
+            assert sessions.sign_in("wrong") is None
             looked_at += 1
         except TooManyTokens:
             pass
@@ -144,7 +144,7 @@ def test_a_clock_that_is_set_back_lets_nobody_guess_more(sessions: Sessions, clo
 def test_without_a_token_there_is_no_way_in(clock: Clock) -> None:
     sessions = Sessions(None, clock.seconds)
     assert not sessions.possible
-    assert [None, None] == [sessions.sign_in(""), sessions.sign_in("None")]
+    assert [sessions.sign_in(""), sessions.sign_in("None")] == [None, None]
 
 
 @pytest.mark.parametrize("token", ["", "short", "fifteen-letters"])

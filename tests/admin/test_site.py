@@ -65,7 +65,7 @@ class Admin:
 
     async def sign_in(self) -> None:
         answer = await self.post("/sign-in", token=TOKEN)
-        assert (303, (("Location", "/"),)) == (answer.code, answer.headers)
+        assert (answer.code, answer.headers) == (303, (("Location", "/"),))
         page = await self.page()
         self.secret = page.all("input", name="secret")[0].attributes["value"]
 
@@ -93,21 +93,21 @@ def notice(page: Node) -> str:
 @pytest_twisted.ensureDeferred
 async def test_health_is_ok_in_a_word(admin: Admin) -> None:
     answer = await admin.ask("GET", "/healthz")
-    assert (200, b"ok\n", "text/plain; charset=utf-8") == (
+    assert (
         answer.code,
         answer.body,
         answer.content_type,
-    )
+    ) == (200, b"ok\n", "text/plain; charset=utf-8")
 
 
 @pytest_twisted.ensureDeferred
 async def test_health_is_503_when_the_queue_cannot_be_written(admin: Admin) -> None:
     await admin.spool.close()
     answer = await admin.ask("GET", "/healthz")
-    assert (503, b"the queue cannot be written: the queue is not open\n") == (
+    assert (
         answer.code,
         answer.body,
-    )
+    ) == (503, b"the queue cannot be written: the queue is not open\n")
 
 
 @pytest_twisted.ensureDeferred
@@ -123,7 +123,7 @@ async def test_metrics_tell_of_the_queue(admin: Admin) -> None:
 async def test_metrics_are_there_when_the_queue_is_not(admin: Admin) -> None:
     await admin.spool.close()
     answer = await admin.ask("GET", "/metrics")
-    assert 200 == answer.code
+    assert answer.code == 200
     assert b"twisted_sendmail_queue_readable 0.0\n" in answer.body
 
 
@@ -144,7 +144,7 @@ async def test_metrics_are_there_when_the_queue_is_not(admin: Admin) -> None:
 )
 @pytest_twisted.ensureDeferred
 async def test_it_answers_to_its_names(admin: Admin, host: str) -> None:
-    assert 200 == (await admin.ask("GET", "/", host=host)).code
+    assert (await admin.ask("GET", "/", host=host)).code == 200
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ async def test_it_answers_to_no_other_name(admin: Admin, host: str) -> None:
         ("GET", "/healthz"),
     ]:
         answer = await admin.ask(method, path, host=host)
-        assert 421 == answer.code
+        assert answer.code == 421
         assert b"mail.example.org" not in answer.body
 
 
@@ -170,7 +170,7 @@ async def test_it_answers_to_no_other_name(admin: Admin, host: str) -> None:
 async def test_what_is_not_there_is_404_and_says_nothing_back(admin: Admin) -> None:
     for path in ("/nothing", "/<script>", "//", "/act/", "/message", "*", ""):
         answer = await admin.ask("GET", path)
-        assert (404, b"not found\n") == (answer.code, answer.body)
+        assert (answer.code, answer.body) == (404, b"not found\n")
 
 
 @pytest_twisted.ensureDeferred
@@ -188,7 +188,7 @@ async def test_what_cannot_be_done_is_405(admin: Admin) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_head_is_answered_as_get(admin: Admin) -> None:
-    assert 200 == (await admin.ask("HEAD", "/healthz")).code
+    assert (await admin.ask("HEAD", "/healthz")).code == 200
 
 
 # Looking.
@@ -222,12 +222,12 @@ async def test_the_reasons_are_grouped_the_most_frequent_first(admin: Admin) -> 
         (h.text, n.text)
         for h, n in zip(section.all("h3"), section.all("span", class_="number"), strict=True)
     ]
-    assert [
+    assert heads == [
         ("No answer from the server 4.4.1", "4 recipients"),
         ("Mailbox full 4.2.2", "2 recipients"),
         ("Refused by policy 4.7.1", "1 recipient"),
         ("Mailbox disabled 4.2.1", "1 recipient"),
-    ] == heads
+    ]
 
 
 @pytest_twisted.ensureDeferred
@@ -241,8 +241,8 @@ async def test_filters_narrow_the_table(admin: Admin) -> None:
     assert {names["held"]} == await found(queue="hold")
     assert {names["quota"]} == await found(recipient="@example.com")
     assert {names["quota"]} == await found(sender="REPORTS@example.org")
-    assert 2 == len(await found(sender="<>"))
-    assert set() == await found(queue="hold", recipient="nobody@example.net")
+    assert len(await found(sender="<>")) == 2
+    assert await found(queue="hold", recipient="nobody@example.net") == set()
 
 
 @pytest_twisted.ensureDeferred
@@ -254,17 +254,17 @@ async def test_the_table_has_pages(admin: Admin) -> None:
     for expected in (50, 50, 20):
         page = await admin.page(**query)
         names = [a.text for a in page.all("a") if a.attributes["href"].startswith("/message/")]
-        assert expected == len(names)
+        assert len(names) == expected
         seen += names
         following = page.all("a", rel="next")
         if following:
             assert (
-                f"/?{urlencode({**query, 'page': str(int(query.get('page', 1)) + 1)})}"
-                == following[0].attributes["href"]
+                following[0].attributes["href"]
+                == f"/?{urlencode({**query, 'page': str(int(query.get('page', 1)) + 1)})}"
             )
         query["page"] = str(int(query.get("page", 1)) + 1)
     assert sorted(await admin.queues()) == seen
-    assert [] == following
+    assert following == []
 
 
 @pytest_twisted.ensureDeferred
@@ -276,7 +276,7 @@ async def test_the_last_failures_are_on_the_page(admin: Admin) -> None:
             )
         )
     section = (await admin.page()).one("section", **{"aria-labelledby": "failures"})
-    assert 20 == len(section.all("li"))
+    assert len(section.all("li")) == 20
     assert "550 no 29" in section.all("li")[0].text
 
 
@@ -308,7 +308,7 @@ async def test_the_header_is_only_for_who_has_signed_in(admin: Admin) -> None:
 async def test_a_message_that_is_not_there_is_404(admin: Admin) -> None:
     for name in ("0123456789AB", "x", "", "../../etc/passwd", "0123456789A%", "0123456789AB/"):
         page = await admin.page(f"/message/{name}", 404)
-        assert "No such message" == page.one("h1").text
+        assert page.one("h1").text == "No such message"
 
 
 @pytest_twisted.ensureDeferred
@@ -324,9 +324,9 @@ async def test_a_private_page_is_for_who_has_signed_in(admin: Admin) -> None:
     names = await fill_queue(admin.filler)
     for path in ("/", f"/message/{names['quota']}"):
         answer = await admin.ask("GET", path)
-        assert (303, (("Location", "/sign-in"),), b"") == (answer.code, answer.headers, answer.body)
-    assert 200 == (await admin.ask("GET", "/healthz")).code
-    assert 200 == (await admin.ask("GET", "/metrics")).code
+        assert (answer.code, answer.headers, answer.body) == (303, (("Location", "/sign-in"),), b"")
+    assert (await admin.ask("GET", "/healthz")).code == 200
+    assert (await admin.ask("GET", "/metrics")).code == 200
     await admin.sign_in()
     assert "carol@example.com" in (await admin.page(f"/message/{names['quota']}")).text
 
@@ -337,17 +337,17 @@ async def test_a_private_page_is_for_who_has_signed_in(admin: Admin) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_wrong_token_is_told_so_and_begins_nothing(admin: Admin) -> None:
     answer = await admin.post("/sign-in", token="wrong-horse-battery")
-    assert (403, None) == (answer.code, answer.session)
-    assert "That is not the token." == parse_html(answer.body).one("div", role="alert").text
+    assert (answer.code, answer.session) == (403, None)
+    assert parse_html(answer.body).one("div", role="alert").text == "That is not the token."
     assert b"wrong-horse" not in answer.body
 
 
 @pytest_twisted.ensureDeferred
 async def test_many_wrong_tokens_have_to_wait(admin: Admin) -> None:
     for _ in range(5):
-        assert 403 == (await admin.post("/sign-in", token="wrong")).code
+        assert (await admin.post("/sign-in", token="wrong")).code == 403
     answer = await admin.post("/sign-in", token=TOKEN)
-    assert (429, (("Retry-After", "11"),), None) == (answer.code, answer.headers, answer.session)
+    assert (answer.code, answer.headers, answer.session) == (429, (("Retry-After", "11"),), None)
     admin.clock.advance(11)
     await admin.sign_in()
 
@@ -357,9 +357,9 @@ async def test_who_has_signed_in_can_sign_out(admin: Admin) -> None:
     await admin.sign_in()
     before = admin.cookie
     answer = await admin.post("/sign-out")
-    assert (303, "") == (answer.code, answer.session)
+    assert (answer.code, answer.session) == (303, "")
     admin.cookie = before
-    assert [] == (await admin.page()).all("form", method="post")
+    assert (await admin.page()).all("form", method="post") == []
 
 
 @pytest_twisted.ensureDeferred
@@ -368,7 +368,7 @@ async def test_each_sign_in_has_a_name_of_its_own(admin: Admin) -> None:
     admin.cookie = planted = "planted"
     await admin.sign_in()
     assert planted != admin.cookie
-    assert 43 == len(admin.cookie)
+    assert len(admin.cookie) == 43
 
 
 @pytest_twisted.ensureDeferred
@@ -382,9 +382,9 @@ async def test_without_a_token_nothing_that_acts_is_there(admin: Admin) -> None:
         answer = await admin.ask(
             method, path, form={"action": ["delete"], "id": [name], "sure": ["yes"]}
         )
-        assert 404 == answer.code
+        assert answer.code == 404
     page = await admin.page()
-    assert [] == page.all("form", method="post")
+    assert page.all("form", method="post") == []
     assert "Read only" in page.one("header").text
     assert [name] == list(await admin.queues())
 
@@ -411,11 +411,11 @@ async def test_nobody_acts_without_a_session_and_its_secret(admin: Admin) -> Non
             answer = await admin.post(
                 "/act", secret=given, action=action.value, id=name, sure="yes"
             )
-            assert (303, (("Location", "/sign-in"),)) == (answer.code, answer.headers)
+            assert (answer.code, answer.headers) == (303, (("Location", "/sign-in"),))
         for path in ("/flush", "/sign-out"):
-            assert (("Location", "/sign-in"),) == (await admin.post(path, secret=given)).headers
+            assert (await admin.post(path, secret=given)).headers == (("Location", "/sign-in"),)
     assert {name: "incoming"} == await admin.queues()
-    assert [] == admin.relay.flushed
+    assert admin.relay.flushed == []
     admin.cookie = cookie
     assert "Sign out" in (await admin.page()).text
 
@@ -450,11 +450,11 @@ async def test_one_message_is_held_and_released(admin: Admin) -> None:
     first, second = await admin.filler.message(), await admin.filler.message()
     await admin.sign_in()
     answer = await admin.post("/act", action="hold", id=first, which="ticked")
-    assert (303, (("Location", "/"),)) == (answer.code, answer.headers)
+    assert (answer.code, answer.headers) == (303, (("Location", "/"),))
     assert {first: "hold", second: "incoming"} == await admin.queues()
-    assert "1 message was put on hold." == notice(await admin.page())
+    assert notice(await admin.page()) == "1 message was put on hold."
     # It is told once.
-    assert [] == (await admin.page()).all("div", role="status")
+    assert (await admin.page()).all("div", role="status") == []
     await admin.post("/act", action="release", id=first, which="ticked")
     assert {first: "incoming", second: "incoming"} == await admin.queues()
 
@@ -467,9 +467,9 @@ async def test_without_a_ticked_message_nothing_happens_to_any(admin: Admin) -> 
     for action in QueueAction:
         for ids in ([], [""], ["x"], ["0123456789A!"]):
             await admin.post("/act", action=action.value, id=ids, which="ticked", sure="yes")
-            assert "No message was ticked, so nothing was done." == notice(await admin.page())
+            assert notice(await admin.page()) == "No message was ticked, so nothing was done."
     assert {name: "incoming"} == await admin.queues()
-    assert [] == admin.relay.flushed
+    assert admin.relay.flushed == []
 
 
 @pytest_twisted.ensureDeferred
@@ -479,8 +479,8 @@ async def test_a_message_is_deleted_only_after_it_was_asked_once_more(admin: Adm
     back = "/?recipient=bob%40example.net"
     answer = await admin.post("/act", action="delete", id=first, which="ticked", back=back)
     page = parse_html(answer.body)
-    assert "Delete 1 message?" == page.one("h1").text
-    assert f"{first}alice@example.org to bob@example.net" == page.one("li").text
+    assert page.one("h1").text == "Delete 1 message?"
+    assert page.one("li").text == f"{first}alice@example.org to bob@example.net"
     assert back == page.one("a", class_="button").attributes["href"]
     assert {first, second} == set(await admin.queues())
     form = page.one("form", action="/act")
@@ -489,7 +489,7 @@ async def test_a_message_is_deleted_only_after_it_was_asked_once_more(admin: Adm
     answer = await admin.post("/act", **fields)
     assert (("Location", back),) == answer.headers
     assert {second} == set(await admin.queues())
-    assert "1 message was deleted." == notice(await admin.page())
+    assert notice(await admin.page()) == "1 message was deleted."
 
 
 @pytest_twisted.ensureDeferred
@@ -499,7 +499,7 @@ async def test_everything_that_fits_is_what_fitted_when_it_was_asked(admin: Admi
     await admin.sign_in()
     answer = await admin.post("/act", action="delete", which="matching", recipient="bob")
     page = parse_html(answer.body)
-    assert "Delete 60 messages?" == page.one("h1").text
+    assert page.one("h1").text == "Delete 60 messages?"
     assert "and 50 more" in page.text
     late = await admin.filler.message("bob@example.net")
     form = page.one("form", action="/act")
@@ -520,8 +520,8 @@ async def test_one_click_acts_on_so_many_and_no_more(admin: Admin, monkeypatch: 
 
     monkeypatch.setattr(admin.spool, "list", listed)
     await admin.post("/act", action="hold", which="matching", queue="deferred")
-    assert [("deferred", MAX_ACTION_MESSAGES)] == [
-        (selection.queue, selection.limit) for selection in asked
+    assert [(selection.queue, selection.limit) for selection in asked] == [
+        ("deferred", MAX_ACTION_MESSAGES)
     ]
 
 
@@ -535,7 +535,7 @@ async def test_trying_now_is_the_relays(admin: Admin) -> None:
     (message,) = await admin.spool.list(Selection(ids=(names["quota"],)))
     assert message.due <= NOW
     await admin.post("/flush")
-    assert None is admin.relay.flushed[-1]
+    assert admin.relay.flushed[-1] is None
     assert "tried now." in notice(await admin.page())
 
 
@@ -544,13 +544,13 @@ async def test_expiring_and_requeueing_reach_the_queue(admin: Admin) -> None:
     names = await fill_queue(admin.filler)
     await admin.sign_in()
     answer = await admin.post("/act", action="expire", id=names["quota"])
-    assert "Return 1 message to sender?" == parse_html(answer.body).one("h1").text
+    assert parse_html(answer.body).one("h1").text == "Return 1 message to sender?"
     await admin.post("/act", action="expire", id=names["quota"], sure="yes")
     await admin.post("/act", action="requeue", id=names["aside"])
     (expired,) = await admin.spool.list(Selection(ids=(names["quota"],)))
     (requeued,) = await admin.spool.list(Selection(ids=(names["aside"],)))
     assert expired.expired
-    assert (None, 0) == (requeued.aside, requeued.attempts)
+    assert (requeued.aside, requeued.attempts) == (None, 0)
 
 
 @pytest_twisted.ensureDeferred
@@ -563,7 +563,7 @@ async def test_deleting_what_is_on_its_way_says_that_it_may_still_go_out(admin: 
         "2 messages were deleted. 1 of them is being delivered now and may still go out. "
         "1 other was gone already."
     )
-    assert expected == notice(await admin.page())
+    assert notice(await admin.page()) == expected
 
 
 @pytest.mark.parametrize(
@@ -595,11 +595,11 @@ async def test_from_its_own_page_a_deleted_message_leads_to_the_queue(admin: Adm
     name = await admin.filler.message()
     await admin.sign_in()
     answer = await admin.post("/act", action="delete", id=name, back=f"/message/{name}", sure="yes")
-    assert (("Location", "/"),) == answer.headers
+    assert answer.headers == (("Location", "/"),)
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_action_that_there_is_not_is_400(admin: Admin) -> None:
     name = await admin.filler.message()
     await admin.sign_in()
-    assert 400 == (await admin.post("/act", action="drop table", id=name)).code
+    assert (await admin.post("/act", action="drop table", id=name)).code == 400

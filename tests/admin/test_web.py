@@ -124,14 +124,14 @@ async def test_every_answer_forbids_script_frames_caches_and_referrers(
         "cross-origin-resource-policy": "same-origin",
         "cache-control": "no-store",
     }
-    assert expected == {name: headers.get(name) for name in expected}
+    assert {name: headers.get(name) for name in expected} == expected
     assert "server" not in headers
 
 
 @pytest_twisted.ensureDeferred
 async def test_head_has_the_headers_and_no_body(served: Served) -> None:
     status, headers, body = await served.ask("HEAD", "/healthz")
-    assert ("HTTP/1.1 200 OK", "3", b"") == (status, headers["content-length"], body)
+    assert (status, headers["content-length"], body) == ("HTTP/1.1 200 OK", "3", b"")
 
 
 @pytest_twisted.ensureDeferred
@@ -139,10 +139,10 @@ async def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_do_not_get(
     served: Served,
 ) -> None:
     status, headers, _ = await served.ask("POST", "/sign-in", body=f"token={TOKEN}".encode())
-    assert ("HTTP/1.1 303 See Other", "/") == (status, headers["location"])
+    assert (status, headers["location"]) == ("HTTP/1.1 303 See Other", "/")
     name, *rest = headers["set-cookie"].split("; ")
     assert name.startswith(f"{COOKIE}=")
-    assert ["HttpOnly", "Path=/", "SameSite=strict"] == sorted(rest)
+    assert sorted(rest) == ["HttpOnly", "Path=/", "SameSite=strict"]
     _, _, body = await served.ask("GET", "/", f"Cookie: {name}")
     assert b"Sign out" in body
 
@@ -154,12 +154,12 @@ async def test_nothing_of_a_visit_is_logged(served: Served, logged: list[str]) -
     await served.ask("GET", "/?recipient=somebody")
     await served.ask("POST", "/sign-in", body=b"token=a-wrong-token-of-somebody")
     await served.ask("POST", "/sign-in", body=f"token={TOKEN}".encode())
-    assert [] == [
+    assert [
         line
         for line in logged
         if "HTTP" in line or "healthz" in line or "somebody" in line or TOKEN in line
-    ]
-    assert [] == logged
+    ] == []
+    assert logged == []
 
 
 @pytest_twisted.ensureDeferred
@@ -176,14 +176,14 @@ async def test_a_name_in_the_request_line_is_no_way_around_the_host(served: Serv
 async def test_a_form_of_more_than_64_kib_is_refused_before_it_is_read(served: Served) -> None:
     head = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n"
     heard = await served.say(head)
-    assert b"HTTP/1.1 413 Content Too Large" == heard.partition(b"\r\n")[0]
+    assert heard.partition(b"\r\n")[0] == b"HTTP/1.1 413 Content Too Large"
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_form_of_64_kib_is_read(served: Served) -> None:
     body = b"token=" + b"x" * (65536 - 6)
     status, _, _ = await served.ask("POST", "/sign-in", body=body)
-    assert "HTTP/1.1 403 Forbidden" == status
+    assert status == "HTTP/1.1 403 Forbidden"
 
 
 @pytest_twisted.ensureDeferred
@@ -193,7 +193,7 @@ async def test_a_body_of_unknown_length_is_counted_as_it_comes(served: Served) -
         head + b"1000\r\n" + b"x" * 4096 + b"\r\n" + (b"8000\r\n" + b"x" * 32768 + b"\r\n") * 2
     )
     assert heard.startswith(b"HTTP/1.1 413 ")
-    assert 1 == heard.count(b"HTTP/1.1")
+    assert heard.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ async def test_what_is_no_http_is_refused(served: Served, octets: bytes) -> None
     heard = await served.say(octets)
     # A line that is too long is not even answered.
     assert heard[:13] in {b"", b"HTTP/1.1 400 "}
-    assert b"ok\n" == (await served.ask("GET", "/healthz"))[2]
+    assert (await served.ask("GET", "/healthz"))[2] == b"ok\n"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ async def test_what_is_no_http_is_refused(served: Served, octets: bytes) -> None
 @pytest_twisted.ensureDeferred
 async def test_a_form_that_is_none_signs_nobody_in(served: Served, body: bytes) -> None:
     status, headers, _ = await served.ask("POST", "/sign-in", body=body)
-    assert "HTTP/1.1 403 Forbidden" == status
+    assert status == "HTTP/1.1 403 Forbidden"
     assert "set-cookie" not in headers
 
 
@@ -239,7 +239,7 @@ async def test_connections_are_bounded(served: Served) -> None:
             return served._heard(one_more), peers
 
     heard, peers = await deferToThread(crowd)
-    assert b"" == heard
+    assert heard == b""
     for peer in peers:
         peer.close()
     # As soon as they are gone there is room again.
@@ -274,7 +274,7 @@ async def test_who_goes_away_is_not_waited_for(reactor: Any, logged: list[str]) 
     await cancelled
     await deferLater(reactor, 0)
     await port.stopListening()
-    assert [] == [line for line in logged if "Traceback" in line or "failure" in line]
+    assert [line for line in logged if "Traceback" in line or "failure" in line] == []
 
 
 @pytest_twisted.ensureDeferred
@@ -292,14 +292,14 @@ async def test_a_fault_of_ours_is_500_and_told_to_the_log_alone(
     )
     served.port = port.getHost().port
     status, headers, body = await served.ask("GET", "/")
-    assert ("HTTP/1.1 500 Internal Server Error", b"something went wrong; see the log\n") == (
+    assert (
         status,
         body,
-    )
-    assert "DENY" == headers["x-frame-options"]
-    assert b"fine\n" == (await served.ask("GET", "/fine"))[2]
+    ) == ("HTTP/1.1 500 Internal Server Error", b"something went wrong; see the log\n")
+    assert headers["x-frame-options"] == "DENY"
+    assert (await served.ask("GET", "/fine"))[2] == b"fine\n"
     await port.stopListening()
-    assert 1 == len([line for line in logged if "a secret detail" in line])
+    assert len([line for line in logged if "a secret detail" in line]) == 1
 
 
 # Where it listens.
@@ -351,7 +351,7 @@ async def test_it_goes_by_the_address_that_it_listens_on(reactor: Any) -> None:
 
     said = [await deferToThread(visit, name) for name in ("127.9.9.9", "127.9.9.8")]
     await site.stopService()
-    assert [b"HTTP/1.1 200 OK", b"HTTP/1.1 421 Misdirected Request"] == said
+    assert said == [b"HTTP/1.1 200 OK", b"HTTP/1.1 421 Misdirected Request"]
 
 
 def test_a_private_page_needs_a_token(reactor: Any) -> None:

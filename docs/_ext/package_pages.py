@@ -1,6 +1,6 @@
-"""Write one reference page a package, from the modules that there are.
+"""Sphinx extension: write one reference page for each package, with all of its modules.
 
-A module is documented by being there: `reference/modules/` is made at each build and is in no commit.
+The pages are written to ``reference/modules/`` at each build and are not in the repository.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-OURS = "twisted_sendmail"
+ROOT = "twisted_sendmail"
 
 
-def page(package: str) -> str:
-    """The page of *package*, a dotted name: its docstring, then each of its modules."""
-    room = import_module(package)
-    lines = [f"# {package}", "", (room.__doc__ or "").strip(), ""]
-    for module in walk_packages(room.__path__, f"{package}."):
+def package_page(package: str) -> str:
+    """Return the page of *package*, a dotted name: its docstring, then each of its modules."""
+    imported = import_module(package)
+    lines = [f"# {package}", "", (imported.__doc__ or "").strip(), ""]
+    for module in walk_packages(imported.__path__, f"{package}."):
         if not module.ispkg:
             name = module.name
             lines += [
@@ -35,14 +35,14 @@ def page(package: str) -> str:
 
 
 def write_pages(app: Sphinx) -> None:
-    """Make the folder of generated pages; a page that did not change is left as it is."""
+    """Write the pages of all packages; leave a page that did not change, and remove old ones."""
     folder = Path(app.srcdir) / "reference" / "modules"
     folder.mkdir(exist_ok=True)
-    packages = [m.name for m in iter_modules(import_module(OURS).__path__) if m.ispkg]
-    wanted = {folder / f"{name}.md": page(f"{OURS}.{name}") for name in packages}
-    for old in set(folder.glob("*.md")) - set(wanted):
+    packages = [m.name for m in iter_modules(import_module(ROOT).__path__) if m.ispkg]
+    pages = {folder / f"{name}.md": package_page(f"{ROOT}.{name}") for name in packages}
+    for old in set(folder.glob("*.md")) - set(pages):
         old.unlink()
-    for path, text in wanted.items():
+    for path, text in pages.items():
         if not path.is_file() or path.read_text("utf-8") != text:
             path.write_text(text, "utf-8")
 

@@ -1,8 +1,8 @@
-"""Resolve a name in a docstring or a signature the way its module would.
+"""Sphinx extension: resolve a name in a docstring or signature as its module does.
 
-Inside a module, `Reply` is what the module imports as `Reply`, for the type checker or for all. A name of
-ours becomes a link to the module that owns it. A name of the standard library or of a dependency stays
-plain text, because to link it would need the network. What neither is, Sphinx reports.
+`Reply` means the class that the module imports as `Reply`, also if only for the type checker. A name of
+this package becomes a link to the module that defines it. A name of the standard library or of a
+dependency stays plain text, because a link would need the network. Sphinx reports all others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
-OURS = "twisted_sendmail"
+ROOT = "twisted_sendmail"
 DEPENDENCIES = {
     "OpenSSL",
     "_pytest",
@@ -42,7 +42,7 @@ FOREIGN = DEPENDENCIES | set(sys.stdlib_module_names) | set(dir(builtins))
 
 @cache
 def source(module: str) -> ast.Module:
-    """The syntax tree of *module*; an empty one where there is no source."""
+    """Return the syntax tree of *module*, empty if it has no source."""
     spec = find_spec(module)
     text = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
     return ast.parse(text)
@@ -50,10 +50,7 @@ def source(module: str) -> ast.Module:
 
 @cache
 def assigned(module: str) -> set[str]:
-    """The names that *module* gives to something that is no class or function: aliases, type variables.
-
-    Those for the type checker included.
-    """
+    """Return the names that *module* assigns, also if only for the type checker."""
     names: set[str] = set()
     body = list(source(module).body)
     for node in source(module).body:
@@ -66,14 +63,14 @@ def assigned(module: str) -> set[str]:
 
 @cache
 def defined(module: str) -> set[str]:
-    """The names of the classes and functions of *module*, and those it assigns."""
+    """Return the names that *module* defines or assigns."""
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     return assigned(module) | {node.name for node in source(module).body if isinstance(node, kinds)}
 
 
 @cache
 def imported(module: str) -> dict[str, str]:
-    """What each name that *module* imports stands for, those for the type checker included."""
+    """Return the full name of each name that *module* imports, also if only for the type checker."""
     names: dict[str, str] = {}
     for node in ast.walk(source(module)):
         if isinstance(node, ast.ImportFrom):
@@ -87,15 +84,15 @@ def imported(module: str) -> dict[str, str]:
 
 @cache
 def modules() -> list[str]:
-    """Every module of ours, by its dotted name."""
-    spec = find_spec(OURS)
+    """Return the dotted name of every module of the package."""
+    spec = find_spec(ROOT)
     root = Path(spec.origin).parent if spec and spec.origin else Path()
     paths = [path.relative_to(root.parent).with_suffix("") for path in root.rglob("*.py")]
     return [".".join(path.parts).removesuffix(".__init__") for path in sorted(paths)]
 
 
-def owned(full: str) -> str:
-    """The full name of *full* in the module that defines it: packages re-export their modules' names."""
+def definition(full: str) -> str:
+    """Follow re-exports from *full* to the module that defines the name."""
     module, _, name = full.rpartition(".")
     while module in modules() and name not in defined(module) and name in imported(module):
         full = imported(module)[name]
@@ -103,25 +100,25 @@ def owned(full: str) -> str:
     return full
 
 
-def meant(name: str, module: str) -> str:
-    """The full name of what *module* calls *name*.
+def full_name(name: str, module: str) -> str:
+    """Return the full name of *name* in *module*.
 
-    An inherited method is shown in a module that need not import what its signature names: then it
-    is what our other modules mean by it, if they agree.
+    The signature of an inherited method may have names that the module does not import: then the
+    other modules of the package decide, if they agree.
     """
     first, dot, rest = name.partition(".")
-    if first == OURS and rest in imported(OURS):
-        return owned(imported(OURS)[rest])
+    if first == ROOT and rest in imported(ROOT):
+        return definition(imported(ROOT)[rest])
     if first in imported(module):
-        return owned(imported(module)[first]) + dot + rest
+        return definition(imported(module)[first]) + dot + rest
     if first in defined(module):
         return f"{module}.{name}"
-    elsewhere = {owned(imported(each)[first]) for each in modules() if first in imported(each)}
+    elsewhere = {definition(imported(each)[first]) for each in modules() if first in imported(each)}
     return (elsewhere.pop() if len(elsewhere) == 1 else first) + dot + rest
 
 
 def exists(full: str) -> bool:
-    """Is *full* an attribute of a class or module of ours?  One that is inherited has no page."""
+    """Return True if *full* is an attribute of a class or module of the package."""
     owner, _, last = full.rpartition(".")
     module, _, name = owner.rpartition(".")
     if owner in modules():
@@ -129,11 +126,11 @@ def exists(full: str) -> bool:
     if module not in modules():
         return False
     found = getattr(import_module(module), name, None)
-    return hasattr(found, last) or last in given_to_self(found)
+    return hasattr(found, last) or last in assigned_to_self(found)
 
 
-def given_to_self(owner: object) -> set[str]:
-    """The attributes that the methods of the class *owner*, and of its bases, give to ``self``."""
+def assigned_to_self(owner: object) -> set[str]:
+    """Return the attributes that the methods of a class and of its bases assign."""
     names: set[str] = set()
     for each in owner.__mro__ if isinstance(owner, type) else ():
         if each.__module__ in modules():
@@ -148,13 +145,13 @@ def given_to_self(owner: object) -> set[str]:
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: TextElement
 ) -> Element | None:
-    """Answer Sphinx's question where a reference leads."""
+    """Return the link for a reference; None leaves the reference to Sphinx."""
     target = node["reftarget"]
     if node.get("refdomain") != "py" or not target.replace(".", "").isidentifier():
-        # A string in an annotation, `"tuple[A, B]"`, is no name.
+        # For example the annotation `"tuple[A, B]"`.
         return text if "[" in target else None
-    module = node.get("py:module") or OURS
-    full = meant(target, module)
+    module = node.get("py:module") or ROOT
+    full = full_name(target, module)
     inside = f"{module}.{node.get('py:class')}.{target}"
     if "." not in target and node["reftype"] in {"meth", "attr"} and exists(inside):
         full = inside
@@ -174,13 +171,13 @@ def resolve(
     return None
 
 
-class First(SphinxPostTransform):
-    """Asks us before Sphinx, which takes a name that two modules have for either of them."""
+class ResolveReferences(SphinxPostTransform):
+    """Runs before Sphinx, which takes any of two modules that define the same name."""
 
     default_priority = 5
 
     def run(self, **_: object) -> None:
-        """Resolve what can be; the rest is for Sphinx."""
+        """Resolve the references to Python names."""
         for node in list(self.document.findall(pending_xref)):
             if node.get("refdomain") != "py":
                 continue
@@ -191,5 +188,5 @@ class First(SphinxPostTransform):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
-    app.add_post_transform(First)
+    app.add_post_transform(ResolveReferences)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

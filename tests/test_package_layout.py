@@ -1,4 +1,4 @@
-"""The house keeps its own rules: facts of the layout that no linter watches."""
+"""Rules of the package layout that no linter checks: packaging, imports, names, examples, pages."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ import twisted_sendmail
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "twisted_sendmail"
-# Every file of the package; its sub-packages' __init__ files; and the rest, where the code is.
+# All files of the package; the __init__ files of its sub-packages; all others.
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TOP = PACKAGE / "__init__.py"
 INITS = [path for path in MODULES if path.name == "__init__.py" and path != TOP]
-ROOMS = [path for path in MODULES if path not in INITS]
+CODE = [path for path in MODULES if path not in INITS]
 
 
-def named(path: Path) -> str:
+def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
 def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"), named(path))
+    return ast.parse(path.read_text("utf-8"), name_of(path))
 
 
 def run_at_import(node: ast.AST) -> list[ast.AST]:
-    """Every node below *node* that runs when the module is imported: all but function bodies."""
+    """Return the nodes below *node* that run when the module is imported: not function bodies."""
     found: list[ast.AST] = []
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -44,7 +44,7 @@ def run_at_import(node: ast.AST) -> list[ast.AST]:
 
 
 def imported_at_import(path: Path) -> set[str]:
-    """The dotted names that importing the module at *path* imports."""
+    """Return the dotted names that the module at *path* imports when it is imported."""
     names: set[str] = set()
     for node in run_at_import(tree(path)):
         if isinstance(node, ast.Import):
@@ -54,18 +54,18 @@ def imported_at_import(path: Path) -> set[str]:
     return names
 
 
-def test_the_package_says_that_it_is_typed() -> None:
-    assert b"" == (Path(twisted_sendmail.__file__).parent / "py.typed").read_bytes()
+def test_the_package_is_marked_as_typed() -> None:
+    assert (Path(twisted_sendmail.__file__).parent / "py.typed").read_bytes() == b""
 
 
-def test_the_version_is_the_one_of_the_metadata() -> None:
+def test_the_version_is_that_of_the_metadata() -> None:
     config = ConfigParser()
     config.read(ROOT / "setup.cfg", "utf-8")
-    said = config["metadata"]["version"]
-    assert (said, said) == (twisted_sendmail.__version__, version("twisted_sendmail"))
+    versions = (twisted_sendmail.__version__, version("twisted_sendmail"))
+    assert versions == (config["metadata"]["version"],) * 2
 
 
-def test_tox_tries_the_oldest_versions_that_the_metadata_allows() -> None:
+def test_tox_has_an_environment_with_the_oldest_dependencies() -> None:
     config = ConfigParser()
     config.read([ROOT / "setup.cfg", ROOT / "tox.ini"], "utf-8")
     oldest = config["testenv:lowest"]["deps"].replace("==", ">=")
@@ -73,7 +73,7 @@ def test_tox_tries_the_oldest_versions_that_the_metadata_allows() -> None:
 
 
 def test_setuptools_ships_the_plugin_and_every_package() -> None:
-    """What `find_namespace:` finds is the packages of the tree and `twisted.plugins`."""
+    """`find_namespace:` finds the packages of the tree and `twisted.plugins`."""
     code = (
         "from setuptools import Distribution; d = Distribution(); d.parse_config_files();"
         "print(*sorted(d.packages), sep='\\n')"
@@ -89,13 +89,13 @@ def test_setuptools_ships_the_plugin_and_every_package() -> None:
     assert packages | {"twisted.plugins"} == set(done.stdout.split()), done.stderr
 
 
-def test_twisted_is_a_portion_and_no_package() -> None:
+def test_our_part_of_twisted_is_no_package_of_its_own() -> None:
     """An `__init__.py` under `twisted/` would hide Twisted itself."""
-    held = sorted(named(path) for path in (ROOT / "twisted").rglob("*.py"))
-    assert ["twisted/plugins/twisted_sendmail_plugin.py"] == held
+    files = sorted(name_of(path) for path in (ROOT / "twisted").rglob("*.py"))
+    assert files == ["twisted/plugins/twisted_sendmail_plugin.py"]
 
 
-def test_twistd_finds_the_plugin_and_what_it_names() -> None:
+def test_twistd_finds_the_plugin() -> None:
     (maker,) = [maker for maker in getPlugins(IServiceMaker) if maker.tapname == "sendmail"]
     assert issubclass(maker.options, Options)
     assert callable(maker.makeService)
@@ -103,41 +103,41 @@ def test_twistd_finds_the_plugin_and_what_it_names() -> None:
 
 def test_the_command_is_installed_and_loads() -> None:
     (command,) = entry_points(group="console_scripts", name="twisted-sendmail")
-    assert "twisted_sendmail.cli.main:console" == command.value
+    assert command.value == "twisted_sendmail.cli.main:console"
     assert callable(command.load())
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_every_module_opens_with_what_it_is(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_has_a_docstring(path: Path) -> None:
     docstring = ast.get_docstring(tree(path))
-    assert docstring, f"{named(path)} has no docstring"
+    assert docstring, f"{name_of(path)} has no docstring"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_module_imports_the_reactor_when_it_is_imported(path: Path) -> None:
-    """Importing `twisted.internet.reactor` installs one, and takes the choice from the application."""
-    assert set() == imported_at_import(path) & {"twisted.internet.reactor"}
+    """Importing `twisted.internet.reactor` installs a reactor, which is for the application to choose."""
+    assert imported_at_import(path) & {"twisted.internet.reactor"} == set()
 
 
 def test_importing_the_whole_package_installs_no_reactor() -> None:
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOMS]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in CODE]
     code = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
     code += "print('twisted.internet.reactor' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert ("False", "") == (done.stdout.strip(), done.stderr)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
 
 
-@pytest.mark.parametrize("path", INITS, ids=named)
-def test_an_init_file_holds_a_docstring_and_re_exports(path: Path) -> None:
+@pytest.mark.parametrize("path", INITS, ids=name_of)
+def test_an_init_file_has_only_a_docstring_and_re_exports(path: Path) -> None:
     kinds = {type(node) for node in tree(path).body}
     assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path != TOP], ids=named)
-def test_nothing_inside_imports_the_public_names(path: Path) -> None:
-    """Inside, a name comes from the module that owns it; the top is for applications."""
+@pytest.mark.parametrize("path", [path for path in MODULES if path != TOP], ids=name_of)
+def test_the_package_does_not_import_its_own_public_names(path: Path) -> None:
+    """Modules import a name from the package that defines it; the top package is for applications."""
     taken = {
         f"{node.module}.{alias.name}"
         for node in ast.walk(tree(path))
@@ -145,16 +145,16 @@ def test_nothing_inside_imports_the_public_names(path: Path) -> None:
         for alias in node.names
         if not (PACKAGE / alias.name).is_dir() and not (PACKAGE / f"{alias.name}.py").is_file()
     }
-    assert set() == taken
+    assert taken == set()
 
 
-def test_no_room_is_called_after_what_does_not_belong_anywhere() -> None:
+def test_no_file_has_a_name_without_a_subject() -> None:
     forbidden = {"utils", "util", "helpers", "helper", "common", "misc"}
     everything = [*PACKAGE.rglob("*"), *(ROOT / "tests").rglob("*")]
-    assert [] == [named(path) for path in everything if path.stem in forbidden]
+    assert [name_of(path) for path in everything if path.stem in forbidden] == []
 
 
-def test_the_arrows_go_down_only() -> None:
+def test_packages_import_only_from_lower_layers() -> None:
     """The contracts of import-linter in setup.cfg hold."""
     done = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
@@ -163,18 +163,18 @@ def test_the_arrows_go_down_only() -> None:
         text=True,
         check=False,
     )
-    assert 0 == done.returncode, done.stdout
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_folder_of_tests_is_a_package() -> None:
     """Two files called `test_choice.py` may then live in two folders."""
     folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
-    bare = [named(folder) for folder in folders if not (folder / "__init__.py").is_file()]
-    assert [] == bare
+    bare = [name_of(folder) for folder in folders if not (folder / "__init__.py").is_file()]
+    assert bare == []
 
 
-def test_every_example_is_run_by_a_test_and_shown_by_a_page() -> None:
-    """`examples/NAME.py` is named in a test, and included by a page of docs/."""
+def test_every_example_is_run_by_a_test_and_included_by_a_page() -> None:
+    """The file name of each example stands in a test and in a page of docs/."""
     examples = [path.name for path in (ROOT / "examples").glob("*.py")]
     here = Path(__file__)
     tests = "".join(
@@ -183,22 +183,22 @@ def test_every_example_is_run_by_a_test_and_shown_by_a_page() -> None:
     pages = "".join(path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.md"))
     unrun = [name for name in examples if name not in tests and Path(name).stem not in tests]
     unshown = [name for name in examples if f"examples/{name}" not in pages]
-    assert ([], []) == (unrun, unshown)
+    assert (unrun, unshown) == ([], [])
 
 
-def test_every_page_quotes_files_that_exist() -> None:
+def test_every_page_includes_files_that_exist() -> None:
     absent = []
     for page in (ROOT / "docs").rglob("*.md"):
         for line in io.StringIO(page.read_text("utf-8")):
             directive, _, target = line.partition(" ")
             if directive.endswith(("{literalinclude}", "{include}")):
                 quoted = (page.parent / target.strip()).resolve()
-                absent += [] if quoted.is_file() else [f"{named(page)}: {target.strip()}"]
-    assert [] == absent
+                absent += [] if quoted.is_file() else [f"{name_of(page)}: {target.strip()}"]
+    assert absent == []
 
 
-def test_the_readme_shows_only_what_the_examples_run() -> None:
-    """Each line of Python in README.md stands in a file of `examples/`."""
+def test_all_python_of_the_readme_is_in_an_example() -> None:
+    """Each line of Python in README.md is a line of a file in `examples/`."""
     examples = {
         line.strip()
         for path in (ROOT / "examples").glob("*.py")
@@ -206,4 +206,4 @@ def test_the_readme_shows_only_what_the_examples_run() -> None:
     }
     blocks = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]
     shown = [line.strip() for block in blocks for line in block.partition("```")[0].splitlines()]
-    assert [] == [line for line in shown if line not in examples]
+    assert [line for line in shown if line not in examples] == []

@@ -1,9 +1,9 @@
-"""Draw the table of a session as the code has it.
+"""Sphinx extension: show the state table of a session from the code.
 
-```{transitions} twisted_sendmail.smtp.server_table
+```{state-table} twisted_sendmail.smtp.server_states
 ```
 
-gives one row a state: what the session is then, and which command leads where when it succeeds.
+has one row for each state: its name, its meaning, and the next state after each successful command.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def rows(module: str) -> list[tuple[str, str, str]]:
-    """Name and meaning of each state, and its ways, such as ``RCPT → RCPT``."""
+    """Return name, meaning and transitions, such as ``RCPT → RCPT``, of each state."""
     table = import_module(module).TABLE
     ways: dict[Enum, dict[str, list[str]]] = {}
     for (state, verb, *_), following in table.items():
@@ -36,14 +36,14 @@ def rows(module: str) -> list[tuple[str, str, str]]:
     ]
 
 
-class Transitions(SphinxDirective):
-    """The directive."""
+class StateTable(SphinxDirective):
+    """The directive ``state-table``."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Make the table."""
-        columns = ("state", "the session is", "what leads where")
+        columns = ("state", "meaning", "transitions")
         group = nodes.tgroup(cols=3)
         group += [nodes.colspec(colwidth=width) for width in (1, 3, 6)]
         group += nodes.thead("", self._row(columns))
@@ -57,5 +57,5 @@ class Transitions(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
-    app.add_directive("transitions", Transitions)
+    app.add_directive("state-table", StateTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
