@@ -5,12 +5,12 @@ from __future__ import annotations
 import email
 import email.policy
 import re
-from dataclasses import replace
 from datetime import timedelta
 from email.message import EmailMessage
 from typing import Any
 
 import pytest
+from attrs import evolve as replace
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from tests.message.letters import NOW
 from twisted_sendmail import ForwardPath, InvalidInput, Mailbox, Recipient
 from twisted_sendmail.message import DSNAction, Report, ReportedRecipient
 from twisted_sendmail.message.downgrade import seven_bit
-from twisted_sendmail.message.returned import MAX_HEADER_RETURNED
+from twisted_sendmail.message.dsn import MAX_HEADER_RETURNED
 
 CONTENT = b"From: jane@example.org\r\nSubject: hello\r\nMessage-ID: <i@example.org>\r\n\r\n.hi\r\n"
 FAILED = ReportedRecipient(

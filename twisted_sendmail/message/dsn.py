@@ -1,15 +1,12 @@
-"""A report about a message: what became of it, for its sender and for his programs.
+"""A delivery status notification: the report to a sender about the recipients of a message.
 
-``multipart/report`` in three parts: a text for people, ``message/delivery-status`` for
-programs, and the message or its header.  It is written octet for octet, so that what is
-returned is what was sent.  What servers said is escaped: nothing of it becomes a field,
-a line or a control character of ours.
+``multipart/report`` in three parts: a text for people, ``message/delivery-status`` for programs, and
+the message or its header. It is written octet for octet, so that the returned message is the message
+that was sent. Replies of servers are escaped: nothing in them becomes a field, a line or a control
+character. The caller decides who gets a report, and when; it is sent with the null reverse-path.
 
-Who is told, when and how often is not decided here; a report goes out with the null
-reverse-path.
-
-RFC 3464 (the fields), RFC 6522 (multipart/report), RFC 3461 sections 4.3 and 6 (what is
-returned), RFC 3834 (Auto-Submitted), RFC 6533 (addresses beyond ASCII).
+RFC 3464 (the fields), RFC 6522 (multipart/report), RFC 3461 sections 4.3 and 6 (what is returned),
+RFC 3463 (status codes), RFC 3834 (Auto-Submitted), RFC 6533 (addresses beyond ASCII).
 """
 
 from __future__ import annotations
@@ -17,33 +14,47 @@ from __future__ import annotations
 import enum
 import re
 import secrets
-from dataclasses import dataclass
+from email.errors import MessageError
+from email.header import decode_header, make_header
+from email.quoprimime import body_encode
 from email.utils import format_datetime
-from functools import cached_property
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.header import Header
+import attrs
+
+from twisted_sendmail.message.header import FOLD_WIDTH, Header, header_end
 from twisted_sendmail.message.header_fixer import (
     MAILER_DAEMON,
     from_field,
     message_id,
     new_message_id,
 )
-from twisted_sendmail.message.report_text import Facts, for_people, quoted_printable
-from twisted_sendmail.message.returned import MAX_RETURNED, Returned
-from twisted_sendmail.smtp import InvalidInput, Mailbox, printable
+from twisted_sendmail.smtp import (
+    MAX_TEXT_LINE,
+    Canonicalizer,
+    InvalidInput,
+    InvalidMessage,
+    Mailbox,
+    Repair,
+    is_canonical,
+    printable,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from twisted_sendmail.smtp import Recipient
 
-#: Where lines are folded (RFC 5322 section 2.1.1).
-WIDTH = 78
-#: Octets of all that is for programs.  A sender can be forged: a report must not be much larger
-#: than the message and its recipients.  Recipients beyond it are counted only.
+#: Octets of a message that is returned whole, and of a header that is returned.
+MAX_RETURNED = 50 * 1024
+MAX_HEADER_RETURNED = 32 * 1024
+#: Octets of the part for programs. A sender can be forged: a report must not be much larger than the
+#: message and its recipients. Further recipients are only counted.
 MAX_STATUS = 128 * 1024
-#: Characters of one server's reply, and of all replies together if there are many recipients.
+#: Characters of the text for people; further recipients are only counted.
+MAX_TEXT = 64 * 1024
+#: Characters of one server's reply, and of all replies if there are many recipients.
 MAX_REPLY = 1000
 MAX_REPLIES = 64 * 1024
 # A reply is not cut below this.
@@ -56,14 +67,14 @@ _REFERENCE = re.compile(r"<[!-;=?-~]{1,500}>\Z")
 
 
 class DSNAction(enum.Enum):
-    """What was done for a recipient (RFC 3464 section 2.3.3)."""
+    """The action for a recipient (RFC 3464 section 2.3.3); the worst first."""
 
     FAILED = "failed"
     DELAYED = "delayed"
-    #: It went to a server that does not report.
+    #: The message went to a server that does not report.
     RELAYED = "relayed"
     DELIVERED = "delivered"
-    #: It went on to several, and nothing more will be heard.
+    #: The message went on to several recipients, and no further report follows.
     EXPANDED = "expanded"
 
 
@@ -77,110 +88,114 @@ _SUBJECTS = {
 }
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class ReportedRecipient:
-    """What became of one recipient."""
+    """One recipient in a report."""
 
-    #: Whom it went to, with what was said of him (``orcpt``).
+    #: The recipient, with its original form (``orcpt``).
     recipient: Recipient
     action: DSNAction
-    #: ``5.1.1``; what is none is left out for ``5.0.0``, ``4.0.0`` or ``2.0.0``.
+    #: ``5.1.1``; anything else becomes ``5.0.0``, ``4.0.0`` or ``2.0.0``.
     status: str | None = None
-    #: What the server said, with its code; or what went wrong.
+    #: The server's reply, with its code; or a local error.
     reply: str | None = None
-    #: Who said it: ``name[address]:port``.
+    #: The server: ``name[address]:port``.
     relay: str | None = None
     last_attempt: datetime | None = None
-    #: For those who are late.
+    #: For delayed recipients.
     will_retry_until: datetime | None = None
 
     @property
     def code(self) -> str:
-        """The status, in any case."""
+        """The enhanced status code, or the default for the action."""
         if self.status is not None and _STATUS.match(self.status):
             return self.status
         return _DEFAULT_STATUS.get(self.action, "2.0.0")
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Report:
     """One report.
 
-    :raises InvalidInput: it is about nobody.
+    :raises InvalidInput: there are no recipients.
     """
 
-    #: Our host name.
+    #: The name of this host.
     name: str
     #: The sender of the message.
     to: Mailbox
     recipients: tuple[ReportedRecipient, ...]
-    #: When the message came to us; with a time zone, like every time here.
+    #: The time of the message's arrival; with a time zone, like all times here.
     arrived: datetime
-    #: When the report is made.
+    #: The time of the report.
     now: datetime
-    #: The content of the message, or as much of it as was read.
+    #: The content of the message, or its beginning.
     content: bytes = b""
-    #: ``content`` is all of it.
+    #: ``content`` is the whole message.
     whole: bool = False
-    #: What the sender wants returned of it: ``FULL``, ``HDRS``, or nothing said.
+    #: The sender's wish: ``FULL``, ``HDRS``, or None.
     ret: str | None = None
-    #: His name for the message.
+    #: The sender's id of the envelope.
     envid: str | None = None
-    #: Our name for it.
     queue_id: str | None = None
-    #: The Message-ID of the report; None makes one.
-    message_id: str | None = None
+    #: The Message-ID of the report.
+    message_id: str = attrs.field()
     #: Octets of a message that is returned whole.
     max_returned: int = MAX_RETURNED
+    #: An address needs the forms of RFC 6533.
+    international: bool = attrs.field(init=False)
 
-    def __post_init__(self) -> None:
-        if not self.recipients:
-            raise InvalidInput("a report cannot be made", detail="it is about no recipient")
+    @message_id.default
+    def _new_message_id(self) -> str:
+        return new_message_id(self.name)
 
-    # Every field of every recipient asks.
-    @cached_property
-    def international(self) -> bool:
-        """Does an address need the forms of RFC 6533?"""
+    @international.default
+    def _needs_utf8(self) -> bool:
         return self.to.needs_smtputf8 or any(
             each.recipient.path.needs_smtputf8 or not (each.recipient.orcpt or "").isascii()
             for each in self.recipients
         )
 
-    @property
-    def _reply_limit(self) -> int:
-        """Characters of a recipient's reply that are told."""
-        return min(MAX_REPLY, max(_SHORT_REPLY, MAX_REPLIES // len(self.recipients)))
+    def __attrs_post_init__(self) -> None:
+        if not self.recipients:
+            raise InvalidInput("a report cannot be made", detail="it is about no recipient")
 
     @property
     def action(self) -> DSNAction:
-        """What it is about: the worst there is."""
+        """The worst action of all recipients."""
         return min((each.action for each in self.recipients), key=list(DSNAction).index)
 
     def to_bytes(self) -> bytes:
-        """The whole message, canonical."""
-        returned = Returned.of(
-            self.content,
-            whole=self.whole and self.ret != "HDRS" and self.action is DSNAction.FAILED,
-            limit=self.max_returned,
+        """Return the whole report, canonical."""
+        header = Header.parse(_header_section(self.content))
+        whole = (
+            self.whole
+            and self.ret != "HDRS"
+            and self.action is DSNAction.FAILED
+            and len(self.content) <= self.max_returned
+            and is_canonical(self.content)
+            and not _has_long_line(self.content)
         )
-        parts = [self._text(returned), self._status(), returned.part]
+        parts = [
+            self._text(header, whole=whole),
+            self._status(),
+            self._returned(header, whole=whole),
+        ]
         boundary = f"=_{secrets.token_hex(16)}"
-        head = self._header(returned.header, boundary, eight_bit=not b"".join(parts).isascii())
+        head = self._header(header, boundary, eight_bit=not b"".join(parts).isascii())
         between = f"\r\n--{boundary}\r\n".encode("ascii")
         preamble = b"\r\nA report about a message, in MIME (RFC 6522).\r\n"
         return head + preamble + between + between.join(parts) + between[:-2] + b"--\r\n"
 
-    # -- parts ----------------------------------------------------------------
+    # -- the header ---------------------------------------------------------------
 
     def _header(self, returned: Header, boundary: str, *, eight_bit: bool) -> bytes:
+        sender = from_field(Mailbox(MAILER_DAEMON, self.name), "Mail Delivery System")
         fields = [
-            from_field(Mailbox(MAILER_DAEMON, self.name), "Mail Delivery System").octets.decode(
-                "utf-8"
-            ),
             f"To: <{self.to.wire}>\r\n",
             f"Subject: {_SUBJECTS[self.action]}\r\n",
             f"Date: {format_datetime(self.now)}\r\n",
-            f"Message-ID: {self.message_id or new_message_id(self.name)}\r\n",
+            f"Message-ID: {self.message_id}\r\n",
         ]
         about = message_id(returned)
         if about is not None and _REFERENCE.match(about):
@@ -192,22 +207,60 @@ class Report:
         ]
         if eight_bit:
             fields.append("Content-Transfer-Encoding: 8bit\r\n")
-        return "".join(fields).encode("utf-8")
+        return sender.octets + "".join(fields).encode("utf-8")
 
-    def _text(self, returned: Returned) -> bytes:
-        text = for_people(
-            Facts(
-                name=self.name,
-                kind=self.action.value,
-                arrived=format_datetime(self.arrived),
-                queue_id=self.queue_id,
-                header=returned.header,
-                whole=returned.whole,
-                recipients=self.recipients,
-                reply_limit=self._reply_limit,
-            )
-        )
-        return b"Content-Description: What happened\r\n" + quoted_printable(text)
+    # -- the part for people ------------------------------------------------------
+
+    def _text(self, header: Header, *, whole: bool) -> bytes:
+        lines = _wrapped("", f"This is the mail system at {printable(self.name, 255)}.")
+        lines += ["", *_wrapped("", _OPENINGS[self.action]), ""]
+        for name, value in [
+            ("Subject", _subject(header)),
+            ("Message-ID", message_id(header)),
+            ("Received here", format_datetime(self.arrived)),
+            ("Queue id", self.queue_id),
+        ]:
+            if value:
+                lines += _wrapped("  ", f"{name}: {printable(value, 200)}")
+        size = 0
+        for number, each in enumerate(self.recipients):
+            if size >= MAX_TEXT:
+                rest = len(self.recipients) - number
+                lines += ["", *_wrapped("", f"and {rest} more recipients.")]
+                break
+            about = self._about_for_people(each)
+            size += sum(map(len, about))
+            lines += ["", *about]
+        if self.action is DSNAction.FAILED:
+            lines += ["", *_wrapped("", _ASK)]
+        below = "Your message" if whole else "The header of your message"
+        lines += ["", *_wrapped("", f"{below} is attached, and so are the facts for programs.")]
+        return b"Content-Description: What happened\r\n" + _text_part("\n".join(lines) + "\n")
+
+    def _about_for_people(self, each: ReportedRecipient) -> list[str]:
+        lines = _wrapped("  ", printable(each.recipient.path.wire, 400))
+        original = (each.recipient.orcpt or "").partition(";")[2]
+        if original and original != str(each.recipient.path):
+            lines += _wrapped("    ", f"(addressed as {printable(original, 400)})")
+        if each.action not in _DEFAULT_STATUS:
+            where = f" by {printable(each.relay, 300)}" if each.relay else ""
+            lines += _wrapped("    ", f"{each.action.value}{where}")
+        elif each.reply:
+            relay = printable(each.relay or "the server", 300)
+            said = f"{relay} said:" if _REPLY.match(each.reply) else "what went wrong:"
+            lines += _wrapped("    ", said)
+            lines += _wrapped("      ", printable(each.reply, self._reply_limit))
+        if each.action is DSNAction.DELAYED and each.will_retry_until is not None:
+            lines += _wrapped("    ", f"tried until {format_datetime(each.will_retry_until)}")
+        advice = _advice(each.code) if each.action is DSNAction.FAILED else None
+        return lines + (_wrapped("    ", advice) if advice else [])
+
+    @property
+    def _reply_limit(self) -> int:
+        """Characters of each recipient's reply."""
+        return min(MAX_REPLY, max(_SHORT_REPLY, MAX_REPLIES // len(self.recipients)))
+
+    # -- the part for programs ----------------------------------------------------
 
     def _status(self) -> bytes:
         kind = "message/global-delivery-status" if self.international else "message/delivery-status"
@@ -217,24 +270,16 @@ class Report:
                 break
             blocks.append(self._about(each))
             size += len(blocks[-1])
-        body = b"\r\n".join([self._about_message(len(self.recipients) - len(blocks)), *blocks])
-        head = f"Content-Description: Delivery status\r\nContent-Type: {kind}\r\n"
-        if not body.isascii():
-            head += "Content-Transfer-Encoding: 8bit\r\n"
-        return head.encode("ascii") + b"\r\n" + body
-
-    def _about_message(self, omitted: int) -> bytes:
-        """RFC 3464 section 2.2.
-
-        :param omitted: recipients with no fields of their own.
-        """
-        return self._fields(
+        omitted = len(self.recipients) - len(blocks)
+        # RFC 3464 section 2.2.
+        about_message = self._fields(
             ("Original-Envelope-Id", self.envid),
             ("Reporting-MTA", f"dns; {self.name}"),
             ("X-Queue-ID", self.queue_id),
             ("Arrival-Date", format_datetime(self.arrived)),
             ("X-Omitted-Recipients", str(omitted) if omitted else None),
         )
+        return _part("Delivery status", kind, b"\r\n".join([about_message, *blocks]))
 
     def _about(self, each: ReportedRecipient) -> bytes:
         """RFC 3464 section 2.3."""
@@ -242,23 +287,21 @@ class Report:
         kind = "utf-8" if path.needs_smtputf8 else "rfc822"
         diagnostic = None
         if each.reply:
-            # What no server said has a type of our own (section 2.3.6, 2.1.2).
-            diagnostic = f"{'smtp' if _REPLY.match(each.reply) else 'X-local'}; {printable(each.reply, self._reply_limit)}"
-        tried, until = each.last_attempt, each.will_retry_until
+            # A local error has a type of our own (section 2.3.6, 2.1.2).
+            diagnostic_type = "smtp" if _REPLY.match(each.reply) else "X-local"
+            diagnostic = f"{diagnostic_type}; {printable(each.reply, self._reply_limit)}"
+        host = (each.relay or "").partition("[")[0].partition(":")[0]
+        tried = each.last_attempt
+        until = each.will_retry_until if each.action is DSNAction.DELAYED else None
         return self._fields(
             ("Original-Recipient", each.recipient.orcpt),
             ("Final-Recipient", f"{kind}; {path.wire[1:-1]}"),
             ("Action", each.action.value),
             ("Status", each.code),
-            ("Remote-MTA", _remote(each.relay)),
+            ("Remote-MTA", f"dns; {host}" if _HOST.match(host) else None),
             ("Diagnostic-Code", diagnostic),
             ("Last-Attempt-Date", None if tried is None else format_datetime(tried)),
-            (
-                "Will-Retry-Until",
-                None
-                if until is None or each.action is not DSNAction.DELAYED
-                else format_datetime(until),
-            ),
+            ("Will-Retry-Until", None if until is None else format_datetime(until)),
         )
 
     def _fields(self, *fields: tuple[str, str | None]) -> bytes:
@@ -266,22 +309,140 @@ class Report:
             _field(name, value, utf8=self.international) for name, value in fields if value
         )
 
+    # -- the message --------------------------------------------------------------
 
-def _remote(relay: str | None) -> str | None:
-    """``dns; name``, out of ``name[address]:port``."""
-    name = (relay or "").partition("[")[0].partition(":")[0]
-    return f"dns; {name}" if _HOST.match(name) else None
+    def _returned(self, header: Header, *, whole: bool) -> bytes:
+        international = header.international
+        if whole:
+            kind = "message/global" if international else "message/rfc822"
+            return _part("Your message", kind, self.content)
+        octets = bytes(header)
+        kind = "message/global-headers" if international else "text/rfc822-headers"
+        if not international and not octets.isascii():
+            kind += "; charset=unknown-8bit"
+        return _part("The header of your message", kind, octets)
+
+
+def _part(description: str, kind: str, octets: bytes) -> bytes:
+    head = f"Content-Description: {description}\r\nContent-Type: {kind}\r\n"
+    if not octets.isascii():
+        head += "Content-Transfer-Encoding: 8bit\r\n"
+    return head.encode("ascii") + b"\r\n" + octets
 
 
 def _field(name: str, value: str, *, utf8: bool) -> bytes:
-    """A field that nothing in *value* can end or lengthen beyond measure."""
+    """Return a field; nothing in *value* can end or lengthen it beyond measure."""
     value = printable(value, 1000)
     if not utf8:
         value = value.encode("ascii", "backslashreplace").decode("ascii")
     words = [word[at : at + 200] for word in value.split() for at in range(0, len(word), 200)]
     lines = [f"{name}:"]
     for word in words:
-        if len(lines[-1]) + 1 + len(word) > WIDTH and lines[-1] != f"{name}:":
+        if len(lines[-1]) + 1 + len(word) > FOLD_WIDTH and lines[-1] != f"{name}:":
             lines.append("")
         lines[-1] += " " + word
     return ("\r\n".join(lines) + "\r\n").encode("utf-8")
+
+
+# -- the header of the message ----------------------------------------------------
+
+
+def _header_section(content: bytes) -> bytes:
+    """Return the header section of *content*, in lines that can be sent."""
+    begin = content[:MAX_HEADER_RETURNED]
+    try:
+        end = header_end(begin, whole=False)
+    except InvalidMessage:
+        end = begin.rfind(b"\n") + 1  # the header is cut
+    canonical = Canonicalizer(Repair.REPAIR)
+    octets = canonical.feed(begin[:end]) + canonical.finish()
+    if not _has_long_line(octets):
+        return octets
+    return b"".join(_short(line) + b"\r\n" for line in octets.split(b"\r\n")[:-1])
+
+
+def _has_long_line(octets: bytes) -> bool:
+    return any(len(line) > MAX_TEXT_LINE for line in octets.split(b"\r\n"))
+
+
+def _short(line: bytes) -> bytes:
+    if len(line) <= MAX_TEXT_LINE:
+        return line
+    line = line[:MAX_TEXT_LINE]
+    # No part of a UTF-8 character at the end.
+    return line if line.isascii() else line.decode("utf-8", "ignore").encode("utf-8")
+
+
+def _subject(header: Header) -> str | None:
+    """Return the subject, decoded as far as possible."""
+    value = next(iter(header.values("subject")), None)
+    if value is None:
+        return None
+    value = value[:500].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    try:
+        return str(make_header(decode_header(value)))
+    except (MessageError, LookupError, ValueError):
+        return value
+
+
+# -- texts for people -------------------------------------------------------------
+
+_OPENINGS = {
+    DSNAction.FAILED: "Your message could not be delivered to the recipients below. It will not be"
+    " tried again.",
+    DSNAction.DELAYED: "Your message is late: the recipients below do not have it yet. You need do"
+    " nothing, it is tried again.",
+    DSNAction.RELAYED: "Your message was handed to the next server for the recipients below. That"
+    " server does not say whether it arrived.",
+    DSNAction.DELIVERED: "Your message was delivered to the recipients below.",
+    DSNAction.EXPANDED: "Your message was sent on to several for each of the recipients below.",
+}
+# RFC 3463 sections 3.2 to 3.8, by subject and detail.
+_ADVICE = {
+    "1.1": "There is no such mailbox there. Check the address, and send the message again.",
+    "1.2": "There is no mail at that domain. Check what stands behind the @.",
+    "1.3": "The address cannot be read there. Check it.",
+    "1.6": "The mailbox has moved. Ask for the new address.",
+    "1.10": "That domain takes no mail. Check what stands behind the @.",
+    "2.1": "The mailbox takes no mail at present. Reach the recipient in another way.",
+    "2.2": "The mailbox is full. Tell the recipient in another way, and send it again later.",
+    "2.3": "The message is too large for the recipient. Send it in parts, or a link to it.",
+    "3.4": "The message is too large for a server on the way. Send it in parts, or a link to it.",
+    "4.7": "It was tried until its time was over. Send it again, or ask your postmaster.",
+    "6.1": "The next server does not take content of this kind.",
+    "6.3": "The next server takes 7-bit content only, and the message cannot be encoded on its way"
+    " without breaking it, as when it is signed or encrypted. Have your mail program encode it as"
+    " quoted-printable or base64 before it is signed, and send it again.",
+    "6.7": "The next server takes no addresses beyond ASCII. Use another address of the recipient.",
+    "7.30": "It was to go over protected connections only, and there is none to the next server.",
+}
+_BY_SUBJECT = {
+    "4": "The next server could not be reached, or did not do its work.",
+    "7": "The next server does not want it. What it said may tell why.",
+}
+_ASK = "If you do not know what to do, show this report to your postmaster."
+
+
+def _advice(status: str) -> str | None:
+    subject = status.partition(".")[2]
+    return _ADVICE.get(subject) or _BY_SUBJECT.get(subject.partition(".")[0])
+
+
+def _wrapped(indent: str, text: str) -> list[str]:
+    wrapper = TextWrapper(
+        width=76, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    return wrapper.wrap(text)
+
+
+def _text_part(text: str) -> bytes:
+    """Return the MIME fields of a text part, an empty line, and *text*, encoded if necessary."""
+    if text.isascii():
+        head, body = "Content-Type: text/plain; charset=us-ascii\r\n", text.replace("\n", "\r\n")
+    else:
+        head = (
+            "Content-Type: text/plain; charset=utf-8\r\n"
+            "Content-Transfer-Encoding: quoted-printable\r\n"
+        )
+        body = body_encode(text.encode("utf-8").decode("latin-1"), eol="\r\n")
+    return f"{head}\r\n{body}".encode("ascii")
