@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from twisted_sendmail.queue import Cleanup, QueueFull, TooManyHops
 from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
-from twisted_sendmail.smtp import NOTHING_SAID, Envelope, Recipient, Reply
+from twisted_sendmail.smtp import Envelope, Recipient, Reply
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -104,16 +104,13 @@ class QueueReceiver(Receiver):
     def _opened(self) -> Cleanup:
         if self._admission is None:
             said = self._parameters
-            if said is NOTHING_SAID and len(self._recipients) == 1:
-                envelope = Envelope.plain(self._sender, self._recipients[0])
-            else:
-                envelope = Envelope(
-                    self._sender,
-                    self._recipients,
-                    ret=said.ret,
-                    envid=said.envid,
-                    require_tls=said.require_tls,
-                )
+            envelope = Envelope(
+                self._sender,
+                self._recipients,
+                ret=said.ret,
+                envid=said.envid,
+                require_tls=said.require_tls,
+            )
             self._admission = Cleanup(
                 self._policy,
                 envelope,

@@ -1,12 +1,10 @@
-"""Addresses as SMTP knows them: mailboxes, reverse-paths, forward-paths.
+"""Addresses of SMTP: mailboxes, reverse-paths, forward-paths.
 
-The grammar is that of RFC 5321 section 4.1.2 with the additions of RFC 6531
-(SMTPUTF8).  An address is parsed or refused, never repaired into another one;
-display names and comments belong to the header and are refused here.  A source
-route is read and dropped (RFC 5321 appendix C).
+The grammar is that of RFC 5321 section 4.1.2 with the additions of RFC 6531 (SMTPUTF8). An address is
+parsed or refused, never repaired into another one; display names and comments belong to the header
+and are refused here. A source route is parsed and dropped (RFC 5321 appendix C).
 
-Beyond the grammar, an underscore is let pass in a domain: host names of
-containers have it, and it harms nobody.
+Beyond the grammar, an underscore is accepted in a domain: host names of containers have it.
 """
 
 from __future__ import annotations
@@ -14,16 +12,16 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 
+import attrs
 import idna
 
 from twisted_sendmail.smtp.errors import InvalidAddress
 from twisted_sendmail.smtp.escape import printable
 
-#: Octets of a path at the most (RFC 5321 section 4.5.3.1.3 asks servers for 256;
-#: longer ones exist and are theirs to judge, but a command line must stay a line).
+#: Octets of a path. RFC 5321 section 4.5.3.1.3 asks servers for 256; longer paths exist, and the
+#: server decides about them, but a command line must stay a line.
 MAX_PATH = 900
 #: Octets of a domain (RFC 5321 section 4.5.3.1.2).
 MAX_DOMAIN = 255
@@ -35,7 +33,7 @@ _LITERAL = r"\[[!-Z^-~]+\]"
 
 
 class _Grammar:
-    """The expressions, with *more* characters than ASCII has."""
+    """The expressions, with *more* characters than those of ASCII."""
 
     def __init__(self, more: str) -> None:
         atext = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{more}-]"
@@ -70,47 +68,58 @@ def _bad(text: object, why: str, remedy: str = "") -> InvalidAddress:
     return InvalidAddress(f"address '{shown}' cannot be used", detail=why, remedy=remedy)
 
 
-@dataclass(frozen=True)
+@attrs.frozen(init=False)
 class Mailbox:
     """``local-part@domain``.
 
-    :param local_part: as it is meant, without the quotes of a quoted string.
-    :param domain: a domain name as written (perhaps with U-labels), or an address
-        literal in brackets.
+    :param local_part: its meaning, without the quotes of a quoted string.
+    :param domain: a domain name as written (perhaps with U-labels), or an address literal in
+        brackets.
+    :raises InvalidAddress: they do not fit the grammar. No mailbox can carry a command onto the wire.
 
-    Build one with :meth:`parse`; the constructor checks too, so that no mailbox
-    exists that could carry a command onto the wire.
+    Usually made by :meth:`parse`.
     """
 
     local_part: str
     domain: str
+    #: The mailbox as it stands between ``<`` and ``>``: quoted if necessary, with A-labels.
+    wire: str = attrs.field(eq=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if not self.local_part.isprintable():
-            raise _bad(str(self.local_part), "it holds control characters")
-        whole = f"{_quoted(self.local_part)}@{self.domain}"
-        if not _grammar(whole).mailbox.match(whole):
-            raise _bad(f"{self.local_part}@{self.domain}", "it does not fit RFC 5321 section 4.1.2")
-        if self.domain.startswith("["):
-            _check_literal(self.domain)
-        else:
-            ascii_domain(self.domain)
-        if len(f"{_quoted(self.local_part)}@{self.domain}".encode()) > MAX_PATH:
-            raise _bad(str(self.local_part), f"it is longer than {MAX_PATH} octets")
+    def __init__(self, local_part: str, domain: str) -> None:
+        if not local_part.isprintable():
+            raise _bad(str(local_part), "it holds control characters")
+        whole = f"{local_part}@{domain}"
+        match = _grammar(whole).mailbox.match(whole)
+        if match is None or match[1] != local_part or local_part[:1] == '"':
+            whole = f"{_quoted(local_part)}@{domain}"
+            if not _grammar(whole).mailbox.match(whole):
+                raise _bad(f"{local_part}@{domain}", "it does not fit RFC 5321 section 4.1.2")
+        if len(whole.encode()) > MAX_PATH:
+            raise _bad(str(local_part), f"it is longer than {MAX_PATH} octets")
+        if domain[:1] == "[":
+            _check_literal(domain)
+        wire = whole[: len(whole) - len(domain)] + ascii_domain(domain)
+        self.__attrs_init__(local_part, domain, wire)
 
     @classmethod
     def parse(cls, text: str) -> Mailbox:
-        """Read ``user@example.org``, ``"a b"@example.org``, ``user@[192.0.2.1]``.
+        """Parse ``user@example.org``, ``"a b"@example.org``, ``user@[192.0.2.1]``.
 
-        :raises InvalidAddress: when *text* is anything else.
+        :raises InvalidAddress: *text* is anything else.
         """
         if not isinstance(text, str):
             raise _bad(text, f"it is {type(text).__name__}, not str")
-        return _parse_mailbox(text)
+        match = _grammar(text).mailbox.match(text)
+        if match is None:
+            raise _bad(text, _why(text), _remedy(text))
+        local, domain = match[1], match[2]
+        if local[:1] == '"':
+            local = re.sub(r"\\(.)", r"\1", local[1:-1])
+        return cls(local, domain)
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Only a local part can need it: a domain has an ASCII form."""
+        """True if the local part is not ASCII; a domain always has an ASCII form."""
         return not self.local_part.isascii()
 
     @property
@@ -118,34 +127,10 @@ class Mailbox:
         """The domain as A-labels (RFC 5891), or the literal."""
         return ascii_domain(self.domain)
 
-    @cached_property
-    def wire(self) -> str:
-        """The mailbox as it goes between ``<`` and ``>``: quoted where needed, A-labels."""
-        return f"{_quoted(self.local_part)}@{self.ascii_domain}"
-
     def __str__(self) -> str:
         if self.domain.isascii():
             return self.wire
         return f"{_quoted(self.local_part)}@{self.domain}"
-
-
-@lru_cache(maxsize=4096)
-def _parse_mailbox(text: str) -> Mailbox:
-    grammar = _ASCII if text.isascii() else _international()
-    match = grammar.mailbox.match(text)
-    if match is None:
-        raise _bad(text, _why(text), _remedy(text))
-    local, domain = match[1], match[2]
-    if local.startswith('"'):
-        local = re.sub(r"\\(.)", r"\1", local[1:-1])
-    elif (
-        text.isascii() and domain[0] != "[" and len(domain) <= MAX_DOMAIN and len(text) <= MAX_PATH
-    ):
-        # The constructor would look at all of it once more, and find the same.
-        box = object.__new__(Mailbox)
-        box.__dict__.update(local_part=local, domain=domain, wire=text)
-        return box
-    return Mailbox(local, domain)
 
 
 def _why(text: str) -> str:
@@ -173,9 +158,9 @@ def _quoted(local_part: str) -> str:
 
 
 def ascii_domain(domain: str) -> str:
-    """A domain name in A-labels (RFC 5890), or a literal unchanged.
+    """Return a domain name in A-labels (RFC 5890), or a literal unchanged.
 
-    :raises InvalidAddress: when it has no such form.
+    :raises InvalidAddress: there is no such form.
     """
     if domain.isascii():
         if len(domain) > MAX_DOMAIN:
@@ -187,8 +172,7 @@ def ascii_domain(domain: str) -> str:
 @lru_cache(maxsize=1024)
 def _idna(domain: str) -> str:
     try:
-        # Case and composition are folded, nothing else is mapped: a look-alike
-        # must not become another domain.
+        # Only case and composition are folded: a look-alike must not become another domain.
         folded = unicodedata.normalize("NFC", domain.lower())
         if any(_is_like_ascii(character) for character in domain):
             raise _bad(domain, "a character in its domain stands for an ASCII one")
@@ -198,7 +182,7 @@ def _idna(domain: str) -> str:
 
 
 def _is_like_ascii(character: str) -> bool:
-    """The Kelvin sign is folded to the letter k, and there are more such."""
+    """Return True for a character that is folded to an ASCII one, as the Kelvin sign is to k."""
     if character.isascii():
         return False
     return unicodedata.normalize("NFC", character.lower()).isascii()
@@ -210,7 +194,7 @@ def _check_literal(literal: str) -> None:
     try:
         if inner[:5].lower() == "ipv6:":
             if "%" in inner:
-                raise ValueError  # a scope says nothing to another machine
+                raise ValueError  # a scope has no meaning on another machine
             ipaddress.IPv6Address(inner[5:])
         elif ":" in inner:
             if not _GENERAL_LITERAL_RE.match(inner):
@@ -224,11 +208,11 @@ def _check_literal(literal: str) -> None:
 
 
 def domain_name(text: str) -> str:
-    """Check a domain name or address literal, as EHLO takes it; return its ASCII form.
+    """Check a domain name or address literal, as in EHLO; return its ASCII form.
 
-    A trailing dot is dropped (some systems' host names have one).
+    A trailing dot is dropped (the host names of some systems have one).
 
-    :raises InvalidAddress: when it is neither.
+    :raises InvalidAddress: *text* is neither.
     """
     name = text.removesuffix(".")
     if _grammar(name).domain.match(name):
@@ -240,8 +224,8 @@ def domain_name(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """The inside of ``<…>`` without a source route, or *text* itself."""
-    if isinstance(text, str) and text.startswith("<") and text.endswith(">"):
+    """Return the inside of ``<…>`` without a source route, or *text* itself."""
+    if text.startswith("<") and text.endswith(">"):
         text = text[1:-1]
         route = _grammar(text).source_route.match(text) if text.startswith("@") else None
         if route:
@@ -249,25 +233,23 @@ def _unwrapped(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class ReversePath:
-    """Where bounces go: a mailbox, or nowhere (``<>``, the null reverse-path)."""
+    """The address for bounces: a mailbox, or none (``<>``, the null reverse-path)."""
 
     mailbox: Mailbox | None = None
 
     @classmethod
     def parse(cls, text: str) -> ReversePath:
-        """Read ``user@example.org``, ``<user@example.org>``, ``<>`` or the empty string.
+        """Parse ``user@example.org``, ``<user@example.org>``, ``<>`` or the empty string.
 
-        :raises InvalidAddress: when *text* is anything else.
+        :raises InvalidAddress: *text* is anything else.
         """
-        if text in ("", "<>"):
-            return cls()
-        return cls(Mailbox.parse(_unwrapped(text)))
+        return _reverse_path(text) if isinstance(text, str) else cls(Mailbox.parse(text))
 
     @property
     def needs_smtputf8(self) -> bool:
-        """True for a local part that is not ASCII."""
+        """True if the local part is not ASCII."""
         return self.mailbox is not None and self.mailbox.needs_smtputf8
 
     @property
@@ -279,7 +261,7 @@ class ReversePath:
         return str(self.mailbox) if self.mailbox else "<>"
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class ForwardPath:
     """A recipient: a mailbox, or ``Postmaster`` without a domain (RFC 5321 section 4.1.1.3)."""
 
@@ -287,18 +269,15 @@ class ForwardPath:
 
     @classmethod
     def parse(cls, text: str) -> ForwardPath:
-        """Read ``user@example.org``, ``<user@example.org>`` or ``Postmaster``.
+        """Parse ``user@example.org``, ``<user@example.org>`` or ``Postmaster``.
 
-        :raises InvalidAddress: when *text* is anything else.
+        :raises InvalidAddress: *text* is anything else.
         """
-        inner = _unwrapped(text)
-        if isinstance(inner, str) and len(inner) == 10 and inner.lower() == "postmaster":
-            return cls(None)
-        return cls(Mailbox.parse(inner))
+        return _forward_path(text) if isinstance(text, str) else cls(Mailbox.parse(text))
 
     @property
     def needs_smtputf8(self) -> bool:
-        """True for a local part that is not ASCII."""
+        """True if the local part is not ASCII."""
         return self.mailbox is not None and self.mailbox.needs_smtputf8
 
     @property
@@ -308,3 +287,19 @@ class ForwardPath:
 
     def __str__(self) -> str:
         return str(self.mailbox) if self.mailbox else "Postmaster"
+
+
+# A program sends from and to the same addresses again and again.
+
+
+@lru_cache(maxsize=4096)
+def _reverse_path(text: str) -> ReversePath:
+    return ReversePath(None if text in ("", "<>") else Mailbox.parse(_unwrapped(text)))
+
+
+@lru_cache(maxsize=4096)
+def _forward_path(text: str) -> ForwardPath:
+    inner = _unwrapped(text)
+    if len(inner) == 10 and inner.lower() == "postmaster":
+        return ForwardPath(None)
+    return ForwardPath(Mailbox.parse(inner))

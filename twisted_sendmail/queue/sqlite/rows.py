@@ -118,16 +118,13 @@ def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMe
     (attempts, leased, held, expired, doomed, warned, interrupted, aside) = row[11:]
     known = json.loads(parameters) if parameters else {}
     queued = tuple([_recipient(r) for r in recipients])
-    if len(queued) == 1 and not known:
-        envelope = Envelope.plain(ReversePath.parse(sender), queued[0].recipient)
-    else:
-        envelope = Envelope(
-            ReversePath.parse(sender),
-            [r.recipient for r in queued],
-            ret=known.get("ret"),
-            envid=known.get("envid"),
-            require_tls=known.get("require_tls", False),
-        )
+    envelope = Envelope(
+        ReversePath.parse(sender),
+        [r.recipient for r in queued],
+        ret=known.get("ret"),
+        envid=known.get("envid"),
+        require_tls=known.get("require_tls", False),
+    )
     draft = MessageInfo(
         id=id_text(number),
         envelope=envelope,
@@ -165,10 +162,7 @@ def _mark(found: Any, word: str) -> bool:
 def _recipient(row: Sequence[Any]) -> QueuedRecipient:
     number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay = row
     path = ForwardPath.parse(address)
-    if notify or orcpt is not None:
-        recipient = Recipient(path, notify.split(",") if notify else (), orcpt)
-    else:
-        recipient = Recipient.plain(path)
+    recipient = Recipient(path, notify.split(",") if notify else (), orcpt)
     return QueuedRecipient(
         number,
         recipient,
