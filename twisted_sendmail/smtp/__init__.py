@@ -86,7 +86,6 @@ from twisted_sendmail.smtp.server_settings import MAX_FIELDS, ServerSettings
 from twisted_sendmail.smtp.server_states import ServerState
 from twisted_sendmail.smtp.tls_facts import TLSFacts
 from twisted_sendmail.smtp.transcript import Transcript
-from twisted_sendmail.smtp.value import value
 
 __all__ = [
     "MAX_DOMAIN",
@@ -185,5 +184,4 @@ __all__ = [
     "refusal",
     "shown_argument",
     "shown_url",
-    "value",
 ]
