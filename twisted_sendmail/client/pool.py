@@ -25,9 +25,10 @@ States of a connection::
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -187,11 +188,59 @@ class Job:
     returned: int = 0
     #: Servers that it cannot be sent to any more.
     tried: frozenset[ServerStatus] = frozenset()
+    # Where the message goes out over several connections: all of it, and the reports so far.
+    _whole: PreparedMessage | None = None
+    _reports: list[DeliveryReport] = Factory(list)
 
     @property
     def settled(self) -> bool:
         """Whether its end is known."""
         return self.on_result is None
+
+    def narrow(self, count: int) -> None:
+        """Send to the first *count* recipients only; the others follow over another connection."""
+        self._whole = self._whole or self.letter
+        self.letter = self.letter.to(self.letter.envelope.recipients[:count])
+
+    def go_on(self, report: DeliveryReport) -> bool:
+        """Note *report*; return whether the message has still to be sent to other recipients.
+
+        That is so if it was narrowed, or if the connection ended between two of its transactions.
+        """
+        recipients = (self._whole or self.letter).envelope.recipients
+        decided = [each for each in report.outcomes if each.status is not RecipientStatus.UNTOUCHED]
+        sent = sum(len(each.outcomes) for each in self._reports) + len(decided)
+        if report.error is not None or not decided or sent == len(recipients):
+            return False
+        self._whole = self._whole or self.letter
+        self._reports.append(replace(report, outcomes=tuple(decided)))
+        self.letter = self._whole.to(recipients[sent:])
+        return True
+
+    def result(self, end: JobResult) -> JobResult:
+        """Return the result for all recipients, where *end* is that of the last connection."""
+        if self._whole is None:
+            return end
+        error = end.value if isinstance(end, Failure) else end
+        if isinstance(error, DeliveryReport):
+            last = error
+        elif isinstance(error, SendmailError):
+            last = error.report or self.report(RecipientStatus.UNTOUCHED, error)
+        else:
+            return end
+        reports = [*self._reports, last]
+        outcomes = [outcome for report in reports for outcome in report.outcomes]
+        rest = self._whole.envelope.recipients[len(outcomes) :]
+        outcomes += [RecipientResult(each, RecipientStatus.UNTOUCHED) for each in rest]
+        whole = replace(
+            next((report for report in reports if report.accepted), last),
+            envelope=self._whole.envelope,
+            outcomes=tuple(outcomes),
+            error=last.error,
+        )
+        if whole.error is not None:
+            whole.error.report = whole
+        return end if isinstance(end, CancelledError) else whole
 
     def report(self, status: RecipientStatus, error: SendmailError) -> DeliveryReport:
         """Return a report with *status* for every recipient, because of *error*."""
@@ -302,6 +351,7 @@ class Pool:
         on_result, job.on_result = job.on_result, None
         if on_result is None:
             return
+        result = job.result(result)
         if isinstance(result, DeliveryReport) and result.accepted:
             self.accepted += 1
         else:
@@ -358,7 +408,7 @@ class Pool:
         elif result is None:
             job.returned += 1
             self._send_again(job)
-        elif self._may_go_again(connection, job, result):
+        elif self._may_go_again(connection, job, result) or job.go_on(result):
             self._send_again(job)
         else:
             self._settle(job, result)

@@ -8,16 +8,20 @@ the connection's end, never asked.
 from __future__ import annotations
 
 import enum
+import math
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
+from twisted_sendmail.client.delivery import split
 from twisted_sendmail.client.pipeline import Pipeline
 from twisted_sendmail.smtp import SendmailError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twisted.internet.interfaces import IDelayedCall
 
     from twisted_sendmail.client.pool import Job, Pool
@@ -55,13 +59,14 @@ class PooledConnection:
         self.number = number
         self.status = status
         self.state = ConnectionState.OPENING
-        #: Messages taken.
-        self.taken = 0
+        #: Messages taken, and the transactions that they are.
+        self.taken = self._transactions = 0
         #: Messages that the server accepted or refused.
         self.verdicts = 0
         self._protocol: SubmissionProtocol | None = None
         self._flow: Pipeline | None = None
-        self._most = pool.limits.messages
+        # The server's LIMITS (RFC 9422).
+        self._server_limits: Mapping[str, int] = {}
         self._born = 0.0
         # Fires when it is to be closed, and nothing is under way.
         self._over: Deferred[None] = Deferred()
@@ -128,9 +133,7 @@ class PooledConnection:
             if self._overdue is not None and self._overdue.active():
                 self._overdue.cancel()
         self._born = pool.reactor.seconds()
-        self._most = min(
-            pool.limits.messages, protocol.session.capabilities.limits.get("MAILMAX", self._most)
-        )
+        self._server_limits = protocol.session.capabilities.limits
         self._flow = flow = Pipeline(
             protocol,
             self._take,
@@ -207,7 +210,8 @@ class PooledConnection:
             and protocol is not None
             and protocol.usable
             and not (flow is not None and flow.spoiled)
-            and self.taken < self._most
+            and self.taken < self._pool.limits.messages
+            and self._transactions_left > 0
             and now - self._born < self._pool.limits.age
         )
 
@@ -225,7 +229,24 @@ class PooledConnection:
             self.taken += 1
             job.connection, job.verdicts_before = self, self.verdicts
             job.taken_at = now
+            if self._server_limits:
+                self._keep_within_limits(job)
         return job
+
+    @property
+    def _transactions_left(self) -> float:
+        return self._server_limits.get("MAILMAX", math.inf) - self._transactions
+
+    def _keep_within_limits(self, job: Job) -> None:
+        """Count the transactions of *job*; let those that are too many go over other connections."""
+        letter, parts = job.letter, 1
+        if letter.rewindable and not job.all_or_nothing:
+            split_up = split(letter.envelope.recipients, self._server_limits)
+            parts = len(split_up)
+            if parts > self._transactions_left:
+                parts = int(self._transactions_left)
+                job.narrow(sum(map(len, split_up[:parts])))
+        self._transactions += parts
 
     def _done(self, job: Any, result: DeliveryReport | Failure | None) -> None:
         job.connection = None
