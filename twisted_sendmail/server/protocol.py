@@ -28,8 +28,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
-from twisted_sendmail.server.message_handler import MessageHandler
-from twisted_sendmail.server.receiver import ConnectionInfo
+from twisted_sendmail.server.receiver import ConnectionInfo, MessageHandler
 from twisted_sendmail.server.timeouts import ContentClock, Timer
 from twisted_sendmail.server.tls import server_tls_facts
 from twisted_sendmail.smtp import Reply, ServerState, Transcript
@@ -173,7 +172,7 @@ class SMTPServerProtocol(Protocol):
     # -- the pump -------------------------------------------------------------
 
     def _pump(self) -> None:
-        """Do all that can be done now, and write what there is to write, at once."""
+        """Do all that can be done now, and write the replies in one piece."""
         if self._pumping or self._over:
             return
         session = self.session
@@ -184,7 +183,7 @@ class SMTPServerProtocol(Protocol):
         finally:
             self._pumping = False
         self._flush()
-        if self._half_closed and not (session.waiting or self._blocked):
+        if self._half_closed and not (session.pending or self._blocked):
             # What is left in the buffer is half a command, or half a message.
             session.end("connection closed")
         self._regulate()
@@ -205,33 +204,35 @@ class SMTPServerProtocol(Protocol):
             self.transport.write(data)
 
     def _regulate(self) -> None:
-        """Let the client's time run or stand, and its octets come or wait."""
-        session, deadlines = self.session, self.factory.deadlines
+        """Start or stop the client's deadline, and reading."""
         if self._over:
             return
-        if session.state is ServerState.CLOSED:
+        session, deadlines, timer = self.session, self.factory.deadlines, self._timer
+        state = session.state
+        if state is ServerState.CLOSED:
             self._close()
             return
+        stalled = self._blocked or session.pending is not None
+        content = session.reading_content
         if session.contents != self._content:
             self._content = session.contents
             self._content_clock = ContentClock(self.factory.clock)
-        reading = session.reading_content
-        if reading and not session.waiting and not self._blocked:
+        if content and not stalled:
             self._content_clock.run()
         else:
             self._content_clock.stop()
-        if session.state is ServerState.OPENING or session.state is ServerState.HANDSHAKE:
-            self._timer.set("handshake", deadlines.handshake)
+        if state is ServerState.OPENING or state is ServerState.HANDSHAKE:
+            timer.set("handshake", deadlines.handshake)
         elif self._blocked:
-            self._timer.set("reading", deadlines.reading)
-        elif session.waiting:
-            self._timer.clear()
-        elif reading:
-            self._timer.set("content", max(self._content_clock.left(deadlines), 0.001))
+            timer.set("reading", deadlines.reading)
+        elif stalled:
+            timer.clear()
+        elif content:
+            timer.set("content", max(self._content_clock.left(deadlines), 0.001))
         else:
-            self._timer.set(("command", session.lines), deadlines.command)
-        # A little may wait with us; so the end of the connection is noticed meanwhile.
-        hold = session.full and (session.waiting or self._blocked)
+            timer.set(session.lines, deadlines.command)
+        # A little may wait in the buffer; so the end of the connection is noticed meanwhile.
+        hold = stalled and session.full
         if hold or self._paused:
             self._hold(hold=hold)
 

@@ -1,61 +1,73 @@
-"""What happens to mail: the interface an application implements to receive it.
+"""The interface that an application implements to receive mail, and its caller.
 
-One :class:`Receiver` is made for each message.  Its methods are called in the order
-``sender``, ``recipient`` (once each), ``write`` (any number), and at the end either
-``commit`` or ``abort``, exactly one of them, exactly once.  The client is told 250
-only after ``commit`` has succeeded.
+One :class:`Receiver` is made for each message.  Its methods are called in the order ``sender``,
+``recipient`` (once each), ``write`` (any number), and at the end either ``commit`` or ``abort``,
+one of them, once.  The client gets 250 only after ``commit`` has succeeded.
 
 Every method may return its result, a Deferred or a coroutine.  ``None`` means yes; a
-:class:`~twisted_sendmail.smtp.reply.Reply` with 4yz or 5yz is a refusal; an exception
-is our own trouble, logged, and told as 451.  While one is pending the client is not
-read: that is the back-pressure.
+:class:`~twisted_sendmail.smtp.reply.Reply` with 4yz or 5yz is a refusal; an exception, and a reply
+that cannot be sent, are logged, and the client gets 451.  While a result is awaited the client is
+not read: that is the back-pressure.
 
-RFC 5321 sections 3.3 and 4.2.5; RFC 2033 section 4.2 (several verdicts).
+RFC 5321 sections 3.3 and 4.2.5; RFC 2033 section 4.2 (a reply for each recipient).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted_sendmail.smtp import MailParameters, Reply, Verb
+from attrs import define
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_sendmail.server.auth import AuthExchange
+from twisted_sendmail.server.received_header import Stamp
+from twisted_sendmail.smtp import PENDING, MailParameters, Pending, Reply, ServerHandler, Verb
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
+    from twisted_sendmail.server.factory import SMTPServerFactory
     from twisted_sendmail.smtp import Recipient, ReversePath, TLSFacts, Transcript
 
 Answer = Reply | None | Awaitable[Reply | None]
 Verdict = Reply | Sequence[Reply] | None | Awaitable[Reply | Sequence[Reply] | None]
 
+#: A fault of the server, not of the client.
+LOCAL_ERROR = Reply(451, ("4.3.0 Local error in processing",))
+_log = Logger()
+_T = TypeVar("_T")
 
-@dataclass
+
+@define(eq=False)
 class ConnectionInfo:
-    """What is known of the one who sends; it grows as the session goes on."""
+    """The facts about one connection; they grow as the session goes on."""
 
-    #: Our name, as the greeting has it.
+    #: The server's name, as in the greeting.
     name: str
-    #: Where from.
+    #: The client's address.
     peer: IAddress
-    #: Where to.
+    #: The server's address.
     host: IAddress
     #: The dialogue so far, without secrets.
     transcript: Transcript
     #: The name given in EHLO, HELO or LHLO; None before.
     hello: str | None = None
-    #: How it was given; None before.
+    #: The verb it was given by; None before.
     verb: Verb | None = None
-    #: The TLS session; None in clear.
+    #: The TLS session; None in clear text.
     tls: TLSFacts | None = None
-    #: Who authenticated; None for nobody.
+    #: The user that has authenticated; None for nobody.
     user: str | None = None
-    #: What a ``twisted.cred`` realm gave for that user.
+    #: The avatar that a ``twisted.cred`` realm returned for the user.
     avatar: object = None
 
     def protocol(self, *, smtputf8: bool = False) -> str:
-        """``SMTP``, ``ESMTPSA``, ``LMTPS``, ``UTF8SMTPSA`` …: how mail is coming in.
+        """``SMTP``, ``ESMTPSA``, ``LMTPS``, ``UTF8SMTPSA`` …: the ``with`` of a Received field.
 
         RFC 3848, RFC 6531 section 4.3.
         """
@@ -71,11 +83,11 @@ class ConnectionInfo:
 class Receiver:
     """Accepts everything and keeps nothing: inherit, and override what matters.
 
-    :param connection: who sends.
+    A dataclass, so that subclasses may be dataclasses with more parameters.
     """
 
     connection: ConnectionInfo
-    #: Our name for the message, told in the 250 and in the Received field.
+    #: The server's name for the message, told in the 250 and in the Received field.
     id: str = field(default_factory=lambda: secrets.token_hex(6).upper(), init=False)
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> Answer:
@@ -83,31 +95,251 @@ class Receiver:
         return None
 
     def recipient(self, recipient: Recipient) -> Answer:
-        """RCPT: may this one have it?  A refused one is forgotten."""
+        """RCPT: is the recipient accepted?  A refused one is forgotten."""
         return None
 
     def write(self, data: bytes) -> Answer:
-        """Some content, as it is to be kept: CRLF line ends, not dot-stuffed.
+        """Take some content, as it is to be kept: CRLF line ends, not dot-stuffed.
 
-        A refusal ends it: the client gets to know it when it has sent all.
+        After a refusal the rest is discarded, and the client gets the refusal at the end.
         """
         return None
 
     def write_last(self, data: bytes) -> Answer:
-        """The same as ``write``, which it calls, where it is known that nothing comes behind.
+        """Take the end of the content, where it is known to be the end; calls ``write``.
 
         It is not called for every message; but no ``write`` follows it.
         """
         return self.write(data)
 
     def commit(self) -> Verdict:
-        """All of it has arrived: keep it.  From the 250 on it is ours to answer for.
+        """All of the content has arrived: keep it.  After the 250 the server is responsible for it.
 
-        A Reply may be a success too, to say more than ``Ok``.  In LMTP, one for all or
-        one for each accepted recipient, in order.
+        A Reply may also be a success, with another text than ``Ok``.  In LMTP one reply for all,
+        or one for each accepted recipient, in order.
         """
         return None
 
     def abort(self) -> Awaitable[None] | None:
-        """It will not come: throw away what there is."""
+        """The message will not be completed: remove what there is of it."""
         return None
+
+
+class MessageHandler(ServerHandler):
+    """Answers the session of one connection from receivers and accounts.
+
+    It calls ``commit`` or ``abort`` of each receiver once, and turns every error of a receiver
+    into 451.
+
+    :param resume: gives the session an answer that comes later.
+    :param start_tls: called when the session has replied 220 to STARTTLS.
+    """
+
+    def __init__(
+        self,
+        factory: SMTPServerFactory,
+        connection: ConnectionInfo,
+        resume: Callable[[Any], None],
+        start_tls: Callable[[], None],
+    ) -> None:
+        self._factory = factory
+        self._connection = connection
+        self._resume = resume
+        self._start_tls = start_tls
+        self._auth = AuthExchange(factory.accounts, factory.throttle, connection, resume)
+        self._stamp = Stamp(connection)
+        self._receiver: Receiver | None = None
+        self._recipients: list[Recipient] = []
+        self._smtputf8 = False
+        #: The id of the message that is being committed.
+        self._committing = ""
+        #: The answer of a receiver that is awaited.
+        self._awaited: Deferred[None] | None = None
+        self._over = False
+
+    # -- the connection -------------------------------------------------------
+
+    def hello(self, domain: str, verb: Verb) -> None:
+        """EHLO, HELO or LHLO."""
+        self._connection.hello, self._connection.verb = domain, verb
+
+    def start_tls(self) -> None:
+        """STARTTLS."""
+        self._start_tls()
+
+    def tls_started(self) -> None:
+        """Forget what the client has said in clear text (RFC 3207 section 4.2)."""
+        self._connection.hello = self._connection.verb = self._connection.user = None
+        self._auth.log_out()
+
+    def auth(self, mechanism: str, initial: bytes | None) -> Reply | Pending:
+        """AUTH."""
+        return self._auth.start(mechanism, initial)
+
+    def auth_response(self, response: bytes) -> Reply | Pending:
+        """The response to a challenge."""
+        return self._auth.response(response)
+
+    def auth_cancelled(self) -> None:
+        """The client ended the exchange."""
+        self._auth.cancel()
+
+    def connection_lost(self) -> None:
+        """Abort what has begun; a commit goes on."""
+        self._over = True
+        self._auth.cancel()
+        if self._receiver is not None and self._awaited is not None:
+            self._awaited.cancel()
+        self.abort("connection lost")
+        self._auth.log_out()
+
+    # -- the message ----------------------------------------------------------
+
+    def mail(self, sender: ReversePath, parameters: MailParameters) -> Reply | Pending | None:
+        """MAIL: make a receiver for the message, and ask it."""
+        try:
+            receiver = self._receiver = self._factory.receiver(self._connection)
+        except Exception:  # noqa: BLE001 - whatever it is, the client gets 451
+            _log.failure("no receiver could be made")
+            return LOCAL_ERROR
+        self._recipients, self._smtputf8 = [], parameters.smtputf8
+        return self._ask(self._abort_refused, receiver.sender, sender, parameters)
+
+    def rcpt(self, recipient: Recipient) -> Reply | Pending | None:
+        """RCPT."""
+        if self._receiver is None:
+            return LOCAL_ERROR
+        self._recipients.append(recipient)
+        return self._ask(self._forget_refused, self._receiver.recipient, recipient)
+
+    def data(self) -> Reply | Pending | None:
+        """DATA, or the first BDAT: the Received field goes ahead of the content."""
+        receiver = self._receiver
+        if receiver is None:
+            return LOCAL_ERROR
+        if not self._factory.trace:
+            return None
+        second = int(self._factory.clock.seconds())
+        trace = self._stamp.field(receiver.id, self._recipients, second, smtputf8=self._smtputf8)
+        return self._ask(self._abort_refused, receiver.write, trace)
+
+    def chunk(self, data: bytes, last: bool) -> Reply | Pending | None:  # noqa: FBT001 - see ServerHandler
+        """Content."""
+        receiver = self._receiver
+        if receiver is None:  # it has refused the rest
+            return None
+        write = receiver.write_last if last else receiver.write
+        return self._ask(self._abort_refused, write, data)
+
+    def commit(self) -> Reply | Sequence[Reply] | Pending | None:
+        """The end of the content: the receiver is released, and a commit is never aborted."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return LOCAL_ERROR
+        self._committing = receiver.id
+        answer = self._ask(self._committed, receiver.commit)
+        return self._committed(None) if answer is None else answer
+
+    def abort(self, reason: str) -> None:
+        """Abort the receiver, unless it is released."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            self._aborting = Deferred.fromCoroutine(_abort(receiver))
+
+    # -- answers --------------------------------------------------------------
+
+    def _ask(
+        self, decide: Callable[[object], _T], call: Callable[..., object], *args: Any
+    ) -> _T | Pending | None:
+        """Call the receiver; the session's answer is *decide* of the result.
+
+        None, which nearly all results are, is returned at once.
+        """
+        try:
+            result = call(*args)
+        except Exception:  # noqa: BLE001 - whatever it is, the client gets 451
+            _log.failure("a receiver failed")
+            result = LOCAL_ERROR
+        if result is None:
+            return None
+        if isinstance(result, Deferred):
+            awaited = result
+        elif isinstance(result, Awaitable):
+            awaited = Deferred.fromCoroutine(_result(result))
+        else:
+            return decide(result)
+        self._awaited = awaited.addBoth(self._answered, decide)
+        return PENDING
+
+    def _answered(self, result: object, decide: Callable[[object], Any]) -> None:
+        if isinstance(result, Failure):
+            if not result.check(CancelledError):
+                _log.failure("a receiver failed", result)
+            elif not self._over:
+                _log.failure("a receiver was cancelled", result)
+            result = LOCAL_ERROR
+        self._resume(decide(result))
+
+    def _abort_refused(self, answer: object) -> Reply | None:
+        """Decide about MAIL or content: after a refusal the receiver is not called again."""
+        reply = _checked(answer)
+        if reply is not None and reply.code >= 400:
+            self.abort("refused")
+        return reply
+
+    def _forget_refused(self, answer: object) -> Reply | None:
+        """Decide about the last recipient."""
+        reply = _checked(answer)
+        if reply is not None and reply.code >= 400:
+            del self._recipients[-1]
+        return reply
+
+    def _committed(self, verdict: object) -> Reply | Sequence[Reply]:
+        default = Reply(250, (f"2.0.0 Ok: queued as {self._committing}",))
+        if verdict is None:
+            return default
+        if isinstance(verdict, (Reply, str, bytes)) or not isinstance(verdict, Sequence):
+            return _checked(verdict) or default
+        # A client that gets another number of replies takes them for those of later commands.
+        awaited = len(self._recipients) if self._factory.settings.lmtp else 1
+        replies = [_checked(each) or default for each in verdict]
+        if len(replies) != awaited:
+            _log.error(
+                "a receiver returned {count} replies for {awaited}",
+                count=len(replies),
+                awaited=awaited,
+            )
+        return (replies + [LOCAL_ERROR] * awaited)[:awaited]
+
+
+async def _result(awaitable: Awaitable[object]) -> object:
+    return await awaitable
+
+
+async def _abort(receiver: Receiver) -> None:
+    try:
+        result = receiver.abort()
+        if result is not None:
+            await result
+    except CancelledError:
+        pass
+    except Exception:  # noqa: BLE001 - only the log is left to tell
+        _log.failure("a receiver failed to abort")
+
+
+def _checked(answer: object) -> Reply | None:
+    """Return a receiver's answer; 451 for one that cannot be sent."""
+    if answer is None:
+        return None
+    if not isinstance(answer, Reply):
+        _log.error("a receiver answered a {kind}, not a Reply", kind=type(answer).__name__)
+        return LOCAL_ERROR
+    try:
+        answer.to_bytes()
+    except ValueError as e:
+        _log.error("a receiver's reply cannot be sent: {why}", why=str(e))
+        return LOCAL_ERROR
+    if answer.intermediate:
+        _log.error("a receiver's reply cannot be sent: {code} asks for more", code=answer.code)
+        return LOCAL_ERROR
+    return answer

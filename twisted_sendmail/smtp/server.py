@@ -54,6 +54,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted_sendmail.smtp.command_parser import (
     MAX_AUTH_LINE,
+    MAX_COMMAND_LINE,
     TOO_LONG,
     max_length,
     parse_auth_line,
@@ -172,7 +173,9 @@ def _reply(code: int, text: str) -> Reply:
 
 
 _OK = _reply(250, "2.0.0 Ok")
+_OK_LINE = _OK.to_bytes()
 _GO_AHEAD = _reply(354, "End with CRLF, dot, CRLF")
+_GO_AHEAD_LINE = _GO_AHEAD.to_bytes()
 _BAD_LINE_END = _reply(500, "5.5.2 A line ends with CRLF, and holds no other CR or LF")
 _HTTP = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 #: Verbs of other programs and other times; what is none of them may be a password that strayed.
@@ -251,8 +254,8 @@ class ServerSession:
         self._output = bytearray()
         #: The command in work.
         self._verb = Verb.GREETING
-        #: What to do with the answer that is awaited; None: none is.
-        self._then: Callable[[Any], None] | None = None
+        #: Takes the answer of the handler that is awaited; None: none is.
+        self.pending: Callable[[Any], None] | None = None
         #: Said as soon as no message is under way, to end the session.
         self._farewell: Reply | None = None
         self._esmtp = False
@@ -290,11 +293,6 @@ class ServerSession:
         return len(self._buffer) >= HIGH_WATER
 
     @property
-    def waiting(self) -> bool:
-        """The handler's answer is awaited."""
-        return self._then is not None
-
-    @property
     def reading_content(self) -> bool:
         """The client is in the middle of sending content."""
         return self.state is ServerState.DATA or self._chunk is not None
@@ -305,7 +303,7 @@ class ServerSession:
         Returns True when so much waits in ``output`` that it is to be written first; call
         it again then.
         """
-        while self._then is None and self.state not in _NOT_READING:
+        while self.pending is None and self.state not in _NOT_READING:
             if len(self._output) >= HIGH_WATER:
                 return True
             if self._farewell is not None and self._between_messages():
@@ -336,7 +334,7 @@ class ServerSession:
 
     def resume(self, answer: Reply | Sequence[Reply] | None) -> None:
         """Bring the answer that is awaited; call ``run`` after it."""
-        then, self._then = self._then, None
+        then, self.pending = self.pending, None
         if then is not None:
             then(answer)
 
@@ -365,7 +363,7 @@ class ServerSession:
         """End the session without a reply: a transaction under way is aborted."""
         self._abort(reason)
         self.state = ServerState.CLOSED
-        self._then = None
+        self.pending = None
         self._buffer.clear()
 
     def _hang_up(self, reply: Reply) -> None:
@@ -379,11 +377,11 @@ class ServerSession:
     # -- replies --------------------------------------------------------------
 
     def _write(self, reply: Reply, octets: bytes) -> None:
-        self.transcript.add_reply(self._shown(reply) if self._redacting else reply)
         self._output += octets
+        self.transcript.add_reply(self._shown(reply) if self._redacting else reply)
 
     def _shown(self, reply: Reply) -> Reply:
-        """What the transcript keeps of *reply*."""
+        """Return *reply* as the transcript keeps it, after an AUTH."""
         if self._verb in _EXCHANGE:
             return self._redaction.in_exchange(reply)
         return self._redaction.reply(reply) if self._redaction else reply
@@ -404,8 +402,9 @@ class ServerSession:
     def _tell(self, answer: Reply | None) -> bool:
         """Write the handler's answer to a command; True: yes."""
         if answer is None:
-            answer = _OK
-        elif answer.code == 421:
+            self._write(_OK, _OK_LINE)
+            return True
+        if answer.code == 421:
             self._hang_up(answer)
             return False
         self._say(answer)
@@ -413,11 +412,11 @@ class ServerSession:
 
     def _ask(self, then: Callable[[Any], None], call: Callable[..., object], *args: Any) -> None:
         """Call the handler, and *then* with its answer, now or by ``resume``."""
-        self._then = then
+        self.pending = then
         answer = call(*args)
         # While it was called the session may have ended, or the answer have come by ``resume``.
-        if answer is not PENDING and self._then is then:
-            self._then = None
+        if answer is not PENDING and self.pending is then:
+            self.pending = None
             then(answer)
 
     def _abort(self, reason: str) -> None:
@@ -450,22 +449,32 @@ class ServerSession:
     def _read_line(self) -> bool:
         """Obey one line; False when there is none."""
         buffer = self._buffer
-        if not buffer:
-            return False
-        in_auth = self.state is ServerState.AUTH
-        limit = MAX_AUTH_LINE if in_auth else max_length(buffer)
         end = buffer.find(b"\r\n")
-        if 0 <= end <= limit and not self._skipping:
-            line = bytes(buffer[:end])
-            if b"\n" not in line and b"\r" not in line:
-                del buffer[: end + 2]
-                self._obey_line(line, in_auth=in_auth)
-                return True
-        return self._read_bad_line(end, limit)
+        if not 0 <= end <= MAX_COMMAND_LINE or self._skipping:
+            return self._read_long_line(end)
+        line = bytes(buffer[:end])
+        if b"\n" in line or b"\r" in line:
+            return self._read_bad_line(end, MAX_COMMAND_LINE)
+        del buffer[: end + 2]
+        self._obey_line(line)
+        return True
+
+    def _read_long_line(self, end: int) -> bool:
+        """Obey a line of AUTH, which may be longer than others; refuse or skip any other."""
+        buffer = self._buffer
+        limit = MAX_AUTH_LINE if self.state is ServerState.AUTH else max_length(buffer)
+        if not 0 <= end <= limit or self._skipping or _BARE.search(buffer, 0, end):
+            return self._read_bad_line(end, limit)
+        line = bytes(buffer[:end])
+        del buffer[: end + 2]
+        self._obey_line(line)
+        return True
 
     def _read_bad_line(self, end: int, limit: int) -> bool:
         """Refuse a line or skip the rest of one, at *end* or before its end has come."""
         buffer = self._buffer
+        if not buffer:
+            return False
         whole = end >= 0
         if not whole:
             # A CR at the end may be half of a CRLF.
@@ -485,28 +494,34 @@ class ServerSession:
             self._unreadable(line, refusal or _BAD_LINE_END)
         return whole or not skipped
 
-    def _obey_line(self, line: bytes, *, in_auth: bool) -> None:
+    def _obey_line(self, line: bytes) -> None:
         self.lines += 1
-        command = parse_auth_line(line) if in_auth else parse_command(line)
+        if self.state is ServerState.AUTH:
+            self._auth_line(line)
+            return
+        command = parse_command(line)
         if isinstance(command, Reply):
             self._unreadable(line, command)
             return
         verb = self._verb = command.verb
-        # As it was written, where there is no secret in it: that costs nothing.
+        # A line without a secret is noted as it was sent.
         self.transcript.add("C", line if verb in _NO_SECRET else self._shown_command(command))
         if verb in _IDLE:
             self._idle += 1
             if self._idle > self.settings.max_idle_commands:
                 self._hang_up(_reply(421, "4.7.0 Too many commands without a message"))
                 return
-        if isinstance(command, (AuthLine, AuthCancel)):
-            self._auth_line(command)
-            return
-        refusal = self._objection(command)
+        refusal: Reply | None = None
+        if verb in self._CONDITIONAL or (self.state, verb) not in TABLE:
+            refusal = self._objection(command)
         if isinstance(command, Bdat):
             # In order or not, its octets follow.
             self._bdat(command, refusal)
-        elif verb in _WAITED_FOR and not self._synchronized(verb, refused=refusal is not None):
+        elif (
+            self._buffer
+            and verb in _WAITED_FOR
+            and not self._synchronized(verb, refused=refusal is not None)
+        ):
             return
         elif refusal is not None:
             self._error(refusal)
@@ -626,6 +641,7 @@ class ServerSession:
         Verb.MAIL: _mail_not_allowed,
         Verb.DATA: _data_not_allowed,
     }
+    _CONDITIONAL: ClassVar[frozenset[Verb]] = frozenset(_NOT_OFFERED) | frozenset(_NOT_ALLOWED)
 
     def _encryption_required(self) -> str:
         # STARTTLS is no remedy where only implicit TLS is spoken.
@@ -674,7 +690,13 @@ class ServerSession:
     def _auth(self, command: Auth) -> None:
         self._ask(self._auth_answered, self.handler.auth, command.mechanism, command.initial)
 
-    def _auth_line(self, command: AuthLine | AuthCancel) -> None:
+    def _auth_line(self, line: bytes) -> None:
+        command = parse_auth_line(line)
+        if isinstance(command, Reply):
+            self._unreadable(line, command)
+            return
+        self._verb = command.verb
+        self.transcript.add("C", self._shown_command(command))
         if not self._synchronized(Verb.AUTH, refused=False):
             return
         if isinstance(command, AuthLine):
@@ -769,13 +791,14 @@ class ServerSession:
 
     def _data_answered(self, answer: Reply | None) -> None:
         refused = answer is not None and answer.code >= 400
-        if not self._synchronized(Verb.DATA, refused=refused):
+        if self._buffer and not self._synchronized(Verb.DATA, refused=refused):
             return
-        if self._tell(answer if refused else _GO_AHEAD):
+        if not refused:
+            self._write(_GO_AHEAD, _GO_AHEAD_LINE)
             self.state = ServerState.DATA
             self._reader = ContentReader(self.settings, chunked=False)
             self.contents += 1
-        else:
+        elif not self._tell(answer):
             self._abandon()
 
     def _read_data(self) -> bool:
@@ -879,19 +902,22 @@ class ServerSession:
     def _committed(self, answer: Reply | Sequence[Reply] | None) -> None:
         """Tell what became of the message: the transaction is over."""
         if answer is None or isinstance(answer, Reply):
-            replies = [answer or _OK] * (self._recipients if self.settings.lmtp else 1)
+            reply = answer or _OK
+            replies: Sequence[Reply] = [reply] * (self._recipients if self.settings.lmtp else 1)
         else:
-            replies = list(answer)
-        for reply in replies:
-            self._say(reply)
+            replies = answer
         self.state = ServerState.READY
         self._forget()
-        if any(reply.code < 400 for reply in replies):
+        accepted = False
+        for reply in replies:
+            self._say(reply)
+            accepted = accepted or reply.code < 400
+        if accepted:
             self._messages += 1
             self._idle = 0
-        if replies[-1].code == 421:
+        if reply.code == 421:
             self.discarding = True
-            self.end(replies[-1].lines[0])
+            self.end(reply.lines[0])
 
     _DO: ClassVar[dict[Verb, Callable[[Any, Any], None]]] = {
         Verb.EHLO: _hello,

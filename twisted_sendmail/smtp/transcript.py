@@ -38,7 +38,7 @@ class Transcript:
     the text; iterating gives them in order, ready to show.
     """
 
-    __slots__ = ("_behind", "_head", "_room", "_tail", "_watch")
+    __slots__ = ("_behind", "_head", "_kept", "_room", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         """:param watch: is called with each line as it is added, ready to show."""
@@ -47,7 +47,9 @@ class Transcript:
         # Lines for which the head has room.
         self._room = HEAD
         self._tail: deque[_Noted] = deque()
-        # Lines that ever were in the tail.  It is trimmed now and then, and before it is shown.
+        # Lines in the tail, which is trimmed now and then, and before it is shown.
+        self._kept = 0
+        # Lines that ever were in the tail.
         self._behind = 0
 
     def add(self, who: str, line: str | bytes) -> None:
@@ -110,7 +112,8 @@ class Transcript:
             return
         self._tail.append(noted)
         self._behind += noted[0]
-        if len(self._tail) > 2 * TAIL:
+        self._kept += noted[0]
+        if self._kept > 2 * TAIL:
             _ = self._trimmed()
 
     def _trimmed(self) -> int:
@@ -119,9 +122,10 @@ class Transcript:
         What was noted together goes together, so a few more may be kept than are shown.
         """
         tail = self._tail
-        kept = sum(noted[0] for noted in tail)
+        kept = self._kept
         while tail and kept - tail[0][0] >= TAIL:
             kept -= tail.popleft()[0]
+        self._kept = kept
         return kept
 
     def __iter__(self) -> Iterator[str]:

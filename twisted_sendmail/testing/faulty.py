@@ -96,7 +96,7 @@ class FaultySession(ServerSession):
             self._abort("fault")
             self.resetting = True
         # Wait for an answer that is never given.
-        self._then = lambda answer: None
+        self.pending = lambda answer: None
 
     def _write(self, reply: Reply, octets: bytes) -> None:
         if self.dead:
