@@ -6,7 +6,7 @@ from twisted_sendmail.message.header import MAX_HEADER, Field, Header
 from twisted_sendmail.message.header_fixer import HeaderFixer, from_field, new_message_id
 from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
 from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
-from twisted_sendmail.message.received import Received, clause, folded
+from twisted_sendmail.message.received import clause, folded, received_field
 from twisted_sendmail.message.rewriting import Rewriting
 from twisted_sendmail.message.source import Message
 
@@ -21,7 +21,6 @@ __all__ = [
     "HeaderFixer",
     "Message",
     "PreparedMessage",
-    "Received",
     "Report",
     "ReportedRecipient",
     "Rewriting",
@@ -33,5 +32,6 @@ __all__ = [
     "new_message_id",
     "prepare",
     "prepare_small",
+    "received_field",
     "recipients_of",
 ]

@@ -7,12 +7,9 @@ of the others (section 7.2).
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
-from email.utils import format_datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message import clause, folded
+from twisted_sendmail.message import clause, folded, received_field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,15 +49,7 @@ class Stamp:
             # A quoted local part may hold what would break the field.
             if not _BREAKS(only):
                 clauses.append(f"for <{only}>")
-        clauses[-1] += ";"
-        clauses.append(_date(second))
-        return (folded(clauses, *self._begun)[0] + "\r\n").encode("utf-8")
-
-
-@lru_cache(maxsize=4)
-def _date(second: int) -> str:
-    """Much mail comes in the same second."""
-    return format_datetime(datetime.fromtimestamp(second, timezone.utc))
+        return received_field(clauses, second, self._begun)
 
 
 def _clauses(connection: ConnectionInfo, *, smtputf8: bool) -> list[str]:

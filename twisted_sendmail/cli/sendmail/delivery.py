@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -23,7 +22,7 @@ from twisted_sendmail.cli.exit_status import ExitStatus, status_of_result
 from twisted_sendmail.cli.output import error_lines, print_error, print_note
 from twisted_sendmail.cli.sendmail.message import InputMessage, User
 from twisted_sendmail.cli.sendmail.relay import LocalRelay
-from twisted_sendmail.message import Received
+from twisted_sendmail.message import clause, received_field
 from twisted_sendmail.queue import (
     LEAST_FREE,
     PATIENCE,
@@ -216,15 +215,10 @@ def enqueue(
     """
     queue_id, now = queue.new_id(), time.time()
     cleanup = Cleanup(policy, envelope, queue_id, now, origin=f"{user.name} (uid {user.uid}) local")
-    trace = Received(
-        by=policy.name,
-        by_comment=f"twisted_sendmail, from userid {user.uid}",
-        id=queue_id,
-        date=datetime.fromtimestamp(now, timezone.utc),
-    )
+    by = clause("by", policy.name, f"twisted_sendmail, from userid {user.uid}")
     intake = queue.intake()
     try:
-        intake.write(cleanup.feed(trace.to_bytes()))
+        intake.write(cleanup.feed(received_field([by, clause("id", queue_id)], now)))
         for piece in pieces:
             intake.write(cleanup.feed(piece))
         intake.write(cleanup.finish())
