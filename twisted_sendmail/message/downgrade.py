@@ -1,8 +1,8 @@
-"""A message for a server that takes no 8-bit octets: its 8-bit parts encoded.
+"""A message in ASCII, for a server that takes no 8-bit octets.
 
-Only what has to change changes: a body with 8-bit octets becomes quoted-printable or
-base64, its ``Content-Transfer-Encoding`` says so, and 8-bit fields become encoded-words.
-Everything else keeps its octets.  What is signed is not touched, as that would break it.
+Only what has to change changes: a body with 8-bit octets becomes quoted-printable or base64, its
+``Content-Transfer-Encoding`` tells so, and 8-bit fields become encoded-words. Everything else keeps
+its octets. A signed message is not changed, as that would break the signature.
 
 RFC 2045 section 6, RFC 2046 section 5, RFC 6152 section 3, RFC 2047, RFC 1428, RFC 6532, RFC 6533.
 """
@@ -17,17 +17,17 @@ from twisted_sendmail.message.field_encoding import NotEncodable, content_type, 
 from twisted_sendmail.message.header import SIGNATURES, Field, Header, header_end
 from twisted_sendmail.smtp import InvalidMessage
 
-# Parts in parts in parts; nobody writes more by hand.
-_DEPTH = 30
-_AS_IT_IS = frozenset({"", "7bit", "8bit", "binary"})
-# These may be encoded, unlike their brothers: RFC 6532 section 3.7, RFC 6533 section 6.
+# Levels of parts in parts.
+_MAX_DEPTH = 30
+_NOT_ENCODED = frozenset({"", "7bit", "8bit", "binary"})
+# These may be encoded, unlike other types of message: RFC 6532 section 3.7, RFC 6533 section 6.
 _INTERNATIONAL = frozenset(
     {"global-delivery-status", "global-disposition-notification", "global-headers"}
 )
 
 
 def seven_bit(octets: bytes) -> bytes | None:
-    """The same message in ASCII, or None where that cannot be done.
+    """Return the message in ASCII, or None if that cannot be done.
 
     :param octets: the whole message, canonical.
     """
@@ -43,15 +43,15 @@ def seven_bit(octets: bytes) -> bytes | None:
 def _entity(
     octets: bytes, boundaries: tuple[bytes, ...], depth: int, *, is_message: bool = False
 ) -> bytes:
-    """A message, or a part of one: header, empty line, body."""
+    """Encode a message or a part of one: header, empty line, body."""
     if octets.isascii():
         return octets
-    if depth > _DEPTH:
+    if depth > _MAX_DEPTH:
         raise NotEncodable
     end = header_end(octets, whole=True)
     header, body = Header.parse(octets[:end]), octets[end:]
     if boundaries and not end and not octets.startswith(b"\r\n"):
-        raise NotEncodable  # readers differ on where the body of such a part begins
+        raise NotEncodable  # readers differ about where the body of such a part begins
     if header.broken is not None or any(name in header for name in SIGNATURES):
         raise NotEncodable
     if not body.isascii():
@@ -68,8 +68,8 @@ def _encoded(
 ) -> tuple[Header, bytes]:
     main, sub, boundary = _content_type(header)
     encoding = " ".join(header.values("content-transfer-encoding")).lower()
-    if encoding not in _AS_IT_IS:
-        raise NotEncodable  # it is encoded already, and yet it is 8-bit
+    if encoding not in _NOT_ENCODED:
+        raise NotEncodable  # it is encoded and nevertheless 8-bit
     if main == "multipart":
         if sub in {"signed", "encrypted"} or not boundary:
             raise NotEncodable
@@ -89,7 +89,7 @@ def _encoded(
 
 
 def _content_type(header: Header) -> tuple[str, str, bytes]:
-    """Main type, subtype and boundary."""
+    """Return main type, subtype and boundary."""
     values = header.values("content-type")
     if not values:
         return "text", "plain", b""
@@ -102,7 +102,7 @@ def _content_type(header: Header) -> tuple[str, str, bytes]:
 
 
 def _multipart(body: bytes, boundaries: tuple[bytes, ...], depth: int) -> bytes:
-    """The parts between the delimiter lines (RFC 2046 section 5.1.1), each for itself."""
+    """Encode each part between the delimiter lines (RFC 2046 section 5.1.1)."""
     delimiter = re.compile(
         rb"(?:\A|\r\n|(?<=\r\n))--" + re.escape(boundaries[-1]) + rb"(--)?[ \t]*(?:\r\n|\Z)"
     )
@@ -113,18 +113,18 @@ def _multipart(body: bytes, boundaries: tuple[bytes, ...], depth: int) -> bytes:
         at, in_parts = match.end(), not match[1]
         if match[1]:
             break
-    # Before the first delimiter and behind the last one there is text nobody reads.
+    # The text before the first delimiter and after the last one is shown by no reader.
     made.append(_entity(body[at:], boundaries, depth + 1) if in_parts else body[at:])
     return b"".join(made)
 
 
 def _body(main: str, body: bytes, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
-    """The name of an encoding, and *body* in it."""
+    """Return the name of an encoding, and *body* in it."""
     if main == "text":
         quoted = binascii.b2a_qp(body, istext=True)
         quoted = quoted.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         readable = len(quoted) * 2 <= len(body) * 3 + 32
-        # A soft line break may bring to the start of a line what had not been there.
+        # A soft line break may move a boundary to the start of a line.
         if (
             readable
             and binascii.a2b_qp(quoted) == body
@@ -132,11 +132,11 @@ def _body(main: str, body: bytes, boundaries: tuple[bytes, ...]) -> tuple[str, b
         ):
             return "quoted-printable", quoted
     lines = base64.encodebytes(body).replace(b"\n", b"\r\n")
-    return "base64", lines[:-2] if boundaries else lines  # a delimiter brings its own line end
+    return "base64", lines[:-2] if boundaries else lines  # the line end belongs to the delimiter
 
 
 def _marked(header: Header, encoding: str) -> Header:
-    """*header* with this Content-Transfer-Encoding, in the place of the old one."""
+    """Return *header* with this Content-Transfer-Encoding in the place of the old one."""
     field = Field(
         "content-transfer-encoding", f"Content-Transfer-Encoding: {encoding}\r\n".encode("ascii")
     )
@@ -146,7 +146,7 @@ def _marked(header: Header, encoding: str) -> Header:
 
 
 def _as_mime(header: Header, body: bytes) -> Header:
-    """What a message without MIME needs so that an encoding means something."""
+    """Return *header* with the MIME fields that give an encoding its meaning."""
     added = []
     if "mime-version" not in header:
         added.append(Field("mime-version", b"MIME-Version: 1.0\r\n"))

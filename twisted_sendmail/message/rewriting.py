@@ -1,25 +1,25 @@
-"""Addresses made other ones: for machines that are nobody's mail domain.
+"""Rewriting of addresses, for hosts that only send mail.
 
-What a host that only sends needs: its users' mail is from an address that answers, and
-mail for its users goes to one who reads it.  Applying it twice changes nothing more.
+Mail of the host's users is sent from an address that accepts replies, and mail for its users goes to
+one address that is read. Rewriting twice gives the same result as rewriting once.
 
-*Senders*: an exact address comes first, then ``@domain``, then a masqueraded domain,
-then ``*``.  What was arrived at by a domain is looked up once more as an exact address.
-The null reverse-path stays what it is.
+*Senders*: an exact address comes first, then ``@domain``, then a masqueraded domain, then ``*``. The
+result of a domain rule is looked up once more as an exact address. The null reverse-path stays.
 
-*The header* keeps what its writer wrote, with one exception: when a rule changed the
-sender, and ``From`` names exactly that sender and nobody else (or his local part alone),
-the address there becomes the new one.  Its name, comments and folding stay.
+*The header* keeps what its author wrote, with one exception: when a rule changed the sender, and
+``From`` names exactly that sender and nobody else (or only the local part), the address there
+becomes the new one. Its name, comments and folding stay.
 
-*Recipients*: those who are local go to the one address, if there is one.  The original
-is kept as ORCPT, for reports (RFC 3461 section 4.2; RFC 6533 section 3 beyond ASCII).
+*Recipients*: local recipients are replaced by the one address, if there is one. The original is kept
+as ORCPT, for reports (RFC 3461 section 4.2; RFC 6533 section 3 beyond ASCII).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
+
+import attrs
 
 from twisted_sendmail.message.header import Field, Header
 from twisted_sendmail.smtp import (
@@ -35,11 +35,11 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _LOCAL = frozenset({"localhost", "localhost.localdomain"})
 _BLANK = r"[ \t\r\n]*"
-# A display name: words, and strings in quotes.
+# A display name: words and quoted strings.
 _PHRASE = r'(?:[^"<>()\[\]:;@\\,]|"(?:[^"\\]|\\.)*")*'
 _COMMENT = rf"(?:{_BLANK}\([^()\\]*\))?{_BLANK}"
 
@@ -47,14 +47,15 @@ _COMMENT = rf"(?:{_BLANK}\([^()\\]*\))?{_BLANK}"
 class Rewriting:
     """The rules of one relay.
 
-    :param senders: who becomes whom: ``user@domain`` or ``*`` to an address, ``@domain``
-        to an address or to another ``@domain``.
-    :param masquerade: domains that show nothing of what is below them: a sender at
-        ``host.example.org`` is one at ``example.org``.
-    :param admin: who gets what is for a local recipient; None lets it be.
-    :param name: our host name: it is local.
-    :param local_domains: so are these, ``localhost``, and every domain without a dot.
-    :raises InvalidInput: for a rule that cannot be read, or that another one would undo.
+    :param senders: the new sender for each: ``user@domain`` or ``*`` to an address, ``@domain`` to an
+        address or to another ``@domain``.
+    :param masquerade: domains that replace their subdomains: a sender at ``host.example.org``
+        becomes one at ``example.org``.
+    :param admin: the address that replaces local recipients; None: they stay.
+    :param name: the name of this host, which is local.
+    :param local_domains: further local domains; ``localhost`` and every domain without a dot are
+        local.
+    :raises InvalidInput: a rule cannot be parsed, or another rule would undo it.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Rewriting:
             self._exact[_key(Mailbox.parse(key))] = Mailbox.parse(target)
 
     def _check(self) -> None:
-        """What a rule arrives at, no other rule may lead away from."""
+        """Check that no rule changes the result of another rule."""
         boxes = [
             *self._exact.values(),
             *(t for t in self._domains.values() if isinstance(t, Mailbox)),
@@ -97,19 +98,19 @@ class Rewriting:
         self._final = frozenset(_key(box) for box in boxes)
         for key, box in self._exact.items():
             if key in self._final and key != _key(box):
-                raise _undone(str(Mailbox(*key)))
+                raise _contradiction(str(Mailbox(*key)))
         kept = {_domain(t) for t in self._domains.values() if isinstance(t, str)}
         self._final_domains = kept | self._masquerade
         for domain in self._final_domains:
             target = self._domains.get(domain, domain)
             stays = isinstance(target, str) and _domain(target) == domain
             if not stays or self._parent(domain) is not None:
-                raise _undone("@" + domain)
+                raise _contradiction("@" + domain)
 
     # -- senders --------------------------------------------------------------
 
     def sender(self, sender: ReversePath) -> ReversePath:
-        """Who sends instead."""
+        """Return the sender that replaces *sender*."""
         box = sender.mailbox
         if box is None or _key(box) in self._final:
             return sender
@@ -131,7 +132,7 @@ class Rewriting:
         return self._all if self._all is not None and domain not in self._final_domains else box
 
     def _parent(self, domain: str) -> str | None:
-        """The masqueraded domain it is below of."""
+        """Return the masqueraded domain of which *domain* is a subdomain."""
         if domain in self._masquerade:
             return None
         above = [each for each in self._masquerade if domain.endswith("." + each)]
@@ -140,7 +141,7 @@ class Rewriting:
     # -- the header -----------------------------------------------------------
 
     def header(self, header: Header, before: ReversePath, after: ReversePath) -> Header:
-        """*header*, for a message whose sender was changed."""
+        """Return *header* for a message whose sender was rewritten."""
         if before.mailbox is None or after.mailbox is None or before == after:
             return header
         if len(header.values("from")) != 1:
@@ -153,7 +154,7 @@ class Rewriting:
     # -- recipients -----------------------------------------------------------
 
     def is_local(self, path: ForwardPath) -> bool:
-        """Is this one of this machine's?"""
+        """Return True for a recipient on this host."""
         box = path.mailbox
         if box is None:
             return True
@@ -161,7 +162,7 @@ class Rewriting:
         return domain in self._local or ("." not in domain and not domain.startswith("["))
 
     def recipients(self, recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
-        """Who receives instead; one who is named twice then, gets it once."""
+        """Return the recipients that replace *recipients*, each once."""
         if self._admin is None or not any(self.is_local(each.path) for each in recipients):
             return tuple(recipients)
         made: dict[tuple[str, str], Recipient] = {}
@@ -185,42 +186,35 @@ class Rewriting:
     # -- both -----------------------------------------------------------------
 
     def envelope(self, envelope: Envelope) -> Envelope:
-        """Who sends and who receives instead."""
+        """Return *envelope* with rewritten addresses."""
         sender, recipients = self.sender(envelope.sender), self.recipients(envelope.recipients)
         if sender == envelope.sender and recipients == envelope.recipients:
             return envelope
-        return Envelope(
-            sender,
-            recipients,
-            ret=envelope.ret,
-            envid=envelope.envid,
-            require_tls=envelope.require_tls,
-        )
+        return attrs.evolve(envelope, sender=sender, recipients=recipients)
 
 
 def _domain(text: str) -> str:
-    """To compare by."""
+    """Return the domain in the form for comparisons."""
     return domain_name(text).lower()
 
 
 def _key(box: Mailbox) -> tuple[str, str]:
-    """Local parts are their host's, domains have no case (RFC 5321 section 2.4)."""
+    """Return the key for comparisons: only domains ignore case (RFC 5321 section 2.4)."""
     return box.local_part, box.ascii_domain.lower()
 
 
-def _undone(what: str) -> InvalidInput:
+def _contradiction(sender: str) -> InvalidInput:
     return InvalidInput(
-        f"the sender '{printable(what, 100)}' cannot be rewritten",
+        f"the sender '{printable(sender, 100)}' cannot be rewritten",
         detail="another rule leads there, and this one away from it",
         remedy="let the rules lead to the last address at once",
     )
 
 
 def _merged(one: Recipient, other: Recipient) -> Recipient:
-    """The wishes of two who became one: nobody goes without a report he asked for."""
-    wishes = [one.notify, other.notify]
-    notify = frozenset[str]().union(*wishes)
-    if frozenset() in wishes:
+    """Return one recipient for two: every report that was asked for is sent."""
+    notify = one.notify | other.notify
+    if not (one.notify and other.notify):
         notify = frozenset()
     elif notify != {"NEVER"}:
         notify -= {"NEVER"}
@@ -228,7 +222,7 @@ def _merged(one: Recipient, other: Recipient) -> Recipient:
 
 
 def _renamed(field: Field, before: Mailbox, after: Mailbox) -> Field:
-    """A From field that names *before* alone, naming *after*; any other as it is."""
+    """Return a From field that names only *before* with *after*; any other field unchanged."""
     text = field.octets.decode("utf-8", "surrogateescape")
     local, _, domain = str(before).rpartition("@")
     domains = "|".join(re.escape(each) for each in {domain, before.ascii_domain})
