@@ -1,13 +1,13 @@
-# make demo    submit one message to a loopback server, and show all of it
-# make test    every test, the real servers included, then lint, types, arrows and docs
-# make soak    500 times SIGKILL under a relay at work, and the other crash tests, at length (about a quarter of an hour)
+# make demo    run a relay between an application and a next hop that is down, and show every step
+# make test    every test, also those with real servers, then lint, types, import contracts and docs
+# make soak    kill a working relay 500 times, and the other crash tests (about a quarter of an hour)
 # make lint    ruff, mypy --strict, import-linter
 # make docs    the documentation, with warnings as errors, and its doctests
-# make bench   ours and the peers on the same work: bench/results/ (takes long; see bench/README.md)
-# make relays  the same for the relays
-# make clean   remove what the others made
+# make bench   measure this package and others on the same work: bench/results/ (takes long; see bench/README.md)
+# make relays  the same for relays
+# make clean   remove everything that the other targets made
 #
-# Each target sets up what it needs in .venv. PYTHON chooses the interpreter: make test PYTHON=python3.12
+# Each target sets up .venv as it needs. PYTHON selects the interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,10 +20,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
-# The stamps are older than setup.cfg when the dependencies may have changed.
+# A stamp older than setup.cfg means that the dependencies may have changed.
 $(VENV)/.made: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
-	  echo "make: $(PYTHON) is not a CPython 3.10 or later; install python3, or say: make PYTHON=/path/to/python3" >&2; exit 1; }
+	  echo "make: $(PYTHON) is not a CPython 3.10 or later; install python3, or use: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "make: $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@rm -rf $(VENV)
@@ -45,7 +45,7 @@ peers:
 	@tests/install-peers
 
 unit: $(VENV)/.made-dev peers
-	@# Whole files at a time: a file's servers are started once.
+	@# Whole files for each worker, so that the servers of a file are started once.
 	$(BIN)/pytest -n auto --dist loadfile
 
 test: unit lint docs
