@@ -4,7 +4,7 @@ from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
 from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.pool import Job, JobResult, PoolLimits, TokenBucket
-from twisted_sendmail.client.prepared_message import prepared
+from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.probe import ProbeResult, probe_server
 from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.client.server_config import SubmissionServer
@@ -29,7 +29,7 @@ __all__ = [
     "TokenBucket",
     "check_secret_file",
     "off_reactor",
-    "prepared",
+    "prepare_message",
     "probe_server",
     "require_acceptance",
     "sendmail",

@@ -22,9 +22,9 @@ from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.deadline import Deadlines
 from twisted_sendmail.client.pool import NOT_READY, Job, JobResult, Pool, PoolLimits
 from twisted_sendmail.client.pooled_connection import ConnectionState
-from twisted_sendmail.client.prepared_message import prepared
+from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.server_config import SubmissionServer
-from twisted_sendmail.client.submit import told_first
+from twisted_sendmail.client.submit import close_after
 from twisted_sendmail.client.verdict import require_acceptance
 from twisted_sendmail.message import prepare_small
 from twisted_sendmail.smtp import (
@@ -156,7 +156,7 @@ class Mailer:
         """
 
         async def run() -> DeliveryReport:
-            letter = await prepared(
+            letter = await prepare_message(
                 self.reactor,
                 message,
                 sender=sender,
@@ -211,7 +211,7 @@ class Mailer:
         """Send one item and return its report, which holds the error if it failed."""
         envelope, message = item if isinstance(item, tuple) else (None, item)
         try:
-            letter = await prepared(
+            letter = await prepare_message(
                 self.reactor,
                 message,
                 sender=None,
@@ -495,7 +495,7 @@ def many(
     except SendmailError:
         return fail()
     running = mailer.send_each(messages, all_or_nothing=all_or_nothing, complete=complete)
-    return told_first(Deferred.fromCoroutine(running), mailer.aclose)
+    return close_after(Deferred.fromCoroutine(running), mailer.aclose)
 
 
 class _OneConnection(Mailer):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 from twisted.internet.defer import CancelledError
 
-from twisted_sendmail.client import Cancelled, prepared
+from twisted_sendmail.client import Cancelled, prepare_message
 from twisted_sendmail.queue import Cleanup, CleanupPolicy
 from twisted_sendmail.smtp import DeliveryReport, RecipientStatus, recipient_results
 
@@ -45,7 +45,7 @@ async def enqueue(
     :raises QueueError: it is not in the queue.
     :raises Cancelled: the result is in doubt: a commit under way cannot be taken back.
     """
-    letter = await prepared(
+    letter = await prepare_message(
         reactor,
         message,
         sender=sender,

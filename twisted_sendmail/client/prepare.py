@@ -1,4 +1,4 @@
-"""A message as it was given, into a letter: what every way of sending does first."""
+"""Prepare a message to be sent: the first step of every way of sending."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp import AnyRecipient, ReversePath
 
 
-async def prepared(
+async def prepare_message(
     reactor: Any,
     message: Message,
     *,
@@ -27,10 +27,10 @@ async def prepared(
     envelope: Envelope | None,
     complete: bool,
 ) -> PreparedMessage:
-    """Prepare *message*; files are read off the reactor's thread.
+    """Read the header of *message*, find its envelope and complete it; files are read in a thread.
 
-    :raises InvalidInput: when it cannot be sent as it is.
-    :raises Cancelled: before it was read; nothing was sent.
+    :raises InvalidInput: the message cannot be sent as it is.
+    :raises Cancelled: the caller cancelled; nothing was sent.
     """
     if envelope is None and sender is not None and recipients is not None:
         envelope, sender, recipients = Envelope(sender, recipients), None, None
