@@ -431,13 +431,10 @@ class Sending:
     def _settled(self, index: int, letter: PreparedMessage, result: JobResult) -> None:
         if isinstance(result, DeliveryReport):
             self._done(index, result)
-            return
-        failure = result if isinstance(result, Failure) else Failure(result)
-        error = failure.value
-        if isinstance(error, CancelledError) or not isinstance(error, Exception):
-            self._cut_off(index, failure)
+        elif isinstance(result, CancelledError) or not isinstance(result, Exception):
+            self._cut_off(index, Failure(result))
         else:
-            self._done(index, _failed(error, letter.envelope))
+            self._done(index, _failed(result, letter.envelope))
 
     def _done(self, index: int, report: DeliveryReport) -> None:
         self._in_flight.pop(index, None)

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.message import PreparedMessage
 
 #: The end of a job.
-JobResult: TypeAlias = DeliveryReport | SendmailError | Failure
+JobResult: TypeAlias = DeliveryReport | BaseException
 
 READY = (ConnectionState.IDLE, ConnectionState.LEASED)
 NOT_READY = (ConnectionState.OPENING, ConnectionState.OVERDUE)
@@ -221,11 +221,10 @@ class Job:
         """Return the result for all recipients, where *end* is that of the last connection."""
         if self._whole is None:
             return end
-        error = end.value if isinstance(end, Failure) else end
-        if isinstance(error, DeliveryReport):
-            last = error
-        elif isinstance(error, SendmailError):
-            last = error.report or self.report(RecipientStatus.UNTOUCHED, error)
+        if isinstance(end, DeliveryReport):
+            last = end
+        elif isinstance(end, SendmailError):
+            last = end.report or self.report(RecipientStatus.UNTOUCHED, end)
         else:
             return end
         reports = [*self._reports, last]
@@ -398,13 +397,14 @@ class Pool:
         :param result: None if the server rejected it because of the message before it.
         """
         if isinstance(result, Failure):
-            self._settle(job, result)
+            error: Any = result.value
+            self._settle(job, error)
         elif result is None and job.returned >= MAX_RETURNS:
-            error = ProtocolBreach(
+            breach = ProtocolBreach(
                 f"{connection.status.server} repeatedly rejected pipelined messages"
             )
-            error.report = job.report(RecipientStatus.UNTOUCHED, error)
-            self._settle(job, error)
+            breach.report = job.report(RecipientStatus.UNTOUCHED, breach)
+            self._settle(job, breach)
         elif result is None:
             job.returned += 1
             self._send_again(job)

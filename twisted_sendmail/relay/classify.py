@@ -135,7 +135,7 @@ class _Verdict(NamedTuple):
 def classify_attempt(
     message: QueuedMessage,
     tried: Sequence[QueuedRecipient],
-    result: DeliveryReport | SendmailError | Failure,
+    result: DeliveryReport | BaseException | Failure,
     *,
     now: float,
     policy: RetryPolicy,
