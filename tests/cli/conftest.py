@@ -1,4 +1,4 @@
-"""What the tests of the command share."""
+"""Fixtures of the tests of the commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shell(tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def scripted(reactor: Any) -> Iterator[ScriptedServer]:
-    """A server in clear that says what it is told to; stopped by the test's own reactor."""
+    """A server without TLS that sends scripted replies."""
     server = ScriptedServer(reactor)
     yield server
     server.stop()
@@ -28,5 +28,5 @@ def scripted(reactor: Any) -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def sendmail_command() -> str:
-    """The stand-in for sendmail, as it is installed."""
+    """The installed sendmail command."""
     return str(Path(sys.executable).parent / "twisted-sendmail-sendmail")

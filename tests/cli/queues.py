@@ -1,4 +1,4 @@
-"""Queues with messages in every state, made by the store itself.
+"""Queues with messages in every state, written by the store.
 
 This is the one helper of the commands' tests that uses the store; the tests use this.
 """
@@ -35,7 +35,7 @@ _new_id = QueueIds(time.time)
 
 
 class Queue:
-    """One on disk; each method is a moment in the life of a relay."""
+    """A queue on disk; the methods change it as a relay does."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""A server in clear on the loopback interface that says what it is told to say."""
+"""A server without TLS on the loopback interface that sends scripted replies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineReceiver
 
-#: What it says, by verb; ``.`` is the end of the content.
+#: The replies, by verb; ``.`` is the end of the content.
 GOOD = {
     "greeting": b"220 scripted",
     "EHLO": b"250-scripted\r\n250 8BITMIME",
@@ -19,7 +19,7 @@ GOOD = {
     "NOOP": b"250 ok",
     "QUIT": b"221 bye",
 }
-#: Instead of a reply: say nothing, or end the connection.
+#: Instead of a reply: send nothing, or close the connection.
 SILENCE, END = b"", b"END"
 
 

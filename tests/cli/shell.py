@@ -1,7 +1,7 @@
-"""The installed command, run as a person or a program runs it.
+"""Runs the installed command as a person or a program does.
 
 Whatever a test asks of it, each run is held to what is true of all: no traceback, no
-control characters, no secret.
+Every run is checked for tracebacks, control characters and secrets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 @dataclass
 class Done:
-    """What a run came to."""
+    """The result of a run."""
 
     status: int
     out: str
@@ -42,7 +42,7 @@ class Done:
         return json.loads(line)
 
     def check(self) -> Done:
-        """What holds of every run."""
+        """Assert what holds for every run."""
         both = self.out + self.err
         assert "Traceback" not in both, both
         assert PASSWORD not in both, both

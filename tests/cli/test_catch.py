@@ -1,4 +1,4 @@
-"""`twisted-sendmail catch`: a server for one's own programs, run as it is installed."""
+"""`twisted-sendmail catch`, as it is installed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ended(running: subprocess.Popen[str]) -> tuple[int, str]:
     return running.returncode, out
 
 
-def test_what_is_caught_is_told_in_one_line_and_kept(tmp_path: Path) -> None:
+def test_each_message_is_stored_and_printed_in_one_line(tmp_path: Path) -> None:
     with catching(tmp_path, "--maildir", "box", "--ca-file", "ca.pem") as (running, port, tls_port):
         assert running.stderr is not None
         assert running.stderr.readline() == "the CA certificate is in ca.pem\n"
@@ -75,7 +75,7 @@ def test_what_is_caught_is_told_in_one_line_and_kept(tmp_path: Path) -> None:
     assert [text for text in kept if text == envelope + content]
 
 
-def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -90,7 +90,7 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (69, complaint)
 
 
-def test_a_maildir_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_maildir_that_cannot_be_created_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = subprocess.run(
         [COMMAND, "catch", "--maildir", str(tmp_path / "file" / "box")],

@@ -1,4 +1,4 @@
-"""`twisted-sendmail check`: what it sees, what it thinks of it, and that it sends nothing."""
+"""`twisted-sendmail check`: its output and findings, and that it sends no mail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SERVER = SubmissionServer("mail.example.net")
 
 
 def judged(**changes: Any) -> list[tuple[str, str]]:
-    """What is found of a good server with *changes*, without the ``ok`` lines."""
+    """The findings about a good server with *changes*, without the ``ok`` ones."""
     good = ProbeResult(
         SERVER, None, in_clear=Capabilities({"STARTTLS": ""}), offered=Capabilities(GOOD), tls=TLS
     )
@@ -46,11 +46,11 @@ def judged(**changes: Any) -> list[tuple[str, str]]:
     ]
 
 
-def test_nothing_is_wrong_with_a_good_server() -> None:
+def test_a_good_server_has_no_weak_or_wrong_finding() -> None:
     assert [] == judged()
 
 
-def test_each_weakness_is_named() -> None:
+def test_each_weakness_has_a_finding() -> None:
     def only(**changes: Any) -> str:
         ((level, text),) = judged(**changes)
         assert "weak" == level
@@ -76,7 +76,7 @@ def test_each_weakness_is_named() -> None:
 
 
 @ensureDeferred
-async def test_a_server_is_shown_and_no_mail_is_sent(reactor: Any, shell: Shell) -> None:
+async def test_the_server_is_shown_and_no_mail_is_sent(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users={"alice": PASSWORD}) as server:
         url = server.url.replace("://", "://alice@")
         words = [url, "--ca-file", server.ca_file, "--password-file", shell.password]
@@ -107,7 +107,7 @@ async def test_a_server_is_shown_and_no_mail_is_sent(reactor: Any, shell: Shell)
 
 
 @ensureDeferred
-async def test_a_rejected_certificate_is_shown_with_the_way_to_pin_it(
+async def test_a_rejected_certificate_is_shown_with_the_option_that_pins_it(
     reactor: Any, shell: Shell
 ) -> None:
     async with LoopbackServer(reactor) as server:
@@ -136,7 +136,7 @@ async def test_a_wrong_password_is_found_without_sending(reactor: Any, shell: Sh
 
 
 @ensureDeferred
-async def test_a_server_without_starttls_is_wrong_unless_that_is_asked_for(
+async def test_a_server_without_starttls_is_wrong_unless_clear_text_is_requested(
     scripted: ScriptedServer, shell: Shell
 ) -> None:
     starttls = await shell.run("check", scripted.url.replace("smtp:", "smtp+starttls:"))
@@ -147,9 +147,7 @@ async def test_a_server_without_starttls_is_wrong_unless_that_is_asked_for(
 
 
 @ensureDeferred
-async def test_what_a_server_says_cannot_act_on_the_terminal(
-    scripted: ScriptedServer, shell: Shell
-) -> None:
+async def test_replies_do_not_control_the_terminal(scripted: ScriptedServer, shell: Shell) -> None:
     """`Shell` looks at every run for control characters."""
     scripted.replies["greeting"] = b"220 \x1b[2J hi"
     scripted.replies["EHLO"] = (

@@ -1,4 +1,4 @@
-"""The frame: bad input is one line and a status, whatever is wrong with it."""
+"""The command line: every mistake is one line and an exit status."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("words", "status", "held"), WRONG, ids=[words for words, _, _ in WRONG])
-def test_what_is_wrong_is_said_in_one_line(
+def test_each_mistake_is_one_line_and_a_status(
     shell: Shell, words: str, status: int, held: str
 ) -> None:
     shell.write("empty", b"")
@@ -113,7 +113,7 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(
     assert "pasword" in words or "-w" in words or "use --password-file" in err
 
 
-def test_a_password_in_the_environment_s_server_is_refused_too(shell: Shell) -> None:
+def test_a_password_in_the_server_variable_is_refused(shell: Shell) -> None:
     done = shell.run_now("check", TWISTED_SENDMAIL_SERVER=f"smtps://alice:{SECRET}@x")
     assert (64, False) == (done.status, SECRET in done.err)
 
@@ -127,7 +127,9 @@ def test_a_password_in_the_environment_s_server_is_refused_too(shell: Shell) -> 
         (b"x" * 70000, "is longer than 65536 octets"),
     ],
 )
-def test_a_password_file_that_holds_none(shell: Shell, content: bytes, held: str) -> None:
+def test_a_password_file_without_a_usable_password_is_refused(
+    shell: Shell, content: bytes, held: str
+) -> None:
     shell.write("password", content, 0o600)
     words = "send --server x --user alice --password-file password message.eml"
     done = shell.run_now(*words.split())
@@ -135,7 +137,7 @@ def test_a_password_file_that_holds_none(shell: Shell, content: bytes, held: str
     assert done.status in {64, 65}
 
 
-def test_a_fault_of_our_own_is_one_line_without_its_text(
+def test_an_unexpected_error_is_one_line_without_its_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> Any:
@@ -148,7 +150,7 @@ def test_a_fault_of_our_own_is_one_line_without_its_text(
     assert (1, False) == (len(err.splitlines()), SECRET in err)
 
 
-def test_json_tells_of_bad_input_too(shell: Shell) -> None:
+def test_json_reports_mistakes_too(shell: Shell) -> None:
     send = shell.run_now("send", "--json", "--server", "ftp://x", shell.message)
     check = shell.run_now("check", "--json", "ftp://x")
     for done in (send, check):
@@ -159,7 +161,7 @@ def test_json_tells_of_bad_input_too(shell: Shell) -> None:
         )
 
 
-def test_help_and_version(shell: Shell) -> None:
+def test_help_and_version_are_printed(shell: Shell) -> None:
     version = shell.run_now("--version")
     assert (0, "") == (version.status, version.err)
     assert version.out.startswith("twisted-sendmail ")
@@ -168,7 +170,7 @@ def test_help_and_version(shell: Shell) -> None:
         assert (0, "") == (done.status, done.err)
 
 
-def test_a_terminal_is_not_taken_for_a_message(shell: Shell) -> None:
+def test_a_terminal_is_not_read_as_a_message(shell: Shell) -> None:
     ours, theirs = pty.openpty()
     try:
         done = subprocess.run(
@@ -187,10 +189,10 @@ def test_a_terminal_is_not_taken_for_a_message(shell: Shell) -> None:
 
 
 @ensureDeferred
-async def test_an_interrupt_ends_it_and_says_how_far_it_was(
+async def test_an_interrupt_ends_the_command_and_reports_the_state_of_the_message(
     scripted: ScriptedServer, shell: Shell
 ) -> None:
-    """While the server is silent: before it has the message, and behind the final dot."""
+    """The server is silent before it has the message, or after the final dot."""
     for silent, held in (
         ("greeting", "cancelled"),
         ("DATA", "; nothing was delivered"),
@@ -238,8 +240,8 @@ async def test_a_large_upload_shows_its_progress_on_a_terminal(
     assert b"accepted by [127.0.0.1]" in out
 
 
-def test_the_page_names_every_option() -> None:
-    """And no option that there is not."""
+def test_the_reference_page_lists_exactly_the_options() -> None:
+    """The page lists no other options."""
     page = PAGE.read_text("utf-8")
     for name in SUBCOMMANDS:
         section = page.partition(f"## twisted-sendmail {name}\n")[2].partition("\n## ")[0]
@@ -262,7 +264,7 @@ def options(below: ArgumentParser) -> set[str]:
     return found
 
 
-def test_what_main_catches_is_an_error_with_a_status(
+def test_an_error_outside_of_a_subcommand_has_its_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> Any:
@@ -273,10 +275,10 @@ def test_what_main_catches_is_an_error_with_a_status(
 
 
 @ensureDeferred
-async def test_a_message_that_never_comes_does_not_keep_the_command(
+async def test_a_pipe_that_stays_open_does_not_delay_the_end(
     scripted: ScriptedServer, shell: Shell
 ) -> None:
-    """A thread waits for the pipe; nobody waits for the thread."""
+    """A thread waits for the pipe, and the command does not wait for the thread."""
     pipe = shell.folder / "pipe"
     os.mkfifo(pipe)
     ours = os.open(pipe, os.O_RDWR)
@@ -287,7 +289,7 @@ async def test_a_message_that_never_comes_does_not_keep_the_command(
     assert done.err.endswith("took more than 0.5 s; nothing was delivered\n")
 
 
-def test_a_closed_stdin_is_no_message(shell: Shell) -> None:
+def test_a_closed_stdin_is_an_error(shell: Shell) -> None:
     done = shell.line(f"exec {COMMAND} send --server x <&-")
     assert (66, b"twisted-sendmail: the message is missing: stdin is closed\n") == (
         done.returncode,

@@ -22,7 +22,7 @@ CLAIMS = (
 )
 
 
-def test_it_shows_all_and_leaves_nothing(shell: Shell) -> None:
+def test_every_step_is_shown_and_no_file_is_left(shell: Shell) -> None:
     before = set(shell.folder.iterdir())
     done = shell.run_now("demo", TMPDIR=str(shell.folder), PYTHONWARNINGS=RESERVE)
     assert (0, "") == (done.status, done.err), done.out[-3000:]
@@ -43,8 +43,8 @@ def test_it_shows_all_and_leaves_nothing(shell: Shell) -> None:
     assert before == set(shell.folder.iterdir())
 
 
-def test_the_demo_is_readable_where_only_ascii_is_and_its_claims_are_checked(shell: Shell) -> None:
-    """Here it is given something else to compare with."""
+def test_the_output_can_be_ascii_and_a_false_statement_is_reported(shell: Shell) -> None:
+    """The demo compares with a changed message here."""
     code = (
         "import sys; from twisted_sendmail.cli import demo, main;"
         "demo.MESSAGE_SENT = demo.MESSAGE + b'x'; sys.exit(main.main(['demo']))"

@@ -1,4 +1,4 @@
-"""Every class of the error tree has its exit status, and the page says which."""
+"""Every class of the error tree has an exit status, which the reference page lists."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EVERY = sorted(set(classes(SendmailError)), key=lambda kind: kind.__name__)
 
 
 def report(*replies: Reply | None, phase: str | None = None) -> DeliveryReport:
-    """One recipient a reply; None for one who was accepted."""
+    """A report with a recipient for each reply; None stands for an accepted one."""
     envelope = Envelope("a@example.org", [f"r{n}@example.net" for n in range(len(replies))])
     outcomes = tuple(
         RecipientResult(
@@ -67,18 +67,18 @@ def test_every_class_of_error_has_a_status_of_its_own(kind: type[SendmailError])
     assert expected == status_of_error(kind("it failed"))
 
 
-def test_no_error_is_taken_for_success() -> None:
+def test_no_error_has_status_0() -> None:
     assert ExitStatus.OK not in TABLE.values()
 
 
-def test_a_name_that_is_not_found_is_not_a_server_that_is_down() -> None:
+def test_an_unknown_host_name_is_distinguished_from_a_server_that_is_down() -> None:
     error = ConnectFailed("no connection")
     assert ExitStatus.TEMPFAIL == status_of_error(error)
     error.__cause__ = DNSLookupError()
     assert ExitStatus.NOHOST == status_of_error(error)
 
 
-def test_a_refusal_for_now_is_told_as_such() -> None:
+def test_a_temporary_error_of_a_permanent_class_is_75() -> None:
     error = StartTLSUnavailable("no STARTTLS")
     assert ExitStatus.UNAVAILABLE == status_of_error(error)
     error.temporary = True
@@ -99,7 +99,9 @@ def test_a_refusal_for_now_is_told_as_such() -> None:
         ((451,), "content", 75),
     ],
 )
-def test_all_recipients_refused(codes: tuple[int, ...], phase: str | None, status: int) -> None:
+def test_the_status_if_all_recipients_are_refused(
+    codes: tuple[int, ...], phase: str | None, status: int
+) -> None:
     """The user is unknown only if each RCPT was answered with 550."""
     with pytest.raises(AllRecipientsRefused) as caught:
         require_acceptance(report(*map(Reply, codes), phase=phase))
@@ -109,14 +111,14 @@ def test_all_recipients_refused(codes: tuple[int, ...], phase: str | None, statu
 @pytest.mark.parametrize(
     ("codes", "status"), [((), 0), ((550,), 67), ((450,), 69), ((450, 550), 67), ((550, 551), 69)]
 )
-def test_some_refused(codes: tuple[int, ...], status: int) -> None:
-    """For good is worse than for now, and no code asks to send it to the accepted again."""
+def test_the_status_if_some_recipients_are_refused(codes: tuple[int, ...], status: int) -> None:
+    """A permanent refusal is worse than a temporary one, and the status is never 75."""
     assert status == status_of_result(report(None, *map(Reply, codes)), None)
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("status", [RecipientStatus.IN_DOUBT, RecipientStatus.ACCEPTED])
-def test_no_error_asks_to_send_again_to_those_who_may_have_it(
+def test_no_error_is_75_if_a_recipient_may_have_the_message(
     kind: type[SendmailError], status: RecipientStatus
 ) -> None:
     envelope = Envelope("a@example.org", ["b@example.net", "c@example.net"])
@@ -127,11 +129,11 @@ def test_no_error_asks_to_send_again_to_those_who_may_have_it(
     assert ExitStatus.PROTOCOL == code or status is RecipientStatus.ACCEPTED
 
 
-def test_a_refusal_without_a_class_of_its_own_has_its_kind_s() -> None:
+def test_a_refusal_without_its_own_class_has_the_status_of_its_base_class() -> None:
     assert ExitStatus.TEMPFAIL == status_of_error(refusal("MAIL", Reply(471)))
 
 
-def test_the_page_lists_the_status_of_every_class() -> None:
+def test_the_reference_page_lists_the_status_of_every_class() -> None:
     rows = re.findall(
         r"^\| (\d+) \| `EX_(\w+)` \|[^|]*\|(.*)\|$", PAGE.read_text("utf-8"), re.MULTILINE
     )

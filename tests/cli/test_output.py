@@ -1,4 +1,4 @@
-"""What happens when the result cannot be written: a full disk, or a reader that has gone away."""
+"""A result that cannot be written: the disk is full, or the reader has closed its pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.cli.queues import Queue
 from tests.cli.shell import COMMAND, Shell
-from tests.cli.test_sendmail import Standin
+from tests.cli.test_sendmail import SendmailCommand
 from twisted_sendmail.testing import LoopbackServer
 
 FULL = Path("/dev/full")
@@ -41,7 +41,7 @@ def lost(words: list[str], env: dict[str, str], folder: Path) -> tuple[int, str]
 @pytest.mark.parametrize(
     "words", ["list", "list --json", "show --sender a", "show --json --sender a", "flush --all"]
 )
-def test_a_result_of_the_queue_that_is_lost_is_one_line_and_74(
+def test_a_lost_result_of_the_queue_command_is_one_line_and_74(
     shell: Shell, tmp_path: Path, words: str, messages: int
 ) -> None:
     queue = Queue(tmp_path / "queue")
@@ -54,7 +54,7 @@ def test_a_result_of_the_queue_that_is_lost_is_one_line_and_74(
     assert expected == lost(command, shell.env, tmp_path)
 
 
-def test_so_is_a_content(shell: Shell, tmp_path: Path) -> None:
+def test_a_lost_content_is_one_line_and_74(shell: Shell, tmp_path: Path) -> None:
     queue = Queue(tmp_path / "queue")
     name = queue.take()
     command = [COMMAND, "queue", "show", "--queue", str(queue.directory), "--content", name]
@@ -62,18 +62,20 @@ def test_so_is_a_content(shell: Shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["--version", "--help", "queue list --help"])
-def test_so_is_what_the_frame_says_itself(shell: Shell, tmp_path: Path, words: str) -> None:
+def test_a_lost_help_or_version_is_one_line_and_74(
+    shell: Shell, tmp_path: Path, words: str
+) -> None:
     assert (74, LOST) == lost([COMMAND, *words.split()], shell.env, tmp_path)
 
 
-def test_what_went_wrong_before_keeps_its_status(shell: Shell, tmp_path: Path) -> None:
+def test_an_earlier_error_keeps_its_status(shell: Shell, tmp_path: Path) -> None:
     words = [COMMAND, "check", "--json", "smtp://127.0.0.1:1"]
     status, err = lost(words, shell.env, tmp_path)
     assert (75, True) == (status, err.startswith(LOST))
 
 
 @ensureDeferred
-async def test_a_message_that_was_sent_is_told_of_on_stderr(
+async def test_a_lost_result_of_a_delivery_is_one_line_and_74(
     reactor: Any, shell: Shell, tmp_path: Path
 ) -> None:
     async with LoopbackServer(reactor) as server:
@@ -83,14 +85,14 @@ async def test_a_message_that_was_sent_is_told_of_on_stderr(
     assert (74, LOST) == (status, err)
 
 
-def test_mailq_is_no_different(tmp_path: Path, sendmail_command: str) -> None:
-    standin = Standin(tmp_path, sendmail_command)
+def test_a_lost_result_of_mailq_is_one_line_and_74(tmp_path: Path, sendmail_command: str) -> None:
+    sendmail = SendmailCommand(tmp_path, sendmail_command)
     line = LOST.replace("twisted-sendmail:", "mailq:")
-    assert (74, line) == lost([standin.called("mailq")], standin.env, tmp_path)
+    assert (74, line) == lost([sendmail.called("mailq")], sendmail.env, tmp_path)
 
 
 @pytest.mark.parametrize("words", ["list", "list --json", "show --sender a"])
-def test_a_reader_that_has_enough_hears_no_complaint(
+def test_a_reader_that_closes_its_pipe_causes_no_error(
     shell: Shell, tmp_path: Path, words: str
 ) -> None:
     queue = Queue(tmp_path / "queue")
@@ -103,9 +105,7 @@ def test_a_reader_that_has_enough_hears_no_complaint(
     assert done.returncode in {0, 141}
 
 
-def test_the_check_of_the_relay_s_configuration_is_no_different(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_a_lost_result_of_twistd_check_is_one_line_and_74(shell: Shell, tmp_path: Path) -> None:
     configuration = tmp_path / "relay.toml"
     configuration.write_text('queue = "queue"\n[[smarthost]]\nurl = "smtps://localhost"\n', "utf-8")
     twistd = str(Path(COMMAND).parent / "twistd")
@@ -114,13 +114,13 @@ def test_the_check_of_the_relay_s_configuration_is_no_different(
     assert (74, line) == lost(words, {**shell.env, "PYTHONWARNINGS": ""}, tmp_path)
 
 
-def test_an_entry_of_a_password_file_is_no_different(shell: Shell, tmp_path: Path) -> None:
+def test_a_lost_password_entry_is_one_line_and_74(shell: Shell, tmp_path: Path) -> None:
     env = {**shell.env, "TWISTED_SENDMAIL_PASSWORD": "secret"}
     assert (74, LOST) == lost([COMMAND, "password", "jane"], env, tmp_path)
 
 
 @ensureDeferred
-async def test_the_result_of_a_check_is_no_different(
+async def test_a_lost_result_of_a_check_is_one_line_and_74(
     reactor: Any, shell: Shell, tmp_path: Path
 ) -> None:
     async with LoopbackServer(reactor) as server:

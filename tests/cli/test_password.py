@@ -14,7 +14,7 @@ ENTRY = re.compile(
 )
 
 
-def test_an_entry_has_as_many_iterations_as_every_client_does(shell: Shell) -> None:
+def test_an_entry_has_the_iterations_that_every_client_supports(shell: Shell) -> None:
     done = shell.run_now("password", "jane", TWISTED_SENDMAIL_PASSWORD=PASSWORD)
     match = ENTRY.fullmatch(done.out)
     assert match
@@ -23,7 +23,7 @@ def test_an_entry_has_as_many_iterations_as_every_client_does(shell: Shell) -> N
     assert accounts.warning is None
 
 
-def test_more_are_had_by_name_and_the_consequence_is_told(shell: Shell) -> None:
+def test_more_iterations_print_a_warning(shell: Shell) -> None:
     shell.write("password", PASSWORD.encode() + b"\n", 0o600)
     done = shell.run_now(
         *["password", "jane", "--password-file", "password", "--iterations", "70000"]
@@ -35,7 +35,7 @@ def test_more_are_had_by_name_and_the_consequence_is_told(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("count", ["0", "4095", "x", "99999999999", "-1", "1e5"])
-def test_a_count_that_cannot_be_is_refused(shell: Shell, count: str) -> None:
+def test_an_invalid_number_of_iterations_is_refused(shell: Shell, count: str) -> None:
     done = shell.run_now(
         "password", "jane", f"--iterations={count}", TWISTED_SENDMAIL_PASSWORD=PASSWORD
     )
@@ -49,6 +49,6 @@ def test_a_user_name_that_would_break_the_file_is_refused(shell: Shell, user: st
     assert done.status in {64, 65}
 
 
-def test_without_a_password_it_says_how_to_give_one(shell: Shell) -> None:
+def test_without_a_password_the_error_names_the_ways_to_give_one(shell: Shell) -> None:
     done = shell.run_now("password", "jane")
     assert (done.status, done.out, "use --password-file" in done.err) == (64, "", True)

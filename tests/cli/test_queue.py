@@ -63,7 +63,7 @@ def objects(done: Done) -> list[dict[str, Any]]:
 # -- list -----------------------------------------------------------------------
 
 
-def test_an_empty_queue_is_said_to_be_empty(run: Run) -> None:
+def test_an_empty_queue_is_reported_as_empty(run: Run) -> None:
     assert (0, "the queue is empty\n", "") == _all(run("list"))
     assert (0, "", "") == _all(run("list", "--json"))
 
@@ -95,7 +95,9 @@ def test_json_has_the_names_of_postqueue(queue: Queue, run: Run) -> None:
     ] == objects(done)
 
 
-def test_json_names_who_still_waits_and_reports_as_postqueue_does(queue: Queue, run: Run) -> None:
+def test_json_lists_undelivered_recipients_and_the_null_sender_as_postqueue_does(
+    queue: Queue, run: Run
+) -> None:
     name = queue.take("", ["bob@example.net", "carol@example.net"])
     queue.deliver(name, 0)
     (found,) = objects(run("list", "--json"))
@@ -169,7 +171,9 @@ def test_the_table_fits_a_narrow_terminal(queue: Queue) -> None:
         ([], ["a", "b", "c"]),
     ],
 )
-def test_a_selection(queue: Queue, run: Run, words: list[str], expected: list[str]) -> None:
+def test_options_select_messages(
+    queue: Queue, run: Run, words: list[str], expected: list[str]
+) -> None:
     names = {
         queue.take("alice@example.org", ["x@example.net"]): "a",
         queue.take("bob@example.org", ["y@example.com"], route="backup"): "b",
@@ -181,7 +185,7 @@ def test_a_selection(queue: Queue, run: Run, words: list[str], expected: list[st
         assert run("list", *words).out.startswith("no message matches\n")
 
 
-def test_a_long_queue_is_listed_whole(queue: Queue, run: Run) -> None:
+def test_a_long_queue_is_listed_completely(queue: Queue, run: Run) -> None:
     queue.take()
     queue.multiply(1202)
     found = objects(run("list", "--json"))
@@ -191,7 +195,7 @@ def test_a_long_queue_is_listed_whole(queue: Queue, run: Run) -> None:
 # -- show -----------------------------------------------------------------------
 
 
-def test_show_tells_all(queue: Queue, run: Run) -> None:
+def test_show_prints_all_details(queue: Queue, run: Run) -> None:
     recipients = [
         Recipient("bob@example.net", "NEVER", "rfc822;robert@example.net"),
         Recipient("carol@example.net"),
@@ -220,7 +224,7 @@ def test_show_tells_all(queue: Queue, run: Run) -> None:
     assert "Hi." not in done.out
 
 
-def test_show_for_programs(queue: Queue, run: Run) -> None:
+def test_show_prints_json(queue: Queue, run: Run) -> None:
     name = queue.defer(queue.take())
     (found,) = objects(run("show", "--json", name))
     assert (name, "default", None, 1) == (
@@ -237,9 +241,7 @@ def test_show_for_programs(queue: Queue, run: Run) -> None:
 
 
 @pytest.mark.parametrize("content", [CONTENT, b"X: y\r\n\r\n" + bytes(range(256)) * 4000])
-def test_the_content_is_what_went_in_octet_for_octet(
-    shell: Shell, queue: Queue, content: bytes
-) -> None:
+def test_the_content_is_written_octet_for_octet(shell: Shell, queue: Queue, content: bytes) -> None:
     name = queue.take(content=content)
     words = ["queue", "show", "--queue", str(queue.directory), "--content", name]
     done = subprocess.run(
@@ -248,7 +250,7 @@ def test_the_content_is_what_went_in_octet_for_octet(
     assert (0, b"", content) == (done.returncode, done.stderr, done.stdout)
 
 
-def test_show_needs_to_know_what(queue: Queue, run: Run) -> None:
+def test_show_needs_a_selection(queue: Queue, run: Run) -> None:
     queue.take()
     queue.take()
     assert (64, "") == _all(run("show"))[:2]
@@ -259,7 +261,7 @@ def test_show_needs_to_know_what(queue: Queue, run: Run) -> None:
     )
 
 
-def test_what_is_damaged_is_shown_as_far_as_it_can_be(queue: Queue, run: Run) -> None:
+def test_a_damaged_message_is_shown_as_far_as_possible(queue: Queue, run: Run) -> None:
     name = queue.damage(queue.take())
     done = run("show", name)
     assert (65, f"twisted-sendmail: message {name} is damaged: it is not what was written\n") == (
@@ -299,7 +301,7 @@ def test_expire_requeue_and_delete(queue: Queue, run: Run) -> None:
     assert [expired, aside] == list(queue.messages)
 
 
-def test_requeue_gives_what_is_set_aside_another_chance(queue: Queue, run: Run) -> None:
+def test_requeue_makes_a_message_that_was_set_aside_due(queue: Queue, run: Run) -> None:
     name = queue.set_aside(queue.take(""))
     done = run("flush", name)
     assert f"{name} was not flushed: it is set aside: requeue it\n0 messages flushed\n" == done.out
@@ -308,7 +310,7 @@ def test_requeue_gives_what_is_set_aside_another_chance(queue: Queue, run: Run) 
     assert ("incoming", 0, 1) == (message.queue_name, message.attempts, len(message.pending))
 
 
-def test_what_is_deleted_on_its_way_may_still_go_out(queue: Queue, run: Run) -> None:
+def test_delete_says_if_the_message_is_being_delivered(queue: Queue, run: Run) -> None:
     name = queue.take()
     assert [name] == queue.lease()
     done = run("delete", name)
@@ -317,7 +319,7 @@ def test_what_is_deleted_on_its_way_may_still_go_out(queue: Queue, run: Run) -> 
     assert queue.messages[name].doomed
 
 
-def test_an_id_that_is_not_there_is_named_and_the_others_are_done(queue: Queue, run: Run) -> None:
+def test_a_missing_id_is_named_and_the_others_are_processed(queue: Queue, run: Run) -> None:
     name = queue.take()
     done = run("hold", NONE, name, "nonsense\x1b[2J")
     assert (65, "1 message held\n") == (done.status, done.out)
@@ -328,7 +330,7 @@ def test_an_id_that_is_not_there_is_named_and_the_others_are_done(queue: Queue, 
     assert "hold" == queue.messages[name].queue_name
 
 
-def test_ids_come_from_stdin_too(queue: Queue, run: Run) -> None:
+def test_a_dash_reads_ids_from_stdin(queue: Queue, run: Run) -> None:
     """As others print them: the first word of each line, perhaps with a mark."""
     names = [queue.take() for _ in range(3)]
     stdin = f"{names[0]}* 123 Thu Jan 1\n\n{names[1].lower()}!\n".encode()
@@ -336,7 +338,7 @@ def test_ids_come_from_stdin_too(queue: Queue, run: Run) -> None:
     assert [names[2]] == list(queue.messages)
 
 
-def test_no_ids_on_stdin_are_no_messages_and_not_all(queue: Queue, run: Run) -> None:
+def test_no_ids_on_stdin_select_no_messages(queue: Queue, run: Run) -> None:
     queue.take()
     done = run("delete", "-", stdin=b"\n")
     assert (0, "0 messages deleted\n", 1) == (done.status, done.out, len(queue.messages))
@@ -346,7 +348,7 @@ def test_no_ids_on_stdin_are_no_messages_and_not_all(queue: Queue, run: Run) -> 
 
 
 @pytest.mark.parametrize("action", ["flush", "hold", "release", "expire", "delete", "requeue"])
-def test_nothing_is_done_to_all_unless_it_is_asked_for(queue: Queue, run: Run, action: str) -> None:
+def test_an_action_on_all_messages_needs_all(queue: Queue, run: Run, action: str) -> None:
     names = [queue.hold(queue.take()), queue.hold(queue.take())]
     done = run(action)
     assert (64, "", True) == (done.status, done.out, f"or --all to {action}" in done.err)
@@ -355,7 +357,7 @@ def test_nothing_is_done_to_all_unless_it_is_asked_for(queue: Queue, run: Run, a
     assert (0 if action == "delete" else 2) == len(queue.messages)
 
 
-def test_a_selection_is_enough_for_an_action(queue: Queue, run: Run) -> None:
+def test_an_action_works_on_a_selection(queue: Queue, run: Run) -> None:
     kept = queue.take("alice@example.org")
     queue.take("eve@example.com")
     assert "1 message deleted\n" == run("delete", "--sender", "@example.com").out
@@ -363,7 +365,7 @@ def test_a_selection_is_enough_for_an_action(queue: Queue, run: Run) -> None:
     assert "no message matches\n" == run("delete", "--sender", "@example.com").out
 
 
-def test_a_relay_is_woken(queue: Queue, run: Run) -> None:
+def test_an_action_wakes_the_relay(queue: Queue, run: Run) -> None:
     name = queue.take()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as relay:
         relay.bind(str(queue.directory / WAKEUP))
@@ -380,7 +382,7 @@ def test_a_relay_is_woken(queue: Queue, run: Run) -> None:
 # -- which queue, and what can be wrong with it ---------------------------------
 
 
-def test_the_queue_is_the_configuration_s(
+def test_the_queue_is_that_of_the_configuration(
     queue: Queue, shell: Shell, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     name = queue.take()
@@ -439,7 +441,7 @@ def test_a_queue_that_cannot_be_found_is_one_line(
         (b"", None),
     ],
 )
-def test_a_queue_that_is_none_is_one_line(
+def test_a_file_that_is_no_database_is_one_line(
     queue: Queue, run: Run, octets: bytes, held: str | None
 ) -> None:
     database = queue.directory / DATABASE
@@ -454,7 +456,7 @@ def test_a_queue_that_is_none_is_one_line(
         assert held in done.err
 
 
-def test_a_queue_that_is_damaged_all_over_ends_in_one_line(queue: Queue, run: Run) -> None:
+def test_a_badly_damaged_queue_is_one_line(queue: Queue, run: Run) -> None:
     for _ in range(50):
         queue.take()
     database = queue.directory / DATABASE
@@ -476,20 +478,20 @@ def test_the_queue_of_another_user_is_one_line(
     assert "and this is user 65534; run as user" in done.err
 
 
-def test_a_reader_that_goes_away_is_no_error(queue: Queue, shell: Shell) -> None:
+def test_a_closed_pipe_is_no_error(queue: Queue, shell: Shell) -> None:
     name = queue.take(content=b"X: y\r\n\r\n" + b"x" * 3_000_000)
     words = f"queue show --queue {queue.directory} --content {name}"
     done = shell.line(f"{COMMAND} {words} | head -c 10")
     assert (b"X: y\r\n\r\nxx", b"") == (done.stdout, done.stderr)
 
 
-def test_the_command_is_there_as_it_is_installed(queue: Queue, shell: Shell) -> None:
+def test_the_installed_command_works(queue: Queue, shell: Shell) -> None:
     name = queue.take()
     done = shell.run_now("queue", "list", "--json", "--queue", str(queue.directory))
     assert (0, "", name) == (done.status, done.err, done.json["queue_id"])
 
 
-def test_stdin_that_is_closed_names_nobody(
+def test_a_closed_stdin_holds_no_ids(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)

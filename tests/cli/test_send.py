@@ -25,13 +25,13 @@ USERS = {"alice": PASSWORD}
 
 
 def options(shell: Shell, server: LoopbackServer) -> list[str]:
-    """Those that make the server trusted, and us known."""
+    """The options for the server, its authority and the password."""
     url = server.url.replace("://", "://alice@")
     return ["--server", url, "--ca-file", server.ca_file, "--password-file", shell.password]
 
 
 class Choosy(Receiver):
-    """Refuses whom it does not like."""
+    """Refuses some recipients."""
 
     def recipient(self, recipient: Recipient) -> Answer:
         replies = {
@@ -50,7 +50,7 @@ class Fussy(Receiver):
 
 
 @ensureDeferred
-async def test_a_file_is_sent_to_those_its_header_names(reactor: Any, shell: Shell) -> None:
+async def test_a_file_is_sent_to_the_recipients_of_its_header(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users=USERS) as server:
         done = await shell.run("send", *options(shell, server), shell.message)
         (received,) = server.messages
@@ -66,7 +66,7 @@ async def test_a_file_is_sent_to_those_its_header_names(reactor: Any, shell: She
 
 
 @ensureDeferred
-async def test_implicit_tls_by_url(reactor: Any, shell: Shell) -> None:
+async def test_a_url_can_request_implicit_tls(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor) as server:
         done = await shell.run(
             "send", "--server", server.tls_url, "--ca-file", server.ca_file, shell.message
@@ -99,7 +99,7 @@ async def test_a_message_may_be_piped_in(reactor: Any, shell: Shell, words: list
 
 
 @ensureDeferred
-async def test_a_long_pipe_is_streamed(reactor: Any, shell: Shell) -> None:
+async def test_a_long_message_on_stdin_is_streamed(reactor: Any, shell: Shell) -> None:
     message = MESSAGE + b"x" * 70 + b"\r\n"
     message += (b"y" * 70 + b"\r\n") * 50_000
     async with LoopbackServer(reactor, users=USERS) as server:
@@ -109,7 +109,7 @@ async def test_a_long_pipe_is_streamed(reactor: Any, shell: Shell) -> None:
 
 
 @ensureDeferred
-async def test_the_envelope_may_be_given(reactor: Any, shell: Shell) -> None:
+async def test_options_give_the_envelope(reactor: Any, shell: Shell) -> None:
     """`--to` may be repeated, and may hold several; a comma in quotes parts nothing."""
     to = ["--to", 'a@example.net, "b,c"@example.net', "--to", "d@example.net"]
     async with LoopbackServer(reactor, users=USERS) as server:
@@ -148,7 +148,9 @@ async def test_delivery_reports_may_be_asked_for(reactor: Any, shell: Shell) -> 
 
 
 @ensureDeferred
-async def test_where_a_password_may_come_from(reactor: Any, shell: Shell) -> None:
+async def test_a_password_comes_from_a_file_a_command_or_the_environment(
+    reactor: Any, shell: Shell
+) -> None:
     """A file, a command, the environment; a file that others may read is refused."""
     open_file = shell.write("open", PASSWORD.encode(), 0o644)
     async with LoopbackServer(reactor, users=USERS) as server:
@@ -197,7 +199,7 @@ async def test_a_password_typed_at_the_prompt_is_not_echoed(reactor: Any, shell:
 
 
 @ensureDeferred
-async def test_the_json_is_as_the_page_describes_it(reactor: Any, shell: Shell) -> None:
+async def test_the_json_is_that_of_the_reference_page(reactor: Any, shell: Shell) -> None:
     page = (Path(__file__).parents[2] / "docs/reference/command-line.md").read_text("utf-8")
     section = page.partition("### The JSON of send\n")[2].partition("\n## ")[0]
     named = [
@@ -233,7 +235,7 @@ async def test_the_json_is_as_the_page_describes_it(reactor: Any, shell: Shell) 
 
 @ensureDeferred
 async def test_a_wrong_password_is_not_shown(reactor: Any, shell: Shell) -> None:
-    """Nor is the right one, not even in a dialogue shown whole, by any mechanism."""
+    """The right password is not shown either, by any mechanism, even with --verbose."""
     async with LoopbackServer(reactor, users={"alice": "another"}) as server:
         for mechanism in ("PLAIN", "LOGIN", "SCRAM-SHA-256"):
             words = ["--mechanism", mechanism, "--verbose", shell.message]
@@ -255,7 +257,7 @@ async def test_an_unknown_authority_is_not_trusted(reactor: Any, shell: Shell) -
 
 
 @ensureDeferred
-async def test_another_name_is_not_trusted(reactor: Any, shell: Shell) -> None:
+async def test_a_certificate_for_another_name_is_not_trusted(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users=USERS) as server:
         words = ["--server-name", "mail.example.net", shell.message]
         done = await shell.run("send", *options(shell, server), *words)
@@ -276,7 +278,7 @@ async def test_a_pinned_certificate_is_trusted_and_no_other(reactor: Any, shell:
 
 
 @ensureDeferred
-async def test_a_partial_refusal_says_whom(reactor: Any, shell: Shell) -> None:
+async def test_a_partial_refusal_names_the_refused_recipients(reactor: Any, shell: Shell) -> None:
     """The others are accepted; the status is that of the worst refusal."""
     to = ["--to", "bob@example.net", "--to"]
     async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
@@ -295,7 +297,7 @@ async def test_a_partial_refusal_says_whom(reactor: Any, shell: Shell) -> None:
 
 
 @ensureDeferred
-async def test_a_whole_refusal_is_an_error(reactor: Any, shell: Shell) -> None:
+async def test_refusal_of_all_recipients_is_an_error(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
         common = ["send", *options(shell, server), shell.message, "--to"]
         nobody = await shell.run(*common, "nobody@example.net")
@@ -316,7 +318,9 @@ async def test_a_whole_refusal_is_an_error(reactor: Any, shell: Shell) -> None:
 
 
 @ensureDeferred
-async def test_all_or_nothing_is_nothing(reactor: Any, shell: Shell) -> None:
+async def test_all_or_nothing_delivers_to_nobody_after_a_refusal(
+    reactor: Any, shell: Shell
+) -> None:
     async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
         to = ["--to=bob@example.net", "--to=nobody@example.net", "--all-or-nothing"]
         done = await shell.run("send", *options(shell, server), *to, shell.message)
@@ -325,7 +329,7 @@ async def test_all_or_nothing_is_nothing(reactor: Any, shell: Shell) -> None:
 
 
 @ensureDeferred
-async def test_a_refused_content(reactor: Any, shell: Shell) -> None:
+async def test_a_refused_content_is_an_error(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users=USERS, receiver=Fussy) as server:
         done = await shell.run("send", *options(shell, server), shell.message)
     assert (69, "") == (done.status, done.out)
@@ -345,7 +349,7 @@ async def test_verbose_shows_the_dialogue_and_quiet_nothing(reactor: Any, shell:
 
 
 @ensureDeferred
-async def test_a_message_in_doubt_says_so(scripted: ScriptedServer, shell: Shell) -> None:
+async def test_a_message_in_doubt_is_reported(scripted: ScriptedServer, shell: Shell) -> None:
     scripted.replies["."] = END
     done = await shell.run("send", "--json", "--server", scripted.url, shell.message)
     assert 76 == done.status
@@ -395,7 +399,7 @@ async def test_a_script_that_runs_again_after_75_sends_one_copy(
 
 
 @ensureDeferred
-async def test_a_421_to_the_content_is_a_refusal_for_now(
+async def test_a_421_to_the_content_is_a_temporary_refusal(
     scripted: ScriptedServer, shell: Shell
 ) -> None:
     scripted.replies["."] = b"421 4.3.2 going down"
@@ -409,7 +413,9 @@ async def test_a_421_to_the_content_is_a_refusal_for_now(
 
 
 @ensureDeferred
-async def test_a_server_cannot_act_on_the_terminal(scripted: ScriptedServer, shell: Shell) -> None:
+async def test_a_server_does_not_control_the_terminal(
+    scripted: ScriptedServer, shell: Shell
+) -> None:
     """`Shell` looks at every run for control characters; here the server sends some."""
     scripted.replies["RCPT"] = b"550 5.1.1 \x1b[2J\x1b]0;owned\x07 \xe2\x80\xae\xc2\x9b31m no"
     text = await shell.run("send", "--verbose", "--server", scripted.url, shell.message)
@@ -421,14 +427,16 @@ async def test_a_server_cannot_act_on_the_terminal(scripted: ScriptedServer, she
 
 
 @ensureDeferred
-async def test_an_overall_limit_of_time(scripted: ScriptedServer, shell: Shell) -> None:
+async def test_the_timeout_limits_the_whole_delivery(
+    scripted: ScriptedServer, shell: Shell
+) -> None:
     scripted.replies["greeting"] = b""
     done = await shell.run("send", "--timeout=0.5", "--server", scripted.url, shell.message)
     assert (75, True) == (done.status, "took more than 0.5 s" in done.err)
 
 
 @ensureDeferred
-async def test_a_message_from_its_parts(reactor: Any, shell: Shell) -> None:
+async def test_a_message_is_built_from_its_parts(reactor: Any, shell: Shell) -> None:
     attachments = {
         "Bild ä.png": bytes(range(256)),
         "notes.txt": b"a\r\nb\n",
@@ -463,7 +471,7 @@ async def test_a_message_from_its_parts(reactor: Any, shell: Shell) -> None:
 
 
 @ensureDeferred
-async def test_a_reader_that_went_away_changes_nothing(reactor: Any, shell: Shell) -> None:
+async def test_a_closed_pipe_does_not_change_the_result(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users=USERS) as server:
         reading, writing = os.pipe()
         os.close(reading)

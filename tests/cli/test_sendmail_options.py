@@ -1,4 +1,4 @@
-"""The stand-in's command line says what those of Postfix and sendmail say."""
+"""The options of the sendmail command mean what they mean to Postfix and sendmail."""
 
 from __future__ import annotations
 
@@ -109,12 +109,12 @@ WRONG: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("words", "meant"), MEANS, ids=[words for words, _ in MEANS])
-def test_what_programs_write_means_what_it_always_meant(words: str, meant: dict[str, Any]) -> None:
+def test_options_have_their_usual_meaning(words: str, meant: dict[str, Any]) -> None:
     assert SendmailOptions(**{**DELIVER, **meant}) == parse("sendmail", words.split())
 
 
 @pytest.mark.parametrize(("words", "mode", "meant"), MODES, ids=[words for words, *_ in MODES])
-def test_what_else_it_is_called_for(words: str, mode: SendmailMode, meant: dict[str, Any]) -> None:
+def test_options_set_the_mode(words: str, mode: SendmailMode, meant: dict[str, Any]) -> None:
     if words == "-bpv":  # -b takes all that is joined to it, as getopt(3) has it
         with pytest.raises(CommandError, match="-bpv is not supported"):
             parse("sendmail", [words])
@@ -123,19 +123,19 @@ def test_what_else_it_is_called_for(words: str, mode: SendmailMode, meant: dict[
 
 
 @pytest.mark.parametrize(("words", "held"), WRONG, ids=[words for words, _ in WRONG])
-def test_what_cannot_be_done_is_said_in_one_line(words: str, held: str) -> None:
+def test_each_mistake_is_one_line(words: str, held: str) -> None:
     with pytest.raises(CommandError) as caught:
         parse("sendmail", words.split())
     assert held in str(caught.value)
     assert 1 == len(str(caught.value).splitlines())
 
 
-def test_a_value_may_be_empty_and_hold_blanks() -> None:
+def test_a_value_may_be_empty_or_hold_spaces() -> None:
     asked = parse("sendmail", ["-f", "", "-F", "Alice of Wonderland", "bob"])
     assert ("", "Alice of Wonderland") == (asked.sender, asked.full_name)
 
 
-def test_what_is_quoted_back_can_do_no_harm_to_a_terminal() -> None:
+def test_quoted_values_are_escaped() -> None:
     with pytest.raises(CommandError) as caught:
         parse("sendmail", ["-N", "\x1b[2J", "bob"])
     assert "-N \\x1b[2J cannot be used" in str(caught.value)
@@ -149,9 +149,9 @@ def test_what_is_quoted_back_can_do_no_harm_to_a_terminal() -> None:
         ("/usr/bin/newaliases", SendmailMode.ALIASES),
     ],
 )
-def test_the_name_it_is_called_by_says_what_to_do(name: str, mode: SendmailMode) -> None:
+def test_the_program_s_name_sets_the_mode(name: str, mode: SendmailMode) -> None:
     assert SendmailOptions(mode=mode) == parse(name, [])
 
 
-def test_by_any_other_name_it_delivers() -> None:
+def test_any_other_name_delivers() -> None:
     assert SendmailMode.DELIVER is parse("/usr/lib/sendmail", ["bob"]).mode

@@ -1,4 +1,4 @@
-"""A server on a Unix socket that says what it is told to say, in a thread of its own."""
+"""A server on a Unix socket that sends scripted replies, in its own thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-#: What it says, by verb; ``.`` is the end of the content.
+#: The replies, by verb; ``.`` is the end of the content.
 GOOD = {
     "greeting": "220 relay.example.org ESMTP",
     "EHLO": "250-relay.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-DSN\r\n250 SIZE 1000000",

@@ -183,7 +183,7 @@ def _spool(pieces: Iterable[bytes]) -> tuple[IO[bytes], int]:
 
 def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
     """The octets of *descriptor* with CRLF line ends, up to a lone dot if *dot_ends*."""
-    canonical, dot = Canonicalizer(Repair.REPAIR), LoneDot()
+    canonical, dot = Canonicalizer(Repair.REPAIR), LoneDotFilter()
     while not dot.found and (chunk := os.read(descriptor, _CHUNK)):
         piece = canonical.feed(chunk)
         yield dot.feed(piece) if dot_ends else piece
@@ -195,7 +195,7 @@ def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
             yield dot.finish()
 
 
-class LoneDot:
+class LoneDotFilter:
     """Passes octets on up to a line that is only a dot, wherever the octets are cut."""
 
     def __init__(self) -> None:

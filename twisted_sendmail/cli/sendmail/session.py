@@ -47,20 +47,22 @@ def serve(relay: LocalRelay) -> int:
         if connected is None:
             _serve_here(reactor, relay, ended)
         else:
-            _standard_io(reactor, _Caller(connected))
+            _standard_io(reactor, _CallerConnection(connected))
         await ended
         return os.EX_OK
 
     return react(work)
 
 
-async def _connect(reactor: Any, relay: LocalRelay, ended: Deferred[None]) -> _Relay | None:
+async def _connect(
+    reactor: Any, relay: LocalRelay, ended: Deferred[None]
+) -> _RelayConnection | None:
     """Connect to the relay; None if no relay runs."""
     if not relay.has_socket:
         return None
     endpoint = UNIXClientEndpoint(reactor, str(relay.socket), timeout=5)
     try:
-        return cast("_Relay", await connectProtocol(endpoint, _Relay(ended)))
+        return cast("_RelayConnection", await connectProtocol(endpoint, _RelayConnection(ended)))
     except Exception:  # noqa: BLE001 - for whatever reason, no relay answers
         return None
 
@@ -69,7 +71,7 @@ def _standard_io(reactor: Any, protocol: Protocol) -> None:
     StandardIO(protocol, reactor=reactor)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 
-class _LineEnds:
+class _LineEndRepair:
     """Turns LF into CRLF for a caller whose first line ends with LF alone.
 
     Shell scripts write LF, and sendmail has always accepted it. The octets of all other callers
@@ -92,7 +94,7 @@ class _LineEnds:
         return data
 
 
-class _Relay(Protocol):
+class _RelayConnection(Protocol):
     """The connection to the relay."""
 
     def __init__(self, ended: Deferred[None]) -> None:
@@ -122,13 +124,13 @@ class _Relay(Protocol):
 
 
 @implementer(IHalfCloseableProtocol)
-class _Caller(Protocol):
+class _CallerConnection(Protocol):
     """Stdin and stdout."""
 
-    def __init__(self, relay: _Relay) -> None:
+    def __init__(self, relay: _RelayConnection) -> None:
         self._relay = cast("Any", relay.transport)
         self._joined = relay.joined
-        self._ends = _LineEnds()
+        self._ends = _LineEndRepair()
         self._end = b"\n"
 
     def connectionMade(self) -> None:
@@ -161,7 +163,7 @@ def _serve_here(reactor: Any, relay: LocalRelay, ended: Deferred[None]) -> None:
     policy = relay.policy()
     # LocalQueue has the part of a Queue that a receiver uses.
     queue = cast("Queue", LocalQueue(relay.queue))
-    factory = _OneSession(
+    factory = _PipeServerFactory(
         reactor,
         lambda connection: QueueReceiver(connection, queue, policy, reactor),
         # Programs that write to a pipe are careless with line ends.
@@ -172,21 +174,21 @@ def _serve_here(reactor: Any, relay: LocalRelay, ended: Deferred[None]) -> None:
     _standard_io(reactor, factory.buildProtocol(cast("Any", None)))
 
 
-class _Session(SMTPServerProtocol):
+class _PipeServerProtocol(SMTPServerProtocol):
     """Accepts LF line ends."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._ends = _LineEnds()
+        self._ends = _LineEndRepair()
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(self._ends.feed(data))
 
 
-class _OneSession(SMTPServerFactory):
+class _PipeServerFactory(SMTPServerFactory):
     """Fires *ended* when its one session has ended."""
 
-    protocol_class = _Session
+    protocol_class = _PipeServerProtocol
     ended: Deferred[None]
 
     def closed(self, protocol: SMTPServerProtocol) -> None:

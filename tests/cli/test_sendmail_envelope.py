@@ -1,4 +1,4 @@
-"""Who sends a local program's message, who gets it, and what is added to it."""
+"""The envelope of a local program's message, and the header fields that are added."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ def recipients(asked: SendmailOptions, *lines: str) -> list[str]:
         (" <> ", "<>"),
     ],
 )
-def test_the_sender(given: str | None, expected: str) -> None:
+def test_the_sender_is_that_of_f_or_the_user(given: str | None, expected: str) -> None:
     sender = sender_of(SendmailOptions(sender=given), ALICE, HOST)
     assert expected == (str(sender.mailbox) if sender.mailbox else "<>")
 
 
 @pytest.mark.parametrize("given", ["a@b, c@d", "a@@b", "a b", "a@b\r\nRCPT TO:<c@d>"])
-def test_a_sender_that_is_none(given: str) -> None:
+def test_an_invalid_sender_is_refused(given: str) -> None:
     with pytest.raises(InvalidInput):
         sender_of(SendmailOptions(sender=given), ALICE, HOST)
 
 
-def test_recipients_are_the_words_of_the_command_line() -> None:
+def test_recipients_are_those_of_the_command_line() -> None:
     asked = SendmailOptions(recipients=("bob@example.net", "root", "c@x.org, Dave <d@x.org>"))
     expected = ["bob@example.net", "root@host.example.org", "c@x.org", "d@x.org"]
     assert expected == recipients(asked, "To: nobody@example.net")
 
 
-def test_with_t_they_are_in_the_header_too() -> None:
+def test_with_t_recipients_of_the_header_are_added() -> None:
     """As in Postfix: those of the command line are added."""
     asked = SendmailOptions(from_header=True, recipients=("eve@example.net",))
     lines = ("To: bob@example.net, team: root, c@x.org;", "Cc: d@x.org", "Bcc: e@x.org")
@@ -72,7 +72,7 @@ def test_with_t_they_are_in_the_header_too() -> None:
     assert expected.split() == recipients(asked, *lines)
 
 
-def test_of_a_message_that_is_resent_the_newest_resent_fields_count() -> None:
+def test_a_resent_message_goes_to_the_recipients_of_its_newest_resent_fields() -> None:
     asked = SendmailOptions(from_header=True)
     lines = (
         "Resent-To: new@example.net",
@@ -84,12 +84,12 @@ def test_of_a_message_that_is_resent_the_newest_resent_fields_count() -> None:
     assert ["new@example.net", "blind@example.net"] == recipients(asked, *lines)
 
 
-def test_nobody_in_the_header_is_the_message_s_fault() -> None:
+def test_a_header_without_recipients_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no recipients in the header"):
         recipients(SendmailOptions(from_header=True), "Subject: hi")
 
 
-def test_what_reports_are_asked_for_is_in_the_envelope() -> None:
+def test_requests_for_reports_are_in_the_envelope() -> None:
     asked = SendmailOptions(
         recipients=("a@x.org", "b@x.org"), notify=("SUCCESS", "DELAY"), ret="HDRS", envid="QQ1"
     )
@@ -98,7 +98,7 @@ def test_what_reports_are_asked_for_is_in_the_envelope() -> None:
     assert [{"SUCCESS", "DELAY"}] * 2 == [set(r.notify) for r in envelope.recipients]
 
 
-def test_what_is_missing_is_added_and_blind_copies_are_not_told() -> None:
+def test_missing_fields_are_added_and_bcc_is_removed() -> None:
     sender = ReversePath.parse("alice@example.org")
     done = complete_header(
         header("To: bob@example.net", "Bcc: c@x.org", "Resent-Bcc: d@x.org"),
@@ -115,7 +115,7 @@ def test_what_is_missing_is_added_and_blind_copies_are_not_told() -> None:
     assert b"x.org" not in bytes(done)
 
 
-def test_what_is_there_is_left_as_it_is() -> None:
+def test_existing_fields_keep_every_octet() -> None:
     lines = ("From:  x@y.org", "date: today", "Message-Id:<1@x>", "To: a@b")
     done = complete_header(header(*lines), ReversePath(), "Alice", NOW, HOST)
     assert b"".join(line.encode() + b"\r\n" for line in lines) == bytes(done)
@@ -131,24 +131,24 @@ def test_what_is_there_is_left_as_it_is() -> None:
         ("\x1b[2J", '"[2J" <alice@example.org>'),
     ],
 )
-def test_the_name_in_from_breaks_nothing(name: str, expected: str) -> None:
+def test_the_full_name_is_quoted_or_encoded_in_from(name: str, expected: str) -> None:
     done = complete_header(header(), ReversePath.parse("alice@example.org"), name, NOW, HOST)
     assert [expected] == done.values("from")
 
 
-def test_mail_without_a_sender_is_from_the_system() -> None:
+def test_mail_of_the_null_sender_is_from_the_mailer_daemon() -> None:
     done = complete_header(header(), ReversePath(), "Alice", NOW, HOST)
     assert ["MAILER-DAEMON@host.example.org"] == done.values("from")
 
 
-def test_the_caller_is_who_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_is_that_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "somebody")
     monkeypatch.setenv("NAME", "Some Body")
     entry = pwd.getpwuid(os.getuid())
     assert (entry.pw_name, "Some Body") == (current_user().name, current_user().full_name)
 
 
-def test_a_caller_without_a_name_is_who_the_environment_says(
+def test_a_user_without_an_entry_is_that_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)

@@ -1,4 +1,4 @@
-"""Where the relay is, and what it is called, for who is not it."""
+"""The relay's host name, for the sendmail command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGURATION = 'queue = "queue"\n[[smarthost]]\nurl = "smtp://mail.example.net"
         (("box.", "box.example.org"), "box.example.org"),
     ],
 )
-def test_relay_and_stand_in_call_the_machine_by_one_name(
+def test_relay_and_command_use_the_same_host_name(
     tmp_path: Path,
     reactor: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -40,7 +40,7 @@ def test_relay_and_stand_in_call_the_machine_by_one_name(
     assert expected == find_relay(str(path)).policy().name
 
 
-def test_a_machine_whose_name_is_none_is_localhost_to_the_stand_in(
+def test_a_machine_with_an_invalid_name_is_localhost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "no name.at all")

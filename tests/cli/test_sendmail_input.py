@@ -1,4 +1,4 @@
-"""A message from stdin: where it ends, where its header ends, and what its lines become."""
+"""Reading a message from stdin: its end, the end of its header, its line ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted_sendmail import InvalidMessage
 from twisted_sendmail.cli.sendmail.message import (
     MAX_IN_MEMORY,
     InputMessage,
-    LoneDot,
+    LoneDotFilter,
     read_message,
 )
 from twisted_sendmail.message import MAX_HEADER
@@ -64,7 +64,7 @@ def read(octets: bytes, *, dot_ends: bool = False) -> bytes:
         (b"To: a\n\n.\n..\n", b"To: a\r\n\r\n.\r\n..\r\n"),
     ],
 )
-def test_what_is_read(octets: bytes, expected: bytes) -> None:
+def test_line_ends_and_header_are_canonical(octets: bytes, expected: bytes) -> None:
     assert expected == read(octets)
 
 
@@ -81,39 +81,39 @@ def test_what_is_read(octets: bytes, expected: bytes) -> None:
         (b"", b"\r\n"),
     ],
 )
-def test_a_lone_dot_ends_it_where_that_is_asked_for(octets: bytes, expected: bytes) -> None:
+def test_a_lone_dot_ends_the_message_if_requested(octets: bytes, expected: bytes) -> None:
     assert expected == read(octets, dot_ends=True)
 
 
 @given(st.lists(st.sampled_from([b".", b"\r\n", b"a", b"..", b".\r\n", b"\r\n.\r\n"]), max_size=12))
-def test_however_it_is_cut_the_dot_is_found(pieces: list[bytes]) -> None:
+def test_the_lone_dot_is_found_wherever_the_octets_are_cut(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
     at = (b"\n" + whole).find(b"\n.\r\n")
     expected = whole[:at] if at >= 0 else whole
-    dot = LoneDot()
+    dot = LoneDotFilter()
     out = b"".join([dot.feed(piece) for piece in pieces])
     out += b"" if dot.found else dot.finish()
     assert (expected, at >= 0) == (out, dot.found)
 
 
-def test_a_header_without_end_is_refused() -> None:
+def test_an_endless_header_is_refused() -> None:
     with pytest.raises(InvalidMessage, match="more than 2000 fields"):
         read(b"To: a\n" * (MAX_HEADER // 6 + 20_000))
     with pytest.raises(InvalidMessage, match="longer than"):
         read((b"To: a\n" + b" x\n" * 1000) * (MAX_HEADER // 3000 + 20))
 
 
-def test_one_endless_line_is_a_body() -> None:
+def test_a_single_endless_line_is_a_body() -> None:
     line = b"x" * (MAX_HEADER + 200_000)
     assert b"\r\n" + line + b"\r\n" == read(line)
 
 
-def test_one_endless_field_is_refused() -> None:
+def test_a_single_endless_field_is_refused() -> None:
     with pytest.raises(InvalidMessage, match="longer than"):
         read(b"To: " + b"x" * (MAX_HEADER + 200_000))
 
 
-def test_a_long_body_is_in_a_file_without_a_name_that_nobody_else_can_read() -> None:
+def test_a_long_content_is_in_an_unnamed_private_file() -> None:
     body = (b"x" * 76 + b"\r\n") * (MAX_IN_MEMORY // 70)
     with reading(b"To: a\n\n" + body) as message:
         assert b"To: a\r\n\r\n" + body == b"".join(message.pieces())
@@ -121,6 +121,6 @@ def test_a_long_body_is_in_a_file_without_a_name_that_nobody_else_can_read() -> 
         assert (0, 0o600) == (status.st_nlink, status.st_mode & 0o777)
 
 
-def test_an_endless_line_behind_fields_is_a_body_too() -> None:
+def test_an_endless_line_after_fields_is_a_body() -> None:
     line = b"x" * (MAX_HEADER + 200_000)
     assert b"To: a\r\n\r\n" + line + b"\r\n" == read(b"To: a\n" + line)
