@@ -20,6 +20,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
+    "configuration_keys",
     "package_pages",
     "references",
     "state_tables",

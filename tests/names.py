@@ -7,7 +7,7 @@ When a module moves, this file changes and no test does.
 from __future__ import annotations
 
 from twisted_sendmail.daemon.config import Configuration, read_configuration
-from twisted_sendmail.daemon.configuration_error import ConfigurationError
+from twisted_sendmail.daemon.config_types import ConfigurationError
 from twisted_sendmail.queue import (
     SMALL,
     AttemptRecord,

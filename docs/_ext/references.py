@@ -28,6 +28,7 @@ ROOT = "twisted_sendmail"
 DEPENDENCIES = {
     "OpenSSL",
     "_pytest",
+    "attrs",
     "constantly",
     "cryptography",
     "idna",

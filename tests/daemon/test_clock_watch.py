@@ -41,17 +41,17 @@ class Machine(Clock):
         """Time goes on."""
         self.monotonic += seconds
         self.advance(seconds)
-        self.watch.look()
+        self.watch.compare()
 
     def set(self, seconds: float) -> None:
         """Somebody sets the clock, forward or back."""
         self.rightNow += seconds
-        self.watch.look()
+        self.watch.compare()
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(clock_watch, "TICK", 1e6)
+    monkeypatch.setattr(clock_watch, "COMPARE_INTERVAL", 1e6)
     machine = Machine()
     machine.watch.start()
     yield machine
@@ -141,7 +141,7 @@ async def test_the_thread_wakes_a_reactor_that_sleeps(
     reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the wall clock of the watch jumps; the real reactor's timer is an hour away."""
-    monkeypatch.setattr(clock_watch, "TICK", 0.01)
+    monkeypatch.setattr(clock_watch, "COMPARE_INTERVAL", 0.01)
     ahead = [0.0]
     jumped: Deferred[float] = Deferred()
     watch = ClockWatch(reactor, jumped.callback, wall=lambda: time.time() + ahead[0])

@@ -43,12 +43,11 @@ def told(tmp_path: Path) -> Iterator[Told]:
 
 def test_each_state_is_one_datagram(told: Told, tmp_path: Path) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
-    notifier.ready("taking mail")
-    notifier.status("busy")
+    notifier.ready("accepting mail")
     notifier.reloading()
     notifier.stopping()
-    ready, status, reloading, stopping = told.take()
-    assert ("READY=1\nSTATUS=taking mail", "STATUS=busy") == (ready, status)
+    ready, reloading, stopping = told.take()
+    assert "READY=1\nSTATUS=accepting mail" == ready
     assert "STOPPING=1" == stopping
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", reloading)
 
@@ -56,8 +55,8 @@ def test_each_state_is_one_datagram(told: Told, tmp_path: Path) -> None:
 def test_an_abstract_socket_is_known_too() -> None:
     name = f"twisted-sendmail-{os.getpid()}"
     told = Told(f"\0{name}")
-    Notifier({"NOTIFY_SOCKET": f"@{name}"}).status("x")
-    assert ["STATUS=x"] == told.take()
+    Notifier({"NOTIFY_SOCKET": f"@{name}"}).stopping()
+    assert ["STOPPING=1"] == told.take()
     told.socket.close()
 
 
@@ -77,10 +76,10 @@ def test_the_watchdog_is_fed_twice_in_its_time_until_it_rests(told: Told, tmp_pa
             "WATCHDOG_PID": str(os.getpid()),
         }
     )
-    notifier.watch(clock)
+    notifier.start_watchdog(clock)
     clock.pump([1] * 11)
     assert ["WATCHDOG=1"] * 3 == told.take()
-    notifier.rest()
+    notifier.stop_watchdog()
     clock.pump([1] * 11)
     assert ([], []) == (told.take(), clock.getDelayedCalls())
 
@@ -96,5 +95,5 @@ def test_the_watchdog_is_fed_twice_in_its_time_until_it_rests(told: Told, tmp_pa
 )
 def test_a_watchdog_that_is_not_ours_is_not_fed(environ: dict[str, str]) -> None:
     clock = Clock()
-    Notifier(environ).watch(clock)
+    Notifier(environ).start_watchdog(clock)
     assert [] == clock.getDelayedCalls()

@@ -82,7 +82,7 @@ class Relay:
 
     def up(self, times: int = 1) -> None:
         """Wait until it takes mail in, for the *times*-th time."""
-        self.wait(lambda: self.said.count("] taking mail in; ") >= times)
+        self.wait(lambda: self.said.count("] accepting mail; ") >= times)
 
     def wait(self, done: Callable[[], object]) -> None:
         """Wait until *done*, while the process lives."""

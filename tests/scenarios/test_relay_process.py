@@ -112,7 +112,7 @@ async def test_what_waits_is_delivered_after_a_restart_and_tried_at_once_by_sigu
     await deferToThread(relay.kill)
     relay.start(*words)
     await up(relay, 2)
-    assert "taking mail in; 5 messages in the queue" in relay.said
+    assert "accepting mail; 5 messages in the queue" in relay.said
     await send(port, 5)
     async with hop:
         relay.signal(signal.SIGUSR1)
@@ -298,7 +298,7 @@ async def test_systemd_is_told_and_its_socket_is_taken_over(
     async def heard() -> str:
         return (await deferToThread(told.recv, 4096)).decode()
 
-    assert "READY=1\nSTATUS=taking mail in; 0 messages in the queue" == await heard()
+    assert "READY=1\nSTATUS=accepting mail; 0 messages in the queue" == await heard()
     await send(port, 7)
     assert [7] == numbers(await hop.wait_for(1))
     relay.signal(signal.SIGHUP)

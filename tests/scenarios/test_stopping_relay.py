@@ -94,7 +94,7 @@ async def test_sigterm_does_not_wait_for_a_connection_that_is_opening(
     relay.write("relay.toml", configuration(port, _url(hop), hop.ca_file))
     relay.start("--config", path)
     await deferToThread(relay.up, 2)
-    assert "taking mail in; 3 messages in the queue" in relay.said
+    assert "accepting mail; 3 messages in the queue" in relay.said
     assert 3 == len(await hop.wait_for(3, timeout=60))
     assert -signal.SIGTERM == await deferToThread(relay.end)
 

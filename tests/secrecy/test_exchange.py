@@ -419,7 +419,7 @@ def test_nothing_of_an_exchange_is_in_the_relays_dialogue(tmp_path: Path) -> Non
             assert process.stdout is not None
             for line in process.stdout:
                 log.append(line)
-                if "taking mail in" in line:
+                if "accepting mail" in line:
                     with smtplib.SMTP(
                         "127.0.0.1", port, "client.example.org", timeout=30
                     ) as client:

@@ -1,5 +1,4 @@
-"""What an operator runs: configuration, listening, signals, systemd, the clock.
+"""The relay as a process: configuration, listeners, signals, systemd, clock.
 
-Here the server of ``ingress``, the ``relay`` and the ``admin`` endpoint are put together; the
-first two know only the spool.
+It assembles the server, the relay and the admin site, which meet only in the queue.
 """

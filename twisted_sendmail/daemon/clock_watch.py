@@ -1,17 +1,16 @@
-"""Keeps timers right when somebody sets the machine's clock.
+"""Corrects the reactor's timers after the machine's clock was set.
 
-Twisted's timers follow the wall clock: set it back by six days, and every timeout
-comes six days late; set it forward, and all of them come at once.  Here the wall clock is
-compared with the monotonic one, and when they have moved apart, every timer is moved along
-with the public ``delay``.
+Twisted's timers follow the wall clock: set the clock back by six days, and every timeout fires six days
+late; set it forward, and all fire at once. ``ClockWatch`` compares the wall clock with the monotonic
+clock, and when the difference changes, moves every timer by as much with the public ``delay``.
 
-A thread wakes the reactor about once a second to look: it notices a clock that was set back.  A timer
-that is always among the next to come sees to a clock that was set forward: it comes before all those that
-are due by mistake.
+A thread makes the reactor compare about once a second, which notices a clock that was set back. A timer
+that is always due next notices a clock that was set forward, because that timer fires before all timers
+that have become due by mistake. An adjustment in small steps, as by NTP, is no jump. The monotonic
+clock stands still in a suspended machine: its sleep is a jump forward, and timeouts count time awake.
 
-It owns that thread and that timer, which end with :meth:`ClockWatch.stop`.  A clock that is adjusted
-slowly, as NTP does, is no jump.  To the monotonic clock a suspended machine stands still:
-its sleep is a jump forward, and timeouts count the time awake.
+Times that are stored (due times in the queue, samples of the admin page) are not timers; their owners
+compare them with the wall clock.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ if TYPE_CHECKING:
 
 _log = Logger(namespace="twisted_sendmail.daemon.clock")
 
-#: Seconds between two looks.
-TICK = 1.0
-#: Seconds until the timer that comes first; each look puts it off.
-AHEAD = 1.2 * TICK
-#: Seconds that the clocks may move apart between two looks.
-TOLERANCE = 3.0
+#: Seconds between two comparisons.
+COMPARE_INTERVAL = 1.0
+#: Seconds until the timer that is due next; each comparison puts the timer off.
+FIRST_TIMER_DELAY = 1.2 * COMPARE_INTERVAL
+#: Seconds of change between two comparisons that are no jump.
+MAX_STEP = 3.0
 
 
 class ClockWatch:
-    """Watches from :meth:`start` to :meth:`stop`.
+    """Watches the clock from :meth:`start` to :meth:`stop`; owns one thread and one timer.
 
-    :param reactor: whose timers are kept right.
-    :param jumped: called in the reactor's thread after each jump, with its seconds:
-        above zero for a clock that was set forward.
-    :param wall: what the reactor's timers follow.
-    :param monotonic: what nobody can set.
+    :param reactor: the reactor whose timers are corrected.
+    :param jumped: called in the reactor's thread after each jump, with its seconds: above zero
+        if the clock was set forward.
+    :param wall: the clock of the reactor's timers.
+    :param monotonic: the clock that nobody can set.
     """
 
     def __init__(
@@ -59,50 +58,50 @@ class ClockWatch:
         self._jumped = jumped
         self._wall = wall
         self._monotonic = monotonic
-        self._apart = 0.0
-        self._over = threading.Event()
+        self._difference = 0.0
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        #: A look was asked for, and the reactor has not had the time yet.
-        self._asked = False
-        self._first: IDelayedCall | None = None
+        #: The thread has asked for a comparison that the reactor has not yet made.
+        self._comparing = False
+        self._first_timer: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Begin; after a fork, if there is one."""
-        self._apart = self._measured()
-        self._over.clear()
-        self._first = self._reactor.callLater(AHEAD, self._came)
+        """Start; not before a fork, which threads do not survive."""
+        self._difference = self._measure_difference()
+        self._stopped.clear()
+        self._first_timer = self._reactor.callLater(FIRST_TIMER_DELAY, self.compare)
         self._thread = threading.Thread(target=self._run, name="clock watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End; the thread is gone when this returns."""
+        """Stop; the thread has ended when this returns."""
         thread, self._thread = self._thread, None
-        self._over.set()
-        first, self._first = self._first, None
+        self._stopped.set()
+        first, self._first_timer = self._first_timer, None
         if first is not None and first.active():
             first.cancel()
         if thread is not None:
             thread.join(timeout=5)
 
-    def look(self) -> float:
-        """See whether the clocks have moved apart, and if so move all timers.
+    def compare(self) -> float:
+        """Compare the clocks, and correct all timers after a jump.
 
         :returns: the seconds of the jump; 0 for none.
         """
-        self._asked = False
-        if self._over.is_set():
+        self._comparing = False
+        if self._stopped.is_set():
             return 0.0
-        apart = self._measured()
-        jump, self._apart = apart - self._apart, apart
-        moved = self._move(jump) if abs(jump) > TOLERANCE else 0
-        if self._first is not None and self._first.active():
-            self._first.reset(AHEAD)
+        difference = self._measure_difference()
+        jump, self._difference = difference - self._difference, difference
+        moved = self._move_timers(jump) if abs(jump) > MAX_STEP else 0
+        if self._first_timer is not None and self._first_timer.active():
+            self._first_timer.reset(FIRST_TIMER_DELAY)
         else:
-            self._first = self._reactor.callLater(AHEAD, self._came)
-        if abs(jump) <= TOLERANCE:
+            self._first_timer = self._reactor.callLater(FIRST_TIMER_DELAY, self.compare)
+        if abs(jump) <= MAX_STEP:
             return 0.0
         _log.warn(
-            "the clock was set {way} by {seconds:.0f} s; {moved} timers were moved along",
+            "the clock was set {way} by {seconds:.0f} s; {moved} timers were corrected",
             way="forward" if jump > 0 else "back",
             seconds=abs(jump),
             moved=moved,
@@ -110,29 +109,25 @@ class ClockWatch:
         self._jumped(jump)
         return jump
 
-    def _move(self, jump: float) -> int:
+    def _move_timers(self, seconds: float) -> int:
         calls = [
             call
             for call in self._reactor.getDelayedCalls()
-            if call.active() and call is not self._first
+            if call.active() and call is not self._first_timer
         ]
         for call in calls:
-            call.delay(jump)
+            call.delay(seconds)
         return len(calls)
 
-    def _came(self) -> None:
-        """Rarely: the thread is late, or the clock is ahead."""
-        self.look()
-
     def _run(self) -> None:
-        while not self._over.wait(TICK):
-            # A reactor that is busy is not told twice.
-            if not self._asked:
-                self._asked = True
-                self._reactor.callFromThread(self.look)
+        while not self._stopped.wait(COMPARE_INTERVAL):
+            # A busy reactor gets no second call.
+            if not self._comparing:
+                self._comparing = True
+                self._reactor.callFromThread(self.compare)
 
-    def _measured(self) -> float:
-        """Wall clock minus monotonic clock, both of the same moment."""
+    def _measure_difference(self) -> float:
+        """Wall clock minus monotonic clock, both read at nearly the same moment."""
         for _ in range(5):
             before = self._monotonic()
             wall = self._wall()

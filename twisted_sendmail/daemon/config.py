@@ -1,98 +1,91 @@
-"""``Configuration``: all that an operator has said, whole and checked, before anything is opened.
+"""``Configuration``: everything that the operator configured, checked before anything is opened.
 
-From a TOML file or from flags; either is a tree for ``reading``, and what the values
-mean together is judged here.
+It comes from a TOML file or from flags; both are a tree that ``config_schema`` reads into one object
+for each table. Here the values are checked against each other and against the files they name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import attrs
+from twisted.logger import Logger
 
 from twisted_sendmail.admin.sessions import MIN_TOKEN_LENGTH
-from twisted_sendmail.client import check_secret_file
-from twisted_sendmail.daemon.configuration_error import ConfigSource, Wrong
-from twisted_sendmail.daemon.endpoint_text import EndpointText, parse_endpoint, server_endpoint
-from twisted_sendmail.daemon.host_name import host_name
-from twisted_sendmail.daemon.limits import Limits
-from twisted_sendmail.daemon.reading import checked, read_toml
-from twisted_sendmail.daemon.rewrite_rules import rewriting_of
-from twisted_sendmail.daemon.smarthosts import explained, routes_of, secret_source
+from twisted_sendmail.client import PoolLimits, SubmissionServer, TLSTrust, check_secret_file
+from twisted_sendmail.daemon.config_schema import (
+    AdminTable,
+    DeliveryTable,
+    LimitsTable,
+    ListenTable,
+    RootTable,
+    SmarthostTable,
+    numbered,
+    read_table,
+)
+from twisted_sendmail.daemon.config_types import (
+    ConfigSource,
+    InvalidValue,
+    at_key,
+    default_host_name,
+)
+from twisted_sendmail.daemon.endpoints import unix_endpoint
+from twisted_sendmail.daemon.intake import DEFAULT_ROUTE, cleanup_policy
+from twisted_sendmail.daemon.secrets import secret_source
 from twisted_sendmail.queue import CleanupPolicy
-from twisted_sendmail.relay import RelaySettings, RetryPolicy, Routing
-from twisted_sendmail.sasl import Secret
+from twisted_sendmail.relay import EVERYBODY, RelaySettings, RetryPolicy, RouteSettings
+from twisted_sendmail.sasl import Credentials, Secret, check_mechanisms
 from twisted_sendmail.server import PasswordFile, ServerTLS
 from twisted_sendmail.smtp import InvalidInput, printable
 
-if TYPE_CHECKING:
-    from twisted_sendmail.daemon.reading import Values
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
-#: A warning that never comes.
+#: Octets of a configuration file.
+MAX_FILE_SIZE = 1024 * 1024
+#: Octets of the path of a Unix socket; a limit of the kernel.
+MAX_SOCKET_PATH = 107
+#: ``RetryPolicy.warn_after`` for no warning, in seconds.
 _NEVER = 1e12
-#: Bytes of a Unix socket's path; the kernel takes no longer one.
-_MAX_SOCKET = 107
+
+_log = Logger(namespace="twisted_sendmail.relay.dialogue")
 
 
-@dataclass(frozen=True)
-class Listener:
-    """One endpoint to take mail in by."""
-
-    endpoint: EndpointText
-    certificate: Path | None
-    key: Path | None
-    implicit_tls: bool
-    accounts: Path | None
-    trusted: tuple[str, ...]
-    #: Bare CR, bare LF and NUL in content are repaired; else such mail is refused.
-    repair: bool
-    #: Networks whose clients may send content before the reply to DATA.
-    early_input: tuple[str, ...] = ()
-    #: Accounts may be a file that everybody may read.
-    world_readable_secrets: bool = False
-
-
-@dataclass(frozen=True)
-class Admin:
-    """Where health, metrics and the queue page are."""
-
-    endpoint: EndpointText
-    #: What lets somebody act on the queue; None: nobody can.
-    token: Secret | None
-    #: The page is for those alone who have shown it.
-    private: bool
-    #: Others than this machine may come.
-    public: bool
-    #: What the page is called besides ``localhost``.
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
+@attrs.frozen
 class Configuration:
-    """All of it."""
+    """All settings of a relay."""
 
-    #: Where it is written, for people.
+    #: The file, or ``the command line``.
     source: str
     #: Our host name.
     name: str
-    #: The folder of the queue.
+    #: The directory of the queue.
     queue: Path
-    #: The Unix socket that programs of this machine submit to, and its permissions.
-    submission_socket: Path
-    submission_mode: int
-    listeners: tuple[Listener, ...]
+    #: The configured listeners, without the one for programs of this machine.
+    listeners: tuple[ListenTable, ...]
+    #: The listener for programs of this machine, a Unix socket.
+    submission: ListenTable
+    #: Listeners accept secrets in files that everybody may read.
+    world_readable_secrets: bool
     relay: RelaySettings
-    admission: CleanupPolicy
-    limits: Limits
-    admin: Admin | None
+    cleanup: CleanupPolicy
+    limits: LimitsTable
+    #: The endpoint for operators, and the token that allows actions there; None: none.
+    admin: AdminTable | None
+    admin_token: Secret | None
     #: A file for the log as JSON; None: none.
     json_log: Path | None
-    #: What is good and yet to be mended, a line each.
+    #: Problems that do not prevent the relay from running, one line each.
     warnings: tuple[str, ...]
 
 
 def read_configuration(path: Path, reactor: Any) -> Configuration:
-    """Read a TOML file.  Blocks: a reactor that runs has it done by a thread.
+    """Read a TOML file. Blocks: call it in a thread while the reactor runs.
 
     :raises ConfigurationError: naming the file, the key and the remedy.
     """
@@ -100,186 +93,316 @@ def read_configuration(path: Path, reactor: Any) -> Configuration:
     return configuration_of(read_toml(path, source), path.absolute().parent, source, reactor)
 
 
-def configuration_of(
-    tree: Values, folder: Path, source: ConfigSource, reactor: Any
-) -> Configuration:
-    """Make it of a tree as TOML gives it.
+def read_toml(path: Path, source: ConfigSource) -> dict[str, Any]:
+    """Parse the file at *path*.
 
-    :param folder: where relative paths begin.
+    :raises ConfigurationError: the file cannot be read, or is not TOML.
+    """
+    with source.naming_errors():
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_SIZE + 1)
+        except OSError as e:
+            why = f"it cannot be read: {e.strerror or type(e).__name__}"
+            raise InvalidValue(why, "check the name and its permissions") from None
+        if len(content) > MAX_FILE_SIZE:
+            why = f"it is longer than {MAX_FILE_SIZE} octets"
+            raise InvalidValue(why, "it is no configuration")
+        try:
+            return tomllib.loads(content.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise InvalidValue("it is not UTF-8", "save it as UTF-8") from None
+        except tomllib.TOMLDecodeError as e:
+            raise InvalidValue(f"it is no TOML: {e}", "correct that line") from None
+        except RecursionError:
+            raise InvalidValue("it goes too deep", "it is no configuration") from None
+
+
+def configuration_of(
+    tree: dict[str, Any], folder: Path, source: ConfigSource, reactor: Any
+) -> Configuration:
+    """Make the configuration of a tree as TOML gives it.
+
+    :param folder: relative paths start here.
     :raises ConfigurationError: naming the key and the remedy.
     """
-    values = checked(tree, folder, source)
-    name = values["name"] or _host_name(source)
-    queue: Path = values["queue"]
-    listeners = _listeners(values, source, reactor)
-    relay = _relay(values, name, source, reactor)
-    limits = Limits.of(values["limits"])
-    return Configuration(
-        source=source.name,
-        name=name,
-        queue=queue,
-        submission_socket=_submission(values["submission-socket"], queue, source),
-        submission_mode=values["submission-mode"],
-        listeners=listeners,
-        relay=relay,
-        admission=CleanupPolicy(
-            name,
-            Routing(relay.routes).of,
-            rewriting_of(values["rewrite"], name, source),
-            complete=values["rewrite"]["complete"],
-            max_hops=limits.hops,
-        ),
-        limits=limits,
-        admin=_admin(values, source, reactor),
-        json_log=values["log"]["json-file"],
-        warnings=_warnings(listeners, reactor),
+    with source.naming_errors():
+        tables = read_table(RootTable, tree, folder)
+        name = tables.name or _default_name()
+        for number, table in enumerate(tables.listen, 1):
+            where = numbered("listen", number, len(tables.listen))
+            with at_key(where):
+                _check_listener(table, reactor, world_readable=tables.world_readable_secrets)
+                if table.endpoint in [each.endpoint for each in tables.listen[: number - 1]]:
+                    raise InvalidValue("it is there twice", "leave one of them out", "endpoint")
+        return Configuration(
+            source=source.name,
+            name=name,
+            queue=tables.queue,
+            listeners=tables.listen,
+            submission=_submission(tables),
+            world_readable_secrets=tables.world_readable_secrets,
+            relay=_relay_settings(tables, name, reactor),
+            cleanup=cleanup_policy(tables, name),
+            limits=tables.limits,
+            admin=tables.admin if tables.admin.endpoint is not None else None,
+            admin_token=_admin_token(
+                tables.admin, reactor, world_readable=tables.world_readable_secrets
+            ),
+            json_log=tables.log.json_file,
+            warnings=_warnings(tables, reactor),
+        )
+
+
+def _default_name() -> str:
+    try:
+        return default_host_name()
+    except InvalidInput:
+        why = "the name of this machine cannot be used as a mail host's"
+        raise InvalidValue(why, "write it as relay.example.org", "name") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Listeners
+
+
+def _submission(tables: RootTable) -> ListenTable:
+    path = str(tables.submission_socket or tables.queue / "submission")
+    if len(path.encode()) > MAX_SOCKET_PATH:
+        why = f"the path of the socket is longer than {MAX_SOCKET_PATH} octets"
+        raise InvalidValue(why, "write a shorter one, below /run", "submission-socket")
+    return ListenTable(
+        endpoint=unix_endpoint(path, tables.submission_mode),
+        trusted=("unix",),
+        repair=True,
+        # Programs write whole dialogues to a pipe, and read the replies afterwards or never.
+        allow_early_input=("unix",),
     )
 
 
-def _host_name(source: ConfigSource) -> str:
-    try:
-        return host_name()
-    except InvalidInput:
-        why = "the name of this machine cannot be used as a mail host's"
-        raise source.error("name", why, "write it as relay.example.org") from None
+def _check_listener(table: ListenTable, reactor: Any, *, world_readable: bool) -> None:
+    certificate, key, accounts = table.certificate, table.key, table.accounts
+    with at_key("endpoint"):
+        table.endpoint.server(reactor)
+    if table.endpoint.kind == "ssl" and certificate is not None:
+        why = "the endpoint has a certificate of its own"
+        raise InvalidValue(why, 'write "tcp:…" and implicit-tls = true', "certificate")
+    if key is not None and certificate is None:
+        raise InvalidValue("there is no certificate", "give both", "key")
+    if table.implicit_tls and certificate is None:
+        raise InvalidValue("there is no certificate", "give certificate and key", "implicit-tls")
+    if accounts is not None and certificate is None and table.endpoint.kind != "ssl":
+        why = "there is no certificate, and passwords go over TLS only"
+        raise InvalidValue(why, "give certificate and key", "accounts")
+    if accounts is None and not table.trusted:
+        why = "nobody is trusted, and there are no accounts"
+        raise InvalidValue(why, "name a network or a file of accounts", "trusted")
+    if table.endpoint.private_key is not None:
+        with at_key("endpoint"):
+            check_secret_file(table.endpoint.private_key, world_readable=world_readable)
+    if certificate is not None:
+        with at_key("certificate"):
+            ServerTLS(certificate, key)
+        with at_key("certificate" if key is None else "key"):
+            check_secret_file(key or certificate, world_readable=world_readable)
+    if accounts is not None:
+        with at_key("accounts"):
+            PasswordFile(accounts, reactor, world_readable=world_readable)
 
 
-def _submission(given: Path | None, queue: Path, source: ConfigSource) -> Path:
-    path = given or queue / "submission"
-    if len(str(path).encode()) > _MAX_SOCKET:
-        why = f"the path of the socket is longer than {_MAX_SOCKET} octets"
-        raise source.error("submission-socket", why, "write a shorter one, below /run")
-    return path
-
-
-def _relay(values: Values, name: str, source: ConfigSource, reactor: Any) -> RelaySettings:
-    routes = routes_of(values, source, reactor)
-    retry, bounce = values["retry"], values["bounce"]
-    if retry["most"] < retry["first"]:
-        raise source.error("retry.most", "it is less than retry.first", "write it larger")
-    postmaster = bounce["postmaster"]
-    try:
-        return RelaySettings(
-            name,
-            routes,
-            RetryPolicy(
-                first=retry["first"],
-                most=retry["most"],
-                lifetime=retry["lifetime"],
-                report_lifetime=retry["report-lifetime"],
-                warn_after=retry["warn-after"] or _NEVER,
-                jitter=retry["jitter"],
-            ),
-            postmaster=None if postmaster is None else str(postmaster),
-            report_rate=bounce["rate"],
-            report_burst=bounce["burst"],
-            grace=values["limits"]["stop-grace"],
-            keep_undeliverable=bounce["keep-undeliverable"],
-        )
-    except InvalidInput as e:
-        # Each value by itself is right: it is about who goes where.
-        raise source.error("route.senders", explained(e), e.remedy) from None
-
-
-def _listeners(values: Values, source: ConfigSource, reactor: Any) -> tuple[Listener, ...]:
-    tables, open_files = values["listen"], values["world-readable-secrets"]
-    listeners: list[Listener] = []
-    for n, table in enumerate(tables, 1):
-        where = f"listen#{n}" if len(tables) > 1 else "listen"
-        listener = _listener(table, where, source, reactor, world_readable=open_files)
-        if listener.endpoint in [each.endpoint for each in listeners]:
-            raise source.error(f"{where}.endpoint", "it is there twice", "leave one of them out")
-        listeners.append(listener)
-    return tuple(listeners)
-
-
-def _warnings(listeners: tuple[Listener, ...], reactor: Any) -> tuple[str, ...]:
-    files = {each.accounts: each for each in listeners if each.accounts is not None}
+def _warnings(tables: RootTable, reactor: Any) -> tuple[str, ...]:
     lines = []
-    for path, listener in files.items():
-        readable = listener.world_readable_secrets
+    for path in dict.fromkeys(each.accounts for each in tables.listen if each.accounts):
+        readable = tables.world_readable_secrets
         warning = PasswordFile(path, reactor, world_readable=readable).warning
         if warning is not None:
             lines.append(f"{printable(str(path))}: {warning}")
     return ("; ".join(lines),) if lines else ()
 
 
-def _listener(  # noqa: C901 - one key after another
-    values: Values, where: str, source: ConfigSource, reactor: Any, *, world_readable: bool
-) -> Listener:
-    def wrong(key: str, why: str, remedy: str) -> Exception:
-        return source.error(f"{where}.{key}", why, remedy)
-
-    endpoint = _endpoint(values["endpoint"], f"{where}.endpoint", source, reactor)
-    certificate, key, accounts = values["certificate"], values["key"], values["accounts"]
-    if endpoint.kind == "ssl" and certificate is not None:
-        why = "the endpoint has a certificate of its own"
-        raise wrong("certificate", why, 'write "tcp:…" and implicit-tls = true')
-    if key is not None and certificate is None:
-        raise wrong("key", "there is no certificate", "give both")
-    if values["implicit-tls"] and certificate is None:
-        raise wrong("implicit-tls", "there is no certificate", "give certificate and key")
-    if accounts is not None and certificate is None and endpoint.kind != "ssl":
-        why = "there is no certificate, and passwords go over TLS only"
-        raise wrong("accounts", why, "give certificate and key")
-    if accounts is None and not values["trusted"]:
-        why = "nobody is trusted, and there are no accounts"
-        raise wrong("trusted", why, "name a network or a file of accounts")
-    try:
-        name = "endpoint"
-        if endpoint.private_key is not None:
-            check_secret_file(endpoint.private_key, world_readable=world_readable)
-        name = "certificate"
-        if certificate is not None:
-            ServerTLS(certificate, key)
-            name = "certificate" if key is None else "key"
-            check_secret_file(key or certificate, world_readable=world_readable)
-        name = "accounts"
-        if accounts is not None:
-            PasswordFile(accounts, reactor, world_readable=world_readable)
-    except InvalidInput as e:
-        raise wrong(name, explained(e), e.remedy) from None
-    return Listener(
-        endpoint,
-        certificate,
-        key,
-        implicit_tls=values["implicit-tls"],
-        accounts=accounts,
-        trusted=values["trusted"],
-        repair=values["repair"],
-        early_input=values["allow-early-input"],
-        world_readable_secrets=world_readable,
-    )
-
-
-def _endpoint(text: str, key: str, source: ConfigSource, reactor: Any) -> EndpointText:
-    try:
-        endpoint = parse_endpoint(text)
-        server_endpoint(reactor, endpoint)
-    except Wrong as e:
-        raise source.error(key, e.why, e.remedy) from None
-    return endpoint
-
-
-def _admin(tree: Values, source: ConfigSource, reactor: Any) -> Admin | None:
-    values, open_files = tree["admin"], tree["world-readable-secrets"]
-    secret = secret_source(values, "token", "admin", source, world_readable=open_files)
-    if values["endpoint"] is None:
-        if secret is not None:
-            raise source.error("admin.endpoint", "there is a token and no endpoint", "give both")
-        return None
-    endpoint = _endpoint(values["endpoint"], "admin.endpoint", source, reactor)
-    if not (endpoint.local or endpoint.kind == "systemd" or values["public"]):
-        why = "others than this machine could see who writes to whom"
-        remedy = 'write it as "tcp:127.0.0.1:8025", or say public = true'
-        raise source.error("admin.endpoint", why, remedy)
-    if values["private"] and secret is None:
-        raise source.error("admin.private", "there is no token", "give token-file")
-    token = None
-    if secret is not None:
-        token = Secret(secret.read())
+def _admin_token(table: AdminTable, reactor: Any, *, world_readable: bool) -> Secret | None:
+    with at_key("admin"):
+        source = secret_source(table, "token", world_readable=world_readable)
+        if table.endpoint is None:
+            if source is not None:
+                raise InvalidValue("there is a token and no endpoint", "give both", "endpoint")
+            return None
+        with at_key("endpoint"):
+            table.endpoint.server(reactor)
+            if not (table.endpoint.local or table.endpoint.kind == "systemd" or table.public):
+                why = "others than this machine could see who writes to whom"
+                raise InvalidValue(why, 'write it as "tcp:127.0.0.1:8025", or set public = true')
+        if source is None:
+            if table.private:
+                raise InvalidValue("there is no token", "give token-file", "private")
+            return None
+        token = Secret(source.read())
         if len(token.reveal()) < MIN_TOKEN_LENGTH:
-            key = next(key for key in values if key.startswith("token-") and values[key])
             why = f"the token has less than {MIN_TOKEN_LENGTH} characters"
-            raise source.error(f"admin.{key}", why, "make one with: openssl rand -hex 16")
-    return Admin(endpoint, token, values["private"], values["public"], values["names"])
+            raise InvalidValue(why, "make one with: openssl rand -hex 16", f"token-{source.kind}")
+        return token
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Routes and smarthosts
+
+
+def _relay_settings(tables: RootTable, name: str, reactor: Any) -> RelaySettings:
+    routes = _routes(tables, reactor)
+    retry, bounce = tables.retry, tables.bounce
+    if retry.most < retry.first:
+        raise InvalidValue("it is less than retry.first", "write it larger", "retry.most")
+    # Each value by itself is valid: an error is about the senders of the routes.
+    with at_key("route.senders"):
+        return RelaySettings(
+            name,
+            routes,
+            RetryPolicy(
+                first=retry.first,
+                most=retry.most,
+                lifetime=retry.lifetime,
+                report_lifetime=retry.report_lifetime,
+                warn_after=retry.warn_after or _NEVER,
+                jitter=retry.jitter,
+            ),
+            postmaster=None if bounce.postmaster is None else str(bounce.postmaster),
+            report_rate=bounce.rate,
+            report_burst=bounce.burst,
+            grace=tables.limits.stop_grace,
+            keep_undeliverable=bounce.keep_undeliverable,
+        )
+
+
+def _routes(tables: RootTable, reactor: Any) -> tuple[RouteSettings, ...]:
+    """Make all routes, the one of ``[[smarthost]]`` first."""
+    usual, routes = tables.delivery, []
+    if tables.smarthost:
+        servers = _servers(tables, tables.smarthost, "smarthost", reactor)
+        with at_key("delivery"):
+            routes.append(_route(DEFAULT_ROUTE, servers, (EVERYBODY,), usual))
+    for number, table in enumerate(tables.route, 1):
+        where = numbered("route", number, len(tables.route))
+        if not table.smarthost:
+            remedy = "write [[route.smarthost]] with its url below it"
+            raise InvalidValue("it is missing", remedy, f"{where}.smarthost")
+        if table.name in {route.name for route in routes}:
+            why = f"'{printable(table.name, 60)}' is the name of another route"
+            raise InvalidValue(why, "give each route its own name", f"{where}.name")
+        servers = _servers(tables, table.smarthost, f"{where}.smarthost", reactor)
+        own = {
+            field.name: getattr(usual if getattr(table, field.name) is None else table, field.name)
+            for field in attrs.fields(DeliveryTable)
+        }
+        with at_key(where):
+            routes.append(_route(table.name, servers, table.senders, DeliveryTable(**own)))
+    if not routes:
+        remedy = "give it a url such as smtps://user@mail.example.net"
+        raise InvalidValue("it is missing", remedy, "smarthost")
+    return tuple(routes)
+
+
+def _route(
+    name: str,
+    servers: tuple[SubmissionServer, ...],
+    senders: tuple[str, ...],
+    table: DeliveryTable,
+) -> RouteSettings:
+    limits = {
+        "connections": table.connections,
+        "messages": table.messages_per_connection,
+        "idle": table.idle,
+        "age": table.age,
+        "window": table.window,
+        "pipeline_after_data": table.pipeline_after_data,
+        "rate": table.rate,
+        "burst": table.burst,
+    }
+    waits = {"first": table.down_first, "most": table.down_most}
+    return RouteSettings(name, servers, senders, PoolLimits(**_given(limits)), **_given(waits))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _servers(
+    tables: RootTable, smarthosts: tuple[SmarthostTable, ...], where: str, reactor: Any
+) -> tuple[SubmissionServer, ...]:
+    servers = []
+    for number, table in enumerate(smarthosts, 1):
+        with at_key(numbered(where, number, len(smarthosts))):
+            servers.append((table.priority, _server(table, tables, reactor)))
+    # The sort is stable: servers of one priority stay in the order of the file.
+    return tuple(server for _, server in sorted(servers, key=lambda pair: pair[0]))
+
+
+def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> SubmissionServer:
+    world_readable = tables.world_readable_secrets
+    if table.client_key is not None and table.client_certificate is None:
+        raise InvalidValue("there is no client-certificate", "give both", "client-key")
+    with at_key("url"):
+        server = SubmissionServer.from_url(
+            table.url,
+            credentials=None,
+            ignore_extensions=table.ignore_extensions,
+            watch=_log_dialogue if tables.log.dialogue else None,
+        )
+    user = _user(table)
+    server = attrs.evolve(server, trust=_trust(table, world_readable=world_readable))
+    secret = secret_source(table, "password", world_readable=world_readable)
+    if user is None:
+        if secret is not None:
+            raise InvalidValue("there is a password but no user", "write user@ in it", "url")
+        return server
+    if secret is None:
+        why = f"there is no password for {printable(user, 80)}"
+        remedy = "give password-file, password-credential or password-command"
+        raise InvalidValue(why, remedy, "password-file")
+    if not server.tls.required:
+        remedy = "write smtps:// or smtp+starttls://"
+        raise InvalidValue("a password goes over TLS only", remedy, "url")
+    provider = secret.provider(reactor)
+    with at_key("url" if table.mechanisms is None else "mechanisms"):
+        credentials = Credentials(
+            user,
+            None if table.bearer else provider,
+            token=provider if table.bearer else None,
+            mechanisms=table.mechanisms,
+        )
+        check_mechanisms(credentials)
+        return attrs.evolve(server, credentials=credentials)
+
+
+def _user(table: SmarthostTable) -> str | None:
+    parts = urlsplit(table.url)
+    if parts.password is not None:
+        raise InvalidValue("there is a password in it", "take it out, and use password-file", "url")
+    in_url = unquote(parts.username) if parts.username else None
+    if table.user is not None and in_url is not None:
+        raise InvalidValue("there is a user in the url too", "name the user once", "user")
+    return in_url if table.user is None else table.user
+
+
+def _trust(table: SmarthostTable, *, world_readable: bool) -> TLSTrust:
+    given = ("fingerprint", "ca_file", "client_certificate")
+    suspect = next((name for name in given if getattr(table, name) is not None), "url")
+    with at_key(suspect.replace("_", "-"), remedy="give a PEM file"):
+        trust = TLSTrust(
+            ca_file=table.ca_file,
+            fingerprint=table.fingerprint,
+            name=table.server_name,
+            client_certificate=table.client_certificate,
+            client_key=table.client_key,
+        )
+        trust.context()
+    if table.client_certificate is not None:
+        with at_key("client-certificate" if table.client_key is None else "client-key"):
+            check_secret_file(
+                table.client_key or table.client_certificate, world_readable=world_readable
+            )
+    return trust
+
+
+def _log_dialogue(line: str) -> None:
+    """Log one line of a dialogue; it is redacted and printable."""
+    _log.info("{line}", line=line)

@@ -1,25 +1,169 @@
-"""Kinds of values in a configuration: what is written, and what it is read as.
+"""Types of configuration values, and the errors that name a key.
 
-A kind is a function of what TOML (or a flag) gives and of the folder that relative
-paths begin at; it raises :class:`~.configuration_error.Wrong` with why and remedy.
-No value is quoted that may be a secret.
+A type is a function of the value that TOML (or a flag) gives and of the folder that relative paths
+start at. It returns the value to use, or raises :class:`InvalidValue`. No error quotes a value that
+may be a secret. This module imports neither Twisted nor the rest of the package, so that the
+sendmail command can use it cheaply.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from twisted_sendmail.daemon.configuration_error import Wrong
-from twisted_sendmail.relay import pattern
+import attrs
+
 from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
-#: Reads a value.
-Kind = Callable[[object, Path], Any]
+_T = TypeVar("_T")
+
+#: A type: reads a value, given the folder that relative paths start at.
+ValueType = Callable[[object, Path], _T]
+
+
+class ConfigurationError(InvalidInput):
+    """The relay cannot run with this configuration. Nothing was opened or changed."""
+
+    #: The exit status (``sysexits.h``).
+    status: int = os.EX_CONFIG
+
+
+class InvalidValue(Exception):
+    """A value cannot be used: why, what to do, and the dotted key as far as it is known here."""
+
+    def __init__(self, why: str, remedy: str = "", key: str = "") -> None:
+        super().__init__(why)
+        self.why, self.remedy, self.key = why, remedy, key
+
+
+@attrs.frozen
+class ConfigSource:
+    """The origin of a configuration.
+
+    :param name: a file, or ``the command line``.
+    :param flags: the flag for each key, where the user gave flags instead of keys.
+    """
+
+    name: str
+    flags: Mapping[str, str] = attrs.field(factory=dict)
+
+    def error(self, key: str, why: str, remedy: str = "") -> ConfigurationError:
+        """Return the error about *key* (dotted; empty for the whole configuration)."""
+        plain = ".".join(part.partition("#")[0] for part in key.split("."))
+        shown = self.flags.get(plain, key)
+        what = f"{self.name}: {shown}" if shown else self.name
+        return ConfigurationError(what, detail=why, remedy=remedy)
+
+    @contextlib.contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        """Turn an :class:`InvalidValue` into a :class:`ConfigurationError` of this source."""
+        try:
+            yield
+        except InvalidValue as e:
+            raise self.error(e.key, e.why, e.remedy) from None
+
+
+@contextlib.contextmanager
+def at_key(key: str, *, remedy: str = "") -> Iterator[None]:
+    """Name *key* in the errors of a block; the keys of nested blocks are joined by dots.
+
+    :param remedy: for errors that have none.
+    """
+    try:
+        yield
+    except InvalidValue as e:
+        e.key = f"{key}.{e.key}" if e.key else key
+        raise
+    except InvalidInput as e:
+        why = f"{e.what}{e.detail and ': '}{e.detail}"
+        raise InvalidValue(why, e.remedy or remedy, key) from None
+
+
+def default_host_name() -> str:
+    """Return the full name of this machine, or the short one if there is no other.
+
+    May ask the name service and block: not for the reactor's thread while the reactor runs.
+
+    RFC 5321 section 2.3.5 (fully-qualified domain names).
+
+    :raises InvalidInput: the name is not valid for a mail host.
+    """
+    name = socket.gethostname()
+    if "." not in name.strip("."):
+        full = socket.getfqdn()
+        name = name if full.startswith("localhost") else full
+    return domain_name(name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Types
+
+
+def text(value: object, folder: Path) -> str:
+    """One line of text, not empty."""
+    if not isinstance(value, str):
+        raise InvalidValue(f"it is {type_name(value)}", "write a text in quotes")
+    if not value or not value.isprintable():
+        raise InvalidValue("it is empty, or holds control characters", "write one line of text")
+    return value
+
+
+def texts(value: object, folder: Path) -> tuple[str, ...]:
+    """A list of texts."""
+    if not isinstance(value, list):
+        raise InvalidValue(f"it is {type_name(value)}", 'write a list such as ["one", "two"]')
+    return tuple(text(each, folder) for each in value)
+
+
+def text_map(value: object, folder: Path) -> dict[str, str]:
+    """A table from text to text."""
+    if not isinstance(value, dict):
+        remedy = 'write { "root@host" = "admin@example.org" }'
+        raise InvalidValue(f"it is {type_name(value)}", remedy)
+    return {text(key, folder): text(target, folder) for key, target in value.items()}
+
+
+def boolean(value: object, folder: Path) -> bool:
+    """``true`` or ``false``."""
+    if not isinstance(value, bool):
+        raise InvalidValue(f"it is {type_name(value)}", "write true or false, without quotes")
+    return value
+
+
+def positive_integer(value: object, folder: Path) -> int:
+    """A whole number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidValue(f"it is {_quoted(value)}", "write a whole number above zero")
+    return value
+
+
+def natural_number(value: object, folder: Path) -> int:
+    """A whole number, zero or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidValue(f"it is {_quoted(value)}", "write a whole number, 0 or more")
+    return value
+
+
+def positive_number(value: object, folder: Path) -> float:
+    """A number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidValue(f"it is {_quoted(value)}", "write a number above zero")
+    return float(value)
+
+
+def fraction(value: object, folder: Path) -> float:
+    """A number from 0 up to, but not including, 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise InvalidValue(f"it is {_quoted(value)}", "write a number from 0 up to 1")
+    return float(value)
+
 
 _SECONDS = {
     "s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0,
@@ -32,8 +176,118 @@ _OCTETS = {
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
-def kind_of(value: object) -> str:
-    """What TOML calls it."""
+def duration(value: object, folder: Path) -> float:
+    """Seconds: a number of them, or ``"300 s"``, ``"5 min"``, ``"1 h 30 min"``, ``"5 days"``."""
+    seconds: float | None = None
+    if isinstance(value, str):
+        seconds = _sum_of_amounts(value, _SECONDS)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    if seconds is None or not 0 < seconds < 1e9:
+        remedy = 'write "300 s", "5 min", "4 hours" or "5 days", or a number of seconds'
+        raise InvalidValue(f"{_quoted(value)} is no duration above zero", remedy)
+    return seconds
+
+
+def duration_or_never(value: object, folder: Path) -> float | None:
+    """A duration, or ``false`` for never."""
+    return None if value is False else duration(value, folder)
+
+
+def size(value: object, folder: Path) -> int:
+    """Octets: a number of them, or ``"25 MB"``, ``"10 MiB"``, ``"64 kB"``."""
+    octets = _sum_of_amounts(value, _OCTETS) if isinstance(value, str) else value
+    if isinstance(octets, float) and octets.is_integer():
+        octets = int(octets)
+    if isinstance(octets, bool) or not isinstance(octets, int) or not 0 < octets < 1 << 53:
+        remedy = 'write "25 MB", "10 MiB" or a number of octets'
+        raise InvalidValue(f"{_quoted(value)} is no size above zero", remedy)
+    return octets
+
+
+def path(value: object, folder: Path) -> Path:
+    """A path. A relative one starts at *folder*."""
+    return folder / Path(text(value, folder)).expanduser()
+
+
+def readable_file(value: object, folder: Path) -> Path:
+    """The path of a file that can be read now."""
+    file = path(value, folder)
+    try:
+        with file.open("rb") as opened:
+            opened.read(1)
+    except OSError as e:
+        why = f"{printable(str(file), 200)} cannot be read: {e.strerror or type(e).__name__}"
+        raise InvalidValue(why, "check the name and its permissions") from None
+    return file
+
+
+def file_mode(value: object, folder: Path) -> int:
+    """Permissions in octal, as a text: ``"0660"``."""
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        remedy = 'write octal digits in quotes, such as "0660"'
+        raise InvalidValue(f"{_quoted(value)} is no mode", remedy)
+    return int(value, 8)
+
+
+def command(value: object, folder: Path) -> tuple[str, ...]:
+    """A program and its arguments, run without a shell."""
+    if isinstance(value, str):
+        remedy = 'write a list such as ["pass", "mail"]; for the shell there is the key …-shell'
+        raise InvalidValue("it is a text", remedy)
+    words = texts(value, folder)
+    if not words:
+        raise InvalidValue("the list is empty", "name the program")
+    return words
+
+
+def host_name(value: object, folder: Path) -> str:
+    """A domain name."""
+    try:
+        return domain_name(text(value, folder))
+    except InvalidInput:
+        remedy = "write it as relay.example.org"
+        raise InvalidValue(f"{_quoted(value)} is no host name", remedy) from None
+
+
+def mail_address(value: object, folder: Path) -> Mailbox:
+    """A mail address."""
+    try:
+        return Mailbox.parse(text(value, folder))
+    except InvalidInput:
+        remedy = "write it as jane@example.org"
+        raise InvalidValue(f"{_quoted(value)} is no mail address", remedy) from None
+
+
+def trusted_networks(value: object, folder: Path) -> tuple[str, ...]:
+    """Networks in CIDR notation, addresses, or ``unix``, whose clients may send without AUTH."""
+    why = "the relay would be open to the whole world"
+    return _networks(value, folder, why, "name your own networks, and give others accounts")
+
+
+def early_input_networks(value: object, folder: Path) -> tuple[str, ...]:
+    """Networks as in :func:`trusted_networks`, whose clients may send content before the 354."""
+    why = "others could smuggle messages in by any client"
+    return _networks(value, folder, why, "name the machines whose clients do not wait")
+
+
+def _networks(value: object, folder: Path, why_not_all: str, remedy: str) -> tuple[str, ...]:
+    given = texts(value, folder)
+    for each in given:
+        if each == "unix":
+            continue
+        try:
+            network = ip_network(each)
+        except ValueError:
+            form = "write it as 192.0.2.0/24, 2001:db8::/32 or unix"
+            raise InvalidValue(f"{_quoted(each)} is no network", form) from None
+        if network.prefixlen == 0:
+            raise InvalidValue(f"{each} is everybody: {why_not_all}", remedy)
+    return given
+
+
+def type_name(value: object) -> str:
+    """Return the name of the TOML type of *value*, with its article."""
     names: dict[type, str] = {
         bool: "true or false",
         int: "a number",
@@ -45,185 +299,8 @@ def kind_of(value: object) -> str:
     return names.get(type(value), "a date")
 
 
-def text(value: object, folder: Path) -> str:
-    """One line that is not empty."""
-    if not isinstance(value, str):
-        raise Wrong(f"it is {kind_of(value)}", "write a text in quotes")
-    if not value or not value.isprintable():
-        raise Wrong("it is empty, or holds control characters", "write one line of text")
-    return value
-
-
-def texts(value: object, folder: Path) -> tuple[str, ...]:
-    """A list of lines."""
-    if not isinstance(value, list):
-        raise Wrong(f"it is {kind_of(value)}", 'write a list such as ["one", "two"]')
-    return tuple(text(each, folder) for each in value)
-
-
-def flag(value: object, folder: Path) -> bool:
-    """True or false."""
-    if not isinstance(value, bool):
-        raise Wrong(f"it is {kind_of(value)}", "write true or false, without quotes")
-    return value
-
-
-def whole(value: object, folder: Path) -> int:
-    """A whole number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise Wrong(f"it is {_shown(value)}", "write a whole number above zero")
-    return value
-
-
-def any_whole(value: object, folder: Path) -> int:
-    """A whole number, not below zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise Wrong(f"it is {_shown(value)}", "write a whole number, 0 or more")
-    return value
-
-
-def number(value: object, folder: Path) -> float:
-    """A number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise Wrong(f"it is {_shown(value)}", "write a number above zero")
-    return float(value)
-
-
-def share(value: object, folder: Path) -> float:
-    """From 0 up to 1, but not 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise Wrong(f"it is {_shown(value)}", "write a number from 0 up to 1")
-    return float(value)
-
-
-def duration(value: object, folder: Path) -> float:
-    """Seconds: a number of them, or ``"300 s"``, ``"5 min"``, ``"1 h 30 min"``, ``"5 days"``."""
-    remedy = 'write "300 s", "5 min", "4 hours" or "5 days", or a number of seconds'
-    if isinstance(value, str):
-        seconds = _sum(value, _SECONDS)
-    elif isinstance(value, bool) or not isinstance(value, int | float):
-        seconds = None
-    else:
-        seconds = float(value)
-    if seconds is None or not 0 < seconds < 1e9:
-        raise Wrong(f"{_shown(value)} is no duration above zero", remedy)
-    return seconds
-
-
-def duration_or_never(value: object, folder: Path) -> float | None:
-    """The same, or ``false`` for never."""
-    return None if value is False else duration(value, folder)
-
-
-def size(value: object, folder: Path) -> int:
-    """Octets: a number of them, or ``"25 MB"``, ``"10 MiB"``, ``"64 kB"``."""
-    octets = _sum(value, _OCTETS) if isinstance(value, str) else value
-    if isinstance(octets, float) and octets.is_integer():
-        octets = int(octets)
-    if isinstance(octets, bool) or not isinstance(octets, int) or not 0 < octets < 1 << 53:
-        remedy = 'write "25 MB", "10 MiB" or a number of octets'
-        raise Wrong(f"{_shown(value)} is no size above zero", remedy)
-    return octets
-
-
-def path(value: object, folder: Path) -> Path:
-    """A path; a relative one begins at the folder of the file (or the current one, for a flag)."""
-    name = text(value, folder)
-    return folder / Path(name).expanduser()
-
-
-def readable_file(value: object, folder: Path) -> Path:
-    """A path that can be read now."""
-    file = path(value, folder)
-    try:
-        with file.open("rb") as opened:
-            opened.read(1)
-    except OSError as e:
-        why = f"{printable(str(file), 200)} cannot be read: {e.strerror or type(e).__name__}"
-        raise Wrong(why, "check the name and its permissions") from None
-    return file
-
-
-def host_name(value: object, folder: Path) -> str:
-    """A domain name."""
-    try:
-        return domain_name(text(value, folder))
-    except InvalidInput:
-        raise Wrong(f"{_shown(value)} is no host name", "write it as relay.example.org") from None
-
-
-def address(value: object, folder: Path) -> Mailbox:
-    """A mail address."""
-    try:
-        return Mailbox.parse(text(value, folder))
-    except InvalidInput:
-        raise Wrong(f"{_shown(value)} is no mail address", "write it as jane@example.org") from None
-
-
-def senders(value: object, folder: Path) -> tuple[str, ...]:
-    """Patterns of senders: ``jane@example.org``, ``@example.org``, ``<>`` or ``*``."""
-    given = texts(value, folder)
-    if not given:
-        raise Wrong("the list is empty", 'name a sender, "@domain" or "*"')
-    try:
-        return tuple(pattern(each) for each in given)
-    except InvalidInput as e:
-        raise Wrong(f"{e.what}{e.detail and ': '}{e.detail}", e.remedy) from None
-
-
-def text_map(value: object, folder: Path) -> dict[str, str]:
-    """A table from text to text."""
-    if not isinstance(value, dict):
-        raise Wrong(f"it is {kind_of(value)}", 'write { "root@host" = "admin@example.org" }')
-    return {text(key, folder): text(target, folder) for key, target in value.items()}
-
-
-def networks(value: object, folder: Path) -> tuple[str, ...]:
-    """Networks in CIDR notation, addresses, or ``unix``: those that may send without AUTH."""
-    why = "the relay would be open to the whole world"
-    return _networks(texts(value, folder), why, "name your own networks, and give others accounts")
-
-
-def early_input(value: object, folder: Path) -> tuple[str, ...]:
-    """The same: those that may send content before the reply to DATA."""
-    why = "others could smuggle messages in by any client"
-    return _networks(texts(value, folder), why, "name the machines whose clients do not wait")
-
-
-def _networks(given: tuple[str, ...], not_all: str, remedy_for_all: str) -> tuple[str, ...]:
-    for each in given:
-        if each == "unix":
-            continue
-        try:
-            network = ip_network(each)
-        except ValueError:
-            remedy = "write it as 192.0.2.0/24, 2001:db8::/32 or unix"
-            raise Wrong(f"{_shown(each)} is no network", remedy) from None
-        if network.prefixlen == 0:
-            raise Wrong(f"{each} is everybody: {not_all}", remedy_for_all)
-    return given
-
-
-def permissions(value: object, folder: Path) -> int:
-    """Permissions in octal, as a text: ``"0660"``."""
-    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
-        raise Wrong(f"{_shown(value)} is no mode", 'write octal digits in quotes, such as "0660"')
-    return int(value, 8)
-
-
-def command(value: object, folder: Path) -> tuple[str, ...]:
-    """A program and its arguments, run without a shell."""
-    if isinstance(value, str):
-        remedy = 'write a list such as ["pass", "mail"]; for the shell there is the key …-shell'
-        raise Wrong("it is a text", remedy)
-    words = texts(value, folder)
-    if not words:
-        raise Wrong("the list is empty", "name the program")
-    return words
-
-
-def _sum(value: str, units: dict[str, Any]) -> float | None:
-    """``1 h 30 min`` as a number; None when it is none."""
+def _sum_of_amounts(value: str, units: Mapping[str, Any]) -> float | None:
+    """Add up amounts such as ``1 h 30 min``; None if one cannot be parsed."""
     total, position = 0.0, 0
     written = value.strip()
     while position < len(written):
@@ -239,5 +316,5 @@ def _sum(value: str, units: dict[str, Any]) -> float | None:
     return total if written else None
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     return f"'{printable(str(value), 60)}'"

@@ -1,14 +1,15 @@
-"""The station: a configuration brought to life, from the queue to the doors.
+"""``RelayDaemon``: a relay as a service, from the queue to the listeners.
 
-The order is the promise: the queue is open and the relay runs before a door is opened, so that
-nothing listens that could not keep what it takes.  It stops the other way round: the doors
-close, messages under way get their reply, while the relay ends its tries; then the queue is closed.
+The queue is open and the relay runs before anything listens, so that no message is accepted that
+could not be kept. The order of the stop is the reverse: the listeners close and messages in transit get
+their reply, while the relay ends its attempts; then the queue closes.
 
-What each part does is its own business; this one knows them all, and is known by ``tap``.
+SIGHUP reads the configuration again, SIGUSR1 tries all mail at once; SIGTERM and SIGINT are Twisted's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from twisted_sendmail.client import off_reactor
-from twisted_sendmail.daemon.admin import AdminDoor
+from twisted_sendmail.daemon.admin_endpoint import AdminEndpoint
 from twisted_sendmail.daemon.clock_watch import ClockWatch
-from twisted_sendmail.daemon.json_log import JsonLog
-from twisted_sendmail.daemon.listening import Listening
-from twisted_sendmail.daemon.signals import Signals
+from twisted_sendmail.daemon.listeners import Listeners
+from twisted_sendmail.daemon.logging import JsonLog
 from twisted_sendmail.daemon.systemd import Notifier
 from twisted_sendmail.queue import QueueError
 from twisted_sendmail.relay import RelayService
@@ -39,12 +39,12 @@ _log = Logger(namespace="twisted_sendmail.daemon")
 
 
 class RelayDaemon(Service):
-    """A relay with its doors, from start to stop.
+    """A relay with its listeners.
 
-    :param configuration: what it begins with.
-    :param read: reads the configuration anew, for a reload; called in a thread.
-    :param leave: called when it cannot start, with why; nothing listens then.
-    :param notifier: tells systemd.
+    :param configuration: the settings at the start.
+    :param read: reads the configuration again, for a reload; called in a thread.
+    :param start_failed: called with the error if the start fails; nothing listens then.
+    :param notifier: notifies systemd.
     """
 
     name = "sendmail"
@@ -55,65 +55,64 @@ class RelayDaemon(Service):
         configuration: Configuration,
         *,
         read: Callable[[], Configuration],
-        leave: Callable[[SendmailError], object],
+        start_failed: Callable[[SendmailError], object],
         notifier: Notifier | None = None,
     ) -> None:
         self._reactor = reactor
         self.configuration = configuration
         self._read = read
-        self._leave = leave
+        self._start_failed = start_failed
         self._notifier = notifier or Notifier()
         self._json_log = JsonLog()
         self.relay = RelayService(
-            reactor, configuration.queue, configuration.relay, policy=configuration.admission
+            reactor, configuration.queue, configuration.relay, policy=configuration.cleanup
         )
-        self._admin = AdminDoor(reactor, self.relay)
-        self.listening: Listening | None = None
-        self._clock = ClockWatch(reactor, lambda _: self.relay.look())
-        self._signals = Signals(reactor, {signal.SIGHUP: self.reload, signal.SIGUSR1: self.flush})
-        # Twisted's own handler would complain of a second one.
-        self._impatience = Signals(
-            reactor, dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._already)
+        self._admin = AdminEndpoint(reactor, self.relay)
+        #: None before the queue is open, and after the stop began.
+        self.listeners: Listeners | None = None
+        self._clock_watch = ClockWatch(reactor, lambda _: self.relay.look())
+        self._signals = SignalHandlers(
+            reactor, {signal.SIGHUP: self.reload, signal.SIGUSR1: self.flush}
+        )
+        # During a stop, Twisted's own handlers would log a traceback at a second signal.
+        self._stop_signals = SignalHandlers(
+            reactor, dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._log_stopping)
         )
         self._starting: Deferred[None] | None = None
         self._reloading: Deferred[None] | None = None
         self._reload_again = False
 
-    # -- starting ------------------------------------------------------------------------
+    # -- start ---------------------------------------------------------------------------
 
     def startService(self) -> None:
-        """See ``IService``; what cannot be started is told to *leave*."""
+        """See ``IService``; a failure is given to *start_failed*."""
         super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self._signals.install()
-        self._clock.start()
+        self._clock_watch.start()
         starting = Deferred.fromCoroutine(self._start())
-        self._starting = starting.addErrback(self._not_started)
+        self._starting = starting.addErrback(self._log_start_failed)
 
     async def _start(self) -> None:
         configuration = self.configuration
-        if configuration.json_log is not None:
-            self._open_json_log(configuration)
-        _warn(configuration)
+        self._open_json_log(configuration)
+        _log_warnings(configuration)
         self.relay.startService()
         recovered = await self.relay.ready()
-        listening = self.listening = Listening(self._reactor, self.relay.queue)
-        await listening.set(configuration)
-        await self._admin.set(configuration)
-        self._notifier.watch(self._reactor)
+        self.listeners = Listeners(self._reactor, self.relay.queue)
+        await self.listeners.apply(configuration)
+        await self._admin.apply(configuration)
+        self._notifier.start_watchdog(self._reactor)
         self._notifier.ready(_status(recovered))
         _log.info("{status}", status=_status(recovered))
 
-    def _not_started(self, failure: Failure) -> None:
+    def _log_start_failed(self, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, QueueError):
-            # The relay has said it.
-            pass
-        elif isinstance(error, SendmailError):
-            _log.critical("{error}", error=str(error))
-        else:
+        if not isinstance(error, SendmailError):
             _log.failure("the relay cannot start", failure)
             error = SendmailError("the relay cannot start")
-        self._leave(error)
+        elif not isinstance(error, QueueError):  # which the relay has logged
+            _log.critical("{error}", error=str(error))
+        self._start_failed(error)
 
     def _open_json_log(self, configuration: Configuration) -> None:
         path = configuration.json_log
@@ -130,7 +129,7 @@ class RelayDaemon(Service):
                 why=e.strerror,
             )
 
-    # -- while it runs -------------------------------------------------------------------
+    # -- signals -------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Try all mail at once."""
@@ -140,35 +139,35 @@ class RelayDaemon(Service):
         )
 
     def reload(self) -> None:
-        """Read the configuration again and do as it says; if it cannot be used, go on as before."""
+        """Read the configuration again and apply it; if it cannot be used, change nothing."""
         if self._reloading is not None:
             self._reload_again = True
             return
         self._notifier.reloading()
         reloading = self._reloading = Deferred.fromCoroutine(self._reload())
-        _ = reloading.addErrback(self._not_reloaded).addBoth(self._reload_ended)
+        _ = reloading.addErrback(self._log_reload_failed).addBoth(self._reload_ended)
 
     async def _reload(self) -> None:
         if self._starting is not None:
-            await _ended(self._starting)
+            await _end_of(self._starting)
         new = await off_reactor(self._reactor, self._read)
-        if self.listening is None or not self.running:
+        if self.listeners is None or not self.running:
             return
         if new.queue != self.configuration.queue:
             raise SendmailError(
                 f"{new.source}: queue",
-                detail="it cannot be another one while the relay runs",
-                remedy="restart it",
+                detail="it cannot change while the relay runs",
+                remedy="restart the relay",
             )
-        await self.listening.set(new)
-        self.relay.reconfigure(new.relay, new.admission)
+        await self.listeners.apply(new)
+        self.relay.reconfigure(new.relay, new.cleanup)
         self.configuration = new
         self._open_json_log(new)
-        await self._admin.set(new)
+        await self._admin.apply(new)
         _log.info("{source}: read again, and in effect", source=new.source)
-        _warn(new)
+        _log_warnings(new)
 
-    def _not_reloaded(self, failure: Failure) -> None:
+    def _log_reload_failed(self, failure: Failure) -> None:
         if failure.check(SendmailError):
             _log.error("{error}; the relay goes on as before", error=str(failure.value))
         else:
@@ -177,60 +176,87 @@ class RelayDaemon(Service):
     def _reload_ended(self, _: object) -> None:
         self._reloading = None
         if self.running:
-            self._notifier.ready("taking mail in")
+            self._notifier.ready("accepting mail")
             if self._reload_again:
                 self._reload_again = False
                 self.reload()
 
-    # -- stopping ------------------------------------------------------------------------
+    # -- stop ----------------------------------------------------------------------------
 
     def stopService(self) -> Deferred[None]:
         """See ``IService``; fires when the queue is closed."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self._notifier.stopping()
-        self._impatience.install()
+        self._stop_signals.install()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for under_way in (self._starting, self._reloading):
-            if under_way is not None:
-                await _ended(under_way)
-        listening, self.listening = self.listening, None
-        # Who brings mail and who takes it have the same time to end, not one after the other.
-        draining = self.relay.drain() if self.relay.running else succeed(None)
-        if listening is not None:
-            await listening.close(self.configuration.limits.stop_grace)
-        await draining
+        for running in (self._starting, self._reloading):
+            if running is not None:
+                await _end_of(running)
+        listeners, self.listeners = self.listeners, None
+        # Messages in and messages out share one grace.
+        drained = self.relay.drain() if self.relay.running else succeed(None)
+        if listeners is not None:
+            await listeners.close(self.configuration.limits.stop_grace)
+        await drained
         await self._admin.close()
         if self.relay.running:
             await self.relay.stopService()
-        self._notifier.rest()
-        self._clock.stop()
+        self._notifier.stop_watchdog()
+        self._clock_watch.stop()
         self._signals.remove()
-        self._impatience.remove()
+        self._stop_signals.remove()
         self._json_log.close()
 
-    def _already(self) -> None:
-        _log.info("stopping already; messages under way have a little time to end")
+    def _log_stopping(self) -> None:
+        _log.info("stopping already; messages in transit have a little time to end")
 
 
-def _warn(configuration: Configuration) -> None:
+def _log_warnings(configuration: Configuration) -> None:
     for warning in configuration.warnings:
         _log.warn("{warning}", warning=warning)
 
 
 def _status(recovered: RecoveryReport) -> str:
     waiting = recovered.messages
-    return f"taking mail in; {waiting} {'message' if waiting == 1 else 'messages'} in the queue"
+    return f"accepting mail; {waiting} {'message' if waiting == 1 else 'messages'} in the queue"
 
 
-async def _ended(other: Deferred[None]) -> None:
-    """Wait until *other*, which somebody else waits for too, has ended."""
-    waiting: Deferred[None] = Deferred()
+async def _end_of(other: Deferred[None]) -> None:
+    """Wait until *other* has fired, and leave its result to its other callbacks."""
+    fired: Deferred[None] = Deferred()
 
     def pass_on(result: object) -> object:
-        waiting.callback(None)
+        fired.callback(None)
         return result
 
     _ = other.addBoth(pass_on)
-    await waiting
+    await fired
+
+
+class SignalHandlers:
+    """Calls *actions* in the reactor's thread, by signal, from :meth:`install` to :meth:`remove`."""
+
+    def __init__(self, reactor: Any, actions: dict[signal.Signals, Callable[[], object]]) -> None:
+        self._reactor = reactor
+        self._actions = actions
+        self._before: dict[signal.Signals, Any] = {}
+
+    def install(self) -> None:
+        """Set the handlers, if this is the main thread; others may not (ValueError)."""
+        for number, action in self._actions.items():
+
+            def handle(_number: int, _frame: object, action: Any = action) -> None:
+                self._reactor.callFromThread(action)
+
+            with contextlib.suppress(ValueError):
+                self._before[number] = signal.signal(number, handle)
+
+    def remove(self) -> None:
+        """Restore the handlers from before :meth:`install`."""
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            with contextlib.suppress(ValueError):
+                # None: the handler was not set from Python.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,8 +1,8 @@
-"""What systemd wants to know of a service: that it is ready, reloading, stopping, alive.
+"""Notifications to systemd: ready, reloading, stopping, alive.
 
-One datagram of text to the socket that ``NOTIFY_SOCKET`` names; without it nothing is
-said.  This is all of sd_notify(3) that a service needs, so that no library is.  Socket
-activation (``LISTEN_FDS``) is Twisted's endpoint ``systemd:``.
+Each is one datagram of text to the socket that ``NOTIFY_SOCKET`` names; without that variable nothing
+is sent. A service needs no more of sd_notify(3), so no library is used. Socket activation
+(``LISTEN_FDS``) is Twisted's endpoint ``systemd:``.
 """
 
 from __future__ import annotations
@@ -20,67 +20,63 @@ if TYPE_CHECKING:
 
 
 class Notifier:
-    """Tells systemd.
+    """Sends notifications to systemd.
 
-    :param environ: where its variables are.
+    :param environ: the environment variables.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        self._address = _address(environ.get("NOTIFY_SOCKET", ""))
-        self._interval = _watchdog(environ)
-        self._alive: LoopingCall | None = None
+        self._address = _socket_address(environ.get("NOTIFY_SOCKET", ""))
+        self._watchdog_timeout = _watchdog_timeout(environ)
+        self._watchdog: LoopingCall | None = None
 
     def ready(self, status: str) -> None:
-        """The service is up, or has reloaded."""
-        self._say("READY=1", f"STATUS={status}")
-
-    def status(self, status: str) -> None:
-        """One line for ``systemctl status``."""
-        self._say(f"STATUS={status}")
+        """The service is up, or has reloaded; *status* is a line for ``systemctl status``."""
+        self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
         """A reload has begun; :meth:`ready` ends it."""
-        # Type=notify-reload wants to know when: time.monotonic is CLOCK_MONOTONIC.
-        self._say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        # Type=notify-reload needs the time; time.monotonic is CLOCK_MONOTONIC.
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The service goes down."""
-        self._say("STOPPING=1")
+        """The service has begun to stop."""
+        self._send("STOPPING=1")
 
-    def watch(self, reactor: Any) -> None:
-        """Feed the watchdog, if there is one, from the reactor: a reactor that hangs does not."""
-        if self._interval is not None and self._alive is None:
-            self._alive = LoopingCall(self._say, "WATCHDOG=1")
-            self._alive.clock = reactor
-            # LoopingCall gives a Deferred that fires when it is stopped.
-            _ = self._alive.start(self._interval / 2)
+    def start_watchdog(self, reactor: Any) -> None:
+        """Feed the watchdog, if systemd has one, from the reactor; one that hangs does not."""
+        if self._watchdog_timeout is not None and self._watchdog is None:
+            self._watchdog = LoopingCall(self._send, "WATCHDOG=1")
+            self._watchdog.clock = reactor
+            # The Deferred fires when the LoopingCall stops.
+            _ = self._watchdog.start(self._watchdog_timeout / 2)
 
-    def rest(self) -> None:
-        """End :meth:`watch`."""
-        alive, self._alive = self._alive, None
-        if alive is not None and alive.running:
-            alive.stop()
+    def stop_watchdog(self) -> None:
+        """Feed the watchdog no more."""
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None and watchdog.running:
+            watchdog.stop()
 
-    def _say(self, *lines: str) -> None:
+    def _send(self, *lines: str) -> None:
         if self._address is None:
             return
-        # Nobody may be listening any more: that is systemd's concern, not the mail's.
+        # If systemd does not listen any more, mail goes on.
         with (
             contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as client,
         ):
-            to.setblocking(False)
-            to.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
+            client.setblocking(False)
+            client.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
 
 
-def _address(written: str) -> str | None:
+def _socket_address(written: str) -> str | None:
     if written.startswith("@"):
         return "\0" + written[1:]
     return written if written.startswith("/") else None
 
 
-def _watchdog(environ: Mapping[str, str]) -> float | None:
-    """Seconds systemd waits for a sign of life; None when it does not."""
+def _watchdog_timeout(environ: Mapping[str, str]) -> float | None:
+    """Seconds after which systemd kills a service that sent nothing; None: there is no watchdog."""
     microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0):
         return None

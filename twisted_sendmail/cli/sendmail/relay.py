@@ -10,12 +10,15 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from twisted_sendmail.daemon.configuration_error import ConfigSource, ConfigurationError
-from twisted_sendmail.daemon.host_name import host_name
+from twisted_sendmail.daemon.config_types import (
+    ConfigSource,
+    ConfigurationError,
+    default_host_name,
+)
 from twisted_sendmail.smtp import InvalidInput, MessageTooLarge, domain_name, printable
 
 if sys.version_info >= (3, 11):
@@ -24,8 +27,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from twisted_sendmail.daemon.limits import Limits
-    from twisted_sendmail.daemon.reading import Values
+    from twisted_sendmail.daemon.config_schema import LimitsTable, RootTable
     from twisted_sendmail.queue import CleanupPolicy
 
 #: The environment variable that names the configuration.
@@ -33,10 +35,6 @@ VARIABLE = "TWISTED_SENDMAIL_CONFIG"
 #: The configuration if neither an option nor the variable names one.
 CONFIGURATION = "/etc/twisted_sendmail/relay.toml"
 _MAX_FILE = 1024 * 1024
-# The part of the configuration that is read here.
-_ROOT_KEYS = ("name", "queue", "submission-socket", "rewrite")
-_LIMIT_KEYS = ("message-size", "header-size", "recipients", "hops")
-_DEFAULT_ROUTE = "default"
 
 
 @attrs.frozen
@@ -68,7 +66,7 @@ class LocalRelay:
         """The relay's host name; asks the name service only if the machine has no full name."""
         given = self.configured_name
         try:
-            return host_name() if given is None else domain_name(given)
+            return default_host_name() if given is None else domain_name(given)
         except InvalidInput:
             return "localhost"
 
@@ -94,15 +92,17 @@ class LocalRelay:
         rewrite = self.tree.get("rewrite")
         return rewrite if isinstance(rewrite, dict) else {}
 
-    def limits(self) -> Limits:
+    def _tables(self) -> RootTable:
+        from twisted_sendmail.daemon.intake import read_intake
+
+        return read_intake(self.tree or {"queue": "."}, self.folder, self.source)
+
+    def limits(self) -> LimitsTable:
         """The relay's limits for incoming mail; the defaults without a configuration.
 
         :raises ConfigurationError: a key cannot be used.
         """
-        from twisted_sendmail.daemon.limits import Limits
-
-        tree = self.tree or {"queue": "."}
-        return Limits.of(_checked(tree, self.folder, self.source)["limits"])
+        return self._tables().limits
 
     def check_size(self, octets: int) -> None:
         """Refuse a message that the relay would refuse; without a configuration, none.
@@ -121,31 +121,11 @@ class LocalRelay:
 
         :raises ConfigurationError: a key cannot be used.
         """
-        from twisted_sendmail.queue import CleanupPolicy
+        from twisted_sendmail.daemon.intake import cleanup_policy
 
-        if not self.tree:
-            return CleanupPolicy(self.name, lambda _: _DEFAULT_ROUTE)
-        from twisted_sendmail.daemon.rewrite_rules import rewriting_of
-        from twisted_sendmail.relay import EVERYBODY, Routing
-
-        values = _checked(self.tree, self.folder, self.source)
-        routes = [_RouteSenders(each["name"], each["senders"]) for each in values["route"]]
-        if not any(EVERYBODY in route.senders for route in routes):
-            routes.insert(0, _RouteSenders(_DEFAULT_ROUTE, (EVERYBODY,)))
-        return CleanupPolicy(
-            self.name,
-            Routing(routes).of,  # type: ignore[arg-type]  # it uses no other attribute of a route
-            rewriting_of(values["rewrite"], self.name, self.source),
-            complete=values["rewrite"]["complete"],
-            max_hops=values["limits"]["hops"],
-        )
-
-
-class _RouteSenders(NamedTuple):
-    """The part of a route that selects it."""
-
-    name: str
-    senders: tuple[str, ...]
+        tables = self._tables()
+        with self.source.naming_errors():
+            return cleanup_policy(tables, self.name)
 
 
 def find_relay(config: str | None = None, queue: str | None = None) -> LocalRelay:
@@ -163,10 +143,12 @@ def find_relay(config: str | None = None, queue: str | None = None) -> LocalRela
     source = ConfigSource(printable(str(path), 300))
     tree = _read(path, source, named=bool(given))
     folder = path.absolute().parent
-    name, written, submission = (tree.get(key) for key in _ROOT_KEYS[:3])
+    name, written, submission = map(tree.get, ("name", "queue", "submission-socket"))
     if not (_is_text(written) and all(x is None or _is_text(x) for x in (name, submission))):
         # The full check has the error for each key.
-        _checked(tree, folder, source)
+        from twisted_sendmail.daemon.intake import read_intake
+
+        read_intake(tree, folder, source)
         raise source.error("", "it cannot be used", "check it with twistd sendmail")
     directory = Path(queue).absolute() if queue else folder / Path(str(written)).expanduser()
     socket = folder / Path(submission).expanduser() if submission else directory / "submission"
@@ -192,23 +174,3 @@ def _read(path: Path, source: ConfigSource, *, named: bool) -> dict[str, Any]:
     except (ValueError, RecursionError) as e:
         why = f"it is no TOML: {printable(str(e), 200)}"
         raise ConfigurationError(source.name, detail=why, remedy="correct it") from None
-
-
-def _checked(tree: dict[str, Any], folder: Path, source: ConfigSource) -> Values:
-    """The values of the part that is read here, checked as the relay checks them.
-
-    :raises ConfigurationError: a key cannot be used.
-    """
-    from twisted_sendmail.daemon.reading import checked
-
-    part: dict[str, Any] = {key: tree[key] for key in _ROOT_KEYS if key in tree}
-    limits, routes = tree.get("limits"), tree.get("route")
-    if isinstance(limits, dict):
-        part["limits"] = {key: limits[key] for key in _LIMIT_KEYS if key in limits}
-    if isinstance(routes, list):
-        part["route"] = [
-            {key: each[key] for key in ("name", "senders") if key in each}
-            for each in routes
-            if isinstance(each, dict)
-        ]
-    return checked(part, folder, source)

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.cli.sendmail.delivery import LocalQueue
 from twisted_sendmail.cli.sendmail.relay import LocalRelay
+from twisted_sendmail.daemon.intake import server_settings
 from twisted_sendmail.server import (
     Networks,
     QueueReceiver,
@@ -167,7 +168,7 @@ def _serve_here(reactor: Any, relay: LocalRelay, ended: Deferred[None]) -> None:
         reactor,
         lambda connection: QueueReceiver(connection, queue, policy, reactor),
         # Programs that write to a pipe are careless with line ends.
-        settings=relay.limits().server_settings(policy.name, repair=True),
+        settings=server_settings(relay.limits(), policy.name, repair=True),
         early_input=Networks(["unix"]),
     )
     factory.ended = ended

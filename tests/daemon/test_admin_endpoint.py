@@ -16,7 +16,7 @@ from tests.memory_queue import MemoryQueue
 from tests.names import Attempted, AuthenticationAlarm, RouteDown, refuse
 from twisted_sendmail import RelayService
 from twisted_sendmail.admin.metrics import FailureKind
-from twisted_sendmail.daemon.admin import AdminDoor
+from twisted_sendmail.daemon.admin_endpoint import AdminEndpoint
 from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
@@ -50,18 +50,18 @@ class Watched:
         self.reactor = folder.reactor
         self.spool = MemoryQueue(self.reactor)
         self.relay = RelayService(self.reactor, self.spool, self.configuration.relay)
-        self.door = AdminDoor(self.reactor, self.relay)
+        self.endpoint = AdminEndpoint(self.reactor, self.relay)
         self._waiting: list[tuple[Any, Deferred[None]]] = []
         self.relay.observers.append(self._note)
 
     async def __aenter__(self) -> Watched:
         self.relay.startService()
         await self.relay.ready()
-        await self.door.set(self.configuration)
+        await self.endpoint.apply(self.configuration)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.door.close()
+        await self.endpoint.close()
         await self.relay.stopService()
 
     def until(self, kind: Any) -> Deferred[None]:
@@ -77,7 +77,7 @@ class Watched:
 
     @property
     def site(self) -> AdminSite:
-        site = self.door._site
+        site = self.endpoint._site
         assert site is not None
         return site
 

@@ -13,8 +13,8 @@ from pytest_twisted import ensureDeferred
 
 from tests.daemon.conftest import PASSWORD
 from twisted_sendmail.daemon import secrets as module
-from twisted_sendmail.daemon.configuration_error import Wrong
-from twisted_sendmail.daemon.secrets import MAX_SECRET, SecretSource
+from twisted_sendmail.daemon.config_types import InvalidValue
+from twisted_sendmail.daemon.secrets import MAX_SECRET_SIZE, SecretSource
 from twisted_sendmail.sasl import CredentialsUnavailable
 
 
@@ -26,7 +26,7 @@ def file(tmp_path: Path, content: bytes = PASSWORD.encode() + b"\n", mode: int =
 
 
 def why(source: SecretSource) -> str:
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(InvalidValue) as caught:
         source.read()
     assert PASSWORD not in caught.value.why + caught.value.remedy
     return caught.value.why
@@ -46,7 +46,7 @@ def test_a_file_is_read_without_its_line_end(tmp_path: Path, end: bytes, mode: i
         (b"one\ntwo\n", "it is empty, or more than one line"),
         (b"a\0b", "it is empty, or more than one line"),
         (b"\xff\xfe", "it is not UTF-8"),
-        (b"x" * (MAX_SECRET + 1), "it is longer than 65536 octets"),
+        (b"x" * (MAX_SECRET_SIZE + 1), "it is longer than 65536 octets"),
     ],
 )
 def test_what_is_no_secret_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -91,7 +91,7 @@ def test_a_command_that_fails_says_so_and_no_more(capfd: pytest.CaptureFixture[s
 def test_a_command_that_hangs_is_ended_with_all_it_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "COMMAND_TIME", 0.3)
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT", 0.3)
     line = f"sh -c 'sleep 300 & echo $! >{tmp_path}/pid; wait'"
     assert "the command took longer than 0 s" == why(SecretSource("shell", line))
     pid = int((tmp_path / "pid").read_text())

@@ -9,7 +9,7 @@ import pytest
 from twisted.application.service import Application
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
 
-from twisted_sendmail.daemon.text_log import TextLog, log_to
+from twisted_sendmail.daemon.logging import TextLog, log_to
 from twisted_sendmail.relay import LINE
 
 EVENTS: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""A station in this process: what order it begins and ends in, and that nothing is left."""
+"""A relay in this process: the order of its start and stop, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.daemon.conftest import PASSWORD, Folder
 from tests.names import Configuration, QueueBusy
 from tests.ports import free_ports, listens
 from twisted_sendmail import SendmailError
-from twisted_sendmail.daemon.door import CannotListen
+from twisted_sendmail.daemon.listeners import CannotListen
 from twisted_sendmail.daemon.service import RelayDaemon
 from twisted_sendmail.testing import LoopbackServer
 
@@ -38,14 +38,14 @@ async def hop(reactor: Any) -> AsyncIterator[LoopbackServer]:
         yield server
 
 
-class QueueFiller:
-    """Makes stations, and stops them at the end."""
+class Stage:
+    """Makes relays, and stops them at the end."""
 
     def __init__(self, folder: Folder, hop: LoopbackServer) -> None:
         self.folder = folder
         self.hop = hop
-        self.stations: list[RelayDaemon] = []
-        self.left: list[SendmailError] = []
+        self.daemons: list[RelayDaemon] = []
+        self.failures: list[SendmailError] = []
 
     def text(self, *, listen: str = '["tcp:127.0.0.1:0"]', more: str = "") -> str:
         return f"""
@@ -58,7 +58,7 @@ class QueueFiller:
             {more}
         """
 
-    def station(self, text: str | None = None) -> RelayDaemon:
+    def daemon(self, text: str | None = None) -> RelayDaemon:
         reactor = self.folder.reactor
         configuration = self.folder.read(self.text() if text is None else text)
 
@@ -67,15 +67,15 @@ class QueueFiller:
 
             return read_configuration(self.folder.path / "relay.toml", reactor)
 
-        station = RelayDaemon(reactor, configuration, read=read, leave=self.left.append)
-        self.stations.append(station)
-        return station
+        daemon = RelayDaemon(reactor, configuration, read=read, start_failed=self.failures.append)
+        self.daemons.append(daemon)
+        return daemon
 
     async def started(self, text: str | None = None) -> RelayDaemon:
-        station = self.station(text)
-        station.startService()
-        await self.until(lambda: station.listening is not None and station.listening.addresses)
-        return station
+        daemon = self.daemon(text)
+        daemon.startService()
+        await self.until(lambda: daemon.listeners is not None and daemon.listeners.addresses)
+        return daemon
 
     async def until(self, done: Any, *, patience: float = 60) -> None:
         for _ in range(int(patience * 100)):
@@ -86,24 +86,24 @@ class QueueFiller:
 
 
 @pytest_twisted.async_yield_fixture
-async def stage(folder: Folder, hop: LoopbackServer) -> AsyncIterator[QueueFiller]:
+async def stage(folder: Folder, hop: LoopbackServer) -> AsyncIterator[Stage]:
     reactor = folder.reactor
     before = set(reactor.getDelayedCalls())
     handlers = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1)}
-    stage = QueueFiller(folder, hop)
+    stage = Stage(folder, hop)
     yield stage
-    for station in stage.stations:
-        if station.running:
-            await station.stopService()
+    for daemon in stage.daemons:
+        if daemon.running:
+            await daemon.stopService()
     await stage.until(lambda: not hop.sessions or all(s.closed for s in hop.sessions))
     assert handlers == {number: signal.getsignal(number) for number in handlers}
     assert "clock watch" not in [thread.name for thread in threading.enumerate()]
     assert [] == [call for call in reactor.getDelayedCalls() if call not in before]
 
 
-def port_of(station: RelayDaemon, which: int = 0) -> int:
-    assert station.listening is not None
-    return int(station.listening.addresses[which].port)
+def port_of(daemon: RelayDaemon, which: int = 0) -> int:
+    assert daemon.listeners is not None
+    return int(daemon.listeners.addresses[which].port)
 
 
 def client_of(port: int) -> smtplib.SMTP:
@@ -119,63 +119,63 @@ def send(port: int) -> None:
 
 @ensureDeferred
 async def test_it_takes_mail_delivers_it_and_leaves_nothing(
-    stage: QueueFiller, hop: LoopbackServer
+    stage: Stage, hop: LoopbackServer
 ) -> None:
-    station = await stage.started()
-    port = port_of(station)
+    daemon = await stage.started()
+    port = port_of(daemon)
     await deferToThread(send, port)
     (message,) = await hop.wait_for(1)
     assert "jane" == message.user
-    await station.stopService()
+    await daemon.stopService()
     assert not listens(port)
     assert not (stage.folder.path / "queue/submission").exists()
-    assert [] == stage.left
+    assert [] == stage.failures
 
 
 @ensureDeferred
-async def test_it_may_be_stopped_while_it_starts(stage: QueueFiller) -> None:
-    station = stage.station()
-    station.startService()
-    await station.stopService()
-    assert station.listening is None
-    assert [] == stage.left
+async def test_it_may_be_stopped_while_it_starts(stage: Stage) -> None:
+    daemon = stage.daemon()
+    daemon.startService()
+    await daemon.stopService()
+    assert daemon.listeners is None
+    assert [] == stage.failures
 
 
 @ensureDeferred
-async def test_what_cannot_be_listened_on_ends_it_and_nothing_listens(stage: QueueFiller) -> None:
+async def test_what_cannot_be_listened_on_ends_it_and_nothing_listens(stage: Stage) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        station = stage.station(stage.text(listen=f'["tcp:127.0.0.1:0", "tcp:127.0.0.1:{port}"]'))
-        station.startService()
-        await stage.until(lambda: stage.left)
-    (error,) = stage.left
+        daemon = stage.daemon(stage.text(listen=f'["tcp:127.0.0.1:0", "tcp:127.0.0.1:{port}"]'))
+        daemon.startService()
+        await stage.until(lambda: stage.failures)
+    (error,) = stage.failures
     assert isinstance(error, CannotListen)
     assert f"tcp:{port}:interface=127.0.0.1 cannot be listened on: Address already" in str(error)
-    assert station.listening is not None
-    assert [] == station.listening.addresses
-    await station.stopService()
+    assert daemon.listeners is not None
+    assert [] == daemon.listeners.addresses
+    await daemon.stopService()
 
 
 @ensureDeferred
-async def test_a_queue_that_somebody_has_ends_it(stage: QueueFiller) -> None:
+async def test_a_queue_that_somebody_has_ends_it(stage: Stage) -> None:
     first = await stage.started()
-    second = stage.station()
+    second = stage.daemon()
     second.startService()
-    await stage.until(lambda: stage.left)
-    assert isinstance(stage.left[0], QueueBusy)
-    assert second.listening is None
+    await stage.until(lambda: stage.failures)
+    assert isinstance(stage.failures[0], QueueBusy)
+    assert second.listeners is None
     await second.stopService()
     await deferToThread(send, port_of(first))
 
 
 @ensureDeferred
 async def test_a_message_under_way_gets_its_250_when_it_stops(
-    stage: QueueFiller, hop: LoopbackServer
+    stage: Stage, hop: LoopbackServer
 ) -> None:
-    station = await stage.started()
-    port = port_of(station)
+    daemon = await stage.started()
+    port = port_of(daemon)
 
     def begin() -> smtplib.SMTP:
         client = client_of(port)
@@ -193,23 +193,23 @@ async def test_a_message_under_way_gets_its_250_when_it_stops(
         return codes
 
     client = await deferToThread(begin)
-    stopping = station.stopService()
+    stopping = daemon.stopService()
     await stage.until(lambda: not listens(port))
     assert not stopping.called
     assert [250, 421] == await deferToThread(finish, client)
     await stopping
     # It is durable, if it did not go out at once.
-    station = await stage.started()
+    daemon = await stage.started()
     assert b"half and half" in (await hop.wait_for(1, timeout=60))[0].content
 
 
 @ensureDeferred
-async def test_the_relay_ends_its_tries_while_the_doors_wait(
-    stage: QueueFiller, hop: LoopbackServer
+async def test_the_relay_ends_its_attempts_while_the_listeners_wait(
+    stage: Stage, hop: LoopbackServer
 ) -> None:
     """One grace for both, and not one after the other."""
-    station = await stage.started(stage.text(more='[limits]\nstop-grace = "200 s"'))
-    port = port_of(station)
+    daemon = await stage.started(stage.text(more='[limits]\nstop-grace = "200 s"'))
+    port = port_of(daemon)
     await deferToThread(send, port)
     _ = await hop.wait_for(1)
 
@@ -223,7 +223,7 @@ async def test_the_relay_ends_its_tries_while_the_doors_wait(
 
     client = await deferToThread(begin)
     assert [False] == [session.closed for session in hop.sessions]
-    stopping = station.stopService()
+    stopping = daemon.stopService()
     # Else the connection would be kept as long as it is when there is nothing to do.
     await stage.until(lambda: all(session.closed for session in hop.sessions), patience=20)
     assert not stopping.called
@@ -232,11 +232,11 @@ async def test_the_relay_ends_its_tries_while_the_doors_wait(
 
 
 @ensureDeferred
-async def test_who_does_not_end_is_cut_off_after_the_grace(stage: QueueFiller) -> None:
-    station = await stage.started(stage.text(more='[limits]\nstop-grace = "0.2 s"'))
+async def test_who_does_not_end_is_cut_off_after_the_grace(stage: Stage) -> None:
+    daemon = await stage.started(stage.text(more='[limits]\nstop-grace = "0.2 s"'))
 
     def begin() -> smtplib.SMTP:
-        client = client_of(port_of(station))
+        client = client_of(port_of(daemon))
         client.mail("alice@example.org")
         client.rcpt("bob@example.net")
         client.putcmd("data")
@@ -244,37 +244,37 @@ async def test_who_does_not_end_is_cut_off_after_the_grace(stage: QueueFiller) -
         return client
 
     client = await deferToThread(begin)
-    await station.stopService()
+    await daemon.stopService()
     client.close()
 
 
 @ensureDeferred
-async def test_a_reload_during_a_reload_is_not_lost(stage: QueueFiller) -> None:
-    station = await stage.started()
+async def test_a_reload_during_a_reload_is_not_lost(stage: Stage) -> None:
+    daemon = await stage.started()
     times: list[None] = []
-    read = station._read
+    read = daemon._read
 
     def counting() -> Configuration:
         times.append(None)
         return read()
 
-    station._read = counting
+    daemon._read = counting
     for _ in range(3):
-        station.reload()
-    await stage.until(lambda: station._reloading is None)
+        daemon.reload()
+    await stage.until(lambda: daemon._reloading is None)
     assert 2 == len(times)
 
 
 @ensureDeferred
-async def test_a_door_that_stays_keeps_its_port_through_a_reload(stage: QueueFiller) -> None:
-    station = await stage.started()
-    port = port_of(station)
+async def test_a_listener_that_stays_keeps_its_port_through_a_reload(stage: Stage) -> None:
+    daemon = await stage.started()
+    port = port_of(daemon)
     stage.folder.write("relay.toml", stage.text(listen='["tcp:127.0.0.1:0", "tcp:localhost:0"]'))
-    station.reload()
-    await stage.until(lambda: station._reloading is None)
-    assert station.listening is not None
-    assert [port, True] == [port_of(station), port_of(station, 1) > 0]
-    assert 3 == len(station.listening.addresses)
+    daemon.reload()
+    await stage.until(lambda: daemon._reloading is None)
+    assert daemon.listeners is not None
+    assert [port, True] == [port_of(daemon), port_of(daemon, 1) > 0]
+    assert 3 == len(daemon.listeners.addresses)
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -287,22 +287,22 @@ def fetch(port: int, path: str) -> tuple[int, str]:
 
 @ensureDeferred
 async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
-    stage: QueueFiller, hop: LoopbackServer
+    stage: Stage, hop: LoopbackServer
 ) -> None:
     def admin(port: int, more: str = "") -> str:
         return stage.text(more=f'[admin]\nendpoint = "tcp:127.0.0.1:{port}"\n{more}')
 
     async def reload(text: str) -> None:
         stage.folder.write("relay.toml", text)
-        station.reload()
-        await stage.until(lambda: station._reloading is None)
+        daemon.reload()
+        await stage.until(lambda: daemon._reloading is None)
 
     one, two = free_ports(2)
-    station = await stage.started(admin(one))
+    daemon = await stage.started(admin(one))
     await stage.until(lambda: listens(one))
-    await deferToThread(send, port_of(station))
+    await deferToThread(send, port_of(daemon))
     await hop.wait_for(1)
-    await stage.until(lambda: station.relay.stats().under_way == 0)
+    await stage.until(lambda: daemon.relay.stats().under_way == 0)
     assert 200 == (await deferToThread(fetch, one, "/healthz"))[0]
     _, metrics = await deferToThread(fetch, one, "/metrics")
     counted = 'twisted_sendmail_recipients_total{outcome="delivered",route="default"} 1.0'
@@ -317,18 +317,18 @@ async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
     assert not listens(two)
     await reload(admin(one))
     assert 200 == (await deferToThread(fetch, one, "/healthz"))[0]
-    await station.stopService()
+    await daemon.stopService()
     assert not listens(one)
 
 
 @ensureDeferred
 async def test_after_the_clock_was_set_the_relay_looks_again(
-    stage: QueueFiller, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    station = await stage.started()
+    daemon = await stage.started()
     looked: Deferred[None] = Deferred()
-    monkeypatch.setattr(station.relay, "look", lambda: looked.callback(None))
-    station._clock._apart -= 3600
+    monkeypatch.setattr(daemon.relay, "look", lambda: looked.callback(None))
+    daemon._clock_watch._difference -= 3600
     timer = stage.folder.reactor.callLater(10, int)
     due = timer.getTime()
     await looked
@@ -336,5 +336,5 @@ async def test_after_the_clock_was_set_the_relay_looks_again(
     timer.cancel()
     # The others have to come when they would have.
     monkeypatch.undo()
-    station._clock._apart += 3600
-    station._clock.look()
+    daemon._clock_watch._difference += 3600
+    daemon._clock_watch.compare()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from twisted_sendmail.daemon.configuration_error import Wrong
-from twisted_sendmail.daemon.endpoint_text import parse_endpoint, server_endpoint
+from twisted_sendmail.daemon.config_types import InvalidValue
+from twisted_sendmail.daemon.endpoints import EndpointDescription, endpoint, unix_endpoint
+
+
+def parsed(written: str) -> EndpointDescription:
+    return endpoint(written, Path())
 
 
 @pytest.mark.parametrize(
@@ -27,29 +32,30 @@ from twisted_sendmail.daemon.endpoint_text import parse_endpoint, server_endpoin
 def test_an_endpoint_is_twisted_s_or_easier(
     written: str, description: str, interface: str, local: bool
 ) -> None:
-    endpoint = parse_endpoint(written)
-    assert (description, interface, local) == (
-        endpoint.description,
-        endpoint.interface,
-        endpoint.local,
-    )
+    found = parsed(written)
+    assert (description, interface, local) == (found.description, found.interface, found.local)
 
 
 @pytest.mark.parametrize("written", ["unix:/run/a:mode=666", "unix:address=/run/a", r"unix:/run/a"])
 def test_a_unix_socket_has_a_path_and_is_local(written: str) -> None:
-    endpoint = parse_endpoint(written)
-    assert ("/run/a", True) == (endpoint.path, endpoint.local)
+    found = parsed(written)
+    assert ("/run/a", True) == (found.path, found.local)
 
 
 @pytest.mark.parametrize("written", ["tcp:127.0.0.1:0", "tcp:[::1]:0", "tcp:localhost:0"])
 def test_the_easier_forms_are_understood(reactor: Any, written: str) -> None:
-    assert server_endpoint(reactor, parse_endpoint(written)) is not None
+    assert parsed(written).server(reactor) is not None
 
 
-@pytest.mark.parametrize(
-    "written", ["", ":", "2525", "tcp", "tcp:", "tcp:-1", "tcp:99999", "tcp:²"]
-)
+@pytest.mark.parametrize("written", [":", "2525", "tcp", "tcp:", "tcp:-1", "tcp:99999", "tcp:²"])
 def test_what_is_none_is_refused(written: str) -> None:
-    with pytest.raises(Wrong) as caught:
-        parse_endpoint(written)
+    with pytest.raises(InvalidValue) as caught:
+        parsed(written)
     assert caught.value.remedy.startswith('write it as "tcp:127.0.0.1:2525", ')
+
+
+def test_a_unix_socket_may_have_any_path(reactor: Any) -> None:
+    described = unix_endpoint("/run/a:b=c\\d", 0o660)
+    assert "/run/a:b=c\\d" == described.path
+    made = described.server(reactor)
+    assert ("/run/a:b=c\\d", 0o660, False) == (made._address, made._mode, made._wantPID)  # type: ignore[attr-defined]

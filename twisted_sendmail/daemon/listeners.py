@@ -1,0 +1,272 @@
+"""Listeners: the endpoints on which the relay accepts mail.
+
+A reload replaces the server behind a listener. A connection keeps the server that it started with: a
+new configuration, certificate or password file applies to later connections.
+
+If the process runs out of file descriptors (EMFILE), Twisted's port closes a descriptor that it holds
+in reserve to accept and close new connections, and continues when descriptors are free again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import Factory
+
+from twisted_sendmail.daemon.intake import server_settings
+from twisted_sendmail.server import (
+    AuthThrottle,
+    ConnectionLimits,
+    HashingPool,
+    Networks,
+    PasswordFile,
+    QueueReceiver,
+    ServerTLS,
+    SMTPServerFactory,
+)
+from twisted_sendmail.smtp import SendmailError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from twisted.internet.interfaces import (
+        IAddress,
+        IListeningPort,
+        IProtocol,
+        IProtocolFactory,
+        IStreamServerEndpoint,
+    )
+
+    from twisted_sendmail.daemon.config import Configuration
+    from twisted_sendmail.daemon.config_schema import ListenTable
+    from twisted_sendmail.daemon.endpoints import EndpointDescription
+    from twisted_sendmail.queue import Queue
+    from twisted_sendmail.server import ConnectionInfo
+
+
+class CannotListen(SendmailError):
+    """An endpoint cannot be listened on."""
+
+    #: The exit status (``sysexits.h``).
+    status: int = os.EX_UNAVAILABLE
+
+
+class Listeners:
+    """All listeners of a relay: opened, replaced and closed together.
+
+    Each message goes to a ``QueueReceiver``.
+
+    :param queue: accepted mail goes here; it is open.
+    """
+
+    def __init__(self, reactor: Any, queue: Queue) -> None:
+        self._reactor = reactor
+        self._queue = queue
+        self._open: dict[EndpointDescription, Listener] = {}
+        self._closing: set[Listener] = set()
+        # These outlive a reload, so that a reload does not help to guess passwords.
+        self._throttle = AuthThrottle(reactor)
+        self._hashing_pool = HashingPool(reactor)
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return sum(each.connections for each in {*self._open.values(), *self._closing})
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The addresses, in the order of the configuration; the submission socket comes last."""
+        return [listener.address for listener in self._open.values()]
+
+    async def apply(self, configuration: Configuration) -> None:
+        """Listen as *configuration* says: open what is new, close what is gone.
+
+        :raises SendmailError: a file cannot be used, or an endpoint cannot be listened on. Then all
+            listeners are as they were before.
+        """
+        tables = (*configuration.listeners, configuration.submission)
+        servers = {each.endpoint: self._server(configuration, each) for each in tables}
+        opened: dict[EndpointDescription, Listener] = {}
+        try:
+            for endpoint, server in servers.items():
+                if endpoint not in self._open:
+                    opened[endpoint] = Listener(self._reactor, server)
+                    await opened[endpoint].open(endpoint)
+        except BaseException:
+            for listener in opened.values():
+                await listener.stop_listening()
+            raise
+        self._throttle.base = configuration.limits.failed_login
+        before, now = self._open, {**self._open, **opened}
+        self._open = {endpoint: now[endpoint] for endpoint in servers}
+        for endpoint, listener in before.items():
+            if endpoint in servers:
+                listener.serve(servers[endpoint])
+            else:
+                self._close_later(listener, configuration.limits.stop_grace)
+
+    def _server(self, configuration: Configuration, table: ListenTable) -> _Server:
+        policy, limits = configuration.cleanup, configuration.limits
+
+        def receiver(connection: ConnectionInfo) -> QueueReceiver:
+            return QueueReceiver(connection, self._queue, policy, self._reactor)
+
+        accounts = None
+        if table.accounts is not None:
+            accounts = PasswordFile(
+                table.accounts,
+                self._reactor,
+                pool=self._hashing_pool,
+                world_readable=configuration.world_readable_secrets,
+            )
+        factory = SMTPServerFactory(
+            self._reactor,
+            receiver,
+            tls=None if table.certificate is None else ServerTLS(table.certificate, table.key),
+            accounts=accounts,
+            settings=server_settings(
+                limits,
+                configuration.name,
+                repair=table.repair,
+                starttls=False if table.implicit_tls else None,
+            ),
+            limits=ConnectionLimits(limits.connections, limits.connections_per_address),
+            trusted=Networks(table.trusted),
+            early_input=Networks(table.allow_early_input),
+            throttle=self._throttle,
+        )
+        return factory, factory.implicit_tls() if table.implicit_tls else factory
+
+    def _close_later(self, listener: Listener, grace: float) -> None:
+        self._closing.add(listener)
+
+        def closed(_: object) -> None:
+            self._closing.discard(listener)
+
+        _ = Deferred.fromCoroutine(listener.close(grace)).addBoth(closed)
+
+    async def close(self, grace: float) -> None:
+        """Stop listening. Messages in transit get their reply within *grace* seconds."""
+        listeners = {*self._open.values(), *self._closing}
+        self._open = {}
+        for listener in listeners:
+            await listener.stop_listening()
+        closing = [Deferred.fromCoroutine(listener.close(grace)) for listener in listeners]
+        _ = await gatherResults(closing)
+        self._hashing_pool.stop()
+
+
+#: A server, and the factory that listens for it: itself, or one that starts with TLS.
+_Server = tuple[SMTPServerFactory, "IProtocolFactory"]
+
+
+class Listener(Factory):
+    """One endpoint, whose server can be replaced while it listens."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any, server: _Server) -> None:
+        self._reactor = reactor
+        self._servers: list[SMTPServerFactory] = []
+        self._port: IListeningPort | None = None
+        self.serve(server)
+
+    def serve(self, server: _Server) -> None:
+        """Serve later connections by *server*; open connections keep theirs."""
+        factory, self._outer_factory = server
+        self._servers = [factory, *(each for each in self._servers if each.connections)]
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:  # type: ignore[override]  # Twisted's Factory is generic in name only
+        """See ``IProtocolFactory``."""
+        return self._outer_factory.buildProtocol(addr)
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return sum(len(server.connections) for server in self._servers)
+
+    @property
+    def address(self) -> Any:
+        """The address, once it listens."""
+        return None if self._port is None else self._port.getHost()
+
+    async def open(self, endpoint: EndpointDescription) -> None:
+        """Listen.
+
+        :raises CannotListen: naming the endpoint and the reason.
+        """
+        self._port = await listen(self._reactor, endpoint, lambda server: server.listen(self))
+
+    async def close(self, grace: float) -> None:
+        """Stop listening, and end all connections within *grace* seconds."""
+        await self.stop_listening()
+        ended = [Deferred.fromCoroutine(server.wind_up(grace)) for server in self._servers]
+        _ = await gatherResults(ended)
+
+    async def stop_listening(self) -> None:
+        """Stop listening; open connections go on."""
+        port, self._port = self._port, None
+        stopped = None if port is None else port.stopListening()
+        if stopped is not None:
+            await stopped
+
+
+async def listen(
+    reactor: Any,
+    endpoint: EndpointDescription,
+    start: Callable[[IStreamServerEndpoint], Awaitable[IListeningPort]],
+) -> IListeningPort:
+    """Listen on *endpoint* by *start*.
+
+    :raises CannotListen: naming the endpoint and the reason.
+    :raises SendmailError: as *start* raises it.
+    """
+
+    async def starting() -> IListeningPort:
+        return await start(endpoint.server(reactor))
+
+    try:
+        if endpoint.path is None:
+            return await starting()
+        _remove_stale_socket(endpoint.path)
+        # Twisted sets the mode after bind(): nobody else may connect between the two.
+        before = os.umask(0o177)
+        try:
+            started = Deferred.fromCoroutine(starting())
+        finally:
+            os.umask(before)
+        return await started
+    except SendmailError:
+        raise
+    except Exception as e:  # noqa: BLE001 - endpoints fail with any exception
+        why = getattr(e, "socketError", e)
+        raise CannotListen(
+            f"{printable(str(endpoint), 200)} cannot be listened on",
+            detail=getattr(why, "strerror", None) or str(why),
+            remedy="stop the process that uses it, or choose another endpoint",
+        ) from None
+
+
+def _remove_stale_socket(path: str) -> None:
+    """Remove a Unix socket, and Twisted's lock of it, that no process listens on any more."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - a path from outside
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(path)
+        except ConnectionRefusedError:
+            for name in (path, f"{path}.lock"):
+                with contextlib.suppress(OSError):
+                    os.unlink(name)  # noqa: PTH108 - the same
+        except OSError:
+            # A full backlog, or no permission: some process listens.
+            pass

@@ -1,0 +1,90 @@
+"""Host name resolution that does not delay the end of the process.
+
+``getaddrinfo`` blocks its thread, for half a minute if no name server answers, and a reactor that stops
+waits for the threads of its own pool. This resolver uses daemon threads, which nothing waits for.
+"""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IAddress, IResolutionReceiver
+
+#: Names resolved at once.
+MAX_THREADS = 10
+
+_ADDRESS_TYPES = {socket.AF_INET: IPv4Address, socket.AF_INET6: IPv6Address}
+_SOCKET_TYPES = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
+
+
+class _DaemonThreadPool(ThreadPool):
+    """A pool whose threads end with the process."""
+
+    threadFactory: Callable[..., Thread] = staticmethod(partial(Thread, daemon=True))  # type: ignore[assignment]  # noqa: N815 - Twisted names it, and has a class there
+
+
+@implementer(IHostResolution)
+@attrs.frozen
+class _Resolution:
+    """The resolution of one name."""
+
+    name: str
+
+    def cancel(self) -> None:
+        """See ``IHostResolution``; a thread in ``getaddrinfo`` cannot be stopped."""
+        raise NotImplementedError
+
+
+@implementer(IHostnameResolver)
+class DaemonThreadResolver:
+    """Resolves host names by ``getaddrinfo`` in daemon threads."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._pool = _DaemonThreadPool(0, MAX_THREADS, "name resolution")
+
+    def resolveHostName(  # noqa: N802 - Twisted names it
+        self,
+        resolutionReceiver: IResolutionReceiver,  # noqa: N803 - the same
+        hostName: str,  # noqa: N803 - the same
+        portNumber: int = 0,  # noqa: N803 - the same
+        addressTypes: Sequence[type[IAddress]] | None = None,  # noqa: N803 - the same
+        transportSemantics: str = "TCP",  # noqa: N803 - the same
+    ) -> IHostResolution:
+        """See ``IHostnameResolver``."""
+        # Not in __init__: threads do not survive a fork into the background.
+        if not self._pool.started:
+            self._pool.start()
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        wanted = [f for f, t in _ADDRESS_TYPES.items() if addressTypes is None or t in addressTypes]
+        family = wanted[0] if len(wanted) == 1 else socket.AF_UNSPEC
+
+        def resolved(found: list[tuple[Any, ...]]) -> None:
+            for family, _, _, _, address in found:
+                if family in wanted:
+                    resolutionReceiver.addressResolved(
+                        _ADDRESS_TYPES[family](transportSemantics, *address)
+                    )
+
+        resolving = deferToThreadPool(
+            self._reactor, self._pool,
+            socket.getaddrinfo, hostName, portNumber, family, _SOCKET_TYPES[transportSemantics],
+        )  # fmt: skip
+        # A name that is not found has no addresses.
+        _ = resolving.addCallbacks(resolved, lambda failure: failure.trap(OSError, UnicodeError))
+        _ = resolving.addBoth(lambda _: resolutionReceiver.resolutionComplete())
+        return resolution
