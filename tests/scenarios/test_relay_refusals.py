@@ -52,7 +52,7 @@ def simple(relay: Relay, port: int) -> list[str]:
     ("flags", "line"),
     [
         ([], "there is no configuration; give --config FILE, or --smarthost URL"),
-        (["--config", "x.toml", "--queue", "q"], "--config: other options are given too; say all "),
+        (["--config", "x.toml", "--queue", "q"], "--config: other options are given too; give all "),
     ],
 )
 def test_flags_that_contradict_each_other_are_64(relay: Relay, flags: list[str], line: str) -> None:
@@ -193,7 +193,7 @@ def test_an_endpoint_that_is_taken_is_69_and_nothing_is_left_open(relay: Relay) 
         port = taken.getsockname()[1]
         done = run(relay, "--listen", f"tcp:127.0.0.1:{free}", *simple(relay, port))
     assert 69 == done.returncode, done.stdout
-    line = f"tcp:{port}:interface=127.0.0.1 cannot be listened on: Address already in use; stop who"
+    line = f"tcp:{port}:interface=127.0.0.1 cannot be listened on: Address already in use; stop the"
     assert line in done.stdout
     assert not listens(free)
 
