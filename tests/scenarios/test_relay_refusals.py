@@ -52,7 +52,10 @@ def simple(relay: Relay, port: int) -> list[str]:
     ("flags", "line"),
     [
         ([], "there is no configuration; give --config FILE, or --smarthost URL"),
-        (["--config", "x.toml", "--queue", "q"], "--config: other options are given too; give all "),
+        (
+            ["--config", "x.toml", "--queue", "q"],
+            "--config: other options are given too; give all ",
+        ),
     ],
 )
 def test_flags_that_contradict_each_other_are_64(relay: Relay, flags: list[str], line: str) -> None:
