@@ -1,15 +1,15 @@
-"""A header field in ASCII: the words that are not ASCII encoded, everything else kept.
+"""Header fields in ASCII: words that are not ASCII are encoded, everything else is kept.
 
-Display names, comments and text become encoded-words (RFC 2047), values of parameters
-become extended values (RFC 2231), and domains become A-labels (RFC 5890).  Octets that
-are not UTF-8 get the charset ``unknown-8bit`` (RFC 1428).
+Display names, comments and text become encoded-words (RFC 2047), values of parameters become extended
+values (RFC 2231), and domains become A-labels (RFC 5890). Octets that are not UTF-8 get the charset
+``unknown-8bit`` (RFC 1428). :func:`~twisted_sendmail.message.header.kind_of` gives the syntax of
+each field.
 
-The cost is linear in the length of the field.  A value is cut into tokens from left to
-right; no token is looked at twice, and no regular expression reads far ahead and then
-fails.  So a header of many brackets cannot stop a process.
+The cost is linear in the length of the field. A value is cut into tokens from left to right; each
+token is read once, and no regular expression reads far ahead and then fails.
 
-RFC 5322 section 3.2 (tokens), section 3.4 (addresses), RFC 2047 section 5 (where
-encoded-words may stand), RFC 6532 (UTF-8 in headers).
+RFC 5322 section 3.2 (tokens), section 3.4 (addresses), RFC 2047 section 5 (places of encoded-words),
+RFC 6532 (UTF-8 in headers).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from binascii import b2a_base64
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import comment_end
-from twisted_sendmail.message.header import Field, FieldKind, kind_of
+from twisted_sendmail.message.header import FOLD_WIDTH, Field, FieldKind, kind_of
 from twisted_sendmail.smtp import MAX_DOMAIN, InvalidAddress, ascii_domain
 
 if TYPE_CHECKING:
@@ -27,33 +27,31 @@ if TYPE_CHECKING:
 
 #: Characters of an encoded-word (RFC 2047 section 2).
 MAX_ENCODED_WORD = 75
-#: Characters of a line, where it can be folded (RFC 5322 section 2.1.1).
-WIDTH = 78
-#: Domains beyond ASCII in one field: each costs some 30 µs.
+#: Domains beyond ASCII in one field; each costs some 30 µs.
 MAX_U_LABEL_DOMAINS = 5000
-# An encoded-word with less room than this begins a new line.
-_ROOM = 35
+# An encoded-word with less room begins a new line.
+_MIN_ROOM = 35
 # Lines of addresses longer than this are folded.
 _LONG_LINE = 900
 
 _BLANK = " \t\r\n"
-# Pieces of a word: a longer one is taken for several, as each piece costs 300 octets for a while.
+# Pieces of a word; a longer word counts as several, as each piece costs 300 octets of memory.
 _PIECES = 200
 _QUOTED = r'"(?:[^"\\]+|\\.?)*"?'
 _LITERAL = r"\[[^][\\]*\]?"
 _TEXT_WORD = re.compile(r"([ \t\r\n]*)([^ \t\r\n]+)")
-# White space, and what follows: a word, an angle bracket with all that is in it, or a special.
+# White space, and a word, an angle bracket with its content, or a special.
 _ADDRESS_TOKEN = re.compile(
     rf'([ \t\r\n]*)(?:((?:[^][ \t\r\n"(),:;<\\]+|{_QUOTED}|{_LITERAL}|\\.?|\]){{1,{_PIECES}}})'
     r'|(<[^<>"(),;\\]*>?)|([(),:;]))',
     re.DOTALL,
 )
-# White space and a word in which specials mean nothing here, or the begin of a comment.
+# White space, and a word in which specials have no meaning here, or the begin of a comment.
 _TOKEN = re.compile(
     rf'([ \t\r\n]*)(?:((?:[^ \t\r\n"(\\]+|{_QUOTED}|\\.?){{1,{_PIECES}}})|\()', re.DOTALL
 )
 _COMMENT_TOKEN = re.compile(r"([ \t\r\n]*)(?:((?:[^()\\ \t\r\n]+|\\.?)+)|([()]))", re.DOTALL)
-# Addresses without quotes, comments, literals and without anything beyond ASCII.
+# Addresses in ASCII without quotes, comments and literals.
 _PLAIN_ADDRESSES = re.compile(r"[\t\r\n !#-'*-Z^-~]*")
 _PARAMETER = re.compile(rf'(?:[^";(\\]+|{_QUOTED}|\\.?){{1,{_PIECES}}}', re.DOTALL)
 _PARAMETER_NAME = re.compile(r"[ \t\r\n]*([!#-'+.0-9A-Z^-~-]+)(?:\*([0-9]+))?(\*?)[ \t\r\n]*=")
@@ -70,7 +68,7 @@ def _escapes(mark: str, safe: str) -> dict[str, str]:
     return table | {character: character for character in _LETTERS + safe}
 
 
-# Of an encoded-word in any place (RFC 2047 section 5 (3)), and of an extended value (RFC 2231
+# For an encoded-word in any place (RFC 2047 section 5 (3)), and for an extended value (RFC 2231
 # section 7).
 _Q = _escapes("=", "!*+-/") | {" ": "_"}
 _Q_SAFE = "".join(character for character, escape in _Q.items() if len(escape) == 1).encode("ascii")
@@ -78,11 +76,11 @@ _PERCENT = _escapes("%", "!#$&+-.^_`{|}~")
 
 
 class NotEncodable(Exception):
-    """An address that has no form in ASCII: the field needs SMTPUTF8 (RFC 6531)."""
+    """An address has no form in ASCII: the field needs SMTPUTF8 (RFC 6531)."""
 
 
 def field_in_ascii(field: Field) -> Field:
-    """*field* in ASCII; itself if it is so already.
+    """Return *field* in ASCII.
 
     :raises NotEncodable: an address has a local part beyond ASCII, or a domain without
         A-labels; or *field* is no field.
@@ -108,10 +106,10 @@ def field_in_ascii(field: Field) -> Field:
 
 
 def encoded_words(text: str, first: int = MAX_ENCODED_WORD) -> list[str]:
-    """*text* as encoded-words (RFC 2047), none of which ends within a character.
+    """Return *text* as encoded-words (RFC 2047), none of which ends within a character.
 
     :param text: octets that are not UTF-8 as surrogates (PEP 383).
-    :param first: characters of the first encoded-word at the most, at least 35.
+    :param first: the maximum of characters of the first encoded-word; at least 35.
     """
     octets, text, charset = _decoded(text)
     safe = len(octets) - len(octets.translate(None, _Q_SAFE))
@@ -128,10 +126,10 @@ def encoded_words(text: str, first: int = MAX_ENCODED_WORD) -> list[str]:
 
 
 def content_type(value: str) -> tuple[str, str, str]:
-    """Main type, subtype and boundary in the *value* of a Content-Type field.
+    """Return main type, subtype and boundary of the *value* of a Content-Type field.
 
-    :returns: types in lower case, ``text`` and ``plain`` where they cannot be read (RFC 2045
-        section 5.2); the boundary is empty if there is none.
+    The types are in lower case, and ``text`` and ``plain`` if they cannot be parsed (RFC 2045
+    section 5.2). The boundary is empty if there is none.
     """
     kind, *parameters = _segments(value)
     main, slash, sub = _without_comments(kind).lower().partition("/")
@@ -157,7 +155,7 @@ def _encode_text(value: str, writer: _Writer) -> None:
 
 
 def _encode_tokens(value: str, writer: _Writer) -> None:
-    """Words and comments: for what has no place for a phrase."""
+    """Encode words and comments, in a field without phrases."""
     at = 0
     while token := _TOKEN.match(value, at):
         if token[2] is None:
@@ -169,7 +167,7 @@ def _encode_tokens(value: str, writer: _Writer) -> None:
 
 
 def _encode_comment(space: str, value: str, at: int, writer: _Writer) -> int:
-    """The comment that begins at *at*; returns where it ends."""
+    """Encode the comment that begins at *at*; return where it ends."""
     end = _comment_end(value, at)
     comment = value[at:end]
     if comment.isascii():
@@ -191,8 +189,8 @@ def _encode_comment(space: str, value: str, at: int, writer: _Writer) -> int:
 class _AddressList:
     """Addresses or phrases separated by commas, from the value of one field.
 
-    Whether a word belongs to a display name or to an address is known at the angle bracket,
-    colon, comma or semicolon that follows it.
+    The angle bracket, colon, comma or semicolon after a word decides whether the word belongs to a
+    display name or to an address.
 
     :param bare_is_address: words without an angle bracket are an address, not a phrase.
     """
@@ -210,7 +208,7 @@ class _AddressList:
         self._domains_left = MAX_U_LABEL_DOMAINS
 
     def encode(self) -> None:
-        """Write all of it."""
+        """Encode the whole value."""
         at, value = 0, self._value
         while True:
             if at >= self._plain_until and not self._words and not self._angle:
@@ -238,7 +236,7 @@ class _AddressList:
         self._writer.raw(value[at:])
 
     def _copy_plain(self, at: int) -> int:
-        """Copy the addresses that need nothing: most fields are long because of them."""
+        """Copy plain addresses, which make most of a long field."""
         self._plain_until = _PLAIN_ADDRESSES.match(self._value, at).end() + 1  # type: ignore[union-attr]
         comma = self._value.rfind(",", at, self._plain_until)
         if comma < 0:
@@ -284,7 +282,7 @@ class _AddressList:
         self._words.clear()
 
     def _bracket(self, text: str) -> str:
-        """*text*, an address in angle brackets, with its domain as A-labels."""
+        """Return *text*, an address in angle brackets, with its domain as A-labels."""
         if text.isascii():
             return text
         inner, bracket, after = text.rpartition(">")
@@ -295,7 +293,7 @@ class _AddressList:
         return self._address(inner) + bracket + after
 
     def _address(self, text: str) -> str:
-        """*text*, which ends with a domain, with A-labels."""
+        """Return *text*, which ends with a domain, with A-labels."""
         local, at, domain = text.rpartition("@")
         self._domains_left -= 1
         if not at or not local.isascii() or len(domain) > MAX_DOMAIN or self._domains_left < 0:
@@ -310,7 +308,7 @@ def _encode_parameters(value: str, writer: _Writer) -> None:
     kind, *parameters = _segments(value)
     _encode_tokens(kind, writer)
     names = [_PARAMETER_NAME.match(each) for each in parameters]
-    # Of parameters in several parts, all have to follow RFC 2231 if one of them has to.
+    # If one part of a parameter has to follow RFC 2231, all its parts have to.
     extended: set[str] = set()
     starred: set[str] = set()
     for name, each in zip(names, parameters, strict=True):
@@ -327,7 +325,7 @@ def _encode_parameters(value: str, writer: _Writer) -> None:
             writer.raw(";")
             (writer.raw(each) if each.isascii() else _encode_tokens(each, writer))
         elif name[3]:
-            # It is an extended value already, but for some octets.
+            # This is an extended value already, except for some octets.
             octets = _NOT_ASCII.sub(_percent_encoded, _without_comments(each[name.end() :]))
             writer.raw(f";{each[: name.end()]}{octets}")
         elif name[2]:
@@ -341,9 +339,9 @@ def _encode_parameters(value: str, writer: _Writer) -> None:
 
 
 def _encode_parameter(name: str, text: str, writer: _Writer) -> None:
-    """``name*=utf-8''…``, in several parts if it is long (RFC 2231 section 4.1)."""
+    """Write ``name*=utf-8''…``, in several parts if it is long (RFC 2231 section 4.1)."""
     _, text, charset = _decoded(text)
-    room = max(WIDTH - len(f" {name}*9999*={charset}'';"), 20)
+    room = max(FOLD_WIDTH - len(f" {name}*9999*={charset}'';"), 20)
     pieces = list(_escaped(text, charset, _PERCENT, "%", room, room))
     if len(pieces) == 1:
         writer.folded(f"{name}*={charset}''{pieces[0]}")
@@ -366,7 +364,7 @@ def _comment_end(value: str, at: int) -> int:
 
 
 def _segments(value: str) -> list[str]:
-    """*value* cut at the semicolons that are not in comments or quoted strings."""
+    """Cut *value* at the semicolons that are not in comments or quoted strings."""
     segments, begin, at = [], 0, 0
     while at < len(value):
         if value[at] == ";":
@@ -381,7 +379,7 @@ def _segments(value: str) -> list[str]:
 
 
 def _without_comments(value: str) -> str:
-    """*value* without comments, line ends, and white space around it."""
+    """Return *value* without comments, line ends, and white space around it."""
     if "(" not in value:
         return _unfolded(value).strip(_BLANK)
     kept, at = [], 0
@@ -396,7 +394,7 @@ def _without_comments(value: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """The meaning of a word: without quotes and backslashes."""
+    """Return the meaning of a word, without quotes and backslashes."""
     return _QUOTED_OR_PAIR.sub(_meaning, text) if '"' in text or "\\" in text else text
 
 
@@ -409,7 +407,7 @@ def _unfolded(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Plain addresses, a line each where lines are too long for SMTP."""
+    """Return plain addresses, one a line if a line is too long for SMTP."""
     if len(text) > _LONG_LINE and max(map(len, text.split("\n"))) > _LONG_LINE:
         return text.replace(", ", ",\r\n ")
     return text
@@ -419,7 +417,7 @@ def _folded(text: str) -> str:
 
 
 def _decoded(text: str) -> tuple[bytes, str, str]:
-    """Octets of *text*, its characters, and the charset of both."""
+    """Return octets of *text*, its characters, and the charset of both."""
     try:
         return text.encode("utf-8"), text, "utf-8"
     except UnicodeEncodeError:
@@ -430,7 +428,7 @@ def _decoded(text: str) -> tuple[bytes, str, str]:
 def _escaped(  # noqa: PLR0917 - the last two are one range
     text: str, charset: str, table: dict[str, str], mark: str, first: int, room: int
 ) -> Iterator[str]:
-    """*text* with what is not safe escaped, cut into pieces between characters."""
+    """Yield *text* with unsafe characters escaped, in pieces cut between characters."""
     codec = "utf-8" if charset == "utf-8" else "latin-1"
     piece: list[str] = []
     left = first
@@ -457,7 +455,7 @@ def _base64(octets: bytes, charset: str, first: int, room: int) -> Iterator[str]
 
 
 class _Writer:
-    """A new value: words in ASCII as they are, others encoded, and lines folded.
+    """Writes a new value: words in ASCII unchanged, others encoded, lines folded.
 
     :param column: characters of the first line so far.
     """
@@ -465,20 +463,20 @@ class _Writer:
     def __init__(self, column: int) -> None:
         self._made: list[str] = []
         self._column = column
-        # Words that are encoded together, and the white space before them.
+        # Words to be encoded together, and the white space before them.
         self._waiting: list[str] = []
         self._space = ""
         self._in_comment = False
-        # The last word is an encoded-word that was there, or one made here.
+        # The last word is an encoded-word of the old value, or of the new one.
         self._was_encoded = self._encoded = False
 
     def text(self) -> str:
-        """All of it."""
+        """Return the new value."""
         self._encode()
         return "".join(self._made)
 
     def raw(self, text: str, *, in_comment: bool = False) -> None:
-        """Add *text* as it is: specials, and the white space around them."""
+        """Add *text* unchanged: specials, and the white space around them."""
         if self._waiting:
             self._encode()
         if not text:
@@ -490,7 +488,7 @@ class _Writer:
 
     def folded(self, parameter: str) -> None:
         """Add a *parameter*, on a line of its own if it needs one."""
-        fits = self._column + 2 + len(parameter) < WIDTH
+        fits = self._column + 2 + len(parameter) < FOLD_WIDTH
         self.raw(f"; {parameter}" if fits else f";\r\n {parameter}")
 
     def word(self, space: str, word: str, *, in_comment: bool = False) -> None:
@@ -517,7 +515,7 @@ class _Writer:
             space = " "
         self._encoded, self._was_encoded = False, was_encoded
         width = self._column + len(space) + len(word)
-        if width > WIDTH and space and self._made and "\n" not in space:
+        if width > FOLD_WIDTH and space and self._made and "\n" not in space:
             space = "\r\n" + space
         self._add(space + word)
 
@@ -527,21 +525,21 @@ class _Writer:
         space = self._space
         if not space and not self._in_comment:
             space = " "
-        room = WIDTH - self._column - len(space)
+        room = FOLD_WIDTH - self._column - len(space)
         if "\n" in space:
-            room = WIDTH - len(space) + space.rfind("\n") + 1
+            room = FOLD_WIDTH - len(space) + space.rfind("\n") + 1
         elif not self._made:
-            # Nothing is folded to leave the first line empty (RFC 5322 section 3.2.2).
-            room = max(room, _ROOM)
-        elif room < _ROOM:
+            # The first line must not be empty (RFC 5322 section 3.2.2).
+            room = max(room, _MIN_ROOM)
+        elif room < _MIN_ROOM:
             space = "\r\n" + (space or " ")
-            room = WIDTH - len(space) + 2
+            room = FOLD_WIDTH - len(space) + 2
         text = self._waiting[0] if len(self._waiting) == 1 else "".join(self._waiting)
         words = encoded_words(
-            text, min(room, MAX_ENCODED_WORD) if room >= _ROOM else MAX_ENCODED_WORD
+            text, min(room, MAX_ENCODED_WORD) if room >= _MIN_ROOM else MAX_ENCODED_WORD
         )
         if len(words) == 2 and self._made and "\n" not in space:
-            # A name in one piece is better read, also by programs.
+            # People and programs read a name better in one piece.
             whole = encoded_words(text)
             if len(whole) == 1:
                 space, words = "\r\n" + (space or " "), whole
