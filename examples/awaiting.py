@@ -16,7 +16,7 @@ from twisted_sendmail import SubmissionServer, TLSTrust, submit
 
 
 async def main(reactor: Any, url: str, ca_file: str | None = None) -> None:
-    """Write a letter, submit it, and say what became of it."""
+    """Compose a message, submit it, and print the result for each recipient."""
     message = EmailMessage()
     message["From"] = "Alice <alice@example.test>"
     message["To"] = "Bob <bob@example.test>, carol@example.test"

@@ -1,4 +1,4 @@
-"""A blocking client on the pure core: `socket` and `ssl` do the I/O, and Twisted is not loaded.
+"""A blocking client without Twisted: `socket` and `ssl` do the I/O for the client session.
 
 TWISTED_SENDMAIL_PASSWORD=… python blocking.py HOST PORT USER [CA_FILE]
 """
@@ -34,7 +34,7 @@ MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\n.without Twi
 
 
 def converse(sock: socket.socket, session: ClientSession, *commands: Command) -> None:
-    """Say *commands*, in as few writes as the server allows; return when all are answered."""
+    """Send *commands* in as few writes as the server allows; return when all have replies."""
     for command in commands:
         session.send(command)
     while not session.idle:
@@ -48,7 +48,7 @@ def converse(sock: socket.socket, session: ClientSession, *commands: Command) ->
             said, _, result = session.events.popleft()
             if isinstance(result, SendmailError):
                 raise result
-            # A list is what a group of commands is answered with.
+            # A group of commands has a list of replies.
             for reply in result if isinstance(result, list) else [result]:
                 if not (reply.positive or reply.intermediate):
                     raise refusal(str(said), reply)
@@ -68,7 +68,7 @@ def main(host: str, port: str, user: str, ca_file: str | None = None) -> None:
             converse(tls, session, Hello("client.example.test"), Auth("PLAIN", secret))
             converse(tls, session, MAIL, RCPT, Data())
             session.send(Content())
-            session.data_to_send()  # nothing yet: the content is open now
+            session.data_to_send()  # writes nothing yet, but opens the content
             session.content(MESSAGE)
             session.end_content()
             converse(tls, session, Quit())

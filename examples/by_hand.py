@@ -1,4 +1,4 @@
-"""Drive the protocol command by command.
+"""Submit a message command by command.
 
 TWISTED_SENDMAIL_PASSWORD=… python by_hand.py HOST PORT USER [CA_FILE]
 """
@@ -19,17 +19,17 @@ MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\n.by hand\r\n
 
 
 async def main(reactor: Any, host: str, port: str, user: str, ca_file: str | None = None) -> None:
-    """Say what RFC 5321 says, and print each reply."""
+    """Send the commands of RFC 5321, and print each reply."""
     endpoint = HostnameEndpoint(reactor, host, int(port))
     client = SubmissionProtocol(reactor, server_name=host)
     protocol = await connectProtocol(endpoint, client)
     print(await protocol.greeting)
     print(await protocol.ehlo("client.example.test"))
     print(await protocol.starttls(ServerJudge(TLSTrust(ca_file=ca_file), host)))
-    print(await protocol.ehlo("client.example.test"))  # what it said before TLS is forgotten
+    print(await protocol.ehlo("client.example.test"))  # replies before TLS do not count
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     print(await protocol.auth("PLAIN", f"\0{user}\0{password}".encode()))
-    with protocol.group():  # in one write, where the server offers PIPELINING
+    with protocol.group():  # in one write if the server offers PIPELINING
         replies = [
             protocol.mail("alice@example.test"),
             protocol.rcpt("bob@example.test"),
@@ -37,7 +37,7 @@ async def main(reactor: Any, host: str, port: str, user: str, ca_file: str | Non
         ]
     for reply in await gatherResults(replies, consumeErrors=True):
         print(reply)
-    print(await protocol.content(MESSAGE))  # dots are stuffed there, and the last one added
+    print(await protocol.content(MESSAGE))  # adds the dot-stuffing and the final dot
     print(await protocol.quit())
 
 

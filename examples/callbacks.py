@@ -25,19 +25,19 @@ Hello Bob.
 
 
 def sent(report: DeliveryReport) -> None:
-    """Somebody was accepted."""
+    """Print the result: at least one recipient was accepted."""
     print(f"{len(report.accepted)} accepted, queued as {report.queue_id}")
 
 
 def failed(failure: Failure) -> None:
-    """Nobody was, or nobody knows; what is no error of ours goes on as a failure."""
+    """Print the error; other exceptions than SendmailError stay failures."""
     failure.trap(SendmailError)
     error: Any = failure.value
     print(f"{'in doubt' if error.in_doubt else 'not sent'}: {error}")
 
 
 def main(reactor: Any, url: str, ca_file: str | None = None) -> Deferred[None]:
-    """Submit, and say how it went."""
+    """Submit one message."""
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
     return submit(reactor, server, MESSAGE).addCallbacks(sent, failed)

@@ -1,4 +1,4 @@
-"""Tell apart what can become of a message, try again what is safe, and leave with an exit status.
+"""Distinguish the results of a message, retry only what is safe, and exit with the right status.
 
 TWISTED_SENDMAIL_PASSWORD=… python handle_errors.py URL CA_FILE RECIPIENT...
 """
@@ -24,7 +24,7 @@ Hello
 
 
 async def main(reactor: Any, url: str, ca_file: str, *recipients: str) -> None:
-    """Submit; say who has it, who will not, and whether to try again."""
+    """Submit one message; print the result for each recipient."""
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
     try:
@@ -33,13 +33,13 @@ async def main(reactor: Any, url: str, ca_file: str, *recipients: str) -> None:
         )
     except SendmailError as error:
         if error.in_doubt:
-            # The server may have it, whatever the class: a person has to decide.
+            # The server may have the message, whatever the class of the error: a person has to decide.
             print("in doubt:", error)
             sys.exit(os.EX_PROTOCOL)
-        # `transient`: nobody has it, and the same may work later.
+        # `transient`: no recipient has the message, and a later attempt may succeed.
         print("try again later:" if error.transient else "give up:", error)
         sys.exit(os.EX_TEMPFAIL if error.transient else os.EX_UNAVAILABLE)
-    # Somebody has it; that is a result even if others were refused.
+    # At least one recipient was accepted; others may be refused.
     print("accepted:", *(outcome.recipient for outcome in report.accepted))
     for outcome in report.refused:
         print("later:" if outcome.transient else "never:", outcome)
@@ -52,7 +52,7 @@ async def try_again(
     *recipients: str | Recipient,
     waits: Iterable[float] = (60, 300, 900),
 ) -> None:
-    """Send; after each of *waits* seconds once more, to those of whom that is safe."""
+    """Send; after each of *waits* seconds send again to the recipients for which that is safe."""
     left: Sequence[str | Recipient] = recipients
     for wait in (0, *waits):
         await deferLater(reactor, wait)
@@ -65,11 +65,11 @@ async def try_again(
             if not error.temporary:
                 return
             if error.report is None:
-                continue  # the message was not begun
+                continue  # no recipient has a result yet
             report = error.report
         for outcome in report.outcomes:
             print(outcome)
-        # Not those who are accepted, refused for good, or in doubt.
+        # Not recipients that are accepted, permanently refused or in doubt.
         left = [outcome.recipient for outcome in report.outcomes if outcome.transient]
         if not left:
             return

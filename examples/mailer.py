@@ -1,4 +1,4 @@
-"""Keep a mailer as long as the program runs: single messages and many, over few connections.
+"""Keep a mailer as long as the program runs, for single messages and for many, over few connections.
 
 TWISTED_SENDMAIL_PASSWORD=… python mailer.py smtp+starttls://alice@mail.example.net [CA_FILE]
 """
@@ -27,7 +27,7 @@ READERS = ["bob@example.test", "carol@example.test", "gone@example.test", "dave@
 
 
 async def welcome(mailer: Mailer, user: str) -> str:
-    """What the sign-up page does: one message, now."""
+    """Send one message, for example from a sign-up page."""
     message = f"From: alice@example.test\nTo: {user}\nSubject: Welcome\n\nHello!\n"
     try:
         report = await mailer.send(message)
@@ -37,14 +37,14 @@ async def welcome(mailer: Mailer, user: str) -> str:
 
 
 def newsletter() -> Iterator[tuple[Envelope, str]]:
-    """What the job at night does: a letter for each reader, made when there is room for it."""
+    """Yield a message for each reader; the mailer takes the next one when it has room."""
     for reader in READERS:
-        letter = f"From: news@example.test\nTo: {reader}\nSubject: News\n\nGood morning!\n"
-        yield Envelope("bounces@example.test", reader), letter
+        message = f"From: news@example.test\nTo: {reader}\nSubject: News\n\nGood morning!\n"
+        yield Envelope("bounces@example.test", reader), message
 
 
 async def work(mailer: Mailer) -> None:
-    """A day in the life of the program."""
+    """Send two single messages and a newsletter."""
     users = ["erin@example.test", "frank@example.test"]
     welcomed = [Deferred.fromCoroutine(welcome(mailer, user)) for user in users]
     for line in await gatherResults(welcomed):
@@ -55,7 +55,7 @@ async def work(mailer: Mailer) -> None:
 
 
 async def main(reactor: Any, url: str, ca_file: str | None = None) -> None:
-    """Start, work, stop."""
+    """Run the mailer as a service."""
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
     service = MailerService(reactor, server, limits=PoolLimits(connections=2))

@@ -1,4 +1,4 @@
-"""A notifier for a long-running application: it tells the log, and never fails its caller.
+"""A notifier for a long-running application: it logs errors, and never raises them.
 
 TWISTED_SENDMAIL_PASSWORD=… python notification.py smtps://ci@mail.example.net CA_FILE RECIPIENT...
 """
@@ -17,7 +17,7 @@ from twisted_sendmail import SendmailError, SubmissionServer, Timeouts, TLSTrust
 
 
 class MailNotifier:
-    """Tells *recipients* what happened; in a minute, or not at all."""
+    """Sends notifications to *recipients*, within a minute or not at all."""
 
     log = Logger()
 
@@ -27,7 +27,7 @@ class MailNotifier:
         self._recipients = recipients
 
     async def notify(self, subject: str, text: str) -> bool:
-        """Send a mail, once; False, and a line in the log, if nobody is known to get it."""
+        """Send one message once; log and return False if no recipient is known to get it."""
         message = EmailMessage()
         message["From"] = "Build Bot <ci@example.test>"
         message["To"] = ", ".join(self._recipients)
@@ -37,7 +37,7 @@ class MailNotifier:
         try:
             report = await submit(self._reactor, self._server, message)
         except SendmailError as error:
-            # In doubt somebody may have it: another call would make a second copy.
+            # In doubt: a recipient may have it, and another call would send a second copy.
             word = "perhaps no" if error.in_doubt else "no"
             self.log.error(
                 "{no} mail about {subject!r}: {error}", no=word, subject=subject, error=error

@@ -1,7 +1,7 @@
-"""Plug in a mechanism of one's own: EXTERNAL, where the proof is a TLS client certificate.
+"""Add a SASL mechanism: EXTERNAL, where the TLS client certificate authenticates the user.
 
-A mechanism turns challenges into responses without the network, so this
-runs without one: it chooses as a client would and shows what AUTH would say.
+A mechanism turns challenges into responses and needs no network: the program chooses a mechanism as a client
+does, and prints the AUTH command.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class External(Mechanism):
         self.authzid = credentials.authzid
 
     def start(self) -> bytes:
-        """Say whom to act as; empty for the holder of the certificate."""
+        """Return the user to act as; empty for the owner of the certificate."""
         return self.authzid.encode()
 
     def respond(self, challenge: bytes) -> bytes:
-        """Refuse: EXTERNAL has no challenge."""
+        """Raise an error: EXTERNAL has no challenge."""
         raise one_too_many(self.name)
 
 
 def main() -> None:
-    """Choose EXTERNAL among what a server offers."""
+    """Choose EXTERNAL from the mechanisms of a server."""
     mechanisms = {"EXTERNAL": External, **MECHANISMS}
     credentials = ResolvedCredentials("", authzid="newsletter", mechanisms=("EXTERNAL",))
     mechanism = choose({"PLAIN", "EXTERNAL"}, credentials, mechanisms)

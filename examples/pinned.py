@@ -1,4 +1,4 @@
-"""Submit to a server that no authority vouches for, by the fingerprint of its certificate.
+"""Submit to a server with a self-signed certificate, verified by its fingerprint.
 
 TWISTED_SENDMAIL_PASSWORD=… python pinned.py smtp+starttls://alice@mail.example.net FINGERPRINT
 """
@@ -17,7 +17,7 @@ MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\nHello\r\n"
 
 
 async def main(reactor: Any, url: str, fingerprint: str) -> None:
-    """Submit if it is the server that was pinned; else say what it showed."""
+    """Submit if the certificate has the fingerprint; otherwise exit with the error."""
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     trust = TLSTrust(fingerprint=fingerprint)
     server = SubmissionServer.from_url(url, password=password, trust=trust)

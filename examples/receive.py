@@ -1,4 +1,4 @@
-"""Receive mail: one address, for which every message is printed.
+"""Receive mail for one address, and print every message.
 
 python receive.py tcp:2525:interface=127.0.0.1
 """
@@ -16,24 +16,24 @@ from twisted_sendmail import ConnectionInfo, Receiver, Recipient, Reply, SMTPSer
 
 
 class Guestbook(Receiver):
-    """One message for the guestbook; made anew for each."""
+    """Receives one message."""
 
     def __init__(self, connection: ConnectionInfo) -> None:
         super().__init__(connection)
-        self.pages: list[bytes] = []
+        self.parts: list[bytes] = []
 
     def recipient(self, recipient: Recipient) -> Reply | None:
-        """Nobody else lives here."""
+        """Accept only one address."""
         known = str(recipient) == "guestbook@example.org"
-        return None if known else Reply(550, ("5.1.1 There is only the guestbook here",))
+        return None if known else Reply(550, ("5.1.1 No such user",))
 
     def write(self, data: bytes) -> None:
-        """Some of it has come."""
-        self.pages.append(data)
+        """Keep a part of the content."""
+        self.parts.append(data)
 
     async def commit(self) -> None:
-        """All of it has come; when this is done, the client hears 250."""
-        print(b"".join(self.pages).decode("utf-8", "replace"), flush=True)
+        """Print the message; the client gets the 250 reply when this is done."""
+        print(b"".join(self.parts).decode("utf-8", "replace"), flush=True)
 
 
 async def main(reactor: Any, description: str) -> None:

@@ -24,11 +24,11 @@ from twisted_sendmail import (
 from twisted_sendmail.smtp import MailParameters
 
 
-class Told(Receiver):
-    """Says who sends, and keeps nothing."""
+class PrintSender(Receiver):
+    """Prints user and sender, and discards the message."""
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> None:
-        """Who it is has been proved; who he says to be in MAIL has not."""
+        """Print the authenticated user and the sender, which is not verified."""
         print(f"{self.connection.user} sends as {sender}", flush=True)
 
 
@@ -37,7 +37,7 @@ async def main(
 ) -> None:
     """Listen until interrupted."""
     tls, accounts = ServerTLS(certificate), PasswordFile(passwords, reactor)
-    factory = SMTPServerFactory(reactor, Told, tls=tls, accounts=accounts)
+    factory = SMTPServerFactory(reactor, PrintSender, tls=tls, accounts=accounts)
 
     def reload() -> None:
         try:

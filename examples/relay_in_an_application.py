@@ -1,4 +1,4 @@
-"""An application with a relay of its own: what it sends is on disk at once, and goes out when it can.
+"""An application with its own relay: messages are on disk at once, and are delivered in the background.
 
 TWISTED_SENDMAIL_PASSWORD=… python relay_in_an_application.py smtps://ci@mail.example.net QUEUE CA_FILE RECIPIENT...
 """
@@ -25,7 +25,7 @@ from twisted_sendmail import (
 
 
 class MailNotifier:
-    """Tells *recipients* how a build ended."""
+    """Sends notifications to *recipients*."""
 
     log = Logger()
 
@@ -34,7 +34,7 @@ class MailNotifier:
         self._recipients = recipients
 
     async def notify(self, subject: str, text: str) -> Queued | None:
-        """Queue a mail: it survives a power cut when this returns. None: it could not be kept."""
+        """Queue a message; it is durably on disk when this returns. None: it could not be queued."""
         message = EmailMessage()
         message["From"] = "Build Bot <ci@example.test>"
         message["To"] = ", ".join(self._recipients)
@@ -46,7 +46,7 @@ class MailNotifier:
         except SendmailError as error:
             self.log.error("no mail about {subject!r}: {error}", subject=subject, error=error)
             return None
-        # Nobody waits for this: it may take days, and the build goes on.
+        # Do not wait for the delivery: it may take days.
         _ = queued.delivered.addCallbacks(self._ended, self._stopped)
         return queued
 
@@ -59,12 +59,12 @@ class MailNotifier:
 
 
 async def main(reactor: Any, url: str, queue: str, ca_file: str, *recipients: str) -> None:
-    """Start, tell of one build, wait for the end of its mail, stop."""
+    """Start the relay, send one notification, wait until it is delivered, stop."""
     observers = [textFileLogObserver(sys.stdout)]
     globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
-    # Or service.Application("ci"), or the service that yours is already a child of.
+    # Or service.Application("ci"), or the parent service of your application.
     application: Any = MultiService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
     relay = RelayService.to(reactor, server, queue)
     application.addService(relay)

@@ -18,14 +18,14 @@ READERS = ["bob@example.test", "carol@example.test", "gone@example.test", "dave@
 
 
 def newsletter() -> Iterator[tuple[Envelope, str]]:
-    """One letter for each reader; made when it is needed, not before."""
+    """Yield a message for each reader; each is made when it is needed."""
     for reader in READERS:
-        letter = f"From: news@example.test\nTo: {reader}\nSubject: News\n\nGood morning!\n"
-        yield Envelope("bounces@example.test", reader), letter
+        message = f"From: news@example.test\nTo: {reader}\nSubject: News\n\nGood morning!\n"
+        yield Envelope("bounces@example.test", reader), message
 
 
 async def main(reactor: Any, url: str, ca_file: str | None = None) -> None:
-    """Send the newsletter; a reader who is refused does not stop the next."""
+    """Send the newsletter; a refused reader does not stop the next."""
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
     for report in await many(reactor, server, newsletter()):

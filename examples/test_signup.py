@@ -1,4 +1,4 @@
-"""How an application's tests look with the fixture ``smtp_server``: run it with pytest."""
+"""Tests of an application with the fixture ``smtp_server``: run them with pytest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted_sendmail.testing import BackgroundServer, faults
 
 
 def sign_up(address: str, host: str, port: int, ca_file: str) -> bool:
-    """The program under test; it knows nothing of twisted_sendmail."""
+    """The program under test; it does not use twisted_sendmail."""
     with smtplib.SMTP(host, port) as client:
         client.starttls(context=ssl.create_default_context(cafile=ca_file))
         client.login("shop", "any password")
@@ -22,7 +22,7 @@ def sign_up(address: str, host: str, port: int, ca_file: str) -> bool:
     return True
 
 
-def test_who_signs_up_is_welcomed(smtp_server: BackgroundServer) -> None:
+def test_a_new_user_gets_a_welcome_message(smtp_server: BackgroundServer) -> None:
     assert sign_up("bob@example.net", "localhost", smtp_server.port, smtp_server.ca_file)
     (message,) = smtp_server.wait_for(1)
     assert message.email["Subject"] == "Welcome"
@@ -32,6 +32,6 @@ def test_who_signs_up_is_welcomed(smtp_server: BackgroundServer) -> None:
 
 
 @pytest.mark.smtp_server(faults=[faults.refuse_recipient("gone@example.net")])
-def test_an_address_that_does_not_exist_is_noticed(smtp_server: BackgroundServer) -> None:
+def test_an_unknown_address_is_reported(smtp_server: BackgroundServer) -> None:
     assert not sign_up("gone@example.net", "localhost", smtp_server.port, smtp_server.ca_file)
     assert smtp_server.messages == []

@@ -1,4 +1,4 @@
-"""A contact form: answer so that neither the browser nor a proxy sends the message twice.
+"""A contact form with answers that keep browsers and proxies from sending the message twice.
 
 TWISTED_SENDMAIL_PASSWORD=… python web_form.py URL CA_FILE RECIPIENT
 """
@@ -21,7 +21,7 @@ from twisted_sendmail import SendmailError, SubmissionServer, TLSTrust, submit
 
 
 class ContactForm(Resource):
-    """Takes the field ``text`` by POST, and sends it to *recipient*."""
+    """Sends the field ``text`` of a POST to *recipient*."""
 
     log = Logger()
     isLeaf = True  # noqa: N815 - Twisted's
@@ -33,7 +33,7 @@ class ContactForm(Resource):
         self._recipient = recipient
 
     def render_POST(self, request: Request) -> int:  # noqa: N802 - Twisted's
-        """Send; a browser that leaves does not stop it."""
+        """Send the message, even if the browser disconnects."""
         _ = Deferred.fromCoroutine(self._answer(request))
         return NOT_DONE_YET
 
@@ -59,7 +59,7 @@ class ContactForm(Resource):
         except SendmailError as error:
             self.log.error("contact form: {error}", error=error)
             if error.in_doubt:
-                # Not 502, 503 or 504: those are sent again, and the message may be there.
+                # Not 502, 503 or 504: proxies repeat such requests, and the server may have the message.
                 return HTTPStatus.ACCEPTED
             if error.transient:
                 return HTTPStatus.SERVICE_UNAVAILABLE
@@ -76,7 +76,7 @@ TEXTS = {
 
 
 def main(reactor: Any, url: str, ca_file: str, recipient: str) -> Deferred[None]:
-    """Serve on a free port of this machine."""
+    """Serve on a free port of 127.0.0.1."""
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
     site = Site(ContactForm(reactor, server, recipient))
