@@ -1,12 +1,12 @@
-"""The clients that are measured.  To add one, add an entry.
+"""The clients that are measured. To add one, add an entry.
 
 cmd       the command; {python} {clients} {build} are filled in
-modes     what it can do: reuse (keep connections), fresh (one per message)
-tls       what it can do: starttls, none
-barrier   it understands --barrier
-chunking  True: it is run with --chunking (BDAT), else with --data
+modes     supported: reuse (keep connections), fresh (one per message)
+tls       supported: starttls, none
+barrier   the client has the option --barrier
+chunking  True: run with --chunking (BDAT), otherwise with --data
 approx    the sink may count a few bytes more or less than the message has
-only      leave it out of every workload but these
+only      run it in these workloads only
 group     ours, peer, ceiling (a bare Twisted protocol), limit (C)
 env       extra environment variables
 """
@@ -81,7 +81,7 @@ ADAPTERS = {
     "limit-bdat": _c(chunking=True),
     "limit-bdat-d8": _c("--depth", "8", chunking=True, only=KEPT),
     "limit-bdat-resume": _c("--resume", chunking=True, only={"W1", "W8"}),
-    # a bare Twisted protocol that parses replies, fires Deferreds and keeps results
+    # a plain Twisted protocol that parses replies, fires Deferreds and keeps results
     "tx-real-data": _py("tx_realistic_client.py", group="ceiling"),
     "tx-real-bdat": _py("tx_realistic_client.py", group="ceiling", chunking=True),
     "tx-real-data-eager": _py("tx_realistic_client.py", "--eager", group="ceiling"),

@@ -26,7 +26,7 @@ PACKAGE = os.path.dirname(os.path.abspath(twisted_sendmail.__file__)) + os.sep
 
 
 class Crossings:
-    """Counts the calls of the package's functions in this thread and in those to come."""
+    """Counts the calls of the package's functions in this thread and in threads started later."""
 
     def __init__(self) -> None:
         self.calls: Counter[tuple[str, str]] = Counter()

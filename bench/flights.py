@@ -1,19 +1,18 @@
-"""Count each client's round trips ("flights"), exactly.
+"""Count the round trips ("flights") of each client.
 
   python flights.py [-a client,client] [--delay-ms 10] [--detail]
 
-The sink holds every reply back for some ms, so a client that does not wait for
-a reply is seen not to wait.  A flight is client data that came after the sink
-had spoken: the TCP handshake and the greeting (two more round trips before the
-first flight) are not in the numbers.  Phases:
+The sink delays every reply by some ms, so a client that does not wait for a reply is
+counted correctly. A flight is client data after a reply of the sink; the TCP handshake and the
+greeting (two more round trips before the first flight) are not counted. Phases:
 
-  set-up       greeting seen ... first MAIL not yet sent
+  set-up       from the greeting to the first MAIL
   first (1)    the first message, to its final reply; 1 recipient
   next (1)     each further message on the kept connection; 1 recipient
   next (10)    the same with 10 recipients
-  after        after the last message (QUIT, RSET; nobody has to wait for QUIT)
+  after        after the last message (QUIT, RSET; no client has to wait for QUIT)
 
---detail prints what each flight carried.
+--detail prints the contents of each flight.
 """
 
 import argparse

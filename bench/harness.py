@@ -1,5 +1,5 @@
-"""What run.py and flights.py share: certificates, messages,
-the sink, one bounded run of one client, statistics, tables."""
+"""Shared by run.py and flights.py: certificates, messages, the sink, one run of one client,
+statistics, tables."""
 
 import hashlib
 import json
@@ -92,8 +92,8 @@ class Env:
 
     # -- messages ----------------------------------------------------------
     def message(self, size):
-        """A file of exactly `size` bytes, CRLF lines, one line in 16 starting
-        with a dot; and FILE.lf, the same with LF lines.  Returns path, sha256."""
+        """Make a file of exactly `size` bytes with CRLF lines, one in 16 starting with a dot,
+        and FILE.lf, the same with LF. Returns path, sha256."""
         path = os.path.join(self.work, "message-%d" % size)
         meta = path + ".sha256"
         if os.path.exists(meta):
@@ -145,7 +145,7 @@ NICE = -20  # against other work on the machine; needs root, else left alone
 
 
 def pinned(cpu):
-    """A preexec_fn that pins to one CPU (None: leave alone) and raises the priority."""
+    """A preexec_fn that pins the process to one CPU (None: any) and raises its priority."""
 
     def f():
         if cpu is not None and hasattr(os, "sched_setaffinity"):
@@ -157,8 +157,8 @@ def pinned(cpu):
 
 
 def speed(cpu):
-    """How fast this CPU is right now (fixed Python work per CPU second): a busy
-    sibling thread or a throttled clock shows here."""
+    """The speed of this CPU now (Python work per CPU second); a busy sibling thread or a
+    throttled clock lowers it."""
     old = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") and cpu is not None else None
     if old:
         os.sched_setaffinity(0, {cpu})
@@ -332,7 +332,7 @@ def tree(pid):
 
 
 def tree_cpu(pids):
-    """CPU seconds of these processes and of the children they have reaped."""
+    """CPU seconds of these processes and of their ended children."""
     hz, total = os.sysconf("SC_CLK_TCK"), 0
     for p in pids:
         try:

@@ -1,18 +1,17 @@
-"""What it costs a server to take mail in: CPU µs a message, of the server's process alone.
+"""Measure the cost of receiving mail: CPU µs a message in the process of the server.
 
-  python intake.py [-s ours,ours-spooling,tx-bare,twisted] [--messages 10000] [--rounds 5]
+  python intake.py [-s ours,ours-queue,tx-bare,twisted] [--messages 10000] [--rounds 5]
 
-The injector is build/limit: plain text, DATA, the envelope in one write and the content
-in the next, each message to a recipient of its own.  The servers take everything:
+The client is build/limit: clear text, DATA, the envelope in one write and the content in the next,
+each message to another recipient. The servers accept everything:
 
-  ours           the server of ingress/, and a receiver that says yes at once
-  ours-spooling  the same with the relay's receiver, into a spool that forgets at once
-  tx-bare        a Twisted protocol that finds the lines and the end, and nothing else:
-                 what Twisted allows
+  ours           our server, with a receiver that accepts at once
+  ours-queue     the same with the relay's receiver, and a queue that keeps nothing
+  tx-bare        a Twisted protocol that only finds lines and the end of the content: the limit of Twisted
   twisted        the ESMTP server of twisted.mail
 
-Rounds are interleaved; the table gives medians.  `--profile FILE` leaves a profile of
-the first round of each server in FILE.NAME.
+Rounds are interleaved; the table gives medians.  `--profile FILE` writes a profile of
+the first round of each server to FILE.NAME.
 """
 
 import argparse
@@ -25,24 +24,24 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SERVERS = ("ours", "ours-spooling", "tx-bare", "twisted")
+SERVERS = ("ours", "ours-queue", "tx-bare", "twisted")
 
 
 # -- the servers, each in a process of its own --------------------------------
 
 
-def ours(reactor, spooling):
+def ours(reactor, queueing):
     from twisted_sendmail.server import Receiver, SMTPServerFactory
     from twisted_sendmail.smtp import ServerSettings
 
     make = Receiver
-    if spooling:
-        make = spooling_receiver(reactor)
+    if queueing:
+        make = queue_receiver(reactor)
     settings = ServerSettings(host="relay.bench.example", require_tls=False)
     return SMTPServerFactory(reactor, make, settings=settings)
 
 
-def spooling_receiver(reactor):
+def queue_receiver(reactor):
     from twisted.internet.defer import succeed
 
     from twisted_sendmail.queue import CleanupPolicy, QueueIds
@@ -64,9 +63,9 @@ def spooling_receiver(reactor):
         def abort(self):
             pass
 
-    spool = Forgetful()
+    queue = Forgetful()
     policy = CleanupPolicy("relay.bench.example", lambda sender: "default")
-    return lambda connection: QueueReceiver(connection, spool, policy, reactor)
+    return lambda connection: QueueReceiver(connection, queue, policy, reactor)
 
 
 def tx_bare():
@@ -166,7 +165,7 @@ def serve(name, profile):
     Factory.noisy = False
     factory = {
         "ours": lambda: ours(reactor, False),
-        "ours-spooling": lambda: ours(reactor, True),
+        "ours-queue": lambda: ours(reactor, True),
         "tx-bare": tx_bare,
         "twisted": of_twisted,
     }[name]()

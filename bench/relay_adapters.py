@@ -1,13 +1,12 @@
-"""The relays that are measured.  A relay takes mail on an SMTP port on loopback,
-makes it durable, answers 250, and delivers it to the sink with STARTTLS
-(verified) and AUTH user/password.
+"""The relays that are measured. A relay accepts mail on an SMTP port on loopback, stores it
+durably, replies 250, and delivers it to the sink with verified STARTTLS and AUTH.
 
-To add one: an entry in RELAYS.  The simplest is Command(argv), where
-{python} {ingress} {sink} {cafile} {queue} {dir} are filled in: it must listen on
-127.0.0.1:{ingress}, relay to 127.0.0.1:{sink}, trust {cafile} and keep its queue
-under {queue}; SIGTERM stops it.  `flush` says how to make it retry at once:
-a signal number, an argv, or None when it notices by itself.  `secrets` are files
-made in {dir} that only their owner may read.
+To add one, add an entry to RELAYS.  The simplest is Command(argv), where
+{python} {port_in} {sink} {cafile} {queue} {dir} are filled in: it must listen on
+127.0.0.1:{port_in}, relay to 127.0.0.1:{sink}, trust {cafile} and keep its queue
+under {queue}; SIGTERM stops it.  `flush` makes it retry at once: a signal
+number, an argv, or None if it notices by itself. `secrets` are files made in {dir} that only
+their owner can read.
 """
 
 import os
@@ -23,11 +22,11 @@ import harness
 class Relay:
     inject = "smtp"
 
-    def __init__(self, env, directory, ingress, sink, **options):
-        self.env, self.dir, self.ingress, self.sink, self.options = (
+    def __init__(self, env, directory, port_in, sink, **options):
+        self.env, self.dir, self.port_in, self.sink, self.options = (
             env,
             directory,
-            ingress,
+            port_in,
             sink,
             options,
         )
@@ -49,7 +48,7 @@ class Relay:
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             try:
-                with socket.create_connection(("127.0.0.1", self.ingress), 1) as s:
+                with socket.create_connection(("127.0.0.1", self.port_in), 1) as s:
                     s.settimeout(5)
                     if s.recv(512).startswith(b"220"):
                         s.sendall(b"QUIT\r\n")
@@ -63,16 +62,16 @@ class Relay:
 
 class Command(Relay):
     def __init__(
-        self, env, directory, ingress, sink, argv=None, flush=None, environ=None, secrets=None
+        self, env, directory, port_in, sink, argv=None, flush=None, environ=None, secrets=None
     ):
-        Relay.__init__(self, env, directory, ingress, sink)
+        Relay.__init__(self, env, directory, port_in, sink)
         self.argv, self._flush, self.environ = argv, flush, environ or {}
         self.secrets = secrets or {}
 
     def _fill(self, s):
         return s.format(
             python=self.env.python,
-            ingress=self.ingress,
+            port_in=self.port_in,
             sink=self.sink,
             cafile=self.env.cafile,
             queue=os.path.join(self.dir, "queue"),
@@ -118,7 +117,7 @@ class Command(Relay):
 
 
 MASTER_CF = """\
-127.0.0.1:{ingress} inet n - n - - smtpd
+127.0.0.1:{port_in} inet n - n - - smtpd
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -146,8 +145,8 @@ postlog unix-dgram n - n - 1 postlogd
 class Postfix(Relay):
     """Its own configuration, queue and data directory; needs root and the package."""
 
-    def __init__(self, env, directory, ingress, sink, *, reuse=False, **main):
-        Relay.__init__(self, env, directory, ingress, sink)
+    def __init__(self, env, directory, port_in, sink, *, reuse=False, **main):
+        Relay.__init__(self, env, directory, port_in, sink)
         self.reuse, self.main = reuse, main
 
     def start(self):
@@ -209,7 +208,7 @@ class Postfix(Relay):
         with open(os.path.join(self.etc, "main.cf"), "w") as f:
             f.writelines("%s = %s\n" % kv for kv in main.items())
         with open(os.path.join(self.etc, "master.cf"), "w") as f:
-            f.write(MASTER_CF.format(ingress=self.ingress))
+            f.write(MASTER_CF.format(port_in=self.port_in))
         r = subprocess.run(
             [exe, "-c", self.etc, "start"], capture_output=True, text=True, check=False
         )
@@ -249,8 +248,8 @@ RELAYS = {
         [
             "{python}",
             "{here}/relay_ceiling.py",
-            "--ingress",
-            "{ingress}",
+            "--port-in",
+            "{port_in}",
             "--sink",
             "{sink}",
             "--cafile",
@@ -264,7 +263,7 @@ RELAYS = {
         [
             *("{python}", "-c", "from twisted.scripts.twistd import run; run()"),
             *("--nodaemon", "--pidfile=", "sendmail"),
-            *("--listen", "tcp:127.0.0.1:{ingress}", "--queue", "{queue}"),
+            *("--listen", "tcp:127.0.0.1:{port_in}", "--queue", "{queue}"),
             *("--smarthost", "smtp+starttls://user@localhost:{sink}"),
             *("--password-file", "{dir}/password", "--ca-file", "{cafile}"),
         ],

@@ -1,8 +1,8 @@
-"""A bare queueing relay on Twisted and SQLite, to see where the ceiling is: SMTP in,
-one group commit (WAL, synchronous=FULL) per batch before the 250s, kept STARTTLS+AUTH
-connections out, BDAT, deletion in the same group commits.  Not a usable relay.
+"""A minimal queueing relay on Twisted and SQLite, to measure the limit: SMTP in, one group
+commit (WAL, synchronous=FULL) per batch before the 250 replies, kept STARTTLS+AUTH connections
+out, BDAT, deletion in the same group commits. Not a usable relay.
 
-  python relay_ceiling.py --ingress P --sink P --cafile F --queue DIR [--out 4]
+  python relay_ceiling.py --port-in P --sink P --cafile F --queue DIR [--out 4]
 """
 
 import argparse
@@ -19,7 +19,7 @@ from twisted.internet import ssl as tssl
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 p = argparse.ArgumentParser()
-p.add_argument("--ingress", type=int, required=True)
+p.add_argument("--port-in", type=int, required=True)
 p.add_argument("--sink", type=int, required=True)
 p.add_argument("--cafile", required=True)
 p.add_argument("--queue", required=True)
@@ -32,7 +32,7 @@ AUTH = b"AUTH PLAIN " + base64.b64encode(b"\0user\0password") + b"\r\n"
 
 
 class Store(threading.Thread):
-    """All writes of a moment in one transaction; callbacks after the commit."""
+    """Does all pending writes in one transaction; calls back after the commit."""
 
     def __init__(self, path):
         threading.Thread.__init__(self, daemon=True)
@@ -252,7 +252,7 @@ store = Store(os.path.join(a.queue, "q.db"))
 store.start()
 f = protocol.ServerFactory()
 f.protocol, f.noisy = Ingress, False
-reactor.listenTCP(a.ingress, f, interface="127.0.0.1")
+reactor.listenTCP(a.port_in, f, interface="127.0.0.1")
 reactor.callWhenRunning(
     lambda: signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(out.again))
 )

@@ -3,13 +3,13 @@
   python relay_run.py [-a postfix,ours] [--messages 5000] [--rounds 3]
 
 R1  throughput: N messages of 4 KB over C sessions; time until the sink has all of them
-R2  latency: one message at a time; from its acceptance (250) to the sink's, and the
-    time the relay took to accept it (its durable write)
-R3  outage: the sink is down while N messages come in (how fast are they accepted?),
-    then it comes up and the relay is told to flush (how fast does it drain?)
+R2  latency: one message at a time; the time until the relay accepts it (250), and from there
+    until the sink accepts it
+R3  outage: the sink is down while the relay accepts N messages; then the sink starts and the
+    relay is told to flush; the rates of both phases
 
-Messages are counted at the sink by recipient address, so losses and duplicates show.
-The injector is limit (C, pipelined, plain text), or smtp-source with --inject smtp-source.
+The sink counts messages by recipient address, so losses and duplicates show.
+The client is limit (C, pipelined, plain text), or smtp-source with --inject smtp-source.
 """
 
 import argparse
@@ -39,10 +39,10 @@ class Bench:
     def __init__(self, env, a, name):
         self.env, self.a, self.name = env, a, name
         self.path, _ = env.message(4096)
-        self.sink_port, self.ingress = free_port(), free_port()
+        self.sink_port, self.port_in = free_port(), free_port()
         self.dir = tempfile.mkdtemp(prefix="relay-", dir=a.dir or env.work)
         self.sink = None
-        self.relay = RELAYS[name](env, self.dir, self.ingress, self.sink_port)
+        self.relay = RELAYS[name](env, self.dir, self.port_in, self.sink_port)
 
     def start_sink(self):
         self.log = os.path.join(self.dir, "sink.log")
@@ -59,7 +59,7 @@ class Bench:
                 "--host",
                 "127.0.0.1",
                 "--port",
-                str(self.ingress),
+                str(self.port_in),
                 "--messages",
                 str(n),
                 "--message",
@@ -92,7 +92,7 @@ class Bench:
                 "client.bench.example",
                 "-F",
                 self.path + ".lf",
-                "inet:127.0.0.1:%d" % self.ingress,
+                "inet:127.0.0.1:%d" % self.port_in,
             ]
         r = subprocess.run(cmd, capture_output=True, text=True, timeout=self.a.timeout, check=False)
         if r.returncode:
@@ -114,7 +114,7 @@ class Bench:
         raise RuntimeError("only %d of %d messages arrived" % (last, n))
 
     def check(self, n):
-        """Every message exactly once?  Reads the sink's log after it stopped."""
+        """Check that every message was delivered exactly once, from the log of the stopped sink."""
         seen = {}
         with open(self.log) as f:
             for line in f:
@@ -167,7 +167,7 @@ class Bench:
             body = f.read()
         accept, deliver = [], []
         with smtplib.SMTP(
-            "127.0.0.1", self.ingress, local_hostname="client.bench.example", timeout=60
+            "127.0.0.1", self.port_in, local_hostname="client.bench.example", timeout=60
         ) as s:
             s.ehlo()
             for i in range(self.a.latency_messages + 3):

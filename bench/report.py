@@ -1,4 +1,4 @@
-"""From the JSON of ``run.py`` to a table and plots.
+"""Make tables and plots from the JSON of ``run.py``.
 
   python report.py results/results.json
 
@@ -54,7 +54,7 @@ def ranked(workload):
 
 
 def plot(name, workload, path):
-    """Bars: speed, and what it costs."""
+    """Bars of speed and cost."""
     import matplotlib as mpl
 
     mpl.use("svg")

@@ -1,12 +1,12 @@
-"""Run every client on the same work, interleaved, and compare.
+"""Run every client on the same work, interleaved, and compare the results.
 
   python run.py                           all workloads, all clients
   python run.py -w W2,W3 -a limit-bdat,smtplib,ours --rounds 7
   python run.py --list
 
-Each run starts its own sink, checks what arrived (messages, recipients, bytes,
-AUTHs, TLS handshakes) and counts only if that is exactly what was sent.  Before
-the measured rounds each client's content is checked with SHA-256.
+Each run starts its own sink. A run counts only if the sink received exactly the messages,
+recipients, bytes, AUTHs and TLS handshakes that were sent. Before the measured rounds each client's
+content is checked with SHA-256.
 """
 
 import argparse
@@ -127,13 +127,13 @@ def able(name, ad, wname, w):
 
 
 def there(env, ad):
-    """Is the client's program installed?"""
+    """Return True if the client's program is installed."""
     program = ad["cmd"][0].format(python=env.python, clients="", build=env.build)
     return harness.which(program) is not None
 
 
 def one(env, name, ad, w, pin, sha=None, n=None, sink_args=()):
-    """One run.  Returns a record; record["ok"] says whether it counts."""
+    """Do one run. Returns a record; it counts if record["ok"]."""
     n = n or w["n"]
     tls = w.get("tls", "starttls")
     auth = tls == "starttls"
@@ -239,7 +239,7 @@ def one(env, name, ad, w, pin, sha=None, n=None, sink_args=()):
 
 
 class Quiet:
-    """Repeats runs that other work on the machine has disturbed."""
+    """Repeats runs that were disturbed by other work on the machine."""
 
     def __init__(self, retries):
         self.retries, self.best, self.repeated, self.disturbed = retries, 0, 0, 0
@@ -273,7 +273,7 @@ def summarize(wname, w, records, refs):
     """records: adapter -> list of records.  Returns (rows for the table, data)."""
     data = {}
     for a, rs in records.items():
-        # A run whose only fault is its content still has a time; it is marked.
+        # A run with a wrong content only still has a time; it is marked.
         timed = [r for r in rs if "value" in r and r["report"]["messages"]]
         v = [r["value"] for r in timed]
         why = sorted({r["why"] for r in rs if r["why"]})

@@ -63,7 +63,7 @@ errors = []
 
 
 def note(report):
-    """Count it if everybody was accepted."""
+    """Count the message if all recipients were accepted."""
     global done
     if len(report.accepted) == a.recipients:
         done += 1
@@ -72,7 +72,7 @@ def note(report):
 
 
 def messages():
-    """An envelope of its own for each message, as an application has it."""
+    """Make a separate envelope for each message, as an application does."""
     while todo.take():
         yield Envelope(common.SENDER, a.rcpts), body
 

@@ -1,10 +1,10 @@
-"""What the spool costs: intake, claim and settlement of 4 KB messages, by themselves.
+"""Measure the cost of the queue alone: adding, leasing and recording the results of messages of 4 KB.
 
-python spool.py [--messages 5000] [--together 16,64] [--content 4096] [--queued 10000] [--directory DIR]
+python queue_cost.py [--messages 5000] [--together 16,64] [--content 4096] [--queued 10000] [--directory DIR]
 
-Each line: so many messages under way together; microseconds of CPU a message (the reactor's
-thread and the spool's together); messages and commits a second; messages a commit.  Then what
-it takes to open a queue of 10,000, and the memory it needs.
+Each line has the number of messages under way together, CPU microseconds a message (in the reactor's
+thread and the queue's), messages and commits a second, and messages a commit. Then the time to
+open a queue of 10,000 messages, and its memory.
 """
 
 import argparse
@@ -38,12 +38,12 @@ def counted(self, sql, parameters=()):
 
 
 class Deliverer(QueueObserver):
-    """Claims everything and says at once that it was delivered."""
+    """Leases every message and records it as delivered at once."""
 
-    def __init__(self, spool, content, total, together):
-        self.spool, self.content, self.left, self.ends = spool, content, total, total
+    def __init__(self, queue, content, total, together):
+        self.queue, self.content, self.left, self.ends = queue, content, total, total
         self.done = defer.Deferred()
-        spool.observer = self
+        queue.observer = self
         for _ in range(together):
             self.send()
 
@@ -53,10 +53,10 @@ class Deliverer(QueueObserver):
         self.left -= 1
         n = self.left
         envelope = Envelope(f"sender{n % 100}@example.org", f"user{n}@example.com")
-        intake = self.spool.intake()
+        intake = self.queue.intake()
         intake.write(self.content)
         intake.commit(
-            MessageInfo(self.spool.new_id(), envelope, time.time(), "out", "SMTP from [127.0.0.1]")
+            MessageInfo(self.queue.new_id(), envelope, time.time(), "out", "SMTP from [127.0.0.1]")
         )
 
     def claim(self, draft):
@@ -70,7 +70,7 @@ class Deliverer(QueueObserver):
                 evolve(each, state=RecipientState.DELIVERED) for each in leased.message.recipients
             ),
         )
-        self.spool.settle(settlement).addCallback(self.settled)
+        self.queue.settle(settlement).addCallback(self.settled)
 
     def settled(self, left):
         assert left is None
@@ -90,58 +90,58 @@ async def run(args):
     global commits
     content = os.urandom(args.content)
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
-        spool = SQLiteQueue(reactor, directory + "/q")
-        await spool.open()
+        queue = SQLiteQueue(reactor, directory + "/q")
+        await queue.open()
         for together in args.together:
             for _ in range(args.rounds):
                 commits, wall, cpu = 0, time.perf_counter(), time.process_time()
-                await Deliverer(spool, content, args.messages, together).done
+                await Deliverer(queue, content, args.messages, together).done
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
                 print(
                     f"together {together:4}: {cpu / args.messages * 1e6:6.0f} us a message, "
                     f"{args.messages / wall:7.0f} messages/s, {commits / wall:6.0f} commits/s, "
                     f"{args.messages / commits:5.1f} messages a commit"
                 )
-        await spool.close()
+        await queue.close()
     await queued(args, content)
 
 
 async def queued(args, content):
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
         place = directory + "/q"
-        spool = SQLiteQueue(reactor, place)
-        await spool.open()
+        queue = SQLiteQueue(reactor, place)
+        await queue.open()
         taking = []
         started = time.perf_counter()
         for n in range(args.queued):
-            intake = spool.intake()
+            intake = queue.intake()
             intake.write(content)
             envelope = Envelope("a@example.org", f"user{n}@example.com")
-            taking.append(intake.commit(MessageInfo(spool.new_id(), envelope, time.time(), "out")))
+            taking.append(intake.commit(MessageInfo(queue.new_id(), envelope, time.time(), "out")))
         await defer.gatherResults(taking)
         print(
             f"queued {args.queued}: {args.queued / (time.perf_counter() - started):.0f} messages/s"
         )
-        await spool.close()
+        await queue.close()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
-        spool = SQLiteQueue(reactor, place)
-        await spool.open()
+        queue = SQLiteQueue(reactor, place)
+        await queue.open()
         print(f"open: {time.perf_counter() - started:.3f} s")
         for what, ask in (
             (
                 "lease of 50",
-                lambda: spool.lease("out", time.time(), fresh=50, retries=0, horizon=1e10),
+                lambda: queue.lease("out", time.time(), fresh=50, retries=0, horizon=1e10),
             ),
-            ("next_due", spool.next_due),
-            ("totals", spool.totals),
+            ("next_due", queue.next_due),
+            ("totals", queue.totals),
         ):
             started = time.perf_counter()
             await ask()
             print(f"{what}: {(time.perf_counter() - started) * 1e3:.2f} ms")
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"memory: {after / 1024:.0f} MB, {(after - before) / 1024:.0f} more than before")
-        await spool.close()
+        await queue.close()
         with SQLiteStore(place) as store:
             print(f"in the queue: {store.count()}")
 
