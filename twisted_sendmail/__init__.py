@@ -84,6 +84,12 @@ if TYPE_CHECKING:
         UnsupportedMechanism,
         WeakMechanism,
     )
+    from twisted_sendmail.smtp.extensions import (
+        Extension,
+        ExtensionCommand,
+        ExtensionParameter,
+        MailParameters,
+    )
     from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
     from twisted_sendmail.smtp.result import DeliveryReport, RecipientResult, RecipientStatus
     from twisted_sendmail.smtp.server import ServerHandler, ServerSession
@@ -119,6 +125,9 @@ __all__ = [
     "EnhancedStatus",
     "Envelope",
     "ErrorProcessing",
+    "Extension",
+    "ExtensionCommand",
+    "ExtensionParameter",
     "ExtensionUnavailable",
     "FinalReport",
     "ForwardPath",
@@ -128,6 +137,7 @@ __all__ = [
     "InvalidInput",
     "InvalidMessage",
     "InvalidServer",
+    "MailParameters",
     "Mailbox",
     "MailboxUnavailable",
     "Mailer",
@@ -273,6 +283,12 @@ _ROOMS = {
         "UnexpectedResponse",
         "UnsupportedMechanism",
         "WeakMechanism",
+    ),
+    "twisted_sendmail.smtp.extensions": (
+        "Extension",
+        "ExtensionCommand",
+        "ExtensionParameter",
+        "MailParameters",
     ),
     "twisted_sendmail.smtp.result": ("DeliveryReport", "RecipientResult", "RecipientStatus"),
     "twisted_sendmail.smtp.reply": ("EnhancedStatus", "Reply"),

@@ -23,7 +23,13 @@ from twisted_sendmail.server.networks import Networks, origin
 from twisted_sendmail.server.password_file import HashedAccounts
 from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.timeouts import ServerTimeouts
-from twisted_sendmail.smtp import InvalidServer, Reply, ServerSession, ServerSettings
+from twisted_sendmail.smtp import (
+    DERIVED_EXTENSIONS,
+    InvalidServer,
+    Reply,
+    ServerSession,
+    ServerSettings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -247,8 +253,9 @@ def resolve(
 
 
 def _contradicting_extensions(said: ServerSettings) -> Iterator[tuple[str, str]]:
-    for word, source in _DERIVED_KEYWORDS.items():
-        if word in said.extensions:
+    given = {each if isinstance(each, str) else each.keyword for each in said.extensions}
+    for word, source in DERIVED_EXTENSIONS.items():
+        if word in given:
             yield (
                 f"extensions has {word}, which follows from {source}",
                 f"leave {word} out of extensions",
@@ -304,12 +311,3 @@ def _contradicting_trust(
     if not trusted and accounts is None:
         what = "trusted names no network and there are no accounts: nobody could send"
         yield what, "name a network in trusted, or give accounts"
-
-
-#: EHLO keywords that no list of extensions may hold, and where they come from.
-_DERIVED_KEYWORDS = {
-    "AUTH": "accounts and mechanisms",
-    "LIMITS": "max_recipients and max_messages",
-    "SIZE": "max_size",
-    "STARTTLS": "tls and starttls",
-}

@@ -184,6 +184,12 @@ class MessageHandler(ServerHandler):
         """The client ended the exchange."""
         self._auth.cancel()
 
+    def command(
+        self, handle: Callable[[Any, str], object], argument: str
+    ) -> Reply | Pending | None:
+        """A command of an extension."""
+        return self._ask(_checked, handle, self._connection, argument)
+
     def connection_lost(self) -> None:
         """Abort what has begun; a commit goes on."""
         self._over = True

@@ -71,7 +71,14 @@ from twisted_sendmail.smtp.errors import (
     refusal,
 )
 from twisted_sendmail.smtp.escape import printable
-from twisted_sendmail.smtp.mail_parameters import NOTHING_SAID, MailParameters
+from twisted_sendmail.smtp.extensions import (
+    DERIVED_EXTENSIONS,
+    NO_PARAMETERS,
+    Extension,
+    ExtensionCommand,
+    ExtensionParameter,
+    MailParameters,
+)
 from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.request import mail_command, plain_lines, rcpt_command
@@ -88,11 +95,12 @@ from twisted_sendmail.smtp.tls_facts import TLSFacts
 from twisted_sendmail.smtp.transcript import Transcript
 
 __all__ = [
+    "DERIVED_EXTENSIONS",
     "MAX_DOMAIN",
     "MAX_FIELDS",
     "MAX_ORCPT",
     "MAX_TEXT_LINE",
-    "NOTHING_SAID",
+    "NO_PARAMETERS",
     "PENDING",
     "AllRecipientsRefused",
     "AnyRecipient",
@@ -120,6 +128,9 @@ __all__ = [
     "DeliveryInDoubt",
     "DeliveryReport",
     "Envelope",
+    "Extension",
+    "ExtensionCommand",
+    "ExtensionParameter",
     "ExtensionUnavailable",
     "ForwardPath",
     "Hello",

@@ -5,7 +5,7 @@ attack: no control characters, no bare line ends, no argument where none belongs
 One leniency: a blank behind ``FROM:`` and ``TO:``, which many clients send.
 
 It knows no state and no extension: ``server`` decides whether a command is in
-order, ``mail_parameters`` what its parameters mean.
+order, ``extensions`` what its parameters mean.
 
 RFC 5321 section 4.1.1, RFC 3207, RFC 4954, RFC 3030, RFC 6531 section 3.3.
 """

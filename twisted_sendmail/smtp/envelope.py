@@ -6,7 +6,7 @@ RFC 4954 section 5 (the AUTH parameter), RFC 8689 (REQUIRETLS).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -14,7 +14,7 @@ from twisted_sendmail.smtp.address import ForwardPath, ReversePath
 from twisted_sendmail.smtp.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 #: RFC 3461 section 4.4.
@@ -66,12 +66,15 @@ class Recipient:
     :param notify: when to report (RFC 3461 section 4.1): ``NEVER`` alone, or any of ``SUCCESS``,
         ``FAILURE``, ``DELAY``; empty leaves it to the server.
     :param orcpt: the original recipient, ``addr-type;address`` (section 4.2), not encoded.
+    :param others: values of an application's parameters of RCPT, by keyword
+        (:class:`~twisted_sendmail.Extension`).
     :raises InvalidInput: an argument cannot be used.
     """
 
     path: ForwardPath = attrs.field(converter=_path)
     notify: frozenset[str] = attrs.field(default=(), converter=_notify)
     orcpt: str | None = attrs.field(default=None, converter=_orcpt)
+    others: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True, eq=False, repr=False)
 
     @property
     def has_dsn(self) -> bool:
@@ -133,6 +136,8 @@ class Envelope:
     :param ret: ``FULL`` or ``HDRS``: how much a failure report returns (RFC 3461 section 4.3).
     :param envid: the envelope identifier, repeated in reports (section 4.4), not encoded.
     :param require_tls: send over TLS all the way, or not at all (RFC 8689).
+    :param others: values of an application's parameters of MAIL, by keyword
+        (:class:`~twisted_sendmail.Extension`).
     :raises InvalidInput: an argument cannot be used.
     """
 
@@ -141,6 +146,7 @@ class Envelope:
     ret: str | None = attrs.field(default=None, converter=_ret, kw_only=True)
     envid: str | None = attrs.field(default=None, converter=_envid, kw_only=True)
     require_tls: bool = attrs.field(default=False, kw_only=True)
+    others: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True, eq=False, repr=False)
 
     def to(self, recipients: tuple[Recipient, ...]) -> Envelope:
         """Return the envelope with other *recipients*."""

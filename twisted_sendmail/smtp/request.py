@@ -1,6 +1,6 @@
 """What a message asks of the server, as the parameters of MAIL and RCPT.
 
-The sending side's mirror of ``mail_parameters``.  It decides, from what the message
+The sending side's mirror of ``extensions``.  It decides, from what the message
 needs and what the server offers, which extensions are used; and refuses, before
 MAIL, what the server cannot do.
 

@@ -76,11 +76,7 @@ from twisted_sendmail.smtp.commands import (
     Verb,
 )
 from twisted_sendmail.smtp.data_reader import SLACK, ContentReader, too_large
-from twisted_sendmail.smtp.mail_parameters import (
-    NOTHING_SAID,
-    read_mail_parameters,
-    read_recipient,
-)
+from twisted_sendmail.smtp.extensions import NO_PARAMETERS, read_mail_parameters, read_recipient
 from twisted_sendmail.smtp.redaction import MASK, Redaction
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server_states import TABLE, ServerState
@@ -92,7 +88,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.address import ReversePath
     from twisted_sendmail.smtp.command_parser import ServerCommand
     from twisted_sendmail.smtp.envelope import Recipient
-    from twisted_sendmail.smtp.mail_parameters import MailParameters
+    from twisted_sendmail.smtp.extensions import ExtensionCommand, MailParameters
     from twisted_sendmail.smtp.server_settings import ServerSettings
 
 #: Octets that may wait in the buffer while an answer is pending; reading is to pause then.
@@ -140,6 +136,10 @@ class ServerHandler:
 
     def auth_cancelled(self) -> None:
         """The client broke off the exchange; it has been answered."""
+
+    def command(self, handle: Callable[[Any, str], object], argument: str) -> Answer:
+        """A command of an extension; *handle* is that of the ``ExtensionCommand``."""
+        return Reply(502, ("5.5.1 Command not implemented",))
 
     def mail(self, sender: ReversePath, parameters: MailParameters) -> Answer:
         """MAIL."""
@@ -233,6 +233,7 @@ class ServerSession:
         self, settings: ServerSettings, handler: ServerHandler, *, tls: bool = False
     ) -> None:
         self.settings = settings.resolved()
+        self._table = self.settings.table
         self.handler = handler
         self.state = ServerState.OPENING
         self.tls = tls
@@ -266,7 +267,7 @@ class ServerSession:
 
     def _forget(self) -> None:
         """No transaction."""
-        self._parameters = NOTHING_SAID
+        self._parameters = NO_PARAMETERS
         self._recipients = 0
         self._reader: ContentReader | None = None
         #: Octets of the chunk at hand that are still to come; None between chunks.
@@ -538,7 +539,7 @@ class ServerSession:
         if isinstance(command, AuthLine):
             self._redaction.response(command.response)
         if isinstance(command, OtherCommand):
-            if command.name not in _KNOWN:
+            if command.name not in _KNOWN and command.name not in self._table.commands:
                 return "(no command)"
             return f"{command.name} {MASK}" if command.argument else command.name
         return str(command)
@@ -607,7 +608,7 @@ class ServerSession:
         return None if self._esmtp else "503 5.5.1 Say EHLO before AUTH"
 
     def _bdat_not_offered(self, command: Bdat) -> str | None:
-        offered = "CHUNKING" in self.settings.extensions
+        offered = "CHUNKING" in self._table.extensions
         return None if offered else "502 5.5.1 CHUNKING is not offered"
 
     def _auth_not_allowed(self, command: Auth) -> str | None:
@@ -651,25 +652,12 @@ class ServerSession:
     # -- commands -------------------------------------------------------------
 
     def _offer(self) -> dict[str, str]:
-        """EHLO keyword to its parameters, in the order of the reply to EHLO.
-
-        RFC 5321 section 4.1.1.1, RFC 1870 (SIZE), RFC 9422 (LIMITS).
-        """
-        settings = self.settings
-        words = dict.fromkeys(settings.extensions, "")
-        if not self.tls:
-            # RFC 8689 section 2: only inside TLS.
-            words.pop("REQUIRETLS", None)
-            if settings.starttls:
-                words["STARTTLS"] = ""
-        words["SIZE"] = str(settings.max_size)
-        if settings.mechanisms and (self.tls or settings.clear_auth):
-            words["AUTH"] = " ".join(settings.mechanisms)
-        limits = f"RCPTMAX={settings.max_recipients}"
-        if settings.max_messages is not None:
-            limits = f"MAILMAX={settings.max_messages} {limits}"
-        words["LIMITS"] = limits
-        return words
+        """Return the EHLO keywords with their texts, in the order of the reply to EHLO."""
+        texts = {
+            keyword: extension.offered(self.settings, tls=self.tls)
+            for keyword, extension in self._table.extensions.items()
+        }
+        return {keyword: text for keyword, text in texts.items() if text is not None}
 
     def _hello(self, command: Hello) -> None:
         verb, settings = command.verb, self.settings
@@ -728,7 +716,7 @@ class ServerSession:
         if limit is not None and self._messages >= limit:
             self._hang_up(_reply(421, "4.7.0 Too many messages in this session"))
             return
-        parameters = read_mail_parameters(command, self._offered)
+        parameters = read_mail_parameters(command, self._table, self._offered)
         if isinstance(parameters, Reply):
             self._error(parameters)
         elif parameters.size is not None and parameters.size > self.settings.max_size:
@@ -744,7 +732,9 @@ class ServerSession:
             self._address_refused()
 
     def _rcpt(self, command: Rcpt) -> None:
-        recipient = read_recipient(command, self._offered, smtputf8=self._parameters.smtputf8)
+        recipient = read_recipient(
+            command, self._table, self._offered, smtputf8=self._parameters.smtputf8
+        )
         if isinstance(recipient, Reply):
             self._error(recipient)
         elif self._recipients >= self.settings.max_recipients:
@@ -775,7 +765,15 @@ class ServerSession:
 
     def _other(self, command: OtherCommand) -> None:
         name = command.name
-        if name in _HTTP:
+        extension, known = self._table.commands.get(name, ("", None))
+        if known is not None and known.handle is not None and extension in self._offered:
+            self._ask(
+                lambda answer: self._extension_answered(known, answer),
+                self.handler.command,
+                known.handle,
+                command.argument,
+            )
+        elif name in _HTTP:
             self._hang_up(_reply(421, "4.7.0 This is SMTP, not HTTP"))
         elif name == "VRFY":
             self._say(_reply(252, "2.5.2 Send some mail, and see"))
@@ -783,6 +781,13 @@ class ServerSession:
             self._say(_reply(214, "2.0.0 See RFC 5321"))
         else:
             self._error(_reply(502, "5.5.1 Command not implemented"))
+
+    def _extension_answered(self, command: ExtensionCommand, answer: Reply | None) -> None:
+        if self._tell(answer) and command.restarts:
+            self._abort(command.verb)
+            self._offered = {}
+            self._esmtp = False
+            self.state = ServerState.GREETED
 
     # -- content --------------------------------------------------------------
 

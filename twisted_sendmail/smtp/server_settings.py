@@ -1,18 +1,22 @@
-"""What a server session offers, demands and allows.
-
-Values only.  Each limit quotes where it comes from; deadlines are in ``ingress``.
-"""
+"""What a server session offers, requires and allows; the deadlines are in ``server/timeouts``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-#: Fields of a header at the most: ten times what mail has.  Each costs a few µs in everything
-#: that looks at the header.
+from twisted_sendmail.smtp.extensions import DERIVED_EXTENSIONS, ExtensionTable
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp.extensions import Extension
+
+#: Fields of a header: ten times as many as mail has.  Whatever reads the header takes a few µs for
+#: each.
 MAX_FIELDS = 2000
 
-#: Extensions that need nothing but this package.  REQUIRETLS is a promise about the
-#: next hop too: who can keep it, adds it.
+#: The extensions of this package that concern only the server.  REQUIRETLS is a promise about the
+#: next hop too: add it where the promise can be kept.
 EXTENSIONS = (
     "PIPELINING",
     "8BITMIME",
@@ -26,7 +30,7 @@ EXTENSIONS = (
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """One server's offer and limits; every session of it shares them.
+    """The offer and the limits of one server.
 
     ``starttls``, ``require_tls``, ``mechanisms``, ``require_auth`` and ``clear_auth`` follow from
     the certificate and the accounts of the server (:meth:`resolved`) where they are None, however
@@ -35,24 +39,25 @@ class ServerSettings:
 
     #: The name in greeting and EHLO reply.
     host: str = "localhost"
-    #: Speak LMTP (RFC 2033): LHLO, and one verdict for each recipient.
+    #: LMTP (RFC 2033) instead of SMTP: LHLO, and one reply to the content for each recipient.
     lmtp: bool = False
-    #: No MAIL before EHLO or HELO (503).  Without it who says neither is served as SMTP of
-    #: old: programs that do so are many, and a message is worth more than a greeting.
+    #: No MAIL before EHLO or HELO (503).  If False, clients that send neither are served without
+    #: extensions.
     require_hello: bool = True
-    #: EHLO keywords without parameters; STARTTLS, AUTH, SIZE and LIMITS follow from below.
-    extensions: tuple[str, ...] = EXTENSIONS
-    #: Offer STARTTLS while in clear.  None: if the server has a certificate.
+    #: EHLO keywords, or :class:`~twisted_sendmail.smtp.extensions.Extension`\s of an application;
+    #: STARTTLS, SIZE, AUTH and LIMITS follow from other fields.
+    extensions: tuple[str | Extension, ...] = EXTENSIONS
+    #: Offer STARTTLS in clear text.  None: if the server has a certificate.
     starttls: bool | None = None
-    #: No MAIL in clear (530).  None: if the server has a certificate.
+    #: No MAIL in clear text (530).  None: if the server has a certificate.
     require_tls: bool | None = None
     #: SASL mechanisms, in the order of the EHLO reply.  None: those of the server's accounts.
     mechanisms: tuple[str, ...] | None = None
     #: No MAIL without AUTH (530).  None: if the server has accounts.
     require_auth: bool | None = None
-    #: Offer and take AUTH in clear: passwords can then be read on the way.  None: no.
+    #: Offer and accept AUTH in clear text: passwords can then be read on the way.  None: no.
     clear_auth: bool | None = None
-    #: Octets of a message; SIZE says it, and it is counted too (RFC 1870).
+    #: Octets of a message, offered by SIZE and counted (RFC 1870).
     max_size: int = 50 * 1024 * 1024
     #: Octets of its header.
     max_header: int = 256 * 1024
@@ -64,21 +69,26 @@ class ServerSettings:
     max_recipients: int = 1000
     #: Messages of a session (LIMITS MAILMAX, RFC 9422); None: any number.
     max_messages: int | None = None
-    #: Chunks of a message: a client may not make us work for each octet.
+    #: Chunks of a message: without a limit, each octet could be a chunk.
     max_chunks: int = 10_000
-    #: Commands that cannot be read, or are out of order, before we hang up.
+    #: Commands that cannot be parsed, or are out of order, before the session ends.
     max_errors: int = 20
-    #: Refused AUTH before we hang up (RFC 4954 section 6 lets us).
+    #: Refused AUTH before the session ends (RFC 4954 section 6).
     max_auth_failures: int = 3
-    #: Refused MAIL and RCPT of a session before we hang up.
+    #: Refused MAIL and RCPT before the session ends.
     max_refusals: int = 1000
-    #: Commands between two messages that bring no message nearer: NOOP, RSET, VRFY, EHLO.
+    #: Commands between two messages that are no part of a message: NOOP, RSET, VRFY, EHLO.
     max_idle_commands: int = 100
-    #: Take octets that come before a 354 as content, instead of 554 5.5.0 and the end: for
-    #: clients that do not wait for 354.  By them others can smuggle messages in.
+    #: Accept octets before a 354 as content, instead of 554 5.5.0 and the end of the session: for
+    #: clients that do not wait for 354.  Through such clients others can smuggle messages in.
     allow_early_input: bool = False
     #: Repair bare CR, bare LF and NUL in content; else such a message is refused.
     repair: bool = False
+
+    @cached_property
+    def table(self) -> ExtensionTable:
+        """The extensions that sessions may offer, in the order of the reply to EHLO."""
+        return ExtensionTable((*self.extensions, *DERIVED_EXTENSIONS))
 
     def resolved(
         self, *, certificate: bool | None = None, mechanisms: tuple[str, ...] | None = None
@@ -91,6 +101,9 @@ class ServerSettings:
         :param mechanisms: the mechanisms of the server's accounts; None: it has accounts if
             ``mechanisms`` is not empty.
         """
+        derived = (self.starttls, self.require_tls, self.mechanisms, self.require_auth)
+        if None not in derived and self.clear_auth is not None:
+            return self
         if certificate is None:
             certificate = bool(self.starttls)
         if mechanisms is None:
