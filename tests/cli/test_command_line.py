@@ -31,7 +31,7 @@ WRONG = [
     ("send -z", 64, "option -z is not known"),
     ("send one two three", 64, "too many words"),
     ("send message.eml", 64, "add --server URL, or set the variable TWISTED_SENDMAIL_SERVER"),
-    ("check", 64, "add --server URL, or set the variable TWISTED_SENDMAIL_SERVER"),
+    ("check", 64, "give its URL, or set the variable TWISTED_SENDMAIL_SERVER"),
     ("send --server ftp://x message.eml", 78, "'ftp://x'"),
     ("send --server smtps:// message.eml", 78, "it has no host"),
     ("send --server x:y message.eml", 78, "the port of 'x…'"),

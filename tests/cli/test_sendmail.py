@@ -18,6 +18,7 @@ from tests.cli.queues import Queue
 from tests.cli.shell import Done
 from tests.cli.unix_server import END, SILENCE, UnixServer
 from tests.names import QueuedMessage
+from twisted_sendmail.cli.sendmail import main
 
 MESSAGE = b"To: bob@example.net\nSubject: hello\n\nHi.\n"
 
@@ -628,3 +629,14 @@ def test_a_message_may_be_typed_on_a_terminal(sendmail: SendmailCommand) -> None
         os.close(ours)
         os.close(theirs)
     assert sendmail.content.endswith("\r\n\r\nHi.\r\n")
+
+
+def test_a_missing_configuration_has_a_remedy_with_the_command_s_own_options(
+    sendmail: SendmailCommand, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = str(sendmail.folder / "absent.toml")
+    monkeypatch.setattr("twisted_sendmail.cli.sendmail.relay.CONFIGURATION", absent)
+    monkeypatch.delenv("TWISTED_SENDMAIL_CONFIG", raising=False)
+    assert main(["sendmail", "bob@example.net"]) == 78
+    remedy = "name it by -C or TWISTED_SENDMAIL_CONFIG, or give the queue by -O QueueDirectory=DIR"
+    assert remedy in capsys.readouterr().err

@@ -182,7 +182,7 @@ def test_the_page_of_the_relay_names_what_it_takes() -> None:
     assert {*FLAGS, "config", "check"} == set(re.findall(r"`--([a-z-]+)", table))
 
 
-def test_the_page_of_the_stand_in_names_what_it_takes() -> None:
+def test_the_page_of_sendmail_lists_exactly_its_options() -> None:
     """Every letter that is parsed is on the page, and no other."""
     from twisted_sendmail.cli.sendmail.options import LETTERS
 

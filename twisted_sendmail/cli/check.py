@@ -70,7 +70,7 @@ def add_options(parser: ArgumentParser) -> None:
 def execute(args: Namespace) -> int:
     """Check the server; the exit status."""
     try:
-        server = server_of(args, args.server, print_note if args.verbose else None)
+        server = server_of(args, print_note if args.verbose else None, remedy="give its URL")
     except (SendmailError, CommandError) as e:
         print_error(str(e))
         status = e.status if isinstance(e, CommandError) else status_of_result(None, e)

@@ -57,7 +57,7 @@ def add_server_options(parser: ArgumentParser) -> None:
     )
     server.add_argument("--helo", metavar="NAME", help="the name in EHLO; else this host's name")
     server.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", help="limit for the whole delivery; 3600"
+        "--timeout", type=_seconds, metavar="SECONDS", help="time limit of the whole delivery; 3600"
     )
     user = parser.add_argument_group(
         "authentication",
@@ -83,11 +83,15 @@ def add_server_options(parser: ArgumentParser) -> None:
         metavar="SHA256",
         help="trust the certificate with this SHA-256, and no other",
     )
-    trust.add_argument("--server-name", metavar="NAME", help="the name the certificate must hold")
+    trust.add_argument("--server-name", metavar="NAME", help="the name that it must hold")
     trust.add_argument(
         "--client-certificate", metavar="FILE", help="the client's certificate (PEM)"
     )
-    trust.add_argument("--client-key", metavar="FILE", help="its key, if it is in a separate file")
+    trust.add_argument(
+        "--client-key",
+        metavar="FILE",
+        help="the key of the client's certificate, if it is in another file",
+    )
 
 
 def add_password_options(parser: ArgumentParser | _ArgumentGroup) -> None:
@@ -134,20 +138,19 @@ def _seconds(text: str) -> float:
 
 
 def server_of(
-    args: Namespace, given: str | None, watch: Callable[[str], None] | None
+    args: Namespace, watch: Callable[[str], None] | None, *, remedy: str
 ) -> SubmissionServer:
     """The server that the options describe.
 
-    :param given: URL or ``HOST[:PORT]``; None: that of the environment.
+    :param args: ``args.server`` is a URL or ``HOST[:PORT]``; None: that of the environment.
     :param watch: called with each line of the redacted dialogue.
+    :param remedy: the way to give a server, for the error without one.
     :raises CommandError: the options contradict each other, or a secret cannot be read.
     :raises InvalidInput: a value cannot be used.
     """
-    server = given if given is not None else os.environ.get(SERVER_VARIABLE)
+    server = args.server if args.server is not None else os.environ.get(SERVER_VARIABLE)
     if not server:
-        raise CommandError(
-            f"there is no server; add --server URL, or set the variable {SERVER_VARIABLE}"
-        )
+        raise CommandError(f"there is no server; {remedy}, or set the variable {SERVER_VARIABLE}")
     if ":" in _SCHEME.sub("", server, count=1).rpartition("@")[0]:
         raise CommandError(
             f"a password in the server's URL can be read by every process; {_PASSWORD_REMEDY}"

@@ -65,16 +65,16 @@ class _ActionText(NamedTuple):
 
 
 _ACTIONS = {
-    QueueAction.FLUSH: _ActionText("try them now", "flushed", "it is set aside: requeue it"),
+    QueueAction.FLUSH: _ActionText("try messages now", "flushed", "it is set aside: requeue it"),
     QueueAction.HOLD: _ActionText(
-        "do not try them until they are released", "held", "it is set aside"
+        "do not try messages until they are released", "held", "it is set aside"
     ),
     QueueAction.RELEASE: _ActionText("end a hold", "released", "it is not on hold"),
     QueueAction.EXPIRE: _ActionText(
-        "return them to their senders, and try them no more", "expired", "it is set aside"
+        "return messages to their senders, and do not try them again", "expired", "it is set aside"
     ),
-    QueueAction.DELETE: _ActionText("remove them and notify nobody", "deleted", "it was not"),
-    QueueAction.REQUEUE: _ActionText("treat them as new messages", "requeued", "it is damaged"),
+    QueueAction.DELETE: _ActionText("remove messages and notify nobody", "deleted", ""),
+    QueueAction.REQUEUE: _ActionText("treat messages as new", "requeued", "it is damaged"),
 }
 
 
@@ -86,7 +86,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
-        "list", help="list them, with reason and next try", allow_abbrev=False
+        "list", help="list messages, with reason and next try", allow_abbrev=False
     )
     listing.add_argument(
         "--json", action="store_true", help="one object a line, as postqueue -j prints them"
@@ -118,17 +118,19 @@ def _add_selection_options(parser: ArgumentParser) -> None:
         metavar="FILE",
         help=f"the relay's configuration; else the variable {VARIABLE}, else {CONFIGURATION}",
     )
-    which = parser.add_argument_group("which messages", "Those that match every option.")
+    which = parser.add_argument_group(
+        "the messages", "Messages that match every option are selected."
+    )
     which.add_argument(
         "--recipient",
         metavar="WHO",
-        help="with a pending recipient: an address, @domain, or a part",
+        help="a pending recipient: an address, @domain, or a part of one",
     )
     which.add_argument(
-        "--sender", metavar="WHO", help="with a sender: likewise; '' is the null reverse-path"
+        "--sender", metavar="WHO", help="the sender, likewise; '' is the null reverse-path"
     )
-    which.add_argument("--state", choices=STATES, help="in this state")
-    which.add_argument("--route", metavar="NAME", help="that are delivered by this route")
+    which.add_argument("--state", choices=STATES, help="the state")
+    which.add_argument("--route", metavar="NAME", help="the route")
 
 
 def execute(args: Namespace) -> int:
@@ -211,7 +213,7 @@ def _request(args: Namespace) -> QueueRequest:
         queue=args.state,
         route=args.route,
     )
-    directory = find_relay(args.config, args.queue).queue
+    directory = find_relay(args.config, args.queue, options=("--config", "--queue")).queue
     return QueueRequest(directory, selection, bool(args.ids), tuple(wrong))
 
 

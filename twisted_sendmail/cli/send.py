@@ -87,7 +87,7 @@ def execute(args: Namespace) -> int:
             watcher(line)
 
     try:
-        server = server_of(args, args.server, watch)
+        server = server_of(args, watch, remedy="add --server URL")
         submission = _submission_of(args)
     except (SendmailError, CommandError) as e:
         return _print_outcome(args, None, e)

@@ -128,11 +128,17 @@ class LocalRelay:
             return cleanup_policy(tables, self.name)
 
 
-def find_relay(config: str | None = None, queue: str | None = None) -> LocalRelay:
+def find_relay(
+    config: str | None = None,
+    queue: str | None = None,
+    *,
+    options: tuple[str, str] = ("-C", "-O QueueDirectory=DIR"),
+) -> LocalRelay:
     """The relay of this machine.
 
     :param config: its configuration; None: that of :data:`VARIABLE`, or :data:`CONFIGURATION`.
     :param queue: its queue; then a configuration is read only if it is named.
+    :param options: the options for both, for errors.
     :raises ConfigurationError: the configuration cannot be read or used.
     """
     given = config or os.environ.get(VARIABLE)
@@ -141,7 +147,7 @@ def find_relay(config: str | None = None, queue: str | None = None) -> LocalRela
         return LocalRelay(directory, directory / "submission")
     path = Path(given or CONFIGURATION).expanduser()
     source = ConfigSource(printable(str(path), 300))
-    tree = _read(path, source, named=bool(given))
+    tree = _read(path, source, None if given else options)
     folder = path.absolute().parent
     name, written, submission = map(tree.get, ("name", "queue", "submission-socket"))
     if not (_is_text(written) and all(x is None or _is_text(x) for x in (name, submission))):
@@ -149,7 +155,7 @@ def find_relay(config: str | None = None, queue: str | None = None) -> LocalRela
         from twisted_sendmail.daemon.intake import read_intake
 
         read_intake(tree, folder, source)
-        raise source.error("", "it cannot be used", "check it with twistd sendmail")
+        raise source.error("", "it cannot be used", "check it with twistd sendmail --check")
     directory = Path(queue).absolute() if queue else folder / Path(str(written)).expanduser()
     socket = folder / Path(submission).expanduser() if submission else directory / "submission"
     return LocalRelay(directory, socket, name, tree, source, folder)
@@ -159,14 +165,14 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 
-def _read(path: Path, source: ConfigSource, *, named: bool) -> dict[str, Any]:
+def _read(path: Path, source: ConfigSource, options: tuple[str, str] | None) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE)
     except OSError as e:
         remedy = "check the name and its permissions"
-        if not named:
-            remedy = f"name it by --config or {VARIABLE}, or give the queue by --queue"
+        if options is not None:
+            remedy = f"name it by {options[0]} or {VARIABLE}, or give the queue by {options[1]}"
         why = f"it cannot be read: {e.strerror or type(e).__name__}"
         raise ConfigurationError(source.name, detail=why, remedy=remedy) from None
     try:

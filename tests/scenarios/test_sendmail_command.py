@@ -1,4 +1,4 @@
-"""Local programs hand in their mail by the stand-in for sendmail, whatever the relay is doing."""
+"""Local programs send mail by the sendmail command, in every state of the relay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.testing import ReceivedMessage
 
 BIN = Path(sys.executable).parent
-#: At once.
+#: Programs that run at the same time.
 MANY = 20
 #: Seconds. So many programs at once may take their time to start.
 PATIENCE = 300.0
@@ -54,7 +54,7 @@ def configure(relay: Relay, port: int, ca_file: str, more: str = "") -> str:
 
 
 def call(relay: Relay, *words: str, stdin: str = "", name: str = "sendmail") -> str:
-    """Call the stand-in, which has nothing to say; its stdout."""
+    """Call the command, which writes nothing to stderr; its stdout."""
     done = subprocess.run(
         [str(relay.folder / name), *words],
         input=stdin.encode(),
@@ -98,7 +98,9 @@ async def up(relay: Relay, *, times: int = 1) -> None:
 
 
 @ensureDeferred
-async def test_a_running_relay_takes_it_over_its_socket(relay: Relay, hop: LoopbackServer) -> None:
+async def test_a_running_relay_accepts_the_message_over_its_socket(
+    relay: Relay, hop: LoopbackServer
+) -> None:
     configure(relay, hop.port, hop.ca_file)
     await up(relay)
     text = "Subject: hello\nTo: bob@example.net\nBcc: eve@example.net\n\nHi.\n.\n..\nbare \r CR"
@@ -117,7 +119,7 @@ async def test_a_running_relay_takes_it_over_its_socket(relay: Relay, hop: Loopb
 
 
 @ensureDeferred
-async def test_what_was_handed_in_while_no_relay_ran_goes_out_when_one_does(
+async def test_messages_queued_without_a_relay_are_delivered_after_its_start(
     relay: Relay, hop: LoopbackServer
 ) -> None:
     configure(relay, hop.port, hop.ca_file)
@@ -133,10 +135,10 @@ async def test_what_was_handed_in_while_no_relay_ran_goes_out_when_one_does(
 
 
 @ensureDeferred
-async def test_what_is_put_into_the_queue_beside_a_running_relay_goes_out_at_once(
+async def test_a_message_queued_while_the_relay_runs_is_delivered_at_once(
     relay: Relay, hop: LoopbackServer
 ) -> None:
-    """The stand-in does not find the socket, and wakes the relay."""
+    """The command does not find the socket, and wakes the relay."""
     configure(relay, hop.port, hop.ca_file, 'submission-socket = "elsewhere"')
     await up(relay)
     (relay.folder / "elsewhere").unlink()
@@ -146,7 +148,7 @@ async def test_what_is_put_into_the_queue_beside_a_running_relay_goes_out_at_onc
 
 
 @ensureDeferred
-async def test_many_at_once_while_the_relay_is_killed_lose_nothing(
+async def test_no_message_is_lost_when_the_relay_is_killed(
     relay: Relay, hop: LoopbackServer
 ) -> None:
     configure(relay, hop.port, hop.ca_file)
@@ -159,7 +161,7 @@ async def test_many_at_once_while_the_relay_is_killed_lose_nothing(
     expected = set(range(MANY + 10))
     await deferToThread(relay.wait, lambda: expected <= set(numbers(hop.messages)))
     await deferToThread(relay.end)
-    # Whoever came twice came with one Message-ID: it can be told to be the same.
+    # All copies of a message have one Message-ID.
     by_number: dict[int, set[str]] = {}
     for message in hop.messages:
         by_number.setdefault(int(str(message.email["Subject"])), set()).add(
@@ -171,7 +173,7 @@ async def test_many_at_once_while_the_relay_is_killed_lose_nothing(
 
 
 @ensureDeferred
-async def test_other_programs_ways_of_calling_it(relay: Relay, hop: LoopbackServer) -> None:
+async def test_the_options_of_well_known_programs_work(relay: Relay, hop: LoopbackServer) -> None:
     configure(relay, hop.port, hop.ca_file, "[rewrite]\nlocal-mail-to = 'admin@example.com'")
     await up(relay)
     calls = [
@@ -202,7 +204,7 @@ async def test_other_programs_ways_of_calling_it(relay: Relay, hop: LoopbackServ
 
 
 @ensureDeferred
-async def test_the_queue_is_looked_after_while_the_relay_runs(reactor: Any, relay: Relay) -> None:
+async def test_the_queue_command_works_while_the_relay_runs(reactor: Any, relay: Relay) -> None:
     hop_port = free_port()
     hop = LoopbackServer(reactor, port=hop_port, users={"jane": PASSWORD})
     configure(relay, hop_port, relay.write("ca.pem", hop.authority.pem))
@@ -219,7 +221,7 @@ async def test_the_queue_is_looked_after_while_the_relay_runs(reactor: Any, rela
             if "delay_reason" in m["recipients"][0]
         }
 
-    # While the way out is down, one at a time finds out whether it still is.
+    # While the next hop is down, the relay tries one message at a time.
     await deferToThread(relay.wait, tried)
     third, why = next(iter((await deferToThread(tried)).items()))
     assert "refused" in why
@@ -242,7 +244,7 @@ async def test_the_queue_is_looked_after_while_the_relay_runs(reactor: Any, rela
 
 
 @ensureDeferred
-async def test_smtp_on_stdin_is_the_relay_s(relay: Relay, hop: LoopbackServer) -> None:
+async def test_smtp_on_stdin_is_a_session_with_the_relay(relay: Relay, hop: LoopbackServer) -> None:
     configure(relay, hop.port, hop.ca_file)
     await up(relay)
     session = (
