@@ -14,7 +14,7 @@ from tests.names import (
 )
 from tests.rows import recipient_row
 from twisted_sendmail import Envelope
-from twisted_sendmail.admin.health import RouteState
+from twisted_sendmail.relay import RelayStats, RouteStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,20 +32,32 @@ TOKEN = "correct-horse-battery"
 LONG = 1e9
 
 
+def route(
+    name: str,
+    servers: tuple[str, ...] = (),
+    *,
+    wait: float = 0.0,
+    locked: bool = False,
+    reason: str | None = None,
+    under_way: int = 0,
+) -> RouteStats:
+    """Make the state of a route, which is down if it has to *wait*."""
+    mailer: Any = None
+    return RouteStats(name, servers, not wait, reason, wait, locked, under_way, 1, mailer)
+
+
 class FakeRelay:
     """A relay that delivers nothing."""
 
     def __init__(self, spool: Queue, reactor: Any) -> None:
         self._spool = spool
         self._reactor = reactor
-        self.running = True
-        self.routes: tuple[RouteState, ...] = (
-            RouteState("default", ("smtp+starttls://smtp.example.net:587",)),
-        )
+        self.stopping = False
+        self.routes: tuple[RouteStats, ...] = (route("default", ("smtp.example.net:587",)),)
         self.flushed: list[Selection | None] = []
 
-    def route_states(self) -> tuple[RouteState, ...]:
-        return self.routes
+    def stats(self) -> RelayStats:
+        return RelayStats(self.routes, 0)
 
     def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
         self.flushed.append(selection)

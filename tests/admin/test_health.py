@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from tests.admin.queue_contents import FakeRelay
+from tests.admin.queue_contents import FakeRelay, route
 from tests.memory_queue import MemoryQueue
 from tests.names import QueueFull
 from twisted_sendmail.admin.health import Health
@@ -49,13 +49,12 @@ def test_it_says_why_the_queue_cannot_be_written(patient: Patient) -> None:
 
 
 def test_it_says_that_the_relay_does_not_run(patient: Patient) -> None:
-    patient.relay.running = False
+    patient.relay.stopping = True
     assert patient.ask() == ["the relay is stopping"]
 
 
 def test_a_way_out_that_is_down_is_no_illness(patient: Patient) -> None:
-    (route,) = patient.relay.routes
-    patient.relay.routes = (type(route)(route.name, route.servers, until=99.0, auth_refused=True),)
+    patient.relay.routes = (route("default", wait=99.0, locked=True),)
     assert patient.ask() == [None]
 
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 
+from tests.admin.queue_contents import route
 from tests.names import (
     Arrived,
     Attempted,
@@ -23,8 +24,8 @@ from tests.names import (
     SetAside,
     Trouble,
 )
-from twisted_sendmail.admin.health import RouteState
 from twisted_sendmail.admin.metrics import FAILURES_KEPT, FailureKind, FailureRecord, Metrics
+from twisted_sendmail.relay import RouteStats
 
 PAGE = Path(__file__).parent.parent.parent / "docs/reference/metrics.md"
 
@@ -36,7 +37,7 @@ class Watched:
         self.metrics = Metrics(self.clock.seconds)
 
     def samples(
-        self, totals: QueueTotals | None = None, routes: tuple[RouteState, ...] = ()
+        self, totals: QueueTotals | None = None, routes: tuple[RouteStats, ...] = ()
     ) -> dict[str, float]:
         """Everything that is exposed, as ``name{label=value}``."""
         text = self.metrics.exposition(totals, routes, self.clock.seconds()).decode()
@@ -158,9 +159,9 @@ def test_the_failures_are_bounded_in_number_and_length() -> None:
 def test_the_queue_is_told_as_it_stands(watched: Watched) -> None:
     totals = QueueTotals({"deferred": 7, "hold": 2}, {"4.4.1": 5, "4.2.2": 3, "": 1}, 400.0, 12_345)
     routes = (
-        RouteState("default", (), under_way=4),
-        RouteState("bulk", (), until=2000.0),
-        RouteState("other", (), until=2000.0, auth_refused=True),
+        route("default", under_way=4),
+        route("bulk", wait=2000.0),
+        route("other", wait=2000.0, locked=True),
     )
     samples = watched.samples(totals, routes)
     expected = {
@@ -216,7 +217,7 @@ def test_the_reference_page_lists_each_metric_with_its_labels() -> None:
     watched.metrics(attempted("sent"))
     watched.metrics(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
     totals = QueueTotals({"deferred": 1}, {"4.4.1": 1}, 1.0)
-    text = watched.metrics.exposition(totals, (RouteState("default", ()),), 2.0).decode()
+    text = watched.metrics.exposition(totals, (route("default"),), 2.0).decode()
     exposed: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
         if family.name.endswith("_created"):

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.admin.parsed_html import Node, render
-from tests.admin.queue_contents import HOSTILE
+from tests.admin.queue_contents import HOSTILE, route
 from tests.names import MessageInfo, QueueAction, QueuedMessage, QueuedRecipient, QueueTotals
 from twisted_sendmail import Envelope, Recipient
-from twisted_sendmail.admin.health import RouteState
 from twisted_sendmail.admin.history import QueueSample
 from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
 from twisted_sendmail.admin.pages import (
@@ -131,7 +130,7 @@ def overview(text: str = "", **facts: Any) -> Overview:
         "examined": None,
         "failures": [FailureRecord(NOW - 5, FailureKind.BOUNCED, text, text, text, text)],
         "counts": {},
-        "routes": [RouteState(text, (text,), until=NOW + 5, reason=text)],
+        "routes": [route(text, (text,), wait=5, reason=text)],
         "unhealthy": text,
     }
     return Overview(**{**given, **facts})
@@ -214,9 +213,7 @@ def test_an_empty_queue_says_so() -> None:
 
 
 def test_a_refused_password_is_an_alarm() -> None:
-    routes = [
-        RouteState("default", ("smtps://a:465",), NOW + 60, auth_refused=True, reason="535 no")
-    ]
+    routes = [route("default", ("a:465",), wait=60, locked=True, reason="535 no")]
     page = render(overview_page(viewer(), overview(routes=routes, unhealthy=None)))
     (alarm,) = page.all("div", role="alert")
     assert alarm.text.startswith("“default” cannot sign in")

@@ -82,7 +82,7 @@ class Watched:
         return site
 
     def samples(self) -> dict[str, float]:
-        states = self.site._relay.route_states()
+        states = self.relay.stats().routes
         text = self.site.metrics.exposition(None, states, self.reactor.seconds()).decode()
         return {
             sample.name
@@ -145,11 +145,11 @@ async def test_a_way_out_that_is_down_is_seen_and_is_no_illness(folder: Folder) 
         await watched.relay.send(letter("bob@example.net"), sender="alice@example.org")
         await down
         samples = watched.samples()
-        (state,) = watched.site._relay.route_states()
+        (state,) = watched.relay.stats().routes
         health = await watched.site.health.problem()
     assert 0 == samples["twisted_sendmail_route_up"]
     assert not state.up
-    assert state.until is not None
+    assert state.wait > 0
     assert "refused" in (state.reason or "")
     assert None is health
 

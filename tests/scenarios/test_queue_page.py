@@ -11,11 +11,10 @@ from selenium.webdriver.common.keys import Keys
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThread
 
-from tests.admin.queue_contents import TOKEN, FakeRelay, QueueFiller, fill_queue
+from tests.admin.queue_contents import TOKEN, FakeRelay, QueueFiller, fill_queue, route
 from tests.names import Selection, SQLiteQueue
 from tests.scenarios.browser import Browser, browsing, contrast, why_not
 from tests.scenarios.peers import require
-from twisted_sendmail.admin.health import RouteState
 from twisted_sendmail.admin.history import QueueSample
 from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
 from twisted_sendmail.admin.site import AdminSite
@@ -39,12 +38,7 @@ class Morning:
         self.browser, self.spool, self.reactor = browser, spool, reactor
         self.relay = FakeRelay(spool, reactor)
         self.relay.routes += (
-            RouteState(
-                "bulk",
-                ("smtps://bulk.example.net:465",),
-                reactor.seconds() + 212,
-                reason="timed out",
-            ),
+            route("bulk", ("bulk.example.net:465",), wait=212, reason="timed out"),
         )
         self.site = AdminSite(reactor, spool, self.relay, token=TOKEN, name="mail.example.org")
         self.address = ""

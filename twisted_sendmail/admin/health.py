@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from twisted_sendmail.queue import QueueActionResult, Selection
+    from twisted_sendmail.relay import RelayStats
 
 #: Seconds for which a result is used again.
 VALID_SECONDS = 5.0
@@ -28,45 +28,20 @@ VALID_SECONDS = 5.0
 PROBE_TIMEOUT = 4.0
 
 
-@frozen
-class RouteState:
-    """The state of one route."""
-
-    name: str
-    #: ``name:port`` of its servers, in order of preference.
-    servers: tuple[str, ...]
-    #: Time of the next attempt while the route is down; None: it is up.
-    until: float | None = None
-    #: The next hop refused our password.
-    auth_refused: bool = False
-    #: Why the route is down: the last reply or error.
-    reason: str | None = None
-    #: Messages being delivered.
-    under_way: int = 0
-
-    @property
-    def up(self) -> bool:
-        """True if messages are delivered over this route."""
-        return self.until is None and not self.auth_refused
-
-
 class WatchedRelay(Protocol):
-    """The part of a relay that the admin endpoint uses."""
+    """The part of a ``RelayService`` that the admin endpoint uses."""
 
     @property
-    def running(self) -> bool:
-        """True while mail is taken out of the queue."""
+    def stopping(self) -> bool:
+        """True when no more mail is taken out of the queue."""
         ...
 
-    def route_states(self) -> tuple[RouteState, ...]:
-        """Return the state of each route."""
+    def stats(self) -> RelayStats:
+        """Return the state of the relay and its routes."""
         ...
 
     def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
-        """Try the selected messages now, or all, over routes that are down too.
-
-        :raises SendmailError: the queue cannot do that now.
-        """
+        """Try the selected messages now, or all, over routes that are down too."""
         ...
 
 
@@ -130,7 +105,7 @@ class Health:
     def _result(self) -> str | None:
         if self._queue_problem is not None:
             return self._queue_problem
-        return None if self._relay.running else "the relay is stopping"
+        return "the relay is stopping" if self._relay.stopping else None
 
     def _forget(self, answer: Deferred[str | None]) -> None:
         if answer in self._waiting:

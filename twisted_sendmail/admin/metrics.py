@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from twisted_sendmail.admin.health import RouteState
     from twisted_sendmail.queue import QueueTotals
+    from twisted_sendmail.relay import RouteStats
 
 #: Failures that are kept.
 FAILURES_KEPT = 100
@@ -139,7 +139,7 @@ class Metrics:
         )
 
     def exposition(
-        self, totals: QueueTotals | None, routes: Iterable[RouteState], now: float
+        self, totals: QueueTotals | None, routes: Iterable[RouteStats], now: float
     ) -> bytes:
         """Return all metrics in the text format of Prometheus.
 
@@ -246,7 +246,7 @@ class _Gauges(Collector):
     def __init__(self) -> None:
         self.set(None, (), 0.0)
 
-    def set(self, totals: QueueTotals | None, routes: Iterable[RouteState], now: float) -> None:
+    def set(self, totals: QueueTotals | None, routes: Iterable[RouteStats], now: float) -> None:
         self._totals, self._route_states, self._now = totals, tuple(routes), now
 
     def collect(self) -> Iterator[Metric]:
@@ -301,8 +301,8 @@ class _Gauges(Collector):
         auth = _gauge("route_auth_ok", "0 if the next hop refused our password.", "route")
         under_way = _gauge("route_under_way", "Messages being delivered.", "route")
         for route in self._route_states:
-            up.add_metric([route.name], int(route.up))
-            auth.add_metric([route.name], int(not route.auth_refused))
+            up.add_metric([route.name], int(route.up and not route.locked))
+            auth.add_metric([route.name], int(not route.locked))
             under_way.add_metric([route.name], route.under_way)
         yield from (up, auth, under_way)
 

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from twisted.web.iweb import IRequest, ITemplateLoader
     from twisted.web.template import Flattenable, Tag
 
-    from twisted_sendmail.admin.health import RouteState
     from twisted_sendmail.admin.history import QueueSample
     from twisted_sendmail.admin.metrics import FailureRecord
     from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, QueueTotals
+    from twisted_sendmail.relay import RouteStats
 
 #: Messages on a page, and pages; beyond that, the filter has to be narrower.
 PER_PAGE, MAX_PAGES = 50, 40
@@ -230,7 +230,7 @@ class Overview:
     failures: Sequence[FailureRecord]
     #: Recipients since the start, by outcome.
     counts: Mapping[str, int]
-    routes: Sequence[RouteState]
+    routes: Sequence[RouteStats]
     #: Why the relay is not healthy, in a line.
     unhealthy: str | None = None
 
@@ -293,8 +293,8 @@ def _headline(viewer: Viewer, overview: Overview) -> dict[str, Any]:
         lead = f"The oldest has waited {duration(oldest_age(overview.totals, viewer.now))}. "
     else:
         headline, lead = "Nothing waits", "All mail that was accepted has gone out. "
+    refused = [route for route in overview.routes if route.locked]
     down = [route for route in overview.routes if not route.up]
-    refused = [route for route in down if route.auth_refused]
     alarm: dict[str, Any] | None = None
     if overview.unhealthy is not None:
         alarm = {"title": "The relay is not healthy", "text": foreign(overview.unhealthy)}
@@ -309,7 +309,7 @@ def _headline(viewer: Viewer, overview: Overview) -> dict[str, Any]:
     return {"headline": headline, "lead": lead, "alarm": alarm}
 
 
-def _route_names(routes: Sequence[RouteState]) -> str:
+def _route_names(routes: Sequence[RouteStats]) -> str:
     return (
         f"“{printable(routes[0].name, 60)}”" if len(routes) == 1 else f"One of {len(routes)} routes"
     )
@@ -331,12 +331,12 @@ def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _route(route: RouteState, now: float) -> dict[str, Any]:
+def _route(route: RouteStats, now: float) -> dict[str, Any]:
     state: list[Flattenable]
-    if route.auth_refused:
+    if route.locked:
         look, state = "bad", ["Password refused"]
-    elif route.until is not None:
-        look, state = "warn", ["Down, next try ", ahead(route.until, now)]
+    elif not route.up:
+        look, state = "warn", ["Down, next try ", ahead(now + route.wait, now)]
     else:
         look, state = "good", ["Up"]
     under_way = f", {count(route.under_way, 'message')} under way" if route.under_way else ""

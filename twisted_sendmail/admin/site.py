@@ -214,7 +214,7 @@ class AdminSite(Service):
         except SendmailError:
             totals = None
         now = self._reactor.seconds()
-        body = self.metrics.exposition(totals, self._relay.route_states(), now)
+        body = self.metrics.exposition(totals, self._relay.stats().routes, now)
         return HTTPResponse(200, body, CONTENT_TYPE_LATEST)
 
     async def _get_overview(self, request: HTTPRequest) -> HTTPResponse:
@@ -237,7 +237,7 @@ class AdminSite(Service):
             examined=MAX_EXAMINED if totals.queues.get("deferred", 0) > MAX_EXAMINED else None,
             failures=self.metrics.failures[:SHOWN_FAILURES],
             counts=self.metrics.counts,
-            routes=self._relay.route_states(),
+            routes=self._relay.stats().routes,
             unhealthy=await self.health.problem(),
         )
         return await self._page(200, overview_page, self._viewer(session), overview)

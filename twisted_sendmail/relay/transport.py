@@ -45,6 +45,8 @@ class RouteStats:
     """State of one route."""
 
     name: str
+    #: ``name:port`` of its servers, in order of preference.
+    servers: tuple[str, ...]
     #: Mail gets through, as far as is known.
     up: bool
     #: Why it does not; None while it does.
@@ -222,6 +224,7 @@ class Transport:
         now = self._reactor.seconds()
         return RouteStats(
             name=self.name,
+            servers=tuple(f"{server.host}:{server.port}" for server in self.settings.servers),
             up=self.up,
             reason=self.reason,
             wait=self.back_off.left(now),
