@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from tests.names import QueueUnusable, Selection, SQLiteQueue, SQLiteStore
 from tests.queue.choke import Choke, choked
 from tests.queue.letters import draft_of, take_in
-from twisted_sendmail.queue.sqlite import schema
+from twisted_sendmail.queue.sqlite import database
 from twisted_sendmail.queue.sqlite.database import SQLiteConnection
 
 if TYPE_CHECKING:
@@ -203,11 +203,11 @@ def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Pat
 def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = made(tmp_path / "queue")
     with closing(sqlite3.connect(path)) as changed:
-        changed.execute(f"PRAGMA user_version = {schema.version() + 1}")
+        changed.execute(f"PRAGMA user_version = {database.version() + 1}")
     before = path.read_bytes()
     assert (
-        f"the queue cannot be used: its format is {schema.version() + 1}, "
-        f"and this program knows {schema.version()}; "
+        f"the queue cannot be used: its format is {database.version() + 1}, "
+        f"and this program knows {database.version()}; "
         "use the version of the program that wrote it, or a newer one"
     ) == refused(tmp_path / "queue")
     assert before == path.read_bytes()
@@ -229,7 +229,7 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
         connection.execute("CREATE TABLE added (name TEXT)")
         connection.execute("INSERT INTO added SELECT origin || 'x' FROM message")
 
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, add_a_column))
+    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, add_a_column))
     for _ in range(2):
         store.open()
         assert [("x",)] == store.connection.rows("SELECT name FROM added")
@@ -239,7 +239,7 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
         )
         store.close()
     with closing(sqlite3.connect(path)) as found:
-        assert [(schema.version(),)] == found.execute("PRAGMA user_version").fetchall()
+        assert [(database.version(),)] == found.execute("PRAGMA user_version").fetchall()
 
 
 def test_a_migration_that_fails_changes_nothing(
@@ -253,7 +253,7 @@ def test_a_migration_that_fails_changes_nothing(
         connection.execute("CREATE TABLE message (oh TEXT)")
 
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, fail_halfway))
+        patched.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, fail_halfway))
         assert "table message already exists" in refused(directory)
     with SQLiteStore(directory) as store:
         assert 0 == store.connection.value("SELECT count(*) FROM content")

@@ -1,7 +1,13 @@
-"""Connection to the SQLite database: every statement goes through ``execute``.
+"""The SQLite database: its connection, its tables, and how it is opened.
 
-Tests count the statements there, make the n-th one fail, or end the process at it.  This module
-knows SQLite and nothing of mail.
+Every statement goes through ``SQLiteConnection.execute``: tests count the statements there, make
+the n-th one fail, or end the process at it.
+
+The file is created, verified and migrated here.  A message is one row: constant columns, under a
+checksum, and the columns of its state.  Each recipient is a row, and so is the content, which is
+written once: small content beside the message, large content in pieces that exist before the message
+does.  A state that must not become another state when a bit flips is stored as a word and not as a
+number: a damaged word is not a valid word.
 """
 
 from __future__ import annotations
@@ -10,17 +16,128 @@ import errno
 import sqlite3
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from zlib import crc32
 
-from twisted_sendmail.queue.errors import QueueError, QueueFull
+from twisted_sendmail.queue.errors import QueueError, QueueFull, QueueUnusable
+from twisted_sendmail.queue.sqlite.files import unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 #: Seconds to wait while another process writes.
 PATIENCE = 30.0
 _TRANSIENT = (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError)
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Largest database, in octets, that is verified when a relay starts.
+MAX_VERIFIED_SIZE = 256 * 1024 * 1024
+# PRAGMA synchronous = FULL: a commit is on the disk when it returns.
+_FULL = 2
+_SETTINGS = (
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA trusted_schema = OFF",
+    # The file is private: deleted mail need not be overwritten.
+    "PRAGMA secure_delete = OFF",
+    "PRAGMA cache_size = -8192",
+    "PRAGMA journal_size_limit = 16777216",
+)
+# SQLite quotes damaged names in its errors; they may be no valid UTF-8.
+_ERRORS = (sqlite3.Error, UnicodeError)
+_REMEDIES = (
+    ("not a database", "it is no database", "move the file away, or give another directory"),
+    ("no such", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
+    ("malformed", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
+    ("readonly", "it cannot be written to", "mount it writable, or give another directory"),
+    ("is full", "there is no room", "make room on its file system"),
+    ("locked", "another program holds it", "end that program"),
+)
+#: "TSMq", in the header of the file.
+APPLICATION_ID = 0x54534D71
+
+_TABLES = (
+    """
+    CREATE TABLE message (
+        number INTEGER PRIMARY KEY,     -- the number of its id
+        -- Constant.
+        arrived REAL NOT NULL,
+        sender TEXT NOT NULL,
+        parameters TEXT NOT NULL,       -- JSON; empty: all defaults
+        size INTEGER NOT NULL,
+        origin TEXT NOT NULL,
+        body INTEGER,                   -- of its pieces; NULL: content in one row
+        pieces INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,      -- CRC-32 of the columns above and of the recipients
+        -- State.
+        route TEXT NOT NULL,
+        due REAL NOT NULL,
+        attempts INTEGER NOT NULL,
+        leased INTEGER NOT NULL,
+        held INTEGER NOT NULL,
+        expired TEXT,                   -- 'expired'
+        doomed TEXT,                    -- 'doomed'
+        warned INTEGER NOT NULL,
+        interrupted INTEGER NOT NULL,
+        aside TEXT
+    )
+    """,
+    """
+    CREATE TABLE recipient (
+        message INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        address TEXT NOT NULL,
+        notify TEXT NOT NULL,
+        orcpt TEXT,
+        state TEXT NOT NULL,
+        due REAL NOT NULL,
+        attempts INTEGER NOT NULL,
+        tried REAL,
+        reply TEXT,
+        status TEXT,
+        relay TEXT,
+        PRIMARY KEY (message, number)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE content (
+        message INTEGER PRIMARY KEY REFERENCES message ON DELETE CASCADE,
+        data BLOB NOT NULL,
+        checksum INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE piece (
+        body INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        data BLOB NOT NULL,
+        checksum INTEGER NOT NULL,
+        PRIMARY KEY (body, place)
+    ) WITHOUT ROWID
+    """,
+    # Bodies whose message is gone; their pieces are removed in small steps.
+    "CREATE TABLE rubbish (body INTEGER PRIMARY KEY)",
+    """
+    CREATE TRIGGER thrown_away AFTER DELETE ON message WHEN old.body IS NOT NULL
+    BEGIN INSERT OR IGNORE INTO rubbish VALUES (old.body); END
+    """,
+    # Messages ready for an attempt: new ones and retries apart, each by due time.
+    """
+    CREATE INDEX ready ON message (route, attempts > 0, due)
+    WHERE leased = 0 AND held = 0 AND aside IS NULL
+    """,
+    "CREATE INDEX body ON message (body) WHERE body IS NOT NULL",
+    # Checksum of the schema: damage to a column's name is not damage to a message.
+    "CREATE TABLE about (tables INTEGER NOT NULL)",
+)
+
+# One statement, hence one snapshot: another process may be creating the tables.
+_IDENTITY = """
+    SELECT (SELECT application_id FROM pragma_application_id),
+        (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)
+"""
+
+#: Step *n* migrates format *n* + 1 to the next one, inside a transaction.
+MIGRATIONS: Sequence[Callable[[SQLiteConnection], None]] = ()
 
 
 class SQLiteConnection:
@@ -112,3 +229,131 @@ def queue_error(error: Exception, doing: str) -> QueueError:
     # A fault of the disk may pass; a fault of the data does not.
     found.temporary = isinstance(error, OSError) or type(error) in _TRANSIENT
     return found
+
+
+def version() -> int:
+    """Return the format that this program writes."""
+    return 1 + len(MIGRATIONS)
+
+
+def open_database(path: Path, *, patience: float, relay: bool) -> SQLiteConnection:
+    """Open the database at *path*, and create or migrate its tables.
+
+    :param relay: this connection checkpoints the log.  Commands of an operator leave that to
+        the relay.
+    :raises QueueUnusable: the database cannot be used.
+    """
+    try:
+        connection = SQLiteConnection(path, patience=patience)
+    except sqlite3.Error as e:
+        raise _unusable(path, e) from None
+    try:
+        # Before any change: the file may belong to another program.
+        _format(connection)
+        mode = connection.value("PRAGMA journal_mode = WAL")
+        if mode != "wal":
+            raise unusable(
+                path, "its file system cannot hold a queue", "give a directory on a local disk"
+            )
+        connection.execute(f"PRAGMA synchronous = {_FULL}")
+        if connection.value("PRAGMA synchronous") < _FULL:
+            raise unusable(path, "SQLite does not write durably", "use another build of SQLite")
+        for setting in _SETTINGS:
+            connection.execute(setting)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {1000 if relay else 0}")
+        _prepare(connection)
+    except BaseException as e:
+        connection.close()
+        if isinstance(e, _ERRORS):
+            raise _unusable(path, e) from None
+        raise
+    return connection
+
+
+def verify(connection: SQLiteConnection, path: Path) -> None:
+    """Check the integrity of a database that is not too large; rebuild its indexes if needed.
+
+    :raises QueueUnusable: the database is damaged.
+    """
+    try:
+        if path.stat().st_size > MAX_VERIFIED_SIZE or _is_intact(connection):
+            return
+        connection.execute("REINDEX")
+        if _is_intact(connection):
+            return
+    except _ERRORS as e:
+        raise _unusable(path, e) from None
+    raise _unusable(path, sqlite3.DatabaseError("malformed"))
+
+
+def _is_intact(connection: SQLiteConnection) -> bool:
+    return bool(connection.rows("PRAGMA integrity_check(1)") == [("ok",)])
+
+
+def _unusable(path: Path, error: Exception) -> QueueUnusable:
+    text = "malformed" if isinstance(error, UnicodeError) else str(error)
+    for part, why, remedy in _REMEDIES:
+        if part in text:
+            return unusable(path, why, remedy)
+    return unusable(path, text, "see that its directory and its files can be read and written")
+
+
+def _prepare(connection: SQLiteConnection) -> None:
+    """Create or migrate the tables in one transaction.
+
+    :raises QueueUnusable: the file belongs to another program, or has a newer format.
+    """
+    if _format(connection) == version():
+        _check(connection)
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have created them meanwhile.
+        found = _format(connection)
+        if not found:
+            for statement in _TABLES:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            found = 1
+        for step in MIGRATIONS[found - 1 :]:
+            step(connection)
+        connection.execute(f"PRAGMA user_version = {version()}")
+        connection.execute("DELETE FROM about")
+        connection.execute("INSERT INTO about VALUES (?)", (_checksum(connection),))
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _checksum(connection: SQLiteConnection) -> int:
+    rows = connection.rows("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name")
+    return crc32(repr(rows).encode())
+
+
+def _check(connection: SQLiteConnection) -> None:
+    if connection.rows("SELECT tables FROM about") != [(_checksum(connection),)]:
+        raise sqlite3.DatabaseError("the tables are malformed")
+
+
+def _format(connection: SQLiteConnection) -> int:
+    """Return the format of the file; 0: the file is empty.
+
+    :raises QueueUnusable: the file belongs to another program, or has a newer format.
+    """
+    owner, format_, tables = connection.row(_IDENTITY)
+    if owner == APPLICATION_ID and 0 < format_ <= version():
+        return int(format_)
+    if owner == APPLICATION_ID and format_ > version():
+        raise QueueUnusable(
+            "the queue cannot be used",
+            detail=f"its format is {format_}, and this program knows {version()}",
+            remedy="use the version of the program that wrote it, or a newer one",
+        )
+    if (owner, format_, tables) == (0, 0, 0):
+        return 0
+    raise QueueUnusable(
+        "the queue cannot be used",
+        detail="its file belongs to another program",
+        remedy="give another directory",
+    )

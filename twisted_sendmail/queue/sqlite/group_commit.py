@@ -23,7 +23,7 @@ from twisted_sendmail.queue.errors import QueueError
 from twisted_sendmail.queue.sqlite.database import queue_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted_sendmail.queue.sqlite.store import SQLiteStore
 
@@ -49,7 +49,7 @@ class Operation:
 
     __slots__ = ("_work", "doing", "error", "kind", "result")
 
-    #: ``run_batch`` runs several operations of this class with fewer statements.
+    #: Operations of this class are run by ``run_batch``, and not by ``work``.
     batched: ClassVar[bool] = False
 
     def __init__(
@@ -70,9 +70,9 @@ class Operation:
         return None if self._work is None else self._work(store)
 
     @classmethod
-    def run_batch(cls, store: SQLiteStore, batch: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG003
-        """Run some of *batch*, in any order; return those left."""
-        return batch
+    def run_batch(cls, store: SQLiteStore, batch: Sequence[Any]) -> None:
+        """Run operations of a ``batched`` class together."""
+        raise NotImplementedError
 
     def fire(self) -> None:
         """Deliver the result to the caller; in the reactor's thread, after the commit."""
@@ -123,8 +123,7 @@ class GroupCommit:
         store = self._store
         try:
             store.begin(write=any(o.kind is OperationKind.WRITE for o in group))
-            for operation in group if len(group) == 1 else self._run_batches(group):
-                self._run_one(operation)
+            self._run_all(group)
             store.commit()
         except Exception as e:  # noqa: BLE001 - delivered to the caller
             self._roll_back()
@@ -135,18 +134,18 @@ class GroupCommit:
                 group[0].result = None
                 group[0].error = queue_error(e, group[0].doing)
 
-    def _run_batches(self, group: list[Operation]) -> Iterator[Operation]:
-        """Run operations in batches where they can; yield the others in order."""
+    def _run_all(self, group: list[Operation]) -> None:
         for batched, run in groupby(group, lambda operation: operation.batched):
             if not batched:
-                yield from run
+                for operation in run:
+                    self._run_one(operation)
                 continue
             batches: dict[type[Operation], list[Operation]] = {}
             for operation in run:
                 operation.error = None
                 batches.setdefault(type(operation), []).append(operation)
             for kind, batch in batches.items():
-                yield from kind.run_batch(self._store, batch)
+                kind.run_batch(self._store, batch)
 
     def _run_one(self, operation: Operation) -> None:
         operation.error = None

@@ -545,30 +545,21 @@ class CommitMessage(Operation):
             except Exception:  # noqa: BLE001 - the message is queued all the same
                 _log.failure("an observer of the queue failed")
 
-    def work(self, store: SQLiteStore) -> QueuedMessage:
-        """See ``Operation.work``."""
-        if isinstance(self.content, bytes):
-            self.queue.free_space.ask(len(self.content))
-        return store.put(self.draft, self.content, leased=self.claimed)
-
     @classmethod
-    def run_batch(
-        cls, store: SQLiteStore, batch: Sequence[CommitMessage]
-    ) -> Sequence[CommitMessage]:
-        """See ``Operation.run_batch``; large content is left."""
+    def run_batch(cls, store: SQLiteStore, batch: Sequence[CommitMessage]) -> None:
+        """See ``Operation.run_batch``."""
         admitted = []
         for commit in batch:
-            if isinstance(commit.content, bytes):
-                try:
+            # Large content asked for its space when it was written.
+            try:
+                if isinstance(commit.content, bytes):
                     commit.queue.free_space.ask(len(commit.content))
-                except QueueFull as e:
-                    commit.error = e
-                else:
-                    admitted.append(commit)
+                admitted.append(commit)
+            except QueueFull as e:
+                commit.error = e
         messages = store.put_all([(each.draft, each.content, each.claimed) for each in admitted])
         for commit, message in zip(admitted, messages, strict=True):
             commit.result = message
-        return [commit for commit in batch if not isinstance(commit.content, bytes)]
 
     def fire(self) -> None:
         """See ``Operation.fire``."""
@@ -628,19 +619,12 @@ class SettleAttempt(Record):
         super().__init__(retry, (settlement.id,))
         self.settlement = settlement
 
-    def work(self, store: SQLiteStore) -> Any:
-        """See ``Operation.work``."""
-        return store.settle(self.settlement)
-
     @classmethod
-    def run_batch(
-        cls, store: SQLiteStore, batch: Sequence[SettleAttempt]
-    ) -> Sequence[SettleAttempt]:
+    def run_batch(cls, store: SQLiteStore, batch: Sequence[SettleAttempt]) -> None:
         """See ``Operation.run_batch``."""
         results = store.settle_all([each.settlement for each in batch])
         for settle, result in zip(batch, results, strict=True):
             settle.result = result
-        return ()
 
 
 class RecordRetry:

@@ -52,7 +52,13 @@ from twisted_sendmail.queue.models import (
     RecipientState,
     SetAsideReason,
 )
-from twisted_sendmail.queue.sqlite.database import PATIENCE, SQLiteConnection, queue_error
+from twisted_sendmail.queue.sqlite.database import (
+    PATIENCE,
+    SQLiteConnection,
+    open_database,
+    queue_error,
+    verify,
+)
 from twisted_sendmail.queue.sqlite.files import check_database, check_directory
 from twisted_sendmail.queue.sqlite.rows import (
     MESSAGE,
@@ -63,7 +69,6 @@ from twisted_sendmail.queue.sqlite.rows import (
     decode_damaged,
     encode,
 )
-from twisted_sendmail.queue.sqlite.schema import open_database, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -100,7 +105,22 @@ _STANDING = f"""
         AND state NOT IN ('delivered', 'failed')
     WHERE message.number {_THESE}
 """  # noqa: S608
-_PENDING = "WHERE message = ? AND number = ? AND state = 'pending'"
+# An operator may have reset the attempts during the attempt, so they are counted here.
+_UPDATE_RECIPIENT = """
+    UPDATE recipient SET state = ?1, due = ?2, attempts = attempts + ?3,
+        tried = CASE WHEN ?3 THEN ?4 ELSE tried END, reply = CASE WHEN ?5 THEN ?6 ELSE reply END,
+        status = CASE WHEN ?5 THEN ?7 ELSE status END, relay = CASE WHEN ?5 THEN ?8 ELSE relay END
+    WHERE message = ?9 AND number = ?10 AND state = 'pending'
+"""
+# Due at the next time of its recipients; now, when the operator expired the message.
+_UPDATE_MESSAGE = """
+    UPDATE message SET leased = 0, attempts = attempts + ?1, interrupted = interrupted + ?2,
+        warned = max(warned, ?3), aside = ifnull(?4, aside),
+        due = CASE WHEN expired IS NOT NULL THEN 0.0 ELSE ifnull(
+            (SELECT min(due) FROM recipient WHERE message = ?5 AND state = 'pending'),
+            CASE WHEN ?4 IS NULL THEN due ELSE 0.0 END) END
+    WHERE number = ?5
+"""
 # ``QueuedMessage.deferred`` and ``queue_name`` in SQL.
 _DEFERRED = (
     "attempts > 0 OR EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.number "
@@ -556,44 +576,33 @@ class SQLiteStore:
         return [None if number is None else messages.get(number) for number in numbers]
 
     def _update(self, number: int, record: AttemptRecord) -> None:
-        execute = self.connection.execute
-        for change in record.changes:
-            which = (number, change.number)
-            if record.tried:
-                execute(
-                    f"UPDATE recipient SET attempts = attempts + 1, tried = ? {_PENDING}",  # noqa: S608
-                    (record.at, *which),
-                )
-            if record.tried or change.reply is not None or change.status is not None:
-                execute(
-                    f"UPDATE recipient SET reply = ?, status = ?, relay = ? {_PENDING}",  # noqa: S608
-                    (change.reply, change.status, change.relay, *which),
-                )
-            # The state last: the statements above change pending recipients only.
-            execute(
-                f"UPDATE recipient SET due = ?, state = ? {_PENDING}",  # noqa: S608
-                (change.due, change.state.value, *which),
+        tried, aside = int(record.tried), record.aside
+        for row in record.changes:
+            new = int(tried or row.reply is not None or row.status is not None)
+            self.connection.execute(
+                _UPDATE_RECIPIENT,
+                (
+                    row.state.value,
+                    row.due,
+                    tried,
+                    record.at,
+                    new,
+                    row.reply,
+                    row.status,
+                    row.relay,
+                    number,
+                    row.number,
+                ),
             )
-        aside = record.aside
-        execute(
-            "UPDATE message SET leased = 0, attempts = attempts + ?, "
-            "interrupted = interrupted + ?, warned = max(warned, ?), aside = ifnull(?, aside), "
-            "due = CASE WHEN ? THEN 0.0 ELSE due END WHERE number = ?",
+        self.connection.execute(
+            _UPDATE_MESSAGE,
             (
-                int(record.tried),
+                tried,
                 int(record.in_doubt),
                 int(record.warned),
                 None if aside is None else aside.value,
-                aside is not None,
                 number,
             ),
-        )
-        # The next of its recipients; now, when the operator wants the message reported and gone.
-        execute(
-            "UPDATE message SET due = CASE WHEN expired IS NULL THEN ifnull("
-            "(SELECT min(due) FROM recipient WHERE message = ? AND state = 'pending'), due) "
-            "ELSE 0.0 END WHERE number = ?",
-            (number, number),
         )
 
     def _read(self, numbers: Collection[int]) -> dict[int, QueuedMessage]:
