@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.relay.door import by_bdat, by_data, door
+from tests.relay.smtp_listener import by_bdat, by_data, door
 from tests.relay.world import Host, World
 from twisted_sendmail import Envelope, Mailer, many, sendmail, submit
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.message.letters import DATE, SECONDS, cut
+from tests.message.messages import DATE, SECONDS, cut
 from twisted_sendmail import Mailbox, ReversePath
 from twisted_sendmail.message import Header, HeaderFixer, from_field
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.message.letters import content, from_header, prepared
+from tests.message.messages import content, from_header, prepared
 from twisted_sendmail import InvalidAddress, InvalidMessage
 from twisted_sendmail.message.mime import bulk, written
 

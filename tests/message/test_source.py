@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.letters import cut
+from tests.message.messages import cut
 from tests.pure import run
 from twisted_sendmail import InvalidMessage
 from twisted_sendmail.message.source import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.letters import DATE, SECONDS, content, from_header, prepared
+from tests.message.messages import DATE, SECONDS, content, from_header, prepared
 from twisted_sendmail import InvalidAddress, InvalidInput, InvalidMessage, ReversePath
 from twisted_sendmail.message import Header, HeaderFixer, new_message_id
 from twisted_sendmail.message.header_fixer import message_id

@@ -6,10 +6,10 @@ be opened, closed and killed, and keeps what was in it.
 
 from __future__ import annotations
 
-from tests.queue.conformance_in import TakingIn
+from tests.queue.conformance_adding import TakingIn
+from tests.queue.conformance_concurrent import Together
+from tests.queue.conformance_delivering import TakingOut
 from tests.queue.conformance_operator import Operating
-from tests.queue.conformance_out import TakingOut
-from tests.queue.conformance_together import Together
 
 
 class Conformance(TakingIn, TakingOut, Operating, Together):

@@ -14,7 +14,7 @@ from tests.names import (
     Selection,
     SetAsideReason,
 )
-from tests.queue.conformance_home import (
+from tests.queue.conformance_base import (
     ALL,
     DELIVERED,
     FAILED,
@@ -27,7 +27,7 @@ from tests.queue.conformance_home import (
     one,
     undeliverable,
 )
-from tests.queue.letters import Observer, draft_of, take_in
+from tests.queue.messages import Observer, draft_of, take_in
 from tests.rows import recipient_row
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.names import Queue
-    from tests.queue.conformance_home import Home
+    from tests.queue.conformance_base import Home
 
 
 @pytest_twisted.async_yield_fixture

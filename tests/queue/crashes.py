@@ -19,7 +19,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock
 
 from tests.names import QueueAction, Selection, SQLiteQueue
-from tests.queue.choke import EXITED, exiting
+from tests.queue.failing_store import EXITED, exiting
 from tests.queue.traffic import Audit, Record, Traffic
 
 

@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.queue.conformance import Conformance
-from tests.queue.conformance_home import Home
-from tests.queue.homes import MemoryHome, SqliteHome
+from tests.queue.conformance_base import Home
+from tests.queue.engines import MemoryHome, SqliteHome
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,7 +32,7 @@ from tests.names import (
     SQLiteQueue,
     id_number,
 )
-from tests.queue.letters import content_of, draft_of, take_in
+from tests.queue.messages import content_of, draft_of, take_in
 from tests.rows import recipient_row
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from tests.names import (
     SQLiteQueue,
     id_number,
 )
-from tests.queue.choke import Choke, choked
-from tests.queue.letters import Observer, draft_of, take_in
+from tests.queue.failing_store import Choke, choked
+from tests.queue.messages import Observer, draft_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue.sqlite.group_commit import MAX_GROUP, Operation
 

@@ -21,7 +21,7 @@ from tests.names import (
     QueueObserver,
     RecipientState,
 )
-from tests.queue.letters import content_of, draft_of
+from tests.queue.messages import content_of, draft_of
 from tests.rows import recipient_row
 from twisted_sendmail import Envelope
 

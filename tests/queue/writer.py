@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from tests.names import QueueUnusable, SQLiteQueue
-from tests.queue.choke import install_from_environment
+from tests.queue.failing_store import install_from_environment
 from tests.queue.traffic import Record, Traffic
 
 

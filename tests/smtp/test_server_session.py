@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.smtp.server_talk import SECURE, Decide, Talk, in_transaction
+from tests.smtp.server_session import SECURE, Decide, Talk, in_transaction
 from twisted_sendmail import Recipient, Reply
 from twisted_sendmail.smtp import PENDING, MailParameters, ServerState
 from twisted_sendmail.smtp.server_states import TABLE

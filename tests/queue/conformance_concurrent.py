@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, DeferredList
 
 from tests.names import AttemptRecord, QueueAction, QueueError, Selection
-from tests.queue.conformance_home import (
+from tests.queue.conformance_base import (
     ALL,
     FAILED,
     LATER,
@@ -21,7 +21,7 @@ from tests.queue.conformance_home import (
     on_its_way,
     one,
 )
-from tests.queue.letters import content_of, draft_of, take_in
+from tests.queue.messages import content_of, draft_of, take_in
 from tests.rows import recipient_row
 
 if TYPE_CHECKING:

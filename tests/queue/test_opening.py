@@ -17,8 +17,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.names import QueueUnusable, Selection, SQLiteQueue, SQLiteStore
-from tests.queue.choke import Choke, choked
-from tests.queue.letters import draft_of, take_in
+from tests.queue.failing_store import Choke, choked
+from tests.queue.messages import draft_of, take_in
 from twisted_sendmail.queue.sqlite import database
 from twisted_sendmail.queue.sqlite.database import SQLiteConnection
 

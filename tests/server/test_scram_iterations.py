@@ -110,7 +110,7 @@ def test_an_unknown_user_shows_the_same_each_time_and_after_a_reload(mixed: Path
 def test_an_unknown_user_shows_the_same_after_a_restart(mixed: Path) -> None:
     names = [f"nobody{n}" for n in range(20)]
     program = (
-        "import sys; from pathlib import Path; from tests.server.test_iterations import *\n"
+        "import sys; from pathlib import Path; from tests.server.test_scram_iterations import *\n"
         "factory = server(Path(sys.argv[1]))\n"
         "print([shown(factory, name) for name in sys.argv[2:]])"
     )

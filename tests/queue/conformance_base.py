@@ -16,7 +16,7 @@ from tests.names import (
     Selection,
     SetAsideReason,
 )
-from tests.queue.letters import take_in
+from tests.queue.messages import take_in
 from tests.rows import recipient_row
 
 DELIVERED, FAILED, PENDING = RecipientState.DELIVERED, RecipientState.FAILED, RecipientState.PENDING

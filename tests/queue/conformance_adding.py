@@ -8,14 +8,14 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.names import SMALL, QueueError, RecoveryReport, id_number
-from tests.queue.conformance_home import (
+from tests.queue.conformance_base import (
     ALL,
     Home,
     delivered,
     ids,
     leased,
 )
-from tests.queue.letters import Observer, content_of, draft_of, take_in
+from tests.queue.messages import Observer, content_of, draft_of, take_in
 from twisted_sendmail import Envelope, Recipient
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from attrs import evolve as replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.letters import NOW
+from tests.message.messages import NOW
 from twisted_sendmail import ForwardPath, InvalidInput, Mailbox, Recipient
 from twisted_sendmail.message import DSNAction, Report, ReportedRecipient
 from twisted_sendmail.message.downgrade import seven_bit

@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 
 from tests.names import FULL, QueueError, QueueFull, QueueReceiver
 from tests.server.conftest import Client, Net
-from tests.server.spool_in_memory import MemorySpool
+from tests.server.scripted_queue import MemorySpool
 from twisted_sendmail import Recipient, ServerSettings
 from twisted_sendmail.message import Rewriting
 from twisted_sendmail.queue import CleanupPolicy

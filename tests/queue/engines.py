@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.memory_queue import MemoryQueue
 from tests.names import InlineWorker, SQLiteQueue
-from tests.queue.conformance_home import Home
+from tests.queue.conformance_base import Home
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.letters import (
+from tests.message.messages import (
     DATE,
     SECONDS,
     Elsewhere,
@@ -513,7 +513,7 @@ def test_smtputf8_only_where_it_is_needed(raw: bytes, sender: str, expected: boo
 
 SPARSE = """
 import sys, tracemalloc
-from tests.message.letters import prepared
+from tests.message.messages import prepared
 from tests.pure import run
 size = int(sys.argv[2])
 class Lines:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.message.letters import SECONDS, content, prepared
+from tests.message.messages import SECONDS, content, prepared
 from twisted_sendmail import Envelope, InvalidInput
 from twisted_sendmail.message import prepare_small
 from twisted_sendmail.message.prepared import LONG_HEADER, SMALL

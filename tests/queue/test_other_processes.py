@@ -23,7 +23,7 @@ from tests.names import (
     SQLiteStore,
     id_number,
 )
-from tests.queue.letters import Observer, content_of, draft_of, take_in
+from tests.queue.messages import Observer, content_of, draft_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue import PIECE, Pieces, wake
 from twisted_sendmail.queue.sqlite.queue import POLL_INTERVAL

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.message.letters import content, prepared
+from tests.message.messages import content, prepared
 from twisted_sendmail.message.downgrade import seven_bit
 
 TEXT = "Grüße\r\n.\r\nFrom here  \r\n"

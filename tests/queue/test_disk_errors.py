@@ -22,8 +22,8 @@ from tests.names import (
     Selection,
     SQLiteQueue,
 )
-from tests.queue.choke import Choke, choked
-from tests.queue.letters import Observer, content_of, draft_of, take_in
+from tests.queue.failing_store import Choke, choked
+from tests.queue.messages import Observer, content_of, draft_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue import FreeSpace
 from twisted_sendmail.queue.sqlite.queue import FIRST_DELAY, MAX_DELAY
