@@ -125,6 +125,27 @@ def test_no_recipient_gets_a_message_twice_when_a_connection_dies(  # noqa: PLR0
     assert (report.error is not None) == bool(report.in_doubt or report.untouched)
 
 
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+@pytest.mark.parametrize(
+    ("dies", "names"),
+    [
+        ("RCPT#4", ["a@example.net", "b@example.net", "gone@example.net", "c@example.net"]),
+        ("DATA#2", ["a@example.net", "b@example.net", "c@example.net", "gone@example.net"]),
+    ],
+)
+def test_recipients_left_by_a_connection_that_dies_get_the_message(
+    post: Post, end: Any, dies: str, names: list[str]
+) -> None:
+    """One transaction was complete; of the second one a recipient was refused."""
+    offers = (*PIPELINING, "LIMITS RCPTMAX=2")
+    dying, serving = post.world.server({dies: end}, offers=offers), post.world.server(offers=offers)
+    (result,) = post.send(post.mailer(dying, serving), letter("a", names))
+    assert names == [str(each.recipient) for each in result.get().outcomes]
+    expected = [REFUSED if name.startswith("gone") else ACCEPTED for name in names]
+    assert expected == statuses(result.value)
+    assert Counter(["a@example.net", "b@example.net", "c@example.net"]) == delivered(post)
+
+
 # -- ends of a message whose first part was accepted -----------------------------------------
 
 

@@ -42,6 +42,7 @@ from twisted_sendmail.client.verdict import may_go_again
 from twisted_sendmail.smtp import (
     AuthenticationError,
     ConnectFailed,
+    ConnectionFailed,
     DeliveryInDoubt,
     DeliveryReport,
     InvalidInput,
@@ -188,9 +189,12 @@ class Job:
     returned: int = 0
     #: Servers that it cannot be sent to any more.
     tried: frozenset[ServerStatus] = frozenset()
-    # Where the message goes out over several connections: all of it, and the reports so far.
+    # If the message goes out over several connections: all of it, the indexes of the recipients that
+    # ``letter`` goes to, the results of others, and the first report with an accepted recipient.
     _whole: PreparedMessage | None = None
-    _reports: list[DeliveryReport] = Factory(list)
+    _indexes: list[int] = Factory(list)
+    _results: dict[int, RecipientResult] = Factory(dict)
+    _accepted: DeliveryReport | None = None
 
     @property
     def settled(self) -> bool:
@@ -199,23 +203,42 @@ class Job:
 
     def narrow(self, count: int) -> None:
         """Send to the first *count* recipients only; the others follow over another connection."""
+        self._send_to((self._indexes or range(len(self.letter.envelope.recipients)))[:count])
+
+    def _send_to(self, indexes: Sequence[int]) -> None:
         self._whole = self._whole or self.letter
-        self.letter = self.letter.to(self.letter.envelope.recipients[:count])
+        self._indexes = list(indexes)
+        recipients = self._whole.envelope.recipients
+        self.letter = self._whole.to(tuple([recipients[index] for index in indexes]))
 
     def go_on(self, report: DeliveryReport) -> bool:
         """Note *report*; return whether the message has still to be sent to other recipients.
 
-        That is so if it was narrowed, or if the connection ended between two of its transactions.
+        That is so if it was narrowed, or if its connection ended after the first of its transactions.
         """
-        recipients = (self._whole or self.letter).envelope.recipients
-        decided = [each for each in report.outcomes if each.status is not RecipientStatus.UNTOUCHED]
-        sent = sum(len(each.outcomes) for each in self._reports) + len(decided)
-        if report.error is not None or not decided or sent == len(recipients):
+        if report.in_doubt or not self.letter.rewindable:
             return False
-        self._whole = self._whole or self.letter
-        self._reports.append(replace(report, outcomes=tuple(decided)))
-        self.letter = self._whole.to(recipients[sent:])
+        died = isinstance(report.error, (ConnectionFailed, ProtocolBreach)) and report.accepted
+        if report.error is not None and not died:
+            return False
+        whole = self._whole or self.letter
+        self._note(report)
+        left = [
+            index
+            for index in range(len(whole.envelope.recipients))
+            if index not in self._results
+            or self._results[index].status is RecipientStatus.UNTOUCHED
+        ]
+        if not left or left == self._indexes:
+            return False
+        self._send_to(left)
         return True
+
+    def _note(self, report: DeliveryReport) -> None:
+        indexes = self._indexes or range(len(report.outcomes))
+        self._results.update(zip(indexes, report.outcomes, strict=True))
+        if self._accepted is None and report.accepted:
+            self._accepted = report
 
     def result(self, end: JobResult) -> JobResult:
         """Return the result for all recipients, where *end* is that of the last connection."""
@@ -227,14 +250,15 @@ class Job:
             last = end.report or self.report(RecipientStatus.UNTOUCHED, end)
         else:
             return end
-        reports = [*self._reports, last]
-        outcomes = [outcome for report in reports for outcome in report.outcomes]
-        rest = self._whole.envelope.recipients[len(outcomes) :]
-        outcomes += [RecipientResult(each, RecipientStatus.UNTOUCHED) for each in rest]
+        self._note(last)
+        envelope = self._whole.envelope
         whole = replace(
-            next((report for report in reports if report.accepted), last),
-            envelope=self._whole.envelope,
-            outcomes=tuple(outcomes),
+            self._accepted or last,
+            envelope=envelope,
+            outcomes=tuple(
+                self._results.get(index) or RecipientResult(each, RecipientStatus.UNTOUCHED)
+                for index, each in enumerate(envelope.recipients)
+            ),
             error=last.error,
         )
         if whole.error is not None:
