@@ -1,4 +1,4 @@
-"""What came of a Deferred, looked at from outside."""
+"""Inspect the result of a Deferred in a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that the tests need and ``twisted_sendmail`` does not export: where they live, in one place.
+"""Internal names that tests of behaviour need, imported in one place.
 
 Tests of behaviour import from ``twisted_sendmail``, ``twisted_sendmail.testing`` and from here.
 When a module moves, this file changes and no test does.

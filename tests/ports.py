@@ -1,4 +1,4 @@
-"""Ports of the loopback interface, for servers that are processes of their own."""
+"""Free ports of the loopback interface for servers in other processes."""
 
 from __future__ import annotations
 

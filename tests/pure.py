@@ -1,4 +1,4 @@
-"""The coroutines of the floors that know no reactor: run without one."""
+"""Run coroutines that need no reactor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of recipients, as the record of an attempt has them."""
+"""Recipient rows, as the record of an attempt has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every program of `examples/`, run as a reader would run it, against the loopback server."""
+"""Every program of `examples/` runs against the loopback server."""
 
 from __future__ import annotations
 

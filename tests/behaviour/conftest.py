@@ -1,4 +1,4 @@
-"""Behaviour as a user of the package meets it: on the wire, and through its public names."""
+"""Tests of behaviour that use only the wire and the public names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In whatever way a message comes in, it goes out with Date and Message-ID and without Bcc."""
+"""A message is sent with Date and Message-ID and without Bcc, in whatever way it comes in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server's limits, met on the wire: octets of a header and of a message, hops, recipients."""
+"""Limits of a server on the wire: octets of a header and of a message, hops, recipients."""
 
 from __future__ import annotations
 

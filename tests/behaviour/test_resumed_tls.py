@@ -1,4 +1,4 @@
-"""A TLS session that was resumed is judged as a full handshake would be: by the trust of now."""
+"""A resumed TLS session is verified like a full handshake, with the present trust."""
 
 from __future__ import annotations
 

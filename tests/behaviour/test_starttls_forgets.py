@@ -1,4 +1,4 @@
-"""After STARTTLS both sides begin anew: what was said in clear is forgotten."""
+"""After STARTTLS both sides forget everything from before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`twisted-sendmail catch`, as it is installed."""
+"""`twisted-sendmail catch`, as installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``twisted-sendmail password`` makes one line of a password file."""
+"""`twisted-sendmail password` prints one line for a password file."""
 
 from __future__ import annotations
 

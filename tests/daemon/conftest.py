@@ -1,4 +1,4 @@
-"""A folder with what a configuration names, and how to read one."""
+"""A folder with the files of a configuration, and a function to read one."""
 
 from __future__ import annotations
 

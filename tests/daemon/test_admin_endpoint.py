@@ -1,4 +1,4 @@
-"""The admin endpoint of a relay that runs: what happens to mail is seen there."""
+"""The admin endpoint of a running relay shows what happens to mail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When somebody sets the clock, timers come when they would have come."""
+"""Timers are kept when the clock is set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations as people write them, and each mistake in one line."""
+"""Configuration files, and the one-line error for each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints as they are written."""
+"""Endpoint descriptions."""
 
 from __future__ import annotations
 

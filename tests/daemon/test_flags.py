@@ -1,4 +1,4 @@
-"""Flags become what a file would have said."""
+"""Flags have the same effect as the keys of a file."""
 
 from __future__ import annotations
 

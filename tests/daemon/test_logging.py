@@ -1,4 +1,4 @@
-"""That the log in the foreground is what Twisted would have written."""
+"""The log in the foreground has the format of Twisted's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets from each place; none of them is ever in an error or a repr."""
+"""Secrets from each source; none is in an error or a repr."""
 
 from __future__ import annotations
 

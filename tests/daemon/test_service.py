@@ -1,4 +1,4 @@
-"""A relay in this process: the order of its start and stop, and that nothing is left."""
+"""A relay in this process: the order of start and stop, with nothing left over."""
 
 from __future__ import annotations
 

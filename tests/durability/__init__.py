@@ -1,1 +1,1 @@
-"""What the relay promises about mail it has said 250 to, proved against crashes of every kind."""
+"""Tests that the relay keeps its promises about accepted mail in crashes of every kind."""

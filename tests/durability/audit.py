@@ -1,4 +1,4 @@
-"""The one audit that holds after every case: what was sent, what came out, and what hit it between.
+"""The audit after every case: compares messages sent, messages delivered, and the crashes between.
 
 I1 no loss, I2 no phantom, I3 bounded duplicates, I4 integrity, I7 exclusion, I8 one report.  That
 the queue drains (I5) and that nothing is held up (I6) is seen by the tests that wait for it.

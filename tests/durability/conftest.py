@@ -1,4 +1,4 @@
-"""A next hop and a relay before it, and a parent for many relays."""
+"""A next hop, a relay that delivers to it, and a parent process for many relays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A relay that is forked and not started anew, and whose disk can be full."""
+"""A forked relay, whose disk can be full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smarthost of these cases: it notes every delivery in the ledger, and can be told to misbehave."""
+"""The next hop of these cases: it records every delivery, and can be told to misbehave."""
 
 from __future__ import annotations
 

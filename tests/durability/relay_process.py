@@ -1,4 +1,4 @@
-"""A real `twistd sendmail`, to be started, killed and looked into."""
+"""A real `twistd sendmail` process to start, kill and inspect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit itself: it finds each kind of wrong, and nothing where all is well."""
+"""The audit finds each kind of error, and none in a correct run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process ends before, or after, the n-th call of the storage: for every n there is."""
+"""The process ends before or after the n-th call of the storage, for every n."""
 
 from __future__ import annotations
 

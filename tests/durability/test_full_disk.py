@@ -1,4 +1,4 @@
-"""The disk is full while mail comes in, and while its delivery is to be recorded."""
+"""The disk is full while mail is accepted, and while its delivery is recorded."""
 
 from __future__ import annotations
 

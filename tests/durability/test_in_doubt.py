@@ -1,4 +1,4 @@
-"""A next hop that is gone between the final dot and its reply, and one that takes some and not others."""
+"""The next hop is lost between the final dot and its reply, or accepts some recipients and refuses others."""
 
 from __future__ import annotations
 

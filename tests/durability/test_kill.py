@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: nothing that was acked is lost, and what goes twice was hit between."""
+"""SIGKILL at any moment: no accepted message is lost, and only messages under way are sent twice."""
 
 from __future__ import annotations
 

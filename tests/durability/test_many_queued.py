@@ -1,4 +1,4 @@
-"""Ten thousand messages in the queue, and a start; and a relay that has worked for a while."""
+"""Start with ten thousand messages in the queue; a relay that has worked for a while."""
 
 from __future__ import annotations
 

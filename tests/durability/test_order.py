@@ -1,4 +1,4 @@
-"""What the kernel sees: the queue is on the disk before the 250 is on the wire, every time."""
+"""System calls: the queue is on the disk before the 250 reply is written, every time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP while mail comes and goes: nothing is lost, and nothing goes twice."""
+"""SIGTERM and SIGHUP under load: nothing is lost, and nothing is sent twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relays by the hundred: a process that has everything imported forks one for each case.
+"""Start relays quickly: a process with all imports forks one for each case.
 
 Run as a program it takes commands, a line of JSON each, and answers with a line: it is the
 parent of every relay, and each of these is a whole `twistd -n sendmail`, which ends itself

@@ -1,4 +1,4 @@
-"""Letters that are prepared without a reactor, and what they are made of."""
+"""Prepare messages without a reactor, and messages to prepare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of a header field come out as they stand there, or the field is refused."""
+"""Addresses of a header field are returned as written, or the field is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Binary content: only where it is declared, only by BINARYMIME, and then as it is."""
+"""Binary content is sent only if declared, only by BINARYMIME, and unchanged."""
 
 from __future__ import annotations
 

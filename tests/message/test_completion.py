@@ -1,4 +1,4 @@
-"""The header that streams in: complete when it comes out, and otherwise untouched."""
+"""A streamed header is completed and otherwise unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A message built from its parts is well-formed, ASCII, and says what was given."""
+"""A message composed from its parts is well-formed and ASCII."""
 
 from __future__ import annotations
 

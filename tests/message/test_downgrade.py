@@ -1,4 +1,4 @@
-"""For a server without 8BITMIME: the same content in ASCII, or nothing at all."""
+"""A server without 8BITMIME gets the same content in ASCII, or nothing."""
 
 from __future__ import annotations
 

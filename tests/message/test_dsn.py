@@ -1,4 +1,4 @@
-"""Reports: what programs read back is what went in, and nobody else's text becomes ours."""
+"""Delivery reports: programs read back the values, and foreign text cannot add fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A header is fields, each with the octets it came with."""
+"""A header consists of fields that keep their octets."""
 
 from __future__ import annotations
 

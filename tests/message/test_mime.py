@@ -1,4 +1,4 @@
-"""MIME objects are written for SMTP, and stay as the caller made them."""
+"""MIME objects are serialized for SMTP, and the caller's objects do not change."""
 
 from __future__ import annotations
 

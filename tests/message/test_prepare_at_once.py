@@ -1,4 +1,4 @@
-"""Small messages in bytes are prepared at once, with the result that waiting would have."""
+"""Small messages in bytes are prepared synchronously, with the same result."""
 
 from __future__ import annotations
 

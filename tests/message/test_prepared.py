@@ -1,4 +1,4 @@
-"""A letter is one exact message, whatever it is made from, and costs no more than it must."""
+"""A prepared message has the same octets whatever its source, and is read no more often than needed."""
 
 from __future__ import annotations
 

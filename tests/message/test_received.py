@@ -1,4 +1,4 @@
-"""The Received field is folded and keeps its form, whatever the values."""
+"""The Received field is folded and stays well-formed, whatever the values."""
 
 from __future__ import annotations
 

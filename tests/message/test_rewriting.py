@@ -1,4 +1,4 @@
-"""Addresses made other ones: by which rule, how often, and what is left alone."""
+"""Rewriting of addresses: which rule applies, how often, and which addresses stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a message is given as, its octets come whole and in order."""
+"""Every kind of source yields its octets completely and in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The header as it is sent: complete, without blind copies, and otherwise untouched."""
+"""The header as it is sent: complete, without Bcc, otherwise unchanged."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The durable queue."""
+"""Tests of the durable queue."""

@@ -1,4 +1,4 @@
-"""What every spool has to do, whatever it is made of.
+"""The conformance suite of every implementation of ``Queue``.
 
 Inherit ``Conformance``, and give it a fixture ``home`` with a ``Home``: something that can
 be opened, closed and killed, and keeps what was in it.

@@ -1,4 +1,4 @@
-"""How every spool takes mail in."""
+"""Conformance: adding messages."""
 
 from __future__ import annotations
 

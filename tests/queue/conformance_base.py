@@ -1,4 +1,4 @@
-"""What the tests of every spool share: where it lives, and how it is asked."""
+"""Base of the conformance tests: the queue under test, and helpers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a spool at the same time: each has its own end, whatever becomes of the others."""
+"""Conformance: concurrent operations succeed or fail independently."""
 
 from __future__ import annotations
 

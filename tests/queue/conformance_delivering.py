@@ -1,4 +1,4 @@
-"""How every spool gives mail out, and what becomes of it."""
+"""Conformance: leasing messages and recording results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator may do with every spool."""
+"""Conformance: the operator's actions."""
 
 from __future__ import annotations
 

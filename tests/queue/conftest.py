@@ -1,4 +1,4 @@
-"""The spool of a test that is content with one: open, and closed at its end."""
+"""An open queue for tests that need one."""
 
 from __future__ import annotations
 

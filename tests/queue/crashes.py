@@ -1,4 +1,4 @@
-"""Runs the traffic in processes that end at the n-th call of the store, and audits what is left.
+"""Run traffic in processes that end at the n-th call of the store, and audit the result.
 
 ``python -m tests.queue.crashes exit-before DIRECTORY``: for n = 1, 2, … until a run ends
 untouched.  Prints a line for each fault, and at last how many runs there were.

@@ -1,4 +1,4 @@
-"""Where the spools of the tests live: in memory, in SQLite here, in SQLite on a thread."""
+"""The queues under test: in memory, in SQLite, in SQLite with a thread."""
 
 from __future__ import annotations
 

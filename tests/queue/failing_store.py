@@ -1,4 +1,4 @@
-"""The choke point of the store, for tests: count its calls, and let the n-th one go wrong.
+"""Count the calls of the store, and make the n-th one fail.
 
 Every call of the database goes through ``SQLiteConnection.execute``.  For another process it is
 set by the variable ``SPOOL_CHOKE``: ``exit-before:7``, ``exit-after:7``.

@@ -1,4 +1,4 @@
-"""Messages for a spool, and one who watches what comes in."""
+"""Messages for a queue, and an observer of arrivals."""
 
 from __future__ import annotations
 

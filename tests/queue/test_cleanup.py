@@ -1,4 +1,4 @@
-"""What becomes of a message on its way into the queue."""
+"""Changes to a message before it is queued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every spool of ours keeps every promise."""
+"""Every implementation of the queue passes the conformance suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was committed survives the end of the process, at every point of its life.
+"""Committed data survive the end of the process at every point.
 
 The whole relay is put to the same in ``tests/durability``.
 """

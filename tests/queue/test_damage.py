@@ -1,4 +1,4 @@
-"""What changed on the disk is noticed: refused as a whole, or set aside alone, never sent."""
+"""Changes on the disk are detected: the file is refused, or the message set aside, never sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full, or fails: mail is refused, what went out is not sent again, and it goes on."""
+"""A disk that is full or fails: mail is refused, and delivered mail is not sent again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked for together is written together, told after it is durable, and fails alone."""
+"""Operations of the same moment share a transaction, are reported when durable, and fail alone."""
 
 from __future__ import annotations
 

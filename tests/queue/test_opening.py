@@ -1,4 +1,4 @@
-"""A queue is ours alone, and what cannot be one is refused in a line that says what to do."""
+"""A queue has one owner; a file that cannot be a queue is refused with a one-line remedy."""
 
 from __future__ import annotations
 

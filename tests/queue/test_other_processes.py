@@ -1,4 +1,4 @@
-"""Other processes on the queue of a running relay: commands, `sendmail`, and how it hears of them."""
+"""Other processes that use the queue of a running relay: commands and `sendmail`."""
 
 from __future__ import annotations
 

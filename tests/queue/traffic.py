@@ -1,4 +1,4 @@
-"""Mail that goes in and out of a spool, with a record of both that a crash cannot take back.
+"""Traffic through a queue, with a record of both ends that survives a crash.
 
 What a message contains follows from its id, so that who finds it can tell whether it is whole.
 Each has two recipients.  The second is refused for a while at the first try; every fourth

@@ -1,4 +1,4 @@
-"""A process with a spool on a thread, and traffic through it until somebody kills it.
+"""A process with a queue in a thread, and traffic through it until it is killed.
 
 ``python -m tests.queue.writer DIRECTORY``: says ``open`` when it is, or why it is not.
 """

@@ -1,4 +1,4 @@
-"""The way into a relay by SMTP: its server, and a client that sends raw octets."""
+"""The SMTP listener of a relay, and a client that sends raw octets."""
 
 from __future__ import annotations
 

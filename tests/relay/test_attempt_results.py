@@ -1,4 +1,4 @@
-"""What the end of a try means: for each recipient, and for the way."""
+"""The result of an attempt, for each recipient and for the route."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many messages at once: nothing is held in memory, nothing goes twice, nobody starves."""
+"""Many messages at once: bounded memory, no duplicates, no starvation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocks that jump: nothing waits for ever, nothing spins, nothing is given up untried."""
+"""Clock jumps: no message waits for ever, or fails without an attempt, and the relay does not spin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From `send` to the end: what a relay does with one message, and another."""
+"""Messages from `send` to their result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the log says of a message, and what an observer is told."""
+"""The log lines of a message, and the events for observers."""
 
 from __future__ import annotations
 

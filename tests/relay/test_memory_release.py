@@ -1,4 +1,4 @@
-"""That a message that was delivered is gone from memory at once, and not when it is swept."""
+"""A delivered message is freed at once, without the garbage collector."""
 
 from __future__ import annotations
 

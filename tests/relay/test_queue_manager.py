@@ -1,4 +1,4 @@
-"""What is taken out of the spool, and when: fairness, room, and no spinning."""
+"""Order and number of leased messages: fairness, limits, no spinning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: nothing is lost, nothing is tried twice at a time."""
+"""Random sequences of events: no message is lost or tried twice at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report stays small, however many recipients failed and however much servers said of them."""
+"""A delivery report stays small, however many recipients failed and however long the replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told what, and who is not."""
+"""Which failures are reported, and to whom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits: how they grow, what chance does to them, and what a wrong clock cannot do."""
+"""Retry delays: growth, random spread, wrong clocks."""
 
 from __future__ import annotations
 

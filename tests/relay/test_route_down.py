@@ -1,4 +1,4 @@
-"""A way out that cannot be used: its mail waits as a whole, and nothing is held against it."""
+"""A route that is down: its mail waits as a whole, and no message fails because of it."""
 
 from __future__ import annotations
 

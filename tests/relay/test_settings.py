@@ -1,4 +1,4 @@
-"""What a relay can be told, and what not; and which way a sender's mail takes."""
+"""Valid and invalid settings of a relay, and the choice of routes by sender."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a relay ends, and how it changes while it runs."""
+"""Stop and reload of a relay."""
 
 from __future__ import annotations
 

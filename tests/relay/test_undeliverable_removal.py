@@ -1,4 +1,4 @@
-"""What failed with nobody to tell does not stay for ever, and goes by no clock."""
+"""Failed mail without a sender is removed after its time, whatever the clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People to authenticate, with the secret at hand."""
+"""Identities with their secrets, for tests of AUTH."""
 
 from __future__ import annotations
 

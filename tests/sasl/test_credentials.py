@@ -1,4 +1,4 @@
-"""Credentials: what they refuse, what they resolve to, and that they show nothing."""
+"""Credentials: validation, resolution, and a repr without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice: the best in common, the caller's order, and mechanisms plugged in."""
+"""The choice of a mechanism: the best in common, the caller's order, additional mechanisms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""XOAUTH2 and OAUTHBEARER: exact messages, and the refusal that comes as a challenge."""
+"""XOAUTH2 and OAUTHBEARER: exact messages, and a refusal by a challenge."""
 
 from __future__ import annotations
 

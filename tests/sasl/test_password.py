@@ -1,4 +1,4 @@
-"""PLAIN and LOGIN: exact messages, and nothing a server can put into them."""
+"""PLAIN and LOGIN: exact messages that a server cannot influence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SCRAM: the vectors of the RFCs, another implementation's server, and servers that lie."""
+"""SCRAM: the vectors of the RFCs, another implementation's server, and malicious servers."""
 
 from __future__ import annotations
 

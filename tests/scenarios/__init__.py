@@ -1,1 +1,1 @@
-"""Scenarios: a real reactor, real sockets, real peers."""
+"""Scenarios with a real reactor, real sockets and real programs."""

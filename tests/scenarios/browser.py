@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by Selenium; and why there is none.
+"""A headless Chromium, driven by Selenium, and the reason if there is none.
 
 It is Debian's, with Debian's driver: Selenium is not to look for one elsewhere.  Every
 call blocks, so the tests call it from a thread while the reactor serves.

@@ -1,4 +1,4 @@
-"""The peers of the scenarios (where one cannot run, see `peers`), and a relay before its next hop."""
+"""The programs of the scenarios, and a relay with its next hop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that fails when it is told to: it stands before a server and cuts connections."""
+"""A proxy that cuts connections when it is told to."""
 
 from __future__ import annotations
 

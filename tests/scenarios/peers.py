@@ -1,4 +1,4 @@
-"""What is done where a peer of the scenarios cannot run."""
+"""Skip or fail a scenario whose program is missing."""
 
 from __future__ import annotations
 

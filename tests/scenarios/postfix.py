@@ -1,4 +1,4 @@
-"""A private Postfix: its own configuration, queue, ports and processes, gone with the test run.
+"""A private Postfix with its own configuration, queue, ports and processes, removed after the test run.
 
 It owns the processes it starts and one temporary directory. It never touches `/etc/postfix`, nor
 a Postfix that runs as a system service. What was delivered is read back from its mailbox.

@@ -1,4 +1,4 @@
-"""How the private Postfix is configured: its services, its user, and whom it refuses."""
+"""The configuration of the private Postfix: services, user, and refusals."""
 
 from __future__ import annotations
 

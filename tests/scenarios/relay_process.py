@@ -1,4 +1,4 @@
-"""The relay as an operator runs it: a real ``twistd`` process in a folder of its own.
+"""A real ``twistd`` process in a folder of its own.
 
 It owns what it starts.  Whatever a test does with it, each process is held to what is true of
 all: no traceback, no secret in its log, its queue closed to others.

@@ -1,4 +1,4 @@
-"""A private Postfix that sends: what it takes goes on to a server of ours, over TLS and with AUTH.
+"""A private Postfix that relays to a server of ours, over TLS and with AUTH.
 
 Mail for `starttls.test` goes by STARTTLS, mail for `implicit.test` by implicit TLS.
 """

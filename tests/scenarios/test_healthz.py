@@ -1,4 +1,4 @@
-"""`/healthz` of a relay process, in each state that the process can be in."""
+"""`/healthz` of a relay process in each of its states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AUTH against Cyrus SASL behind a real Postfix."""
+"""AUTH against a real Postfix with Cyrus SASL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other ways in: over a Unix socket, over another endpoint, and command by command."""
+"""Other ways to a real Postfix: a Unix socket, another endpoint, command by command."""
 
 from __future__ import annotations
 

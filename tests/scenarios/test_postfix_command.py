@@ -1,4 +1,4 @@
-"""The command itself against a real Postfix: sent from a shell, read back, checked."""
+"""The commands against a real Postfix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content, read back from a real Postfix and compared octet by octet."""
+"""Content read back from a real Postfix and compared octet by octet."""
 
 from __future__ import annotations
 

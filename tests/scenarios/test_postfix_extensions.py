@@ -1,4 +1,4 @@
-"""Extensions a real Postfix offers, and how the session looks from its side."""
+"""The extensions of a real Postfix, and the session in its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that is cut between us and a real Postfix: what we say of it is true."""
+"""A connection to a real Postfix that is cut: the reported result is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mailer against a real Postfix: a thousand messages over four connections."""
+"""A mailer and a real Postfix: a thousand messages over four connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals of a real Postfix: of some, of all, of the sender, of the content, of the size."""
+"""Refusals of a real Postfix: some or all recipients, the sender, the content, the size."""
 
 from __future__ import annotations
 

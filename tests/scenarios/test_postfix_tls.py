@@ -1,4 +1,4 @@
-"""TLS and who the server is, against a real Postfix."""
+"""TLS and the verification of a real Postfix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue page in a real browser, on a real queue: what a person sees, and can do."""
+"""The queue page in a real browser, on a real queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real clients send to our server: over STARTTLS and implicit TLS, with AUTH, content compared octet by octet."""
+"""Real clients send to our server over STARTTLS and implicit TLS with AUTH; content is compared octet by octet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real relay at work: from its doors to the next hop, through signals, reloads and shortages."""
+"""A real relay process: from its listeners to the next hop, through signals, reloads and shortages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be run is refused in one line with its exit status, and no port was ever open."""
+"""A configuration that cannot be used is refused in one line with its exit status, before a port is open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command of the pages for operators does what they say, in the order in which they stand there."""
+"""The commands in the pages for operators work in their order."""
 
 from __future__ import annotations
 

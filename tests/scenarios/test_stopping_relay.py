@@ -1,4 +1,4 @@
-"""A relay ends at once when its next hop lets connections hang, whatever its grace."""
+"""A relay stops at once when its next hop lets connections hang, whatever its grace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tutorial tells a stranger to do works: a server to play with, and a first message."""
+"""The steps of the tutorial work: a local server, and a first message."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""No secret gets out: tests of what is public, on the wire."""
+"""Tests that no secret is shown, by public names and on the wire."""

@@ -1,4 +1,4 @@
-"""A submission server in a thread, by the standard library alone, that remembers the exchange.
+"""A submission server on the standard library, in a thread, that records the SASL exchange.
 
 It knows each piece of the SASL exchange that may appear nowhere: every line of base64, and
 what is in it.

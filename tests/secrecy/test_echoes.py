@@ -1,4 +1,4 @@
-"""Servers that quote a secret wherever they can, and all that could show one."""
+"""Servers that quote a secret in every place, and every output that could show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No octet of a SASL exchange is in anything that is shown."""
+"""No octet of a SASL exchange is in any output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files with secrets: who else may read and change them, by one rule."""
+"""Files with secrets: the permissions that are accepted."""
 
 from __future__ import annotations
 

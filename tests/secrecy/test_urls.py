@@ -1,4 +1,4 @@
-"""A password in a URL is in no error about the URL, however it is misspelt."""
+"""No error about a URL contains its password, however the URL is misspelt."""
 
 from __future__ import annotations
 

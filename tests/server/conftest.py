@@ -1,4 +1,4 @@
-"""A server of ours, in memory, and a client that says what it is told."""
+"""A server in memory, and a scripted client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A spool in memory that does what a test says, and notes what it was given."""
+"""A queue in memory with scripted results, that records its calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is whom: SCRAM, password files, portals, and that nobody learns who exists."""
+"""Accounts: SCRAM, password files, portals; unknown users cannot be told from known ones."""
 
 from __future__ import annotations
 

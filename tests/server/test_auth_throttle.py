@@ -1,4 +1,4 @@
-"""Guessing passwords: each failure makes the next wait longer, over all connections; never a lock."""
+"""Failed logins are delayed, each longer than the one before, over all connections, without a lock-out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One deadline at a time, whatever was set and cleared before it."""
+"""One deadline at a time, whatever was set and cleared before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs of `examples/` that receive mail, and the tests one of them shows."""
+"""The programs of `examples/` that receive mail."""
 
 from __future__ import annotations
 

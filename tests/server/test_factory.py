@@ -1,4 +1,4 @@
-"""Who is served: limits on connections, trusted networks, settings that fit together."""
+"""Connection limits, trusted networks, and settings that contradict each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that closes its half, or is still sending when the session ends, over real sockets."""
+"""Clients that close their half, or still send when the session ends, over real sockets."""
 
 from __future__ import annotations
 

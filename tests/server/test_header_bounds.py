@@ -1,4 +1,4 @@
-"""A header of very many fields: refused wherever mail comes in, with what the limit is."""
+"""A header with too many fields is refused with the limit, in whatever way the message comes in."""
 
 from __future__ import annotations
 

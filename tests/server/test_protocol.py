@@ -1,4 +1,4 @@
-"""The server's protocol: TLS, AUTH, receivers, back-pressure, deadlines; in memory, with a clock."""
+"""The server protocol in memory: TLS, AUTH, receivers, back-pressure, deadlines."""
 
 from __future__ import annotations
 

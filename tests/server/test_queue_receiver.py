@@ -1,4 +1,4 @@
-"""The receiver that spools: 250 is a promise, and what is ours is never 5xx."""
+"""The receiver that queues: 250 only when durable, and never 5xx for local errors."""
 
 from __future__ import annotations
 

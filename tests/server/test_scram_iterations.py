@@ -1,4 +1,4 @@
-"""SCRAM's iteration count: one that every client can do, and one that tells nobody who exists."""
+"""SCRAM iteration counts: supported by every client, and no hint about existing users."""
 
 from __future__ import annotations
 

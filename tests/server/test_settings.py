@@ -1,4 +1,4 @@
-"""What certificate, accounts and mode imply holds, whatever else the settings say."""
+"""Certificate, accounts and mode imply settings that other settings cannot contradict."""
 
 from __future__ import annotations
 

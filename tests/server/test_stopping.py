@@ -1,4 +1,4 @@
-"""The server goes down: who is between messages hears 421, a message under way gets its reply."""
+"""The server stops: idle clients get 421, and a message under way gets its reply."""
 
 from __future__ import annotations
 

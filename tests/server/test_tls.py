@@ -1,4 +1,4 @@
-"""The certificate: read, refused with one clear line, replaced while connections live."""
+"""The certificate is read, refused with one line, or replaced while connections are open."""
 
 from __future__ import annotations
 

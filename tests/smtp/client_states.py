@@ -1,4 +1,4 @@
-"""A client session brought into each of its states, and a command for each verb."""
+"""Client sessions in each state, and a command for each verb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server session in memory: octets in, replies out, and what the handler was asked."""
+"""A server session in memory: octets in, replies out, and the calls of the handler."""
 
 from __future__ import annotations
 

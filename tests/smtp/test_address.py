@@ -1,4 +1,4 @@
-"""An address is what the grammar says, or it is refused; it never becomes another one."""
+"""An address follows the grammar or is refused; it never becomes another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an EHLO reply offers."""
+"""The contents of an EHLO reply."""
 
 from __future__ import annotations
 

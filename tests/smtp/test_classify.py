@@ -1,4 +1,4 @@
-"""What a refusal means: what it is about, and whether the same may work later."""
+"""The meaning of a refusal: its subject, and whether a later attempt may succeed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command lines: what the client's half writes, the server's half reads."""
+"""The server parses the command lines that the client writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content on the wire: the same however it is cut, and nothing in it looks like its end."""
+"""Content on the wire: the same for any chunks, and without an early end."""
 
 from __future__ import annotations
 

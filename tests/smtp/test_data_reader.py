@@ -1,4 +1,4 @@
-"""Content as the server reads it: laws for any octets and any cutting."""
+"""Content as the server reads it: laws for any octets and any chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An envelope holds what MAIL and RCPT can say, and nothing else."""
+"""An envelope holds what MAIL and RCPT can express."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way in which mail is not sent has a class, and every class two answers."""
+"""Every cause of failure has a class of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others wrote is shown in one line that does nothing."""
+"""Foreign text is shown in one line without effects."""
 
 from __future__ import annotations
 

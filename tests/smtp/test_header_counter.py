@@ -1,4 +1,4 @@
-"""The header on its way in: any cutting counts the same."""
+"""Counting a header gives the same result for any chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reply tells what it is, and is written so that it cannot become two."""
+"""A reply has one meaning, and is written so that it cannot become two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes into replies: any cutting, any garbage, bounded."""
+"""Parsing replies: any chunks, any garbage, bounded."""
 
 from __future__ import annotations
 

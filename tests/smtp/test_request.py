@@ -1,4 +1,4 @@
-"""What is asked of the server: what the message needs, and only if it is offered."""
+"""The parameters of MAIL: those that the message needs and the server offers."""
 
 from __future__ import annotations
 

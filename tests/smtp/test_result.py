@@ -1,4 +1,4 @@
-"""What became of a message, recipient by recipient, and what servers call it."""
+"""The result of a message for each recipient, and its wording."""
 
 from __future__ import annotations
 

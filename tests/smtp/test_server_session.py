@@ -1,4 +1,4 @@
-"""The server's session: order, TLS, AUTH, transactions, content, limits; in memory."""
+"""The server session in memory: order, TLS, AUTH, transactions, content, limits."""
 
 from __future__ import annotations
 
