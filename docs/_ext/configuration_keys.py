@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sphinx.util.docutils import SphinxDirective
 
-from twisted_sendmail.daemon.config_schema import Key, keys
+from twisted_sendmail.daemon.config_schema import Key, all_keys
 
 if TYPE_CHECKING:
     from docutils.nodes import Node
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 def table(name: str) -> str:
-    """Return the Markdown of one table of keys."""
-    rows = [
-        f"| `{f'{name}.' if name else ''}{key}` | {about.description} | {default(about)} |"
-        for of, key, about in keys()
-        if of == name
-    ]
-    return "\n".join(["| key | meaning | default |", "|---|---|---|", *rows])
+    """Return the table as reStructuredText, which the docstrings of the schema are written in."""
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 3 6 2", ""]
+    rows = [("key", "meaning", "default")]
+    for of, key, about, meaning in all_keys():
+        if of == name:
+            rows.append((f"``{f'{name}.' if name else ''}{key}``", meaning, default(about)))
+    for first, *others in rows:
+        lines += [f"   * - {first}", *(f"     - {text}" for text in others)]
+    return "\n".join(lines)
 
 
 def default(key: Key) -> str:
-    """Return the last column: the default, in TOML, or the effect of leaving the key out."""
+    """Return the default, in TOML."""
     if key.required:
         return "required"
-    if key.default in (None, [], {}):
-        return key.absent
-    return f"`{json.dumps(key.default)}`"
+    return "" if key.default in (None, [], {}) else f"``{json.dumps(key.default)}``"
 
 
 class ConfigurationKeys(SphinxDirective):
@@ -47,7 +47,7 @@ class ConfigurationKeys(SphinxDirective):
     def run(self) -> list[Node]:
         """Make the table."""
         name = self.arguments[0] if self.arguments else ""
-        return self.parse_text_to_nodes(table(name))
+        return self.parse_text_to_nodes(f"```{{eval-rst}}\n{table(name)}\n```")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

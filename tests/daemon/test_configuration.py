@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,8 @@ import pytest
 from tests.daemon.conftest import PASSWORD, SIMPLE, Folder
 from tests.names import ConfigurationError, read_configuration
 from twisted_sendmail import ReversePath, TLSPolicy
-from twisted_sendmail.daemon.config_schema import keys, tables_by_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from twisted_sendmail.daemon.config_schema import all_keys
+from twisted_sendmail.relay import RouteSettings
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/relay-configuration.md"
 EXAMPLE = Path(__file__).parents[2] / "examples/relay.toml"
@@ -426,27 +421,33 @@ def test_the_example_is_read_as_it_is_and_with_every_comment_taken_away(folder: 
         read.relay.routes[0].servers[0].host,
     )
     # The keys in its comments are keys, and their defaults are what it says.
-    names = {name for _, name, _ in keys()}
+    names = {name for _, name, *_ in all_keys()}
     commented = re.findall(r"^#\s+([a-z-]+) = ", text, re.MULTILINE)
     assert 30 < len(commented)
     assert set() == set(commented) - names
     tables = set(re.findall(r"^#?\s*\[+([a-z.]+)\]+", text, re.MULTILINE))
-    assert set() == tables - {*tables_by_name(), "route.smarthost"}
+    assert set() == tables - {"route.smarthost", *(table for table, *_ in all_keys())}
 
 
 def test_every_table_is_on_the_reference_page() -> None:
     page = REFERENCE.read_text("utf-8")
     shown = re.findall(r"^```\{configuration-keys\} ?(.*)$", page, re.MULTILINE)
-    assert [*tables_by_name()] == shown
+    assert [*dict.fromkeys(table for table, *_ in all_keys())] == shown
 
 
-def test_the_defaults_of_deliveries_on_the_page_are_those_of_a_pool(folder: Folder) -> None:
-    read = folder.read(f'queue = "q"\n{SMARTHOST}')
-    (route,) = read.relay.routes
-    named = {"messages-per-connection": "messages", "down-first": "first", "down-most": "most"}
-    for table, name, key in keys():
-        if table == "delivery" and key.absent != "no limit":
-            owner = route if name.startswith("down-") else route.limits
-            holds = getattr(owner, named.get(name, name).replace("-", "_"))
-            written = tomllib.loads(f"x = {key.absent.strip('`')}")["x"]
-            assert holds == key.value_type(written, folder.path), name
+def test_every_key_has_a_meaning() -> None:
+    assert [] == [key for *key, _, meaning in all_keys() if not meaning]
+
+
+def test_the_defaults_of_deliveries_are_those_of_the_library(folder: Folder) -> None:
+    (route,) = folder.read(f'queue = "q"\n{SMARTHOST}').relay.routes
+    usual = RouteSettings(route.name, route.servers)
+    assert (usual.limits, usual.first, usual.most) == (route.limits, route.first, route.most)
+
+
+def test_a_route_has_the_keys_of_delivery_that_it_does_not_set(folder: Folder) -> None:
+    read = folder.read(
+        f'queue = "q"\n{SMARTHOST}[delivery]\nidle = "1 min"\nwindow = 3\n[[route]]\nname = "x"\n'
+        'senders = ["@x.y"]\nwindow = 5\n[[route.smarthost]]\nurl = "smtp://h"\n'
+    )
+    assert [(60, 3), (60, 5)] == [(r.limits.idle, r.limits.window) for r in read.relay.routes]

@@ -127,7 +127,7 @@ def configuration_of(
     :raises ConfigurationError: naming the key and the remedy.
     """
     with source.naming_errors():
-        tables = read_table(RootTable, tree, folder)
+        tables = read_table(RootTable, _with_inherited_keys(tree), folder)
         name = tables.name or _default_name()
         for number, table in enumerate(tables.listen, 1):
             where = numbered("listen", number, len(tables.listen))
@@ -152,6 +152,15 @@ def configuration_of(
             json_log=tables.log.json_file,
             warnings=_warnings(tables, reactor),
         )
+
+
+def _with_inherited_keys(tree: dict[str, Any]) -> dict[str, Any]:
+    """Give each ``[[route]]`` the keys of ``[delivery]`` that the route does not set itself."""
+    delivery, routes = tree.get("delivery"), tree.get("route")
+    if not (isinstance(delivery, dict) and isinstance(routes, list)):
+        return tree
+    routes = [{**delivery, **each} if isinstance(each, dict) else each for each in routes]
+    return {**tree, "route": routes}
 
 
 def _default_name() -> str:
@@ -275,11 +284,11 @@ def _relay_settings(tables: RootTable, name: str, reactor: Any) -> RelaySettings
 
 def _routes(tables: RootTable, reactor: Any) -> tuple[RouteSettings, ...]:
     """Make all routes, the one of ``[[smarthost]]`` first."""
-    usual, routes = tables.delivery, []
+    routes = []
     if tables.smarthost:
         servers = _servers(tables, tables.smarthost, "smarthost", reactor)
         with at_key("delivery"):
-            routes.append(_route(DEFAULT_ROUTE, servers, (EVERYBODY,), usual))
+            routes.append(_route(DEFAULT_ROUTE, servers, (EVERYBODY,), tables.delivery))
     for number, table in enumerate(tables.route, 1):
         where = numbered("route", number, len(tables.route))
         if not table.smarthost:
@@ -289,12 +298,8 @@ def _routes(tables: RootTable, reactor: Any) -> tuple[RouteSettings, ...]:
             why = f"'{printable(table.name, 60)}' is the name of another route"
             raise InvalidValue(why, "give each route its own name", f"{where}.name")
         servers = _servers(tables, table.smarthost, f"{where}.smarthost", reactor)
-        own = {
-            field.name: getattr(usual if getattr(table, field.name) is None else table, field.name)
-            for field in attrs.fields(DeliveryTable)
-        }
         with at_key(where):
-            routes.append(_route(table.name, servers, table.senders, DeliveryTable(**own)))
+            routes.append(_route(table.name, servers, table.senders, table))
     if not routes:
         remedy = "give it a url such as smtps://user@mail.example.net"
         raise InvalidValue("it is missing", remedy, "smarthost")
@@ -307,22 +312,19 @@ def _route(
     senders: tuple[str, ...],
     table: DeliveryTable,
 ) -> RouteSettings:
-    limits = {
-        "connections": table.connections,
-        "messages": table.messages_per_connection,
-        "idle": table.idle,
-        "age": table.age,
-        "window": table.window,
-        "pipeline_after_data": table.pipeline_after_data,
-        "rate": table.rate,
-        "burst": table.burst,
-    }
-    waits = {"first": table.down_first, "most": table.down_most}
-    return RouteSettings(name, servers, senders, PoolLimits(**_given(limits)), **_given(waits))
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+    limits = PoolLimits(
+        connections=table.connections,
+        messages=table.messages_per_connection,
+        idle=table.idle,
+        age=table.age,
+        window=table.window,
+        pipeline_after_data=table.pipeline_after_data,
+        rate=table.rate,
+        burst=table.burst,
+    )
+    return RouteSettings(
+        name, servers, senders, limits, first=table.down_first, most=table.down_most
+    )
 
 
 def _servers(

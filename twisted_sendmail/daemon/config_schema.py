@@ -1,10 +1,10 @@
-"""Every key of the configuration: its type, default, flag and description.
+"""Every key of the configuration: its type, default, flag and meaning.
 
-One class for each table of the TOML file, one field for each key. All else is derived from them:
-:func:`read_table` reads and checks a file, ``twistd sendmail`` has the flags of the keys, and the
-tables of the reference page are made of the descriptions.
+One class for each table of the TOML file, one attribute for each key; the class docstring says what
+the keys mean. All else is derived: :func:`read_table` reads and checks a file, ``twistd sendmail`` has
+the flags and their help, and the reference page shows the keys with meaning and default.
 
-What keys mean together is checked in ``config``.
+``config`` checks the values against each other.
 """
 
 # ruff: noqa: RUF009 - _key() and _table() make a field, as attrs.field() does
@@ -12,6 +12,7 @@ What keys mean together is checked in ``config``.
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,50 +30,29 @@ _T = TypeVar("_T")
 
 
 @attrs.frozen
-class Flag:
-    """The flag of ``twistd sendmail`` for a key, without its dashes, and its line in the help."""
-
-    name: str
-    help: str
-
-
-@attrs.frozen
 class Key:
-    """The description of a key, in the metadata of its field."""
+    """A key, in the metadata of its attribute."""
 
     value_type: ValueType[Any]
-    #: Markdown for the reference page.
-    description: str
     #: The default, as it is written in TOML; None: the key has none.
     default: object = None
     required: bool = False
-    #: The effect of leaving out a key that has no default, for the reference page.
-    absent: str = ""
-    flag: Flag | None = None
+    #: The flag of ``twistd sendmail`` for the key, without its dashes.
+    flag: str | None = None
 
 
 @overload
-def _key(
-    value_type: ValueType[_T], description: str, *, default: object, flag: Flag | None = None
-) -> _T: ...
+def _key(value_type: ValueType[_T], default: object, *, flag: str | None = None) -> _T: ...
 @overload
-def _key(
-    value_type: ValueType[_T],
-    description: str,
-    *,
-    required: Literal[True],
-    flag: Flag | None = None,
-) -> _T: ...
+def _key(value_type: ValueType[_T], *, required: Literal[True], flag: str | None = None) -> _T: ...
 @overload
-def _key(
-    value_type: ValueType[_T], description: str, *, absent: str = "", flag: Flag | None = None
-) -> _T | None: ...
-def _key(value_type: ValueType[Any], description: str, **options: Any) -> Any:
-    key = Key(value_type, description, **options)
+def _key(value_type: ValueType[_T], *, flag: str | None = None) -> _T | None: ...
+def _key(value_type: ValueType[Any], default: object = None, **options: Any) -> Any:
+    key = Key(value_type, default, **options)
     if key.required:
         return attrs.field(metadata={"key": key})
-    default = None if key.default is None else value_type(key.default, Path())
-    return attrs.field(default=default, metadata={"key": key})
+    value = None if default is None else value_type(default, Path())
+    return attrs.field(default=value, metadata={"key": key})
 
 
 def _table(table: type[_T]) -> _T:
@@ -99,394 +79,277 @@ def _senders(value: object, folder: Path) -> tuple[str, ...]:
 
 @attrs.frozen(kw_only=True)
 class ListenTable:
-    """``[[listen]]``: an endpoint on which the relay accepts mail."""
+    """``[[listen]]``: an endpoint on which the relay accepts mail.
 
-    endpoint: EndpointDescription = _key(
-        endpoint,
-        "`tcp:127.0.0.1:2525`, `tcp:[::1]:2525`, `tcp:2525` (every address), `unix:/run/relay.socket:mode=666`, `systemd:domain=INET:name=smtp`, or any other description of a Twisted server endpoint",
-        required=True,
-        flag=Flag(
-            "listen",
-            "Accept mail here: tcp:127.0.0.1:2525, unix:/run/relay.socket …; may be repeated.",
-        ),
-    )
-    certificate: Path | None = _key(
-        types.readable_file,
-        "a PEM file. The server offers STARTTLS, and accepts nothing in clear from clients that are not trusted. Each reload reads the file again",
-        absent="no TLS",
-        flag=Flag(
-            "certificate",
-            "STARTTLS for the --listen before it: a PEM file, with its key unless --key.",
-        ),
-    )
-    key: Path | None = _key(
-        types.readable_file,
-        "the private key, if it is in a file of its own",
-        absent="in the file of the certificate",
-        flag=Flag("key", "The private key of the --certificate."),
-    )
-    implicit_tls: bool = _key(
-        types.boolean, "TLS from the first octet ({rfc}`8314`) instead of STARTTLS", default=False
-    )
-    accounts: Path | None = _key(
-        types.readable_file,
-        "a [password file](../how-to/receive-mail.md): its users may send from anywhere. Each reload reads the file again",
-        absent="only trusted networks may send",
-        flag=Flag(
-            "accounts", "For the --listen before it: a file of users who may send from anywhere."
-        ),
-    )
+    :param endpoint: accept mail here: ``tcp:127.0.0.1:2525``, ``tcp:[::1]:2525``, ``tcp:2525``
+        (every address), ``unix:/run/relay.socket:mode=666``, ``systemd:domain=INET:name=smtp``, or
+        any other description of a Twisted server endpoint
+    :param certificate: a PEM file with certificate and key, for STARTTLS; then clients that are not
+        trusted can send nothing in clear. Each reload reads the file again
+    :param key: the private key of the certificate, if it is in a file of its own
+    :param implicit_tls: TLS from the first octet (:rfc:`8314`) instead of STARTTLS
+    :param accounts: a :doc:`password file </how-to/receive-mail>`: its users may send from anywhere.
+        Each reload reads the file again
+    :param trusted: networks whose machines need neither TLS nor AUTH; ``unix`` stands for clients of
+        a Unix socket
+    :param allow_early_input: networks whose clients may send content before the ``354``, as some
+        broken clients do; all others get ``554 5.5.0`` and lose the connection
+        (:doc:`why </how-to/receive-mail>`)
+    :param repair: repair bare CR, bare LF and NUL in content, instead of refusing it
+    """
+
+    endpoint: EndpointDescription = _key(endpoint, required=True, flag="listen")
+    certificate: Path | None = _key(types.readable_file, flag="certificate")
+    key: Path | None = _key(types.readable_file, flag="key")
+    implicit_tls: bool = _key(types.boolean, default=False)
+    accounts: Path | None = _key(types.readable_file, flag="accounts")
     trusted: tuple[str, ...] = _key(
-        types.trusted_networks,
-        'networks whose machines need neither TLS nor AUTH; `"unix"` stands for clients of a Unix socket',
-        default=["127.0.0.0/8", "::1", "unix"],
-        flag=Flag(
-            "trusted",
-            "For the --listen before it: networks that may send without AUTH, separated by commas.",
-        ),
+        types.trusted_networks, ["127.0.0.0/8", "::1", "unix"], flag="trusted"
     )
-    allow_early_input: tuple[str, ...] = _key(
-        types.early_input_networks,
-        "networks whose clients may send content before the `354`, as some broken clients do; all others get `554 5.5.0` and lose the connection ([why](../how-to/receive-mail.md#clients-that-do-not-wait))",
-        default=[],
-    )
-    repair: bool = _key(
-        types.boolean,
-        "repair bare CR, bare LF and NUL in content, instead of refusing it",
-        default=False,
-    )
+    allow_early_input: tuple[str, ...] = _key(types.early_input_networks, [])
+    repair: bool = _key(types.boolean, default=False)
 
 
 @attrs.frozen(kw_only=True)
 class SmarthostTable:
-    """``[[smarthost]]`` and ``[[route.smarthost]]``: a server that the relay delivers to."""
+    """``[[smarthost]]`` and ``[[route.smarthost]]``: a server that the relay delivers to.
 
-    url: str = _key(
-        types.text,
-        "`smtps://USER@HOST[:PORT]` (implicit TLS, 465), `smtp+starttls://…` (587), `smtp+opportunistic://HOST` (in clear if the server offers no TLS) and `smtp://HOST` (always in clear; 25; both without a user). Never a password",
-        required=True,
-        flag=Flag(
-            "smarthost",
-            "Deliver here: smtps://user@host, smtp+starttls://user@host; may be repeated.",
-        ),
-    )
-    user: str | None = _key(types.text, "the user, if the URL has none", absent="the URL's")
-    password_file: Path | None = _key(
-        types.path,
-        "a file that holds the password in its only line; others may not read the file",
-        flag=Flag(
-            "password-file", "Password of the --smarthost before it: the one line of this file."
-        ),
-    )
-    password_credential: str | None = _key(
-        types.text,
-        "the name of a systemd credential (`LoadCredential=`)",
-        flag=Flag(
-            "password-credential",
-            "Password of the --smarthost before it, from a systemd credential of this name.",
-        ),
-    )
-    password_command: tuple[str, ...] | None = _key(
-        types.command,
-        "a program and its arguments, as a list, that prints the password; run for each connection, 30 s at most",
-    )
-    password_shell: str | None = _key(
-        types.text,
-        "the same as a line for the shell",
-        flag=Flag(
-            "password-command",
-            "Password of the --smarthost before it, from what this line prints in a shell.",
-        ),
-    )
-    password_environment: str | None = _key(
-        types.text,
-        "the name of an environment variable",
-        flag=Flag(
-            "password-environment",
-            "Password of the --smarthost before it, from this variable of the environment.",
-        ),
-    )
-    bearer: bool = _key(types.boolean, "the password is an OAuth bearer token", default=False)
-    mechanisms: tuple[str, ...] | None = _key(
-        types.texts, "SASL mechanisms to use, and no others, best first", absent="all that are safe"
-    )
-    ca_file: Path | None = _key(
-        types.readable_file,
-        "the certificate authorities to trust (PEM)",
-        absent="the system's",
-        flag=Flag(
-            "ca-file",
-            "For the --smarthost before it: trust these authorities instead of the system's.",
-        ),
-    )
-    fingerprint: str | None = _key(
-        types.text, "trust the certificate with this SHA-256, and no other"
-    )
-    server_name: str | None = _key(
-        types.host_name, "the name that the certificate must have", absent="the host's"
-    )
-    client_certificate: Path | None = _key(types.readable_file, "the relay's own certificate (PEM)")
-    client_key: Path | None = _key(
-        types.readable_file,
-        "its private key, if it is in a file of its own",
-        absent="in the file of the certificate",
-    )
-    ignore_extensions: tuple[str, ...] = _key(
-        types.texts, "EHLO keywords to treat as not offered, such as `CHUNKING`", default=[]
-    )
-    priority: int = _key(
-        types.natural_number,
-        "the server with the lowest number is tried first; equal ones in the order of the file",
-        default=0,
-    )
+    :param url: deliver here: ``smtps://USER@HOST[:PORT]`` (implicit TLS, 465),
+        ``smtp+starttls://USER@HOST`` (587), ``smtp+opportunistic://HOST`` (in clear if the server
+        offers no TLS) or ``smtp://HOST`` (in clear; 25; both without a user). Never a password
+    :param user: the user, if the URL has none
+    :param password_file: a file that holds the password in its only line; others may not read it
+    :param password_credential: the name of a systemd credential (``LoadCredential=``) with the password
+    :param password_command: a program and its arguments, as a list, that prints the password; run for
+        each connection, 30 s at most
+    :param password_shell: a line for the shell that prints the password; run for each connection,
+        30 s at most
+    :param password_environment: the name of an environment variable with the password
+    :param bearer: the password is an OAuth bearer token
+    :param mechanisms: SASL mechanisms to use, and no others, best first
+    :param ca_file: the certificate authorities to trust (PEM) instead of the system's
+    :param fingerprint: trust the certificate with this SHA-256, and no other
+    :param server_name: the name that the certificate must have, if it is not the host's
+    :param client_certificate: the relay's own certificate (PEM)
+    :param client_key: its private key, if it is in a file of its own
+    :param ignore_extensions: EHLO keywords to treat as not offered, such as ``CHUNKING``
+    :param priority: the server with the lowest number is tried first; equal ones in the order of
+        the file
+    """
+
+    url: str = _key(types.text, required=True, flag="smarthost")
+    user: str | None = _key(types.text)
+    password_file: Path | None = _key(types.path, flag="password-file")
+    password_credential: str | None = _key(types.text, flag="password-credential")
+    password_command: tuple[str, ...] | None = _key(types.command)
+    password_shell: str | None = _key(types.text, flag="password-command")
+    password_environment: str | None = _key(types.text, flag="password-environment")
+    bearer: bool = _key(types.boolean, default=False)
+    mechanisms: tuple[str, ...] | None = _key(types.texts)
+    ca_file: Path | None = _key(types.readable_file, flag="ca-file")
+    fingerprint: str | None = _key(types.text)
+    server_name: str | None = _key(types.host_name)
+    client_certificate: Path | None = _key(types.readable_file)
+    client_key: Path | None = _key(types.readable_file)
+    ignore_extensions: tuple[str, ...] = _key(types.texts, [])
+    priority: int = _key(types.natural_number, 0)
 
 
 @attrs.frozen(kw_only=True)
 class DeliveryTable:
-    """``[delivery]``: connections to the servers of a route."""
+    """``[delivery]``: connections to the servers of a route.
 
-    connections: int | None = _key(
-        types.positive_integer, "connections at once, to all servers of a route", absent="4"
-    )
-    messages_per_connection: int | None = _key(
-        types.positive_integer, "messages over one connection", absent="1000"
-    )
-    idle: float | None = _key(
-        types.duration, "how long a connection is kept open without a message", absent='`"30 s"`'
-    )
-    age: float | None = _key(
-        types.duration, "how long a connection is used for new messages", absent='`"300 s"`'
-    )
-    window: int | None = _key(
-        types.positive_integer,
-        "messages on a connection that wait for their replies at once. So many may be sent twice if the connection is lost",
-        absent="8",
-    )
-    pipeline_after_data: bool | None = _key(
-        types.boolean,
-        "`true`: without CHUNKING, write the next envelope right after the final dot, before its reply. One round trip a message instead of two, but there are servers that lose the message, hang or crash",
-        absent="`false`",
-    )
-    rate: float | None = _key(types.positive_number, "messages a second", absent="no limit")
-    burst: int | None = _key(
-        types.positive_integer, "messages that may go out before the rate applies", absent="1"
-    )
-    down_first: float | None = _key(
-        types.duration, "delay before a route that is down is tried again", absent='`"4 s"`'
-    )
-    down_most: float | None = _key(
-        types.duration, "each such delay is twice the one before, up to this", absent='`"15 min"`'
-    )
+    :param connections: connections at once, to all servers of a route
+    :param messages_per_connection: messages over one connection
+    :param idle: how long a connection is kept open without a message
+    :param age: how long a connection is used for new messages
+    :param window: messages on a connection that wait for their replies at once. So many may be sent
+        twice if the connection is lost
+    :param pipeline_after_data: without CHUNKING, write the next envelope right after the final dot,
+        before its reply. One round trip a message instead of two, but there are servers that lose
+        the message, hang or crash
+    :param rate: messages a second; not limited if the key is missing
+    :param burst: messages that may go out before the rate applies
+    :param down_first: delay before a route that is down is tried again
+    :param down_most: each such delay is twice the one before, up to this
+    """
+
+    connections: int = _key(types.positive_integer, 4)
+    messages_per_connection: int = _key(types.positive_integer, 1000)
+    idle: float = _key(types.duration, "30 s")
+    age: float = _key(types.duration, "300 s")
+    window: int = _key(types.positive_integer, 8)
+    pipeline_after_data: bool = _key(types.boolean, default=False)
+    rate: float | None = _key(types.positive_number)
+    burst: int = _key(types.positive_integer, 1)
+    down_first: float = _key(types.duration, "4 s")
+    down_most: float = _key(types.duration, "15 min")
 
 
 @attrs.frozen(kw_only=True)
 class RouteTable(DeliveryTable):
-    """``[[route]]``: other servers for some senders; also has every key of ``[delivery]``."""
+    """``[[route]]``: other servers for some senders; has also every key of ``[delivery]``.
 
-    name: str = _key(
-        types.text,
-        "its name, in the queue and in logs. The route of `[[smarthost]]` is called `default`",
-        required=True,
-    )
-    senders: tuple[str, ...] = _key(
-        _senders,
-        'the senders whose mail takes it: `"jane@example.org"`, `"@example.org"`, `"<>"` (reports), `"*"` (all others)',
-        required=True,
-    )
+    :param name: its name, in the queue and in logs. The route of ``[[smarthost]]`` is called
+        ``default``
+    :param senders: the senders whose mail takes it: ``"jane@example.org"``, ``"@example.org"``,
+        ``"<>"`` (reports), ``"*"`` (all others)
+    """
+
+    name: str = _key(types.text, required=True)
+    senders: tuple[str, ...] = _key(_senders, required=True)
     smarthost: tuple[SmarthostTable, ...] = _tables(SmarthostTable)
 
 
 @attrs.frozen(kw_only=True)
 class RetryTable:
-    """``[retry]``: when mail is tried again."""
+    """``[retry]``: when mail is tried again.
 
-    first: float = _key(
-        types.duration,
-        "delay before a recipient with a transient failure is tried again",
-        default="300 s",
-    )
-    most: float = _key(
-        types.duration, "each delay is twice the one before, up to this", default="4000 s"
-    )
-    lifetime: float = _key(
-        types.duration,
-        "age at which a failure is final: the sender gets a report",
-        default="5 days",
-    )
-    report_lifetime: float = _key(types.duration, "the same for reports", default="1 day")
-    warn_after: float | None = _key(
-        types.duration_or_never,
-        "age at which the sender gets a warning that the message is late; `false`: never",
-        default="4 hours",
-    )
-    jitter: float = _key(
-        types.fraction, "part of a delay that is added or taken away at random", default=0.15
-    )
+    :param first: delay before a recipient with a transient failure is tried again
+    :param most: each delay is twice the one before, up to this
+    :param lifetime: age at which a failure is final: the sender gets a report
+    :param report_lifetime: the same for reports
+    :param warn_after: age at which the sender gets a warning that the message is late; ``false``: never
+    :param jitter: part of a delay that is added or taken away at random
+    """
+
+    first: float = _key(types.duration, "300 s")
+    most: float = _key(types.duration, "4000 s")
+    lifetime: float = _key(types.duration, "5 days")
+    report_lifetime: float = _key(types.duration, "1 day")
+    warn_after: float | None = _key(types.duration_or_never, "4 hours")
+    jitter: float = _key(types.fraction, 0.15)
 
 
 @attrs.frozen(kw_only=True)
 class BounceTable:
-    """``[bounce]``: reports of failure."""
+    """``[bounce]``: reports of failure.
 
-    postmaster: Mailbox | None = _key(
-        types.mail_address,
-        "gets mail that can neither be delivered nor reported",
-        absent="such mail is set aside in the queue",
-    )
-    keep_undeliverable: float | None = _key(
-        types.duration_or_never,
-        "how long a running relay keeps mail that it has set aside so; then the relay removes it, with a line in the log. Mail on hold stays. `false`: for ever",
-        default="5 days",
-    )
-    rate: float = _key(types.positive_number, "reports a second, in the long run", default=1)
-    burst: int = _key(
-        types.positive_integer,
-        "reports before that rate applies; a failure beyond it is tried again",
-        default=100,
-    )
+    :param postmaster: send mail that can neither be delivered nor reported to this address; without
+        this key such mail is set aside in the queue
+    :param keep_undeliverable: how long a running relay keeps mail that it has set aside so; then the
+        relay removes it, with a line in the log. Mail on hold stays. ``false``: for ever
+    :param rate: reports a second, in the long run
+    :param burst: reports before that rate applies; a failure beyond it is tried again
+    """
+
+    postmaster: Mailbox | None = _key(types.mail_address)
+    keep_undeliverable: float | None = _key(types.duration_or_never, "5 days")
+    rate: float = _key(types.positive_number, 1)
+    burst: int = _key(types.positive_integer, 100)
 
 
 @attrs.frozen(kw_only=True)
 class RewriteTable:
-    """``[rewrite]``: changes of addresses and headers."""
+    """``[rewrite]``: changes of addresses and headers.
 
-    complete: bool = _key(
-        types.boolean,
-        "add `Date`, `Message-ID` and `From` where they are missing, and remove `Bcc`",
-        default=True,
-    )
-    all_mail_from: Mailbox | None = _key(
-        types.mail_address,
-        "every sender becomes this address (reports stay without a sender)",
-        flag=Flag("all-mail-from", "Make this address the sender of all mail."),
-    )
-    senders: dict[str, str] = _key(
-        types.text_map, 'a table from a sender, or `"@domain"`, to the new address', default={}
-    )
-    masquerade: tuple[str, ...] = _key(
-        types.texts, "domains that replace the names of the hosts below them", default=[]
-    )
-    append_domain: str | None = _key(
-        types.host_name, "the domain for addresses without one", absent="`name`"
-    )
-    local_mail_to: Mailbox | None = _key(
-        types.mail_address,
-        "gets the mail for local recipients, which are those at a domain without a dot, at `localhost`, at this host, and at …",
-        flag=Flag("local-mail-to", "Send mail for users of this machine to this address."),
-    )
-    local_domains: tuple[str, ...] = _key(types.texts, "… these domains", default=[])
+    :param complete: add ``Date``, ``Message-ID`` and ``From`` where they are missing, and remove
+        ``Bcc``
+    :param all_mail_from: make this address the sender of all mail (reports stay without a sender)
+    :param senders: a table from a sender, or ``"@domain"``, to the new address
+    :param masquerade: domains that replace the names of the hosts below them
+    :param append_domain: the domain for addresses without one, instead of ``name``
+    :param local_mail_to: send the mail for local recipients to this address: for those at a domain
+        without a dot, at ``localhost``, at this host, and at ``local-domains``
+    :param local_domains: more domains of local recipients
+    """
+
+    complete: bool = _key(types.boolean, default=True)
+    all_mail_from: Mailbox | None = _key(types.mail_address, flag="all-mail-from")
+    senders: dict[str, str] = _key(types.text_map, {})
+    masquerade: tuple[str, ...] = _key(types.texts, [])
+    append_domain: str | None = _key(types.host_name)
+    local_mail_to: Mailbox | None = _key(types.mail_address, flag="local-mail-to")
+    local_domains: tuple[str, ...] = _key(types.texts, [])
 
 
 @attrs.frozen(kw_only=True)
 class LimitsTable:
-    """``[limits]``: bounds for clients that send mail to the relay."""
+    """``[limits]``: bounds for clients that send mail to the relay.
 
-    message_size: int = _key(types.size, "octets of a message", default="50 MiB")
-    header_size: int = _key(
-        types.size, "octets of its header, which may have 2,000 fields", default="256 KiB"
-    )
-    recipients: int = _key(types.positive_integer, "its recipients", default=1000)
-    hops: int = _key(
-        types.positive_integer, "its `Received` fields; more mean a mail loop", default=100
-    )
-    connections: int = _key(
-        types.positive_integer, "connections at once, for each endpoint", default=1000
-    )
-    connections_per_address: int = _key(
-        types.positive_integer, "connections at once from one address", default=100
-    )
-    failed_login: float = _key(
-        types.duration,
-        "delay of the reply to the first failed login; each further one from the same address, or of the same user, doubles it, up to 30 s, over all listeners ([](../how-to/receive-mail.md))",
-        default="2 s",
-    )
-    stop_grace: float = _key(
-        types.duration,
-        "how long a relay that stops waits for messages in transit, in and out; it does not wait for connections without a message",
-        default="30 s",
-    )
+    :param message_size: octets of a message
+    :param header_size: octets of its header, which may have 2,000 fields
+    :param recipients: its recipients
+    :param hops: its ``Received`` fields; more mean a mail loop
+    :param connections: connections at once, for each endpoint
+    :param connections_per_address: connections at once from one address
+    :param failed_login: delay of the reply to the first failed login; each further one from the same
+        address, or of the same user, doubles it, up to 30 s, over all listeners
+        (:doc:`/how-to/receive-mail`)
+    :param stop_grace: how long a relay that stops waits for messages in transit, in and out; it does
+        not wait for connections without a message
+    """
+
+    message_size: int = _key(types.size, "50 MiB")
+    header_size: int = _key(types.size, "256 KiB")
+    recipients: int = _key(types.positive_integer, 1000)
+    hops: int = _key(types.positive_integer, 100)
+    connections: int = _key(types.positive_integer, 1000)
+    connections_per_address: int = _key(types.positive_integer, 100)
+    failed_login: float = _key(types.duration, "2 s")
+    stop_grace: float = _key(types.duration, "30 s")
 
 
 @attrs.frozen(kw_only=True)
 class AdminTable:
-    """``[admin]``: health, metrics and the queue page."""
+    """``[admin]``: health, metrics and the queue page.
 
-    endpoint: EndpointDescription | None = _key(
-        endpoint,
-        "the endpoint of `/healthz`, `/metrics` and the queue page; on the loopback interface or a Unix socket",
-        absent="none",
-        flag=Flag("admin", "Show health, metrics and the queue here: tcp:127.0.0.1:8025."),
-    )
-    token_file: Path | None = _key(
-        types.path,
-        "a file whose only line, of 16 characters or more, is the token that allows actions on the queue",
-        absent="no actions",
-        flag=Flag(
-            "admin-token-file", "Allow actions on the queue to holders of the token in this file."
-        ),
-    )
-    token_credential: str | None = _key(types.text, "the same from a systemd credential")
-    token_environment: str | None = _key(types.text, "the same from an environment variable")
-    private: bool = _key(
-        types.boolean, "show the page only after the token was given", default=False
-    )
-    public: bool = _key(
-        types.boolean, "allow access from other machines; there is no TLS here", default=False
-    )
-    names: tuple[str, ...] = _key(
-        types.texts,
-        "host names of the page in browsers, besides `localhost` and its address",
-        default=[],
-    )
+    :param endpoint: show ``/healthz``, ``/metrics`` and the queue page here, on the loopback
+        interface or a Unix socket: ``tcp:127.0.0.1:8025``
+    :param token_file: a file whose only line, of 16 characters or more, is the token that allows
+        actions on the queue; without a token there are none
+    :param token_credential: the name of a systemd credential with the token
+    :param token_environment: the name of an environment variable with the token
+    :param private: show the page only after the token was given
+    :param public: allow access from other machines; there is no TLS here
+    :param names: host names of the page in browsers, besides ``localhost`` and its address
+    """
+
+    endpoint: EndpointDescription | None = _key(endpoint, flag="admin")
+    token_file: Path | None = _key(types.path, flag="admin-token-file")
+    token_credential: str | None = _key(types.text)
+    token_environment: str | None = _key(types.text)
+    private: bool = _key(types.boolean, default=False)
+    public: bool = _key(types.boolean, default=False)
+    names: tuple[str, ...] = _key(types.texts, [])
 
 
 @attrs.frozen(kw_only=True)
 class LogTable:
-    """``[log]``: what is logged besides the life of each message."""
+    """``[log]``: what is logged besides the life of each message.
 
-    dialogue: bool = _key(
-        types.boolean, "log every line to and from the smarthosts, without secrets", default=False
-    )
-    json_file: Path | None = _key(
-        types.path, "log also to this file, as one JSON object a line, besides `twistd`'s own log"
-    )
+    :param dialogue: log every line to and from the smarthosts, without secrets
+    :param json_file: log also to this file, as one JSON object a line, besides the log of ``twistd``
+    """
+
+    dialogue: bool = _key(types.boolean, default=False)
+    json_file: Path | None = _key(types.path)
 
 
 @attrs.frozen(kw_only=True)
 class RootTable:
-    """The whole file."""
+    """The whole file.
 
-    name: str | None = _key(
-        types.host_name,
-        "the name of this host: in the greeting, `Received` fields, reports",
-        absent="the full name of this machine",
-        flag=Flag("name", "The name of this host."),
-    )
-    queue: Path = _key(
-        types.path,
-        "the directory of the queue, made if need be; only its owner may look into it",
-        required=True,
-        flag=Flag("queue", "Keep the mail in this directory, made if need be."),
-    )
-    submission_socket: Path | None = _key(
-        types.path,
-        "a Unix socket on which programs of this machine submit mail, in clear and without AUTH",
-        absent="`submission` in the directory of the queue",
-    )
-    submission_mode: int = _key(
-        types.file_mode,
-        "its permissions, in octal and quotes; users who may open it may send",
-        default="0600",
-    )
-    world_readable_secrets: bool = _key(
-        types.boolean,
-        "accept files with secrets that everybody may read, such as those that Docker and Kubernetes mount: accounts, keys, passwords, tokens. Even so only the owner may have write permission",
-        default=False,
-    )
+    :param name: the name of this host, for the greeting, ``Received`` fields and reports; without
+        this key the full name of the machine
+    :param queue: keep the mail in this directory, made if need be; only its owner may look into it
+    :param submission_socket: a Unix socket on which programs of this machine submit mail, in clear
+        and without AUTH; without this key ``submission`` in the directory of the queue
+    :param submission_mode: its permissions, in octal and quotes; users who may open it may send
+    :param world_readable_secrets: accept files with secrets that everybody may read, such as those
+        that Docker and Kubernetes mount: accounts, keys, passwords, tokens. Even so only the owner
+        may have write permission
+    """
+
+    name: str | None = _key(types.host_name, flag="name")
+    queue: Path = _key(types.path, required=True, flag="queue")
+    submission_socket: Path | None = _key(types.path)
+    submission_mode: int = _key(types.file_mode, "0600")
+    world_readable_secrets: bool = _key(types.boolean, default=False)
     listen: tuple[ListenTable, ...] = _tables(ListenTable)
     smarthost: tuple[SmarthostTable, ...] = _tables(SmarthostTable)
-    route: tuple[RouteTable, ...] = _tables(RouteTable)
     delivery: DeliveryTable = _table(DeliveryTable)
+    route: tuple[RouteTable, ...] = _tables(RouteTable)
     retry: RetryTable = _table(RetryTable)
     bounce: BounceTable = _table(BounceTable)
     rewrite: RewriteTable = _table(RewriteTable)
@@ -510,24 +373,24 @@ def read_table(table: type[_T], given: object, folder: Path, where: str = "") ->
         given = {"endpoint": given}
     if not isinstance(given, dict):
         header = f"[{_without_numbers(where)}]"
-        raise InvalidValue(
-            f"it is {types.type_name(given)}", f"write it as a table, {header}", where
-        )
+        why = f"it is {types.type_name(given)}"
+        raise InvalidValue(why, f"write it as a table, {header}", where)
     before = f"{where}." if where else ""
-    fields = fields_by_key(table)
+    attributes = {each.name.replace("_", "-"): each for each in attrs.fields(table)}  # type: ignore[arg-type]  # an attrs class
     for name in given:
-        if name not in fields:
-            raise _unknown_key(name, list(fields), before)
+        if name not in attributes:
+            raise _unknown_key(name, list(attributes), before)
     values: dict[str, Any] = {}
-    for name, field in fields.items():
+    for name, attribute in attributes.items():
         if name in given:
-            values[field.name] = _read_field(field.metadata, given[name], folder, before + name)
-        elif field.default is attrs.NOTHING:
+            about = attribute.metadata
+            values[attribute.name] = _read_value(about, given[name], folder, before + name)
+        elif attribute.default is attrs.NOTHING:
             raise InvalidValue("it is missing", "it has to be given", before + name)
     return table(**values)
 
 
-def _read_field(about: Mapping[Any, Any], given: object, folder: Path, where: str) -> object:
+def _read_value(about: Mapping[Any, Any], given: object, folder: Path, where: str) -> object:
     if "key" in about:
         with at_key(where):
             return about["key"].value_type(given, folder)
@@ -566,24 +429,22 @@ def _unknown_key(name: str, known: list[str], before: str) -> InvalidValue:
     return InvalidValue("there is no such key", remedy, key)
 
 
-def fields_by_key(table: type[Any]) -> dict[str, attrs.Attribute[Any]]:
-    """Return the fields of a table by the names in the file."""
-    return {field.name.replace("_", "-"): field for field in attrs.fields(table)}
+def all_keys() -> Iterator[tuple[str, str, Key, str]]:
+    """Iterate over the keys: name of the table (empty outside one), of the key, key, meaning."""
+    tables: dict[str, type[Any]] = {"": RootTable}
+    for attribute in attrs.fields(RootTable):
+        table = attribute.metadata.get("table") or attribute.metadata.get("tables")
+        if table is not None:
+            tables[attribute.name] = table
+    for name, table in tables.items():
+        meanings = _meanings(table)
+        for attribute in attrs.fields(table):
+            if "key" in attribute.metadata and not attribute.inherited:
+                key: Key = attribute.metadata["key"]
+                yield name, attribute.name.replace("_", "-"), key, meanings[attribute.name]
 
 
-def tables_by_name() -> dict[str, type[Any]]:
-    """Return the classes of all tables by their names; ``""`` is the whole file."""
-    found: dict[str, type[Any]] = {"": RootTable}
-    for name, field in fields_by_key(RootTable).items():
-        below = field.metadata.get("table") or field.metadata.get("tables")
-        if below is not None:
-            found[name] = below
-    return found
-
-
-def keys() -> Iterator[tuple[str, str, Key]]:
-    """Iterate over all keys: the name of the table, of the key, and its description."""
-    for table, about in tables_by_name().items():
-        for name, field in fields_by_key(about).items():
-            if "key" in field.metadata:
-                yield table, name, field.metadata["key"]
+def _meanings(table: type[Any]) -> dict[str, str]:
+    docstrings = "\n".join(inspect.getdoc(each) or "" for each in table.__mro__)
+    found = re.findall(r"^:param (\w+): (.*(?:\n +.*)*)", docstrings, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}

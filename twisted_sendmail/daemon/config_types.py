@@ -137,33 +137,20 @@ def boolean(value: object, folder: Path) -> bool:
     return value
 
 
-def positive_integer(value: object, folder: Path) -> int:
-    """A whole number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidValue(f"it is {_quoted(value)}", "write a whole number above zero")
-    return value
+def _number(kind: Callable[[Any], _T], valid: Callable[[Any], bool], remedy: str) -> ValueType[_T]:
+    def number(value: object, folder: Path) -> _T:
+        accepted = int if kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, accepted) or not valid(value):
+            raise InvalidValue(f"it is {_quoted(value)}", remedy)
+        return kind(value)
+
+    return number
 
 
-def natural_number(value: object, folder: Path) -> int:
-    """A whole number, zero or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidValue(f"it is {_quoted(value)}", "write a whole number, 0 or more")
-    return value
-
-
-def positive_number(value: object, folder: Path) -> float:
-    """A number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InvalidValue(f"it is {_quoted(value)}", "write a number above zero")
-    return float(value)
-
-
-def fraction(value: object, folder: Path) -> float:
-    """A number from 0 up to, but not including, 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise InvalidValue(f"it is {_quoted(value)}", "write a number from 0 up to 1")
-    return float(value)
-
+positive_integer = _number(int, lambda n: n >= 1, "write a whole number above zero")
+natural_number = _number(int, lambda n: n >= 0, "write a whole number, 0 or more")
+positive_number = _number(float, lambda n: 0 < n < math.inf, "write a number above zero")
+fraction = _number(float, lambda n: 0 <= n < 1, "write a number from 0 up to 1")
 
 _SECONDS = {
     "s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0,

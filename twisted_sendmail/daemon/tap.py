@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from twisted.python import usage
 
 from twisted_sendmail.daemon.config import configuration_of, read_configuration
-from twisted_sendmail.daemon.config_schema import keys
+from twisted_sendmail.daemon.config_schema import Key, all_keys
 from twisted_sendmail.daemon.config_types import ConfigSource, ConfigurationError
 from twisted_sendmail.daemon.logging import log_to
 from twisted_sendmail.daemon.resolver import DaemonThreadResolver
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.daemon.config import Configuration
 
-#: The flags: the table, the key and the description of each.
-FLAGS = {key.flag.name: (table, name, key) for table, name, key in keys() if key.flag is not None}
+#: The table, the key and the meaning of each flag.
+FLAGS = {
+    key.flag: (table, name, key, meaning)
+    for table, name, key, meaning in all_keys()
+    if key.flag is not None
+}
 #: Errors name the flags instead of the keys.
 COMMAND_LINE = ConfigSource(
     "the command line",
-    {f"{table}.{name}".lstrip("."): f"--{flag}" for flag, (table, name, _) in FLAGS.items()}
+    {f"{table}.{name}".lstrip("."): f"--{flag}" for flag, (table, name, *_) in FLAGS.items()}
     | {"smarthost": "--smarthost", "listen": "--listen"},
 )
 
@@ -69,7 +74,7 @@ class Options(usage.Options):
         A flag of a smarthost or listener belongs to the ``--smarthost`` or ``--listen`` before it;
         one that comes before the first of them belongs to the first.
         """
-        table, name, key = FLAGS[flag]
+        table, name, key, _ = FLAGS[flag]
         place = self.tree
         if table in {"smarthost", "listen"}:
             entries = self.tree.setdefault(table, [])
@@ -81,17 +86,23 @@ class Options(usage.Options):
         place[name] = value.split(",") if isinstance(key.default, list) else value
 
 
-def _option(flag: str, help_line: str) -> Callable[[Options, str], None]:
+def _option(flag: str, table: str, key: Key, meaning: str) -> Callable[[Options, str], None]:
     def opt(self: Options, value: str) -> None:
         self.add_flag(flag, value)
 
-    opt.__doc__ = help_line
+    # Without the markup of the reference page.
+    text = re.sub(r":\w+:`([^`<]*?)(?: <[^`]*)?`|``", r"\1", meaning)
+    if table in {"smarthost", "listen"} and flag != table:
+        text = f"for the --{table} before it: {text}"
+    notes = ["may be repeated"] * (flag in {"smarthost", "listen"}) + ["with commas"] * isinstance(
+        key.default, list
+    )
+    opt.__doc__ = f"{text[0].upper()}{text[1:]}{''.join(f' ({note})' for note in notes)}"
     return opt
 
 
-for _flag, (_, _, _key) in FLAGS.items():
-    assert _key.flag is not None  # noqa: S101 - for mypy
-    setattr(Options, f"opt_{_flag.replace('-', '_')}", _option(_flag, _key.flag.help))
+for _flag, (_table, _, _key, _meaning) in FLAGS.items():
+    setattr(Options, f"opt_{_flag.replace('-', '_')}", _option(_flag, _table, _key, _meaning))
 
 
 def makeService(options: Options) -> RelayDaemon:
