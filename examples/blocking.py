@@ -14,6 +14,7 @@ from twisted_sendmail.smtp import (
     Auth,
     ClientSession,
     Command,
+    CommandGroup,
     ConnectionClosed,
     Content,
     Data,
@@ -34,25 +35,24 @@ MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\n.without Twi
 
 
 def converse(sock: socket.socket, session: ClientSession, *commands: Command) -> None:
-    """Send *commands* in as few writes as the server allows; return when all have replies."""
-    for command in commands:
-        session.send(command)
-    while not session.idle:
+    """Send *commands*, in as few writes as the server allows; return when all are answered."""
+    finish(sock, session, session.send(*commands))
+
+
+def finish(sock: socket.socket, session: ClientSession, group: CommandGroup) -> None:
+    """Write and read until every command of *group* has its reply."""
+    while not group.complete:
         sock.sendall(session.data_to_send())
-        if session.owed:
-            data = sock.recv(65536)
-            session.receive(data)
-            if not data:
-                session.finish(ConnectionClosed("connection lost"))
-        while session.events:
-            said, _, result = session.events.popleft()
-            if isinstance(result, SendmailError):
-                raise result
-            # A group of commands has a list of replies.
-            for reply in result if isinstance(result, list) else [result]:
-                if not (reply.positive or reply.intermediate):
-                    raise refusal(str(said), reply)
-                print(said, "->", reply)
+        data = sock.recv(65536)
+        session.receive(data)
+        if not data:
+            session.finish(ConnectionClosed("connection lost"))
+    for command, reply in zip(group.commands, group.replies, strict=True):
+        if isinstance(reply, SendmailError):
+            raise reply
+        if not (reply.positive or reply.intermediate):
+            raise refusal(str(command), reply)
+        print(command, "->", reply)
 
 
 def main(host: str, port: str, user: str, ca_file: str | None = None) -> None:
@@ -67,10 +67,7 @@ def main(host: str, port: str, user: str, ca_file: str | None = None) -> None:
             secret = f"\0{user}\0{os.environ['TWISTED_SENDMAIL_PASSWORD']}".encode()
             converse(tls, session, Hello("client.example.test"), Auth("PLAIN", secret))
             converse(tls, session, MAIL, RCPT, Data())
-            session.send(Content())
-            session.data_to_send()  # writes nothing yet, but opens the content
-            session.content(MESSAGE)
-            session.end_content()
+            finish(tls, session, session.send(Content(), payload=MESSAGE))
             converse(tls, session, Quit())
 
 

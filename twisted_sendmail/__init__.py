@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from twisted_sendmail.client.connect import open_session
-    from twisted_sendmail.client.connection import Cancelled
-    from twisted_sendmail.client.delivery import deliver
     from twisted_sendmail.client.mailer import Mailer, MailerService, MailerStats, Sending, many
     from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.client.submit import sendmail, submit
-    from twisted_sendmail.client.timeouts import Timeouts
+    from twisted_sendmail.client.timeouts import Cancelled, Timeouts
     from twisted_sendmail.client.tls import ServerJudge, TLSPolicy, TLSTrust
-    from twisted_sendmail.client.transaction import transact
+    from twisted_sendmail.client.transaction import deliver
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
@@ -200,18 +198,15 @@ __all__ = [
     "open_session",
     "sendmail",
     "submit",
-    "transact",
 ]
 
 #: Where each public name lives.
 _ROOMS = {
-    "twisted_sendmail.client.connection": ("Cancelled",),
-    "twisted_sendmail.client.delivery": ("deliver",),
     "twisted_sendmail.client.connect": ("open_session",),
     "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
-    "twisted_sendmail.client.timeouts": ("Timeouts",),
+    "twisted_sendmail.client.timeouts": ("Cancelled", "Timeouts"),
     "twisted_sendmail.client.tls": ("ServerJudge", "TLSPolicy", "TLSTrust"),
-    "twisted_sendmail.client.transaction": ("transact",),
+    "twisted_sendmail.client.transaction": ("deliver",),
     "twisted_sendmail.server.auth": ("AuthThrottle", "PortalAccounts"),
     "twisted_sendmail.server.timeouts": ("ServerTimeouts",),
     "twisted_sendmail.server.factory": ("ConnectionLimits", "SMTPServerFactory"),

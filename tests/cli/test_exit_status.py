@@ -22,8 +22,7 @@ from twisted_sendmail import (
     StartTLSUnavailable,
 )
 from twisted_sendmail.cli.exit_status import TABLE, ExitStatus, status_of_error, status_of_result
-from twisted_sendmail.client import require_acceptance
-from twisted_sendmail.smtp import refusal
+from twisted_sendmail.smtp import refusal, require_acceptance
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
 

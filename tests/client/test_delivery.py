@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import Recipient, RecipientStatus, ServerSettings
-from twisted_sendmail.client.delivery import split
+from twisted_sendmail.client.transaction import split_recipients as split
 from twisted_sendmail.testing import MemoryServer
 
 MESSAGE = b"From: a@example.org\r\nSubject: limits\r\n\r\nbody\r\n"

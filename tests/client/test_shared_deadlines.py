@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from tests.deferreds import Result
 from twisted_sendmail import Cancelled, SendTimeout
-from twisted_sendmail.client.deadline import Deadlines
+from twisted_sendmail.client.timeouts import Deadlines
 
 
 class Operations:

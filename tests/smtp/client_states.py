@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from twisted_sendmail import ClientSession
+from collections import deque
+from typing import NamedTuple
+
+from twisted_sendmail import ClientSession, Reply, SendmailError
 from twisted_sendmail.smtp import (
     Auth,
     AuthCancel,
@@ -10,6 +13,7 @@ from twisted_sendmail.smtp import (
     Bdat,
     ClientState,
     Command,
+    CommandGroup,
     Content,
     Data,
     Hello,
@@ -26,6 +30,44 @@ from twisted_sendmail.smtp import (
 from twisted_sendmail.smtp.client_states import ReplyKind
 from twisted_sendmail.smtp.commands import Greeting
 
+
+class Event(NamedTuple):
+    """The result of a command."""
+
+    command: Command
+    tag: object
+    result: Reply | SendmailError
+
+
+class Session(ClientSession):
+    """A session that is given single commands, each with a tag, and lists their results."""
+
+    def __init__(self, greeting_tag: object = None) -> None:
+        super().__init__()
+        self._tags: dict[int, object] = {id(self.greeting): greeting_tag}
+        self._given = [self.greeting]
+        self._events: deque[Event] = deque()
+
+    def give(self, command: Command, tag: object = None, payload: bytes | None = None) -> None:
+        chunk = command.verb in {Verb.BDAT, Verb.BDAT_LAST}
+        group = self.send(command, payload=payload if chunk else None)
+        self._given.append(group)
+        self._tags[id(group)] = tag
+
+    def take_back(self, tag: object) -> bool:
+        groups = [group for group in self._given if self._tags[id(group)] is tag]
+        return any(self.withdraw(group) for group in groups)
+
+    @property
+    def events(self) -> deque[Event]:
+        """The results so far, in the order in which the commands were completed."""
+        while self.completed:
+            group: CommandGroup = self.completed.popleft()
+            (command,), (result,) = group.commands, group.replies
+            self._events.append(Event(command, self._tags[id(group)], result))
+        return self._events
+
+
 EHLO_REPLY = (
     b"250-mx.example.net\r\n250-STARTTLS\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 AUTH PLAIN\r\n"
 )
@@ -39,8 +81,8 @@ COMMANDS: dict[Verb, Command] = {
     Verb.AUTH: Auth("PLAIN", b"\0tester\0s3cret-Pa55word"),
     Verb.AUTH_LINE: AuthLine(b"s3cret-Pa55word"),
     Verb.AUTH_CANCEL: AuthCancel(),
-    Verb.MAIL: Mail("a@example.org"),  # type: ignore[arg-type]
-    Verb.RCPT: Rcpt("b@example.net"),  # type: ignore[arg-type]
+    Verb.MAIL: Mail("a@example.org"),
+    Verb.RCPT: Rcpt("b@example.net"),
     Verb.DATA: Data(),
     Verb.CONTENT: Content(),
     Verb.LONE_DOT: LoneDot(),
@@ -78,20 +120,20 @@ ROUTES[ClientState.SPOILED] = [*ROUTES[ClientState.RCPT], (Verb.BDAT, b"452 full
 ROUTES[ClientState.QUIT] = [*ROUTES[ClientState.READY], (Verb.QUIT, b"221 bye\r\n")]
 
 
-def brought_to(state: ClientState) -> ClientSession:
+def brought_to(state: ClientState) -> Session:
     """Return a session that got to *state* by itself, with nothing owed and no events left."""
-    session = ClientSession(greeting_tag="greeting")
+    session = Session(greeting_tag="greeting")
     if state is ClientState.LONE_DOT:
         # Only pipelining leads there: everything is written before the first refusal.
         session = brought_to(ClientState.READY)
         for verb in (Verb.MAIL, Verb.RCPT, Verb.DATA):
-            session.send(COMMANDS[verb])
+            session.give(COMMANDS[verb])
         session.data_to_send()
         session.receive(b"250 ok\r\n550 no\r\n354 go\r\n")
     else:
         for verb, reply in ROUTES[state]:
             if verb is not Verb.GREETING:
-                session.send(COMMANDS[verb], payload=b"abc\n" if verb is Verb.BDAT else b"")
+                session.give(COMMANDS[verb], payload=b"abc\n" if verb is Verb.BDAT else b"")
                 session.data_to_send()
             session.receive(reply)
         if state is ClientState.SECURED:

@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.smtp.client_states import COMMANDS, EHLO_REPLY, ROUTES, brought_to
+from tests.smtp.client_states import (
+    COMMANDS,
+    EHLO_REPLY,
+    ROUTES,
+    Event,
+    Session,
+    brought_to,
+)
 from twisted_sendmail.smtp import (
     Auth,
     AuthLine,
     Bdat,
-    ClientSession,
     ClientState,
     Command,
     CommandNotAllowed,
@@ -31,29 +37,28 @@ from twisted_sendmail.smtp import (
     SendmailError,
     Verb,
 )
-from twisted_sendmail.smtp.client_queue import Event
 from twisted_sendmail.smtp.errors import ServiceClosing, UnexpectedResponse
 
 PASSWORD = "s3cret-Pa55word"
 
 
-def taken(session: ClientSession) -> list[Event]:
+def taken(session: Session) -> list[Event]:
     events = list(session.events)
     session.events.clear()
     return events
 
 
-def codes(session: ClientSession) -> list[int]:
+def codes(session: Session) -> list[int]:
     """The codes of the replies that came since the last time."""
     events = taken(session)
     assert all(isinstance(e.result, Reply) for e in events), events
     return [e.result.code for e in events]  # type: ignore[union-attr]
 
 
-def waiting_for_content() -> ClientSession:
+def waiting_for_content() -> Session:
     """A session that was asked for content, its beginning written."""
     session = brought_to(ClientState.DATA)
-    session.send(Content(), tag="content")
+    session.give(Content(), tag="content")
     session.data_to_send()
     return session
 
@@ -63,8 +68,8 @@ def waiting_for_content() -> ClientSession:
 
 def test_nothing_is_written_before_the_greeting() -> None:
     """RFC 5321 section 3.1."""
-    session = ClientSession()
-    session.send(Hello("client.example.org"))
+    session = Session()
+    session.give(Hello("client.example.org"))
     assert b"" == session.data_to_send()
     session.receive(b"220-mx\r\n")
     assert b"" == session.data_to_send()
@@ -75,7 +80,7 @@ def test_nothing_is_written_before_the_greeting() -> None:
 def test_a_group_goes_out_in_one_piece_with_pipelining() -> None:
     session = brought_to(ClientState.READY)
     for verb in (Verb.MAIL, Verb.RCPT, Verb.RCPT, Verb.DATA):
-        session.send(COMMANDS[verb])
+        session.give(COMMANDS[verb])
     assert 4 == session.data_to_send().count(b"\r\n")
 
 
@@ -83,7 +88,7 @@ def test_without_pipelining_one_command_at_a_time() -> None:
     session = brought_to(ClientState.READY)
     session.withhold("PIPELINING")
     for verb in (Verb.MAIL, Verb.RCPT, Verb.DATA):
-        session.send(COMMANDS[verb])
+        session.give(COMMANDS[verb])
     assert b"MAIL FROM:<a@example.org>\r\n" == session.data_to_send()
     assert b"" == session.data_to_send()
     session.receive(b"250 ok\r\n")
@@ -96,17 +101,17 @@ def test_without_pipelining_one_command_at_a_time() -> None:
 def test_nothing_is_written_behind_a_command_that_ends_its_group(verb: Verb) -> None:
     """RFC 2920 section 3.1; STARTTLS and AUTH by their own."""
     session = brought_to(ClientState.READY)
-    session.send(COMMANDS[verb])
+    session.give(COMMANDS[verb])
     assert session.data_to_send()
     if verb is not Verb.STARTTLS:
-        session.send(COMMANDS[Verb.MAIL])
+        session.give(COMMANDS[Verb.MAIL])
     assert b"" == session.data_to_send()
 
 
 def test_the_content_waits_for_the_354() -> None:
     session = brought_to(ClientState.RCPT)
-    session.send(COMMANDS[Verb.DATA])
-    session.send(Content())
+    session.give(COMMANDS[Verb.DATA])
+    session.give(Content())
     assert b"DATA\r\n" == session.data_to_send()
     assert (b"", False) == (session.data_to_send(), session.content_open)
     session.receive(b"354 go\r\n")
@@ -118,7 +123,7 @@ def test_the_content_waits_for_the_354() -> None:
 def test_nothing_follows_the_final_dot_unless_that_is_asked_for(asked: bool) -> None:
     session = waiting_for_content()
     session.pipelines_after_data = asked
-    session.send(Quit())
+    session.give(Quit())
     assert b"" == session.data_to_send()
     session.content(b".dot\r\n")
     session.end_content()
@@ -133,7 +138,7 @@ def test_what_a_refusal_made_pointless_is_not_written() -> None:
     session = brought_to(ClientState.READY)
     session.withhold("PIPELINING")
     for tag, verb in enumerate((Verb.MAIL, Verb.RCPT, Verb.DATA)):
-        session.send(COMMANDS[verb], tag=tag)
+        session.give(COMMANDS[verb], tag=tag)
     session.data_to_send()
     session.receive(b"550 no\r\n")
     assert b"" == session.data_to_send()
@@ -141,7 +146,7 @@ def test_what_a_refusal_made_pointless_is_not_written() -> None:
     assert [0, 1, 2] == [e.tag for e in events]
     assert [True, True] == [isinstance(e.result, CommandNotAllowed) for e in events[1:]]
     # And the session goes on.
-    session.send(Mail("c@example.org"))  # type: ignore[arg-type]
+    session.give(Mail("c@example.org"))
     assert b"MAIL FROM:<c@example.org>\r\n" == session.data_to_send()
 
 
@@ -157,13 +162,13 @@ def test_content_is_taken_only_after_354() -> None:
 def test_capabilities_are_those_of_the_last_ehlo_and_forgotten_at_starttls() -> None:
     session = brought_to(ClientState.READY)
     assert "AUTH" in session.capabilities
-    session.send(COMMANDS[Verb.STARTTLS])
+    session.give(COMMANDS[Verb.STARTTLS])
     session.data_to_send()
     session.receive(b"220 go\r\n")
     session.begin_tls()
     assert [] == list(session.capabilities)
     session.tls_begun("TLS")
-    session.send(Hello("client.example.org"))
+    session.give(Hello("client.example.org"))
     session.data_to_send()
     session.receive(b"250-mx\r\n250 SIZE 1\r\n")
     assert ["SIZE"] == list(session.capabilities)
@@ -171,7 +176,7 @@ def test_capabilities_are_those_of_the_last_ehlo_and_forgotten_at_starttls() -> 
 
 def test_a_refused_ehlo_offers_nothing_new() -> None:
     session = brought_to(ClientState.GREETED)
-    session.send(Hello("client.example.org"))
+    session.give(Hello("client.example.org"))
     session.data_to_send()
     session.receive(b"502-STARTTLS\r\n502 AUTH PLAIN\r\n")
     assert [] == list(session.capabilities)
@@ -179,7 +184,7 @@ def test_a_refused_ehlo_offers_nothing_new() -> None:
 
 def test_helo_offers_nothing() -> None:
     session = brought_to(ClientState.GREETED)
-    session.send(Hello("client.example.org", Verb.HELO))
+    session.give(Hello("client.example.org", Verb.HELO))
     session.data_to_send()
     session.receive(b"250-mx\r\n250 AUTH PLAIN\r\n")
     assert [] == list(session.capabilities)
@@ -187,10 +192,10 @@ def test_helo_offers_nothing() -> None:
 
 def test_a_command_taken_back_was_never_written() -> None:
     session = brought_to(ClientState.READY)
-    session.send(COMMANDS[Verb.NOOP], tag="a")
-    session.send(COMMANDS[Verb.NOOP], tag="b")
+    session.give(COMMANDS[Verb.NOOP], tag="a")
+    session.give(COMMANDS[Verb.NOOP], tag="b")
     session.data_to_send()
-    assert (False, True) == (session.withdraw("a"), session.withdraw("b"))
+    assert (False, True) == (session.take_back("a"), session.take_back("b"))
     session.receive(b"250 ok\r\n")
     assert b"" == session.data_to_send()
     assert ["a"] == [e.tag for e in taken(session)]
@@ -236,13 +241,13 @@ def test_a_verdict_already_complete_stands_when_something_follows() -> None:
 
 
 def test_a_second_banner_ends_the_session() -> None:
-    session = ClientSession()
+    session = Session()
     session.receive(b"220 one\r\n220 two\r\n")
     assert isinstance(session.over, ProtocolBreach)
 
 
 def test_the_whole_script_up_front_ends_the_session() -> None:
-    session = ClientSession()
+    session = Session()
     session.receive(
         b"220 hi\r\n" + EHLO_REPLY + b"250 ok\r\n" * 2 + b"354 go\r\n250 queued\r\n221 bye\r\n"
     )
@@ -255,7 +260,7 @@ def test_the_whole_script_up_front_ends_the_session() -> None:
 def test_nothing_may_be_behind_354(behind: bytes) -> None:
     """An early 250 must not be taken for the verdict."""
     session = brought_to(ClientState.RCPT)
-    session.send(COMMANDS[Verb.DATA])
+    session.give(COMMANDS[Verb.DATA])
     session.data_to_send()
     session.receive(b"354 go\r\n" + behind)
     assert isinstance(session.over, ProtocolBreach)
@@ -270,7 +275,7 @@ def test_nothing_is_written_behind_half_a_reply(state: ClientState, half: bytes)
     session = brought_to(state)
     session.receive(half)
     assert session.over is None
-    session.send(COMMANDS[Verb.QUIT], tag="quit")
+    session.give(COMMANDS[Verb.QUIT], tag="quit")
     assert b"" == session.data_to_send()
     assert isinstance(session.over, ProtocolBreach)
     assert ["quit"] == [e.tag for e in taken(session)]
@@ -279,7 +284,7 @@ def test_nothing_is_written_behind_half_a_reply(state: ClientState, half: bytes)
 def test_half_a_reply_does_not_become_the_answer_to_the_next_command() -> None:
     session = brought_to(ClientState.READY)
     session.receive(b"4")
-    session.send(COMMANDS[Verb.MAIL], tag="mail")
+    session.give(COMMANDS[Verb.MAIL], tag="mail")
     session.data_to_send()
     session.receive(b"50 try later\r\n")
     assert [ProtocolBreach] == [type(e.result) for e in taken(session)]
@@ -325,7 +330,7 @@ def test_behind_the_final_dot_everything_but_a_verdict_is_doubt(why: bytes) -> N
     session = waiting_for_content()
     session.content(b"all of it\r\n")
     session.end_content()
-    session.send(Quit(), tag="quit")
+    session.give(Quit(), tag="quit")
     session.data_to_send()
     session.receive(why)
     if not why:
@@ -341,7 +346,7 @@ def test_behind_the_final_dot_everything_but_a_verdict_is_doubt(why: bytes) -> N
 def test_a_chunk_that_was_the_last_leaves_doubt_and_one_that_was_not_does_not() -> None:
     for last in (False, True):
         session = brought_to(ClientState.RCPT)
-        session.send(Bdat(4, last), payload=b"abcd")
+        session.give(Bdat(4, last), payload=b"abcd")
         assert b"BDAT 4" + (b" LAST" if last else b"") + b"\r\nabcd" == session.data_to_send()
         session.finish(ConnectionClosed("connection lost"))
         assert last == isinstance(taken(session)[0].result, DeliveryInDoubt)
@@ -357,7 +362,7 @@ def test_a_chunk_that_was_the_last_leaves_doubt_and_one_that_was_not_does_not() 
 def test_nothing_may_be_behind_the_reply_to_starttls(injected: bytes) -> None:
     """Response injection: not even a fragment."""
     session = brought_to(ClientState.READY)
-    session.send(COMMANDS[Verb.STARTTLS], tag="starttls")
+    session.give(COMMANDS[Verb.STARTTLS], tag="starttls")
     session.data_to_send()
     session.receive(b"220 go\r\n" + injected)
     assert isinstance(session.over, ProtocolBreach)
@@ -378,7 +383,7 @@ def test_what_the_parser_held_is_gone_after_the_handshake() -> None:
     session.receive(b"421-injec")
     session.begin_tls()
     session.tls_begun("TLS")
-    session.send(Hello("client.example.org"))
+    session.give(Hello("client.example.org"))
     assert session.data_to_send()
     session.receive(b"250 mx\r\n")
     assert (None, ClientState.READY) == (session.over, session.confirmed)
@@ -391,7 +396,7 @@ def test_what_the_parser_held_is_gone_after_the_handshake() -> None:
 def test_only_235_authenticates(code: int) -> None:
     for verb, state in ((Verb.AUTH, ClientState.READY), (Verb.AUTH_LINE, ClientState.AUTH)):
         session = brought_to(state)
-        session.send(COMMANDS[verb])
+        session.give(COMMANDS[verb])
         session.data_to_send()
         session.receive(b"%d ok\r\n" % code)
         assert isinstance(session.over, UnexpectedResponse)
@@ -400,7 +405,7 @@ def test_only_235_authenticates(code: int) -> None:
 
 def test_a_challenge_behind_235_ends_the_session() -> None:
     session = brought_to(ClientState.READY)
-    session.send(COMMANDS[Verb.AUTH])
+    session.give(COMMANDS[Verb.AUTH])
     session.data_to_send()
     session.receive(b"235 yes\r\n334 one more\r\n")
     assert isinstance(session.over, ProtocolBreach)
@@ -440,7 +445,7 @@ def test_a_secret_a_server_echoes_is_never_shown(command: Command, secret: str, 
     forms = [secret, b64encode(secret.encode()).decode(), b64encode(whole).decode()]
     for form in forms:
         session = brought_to(ClientState.READY if isinstance(command, Auth) else ClientState.AUTH)
-        session.send(command)
+        session.give(command)
         session.data_to_send()
         session.receive(reply.format(form).encode() + b"\r\n")
         session.finish(ConnectionClosed("connection lost"))
@@ -459,7 +464,7 @@ def test_a_secret_a_server_echoes_is_never_shown(command: Command, secret: str, 
 
 def test_a_challenge_reaches_the_mechanism_as_it_is() -> None:
     session = brought_to(ClientState.READY)
-    session.send(Auth("PLAIN", PASSWORD.encode()))
+    session.give(Auth("PLAIN", PASSWORD.encode()))
     session.data_to_send()
     session.receive(f"334 {PASSWORD}\r\n".encode())
     assert Reply(334, (PASSWORD,)) == taken(session)[0].result
@@ -472,14 +477,14 @@ _SCRIPT = [
     (COMMANDS[Verb.EHLO], EHLO_REPLY),
     (COMMANDS[Verb.MAIL], b"250 ok\r\n"),
     (COMMANDS[Verb.RCPT], b"250 ok\r\n"),
-    (Rcpt("c@example.net"), b"550-5.1.1 no\r\n550 5.1.1 such user\r\n"),  # type: ignore[arg-type]
+    (Rcpt("c@example.net"), b"550-5.1.1 no\r\n550 5.1.1 such user\r\n"),
     (COMMANDS[Verb.DATA], b"354 go\r\n"),
 ]
 
 
 def conversation(cuts: list[int], tail: bytes) -> tuple[list[Any], object]:
     """Play the script, what the server says cut at *cuts*, then *tail*; what came of it."""
-    session = ClientSession("greeting")
+    session = Session("greeting")
 
     def hear(data: bytes) -> None:
         edges = [0, *sorted({c for c in cuts if 0 < c < len(data)}), len(data)]
@@ -487,14 +492,14 @@ def conversation(cuts: list[int], tail: bytes) -> tuple[list[Any], object]:
             session.receive(data[begin:end])
 
     hear(b"220 hi\r\n")
-    session.send(_SCRIPT[0][0], tag=0)
+    session.give(_SCRIPT[0][0], tag=0)
     session.data_to_send()
     hear(_SCRIPT[0][1])
     for tag, (command, _) in enumerate(_SCRIPT[1:], start=1):
-        session.send(command, tag=tag)
+        session.give(command, tag=tag)
     session.data_to_send()
     hear(b"".join(reply for _, reply in _SCRIPT[1:]))
-    session.send(Content(), tag="content")
+    session.give(Content(), tag="content")
     session.data_to_send()
     session.content(b"x\r\n")
     session.end_content()
@@ -551,7 +556,7 @@ def test_whatever_happens_each_command_gets_one_event_and_nothing_is_raised(
             session.receive(deed)
         elif isinstance(deed, Verb):
             try:
-                session.send(COMMANDS[deed], tag=i, payload=b"abc\n")
+                session.give(COMMANDS[deed], tag=i, payload=b"abc\n")
                 given_tags.append(i)
             except SendmailError:
                 pass

@@ -6,9 +6,8 @@ import itertools
 
 import pytest
 
-from tests.smtp.client_states import COMMANDS, ROUTES, brought_to, code_of
+from tests.smtp.client_states import COMMANDS, ROUTES, Session, brought_to, code_of
 from twisted_sendmail import (
-    ClientSession,
     CommandNotAllowed,
     ConnectionClosed,
     DeliveryInDoubt,
@@ -16,19 +15,21 @@ from twisted_sendmail import (
     SendmailError,
     UnexpectedResponse,
 )
-from twisted_sendmail.smtp import ClientState, Verb
-from twisted_sendmail.smtp.client_states import HOPES, TABLE, ReplyKind, kind_of
-from twisted_sendmail.smtp.command_group import Entry
+from twisted_sendmail.smtp import ClientState, CommandGroup, Verb
+from twisted_sendmail.smtp.client_states import OPTIMISTIC, TABLE, ReplyKind, kind_of
 
 REACHED = [*ROUTES, ClientState.LONE_DOT]
 
 
-def forced(state: ClientState, verb: Verb) -> ClientSession:
+def forced(state: ClientState, verb: Verb) -> Session:
     """Return a session in *state* that owes a reply to *verb*, however it got there."""
-    session = ClientSession()
-    session.confirmed = session.hoped = session._planned = state
+    session = Session()
+    session.confirmed = session.optimistic = session._planned = state
     session._owed.clear()
-    session._owed.append(Entry(COMMANDS[verb], "tag", verb, b""))
+    group = CommandGroup((COMMANDS[verb],))
+    group.written = 1
+    session._owed.append(group)
+    session._tags[id(group)] = "tag"
     return session
 
 
@@ -81,25 +82,27 @@ def test_a_command_is_sent_exactly_where_its_success_has_a_place() -> None:
     for state, verb in itertools.product(REACHED, Verb):
         session = brought_to(state)
         # Before the greeting commands may be given, but are not written.
-        hoped = HOPES.get((ClientState.GREETED if state is ClientState.CONNECTED else state, verb))
-        if hoped is None:
+        following = OPTIMISTIC.get(
+            (ClientState.GREETED if state is ClientState.CONNECTED else state, verb)
+        )
+        if following is None:
             with pytest.raises(CommandNotAllowed):
-                session.send(COMMANDS[verb])
+                session.give(COMMANDS[verb])
             assert (b"", [], None) == (session.data_to_send(), list(session.events), session.over)
         else:
-            session.send(COMMANDS[verb], payload=b"abc\n")
+            session.give(COMMANDS[verb], payload=b"abc\n")
             written = session.data_to_send()
             if state is ClientState.CONNECTED:
                 assert b"" == written
             else:
                 assert written.startswith(COMMANDS[verb].line())
-                assert hoped is session.hoped
+                assert following is session.optimistic
 
 
-def test_no_content_is_hoped_for_that_nobody_would_get() -> None:
+def test_no_content_is_following_for_that_nobody_would_get() -> None:
     for verb in (Verb.DATA, Verb.BDAT_LAST):
-        assert (ClientState.MAIL, verb) not in HOPES
-        assert (ClientState.READY, verb) not in HOPES
+        assert (ClientState.MAIL, verb) not in OPTIMISTIC
+        assert (ClientState.READY, verb) not in OPTIMISTIC
 
 
 @pytest.mark.parametrize(
@@ -146,10 +149,10 @@ def sequences(state: ClientState) -> list[tuple[Verb, ...]]:
     layer: list[tuple[tuple[Verb, ...], ClientState]] = [((), state)]
     for _ in range(3):
         layer = [
-            ((*verbs, verb), hoped)
+            ((*verbs, verb), following)
             for verbs, here in layer
             for verb in Verb
-            if (hoped := HOPES.get((here, verb))) is not None and verb is not Verb.GREETING
+            if (following := OPTIMISTIC.get((here, verb))) is not None and verb is not Verb.GREETING
         ]
         found += [verbs for verbs, _ in layer]
     return found
@@ -163,7 +166,7 @@ def test_a_lost_connection_gives_every_command_exactly_one_event(state: ClientSt
             session = brought_to(state)
             tags: list[object] = ["greeting"] if state is ClientState.CONNECTED else []
             for i, verb in enumerate(verbs):
-                session.send(COMMANDS[verb], tag=i, payload=b"abc\n")
+                session.give(COMMANDS[verb], tag=i, payload=b"abc\n")
                 tags.append(i)
             if written:
                 session.data_to_send()
@@ -179,4 +182,4 @@ def test_a_lost_connection_gives_every_command_exactly_one_event(state: ClientSt
             assert all(e.command.verb is Verb.BDAT_LAST and written for e in doubtful)
             assert b"" == session.data_to_send()
             with pytest.raises(ConnectionClosed):
-                session.send(COMMANDS[Verb.QUIT])
+                session.give(COMMANDS[Verb.QUIT])

@@ -1,20 +1,23 @@
-"""A group of commands is a short way to say them one by one: nothing else comes of it."""
+"""A group of commands gives what its commands give one by one, with the results in one list."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections import deque
+from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.smtp.client_states import brought_to
-from twisted_sendmail import ClientSession, ConnectionClosed, Reply, SendmailError
+from tests.smtp.client_states import Session, brought_to
+from twisted_sendmail import ConnectionClosed, Reply, SendmailError
 from twisted_sendmail.smtp import (
     Bdat,
     ClientState,
     Command,
     CommandGroup,
+    CommandNotAllowed,
     Content,
     Data,
     Mail,
@@ -25,46 +28,56 @@ from twisted_sendmail.smtp import (
 CONTENT = b"Subject: hi\r\n\r\nhi\r\n"
 
 
-class Group(CommandGroup):
-    __slots__ = ("given",)
+class Commands(NamedTuple):
+    """The commands of one message."""
 
-    def __init__(self, recipients: int, *, chunk: bool, behind: bool) -> None:
-        self.given: list[Command] = [Rset()] if behind else []
-        self.given.append(Mail("alice@example.org"))  # type: ignore[arg-type]  # text is parsed
-        for n in range(recipients):
-            self.given.append(Rcpt(f"r{n}@example.net"))  # type: ignore[arg-type]  # the same
-        self.given.append(Bdat(len(CONTENT), last=True) if chunk else Data())
-        wire = b"".join(command.line() for command in self.given)
-        super().__init__(wire, len(self.given), CONTENT if chunk else None, behind=behind)
+    given: tuple[Command, ...]
+    payload: bytes | None
 
-    def commands(self) -> Sequence[Command]:
-        return self.given
+
+def message(recipients: int, *, chunk: bool, reset: bool = False) -> Commands:
+    given: list[Command] = [Rset()] if reset else []
+    given.append(Mail("alice@example.org"))
+    given += [Rcpt(f"r{n}@example.net") for n in range(recipients)]
+    given.append(Bdat(len(CONTENT), last=True) if chunk else Data())
+    return Commands(tuple(given), CONTENT if chunk else None)
 
 
 class Twin:
-    """Two sessions that are told the same: one in groups, one command by command."""
+    """Two sessions with the same commands: one in groups, one command by command."""
 
     def __init__(self) -> None:
         self.grouped = brought_to(ClientState.READY)
         self.single = brought_to(ClientState.READY)
-        self.groups: list[Group] = []
-        self.heard: list[tuple[object, str]] = []
-        self.heard_singly: list[tuple[object, str]] = []
+        self.groups: list[CommandGroup] = []
+        self.singles: list[list[CommandGroup]] = []
 
-    def send(self, group: Group) -> bool:
-        self.groups.append(group)
-        errors: list[str] = []
-        for session in (self.grouped, self.single):
-            try:
-                if session is self.grouped:
-                    session.send_group(group)
-                else:
-                    for entry in group.entries():
-                        session.send(entry.command, group, entry.payload)
-            except SendmailError as e:
-                errors.append(str(e))
-        assert 2 * errors[:1] == errors
-        return not errors
+    def send(self, commands: Commands) -> bool:
+        """Send *commands* to both, if both take them."""
+        given, payload = commands
+        try:
+            self.groups.append(self.grouped.send(*given, payload=payload))
+        except SendmailError as e:
+            self.refused_too(given, payload, e)
+            return False
+        last = len(given) - 1
+        self.singles.append(
+            [
+                self.single.send(each, payload=payload if n == last else None)
+                for n, each in enumerate(given)
+            ]
+        )
+        return True
+
+    def refused_too(
+        self, given: tuple[Command, ...], payload: bytes | None, error: Exception
+    ) -> None:
+        """One of the commands is refused by the other session; the rest is taken back."""
+        taken: deque[CommandGroup] = deque()
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            taken.extend(self.single.send(each, payload=payload) for each in given)
+        while taken:
+            assert self.single.withdraw(taken.pop())
 
     def flush(self) -> bytes:
         written = self.grouped.data_to_send()
@@ -80,31 +93,22 @@ class Twin:
         self.single.finish(ConnectionClosed("lost"), by_server=True)
 
     def compare(self) -> None:
-        self.heard += drained(self.grouped)
-        self.heard_singly += drained(self.single)
-        assert self.heard_singly == self.heard
+        for group, singles in zip(self.groups, self.singles, strict=True):
+            each = [answer for single in singles for answer in single.replies]
+            assert words(each) == words(group.replies)
+            assert group.complete == all(single.complete for single in singles)
+        assert [g for g in self.groups if g.complete] == list(self.grouped.completed)
         assert facts(self.single) == facts(self.grouped)
 
 
-def drained(session: ClientSession) -> list[tuple[object, str]]:
-    """What came of each command, in words."""
-    found: list[tuple[object, str]] = []
-    while session.events:
-        event = session.events.popleft()
-        result = event.result
-        replies: list[Any] = result if isinstance(result, list) else [result]
-        found += [
-            (event.tag, f"{type(each).__name__} {each} {getattr(each, 'detail', '')}")
-            for each in replies
-        ]
-    return found
+def words(answers: list[Any]) -> list[str]:
+    return [f"{type(each).__name__} {each} {getattr(each, 'detail', '')}" for each in answers]
 
 
-def facts(session: ClientSession) -> list[object]:
+def facts(session: Session) -> list[object]:
     return [
         session.confirmed,
-        session.hoped,
-        session.promising,
+        session.optimistic,
         session.idle,
         session.turn if session.over is None else None,
         str(session.owed),
@@ -113,7 +117,6 @@ def facts(session: ClientSession) -> list[object]:
         str(session.closing),
         str(session.transcript),
         len(session.transcript),
-        repr(session.transcript),
     ]
 
 
@@ -132,10 +135,10 @@ REPLIES = st.sampled_from(
         b"25",
     ]
 )
-GROUPS = st.builds(Group, st.integers(1, 4), chunk=st.booleans(), behind=st.booleans())
+MESSAGES = st.builds(message, st.integers(1, 4), chunk=st.booleans(), reset=st.booleans())
 STEPS = st.lists(
     st.one_of(
-        GROUPS,
+        MESSAGES,
         st.lists(REPLIES, min_size=1, max_size=12).map(b"".join),
         st.sampled_from(["flush", "flush", "finish"]),
     ),
@@ -144,10 +147,10 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_whatever_the_server_says_a_group_is_its_commands_one_by_one(steps: list[Any]) -> None:
+def test_a_group_gives_what_its_commands_give_one_by_one(steps: list[Any]) -> None:
     twin = Twin()
     for step in steps:
-        if isinstance(step, Group):
+        if isinstance(step, Commands):
             twin.send(step)
         elif isinstance(step, bytes):
             twin.receive(step)
@@ -157,31 +160,26 @@ def test_whatever_the_server_says_a_group_is_its_commands_one_by_one(steps: list
 
 
 @given(
-    st.sampled_from([b"", b"x\r\n", b".dot\r\nmore\r\n"]),
-    st.one_of(st.none(), GROUPS),
+    st.sampled_from([b"x\r\n", b".dot\r\nmore\r\n"]),
+    st.one_of(st.none(), MESSAGES),
     st.lists(REPLIES, max_size=8),
-    st.integers(0, 30),
 )
 def test_a_whole_content_is_its_pieces_and_its_end(
-    content: bytes, behind: Group | None, replies: list[bytes], before: int
+    content: bytes, after: Commands | None, replies: list[bytes]
 ) -> None:
     twin = Twin()
-    for _ in range(before):  # so that the transcript keeps no single lines any more
-        twin.grouped.transcript.add("--", "before")
-        twin.single.transcript.add("--", "before")
-    twin.send(Group(1, chunk=False, behind=False))
+    assert twin.send(message(1, chunk=False))
     _ = twin.flush()
     twin.receive(b"250 ok\r\n" * 2)
     twin.receive(b"354 go\r\n")
     twin.compare()
-    tag = object()
-    twin.grouped.send_content(content, tag)
-    twin.single.send(Content(), tag)
+    twin.groups.append(twin.grouped.send(Content(), payload=content))
+    twin.singles.append([twin.single.send(Content())])
     assert b"" == twin.single.data_to_send()
     twin.single.content(content)
     twin.single.end_content()
-    if behind is not None:
-        twin.send(behind)
+    if after is not None:
+        twin.send(after)
     assert twin.flush().startswith(content.replace(b".dot", b"..dot"))
     twin.compare()
     for reply in replies:
@@ -191,43 +189,36 @@ def test_a_whole_content_is_its_pieces_and_its_end(
     twin.compare()
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 4), st.data())
-def test_a_long_dialogue_leaves_the_same_transcript(
-    behind: list[bool], recipients: int, data: st.DataObject
-) -> None:
-    twin = Twin()
-    for each in behind:
-        group = Group(recipients, chunk=True, behind=each)
-        assert twin.send(group)
-        assert twin.flush()
-        refused = data.draw(st.sampled_from([None] * 9 + [0]))
-        twin.receive(b"".join(b"250 ok %d\r\n" % n for n in range(group.size - 1)))
-        twin.receive(b"250 ok\r\n" if refused is None else b"554 no\r\n")
-        twin.compare()
-        if refused is not None:
-            break
-
-
-def test_what_succeeds_as_a_whole_is_heard_as_a_whole() -> None:
+def test_groups_complete_in_their_order() -> None:
     session = brought_to(ClientState.READY)
-    first, second = (Group(1, chunk=True, behind=b) for b in (False, True))
-    session.send_group(first)
-    session.send_group(second)
-    assert first.wire + CONTENT + second.wire + CONTENT == session.data_to_send()
+    groups = []
+    for reset in (False, True):
+        given, payload = message(1, chunk=True, reset=reset)
+        groups.append(session.send(*given, payload=payload))
+    wire = [b"".join(each.line() for each in group.commands) + CONTENT for group in groups]
+    assert b"".join(wire) == session.data_to_send()
     session.receive(b"250 ok\r\n" * 7)
-    assert [first, second] == [event.tag for event in session.events]
-    assert [[Reply(250, ("ok",))] * n for n in (3, 4)] == [e.result for e in session.events]
+    assert groups == list(session.completed)
+    assert [[Reply(250, ("ok",))] * n for n in (3, 4)] == [each.replies for each in groups]
     assert ClientState.READY is session.confirmed
     assert session.idle
+
+
+def test_refusals_are_in_the_list() -> None:
+    session = brought_to(ClientState.READY)
+    group = session.send(*message(2, chunk=False).given)
+    _ = session.data_to_send()
+    session.receive(b"250 ok\r\n550 no\r\n251 ok\r\n")
+    assert not group.complete
+    session.receive(b"354 go\r\n")
+    assert [250, 550, 251, 354] == [answer.code for answer in group.replies]  # type: ignore[union-attr]
 
 
 def test_a_group_that_ends_with_data_ends_the_flight() -> None:
     """RFC 2920 section 3.1."""
     session = brought_to(ClientState.READY)
-    group = Group(2, chunk=False, behind=False)
-    session.send_group(group)
-    assert not session.promising
-    assert group.wire == session.data_to_send()
+    group = session.send(*message(2, chunk=False).given)
+    assert b"".join(each.line() for each in group.commands) == session.data_to_send()
     session.receive(b"250 ok\r\n" * 3 + b"354 go\r\n")
     assert ClientState.DATA is session.confirmed
 
@@ -235,7 +226,20 @@ def test_a_group_that_ends_with_data_ends_the_flight() -> None:
 def test_without_pipelining_a_group_is_one_command_after_the_other() -> None:
     session = brought_to(ClientState.READY)
     session.withhold("PIPELINING")
-    session.send_group(Group(1, chunk=True, behind=False))
+    given, payload = message(1, chunk=True)
+    group = session.send(*given, payload=payload)
     assert b"MAIL FROM:<alice@example.org>\r\n" == session.data_to_send()
     session.receive(b"250 ok\r\n")
     assert b"RCPT TO:<r0@example.net>\r\n" == session.data_to_send()
+    session.receive(b"550 no\r\n")
+    # The chunk has no recipient.
+    assert b"" == session.data_to_send()
+    assert isinstance(group.replies[-1], CommandNotAllowed)
+    assert group.complete
+
+
+def test_a_group_of_which_one_command_does_not_fit_is_not_sent_at_all() -> None:
+    session = brought_to(ClientState.READY)
+    with pytest.raises(CommandNotAllowed, match="DATA not sent"):
+        session.send(Mail("alice@example.org"), Data())
+    assert (True, b"") == (session.idle, session.data_to_send())

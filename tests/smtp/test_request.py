@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import Envelope, ExtensionUnavailable, MessageTooLarge, Recipient, Reply
-from twisted_sendmail.smtp import Capabilities, mail_command, plain_lines, rcpt_command
+from twisted_sendmail.smtp import Capabilities, mail_command, rcpt_command
 
 EVERYTHING = ("SIZE 1000", "8BITMIME", "SMTPUTF8", "DSN", "REQUIRETLS")
 PLAIN = {"size": None, "eight_bit": False, "smtputf8": False}
@@ -131,33 +130,3 @@ WISHES: Any = st.one_of(
     st.just({"envid": "one"}),
     st.just({"require_tls": True}),
 )
-
-
-@given(
-    sender=PATHS | st.just(""),
-    to=RECIPIENTS,
-    wishes=WISHES,
-    notify=st.sampled_from(["", "NEVER"]),
-    offered=st.sets(st.sampled_from([*EVERYTHING, "SIZE", "SIZE 0"])),
-    size=st.sampled_from([0, 1, 1000, 1001]),
-    eight_bit=st.booleans(),
-)
-def test_plain_lines_are_those_of_the_commands_or_none(  # noqa: PLR0917 - Hypothesis gives them by name
-    sender: str,
-    to: list[str],
-    wishes: dict[str, Any],
-    notify: str,
-    offered: set[str],
-    size: int,
-    eight_bit: bool,
-) -> None:
-    recipients = [Recipient(each, notify.split()) for each in to]
-    envelope, offers = Envelope(sender, recipients, **wishes), offering(*offered)
-    found = plain_lines(envelope, offers, size, eight_bit=eight_bit)
-    asks_more = bool(wishes) or bool(notify)
-    too_much = (offers.size or size) < size or (eight_bit and "8BITMIME" not in offers)
-    assert (found is None) == (asks_more or too_much)
-    if found is not None:
-        mail = mail_command(envelope, offers, size=size, eight_bit=eight_bit, smtputf8=False)
-        commands = [mail, *(rcpt_command(each, offers) for each in envelope.recipients)]
-        assert b"".join(command.line() for command in commands) == found

@@ -1,6 +1,5 @@
 """One connection to one server: the only package that talks to the network."""
 
-from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
 from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.pool import Job, JobResult, PoolLimits, TokenBucket
@@ -9,9 +8,8 @@ from twisted_sendmail.client.probe import ProbeResult, probe_server
 from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit
-from twisted_sendmail.client.timeouts import Timeouts
+from twisted_sendmail.client.timeouts import Cancelled, Timeouts
 from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
-from twisted_sendmail.client.verdict import require_acceptance
 
 __all__ = [
     "Cancelled",
@@ -31,7 +29,6 @@ __all__ = [
     "off_reactor",
     "prepare_message",
     "probe_server",
-    "require_acceptance",
     "sendmail",
     "submit",
 ]

@@ -12,8 +12,8 @@ import binascii
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.sasl import MAX_CHALLENGE, MAX_ROUNDS, MECHANISMS, choose
 from twisted_sendmail.smtp import (
     AuthenticationError,
@@ -61,8 +61,6 @@ async def _exchange(
             redaction.conceal(secret.reveal())
     try:
         mechanism = choose(protocol.session.capabilities.auth, resolved, mechanisms or MECHANISMS)
-        # What came unasked must not pass for the server's yes.
-        await protocol.settled()
         reply = await protocol.auth(mechanism.name, mechanism.start())
         rounds = 0
         while reply.intermediate:
@@ -79,7 +77,6 @@ async def _exchange(
             except (AuthenticationError, InvalidBase64) as broken:
                 broken.reply = broken.reply or await _broken_off(protocol)
                 raise
-            await protocol.settled()
             reply = await protocol.auth_response(response)
         if not reply.positive:
             error = authentication_refusal(mechanism.name, reply)

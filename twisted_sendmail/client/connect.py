@@ -17,8 +17,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from twisted_sendmail.client.auth import authenticate
-from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.protocol import SubmissionProtocol
+from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import Handshake, TLSPolicy
 from twisted_sendmail.smtp import (
     ConnectFailed,
@@ -157,8 +157,6 @@ def _port(server: SubmissionServer) -> int | None:
 
 
 async def _hello(protocol: SubmissionProtocol, name: str, server: SubmissionServer) -> None:
-    # What came unasked must not pass for the answer to what is said now.
-    await protocol.settled()
     reply = await protocol.ehlo(name)
     if reply.positive:
         protocol.session.withhold(*server.ignore_extensions)
@@ -185,7 +183,6 @@ async def _starttls(
             raise _no_starttls("the server does not offer it")
         return False
     async with _handshake(clock, server, context) as judge:
-        await protocol.settled()
         reply = await protocol.starttls(judge)
     if reply.positive:
         return True

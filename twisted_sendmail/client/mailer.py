@@ -18,14 +18,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.deadline import Deadlines
 from twisted_sendmail.client.pool import NOT_READY, Job, JobResult, Pool, PoolLimits
 from twisted_sendmail.client.pooled_connection import ConnectionState
 from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import close_after
-from twisted_sendmail.client.verdict import require_acceptance
+from twisted_sendmail.client.timeouts import Cancelled, Deadlines
 from twisted_sendmail.message import prepare_small
 from twisted_sendmail.smtp import (
     DeliveryReport,
@@ -39,6 +37,7 @@ from twisted_sendmail.smtp import (
     SendmailError,
     SendTimeout,
     printable,
+    require_acceptance,
 )
 
 if TYPE_CHECKING:
@@ -339,7 +338,7 @@ class Sending:
         """Return the same as a Deferred.
 
         Cancelling it cancels every message not sent yet, and fails with a
-        :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``reports`` are those of
+        :class:`~twisted_sendmail.client.timeouts.Cancelled`, whose ``reports`` are those of
         the messages begun.
         """
         return Deferred.fromCoroutine(self.reports())
@@ -484,7 +483,7 @@ def many(
 
     When no connection can be made ready later, the messages left are not sent.
     ``timeouts.total`` holds for each message.  Cancelling closes the connection and
-    fails with a :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``reports``
+    fails with a :class:`~twisted_sendmail.client.timeouts.Cancelled`, whose ``reports``
     are those of the messages begun.
     """
     try:

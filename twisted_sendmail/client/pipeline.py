@@ -1,13 +1,13 @@
 """Messages one after the other over one connection, as close together as is safe.
 
-With DATA nothing is written between the final dot of a message and its reply: two flights
-a message.  RFC 2920 allows the next envelope there, but some servers lose it; who knows that
-theirs do not can ask for that flight.  With CHUNKING several messages are under way at once,
-within a window: less than one flight a message.  Without PIPELINING the session holds back
-what may not be sent yet, and this code is the same.
+With DATA nothing is written between the final dot of a message and its reply: two flights a
+message.  RFC 2920 allows the next envelope there, but some servers lose it; that flight is an
+option.  With CHUNKING several messages are in flight at once, within a window: less than one
+flight a message.  Without PIPELINING the session holds back what may not be written yet, and this
+module is the same.
 
-The window is bounded in messages and octets, because every message in it is in doubt
-if the connection dies; and in octets over all connections, because they are in memory.
+The window is bounded in messages and octets, because every message in it is in doubt if the
+connection dies; and in octets over all connections, because they are in memory.
 
 RFC 2920 section 3.1, RFC 3030.
 """
@@ -17,11 +17,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.delivery import deliver
-from twisted_sendmail.client.whole_message import say_whole
+from twisted_sendmail.client.transaction import Transaction
 from twisted_sendmail.smtp import CommandNotAllowed
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp import DeliveryReport
 
 
-class Job(Protocol):
+class Sendable(Protocol):
     """A message to be sent."""
 
     letter: PreparedMessage
@@ -40,32 +38,32 @@ class Job(Protocol):
 
 
 class Share:
-    """How much of what several connections may have under way is for each of them.
+    """How many octets each of several connections may have in flight.
 
-    :param octets: what is for all of them.
+    :param octets: those of all connections together.
     """
 
     __slots__ = ("_all", "octets")
 
     def __init__(self, octets: int) -> None:
         self._all = octets
-        #: What is for each.
+        #: Those of each.
         self.octets = octets
 
     def among(self, connections: int) -> None:
-        """There are so many of them now."""
+        """Share among so many connections."""
         self.octets = self._all // max(1, connections)
 
 
 class Pipeline:
-    """The messages under way on one connection.
+    """The messages in flight on one connection.
 
     :param protocol: a session that is ready.
-    :param take: gives the next job, or None when there is none now; called again after
+    :param take: returns the next job, or None when there is none now; called again after
         each :meth:`fill`.
-    :param done: told a job and its report, or the failure of its source, or None when it
-        was not heard at all, and may go over another connection.
-    :param emptied: called when no message is under way any more, but not from :meth:`fill`.
+    :param done: called with a job and its report, or the failure of its source, or None when the
+        message was not sent at all, and may go over another connection.
+    :param emptied: called when no message is in flight any more, but not from :meth:`fill`.
     :param spare: called when there is room for more; :meth:`fill` may follow.
     :param depth: messages in doubt at once, at most.
     :param octets: octets in doubt at once; a larger message goes alone.
@@ -96,18 +94,19 @@ class Pipeline:
         offered = protocol.session.capabilities
         chunks = offered.chunking and offered.pipelining
         protocol.session.pipelines_after_data = pipeline_after_data
-        # With DATA a second message may have its envelope under way while the first is in
+        # With DATA a second message may have its envelope in flight while the first is in
         # doubt; its content waits for the first one's verdict.
         self._depth = depth if chunks else 1 + pipeline_after_data
         self._low = self._depth // 2
-        self._speaking: Any = None
+        # The job whose commands are not all queued yet: no other may begin.
+        self._current: Any = None
         self._filling = False
-        #: Messages under way.
+        #: Messages in flight.
         self.inflight = 0
         self._inflight_octets = 0
-        #: The server will not begin anew: what it hears next would be held against it.
+        #: The server refused a message because of another: send nothing more over this connection.
         self.spoiled = False
-        #: Nothing was heard for so long that the connection may be dead.
+        #: Nothing was received for so long that the connection may be dead.
         self.stale = False
 
     def fill(self) -> None:
@@ -117,7 +116,7 @@ class Pipeline:
         self._filling = True
         try:
             with self._protocol.group():
-                while self._speaking is None and self._room():
+                while self._current is None and self._room():
                     job = self._take()
                     if job is None:
                         return
@@ -134,52 +133,41 @@ class Pipeline:
             and self._inflight_octets < self._share.octets
         )
 
-    def _begin(self, job: Any) -> None:
+    def _begin(self, job: Sendable) -> None:
         self.inflight += 1
         size = job.letter.size or self._octets
         self._inflight_octets += size
-        self._speaking = job
+        self._current = job
         eager, self.stale = not self.stale, False
-        if eager and not job.all_or_nothing and self._say_whole(job, size):
-            return
-        sending = Deferred.fromCoroutine(
-            deliver(
-                self._protocol,
-                job.letter,
-                all_or_nothing=job.all_or_nothing,
-                said=lambda: self._said(job),
-                eager=eager,
-            )
+        transaction = Transaction(
+            self._protocol,
+            job.letter,
+            partial(self._ended, job, size),
+            queued=partial(self._queued, job),
+            all_or_nothing=job.all_or_nothing,
+            eager=eager,
         )
-        _ = sending.addBoth(self._heard, job, size)
+        transaction.begin()
 
-    def _say_whole(self, job: Any, size: int) -> bool:
-        heard, said = partial(self._heard, job=job, size=size), partial(self._said, job)
-        if not say_whole(self._protocol, job.letter, heard, said):
-            return False
-        if self._protocol.session.capabilities.chunking:
-            self._speaking = None
-        return True
-
-    def _said(self, job: Any) -> None:
-        if self._speaking is job:
-            self._speaking = None
+    def _queued(self, job: Sendable) -> None:
+        if self._current is job:
+            self._current = None
             self.fill()
 
-    def _heard(self, result: DeliveryReport | Failure, job: Any, size: int) -> None:
+    def _ended(self, job: Sendable, size: int, result: DeliveryReport | Failure) -> None:
         self.inflight -= 1
         self._inflight_octets -= size
-        if self._speaking is job:
-            self._speaking = None
-        # Before anybody hears of it, and has more to send.
+        if self._current is job:
+            self._current = None
+        # Before the job's owner is told, and may have more to send.
         self._spare()
-        unheard = (
+        not_sent = (
             not isinstance(result, Failure)
             and isinstance(result.error, CommandNotAllowed)
             and result.resendable
         )
-        if unheard and job.letter.rewindable:
-            # Refused for the sake of the message before it, RSET or not: it was never heard.
+        if not_sent and job.letter.rewindable:
+            # Refused because of the message before it, RSET or not.
             self.spoiled = True
             self._done(job, None)
         else:

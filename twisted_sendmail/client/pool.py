@@ -33,12 +33,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.pipeline import Share
 from twisted_sendmail.client.pooled_connection import ConnectionState, PooledConnection
 from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerStatus
+from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
-from twisted_sendmail.client.verdict import may_go_again
+from twisted_sendmail.client.transaction import may_go_again
 from twisted_sendmail.smtp import (
     AuthenticationError,
     ConnectFailed,

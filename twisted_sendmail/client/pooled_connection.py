@@ -15,8 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
-from twisted_sendmail.client.delivery import split
 from twisted_sendmail.client.pipeline import Pipeline
+from twisted_sendmail.client.transaction import split_recipients
 from twisted_sendmail.smtp import SendmailError
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class PooledConnection:
         """Count the transactions of *job*; let those that are too many go over other connections."""
         letter, parts = job.letter, 1
         if letter.rewindable and not job.all_or_nothing:
-            split_up = split(letter.envelope.recipients, self._server_limits)
+            split_up = split_recipients(letter.envelope.recipients, self._server_limits)
             parts = len(split_up)
             if parts > self._transactions_left:
                 parts = int(self._transactions_left)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError
 
-from twisted_sendmail.client.connection import Cancelled
 from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.message import PreparedMessage, prepare, prepare_small
 from twisted_sendmail.smtp import Envelope
 

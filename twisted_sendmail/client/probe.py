@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import Factory, frozen
 
 from twisted_sendmail.client.connect import open_session
-from twisted_sendmail.client.deadline import within
+from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.smtp import Capabilities, SendmailError, refusal
 
 if TYPE_CHECKING:

@@ -1,25 +1,69 @@
-"""The ``IProtocol``: a Deferred for every command.
+r"""The SMTP client protocol: one connection, driven by groups of commands or by Deferreds.
 
-What to say next is ``opening``'s and ``transaction``'s, or yours: every command can
-be given by hand.  Refusals are results: a Reply is a Reply.  Failures are for the loss
-of the connection, for timeouts and for breaches of protocol.
+**Theory of operation.**
 
-RFC 5321 section 4.1, RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 (BDAT).
+:class:`SubmissionProtocol` joins three things: a transport, a TLS layer on top of the transport
+once TLS has begun (``tls_transport``), and a :class:`~twisted_sendmail.smtp.client.ClientSession`, which
+holds the state and decides what may be written.  It owns the timers and nothing else.
+
+**In.**  ``dataReceived`` passes the bytes of one read through TLS, if there is TLS, into the
+session.  When the whole read has been taken in, and only then, the owners of the groups that are
+complete are called.  So a callback sees the final state, and may give the next command.
+
+**Out.**  :meth:`SubmissionProtocol.send` queues a group of commands in the session, and
+:meth:`~SubmissionProtocol.flush` writes all that may be written, in one piece: everything that is
+given in one read, in one callback or inside :meth:`~SubmissionProtocol.group` is one write.  The
+socket takes the bytes at once, and the reactor writes only what the socket does not take.
+
+**Deferreds.**  ``ehlo()``, ``mail()``, ``data()`` and the other methods send a group of one and
+make a Deferred of its reply.  ``transaction`` sends larger groups with a plain callback; both use
+the same queue and may be mixed::
+
+    protocol = await connectProtocol(endpoint, SubmissionProtocol(reactor))
+    await protocol.greeting
+    await protocol.ehlo("client.example.org")
+    with protocol.group():
+        replies = [protocol.mail("a@example.org"), protocol.rcpt("b@example.net"), protocol.data()]
+    ...
+    await protocol.content(b"Subject: hello\r\n\r\nhello\r\n")
+    await protocol.quit()
+
+**Invariants.**
+
+- Refusals are results.  A Deferred fails when the connection is lost, at a timeout, at a breach of
+  protocol and when it is cancelled; each Deferred fires exactly once.
+- A command is not written after input that was not read: when no reply is owed, the next command
+  waits until the transport has been read to its end.  Any reply found there ends the session,
+  instead of passing for the reply to that command.
+- Nothing received before a TLS handshake reaches the session after it.
+- One deadline holds for the reply that is owed first; parts of a reply do not move it.
+
+RFC 5321 sections 4.1 and 4.5.3.2, RFC 3207 (STARTTLS), RFC 8314, RFC 4954, RFC 3030 (BDAT).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import socket
+from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.client.connection import Cancelled, Connection
-from twisted_sendmail.client.exchange import Answer, Exchange
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+
+from twisted_sendmail.client.content_stream import ContentStream
+from twisted_sendmail.client.timeouts import Cancelled, PhaseTimer, Timeouts
+from twisted_sendmail.client.tls_transport import TLSTransport
 from twisted_sendmail.smtp import (
     Auth,
     AuthCancel,
     AuthLine,
     Bdat,
+    ClientSession,
+    ClientState,
     Command,
     CommandNotAllowed,
+    ConnectionClosed,
     Content,
     Data,
     Hello,
@@ -31,210 +75,530 @@ from twisted_sendmail.smtp import (
     Rcpt,
     Reply,
     Rset,
+    SendmailError,
     StartTLS,
     Verb,
+    printable,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import ITransport
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
 
-    from twisted_sendmail.client.content_producer import Readable
+    from twisted_sendmail.client.content_stream import Readable
     from twisted_sendmail.client.tls import ServerJudge
-    from twisted_sendmail.smtp import ForwardPath, Parameters, ReversePath
+    from twisted_sendmail.smtp import (
+        Answer,
+        CommandGroup,
+        ForwardPath,
+        Parameters,
+        ReversePath,
+        TLSFacts,
+        Transcript,
+    )
+
+_IP_ADDRESSES = (IPv4Address, IPv6Address)
 
 
-class SubmissionProtocol(Connection):
+class SubmissionProtocol(Protocol):
     """One SMTP session as a client.
 
-    Each method gives one command and returns a Deferred of its reply; several given in
-    a :meth:`group`, or from one callback, go out in one write as far as the server
-    offers PIPELINING.  A command that does not fit the session raises
-    :class:`~twisted_sendmail.smtp.errors.CommandNotAllowed` at once.
+    Each command method sends one command and returns a Deferred of its reply.  A command that does
+    not fit the session raises :class:`~twisted_sendmail.smtp.errors.CommandNotAllowed` at once.
+    Cancelling the Deferred of a command closes the connection, unless the command was not written
+    yet: its reply would be owed all the same.
 
-    Cancelling any command's Deferred closes the connection, unless the command was
-    not written yet: its reply would be owed all the same.
+    :param clock: for the timeouts.
+    :param timeouts: how long each phase may take.
+    :param server_name: the name of the server in errors.
+    :param transcript: records the dialogue.
     """
 
+    log = Logger(namespace="twisted_sendmail.client")
+    transport: Any
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeouts: Timeouts | None = None,
+        server_name: str = "",
+        transcript: Transcript | None = None,
+    ) -> None:
+        #: Runs the timeouts; a reactor with threads also runs work that takes long.
+        self.clock = clock
+        self.timeouts = timeouts or Timeouts()
+        #: ``name[address]:port`` of the server, as far as it is known.
+        self.host = server_name
+        #: Fires with the greeting.
+        self.greeting: Deferred[Reply] = Deferred(self._cancelled)
+        #: State, capabilities and transcript.
+        self.session = ClientSession(transcript, self._fire(self.greeting))
+        #: The TLS session, once its handshake is complete.
+        self.tls: TLSFacts | None = None
+        self.timer = PhaseTimer(clock, self.abort)
+        self._judge: ServerJudge | None = None
+        self._tls_transport: TLSTransport | None = None
+        self._handshake: Deferred[TLSFacts] | None = None
+        # The transport below TLS, and its socket if it is one of a reactor's own.
+        self._wire: Any = None
+        self._socket: socket.socket | None = None
+        # The next command waits until the input that came before it was read.
+        self._input_read: IDelayedCall | None = None
+        # How many times writing is held back.
+        self._held = 0
+        # The content that is being sent, or will be as soon as the session allows.
+        self._stream: ContentStream | None = None
+        self._lost: list[Deferred[None]] = []
+        # We have closed the connection, or told the transport to drop it.
+        self._closing = self._dropped = False
+        #: Whether the connection is gone.
+        self.gone = False
+
+    # -- commands --------------------------------------------------------------------------
+
     def ehlo(self, domain: str) -> Deferred[Reply]:
-        """EHLO; its capabilities are in ``session.capabilities`` afterwards (RFC 5321 section 4.1.1.1)."""
-        return self._send(Hello(domain))
+        """EHLO; the capabilities are in ``session.capabilities`` then (RFC 5321 section 4.1.1.1)."""
+        return self._reply_to(Hello(domain))
 
     def helo(self, domain: str) -> Deferred[Reply]:
-        """HELO, for servers that do not know EHLO."""
-        return self._send(Hello(domain, Verb.HELO))
+        """HELO, for servers without EHLO."""
+        return self._reply_to(Hello(domain, Verb.HELO))
 
     def starttls(self, judge: ServerJudge) -> Deferred[Reply]:
-        """STARTTLS, and if it is granted the handshake (RFC 3207).
+        """STARTTLS and, if it is granted, the handshake (RFC 3207).
 
-        Fires with the reply once the handshake is complete; say EHLO next.
+        Fires with the reply once the handshake is complete; send EHLO next.
 
-        :raises TLSError: when the handshake fails or the certificate is rejected.
+        :raises TLSError: the handshake failed, or the certificate was rejected.
         """
 
         def granted(reply: Reply) -> Any:
             return self.start_tls(judge).addCallback(lambda _: reply) if reply.positive else reply
 
-        return self._send(StartTLS()).addCallback(granted)
+        return self._reply_to(StartTLS()).addCallback(granted)
 
     def auth(self, mechanism: str, initial: bytes | None = None) -> Deferred[Reply]:
         """AUTH, with an initial response unless it is None (RFC 4954 section 4)."""
-        return self._send(Auth(mechanism, initial))
+        return self._reply_to(Auth(mechanism, initial))
 
     def auth_response(self, response: bytes) -> Deferred[Reply]:
         """Answer a 334; *response* is not encoded yet."""
-        return self._send(AuthLine(response))
+        return self._reply_to(AuthLine(response))
 
     def auth_cancel(self) -> Deferred[Reply]:
         """Answer a 334 with ``*``."""
-        return self._send(AuthCancel())
+        return self._reply_to(AuthCancel())
 
     def mail(self, sender: str | ReversePath, parameters: Parameters = ()) -> Deferred[Reply]:
         """MAIL FROM (RFC 5321 section 4.1.1.2)."""
-        return self._send(Mail(cast("ReversePath", sender), parameters))
+        return self._reply_to(Mail(sender, parameters))
 
     def rcpt(self, recipient: str | ForwardPath, parameters: Parameters = ()) -> Deferred[Reply]:
         """RCPT TO (RFC 5321 section 4.1.1.3)."""
-        return self._send(Rcpt(cast("ForwardPath", recipient), parameters))
+        return self._reply_to(Rcpt(recipient, parameters))
 
     def data(self) -> Deferred[Reply]:
-        """DATA; 354 asks for :meth:`content`, or :meth:`lone_dot` if nobody was accepted."""
-        return self._send(Data())
+        """DATA; a 354 asks for :meth:`content`, or :meth:`lone_dot` without a recipient."""
+        return self._reply_to(Data())
 
     def content(self, content: bytes | Readable) -> Deferred[Reply]:
-        """The content after a 354, and its final dot (RFC 5321 section 4.1.1.4).
+        """Send the content after a 354, and its final dot (RFC 5321 section 4.1.1.4).
 
         :param content: canonical octets: every line ends with CRLF.  Dots are stuffed here.
-        :raises DeliveryInDoubt: when the connection ends between the final dot and its reply.
+        :raises DeliveryInDoubt: the connection ended between the final dot and its reply.
         :raises Exception: whatever *content* raises; the connection is closed then, and
             the server has no message.
         """
-        verdict = self._send(Content(), flush=False)
-        with self.group():
-            self._transmit()
-            if not self.session.content_open:
-                if self.session.withdraw(verdict):
-                    msg = "content not sent"
-                    raise CommandNotAllowed(
-                        msg, phase="content", detail="the server has not answered DATA with 354"
-                    )
-                return verdict
-            if isinstance(content, bytes):
-                if content:
-                    self.session.content(content)
-                self.session.end_content()
-            else:
-                self._produce(content, verdict, self._content_piece, self.session.end_content)
-        return verdict
-
-    @property
-    def quiet(self) -> bool:
-        """Certainly nothing came that was not read: what :meth:`settled` would wait for."""
-        return self._settling.quiet
-
-    def _content_piece(self, piece: bytes) -> None:
-        self.session.content(piece)
-        self._transmit()
+        waiting: Deferred[Reply] = Deferred(self._cancelled)
+        self.send_content(content, self._fire(waiting))
+        return waiting
 
     def lone_dot(self) -> Deferred[Reply]:
-        """End a content that nobody would get (RFC 2920 section 3.1)."""
-        return self._send(LoneDot())
+        """End a content without recipients (RFC 2920 section 3.1)."""
+        return self._reply_to(LoneDot())
 
     def bdat(self, chunk: bytes, *, last: bool = True) -> Deferred[Reply]:
         """BDAT with its chunk (RFC 3030)."""
-        return self._send(Bdat(len(chunk), last), payload=chunk)
-
-    def chunks(self, content: Readable) -> Deferred[Reply]:
-        """Content of any length as one BDAT after the other (RFC 3030).
-
-        Fires with the reply to the last, or with the first refusal.  Only where the
-        server offers PIPELINING too.
-
-        :param content: canonical octets.
-        :raises DeliveryInDoubt: when the connection ends between the last chunk and its reply.
-        :raises Exception: whatever *content* raises; the connection is closed then, and
-            the server has no message.
-        """
-        verdict: Deferred[Reply] = self._deferred()
-        held: list[bytes] = []
-
-        def hear(answer: Any) -> None:
-            """To a chunk that is not the last: only a bad answer matters."""
-            if verdict.called or (isinstance(answer, Reply) and answer.positive):
-                return
-            self._stop_producing()
-            if isinstance(answer, Reply):
-                verdict.callback(answer)
-            else:
-                verdict.errback(answer)
-
-        def write(piece: bytes) -> None:
-            if held:
-                chunk = held.pop()
-                waiting: Deferred[Reply] = self._deferred()
-                _ = waiting.addBoth(hear)
-                self.session.send(Bdat(len(chunk)), waiting, chunk)
-                self._transmit()
-            held.append(piece)
-
-        def finish() -> None:
-            if not verdict.called:
-                chunk = held.pop() if held else b""
-                self.session.send(Bdat(len(chunk), last=True), verdict, chunk)
-
-        self._produce(content, verdict, write, finish)
-        return verdict
-
-    def exchange(self, commands: Sequence[Command], payload: bytes = b"") -> Deferred[list[Answer]]:
-        """Give several commands as one group; fires with their answers, in order.
-
-        :param payload: the chunk of a BDAT at the end.
-
-        The Deferred never fails: an answer without a reply is its error.
-        """
-        waiting = Exchange(len(commands), lambda: self.abort(Cancelled("cancelled")))
-        send = self.session.send
-        with self.group():
-            for command in commands[:-1]:
-                send(command, waiting)
-            send(commands[-1], waiting, payload)
-        return waiting.done
+        return self._reply_to(Bdat(len(chunk), last), payload=chunk)
 
     def rset(self) -> Deferred[Reply]:
         """RSET."""
-        return self._send(Rset())
+        return self._reply_to(Rset())
 
     def noop(self) -> Deferred[Reply]:
         """NOOP."""
-        return self._send(Noop())
+        return self._reply_to(Noop())
 
     def quit(self) -> Deferred[Reply]:
         """QUIT; the connection is closed after its reply.  :meth:`leave` does not wait for it."""
 
-        def bye(reply: Reply) -> Reply:
-            cast("ITransport", self.transport).loseConnection()
+        def close(reply: Reply) -> Reply:
+            self.transport.loseConnection()
             return reply
 
-        return self._send(Quit()).addCallback(bye)
+        return self._reply_to(Quit()).addCallback(close)
 
     def command(self, name: str, argument: str = "") -> Deferred[Reply]:
-        """Any verb this package knows nothing of: one line, one reply."""
-        return self._send(OtherCommand(name, argument))
+        """Send any verb that has no method here: one line, one reply."""
+        return self._reply_to(OtherCommand(name, argument))
+
+    # -- groups ----------------------------------------------------------------------------
+
+    def send(
+        self,
+        *commands: Command,
+        payload: bytes | None = None,
+        done: Callable[[list[Answer]], object] | None = None,
+    ) -> CommandGroup:
+        """Send a group of commands; parameters and errors are those of ``ClientSession.send``."""
+        group = self.session.send(*commands, payload=payload, done=done)
+        self.flush()
+        return group
+
+    def send_content(
+        self, content: bytes | Readable, done: Callable[[list[Answer]], object]
+    ) -> None:
+        """Send the content after a 354; *done* is called with the one answer, or a Failure."""
+        session = self.session
+        awaited = session.confirmed is ClientState.DATA and session.idle
+        if not awaited and session.over is None and session.closing is None:
+            why = "the server has not answered DATA with 354"
+            raise CommandNotAllowed("content not sent", phase="content", detail=why)
+        if isinstance(content, bytes):
+            _ = session.send(Content(), payload=content, done=done)
+        else:
+            stream = ContentStream(self, content, done, chunked=False)
+            _ = session.send(Content(), done=stream.verdict)
+            self._stream = stream
+        self.flush()
+
+    def send_chunks(self, content: Readable, done: Callable[[list[Answer]], object]) -> None:
+        """Send a content as one BDAT after the other; *done* as for :meth:`send_content`.
+
+        For servers that offer PIPELINING too.  The answer is the reply to the last chunk, or the
+        first refusal.
+        """
+        self._stream = ContentStream(self, content, done, chunked=True)
+        self._stream.start()
+
+    def group(self) -> _Group:
+        """Write what is sent inside in one piece, as far as the session allows."""
+        return _Group(self)
+
+    def hold(self) -> None:
+        """Hold back what is sent, until :meth:`release`."""
+        self._held += 1
+
+    def release(self) -> None:
+        """Write what was held back."""
+        self._held -= 1
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what may be written, unless it is held back."""
+        if not self._held:
+            self.write_now()
+
+    def write_now(self) -> None:
+        """Write what may be written."""
+        if not (self.session.next_flight and self._input_may_wait()):
+            self._write_and_dispatch()
+
+    def _write_and_dispatch(self) -> None:
+        session, stream = self.session, self._stream
+        data = session.data_to_send()
+        if data:
+            (self._write_to_socket if self._tls_transport is None else self._tls_transport.send)(
+                data
+            )
+        if session.content_open:
+            if stream is not None and not stream.started:
+                stream.start()
+        elif self._handshake is None and not self._closing:
+            self._set_timer()
+        if session.completed or session.over is not None:
+            self._dispatch()
+
+    def _write_to_socket(self, data: bytes) -> None:
+        """Write *data*, below TLS; the socket takes it at once, as far as it can."""
+        transport = self._wire
+        transport.write(data)
+        if self._socket is not None and transport.connected and not transport.disconnecting:
+            # An error is met again by the reactor, which still has something to write.
+            _ = transport.doWrite()
+
+    def _input_may_wait(self) -> bool:
+        """Whether input may have come that was not read; then write when it has been read."""
+        if self._input_read is not None:
+            return True
+        if self._socket is not None:
+            try:
+                _ = self._socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass  # the reactor is about to notice the end
+        # The turn of the reactor after the next comes after a poll of all sockets.
+        self._input_read = self.clock.callLater(0, self._wait_a_turn)
+        return True
+
+    def _wait_a_turn(self) -> None:
+        self._input_read = self.clock.callLater(0, self._input_was_read)
+
+    def _input_was_read(self) -> None:
+        self._input_read = None
+        self._write_and_dispatch()
+        if self._stream is not None:
+            self._stream.flight_written()
+
+    def _set_timer(self) -> None:
+        """Set one deadline for the reply that is owed first."""
+        session, timer = self.session, self.timer
+        verb = session.owed_verb
+        if verb is None:
+            timer.pause()
+        elif timer.of != session.turn:
+            seconds = self.timeouts.of(verb)
+            timer.set(session.turn, seconds, lambda: f"the reply to {session.owed}")
+
+    def _reply_to(self, command: Command, payload: bytes | None = None) -> Deferred[Reply]:
+        def cancel(_: object) -> None:
+            if not self.session.withdraw(group):
+                self._cancelled(waiting)
+
+        waiting: Deferred[Reply] = Deferred(cancel)
+        group = self.session.send(command, payload=payload, done=self._fire(waiting))
+        self.flush()
+        return waiting
+
+    def _fire(self, waiting: Deferred[Reply]) -> Callable[[list[Any]], None]:
+        """Return a callback of a group of one that fires *waiting*."""
+
+        def done(results: list[Any]) -> None:
+            if waiting.called:
+                return  # cancelled
+            result = results[0]
+            if isinstance(result, Reply):
+                waiting.callback(result)
+            else:
+                if isinstance(result, SendmailError):
+                    _ = result.at(host=self.host, tls=self.tls)
+                waiting.errback(result)
+
+        return done
+
+    def _cancelled(self, _: Deferred[Reply]) -> None:
+        self.abort(Cancelled("cancelled"))
+
+    def _dispatch(self) -> None:
+        """Call the owners of the groups that are complete; the session has moved on already."""
+        session = self.session
+        while True:
+            if session.over is not None:
+                self._drop(session.over)
+            if not session.completed:
+                break
+            group = session.completed.popleft()
+            if group.done is not None:
+                group.done(group.replies)
+        if session.over is not None and self._stream is not None:
+            stream, self._stream = self._stream, None
+            stream.session_over(session.over)
+
+    # -- TLS -------------------------------------------------------------------------------
+
+    def start_tls(self, judge: ServerJudge) -> Deferred[TLSFacts]:
+        """Start TLS now: after a granted STARTTLS, or at once for implicit TLS (RFC 8314).
+
+        Fires with the facts of the session.
+
+        :raises TLSError: the handshake failed, or the certificate was rejected.
+        """
+        self._judge = judge
+        waiting: Deferred[TLSFacts] = Deferred(lambda _: self.abort(Cancelled("cancelled")))
+        self._handshake = waiting
+        self.session.begin_tls()
+        seconds = self.timeouts.tls
+        self.timer.set(waiting, seconds, "the end of the TLS handshake", "TLS")
+        self._tls_transport = TLSTransport(self, judge, self._wire, self._write_to_socket)
+        self._tls_transport.start(self.clock)
+        return waiting
+
+    def handshake_completed(self) -> None:
+        """The TLS handshake is complete."""
+        waiting, self._handshake = self._handshake, None
+        if waiting is None or self._judge is None:
+            return
+        self.timer.pause()
+        try:
+            self.tls = facts = self._judge.facts()
+        except SendmailError as error:
+            self._handshake = waiting
+            self.abort(error)
+            return
+        self.session.tls_begun(f"TLS: {facts}")
+        # With implicit TLS the greeting is owed.
+        self._set_timer()
+        waiting.callback(facts)
+
+    @property
+    def presented(self) -> TLSFacts | None:
+        """The certificate of the handshake, accepted or not: to show, not to act on."""
+        return None if self._judge is None else self._judge.presented()
+
+    def keep_tls_session(self) -> None:
+        """Let the next connection to this server resume the TLS session; call it when ready."""
+        if self._judge is not None:
+            self._judge.keep()
+
+    # -- IProtocol -------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """See ``IProtocol``."""
+        self._wire = transport = self.transport
+        set_no_delay = getattr(transport, "setTcpNoDelay", None)
+        if set_no_delay is not None and isinstance(transport.getPeer(), _IP_ADDRESSES):
+            set_no_delay(True)
+        if hasattr(transport, "doWrite"):
+            handle = transport.getHandle()
+            self._socket = handle if isinstance(handle, socket.socket) else None
+        self.host = _peer_name(self.host, transport.getPeer())
+        self._set_timer()
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``."""
+        self._held += 1
+        try:
+            if self._tls_transport is None:
+                self.session.receive(data)
+            else:
+                self._tls_transport.receive(data)
+            # After all of it was read: several TLS records are answered in one write.
+            self._dispatch()
+        finally:
+            self._held -= 1
+            self.flush()
+            if self._tls_transport is not None:
+                self._tls_transport.flush()  # records that answer nothing of ours
+
+    def decrypted(self, data: bytes) -> None:
+        """Take what TLS has decrypted."""
+        if self._handshake is None:
+            self.session.receive(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See ``IProtocol``."""
+        if self._tls_transport is not None:
+            self._tls_transport.connection_lost(reason)
+        else:
+            self.connection_ended(reason)
+
+    def connection_ended(self, reason: Failure) -> None:
+        """The transport is gone, and TLS with it."""
+        if self.gone:
+            return
+        self.gone = True
+        if self._handshake is not None and self._judge is not None:
+            error = self._judge.failure(reason)
+        elif self._closing:
+            error = ConnectionClosed("connection closed")
+        else:
+            why = "the server closed it, or the network did"
+            error = ConnectionClosed("connection lost", detail=why)
+        self.session.finish(error, by_server=True)
+        self._dispatch()
+        if self._judge is not None:
+            self._judge.release()
+        lost, self._lost = self._lost, []
+        for waiting in lost:
+            waiting.callback(None)
+        # Break reference cycles now instead of waiting for the garbage collector.
+        self.timer.release()
+        self._wire = self._socket = self._tls_transport = None
+
+    # -- the end ---------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is good for another command."""
+        session = self.session
+        return not self.gone and session.over is None and session.closing is None
+
+    def lost(self) -> Deferred[None]:
+        """Fires when the connection is gone, for any reason; cancelling it changes nothing."""
+        waiting: Deferred[None] = Deferred(
+            lambda d: self._lost.remove(d) if d in self._lost else None
+        )
+        if self.gone:
+            waiting.callback(None)
+        else:
+            self._lost.append(waiting)
+        return waiting
 
     def leave(self) -> None:
         """End the session: write QUIT where that is possible, and close without waiting for 221.
 
-        Call it when every verdict is known: nothing that comes from the server counts any
-        more.  ``timeouts.quit`` bounds the end of the TLS session and of what is still to be
-        written; :meth:`lost` fires when the connection is gone.  Never fails.
+        Call it when every verdict is known: replies do not count any more.  ``timeouts.quit``
+        bounds the end of the TLS session and of what is still to be written; :meth:`lost`
+        fires when the connection is gone.  Never fails.
         """
         session = self.session
         if session.idle and self.usable:
-            _ = self._send(Quit(), flush=False).addErrback(lambda _: None)
+            _ = session.send(Quit())
             # At once, even inside a group: nothing can be written after the connection is closed.
-            self._transmit()
+            self._write_and_dispatch()
         elif session.owed is not None and session.closing is None:
             self.abort()
-        self._close()
+        if self.gone or self._dropped:
+            return
+        self._closing = True
+        self.timer.set(self._lost, self.timeouts.quit, "the end of the connection")
+        self.transport.loseConnection()
+
+    def abort(self, why: SendmailError | None = None) -> None:
+        """Drop the connection at once; the result of every command without a reply is *why*."""
+        self.session.finish(why or ConnectionClosed("connection dropped"))
+        self._dispatch()
+
+    def _drop(self, why: SendmailError) -> None:
+        """The session is over: end the transport, timers, content and handshake with it."""
+        self.timer.stop()
+        if self._input_read is not None:
+            self._input_read.cancel()
+            self._input_read = None
+        if not self._dropped:
+            self._dropped = True
+            if not self.gone and self.transport is not None:
+                abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
+                abort()
+        if self._stream is not None:
+            self._stream.stop()
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None and not handshake.called:
+            handshake.errback(why.at(host=self.host, transcript=self.session.transcript))
+
+
+class _Group:
+    """The context in which a protocol holds back what is sent."""
+
+    __slots__ = ("_protocol",)
+
+    def __init__(self, protocol: SubmissionProtocol) -> None:
+        self._protocol = protocol
+
+    def __enter__(self) -> None:
+        self._protocol.hold()
+
+    def __exit__(self, *_: object) -> None:
+        self._protocol.release()
+
+
+def _peer_name(name: str, peer: Any) -> str:
+    """``name[address]:port``, as far as there is one."""
+    address, port = getattr(peer, "host", None), getattr(peer, "port", None)
+    if address is None:
+        # A Unix socket, which may have no name either.
+        return name or printable(getattr(peer, "name", None) or "server", 200)
+    return f"{name}[{address}]:{port}" if name and name != address else f"[{address}]:{port}"

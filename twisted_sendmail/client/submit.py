@@ -11,13 +11,12 @@ from twisted.internet.defer import fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_sendmail.client.connect import open_session
-from twisted_sendmail.client.deadline import within
-from twisted_sendmail.client.delivery import deliver
 from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.server_config import SubmissionServer
+from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.client.tls import TLSPolicy
-from twisted_sendmail.client.verdict import require_acceptance
-from twisted_sendmail.smtp import InvalidServer, SendmailError
+from twisted_sendmail.client.transaction import deliver
+from twisted_sendmail.smtp import InvalidServer, SendmailError, require_acceptance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -64,7 +63,7 @@ def submit(
     :raises Exception: any error of an iterator or a file while it was read.
 
     Cancelling closes the connection and fails with a
-    :class:`~twisted_sendmail.client.connection.Cancelled`, whose ``report`` says whether
+    :class:`~twisted_sendmail.client.timeouts.Cancelled`, whose ``report`` says whether
     the message is in doubt.
     """
     try:

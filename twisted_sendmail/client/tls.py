@@ -31,7 +31,6 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-from twisted_sendmail.client.frugal_connection import FrugalConnection
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
 from twisted_sendmail.smtp import (
     CertificateRejected,
@@ -174,7 +173,7 @@ def _unusable(path: str, e: Exception) -> InvalidServer:
     return InvalidServer(f"file '{path}' cannot be used for TLS", detail=why)
 
 
-class VerifiedConnection(FrugalConnection):
+class VerifiedConnection(SSL.Connection):
     """An OpenSSL connection with its own verification.
 
     OpenSSL's verify callback belongs to the context, which connections share; a callback for each

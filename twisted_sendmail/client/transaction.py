@@ -1,33 +1,69 @@
-"""One message on a session that is ready: MAIL, RCPT, and DATA and content or BDAT.
+"""One message on a session that is ready: MAIL, RCPT, and DATA with the content, or BDAT.
 
-What is commanded together goes out together if the server offers PIPELINING, and
-one after the other if not; this code is the same for both.  It ends with a report in
-any case: what became of each recipient, and why, if a verdict is missing.
+**Theory of operation.**
 
-RFC 5321 section 3.3, RFC 2920 section 3.1 (the lone dot), RFC 3030 (BDAT), RFC 6152,
-RFC 1870.
+A :class:`Transaction` is a plain object.  It sends groups of commands and reacts to the replies of
+each group, which it gets as one list; there is no coroutine and no Deferred in between:
+
+=============================  =====================================  ===============================
+the server offers              groups                                 flights with PIPELINING
+=============================  =====================================  ===============================
+nothing, or PIPELINING         MAIL RCPT… DATA · content              two
+PIPELINING and CHUNKING        MAIL RCPT… BDAT LAST                   one
+the same, large content        MAIL RCPT… · BDAT · … · BDAT LAST      two and more
+=============================  =====================================  ===============================
+
+The session writes a group in one piece or one command at a time, as the server's extensions and
+the window of unanswered commands allow; this module does not depend on it.  For example, with one
+recipient of three refused::
+
+    send(MAIL, RCPT, RCPT, RCPT, DATA)    →  [250, 250, 550, 250, 354]   note the refusal
+    send_content(…)                       →  [250]                       two accepted, one refused
+    done(report)
+
+A server that announces LIMITS (RFC 9422) gets the message in several transactions, each with as
+many recipients as it takes.
+
+**Invariants.**
+
+- ``done`` is called exactly once, with a report that has a result for every recipient, or with the
+  Failure of the message's source or of a cancellation.
+- A recipient is *in doubt* only if the end of the content was written and its reply did not come.
+- When 354 comes and no recipient was accepted, a lone dot ends the content.  When 354 comes, one
+  recipient was refused, and the message is for all or none, the connection is dropped: a lone dot
+  would deliver an empty message.
+- The session is ready for another message afterwards, by RSET if necessary, or closed.  RSET also
+  precedes MAIL when an earlier message on the connection has no verdict yet: if that message is
+  refused, some servers keep its sender.
+
+RFC 5321 section 3.3, RFC 2920 section 3.1, RFC 3030 (BDAT), RFC 6152 (8BITMIME), RFC 1870 (SIZE).
 """
 
 from __future__ import annotations
 
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
-from twisted_sendmail.client.connection import Cancelled
-from twisted_sendmail.client.content_guard import GuardedContent
-from twisted_sendmail.client.exchange import Answer, reply_of
 from twisted_sendmail.client.off_reactor import off_reactor
+from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.smtp import (
     Bdat,
     ClientState,
     Command,
     CommandNotAllowed,
     ConnectionClosed,
+    ConnectionFailed,
     Data,
     DeliveryInDoubt,
     DeliveryReport,
+    ExtensionUnavailable,
+    LoneDot,
+    MessageTooLarge,
+    ProtocolBreach,
+    RecipientResult,
     RecipientStatus,
     Reply,
     Rset,
@@ -39,347 +75,487 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from twisted.internet.defer import Deferred
+    from collections.abc import Callable, Mapping
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message import PreparedMessage
-    from twisted_sendmail.smtp import Capabilities
+    from twisted_sendmail.smtp import Answer, Recipient
 
 #: Octets up to which a content is sent along with the envelope, before it is known
 #: whether anybody will be accepted; a longer one is worth the wait.
-EAGER = 128 * 1024
+MAX_OPTIMISTIC_SIZE = 128 * 1024
 
 
-async def transact(
+def deliver(
     protocol: SubmissionProtocol,
-    letter: PreparedMessage,
+    message: PreparedMessage,
     *,
     last: bool = False,
     all_or_nothing: bool = False,
-    said: Callable[[], None] | None = None,
-    eager: bool = True,
-) -> DeliveryReport:
-    """Send one message; the report says what became of it.
+) -> Deferred[DeliveryReport]:
+    """Send one message; fires with the report of all its recipients.
 
     :param last: QUIT follows: a session that is not ready for another message is left as it is.
     :param all_or_nothing: do not deliver to some when others are refused.
-    :param said: called when the message has said all it will if nothing goes wrong, and
-        what the next one says may go out behind it in the same write.
-    :param eager: False not to send content before the envelope is answered: on a connection
-        that may be dead, the message would be in doubt for nothing.
     :raises Exception: what the message's own source raises; nothing was delivered then.
+    :raises Cancelled: the caller cancelled; the connection is closed, and ``report`` says whether
+        the message is in doubt.
 
-    :raises Cancelled: the caller cancelled; the connection is closed, and its ``report``
-        says whether the message is in doubt.
+    A message that can be read only once, or is for all recipients or none, is sent in one
+    transaction whatever the LIMITS of the server.
     """
-    transaction = Transaction(protocol, letter, said=said, last=last, all_or_nothing=all_or_nothing)
-    transaction.eager = eager and not all_or_nothing
-    return await transaction.run(transaction.begin())
+    result: Deferred[DeliveryReport] = Deferred(lambda _: transaction.cancel())
+    transaction = Transaction(
+        protocol, message, result.callback, last=last, all_or_nothing=all_or_nothing
+    )
+    transaction.begin()
+    return result
 
 
 class Transaction:
-    """One message on its way; parameters are those of :func:`transact`.
+    """One message on its way.
 
-    :param voice: who speaks for it on the protocol, if it is not itself.
+    :param done: called once with the report, or the failure of the message's source.
+    :param queued: called when all commands are queued, so that those of another message may follow.
+    :param eager: False to send no content before the envelope is answered: on a connection that
+        may be dead, the message would be in doubt for nothing.
+
+    The other parameters are those of :func:`deliver`.
     """
-
-    #: The content may go out along with the envelope.
-    eager = True
 
     def __init__(
         self,
         protocol: SubmissionProtocol,
-        letter: PreparedMessage,
+        message: PreparedMessage,
+        done: Callable[[Any], object],
         *,
-        said: Callable[[], None] | None,
+        queued: Callable[[], object] | None = None,
         last: bool = False,
         all_or_nothing: bool = False,
-        voice: object = None,
+        eager: bool = True,
     ) -> None:
         self._protocol = protocol
-        self._letter = letter
-        self._all_or_nothing = all_or_nothing
-        self._said = said
+        self._message = message
+        self._done: Callable[[Any], object] | None = done
+        self._queued = queued
         self._last = last
-        self._voice = voice or object()
-        self._recipients = letter.envelope.recipients
+        self._all_or_nothing = all_or_nothing
+        self._eager = eager and not all_or_nothing
+        # The recipients of each transaction.
+        self._parts = [message.envelope.recipients]
+        limits = protocol.session.capabilities.limits
+        if limits and message.rewindable and not all_or_nothing:
+            self._parts = split_recipients(message.envelope.recipients, limits)
+        self._part = 0
+        # While the message is measured or encoded.
+        self._fitting: Deferred[None] | None = None
+        self._size = message.size or 0
+        self._results: list[RecipientResult] = []
+        # Of the first transaction with an accepted recipient, or else of the last.
+        self._reply: Reply | None = None
+        self._phase: str | None = None
+        self._error: SendmailError | None = None
+        # -- of the transaction under way
+        self._begins_with_rset = False
+        self._content: _CheckedContent | None = None
         self._refused: dict[int, Reply] = {}
         self._status = RecipientStatus.UNTOUCHED
         self._verdict: Reply | None = None
-        self._phase: str | None = None
-        self._error: SendmailError | None = None
-        self._size = letter.size or 0
+        self._decided_by: str | None = None
 
-    async def run(self, program: Coroutine[Any, Any, None]) -> DeliveryReport:
-        """Go through *program*, one of this class; the report, whatever comes of it."""
-        try:
-            await program
-        except CancelledError as e:
-            self._error = e if isinstance(e, SendmailError) else Cancelled("cancelled")
-            self._protocol.abort(self._error)
-            self._report()
-            raise self._error from None
-        except SendmailError as e:
-            # One end of a connection is the error of every message on it, each with its report.
-            self._error = e if e.report is None else e.copy()
-        except BaseException:
-            self._protocol.abort()
-            raise
-        # Behind a 421 the verdicts on other messages may still come.
-        if self._error and not self._error.connection_usable and self._protocol.usable:
-            self._protocol.abort(self._error)
-        return self._report()
+    # -- sending ---------------------------------------------------------------------------
 
-    async def begin(self) -> None:
-        """All of it, from the beginning."""
-        protocol = self._protocol
-        offered = protocol.session.capabilities
-        await self._fit(offered)
-        letter = self._letter
-        envelope: list[Command] = [
+    def begin(self) -> None:
+        """Send the first group."""
+        message, offered = self._message, self._protocol.session.capabilities
+        eight_bit_mime = "8BITMIME" in offered
+        if message.small is None or not (eight_bit_mime or message.small.isascii()):
+            fitting = Deferred.fromCoroutine(self._fit(offered.size, eight_bit_mime=eight_bit_mime))
+            self._fitting = fitting.addCallbacks(lambda _: self._fitted(), self._failed)
+        else:
+            self._call(self._send_envelope)
+
+    async def _fit(self, size_limit: int | None, *, eight_bit_mime: bool) -> None:
+        """Measure the message if the server needs that, and take its 7-bit form if it has one."""
+        message = self._message
+        await message.measure_for(size_limit, eight_bit_mime=eight_bit_mime)
+        if message.eight_bit and not eight_bit_mime and not message.binary:
+            encoded = await off_reactor(self._protocol.clock, message.seven_bit)
+            self._message = encoded or message
+        self._size = self._message.size or 0
+
+    def _fitted(self) -> None:
+        self._fitting = None
+        if self._done is not None:
+            self._call(self._send_envelope)
+
+    def _send_envelope(self) -> None:
+        protocol, message = self._protocol, self._message
+        session, offered = protocol.session, protocol.session.capabilities
+        self._refused, self._verdict, self._decided_by = {}, None, None
+        self._status = RecipientStatus.UNTOUCHED
+        commands: list[Command] = [
             mail_command(
-                letter.envelope,
+                message.envelope,
                 offered,
-                size=letter.size,
-                eight_bit=letter.eight_bit,
-                smtputf8=letter.smtputf8,
-                binary=letter.binary,
+                size=message.size,
+                eight_bit=message.eight_bit,
+                smtputf8=message.smtputf8,
+                binary=message.binary,
             )
         ]
-        envelope += [rcpt_command(recipient, offered) for recipient in self._recipients]
-        if protocol.session.idle:
-            # A reply that came since the last one is nobody's; see that it is not ours.
-            await protocol.settled()
-        if offered.chunking and offered.pipelining:
-            await self._in_chunks(envelope)
-        else:
-            await self._behind_data(envelope)
-
-    # -- DATA (RFC 5321 section 4.1.1.4) -----------------------------------------------
-
-    async def _behind_data(self, envelope: list[Command]) -> None:
-        self._protocol.speaker = self._voice
-        await self.data_heard(await self._protocol.exchange([*envelope, Data()]))
-
-    async def data_heard(self, answers: list[Answer]) -> None:
-        """Go on from the answers to MAIL, RCPT and DATA."""
-        *answers, asked = answers
-        go_on = self._envelope_heard(answers)
-        reply = asked if isinstance(asked, Reply) else None
-        if reply is None and not isinstance(asked, CommandNotAllowed):
-            reply_of(asked)
-        granted = reply is not None and reply.intermediate
-        if not go_on:
-            await self._nobody(granted=granted)
-        elif self._all_or_nothing and self._refused:
-            await self._withdraw(granted=granted)
-        elif granted:
-            await self.content()
-        elif reply is not None:
-            self._refuse_rest(reply, "DATA")
-            await self._reset()
-
-    async def content(self) -> None:
-        """Go on from a 354."""
-        protocol = self._protocol
-        # See that what comes next can only be the answer to the content.
-        await protocol.settled()
-        content: Any = self._letter.small
-        if content is None:
-            content = self._guarded()
-        with protocol.group():
-            verdict = protocol.content(content)
-            # Its source may have failed at once, and the session with it.
-            if protocol.usable:
-                self._nothing_more()
-        await self._hear(verdict, content)
-
-    # -- BDAT (RFC 3030) ---------------------------------------------------------------
-
-    async def _in_chunks(self, envelope: list[Command]) -> None:
-        protocol, small = self._protocol, self._letter.small
-        session = protocol.session
-        behind = not session.idle or session.confirmed is not ClientState.READY
-        if behind:
-            # What was said before is not answered yet.  Should nobody be accepted there, some
-            # servers go on with its sender, and would take our recipients to be his.
-            envelope.insert(0, Rset())
-        protocol.speaker = self._voice
-        if small is not None and len(small) <= EAGER and self.eager:
-            with protocol.group():
-                waiting = protocol.exchange([*envelope, Bdat(len(small), last=True)], small)
-                self._nothing_more()
-            await self.chunk_heard((await waiting)[behind:])
+        for recipient in self._parts[self._part]:
+            commands.append(rcpt_command(recipient, offered))  # noqa: PERF401 - faster
+        if not (offered.chunking and offered.pipelining):
+            _ = protocol.send(*commands, Data(), done=self._reacting(self._data_answered))
             return
-        if not self._envelope_heard((await protocol.exchange(envelope))[behind:]):
-            await self._reset()
-        elif self._all_or_nothing and self._refused:
-            await self._withdraw(granted=False)
-        else:
-            content = self._guarded()
-            await self._hear(protocol.chunks(content), content)
-            await self._reset()
+        self._begins_with_rset = not session.idle or session.confirmed is not ClientState.READY
+        if self._begins_with_rset:
+            commands.insert(0, Rset())
+        small = message.small
+        if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._eager:
+            _ = protocol.send(*commands, done=self._reacting(self._envelope_answered))
+            return
+        commands.append(Bdat(len(small), last=True))
+        with protocol.group():
+            _ = protocol.send(*commands, payload=small, done=self._reacting(self._message_answered))
+            self._all_queued()
 
-    async def chunk_heard(self, answers: list[Answer]) -> None:
-        """Go on from the answers to MAIL, RCPT and the only BDAT."""
-        *answers, verdict = answers
-        if isinstance(verdict, DeliveryInDoubt):
-            self._lost_in_chunks(answers, verdict)
-        if isinstance(verdict, Reply) and verdict.positive:
-            # A 421 to one recipient, and no end: the others have it.
-            answers = [getattr(a, "reply", None) or a for a in answers]
-        if self._envelope_heard(answers):
-            self._judged(reply_of(verdict))
-        await self._reset()
+    def _send_content(self) -> None:
+        """Send the content after a 354."""
+        protocol, content = self._protocol, self._message.small
+        done = self._reacting(self._content_answered)
+        with protocol.group():
+            if content is None:
+                self._content = self._checked_content()
+                protocol.send_content(self._content, done)
+            else:
+                protocol.send_content(content, done)
+            # The source may have failed at once, and the session with it.
+            if protocol.usable:
+                self._all_queued()
 
-    # -- what was heard ----------------------------------------------------------------
+    def _all_queued(self) -> None:
+        if self._queued is not None and self._part == len(self._parts) - 1:
+            self._queued()
 
-    async def verdict_heard(self, verdict: Answer) -> None:
-        """Go on from the answer to the content behind DATA."""
-        if isinstance(verdict, DeliveryInDoubt):
-            self._in_doubt(verdict)
-        self._judged(reply_of(verdict))
-
-    def _envelope_heard(self, answers: list[Answer]) -> bool:
-        """Note who is refused; True if anybody was accepted."""
-        mail = reply_of(answers[0])
-        if not mail.positive:
-            self._refuse_rest(mail, "MAIL")
-            return False
-        for index, answer in enumerate(answers[1:]):
-            reply = reply_of(answer)
-            if not reply.positive:
-                self._refused[index] = reply
-        return len(self._refused) < len(self._recipients)
-
-    def _lost_in_chunks(self, answers: list[Answer], verdict: DeliveryInDoubt) -> NoReturn:
-        """The connection ended; what was heard before still counts."""
-        replies: list[Answer] = list(takewhile(lambda a: isinstance(a, Reply), answers))
-        if replies and not self._envelope_heard(replies):
-            whole = len(replies) == len(answers) or bool(self._phase)
-            if whole and isinstance(verdict.__cause__, SendmailError):
-                raise verdict.__cause__  # nobody was accepted: there is nothing to doubt
-        self._in_doubt(verdict)
-        raise verdict
-
-    async def _hear(self, verdict: Deferred[Reply], content: GuardedContent | bytes) -> None:
-        try:
-            reply = await verdict
-        except DeliveryInDoubt as e:
-            self._in_doubt(e)
-            raise
-        finally:
-            if isinstance(content, GuardedContent):
-                self._size = content.size
-        self._judged(reply)
-
-    def _judged(self, reply: Reply) -> None:
-        self._verdict, self._phase = reply, "content"
-        if reply.positive:
-            self._status = RecipientStatus.ACCEPTED
-        else:
-            self._refuse_rest(reply, "content")
-
-    def _in_doubt(self, error: DeliveryInDoubt) -> None:
-        """The server may have the message or not.
-
-        :raises Cancelled: because the caller gave up.
-        """
-        self._status = RecipientStatus.IN_DOUBT
-        cause = error.__cause__
-        if isinstance(cause, Cancelled):
-            cause.remedy = error.remedy
-            raise cause from None
-
-    # -- what is said ------------------------------------------------------------------
-
-    def _nothing_more(self) -> None:
-        """Tell that all commands of this message are queued."""
-        if self._said is not None:
-            self._said()
-
-    def _guarded(self) -> GuardedContent:
-        letter, offered = self._letter, self._protocol.session.capabilities
-        return GuardedContent(
-            letter,
-            offered.size if letter.size is None else None,
-            seven_bit=letter.eight_bit is None and "8BITMIME" not in offered,
+    def _checked_content(self) -> _CheckedContent:
+        message, offered = self._message, self._protocol.session.capabilities
+        return _CheckedContent(
+            message,
+            offered.size if message.size is None else None,
+            seven_bit=message.eight_bit is None and "8BITMIME" not in offered,
         )
 
-    async def _fit(self, offered: Capabilities) -> None:
-        """Take the 7-bit form where the server needs it and the message has one."""
-        letter, eight_bit_mime = self._letter, "8BITMIME" in offered
-        await letter.measure_for(offered.size, eight_bit_mime=eight_bit_mime)
-        self._size = letter.size or 0
-        if letter.eight_bit and not eight_bit_mime and not letter.binary:
-            encoded = await off_reactor(self._protocol.clock, letter.seven_bit)
-            self._letter = encoded or letter
-            self._size = self._letter.size or 0
+    # -- replies ---------------------------------------------------------------------------
 
-    async def _nobody(self, *, granted: bool) -> None:
-        """Nobody was accepted; the server may wait for a content all the same."""
-        if granted:
-            await self._protocol.lone_dot()
-        await self._reset()
+    def _data_answered(self, answers: list[Answer]) -> None:
+        """MAIL, RCPT and DATA are answered."""
+        *answers, asked = answers
+        accepted = self._envelope_accepted(answers)
+        if not isinstance(asked, (Reply, CommandNotAllowed)):
+            raise asked
+        granted = isinstance(asked, Reply) and asked.intermediate
+        if not accepted:
+            if granted:
+                _ = self._protocol.send(LoneDot(), done=self._reacting(self._dot_answered))
+            else:
+                self._end_transaction()
+        elif self._all_or_nothing and self._refused:
+            self._withdraw(granted=granted)
+        elif granted:
+            self._send_content()
+        else:
+            self._decide(_reply(asked), "DATA")
+            self._end_transaction()
 
-    async def _withdraw(self, *, granted: bool) -> None:
-        """All or nothing, and it is not all."""
-        index, reply = next(iter(self._refused.items()))
-        recipient = self._recipients[index]
+    def _dot_answered(self, answers: list[Answer]) -> None:
+        """The end of a content without recipients is answered, well or not."""
+        _ = _reply(answers[0])
+        self._end_transaction()
+
+    def _envelope_answered(self, answers: list[Answer]) -> None:
+        """MAIL and RCPT are answered; chunks may follow."""
+        if not self._envelope_accepted(answers[self._begins_with_rset :]):
+            self._end_transaction()
+        elif self._all_or_nothing and self._refused:
+            self._withdraw(granted=False)
+        else:
+            self._content = self._checked_content()
+            self._protocol.send_chunks(self._content, self._reacting(self._content_answered))
+
+    def _message_answered(self, answers: list[Answer]) -> None:
+        """MAIL, RCPT and the only BDAT are answered."""
+        *answers, verdict = answers[self._begins_with_rset :]
+        if isinstance(verdict, DeliveryInDoubt):
+            self._lost_before_verdict(answers, verdict)
+        if isinstance(verdict, Reply) and verdict.positive:
+            # After a 421 to one recipient the server went on: the others have the message.
+            answers = [getattr(answer, "reply", None) or answer for answer in answers]
+        if self._envelope_accepted(answers):
+            self._decide(_reply(verdict), "content")
+        self._end_transaction()
+
+    def _content_answered(self, answers: list[Any]) -> None:
+        """The content is answered."""
+        (answer,) = answers
+        if self._content is not None:
+            self._size = self._content.size
+        if isinstance(answer, Failure):
+            self._failed(answer)
+            return
+        if isinstance(answer, DeliveryInDoubt):
+            self._status = RecipientStatus.IN_DOUBT
+        self._decide(_reply(answer), "content")
+        self._end_transaction()
+
+    def _envelope_accepted(self, answers: list[Answer]) -> bool:
+        """Note who is refused; True if anybody was accepted."""
+        mail = _reply(answers[0])
+        if not mail.positive:
+            self._decide(mail, "MAIL")
+            return False
+        for place in range(1, len(answers)):
+            reply = _reply(answers[place])
+            if not reply.positive:
+                self._refused[place - 1] = reply
+        return len(self._refused) < len(self._parts[self._part])
+
+    def _lost_before_verdict(self, answers: list[Answer], verdict: DeliveryInDoubt) -> None:
+        """The connection ended; the replies that came before still count.
+
+        :raises SendmailError: always.
+        """
+        replies: list[Answer] = list(takewhile(lambda a: isinstance(a, Reply), answers))
+        if replies and not self._envelope_accepted(replies):
+            whole = len(replies) == len(answers) or self._decided_by is not None
+            if whole and isinstance(verdict.__cause__, SendmailError):
+                raise verdict.__cause__  # nobody was accepted: nobody is in doubt
+        self._status = RecipientStatus.IN_DOUBT
+        raise verdict
+
+    def _decide(self, verdict: Reply, phase: str) -> None:
+        """*verdict* holds for every recipient that was not refused before."""
+        self._verdict, self._decided_by = verdict, phase
+        if verdict.positive:
+            self._status = RecipientStatus.ACCEPTED
+        else:
+            for place in range(len(self._parts[self._part])):
+                _ = self._refused.setdefault(place, verdict)
+
+    def _withdraw(self, *, granted: bool) -> None:
+        """The message is for all or none, and one recipient was refused: deliver to none."""
+        place, reply = next(iter(self._refused.items()))
+        recipient = self._parts[self._part][place]
         self._error = refusal(
             f"RCPT TO:{recipient.path.wire}", reply, phase="RCPT", recipient=str(recipient)
         )
         self._error.detail = "all recipients or none were asked for, so nobody gets it"
         if granted:
             # A lone dot would deliver an empty message to those accepted.
-            self._protocol.abort(
-                ConnectionClosed("connection dropped", detail="not all recipients were accepted")
-            )
+            why = "not all recipients were accepted"
+            self._protocol.abort(ConnectionClosed("connection dropped", detail=why))
+        self._end_transaction()
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def _end_transaction(self) -> None:
+        """Every recipient has a result; make the session ready for another transaction."""
+        self._note_results()
+        protocol, session = self._protocol, self._protocol.session
+        # A message that follows begins with RSET itself.
+        alone = session.idle and not session.completed
+        if (
+            alone
+            and session.confirmed is not ClientState.READY
+            and protocol.usable
+            and not (self._last and self._part == len(self._parts))
+        ):
+            _ = protocol.send(Rset(), done=self._reset_answered)
         else:
-            await self._reset()
+            self._next_transaction()
 
-    async def _reset(self) -> None:
-        """Leave a session that is ready, or none: the next message must start clean."""
-        protocol = self._protocol
-        # If the next message has spoken, the state is its own: it found what we left, and said RSET.
-        over = (
-            protocol.speaker is not self._voice or protocol.session.confirmed is ClientState.READY
-        )
-        if self._last or over or not protocol.usable:
+    def _reset_answered(self, answers: list[Answer]) -> None:
+        (answer,) = answers
+        if isinstance(answer, Reply) and not answer.positive:
+            self._protocol.abort(refusal("RSET", answer))
+        # Without a reply the connection is gone, and the results of this message stay.
+        self._call(self._next_transaction)
+
+    def _next_transaction(self) -> None:
+        if self._part < len(self._parts) and self._protocol.usable and self._error is None:
+            self._message.rewind()
+            self._send_envelope()
+        else:
+            self._finish()
+
+    def _note_results(self) -> None:
+        """Add the results of the transaction under way, if there is one, to those of the message."""
+        if self._part == len(self._parts):
             return
-        try:
-            reply = await protocol.rset()
-        except SendmailError:
-            return  # the connection is gone; what is known of this message stays
-        if not reply.positive:
-            protocol.abort(refusal("RSET", reply))
+        if not any(each.status is RecipientStatus.ACCEPTED for each in self._results):
+            self._reply, self._phase = self._verdict, self._decided_by
+        self._results += recipient_results(
+            self._parts[self._part], self._refused, self._status, self._verdict
+        )
+        self._part += 1
 
-    def _refuse_rest(self, reply: Reply, phase: str) -> None:
-        self._verdict, self._phase = reply, phase
-        for index in range(len(self._recipients)):
-            self._refused.setdefault(index, reply)
+    def _finish(self) -> None:
+        report, done = self._report(), self._done
+        self._done = None
+        if done is not None:
+            cut_off = isinstance(self._error, Cancelled)
+            done(Failure(self._error) if cut_off else report)
 
     def _report(self) -> DeliveryReport:
-        protocol, letter = self._protocol, self._letter
-        outcomes = recipient_results(self._recipients, self._refused, self._status, self._verdict)
+        protocol, message, error = self._protocol, self._message, self._error
+        session = protocol.session
+        for part in self._parts[self._part :]:
+            self._results += [RecipientResult(each, RecipientStatus.UNTOUCHED) for each in part]
+        self._part = len(self._parts)
         report = DeliveryReport(
-            letter.envelope,
-            outcomes,
-            reply=self._verdict,
-            phase=self._phase,
-            size=self._size,
-            host=protocol.host,
-            tls=protocol.tls,
-            transcript=protocol.session.transcript,
-            error=self._error,
-            message_id=letter.message_id,
-            dsn="DSN" in protocol.session.capabilities,
+            message.envelope,
+            tuple(self._results),
+            self._reply,
+            self._phase,
+            self._size,
+            protocol.host,
+            protocol.tls,
+            session.transcript,
+            error,
+            message.message_id,
+            "DSN" in session.capabilities,
         )
-        if self._error is not None:
-            self._error.at(
-                host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript
-            )
-            self._error.report = report
+        if error is not None:
+            _ = error.at(host=protocol.host, tls=protocol.tls, transcript=session.transcript)
+            error.report = report
         return report
+
+    # -- errors ----------------------------------------------------------------------------
+
+    def _reacting(self, react: Callable[[list[Any]], None]) -> Callable[[list[Any]], None]:
+        """Return *react* as the callback of a group."""
+        return lambda answers: self._call(react, answers)
+
+    def _call(self, react: Callable[..., None], *arguments: Any) -> None:
+        """Call *react*; an error that it raises ends the message."""
+        try:
+            react(*arguments)
+        except SendmailError as error:
+            self._end(error)
+        except Exception:  # noqa: BLE001 - it is passed on
+            self._failed(Failure())
+
+    def _end(self, error: SendmailError) -> None:
+        """End the message, because of *error*."""
+        if self._done is None:
+            return
+        cause = error.__cause__
+        if isinstance(error, DeliveryInDoubt) and isinstance(cause, Cancelled):
+            cause.remedy = error.remedy
+            error = cause
+        # One end of a connection is the error of every message on it, each with its report.
+        shared = error.report is not None and not isinstance(error, Cancelled)
+        self._error = error.copy() if shared else error
+        # After a 421 the verdicts on other messages may still come.
+        if not error.connection_usable and self._protocol.usable:
+            self._protocol.abort(self._error)
+        self._note_results()
+        self._finish()
+
+    def _failed(self, failure: Failure) -> None:
+        """The message's source has failed, or something unexpected."""
+        error = failure.value
+        if isinstance(error, CancelledError) and not isinstance(error, Cancelled):
+            error = Cancelled("cancelled")
+        if isinstance(error, SendmailError):
+            self._end(error)
+            return
+        self._protocol.abort()
+        done, self._done = self._done, None
+        if done is not None:
+            done(failure)
+
+    def cancel(self) -> None:
+        """Close the connection; ``done`` is called with a ``Cancelled``."""
+        error = Cancelled("cancelled")
+        if self._fitting is not None:
+            self._fitting.cancel()
+        self._protocol.abort(error)
+        self._end(error)
+
+
+class _CheckedContent:
+    """A content of unknown size or kind, up to what the server cannot take.
+
+    :param limit: octets the server takes; None if it did not say.
+    :param seven_bit: the server takes 7-bit octets only.
+    """
+
+    def __init__(self, message: PreparedMessage, limit: int | None, *, seven_bit: bool) -> None:
+        self._message = message
+        self._limit = limit
+        self._seven_bit = seven_bit
+        #: Octets read.
+        self.size = 0
+
+    async def read(self) -> bytes:
+        """Return the next octets.
+
+        :raises MessageTooLarge: the server announced a smaller SIZE (RFC 1870).
+        :raises ExtensionUnavailable: an 8-bit octet, and no 8BITMIME (RFC 6152).
+        """
+        octets = await self._message.read()
+        self.size += len(octets)
+        if self._limit is not None and self.size > self._limit:
+            why = f"it has more than the {self._limit} octets allowed"
+            raise MessageTooLarge("message too large", phase="content", detail=why)
+        if self._seven_bit and not octets.isascii():
+            raise ExtensionUnavailable(
+                "8BITMIME is needed and not offered",
+                phase="content",
+                detail="the message has 8-bit content",
+                remedy="encode it as quoted-printable or base64",
+            )
+        return octets
+
+
+def _reply(answer: Answer) -> Reply:
+    """Return the reply.
+
+    :raises SendmailError: there is none.
+    """
+    if isinstance(answer, SendmailError):
+        raise answer
+    return answer
+
+
+def split_recipients(
+    recipients: tuple[Recipient, ...], limits: Mapping[str, int]
+) -> list[tuple[Recipient, ...]]:
+    """Return *recipients*, in their order, in parts that keep within *limits* (RFC 9422)."""
+    most = limits.get("RCPTMAX", len(recipients))
+    most_domains = limits.get("RCPTDOMAINMAX", len(recipients))
+    if len(recipients) <= min(most, most_domains):
+        return [recipients]
+    parts: list[list[Recipient]] = [[]]
+    domains: set[str] = set()
+    for recipient in recipients:
+        box = recipient.path.mailbox
+        domain = box.ascii_domain.lower() if box else ""
+        if len(parts[-1]) == most or len(domains | {domain}) > most_domains:
+            parts.append([])
+            domains = set()
+        domains.add(domain)
+        parts[-1].append(recipient)
+    return [tuple(part) for part in parts]
+
+
+def may_go_again(report: DeliveryReport, message: PreparedMessage) -> bool:
+    """Whether another connection may have *message* after the one of *report* ended.
+
+    Only if the connection died, the server cannot have the message for any recipient, and
+    the content can be read a second time.
+    """
+    died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
+    return died and report.resendable and message.rewindable

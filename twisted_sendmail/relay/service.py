@@ -268,7 +268,7 @@ class RelayService(Service):
 
         The other parameters are those of ``submit``.  Cancelling before the message is complete
         leaves nothing behind.  During the commit the message may be queued all the same: the error
-        is a :class:`~twisted_sendmail.client.connection.Cancelled` that is in doubt.
+        is a :class:`~twisted_sendmail.client.timeouts.Cancelled` that is in doubt.
         """
         if self._started is None:
             return fail(_not_running())

@@ -10,9 +10,8 @@ from twisted_sendmail.smtp.address import (
 )
 from twisted_sendmail.smtp.capabilities import Capabilities
 from twisted_sendmail.smtp.classify import ReplyMeaning, ReplySubject, classify_reply
-from twisted_sendmail.smtp.client import ClientSession
+from twisted_sendmail.smtp.client import Answer, ClientSession, CommandGroup
 from twisted_sendmail.smtp.client_states import ClientState
-from twisted_sendmail.smtp.command_group import CommandGroup
 from twisted_sendmail.smtp.commands import (
     Auth,
     AuthCancel,
@@ -81,12 +80,13 @@ from twisted_sendmail.smtp.extensions import (
 )
 from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.request import mail_command, plain_lines, rcpt_command
+from twisted_sendmail.smtp.request import mail_command, rcpt_command
 from twisted_sendmail.smtp.result import (
     DeliveryReport,
     RecipientResult,
     RecipientStatus,
     recipient_results,
+    require_acceptance,
 )
 from twisted_sendmail.smtp.server import PENDING, Pending, ServerHandler, ServerSession
 from twisted_sendmail.smtp.server_settings import MAX_FIELDS, ServerSettings
@@ -103,6 +103,7 @@ __all__ = [
     "NO_PARAMETERS",
     "PENDING",
     "AllRecipientsRefused",
+    "Answer",
     "AnyRecipient",
     "Auth",
     "AuthCancel",
@@ -188,11 +189,11 @@ __all__ = [
     "is_canonical",
     "mail_command",
     "may_hold_url",
-    "plain_lines",
     "printable",
     "rcpt_command",
     "recipient_results",
     "refusal",
+    "require_acceptance",
     "shown_argument",
     "shown_url",
 ]

@@ -1,19 +1,46 @@
-"""The client's side of one SMTP session: what may be said, and what a reply means.
+"""The client's side of an SMTP session: which commands may be sent, and what a reply means.
 
-A machine without I/O.  Commands go in (:meth:`ClientSession.send`), bytes for the
-server come out (:meth:`~ClientSession.data_to_send`); bytes from the server go in
-(:meth:`~ClientSession.receive`), events come out (:attr:`~ClientSession.events`).
+**Theory of operation.**
 
-It walks the FIFO of ``client_queue`` by the table in ``client_table``.  The cursor
-*confirmed* moves when a reply is read; *hoped* moves when a command is written, as if
-it will succeed, and decides what may be written behind it.  Pipelining is thus a
-property of the session.  A group of commands is written and heard as a whole as long
-as all goes well (``command_group``).
+:class:`ClientSession` does no I/O.  Groups of commands go in (:meth:`ClientSession.send`), bytes
+for the server come out (:meth:`~ClientSession.data_to_send`); bytes from the server go in
+(:meth:`~ClientSession.receive`), groups that are complete come out
+(:attr:`~ClientSession.completed`)::
 
-It owns the answers to what a hostile server does with the order of replies, too:
-one nobody waits for, one behind the 220 to STARTTLS, one before the content ended.
+    group = session.send(Mail(sender), Rcpt(recipient), Data())
+    sock.sendall(session.data_to_send())        # the three lines in one piece, with PIPELINING
+    session.receive(sock.recv(65536))
+    session.completed.popleft().replies         # [250, 250, 354]
 
-It does not encrypt, time out, or decide what to say next.
+**Queue.**  Replies come in the order of the commands, so the session is a FIFO of
+:class:`CommandGroup`.  A single command is a group of one.  Of each group some commands are
+answered, some are written and their replies are *owed*, and some wait to be written.  A group
+is complete when every command has a result: its reply, be it a refusal, or the error of a
+command that gets no reply.
+
+**Table.**  ``client_states.TABLE`` maps state × (command, kind of reply) to the next state.  A
+reply that the table does not hold is a breach of protocol and ends the session.  Three cursors
+move over the table: *confirmed* when a reply is read; *optimistic* when a command is written,
+assuming that the command succeeds; *planned* when a command is given.  The optimistic cursor
+decides what may be written next, and the planned one what may be given.
+
+**Writing.**  Without PIPELINING one command is written at a time.  With PIPELINING a group is
+written in one piece, up to a command that ends a group (RFC 2920 section 3.1), and no more than
+:data:`WINDOW_COMMANDS` commands and :data:`WINDOW_OCTETS` octets are unanswered.  A command that
+was given, and whose state is not reached because an earlier command was refused, is not written:
+its result is :class:`~twisted_sendmail.smtp.errors.CommandNotAllowed`.
+
+**Invariants.**  The session ends (:attr:`~ClientSession.over`)
+
+- at a reply, or a part of one, that no command waits for; a 421 is a polite close;
+- at any octet after the 220 to STARTTLS, before the handshake;
+- at a positive reply to a content that is not complete.
+
+After the end every command has a result, and nothing is written.  A message whose end was
+written and whose reply is owed is *in doubt*.  Capabilities are forgotten at STARTTLS.  Secrets
+are in no transcript, error or result, except that the challenges of AUTH are passed on.
+
+The session does not encrypt, keep time or decide what to send next.
 
 RFC 5321, RFC 2920 (PIPELINING), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 (BDAT).
 """
@@ -22,92 +49,188 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
 
 from twisted_sendmail.smtp.capabilities import Capabilities
-from twisted_sendmail.smtp.client_faults import (
-    answers_content,
-    in_doubt,
-    meaning,
-    not_allowed,
-    starttls_injected,
-    too_early,
-    unasked,
-)
-from twisted_sendmail.smtp.client_queue import (
-    WINDOW_COMMANDS,
-    WINDOW_OCTETS,
-    ClientQueue,
-    Event,
-    one_by_one,
-)
 from twisted_sendmail.smtp.client_states import (
     ENDS_GROUP,
-    HOPES,
+    OPTIMISTIC,
     TABLE,
     ClientState,
     ReplyKind,
     kind_of,
 )
-from twisted_sendmail.smtp.command_group import CommandGroup, WholeContent
-from twisted_sendmail.smtp.commands import Auth, AuthLine, Content, Verb
+from twisted_sendmail.smtp.commands import Auth, AuthLine, Command, Greeting, Verb
 from twisted_sendmail.smtp.data_encoding import DotStuffer
 from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
+    DeliveryInDoubt,
+    ProtocolBreach,
     SendmailError,
     ServiceClosing,
     UnexpectedResponse,
 )
 from twisted_sendmail.smtp.redaction import Challenge, Redaction
+from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.reply_parser import ReplyParser
 from twisted_sendmail.smtp.transcript import Transcript
 
 if TYPE_CHECKING:
-    from twisted_sendmail.smtp.command_group import Entry
-    from twisted_sendmail.smtp.commands import Command
-    from twisted_sendmail.smtp.reply import Reply
+    from collections.abc import Callable, Iterator
+
+#: The result of a command: its reply, or why there is none.
+Answer: TypeAlias = Reply | SendmailError
+
+#: Commands that may be unanswered at once on a connection with PIPELINING.  Haraka processes
+#: the commands it has received in one recursion: 3.0.3 on Node.js 20 runs out of stack and
+#: stalls at 455 unanswered RCPT with one plugin, at 159 with eleven, whatever their octets.
+WINDOW_COMMANDS = 144
+#: Octets of such commands: the receive buffer of most servers is larger, so that neither side
+#: waits for the other to read (RFC 2920 section 3.1).
+WINDOW_OCTETS = 16 * 1024
+# A window that was full is refilled when a quarter of it is free: not line by line.
+_REFILL_COMMANDS = WINDOW_COMMANDS * 3 // 4
+_REFILL_OCTETS = WINDOW_OCTETS * 3 // 4
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
-#: Their replies belong to a SASL exchange.
+# Verbs whose replies belong to a SASL exchange.
 _EXCHANGE = _AUTH | {Verb.AUTH_CANCEL}
+# The transport's back-pressure bounds chunks; the window does not.
 _CHUNKS = frozenset({Verb.BDAT, Verb.BDAT_LAST})
-#: A line that is not the last of its reply.
+# A line that is not the last of its reply.
 _CONTINUED = re.compile(rb"^\d{3}-", re.MULTILINE)
-_CONTENT = Content()
 
 
-class ClientSession(ClientQueue):
-    """One session, from the greeting to its end; not used twice."""
+class CommandGroup:
+    """Commands that are sent together, and their results.
 
-    def __init__(self, greeting_tag: object = None, transcript: Transcript | None = None) -> None:
-        super().__init__(greeting_tag)
-        self._out: list[bytes] = []
-        self._parser = ReplyParser()
-        self._stuffer: DotStuffer | None = None
+    :param commands: one at least.
+    :param payload: the octets after the last line: the chunk of a BDAT, or the whole content
+        after a 354, canonical and not stuffed.  A content without payload is given by
+        :meth:`ClientSession.content`.
+    :param done: called by the session's owner with :attr:`replies` when the group is complete.
+    """
+
+    __slots__ = ("commands", "done", "lines", "payload", "replies", "verbs", "written")
+
+    def __init__(
+        self,
+        commands: tuple[Command, ...],
+        payload: bytes | None = None,
+        done: Callable[[list[Answer]], object] | None = None,
+    ) -> None:
+        self.commands = commands
+        self.payload = payload
+        self.done = done
+        self.verbs = [command.verb for command in commands]
+        self.lines = [command.line() for command in commands]
+        #: How many commands were written, or will not be written.
+        self.written = 0
+        #: The results so far, in the order of the commands.
+        self.replies: list[Answer] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether every command has a result."""
+        return len(self.replies) == len(self.commands)
+
+
+class ClientSession:
+    """One session, from the greeting to its end; not used twice.
+
+    :param greeted: called by the session's owner with the greeting.
+    """
+
+    def __init__(
+        self,
+        transcript: Transcript | None = None,
+        greeted: Callable[[list[Answer]], object] | None = None,
+    ) -> None:
+        #: The state that the replies have led to.
+        self.confirmed = ClientState.CONNECTED
+        #: The state that the commands written so far lead to if all succeed.
+        self.optimistic = ClientState.CONNECTED
+        # ... and those that wait to be written, too.
+        self._planned = ClientState.GREETED
+        #: The group of the greeting, which answers no command.
+        self.greeting = CommandGroup((Greeting(),), done=greeted)
+        self.greeting.written = 1
+        # Groups with replies owed, and groups with commands that are not written; in order.
+        self._owed: deque[CommandGroup] = deque([self.greeting])
+        self._waiting: deque[CommandGroup] = deque()
+        # Commands with replies owed, and the octets of their lines.
+        self._owed_commands, self._owed_octets = 1, 0
+        self._last_written = Verb.GREETING
+        #: How many replies were read; it stays the same while one reply is awaited.
+        self.turn = 0
+        #: Groups that are complete, oldest first; take them off with ``popleft()``.
+        self.completed: deque[CommandGroup] = deque()
+        #: Why the session is over; nothing is written or read any more.
+        self.over: SendmailError | None = None
+        #: The error of a 421: nothing more is written, and owed replies may come yet.
+        self.closing: ServiceClosing | None = None
+        # After a 421: the server may have done what was written after the command it answered.
+        self._went_on = False
         #: What the server offers; forgotten at STARTTLS.
         self.capabilities = Capabilities()
         #: What it offered before TLS: to show and to compare, never to act on.
         self.offered_in_clear = Capabilities()
-        # After a 421: the server may have done what was written after the command it answered.
-        self._went_on = False
-        #: Commands may follow the final dot of DATA before its reply.  RFC 2920 allows it, but
-        #: there are servers that lose them.
-        self.pipelines_after_data = False
-        #: TLS is on.
+        #: Whether TLS is on.
         self.secured = False
-        #: AUTH succeeded.
+        #: Whether AUTH succeeded.
         self.authenticated = False
+        #: Whether commands may follow the final dot of DATA before its reply.  RFC 2920 allows
+        #: that, but there are servers that lose them.
+        self.pipelines_after_data = False
         self.transcript = transcript if transcript is not None else Transcript()
+        #: What may not be shown of this connection: a server may echo what was sent in AUTH.
+        self.redaction = Redaction()
+        self._parser = ReplyParser()
+        self._out: list[bytes] = []
+        # While a content is given piece by piece.
+        self._stuffer: DotStuffer | None = None
         self._content_octets = 0
-        # What a server may not be quoted with: it may echo what we sent in AUTH.
-        self._redaction = Redaction()
 
-    # -- out -----------------------------------------------------------------
+    # -- commands --------------------------------------------------------------------------
+
+    def send(
+        self,
+        *commands: Command,
+        payload: bytes | None = None,
+        done: Callable[[list[Answer]], object] | None = None,
+    ) -> CommandGroup:
+        """Queue *commands* as a group, whose parameters are those of :class:`CommandGroup`.
+
+        :raises CommandNotAllowed: a command does not fit even if all before it succeed; nothing
+            is queued.
+        :raises SendmailError: the session is over, and why.
+        """
+        if self.over or self.closing:
+            raise self.over or self.closing  # type: ignore[misc]  # one of them is there
+        group = CommandGroup(commands, payload, done)
+        state = self._planned
+        for verb, command in zip(group.verbs, commands, strict=True):
+            following = OPTIMISTIC.get((state, verb))
+            if following is None:
+                raise not_allowed(command, state)
+            state = following
+        self._planned = state
+        self._waiting.append(group)
+        return group
+
+    def withdraw(self, group: CommandGroup) -> bool:
+        """Take *group* back; False if some of it was written."""
+        if group.written or group not in self._waiting:
+            return False
+        self._waiting.remove(group)
+        self._replan()
+        return True
 
     def content(self, chunk: bytes) -> None:
-        """Queue a piece of the content after a 354; it is dot-stuffed here.
+        """Queue a piece of the content after a 354, to be dot-stuffed.
 
         :param chunk: canonical octets (every line ends with CRLF), cut anywhere.
         """
@@ -124,40 +247,41 @@ class ClientSession(ClientQueue):
             raise CommandNotAllowed(msg, detail=f"the session is {self.confirmed.value}")
         self._out.append(self._stuffer.finish())
         self._stuffer = None
-        self.transcript.add("--", f"{self._content_octets} octets of content")
-        self.transcript.add("C", ".")
-
-    def send_content(self, content: bytes, tag: object) -> None:
-        """Queue the whole content after a 354, and its end; *content* is canonical.
-
-        :raises CommandNotAllowed: the server does not wait for it.
-        """
-        if self.confirmed is not ClientState.DATA or not self.idle or self.closing:
-            raise not_allowed(_CONTENT, self.confirmed)
-        stuffer = DotStuffer()
-        self._out += (stuffer.feed(content), stuffer.finish())
-        self._owe(WholeContent(tag))
-        self.hoped = self._planned = ClientState.READY
-        self.transcript.add_content(len(content))
+        self.transcript.add_content(self._content_octets)
 
     @property
     def content_open(self) -> bool:
-        """A 354 came, content may be given, and its end was not given yet."""
+        """Whether content may be given: a 354 came, and the end was not given yet."""
         return self._stuffer is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is owed and nothing waits to be written."""
+        return not self._owed and not self._waiting
+
+    @property
+    def next_flight(self) -> bool:
+        """Whether commands wait to be written and no reply is owed."""
+        return not self._owed and bool(self._waiting)
+
+    @property
+    def owed(self) -> Command | None:
+        """The command whose reply comes next."""
+        return self._owed[0].commands[len(self._owed[0].replies)] if self._owed else None
+
+    @property
+    def owed_verb(self) -> Verb | None:
+        """The verb of the command whose reply comes next."""
+        return self._owed[0].verbs[len(self._owed[0].replies)] if self._owed else None
 
     def data_to_send(self) -> bytes:
         """Take all that may be written now, for one write to the transport."""
-        while self._waiting and self._may_write:
+        while self._waiting and self._may_write():
             if not self._owed and self._parser.pending:
-                # Whatever that becomes, it is no answer to what we would say now.
-                self.finish(unasked(None))
+                # A reply that began before a command was written does not answer that command.
+                self.finish(_unsolicited(None))
                 return b""
-            first = self._waiting[0]
-            if not (
-                self._write_group(first)
-                if isinstance(first, CommandGroup)
-                else self._write_command(first)
-            ):
+            if not self._write(self._waiting[0]):
                 break
         if not self._out:
             return b""
@@ -165,196 +289,214 @@ class ClientSession(ClientQueue):
         self._out.clear()
         return data
 
-    @property
     def _may_write(self) -> bool:
-        """Another command may be written, in spite of the replies that are owed."""
+        """Whether another command may follow the commands whose replies are owed."""
         if self._stuffer is not None or self.closing is not None:
             return False
         if not self._owed:
             return True
-        last = self._owed[-1].verb
+        last = self._last_written
         return self.capabilities.pipelining and (
             last not in ENDS_GROUP or (last is Verb.CONTENT and self.pipelines_after_data)
         )
 
-    def _window_takes(self, commands: int, octets: int) -> bool:
-        """So many more commands may be unanswered; one alone always may."""
-        return not self._owed or (
-            self._owed_commands + commands <= WINDOW_COMMANDS
-            and self._owed_octets + octets <= WINDOW_OCTETS
-        )
-
-    def _write_group(self, group: CommandGroup) -> bool:
-        """Write the first of what waits, or take it apart; False if it has to wait."""
-        if not (
-            self.hoped is group.stands
-            and self.capabilities.pipelining
-            and group.size <= WINDOW_COMMANDS
-            and group.octets <= WINDOW_OCTETS
-        ):
-            self._waiting.popleft()
-            self._waiting.extendleft(reversed(group.entries()))
+    def _write(self, group: CommandGroup) -> bool:
+        """Write as much of *group* as is allowed; False if the rest has to wait."""
+        verbs, lines = group.verbs, group.lines
+        commands, octets = self._owed_commands, self._owed_octets
+        start = at = group.written
+        full = commands > _REFILL_COMMANDS or octets > _REFILL_OCTETS
+        for verb in verbs[start:]:
+            following = OPTIMISTIC.get((self.optimistic, verb))
+            if following is None:
+                break
+            octets += len(lines[at])
+            if (
+                commands
+                and (full or commands >= WINDOW_COMMANDS or octets > WINDOW_OCTETS)
+                and verb not in _CHUNKS
+            ):
+                break
+            full = False
+            self.optimistic, self._owed_octets = following, octets
+            commands, at = commands + 1, at + 1
+            if verb in ENDS_GROUP or not self.capabilities.pipelining:
+                break
+        if at == start:
+            if self._owed:
+                return False
+            self._drop_next(group)
             return True
-        if not self._window_takes(group.size, group.octets):
-            return False
-        self._waiting.popleft()
-        self._owe(group)
-        self._out.append(group.wire)
-        payload = group.payload
-        self.hoped = group.leads
-        if payload:
-            self._out.append(payload)
-        self.transcript.add_group(group.wire, len(payload) if payload else 0)
+        if start == len(group.replies):
+            self._owed.append(group)
+        self._owed_commands, group.written, self._last_written = commands, at, verbs[at - 1]
+        if at == len(verbs):
+            self._waiting.popleft()
+        self._put_out(group, start, at)
         return True
 
-    def _write_command(self, entry: Entry) -> bool:
-        """Write the first of what waits, or drop it if nobody can want it; False if it has to wait."""
-        line = b"" if entry.verb is Verb.CONTENT else entry.command.line()
-        # Chunks are held back by the transport, and their number by nothing else.
-        if entry.verb not in _CHUNKS and not self._window_takes(1, len(line)):
-            return False
-        self._waiting.popleft()
-        hoped = HOPES.get((self.hoped, entry.verb))
-        if hoped is None:
-            # Something before it was refused.
-            self.events.append(
-                Event(entry.command, entry.tag, not_allowed(entry.command, self.hoped))
-            )
-            self._resume_plan()
-            return True
-        self.hoped = hoped
-        entry.octets = len(line)
-        self._owe(entry)
-        if entry.verb is Verb.CONTENT:
+    def _put_out(self, group: CommandGroup, start: int, end: int) -> None:
+        """Put the lines of *group* from *start* to *end* out, and the payload after the last."""
+        last, lines = group.verbs[end - 1], group.lines[start:end]
+        if last is Verb.CONTENT:
             self._stuffer = DotStuffer()
             self._content_octets = 0
-            return True
-        self._out.append(line)
-        if entry.verb in _AUTH:
-            self._conceal_line(entry.command)
-            self.transcript.add("C", str(entry.command))
-        else:
-            self.transcript.add("C", line[:-2])
-        if entry.payload:
-            self.transcript.add("--", f"{len(entry.payload)} octets of content")
-            self._out.append(entry.payload)
-        return True
+            if group.payload is not None:
+                self.content(group.payload)
+                self.end_content()
+            return
+        wire = b"".join(lines)
+        self._out.append(wire)
+        payload = group.payload if last in _CHUNKS else None
+        if payload:
+            self._out.append(payload)
+        if last in _AUTH:
+            command = group.commands[end - 1]
+            self._conceal_line(command)
+            wire = b"".join((*lines[:-1], str(command).encode(), b"\r\n"))
+        self.transcript.add_group(wire, len(payload) if payload else 0)
 
-    # -- in ------------------------------------------------------------------
+    def _drop_next(self, group: CommandGroup) -> None:
+        """Do not write the next command of *group*: an earlier command was refused."""
+        group.replies.append(not_allowed(group.commands[group.written], self.optimistic))
+        group.written += 1
+        if group.complete:
+            self._waiting.popleft()
+            self.completed.append(group)
+        self._replan()
+
+    def _replan(self) -> None:
+        """Compute the planned state anew."""
+        state = self.optimistic
+        for group in self._waiting:
+            for verb in group.verbs[group.written :]:
+                state = OPTIMISTIC.get((state, verb), state)
+        self._planned = state
+
+    # -- replies ---------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the server; what they mean is in :attr:`events` and :attr:`over`."""
+        """Take bytes from the server; see :attr:`completed` and :attr:`over` then."""
         if self.over:
             return
-        # Looked for once in all that came, not in each line of it.
-        masking = bool(self._redaction) and self._may_quote(data)
+        # Search all that came at once, not each line.
+        masking = bool(self.redaction) and self._may_quote(data)
         replies = self._parser.feed(data)
-        i, end = 0, len(replies)
-        while i < end:
-            first = self._owed[0] if self._owed else None
-            if isinstance(first, CommandGroup):
-                answers = replies[i : i + first.size]
-                if not masking and self._group_heard(first, answers):
-                    i += first.size
-                    continue
-            reply = heard = replies[i]
-            i += 1
-            if masking or heard.code == 334 or (first is not None and first.verb in _EXCHANGE):
-                reply = self._shown(first, heard)
+        left = len(replies)
+        for heard in replies:
+            left -= 1
+            verb, reply = self.owed_verb, heard
+            if masking or heard.code == 334 or verb in _EXCHANGE:
+                in_exchange = verb in _EXCHANGE
+                reply = (
+                    self.redaction.in_exchange(heard)
+                    if in_exchange
+                    else self.redaction.reply(heard)
+                )
             self.transcript.add_reply(reply)
-            more = i < end or self._parser.pending or self._parser.breach is not None
-            self._reply(reply, heard, more_behind=more)
+            more = left > 0 or self._parser.pending or self._parser.breach is not None
+            self._reply(reply, heard, more_follows=more)
             if self.over:
                 return
         if self._parser.breach:
             self.finish(self._parser.breach)
         elif self._parser.pending:
-            self._begun()
+            self._reply_begun()
 
     def _may_quote(self, data: bytes) -> bool:
-        """May a reply in *data* quote a secret?
+        """Whether a reply in *data* may quote a secret.
 
-        It may have begun in what came before, or be spread over the lines of one reply.
+        The secret may have begun in earlier data, or be spread over the lines of one reply.
         """
         return (
             self._parser.pending
             or _CONTINUED.search(data) is not None
-            or self._redaction.concerns(data)
+            or self.redaction.concerns(data)
         )
 
-    def _shown(self, owed: Entry | CommandGroup | None, heard: Reply) -> Reply:
-        """What may be shown of *heard*, the reply to *owed*."""
-        if owed is not None and owed.verb in _EXCHANGE:
-            return self._redaction.in_exchange(heard)
-        return self._redaction.reply(heard)
-
-    def _group_heard(self, group: CommandGroup, answers: list[Reply]) -> bool:
-        """Take *answers* for *group*, if that is what they are and all is well."""
-        if self.confirmed is not group.stands or self.closing or not group.succeeded(answers):
-            return False
-        self.transcript.add_replies(answers)
-        self._advance(group.leads)
-        self.events.append(Event(group, group.tag, answers))
-        return True
-
-    def _begun(self) -> None:
-        """Half a reply came: was it asked for?"""
+    def _reply_begun(self) -> None:
+        """A part of a reply came: end the session if it cannot become an expected one."""
         if not self._owed:
             if not self._parser.may_be(b"421"):
-                self.finish(unasked(None))
+                self.finish(_unsolicited(None))
         elif self._stuffer is not None and not self._parser.begins_refusal:
-            # Completed behind our final dot it would pass for the verdict.
-            self.finish(too_early(None))
-
-    @property
-    def redaction(self) -> Redaction:
-        """What may not be shown of this connection."""
-        return self._redaction
+            # Completed after the final dot it would pass for the verdict.
+            self.finish(_too_early(None))
 
     def _conceal_line(self, command: Command) -> None:
         if isinstance(command, Auth):
-            self._redaction.begin(command.mechanism, command.initial)
+            self.redaction.begin(command.mechanism, command.initial)
         elif isinstance(command, AuthLine):
-            self._redaction.response(command.response)
-        # A line that is no reply may be half of a secret: it is not quoted from here on.
+            self.redaction.response(command.response)
+        # A line that is no reply may be half of a secret: errors do not quote it any more.
         self._parser.quoting = False
 
-    def _reply(self, reply: Reply, heard: Reply, *, more_behind: bool) -> None:
+    def _reply(self, reply: Reply, heard: Reply, *, more_follows: bool) -> None:
         """Act on *reply*; *heard* is the same with the secrets still in it."""
-        if reply.code == 421 and self.closing is None and self._closes(reply):
+        code = reply.code
+        if code == 421 and self.closing is None and self._close_begins(reply):
             return
         if not self._owed:
-            self.finish(unasked(reply))
+            self.finish(_unsolicited(reply))
             return
-        entry = self._first_owed()
-        verb = entry.verb
-        kind = kind_of(verb, reply.code)
-        following = TABLE.get((self.confirmed, verb, kind))
+        group = self._owed[0]
+        at = len(group.replies)
+        verb, before = group.verbs[at], self.confirmed
+        kind = kind_of(verb, code)
+        following = TABLE.get((before, verb, kind))
         if following is None:
-            self.finish(
-                UnexpectedResponse(f"{entry.command} not understood", phase=verb.value, reply=reply)
-            )
+            what = f"{group.commands[at]} not understood"
+            self.finish(UnexpectedResponse(what, phase=verb.value, reply=reply))
             return
         if verb is Verb.CONTENT and self._stuffer is not None:
-            self._early(entry, reply, kind)
+            self._early(group, reply, kind)
             return
-        if more_behind and following is ClientState.HANDSHAKE:
-            self.finish(starttls_injected())  # RFC 3207: nothing may follow
+        if more_follows and following is ClientState.HANDSHAKE:
+            self.finish(_starttls_injected())  # RFC 3207: nothing may follow
             return
-        before = self._advance(following)
+        self.confirmed = following
+        result: Answer = reply
         if kind is ReplyKind.YES:
             self._learn(verb, reply)
-        if kind is ReplyKind.MORE and verb in _AUTH:
-            # The mechanism needs it as it is.
-            reply = Challenge(*heard)
+        elif kind is ReplyKind.NO:
+            result = self._refusal(group.commands[at], reply, before)
+        elif verb in _AUTH:
+            result = Challenge(*heard)  # as the mechanism needs it
             self._conceal_challenge(heard)
-        refused = kind is ReplyKind.NO
-        result = meaning(entry.command, reply, before, self.closing) if refused else reply
-        self.events.append(Event(entry.command, entry.tag, result))
+        self._answered(group, result)
         if self.closing is not None:
-            self._went_on = self._went_on or reply.code != 421
-            if not any(self._ends_owed()):
-                self.finish(self.closing)
+            self._closing_goes_on(reply)
+
+    def _learn(self, verb: Verb, reply: Reply) -> None:
+        """Note what the success of *verb* changes besides the state."""
+        if verb in _HELLO:
+            known = verb is not Verb.HELO
+            self.capabilities = Capabilities.from_reply(reply) if known else Capabilities()
+        elif verb in _AUTH:
+            self.authenticated = True
+
+    def _answered(self, group: CommandGroup, result: Answer) -> None:
+        """Note the result of the command whose reply was owed first."""
+        self.turn += 1
+        self._owed_commands -= 1
+        self._owed_octets -= len(group.lines[len(group.replies)])
+        group.replies.append(result)
+        if len(group.replies) == group.written:
+            self._owed.popleft()
+            if not self._owed:
+                self.optimistic = self.confirmed
+                if not self._waiting:
+                    self._planned = self.confirmed
+            if group.complete:
+                self.completed.append(group)
+
+    def _refusal(self, command: Command, reply: Reply, before: ClientState) -> Answer:
+        """Return *reply*, or the error that it is for a command that is not to blame."""
+        if reply.code == 421 and self.closing is not None:
+            return reply if _answers_content(command.verb, before) else self.closing
+        # The MAIL after a broken transaction is refused because of that transaction.
+        cascades = before is ClientState.SPOILED and command.verb is Verb.MAIL
+        return not_allowed(command, before) if cascades else reply
 
     def _conceal_challenge(self, challenge: Reply) -> None:
         text = "".join(challenge.lines).encode("utf-8", "replace")
@@ -362,56 +504,24 @@ class ClientSession(ClientQueue):
             decoded = b64decode(text, validate=True)
         except ValueError:
             decoded = b""
-        self._redaction.challenge(text, decoded)
+        self.redaction.challenge(text, decoded)
 
-    def _closes(self, reply: Reply) -> bool:
-        """Note a 421; True if it ends the session at once.
-
-        In answer to the end of a content it refuses that message for now, and says nothing of
-        the messages after it.  In answer to anything else it says that nothing after it is done.
-        """
-        self.closing = ServiceClosing("connection closed", phase=self._phase(), reply=reply)
-        self.closing.transcript = self.transcript
-        ends = self._ends_owed()
-        if ends and ends[0]:
-            self._went_on = answers_content(self._first_owed().verb, self.confirmed)
-        if any(ends):
-            return False  # a server that does not close as it says may take a message
-        self.finish(self.closing)
-        return True
-
-    def _ends_owed(self) -> list[bool]:
-        """For each command whose reply is owed: is it the end of a content?"""
-        return list(map(self._is_end, one_by_one(self._owed)))
-
-    def _is_end(self, entry: Entry) -> bool:
-        return entry.verb is Verb.BDAT_LAST or (
-            entry.verb is Verb.CONTENT and self._stuffer is None
-        )
-
-    def _learn(self, verb: Verb, reply: Reply) -> None:
-        """What a success changes besides the state."""
-        if verb in _HELLO:
-            helo = verb is Verb.HELO
-            self.capabilities = Capabilities() if helo else Capabilities.from_reply(reply)
-        elif verb in _AUTH:
-            self.authenticated = True
-
-    def _early(self, entry: Entry, reply: Reply, kind: ReplyKind) -> None:
+    def _early(self, group: CommandGroup, reply: Reply, kind: ReplyKind) -> None:
         """A reply while the content is still on its way (RFC 5321 section 4.2.5 knows none)."""
         if kind is not ReplyKind.NO:
-            self.finish(too_early(reply))
+            self.finish(_too_early(reply))
             return
-        # A refusal is believed; but a dot would deliver what was sent so far.
-        self._answered()
+        # Believe a refusal; but a final dot would deliver what was sent so far.
         self._stuffer = None
-        self.events.append(Event(entry.command, entry.tag, reply))
+        self._answered(group, reply)
         self.finish(ConnectionClosed("content broken off", phase="content", reply=reply))
 
+    # -- TLS -------------------------------------------------------------------------------
+
     def begin_tls(self) -> None:
-        """The handshake begins: nothing said before it counts (RFC 3207 section 4.2)."""
+        """The handshake begins: nothing received before it counts (RFC 3207 section 4.2)."""
         self._parser = ReplyParser()
-        self._parser.quoting = not self._redaction
+        self._parser.quoting = not self.redaction
         self.offered_in_clear, self.capabilities = self.capabilities, Capabilities()
         self.authenticated = False
 
@@ -420,23 +530,58 @@ class ClientSession(ClientQueue):
         self.secured = True
         self.transcript.add("--", note)
         if self.confirmed is ClientState.HANDSHAKE:
-            self.confirmed = self.hoped = ClientState.SECURED
-            self._resume_plan()
+            self.confirmed = self.optimistic = ClientState.SECURED
+            self._replan()
 
     def withhold(self, *keywords: str) -> None:
         """Treat *keywords* as not offered (a server known to get them wrong)."""
         self.capabilities = self.capabilities.without(*keywords)
 
-    # -- the end -------------------------------------------------------------
+    # -- 421, and the end ------------------------------------------------------------------
+
+    def _close_begins(self, reply: Reply) -> bool:
+        """Note a 421; True if it ends the session at once.
+
+        In answer to the end of a content it refuses that message for now, and says nothing of
+        the messages after it.  In answer to anything else it says that nothing after it is done.
+        """
+        self.closing = ServiceClosing("connection closed", phase=self._phase(), reply=reply)
+        self.closing.transcript = self.transcript
+        ends = list(map(self._ends_message, self._owed_verbs()))
+        if ends and ends[0]:
+            self._went_on = _answers_content(next(self._owed_verbs()), self.confirmed)
+        if any(ends):
+            return False  # a server that does not close as it says may accept a message
+        self.finish(self.closing)
+        return True
+
+    def _closing_goes_on(self, reply: Reply) -> None:
+        """Another reply came after a 421."""
+        self._went_on = self._went_on or reply.code != 421
+        if self.closing and not any(map(self._ends_message, self._owed_verbs())):
+            self.finish(self.closing)
+
+    def _owed_verbs(self) -> Iterator[Verb]:
+        """The verbs whose replies are owed, in order."""
+        for group in self._owed:
+            yield from group.verbs[len(group.replies) : group.written]
+
+    def _ends_message(self, verb: Verb) -> bool:
+        """Whether the end of a message was written with *verb*, whose reply is owed."""
+        return verb is Verb.BDAT_LAST or (verb is Verb.CONTENT and self._stuffer is None)
+
+    def _phase(self) -> str:
+        verb = self.owed_verb
+        return self.confirmed.value if verb is None else verb.value
 
     def finish(self, why: SendmailError, *, by_server: bool = False) -> None:
-        """End the session: every command without a reply gets an event that says *why*.
+        """End the session: the result of every command without a reply is *why*.
 
         A message whose end was written and whose reply is owed is in doubt.  But what is owed
         after a 421 to a command was not done if the server then closed, as it has to (RFC 5321
         section 3.8).
 
-        :param by_server: it is the server that ended it.
+        :param by_server: the server has closed the connection.
         """
         if self.over:
             return
@@ -444,17 +589,74 @@ class ClientSession(ClientQueue):
         why = (closed and self.closing) or why
         self.over = why
         why.transcript = self.transcript
-        why.detail = self._redaction.text(why.detail)
+        why.detail = self.redaction.text(why.detail)
         why.phase = why.phase or self._phase()
         ended = self.confirmed is ClientState.QUIT and not self._owed
         self.transcript.add("--", "connection closed" if ended else str(why))
-        for entry in one_by_one(self._owed):
-            doubtful = self._is_end(entry) and not closed
-            self.events.append(Event(entry.command, entry.tag, in_doubt(why) if doubtful else why))
-        for entry in one_by_one(self._waiting):
-            self.events.append(Event(entry.command, entry.tag, why))
+        for group in dict.fromkeys((*self._owed, *self._waiting)):
+            for at in range(len(group.replies), len(group.commands)):
+                doubtful = at < group.written and self._ends_message(group.verbs[at])
+                group.replies.append(_in_doubt(why) if doubtful and not closed else why)
+            self.completed.append(group)
         self._owed.clear()
         self._waiting.clear()
         self._out.clear()
         self._stuffer = None
-        self.confirmed = self.hoped = self._planned = ClientState.CLOSED
+        self.confirmed = self.optimistic = self._planned = ClientState.CLOSED
+
+
+# -- the errors of a session ---------------------------------------------------------------
+
+
+def not_allowed(command: Command, state: ClientState) -> CommandNotAllowed:
+    """The error of a command that does not fit the session."""
+    return CommandNotAllowed(
+        f"{command} not sent",
+        phase=command.verb.value,
+        command=str(command),
+        detail=f"it does not fit a session that is {state.value}",
+    )
+
+
+def _unsolicited(reply: Reply | None) -> ProtocolBreach:
+    """A reply, or half of one, that no command waits for."""
+    what = "protocol broken"
+    return ProtocolBreach(what, reply=reply, detail="the server sent a reply to nothing we said")
+
+
+def _too_early(reply: Reply | None) -> UnexpectedResponse:
+    """A positive reply to a content that is not complete."""
+    why = "the server answered before the content was complete"
+    return UnexpectedResponse("content not awaited", phase="content", reply=reply, detail=why)
+
+
+def _starttls_injected() -> ProtocolBreach:
+    """Octets after the 220 to STARTTLS: somebody else put them there."""
+    why = (
+        "there is plain text behind the reply to it: somebody may be tampering with the connection"
+    )
+    return ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=why)
+
+
+def _in_doubt(why: SendmailError) -> DeliveryInDoubt:
+    """The verdict that will not come, because of *why*."""
+    error = DeliveryInDoubt(
+        "no reply to the end of the message",
+        detail=why.what + (f" ({why.detail})" if why.detail else ""),
+        phase="content",
+        reply=why.reply,
+        transcript=why.transcript,
+    )
+    error.__cause__ = why
+    return error
+
+
+def _answers_content(verb: Verb, state: ClientState) -> bool:
+    """Whether a 421 to *verb* is the verdict on a content, and says nothing of later commands.
+
+    The action did not occur then (RFC 5321 section 4.2.1).  A BDAT that nobody would get is
+    a command like any other.
+    """
+    return verb is Verb.CONTENT or (
+        verb is Verb.BDAT_LAST and state in {ClientState.RCPT, ClientState.CHUNKS}
+    )

@@ -1,7 +1,7 @@
 """The table of the client's session: state × (command, kind of reply) → next state.
 
-Data, and nothing else: the session walks it, the documentation draws it, the tests
-go through it entry by entry.  What is absent is a breach of protocol.
+Data only: the session reads the table, the documentation draws it, the tests go through it
+entry by entry.  An absent entry is a breach of protocol.
 
 RFC 5321 section 4.1.4 (order of commands), RFC 2920 section 3.1 (groups).
 """
@@ -14,9 +14,9 @@ from twisted_sendmail.smtp.commands import Verb
 
 
 class ClientState(enum.Enum):
-    """Where a session is; the values complete the sentence "the session is …"."""
+    """The state of a session; the values complete the sentence "the session is …"."""
 
-    # Identity, for speed: see Verb.
+    # By identity, for speed: see Verb.
     __hash__ = object.__hash__
 
     CONNECTED = "waiting for the greeting"
@@ -29,10 +29,10 @@ class ClientState(enum.Enum):
     MAIL = "in a transaction without a recipient"
     RCPT = "in a transaction with recipients"
     DATA = "waiting for content"
-    LONE_DOT = "waiting for content nobody would get"
+    LONE_DOT = "waiting for a content without recipients"
     CHUNKS = "in the middle of a content"
     SPOILED = "in a broken transaction"
-    QUIT = "saying good-bye"
+    QUIT = "ending after QUIT"
     CLOSED = "over"
 
 
@@ -43,11 +43,11 @@ class ReplyKind(enum.Enum):
 
     #: It succeeded.
     YES = "yes"
-    #: It goes on: 334 in AUTH, any 3yz to a command we do not know.
+    #: The server awaits more: 334 in AUTH, any 3yz to an unknown command.
     MORE = "more"
     #: Refused, 4yz or 5yz.
     NO = "no"
-    #: A success that is none of this command's.
+    #: A positive code that does not belong to this command.
     ODD = "odd"
 
 
@@ -63,7 +63,7 @@ EXACT = {
 }
 
 _NOT_YES = frozenset({220, 221, 235})
-_MAY_SAY_SO = frozenset({Verb.QUIT, Verb.OTHER})
+_ANY_SUCCESS = frozenset({Verb.QUIT, Verb.OTHER})
 
 TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     (_S.CONNECTED, _V.GREETING, _YES): _S.GREETED,
@@ -109,7 +109,7 @@ TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     (_S.CHUNKS, _V.BDAT, _NO): _S.SPOILED,
     (_S.CHUNKS, _V.BDAT_LAST, _YES): _S.READY,
     (_S.CHUNKS, _V.BDAT_LAST, _NO): _S.SPOILED,
-    # -- what was already on its way when something before it was refused
+    # -- commands that were on their way when an earlier one was refused
     (_S.READY, _V.RCPT, _NO): _S.READY,
     (_S.READY, _V.DATA, _NO): _S.READY,
     (_S.READY, _V.DATA, _YES): _S.LONE_DOT,
@@ -121,12 +121,12 @@ TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     (_S.READY, _V.BDAT_LAST, _NO): _S.SPOILED,
     (_S.MAIL, _V.BDAT, _NO): _S.SPOILED,
     (_S.MAIL, _V.BDAT_LAST, _NO): _S.SPOILED,
-    # ... a content for nobody that is taken all the same: what is left of it, RSET ends
+    # ... a content without recipients that is accepted all the same: RSET ends what is left of it
     (_S.READY, _V.BDAT_LAST, _YES): _S.SPOILED,
     (_S.MAIL, _V.BDAT_LAST, _YES): _S.SPOILED,
     (_S.SPOILED, _V.BDAT, _NO): _S.SPOILED,
     (_S.SPOILED, _V.BDAT_LAST, _NO): _S.SPOILED,
-    # ... the next message: some servers are ready for it, some want RSET first
+    # ... the next message: some servers accept it, some require RSET first
     (_S.SPOILED, _V.MAIL, _YES): _S.MAIL,
     (_S.SPOILED, _V.MAIL, _NO): _S.SPOILED,
     (_S.SPOILED, _V.RCPT, _NO): _S.SPOILED,
@@ -163,7 +163,7 @@ TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     },
 }
 
-_NO_HOPE = frozenset(
+_NOT_OPTIMISTIC = frozenset(
     {
         (_S.READY, _V.DATA),
         (_S.MAIL, _V.DATA),
@@ -173,20 +173,20 @@ _NO_HOPE = frozenset(
     }
 )
 
-#: What may be written where, and where its success would lead.  A content that nobody
-#: would get is no hope, nor is a MAIL in a broken transaction.
-HOPES: dict[tuple[ClientState, Verb], ClientState] = {
+#: Which command may be written in which state, and the state its success leads to.  A content
+#: without recipients is not written, nor is a MAIL in a broken transaction.
+OPTIMISTIC: dict[tuple[ClientState, Verb], ClientState] = {
     (_S.AUTH, _V.AUTH_CANCEL): _S.READY,
     **{
         (state, verb): following
         for (state, verb, kind), following in TABLE.items()
-        if kind is ReplyKind.YES and (state, verb) not in _NO_HOPE
+        if kind is ReplyKind.YES and (state, verb) not in _NOT_OPTIMISTIC
     },
 }
 
 #: Commands after which nothing may be written before their reply (RFC 2920
-#: section 3.1; AUTH and STARTTLS by their own RFCs; verbs we do not know, to be safe; a
-#: content's final dot because there are servers that lose the command after it).
+#: section 3.1; AUTH and STARTTLS by their own RFCs; unknown verbs, to be safe; a content's
+#: final dot because there are servers that lose the command after it).
 ENDS_GROUP = frozenset(
     {
         Verb.GREETING,
@@ -208,7 +208,7 @@ ENDS_GROUP = frozenset(
 
 
 def kind_of(verb: Verb, code: int) -> ReplyKind:
-    """What *code* means as a reply to *verb*.  421 is not asked about: it ends the session."""
+    """Return what *code* means as a reply to *verb*; a 421 is decided on before."""
     if code >= 400:
         return ReplyKind.NO
     exact = EXACT.get(verb)
@@ -217,7 +217,7 @@ def kind_of(verb: Verb, code: int) -> ReplyKind:
             return ReplyKind.YES
         return ReplyKind.MORE if code == 334 and exact == 235 else ReplyKind.ODD
     if code < 300:
-        # 221 to QUIT, 220 and 235 have one meaning each: they are no success of any
-        # other command, but a reply to another one, which came at the wrong time.
-        return ReplyKind.ODD if code in _NOT_YES and verb not in _MAY_SAY_SO else ReplyKind.YES
+        # 220, 221 and 235 belong to one command each: as the reply to any other command they
+        # are a reply that came at the wrong time.
+        return ReplyKind.ODD if code in _NOT_YES and verb not in _ANY_SUCCESS else ReplyKind.YES
     return ReplyKind.MORE if verb is Verb.OTHER else ReplyKind.ODD

@@ -1,7 +1,7 @@
-"""Commands: one frozen class a verb, each knowing its line on the wire.
+"""Commands: one immutable class a verb, which formats the line on the wire.
 
 A command refuses, when it is made, everything that could end its line early.
-What it shows of itself (``str()``) never holds a secret.
+``str()`` of a command never holds a secret.
 
 RFC 5321 section 4.1, RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3030 (BDAT).
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 import enum
 import re
 from base64 import b64encode
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+
+from attrs import field, frozen
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath, domain_name
 from twisted_sendmail.smtp.errors import InvalidInput
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Verb(enum.Enum):
-    """What a reply answers.
+    """The kind of a command, which decides what a reply to it means.
 
-    Besides the verbs of the RFCs: the greeting, which answers nothing; a line of
-    an AUTH exchange; the content; and the dot that ends a content nobody will get.
+    Besides the verbs of the RFCs: the greeting, which answers no command; a line of
+    an AUTH exchange; the content; and the dot that ends a content without recipients.
     """
 
-    # Members are compared by identity, and hashed on every command: the default
-    # __hash__ of Enum is a Python function and costs more than the lookup.
+    # Verbs are hashed for every command: the __hash__ of Enum is a Python function and
+    # costs more than the look-up.
     __hash__ = object.__hash__
 
     GREETING = "greeting"
@@ -55,7 +56,7 @@ class Verb(enum.Enum):
 
 
 class Command:
-    """What is sent and gets one reply."""
+    """A line, or a content, that gets one reply."""
 
     __slots__ = ()
     verb: ClassVar[Verb]
@@ -69,7 +70,7 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8") + b"\r\n"
 
 
-@dataclass(frozen=True)
+@frozen
 class Greeting(Command):
     """Nothing is sent: the server speaks first (RFC 5321 section 3.1)."""
 
@@ -83,7 +84,7 @@ class Greeting(Command):
         return "greeting"
 
 
-@dataclass(frozen=True)
+@frozen
 class Hello(Command):
     """EHLO, HELO or LHLO.
 
@@ -91,11 +92,8 @@ class Hello(Command):
     :raises InvalidAddress: when it is neither.
     """
 
-    domain: str
+    domain: str = field(converter=domain_name)
     verb: Verb = Verb.EHLO  # type: ignore[misc]  # the one family whose verb is a choice
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "domain", domain_name(self.domain))
 
     def line(self) -> bytes:
         """``EHLO client.example.org``."""
@@ -115,35 +113,35 @@ class _Bare(Command):
         return self.verb.value
 
 
-@dataclass(frozen=True)
+@frozen
 class StartTLS(_Bare):
     """STARTTLS (RFC 3207)."""
 
     verb = Verb.STARTTLS
 
 
-@dataclass(frozen=True)
+@frozen
 class Data(_Bare):
     """DATA."""
 
     verb = Verb.DATA
 
 
-@dataclass(frozen=True)
+@frozen
 class Rset(_Bare):
     """RSET."""
 
     verb = Verb.RSET
 
 
-@dataclass(frozen=True)
+@frozen
 class Noop(_Bare):
     """NOOP."""
 
     verb = Verb.NOOP
 
 
-@dataclass(frozen=True)
+@frozen
 class Quit(_Bare):
     """QUIT."""
 
@@ -153,7 +151,7 @@ class Quit(_Bare):
 _MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}\Z")
 
 
-@dataclass(frozen=True)
+@frozen(repr=False)
 class Auth(Command):
     """AUTH (RFC 4954 section 4).
 
@@ -165,7 +163,7 @@ class Auth(Command):
     initial: bytes | None = None
     verb: ClassVar[Verb] = Verb.AUTH
 
-    def __post_init__(self) -> None:
+    def __attrs_post_init__(self) -> None:
         if not _MECHANISM.match(self.mechanism):
             msg = f"'{printable(self.mechanism, 40)}' is no SASL mechanism name"
             raise InvalidInput(msg)
@@ -178,13 +176,11 @@ class Auth(Command):
             f"AUTH {self.mechanism} ".encode("ascii") + (b64encode(self.initial) or b"=") + b"\r\n"
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"AUTH {self.mechanism}" + (" ****" if self.initial is not None else "")
 
-    __repr__ = __str__
 
-
-@dataclass(frozen=True)
+@frozen(repr=False)
 class AuthLine(Command):
     """The answer to a challenge, not encoded."""
 
@@ -195,15 +191,13 @@ class AuthLine(Command):
         """A secret."""
         return b64encode(self.response) + b"\r\n"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "****"
 
-    __repr__ = __str__
 
-
-@dataclass(frozen=True)
+@frozen
 class AuthCancel(Command):
-    """``*``: breaks the exchange off."""
+    """``*``: cancels the exchange."""
 
     verb = Verb.AUTH_CANCEL
 
@@ -223,6 +217,8 @@ Parameters = tuple[tuple[str, "str | None"], ...]
 
 
 def _parameters(given: Mapping[str, str | None] | Parameters) -> Parameters:
+    if not given:
+        return ()
     pairs = tuple(given) if isinstance(given, tuple) else tuple(given.items())
     for keyword, value in pairs:
         if not _KEYWORD.match(keyword):
@@ -234,13 +230,21 @@ def _parameters(given: Mapping[str, str | None] | Parameters) -> Parameters:
     return pairs
 
 
+def _reverse_path(given: str | ReversePath) -> ReversePath:
+    return given if isinstance(given, ReversePath) else ReversePath.parse(given)
+
+
+def _forward_path(given: str | ForwardPath) -> ForwardPath:
+    return given if isinstance(given, ForwardPath) else ForwardPath.parse(given)
+
+
 def _spelled(pairs: Parameters) -> str:
     if not pairs:
         return ""
     return "".join(f" {k}={v}" if v is not None else f" {k}" for k, v in pairs)
 
 
-@dataclass(frozen=True)
+@frozen
 class Mail(Command):
     """MAIL FROM, with its parameters in order.
 
@@ -248,15 +252,9 @@ class Mail(Command):
     :param parameters: keyword to value, None for a keyword alone; values already encoded.
     """
 
-    sender: ReversePath
-    parameters: Parameters = ()
+    sender: ReversePath = field(converter=_reverse_path)
+    parameters: Parameters = field(default=(), converter=_parameters)
     verb: ClassVar[Verb] = Verb.MAIL
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.sender, ReversePath):
-            object.__setattr__(self, "sender", ReversePath.parse(self.sender))
-        if self.parameters:
-            object.__setattr__(self, "parameters", _parameters(self.parameters))
 
     def line(self) -> bytes:
         """``MAIL FROM:<user@example.org> SIZE=1000``."""
@@ -266,19 +264,13 @@ class Mail(Command):
         return f"MAIL FROM:{self.sender.wire}{_spelled(self.parameters)}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Rcpt(Command):
     """RCPT TO, with its parameters in order."""
 
-    recipient: ForwardPath
-    parameters: Parameters = ()
+    recipient: ForwardPath = field(converter=_forward_path)
+    parameters: Parameters = field(default=(), converter=_parameters)
     verb: ClassVar[Verb] = Verb.RCPT
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.recipient, ForwardPath):
-            object.__setattr__(self, "recipient", ForwardPath.parse(self.recipient))
-        if self.parameters:
-            object.__setattr__(self, "parameters", _parameters(self.parameters))
 
     def line(self) -> bytes:
         """``RCPT TO:<user@example.org>``."""
@@ -288,7 +280,7 @@ class Rcpt(Command):
         return f"RCPT TO:{self.recipient.wire}{_spelled(self.parameters)}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Content(Command):
     """The content after a 354; its octets are written apart, its end is the final dot."""
 
@@ -302,9 +294,9 @@ class Content(Command):
         return "content"
 
 
-@dataclass(frozen=True)
+@frozen
 class LoneDot(Command):
-    """The answer to a 354 that came although nobody was accepted (RFC 2920 section 3.1)."""
+    """The end of the content after a 354, when no recipient was accepted (RFC 2920 section 3.1)."""
 
     verb = Verb.LONE_DOT
 
@@ -316,7 +308,7 @@ class LoneDot(Command):
         return "."
 
 
-@dataclass(frozen=True)
+@frozen
 class Bdat(Command):
     """BDAT (RFC 3030): the chunk follows the line at once.
 
@@ -340,19 +332,23 @@ class Bdat(Command):
         return f"BDAT {self.size}{' LAST' if self.last else ''}"
 
 
-@dataclass(frozen=True)
-class OtherCommand(Command):
-    """A verb this package knows nothing of (VRFY, ETRN, XCLIENT …): one line, one reply.
+def _upper(name: str) -> str:
+    return name.upper()
 
-    :raises InvalidInput: for a verb known here, or text that would not stay one line.
+
+@frozen
+class OtherCommand(Command):
+    """A verb that has no class of its own (VRFY, ETRN, XCLIENT …): one line, one reply.
+
+    :raises InvalidInput: for a verb that has a class, or text that would not stay one line.
     """
 
-    name: str
+    name: str = field(converter=_upper)
     argument: str = ""
     verb: ClassVar[Verb] = Verb.OTHER
 
-    def __post_init__(self) -> None:
-        name = self.name.upper()
+    def __attrs_post_init__(self) -> None:
+        name = self.name
         if not re.fullmatch(r"[A-Z0-9]{1,20}", name):
             msg = f"'{printable(self.name, 40)}' is no verb"
             raise InvalidInput(msg)
@@ -362,7 +358,6 @@ class OtherCommand(Command):
         if self.argument and not self.argument.isprintable():
             msg = f"the argument of {name} cannot be used"
             raise InvalidInput(msg, detail="it holds control characters")
-        object.__setattr__(self, "name", name)
 
     def line(self) -> bytes:
         """``VRFY postmaster``."""

@@ -107,35 +107,6 @@ def rcpt_command(recipient: Recipient, offered: Capabilities) -> Rcpt:
     return Rcpt(recipient.path, tuple(parameters))
 
 
-def plain_lines(
-    envelope: Envelope, offered: Capabilities, size: int, *, eight_bit: bool
-) -> bytes | None:
-    """MAIL and RCPT as they go out, for a message that asks for nothing but SIZE and 8BITMIME.
-
-    They are the lines of :func:`mail_command` and :func:`rcpt_command`.  None if more is asked
-    for, or if it is more than the server can do.
-    """
-    if (
-        envelope.ret is not None
-        or envelope.envid is not None
-        or envelope.require_tls
-        or (eight_bit and "8BITMIME" not in offered)
-    ):
-        return None
-    limit = offered.size
-    if limit is not None and size > limit:
-        return None
-    asked = f" SIZE={size}" if "SIZE" in offered else ""
-    if eight_bit:
-        asked += " BODY=8BITMIME"
-    lines = f"MAIL FROM:{envelope.sender.wire}{asked}\r\n"
-    for recipient in envelope.recipients:
-        if recipient.notify or recipient.orcpt is not None:
-            return None
-        lines += f"RCPT TO:{recipient.path.wire}\r\n"
-    return lines.encode()
-
-
 def _missing(keyword: str, why: str, remedy: str) -> ExtensionUnavailable:
     return ExtensionUnavailable(
         f"{keyword} is needed and not offered", phase="MAIL", detail=why, remedy=remedy

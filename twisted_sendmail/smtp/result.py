@@ -1,7 +1,7 @@
-"""What became of a message: an outcome for each recipient, and the report of them all.
+"""The result of sending a message: one for each recipient, the report of all, and the error of none.
 
-Values.  ``AllRecipientsRefused`` and ``DeliveryInDoubt`` in ``errors`` carry a
-report; partial acceptance is a report and no error.
+``AllRecipientsRefused`` and ``DeliveryInDoubt`` in ``errors`` carry a report; partial acceptance
+is a report and no error.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.classify import ReplySubject, classify_reply
+from twisted_sendmail.smtp.errors import AllRecipientsRefused, SendmailError, refusal
 from twisted_sendmail.smtp.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twisted_sendmail.smtp.envelope import Envelope, Recipient
-    from twisted_sendmail.smtp.errors import SendmailError
     from twisted_sendmail.smtp.reply import Reply
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
@@ -178,3 +179,60 @@ class DeliveryReport:
     def __str__(self) -> str:
         counts = [f"{len(self._with(s))} {s.value}" for s in RecipientStatus if self._with(s)]
         return ", ".join(counts) + (f": {self.reply}" if self.reply else "")
+
+
+def require_acceptance(report: DeliveryReport) -> DeliveryReport:
+    """Return *report* if somebody was accepted; partial acceptance is a result.
+
+    :raises AllRecipientsRefused: nobody was.  The error is also of the class of the refusal, so
+        that ``except MailboxUnavailable`` catches it.
+    :raises SendmailError: the report's error, when a verdict is missing.
+    """
+    error = report.error or _all_refused(report)
+    if error is not None:
+        raise error
+    return report
+
+
+def _all_refused(report: DeliveryReport) -> SendmailError | None:
+    if report.accepted:
+        return None
+    first = report.outcomes[0]
+    reply = first.reply
+    if reply is None:
+        return None
+    one = refusal("message", reply)
+    many = len(report.outcomes) > 1
+    if report.phase == "MAIL" and report.envelope is not None:
+        what = f"MAIL FROM:{report.envelope.sender.wire} refused"
+    elif report.phase is not None:
+        what = "message refused" if report.phase == "content" else f"{report.phase} refused"
+    elif many:
+        what = f"all {len(report.outcomes)} recipients refused"
+    else:
+        what = f"RCPT TO:{first.recipient.path.wire} refused"
+    error = _all_refused_type(type(one))(  # type: ignore[arg-type]  # mypy holds an exception class for unhashable
+        what,
+        detail=f"first of {len(report.outcomes)} replies" if many and report.phase is None else "",
+        remedy=one.remedy,
+        phase=report.phase or "RCPT",
+        reply=reply,
+        recipient=None if many else str(first.recipient),
+        host=report.host,
+        tls=report.tls,
+        transcript=report.transcript,
+        report=report,
+    )
+    error.temporary = any(outcome.transient for outcome in report.outcomes)
+    error.connection_usable = one.connection_usable
+    return error
+
+
+@cache
+def _all_refused_type(refused: type[SendmailError]) -> type[AllRecipientsRefused]:
+    """Return ``AllRecipientsRefused`` as a subclass of *refused* as well."""
+    return type(
+        "AllRecipientsRefused",
+        (AllRecipientsRefused, refused),
+        {"__module__": AllRecipientsRefused.__module__},
+    )

@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from twisted_sendmail.client import require_acceptance
 from twisted_sendmail.message import prepare
-from twisted_sendmail.smtp import DeliveryReport, RecipientResult, RecipientStatus, Reply
+from twisted_sendmail.smtp import (
+    DeliveryReport,
+    RecipientResult,
+    RecipientStatus,
+    Reply,
+    require_acceptance,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
