@@ -458,7 +458,7 @@ def test_a_trickle_does_not_extend_the_deadline_of_a_command(net: Net) -> None:
         net.pump.advance(1)
     assert not client.over
     net.pump.advance(2)
-    assert (client.take(), client.over) == (["421 4.4.2 That took too long"], True)
+    assert (client.take(), client.over) == (["421 4.4.2 Timeout exceeded"], True)
 
 
 def test_a_command_starts_the_time_anew(net: Net) -> None:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from tests.server.conftest import Net, Raw
 from twisted_sendmail import ConnectionInfo, Receiver, ServerTimeouts
 
-DOWN = "421 4.3.2 Going down: try again later"
+DOWN = "421 4.3.2 Service shutting down, try again later"
 
 
 def begin(net: Net, grace: float = 30) -> list[None]:

@@ -70,9 +70,9 @@ class Talk(ServerHandler):
     def data(self) -> Any:
         return self._note("data")
 
-    def chunk(self, data: bytes, last: bool) -> Any:
+    def chunk(self, data: bytes) -> Any:
         self._content += data
-        return self._note("chunk", data, last)
+        return self._note("chunk", data)
 
     def commit(self) -> Any:
         answer = self._note("commit")

@@ -1,8 +1,4 @@
-"""Networks whose machines may send without proving who they are.
-
-RFC 6409 section 3.3 leaves it to the site whom it trusts; a list of networks is the
-plainest way to say it.  :func:`origin` is the unit by which all others are counted.
-"""
+"""Networks of clients: those that are trusted (RFC 6409 section 3.3), and the unit of counting."""
 
 from __future__ import annotations
 
@@ -20,9 +16,9 @@ if TYPE_CHECKING:
 class Networks:
     """A set of networks.
 
-    :param networks: ``192.0.2.0/24``, ``2001:db8::/32``, ``192.0.2.1``, or ``unix`` for
-        those who come over a Unix socket.
-    :raises InvalidServer: naming the one that cannot be read.
+    :param networks: ``192.0.2.0/24``, ``2001:db8::/32``, ``192.0.2.1``, or ``unix`` for clients on
+        a Unix socket.
+    :raises InvalidServer: one cannot be parsed; the text names it.
     """
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
@@ -58,14 +54,14 @@ class Networks:
 
 
 def origin(address: IAddress) -> Hashable:
-    """The party that *address* belongs to: connections and failed logins are counted for it.
+    """Return the origin of *address*, for which connections and failed logins are counted.
 
-    An IPv6 network of 64 bits is one, an IPv4-mapped address is the IPv4 address, and all Unix
-    sockets are one.
+    An IPv6 network of 64 bits is one origin, an IPv4-mapped address is the IPv4 address, and all
+    Unix sockets are one.
     """
     host: str | None = getattr(address, "host", None)
     if host is None:
-        # A Unix socket: they all come from here.
+        # A Unix socket: all come from this machine.
         return type(address)
     try:
         ip = ip_address(host.partition("%")[0])

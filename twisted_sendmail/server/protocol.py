@@ -1,16 +1,40 @@
-"""One connection of the server: the transport on one side, the session on the other.
+"""One connection of the server: moves octets between transport and session, and keeps the deadlines.
 
-It moves octets, starts TLS and keeps the deadlines.  It stops reading while a receiver's
-answer is awaited and enough is buffered, and stops answering while the client does not read.
-What is allowed is decided by the session, what is accepted by the receiver.
+**Theory of operation.**  Three objects serve a connection.  :class:`SMTPServerProtocol` belongs to
+the transport.  :class:`~twisted_sendmail.smtp.ServerSession` decides what SMTP allows.
+:class:`~twisted_sendmail.server.receiver.MessageHandler` answers the session from the application's
+receiver and accounts.  A flight of the client's octets takes this way::
 
-**The end of a connection** comes in four ways.  After QUIT, a deadline or ``wind_up`` the
-last reply is written and the transport closed.  When the session ends while the client may
-still be sending (``session.discarding``) only our half is closed, and the client's octets are
-read and discarded for ``Deadlines.discarding`` seconds or until it closes: closing a socket
-with unread octets resets the connection, and a reset can overtake the last reply.  A client that has closed its half of the connection (``nc -N``, Exim)
-gets the replies to all that it sent, also those that a receiver gives later; then the transport
-is closed.  A connection that is lost ends everything but a commit.
+    dataReceived(octets)
+      session.receive(octets)
+      session.run()                    parses each command, and
+        handler.mail(…), .rcpt(…)      calls the receiver: None, a Reply, or PENDING
+      transport.write(session.output())     all replies of the flight in one piece
+      _regulate()                      deadline, back-pressure, close
+
+After PENDING the session stops; ``_resume`` brings the answer when the receiver's Deferred has
+fired, and pumps again.
+
+**Deadlines.**  There is one at a time.  ``_regulate`` chooses it from the state: a TLS handshake, the
+next command, the content, or that the client reads our replies.  While a receiver's answer is
+awaited there is none.  Arriving octets do not move a deadline: only a whole command does, and for
+content the octets at a least rate (``timeouts``).
+
+**Back-pressure.**  While the client does not read (``pauseProducing``), no command is obeyed.  While
+that lasts, or an answer is awaited, reading pauses as soon as the session's buffer is full; before
+that octets are buffered, so that the end of the connection is noticed.
+
+**The end of a connection** comes in four ways.  After QUIT, a deadline or ``wind_up`` the last reply
+is written and the transport closed.  When the session ends while the client may still be sending
+(``session.discarding``), only our half is closed, and the client's octets are discarded for
+``ServerTimeouts.discarding`` seconds or until it closes: closing a socket with unread octets resets
+the connection, and a reset can overtake the last reply.  A client that has closed its half (``nc
+-N``, Exim) gets the replies to all that it has sent, also those that a receiver gives later; then
+the transport is closed.  A connection that is lost ends everything but a commit.
+
+**Invariants.**  Nothing is read or written by the session after ``connectionLost``.  Replies are
+written in the order of the commands.  ``_pump`` does not run inside itself: what a callback resumes
+is done by the pump that is running.
 
 RFC 5321 section 4.5.3.2 (timeouts), RFC 3207 (STARTTLS), RFC 3848 (protocol names).
 """
@@ -41,18 +65,18 @@ if TYPE_CHECKING:
     from twisted_sendmail.server.factory import SMTPServerFactory
     from twisted_sendmail.smtp import ServerSettings
 
-_TOO_SLOW = Reply(421, ("4.4.2 That took too long",))
-_GOING_DOWN = Reply(421, ("4.3.2 Going down: try again later",))
+_TOO_SLOW = Reply(421, ("4.4.2 Timeout exceeded",))
+_GOING_DOWN = Reply(421, ("4.3.2 Service shutting down, try again later",))
 # After ``wind_up`` a session stays in RCPT only while an answer is awaited: the commit of a BDAT.
 _WITH_MESSAGE = {ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class SMTPServerProtocol(Protocol):
-    """Made by :class:`~twisted_sendmail.server.factory.SMTPServerFactory`.
+    """One connection; made by :class:`~twisted_sendmail.server.factory.SMTPServerFactory`.
 
-    :param settings: what this client is offered.
-    :param greeting: None to serve; anything but a 220 is written instead, and the end.
+    :param settings: the offer to this client.
+    :param greeting: None to serve; a reply other than 220 is written, and the connection closed.
     """
 
     factory: SMTPServerFactory
@@ -69,7 +93,7 @@ class SMTPServerProtocol(Protocol):
         self._content = 0
         #: ``_pump`` is running.
         self._pumping = False
-        #: The client does not take what is written.
+        #: The client does not read what is written.
         self._blocked = False
         #: Reading is paused.
         self._paused = False
@@ -85,7 +109,7 @@ class SMTPServerProtocol(Protocol):
     # -- the transport's side -------------------------------------------------
 
     def connectionMade(self) -> None:
-        """Greet, or in implicit TLS wait for the handshake."""
+        """Send the greeting, or in implicit TLS wait for the handshake."""
         transport: Any = self.transport
         tls = ISSLTransport.providedBy(transport)
         self.connection = ConnectionInfo(
@@ -103,7 +127,7 @@ class SMTPServerProtocol(Protocol):
             self._pump()
 
     def handshakeCompleted(self) -> None:
-        """TLS is on."""
+        """Begin the session anew, inside TLS."""
         self.connection.tls = server_tls_facts(self.transport)
         if self.session.state is ServerState.OPENING:
             self.session.transcript.add("--", "TLS started")
@@ -114,24 +138,24 @@ class SMTPServerProtocol(Protocol):
         self._pump()
 
     def dataReceived(self, data: bytes) -> None:
-        """Octets from the client."""
+        """Take octets from the client."""
         self._content_clock.octets += len(data)
         self.session.receive(data)
         self._pump()
 
     def readConnectionLost(self) -> None:
-        """The client sends no more: reply to all that it has sent, then close."""
+        """Reply to all that the client has sent, then close: it sends no more."""
         self._half_closed = True
         self._pump()
 
     def writeConnectionLost(self) -> None:
-        """The client reads no more, or our half has been closed by ``_close``."""
+        """Close: the client reads no more, unless ``_close`` has closed our half."""
         if not self._discarding:
             transport: Any = self.transport
             transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """What is half done is void; what is being committed goes on."""
+        """Abort what has begun; a commit goes on."""
         self._over = True
         self._timer.stop()
         self._handler.connection_lost()
@@ -139,32 +163,32 @@ class SMTPServerProtocol(Protocol):
         self.factory.closed(self)
 
     def pauseProducing(self) -> None:
-        """The client does not read: stop answering, and stop reading."""
+        """Obey no command while the client does not read."""
         self._blocked = True
         self._regulate()
 
     def resumeProducing(self) -> None:
-        """It reads again."""
+        """Go on: the client reads again."""
         self._blocked = False
         self._pump()
 
     def stopProducing(self) -> None:
-        """The connection is gone; ``connectionLost`` follows."""
+        """Obey no command: ``connectionLost`` follows."""
         self._blocked = True
 
     @property
     def in_handshake(self) -> bool:
-        """Is a TLS handshake awaited?"""
+        """True while a TLS handshake is awaited."""
         return self.session.state in {ServerState.OPENING, ServerState.HANDSHAKE}
 
     @property
     def carries_message(self) -> bool:
-        """Is content received or committed, or can it be next?  Asked after :meth:`wind_up`."""
+        """True while content is received or committed, or can be next; after :meth:`wind_up`."""
         session = self.session
         return session.reading_content or session.state in _WITH_MESSAGE
 
     def wind_up(self) -> None:
-        """Hang up with 421: at once, or when the message under way has its reply."""
+        """Close with 421: at once, or when the message under way has its reply."""
         self.session.discarding = False
         self.session.close_after_message(_GOING_DOWN)
         self._pump()
@@ -189,7 +213,7 @@ class SMTPServerProtocol(Protocol):
         self._regulate()
 
     def _resume(self, answer: Any) -> None:
-        """Give the session an answer that came later."""
+        """Give the session an answer that was awaited."""
         if not self._over:
             self.session.resume(answer)
             self._pump()
@@ -247,7 +271,7 @@ class SMTPServerProtocol(Protocol):
         if self._closing:
             return
         deadlines, transport = self.factory.deadlines, cast("Any", self.transport)
-        # Only who reads notices that the other side has gone.
+        # Without reading, the end of the connection would not be noticed.
         self._hold(hold=False)
         # In TLS loseConnection goes on reading until the client has closed too.
         close_half = getattr(transport, "loseWriteConnection", None)

@@ -1,8 +1,8 @@
-"""The receiver that keeps: a message goes through admission into the spool.
+"""The receiver that puts a message into the relay's queue, through ``Cleanup``.
 
-250 is said when the spool has it for good, and not before.  Trouble of ours is 451, no
-room is 452: the client keeps the message and comes back (RFC 5321 section 4.2.5).
-Once it is being committed it stays, whether the client waits for the reply or not.
+The client gets 250 when the queue has committed the message to the disk.  A fault of the queue is
+451, and a full one 452: the client keeps the message and tries again (RFC 5321 section 4.2.5).  A
+commit goes on whether the client waits for the reply or not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from twisted_sendmail.queue import Cleanup, QueueFull, TooManyHops
-from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
+from twisted_sendmail.server.receiver import LOCAL_ERROR, ConnectionInfo, Receiver
 from twisted_sendmail.smtp import Envelope, Recipient, Reply
 
 if TYPE_CHECKING:
@@ -23,86 +23,86 @@ if TYPE_CHECKING:
     from twisted_sendmail.queue import CleanupPolicy, Intake, MessageInfo, Queue
     from twisted_sendmail.smtp import MailParameters, ReversePath
 
-NO_ROOM = Reply(452, ("4.3.1 No room in the queue: try again later",))
-TROUBLE = Reply(451, ("4.3.0 Our trouble, not yours: try again later",))
-IN_CIRCLES = Reply(554, ("5.4.6 Too many hops: the message goes in circles",))
+_QUEUE_FULL = Reply(452, ("4.3.1 Insufficient system storage",))
+_TOO_MANY_HOPS = Reply(554, ("5.4.6 Too many hops: the message goes in circles",))
 _log = Logger()
 
 
 class QueueReceiver(Receiver):
-    """Takes one message into *spool*.
+    """Puts one message into *queue*.
 
+    :param policy: what is done to mail before it is queued.
     :param clock: the wall clock.
     """
 
     def __init__(
-        self, connection: ConnectionInfo, spool: Queue, policy: CleanupPolicy, clock: IReactorTime
+        self, connection: ConnectionInfo, queue: Queue, policy: CleanupPolicy, clock: IReactorTime
     ) -> None:
         self.connection = connection
-        self.id = spool.new_id()
-        self._spool = spool
+        self.id = queue.new_id()
+        self._queue = queue
         self._policy = policy
         self._clock = clock
         self._recipients: list[Recipient] = []
-        self._admission: Cleanup | None = None
+        self._cleanup: Cleanup | None = None
         self._intake: Intake | None = None
-        # The Received field, which goes with what comes behind it.
+        # The server's Received field, which is fed together with the content after it.
         self._trace = b""
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> None:
-        """Any; who may send is the server's to say."""
+        """Accept any sender: the server decides who may send."""
         self._sender = sender
         self._parameters = parameters
 
     def recipient(self, recipient: Recipient) -> None:
-        """Any."""
+        """Accept any recipient."""
         self._recipients.append(recipient)
 
     def write(self, data: bytes) -> Deferred[Reply | None] | Reply | None:
-        """Through admission into the spool; a Deferred when the spool wants us to wait."""
-        if self._admission is None and not self._trace and data.startswith(b"Received:"):
+        """Pass content through ``Cleanup`` to the queue; a Deferred if the queue has to write."""
+        if self._cleanup is None and not self._trace and data.startswith(b"Received:"):
             self._trace = data
             return None
         try:
-            octets = self._opened().feed(self._behind_trace(data))
+            octets = self._opened().feed(self._after_trace(data))
         except TooManyHops:
-            return IN_CIRCLES
+            return _TOO_MANY_HOPS
         written = self._keep(octets)
         return None if written is None else written.addCallbacks(_yes, self._refusal)
 
     def commit(self) -> Deferred[Reply | None] | Reply:
-        """All of it is here: into the queue."""
+        """Commit the message to the queue."""
         try:
-            admission = self._opened()
-            octets = admission.feed(self._behind_trace(b"")) + admission.finish()
-            draft = admission.draft()
+            cleanup = self._opened()
+            octets = cleanup.feed(self._after_trace(b"")) + cleanup.finish()
+            draft = cleanup.draft()
         except TooManyHops:
             self.abort()
-            return IN_CIRCLES
+            return _TOO_MANY_HOPS
         except BaseException:
             self.abort()
             raise
         written = self._keep(octets)
         intake, self._intake = self._intake, None
         if intake is None:
-            intake = self._spool.intake()
+            intake = self._queue.intake()
         if written is None:
             return intake.commit(draft).addCallbacks(_yes, self._refusal)
-        later = Deferred.fromCoroutine(_commit_behind(written, intake, draft))
+        later = Deferred.fromCoroutine(_commit_after(written, intake, draft))
         return later.addCallbacks(_yes, self._refusal)
 
     def abort(self) -> None:
-        """It will not come."""
+        """Remove what there is of the message."""
         intake, self._intake = self._intake, None
         if intake is not None:
             intake.abort()
 
-    def _behind_trace(self, data: bytes) -> bytes:
+    def _after_trace(self, data: bytes) -> bytes:
         trace, self._trace = self._trace, b""
         return trace + data
 
     def _opened(self) -> Cleanup:
-        if self._admission is None:
+        if self._cleanup is None:
             said = self._parameters
             envelope = Envelope(
                 self._sender,
@@ -111,7 +111,7 @@ class QueueReceiver(Receiver):
                 envid=said.envid,
                 require_tls=said.require_tls,
             )
-            self._admission = Cleanup(
+            self._cleanup = Cleanup(
                 self._policy,
                 envelope,
                 self.id,
@@ -119,26 +119,26 @@ class QueueReceiver(Receiver):
                 origin=_origin(self.connection, smtputf8=said.smtputf8),
                 binary=said.body == "BINARYMIME",
             )
-        return self._admission
+        return self._cleanup
 
     def _keep(self, octets: bytes) -> Deferred[None] | None:
         if not octets:
             return None
         if self._intake is None:
-            self._intake = self._spool.intake()
+            self._intake = self._queue.intake()
         return self._intake.write(octets)
 
     def _refusal(self, failure: Failure) -> Reply | Failure:
         if failure.check(CancelledError):
             return failure
         if failure.check(QueueFull):
-            _log.warn("{id}: no room for it in the queue", id=self.id)
-            return NO_ROOM
-        _log.error("{id}: not taken into the queue: {why}", id=self.id, why=str(failure.value))
-        return TROUBLE
+            _log.warn("{id}: not queued: the queue is full", id=self.id)
+            return _QUEUE_FULL
+        _log.error("{id}: not queued: {why}", id=self.id, why=str(failure.value))
+        return LOCAL_ERROR
 
 
-async def _commit_behind(written: Deferred[None], intake: Intake, draft: MessageInfo) -> None:
+async def _commit_after(written: Deferred[None], intake: Intake, draft: MessageInfo) -> None:
     try:
         await written
     except BaseException:
@@ -148,11 +148,11 @@ async def _commit_behind(written: Deferred[None], intake: Intake, draft: Message
 
 
 def _yes(_: object) -> None:
-    """None is yes."""
+    """Return None, which accepts."""
 
 
 def _origin(connection: ConnectionInfo, *, smtputf8: bool) -> str:
-    """``client.example.org[192.0.2.1] ESMTPSA jane``."""
+    """Return ``client.example.org[192.0.2.1] ESMTPSA jane``, for the log."""
     host = getattr(connection.peer, "host", None)
     text = f"{connection.hello or 'unknown'}[{host or 'local'}]"
     text += f" {connection.protocol(smtputf8=smtputf8)}"

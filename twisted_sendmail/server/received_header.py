@@ -1,7 +1,6 @@
-"""Our Received field: what we know of how a message came in.
+"""The Received field that the server adds to a message (RFC 5321 section 4.4).
 
-RFC 5321 section 4.4.  With several recipients none is named, so that no one learns
-of the others (section 7.2).
+With several recipients none is named, so that none learns of the others (section 7.2).
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ class Stamp:
 
     def __init__(self, connection: ConnectionInfo) -> None:
         self._connection = connection
-        # What is the same for every message, as long as that is the same: the key.
+        # The beginning is the same for all messages, as long as the facts in the key are.
         self._key: tuple[object, ...] = ()
         self._begun = ("", 0)
 
     def field(
         self, message_id: str, recipients: Sequence[Recipient], second: int, *, smtputf8: bool
     ) -> bytes:
-        """The field, ended by CRLF.
+        """Return the field, ended by CRLF.
 
-        :param message_id: our name for the message.
-        :param second: since 1970.
+        :param message_id: the server's name for the message.
+        :param second: the time of receipt, since 1970.
         """
         connection = self._connection
         key = (connection.hello, connection.verb, connection.tls, connection.user, smtputf8)
@@ -46,7 +45,7 @@ class Stamp:
         if len(recipients) == 1:
             box = recipients[0].path.mailbox
             only = box.wire if box is not None and box.domain.isascii() else str(recipients[0])
-            # A quoted local part may hold what would break the field.
+            # A quoted local part may hold characters that break the field.
             if not _BREAKS(only):
                 clauses.append(f"for <{only}>")
         return received_field(clauses, second, self._begun)
@@ -58,7 +57,7 @@ def _clauses(connection: ConnectionInfo, *, smtputf8: bool) -> list[str]:
     protocol = connection.protocol(smtputf8=smtputf8)
     clauses = []
     if hello is not None:
-        # An address literal of a kind to come may hold what would break the field.
+        # An address literal of an unknown kind may hold characters that break the field.
         clauses.append(clause("from", "unknown" if _BREAKS(hello) else hello, _literal(peer)))
     clauses.append(clause("by", connection.name))
     clauses.append(clause("with", protocol, f"{tls.version} {tls.cipher}" if tls else None))

@@ -105,13 +105,6 @@ class Receiver:
         """
         return None
 
-    def write_last(self, data: bytes) -> Answer:
-        """Take the end of the content, where it is known to be the end; calls ``write``.
-
-        It is not called for every message; but no ``write`` follows it.
-        """
-        return self.write(data)
-
     def commit(self) -> Verdict:
         """All of the content has arrived: keep it.  After the 250 the server is responsible for it.
 
@@ -229,13 +222,12 @@ class MessageHandler(ServerHandler):
         trace = self._stamp.field(receiver.id, self._recipients, second, smtputf8=self._smtputf8)
         return self._ask(self._abort_refused, receiver.write, trace)
 
-    def chunk(self, data: bytes, last: bool) -> Reply | Pending | None:  # noqa: FBT001 - see ServerHandler
+    def chunk(self, data: bytes) -> Reply | Pending | None:
         """Content."""
         receiver = self._receiver
         if receiver is None:  # it has refused the rest
             return None
-        write = receiver.write_last if last else receiver.write
-        return self._ask(self._abort_refused, write, data)
+        return self._ask(self._abort_refused, receiver.write, data)
 
     def commit(self) -> Reply | Sequence[Reply] | Pending | None:
         """The end of the content: the receiver is released, and a commit is never aborted."""

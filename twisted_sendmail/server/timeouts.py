@@ -1,15 +1,14 @@
-"""How long a client may take, and the timer that sees to it.
+"""The time that a client may take, and the timer of a connection.
 
-A deadline is set when waiting begins, and arriving octets do not move it: only a
-whole command does, and for content the octets themselves, at a least rate.
-
-RFC 5321 section 4.5.3.2.7 (a server waits five minutes at least).
+A deadline is set when waiting begins.  Arriving octets do not move it: only a whole command does,
+and for content the octets at a least rate.  RFC 5321 section 4.5.3.2.7 (five minutes at least).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from attrs import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -17,38 +16,36 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
-@dataclass(frozen=True)
+@frozen
 class ServerTimeouts:
-    """Seconds."""
+    """The timeouts of a server, in seconds."""
 
     #: For a TLS handshake.
     handshake: float = 60
     #: From one command to the end of the next.
     command: float = 300
-    #: For content, besides what :attr:`rate` allows.
+    #: For content, besides the time that :attr:`rate` allows.
     content: float = 600
     #: Octets of content a second, at least, in the long run.
     rate: float = 1000
-    #: For taking our replies off our hands.
+    #: For reading our replies.
     reading: float = 300
-    #: For closing in order, then the connection is dropped.
+    #: For an orderly close; then the connection is dropped.
     closing: float = 30
-    #: For reading and discarding what a client sends after a reply that ends the session, so
-    #: that the reply is not lost to a reset.
+    #: For discarding what a client still sends after a reply that ends the session, so that the
+    #: reply is not lost to a reset.
     discarding: float = 5
-    #: The first failed login is answered so much later; each further one doubles it
-    #: (``auth_throttle``).
+    #: The delay of the first failed login; each further one doubles it (``auth``).
     failed_login: float = 2
 
 
 class Timer:
-    """One deadline at a time, told apart by a key.
+    """One deadline at a time, identified by a key.
 
-    It is set several times a message and is nearly never late: so a call that comes early
-    is left where it is, and looks at the clock when it has come.
+    It is set several times a message and hardly ever passes: so a delayed call that comes early is
+    left where it is, and compares the time when it comes.
 
-    :param clock: where the time comes from.
-    :param late: called when a deadline has passed, with its key.
+    :param late: called with the key when a deadline has passed.
     """
 
     def __init__(self, clock: IReactorTime, late: Callable[[Hashable], None]) -> None:
@@ -60,7 +57,7 @@ class Timer:
         self._comes = 0.0
 
     def set(self, key: Hashable, seconds: float) -> None:
-        """Be late in *seconds*; the deadline of the same key stays where it is."""
+        """Set a deadline in *seconds*; the deadline of the same key stays as it is."""
         if key == self._key:
             return
         self._key, self._at = key, self._clock.seconds() + seconds
@@ -75,7 +72,7 @@ class Timer:
         self._key = None
 
     def stop(self) -> None:
-        """No deadline any more, and nothing that waits for one."""
+        """No deadline any more; cancel the delayed call."""
         call, self._call = self._call, None
         self._key = None
         if call is not None:
@@ -99,7 +96,7 @@ class Timer:
 
 
 class ContentClock:
-    """How long the client has been sending content, our own pauses left out."""
+    """Measures how long the client has been sending a content, without our own pauses."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -114,12 +111,12 @@ class ContentClock:
             self._since = self._clock.seconds()
 
     def stop(self) -> None:
-        """It is ours."""
+        """The client's time stops."""
         if self._since is not None:
             self._used += self._clock.seconds() - self._since
             self._since = None
 
     def left(self, deadlines: ServerTimeouts) -> float:
-        """Seconds the client has left; negative: it was too slow."""
+        """Seconds that the client has left; negative: it was too slow."""
         running = 0.0 if self._since is None else self._clock.seconds() - self._since
         return deadlines.content + self.octets / deadlines.rate - self._used - running

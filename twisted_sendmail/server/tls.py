@@ -1,10 +1,7 @@
-"""TLS as a server: the certificate, replaceable while connections live.
+"""The server's TLS: a certificate that can be replaced while connections are open.
 
-:class:`ServerTLS` gives each new connection the certificate loaded last; those
-already open keep theirs.  Versions below TLS 1.2 are off (RFC 8996), ciphers are
-Twisted's choice.
-
-RFC 8314 section 4.1.
+Each new connection gets the certificate loaded last; open ones keep theirs.  Versions below TLS 1.2
+are off (RFC 8996), ciphers are Twisted's choice.  RFC 8314 section 4.1.
 """
 
 from __future__ import annotations
@@ -29,9 +26,9 @@ if TYPE_CHECKING:
 class ServerTLS:
     """A certificate with its chain, and its key.
 
-    :param certificate: a PEM file: the certificate first, then those that vouch for it.
+    :param certificate: a PEM file: the certificate first, then its chain.
     :param key: a PEM file with the key; None when it is in the same file.
-    :raises InvalidServer: when they cannot be read, or do not belong together.
+    :raises InvalidServer: they cannot be read, or do not belong together.
     """
 
     def __init__(
@@ -66,12 +63,12 @@ class ServerTLS:
         return context
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803 - Twisted's name
-        """A connection with the certificate of now."""
+        """Return a connection with the certificate loaded last."""
         return SSL.Connection(self._context, None)
 
 
 def _look_at(path: Path) -> None:
-    """OpenSSL does not say why it cannot read a file."""
+    """Raise a clear error for a file that cannot be read: OpenSSL gives no reason."""
     try:
         with path.open("rb"):
             pass
@@ -83,7 +80,7 @@ def _look_at(path: Path) -> None:
 
 
 def server_tls_facts(transport: Any) -> TLSFacts:
-    """What is known of the TLS session under *transport*, after its handshake."""
+    """Return the facts about the TLS session of *transport*, after its handshake."""
     connection = transport.getHandle()
     return TLSFacts(
         version=connection.get_protocol_version_name(),

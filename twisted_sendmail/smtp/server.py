@@ -153,11 +153,8 @@ class ServerHandler:
         """DATA, or the first BDAT."""
         return None
 
-    def chunk(self, data: bytes, last: bool) -> Answer:  # noqa: FBT001 - the session calls it
-        """Some content, without stuffed dots.  A refusal is told at the end of the content.
-
-        :param last: nothing follows.  The last call need not say so.
-        """
+    def chunk(self, data: bytes) -> Answer:
+        """Some content, without stuffed dots; a refusal is sent at the end of the content."""
         return None
 
     def commit(self) -> Answer | Sequence[Reply]:
@@ -878,7 +875,7 @@ class ServerSession:
     def _hand_on(self, reader: ContentReader, content: bytes) -> None:
         """Give a piece of *content* to the handler, and do what follows it."""
         if content:
-            self._ask(self._handed_on, self.handler.chunk, content, reader.ended)
+            self._ask(self._handed_on, self.handler.chunk, content)
         else:
             self._handed_on(None)
 
