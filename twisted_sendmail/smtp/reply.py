@@ -1,7 +1,6 @@
 """A reply: a three-digit code, lines of text, perhaps an enhanced status code.
 
-Values only; ``reply_parser`` makes them from bytes.  A reply judges nothing: a
-refusal is a reply like any other.
+Only values; :mod:`~twisted_sendmail.smtp.reply_parser` makes them from octets.
 
 RFC 5321 section 4.2 (replies), RFC 2034 and RFC 3463 (enhanced status codes).
 """
@@ -28,7 +27,7 @@ class EnhancedStatus:
 
     @classmethod
     def parse(cls, text: str) -> EnhancedStatus | None:
-        """Read the code at the start of *text*; None when there is none."""
+        """Parse the code at the start of *text*; return None if there is none."""
         match = _ENHANCED.match(text)
         return _status(match[1], match[2], match[3]) if match else None
 
@@ -38,45 +37,42 @@ class EnhancedStatus:
 
 @lru_cache(maxsize=256)
 def _status(class_: str, subject: str, detail: str) -> EnhancedStatus:
-    """A few of them say nearly everything, and one is looked for in every reply."""
+    """Make a status; nearly all replies have one of a few."""
     return EnhancedStatus(int(class_), int(subject), int(detail))
 
 
 class Reply(NamedTuple):
-    """What the server said to one command.
-
-    A tuple, because one is made for every command of every message.
-    """
+    """The reply to one command; a tuple, because one is made for each command of each message."""
 
     #: 200 to 599.
     code: int
-    #: The text of each line, without code and line end; never empty.  As it came:
-    #: pass it through :func:`~twisted_sendmail.smtp.escape.printable` to show it.
+    #: The text of each line, without code and line end; never empty. It is not escaped: show it with
+    #: :func:`~twisted_sendmail.smtp.escape.printable`.
     lines: tuple[str, ...] = ("",)
 
     @property
     def positive(self) -> bool:
-        """2yz: done."""
+        """2yz: the command succeeded."""
         return 200 <= self.code < 300
 
     @property
     def intermediate(self) -> bool:
-        """3yz: go on (354, 334)."""
+        """3yz: more is expected from the client (354, 334)."""
         return 300 <= self.code < 400
 
     @property
     def transient(self) -> bool:
-        """4yz: refused, and the same may work later."""
+        """4yz: refused; the same command may succeed later."""
         return 400 <= self.code < 500
 
     @property
     def permanent(self) -> bool:
-        """5yz: refused for good."""
+        """5yz: refused permanently."""
         return self.code >= 500
 
     @property
     def text(self) -> str:
-        """All lines, joined by line feeds."""
+        """All lines, separated by line feeds."""
         return "\n".join(self.lines)
 
     @property
@@ -89,13 +85,13 @@ class Reply(NamedTuple):
         return found if found and found.class_ == self.code // 100 else None
 
     def __str__(self) -> str:
-        """``550 5.1.1 User unknown``: one line, safe to show."""
+        """Return one line that is safe to show, such as ``550 5.1.1 User unknown``."""
         return f"{self.code} {printable(' / '.join(filter(None, self.lines)))}".rstrip()
 
     def to_bytes(self) -> bytes:
-        """The reply as a server writes it, every line ended by CRLF.
+        """Return the reply as a server writes it; every line ends with CRLF.
 
-        :raises ValueError: for a code out of range or text that holds CR, LF or NUL.
+        :raises ValueError: the code is out of range, or the text holds CR, LF or NUL.
         """
         if not 200 <= self.code < 600:
             msg = f"a reply code is 200 to 599, not {self.code}"

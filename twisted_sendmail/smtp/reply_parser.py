@@ -1,10 +1,9 @@
-"""Bytes from the server into replies: bounded, linear, in any cutting.
+"""Replies from the octets of the server: bounded, in linear time, with any cutting.
 
-A reply counts only once its last line is complete.  What can be no reply is
-noticed with its first wrong octet, not when a line end or a timeout comes.  It
-does not know what a reply answers; that is the session's.
+A reply is complete with its last line. Octets that cannot be a reply are a breach of protocol at the
+first wrong octet, not only at a line end or a timeout.
 
-RFC 5321 section 4.2.  A line may also end with a bare LF, as some servers write.
+RFC 5321 section 4.2. A line may also end with a bare LF, as some servers write.
 """
 
 from __future__ import annotations
@@ -15,20 +14,19 @@ from twisted_sendmail.smtp.errors import ProtocolBreach
 from twisted_sendmail.smtp.escape import printable
 from twisted_sendmail.smtp.reply import Reply
 
-#: Octets of a line.  RFC 5321 section 4.5.3.1.5 says 512; extensions go beyond.
+#: Octets of a line. RFC 5321 section 4.5.3.1.5 allows 512; extensions need more.
 MAX_LINE = 8192
 #: Octets of a line with a challenge (RFC 4954 section 4: 12,288 of base64).
 MAX_CHALLENGE_LINE = 4 + 12_288
-#: Octets of a reply.  EHLO replies of 50 KB are legal and seen.
+#: Octets of a reply; there are EHLO replies of 50 KB.
 MAX_REPLY = 128 * 1024
 #: Lines of a reply.
 MAX_LINES = 8192
 
-#: A server says the same few things over and over: so many replies of one line, of so many
-#: octets, are remembered as they were read.
+#: Replies of one line that are remembered, and their octets: a server repeats a few replies.
 KNOWN = 32
 KNOWN_LINE = 80
-#: And the same to each connection in reply to EHLO: so many octets are read once for all.
+#: Octets of an EHLO reply that is remembered: a server gives the same to each connection.
 KNOWN_LINES = 4096
 
 _FIRST = frozenset((b"2", b"3", b"4", b"5"))
@@ -37,7 +35,7 @@ _SEPARATORS = frozenset(b" -")
 
 
 class ReplyParser:
-    """Feed it bytes, get replies; after :attr:`breach` is set it parses no more."""
+    """Parses the octets that are fed; after :attr:`breach` is set it parses no more."""
 
     __slots__ = ("_code", "_known", "_lines", "_octets", "_rest", "breach", "quoting")
 
@@ -47,35 +45,35 @@ class ReplyParser:
         self._code = b""
         self._octets = 0
         self._known: dict[bytes, Reply] = {}
-        #: What was wrong; None as long as all is well.
+        #: The breach of protocol, or None.
         self.breach: ProtocolBreach | None = None
-        #: May :attr:`breach` quote what is wrong?
+        #: :attr:`breach` may quote the wrong octets.
         self.quoting = True
 
     @property
     def pending(self) -> bool:
-        """Is there an unfinished reply?"""
+        """True if there is an unfinished reply."""
         return bool(self._rest or self._lines)
 
     @property
     def unfinished(self) -> bytes:
-        """What came of a reply that is not complete."""
+        """The octets of a reply that is not complete."""
         if not self._lines:
             return self._rest
         return "\n".join(self._lines).encode() + self._rest
 
     def may_be(self, code: bytes) -> bool:
-        """Can what is there of an unfinished reply still become *code*?"""
+        """Return True if the unfinished reply can still have *code*."""
         begun = self._code if self._lines else self._rest[:3]
         return code.startswith(begun)
 
     @property
     def begins_refusal(self) -> bool:
-        """Is the unfinished reply a 4yz or 5yz?"""
+        """True if the unfinished reply is a 4yz or 5yz."""
         return (self._code if self._lines else self._rest)[:1] in {b"4", b"5"}
 
     def feed(self, data: bytes) -> list[Reply]:
-        """Return the replies that *data* completes; sees to :attr:`breach`."""
+        """Return the replies that *data* completes; may set :attr:`breach`."""
         if self.breach:
             return []
         if data[:4] == b"250-" and len(data) <= KNOWN_LINES and not self.pending:
@@ -90,7 +88,7 @@ class ReplyParser:
         replies: list[Reply] = []
         known = self._known
         for line in lines:
-            # A line in the middle of a reply is not one that stands alone.
+            # A line within a reply is not a reply of one line.
             reply = known.get(line) if not self._lines else None
             if reply is None:
                 reply = self._line(line[:-1] if line.endswith(b"\r") else line)
@@ -106,8 +104,8 @@ class ReplyParser:
         return replies
 
     def _look_ahead(self, rest: bytes) -> None:
-        """What is wrong with an unfinished line is wrong already."""
-        # Its CR, if that is what it ends with, does not count.
+        """Check an unfinished line."""
+        # A CR at its end does not count.
         line = rest[:-1] if rest.endswith(b"\r") else rest
         if len(line) > _longest(line):
             self._break(f"a line of its reply is longer than {_longest(line)} octets")
@@ -159,7 +157,7 @@ def _longest(line: bytes) -> int:
 
 
 def _may_begin(line: bytes) -> bool:
-    """Can *line*, without its end and perhaps unfinished, be a reply line?"""
+    """Return True if *line*, without its end and perhaps unfinished, can be a line of a reply."""
     return (
         line[:1] in _FIRST
         and (len(line) < 2 or line[1] in _DIGITS)
@@ -170,7 +168,7 @@ def _may_begin(line: bytes) -> bool:
 
 @lru_cache(maxsize=64)
 def _whole(data: bytes) -> Reply | None:
-    """The one reply that *data* is; None if it is anything else."""
+    """Return the one reply in *data*; None if it is anything else."""
     parser = ReplyParser()
     replies = parser._read(data)  # noqa: SLF001 - the same class
     return None if parser.breach or parser.pending or len(replies) != 1 else replies[0]

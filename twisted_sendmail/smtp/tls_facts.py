@@ -1,7 +1,4 @@
-"""What is known of a TLS session: facts to report, nothing to act on.
-
-A value.  ``client.tls_policy`` and ``ingress`` fill it in from a live connection.
-"""
+"""The facts about a TLS session, for reports; client and server fill them in from a connection."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TLSFacts:
-    """One TLS session, seen from our end."""
+    """One TLS session, seen from this end."""
 
     #: Such as ``TLSv1.3``.
     version: str
@@ -22,11 +19,11 @@ class TLSFacts:
     cipher: str
     #: Strength of the cipher.
     cipher_bits: int
-    #: How the peer was identified: ``name``, ``fingerprint``, or ``none`` when it was not.
+    #: How the peer was identified: ``name``, ``fingerprint``, or ``none``.
     verified_by: str
-    #: The name or fingerprint that was held against the certificate; None if neither was.
+    #: The name or fingerprint that the certificate was compared with, or None.
     identity: str | None
-    #: RFC 4514 form; None when the peer showed no certificate.
+    #: In the form of RFC 4514; None if the peer sent no certificate.
     subject: str | None = None
     issuer: str | None = None
     #: dNSName and iPAddress entries of the subjectAltName.
