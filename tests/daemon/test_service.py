@@ -298,7 +298,7 @@ async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
         await stage.until(lambda: daemon._reloading is None)
 
     one, two = free_ports(2)
-    daemon = await stage.started(admin(one))
+    daemon = await stage.started(admin(one, 'token-file = "token"'))
     await stage.until(lambda: listens(one))
     await deferToThread(send, port_of(daemon))
     await hop.wait_for(1)
@@ -308,7 +308,7 @@ async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
     counted = 'twisted_sendmail_recipients_total{outcome="delivered",route="default"} 1.0'
     assert counted in metrics
     # It stays, and so does what it has counted.
-    await reload(admin(one))
+    await reload(admin(one, 'token-file = "token"'))
     assert counted in (await deferToThread(fetch, one, "/metrics"))[1]
     await reload(admin(two, 'token-file = "token"'))
     assert not listens(one)

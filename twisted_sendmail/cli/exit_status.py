@@ -63,7 +63,7 @@ _CLASSES: dict[ExitStatus, str] = {
         InvalidAddress InvalidMessage MessageTooLarge TooManyHops MessageDamaged""",
     ExitStatus.UNAVAILABLE: """
         Refused PermanentFailure AllRecipientsRefused ExtensionUnavailable TLSError
-        StartTLSUnavailable""",
+        StartTLSUnavailable CannotListen""",
     ExitStatus.SOFTWARE: "SendmailError CommandNotAllowed",
     ExitStatus.TEMPFAIL: """
         ConnectionFailed ConnectFailed ConnectionClosed ServiceClosing SendTimeout TLSClosed

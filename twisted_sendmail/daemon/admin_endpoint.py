@@ -10,7 +10,7 @@ from twisted_sendmail.relay import Interrupted
 
 if TYPE_CHECKING:
     from twisted_sendmail.daemon.config import Configuration
-    from twisted_sendmail.relay import Observer, RelayService
+    from twisted_sendmail.relay import RelayService
 
 
 class AdminEndpoint:
@@ -21,25 +21,25 @@ class AdminEndpoint:
         self._relay = relay
         self._settings: object = None
         self._site: AdminSite | None = None
-        self._observer: Observer | None = None
 
     async def apply(self, configuration: Configuration) -> None:
         """Have the site that *configuration* describes. An unchanged one keeps its history.
 
         :raises SendmailError: the site cannot listen; then there is none.
         """
-        settings = (configuration.admin, configuration.admin_token, configuration.name)
+        admin, secret = configuration.admin, configuration.admin_token
+        token = None if secret is None else secret.reveal()
+        settings = (admin, token, configuration.name)
         if settings == self._settings:
             return
         await self.close()
-        admin, token = configuration.admin, configuration.admin_token
         if admin is None or admin.endpoint is None:
             return
         site = AdminSite(
             self._reactor,
             self._relay.queue,
             self._relay,
-            token=None if token is None else token.reveal(),
+            token=token,
             name=configuration.name,
             names=admin.names,
             private=admin.private,
@@ -47,20 +47,17 @@ class AdminEndpoint:
         )
         _ = await listen(self._reactor, admin.endpoint, site.listen)
         site.startService()
-        observer = self._observer = site.metrics
         # The relay emitted this event before there was an observer.
         recovered = await self._relay.ready()
         if recovered.interrupted:
-            observer(Interrupted(recovered.interrupted))
-        self._relay.observers.append(observer)
+            site.metrics(Interrupted(recovered.interrupted))
+        self._relay.observers.append(site.metrics)
         self._site, self._settings = site, settings
 
     async def close(self) -> None:
         """Close the site."""
         self._settings = None
-        observer, self._observer = self._observer, None
-        if observer is not None:
-            self._relay.observers.remove(observer)
         site, self._site = self._site, None
         if site is not None:
+            self._relay.observers.remove(site.metrics)
             await site.stopService()

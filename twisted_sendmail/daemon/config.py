@@ -6,7 +6,6 @@ for each table. Here the values are checked against each other and against the f
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -31,6 +30,7 @@ from twisted_sendmail.daemon.config_types import (
     InvalidValue,
     at_key,
     default_host_name,
+    read_toml,
 )
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.intake import DEFAULT_ROUTE, cleanup_policy
@@ -41,13 +41,6 @@ from twisted_sendmail.sasl import Credentials, Secret, check_mechanisms
 from twisted_sendmail.server import PasswordFile, ServerTLS
 from twisted_sendmail.smtp import InvalidInput, printable
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-#: Octets of a configuration file.
-MAX_FILE_SIZE = 1024 * 1024
 #: Octets of the path of a Unix socket; a limit of the kernel.
 MAX_SOCKET_PATH = 107
 #: ``RetryPolicy.warn_after`` for no warning, in seconds.
@@ -91,31 +84,6 @@ def read_configuration(path: Path, reactor: Any) -> Configuration:
     """
     source = ConfigSource(str(path))
     return configuration_of(read_toml(path, source), path.absolute().parent, source, reactor)
-
-
-def read_toml(path: Path, source: ConfigSource) -> dict[str, Any]:
-    """Parse the file at *path*.
-
-    :raises ConfigurationError: the file cannot be read, or is not TOML.
-    """
-    with source.naming_errors():
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_FILE_SIZE + 1)
-        except OSError as e:
-            why = f"it cannot be read: {e.strerror or type(e).__name__}"
-            raise InvalidValue(why, "check the name and its permissions") from None
-        if len(content) > MAX_FILE_SIZE:
-            why = f"it is longer than {MAX_FILE_SIZE} octets"
-            raise InvalidValue(why, "it is no configuration")
-        try:
-            return tomllib.loads(content.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise InvalidValue("it is not UTF-8", "save it as UTF-8") from None
-        except tomllib.TOMLDecodeError as e:
-            raise InvalidValue(f"it is no TOML: {e}", "correct that line") from None
-        except RecursionError:
-            raise InvalidValue("it goes too deep", "it is no configuration") from None
 
 
 def configuration_of(

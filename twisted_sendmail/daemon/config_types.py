@@ -1,4 +1,4 @@
-"""Types of configuration values, and the errors that name a key.
+"""Reading of configuration files: TOML, types of values, errors that name a key.
 
 A type is a function of the value that TOML (or a flag) gives and of the folder that relative paths
 start at. It returns the value to use, or raises :class:`InvalidValue`. No error quotes a value that
@@ -13,6 +13,7 @@ import math
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,7 +23,15 @@ import attrs
 
 from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 _T = TypeVar("_T")
+
+#: Octets of a configuration file.
+MAX_FILE_SIZE = 1024 * 1024
 
 #: A type: reads a value, given the folder that relative paths start at.
 ValueType = Callable[[object, Path], _T]
@@ -84,6 +93,34 @@ def at_key(key: str, *, remedy: str = "") -> Iterator[None]:
     except InvalidInput as e:
         why = f"{e.what}{e.detail and ': '}{e.detail}"
         raise InvalidValue(why, e.remedy or remedy, key) from None
+
+
+def read_toml(
+    path: Path, source: ConfigSource, *, remedy: str = "check the name and its permissions"
+) -> dict[str, Any]:
+    """Parse the file at *path*.
+
+    :param remedy: for a file that cannot be read.
+    :raises ConfigurationError: the file cannot be read, or is not TOML.
+    """
+    with source.naming_errors():
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_SIZE + 1)
+        except OSError as e:
+            why = f"it cannot be read: {e.strerror or type(e).__name__}"
+            raise InvalidValue(why, remedy) from None
+        if len(content) > MAX_FILE_SIZE:
+            why = f"it is longer than {MAX_FILE_SIZE} octets"
+            raise InvalidValue(why, "it is no configuration")
+        try:
+            return tomllib.loads(content.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise InvalidValue("it is not UTF-8", "save it as UTF-8") from None
+        except tomllib.TOMLDecodeError as e:
+            raise InvalidValue(f"it is no TOML: {e}", "correct that line") from None
+        except RecursionError:
+            raise InvalidValue("it goes too deep", "it is no configuration") from None
 
 
 def default_host_name() -> str:

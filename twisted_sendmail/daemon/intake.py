@@ -9,9 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import attrs
-
-from twisted_sendmail.daemon.config_schema import LimitsTable, RewriteTable, RootTable, read_table
+from twisted_sendmail.daemon.config_schema import (
+    LimitsTable,
+    RewriteTable,
+    RootTable,
+    RouteTable,
+    read_table,
+)
 from twisted_sendmail.daemon.config_types import ConfigSource, InvalidValue, at_key
 from twisted_sendmail.message import Rewriting
 from twisted_sendmail.queue import CleanupPolicy
@@ -56,24 +60,16 @@ def cleanup_policy(tables: RootTable, name: str) -> CleanupPolicy:
     :param name: our host name.
     :raises InvalidValue: naming the key that cannot be used.
     """
-    routes = [_Route(each.name, each.senders) for each in tables.route]
+    routes = list(tables.route)
     if not any(EVERYBODY in route.senders for route in routes):
-        routes.append(_Route(DEFAULT_ROUTE, (EVERYBODY,)))
+        routes.append(RouteTable(name=DEFAULT_ROUTE, senders=(EVERYBODY,)))
     return CleanupPolicy(
         name,
-        Routing(routes).of,  # type: ignore[arg-type]  # it reads only these two attributes
+        Routing(routes).of,
         _rewriting(tables.rewrite, name),
         complete=tables.rewrite.complete,
         max_hops=tables.limits.hops,
     )
-
-
-@attrs.frozen
-class _Route:
-    """The attributes of a route that decide which mail takes it."""
-
-    name: str
-    senders: tuple[str, ...]
 
 
 def _rewriting(table: RewriteTable, name: str) -> Rewriting | None:

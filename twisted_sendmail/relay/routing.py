@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted_sendmail.relay.settings import RouteSettings
     from twisted_sendmail.smtp import ReversePath
 
 #: Pattern that matches every sender.
@@ -18,13 +17,27 @@ EVERYBODY = "*"
 NOBODY = "<>"
 
 
+class RouteSenders(Protocol):
+    """The attributes of a route that decide which mail takes it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the route."""
+        ...
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """Patterns for senders, in canonical form."""
+        ...
+
+
 class Routing:
     """Choice of a route by sender: an address before its domain, and that before ``"*"``.
 
     :param routes: one of them is for ``"*"``.
     """
 
-    def __init__(self, routes: Iterable[RouteSettings]) -> None:
+    def __init__(self, routes: Iterable[RouteSenders]) -> None:
         self._routes = {each: route.name for route in routes for each in route.senders}
 
     @property

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,10 @@ import attrs
 
 from twisted_sendmail.daemon.config_types import (
     ConfigSource,
-    ConfigurationError,
     default_host_name,
+    read_toml,
 )
 from twisted_sendmail.smtp import InvalidInput, MessageTooLarge, domain_name, printable
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from twisted_sendmail.daemon.config_schema import LimitsTable, RootTable
@@ -34,7 +28,6 @@ if TYPE_CHECKING:
 VARIABLE = "TWISTED_SENDMAIL_CONFIG"
 #: The configuration if neither an option nor the variable names one.
 CONFIGURATION = "/etc/twisted_sendmail/relay.toml"
-_MAX_FILE = 1024 * 1024
 
 
 @attrs.frozen
@@ -147,7 +140,11 @@ def find_relay(
         return LocalRelay(directory, directory / "submission")
     path = Path(given or CONFIGURATION).expanduser()
     source = ConfigSource(printable(str(path), 300))
-    tree = _read(path, source, None if given else options)
+    if given:
+        tree = read_toml(path, source)
+    else:
+        remedy = f"name it by {options[0]} or {VARIABLE}, or give the queue by {options[1]}"
+        tree = read_toml(path, source, remedy=remedy)
     folder = path.absolute().parent
     name, written, submission = map(tree.get, ("name", "queue", "submission-socket"))
     if not (_is_text(written) and all(x is None or _is_text(x) for x in (name, submission))):
@@ -163,20 +160,3 @@ def find_relay(
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable()
-
-
-def _read(path: Path, source: ConfigSource, options: tuple[str, str] | None) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_FILE)
-    except OSError as e:
-        remedy = "check the name and its permissions"
-        if options is not None:
-            remedy = f"name it by {options[0]} or {VARIABLE}, or give the queue by {options[1]}"
-        why = f"it cannot be read: {e.strerror or type(e).__name__}"
-        raise ConfigurationError(source.name, detail=why, remedy=remedy) from None
-    try:
-        return tomllib.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as e:
-        why = f"it is no TOML: {printable(str(e), 200)}"
-        raise ConfigurationError(source.name, detail=why, remedy="correct it") from None
