@@ -1,6 +1,6 @@
 """The error tree: each way in which mail is not sent has a class.
 
-Every error says whether the same may be tried again (``transient``), whether the server may have the
+Every error tells whether the same may be tried again (``transient``), whether the server may have the
 message (``in_doubt``) and whether the connection can carry another message (``connection_usable``).
 An error is also the builtin that people already catch, where there is one.
 
@@ -192,7 +192,7 @@ class SendTimeout(SendmailError, TimeoutError):
 
 
 class DeliveryCancelled(SendmailError):
-    """The caller cancelled; ``report`` says whether the message is in doubt."""
+    """The caller cancelled; ``report`` tells whether the message is in doubt."""
 
     temporary = True
 

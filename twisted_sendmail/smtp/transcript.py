@@ -1,8 +1,7 @@
-"""The dialogue of one connection: bounded, redacted, kept as evidence.
+"""The transcript of one connection: bounded, and without secrets.
 
-It hangs on every error and report.  What may be secret is replaced by the code
-that writes it down (``client_session``), so it never gets in here; content is
-noted as a number of bytes only.
+Every error and report has one. The sessions replace secrets before they add a line (see
+:mod:`~twisted_sendmail.smtp.redaction`); of a content only the number of octets is added.
 """
 
 from __future__ import annotations
@@ -11,168 +10,132 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.escape import printable
+from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from twisted_sendmail.smtp.reply import Reply
+    # One line and its side; the lines of a group and the octets of content after them; or a reply.
+    _Entry = tuple[str, str | bytes] | tuple[bytes, int] | Reply
 
-    # How many lines, whose, and what: one line, or the lines of a group and the octets of
-    # content after it, or a content of so many octets and its end, or replies.
-    _Noted = tuple[int, str, "str | bytes | tuple[bytes, int] | int | list[Reply]"]
-
-#: Lines kept from the start (greeting, TLS, AUTH: what explains most failures).
-HEAD = 40
+#: Lines kept from the start (greeting, TLS, AUTH: they explain most failures).
+HEAD_LINES = 40
 #: Lines kept from the end.
-TAIL = 60
+TAIL_LINES = 60
 #: Characters kept of a line.
-WIDTH = 256
-#: Octets up to which several lines are kept as they are.
-TOGETHER = 1024
+LINE_WIDTH = 256
+#: Octets of several lines that are kept in one entry.
+_MAX_ENTRY = 1024
 
 
 class Transcript:
-    """The first :data:`HEAD` and last :data:`TAIL` lines of a dialogue.
+    """The first :data:`HEAD_LINES` and the last :data:`TAIL_LINES` lines of a dialogue, in order.
 
-    Lines are ``C:``, ``S:`` or ``--`` (what happened beside the dialogue) and
-    the text; iterating gives them in order, ready to show.
+    A line begins with ``C:``, ``S:`` or, for events besides the dialogue, ``--``. Iteration gives
+    the lines ready to be shown. They are formatted only then, because most transcripts are never
+    shown; lines that were added together are kept together.
+
+    :param watch: called with each line as it is added, ready to be shown.
     """
 
-    __slots__ = ("_behind", "_head", "_kept", "_room", "_tail", "_watch")
+    __slots__ = ("_head", "_head_lines", "_lines", "_tail", "_tail_lines", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
-        """:param watch: is called with each line as it is added, ready to show."""
         self._watch = watch
-        self._head: list[_Noted] = []
-        # Lines for which the head has room.
-        self._room = HEAD
-        self._tail: deque[_Noted] = deque()
-        # Lines in the tail, which is trimmed now and then, and before it is shown.
-        self._kept = 0
-        # Lines that ever were in the tail.
-        self._behind = 0
+        self._head: list[_Entry] = []
+        self._head_lines = 0
+        self._tail: deque[tuple[int, _Entry]] = deque()
+        self._tail_lines = 0
+        # All lines that were added.
+        self._lines = 0
 
-    def add(self, who: str, line: str | bytes) -> None:
-        """Note one line; *who* is ``C``, ``S`` or ``--``."""
-        # Escaped only when shown: most transcripts never are.
-        line = line[:WIDTH]
-        if self._watch is not None:
-            self._watch(_shown(who, line))
-        self._keep((1, who, line))
+    def add(self, side: str, line: str | bytes) -> None:
+        """Add one line of *side*, which is ``C``, ``S`` or ``--``."""
+        self._keep(1, (side, line[:LINE_WIDTH]))
 
     def add_group(self, wire: bytes, octets: int) -> None:
-        """Note what the client said: lines that all end with CRLF, and *octets* of content."""
-        if len(wire) <= TOGETHER and not self._room and self._watch is None:
-            self._keep((wire.count(b"\n") + (octets > 0), "C", (wire, octets)))
-            return
-        for line in wire.splitlines():
-            self.add("C", line)
-        if octets:
-            self.add("--", _content(octets))
+        """Add lines of the client, each with CRLF, and *octets* of content."""
+        if len(wire) > _MAX_ENTRY:
+            for line in wire.splitlines():
+                self.add("C", line)
+            wire = b""
+        self._keep(wire.count(b"\n") + (octets > 0), (wire, octets))
 
     def add_content(self, octets: int) -> None:
-        """Note a content, and the dot that ends it."""
-        if self._room or self._watch is not None:
-            self.add("--", _content(octets))
-            self.add("C", ".")
-        else:
-            self._keep((2, "C", octets))
+        """Add a content after DATA, and the dot that ends it."""
+        self.add("--", _content(octets))
+        self.add("C", ".")
 
     def add_reply(self, reply: Reply) -> None:
-        """Note every line of what the server said."""
-        lines = len(reply.lines)
-        if lines == 1 and self._watch is None:
-            self._keep((1, "S", [reply]))
+        """Add all lines of a reply."""
+        if sum(map(len, reply.lines)) <= _MAX_ENTRY:
+            self._keep(len(reply.lines), reply)
             return
-        if lines <= self._room and self._watch is None and sum(map(len, reply.lines)) <= TOGETHER:
-            self._head.append((lines, "S", [reply]))
-            self._room -= lines
+        for line in _reply_lines(reply):
+            self.add("S", line)
+
+    def _keep(self, lines: int, entry: _Entry) -> None:
+        if self._watch is not None:
+            for line in _shown(entry):
+                self._watch(line)
+        self._lines += lines
+        if self._head_lines < HEAD_LINES:
+            self._head.append(entry)
+            self._head_lines += lines
             return
-        *head, tail = reply.lines
-        for line in head:
-            self.add("S", f"{reply.code}-{line}")
-        self.add("S", f"{reply.code} {tail}")
+        self._tail.append((lines, entry))
+        self._tail_lines += lines
+        if self._tail_lines > 2 * TAIL_LINES:
+            self._trim()
 
-    def add_replies(self, replies: list[Reply]) -> None:
-        """Note what the server said; *replies* does not change any more."""
-        if (
-            not self._room
-            and self._watch is None
-            and {1} == {len(reply.lines) for reply in replies}
-        ):
-            self._keep((len(replies), "S", replies))
-            return
-        for reply in replies:
-            self.add_reply(reply)
-
-    def _keep(self, noted: _Noted) -> None:
-        if self._room:  # then it is one line
-            self._head.append(noted)
-            self._room -= 1
-            return
-        self._tail.append(noted)
-        self._behind += noted[0]
-        self._kept += noted[0]
-        if self._kept > 2 * TAIL:
-            _ = self._trimmed()
-
-    def _trimmed(self) -> int:
-        """Drop what is not shown; the lines that are left.
-
-        What was noted together goes together, so a few more may be kept than are shown.
-        """
+    def _trim(self) -> None:
+        """Drop the entries that are not shown."""
         tail = self._tail
-        kept = self._kept
-        while tail and kept - tail[0][0] >= TAIL:
-            kept -= tail.popleft()[0]
-        self._kept = kept
-        return kept
+        while tail and self._tail_lines - tail[0][0] >= TAIL_LINES:
+            self._tail_lines -= tail.popleft()[0]
 
     def __iter__(self) -> Iterator[str]:
-        for noted in self._head:
-            yield from _lines(noted)
-        kept = self._trimmed()
-        shown = min(TAIL, kept)
-        if self._behind > shown:
-            yield f"-- {self._behind - shown} lines left out"
-        surplus = kept - shown
-        for noted in list(self._tail):
-            yield from _lines(noted)[surplus:]
-            surplus = 0
+        self._trim()
+        for entry in self._head:
+            yield from _shown(entry)
+        left_out = self._lines - self._head_lines - self._tail_lines
+        if left_out:
+            yield f"-- {left_out} lines left out"
+        for _, entry in list(self._tail):
+            yield from _shown(entry)
 
     def __len__(self) -> int:
-        return HEAD - self._room + min(TAIL, self._trimmed())
+        self._trim()
+        return self._head_lines + self._tail_lines
 
     def __str__(self) -> str:
         return "\n".join(self)
 
     def __repr__(self) -> str:
-        return f"<Transcript of {HEAD - self._room + self._behind} lines>"
+        return f"<Transcript of {self._lines} lines>"
 
 
-def _lines(noted: _Noted) -> list[str]:
-    _, who, what = noted
-    if isinstance(what, int):
-        return [_shown("--", _content(what)), _shown("C", ".")]
-    if isinstance(what, list):
-        return [_shown(who, line) for reply in what for line in _said(reply)]
-    if isinstance(what, tuple):
-        wire, octets = what
-        lines = [_shown(who, line[:WIDTH]) for line in wire.splitlines()]
-        return [*lines, _shown("--", _content(octets))] if octets else lines
-    return [_shown(who, what)]
+def _shown(entry: _Entry) -> list[str]:
+    if isinstance(entry, Reply):
+        return [_line("S", line) for line in _reply_lines(entry)]
+    first, second = entry
+    if isinstance(second, int):
+        lines = [_line("C", line) for line in first.splitlines()]
+        return [*lines, _line("--", _content(second))] if second else lines
+    return [_line(str(first), second)]
 
 
-def _said(reply: Reply) -> list[str]:
-    *head, tail = reply.lines
-    if not head:
-        return [f"{reply.code} {tail[:WIDTH]}"]
-    return [line[:WIDTH] for line in (*(f"{reply.code}-{h}" for h in head), f"{reply.code} {tail}")]
+def _line(side: str, line: str | bytes) -> str:
+    text = printable(line[:LINE_WIDTH], LINE_WIDTH)
+    return f"{side} {text}" if side == "--" else f"{side}: {text}"
+
+
+def _reply_lines(reply: Reply) -> Iterator[str]:
+    *head, last = reply.lines
+    for line in head:
+        yield f"{reply.code}-{line}"
+    yield f"{reply.code} {last}"
 
 
 def _content(octets: int) -> str:
     return f"{octets} octets of content"
-
-
-def _shown(who: str, line: str | bytes) -> str:
-    return f"{who} {printable(line, WIDTH)}" if who == "--" else f"{who}: {printable(line, WIDTH)}"
