@@ -13,7 +13,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.task import react
 
-from twisted_sendmail import ServerJudge, SubmissionProtocol, TLSTrust
+from twisted_sendmail import ServerVerifier, SubmissionProtocol, TLSTrust
 
 MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\n\r\n.by hand\r\n"
 
@@ -25,7 +25,7 @@ async def main(reactor: Any, host: str, port: str, user: str, ca_file: str | Non
     protocol = await connectProtocol(endpoint, client)
     print(await protocol.greeting)
     print(await protocol.ehlo("client.example.test"))
-    print(await protocol.starttls(ServerJudge(TLSTrust(ca_file=ca_file), host)))
+    print(await protocol.starttls(ServerVerifier(TLSTrust(ca_file=ca_file), host)))
     print(await protocol.ehlo("client.example.test"))  # replies before TLS do not count
     password = os.environ["TWISTED_SENDMAIL_PASSWORD"]
     print(await protocol.auth("PLAIN", f"\0{user}\0{password}".encode()))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.client.submit import sendmail, submit
     from twisted_sendmail.client.timeouts import Cancelled, Timeouts
-    from twisted_sendmail.client.tls import ServerJudge, TLSPolicy, TLSTrust
+    from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
     from twisted_sendmail.client.transaction import deliver
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
@@ -168,12 +168,12 @@ __all__ = [
     "Sending",
     "SendmailError",
     "ServerHandler",
-    "ServerJudge",
     "ServerNotAuthentic",
     "ServerSession",
     "ServerSettings",
     "ServerTLS",
     "ServerTimeouts",
+    "ServerVerifier",
     "ServiceClosing",
     "StartTLSUnavailable",
     "SubmissionProtocol",
@@ -205,7 +205,7 @@ _ROOMS = {
     "twisted_sendmail.client.connect": ("open_session",),
     "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
     "twisted_sendmail.client.timeouts": ("Cancelled", "Timeouts"),
-    "twisted_sendmail.client.tls": ("ServerJudge", "TLSPolicy", "TLSTrust"),
+    "twisted_sendmail.client.tls": ("ServerVerifier", "TLSPolicy", "TLSTrust"),
     "twisted_sendmail.client.transaction": ("deliver",),
     "twisted_sendmail.server.auth": ("AuthThrottle", "PortalAccounts"),
     "twisted_sendmail.server.timeouts": ("ServerTimeouts",),

@@ -11,7 +11,7 @@ from tests.client.conftest import Net as ClientNet
 from tests.client.conftest import ca_file
 from tests.client.conftest import net as client_net
 from tests.server.conftest import Net, Trusting
-from twisted_sendmail import CommandNotAllowed, ServerJudge, ServerSettings, SubmissionProtocol
+from twisted_sendmail import CommandNotAllowed, ServerSettings, ServerVerifier, SubmissionProtocol
 
 __all__ = ["ca_file", "client_net"]
 
@@ -63,7 +63,7 @@ def test_a_client_holds_no_capability_before_it_has_asked_again(
 
     assert 250 == done(protocol.ehlo("client.example.org")).code
     assert "CHUNKING" in protocol.session.capabilities
-    assert 220 == done(protocol.starttls(ServerJudge(client_net.trust, NAME))).code
+    assert 220 == done(protocol.starttls(ServerVerifier(client_net.trust, NAME))).code
     for keyword in ("STARTTLS", "PIPELINING", "CHUNKING", "SIZE", "AUTH"):
         assert keyword not in protocol.session.capabilities
     with pytest.raises(CommandNotAllowed):

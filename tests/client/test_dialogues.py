@@ -16,7 +16,7 @@ from tests.client.certificates import NAME
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import ScriptedServer
 from tests.dialogue import Dialogue, Step, all_dialogues
-from twisted_sendmail import Credentials, Reply, ServerJudge, SubmissionProtocol, TLSPolicy
+from twisted_sendmail import Credentials, Reply, ServerVerifier, SubmissionProtocol, TLSPolicy
 from twisted_sendmail.testing import MemoryEndpoint
 
 
@@ -116,7 +116,7 @@ class ByHand:
         # A fragment of a TLS record is waited for until it is too late.
         self.injects = dialogue.name.startswith("starttls-injection")
         self.waits = self.injects or dialogue.steps[-1].lines == [b"silence"]
-        self._judge = ServerJudge(net.trust, NAME)
+        self._verifier = ServerVerifier(net.trust, NAME)
         self.protocol = SubmissionProtocol(net.clock, server_name=NAME)
         #: Each command, and its reply or the kind of its error.
         self.results: list[tuple[str, Any]] = []
@@ -126,7 +126,7 @@ class ByHand:
         self.server = server
         self._note("", self.protocol.greeting)
         if dialogue.settings["tls"] == "implicit":
-            _ = self.protocol.start_tls(self._judge)
+            _ = self.protocol.start_tls(self._verifier)
 
     def play(self) -> None:
         self._net.pump.run()
@@ -177,7 +177,7 @@ class ByHand:
             mechanism, _, initial = rest.partition(" ")
             return protocol.auth(mechanism, b64decode(initial) if initial else None)
         if verb == "STARTTLS":
-            return protocol.starttls(self._judge)
+            return protocol.starttls(self._verifier)
         return getattr(protocol, verb.lower())(*[rest] if rest else [])
 
 

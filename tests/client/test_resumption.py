@@ -1,4 +1,4 @@
-"""TLS sessions are resumed with a server that was judged, and only as it was judged."""
+"""TLS sessions are resumed with a server that was verified, under the same trust only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.client.certificates import NAME, authority, context_of
 from tests.client.conftest import Net
 from tests.client.scripted_server import CLOSE, ScriptedServer
 from twisted_sendmail import CertificateRejected, TLSClosed, TLSPolicy, TLSTrust
-from twisted_sendmail.client.tls import ServerJudge
+from twisted_sendmail.client.tls import ServerVerifier
 from twisted_sendmail.client.tls_session_cache import (
     MAX_SESSION_AGE,
     MAX_SESSIONS,
@@ -77,7 +77,7 @@ def test_a_server_that_forgot_does_a_full_handshake(net: Net) -> None:
     assert [False, False] == [facts(net, fresh_context()).resumed for _ in range(2)]
 
 
-def test_a_full_handshake_judges_although_a_session_was_offered(net: Net) -> None:
+def test_a_full_handshake_verifies_although_a_session_was_offered(net: Net) -> None:
     """The server behind the name is another one now, and its certificate no good."""
     assert not facts(net, fresh_context()).resumed
     result = net.send(ScriptedServer(clock=net.clock, context=fresh_context("other.example")))
@@ -148,7 +148,7 @@ def kept() -> Any:
 def test_a_resumed_session_of_another_certificate_is_refused(
     net: Net, context: SSL.Context
 ) -> None:
-    """No verify callback runs in a resumed handshake: the session's certificate is judged."""
+    """No verify callback runs in a resumed handshake: the session's certificate is verified."""
     assert not facts(net, context).resumed
     key, found = kept()
     TLS_SESSIONS.put(key, evolve(found, facts=replace(found.facts, fingerprint="00" * 32)))
@@ -192,19 +192,19 @@ def test_a_certificate_that_has_expired_since_is_not_resumed(
     assert not facts(net, context).resumed
 
 
-def test_a_handshake_nobody_judged_is_refused(
+def test_a_handshake_without_verification_is_refused(
     net: Net, context: SSL.Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Resumed, against all expectation, with nothing kept to judge it by."""
+    """A resumed one, with nothing kept to verify it by."""
     assert not facts(net, context).resumed
-    real = ServerJudge.clientConnectionForTLS
+    real = ServerVerifier.clientConnectionForTLS
 
-    def forgetful(judge: Any, protocol: Any) -> Any:
-        connection = real(judge, protocol)
-        judge._offered = None
+    def forgetful(verifier: Any, protocol: Any) -> Any:
+        connection = real(verifier, protocol)
+        verifier._offered = None
         return connection
 
-    monkeypatch.setattr(ServerJudge, "clientConnectionForTLS", forgetful)
+    monkeypatch.setattr(ServerVerifier, "clientConnectionForTLS", forgetful)
     result = net.send(ScriptedServer(clock=net.clock, context=context))
     assert isinstance(result.error, CertificateRejected)
 

@@ -11,7 +11,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint, clientFromString, con
 from twisted_sendmail import (
     CertificateRejected,
     CommandNotAllowed,
-    ServerJudge,
+    ServerVerifier,
     StartTLSUnavailable,
     SubmissionProtocol,
     TLSPolicy,
@@ -69,7 +69,7 @@ async def test_command_by_command(reactor: Any, postfix: Postfix) -> None:
     assert "STARTTLS" in protocol.session.capabilities
     with pytest.raises(CommandNotAllowed):
         await protocol.rcpt("bob@example.test")
-    assert 220 == (await protocol.starttls(ServerJudge(postfix.trust, ""))).code
+    assert 220 == (await protocol.starttls(ServerVerifier(postfix.trust, ""))).code
     assert protocol.tls is not None
     assert "mail.example.test" == protocol.tls.identity
     assert 250 == (await protocol.ehlo("client.example.test")).code

@@ -131,8 +131,8 @@ async def _make_ready(
     clock: Any, protocol: SubmissionProtocol, server: SubmissionServer, context: SSL.Context | None
 ) -> None:
     if server.tls is TLSPolicy.IMPLICIT:
-        async with _handshake(clock, server, context) as judge:
-            await protocol.start_tls(judge)
+        async with _handshake(clock, server, context) as verifier:
+            await protocol.start_tls(verifier)
     greeting = await protocol.greeting
     if not greeting.positive:
         raise _refused("connection", greeting, "greeting")
@@ -182,8 +182,8 @@ async def _starttls(
         if required:
             raise _no_starttls("the server does not offer it")
         return False
-    async with _handshake(clock, server, context) as judge:
-        reply = await protocol.starttls(judge)
+    async with _handshake(clock, server, context) as verifier:
+        reply = await protocol.starttls(verifier)
     if reply.positive:
         return True
     if required:

@@ -155,7 +155,7 @@ class Mailer:
         """
 
         async def run() -> DeliveryReport:
-            letter = await prepare_message(
+            prepared = await prepare_message(
                 self.reactor,
                 message,
                 sender=sender,
@@ -163,7 +163,7 @@ class Mailer:
                 envelope=envelope,
                 complete=complete,
             )
-            return require_acceptance(await self.deliver(letter, all_or_nothing=all_or_nothing))
+            return require_acceptance(await self.deliver(prepared, all_or_nothing=all_or_nothing))
 
         if self._closed:
             return fail(MailerClosed("the mailer is closed"))
@@ -186,7 +186,7 @@ class Mailer:
         """
         return Sending(self, messages, all_or_nothing=all_or_nothing, complete=complete)
 
-    async def deliver(self, letter: PreparedMessage, *, all_or_nothing: bool) -> DeliveryReport:
+    async def deliver(self, prepared: PreparedMessage, *, all_or_nothing: bool) -> DeliveryReport:
         """Send a prepared message and close it; a report without acceptance is no error.
 
         :raises SendmailError: no connection could be opened.
@@ -199,18 +199,18 @@ class Mailer:
             else:
                 result.errback(end)
 
-        job = Job(letter, ended, self.reactor.seconds(), all_or_nothing)
+        job = Job(prepared, ended, self.reactor.seconds(), all_or_nothing)
         try:
             self._pool.add([job])
             return await result
         finally:
-            await letter.close()
+            await prepared.close()
 
     async def report(self, item: Item, *, all_or_nothing: bool, complete: bool) -> DeliveryReport:
         """Send one item and return its report, which holds the error if it failed."""
         envelope, message = item if isinstance(item, tuple) else (None, item)
         try:
-            letter = await prepare_message(
+            prepared = await prepare_message(
                 self.reactor,
                 message,
                 sender=None,
@@ -218,8 +218,8 @@ class Mailer:
                 envelope=envelope,
                 complete=complete,
             )
-            envelope = letter.envelope
-            return await self.deliver(letter, all_or_nothing=all_or_nothing)
+            envelope = prepared.envelope
+            return await self.deliver(prepared, all_or_nothing=all_or_nothing)
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
@@ -411,9 +411,13 @@ class Sending:
         for item in items:
             index, self._begun = self._begun, self._begun + 1
             envelope, message = item if isinstance(item, tuple) else (None, item)
-            letter = envelope and prepare_small(message, envelope, now=now, complete=self._complete)
-            if letter:
-                job = Job(letter, partial(self._settled, index, letter), now, self._all_or_nothing)
+            prepared = envelope and prepare_small(
+                message, envelope, now=now, complete=self._complete
+            )
+            if prepared:
+                job = Job(
+                    prepared, partial(self._settled, index, prepared), now, self._all_or_nothing
+                )
                 jobs.append(job)
                 self._in_flight[index] = partial(self._mailer.cancel, job)
             else:
@@ -427,13 +431,13 @@ class Sending:
         if jobs:
             self._mailer.begin(jobs)
 
-    def _settled(self, index: int, letter: PreparedMessage, result: JobResult) -> None:
+    def _settled(self, index: int, prepared: PreparedMessage, result: JobResult) -> None:
         if isinstance(result, DeliveryReport):
             self._done(index, result)
         elif isinstance(result, CancelledError) or not isinstance(result, Exception):
             self._cut_off(index, Failure(result))
         else:
-            self._done(index, _failed(result, letter.envelope))
+            self._done(index, _failed(result, prepared.envelope))
 
     def _done(self, index: int, report: DeliveryReport) -> None:
         self._in_flight.pop(index, None)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Sendable(Protocol):
     """A message to be sent."""
 
-    letter: PreparedMessage
+    message: PreparedMessage
     all_or_nothing: bool
 
 
@@ -135,13 +135,13 @@ class Pipeline:
 
     def _begin(self, job: Sendable) -> None:
         self.inflight += 1
-        size = job.letter.size or self._octets
+        size = job.message.size or self._octets
         self._inflight_octets += size
         self._current = job
         eager, self.stale = not self.stale, False
         transaction = Transaction(
             self._protocol,
-            job.letter,
+            job.message,
             partial(self._ended, job, size),
             queued=partial(self._queued, job),
             all_or_nothing=job.all_or_nothing,
@@ -166,7 +166,7 @@ class Pipeline:
             and isinstance(result.error, CommandNotAllowed)
             and result.resendable
         )
-        if not_sent and job.letter.rewindable:
+        if not_sent and job.message.rewindable:
             # Refused because of the message before it, RSET or not.
             self.spoiled = True
             self._done(job, None)

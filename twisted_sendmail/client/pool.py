@@ -175,7 +175,7 @@ class Job:
     :param since: when it began to wait.
     """
 
-    letter: PreparedMessage
+    message: PreparedMessage
     on_result: Callable[[JobResult], object] | None
     since: float
     all_or_nothing: bool = False
@@ -190,7 +190,7 @@ class Job:
     #: Servers that it cannot be sent to any more.
     tried: frozenset[ServerStatus] = frozenset()
     # If the message goes out over several connections: all of it, the indexes of the recipients that
-    # ``letter`` goes to, the results of others, and the first report with an accepted recipient.
+    # ``message`` goes to, the results of others, and the first report with an accepted recipient.
     _whole: PreparedMessage | None = None
     _indexes: list[int] = Factory(list)
     _results: dict[int, RecipientResult] = Factory(dict)
@@ -203,25 +203,25 @@ class Job:
 
     def narrow(self, count: int) -> None:
         """Send to the first *count* recipients only; the others follow over another connection."""
-        self._send_to((self._indexes or range(len(self.letter.envelope.recipients)))[:count])
+        self._send_to((self._indexes or range(len(self.message.envelope.recipients)))[:count])
 
     def _send_to(self, indexes: Sequence[int]) -> None:
-        self._whole = self._whole or self.letter
+        self._whole = self._whole or self.message
         self._indexes = list(indexes)
         recipients = self._whole.envelope.recipients
-        self.letter = self._whole.to(tuple([recipients[index] for index in indexes]))
+        self.message = self._whole.to(tuple([recipients[index] for index in indexes]))
 
     def go_on(self, report: DeliveryReport) -> bool:
         """Note *report*; return whether the message has still to be sent to other recipients.
 
         That is so if it was narrowed, or if its connection ended after the first of its transactions.
         """
-        if report.in_doubt or not self.letter.rewindable:
+        if report.in_doubt or not self.message.rewindable:
             return False
         died = isinstance(report.error, (ConnectionFailed, ProtocolBreach)) and report.accepted
         if report.error is not None and not died:
             return False
-        whole = self._whole or self.letter
+        whole = self._whole or self.message
         self._note(report)
         left = [
             index
@@ -267,13 +267,13 @@ class Job:
 
     def report(self, status: RecipientStatus, error: SendmailError) -> DeliveryReport:
         """Return a report with *status* for every recipient, because of *error*."""
-        letter = self.letter
+        message = self.message
         return DeliveryReport(
-            letter.envelope,
-            tuple(RecipientResult(each, status) for each in letter.envelope.recipients),
-            size=letter.size or 0,
+            message.envelope,
+            tuple(RecipientResult(each, status) for each in message.envelope.recipients),
+            size=message.size or 0,
             error=error,
-            message_id=letter.message_id,
+            message_id=message.message_id,
         )
 
 
@@ -367,7 +367,7 @@ class Pool:
             error.remedy = DeliveryInDoubt.remedy
             error.report = job.report(RecipientStatus.IN_DOUBT, error)
         self._settle(job, error)
-        self._changed()
+        self.changed()
 
     def _settle(self, job: Job, result: JobResult) -> None:
         """End *job* with *result*, if it has not ended."""
@@ -380,12 +380,6 @@ class Pool:
         else:
             self.failed += 1
         on_result(result)
-
-    def has_work_for(self, connection: PooledConnection) -> bool:
-        """Return whether *connection* could take a job now."""
-        return self._next_token is None and any(
-            connection.status not in job.tried for job in self._queue
-        )
 
     def take(self, connection: PooledConnection) -> Job | None:
         """Return the next job for *connection*, if there is one and the rate allows it."""
@@ -436,10 +430,10 @@ class Pool:
             self._send_again(job)
         else:
             self._settle(job, result)
-        self._changed()
+        self.changed()
 
     def _may_go_again(self, connection: PooledConnection, job: Job, report: DeliveryReport) -> bool:
-        if not may_go_again(report, job.letter):
+        if not may_go_again(report, job.message):
             return False
         if connection.verdicts > job.verdicts_before:
             return True  # other messages were sent before it: a limit of the server, or chance
@@ -457,7 +451,7 @@ class Pool:
             self._settle(job, error)
         if job.settled:
             return
-        job.letter.rewind()
+        job.message.rewind()
         self._queue.appendleft(job)
         self._limit_waiting()
         if self._redistribution is None:
@@ -467,7 +461,7 @@ class Pool:
     def _redistribute(self) -> None:
         self._redistribution = None
         self._distribute()
-        self._changed()
+        self.changed()
 
     def _limit_waiting(self) -> None:
         """Set the timer for the first job of the queue, which has waited longest."""
@@ -485,7 +479,7 @@ class Pool:
             error.report = job.report(RecipientStatus.UNTOUCHED, error)
             self._settle(job, error)
         self._limit_waiting()
-        self._changed()
+        self.changed()
 
     # -- states of connections ---------------------------------------------------
 
@@ -527,7 +521,7 @@ class Pool:
         )
         self._drop_overdue()
         self._distribute()
-        self._changed()
+        self.changed()
 
     def _drop_overdue(self) -> None:
         """Drop the overdue connections if enough others are ready."""
@@ -546,11 +540,11 @@ class Pool:
         self._remove(connection)
         if not isinstance(error, SendmailError) or (
             # Refused credentials are remembered even so.
-            (connection.dropped or isinstance(error, CancelledError))
+            (connection.retiring or isinstance(error, CancelledError))
             and not isinstance(error, AuthenticationError)
         ):
             self._distribute()
-            self._changed()
+            self.changed()
             return
         self.log.info("no connection to {server}: {error}", server=status.server, error=error)
         now = self.reactor.seconds()
@@ -558,7 +552,7 @@ class Pool:
         if self.on_not_ready is not None:
             self.on_not_ready(status.server, error)
         if not status.open and self._may_succeed_after(connection):
-            self._changed()
+            self.changed()
             return
         if all(each.locked or each.passed_over(now) for each in self._servers):
             self._fail_awaited(error)
@@ -574,7 +568,7 @@ class Pool:
             status.attempts = 0
         if not status.open:
             self._distribute()
-        self._changed()
+        self.changed()
 
     def _may_succeed_after(self, failed: PooledConnection) -> bool:
         """Return whether a newer connection to the same server, or one in time, is opening."""
@@ -594,15 +588,11 @@ class Pool:
         for job in failed:
             self._settle(job, error.copy())
 
-    def closing(self) -> None:
-        """Note that a connection takes no more jobs."""
-        self._changed()
-
     def closed(self, connection: PooledConnection) -> None:
         """Remove a connection that is gone."""
         self._remove(connection)
         self._distribute()
-        self._changed()
+        self.changed()
 
     def broken(self, failure: Failure, connection: PooledConnection) -> None:
         """End a connection after an unexpected error."""
@@ -826,7 +816,7 @@ class Pool:
         self._drop_waiting()
         for connection in self._in(*ConnectionState):
             connection.abort()
-        self._changed()
+        self.changed()
 
     def _drop_waiting(self) -> None:
         """Fail the jobs that no connection has taken, now and later."""
@@ -835,7 +825,7 @@ class Pool:
         for job in waiting:
             self._settle(job, MailerClosed("the mailer was closed before the message's turn"))
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         """Let :meth:`close` check whether it is over."""
         if not self._size:
             self.on_empty()

@@ -1,15 +1,14 @@
 """One connection of a pool, from its opening to its end.
 
-It takes jobs from the pool as long as there are any and its bounds allow, keeps the
-connection while there is nothing to do, and retires.  Whether it lives is known from
-the connection's end, never asked.
+It takes jobs from the pool as long as there are any and its limits allow, stays open while there is
+nothing to do, and closes.  That a connection is dead is known from its end; there is no NOOP.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -30,15 +29,15 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp import DeliveryReport
 
 
-#: Seconds with nothing to do after which a connection may be dead without our knowing: the
-#: next content waits for the reply to its envelope, so that the message can go elsewhere.
-STALE = 5.0
+#: Seconds with nothing to do after which a connection may have died unnoticed: the next content waits
+#: for the replies to its envelope, so that the message can go over another connection.
+STALE_SECONDS = 5.0
 
 
 class ConnectionState(enum.Enum):
     """State of a pool's connection."""
 
-    __hash__ = object.__hash__  # by identity, and cheap
+    __hash__ = object.__hash__  # by identity, which is cheap
 
     OPENING = "opening"
     #: Still opening, and others are tried besides.
@@ -59,68 +58,31 @@ class PooledConnection:
         self.number = number
         self.status = status
         self.state = ConnectionState.OPENING
+        #: It takes no more jobs.
+        self.retiring = False
         #: Messages taken, and the transactions that they are.
         self.taken = self._transactions = 0
         #: Messages that the server accepted or refused.
         self.verdicts = 0
-        self._protocol: SubmissionProtocol | None = None
-        self._flow: Pipeline | None = None
-        # The server's LIMITS (RFC 9422).
-        self._server_limits: Mapping[str, int] = {}
-        self._born = 0.0
-        # Fires when it is to be closed, and nothing is under way.
-        self._over: Deferred[None] = Deferred()
-        self._resting_since = 0.0
-        self._impatience: IDelayedCall | None = None
-        self._retiring = False
-        self._running: Deferred[None] | None = None
         #: When it began to open.
         self.began = pool.reactor.seconds()
+        self._opened_at = self._idle_since = 0.0
+        self._running: Deferred[None] | None = None
         self._overdue: IDelayedCall | None = None
-
-    @property
-    def dropped(self) -> bool:
-        """Was it told to end?"""
-        return self._retiring
+        self._idle_limit: IDelayedCall | None = None
+        self._protocol: SubmissionProtocol | None = None
+        self._pipeline: Pipeline | None = None
+        # The server's LIMITS (RFC 9422).
+        self._server_limits: Mapping[str, int] = {}
+        # Fires when it is to be closed and no message is in flight.
+        self._over: Deferred[None] = Deferred()
 
     def start(self, overdue: float) -> None:
-        """Open the connection and carry what there is.
-
-        :param overdue: seconds after which the pool is told that it is not ready yet.
-        """
+        """Open the connection; after *overdue* seconds the pool is called if it is not ready."""
         pool = self._pool
         self._overdue = pool.reactor.callLater(overdue, pool.overdue, self)
         self._running = Deferred.fromCoroutine(self._run())
-        _ = self._running.addErrback(self._pool.broken, self)
-
-    def nudge(self) -> None:
-        """There may be something to do."""
-        flow = self._flow
-        if flow is None:
-            return
-        if self.state is ConnectionState.LEASED:
-            flow.fill()
-        elif self.state is ConnectionState.IDLE:
-            if self._pool.reactor.seconds() - self._resting_since >= STALE:
-                flow.stale = True
-            self._pool.moved(self, ConnectionState.LEASED)
-            flow.fill()
-            if not flow.inflight:
-                self._emptied()
-
-    def retire(self) -> None:
-        """Take nothing more, and close when what is under way is done."""
-        self._retiring = True
-        if self.state is ConnectionState.IDLE:
-            self._end()
-
-    def abort(self) -> None:
-        """Close at once; what is under way fails, or is in doubt."""
-        self._retiring = True
-        if self._protocol is not None:
-            self._protocol.abort()
-        elif self._running is not None:
-            self._running.cancel()
+        _ = self._running.addErrback(pool.broken, self)
 
     async def _run(self) -> None:
         pool = self._pool
@@ -132,9 +94,9 @@ class PooledConnection:
         finally:
             if self._overdue is not None and self._overdue.active():
                 self._overdue.cancel()
-        self._born = pool.reactor.seconds()
+        self._opened_at = pool.reactor.seconds()
         self._server_limits = protocol.session.capabilities.limits
-        self._flow = flow = Pipeline(
+        self._pipeline = pipeline = Pipeline(
             protocol,
             self._take,
             self._done,
@@ -148,50 +110,79 @@ class PooledConnection:
         _ = protocol.lost().addCallback(lambda _: self.retire())
         pool.moved(self, ConnectionState.LEASED)
         pool.opened(self)
-        if not flow.inflight:
+        if not pipeline.inflight:
             self._emptied()
         await self._over
-        if self._impatience is not None:
-            self._impatience.cancel()
+        if self._idle_limit is not None:
+            self._idle_limit.cancel()
         pool.moved(self, ConnectionState.CLOSING)
         protocol.leave()
-        pool.closing()
+        pool.changed()
         try:
             await protocol.lost()
         finally:
             pool.closed(self)
 
+    def nudge(self) -> None:
+        """Take jobs, if there are any."""
+        pipeline = self._pipeline
+        if pipeline is None:
+            return
+        if self.state is ConnectionState.LEASED:
+            pipeline.fill()
+        elif self.state is ConnectionState.IDLE:
+            pipeline.stale = self._pool.reactor.seconds() - self._idle_since >= STALE_SECONDS
+            self._pool.moved(self, ConnectionState.LEASED)
+            pipeline.fill()
+            if not pipeline.inflight:
+                self._emptied()
+
+    def retire(self) -> None:
+        """Take no more jobs, and close when no message is in flight."""
+        self.retiring = True
+        if self.state is ConnectionState.IDLE:
+            self._end()
+
+    def abort(self) -> None:
+        """Close at once; messages in flight fail, or are in doubt."""
+        self.retiring = True
+        if self._protocol is not None:
+            self._protocol.abort()
+        elif self._running is not None:
+            self._running.cancel()
+
+    def cancel(self, why: SendmailError) -> bool:
+        """Close the connection if it has one message only; return whether it did."""
+        if self._protocol is None or self._pipeline is None or self._pipeline.inflight != 1:
+            return False
+        self._protocol.abort(why)
+        return True
+
     def _emptied(self) -> None:
-        """Nothing is under way: take something, wait for something, or end."""
-        pool, flow = self._pool, self._flow
-        while flow is not None and not flow.inflight:
-            taken = self.taken
-            if not self._fresh():
+        """No message is in flight: take another, become idle, or end."""
+        pool, pipeline = self._pool, self._pipeline
+        while pipeline is not None and not pipeline.inflight:
+            if not self._usable_at(pool.reactor.seconds()):
                 self._end()
                 return
-            if pool.has_work_for(self):
-                flow.fill()
+            taken = self.taken
+            pipeline.fill()
             if taken == self.taken:
-                self._rest()
+                self._idle_since = pool.reactor.seconds()
+                pool.moved(self, ConnectionState.IDLE)
+                # One timer serves for many idle times: messages often come one by one.
+                if self._idle_limit is None:
+                    self._idle_limit = pool.reactor.callLater(pool.limits.idle, self._idle_over)
                 return
 
-    def _rest(self) -> None:
-        """Wait for something to do, but not for ever."""
-        pool = self._pool
-        self._resting_since = pool.reactor.seconds()
-        pool.moved(self, ConnectionState.IDLE)
-        # It rests behind every message that comes alone: one timer serves for many rests.
-        if self._impatience is None:
-            self._impatience = pool.reactor.callLater(pool.limits.idle, self._rested)
-
-    def _rested(self) -> None:
-        self._impatience = None
+    def _idle_over(self) -> None:
+        self._idle_limit = None
         if self.state is not ConnectionState.IDLE:
             return
         pool = self._pool
-        left = self._resting_since + pool.limits.idle - pool.reactor.seconds()
+        left = self._idle_since + pool.limits.idle - pool.reactor.seconds()
         if left > 0:
-            self._impatience = pool.reactor.callLater(left, self._rested)
+            self._idle_limit = pool.reactor.callLater(left, self._idle_over)
         else:
             self.retire()
 
@@ -199,32 +190,22 @@ class PooledConnection:
         if not self._over.called:
             self._over.callback(None)
 
-    def _fresh(self) -> bool:
-        """Good for another message?"""
-        return self._good_at(self._pool.reactor.seconds())
-
-    def _good_at(self, now: float) -> bool:
-        protocol, flow = self._protocol, self._flow
+    def _usable_at(self, now: float) -> bool:
+        """Return whether the connection may take another message."""
+        protocol, pipeline = self._protocol, self._pipeline
         return (
-            not self._retiring
+            not self.retiring
             and protocol is not None
             and protocol.usable
-            and not (flow is not None and flow.spoiled)
+            and not (pipeline is not None and pipeline.spoiled)
             and self.taken < self._pool.limits.messages
             and self._transactions_left > 0
-            and now - self._born < self._pool.limits.age
+            and now - self._opened_at < self._pool.limits.age
         )
-
-    def cancel(self, why: SendmailError) -> bool:
-        """Close the connection for the sake of the one message on it; False if there are more."""
-        if self._flow is None or self._flow.inflight != 1 or self._protocol is None:
-            return False
-        self._protocol.abort(why)
-        return True
 
     def _take(self) -> Job | None:
         now = self._pool.reactor.seconds()
-        job = self._pool.take(self) if self._good_at(now) else None
+        job = self._pool.take(self) if self._usable_at(now) else None
         if job is not None:
             self.taken += 1
             job.connection, job.verdicts_before = self, self.verdicts
@@ -239,16 +220,16 @@ class PooledConnection:
 
     def _keep_within_limits(self, job: Job) -> None:
         """Count the transactions of *job*; let those that are too many go over other connections."""
-        letter, parts = job.letter, 1
-        if letter.rewindable and not job.all_or_nothing:
-            split_up = split_recipients(letter.envelope.recipients, self._server_limits)
-            parts = len(split_up)
-            if parts > self._transactions_left:
-                parts = int(self._transactions_left)
-                job.narrow(sum(map(len, split_up[:parts])))
-        self._transactions += parts
+        message, count = job.message, 1
+        if message.rewindable and not job.all_or_nothing:
+            parts = split_recipients(message.envelope.recipients, self._server_limits)
+            count = len(parts)
+            if count > self._transactions_left:
+                count = int(self._transactions_left)
+                job.narrow(sum(map(len, parts[:count])))
+        self._transactions += count
 
-    def _done(self, job: Any, result: DeliveryReport | Failure | None) -> None:
+    def _done(self, job: Job, result: DeliveryReport | Failure | None) -> None:
         job.connection = None
         if result is not None and not isinstance(result, Failure) and result.error is None:
             self.verdicts += 1

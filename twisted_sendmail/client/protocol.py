@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_sendmail.client.content_stream import Readable
-    from twisted_sendmail.client.tls import ServerJudge
+    from twisted_sendmail.client.tls import ServerVerifier
     from twisted_sendmail.smtp import (
         Answer,
         CommandGroup,
@@ -138,7 +138,7 @@ class SubmissionProtocol(Protocol):
         #: The TLS session, once its handshake is complete.
         self.tls: TLSFacts | None = None
         self.timer = PhaseTimer(clock, self.abort)
-        self._judge: ServerJudge | None = None
+        self._verifier: ServerVerifier | None = None
         self._tls_transport: TLSTransport | None = None
         self._handshake: Deferred[TLSFacts] | None = None
         # The transport below TLS, and its socket if it is one of a reactor's own.
@@ -166,7 +166,7 @@ class SubmissionProtocol(Protocol):
         """HELO, for servers without EHLO."""
         return self._reply_to(Hello(domain, Verb.HELO))
 
-    def starttls(self, judge: ServerJudge) -> Deferred[Reply]:
+    def starttls(self, verifier: ServerVerifier) -> Deferred[Reply]:
         """STARTTLS and, if it is granted, the handshake (RFC 3207).
 
         Fires with the reply once the handshake is complete; send EHLO next.
@@ -175,7 +175,9 @@ class SubmissionProtocol(Protocol):
         """
 
         def granted(reply: Reply) -> Any:
-            return self.start_tls(judge).addCallback(lambda _: reply) if reply.positive else reply
+            return (
+                self.start_tls(verifier).addCallback(lambda _: reply) if reply.positive else reply
+            )
 
         return self._reply_to(StartTLS()).addCallback(granted)
 
@@ -409,31 +411,31 @@ class SubmissionProtocol(Protocol):
 
     # -- TLS -------------------------------------------------------------------------------
 
-    def start_tls(self, judge: ServerJudge) -> Deferred[TLSFacts]:
+    def start_tls(self, verifier: ServerVerifier) -> Deferred[TLSFacts]:
         """Start TLS now: after a granted STARTTLS, or at once for implicit TLS (RFC 8314).
 
         Fires with the facts of the session.
 
         :raises TLSError: the handshake failed, or the certificate was rejected.
         """
-        self._judge = judge
+        self._verifier = verifier
         waiting: Deferred[TLSFacts] = Deferred(lambda _: self.abort(Cancelled("cancelled")))
         self._handshake = waiting
         self.session.begin_tls()
         seconds = self.timeouts.tls
         self.timer.set(waiting, seconds, "the end of the TLS handshake", "TLS")
-        self._tls_transport = TLSTransport(self, judge, self._wire, self._write_to_socket)
+        self._tls_transport = TLSTransport(self, verifier, self._wire, self._write_to_socket)
         self._tls_transport.start(self.clock)
         return waiting
 
     def handshake_completed(self) -> None:
         """The TLS handshake is complete."""
         waiting, self._handshake = self._handshake, None
-        if waiting is None or self._judge is None:
+        if waiting is None or self._verifier is None:
             return
         self.timer.pause()
         try:
-            self.tls = facts = self._judge.facts()
+            self.tls = facts = self._verifier.facts()
         except SendmailError as error:
             self._handshake = waiting
             self.abort(error)
@@ -446,12 +448,12 @@ class SubmissionProtocol(Protocol):
     @property
     def presented(self) -> TLSFacts | None:
         """The certificate of the handshake, accepted or not: to show, not to act on."""
-        return None if self._judge is None else self._judge.presented()
+        return None if self._verifier is None else self._verifier.presented()
 
     def keep_tls_session(self) -> None:
         """Let the next connection to this server resume the TLS session; call it when ready."""
-        if self._judge is not None:
-            self._judge.keep()
+        if self._verifier is not None:
+            self._verifier.keep()
 
     # -- IProtocol -------------------------------------------------------------------------
 
@@ -500,8 +502,8 @@ class SubmissionProtocol(Protocol):
         if self.gone:
             return
         self.gone = True
-        if self._handshake is not None and self._judge is not None:
-            error = self._judge.failure(reason)
+        if self._handshake is not None and self._verifier is not None:
+            error = self._verifier.failure(reason)
         elif self._closing:
             error = ConnectionClosed("connection closed")
         else:
@@ -509,8 +511,8 @@ class SubmissionProtocol(Protocol):
             error = ConnectionClosed("connection lost", detail=why)
         self.session.finish(error, by_server=True)
         self._dispatch()
-        if self._judge is not None:
-            self._judge.release()
+        if self._verifier is not None:
+            self._verifier.release()
         lost, self._lost = self._lost, []
         for waiting in lost:
             waiting.callback(None)

@@ -210,7 +210,7 @@ _UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class ServerJudge:
+class ServerVerifier:
     """Creates the TLS connection to one server and verifies its certificate.
 
     One object for each connection.
@@ -412,7 +412,7 @@ def _unverified(why: str) -> CertificateRejected:
 
 
 class Handshake:
-    """``async with`` it around one TLS handshake; it waits for a slot and yields the ServerJudge."""
+    """``async with`` it around one TLS handshake; it waits for a slot and yields the ServerVerifier."""
 
     def __init__(
         self,
@@ -423,18 +423,18 @@ class Handshake:
         context: SSL.Context | None,
     ) -> None:
         self._key = SessionKey(clock, trust, name.lower(), port)
-        self._judge = ServerJudge(trust, name, self._key, context)
+        self._verifier = ServerVerifier(trust, name, self._key, context)
         self._semaphore = _SEMAPHORES.setdefault(self._key, DeferredSemaphore(MAX_HANDSHAKES))
         self._acquired: DeferredSemaphore | None = None
 
-    async def __aenter__(self) -> ServerJudge:
+    async def __aenter__(self) -> ServerVerifier:
         acquiring = self._semaphore.acquire()
         if not acquiring.called:
             _ = acquiring.addTimeout(
                 MAX_HANDSHAKE_WAIT, self._key.clock, onTimeoutCancel=lambda *_: None
             )
         self._acquired = await acquiring
-        return self._judge
+        return self._verifier
 
     async def __aexit__(self, *_: object) -> None:
         if self._acquired is not None:

@@ -113,7 +113,7 @@ class DeliveryAgent:
     def _process(self, attempt: Attempt, result: JobResult) -> None:
         message, route = attempt.leased.message, attempt.route
         if attempt.leased.content is None and attempt.job is not None:
-            _ = Deferred.fromCoroutine(attempt.job.letter.close())
+            _ = Deferred.fromCoroutine(attempt.job.message.close())
         now = self._reactor.seconds()
         ended = classify_attempt(
             message, attempt.recipients, result, now=now, policy=route.policy, chance=self._chance
