@@ -14,9 +14,9 @@ from __future__ import annotations
 import enum
 import re
 import secrets
+from binascii import b2a_qp
 from email.errors import MessageError
 from email.header import decode_header, make_header
-from email.quoprimime import body_encode
 from email.utils import format_datetime
 from textwrap import TextWrapper
 from typing import TYPE_CHECKING
@@ -438,11 +438,11 @@ def _wrapped(indent: str, text: str) -> list[str]:
 def _text_part(text: str) -> bytes:
     """Return the MIME fields of a text part, an empty line, and *text*, encoded if necessary."""
     if text.isascii():
-        head, body = "Content-Type: text/plain; charset=us-ascii\r\n", text.replace("\n", "\r\n")
+        head, body = b"Content-Type: text/plain; charset=us-ascii\r\n", text.encode("ascii")
     else:
         head = (
-            "Content-Type: text/plain; charset=utf-8\r\n"
-            "Content-Transfer-Encoding: quoted-printable\r\n"
+            b"Content-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Transfer-Encoding: quoted-printable\r\n"
         )
-        body = body_encode(text.encode("utf-8").decode("latin-1"), eol="\r\n")
-    return f"{head}\r\n{body}".encode("ascii")
+        body = b2a_qp(text.encode("utf-8"), istext=True)
+    return head + b"\r\n" + body.replace(b"\n", b"\r\n")

@@ -113,7 +113,7 @@ def encoded_words(text: str, first: int = MAX_ENCODED_WORD) -> list[str]:
     """
     octets, text, charset = _decoded(text)
     safe = len(octets) - len(octets.translate(None, _Q_SAFE))
-    quoted = 3 * len(octets) - 2 * safe <= len(octets) * 4 // 3 + 2
+    quoted = 3 * len(octets) - 2 * safe <= len(octets) * 4 // 3 + 3
     begin = f"=?{charset}?q?" if quoted else f"=?{charset}?b?"
     first -= len(begin) + 2
     if not quoted and len(octets) * 4 <= (first - 4) * 3:

@@ -23,11 +23,11 @@ from __future__ import annotations
 import re
 import secrets
 from datetime import datetime, timezone
-from email.header import Header as EncodedWords
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import sender_of
+from twisted_sendmail.message.field_encoding import encoded_words
 from twisted_sendmail.message.header import (
     BLIND,
     FOLD_WIDTH,
@@ -74,8 +74,8 @@ class HeaderFixer:
     :param add_from: add a missing From.
     :param complete: False: change nothing, only find out the facts.
     :param rewrite: may change the header before anything else.
-    :param limit: octets of a header; the rest of a longer one passes unchanged, and nothing is
-        added to it.
+    :param limit: octets of a header, up to :data:`MAX_HEADER`; the rest of a longer one passes
+        unchanged, and nothing is added to it.
     """
 
     #: The Message-ID, with its angle brackets; like the next three, valid after the header.
@@ -108,7 +108,7 @@ class HeaderFixer:
         self._add_from = add_from
         self._complete = complete
         self._rewrite = rewrite
-        self._limit = min(limit, MAX_HEADER)
+        self._limit = limit
         self._held: bytes | bytearray | None = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -299,7 +299,7 @@ def from_field(mailbox: Mailbox, name: str | None = None) -> Field:
     if not name:
         return _field("From", mailbox.wire)
     if not name.isascii():
-        name = EncodedWords(name, "utf-8", header_name="From").encode(linesep="\r\n")
+        name = "\r\n ".join(encoded_words(name, FOLD_WIDTH - len("From: ")))
     elif _SPECIAL.search(name):
         name = '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
     separator = " " if len(f"From: {name} <{mailbox.wire}>") <= FOLD_WIDTH else "\r\n "
