@@ -108,8 +108,8 @@ def full_name(name: str, module: str) -> str:
     other modules of the package decide, if they agree.
     """
     first, dot, rest = name.partition(".")
-    if first == ROOT and rest in imported(ROOT):
-        return definition(imported(ROOT)[rest])
+    if first == ROOT:
+        return definition(name)
     if first in imported(module):
         return definition(imported(module)[first]) + dot + rest
     if first in defined(module):
