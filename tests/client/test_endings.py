@@ -214,6 +214,20 @@ def test_an_error_after_somebody_was_accepted_is_not_transient(net: Net, end: Ac
     assert [False, True] == [outcome.transient for outcome in result.report.outcomes]
 
 
+@pytest.mark.parametrize("end", [CLOSE, RESET, ("421 4.3.2 bye", CLOSE)])
+@pytest.mark.parametrize("offers", [(), ("CHUNKING",)], ids=["DATA", "BDAT"])
+def test_the_end_between_two_transactions_is_an_error(
+    net: Net, end: Any, offers: tuple[str, ...]
+) -> None:
+    """The message did not reach every recipient, though each command had its reply."""
+    limited = ("PIPELINING", *offers, "LIMITS RCPTMAX=1", "AUTH PLAIN")
+    key = "BDAT_LAST#1" if offers else ".#1"
+    server = net.server({key: ("250 queued", end)}, secure=limited)
+    result = net.send(server, recipients=["b@example.net", "c@example.net"])
+    assert isinstance(result.error, ConnectionClosed)
+    assert ["accepted", "untouched"] == [o.status.value for o in result.report.outcomes]
+
+
 def test_no_connection_at_all(net: Net) -> None:
     error = net.send(ConnectionRefusedError("refused")).error
     assert (ConnectFailed, "connect") == (type(error), error.phase)

@@ -408,8 +408,12 @@ class Transaction:
             done(Failure(self._error) if cut_off else report)
 
     def _report(self) -> DeliveryReport:
-        protocol, message, error = self._protocol, self._message, self._error
+        protocol, message = self._protocol, self._message
         session = protocol.session
+        if self._error is None and self._part < len(self._parts):
+            why = "it ended before the message was sent to every recipient"
+            self._error = ConnectionClosed("connection closed", detail=why)
+        error = self._error
         for part in self._parts[self._part :]:
             self._results += [RecipientResult(each, RecipientStatus.UNTOUCHED) for each in part]
         self._part = len(self._parts)
