@@ -1,4 +1,4 @@
-"""A throw-away CA, and certificates of every kind a server may show."""
+"""A temporary CA, and certificates of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network in memory, and a watch over what is logged."""
+"""A network in memory, and a check of everything that is logged."""
 
 from __future__ import annotations
 

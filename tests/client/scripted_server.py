@@ -1,4 +1,4 @@
-"""A submission server that does what a test tells it to, and keeps what it was told.
+"""A submission server that follows a script, and records its input.
 
 ``answers`` maps what the client did to what the server does then.  Keys are verbs
 (``EHLO``, ``RCPT``), ``GREETING``, ``AUTH_LINE``, ``DATA``, ``.`` (the final dot),

@@ -1,4 +1,4 @@
-"""A 421 anywhere in a transaction: whose verdict it is, and what stays in doubt."""
+"""A 421 anywhere in a transaction: which message it answers, and which are in doubt."""
 
 from __future__ import annotations
 

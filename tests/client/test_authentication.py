@@ -1,4 +1,4 @@
-"""AUTH: only 235 is yes, every refusal has its class, and no secret is ever seen."""
+"""AUTH: only 235 is success, every refusal has its class, and no secret is shown."""
 
 from __future__ import annotations
 

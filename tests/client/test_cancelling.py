@@ -1,4 +1,4 @@
-"""cancel() at every stage: one result, a closed connection, and whether there is doubt."""
+"""Cancelling at every stage: one result, a closed connection, and whether the message is in doubt."""
 
 from __future__ import annotations
 

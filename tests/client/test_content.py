@@ -1,4 +1,4 @@
-"""Content on the wire: back-pressure, early refusals, broken sources, look-alikes of the end."""
+"""Content on the wire: back-pressure, early refusals, failing sources, lines that look like the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conversation as it should be: what is said, in how many flights, and what came of it."""
+"""Successful sessions: commands, round trips and results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies nobody asked for: the next command never inherits one."""
+"""Unsolicited replies: the next command never takes one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dialogues, played in memory: by ``sendmail``, and command by command.
+"""The dialogue files, played in memory by ``sendmail`` and command by command.
 
 The server's replies come whole, line by line, and octet by octet; on a transport that can
 start TLS, and on one that cannot.

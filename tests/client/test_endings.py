@@ -1,4 +1,4 @@
-"""The end of the connection at every octet of the session, and what it leaves."""
+"""The connection ends at every octet of the session."""
 
 from __future__ import annotations
 

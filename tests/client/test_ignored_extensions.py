@@ -1,4 +1,4 @@
-"""``ignore_extensions``: what a server offers and is known to get wrong is not used."""
+"""``ignore_extensions``: EHLO keywords that are not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caller gives never ends a line early: refused before connecting."""
+"""The caller's values cannot end a line early: they are refused before connecting."""
 
 from __future__ import annotations
 

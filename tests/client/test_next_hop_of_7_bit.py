@@ -1,4 +1,4 @@
-"""A next hop without 8BITMIME: the header arrives in ASCII, with the meaning it had."""
+"""A server without 8BITMIME gets the header in ASCII, with the same meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client writes, and when: nothing after the final dot, QUIT last, RCPT in a window.
+"""The order of writes: nothing after the final dot, QUIT last, RCPT in a window.
 
 Played by hand over a transport in memory, through public names alone.
 """

@@ -1,4 +1,4 @@
-"""TLS sessions are resumed with a server that was verified, under the same trust only."""
+"""TLS sessions are resumed only with a server that was verified, and as it was verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many operations that may all take as long: one timer, and each ends in its own time."""
+"""Many operations with the same timeout: one timer, and each ends in its own time."""
 
 from __future__ import annotations
 

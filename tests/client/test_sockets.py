@@ -1,4 +1,4 @@
-"""The same over loopback sockets, where the kernel has a say: RST, FIN, half-written content."""
+"""The same over loopback sockets: RST, FIN, half-written content."""
 
 from __future__ import annotations
 

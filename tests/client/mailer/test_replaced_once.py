@@ -1,4 +1,4 @@
-"""A message whose connection died before its content goes out over one other, and no third."""
+"""A message whose connection died before its content is sent over one other, and no third."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.scripted_server import CLOSE, RESET
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import CHUNKING, PIPELINING
 from twisted_sendmail import ConnectionFailed, Mailer, RecipientStatus
 
 AGAIN = "again@example.org"

@@ -1,4 +1,4 @@
-"""The bounds of a pool: each law by its name."""
+"""The limits of a pool; each test has the name of its rule."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.client.mailer.conftest import Post, letter
+from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.scripted_server import SILENT
-from tests.mailer.conftest import Post, letter
-from tests.mailer.postbox import CHUNKING, PIPELINING
 from twisted_sendmail import InvalidInput, MailerBusy, PoolLimits, RecipientStatus, SendTimeout
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
 

@@ -1,4 +1,4 @@
-"""Which connection a message gets, and how a dead one is known: each law by its name."""
+"""The choice of a connection, and the detection of dead ones; each test has the name of its rule."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import CHUNKING, NOTHING, PIPELINING
 from tests.client.scripted_server import CLOSE, RESET, SILENT
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import CHUNKING, NOTHING, PIPELINING
 from twisted_sendmail import (
     ConnectionClosed,
     ConnectionFailed,

@@ -1,4 +1,4 @@
-"""Connections that cannot be made ready: whoever waits is told, and nobody storms the server."""
+"""Connections that cannot be opened: waiting messages fail, and the server is not flooded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from attrs import astuple
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import PIPELINING
 from tests.client.scripted_server import CLOSE, PASSWORD, SILENT, USER, ScriptedServer
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import PIPELINING
 from twisted_sendmail import (
     AuthenticationError,
     AuthenticationFailed,

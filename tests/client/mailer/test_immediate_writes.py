@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import CHUNKING, PIPELINING
-from tests.mailer.test_random_schedules import ca, hold_to_the_laws, schedules
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import CHUNKING, PIPELINING
+from tests.client.mailer.test_random_schedules import ca, hold_to_the_laws, schedules
 from twisted_sendmail import Envelope, Recipient, RecipientStatus, SubmissionProtocol
 from twisted_sendmail.testing import MemoryTransport
 

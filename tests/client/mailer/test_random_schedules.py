@@ -1,4 +1,4 @@
-"""Random schedules of sends, cancels, faults, losses, time and closing: laws that hold in each.
+"""Random schedules of sends, cancels, faults, losses, time and closing, with laws for all of them.
 
 Every Deferred fires exactly once; counts return to zero; nothing is left, neither timer
 nor connection; nothing that was told accepted is missing, nothing told refused or
@@ -18,10 +18,8 @@ from hypothesis import strategies as st
 from twisted.internet.error import DNSLookupError
 
 from tests.client.conftest import Net
-from tests.client.scripted_server import CLOSE, RESET, SILENT
-from tests.deferreds import Result
-from tests.mailer.conftest import Post, letter
-from tests.mailer.postbox import (
+from tests.client.mailer.conftest import Post, letter
+from tests.client.mailer.postbox import (
     CHUNKING,
     CHUNKS_ALONE,
     NOTHING,
@@ -30,6 +28,8 @@ from tests.mailer.postbox import (
     Postbox,
     subject,
 )
+from tests.client.scripted_server import CLOSE, RESET, SILENT
+from tests.deferreds import Result
 from twisted_sendmail import DeliveryReport, RecipientStatus, Timeouts
 
 PATIENCE = Timeouts(**{field.name: 5.0 for field in fields(Timeouts)})

@@ -1,4 +1,4 @@
-"""Cancelling, giving up, closing: at every moment, and nothing is left."""
+"""Cancelling, timeouts and closing at every moment leave nothing behind."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import PIPELINING
 from tests.client.scripted_server import SILENT
 from tests.deferreds import Result
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import PIPELINING
 from twisted_sendmail import (
     Cancelled,
     DeliveryInDoubt,

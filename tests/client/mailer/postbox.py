@@ -1,4 +1,4 @@
-"""A server that keeps transactions as RFC 5321 has them, and the world it delivers to.
+"""A server that keeps transactions as RFC 5321 does, and the hosts it delivers to.
 
 What is refused is told by names: a sender ``banned…``, a recipient ``gone…``, a content
 with ``X-Refuse``.  The world remembers each message that was taken, with the envelope the

@@ -1,4 +1,4 @@
-"""Servers that limit transactions and recipients (RFC 9422): every recipient once, and no complaint."""
+"""Servers with limits on transactions and recipients (RFC 9422): every recipient once, no complaint."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.scripted_server import CLOSE, RESET, SILENT
 from tests.deferreds import Result
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import CHUNKING, PIPELINING
 from twisted_sendmail import (
     Cancelled,
     DeliveryReport,

@@ -1,4 +1,4 @@
-"""Servers that let connections hang: mail does not stop for them, and closing does not wait."""
+"""Connections that hang delay neither the other mail nor the end of the mailer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several messages under way at once: a refusal, or the end, stays where it belongs."""
+"""Several messages in flight: a refusal, or the end of the connection, concerns only the right ones."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import CHUNKING, PIPELINING, AfterRefusal, Delivery
 from tests.client.scripted_server import CLOSE, RESET, flights_of
 from tests.deferreds import Result
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import CHUNKING, PIPELINING, AfterRefusal, Delivery
 from twisted_sendmail.client.pooled_connection import ConnectionState
 from twisted_sendmail.smtp import DeliveryInDoubt, RecipientStatus
 

@@ -1,4 +1,4 @@
-"""The addresses of a header are read in a time that grows with its length, whatever is in it."""
+"""Reading the addresses of a header takes time in proportion to its length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``send_many``: any source, pulled no faster than it is sent; reports as they come, or in order."""
+"""``send_many``: any source, read no faster than it is sent; reports as they arrive, or in order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import PIPELINING
 from tests.client.scripted_server import SILENT
 from tests.deferreds import Result
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import PIPELINING
 from twisted_sendmail import (
     Cancelled,
     InvalidAddress,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from twisted.internet.error import DNSLookupError
 
+from tests.client.mailer.conftest import Post, letter
 from tests.client.scripted_server import CLOSE, PASSWORD, USER
 from tests.deferreds import Result
-from tests.mailer.conftest import Post, letter
 from twisted_sendmail import (
     AuthenticationFailed,
     ConnectionFailed,

@@ -1,4 +1,4 @@
-"""What is known of a message stays known, and what is not is not sent again: each law by its name."""
+"""Known results stay, and messages in doubt are not sent again; each test has the name of its rule."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.postbox import CHUNKING, CHUNKS_ALONE, NOTHING, PIPELINING, AfterRefusal
 from tests.client.scripted_server import CLOSE, RESET, SILENT
-from tests.mailer.conftest import Post, letter, statuses
-from tests.mailer.postbox import CHUNKING, CHUNKS_ALONE, NOTHING, PIPELINING, AfterRefusal
 from twisted_sendmail import (
     AllRecipientsRefused,
     DeliveryInDoubt,

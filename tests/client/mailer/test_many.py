@@ -1,4 +1,4 @@
-"""``many``: a refusal does not stop the next, a dead connection is replaced, nothing goes twice."""
+"""``many``: a refusal does not stop the next message, a dead connection is replaced, no message is sent twice."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import Net, ca_file, logged, net
+from tests.client.mailer.postbox import World
 from tests.deferreds import Result
-from tests.mailer.postbox import World
 from twisted_sendmail import (
     DeliveryReport,
     Envelope,

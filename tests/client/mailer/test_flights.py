@@ -1,4 +1,4 @@
-"""Round trips, counted exactly: what goes out without having heard anything in between is one."""
+"""The exact number of round trips: octets sent before any reply are one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.client.mailer.conftest import Post, letter
+from tests.client.mailer.postbox import CHUNKING, CHUNKS_ALONE, NOTHING, PIPELINING, AfterRefusal
 from tests.client.scripted_server import PASSWORD, USER, flights_of
-from tests.mailer.conftest import Post, letter
-from tests.mailer.postbox import CHUNKING, CHUNKS_ALONE, NOTHING, PIPELINING, AfterRefusal
 from twisted_sendmail.client import Mailer, TLSPolicy
 from twisted_sendmail.sasl import Credentials
 
