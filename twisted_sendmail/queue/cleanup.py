@@ -9,7 +9,6 @@ RFC 6409 section 8, RFC 5321 section 6.3 (loops).
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -72,7 +71,7 @@ class Cleanup:
         self._policy = policy
         self._id = id
         self._now = now
-        self._origin = _shown(origin)
+        self._origin = printable(origin, 200)
         self._binary = binary
         self._held = held
         rewriting = policy.rewriting
@@ -130,8 +129,3 @@ class Cleanup:
             automatic=fixer.automatic,
             held=self._held,
         )
-
-
-@lru_cache(maxsize=256)
-def _shown(origin: str) -> str:
-    return printable(origin, 200)
