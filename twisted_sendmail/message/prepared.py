@@ -220,7 +220,7 @@ async def prepare(
     parts = binary_parts(source.octets) if isinstance(source, OctetsSource) else None
     if parts is not None:
         source = OctetsSource(parts[0])  # the body is not read as lines
-    content = Content(source, policy, run_blocking)
+    content = _SourceContent(source, policy, run_blocking)
     try:
         begin = await content.begin()
         end = header_end(begin, whole=content.ended)
@@ -308,14 +308,48 @@ def binary_parts(octets: bytes) -> tuple[bytes, bytes] | None:
 
 
 class Content:
-    """The canonical octets of a source, pulled in order, with another header.
+    """A content that is not in memory: canonical octets that are pulled in order."""
+
+    #: Octets that will be sent; None if not known.
+    size: int | None = None
+    #: True if there are octets above 127; None if not known.
+    eight_bit: bool | None = None
+    #: All of the content, if it was measured, is 8-bit and not larger than :data:`KEPT`.
+    kept: bytes | None = None
+
+    @property
+    def rewindable(self) -> bool:
+        """True if the content can be read again."""
+        return False
+
+    @property
+    def max_size(self) -> int | None:
+        """An upper bound of the size; None if there is none."""
+        return self.size
+
+    async def measure(self) -> None:
+        """Find out ``size`` and ``eight_bit``; only if it is ``rewindable``."""
+
+    async def read(self) -> bytes:
+        """Return the next octets to be sent; ``b""`` at the end.
+
+        :raises Exception: the content cannot be read.
+        """
+        raise NotImplementedError
+
+    def rewind(self) -> None:
+        """Begin again."""
+
+    async def close(self) -> None:
+        """Stop reading, in whatever thread."""
+
+
+class _SourceContent(Content):
+    """The octets of a source, with another header.
 
     :param policy: for a bare CR or a NUL.
     :param run_blocking: runs work that may block.
     """
-
-    #: All of the content, if it was measured, is 8-bit and not larger than :data:`KEPT`.
-    kept: bytes | None = None
 
     def __init__(
         self, source: ContentSource, policy: Repair, run_blocking: RunBlocking[Any]
@@ -326,10 +360,6 @@ class Content:
         self._canonical = Canonicalizer(policy)
         #: The source has ended.
         self.ended = False
-        #: Octets that will be sent; None if not known.
-        self.size: int | None = None
-        #: True if there are octets above 127; None if not known.
-        self.eight_bit: bool | None = None
         self._old_header = self._header = b""
         #: Octets to be sent before those of the source.
         self.ahead = b""
@@ -341,12 +371,12 @@ class Content:
 
     @property
     def rewindable(self) -> bool:
-        """True if the content can be read again."""
+        """See :class:`Content`."""
         return self._source.rewindable
 
     @property
     def max_size(self) -> int | None:
-        """An upper bound of the size; None if there is none."""
+        """See :class:`Content`."""
         if self.size is not None:
             return self.size
         raw = self._source.raw_size
@@ -380,7 +410,7 @@ class Content:
             self.eight_bit = True
 
     async def measure(self) -> None:
-        """Read the content that is left, and rewind."""
+        """Read the content that is left, and rewind; see :class:`Content`."""
         await self._run_blocking(self._measure)
         self.rewind()
 
@@ -399,10 +429,9 @@ class Content:
             self.kept = b"".join(pieces)
 
     async def read(self) -> bytes:
-        """Return the next octets to be sent; ``b""`` at the end.
+        """See :class:`Content`.
 
         :raises InvalidMessage: there is a bare CR or a NUL, or the source is not what it was.
-        :raises Exception: what the source raises.
         """
         octets, self.ahead = self.ahead[:CHUNK], self.ahead[CHUNK:]
         while not octets and not self.ended:
@@ -415,7 +444,7 @@ class Content:
         return octets
 
     def rewind(self) -> None:
-        """Begin again."""
+        """See :class:`Content`."""
         self._source.rewind()
         self._canonical = Canonicalizer(self._policy)
         self.ahead, self._skip = self._header, self._old_header
@@ -424,7 +453,7 @@ class Content:
         self.ended = False
 
     async def close(self) -> None:
-        """Stop reading, in whatever thread, and close the source."""
+        """See :class:`Content`."""
         self.ended = True
         await self._source.close()
 
