@@ -47,20 +47,20 @@ def judged(**changes: Any) -> list[tuple[str, str]]:
 
 
 def test_a_good_server_has_no_weak_or_wrong_finding() -> None:
-    assert [] == judged()
+    assert judged() == []
 
 
 def test_each_weakness_has_a_finding() -> None:
     def only(**changes: Any) -> str:
         ((level, text),) = judged(**changes)
-        assert "weak" == level
+        assert level == "weak"
         return text
 
     def offered(**changes: str | None) -> Capabilities:
         return Capabilities({k: v for k, v in {**GOOD, **changes}.items() if v is not None})
 
     soon = replace(TLS, not_after=NOW + timedelta(days=13, hours=1))
-    assert "the certificate expires in 13 days, on 2026-01-14" == only(tls=soon)
+    assert only(tls=soon) == "the certificate expires in 13 days, on 2026-01-14"
     assert "expires within a day" in only(tls=replace(TLS, not_after=NOW + timedelta(hours=1)))
     assert "has expired on" in only(tls=replace(TLS, not_after=NOW - timedelta(hours=1)))
     assert "TLS 1.2 is the best" in only(tls=replace(TLS, version="TLSv1.2"))
@@ -84,26 +84,27 @@ async def test_the_server_is_shown_and_no_mail_is_sent(reactor: Any, shell: Shel
         json = await shell.run("check", "--json", *words)
         verbose = await shell.run("check", "--verbose", *words, "--mechanism=PLAIN")
         (first, *_) = server.sessions
-    assert (0, "") == (text.status, text.err)
+    assert (text.status, text.err) == (0, "")
     for held in ("TLSv1.3", "CN=localhost", "SHA-256", "size limit", "AUTH succeeded", "RCPTMAX"):
         assert held in text.out
     seen = json.json
-    assert (True, 0, True, None) == (
+    assert (
         seen["usable"],
         seen["exit_status"],
         seen["authenticated"],
         seen["error"],
-    )
+    ) == (True, 0, True, None)
     assert "STARTTLS" in seen["in_clear"]
     assert "STARTTLS" not in seen["offered"]
-    assert ["SCRAM-SHA-256", "PLAIN", "LOGIN"] == seen["auth"]
+    assert seen["auth"] == ["SCRAM-SHA-256", "PLAIN", "LOGIN"]
     assert seen["tls"]["fingerprint"] == seen["presented"]["fingerprint"]
     assert "C: AUTH PLAIN ****" in verbose.err
-    assert [] == [line for line in first.dialogue if line.startswith("C: MAIL")]
-    assert ["C: NOOP", "C: QUIT"] == [line for line in first.dialogue if line.startswith("C: ")][
-        -2:
+    assert [line for line in first.dialogue if line.startswith("C: MAIL")] == []
+    assert [line for line in first.dialogue if line.startswith("C: ")][-2:] == [
+        "C: NOOP",
+        "C: QUIT",
     ]
-    assert [] == server.messages
+    assert server.messages == []
 
 
 @ensureDeferred
@@ -115,7 +116,7 @@ async def test_a_rejected_certificate_is_shown_with_the_option_that_pins_it(
             done = await shell.run("check", url)
             pin = done.out.rpartition("--fingerprint ")[2].strip()
             pinned = await shell.run("check", url, "--fingerprint", pin)
-            assert (77, 0) == (done.status, pinned.status)
+            assert (done.status, pinned.status) == (77, 0)
             assert "its issuer is not known" in done.err
             assert "CN=twisted_sendmail throw-away CA" in done.out
             assert "by its fingerprint" in pinned.out
@@ -127,11 +128,11 @@ async def test_a_wrong_password_is_found_without_sending(reactor: Any, shell: Sh
         url = server.url.replace("://", "://alice@")
         words = [url, "--ca-file", server.ca_file, "--password-file", shell.password]
         done = await shell.run("check", "--json", *words)
-    assert (77, False, "AuthenticationFailed") == (
+    assert (
         done.status,
         done.json["usable"],
         done.json["error"]["class"],
-    )
+    ) == (77, False, "AuthenticationFailed")
     assert "SIZE" in done.json["offered"]
 
 
@@ -141,7 +142,7 @@ async def test_a_server_without_starttls_is_wrong_unless_clear_text_is_requested
 ) -> None:
     starttls = await shell.run("check", scripted.url.replace("smtp:", "smtp+starttls:"))
     clear = await shell.run("check", scripted.url)
-    assert (69, 0) == (starttls.status, clear.status)
+    assert (starttls.status, clear.status) == (69, 0)
     assert "no password and no mail was sent in clear" in starttls.err
     assert "no TLS: everybody on the network path" in clear.out
 
@@ -155,5 +156,5 @@ async def test_replies_do_not_control_the_terminal(scripted: ScriptedServer, she
     )
     text = await shell.run("check", "--verbose", scripted.url)
     json = await shell.run("check", "--json", scripted.url)
-    assert (0, 0) == (text.status, json.status)
+    assert (text.status, json.status) == (0, 0)
     assert "\\x1b]0;owned\\x07" in text.out

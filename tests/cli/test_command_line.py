@@ -79,7 +79,7 @@ def test_each_mistake_is_one_line_and_a_status(
     shell.write("headless", b"no header at all\n")
     shell.write("latin1", b"Hallo\nGr\xfc\xdfe\n")
     done = shell.run_now(*words.split())
-    assert (status, 1) == (done.status, len(done.err.splitlines())), done.err
+    assert (done.status, len(done.err.splitlines())) == (status, 1), done.err
     assert done.err.startswith("twisted-sendmail: ")
     assert held in done.err
     assert words.startswith("check") or done.out == ""
@@ -108,14 +108,14 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(
 ) -> None:
     status = main(words.split())
     out, err = capfd.readouterr()
-    assert (64, "", 1) == (status, out, len(err.splitlines()))
+    assert (status, out, len(err.splitlines())) == (64, "", 1)
     assert SECRET not in err
     assert "pasword" in words or "-w" in words or "use --password-file" in err
 
 
 def test_a_password_in_the_server_variable_is_refused(shell: Shell) -> None:
     done = shell.run_now("check", TWISTED_SENDMAIL_SERVER=f"smtps://alice:{SECRET}@x")
-    assert (64, False) == (done.status, SECRET in done.err)
+    assert (done.status, SECRET in done.err) == (64, False)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_password_file_without_a_usable_password_is_refused(
     shell.write("password", content, 0o600)
     words = "send --server x --user alice --password-file password message.eml"
     done = shell.run_now(*words.split())
-    assert (1, True) == (len(done.err.splitlines()), held in done.err), done.err
+    assert (len(done.err.splitlines()), held in done.err) == (1, True), done.err
     assert done.status in {64, 65}
 
 
@@ -144,30 +144,30 @@ def test_an_unexpected_error_is_one_line_without_its_text(
         raise RuntimeError(SECRET)
 
     monkeypatch.setattr("twisted_sendmail.cli.main.parser", fail)
-    assert 70 == main([])
+    assert main([]) == 70
     err = capsys.readouterr().err
     assert err.startswith("twisted-sendmail: a fault of this program: RuntimeError")
-    assert (1, False) == (len(err.splitlines()), SECRET in err)
+    assert (len(err.splitlines()), SECRET in err) == (1, False)
 
 
 def test_json_reports_mistakes_too(shell: Shell) -> None:
     send = shell.run_now("send", "--json", "--server", "ftp://x", shell.message)
     check = shell.run_now("check", "--json", "ftp://x")
     for done in (send, check):
-        assert (78, 78, "InvalidServer") == (
+        assert (
             done.status,
             done.json["exit_status"],
             done.json["error"]["class"],
-        )
+        ) == (78, 78, "InvalidServer")
 
 
 def test_help_and_version_are_printed(shell: Shell) -> None:
     version = shell.run_now("--version")
-    assert (0, "") == (version.status, version.err)
+    assert (version.status, version.err) == (0, "")
     assert version.out.startswith("twisted-sendmail ")
     for words in (["--help"], *([name, "--help"] for name in SUBCOMMANDS)):
         done = shell.run_now(*words)
-        assert (0, "") == (done.status, done.err)
+        assert (done.status, done.err) == (0, "")
 
 
 def test_a_terminal_is_not_read_as_a_message(shell: Shell) -> None:
@@ -184,8 +184,8 @@ def test_a_terminal_is_not_read_as_a_message(shell: Shell) -> None:
     finally:
         os.close(ours)
         os.close(theirs)
-    assert 64 == done.returncode
-    assert b"twisted-sendmail: the message is missing; name a file, or pipe it in\n" == done.stderr
+    assert done.returncode == 64
+    assert done.stderr == b"twisted-sendmail: the message is missing; name a file, or pipe it in\n"
 
 
 @ensureDeferred
@@ -210,7 +210,7 @@ async def test_an_interrupt_ends_the_command_and_reports_the_state_of_the_messag
         await scripted.hears(silent)
         out, err = await deferToThread(interrupt)
         scripted.replies = dict(GOOD)
-        assert (130, b"", 1) == (process.returncode, out, len(err.splitlines())), err
+        assert (process.returncode, out, len(err.splitlines())) == (130, b"", 1), err
         assert held in err.decode()
 
 
@@ -235,7 +235,7 @@ async def test_a_large_upload_shows_its_progress_on_a_terminal(
     seen = await deferToThread(shown)
     out, _ = await deferToThread(process.communicate)
     os.close(ours)
-    assert 0 == process.returncode
+    assert process.returncode == 0
     assert b"3.1 MB" in seen
     assert b"accepted by [127.0.0.1]" in out
 
@@ -271,7 +271,7 @@ def test_an_error_outside_of_a_subcommand_has_its_status(
         raise InvalidInput("not like this")
 
     monkeypatch.setattr("twisted_sendmail.cli.main.parser", fail)
-    assert (64, "twisted-sendmail: not like this\n") == (main([]), capsys.readouterr().err)
+    assert (main([]), capsys.readouterr().err) == (64, "twisted-sendmail: not like this\n")
 
 
 @ensureDeferred
@@ -285,13 +285,13 @@ async def test_a_pipe_that_stays_open_does_not_delay_the_end(
     words = ["--from=a@example.org", "--to=b@example.net", "--timeout=0.5", str(pipe)]
     done = await shell.run("send", "--server", scripted.url, *words)
     os.close(ours)
-    assert (75, "") == (done.status, done.out)
+    assert (done.status, done.out) == (75, "")
     assert done.err.endswith("took more than 0.5 s; nothing was delivered\n")
 
 
 def test_a_closed_stdin_is_an_error(shell: Shell) -> None:
     done = shell.line(f"exec {COMMAND} send --server x <&-")
-    assert (66, b"twisted-sendmail: the message is missing: stdin is closed\n") == (
+    assert (
         done.returncode,
         done.stderr,
-    )
+    ) == (66, b"twisted-sendmail: the message is missing: stdin is closed\n")

@@ -25,7 +25,7 @@ CLAIMS = (
 def test_every_step_is_shown_and_no_file_is_left(shell: Shell) -> None:
     before = set(shell.folder.iterdir())
     done = shell.run_now("demo", TMPDIR=str(shell.folder), PYTHONWARNINGS=RESERVE)
-    assert (0, "") == (done.status, done.err), done.out[-3000:]
+    assert (done.status, done.err) == (0, ""), done.out[-3000:]
     for held in (
         "C: STARTTLS",
         "C: AUTH PLAIN ****",
@@ -57,6 +57,6 @@ def test_the_output_can_be_ascii_and_a_false_statement_is_reported(shell: Shell)
         env={**shell.env, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONWARNINGS": RESERVE},
         check=False,
     )
-    assert (70, "", True) == (done.returncode, done.stderr, done.stdout.isascii())
-    assert 1 == done.stdout.count("not true: ")
+    assert (done.returncode, done.stderr, done.stdout.isascii()) == (70, "", True)
+    assert done.stdout.count("not true: ") == 1
     assert "not true: Bob has 436 octets" in done.stdout

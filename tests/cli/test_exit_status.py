@@ -54,7 +54,7 @@ def report(*replies: Reply | None, phase: str | None = None) -> DeliveryReport:
 def test_every_public_error_is_among_those_tested() -> None:
     public = [getattr(twisted_sendmail, name) for name in twisted_sendmail.__all__]
     errors = [k for k in public if isinstance(k, type) and issubclass(k, SendmailError)]
-    assert [] == [kind for kind in errors if kind not in EVERY]
+    assert [kind for kind in errors if kind not in EVERY] == []
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
@@ -63,7 +63,7 @@ def test_every_class_of_error_has_a_status_of_its_own(kind: type[SendmailError])
     expected = TABLE[kind.__name__]
     if kind.temporary and expected in {ExitStatus.UNAVAILABLE, ExitStatus.NOPERM}:
         expected = ExitStatus.TEMPFAIL
-    assert expected == status_of_error(kind("it failed"))
+    assert status_of_error(kind("it failed")) == expected
 
 
 def test_no_error_has_status_0() -> None:
@@ -72,16 +72,16 @@ def test_no_error_has_status_0() -> None:
 
 def test_an_unknown_host_name_is_distinguished_from_a_server_that_is_down() -> None:
     error = ConnectFailed("no connection")
-    assert ExitStatus.TEMPFAIL == status_of_error(error)
+    assert status_of_error(error) == ExitStatus.TEMPFAIL
     error.__cause__ = DNSLookupError()
-    assert ExitStatus.NOHOST == status_of_error(error)
+    assert status_of_error(error) == ExitStatus.NOHOST
 
 
 def test_a_temporary_error_of_a_permanent_class_is_75() -> None:
     error = StartTLSUnavailable("no STARTTLS")
-    assert ExitStatus.UNAVAILABLE == status_of_error(error)
+    assert status_of_error(error) == ExitStatus.UNAVAILABLE
     error.temporary = True
-    assert ExitStatus.TEMPFAIL == status_of_error(error)
+    assert status_of_error(error) == ExitStatus.TEMPFAIL
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_no_error_is_75_if_a_recipient_may_have_the_message(
 
 
 def test_a_refusal_without_its_own_class_has_the_status_of_its_base_class() -> None:
-    assert ExitStatus.TEMPFAIL == status_of_error(refusal("MAIL", Reply(471)))
+    assert status_of_error(refusal("MAIL", Reply(471))) == ExitStatus.TEMPFAIL
 
 
 def test_the_reference_page_lists_the_status_of_every_class() -> None:
@@ -142,4 +142,4 @@ def test_the_reference_page_lists_the_status_of_every_class() -> None:
         if status not in {ExitStatus.OK, ExitStatus.INTERRUPTED}:
             kinds = {name for name, code in TABLE.items() if code is status}
             expected[int(status), status.name] = kinds
-    assert expected == written
+    assert written == expected

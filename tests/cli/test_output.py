@@ -51,27 +51,27 @@ def test_a_lost_result_of_the_queue_command_is_one_line_and_74(
     silent = not messages and words not in {"list", "flush --all"}
     expected = (0, "") if silent else (74, LOST)
     command = [COMMAND, "queue", action, "--queue", str(queue.directory), *more]
-    assert expected == lost(command, shell.env, tmp_path)
+    assert lost(command, shell.env, tmp_path) == expected
 
 
 def test_a_lost_content_is_one_line_and_74(shell: Shell, tmp_path: Path) -> None:
     queue = Queue(tmp_path / "queue")
     name = queue.take()
     command = [COMMAND, "queue", "show", "--queue", str(queue.directory), "--content", name]
-    assert (74, LOST) == lost(command, shell.env, tmp_path)
+    assert lost(command, shell.env, tmp_path) == (74, LOST)
 
 
 @pytest.mark.parametrize("words", ["--version", "--help", "queue list --help"])
 def test_a_lost_help_or_version_is_one_line_and_74(
     shell: Shell, tmp_path: Path, words: str
 ) -> None:
-    assert (74, LOST) == lost([COMMAND, *words.split()], shell.env, tmp_path)
+    assert lost([COMMAND, *words.split()], shell.env, tmp_path) == (74, LOST)
 
 
 def test_an_earlier_error_keeps_its_status(shell: Shell, tmp_path: Path) -> None:
     words = [COMMAND, "check", "--json", "smtp://127.0.0.1:1"]
     status, err = lost(words, shell.env, tmp_path)
-    assert (75, True) == (status, err.startswith(LOST))
+    assert (status, err.startswith(LOST)) == (75, True)
 
 
 @ensureDeferred
@@ -81,14 +81,14 @@ async def test_a_lost_result_of_a_delivery_is_one_line_and_74(
     async with LoopbackServer(reactor) as server:
         words = [COMMAND, "send", "--server", server.tls_url, "--ca-file", server.ca_file]
         status, err = await deferToThread(lost, [*words, shell.message], shell.env, tmp_path)
-        assert 1 == len(server.messages)
+        assert len(server.messages) == 1
     assert (74, LOST) == (status, err)
 
 
 def test_a_lost_result_of_mailq_is_one_line_and_74(tmp_path: Path, sendmail_command: str) -> None:
     sendmail = SendmailCommand(tmp_path, sendmail_command)
     line = LOST.replace("twisted-sendmail:", "mailq:")
-    assert (74, line) == lost([sendmail.called("mailq")], sendmail.env, tmp_path)
+    assert lost([sendmail.called("mailq")], sendmail.env, tmp_path) == (74, line)
 
 
 @pytest.mark.parametrize("words", ["list", "list --json", "show --sender a"])
@@ -101,7 +101,7 @@ def test_a_reader_that_closes_its_pipe_causes_no_error(
     action, *more = words.split()
     line = " ".join([COMMAND, "queue", action, "--queue", str(queue.directory), *more])
     done = shell.line(f"set -o pipefail; {line} | head -c 1")
-    assert (1, b"") == (len(done.stdout), done.stderr)
+    assert (len(done.stdout), done.stderr) == (1, b"")
     assert done.returncode in {0, 141}
 
 
@@ -111,12 +111,12 @@ def test_a_lost_result_of_twistd_check_is_one_line_and_74(shell: Shell, tmp_path
     twistd = str(Path(COMMAND).parent / "twistd")
     words = [twistd, "sendmail", "--config", str(configuration), "--check"]
     line = LOST.replace("twisted-sendmail:", "twistd sendmail:")
-    assert (74, line) == lost(words, {**shell.env, "PYTHONWARNINGS": ""}, tmp_path)
+    assert lost(words, {**shell.env, "PYTHONWARNINGS": ""}, tmp_path) == (74, line)
 
 
 def test_a_lost_password_entry_is_one_line_and_74(shell: Shell, tmp_path: Path) -> None:
     env = {**shell.env, "TWISTED_SENDMAIL_PASSWORD": "secret"}
-    assert (74, LOST) == lost([COMMAND, "password", "jane"], env, tmp_path)
+    assert lost([COMMAND, "password", "jane"], env, tmp_path) == (74, LOST)
 
 
 @ensureDeferred
@@ -125,4 +125,4 @@ async def test_a_lost_result_of_a_check_is_one_line_and_74(
 ) -> None:
     async with LoopbackServer(reactor) as server:
         words = [COMMAND, "check", server.tls_url, "--ca-file", server.ca_file]
-        assert (74, LOST) == await deferToThread(lost, words, shell.env, tmp_path)
+        assert await deferToThread(lost, words, shell.env, tmp_path) == (74, LOST)

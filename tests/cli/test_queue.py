@@ -64,8 +64,8 @@ def objects(done: Done) -> list[dict[str, Any]]:
 
 
 def test_an_empty_queue_is_reported_as_empty(run: Run) -> None:
-    assert (0, "the queue is empty\n", "") == _all(run("list"))
-    assert (0, "", "") == _all(run("list", "--json"))
+    assert _all(run("list")) == (0, "the queue is empty\n", "")
+    assert _all(run("list", "--json")) == (0, "", "")
 
 
 def _all(done: Done) -> tuple[int, str, str]:
@@ -101,19 +101,19 @@ def test_json_lists_undelivered_recipients_and_the_null_sender_as_postqueue_does
     name = queue.take("", ["bob@example.net", "carol@example.net"])
     queue.deliver(name, 0)
     (found,) = objects(run("list", "--json"))
-    assert ("MAILER-DAEMON", [{"address": "carol@example.net"}]) == (
+    assert (
         found["sender"],
         found["recipients"],
-    )
+    ) == ("MAILER-DAEMON", [{"address": "carol@example.net"}])
 
 
 def test_every_state_has_its_name(queue: Queue, run: Run) -> None:
     deferred = queue.defer(queue.take())
     corrupt, damaged = queue.set_aside(queue.take()), queue.damage(queue.take())
     # Who would deliver it, finds it damaged.
-    assert [] == queue.lease()
+    assert queue.lease() == []
     active = queue.take()
-    assert [active] == queue.lease()
+    assert queue.lease() == [active]
     hold, incoming = queue.hold(queue.take()), queue.take()
     expected = {
         deferred: "deferred",
@@ -124,7 +124,7 @@ def test_every_state_has_its_name(queue: Queue, run: Run) -> None:
         incoming: "incoming",
     }
     found = {each["queue_id"]: each["queue_name"] for each in objects(run("list", "--json"))}
-    assert expected == found
+    assert found == expected
     for state in set(expected.values()):
         some = objects(run("list", "--json", "--state", state))
         assert {name for name in expected if expected[name] == state} == {
@@ -137,7 +137,7 @@ def test_the_table_says_why_each_waits_and_when_it_is_tried(queue: Queue, run: R
     queue.defer(name, numbers=range(5))
     held = queue.hold(queue.take("", ["dave@example.net"]))
     done = run("list")
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     first, second = done.out.split(held)
     line = next(line for line in first.splitlines() if line.startswith(name))
     assert re.search(r"deferred +\d+ B +1 min +in 5 min +from alice@example\.org$", line)
@@ -180,7 +180,7 @@ def test_options_select_messages(
         queue.take("", ["z@example.net"]): "c",
     }
     found = [names[each["queue_id"]] for each in objects(run("list", "--json", *words))]
-    assert expected == found
+    assert found == expected
     if not expected:
         assert run("list", *words).out.startswith("no message matches\n")
 
@@ -189,7 +189,7 @@ def test_a_long_queue_is_listed_completely(queue: Queue, run: Run) -> None:
     queue.take()
     queue.multiply(1202)
     found = objects(run("list", "--json"))
-    assert (1203, 1203) == (len(found), len({each["queue_id"] for each in found}))
+    assert (len(found), len({each["queue_id"] for each in found})) == (1203, 1203)
 
 
 # -- show -----------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_show_prints_all_details(queue: Queue, run: Run) -> None:
     name = queue.take(recipients=recipients, ret="HDRS", envid="QQ1")
     queue.defer(name)
     done = run("show", name.lower())
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     for text in (
         f"message       {name}\n",
         "state         deferred\n",
@@ -227,15 +227,19 @@ def test_show_prints_all_details(queue: Queue, run: Run) -> None:
 def test_show_prints_json(queue: Queue, run: Run) -> None:
     name = queue.defer(queue.take())
     (found,) = objects(run("show", "--json", name))
-    assert (name, "default", None, 1) == (
+    assert (
         found["queue_id"],
         found["route"],
         found["aside"],
         found["attempts"],
-    )
+    ) == (name, "default", None, 1)
     (recipient,) = found["recipients"]
-    assert ("pending", 1, REPLY, "4.2.2", "mx.example.net[192.0.2.9]:25") == tuple(
-        recipient[key] for key in ("state", "attempts", "reply", "status", "relay")
+    assert tuple(recipient[key] for key in ("state", "attempts", "reply", "status", "relay")) == (
+        "pending",
+        1,
+        REPLY,
+        "4.2.2",
+        "mx.example.net[192.0.2.9]:25",
     )
     assert "From: alice@example.org" in found["header"]
 
@@ -247,30 +251,30 @@ def test_the_content_is_written_octet_for_octet(shell: Shell, queue: Queue, cont
     done = subprocess.run(
         [COMMAND, *words], capture_output=True, env=shell.env, timeout=60, check=False
     )
-    assert (0, b"", content) == (done.returncode, done.stderr, done.stdout)
+    assert (done.returncode, done.stderr, done.stdout) == (0, b"", content)
 
 
 def test_show_needs_a_selection(queue: Queue, run: Run) -> None:
     queue.take()
     queue.take()
-    assert (64, "") == _all(run("show"))[:2]
+    assert _all(run("show"))[:2] == (64, "")
     done = run("show", "--content", "--sender", "alice")
-    assert (64, "--content is for one message, and 2 match") == (
+    assert (
         done.status,
         done.err[18:].rstrip(),
-    )
+    ) == (64, "--content is for one message, and 2 match")
 
 
 def test_a_damaged_message_is_shown_as_far_as_possible(queue: Queue, run: Run) -> None:
     name = queue.damage(queue.take())
     done = run("show", name)
-    assert (65, f"twisted-sendmail: message {name} is damaged: it is not what was written\n") == (
+    assert (
         done.status,
         done.err,
-    )
+    ) == (65, f"twisted-sendmail: message {name} is damaged: it is not what was written\n")
     assert "state         corrupt\n" in done.out
     content = run("show", "--content", name)
-    assert (65, "") == (content.status, content.out)
+    assert (content.status, content.out) == (65, "")
     assert "the output is incomplete" in content.err
 
 
@@ -279,13 +283,15 @@ def test_a_damaged_message_is_shown_as_far_as_possible(queue: Queue, run: Run) -
 
 def test_hold_release_and_flush(queue: Queue, run: Run) -> None:
     name, other = queue.defer(queue.take()), queue.take()
-    assert (0, "1 message held\n", "") == _all(run("hold", name))
-    assert ["hold", "incoming"] == [m.queue_name for m in queue.messages.values()]
-    assert (0, f"{other} was not released: it is not on hold\n1 message released\n", "") == _all(
-        run("release", name, other)
+    assert _all(run("hold", name)) == (0, "1 message held\n", "")
+    assert [m.queue_name for m in queue.messages.values()] == ["hold", "incoming"]
+    assert _all(run("release", name, other)) == (
+        0,
+        f"{other} was not released: it is not on hold\n1 message released\n",
+        "",
     )
     assert queue.messages[name].due > time.time() + 60
-    assert (0, "1 message flushed\n", "") == _all(run("flush", name))
+    assert _all(run("flush", name)) == (0, "1 message flushed\n", "")
     assert queue.messages[name].due <= time.time()
 
 
@@ -295,74 +301,74 @@ def test_expire_requeue_and_delete(queue: Queue, run: Run) -> None:
     queue.release(expired, gone)
     queue_aside = queue.messages[aside]
     assert queue_aside.leased
-    assert (0, "1 message expired\n", "") == _all(run("expire", expired))
+    assert _all(run("expire", expired)) == (0, "1 message expired\n", "")
     assert queue.messages[expired].expired
-    assert (0, "1 message deleted\n", "") == _all(run("delete", gone))
-    assert [expired, aside] == list(queue.messages)
+    assert _all(run("delete", gone)) == (0, "1 message deleted\n", "")
+    assert list(queue.messages) == [expired, aside]
 
 
 def test_requeue_makes_a_message_that_was_set_aside_due(queue: Queue, run: Run) -> None:
     name = queue.set_aside(queue.take(""))
     done = run("flush", name)
-    assert f"{name} was not flushed: it is set aside: requeue it\n0 messages flushed\n" == done.out
-    assert "1 message requeued\n" == run("requeue", name).out
+    assert done.out == f"{name} was not flushed: it is set aside: requeue it\n0 messages flushed\n"
+    assert run("requeue", name).out == "1 message requeued\n"
     message = queue.messages[name]
-    assert ("incoming", 0, 1) == (message.queue_name, message.attempts, len(message.pending))
+    assert (message.queue_name, message.attempts, len(message.pending)) == ("incoming", 0, 1)
 
 
 def test_delete_says_if_the_message_is_being_delivered(queue: Queue, run: Run) -> None:
     name = queue.take()
-    assert [name] == queue.lease()
+    assert queue.lease() == [name]
     done = run("delete", name)
     expected = f"{name} is on its way: it may still go out, and is not tried again\n"
-    assert (0, expected + "1 message deleted\n") == (done.status, done.out)
+    assert (done.status, done.out) == (0, expected + "1 message deleted\n")
     assert queue.messages[name].doomed
 
 
 def test_a_missing_id_is_named_and_the_others_are_processed(queue: Queue, run: Run) -> None:
     name = queue.take()
     done = run("hold", NONE, name, "nonsense\x1b[2J")
-    assert (65, "1 message held\n") == (done.status, done.out)
-    assert [
+    assert (done.status, done.out) == (65, "1 message held\n")
+    assert done.err.splitlines() == [
         "twisted-sendmail: message nonsense\\x1b[2J is not in the queue",
         f"twisted-sendmail: message {NONE} is not in the queue",
-    ] == done.err.splitlines()
-    assert "hold" == queue.messages[name].queue_name
+    ]
+    assert queue.messages[name].queue_name == "hold"
 
 
 def test_a_dash_reads_ids_from_stdin(queue: Queue, run: Run) -> None:
     """As others print them: the first word of each line, perhaps with a mark."""
     names = [queue.take() for _ in range(3)]
     stdin = f"{names[0]}* 123 Thu Jan 1\n\n{names[1].lower()}!\n".encode()
-    assert "2 messages deleted\n" == run("delete", "-", stdin=stdin).out
+    assert run("delete", "-", stdin=stdin).out == "2 messages deleted\n"
     assert [names[2]] == list(queue.messages)
 
 
 def test_no_ids_on_stdin_select_no_messages(queue: Queue, run: Run) -> None:
     queue.take()
     done = run("delete", "-", stdin=b"\n")
-    assert (0, "0 messages deleted\n", 1) == (done.status, done.out, len(queue.messages))
+    assert (done.status, done.out, len(queue.messages)) == (0, "0 messages deleted\n", 1)
     done = run("delete", "-", stdin=b"nonsense\n")
-    assert (65, "0 messages deleted\n", 1) == (done.status, done.out, len(queue.messages))
-    assert (0, "") == (run("list", "--json", "-").status, run("list", "--json", "-").out)
+    assert (done.status, done.out, len(queue.messages)) == (65, "0 messages deleted\n", 1)
+    assert (run("list", "--json", "-").status, run("list", "--json", "-").out) == (0, "")
 
 
 @pytest.mark.parametrize("action", ["flush", "hold", "release", "expire", "delete", "requeue"])
 def test_an_action_on_all_messages_needs_all(queue: Queue, run: Run, action: str) -> None:
     names = [queue.hold(queue.take()), queue.hold(queue.take())]
     done = run(action)
-    assert (64, "", True) == (done.status, done.out, f"or --all to {action}" in done.err)
-    assert (64, "") == _all(run(action, "--all", names[0]))[:2]
-    assert 0 == run(action, "--all").status
+    assert (done.status, done.out, f"or --all to {action}" in done.err) == (64, "", True)
+    assert _all(run(action, "--all", names[0]))[:2] == (64, "")
+    assert run(action, "--all").status == 0
     assert (0 if action == "delete" else 2) == len(queue.messages)
 
 
 def test_an_action_works_on_a_selection(queue: Queue, run: Run) -> None:
     kept = queue.take("alice@example.org")
     queue.take("eve@example.com")
-    assert "1 message deleted\n" == run("delete", "--sender", "@example.com").out
-    assert [kept] == list(queue.messages)
-    assert "no message matches\n" == run("delete", "--sender", "@example.com").out
+    assert run("delete", "--sender", "@example.com").out == "1 message deleted\n"
+    assert list(queue.messages) == [kept]
+    assert run("delete", "--sender", "@example.com").out == "no message matches\n"
 
 
 def test_an_action_wakes_the_relay(queue: Queue, run: Run) -> None:
@@ -372,7 +378,7 @@ def test_an_action_wakes_the_relay(queue: Queue, run: Run) -> None:
         relay.settimeout(10)
         run("list")
         run("flush", name)
-        assert b"\n" == relay.recv(16)
+        assert relay.recv(16) == b"\n"
         relay.setblocking(False)
         run("hold", NONE)
         with pytest.raises(BlockingIOError):
@@ -387,11 +393,11 @@ def test_the_queue_is_that_of_the_configuration(
 ) -> None:
     name = queue.take()
     config = shell.write("relay.toml", b'queue = "queue"\n[[smarthost]]\nurl = "smtps://x"\n')
-    assert 0 == main(["queue", "list", "--config", config, "--json"])
+    assert main(["queue", "list", "--config", config, "--json"]) == 0
     monkeypatch.setenv("TWISTED_SENDMAIL_CONFIG", config)
-    assert 0 == main(["queue", "list", "--json"])
+    assert main(["queue", "list", "--json"]) == 0
     out = capfd.readouterr().out
-    assert [name, name] == [json.loads(line)["queue_id"] for line in out.splitlines()]
+    assert [json.loads(line)["queue_id"] for line in out.splitlines()] == [name, name]
 
 
 @pytest.mark.parametrize(
@@ -450,9 +456,9 @@ def test_a_file_that_is_no_database_is_one_line(
     database.write_bytes(octets)
     done = run("list")
     if held is None:
-        assert (0, "the queue is empty\n") == (done.status, done.out)
+        assert (done.status, done.out) == (0, "the queue is empty\n")
     else:
-        assert (78, "", 1) == (done.status, done.out, len(done.err.splitlines()))
+        assert (done.status, done.out, len(done.err.splitlines())) == (78, "", 1)
         assert held in done.err
 
 
@@ -474,7 +480,7 @@ def test_the_queue_of_another_user_is_one_line(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     done = run("list")
-    assert (78, "", 1) == (done.status, done.out, len(done.err.splitlines()))
+    assert (done.status, done.out, len(done.err.splitlines())) == (78, "", 1)
     assert "and this is user 65534; run as user" in done.err
 
 
@@ -482,19 +488,19 @@ def test_a_closed_pipe_is_no_error(queue: Queue, shell: Shell) -> None:
     name = queue.take(content=b"X: y\r\n\r\n" + b"x" * 3_000_000)
     words = f"queue show --queue {queue.directory} --content {name}"
     done = shell.line(f"{COMMAND} {words} | head -c 10")
-    assert (b"X: y\r\n\r\nxx", b"") == (done.stdout, done.stderr)
+    assert (done.stdout, done.stderr) == (b"X: y\r\n\r\nxx", b"")
 
 
 def test_the_installed_command_works(queue: Queue, shell: Shell) -> None:
     name = queue.take()
     done = shell.run_now("queue", "list", "--json", "--queue", str(queue.directory))
-    assert (0, "", name) == (done.status, done.err, done.json["queue_id"])
+    assert (done.status, done.err, done.json["queue_id"]) == (0, "", name)
 
 
 def test_a_closed_stdin_holds_no_ids(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
-    assert 66 == main(["queue", "delete", "--queue", str(queue.directory), "-"])
+    assert main(["queue", "delete", "--queue", str(queue.directory), "-"]) == 66
     assert "stdin is closed" in capfd.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO("x"))

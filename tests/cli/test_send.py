@@ -54,15 +54,15 @@ async def test_a_file_is_sent_to_the_recipients_of_its_header(reactor: Any, shel
     async with LoopbackServer(reactor, users=USERS) as server:
         done = await shell.run("send", *options(shell, server), shell.message)
         (received,) = server.messages
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     host = f"[127.0.0.1]:{server.port}"
-    assert f"accepted by {host} as {received.id} for 1 recipient\n" == done.out
-    assert MESSAGE == received.content
-    assert ("alice@example.org", ["bob@example.net"], "alice") == (
+    assert done.out == f"accepted by {host} as {received.id} for 1 recipient\n"
+    assert received.content == MESSAGE
+    assert (
         str(received.sender),
         [str(r) for r in received.recipients],
         received.user,
-    )
+    ) == ("alice@example.org", ["bob@example.net"], "alice")
 
 
 @ensureDeferred
@@ -71,7 +71,7 @@ async def test_a_url_can_request_implicit_tls(reactor: Any, shell: Shell) -> Non
         done = await shell.run(
             "send", "--server", server.tls_url, "--ca-file", server.ca_file, shell.message
         )
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
 
 
 @ensureDeferred
@@ -86,7 +86,7 @@ async def test_a_host_and_port_is_a_server_too(reactor: Any, shell: Shell) -> No
             server.ca_file,
             shell.message,
         )
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
 
 
 @ensureDeferred
@@ -95,7 +95,7 @@ async def test_a_message_may_be_piped_in(reactor: Any, shell: Shell, words: list
     async with LoopbackServer(reactor, users=USERS) as server:
         done = await shell.run("send", *options(shell, server), *words, stdin=MESSAGE)
         (received,) = server.messages
-    assert (0, "", MESSAGE) == (done.status, done.err, received.content)
+    assert (done.status, done.err, received.content) == (0, "", MESSAGE)
 
 
 @ensureDeferred
@@ -105,7 +105,7 @@ async def test_a_long_message_on_stdin_is_streamed(reactor: Any, shell: Shell) -
     async with LoopbackServer(reactor, users=USERS) as server:
         done = await shell.run("send", *options(shell, server), stdin=message)
         (received,) = server.messages
-    assert (0, "", True) == (done.status, done.err, message == received.content)
+    assert (done.status, done.err, message == received.content) == (0, "", True)
 
 
 @ensureDeferred
@@ -115,11 +115,13 @@ async def test_options_give_the_envelope(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users=USERS) as server:
         done = await shell.run("send", *options(shell, server), "--from=", *to, shell.message)
         (received,) = server.messages
-    assert (0, "") == (done.status, done.err)
-    assert ["a@example.net", '"b,c"@example.net', "d@example.net"] == [
-        str(r) for r in received.recipients
+    assert (done.status, done.err) == (0, "")
+    assert [str(r) for r in received.recipients] == [
+        "a@example.net",
+        '"b,c"@example.net',
+        "d@example.net",
     ]
-    assert "<>" == str(received.sender)
+    assert str(received.sender) == "<>"
 
 
 @ensureDeferred
@@ -130,8 +132,8 @@ async def test_what_is_missing_is_added_and_bcc_removed(reactor: Any, shell: She
         verbatim = ["--verbatim", "--from=a@example.org", "--to=b@example.net"]
         await shell.run("send", *options(shell, server), *verbatim, stdin=message)
         first, second = server.messages
-    assert ["b@example.net", "c@example.net"] == [str(r) for r in first.recipients]
-    assert {"From", "To", "Date", "Message-ID"} == set(first.email.keys())
+    assert [str(r) for r in first.recipients] == ["b@example.net", "c@example.net"]
+    assert set(first.email.keys()) == {"From", "To", "Date", "Message-ID"}
     assert message.replace(b"\n", b"\r\n") == second.content
 
 
@@ -142,9 +144,9 @@ async def test_delivery_reports_may_be_asked_for(reactor: Any, shell: Shell) -> 
     async with LoopbackServer(reactor, users=USERS) as server:
         done = await shell.run("send", *options(shell, server), *words, shell.message)
         (received,) = server.messages
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     assert frozenset({"SUCCESS", "FAILURE"}) == received.recipients[0].notify
-    assert ("HDRS", "one two") == (received.parameters.ret, received.parameters.envid)
+    assert (received.parameters.ret, received.parameters.envid) == ("HDRS", "one two")
 
 
 @ensureDeferred
@@ -162,14 +164,14 @@ async def test_a_password_comes_from_a_file_a_command_or_the_environment(
         by_variable = await shell.run("send", *common, TWISTED_SENDMAIL_PASSWORD=PASSWORD)
         by_nothing = await shell.run("send", *common)
         failing = await shell.run("send", *common, "--password-command", "exit 3")
-    assert [(0, "", "")] * 3 == [
-        (d.status, d.out, d.err) for d in (by_file, by_command, by_variable)
-    ]
+    assert [(d.status, d.out, d.err) for d in (by_file, by_command, by_variable)] == [
+        (0, "", "")
+    ] * 3
     refused = f"password file {open_file} may be read by everybody; chmod 640 {open_file}\n"
-    assert (78, f"twisted-sendmail: {refused}") == (by_open_file.status, by_open_file.err)
-    assert (64, True) == (by_nothing.status, "no password for alice" in by_nothing.err)
-    assert (66, True) == (failing.status, "failed with status 3" in failing.err)
-    assert 3 == len(server.messages)
+    assert (by_open_file.status, by_open_file.err) == (78, f"twisted-sendmail: {refused}")
+    assert (by_nothing.status, "no password for alice" in by_nothing.err) == (64, True)
+    assert (failing.status, "failed with status 3" in failing.err) == (66, True)
+    assert len(server.messages) == 3
 
 
 @ensureDeferred
@@ -194,8 +196,8 @@ async def test_a_password_typed_at_the_prompt_is_not_echoed(reactor: Any, shell:
         seen = await deferToThread(type_password)
         out, _ = await deferToThread(process.communicate)
     os.close(ours)
-    assert (0, b"", 1) == (process.returncode, out, len(server.messages))
-    assert b"Password for alice:" == seen.strip()
+    assert (process.returncode, out, len(server.messages)) == (0, b"", 1)
+    assert seen.strip() == b"Password for alice:"
 
 
 @ensureDeferred
@@ -208,29 +210,29 @@ async def test_the_json_is_that_of_the_reference_page(reactor: Any, shell: Shell
     to = ["--to", "bob@example.net,nobody@example.net"]
     async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
         done = await shell.run("send", "--json", *options(shell, server), *to, shell.message)
-    assert 67 == done.status
+    assert done.status == 67
     result = done.json
     assert {name for names in named for name in names} == set(result)
-    assert ("partly accepted", 67, None) == (
+    assert (
         result["status"],
         result["exit_status"],
         result["error"],
-    )
+    ) == ("partly accepted", 67, None)
     bob, nobody = result["recipients"]
-    assert ("bob@example.net", "accepted", 250) == (bob["address"], bob["status"], bob["code"])
-    assert {
+    assert (bob["address"], bob["status"], bob["code"]) == ("bob@example.net", "accepted", 250)
+    assert nobody == {
         "address": "nobody@example.net",
         "status": "refused",
         "transient": False,
         "code": 550,
         "enhanced": "5.1.1",
         "text": "5.1.1 No such user",
-    } == nobody
-    assert "TLSv1.3" == result["tls"]["version"]
+    }
+    assert result["tls"]["version"] == "TLSv1.3"
     for name in result["tls"]:
         assert f"`{name}`" in section
     assert result["queue_id"] in result["reply"]["text"]
-    assert ("alice@example.org", "<1@example.org>") == (result["sender"], result["message_id"])
+    assert (result["sender"], result["message_id"]) == ("alice@example.org", "<1@example.org>")
 
 
 @ensureDeferred
@@ -240,7 +242,7 @@ async def test_a_wrong_password_is_not_shown(reactor: Any, shell: Shell) -> None
         for mechanism in ("PLAIN", "LOGIN", "SCRAM-SHA-256"):
             words = ["--mechanism", mechanism, "--verbose", shell.message]
             done = await shell.run("send", *options(shell, server), *words)
-            assert (77, "") == (done.status, done.out)
+            assert (done.status, done.out) == (77, "")
             assert "check user name and password" in done.err.splitlines()[-1]
             assert f"C: AUTH {mechanism}" in done.err
             for secret in (b"\0alice\0" + PASSWORD.encode(), PASSWORD.encode()):
@@ -251,9 +253,9 @@ async def test_a_wrong_password_is_not_shown(reactor: Any, shell: Shell) -> None
 async def test_an_unknown_authority_is_not_trusted(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor) as server:
         done = await shell.run("send", "--server", server.url, shell.message)
-    assert (77, "") == (done.status, done.out)
+    assert (done.status, done.out) == (77, "")
     assert "its issuer is not known; give its CA file" in done.err
-    assert [] == server.messages
+    assert server.messages == []
 
 
 @ensureDeferred
@@ -261,7 +263,7 @@ async def test_a_certificate_for_another_name_is_not_trusted(reactor: Any, shell
     async with LoopbackServer(reactor, users=USERS) as server:
         words = ["--server-name", "mail.example.net", shell.message]
         done = await shell.run("send", *options(shell, server), *words)
-    assert 77 == done.status
+    assert done.status == 77
     assert "is for localhost, 127.0.0.1, ::1, not for mail.example.net" in done.err
 
 
@@ -273,7 +275,7 @@ async def test_a_pinned_certificate_is_trusted_and_no_other(reactor: Any, shell:
         words = ["send", "--server", server.url, shell.message, "--fingerprint"]
         right = await shell.run(*words, pin)
         wrong = await shell.run(*words, "00" * 32)
-    assert (0, 77) == (right.status, wrong.status)
+    assert (right.status, wrong.status) == (0, 77)
     assert f"its SHA-256 is {pin}, not the one pinned" in wrong.err
 
 
@@ -286,14 +288,14 @@ async def test_a_partial_refusal_names_the_refused_recipients(reactor: Any, shel
         nobody = await shell.run(*common, "nobody@example.net")
         full = await shell.run(*common, "full@example.net,full@example.net")
         both = await shell.run(*common, "full@example.net,closed@example.net")
-    assert [67, 69, 69] == [done.status for done in (nobody, full, both)]
+    assert [done.status for done in (nobody, full, both)] == [67, 69, 69]
     assert (
         "twisted-sendmail: 1 of 2 recipients refused; the others have the message: "
         "send it again to those refused only\n"
         "twisted-sendmail: nobody@example.net refused: 550 5.1.1 No such user\n"
     ) == nobody.err
     assert nobody.out.endswith(" for 1 of 2 recipients\n")
-    assert 3 == len(both.err.splitlines())
+    assert len(both.err.splitlines()) == 3
 
 
 @ensureDeferred
@@ -303,17 +305,17 @@ async def test_refusal_of_all_recipients_is_an_error(reactor: Any, shell: Shell)
         nobody = await shell.run(*common, "nobody@example.net")
         full = await shell.run(*common, "full@example.net")
         several = await shell.run(*common, "nobody@example.net,closed@example.net")
-    assert [(67, ""), (75, ""), (69, "")] == [(d.status, d.out) for d in (nobody, full, several)]
-    assert 1 == len(nobody.err.splitlines())
+    assert [(d.status, d.out) for d in (nobody, full, several)] == [(67, ""), (75, ""), (69, "")]
+    assert len(nobody.err.splitlines()) == 1
     assert "RCPT TO:<nobody@example.net> refused" in nobody.err
     assert "550 5.1.1 No such user" in nobody.err
     assert [
+        re.sub(r" by .*|: 55.*", "", line.removeprefix("twisted-sendmail: "))
+        for line in several.err.splitlines()
+    ] == [
         "all 2 recipients refused",
         "nobody@example.net refused",
         "closed@example.net refused",
-    ] == [
-        re.sub(r" by .*|: 55.*", "", line.removeprefix("twisted-sendmail: "))
-        for line in several.err.splitlines()
     ]
 
 
@@ -324,7 +326,7 @@ async def test_all_or_nothing_delivers_to_nobody_after_a_refusal(
     async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
         to = ["--to=bob@example.net", "--to=nobody@example.net", "--all-or-nothing"]
         done = await shell.run("send", *options(shell, server), *to, shell.message)
-    assert (69, "") == (done.status, done.out)
+    assert (done.status, done.out) == (69, "")
     assert "so nobody gets it" in done.err
 
 
@@ -332,7 +334,7 @@ async def test_all_or_nothing_delivers_to_nobody_after_a_refusal(
 async def test_a_refused_content_is_an_error(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users=USERS, receiver=Fussy) as server:
         done = await shell.run("send", *options(shell, server), shell.message)
-    assert (69, "") == (done.status, done.out)
+    assert (done.status, done.out) == (69, "")
     assert "554 5.7.1 Looks like spam" in done.err
 
 
@@ -343,26 +345,26 @@ async def test_verbose_shows_the_dialogue_and_quiet_nothing(reactor: Any, shell:
         verbose = await shell.run(*common, "--verbose")
         quiet = await shell.run(*common, "--quiet")
     lines = verbose.err.splitlines()
-    assert {"C:", "S:", "--"} == {line[:2] for line in lines}
+    assert {line[:2] for line in lines} == {"C:", "S:", "--"}
     assert "C: AUTH PLAIN ****" in lines
-    assert (0, "", "") == (quiet.status, quiet.out, quiet.err)
+    assert (quiet.status, quiet.out, quiet.err) == (0, "", "")
 
 
 @ensureDeferred
 async def test_a_message_in_doubt_is_reported(scripted: ScriptedServer, shell: Shell) -> None:
     scripted.replies["."] = END
     done = await shell.run("send", "--json", "--server", scripted.url, shell.message)
-    assert 76 == done.status
-    assert ("in doubt", "DeliveryInDoubt", True, "in doubt") == (
+    assert done.status == 76
+    assert (
         done.json["status"],
         done.json["error"]["class"],
         done.json["error"]["in_doubt"],
         done.json["recipients"][0]["status"],
-    )
-    assert (False, False) == (
+    ) == ("in doubt", "DeliveryInDoubt", True, "in doubt")
+    assert (
         done.json["error"]["transient"],
         done.json["recipients"][0]["transient"],
-    )
+    ) == (False, False)
     assert "sending it again may make a second copy" in done.err
 
 
@@ -391,10 +393,10 @@ async def test_a_script_that_runs_again_after_75_sends_one_copy(
     send = f"{COMMAND} send --json --timeout=5 --server {scripted.url} {shell.message}"
     line = f"for n in 1 2 3; do {send}; code=$?; [ $code = 75 ] || break; done; exit $code"
     done = await deferToThread(shell.line, line)
-    assert (status, 1) == (done.returncode, scripted.heard.count(".")), done.stderr
+    assert (done.returncode, scripted.heard.count(".")) == (status, 1), done.stderr
     (said,) = map(json.loads, done.stdout.splitlines())
     told = said["error"] or {"class": None, "in_doubt": False}
-    assert (error, in_doubt) == (told["class"], told["in_doubt"])
+    assert (told["class"], told["in_doubt"]) == (error, in_doubt)
     assert ("in doubt" if in_doubt else "accepted") == said["status"]
 
 
@@ -404,11 +406,11 @@ async def test_a_421_to_the_content_is_a_temporary_refusal(
 ) -> None:
     scripted.replies["."] = b"421 4.3.2 going down"
     done = await shell.run("send", "--json", "--server", scripted.url, shell.message)
-    assert (75, "refused", False) == (
+    assert (
         done.status,
         done.json["status"],
         done.json["error"]["in_doubt"],
-    )
+    ) == (75, "refused", False)
     assert "may have been delivered" not in done.err
 
 
@@ -432,7 +434,7 @@ async def test_the_timeout_limits_the_whole_delivery(
 ) -> None:
     scripted.replies["greeting"] = b""
     done = await shell.run("send", "--timeout=0.5", "--server", scripted.url, shell.message)
-    assert (75, True) == (done.status, "took more than 0.5 s" in done.err)
+    assert (done.status, "took more than 0.5 s" in done.err) == (75, True)
 
 
 @ensureDeferred
@@ -452,21 +454,25 @@ async def test_a_message_is_built_from_its_parts(reactor: Any, shell: Shell) -> 
             "send", *options(shell, server), *words, stdin="Hallo Ä\n.\n".encode()
         )
         (received,) = server.messages
-    assert (0, "") == (done.status, done.err)
-    assert {"bob@example.net", "jane@example.net", "secret@example.net"} == {
-        str(r) for r in received.recipients
+    assert (done.status, done.err) == (0, "")
+    assert {str(r) for r in received.recipients} == {
+        "bob@example.net",
+        "jane@example.net",
+        "secret@example.net",
     }
     assert received.content.isascii()
     assert b"secret" not in received.content
     email = received.email
-    assert ("Alice Ä <alice@example.org>", "Grüße ✉") == (email["From"], email["Subject"])
+    assert (email["From"], email["Subject"]) == ("Alice Ä <alice@example.org>", "Grüße ✉")
     body = email.get_body()
     assert body is not None
-    assert "Hallo Ä\n.\n" == body.get_content().replace("\r", "")
+    assert body.get_content().replace("\r", "") == "Hallo Ä\n.\n"
     parts = list(email.iter_attachments())
     assert attachments == {p.get_filename(): p.get_payload(decode=True) for p in parts}
-    assert ["image/png", "text/plain", "application/octet-stream"] == [
-        p.get_content_type() for p in parts
+    assert [p.get_content_type() for p in parts] == [
+        "image/png",
+        "text/plain",
+        "application/octet-stream",
     ]
 
 
@@ -484,4 +490,4 @@ async def test_a_closed_pipe_does_not_change_the_result(reactor: Any, shell: She
             timeout=60,
         )
         os.close(writing)
-    assert (0, b"", 1) == (done.returncode, done.stderr, len(server.messages))
+    assert (done.returncode, done.stderr, len(server.messages)) == (0, b"", 1)

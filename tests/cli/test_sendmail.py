@@ -88,7 +88,7 @@ def sendmail(tmp_path: Path, sendmail_command: str) -> SendmailCommand:
 
 
 def silent(done: Done) -> None:
-    assert (0, "", "") == (done.status, done.out, done.err)
+    assert (done.status, done.out, done.err) == (0, "", "")
 
 
 # -- without a relay: into the queue------------------------------------------------
@@ -97,11 +97,11 @@ def silent(done: Done) -> None:
 def test_without_a_relay_the_message_is_queued(sendmail: SendmailCommand) -> None:
     silent(sendmail("-i", "-f", "alice@example.org", "bob@example.net"))
     message = sendmail.message
-    assert ("alice@example.org", ["bob@example.net"], "default") == (
+    assert (
         str(message.draft.envelope.sender),
         sendmail.recipients,
         message.draft.route,
-    )
+    ) == ("alice@example.org", ["bob@example.net"], "default")
     assert f"(uid {os.getuid()}) local" in message.draft.origin
     lines = sendmail.content.split("\r\n")
     stamp = f"Received: by relay.example.org (twisted_sendmail, from userid {os.getuid()}) id {message.id};"
@@ -118,7 +118,7 @@ def test_other_users_cannot_read_the_queue_whatever_the_umask(sendmail: Sendmail
     finally:
         os.umask(before)
     for path in (sendmail.folder / "queue").iterdir():
-        assert 0o600 == stat.S_IMODE(path.stat().st_mode), path
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
 def test_cron_s_options_work(sendmail: SendmailCommand) -> None:
@@ -127,7 +127,7 @@ def test_cron_s_options_work(sendmail: SendmailCommand) -> None:
         b'From: "(Cron Daemon)" <root>\nTo: root\nSubject: x\n\n8-bit: \xc3\xbc\nbare \r CR\n.\nend'
     )
     silent(sendmail("-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root", stdin=stdin))
-    assert ["root@relay.example.org"] == sendmail.recipients
+    assert sendmail.recipients == ["root@relay.example.org"]
     assert sendmail.content.endswith("\r\n\r\n8-bit: ü\r\nbare \r\n CR\r\n.\r\nend\r\n")
     assert sendmail.message.draft.eight_bit
 
@@ -138,8 +138,8 @@ def test_the_relay_s_rewriting_applies(sendmail: SendmailCommand) -> None:
         "senders = {'app@example.org' = 'no-reply@example.com'}\n"
     )
     silent(sendmail("-f", "app", "root", "bob@example.net"))
-    assert ["admin@example.com", "bob@example.net"] == sendmail.recipients
-    assert "no-reply@example.com" == str(sendmail.message.draft.envelope.sender)
+    assert sendmail.recipients == ["admin@example.com", "bob@example.net"]
+    assert str(sendmail.message.draft.envelope.sender) == "no-reply@example.com"
     assert re.search(r"\r\nFrom: (.* )?<?no-reply@example\.com>?\r\n", sendmail.content)
 
 
@@ -150,14 +150,14 @@ def test_the_route_is_that_of_the_sender(sendmail: SendmailCommand) -> None:
         '[[route.smarthost]]\nurl = "smtps://x"\nca-file = "/absent"\n'
     )
     silent(sendmail("-f", "eve@example.com", "bob@example.net"))
-    assert "other" == sendmail.message.draft.route
+    assert sendmail.message.draft.route == "other"
 
 
 def test_php_s_options_work(sendmail: SendmailCommand) -> None:
     """``sendmail -t -i``; Bcc is removed."""
     stdin = b"To: bob@example.net\nCc: carol@example.net\nBcc: dave@example.net\n\nHi.\n"
     silent(sendmail("-t", "-i", "-fwww@example.org", stdin=stdin))
-    assert ["bob", "carol", "dave"] == [each.partition("@")[0] for each in sendmail.recipients]
+    assert [each.partition("@")[0] for each in sendmail.recipients] == ["bob", "carol", "dave"]
     assert "dave" not in sendmail.content
 
 
@@ -169,8 +169,8 @@ def test_a_lone_dot_ends_the_message_without_i(sendmail: SendmailCommand) -> Non
 def test_options_request_reports(sendmail: SendmailCommand) -> None:
     silent(sendmail("-N", "success,delay", "-R", "hdrs", "-V", "QQ1", "a@x.org", "b@x.org"))
     envelope = sendmail.message.draft.envelope
-    assert ("HDRS", "QQ1") == (envelope.ret, envelope.envid)
-    assert [{"SUCCESS", "DELAY"}] * 2 == [set(r.notify) for r in envelope.recipients]
+    assert (envelope.ret, envelope.envid) == ("HDRS", "QQ1")
+    assert [set(r.notify) for r in envelope.recipients] == [{"SUCCESS", "DELAY"}] * 2
 
 
 def test_the_null_sender_has_no_full_name(sendmail: SendmailCommand) -> None:
@@ -186,7 +186,7 @@ def test_the_full_name_comes_from_the_environment(sendmail: SendmailCommand) -> 
 
 def test_verbose_prints_the_queue_id(sendmail: SendmailCommand) -> None:
     done = sendmail("-v", "bob@example.net")
-    assert f"-- queued as {sendmail.message.id}" == done.err.splitlines()[-1]
+    assert done.err.splitlines()[-1] == f"-- queued as {sendmail.message.id}"
 
 
 def test_a_message_of_many_megabytes_is_queued_completely(sendmail: SendmailCommand) -> None:
@@ -220,7 +220,7 @@ def test_memory_is_constant_for_long_messages(sendmail: SendmailCommand) -> None
                 check=True,
             )
         status, kilobytes = done.stdout.split()
-        assert b"0" == status
+        assert status == b"0"
         return int(kilobytes)
 
     assert peak(60) - peak(2) < 20_000
@@ -245,10 +245,10 @@ def test_each_mistake_is_one_line_and_a_status(
     sendmail: SendmailCommand, words: list[str], stdin: bytes, status: int, held: str
 ) -> None:
     done = sendmail(*words, stdin=stdin)
-    assert (status, "", 1) == (done.status, done.out, len(done.err.splitlines())), done.err
+    assert (done.status, done.out, len(done.err.splitlines())) == (status, "", 1), done.err
     assert done.err.startswith("sendmail: ")
     assert held in done.err
-    assert {} == sendmail.queue.messages
+    assert sendmail.queue.messages == {}
 
 
 def test_without_relay_and_queue_the_status_is_75(sendmail: SendmailCommand) -> None:
@@ -256,7 +256,7 @@ def test_without_relay_and_queue_the_status_is_75(sendmail: SendmailCommand) -> 
         file.unlink()
     (sendmail.folder / "queue").rmdir()
     done = sendmail("bob@example.net")
-    assert (75, 1) == (done.status, len(done.err.splitlines()))
+    assert (done.status, len(done.err.splitlines())) == (75, 1)
     assert "the message was not taken, try again later: no relay is running; the queue" in done.err
 
 
@@ -268,8 +268,8 @@ def test_a_closed_stdin_is_one_line(sendmail: SendmailCommand) -> None:
         timeout=60,
         check=False,
     )
-    assert (74, 1) == (done.returncode, len(done.stderr.splitlines())), done.stderr
-    assert {} == sendmail.queue.messages
+    assert (done.returncode, len(done.stderr.splitlines())) == (74, 1), done.stderr
+    assert sendmail.queue.messages == {}
 
 
 # -- a relay: over its socket -------------------------------------------------------
@@ -278,30 +278,30 @@ def test_a_closed_stdin_is_one_line(sendmail: SendmailCommand) -> None:
 def test_a_running_relay_receives_the_message(sendmail: SendmailCommand) -> None:
     with UnixServer(sendmail.socket) as relay:
         silent(sendmail("-N", "never", "-f", "alice@example.org", "bob@example.net", "root"))
-    assert [
+    assert [relay.heard[0], relay.heard[1].partition("=")[0], *relay.heard[2:5]] == [
         "EHLO localhost",
         "MAIL FROM:<alice@example.org> SIZE",
         "RCPT TO:<bob@example.net> NOTIFY=NEVER",
         "RCPT TO:<root@relay.example.org> NOTIFY=NEVER",
         "DATA",
-    ] == [relay.heard[0], relay.heard[1].partition("=")[0], *relay.heard[2:5]]
+    ]
     (content,) = relay.contents
     assert content.startswith("To: bob@example.net\r\nSubject: hello\r\n")
     assert "\r\nMessage-ID: <" in content
-    assert {} == sendmail.queue.messages
+    assert sendmail.queue.messages == {}
 
 
 def test_the_configuration_sets_the_socket(sendmail: SendmailCommand) -> None:
     sendmail.configure('submission-socket = "other"\n')
     with UnixServer(sendmail.folder / "other") as relay:
         silent(sendmail("bob@example.net"))
-    assert 1 == len(relay.contents)
+    assert len(relay.contents) == 1
 
 
 def test_verbose_shows_the_dialogue(sendmail: SendmailCommand) -> None:
     with UnixServer(sendmail.socket):
         done = sendmail("-v", "bob@example.net")
-    assert (0, "") == (done.status, done.out)
+    assert (done.status, done.out) == (0, "")
     assert "S: 220 relay.example.org ESMTP" in done.err
     assert "C: RCPT TO:<bob@example.net>" in done.err
     assert "Hi." not in done.err
@@ -337,8 +337,8 @@ def test_a_message_that_the_relay_does_not_take_is_queued(
 ) -> None:
     with UnixServer(sendmail.socket, **replies) as relay:
         silent(sendmail("bob@example.net"))
-    assert ["bob@example.net"] == sendmail.recipients
-    assert [] == relay.contents
+    assert sendmail.recipients == ["bob@example.net"]
+    assert relay.contents == []
 
 
 def test_a_stale_socket_does_not_prevent_queueing(sendmail: SendmailCommand) -> None:
@@ -346,7 +346,7 @@ def test_a_stale_socket_does_not_prevent_queueing(sendmail: SendmailCommand) -> 
         pass
     assert sendmail.socket.exists()
     silent(sendmail("bob@example.net"))
-    assert ["bob@example.net"] == sendmail.recipients
+    assert sendmail.recipients == ["bob@example.net"]
 
 
 def test_a_message_whose_reply_was_lost_is_queued_with_the_same_message_id(
@@ -356,7 +356,7 @@ def test_a_message_whose_reply_was_lost_is_queued_with_the_same_message_id(
         silent(sendmail("bob@example.net"))
     said = next(line for line in relay.heard if line.startswith("Message-ID: "))
     assert f"\r\n{said}\r\n" in sendmail.content
-    assert ["bob@example.net"] == sendmail.recipients
+    assert sendmail.recipients == ["bob@example.net"]
 
 
 def test_only_recipients_that_the_relay_did_not_accept_are_queued(
@@ -365,7 +365,7 @@ def test_only_recipients_that_the_relay_did_not_accept_are_queued(
     replies = {"RCPT TO:<later@x.org>": "450 4.2.0 later"}
     with UnixServer(sendmail.socket, **replies) as relay:
         silent(sendmail("bob@example.net", "later@x.org"))
-    assert (1, ["later@x.org"]) == (len(relay.contents), sendmail.recipients)
+    assert (len(relay.contents), sendmail.recipients) == (1, ["later@x.org"])
 
 
 def test_a_permanently_refused_recipient_is_named(sendmail: SendmailCommand) -> None:
@@ -375,9 +375,9 @@ def test_a_permanently_refused_recipient_is_named(sendmail: SendmailCommand) -> 
     }
     with UnixServer(sendmail.socket, **replies) as relay:
         done = sendmail("bob@example.net", "never@x.org", "later@x.org")
-    assert (67, 1) == (done.status, len(done.err.splitlines())), done.err
+    assert (done.status, len(done.err.splitlines())) == (67, 1), done.err
     assert "never@x.org refused: 550 5.1.1 no \\x1b[2Jsuch user" in done.err
-    assert (1, ["later@x.org"]) == (len(relay.contents), sendmail.recipients)
+    assert (len(relay.contents), sendmail.recipients) == (1, ["later@x.org"])
 
 
 @pytest.mark.parametrize(
@@ -396,8 +396,8 @@ def test_a_permanently_refused_message_is_not_queued(
 ) -> None:
     with UnixServer(sendmail.socket, **replies):
         done = sendmail("bob@example.net")
-    assert (status, "", 1) == (done.status, done.out, len(done.err.splitlines())), done.err
-    assert {} == sendmail.queue.messages
+    assert (done.status, done.out, len(done.err.splitlines())) == (status, "", 1), done.err
+    assert sendmail.queue.messages == {}
 
 
 def test_an_interrupted_message_is_not_queued(sendmail: SendmailCommand) -> None:
@@ -420,27 +420,27 @@ def test_an_interrupted_message_is_not_queued(sendmail: SendmailCommand) -> None
         assert process.stderr is not None
         err = process.stderr.read()
         process.stderr.close()
-        assert 130 == process.wait(60)
+        assert process.wait(60) == 130
     assert err.startswith(b"sendmail: interrupted: ")
-    assert {} == sendmail.queue.messages
+    assert sendmail.queue.messages == {}
 
 
 # -- what else it is called for ------------------------------------------------------
 
 
 def test_mailq(sendmail: SendmailCommand) -> None:
-    assert (0, "Mail queue is empty\n", "") == _all(sendmail(name="mailq"))
+    assert _all(sendmail(name="mailq")) == (0, "Mail queue is empty\n", "")
     first = sendmail.queue.defer(sendmail.queue.take(arrived=1767268800.0))
     held = sendmail.queue.hold(sendmail.queue.take("", ["dave@example.net"]))
     done = sendmail("-bp", TZ="UTC")
     lines = done.out.splitlines()
-    assert "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------" == lines[0]
+    assert lines[0] == "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------"
     assert re.match(rf"{first}  +\d+ Thu Jan  1 12:00:00  alice@example\.org$", lines[1])
-    assert "(mx.example.net[192.0.2.9]:25: 450 4.2.2 Mailbox \\x1b[2Jfull)" == lines[2].strip()
-    assert f"{'':41}bob@example.net" == lines[3]
+    assert lines[2].strip() == "(mx.example.net[192.0.2.9]:25: 450 4.2.2 Mailbox \\x1b[2Jfull)"
+    assert lines[3] == f"{'':41}bob@example.net"
     assert lines[5].startswith(f"{held}! ")
     assert lines[5].endswith("MAILER-DAEMON")
-    assert "-- 1 Kbytes in 2 Requests." == lines[-1]
+    assert lines[-1] == "-- 1 Kbytes in 2 Requests."
     assert done.out == sendmail(name="mailq", TZ="UTC").out
     assert held not in sendmail("-bp", f"-qI{first}").out
     # What it prints is what `queue` reads.
@@ -506,7 +506,7 @@ def test_with_a_locked_queue_the_command_ends_in_time(
     assert b"the message was not taken, " in done.stderr
     assert advice in done.stderr
     assert b"is locked" in done.stderr
-    assert {} == sendmail.queue.messages
+    assert sendmail.queue.messages == {}
 
 
 LARGE = b"To: bob@example.net\n\n" + b"x" * 1200 + b"\n"
@@ -520,14 +520,14 @@ def test_a_message_above_the_relay_s_limit_is_refused_without_the_relay(
     down = sendmail("-i", "bob@example.net", stdin=LARGE)
     with UnixServer(sendmail.socket, EHLO="250-relay.example.org\r\n250 SIZE 1000"):
         up = sendmail("-i", "bob@example.net", stdin=LARGE)
-    assert (65, 65) == (down.status, up.status)
+    assert (down.status, up.status) == (65, 65)
     assert re.fullmatch(
         r"sendmail: message too large: it has \d+ octets, the relay takes 1000.*\n", down.err
     )
     assert "message too large" in up.err
-    assert {} == sendmail.queue.messages
+    assert sendmail.queue.messages == {}
     silent(sendmail("-i", "bob@example.net", stdin=LARGE[:500]))
-    assert 1 == len(sendmail.queue.messages)
+    assert len(sendmail.queue.messages) == 1
 
 
 def test_without_a_configuration_there_is_no_size_limit(sendmail: SendmailCommand) -> None:
@@ -545,18 +545,18 @@ SESSION = (
 
 def test_bs_without_a_relay_commits_before_the_250(sendmail: SendmailCommand) -> None:
     done = sendmail("-bs", stdin=SESSION)
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     replies = done.out.splitlines()
-    assert "220 relay.example.org ESMTP" == replies[0]
-    assert f"250 2.0.0 Ok: queued as {sendmail.message.id}" == replies[-2]
+    assert replies[0] == "220 relay.example.org ESMTP"
+    assert replies[-2] == f"250 2.0.0 Ok: queued as {sendmail.message.id}"
     assert replies[-1].startswith("221 ")
     assert sendmail.content.endswith("\r\n\r\nHi.\r\n.\r\n")
 
 
 def test_bs_without_a_relay_needs_no_ehlo(sendmail: SendmailCommand) -> None:
     done = sendmail("-bs", stdin=SESSION.partition(b"\r\n")[2])
-    assert (0, "") == (done.status, done.err)
-    assert f"250 2.0.0 Ok: queued as {sendmail.message.id}" == done.out.splitlines()[-2]
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[-2] == f"250 2.0.0 Ok: queued as {sendmail.message.id}"
 
 
 def test_bs_without_a_relay_has_the_limits_of_the_relay(sendmail: SendmailCommand) -> None:
@@ -566,40 +566,40 @@ def test_bs_without_a_relay_has_the_limits_of_the_relay(sendmail: SendmailComman
     assert "\n250-SIZE 100\n" in done.out
     assert "\n452 4.5.3 " in done.out
     assert done.out.splitlines()[-2].startswith("552 5.3.4 ")
-    assert {} == sendmail.queue.messages
+    assert sendmail.queue.messages == {}
 
 
 def test_bs_without_the_final_dot_queues_nothing(sendmail: SendmailCommand) -> None:
     done = sendmail("-bs", stdin=SESSION[:-12])
-    assert 0 == done.status
-    assert {} == sendmail.queue.messages
+    assert done.status == 0
+    assert sendmail.queue.messages == {}
 
 
 def test_bs_with_a_relay_is_a_session_with_the_relay(sendmail: SendmailCommand) -> None:
     with UnixServer(sendmail.socket) as relay:
         done = sendmail("-bs", stdin=SESSION)
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     assert done.out.endswith("\n354 go on\n250 2.0.0 Ok: queued as X1\n221 bye\n")
     assert SESSION.decode().splitlines() == relay.heard
-    assert {} == sendmail.queue.messages
+    assert sendmail.queue.messages == {}
 
 
 @pytest.mark.parametrize("said", [b"EHLO x\r\n", b"EHLO x\r\nQUIT", b"EHLO QUIT\r\n"])
 def test_bs_ends_when_stdin_does(sendmail: SendmailCommand, said: bytes) -> None:
     with UnixServer(sendmail.socket):
         done = sendmail("-bs", stdin=said)
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
 
 
 def test_bs_accepts_lf_line_ends(sendmail: SendmailCommand) -> None:
     said = SESSION.replace(b"\r\n", b"\n")
     done = sendmail("-bs", stdin=said)
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[-1].startswith("221 ")
     assert sendmail.content.endswith("\r\n\r\nHi.\r\n.\r\n")
     with UnixServer(sendmail.socket) as relay:
         done = sendmail("-bs", stdin=said)
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     assert SESSION.decode().splitlines() == relay.heard
 
 
@@ -608,7 +608,7 @@ def test_bs_without_a_queue_replies_451(sendmail: SendmailCommand) -> None:
         file.unlink()
     (sendmail.folder / "queue").rmdir()
     done = sendmail("-bs", stdin=SESSION)
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     assert "\n451 4.3.0 " in done.out
 
 
@@ -624,7 +624,7 @@ def test_a_message_may_be_typed_on_a_terminal(sendmail: SendmailCommand) -> None
             env=sendmail.env,
         )
         os.write(ours, b"Subject: typed\n\nHi.\n.\n")
-        assert 0 == process.wait(60)
+        assert process.wait(60) == 0
     finally:
         os.close(ours)
         os.close(theirs)

@@ -61,7 +61,7 @@ def test_an_invalid_sender_is_refused(given: str) -> None:
 def test_recipients_are_those_of_the_command_line() -> None:
     asked = SendmailOptions(recipients=("bob@example.net", "root", "c@x.org, Dave <d@x.org>"))
     expected = ["bob@example.net", "root@host.example.org", "c@x.org", "d@x.org"]
-    assert expected == recipients(asked, "To: nobody@example.net")
+    assert recipients(asked, "To: nobody@example.net") == expected
 
 
 def test_with_t_recipients_of_the_header_are_added() -> None:
@@ -81,7 +81,7 @@ def test_a_resent_message_goes_to_the_recipients_of_its_newest_resent_fields() -
         "Resent-To: old@example.net",
         "To: first@example.net",
     )
-    assert ["new@example.net", "blind@example.net"] == recipients(asked, *lines)
+    assert recipients(asked, *lines) == ["new@example.net", "blind@example.net"]
 
 
 def test_a_header_without_recipients_is_refused() -> None:
@@ -94,8 +94,8 @@ def test_requests_for_reports_are_in_the_envelope() -> None:
         recipients=("a@x.org", "b@x.org"), notify=("SUCCESS", "DELAY"), ret="HDRS", envid="QQ1"
     )
     envelope = envelope_of(asked, header(), ReversePath(), HOST)
-    assert ("HDRS", "QQ1") == (envelope.ret, envelope.envid)
-    assert [{"SUCCESS", "DELAY"}] * 2 == [set(r.notify) for r in envelope.recipients]
+    assert (envelope.ret, envelope.envid) == ("HDRS", "QQ1")
+    assert [set(r.notify) for r in envelope.recipients] == [{"SUCCESS", "DELAY"}] * 2
 
 
 def test_missing_fields_are_added_and_bcc_is_removed() -> None:
@@ -107,9 +107,9 @@ def test_missing_fields_are_added_and_bcc_is_removed() -> None:
         NOW,
         HOST,
     )
-    assert ["bob@example.net"] == done.values("to")
-    assert ["Alice Liddell <alice@example.org>"] == done.values("from")
-    assert NOW == parsedate_to_datetime(done.values("date")[0]).timestamp()
+    assert done.values("to") == ["bob@example.net"]
+    assert done.values("from") == ["Alice Liddell <alice@example.org>"]
+    assert parsedate_to_datetime(done.values("date")[0]).timestamp() == NOW
     (message_id,) = done.values("message-id")
     assert message_id.endswith("@example.org>")
     assert b"x.org" not in bytes(done)
@@ -133,12 +133,12 @@ def test_existing_fields_keep_every_octet() -> None:
 )
 def test_the_full_name_is_quoted_or_encoded_in_from(name: str, expected: str) -> None:
     done = complete_header(header(), ReversePath.parse("alice@example.org"), name, NOW, HOST)
-    assert [expected] == done.values("from")
+    assert done.values("from") == [expected]
 
 
 def test_mail_of_the_null_sender_is_from_the_mailer_daemon() -> None:
     done = complete_header(header(), ReversePath(), "Alice", NOW, HOST)
-    assert ["MAILER-DAEMON@host.example.org"] == done.values("from")
+    assert done.values("from") == ["MAILER-DAEMON@host.example.org"]
 
 
 def test_the_user_is_that_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_a_user_without_an_entry_is_that_of_the_environment(
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
     monkeypatch.setenv("LOGNAME", "app")
     monkeypatch.delenv("NAME", raising=False)
-    assert User(4_000_000, "app", "") == current_user()
+    assert current_user() == User(4_000_000, "app", "")
     monkeypatch.delenv("LOGNAME")
     monkeypatch.delenv("USER", raising=False)
-    assert "uid4000000" == current_user().name
+    assert current_user().name == "uid4000000"

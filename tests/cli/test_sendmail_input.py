@@ -65,7 +65,7 @@ def read(octets: bytes, *, dot_ends: bool = False) -> bytes:
     ],
 )
 def test_line_ends_and_header_are_canonical(octets: bytes, expected: bytes) -> None:
-    assert expected == read(octets)
+    assert read(octets) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_line_ends_and_header_are_canonical(octets: bytes, expected: bytes) -> N
     ],
 )
 def test_a_lone_dot_ends_the_message_if_requested(octets: bytes, expected: bytes) -> None:
-    assert expected == read(octets, dot_ends=True)
+    assert read(octets, dot_ends=True) == expected
 
 
 @given(st.lists(st.sampled_from([b".", b"\r\n", b"a", b"..", b".\r\n", b"\r\n.\r\n"]), max_size=12))
@@ -105,7 +105,7 @@ def test_an_endless_header_is_refused() -> None:
 
 def test_a_single_endless_line_is_a_body() -> None:
     line = b"x" * (MAX_HEADER + 200_000)
-    assert b"\r\n" + line + b"\r\n" == read(line)
+    assert read(line) == b"\r\n" + line + b"\r\n"
 
 
 def test_a_single_endless_field_is_refused() -> None:
@@ -116,11 +116,11 @@ def test_a_single_endless_field_is_refused() -> None:
 def test_a_long_content_is_in_an_unnamed_private_file() -> None:
     body = (b"x" * 76 + b"\r\n") * (MAX_IN_MEMORY // 70)
     with reading(b"To: a\n\n" + body) as message:
-        assert b"To: a\r\n\r\n" + body == b"".join(message.pieces())
+        assert b"".join(message.pieces()) == b"To: a\r\n\r\n" + body
         status = os.fstat(message.file.fileno())
-        assert (0, 0o600) == (status.st_nlink, status.st_mode & 0o777)
+        assert (status.st_nlink, status.st_mode & 0o777) == (0, 0o600)
 
 
 def test_an_endless_line_after_fields_is_a_body() -> None:
     line = b"x" * (MAX_HEADER + 200_000)
-    assert b"To: a\r\n\r\n" + line + b"\r\n" == read(b"To: a\n" + line)
+    assert read(b"To: a\n" + line) == b"To: a\r\n\r\n" + line + b"\r\n"

@@ -110,7 +110,7 @@ WRONG: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("words", "meant"), MEANS, ids=[words for words, _ in MEANS])
 def test_options_have_their_usual_meaning(words: str, meant: dict[str, Any]) -> None:
-    assert SendmailOptions(**{**DELIVER, **meant}) == parse("sendmail", words.split())
+    assert parse("sendmail", words.split()) == SendmailOptions(**{**DELIVER, **meant})
 
 
 @pytest.mark.parametrize(("words", "mode", "meant"), MODES, ids=[words for words, *_ in MODES])
@@ -119,7 +119,7 @@ def test_options_set_the_mode(words: str, mode: SendmailMode, meant: dict[str, A
         with pytest.raises(CommandError, match="-bpv is not supported"):
             parse("sendmail", [words])
     else:
-        assert SendmailOptions(mode=mode, **meant) == parse("sendmail", words.split())
+        assert parse("sendmail", words.split()) == SendmailOptions(mode=mode, **meant)
 
 
 @pytest.mark.parametrize(("words", "held"), WRONG, ids=[words for words, _ in WRONG])
@@ -127,12 +127,12 @@ def test_each_mistake_is_one_line(words: str, held: str) -> None:
     with pytest.raises(CommandError) as caught:
         parse("sendmail", words.split())
     assert held in str(caught.value)
-    assert 1 == len(str(caught.value).splitlines())
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_value_may_be_empty_or_hold_spaces() -> None:
     asked = parse("sendmail", ["-f", "", "-F", "Alice of Wonderland", "bob"])
-    assert ("", "Alice of Wonderland") == (asked.sender, asked.full_name)
+    assert (asked.sender, asked.full_name) == ("", "Alice of Wonderland")
 
 
 def test_quoted_values_are_escaped() -> None:
@@ -150,7 +150,7 @@ def test_quoted_values_are_escaped() -> None:
     ],
 )
 def test_the_program_s_name_sets_the_mode(name: str, mode: SendmailMode) -> None:
-    assert SendmailOptions(mode=mode) == parse(name, [])
+    assert parse(name, []) == SendmailOptions(mode=mode)
 
 
 def test_any_other_name_delivers() -> None:

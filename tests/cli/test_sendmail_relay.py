@@ -35,13 +35,13 @@ def test_relay_and_command_use_the_same_host_name(
     monkeypatch.setattr("socket.getfqdn", lambda: names[1])
     path = tmp_path / "relay.toml"
     path.write_text(CONFIGURATION, "utf-8")
-    assert expected == read_configuration(path, reactor).name
-    assert expected == find_relay(str(path)).name
-    assert expected == find_relay(str(path)).policy().name
+    assert read_configuration(path, reactor).name == expected
+    assert find_relay(str(path)).name == expected
+    assert find_relay(str(path)).policy().name == expected
 
 
 def test_a_machine_with_an_invalid_name_is_localhost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "no name.at all")
-    assert "localhost" == find_relay(queue=str(tmp_path)).name
+    assert find_relay(queue=str(tmp_path)).name == "localhost"

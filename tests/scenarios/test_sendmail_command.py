@@ -63,7 +63,7 @@ def call(relay: Relay, *words: str, stdin: str = "", name: str = "sendmail") -> 
         timeout=100,
         check=False,
     )
-    assert (0, b"") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode()
 
 
@@ -84,7 +84,7 @@ def queue(relay: Relay, action: str, *words: str) -> str:
         timeout=100,
         check=False,
     )
-    assert (0, b"") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode()
 
 
@@ -108,8 +108,8 @@ async def test_a_running_relay_accepts_the_message_over_its_socket(
         call, relay, "-t", "-i", "-f", "alice@example.org", "-F", "Alice", stdin=text
     )
     (message,) = await hop.wait_for(1, timeout=PATIENCE)
-    assert ["bob@example.net", "eve@example.net"] == [str(each) for each in message.recipients]
-    assert "alice@example.org" == str(message.sender)
+    assert [str(each) for each in message.recipients] == ["bob@example.net", "eve@example.net"]
+    assert str(message.sender) == "alice@example.org"
     content = message.content.decode()
     assert content.startswith("Received: from localhost")
     assert "\r\nFrom: Alice <alice@example.org>\r\n" in content
@@ -126,12 +126,12 @@ async def test_messages_queued_without_a_relay_are_delivered_after_its_start(
     await deferToThread(many, relay, range(MANY))
     shown = await deferToThread(queue, relay, "list", "--json")
     ids = [json.loads(line)["queue_id"] for line in shown.splitlines()]
-    assert (MANY, MANY) == (len(ids), len(set(ids)))
+    assert (len(ids), len(set(ids))) == (MANY, MANY)
     await up(relay)
     assert list(range(MANY)) == numbers(await hop.wait_for(MANY, timeout=PATIENCE))
     await deferToThread(relay.end)
-    assert MANY == len(hop.messages)
-    assert "Mail queue is empty\n" == await deferToThread(lambda: call(relay, name="mailq"))
+    assert len(hop.messages) == MANY
+    assert await deferToThread(lambda: call(relay, name="mailq")) == "Mail queue is empty\n"
 
 
 @ensureDeferred
@@ -143,7 +143,7 @@ async def test_a_message_queued_while_the_relay_runs_is_delivered_at_once(
     await up(relay)
     (relay.folder / "elsewhere").unlink()
     await deferToThread(many, relay, range(3))
-    assert [0, 1, 2] == numbers(await hop.wait_for(3, timeout=PATIENCE))
+    assert numbers(await hop.wait_for(3, timeout=PATIENCE)) == [0, 1, 2]
     await deferToThread(relay.end)
 
 
@@ -167,7 +167,7 @@ async def test_no_message_is_lost_when_the_relay_is_killed(
         by_number.setdefault(int(str(message.email["Subject"])), set()).add(
             str(message.email["Message-ID"])
         )
-    assert {1} == {len(ids) for ids in by_number.values()}
+    assert {len(ids) for ids in by_number.values()} == {1}
     times = Counter(numbers(hop.messages))
     assert max(times.values()) <= 3
 
@@ -227,20 +227,20 @@ async def test_the_queue_command_works_while_the_relay_runs(reactor: Any, relay:
     assert "refused" in why
     names = [m["queue_id"] for m in await deferToThread(listed)]
     first, second = [name for name in names if name != third]
-    assert "1 message held\n" == await deferToThread(queue, relay, "hold", first)
-    assert "1 message deleted\n" == await deferToThread(queue, relay, "delete", second)
-    assert [first] == [m["queue_id"] for m in await deferToThread(listed, "--state", "hold")]
+    assert await deferToThread(queue, relay, "hold", first) == "1 message held\n"
+    assert await deferToThread(queue, relay, "delete", second) == "1 message deleted\n"
+    assert [m["queue_id"] for m in await deferToThread(listed, "--state", "hold")] == [first]
     shown = await deferToThread(queue, relay, "show", third)
     assert "last reply" in shown
-    assert "1 message flushed\n" == await deferToThread(queue, relay, "flush", third)
+    assert await deferToThread(queue, relay, "flush", third) == "1 message flushed\n"
     async with hop:
         (message,) = await hop.wait_for(1, timeout=PATIENCE)
         assert third in message.content.decode()
-        assert "1 message released\n" == await deferToThread(queue, relay, "release", first)
+        assert await deferToThread(queue, relay, "release", first) == "1 message released\n"
         await hop.wait_for(2, timeout=PATIENCE)
         await deferToThread(relay.wait, lambda: not listed())
         await deferToThread(relay.end)
-    assert 2 == len(hop.messages)
+    assert len(hop.messages) == 2
 
 
 @ensureDeferred
@@ -253,5 +253,5 @@ async def test_smtp_on_stdin_is_a_session_with_the_relay(relay: Relay, hop: Loop
     )
     out = await deferToThread(call, relay, "-bs", stdin=session)
     assert "\r\n250 2.0.0 Ok: queued as " in out
-    assert [7] == numbers(await hop.wait_for(1, timeout=PATIENCE))
+    assert numbers(await hop.wait_for(1, timeout=PATIENCE)) == [7]
     await deferToThread(relay.end)

@@ -61,7 +61,7 @@ class Machine:
             timeout=100,
             check=False,
         )
-        assert 0 == done.returncode, (block, done.stdout, done.stderr)
+        assert done.returncode == 0, (block, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr
 
@@ -82,12 +82,12 @@ def test_sendmail_is_replaced_as_the_page_says(machine: Machine) -> None:
     (configuration,) = blocks("replace-sendmail.md", "toml")
     machine.write("etc/twisted_sendmail/relay.toml", machine.moved(configuration))
     link, attempt, mailq, git = blocks("replace-sendmail.md", "sh")
-    assert "" == machine.run(link)
+    assert machine.run(link) == ""
     assert "-- queued as " in machine.run(attempt)
     (message,) = Queue(machine.root / "var/lib/twisted_sendmail/queue").messages.values()
-    assert ["admin@example.org"] == [str(each.recipient) for each in message.recipients]
+    assert [str(each.recipient) for each in message.recipients] == ["admin@example.org"]
     assert message.id in machine.run(mailq)
-    assert "" == machine.run(git)
+    assert machine.run(git) == ""
     assert "sendmailCmd = " in (machine.root / ".gitconfig").read_text("utf-8")
 
 
@@ -102,19 +102,19 @@ def test_the_queue_is_looked_after_as_the_page_says(machine: Machine) -> None:
     third = queue.take("alice@example.org", ["dave@example.com"])
     held = queue.hold(queue.take("eve@example.org"))
     name, every, some, one, flush, hold, end, script = blocks("look-after-the-queue.md", "sh")
-    assert "" == machine.run(name)
+    assert machine.run(name) == ""
     shown = machine.run(every)
     assert all(each in shown for each in (first, second, third, held))
     shown = machine.run(some)
-    assert (True, False) == (first in shown, second in shown)
+    assert (first in shown, second in shown) == (True, False)
     shown = machine.run(one)
     assert f"message       {first}\n" in shown
     assert queue.content(first) == (machine.root / "message.eml").read_bytes()
-    assert "4 messages flushed\n" == machine.run(flush)
-    assert "1 message held\n1 message released\n1 message requeued\n" == machine.run(hold)
-    assert "1 message expired\n1 message deleted\n" == machine.run(end)
-    assert "1 message deleted\n" == machine.run(script)
-    assert {first: False, third: True} == {n: m.expired for n, m in queue.messages.items()}
+    assert machine.run(flush) == "4 messages flushed\n"
+    assert machine.run(hold) == "1 message held\n1 message released\n1 message requeued\n"
+    assert machine.run(end) == "1 message expired\n1 message deleted\n"
+    assert machine.run(script) == "1 message deleted\n"
+    assert {n: m.expired for n, m in queue.messages.items()} == {first: False, third: True}
 
 
 def whole(block: str) -> str:
@@ -170,7 +170,7 @@ def test_the_flags_of_a_page_can_be_used(machine: Machine, page: str) -> None:
     machine.write("secret.txt", "s3cret\n")
     (machine.root / "secret.txt").chmod(0o600)
     (command,) = (b for b in blocks(f"{page}.md", "sh") if b.startswith("twistd --nodaemon "))
-    assert "the command line: good\n" == machine.run(command.rstrip() + " --check\n")
+    assert machine.run(command.rstrip() + " --check\n") == "the command line: good\n"
 
 
 def test_the_page_of_the_relay_names_what_it_takes() -> None:
@@ -179,7 +179,7 @@ def test_the_page_of_the_relay_names_what_it_takes() -> None:
     page = (PAGES.parent / "reference" / "command-line.md").read_text("utf-8")
     section = page.partition("## twistd sendmail\n")[2].partition("\n## ")[0]
     table = "".join(line for line in section.splitlines() if line.startswith("| `--"))
-    assert {*FLAGS, "config", "check"} == set(re.findall(r"`--([a-z-]+)", table))
+    assert set(re.findall(r"`--([a-z-]+)", table)) == {*FLAGS, "config", "check"}
 
 
 def test_the_page_of_sendmail_lists_exactly_its_options() -> None:
