@@ -16,12 +16,20 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.smtp import InvalidInput, Reply
+from attrs import frozen
+
+from twisted_sendmail.server import SMTPServerFactory, SMTPServerProtocol
+from twisted_sendmail.smtp import InvalidInput, Reply, ServerSession, ServerState, Verb
 from twisted_sendmail.testing.authority import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from twisted_sendmail.smtp import Bdat, ContentReader, ServerHandler, ServerSettings, StartTLS
 
 MOMENTS = frozenset(
     {
@@ -39,7 +47,7 @@ class FaultAction(enum.Enum):
     STALL = "stop replying and reading"
 
 
-@dataclass(frozen=True)
+@frozen
 class Fault:
     """One fault, made by the functions below."""
 
@@ -60,7 +68,7 @@ class Fault:
     #: EHLO keywords that are not offered.
     without: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+    def __attrs_post_init__(self) -> None:
         if self.at and self.at not in MOMENTS:
             raise InvalidInput(
                 f"'{self.at}' is not a moment of a session",
@@ -184,3 +192,248 @@ class FaultPlan:
                 signer = authority if known else Authority("unknown authority")
                 return signer.issue(names, not_before=now - timedelta(days=30), not_after=now + age)
         return authority.issue()
+
+
+#: Seconds between octets that are sent one by one.
+OCTET_INTERVAL = 0.0001
+#: Seconds for earlier replies to arrive before a reset, which would discard them.
+RESET_DELAY = 0.05
+
+_MOMENTS = {Verb.GREETING: "greeting", Verb.HELO: "EHLO", Verb.LHLO: "EHLO"}
+# By method of the handler.
+_MOMENTS_OF_CALLS = {
+    "auth": "AUTH",
+    "auth_response": "AUTH",
+    "mail": "MAIL",
+    "rcpt": "RCPT",
+    "data": "DATA",
+    "chunk": "content",
+}
+
+
+class FaultySession(ServerSession):
+    """Consults the plan before each reply and before each call of the handler."""
+
+    def __init__(
+        self, settings: ServerSettings, handler: ServerHandler, plan: FaultPlan, *, tls: bool
+    ) -> None:
+        #: Read and write nothing more.
+        self.dead = False
+        #: Reset the connection.
+        self.resetting = False
+        self._plan = plan
+        #: The plan was consulted about the next reply already; ``_due`` is the result.
+        self._decided = False
+        self._due: Fault | None = None
+        self._chunk_fault: Fault | None = None
+        super().__init__(settings, handler, tls=tls)
+
+    def greet(self, reply: Reply | None = None) -> None:
+        """Send the greeting, or the fault."""
+        fault = self._plan.take("greeting")
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
+        else:
+            planned = None if fault is None else fault.reply
+            self._with(fault, super().greet, planned or reply)
+
+    def _with(self, fault: Fault | None, then: Callable[..., None], *args: Any) -> None:
+        """Call *then*, and apply *fault* to the reply that it sends."""
+        self._decided, self._due = True, fault
+        then(*args)
+        self._decided = False
+
+    def _ask(self, then: Callable[[Any], None], call: Callable[..., object], *args: Any) -> None:
+        moment = _MOMENTS_OF_CALLS.get(call.__name__)
+        if moment is None or (moment == "DATA" and self._chunk is not None):
+            super()._ask(then, call, *args)
+            return
+        address = str(args[0]) if moment in {"MAIL", "RCPT"} else None
+        fault = self._plan.take(moment, address)
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
+        elif moment == "content":
+            if fault is None or fault.reply is None:
+                super()._ask(then, call, *args)
+            else:
+                self._with(None, self._say, fault.reply)
+                self.dead = True
+                self.end("fault")
+        elif fault is not None and fault.reply is not None:
+            # The handler is not called for what the plan refuses.
+            self._with(fault, then, fault.reply)
+        else:
+            super()._ask(lambda answer: self._with(fault, then, answer), call, *args)
+
+    def _act(self, action: FaultAction) -> None:
+        self.transcript.add("--", f"fault: {action.value}")
+        self.dead = True
+        if action is FaultAction.CLOSE:
+            self.end("fault")
+            return
+        if action is FaultAction.RESET:
+            self._abort("fault")
+            self.resetting = True
+        # Wait for an answer that is never given.
+        self.pending = lambda answer: None
+
+    def _write(self, reply: Reply, octets: bytes) -> None:
+        if self.dead:
+            return
+        moment = _MOMENTS.get(self._verb, self._verb.value)
+        fault = self._due if self._decided else self._plan.take(moment)
+        self._due = None
+        if fault is None:
+            super()._write(reply, octets)
+        elif fault.action is not None:
+            self._act(fault.action)
+        elif fault.instead is not None:
+            self.transcript.add_reply(self._shown_octets(fault.instead))
+            self._output += fault.instead
+        else:
+            super()._write(reply, octets if fault.reply is None else fault.reply.to_bytes())
+            if fault.injected:
+                self.transcript.add("--", f"fault: {len(fault.injected)} octets injected")
+                self._output += fault.injected
+
+    def _shown_octets(self, octets: bytes) -> Reply:
+        """Return *octets* as a reply for the transcript."""
+        text = octets.decode("utf-8", "backslashreplace")
+        code = int(text[:3]) if octets[:3].isdigit() else 0
+        return self._shown(Reply(code, tuple(line[4:] for line in text.splitlines()) or ("",)))
+
+    def _starttls(self, command: StartTLS) -> None:
+        fault = self._plan.take("STARTTLS")
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
+        elif fault is not None and fault.reply is not None:
+            self._with(fault, self._say, fault.reply)
+        else:
+            self._with(fault, super()._starttls, command)
+
+    def _bdat(self, command: Bdat, refusal: Reply | None) -> None:
+        fault = self._chunk_fault = self._plan.take("BDAT")
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
+        else:
+            super()._bdat(command, refusal or (None if fault is None else fault.reply))
+
+    def _chunk_ended(self) -> None:
+        fault = self._chunk_fault
+        self._with(fault, super()._chunk_ended)
+        if fault is not None and fault.reply is not None:
+            self._abandon()
+
+    def _content_ended(self, reader: ContentReader) -> None:
+        fault = self._plan.take("dot") or self._chunk_fault
+        self._chunk_fault = None
+        if fault is not None and fault.reply is not None:
+            # Refused by the plan, so the handler must not keep it.
+            reader.handler_refusal = fault.reply
+        self._dot = fault
+        self._with(fault, super()._content_ended, reader)
+
+    def _committed(self, answer: Any) -> None:
+        fault = self._dot
+        if fault is not None and fault.action is not None:
+            self._act(fault.action)
+        else:
+            self._with(fault, super()._committed, answer)
+
+    def _offer(self) -> dict[str, str]:
+        return {k: v for k, v in super()._offer().items() if k not in self._plan.without}
+
+
+class FaultyProtocol(SMTPServerProtocol):
+    """Sends octet by octet, or not all octets, if the plan has that."""
+
+    factory: FaultyFactory
+    session: FaultySession
+
+    def connectionMade(self) -> None:
+        """See ``IProtocol``."""
+        self._drip = bytearray()
+        self._then: list[Callable[[], None]] = []
+        self._left = self.factory.plan.close_after
+        super().connectionMade()
+
+    def _flush(self) -> None:
+        data = self.session.output()
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+        transport: Any = self.transport
+        if not self.factory.plan.single_bytes:
+            if data:
+                transport.write(data)
+        elif data:
+            idle = not self._drip
+            self._drip += data
+            if idle:
+                self.factory.clock.callLater(OCTET_INTERVAL, self._drop)
+        if self._left == 0:
+            self._left = None
+            self.session.dead = True
+            self.session.end("fault")
+
+    def _drop(self) -> None:
+        if self._over:
+            return
+        transport: Any = self.transport
+        transport.write(bytes(self._drip[:1]))
+        del self._drip[:1]
+        if self._drip:
+            self.factory.clock.callLater(OCTET_INTERVAL, self._drop)
+            return
+        then, self._then = self._then, []
+        for each in then:
+            each()
+
+    def _when_sent(self, call: Callable[[], None]) -> None:
+        if self._drip:
+            self._then.append(call)
+        else:
+            call()
+
+    def _start_tls(self) -> None:
+        self._flush()
+        self._when_sent(lambda: self.factory.start_tls(self))
+
+    def _close(self) -> None:
+        self._when_sent(super()._close)
+
+    def _regulate(self) -> None:
+        session = self.session
+        if session.resetting:
+            session.resetting = False
+            transport: Any = self.transport
+            self.factory.clock.callLater(RESET_DELAY, transport.abortConnection)
+        if session.dead and session.state is not ServerState.CLOSED and not self._over:
+            # Stalled: neither read nor close.
+            self._timer.clear()
+            self._hold(hold=True)
+        else:
+            super()._regulate()
+
+
+class FaultyFactory(SMTPServerFactory):
+    """A server factory with a plan of faults."""
+
+    protocol_class = FaultyProtocol
+
+    def __init__(self, *args: Any, plan: FaultPlan | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.plan = plan or FaultPlan()
+
+    def session(
+        self, settings: ServerSettings, handler: ServerHandler, *, tls: bool
+    ) -> ServerSession:
+        """Make a session that follows the plan."""
+        gone = self.plan.without
+        settings = replace(
+            settings,
+            extensions=tuple(word for word in settings.extensions if word not in gone),
+            starttls=settings.starttls and "STARTTLS" not in gone,
+            mechanisms=() if "AUTH" in gone else settings.mechanisms,
+        )
+        return FaultySession(settings, handler, self.plan, tls=tls)

@@ -27,8 +27,7 @@ from twisted_sendmail.server import (
 )
 from twisted_sendmail.smtp import InvalidServer, MailParameters, ServerSettings
 from twisted_sendmail.testing.authority import Authority
-from twisted_sendmail.testing.faults import FaultPlan
-from twisted_sendmail.testing.faulty import FaultyFactory
+from twisted_sendmail.testing.faults import FaultPlan, FaultyFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
