@@ -12,17 +12,23 @@ import pytest
 from twisted_sendmail import InvalidInput, ReversePath
 from twisted_sendmail.cli.sendmail.message import (
     User,
-    complete_header,
     current_user,
     envelope_of,
     sender_of,
 )
 from twisted_sendmail.cli.sendmail.options import SendmailOptions
-from twisted_sendmail.message import Header
+from twisted_sendmail.message import Header, HeaderFixer
 
 HOST = "host.example.org"
 ALICE = User(1000, "alice", "Alice Liddell")
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc).timestamp()
+
+
+def complete_header(
+    header: Header, sender: ReversePath, full_name: str, now: float, domain: str
+) -> Header:
+    """The header as the command sends it."""
+    return HeaderFixer(now, domain, sender, from_name=full_name).completed(header)
 
 
 def header(*lines: str) -> Header:

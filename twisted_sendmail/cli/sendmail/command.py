@@ -20,7 +20,6 @@ from typing import NoReturn
 from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_and_line
 from twisted_sendmail.cli.output import finish, prepare_streams, print_error, print_result
 from twisted_sendmail.cli.sendmail.message import (
-    complete_header,
     current_user,
     envelope_of,
     read_message,
@@ -28,6 +27,7 @@ from twisted_sendmail.cli.sendmail.message import (
 )
 from twisted_sendmail.cli.sendmail.options import SendmailMode, SendmailOptions, parse
 from twisted_sendmail.cli.sendmail.relay import find_relay
+from twisted_sendmail.message import HeaderFixer
 from twisted_sendmail.smtp import printable
 
 _STDIN = 0
@@ -75,15 +75,11 @@ def _deliver(options: SendmailOptions) -> int:
     user = current_user()
     sender = sender_of(options, user, relay.sender_domain)
     full_name = user.full_name if options.full_name is None else options.full_name
-    now = time.time()
+    # Add From, Date and Message-ID before the message goes anywhere: if it is sent twice, both
+    # copies have one Message-ID.
+    fixer = HeaderFixer(time.time(), relay.sender_domain, sender, from_name=full_name)
     try:
-        message = read_message(
-            _STDIN,
-            dot_ends=not options.ignore_dots,
-            fix_header=lambda header: complete_header(
-                header, sender, full_name, now, relay.sender_domain
-            ),
-        )
+        message = read_message(_STDIN, dot_ends=not options.ignore_dots, fix_header=fixer.completed)
     except OSError as e:
         raise CommandError(
             f"the message cannot be read: {e.strerror}; nothing was sent", ExitStatus.IOERR

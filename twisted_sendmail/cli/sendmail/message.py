@@ -1,4 +1,4 @@
-"""A message from stdin, its sender, its recipients, and the header fields it lacks.
+"""A message from stdin, its sender and its recipients.
 
 Line ends become CRLF; a bare CR becomes CRLF too and a NUL is removed, so that cron's mail is
 repaired and not refused. The header ends as it always has in ``sendmail``: at the empty line, or
@@ -24,7 +24,6 @@ from twisted_sendmail.cli.sendmail.options import SendmailOptions
 from twisted_sendmail.message import (
     MAX_HEADER,
     Header,
-    HeaderFixer,
     mailboxes,
     recipients_of,
 )
@@ -105,17 +104,6 @@ def envelope_of(
         raise InvalidMessage("there are no recipients in the header", remedy="add To, Cc or Bcc")
     recipients = [Recipient(path, options.notify) for path in paths]
     return Envelope(sender, recipients, ret=options.ret, envid=options.envid)
-
-
-def complete_header(
-    header: Header, sender: ReversePath, full_name: str, now: float, domain: str
-) -> Header:
-    """*header* with From, Date and Message-ID, and without Bcc.
-
-    They are added before the message goes anywhere: if it is sent twice, both copies have one
-    Message-ID.
-    """
-    return HeaderFixer(now, domain, sender, from_name=full_name).completed(header)
 
 
 # -- the content --------------------------------------------------------------------
