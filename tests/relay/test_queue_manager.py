@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,16 +82,16 @@ class Bench:
             self.clock, settings, "relay.example", notify=self.events.append, chance=lambda: 0.5
         )
         self.surveys = 0
-        self.lane = RouteQueue(
-            self.clock,
-            self.spool,
-            self.route,
-            RetryPolicy(),
-            deliver=lambda lane, found: self.carry(found),
-            ask_due=self.survey,
+        manager: Any = SimpleNamespace(
+            reactor=self.clock,
+            queue=self.spool,
+            agent=SimpleNamespace(deliver=lambda lane, found: self.carry(found)),
             notify=self.events.append,
+            ask_due=self.survey,
             recorded=lambda record, left: None,
         )
+        self.manager = manager
+        self.lane = RouteQueue(manager, self.route, RetryPolicy())
 
     def carry(self, found: Sequence[LeasedMessage]) -> None:
         self.carried += found
@@ -277,8 +278,7 @@ def test_it_looks_when_the_next_is_due_and_in_any_case_each_minute(bench: Bench)
 
 
 def test_what_is_due_and_cannot_be_had_makes_no_loop(bench: Bench) -> None:
-    bench.survey = lambda: bench.lane.next_due(0.0)  # type: ignore[method-assign]
-    bench.lane._ask_due = bench.survey
+    bench.manager.ask_due = lambda: bench.lane.next_due(0.0)
     bench.lane.look()
     for _ in range(3600):
         bench.clock.advance(1)

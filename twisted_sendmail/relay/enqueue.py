@@ -1,26 +1,23 @@
 """Mail of this process into the queue: ``RelayService.send``.
 
-The message is prepared as for sending, passes the same cleanup as all mail, and is committed.
+The message passes the same cleanup as all mail, and is committed.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
 from twisted.internet.defer import CancelledError
 
-from twisted_sendmail.client import Cancelled, prepare_message
+from twisted_sendmail.client import Cancelled
 from twisted_sendmail.queue import Cleanup, CleanupPolicy
 from twisted_sendmail.smtp import DeliveryReport, RecipientStatus, recipient_results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from twisted_sendmail.message import Message
+    from twisted_sendmail.message import PreparedMessage
     from twisted_sendmail.queue import Queue
     from twisted_sendmail.relay.tracker import Queued, Tracker
-    from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
+    from twisted_sendmail.smtp import Envelope
 
 #: Origin of mail of this process, as the queue shows it.
 ORIGIN = "this process"
@@ -31,30 +28,16 @@ async def enqueue(
     queue: Queue,
     tracker: Tracker,
     policy: CleanupPolicy,
-    message: Message,
+    letter: PreparedMessage,
     *,
-    sender: str | ReversePath | None = None,
-    recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
-    envelope: Envelope | None = None,
-    complete: bool = True,
-    held: bool = False,
+    held: bool,
 ) -> Queued:
-    """Queue *message*; return when it is durable.
+    """Queue *letter* and close it; return when it is durable.
 
     :raises InvalidInput: it cannot be sent.
     :raises QueueError: it is not in the queue.
     :raises Cancelled: the result is in doubt: a commit under way cannot be taken back.
     """
-    letter = await prepare_message(
-        reactor,
-        message,
-        sender=sender,
-        recipients=recipients,
-        envelope=envelope,
-        complete=False,  # the cleanup completes the header
-    )
-    if not complete:
-        policy = evolve(policy, complete=False)
     id_ = queue.new_id()
     intake = queue.intake()
     try:

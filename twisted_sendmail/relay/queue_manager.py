@@ -108,12 +108,12 @@ class QueueManager(QueueObserver):
         recorded: Recorded,
         changed: Callable[[], None],
     ) -> None:
-        self._reactor = reactor
-        self._queue = queue
-        self._agent = agent
-        self._notify = notify
+        self.reactor = reactor
+        self.queue = queue
+        self.agent = agent
+        self.notify = notify
         self._chance = chance
-        self._recorded = recorded
+        self.recorded = recorded
         self._changed = changed
         self._routing: Routing | None = None
         self._started = self._stopped = False
@@ -140,31 +140,22 @@ class QueueManager(QueueObserver):
                 self.routes[each.name] = old
                 continue
             transport = Transport(
-                self._reactor, each, settings.name, notify=self._notify, chance=self._chance
+                self.reactor, each, settings.name, notify=self.notify, chance=self._chance
             )
-            self.routes[each.name] = RouteQueue(
-                self._reactor,
-                self._queue,
-                transport,
-                settings.schedule,
-                deliver=self._agent.deliver,
-                ask_due=self._ask_due,
-                notify=self._notify,
-                recorded=self._recorded,
-            )
+            self.routes[each.name] = RouteQueue(self, transport, settings.schedule)
         for old in before.values():
             old.stop()
         if self._started:
             self.flush()
-            self._ask_due()
+            self.ask_due()
         return [old.transport.mailer for old in before.values()]
 
     def start(self) -> None:
         """Start to take messages out."""
         self._started = True
-        self._queue.observer = self
+        self.queue.observer = self
         self.look()
-        self._ask_due()
+        self.ask_due()
 
     def look(self) -> None:
         """Look for mail that can go out."""
@@ -210,17 +201,17 @@ class QueueManager(QueueObserver):
         ready: dict[RouteQueue, list[LeasedMessage]] = {}
         for leased, claimed in arrivals:
             message = leased.message
-            self._notify(_arrived(message))
+            self.notify(_arrived(message))
             route = self.routes.get(message.draft.route)
             if claimed:
                 if self._still_claimed(route, leased) and route is not None:
                     ready.setdefault(route, []).append(leased)
             elif route is None:
-                self._ask_due()
+                self.ask_due()
             elif not message.held:
                 route.arrived()
         for route, found in ready.items():
-            self._agent.deliver(route, found)
+            self.agent.deliver(route, found)
 
     def disturbed(self) -> None:
         """See ``QueueObserver.disturbed``."""
@@ -229,9 +220,9 @@ class QueueManager(QueueObserver):
         for route in self.routes.values():
             route.transport.probe_soon()
             route.changed()
-            if route.transport.allowance(self._reactor.seconds()) <= 0:
+            if route.transport.allowance(self.reactor.seconds()) <= 0:
                 self._remove_expired(route)
-        self._ask_due()
+        self.ask_due()
         self._changed()
 
     def _still_claimed(self, route: RouteQueue | None, leased: LeasedMessage) -> bool:
@@ -245,12 +236,12 @@ class QueueManager(QueueObserver):
                 route.take_over(leased)
         if route is not None and not self._stopped:
             return True
-        _ = _release(self._queue, [leased.message.id], self._notify)
+        _ = _release(self.queue, [leased.message.id], self.notify)
         return False
 
     # -- the next due time, and messages of routes that are gone --------------------------
 
-    def _ask_due(self) -> None:
+    def ask_due(self) -> None:
         """Read the next due time of every route, for all that ask at this time."""
         if self._asking_due:
             self._ask_due_again = True
@@ -258,7 +249,7 @@ class QueueManager(QueueObserver):
         if not self._started or self._stopped:
             return
         self._asking_due, self._ask_due_again = True, False
-        asking = self._queue.next_due()
+        asking = self.queue.next_due()
         _ = asking.addCallbacks(self._due, self._failed, errbackArgs=("the queue cannot be read",))
         _ = asking.addBoth(self._asked_due)
 
@@ -268,7 +259,7 @@ class QueueManager(QueueObserver):
         fallback = self._routing.everybody if self._routing is not None else ""
         gone = {name: fallback for name in due if name not in self.routes}
         if gone and fallback not in gone:
-            rerouting = self._queue.reroute(gone)
+            rerouting = self.queue.reroute(gone)
             _ = rerouting.addCallback(lambda _: self._rerouted(fallback))
             _ = rerouting.addErrback(self._failed, "mail of a former route cannot be rerouted")
 
@@ -280,17 +271,17 @@ class QueueManager(QueueObserver):
     def _asked_due(self, _: object) -> None:
         self._asking_due = False
         if self._ask_due_again:
-            self._ask_due()
+            self.ask_due()
 
     # -- messages that the operator expired ----------------------------------------------
 
     def _remove_expired(self, route: RouteQueue) -> None:
         """Report and remove what the operator expired, although the route is down."""
-        name, now = route.transport.name, self._reactor.seconds()
+        name, now = route.transport.name, self.reactor.seconds()
         if remaining(self._expired_read.get(name, float("-inf")), _EXPIRED_INTERVAL, now) > 0:
             return
         self._expired_read[name] = now
-        leasing = self._queue.lease(
+        leasing = self.queue.lease(
             name,
             now,
             fresh=_EXPIRED_BATCH,
@@ -303,44 +294,27 @@ class QueueManager(QueueObserver):
     def _expired_found(self, found: Sequence[LeasedMessage], route: RouteQueue) -> None:
         expired = [leased for leased in found if leased.message.expired and not self._stopped]
         _ = _release(
-            self._queue,
+            self.queue,
             [leased.message.id for leased in found if leased not in expired],
-            self._notify,
+            self.notify,
         )
         for leased in expired:
             route.take_over(leased)
         if expired:
-            self._agent.deliver(route, expired)
+            self.agent.deliver(route, expired)
 
     def _failed(self, failure: Failure, what: str) -> None:
-        self._notify(_trouble(what, failure))
+        self.notify(_trouble(what, failure))
 
 
 class RouteQueue:
-    """The mail of one route on its way out of the queue: what is leased, and when.
+    """The mail of one route on its way out of the queue: what is leased, and when."""
 
-    :param deliver: called with messages that were leased.
-    :param ask_due: called when the next due time is unknown; :meth:`next_due` is called with it.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        queue: Queue,
-        transport: Transport,
-        policy: RetryPolicy,
-        *,
-        deliver: Callable[[RouteQueue, Sequence[LeasedMessage]], None],
-        ask_due: Callable[[], None],
-        notify: Observer,
-        recorded: Recorded,
-    ) -> None:
-        self._reactor = reactor
-        self._queue = queue
-        self._deliver = deliver
-        self._ask_due = ask_due
-        self._notify = notify
-        self._recorded = recorded
+    def __init__(self, manager: QueueManager, transport: Transport, policy: RetryPolicy) -> None:
+        self._manager = manager
+        self._reactor = manager.reactor
+        self._queue = manager.queue
+        self._notify = manager.notify
         self.transport = transport
         self.policy = policy
         #: Time at which the next message in the queue is due, as far as is known.
@@ -360,7 +334,7 @@ class RouteQueue:
         self._errors = 0
         # Times that the queue named a due message which could not be leased.
         self._not_found = 0
-        self._looked = reactor.seconds()
+        self._looked = self._reactor.seconds()
         self._paused = False
         self._timer: IDelayedCall | None = None
 
@@ -494,9 +468,9 @@ class RouteQueue:
         if found:
             self._not_found = 0
             self._fresh_under_way += new
-            self._deliver(self, found)
+            self._manager.agent.deliver(self, found)
         if old < retries or (new < fresh and self.due is None):
-            self._ask_due()
+            self._manager.ask_due()
         self.look()
 
     def _not_leased(self, failure: Failure, room: int, generation: int) -> None:
@@ -542,7 +516,7 @@ class RouteQueue:
             self._notify(event)
         if left is None:
             self._notify(Removed(record.id, _delivered_at_once(attempt.leased.message, record)))
-        self._recorded(record, left)
+        self._manager.recorded(record, left)
         self._end(attempt, left)
 
     def _not_recorded(self, failure: Failure, attempt: Attempt) -> None:
@@ -590,7 +564,7 @@ class RouteQueue:
                 self._wait()
         if self._stopped:
             # Another RouteQueue may have replaced this one, and does not know the message.
-            self._ask_due()
+            self._manager.ask_due()
         elif self._something_waits:
             self.look()
 

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_sendmail.client import SubmissionServer
+from twisted_sendmail.client import SubmissionServer, prepare_message
 from twisted_sendmail.queue import CleanupPolicy, Queue, QueueAction, RecoveryReport, Selection
 from twisted_sendmail.relay.bounce import Reporter
 from twisted_sendmail.relay.delivery import DeliveryAgent
@@ -275,17 +275,17 @@ class RelayService(Service):
 
         async def send() -> Queued:
             _ = await self.ready()
-            return await enqueue(
+            letter = await prepare_message(
                 self._reactor,
-                self.queue,
-                self._tracker,
-                self.policy,
                 message,
                 sender=sender,
                 recipients=recipients,
                 envelope=envelope,
-                complete=complete,
-                held=held,
+                complete=False,  # the cleanup completes the header
+            )
+            policy = self.policy if complete else attrs.evolve(self.policy, complete=False)
+            return await enqueue(
+                self._reactor, self.queue, self._tracker, policy, letter, held=held
             )
 
         return Deferred.fromCoroutine(send())
