@@ -91,7 +91,7 @@ class Bench:
             recorded=lambda record, left: None,
         )
         self.manager = manager
-        self.lane = RouteQueue(manager, self.route, RetryPolicy())
+        self.route_queue = RouteQueue(manager, self.route, RetryPolicy())
 
     def carry(self, found: Sequence[LeasedMessage]) -> None:
         self.carried += found
@@ -101,7 +101,7 @@ class Bench:
     def survey(self) -> None:
         self.surveys += 1
         times = [each.message.due for each in self.spool.fresh + self.spool.retries]
-        self.lane.next_due(min(times, default=None))
+        self.route_queue.next_due(min(times, default=None))
 
     def end(self, count: int, outcome: AttemptOutcome = AttemptOutcome.REPLIED) -> None:
         """The oldest *count* of those under way come to their end."""
@@ -109,7 +109,7 @@ class Bench:
         for each in some:
             generation = self.generations.pop(each.message.id)
             self.route.learn(generation, outcome, "why")
-            self.lane.ended(each, generation, None)
+            self.route_queue.ended(each, generation, None)
 
     @property
     def kinds(self) -> tuple[int, int]:
@@ -125,7 +125,7 @@ def bench() -> Bench:
 
 def test_it_leases_exactly_what_there_is_room_for(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(1000)]
-    bench.lane.look()
+    bench.route_queue.look()
     assert 5 == len(bench.carried)
     while bench.spool.fresh:
         bench.end(1)
@@ -138,7 +138,7 @@ def test_new_and_old_have_half_each_where_both_wait(bench: Bench) -> None:
     bench.route.window.size = 40
     bench.spool.fresh = [leased(n, 0) for n in range(1000)]
     bench.spool.retries = [leased(5000 + n, 1) for n in range(1000)]
-    bench.lane.look()
+    bench.route_queue.look()
     assert (20, 20) == bench.kinds
     for _ in range(20):
         bench.end(7)
@@ -152,7 +152,7 @@ def test_neither_starves_in_a_room_for_one(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(100)]
     bench.spool.retries = [leased(5000 + n, 1) for n in range(100)]
     seen = []
-    bench.lane.look()
+    bench.route_queue.look()
     for _ in range(10):
         seen.append(bench.kinds)
         bench.end(1)
@@ -162,41 +162,41 @@ def test_neither_starves_in_a_room_for_one(bench: Bench) -> None:
 def test_one_has_all_where_the_other_does_not_wait(bench: Bench) -> None:
     bench.route.window.size = 40
     bench.spool.retries = [leased(n, 1) for n in range(100)]
-    bench.lane.look()
+    bench.route_queue.look()
     # But for a quarter that is kept for new mail.
     assert (0, 30) == bench.kinds
-    assert bench.lane.claim()
+    assert bench.route_queue.claim()
 
 
 def test_new_mail_is_claimed_while_old_mail_waits_up_to_its_half(bench: Bench) -> None:
-    bench.lane.look()
+    bench.route_queue.look()
     bench.route.window.size = 10
     bench.spool.retries = [leased(n, 1) for n in range(100)]
-    bench.lane.changed()
+    bench.route_queue.changed()
     assert (0, 8) == bench.kinds
-    assert [True, True, False] == [bench.lane.claim() for _ in range(3)]
+    assert [True, True, False] == [bench.route_queue.claim() for _ in range(3)]
 
 
 def test_new_mail_is_not_claimed_past_older_new_mail(bench: Bench) -> None:
-    bench.lane.look()
-    claims = [bench.lane.claim() for _ in range(6)]
+    bench.route_queue.look()
+    claims = [bench.route_queue.claim() for _ in range(6)]
     assert [True] * 5 + [False] == claims
-    bench.lane.arrived()
+    bench.route_queue.arrived()
     # There is room again, and somebody waits for it; then he has it.
     bench.route.give_back(2, bench.route.generation)
-    assert not bench.lane.claim()
-    bench.lane.look()
+    assert not bench.route_queue.claim()
+    bench.route_queue.look()
     assert (1, 0) == bench.spool.asked[-1]
-    assert bench.lane.claim()
+    assert bench.route_queue.claim()
 
 
 def test_new_mail_is_claimed_while_all_that_is_older_is_being_taken_out(bench: Bench) -> None:
-    bench.lane.look()
+    bench.route_queue.look()
     bench.spool.held_back = []
     bench.spool.fresh = [leased(1, 0)]
-    bench.lane.arrived()
+    bench.route_queue.arrived()
     assert (1, 0) == bench.spool.asked[-1]
-    assert [True] * 4 + [False] == [bench.lane.claim() for _ in range(5)]
+    assert [True] * 4 + [False] == [bench.route_queue.claim() for _ in range(5)]
     ((waiting, found),) = bench.spool.held_back
     bench.spool.held_back = None
     waiting.callback(found)
@@ -205,45 +205,45 @@ def test_new_mail_is_claimed_while_all_that_is_older_is_being_taken_out(bench: B
 
 def test_what_an_operator_does_while_a_lease_is_under_way_is_looked_for(bench: Bench) -> None:
     bench.spool.held_back = []
-    bench.lane.look()
+    bench.route_queue.look()
     ((waiting, found),) = bench.spool.held_back
     bench.spool.held_back = None
     bench.spool.fresh = [leased(n, 0) for n in range(4)]
-    bench.lane.changed()
+    bench.route_queue.changed()
     waiting.callback(found)
     assert 4 == len(bench.carried)
 
 
 def test_what_comes_back_untried_while_a_lease_is_under_way_is_not_forgotten(bench: Bench) -> None:
     bench.spool.fresh = [leased(1, 0)]
-    bench.lane.look()
+    bench.route_queue.look()
     (back,) = bench.carried
     bench.spool.held_back = []
-    bench.lane.changed()
+    bench.route_queue.changed()
     ((waiting, found),) = bench.spool.held_back
     bench.spool.held_back = None
     bench.carried.clear()
     bench.spool.fresh = [back]
-    bench.lane.ended(back, bench.route.generation, back.message)
+    bench.route_queue.ended(back, bench.route.generation, back.message)
     waiting.callback(found)
     assert [back] == bench.carried
 
 
 def test_a_claim_that_came_to_nothing_gives_its_room_back(bench: Bench) -> None:
-    bench.lane.look()
-    claims = [bench.lane.claim() for _ in range(6)]
+    bench.route_queue.look()
+    claims = [bench.route_queue.claim() for _ in range(6)]
     assert [True] * 5 + [False] == claims
-    bench.lane.unclaimed()
-    assert bench.lane.claim()
+    bench.route_queue.unclaimed()
+    assert bench.route_queue.claim()
 
 
 def test_what_arrives_while_a_lease_is_under_way_is_not_forgotten(bench: Bench) -> None:
     bench.spool.held_back = []
-    bench.lane.look()
+    bench.route_queue.look()
     ((waiting, found),) = bench.spool.held_back
     bench.spool.held_back = None
     bench.spool.fresh = [leased(1, 0)]
-    bench.lane.arrived()
+    bench.route_queue.arrived()
     waiting.callback(found)
     assert 1 == len(bench.carried)
 
@@ -251,10 +251,10 @@ def test_what_arrives_while_a_lease_is_under_way_is_not_forgotten(bench: Bench) 
 def test_trouble_in_the_spool_is_waited_out_longer_each_time(bench: Bench) -> None:
     bench.spool.trouble = True
     bench.spool.fresh = [leased(1, 0)]
-    bench.lane.look()
+    bench.route_queue.look()
     for _ in range(600):
         bench.clock.advance(1)
-        bench.lane.look()
+        bench.route_queue.look()
     assert len(bench.spool.asked) < 20
     assert len(bench.spool.asked) == len([e for e in bench.events if isinstance(e, Trouble)])
     bench.spool.trouble = False
@@ -263,7 +263,7 @@ def test_trouble_in_the_spool_is_waited_out_longer_each_time(bench: Bench) -> No
 
 
 def test_it_looks_when_the_next_is_due_and_in_any_case_each_minute(bench: Bench) -> None:
-    bench.lane.look()
+    bench.route_queue.look()
     now = bench.clock.seconds()
     bench.spool.retries = [leased(1, 1, now + 20)]
     bench.survey()
@@ -278,8 +278,8 @@ def test_it_looks_when_the_next_is_due_and_in_any_case_each_minute(bench: Bench)
 
 
 def test_what_is_due_and_cannot_be_had_makes_no_loop(bench: Bench) -> None:
-    bench.manager.ask_due = lambda: bench.lane.next_due(0.0)
-    bench.lane.look()
+    bench.manager.ask_due = lambda: bench.route_queue.next_due(0.0)
+    bench.route_queue.look()
     for _ in range(3600):
         bench.clock.advance(1)
     assert len(bench.spool.asked) < 200
@@ -287,10 +287,10 @@ def test_what_is_due_and_cannot_be_had_makes_no_loop(bench: Bench) -> None:
 
 def test_nothing_is_leased_while_the_route_is_down_but_one_that_asks(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(100)]
-    bench.lane.look()
+    bench.route_queue.look()
     bench.end(5, AttemptOutcome.UNREACHABLE)
     assert [] == bench.carried
-    assert not bench.lane.claim()
+    assert not bench.route_queue.claim()
     bench.clock.advance(4)
     assert 1 == len(bench.carried)
     bench.clock.advance(3600)
@@ -301,7 +301,7 @@ def test_nothing_is_leased_while_the_route_is_down_but_one_that_asks(bench: Benc
 
 def test_what_comes_out_of_the_spool_after_the_route_went_down_goes_back(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(100)]
-    bench.lane.look()
+    bench.route_queue.look()
     bench.spool.held_back = []
     bench.end(3)
     ((waiting, found),) = bench.spool.held_back
@@ -313,8 +313,8 @@ def test_what_comes_out_of_the_spool_after_the_route_went_down_goes_back(bench: 
 def test_what_comes_out_of_the_spool_after_the_end_goes_back(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(3)]
     bench.spool.held_back = []
-    bench.lane.look()
-    bench.lane.stop()
+    bench.route_queue.look()
+    bench.route_queue.stop()
     ((waiting, found),) = bench.spool.held_back
     waiting.callback(found)
     assert ([], 3) == (bench.carried, len(bench.spool.released))
@@ -323,21 +323,21 @@ def test_what_comes_out_of_the_spool_after_the_end_goes_back(bench: Bench) -> No
 
 def test_one_failure_of_many_at_once_counts_once(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(5)]
-    bench.lane.look()
+    bench.route_queue.look()
     generation = bench.route.generation
     for each in bench.carried:
         bench.route.learn(generation, AttemptOutcome.UNREACHABLE, "why")
-        bench.lane.ended(each, generation, each.message)
+        bench.route_queue.ended(each, generation, each.message)
     assert 4 == bench.route.back_off.left(bench.clock.seconds())
 
 
 def test_a_question_that_hangs_does_not_hold_up_a_flush(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(3)]
     bench.route.window.size = 1
-    bench.lane.look()
+    bench.route_queue.look()
     bench.end(1, AttemptOutcome.UNREACHABLE)
     bench.clock.advance(4)
     assert 1 == len(bench.carried)
     bench.route.probe_now()
-    bench.lane.changed()
+    bench.route_queue.changed()
     assert 2 == len(bench.carried)
