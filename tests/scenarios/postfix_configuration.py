@@ -47,6 +47,12 @@ SERVICES = {
         "smtpd_sasl_auth_enable": "no",
         "smtpd_relay_restrictions": "reject_unauth_destination",
     },
+    "xclient": {
+        "smtpd_authorized_xclient_hosts": "127.0.0.0/8",
+        "smtpd_tls_security_level": "none",
+        "smtpd_sasl_auth_enable": "no",
+        "smtpd_relay_restrictions": "reject_unauth_destination",
+    },
     "closing": {"smtpd_hard_error_limit": "1"},
 }
 

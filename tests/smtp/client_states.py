@@ -23,6 +23,7 @@ from twisted_sendmail.smtp import (
     OtherCommand,
     Quit,
     Rcpt,
+    RestartCommand,
     Rset,
     StartTLS,
     Verb,
@@ -92,6 +93,7 @@ COMMANDS: dict[Verb, Command] = {
     Verb.NOOP: Noop(),
     Verb.QUIT: Quit(),
     Verb.OTHER: OtherCommand("VRFY", "postmaster"),
+    Verb.RESTART: RestartCommand("XCLIENT", "ADDR=192.0.2.1"),
 }
 assert set(COMMANDS) == set(Verb)
 

@@ -80,7 +80,10 @@ async def open_session(
 
 async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionProtocol:
     def build(_address: IAddress | None) -> SubmissionProtocol:
-        return SubmissionProtocol(clock, server.timeouts, server.host, Transcript(server.watch))
+        transcript = Transcript(server.watch)
+        return SubmissionProtocol(
+            clock, server.timeouts, server.host, transcript, server.extensions
+        )
 
     factory = _Factory(build)
     limit = server.timeouts.connect

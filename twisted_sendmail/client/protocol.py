@@ -74,6 +74,7 @@ from twisted_sendmail.smtp import (
     Quit,
     Rcpt,
     Reply,
+    RestartCommand,
     Rset,
     SendmailError,
     StartTLS,
@@ -82,7 +83,7 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp import (
         Answer,
         CommandGroup,
+        Extension,
         ForwardPath,
         Parameters,
         ReversePath,
@@ -114,6 +116,7 @@ class SubmissionProtocol(Protocol):
     :param timeouts: how long each phase may take.
     :param server_name: the name of the server in errors.
     :param transcript: records the dialogue.
+    :param extensions: an application's extensions.
     """
 
     log = Logger(namespace="twisted_sendmail.client")
@@ -125,6 +128,7 @@ class SubmissionProtocol(Protocol):
         timeouts: Timeouts | None = None,
         server_name: str = "",
         transcript: Transcript | None = None,
+        extensions: Iterable[Extension] = (),
     ) -> None:
         #: Runs the timeouts; a reactor with threads also runs work that takes long.
         self.clock = clock
@@ -134,7 +138,7 @@ class SubmissionProtocol(Protocol):
         #: Fires with the greeting.
         self.greeting: Deferred[Reply] = Deferred(self._cancelled)
         #: State, capabilities and transcript.
-        self.session = ClientSession(transcript, self._fire(self.greeting))
+        self.session = ClientSession(transcript, self._fire(self.greeting), extensions)
         #: The TLS session, once its handshake is complete.
         self.tls: TLSFacts | None = None
         self.timer = PhaseTimer(clock, self.abort)
@@ -243,8 +247,14 @@ class SubmissionProtocol(Protocol):
         return self._reply_to(Quit()).addCallback(close)
 
     def command(self, name: str, argument: str = "") -> Deferred[Reply]:
-        """Send any verb that has no method here: one line, one reply."""
-        return self._reply_to(OtherCommand(name, argument))
+        """Send any verb that has no method here: one line, one reply.
+
+        After the success of a command that begins the session anew
+        (:class:`~twisted_sendmail.ExtensionCommand`), send EHLO.
+        """
+        _, known = self.session.extensions.commands.get(name.upper(), ("", None))
+        restarts = known is not None and known.restarts
+        return self._reply_to((RestartCommand if restarts else OtherCommand)(name, argument))
 
     # -- groups ----------------------------------------------------------------------------
 

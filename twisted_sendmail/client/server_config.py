@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
 
     from twisted_sendmail.sasl import MechanismFactory
+    from twisted_sendmail.smtp import Extension
 
 _SCHEMES = {
     "smtps": TLSPolicy.IMPLICIT,
@@ -39,7 +40,7 @@ _USAGE = "write smtps://user@host or smtp+starttls://user@host:587"
 
 @frozen(init=False)
 class SubmissionServer:
-    """One submission server.
+    r"""One submission server.
 
     :param host: its name, or IP address (IPv6 without brackets); may be empty with an *endpoint*
         and without TLS, or with a name or fingerprint in *trust*.
@@ -55,6 +56,8 @@ class SubmissionServer:
     :param watch: called with each line of the redacted dialogue, as it happens.
     :param ignore_extensions: EHLO keywords to ignore, such as ``CHUNKING``, where the server, or
         something before it, is known to get them wrong.
+    :param extensions: an application's :class:`~twisted_sendmail.Extension`\s, whose parameters
+        envelopes and recipients may have in ``others``.
     :raises InvalidInput: an argument cannot be used, or credentials would be sent in clear.
 
     ``attrs.evolve(server, …)`` returns a changed copy.
@@ -71,6 +74,7 @@ class SubmissionServer:
     endpoint: IStreamClientEndpoint | None = field(eq=False)
     watch: Callable[[str], None] | None = field(eq=False, repr=False)
     ignore_extensions: tuple[str, ...]
+    extensions: tuple[Extension, ...]
 
     def __init__(
         self,
@@ -86,6 +90,7 @@ class SubmissionServer:
         endpoint: IStreamClientEndpoint | None = None,
         watch: Callable[[str], None] | None = None,
         ignore_extensions: Iterable[str] = (),
+        extensions: Iterable[Extension] = (),
     ) -> None:
         host = _host(host) if host or endpoint is None else ""
         if tls is None:
@@ -114,6 +119,7 @@ class SubmissionServer:
             endpoint,
             watch,
             _keywords(ignore_extensions),
+            tuple(extensions),
         )
 
     def __attrs_post_init__(self) -> None:

@@ -202,10 +202,13 @@ class Transaction:
                 eight_bit=message.eight_bit,
                 smtputf8=message.smtputf8,
                 binary=message.binary,
+                extensions=session.extensions,
             )
         ]
-        for recipient in self._parts[self._part]:
-            commands.append(rcpt_command(recipient, offered))  # noqa: PERF401 - faster
+        commands += [
+            rcpt_command(recipient, offered, session.extensions)
+            for recipient in self._parts[self._part]
+        ]
         if not (offered.chunking and offered.pipelining):
             _ = protocol.send(*commands, Data(), done=self._reacting(self._data_answered))
             return

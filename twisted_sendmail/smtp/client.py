@@ -72,13 +72,16 @@ from twisted_sendmail.smtp.errors import (
     ServiceClosing,
     UnexpectedResponse,
 )
+from twisted_sendmail.smtp.extensions import extended_table
 from twisted_sendmail.smtp.redaction import Challenge, Redaction
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.reply_parser import ReplyParser
 from twisted_sendmail.smtp.transcript import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from twisted_sendmail.smtp.extensions import Extension
 
 #: The result of a command: its reply, or why there is none.
 Answer: TypeAlias = Reply | SendmailError
@@ -142,13 +145,17 @@ class ClientSession:
     """One session, from the greeting to its end; not used twice.
 
     :param greeted: called by the session's owner with the greeting.
+    :param extensions: those of an application; the package's own are always there.
     """
 
     def __init__(
         self,
         transcript: Transcript | None = None,
         greeted: Callable[[list[Answer]], object] | None = None,
+        extensions: Iterable[Extension] = (),
     ) -> None:
+        #: The parameters and commands of extensions, for those who make commands.
+        self.extensions = extended_table(extensions)
         #: The state that the replies have led to.
         self.confirmed = ClientState.CONNECTED
         #: The state that the commands written so far lead to if all succeed.
@@ -474,6 +481,9 @@ class ClientSession:
             self.capabilities = Capabilities.from_reply(reply) if known else Capabilities()
         elif verb in _AUTH:
             self.authenticated = True
+        elif verb is Verb.RESTART:
+            self.capabilities = Capabilities()
+            self.authenticated = False
 
     def _answered(self, group: CommandGroup, result: Answer) -> None:
         """Note the result of the command whose reply was owed first."""

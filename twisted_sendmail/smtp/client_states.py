@@ -63,7 +63,7 @@ EXACT = {
 }
 
 _NOT_YES = frozenset({220, 221, 235})
-_ANY_SUCCESS = frozenset({Verb.QUIT, Verb.OTHER})
+_ANY_SUCCESS = frozenset({Verb.QUIT, Verb.OTHER, Verb.RESTART})
 
 TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     (_S.CONNECTED, _V.GREETING, _YES): _S.GREETED,
@@ -90,6 +90,9 @@ TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     (_S.AUTH, _V.AUTH_LINE, _MORE): _S.AUTH,
     (_S.AUTH, _V.AUTH_LINE, _NO): _S.READY,
     (_S.AUTH, _V.AUTH_CANCEL, _NO): _S.READY,
+    # -- EHLO is required again
+    (_S.READY, _V.RESTART, _YES): _S.GREETED,
+    (_S.READY, _V.RESTART, _NO): _S.READY,
     # -- a transaction
     (_S.READY, _V.MAIL, _YES): _S.MAIL,
     (_S.READY, _V.MAIL, _NO): _S.READY,
@@ -203,6 +206,7 @@ ENDS_GROUP = frozenset(
         Verb.NOOP,
         Verb.QUIT,
         Verb.OTHER,
+        Verb.RESTART,
     }
 )
 

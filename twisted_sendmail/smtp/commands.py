@@ -27,7 +27,8 @@ class Verb(enum.Enum):
     """The kind of a command, which decides what a reply to it means.
 
     Besides the verbs of the RFCs: the greeting, which answers no command; a line of
-    an AUTH exchange; the content; and the dot that ends a content without recipients.
+    an AUTH exchange; the content; the dot that ends a content without recipients; and a command
+    of an extension, which may begin the session anew.
     """
 
     # Verbs are hashed for every command: the __hash__ of Enum is a Python function and
@@ -53,6 +54,7 @@ class Verb(enum.Enum):
     NOOP = "NOOP"
     QUIT = "QUIT"
     OTHER = "other"
+    RESTART = "restart"
 
 
 class Command:
@@ -365,6 +367,12 @@ class OtherCommand(Command):
 
     def __str__(self) -> str:
         return f"{self.name} {self.argument}".rstrip()
+
+
+class RestartCommand(OtherCommand):
+    """A command of an extension that begins the session anew when it succeeds (XCLIENT)."""
+
+    verb: ClassVar[Verb] = Verb.RESTART
 
 
 def xtext(value: str) -> str:

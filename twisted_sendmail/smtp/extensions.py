@@ -392,3 +392,11 @@ DERIVED_EXTENSIONS: Mapping[str, str] = {
     "AUTH": "accounts and mechanisms",
     "LIMITS": "max_recipients and max_messages",
 }
+#: The extensions of this package, for a client session.
+STANDARD_TABLE = ExtensionTable(STANDARD_EXTENSIONS.values())
+
+
+def extended_table(extensions: Iterable[Extension]) -> ExtensionTable:
+    """Return :data:`STANDARD_TABLE` with *extensions*; one with the same keyword replaces ours."""
+    given = tuple(extensions)
+    return ExtensionTable((*STANDARD_EXTENSIONS.values(), *given)) if given else STANDARD_TABLE

@@ -1,25 +1,23 @@
-"""What a message asks of the server, as the parameters of MAIL and RCPT.
+"""The parameters of MAIL and RCPT that a message needs, of those that the server offers.
 
-The sending side's mirror of ``extensions``.  It decides, from what the message
-needs and what the server offers, which extensions are used; and refuses, before
-MAIL, what the server cannot do.
-
-RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 3461 (DSN),
-RFC 8689 (REQUIRETLS).
+A message that needs an extension which is not offered is refused before MAIL is sent.  The formats
+of the parameters are in ``extensions``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.smtp.commands import Mail, Rcpt, xtext
-from twisted_sendmail.smtp.errors import ExtensionUnavailable, MessageTooLarge
+from twisted_sendmail.smtp.commands import Mail, Rcpt
+from twisted_sendmail.smtp.errors import ExtensionUnavailable, InvalidInput, MessageTooLarge
+from twisted_sendmail.smtp.extensions import STANDARD_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from twisted_sendmail.smtp.capabilities import Capabilities
     from twisted_sendmail.smtp.envelope import Envelope, Recipient
+    from twisted_sendmail.smtp.extensions import ExtensionParameter, ExtensionTable
 
 
 def mail_command(
@@ -30,15 +28,18 @@ def mail_command(
     eight_bit: bool | None,
     smtputf8: bool,
     binary: bool = False,
+    extensions: ExtensionTable = STANDARD_TABLE,
 ) -> Mail:
-    """MAIL with what the message needs of what is offered.
+    """Return MAIL with the parameters that the message needs.
 
     :param size: octets of the content, None if unknown.
-    :param eight_bit: does the content have octets above 127?  None if unknown.
-    :param smtputf8: does the header, or an address, need RFC 6531?
-    :param binary: has the content no lines (RFC 3030)?
-    :raises MessageTooLarge: it is larger than the server's SIZE.
-    :raises ExtensionUnavailable: it needs what is not offered.
+    :param eight_bit: True if the content has octets above 127, None if unknown.
+    :param smtputf8: True if the header, or an address, needs RFC 6531.
+    :param binary: True if the content has no lines (RFC 3030).
+    :param extensions: the parameters that are known.
+    :raises MessageTooLarge: the message is larger than the server's SIZE.
+    :raises ExtensionUnavailable: the message needs an extension that is not offered.
+    :raises InvalidInput: ``envelope.others`` has a parameter that no extension has.
     """
     limit = offered.size
     if size is not None and limit is not None and size > limit:
@@ -46,9 +47,9 @@ def mail_command(
         raise MessageTooLarge(
             msg, phase="MAIL", detail=f"it has {size} octets, the server takes {limit}"
         )
-    parameters: list[tuple[str, str | None]] = []
+    values: list[tuple[str, Any]] = []
     if size is not None and "SIZE" in offered:
-        parameters.append(("SIZE", str(size)))
+        values.append(("SIZE", size))
     if binary:
         if not (offered.chunking and offered.pipelining and "BINARYMIME" in offered):
             raise _missing(
@@ -56,9 +57,9 @@ def mail_command(
                 "the message is declared as binary, and is",
                 "encode it as base64",
             )
-        parameters.append(("BODY", "BINARYMIME"))
+        values.append(("BODY", "BINARYMIME"))
     elif eight_bit is not False and "8BITMIME" in offered:
-        parameters.append(("BODY", "8BITMIME"))
+        values.append(("BODY", "8BITMIME"))
     elif eight_bit:
         raise _missing(
             "8BITMIME",
@@ -72,12 +73,15 @@ def mail_command(
                 "an address or the header is not ASCII",
                 "use ASCII addresses and RFC 2047 words",
             )
-        parameters.append(("SMTPUTF8", None))
-    return Mail(envelope.sender, (*parameters, *_wishes(envelope, offered)))
+        values.append(("SMTPUTF8", True))
+    values += _requests(envelope, offered)
+    parameters = [(keyword, extensions.mail[keyword][1].format(value)) for keyword, value in values]
+    parameters += _others(envelope.others, extensions.mail, offered)
+    return Mail(envelope.sender, tuple(parameters))
 
 
-def _wishes(envelope: Envelope, offered: Capabilities) -> Iterator[tuple[str, str | None]]:
-    """What the envelope asks for beyond delivery."""
+def _requests(envelope: Envelope, offered: Capabilities) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters that the envelope asks for beyond delivery."""
     if envelope.require_tls:
         if "REQUIRETLS" not in offered:
             raise _missing(
@@ -85,26 +89,52 @@ def _wishes(envelope: Envelope, offered: Capabilities) -> Iterator[tuple[str, st
                 "the envelope asks for it",
                 "leave out require_tls, or use another server",
             )
-        yield ("REQUIRETLS", None)
+        yield ("REQUIRETLS", True)
     # Notifications: a server without DSN still delivers (RFC 3461 section 5.2.1).
     if "DSN" in offered:
         if envelope.ret is not None:
             yield ("RET", envelope.ret)
         if envelope.envid is not None:
-            yield ("ENVID", xtext(envelope.envid))
+            yield ("ENVID", envelope.envid)
 
 
-def rcpt_command(recipient: Recipient, offered: Capabilities) -> Rcpt:
-    """RCPT with the recipient's DSN parameters, where they are offered."""
-    if not recipient.has_dsn or "DSN" not in offered:
+def rcpt_command(
+    recipient: Recipient, offered: Capabilities, extensions: ExtensionTable = STANDARD_TABLE
+) -> Rcpt:
+    """Return RCPT with the recipient's parameters.
+
+    :raises ExtensionUnavailable: ``recipient.others`` needs an extension that is not offered.
+    :raises InvalidInput: ``recipient.others`` has a parameter that no extension has.
+    """
+    if not recipient.has_dsn and not recipient.others:
         return Rcpt(recipient.path)
-    parameters: list[tuple[str, str | None]] = []
-    if recipient.notify:
-        parameters.append(("NOTIFY", ",".join(sorted(recipient.notify))))
-    if recipient.orcpt is not None:
-        kind, _, address = recipient.orcpt.partition(";")
-        parameters.append(("ORCPT", f"{kind};{xtext(address)}"))
+    values: list[tuple[str, Any]] = []
+    if "DSN" in offered:
+        if recipient.notify:
+            values.append(("NOTIFY", recipient.notify))
+        if recipient.orcpt is not None:
+            values.append(("ORCPT", recipient.orcpt))
+    parameters = [(keyword, extensions.rcpt[keyword][1].format(value)) for keyword, value in values]
+    parameters += _others(recipient.others, extensions.rcpt, offered)
     return Rcpt(recipient.path, tuple(parameters))
+
+
+def _others(
+    values: Mapping[str, Any],
+    known: Mapping[str, tuple[str, ExtensionParameter]],
+    offered: Capabilities,
+) -> Iterator[tuple[str, str | None]]:
+    """Yield an application's parameters."""
+    for keyword, value in values.items():
+        extension, parameter = known.get(keyword.upper(), ("", None))
+        if parameter is None or parameter.attribute is not None:
+            raise InvalidInput(
+                f"the parameter {keyword} cannot be used",
+                remedy="declare it by an Extension, and give that to the server's extensions",
+            )
+        if extension not in offered:
+            raise _missing(extension, f"the envelope has {keyword}", "leave it out")
+        yield parameter.keyword, parameter.format(value)
 
 
 def _missing(keyword: str, why: str, remedy: str) -> ExtensionUnavailable:
