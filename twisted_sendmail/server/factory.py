@@ -1,7 +1,7 @@
-"""Makes a server protocol for each connection, and keeps count of them.
+"""Makes a server protocol for each connection, and counts the connections.
 
-This is where a server is put together: settings, certificate, accounts, deadlines,
-limits, and the receiver that takes the mail.
+The factory puts a server together: settings, certificate, accounts, deadlines, limits, and the
+receiver of the mail; :func:`resolve` refuses settings that contradict each other.
 
 RFC 5321 section 3.8 (421), RFC 6409 (submission).
 """
@@ -9,10 +9,11 @@ RFC 5321 section 3.8 (421), RFC 6409 (submission).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
@@ -52,11 +53,10 @@ _log = Logger()
 _ABORTED = 1.0
 
 
-@dataclass(frozen=True)
+@frozen
 class ConnectionLimits:
-    """How many at once."""
+    """How many connections may be open at once."""
 
-    #: In all.
     total: int = 1000
     #: From one address; an IPv6 network of 64 bits counts as one.
     per_address: int = 100
@@ -67,24 +67,23 @@ class SMTPServerFactory(ServerFactory):
 
     :param clock: the reactor, for deadlines.
     :param receiver: makes the receiver of one message, given the connection.
-    :param tls: certificate and key: STARTTLS is offered, and MAIL in clear refused.
-        For implicit TLS wrap the factory (:meth:`implicit_tls`).
-    :param trusted: networks whose machines need neither TLS nor AUTH.  Without *accounts*
-        nobody else is served.  None: there is no such distinction.
+    :param tls: certificate and key: STARTTLS is offered, and MAIL in clear text refused.  For
+        implicit TLS see :meth:`implicit_tls`.
+    :param trusted: networks whose clients need neither TLS nor AUTH.  Without *accounts* no other
+        client is served.  None: there is no such distinction.
     :param early_input: networks whose clients may send content before the reply to DATA
         (``allow_early_input`` of the settings), because they do not wait for it.
-    :param throttle: delays logins, where several servers share it; else it is made of
+    :param throttle: delays logins, where several servers share it; else one is made with
         ``deadlines.failed_login``.
-    :param trace: put our Received field in front of what the receiver gets.
-    :param accounts: those who know the users: AUTH is offered, and MAIL without it refused.
-        Without *tls* AUTH is offered only where the endpoint has TLS of its own (``ssl:``).
-    :param settings: what else is offered and allowed; its fields ``starttls``, ``require_tls``,
+    :param trace: put a Received field before the content that the receiver gets.
+    :param accounts: the users: AUTH is offered, and MAIL without it refused.  Without *tls* AUTH is offered only where the endpoint has TLS of its own (``ssl:``).
+    :param settings: what else is offered and allowed; the fields ``starttls``, ``require_tls``,
         ``mechanisms`` and ``require_auth`` follow from *tls* and *accounts* unless each is given.
-    :raises InvalidServer: two of the above contradict each other; both are named.
+    :raises InvalidServer: two of the above contradict each other; the text names both.
     """
 
     noisy = False
-    #: What it makes.
+    #: The class of the protocols.
     protocol_class: type[SMTPServerProtocol] = SMTPServerProtocol
 
     def __init__(
@@ -115,13 +114,13 @@ class SMTPServerFactory(ServerFactory):
             throttle = AuthThrottle(clock, self.deadlines.failed_login)
         self.throttle = throttle
         self.trace = trace
-        #: Those that are open.
+        #: The open connections.
         self.connections: set[SMTPServerProtocol] = set()
         self._from: Counter[object] = Counter()
         self._all_gone: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress) -> SMTPServerProtocol:  # type: ignore[override]  # Twisted's Factory is generic in name only
-        """One that serves, or one that says 421."""
+        """Return a protocol that serves the client, or refuses it in the greeting."""
         greeting = None
         settings = self.settings
         if self.trusted is not None:
@@ -138,21 +137,21 @@ class SMTPServerFactory(ServerFactory):
         return self.protocol_class(self, settings, greeting)
 
     def implicit_tls(self) -> IProtocolFactory:
-        """The same server, with TLS from the first octet (RFC 8314): listen with this one.
+        """Return a factory of the same server with implicit TLS (RFC 8314), to listen with.
 
-        :raises InvalidServer: when there is no certificate.
+        :raises InvalidServer: there is no certificate.
         """
         if self.tls is None:
             raise InvalidServer("implicit TLS cannot be spoken", remedy="give a certificate")
         return TLSMemoryBIOFactory(self.tls, False, self, clock=self.clock)
 
     def opened(self, protocol: SMTPServerProtocol) -> None:
-        """Called by a protocol that has begun."""
+        """Count a connection that has begun."""
         self.connections.add(protocol)
         self._from[origin(protocol.connection.peer)] += 1
 
     def closed(self, protocol: SMTPServerProtocol) -> None:
-        """Called by a protocol that is over."""
+        """Count a connection that is over."""
         self.connections.discard(protocol)
         place = origin(protocol.connection.peer)
         self._from[place] -= 1
@@ -176,13 +175,13 @@ class SMTPServerFactory(ServerFactory):
             self.accounts.close()
 
     async def wind_up(self, grace: float) -> None:
-        """Hang up on everybody: at once between messages, else when a message has its reply.
+        """Close all connections: at once between messages, else when a message has its reply.
 
         Stop listening first.  Only a message is waited for: a connection in a TLS handshake is
         dropped at once, and another one without a message is dropped if it is still there two
         seconds after the 421 (the client does not read, or does not close its side of TLS).
 
-        :param grace: seconds after which those that are left are dropped.
+        :param grace: seconds after which the remaining connections are dropped.
         """
         for protocol in list(self.connections):
             if protocol.in_handshake:
@@ -213,7 +212,7 @@ class SMTPServerFactory(ServerFactory):
     def session(
         self, settings: ServerSettings, handler: ServerHandler, *, tls: bool
     ) -> ServerSession:
-        """The session of one connection."""
+        """Return the session of one connection."""
         return ServerSession(settings, handler, tls=tls)
 
     def start_tls(self, protocol: SMTPServerProtocol) -> None:
@@ -233,9 +232,9 @@ def resolve(
     accounts: Accounts | None,
     trusted: Networks | None = None,
 ) -> ServerSettings:
-    """*settings* with what they leave open taken from the rest of the server.
+    """Return *settings* with the fields that are None derived from the rest of the server.
 
-    :raises InvalidServer: naming the two that contradict each other, and a remedy.
+    :raises InvalidServer: two arguments contradict each other; the text names both, and a remedy.
     """
     known = () if accounts is None else accounts.mechanisms
     resolved = settings.resolved(certificate=tls is not None, mechanisms=known)

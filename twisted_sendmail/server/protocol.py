@@ -1,7 +1,7 @@
 """One connection of the server: moves octets between transport and session, and keeps the deadlines.
 
 **Theory of operation.**  Three objects serve a connection.  :class:`SMTPServerProtocol` belongs to
-the transport.  :class:`~twisted_sendmail.smtp.ServerSession` decides what SMTP allows.
+the transport.  :class:`~twisted_sendmail.smtp.server.ServerSession` decides what SMTP allows.
 :class:`~twisted_sendmail.server.receiver.MessageHandler` answers the session from the application's
 receiver and accounts.  A flight of the client's octets takes this way::
 

@@ -1,10 +1,10 @@
-"""One command line in, a command or the reply that refuses it out.
+"""Parses a command line into a command, or into the reply that refuses the line.
 
-The grammar is read strictly, because what two programs read differently becomes an
-attack: no control characters, no bare line ends, no argument where none belongs.
-One leniency: a blank behind ``FROM:`` and ``TO:``, which many clients send.
+The grammar is strict, because a line that two programs read differently becomes an attack: no
+control characters, no bare line ends, no argument where none belongs.  One leniency: a space after
+``FROM:`` and ``TO:``, which many clients send.
 
-It knows no state and no extension: ``server`` decides whether a command is in
+State and extensions are decided elsewhere: ``server`` decides whether a command is in
 order, ``extensions`` what its parameters mean.
 
 RFC 5321 section 4.1.1, RFC 3207, RFC 4954, RFC 3030, RFC 6531 section 3.3.
@@ -52,12 +52,12 @@ ServerCommand = (
 MAX_COMMAND_LINE = 2048
 #: Octets of a line of AUTH without CRLF (RFC 4954 section 4).
 MAX_AUTH_LINE = 12288
-#: Octets of a BDAT chunk: what a 64-bit count can say; the size limit is the session's.
+#: Digits of the size of a BDAT chunk; the session limits the size itself.
 MAX_CHUNK_DIGITS = 19
 
 _A = (b"A", b"a")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-# What is behind the colon of nearly every MAIL and RCPT: printable ASCII, no quotes, no parameters.
+# What follows the colon of nearly every MAIL and RCPT: printable ASCII, no quotes, no parameters.
 _USUAL_PATH = re.compile(rb"<[!#-;=?-\[\]-~]*>\Z").match
 # A path: anything but angle brackets, or a quoted string; the address parser judges it.
 _PATH = re.compile(r' ?(<(?:[^<>"\\]|"(?:[^"\\]|\\.)*")*>)(?: (.*))?\Z', re.IGNORECASE)
@@ -75,10 +75,7 @@ _NO_ARGUMENT = "5.5.4 {} takes no argument"
 
 
 def parse_command(line: bytes) -> ServerCommand | Reply:
-    """Read one line, given without its CRLF.
-
-    Returns the command, or the refusal (500, 501) to send back; raises nothing.
-    """
+    """Return the command in *line*, which has no CRLF, or the reply that refuses it."""
     if line == b"DATA":
         return _DATA
     if len(line) <= MAX_COMMAND_LINE:
@@ -117,21 +114,21 @@ def _text(line: bytes) -> str | Reply:
 
 
 def max_length(line: bytes | bytearray) -> int:
-    """How many octets a line that starts like this may have."""
+    """Return the number of octets that a line with this beginning may have."""
     if line[:1] not in _A:
         return MAX_COMMAND_LINE
     return MAX_AUTH_LINE if line[:5].upper() == b"AUTH " else MAX_COMMAND_LINE
 
 
 def parse_auth_line(line: bytes) -> AuthLine | AuthCancel | Reply:
-    """Read a line of an AUTH exchange: base64, or ``*``."""
+    """Return the response in a line of an AUTH exchange: base64, or ``*``."""
     if line == b"*":
         return AuthCancel()
     if len(line) > MAX_AUTH_LINE:
         return TOO_LONG
     response = _unbase64(line)
     if response is None:
-        return _refuse(501, "5.5.2 That is not base64")
+        return _refuse(501, "5.5.2 The response is not base64")
     return AuthLine(response)
 
 
@@ -221,7 +218,7 @@ def _parameters(words: str) -> Parameters | Reply:
         pairs[keyword] = value if equals else None
     parameters = tuple(pairs.items())
     try:
-        # The command checks them; ask it before there is one, for a reply of their own.
+        # The command checks the parameters; a path that is always good leaves only them to refuse.
         Mail(ReversePath(), parameters)
     except InvalidInput:
         return _refuse(501, "5.5.4 A parameter cannot be read")

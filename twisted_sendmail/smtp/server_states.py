@@ -1,9 +1,8 @@
 """The states of the server session: state × command → next state when the command succeeds.
 
-Data only: the session looks commands up in it, the tests go through it entry by entry.
-A command that is absent is out of order (503).  A refused command leaves the state as it
-is, with two exceptions: a refused DATA or BDAT and the end of a content, accepted or
-refused, end the transaction.
+The session looks commands up in this table, and the tests walk it.  A command that is absent is out
+of order (503).  A refused command leaves the state as it is, with two exceptions: a refused DATA or
+BDAT and the end of a content, accepted or refused, end the transaction.
 
 RFC 5321 section 4.1.4 (order of commands), RFC 3207, RFC 4954, RFC 3030.
 """
@@ -16,9 +15,9 @@ from twisted_sendmail.smtp.commands import Verb
 
 
 class ServerState(enum.Enum):
-    """Where a session is; the values complete the sentence "the session is …"."""
+    """The state of a session; the values complete the sentence "the session is …"."""
 
-    # Identity, for speed: see Verb.
+    # Hashed by identity, for speed: see Verb.
     __hash__ = object.__hash__
 
     OPENING = "about to greet"
