@@ -279,8 +279,8 @@ class MemoryQueue(Queue):
 
 
 class _MemoryIntake(Intake):
-    def __init__(self, spool: MemoryQueue) -> None:
-        self._spool = spool
+    def __init__(self, queue: MemoryQueue) -> None:
+        self._queue = queue
         self._parts: list[bytes] | None = []
 
     def write(self, data: bytes) -> Deferred[None] | None:
@@ -295,7 +295,7 @@ class _MemoryIntake(Intake):
         if self._parts is None:
             return fail(QueueError("the message has ended"))
         content, self._parts = b"".join(self._parts), None
-        return self._spool.bring(draft, content)
+        return self._queue.bring(draft, content)
 
     def abort(self) -> None:
         """See ``Intake.abort``."""

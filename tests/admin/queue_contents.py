@@ -49,8 +49,8 @@ def route(
 class FakeRelay:
     """A relay that delivers nothing."""
 
-    def __init__(self, spool: Queue, reactor: Any) -> None:
-        self._spool = spool
+    def __init__(self, queue: Queue, reactor: Any) -> None:
+        self._queue = queue
         self._reactor = reactor
         self.stopping = False
         self.routes: tuple[RouteStats, ...] = (route("default", ("smtp.example.net:587",)),)
@@ -61,14 +61,14 @@ class FakeRelay:
 
     def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
         self.flushed.append(selection)
-        return self._spool.act(QueueAction.FLUSH, selection or Selection(), self._reactor.seconds())
+        return self._queue.act(QueueAction.FLUSH, selection or Selection(), self._reactor.seconds())
 
 
 class QueueFiller:
     """Adds messages to a queue and moves them between its states."""
 
-    def __init__(self, spool: Queue, reactor: Any) -> None:
-        self.spool = spool
+    def __init__(self, queue: Queue, reactor: Any) -> None:
+        self.queue = queue
         self.reactor = reactor
 
     async def message(
@@ -85,7 +85,7 @@ class QueueFiller:
         """Add a message that waits; return its id."""
         recipients = [to] if isinstance(to, str) else list(to)
         draft = MessageInfo(
-            id=self.spool.new_id(),
+            id=self.queue.new_id(),
             envelope=Envelope(sender, recipients),
             arrived=self.reactor.seconds() - age,
             held=held,
@@ -96,7 +96,7 @@ class QueueFiller:
                 **facts,
             },
         )
-        intake = self.spool.intake()
+        intake = self.queue.intake()
         head = f"From: {sender}\r\nTo: {recipients[0]}\r\nSubject: {subject}\r\n\r\n"
         waiting = intake.write(head.encode("utf-8", "surrogateescape") + b"x" * size + b"\r\n")
         if waiting is not None:
@@ -117,30 +117,30 @@ class QueueFiller:
         """Record an attempt that ended with *reply* for all recipients but those who are *done*."""
         now = self.reactor.seconds()
         # All due messages are leased; the others are released again.
-        leased = await self.spool.lease(
+        leased = await self.queue.lease(
             "default", now + LONG, fresh=1000, retries=1000, horizon=1e12
         )
         others = [each.message.id for each in leased if each.message.id != name]
         (message,) = [each.message for each in leased if each.message.id == name]
-        await self.spool.release(others)
+        await self.queue.release(others)
         changes = tuple(
             recipient_row(r.number, RecipientState.DELIVERED, now, "250 2.0.0 Ok", "2.0.0", relay)
             if r.number in done
             else recipient_row(r.number, RecipientState.PENDING, now + due, reply, status, relay)
             for r in message.pending
         )
-        await self.spool.settle(AttemptRecord(name, now, changes, aside=aside))
+        await self.queue.settle(AttemptRecord(name, now, changes, aside=aside))
 
     async def on_its_way(self, name: str) -> None:
         """Lease a message."""
-        leased = await self.spool.lease(
+        leased = await self.queue.lease(
             "default", self.reactor.seconds() + LONG, fresh=1000, retries=1000, horizon=1e12
         )
-        await self.spool.release([each.message.id for each in leased if each.message.id != name])
+        await self.queue.release([each.message.id for each in leased if each.message.id != name])
 
     async def held(self, name: str) -> None:
         """Put a message on hold."""
-        await self.spool.act(QueueAction.HOLD, Selection(ids=(name,)), self.reactor.seconds())
+        await self.queue.act(QueueAction.HOLD, Selection(ids=(name,)), self.reactor.seconds())
 
 
 async def fill_queue(stage: QueueFiller) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The chart: axes that a person can read, curves that stay inside, gaps that are seen."""
+"""The chart: round axes, lines inside the drawing, visible gaps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lines(page: Node) -> list[list[tuple[float, float]]]:
     ]
 
 
-def test_an_axis_counts_in_steps_that_people_count_in() -> None:
+def test_an_axis_of_numbers_has_round_steps() -> None:
     expected = {
         0: (1, 2),
         1: (1, 2),
@@ -64,7 +64,7 @@ def test_an_axis_of_time_has_the_steps_of_a_clock() -> None:
 
 
 @given(st.floats(0, 1e9))
-def test_an_axis_holds_the_most_in_two_to_five_steps(most: float) -> None:
+def test_an_axis_holds_the_highest_value_in_two_to_five_steps(most: float) -> None:
     for labels in (count_axis(most), seconds_axis(most)):
         assert most <= labels[-1]
         assert 2 <= len(labels) - 1 <= 5
@@ -75,7 +75,7 @@ def test_an_axis_holds_the_most_in_two_to_five_steps(most: float) -> None:
         sorted
     )
 )
-def test_everything_is_drawn_inside(points: list[tuple[float, float]]) -> None:
+def test_all_lines_are_inside_the_drawing(points: list[tuple[float, float]]) -> None:
     page = render(chart_part(curve(*points)))
     for line in lines(page):
         for x, y in line:
@@ -83,7 +83,7 @@ def test_everything_is_drawn_inside(points: list[tuple[float, float]]) -> None:
             assert 0 <= y <= HEIGHT
 
 
-def test_the_line_goes_through_the_samples() -> None:
+def test_the_line_connects_the_samples() -> None:
     page = render(chart_part(curve((BEGIN, 0), (BEGIN + 30, 4), (BEGIN + 60, 2))))
     assert lines(page) == [[(0.0, HEIGHT), (5.0, 0.0), (10.0, HEIGHT / 2)]]
 
@@ -95,13 +95,13 @@ def test_the_line_is_broken_where_samples_are_missing() -> None:
     assert [len(line) for line in lines(page)] == [2, 2]
 
 
-def test_what_is_older_than_the_chart_is_left_out() -> None:
+def test_samples_before_the_chart_are_left_out() -> None:
     page = render(chart_part(curve((BEGIN - 10, 900), (BEGIN + 10, 1))))
     assert [len(line) for line in lines(page)] == [1]
     assert page.one("p", class_="said").text == "1 now, 1 at most"
 
 
-def test_it_says_in_words_what_it_shows() -> None:
+def test_the_chart_has_a_text_for_screen_readers() -> None:
     page = render(chart_part(curve((BEGIN, 9), (END, 3))))
     drawing = page.one("svg")
     assert drawing.attributes["role"] == "img"
@@ -119,7 +119,7 @@ def test_the_axes_are_labelled() -> None:
     assert len(ys) + 3 == page.one("path", class_="grid").attributes["d"].count("M")
 
 
-def test_the_table_has_the_worst_of_each_minute() -> None:
+def test_the_table_has_the_highest_value_of_each_minute() -> None:
     points = [(BEGIN + 5 * n, 7.0 if n == 13 else 2.0) for n in range(24)]
     page = render(chart_part(curve(*points)))
     rows = [[cell.text for cell in row.children] for row in page.one("tbody").all("tr")]  # type: ignore[union-attr]
@@ -128,13 +128,13 @@ def test_the_table_has_the_worst_of_each_minute() -> None:
     assert titles == ["2023-11-14 22:13:20: 2", "2023-11-14 22:14:20: 7"]
 
 
-def test_it_stays_small_however_many_samples_there_are() -> None:
+def test_the_chart_stays_small_with_many_samples() -> None:
     points = [(BEGIN + n, float(n)) for n in range(3600)]
     page = render(chart_part(curve(*points)))
     assert len(page.all("rect")) == STRIPS
 
 
-def test_without_samples_it_says_so() -> None:
+def test_a_chart_without_samples_has_a_text() -> None:
     page = render(chart_part(curve()))
     assert page.one("p", class_="said").text == "not known yet now, not known yet at most"
     assert lines(page) == []

@@ -1,4 +1,4 @@
-"""How things read: foreign text inert, times and sizes as people say them, filters, reasons."""
+"""Text of the pages: foreign text, times, sizes, filters, causes of delay."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from twisted_sendmail.admin.pages import QueueFilter, delay_causes
 
 
 @given(st.text(st.characters(codec=None)))
-def test_foreign_text_can_do_nothing(text: str) -> None:
+def test_foreign_text_is_inert(text: str) -> None:
     page = render(foreign(text))
     assert page.names() == {"page", "bdi"}
     forbidden = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -47,16 +47,16 @@ def _harmless(text: str) -> set[str]:
     } - {chr(n) for n in (*range(0x200B, 0x2070), 0xFEFF)}
 
 
-def test_plain_text_reads_as_it_was_written() -> None:
+def test_plain_text_is_unchanged() -> None:
     text = "a < b & c > d \"quoted\" 'too' – é 日本 \\x41"
     assert text == render(foreign(text)).text
 
 
-def test_a_long_text_is_cut_and_says_so() -> None:
+def test_a_long_text_is_cut_with_a_note() -> None:
     assert render(foreign("x" * 500)).text == "x" * 300 + "… (200 more characters)"
 
 
-def test_an_address_breaks_before_its_at_and_reads_the_same() -> None:
+def test_an_address_wraps_only_before_its_at_sign() -> None:
     page = render(address(ForwardPath.parse('"a@b"@example.net')))
     assert page.text == '"a@b"@example.net'
     assert [part.text for part in page.all("span")] == ['"a@b"', "@example.net"]
@@ -80,7 +80,7 @@ def test_the_null_sender_is_named() -> None:
         (190_900, "2 d 5 h"),
     ],
 )
-def test_a_duration_reads_as_people_say_it(seconds: float, said: str) -> None:
+def test_durations(seconds: float, said: str) -> None:
     assert said == duration(seconds)
 
 
@@ -91,7 +91,7 @@ def test_every_time_can_be_shown(at: float) -> None:
     assert render(ahead(at, 0)).text.startswith(("in ", "now"))
 
 
-def test_a_time_says_the_full_one_to_who_points_at_it() -> None:
+def test_a_time_has_the_full_time_as_its_title() -> None:
     time = render(ago(1_700_000_000, 1_700_000_090)).one("time")
     assert time.text == "1 min ago"
     assert time.attributes["title"] == "2023-11-14 22:13:20 UTC"
@@ -123,7 +123,7 @@ _FIELDS = st.dictionaries(
 
 
 @given(_FIELDS)
-def test_a_filter_survives_being_written_and_read(fields: dict[str, str]) -> None:
+def test_a_filter_is_the_same_after_writing_and_reading(fields: dict[str, str]) -> None:
     wanted = QueueFilter.from_fields(fields)
     assert wanted == QueueFilter.from_fields(wanted.fields)
     assert 1 <= wanted.page <= 40
@@ -131,7 +131,7 @@ def test_a_filter_survives_being_written_and_read(fields: dict[str, str]) -> Non
     assert wanted.link().isprintable()
 
 
-def test_what_a_filter_does_not_understand_counts_as_not_given() -> None:
+def test_invalid_fields_of_a_filter_are_ignored() -> None:
     assert QueueFilter() == QueueFilter.from_fields(
         {"queue": "<b>", "page": "-1", "span": "year", "recipient": "a\nb", "sender": "\u202ea"}
     )
@@ -142,7 +142,7 @@ def test_what_a_filter_does_not_understand_counts_as_not_given() -> None:
     assert pages == [1, 7, 40, 1, 1, 1]
 
 
-def test_a_filter_says_what_it_means_to_the_spool() -> None:
+def test_a_filter_becomes_a_selection_of_the_queue() -> None:
     selection = QueueFilter("hold", "@example.net", "<>").selection(51)
     assert (
         selection.queue,
@@ -183,7 +183,7 @@ def tried(
     )
 
 
-def test_replies_that_differ_in_particulars_are_one_reason() -> None:
+def test_replies_that_differ_only_in_addresses_and_ids_are_one_cause() -> None:
     found = delay_causes(
         [
             message(
@@ -202,12 +202,12 @@ def test_replies_that_differ_in_particulars_are_one_reason() -> None:
     assert found[0].reply == "452 4.2.2 <u1@example.net> is over quota (id 99AA11)"
 
 
-def test_who_has_his_verdict_or_was_not_tried_is_no_reason() -> None:
+def test_recipients_with_a_result_or_without_an_attempt_are_no_cause() -> None:
     done = tried(0, "250 Ok", "2.0.0", RecipientState.DELIVERED)
     assert delay_causes([message(done, tried(1, None, None))]) == []
 
 
-def test_the_latest_reply_is_the_one_of_the_last_try() -> None:
+def test_the_last_reply_is_that_of_the_last_attempt() -> None:
     last = last_reply(message(tried(0, "first"), tried(4, "last"), tried(2, "middle")))
     assert last is not None
     assert last.reply == "last"

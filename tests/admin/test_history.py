@@ -1,4 +1,4 @@
-"""The history: two rings of samples, whatever the clock and the queue do."""
+"""Samples of the queue over time, with clock jumps and failures of the queue."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Watched:
             call.delay(by)
 
 
-def test_it_samples_every_ten_seconds_what_waits_to_go_out() -> None:
+def test_waiting_messages_are_sampled_every_ten_seconds() -> None:
     watched = Watched()
     watched.depth, watched.oldest = 3, BEGIN - 50
     watched.pass_(20)
@@ -56,14 +56,14 @@ def test_it_samples_every_ten_seconds_what_waits_to_go_out() -> None:
     assert watched.history.hour == expected
 
 
-def test_it_keeps_an_hour_of_samples_and_no_more() -> None:
+def test_fine_samples_are_kept_for_an_hour() -> None:
     watched = Watched()
     watched.pass_(3 * 3600)
     assert FINE_KEPT == len(watched.history.hour) == 360
     assert watched.clock.seconds() - 3590 == watched.history.hour[0].at
 
 
-def test_it_keeps_two_days_of_the_worst_of_five_minutes() -> None:
+def test_the_maxima_of_five_minutes_are_kept_for_two_days() -> None:
     watched = Watched()
     watched.pass_(100)
     watched.depth = 40
@@ -76,7 +76,7 @@ def test_it_keeps_two_days_of_the_worst_of_five_minutes() -> None:
     assert 2 * 86400 - 300 <= days[-1].at - days[0].at <= 2 * 86400 + 300
 
 
-def test_a_peak_of_ten_seconds_is_still_there_after_a_day() -> None:
+def test_a_peak_of_ten_seconds_is_kept_for_a_day() -> None:
     watched = Watched()
     watched.pass_(100)
     watched.depth, watched.oldest = 40, BEGIN
@@ -89,14 +89,14 @@ def test_a_peak_of_ten_seconds_is_still_there_after_a_day() -> None:
     ) == (40, 110.0)
 
 
-def test_the_age_of_a_message_from_the_future_is_none() -> None:
+def test_the_age_of_a_message_from_the_future_is_zero() -> None:
     watched = Watched()
     watched.oldest = BEGIN + 7200
     watched.pass_(10)
     assert watched.history.hour[-1].age == 0.0
 
 
-def test_a_clock_that_is_set_back_takes_the_samples_with_it() -> None:
+def test_samples_move_back_when_the_clock_is_set_back() -> None:
     watched = Watched()
     watched.pass_(600)
     watched.set_clock(-6 * 86400)
@@ -118,7 +118,7 @@ def test_a_clock_that_is_set_forward_leaves_a_gap() -> None:
     assert [b - a for a, b in pairwise(times) if b - a != 10.0] == [3610.0]
 
 
-def test_waking_it_takes_a_sample_where_the_next_is_days_away() -> None:
+def test_resuming_samples_at_once_when_the_next_sample_is_days_away() -> None:
     watched = Watched()
     watched.pass_(100)
     watched.clock.rightNow -= 6 * 86400
@@ -128,7 +128,7 @@ def test_waking_it_takes_a_sample_where_the_next_is_days_away() -> None:
     assert len(watched.history.hour) == 15
 
 
-def test_waking_it_in_time_changes_nothing() -> None:
+def test_resuming_in_time_changes_nothing() -> None:
     watched = Watched()
     watched.pass_(100)
     watched.clock.advance(3)
@@ -138,7 +138,7 @@ def test_waking_it_in_time_changes_nothing() -> None:
     assert len(watched.clock.getDelayedCalls()) == 1
 
 
-def test_it_does_not_ask_again_before_it_has_an_answer() -> None:
+def test_only_one_count_of_the_queue_runs_at_a_time() -> None:
     watched = Watched()
     watched.answer = Deferred()
     watched.pass_(100)

@@ -74,7 +74,7 @@ def attempted(status: str = "sent", **facts: Any) -> Attempted:
     return Attempted(**{**given, **facts})
 
 
-def test_each_recipient_counts_by_what_became_of_him(watched: Watched) -> None:
+def test_recipients_are_counted_by_outcome(watched: Watched) -> None:
     for status in ("sent", "sent", "deferred", "bounced", "expired"):
         watched.metrics(attempted(status))
     samples = watched.samples()
@@ -86,7 +86,7 @@ def test_each_recipient_counts_by_what_became_of_him(watched: Watched) -> None:
     assert tuple(counts[o] for o in ("delivered", "deferred", "bounced", "expired")) == (2, 1, 1, 1)
 
 
-def test_a_try_counts_once_for_all_its_recipients(watched: Watched) -> None:
+def test_an_attempt_is_counted_once_for_all_its_recipients(watched: Watched) -> None:
     for number in range(50):
         watched.metrics(attempted(recipient=f"u{number}@example.net", in_doubt=True))
     watched.metrics(attempted(id="0123456789AC", tls="TLSv1.2"))
@@ -102,7 +102,7 @@ def test_a_try_counts_once_for_all_its_recipients(watched: Watched) -> None:
     assert samples["possible_duplicates_total{}"] == 1
 
 
-def test_what_comes_in_and_goes_wrong_is_counted(watched: Watched) -> None:
+def test_accepted_messages_and_failures_are_counted(watched: Watched) -> None:
     watched.metrics(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
     watched.metrics(Interrupted(("A", "B", "C")))
     watched.metrics(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
@@ -115,7 +115,7 @@ def test_what_comes_in_and_goes_wrong_is_counted(watched: Watched) -> None:
     ) == (1, 3, 1)
 
 
-def test_the_last_failures_are_kept_the_latest_first(watched: Watched) -> None:
+def test_the_last_failures_are_kept_latest_first(watched: Watched) -> None:
     watched.metrics(attempted("sent"))
     watched.metrics(attempted("bounced", reply="550 5.1.1 no"))
     watched.metrics(attempted("expired", recipient="c@example.net", reply="timed out"))
@@ -137,7 +137,7 @@ def test_the_last_failures_are_kept_the_latest_first(watched: Watched) -> None:
     ]
 
 
-def test_a_way_out_that_stays_down_drives_nothing_else_out(watched: Watched) -> None:
+def test_a_route_that_stays_down_does_not_displace_other_failures(watched: Watched) -> None:
     watched.metrics(attempted("bounced"))
     for _ in range(1000):
         watched.clock.advance(900)
@@ -156,7 +156,7 @@ def test_the_failures_are_bounded_in_number_and_length() -> None:
     assert max(len(f.text) for f in metrics.failures) < 400
 
 
-def test_the_queue_is_told_as_it_stands(watched: Watched) -> None:
+def test_gauges_have_the_present_state_of_the_queue(watched: Watched) -> None:
     totals = QueueTotals({"deferred": 7, "hold": 2}, {"4.4.1": 5, "4.2.2": 3, "": 1}, 400.0, 12_345)
     routes = (
         route("default", under_way=4),
@@ -190,12 +190,12 @@ def test_the_queue_is_told_as_it_stands(watched: Watched) -> None:
     assert shown == expected
 
 
-def test_a_queue_that_cannot_be_read_is_told_so(watched: Watched) -> None:
+def test_a_queue_that_cannot_be_read_has_no_other_metrics(watched: Watched) -> None:
     samples = watched.samples(None)
     assert {k: v for k, v in samples.items() if k.startswith("queue_")} == {"queue_readable{}": 0}
 
 
-def test_a_server_that_makes_up_codes_makes_up_no_series(watched: Watched) -> None:
+def test_invented_status_codes_make_no_new_series(watched: Watched) -> None:
     made_up = {f"4.{n}.{m}": 1 for n in range(40) for m in range(40)}
     totals = QueueTotals({}, {"4.99.1": 9, 'x"}\n evil 1': 2, **made_up}, None)
     series = {k: v for k, v in watched.samples(totals).items() if k.startswith("queue_deferred")}
@@ -205,7 +205,7 @@ def test_a_server_that_makes_up_codes_makes_up_no_series(watched: Watched) -> No
     assert "queue_deferred_recipients{status=other}" in series
 
 
-def test_two_registries_do_not_meet() -> None:
+def test_registries_are_separate() -> None:
     first, second = Watched(), Watched()
     first.metrics(Arrived("0123456789AB", "a@example.org", 10, 1, "default"))
     assert second.samples()["messages_taken_in_total{}"] == 0

@@ -1,4 +1,4 @@
-"""The pages: whatever a message, a server or a user wrote, the page says it and does nothing."""
+"""Pages: foreign text is inert wherever it stands."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def pages(text: str) -> list[Node]:
 # Each is six whole pages.
 @settings(max_examples=30)
 @given(foreign)
-def test_no_foreign_text_becomes_an_element_or_an_attribute_that_acts(text: str) -> None:
+def test_foreign_text_becomes_no_element_and_no_active_attribute(text: str) -> None:
     for page in pages(text.replace("\ud800", "")):
         assert page.names() <= ELEMENTS
         for node in _nodes(page):
@@ -169,7 +169,7 @@ def test_no_foreign_text_becomes_an_element_or_an_attribute_that_acts(text: str)
                 assert re.match(r"(/(?!/)|#content\Z|data:image/svg)", where), where
 
 
-def test_the_hostile_text_is_shown_with_its_controls_escaped() -> None:
+def test_control_characters_of_foreign_text_are_escaped() -> None:
     for page in pages(HOSTILE):
         text = page.text
         assert "<script>document.title=" in text or "Nothing waits" in text or "Delete" in text
@@ -184,20 +184,20 @@ def _nodes(node: Node) -> list[Node]:
     return found
 
 
-def test_the_style_sheet_holds_nothing_that_a_page_escapes() -> None:
+def test_the_style_sheet_has_no_character_that_html_escapes() -> None:
     """Its digest in the policy is that of what the browser reads."""
     assert set() == set(STYLE) & set("<>&")
     assert "url(" not in STYLE
     assert "@import" not in STYLE
 
 
-def test_the_page_says_in_a_sentence_how_it_stands() -> None:
+def test_the_headline_describes_the_queue() -> None:
     page = render(overview_page(viewer(), overview(routes=[], unhealthy=None)))
     assert page.one("h1").text == "1 message waits to go out"
     assert page.one("p", class_="lead").text == "The oldest has waited 1 min. "
 
 
-def test_an_empty_queue_says_so() -> None:
+def test_the_page_of_an_empty_queue() -> None:
     facts = overview(
         totals=QueueTotals({}, {}, None),
         messages=[],
@@ -220,7 +220,7 @@ def test_a_refused_password_is_an_alarm() -> None:
     assert "Password refused" in page.text
 
 
-def test_who_has_not_signed_in_finds_no_button_that_acts() -> None:
+def test_without_signing_in_there_is_no_button_that_acts() -> None:
     page = render(overview_page(viewer(can_sign_in=True), overview()))
     assert page.all("form", method="post") == []
     assert [button.text for button in page.all("button")] == ["Filter"]
@@ -258,7 +258,7 @@ def test_every_table_has_headers_and_every_cell_its_label() -> None:
                 assert heads == [cell.attributes["data-label"] for cell in row.all("td")]
 
 
-def test_the_header_is_shown_to_who_may_read_it_and_ends_where_it_ends() -> None:
+def test_the_header_of_a_message_is_shown_without_its_body() -> None:
     header = b"Subject: hi\r\nX: \xff\x1b[0m\r\n\r\nsecret body"
     page = render(message_page(viewer(form_secret="s"), message("x"), header))
     assert page.one("pre").text == "Subject: hi\nX: \\xff\\x1b[0m\n"

@@ -1,4 +1,4 @@
-"""Sessions: who knows the token, for a while; and whoever guesses has to wait."""
+"""Sessions of the queue page, and the limit on wrong tokens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def begun(sessions: Sessions) -> str:
     return name
 
 
-def test_the_token_begins_a_session(sessions: Sessions) -> None:
+def test_the_right_token_begins_a_session(sessions: Sessions) -> None:
     name = begun(sessions)
     assert len(name) == 43
     assert sessions.find(name) is not None
@@ -44,11 +44,11 @@ def test_the_token_begins_a_session(sessions: Sessions) -> None:
 @pytest.mark.parametrize(
     "token", ["", "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "\udcff", "ü"]
 )
-def test_no_other_token_does(sessions: Sessions, token: str) -> None:
+def test_a_wrong_token_begins_no_session(sessions: Sessions, token: str) -> None:
     assert sessions.sign_in(token) is None
 
 
-def test_no_name_but_its_own_finds_it(sessions: Sessions) -> None:
+def test_a_session_is_found_only_by_its_name(sessions: Sessions) -> None:
     name = begun(sessions)
     assert [sessions.find(other) for other in (None, "", name[:-1], name + "x")] == [None] * 4
 
@@ -62,7 +62,7 @@ def test_each_session_has_its_own_secrets(sessions: Sessions) -> None:
     assert not sessions.owns_form(first, "")
 
 
-def test_a_session_ends_unused(sessions: Sessions, clock: Clock) -> None:
+def test_an_unused_session_ends(sessions: Sessions, clock: Clock) -> None:
     name = begun(sessions)
     clock.advance(SESSION_IDLE - 1)
     assert sessions.find(name) is not None
@@ -70,7 +70,7 @@ def test_a_session_ends_unused(sessions: Sessions, clock: Clock) -> None:
     assert sessions.find(name) is None
 
 
-def test_a_session_ends_however_much_it_is_used(sessions: Sessions, clock: Clock) -> None:
+def test_a_used_session_ends_after_its_lifetime(sessions: Sessions, clock: Clock) -> None:
     name = begun(sessions)
     for _ in range(int(SESSION_LIFETIME / 600) - 1):
         clock.advance(600)
@@ -79,13 +79,15 @@ def test_a_session_ends_however_much_it_is_used(sessions: Sessions, clock: Clock
     assert sessions.find(name) is None
 
 
-def test_a_clock_that_is_set_back_makes_no_session_longer(sessions: Sessions, clock: Clock) -> None:
+def test_no_session_lasts_longer_when_the_clock_is_set_back(
+    sessions: Sessions, clock: Clock
+) -> None:
     name = begun(sessions)
     clock.rightNow -= 3600
     assert sessions.find(name) is None
 
 
-def test_signing_out_ends_it(sessions: Sessions) -> None:
+def test_signing_out_ends_the_session(sessions: Sessions) -> None:
     name, other = begun(sessions), begun(sessions)
     sessions.sign_out(name)
     sessions.sign_out(name)
@@ -94,7 +96,7 @@ def test_signing_out_ends_it(sessions: Sessions) -> None:
     assert sessions.find(other) is not None
 
 
-def test_there_are_so_many_sessions_and_no_more(sessions: Sessions, clock: Clock) -> None:
+def test_the_number_of_sessions_is_limited(sessions: Sessions, clock: Clock) -> None:
     names = []
     for _ in range(MAX_SESSIONS):
         names.append(begun(sessions))
@@ -106,7 +108,7 @@ def test_there_are_so_many_sessions_and_no_more(sessions: Sessions, clock: Clock
     assert [names[0], *names[2:], new] == there
 
 
-def test_wrong_tokens_that_follow_each_other_have_to_wait(sessions: Sessions, clock: Clock) -> None:
+def test_wrong_tokens_in_a_row_have_to_wait(sessions: Sessions, clock: Clock) -> None:
     for _ in range(5):
         assert sessions.sign_in("wrong") is None
     # Nor is the right one looked at: a guess would show by it.
@@ -117,9 +119,7 @@ def test_wrong_tokens_that_follow_each_other_have_to_wait(sessions: Sessions, cl
     assert sessions.sign_in(TOKEN) is not None
 
 
-def test_guessing_goes_on_no_faster_than_one_in_ten_seconds(
-    sessions: Sessions, clock: Clock
-) -> None:
+def test_one_token_in_ten_seconds_is_compared(sessions: Sessions, clock: Clock) -> None:
     looked_at = 0
     for _ in range(3600):
         clock.advance(1)
@@ -131,7 +131,9 @@ def test_guessing_goes_on_no_faster_than_one_in_ten_seconds(
     assert 5 + 359 <= looked_at <= 5 + 361
 
 
-def test_a_clock_that_is_set_back_lets_nobody_guess_more(sessions: Sessions, clock: Clock) -> None:
+def test_no_more_tokens_are_compared_when_the_clock_is_set_back(
+    sessions: Sessions, clock: Clock
+) -> None:
     for _ in range(5):
         sessions.sign_in("wrong")
     clock.rightNow -= 86400
@@ -141,14 +143,14 @@ def test_a_clock_that_is_set_back_lets_nobody_guess_more(sessions: Sessions, clo
     assert sessions.sign_in(TOKEN) is not None
 
 
-def test_without_a_token_there_is_no_way_in(clock: Clock) -> None:
+def test_without_a_token_nobody_can_sign_in(clock: Clock) -> None:
     sessions = Sessions(None, clock.seconds)
     assert not sessions.possible
     assert [sessions.sign_in(""), sessions.sign_in("None")] == [None, None]
 
 
 @pytest.mark.parametrize("token", ["", "short", "fifteen-letters"])
-def test_a_short_token_is_refused_without_being_quoted(clock: Clock, token: str) -> None:
+def test_a_short_token_is_refused_and_not_shown(clock: Clock, token: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         Sessions(token, clock.seconds)
     assert "the token of the queue page cannot be used" in str(raised.value)

@@ -27,10 +27,10 @@ NOW = 1_700_000_000.0
 class Admin:
     """An admin site on a real queue, and a client that keeps its cookie."""
 
-    def __init__(self, spool: SQLiteQueue, clock: Clock) -> None:
-        self.spool, self.clock = spool, clock
-        self.filler = QueueFiller(spool, clock)
-        self.relay = FakeRelay(spool, clock)
+    def __init__(self, queue: SQLiteQueue, clock: Clock) -> None:
+        self.queue, self.clock = queue, clock
+        self.filler = QueueFiller(queue, clock)
+        self.relay = FakeRelay(queue, clock)
         self.cookie: str | None = None
         self.secret = ""
         self.make_site()
@@ -38,7 +38,7 @@ class Admin:
     def make_site(self, token: str | None = TOKEN, *, private: bool = False) -> None:
         self.site = AdminSite(
             self.clock,
-            self.spool,
+            self.queue,
             self.relay,
             token=token,
             name="mail.example.org",
@@ -70,17 +70,17 @@ class Admin:
         self.secret = page.all("input", name="secret")[0].attributes["value"]
 
     async def queues(self) -> dict[str, str]:
-        return {m.id: m.queue_name for m in await self.spool.list(Selection())}
+        return {m.id: m.queue_name for m in await self.queue.list(Selection())}
 
 
 @pytest_twisted.async_yield_fixture
 async def admin(tmp_path: Path) -> AsyncIterator[Admin]:
     clock = Clock()
     clock.advance(NOW)
-    spool = SQLiteQueue(clock, tmp_path / "queue", worker=InlineWorker(), least_free=0)
-    await spool.open()
-    yield Admin(spool, clock)
-    await spool.close()
+    queue = SQLiteQueue(clock, tmp_path / "queue", worker=InlineWorker(), least_free=0)
+    await queue.open()
+    yield Admin(queue, clock)
+    await queue.close()
 
 
 def notice(page: Node) -> str:
@@ -91,7 +91,7 @@ def notice(page: Node) -> str:
 
 
 @pytest_twisted.ensureDeferred
-async def test_health_is_ok_in_a_word(admin: Admin) -> None:
+async def test_health_of_a_healthy_relay_is_200_ok(admin: Admin) -> None:
     answer = await admin.ask("GET", "/healthz")
     assert (
         answer.code,
@@ -102,7 +102,7 @@ async def test_health_is_ok_in_a_word(admin: Admin) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_health_is_503_when_the_queue_cannot_be_written(admin: Admin) -> None:
-    await admin.spool.close()
+    await admin.queue.close()
     answer = await admin.ask("GET", "/healthz")
     assert (
         answer.code,
@@ -111,7 +111,7 @@ async def test_health_is_503_when_the_queue_cannot_be_written(admin: Admin) -> N
 
 
 @pytest_twisted.ensureDeferred
-async def test_metrics_tell_of_the_queue(admin: Admin) -> None:
+async def test_metrics_include_the_queue(admin: Admin) -> None:
     await fill_queue(admin.filler)
     answer = await admin.ask("GET", "/metrics")
     assert answer.content_type.startswith("text/plain; version=")
@@ -120,8 +120,8 @@ async def test_metrics_tell_of_the_queue(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_metrics_are_there_when_the_queue_is_not(admin: Admin) -> None:
-    await admin.spool.close()
+async def test_metrics_are_available_without_the_queue(admin: Admin) -> None:
+    await admin.queue.close()
     answer = await admin.ask("GET", "/metrics")
     assert answer.code == 200
     assert b"twisted_sendmail_queue_readable 0.0\n" in answer.body
@@ -143,7 +143,7 @@ async def test_metrics_are_there_when_the_queue_is_not(admin: Admin) -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_it_answers_to_its_names(admin: Admin, host: str) -> None:
+async def test_requests_for_a_configured_name_are_answered(admin: Admin, host: str) -> None:
     assert (await admin.ask("GET", "/", host=host)).code == 200
 
 
@@ -153,7 +153,7 @@ async def test_it_answers_to_its_names(admin: Admin, host: str) -> None:
      "localhost:x", "localhost:80:80", "user@localhost", "relay.example.org.evil", "::1"],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_it_answers_to_no_other_name(admin: Admin, host: str) -> None:
+async def test_requests_for_other_names_are_421(admin: Admin, host: str) -> None:
     """A name that somebody else lets lead here is not this page's (DNS rebinding)."""
     for method, path in [
         ("GET", "/"),
@@ -167,14 +167,14 @@ async def test_it_answers_to_no_other_name(admin: Admin, host: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_not_there_is_404_and_says_nothing_back(admin: Admin) -> None:
+async def test_unknown_paths_are_404_without_their_text(admin: Admin) -> None:
     for path in ("/nothing", "/<script>", "//", "/act/", "/message", "*", ""):
         answer = await admin.ask("GET", path)
         assert (answer.code, answer.body) == (404, b"not found\n")
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_cannot_be_done_is_405(admin: Admin) -> None:
+async def test_other_methods_are_405(admin: Admin) -> None:
     for method, path, allowed in [
         ("POST", "/", "GET, HEAD"),
         ("DELETE", "/message/0123456789AB", "GET, HEAD"),
@@ -215,7 +215,7 @@ async def test_the_page_shows_every_message_and_why_it_waits(admin: Admin) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_reasons_are_grouped_the_most_frequent_first(admin: Admin) -> None:
+async def test_causes_are_grouped_most_frequent_first(admin: Admin) -> None:
     await fill_queue(admin.filler)
     section = (await admin.page()).one("section", **{"aria-labelledby": "why"})
     heads = [
@@ -294,7 +294,7 @@ async def test_the_page_of_a_message_shows_each_recipient(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_header_is_only_for_who_has_signed_in(admin: Admin) -> None:
+async def test_the_header_is_shown_only_after_signing_in(admin: Admin) -> None:
     name = await admin.filler.message(subject=f"Secret plans {HOSTILE}", size=200_000)
     page = await admin.page(f"/message/{name}")
     assert "Secret plans" not in page.text
@@ -305,21 +305,21 @@ async def test_the_header_is_only_for_who_has_signed_in(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_that_is_not_there_is_404(admin: Admin) -> None:
+async def test_an_unknown_message_is_404(admin: Admin) -> None:
     for name in ("0123456789AB", "x", "", "../../etc/passwd", "0123456789A%", "0123456789AB/"):
         page = await admin.page(f"/message/{name}", 404)
         assert page.one("h1").text == "No such message"
 
 
 @pytest_twisted.ensureDeferred
-async def test_trouble_of_the_queue_is_a_page_and_503(admin: Admin, monkeypatch: Any) -> None:
-    monkeypatch.setattr(admin.spool, "totals", lambda: fail(QueueError("the disk is gone")))
+async def test_an_error_of_the_queue_is_a_page_with_503(admin: Admin, monkeypatch: Any) -> None:
+    monkeypatch.setattr(admin.queue, "totals", lambda: fail(QueueError("the disk is gone")))
     page = await admin.page(code=503)
     assert "the disk is gone" in page.text
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_private_page_is_for_who_has_signed_in(admin: Admin) -> None:
+async def test_a_private_page_needs_signing_in(admin: Admin) -> None:
     admin.make_site(private=True)
     names = await fill_queue(admin.filler)
     for path in ("/", f"/message/{names['quota']}"):
@@ -335,7 +335,7 @@ async def test_a_private_page_is_for_who_has_signed_in(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_wrong_token_is_told_so_and_begins_nothing(admin: Admin) -> None:
+async def test_a_wrong_token_is_403_without_a_session(admin: Admin) -> None:
     answer = await admin.post("/sign-in", token="wrong-horse-battery")
     assert (answer.code, answer.session) == (403, None)
     assert parse_html(answer.body).one("div", role="alert").text == "That is not the token."
@@ -343,7 +343,7 @@ async def test_a_wrong_token_is_told_so_and_begins_nothing(admin: Admin) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_wrong_tokens_have_to_wait(admin: Admin) -> None:
+async def test_many_wrong_tokens_are_429(admin: Admin) -> None:
     for _ in range(5):
         assert (await admin.post("/sign-in", token="wrong")).code == 403
     answer = await admin.post("/sign-in", token=TOKEN)
@@ -353,7 +353,7 @@ async def test_many_wrong_tokens_have_to_wait(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_has_signed_in_can_sign_out(admin: Admin) -> None:
+async def test_signing_out(admin: Admin) -> None:
     await admin.sign_in()
     before = admin.cookie
     answer = await admin.post("/sign-out")
@@ -363,7 +363,7 @@ async def test_who_has_signed_in_can_sign_out(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_each_sign_in_has_a_name_of_its_own(admin: Admin) -> None:
+async def test_a_planted_session_name_is_not_used(admin: Admin) -> None:
     """A session that somebody slipped in beforehand is not taken over."""
     admin.cookie = planted = "planted"
     await admin.sign_in()
@@ -372,7 +372,7 @@ async def test_each_sign_in_has_a_name_of_its_own(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_token_nothing_that_acts_is_there(admin: Admin) -> None:
+async def test_without_a_token_there_are_no_actions(admin: Admin) -> None:
     admin.make_site(token=None)
     name = await admin.filler.message()
     for method, path in [
@@ -393,7 +393,7 @@ async def test_without_a_token_nothing_that_acts_is_there(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_acts_without_a_session_and_its_secret(admin: Admin) -> None:
+async def test_actions_need_a_session_and_its_secret(admin: Admin) -> None:
     name = await admin.filler.message()
     await admin.sign_in()
     cookie, secret = admin.cookie, admin.secret
@@ -460,7 +460,7 @@ async def test_one_message_is_held_and_released(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_ticked_message_nothing_happens_to_any(admin: Admin) -> None:
+async def test_without_a_ticked_message_no_message_changes(admin: Admin) -> None:
     """A selection without ids would mean all of them."""
     name = await admin.filler.message()
     await admin.sign_in()
@@ -473,7 +473,7 @@ async def test_without_a_ticked_message_nothing_happens_to_any(admin: Admin) -> 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_is_deleted_only_after_it_was_asked_once_more(admin: Admin) -> None:
+async def test_a_message_is_deleted_only_after_confirmation(admin: Admin) -> None:
     first, second = await admin.filler.message("bob@example.net"), await admin.filler.message()
     await admin.sign_in()
     back = "/?recipient=bob%40example.net"
@@ -493,7 +493,7 @@ async def test_a_message_is_deleted_only_after_it_was_asked_once_more(admin: Adm
 
 
 @pytest_twisted.ensureDeferred
-async def test_everything_that_fits_is_what_fitted_when_it_was_asked(admin: Admin) -> None:
+async def test_confirmation_applies_to_the_messages_that_matched_before(admin: Admin) -> None:
     names = {await admin.filler.message("bob@example.net") for _ in range(60)}
     other = await admin.filler.message("carol@example.net")
     await admin.sign_in()
@@ -510,7 +510,9 @@ async def test_everything_that_fits_is_what_fitted_when_it_was_asked(admin: Admi
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_click_acts_on_so_many_and_no_more(admin: Admin, monkeypatch: Any) -> None:
+async def test_the_number_of_messages_of_an_action_is_limited(
+    admin: Admin, monkeypatch: Any
+) -> None:
     await admin.sign_in()
     asked: list[Selection] = []
 
@@ -518,7 +520,7 @@ async def test_one_click_acts_on_so_many_and_no_more(admin: Admin, monkeypatch: 
         asked.append(selection)
         return succeed([])
 
-    monkeypatch.setattr(admin.spool, "list", listed)
+    monkeypatch.setattr(admin.queue, "list", listed)
     await admin.post("/act", action="hold", which="matching", queue="deferred")
     assert [(selection.queue, selection.limit) for selection in asked] == [
         ("deferred", MAX_ACTION_MESSAGES)
@@ -526,13 +528,13 @@ async def test_one_click_acts_on_so_many_and_no_more(admin: Admin, monkeypatch: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_trying_now_is_the_relays(admin: Admin) -> None:
-    """It ends the back-off of a way out too, which the spool knows nothing of."""
+async def test_flushing_goes_through_the_relay(admin: Admin) -> None:
+    """It ends the back-off of a way out too, which the queue knows nothing of."""
     names = await fill_queue(admin.filler)
     await admin.sign_in()
     await admin.post("/act", action="flush", id=names["quota"], which="ticked")
     assert [Selection(ids=(names["quota"],))] == admin.relay.flushed
-    (message,) = await admin.spool.list(Selection(ids=(names["quota"],)))
+    (message,) = await admin.queue.list(Selection(ids=(names["quota"],)))
     assert message.due <= NOW
     await admin.post("/flush")
     assert admin.relay.flushed[-1] is None
@@ -540,21 +542,21 @@ async def test_trying_now_is_the_relays(admin: Admin) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_expiring_and_requeueing_reach_the_queue(admin: Admin) -> None:
+async def test_expiring_and_requeueing(admin: Admin) -> None:
     names = await fill_queue(admin.filler)
     await admin.sign_in()
     answer = await admin.post("/act", action="expire", id=names["quota"])
     assert parse_html(answer.body).one("h1").text == "Return 1 message to sender?"
     await admin.post("/act", action="expire", id=names["quota"], sure="yes")
     await admin.post("/act", action="requeue", id=names["aside"])
-    (expired,) = await admin.spool.list(Selection(ids=(names["quota"],)))
-    (requeued,) = await admin.spool.list(Selection(ids=(names["aside"],)))
+    (expired,) = await admin.queue.list(Selection(ids=(names["quota"],)))
+    (requeued,) = await admin.queue.list(Selection(ids=(names["aside"],)))
     assert expired.expired
     assert (requeued.aside, requeued.attempts) == (None, 0)
 
 
 @pytest_twisted.ensureDeferred
-async def test_deleting_what_is_on_its_way_says_that_it_may_still_go_out(admin: Admin) -> None:
+async def test_the_notice_names_deleted_messages_under_delivery(admin: Admin) -> None:
     names = await fill_queue(admin.filler)
     await admin.sign_in()
     ids = [names["active"], names["new"], "0123456789AB"]
@@ -583,7 +585,7 @@ async def test_deleting_what_is_on_its_way_says_that_it_may_still_go_out(admin: 
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_it_leads_back_to_pages_of_its_own_only(admin: Admin, back: str, to: str) -> None:
+async def test_redirects_lead_only_to_pages_of_the_site(admin: Admin, back: str, to: str) -> None:
     name = await admin.filler.message()
     await admin.sign_in()
     answer = await admin.post("/act", action="hold", id=name, back=back)
@@ -591,7 +593,7 @@ async def test_it_leads_back_to_pages_of_its_own_only(admin: Admin, back: str, t
 
 
 @pytest_twisted.ensureDeferred
-async def test_from_its_own_page_a_deleted_message_leads_to_the_queue(admin: Admin) -> None:
+async def test_deleting_from_the_page_of_a_message_leads_to_the_overview(admin: Admin) -> None:
     name = await admin.filler.message()
     await admin.sign_in()
     answer = await admin.post("/act", action="delete", id=name, back=f"/message/{name}", sure="yes")
@@ -599,7 +601,7 @@ async def test_from_its_own_page_a_deleted_message_leads_to_the_queue(admin: Adm
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_action_that_there_is_not_is_400(admin: Admin) -> None:
+async def test_an_unknown_action_is_400(admin: Admin) -> None:
     name = await admin.filler.message()
     await admin.sign_in()
     assert (await admin.post("/act", action="drop table", id=name)).code == 400

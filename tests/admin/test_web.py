@@ -1,4 +1,4 @@
-"""HTTP of the admin endpoint, on real sockets: what every answer carries, and what is too much."""
+"""HTTP of the admin endpoint on real sockets: security headers and limits."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ class Served:
 
 @pytest_twisted.async_yield_fixture
 async def served(reactor: Any) -> AsyncIterator[Served]:
-    spool = MemoryQueue(reactor)
-    await spool.open()
-    await QueueFiller(spool, reactor).message()
-    served = Served(reactor, AdminSite(reactor, spool, FakeRelay(spool, reactor), token=TOKEN))
+    queue = MemoryQueue(reactor)
+    await queue.open()
+    await QueueFiller(queue, reactor).message()
+    served = Served(reactor, AdminSite(reactor, queue, FakeRelay(queue, reactor), token=TOKEN))
     await served.start()
     yield served
     await served.site.stopService()
@@ -108,7 +108,7 @@ async def served(reactor: Any) -> AsyncIterator[Served]:
     "path", ["/", "/healthz", "/metrics", "/sign-in", "/nothing", "/message/0123456789AB"]
 )
 @pytest_twisted.ensureDeferred
-async def test_every_answer_forbids_script_frames_caches_and_referrers(
+async def test_every_response_forbids_scripts_frames_caches_and_referrers(
     served: Served, path: str
 ) -> None:
     _, headers, _ = await served.ask("GET", path)
@@ -135,7 +135,7 @@ async def test_head_has_the_headers_and_no_body(served: Served) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_do_not_get(
+async def test_signing_in_sets_an_http_only_same_site_cookie(
     served: Served,
 ) -> None:
     status, headers, _ = await served.ask("POST", "/sign-in", body=f"token={TOKEN}".encode())
@@ -148,7 +148,7 @@ async def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_do_not_get(
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_of_a_visit_is_logged(served: Served, logged: list[str]) -> None:
+async def test_requests_are_not_logged(served: Served, logged: list[str]) -> None:
     for method in ("GET", "HEAD"):
         await served.ask(method, "/healthz")
     await served.ask("GET", "/?recipient=somebody")
@@ -163,7 +163,7 @@ async def test_nothing_of_a_visit_is_logged(served: Served, logged: list[str]) -
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_name_in_the_request_line_is_no_way_around_the_host(served: Served) -> None:
+async def test_a_name_in_the_request_line_does_not_replace_the_host(served: Served) -> None:
     heard = await served.say(
         b"GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
     )
@@ -207,7 +207,7 @@ async def test_a_body_of_unknown_length_is_counted_as_it_comes(served: Served) -
     ],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_what_is_no_http_is_refused(served: Served, octets: bytes) -> None:
+async def test_invalid_http_is_refused(served: Served, octets: bytes) -> None:
     heard = await served.say(octets)
     # A line that is too long is not even answered.
     assert heard[:13] in {b"", b"HTTP/1.1 400 "}
@@ -219,7 +219,7 @@ async def test_what_is_no_http_is_refused(served: Served, octets: bytes) -> None
     [b"&" * 5000, b"a=1&" * 5000, b"%ff=%00&token=%", b"\xff\xfe", b"token=" + b"%C3" * 1000],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_form_that_is_none_signs_nobody_in(served: Served, body: bytes) -> None:
+async def test_an_invalid_form_does_not_sign_in(served: Served, body: bytes) -> None:
     status, headers, _ = await served.ask("POST", "/sign-in", body=body)
     assert status == "HTTP/1.1 403 Forbidden"
     assert "set-cookie" not in headers
@@ -254,7 +254,7 @@ async def test_connections_are_bounded(served: Served) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_goes_away_is_not_waited_for(reactor: Any, logged: list[str]) -> None:
+async def test_a_lost_connection_cancels_its_request(reactor: Any, logged: list[str]) -> None:
     cancelled: Deferred[None] = Deferred()
 
     async def never(request: HTTPRequest) -> HTTPResponse:
@@ -278,7 +278,7 @@ async def test_who_goes_away_is_not_waited_for(reactor: Any, logged: list[str]) 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_fault_of_ours_is_500_and_told_to_the_log_alone(
+async def test_an_internal_error_is_500_with_details_only_in_the_log(
     reactor: Any, logged: list[str]
 ) -> None:
     async def broken(request: HTTPRequest) -> HTTPResponse:
@@ -309,38 +309,38 @@ async def test_a_fault_of_ours_is_500_and_told_to_the_log_alone(
     "description", ["tcp:0", "tcp:0:interface=0.0.0.0", "tcp6:0", "tcp6:0:interface=\\:\\:"]
 )
 @pytest_twisted.ensureDeferred
-async def test_it_listens_where_others_could_come_only_when_told_so(
+async def test_listening_on_other_than_local_addresses_needs_public(
     reactor: Any, description: str
 ) -> None:
-    spool = MemoryQueue(reactor)
-    site = AdminSite(reactor, spool, FakeRelay(spool, reactor))
+    queue = MemoryQueue(reactor)
+    site = AdminSite(reactor, queue, FakeRelay(queue, reactor))
     with pytest.raises(InvalidInput, match="other machines could see who writes to whom"):
         await site.listen(serverFromString(reactor, description))
-    public = AdminSite(reactor, spool, FakeRelay(spool, reactor), public=True)
+    public = AdminSite(reactor, queue, FakeRelay(queue, reactor), public=True)
     port: Any = await public.listen(serverFromString(reactor, description))
     assert port.getHost().port > 0
     await public.stopService()
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_listens_on_loopback_and_unix_sockets(reactor: Any, tmp_path: Path) -> None:
-    spool = MemoryQueue(reactor)
+async def test_listening_on_loopback_and_unix_sockets(reactor: Any, tmp_path: Path) -> None:
+    queue = MemoryQueue(reactor)
     for description in (
         "tcp:0:interface=127.0.0.1",
         "tcp6:0:interface=\\:\\:1",
         f"unix:{tmp_path}/admin",
     ):
-        site = AdminSite(reactor, spool, FakeRelay(spool, reactor))
+        site = AdminSite(reactor, queue, FakeRelay(queue, reactor))
         port = await site.listen(serverFromString(reactor, description))
         assert is_local(port.getHost())
         await site.stopService()
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_goes_by_the_address_that_it_listens_on(reactor: Any) -> None:
-    spool = MemoryQueue(reactor)
-    await spool.open()
-    site = AdminSite(reactor, spool, FakeRelay(spool, reactor))
+async def test_the_listening_address_is_a_name_of_the_site(reactor: Any) -> None:
+    queue = MemoryQueue(reactor)
+    await queue.open()
+    site = AdminSite(reactor, queue, FakeRelay(queue, reactor))
     port: Any = await site.listen(serverFromString(reactor, "tcp:0:interface=127.9.9.9"))
 
     def visit(name: str) -> bytes:
@@ -355,12 +355,12 @@ async def test_it_goes_by_the_address_that_it_listens_on(reactor: Any) -> None:
 
 
 def test_a_private_page_needs_a_token(reactor: Any) -> None:
-    spool = MemoryQueue(reactor)
+    queue = MemoryQueue(reactor)
     with pytest.raises(InvalidInput, match="the queue page cannot be private"):
-        AdminSite(reactor, spool, FakeRelay(spool, reactor), private=True)
+        AdminSite(reactor, queue, FakeRelay(queue, reactor), private=True)
 
 
 def test_it_is_a_site_of_twisted_web(reactor: Any) -> None:
-    spool = MemoryQueue(reactor)
-    site = AdminSite(reactor, spool, FakeRelay(spool, reactor))
+    queue = MemoryQueue(reactor)
+    site = AdminSite(reactor, queue, FakeRelay(queue, reactor))
     assert isinstance(site.factory.wrappedFactory, HTTPFactory)

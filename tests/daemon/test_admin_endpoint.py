@@ -48,8 +48,8 @@ class Watched:
             """
         self.configuration = folder.read(text)
         self.reactor = folder.reactor
-        self.spool = MemoryQueue(self.reactor)
-        self.relay = RelayService(self.reactor, self.spool, self.configuration.relay)
+        self.queue = MemoryQueue(self.reactor)
+        self.relay = RelayService(self.reactor, self.queue, self.configuration.relay)
         self.endpoint = AdminEndpoint(self.reactor, self.relay)
         self._waiting: list[tuple[Any, Deferred[None]]] = []
         self.relay.observers.append(self._note)
@@ -160,12 +160,12 @@ async def test_what_a_crash_interrupted_is_counted_though_it_was_told_before(
 ) -> None:
     async with LoopbackServer(folder.reactor, users={"jane": PASSWORD}) as hop:
         watched = Watched(folder, hop)
-        await watched.spool.open()
+        await watched.queue.open()
         (route,) = watched.configuration.relay.routes
-        name = await QueueFiller(watched.spool, folder.reactor).message(route=route.name)
+        name = await QueueFiller(watched.queue, folder.reactor).message(route=route.name)
         now = folder.reactor.seconds()
-        await watched.spool.lease(route.name, now, fresh=9, retries=9, horizon=now + 99)
-        watched.spool.crash()
+        await watched.queue.lease(route.name, now, fresh=9, retries=9, horizon=now + 99)
+        watched.queue.crash()
         async with watched:
             samples = watched.samples()
             failures = [(failure.kind, failure.id) for failure in watched.site.metrics.failures]

@@ -34,18 +34,18 @@ def chromium() -> Iterator[Browser]:
 class Morning:
     """A queue after a bad night, its page, and a browser that looks at it."""
 
-    def __init__(self, browser: Browser, spool: SQLiteQueue, reactor: Any) -> None:
-        self.browser, self.spool, self.reactor = browser, spool, reactor
-        self.relay = FakeRelay(spool, reactor)
+    def __init__(self, browser: Browser, queue: SQLiteQueue, reactor: Any) -> None:
+        self.browser, self.queue, self.reactor = browser, queue, reactor
+        self.relay = FakeRelay(queue, reactor)
         self.relay.routes += (
             route("bulk", ("bulk.example.net:465",), wait=212, reason="timed out"),
         )
-        self.site = AdminSite(reactor, spool, self.relay, token=TOKEN, name="mail.example.org")
+        self.site = AdminSite(reactor, queue, self.relay, token=TOKEN, name="mail.example.org")
         self.address = ""
         self.names: dict[str, str] = {}
 
     async def begin(self) -> None:
-        self.names = await fill_queue(QueueFiller(self.spool, self.reactor))
+        self.names = await fill_queue(QueueFiller(self.queue, self.reactor))
         self.site.startService()
         now = self.reactor.seconds()
         # An hour that has passed: rising, then two minutes without a sample, then falling.
@@ -65,7 +65,7 @@ class Morning:
         self.address = f"http://127.0.0.1:{port.getHost().port}"
 
     async def queues(self) -> dict[str, str]:
-        return {m.id: m.queue_name for m in await self.spool.list(Selection())}
+        return {m.id: m.queue_name for m in await self.queue.list(Selection())}
 
     # What blocks, for a thread.
 
@@ -83,15 +83,15 @@ class Morning:
 
 @pytest_twisted.async_yield_fixture
 async def morning(chromium: Browser, reactor: Any, tmp_path: Path) -> AsyncIterator[Morning]:
-    spool = SQLiteQueue(reactor, tmp_path / "queue", least_free=0)
-    await spool.open()
-    morning = Morning(chromium, spool, reactor)
+    queue = SQLiteQueue(reactor, tmp_path / "queue", least_free=0)
+    await queue.open()
+    morning = Morning(chromium, queue, reactor)
     await morning.begin()
     await deferToThread(_quiet, chromium)
     yield morning
     requested, complaints = await deferToThread(_end, chromium)
     await morning.site.stopService()
-    await spool.close()
+    await queue.close()
     # Whatever a test does: nothing leaves the page's own address, and the console is silent.
     assert set() == {
         address
@@ -287,7 +287,7 @@ async def test_messages_are_held_flushed_and_deleted(morning: Morning) -> None:
         return browser.text("[role=status]")
 
     assert "1 message was tried now." == await deferToThread(flush)
-    (flushed,) = await morning.spool.list(Selection(ids=(names["deferred"],)))
+    (flushed,) = await morning.queue.list(Selection(ids=(names["deferred"],)))
     assert flushed.due <= morning.reactor.seconds()
 
     def delete() -> tuple[str, str]:

@@ -29,7 +29,7 @@ def send(server: BackgroundServer, *, implicit: bool = False) -> None:
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_a_blocking_client_sends_to_it(implicit: bool) -> None:
+def test_a_blocking_client_sends_a_message(implicit: bool) -> None:
     with BackgroundServer(users={"jane": "s3cret"}) as server:
         send(server, implicit=implicit)
         (message,) = server.wait_for(1)
@@ -37,12 +37,12 @@ def test_a_blocking_client_sends_to_it(implicit: bool) -> None:
         assert message.email["To"] == "b@example.net"
 
 
-def test_what_does_not_come_is_told() -> None:
+def test_waiting_for_a_missing_message_is_a_timeout() -> None:
     with BackgroundServer() as server, pytest.raises(TimeoutError, match="0 of 1 messages"):
         server.wait_for(1, timeout=0.01)
 
 
-def test_many_can_run_and_stop() -> None:
+def test_many_servers_run_and_stop() -> None:
     for _ in range(5):
         with BackgroundServer(tls=False) as one, BackgroundServer(tls=False) as other:
             assert one.port != other.port
@@ -51,7 +51,7 @@ def test_many_can_run_and_stop() -> None:
             assert (len(one.messages), len(other.messages)) == (1, 0)
 
 
-def test_faults_work_over_sockets_too() -> None:
+def test_faults_work_over_sockets() -> None:
     plan = [faults.single_bytes(), faults.refuse_recipient("b@example.net")]
     with BackgroundServer(users={"jane": "s3cret"}, faults=plan) as server:
         with pytest.raises(smtplib.SMTPRecipientsRefused):
@@ -59,12 +59,12 @@ def test_faults_work_over_sockets_too() -> None:
         assert server.messages == []
 
 
-def test_before_it_runs_it_says_so() -> None:
+def test_using_a_server_before_it_runs_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="start it first"):
         _ = BackgroundServer().port
 
 
-def test_the_fixture_takes_what_comes(smtp_server: BackgroundServer) -> None:
+def test_the_fixture_accepts_any_message(smtp_server: BackgroundServer) -> None:
     with smtplib.SMTP(smtp_server.host, smtp_server.port) as client:
         client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
     send(smtp_server)

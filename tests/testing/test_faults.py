@@ -72,7 +72,7 @@ def test_a_refused_recipient_is_refused_alone() -> None:
     ],
     ids=str,
 )
-def test_a_fault_is_the_error_it_should_be(fault: faults.Fault, error: type[Exception]) -> None:
+def test_each_fault_raises_its_error(fault: faults.Fault, error: type[Exception]) -> None:
     # Our client prefers BDAT where it is offered.
     plan = [fault, faults.without("CHUNKING")]
     with MemoryServer(users={"jane": "s3cret"}, faults=plan) as server:
@@ -82,7 +82,7 @@ def test_a_fault_is_the_error_it_should_be(fault: faults.Fault, error: type[Exce
 
 
 @pytest.mark.parametrize("act", [faults.close, faults.reset, faults.stall])
-def test_a_fault_at_the_dot_leaves_the_message_with_the_server(act: Any) -> None:
+def test_after_a_fault_at_the_dot_the_server_has_the_message(act: Any) -> None:
     with MemoryServer(faults=[act("dot")]) as server:
         with pytest.raises(DeliveryInDoubt):
             server.send(MESSAGE)
@@ -90,7 +90,7 @@ def test_a_fault_at_the_dot_leaves_the_message_with_the_server(act: Any) -> None
 
 
 @pytest.mark.parametrize("act", [faults.close, faults.reset, faults.stall])
-def test_a_fault_at_quit_harms_nobody(act: Any) -> None:
+def test_a_fault_at_quit_changes_no_result(act: Any) -> None:
     report, server = send(act("QUIT"))
     assert (len(report.accepted), len(server.messages)) == (2, 1)
 
@@ -109,7 +109,7 @@ def test_faults_combine() -> None:
     assert [str(o.reply) for o in report.refused] == ["451 4.2.1 busy"]
 
 
-def test_nth_chooses_the_time() -> None:
+def test_nth_selects_the_time_of_a_fault() -> None:
     with MemoryServer(faults=[faults.refuse("MAIL", "451 4.3.0 later", nth=2)]) as server:
         server.send(MESSAGE)
         with pytest.raises(TemporaryFailure):
@@ -118,7 +118,7 @@ def test_nth_chooses_the_time() -> None:
         assert len(server.messages) == 2
 
 
-def test_the_dialogue_tells_what_was_done() -> None:
+def test_the_dialogue_includes_the_faults() -> None:
     with MemoryServer(faults=[faults.close("EHLO")]) as server:
         with pytest.raises(ConnectionFailed):
             server.send(MESSAGE)
@@ -128,6 +128,6 @@ def test_the_dialogue_tells_what_was_done() -> None:
 @pytest.mark.parametrize(
     "make", [lambda: faults.close("lunch"), lambda: faults.refuse("MAIL", "no reply")]
 )
-def test_a_plan_that_makes_no_sense_is_refused(make: Any) -> None:
+def test_an_invalid_fault_is_refused(make: Any) -> None:
     with pytest.raises(InvalidInput):
         make()

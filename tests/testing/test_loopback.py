@@ -20,7 +20,7 @@ MESSAGE = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"
 
 
 @ensureDeferred
-async def test_our_client_sends_to_it_by_both_doors(reactor: Any) -> None:
+async def test_a_client_sends_by_starttls_and_by_implicit_tls(reactor: Any) -> None:
     async with LoopbackServer(reactor, users={"jane": "s3cret"}) as server:
         for url in (server.url, server.tls_url):
             where = SubmissionServer.from_url(
@@ -38,7 +38,7 @@ async def test_our_client_sends_to_it_by_both_doors(reactor: Any) -> None:
 
 
 @ensureDeferred
-async def test_waiting_has_an_end(reactor: Any) -> None:
+async def test_waiting_for_a_message_has_a_timeout(reactor: Any) -> None:
     async with LoopbackServer(reactor) as server:
         with pytest.raises(TooLong):
             await server.wait_for(1, timeout=0.01)
@@ -48,7 +48,9 @@ async def test_waiting_has_an_end(reactor: Any) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("which", ["port", "tls_port"])
 @ensureDeferred
-async def test_a_port_that_is_taken_leaves_nothing_behind(reactor: Any, which: str) -> None:
+async def test_a_port_in_use_is_an_error_that_leaves_nothing_behind(
+    reactor: Any, which: str
+) -> None:
     async with LoopbackServer(reactor) as server:
         before = len(reactor.getReaders())
         options: dict[str, Any] = {which: server.port}
@@ -61,7 +63,7 @@ async def test_a_port_that_is_taken_leaves_nothing_behind(reactor: Any, which: s
 
 
 @ensureDeferred
-async def test_stopping_drops_who_is_still_there(reactor: Any) -> None:
+async def test_stopping_drops_open_connections(reactor: Any) -> None:
     from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
     from twisted.internet.protocol import Protocol
 
@@ -94,7 +96,7 @@ class MailTests(TestCase):
 """
 
 
-def test_it_is_a_fixture_of_trial(tmp_path: Path) -> None:
+def test_the_server_works_with_trial(tmp_path: Path) -> None:
     """Which also finds any timer or connection that is left behind."""
     (tmp_path / "test_mail.py").write_text(TRIAL)
     command = [sys.executable, "-m", "twisted.trial", "test_mail"]

@@ -34,7 +34,7 @@ def test_the_session_is_kept_with_secrets_masked() -> None:
     assert not [line for line in session.dialogue if "s3cret" in line or "AGphbm" in line]
 
 
-def test_a_wrong_password_is_an_error_of_ours() -> None:
+def test_a_wrong_password_is_an_authentication_error() -> None:
     with (
         MemoryServer(users={"jane": "s3cret"}) as server,
         pytest.raises(SendmailError, match="535"),
@@ -42,7 +42,7 @@ def test_a_wrong_password_is_an_error_of_ours() -> None:
         server.send(MESSAGE, credentials=Credentials("jane", "wrong", mechanisms=["PLAIN"]))
 
 
-def test_without_tls_it_is_plain() -> None:
+def test_without_tls_the_session_is_clear_text() -> None:
     with MemoryServer(tls=False) as server:
         server.send(MESSAGE, complete=False)
         assert (server.messages[0].tls, server.messages[0].content) == (None, MESSAGE)
@@ -62,7 +62,7 @@ def test_time_passes_when_nothing_else_happens() -> None:
         server.send(MESSAGE)
 
 
-def test_work_that_never_ends_is_noticed() -> None:
+def test_work_that_is_stuck_is_an_error() -> None:
     with MemoryServer() as server, pytest.raises(AssertionError, match="nothing is left to happen"):
         server.run(Deferred[None]())
 

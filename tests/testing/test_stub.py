@@ -38,7 +38,7 @@ def letter(*to: str) -> EmailMessage:
     return message
 
 
-def test_what_is_sent_is_kept_as_it_would_go() -> None:
+def test_messages_are_recorded_as_they_would_be_sent() -> None:
     mailer = StubMailer()
     report = result(mailer.send(letter("b@example.net")))
     (sent,) = mailer.sent
@@ -52,7 +52,7 @@ def test_what_is_sent_is_kept_as_it_would_go() -> None:
     assert sent.email["Message-ID"] == report.message_id
 
 
-def test_it_stands_in_for_submit() -> None:
+def test_the_stub_replaces_submit() -> None:
     mailer = StubMailer()
     result(
         mailer.submit(
@@ -76,7 +76,7 @@ def test_refusals_are_per_recipient_and_all_refused_is_an_error() -> None:
     assert len(mailer.sent) == 1
 
 
-def test_all_or_nothing_is_nothing_when_one_is_refused() -> None:
+def test_all_or_nothing_records_nothing_when_one_recipient_is_refused() -> None:
     mailer = StubMailer()
     mailer.refuse("b@example.net")
     with pytest.raises(AllRecipientsRefused):
@@ -93,7 +93,7 @@ def test_a_failure_is_raised_once() -> None:
     assert len(mailer.sent) == 1
 
 
-def test_what_cannot_be_sent_is_refused_as_by_the_real_one() -> None:
+def test_invalid_messages_raise_the_errors_of_submit() -> None:
     mailer = StubMailer()
     with pytest.raises(InvalidAddress):
         result(mailer.send(b"x", sender="a b", recipients="b@example.net"))
@@ -106,7 +106,7 @@ async def some() -> AsyncIterator[Any]:
     yield Envelope("a@example.org", "c@example.net"), b"hello"
 
 
-def test_many_are_kept_in_order() -> None:
+def test_many_messages_are_recorded_in_order() -> None:
     mailer = StubMailer()
     mailer.refuse("c@example.net")
     first, second = result(mailer.send_many(some()))
