@@ -400,25 +400,25 @@ _OPENINGS = {
 # RFC 3463 sections 3.2 to 3.8, by subject and detail.
 _ADVICE = {
     "1.1": "There is no such mailbox there. Check the address, and send the message again.",
-    "1.2": "There is no mail at that domain. Check what stands behind the @.",
-    "1.3": "The address cannot be read there. Check it.",
+    "1.2": "That domain does not exist, or has no mail. Check the part after the @.",
+    "1.3": "The server does not accept this form of address. Check the address.",
     "1.6": "The mailbox has moved. Ask for the new address.",
-    "1.10": "That domain takes no mail. Check what stands behind the @.",
-    "2.1": "The mailbox takes no mail at present. Reach the recipient in another way.",
-    "2.2": "The mailbox is full. Tell the recipient in another way, and send it again later.",
-    "2.3": "The message is too large for the recipient. Send it in parts, or a link to it.",
-    "3.4": "The message is too large for a server on the way. Send it in parts, or a link to it.",
-    "4.7": "It was tried until its time was over. Send it again, or ask your postmaster.",
-    "6.1": "The next server does not take content of this kind.",
+    "1.10": "That domain accepts no mail. Check the part after the @.",
+    "2.1": "The mailbox accepts no mail at present. Reach the recipient in another way.",
+    "2.2": "The mailbox is full. Tell the recipient in another way, and send the message again later.",
+    "2.3": "The message is too large for the recipient. Send it in parts, or send a link.",
+    "3.4": "The message is too large for a server on the way. Send it in parts, or send a link.",
+    "4.7": "Delivery was tried until the time limit. Send the message again, or ask your postmaster.",
+    "6.1": "The next server does not accept content of this kind.",
     "6.3": "The next server takes 7-bit content only, and the message cannot be encoded on its way"
     " without breaking it, as when it is signed or encrypted. Have your mail program encode it as"
     " quoted-printable or base64 before it is signed, and send it again.",
-    "6.7": "The next server takes no addresses beyond ASCII. Use another address of the recipient.",
-    "7.30": "It was to go over protected connections only, and there is none to the next server.",
+    "6.7": "The next server accepts only addresses in ASCII. Use another address of the recipient.",
+    "7.30": "The message must be sent over TLS only, and the next server does not support that.",
 }
 _BY_SUBJECT = {
-    "4": "The next server could not be reached, or did not do its work.",
-    "7": "The next server does not want it. What it said may tell why.",
+    "4": "The next server could not be reached, or did not respond as it should.",
+    "7": "The next server refused the message. Its reply may tell why.",
 }
 _ASK = "If you do not know what to do, show this report to your postmaster."
 
