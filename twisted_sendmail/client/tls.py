@@ -392,7 +392,7 @@ class ServerVerifier:
         words = "; ".join(str(entry[-1]) for entry in error.args[0] if entry) or "unexpected end"
         if "alert" in words:
             return TLSAlert(
-                "TLS handshake refused", phase="TLS", detail=printable(f"the server says: {words}")
+                "TLS handshake refused", phase="TLS", detail=printable(f"the server sent: {words}")
             )
         if any(
             sign in words

@@ -201,3 +201,16 @@ def test_a_failed_connection_tells_which_recipients_were_accepted(post: Post) ->
     (report,) = post.many(mailer, [letter("a", recipients(4))]).get()
     assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == statuses(report)
     assert "554 no" in str(report.error)
+
+
+@pytest.mark.parametrize("count", [3, 8])
+def test_a_server_that_ends_each_session_after_one_message_gets_all_of_them(
+    post: Post, count: int
+) -> None:
+    """The messages after the first in the window go over another connection, as often as needed."""
+    ending = post.world.server({"RSET#1": ("421 4.7.0 one message a session", CLOSE)})
+    mailer = post.mailer(ending, connections=1)
+    reports = post.many(mailer, [letter(n) for n in range(count)]).get()
+    assert [[ACCEPTED]] * count == [statuses(report) for report in reports]
+    assert [str(n) for n in range(count)] == sorted(post.world.subjects)
+    assert count == post.endpoint.attempts
