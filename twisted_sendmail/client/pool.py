@@ -216,7 +216,7 @@ class Job:
 
         That is so if it was narrowed, or if its connection ended after the first of its transactions.
         """
-        if report.in_doubt or not self.message.rewindable:
+        if not self.message.rewindable:
             return False
         died = isinstance(report.error, (ConnectionFailed, ProtocolBreach)) and report.accepted
         if report.error is not None and not died:
