@@ -134,7 +134,7 @@ def test_date_and_message_id_are_added_where_they_are_missing(
         assert re.fullmatch(r"<[^<>@\s]+@[^<>@\s]+>", message_id)
     assert content.decode().endswith(BODY)
     for name in ("From", "To", "Cc", "Subject"):
-        assert 1 == len(fields(content, name))
+        assert len(fields(content, name)) == 1
 
 
 @EACH_WAY
@@ -160,11 +160,11 @@ def test_blind_copies_are_sent_and_not_shown(
         "last": head + REST + blind,
     }[place]
     content = received(world, way, written + BODY)
-    assert [] == fields(content, "Bcc")
+    assert fields(content, "Bcc") == []
     assert BCC.encode() not in content.partition(b"\r\n\r\n")[0]
     assert content.decode().endswith(BODY)
-    assert [f"C <{CC}>"] == fields(content, "Cc")
-    assert [TO] == fields(content, "To")
+    assert fields(content, "Cc") == [f"C <{CC}>"]
+    assert fields(content, "To") == [TO]
 
 
 @EACH_WAY
@@ -176,5 +176,5 @@ def test_a_message_that_was_resent_is_sent_to_whom_it_was_resent(world: World, w
         f"Resent-From: alice@example.org\r\nResent-To: {TO}, {CC}\r\nResent-Bcc: {BCC}\r\n"
         f"{FROM}{DATE}{ID}To: other@elsewhere.example\r\nSubject: x\r\n{BODY}",
     )
-    assert [] == fields(content, "Resent-Bcc")
-    assert ["other@elsewhere.example"] == fields(content, "To")
+    assert fields(content, "Resent-Bcc") == []
+    assert fields(content, "To") == ["other@elsewhere.example"]

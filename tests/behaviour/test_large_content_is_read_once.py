@@ -56,7 +56,7 @@ def test_a_message_above_the_limit_of_the_server_is_refused_before_mail() -> Non
     with MemoryServer(settings=settings(max_size=limit)) as server:
         with pytest.raises(SendmailError, match="too large"):
             server.send(file)
-        assert [] == server.messages
+        assert server.messages == []
 
 
 def test_a_message_that_may_exceed_the_limit_is_measured_first() -> None:
@@ -64,7 +64,7 @@ def test_a_message_that_may_exceed_the_limit_is_measured_first() -> None:
     with MemoryServer(settings=settings(max_size=len(LARGE))) as server:
         server.send(file)
         (message,) = server.messages
-    assert LARGE == message.content
+    assert message.content == LARGE
     assert file.octets > len(LARGE)
 
 
@@ -83,4 +83,4 @@ def test_a_fault_in_the_last_line_of_a_large_content_leaves_nothing_at_the_serve
     with MemoryServer(settings=settings()) as server:
         with pytest.raises(InvalidMessage, match="in line 50006"):
             server.send(CountingFile(LARGE + wrong))
-        assert [] == server.messages
+        assert server.messages == []

@@ -74,11 +74,11 @@ def test_data_cut_anywhere_gives_the_same_content(net: Net) -> None:
     client = begun(net)
     wire = stuffed(CONTENT)
     for cut in range(len(wire)):
-        assert ["250", "250", "354"] == codes(client.send(ENVELOPE + "DATA\r\n"))
-        assert ["250"] == codes(in_pieces(client, wire, cut))
-    assert ["250", "250", "354"] == codes(client.send(ENVELOPE + "DATA\r\n"))
-    assert ["250"] == codes(in_pieces(client, wire, *range(len(wire))))
-    assert {CONTENT} == set(net.contents())
+        assert codes(client.send(ENVELOPE + "DATA\r\n")) == ["250", "250", "354"]
+        assert codes(in_pieces(client, wire, cut)) == ["250"]
+    assert codes(client.send(ENVELOPE + "DATA\r\n")) == ["250", "250", "354"]
+    assert codes(in_pieces(client, wire, *range(len(wire)))) == ["250"]
+    assert set(net.contents()) == {CONTENT}
     assert len(wire) + 1 == len(net.contents())
     assert all(
         ["b@recipient.example"] == list(map(str, message.recipients)) for message in net.messages
@@ -101,7 +101,7 @@ def test_chunks_cut_anywhere_give_the_same_content(net: Net, size: int) -> None:
     octets = ENVELOPE.encode() + wire
     every = range(len(ENVELOPE), len(octets))
     assert ["250"] * (2 + len(chunks)) == codes(in_pieces(client, octets, *every))
-    assert {CONTENT} == set(net.contents())
+    assert set(net.contents()) == {CONTENT}
     assert all(
         ["b@recipient.example"] == list(map(str, message.recipients)) for message in net.messages
     )
@@ -128,7 +128,7 @@ def test_commands_in_a_chunk_are_content(
     assert ["250"] * (4 + len(chunks)) == codes(said)
     (message,) = net.messages
     assert b"".join(lines) == message.content
-    assert ["b@recipient.example"] == list(map(str, message.recipients))
+    assert list(map(str, message.recipients)) == ["b@recipient.example"]
 
 
 @pytest.mark.parametrize(
@@ -148,18 +148,18 @@ def test_the_octets_of_a_refused_chunk_are_thrown_away(
     client = begun(net, max_size=1000)
     kept = before.count("LAST")
     wire = f"BDAT 90{last}\r\n".encode() + (ENVELOPE + "DATA\r\nNOOP\r\n").ljust(90).encode()
-    assert 90 == len(wire.partition(b"\r\n")[2])
+    assert len(wire.partition(b"\r\n")[2]) == 90
     for cut in range(len(wire)):
         client.send("RSET\r\n")
         client.send(before)
         assert [refusal] == codes(in_pieces(client, wire, cut))
         # The session goes on with what comes after the chunk.
-        assert ["250"] == codes(client.send("NOOP\r\n"))
+        assert codes(client.send("NOOP\r\n")) == ["250"]
     assert kept * len(wire) == len(net.messages)
-    assert b"" == b"".join(net.contents())
-    assert ["250"] == codes(client.send("RSET\r\n"))
-    assert ["250", "250", "250"] == codes(client.send(ENVELOPE + "BDAT 3 LAST\r\nx\r\n"))
-    assert b"x\r\n" == net.contents()[-1]
+    assert b"".join(net.contents()) == b""
+    assert codes(client.send("RSET\r\n")) == ["250"]
+    assert codes(client.send(ENVELOPE + "BDAT 3 LAST\r\nx\r\n")) == ["250", "250", "250"]
+    assert net.contents()[-1] == b"x\r\n"
 
 
 # -- a client of ours --------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_a_source_in_any_pieces_arrives_whole(
                 recipients="b@recipient.example",
                 complete=False,
             )
-        assert [CONTENT] * 7 == [message.content for message in server.messages]
+        assert [message.content for message in server.messages] == [CONTENT] * 7
 
 
 @pytest.mark.parametrize("without", [(), ("CHUNKING",)], ids=["BDAT", "DATA"])
@@ -319,4 +319,4 @@ def test_what_smtp_cannot_carry_is_refused_at_the_border_of_pieces_too(
                 recipients="b@recipient.example",
                 complete=False,
             )
-        assert [] == server.messages
+        assert server.messages == []

@@ -48,7 +48,7 @@ def rejected(net: Net, result: Any) -> None:
     """The certificate was not believed, and nothing was said inside TLS."""
     assert isinstance(result.error, CertificateRejected)
     said = [line for flight in net.flights for line in flight]
-    assert [] == [line for line in said if line.startswith(("AUTH", "MAIL"))]
+    assert [line for line in said if line.startswith(("AUTH", "MAIL"))] == []
 
 
 @VERSIONS
@@ -58,7 +58,7 @@ def test_a_session_is_resumed_while_nothing_changed(
 ) -> None:
     server = context(version)
     found = [send(client_net, server, tls=tls).get().tls for _ in range(3)]
-    assert [False, True, True] == [facts.resumed for facts in found]
+    assert [facts.resumed for facts in found] == [False, True, True]
     assert replace(found[0], resumed=True) == found[2]
 
 
@@ -70,8 +70,9 @@ def test_an_authority_that_is_trusted_no_more(
     """The file of trusted authorities was replaced, under the same name."""
     server = context(version)
     trust = TLSTrust(ca_file=authority().write(tmp_path / "ca.pem"))
-    assert [False, True] == [
-        send(client_net, server, tls=tls, trust=trust).get().tls.resumed for _ in range(2)
+    assert [send(client_net, server, tls=tls, trust=trust).get().tls.resumed for _ in range(2)] == [
+        False,
+        True,
     ]
     Authority("another authority").write(tmp_path / "ca.pem")
     rejected(client_net, send(client_net, server, tls=tls, trust=trust))
@@ -83,7 +84,7 @@ def test_another_trust_is_not_satisfied_by_a_session_of_the_first(
     client_net: Net, version: int, change: str, tmp_path: Path
 ) -> None:
     server = context(version)
-    assert [False, True] == [send(client_net, server).get().tls.resumed for _ in range(2)]
+    assert [send(client_net, server).get().tls.resumed for _ in range(2)] == [False, True]
     other = Authority("another authority").write(tmp_path / "other.pem")
     changes: dict[str, dict[str, Any]] = {
         "pin": {"trust": TLSTrust(fingerprint="ab" * 32)},
@@ -115,7 +116,7 @@ def test_a_certificate_that_has_expired_since(client_net: Net, tmp_path: Path) -
     for results, (server, how) in zip(before, cases, strict=True):
         # Else this machine stood still for as long as the certificate lasted.
         if all(result.error is None for result in results):
-            assert [False, True] == [result.get().tls.resumed for result in results]
+            assert [result.get().tls.resumed for result in results] == [False, True]
             rejected(client_net, send(client_net, server, **how))
 
 

@@ -20,18 +20,18 @@ def test_a_server_wants_ehlo_anew(net: Net) -> None:
     net.secure()
     client = net.client()
     client.send("EHLO before.example\r\n")
-    assert "220 2.0.0" == client.code("STARTTLS")
+    assert client.code("STARTTLS") == "220 2.0.0"
     assert client.link is not None
     client.link.client.startTLS(Trusting())
     net.pump.run()
     for command in ("MAIL FROM:<a@sender.example>", "AUTH PLAIN AGphbmUAczNjcmV0"):
-        assert "503 5.5.1" == client.code(command)
+        assert client.code(command) == "503 5.5.1"
     assert client.send("EHLO after.example\r\n")[-1].startswith("250 ")
-    assert "235 2.7.0" == client.code("AUTH PLAIN AGphbmUAczNjcmV0")
-    assert "250 2.0.0" == client.code("MAIL FROM:<a@sender.example>")
+    assert client.code("AUTH PLAIN AGphbmUAczNjcmV0") == "235 2.7.0"
+    assert client.code("MAIL FROM:<a@sender.example>") == "250 2.0.0"
     client.send("RCPT TO:<b@recipient.example>\r\nDATA\r\n")
     client.send("A: b\r\n\r\n.\r\n")
-    assert "after.example" == net.messages[0].hello
+    assert net.messages[0].hello == "after.example"
 
 
 def test_a_server_offers_no_starttls_inside_tls(net: Net) -> None:
@@ -39,8 +39,8 @@ def test_a_server_offers_no_starttls_inside_tls(net: Net) -> None:
     client = net.client()
     client.starttls()
     assert not any("STARTTLS" in line for line in client.send("EHLO c.example\r\n"))
-    assert "503 5.5.1" == client.code("STARTTLS")
-    assert "503 5.5.1" == client.code("RCPT TO:<b@recipient.example>")
+    assert client.code("STARTTLS") == "503 5.5.1"
+    assert client.code("RCPT TO:<b@recipient.example>") == "503 5.5.1"
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["startTLS", "layer"])
@@ -61,17 +61,17 @@ def test_a_client_holds_no_capability_before_it_has_asked_again(
         (result,) = results
         return result
 
-    assert 250 == done(protocol.ehlo("client.example.org")).code
+    assert done(protocol.ehlo("client.example.org")).code == 250
     assert "CHUNKING" in protocol.session.capabilities
-    assert 220 == done(protocol.starttls(ServerVerifier(client_net.trust, NAME))).code
+    assert done(protocol.starttls(ServerVerifier(client_net.trust, NAME))).code == 220
     for keyword in ("STARTTLS", "PIPELINING", "CHUNKING", "SIZE", "AUTH"):
         assert keyword not in protocol.session.capabilities
     with pytest.raises(CommandNotAllowed):
         _ = protocol.mail("a@sender.example")
     with pytest.raises(CommandNotAllowed):
         _ = protocol.auth("PLAIN", b"\0user\0secret")
-    assert ["EHLO", "STARTTLS"] == [line.split()[0] for line in server.lines]
-    assert 250 == done(protocol.ehlo("client.example.org")).code
+    assert [line.split()[0] for line in server.lines] == ["EHLO", "STARTTLS"]
+    assert done(protocol.ehlo("client.example.org")).code == 250
     assert "CHUNKING" not in protocol.session.capabilities
     assert "AUTH" in protocol.session.capabilities
     protocol.abort()
@@ -85,6 +85,13 @@ def test_what_was_offered_in_clear_is_not_used_inside_tls(client_net: ClientNet)
     assert client_net.send(server).get().accepted
     verbs = [[line.split()[0] for line in flight] for flight in client_net.flights]
     # One command a flight.
-    assert [["EHLO"], ["STARTTLS"], [], ["EHLO"], ["AUTH"], ["MAIL"], ["RCPT"], ["DATA"]] == verbs[
-        :8
+    assert verbs[:8] == [
+        ["EHLO"],
+        ["STARTTLS"],
+        [],
+        ["EHLO"],
+        ["AUTH"],
+        ["MAIL"],
+        ["RCPT"],
+        ["DATA"],
     ]

@@ -82,7 +82,7 @@ async def test_a_lost_result_of_a_delivery_is_one_line_and_74(
         words = [COMMAND, "send", "--server", server.tls_url, "--ca-file", server.ca_file]
         status, err = await deferToThread(lost, [*words, shell.message], shell.env, tmp_path)
         assert len(server.messages) == 1
-    assert (74, LOST) == (status, err)
+    assert (status, err) == (74, LOST)
 
 
 def test_a_lost_result_of_mailq_is_one_line_and_74(tmp_path: Path, sendmail_command: str) -> None:

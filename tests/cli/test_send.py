@@ -145,7 +145,7 @@ async def test_delivery_reports_may_be_asked_for(reactor: Any, shell: Shell) -> 
         done = await shell.run("send", *options(shell, server), *words, shell.message)
         (received,) = server.messages
     assert (done.status, done.err) == (0, "")
-    assert frozenset({"SUCCESS", "FAILURE"}) == received.recipients[0].notify
+    assert received.recipients[0].notify == frozenset({"SUCCESS", "FAILURE"})
     assert (received.parameters.ret, received.parameters.envid) == ("HDRS", "one two")
 
 

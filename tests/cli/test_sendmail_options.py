@@ -154,4 +154,4 @@ def test_the_program_s_name_sets_the_mode(name: str, mode: SendmailMode) -> None
 
 
 def test_any_other_name_delivers() -> None:
-    assert SendmailMode.DELIVER is parse("/usr/lib/sendmail", ["bob"]).mode
+    assert parse("/usr/lib/sendmail", ["bob"]).mode is SendmailMode.DELIVER

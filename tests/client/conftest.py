@@ -33,7 +33,7 @@ def logged() -> Iterator[None]:
     globalLogPublisher.removeObserver(keep)
     bad = [e for e in events if e.get("log_level", LogLevel.info) >= LogLevel.error]
     shown = [formatEvent(e) + str(e.get("log_failure", "")) for e in bad]
-    assert [] == shown
+    assert shown == []
     for event in events:
         text = formatEvent(event) + repr(event)
         for secret in secrets():
@@ -142,7 +142,7 @@ def net(ca_file: Path) -> Iterator[Net]:
     made = Net(ca_file)
     yield made
     made.pump.run()
-    assert [] == [str(call) for call in made.clock.getDelayedCalls()]
+    assert [str(call) for call in made.clock.getDelayedCalls()] == []
     assert all(link.over for link in made.pump.links)
 
 

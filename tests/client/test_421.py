@@ -63,10 +63,10 @@ def test_a_whole_421_to_the_content_refuses_it_for_now(
     error = result.error
     assert isinstance(error, AllRecipientsRefused)
     assert isinstance(error, ServiceClosing)
-    assert ([REFUSED] * 2, True, False, False) == facts(error)
-    assert [421] * 2 == [o.reply.code for o in result.report.outcomes]
+    assert facts(error) == ([REFUSED] * 2, True, False, False)
+    assert [o.reply.code for o in result.report.outcomes] == [421] * 2
     assert "may have been delivered" not in str(error)
-    assert (0, True) == (net.clock.seconds(), net.link.over)
+    assert (net.clock.seconds(), net.link.over) == (0, True)
 
 
 @BOTH
@@ -76,13 +76,13 @@ def test_half_a_421_leaves_doubt(net: Net, half: bytes, end: Any, way: Any) -> N
     result = net.send(net.server({end_of(way): (half, end), "QUIT": SILENT}, **way))
     net.pump.advance(700)
     assert isinstance(result.error, DeliveryInDoubt)
-    assert ([IN_DOUBT], False, True, False) == facts(result.error)
+    assert facts(result.error) == ([IN_DOUBT], False, True, False)
 
 
 @BOTH
 def test_a_221_to_the_content_leaves_doubt(net: Net, way: Any) -> None:
     result = net.send(net.server({end_of(way): ("221 2.0.0 bye", CLOSE)}, **way))
-    assert ([IN_DOUBT], False, True, False) == facts(result.error)
+    assert facts(result.error) == ([IN_DOUBT], False, True, False)
 
 
 @BOTH
@@ -99,7 +99,7 @@ def test_a_refusal_before_the_421_is_the_verdict(
 @BOTH
 def test_an_acceptance_before_the_421_is_the_verdict(net: Net, way: Any) -> None:
     answers = {end_of(way): (b"250 2.0.0 queued as 1\r\n421 4.3.2 bye\r\n", CLOSE)}
-    assert 1 == len(net.send(net.server(answers, **way)).get().accepted)
+    assert len(net.send(net.server(answers, **way)).get().accepted) == 1
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET, SILENT])
@@ -109,7 +109,7 @@ def test_a_421_before_the_content_leaves_the_message_untouched(
 ) -> None:
     result = net.send(net.server({key: ("421 4.3.2 bye", end)}))
     assert isinstance(result.error, ServiceClosing)
-    assert ([UNTOUCHED], True, False, False) == facts(result.error)
+    assert facts(result.error) == ([UNTOUCHED], True, False, False)
 
 
 @BOTH
@@ -123,8 +123,8 @@ def test_a_421_in_the_middle_of_the_content_leaves_the_message_untouched(
     result = net.send(server, message=BODY + (b"x" * 76 + b"\r\n") * 40_000)
     net.pump.advance(700)
     assert isinstance(result.error, ServiceClosing)
-    assert ([UNTOUCHED], True, False, False) == facts(result.error)
-    assert [] == server.messages
+    assert facts(result.error) == ([UNTOUCHED], True, False, False)
+    assert server.messages == []
 
 
 def window(net: Net, count: int, *servers: Any) -> list[Any]:
@@ -154,7 +154,7 @@ def test_in_a_window_a_421_to_a_content_answers_its_own_message_only(net: Net, e
     first = net.server({"BDAT_LAST#2": ("421 4.3.2 bye", end)}, **CLEAR_CHUNKS)
     second = net.server(**CLEAR_CHUNKS)
     reports = window(net, 6, first, second)
-    assert [ACCEPTED, REFUSED, *[IN_DOUBT] * 4] == [r.outcomes[0].status for r in reports]
+    assert [r.outcomes[0].status for r in reports] == [ACCEPTED, REFUSED, *[IN_DOUBT] * 4]
     for report in reports[2:]:
         assert isinstance(report.error, DeliveryInDoubt)
         assert (report, True, False) == (
@@ -162,7 +162,7 @@ def test_in_a_window_a_421_to_a_content_answers_its_own_message_only(net: Net, e
             report.error.in_doubt,
             report.error.transient,
         )
-    assert [] == second.messages
+    assert second.messages == []
 
 
 def test_in_a_window_replies_after_a_421_to_a_content_still_count(net: Net) -> None:
@@ -170,8 +170,8 @@ def test_in_a_window_replies_after_a_421_to_a_content_still_count(net: Net) -> N
     first = net.server({"BDAT_LAST#2": "421 4.3.2 bye"}, **CLEAR_CHUNKS)
     second = net.server(**CLEAR_CHUNKS)
     reports = window(net, 6, first, second)
-    assert [ACCEPTED, REFUSED, *[ACCEPTED] * 4] == [r.outcomes[0].status for r in reports]
-    assert [] == second.messages
+    assert [r.outcomes[0].status for r in reports] == [ACCEPTED, REFUSED, *[ACCEPTED] * 4]
+    assert second.messages == []
 
 
 def test_with_data_the_next_message_is_untouched_and_goes_again(net: Net) -> None:
@@ -179,16 +179,16 @@ def test_with_data_the_next_message_is_untouched_and_goes_again(net: Net) -> Non
     first = net.server({".#2": ("421 4.3.2 bye", CLOSE)}, clear=("PIPELINING",))
     second = net.server(clear=("PIPELINING",))
     reports = window(net, 4, first, second)
-    assert [ACCEPTED, REFUSED, ACCEPTED, ACCEPTED] == [r.outcomes[0].status for r in reports]
-    assert 2 == len(second.messages)
+    assert [r.outcomes[0].status for r in reports] == [ACCEPTED, REFUSED, ACCEPTED, ACCEPTED]
+    assert len(second.messages) == 2
 
 
 def test_messages_that_one_end_fails_have_each_a_report_of_their_own(net: Net) -> None:
     """So what is in doubt of one says nothing of another."""
     reports = window(net, 5, net.server({"MAIL#1": ("421 4.3.2 no", CLOSE)}, **CLEAR_CHUNKS))
-    assert [UNTOUCHED] * 5 == [report.outcomes[0].status for report in reports]
-    assert [True] * 5 == [report.error.transient for report in reports]
-    assert [True] * 5 == [report.error.report.envelope is report.envelope for report in reports]
+    assert [report.outcomes[0].status for report in reports] == [UNTOUCHED] * 5
+    assert [report.error.transient for report in reports] == [True] * 5
+    assert [report.error.report.envelope is report.envelope for report in reports] == [True] * 5
 
 
 @pytest.mark.parametrize("key", ["BDAT_LAST", "."])
@@ -196,8 +196,8 @@ def test_the_next_of_many_goes_over_another_connection(net: Net, key: str) -> No
     way = CHUNKS if key == "BDAT_LAST" else {}
     reports = net.many([BODY, BODY], net.server({f"{key}#1": "421 no"}, **way), net.server(**way))
     refused, accepted = reports.get()
-    assert (None, REFUSED, ACCEPTED) == (
+    assert (
         refused.error,
         refused.outcomes[0].status,
         accepted.outcomes[0].status,
-    )
+    ) == (None, REFUSED, ACCEPTED)

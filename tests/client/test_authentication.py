@@ -33,7 +33,7 @@ from twisted_sendmail.sasl import MAX_ROUNDS
 def refused(net: Net, server: Any, **settings: Any) -> SendmailError:
     """Send; nothing but AUTH may have been said."""
     result = net.send(server, **settings)
-    assert 1 == result.fired
+    assert result.fired == 1
     assert not any(line.startswith(("MAIL", "RCPT", "DATA")) for line in server.lines)
     error: SendmailError = result.error
     assert error.report is None or len(error.report.outcomes) == len(error.report.untouched)
@@ -79,8 +79,8 @@ def test_a_password_is_tried_once(net: Net) -> None:
     """Not again by itself, nor with another mechanism."""
     server = net.server({"AUTH": "535 5.7.8 no"}, secure=("AUTH PLAIN LOGIN",))
     refused(net, server)
-    assert 1 == sum(line.startswith("AUTH") for line in server.lines)
-    assert 1 == net.endpoint.attempts
+    assert sum(line.startswith("AUTH") for line in server.lines) == 1
+    assert net.endpoint.attempts == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_login_does_not_judge_prompts(net: Net) -> None:
     server = net.server(prompts, secure=("AUTH LOGIN",))
     net.send(server).get()
     said = [b64decode(line).decode() for line in server.lines[4:6]]
-    assert [USER, PASSWORD] == said
+    assert said == [USER, PASSWORD]
 
 
 def test_the_server_does_not_choose_the_authorization_identity(net: Net) -> None:
@@ -139,8 +139,8 @@ def test_a_challenge_that_cannot_be_answered_is_cancelled(
 ) -> None:
     server = net.server({"AUTH": challenge, "AUTH_LINE": "501 5.7.0 cancelled"})
     error = refused(net, server)
-    assert expected is type(error)
-    assert ["*", "QUIT"] == server.lines[-2:]
+    assert type(error) is expected
+    assert server.lines[-2:] == ["*", "QUIT"]
 
 
 def test_an_endless_exchange_is_cancelled_after_a_few_rounds(net: Net) -> None:
@@ -162,10 +162,10 @@ def test_an_endless_exchange_is_cancelled_after_a_few_rounds(net: Net) -> None:
     )
     error = refused(net, server, mechanisms={"X-PATIENT": lambda _: Patient()})
     assert isinstance(error, AuthenticationRejected)
-    assert (MAX_ROUNDS, 1) == (
+    assert (
         server.lines.count(b64encode(b"go on").decode()),
         server.lines.count("*"),
-    )
+    ) == (MAX_ROUNDS, 1)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
@@ -227,7 +227,7 @@ def test_scram_asks_for_what_is_safe_only(
         return "334 " + b64encode(first.replace("{nonce}", nonce).encode()).decode()
 
     server = net.server({"AUTH": reply, "AUTH_LINE": "501 ok"}, secure=("AUTH SCRAM-SHA-256",))
-    assert expected is type(refused(net, server))
+    assert type(refused(net, server)) is expected
     assert "*" in server.lines
 
 
@@ -320,7 +320,7 @@ def test_a_password_the_server_echoes_is_never_seen(
     result = net.send(server)
     report = str(result.value) + str(getattr(result.value, "transcript", "")) + repr(result.value)
     text = shown(net, result.error) + report
-    assert [] == [secret for secret in secrets() if secret in text]
+    assert [secret for secret in secrets() if secret in text] == []
 
 
 @pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
@@ -330,7 +330,7 @@ def test_a_token_the_server_echoes_is_never_seen(net: Net, mechanism: str) -> No
         {"AUTH": f"334 {why}", "AUTH_LINE": f"535 {PASSWORD}"}, secure=(f"AUTH {mechanism}",)
     )
     error = refused(net, server, credentials=Credentials(USER, token=PASSWORD))
-    assert [] == [secret for secret in secrets() if secret in shown(net, error)]
+    assert [secret for secret in secrets() if secret in shown(net, error)] == []
 
 
 def test_a_challenge_may_not_carry_the_password_into_an_error(net: Net) -> None:
@@ -340,7 +340,7 @@ def test_a_challenge_may_not_carry_the_password_into_an_error(net: Net) -> None:
         {"AUTH": f"334 {text}", "AUTH_LINE": "535 no"}, secure=("AUTH SCRAM-SHA-256",)
     )
     error = refused(net, server)
-    assert [] == [secret for secret in secrets() if secret in shown(net, error)]
+    assert [secret for secret in secrets() if secret in shown(net, error)] == []
 
 
 def test_a_lost_connection_in_the_exchange_says_so(net: Net) -> None:

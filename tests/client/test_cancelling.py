@@ -38,7 +38,7 @@ def begun(net: Net, stage: str) -> tuple[Result, Any, bool]:
     answers, doubt = STAGES[stage]
     server = net.server(answers)
     result = net.send(server)
-    assert 0 == result.fired
+    assert result.fired == 0
     return result, server, doubt
 
 
@@ -50,7 +50,7 @@ def test_cancelling_closes_the_connection_and_says_what_is_in_doubt(net: Net, st
     assert (1, Cancelled) == (result.fired, type(result.error))
     assert isinstance(result.error, CancelledError)
     assert net.link.over
-    assert 1 == server.lost
+    assert server.lost == 1
     report: Any = getattr(result.error, "report", None)
     assert doubt == bool(report and report.in_doubt)
     assert doubt == ("may have been delivered" in str(result.error))
@@ -65,7 +65,7 @@ def test_cancelling_twice_or_three_times_is_cancelling_once(net: Net, stage: str
         result.deferred.cancel()
     net.pump.run()
     result.deferred.cancel()
-    assert 1 == result.fired
+    assert result.fired == 1
     assert isinstance(result.error, Cancelled)
     assert doubt == bool(result.error.report and result.report.in_doubt)
     assert net.link.over
@@ -80,7 +80,7 @@ def test_the_overall_deadline_does_the_same(net: Net, stage: str) -> None:
     )
     result = net.send(server, timeouts=Timeouts(total=100, **never))
     net.pump.advance(99)
-    assert 0 == result.fired
+    assert result.fired == 0
     net.pump.advance(2)
     assert (1, SendTimeout) == (result.fired, type(result.error))
     assert "took more than 100 s" in str(result.error)
@@ -96,7 +96,7 @@ def test_cancelling_while_connecting(net: Net) -> None:
     result.deferred.cancel()
     net.pump.run()
     assert (1, Cancelled, "connect") == (result.fired, type(result.error), result.error.phase)
-    assert 1 == len(cancelled)
+    assert len(cancelled) == 1
 
 
 @pytest.mark.parametrize(
@@ -140,33 +140,33 @@ class Slow:
 def test_cancelling_while_the_content_waits_for_its_source(net: Net) -> None:
     slow, server = Slow(), net.server()
     result = net.send(server, message=slow.chunks())
-    assert (0, 1) == (result.fired, len(slow.turns))
+    assert (result.fired, len(slow.turns)) == (0, 1)
     result.deferred.cancel()
     net.pump.run()
     assert (1, Cancelled, []) == (result.fired, type(result.error), server.messages)
-    assert () == result.report.in_doubt
+    assert result.report.in_doubt == ()
     assert net.link.over
 
 
 def test_cancelling_while_a_small_content_waits_for_its_source(net: Net) -> None:
     slow, server = Slow(lines=1), net.server()
     result = net.send(server, message=slow.chunks())
-    assert 0 == result.fired
+    assert result.fired == 0
     result.deferred.cancel()
     net.pump.run()
-    assert 1 == result.fired
+    assert result.fired == 1
     assert isinstance(result.error, CancelledError)
-    assert ([], True) == (server.messages, slow.closed)
+    assert (server.messages, slow.closed) == ([], True)
 
 
 def test_cancelling_while_the_server_takes_no_more(net: Net) -> None:
     server = net.server({"CONTENT": DEAF})
     result = net.send(server, message=BODY + b"x" * 76 + b"\r\n" * 2_000_000)
-    assert (0, True) == (result.fired, net.link.client.waiting > 0)
+    assert (result.fired, net.link.client.waiting > 0) == (0, True)
     result.deferred.cancel()
     net.pump.run()
     assert (1, Cancelled, []) == (result.fired, type(result.error), server.messages)
-    assert () == result.report.in_doubt
+    assert result.report.in_doubt == ()
     assert net.link.over
 
 
@@ -174,10 +174,10 @@ def test_cancelling_while_the_server_takes_no_more(net: Net) -> None:
 def test_cancelling_behind_the_verdict_changes_nothing(net: Net, answers: dict[str, Any]) -> None:
     server = net.server(answers)
     result = net.send(server)
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
     result.deferred.cancel()
     net.pump.advance(1)
-    assert 1 == result.fired
+    assert result.fired == 1
     assert net.link.over
 
 
@@ -186,20 +186,20 @@ def test_cancelling_while_a_refused_session_says_good_bye_tells_the_refusal(net:
     result = net.send(server)
     result.deferred.cancel()
     net.pump.run()
-    assert (1, 535) == (result.fired, result.error.reply.code)
+    assert (result.fired, result.error.reply.code) == (1, 535)
 
 
 def test_cancelling_after_the_end_does_nothing(net: Net) -> None:
     result = net.send(net.server())
     result.deferred.cancel()
-    assert 1 == result.fired
+    assert result.fired == 1
 
 
 def test_the_overall_deadline_behind_the_verdict_changes_nothing(net: Net) -> None:
     server = net.server({"QUIT": SILENT})
     result = net.send(server, timeouts=Timeouts(total=100, quit=200))
     net.pump.advance(101)
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
 
 
 def test_a_source_that_is_still_read_is_closed(net: Net) -> None:

@@ -69,7 +69,7 @@ def test_300_mb_are_never_in_memory(net: Net, way: Any) -> None:
     result = net.start(server, message=iter(source), **CLEAR)
     net.link.client.keeps = False
     net.pump.run()
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
     assert len(BODY) + 1200 * 1024 * 257 == server.octets == result.get().size
     assert source.ahead < 2_000_000
 
@@ -85,7 +85,7 @@ def test_20_mb_inside_tls_are_never_in_memory(net: Net, way: Any) -> None:
     result = net.start(server, message=iter(source))
     net.link.client.keeps = False
     net.pump.run()
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
     assert source.ahead < 2_000_000
 
 
@@ -93,7 +93,7 @@ def test_20_mb_inside_tls_are_never_in_memory(net: Net, way: Any) -> None:
 def test_one_huge_piece_is_not_written_in_one_go(net: Net, way: Any) -> None:
     server = net.server({"CONTENT": DEAF}, keep_content=False, **way)
     result = net.send(server, message=iter([BODY, LINE * 500_000]), **CLEAR)
-    assert 0 == result.fired
+    assert result.fired == 0
     assert net.link.client.waiting < 2_000_000
     result.deferred.cancel()
 
@@ -110,11 +110,11 @@ def test_a_refusal_in_the_middle_is_heard_at_once(net: Net, end: Any, deaf: bool
     refusal = ("552 5.3.4 too much", DEAF, end) if deaf else ("552 5.3.4 too much", end)
     server = net.server({"CONTENT#3": refusal}, keep_content=False)
     result = net.send(server, message=iter([BODY, *[LINE * 1000] * 200]), **CLEAR)
-    assert (1, 0) == (result.fired, net.clock.seconds())
+    assert (result.fired, net.clock.seconds()) == (1, 0)
     assert isinstance(result.error, AllRecipientsRefused)
     assert isinstance(result.error, PermanentFailure)
-    assert "552 5.3.4 too much" == str(result.error.reply)
-    assert ([], True) == (server.messages, server.octets < 5_000_000)
+    assert str(result.error.reply) == "552 5.3.4 too much"
+    assert (server.messages, server.octets < 5_000_000) == ([], True)
     assert b"\r\n.\r\n" not in net.link.client.sent
     assert net.link.over
 
@@ -133,15 +133,15 @@ def test_an_early_yes_is_no_verdict(net: Net, early: Any) -> None:
     server = net.server({"CONTENT#2": early}, keep_content=False)
     result = net.send(server, message=iter([BODY, *[LINE * 1000] * 200]), **CLEAR)
     assert isinstance(result.error, ProtocolBreach)
-    assert [] == server.messages
-    assert () == result.report.in_doubt
+    assert server.messages == []
+    assert result.report.in_doubt == ()
 
 
 def test_421_in_the_middle_leaves_no_doubt(net: Net) -> None:
     server = net.server({"CONTENT#2": "421 bye"}, keep_content=False)
     result = net.send(server, message=iter([BODY, *[LINE * 1000] * 200]), **CLEAR)
     assert isinstance(result.error, ServiceClosing)
-    assert [] == server.messages
+    assert server.messages == []
 
 
 @BOTH
@@ -157,14 +157,14 @@ def test_a_connection_lost_in_the_middle_is_lost_and_not_cancelled(
         server.answers["CONTENT#3"] = end
     net.pump.run()
     if deaf:
-        assert 0 == result.fired
+        assert result.fired == 0
         server.act(end)
         net.pump.run()
-    assert 1 == result.fired
+    assert result.fired == 1
     assert not isinstance(result.error, Cancelled)
     assert isinstance(result.error, ConnectionClosed)
-    assert [] == server.messages
-    assert () == result.report.in_doubt
+    assert server.messages == []
+    assert result.report.in_doubt == ()
 
 
 # -- a source that fails
@@ -209,7 +209,7 @@ def test_a_source_that_fails_never_leads_to_a_dot(
     server = net.server(**way)
     result = net.send(server, message=make(after), **CLEAR)
     assert (1, Oops) == (result.fired, type(result.error))
-    assert [] == server.messages
+    assert server.messages == []
     assert b"\r\n.\r\n" not in net.link.client.sent if net.endpoint.links else True
     assert not any(line.endswith("LAST") for line in server.lines)
     assert not any(b"\r\n.\r\n" in bytes(link.client.sent) for link in net.endpoint.links)
@@ -232,8 +232,8 @@ def test_a_source_that_fails_while_the_server_takes_no_more(net: Net) -> None:
     net.pump.run()
     result.deferred.cancel()
     net.pump.run()
-    assert 1 == result.fired
-    assert [] == server.messages
+    assert result.fired == 1
+    assert server.messages == []
 
 
 @pytest.mark.parametrize("bad", [b"a\rb", b"nul\0", b"\r", b"a\r\r\nb"])
@@ -242,12 +242,12 @@ def test_what_smtp_cannot_carry_is_refused_and_never_ended_by_a_dot(net: Net, ba
         server = net.server()
         result = net.send(server, message=message, **CLEAR)
         assert isinstance(result.error, InvalidMessage)
-        assert [] == server.messages
+        assert server.messages == []
 
 
 def test_what_is_known_to_be_bad_is_refused_before_connecting(net: Net) -> None:
     assert isinstance(net.send(net.server(), message=BODY + b"a\rb").error, InvalidMessage)
-    assert 0 == net.endpoint.attempts
+    assert net.endpoint.attempts == 0
 
 
 # -- look-alikes of the end
@@ -285,11 +285,11 @@ def test_one_exact_message_arrives_whatever_the_content_and_its_cutting(
     expected = raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     if not expected.endswith(b"\r\n"):
         expected += b"\r\n"
-    assert [expected] == server.messages
-    assert "QUIT" == server.lines[-1]
+    assert server.messages == [expected]
+    assert server.lines[-1] == "QUIT"
     if not chunking:
         wire = bytes(net.link.client.sent)
-        assert 1 == wire.count(b"\r\n.\r\n")
+        assert wire.count(b"\r\n.\r\n") == 1
         assert b"\n.\r" not in wire.replace(b"\r\n.\r\n", b"")
         assert b"\r" not in wire.replace(b"\r\n", b"")
         assert b"\n" not in wire.replace(b"\r\n", b"")
@@ -307,7 +307,7 @@ def test_a_dot_at_the_edge_of_a_block_is_stuffed(net: Net, at: int) -> None:
             server = net.server()
             net.send(server, message=message, **CLEAR).get()
             assert [head + b".\r\nQUIT\r\n"] == server.messages
-            assert 1 == server.lines.count("QUIT")
+            assert server.lines.count("QUIT") == 1
 
 
 @pytest.mark.parametrize("first", [b".\r\n", b"..\r\n", b".hidden\r\n"])
@@ -321,7 +321,7 @@ def test_the_first_line_is_stuffed_too(net: Net, first: bytes) -> None:
 def test_an_empty_message_is_a_lone_dot_or_a_refusal(net: Net, empty: Any) -> None:
     server = net.server()
     result = net.send(server, message=empty, **CLEAR)
-    assert 1 == result.fired
+    assert result.fired == 1
     assert (
         [b""] == server.messages
         if result.error is None
@@ -336,8 +336,8 @@ def test_messages_of_every_kind_arrive(net: Net) -> None:
     kinds: list[Any] = [BODY, BODY.decode(), io.BytesIO(BODY), iter([BODY]), letter]
     for message in kinds:
         server = net.server()
-        assert 1 == len(net.send(server, message=message).get().accepted)
-        assert 1 == len(server.messages)
+        assert len(net.send(server, message=message).get().accepted) == 1
+        assert len(server.messages) == 1
 
 
 # -- who is in doubt
@@ -357,7 +357,7 @@ def test_doubt_begins_with_the_last_octet_and_not_before(net: Net, way: Any) -> 
 
         server = net.server({".": SILENT, "BDAT_LAST": SILENT, "QUIT": SILENT}, **way)
         result = net.send(server, message=source(), **CLEAR)
-        assert 0 == result.fired
+        assert result.fired == 0
         if ended:
             turn.callback(None)
             net.pump.run()

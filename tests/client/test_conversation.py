@@ -37,10 +37,10 @@ def test_a_message_over_starttls_and_auth_takes_seven_flights_and_quit(net: Net)
     server = net.server()
     report = net.send(server).get()
     expected = [*OPENING, [MAIL, "RCPT TO:<b@example.net>", "DATA"], ["<content>."], ["QUIT"]]
-    assert expected == net.flights
-    assert [BODY] == server.messages
-    assert ("4ABC", RecipientStatus.ACCEPTED) == (report.queue_id, report.outcomes[0].status)
-    assert ("mx.example.net[192.0.2.1]:587", "name") == (report.host, report.tls.verified_by)
+    assert net.flights == expected
+    assert server.messages == [BODY]
+    assert (report.queue_id, report.outcomes[0].status) == ("4ABC", RecipientStatus.ACCEPTED)
+    assert (report.host, report.tls.verified_by) == ("mx.example.net[192.0.2.1]:587", "name")
 
 
 def test_a_thousand_recipients_go_out_as_fast_as_replies_come(net: Net) -> None:
@@ -55,7 +55,7 @@ def test_a_thousand_recipients_go_out_as_fast_as_replies_come(net: Net) -> None:
         flights[-2:],
     ]
     assert ceil(len(group) / WINDOW) == len(windows)
-    assert 1000 == len(report.accepted)
+    assert len(report.accepted) == 1000
 
 
 def test_implicit_tls_saves_two_flights(net: Net) -> None:
@@ -69,8 +69,8 @@ def test_implicit_tls_saves_two_flights(net: Net) -> None:
         ["QUIT"],
     ]
     # The second flight of TLS 1.3 carries nothing of ours: the greeting is waited for.
-    assert expected == [f for i, f in enumerate(net.flights) if f or i == 0]
-    assert [BODY] == server.messages
+    assert [f for i, f in enumerate(net.flights) if f or i == 0] == expected
+    assert server.messages == [BODY]
 
 
 def test_without_pipelining_each_command_waits_for_its_reply(net: Net) -> None:
@@ -85,19 +85,19 @@ def test_without_pipelining_each_command_waits_for_its_reply(net: Net) -> None:
         ["<content>."],
         ["QUIT"],
     ]
-    assert expected == net.flights
+    assert net.flights == expected
 
 
 def test_without_auth_nothing_is_said_of_it(net: Net) -> None:
     net.send(net.server(), credentials=None).get()
-    assert 7 == len(net.flights)
+    assert len(net.flights) == 7
 
 
 def test_in_clear_where_that_was_asked_for(net: Net) -> None:
     server = net.server()
     net.send(server, tls=TLSPolicy.NONE, credentials=None).get()
     expected = [OPENING[0], [MAIL, "RCPT TO:<b@example.net>", "DATA"], ["<content>."], ["QUIT"]]
-    assert expected == net.flights
+    assert net.flights == expected
 
 
 def test_nothing_is_written_in_two_pieces(net: Net) -> None:
@@ -115,9 +115,9 @@ def test_nothing_is_written_in_two_pieces(net: Net) -> None:
     link.client.write = noted
     net.pump.run()
     result.get()
-    assert 4 == len(writes)
+    assert len(writes) == 4
     assert writes[2].endswith(b"hello\r\n.\r\n")
-    assert b"QUIT\r\n" == writes[3]
+    assert writes[3] == b"QUIT\r\n"
 
 
 # -- refusals
@@ -126,16 +126,16 @@ def test_nothing_is_written_in_two_pieces(net: Net) -> None:
 def test_some_refused_some_accepted_is_a_result(net: Net) -> None:
     server = net.server({"RCPT#2": "550 5.1.1 no such user", "RCPT#3": "450 4.2.1 later"})
     report = net.send(server, recipients=[f"{c}@example.net" for c in "bcd"]).get()
-    assert ["accepted", "refused", "refused"] == [o.status.value for o in report.outcomes]
-    assert [False, True] == [o.transient for o in report.refused]
-    assert 1 == len(server.messages)
-    assert 8 == len(net.flights)
+    assert [o.status.value for o in report.outcomes] == ["accepted", "refused", "refused"]
+    assert [o.transient for o in report.refused] == [False, True]
+    assert len(server.messages) == 1
+    assert len(net.flights) == 8
 
 
 @pytest.mark.parametrize("code", [251, 252])
 def test_251_and_252_are_yes(net: Net, code: int) -> None:
     server = net.server({"RCPT": f"{code} will forward"})
-    assert 1 == len(net.send(server).get().accepted)
+    assert len(net.send(server).get().accepted) == 1
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
@@ -147,7 +147,7 @@ def test_all_refused_and_data_refused(net: Net, pipelining: bool) -> None:
         result.get()
     assert isinstance(caught.value, PermanentFailure)
     assert ("DATA" in server.lines, "QUIT" in server.lines) == (pipelining, True)
-    assert ([], 2) == (server.messages, len(report_of(caught).refused))
+    assert (server.messages, len(report_of(caught).refused)) == ([], 2)
 
 
 def test_all_refused_and_yet_354_gets_a_lone_dot_and_nothing_else(net: Net) -> None:
@@ -157,17 +157,17 @@ def test_all_refused_and_yet_354_gets_a_lone_dot_and_nothing_else(net: Net) -> N
     )
     with pytest.raises(AllRecipientsRefused) as caught:
         net.send(server).get()
-    assert [b""] == server.messages
-    assert "550 5.1.1 no" == str(caught.value.reply)
-    assert [["<content>."], ["QUIT"]] == net.flights[-2:]
+    assert server.messages == [b""]
+    assert str(caught.value.reply) == "550 5.1.1 no"
+    assert net.flights[-2:] == [["<content>."], ["QUIT"]]
 
 
 def test_a_lone_dot_that_is_accepted_accepts_nobody(net: Net) -> None:
     server = net.server({"RCPT": "450 later", "DATA": b"354 go\r\n"})
     with pytest.raises(MailboxUnavailable) as caught:
         net.send(server).get()
-    assert [b""] == server.messages
-    assert [] == list(report_of(caught).accepted)
+    assert server.messages == [b""]
+    assert list(report_of(caught).accepted) == []
     assert caught.value.transient
 
 
@@ -176,8 +176,8 @@ def test_all_or_nothing_drops_the_connection_behind_354(net: Net) -> None:
     server = net.server({"RCPT#2": "550 no"})
     with pytest.raises(PermanentFailure) as caught:
         net.send(server, recipients=["b@example.net", "c@example.net"], all_or_nothing=True).get()
-    assert ([], 0) == (server.messages, server.octets)
-    assert ["untouched", "refused"] == [o.status.value for o in report_of(caught).outcomes]
+    assert (server.messages, server.octets) == ([], 0)
+    assert [o.status.value for o in report_of(caught).outcomes] == ["untouched", "refused"]
     assert net.link.client.aborted
 
 
@@ -185,7 +185,7 @@ def test_all_or_nothing_without_pipelining_delivers_nothing_either(net: Net) -> 
     server = net.server({"RCPT#2": "550 no"}, secure=("AUTH PLAIN",))
     with pytest.raises(PermanentFailure):
         net.send(server, recipients=["b@example.net", "c@example.net"], all_or_nothing=True).get()
-    assert ([], 0) == (server.messages, server.octets)
+    assert (server.messages, server.octets) == ([], 0)
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
@@ -197,17 +197,17 @@ def test_mail_refused(net: Net, pipelining: bool, data: bytes) -> None:
     )
     with pytest.raises(TemporaryFailure) as caught:
         net.send(server).get()
-    assert "451 4.3.0 not now" == str(caught.value.reply)
+    assert str(caught.value.reply) == "451 4.3.0 not now"
     expected = [b""] if pipelining and data.startswith(b"354") else []
-    assert (expected, "QUIT") == (server.messages, server.lines[-1])
+    assert (server.messages, server.lines[-1]) == (expected, "QUIT")
 
 
 def test_data_refused(net: Net) -> None:
     server = net.server({"DATA": "451 4.3.0 not now"})
     with pytest.raises(TemporaryFailure) as caught:
         net.send(server).get()
-    assert ("DATA", []) == (caught.value.phase, server.messages)
-    assert "QUIT" == server.lines[-1]
+    assert (caught.value.phase, server.messages) == ("DATA", [])
+    assert server.lines[-1] == "QUIT"
 
 
 @pytest.mark.parametrize("reply", ["250 ok", "334 go", "235 ok", "220 go"])
@@ -222,7 +222,7 @@ def test_content_refused(net: Net) -> None:
     server = net.server({".": "554 5.6.0 spam"})
     with pytest.raises(PermanentFailure) as caught:
         net.send(server).get()
-    assert ("content", False) == (caught.value.phase, caught.value.transient)
+    assert (caught.value.phase, caught.value.transient) == ("content", False)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_the_text_of_a_reply_cannot_act_on_a_terminal(net: Net) -> None:
 def test_an_odd_ehlo_reply_offers_nothing(net: Net, ehlo: bytes) -> None:
     server = net.server({"EHLO": ehlo})
     net.send(server, tls=TLSPolicy.NONE, credentials=None).get()
-    assert "MAIL FROM:<a@example.org>" == server.lines[1]
+    assert server.lines[1] == "MAIL FROM:<a@example.org>"
 
 
 @pytest.mark.parametrize(
@@ -288,13 +288,13 @@ def test_another_protocols_banner_ends_it_at_once(net: Net, banner: bytes) -> No
     """Not by timeout."""
     result = net.send(net.server({"GREETING": banner + b"x"}))
     assert isinstance(result.error, ProtocolBreach)
-    assert 0 == net.clock.seconds()
+    assert net.clock.seconds() == 0
 
 
 def test_the_code_may_not_change_within_a_reply(net: Net) -> None:
     server = net.server({"RCPT": b"554-no\r\n250 yes\r\n"})
     assert isinstance(net.send(server).error, ProtocolBreach)
-    assert [] == server.messages
+    assert server.messages == []
 
 
 def test_an_envelope_the_server_cannot_take_is_refused_before_mail(net: Net) -> None:
@@ -315,6 +315,6 @@ def test_an_extension_that_is_not_needed_is_not_used(net: Net) -> None:
 
 def test_silence_after_connecting_is_not_for_ever(net: Net) -> None:
     result = net.send(net.server({"GREETING": SILENT}))
-    assert 0 == result.fired
+    assert result.fired == 0
     net.pump.advance(301)
     assert "greeting" in str(result.error)

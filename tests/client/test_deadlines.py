@@ -45,7 +45,7 @@ PHASES: list[tuple[dict[str, Any], float, str]] = [
 def test_each_phase_has_its_time(net: Net, answers: Any, seconds: float, phase: str) -> None:
     result = net.send(net.server(answers), timeouts=TIMES)
     net.pump.advance(seconds - 0.1)
-    assert 0 == result.fired
+    assert result.fired == 0
     net.pump.advance(0.2)
     assert (1, phase) == (result.fired, result.error.phase)
     assert f"within {seconds:g} s" in str(result.error)
@@ -87,7 +87,7 @@ def test_a_trickle_of_octets_or_lines_cannot_extend_it(
         if every == 5 and waited > seconds:
             break
     net.pump.run()
-    assert 1 == result.fired
+    assert result.fired == 1
     assert f"within {seconds:g} s" in str(result.error)
 
 
@@ -102,26 +102,26 @@ def test_pipelined_replies_have_a_deadline_each(net: Net) -> None:
     server = net.server({"MAIL": late, "RCPT": SILENT, "DATA": SILENT})
     result = net.send(server, timeouts=TIMES, recipients=[f"u{i}@example.net" for i in range(4)])
     net.pump.advance(100)
-    assert 4 == len(result.get().accepted)
+    assert len(result.get().accepted) == 4
 
 
 def test_a_server_that_takes_no_more_content_is_left(net: Net) -> None:
     server = net.server({"CONTENT": DEAF})
     result = net.send(server, message=BODY + (b"x" * 76 + b"\r\n") * 100_000, timeouts=TIMES)
     net.pump.advance(18.9)
-    assert 0 == result.fired
+    assert result.fired == 0
     net.pump.advance(0.2)
     assert isinstance(result.error, SendTimeout)
     assert "take more of the content" in str(result.error)
-    assert () == result.report.in_doubt
-    assert [] == server.messages
+    assert result.report.in_doubt == ()
+    assert server.messages == []
 
 
 def test_the_time_for_a_block_begins_anew_when_a_block_was_taken(net: Net) -> None:
     server = net.server()
     result = net.start(server, message=BODY + (b"x" * 76 + b"\r\n") * 100_000, timeouts=TIMES)
     net.pump.run()
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
     server = net.server({"CONTENT": DEAF})
     result = net.send(server, message=BODY + (b"x" * 76 + b"\r\n") * 20_000, timeouts=TIMES)
     server.answers["CONTENT"] = SILENT
@@ -136,7 +136,7 @@ def test_the_time_for_a_block_begins_anew_when_a_block_was_taken(net: Net) -> No
             net.link.to_server()
         server.transport.reading = bool(server.messages)
         net.pump.run()
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
     assert net.clock.seconds() > 100
 
 
@@ -145,7 +145,7 @@ def test_quit_takes_no_longer_than_its_time_and_changes_nothing(net: Net) -> Non
         begun = net.clock.seconds()
         result = net.send(net.server({"QUIT": answer}))
         net.pump.advance(3.1)
-        assert 1 == len(result.get().accepted)
+        assert len(result.get().accepted) == 1
         assert net.clock.seconds() - begun < 4
         assert net.link.over
 
@@ -157,7 +157,7 @@ def test_an_endless_farewell_changes_nothing(net: Net) -> None:
         if not server.lost:
             server.tls_transport.write(b"221-x\r\n" * 10)
         net.pump.advance(0.3)
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
     assert net.clock.seconds() < 7
 
 
@@ -176,16 +176,19 @@ def test_a_reply_without_end_is_broken_off_at_once(net: Net, key: str, answer: b
     result = net.start(server)
     net.link.client.keeps = False
     net.pump.run()
-    assert (1, 0) == (result.fired, net.clock.seconds())
+    assert (result.fired, net.clock.seconds()) == (1, 0)
     assert isinstance(result.error.__cause__ if key == "." else result.error, ProtocolBreach)
 
 
 def test_a_legal_ehlo_reply_of_50_kb_passes(net: Net) -> None:
     words = tuple(f"X-{i} some words" for i in range(2800))
-    assert 1 == len(
-        net.send(net.server(clear=(*words, "STARTTLS"), secure=(*words, "AUTH PLAIN")))
-        .get()
-        .accepted
+    assert (
+        len(
+            net.send(net.server(clear=(*words, "STARTTLS"), secure=(*words, "AUTH PLAIN")))
+            .get()
+            .accepted
+        )
+        == 1
     )
 
 
@@ -201,7 +204,7 @@ def test_none_waits_for_ever(net: Net) -> None:
         net.server({"GREETING": SILENT}), timeouts=Timeouts(greeting=None, total=None)
     )
     net.pump.advance(1_000_000)
-    assert 0 == result.fired
+    assert result.fired == 0
     result.deferred.cancel()
     net.pump.run()
-    assert 1 == result.fired
+    assert result.fired == 1

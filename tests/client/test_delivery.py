@@ -23,9 +23,9 @@ def test_a_message_for_more_than_rcptmax_goes_out_again_to_the_rest() -> None:
         report = server.send(MESSAGE, sender="a@example.org", recipients=FIVE)
         seen = [[str(r) for r in message.recipients] for message in server.messages]
     assert [FIVE[:2], FIVE[2:4], FIVE[4:]] == seen
-    assert FIVE == [str(outcome.recipient) for outcome in report.outcomes]
-    assert [RecipientStatus.ACCEPTED] * 5 == [outcome.status for outcome in report.outcomes]
-    assert FIVE == [str(recipient) for recipient in report.envelope.recipients]  # type: ignore[union-attr]
+    assert [str(outcome.recipient) for outcome in report.outcomes] == FIVE
+    assert [outcome.status for outcome in report.outcomes] == [RecipientStatus.ACCEPTED] * 5
+    assert [str(recipient) for recipient in report.envelope.recipients] == FIVE  # type: ignore[union-attr]
 
 
 def test_every_part_has_the_same_content() -> None:
@@ -33,8 +33,8 @@ def test_every_part_has_the_same_content() -> None:
     with MemoryServer(settings=settings) as server:
         report = server.send(MESSAGE, sender="a@example.org", recipients=FIVE)
         contents = {message.content for message in server.messages}
-    assert 5 == len(report.accepted)
-    assert 1 == len(contents)
+    assert len(report.accepted) == 5
+    assert len(contents) == 1
 
 
 def test_all_or_nothing_is_one_transaction_whatever_the_limits() -> None:
@@ -43,8 +43,8 @@ def test_all_or_nothing_is_one_transaction_whatever_the_limits() -> None:
         report = server.send(
             MESSAGE, sender="a@example.org", recipients=FIVE[:2], all_or_nothing=True
         )
-        assert 1 == len(server.messages)
-    assert 2 == len(report.accepted)
+        assert len(server.messages) == 1
+    assert len(report.accepted) == 2
 
 
 def test_a_part_holds_no_more_domains_than_rcptdomainmax() -> None:

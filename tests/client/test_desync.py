@@ -79,7 +79,7 @@ def test_starttls_is_not_said_where_its_answer_has_come_already(net: Net) -> Non
     net.link.apart = True
     net.pump.run()
     no_message(net, result)
-    assert ["EHLO client.example.org"] == server.lines
+    assert server.lines == ["EHLO client.example.org"]
 
 
 def test_a_reply_that_comes_right_before_we_write_is_seen(net: Net) -> None:
@@ -92,7 +92,7 @@ def test_a_reply_that_comes_right_before_we_write_is_seen(net: Net) -> None:
         pass
     # The 354 is read, the content not yet written: and now an early yes arrives.
     assert b"hello" not in net.link.client.sent
-    assert [] == list(net.link.client.out)
+    assert list(net.link.client.out) == []
     server.transport.write(b"250 queued\r\n")
     while net.link.to_client():
         pass
@@ -118,7 +118,7 @@ def test_the_whole_script_up_front_is_not_believed(net: Net) -> None:
             net.link.apart = True
             net.pump.run()
             no_message(net, result)
-            assert [] == server.lines, "not even EHLO"
+            assert server.lines == [], "not even EHLO"
 
 
 def test_the_whole_script_inside_tls_up_front_is_not_believed(net: Net) -> None:
@@ -144,7 +144,7 @@ def test_a_doubled_verdict_counts_once(net: Net, said: tuple[bytes, ...]) -> Non
     """The verdict stands; the copy answers nothing, or QUIT."""
     server = net.server({".": said, "QUIT": CLOSE})
     report = net.send(server).get()
-    assert (1, 1) == (len(report.accepted), len(server.messages))
+    assert (len(report.accepted), len(server.messages)) == (1, 1)
 
 
 @pytest.mark.parametrize("key", ["EHLO", "AUTH", "MAIL", "RCPT", "DATA", "."])
@@ -155,7 +155,7 @@ def test_a_breach_at_any_command_ends_the_connection(net: Net, key: str, reply: 
     server = net.server({key: reply}, implicit=True)
     result = net.send(server, **IMPLICIT)
     assert isinstance(result.error, SendmailError)
-    assert 0 == net.clock.seconds()
+    assert net.clock.seconds() == 0
     in_doubt = result.report.in_doubt if result.error.report else ()
     assert (1 if key == "." else 0) == len(in_doubt)
 
@@ -182,9 +182,9 @@ def test_a_late_extra_line_is_not_the_answer_to_the_next_message(net: Net, extra
     first.tls_transport.write(extra)
     turn.callback(None)
     net.pump.run()
-    assert [1, 1] == [len(r.accepted) for r in result.get()]
+    assert [len(r.accepted) for r in result.get()] == [1, 1]
     assert [[message(b"one")], [message(b"two")]] == [s.messages for s in (first, second)]
-    assert 1 == sum(line.startswith("MAIL") for line in first.lines)
+    assert sum(line.startswith("MAIL") for line in first.lines) == 1
 
 
 def test_an_extra_line_that_races_with_the_next_message_makes_no_second_copy(net: Net) -> None:
@@ -196,7 +196,7 @@ def test_an_extra_line_that_races_with_the_next_message_makes_no_second_copy(net
 
     first.answers["."] = (b"250 queued\r\n", extra)
     reports = net.many([message(b"one"), message(b"two")], first, second).get()
-    assert [1, 1] == [len(r.accepted) for r in reports]
+    assert [len(r.accepted) for r in reports] == [1, 1]
     assert [[message(b"one")], [message(b"two")]] == [s.messages for s in (first, second)]
 
 
@@ -208,5 +208,5 @@ def test_what_is_behind_a_verdict_is_not_the_answer_to_the_next_message(
     answer = b"250 queued\r\n" + extra if how == "segment" else (b"250 queued\r\n", extra)
     first, second = net.server({".": answer}), net.server()
     reports = net.many([message(b"one"), message(b"two")], first, second).get()
-    assert [1, 1] == [len(r.accepted) for r in reports]
-    assert [1, 1] == [len(s.messages) for s in (first, second)]
+    assert [len(r.accepted) for r in reports] == [1, 1]
+    assert [len(s.messages) for s in (first, second)] == [1, 1]

@@ -97,9 +97,9 @@ def test_a_dialogue(net: Net, dialogue: Dialogue, cut: str) -> None:
     net.link.apart = cut in {"lines", "octets"}
     net.pump.run()
     net.pump.advance(700)
-    assert [] == server.wrong
+    assert server.wrong == []
     assert server.finished
-    assert 1 == result.fired
+    assert result.fired == 1
     assert outcome(result) & set(dialogue.outcome.split(" or "))
     assert ("in doubt" in outcome(result)) == (dialogue.outcome == "in doubt")
 
@@ -188,7 +188,7 @@ def test_a_dialogue_by_hand(net: Net, dialogue: Dialogue) -> None:
     for cut in ("whole", "lines", "octets"):
         hand = ByHand(net, dialogue, cut)
         hand.play()
-        assert [] == hand.server.wrong
+        assert hand.server.wrong == []
         assert hand.server.finished
         names = {kind.__name__ for kind in type(hand.protocol.session.over).__mro__}
         allowed = {dialogue.session} if dialogue.session else {"NoneType", "ConnectionClosed"}

@@ -31,11 +31,11 @@ WAYS: list[dict[str, Any]] = [{}, CHUNKS]
 
 def judged(net: Net, server: ScriptedServer, result: Result, verdict: int) -> None:
     """What a session that ended early may have come to; *verdict* is where its reply ends."""
-    assert 1 == result.fired
+    assert result.fired == 1
     assert net.link.over
     assert len(server.messages) <= 1
     if server.quota is None or server.quota >= verdict:
-        assert 1 == len(result.get().accepted)
+        assert len(result.get().accepted) == 1
         return
     assert isinstance(result.error, SendmailError)
     report = result.error.report
@@ -89,7 +89,7 @@ def test_the_end_at_every_octet_of_ciphertext(net: Net, end: Act) -> None:
         result = net.start(server)
         _cut(net.link.server, octets, end)
         net.pump.run()
-        assert (1, True) == (result.fired, net.link.over)
+        assert (result.fired, net.link.over) == (1, True)
         if result.error is not None:
             report = result.error.report
             assert bool(server.messages) <= bool(report and report.in_doubt)
@@ -130,17 +130,17 @@ def test_421_at_any_command(net: Net, key: str, close: bool) -> None:
     way = CHUNKS if key == "BDAT_LAST" else {}
     server = net.server({key: ("421 4.3.2 bye", CLOSE) if close else "421 4.3.2 bye"}, **way)
     result = net.send(server)
-    assert (1, 0) == (result.fired, net.clock.seconds())
+    assert (result.fired, net.clock.seconds()) == (1, 0)
     # A small content is on its way, dot and all, before the 421 is read.
     refused = key in {".", "BDAT_LAST", "CONTENT"}
     assert isinstance(result.error, ServiceClosing)
     assert refused == isinstance(result.error, AllRecipientsRefused)
     assert not refused or ["refused"] == [o.status.value for o in result.report.outcomes]
-    assert (True, False, False) == (
+    assert (
         result.error.transient,
         result.error.in_doubt,
         result.error.connection_usable,
-    )
+    ) == (True, False, False)
     assert net.link.over
 
 
@@ -163,7 +163,7 @@ def test_what_is_no_verdict_leaves_doubt(net: Net, answer: Any) -> None:
     server = net.server({".": answer, "QUIT": CLOSE})
     error = net.send(server).error
     assert (DeliveryInDoubt, True, False) == (type(error), error.in_doubt, error.transient)
-    assert (1, 1) == (len(error.report.in_doubt), len(server.messages))
+    assert (len(error.report.in_doubt), len(server.messages)) == (1, 1)
     assert "may have been delivered" in str(error)
 
 
@@ -173,7 +173,7 @@ def test_a_verdict_that_comes_late_counts_until_the_deadline(net: Net) -> None:
 
     result = net.send(net.server({".": late, "QUIT": SILENT}))
     net.pump.advance(610)
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ def test_accepted_stays_accepted(net: Net, quit_: Any, pipelining: bool) -> None
     secure = ("PIPELINING", "AUTH PLAIN") if pipelining else ("AUTH PLAIN",)
     result = net.send(net.server({"QUIT": quit_}, secure=secure))
     net.pump.advance(3.1)
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])
 def test_the_end_right_behind_the_verdict_changes_nothing(net: Net, end: Act) -> None:
     result = net.send(net.server({".": (b"250 queued\r\n", end), "QUIT": SILENT}))
-    assert 1 == len(result.get().accepted)
+    assert len(result.get().accepted) == 1
     assert net.link.over
 
 
@@ -209,9 +209,9 @@ def test_an_error_after_somebody_was_accepted_is_not_transient(net: Net, end: Ac
     server = net.server({"RCPT#2": end}, secure=limited)
     result = net.send(server, recipients=["b@example.net", "c@example.net"])
     assert isinstance(result.error, ConnectionClosed)
-    assert ["accepted", "untouched"] == [o.status.value for o in result.report.outcomes]
-    assert (False, False) == (result.error.transient, result.error.in_doubt)
-    assert [False, True] == [outcome.transient for outcome in result.report.outcomes]
+    assert [o.status.value for o in result.report.outcomes] == ["accepted", "untouched"]
+    assert (result.error.transient, result.error.in_doubt) == (False, False)
+    assert [outcome.transient for outcome in result.report.outcomes] == [False, True]
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET, ("421 4.3.2 bye", CLOSE)])
@@ -225,7 +225,7 @@ def test_the_end_between_two_transactions_is_an_error(
     server = net.server({key: ("250 queued", end)}, secure=limited)
     result = net.send(server, recipients=["b@example.net", "c@example.net"])
     assert isinstance(result.error, ConnectionClosed)
-    assert ["accepted", "untouched"] == [o.status.value for o in result.report.outcomes]
+    assert [o.status.value for o in result.report.outcomes] == ["accepted", "untouched"]
 
 
 def test_no_connection_at_all(net: Net) -> None:

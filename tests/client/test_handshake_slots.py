@@ -47,12 +47,12 @@ def full(clock: Clock) -> list[Slot]:
 def test_one_too_many_waits_until_another_has_ended(clock: Clock) -> None:
     slots = full(clock)
     first, second = Slot(clock), Slot(clock)
-    assert [False, False] == [first.begun, second.begun]
+    assert [first.begun, second.begun] == [False, False]
     slots[0].end()
-    assert [True, False] == [first.begun, second.begun]
+    assert [first.begun, second.begun] == [True, False]
     slots[1].end()
     assert second.begun
-    assert [] == clock.getDelayedCalls()
+    assert clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("other", [{"name": "mx.example.org"}, {"port": 587}])
@@ -88,5 +88,5 @@ def test_a_cancelled_handshake_takes_no_slot(clock: Clock) -> None:
     first.running.cancel()
     assert [CancelledError] == [error.type for error in errors]
     slots[0].end()
-    assert (False, True) == (first.begun, second.begun)
-    assert [] == clock.getDelayedCalls()
+    assert (first.begun, second.begun) == (False, True)
+    assert clock.getDelayedCalls() == []

@@ -51,7 +51,7 @@ def test_chunking_is_not_used_where_it_is_ignored(net: Net) -> None:
 
 def test_without_pipelining_each_command_waits_for_its_turn(net: Net) -> None:
     assert sent(net, "CHUNKING", "PIPELINING") is None
-    assert [["MAIL"], ["RCPT"], ["DATA"]] == verbs(net)[4:7]
+    assert verbs(net)[4:7] == [["MAIL"], ["RCPT"], ["DATA"]]
 
 
 def test_ignoring_starttls_does_not_send_in_clear(net: Net) -> None:
@@ -67,4 +67,4 @@ def test_anything_but_keywords_is_refused(given: Any) -> None:
 
 def test_the_keywords_are_kept_in_one_form() -> None:
     server = SubmissionServer(NAME, ignore_extensions=("size", "CHUNKING", "Size"))
-    assert ("CHUNKING", "SIZE") == server.ignore_extensions
+    assert server.ignore_extensions == ("CHUNKING", "SIZE")

@@ -48,7 +48,7 @@ def refused(net: Net, **given: Any) -> None:
     result = net.start(net.server(), **given)
     net.pump.run()
     assert isinstance(result.error, InvalidInput)
-    assert 0 == net.endpoint.attempts
+    assert net.endpoint.attempts == 0
     assert str(result.error).isprintable()
 
 

@@ -153,9 +153,9 @@ def test_quit_is_written_after_the_verdict_and_nobody_waits_for_its_reply(
 ) -> None:
     wire = Wire()
     outcome = Outcome(wire, way(wire, TO, 1))
-    assert ["MAIL", "RCPT", "DATA"] == [line[:4] for line in wire.ready(PIPELINING)]
-    assert "." == wire.hear(*ENVELOPE_OK)[-1]
-    assert ["QUIT"] == wire.hear(verdict)
+    assert [line[:4] for line in wire.ready(PIPELINING)] == ["MAIL", "RCPT", "DATA"]
+    assert wire.hear(*ENVELOPE_OK)[-1] == "."
+    assert wire.hear(verdict) == ["QUIT"]
     assert wire.transport.disconnecting
     (result,) = outcome.results
     if way is by_sendmail and verdict != "250 ok":
@@ -172,8 +172,8 @@ def test_the_caller_is_told_before_quit_is_written(way: Any, refused: bool) -> N
     outcome = Outcome(wire, way(wire, TO, 1))
     wire.ready(PIPELINING)
     wire.hear(*ENVELOPE_OK)
-    assert ["QUIT"] == wire.hear("554 no" if refused else "250 ok")
-    assert (1, b"") == (len(outcome.results), outcome.written)
+    assert wire.hear("554 no" if refused else "250 ok") == ["QUIT"]
+    assert (len(outcome.results), outcome.written) == (1, b"")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -185,9 +185,9 @@ def test_quit_follows_a_refused_envelope_and_nobody_waits(way: Any, replies: Any
     lines = wire.hear(*replies, "503 no recipients")
     if lines == ["RSET"]:
         lines = wire.hear("250 ok")
-    assert ["QUIT"] == lines
+    assert lines == ["QUIT"]
     assert wire.transport.disconnecting
-    assert 1 == len(outcome.results)
+    assert len(outcome.results) == 1
 
 
 @pytest.mark.parametrize("way", [by_many, by_mailer])
@@ -198,21 +198,21 @@ def test_the_next_message_waits_for_the_reply_to_the_dot(way: Any, window: int |
     outcome = Outcome(wire, way(wire, TO, 3, **limits))
     lines = wire.ready(PIPELINING)
     for _ in range(3):
-        assert ["MAIL", "RCPT", "DATA"] == [line[:4] for line in lines]
-        assert "." == wire.hear(*ENVELOPE_OK)[-1]
+        assert [line[:4] for line in lines] == ["MAIL", "RCPT", "DATA"]
+        assert wire.hear(*ENVELOPE_OK)[-1] == "."
         wire.clock.advance(1)
-        assert [] == wire.said()
+        assert wire.said() == []
         lines = wire.hear("250 ok")
-    assert ["QUIT"] == lines
-    assert [3] == [len(reports) for reports in outcome.results]
+    assert lines == ["QUIT"]
+    assert [len(reports) for reports in outcome.results] == [3]
 
 
 def test_with_bdat_too_quit_waits_for_the_verdict() -> None:
     wire = Wire()
     outcome = Outcome(wire, by_sendmail(wire, TO, 1))
     assert "QUIT" not in wire.ready(CHUNKING)
-    assert ["QUIT"] == wire.hear("250 ok", "250 ok", "250 ok")
-    assert 1 == len(outcome.results)
+    assert wire.hear("250 ok", "250 ok", "250 ok") == ["QUIT"]
+    assert len(outcome.results) == 1
 
 
 def test_one_flight_a_message_with_data_is_asked_for_by_name() -> None:
@@ -222,10 +222,10 @@ def test_one_flight_a_message_with_data_is_asked_for_by_name() -> None:
     for _ in range(2):
         lines = wire.hear(*ENVELOPE_OK) if _ == 0 else wire.hear("250 ok", *ENVELOPE_OK)
         dot = lines.index(".")
-        assert ["MAIL", "RCPT", "DATA"] == [line[:4] for line in lines[dot + 1 :]]
-    assert "." == wire.hear("250 ok", *ENVELOPE_OK)[-1]
-    assert ["QUIT"] == wire.hear("250 ok")
-    assert [3] == [len(reports) for reports in outcome.results]
+        assert [line[:4] for line in lines[dot + 1 :]] == ["MAIL", "RCPT", "DATA"]
+    assert wire.hear("250 ok", *ENVELOPE_OK)[-1] == "."
+    assert wire.hear("250 ok") == ["QUIT"]
+    assert [len(reports) for reports in outcome.results] == [3]
 
 
 # -- the end of the connection
@@ -242,7 +242,7 @@ def test_what_comes_after_the_verdict_does_not_matter(way: Any, more: str) -> No
     wire.hear("500 and more")
     (result,) = outcome.results
     (report,) = [result] if way is by_sendmail else result
-    assert (1, None) == (len(report.accepted), report.error)
+    assert (len(report.accepted), report.error) == (1, None)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -252,10 +252,10 @@ def test_a_connection_that_does_not_end_is_dropped_after_a_second(way: Any) -> N
     wire.ready(PIPELINING)
     wire.hear(*ENVELOPE_OK)
     wire.hear("250 ok")
-    assert (1, False) == (len(outcome.results), wire.transport.aborted)
+    assert (len(outcome.results), wire.transport.aborted) == (1, False)
     wire.clock.advance(1.0)
     assert wire.transport.aborted
-    assert [] == wire.clock.getDelayedCalls()
+    assert wire.clock.getDelayedCalls() == []
 
 
 # -- the window of RCPT
@@ -288,15 +288,15 @@ def test_rcpt_goes_out_in_a_window_that_is_refilled_as_replies_come(
         owed += more
         seen += len(more)
     if "DATA" in owed:
-        assert "." == wire.hear(*["250 ok"] * (len(owed) - 1), "354 go ahead")[-1]
-        assert 1002 == seen
+        assert wire.hear(*["250 ok"] * (len(owed) - 1), "354 go ahead")[-1] == "."
+        assert seen == 1002
         owed = ["."]
     else:
         owed = owed[: owed.index(next(line for line in owed if line.startswith("BDAT"))) + 1]
-    assert ["QUIT"] == wire.hear(*["250 ok"] * len(owed))
+    assert wire.hear(*["250 ok"] * len(owed)) == ["QUIT"]
     (result,) = outcome.results
     (report,) = [result] if way is by_sendmail else result
-    assert 1000 == len(report.accepted)
+    assert len(report.accepted) == 1000
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -318,7 +318,7 @@ def test_some_of_a_thousand_refused_are_a_result(way: Any) -> None:
     wire.hear("250 ok")
     (result,) = outcome.results
     (report,) = [result] if way is by_sendmail else result
-    assert 997 == len(report.accepted)
+    assert len(report.accepted) == 997
     assert sorted(refused) == sorted(str(o.recipient).partition("x")[0] for o in report.refused)
 
 
@@ -334,7 +334,7 @@ def test_the_window_is_that_of_the_connection_not_of_a_message() -> None:
         if owed == ["QUIT"]:
             break
     (reports,) = outcome.results
-    assert [100] * 8 == [len(report.accepted) for report in reports]
+    assert [len(report.accepted) for report in reports] == [100] * 8
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -57,12 +57,12 @@ def facts(net: Net, context: SSL.Context, **changes: Any) -> Any:
 def test_the_second_connection_resumes(net: Net, context: SSL.Context) -> None:
     """And all else that is known of the server stays the same."""
     first, second = facts(net, context), facts(net, context)
-    assert (False, True) == (first.resumed, second.resumed)
+    assert (first.resumed, second.resumed) == (False, True)
     assert replace(first, resumed=True) == second
 
 
 def test_a_third_resumes_what_the_second_was_given(net: Net, context: SSL.Context) -> None:
-    assert [False, True, True] == [facts(net, context).resumed for _ in range(3)]
+    assert [facts(net, context).resumed for _ in range(3)] == [False, True, True]
 
 
 def test_implicit_tls_resumes_too(net: Net, context: SSL.Context) -> None:
@@ -70,11 +70,11 @@ def test_implicit_tls_resumes_too(net: Net, context: SSL.Context) -> None:
         server = ScriptedServer(clock=net.clock, context=context, implicit=True)
         return net.send(server, tls=TLSPolicy.IMPLICIT).value.tls.resumed
 
-    assert [False, True] == [go(), go()]
+    assert [go(), go()] == [False, True]
 
 
 def test_a_server_that_forgot_does_a_full_handshake(net: Net) -> None:
-    assert [False, False] == [facts(net, fresh_context()).resumed for _ in range(2)]
+    assert [facts(net, fresh_context()).resumed for _ in range(2)] == [False, False]
 
 
 def test_a_full_handshake_verifies_although_a_session_was_offered(net: Net) -> None:
@@ -107,7 +107,7 @@ def test_a_pinned_certificate_resumes(net: Net, context: SSL.Context) -> None:
     pin = facts(net, context).fingerprint
     trust = TLSTrust(fingerprint=pin)
     found = [facts(net, context, trust=trust) for _ in range(2)]
-    assert [False, True] == [each.resumed for each in found]
+    assert [each.resumed for each in found] == [False, True]
     assert {("fingerprint", pin)} == {(each.verified_by, each.identity) for each in found}
 
 
@@ -116,7 +116,7 @@ def test_a_replaced_ca_file_asks_for_a_full_handshake(
 ) -> None:
     path = authority().write(tmp_path / "ca.pem")
     trust = TLSTrust(ca_file=path)
-    assert [False, True] == [facts(net, context, trust=trust).resumed for _ in range(2)]
+    assert [facts(net, context, trust=trust).resumed for _ in range(2)] == [False, True]
     _ = path.write_bytes(path.read_bytes() + b"\n")
     assert not facts(net, context, trust=trust).resumed
 
@@ -128,7 +128,7 @@ def test_a_session_ages_from_the_judging_not_from_its_last_use(
     for _ in range(4):
         found.append(facts(net, context).resumed)
         net.pump.advance(MAX_SESSION_AGE * 0.4)
-    assert [False, True, True, False] == found
+    assert found == [False, True, True, False]
 
 
 @pytest.mark.parametrize("answer", ["AUTH", "EHLO/TLS"])
@@ -215,7 +215,7 @@ def test_a_handshake_that_fails_is_not_tried_with_the_same_session(
     assert not facts(net, context).resumed
     broken = net.server({"STARTTLS": ("220 go", CLOSE)})
     assert isinstance(net.send(broken).error, TLSClosed)
-    assert 0 == len(TLS_SESSIONS)
+    assert len(TLS_SESSIONS) == 0
 
 
 def test_sessions_of_a_bounded_number_of_servers_are_kept(net: Net, context: SSL.Context) -> None:
@@ -224,7 +224,7 @@ def test_sessions_of_a_bounded_number_of_servers_are_kept(net: Net, context: SSL
     _, found = kept()
     for port in range(MAX_SESSIONS):
         TLS_SESSIONS.put(SessionKey(net.clock, net.trust, NAME, port), found)
-    assert MAX_SESSIONS == len(TLS_SESSIONS)
+    assert len(TLS_SESSIONS) == MAX_SESSIONS
     assert not facts(net, context).resumed
 
 

@@ -57,7 +57,7 @@ def test_a_secret_in_a_later_reply_octet_by_octet(net: Net, form: str, key: str)
     result = net.start(server)
     net.link.apart = True
     net.pump.run()
-    assert 1 == result.fired
+    assert result.fired == 1
     text = shown(net, result)
     for each in FORMS:
         assert each not in text

@@ -41,10 +41,10 @@ def test_each_is_cancelled_when_its_own_time_is_over() -> None:
     for over in range(5):
         operations.clock.advance(5 if not over else 1)
         assert [1] * (over + 1) + [0] * (4 - over) == [result.fired for result in results]
-    assert ["a message took more than 10 s"] * 5 == [
-        result.error.what for result in results if isinstance(result.error, SendTimeout)
-    ]
-    assert 0 == operations.timers
+    assert [result.error.what for result in results if isinstance(result.error, SendTimeout)] == [
+        "a message took more than 10 s"
+    ] * 5
+    assert operations.timers == 0
 
 
 def test_there_is_one_timer_for_all() -> None:
@@ -52,7 +52,7 @@ def test_there_is_one_timer_for_all() -> None:
     for _ in range(5):
         _ = operations.begin()
         operations.clock.advance(1)
-        assert 1 == operations.timers
+        assert operations.timers == 1
 
 
 def test_what_ended_in_time_is_not_cancelled() -> None:
@@ -60,7 +60,7 @@ def test_what_ended_in_time_is_not_cancelled() -> None:
     (first, early), (_, late) = operations.begin(), operations.begin()
     first.callback("done")
     operations.clock.advance(10)
-    assert "done" == early.value
+    assert early.value == "done"
     assert isinstance(late.error, SendTimeout)
     assert first not in operations.cancelled
 
@@ -76,11 +76,11 @@ def test_a_rest_leaves_no_timer_unless_something_is_under_way() -> None:
     operations = Operations()
     running, _ = operations.begin()
     operations.deadlines.rest()
-    assert 1 == operations.timers
+    assert operations.timers == 1
     running.callback(None)
     operations.deadlines.rest()
     operations.deadlines.rest()
-    assert 0 == operations.timers
+    assert operations.timers == 0
     _, result = operations.begin()
     operations.clock.advance(10)
     assert isinstance(result.error, SendTimeout)
@@ -93,4 +93,4 @@ def test_what_needs_none_gets_none(seconds: float | None) -> None:
     if seconds is not None:
         running.callback("done")
     assert operations.deadlines.hold(running) is running
-    assert 0 == operations.timers
+    assert operations.timers == 0

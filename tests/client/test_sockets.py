@@ -113,7 +113,7 @@ IMPLICIT: dict[str, Any] = {"tls": TLSPolicy.IMPLICIT}
 async def test_a_message_arrives(loopback: Loopback, settings: Any) -> None:
     """Small, and of 10 MB from an iterator."""
     report = await loopback.send(**settings)
-    assert (1, [BODY]) == (len(report.accepted), loopback.server.messages)
+    assert (len(report.accepted), loopback.server.messages) == (1, [BODY])
     report = await loopback.send(
         message=iter([BODY, *[LINE * 4096] * 32]), keep_content=False, **settings
     )
@@ -127,7 +127,7 @@ async def test_an_early_verdict_in_the_next_record_of_the_segment(loopback: Loop
         loopback.send({"DATA": (b"354 go\r\n", b"250 queued\r\n")}, **IMPLICIT)
     )
     assert isinstance(error, ProtocolBreach)
-    assert 0 == loopback.server.octets
+    assert loopback.server.octets == 0
 
 
 @pytest.mark.parametrize("injected", [b"250-mx\r\n250 AUTH PLAIN\r\n235 ok\r\n", b"25"])
@@ -139,7 +139,7 @@ async def test_plain_text_behind_the_220_to_starttls(
     said = (b"220 go\r\n", injected) if apart else b"220 go\r\n" + injected
     error = await loopback.error(loopback.send({"STARTTLS": (said, lambda s, _: s.begin_tls())}))
     assert isinstance(error, (ProtocolBreach, TLSError))
-    assert ["EHLO", "STARTTLS"] == [line.split()[0] for line in loopback.server.lines]
+    assert [line.split()[0] for line in loopback.server.lines] == ["EHLO", "STARTTLS"]
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])
@@ -150,7 +150,7 @@ async def test_the_end_behind_the_final_dot_is_doubt(
 ) -> None:
     error = await loopback.error(loopback.send({".": end, "QUIT": SILENT}, **settings))
     assert isinstance(error, DeliveryInDoubt)
-    assert [BODY] == loopback.server.messages
+    assert loopback.server.messages == [BODY]
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])
@@ -165,7 +165,7 @@ async def test_the_end_behind_the_verdict_changes_nothing(
         server.clock.callLater(0.02, server.act, end)
 
     answers = {".": "250 queued", "QUIT": later}
-    assert 1 == len((await loopback.send(answers, **settings)).accepted)
+    assert len((await loopback.send(answers, **settings)).accepted) == 1
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])
@@ -190,9 +190,9 @@ async def test_the_end_in_the_middle_of_the_content_is_a_loss_and_no_cancellatio
     )
     assert not isinstance(error, Cancelled)
     assert isinstance(error, ConnectionClosed)
-    assert [] == loopback.server.messages
+    assert loopback.server.messages == []
     assert error.report is not None
-    assert () == error.report.in_doubt
+    assert error.report.in_doubt == ()
 
 
 @pytest.mark.parametrize("settings", [{}, CLEAR], ids=["TLS", "clear"])
@@ -205,7 +205,7 @@ async def test_a_refusal_while_nothing_more_is_read(loopback: Loopback, settings
         )
     )
     assert isinstance(error, AllRecipientsRefused)
-    assert [] == loopback.server.messages
+    assert loopback.server.messages == []
 
 
 @pytest_twisted.ensureDeferred
@@ -223,7 +223,7 @@ async def test_cancelling_while_the_server_reads_nothing(loopback: Loopback) -> 
     sending.cancel()
     error = await loopback.error(sending)
     assert isinstance(error, Cancelled)
-    assert [] == loopback.server.messages
+    assert loopback.server.messages == []
 
 
 @pytest_twisted.ensureDeferred

@@ -93,7 +93,7 @@ def test_auth_offered_only_in_clear_is_not_offered(net: Net) -> None:
 def test_starttls_offered_again_inside_tls_is_ignored(net: Net) -> None:
     server = net.server(secure=("STARTTLS", "AUTH PLAIN"))
     net.send(server).get()
-    assert 1 == server.lines.count("STARTTLS")
+    assert server.lines.count("STARTTLS") == 1
 
 
 # -- stripping
@@ -155,7 +155,7 @@ def test_opportunistic_goes_on_in_clear_only_without_tls(net: Net) -> None:
 
 def nothing_was_told_on_last(net: Net) -> None:
     assert b"MAIL" not in net.link.client.sent
-    assert 1 == net.endpoint.attempts
+    assert net.endpoint.attempts == 1
 
 
 def test_ehlo_refused_inside_tls_is_no_reason_for_helo(net: Net) -> None:
@@ -189,7 +189,7 @@ def test_a_certificate_that_proves_nothing_is_refused_in_the_handshake(
     result = net.send(server, tls=TLSPolicy.IMPLICIT if implicit else TLSPolicy.STARTTLS)
     assert isinstance(result.error, CertificateRejected)
     assert why in str(result.error)
-    assert (False, "TLS") == (result.error.transient, result.error.phase)
+    assert (result.error.transient, result.error.phase) == (False, "TLS")
     nothing_was_told(net)
     assert (1, 0 if implicit else 2) == (net.endpoint.attempts, len(server.lines))
     assert not server.tls._handshakeDone, "refused in the handshake, not behind it"
@@ -200,7 +200,7 @@ def test_a_fingerprint_alone_decides(net: Net) -> None:
     pin = certificate.fingerprint(hashes.SHA256()).hex()
     server = net.server(context=context_of(certificate, key))
     report = net.send(server, trust=TLSTrust(fingerprint=pin)).get()
-    assert "fingerprint" == report.tls.verified_by
+    assert report.tls.verified_by == "fingerprint"
     server = net.server()
     error = net.send(server, trust=TLSTrust(fingerprint=pin)).error
     assert isinstance(error, CertificateRejected)
@@ -243,8 +243,8 @@ def test_a_handshake_that_is_broken_off_fails_at_once_and_says_so(
 ) -> None:
     server = net.server(handshake(answer, implicit))
     result = net.send(server, tls=TLSPolicy.IMPLICIT if implicit else TLSPolicy.STARTTLS)
-    assert expected is type(result.error)
-    assert 0 == net.clock.seconds()
+    assert type(result.error) is expected
+    assert net.clock.seconds() == 0
     nothing_was_told(net)
 
 
@@ -265,7 +265,7 @@ def test_a_handshake_that_is_silent_or_trickles_fails_inside_the_deadline(
                 server.transport.write(bytes([next(octets)]))
             net.pump.advance(0.3)
         assert isinstance(result.error, SendTimeout)
-        assert "TLS" == result.error.phase
+        assert result.error.phase == "TLS"
         nothing_was_told(net)
 
 
@@ -275,7 +275,7 @@ def test_clear_text_on_the_implicit_port_fails_at_once(net: Net) -> None:
     result = net.send(server, tls=TLSPolicy.IMPLICIT)
     assert isinstance(result.error, TLSFailure)
     assert "clear text" in str(result.error)
-    assert 0 == net.clock.seconds()
+    assert net.clock.seconds() == 0
 
 
 def test_tls_where_a_greeting_was_expected_fails_inside_the_deadline(net: Net) -> None:
@@ -283,7 +283,7 @@ def test_tls_where_a_greeting_was_expected_fails_inside_the_deadline(net: Net) -
     result = net.send(net.server(implicit=True))
     net.pump.advance(301)
     assert isinstance(result.error, SendTimeout)
-    assert "greeting" == result.error.phase
+    assert result.error.phase == "greeting"
 
 
 # -- the end without close_notify
@@ -296,14 +296,14 @@ def finished_without_close_notify(server: ScriptedServer, line: str) -> None:
 @pytest.mark.parametrize("said", [b"250 queued\r\n", b"250-x\r\n250 queued\r\n"])
 def test_behind_a_complete_reply_a_bare_fin_is_fine(net: Net, said: bytes) -> None:
     server = net.server({".": (said, finished_without_close_notify)})
-    assert 1 == len(net.send(server).get().accepted)
+    assert len(net.send(server).get().accepted) == 1
 
 
 @pytest.mark.parametrize("said", [b"250 queued", b"250 queued\r", b"250-queued\r\n", b"2", b""])
 def test_a_truncated_reply_is_no_reply(net: Net, said: bytes) -> None:
     server = net.server({".": (said, finished_without_close_notify)})
     error = net.send(server).error
-    assert 1 == len(error.report.in_doubt)
+    assert len(error.report.in_doubt) == 1
 
 
 def test_a_truncated_ehlo_reply_offers_nothing(net: Net) -> None:

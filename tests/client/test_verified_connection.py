@@ -57,11 +57,11 @@ def test_each_connection_of_a_context_verifies_by_its_own_callback(context: SSL.
     yes = VerifiedConnection(context, callback("yes", verdict=True))
     no = VerifiedConnection(context, callback("no", verdict=False))
     shake_hands(yes)
-    assert {("yes", 0), ("yes", 1)} == set(asked)
+    assert set(asked) == {("yes", 0), ("yes", 1)}
     asked.clear()
     with pytest.raises(SSL.Error, match="certificate verify failed"):
         shake_hands(no)
-    assert {"no"} == {name for name, _ in asked}
+    assert {name for name, _ in asked} == {"no"}
 
 
 def test_a_connection_without_a_callback_accepts_no_certificate(context: SSL.Context) -> None:

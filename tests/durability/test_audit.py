@@ -28,18 +28,18 @@ def kinds(made: Ledger) -> list[str]:
 def test_a_message_delivered_once_to_all_is_well() -> None:
     made = ledger()
     made.delivered = [delivery(made)]
-    assert [] == made.complaints()
+    assert made.complaints() == []
 
 
 def test_a_recipient_left_out_is_a_loss() -> None:
     made = ledger()
     made.delivered = [delivery(made, 1.0, "x@r.example")]
-    assert ["I1"] == kinds(made)
-    assert [("one", "y@r.example")] == made.missing()
+    assert kinds(made) == ["I1"]
+    assert made.missing() == [("one", "y@r.example")]
 
 
 def test_a_message_without_a_250_may_be_lost() -> None:
-    assert [] == ledger(acked=False).complaints()
+    assert ledger(acked=False).complaints() == []
 
 
 def test_a_bounced_recipient_is_not_lost() -> None:
@@ -49,47 +49,47 @@ def test_a_bounced_recipient_is_not_lost() -> None:
         delivery(made, 1.0, "x@r.example"),
         Delivered("one", "", ("a@s.example",), report, 2.0, 2.1),
     ]
-    assert [] == made.complaints()
+    assert made.complaints() == []
 
 
 def test_what_was_never_sent_or_refused_is_a_phantom() -> None:
     made = ledger()
     made.delivered = [delivery(made), replace(delivery(made), token="two")]
-    assert ["I2"] == kinds(made)
+    assert kinds(made) == ["I2"]
     made = ledger(acked=False)
     made.sent["one"].refused = True
     made.delivered = [delivery(made)]
-    assert ["I2"] == kinds(made)
+    assert kinds(made) == ["I2"]
 
 
 def test_another_recipient_is_a_phantom() -> None:
     made = ledger()
     made.delivered = [delivery(made), delivery(made, 9.0, "z@r.example")]
-    assert ["I2"] == kinds(made)
+    assert kinds(made) == ["I2"]
 
 
 def test_content_cut_short_is_no_integrity() -> None:
     made = ledger()
     whole = delivery(made)
     made.delivered = [replace(whole, content=whole.content[:-3])]
-    assert ["I4"] == kinds(made)
+    assert kinds(made) == ["I4"]
 
 
 def test_a_second_copy_needs_a_hit_between() -> None:
     made = ledger()
     made.delivered = [delivery(made, 1.0), delivery(made, 3.0)]
-    assert ["I3"] == kinds(made)
+    assert kinds(made) == ["I3"]
     made.hits = [0.5]
-    assert ["I3"] == kinds(made)
+    assert kinds(made) == ["I3"]
     made.hits = [1.2]
-    assert [] == made.complaints()
+    assert made.complaints() == []
 
 
 def test_deliveries_at_the_same_time_overlap() -> None:
     made = ledger()
     made.hits = [1.1]
     made.delivered = [delivery(made, 1.0), delivery(made, 1.2)]
-    assert ["I7"] == kinds(made)
+    assert kinds(made) == ["I7"]
 
 
 def report(made: Ledger, name: str, began: float, action: str = "failed") -> Delivered:
@@ -105,22 +105,22 @@ def test_a_failure_is_reported_by_one_report_whatever_hits_it() -> None:
     made = ledger()
     made.hits = [3.0]
     made.delivered = [delivery(made, 1.0, "x@r.example"), report(made, "1", 2.0)]
-    assert [] == made.complaints()
+    assert made.complaints() == []
     made.delivered.append(report(made, "2", 4.0))
-    assert ["I8"] == kinds(made)
+    assert kinds(made) == ["I8"]
 
 
 def test_one_report_may_be_delivered_twice_if_it_was_hit() -> None:
     made = ledger()
     made.delivered = [delivery(made, 1.0, "x@r.example")]
     made.delivered += [report(made, "1", 2.0), report(made, "1", 4.0)]
-    assert ["I3"] == kinds(made)
+    assert kinds(made) == ["I3"]
     made.hits = [3.0]
-    assert [] == made.complaints()
+    assert made.complaints() == []
 
 
 def test_a_delay_and_a_failure_are_two_reports() -> None:
     made = ledger()
     made.delivered = [delivery(made, 1.0, "x@r.example")]
     made.delivered += [report(made, "1", 2.0, "delayed"), report(made, "2", 4.0)]
-    assert [] == made.complaints()
+    assert made.complaints() == []

@@ -50,9 +50,9 @@ async def one_case(reactor: Any, folder: Path, zygote: Zygote, at: int, before: 
         assert took < 30
         await relay.drained(ledger)
         await relay.terminate()
-        assert [] == ledger.complaints(), relay.log[-3000:]
+        assert ledger.complaints() == [], relay.log[-3000:]
         if untouched:
-            assert 1 == len(ledger.bounces("three"))
+            assert len(ledger.bounces("three")) == 1
         return untouched
     finally:
         relay.kill()
@@ -81,7 +81,7 @@ async def first_run(relay: ForkedRelay, ledger: Ledger) -> bool:
         await relay.pause(0.02)
     untouched = process.poll() is None
     if not untouched:
-        assert EXITED == process.poll(), relay.log[-3000:]
+        assert process.poll() == EXITED, relay.log[-3000:]
     await mailer.aclose(grace=0.001)
     await DeferredList(giving)
     if not untouched:

@@ -42,15 +42,15 @@ async def test_nothing_is_acked_while_the_disk_is_full_and_all_is_well_when_it_i
     for sent in (small, large):
         report = await relay.offer(mailer, sent)
         # Not now, and never a final no.
-        assert {452} == {o.reply.code for o in report.refused if o.reply is not None}
+        assert {o.reply.code for o in report.refused if o.reply is not None} == {452}
     relay.full.unlink()
     after = ledger.send("after", ("x@r.example",))
     await relay.give(mailer, after)
-    assert (True, False, False, True) == (before.acked, small.acked, large.acked, after.acked)
+    assert (before.acked, small.acked, large.acked, after.acked) == (True, False, False, True)
     await mailer.aclose()
     await relay.drained(ledger)
     await relay.stopped()
-    assert [] == ledger.complaints()
+    assert ledger.complaints() == []
 
 
 @pytest_twisted.ensureDeferred
@@ -67,7 +67,7 @@ async def test_a_delivery_that_cannot_be_recorded_is_not_repeated(
     # Longer than every wait between two tries of a message.
     await relay.pause(4)
     assert "could not be recorded" in relay.log
-    assert 1 == len(ledger.times("once", "x@r.example"))
+    assert len(ledger.times("once", "x@r.example")) == 1
     relay.full.unlink()
     hop.after_noting = lambda delivered: None
     while relay.waiting():
@@ -76,4 +76,4 @@ async def test_a_delivery_that_cannot_be_recorded_is_not_repeated(
     await relay.start()
     await relay.pause(1.5)
     await relay.stopped()
-    assert [] == ledger.complaints()
+    assert ledger.complaints() == []

@@ -53,7 +53,7 @@ async def test_sigkill_at_random(relay: RelayProcess, ledger: Ledger) -> None:
         await killed_while_busy(relay, ledger, f"k{turn}", random.uniform(0.0, 0.5))
     await relay.start()
     await relay.drained(ledger)
-    assert [] == ledger.complaints()
+    assert ledger.complaints() == []
     assert sum(sent.acked for sent in ledger.sent.values()) > 0, relay.log[-2000:]
 
 
@@ -80,7 +80,7 @@ async def test_sigkill_between_the_next_hops_250_and_the_record_of_it(
     await relay.start()
     await relay.pause(2.5)
     await relay.drained(ledger)
-    assert [] == ledger.complaints()
+    assert ledger.complaints() == []
     first, second = ledger.times("once", "x@r.example")
     # The same name and the same content, to the octet: a reader can tell them for one.
     assert first.content == second.content
@@ -104,6 +104,6 @@ async def test_sigkill_when_some_recipients_are_done(
     hop.at_recipient = lambda address: None
     await relay.start()
     await relay.drained(ledger)
-    assert [] == ledger.complaints()
-    assert 1 == len(ledger.times("some", "done@r.example"))
-    assert 1 == len(ledger.times("some", "later@r.example"))
+    assert ledger.complaints() == []
+    assert len(ledger.times("some", "done@r.example")) == 1
+    assert len(ledger.times("some", "later@r.example")) == 1

@@ -68,7 +68,7 @@ async def test_a_start_with_ten_thousand_queued(relay: RelayProcess, ledger: Led
     await relay.pause(0.5)
     most = memory(relay.process)
     await relay.stopped()
-    assert [] == ledger.complaints()
+    assert ledger.complaints() == []
     assert len(ledger.delivered) == QUEUED
     # What is asked for is 5 s and 200 MB; it takes one second or so, half of it to start Python.
     assert first < 20
@@ -99,4 +99,4 @@ async def test_a_relay_at_work_keeps_its_size(relay: RelayProcess, ledger: Ledge
     assert memory(relay.process) - size < 20
     assert abs(descriptors(relay.process) - files) <= 5
     await relay.stopped()
-    assert [] == ledger.complaints()
+    assert ledger.complaints() == []

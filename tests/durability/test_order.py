@@ -100,11 +100,11 @@ def test_the_reading_of_a_trace_can_say_no() -> None:
     write = ["7 pwrite64(9, ..., 4096, 0) = 4096"]
     sync = ["7 fdatasync(9 <unfinished ...>", "8 close(3) = 0", "7 <... fdatasync resumed>) = 0"]
     said = ['8 sendto(11, "250 2.0.0 Ok: queued as X", 25, 0, NULL, 0) = 25']
-    assert [True] == acknowledgements(start + write + sync + said)
-    assert [False] == acknowledgements(start + write + said + sync)
-    assert [False] == acknowledgements(start + write + sync + write + said)
-    assert [False] == acknowledgements(start + said)
-    assert [True, False] == acknowledgements(start + write + sync + said + said)
+    assert acknowledgements(start + write + sync + said) == [True]
+    assert acknowledgements(start + write + said + sync) == [False]
+    assert acknowledgements(start + write + sync + write + said) == [False]
+    assert acknowledgements(start + said) == [False]
+    assert acknowledgements(start + write + sync + said + said) == [True, False]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace here")
@@ -125,6 +125,6 @@ async def test_the_commit_precedes_the_250_on_the_wire(reactor: Any, tmp_path: P
         await mailer.aclose()
         await relay.terminate()
         verdicts = acknowledgements(relay.trace.read_text("utf-8", "replace").splitlines())
-        assert [True] * MESSAGES == verdicts
+        assert verdicts == [True] * MESSAGES
     finally:
         relay.kill()

@@ -42,7 +42,7 @@ async def test_sigterm_under_load_loses_nothing_and_repeats_nothing(
     await relay.start()
     await relay.drained(ledger)
     # No hit was noted: a single second copy is a complaint.
-    assert [] == ledger.complaints()
+    assert ledger.complaints() == []
 
 
 @pytest_twisted.ensureDeferred
@@ -65,5 +65,5 @@ async def test_reloads_under_load_lose_nothing_and_repeat_nothing(
     assert all(sent.acked for sent in ledger.sent.values())
     await relay.drained(ledger)
     await relay.stopped()
-    assert [] == ledger.complaints()
-    assert 3 == relay.log.count("read again, and in effect")
+    assert ledger.complaints() == []
+    assert relay.log.count("read again, and in effect") == 3

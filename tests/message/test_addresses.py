@@ -57,7 +57,7 @@ def read(value: str) -> list[str]:
     ],
 )
 def test_addresses(value: str, expected: list[str]) -> None:
-    assert expected == read(value)
+    assert read(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,9 @@ def test_what_is_ambiguous_or_no_address(value: str) -> None:
 def test_an_error_names_field_and_address() -> None:
     with pytest.raises(InvalidAddress) as caught:
         mailboxes("Cc", "a@example.org, B <b>")
-    assert "address 'b' in Cc cannot be used: it has no @; write it as user@example.org" == str(
-        caught.value
+    assert (
+        str(caught.value)
+        == "address 'b' in Cc cannot be used: it has no @; write it as user@example.org"
     )
 
 
@@ -147,7 +148,7 @@ def test_nesting_costs_nothing(value: str) -> None:
 
 def test_a_thousand_recipients() -> None:
     expected = [f"user{i}@example.org" for i in range(1000)]
-    assert expected == read(", ".join(f'"Doe, {i}" <{box}>' for i, box in enumerate(expected)))
+    assert read(", ".join(f'"Doe, {i}" <{box}>' for i, box in enumerate(expected))) == expected
 
 
 PIECES = st.sampled_from(
@@ -205,7 +206,7 @@ GROUPS = st.builds(Group, st.none() | st.just("a group"), st.lists(ADDRESSES, ma
 def test_what_the_library_writes_is_read_as_it_was_meant(groups: list[Group]) -> None:
     value = ", ".join(map(str, groups))
     expected = [(a.username, a.domain) for group in groups for a in group.addresses]
-    assert expected == [(box.local_part, box.domain) for box in mailboxes("To", value)]
+    assert [(box.local_part, box.domain) for box in mailboxes("To", value)] == expected
 
 
 @given(st.lists(PIECES, max_size=10).map("".join))

@@ -20,9 +20,9 @@ def test_a_binary_body_arrives_as_it_is() -> None:
     with MemoryServer(settings=SETTINGS) as server:
         report = server.send(DECLARED + BODY)
         (message,) = server.messages
-    assert 1 == len(report.accepted)
-    assert DECLARED + BODY == message.content
-    assert "BINARYMIME" == message.parameters.body
+    assert len(report.accepted) == 1
+    assert message.content == DECLARED + BODY
+    assert message.parameters.body == "BINARYMIME"
 
 
 def test_a_large_one_too() -> None:
@@ -42,14 +42,14 @@ def test_without_the_extension_it_is_refused_before_mail(without: str) -> None:
     with MemoryServer(settings=replace(SETTINGS, extensions=kept)) as server:
         with pytest.raises(ExtensionUnavailable, match="BINARYMIME is needed and not offered"):
             _ = server.send(DECLARED + BODY)
-        assert [] == server.messages
+        assert server.messages == []
 
 
 def test_what_is_not_declared_is_refused_as_ever() -> None:
     with MemoryServer(settings=SETTINGS) as server:
         with pytest.raises(InvalidMessage, match="NUL"):
             _ = server.send(HEAD + b"\r\n" + BODY)
-        assert [] == server.messages
+        assert server.messages == []
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_not_declared_is_refused_as_ever() -> None:
     ],
 )
 def test_what_needs_no_binarymime_does_not_ask_for_it(octets: bytes) -> None:
-    assert None is binary_parts(octets)
+    assert binary_parts(octets) is None
 
 
 def test_the_header_of_a_binary_message_is_completed_like_any_other() -> None:

@@ -55,7 +55,7 @@ def fixed(header: bytes) -> bytes:
     ],
 )
 def test_what_is_missing_is_added(header: bytes, expected: bytes) -> None:
-    assert expected == fixed(header)
+    assert fixed(header) == expected
 
 
 BLIND = [
@@ -138,7 +138,7 @@ def test_completing_twice_is_completing_once() -> None:
 
 def test_a_new_message_id_is_new_each_time() -> None:
     made = {new_message_id("bücher.example") for _ in range(100)}
-    assert 100 == len(made)
+    assert len(made) == 100
     assert all(re.fullmatch(r"<[0-9a-f]{32}@xn--bcher-kva\.example>", one) for one in made)
     with pytest.raises(InvalidAddress):
         new_message_id("a\r\nb")
@@ -158,8 +158,8 @@ def test_a_new_message_id_is_new_each_time() -> None:
     ],
 )
 def test_the_message_id(value: bytes, expected: str | None) -> None:
-    assert expected == message_id(Header.parse(b"Message-ID: " + value + b"\r\n"))
-    assert None is message_id(Header.parse(b"A: x\r\n"))
+    assert message_id(Header.parse(b"Message-ID: " + value + b"\r\n")) == expected
+    assert message_id(Header.parse(b"A: x\r\n")) is None
 
 
 @pytest.mark.parametrize(
@@ -232,17 +232,17 @@ def test_a_header_that_does_not_say(header: str, error: type[Exception], told: s
 def test_what_is_given_counts_more_than_the_header() -> None:
     message = "From: f@x\nTo: a@x\nBcc: d@x\n\nbody\n"
     letter = from_header(message, sender="s@x")
-    assert ("s@x", ["a@x", "d@x"]) == (
+    assert (
         str(letter.envelope.sender),
         [str(recipient) for recipient in letter.envelope.recipients],
-    )
+    ) == ("s@x", ["a@x", "d@x"])
     letter = from_header(message, recipients=["r@x"])
-    assert ("f@x", ["r@x"]) == (
+    assert (
         str(letter.envelope.sender),
         [str(recipient) for recipient in letter.envelope.recipients],
-    )
-    assert "<>" == str(from_header(message, sender="").envelope.sender)
-    assert "<>" == str(from_header(message, sender="<>").envelope.sender)
+    ) == ("f@x", ["r@x"])
+    assert str(from_header(message, sender="").envelope.sender) == "<>"
+    assert str(from_header(message, sender="<>").envelope.sender) == "<>"
 
 
 def test_addresses_nobody_asks_for_are_not_judged() -> None:

@@ -22,19 +22,23 @@ def read_back(message: EmailMessage) -> EmailMessage:
 def test_a_text_alone_is_no_multipart() -> None:
     message = compose(sender="a@example.org", to=["b@example.net"], subject="hi", text="Hi.\n")
     back = read_back(message)
-    assert ("a@example.org", "b@example.net", "hi", "text/plain") == (
+    assert (
         back["From"],
         back["To"],
         back["Subject"],
         back.get_content_type(),
-    )
+    ) == ("a@example.org", "b@example.net", "hi", "text/plain")
 
 
 def test_what_is_not_given_has_no_field() -> None:
     message = compose(sender="a@example.org", to=["b@example.net"])
-    assert {"From", "To", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"} == set(
-        message.keys()
-    )
+    assert set(message.keys()) == {
+        "From",
+        "To",
+        "MIME-Version",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+    }
 
 
 @given(
@@ -45,7 +49,7 @@ def test_subject_and_text_come_back(subject: str, text: str) -> None:
     message = compose(sender="a@example.org", to=["b@example.net"], subject=subject, text=text)
     back = read_back(message)
     expected = text if text.endswith("\n") else text + "\n"
-    assert expected == back.get_content().replace("\r\n", "\n")
+    assert back.get_content().replace("\r\n", "\n") == expected
     assert " ".join(subject.split()) == " ".join(str(back["Subject"] or "").split())
 
 

@@ -54,7 +54,7 @@ def read(made: Report) -> EmailMessage:
     assert not re.search(rb"\0|\r(?!\n)|(?<!\r)\n", octets)
     message: Any = email.message_from_bytes(octets, policy=email.policy.SMTP)
     # What is returned may be as broken as it was.
-    assert [] == [defect for part in (message, *message.iter_parts()) for defect in part.defects]
+    assert [defect for part in (message, *message.iter_parts()) for defect in part.defects] == []
     return message  # type: ignore[no-any-return]
 
 
@@ -88,7 +88,7 @@ def fields(block: Any) -> dict[str, str]:
 
 def test_the_header_says_what_it_is() -> None:
     message = read(report(message_id="<r@relay.example.net>"))
-    assert {
+    assert {name: str(value) for name, value in message.items() if name != "Content-Type"} == {
         "From": "Mail Delivery System <MAILER-DAEMON@relay.example.net>",
         "To": "jane@example.org",
         "Subject": "Your mail could not be delivered",
@@ -98,25 +98,25 @@ def test_the_header_says_what_it_is() -> None:
         "References": "<i@example.org>",
         "Auto-Submitted": "auto-replied",
         "MIME-Version": "1.0",
-    } == {name: str(value) for name, value in message.items() if name != "Content-Type"}
+    }
     assert message.get_content_type() == "multipart/report"
     assert message["Content-Type"].params["report-type"] == "delivery-status"
-    assert [
+    assert [part.get_content_type() for part in parts(report())] == [
         "text/plain",
         "message/delivery-status",
         "message/rfc822",
-    ] == [part.get_content_type() for part in parts(report())]
+    ]
 
 
 def test_the_facts_are_there_for_programs() -> None:
     about, bob = status(report())
-    assert {
+    assert fields(about) == {
         "Original-Envelope-Id": "E=1",
         "Reporting-MTA": "dns; relay.example.net",
         "X-Queue-ID": "0ID",
         "Arrival-Date": "Fri, 20 Nov 2026 23:30:00 +0000",
-    } == fields(about)
-    assert {
+    }
+    assert fields(bob) == {
         "Original-Recipient": "rfc822;list@example.com",
         "Final-Recipient": "rfc822; bob@example.net",
         "Action": "failed",
@@ -124,7 +124,7 @@ def test_the_facts_are_there_for_programs() -> None:
         "Remote-MTA": "dns; mx.example.net",
         "Diagnostic-Code": "smtp; 550 5.1.1 User unknown",
         "Last-Attempt-Date": "Sat, 21 Nov 2026 04:30:00 +0000",
-    } == fields(bob)
+    }
 
 
 def test_people_are_told_what_happened_and_what_to_do() -> None:
@@ -178,7 +178,7 @@ def test_a_report_of_several_is_about_the_worst() -> None:
     late = ReportedRecipient(Recipient("c@example.net"), DSNAction.DELAYED, will_retry_until=NOW)
     made = report(late, FAILED)
     assert read(made)["Subject"] == "Your mail could not be delivered"
-    assert [None, "delayed", "failed"] == [block["Action"] for block in status(made)]
+    assert [block["Action"] for block in status(made)] == [None, "delayed", "failed"]
 
 
 def test_what_no_server_said_is_not_put_into_its_mouth() -> None:
@@ -254,12 +254,12 @@ def test_what_was_sent_comes_back_octet_for_octet(
 ) -> None:
     made = report(**changes)
     read(made)
-    assert expected == returned(made)
+    assert returned(made) == expected
 
 
 def test_only_a_failure_returns_the_message() -> None:
     made = report(replace(FAILED, action=DSNAction.DELAYED))
-    assert ("text/rfc822-headers", HEADER) == returned(made)
+    assert returned(made) == ("text/rfc822-headers", HEADER)
     assert "The header of your message is attached" in parts(made)[0].get_content()
 
 
@@ -287,9 +287,9 @@ def test_an_address_beyond_ascii_makes_the_report_international() -> None:
     assert made.international
     assert parts(made)[1].get_content_type() == "message/global-delivery-status"
     _, found = status(made)
-    assert "utf-8;j\u00fcrgen@x.example" == found["Original-Recipient"]
-    assert "utf-8; j\u00fcrgen@xn--bcher-kva.example" == found["Final-Recipient"]
-    assert "smtp; 550 5.1.1 j\u00fcrgen?" == found["Diagnostic-Code"]
+    assert found["Original-Recipient"] == "utf-8;j\u00fcrgen@x.example"
+    assert found["Final-Recipient"] == "utf-8; j\u00fcrgen@xn--bcher-kva.example"
+    assert found["Diagnostic-Code"] == "smtp; 550 5.1.1 j\u00fcrgen?"
     assert "j\u00fcrgen@xn--bcher-kva.example" in parts(made)[0].get_content()
 
 
@@ -305,17 +305,17 @@ def test_many_recipients_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(ForwardPath, "needs_smtputf8", property(look))
     many = [replace(FAILED, recipient=Recipient(f"u{n}@x.example")) for n in range(300)]
     octets = report(*many).to_bytes()
-    assert 300 == octets.count(b"\r\nFinal-Recipient: ")
+    assert octets.count(b"\r\nFinal-Recipient: ") == 300
     assert looked <= 3 * 300
 
 
 def test_a_domain_beyond_ascii_needs_nothing() -> None:
     made = report(replace(FAILED, recipient=Recipient("a@b\u00fccher.example")))
     _, found = status(made)
-    assert (False, "rfc822; a@xn--bcher-kva.example") == (
+    assert (
         made.international,
         found["Final-Recipient"],
-    )
+    ) == (False, "rfc822; a@xn--bcher-kva.example")
 
 
 def test_what_a_server_says_beyond_ascii_is_escaped_for_programs() -> None:
@@ -359,7 +359,7 @@ def test_nobody_can_add_a_field_or_a_line(
     header = f"Subject: {subject}\r\nMessage-ID: <{relay[:20]}>\r\n".encode("utf-8", "replace")
     made = report(replace(FAILED, reply=reply, relay=relay), content=header + content, ret="HDRS")
     message = read(made)
-    assert 1 == len(message.get_all("Subject", []))
+    assert len(message.get_all("Subject", [])) == 1
     assert {
         "From",
         "To",
@@ -370,9 +370,9 @@ def test_nobody_can_add_a_field_or_a_line(
         "MIME-Version",
         "Content-Type",
     } >= set(message) - {"In-Reply-To", "References", "Content-Transfer-Encoding"}
-    assert 3 == len(parts(made))
+    assert len(parts(made)) == 3
     _, bob = status(made)
-    assert "failed" == bob["Action"]
+    assert bob["Action"] == "failed"
     assert {
         "Original-Recipient",
         "Final-Recipient",

@@ -74,16 +74,16 @@ def test_every_octet_is_kept(fields: list[bytes], rest: bytes) -> None:
 
 
 def test_where_it_ends() -> None:
-    assert 6 == header_end(b"A: x\r\n\r\nbody", whole=True)
-    assert 6 == header_end(b"A: x\r\n", whole=True)
-    assert 0 == header_end(b"x\r\nA: x\r\n\r\n", whole=True)
+    assert header_end(b"A: x\r\n\r\nbody", whole=True) == 6
+    assert header_end(b"A: x\r\n", whole=True) == 6
+    assert header_end(b"x\r\nA: x\r\n\r\n", whole=True) == 0
 
 
 def test_a_header_without_end_is_refused() -> None:
     line = b"A: " + b"x" * 1019 + b"\r\n"
     whole = line * (MAX_HEADER // len(line))
-    assert MAX_HEADER == len(whole)
-    assert MAX_HEADER == header_end(whole + b"\r\nbody", whole=False)
+    assert len(whole) == MAX_HEADER
+    assert header_end(whole + b"\r\nbody", whole=False) == MAX_HEADER
     for octets in (whole + line, whole + line + b"\r\nbody"):
         for complete in (True, False):
             with pytest.raises(InvalidMessage, match="longer than 1048576 octets"):
@@ -91,7 +91,7 @@ def test_a_header_without_end_is_refused() -> None:
 
 
 def test_a_long_text_without_header_is_none() -> None:
-    assert 0 == header_end(b"x" * (MAX_HEADER + 1), whole=False)
+    assert header_end(b"x" * (MAX_HEADER + 1), whole=False) == 0
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_the_newest_resent_block(names: str, expected: str) -> None:
     ],
 )
 def test_utf_8_in_fields_is_noticed(octets: bytes, expected: bool) -> None:
-    assert expected == parsed(octets).international
+    assert parsed(octets).international == expected

@@ -79,7 +79,7 @@ def through(content: bytes, cuts: list[int] | None = None, **options: Any) -> by
     ],
 )
 def test_what_is_missing_is_added_and_nothing_else_changes(content: bytes, expected: bytes) -> None:
-    assert expected == through(content)
+    assert through(content) == expected
 
 
 def test_the_message_id_is_at_the_senders_domain() -> None:
@@ -98,7 +98,7 @@ def test_the_message_id_is_at_our_name_when_nobody_knows_the_senders_domain(send
 
 def test_a_message_without_sender_is_from_the_mail_system() -> None:
     expected = b"From: MAILER-DAEMON@relay.example.net\r\n" + DATE + IDENTIFICATION
-    assert expected == through(b"", sender=ReversePath())
+    assert through(b"", sender=ReversePath()) == expected
 
 
 def test_the_date_is_in_the_local_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_the_date_is_in_the_local_time_zone(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_a_name_goes_into_a_from_of_ours(name: str | None, expected: bytes) -> None:
-    assert expected == from_field(Mailbox.parse("jane@example.org"), name).octets
+    assert from_field(Mailbox.parse("jane@example.org"), name).octets == expected
 
 
 @given(st.text(max_size=300), st.sampled_from(["jane@example.org", '"a\\" b,<"@example.org']))
@@ -309,8 +309,8 @@ def test_blind_copies_are_taken_out_as_far_as_the_header_is_held() -> None:
 
 def test_a_body_without_header_is_not_held_for_ever() -> None:
     subject = completion(limit=200)
-    assert b"a" * 202 == subject.feed(b"a" * 202)
-    assert b"b" == subject.feed(b"b")
+    assert subject.feed(b"a" * 202) == b"a" * 202
+    assert subject.feed(b"b") == b"b"
 
 
 def test_a_header_in_single_octets_takes_linear_time() -> None:

@@ -36,20 +36,20 @@ def test_text_and_attachments() -> None:
     message.add_attachment(bytes(range(256)) * 50, "application", "pdf", filename="Übersicht.pdf")
     message.add_attachment("plain\r\n", filename="a.txt")
     letter = from_header(message)
-    assert ["f@example.org", "a@example.net", "c@example.net", "b@example.net"] == addresses(letter)
+    assert addresses(letter) == ["f@example.org", "a@example.net", "c@example.net", "b@example.net"]
     octets = content(letter)
     assert (True, False, len(octets)) == (letter.eight_bit, letter.smtputf8, letter.size)
     assert b"\n" not in octets.replace(b"\r\n", b"")
     assert b"b@example.net" not in octets
     again: Any = message_from_bytes(octets, policy=default)
     text, html, pdf, plain = [part for part in again.walk() if not part.is_multipart()]
-    assert ("Grüße", "Grüße\r\n.\r\n..two\r\n", "<p>Grüße</p>\r\n") == (
+    assert (
         again["Subject"],
         text.get_content(),
         html.get_content(),
-    )
+    ) == ("Grüße", "Grüße\r\n.\r\n..two\r\n", "<p>Grüße</p>\r\n")
     assert (bytes(range(256)) * 50, "Übersicht.pdf") == (pdf.get_content(), pdf.get_filename())
-    assert ("plain\r\n", "a.txt") == (plain.get_content(), plain.get_filename())
+    assert (plain.get_content(), plain.get_filename()) == ("plain\r\n", "a.txt")
 
 
 def test_the_callers_object_is_not_changed() -> None:
@@ -58,11 +58,11 @@ def test_the_callers_object_is_not_changed() -> None:
     before, parts = message.items(), [part.items() for part in message.walk()]
     first, second = content(prepared(message)), content(prepared(message))
     assert (before, parts) == (message.items(), [part.items() for part in message.walk()])
-    assert None is message.get_boundary()
-    assert (b"Message-ID", b"Message-ID") == (
+    assert message.get_boundary() is None
+    assert (
         first[first.index(b"Message-ID") :][:10],
         second[second.index(b"Message-ID") :][:10],
-    )
+    ) == (b"Message-ID", b"Message-ID")
 
 
 def test_a_legacy_message() -> None:
@@ -74,7 +74,7 @@ def test_a_legacy_message() -> None:
     message.attach(MIMEText("From here\n"))
     letter = from_header(message)
     octets = content(letter)
-    assert ["f@example.org", "a@example.net"] == addresses(letter)
+    assert addresses(letter) == ["f@example.org", "a@example.net"]
     assert b"\r\nFrom here\r\n" in octets
     assert b"\n" not in octets.replace(b"\r\n", b"")
     assert b"Subject: =?utf-8?" in octets
@@ -90,7 +90,7 @@ def test_a_long_list_of_names_is_folded_and_read_back() -> None:
     people = [Address(f"Doe, J. {i}", f"user{i}", "example.net") for i in range(40)]
     letter = from_header(an_email(Cc=people))
     expected = ["f@example.org", "a@example.net", *(f"user{i}@example.net" for i in range(40))]
-    assert expected == addresses(letter)
+    assert addresses(letter) == expected
     assert max(map(len, content(letter).split(b"\r\n"))) <= 78
 
 
@@ -98,7 +98,7 @@ def test_an_address_beyond_ascii_needs_smtputf8() -> None:
     letter = from_header(an_email(Cc="Jürgen <jürgen@bücher.example>", Subject="Grüße"))
     assert letter.smtputf8
     assert "Cc: Jürgen <jürgen@bücher.example>\r\n".encode() in content(letter)
-    assert "jürgen@bücher.example" == addresses(letter)[2]
+    assert addresses(letter)[2] == "jürgen@bücher.example"
 
 
 def test_a_domain_beyond_ascii_needs_nothing() -> None:
@@ -110,8 +110,10 @@ def test_a_domain_beyond_ascii_needs_nothing() -> None:
     octets = content(letter)
     assert octets.isascii()
     assert b" <j@xn--bcher-kva.example>,\r\n x: k@xn--80a1acny.xn--p1ai;\r\n" in octets
-    assert [b"Subject", b"From", b"To"] == [
-        line.partition(b":")[0] for line in octets.split(b"\r\n")[:3]
+    assert [line.partition(b":")[0] for line in octets.split(b"\r\n")[:3]] == [
+        b"Subject",
+        b"From",
+        b"To",
     ]
     assert ["f@xn--bcher-kva.example", "j@xn--bcher-kva.example", "k@xn--80a1acny.xn--p1ai"] == (
         addresses(letter)

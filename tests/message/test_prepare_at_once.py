@@ -88,7 +88,7 @@ def test_a_message_that_cannot_be_sent_is_not_prepared_at_once(message: bytes) -
     try:
         prepared(message)
     except InvalidInput:
-        assert None is prepare_small(message, ENVELOPE, now=SECONDS, complete=True)
+        assert prepare_small(message, ENVELOPE, now=SECONDS, complete=True) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"text\r\n", b"\xc3\xa9\r\n", b".\r\n"])
@@ -97,7 +97,7 @@ def test_a_complete_message_stays_as_it_is(body: bytes) -> None:
     small = prepare_small(message, ENVELOPE, now=SECONDS, complete=True)
     assert small is not None
     assert message is small.small
-    assert "<i@x>" == small.message_id
+    assert small.message_id == "<i@x>"
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_a_complete_message_stays_as_it_is(body: bytes) -> None:
     ],
 )
 def test_only_small_canonical_octets_are_prepared_at_once(message: object) -> None:
-    assert None is prepare_small(message, ENVELOPE, now=SECONDS, complete=True)
+    assert prepare_small(message, ENVELOPE, now=SECONDS, complete=True) is None

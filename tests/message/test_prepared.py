@@ -139,19 +139,19 @@ def test_small_messages(
 @pytest.mark.parametrize("kind", REWINDABLE)
 def test_a_large_message_that_can_be_read_again_is_measured_when_that_is_needed(kind: str) -> None:
     letter = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
-    assert (None, None, None, True, "<i@x>") == (
+    assert (
         letter.small,
         letter.size,
         letter.eight_bit,
         letter.rewindable,
         letter.message_id,
-    )
+    ) == (None, None, None, True, "<i@x>")
     letter = measured(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
     assert (len(LARGE), False) == (letter.size, letter.eight_bit)
-    assert LARGE == content(letter)
+    assert content(letter) == LARGE
     letter.rewind()
     pieces = chunks(letter)
-    assert LARGE == b"".join(pieces)
+    assert b"".join(pieces) == LARGE
     assert max(map(len, pieces)) <= SMALL + 2 * CHUNK
     run(letter.close())
 
@@ -159,9 +159,9 @@ def test_a_large_message_that_can_be_read_again_is_measured_when_that_is_needed(
 @pytest.mark.parametrize("kind", REWINDABLE)
 def test_a_large_message_that_can_be_read_again_is_read_as_it_is_sent(kind: str) -> None:
     letter = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
-    assert LARGE == content(letter)
+    assert content(letter) == LARGE
     letter.rewind()
-    assert LARGE == content(letter)
+    assert content(letter) == LARGE
     run(letter.close())
 
 
@@ -170,7 +170,7 @@ def test_a_size_that_fits_in_any_case_needs_no_measuring() -> None:
     assert letter.max_size is not None
     assert len(LARGE) < letter.max_size <= 2 * len(LARGE) + 1000
     run(letter.measure_for(letter.max_size, eight_bit_mime=True))
-    assert None is letter.size
+    assert letter.size is None
     run(letter.measure_for(letter.max_size - 1, eight_bit_mime=True))
     assert len(LARGE) == letter.size
 
@@ -187,7 +187,7 @@ def test_a_content_is_read_only_once() -> None:
     file = Counted(LARGE)
     letter = prepared(file)
     run(letter.measure_for(10 * len(LARGE), eight_bit_mime=True))
-    assert LARGE == content(letter)
+    assert content(letter) == LARGE
     run(letter.close())
     assert len(LARGE) == file.octets
 
@@ -195,21 +195,21 @@ def test_a_content_is_read_only_once() -> None:
 @pytest.mark.parametrize("kind", ONCE)
 def test_large_messages_that_cannot_are_not(kind: str) -> None:
     letter = prepared(ONCE[kind](b"Bcc: b@x\r\n" + LARGE))
-    assert (None, None, None, False, "<i@x>") == (
+    assert (
         letter.small,
         letter.size,
         letter.eight_bit,
         letter.rewindable,
         letter.message_id,
-    )
-    assert LARGE == content(letter)
+    ) == (None, None, None, False, "<i@x>")
+    assert content(letter) == LARGE
 
 
 def test_8_bit_content_is_noticed_wherever_it_is() -> None:
     tail = b"\xc3\xbc\r\n"
     assert prepared(HEADER + b"\r\n" + tail).eight_bit
     assert measured(a_file(LARGE + tail)).eight_bit
-    assert None is prepared(Pipe(LARGE + tail)).eight_bit
+    assert prepared(Pipe(LARGE + tail)).eight_bit is None
     assert prepared(Pipe(HEADER + b"\r\n" + tail + LARGE)).eight_bit
 
 
@@ -221,7 +221,7 @@ def test_8_bit_content_that_can_be_read_again_is_kept_for_a_7_bit_server() -> No
     assert short is not None
     assert content(short).endswith(b"\r\nGr=C3=BC=C3=9Fe\r\n")
     large = measured(a_file(raw + LINE * (KEPT // len(LINE))))
-    assert None is large.seven_bit()
+    assert large.seven_bit() is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -230,7 +230,7 @@ def test_as_it_is(kind: str) -> None:
     letter = prepared(KINDS[kind](raw), complete=False)
     assert raw.replace(b"\n", b"\r\n") == letter.small
     letter = prepared(KINDS[kind](b"hello"), complete=False)
-    assert b"hello\r\n" == letter.small
+    assert letter.small == b"hello\r\n"
 
 
 RAW = st.lists(
@@ -246,7 +246,7 @@ def test_any_cutting_gives_the_same_octets(raw: bytes, cuts: list[int]) -> None:
     canonical = Canonicalizer(Repair.REPAIR)
     assert canonical.feed(raw) + canonical.finish() == expected
     for message in (cut(raw, cuts), waited_for(*cut(raw, cuts)), iter(cut(raw, cuts))):
-        assert expected == content(prepared(message, policy=Repair.REPAIR, complete=False))
+        assert content(prepared(message, policy=Repair.REPAIR, complete=False)) == expected
 
 
 @given(RAW)
@@ -397,7 +397,7 @@ def test_a_cancelled_preparation_leaves_nothing_open() -> None:
     preparing.send(None)
     with pytest.raises(Broken):
         preparing.throw(Broken())
-    assert [True] == ended
+    assert ended == [True]
 
 
 def test_a_path_is_open_only_as_long_as_it_has_to_be(tmp_path: Path) -> None:
@@ -406,11 +406,11 @@ def test_a_path_is_open_only_as_long_as_it_has_to_be(tmp_path: Path) -> None:
     before = Descriptors.now()
     letter = prepared(path)
     assert before == Descriptors.now()
-    assert HEADER + b"\r\nhello\r\n" == letter.small
+    assert letter.small == HEADER + b"\r\nhello\r\n"
     path.write_bytes(LARGE)
     letter = prepared(path)
     assert before + 1 == Descriptors.now()
-    assert LARGE == content(letter)
+    assert content(letter) == LARGE
     run(letter.close())
     assert before == Descriptors.now()
     path.write_bytes(HEADER + b"\r\n\0")
@@ -428,7 +428,7 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
         [sys.executable, "-c", f"open({str(path)!r}, 'wb').write(b'A: x\\n\\nhello')"]
     ) as writer:
         letter = prepared(path)
-    assert (0, True) == (writer.returncode, content(letter).endswith(b"\r\nhello\r\n"))
+    assert (writer.returncode, content(letter).endswith(b"\r\nhello\r\n")) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -464,16 +464,16 @@ def test_what_may_block_is_done_elsewhere(tmp_path: Path) -> None:
             return super().read(size)
 
     letter = prepared(Slow(LARGE), run_blocking=elsewhere)
-    assert 1 == elsewhere.works
-    assert LARGE == content(letter)
+    assert elsewhere.works == 1
+    assert content(letter) == LARGE
     path = tmp_path / "message"
     path.write_bytes(HEADER)
     elsewhere.works = 0
     prepared(path, run_blocking=elsewhere)
-    assert 1 == elsewhere.works
+    assert elsewhere.works == 1
     prepared(HEADER, run_blocking=elsewhere)
     prepared(iter([LARGE]), run_blocking=elsewhere)
-    assert 1 == elsewhere.works
+    assert elsewhere.works == 1
 
 
 def test_an_envelope_of_its_own() -> None:
@@ -489,11 +489,11 @@ def test_a_message_id_belongs_to_the_sender() -> None:
         assert message_id is not None
         return message_id.partition("@")[2]
 
-    assert "example.org>" == domain()
-    assert "xn--bcher-kva.example>" == domain(sender="a@bücher.example")
-    assert "from.example>" == domain(sender="")
-    assert "here.example>" == domain(sender="a@[192.0.2.1]", host_name="here.example")
-    assert "localhost>" == domain(sender="a@[192.0.2.1]")
+    assert domain() == "example.org>"
+    assert domain(sender="a@bücher.example") == "xn--bcher-kva.example>"
+    assert domain(sender="") == "from.example>"
+    assert domain(sender="a@[192.0.2.1]", host_name="here.example") == "here.example>"
+    assert domain(sender="a@[192.0.2.1]") == "localhost>"
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_a_message_id_belongs_to_the_sender() -> None:
     ],
 )
 def test_smtputf8_only_where_it_is_needed(raw: bytes, sender: str, expected: bool) -> None:
-    assert expected == prepared(raw, sender=sender).smtputf8
+    assert prepared(raw, sender=sender).smtputf8 == expected
 
 
 SPARSE = """

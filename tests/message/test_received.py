@@ -27,8 +27,8 @@ def test_a_field_is_folded_and_ends_with_the_date() -> None:
         b"\twith ESMTPSA (TLSv1.3 TLS_AES_256_GCM_SHA384) id ABC123 for <b@example.org>;\r\n"
         b"\tFri, 02 Jan 2026 03:04:05 +0000\r\n"
     )
-    assert expected == received_field(clauses, NOW)
-    assert expected == received_field(clauses[2:], NOW, folded(clauses[:2]))
+    assert received_field(clauses, NOW) == expected
+    assert received_field(clauses[2:], NOW, folded(clauses[:2])) == expected
 
 
 @given(st.lists(st.text("abcXYZ0123456789.-_[]", min_size=1, max_size=60), min_size=1, max_size=5))

@@ -167,12 +167,12 @@ def test_the_rest_of_the_envelope_stays() -> None:
     rules = Rewriting(senders={"*": "app@example.org"}, admin="admin@example.com")
     before = Envelope("a@x.example", ["root@localhost"], ret="HDRS", envid="E1", require_tls=True)
     after = rules.envelope(before)
-    assert ("app@example.org", "HDRS", "E1", True) == (
+    assert (
         str(after.sender),
         after.ret,
         after.envid,
         after.require_tls,
-    )
+    ) == ("app@example.org", "HDRS", "E1", True)
 
 
 # -- the header -------------------------------------------------------------------------

@@ -100,10 +100,10 @@ def test_a_file_is_read_from_where_it_stands_and_stays_open() -> None:
     with a_file(b"0123456789") as file:
         file.seek(4)
         source = source_of(file)
-        assert (True, True) == (source.blocking, source.rewindable)
-        assert [b"456789"] == all_of(source)
+        assert (source.blocking, source.rewindable) == (True, True)
+        assert all_of(source) == [b"456789"]
         source.rewind()
-        assert [b"456789"] == all_of(source)
+        assert all_of(source) == [b"456789"]
         run(source.close())
         assert not file.closed
 
@@ -114,8 +114,8 @@ def test_a_pipe_is_read_once() -> None:
         os.write(writing, b"hello")
         os.close(writing)
         source = source_of(file)
-        assert (True, False) == (source.blocking, source.rewindable)
-        assert b"hello" == b"".join(all_of(source))
+        assert (source.blocking, source.rewindable) == (True, False)
+        assert b"".join(all_of(source)) == b"hello"
 
 
 def test_a_path_is_opened_when_it_is_read_and_closed(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_a_path_is_opened_when_it_is_read_and_closed(tmp_path: Path) -> None:
     source = source_of(path)
     path.write_bytes(OCTETS)
     before = descriptors()
-    assert OCTETS == b"".join(all_of(source))
+    assert b"".join(all_of(source)) == OCTETS
     assert source.rewindable
     source.rewind()
-    assert OCTETS == b"".join(all_of(source))
+    assert b"".join(all_of(source)) == OCTETS
     run(source.close())
     run(source.close())
     assert before == descriptors()
@@ -138,7 +138,7 @@ def test_a_path_is_opened_when_it_is_read_and_closed(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidMessage, match="cannot be read: ") as caught:
         source_of(tmp_path / name).read()
-    assert 1 == len(str(caught.value).splitlines())
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_path_closed_under_a_read_is_closed_behind_it(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_path_closed_under_a_read_is_closed_behind_it(tmp_path: Path) -> None:
     path.write_bytes(b"hello")
     source = source_of(path)
     assert isinstance(source, PathSource)
-    assert b"hello" == source.read()
+    assert source.read() == b"hello"
     opened = source._file
     assert opened is not None
 
@@ -159,7 +159,7 @@ def test_a_path_closed_under_a_read_is_closed_behind_it(tmp_path: Path) -> None:
 
     slow = source._file = Slow()
     opened.close()
-    assert b"late" == source.read()
+    assert source.read() == b"late"
     assert slow.closed
 
 
@@ -221,12 +221,12 @@ def test_what_gives_no_octets(make: Any, told: str) -> None:
 
 def test_an_iterator_of_lines_makes_few_chunks() -> None:
     pieces = all_of(source_of(b"0123456789\n" for _ in range(100_000)))
-    assert (1_100_000, True) == (sum(map(len, pieces)), len(pieces) < 20)
+    assert (sum(map(len, pieces)), len(pieces) < 20) == (1_100_000, True)
 
 
 def test_empty_pieces_are_not_the_end() -> None:
-    assert b"ab" == b"".join(all_of(source_of([b"", b"a", b"", b"", b"b", b""])))
-    assert b"ab" == b"".join(all_of(source_of(waited_for([b"", b"a", b"", b"b", b""]))))
+    assert b"".join(all_of(source_of([b"", b"a", b"", b"", b"b", b""]))) == b"ab"
+    assert b"".join(all_of(source_of(waited_for([b"", b"a", b"", b"b", b""])))) == b"ab"
 
 
 def test_a_huge_piece_is_cut_without_being_copied_whole() -> None:
@@ -268,7 +268,7 @@ def test_an_exception_passes_as_it_is_and_a_generator_is_closed() -> None:
             ended.append("asynchronous")
 
     source = source_of(raising())
-    assert CHUNK == len(source.read())
+    assert len(source.read()) == CHUNK
     with pytest.raises(Broken):
         source.read()
     for made in (endless(), waiting()):
@@ -278,7 +278,7 @@ def test_an_exception_passes_as_it_is_and_a_generator_is_closed() -> None:
         else:
             source.read()
         run(source.close())
-    assert ["plain", "asynchronous"] == ended
+    assert ended == ["plain", "asynchronous"]
 
 
 def test_what_is_no_generator_is_left_open() -> None:
@@ -300,4 +300,4 @@ def test_what_is_no_generator_is_left_open() -> None:
 
 
 def test_inline_is_here_and_now() -> None:
-    assert 5 == run(run_inline(lambda: 5))
+    assert run(run_inline(lambda: 5)) == 5

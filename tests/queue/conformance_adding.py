@@ -58,7 +58,7 @@ class TakingIn:
         (found,) = await spool.list(ALL)
         assert RecoveryReport(1, ()) == recovered
         assert (draft, first) == (found.draft, found)
-        assert b"Subject: 1\r\n\r\nHello\r\n" == await content_of(spool, found.id)
+        assert await content_of(spool, found.id) == b"Subject: 1\r\n\r\nHello\r\n"
         await spool.close()
 
     @pytest.mark.parametrize("size", [0, 1, SMALL, SMALL + 1, 300_000, 1_048_576, 1_048_577])
@@ -100,7 +100,7 @@ class TakingIn:
         await take_in(spool, b"first", draft)
         with pytest.raises(QueueError):
             await take_in(spool, b"second", draft)
-        assert b"first" == await content_of(spool, draft.id)
+        assert await content_of(spool, draft.id) == b"first"
 
     @ensureDeferred
     async def test_the_content_of_a_message_that_is_not_there_is_trouble(
@@ -134,9 +134,9 @@ class TakingIn:
             ("claim", large.id),
             ("arrived", large.id, True, None),
         ]
-        assert expected == observer.events
+        assert observer.events == expected
         assert small.leased
-        assert [] == await leased(spool)
+        assert await leased(spool) == []
         assert await spool.settle(delivered(small.id)) is None
         assert [large.id] == await ids(spool)
 
@@ -167,4 +167,4 @@ class TakingIn:
         message = await take_in(spool, b"x", draft_of(spool, held=True))
         await observer.heard(1)
         assert [("arrived", message.id, False, None)] == observer.events
-        assert ([], {}) == (await leased(spool), await spool.next_due())
+        assert (await leased(spool), await spool.next_due()) == ([], {})

@@ -52,12 +52,12 @@ class Together:
         asked = [commit(spool, b"content %d" % n, draft) for n, draft in enumerate(drafts)]
         results = await ends(asked)
         guilty = [n for n, result in enumerate(results) if isinstance(result, QueueError)]
-        assert [7, 19] == guilty
+        assert guilty == [7, 19]
         good = [n for n in range(30) if n not in guilty]
         assert [drafts[n].id for n in good] == [results[n].id for n in good]
         await home.kill()
         spool, recovered = await home.open()
-        assert 28 == recovered.messages
+        assert recovered.messages == 28
         found = [await content_of(spool, drafts[n].id) for n in good]
         assert [b"content %d" % n for n in good] == found
         await spool.close()
@@ -88,7 +88,7 @@ class Together:
                 later = AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 700.0 + n),))
                 asked.append(spool.settle(later))
         results = await ends(asked)
-        assert [4] == [n for n, each in enumerate(results) if isinstance(each, QueueError)]
+        assert [n for n, each in enumerate(results) if isinstance(each, QueueError)] == [4]
         await home.kill()
         spool, _ = await home.open()
         left = {message.id: message for message in await spool.list(ALL)}
@@ -97,8 +97,8 @@ class Together:
         for n in (1, 2, 5, 7, 8):
             assert 700.0 + n == left[messages[n].id].due
         (unchanged,) = left[messages[4].id].recipients
-        assert (PENDING, 0, None) == (unchanged.state, unchanged.attempts, unchanged.reply)
-        assert b"it has this name already" == await content_of(spool, namesake.id)
+        assert (unchanged.state, unchanged.attempts, unchanged.reply) == (PENDING, 0, None)
+        assert await content_of(spool, namesake.id) == b"it has this name already"
         await spool.close()
 
     @ensureDeferred
@@ -120,11 +120,11 @@ class Together:
             spool.lease("out", LATER, fresh=9, retries=9, horizon=LATER * 9),
         ]
         results = await ends(asked)
-        assert [] == [each for each in results if isinstance(each, Exception)]
+        assert [each for each in results if isinstance(each, Exception)] == []
         (held,), (due,), gone = results[2], results[6], results[8]
-        assert (True, 900.0) == (held.held, held.due)
-        assert (False, 60.0) == (due.held, due.due)
-        assert [] == list(gone)
+        assert (held.held, held.due) == (True, 900.0)
+        assert (due.held, due.due) == (False, 60.0)
+        assert list(gone) == []
         assert [other.id] == [taken.message.id for taken in results[9]]
 
     @ensureDeferred
@@ -134,10 +134,10 @@ class Together:
         done = delivered(message.id)
         await ends([spool.settle(later), spool.settle(done)])
         found = await one(spool, message.id)
-        assert (1, PENDING, False) == (found.attempts, found.recipients[0].state, found.leased)
+        assert (found.attempts, found.recipients[0].state, found.leased) == (1, PENDING, False)
         assert [message.id] == [taken.message.id for taken in await leased(spool)]
         assert await spool.settle(done) is None
-        assert [] == await ids(spool)
+        assert await ids(spool) == []
 
     @ensureDeferred
     async def test_a_message_that_was_aborted_beside_others_is_not_there(

@@ -44,7 +44,7 @@ class TakingOut:
         taken = await leased(spool)
         assert [(first.id, b"1"), (second.id, b"2")] == [(t.message.id, t.content) for t in taken]
         assert all(t.message.leased for t in taken)
-        assert [] == await leased(spool)
+        assert await leased(spool) == []
         await spool.release([first.id])
         assert [first.id] == [t.message.id for t in await leased(spool)]
 
@@ -59,7 +59,7 @@ class TakingOut:
         await spool.release(names[3:])
         taken = await leased(spool, now=250.0, fresh=2, retries=2)
         expected = [names[3], names[4], names[1], names[2]]
-        assert expected == [t.message.id for t in taken]
+        assert [t.message.id for t in taken] == expected
         assert [names[5]] == [t.message.id for t in await leased(spool, now=250.0)]
         assert [names[0]] == [t.message.id for t in await leased(spool, now=300.0)]
 
@@ -70,8 +70,8 @@ class TakingOut:
         a, b = draft_of(spool, route="a"), draft_of(spool, route="b")
         for draft in (a, b):
             await take_in(spool, b"x", draft)
-        assert [] == await leased(spool, "a", fresh=0)
-        assert [] == await leased(spool, "c")
+        assert await leased(spool, "a", fresh=0) == []
+        assert await leased(spool, "c") == []
         assert [a.id] == [t.message.id for t in await leased(spool, "a")]
 
     @ensureDeferred
@@ -95,7 +95,7 @@ class TakingOut:
         for draft, due in zip(drafts[1:3], (700.0, 600.0), strict=True):
             await spool.settle(AttemptRecord(draft.id, 50.0, (recipient_row(0, PENDING, due),)))
         await spool.act(QueueAction.HOLD, Selection(route="d"), 0.0)
-        assert {"b": 600.0, "c": 0.0} == await spool.next_due()
+        assert await spool.next_due() == {"b": 600.0, "c": 0.0}
 
     @ensureDeferred
     async def test_leases_of_a_crash_end_when_it_is_opened_and_are_counted(
@@ -119,7 +119,7 @@ class TakingOut:
         await spool.close()
         spool, recovered = await home.open()
         assert RecoveryReport(1, ()) == recovered
-        assert (False, 0) == ((m := await one(spool, message.id)).leased, m.interrupted)
+        assert ((m := await one(spool, message.id)).leased, m.interrupted) == (False, 0)
         await spool.close()
 
     @ensureDeferred
@@ -138,27 +138,27 @@ class TakingOut:
         left = await spool.settle(first)
         assert left is not None
         assert left == await one(spool, message.id)
-        assert (False, 1, True, 1) == (left.leased, left.attempts, left.warned, left.interrupted)
+        assert (left.leased, left.attempts, left.warned, left.interrupted) == (False, 1, True, 1)
         states = [(r.state, r.due, r.attempts, r.tried, r.reply) for r in left.recipients]
-        assert [
+        assert states == [
             (DELIVERED, 0.0, 1, 50.0, "250 ok"),
             (PENDING, 350.0, 1, 50.0, "450 later"),
             (PENDING, 0.0, 0, None, None),
-        ] == states
-        assert ("4.2.0", "mx[192.0.2.1]:25") == (
+        ]
+        assert (
             left.recipients[1].status,
             left.recipients[1].relay,
-        )
-        assert 0.0 == left.due
+        ) == ("4.2.0", "mx[192.0.2.1]:25")
+        assert left.due == 0.0
         (again,) = await leased(spool, now=60.0)
         assert left.pending == again.message.pending
         left = await spool.settle(AttemptRecord(message.id, 60.0, (recipient_row(2, FAILED),)))
         assert left is not None
-        assert (350.0, 2) == (left.due, left.attempts)
-        assert [] == await leased(spool, now=349.0)
+        assert (left.due, left.attempts) == (350.0, 2)
+        assert await leased(spool, now=349.0) == []
         await leased(spool, now=350.0)
         assert await spool.settle(delivered(message.id, 1)) is None
-        assert ([], {}) == (await ids(spool), await spool.next_due())
+        assert (await ids(spool), await spool.next_due()) == ([], {})
 
     @ensureDeferred
     async def test_a_try_that_reached_nobody_is_not_counted(self, spool: Queue) -> None:
@@ -167,14 +167,14 @@ class TakingOut:
         left = await spool.settle(AttemptRecord(message.id, 50.0, (down,), tried=False))
         assert left is not None
         (recipient,) = left.recipients
-        assert (0, 0, None) == (left.attempts, recipient.attempts, recipient.tried)
-        assert (90.0, "connection refused") == (left.due, recipient.reply)
+        assert (left.attempts, recipient.attempts, recipient.tried) == (0, 0, None)
+        assert (left.due, recipient.reply) == (90.0, "connection refused")
         await leased(spool, now=100.0)
         left = await spool.settle(
             AttemptRecord(message.id, 100.0, (recipient_row(0, PENDING, 200.0),), tried=False)
         )
         assert left is not None
-        assert (200.0, "connection refused") == (left.due, left.recipients[0].reply)
+        assert (left.due, left.recipients[0].reply) == (200.0, "connection refused")
 
     @ensureDeferred
     async def test_one_who_has_it_never_becomes_pending_again(self, spool: Queue) -> None:
@@ -189,7 +189,7 @@ class TakingOut:
             )
         )
         assert left is not None
-        assert [DELIVERED, PENDING] == [r.state for r in left.recipients]
+        assert [r.state for r in left.recipients] == [DELIVERED, PENDING]
 
     @ensureDeferred
     async def test_settling_twice_changes_nothing_the_second_time(self, spool: Queue) -> None:
@@ -216,7 +216,7 @@ class TakingOut:
         await home.kill()
         spool, _ = await home.open()
         assert [report.id] == await ids(spool)
-        assert b"a report" == await content_of(spool, report.id)
+        assert await content_of(spool, report.id) == b"a report"
         await spool.close()
 
     @ensureDeferred
@@ -224,16 +224,16 @@ class TakingOut:
         message = await on_its_way(spool)
         left = await spool.settle(undeliverable(message.id))
         assert left is not None
-        assert (SetAsideReason.UNDELIVERABLE, "corrupt") == (left.aside, left.queue_name)
-        assert ([], {}) == (await leased(spool), await spool.next_due())
+        assert (left.aside, left.queue_name) == (SetAsideReason.UNDELIVERABLE, "corrupt")
+        assert (await leased(spool), await spool.next_due()) == ([], {})
         for action in (
             QueueAction.FLUSH,
             QueueAction.HOLD,
             QueueAction.RELEASE,
             QueueAction.EXPIRE,
         ):
-            assert [] == await spool.act(action, ALL, 0.0)
+            assert await spool.act(action, ALL, 0.0) == []
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.REQUEUE, ALL, 0.0)
         (taken,) = await leased(spool)
-        assert [PENDING] == [r.state for r in taken.message.recipients]
+        assert [r.state for r in taken.message.recipients] == [PENDING]
         assert taken.message.aside is None

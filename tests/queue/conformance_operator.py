@@ -46,21 +46,21 @@ class Operating:
             await take_in(spool, b"x", draft)
         assert [to_bob.id, to_both.id, bounce.id] == await ids(spool)
         assert [to_bob.id, to_both.id] == await ids(spool, limit=2)
-        assert [] == await ids(spool, limit=0)
+        assert await ids(spool, limit=0) == []
         assert [to_bob.id, to_both.id] == await ids(spool, recipient="BOB@example.NET")
         assert [to_both.id] == await ids(spool, recipient="@example.com")
         assert [bounce.id] == await ids(spool, recipient="ann")
-        assert [] == await ids(spool, recipient="ann@example.org")
+        assert await ids(spool, recipient="ann@example.org") == []
         assert [bounce.id] == await ids(spool, sender="")
         assert [to_bob.id] == await ids(spool, sender="ann@example.org", route="out")
         assert [to_both.id] == await ids(spool, route="a")
         wanted = (bounce.id.lower(), to_bob.id, "nonsense", spool.new_id())
         assert [to_bob.id, bounce.id] == await ids(spool, ids=wanted)
-        assert [] == await ids(spool, ids=(bounce.id,), route="a")
+        assert await ids(spool, ids=(bounce.id,), route="a") == []
         await leased(spool, "a")
         assert [to_both.id] == await ids(spool, queue="active")
         await spool.settle(delivered(to_both.id, 1))
-        assert [] == await ids(spool, recipient="joe@example.com")
+        assert await ids(spool, recipient="joe@example.com") == []
         assert [to_both.id] == await ids(spool, queue="deferred")
         assert [to_bob.id, bounce.id] == await ids(spool, queue="incoming")
 
@@ -78,22 +78,22 @@ class Operating:
         message = await on_its_way(spool)
         await spool.settle(AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 500.0),)))
         spool.observer = observer = Observer(claims=False)
-        assert [] == await leased(spool, now=100.0)
+        assert await leased(spool, now=100.0) == []
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.FLUSH, ALL, 100.0)
-        assert [("disturbed",)] == observer.events
+        assert observer.events == [("disturbed",)]
         (taken,) = await leased(spool, now=100.0)
-        assert [100.0] == [r.due for r in taken.message.recipients]
+        assert [r.due for r in taken.message.recipients] == [100.0]
 
     @ensureDeferred
     async def test_a_held_message_is_not_tried_until_it_is_released(self, spool: Queue) -> None:
         message = await take_in(spool, b"x")
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.HOLD, ALL, 0.0)
-        assert ([], ["hold"]) == (
+        assert (
             await leased(spool),
             [m.queue_name for m in await spool.list(ALL)],
-        )
+        ) == ([], ["hold"])
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.RELEASE, ALL, 0.0)
-        assert [] == await spool.act(QueueAction.RELEASE, ALL, 0.0)
+        assert await spool.act(QueueAction.RELEASE, ALL, 0.0) == []
         assert [message.id] == [t.message.id for t in await leased(spool)]
 
     @ensureDeferred
@@ -105,7 +105,7 @@ class Operating:
         (taken,) = await leased(spool, now=0.0)
         assert taken.message.expired
         await spool.settle(AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 900.0),)))
-        assert {"out": 0.0} == await spool.next_due()
+        assert await spool.next_due() == {"out": 0.0}
 
     @ensureDeferred
     async def test_requeue_makes_it_as_new(self, spool: Queue) -> None:
@@ -114,9 +114,9 @@ class Operating:
         await spool.settle(AttemptRecord(message.id, 50.0, changes, warned=True))
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.REQUEUE, ALL, 0.0)
         found = await one(spool, message.id)
-        assert (0, False, 0.0) == (found.attempts, found.warned, found.due)
+        assert (found.attempts, found.warned, found.due) == (0, False, 0.0)
         # Who failed was reported: he does not get it again.
-        assert [(FAILED, 1), (PENDING, 0)] == [(r.state, r.attempts) for r in found.recipients]
+        assert [(r.state, r.attempts) for r in found.recipients] == [(FAILED, 1), (PENDING, 0)]
         assert [message.id] == [t.message.id for t in await leased(spool, now=0.0, retries=0)]
 
     @ensureDeferred
@@ -137,7 +137,7 @@ class Operating:
         )
         assert await spool.settle(delivered(names[1])) is None
         await spool.release([names[2]])
-        assert [] == await ids(spool)
+        assert await ids(spool) == []
 
     @ensureDeferred
     async def test_what_is_said_during_a_try_takes_effect_at_its_end(self, spool: Queue) -> None:
@@ -160,19 +160,19 @@ class Operating:
         await leased(spool)
         for name in names[:1]:
             await spool.settle(undeliverable(name))
-        assert [] == await spool.clear_aside(60.0, 100.0)
+        assert await spool.clear_aside(60.0, 100.0) == []
         await spool.settle(undeliverable(names[1]))
         await spool.close()
         spool, _ = await home.open()
-        assert [] == await spool.clear_aside(0.0, 100.0)
+        assert await spool.clear_aside(0.0, 100.0) == []
         assert [names[0]] == await spool.clear_aside(40.0, 100.0)
         assert [names[1]] == await ids(spool, queue="corrupt")
         assert [QueueActionResult(names[1])] == await spool.act(QueueAction.REQUEUE, ALL, 0.0)
         await leased(spool)
         await spool.settle(undeliverable(names[1]))
-        assert [] == await spool.clear_aside(99.0, 100.0)
+        assert await spool.clear_aside(99.0, 100.0) == []
         assert [names[1]] == await spool.clear_aside(1.0, 100.0)
-        assert ([], []) == (await ids(spool), await spool.clear_aside(1e6, 100.0))
+        assert (await ids(spool), await spool.clear_aside(1e6, 100.0)) == ([], [])
         await spool.close()
 
     @ensureDeferred
@@ -186,7 +186,7 @@ class Operating:
         damaged = AttemptRecord(names[1], 50.0, tried=False, aside=SetAsideReason.DAMAGED)
         await spool.settle(damaged)
         await spool.settle(AttemptRecord(names[2], 50.0, (recipient_row(0, PENDING, 99.0),)))
-        assert [] == await spool.clear_aside(1e9, 1.0)
+        assert await spool.clear_aside(1e9, 1.0) == []
         assert names == await ids(spool)
 
     @ensureDeferred
@@ -209,17 +209,17 @@ class Operating:
         await leased(spool, "a")
         await spool.reroute({})
         await spool.reroute({"a": "b", "b": "a"})
-        assert ["b", "a", "c"] == [m.draft.route for m in await spool.list(ALL)]
+        assert [m.draft.route for m in await spool.list(ALL)] == ["b", "a", "c"]
 
     @ensureDeferred
     async def test_the_totals_count_what_is_there(self, spool: Queue) -> None:
         nothing = await spool.totals()
-        assert ({}, {}, None, 0) == (
+        assert (
             nothing.queues,
             nothing.deferred,
             nothing.oldest,
             nothing.octets,
-        )
+        ) == ({}, {}, None, 0)
         for n in range(5):
             to = ["a@x.org", "b@x.org"]
             await take_in(spool, b"12345", draft_of(spool, to=to, arrived=100.0 - n))
@@ -237,6 +237,6 @@ class Operating:
         await spool.act(QueueAction.HOLD, Selection(ids=(names[1],)), 0.0)
         totals = await spool.totals()
         expected = {"deferred": 1, "hold": 1, "corrupt": 1, "active": 1, "incoming": 1}
-        assert expected == totals.queues
-        assert {"4.2.0": 1, "": 1} == totals.deferred
-        assert (96.0, 25) == (totals.oldest, totals.octets)
+        assert totals.queues == expected
+        assert totals.deferred == {"4.2.0": 1, "": 1}
+        assert (totals.oldest, totals.octets) == (96.0, 25)

@@ -56,11 +56,11 @@ def test_what_is_missing_is_added_with_the_time_of_arrival() -> None:
 
 def test_nothing_is_added_where_that_is_not_wanted() -> None:
     out, draft = admitted(b"Bcc: b@x\r\nAuto-Submitted: yes\r\n", policy(complete=False))
-    assert (b"Bcc: b@x\r\nAuto-Submitted: yes\r\n", None, True) == (
+    assert (
         out,
         draft.message_id,
         draft.automatic,
-    )
+    ) == (b"Bcc: b@x\r\nAuto-Submitted: yes\r\n", None, True)
 
 
 def test_addresses_are_rewritten_and_the_route_goes_by_the_new_sender() -> None:
@@ -96,12 +96,12 @@ def test_smtputf8_is_needed_for_a_header_or_a_local_part(
     header: bytes, sender: str, expected: bool
 ) -> None:
     _, draft = admitted(WHOLE + header, policy(), envelope=Envelope(sender, "b@x.example"))
-    assert expected is draft.smtputf8
+    assert draft.smtputf8 is expected
 
 
 def test_what_the_door_knows_is_kept() -> None:
     _, draft = admitted(WHOLE + b"\r\n\xff\0", policy(), binary=True, held=True)
-    assert (True, True, True) == (draft.binary, draft.held, draft.eight_bit)
+    assert (draft.binary, draft.held, draft.eight_bit) == (True, True, True)
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -51,9 +51,9 @@ def test_a_process_may_end_at_any_call_of_the_store(when: str, fast: Path) -> No
         check=False,
     )
     *faults, last = done.stdout.splitlines() or [""]
-    assert ([], "") == (faults, done.stderr)
+    assert (faults, done.stderr) == ([], "")
     runs, _, status = last.partition(" runs, the last one ended with ")
-    assert "0" == status
+    assert status == "0"
     assert 100 < int(runs)
 
 
@@ -96,7 +96,7 @@ async def test_a_killed_process_loses_nothing_and_sends_no_more_than_it_must(
     for _ in range(ROUNDS):
         process = start(tmp_path)
         try:
-            assert "open" == said(process)
+            assert said(process) == "open"
             await pause(chance.uniform(0.02, 0.6))
         finally:
             end(process)
@@ -111,7 +111,7 @@ async def test_a_killed_process_loses_nothing_and_sends_no_more_than_it_must(
     left = [message.id for message in await spool.list(Selection())]
     await spool.close()
     audit = Audit.of(tmp_path / "record")
-    assert ([], []) == (audit.faults(interrupted), left)
+    assert (audit.faults(interrupted), left) == ([], [])
     assert ROUNDS < len(audit.acked)
 
 
@@ -119,7 +119,7 @@ async def test_a_killed_process_loses_nothing_and_sends_no_more_than_it_must(
 async def test_a_second_process_is_told_who_has_the_queue(tmp_path: Path) -> None:
     first = start(tmp_path)
     try:
-        assert "open" == said(first)
+        assert said(first) == "open"
         second = start(tmp_path)
         text = said(second)
         end(second)
@@ -138,7 +138,7 @@ def test_a_process_that_is_started_right_after_a_kill_finds_no_lock(tmp_path: Pa
     for _ in range(3):
         process = start(tmp_path)
         try:
-            assert "open" == said(process)
+            assert said(process) == "open"
             process.kill()
             time.sleep(0.1)
         finally:

@@ -144,7 +144,7 @@ def flipped(octets: bytes, position: int, value: int) -> bytes:
 
 
 def test_what_was_not_changed_is_intact(original: Original) -> None:
-    assert "intact" == result_of(original.look_at(original.octets))
+    assert result_of(original.look_at(original.octets)) == "intact"
 
 
 @settings(max_examples=150)
@@ -179,7 +179,7 @@ def test_a_truncated_file_is_refused(original: Original, part: float) -> None:
             assert "sqlite3 queue.sqlite3 .recover" in str(opened[0].value)
         else:
             # Nothing at all is a queue that is to be made.
-            assert 0 == opened[0].messages
+            assert opened[0].messages == 0
             _ = spool.close()
 
 
@@ -232,12 +232,12 @@ async def test_a_damaged_message_is_set_aside_and_holds_up_nobody(
     change(tmp_path, sql, id_number(bad.id))
     taken = [t.message.id for _ in range(2) for t in await spool.lease("out", 1e8, **LEASE)]
     assert [good.id] == taken
-    assert [f"message {bad.id} is damaged and set aside: it is not tried"] == warnings
+    assert warnings == [f"message {bad.id} is damaged and set aside: it is not tried"]
     shown = {m.id: m for m in await spool.list(ALL)}
-    assert SetAsideReason.DAMAGED is shown[bad.id].aside
-    assert "corrupt" == shown[bad.id].queue_name
+    assert shown[bad.id].aside is SetAsideReason.DAMAGED
+    assert shown[bad.id].queue_name == "corrupt"
     selection = Selection(ids=(bad.id,))
-    assert [] == await spool.act(QueueAction.REQUEUE, selection, 0.0)
+    assert await spool.act(QueueAction.REQUEUE, selection, 0.0) == []
     assert [QueueActionResult(bad.id)] == await spool.act(QueueAction.DELETE, selection, 0.0)
     await spool.close()
 
@@ -255,8 +255,8 @@ async def test_a_damaged_piece_is_noticed_before_it_is_given(
     assert bytes(262_144) == await anext(pieces)
     with pytest.raises(MessageDamaged, match=f"message {message.id} is damaged"):
         await anext(pieces)
-    assert [f"message {message.id} is damaged and set aside: it is not tried"] == warnings
-    assert [SetAsideReason.DAMAGED] == [m.aside for m in await spool.list(ALL)]
+    assert warnings == [f"message {message.id} is damaged and set aside: it is not tried"]
+    assert [m.aside for m in await spool.list(ALL)] == [SetAsideReason.DAMAGED]
     await spool.close()
 
 
@@ -273,7 +273,7 @@ async def test_a_message_that_was_damaged_during_its_try_is_set_aside_when_it_is
         leased.message.id, 50.0, (recipient_row(0, RecipientState.PENDING, 90.0),)
     )
     assert await spool.settle(later) is None
-    assert [SetAsideReason.DAMAGED] == [m.aside for m in await spool.list(ALL)]
+    assert [m.aside for m in await spool.list(ALL)] == [SetAsideReason.DAMAGED]
     await spool.close()
 
 
@@ -287,5 +287,5 @@ async def test_a_piece_that_is_missing_at_the_commit_is_trouble(tmp_path: Path) 
     change(tmp_path, "DELETE FROM piece WHERE place = 1")
     with pytest.raises(QueueError, match="lost a part"):
         await intake.commit(draft_of(spool))
-    assert [] == await spool.list(ALL)
+    assert await spool.list(ALL) == []
     await spool.close()

@@ -86,11 +86,11 @@ async def test_mail_is_refused_wherever_the_disk_fails_and_taken_when_it_is_well
             calls = choke.calls
     # Each but the last one was refused, and left nothing behind.
     assert at - 1 == failures
-    assert 1 == len(await spool.list(ALL))
+    assert len(await spool.list(ALL)) == 1
     told = [event[0] for event in observer.events]
     assert told.count("claim") == told.count("unclaimed") + 1
     message = await take_in(spool, b"again")
-    assert b"again" == await content_of(spool, message.id)
+    assert await content_of(spool, message.id) == b"again"
 
 
 @pytest.mark.parametrize("error", [FULL, EIO])
@@ -104,12 +104,12 @@ async def test_what_went_out_is_not_leased_again_while_it_cannot_be_recorded(
         settled = [spool.settle(delivered(message.id)) for message in (first, second)]
         for _ in range(10):
             clock.advance(MAX_DELAY)
-            assert [False, False] == [deferred.called for deferred in settled]
-            assert [] == await spool.lease("out", 1e8, **LEASE)
+            assert [deferred.called for deferred in settled] == [False, False]
+            assert await spool.lease("out", 1e8, **LEASE) == []
             # New mail is not concerned.
     third = await take_in(spool, b"3")
     clock.advance(MAX_DELAY)
-    assert [None, None] == [await deferred for deferred in settled]
+    assert [await deferred for deferred in settled] == [None, None]
     assert [third.id] == [message.id for message in await spool.list(ALL)]
 
 
@@ -122,9 +122,9 @@ async def test_a_record_that_can_be_written_again_is_written_soon(
     with failing(EIO):
         settled = spool.settle(delivered(message.id))
         released = spool.release([message.id])
-    assert (False, False) == (settled.called, released.called)
+    assert (settled.called, released.called) == (False, False)
     clock.advance(FIRST_DELAY)
-    assert (True, True) == (settled.called, released.called)
+    assert (settled.called, released.called) == (True, True)
     assert await settled is None
 
 
@@ -142,7 +142,7 @@ async def test_what_cannot_be_recorded_before_the_end_counts_as_a_try_nobody_saw
         with pytest.raises(QueueError, match="could not be recorded: the queue was closed"):
             await settled
         await closed
-    assert [] == clock.getDelayedCalls()
+    assert clock.getDelayedCalls() == []
     spool = SQLiteQueue(clock, tmp_path)
     recovered = await spool.open()
     assert (2, (out.id,)) == (recovered.messages, recovered.interrupted)
@@ -163,7 +163,7 @@ async def test_the_end_tries_once_more_to_record_what_it_has(clock: Clock, tmp_p
     assert await settled is None
     spool = SQLiteQueue(clock, tmp_path)
     recovered = await spool.open()
-    assert (0, ()) == (recovered.messages, recovered.interrupted)
+    assert (recovered.messages, recovered.interrupted) == (0, ())
     await spool.close()
 
 
@@ -183,7 +183,7 @@ async def test_a_record_that_no_disk_would_take_is_not_tried_for_ever(
     with pytest.raises(QueueError, match="cannot be queued"):
         await spool.settle(twice)
     # All of it, or nothing: the first report is not there, and the failure is not recorded.
-    assert [RecipientState.PENDING] * 2 == [m.recipients[0].state for m in await spool.list(ALL)]
+    assert [m.recipients[0].state for m in await spool.list(ALL)] == [RecipientState.PENDING] * 2
     assert [message.id, other.id] == [m.id for m in await spool.list(ALL)]
 
 
@@ -213,7 +213,7 @@ def test_room_is_looked_at_once_a_second_while_there_is_much(tmp_path: Path) -> 
     for second in (0.0, 0.5, 2.0):
         seconds[0] = second
         room.ask(100)
-    assert [0.0, 0.5, 2.0] == looks
+    assert looks == [0.0, 0.5, 2.0]
     with pytest.raises(QueueFull, match="short of room: less than 0 MiB would be left free"):
         FreeSpace(tmp_path, 1024).ask(free + 10**9)
     with pytest.raises(QueueFull):
@@ -234,7 +234,7 @@ async def test_mail_is_refused_before_the_last_room_is_taken(tmp_path: Path) -> 
     for size in (10, 600_000):
         with pytest.raises(QueueFull, match="make room on its file system"):
             await take_in(spool, bytes(size))
-    assert ["claim", "unclaimed"] == [event[0] for event in observer.events]
+    assert [event[0] for event in observer.events] == ["claim", "unclaimed"]
     await spool.close()
 
 
@@ -244,7 +244,7 @@ def test_an_error_of_the_file_system_says_whether_there_is_room(tmp_path: Path) 
     full = queue_error(OSError(errno.ENOSPC, "No space left on device"), "be read")
     other = queue_error(OSError(errno.EIO, "Input/output error"), "be read")
     assert (QueueFull, QueueError) == (type(full), type(other))
-    assert (True, True) == (full.transient, other.transient)
+    assert (full.transient, other.transient) == (True, True)
     assert not queue_error(ValueError("oh"), "be read").transient
     assert full is queue_error(full, "be read")
 

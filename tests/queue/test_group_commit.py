@@ -88,10 +88,10 @@ def test_what_piled_up_shares_one_commit_and_is_told_when_it_returned(patient: P
         told = patient.bring(b"x" * n)
         _ = told.addCallback(lambda _: patient.events.append("250"))
     events = patient.go()
-    assert (1, 1) == (events.count("BEGIN"), events.count("COMMIT"))
-    assert ["COMMIT", *["250"] * 20] == events[-21:]
+    assert (events.count("BEGIN"), events.count("COMMIT")) == (1, 1)
+    assert events[-21:] == ["COMMIT", *["250"] * 20]
     # All who wait are told before anybody goes on with it.
-    assert ["claim"] * 20 + ["arrived"] * 20 == [event[0] for event in observer.events]
+    assert [event[0] for event in observer.events] == ["claim"] * 20 + ["arrived"] * 20
 
 
 def test_settlements_that_piled_up_do_each_what_it_says(patient: Patient) -> None:
@@ -118,13 +118,13 @@ def test_settlements_that_piled_up_do_each_what_it_says(patient: Patient) -> Non
         _ = patient.spool.settle(AttemptRecord(id_, 50.0, changes)).addCallback(results.append)
     del patient.events[:]
     events = patient.go()
-    assert (1, 1) == (events.count("BEGIN"), events.count("COMMIT"))
+    assert (events.count("BEGIN"), events.count("COMMIT")) == (1, 1)
     # Most go together; a few statements serve all of those.
     assert 40 > len(events)
     left = [(ids[0], 1), (ids[1], 2), None, (ids[3], 2), *[None] * 37]
     assert left == [result and (result.id, len(result.pending)) for result in results]
     # What is not leased was settled before, and stays as it is.
-    assert (1, 1, 0) == tuple(r.attempts for r in results if r is not None)
+    assert tuple(r.attempts for r in results if r is not None) == (1, 1, 0)
 
 
 def test_only_the_guilty_one_of_a_group_fails(patient: Patient) -> None:
@@ -140,7 +140,7 @@ def test_only_the_guilty_one_of_a_group_fails(patient: Patient) -> None:
     events = patient.go()
     assert [first, twin, QueueError, QueueError] == results
     # The group is taken back, and each is written by itself; both faulty ones are taken back.
-    assert (3, 2) == (events.count("ROLLBACK"), events.count("COMMIT"))
+    assert (events.count("ROLLBACK"), events.count("COMMIT")) == (3, 2)
     found: list[Any] = []
     _ = patient.spool.list(Selection()).addCallback(found.extend)
     assert [first, twin] == [message.id for message in found]
@@ -161,7 +161,7 @@ def test_a_commit_that_fails_is_told_to_all_of_the_group(patient: Patient) -> No
     assert [QueueError] * 3 == results
     found: list[Any] = []
     _ = patient.spool.list(Selection()).addCallback(found.extend)
-    assert [] == found
+    assert found == []
 
 
 def test_cancelling_stops_the_waiting_and_not_the_work(patient: Patient) -> None:
@@ -171,8 +171,8 @@ def test_cancelling_stops_the_waiting_and_not_the_work(patient: Patient) -> None
     _ = asked.addErrback(failures.append)
     asked.cancel()
     patient.go()
-    assert 1 == len(failures)
-    assert ["claim", "arrived"] == [event[0] for event in observer.events]
+    assert len(failures) == 1
+    assert [event[0] for event in observer.events] == ["claim", "arrived"]
 
 
 def test_an_observer_that_fails_harms_nobody(patient: Patient) -> None:
@@ -190,8 +190,8 @@ def test_an_observer_that_fails_harms_nobody(patient: Patient) -> None:
     for _ in range(2):
         _ = patient.bring(b"x").addCallback(told.append)
     patient.go()
-    assert [False, False] == [message.leased for message in told]
-    assert ["claim", "claim", "arrived", "arrived"] == [event[0] for event in observer.events]
+    assert [message.leased for message in told] == [False, False]
+    assert [event[0] for event in observer.events] == ["claim", "claim", "arrived", "arrived"]
 
 
 @ensureDeferred
@@ -219,7 +219,7 @@ async def test_on_a_thread_nothing_is_told_before_its_commit_returned(tmp_path: 
     with choked(Choke(after=after)) as choke:
         taking = [take_in(spool, bytes(n * 100)) for n in range(3 * MAX_GROUP)]
         await gatherResults([Deferred.fromCoroutine(t).addCallback(told) for t in taking])
-    assert (3 * MAX_GROUP, []) == (len(written), told_early)
+    assert (len(written), told_early) == (3 * MAX_GROUP, [])
     assert here not in threads
     assert choke.calls > 0
     await spool.close()
@@ -235,7 +235,7 @@ async def test_threads_end_when_it_is_closed_or_was_never_opened(tmp_path: Path)
         opening = spool.open()
         # Even while it is being opened.
         closing, again = spool.close(), spool.close()
-        assert 0 == (await opening).messages
+        assert (await opening).messages == 0
         await gatherResults([closing, again])
         await spool.close()
         assert before == set(threading.enumerate())
@@ -260,5 +260,5 @@ async def test_what_was_begun_is_ended_before_it_is_closed(tmp_path: Path) -> No
     await closed
     spool = SQLiteQueue(reactor, tmp_path)
     recovered = await spool.open()
-    assert (300, 300) == (len(taken), recovered.messages)
+    assert (len(taken), recovered.messages) == (300, 300)
     await spool.close()

@@ -78,7 +78,7 @@ async def test_every_file_is_private_whatever_the_umask_is(tmp_path: Path, umask
         "wakeup": private,
     } == modes(directory)
     await spool.close()
-    assert {"", "queue.sqlite3", "relay.lock"} == set(modes(directory))
+    assert set(modes(directory)) == {"", "queue.sqlite3", "relay.lock"}
 
 
 def test_what_is_ours_and_open_to_others_is_closed_to_them(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_directory_that_holds_something_else_is_not_taken(tmp_path: Path) -> N
         "give an empty directory, or one that does not exist"
     ) == refused(directory)
     assert oct(0o755) == modes(directory)[""]
-    assert ["letter.txt"] == [path.name for path in directory.iterdir()]
+    assert [path.name for path in directory.iterdir()] == ["letter.txt"]
 
 
 def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_command_makes_no_queue_where_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "queue").mkdir(0o700)
     with pytest.raises(QueueUnusable, match="there is no queue in it; start the relay"):
         SQLiteStore(tmp_path / "queue").open()
-    assert [] == list((tmp_path / "queue").iterdir())
+    assert list((tmp_path / "queue").iterdir()) == []
 
 
 @is_root
@@ -142,9 +142,11 @@ def test_what_the_superuser_puts_in_is_the_relays(tmp_path: Path) -> None:
     store.open(create=True)
     with store.transaction():
         store.put(draft_of(SQLiteQueue(Clock(), directory)), b"x")
-    assert {4321} == {path.stat().st_uid for path in [directory, *directory.iterdir()]}
-    assert {"queue.sqlite3", "queue.sqlite3-wal", "queue.sqlite3-shm"} == {
-        path.name for path in directory.iterdir()
+    assert {path.stat().st_uid for path in [directory, *directory.iterdir()]} == {4321}
+    assert {path.name for path in directory.iterdir()} == {
+        "queue.sqlite3",
+        "queue.sqlite3-wal",
+        "queue.sqlite3-shm",
     }
     store.close()
 
@@ -232,7 +234,7 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
     monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, add_a_column))
     for _ in range(2):
         store.open()
-        assert [("x",)] == store.connection.rows("SELECT name FROM added")
+        assert store.connection.rows("SELECT name FROM added") == [("x",)]
         assert ([draft], [b"old mail"]) == (
             [message.draft for message in store.list(Selection())],
             list(store.content(draft.id)),
@@ -256,7 +258,7 @@ def test_a_migration_that_fails_changes_nothing(
         patched.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, fail_halfway))
         assert "table message already exists" in refused(directory)
     with SQLiteStore(directory) as store:
-        assert 0 == store.connection.value("SELECT count(*) FROM content")
+        assert store.connection.value("SELECT count(*) FROM content") == 0
 
 
 def test_two_that_make_a_queue_at_once_make_one(tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ def test_two_that_make_a_queue_at_once_make_one(tmp_path: Path) -> None:
     (directory / "queue.sqlite3").touch()
     made(directory)
     with SQLiteStore(directory) as first, SQLiteStore(directory) as second:
-        assert (0, 0) == (first.count(), second.count())
+        assert (first.count(), second.count()) == (0, 0)
 
 
 @pytest.mark.parametrize("place", range(1, 8))
@@ -281,7 +283,7 @@ def test_a_queue_that_another_makes_between_two_looks_is_no_other_programs(
     def make() -> None:
         try:
             with SQLiteStore(directory) as store:
-                assert 0 == store.count()
+                assert store.count() == 0
         except Exception as e:  # noqa: BLE001 - it is passed on
             errors.append(e)
 
@@ -294,9 +296,9 @@ def test_a_queue_that_another_makes_between_two_looks_is_no_other_programs(
             other.join(0.3)
 
     with choked(Choke(after=meanwhile)), SQLiteStore(directory) as store:
-        assert 0 == store.count()
+        assert store.count() == 0
     other.join()
-    assert [] == errors
+    assert errors == []
 
 
 def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
@@ -305,4 +307,4 @@ def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
         found = [
             store.connection.value(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")
         ]
-        assert ["wal", 2] == found
+        assert found == ["wal", 2]

@@ -63,7 +63,7 @@ async def test_a_datagram_makes_the_relay_look_again(tmp_path: Path) -> None:
     spool.observer = observer = Observer(claims=False)
     assert wake(tmp_path / "queue")
     await observer.heard(1)
-    assert [("disturbed",)] == observer.events
+    assert observer.events == [("disturbed",)]
     await spool.close()
     assert not wake(tmp_path / "queue")
 
@@ -89,16 +89,16 @@ async def test_what_another_process_brings_in_is_noticed_without_a_word(tmp_path
     spool.observer = observer = Observer(claims=False)
     await take_in(spool, b"ours")
     clock.advance(POLL_INTERVAL)
-    assert ["claim", "arrived"] == [event[0] for event in observer.events]
+    assert [event[0] for event in observer.events] == ["claim", "arrived"]
     put(tmp_path, b"theirs")
     clock.advance(POLL_INTERVAL - 1)
-    assert 2 == len(observer.events)
+    assert len(observer.events) == 2
     clock.advance(1)
-    assert [("disturbed",)] == observer.events[2:]
+    assert observer.events[2:] == [("disturbed",)]
     clock.advance(POLL_INTERVAL)
-    assert 3 == len(observer.events)
+    assert len(observer.events) == 3
     taken = await spool.lease("out", 20.0, **LEASE)
-    assert {b"ours", b"theirs"} == {leased.content for leased in taken}
+    assert {leased.content for leased in taken} == {b"ours", b"theirs"}
     await spool.close()
 
 
@@ -136,7 +136,7 @@ async def test_pieces_of_no_message_are_removed_little_by_little(tmp_path: Path)
     aborted = spool.intake()
     aborted.write(data)
     aborted.abort()
-    assert 0 == pieces()
+    assert pieces() == 0
     # Delivered, and deleted by another process.
     for _ in range(2):
         await take_in(spool, data)
@@ -147,9 +147,9 @@ async def test_pieces_of_no_message_are_removed_little_by_little(tmp_path: Path)
     await spool.release([second.message.id])
     with SQLiteStore(tmp_path) as store, store.transaction():
         store.act(QueueAction.DELETE, ALL, 0.0)
-    assert 40 == pieces()
+    assert pieces() == 40
     clock.advance(POLL_INTERVAL)
-    assert 0 == pieces()
+    assert pieces() == 0
     # Never committed: it may still come, until an hour has gone by.
     forgotten = spool.intake()
     forgotten.write(data)
@@ -243,7 +243,7 @@ def test_a_transaction_that_fails_does_nothing_and_says_what_it_could_not(tmp_pa
     with pytest.raises(AttributeError), store.transaction():
         # The messages are gone when it fails.
         (store.act(QueueAction.DELETE, ALL, 0.0), store.no_such_thing)  # type: ignore[attr-defined]
-    assert (1, 1) == (store.count(), other.count())
+    assert (store.count(), other.count()) == (1, 1)
     store.close()
     other.close()
 
@@ -256,13 +256,13 @@ def test_a_long_queue_is_read_page_by_page(tmp_path: Path, most: int, expected: 
     store.open(create=True)
     spool = SQLiteQueue(Clock(), tmp_path)
     with store.transaction():
-        assert [] == list(store.pages(ALL, most))
+        assert list(store.pages(ALL, most)) == []
         for letter in "abcde":
             store.put(draft_of(spool, sender=f"{letter}@x.example"), b"x")
     pages = store.pages(Selection(sender="@x.example"), most)
-    assert expected == [
+    assert [
         "".join(str(message.draft.envelope.sender)[0] for message in page) for page in pages
-    ]
+    ] == expected
     store.close()
 
 

@@ -133,20 +133,21 @@ def test_the_verdicts_are_each_recipients_own() -> None:
             (RecipientStatus.ACCEPTED, "250 2.0.0 ok"), (RecipientStatus.REFUSED, "452 4.2.2 full")
         )
     )
-    assert [RecipientState.DELIVERED, RecipientState.PENDING] == [
-        v.state for v in result.recipients
+    assert [v.state for v in result.recipients] == [
+        RecipientState.DELIVERED,
+        RecipientState.PENDING,
     ]
-    assert (AttemptOutcome.REPLIED, False) == (result.outcome, result.in_doubt)
+    assert (result.outcome, result.in_doubt) == (AttemptOutcome.REPLIED, False)
 
 
 @pytest.mark.parametrize("reply", ["452 4.5.3 too many", "552 too many", "552 5.5.3 too many"])
 def test_one_too_many_is_tried_again_at_once_if_another_was_accepted(reply: str) -> None:
     result = after(report((RecipientStatus.ACCEPTED, "250 ok"), (RecipientStatus.REFUSED, reply)))
     row = result.recipients[1]
-    assert (RecipientState.PENDING, True, 0) == (row.state, row.due <= NOW, row.attempts)
+    assert (row.state, row.due <= NOW, row.attempts) == (RecipientState.PENDING, True, 0)
     result = after(report((RecipientStatus.REFUSED, reply), (RecipientStatus.REFUSED, reply)))
     pending = [r for r in result.recipients if r.state is RecipientState.PENDING]
-    assert [] == [row for row in pending if row.due <= NOW]
+    assert [row for row in pending if row.due <= NOW] == []
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_what_happened_to_the_connection_leaves_the_rest_pending(
             error=error,
         )
     )
-    assert [RecipientState.FAILED, RecipientState.PENDING] == [v.state for v in result.recipients]
+    assert [v.state for v in result.recipients] == [RecipientState.FAILED, RecipientState.PENDING]
     assert outcome is result.outcome
 
 
@@ -222,8 +223,8 @@ def test_doubt_is_no_verdict_and_is_told() -> None:
             error=error,
         )
     )
-    assert [RecipientState.PENDING, RecipientState.FAILED] == [v.state for v in result.recipients]
-    assert (True, AttemptOutcome.LOST) == (result.in_doubt, result.outcome)
+    assert [v.state for v in result.recipients] == [RecipientState.PENDING, RecipientState.FAILED]
+    assert (result.in_doubt, result.outcome) == (True, AttemptOutcome.LOST)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_a_message_that_the_server_cannot_take_fails(error: SendmailError, statu
     )
 
     assert [(RecipientState.FAILED, status)] * 2 == [(v.state, v.status) for v in result.recipients]
-    assert AttemptOutcome.REPLIED is result.outcome
+    assert result.outcome is AttemptOutcome.REPLIED
 
 
 def test_what_an_error_says_is_one_printable_line() -> None:
@@ -280,7 +281,7 @@ def test_whatever_happens_each_recipient_is_settled_or_has_a_due_time(
 ) -> None:
     schedule = RetryPolicy()
     result = after(report(one, two, error=error), message(NOW - age))
-    assert 2 == len(result.recipients)
+    assert len(result.recipients) == 2
     for (status, _), row in zip((one, two), result.recipients, strict=True):
         if row.state is RecipientState.PENDING:
             assert 0 <= row.due <= schedule.horizon(NOW)
@@ -296,22 +297,22 @@ def test_only_a_try_that_failed_now_is_the_last() -> None:
     old = message(NOW - 6 * 86400)
     accepted = report((RecipientStatus.ACCEPTED, "250 ok"), (RecipientStatus.REFUSED, "450 later"))
     sent, given_up = after(accepted, old).recipients
-    assert (RecipientState.DELIVERED, False) == (sent.state, expired(sent))
-    assert (True, "4.4.7", "450 later") == (expired(given_up), given_up.status, given_up.reply)
+    assert (sent.state, expired(sent)) == (RecipientState.DELIVERED, False)
+    assert (expired(given_up), given_up.status, given_up.reply) == (True, "4.4.7", "450 later")
     untried = after(Failure(MailerClosed("x")), old)
-    assert [RecipientState.PENDING] * 2 == [row.state for row in untried.recipients]
+    assert [row.state for row in untried.recipients] == [RecipientState.PENDING] * 2
 
 
 def test_those_who_are_due_are_tried_and_no_others() -> None:
     one, two = message().recipients
     queued = message(recipients=(one, replace(two, due=NOW + 60)))
-    assert ["a@x.example"] == [str(r.recipient) for r in due_recipients(queued, NOW, NOW + 100)]
+    assert [str(r.recipient) for r in due_recipients(queued, NOW, NOW + 100)] == ["a@x.example"]
     # What lies beyond the horizon was never meant so.
-    assert 2 == len(due_recipients(queued, NOW, NOW + 50))
+    assert len(due_recipients(queued, NOW, NOW + 50)) == 2
     settled = message(
         recipients=(replace(one, state=RecipientState.DELIVERED), replace(two, due=NOW + 60))
     )
-    assert ["b@x.example"] == [str(r.recipient) for r in due_recipients(settled, NOW, NOW + 100)]
+    assert [str(r.recipient) for r in due_recipients(settled, NOW, NOW + 100)] == ["b@x.example"]
 
 
 def test_what_is_given_up_says_what_was_said_last() -> None:
@@ -321,4 +322,4 @@ def test_what_is_given_up_says_what_was_said_last() -> None:
     )
     (row,) = given_up(queued)
     assert "450 no" in (row.reply or "")
-    assert (RecipientState.FAILED, True, 1) == (row.state, expired(row), row.number)
+    assert (row.state, expired(row), row.number) == (RecipientState.FAILED, True, 1)

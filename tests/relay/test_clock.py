@@ -23,7 +23,7 @@ def test_mail_is_tried_soon_after_the_clock_jumped(world: World, jump: float) ->
     relay.look()
     before = world.clock.seconds()
     report = world.run(queued.delivered)
-    assert ["full@x.example"] == [str(o.recipient) for o in report.delivered]
+    assert [str(o.recipient) for o in report.delivered] == ["full@x.example"]
     assert 0 <= world.clock.seconds() - before <= 4700
 
 
@@ -41,7 +41,7 @@ def test_mail_is_tried_soon_by_a_relay_that_starts_with_another_clock(
     relay = world.relay(host)
     world.until(lambda: host.got)
     assert 0 <= world.clock.seconds() - before <= 4700
-    assert {"deferred", "sent"} == {status for _, status in world.tried}
+    assert {status for _, status in world.tried} == {"deferred", "sent"}
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -70,8 +70,8 @@ def test_a_try_that_fails_after_the_jump_is_the_last(world: World) -> None:
     world.jump(6 * DAY)
     relay.look()
     report = world.run(queued.delivered, patience=HOUR)
-    assert ["4.4.7"] == [outcome.status for outcome in report.failed]
-    assert [("full@x.example", "deferred"), ("full@x.example", "expired")] == world.tried[:2]
+    assert [outcome.status for outcome in report.failed] == ["4.4.7"]
+    assert world.tried[:2] == [("full@x.example", "deferred"), ("full@x.example", "expired")]
 
 
 @pytest.mark.parametrize("jump", [-HOUR, -6 * DAY, -START])
@@ -98,7 +98,7 @@ def test_it_looks_again_by_itself_though_the_clock_was_set_forward(world: World)
     world.send(relay, "full@x.example")
     world.jump(HOUR)
     world.advance(60)
-    assert [(SENDER, "full@x.example")] == host.got
+    assert host.got == [(SENDER, "full@x.example")]
 
 
 def test_no_id_is_given_twice_by_a_relay_that_starts_with_a_clock_set_back(

@@ -31,11 +31,11 @@ def test_a_new_message_goes_out_at_once(world: World) -> None:
     host = world.host()
     relay = world.relay(host)
     queued = world.send(relay, "bob@example.net")
-    assert [(SENDER, "bob@example.net")] == host.got
-    assert START == world.clock.seconds()
+    assert host.got == [(SENDER, "bob@example.net")]
+    assert world.clock.seconds() == START
     report = world.run(queued.delivered)
-    assert [RecipientState.DELIVERED] == [outcome.state for outcome in report.outcomes]
-    assert [] == world.queue(relay)
+    assert [outcome.state for outcome in report.outcomes] == [RecipientState.DELIVERED]
+    assert world.queue(relay) == []
 
 
 def test_of_three_one_is_delivered_one_bounced_once_and_one_retried_alone(world: World) -> None:
@@ -44,17 +44,17 @@ def test_of_three_one_is_delivered_one_bounced_once_and_one_retried_alone(world:
     relay = world.relay(host)
     queued = world.send(relay, "ok@x.example", "gone@x.example", "full@x.example")
     report = world.run(queued.delivered)
-    assert ["ok@x.example", "full@x.example"] == [str(o.recipient) for o in report.delivered]
-    assert ["gone@x.example"] == [str(o.recipient) for o in report.failed]
-    assert [
+    assert [str(o.recipient) for o in report.delivered] == ["ok@x.example", "full@x.example"]
+    assert [str(o.recipient) for o in report.failed] == ["gone@x.example"]
+    assert host.got == [
         (SENDER, "ok@x.example"),
         ("<>", SENDER),
         (SENDER, "full@x.example"),
-    ] == host.got
+    ]
     (bounce,) = host.reports
     assert b"gone@x.example" in bounce.content
     assert b"full@x.example" not in bounce.content
-    assert START + 300 == world.clock.seconds()
+    assert world.clock.seconds() == START + 300
 
 
 def test_the_wait_grows_with_the_tries_of_a_recipient(world: World) -> None:
@@ -63,7 +63,7 @@ def test_the_wait_grows_with_the_tries_of_a_recipient(world: World) -> None:
     relay = world.relay(host)
     queued = world.send(relay, "full@x.example")
     world.run(queued.delivered)
-    assert START + 300 + 600 + 1200 + 2400 + 4000 + 4000 == world.clock.seconds()
+    assert world.clock.seconds() == START + 300 + 600 + 1200 + 2400 + 4000 + 4000
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_what_is_in_doubt_goes_again_and_is_named(world: World, fault: Fault) ->
     host = world.host(faults=[fault])
     relay = world.relay(host)
     world.run(world.send(relay, "bob@example.net").delivered)
-    assert [(SENDER, "bob@example.net")] * 2 == host.got
+    assert host.got == [(SENDER, "bob@example.net")] * 2
     first, second = world.of(Attempted)
-    assert (True, 0, "deferred") == (first.in_doubt, first.doubles, first.status)
-    assert (False, 1, "sent") == (second.in_doubt, second.doubles, second.status)
+    assert (first.in_doubt, first.doubles, first.status) == (True, 0, "deferred")
+    assert (second.in_doubt, second.doubles, second.status) == (False, 1, "sent")
     one, two = host.messages
     assert one.email["Message-ID"] == two.email["Message-ID"]
 
@@ -93,10 +93,10 @@ def test_what_a_421_refused_at_the_dot_goes_again_and_is_no_second_copy(world: W
     host = world.host(faults=[refuse("dot", "421 4.3.2 going down", nth=1)])
     relay = world.relay(host)
     world.run(world.send(relay, "bob@example.net").delivered)
-    assert [(SENDER, "bob@example.net")] == host.got
+    assert host.got == [(SENDER, "bob@example.net")]
     first, second = world.of(Attempted)
-    assert (False, "deferred", "4.3.2") == (first.in_doubt, first.status, first.dsn)
-    assert (False, 0, "sent") == (second.in_doubt, second.doubles, second.status)
+    assert (first.in_doubt, first.status, first.dsn) == (False, "deferred", "4.3.2")
+    assert (second.in_doubt, second.doubles, second.status) == (False, 0, "sent")
 
 
 @pytest.mark.parametrize("faults", [[], [without("CHUNKING")]])
@@ -115,8 +115,8 @@ def test_a_large_message_goes_to_the_second_host_when_the_first_dies(world: Worl
     bad, good = world.host(faults=[close("content")]), world.host()
     relay = world.relay(world.route(bad, good))
     world.run(world.send(relay, "bob@example.net", body=b"x" * 70 + b"\r\n" * 200_000).delivered)
-    assert [] == bad.got
-    assert [(SENDER, "bob@example.net")] == good.got
+    assert bad.got == []
+    assert good.got == [(SENDER, "bob@example.net")]
 
 
 def test_the_second_host_stands_in_for_the_first(world: World) -> None:
@@ -124,9 +124,9 @@ def test_the_second_host_stands_in_for_the_first(world: World) -> None:
     bad.up = False
     relay = world.relay(world.route(bad, good))
     world.run(world.send(relay, "bob@example.net").delivered)
-    assert [(SENDER, "bob@example.net")] == good.got
-    assert START == world.clock.seconds()
-    assert [] == world.of(RouteDown)
+    assert good.got == [(SENDER, "bob@example.net")]
+    assert world.clock.seconds() == START
+    assert world.of(RouteDown) == []
 
 
 def test_mail_takes_the_route_of_its_sender(world: World) -> None:
@@ -138,9 +138,9 @@ def test_mail_takes_the_route_of_its_sender(world: World) -> None:
     )
     for sender in ("carol@example.com", "dave@EXAMPLE.com", "eve@other.example"):
         world.run(world.send(relay, "bob@example.net", sender=sender).delivered)
-    assert ["carol@example.com"] == [sender for sender, _ in one.got]
-    assert ["dave@EXAMPLE.com"] == [sender for sender, _ in two.got]
-    assert ["eve@other.example"] == [sender for sender, _ in three.got]
+    assert [sender for sender, _ in one.got] == ["carol@example.com"]
+    assert [sender for sender, _ in two.got] == ["dave@EXAMPLE.com"]
+    assert [sender for sender, _ in three.got] == ["eve@other.example"]
 
 
 def test_a_slow_route_leaves_the_other_alone(world: World) -> None:
@@ -154,8 +154,8 @@ def test_a_slow_route_leaves_the_other_alone(world: World) -> None:
     for _ in range(20):
         world.send(relay, "bob@example.net")
     world.pump.run()
-    assert 20 == len(quick.got)
-    assert START == world.clock.seconds()
+    assert len(quick.got) == 20
+    assert world.clock.seconds() == START
 
 
 def test_a_message_that_hangs_is_got_past(world: World) -> None:
@@ -178,7 +178,7 @@ def test_a_recipient_too_many_is_tried_at_once_after_the_others(world: World, re
     host.refusals = {"b@x.example": [reply]}
     relay = world.relay(host)
     world.run(world.send(relay, "a@x.example", "b@x.example").delivered)
-    assert START == world.clock.seconds()
+    assert world.clock.seconds() == START
 
 
 def test_a_552_after_an_accepted_recipient_is_not_final_though_the_content_was_refused(
@@ -188,17 +188,17 @@ def test_a_552_after_an_accepted_recipient_is_not_final_though_the_content_was_r
     host.refusals = {"b@x.example": ["552 too many recipients"]}
     relay = world.relay(host)
     report = world.run(world.send(relay, "a@x.example", "b@x.example").delivered)
-    assert ["b@x.example"] == [str(each.recipient) for each in report.delivered]
-    assert ["a@x.example"] == [str(each.recipient) for each in report.failed]
+    assert [str(each.recipient) for each in report.delivered] == ["b@x.example"]
+    assert [str(each.recipient) for each in report.failed] == ["a@x.example"]
 
 
 def test_refusals_of_the_message_as_it_is_are_final(world: World) -> None:
     host = world.host(faults=[without("SMTPUTF8"), refuse("dot", "554 5.6.0 no", nth=1)])
     relay = world.relay(host)
     refused = world.run(world.send(relay, "bob@example.net").delivered)
-    assert ["5.6.0"] == [outcome.status for outcome in refused.failed]
+    assert [outcome.status for outcome in refused.failed] == ["5.6.0"]
     unsendable = world.run(world.send(relay, "bøb@example.net").delivered)
-    assert ["5.6.7"] == [outcome.status for outcome in unsendable.failed]
+    assert [outcome.status for outcome in unsendable.failed] == ["5.6.7"]
 
 
 def test_a_held_message_waits_for_the_operator(world: World) -> None:
@@ -207,12 +207,12 @@ def test_a_held_message_waits_for_the_operator(world: World) -> None:
     content = b"Subject: x\r\n\r\nhello\r\n"
     queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net", held=True))
     world.advance(HOUR)
-    assert [] == host.got
+    assert host.got == []
     world.run(
         relay.queue.act(QueueAction.RELEASE, Selection(ids=(queued.id,)), world.clock.seconds())
     )
     world.run(queued.delivered)
-    assert [(SENDER, "bob@example.net")] == host.got
+    assert host.got == [(SENDER, "bob@example.net")]
 
 
 def test_what_the_operator_expires_is_reported_without_another_try(world: World) -> None:
@@ -222,10 +222,10 @@ def test_what_the_operator_expires_is_reported_without_another_try(world: World)
     queued = world.send(relay, "full@x.example")
     world.run(relay.queue.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
     report = world.run(queued.delivered)
-    assert ["full@x.example"] == [str(o.recipient) for o in report.failed]
-    assert [("full@x.example", "deferred"), ("full@x.example", "expired")] == world.tried[:2]
-    assert [("<>", SENDER)] == host.got
-    assert [] == world.queue(relay)
+    assert [str(o.recipient) for o in report.failed] == ["full@x.example"]
+    assert world.tried[:2] == [("full@x.example", "deferred"), ("full@x.example", "expired")]
+    assert host.got == [("<>", SENDER)]
+    assert world.queue(relay) == []
 
 
 def test_what_the_operator_deletes_ends_the_waiting_for_it(world: World) -> None:
@@ -236,7 +236,7 @@ def test_what_the_operator_deletes_ends_the_waiting_for_it(world: World) -> None
     waiting = world.watch(queued.delivered)
     world.run(relay.queue.act(QueueAction.DELETE, Selection(), world.clock.seconds()))
     (report,) = waiting
-    assert ["full@x.example"] == [str(o.recipient) for o in report.removed]
+    assert [str(o.recipient) for o in report.removed] == ["full@x.example"]
 
 
 def test_after_a_restart_mail_goes_on_where_it_was(world: World) -> None:
@@ -248,9 +248,9 @@ def test_after_a_restart_mail_goes_on_where_it_was(world: World) -> None:
     world.stop(relay)
     assert isinstance(waiting[0].value, MailerClosed)
     relay = world.relay(host)
-    assert [] == world.of(Interrupted)
+    assert world.of(Interrupted) == []
     world.until(lambda: len(host.got) == 2)
-    assert [(SENDER, "ok@x.example"), (SENDER, "full@x.example")] == host.got
+    assert host.got == [(SENDER, "ok@x.example"), (SENDER, "full@x.example")]
     assert START + 300 <= world.clock.seconds() < START + 301
 
 
@@ -268,7 +268,7 @@ def test_a_poisoned_record_is_set_aside_and_the_others_go_on(world: World) -> No
     host.up = True
     relay = world.relay(host)
     world.until(lambda: len(host.got) == 2)
-    assert ["r0@x.example", "r2@x.example"] == [to for _, to in host.got]
+    assert [to for _, to in host.got] == ["r0@x.example", "r2@x.example"]
     (left,) = world.queue(relay)
     assert (bad, SetAsideReason.DAMAGED) == (left.id, left.aside)
 
@@ -283,8 +283,8 @@ def test_a_large_message_that_is_damaged_is_set_aside_and_not_bounced(world: Wor
     host.up = True
     relay = world.relay(host)
     world.advance(HOUR)
-    assert [] == host.got
-    assert [SetAsideReason.DAMAGED] == [message.aside for message in world.queue(relay)]
+    assert host.got == []
+    assert [message.aside for message in world.queue(relay)] == [SetAsideReason.DAMAGED]
 
 
 def test_one_message_at_a_time_is_lost_three_in_a_row_take_the_route_down(world: World) -> None:
@@ -292,9 +292,9 @@ def test_one_message_at_a_time_is_lost_three_in_a_row_take_the_route_down(world:
     relay = world.relay(world.route(host, limits=PoolLimits(connections=1)))
     for number in range(5):
         world.send(relay, f"r{number}@x.example")
-    assert 3 == len(world.of(Attempted))
-    assert 1 == len(world.of(RouteDown))
-    assert [] == world.of(Trouble)
+    assert len(world.of(Attempted)) == 3
+    assert len(world.of(RouteDown)) == 1
+    assert world.of(Trouble) == []
 
 
 def test_reports_are_named_when_they_are_durable(world: World) -> None:
@@ -311,7 +311,7 @@ def test_mail_past_its_time_is_given_up_by_a_try_that_fails(world: World) -> Non
     host.refusals = {"full@x.example": "452 4.2.2 full"}
     relay = world.relay(host, schedule=RetryPolicy(lifetime=6 * HOUR))
     report = world.run(world.send(relay, "full@x.example").delivered)
-    assert ["4.4.7"] == [outcome.status for outcome in report.failed]
+    assert [outcome.status for outcome in report.failed] == ["4.4.7"]
     assert 6 * HOUR <= world.clock.seconds() - START < 6 * HOUR + 4000
     world.until(lambda: host.reports)
     assert b"Action: failed" in host.reports[-1].content

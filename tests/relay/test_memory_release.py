@@ -24,7 +24,7 @@ def test_what_was_delivered_leaves_nothing_for_the_garbage_collector(world: Worl
         found = [type(each).__name__ for each in alive() if id(each) not in others]
     finally:
         gc.enable()
-    assert [] == found
+    assert found == []
 
 
 def alive() -> list[object]:

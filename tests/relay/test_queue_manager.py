@@ -126,12 +126,12 @@ def bench() -> Bench:
 def test_it_leases_exactly_what_there_is_room_for(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(1000)]
     bench.route_queue.look()
-    assert 5 == len(bench.carried)
+    assert len(bench.carried) == 5
     while bench.spool.fresh:
         bench.end(1)
         assert len(bench.carried) <= bench.route.window.size <= bench.route.mailer.capacity
     bench.end(1000)
-    assert (0, []) == (bench.route.under_way, bench.carried)
+    assert (bench.route.under_way, bench.carried) == (0, [])
 
 
 def test_new_and_old_have_half_each_where_both_wait(bench: Bench) -> None:
@@ -139,7 +139,7 @@ def test_new_and_old_have_half_each_where_both_wait(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(1000)]
     bench.spool.retries = [leased(5000 + n, 1) for n in range(1000)]
     bench.route_queue.look()
-    assert (20, 20) == bench.kinds
+    assert bench.kinds == (20, 20)
     for _ in range(20):
         bench.end(7)
         new, old = bench.kinds
@@ -156,7 +156,7 @@ def test_neither_starves_in_a_room_for_one(bench: Bench) -> None:
     for _ in range(10):
         seen.append(bench.kinds)
         bench.end(1)
-    assert (5, 5) == (seen.count((1, 0)), seen.count((0, 1)))
+    assert (seen.count((1, 0)), seen.count((0, 1))) == (5, 5)
 
 
 def test_one_has_all_where_the_other_does_not_wait(bench: Bench) -> None:
@@ -164,7 +164,7 @@ def test_one_has_all_where_the_other_does_not_wait(bench: Bench) -> None:
     bench.spool.retries = [leased(n, 1) for n in range(100)]
     bench.route_queue.look()
     # But for a quarter that is kept for new mail.
-    assert (0, 30) == bench.kinds
+    assert bench.kinds == (0, 30)
     assert bench.route_queue.claim()
 
 
@@ -173,20 +173,20 @@ def test_new_mail_is_claimed_while_old_mail_waits_up_to_its_half(bench: Bench) -
     bench.route.window.size = 10
     bench.spool.retries = [leased(n, 1) for n in range(100)]
     bench.route_queue.changed()
-    assert (0, 8) == bench.kinds
-    assert [True, True, False] == [bench.route_queue.claim() for _ in range(3)]
+    assert bench.kinds == (0, 8)
+    assert [bench.route_queue.claim() for _ in range(3)] == [True, True, False]
 
 
 def test_new_mail_is_not_claimed_past_older_new_mail(bench: Bench) -> None:
     bench.route_queue.look()
     claims = [bench.route_queue.claim() for _ in range(6)]
-    assert [True] * 5 + [False] == claims
+    assert claims == [True] * 5 + [False]
     bench.route_queue.arrived()
     # There is room again, and somebody waits for it; then he has it.
     bench.route.give_back(2, bench.route.generation)
     assert not bench.route_queue.claim()
     bench.route_queue.look()
-    assert (1, 0) == bench.spool.asked[-1]
+    assert bench.spool.asked[-1] == (1, 0)
     assert bench.route_queue.claim()
 
 
@@ -195,12 +195,12 @@ def test_new_mail_is_claimed_while_all_that_is_older_is_being_taken_out(bench: B
     bench.spool.held_back = []
     bench.spool.fresh = [leased(1, 0)]
     bench.route_queue.arrived()
-    assert (1, 0) == bench.spool.asked[-1]
-    assert [True] * 4 + [False] == [bench.route_queue.claim() for _ in range(5)]
+    assert bench.spool.asked[-1] == (1, 0)
+    assert [bench.route_queue.claim() for _ in range(5)] == [True] * 4 + [False]
     ((waiting, found),) = bench.spool.held_back
     bench.spool.held_back = None
     waiting.callback(found)
-    assert (1, 5) == (len(bench.carried), bench.route.under_way)
+    assert (len(bench.carried), bench.route.under_way) == (1, 5)
 
 
 def test_what_an_operator_does_while_a_lease_is_under_way_is_looked_for(bench: Bench) -> None:
@@ -211,7 +211,7 @@ def test_what_an_operator_does_while_a_lease_is_under_way_is_looked_for(bench: B
     bench.spool.fresh = [leased(n, 0) for n in range(4)]
     bench.route_queue.changed()
     waiting.callback(found)
-    assert 4 == len(bench.carried)
+    assert len(bench.carried) == 4
 
 
 def test_what_comes_back_untried_while_a_lease_is_under_way_is_not_forgotten(bench: Bench) -> None:
@@ -232,7 +232,7 @@ def test_what_comes_back_untried_while_a_lease_is_under_way_is_not_forgotten(ben
 def test_a_claim_that_came_to_nothing_gives_its_room_back(bench: Bench) -> None:
     bench.route_queue.look()
     claims = [bench.route_queue.claim() for _ in range(6)]
-    assert [True] * 5 + [False] == claims
+    assert claims == [True] * 5 + [False]
     bench.route_queue.unclaimed()
     assert bench.route_queue.claim()
 
@@ -245,7 +245,7 @@ def test_what_arrives_while_a_lease_is_under_way_is_not_forgotten(bench: Bench) 
     bench.spool.fresh = [leased(1, 0)]
     bench.route_queue.arrived()
     waiting.callback(found)
-    assert 1 == len(bench.carried)
+    assert len(bench.carried) == 1
 
 
 def test_trouble_in_the_spool_is_waited_out_longer_each_time(bench: Bench) -> None:
@@ -259,7 +259,7 @@ def test_trouble_in_the_spool_is_waited_out_longer_each_time(bench: Bench) -> No
     assert len(bench.spool.asked) == len([e for e in bench.events if isinstance(e, Trouble)])
     bench.spool.trouble = False
     bench.clock.advance(60)
-    assert 1 == len(bench.carried)
+    assert len(bench.carried) == 1
 
 
 def test_it_looks_when_the_next_is_due_and_in_any_case_each_minute(bench: Bench) -> None:
@@ -268,9 +268,9 @@ def test_it_looks_when_the_next_is_due_and_in_any_case_each_minute(bench: Bench)
     bench.spool.retries = [leased(1, 1, now + 20)]
     bench.survey()
     bench.clock.advance(19.9)
-    assert [] == bench.carried
+    assert bench.carried == []
     bench.clock.advance(0.2)
-    assert 1 == len(bench.carried)
+    assert len(bench.carried) == 1
     before = len(bench.spool.asked)
     for _ in range(36_00):
         bench.clock.advance(1)
@@ -289,12 +289,12 @@ def test_nothing_is_leased_while_the_route_is_down_but_one_that_asks(bench: Benc
     bench.spool.fresh = [leased(n, 0) for n in range(100)]
     bench.route_queue.look()
     bench.end(5, AttemptOutcome.UNREACHABLE)
-    assert [] == bench.carried
+    assert bench.carried == []
     assert not bench.route_queue.claim()
     bench.clock.advance(4)
-    assert 1 == len(bench.carried)
+    assert len(bench.carried) == 1
     bench.clock.advance(3600)
-    assert 1 == len(bench.carried)
+    assert len(bench.carried) == 1
     bench.end(1)
     assert len(bench.carried) > 1
 
@@ -317,8 +317,8 @@ def test_what_comes_out_of_the_spool_after_the_end_goes_back(bench: Bench) -> No
     bench.route_queue.stop()
     ((waiting, found),) = bench.spool.held_back
     waiting.callback(found)
-    assert ([], 3) == (bench.carried, len(bench.spool.released))
-    assert [] == bench.clock.getDelayedCalls()
+    assert (bench.carried, len(bench.spool.released)) == ([], 3)
+    assert bench.clock.getDelayedCalls() == []
 
 
 def test_one_failure_of_many_at_once_counts_once(bench: Bench) -> None:
@@ -328,7 +328,7 @@ def test_one_failure_of_many_at_once_counts_once(bench: Bench) -> None:
     for each in bench.carried:
         bench.route.learn(generation, AttemptOutcome.UNREACHABLE, "why")
         bench.route_queue.ended(each, generation, each.message)
-    assert 4 == bench.route.back_off.left(bench.clock.seconds())
+    assert bench.route.back_off.left(bench.clock.seconds()) == 4
 
 
 def test_a_question_that_hangs_does_not_hold_up_a_flush(bench: Bench) -> None:
@@ -337,7 +337,7 @@ def test_a_question_that_hangs_does_not_hold_up_a_flush(bench: Bench) -> None:
     bench.route_queue.look()
     bench.end(1, AttemptOutcome.UNREACHABLE)
     bench.clock.advance(4)
-    assert 1 == len(bench.carried)
+    assert len(bench.carried) == 1
     bench.route.probe_now()
     bench.route_queue.changed()
-    assert 2 == len(bench.carried)
+    assert len(bench.carried) == 2

@@ -212,16 +212,16 @@ class Story:
                 elif name not in self.deleted:
                     assert count >= 1, recipient
         for results in self.waiting:
-            assert 1 == len(results)
+            assert len(results) == 1
         for (_, name, _), (result, *_) in zip(self.queued, self.waiting, strict=True):
             if isinstance(result, FinalReport) and name not in self.deleted:
                 assert all(
                     outcome.state is not RecipientState.PENDING for outcome in result.outcomes
                 )
-        assert set() == self.spool.out
-        assert [] == self.world.of(Trouble)
+        assert self.spool.out == set()
+        assert self.world.of(Trouble) == []
         routes = self.relay.stats().routes
-        assert [0] == [route.under_way for route in routes]
+        assert [route.under_way for route in routes] == [0]
 
 
 @given(st.integers(0, 2**32))

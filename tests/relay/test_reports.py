@@ -28,10 +28,10 @@ def test_a_report_that_is_refused_is_set_aside_and_makes_no_report(world: World)
     relay = world.relay(host)
     world.send(relay, "gone@x.example")
     world.advance(HOUR)
-    assert [] == host.got
+    assert host.got == []
     (left,) = world.queue(relay)
-    assert (SetAsideReason.UNDELIVERABLE, None) == (left.aside, left.draft.envelope.sender.mailbox)
-    assert 1 == len(world.of(Reported))
+    assert (left.aside, left.draft.envelope.sender.mailbox) == (SetAsideReason.UNDELIVERABLE, None)
+    assert len(world.of(Reported)) == 1
 
 
 def test_mail_without_a_sender_is_set_aside_when_it_fails(world: World) -> None:
@@ -41,9 +41,9 @@ def test_mail_without_a_sender_is_set_aside_when_it_fails(world: World) -> None:
     queued = world.send(relay, "gone@x.example", "ok@x.example", sender="")
     report = world.run(queued.delivered)
     assert report.aside
-    assert [("<>", "ok@x.example")] == host.got
+    assert host.got == [("<>", "ok@x.example")]
     (left,) = world.queue(relay)
-    assert SetAsideReason.UNDELIVERABLE is left.aside
+    assert left.aside is SetAsideReason.UNDELIVERABLE
     assert [queued.id] == [event.id for event in world.of(SetAside)]
 
 
@@ -52,8 +52,8 @@ def test_mail_that_a_machine_wrote_is_never_reported_about(world: World) -> None
     host.refusals = dict(GONE)
     relay = world.relay(host)
     world.send(relay, "gone@x.example", fields=AUTOMATIC)
-    assert [] == host.got
-    assert [SetAsideReason.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
+    assert host.got == []
+    assert [message.aside for message in world.queue(relay)] == [SetAsideReason.UNDELIVERABLE]
 
 
 def test_what_was_set_aside_goes_out_when_it_is_requeued(world: World) -> None:
@@ -63,7 +63,7 @@ def test_what_was_set_aside_goes_out_when_it_is_requeued(world: World) -> None:
     world.send(relay, "gone@x.example", fields=AUTOMATIC)
     world.run(relay.queue.act(QueueAction.REQUEUE, Selection(), world.clock.seconds()))
     world.pump.run()
-    assert [(SENDER, "gone@x.example")] == host.got
+    assert host.got == [(SENDER, "gone@x.example")]
 
 
 def test_the_one_who_is_pending_is_waited_for_before_it_is_set_aside(world: World) -> None:
@@ -71,9 +71,9 @@ def test_the_one_who_is_pending_is_waited_for_before_it_is_set_aside(world: Worl
     host.refusals = {**GONE, "full@x.example": ["452 4.2.2 full"]}
     relay = world.relay(host)
     queued = world.send(relay, "gone@x.example", "full@x.example", fields=AUTOMATIC)
-    assert [None] == [message.aside for message in world.queue(relay)]
+    assert [message.aside for message in world.queue(relay)] == [None]
     report = world.run(queued.delivered)
-    assert (1, 1, True) == (len(report.delivered), len(report.failed), report.aside)
+    assert (len(report.delivered), len(report.failed), report.aside) == (1, 1, True)
 
 
 def test_a_postmaster_gets_what_nobody_else_can_be_told_of_once(world: World) -> None:
@@ -81,13 +81,13 @@ def test_a_postmaster_gets_what_nobody_else_can_be_told_of_once(world: World) ->
     host.refusals = dict(GONE)
     relay = world.relay(host, postmaster="postmaster@example.org")
     world.send(relay, "gone@x.example")
-    assert [("<>", "postmaster@example.org")] == host.got
-    assert [] == world.queue(relay)
+    assert host.got == [("<>", "postmaster@example.org")]
+    assert world.queue(relay) == []
     host.refusals["postmaster@example.org"] = "550 5.1.1 nobody there"
     world.send(relay, "gone@x.example")
     world.advance(HOUR)
-    assert 1 == len(host.got)
-    assert [SetAsideReason.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
+    assert len(host.got) == 1
+    assert [message.aside for message in world.queue(relay)] == [SetAsideReason.UNDELIVERABLE]
 
 
 _PARTS = "--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n--b\r\n"
@@ -137,7 +137,7 @@ def test_a_failure_is_reported_to_who_did_not_decline(
     relay = world.relay(host)
     world.send(relay, Recipient("gone@x.example", notify))
     assert told == len(host.reports)
-    assert [] == world.queue(relay)
+    assert world.queue(relay) == []
 
 
 def test_what_was_asked_for_is_passed_on_and_repeated_in_the_report(world: World) -> None:
@@ -153,9 +153,9 @@ def test_what_was_asked_for_is_passed_on_and_repeated_in_the_report(world: World
         body=b"a secret\r\n",
     )
     message, report = host.messages
-    assert ("HDRS", "my-name") == (message.parameters.ret, message.parameters.envid)
+    assert (message.parameters.ret, message.parameters.envid) == ("HDRS", "my-name")
     (ok,) = message.recipients
-    assert (frozenset({"SUCCESS", "FAILURE"}), "rfc822;first@y.example") == (ok.notify, ok.orcpt)
+    assert (ok.notify, ok.orcpt) == (frozenset({"SUCCESS", "FAILURE"}), "rfc822;first@y.example")
     assert b"Original-Envelope-Id: my-name" in report.content
     assert b"Original-Recipient: rfc822;second@y.example" in report.content
     assert b"Subject: x" in report.content
@@ -209,7 +209,7 @@ def test_a_delay_is_told_once(world: World, notify: tuple[str, ...], told: int) 
     relay = world.relay(host)
     world.send(relay, Recipient("full@x.example", notify))
     world.advance(4 * HOUR - 10)
-    assert [] == host.reports
+    assert host.reports == []
     world.advance(4 * HOUR)
     assert told == len(host.reports)
     for report in host.reports:
@@ -222,11 +222,11 @@ def test_beyond_the_rate_a_failure_waits_and_is_told_of_later(world: World) -> N
     relay = world.relay(host, report_rate=0.001, report_burst=3)
     for _ in range(5):
         world.send(relay, "gone@x.example")
-    assert 3 == len(host.reports)
-    assert [None, None] == [message.aside for message in world.queue(relay)]
+    assert len(host.reports) == 3
+    assert [message.aside for message in world.queue(relay)] == [None, None]
     world.advance(3 * HOUR)
-    assert 5 == len(host.reports)
-    assert [] == world.queue(relay)
+    assert len(host.reports) == 5
+    assert world.queue(relay) == []
 
 
 def test_what_the_operator_gives_up_is_told_of_whatever_the_rate(world: World) -> None:
@@ -237,8 +237,8 @@ def test_what_the_operator_gives_up_is_told_of_whatever_the_rate(world: World) -
         world.send(relay, "full@x.example")
     world.run(relay.queue.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
     world.advance(10)
-    assert 5 == len(host.reports)
-    assert [] == world.queue(relay)
+    assert len(host.reports) == 5
+    assert world.queue(relay) == []
 
 
 def test_beyond_the_rate_a_failure_waits_where_others_are_pending(world: World) -> None:
@@ -247,10 +247,10 @@ def test_beyond_the_rate_a_failure_waits_where_others_are_pending(world: World) 
     relay = world.relay(host, report_rate=0.001, report_burst=1)
     world.send(relay, "gone@x.example")
     world.send(relay, "gone@x.example", "full@x.example")
-    assert [2] == [len(message.pending) for message in world.queue(relay)]
+    assert [len(message.pending) for message in world.queue(relay)] == [2]
     world.advance(3000)
-    assert 2 == len(host.reports)
-    assert [1] == [len(message.pending) for message in world.queue(relay)]
+    assert len(host.reports) == 2
+    assert [len(message.pending) for message in world.queue(relay)] == [1]
 
 
 def test_what_a_server_says_reaches_neither_report_nor_log_unescaped(world: World) -> None:
@@ -269,7 +269,7 @@ def test_a_report_takes_the_route_of_whom_it_is_for(world: World) -> None:
         world.route(one, name="one", senders=(SENDER,)), world.route(two, name="two")
     )
     world.send(relay, "gone@x.example")
-    assert ([("<>", SENDER)], []) == (one.got, two.got)
+    assert (one.got, two.got) == ([("<>", SENDER)], [])
 
 
 def test_reports_take_a_route_of_their_own_where_there_is_one(world: World) -> None:
@@ -277,7 +277,7 @@ def test_reports_take_a_route_of_their_own_where_there_is_one(world: World) -> N
     one.refusals = {"gone@x.example": "550 5.1.1 unknown"}
     relay = world.relay(world.route(one, name="one"), world.route(two, name="two", senders=("<>",)))
     world.send(relay, "gone@x.example")
-    assert ([], [("<>", SENDER)]) == (one.got, two.got)
+    assert (one.got, two.got) == ([], [("<>", SENDER)])
 
 
 def test_a_report_is_committed_with_the_failure_it_reports_and_not_before(world: World) -> None:
@@ -295,13 +295,13 @@ def test_a_report_is_committed_with_the_failure_it_reports_and_not_before(world:
     relay = world.relay(host, spool=spool)
     queued = world.send(relay, "gone@x.example")
     (record,) = lost
-    assert 1 == len(record.reports)
-    assert [RecipientState.FAILED] == [row.state for row in record.changes]
+    assert len(record.reports) == 1
+    assert [row.state for row in record.changes] == [RecipientState.FAILED]
     # The process ends here: the queue has neither the failure nor the report.
     assert [queued.id] == [message.id for message in world.queue(relay)]
     world.stop(relay)
     relay = world.relay(host)
     world.until(lambda: host.reports)
     world.advance(HOUR)
-    assert [("<>", SENDER)] == host.got
-    assert [] == world.queue(relay)
+    assert host.got == [("<>", SENDER)]
+    assert world.queue(relay) == []

@@ -23,7 +23,7 @@ def middle() -> float:
 
 def test_the_defaults_are_those_that_are_promised() -> None:
     waits = [RetryPolicy().wait(attempts, middle) for attempts in range(7)]
-    assert [300, 600, 1200, 2400, 4000, 4000, 4000] == waits
+    assert waits == [300, 600, 1200, 2400, 4000, 4000, 4000]
 
 
 @given(st.integers(-3, 10**9), chances)
@@ -63,10 +63,10 @@ def test_what_comes_from_the_future_is_neither_late_nor_past_its_time(
 
 def test_reports_have_less_time() -> None:
     schedule = RetryPolicy()
-    assert (True, False) == (
+    assert (
         schedule.expired(0, 86400, report=True),
         schedule.expired(0, 86400),
-    )
+    ) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def gate(chance: Callable[[], float] = middle) -> BackOff:
 
 def test_a_gate_closes_for_longer_each_time_and_opens_at_once() -> None:
     back_off = gate()
-    assert [4, 8, 16] == [back_off.failed(now) for now in (0, 4, 12)]
-    assert (True, 16) == (back_off.closed, back_off.left(12))
+    assert [back_off.failed(now) for now in (0, 4, 12)] == [4, 8, 16]
+    assert (back_off.closed, back_off.left(12)) == (True, 16)
     back_off.succeeded()
-    assert (False, 0) == (back_off.closed, back_off.left(12))
-    assert 4 == back_off.failed(100)
+    assert (back_off.closed, back_off.left(12)) == (False, 0)
+    assert back_off.failed(100) == 4
 
 
 def test_a_gate_asked_to_ask_now_stays_closed_and_begins_anew() -> None:
@@ -106,8 +106,8 @@ def test_a_gate_asked_to_ask_now_stays_closed_and_begins_anew() -> None:
     for now in (0, 4, 12):
         back_off.failed(now)
     back_off.end_wait()
-    assert (True, 0) == (back_off.closed, back_off.left(12))
-    assert 4 == back_off.failed(12)
+    assert (back_off.closed, back_off.left(12)) == (True, 0)
+    assert back_off.failed(12) == 4
 
 
 def test_a_failure_behind_somebodys_word_is_asked_about_a_second_time_and_once() -> None:
@@ -115,12 +115,12 @@ def test_a_failure_behind_somebodys_word_is_asked_about_a_second_time_and_once()
     back_off = gate()
     back_off.failed(0)
     back_off.end_wait(second_chance=True)
-    assert [0.1, 4, 8] == [back_off.failed(now) for now in (1, 1.1, 5.1)]
+    assert [back_off.failed(now) for now in (1, 1.1, 5.1)] == [0.1, 4, 8]
     back_off.end_wait(second_chance=True)
     back_off.succeeded()
-    assert 4 == back_off.failed(20)
+    assert back_off.failed(20) == 4
     back_off.end_wait(second_chance=True)
-    assert 900 == back_off.failed(30, longest=True)
+    assert back_off.failed(30, longest=True) == 900
 
 
 @given(st.lists(st.tuples(times, chances), min_size=1, max_size=20), times)
@@ -145,10 +145,10 @@ def test_a_window_doubles_with_each_round_and_falls_to_one() -> None:
         rounds.append(window.size)
         for _ in range(window.size):
             window.succeeded()
-    assert [5, 10, 20, 40, 64] == rounds
+    assert rounds == [5, 10, 20, 40, 64]
     window.failed()
-    assert 1 == window.size
+    assert window.size == 1
 
 
 def test_a_window_is_never_wider_than_its_most() -> None:
-    assert 2 == Window(5, 2).size
+    assert Window(5, 2).size == 2

@@ -29,11 +29,11 @@ def test_while_it_is_down_mail_is_taken_in_and_one_message_at_a_time_asks(world:
     for number in range(50):
         world.send(relay, f"r{number}@x.example")
     world.advance(60)
-    assert 50 == len(world.queue(relay))
+    assert len(world.queue(relay)) == 50
     # 0, 4, 12, 28, 60: each wait twice as long.
-    assert [0, 4, 12, 28, 60] == [at - START for at in host.attempts]
-    assert 5 == len(world.of(Attempted))
-    assert [0] * 50 == [message.recipients[0].attempts for message in world.queue(relay)]
+    assert [at - START for at in host.attempts] == [0, 4, 12, 28, 60]
+    assert len(world.of(Attempted)) == 5
+    assert [message.recipients[0].attempts for message in world.queue(relay)] == [0] * 50
 
 
 def test_the_success_of_one_opens_the_gate_for_all(world: World) -> None:
@@ -49,9 +49,9 @@ def test_the_success_of_one_opens_the_gate_for_all(world: World) -> None:
     assert sorted(f"r{number}@x.example" for number in range(50)) == sorted(
         to for _, to in host.got
     )
-    assert START + 12 == world.clock.seconds()
-    assert [True] == [route.up for route in relay.stats().routes]
-    assert 1 == len(world.of(RouteUp))
+    assert world.clock.seconds() == START + 12
+    assert [route.up for route in relay.stats().routes] == [True]
+    assert len(world.of(RouteUp)) == 1
 
 
 def test_a_flush_ends_the_back_off_at_once(world: World) -> None:
@@ -65,7 +65,7 @@ def test_a_flush_ends_the_back_off_at_once(world: World) -> None:
     before = world.clock.seconds()
     world.run(relay.flush())
     world.pump.run()
-    assert 10 == len(host.got)
+    assert len(host.got) == 10
     assert world.clock.seconds() < before + 0.1
 
 
@@ -76,7 +76,7 @@ def test_a_flush_tries_those_again_who_were_refused_for_now(world: World) -> Non
     world.send(relay, "full@x.example")
     world.run(relay.flush())
     world.pump.run()
-    assert [(SENDER, "full@x.example")] == host.got
+    assert host.got == [(SENDER, "full@x.example")]
     assert world.clock.seconds() < START + 0.1
 
 
@@ -100,8 +100,8 @@ def test_waits_never_grow_beyond_the_longest(world: World) -> None:
     world.send(relay, "bob@example.net")
     world.advance(HOUR)
     waits = [b - a for a, b in zip(host.attempts, host.attempts[1:], strict=False)]
-    assert [4, 8, 16, 32, 60, 60] == waits[:6]
-    assert 60 == max(waits)
+    assert waits[:6] == [4, 8, 16, 32, 60, 60]
+    assert max(waits) == 60
 
 
 @pytest.mark.parametrize("reply", ["535 5.7.8 no", "534 5.7.9 no", "538 5.7.11 no", "530 5.7.0 no"])
@@ -113,14 +113,14 @@ def test_a_refused_password_defers_and_alarms_and_is_not_tried_in_a_storm(
     for number in range(20):
         world.send(relay, f"r{number}@x.example")
     world.advance(HOUR)
-    assert 20 == len(world.queue(relay))
-    assert [] == [status for _, status in world.tried if status != "deferred"]
+    assert len(world.queue(relay)) == 20
+    assert [status for _, status in world.tried if status != "deferred"] == []
     (first, *_) = alarms = world.of(AuthenticationAlarm)
     assert reply in first.reason
     assert "secret" not in str(first)
     # At the beginning, and every quarter of an hour.
     assert 5 == len(alarms) == len(host.attempts)
-    assert [True] == [route.locked for route in relay.stats().routes]
+    assert [route.locked for route in relay.stats().routes] == [True]
 
 
 def test_a_corrected_password_is_tried_by_a_flush(world: World) -> None:
@@ -129,11 +129,11 @@ def test_a_corrected_password_is_tried_by_a_flush(world: World) -> None:
     )
     relay = world.relay(world.route(host.server(user="u")))
     world.send(relay, "bob@example.net")
-    assert [] == host.got
+    assert host.got == []
     world.run(relay.flush())
     world.pump.run()
-    assert [(SENDER, "bob@example.net")] == host.got
-    assert [False] == [route.locked for route in relay.stats().routes]
+    assert host.got == [(SENDER, "bob@example.net")]
+    assert [route.locked for route in relay.stats().routes] == [False]
 
 
 def test_a_refused_password_alarms_though_the_second_host_takes_the_mail(world: World) -> None:
@@ -142,9 +142,9 @@ def test_a_refused_password_alarms_though_the_second_host_takes_the_mail(world: 
     relay = world.relay(world.route(first.server(user="u"), second.server()))
     world.send(relay, "bob@example.net")
     world.send(relay, "bob@example.net")
-    assert 2 == len(second.got)
-    assert 1 == len(world.of(AuthenticationAlarm))
-    assert [True] == [route.up for route in relay.stats().routes]
+    assert len(second.got) == 2
+    assert len(world.of(AuthenticationAlarm)) == 1
+    assert [route.up for route in relay.stats().routes] == [True]
 
 
 @pytest.mark.parametrize("moment", ["MAIL", "RCPT", "dot"])
@@ -156,10 +156,10 @@ def test_a_server_that_wants_a_password_it_did_not_ask_for_bounces_nothing(
     for number in range(10):
         world.send(relay, f"r{number}@x.example")
     world.advance(60)
-    assert 10 == len(world.queue(relay))
-    assert 3 == len(world.of(Attempted))
-    assert {"deferred"} == {status for _, status in world.tried}
-    assert 1 == len(world.of(RouteDown))
+    assert len(world.queue(relay)) == 10
+    assert len(world.of(Attempted)) == 3
+    assert {status for _, status in world.tried} == {"deferred"}
+    assert len(world.of(RouteDown)) == 1
     assert world.of(AuthenticationAlarm)
 
 
@@ -184,10 +184,10 @@ def test_what_is_wrong_with_the_opening_is_never_held_against_a_recipient(
     world.send(relay, "bob@example.net")
     world.advance(60)
     (message,) = world.queue(relay)
-    assert 0 == message.recipients[0].attempts
+    assert message.recipients[0].attempts == 0
     assert message.recipients[0].reply
     assert (message.recipients[0].status or "").startswith("4.")
-    assert {"deferred"} == {status for _, status in world.tried}
+    assert {status for _, status in world.tried} == {"deferred"}
     assert world.of(RouteDown)
 
 
@@ -196,13 +196,13 @@ def test_a_certificate_file_that_is_gone_is_trouble_of_ours_and_defers(world: Wo
     relay = world.relay(host)
     world.send(relay, "bob@example.net")
     world.advance(HOUR)
-    assert 1 == len(host.got)
+    assert len(host.got) == 1
     import pathlib
 
     pathlib.Path(host.ca_file).rename(pathlib.Path(host.ca_file + ".old"))
     world.send(relay, "bob@example.net")
-    assert 1 == len(world.queue(relay))
-    assert "deferred" == world.tried[-1][1]
+    assert len(world.queue(relay)) == 1
+    assert world.tried[-1][1] == "deferred"
     pathlib.Path(host.ca_file + ".old").rename(pathlib.Path(host.ca_file))
     world.until(lambda: len(host.got) == 2)
 
@@ -228,7 +228,7 @@ def test_what_the_operator_expires_ends_though_the_route_is_down(world: World) -
     world.run(relay.queue.act(QueueAction.EXPIRE, Selection(ids=(one.id,)), START))
     world.pump.run()
     report = world.run(one.delivered)
-    assert ["a@x.example"] == [str(o.recipient) for o in report.failed]
+    assert [str(o.recipient) for o in report.failed] == ["a@x.example"]
     assert [two.id] == [m.id for m in world.queue(relay, queue="incoming")]
     assert attempts == len(host.attempts)
 
@@ -239,8 +239,8 @@ def test_421_in_the_middle_defers_and_begins_anew_with_one(world: World) -> None
     for number in range(6):
         world.send(relay, f"r{number}@x.example")
     world.until(lambda: len(host.got) == 6)
-    assert 6 == len(set(host.got))
-    assert [] == world.of(Trouble)
+    assert len(set(host.got)) == 6
+    assert world.of(Trouble) == []
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -259,6 +259,6 @@ def test_a_250_to_the_content_of_a_message_whose_recipients_were_refused_is_no_t
     assert ["550 5.1.1 unknown"] * count == [outcome.reply for (outcome,) in failed]
     world.until(lambda: len(host.reports) == count)
     world.run(world.send(relay, "bob@example.net").delivered)
-    assert ([], [True]) == (world.of(RouteDown), [route.up for route in relay.stats().routes])
-    assert ([], START) == (world.queue(relay), world.clock.seconds())
-    assert 1 == len(host.attempts)
+    assert (world.of(RouteDown), [route.up for route in relay.stats().routes]) == ([], [True])
+    assert (world.queue(relay), world.clock.seconds()) == ([], START)
+    assert len(host.attempts) == 1

@@ -37,15 +37,15 @@ def test_the_address_goes_before_its_domain_and_that_before_all(sender: str, exp
             route("books", "@BÜCHER.example"),
         ]
     )
-    assert expected == routing.of(ReversePath.parse(sender))
+    assert routing.of(ReversePath.parse(sender)) == expected
 
 
 def test_reports_may_have_a_route_of_their_own() -> None:
     routing = Routing([route("all"), route("reports", "<>"), route("carol", "c@x.example")])
-    assert "reports" == routing.of(ReversePath())
-    assert "reports" == routing.of_report(ReversePath.parse("c@x.example"))
+    assert routing.of(ReversePath()) == "reports"
+    assert routing.of_report(ReversePath.parse("c@x.example")) == "reports"
     routing = Routing([route("all"), route("carol", "c@x.example")])
-    assert "carol" == routing.of_report(ReversePath.parse("c@x.example"))
+    assert routing.of_report(ReversePath.parse("c@x.example")) == "carol"
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ def test_what_is_on_its_way_ends_before_the_queue_is_closed(world: World) -> Non
     )
     # The connection is open and has the message, and nothing has moved on the network yet.
     waiting = world.watch(sending[0].delivered)
-    assert [(SENDER, "a@x.example")] == host.got
+    assert host.got == [(SENDER, "a@x.example")]
     world.stop(relay)
-    assert [(SENDER, "a@x.example"), (SENDER, "b@x.example")] == host.got
-    assert 1 == len(waiting)
+    assert host.got == [(SENDER, "a@x.example"), (SENDER, "b@x.example")]
+    assert len(waiting) == 1
     relay = world.relay(host)
-    assert [] == world.queue(relay)
+    assert world.queue(relay) == []
 
 
 def test_what_waits_for_a_connection_is_in_the_queue_again_at_once(world: World) -> None:
@@ -48,12 +48,12 @@ def test_what_waits_for_a_connection_is_in_the_queue_again_at_once(world: World)
         world.send(relay, f"r{number}@x.example")
     world.advance(1)
     world.stop(relay)
-    assert START + 1 == world.clock.seconds()
+    assert world.clock.seconds() == START + 1
     host.silent = False
     world.relay(host)
     world.until(lambda: len(host.got) == 8)
     # No attempt was made: no second copy has to be feared.
-    assert [] == world.of(Interrupted)
+    assert world.of(Interrupted) == []
 
 
 def test_what_waits_for_a_connection_goes_by_the_new_route_after_a_change(world: World) -> None:
@@ -64,7 +64,7 @@ def test_what_waits_for_a_connection_goes_by_the_new_route_after_a_change(world:
         world.send(relay, f"r{number}@x.example")
     relay.reconfigure(world.settings(new, grace=300.0))
     world.advance(5)
-    assert 5 == len(new.got)
+    assert len(new.got) == 5
 
 
 def test_what_does_not_end_in_time_is_cut_off_and_stays(world: World) -> None:
@@ -73,11 +73,11 @@ def test_what_does_not_end_in_time_is_cut_off_and_stays(world: World) -> None:
     for number in range(8):
         world.send(relay, f"r{number}@x.example")
     world.stop(relay)
-    assert START + 5 == world.clock.seconds()
+    assert world.clock.seconds() == START + 5
     relay = world.relay(host)
-    assert 8 == len(world.queue(relay))
+    assert len(world.queue(relay)) == 8
     # Nothing of them had gone out: no second copy has to be feared.
-    assert [] == world.of(Interrupted)
+    assert world.of(Interrupted) == []
 
 
 def test_draining_is_the_same_and_stopping_behind_it_takes_no_second_grace(world: World) -> None:
@@ -88,19 +88,19 @@ def test_draining_is_the_same_and_stopping_behind_it_takes_no_second_grace(world
     draining = [world.watch(relay.drain()) for _ in range(2)]
     world.advance(4)
     world.send(relay, "r1@x.example")
-    assert [[], []] == draining
+    assert draining == [[], []]
     world.stop(relay)
-    assert [[None], [None]] == draining
-    assert START + 5 == world.clock.seconds()
-    assert 1 == len(host.attempts)
+    assert draining == [[None], [None]]
+    assert world.clock.seconds() == START + 5
+    assert len(host.attempts) == 1
     relay = world.relay(host)
-    assert 2 == len(world.queue(relay))
-    assert [] == world.of(Interrupted)
+    assert len(world.queue(relay)) == 2
+    assert world.of(Interrupted) == []
 
 
 def test_draining_what_does_not_run_is_over_at_once(world: World) -> None:
     relay = RelayService(world.clock, world.spool(), world.settings(world.host()))
-    assert [None] == world.watch(relay.drain())
+    assert world.watch(relay.drain()) == [None]
 
 
 def test_nothing_is_taken_out_while_it_stops(world: World) -> None:
@@ -113,8 +113,8 @@ def test_nothing_is_taken_out_while_it_stops(world: World) -> None:
     stopping = world.watch(relay.stopService())
     world.relays.remove(relay)
     world.advance(60)
-    assert [None] == stopping
-    assert [] == host.got
+    assert stopping == [None]
+    assert host.got == []
 
 
 def test_no_timer_is_left_behind(world: World) -> None:
@@ -124,7 +124,7 @@ def test_no_timer_is_left_behind(world: World) -> None:
     world.send(relay, "full@x.example", "ok@x.example")
     world.stop(relay)
     world.advance(1)
-    assert [] == world.clock.getDelayedCalls()
+    assert world.clock.getDelayedCalls() == []
 
 
 def test_who_waits_for_the_end_is_told_that_the_relay_stopped(world: World) -> None:
@@ -136,13 +136,13 @@ def test_who_waits_for_the_end_is_told_that_the_relay_stopped(world: World) -> N
     cancelled = queued.delivered
     results = world.watch(cancelled)
     cancelled.cancel()
-    assert 1 == len(results)
+    assert len(results) == 1
     world.stop(relay)
     assert [MailerClosed] == [type(failure.value) for failure in waiting]
     late = world.watch(queued.delivered)
     assert [MailerClosed] == [type(failure.value) for failure in late]
     # The relay has the message: the same again would be a second copy.
-    assert [False, False] == [failure.value.transient for failure in (*waiting, *late)]
+    assert [failure.value.transient for failure in (*waiting, *late)] == [False, False]
     assert "do not send it again" in str(late[0].value)
 
 
@@ -166,7 +166,7 @@ def test_a_relay_starts_again_after_its_end(world: World) -> None:
         world.run(relay.ready())
         world.run(world.send(relay, "bob@example.net").delivered)
         world.run(relay.stopService())
-    assert 2 == len(host.got)
+    assert len(host.got) == 2
 
 
 def test_a_queue_that_cannot_be_opened_is_one_clear_error(world: World) -> None:
@@ -195,7 +195,7 @@ def test_a_message_whose_end_was_not_seen_is_named_and_goes_again(
     relay = world.relay(host)
     assert [Interrupted((queued.id,))] == world.of(Interrupted)
     world.until(lambda: host.got)
-    assert 1 == world.of(Attempted)[-1].doubles
+    assert world.of(Attempted)[-1].doubles == 1
 
 
 def test_a_route_that_changed_gets_new_connections_and_the_old_ones_end(world: World) -> None:
@@ -204,11 +204,11 @@ def test_a_route_that_changed_gets_new_connections_and_the_old_ones_end(world: W
     world.send(relay, "a@x.example")
     relay.reconfigure(world.settings(new, grace=10.0))
     world.send(relay, "b@x.example")
-    assert [(SENDER, "b@x.example")] == new.got
+    assert new.got == [(SENDER, "b@x.example")]
     world.until(lambda: len(new.got) == 2)
     # The old server had it, and did not say so: that is in doubt, and named.
     first, *_, last = [event for event in world.of(Attempted) if event.recipient == "a@x.example"]
-    assert (True, 1) == (first.in_doubt, last.doubles)
+    assert (first.in_doubt, last.doubles) == (True, 1)
 
 
 def test_a_route_that_stays_keeps_its_connections(world: World) -> None:
@@ -223,8 +223,8 @@ def test_a_route_that_stays_keeps_its_connections(world: World) -> None:
     )
     world.send(relay, "b@x.example")
     world.send(relay, "c@x.example", sender="me@m.example")
-    assert 1 == len(host.attempts)
-    assert [("me@m.example", "c@x.example")] == other.got
+    assert len(host.attempts) == 1
+    assert other.got == [("me@m.example", "c@x.example")]
 
 
 def test_mail_of_a_route_that_is_no_more_takes_the_one_for_everybody(world: World) -> None:
@@ -236,7 +236,7 @@ def test_mail_of_a_route_that_is_no_more_takes_the_one_for_everybody(world: Worl
     world.send(relay, "a@x.example")
     relay.reconfigure(world.settings(world.route(stays, name="stays")))
     world.pump.run()
-    assert [(SENDER, "a@x.example")] == stays.got
+    assert stays.got == [(SENDER, "a@x.example")]
 
 
 def test_a_route_that_was_renamed_while_nothing_ran_is_found_at_the_start(world: World) -> None:
@@ -247,7 +247,7 @@ def test_a_route_that_was_renamed_while_nothing_ran_is_found_at_the_start(world:
     world.stop(relay)
     host.up = True
     world.relay(world.route(host, name="new"))
-    assert [(SENDER, "a@x.example")] == host.got
+    assert host.got == [(SENDER, "a@x.example")]
 
 
 def test_a_reload_asks_a_route_that_is_down(world: World) -> None:
@@ -259,7 +259,7 @@ def test_a_reload_asks_a_route_that_is_down(world: World) -> None:
     host.up = True
     relay.reconfigure(world.settings(host))
     world.pump.run()
-    assert [(SENDER, "a@x.example")] == host.got
+    assert host.got == [(SENDER, "a@x.example")]
     assert world.of(RouteDown)
 
 
@@ -275,8 +275,8 @@ def test_cancelling_a_send_before_it_is_complete_leaves_nothing(world: World) ->
     sending = relay.send(pieces(), sender=SENDER, recipients="b@x.example")
     results = world.watch(sending)
     sending.cancel()
-    assert 1 == len(results)
-    assert [] == world.queue(relay)
+    assert len(results) == 1
+    assert world.queue(relay) == []
 
 
 @ensureDeferred
@@ -296,14 +296,14 @@ async def test_cancelling_a_send_while_it_is_written_to_the_disk_is_in_doubt(
         await sending
     error = caught.value
     assert error.report is not None
-    assert (True, False, [RecipientStatus.IN_DOUBT]) == (
+    assert (
         error.in_doubt,
         error.transient,
         [outcome.status for outcome in error.report.outcomes],
-    )
+    ) == (True, False, [RecipientStatus.IN_DOUBT])
     second = await relay.send(letter, held=True)
     found = await relay.queue.list(Selection())
-    assert 2 == len(list(found))
+    assert len(list(found)) == 2
     assert second.id
     await relay.stopService()
 
@@ -317,7 +317,7 @@ def test_an_observer_that_fails_stops_nothing(world: World) -> None:
 
     relay.observers.insert(0, bad)
     world.run(world.send(relay, "bob@example.net").delivered)
-    assert [(SENDER, "bob@example.net")] == host.got
+    assert host.got == [(SENDER, "bob@example.net")]
 
 
 def test_a_relay_to_one_server_needs_a_url_and_a_directory(world: World) -> None:
@@ -329,7 +329,7 @@ def test_a_relay_to_one_server_needs_a_url_and_a_directory(world: World) -> None
         name="relay.example",
     )
     (route,) = relay.settings.routes
-    assert ("smarthost", "smtp+starttls://mx.example:587") == (route.name, str(route.servers[0]))
+    assert (route.name, str(route.servers[0])) == ("smarthost", "smtp+starttls://mx.example:587")
     relay.startService()
     world.run(relay.ready())
     world.run(relay.stopService())
@@ -345,8 +345,8 @@ def test_what_a_changed_route_did_not_send_any_more_goes_out_by_the_new_one(worl
         world.send(relay, f"r{number}@x.example")
     relay.reconfigure(world.settings(new, grace=1.0))
     world.advance(1.5)
-    assert 5 == len(new.got)
-    assert [0] == [route.under_way for route in relay.stats().routes]
+    assert len(new.got) == 5
+    assert [route.under_way for route in relay.stats().routes] == [0]
 
 
 def test_a_message_that_was_claimed_when_the_routes_changed_is_counted_right(
@@ -366,5 +366,5 @@ def test_a_message_that_was_claimed_when_the_routes_changed_is_counted_right(
 
     observer.claim = change  # type: ignore[method-assign]
     world.send(relay, "bob@example.net")
-    assert [(SENDER, "bob@example.net")] == new.got
-    assert [0] == [route.under_way for route in relay.stats().routes]
+    assert new.got == [(SENDER, "bob@example.net")]
+    assert [route.under_way for route in relay.stats().routes] == [0]

@@ -35,7 +35,7 @@ def set_aside(world: World, **options: Any) -> tuple[RelayService, str]:
     options.setdefault("spool", MemoryQueue(world.clock))
     relay = world.relay(host, **options)
     queued = world.send(relay, "gone@x.example", sender="")
-    assert [SetAsideReason.UNDELIVERABLE] == [message.aside for message in world.queue(relay)]
+    assert [message.aside for message in world.queue(relay)] == [SetAsideReason.UNDELIVERABLE]
     return relay, queued.id
 
 
@@ -44,7 +44,7 @@ def test_it_is_removed_after_five_days_and_listed_before(world: World) -> None:
     pass_time(world, 5 * DAY - HOUR)
     assert [name] == [message.id for message in world.queue(relay, queue="corrupt")]
     pass_time(world, 2 * HOUR)
-    assert [] == world.queue(relay)
+    assert world.queue(relay) == []
     assert [Cleared(name, 5 * DAY)] == world.of(Cleared)
 
 
@@ -54,7 +54,7 @@ def test_the_time_is_a_setting_and_may_be_none(world: World) -> None:
     assert [name] == [message.id for message in world.queue(relay)]
     relay.reconfigure(world.settings(world.hosts[0], keep_undeliverable=HOUR))
     pass_time(world, 2 * HOUR)
-    assert [] == world.queue(relay)
+    assert world.queue(relay) == []
 
 
 def test_what_the_operator_held_is_not_removed(world: World) -> None:
@@ -85,7 +85,7 @@ def test_a_clock_that_jumps_removes_nothing_early(world: World, jump: float, *, 
     assert [name] == [message.id for message in world.queue(relay)]
     if told:
         pass_time(world, DAY + 2 * HOUR)
-        assert [] == world.queue(relay)
+        assert world.queue(relay) == []
 
 
 @pytest.mark.parametrize("jump", [0, 400 * DAY, -400 * DAY])
@@ -99,7 +99,7 @@ def test_a_relay_that_starts_with_another_clock_goes_on_counting(world: World, j
     pass_time(world, DAY)
     assert [name] == [message.id for message in world.queue(relay)]
     pass_time(world, DAY + 3 * HOUR)
-    assert [] == world.queue(relay)
+    assert world.queue(relay) == []
 
 
 def test_a_queue_that_cannot_be_written_is_told_of_and_asked_again(world: World) -> None:
@@ -116,8 +116,8 @@ def test_a_queue_that_cannot_be_written_is_told_of_and_asked_again(world: World)
 
     spool.clear_aside = broken  # type: ignore[method-assign]
     pass_time(world, DAY + HOUR)
-    assert [HOUR, 2 * HOUR, 3 * HOUR, HOUR] == asked[:4]
-    assert ["the disk is full"] * 2 == [trouble.reason for trouble in world.of(Trouble)]
+    assert asked[:4] == [HOUR, 2 * HOUR, 3 * HOUR, HOUR]
+    assert [trouble.reason for trouble in world.of(Trouble)] == ["the disk is full"] * 2
     assert [Cleared(name, DAY)] == world.of(Cleared)
 
 
@@ -133,4 +133,4 @@ def test_one_line_of_the_log_says_so() -> None:
     log_event(Cleared("0123456789AB", HOUR / 2))
     globalLogPublisher.removeObserver(observe)
     said = "0123456789AB: removed: undeliverable and unreportable, kept for "
-    assert [f"{said}5 days", f"{said}0.5 hours"] == lines
+    assert lines == [f"{said}5 days", f"{said}0.5 hours"]

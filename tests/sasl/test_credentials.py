@@ -93,8 +93,8 @@ def test_a_token_has_only_visible_ascii(token: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Credentials("bob", token=token)
 
-    assert "the token of 'bob' has characters that no bearer token has (RFC 6750)" == str(
-        caught.value
+    assert (
+        str(caught.value) == "the token of 'bob' has characters that no bearer token has (RFC 6750)"
     )
 
 
@@ -159,7 +159,7 @@ def test_credentials_without_a_secret_are_for_mechanisms_that_need_none() -> Non
 
     assert resolved.password is None
     assert resolved.token is None
-    assert ("EXTERNAL",) == resolved.mechanisms
+    assert resolved.mechanisms == ("EXTERNAL",)
 
 
 # -- what they resolve to -----------------------------------------------------
@@ -192,12 +192,12 @@ def test_a_secret_comes_from_a_str_a_callable_or_an_awaitable(
     as_token = run(Credentials("bob", token=source).resolve())
 
     assert as_password.password is not None
-    assert SECRET == as_password.password.reveal()
+    assert as_password.password.reveal() == SECRET
     assert as_password.token is None
-    assert "bob" == as_password.username
-    assert "shop" == as_password.authzid
+    assert as_password.username == "bob"
+    assert as_password.authzid == "shop"
     assert as_token.token is not None
-    assert SECRET == as_token.token.reveal()
+    assert as_token.token.reveal() == SECRET
     assert as_token.password is None
 
 
@@ -207,7 +207,7 @@ def test_a_provider_is_asked_anew_for_each_connection() -> None:
 
     seen = [run(renewing.resolve()).token for _ in range(2)]
 
-    assert ["first", "second"] == [token.reveal() for token in seen if token is not None]
+    assert [token.reveal() for token in seen if token is not None] == ["first", "second"]
 
 
 def test_a_failing_provider_is_a_temporary_failure_that_quotes_nothing() -> None:
@@ -218,8 +218,8 @@ def test_a_failing_provider_is_a_temporary_failure_that_quotes_nothing() -> None
         run(Credentials("bob", token=fail).resolve())
 
     assert (
-        "the token provider of 'bob' failed: OSError; what it raised is the cause of this error"
-        == str(caught.value)
+        str(caught.value)
+        == "the token provider of 'bob' failed: OSError; what it raised is the cause of this error"
     )
     assert isinstance(caught.value, AuthenticationError)
     assert caught.value.transient
@@ -251,7 +251,7 @@ def test_a_provider_that_returns_something_else_is_told_so() -> None:
     with pytest.raises(InvalidInput) as caught:
         run(Credentials("bob", provider).resolve())
 
-    assert "the password provider of 'bob' returned bytes, not str" == str(caught.value)
+    assert str(caught.value) == "the password provider of 'bob' returned bytes, not str"
     assert SECRET not in shown(caught.value)
 
 
@@ -316,12 +316,12 @@ def test_a_copy_still_authenticates() -> None:
     resolved = copy.deepcopy(run(copy.deepcopy(given_).resolve()))
 
     assert resolved.password is not None
-    assert SECRET == resolved.password.reveal()
+    assert resolved.password.reveal() == SECRET
 
 
 def test_repr_is_the_user_name() -> None:
-    assert "Credentials('bob')" == repr(Credentials("bob", SECRET))
-    assert "ResolvedCredentials('bob')" == repr(with_password("bob", SECRET))
+    assert repr(Credentials("bob", SECRET)) == "Credentials('bob')"
+    assert repr(with_password("bob", SECRET)) == "ResolvedCredentials('bob')"
     assert "Secret(<hidden>)" == f"{Secret(SECRET)}"
 
 

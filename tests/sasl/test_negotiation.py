@@ -53,11 +53,11 @@ def test_what_is_chosen_is_always_offered_and_fits(offered: set[str]) -> None:
             chosen = choose(offered, credentials).name
         except UnsupportedMechanism:
             chosen = None
-        assert expected == chosen
+        assert chosen == expected
 
 
 def test_the_names_of_the_server_are_read_in_any_case() -> None:
-    assert "PLAIN" == choose(["plain", "Login"], with_password()).name
+    assert choose(["plain", "Login"], with_password()).name == "PLAIN"
 
 
 def test_each_choice_is_a_new_exchange() -> None:
@@ -69,18 +69,18 @@ def test_each_choice_is_a_new_exchange() -> None:
 def test_the_mechanisms_of_the_credentials_are_order_and_limit() -> None:
     plain_first = with_password(mechanisms=["LOGIN", "PLAIN"])
 
-    assert "LOGIN" == choose(set(MECHANISMS), plain_first).name
-    assert "PLAIN" == choose({"SCRAM-SHA-256", "PLAIN"}, plain_first).name
+    assert choose(set(MECHANISMS), plain_first).name == "LOGIN"
+    assert choose({"SCRAM-SHA-256", "PLAIN"}, plain_first).name == "PLAIN"
     with pytest.raises(UnsupportedMechanism) as caught:
         choose({"SCRAM-SHA-256"}, plain_first)
     assert (
-        "the server has no mechanism to authenticate 'user' with:"
-        " it offers SCRAM-SHA-256; we may use LOGIN, PLAIN" == str(caught.value)
+        str(caught.value) == "the server has no mechanism to authenticate 'user' with:"
+        " it offers SCRAM-SHA-256; we may use LOGIN, PLAIN"
     )
 
 
 def test_a_password_that_scram_cannot_use_goes_by_the_next_mechanism() -> None:
-    assert "PLAIN" == choose({"SCRAM-SHA-256", "PLAIN"}, with_password(password="\U0001f511")).name
+    assert choose({"SCRAM-SHA-256", "PLAIN"}, with_password(password="\U0001f511")).name == "PLAIN"
 
 
 def test_a_mechanism_without_place_for_the_authorization_identity_is_passed_over() -> None:
@@ -88,7 +88,7 @@ def test_a_mechanism_without_place_for_the_authorization_identity_is_passed_over
         choose({"LOGIN"}, with_password(authzid="shop"))
 
     assert (
-        "it offers LOGIN; LOGIN has no place for an authorization identity" == caught.value.detail
+        caught.value.detail == "it offers LOGIN; LOGIN has no place for an authorization identity"
     )
 
 
@@ -97,9 +97,8 @@ def test_no_mechanism_in_common_names_both_sides() -> None:
         choose({"XOAUTH2", "GSSAPI", "OAUTHBEARER"}, with_password())
 
     assert (
-        "the server has no mechanism to authenticate 'user' with:"
+        str(caught.value) == "the server has no mechanism to authenticate 'user' with:"
         " it offers GSSAPI, OAUTHBEARER, XOAUTH2; OAUTHBEARER needs a token; XOAUTH2 needs a token"
-        == str(caught.value)
     )
     assert not caught.value.transient
 
@@ -109,8 +108,9 @@ def test_a_server_without_auth_is_told_apart() -> None:
         choose(frozenset(), with_password())
 
     assert (
-        "the server has no mechanism to authenticate 'user' with: it has no AUTH in its EHLO reply;"
-        " check host and port, and that TLS is on" == str(caught.value)
+        str(caught.value)
+        == "the server has no mechanism to authenticate 'user' with: it has no AUTH in its EHLO reply;"
+        " check host and port, and that TLS is on"
     )
 
 
@@ -129,8 +129,9 @@ def test_a_mechanism_that_is_not_known_is_bad_input() -> None:
         check_mechanisms(credentials)
 
     assert (
-        "the mechanism SCRAM-SHA256 is not known; the known ones are SCRAM-SHA-512, SCRAM-SHA-256,"
-        " SCRAM-SHA-1, OAUTHBEARER, XOAUTH2, PLAIN, LOGIN" == str(caught.value)
+        str(caught.value)
+        == "the mechanism SCRAM-SHA256 is not known; the known ones are SCRAM-SHA-512, SCRAM-SHA-256,"
+        " SCRAM-SHA-1, OAUTHBEARER, XOAUTH2, PLAIN, LOGIN"
     )
     with pytest.raises(InvalidInput):
         choose({"PLAIN"}, with_password(mechanisms=["SCRAM-SHA256"]))
@@ -143,16 +144,16 @@ def test_a_mechanism_is_plugged_in_by_a_larger_mapping() -> None:
     check_mechanisms(by_certificate, larger)
     chosen = choose({"PLAIN", "EXTERNAL"}, by_certificate, larger)
 
-    assert b"shop" == chosen.start()
-    assert "EXTERNAL" == choose({"PLAIN", "EXTERNAL"}, with_password(), larger).name
-    assert "PLAIN" == choose({"PLAIN"}, with_password(), larger).name
+    assert chosen.start() == b"shop"
+    assert choose({"PLAIN", "EXTERNAL"}, with_password(), larger).name == "EXTERNAL"
+    assert choose({"PLAIN"}, with_password(), larger).name == "PLAIN"
 
 
 def test_a_mechanism_under_the_wrong_name_is_bad_input() -> None:
     with pytest.raises(InvalidInput) as caught:
         choose({"X-MINE"}, with_password(), {"X-MINE": External})
 
-    assert "the mechanism under the name X-MINE calls itself EXTERNAL" == str(caught.value)
+    assert str(caught.value) == "the mechanism under the name X-MINE calls itself EXTERNAL"
 
 
 def test_the_default_cannot_be_changed_for_everybody() -> None:

@@ -15,13 +15,13 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 
 
 def test_plain_is_the_example_of_rfc_4616() -> None:
-    assert b"\0tim\0tanstaaftanstaaf" == Plain(with_password("tim", "tanstaaftanstaaf")).start()
+    assert Plain(with_password("tim", "tanstaaftanstaaf")).start() == b"\0tim\0tanstaaftanstaaf"
 
 
 def test_plain_carries_the_callers_authorization_identity() -> None:
     kurt = with_password("Kurt", "xipj3plmq", authzid="Ursel")
 
-    assert b"Ursel\0Kurt\0xipj3plmq" == Plain(kurt).start()
+    assert Plain(kurt).start() == b"Ursel\0Kurt\0xipj3plmq"
 
 
 @given(TEXT, TEXT, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
@@ -49,8 +49,8 @@ def test_no_challenge_is_ever_part_of_plain(challenge: bytes) -> None:
         plain.respond(challenge)
 
     assert (
-        "AUTH PLAIN broken off: the server sent one more challenge than the mechanism has"
-        == str(caught.value)
+        str(caught.value)
+        == "AUTH PLAIN broken off: the server sent one more challenge than the mechanism has"
     )
 
 
@@ -82,5 +82,5 @@ def test_success_has_nothing_to_look_at(mechanism: type[Plain | Login]) -> None:
 
     done.succeeded()
 
-    assert "" == done.explanation
+    assert done.explanation == ""
     assert not done.expensive

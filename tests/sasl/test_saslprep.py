@@ -50,7 +50,7 @@ def test_what_cannot_be_prepared_is_named(text: str, why: str) -> None:
 
 
 def test_a_query_may_be_newer_than_unicode_3_2() -> None:
-    assert "\U0001f511" == saslprep("\U0001f511", unassigned=True)
+    assert saslprep("\U0001f511", unassigned=True) == "\U0001f511"
 
 
 KNOWN = st.characters(exclude_categories=["Cs"]).filter(lambda c: not stringprep.in_table_a1(c))
@@ -67,7 +67,7 @@ def test_another_implementation_says_the_same(text: str) -> None:
     except ValueError:
         prepared = ""
 
-    assert expected == prepared
+    assert prepared == expected
 
 
 @given(st.text())

@@ -69,18 +69,18 @@ def at_server_final() -> Scram:
 def test_sha_1_is_the_example_of_rfc_5802() -> None:
     client = ScramSha1(with_password(), nonce=SHA1_NONCE)
 
-    assert b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL" == client.start()
-    assert SHA1_CLIENT_FINAL == client.respond(SHA1_SERVER_FIRST)
-    assert b"" == client.respond(SHA1_SERVER_FINAL)
+    assert client.start() == b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL"
+    assert client.respond(SHA1_SERVER_FIRST) == SHA1_CLIENT_FINAL
+    assert client.respond(SHA1_SERVER_FINAL) == b""
     client.succeeded()
 
 
 def test_sha_256_is_the_example_of_rfc_7677() -> None:
     client = ScramSha256(with_password(), nonce=SHA256_NONCE)
 
-    assert b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO" == client.start()
-    assert SHA256_CLIENT_FINAL == client.respond(SHA256_SERVER_FIRST)
-    assert b"" == client.respond(SHA256_SERVER_FINAL)
+    assert client.start() == b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"
+    assert client.respond(SHA256_SERVER_FIRST) == SHA256_CLIENT_FINAL
+    assert client.respond(SHA256_SERVER_FINAL) == b""
     client.succeeded()
 
 
@@ -92,7 +92,7 @@ def converse(client: Scram, password: str, iterations: int = MIN_ITERATIONS) -> 
     server.set_client_first(client.start().decode())
     client_final = client.respond(server.get_server_first().encode())
     server.set_client_final(client_final.decode())
-    assert b"" == client.respond(server.get_server_final().encode())
+    assert client.respond(server.get_server_final().encode()) == b""
     client.succeeded()
 
 
@@ -142,13 +142,13 @@ def test_the_authorization_identity_is_the_callers_and_is_in_the_proof() -> None
     response = client.respond(SHA1_SERVER_FIRST)
     match = re.match(rb"c=([^,]+),", response)
     assert match is not None
-    assert b"n,a=a=2Cb=3Dc," == base64.b64decode(match[1])
+    assert base64.b64decode(match[1]) == b"n,a=a=2Cb=3Dc,"
 
 
 def test_each_exchange_has_its_own_nonce() -> None:
     nonces = {ScramSha256(with_password()).start() for _ in range(100)}
 
-    assert 100 == len(nonces)
+    assert len(nonces) == 100
 
 
 def test_only_the_hashing_is_expensive() -> None:
@@ -156,7 +156,7 @@ def test_only_the_hashing_is_expensive() -> None:
 
     before, _, after = client.expensive, client.respond(SHA1_SERVER_FIRST), client.expensive
 
-    assert (True, False) == (before, after)
+    assert (before, after) == (True, False)
     assert ScramSha1(with_password()).expensive
 
 
@@ -165,8 +165,8 @@ def test_respond_may_be_called_in_another_thread() -> None:
     with ThreadPoolExecutor(1) as pool:
         response = pool.submit(client.respond, SHA1_SERVER_FIRST).result()
 
-    assert SHA1_CLIENT_FINAL == response
-    assert b"" == client.respond(SHA1_SERVER_FINAL)
+    assert response == SHA1_CLIENT_FINAL
+    assert client.respond(SHA1_SERVER_FINAL) == b""
 
 
 def test_extensions_of_the_server_are_passed_over() -> None:
@@ -249,7 +249,7 @@ def test_a_malformed_first_message_breaks_the_exchange_off(challenge: bytes) -> 
     with pytest.raises(AuthenticationRejected) as caught:
         at_server_first().respond(challenge)
 
-    assert "AUTH SCRAM-SHA-1 broken off" == caught.value.what
+    assert caught.value.what == "AUTH SCRAM-SHA-1 broken off"
     assert not caught.value.connection_usable
 
 
@@ -307,8 +307,8 @@ def test_a_235_before_the_last_message_of_the_server_is_not_believed(rounds: int
         client.succeeded()
 
     assert (
-        "AUTH SCRAM-SHA-1: this is not the server that knows the password:"
-        " it said 235 without proving that it knows the password" == str(caught.value)
+        str(caught.value) == "AUTH SCRAM-SHA-1: this is not the server that knows the password:"
+        " it said 235 without proving that it knows the password"
     )
 
 
@@ -318,8 +318,8 @@ def test_an_error_of_the_server_is_kept_for_its_reply_and_no_235_is_believed_aft
 ) -> None:
     client = start()  # type: ignore[call-arg]
 
-    assert b"" == client.respond(b"e=invalid-proof")
-    assert "invalid-proof" == client.explanation
+    assert client.respond(b"e=invalid-proof") == b""
+    assert client.explanation == "invalid-proof"
     with pytest.raises(ServerNotAuthentic):
         client.succeeded()
     with pytest.raises(AuthenticationRejected, match="one more challenge"):
@@ -370,8 +370,9 @@ def test_a_password_that_saslprep_refuses_is_refused_without_being_quoted() -> N
         ScramSha256(with_password(password="\U0001f511pencil"))
 
     assert (
-        "SCRAM-SHA-256 cannot use this password: it has a character newer than Unicode 3.2"
-        " (RFC 4013)" == str(caught.value)
+        str(caught.value)
+        == "SCRAM-SHA-256 cannot use this password: it has a character newer than Unicode 3.2"
+        " (RFC 4013)"
     )
     assert caught.value.__context__ is None
 

@@ -126,10 +126,10 @@ class Relay:
         assert not _CONTROL.search(self.said), self.said
         assert PASSWORD not in self.said
         if self.queue.exists():
-            assert 0o700 == stat.S_IMODE(self.queue.stat().st_mode)
+            assert stat.S_IMODE(self.queue.stat().st_mode) == 0o700
         for path in self.queue.glob("*"):
             mode = stat.S_IMODE(path.stat().st_mode)
-            assert 0o600 == mode, f"{path} {mode:o}"
+            assert mode == 0o600, f"{path} {mode:o}"
             if path.is_file():
                 assert PASSWORD.encode() not in path.read_bytes(), path
 
@@ -151,7 +151,7 @@ def submit(port: int, number: int = 0, *, recipients: Sequence[str] = ("bob@exam
         for recipient in recipients:
             client.rcpt(recipient)
         code, text = client.data(content)
-        assert 250 == code, text
+        assert code == 250, text
         return text.decode()
 
 

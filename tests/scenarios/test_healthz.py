@@ -63,12 +63,12 @@ async def test_a_relay_that_works_is_well_and_after_its_end_nobody_answers(
     def case() -> None:
         watched = Watched(relay, hop.port, hop.ca_file)
         relay.up()
-        assert (200, "ok") == watched.health
+        assert watched.health == (200, "ok")
         submit(watched.port)
         relay.wait(lambda: "status=sent" in relay.said)
-        assert (200, "ok") == watched.health
-        assert -signal.SIGTERM == relay.end()
-        assert 0 == watched.health[0]
+        assert watched.health == (200, "ok")
+        assert relay.end() == -signal.SIGTERM
+        assert watched.health[0] == 0
 
     await off(case)
 
@@ -87,7 +87,7 @@ async def test_a_next_hop_that_takes_nothing_is_no_illness_of_the_relay(
         relay.up()
         submit(watched.port)
         relay.wait(lambda: "status=deferred" in relay.said)
-        assert (200, "ok") == watched.health
+        assert watched.health == (200, "ok")
         relay.end()
 
     await off(case)
@@ -100,7 +100,7 @@ async def test_a_queue_that_somebody_else_holds_is_an_illness_that_ends_with_it(
     def case() -> None:
         watched = Watched(relay, hop.port, hop.ca_file)
         relay.up()
-        assert (200, "ok") == watched.health
+        assert watched.health == (200, "ok")
         database = next(relay.queue.glob("*.sqlite3"))
         with closing(sqlite3.connect(database, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -108,7 +108,7 @@ async def test_a_queue_that_somebody_else_holds_is_an_illness_that_ends_with_it(
             assert said.startswith("the queue ")
             assert said.isprintable()
             other.execute("ROLLBACK")
-        assert "ok" == watched.until(200)
+        assert watched.until(200) == "ok"
         submit(watched.port)
         relay.wait(lambda: "status=sent" in relay.said)
         relay.end()
@@ -133,12 +133,12 @@ async def test_a_relay_that_stops_answers_503_until_its_end(reactor: Any, relay:
                     for line in session.dialogue
                 )
             )
-            assert (200, "ok") == watched.health
+            assert watched.health == (200, "ok")
             relay.signal(signal.SIGTERM)
             # The message under way is waited for; nothing more is taken out of the queue.
-            assert "the relay is stopping" == watched.until(503)
-            assert (503, "the relay is stopping") == watched.health
+            assert watched.until(503) == "the relay is stopping"
+            assert watched.health == (503, "the relay is stopping")
             relay.kill()
-            assert 0 == watched.health[0]
+            assert watched.health[0] == 0
 
         await off(case)

@@ -67,11 +67,11 @@ async def test_a_wrong_password_is_tried_once(
         await submit(reactor, postfix.server(service, credentials=wrong), MESSAGE)
     error = caught.value
     assert error.reply is not None
-    assert (535, "AUTH", False) == (error.reply.code, error.phase, error.transient)
+    assert (error.reply.code, error.phase, error.transient) == (535, "AUTH", False)
     assert "open-sesame" not in f"{error} {error!r} {error.transcript}"
     end = await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert "auth=0/1 quit=1" in end
-    assert 1 == len(postfix.logged("authentication failed", since=since))
+    assert len(postfix.logged("authentication failed", since=since)) == 1
 
 
 @ensureDeferred
@@ -117,7 +117,7 @@ async def test_without_credentials_a_server_that_wants_them_refuses(
         await submit(reactor, postfix.server(credentials=None), MESSAGE)
     assert isinstance(caught.value, PermanentFailure)
     assert caught.value.reply is not None
-    assert 554 == caught.value.reply.code
+    assert caught.value.reply.code == 554
 
 
 @ensureDeferred
@@ -126,4 +126,4 @@ async def test_a_password_may_come_from_a_coroutine(reactor: Any, postfix: Postf
         return PASSWORD
 
     report = await submit(reactor, postfix.server(credentials=Credentials(USER, fetch)), MESSAGE)
-    assert 1 == len(report.accepted)
+    assert len(report.accepted) == 1

@@ -30,7 +30,7 @@ async def test_a_unix_socket(reactor: Any, postfix: Postfix) -> None:
     endpoint = UNIXClientEndpoint(reactor, postfix.socket)
     report = await sendmail(endpoint, MESSAGE, tls=TLSPolicy.NONE, reactor=reactor, complete=False)
     (copy,) = await postfix.delivered(reactor, report.queue_id)
-    assert MESSAGE == copy.content
+    assert copy.content == MESSAGE
 
 
 @ensureDeferred
@@ -64,25 +64,25 @@ async def test_any_endpoint_with_the_name_apart(
 async def test_command_by_command(reactor: Any, postfix: Postfix) -> None:
     endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{postfix.ports['no_auth']}")
     protocol = await connectProtocol(endpoint, SubmissionProtocol(reactor))
-    assert 220 == (await protocol.greeting).code
-    assert 250 == (await protocol.ehlo("client.example.test")).code
+    assert (await protocol.greeting).code == 220
+    assert (await protocol.ehlo("client.example.test")).code == 250
     assert "STARTTLS" in protocol.session.capabilities
     with pytest.raises(CommandNotAllowed):
         await protocol.rcpt("bob@example.test")
-    assert 220 == (await protocol.starttls(ServerVerifier(postfix.trust, ""))).code
+    assert (await protocol.starttls(ServerVerifier(postfix.trust, ""))).code == 220
     assert protocol.tls is not None
-    assert "mail.example.test" == protocol.tls.identity
-    assert 250 == (await protocol.ehlo("client.example.test")).code
+    assert protocol.tls.identity == "mail.example.test"
+    assert (await protocol.ehlo("client.example.test")).code == 250
     assert "STARTTLS" not in protocol.session.capabilities
-    assert 250 == (await protocol.noop()).code
-    assert 252 == (await protocol.command("VRFY", "bob@example.test")).code
+    assert (await protocol.noop()).code == 250
+    assert (await protocol.command("VRFY", "bob@example.test")).code == 252
 
     # A refusal is a result, and the connection goes on.
-    assert 250 == (await protocol.mail("alice@example.test")).code
-    assert 550 == (await protocol.rcpt("gone@example.test")).code
+    assert (await protocol.mail("alice@example.test")).code == 250
+    assert (await protocol.rcpt("gone@example.test")).code == 550
     with pytest.raises(CommandNotAllowed):
         await protocol.data()
-    assert 250 == (await protocol.rset()).code
+    assert (await protocol.rset()).code == 250
 
     with protocol.group():
         waiting = [
@@ -90,9 +90,9 @@ async def test_command_by_command(reactor: Any, postfix: Postfix) -> None:
             protocol.rcpt("bob@example.test"),
             protocol.data(),
         ]
-    assert [250, 250, 354] == [(await each).code for each in waiting]
+    assert [(await each).code for each in waiting] == [250, 250, 354]
     reply = await protocol.content(MESSAGE)
-    assert 250 == reply.code
+    assert reply.code == 250
 
     # BDAT, which this Postfix takes too.
     with protocol.group():
@@ -102,13 +102,14 @@ async def test_command_by_command(reactor: Any, postfix: Postfix) -> None:
             protocol.bdat(MESSAGE[:30], last=False),
             protocol.bdat(MESSAGE[30:]),
         ]
-    assert [250] * 4 == [(await each).code for each in waiting]
+    assert [(await each).code for each in waiting] == [250] * 4
     last = await waiting[-1]
-    assert 221 == (await protocol.quit()).code
+    assert (await protocol.quit()).code == 221
     await protocol.lost()
 
     ids = [text.text.rpartition(" ")[2] for text in (reply, last)]
     copies = await postfix.delivered(reactor, *ids)
-    assert [("bob@example.test", MESSAGE), ("carol@example.test", MESSAGE)] == [
-        (copy.recipient, copy.content) for copy in copies
+    assert [(copy.recipient, copy.content) for copy in copies] == [
+        ("bob@example.test", MESSAGE),
+        ("carol@example.test", MESSAGE),
     ]

@@ -40,7 +40,7 @@ async def test_what_the_shell_sends_arrives_as_it_was(
     message = MESSAGE if service != "bare" else MESSAGE.replace("üß".encode(), b"ue")
     words = options(shell, postfix, service)
     done = await shell.run("send", "--json", "--server", *words, stdin=message)
-    assert (0, "") == (done.status, done.err)
+    assert (done.status, done.err) == (0, "")
     (copy,) = await postfix.delivered(reactor, done.json["queue_id"])
     assert message == copy.content
 
@@ -52,7 +52,7 @@ async def test_the_check_finds_what_postfix_offers(
     shell = Shell(tmp_path)
     done = await shell.run("check", "--json", *options(shell, postfix, "submission"))
     seen = done.json
-    assert (0, "", True, True) == (done.status, done.err, seen["usable"], seen["authenticated"])
+    assert (done.status, done.err, seen["usable"], seen["authenticated"]) == (0, "", True, True)
     assert {"STARTTLS", "PIPELINING"} <= set(seen["in_clear"])
     assert {"AUTH", "PIPELINING", "8BITMIME"} <= set(seen["offered"])
 
@@ -63,7 +63,7 @@ async def test_a_certificate_that_has_expired_is_shown_and_refused(
 ) -> None:
     shell = Shell(tmp_path)
     done = await shell.run("check", *options(shell, postfix, "expired"))
-    assert 77 == done.status
+    assert done.status == 77
     assert "it has expired" in done.err
     assert HOST in done.out
     assert "--fingerprint " in done.out

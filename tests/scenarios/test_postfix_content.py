@@ -105,12 +105,12 @@ async def test_a_message_without_a_body_arrives(
 async def test_what_is_missing_is_added_and_nothing_else(reactor: Any, postfix: Postfix) -> None:
     report, content = await sent(reactor, postfix, HEADER + b"hello\r\n")
     parsed = BytesParser(policy=default).parsebytes(content)
-    assert ["Date", "From", "Message-ID", "Subject", "To"] == sorted(parsed.keys())
+    assert sorted(parsed.keys()) == ["Date", "From", "Message-ID", "Subject", "To"]
     assert parsed["Message-ID"] == report.message_id
     added = content.replace(HEADER + b"hello\r\n", b"")
     lines = [line for line in content.splitlines() if line not in HEADER.splitlines()]
-    assert b"hello" == lines.pop()
-    assert [b"Date", b"Message-ID"] == sorted(line.partition(b":")[0] for line in lines), added
+    assert lines.pop() == b"hello"
+    assert sorted(line.partition(b":")[0] for line in lines) == [b"Date", b"Message-ID"], added
 
 
 @ensureDeferred
@@ -120,8 +120,10 @@ async def test_bcc_is_delivered_to_and_not_told(reactor: Any, postfix: Postfix) 
     )
     report = await submit(reactor, postfix.server(), message + b"psst\r\n")
     copies = await postfix.delivered(reactor, report.queue_id)
-    assert ["bob@example.test", "eve@example.test", "mallory@example.test"] == [
-        copy.recipient for copy in copies
+    assert [copy.recipient for copy in copies] == [
+        "bob@example.test",
+        "eve@example.test",
+        "mallory@example.test",
     ]
     for copy in copies:
         assert b"bcc" not in copy.content.lower()
@@ -197,7 +199,7 @@ async def test_text_and_a_memory_file(reactor: Any, postfix: Postfix) -> None:
     _, content = await sent(reactor, postfix, text, complete=False)
     assert HEADER + "Grüße\r\n.\r\n".encode() == content
     _, content = await sent(reactor, postfix, io.BytesIO(HEADER + b"..\n"), complete=False)
-    assert HEADER + b"..\r\n" == content
+    assert content == HEADER + b"..\r\n"
 
 
 def letter() -> EmailMessage:
@@ -220,10 +222,10 @@ async def test_an_email_message_with_an_attachment(
     message = letter()
     report = await submit(reactor, postfix.server(service), message)
     copies = await postfix.delivered(reactor, report.queue_id)
-    assert ["bob@example.test", "carol@example.test"] == [copy.recipient for copy in copies]
+    assert [copy.recipient for copy in copies] == ["bob@example.test", "carol@example.test"]
     assert copies[0].content == copies[1].content
     parsed = BytesParser(policy=default).parsebytes(copies[0].content)
-    assert "Photographs of Zürich" == parsed["Subject"]
+    assert parsed["Subject"] == "Photographs of Zürich"
     (attached,) = parsed.iter_attachments()
     assert ("Zürich.png", bytes(range(256)) * 20) == (
         attached.get_filename(),
@@ -231,7 +233,7 @@ async def test_an_email_message_with_an_attachment(
     )
     body = parsed.get_body()
     assert body is not None
-    assert "Dear Bob,\n\n.hidden\nGrüße\n" == body.get_content().replace("\r\n", "\n")
+    assert body.get_content().replace("\r\n", "\n") == "Dear Bob,\n\n.hidden\nGrüße\n"
     assert "Message-ID" not in message
 
 
@@ -246,7 +248,7 @@ async def test_eight_bit_content_is_encoded_for_a_server_that_takes_none(
     _, content = await sent(reactor, postfix, message, "bare")
     assert content.isascii()
     parsed = BytesParser(policy=default).parsebytes(content)
-    assert "Grüße\r\n.\r\n" == parsed.get_content()
+    assert parsed.get_content() == "Grüße\r\n.\r\n"
 
 
 @ensureDeferred
@@ -257,4 +259,4 @@ async def test_what_has_no_one_meaning_is_refused_before_anything_is_sent(
     since = len(postfix.log)
     with pytest.raises(InvalidMessage, match="line 5"):
         await submit(reactor, postfix.server(), HEADER + bad)
-    assert [] == postfix.logged(" connect from", since=since)
+    assert postfix.logged(" connect from", since=since) == []

@@ -43,7 +43,7 @@ async def test_smtputf8_is_asked_for_only_where_it_is_needed(
     report = await submit(reactor, postfix.server(), MESSAGE + "Grüße\r\n".encode(), complete=False)
     size = len(MESSAGE) + 9
     line = said(report.transcript, "MAIL")
-    assert f"C: MAIL FROM:<alice@example.test> SIZE={size} BODY=8BITMIME" == line
+    assert line == f"C: MAIL FROM:<alice@example.test> SIZE={size} BODY=8BITMIME"
 
 
 @ensureDeferred
@@ -55,9 +55,9 @@ async def test_a_domain_beyond_ascii_goes_in_its_ascii_form(reactor: Any, postfi
         sender="info@bücher.example",
         recipients="bob@example.test",
     )
-    assert "C: MAIL FROM:<info@xn--bcher-kva.example>" == said(report.transcript, "MAIL")
+    assert said(report.transcript, "MAIL") == "C: MAIL FROM:<info@xn--bcher-kva.example>"
     (copy,) = await postfix.delivered(reactor, report.queue_id)
-    assert "info@xn--bcher-kva.example" == copy.sender
+    assert copy.sender == "info@xn--bcher-kva.example"
 
 
 @ensureDeferred
@@ -66,7 +66,7 @@ async def test_the_null_reverse_path(reactor: Any, postfix: Postfix) -> None:
         reactor, postfix.server(), MESSAGE, sender="", recipients="bob@example.test"
     )
     (copy,) = await postfix.delivered(reactor, report.queue_id)
-    assert "" == copy.sender
+    assert copy.sender == ""
 
 
 @ensureDeferred
@@ -93,19 +93,19 @@ async def test_a_success_notice_comes_and_bears_what_we_said(
         envid="env+id=1",
     )
     report = await submit(reactor, postfix.server(), MESSAGE, envelope=envelope)
-    assert 2 == len(report.accepted)
+    assert len(report.accepted) == 2
     await postfix.delivered(reactor, report.queue_id)
     line = await postfix.line(reactor, "sender delivery status notification: ", since=since)
     notice_id = line.rpartition(": ")[2]
     (notice,) = await postfix.delivered(reactor, notice_id)
-    assert ("", "notices@example.test") == (notice.sender, notice.recipient)
+    assert (notice.sender, notice.recipient) == ("", "notices@example.test")
     parsed = BytesParser(policy=default).parsebytes(notice.content)
-    assert "multipart/report" == parsed.get_content_type()
+    assert parsed.get_content_type() == "multipart/report"
     (status,) = [p for p in parsed.walk() if p.get_content_type() == "message/delivery-status"]
     whole, *each = status.iter_parts()
-    assert "env+id=1" == whole["Original-Envelope-Id"]
-    assert ["rfc822;Bob+Lists=1@example.org"] == [
-        str(block["Original-Recipient"]).replace(" ", "") for block in each
+    assert whole["Original-Envelope-Id"] == "env+id=1"
+    assert [str(block["Original-Recipient"]).replace(" ", "") for block in each] == [
+        "rfc822;Bob+Lists=1@example.org"
     ]
 
 
@@ -115,8 +115,8 @@ async def test_dsn_is_left_out_where_it_is_not_offered(reactor: Any, postfix: Po
         "alice@example.test", [Recipient("bob@example.test", {"SUCCESS"})], envid="x"
     )
     report = await submit(reactor, postfix.server("bare"), MESSAGE, envelope=envelope)
-    assert "C: MAIL FROM:<alice@example.test>" == said(report.transcript, "MAIL")
-    assert "C: RCPT TO:<bob@example.test>" == said(report.transcript, "RCPT")
+    assert said(report.transcript, "MAIL") == "C: MAIL FROM:<alice@example.test>"
+    assert said(report.transcript, "RCPT") == "C: RCPT TO:<bob@example.test>"
 
 
 @ensureDeferred
@@ -149,6 +149,6 @@ async def test_postfix_sees_one_orderly_session(reactor: Any, postfix: Postfix) 
     await submit(reactor, postfix.server("data"), MESSAGE)
     end = await postfix.line(reactor, "data/smtpd", "disconnect from", since=since)
     expected = "ehlo=2 starttls=1 auth=1 mail=1 rcpt=1 data=1 quit=1 commands=8"
-    assert expected == end.partition("] ")[2]
-    assert [] == postfix.logged("warning", since=since)
-    assert [] == postfix.logged("improper", since=since)
+    assert end.partition("] ")[2] == expected
+    assert postfix.logged("warning", since=since) == []
+    assert postfix.logged("improper", since=since) == []

@@ -66,11 +66,11 @@ async def test_the_reply_is_lost_and_the_message_is_there(
         with pytest.raises(DeliveryInDoubt) as caught:
             await submit(reactor, server, message(subject), complete=False)
     assert caught.value.report is not None
-    assert [RecipientStatus.IN_DOUBT] == [
-        outcome.status for outcome in caught.value.report.outcomes
+    assert [outcome.status for outcome in caught.value.report.outcomes] == [
+        RecipientStatus.IN_DOUBT
     ]
-    assert 1 == await arrived(reactor, postfix, subject)
-    assert 1 == cutter.connections
+    assert await arrived(reactor, postfix, subject) == 1
+    assert cutter.connections == 1
 
 
 @ensureDeferred
@@ -87,8 +87,8 @@ async def test_the_end_is_lost_and_the_message_is_not_there(
     async with cut(reactor, postfix, service, cuts) as (server, cutter):
         with pytest.raises(DeliveryInDoubt):
             await submit(reactor, server, message(subject), complete=False)
-    assert 0 == await arrived(reactor, postfix, subject)
-    assert 1 == cutter.connections
+    assert await arrived(reactor, postfix, subject) == 0
+    assert cutter.connections == 1
 
 
 @ensureDeferred
@@ -102,10 +102,10 @@ async def test_cut_before_the_content_it_is_untouched(reactor: Any, postfix: Pos
         with pytest.raises(ConnectionClosed) as caught:
             await submit(reactor, server, message(subject), complete=False)
     assert caught.value.report is not None
-    assert [RecipientStatus.UNTOUCHED] == [
-        outcome.status for outcome in caught.value.report.outcomes
+    assert [outcome.status for outcome in caught.value.report.outcomes] == [
+        RecipientStatus.UNTOUCHED
     ]
-    assert 0 == await arrived(reactor, postfix, subject)
+    assert await arrived(reactor, postfix, subject) == 0
 
 
 @ensureDeferred
@@ -127,6 +127,6 @@ async def test_many_reports_the_one_in_doubt_and_goes_on_without_a_copy_too_many
     assert [accepted, accepted, doubtful, accepted, accepted] == statuses
     errors: list[SendmailError | None] = [report.error for report in reports]
     assert isinstance(errors[2], DeliveryInDoubt)
-    assert 2 == cutter.connections
+    assert cutter.connections == 2
     found = [await arrived(reactor, postfix, subject) for subject in subjects]
-    assert [1] * 5 == found
+    assert found == [1] * 5

@@ -68,7 +68,7 @@ async def test_a_thousand_over_four_connections_and_exactly_the_right_ones_arriv
     stats = mailer.stats()
     await mailer.aclose()
 
-    assert [None] * COUNT == [report.error for report in reports]
+    assert [report.error for report in reports] == [None] * COUNT
     assert [expected(n) for n in range(COUNT)] == [
         [outcome.status for outcome in report.outcomes] for report in reports
     ]
@@ -79,7 +79,7 @@ async def test_a_thousand_over_four_connections_and_exactly_the_right_ones_arriv
     assert Counter((sender(n), f"r{n}@example.test", content(n)) for n in accepted) == Counter(
         (copy.sender, copy.recipient, copy.content) for copy in copies
     )
-    assert 4 == await connections(reactor, postfix, service, since)
+    assert await connections(reactor, postfix, service, since) == 4
     assert len(accepted) == len(postfix.logged("(queue active)", since=since))
 
 
@@ -95,7 +95,7 @@ async def test_single_sends_share_connections(reactor: Any, postfix: Postfix) ->
     await mailer.aclose()
     copies = await postfix.delivered(reactor, *queued)
     assert sorted(f"r{n}@example.test" for n in range(0, 30, 2)) == [c.recipient for c in copies]
-    assert 1 == await connections(reactor, postfix, "submission", since)
+    assert await connections(reactor, postfix, "submission", since) == 1
 
 
 @ensureDeferred
@@ -109,7 +109,7 @@ async def test_a_server_that_hangs_up_after_an_error_is_connected_to_again(
     reports = await mailer.send_many(items, complete=False)
     await mailer.aclose()
     doubtful = [report for report in reports if report.in_doubt]
-    assert [] == doubtful
+    assert doubtful == []
     accepted = [str(o.recipient) for report in reports for o in report.accepted]
     assert [to for to in names if to.startswith("r")] == accepted
     copies = await postfix.delivered(reactor, *[r.queue_id for r in reports if r.queue_id])

@@ -67,16 +67,16 @@ async def test_fifty_over_one_connection_and_exactly_the_right_ones_arrive_once(
     reports = await many(reactor, postfix.server(service), items, complete=False)
 
     assert [envelope for envelope, _ in items] == [report.envelope for report in reports]
-    assert [None] * 50 == [report.error for report in reports]
+    assert [report.error for report in reports] == [None] * 50
     accepted = [str(o.recipient) for report in reports for o in report.accepted]
     assert [to for to, _ in expected] == accepted
-    assert 5 + 5 + 5 + 5 == sum(len(report.refused) for report in reports)
+    assert sum(len(report.refused) for report in reports) == 5 + 5 + 5 + 5
     copies = await copies_of(reactor, postfix, reports)
     assert sorted(expected) == [(copy.recipient, copy.content) for copy in copies]
     end = await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert "auth=1 " in end
     assert "quit=1 " in end
-    assert 1 == len(postfix.logged(f"{service}/smtpd", " connect from", since=since))
+    assert len(postfix.logged(f"{service}/smtpd", " connect from", since=since)) == 1
 
 
 @ensureDeferred
@@ -94,7 +94,7 @@ async def test_postfix_holds_nothing_else_than_what_was_reported(
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert [n % 2 == 0 for n in range(10)] == [bool(report.accepted) for report in reports]
     await postfix.quiet(reactor)
-    assert 5 == len(postfix.logged("(queue active)", since=since))
+    assert len(postfix.logged("(queue active)", since=since)) == 5
 
 
 @ensureDeferred
@@ -106,10 +106,10 @@ async def test_what_cannot_be_sent_does_not_stop_the_next(reactor: Any, postfix:
         message("four"),
     ]
     reports = await many(reactor, postfix.server("small"), items)
-    assert [True, False, False, True] == [bool(report.accepted) for report in reports]
+    assert [bool(report.accepted) for report in reports] == [True, False, False, True]
     assert isinstance(reports[1].error, InvalidMessage)
     assert isinstance(reports[2].error, MessageTooLarge)
-    assert [RecipientStatus.UNTOUCHED] == [outcome.status for outcome in reports[2].outcomes]
+    assert [outcome.status for outcome in reports[2].outcomes] == [RecipientStatus.UNTOUCHED]
 
 
 @ensureDeferred
@@ -125,8 +125,8 @@ async def test_an_asynchronous_source_is_pulled_one_at_a_time(
             yield message(f"pulled {n}")
 
     reports = await many(reactor, postfix.server(watch=heard.append), source())
-    assert [1, 1, 1, 1] == [len(report.accepted) for report in reports]
-    assert [0, 1, 2, 3] == seen
+    assert [len(report.accepted) for report in reports] == [1, 1, 1, 1]
+    assert seen == [0, 1, 2, 3]
 
 
 @ensureDeferred
@@ -139,13 +139,13 @@ async def test_a_server_that_closes_after_an_error_is_connected_to_again(
     items = [(Envelope(SENDER, f"{name}@example.test"), message(name)) for name in names]
     reports = await many(reactor, postfix.server("closing"), items, complete=False)
     accepted = [str(o.recipient) for report in reports for o in report.accepted]
-    assert ["r1@example.test", "r2@example.test", "r3@example.test"] == accepted
+    assert accepted == ["r1@example.test", "r2@example.test", "r3@example.test"]
     copies = await copies_of(reactor, postfix, reports)
     assert [(f"{n}@example.test", message(n)) for n in ("r1", "r2", "r3")] == [
         (copy.recipient, copy.content) for copy in copies
     ]
     await postfix.line(reactor, "closing/smtpd", "quit=1", since=since)
-    assert 3 == len(postfix.logged("closing/smtpd", " connect from", since=since))
+    assert len(postfix.logged("closing/smtpd", " connect from", since=since)) == 3
 
 
 @ensureDeferred

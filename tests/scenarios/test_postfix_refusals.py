@@ -56,8 +56,10 @@ async def test_some_refused_is_a_result_and_the_others_get_it(
     }
     assert recipients == [str(outcome.recipient) for outcome in report.outcomes]
     copies = await postfix.delivered(reactor, report.queue_id)
-    assert ["bob@example.test", "carol@example.test", "dave@example.test"] == [
-        copy.recipient for copy in copies
+    assert [copy.recipient for copy in copies] == [
+        "bob@example.test",
+        "carol@example.test",
+        "dave@example.test",
     ]
 
 
@@ -92,7 +94,7 @@ async def test_all_refused_is_an_error_of_the_kind_of_the_refusal(
     end = await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert f"rcpt=0/{len(names)}" in end
     await postfix.quiet(reactor)
-    assert [] == postfix.logged("(queue active)", since=since)
+    assert postfix.logged("(queue active)", since=since) == []
 
 
 @ensureDeferred
@@ -110,7 +112,7 @@ async def test_the_error_is_one_line_that_names_the_recipient_and_the_reply(
     )
     assert text == str(caught.value)
     assert caught.value.enhanced is not None
-    assert "5.1.1" == str(caught.value.enhanced)
+    assert str(caught.value.enhanced) == "5.1.1"
 
 
 @ensureDeferred
@@ -162,9 +164,9 @@ async def test_a_refused_content_is_every_recipients_refusal(
         )
     error = caught.value
     assert isinstance(error, PermanentFailure)
-    assert "content" == error.phase
+    assert error.phase == "content"
     assert error.report is not None
-    assert [550, 550] == [o.reply.code for o in error.report.refused if o.reply]
+    assert [o.reply.code for o in error.report.refused if o.reply] == [550, 550]
 
 
 @ensureDeferred
@@ -182,14 +184,15 @@ async def test_all_or_nothing_delivers_to_nobody_when_one_is_refused(
             recipients=["bob@example.test", "gone@example.test"],
             all_or_nothing=True,
         )
-    assert "gone@example.test" == caught.value.recipient
+    assert caught.value.recipient == "gone@example.test"
     assert caught.value.report is not None
-    assert [RecipientStatus.UNTOUCHED, RecipientStatus.REFUSED] == [
-        outcome.status for outcome in caught.value.report.outcomes
+    assert [outcome.status for outcome in caught.value.report.outcomes] == [
+        RecipientStatus.UNTOUCHED,
+        RecipientStatus.REFUSED,
     ]
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     await postfix.quiet(reactor)
-    assert [] == postfix.logged("(queue active)", since=since)
+    assert postfix.logged("(queue active)", since=since) == []
 
 
 @ensureDeferred
@@ -198,7 +201,7 @@ async def test_too_large_is_refused_here_before_mail(reactor: Any, postfix: Post
     with pytest.raises(MessageTooLarge) as caught:
         await submit(reactor, postfix.server("small"), MESSAGE + b"x" * 3000, complete=False)
     size = len(MESSAGE) + 3002
-    assert f"it has {size} octets, the server takes 2000" == caught.value.detail
+    assert caught.value.detail == f"it has {size} octets, the server takes 2000"
     end = await postfix.line(reactor, "small/smtpd", "disconnect from", since=since)
     assert "mail=" not in end
 
@@ -216,7 +219,7 @@ async def test_a_stream_that_grows_too_large_is_not_delivered(
         )
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     await postfix.quiet(reactor)
-    assert [] == postfix.logged("(queue active)", since=since)
+    assert postfix.logged("(queue active)", since=since) == []
 
 
 @ensureDeferred
@@ -230,7 +233,7 @@ async def test_too_large_for_a_server_that_did_not_say_so(
     error = caught.value
     assert isinstance(error, PermanentFailure)
     assert error.reply is not None
-    assert ("content", 552) == (error.phase, error.reply.code)
+    assert (error.phase, error.reply.code) == ("content", 552)
 
 
 @ensureDeferred
@@ -242,7 +245,7 @@ async def test_recipients_beyond_the_servers_limit_may_be_tried_again(
         reactor, postfix.server("few_recipients"), MESSAGE, sender=SENDER, recipients=recipients
     )
     assert recipients[:3] == [str(outcome.recipient) for outcome in report.accepted]
-    assert [(452, True)] * 2 == [(o.reply.code, o.transient) for o in report.refused if o.reply]
+    assert [(o.reply.code, o.transient) for o in report.refused if o.reply] == [(452, True)] * 2
     copies = await postfix.delivered(reactor, report.queue_id)
     assert recipients[:3] == [copy.recipient for copy in copies]
 
@@ -277,12 +280,12 @@ async def test_a_421_to_the_content_is_a_refusal_for_now_and_the_message_is_not_
         )
     error = caught.value
     assert isinstance(error, ServiceClosing)
-    assert (True, False) == (error.transient, error.in_doubt)
+    assert (error.transient, error.in_doubt) == (True, False)
     assert error.report is not None
-    assert [RecipientStatus.REFUSED] == [outcome.status for outcome in error.report.outcomes]
+    assert [outcome.status for outcome in error.report.outcomes] == [RecipientStatus.REFUSED]
     await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     await postfix.quiet(reactor)
-    assert [] == postfix.logged("(queue active)", since=since)
+    assert postfix.logged("(queue active)", since=since) == []
 
 
 @ensureDeferred
@@ -299,8 +302,10 @@ async def test_in_a_stream_a_421_to_the_content_answers_its_own_message(
     await mailer.aclose()
     await postfix.quiet(reactor)
     found = [report.outcomes[0].status for report in reports]
-    assert [RecipientStatus.ACCEPTED, RecipientStatus.ACCEPTED, RecipientStatus.REFUSED] == found[
-        :3
+    assert found[:3] == [
+        RecipientStatus.ACCEPTED,
+        RecipientStatus.ACCEPTED,
+        RecipientStatus.REFUSED,
     ]
     assert set(found[3:]) <= {RecipientStatus.ACCEPTED, RecipientStatus.IN_DOUBT}
     queued = postfix.logged("(queue active)", since=since)

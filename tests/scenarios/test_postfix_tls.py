@@ -35,18 +35,18 @@ async def test_a_message_arrives_over_verified_tls(
 ) -> None:
     report = await submit(reactor, postfix.server(service), MESSAGE, complete=False)
     (copy,) = await postfix.delivered(reactor, report.queue_id)
-    assert (MESSAGE, "alice@example.test", "bob@example.test") == (
+    assert (
         copy.content,
         copy.sender,
         copy.recipient,
-    )
+    ) == (MESSAGE, "alice@example.test", "bob@example.test")
     assert report.tls is not None
-    assert ("TLSv1.3", "name", "mail.example.test") == (
+    assert (
         report.tls.version,
         report.tls.verified_by,
         report.tls.identity,
-    )
-    assert ["bob@example.test"] == [str(outcome.recipient) for outcome in report.accepted]
+    ) == ("TLSv1.3", "name", "mail.example.test")
+    assert [str(outcome.recipient) for outcome in report.accepted] == ["bob@example.test"]
 
 
 @ensureDeferred
@@ -70,7 +70,7 @@ async def refused(
     end = await postfix.line(reactor, f"{service}/smtpd", "disconnect from", since=since)
     assert "auth=" not in end
     assert "mail=" not in end
-    assert [] == postfix.logged(service, "TLS connection established", since=since)
+    assert postfix.logged(service, "TLS connection established", since=since) == []
     return caught.value
 
 
@@ -100,14 +100,14 @@ async def test_another_name_is_rejected_and_nothing_is_sent(
 ) -> None:
     trust = TLSTrust(ca_file=postfix.directory / "ca.pem", name="mail.example.org")
     error = await refused(reactor, postfix, service, trust)
-    assert "the certificate is for mail.example.test, not for mail.example.org" == error.detail
+    assert error.detail == "the certificate is for mail.example.test, not for mail.example.org"
 
 
 @ensureDeferred
 async def test_the_address_is_no_name_of_it(reactor: Any, postfix: Postfix) -> None:
     trust = TLSTrust(ca_file=postfix.directory / "ca.pem")
     error = await refused(reactor, postfix, "submission", trust)
-    assert "the certificate is for mail.example.test, not for 127.0.0.1" == error.detail
+    assert error.detail == "the certificate is for mail.example.test, not for 127.0.0.1"
 
 
 @ensureDeferred
@@ -143,7 +143,7 @@ async def test_another_fingerprint_is_rejected_and_nothing_is_sent(
     trust = TLSTrust(fingerprint="00" * 32)
     error = await refused(reactor, postfix, "submission", trust)
     found = fingerprint(postfix, "server")
-    assert f"its SHA-256 is {found}, not the one pinned" == error.detail
+    assert error.detail == f"its SHA-256 is {found}, not the one pinned"
 
 
 @ensureDeferred
@@ -154,7 +154,7 @@ async def test_a_server_without_starttls_gets_neither_password_nor_mail(
     server = postfix.server("no_tls", credentials=postfix.credentials())
     with pytest.raises(StartTLSUnavailable) as caught:
         await submit(reactor, server, MESSAGE)
-    assert "the server does not offer it" == caught.value.detail
+    assert caught.value.detail == "the server does not offer it"
     end = await postfix.line(reactor, "no_tls/smtpd", "disconnect from", since=since)
     assert "ehlo=1 quit=1 commands=2" in end
 
@@ -164,7 +164,7 @@ async def test_implicit_tls_on_a_starttls_port_is_named(reactor: Any, postfix: P
     server = postfix.server("submission", tls=TLSPolicy.IMPLICIT)
     with pytest.raises(TLSFailure) as caught:
         await submit(reactor, server, MESSAGE)
-    assert "the server answers in clear text" == caught.value.detail
+    assert caught.value.detail == "the server answers in clear text"
 
 
 @ensureDeferred
@@ -173,7 +173,7 @@ async def test_clear_text_has_to_be_asked_for_by_name(reactor: Any, postfix: Pos
     report = await submit(reactor, server, MESSAGE, complete=False)
     assert report.tls is None
     (copy,) = await postfix.delivered(reactor, report.queue_id)
-    assert MESSAGE == copy.content
+    assert copy.content == MESSAGE
 
 
 @ensureDeferred

@@ -93,12 +93,12 @@ async def morning(chromium: Browser, reactor: Any, tmp_path: Path) -> AsyncItera
     await morning.site.stopService()
     await queue.close()
     # Whatever a test does: nothing leaves the page's own address, and the console is silent.
-    assert set() == {
+    assert {
         address
         for address in requested
         if not address.startswith((morning.address + "/", "data:image/svg"))
-    }
-    assert [] == complaints
+    } == set()
+    assert complaints == []
 
 
 def _quiet(browser: Browser) -> None:
@@ -131,15 +131,15 @@ async def test_the_chart_is_drawn_with_its_points_and_axes(morning: Morning) -> 
 
     boxes, ys, xs, said = await deferToThread(look)
     # Two panels, each with a line before and one behind the gap.
-    assert 4 == len(boxes)
+    assert len(boxes) == 4
     for box in boxes:
         assert box["inside"]
         assert box["length"] > 100
         assert 0.4 < box["width"] < 0.6
         assert box["height"] > 0.2
         assert "none" != box["fill"]
-    assert ["30", "20", "10", "0"] == ys
-    assert ["1 h ago", "45 min ago", "30 min ago", "15 min ago", "now"] == xs
+    assert ys == ["30", "20", "10", "0"]
+    assert xs == ["1 h ago", "45 min ago", "30 min ago", "15 min ago", "now"]
     assert said[0].startswith("Messages that wait: 9 now, 24 at most")
     assert said[1].startswith("Age of the oldest: 3 h 3 min now")
 
@@ -153,7 +153,7 @@ async def test_the_style_sheet_is_the_one_that_the_policy_allows(morning: Mornin
             browser.run("return getComputedStyle(document.querySelector('.y')).display"),
         )
 
-    assert ("12px", "flex") == await deferToThread(look)
+    assert await deferToThread(look) == ("12px", "flex")
 
 
 @pytest_twisted.ensureDeferred
@@ -170,7 +170,7 @@ async def test_a_person_sees_why_each_message_waits(morning: Morning) -> None:
     assert "452 4.2.2 <dave@example.com>: mailbox is over its quota" in page
     assert "Down, next try in 3 min" in page
     assert "550 5.1.1 <nobody@example.net>: User unknown" in page
-    assert f"Message {morning.names['quota']}" == title
+    assert title == f"Message {morning.names['quota']}"
     assert "carol@example.com" in recipients
     assert "Delivered" in recipients
 
@@ -192,8 +192,8 @@ async def test_hostile_text_is_inert_wherever_it_is_seen(morning: Morning) -> No
         return [*found, (field, "", 0)]
 
     overview, message, _, field = await deferToThread(look)
-    assert ("Mail queue – mail.example.org", 0) == (overview[0], overview[2])
-    assert (f"Message {morning.names['hostile']} – mail.example.org", 0) == (message[0], message[2])
+    assert (overview[0], overview[2]) == ("Mail queue – mail.example.org", 0)
+    assert (message[0], message[2]) == (f"Message {morning.names['hostile']} – mail.example.org", 0)
     for text in (overview[1], message[1]):
         assert '<script>document.title="broken"</script>' in text
         assert "<img src=x onerror=alert(1)>\\u202egnp.\\u2066exe\\x1b[31m" in text
@@ -201,7 +201,7 @@ async def test_hostile_text_is_inert_wherever_it_is_seen(morning: Morning) -> No
         assert "\u2066" not in text
     # The subject, as the header of the message has it.
     assert 'Subject: <script>document.title="broken"</script>' in message[1]
-    assert "<script>alert(1)</script>" == field[0]
+    assert field[0] == "<script>alert(1)</script>"
 
 
 @pytest_twisted.ensureDeferred
@@ -223,14 +223,14 @@ async def test_the_wrong_token_is_refused_and_the_right_one_signs_in(morning: Mo
         return said, cookies
 
     said, cookies = await deferToThread(visit)
-    assert ["Sign in to act", "That is not the token.", "Sign out", "Sign in to act"] == [
+    assert [
         said[0].splitlines()[-1],
         said[1],
         said[2].splitlines()[-1],
         said[3].splitlines()[-1],
-    ]
+    ] == ["Sign in to act", "That is not the token.", "Sign out", "Sign in to act"]
     (cookie,) = cookies
-    assert (True, "Strict", "/") == (cookie["httpOnly"], cookie["sameSite"], cookie["path"])
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
     # A refused sign-in is an answer that the console notes; it is no fault.
     await deferToThread(morning.browser.complaints)
 
@@ -257,7 +257,7 @@ async def test_signing_in_needs_no_mouse(morning: Morning) -> None:
         return outline, browser.text("header")
 
     outline, header = await deferToThread(visit)
-    assert "solid" == outline
+    assert outline == "solid"
     assert header.endswith("Sign out")
 
 
@@ -275,10 +275,10 @@ async def test_messages_are_held_flushed_and_deleted(morning: Morning) -> None:
         browser.click("button[value=hold]")
         return browser.text("[role=status]")
 
-    assert "2 messages were put on hold." == await deferToThread(hold)
+    assert await deferToThread(hold) == "2 messages were put on hold."
     queues = await morning.queues()
-    assert ("hold", "hold") == (queues[names["quota"]], queues[names["new"]])
-    assert 3 == list(queues.values()).count("hold")
+    assert (queues[names["quota"]], queues[names["new"]]) == ("hold", "hold")
+    assert list(queues.values()).count("hold") == 3
 
     def flush() -> str:
         browser = morning.go()
@@ -286,7 +286,7 @@ async def test_messages_are_held_flushed_and_deleted(morning: Morning) -> None:
         browser.click("button[value=flush]")
         return browser.text("[role=status]")
 
-    assert "1 message was tried now." == await deferToThread(flush)
+    assert await deferToThread(flush) == "1 message was tried now."
     (flushed,) = await morning.queue.list(Selection(ids=(names["deferred"],)))
     assert flushed.due <= morning.reactor.seconds()
 
@@ -297,7 +297,7 @@ async def test_messages_are_held_flushed_and_deleted(morning: Morning) -> None:
         browser.click("button[value=delete]")
         return asked, browser.text("[role=status]")
 
-    assert ("Delete 1 message?", "1 message was deleted.") == await deferToThread(delete)
+    assert await deferToThread(delete) == ("Delete 1 message?", "1 message was deleted.")
     assert set(queues) - {names["hostile"]} == set(await morning.queues())
 
     def everything() -> tuple[str, str]:
@@ -309,9 +309,9 @@ async def test_messages_are_held_flushed_and_deleted(morning: Morning) -> None:
         return asked, browser.driver.current_url
 
     asked, where = await deferToThread(everything)
-    assert ("Delete 3 messages?", f"{morning.address}/?queue=hold") == (asked, where)
+    assert (asked, where) == ("Delete 3 messages?", f"{morning.address}/?queue=hold")
     assert "hold" not in (await morning.queues()).values()
-    assert 7 == len(await morning.queues())
+    assert len(await morning.queues()) == 7
 
 
 @pytest_twisted.ensureDeferred
@@ -322,7 +322,7 @@ async def test_everything_is_tried_now(morning: Morning) -> None:
         return browser.text("[role=status]")
 
     assert "tried now." in await deferToThread(flush)
-    assert [None] == morning.relay.flushed
+    assert morning.relay.flushed == [None]
 
 
 @pytest_twisted.ensureDeferred
@@ -364,7 +364,7 @@ async def test_every_text_has_contrast(morning: Morning, dark: bool) -> None:
         for text, fore, back in seen
         if contrast(fore, back) < 4.5
     ]
-    assert [] == poor
+    assert poor == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -389,7 +389,7 @@ async def test_the_curves_and_fields_stand_out(morning: Morning, dark: bool) -> 
 
     lines, sheet = await deferToThread(look)
     assert len(lines) >= 7
-    assert [] == [line for line in lines if contrast(line, sheet) < 3]
+    assert [line for line in lines if contrast(line, sheet) < 3] == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1024, 1280])
@@ -413,4 +413,4 @@ async def test_no_width_needs_scrolling_sideways(morning: Morning, width: int) -
             found.append((wide, beyond))
         return found
 
-    assert [(0, [])] * 2 == await deferToThread(look)
+    assert await deferToThread(look) == [(0, [])] * 2

@@ -77,7 +77,7 @@ async def test_a_message_goes_in_by_flags_and_out_over_starttls_and_auth(
     await up(relay)
     said = await send(port)
     (message,) = await hop.wait_for(1)
-    assert ("jane", "alice@example.org") == (message.user, str(message.sender))
+    assert (message.user, str(message.sender)) == ("jane", "alice@example.org")
     assert message.tls is not None
     queued = re.fullmatch(r"2\.0\.0 Ok: queued as ([0-9A-Z]+)", said)
     assert queued is not None
@@ -88,7 +88,7 @@ async def test_a_message_goes_in_by_flags_and_out_over_starttls_and_auth(
     await until(relay, rf"{queued[1]}: to=<bob@example\.net>.* status=sent \(250 ")
     # Under umask 0, and before anything tidies up.
     relay.check()
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert await deferToThread(relay.end) == -signal.SIGTERM
     assert not listens(port)
 
 
@@ -116,8 +116,8 @@ async def test_what_waits_is_delivered_after_a_restart_and_tried_at_once_by_sigu
     await send(port, 5)
     async with hop:
         relay.signal(signal.SIGUSR1)
-        assert [0, 1, 2, 3, 4, 5] == numbers(await hop.wait_for(6, timeout=60))
-        assert -signal.SIGTERM == await deferToThread(relay.end)
+        assert numbers(await hop.wait_for(6, timeout=60)) == [0, 1, 2, 3, 4, 5]
+        assert await deferToThread(relay.end) == -signal.SIGTERM
 
 
 @ensureDeferred
@@ -162,12 +162,12 @@ async def test_sighup_takes_a_good_file_and_leaves_a_bad_one(
         relay.signal(signal.SIGHUP)
         await until(relay, r"relay\.toml: read again, and in effect")
         await send(second, 3)
-        assert [3] == numbers(await next_hop.wait_for(1))
+        assert numbers(await next_hop.wait_for(1)) == [3]
         assert not listens(first)
-        assert 421 == (await deferToThread(client.noop))[0]
+        assert (await deferToThread(client.noop))[0] == 421
         client.close()
-        assert -signal.SIGTERM == await deferToThread(relay.end)
-    assert [0, 1, 2] == numbers(await hop.wait_for(3))
+        assert await deferToThread(relay.end) == -signal.SIGTERM
+    assert numbers(await hop.wait_for(3)) == [0, 1, 2]
 
 
 @ensureDeferred
@@ -199,16 +199,16 @@ async def test_sighup_takes_new_certificates_and_accounts(
             except smtplib.SMTPAuthenticationError as e:
                 return e.smtp_code
 
-    assert 235 == await deferToThread(log_in, before, "alice")
+    assert await deferToThread(log_in, before, "alice") == 235
     relay.write("server.pem", after.issue(), 0o600)
     relay.write("accounts", entry("carol", PASSWORD, iterations=4096) + "\n", 0o600)
     relay.signal(signal.SIGHUP)
     await until(relay, "read again, and in effect")
-    assert 235 == await deferToThread(log_in, after, "carol")
-    assert 535 == await deferToThread(log_in, after, "alice")
+    assert await deferToThread(log_in, after, "carol") == 235
+    assert await deferToThread(log_in, after, "alice") == 535
     with pytest.raises(ssl.SSLError):
         await deferToThread(log_in, before, "carol")
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert await deferToThread(relay.end) == -signal.SIGTERM
 
 
 @ensureDeferred
@@ -241,7 +241,7 @@ async def test_sigterm_under_load_loses_nothing_and_sends_nothing_twice(
             await deferLater(reactor, 0.01)
         if round_ == 2:
             relay.signal(signal.SIGHUP)
-        assert -signal.SIGTERM == await deferToThread(relay.end)
+        assert await deferToThread(relay.end) == -signal.SIGTERM
         for each in pouring:
             await each
         relay.start(*flags(relay, hop, port))
@@ -250,10 +250,10 @@ async def test_sigterm_under_load_loses_nothing_and_sends_nothing_twice(
     await deferToThread(
         relay.wait, lambda: relay.said.count("status=sent (250 ") >= len(acknowledged)
     )
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert await deferToThread(relay.end) == -signal.SIGTERM
     arrived = numbers(hop.messages)
     assert len(set(arrived)) == len(arrived)
-    assert set() == set(acknowledged) - set(arrived)
+    assert set(acknowledged) - set(arrived) == set()
     assert "possibly duplicated" not in relay.said
 
 
@@ -273,7 +273,7 @@ async def test_a_second_sigterm_is_no_fault(relay: Relay, hop: LoopbackServer) -
         await until(relay, r"TCP Port .* Closed")
         relay.signal(signal.SIGTERM)
         await until(relay, "stopping already")
-    assert -signal.SIGTERM == await deferToThread(relay.ended)
+    assert await deferToThread(relay.ended) == -signal.SIGTERM
 
 
 @ensureDeferred
@@ -298,15 +298,15 @@ async def test_systemd_is_told_and_its_socket_is_taken_over(
     async def heard() -> str:
         return (await deferToThread(told.recv, 4096)).decode()
 
-    assert "READY=1\nSTATUS=accepting mail; 0 messages in the queue" == await heard()
+    assert await heard() == "READY=1\nSTATUS=accepting mail; 0 messages in the queue"
     await send(port, 7)
-    assert [7] == numbers(await hop.wait_for(1))
+    assert numbers(await hop.wait_for(1)) == [7]
     relay.signal(signal.SIGHUP)
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", await heard())
     assert (await heard()).startswith("READY=1\n")
     await send(port, 8)
-    assert -signal.SIGTERM == await deferToThread(relay.end)
-    assert "STOPPING=1" == await heard()
+    assert await deferToThread(relay.end) == -signal.SIGTERM
+    assert await heard() == "STOPPING=1"
     told.close()
 
 
@@ -333,8 +333,8 @@ async def test_without_descriptors_it_does_not_spin_and_recovers(
     for client in crowd:
         client.close()
     await send(port, 1)
-    assert [1] == numbers(await hop.wait_for(1, timeout=60))
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert numbers(await hop.wait_for(1, timeout=60)) == [1]
+    assert await deferToThread(relay.end) == -signal.SIGTERM
 
 
 def _cpu(pid: int) -> float:
@@ -351,7 +351,7 @@ async def test_programs_of_this_machine_submit_by_the_socket(
     relay.write("relay.toml", configuration(hop, f"unix:{public}:mode=666", more=more))
     relay.start("--config", "relay.toml")
     await up(relay)
-    assert 0o666 == stat.S_IMODE(public.stat().st_mode)
+    assert stat.S_IMODE(public.stat().st_mode) == 0o666
 
     def talk(path: Path) -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
@@ -374,12 +374,12 @@ async def test_programs_of_this_machine_submit_by_the_socket(
     assert b"\r\n250 2.0.0 Ok: queued as " not in await deferToThread(talk, public)
     await until(relay, r"status=sent \(250 ")
     assert "C: AUTH " in relay.said
-    assert -signal.SIGTERM == await deferToThread(relay.end)
-    assert [] == [path for path in (public, relay.queue / "submission") if path.exists()]
+    assert await deferToThread(relay.end) == -signal.SIGTERM
+    assert [path for path in (public, relay.queue / "submission") if path.exists()] == []
     events = [json.loads(line) for line in (relay.folder / "relay.json").read_text().splitlines()]
     (sent,) = [event for event in events if event.get("status") == "sent"]
-    assert ("b@example.net", "2.0.0") == (sent["recipient"], sent["dsn"])
-    assert 0o600 == stat.S_IMODE((relay.folder / "relay.json").stat().st_mode)
+    assert (sent["recipient"], sent["dsn"]) == ("b@example.net", "2.0.0")
+    assert stat.S_IMODE((relay.folder / "relay.json").stat().st_mode) == 0o600
     assert PASSWORD not in (relay.folder / "relay.json").read_text()
 
 
@@ -410,7 +410,7 @@ async def test_signals_work_in_the_background_too(relay: Relay, hop: LoopbackSer
         timeout=60,
         check=False,
     )
-    assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     await up(relay)
     pid = int((relay.folder / "pid").read_text())
     try:

@@ -60,9 +60,9 @@ def simple(relay: Relay, port: int) -> list[str]:
 )
 def test_flags_that_contradict_each_other_are_64(relay: Relay, flags: list[str], line: str) -> None:
     done = run(relay, *flags)
-    assert (64, "") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (64, "")
     assert done.stderr.startswith(f"twistd sendmail: {line}")
-    assert 1 == done.stderr.count("\n")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_a_configuration_that_cannot_be_used_is_78(
 ) -> None:
     """Also where ``twistd`` would have gone into the background."""
     done = run(relay, *flags, nodaemon=nodaemon)
-    assert (78, "") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (78, "")
     said = done.stderr.replace(f"{relay.folder}/", "")
     assert said.startswith(f"twistd sendmail: {line}")
-    assert 1 == said.count("\n")
+    assert said.count("\n") == 1
     assert not relay.queue.exists()
 
 
@@ -145,9 +145,9 @@ def test_a_queue_that_cannot_be_opened_is_78_and_no_port_was_open(
     spoil(relay)
     port = free_port()
     done = run(relay, *simple(relay, port))
-    assert (78, "") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.startswith("twistd sendmail: the queue ")
-    assert 1 == done.stderr.count("\n")
+    assert done.stderr.count("\n") == 1
     assert not listens(port)
 
 
@@ -156,14 +156,14 @@ def test_a_second_relay_on_one_queue_is_refused_and_the_first_goes_on(relay: Rel
     relay.start(*simple(relay, first))
     relay.up()
     done = run(relay, *simple(relay, second))
-    assert (78, "") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (78, "")
     assert f"the queue {relay.queue} is in use: process {relay.process.pid} has it" in done.stderr  # type: ignore[union-attr]
-    assert (True, False) == (listens(first), listens(second))
+    assert (listens(first), listens(second)) == (True, False)
     relay.kill()
     # There is no stale lock, and no stale socket.
     relay.start(*simple(relay, second))
     relay.up(2)
-    assert -signal.SIGTERM == relay.end()
+    assert relay.end() == -signal.SIGTERM
 
 
 def test_a_queue_that_becomes_unusable_behind_the_check_ends_it_too(relay: Relay) -> None:
@@ -182,7 +182,7 @@ def test_a_queue_that_becomes_unusable_behind_the_check_ends_it_too(relay: Relay
     script = relay.write("script.py", code)
     flags = ("-n", "--pidfile=", "sendmail", *simple(relay, port))
     done = ended(relay, sys.executable, script, *flags)
-    assert 78 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 78, done.stdout + done.stderr
     assert "is in use" in done.stdout
     assert "Door starting" not in done.stdout
     assert not listens(port)
@@ -195,7 +195,7 @@ def test_an_endpoint_that_is_taken_is_69_and_nothing_is_left_open(relay: Relay) 
         taken.listen()
         port = taken.getsockname()[1]
         done = run(relay, "--listen", f"tcp:127.0.0.1:{free}", *simple(relay, port))
-    assert 69 == done.returncode, done.stdout
+    assert done.returncode == 69, done.stdout
     line = f"tcp:{port}:interface=127.0.0.1 cannot be listened on: Address already in use; stop the"
     assert line in done.stdout
     assert not listens(free)
@@ -204,13 +204,13 @@ def test_an_endpoint_that_is_taken_is_69_and_nothing_is_left_open(relay: Relay) 
 def test_check_says_that_all_is_well_and_starts_nothing(relay: Relay) -> None:
     port = free_port()
     done = run(relay, *simple(relay, port), "--check")
-    assert (0, "the command line: good\n", "") == (done.returncode, done.stdout, done.stderr)
-    assert (False, False) == (listens(port), relay.queue.exists())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the command line: good\n", "")
+    assert (listens(port), relay.queue.exists()) == (False, False)
 
 
 def test_check_may_be_asked_while_a_relay_runs(relay: Relay) -> None:
     words = simple(relay, free_port())
     relay.start(*words)
     relay.up()
-    assert 0 == run(relay, *words, "--check").returncode
-    assert -signal.SIGTERM == relay.end()
+    assert run(relay, *words, "--check").returncode == 0
+    assert relay.end() == -signal.SIGTERM

@@ -89,14 +89,14 @@ async def test_sigterm_does_not_wait_for_a_connection_that_is_opening(
         await deferToThread(submit, port, number)
     assert await deferToThread(server.accepted.wait, 60)
     # Fails when the process is there after a minute; the grace is half an hour.
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert await deferToThread(relay.end) == -signal.SIGTERM
     # Nothing was lost: the mail is in the queue.
     relay.write("relay.toml", configuration(port, _url(hop), hop.ca_file))
     relay.start("--config", path)
     await deferToThread(relay.up, 2)
     assert "accepting mail; 3 messages in the queue" in relay.said
-    assert 3 == len(await hop.wait_for(3, timeout=60))
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert len(await hop.wait_for(3, timeout=60)) == 3
+    assert await deferToThread(relay.end) == -signal.SIGTERM
 
 
 @ensureDeferred
@@ -111,7 +111,7 @@ async def test_sigterm_does_not_wait_for_name_servers(relay: Relay, hop: Loopbac
     await deferToThread(relay.up)
     await deferToThread(submit, port)
     await deferToThread(relay.wait, resolving.exists)
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert await deferToThread(relay.end) == -signal.SIGTERM
 
 
 _NO_NAME_SERVER = """
@@ -140,8 +140,8 @@ async def test_a_reload_sends_what_waits_by_the_new_smarthost_at_once(
     assert await deferToThread(server.accepted.wait, 60)
     relay.write("relay.toml", configuration(port, _url(hop), hop.ca_file))
     relay.signal(signal.SIGHUP)
-    assert 1 == len(await hop.wait_for(1, timeout=60))
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert len(await hop.wait_for(1, timeout=60)) == 1
+    assert await deferToThread(relay.end) == -signal.SIGTERM
 
 
 @ensureDeferred
@@ -186,7 +186,7 @@ async def test_sigterm_does_not_wait_for_clients_without_a_message(
         return [silent, idle, clear]
 
     clients = await deferToThread(connect)
-    assert -signal.SIGTERM == await deferToThread(relay.end)
+    assert await deferToThread(relay.end) == -signal.SIGTERM
     for client in clients:
         client.close()
 

@@ -68,12 +68,12 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_first_message_lies_in_the_folder_and_is_told_of(play: tuple[Path, int]) -> None:
     folder, port = play
     done = run(folder, f"smtp+starttls://alice@127.0.0.1:{port}", "ca.pem")
-    assert ("", 0) == (done.stderr, done.returncode)
+    assert (done.stderr, done.returncode) == ("", 0)
     queue_id = done.stdout.splitlines()[-1].split()[2]
     assert f"{queue_id}  alice@example.test -> " in (folder / "log").read_text("utf-8")
     (file,) = (folder / "play/new").iterdir()
     message = message_from_bytes(file.read_bytes(), policy=default)
-    assert "Greetings" == message["Subject"]
+    assert message["Subject"] == "Greetings"
     assert message["Date"]
     assert message["Message-ID"]
 
@@ -84,14 +84,14 @@ def test_without_the_authority_the_error_is_the_one_shown(play: tuple[Path, int]
     shown = (ROOT / "docs/tutorial/first-message.md").read_text("utf-8")
     (line,) = [line for line in shown.splitlines() if line.startswith("TLS refused at ")]
     assert line.replace(":2525:", f":{port}:") in done.stderr
-    assert 1 == done.returncode
+    assert done.returncode == 1
 
 
 def test_the_wrong_kind_of_tls_says_which_is_usual_where(play: tuple[Path, int]) -> None:
     folder, port = play
     done = run(folder, f"smtps://alice@127.0.0.1:{port}", "ca.pem")
     assert "the server answers in clear text; STARTTLS is usual on port 587" in done.stderr
-    assert 1 == done.returncode
+    assert done.returncode == 1
 
 
 def test_what_the_tutorial_types_is_what_is_tested() -> None:

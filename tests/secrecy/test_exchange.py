@@ -96,7 +96,7 @@ async def test_nothing_of_an_exchange_is_shown(
     assert isinstance(result, twisted_sendmail.DeliveryReport)
     assert f"C: AUTH {mechanism}" in shown
     assert "S: 235 2.7.0 ****" in shown
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []
 
 
 @ensureDeferred
@@ -142,7 +142,7 @@ async def test_a_refusal_that_quotes_loses_its_text(
         shown, error = await session(reactor, peer, credentials(mechanism))
 
     assert isinstance(error, SendmailError)
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []
     if mechanism != "SCRAM-SHA-256":
         assert "535 5.7.8 ****" in str(error)
 
@@ -164,7 +164,7 @@ async def test_a_refusal_that_says_what_to_do_keeps_its_text(
         shown, error = await session(reactor, peer, credentials(mechanism))
 
     assert why.decode().rstrip() in str(error)
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []
 
 
 @pytest.mark.parametrize("piece", ["nonce", "salt", "count", "signature"])
@@ -189,7 +189,7 @@ async def test_a_refusal_that_quotes_a_challenge_loses_its_text(
         shown, error = await session(reactor, peer, credentials("SCRAM-SHA-256"))
 
     assert isinstance(error, SendmailError)
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ async def test_an_oauth_error_that_quotes_the_token_is_not_told(
         shown, error = await session(reactor, peer, credentials(mechanism))
 
     assert "535 5.7.8 bad token" in str(error)
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []
 
 
 @ensureDeferred
@@ -241,7 +241,7 @@ async def test_an_exchange_that_is_broken_off_shows_nothing(
         shown, error = await session(reactor, peer, credentials("SCRAM-SHA-256"))
 
     assert isinstance(error, SendmailError)
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []
 
 
 @pytest.mark.parametrize("verb", [b"MAIL", b"RCPT", b"DATA", b"."])
@@ -255,7 +255,7 @@ async def test_a_later_reply_that_quotes_the_password_loses_its_text(
         peer.keep(encoded(PASSWORD), PASSWORD[5:].encode())
         shown, _ = await session(reactor, peer, credentials("PLAIN"))
 
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []
 
 
 @ensureDeferred
@@ -264,7 +264,7 @@ async def test_a_password_spread_over_two_lines_is_not_shown(reactor: Any, tmp_p
     with Peer(tmp_path, "PLAIN", scripts.plain, then={b"MAIL": half}) as peer:
         shown, _ = await session(reactor, peer, credentials("PLAIN"))
 
-    assert [] == found({PASSWORD[:9], PASSWORD[9:]}, shown)
+    assert found({PASSWORD[:9], PASSWORD[9:]}, shown) == []
 
 
 # -- short secrets ------------------------------------------------------------
@@ -286,7 +286,7 @@ async def test_a_short_password_is_masked_like_a_long_one(
 
     assert isinstance(error, SendmailError)
     assert "550 5.7.8 ****" in str(error)
-    assert [] == found({f"'{password}'", b64encode(password.encode()).decode()}, shown)
+    assert found({f"'{password}'", b64encode(password.encode()).decode()}, shown) == []
 
 
 @ensureDeferred
@@ -320,7 +320,7 @@ def test_nothing_of_an_exchange_is_in_a_test_servers_dialogue(mechanism: str, gi
 
     pieces = {given, *(encoded(x).decode() for x in (given, USER, f"\0{USER}\0{given}"))}
     assert f"C: AUTH {mechanism}" in dialogue
-    assert [] == found(pieces | {"VXNlcm5hbWU6", "UGFzc3dvcmQ6"}, dialogue)
+    assert found(pieces | {"VXNlcm5hbWU6", "UGFzc3dvcmQ6"}, dialogue) == []
 
 
 def test_nothing_of_scram_is_in_a_test_servers_dialogue() -> None:
@@ -330,12 +330,12 @@ def test_nothing_of_scram_is_in_a_test_servers_dialogue() -> None:
             client.ehlo("client.example.org")
             first = encoded(f"n,,n={USER},r=fyko+d2lbbFgONRv").decode()
             code, challenge = client.docmd("AUTH SCRAM-SHA-256", first)
-            assert 334 == code
+            assert code == 334
             final = encoded(b"c=biws,r=wrong,p=" + encoded("no proof of anything")).decode()
             client.docmd(final)
         dialogue = "\n".join(server.sessions[0].dialogue)
 
-    assert [] == found({first, challenge.decode(), final, "fyko+d2lbbFgONRv"}, dialogue)
+    assert found({first, challenge.decode(), final, "fyko+d2lbbFgONRv"}, dialogue) == []
     assert "S: 334 ****" in dialogue
 
 
@@ -354,7 +354,7 @@ def test_a_password_sent_as_a_command_is_not_in_the_dialogue(stray: str) -> None
         dialogue = "\n".join([*server.sessions[0].dialogue, text.decode()]).lower()
 
     words = {word.lower() for word in stray.split()} - {"auth", "plain", "help", "x"}
-    assert [] == found(words, dialogue)
+    assert found(words, dialogue) == []
 
 
 def test_a_scripted_reply_that_quotes_is_masked_in_the_dialogue() -> None:
@@ -364,7 +364,7 @@ def test_a_scripted_reply_that_quotes_is_masked_in_the_dialogue() -> None:
         context = ssl.create_default_context(cafile=server.ca_file)
         with smtplib.SMTP_SSL("localhost", server.tls_port, context=context, timeout=30) as client:
             client.ehlo("client.example.org")
-            assert 535 == client.docmd("AUTH PLAIN", wire.decode())[0]
+            assert client.docmd("AUTH PLAIN", wire.decode())[0] == 535
         dialogue = "\n".join(server.sessions[0].dialogue)
 
     assert wire.decode() not in dialogue
@@ -394,9 +394,9 @@ def test_nothing_of_an_exchange_is_in_what_the_command_prints(
         )
 
     shown = (done.stdout + done.stderr).decode()
-    assert 0 == done.returncode, shown
+    assert done.returncode == 0, shown
     assert "S: 235 2.7.0 ****" in shown
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []
 
 
 def test_nothing_of_an_exchange_is_in_the_relays_dialogue(tmp_path: Path) -> None:
@@ -431,4 +431,4 @@ def test_nothing_of_an_exchange_is_in_the_relays_dialogue(tmp_path: Path) -> Non
             rest, _ = process.communicate(timeout=60)
     shown = "".join(log) + rest
     assert "C: AUTH SCRAM-SHA-256 ****" in shown
-    assert [] == found(peer.secrets, shown)
+    assert found(peer.secrets, shown) == []

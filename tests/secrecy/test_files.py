@@ -83,7 +83,7 @@ def test_the_relay_refuses_an_exposed_file(folder: Path, name: str) -> None:
     (folder / name).chmod(0o644)
     status, said = check(folder)
 
-    assert os.EX_CONFIG == status
+    assert status == os.EX_CONFIG
     assert f"{KEYS[name]}: " in said
     assert f"{folder / name} may be read by everybody; chmod 640 {folder / name}" in said
 
@@ -106,14 +106,14 @@ def test_the_relay_takes_files_that_the_group_may_read(folder: Path, mode: int) 
     for name in KEYS:
         (folder / name).chmod(mode)
 
-    assert (0, f"{folder / 'relay.toml'}: good\n") == check(folder)
+    assert check(folder) == (0, f"{folder / 'relay.toml'}: good\n")
 
 
 def test_mounted_secrets_are_allowed_by_name(folder: Path) -> None:
     for name in KEYS:
         (folder / name).chmod(0o444)
 
-    assert 0 == check(folder, "world-readable-secrets = true")[0]
+    assert check(folder, "world-readable-secrets = true")[0] == 0
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -121,7 +121,7 @@ def test_a_file_that_others_may_change_is_never_allowed(folder: Path, name: str)
     (folder / name).chmod(0o666)
     status, said = check(folder, "world-readable-secrets = true")
 
-    assert os.EX_CONFIG == status
+    assert status == os.EX_CONFIG
     assert f"{folder / name} may be changed by others than its owner; chmod 640 " in said
 
 
@@ -145,7 +145,7 @@ def test_the_command_refuses_an_exposed_file(tmp_path: Path, mode: int) -> None:
     with Peer(tmp_path, "PLAIN", plain) as peer:
         done = send(tmp_path, peer)
 
-    assert os.EX_CONFIG == done.returncode
+    assert done.returncode == os.EX_CONFIG
     assert done.stderr.endswith("; chmod 640 password\n")
     assert PASSWORD not in done.stderr
 
@@ -156,4 +156,4 @@ def test_the_command_takes_a_mounted_secret_by_name(tmp_path: Path) -> None:
     with Peer(tmp_path, "PLAIN", plain) as peer:
         done = send(tmp_path, peer, "--world-readable-secrets")
 
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -47,10 +47,10 @@ def test_it_is_late_when_its_own_deadline_has_passed(
             # In small steps, as a reactor calls what is due when it is due.
             while clock.seconds() < until:
                 clock.advance(0.5)
-    assert expected == late
+    assert late == expected
     assert len(clock.getDelayedCalls()) <= 1
     timer.stop()
-    assert [] == clock.getDelayedCalls()
+    assert clock.getDelayedCalls() == []
 
 
 def test_a_later_deadline_costs_no_new_call() -> None:
@@ -75,4 +75,4 @@ def test_our_own_pauses_are_no_time_of_the_client() -> None:
     content.octets = 3
     content.run()
     clock.advance(2)
-    assert 10 + 3 - 4 - 2 == content.left(deadlines)
+    assert content.left(deadlines) == 10 + 3 - 4 - 2

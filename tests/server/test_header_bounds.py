@@ -45,4 +45,4 @@ def test_a_server_refuses_more_fields_than_it_takes(extensions: tuple[str, ...])
         folded = b"a:\r\n" + b" x\r\n" * 50 + b"\r\n" + b"a:\r\n" * 50
         send(folded)
         send(b"a: x\r\nno field\r\n" + b"a:\r\n" * 50 + b"\r\n")
-        assert 3 == len(server.messages)
+        assert len(server.messages) == 3

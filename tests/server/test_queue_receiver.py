@@ -53,13 +53,13 @@ def test_a_message_is_kept_and_told_by_its_name(net: Net) -> None:
     said = client.send(WHOLE + b"\r\n..dot\r\n.\r\n")
     assert said == ["250 2.0.0 Ok: queued as ID1"]
     ((draft, content),) = relay.spool.kept
-    assert (WHOLE + b"\r\n.dot\r\n", "ID1", "default", "<i@x>", 0.0) == (
+    assert (
         content,
         draft.id,
         draft.route,
         draft.message_id,
         draft.arrived,
-    )
+    ) == (WHOLE + b"\r\n.dot\r\n", "ID1", "default", "<i@x>", 0.0)
     assert draft.origin == "c.example[192.0.2.2] ESMTP"
 
 
@@ -110,7 +110,7 @@ def test_trouble_with_what_was_held_back_is_told_too(net: Net, trouble: Exceptio
     # There is no body: all of it is written at the end.
     (said,) = client.send(b"Subject: s\r\n.\r\n")
     assert said[:3] in {"451", "452"}
-    assert ([], 1) == (relay.spool.kept, relay.spool.intakes[0].aborted)
+    assert (relay.spool.kept, relay.spool.intakes[0].aborted) == ([], 1)
 
 
 def test_content_that_was_held_back_is_waited_for_before_the_commit(net: Net) -> None:
@@ -166,7 +166,7 @@ def test_a_connection_lost_in_the_content_keeps_nothing(net: Net) -> None:
     client.raw.transport.abortConnection()  # type: ignore[union-attr]
     net.pump.run()
     (intake,) = relay.spool.intakes
-    assert (1, None, []) == (intake.aborted, intake.committed, relay.spool.kept)
+    assert (intake.aborted, intake.committed, relay.spool.kept) == (1, None, [])
 
 
 def test_a_connection_lost_while_a_write_waits_keeps_nothing(net: Net) -> None:
@@ -178,7 +178,7 @@ def test_a_connection_lost_while_a_write_waits_keeps_nothing(net: Net) -> None:
     client.raw.transport.abortConnection()  # type: ignore[union-attr]
     net.pump.run()
     (intake,) = relay.spool.intakes
-    assert (1, None, []) == (intake.aborted, intake.committed, relay.spool.kept)
+    assert (intake.aborted, intake.committed, relay.spool.kept) == (1, None, [])
 
 
 def test_a_connection_lost_while_committing_keeps_the_message(net: Net) -> None:
@@ -200,7 +200,7 @@ def test_rset_in_the_middle_of_chunks_keeps_nothing(net: Net) -> None:
     client = relay.client()
     client.send(b"BDAT %d\r\n" % (len(WHOLE) + 2) + WHOLE + b"\r\n")
     assert client.code("RSET") == "250 2.0.0"
-    assert (1, []) == (relay.spool.intakes[0].aborted, relay.spool.kept)
+    assert (relay.spool.intakes[0].aborted, relay.spool.kept) == (1, [])
 
 
 def test_a_write_that_waits_pauses_reading(net: Net) -> None:
@@ -240,14 +240,14 @@ def test_what_the_sender_asked_for_is_kept(net: Net) -> None:
         Recipient("b@y.example", ["SUCCESS", "DELAY"], "rfc822;first@z.example"),
         Recipient("c@y.example", "NEVER"),
     ) == draft.envelope.recipients
-    assert ("HDRS", "E+1", False, True, False, False) == (
+    assert (
         draft.envelope.ret,
         draft.envelope.envid,
         draft.envelope.require_tls,
         draft.eight_bit,
         draft.binary,
         draft.smtputf8,
-    )
+    ) == ("HDRS", "E+1", False, True, False, False)
 
 
 def test_requiretls_is_kept(net: Net) -> None:
@@ -259,7 +259,7 @@ def test_requiretls_is_kept(net: Net) -> None:
     client.send("MAIL FROM:<a@x.example> REQUIRETLS\r\nRCPT TO:<b@y.example>\r\nDATA\r\n")
     client.send(WHOLE + b"\r\n.\r\n")
     ((draft, _),) = relay.spool.kept
-    assert (True, "c") == (draft.envelope.require_tls, draft.origin[0])
+    assert (draft.envelope.require_tls, draft.origin[0]) == (True, "c")
     assert draft.origin.endswith(" ESMTPS")
 
 
@@ -272,7 +272,7 @@ def test_binary_content_is_kept_untouched(net: Net) -> None:
     said = client.send(b"BDAT %d LAST\r\n" % len(content) + content)
     assert said == ["250 2.0.0 Ok: queued as ID1"]
     ((draft, kept),) = relay.spool.kept
-    assert (True, True) == (draft.binary, draft.eight_bit)
+    assert (draft.binary, draft.eight_bit) == (True, True)
     assert kept.startswith(b"Subject: s\r\nFrom: a@x.example\r\n")
     assert kept.endswith(b"\r\n\r\n" + body)
 

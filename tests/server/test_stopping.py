@@ -27,7 +27,7 @@ def test_who_is_between_messages_hears_421(net: Net) -> None:
     client = net.client()
     client.send("EHLO client.example.net\r\nMAIL FROM:<a@example.org>\r\n")
     done = begin(net)
-    assert ([DOWN], True, [None]) == (client.take(), client.over, done)
+    assert (client.take(), client.over, done) == ([DOWN], True, [None])
 
 
 def test_a_message_under_way_gets_its_reply_and_the_next_one_does_not_begin(net: Net) -> None:
@@ -36,11 +36,11 @@ def test_a_message_under_way_gets_its_reply_and_the_next_one_does_not_begin(net:
     client.send("EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
     client.send("hel")
     done = begin(net)
-    assert ([], False, []) == (client.take(), client.over, done)
+    assert (client.take(), client.over, done) == ([], False, [])
     said = client.send("lo\r\n.\r\nMAIL FROM:<a@example.org>\r\n")
-    assert ["250", DOWN] == [said[0][:3], said[1]]
-    assert 2 == len(said)
-    assert ([b"hello\r\n"], True, [None]) == (net.contents(), client.over, done)
+    assert [said[0][:3], said[1]] == ["250", DOWN]
+    assert len(said) == 2
+    assert (net.contents(), client.over, done) == ([b"hello\r\n"], True, [None])
 
 
 def test_a_commit_under_way_is_waited_for(net: Net) -> None:
@@ -58,12 +58,12 @@ def test_a_commit_under_way_is_waited_for(net: Net) -> None:
     client.send("EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
     client.send("hello\r\n.\r\n")
     done = begin(net)
-    assert ([], False) == (done, client.over)
+    assert (done, client.over) == ([], False)
     committing.callback(None)
     net.pump.run()
     said = client.take()
-    assert ["250", DOWN] == [said[-2][:3], said[-1]]
-    assert [None] == done
+    assert [said[-2][:3], said[-1]] == ["250", DOWN]
+    assert done == [None]
 
 
 def test_who_does_not_end_is_dropped_after_the_grace(net: Net) -> None:
@@ -74,13 +74,13 @@ def test_who_does_not_end_is_dropped_after_the_grace(net: Net) -> None:
     done = begin(net, grace=5)
     net.clock.advance(5)
     net.pump.run()
-    assert (True, [None], []) == (client.over, done, net.contents())
-    assert [] == net.clock.getDelayedCalls()
+    assert (client.over, done, net.contents()) == (True, [None], [])
+    assert net.clock.getDelayedCalls() == []
 
 
 def test_nobody_there_is_over_at_once(net: Net) -> None:
     net.server()
-    assert [None] == begin(net)
+    assert begin(net) == [None]
 
 
 @pytest.mark.parametrize("implicit", [True, False], ids=["implicit TLS", "STARTTLS"])
@@ -93,7 +93,7 @@ def test_who_is_in_a_handshake_is_dropped_at_once(net: Net, implicit: bool) -> N
     if not implicit:
         raw.transport.write(b"EHLO c\r\nSTARTTLS\r\n")  # type: ignore[union-attr]  # it is there
         net.pump.run()
-    assert [None] == begin(net)
+    assert begin(net) == [None]
     assert raw.gone is not None
 
 
@@ -107,7 +107,7 @@ def test_who_logs_in_is_not_waited_for(net: Net, command: str) -> None:
     done = begin(net, grace=600)
     net.clock.advance(2.1)
     net.pump.run()
-    assert ([None], True) == (done, client.over)
+    assert (done, client.over) == ([None], True)
 
 
 def test_who_does_not_read_is_not_waited_for(net: Net) -> None:
@@ -119,7 +119,7 @@ def test_who_does_not_read_is_not_waited_for(net: Net) -> None:
     for _ in range(3):
         net.clock.advance(1)
         net.pump.run()
-    assert [None] == done
+    assert done == [None]
 
 
 def test_a_message_that_ends_late_is_still_waited_for(net: Net) -> None:
@@ -131,7 +131,7 @@ def test_a_message_that_ends_late_is_still_waited_for(net: Net) -> None:
     for _ in range(60):
         net.clock.advance(1)
         net.pump.run()
-    assert ([], False) == (done, client.over)
+    assert (done, client.over) == ([], False)
     said = client.send("BDAT 2 LAST\r\n\r\n")
-    assert ["250", DOWN] == [said[0][:3], said[1]]
-    assert ([None], 1) == (done, len(net.messages))
+    assert [said[0][:3], said[1]] == ["250", DOWN]
+    assert (done, len(net.messages)) == ([None], 1)

@@ -95,7 +95,7 @@ COMMANDS: dict[Verb, Command] = {
     Verb.OTHER: OtherCommand("VRFY", "postmaster"),
     Verb.RESTART: RestartCommand("XCLIENT", "ADDR=192.0.2.1"),
 }
-assert set(COMMANDS) == set(Verb)
+assert set(Verb) == set(COMMANDS)
 
 Step = tuple[Verb, bytes]
 

@@ -133,7 +133,7 @@ def test_what_is_no_mailbox(text: str) -> None:
     with pytest.raises(InvalidAddress) as caught:
         Mailbox.parse(text)
     assert not caught.value.transient
-    assert 1 == len(str(caught.value).splitlines())
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("given_", [None, 5, b"user@example.org", ["a@b"], {"a": 1}, object()])
@@ -242,7 +242,7 @@ def test_a_local_part_is_quoted_where_it_has_to_be(local_part: str, wire: str) -
 )
 def test_a_domain_beyond_ascii_goes_as_a_labels(domain: str, expected: str) -> None:
     mailbox = Mailbox("user", domain)
-    assert (expected, f"user@{expected}") == (mailbox.ascii_domain, mailbox.wire)
+    assert (mailbox.ascii_domain, mailbox.wire) == (expected, f"user@{expected}")
     assert not mailbox.needs_smtputf8
 
 
@@ -279,7 +279,7 @@ def test_a_character_beyond_ascii_never_becomes_ascii(character: str) -> None:
 def test_only_a_local_part_needs_smtputf8() -> None:
     assert Mailbox.parse("jürgen@example.org").needs_smtputf8
     assert not Mailbox.parse("j@bücher.example").needs_smtputf8
-    assert "jürgen@xn--bcher-kva.example" == Mailbox.parse("jürgen@bücher.example").wire
+    assert Mailbox.parse("jürgen@bücher.example").wire == "jürgen@xn--bcher-kva.example"
 
 
 def test_long_ones_are_refused() -> None:
@@ -335,21 +335,21 @@ def test_what_is_no_path(path: Any, text: str) -> None:
 
 def test_the_null_reverse_path() -> None:
     for text in ("", "<>"):
-        assert ("<>", "<>", False) == (
+        assert (
             ReversePath.parse(text).wire,
             str(ReversePath.parse(text)),
             ReversePath.parse(text).needs_smtputf8,
-        )
+        ) == ("<>", "<>", False)
         with pytest.raises(InvalidAddress):
             ForwardPath.parse(text)
 
 
 def test_postmaster_needs_no_domain() -> None:
     for text in ("postmaster", "<POSTMASTER>", "Postmaster"):
-        assert ("<Postmaster>", "Postmaster") == (
+        assert (
             ForwardPath.parse(text).wire,
             str(ForwardPath.parse(text)),
-        )
+        ) == ("<Postmaster>", "Postmaster")
         with pytest.raises(InvalidAddress):
             ReversePath.parse(text)
 
@@ -372,7 +372,7 @@ def test_a_path_is_read_back(parse: Callable[[str], Any]) -> None:
     ],
 )
 def test_a_name_for_ehlo(name: str, expected: str) -> None:
-    assert expected == domain_name(name)
+    assert domain_name(name) == expected
 
 
 @pytest.mark.parametrize(

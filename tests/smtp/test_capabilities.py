@@ -17,18 +17,18 @@ def offered(*lines: str) -> Capabilities:
 
 def test_keywords_in_any_case() -> None:
     found = offered("starttls", "Pipelining", "8bitmime")
-    assert ["STARTTLS", "PIPELINING", "8BITMIME"] == list(found)
+    assert list(found) == ["STARTTLS", "PIPELINING", "8BITMIME"]
     assert found.pipelining
 
 
 def test_the_first_line_is_no_keyword() -> None:
     found = Capabilities.from_reply(Reply(250, ("STARTTLS", "SIZE 10")))
     assert "STARTTLS" not in found
-    assert "STARTTLS" == found.greeting
+    assert found.greeting == "STARTTLS"
 
 
 def test_nothing_is_offered_by_a_single_line() -> None:
-    assert [] == list(Capabilities.from_reply(Reply(250, ("mx.example.net",))))
+    assert list(Capabilities.from_reply(Reply(250, ("mx.example.net",)))) == []
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_nothing_is_offered_by_a_single_line() -> None:
 )
 def test_the_auth_list(lines: list[str], expected: tuple[str, ...]) -> None:
     """Lower case, doubled, old form, empty, odd words."""
-    assert expected == offered(*lines).auth
+    assert offered(*lines).auth == expected
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_the_auth_list(lines: list[str], expected: tuple[str, ...]) -> None:
     ],
 )
 def test_the_size(line: str, expected: int | None) -> None:
-    assert expected == offered(line).size
+    assert offered(line).size == expected
 
 
 def test_limits_are_read_as_far_as_they_make_sense() -> None:
-    assert {"RCPTMAX": 20, "MAILMAX": 5} == offered("LIMITS RCPTMAX=20 MAILMAX=5 X= Y=z Q").limits
+    assert offered("LIMITS RCPTMAX=20 MAILMAX=5 X= Y=z Q").limits == {"RCPTMAX": 20, "MAILMAX": 5}
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_limits_are_read_as_far_as_they_make_sense() -> None:
     ],
 )
 def test_a_malformed_keyword_is_ignored(line: str) -> None:
-    assert ["PIPELINING"] == list(offered(line, "PIPELINING"))
+    assert list(offered(line, "PIPELINING")) == ["PIPELINING"]
 
 
 def test_of_two_the_first_counts() -> None:
-    assert 10 == offered("SIZE 10", "SIZE 99999").size
+    assert offered("SIZE 10", "SIZE 99999").size == 10
 
 
 def test_the_last_line_of_a_legal_reply_of_50_kb_counts() -> None:
@@ -108,12 +108,12 @@ def test_the_last_line_of_a_legal_reply_of_50_kb_counts() -> None:
 
 def test_withheld_keywords_are_gone() -> None:
     found = offered("PIPELINING", "CHUNKING").without("PIPELINING")
-    assert (False, True) == (found.pipelining, found.chunking)
+    assert (found.pipelining, found.chunking) == (False, True)
 
 
 def test_the_repr_is_safe_to_show() -> None:
-    assert "<Capabilities none>" == repr(Capabilities())
-    assert "<Capabilities STARTTLS SIZE>" == repr(offered("STARTTLS", "SIZE 1"))
+    assert repr(Capabilities()) == "<Capabilities none>"
+    assert repr(offered("STARTTLS", "SIZE 1")) == "<Capabilities STARTTLS SIZE>"
 
 
 @given(st.lists(st.text(max_size=40), max_size=20))

@@ -61,7 +61,7 @@ def test_a_552_after_an_accepted_recipient_may_mean_too_many(
 
 @pytest.mark.parametrize("reply", ["552 5.3.4 too big", "552 too big", "552 5.5.3 too many"])
 def test_a_552_to_the_content_is_about_the_message(reply: str) -> None:
-    assert (ReplySubject.MESSAGE, False) == classify_reply(said(reply))
+    assert classify_reply(said(reply)) == (ReplySubject.MESSAGE, False)
 
 
 @pytest.mark.parametrize("verdict", ["250 2.0.0 Ok", "550 5.7.1 spam"])
@@ -69,8 +69,8 @@ def test_who_was_accepted_before_is_known_from_the_order_of_the_replies(verdict:
     full, end = said("552 too many"), said(verdict)
     refused = {0: full, 2: full} if end.positive else {0: full, 1: end, 2: full}
     results = recipient_results((A, B, C), refused, RecipientStatus.ACCEPTED, end)
-    assert [False, False, True] == [each.too_many for each in results]
-    assert [False, False, True] == [each.transient for each in results]
+    assert [each.too_many for each in results] == [False, False, True]
+    assert [each.transient for each in results] == [False, False, True]
 
 
 def test_the_others_share_the_verdict() -> None:

@@ -70,18 +70,18 @@ def test_nothing_is_written_before_the_greeting() -> None:
     """RFC 5321 section 3.1."""
     session = Session()
     session.give(Hello("client.example.org"))
-    assert b"" == session.data_to_send()
+    assert session.data_to_send() == b""
     session.receive(b"220-mx\r\n")
-    assert b"" == session.data_to_send()
+    assert session.data_to_send() == b""
     session.receive(b"220 hi\r\n")
-    assert b"EHLO client.example.org\r\n" == session.data_to_send()
+    assert session.data_to_send() == b"EHLO client.example.org\r\n"
 
 
 def test_a_group_goes_out_in_one_piece_with_pipelining() -> None:
     session = brought_to(ClientState.READY)
     for verb in (Verb.MAIL, Verb.RCPT, Verb.RCPT, Verb.DATA):
         session.give(COMMANDS[verb])
-    assert 4 == session.data_to_send().count(b"\r\n")
+    assert session.data_to_send().count(b"\r\n") == 4
 
 
 def test_without_pipelining_one_command_at_a_time() -> None:
@@ -89,12 +89,12 @@ def test_without_pipelining_one_command_at_a_time() -> None:
     session.withhold("PIPELINING")
     for verb in (Verb.MAIL, Verb.RCPT, Verb.DATA):
         session.give(COMMANDS[verb])
-    assert b"MAIL FROM:<a@example.org>\r\n" == session.data_to_send()
-    assert b"" == session.data_to_send()
+    assert session.data_to_send() == b"MAIL FROM:<a@example.org>\r\n"
+    assert session.data_to_send() == b""
     session.receive(b"250 ok\r\n")
-    assert b"RCPT TO:<b@example.net>\r\n" == session.data_to_send()
+    assert session.data_to_send() == b"RCPT TO:<b@example.net>\r\n"
     session.receive(b"250 ok\r\n")
-    assert b"DATA\r\n" == session.data_to_send()
+    assert session.data_to_send() == b"DATA\r\n"
 
 
 @pytest.mark.parametrize("verb", [Verb.NOOP, Verb.OTHER, Verb.EHLO, Verb.STARTTLS, Verb.AUTH])
@@ -105,15 +105,15 @@ def test_nothing_is_written_behind_a_command_that_ends_its_group(verb: Verb) -> 
     assert session.data_to_send()
     if verb is not Verb.STARTTLS:
         session.give(COMMANDS[Verb.MAIL])
-    assert b"" == session.data_to_send()
+    assert session.data_to_send() == b""
 
 
 def test_the_content_waits_for_the_354() -> None:
     session = brought_to(ClientState.RCPT)
     session.give(COMMANDS[Verb.DATA])
     session.give(Content())
-    assert b"DATA\r\n" == session.data_to_send()
-    assert (b"", False) == (session.data_to_send(), session.content_open)
+    assert session.data_to_send() == b"DATA\r\n"
+    assert (session.data_to_send(), session.content_open) == (b"", False)
     session.receive(b"354 go\r\n")
     session.data_to_send()
     assert session.content_open
@@ -124,13 +124,13 @@ def test_nothing_follows_the_final_dot_unless_that_is_asked_for(asked: bool) -> 
     session = waiting_for_content()
     session.pipelines_after_data = asked
     session.give(Quit())
-    assert b"" == session.data_to_send()
+    assert session.data_to_send() == b""
     session.content(b".dot\r\n")
     session.end_content()
     written = session.data_to_send()
     assert b"..dot\r\n.\r\n" + b"QUIT\r\n" * asked == written
     session.receive(b"250 ok\r\n")
-    assert b"..dot\r\n.\r\nQUIT\r\n" == written + session.data_to_send()
+    assert written + session.data_to_send() == b"..dot\r\n.\r\nQUIT\r\n"
 
 
 def test_what_a_refusal_made_pointless_is_not_written() -> None:
@@ -141,13 +141,13 @@ def test_what_a_refusal_made_pointless_is_not_written() -> None:
         session.give(COMMANDS[verb], tag=tag)
     session.data_to_send()
     session.receive(b"550 no\r\n")
-    assert b"" == session.data_to_send()
+    assert session.data_to_send() == b""
     events = taken(session)
-    assert [0, 1, 2] == [e.tag for e in events]
-    assert [True, True] == [isinstance(e.result, CommandNotAllowed) for e in events[1:]]
+    assert [e.tag for e in events] == [0, 1, 2]
+    assert [isinstance(e.result, CommandNotAllowed) for e in events[1:]] == [True, True]
     # And the session goes on.
     session.give(Mail("c@example.org"))
-    assert b"MAIL FROM:<c@example.org>\r\n" == session.data_to_send()
+    assert session.data_to_send() == b"MAIL FROM:<c@example.org>\r\n"
 
 
 def test_content_is_taken_only_after_354() -> None:
@@ -166,12 +166,12 @@ def test_capabilities_are_those_of_the_last_ehlo_and_forgotten_at_starttls() -> 
     session.data_to_send()
     session.receive(b"220 go\r\n")
     session.begin_tls()
-    assert [] == list(session.capabilities)
+    assert list(session.capabilities) == []
     session.tls_begun("TLS")
     session.give(Hello("client.example.org"))
     session.data_to_send()
     session.receive(b"250-mx\r\n250 SIZE 1\r\n")
-    assert ["SIZE"] == list(session.capabilities)
+    assert list(session.capabilities) == ["SIZE"]
 
 
 def test_a_refused_ehlo_offers_nothing_new() -> None:
@@ -179,7 +179,7 @@ def test_a_refused_ehlo_offers_nothing_new() -> None:
     session.give(Hello("client.example.org"))
     session.data_to_send()
     session.receive(b"502-STARTTLS\r\n502 AUTH PLAIN\r\n")
-    assert [] == list(session.capabilities)
+    assert list(session.capabilities) == []
 
 
 def test_helo_offers_nothing() -> None:
@@ -187,7 +187,7 @@ def test_helo_offers_nothing() -> None:
     session.give(Hello("client.example.org", Verb.HELO))
     session.data_to_send()
     session.receive(b"250-mx\r\n250 AUTH PLAIN\r\n")
-    assert [] == list(session.capabilities)
+    assert list(session.capabilities) == []
 
 
 def test_a_command_taken_back_was_never_written() -> None:
@@ -195,10 +195,10 @@ def test_a_command_taken_back_was_never_written() -> None:
     session.give(COMMANDS[Verb.NOOP], tag="a")
     session.give(COMMANDS[Verb.NOOP], tag="b")
     session.data_to_send()
-    assert (False, True) == (session.take_back("a"), session.take_back("b"))
+    assert (session.take_back("a"), session.take_back("b")) == (False, True)
     session.receive(b"250 ok\r\n")
-    assert b"" == session.data_to_send()
-    assert ["a"] == [e.tag for e in taken(session)]
+    assert session.data_to_send() == b""
+    assert [e.tag for e in taken(session)] == ["a"]
 
 
 # -- replies nobody asked for
@@ -217,7 +217,7 @@ def test_a_reply_nobody_waits_for_ends_the_session(state: ClientState, reply: by
     session.receive(reply)
     assert isinstance(session.over, ProtocolBreach)
     assert "a reply to nothing we said" in str(session.over)
-    assert [] == taken(session)
+    assert taken(session) == []
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_verdict_already_complete_stands_when_something_follows() -> None:
     session.end_content()
     session.data_to_send()
     session.receive(b"250 queued\r\n250 queued twice\r\n")
-    assert [Reply(250, ("queued",))] == [e.result for e in taken(session)]
+    assert [e.result for e in taken(session)] == [Reply(250, ("queued",))]
     assert isinstance(session.over, ProtocolBreach)
 
 
@@ -276,9 +276,9 @@ def test_nothing_is_written_behind_half_a_reply(state: ClientState, half: bytes)
     session.receive(half)
     assert session.over is None
     session.give(COMMANDS[Verb.QUIT], tag="quit")
-    assert b"" == session.data_to_send()
+    assert session.data_to_send() == b""
     assert isinstance(session.over, ProtocolBreach)
-    assert ["quit"] == [e.tag for e in taken(session)]
+    assert [e.tag for e in taken(session)] == ["quit"]
 
 
 def test_half_a_reply_does_not_become_the_answer_to_the_next_command() -> None:
@@ -301,7 +301,7 @@ def test_no_yes_may_come_before_the_content_is_complete(early: bytes) -> None:
     session.receive(early)
     assert isinstance(session.over, ProtocolBreach)
     (event,) = taken(session)
-    assert ("content", False) == (event.tag, isinstance(event.result, DeliveryInDoubt))
+    assert (event.tag, isinstance(event.result, DeliveryInDoubt)) == ("content", False)
 
 
 @pytest.mark.parametrize("code", [552, 452, 550])
@@ -312,7 +312,7 @@ def test_a_refusal_in_the_middle_of_the_content_is_believed_and_ends_the_session
         session.receive(bytes([octet]))
     assert [code] == codes(session)
     assert isinstance(session.over, ConnectionClosed)
-    assert b"" == session.data_to_send(), "no dot, nothing"
+    assert session.data_to_send() == b"", "no dot, nothing"
 
 
 def test_421_in_the_middle_of_the_content_leaves_no_doubt() -> None:
@@ -336,11 +336,11 @@ def test_behind_the_final_dot_everything_but_a_verdict_is_doubt(why: bytes) -> N
     if not why:
         session.finish(ConnectionClosed("connection lost"))
     events = taken(session)
-    assert ["content", "quit"] == [e.tag for e in events]
+    assert [e.tag for e in events] == ["content", "quit"]
     verdict, other = (e.result for e in events)
     assert isinstance(verdict, DeliveryInDoubt)
     assert not isinstance(other, DeliveryInDoubt)
-    assert (True, False) == (verdict.in_doubt, verdict.transient)
+    assert (verdict.in_doubt, verdict.transient) == (True, False)
 
 
 def test_a_chunk_that_was_the_last_leaves_doubt_and_one_that_was_not_does_not() -> None:
@@ -366,8 +366,8 @@ def test_nothing_may_be_behind_the_reply_to_starttls(injected: bytes) -> None:
     session.data_to_send()
     session.receive(b"220 go\r\n" + injected)
     assert isinstance(session.over, ProtocolBreach)
-    assert [("starttls", True)] == [
-        (e.tag, isinstance(e.result, ProtocolBreach)) for e in taken(session)
+    assert [(e.tag, isinstance(e.result, ProtocolBreach)) for e in taken(session)] == [
+        ("starttls", True)
     ]
 
 
@@ -386,7 +386,7 @@ def test_what_the_parser_held_is_gone_after_the_handshake() -> None:
     session.give(Hello("client.example.org"))
     assert session.data_to_send()
     session.receive(b"250 mx\r\n")
-    assert (None, ClientState.READY) == (session.over, session.confirmed)
+    assert (session.over, session.confirmed) == (None, ClientState.READY)
 
 
 # -- AUTH
@@ -467,7 +467,7 @@ def test_a_challenge_reaches_the_mechanism_as_it_is() -> None:
     session.give(Auth("PLAIN", PASSWORD.encode()))
     session.data_to_send()
     session.receive(f"334 {PASSWORD}\r\n".encode())
-    assert Reply(334, (PASSWORD,)) == taken(session)[0].result
+    assert taken(session)[0].result == Reply(334, (PASSWORD,))
     assert PASSWORD not in str(session.transcript)
 
 

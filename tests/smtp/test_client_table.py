@@ -35,12 +35,13 @@ def forced(state: ClientState, verb: Verb) -> Session:
 
 def test_every_state_is_reached_and_left() -> None:
     assert set(ClientState) == {*REACHED, ClientState.CLOSED}
-    assert {ClientState.CONNECTED, ClientState.CLOSED} == set(ClientState) - set(TABLE.values()) - {
-        ClientState.SECURED
+    assert set(ClientState) - set(TABLE.values()) - {ClientState.SECURED} == {
+        ClientState.CONNECTED,
+        ClientState.CLOSED,
     }
     # HANDSHAKE is left by the handshake.
     left = {state for state, _, _ in TABLE}
-    assert {ClientState.HANDSHAKE, ClientState.QUIT, ClientState.CLOSED} == set(ClientState) - left
+    assert set(ClientState) - left == {ClientState.HANDSHAKE, ClientState.QUIT, ClientState.CLOSED}
 
 
 @pytest.mark.parametrize("key", TABLE, ids=lambda key: " ".join(part.name for part in key))
@@ -50,7 +51,7 @@ def test_each_entry_leads_where_it_says(key: tuple[ClientState, Verb, ReplyKind]
     session.receive(b"%d text\r\n" % code_of(verb, kind))
     assert (None, TABLE[key]) == (session.over, session.confirmed)
     (event,) = session.events
-    assert "tag" == event.tag
+    assert event.tag == "tag"
     if key == (ClientState.SPOILED, Verb.MAIL, ReplyKind.NO):
         # The message behind a broken one was not heard: this is no refusal of it.
         assert isinstance(event.result, CommandNotAllowed)
@@ -74,8 +75,8 @@ def test_what_is_not_in_the_table_is_a_breach_of_protocol() -> None:
         session = forced(state, verb)
         session.receive(b"%d text\r\n" % code_of(verb, kind))
         assert isinstance(session.over, UnexpectedResponse), (state, verb, kind)
-        assert ClientState.CLOSED is session.confirmed
-        assert ["tag"] == [event.tag for event in session.events]
+        assert session.confirmed is ClientState.CLOSED
+        assert [event.tag for event in session.events] == ["tag"]
 
 
 def test_a_command_is_sent_exactly_where_its_success_has_a_place() -> None:
@@ -88,12 +89,12 @@ def test_a_command_is_sent_exactly_where_its_success_has_a_place() -> None:
         if following is None:
             with pytest.raises(CommandNotAllowed):
                 session.give(COMMANDS[verb])
-            assert (b"", [], None) == (session.data_to_send(), list(session.events), session.over)
+            assert (session.data_to_send(), list(session.events), session.over) == (b"", [], None)
         else:
             session.give(COMMANDS[verb], payload=b"abc\n")
             written = session.data_to_send()
             if state is ClientState.CONNECTED:
-                assert b"" == written
+                assert written == b""
             else:
                 assert written.startswith(COMMANDS[verb].line())
                 assert following is session.optimistic
@@ -139,7 +140,7 @@ def test_no_content_is_following_for_that_nobody_would_get() -> None:
     ],
 )
 def test_what_a_code_means(verb: Verb, code: int, expected: ReplyKind) -> None:
-    assert expected is kind_of(verb, code)
+    assert kind_of(verb, code) is expected
 
 
 def sequences(state: ClientState) -> list[tuple[Verb, ...]]:
@@ -180,6 +181,6 @@ def test_a_lost_connection_gives_every_command_exactly_one_event(state: ClientSt
             # A message is in doubt exactly if its end is on the wire.  The end of a
             # content is not: nobody called end_content().
             assert all(e.command.verb is Verb.BDAT_LAST and written for e in doubtful)
-            assert b"" == session.data_to_send()
+            assert session.data_to_send() == b""
             with pytest.raises(ConnectionClosed):
                 session.give(COMMANDS[Verb.QUIT])

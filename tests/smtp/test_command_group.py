@@ -175,7 +175,7 @@ def test_a_whole_content_is_its_pieces_and_its_end(
     twin.compare()
     twin.groups.append(twin.grouped.send(Content(), payload=content))
     twin.singles.append([twin.single.send(Content())])
-    assert b"" == twin.single.data_to_send()
+    assert twin.single.data_to_send() == b""
     twin.single.content(content)
     twin.single.end_content()
     if after is not None:
@@ -200,7 +200,7 @@ def test_groups_complete_in_their_order() -> None:
     session.receive(b"250 ok\r\n" * 7)
     assert groups == list(session.completed)
     assert [[Reply(250, ("ok",))] * n for n in (3, 4)] == [each.replies for each in groups]
-    assert ClientState.READY is session.confirmed
+    assert session.confirmed is ClientState.READY
     assert session.idle
 
 
@@ -211,7 +211,7 @@ def test_refusals_are_in_the_list() -> None:
     session.receive(b"250 ok\r\n550 no\r\n251 ok\r\n")
     assert not group.complete
     session.receive(b"354 go\r\n")
-    assert [250, 550, 251, 354] == [answer.code for answer in group.replies]  # type: ignore[union-attr]
+    assert [answer.code for answer in group.replies] == [250, 550, 251, 354]  # type: ignore[union-attr]
 
 
 def test_a_group_that_ends_with_data_ends_the_flight() -> None:
@@ -220,7 +220,7 @@ def test_a_group_that_ends_with_data_ends_the_flight() -> None:
     group = session.send(*message(2, chunk=False).given)
     assert b"".join(each.line() for each in group.commands) == session.data_to_send()
     session.receive(b"250 ok\r\n" * 3 + b"354 go\r\n")
-    assert ClientState.DATA is session.confirmed
+    assert session.confirmed is ClientState.DATA
 
 
 def test_without_pipelining_a_group_is_one_command_after_the_other() -> None:
@@ -228,12 +228,12 @@ def test_without_pipelining_a_group_is_one_command_after_the_other() -> None:
     session.withhold("PIPELINING")
     given, payload = message(1, chunk=True)
     group = session.send(*given, payload=payload)
-    assert b"MAIL FROM:<alice@example.org>\r\n" == session.data_to_send()
+    assert session.data_to_send() == b"MAIL FROM:<alice@example.org>\r\n"
     session.receive(b"250 ok\r\n")
-    assert b"RCPT TO:<r0@example.net>\r\n" == session.data_to_send()
+    assert session.data_to_send() == b"RCPT TO:<r0@example.net>\r\n"
     session.receive(b"550 no\r\n")
     # The chunk has no recipient.
-    assert b"" == session.data_to_send()
+    assert session.data_to_send() == b""
     assert isinstance(group.replies[-1], CommandNotAllowed)
     assert group.complete
 
@@ -242,4 +242,4 @@ def test_a_group_of_which_one_command_does_not_fit_is_not_sent_at_all() -> None:
     session = brought_to(ClientState.READY)
     with pytest.raises(CommandNotAllowed, match="DATA not sent"):
         session.send(Mail("alice@example.org"), Data())
-    assert (True, b"") == (session.idle, session.data_to_send())
+    assert (session.idle, session.data_to_send()) == (True, b"")

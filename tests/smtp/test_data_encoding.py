@@ -86,7 +86,7 @@ def test_canonical_octets_stay_as_they_are(data: bytes, cuts: list[int]) -> None
 def test_what_is_canonical_has_crlf_alone(data: bytes, cuts: list[int]) -> None:
     out, _ = canonical(pieces(data, cuts))
     rest = out.replace(b"\r\n", b"")
-    assert (-1, -1, -1) == (rest.find(b"\r"), rest.find(b"\n"), rest.find(b"\0"))
+    assert (rest.find(b"\r"), rest.find(b"\n"), rest.find(b"\0")) == (-1, -1, -1)
     assert out == b"" or out.endswith(b"\r\n")
 
 
@@ -120,7 +120,7 @@ def test_stuffed_and_unstuffed_is_the_same(data: bytes, cuts: list[int], others:
             more, rest = server.feed(piece)
             found += more
     assert (content, b"") == (found, rest)
-    assert set() == server.faults
+    assert server.faults == set()
 
 
 @given(HOSTILE, CUTS)
@@ -154,7 +154,7 @@ def test_a_dot_line_at_the_edge_of_a_buffer(boundary: int, line: bytes) -> None:
         assert content == canonical([data], Repair.REFUSE)[0]
         expected = filler + b"." + line.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         expected += b"MAIL FROM:<evil@example.net>\r\n.\r\n"
-        assert expected == stuffed([content[:boundary], content[boundary:]])
+        assert stuffed([content[:boundary], content[boundary:]]) == expected
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_dot_line_at_the_edge_of_a_buffer(boundary: int, line: bytes) -> None:
     ],
 )
 def test_line_ends(chunks: list[bytes], expected: bytes) -> None:
-    assert expected == canonical(chunks, Repair.REFUSE)[0]
+    assert canonical(chunks, Repair.REFUSE)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_line_ends(chunks: list[bytes], expected: bytes) -> None:
     ],
 )
 def test_repair(data: bytes, expected: bytes) -> None:
-    assert expected == canonical([data])[0]
-    assert expected == canonical([data[at : at + 1] for at in range(len(data))])[0]
+    assert canonical([data])[0] == expected
+    assert canonical([data[at : at + 1] for at in range(len(data))])[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -217,6 +217,6 @@ def test_a_refusal_names_the_line(data: bytes, what: str) -> None:
 
 
 def test_the_stuffer_doubles_the_first_dot_too() -> None:
-    assert b"..\r\n.\r\n" == stuffed([b".\r\n"])
-    assert b"..\r\n.\r\n" == stuffed([b"", b".", b"\r\n"])
-    assert b".\r\n" == stuffed([])
+    assert stuffed([b".\r\n"]) == b"..\r\n.\r\n"
+    assert stuffed([b"", b".", b"\r\n"]) == b"..\r\n.\r\n"
+    assert stuffed([]) == b".\r\n"

@@ -115,8 +115,9 @@ def test_builtins_that_people_catch_already() -> None:
 def test_each_tells_all_it_knows_in_one_line(name: str) -> None:
     reply = Reply(550, ("5.1.1 no \x1b[2J", "such\r\nuser"))
     error = CLASSES[name]("RCPT refused", reply=reply, host="mx[192.0.2.1]:587", remedy="")
-    assert "RCPT refused by mx[192.0.2.1]:587: 550 5.1.1 no \\x1b[2J / such\\x0d\\x0auser" == str(
-        error
+    assert (
+        str(error)
+        == "RCPT refused by mx[192.0.2.1]:587: 550 5.1.1 no \\x1b[2J / such\\x0d\\x0auser"
     )
     assert EnhancedStatus(5, 1, 1) == error.enhanced
 
@@ -125,17 +126,17 @@ def test_the_line_says_where_why_and_what_to_do() -> None:
     error = SendmailError(
         "no greeting", detail="nothing came", remedy="check the port", host="mx:25"
     )
-    assert "no greeting at mx:25: nothing came; check the port" == str(error)
-    assert "no greeting" == str(SendmailError("no greeting"))
+    assert str(error) == "no greeting at mx:25: nothing came; check the port"
+    assert str(SendmailError("no greeting")) == "no greeting"
     both = SendmailError("AUTH refused", detail="token expired", reply=Reply(535, ("no",)))
-    assert "AUTH refused: 535 no (token expired)" == str(both)
+    assert str(both) == "AUTH refused: 535 no (token expired)"
 
 
 def test_what_is_known_is_not_replaced() -> None:
     error = SendmailError("x", host="first")
     assert error is error.at(host="second")
-    assert "first" == error.host
-    assert "x at third" == str(SendmailError("x").at(host="third"))
+    assert error.host == "first"
+    assert str(SendmailError("x").at(host="third")) == "x at third"
 
 
 @given(st.text(st.characters(), max_size=60), st.text(st.characters(), max_size=60))
@@ -179,7 +180,7 @@ def test_a_refusal(code: int, name: str) -> None:
         error.recipient,
     )
     assert str(error).startswith(f"RCPT refused: {code} why")
-    assert "content" == refusal("DATA", reply, phase="content").phase
+    assert refusal("DATA", reply, phase="content").phase == "content"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_a_refusal(code: int, name: str) -> None:
 def test_a_refusal_of_auth(code: int, name: str) -> None:
     error = authentication_refusal("PLAIN", Reply(code, ("why",)))
     assert CLASSES[name] is type(error)
-    assert ("AUTH", "AUTH PLAIN") == (error.phase, error.command)
+    assert (error.phase, error.command) == ("AUTH", "AUTH PLAIN")
 
 
 @given(st.integers(200, 599))

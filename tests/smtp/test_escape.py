@@ -35,13 +35,13 @@ def test_what_acts_is_escaped_and_the_rest_is_kept(given_text: str, shown: str) 
 
 
 def test_octets_are_read_as_utf_8() -> None:
-    assert "é\\xff\\x0a" == printable(b"\xc3\xa9\xff\n")
+    assert printable(b"\xc3\xa9\xff\n") == "é\\xff\\x0a"
 
 
 def test_what_is_cut_is_counted() -> None:
-    assert "x" * SHOWN == printable("x" * SHOWN)
-    assert "x" * SHOWN + "… (3 more characters)" == printable("x" * (SHOWN + 3))
-    assert "ab… (2 more characters)" == printable(b"abcd", limit=2)
+    assert printable("x" * SHOWN) == "x" * SHOWN
+    assert printable("x" * (SHOWN + 3)) == "x" * SHOWN + "… (3 more characters)"
+    assert printable(b"abcd", limit=2) == "ab… (2 more characters)"
 
 
 @given(st.text(st.characters(), max_size=40) | st.binary(max_size=40))

@@ -56,7 +56,7 @@ def test_the_first_digit_decides(
 def test_the_enhanced_status_agrees_with_the_code(
     text: str, expected: EnhancedStatus | None
 ) -> None:
-    assert expected == Reply(550, (text,)).enhanced
+    assert Reply(550, (text,)).enhanced == expected
 
 
 @given(st.sampled_from([2, 4, 5]), st.integers(0, 999), st.integers(0, 999))
@@ -66,9 +66,9 @@ def test_an_enhanced_status_is_read_back(class_: int, subject: int, detail: int)
 
 
 def test_a_reply_is_shown_in_one_line() -> None:
-    assert "550 5.1.1 User unknown" == str(Reply(550, ("5.1.1 User unknown",)))
-    assert "250 a / b" == str(Reply(250, ("a", "", "b")))
-    assert "250" == str(Reply(250))
+    assert str(Reply(550, ("5.1.1 User unknown",))) == "550 5.1.1 User unknown"
+    assert str(Reply(250, ("a", "", "b"))) == "250 a / b"
+    assert str(Reply(250)) == "250"
 
 
 @given(st.lists(st.text(), min_size=1, max_size=4))
@@ -78,7 +78,7 @@ def test_what_is_shown_cannot_act_on_a_terminal(lines: list[str]) -> None:
 
 
 def test_the_text_is_kept_as_it_came() -> None:
-    assert "a\x1b\nb" == Reply(250, ("a\x1b", "b")).text
+    assert Reply(250, ("a\x1b", "b")).text == "a\x1b\nb"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_text_is_kept_as_it_came() -> None:
     ],
 )
 def test_a_reply_on_the_wire(reply: Reply, expected: bytes) -> None:
-    assert expected == reply.to_bytes()
+    assert reply.to_bytes() == expected
 
 
 @pytest.mark.parametrize("line", ["a\r\n250 b", "a\n", "\r", "a\0b"])

@@ -29,12 +29,12 @@ def parsed(data: bytes, cuts: list[int] | None = None) -> tuple[list[Reply], Pro
 
 
 def test_one_line() -> None:
-    assert ([Reply(250, ("ok",))], None) == parsed(b"250 ok\r\n")
+    assert parsed(b"250 ok\r\n") == ([Reply(250, ("ok",))], None)
 
 
 def test_several_lines() -> None:
     expected = [Reply(250, ("mx.example.net", "PIPELINING", "SIZE 10"))]
-    assert (expected, None) == parsed(b"250-mx.example.net\r\n250-PIPELINING\r\n250 SIZE 10\r\n")
+    assert parsed(b"250-mx.example.net\r\n250-PIPELINING\r\n250 SIZE 10\r\n") == (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def test_text_may_be_missing(data: bytes, lines: tuple[str, ...]) -> None:
 
 
 def test_a_bare_line_feed_ends_a_line_too() -> None:
-    assert ([Reply(250, ("a", "b"))], None) == parsed(b"250-a\n250 b\n")
+    assert parsed(b"250-a\n250 b\n") == ([Reply(250, ("a", "b"))], None)
 
 
 def test_only_a_whole_last_line_makes_a_reply() -> None:
     for data in (b"250 ok", b"250 ok\r", b"250-ok\r\n", b"250-ok\r\n250 o"):
         parser = ReplyParser()
-        assert [] == parser.feed(data)
+        assert parser.feed(data) == []
         assert parser.pending
         assert parser.breach is None
 
@@ -70,8 +70,8 @@ def test_text_that_is_not_utf_8_is_data() -> None:
 
 def test_control_characters_are_kept_and_shown_escaped() -> None:
     reply = parsed(b"550 \x1b[31mred\x07\r\n")[0][0]
-    assert "\x1b[31mred\x07" == reply.text
-    assert "550 \\x1b[31mred\\x07" == str(reply)
+    assert reply.text == "\x1b[31mred\x07"
+    assert str(reply) == "550 \\x1b[31mred\\x07"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_the_first_wrong_octet_is_enough(data: bytes, wrong: int) -> None:
 
 def test_the_code_may_not_change_within_a_reply() -> None:
     replies, breach = parsed(b"554-no\r\n250 yes\r\n")
-    assert [] == replies
+    assert replies == []
     assert "the code changes within one reply" in str(breach)
 
 
@@ -148,9 +148,9 @@ def test_what_was_seen_is_shown_in_one_safe_line() -> None:
 
 def test_nothing_is_parsed_behind_a_breach() -> None:
     parser = ReplyParser()
-    assert [Reply(250, ("a",))] == parser.feed(b"250 a\r\nxxx\r\n250 b\r\n")
+    assert parser.feed(b"250 a\r\nxxx\r\n250 b\r\n") == [Reply(250, ("a",))]
     assert parser.breach is not None
-    assert [] == parser.feed(b"250 c\r\n")
+    assert parser.feed(b"250 c\r\n") == []
 
 
 # -- limits
@@ -166,12 +166,12 @@ def test_a_legal_reply_of_50_kb_passes() -> None:
     data = b"\r\n".join([*lines, b"250 STARTTLS"]) + b"\r\n"
     assert len(data) > 50_000
     replies, breach = parsed(data)
-    assert (None, 1501) == (breach, len(replies[0].lines))
+    assert (breach, len(replies[0].lines)) == (None, 1501)
 
 
 def test_a_line_of_8_kib_passes_and_not_one_octet_more() -> None:
     data = b"250 " + b"x" * (MAX_LINE - 4)
-    assert 1 == len(parsed(data + b"\r\n")[0])
+    assert len(parsed(data + b"\r\n")[0]) == 1
     assert "longer than" in str(parsed(data + b"x\r\n")[1])
 
 
@@ -201,7 +201,7 @@ def test_endless_lines_are_broken_off(line: bytes) -> None:
     while parser.breach is None:
         assert fed <= MAX_REPLY + len(line)
         assert fed <= (MAX_LINES + 1) * len(line)
-        assert [] == parser.feed(line)
+        assert parser.feed(line) == []
         fed += len(line)
 
 
@@ -236,8 +236,8 @@ def test_any_cutting_gives_the_same_replies(
     replies: list[tuple[int, list[str]]], cuts: list[int]
 ) -> None:
     expected = [Reply(code, tuple(lines)) for code, lines in replies]
-    assert (expected, None) == parsed(_wire(replies), cuts)
-    assert (expected, None) == parsed(_wire(replies), list(range(len(_wire(replies)))))
+    assert parsed(_wire(replies), cuts) == (expected, None)
+    assert parsed(_wire(replies), list(range(len(_wire(replies))))) == (expected, None)
 
 
 @given(

@@ -52,7 +52,7 @@ ORDINARY = Envelope("f@example.org", "a@example.net")
 def test_what_is_needed_and_offered(
     needs: dict[str, Any], offered: tuple[str, ...], expected: str
 ) -> None:
-    assert f"MAIL FROM:<f@example.org>{expected}" == mail(ORDINARY, *offered, **needs)
+    assert mail(ORDINARY, *offered, **needs) == f"MAIL FROM:<f@example.org>{expected}"
 
 
 @pytest.mark.parametrize(
@@ -73,26 +73,26 @@ def test_what_is_needed_and_not_offered(
 ) -> None:
     with pytest.raises(error, match=words) as caught:
         mail(ORDINARY, *offered, **needs)
-    assert "MAIL" == getattr(caught.value, "phase", None)
+    assert getattr(caught.value, "phase", None) == "MAIL"
     assert getattr(caught.value, "connection_usable", None)
 
 
 def test_a_domain_beyond_ascii_needs_nothing() -> None:
     envelope = Envelope("f@bücher.example", "a@日本.example")
     assert not envelope.needs_smtputf8
-    assert "MAIL FROM:<f@xn--bcher-kva.example>" == mail(envelope, *EVERYTHING)
+    assert mail(envelope, *EVERYTHING) == "MAIL FROM:<f@xn--bcher-kva.example>"
     assert b"RCPT TO:<a@xn--wgv71a.example>\r\n" == (
         rcpt_command(envelope.recipients[0], offering()).line()
     )
 
 
 def test_the_null_reverse_path() -> None:
-    assert "MAIL FROM:<> SIZE=3" == mail(Envelope("", "a@example.net"), "SIZE", size=3)
+    assert mail(Envelope("", "a@example.net"), "SIZE", size=3) == "MAIL FROM:<> SIZE=3"
 
 
 def test_tls_all_the_way_is_asked_for_or_refused() -> None:
     envelope = Envelope("f@example.org", "a@example.net", require_tls=True)
-    assert "MAIL FROM:<f@example.org> REQUIRETLS" == mail(envelope, *EVERYTHING)
+    assert mail(envelope, *EVERYTHING) == "MAIL FROM:<f@example.org> REQUIRETLS"
     with pytest.raises(ExtensionUnavailable, match="leave out require_tls"):
         mail(envelope, "DSN")
 
@@ -109,14 +109,14 @@ def test_notifications_where_they_are_offered() -> None:
         envid="id + 1 =",
     )
     offered = offering("DSN")
-    assert "MAIL FROM:<f@example.org> RET=HDRS ENVID=id+20+2B+201+20+3D" == mail(envelope, "DSN")
-    assert [
+    assert mail(envelope, "DSN") == "MAIL FROM:<f@example.org> RET=HDRS ENVID=id+20+2B+201+20+3D"
+    assert [rcpt_command(recipient, offered).line() for recipient in envelope.recipients] == [
         b"RCPT TO:<a@example.net> NOTIFY=FAILURE,SUCCESS ORCPT=rfc822;a+2Bb+3Dc+20d@example.net\r\n",
         b"RCPT TO:<b@example.net> NOTIFY=NEVER\r\n",
         b"RCPT TO:<c@example.net>\r\n",
-    ] == [rcpt_command(recipient, offered).line() for recipient in envelope.recipients]
+    ]
     # Without DSN it is delivered all the same (RFC 3461 section 5.2.1).
-    assert "MAIL FROM:<f@example.org>" == mail(envelope)
+    assert mail(envelope) == "MAIL FROM:<f@example.org>"
     assert b"RCPT TO:<a@example.net>\r\n" == (
         rcpt_command(envelope.recipients[0], offering()).line()
     )

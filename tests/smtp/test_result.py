@@ -56,13 +56,13 @@ def test_the_queue_id(text: str, queue_id: str | None) -> None:
 
 
 def test_a_queue_id_is_looked_for_in_every_line() -> None:
-    assert "A1" == report(Reply(250, ("2.0.0 thanks", "2.0.0 Ok: queued as A1"))).queue_id
+    assert report(Reply(250, ("2.0.0 thanks", "2.0.0 Ok: queued as A1"))).queue_id == "A1"
 
 
 def test_no_queue_id_where_nobody_was_accepted() -> None:
     reply = Reply(250, ("queued as A1",))
-    assert None is report(None).queue_id
-    assert None is report(reply, RecipientResult(A, RecipientStatus.IN_DOUBT)).queue_id
+    assert report(None).queue_id is None
+    assert report(reply, RecipientResult(A, RecipientStatus.IN_DOUBT)).queue_id is None
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,13 @@ def test_each_is_in_one_place() -> None:
         made.in_doubt,
         made.untouched,
     )
-    assert "1 accepted, 1 refused, 1 in doubt: 250 queued as A1" == str(made)
+    assert str(made) == "1 accepted, 1 refused, 1 in doubt: 250 queued as A1"
 
 
 def test_an_outcome_is_one_safe_line() -> None:
     reply = Reply(550, ("5.1.1 \x1b[2Jgone", "really"))
-    assert "a@example.net refused: 550 5.1.1 \\x1b[2Jgone / really" == str(
-        RecipientResult(A, RecipientStatus.REFUSED, reply)
+    assert (
+        str(RecipientResult(A, RecipientStatus.REFUSED, reply))
+        == "a@example.net refused: 550 5.1.1 \\x1b[2Jgone / really"
     )
-    assert "a@example.net untouched" == str(RecipientResult(A, RecipientStatus.UNTOUCHED))
+    assert str(RecipientResult(A, RecipientStatus.UNTOUCHED)) == "a@example.net untouched"

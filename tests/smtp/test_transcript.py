@@ -18,7 +18,7 @@ def test_lines_are_shown_with_their_side_and_escaped() -> None:
     transcript.add_reply(Reply(250, ("a", "b\x1b[2J")))
     transcript.add_group(b"MAIL FROM:<a@x>\r\nBDAT 5 LAST\r\n", 5)
     transcript.add_content(7)
-    assert [
+    assert list(transcript) == [
         "-- connected",
         "S: 250-a",
         "S: 250 b\\x1b[2J",
@@ -27,9 +27,9 @@ def test_lines_are_shown_with_their_side_and_escaped() -> None:
         "-- 5 octets of content",
         "-- 7 octets of content",
         "C: .",
-    ] == list(transcript)
-    assert 8 == len(transcript)
-    assert "<Transcript of 8 lines>" == repr(transcript)
+    ]
+    assert len(transcript) == 8
+    assert repr(transcript) == "<Transcript of 8 lines>"
 
 
 def test_the_middle_of_a_long_dialogue_is_left_out() -> None:
@@ -39,9 +39,9 @@ def test_the_middle_of_a_long_dialogue_is_left_out() -> None:
     lines = list(transcript)
     left_out = 1000 - HEAD_LINES - TAIL_LINES
     assert [f"C: NOOP {number}" for number in range(HEAD_LINES)] == lines[:HEAD_LINES]
-    assert f"-- {left_out} lines left out" == lines[HEAD_LINES]
+    assert lines[HEAD_LINES] == f"-- {left_out} lines left out"
     assert [f"C: NOOP {number}" for number in range(1000 - TAIL_LINES, 1000)] == lines[-TAIL_LINES:]
-    assert HEAD_LINES + TAIL_LINES == len(transcript)
+    assert len(transcript) == HEAD_LINES + TAIL_LINES
 
 
 ADDED = st.lists(
@@ -68,7 +68,7 @@ def test_who_watches_sees_every_line_and_who_looks_the_first_and_the_last(
         else:
             transcript.add("S", each)
     lines = list(transcript)
-    assert f"<Transcript of {len(seen)} lines>" == repr(transcript)
+    assert repr(transcript) == f"<Transcript of {len(seen)} lines>"
     assert seen[:HEAD_LINES] == lines[:HEAD_LINES]
     assert seen[-TAIL_LINES:] == lines[-TAIL_LINES:]
     assert len(lines) - len(transcript) in {0, 1}

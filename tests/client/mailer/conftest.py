@@ -112,6 +112,6 @@ def post(net: Net) -> Iterator[Post]:
         made.pump.advance(10)
         assert result.fired == 1
         stats = mailer.stats()
-        assert (0, 0, 0, 0) == (stats.idle, stats.leased, stats.opening, stats.waiting)
+        assert (stats.idle, stats.leased, stats.opening, stats.waiting) == (0, 0, 0, 0)
         # The close comes twice in many tests; the second has nothing to do.
-    assert 0 == made.world.open
+    assert made.world.open == 0

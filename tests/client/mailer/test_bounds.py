@@ -57,8 +57,8 @@ def test_messages_per_connection_are_bounded(post: Post, offers: Any) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1, messages=10)
     results = post.send(mailer, *[letter(n) for n in range(25)])
     assert [result.get().error for result in results] == [None] * 25
-    assert [10, 10, 5] == told(post)
-    assert ["QUIT", "QUIT"] == [server.verbs[-1] for server in post.world.servers[:2]]
+    assert told(post) == [10, 10, 5]
+    assert [server.verbs[-1] for server in post.world.servers[:2]] == ["QUIT", "QUIT"]
 
 
 @pytest.mark.parametrize("connections", [1, 3])
@@ -70,7 +70,7 @@ def test_a_connection_for_each_message_is_a_bound_too(
     mailer = post.mailer(post.world.server(offers=offers), connections=connections, messages=1)
     results = post.send(mailer, *[letter(n) for n in range(5)])
     assert [result.get().error for result in results] == [None] * 5
-    assert [1] * 5 == told(post)
+    assert told(post) == [1] * 5
 
 
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
@@ -79,15 +79,15 @@ def test_limits_are_respected_before_the_server_complains(post: Post, offers: An
     made = post.world.server(offers=(*offers, "LIMITS RCPTMAX=9 MAILMAX=3"))
     mailer = post.mailer(made, connections=1)
     reports = post.many(mailer, [letter(n) for n in range(8)]).get()
-    assert [None] * 8 == [report.error for report in reports]
-    assert [3, 3, 2] == told(post)
+    assert [report.error for report in reports] == [None] * 8
+    assert told(post) == [3, 3, 2]
 
 
 def test_own_bound_counts_if_it_is_less_than_the_servers(post: Post) -> None:
     made = post.world.server(offers=(*CHUNKING, "LIMITS MAILMAX=300"))
     mailer = post.mailer(made, connections=1, messages=2)
     _ = post.many(mailer, [letter(n) for n in range(4)]).get()
-    assert [2, 2] == told(post)
+    assert told(post) == [2, 2]
 
 
 def test_age_is_bounded(post: Post) -> None:
@@ -96,19 +96,19 @@ def test_age_is_bounded(post: Post) -> None:
         (result,) = post.send(mailer, letter(n))
         assert result.get().accepted
         post.pump.advance(29)
-    assert [3, 1] == told(post)
-    assert "QUIT" == post.world.servers[0].verbs[-1]
+    assert told(post) == [3, 1]
+    assert post.world.servers[0].verbs[-1] == "QUIT"
 
 
 def test_idle_time_is_bounded(post: Post) -> None:
     mailer = post.mailer(idle=30, wait=None)
     _ = post.send(mailer, letter(1))
     post.pump.advance(29.9)
-    assert (1, 1) == (mailer.stats().idle, post.world.open)
+    assert (mailer.stats().idle, post.world.open) == (1, 1)
     post.pump.advance(0.2)
-    assert (0, 0) == (mailer.stats().idle, post.world.open)
-    assert "QUIT" == post.world.servers[0].verbs[-1]
-    assert [] == post.clock.getDelayedCalls()
+    assert (mailer.stats().idle, post.world.open) == (0, 0)
+    assert post.world.servers[0].verbs[-1] == "QUIT"
+    assert post.clock.getDelayedCalls() == []
 
 
 def test_work_in_between_begins_the_idle_time_anew(post: Post) -> None:
@@ -116,19 +116,19 @@ def test_work_in_between_begins_the_idle_time_anew(post: Post) -> None:
     for n in range(5):
         _ = post.send(mailer, letter(n))
         post.pump.advance(20)
-    assert [5] == told(post)
+    assert told(post) == [5]
 
 
 def test_waiters_are_bounded(post: Post) -> None:
     """Those that are too many are refused at once; those that wait go out."""
     mailer = post.mailer(connections=1, waiters=3)
     results = post.start(mailer, *[letter(n) for n in range(5)])
-    assert [0, 0, 0, 1, 1] == [result.fired for result in results]
+    assert [result.fired for result in results] == [0, 0, 0, 1, 1]
     for result in results[3:]:
         with pytest.raises(MailerBusy, match=r"^3 messages are waiting already; send fewer"):
             result.get()
     post.pump.run()
-    assert [1, 1, 1] == [len(result.get().accepted) for result in results[:3]]
+    assert [len(result.get().accepted) for result in results[:3]] == [1, 1, 1]
 
 
 def test_the_time_of_waiting_is_bounded(post: Post) -> None:
@@ -137,22 +137,22 @@ def test_the_time_of_waiting_is_bounded(post: Post) -> None:
     post.pump.advance(4)
     (second,) = post.send(mailer, letter(2))
     post.pump.advance(5.9)
-    assert (0, 0) == (first.fired, second.fired)
+    assert (first.fired, second.fired) == (0, 0)
     post.pump.advance(0.2)
-    assert (1, 0) == (first.fired, second.fired)
+    assert (first.fired, second.fired) == (1, 0)
     with pytest.raises(SendTimeout, match="no connection was free for the message within 10 s"):
         first.get()
     report = first.error.report
-    assert [RecipientStatus.UNTOUCHED] == [outcome.status for outcome in report.outcomes]
+    assert [outcome.status for outcome in report.outcomes] == [RecipientStatus.UNTOUCHED]
     post.pump.advance(4)
-    assert (1, 1, 0) == (first.fired, second.fired, mailer.stats().waiting)
+    assert (first.fired, second.fired, mailer.stats().waiting) == (1, 1, 0)
 
 
 def test_a_message_that_has_a_connection_does_not_wait_any_more(post: Post) -> None:
     mailer = post.mailer(post.world.server({"MAIL": SILENT}), connections=1, wait=10)
     (result,) = post.send(mailer, letter(1))
     post.pump.advance(100)
-    assert 0 == result.fired
+    assert result.fired == 0
     result.deferred.cancel()
 
 
@@ -168,20 +168,20 @@ def test_the_rate_is_bounded_over_all_connections(post: Post, connections: int) 
     mailer = post.mailer(connections=connections, rate=2, burst=3)
     results = post.send(mailer, *[letter(n) for n in range(9)])
     post.pump.advance(10)
-    assert [0, 0, 0, 0.5, 1, 1.5, 2, 2.5, 3] == times
-    assert 9 == len([result.get() for result in results])
+    assert times == [0, 0, 0, 0.5, 1, 1.5, 2, 2.5, 3]
+    assert len([result.get() for result in results]) == 9
 
 
 def test_what_was_not_used_of_the_rate_is_there_up_to_the_burst(post: Post) -> None:
     mailer = post.mailer(connections=1, rate=1, burst=2, idle=1000)
     _ = post.send(mailer, letter(1), letter(2), letter(3))
-    assert 2 == len(post.world.delivered)
+    assert len(post.world.delivered) == 2
     post.pump.advance(100)
-    assert 3 == len(post.world.delivered)
+    assert len(post.world.delivered) == 3
     _ = post.send(mailer, *[letter(n) for n in range(4, 9)])
-    assert 5 == len(post.world.delivered)
+    assert len(post.world.delivered) == 5
     post.pump.advance(3)
-    assert 8 == len(post.world.delivered)
+    assert len(post.world.delivered) == 8
 
 
 def test_a_cancelled_message_takes_nothing_of_the_rate(post: Post) -> None:
@@ -189,8 +189,8 @@ def test_a_cancelled_message_takes_nothing_of_the_rate(post: Post) -> None:
     one, two, three = post.send(mailer, letter(1), letter(2), letter(3))
     two.deferred.cancel()
     post.pump.advance(1)
-    assert (1, 1, 1) == (one.fired, two.fired, three.fired)
-    assert ["1", "3"] == post.world.subjects
+    assert (one.fired, two.fired, three.fired) == (1, 1, 1)
+    assert post.world.subjects == ["1", "3"]
 
 
 @pytest.mark.parametrize(

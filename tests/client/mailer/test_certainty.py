@@ -35,9 +35,9 @@ def test_accepted_stays_accepted(post: Post, offers: Any, fault: Any) -> None:
     for answers in ({end_of(offers): verdict}, {"QUIT": fault}, {"RSET": fault}):
         mailer = post.mailer(post.world.server(answers, offers=offers), messages=1)
         (result,) = post.send(mailer, letter(1))
-        assert [ACCEPTED] == statuses(result.get())
+        assert statuses(result.get()) == [ACCEPTED]
         post.pump.advance(1000)
-        assert (0, 0) == (post.world.open, mailer.stats().failed)
+        assert (post.world.open, mailer.stats().failed) == (0, 0)
 
 
 @EVERY
@@ -52,11 +52,11 @@ def test_what_is_in_doubt_is_never_sent_again_by_the_mailer(
         _ = post.send(mailer, letter(n))
     (result,) = post.send(mailer, letter("doubtful"))
     assert isinstance(result.error, DeliveryInDoubt)
-    assert [IN_DOUBT] == statuses(result.error.report)
+    assert statuses(result.error.report) == [IN_DOUBT]
     post.pump.advance(1000)
     contents = [m for server in post.world.servers for m in server.messages]
-    assert 1 == len([content for content in contents if b"doubtful" in content])
-    assert 1 == post.endpoint.attempts
+    assert len([content for content in contents if b"doubtful" in content]) == 1
+    assert post.endpoint.attempts == 1
 
 
 def test_nor_is_it_when_the_verdict_is_late(post: Post) -> None:
@@ -64,8 +64,8 @@ def test_nor_is_it_when_the_verdict_is_late(post: Post) -> None:
     mailer = post.mailer(post.world.server({"BDAT_LAST": SILENT}), settings=settings)
     (result,) = post.send(mailer, letter(1))
     post.pump.advance(11)
-    assert [IN_DOUBT] == statuses(result.error.report)
-    assert (1, 0) == (post.endpoint.attempts, post.world.open)
+    assert statuses(result.error.report) == [IN_DOUBT]
+    assert (post.endpoint.attempts, post.world.open) == (1, 0)
 
 
 @EVERY
@@ -88,10 +88,10 @@ def test_after_any_refusal_the_next_message_starts_clean(
         mailer, letter(1, **refused), letter(2, "carol@example.net", sender="carl@example.org")
     )
     assert isinstance(one.error, AllRecipientsRefused)
-    assert [REFUSED] == statuses(one.error.report)
-    assert [ACCEPTED] == statuses(two.get())
+    assert statuses(one.error.report) == [REFUSED]
+    assert statuses(two.get()) == [ACCEPTED]
     (delivery,) = post.world.delivered
-    assert ("carl@example.org", ("carol@example.net",)) == delivery[:2]
+    assert delivery[:2] == ("carl@example.org", ("carol@example.net",))
     (result,) = post.send(mailer, letter(3))
     assert result.get().accepted
 
@@ -107,7 +107,7 @@ def test_a_refusal_leaves_nothing_for_a_message_that_comes_later(post: Post, off
         (yes,) = post.send(mailer, letter(n, sender=f"s{n}@example.org"))
         assert yes.get().accepted
     assert [f"s{n}@example.org" for n in range(3)] == [d.sender for d in post.world.delivered]
-    assert 1 == post.endpoint.attempts
+    assert post.endpoint.attempts == 1
 
 
 @EVERY
@@ -117,10 +117,10 @@ def test_a_server_that_refuses_rset_is_connected_to_anew(post: Post, offers: Any
     )
     mailer = post.mailer(first, post.world.server(offers=offers), connections=1)
     (no,) = post.send(mailer, letter(1, "gone@example.net"))
-    assert [REFUSED] == statuses(no.error.report)
+    assert statuses(no.error.report) == [REFUSED]
     (yes,) = post.send(mailer, letter(2))
     assert yes.get().accepted
-    assert 2 == post.endpoint.attempts
+    assert post.endpoint.attempts == 2
 
 
 @EVERY
@@ -128,7 +128,7 @@ def test_partial_acceptance_is_a_result(post: Post, offers: Any) -> None:
     mailer = post.mailer(post.world.server(offers=offers))
     to = ["gone1@example.net", "bob@example.net", "gone2@example.net"]
     (result,) = post.send(mailer, letter(1, to))
-    assert [REFUSED, ACCEPTED, REFUSED] == statuses(result.get())
+    assert statuses(result.get()) == [REFUSED, ACCEPTED, REFUSED]
 
 
 @EVERY
@@ -136,11 +136,11 @@ def test_all_or_nothing_delivers_to_all_or_to_none(post: Post, offers: Any) -> N
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
     some = letter(1, ["bob@example.net", "gone@example.net"])
     (result,) = post.send(mailer, some, all_or_nothing=True)
-    assert [UNTOUCHED, REFUSED] == statuses(result.error.report)
+    assert statuses(result.error.report) == [UNTOUCHED, REFUSED]
     reports = post.many(mailer, [some, letter(2), some, letter(3)], all_or_nothing=True).get()
-    assert [2, 1, 2, 1] == [len(report.outcomes) for report in reports]
-    assert [0, 1, 0, 1] == [len(report.accepted) for report in reports]
-    assert ["2", "3"] == post.world.subjects
+    assert [len(report.outcomes) for report in reports] == [2, 1, 2, 1]
+    assert [len(report.accepted) for report in reports] == [0, 1, 0, 1]
+    assert post.world.subjects == ["2", "3"]
 
 
 def test_a_source_that_can_be_read_once_is_not_sent_twice(post: Post) -> None:
@@ -156,5 +156,5 @@ def test_a_source_that_can_be_read_once_is_not_sent_twice(post: Post) -> None:
     _ = post.send(mailer, letter(0))
     (result,) = post.send(mailer, (letter(1)[0], pieces()))
     post.pump.advance(1)
-    assert 1 == result.fired
+    assert result.fired == 1
     assert result.value is None or ["0", "1"] == post.world.subjects

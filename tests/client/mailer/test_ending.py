@@ -32,13 +32,13 @@ def state(mailer: Mailer) -> tuple[int, int, int, int]:
 
 def test_repr_tells_the_state_of_the_pool(post: Post) -> None:
     mailer = post.mailer(connections=2, window=1)
-    assert "<Mailer smtp://mx.example.net:25: 0 idle, 0 leased, 0 opening, 0 waiting>" == repr(
-        mailer
+    assert (
+        repr(mailer) == "<Mailer smtp://mx.example.net:25: 0 idle, 0 leased, 0 opening, 0 waiting>"
     )
     results = post.start(mailer, letter(1), letter(2), letter(3))
     assert "0 idle, 0 leased, 1 opening, 3 waiting>" in repr(mailer)
     post.pump.run()
-    assert [1, 1, 1] == [result.fired for result in results]
+    assert [result.fired for result in results] == [1, 1, 1]
     assert "2 idle, 0 leased, 0 opening, 0 waiting>" in repr(mailer)
 
 
@@ -46,7 +46,7 @@ def test_stats_count_what_was_sent(post: Post) -> None:
     mailer = post.mailer(connections=1)
     _ = post.send(mailer, letter(1), letter(2, "gone@example.net"), letter(3))
     expected = MailerStats(idle=1, leased=0, opening=0, waiting=0, accepted=2, failed=1)
-    assert expected == mailer.stats()
+    assert mailer.stats() == expected
 
 
 def test_a_mailer_needs_a_server(post: Post) -> None:
@@ -61,15 +61,15 @@ def test_cancelling_a_message_that_waits_takes_it_back(post: Post) -> None:
     first = post.world.server({"MAIL#1": SILENT})
     mailer = post.mailer(first, post.world.server(), connections=1, window=1)
     one, two, three = post.send(mailer, letter(1), letter(2), letter(3))
-    assert (0, 1, 0, 2) == state(mailer)
+    assert state(mailer) == (0, 1, 0, 2)
     two.deferred.cancel()
     assert isinstance(two.error, Cancelled)
-    assert [RecipientStatus.UNTOUCHED] == statuses(two.error.report)
-    assert (0, 1, 0, 1) == state(mailer)
-    assert (0, 0) == (one.fired, three.fired)
+    assert statuses(two.error.report) == [RecipientStatus.UNTOUCHED]
+    assert state(mailer) == (0, 1, 0, 1)
+    assert (one.fired, three.fired) == (0, 0)
     one.deferred.cancel()
     post.pump.run()
-    assert (1, 1) == (one.fired, three.fired)
+    assert (one.fired, three.fired) == (1, 1)
     assert all(b"Subject: 2" not in m for s in post.world.servers for m in s.messages)
 
 
@@ -78,15 +78,15 @@ def test_cancelling_while_the_connection_opens_leaves_the_opening_to_others(post
     mailer = post.mailer(opening, post.world.server())
     one, two = post.send(mailer, letter(1), letter(2))
     one.deferred.cancel()
-    assert (1, 0) == (one.fired, two.fired)
-    assert (0, 0, 1, 1) == state(mailer)
+    assert (one.fired, two.fired) == (1, 0)
+    assert state(mailer) == (0, 0, 1, 1)
     two.deferred.cancel()
-    assert (1, 1) == (one.fired, two.fired)
-    assert (0, 0, 1, 0) == state(mailer)
+    assert (one.fired, two.fired) == (1, 1)
+    assert state(mailer) == (0, 0, 1, 0)
     closed = post.close(mailer, grace=0.001)
     post.pump.advance(1)
-    assert 1 == closed.fired
-    assert (0, 0, 0, 0) == state(mailer)
+    assert closed.fired == 1
+    assert state(mailer) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_cancelling_one_that_is_alone_takes_its_connection_with_it(
     assert isinstance(result.error, Cancelled)
     assert [status] == statuses(result.error.report)
     post.pump.run()
-    assert (0, 0, 0, 0) == state(mailer)
-    assert 0 == post.world.open
+    assert state(mailer) == (0, 0, 0, 0)
+    assert post.world.open == 0
 
 
 def test_cancelling_one_among_others_costs_the_others_nothing(post: Post) -> None:
@@ -117,11 +117,11 @@ def test_cancelling_one_among_others_costs_the_others_nothing(post: Post) -> Non
     results = post.send(mailer, *[letter(n) for n in range(4)])
     results[2].deferred.cancel()
     assert isinstance(results[2].error, Cancelled)
-    assert [RecipientStatus.IN_DOUBT] == statuses(results[2].error.report)
+    assert statuses(results[2].error.report) == [RecipientStatus.IN_DOUBT]
     assert "the message may have been delivered" in str(results[2].error)
     post.pump.run()
-    assert [0, 0, 1, 0] == [result.fired for result in results]
-    assert (1, (0, 1, 0, 0)) == (post.world.open, state(mailer))
+    assert [result.fired for result in results] == [0, 0, 1, 0]
+    assert (post.world.open, state(mailer)) == (1, (0, 1, 0, 0))
 
 
 def test_a_message_has_an_overall_deadline(post: Post) -> None:
@@ -130,7 +130,7 @@ def test_a_message_has_an_overall_deadline(post: Post) -> None:
     (result,) = post.send(mailer, letter(1))
     post.pump.advance(6)
     assert isinstance(result.error, SendTimeout)
-    assert (0, 0, 1, 0) == state(mailer)
+    assert state(mailer) == (0, 0, 1, 0)
 
 
 # -- closing -----------------------------------------------------------------------------
@@ -140,27 +140,27 @@ def test_closing_lets_out_what_waits_and_says_quit(post: Post) -> None:
     mailer = post.mailer(connections=2, window=1)
     results = post.start(mailer, *[letter(n) for n in range(10)])
     closed = post.close(mailer)
-    assert [1] * 10 == [len(result.get().accepted) for result in results]
-    assert (1, 0) == (closed.fired, post.world.open)
+    assert [len(result.get().accepted) for result in results] == [1] * 10
+    assert (closed.fired, post.world.open) == (1, 0)
     assert all("QUIT" == server.verbs[-1] for server in post.world.servers)
 
 
 def test_a_closed_mailer_takes_no_messages(post: Post) -> None:
     mailer = post.mailer()
-    assert 1 == post.close(mailer).fired
+    assert post.close(mailer).fired == 1
     (result,) = post.send(mailer, letter(1))
     with pytest.raises(MailerClosed, match="the mailer is closed"):
         result.get()
     (report,) = post.many(mailer, [letter(1)]).get()
     assert isinstance(report.error, MailerClosed)
-    assert 0 == post.endpoint.attempts
+    assert post.endpoint.attempts == 0
 
 
 def test_closing_an_idle_mailer_closes_its_connections(post: Post) -> None:
     mailer = post.mailer()
     _ = post.send(mailer, letter(1))
-    assert 1 == post.close(mailer).fired
-    assert (0, []) == (post.world.open, [c for c in post.clock.getDelayedCalls() if c.active()])
+    assert post.close(mailer).fired == 1
+    assert (post.world.open, [c for c in post.clock.getDelayedCalls() if c.active()]) == (0, [])
 
 
 def test_grace_is_the_end_of_patience(post: Post) -> None:
@@ -169,24 +169,24 @@ def test_grace_is_the_end_of_patience(post: Post) -> None:
     one, two = post.send(mailer, letter(1), letter(2))
     closed = post.close(mailer, grace=10)
     post.pump.advance(9.9)
-    assert (0, 0, 0) == (closed.fired, one.fired, two.fired)
+    assert (closed.fired, one.fired, two.fired) == (0, 0, 0)
     post.pump.advance(0.2)
-    assert (1, 1, 1) == (closed.fired, one.fired, two.fired)
+    assert (closed.fired, one.fired, two.fired) == (1, 1, 1)
     assert isinstance(one.error, DeliveryInDoubt)
     assert isinstance(two.error, MailerClosed)
-    assert 0 == post.world.open
+    assert post.world.open == 0
 
 
 def test_behind_the_grace_nothing_begins_anew(post: Post) -> None:
     """A message cut off in its content might go again over another connection: not any more."""
     mailer = post.mailer(post.world.server({"DATA#2": SILENT}, offers=PIPELINING), connections=1)
-    assert 1 == len(post.send(mailer, letter(1))[0].get().accepted)
+    assert len(post.send(mailer, letter(1))[0].get().accepted) == 1
     (cut_off,) = post.send(mailer, letter(2))
     closed = post.close(mailer, grace=10)
     post.pump.advance(10.1)
-    assert (1, 1) == (closed.fired, cut_off.fired)
+    assert (closed.fired, cut_off.fired) == (1, 1)
     assert isinstance(cut_off.error, MailerClosed)
-    assert (1, 0) == (post.endpoint.attempts, post.world.open)
+    assert (post.endpoint.attempts, post.world.open) == (1, 0)
 
 
 @pytest.mark.parametrize("grace", [10, None])
@@ -196,8 +196,8 @@ def test_cancelling_the_closing_closes_at_once(post: Post, grace: Any) -> None:
     closed = post.close(mailer, grace=grace)
     closed.deferred.cancel()
     post.pump.run()
-    assert ([1, 1], 1) == ([result.fired for result in results], closed.fired)
-    assert 0 == post.world.open
+    assert ([result.fired for result in results], closed.fired) == ([1, 1], 1)
+    assert post.world.open == 0
 
 
 def test_closing_while_a_connection_opens(post: Post) -> None:
@@ -206,7 +206,7 @@ def test_closing_while_a_connection_opens(post: Post) -> None:
     (result,) = post.send(mailer, letter(1))
     closed = post.close(mailer, grace=1)
     post.pump.advance(2)
-    assert (1, 1) == (closed.fired, result.fired)
+    assert (closed.fired, result.fired) == (1, 1)
     assert isinstance(result.error, MailerClosed)
 
 
@@ -215,8 +215,8 @@ def test_closing_twice_is_no_harm(post: Post) -> None:
     results = post.start(mailer, *[letter(n) for n in range(5)])
     one, two = Result(mailer.aclose()), Result(mailer.aclose())
     post.pump.run()
-    assert (1, 1) == (one.fired, two.fired)
-    assert [1] * 5 == [len(result.get().accepted) for result in results]
+    assert (one.fired, two.fired) == (1, 1)
+    assert [len(result.get().accepted) for result in results] == [1] * 5
 
 
 # -- the service -------------------------------------------------------------------------
@@ -231,14 +231,14 @@ def test_a_service_closes_its_mailer_when_it_stops_and_starts_with_a_new_one(pos
     (two,) = post.start(first, letter(2))
     stopped = Result(service.stopService())
     post.pump.run()
-    assert (1, 1, 0) == (stopped.fired, len(two.get().accepted), post.world.open)
+    assert (stopped.fired, len(two.get().accepted), post.world.open) == (1, 1, 0)
     service.startService()
     assert service.mailer is not first
     (three,) = post.send(service.mailer, letter(3))
     assert three.get().accepted
     stopped = Result(service.stopService())
     post.pump.run()
-    assert (1, 0, 0) == (stopped.fired, post.world.open, service.running)
+    assert (stopped.fired, post.world.open, service.running) == (1, 0, 0)
 
 
 def test_a_service_stops_within_its_grace(post: Post) -> None:
@@ -247,4 +247,4 @@ def test_a_service_stops_within_its_grace(post: Post) -> None:
     (result,) = post.send(service.mailer, letter(1))
     stopped = Result(service.stopService())
     post.pump.advance(6)
-    assert (1, 1, 0) == (stopped.fired, result.fired, post.world.open)
+    assert (stopped.fired, result.fired, post.world.open) == (1, 1, 0)

@@ -68,7 +68,7 @@ def test_with_chunking_a_window_of_messages_is_one_flight(
     mailer = post.mailer(connections=1, window=window)
     reports = post.many(mailer, [letter(n) for n in range(count)]).get()
     assert [None] * count == [report.error for report in reports]
-    assert ["EHLO"] == flights(post)[0]
+    assert flights(post)[0] == ["EHLO"]
     assert ceil(count / window) == len(flights(post)) - 1
 
 
@@ -89,7 +89,7 @@ def test_with_data_each_message_is_one_flight_where_that_is_asked_for(
     _ = post.many(mailer, [letter(n) for n in range(count)]).get()
     envelope = ["MAIL", "RCPT", "DATA"]
     expected = [envelope, *[["<content>.", *envelope]] * (count - 1), ["<content>."]]
-    assert [["EHLO"], *expected] == flights(post)
+    assert flights(post) == [["EHLO"], *expected]
 
 
 @pytest.mark.parametrize("offers", [NOTHING, CHUNKS_ALONE])
@@ -113,15 +113,15 @@ def commands(post: Post) -> list[str]:
 def test_a_thousand_recipients_go_out_as_fast_as_replies_come(post: Post) -> None:
     mailer = ready(post, CHUNKING)
     _ = post.send(mailer, letter(1, TO))
-    assert ["MAIL", *["RCPT"] * 1000, "BDAT"] == commands(post)
+    assert commands(post) == ["MAIL", *["RCPT"] * 1000, "BDAT"]
     assert windows(1002) == len(flights(post))
-    assert 1000 == len(post.world.delivered[-1].recipients)
+    assert len(post.world.delivered[-1].recipients) == 1000
 
 
 def test_so_they_do_with_data(post: Post) -> None:
     mailer = ready(post, PIPELINING)
     _ = post.send(mailer, letter(1, TO))
-    assert ["MAIL", *["RCPT"] * 1000, "DATA", "<content>."] == commands(post)
+    assert commands(post) == ["MAIL", *["RCPT"] * 1000, "DATA", "<content>."]
     assert windows(1002) + 1 == len(flights(post))
 
 
@@ -180,8 +180,8 @@ def test_a_message_behind_a_pause_takes_two_flights(post: Post) -> None:
     mailer = ready(post, CHUNKING)
     post.pump.advance(10)
     _ = post.many(mailer, [letter(n) for n in range(9)]).get()
-    assert [["MAIL", "RCPT"], ["BDAT"]] == flights(post)[:2]
-    assert 3 == len(flights(post))
+    assert flights(post)[:2] == [["MAIL", "RCPT"], ["BDAT"]]
+    assert len(flights(post)) == 3
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,8 @@ def test_mail_flows_though_the_first_connection_hangs(server: MemoryServer) -> N
     results = start(mailer, 20)
     server.advance(10)
     assert 20 == len(server.messages) == len(results)
-    assert 0 == network.hanging
-    assert 0 == mailer.stats().opening
+    assert network.hanging == 0
+    assert mailer.stats().opening == 0
 
 
 @pytest.mark.parametrize("moment", ["greeting", "EHLO", "STARTTLS", "AUTH"])
@@ -145,7 +145,7 @@ def test_no_second_connection_is_tried_while_the_first_is_in_time(server: Memory
     mailer = mailer_over(server, way(server, network))
     _ = start(mailer, 50)
     server.advance(2)
-    assert [0] == network.times
+    assert network.times == [0]
     _ = mailer.aclose(grace=0.001)
     server.advance(1)
 
@@ -160,7 +160,7 @@ def test_at_most_three_connections_open_at_once_while_a_server_hangs(
     for _ in range(590):
         server.advance(1)
         assert network.hanging == mailer.stats().opening
-    assert 3 == network.most
+    assert network.most == 3
     # Each wait is longer than the one before.
     first = network.times[:5]
     waits = [later - earlier for earlier, later in itertools.pairwise(first)]
@@ -168,7 +168,7 @@ def test_at_most_three_connections_open_at_once_while_a_server_hangs(
     assert min(waits) > 1
     assert len(network.times) <= 8
     assert {SendTimeout} == errors(results)
-    assert 1000 == len(results)
+    assert len(results) == 1000
 
 
 def test_a_server_that_hung_for_a_minute_is_found_again_soon(server: MemoryServer) -> None:
@@ -178,7 +178,7 @@ def test_a_server_that_hung_for_a_minute_is_found_again_soon(server: MemoryServe
     results = start(mailer, 10)
     server.advance(120)
     assert 10 == len(server.messages) == len(results)
-    assert 0 == network.hanging
+    assert network.hanging == 0
 
 
 def test_a_server_that_refuses_is_asked_once_for_all_that_wait(server: MemoryServer) -> None:
@@ -190,7 +190,7 @@ def test_a_server_that_refuses_is_asked_once_for_all_that_wait(server: MemorySer
     network.times.clear()
     sending = results_of(mailer.send_many([(ENVELOPE, MESSAGE)] * 500, complete=False).deferred())
     server.advance(60)
-    assert 500 == len(sending[0])
+    assert len(sending[0]) == 500
     assert len(network.times) < 500 / 10
 
 
@@ -207,7 +207,7 @@ def test_an_endpoint_that_raises_is_asked_once_for_all_that_wait(server: MemoryS
     mailer = mailer_over(server, way(server, broken))
     sending = results_of(mailer.send_many([(ENVELOPE, MESSAGE)] * 50, complete=False).deferred())
     server.advance(60)
-    assert 50 == len(sending[0])
+    assert len(sending[0]) == 50
     assert {ConnectFailed} == {type(report.error) for report in sending[0]}
     assert broken.attempts < 10
 
@@ -218,7 +218,7 @@ def test_the_refusal_of_a_newer_connection_is_told_at_once(server: MemoryServer)
     results = start(mailer, 10)
     server.advance(10)
     assert {ConnectFailed} == errors(results)
-    assert (10, 0) == (len(results), network.hanging)
+    assert (len(results), network.hanging) == (10, 0)
 
 
 def test_a_password_refused_to_a_newer_connection_is_not_tried_by_the_older(
@@ -229,9 +229,9 @@ def test_a_password_refused_to_a_newer_connection_is_not_tried_by_the_older(
         mailer = mailer_over(refusing, way(refusing))
         results = start(mailer, 10)
         refusing.advance(300)
-        assert 10 == len(results)
+        assert len(results) == 10
         logins = [line for s in refusing.sessions for line in s.dialogue if "C: AUTH" in line]
-        assert 1 == len(logins)
+        assert len(logins) == 1
         assert all(session.closed for session in refusing.sessions)
 
 
@@ -269,14 +269,14 @@ def test_the_next_server_is_tried_when_the_first_hangs(server: MemoryServer) -> 
     mailer = mailer_over(server, way(server, hanging), way(server, serving))
     results = start(mailer, 20)
     server.advance(2)
-    assert [] == serving.times
+    assert serving.times == []
     server.advance(8)
     assert 20 == len(results) == len(server.messages)
-    assert (1, 0) == (len(hanging.times), hanging.hanging)
+    assert (len(hanging.times), hanging.hanging) == (1, 0)
     # It is passed over for a while.
     more = start(mailer, 20)
     server.advance(1)
-    assert (20, 1) == (len(more), len(hanging.times))
+    assert (len(more), len(hanging.times)) == (20, 1)
 
 
 @pytest.mark.parametrize("connections", [1, 2, 4])
@@ -292,10 +292,10 @@ def test_with_two_servers_that_hang_each_has_three_connections_at_most(
         assert sum(each.hanging for each in networks) <= connections
     assert all(each.most <= 3 and each.times for each in networks)
     assert sum(len(each.times) for each in networks) < 30
-    assert 1000 == len(results)
+    assert len(results) == 1000
     closed = results_of(mailer.aclose())
     server.advance(0)
-    assert ([None], 0) == (closed, sum(each.hanging for each in networks))
+    assert (closed, sum(each.hanging for each in networks)) == ([None], 0)
 
 
 @pytest.mark.parametrize("connections", [1, 2, 4])
@@ -316,7 +316,7 @@ def test_a_connection_that_is_replaced_is_gone_before_the_new_one_is_opened(
         assert ({SendTimeout}, 1000) == (errors(results), len(results))
         closed = results_of(mailer.aclose())
         server.advance(0)
-        assert [None] == closed
+        assert closed == [None]
 
 
 def test_connections_that_serve_go_on_when_others_hang(server: MemoryServer) -> None:
@@ -325,11 +325,11 @@ def test_connections_that_serve_go_on_when_others_hang(server: MemoryServer) -> 
     mailer = mailer_over(server, way(server, network), connections=4, window=1, idle=300)
     results = start(mailer, 100)
     server.advance(1)
-    assert 100 == len(results)
-    assert 4 == len(network.times)
+    assert len(results) == 100
+    assert len(network.times) == 4
     server.advance(20)
-    assert (4, 0) == (len(network.times), network.hanging)
-    assert (1, 0, 0, 0) == state(mailer)
+    assert (len(network.times), network.hanging) == (4, 0)
+    assert state(mailer) == (1, 0, 0, 0)
 
 
 def test_warming_up_gets_past_a_connection_that_hangs(server: MemoryServer) -> None:
@@ -337,8 +337,8 @@ def test_warming_up_gets_past_a_connection_that_hangs(server: MemoryServer) -> N
     mailer = mailer_over(server, way(server, network))
     results = results_of(mailer.connect(3))
     server.advance(10)
-    assert [None] == results
-    assert (3, 0, 0, 0) == state(mailer)
+    assert results == [None]
+    assert state(mailer) == (3, 0, 0, 0)
 
 
 # -- closing does not wait ---------------------------------------------------------------
@@ -369,14 +369,14 @@ def test_closing_drops_a_connection_that_is_opening_for_nobody(moment: str) -> N
     sending = mailer.send(MESSAGE, envelope=ENVELOPE)
     results = results_of(sending)
     server.advance(1)
-    assert 1 == mailer.stats().opening
+    assert mailer.stats().opening == 1
     sending.cancel()
     assert {Cancelled} == errors(results)
     began = server.clock.seconds()
     closed = results_of(mailer.aclose())
     server.advance(0)
     assert ([None], began) == (closed, server.clock.seconds())
-    assert (0, 0, 0, 0) == state(mailer)
+    assert state(mailer) == (0, 0, 0, 0)
     server.advance(0.1)
     assert all(session.closed for session in server.sessions)
     server.__exit__(None, None, None)
@@ -390,9 +390,9 @@ def test_closing_drops_connections_that_are_warmed_up(moment: str) -> None:
     server.advance(1)
     closed = results_of(mailer.aclose())
     server.advance(0)
-    assert [None] == closed
+    assert closed == [None]
     assert {MailerClosed} == errors(warming)
-    assert 1 == len(warming)
+    assert len(warming) == 1
     server.__exit__(None, None, None)
 
 
@@ -405,7 +405,7 @@ def test_closing_without_those_that_wait_is_done_at_once(moment: str) -> None:
     server.advance(10)
     stopped = results_of(service.stopService())
     server.advance(0)
-    assert [None] == stopped
+    assert stopped == [None]
     assert ({MailerClosed}, 3) == (errors(results), len(results))
     server.__exit__(None, None, None)
 
@@ -420,9 +420,9 @@ def test_closing_does_not_wait_for_a_server_that_hangs(moment: str, connections:
     server.advance(25)
     closed = results_of(mailer.aclose(grace=None))
     server.advance(0)
-    assert ([None], 25) == (closed, server.clock.seconds())
+    assert (closed, server.clock.seconds()) == ([None], 25)
     assert ({MailerClosed}, 3) == (errors(results), len(results))
-    assert (0, 0, 0, 0) == state(mailer)
+    assert state(mailer) == (0, 0, 0, 0)
     server.__exit__(None, None, None)
 
 
@@ -433,9 +433,9 @@ def test_closing_gives_a_connection_the_time_to_become_ready(server: MemoryServe
     results = start(mailer, 3)
     closed = results_of(mailer.aclose())
     server.advance(5)
-    assert ([], []) == (closed, results)
+    assert (closed, results) == ([], [])
     server.advance(2)
-    assert [None] == closed
+    assert closed == [None]
     assert ({MailerClosed}, 3, [0]) == (errors(results), len(results), network.times)
 
 
@@ -446,9 +446,9 @@ def test_closing_sends_the_messages_over_the_next_server(server: MemoryServer) -
     results = start(mailer, 20)
     closed = results_of(mailer.aclose())
     server.advance(10)
-    assert [None] == closed
+    assert closed == [None]
     assert 20 == len(results) == len(server.messages)
-    assert ([0], 0) == (hanging.times, hanging.hanging)
+    assert (hanging.times, hanging.hanging) == ([0], 0)
 
 
 def test_closing_does_not_wait_for_those_that_hang_while_others_serve(
@@ -460,7 +460,7 @@ def test_closing_does_not_wait_for_those_that_hang_while_others_serve(
     server.advance(20)
     closed = results_of(mailer.aclose(grace=None))
     server.advance(0)
-    assert ([None], 20) == (closed, len(results))
+    assert (closed, len(results)) == ([None], 20)
 
 
 def test_closing_sends_those_that_wait_and_then_drops_what_still_opens(
@@ -471,9 +471,9 @@ def test_closing_sends_those_that_wait_and_then_drops_what_still_opens(
     results = start(mailer, 20)
     closed = results_of(mailer.aclose())
     server.advance(5)
-    assert [None] == closed
+    assert closed == [None]
     assert 20 == len(results) == len(server.messages)
-    assert 0 == network.hanging
+    assert network.hanging == 0
 
 
 def test_a_message_under_way_is_waited_for_when_those_that_wait_are_not() -> None:
@@ -481,14 +481,14 @@ def test_a_message_under_way_is_waited_for_when_those_that_wait_are_not() -> Non
         mailer = mailer_over(server, way(server), connections=1, window=1)
         results = start(mailer, 3)
         server.advance(1)
-        assert (0, 1, 0, 2) == state(mailer)
+        assert state(mailer) == (0, 1, 0, 2)
         closed = results_of(mailer.aclose(grace=20, send_waiting=False))
         server.advance(0)
         assert ({MailerClosed}, 2) == (errors(results), len(results))
         server.advance(19)
-        assert [] == closed
+        assert closed == []
         server.advance(2)
-        assert ([None], 3) == (closed, len(results))
+        assert (closed, len(results)) == ([None], 3)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

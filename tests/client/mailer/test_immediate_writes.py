@@ -37,7 +37,7 @@ OFFERS = pytest.mark.parametrize("offers", [CHUNKING, PIPELINING], ids=["BDAT", 
 def test_common_messages_are_accepted(post: Post, offers: Any) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
     reports = post.many(mailer, [letter(n, ["b@example.net", "c@example.net"]) for n in range(9)])
-    assert [[RecipientStatus.ACCEPTED] * 2] * 9 == [statuses(report) for report in reports.get()]
+    assert [statuses(report) for report in reports.get()] == [[RecipientStatus.ACCEPTED] * 2] * 9
 
 
 @OFFERS
@@ -59,8 +59,10 @@ def test_a_refusal_is_that_of_its_message_only(
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
     letters = [letter(n, **(what if n == 1 else {})) for n in range(9)]
     reports = post.many(mailer, letters).get()
-    assert [[RecipientStatus.ACCEPTED], expected, *[[RecipientStatus.ACCEPTED]] * 7] == [
-        statuses(report) for report in reports
+    assert [statuses(report) for report in reports] == [
+        [RecipientStatus.ACCEPTED],
+        expected,
+        *[[RecipientStatus.ACCEPTED]] * 7,
     ]
 
 
@@ -79,7 +81,7 @@ def test_an_envelope_that_asks_for_dsn_is_accepted(
 ) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
     (report,) = post.many(mailer, [(uncommon, letter(1)[1])]).get()
-    assert [RecipientStatus.ACCEPTED] == statuses(report)
+    assert statuses(report) == [RecipientStatus.ACCEPTED]
 
 
 @OFFERS
@@ -110,8 +112,8 @@ def test_no_connection_is_opened_for_a_message_that_another_has_just_made_room_f
         sent = mailer.send(content, envelope=envelope, complete=False)
         _ = sent.addCallback(next_one)
     post.pump.run()
-    assert 40 == len(post.world.delivered)
-    assert 1 == post.endpoint.attempts
+    assert len(post.world.delivered) == 40
+    assert post.endpoint.attempts == 1
 
 
 @schedules

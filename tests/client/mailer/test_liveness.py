@@ -26,11 +26,11 @@ def test_a_connection_is_leased_at_assignment(post: Post) -> None:
     """Two messages given in the same moment do not both count on the same idle connection."""
     mailer = post.mailer(window=1)
     _ = post.send(mailer, letter(1))
-    assert (1, 0) == (mailer.stats().idle, mailer.stats().leased)
+    assert (mailer.stats().idle, mailer.stats().leased) == (1, 0)
     two, three = post.start(mailer, letter(2), letter(3))
-    assert (0, 1) == (mailer.stats().idle, mailer.stats().leased)
+    assert (mailer.stats().idle, mailer.stats().leased) == (0, 1)
     post.pump.run()
-    assert (1, 1) == (two.fired, three.fired)
+    assert (two.fired, three.fired) == (1, 1)
     assert 2 >= post.endpoint.attempts
 
 
@@ -39,7 +39,7 @@ def test_a_connection_is_used_again(post: Post) -> None:
     for n in range(5):
         (result,) = post.send(mailer, letter(n))
         assert result.get().accepted
-    assert 1 == post.endpoint.attempts
+    assert post.endpoint.attempts == 1
 
 
 def test_nobody_is_asked_whether_he_lives(post: Post) -> None:
@@ -49,7 +49,7 @@ def test_nobody_is_asked_whether_he_lives(post: Post) -> None:
         _ = post.send(mailer, letter(n))
         post.pump.advance(20)
     expected = {"EHLO": 1, "MAIL": 4, "RCPT": 4, "BDAT": 4}
-    assert expected == post.world.counts
+    assert post.world.counts == expected
     assert 0 == post.close(mailer).get() or {**expected, "QUIT": 1} == post.world.counts
 
 
@@ -59,10 +59,10 @@ def test_a_connection_lost_while_idle_is_known_at_once(post: Post, end: Any) -> 
     _ = post.send(mailer, letter(1))
     post.world.servers[0].say(end)
     post.pump.run()
-    assert 0 == mailer.stats().idle
+    assert mailer.stats().idle == 0
     (result,) = post.send(mailer, letter(2))
     assert result.get().accepted
-    assert [1, 1] == [server.verbs.count("MAIL") for server in post.world.servers]
+    assert [server.verbs.count("MAIL") for server in post.world.servers] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_octets_on_an_idle_connection_discard_it(post: Post, said: Any) -> None:
     _ = post.send(mailer, letter(1))
     post.world.servers[0].say(said)
     post.pump.run()
-    assert (0, 0) == (mailer.stats().idle, post.world.open)
+    assert (mailer.stats().idle, post.world.open) == (0, 0)
     (result,) = post.send(mailer, letter(2))
     assert result.get().accepted
-    assert 2 == post.endpoint.attempts
+    assert post.endpoint.attempts == 2
 
 
 def test_octets_that_came_just_before_the_lease_are_seen_before_mail(post: Post) -> None:
@@ -91,8 +91,8 @@ def test_octets_that_came_just_before_the_lease_are_seen_before_mail(post: Post)
     _ = post.send(mailer, letter(1))
     post.world.servers[0].say("250 2.0.0 Ok: queued as EVIL")
     (result,) = post.send(mailer, letter(2))
-    assert "2" == result.get().queue_id
-    assert 1 == post.world.servers[0].verbs.count("MAIL")
+    assert result.get().queue_id == "2"
+    assert post.world.servers[0].verbs.count("MAIL") == 1
 
 
 @BOTH
@@ -108,8 +108,8 @@ def test_a_reused_connection_that_dies_before_the_content_is_replaced_once(
     post.pump.advance(6)
     (result,) = post.send(mailer, letter(2))
     assert result.get().accepted
-    assert 2 == post.endpoint.attempts
-    assert ["1", "2"] == post.world.subjects
+    assert post.endpoint.attempts == 2
+    assert post.world.subjects == ["1", "2"]
 
 
 @pytest.mark.parametrize("fault", [CLOSE, RESET])
@@ -121,16 +121,16 @@ def test_a_content_that_went_along_with_the_envelope_is_in_doubt(post: Post, fau
     (result,) = post.send(mailer, letter(2))
     with pytest.raises(DeliveryInDoubt):
         result.get()
-    assert (["1"], 1) == (post.world.subjects, post.endpoint.attempts)
+    assert (post.world.subjects, post.endpoint.attempts) == (["1"], 1)
 
 
 def test_a_421_says_that_nothing_behind_it_is_done(post: Post) -> None:
     first = post.world.server({"MAIL#4": ("421 4.7.0 enough", CLOSE)})
     mailer = post.mailer(first, post.world.server(), connections=1)
     reports = post.many(mailer, [letter(n) for n in range(10)]).get()
-    assert [None] * 10 == [report.error for report in reports]
+    assert [report.error for report in reports] == [None] * 10
     assert [f"{n}" for n in range(10)] == sorted(post.world.subjects)
-    assert 2 == post.endpoint.attempts
+    assert post.endpoint.attempts == 2
 
 
 def test_a_server_that_goes_on_behind_its_421_is_heard_out(post: Post) -> None:
@@ -138,17 +138,17 @@ def test_a_server_that_goes_on_behind_its_421_is_heard_out(post: Post) -> None:
     first = post.world.server({"MAIL#4": "421 4.7.0 slow down"})
     mailer = post.mailer(first, post.world.server(), connections=1)
     reports = post.many(mailer, [letter(n) for n in range(10)]).get()
-    assert [None] * 10 == [report.error for report in reports]
+    assert [report.error for report in reports] == [None] * 10
     assert [f"{n}" for n in range(10)] == sorted(post.world.subjects)
-    assert ["0", "1", "2", "4", "5", "6", "7"] == post.world.subjects[:7]
-    assert 2 == post.endpoint.attempts
+    assert post.world.subjects[:7] == ["0", "1", "2", "4", "5", "6", "7"]
+    assert post.endpoint.attempts == 2
 
 
 def test_a_421_to_one_recipient_and_no_end_is_a_refusal(post: Post) -> None:
     mailer = post.mailer(post.world.server({"RCPT#2": "421 4.7.0 slow down"}))
     (result,) = post.send(mailer, letter(1, ["bob@example.net", "carol@example.net"]))
-    assert [RecipientStatus.ACCEPTED, RecipientStatus.REFUSED] == statuses(result.get())
-    assert ["1"] == post.world.subjects
+    assert statuses(result.get()) == [RecipientStatus.ACCEPTED, RecipientStatus.REFUSED]
+    assert post.world.subjects == ["1"]
 
 
 @pytest.mark.parametrize("key", ["MAIL", "RCPT"])
@@ -156,15 +156,15 @@ def test_it_is_not_replaced_twice(post: Post, key: str) -> None:
     """The second one dies as well: whoever waits is told, and nobody tries for ever."""
     dying = post.world.server({f"{key}#2": CLOSE}, offers=PIPELINING)
     mailer = post.mailer(dying, connections=2, window=1)
-    assert [1, 1] == [r.fired for r in post.send(mailer, letter(1))] * 2
+    assert [r.fired for r in post.send(mailer, letter(1))] * 2 == [1, 1]
     # The second connection serves one message, and then the one that comes from the first.
     post.world.fault = lambda server, k, line: CLOSE if k == key and "again" in line else None
     (result,) = post.send(mailer, letter(2, ["again@example.net"], sender="again@example.org"))
-    assert 1 == result.fired
+    assert result.fired == 1
     with pytest.raises(ConnectionFailed):
         result.get()
-    assert [RecipientStatus.UNTOUCHED] == statuses(result.error.report)
-    assert 2 == post.endpoint.attempts
+    assert statuses(result.error.report) == [RecipientStatus.UNTOUCHED]
+    assert post.endpoint.attempts == 2
     assert result.error.transient
 
 
@@ -174,8 +174,8 @@ def test_a_fresh_connection_that_dies_is_not_replaced(post: Post, key: str) -> N
     (result,) = post.send(mailer, letter(1))
     with pytest.raises(ConnectionClosed):
         result.get()
-    assert [RecipientStatus.UNTOUCHED] == statuses(result.error.report)
-    assert 1 == post.endpoint.attempts
+    assert statuses(result.error.report) == [RecipientStatus.UNTOUCHED]
+    assert post.endpoint.attempts == 1
 
 
 def test_421_recycles_the_connection(post: Post) -> None:
@@ -183,9 +183,9 @@ def test_421_recycles_the_connection(post: Post) -> None:
     first = {"MAIL#4": ("421 4.7.0 enough", CLOSE)}
     mailer = post.mailer(post.world.server(first, offers=PIPELINING), connections=1)
     reports = post.many(mailer, [letter(n) for n in range(10)]).get()
-    assert [None] * 10 == [report.error for report in reports]
+    assert [report.error for report in reports] == [None] * 10
     assert [f"{n}" for n in range(10)] == post.world.subjects
-    assert 4 == post.endpoint.attempts
+    assert post.endpoint.attempts == 4
 
 
 def test_421_on_a_fresh_connection_is_the_servers_answer(post: Post) -> None:
@@ -193,8 +193,8 @@ def test_421_on_a_fresh_connection_is_the_servers_answer(post: Post) -> None:
     (result,) = post.send(mailer, letter(1))
     with pytest.raises(ServiceClosing, match=r"421 4\.7\.0 not today") as caught:
         result.get()
-    assert [RecipientStatus.UNTOUCHED] == statuses(caught.value.report)
-    assert (True, 1) == (caught.value.transient, post.endpoint.attempts)
+    assert statuses(caught.value.report) == [RecipientStatus.UNTOUCHED]
+    assert (caught.value.transient, post.endpoint.attempts) == (True, 1)
 
 
 def test_a_connection_that_fell_silent_costs_its_own_message_only(post: Post) -> None:
@@ -204,7 +204,7 @@ def test_a_connection_that_fell_silent_costs_its_own_message_only(post: Post) ->
     _ = post.send(mailer, letter(1))
     (slow,) = post.send(mailer, letter(2))
     (quick,) = post.send(mailer, letter(3))
-    assert (0, 1) == (slow.fired, quick.fired)
+    assert (slow.fired, quick.fired) == (0, 1)
     post.pump.advance(11)
     with pytest.raises(SendTimeout):
         slow.get()

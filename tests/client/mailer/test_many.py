@@ -54,14 +54,14 @@ def connections(net: Net) -> int:
 def test_all_go_over_one_connection_in_order(net: Net, way: Any) -> None:
     server = net.server(**way)
     reports = net.many([message(n) for n in range(10)], server).get()
-    assert ["accepted"] * 10 == statuses(reports)
+    assert statuses(reports) == ["accepted"] * 10
     assert [message(n) for n in range(10)] == arrived(server)
-    assert (1, 1) == (connections(net), server.lines.count("QUIT"))
+    assert (connections(net), server.lines.count("QUIT")) == (1, 1)
 
 
 def test_no_message_at_all_is_no_connection(net: Net) -> None:
-    assert [] == net.many([], net.server()).get()
-    assert 0 == connections(net)
+    assert net.many([], net.server()).get() == []
+    assert connections(net) == 0
 
 
 @BOTH
@@ -90,9 +90,9 @@ def test_a_refused_message_does_not_stop_the_next(net: Net, answers: Any, way: A
         answers = {**answers, "BDAT_LAST#2": "554 no valid recipients"}
     server = net.server(answers, **way)
     reports = net.many([message(n) for n in range(3)], server).get()
-    assert ["accepted", "refused", "accepted"] == statuses(reports)
+    assert statuses(reports) == ["accepted", "refused", "accepted"]
     assert [message(0), message(2)] == [m for m in server.messages if m and m != message(1)]
-    assert 1 == connections(net)
+    assert connections(net) == 1
 
 
 def test_a_message_that_cannot_be_sent_does_not_stop_the_next(net: Net, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_message_that_cannot_be_sent_does_not_stop_the_next(net: Net, tmp_path
     for each in bad:
         server = net.server()
         reports = net.many([message(0), each, message(2)], server).get()
-        assert [1, 0, 1] == [len(r.accepted) for r in reports], each
+        assert [len(r.accepted) for r in reports] == [1, 0, 1], each
         assert reports[1].error is not None
         assert [message(0), message(2)] == arrived(server)
         assert "".join(str(reports[1].error).splitlines()) == str(reports[1].error)
@@ -130,7 +130,7 @@ def test_a_source_that_fails_in_the_middle_costs_the_connection_and_no_more(
 
     first, second = net.server(**way), net.server(**way)
     reports = net.many([message(0), broken(), message(2)], first, second).get()
-    assert [1, 0, 1] == [len(r.accepted) for r in reports]
+    assert [len(r.accepted) for r in reports] == [1, 0, 1]
     assert isinstance(reports[1].error, InvalidMessage)
     assert "disk on fire" in str(reports[1].error)
     assert ["untouched"] == [o.status.value for o in reports[1].outcomes] or not reports[1].outcomes
@@ -150,9 +150,9 @@ def test_a_connection_that_dies_between_two_messages_is_replaced(
     key = "BDAT_LAST#1" if way else ".#1"
     first, second = net.server({key: ("250 queued", death)}, **way), net.server(**way)
     reports = net.many([message(n) for n in range(3)], first, second).get()
-    assert ["accepted"] * 3 == statuses(reports)
+    assert statuses(reports) == ["accepted"] * 3
     assert [message(n) for n in range(3)] == arrived(first, second)
-    assert 2 == connections(net)
+    assert connections(net) == 2
 
 
 @BOTH
@@ -172,10 +172,10 @@ def test_a_connection_that_dies_before_the_content_is_replaced(
     reports = net.many([message(n) for n in range(3)], first, second).get()
     if not way or "421" in str(death):
         # A 421 instead of the reply to MAIL says of the content behind it: not taken.
-        assert ["accepted"] * 3 == statuses(reports)
+        assert statuses(reports) == ["accepted"] * 3
     else:
         # The content was on its way already: in doubt, and not sent again.
-        assert ["accepted", "in doubt", "accepted"] == statuses(reports)
+        assert statuses(reports) == ["accepted", "in doubt", "accepted"]
     assert len(reports) == 3
     if not (way and "421" in str(death)):  # this server reads on behind its 421
         arrived(first, second)
@@ -199,7 +199,7 @@ def test_silence_behind_the_dot_is_doubt_for_one_and_no_stop_for_the_next(net: N
     first, second = net.server({".#2": SILENT}), net.server()
     result = net.start_many([message(n) for n in range(3)], first, second)
     net.pump.advance(700)
-    assert ["accepted", "in doubt", "accepted"] == statuses(result.get())
+    assert statuses(result.get()) == ["accepted", "in doubt", "accepted"]
     assert [message(n) for n in range(3)] == arrived(first, second)
 
 
@@ -213,7 +213,7 @@ def test_what_can_be_read_only_once_is_not_sent_again(net: Net, death: Any) -> N
 
     first, second = net.server({"CONTENT#5": death}), net.server()
     reports = net.many([message(0), once(), message(2)], first, second).get()
-    assert ["accepted", "untouched", "accepted"] == statuses(reports)
+    assert statuses(reports) == ["accepted", "untouched", "accepted"]
     assert [message(0), message(2)] == arrived(first, second)
 
 
@@ -222,7 +222,7 @@ def test_what_can_be_read_again_is_sent_again_whole(net: Net, tmp_path: Path) ->
     path.write_bytes(message(1) + LINE * 40_000)
     first, second = net.server({"CONTENT#5": CLOSE}), net.server()
     reports = net.many([message(0), path, message(2)], first, second).get()
-    assert ["accepted"] * 3 == statuses(reports)
+    assert statuses(reports) == ["accepted"] * 3
     assert [message(0), path.read_bytes(), message(2)] == arrived(first, second)
 
 
@@ -230,7 +230,7 @@ def test_the_first_message_is_not_tried_twice(net: Net) -> None:
     """Its connection was new: there is no reason to think another would do better."""
     first, second = net.server({"MAIL#1": CLOSE}), net.server()
     reports = net.many([message(0), message(1)], first, second).get()
-    assert ["untouched", "accepted"] == statuses(reports)
+    assert statuses(reports) == ["untouched", "accepted"]
 
 
 def test_a_connection_that_always_dies_is_no_storm(net: Net) -> None:
@@ -238,7 +238,7 @@ def test_a_connection_that_always_dies_is_no_storm(net: Net) -> None:
         return net.server({"MAIL": CLOSE})
 
     reports = net.many([message(n) for n in range(20)], dying).get()
-    assert ["untouched"] * 20 == statuses(reports)
+    assert statuses(reports) == ["untouched"] * 20
     assert connections(net) <= 40
 
 
@@ -254,8 +254,8 @@ def test_a_reconnect_that_fails_once_fails_the_rest(net: Net, failure: Any) -> N
     """No storm of connections, nor of wrong passwords."""
     first = net.server({".": ("250 queued", CLOSE)})
     reports = net.many([message(n) for n in range(20)], first, failure(net)).get()
-    assert ["accepted"] + ["untouched"] * 19 == statuses(reports)
-    assert 2 == connections(net)
+    assert statuses(reports) == ["accepted"] + ["untouched"] * 19
+    assert connections(net) == 2
     assert all(r.error is not None for r in reports[1:])
 
 
@@ -272,7 +272,7 @@ def test_no_first_connection_is_an_error_of_the_whole(
 ) -> None:
     result = net.many([message(n) for n in range(5)], failure(net))
     assert isinstance(result.error, expected)
-    assert 1 == connections(net)
+    assert connections(net) == 1
 
 
 def test_credentials_that_cannot_be_used_are_no_storm(net: Net) -> None:
@@ -290,7 +290,7 @@ def test_credentials_that_cannot_be_used_are_no_storm(net: Net) -> None:
         [message(n) for n in range(5)], server, credentials=Credentials("tester", token=token)
     )
     assert isinstance(result.error, InvalidInput)
-    assert 1 == connections(net)
+    assert connections(net) == 1
 
 
 # -- one at a time
@@ -311,7 +311,7 @@ def test_messages_are_pulled_when_they_are_needed(net: Net) -> None:
         assert n == len(server.messages)
         turn.callback(None)
     net.pump.run()
-    assert ["accepted"] * 3 == statuses(result.get())
+    assert statuses(result.get()) == ["accepted"] * 3
 
 
 def test_what_the_messages_themselves_raise_is_raised(net: Net) -> None:
@@ -343,7 +343,7 @@ def test_cancelling_tells_what_became_of_those_begun(net: Net, key: str, way: An
     )
     server = net.server(answers, **way)
     result = net.many([message(n) for n in range(3)], server)
-    assert 0 == result.fired
+    assert result.fired == 0
     result.deferred.cancel()
     net.pump.run()
     assert isinstance(result.error, Cancelled)
@@ -360,7 +360,7 @@ def test_each_message_has_its_own_overall_deadline(net: Net) -> None:
     server = net.server({".": slow})
     result = net.start_many([message(n) for n in range(3)], server, timeouts=Timeouts(total=100))
     net.pump.advance(200)
-    assert ["accepted"] * 3 == statuses(result.get())
+    assert statuses(result.get()) == ["accepted"] * 3
 
 
 def test_a_message_over_its_deadline_does_not_stop_the_next(net: Net) -> None:
@@ -368,7 +368,7 @@ def test_a_message_over_its_deadline_does_not_stop_the_next(net: Net) -> None:
     result = net.start_many([message(0), message(1)], first, second, timeouts=Timeouts(total=100))
     net.pump.advance(101)
     reports = result.get()
-    assert ["in doubt", "accepted"] == statuses(reports)
+    assert statuses(reports) == ["in doubt", "accepted"]
     assert isinstance(reports[0].error, SendTimeout)
     assert [message(0), message(1)] == arrived(first, second)
 
@@ -379,24 +379,24 @@ def test_all_or_nothing_drops_the_connection_and_goes_on_over_another(net: Net) 
     reports = net.many(
         [(envelope, message(0)), (envelope, message(1))], first, second, all_or_nothing=True
     ).get()
-    assert ["untouched", "refused", "accepted", "accepted"] == statuses(reports)
+    assert statuses(reports) == ["untouched", "refused", "accepted", "accepted"]
     assert [message(1)] == arrived(first, second)
 
 
 def test_nobody_accepted_and_yet_354_leaves_a_clean_session(net: Net) -> None:
     server = net.server({"RCPT#1": "550 no", ".#1": "554 nobody"})
     reports = net.many([message(0), message(1)], server).get()
-    assert ["refused", "accepted"] == statuses(reports)
+    assert statuses(reports) == ["refused", "accepted"]
     assert [b"", message(1)] == server.messages
 
 
 def test_a_refused_rset_costs_the_connection(net: Net) -> None:
     first, second = net.server({"DATA#1": "451 no", "RSET": "500 what?"}), net.server()
     reports = net.many([message(0), message(1)], first, second).get()
-    assert ["refused", "accepted"] == statuses(reports)
+    assert statuses(reports) == ["refused", "accepted"]
 
 
 def test_the_pump_is_idle_at_the_end(net: Net) -> None:
     net.many([message(0)], net.server()).get()
     assert isinstance(net.pump, MemoryNetwork)
-    assert [] == net.clock.getDelayedCalls()
+    assert net.clock.getDelayedCalls() == []

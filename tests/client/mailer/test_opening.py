@@ -50,7 +50,7 @@ def later(post: Post, failure: Exception) -> Deferred[Any]:
 
 
 def errors(results: Any) -> list[Any]:
-    assert {1} == {result.fired for result in results}
+    assert {result.fired for result in results} == {1}
     return [result.error for result in results]
 
 
@@ -68,8 +68,8 @@ def test_a_failure_to_connect_is_shared_by_all_waiters(
     results = post.send(mailer, *[letter(n) for n in range(100)])
     post.pump.advance(1)
     assert [kind] * 100 == [type(error) for error in errors(results)]
-    assert 1 == post.endpoint.attempts
-    assert 100 == len({id(result.error) for result in results})
+    assert post.endpoint.attempts == 1
+    assert len({id(result.error) for result in results}) == 100
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_a_failure_to_get_ready_is_shared_by_all_waiters(
     results = post.send(mailer, *[letter(n) for n in range(100)])
     post.pump.advance(5)
     assert all(isinstance(error, kind) for error in errors(results)), results[0].error
-    assert 1 == post.endpoint.attempts
-    assert (0, 0, 0, 0, 0, 100) == astuple(mailer.stats())
+    assert post.endpoint.attempts == 1
+    assert astuple(mailer.stats()) == (0, 0, 0, 0, 0, 100)
 
 
 def test_a_certificate_that_is_rejected_is_everybodys(post: Post) -> None:
@@ -103,7 +103,7 @@ def test_a_certificate_that_is_rejected_is_everybodys(post: Post) -> None:
     )
     results = post.send(mailer, *[letter(n) for n in range(100)])
     assert all(isinstance(error, CertificateRejected) for error in errors(results))
-    assert 1 == post.endpoint.attempts
+    assert post.endpoint.attempts == 1
 
 
 def test_an_opening_that_takes_too_long_is_everybodys(post: Post) -> None:
@@ -113,7 +113,7 @@ def test_an_opening_that_takes_too_long_is_everybodys(post: Post) -> None:
     results = post.send(mailer, *[letter(n) for n in range(100)])
     post.pump.advance(6)
     assert all(isinstance(error, SendTimeout) for error in errors(results))
-    assert 1 == post.endpoint.attempts
+    assert post.endpoint.attempts == 1
 
 
 def wrong() -> dict[str, Any]:
@@ -131,7 +131,7 @@ def test_so_it_is_for_send_many(post: Post) -> None:
     mailer = post.mailer(post.world.server(**OFFERS), settings=wrong())
     reports = post.many(mailer, [letter(n) for n in range(300)]).get()
     assert all(isinstance(report.error, AuthenticationFailed) for report in reports)
-    assert [[RecipientStatus.UNTOUCHED]] * 300 == [statuses(report) for report in reports]
+    assert [statuses(report) for report in reports] == [[RecipientStatus.UNTOUCHED]] * 300
     assert 1 == post.endpoint.attempts == post.world.counts["AUTH"]
 
 
@@ -143,11 +143,11 @@ def test_credentials_that_were_refused_are_not_used_again_until_unlock(post: Pos
         post.pump.advance(1000)
         (error,) = errors(post.send(mailer, letter(n)))
         assert isinstance(error, AuthenticationFailed)
-    assert 1 == post.endpoint.attempts
+    assert post.endpoint.attempts == 1
     mailer.unlock()
     (result,) = post.send(mailer, letter("right"))
     assert result.get().accepted
-    assert 2 == post.endpoint.attempts
+    assert post.endpoint.attempts == 2
 
 
 def test_a_temporary_failure_of_auth_does_not_lock(post: Post) -> None:
@@ -168,8 +168,8 @@ def test_the_next_send_tries_anew_after_a_failure_to_connect(post: Post) -> None
 def test_connections_that_are_open_go_on_when_no_more_can_be_opened(post: Post) -> None:
     mailer = post.mailer(post.world.server(), refused("nobody listens"), connections=3, window=1)
     results = post.send(mailer, *[letter(n) for n in range(20)])
-    assert [None] * 20 == errors(results)
-    assert 20 == len(post.world.delivered)
+    assert errors(results) == [None] * 20
+    assert len(post.world.delivered) == 20
     assert 20 > post.endpoint.attempts
 
 
@@ -178,7 +178,7 @@ def test_one_gets_through_before_more_knock(post: Post) -> None:
     greeting: Deferred[Any] = Deferred()
     mailer = post.mailer(greeting, post.world.server(), connections=4)
     results = post.send(mailer, *[letter(n) for n in range(50)])
-    assert (1, 1) == (post.endpoint.attempts, mailer.stats().opening)
+    assert (post.endpoint.attempts, mailer.stats().opening) == (1, 1)
     greeting.errback(refused("nobody listens"))
     assert all(isinstance(error, ConnectFailed) for error in errors(results))
 
@@ -190,7 +190,7 @@ def test_the_best_server_is_used_while_it_works(post: Post) -> None:
     best, second = post.place(), post.place()
     mailer = post.mailer(best, second, connections=3, window=1)
     _ = [r.get() for r in post.send(mailer, *[letter(n) for n in range(20)])]
-    assert (True, 0) == (best.endpoint.attempts > 0, second.endpoint.attempts)  # type: ignore[union-attr]
+    assert (best.endpoint.attempts > 0, second.endpoint.attempts) == (True, 0)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_the_next_server_gets_what_is_untouched(post: Post, fault: Any) -> None:
     bad = fault if isinstance(fault, Exception) else post.world.server(fault, offers=PIPELINING)
     mailer = post.mailer(post.place(bad), post.place())
     results = post.send(mailer, *[letter(n) for n in range(5)])
-    assert [None] * 5 == errors(results)
+    assert errors(results) == [None] * 5
     assert 5 == len(set(post.world.subjects)) == len(post.world.delivered)
 
 
@@ -221,8 +221,8 @@ def test_the_next_server_does_not_get_what_is_in_doubt(post: Post, end: Any) -> 
     (result,) = post.send(mailer, letter(1))
     assert result.fired
     expected = RecipientStatus.REFUSED if str(end).startswith("421 ") else RecipientStatus.IN_DOUBT
-    assert [expected] == statuses(result.error.report)
-    assert [] == post.world.delivered
+    assert statuses(result.error.report) == [expected]
+    assert post.world.delivered == []
 
 
 @pytest.mark.parametrize("key", ["MAIL", "RCPT", "DATA", "."])
@@ -233,21 +233,21 @@ def test_a_refusal_is_an_answer_and_no_reason_for_another_server(
     bad = post.world.server({key: reply}, offers=PIPELINING)
     mailer = post.mailer(post.place(bad), second := post.place())
     (result,) = post.send(mailer, letter(1))
-    assert [RecipientStatus.REFUSED] == statuses(result.error.report)
-    assert 0 == second.endpoint.attempts  # type: ignore[union-attr]
+    assert statuses(result.error.report) == [RecipientStatus.REFUSED]
+    assert second.endpoint.attempts == 0  # type: ignore[union-attr]
 
 
 def test_a_server_that_failed_is_passed_over_for_a_while(post: Post) -> None:
     first = post.place(refused("nobody listens"), post.world.server())
     mailer = post.mailer(first, post.place(), idle=1)
     assert post.send(mailer, letter(1))[0].get().accepted
-    assert 1 == len(post.world.servers)
+    assert len(post.world.servers) == 1
     post.pump.advance(20)
     assert post.send(mailer, letter(2))[0].get().accepted
-    assert 1 == first.endpoint.attempts  # type: ignore[union-attr]
+    assert first.endpoint.attempts == 1  # type: ignore[union-attr]
     post.pump.advance(20)
     assert post.send(mailer, letter(3))[0].get().accepted
-    assert 2 == first.endpoint.attempts  # type: ignore[union-attr]
+    assert first.endpoint.attempts == 2  # type: ignore[union-attr]
 
 
 def test_with_all_servers_down_the_last_failure_is_told(post: Post) -> None:
@@ -256,7 +256,7 @@ def test_with_all_servers_down_the_last_failure_is_told(post: Post) -> None:
     results = post.send(mailer, *[letter(n) for n in range(10)])
     post.pump.advance(1)
     assert all("number 2" in str(error) for error in errors(results))
-    assert [1, 1, 1] == [place.endpoint.attempts for place in places]  # type: ignore[union-attr]
+    assert [place.endpoint.attempts for place in places] == [1, 1, 1]  # type: ignore[union-attr]
 
 
 def test_a_wrong_password_at_one_server_locks_that_server_only(post: Post) -> None:
@@ -265,7 +265,7 @@ def test_a_wrong_password_at_one_server_locks_that_server_only(post: Post) -> No
     for n in range(3):
         assert post.send(mailer, letter(n))[0].get().accepted
         post.pump.advance(100)
-    assert 1 == first.endpoint.attempts  # type: ignore[union-attr]
+    assert first.endpoint.attempts == 1  # type: ignore[union-attr]
 
 
 def test_all_locked_is_told_at_once(post: Post) -> None:
@@ -274,4 +274,4 @@ def test_all_locked_is_told_at_once(post: Post) -> None:
     for _ in range(3):
         (error,) = errors(post.send(mailer, letter(1)))
         assert isinstance(error, AuthenticationError)
-    assert 2 == len([s for s in post.world.servers if isinstance(s, ScriptedServer)])
+    assert len([s for s in post.world.servers if isinstance(s, ScriptedServer)]) == 2

@@ -144,13 +144,13 @@ def judge(run: Run) -> None:
     world = run.post.world
     assert [1] * len(run.all) == [result.fired for result in run.all]
     stats = run.mailer.stats()
-    assert (0, 0, 0, 0) == (stats.idle, stats.leased, stats.opening, stats.waiting)
-    assert 0 == world.open
-    assert [] == [str(call) for call in run.post.clock.getDelayedCalls()]
+    assert (stats.idle, stats.leased, stats.opening, stats.waiting) == (0, 0, 0, 0)
+    assert world.open == 0
+    assert [str(call) for call in run.post.clock.getDelayedCalls()] == []
 
     taken = Counter(world.subjects)
     heard_whole = Counter(subject(m) for server in world.servers for m in server.messages)
-    assert [] == [name for name, times in taken.items() if times > 1]
+    assert [name for name, times in taken.items() if times > 1] == []
     for name, report in run.reports():
         if report is None:
             continue

@@ -41,12 +41,12 @@ def test_a_list_is_in_the_order_of_input(post: Post) -> None:
     slow = post.world.server({"MAIL#1": SILENT})
     mailer = post.mailer(slow, post.world.server(), connections=2, window=1, settings=settings)
     result = post.many(mailer, [letter(n) for n in range(20)])
-    assert 0 == result.fired
+    assert result.fired == 0
     post.pump.advance(6)
     first, *reports = result.get()
     assert first.in_doubt
     for n, report in enumerate(reports, 1):
-        assert f"{n}" == post.world.subjects[int(report.queue_id, 16) - 1]
+        assert post.world.subjects[int(report.queue_id, 16) - 1] == f"{n}"
 
 
 def test_async_for_gives_reports_as_they_come(post: Post) -> None:
@@ -54,7 +54,7 @@ def test_async_for_gives_reports_as_they_come(post: Post) -> None:
     seen: list[Any] = []
     sending = mailer.send_many([letter(n) for n in range(4)], complete=False)
     result = collect(post, sending, seen)
-    assert 0 == result.fired
+    assert result.fired == 0
     assert 4 > len(seen)
     result.deferred.cancel()
     post.pump.run()
@@ -65,9 +65,9 @@ def test_async_for_tells_places_and_reports(post: Post) -> None:
     seen: list[Any] = []
     mailer = post.mailer(connections=2)
     letters = [letter(n, "gone@example.net" if n == 2 else "bob@example.net") for n in range(5)]
-    assert 1 == collect(post, mailer.send_many(letters, complete=False), seen).fired
-    assert [0, 1, 2, 3, 4] == sorted(index for index, _ in seen)
-    assert [2] == [index for index, report in seen if report.refused]
+    assert collect(post, mailer.send_many(letters, complete=False), seen).fired == 1
+    assert sorted(index for index, _ in seen) == [0, 1, 2, 3, 4]
+    assert [index for index, report in seen if report.refused] == [2]
 
 
 @pytest.mark.parametrize("connections", [1, 3])
@@ -87,8 +87,8 @@ def test_the_source_is_never_pulled_more_than_the_capacity_ahead(
     refused: list[Any] = []
     ahead: list[int] = []
     mailer = post.mailer(connections=connections, window=window)
-    assert 1 == collect(post, mailer.send_many(source(), complete=False), seen).fired
-    assert (300, 300) == (len(pulled), len(seen))
+    assert collect(post, mailer.send_many(source(), complete=False), seen).fired == 1
+    assert (len(pulled), len(seen)) == (300, 300)
     assert mailer.capacity >= max(ahead)
 
 
@@ -113,7 +113,7 @@ def test_the_source_waits_for_a_caller_who_takes_his_time(post: Post) -> None:
     assert len(post.world.delivered) <= len(pulled)
     result.deferred.cancel()
     post.pump.run()
-    assert 1 == result.fired
+    assert result.fired == 1
 
 
 def test_the_source_waits_while_no_connection_can_be_had(post: Post) -> None:
@@ -139,9 +139,9 @@ def test_an_asynchronous_source_is_pulled_as_it_comes(post: Post) -> None:
     mailer = post.mailer()
     result = post.many(mailer, source())
     post.pump.advance(35)
-    assert (["0", "1", "2"], 0) == (post.world.subjects, result.fired)
+    assert (post.world.subjects, result.fired) == (["0", "1", "2"], 0)
     post.pump.advance(30)
-    assert [[ACCEPTED]] * 5 == [statuses(report) for report in result.get()]
+    assert [statuses(report) for report in result.get()] == [[ACCEPTED]] * 5
 
 
 class _BrokenError(Exception):
@@ -184,24 +184,24 @@ def test_bad_messages_in_between_stop_nobody(post: Post) -> None:
         items += [letter(n), each]
     mailer = post.mailer(connections=1)
     reports = post.many(mailer, [*items, letter("last")]).get()
-    assert 13 == len(reports)
-    assert [None] * 7 == [report.error for report in reports[::2]]
+    assert len(reports) == 13
+    assert [report.error for report in reports[::2]] == [None] * 7
     for report in reports[1::2]:
         assert isinstance(report.error, InvalidMessage | InvalidAddress)
         assert not report.accepted
-    assert [*"012345", "last"] == post.world.subjects
+    assert post.world.subjects == [*"012345", "last"]
 
 
 def test_cancelling_cancels_what_was_not_sent(post: Post) -> None:
     first = post.world.server({"BDAT_LAST#3": SILENT})
     mailer = post.mailer(first, connections=1)
     result = post.many(mailer, (letter(n) for n in range(1000)))
-    assert 0 == result.fired
+    assert result.fired == 0
     result.deferred.cancel()
     post.pump.run()
     assert isinstance(result.error, CancelledError)
-    assert 0 == mailer.stats().waiting
-    assert ["0", "1"] == post.world.subjects
+    assert mailer.stats().waiting == 0
+    assert post.world.subjects == ["0", "1"]
 
 
 def test_cancelling_tells_what_became_of_those_begun(post: Post) -> None:
@@ -212,10 +212,10 @@ def test_cancelling_tells_what_became_of_those_begun(post: Post) -> None:
     post.pump.run()
     error = result.error
     assert isinstance(error, Cancelled)
-    assert (True, False) == (error.in_doubt, error.transient)
+    assert (error.in_doubt, error.transient) == (True, False)
     found = [statuses(report)[0] for report in error.reports]
-    assert [RecipientStatus.ACCEPTED] * 2 == found[:2]
-    assert RecipientStatus.IN_DOUBT is found[2]
+    assert found[:2] == [RecipientStatus.ACCEPTED] * 2
+    assert found[2] is RecipientStatus.IN_DOUBT
     assert {RecipientStatus.IN_DOUBT, RecipientStatus.UNTOUCHED} >= set(found[2:])
     assert [report.error is not None for report in error.reports] == [
         status is not RecipientStatus.ACCEPTED for status in found
@@ -227,10 +227,10 @@ def test_cancelling_before_anything_was_sent_leaves_no_doubt(post: Post) -> None
     result = post.many(mailer, [letter(n) for n in range(3)])
     result.deferred.cancel()
     assert isinstance(result.error, Cancelled)
-    assert (False, True) == (result.error.in_doubt, result.error.transient)
-    assert [[RecipientStatus.UNTOUCHED]] * 3 == [
-        statuses(report) for report in result.error.reports
-    ]
+    assert (result.error.in_doubt, result.error.transient) == (False, True)
+    assert [statuses(report) for report in result.error.reports] == [
+        [RecipientStatus.UNTOUCHED]
+    ] * 3
 
 
 def test_leaving_the_loop_cancels_the_rest(post: Post) -> None:
@@ -248,9 +248,9 @@ def test_leaving_the_loop_cancels_the_rest(post: Post) -> None:
     mailer = post.mailer(connections=1)
     result = Result(Deferred.fromCoroutine(run()))
     post.pump.run()
-    assert 5 == result.get()
+    assert result.get() == 5
     assert 500 > len(post.world.delivered)
-    assert 0 == mailer.stats().waiting
+    assert mailer.stats().waiting == 0
 
 
 def test_closing_the_mailer_in_the_middle(post: Post) -> None:
@@ -261,7 +261,7 @@ def test_closing_the_mailer_in_the_middle(post: Post) -> None:
     closed = post.close(mailer)
     reports = result.get()
     sent = [n for n, report in enumerate(reports) if report.accepted]
-    assert (200, 1) == (len(reports), closed.fired)
+    assert (len(reports), closed.fired) == (200, 1)
     assert sent == list(range(len(sent)))
     assert all(isinstance(report.error, MailerClosed) for report in reports[len(sent) :])
     assert len(sent) == len(post.world.delivered)
@@ -276,12 +276,12 @@ def test_what_is_no_source_is_refused(post: Post, given: Any) -> None:
 
 
 def test_nothing_to_send(post: Post) -> None:
-    assert [] == post.many(post.mailer(), []).get()
+    assert post.many(post.mailer(), []).get() == []
 
 
 def test_all_connections_work(post: Post) -> None:
     mailer = post.mailer(post.world.server(offers=PIPELINING), connections=4)
     reports = post.many(mailer, [letter(n) for n in range(400)]).get()
-    assert 400 == len({report.queue_id for report in reports})
-    assert 4 == post.endpoint.attempts
+    assert len({report.queue_id for report in reports}) == 400
+    assert post.endpoint.attempts == 4
     assert all(50 < server.verbs.count("MAIL") for server in post.world.servers)

@@ -54,14 +54,14 @@ def test_a_refusal_inside_a_window_never_cascades(
     assert [each for each in taken if each.recipients] == sorted(
         post.world.delivered, key=lambda delivery: int(delivery.content.split()[5])
     )
-    assert [None] * 8 == [report.error for report in reports]
+    assert [report.error for report in reports] == [None] * 8
     for n, report in enumerate(reports):
         refused = [
             n in places and (what in {"MAIL", "content"} or str(o.recipient).startswith("gone"))
             for o in report.outcomes
         ]
         assert [REFUSED if no else ACCEPTED for no in refused] == statuses(report)
-    assert 1 == post.endpoint.attempts
+    assert post.endpoint.attempts == 1
 
 
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
@@ -97,7 +97,7 @@ def test_a_connection_lost_inside_the_window_leaves_each_accepted_in_doubt_or_un
     assert [[status] for status in verdicts] == [statuses(report) for report in reports]
     # What was in doubt went nowhere else.
     again = [n for n in under_way if str(n) in post.world.subjects]
-    assert [] == again
+    assert again == []
     assert len(set(post.world.subjects)) == len(post.world.subjects)
 
 
@@ -108,10 +108,10 @@ def test_only_the_untouched_go_to_another_connection(post: Post) -> None:
     mailer = post.mailer(first, second, connections=1, pipeline_after_data=True)
     reports = post.many(mailer, [letter(n) for n in range(4)]).get()
     expected = [[ACCEPTED], [IN_DOUBT], [ACCEPTED], [ACCEPTED]]
-    assert expected == [statuses(report) for report in reports]
-    assert ["0", "2", "3"] == post.world.subjects
-    assert ["MAIL"] * 3 == [v for v in post.world.servers[0].verbs if v == "MAIL"]
-    assert 2 == post.endpoint.attempts
+    assert [statuses(report) for report in reports] == expected
+    assert post.world.subjects == ["0", "2", "3"]
+    assert [v for v in post.world.servers[0].verbs if v == "MAIL"] == ["MAIL"] * 3
+    assert post.endpoint.attempts == 2
 
 
 def test_a_window_of_one_has_never_more_than_one_in_doubt(post: Post) -> None:
@@ -126,7 +126,7 @@ def test_a_window_of_one_has_never_more_than_one_in_doubt(post: Post) -> None:
     mailer = post.mailer(first, post.world.server(), connections=1, window=1)
     reports = post.many(mailer, [letter(n) for n in range(8)]).get()
     expected = [[ACCEPTED]] * 2 + [[IN_DOUBT]] + [[ACCEPTED]] * 5
-    assert expected == [statuses(report) for report in reports]
+    assert [statuses(report) for report in reports] == expected
     for link in post.pump.links:
         assert all(sum(s.startswith("BDAT") for s in flight) <= 1 for flight in flights_of(link))
 
@@ -139,7 +139,7 @@ def test_a_window_is_bounded_in_octets(post: Post) -> None:
         for flight in flights_of(post.pump.links[0])
     ]
     assert 12_300 > max(sizes) > 8_000
-    assert 9 == len(post.world.delivered)
+    assert len(post.world.delivered) == 9
 
 
 def test_windows_are_bounded_in_octets_over_all_connections(post: Post) -> None:
@@ -150,9 +150,9 @@ def test_windows_are_bounded_in_octets_over_all_connections(post: Post) -> None:
     while post.pump.turn():
         flows = [each._pipeline for each in mailer._pool._in(*ConnectionState)]
         most = max(most, sum(flow._inflight_octets for flow in flows if flow is not None))
-    assert 40 == len(result.get())
+    assert len(result.get()) == 40
     assert 10_000 + 4 * 4_200 >= most >= 10_000
-    assert 4 == len(post.pump.links)
+    assert len(post.pump.links) == 4
 
 
 def test_a_large_message_goes_alone(post: Post) -> None:
@@ -160,9 +160,9 @@ def test_a_large_message_goes_alone(post: Post) -> None:
     letters = [letter("a"), letter("b"), letter("large", size=600_000), letter("c"), letter("d")]
     mailer = post.mailer(connections=1)
     reports = post.many(mailer, letters).get()
-    assert [None] * 5 == [report.error for report in reports]
-    assert [[ACCEPTED]] * 5 == [statuses(report) for report in reports]
-    assert ["a", "b", "large", "c", "d"] == post.world.subjects
+    assert [report.error for report in reports] == [None] * 5
+    assert [statuses(report) for report in reports] == [[ACCEPTED]] * 5
+    assert post.world.subjects == ["a", "b", "large", "c", "d"]
     flights = [[line.split()[0] for line in f] for f in flights_of(post.pump.links[0])[1:]]
     envelope = ["RSET", "MAIL", "RCPT"]
     assert ["MAIL", "RCPT", "BDAT", *envelope, "BDAT", *envelope] == flights[0]
@@ -180,9 +180,9 @@ def test_a_window_behind_a_refusal_goes_elsewhere_where_rset_is_refused(
     mailer = post.mailer(made, connections=1)
     letters = [letter(n, "gone@example.net" if n == 1 else "bob@example.net") for n in range(8)]
     reports = post.many(mailer, letters).get()
-    assert [REFUSED] == statuses(reports[1])
+    assert statuses(reports[1]) == [REFUSED]
     doubtful = [n for n, report in enumerate(reports) if report.in_doubt]
     expected = sorted({f"{n}" for n in range(8)} - {"1"} - {f"{n}" for n in doubtful})
     taken = [s for s in post.world.subjects if int(s) not in doubtful]
-    assert expected == sorted(taken)
+    assert sorted(taken) == expected
     assert [] == doubtful or after in {AfterRefusal.KEEPS_SENDER, AfterRefusal.SAYS_YES}
