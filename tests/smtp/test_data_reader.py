@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_sendmail.smtp.data_reader import ChunkParser, DataParser, Fault
+from twisted_sendmail.smtp.data_reader import ChunkParser, ContentDefect, DataParser
 
 PIECES = st.lists(
     st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.\r\n", b"\0", b"a", b"..", b"\r\n."])
@@ -24,7 +24,7 @@ def stuffed(content: bytes) -> bytes:
 
 def read(
     octets: bytes, cuts: list[int], *, repair: bool = False
-) -> tuple[bytes, bytes | None, set[Fault]]:
+) -> tuple[bytes, bytes | None, set[ContentDefect]]:
     """Content, what follows its end if that was seen, and faults."""
     parser = DataParser(repair=repair)
     content, sizes = b"", iter(cuts)
@@ -71,7 +71,7 @@ def test_what_is_repaired_has_no_fault(octets: bytes, cuts: list[int]) -> None:
 def test_a_fault_is_noticed_if_and_only_if_it_is_there(octets: bytes, cuts: list[int]) -> None:
     content, _, faults = read(octets + b"\r\n.\r\n", cuts)
     bare = content.replace(b"\r\n", b"")
-    marks = {Fault.BARE_CR: b"\r", Fault.BARE_LF: b"\n", Fault.NUL: b"\0"}
+    marks = {ContentDefect.BARE_CR: b"\r", ContentDefect.BARE_LF: b"\n", ContentDefect.NUL: b"\0"}
     assert faults == {fault for fault, mark in marks.items() if mark in bare}
 
 

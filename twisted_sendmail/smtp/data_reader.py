@@ -124,7 +124,7 @@ class ContentReader:
         return self.size > 2 * self._settings.max_size + SLACK
 
 
-class Fault(enum.Enum):
+class ContentDefect(enum.Enum):
     """A fault of a content; the values complete "the message holds"."""
 
     BARE_CR = "a bare CR"
@@ -144,18 +144,18 @@ class _Parser:
         self._binary = binary
         self._held = b""
         #: The faults found so far, repaired or not.
-        self.faults: set[Fault] = set()
+        self.faults: set[ContentDefect] = set()
 
     def _inspected(self, piece: bytes) -> bytes:
         if self._binary or is_canonical(piece):
             return piece
         pairs = piece.count(b"\r\n")
         if piece.count(b"\r") != pairs:
-            self.faults.add(Fault.BARE_CR)
+            self.faults.add(ContentDefect.BARE_CR)
         if piece.count(b"\n") != pairs:
-            self.faults.add(Fault.BARE_LF)
+            self.faults.add(ContentDefect.BARE_LF)
         if b"\0" in piece:
-            self.faults.add(Fault.NUL)
+            self.faults.add(ContentDefect.NUL)
         return _LINE_END.sub(b"\r\n", piece).replace(b"\0", b"") if self._repair else piece
 
 
