@@ -136,34 +136,34 @@ class StubMailer:
     ) -> DeliveryReport:
         if self._failures:
             raise self._failures.popleft()
-        letter = await prepare(message, now=time.time(), **options)
+        prepared = await prepare(message, now=time.time(), **options)
         pieces = []
         try:
-            while piece := await letter.read():
+            while piece := await prepared.read():
                 pieces.append(piece)
         finally:
-            await letter.close()
-        content = b"".join(pieces)
-        yes = Reply(250, (f"2.0.0 Ok: queued as STUB{len(self.sent) + 1}",))
-        refused = [self._refusals.get(str(r)) for r in letter.envelope.recipients]
-        nobody = all(refused) or (all_or_nothing and any(refused))
-        outcomes = []
-        for recipient, no in zip(letter.envelope.recipients, refused, strict=True):
-            if no:
-                outcomes.append(RecipientResult(recipient, RecipientStatus.REFUSED, no))
-            elif nobody:
-                outcomes.append(RecipientResult(recipient, RecipientStatus.UNTOUCHED))
+            await prepared.close()
+        envelope, content = prepared.envelope, b"".join(pieces)
+        accepted = Reply(250, (f"2.0.0 Ok: queued as STUB{len(self.sent) + 1}",))
+        refusals = [self._refusals.get(str(recipient)) for recipient in envelope.recipients]
+        rejected = all(refusals) or (all_or_nothing and any(refusals))
+        results = []
+        for recipient, refusal in zip(envelope.recipients, refusals, strict=True):
+            if refusal:
+                results.append(RecipientResult(recipient, RecipientStatus.REFUSED, refusal))
+            elif rejected:
+                results.append(RecipientResult(recipient, RecipientStatus.UNTOUCHED))
             else:
-                outcomes.append(RecipientResult(recipient, RecipientStatus.ACCEPTED, yes))
+                results.append(RecipientResult(recipient, RecipientStatus.ACCEPTED, accepted))
         report = DeliveryReport(
-            letter.envelope,
-            tuple(outcomes),
-            reply=None if nobody else yes,
+            envelope,
+            tuple(results),
+            reply=None if rejected else accepted,
             size=len(content),
-            message_id=letter.message_id,
+            message_id=prepared.message_id,
         )
-        if not nobody:
-            self.sent.append(SentMessage(letter.envelope, content, report, server))
+        if not rejected:
+            self.sent.append(SentMessage(envelope, content, report, server))
         return report
 
 
