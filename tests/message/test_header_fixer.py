@@ -96,6 +96,22 @@ def test_the_message_id_is_at_our_name_when_nobody_knows_the_senders_domain(send
     assert str(subject.message_id).endswith("@relay.example.net>")
 
 
+@pytest.mark.parametrize(
+    ("header", "domain"),
+    [
+        (b"From: jane@example.com\r\n", b"example.com"),
+        (b"Subject: s\r\n", b"relay.example.net"),
+        # The addresses of a long header are not parsed.
+        (b"From: jane@example.com\r\nX: " + b"x" * 70_000 + b"\r\n", b"relay.example.net"),
+    ],
+)
+def test_the_message_id_of_a_message_without_sender_is_at_the_domain_of_from(
+    header: bytes, domain: bytes
+) -> None:
+    made = completion(ReversePath()).feed(header + b"\r\n")
+    assert re.search(rb"\r\nMessage-ID: <[0-9a-f]{32}@" + domain + rb">\r\n", made)
+
+
 def test_a_message_without_sender_is_from_the_mail_system() -> None:
     expected = b"From: MAILER-DAEMON@relay.example.net\r\n" + DATE + IDENTIFICATION
     assert through(b"", sender=ReversePath()) == expected

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.message.messages import SECONDS, content, prepared
 from twisted_sendmail import Envelope, InvalidInput
 from twisted_sendmail.message import prepare_small
-from twisted_sendmail.message.prepared import LONG_HEADER, SMALL
+from twisted_sendmail.message.header import LONG_HEADER
+from twisted_sendmail.message.prepared import SMALL
 
 ENVELOPE = Envelope("a@example.org", "b@example.net")
 

@@ -19,6 +19,9 @@ from twisted_sendmail.smtp import MAX_FIELDS, InvalidMessage
 
 #: Octets of a header section.
 MAX_HEADER = 1024 * 1024
+#: Octets of a header in which addresses are not parsed in the reactor's thread: that may take a
+#: second.
+LONG_HEADER = 64 * 1024
 #: Where lines are folded (RFC 5322 section 2.1.1).
 FOLD_WIDTH = 78
 

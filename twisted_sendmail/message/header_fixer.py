@@ -31,6 +31,7 @@ from twisted_sendmail.message.field_encoding import encoded_words
 from twisted_sendmail.message.header import (
     BLIND,
     FOLD_WIDTH,
+    LONG_HEADER,
     MAX_HEADER,
     Field,
     Header,
@@ -211,7 +212,7 @@ class HeaderFixer:
     def _new_message_id(self, header: Header) -> str:
         """Return a Message-ID at the domain of the sender, if that is known elsewhere."""
         box = self._sender.mailbox
-        if box is None:
+        if box is None and len(bytes(header)) <= LONG_HEADER:
             try:
                 box = sender_of(header).mailbox
             except InvalidInput:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.addresses import recipients_of, sender_of
 from twisted_sendmail.message.downgrade import seven_bit
-from twisted_sendmail.message.header import MAX_HEADER, Header, header_end
+from twisted_sendmail.message.header import LONG_HEADER, MAX_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
 from twisted_sendmail.message.mime import bulk, written
 from twisted_sendmail.message.source import (
@@ -53,8 +53,6 @@ if TYPE_CHECKING:
 SMALL = MAX_HEADER
 #: Octets of 8-bit content that is kept when it is measured, so that it can be encoded in 7 bits.
 KEPT = 10 * 1024 * 1024
-#: Octets of a header beyond which it is read off the reactor, as that may take a second.
-LONG_HEADER = 64 * 1024
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 _DECLARED_BINARY = re.compile(
