@@ -216,6 +216,8 @@ class Job:
 
         That is so if it was narrowed, or if its connection ended after the first of its transactions.
         """
+        if self._whole is None and report.error is None:
+            return False  # nearly always
         if not self.message.rewindable:
             return False
         died = isinstance(report.error, (ConnectionFailed, ProtocolBreach)) and report.accepted

@@ -10,6 +10,7 @@ from tests.client.mailer.conftest import Post, letter
 from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.scripted_server import SILENT
 from twisted_sendmail import InvalidInput, MailerBusy, PoolLimits, RecipientStatus, SendTimeout
+from twisted_sendmail.client.pool import TokenBucket
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
 
 
@@ -221,3 +222,19 @@ def test_a_limit_of_something_whole_is_no_fraction(name: str) -> None:
         _ = PoolLimits(**given)
     with pytest.raises(InvalidInput, match=f"the limit '{name}' cannot be True"):
         _ = PoolLimits(**{name: True})
+
+
+def test_a_clock_that_is_set_back_costs_nothing_of_the_rate() -> None:
+    class Wall:
+        now = 100.0
+
+        def seconds(self) -> float:
+            return self.now
+
+    clock: Any = Wall()
+    bucket = TokenBucket(clock, 1.0, 2)
+    assert [True, True, False] == [bucket.take() for _ in range(3)]
+    clock.now = 40.0
+    assert not bucket.take()
+    clock.now = 41.0
+    assert [True, False] == [bucket.take() for _ in range(2)]
