@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.message.messages import DATE, SECONDS, cut
 from twisted_sendmail import Mailbox, ReversePath
-from twisted_sendmail.message import Header, HeaderFixer, from_field
+from twisted_sendmail.message import Header, HeaderFixer
+from twisted_sendmail.message.header_fixer import from_field
 
 SENDER = ReversePath.parse("jane@example.org")
 FROM = b"From: jane@example.org\r\n"

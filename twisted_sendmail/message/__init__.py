@@ -2,8 +2,8 @@
 
 from twisted_sendmail.message.addresses import mailboxes, recipients_of
 from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
-from twisted_sendmail.message.header import MAX_HEADER, Field, Header
-from twisted_sendmail.message.header_fixer import HeaderFixer, from_field, new_message_id
+from twisted_sendmail.message.header import MAX_HEADER, Header
+from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
 from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
 from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
 from twisted_sendmail.message.received import clause, folded, received_field
@@ -16,7 +16,6 @@ __all__ = [
     "Attachment",
     "Content",
     "DSNAction",
-    "Field",
     "Header",
     "HeaderFixer",
     "Message",
@@ -27,7 +26,6 @@ __all__ = [
     "clause",
     "compose",
     "folded",
-    "from_field",
     "mailboxes",
     "new_message_id",
     "prepare",
