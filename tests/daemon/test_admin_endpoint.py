@@ -95,7 +95,7 @@ class Watched:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_delivered_and_bounced_is_counted_with_its_tls(folder: Folder) -> None:
+async def test_the_site_counts_deliveries_and_bounces_with_their_tls(folder: Folder) -> None:
     refusal = refuse("RCPT", "550 5.1.1 No such user", address="nobody@example.net")
     async with (
         LoopbackServer(folder.reactor, users={"jane": PASSWORD}, faults=[refusal]) as hop,
@@ -120,7 +120,7 @@ async def test_what_is_delivered_and_bounced_is_counted_with_its_tls(folder: Fol
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_refused_password_is_seen(folder: Folder) -> None:
+async def test_the_site_shows_a_refused_password(folder: Folder) -> None:
     async with (
         LoopbackServer(folder.reactor, users={"jane": "another one"}) as hop,
         Watched(folder, hop) as watched,
@@ -136,7 +136,7 @@ async def test_a_refused_password_is_seen(folder: Folder) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_way_out_that_is_down_is_seen_and_is_no_illness(folder: Folder) -> None:
+async def test_the_site_shows_a_route_that_is_down_and_stays_healthy(folder: Folder) -> None:
     async with LoopbackServer(folder.reactor) as hop:
         watched = Watched(folder, hop)
     # Nobody listens there any more.
@@ -155,7 +155,7 @@ async def test_a_way_out_that_is_down_is_seen_and_is_no_illness(folder: Folder) 
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_crash_interrupted_is_counted_though_it_was_told_before(
+async def test_the_site_counts_attempts_that_a_crash_interrupted(
     folder: Folder,
 ) -> None:
     async with LoopbackServer(folder.reactor, users={"jane": PASSWORD}) as hop:

@@ -59,7 +59,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("jump", [3600, -3600, 6 * DAY, -6 * DAY, -1e9])
-def test_a_timer_comes_when_it_would_have(machine: Machine, jump: float) -> None:
+def test_a_timer_fires_after_its_delay(machine: Machine, jump: float) -> None:
     fired: list[str] = []
     machine.callLater(10, fired.append, "soon")
     machine.callLater(300, fired.append, "later")

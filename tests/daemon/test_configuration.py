@@ -39,12 +39,12 @@ def test_five_lines_are_enough(folder: Folder) -> None:
     assert PASSWORD not in repr(read)
 
 
-def test_what_is_undeliverable_may_be_kept_for_ever(folder: Folder) -> None:
+def test_undeliverable_mail_may_be_kept_for_ever(folder: Folder) -> None:
     read = folder.read(f"{SIMPLE}\n[bounce]\nkeep-undeliverable = false\n")
     assert read.relay.keep_undeliverable is None
 
 
-def test_a_whole_one_is_what_it_says(folder: Folder) -> None:
+def test_every_table_has_its_effect(folder: Folder) -> None:
     read = folder.read(
         """
         name = "Gate.Example.org"
@@ -364,14 +364,14 @@ def test_a_mistake_in_a_table_is_one_line(
     assert folder.complaint(f'queue = "q"\n{SMARTHOST}{text}\n').startswith(complaint)
 
 
-def test_without_a_way_for_everybody_there_is_no_relay(folder: Folder) -> None:
+def test_some_route_has_to_serve_all_other_senders(folder: Folder) -> None:
     said = folder.complaint(
         'queue = "q"\n[[route]]\nname = "x"\nsenders = ["@x.y"]\n[[route.smarthost]]\nurl="smtp://h"'
     )
     assert said.startswith("route.senders: some senders have no route; ")
 
 
-def test_a_file_that_is_none_is_one_line(folder: Folder) -> None:
+def test_a_file_that_cannot_be_read_is_one_line(folder: Folder) -> None:
     for path, why in ((folder.path, "Is a directory"), (folder.path / "x", "No such file or d")):
         with pytest.raises(ConfigurationError, match=f"{path}: it cannot be read: {why}"):
             read_configuration(path, folder.reactor)
@@ -392,13 +392,13 @@ def test_a_file_that_is_none_is_one_line(folder: Folder) -> None:
         ("0.5", 0.5),
     ],
 )
-def test_durations_are_written_as_people_do(folder: Folder, written: str, seconds: float) -> None:
+def test_durations_may_have_units(folder: Folder, written: str, seconds: float) -> None:
     read = folder.read(f'queue = "q"\n{SMARTHOST}[limits]\nstop-grace = {written}\n')
     assert seconds == read.limits.stop_grace
 
 
 @pytest.mark.parametrize("written", ['"5 parsecs"', '"-1 s"', "true", '""', '"s"', "nan", "inf"])
-def test_what_is_no_duration_is_refused(folder: Folder, written: str) -> None:
+def test_other_texts_are_no_durations(folder: Folder, written: str) -> None:
     said = folder.complaint(f'queue = "q"\n{SMARTHOST}[limits]\nstop-grace = {written}\n')
     assert "is no duration above zero" in said
 
@@ -407,12 +407,12 @@ def test_what_is_no_duration_is_refused(folder: Folder, written: str) -> None:
     ("written", "octets"),
     [('"25 MB"', 25_000_000), ('"10 MiB"', 10_485_760), ('"64 kB"', 64_000), ("4096", 4096)],
 )
-def test_sizes_are_written_as_people_do(folder: Folder, written: str, octets: int) -> None:
+def test_sizes_may_have_units(folder: Folder, written: str, octets: int) -> None:
     read = folder.read(f'queue = "q"\n{SMARTHOST}[limits]\nmessage-size = {written}\n')
     assert octets == read.limits.message_size
 
 
-def test_the_example_is_read_as_it_is_and_with_every_comment_taken_away(folder: Folder) -> None:
+def test_the_example_can_be_used_and_its_comments_name_real_keys(folder: Folder) -> None:
     text = EXAMPLE.read_text("utf-8")
     folder.write("smarthost.password", PASSWORD, 0o600)
     read = folder.read(text)

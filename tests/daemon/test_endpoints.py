@@ -29,7 +29,7 @@ def parsed(written: str) -> EndpointDescription:
         ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0", "", False),
     ],
 )
-def test_an_endpoint_is_twisted_s_or_easier(
+def test_an_endpoint_is_a_description_or_address_and_port(
     written: str, description: str, interface: str, local: bool
 ) -> None:
     found = parsed(written)
@@ -43,12 +43,12 @@ def test_a_unix_socket_has_a_path_and_is_local(written: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["tcp:127.0.0.1:0", "tcp:[::1]:0", "tcp:localhost:0"])
-def test_the_easier_forms_are_understood(reactor: Any, written: str) -> None:
+def test_twisted_makes_an_endpoint_of_address_and_port(reactor: Any, written: str) -> None:
     assert parsed(written).server(reactor) is not None
 
 
 @pytest.mark.parametrize("written", [":", "2525", "tcp", "tcp:", "tcp:-1", "tcp:99999", "tcp:²"])
-def test_what_is_none_is_refused(written: str) -> None:
+def test_other_texts_are_no_endpoints(written: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parsed(written)
     assert caught.value.remedy.startswith('write it as "tcp:127.0.0.1:2525", ')

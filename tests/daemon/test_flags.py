@@ -45,7 +45,7 @@ def test_the_simple_case(folder: Folder) -> None:
     assert configuration.admin is not None
 
 
-def test_what_stands_behind_belongs_to_the_one_before_it(folder: Folder) -> None:
+def test_a_flag_belongs_to_the_smarthost_or_listener_before_it(folder: Folder) -> None:
     tree = parsed(
         *("--password-file", "first", "--smarthost", "smtps://a@first"),
         *("--smarthost", "smtps://b@second", "--password-file", "second", "--ca-file", "ca"),
@@ -102,7 +102,7 @@ def test_every_flag_is_in_the_help() -> None:
     assert [] == [flag for flag in FLAGS if f"--{flag}" not in shown]
 
 
-def test_a_flag_that_nobody_knows_is_a_usage_error_without_its_value() -> None:
+def test_an_unknown_flag_is_a_usage_error_without_its_value() -> None:
     with pytest.raises(UsageError) as caught:
         parsed(f"--pasword={PASSWORD}")
     assert PASSWORD not in str(caught.value)

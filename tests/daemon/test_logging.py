@@ -21,7 +21,7 @@ EVENTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("at", [0.0, 1.5, 1_792_287_000.9, 1_792_287_001.0, 1_808_100_123.4])
-def test_what_it_writes_is_what_twisted_would_have_written(at: float) -> None:
+def test_the_text_log_writes_the_same_as_twisted(at: float) -> None:
     ours, theirs = io.StringIO(), io.StringIO()
     said: list[Any] = []
     logger = Logger(namespace="twisted_sendmail.relay", observer=said.append)  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ def test_what_it_writes_is_what_twisted_would_have_written(at: float) -> None:
         ({"nodaemon": False}, False),
     ],
 )
-def test_only_what_would_go_to_the_foreground_does(
+def test_the_text_log_replaces_only_the_log_to_stdout(
     options: dict[str, Any] | None, ours: bool
 ) -> None:
     application = Application("relay")  # type: ignore[no-untyped-call]  # Twisted leaves it untyped

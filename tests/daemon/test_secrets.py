@@ -49,11 +49,13 @@ def test_a_file_is_read_without_its_line_end(tmp_path: Path, end: bytes, mode: i
         (b"x" * (MAX_SECRET_SIZE + 1), "it is longer than 65536 octets"),
     ],
 )
-def test_what_is_no_secret_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_empty_long_and_multiline_files_are_no_secrets(
+    tmp_path: Path, content: bytes, complaint: str
+) -> None:
     assert complaint == why(SecretSource("file", file(tmp_path, content)))
 
 
-def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_or_directory_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     assert why(SecretSource("file", tmp_path / "pipe")).endswith("pipe is no file")
     assert why(SecretSource("file", tmp_path)).endswith(" cannot be read: Is a directory")
@@ -102,7 +104,7 @@ def test_a_command_that_hangs_is_ended_with_all_it_started(
         time.sleep(0.01)
 
 
-def test_no_repr_shows_where_it_is_from() -> None:
+def test_a_repr_shows_only_the_kind_of_source() -> None:
     """A line of shell may hold the secret itself."""
     assert "SecretSource(kind='shell')" == repr(SecretSource("shell", f"echo {PASSWORD}"))
 

@@ -142,7 +142,7 @@ async def test_it_may_be_stopped_while_it_starts(stage: Stage) -> None:
 
 
 @ensureDeferred
-async def test_what_cannot_be_listened_on_ends_it_and_nothing_listens(stage: Stage) -> None:
+async def test_an_endpoint_in_use_ends_the_start_and_nothing_listens(stage: Stage) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -159,7 +159,7 @@ async def test_what_cannot_be_listened_on_ends_it_and_nothing_listens(stage: Sta
 
 
 @ensureDeferred
-async def test_a_queue_that_somebody_has_ends_it(stage: Stage) -> None:
+async def test_a_queue_in_use_ends_the_start(stage: Stage) -> None:
     first = await stage.started()
     second = stage.daemon()
     second.startService()
@@ -171,7 +171,7 @@ async def test_a_queue_that_somebody_has_ends_it(stage: Stage) -> None:
 
 
 @ensureDeferred
-async def test_a_message_under_way_gets_its_250_when_it_stops(
+async def test_a_message_in_transit_gets_its_250_during_the_stop(
     stage: Stage, hop: LoopbackServer
 ) -> None:
     daemon = await stage.started()
@@ -232,7 +232,7 @@ async def test_the_relay_ends_its_attempts_while_the_listeners_wait(
 
 
 @ensureDeferred
-async def test_who_does_not_end_is_cut_off_after_the_grace(stage: Stage) -> None:
+async def test_a_client_that_does_not_finish_is_cut_off_after_the_grace(stage: Stage) -> None:
     daemon = await stage.started(stage.text(more='[limits]\nstop-grace = "0.2 s"'))
 
     def begin() -> smtplib.SMTP:
@@ -322,7 +322,7 @@ async def test_the_admin_site_comes_stays_and_goes_with_the_configuration(
 
 
 @ensureDeferred
-async def test_after_the_clock_was_set_the_relay_looks_again(
+async def test_after_the_clock_was_set_the_relay_looks_for_due_mail(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = await stage.started()

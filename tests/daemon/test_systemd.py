@@ -52,7 +52,7 @@ def test_each_state_is_one_datagram(told: Told, tmp_path: Path) -> None:
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", reloading)
 
 
-def test_an_abstract_socket_is_known_too() -> None:
+def test_an_abstract_socket_works_too() -> None:
     name = f"twisted-sendmail-{os.getpid()}"
     told = Told(f"\0{name}")
     Notifier({"NOTIFY_SOCKET": f"@{name}"}).stopping()
@@ -63,11 +63,11 @@ def test_an_abstract_socket_is_known_too() -> None:
 @pytest.mark.parametrize(
     "environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nil/nil"}, {"NOTIFY_SOCKET": "x"}]
 )
-def test_where_nobody_listens_nothing_happens(environ: dict[str, str]) -> None:
+def test_without_a_listening_socket_nothing_happens(environ: dict[str, str]) -> None:
     Notifier(environ).ready("x")
 
 
-def test_the_watchdog_is_fed_twice_in_its_time_until_it_rests(told: Told, tmp_path: Path) -> None:
+def test_the_watchdog_is_fed_twice_in_its_time_until_it_stops(told: Told, tmp_path: Path) -> None:
     clock = Clock()
     notifier = Notifier(
         {

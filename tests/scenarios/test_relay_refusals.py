@@ -166,8 +166,8 @@ def test_a_second_relay_on_one_queue_is_refused_and_the_first_goes_on(relay: Rel
     assert relay.end() == -signal.SIGTERM
 
 
-def test_a_queue_that_becomes_unusable_behind_the_check_ends_it_too(relay: Relay) -> None:
-    """The check in front does not take the lock for good: here somebody takes it in between."""
+def test_a_queue_that_becomes_unusable_after_the_check_ends_it_too(relay: Relay) -> None:
+    """The check does not keep the lock: here another process takes it after the check."""
     code = (
         "import sys; from twisted_sendmail.daemon import tap; from twisted_sendmail.queue import RelayLock;"
         "from pathlib import Path; from twisted.scripts import twistd;"
@@ -184,7 +184,7 @@ def test_a_queue_that_becomes_unusable_behind_the_check_ends_it_too(relay: Relay
     done = ended(relay, sys.executable, script, *flags)
     assert done.returncode == 78, done.stdout + done.stderr
     assert "is in use" in done.stdout
-    assert "Door starting" not in done.stdout
+    assert "Listener starting" not in done.stdout
     assert not listens(port)
 
 

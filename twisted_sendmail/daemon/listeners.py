@@ -1,6 +1,6 @@
 """Listeners: the endpoints on which the relay accepts mail.
 
-A reload replaces the server behind a listener. A connection keeps the server that it started with: a
+A reload replaces the server of a listener. A connection keeps the server that it started with: a
 new configuration, certificate or password file applies to later connections.
 
 If the process runs out of file descriptors (EMFILE), Twisted's port closes a descriptor that it holds
