@@ -114,14 +114,15 @@ class Pipeline:
         if self._filling:
             return
         self._filling = True
+        self._protocol.hold()
         try:
-            with self._protocol.group():
-                while self._current is None and self._room():
-                    job = self._take()
-                    if job is None:
-                        return
-                    self._begin(job)
+            while self._current is None and self._room():
+                job = self._take()
+                if job is None:
+                    return
+                self._begin(job)
         finally:
+            self._protocol.release()
             self._filling = False
 
     def _room(self) -> bool:

@@ -156,6 +156,8 @@ class Transaction:
         self._phase: str | None = None
         self._error: SendmailError | None = None
         # -- of the transaction under way
+        # Called with the answers to the group that was sent last.
+        self._react: Callable[[list[Any]], None] = self._message_answered
         self._begins_with_rset = False
         self._content: _CheckedContent | None = None
         self._refused: dict[int, Reply] = {}
@@ -210,30 +212,30 @@ class Transaction:
             for recipient in self._parts[self._part]
         ]
         if not (offered.chunking and offered.pipelining):
-            _ = protocol.send(*commands, Data(), done=self._reacting(self._data_answered))
+            self._react = self._data_answered
+            _ = protocol.send(*commands, Data(), done=self._answered)
             return
         self._begins_with_rset = not session.idle or session.confirmed is not ClientState.READY
         if self._begins_with_rset:
             commands.insert(0, Rset())
         small = message.small
         if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._eager:
-            _ = protocol.send(*commands, done=self._reacting(self._envelope_answered))
+            self._react = self._envelope_answered
+            _ = protocol.send(*commands, done=self._answered)
             return
         commands.append(Bdat(len(small), last=True))
-        with protocol.group():
-            _ = protocol.send(*commands, payload=small, done=self._reacting(self._message_answered))
-            self._all_queued()
+        self._react = self._message_answered
+        _ = protocol.send(*commands, payload=small, done=self._answered)
+        self._all_queued()
 
     def _send_content(self) -> None:
         """Send the content after a 354."""
         protocol, content = self._protocol, self._message.small
-        done = self._reacting(self._content_answered)
+        self._react = self._content_answered
         with protocol.group():
             if content is None:
                 self._content = self._checked_content()
-                protocol.send_content(self._content, done)
-            else:
-                protocol.send_content(content, done)
+            protocol.send_content(content or self._content or b"", self._answered)
             # The source may have failed at once, and the session with it.
             if protocol.usable:
                 self._all_queued()
@@ -261,7 +263,8 @@ class Transaction:
         granted = isinstance(asked, Reply) and asked.intermediate
         if not accepted:
             if granted:
-                _ = self._protocol.send(LoneDot(), done=self._reacting(self._dot_answered))
+                self._react = self._dot_answered
+                _ = self._protocol.send(LoneDot(), done=self._answered)
             else:
                 self._end_transaction()
         elif self._all_or_nothing and self._refused:
@@ -285,7 +288,8 @@ class Transaction:
             self._withdraw(granted=False)
         else:
             self._content = self._checked_content()
-            self._protocol.send_chunks(self._content, self._reacting(self._content_answered))
+            self._react = self._content_answered
+            self._protocol.send_chunks(self._content, self._answered)
 
     def _message_answered(self, answers: list[Answer]) -> None:
         """MAIL, RCPT and the only BDAT are answered."""
@@ -440,9 +444,9 @@ class Transaction:
 
     # -- errors ----------------------------------------------------------------------------
 
-    def _reacting(self, react: Callable[[list[Any]], None]) -> Callable[[list[Any]], None]:
-        """Return *react* as the callback of a group."""
-        return lambda answers: self._call(react, answers)
+    def _answered(self, answers: list[Any]) -> None:
+        """A group is complete."""
+        self._call(self._react, answers)
 
     def _call(self, react: Callable[..., None], *arguments: Any) -> None:
         """Call *react*; an error that it raises ends the message."""

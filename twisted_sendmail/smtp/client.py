@@ -99,6 +99,8 @@ _REFILL_OCTETS = WINDOW_OCTETS * 3 // 4
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
+# Verbs whose success changes more than the state.
+_TELLING = _HELLO | _AUTH
 # Verbs whose replies belong to a SASL exchange.
 _EXCHANGE = _AUTH | {Verb.AUTH_CANCEL}
 # The transport's back-pressure bounds chunks; the window does not.
@@ -128,8 +130,11 @@ class CommandGroup:
         self.commands = commands
         self.payload = payload
         self.done = done
-        self.verbs = [command.verb for command in commands]
-        self.lines = [command.line() for command in commands]
+        self.verbs: list[Verb] = []
+        self.lines: list[bytes] = []
+        for command in commands:
+            self.verbs.append(command.verb)
+            self.lines.append(command.line())
         #: How many commands were written, or will not be written.
         self.written = 0
         #: The results so far, in the order of the commands.
@@ -219,10 +224,10 @@ class ClientSession:
             raise self.over or self.closing  # type: ignore[misc]  # one of them is there
         group = CommandGroup(commands, payload, done)
         state = self._planned
-        for verb, command in zip(group.verbs, commands, strict=True):
+        for verb in group.verbs:
             following = OPTIMISTIC.get((state, verb))
             if following is None:
-                raise not_allowed(command, state)
+                raise not_allowed(commands[group.verbs.index(verb)], state)
             state = following
         self._planned = state
         self._waiting.append(group)
@@ -389,10 +394,12 @@ class ClientSession:
         # Search all that came at once, not each line.
         masking = bool(self.redaction) and self._may_quote(data)
         replies = self._parser.feed(data)
-        left = len(replies)
+        left = len(replies) + (self._parser.pending or self._parser.breach is not None)
         for heard in replies:
             left -= 1
-            verb, reply = self.owed_verb, heard
+            reply = heard
+            group = self._owed[0] if self._owed else None
+            verb = None if group is None else group.verbs[len(group.replies)]
             if masking or heard.code == 334 or verb in _EXCHANGE:
                 in_exchange = verb in _EXCHANGE
                 reply = (
@@ -401,8 +408,10 @@ class ClientSession:
                     else self.redaction.reply(heard)
                 )
             self.transcript.add_reply(reply)
-            more = left > 0 or self._parser.pending or self._parser.breach is not None
-            self._reply(reply, heard, more_follows=more)
+            if group is None or (heard.code == 421 and self.closing is None):
+                self._unexpected(reply)
+            else:
+                self._reply(group, reply, heard, more_follows=left > 0)
             if self.over:
                 return
         if self._parser.breach:
@@ -438,18 +447,22 @@ class ClientSession:
         # A line that is no reply may be half of a secret: errors do not quote it any more.
         self._parser.quoting = False
 
-    def _reply(self, reply: Reply, heard: Reply, *, more_follows: bool) -> None:
-        """Act on *reply*; *heard* is the same with the secrets still in it."""
-        code = reply.code
-        if code == 421 and self.closing is None and self._close_begins(reply):
+    def _unexpected(self, reply: Reply) -> None:
+        """Act on the first 421, or on a reply that no command waits for."""
+        if reply.code == 421 and self.closing is None and self._close_begins(reply):
             return
-        if not self._owed:
+        if self._owed:
+            self._reply(self._owed[0], reply, reply, more_follows=False)
+        else:
             self.finish(_unsolicited(reply))
-            return
-        group = self._owed[0]
+
+    def _reply(
+        self, group: CommandGroup, reply: Reply, heard: Reply, *, more_follows: bool
+    ) -> None:
+        """Act on *reply* to *group*; *heard* is the same with the secrets still in it."""
         at = len(group.replies)
         verb, before = group.verbs[at], self.confirmed
-        kind = kind_of(verb, code)
+        kind = kind_of(verb, reply.code)
         following = TABLE.get((before, verb, kind))
         if following is None:
             what = f"{group.commands[at]} not understood"
@@ -464,7 +477,8 @@ class ClientSession:
         self.confirmed = following
         result: Answer = reply
         if kind is ReplyKind.YES:
-            self._learn(verb, reply)
+            if verb in _TELLING:
+                self._learn(verb, reply)
         elif kind is ReplyKind.NO:
             result = self._refusal(group.commands[at], reply, before)
         elif verb in _AUTH:

@@ -260,7 +260,7 @@ class Mail(Command):
 
     def line(self) -> bytes:
         """``MAIL FROM:<user@example.org> SIZE=1000``."""
-        return _encode(str(self))
+        return f"MAIL FROM:{self.sender.wire}{_spelled(self.parameters)}\r\n".encode()
 
     def __str__(self) -> str:
         return f"MAIL FROM:{self.sender.wire}{_spelled(self.parameters)}"
@@ -276,7 +276,7 @@ class Rcpt(Command):
 
     def line(self) -> bytes:
         """``RCPT TO:<user@example.org>``."""
-        return _encode(str(self))
+        return f"RCPT TO:{self.recipient.wire}{_spelled(self.parameters)}\r\n".encode()
 
     def __str__(self) -> str:
         return f"RCPT TO:{self.recipient.wire}{_spelled(self.parameters)}"
@@ -328,7 +328,7 @@ class Bdat(Command):
 
     def line(self) -> bytes:
         """``BDAT 1000 LAST``, without the chunk."""
-        return _encode(str(self))
+        return b"BDAT %d LAST\r\n" % self.size if self.last else b"BDAT %d\r\n" % self.size
 
     def __str__(self) -> str:
         return f"BDAT {self.size}{' LAST' if self.last else ''}"
