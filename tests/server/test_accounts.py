@@ -26,7 +26,8 @@ from twisted_sendmail import (
     PortalAccounts,
     ServerTimeouts,
 )
-from twisted_sendmail.server import IMailUser, ScramKeys
+from twisted_sendmail.sasl import ScramKeys
+from twisted_sendmail.server import IMailUser
 
 NO_DELAY = ServerTimeouts(failed_login=0)
 

@@ -1,6 +1,5 @@
 """The server side: connections that receive mail."""
 
-from twisted_sendmail.sasl import ITERATIONS, MAX_ITERATIONS, MIN_ITERATIONS, ScramKeys
 from twisted_sendmail.server.auth import (
     FAILED,
     Accounts,
@@ -21,9 +20,6 @@ from twisted_sendmail.server.tls import ServerTLS
 
 __all__ = [
     "FAILED",
-    "ITERATIONS",
-    "MAX_ITERATIONS",
-    "MIN_ITERATIONS",
     "Accounts",
     "Answer",
     "AuthRefused",
@@ -41,7 +37,6 @@ __all__ = [
     "Receiver",
     "SMTPServerFactory",
     "SMTPServerProtocol",
-    "ScramKeys",
     "ServerTLS",
     "ServerTimeouts",
     "Verdict",

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from email.message import EmailMessage
 
+    from twisted_sendmail.sasl import ScramKeys
     from twisted_sendmail.server import (
         Accounts,
         Answer,
         ConnectionInfo,
-        ScramKeys,
         SMTPServerProtocol,
         Verdict,
     )
