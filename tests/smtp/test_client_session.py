@@ -190,6 +190,19 @@ def test_helo_offers_nothing() -> None:
     assert list(session.capabilities) == []
 
 
+def test_a_command_that_restarts_the_session_leaves_no_capabilities() -> None:
+    session = brought_to(ClientState.READY)
+    session.give(COMMANDS[Verb.AUTH])
+    session.data_to_send()
+    session.receive(b"235 yes\r\n")
+    assert (True, True) == (session.authenticated, "PIPELINING" in session.capabilities)
+    session.give(COMMANDS[Verb.RESTART])
+    session.data_to_send()
+    session.receive(b"220 mx.example.net\r\n")
+    assert (False, []) == (session.authenticated, list(session.capabilities))
+    assert ClientState.GREETED is session.confirmed
+
+
 def test_a_command_taken_back_was_never_written() -> None:
     session = brought_to(ClientState.READY)
     session.give(COMMANDS[Verb.NOOP], tag="a")

@@ -100,7 +100,7 @@ _REFILL_OCTETS = WINDOW_OCTETS * 3 // 4
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
 # Verbs whose success changes more than the state.
-_TELLING = _HELLO | _AUTH
+_TELLING = _HELLO | _AUTH | {Verb.RESTART}
 # Verbs whose replies belong to a SASL exchange.
 _EXCHANGE = _AUTH | {Verb.AUTH_CANCEL}
 # The transport's back-pressure bounds chunks; the window does not.
