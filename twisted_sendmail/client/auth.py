@@ -1,7 +1,7 @@
 """AUTH, from the choice of a mechanism to the 235.
 
-One exchange: a refused password is never tried again by itself, nor with another
-mechanism.  What the server asks for is bounded in rounds and in octets.
+There is one exchange: a refused password is not tried again, nor with another mechanism.  The number
+of challenges and their octets are limited.
 
 RFC 4954.
 """
@@ -39,8 +39,8 @@ async def authenticate(
 ) -> None:
     """Authenticate on a session that is ready.
 
-    :raises AuthenticationError: when the server does not know us, or cannot tell.
-    :raises InvalidBase64: when a challenge is not base64.
+    :raises AuthenticationError: the server refused the credentials, or cannot check them now.
+    :raises InvalidBase64: a challenge is not base64.
     """
     error = await _exchange(reactor, protocol, await credentials.resolve(), mechanisms)
     if error is not None:
@@ -90,7 +90,7 @@ async def _exchange(
 
 
 async def _broken_off(protocol: SubmissionProtocol) -> Reply | None:
-    """Cancel the exchange; what comes of that is not worth an error of its own."""
+    """Cancel the exchange; return the reply, None without one."""
     try:
         return await protocol.auth_cancel()
     except Cancelled:

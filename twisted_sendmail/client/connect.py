@@ -1,7 +1,7 @@
 """From a connection to a session ready for mail: greeting, EHLO, STARTTLS, EHLO, AUTH.
 
-A straight line that reads like the RFCs.  It turns refusals into errors, once, and
-fails before AUTH and MAIL when what was asked for cannot be had.
+A refusal becomes an error here.  A session that lacks what the server's configuration asks for fails
+before AUTH and MAIL.
 
 RFC 5321 section 3.1 and 4.1.1.1, RFC 3207, RFC 8314, RFC 4954.
 """
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.smtp import Reply
 
-# Not of a class: its events would keep the connection.
+# A module's logger, because the events of a class's logger hold the connection.
 _log = Logger(namespace="twisted_sendmail.client")
 
 
@@ -56,7 +56,7 @@ async def open_session(
 
     Cancelling closes the connection.
     """
-    # Before connecting: a file may have been replaced since, or be gone.
+    # Before connecting: a file may have been replaced or removed.
     context = None if server.tls is TLSPolicy.NONE else server.trust.context()
     protocol = await _connect(clock, server)
     if connected is not None:

@@ -1,8 +1,7 @@
-"""What the server said it can do, in its reply to EHLO.
+"""The extensions that a server offers in its reply to EHLO.
 
-Keywords are compared without regard to case; the old form ``AUTH=LOGIN`` is
-read; a line that is no keyword is ignored.  The first line is the server's
-greeting and never a keyword.
+Keywords are compared without regard to case; the old form ``AUTH=LOGIN`` is accepted; a line that is
+no keyword is ignored.  The first line is the server's greeting and never a keyword.
 
 RFC 5321 section 4.1.1.1, RFC 1870 (SIZE), RFC 4954 (AUTH), RFC 9422 (LIMITS).
 """
@@ -26,8 +25,8 @@ _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =]+(.*))?\Z")
 # Never changed.
 _NO_WORDS: Mapping[str, str] = MappingProxyType({})
 _NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-#: Characters of a reply that is read once for all connections.
-_REMEMBERED = 4096
+#: Characters of a reply that is parsed once for all connections.
+_MAX_CACHED_REPLY = 4096
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")
 
 
@@ -38,29 +37,26 @@ class Capabilities:
 
     def __init__(self, keywords: Mapping[str, str] | None = None, greeting: str = "") -> None:
         self._keywords = found = keywords or _NO_WORDS
-        #: The text of the first line: the server's name and perhaps more.
+        #: The text of the first line: the server's name, and perhaps more.
         self.greeting = greeting
         self.pipelining = "PIPELINING" in self._keywords
         self.chunking = "CHUNKING" in self._keywords
-        #: The largest message in octets (RFC 1870); None: no limit told.
+        #: The largest message in octets (RFC 1870); None without a limit.
         self.size = _number(self._keywords.get("SIZE", "")) or None
-        #: RFC 9422: ``MAILMAX``, ``RCPTMAX``, ``RCPTDOMAINMAX`` … as far as told and sensible.
+        #: ``MAILMAX``, ``RCPTMAX``, ``RCPTDOMAINMAX`` … (RFC 9422), those that are numbers above zero.
         self.limits = _limits(found["LIMITS"]) if "LIMITS" in found else _NO_LIMITS
         #: SASL mechanisms in the server's order, upper-case, each once.
         self.auth = _mechanisms(found["AUTH"]) if "AUTH" in found else ()
 
     @classmethod
     def from_reply(cls, reply: Reply) -> Capabilities:
-        """Read the reply to EHLO; what is malformed is left out.
-
-        How long it may be is the parser's to say.  The same reply gives the same object.
-        """
-        short = sum(map(len, reply.lines)) <= _REMEMBERED
+        """Parse the reply to EHLO, without malformed lines; the same reply gives the same object."""
+        short = sum(map(len, reply.lines)) <= _MAX_CACHED_REPLY
         return _read(reply.lines) if short else cls.of_lines(reply.lines)
 
     @classmethod
     def of_lines(cls, lines: tuple[str, ...]) -> Capabilities:
-        """The same from the texts of the reply's lines."""
+        """Parse the texts of the lines of the reply to EHLO."""
         found: dict[str, str] = {}
         auth: list[str] = []
         for line in lines[1:]:
@@ -86,7 +82,7 @@ class Capabilities:
         return self._keywords[keyword]
 
     def without(self, *keywords: str) -> Capabilities:
-        """The same, as if these had not been said."""
+        """Return the capabilities without *keywords*."""
         if self._keywords.keys().isdisjoint(keywords):
             return self
         left = {k: v for k, v in self._keywords.items() if k not in keywords}
@@ -96,7 +92,7 @@ class Capabilities:
         return f"<Capabilities {printable(' '.join(self._keywords)) or 'none'}>"
 
 
-# Servers say the same to each connection.
+# A server sends the same reply on each connection.
 @lru_cache(maxsize=64)
 def _read(lines: tuple[str, ...]) -> Capabilities:
     return Capabilities.of_lines(lines)
