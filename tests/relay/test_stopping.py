@@ -289,8 +289,8 @@ async def test_cancelling_a_send_while_it_is_written_to_the_disk_is_in_doubt(
     )
     relay.startService()
     await relay.ready()
-    letter = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"
-    sending = relay.send(letter, held=True)
+    message = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nhello\r\n"
+    sending = relay.send(message, held=True)
     sending.cancel()
     with pytest.raises(Cancelled, match="may be queued") as caught:
         await sending
@@ -301,7 +301,7 @@ async def test_cancelling_a_send_while_it_is_written_to_the_disk_is_in_doubt(
         error.transient,
         [outcome.status for outcome in error.report.outcomes],
     ) == (True, False, [RecipientStatus.IN_DOUBT])
-    second = await relay.send(letter, held=True)
+    second = await relay.send(message, held=True)
     found = await relay.queue.list(Selection())
     assert len(list(found)) == 2
     assert second.id

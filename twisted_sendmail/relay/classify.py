@@ -1,4 +1,4 @@
-"""What the relay does after an attempt: deliver, defer or bounce each recipient; what the route learns.
+"""Decide after an attempt: deliver, defer or bounce each recipient, and back off the route or not.
 
 ``smtp.classify`` classifies replies; this module applies that to the recipients of a queued
 message:
@@ -75,7 +75,7 @@ _ERROR_STATUS: tuple[tuple[type[Exception], str], ...] = (
 
 
 class AttemptOutcome(enum.Enum):
-    """What an attempt tells about its route."""
+    """The result of an attempt for its route."""
 
     __hash__ = object.__hash__  # by identity, and cheap
 

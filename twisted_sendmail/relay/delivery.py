@@ -94,8 +94,8 @@ class DeliveryAgent:
                 if leased.message.expired:
                     self._give_up(attempt)
                     continue
-                letter = stored_message(leased, tried, self._queue)
-                attempt.job = job = Job(letter, partial(self._ended, attempt), now)
+                prepared = stored_message(leased, tried, self._queue)
+                attempt.job = job = Job(prepared, partial(self._ended, attempt), now)
                 jobs.append(job)
             except Exception:  # noqa: BLE001 - see RouteQueue.abandon
                 self._unexpected(Failure(), attempt)

@@ -28,11 +28,11 @@ async def enqueue(
     queue: Queue,
     tracker: Tracker,
     policy: CleanupPolicy,
-    letter: PreparedMessage,
+    message: PreparedMessage,
     *,
     held: bool,
 ) -> Queued:
-    """Queue *letter* and close it; return when it is durable.
+    """Queue *message* and close it; return when it is durable.
 
     :raises InvalidInput: it cannot be sent.
     :raises QueueError: it is not in the queue.
@@ -43,16 +43,16 @@ async def enqueue(
     try:
         cleanup = Cleanup(
             policy,
-            letter.envelope,
+            message.envelope,
             id_,
             reactor.seconds(),
             origin=ORIGIN,
-            binary=letter.binary,
+            binary=message.binary,
             held=held,
         )
         octets = None
         while octets != b"":
-            octets = await letter.read()
+            octets = await message.read()
             kept = cleanup.feed(octets) if octets else cleanup.finish()
             waiting = intake.write(kept) if kept else None
             if waiting is not None:
@@ -62,7 +62,7 @@ async def enqueue(
         intake.abort()
         raise
     finally:
-        await letter.close()
+        await message.close()
     queued = tracker.add(id_, draft.envelope)
     try:
         _ = await intake.commit(draft)

@@ -36,7 +36,7 @@ class Arrived:
 
 @attrs.define(unsafe_hash=True)
 class Delays:
-    """Where the time of a message went, in seconds; as ``delays=`` of Postfix."""
+    """The seconds that a message spent in each stage; as ``delays=`` of Postfix."""
 
     #: From its arrival to the start of this attempt.
     queued: float

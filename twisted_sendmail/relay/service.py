@@ -97,7 +97,7 @@ class RelayService(Service):
         self._given = queue
         self.settings = settings
         self._routing = Routing(settings.routes)
-        #: What is done to mail before it is queued; servers of this relay use it as well.
+        #: The cleanup of mail before it is queued; servers of this relay use it as well.
         self.policy = policy or CleanupPolicy(settings.name, self.route_of)
         self._chance = chance
         #: Called with each event.
@@ -275,7 +275,7 @@ class RelayService(Service):
 
         async def send() -> Queued:
             _ = await self.ready()
-            letter = await prepare_message(
+            prepared = await prepare_message(
                 self._reactor,
                 message,
                 sender=sender,
@@ -285,7 +285,7 @@ class RelayService(Service):
             )
             policy = self.policy if complete else attrs.evolve(self.policy, complete=False)
             return await enqueue(
-                self._reactor, self.queue, self._tracker, policy, letter, held=held
+                self._reactor, self.queue, self._tracker, policy, prepared, held=held
             )
 
         return Deferred.fromCoroutine(send())
