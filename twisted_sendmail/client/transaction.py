@@ -156,8 +156,9 @@ class Transaction:
         self._phase: str | None = None
         self._error: SendmailError | None = None
         # -- of the transaction under way
-        # Called with the answers to the group that was sent last.
-        self._react: Callable[[list[Any]], None] = self._message_answered
+        # Called with the answers to the group that was sent last; a function, because a bound method
+        # would keep the transaction alive until the garbage collector runs.
+        self._react: Callable[[Transaction, list[Any]], None] = Transaction._message_answered
         self._begins_with_rset = False
         self._content: _CheckedContent | None = None
         self._refused: dict[int, Reply] = {}
@@ -212,7 +213,7 @@ class Transaction:
             for recipient in self._parts[self._part]
         ]
         if not (offered.chunking and offered.pipelining):
-            self._react = self._data_answered
+            self._react = Transaction._data_answered
             _ = protocol.send(*commands, Data(), done=self._answered)
             return
         self._begins_with_rset = not session.idle or session.confirmed is not ClientState.READY
@@ -220,18 +221,18 @@ class Transaction:
             commands.insert(0, Rset())
         small = message.small
         if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._eager:
-            self._react = self._envelope_answered
+            self._react = Transaction._envelope_answered
             _ = protocol.send(*commands, done=self._answered)
             return
         commands.append(Bdat(len(small), last=True))
-        self._react = self._message_answered
+        self._react = Transaction._message_answered
         _ = protocol.send(*commands, payload=small, done=self._answered)
         self._all_queued()
 
     def _send_content(self) -> None:
         """Send the content after a 354."""
         protocol, content = self._protocol, self._message.small
-        self._react = self._content_answered
+        self._react = Transaction._content_answered
         with protocol.group():
             if content is None:
                 self._content = self._checked_content()
@@ -263,7 +264,7 @@ class Transaction:
         granted = isinstance(asked, Reply) and asked.intermediate
         if not accepted:
             if granted:
-                self._react = self._dot_answered
+                self._react = Transaction._dot_answered
                 _ = self._protocol.send(LoneDot(), done=self._answered)
             else:
                 self._end_transaction()
@@ -288,7 +289,7 @@ class Transaction:
             self._withdraw(granted=False)
         else:
             self._content = self._checked_content()
-            self._react = self._content_answered
+            self._react = Transaction._content_answered
             self._protocol.send_chunks(self._content, self._answered)
 
     def _message_answered(self, answers: list[Answer]) -> None:
@@ -446,7 +447,7 @@ class Transaction:
 
     def _answered(self, answers: list[Any]) -> None:
         """A group is complete."""
-        self._call(self._react, answers)
+        self._call(self._react, self, answers)
 
     def _call(self, react: Callable[..., None], *arguments: Any) -> None:
         """Call *react*; an error that it raises ends the message."""
