@@ -68,7 +68,8 @@ def settled(deferred: Deferred[Any]) -> str:
 def test_no_echo_is_shown(secret: str, form: int, where: int, reply: str, cuts: list[int]) -> None:
     """In reply to AUTH, to a second EHLO, to MAIL, to NOOP, or to nothing."""
     echo = forms(secret)[form]
-    protocol = SubmissionProtocol(Clock())
+    clock: Any = Clock()
+    protocol = SubmissionProtocol(clock)
     transport: Any = StringTransport
     by_hand: Any = protocol
     by_hand.makeConnection(transport())
@@ -81,11 +82,17 @@ def test_no_echo_is_shown(secret: str, form: int, where: int, reply: str, cuts: 
             start = max(start, cut)
         protocol.dataReceived(octets[start:])
 
+    def written() -> None:
+        # A command waits until the reactor has polled the transport.
+        clock.pump([0, 0])
+
     shown += settled(protocol.greeting)
     protocol.dataReceived(b"220 mx\r\n")
     ehlo = protocol.ehlo("client.example.org")
+    written()
     protocol.dataReceived(b"250-mx\r\n250 AUTH PLAIN\r\n")
     auth = protocol.auth("PLAIN", f"\0{USER}\0{secret}".encode())
+    written()
     if where:
         protocol.dataReceived(b"235 ok\r\n")
     shown += settled(ehlo)
@@ -98,6 +105,7 @@ def test_no_echo_is_shown(secret: str, form: int, where: int, reply: str, cuts: 
         then = protocol.noop()
     elif where == 4:
         then = None
+    written()
     heard(reply.format(echo))
     shown += "" if then is None else settled(then)
     shown += "" if auth is then else settled(auth)

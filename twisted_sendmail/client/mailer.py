@@ -546,6 +546,8 @@ class _OneConnection(Mailer):
                 reports.append(replace(cancelled.report, error=cancelled))
             cancelled.reports = tuple(reports)
             raise cancelled from None
+        finally:
+            self._deadlines.rest()
         return reports
 
 
