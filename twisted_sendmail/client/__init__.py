@@ -2,7 +2,7 @@
 
 from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
 from twisted_sendmail.client.off_reactor import off_reactor
-from twisted_sendmail.client.pool import Job, JobResult, PoolLimits, TokenBucket
+from twisted_sendmail.client.pool import Job, JobResult, PoolLimits
 from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.probe import ProbeResult, probe_server
 from twisted_sendmail.client.secret_file import check_secret_file
@@ -10,6 +10,7 @@ from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit
 from twisted_sendmail.client.timeouts import Cancelled, Timeouts
 from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
+from twisted_sendmail.client.token_bucket import TokenBucket
 
 __all__ = [
     "Cancelled",

@@ -38,6 +38,7 @@ from twisted_sendmail.client.pooled_connection import ConnectionState, PooledCon
 from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerStatus
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
+from twisted_sendmail.client.token_bucket import TokenBucket
 from twisted_sendmail.client.transaction import may_go_again
 from twisted_sendmail.smtp import (
     AuthenticationError,
@@ -58,7 +59,7 @@ from twisted_sendmail.smtp import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IDelayedCall
 
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.message import PreparedMessage
@@ -129,42 +130,6 @@ class PoolLimits:
     rate: float | None = _limit(None)
     #: Messages that may go out at once before the rate is felt.
     burst: int = _limit(1, whole=True)
-
-
-class TokenBucket:
-    """A bucket that fills with *rate* tokens a second up to *burst*; never empty if *rate* is None."""
-
-    def __init__(self, clock: IReactorTime, rate: float | None, burst: int) -> None:
-        self._clock = clock
-        self._rate = rate
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._filled_at = clock.seconds() if rate is not None else 0.0
-
-    def take(self) -> bool:
-        """Take a token; return whether there was one."""
-        if self._rate is None:
-            return True
-        now = self._clock.seconds()
-        # A clock that was set back neither adds nor removes tokens.
-        gained = max(0.0, now - self._filled_at) * self._rate
-        self._tokens = min(self._burst, self._tokens + gained)
-        self._filled_at = now
-        # A token that lacks a rounding error is whole.
-        if self._tokens < 1 - 1e-9:
-            return False
-        self._tokens -= 1
-        return True
-
-    def give_back(self) -> None:
-        """Return a token that was not used."""
-        self._tokens = min(self._burst, self._tokens + 1)
-
-    def seconds_to_next(self) -> float:
-        """Return the seconds until there is a token."""
-        if self._rate is None:
-            return 0.0
-        return max(0.0, (1 - self._tokens) / self._rate)
 
 
 @define(eq=False)

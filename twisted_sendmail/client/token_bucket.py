@@ -1,0 +1,44 @@
+"""A rate limit: the messages a second of a pool, the bounces a second of a relay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+
+class TokenBucket:
+    """A bucket that fills with *rate* tokens a second up to *burst*; never empty if *rate* is None."""
+
+    def __init__(self, clock: IReactorTime, rate: float | None, burst: int) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._filled_at = clock.seconds() if rate is not None else 0.0
+
+    def take(self) -> bool:
+        """Take a token; return whether there was one."""
+        if self._rate is None:
+            return True
+        now = self._clock.seconds()
+        # A clock that was set back neither adds nor removes tokens.
+        gained = max(0.0, now - self._filled_at) * self._rate
+        self._tokens = min(self._burst, self._tokens + gained)
+        self._filled_at = now
+        # A token that lacks a rounding error is whole.
+        if self._tokens < 1 - 1e-9:
+            return False
+        self._tokens -= 1
+        return True
+
+    def give_back(self) -> None:
+        """Return a token that was not used."""
+        self._tokens = min(self._burst, self._tokens + 1)
+
+    def seconds_to_next(self) -> float:
+        """Return the seconds until there is a token."""
+        if self._rate is None:
+            return 0.0
+        return max(0.0, (1 - self._tokens) / self._rate)
