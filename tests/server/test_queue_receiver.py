@@ -299,6 +299,6 @@ def test_a_message_that_goes_in_circles_is_refused_for_good(net: Net, ended: boo
     client = relay.client()
     client.send("DATA\r\n")
     said = client.send(b"Received: x\r\n" * 4 + b"\r\n" * ended + b".\r\n")
-    assert said == ["554 5.4.6 Too many hops: the message goes in circles"]
+    assert said == ["554 5.4.6 Too many hops"]
     assert relay.spool.kept == []
     assert all(intake.aborted == 1 for intake in relay.spool.intakes)

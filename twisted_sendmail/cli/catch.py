@@ -19,12 +19,14 @@ from twisted_sendmail.cli.exit_status import CommandError, ExitStatus
 from twisted_sendmail.cli.output import print_error, print_note, print_result
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import off_reactor
-from twisted_sendmail.smtp import Reply, printable
+from twisted_sendmail.server import INSUFFICIENT_STORAGE
+from twisted_sendmail.smtp import printable
 from twisted_sendmail.testing.loopback import LoopbackServer
 from twisted_sendmail.testing.recording import ReceivedMessage, RecordingReceiver
 
 if TYPE_CHECKING:
     from twisted_sendmail.server import ConnectionInfo
+    from twisted_sendmail.smtp import Reply
 
 HELP = "accept every message on the loopback interface, and deliver none"
 #: The default ports.
@@ -124,7 +126,7 @@ class _CatchingReceiver(RecordingReceiver):
                 await off_reactor(self._reactor, lambda: maildir.add(_stored(message)))
             except OSError as e:
                 print_error(f"a message could not be stored: {e.strerror}")
-                return Reply(452, ("4.3.1 The message could not be stored",))
+                return INSUFFICIENT_STORAGE
         print_result(_line(message))
         return None
 

@@ -15,7 +15,7 @@ import attrs
 
 from twisted_sendmail.message import HeaderFixer
 from twisted_sendmail.queue.models import MessageInfo
-from twisted_sendmail.smtp import InvalidMessage, printable
+from twisted_sendmail.smtp import MAX_HOPS, InvalidMessage, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TooManyHops(InvalidMessage):
-    """The message goes in circles (554 5.4.6)."""
+    """The message is in a mail loop; a server answers ``TOO_MANY_HOPS``."""
 
 
 @attrs.frozen
@@ -40,8 +40,7 @@ class CleanupPolicy:
     #: Add missing fields to the header and remove Bcc. Otherwise the header stays unchanged, also
     #: when the sender is rewritten.
     complete: bool = True
-    #: Received fields at the most; RFC 5321 section 6.3 asks for at least 100.
-    max_hops: int = 100
+    max_hops: int = MAX_HOPS
 
 
 class Cleanup:

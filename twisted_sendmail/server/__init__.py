@@ -14,12 +14,19 @@ from twisted_sendmail.server.networks import Networks
 from twisted_sendmail.server.password_file import HashedAccounts, HashingPool, PasswordFile, entry
 from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.queue_receiver import QueueReceiver
-from twisted_sendmail.server.receiver import Answer, ConnectionInfo, Receiver, Verdict
+from twisted_sendmail.server.receiver import (
+    INSUFFICIENT_STORAGE,
+    Answer,
+    ConnectionInfo,
+    Receiver,
+    Verdict,
+)
 from twisted_sendmail.server.timeouts import ServerTimeouts
 from twisted_sendmail.server.tls import ServerTLS
 
 __all__ = [
     "FAILED",
+    "INSUFFICIENT_STORAGE",
     "Accounts",
     "Answer",
     "AuthRefused",

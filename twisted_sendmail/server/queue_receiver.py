@@ -13,8 +13,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from twisted_sendmail.queue import Cleanup, QueueFull, TooManyHops
-from twisted_sendmail.server.receiver import LOCAL_ERROR, ConnectionInfo, Receiver
-from twisted_sendmail.smtp import Envelope, Recipient, Reply
+from twisted_sendmail.server.receiver import (
+    INSUFFICIENT_STORAGE,
+    LOCAL_ERROR,
+    ConnectionInfo,
+    Receiver,
+)
+from twisted_sendmail.smtp import TOO_MANY_HOPS, Envelope, Recipient, Reply
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -23,8 +28,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.queue import CleanupPolicy, Intake, MessageInfo, Queue
     from twisted_sendmail.smtp import MailParameters, ReversePath
 
-_QUEUE_FULL = Reply(452, ("4.3.1 Insufficient system storage",))
-_TOO_MANY_HOPS = Reply(554, ("5.4.6 Too many hops: the message goes in circles",))
 _log = Logger()
 
 
@@ -66,7 +69,7 @@ class QueueReceiver(Receiver):
         try:
             octets = self._opened().feed(self._after_trace(data))
         except TooManyHops:
-            return _TOO_MANY_HOPS
+            return TOO_MANY_HOPS
         written = self._keep(octets)
         return None if written is None else written.addCallbacks(_yes, self._refusal)
 
@@ -78,7 +81,7 @@ class QueueReceiver(Receiver):
             draft = cleanup.draft()
         except TooManyHops:
             self.abort()
-            return _TOO_MANY_HOPS
+            return TOO_MANY_HOPS
         except BaseException:
             self.abort()
             raise
@@ -133,7 +136,7 @@ class QueueReceiver(Receiver):
             return failure
         if failure.check(QueueFull):
             _log.warn("{id}: not queued: the queue is full", id=self.id)
-            return _QUEUE_FULL
+            return INSUFFICIENT_STORAGE
         _log.error("{id}: not queued: {why}", id=self.id, why=str(failure.value))
         return LOCAL_ERROR
 

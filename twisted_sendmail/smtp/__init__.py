@@ -34,7 +34,7 @@ from twisted_sendmail.smtp.commands import (
     Verb,
 )
 from twisted_sendmail.smtp.data_encoding import MAX_TEXT_LINE, Canonicalizer, Repair, is_canonical
-from twisted_sendmail.smtp.data_reader import ContentReader, hop_count
+from twisted_sendmail.smtp.data_reader import TOO_MANY_HOPS, ContentReader, hop_count
 from twisted_sendmail.smtp.envelope import MAX_ORCPT, AnyRecipient, Envelope, Recipient
 from twisted_sendmail.smtp.errors import (
     AllRecipientsRefused,
@@ -90,7 +90,7 @@ from twisted_sendmail.smtp.result import (
     require_acceptance,
 )
 from twisted_sendmail.smtp.server import PENDING, Pending, ServerHandler, ServerSession
-from twisted_sendmail.smtp.server_settings import MAX_FIELDS, ServerSettings
+from twisted_sendmail.smtp.server_settings import MAX_FIELDS, MAX_HOPS, ServerSettings
 from twisted_sendmail.smtp.server_states import ServerState
 from twisted_sendmail.smtp.tls_facts import TLSFacts
 from twisted_sendmail.smtp.transcript import Transcript
@@ -99,10 +99,12 @@ __all__ = [
     "DERIVED_EXTENSIONS",
     "MAX_DOMAIN",
     "MAX_FIELDS",
+    "MAX_HOPS",
     "MAX_ORCPT",
     "MAX_TEXT_LINE",
     "NO_PARAMETERS",
     "PENDING",
+    "TOO_MANY_HOPS",
     "AllRecipientsRefused",
     "Answer",
     "AnyRecipient",

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: ignored SIZE gets its reply; a client that never ends does not.
 SLACK = 1024 * 1024
 
+#: A mail loop (RFC 3463 section 3.5).
+TOO_MANY_HOPS = Reply(554, ("5.4.6 Too many hops",))
+
 _END = b"\r\n.\r\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # A whole line that neither is a field nor continues one (RFC 5322 section 2.2).
@@ -113,7 +116,7 @@ class ContentReader:
         elif header.too_many_fields:
             text = f"5.3.4 The header has more than {settings.max_fields} fields"
         elif header.hops > settings.max_hops:
-            return Reply(554, ("5.4.6 Too many hops: the message goes in circles",))
+            return TOO_MANY_HOPS
         elif self.chunks > settings.max_chunks:
             text = f"5.3.4 The message comes in more than {settings.max_chunks} chunks"
         return Reply(552, (text,)) if text else self.handler_refusal

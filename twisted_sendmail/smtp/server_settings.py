@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: each.
 MAX_FIELDS = 2000
 
+#: Received fields of a header; RFC 5321 section 6.3 asks for at least 100.
+MAX_HOPS = 100
+
 #: The extensions of this package that concern only the server.  REQUIRETLS is a promise about the
 #: next hop too: add it where the promise can be kept.
 EXTENSIONS = (
@@ -64,7 +67,7 @@ class ServerSettings:
     #: Fields of its header.
     max_fields: int = MAX_FIELDS
     #: Received fields in it; RFC 5321 section 6.3 asks for 100 at least.
-    max_hops: int = 100
+    max_hops: int = MAX_HOPS
     #: Recipients of a message; RFC 5321 section 4.5.3.1.8 asks for 100 at least.
     max_recipients: int = 1000
     #: Messages of a session (LIMITS MAILMAX, RFC 9422); None: any number.
