@@ -123,6 +123,31 @@ class Transaction:
     The other parameters are those of :func:`deliver`.
     """
 
+    __slots__ = (
+        "_all_or_nothing",
+        "_begins_with_rset",
+        "_content",
+        "_decided_by",
+        "_done",
+        "_eager",
+        "_error",
+        "_fitting",
+        "_last",
+        "_message",
+        "_part",
+        "_parts",
+        "_phase",
+        "_protocol",
+        "_queued",
+        "_react",
+        "_refused",
+        "_reply",
+        "_results",
+        "_size",
+        "_status",
+        "_verdict",
+    )
+
     def __init__(
         self,
         protocol: SubmissionProtocol,

@@ -501,11 +501,12 @@ class ClientSession:
 
     def _answered(self, group: CommandGroup, result: Answer) -> None:
         """Note the result of the command whose reply was owed first."""
+        replies = group.replies
         self.turn += 1
         self._owed_commands -= 1
-        self._owed_octets -= len(group.lines[len(group.replies)])
-        group.replies.append(result)
-        if len(group.replies) == group.written:
+        self._owed_octets -= len(group.lines[len(replies)])
+        replies.append(result)
+        if len(replies) == group.written:
             self._owed.popleft()
             if not self._owed:
                 self.optimistic = self.confirmed
