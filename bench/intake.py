@@ -57,7 +57,7 @@ def queue_receiver(reactor):
         def write(self, data):
             return None
 
-        def commit(self, draft):
+        def commit(self, info):
             return succeed(None)
 
         def abort(self):

@@ -59,7 +59,7 @@ class Deliverer(QueueObserver):
             MessageInfo(self.queue.new_id(), envelope, time.time(), "out", "SMTP from [127.0.0.1]")
         )
 
-    def claim(self, draft):
+    def claim(self, info):
         return True
 
     def arrived(self, leased, *, claimed):
@@ -79,8 +79,8 @@ class Deliverer(QueueObserver):
             self.done.callback(None)
         self.send()
 
-    def unclaimed(self, draft):
-        raise AssertionError(draft)
+    def unclaimed(self, info):
+        raise AssertionError(info)
 
     def disturbed(self):
         pass

@@ -106,37 +106,37 @@ class MemoryQueue(Queue):
         """See ``Queue.intake``."""
         return _MemoryIntake(self)
 
-    def bring(self, draft: MessageInfo, content: bytes) -> Deferred[QueuedMessage]:
+    def bring(self, info: MessageInfo, content: bytes) -> Deferred[QueuedMessage]:
         """Add a message; called at the end of an intake."""
         observer = self.observer
-        claimed = observer is not None and not draft.held and observer.claim(draft)
-        trouble = self._trouble() or self._there(draft)
+        claimed = observer is not None and not info.held and observer.claim(info)
+        trouble = self._trouble() or self._there(info)
         if trouble is not None:
             if observer is not None and claimed:
-                observer.unclaimed(draft)
+                observer.unclaimed(info)
             return fail(trouble)
-        message = self._add(draft, content, leased=claimed)
+        message = self._add(info, content, leased=claimed)
         if observer is not None:
             small = content if claimed and len(content) <= SMALL else None
             observer.arrived(LeasedMessage(message, small), claimed=claimed)
         return succeed(message)
 
-    def _there(self, draft: MessageInfo) -> QueueError | None:
-        if draft.id not in self.messages:
+    def _there(self, info: MessageInfo) -> QueueError | None:
+        if info.id not in self.messages:
             return None
-        return QueueError(f"message {draft.id} cannot be queued", detail="it is there")
+        return QueueError(f"message {info.id} cannot be queued", detail="it is there")
 
-    def _add(self, draft: MessageInfo, content: bytes, *, leased: bool = False) -> QueuedMessage:
-        recipients = enumerate(draft.envelope.recipients)
+    def _add(self, info: MessageInfo, content: bytes, *, leased: bool = False) -> QueuedMessage:
+        recipients = enumerate(info.envelope.recipients)
         message = QueuedMessage(
-            draft,
+            info,
             len(content),
             tuple(QueuedRecipient(n, recipient) for n, recipient in recipients),
             leased=leased,
-            held=draft.held,
+            held=info.held,
         )
-        self.contents[draft.id] = content
-        self.messages[draft.id] = message
+        self.contents[info.id] = content
+        self.messages[info.id] = message
         return message
 
     # -- delivering ------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class MemoryQueue(Queue):
         trouble = self._trouble()
         if trouble is not None:
             return fail(trouble)
-        ready = [m for m in self._all() if m.draft.route == route and _is_ready(m)]
+        ready = [m for m in self._all() if m.info.route == route and _is_ready(m)]
         # Messages due far in the future, after the clock was set back, come last.
         ready.sort(key=lambda m: (m.due > now, m.due))
         due = [m for m in ready if m.due <= now or m.due > max(now, horizon)]
@@ -166,7 +166,7 @@ class MemoryQueue(Queue):
         """See ``Queue.next_due``."""
         found: dict[str, float] = {}
         for message in filter(_is_ready, self._all()):
-            route = message.draft.route
+            route = message.info.route
             found[route] = min(message.due, found.get(route, message.due))
         return succeed(found)
 
@@ -186,8 +186,8 @@ class MemoryQueue(Queue):
         message = self.messages.get(settlement.id)
         if message is None or not message.leased:
             return succeed(message)
-        for draft, _ in settlement.reports:
-            trouble = self._there(draft)
+        for info, _ in settlement.reports:
+            trouble = self._there(info)
             if trouble is not None:
                 return fail(trouble)
         changes = {change.number: change for change in settlement.changes}
@@ -205,8 +205,8 @@ class MemoryQueue(Queue):
                 due=0.0 if settlement.aside else message.due,
             )
         )
-        for draft, content in settlement.reports:
-            report = self._add(draft, content)
+        for info, content in settlement.reports:
+            report = self._add(info, content)
             if self.observer is not None:
                 self.observer.arrived(LeasedMessage(report), claimed=False)
         return succeed(left)
@@ -220,8 +220,8 @@ class MemoryQueue(Queue):
     def reroute(self, routes: dict[str, str]) -> Deferred[None]:
         """See ``Queue.reroute``."""
         for message in self._all():
-            route = routes.get(message.draft.route, message.draft.route)
-            self._put(evolve(message, draft=evolve(message.draft, route=route)))
+            route = routes.get(message.info.route, message.info.route)
+            self._put(evolve(message, info=evolve(message.info, route=route)))
         return succeed(None)
 
     # -- for the operator ------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class MemoryQueue(Queue):
                 if recipient.attempts or recipient.status is not None:
                     status = recipient.status or ""
                     deferred[status] = deferred.get(status, 0) + 1
-        arrived = [m.draft.arrived for m in self._all() if m.aside is None]
+        arrived = [m.info.arrived for m in self._all() if m.aside is None]
         octets = sum(m.size for m in self._all())
         return succeed(QueueTotals(queues, deferred, min(arrived, default=None), octets))
 
@@ -290,12 +290,12 @@ class _MemoryIntake(Intake):
         self._parts.append(data)
         return None
 
-    def commit(self, draft: MessageInfo) -> Deferred[QueuedMessage]:
+    def commit(self, info: MessageInfo) -> Deferred[QueuedMessage]:
         """See ``Intake.commit``."""
         if self._parts is None:
             return fail(QueueError("the message has ended"))
         content, self._parts = b"".join(self._parts), None
-        return self._queue.bring(draft, content)
+        return self._queue.bring(info, content)
 
     def abort(self) -> None:
         """See ``Intake.abort``."""
@@ -324,12 +324,12 @@ def _changed(
 
 
 def _fits(message: QueuedMessage, selection: Selection) -> bool:
-    sender = str(message.draft.envelope.sender) if message.draft.envelope.sender.mailbox else ""
+    sender = str(message.info.envelope.sender) if message.info.envelope.sender.mailbox else ""
     to = [str(r.recipient) for r in message.recipients if r.state is not RecipientState.DELIVERED]
     meant = selection.recipient
     return (
         (selection.queue is None or selection.queue == message.queue_name)
-        and (selection.route is None or selection.route == message.draft.route)
+        and (selection.route is None or selection.route == message.info.route)
         and (selection.sender != "" or not sender)
         and (not selection.sender or fits(selection.sender, sender))
         and (meant is None or any(fits(meant, address) for address in to))

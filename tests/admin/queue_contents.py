@@ -84,7 +84,7 @@ class QueueFiller:
     ) -> str:
         """Add a message that waits; return its id."""
         recipients = [to] if isinstance(to, str) else list(to)
-        draft = MessageInfo(
+        info = MessageInfo(
             id=self.queue.new_id(),
             envelope=Envelope(sender, recipients),
             arrived=self.reactor.seconds() - age,
@@ -101,7 +101,7 @@ class QueueFiller:
         waiting = intake.write(head.encode("utf-8", "surrogateescape") + b"x" * size + b"\r\n")
         if waiting is not None:
             await waiting
-        return (await intake.commit(draft)).id
+        return (await intake.commit(info)).id
 
     async def tried(
         self,

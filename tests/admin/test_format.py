@@ -160,8 +160,8 @@ def message(
     *recipients: QueuedRecipient, arrived: float = 1000.0, **facts: object
 ) -> QueuedMessage:
     envelope = Envelope("a@example.org", [r.recipient for r in recipients])
-    draft = MessageInfo("0123456789AB", envelope, arrived, "default")
-    return QueuedMessage(draft, 100, recipients, **facts)  # type: ignore[arg-type]
+    info = MessageInfo("0123456789AB", envelope, arrived, "default")
+    return QueuedMessage(info, 100, recipients, **facts)  # type: ignore[arg-type]
 
 
 def tried(

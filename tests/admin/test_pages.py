@@ -105,7 +105,7 @@ def message(text: str, number: int = 0, **facts: Any) -> QueuedMessage:
         relay=text,
         attempts=1,
     )
-    draft = MessageInfo(
+    info = MessageInfo(
         f"0123456789A{number}",
         Envelope("alice@example.org", [recipient.recipient]),
         NOW - 100,
@@ -113,7 +113,7 @@ def message(text: str, number: int = 0, **facts: Any) -> QueuedMessage:
         text,
         message_id=text,
     )
-    return QueuedMessage(draft, 4000, (recipient,), attempts=1, **facts)
+    return QueuedMessage(info, 4000, (recipient,), attempts=1, **facts)
 
 
 def overview(text: str = "", **facts: Any) -> Overview:

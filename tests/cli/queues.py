@@ -91,7 +91,7 @@ class Queue:
         envid: str | None = None,
     ) -> str:
         """A message comes in; its id."""
-        draft = MessageInfo(
+        info = MessageInfo(
             _new_id(),
             Envelope(sender, list(recipients), ret=ret, envid=envid),
             time.time() if arrived is None else arrived,
@@ -101,14 +101,14 @@ class Queue:
         )
         with self._opened() as store:
             if len(content) <= PIECE:
-                store.put(draft, content)
+                store.put(info, content)
             else:
                 body = id_number(_new_id()) or 0
                 pieces = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
                 for place, piece in enumerate(pieces):
                     store.put_piece(body, place, piece)
-                store.put(draft, Pieces(body, len(pieces), len(content)))
-        return draft.id
+                store.put(info, Pieces(body, len(pieces), len(content)))
+        return info.id
 
     def lease(self, route: str = "default") -> list[str]:
         """All that is due is taken out to be tried."""

@@ -98,17 +98,17 @@ def test_without_a_relay_the_message_is_queued(sendmail: SendmailCommand) -> Non
     silent(sendmail("-i", "-f", "alice@example.org", "bob@example.net"))
     message = sendmail.message
     assert (
-        str(message.draft.envelope.sender),
+        str(message.info.envelope.sender),
         sendmail.recipients,
-        message.draft.route,
+        message.info.route,
     ) == ("alice@example.org", ["bob@example.net"], "default")
-    assert f"(uid {os.getuid()}) local" in message.draft.origin
+    assert f"(uid {os.getuid()}) local" in message.info.origin
     lines = sendmail.content.split("\r\n")
     stamp = f"Received: by relay.example.org (twisted_sendmail, from userid {os.getuid()}) id {message.id};"
     assert stamp == " ".join([lines[0], *lines[1].split()])[: len(stamp)]
     assert lines[-3:] == ["", "Hi.", ""]
     assert "From: " in sendmail.content
-    assert f"\r\nMessage-ID: {message.draft.message_id}\r\n" in sendmail.content
+    assert f"\r\nMessage-ID: {message.info.message_id}\r\n" in sendmail.content
 
 
 def test_other_users_cannot_read_the_queue_whatever_the_umask(sendmail: SendmailCommand) -> None:
@@ -129,7 +129,7 @@ def test_cron_s_options_work(sendmail: SendmailCommand) -> None:
     silent(sendmail("-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root", stdin=stdin))
     assert sendmail.recipients == ["root@relay.example.org"]
     assert sendmail.content.endswith("\r\n\r\n8-bit: ü\r\nbare \r\n CR\r\n.\r\nend\r\n")
-    assert sendmail.message.draft.eight_bit
+    assert sendmail.message.info.eight_bit
 
 
 def test_the_relay_s_rewriting_applies(sendmail: SendmailCommand) -> None:
@@ -139,7 +139,7 @@ def test_the_relay_s_rewriting_applies(sendmail: SendmailCommand) -> None:
     )
     silent(sendmail("-f", "app", "root", "bob@example.net"))
     assert sendmail.recipients == ["admin@example.com", "bob@example.net"]
-    assert str(sendmail.message.draft.envelope.sender) == "no-reply@example.com"
+    assert str(sendmail.message.info.envelope.sender) == "no-reply@example.com"
     assert re.search(r"\r\nFrom: (.* )?<?no-reply@example\.com>?\r\n", sendmail.content)
 
 
@@ -150,7 +150,7 @@ def test_the_route_is_that_of_the_sender(sendmail: SendmailCommand) -> None:
         '[[route.smarthost]]\nurl = "smtps://x"\nca-file = "/absent"\n'
     )
     silent(sendmail("-f", "eve@example.com", "bob@example.net"))
-    assert sendmail.message.draft.route == "other"
+    assert sendmail.message.info.route == "other"
 
 
 def test_php_s_options_work(sendmail: SendmailCommand) -> None:
@@ -168,14 +168,14 @@ def test_a_lone_dot_ends_the_message_without_i(sendmail: SendmailCommand) -> Non
 
 def test_options_request_reports(sendmail: SendmailCommand) -> None:
     silent(sendmail("-N", "success,delay", "-R", "hdrs", "-V", "QQ1", "a@x.org", "b@x.org"))
-    envelope = sendmail.message.draft.envelope
+    envelope = sendmail.message.info.envelope
     assert (envelope.ret, envelope.envid) == ("HDRS", "QQ1")
     assert [set(r.notify) for r in envelope.recipients] == [{"SUCCESS", "DELAY"}] * 2
 
 
 def test_the_null_sender_has_no_full_name(sendmail: SendmailCommand) -> None:
     silent(sendmail("-f", "<>", "-F", "Nobody", "bob@example.net"))
-    assert sendmail.message.draft.envelope.sender.mailbox is None
+    assert sendmail.message.info.envelope.sender.mailbox is None
     assert "\r\nFrom: MAILER-DAEMON@relay.example.org\r\n" in sendmail.content
 
 

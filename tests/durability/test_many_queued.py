@@ -34,10 +34,10 @@ def fill(queue: Path, messages: Iterable[Sent]) -> None:
     with store.transaction(doing="be filled"):
         for sent in messages:
             envelope = Envelope("a@sender.example", sent.recipients)
-            draft = MessageInfo(
+            info = MessageInfo(
                 ids(), envelope, time.time(), "default", message_id=f"<{sent.token}@s>"
             )
-            store.put(draft, sent.content)
+            store.put(info, sent.content)
             sent.acked = True
     store.close()
 

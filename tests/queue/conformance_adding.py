@@ -15,7 +15,7 @@ from tests.queue.conformance_base import (
     ids,
     leased,
 )
-from tests.queue.messages import Observer, content_of, draft_of, take_in
+from tests.queue.messages import Observer, content_of, info_of, take_in
 from twisted_sendmail import Envelope, Recipient
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TakingIn:
             envid="x y",
             require_tls=True,
         )
-        draft = draft_of(
+        info = info_of(
             spool,
             envelope=envelope,
             origin="SMTP from [192.0.2.1]",
@@ -52,12 +52,12 @@ class TakingIn:
             message_id="<1@example.org>",
             automatic=True,
         )
-        first = await take_in(spool, b"Subject: 1\r\n\r\nHello\r\n", draft)
+        first = await take_in(spool, b"Subject: 1\r\n\r\nHello\r\n", info)
         await home.kill()
         spool, recovered = await home.open()
         (found,) = await spool.list(ALL)
         assert RecoveryReport(1, ()) == recovered
-        assert (draft, first) == (found.draft, found)
+        assert (info, first) == (found.info, found)
         assert await content_of(spool, found.id) == b"Subject: 1\r\n\r\nHello\r\n"
         await spool.close()
 
@@ -85,7 +85,7 @@ class TakingIn:
                     await waiting
             aborted.abort()
             with pytest.raises(QueueError):
-                await aborted.commit(draft_of(spool))
+                await aborted.commit(info_of(spool))
         await home.kill()
         spool, recovered = await home.open()
         assert (RecoveryReport(0, ()), []) == (recovered, await ids(spool))
@@ -96,11 +96,11 @@ class TakingIn:
         names = [spool.new_id() for _ in range(100)]
         assert sorted(set(names)) == names
         assert all(id_number(name) is not None for name in names)
-        draft = draft_of(spool)
-        await take_in(spool, b"first", draft)
+        info = info_of(spool)
+        await take_in(spool, b"first", info)
         with pytest.raises(QueueError):
-            await take_in(spool, b"second", draft)
-        assert await content_of(spool, draft.id) == b"first"
+            await take_in(spool, b"second", info)
+        assert await content_of(spool, info.id) == b"first"
 
     @ensureDeferred
     async def test_the_content_of_a_message_that_is_not_there_is_trouble(
@@ -115,7 +115,7 @@ class TakingIn:
         intake = spool.intake()
         await spool.close()
         with pytest.raises(QueueError, match="not open"):
-            await intake.commit(draft_of(spool))
+            await intake.commit(info_of(spool))
         with pytest.raises(QueueError, match="not open"):
             await leased(spool)
 
@@ -150,21 +150,21 @@ class TakingIn:
 
     @ensureDeferred
     async def test_a_claimed_message_that_did_not_come_in_is_unclaimed(self, spool: Queue) -> None:
-        draft = draft_of(spool)
+        info = info_of(spool)
         spool.observer = observer = Observer(claims=True)
-        await take_in(spool, b"x", draft)
+        await take_in(spool, b"x", info)
         await observer.heard(2)
         with pytest.raises(QueueError):
-            await take_in(spool, b"x", draft)
+            await take_in(spool, b"x", info)
         await observer.heard(4)
-        assert [("claim", draft.id), ("unclaimed", draft.id)] == observer.events[2:]
+        assert [("claim", info.id), ("unclaimed", info.id)] == observer.events[2:]
 
     @ensureDeferred
     async def test_a_held_message_is_not_offered_to_the_observer_for_a_try(
         self, spool: Queue
     ) -> None:
         spool.observer = observer = Observer(claims=True)
-        message = await take_in(spool, b"x", draft_of(spool, held=True))
+        message = await take_in(spool, b"x", info_of(spool, held=True))
         await observer.heard(1)
         assert [("arrived", message.id, False, None)] == observer.events
         assert (await leased(spool), await spool.next_due()) == ([], {})

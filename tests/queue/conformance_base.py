@@ -44,9 +44,9 @@ async def leased(
     return await spool.lease(route, now, horizon=HORIZON, **wanted)
 
 
-async def on_its_way(spool: Queue, draft: MessageInfo | None = None) -> QueuedMessage:
+async def on_its_way(spool: Queue, info: MessageInfo | None = None) -> QueuedMessage:
     """A message that was taken in, and leased."""
-    message = await take_in(spool, b"x", draft)
+    message = await take_in(spool, b"x", info)
     await leased(spool)
     return message
 

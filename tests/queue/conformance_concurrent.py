@@ -21,18 +21,18 @@ from tests.queue.conformance_base import (
     on_its_way,
     one,
 )
-from tests.queue.messages import content_of, draft_of, take_in
+from tests.queue.messages import content_of, info_of, take_in
 from tests.rows import recipient_row
 
 if TYPE_CHECKING:
     from tests.names import MessageInfo, Queue, QueuedMessage
 
 
-def commit(spool: Queue, content: bytes, draft: MessageInfo) -> Deferred[QueuedMessage]:
+def commit(spool: Queue, content: bytes, info: MessageInfo) -> Deferred[QueuedMessage]:
     """Ask for the commit of one message, and do not wait."""
     intake = spool.intake()
     assert intake.write(content) is None
-    return intake.commit(draft)
+    return intake.commit(info)
 
 
 async def ends(asked: list[Deferred[Any]]) -> list[Any]:
@@ -47,18 +47,18 @@ class Together:
     @ensureDeferred
     async def test_one_that_cannot_be_committed_fails_alone(self, home: Home) -> None:
         spool, _ = await home.open()
-        drafts = [draft_of(spool) for _ in range(30)]
-        drafts[7] = drafts[19] = drafts[3]
-        asked = [commit(spool, b"content %d" % n, draft) for n, draft in enumerate(drafts)]
+        infos = [info_of(spool) for _ in range(30)]
+        infos[7] = infos[19] = infos[3]
+        asked = [commit(spool, b"content %d" % n, info) for n, info in enumerate(infos)]
         results = await ends(asked)
         guilty = [n for n, result in enumerate(results) if isinstance(result, QueueError)]
         assert guilty == [7, 19]
         good = [n for n in range(30) if n not in guilty]
-        assert [drafts[n].id for n in good] == [results[n].id for n in good]
+        assert [infos[n].id for n in good] == [results[n].id for n in good]
         await home.kill()
         spool, recovered = await home.open()
         assert recovered.messages == 28
-        found = [await content_of(spool, drafts[n].id) for n in good]
+        found = [await content_of(spool, infos[n].id) for n in good]
         assert [b"content %d" % n for n in good] == found
         await spool.close()
 
@@ -69,9 +69,9 @@ class Together:
         """The failure is recorded with its report, or neither is."""
         spool, _ = await home.open()
         messages = [await on_its_way(spool) for _ in range(9)]
-        namesake = draft_of(spool)
+        namesake = info_of(spool)
         await take_in(spool, b"it has this name already", namesake)
-        report = draft_of(spool, sender="", to=["ann@example.org"])
+        report = info_of(spool, sender="", to=["ann@example.org"])
         asked: list[Deferred[Any]] = []
         for n, message in enumerate(messages):
             if n % 3 == 0:
@@ -105,7 +105,7 @@ class Together:
     async def test_what_was_asked_first_is_done_first(self, spool: Queue) -> None:
         """Each sees what those before it did, in one commit or in several."""
         message = await on_its_way(spool)
-        other = draft_of(spool)
+        other = info_of(spool)
         only = Selection(ids=(message.id,))
         asked: list[Deferred[Any]] = [
             spool.settle(AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 900.0),))),
@@ -143,16 +143,16 @@ class Together:
     async def test_a_message_that_was_aborted_beside_others_is_not_there(
         self, spool: Queue
     ) -> None:
-        drafts = [draft_of(spool) for _ in range(6)]
+        infos = [info_of(spool) for _ in range(6)]
         asked: list[Deferred[Any]] = []
-        for n, draft in enumerate(drafts):
+        for n, info in enumerate(infos):
             intake = spool.intake()
             assert intake.write(b"x") is None
             if n % 2:
                 intake.abort()
                 with pytest.raises(QueueError):
-                    await intake.commit(draft)
+                    await intake.commit(info)
             else:
-                asked.append(intake.commit(draft))
+                asked.append(intake.commit(info))
         await ends(asked)
-        assert [drafts[n].id for n in (0, 2, 4)] == await ids(spool)
+        assert [infos[n].id for n in (0, 2, 4)] == await ids(spool)

@@ -27,7 +27,7 @@ from tests.queue.conformance_base import (
     one,
     undeliverable,
 )
-from tests.queue.messages import Observer, content_of, draft_of, take_in
+from tests.queue.messages import Observer, content_of, info_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail import Envelope
 
@@ -67,9 +67,9 @@ class TakingOut:
     async def test_a_lease_takes_no_more_than_it_is_asked_for_and_no_other_route(
         self, spool: Queue
     ) -> None:
-        a, b = draft_of(spool, route="a"), draft_of(spool, route="b")
-        for draft in (a, b):
-            await take_in(spool, b"x", draft)
+        a, b = info_of(spool, route="a"), info_of(spool, route="b")
+        for info in (a, b):
+            await take_in(spool, b"x", info)
         assert await leased(spool, "a", fresh=0) == []
         assert await leased(spool, "c") == []
         assert [a.id] == [t.message.id for t in await leased(spool, "a")]
@@ -87,13 +87,13 @@ class TakingOut:
 
     @ensureDeferred
     async def test_next_due_names_each_route_that_has_something_to_do(self, spool: Queue) -> None:
-        drafts = [draft_of(spool, route=route) for route in ("a", "b", "b", "c", "d")]
-        for draft in drafts:
-            await take_in(spool, b"x", draft)
+        infos = [info_of(spool, route=route) for route in ("a", "b", "b", "c", "d")]
+        for info in infos:
+            await take_in(spool, b"x", info)
         for route in ("a", "b"):
             await leased(spool, route)
-        for draft, due in zip(drafts[1:3], (700.0, 600.0), strict=True):
-            await spool.settle(AttemptRecord(draft.id, 50.0, (recipient_row(0, PENDING, due),)))
+        for info, due in zip(infos[1:3], (700.0, 600.0), strict=True):
+            await spool.settle(AttemptRecord(info.id, 50.0, (recipient_row(0, PENDING, due),)))
         await spool.act(QueueAction.HOLD, Selection(route="d"), 0.0)
         assert await spool.next_due() == {"b": 600.0, "c": 0.0}
 
@@ -124,7 +124,7 @@ class TakingOut:
 
     @ensureDeferred
     async def test_a_message_is_gone_when_nobody_is_waiting_for_it(self, spool: Queue) -> None:
-        message = await on_its_way(spool, draft_of(spool, to=["a@x.org", "b@x.org", "c@x.org"]))
+        message = await on_its_way(spool, info_of(spool, to=["a@x.org", "b@x.org", "c@x.org"]))
         first = AttemptRecord(
             message.id,
             50.0,
@@ -178,7 +178,7 @@ class TakingOut:
 
     @ensureDeferred
     async def test_one_who_has_it_never_becomes_pending_again(self, spool: Queue) -> None:
-        message = await on_its_way(spool, draft_of(spool, to=["a@x.org", "b@x.org"]))
+        message = await on_its_way(spool, info_of(spool, to=["a@x.org", "b@x.org"]))
         await spool.settle(delivered(message.id, 0))
         await leased(spool)
         left = await spool.settle(
@@ -206,7 +206,7 @@ class TakingOut:
         spool, _ = await home.open()
         message = await on_its_way(spool)
         spool.observer = observer = Observer(claims=False)
-        report = draft_of(spool, envelope=Envelope(None, "ann@example.org"))
+        report = info_of(spool, envelope=Envelope(None, "ann@example.org"))
         settlement = AttemptRecord(
             message.id, 50.0, (recipient_row(0, FAILED),), reports=((report, b"a report"),)
         )

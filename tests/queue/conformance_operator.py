@@ -27,7 +27,7 @@ from tests.queue.conformance_base import (
     one,
     undeliverable,
 )
-from tests.queue.messages import Observer, draft_of, take_in
+from tests.queue.messages import Observer, info_of, take_in
 from tests.rows import recipient_row
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ class Operating:
 
     @ensureDeferred
     async def test_messages_are_selected_by_all_that_is_given(self, spool: Queue) -> None:
-        to_bob = draft_of(spool, to=["Bob@Example.net"], sender="ann@example.org")
-        to_both = draft_of(spool, to=["bob@example.net", "joe@example.com"], route="a")
-        bounce = draft_of(spool, to=["joann@example.org"], sender=None)
-        for draft in (to_bob, to_both, bounce):
-            await take_in(spool, b"x", draft)
+        to_bob = info_of(spool, to=["Bob@Example.net"], sender="ann@example.org")
+        to_both = info_of(spool, to=["bob@example.net", "joe@example.com"], route="a")
+        bounce = info_of(spool, to=["joann@example.org"], sender=None)
+        for info in (to_bob, to_both, bounce):
+            await take_in(spool, b"x", info)
         assert [to_bob.id, to_both.id, bounce.id] == await ids(spool)
         assert [to_bob.id, to_both.id] == await ids(spool, limit=2)
         assert await ids(spool, limit=0) == []
@@ -67,7 +67,7 @@ class Operating:
     @ensureDeferred
     async def test_a_long_list_comes_whole_and_in_order(self, spool: Queue) -> None:
         names = [spool.new_id() for _ in range(450)]
-        taking = [take_in(spool, b"x", draft_of(spool, id_=n)) for n in reversed(names)]
+        taking = [take_in(spool, b"x", info_of(spool, id_=n)) for n in reversed(names)]
         await gatherResults([Deferred.fromCoroutine(coroutine) for coroutine in taking])
         assert names == await ids(spool)
         assert names[:399] == await ids(spool, limit=399)
@@ -100,7 +100,7 @@ class Operating:
     async def test_an_expired_message_is_due_at_once_whatever_else_is_said(
         self, spool: Queue
     ) -> None:
-        message = await take_in(spool, b"x", draft_of(spool, held=True))
+        message = await take_in(spool, b"x", info_of(spool, held=True))
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.EXPIRE, ALL, 0.0)
         (taken,) = await leased(spool, now=0.0)
         assert taken.message.expired
@@ -109,7 +109,7 @@ class Operating:
 
     @ensureDeferred
     async def test_requeue_makes_it_as_new(self, spool: Queue) -> None:
-        message = await on_its_way(spool, draft_of(spool, to=["a@x.org", "b@x.org"]))
+        message = await on_its_way(spool, info_of(spool, to=["a@x.org", "b@x.org"]))
         changes = (recipient_row(0, FAILED), recipient_row(1, PENDING, 900.0))
         await spool.settle(AttemptRecord(message.id, 50.0, changes, warned=True))
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.REQUEUE, ALL, 0.0)
@@ -179,7 +179,7 @@ class Operating:
     async def test_nothing_else_goes_by_its_age_and_not_what_the_operator_holds(
         self, spool: Queue
     ) -> None:
-        names = [(await take_in(spool, b"x", draft_of(spool, arrived=1.0))).id for _ in range(5)]
+        names = [(await take_in(spool, b"x", info_of(spool, arrived=1.0))).id for _ in range(5)]
         await leased(spool, fresh=4)
         await spool.act(QueueAction.HOLD, Selection(ids=(names[0],)), 0.0)
         await spool.settle(undeliverable(names[0]))
@@ -203,13 +203,13 @@ class Operating:
 
     @ensureDeferred
     async def test_routes_are_renamed_all_at_once(self, spool: Queue) -> None:
-        drafts = [draft_of(spool, route=route) for route in ("a", "b", "c")]
-        for draft in drafts:
-            await take_in(spool, b"x", draft)
+        infos = [info_of(spool, route=route) for route in ("a", "b", "c")]
+        for info in infos:
+            await take_in(spool, b"x", info)
         await leased(spool, "a")
         await spool.reroute({})
         await spool.reroute({"a": "b", "b": "a"})
-        assert [m.draft.route for m in await spool.list(ALL)] == ["b", "a", "c"]
+        assert [m.info.route for m in await spool.list(ALL)] == ["b", "a", "c"]
 
     @ensureDeferred
     async def test_the_totals_count_what_is_there(self, spool: Queue) -> None:
@@ -222,7 +222,7 @@ class Operating:
         ) == ({}, {}, None, 0)
         for n in range(5):
             to = ["a@x.org", "b@x.org"]
-            await take_in(spool, b"12345", draft_of(spool, to=to, arrived=100.0 - n))
+            await take_in(spool, b"12345", info_of(spool, to=to, arrived=100.0 - n))
         names = [t.message.id for t in await leased(spool, fresh=4)]
         changes = (
             recipient_row(0, DELIVERED),

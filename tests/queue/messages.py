@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SENDER, RECIPIENT = "ann@example.org", "bob@example.net"
 
 
-def draft_of(
+def info_of(
     spool: Queue,
     *,
     id_: str | None = None,
@@ -33,7 +33,7 @@ def draft_of(
 
 
 async def take_in(
-    spool: Queue, content: bytes, draft: MessageInfo | None = None, *, step: int = 65_536
+    spool: Queue, content: bytes, info: MessageInfo | None = None, *, step: int = 65_536
 ) -> QueuedMessage:
     """Give *content* to *spool*, *step* octets at a time, as fast as it takes them."""
     intake = spool.intake()
@@ -41,7 +41,7 @@ async def take_in(
         waiting = intake.write(content[start : start + step])
         if waiting is not None:
             await waiting
-    return await intake.commit(draft or draft_of(spool))
+    return await intake.commit(info or info_of(spool))
 
 
 async def content_of(spool: Queue, id_: str) -> bytes:
@@ -72,15 +72,15 @@ class Observer(QueueObserver):
             waiting, self._waiting = self._waiting[1], None
             waiting.callback(None)
 
-    def claim(self, draft: MessageInfo) -> bool:
-        self._note("claim", draft.id)
+    def claim(self, info: MessageInfo) -> bool:
+        self._note("claim", info.id)
         return self.claims
 
     def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
         self._note("arrived", leased.message.id, claimed, leased.content)
 
-    def unclaimed(self, draft: MessageInfo) -> None:
-        self._note("unclaimed", draft.id)
+    def unclaimed(self, info: MessageInfo) -> None:
+        self._note("unclaimed", info.id)
 
     def disturbed(self) -> None:
         self._note("disturbed")

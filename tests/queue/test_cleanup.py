@@ -29,13 +29,13 @@ def admitted(content: bytes, rules: CleanupPolicy, **options: Any) -> tuple[byte
     envelope = options.pop("envelope", ENVELOPE)
     admission = Cleanup(rules, envelope, "0ID", NOW, **options)
     out = admission.feed(content) + admission.finish()
-    return out, admission.draft()
+    return out, admission.message_info()
 
 
 def test_a_message_that_needs_nothing_is_kept_as_it_is() -> None:
-    out, draft = admitted(WHOLE + b"\r\nhi\r\n", policy(), origin="x[192.0.2.1]\x1b")
+    out, info = admitted(WHOLE + b"\r\nhi\r\n", policy(), origin="x[192.0.2.1]\x1b")
     assert out == WHOLE + b"\r\nhi\r\n"
-    assert draft == MessageInfo(
+    assert info == MessageInfo(
         id="0ID",
         envelope=ENVELOPE,
         arrived=NOW,
@@ -47,28 +47,28 @@ def test_a_message_that_needs_nothing_is_kept_as_it_is() -> None:
 
 
 def test_what_is_missing_is_added_with_the_time_of_arrival() -> None:
-    out, draft = admitted(b"Subject: s\r\nBcc: b@x\r\n\r\n", policy())
+    out, info = admitted(b"Subject: s\r\nBcc: b@x\r\n\r\n", policy())
     assert out.startswith(b"Subject: s\r\nFrom: a@x.example\r\nDate: ")
     assert b"Bcc" not in out
-    assert draft.message_id is not None
-    assert draft.message_id.endswith("@x.example>")
+    assert info.message_id is not None
+    assert info.message_id.endswith("@x.example>")
 
 
 def test_nothing_is_added_where_that_is_not_wanted() -> None:
-    out, draft = admitted(b"Bcc: b@x\r\nAuto-Submitted: yes\r\n", policy(complete=False))
+    out, info = admitted(b"Bcc: b@x\r\nAuto-Submitted: yes\r\n", policy(complete=False))
     assert (
         out,
-        draft.message_id,
-        draft.automatic,
+        info.message_id,
+        info.automatic,
     ) == (b"Bcc: b@x\r\nAuto-Submitted: yes\r\n", None, True)
 
 
 def test_addresses_are_rewritten_and_the_route_goes_by_the_new_sender() -> None:
     rewriting = Rewriting(senders={"*": "app@example.org"}, admin="admin@example.org")
-    out, draft = admitted(WHOLE + b"\r\n", policy(rewriting=rewriting))
+    out, info = admitted(WHOLE + b"\r\n", policy(rewriting=rewriting))
     assert out.startswith(b"From: app@example.org\r\nDate: x\r\n")
-    assert draft.route == "for app@example.org"
-    assert draft.envelope == Envelope(
+    assert info.route == "for app@example.org"
+    assert info.envelope == Envelope(
         "app@example.org",
         Recipient("admin@example.org", orcpt="rfc822;root@localhost"),
         ret="HDRS",
@@ -95,13 +95,13 @@ def test_a_missing_from_names_the_new_sender() -> None:
 def test_smtputf8_is_needed_for_a_header_or_a_local_part(
     header: bytes, sender: str, expected: bool
 ) -> None:
-    _, draft = admitted(WHOLE + header, policy(), envelope=Envelope(sender, "b@x.example"))
-    assert draft.smtputf8 is expected
+    _, info = admitted(WHOLE + header, policy(), envelope=Envelope(sender, "b@x.example"))
+    assert info.smtputf8 is expected
 
 
 def test_what_the_door_knows_is_kept() -> None:
-    _, draft = admitted(WHOLE + b"\r\n\xff\0", policy(), binary=True, held=True)
-    assert (draft.binary, draft.held, draft.eight_bit) == (True, True, True)
+    _, info = admitted(WHOLE + b"\r\n\xff\0", policy(), binary=True, held=True)
+    assert (info.binary, info.held, info.eight_bit) == (True, True, True)
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -118,5 +118,5 @@ def test_a_message_that_goes_in_circles_is_refused(complete: bool) -> None:
 
 def test_a_null_sender_stays_null() -> None:
     rewriting = Rewriting(senders={"*": "app@example.org"})
-    _, draft = admitted(WHOLE, policy(rewriting=rewriting), envelope=Envelope("", "b@x.example"))
-    assert ReversePath() == draft.envelope.sender
+    _, info = admitted(WHOLE, policy(rewriting=rewriting), envelope=Envelope("", "b@x.example"))
+    assert ReversePath() == info.envelope.sender

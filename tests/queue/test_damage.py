@@ -32,7 +32,7 @@ from tests.names import (
     SQLiteQueue,
     id_number,
 )
-from tests.queue.messages import content_of, draft_of, take_in
+from tests.queue.messages import content_of, info_of, take_in
 from tests.rows import recipient_row
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Original:
     def __init__(self) -> None:
         self.place = Path(tempfile.mkdtemp())
         self.contents: dict[str, bytes] = {}
-        self.drafts: dict[str, MessageInfo] = {}
+        self.infos: dict[str, MessageInfo] = {}
         result_of(self._write())
         self.octets = (self.place / "queue.sqlite3").read_bytes()
 
@@ -72,13 +72,13 @@ class Original:
         chance = random.Random(1)
         for size in (10, 900, 5_000, 30_000, 70_000):
             to = [f"user{n}@example.net" for n in range(chance.choice([1, 3]))]
-            draft = draft_of(spool, to=to, message_id=f"<{size}@example.org>")
+            info = info_of(spool, to=to, message_id=f"<{size}@example.org>")
             data = chance.randbytes(size)
-            self.drafts[draft.id], self.contents[draft.id] = draft, data
-            await take_in(spool, data, draft)
+            self.infos[info.id], self.contents[info.id] = info, data
+            await take_in(spool, data, info)
         # One was tried, one recipient of it has it already.
         await spool.lease("out", 20.0, **{**LEASE, "fresh": 2})
-        for id_ in list(self.drafts)[:2]:
+        for id_ in list(self.infos)[:2]:
             change = recipient_row(0, RecipientState.PENDING, 40.0, "450 later", "4.2.0", "mx")
             await spool.settle(AttemptRecord(id_, 30.0, (change,)))
         await spool.close()
@@ -109,15 +109,15 @@ class Original:
         for route in await spool.next_due():
             for leased in await spool.lease(route, 1e8, **LEASE):
                 id_ = leased.message.id
-                draft = leased.message.draft
+                info = leased.message.info
                 try:
                     content = leased.content or await content_of(spool, id_)
                 except MessageDamaged:
                     continue
                 # The one thing that must never be: another message than was written.
-                expected = self.drafts[id_]
-                assert (expected.envelope, expected.arrived) == (draft.envelope, draft.arrived)
-                assert (expected.origin, expected.message_id) == (draft.origin, draft.message_id)
+                expected = self.infos[id_]
+                assert (expected.envelope, expected.arrived) == (info.envelope, info.arrived)
+                assert (expected.origin, expected.message_id) == (info.origin, info.message_id)
                 assert self.contents[id_] == content
                 assert all(r.state is RecipientState.PENDING for r in leased.message.recipients)
                 taken.append(id_)
@@ -126,7 +126,7 @@ class Original:
         held = {i for i, m in left.items() if m.held}
         assert set(listed) == set(left)
         # None has vanished: it goes out, is held, or is shown as damaged.  (A damaged id is another id.)
-        assert len(self.drafts) == len({*taken, *aside, *held})
+        assert len(self.infos) == len({*taken, *aside, *held})
         return "set aside" if aside else "intact"
 
 
@@ -286,6 +286,6 @@ async def test_a_piece_that_is_missing_at_the_commit_is_trouble(tmp_path: Path) 
         intake.write(bytes(262_144))
     change(tmp_path, "DELETE FROM piece WHERE place = 1")
     with pytest.raises(QueueError, match="lost a part"):
-        await intake.commit(draft_of(spool))
+        await intake.commit(info_of(spool))
     assert await spool.list(ALL) == []
     await spool.close()

@@ -23,7 +23,7 @@ from tests.names import (
     SQLiteQueue,
 )
 from tests.queue.failing_store import Choke, choked
-from tests.queue.messages import Observer, content_of, draft_of, take_in
+from tests.queue.messages import Observer, content_of, info_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue import FreeSpace
 from twisted_sendmail.queue.sqlite.queue import FIRST_DELAY, MAX_DELAY
@@ -178,7 +178,7 @@ async def test_a_record_that_no_disk_would_take_is_not_tried_for_ever(
         message.id,
         50.0,
         (recipient_row(0, RecipientState.FAILED),),
-        reports=((draft_of(spool), b"good"), (draft_of(spool, id_=other.id), b"bad")),
+        reports=((info_of(spool), b"good"), (info_of(spool, id_=other.id), b"bad")),
     )
     with pytest.raises(QueueError, match="cannot be queued"):
         await spool.settle(twice)

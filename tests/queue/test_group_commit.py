@@ -22,7 +22,7 @@ from tests.names import (
     id_number,
 )
 from tests.queue.failing_store import Choke, choked
-from tests.queue.messages import Observer, draft_of, take_in
+from tests.queue.messages import Observer, info_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue.sqlite.group_commit import MAX_GROUP, Operation
 
@@ -65,7 +65,7 @@ class Patient:
     def bring(self, content: bytes, **given: Any) -> Deferred[QueuedMessage]:
         intake = self.spool.intake()
         intake.write(content)
-        return intake.commit(draft_of(self.spool, **given))
+        return intake.commit(info_of(self.spool, **given))
 
     def go(self) -> list[str]:
         """What the store was asked, and what was told, in this order."""
@@ -181,8 +181,8 @@ def test_an_observer_that_fails_harms_nobody(patient: Patient) -> None:
             super().arrived(leased, claimed=claimed)
             raise ZeroDivisionError
 
-        def claim(self, draft: Any) -> bool:
-            super().claim(draft)
+        def claim(self, info: Any) -> bool:
+            super().claim(info)
             raise ZeroDivisionError
 
     patient.spool.observer = observer = Failing(claims=True)

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from tests.names import QueueUnusable, Selection, SQLiteQueue, SQLiteStore
 from tests.queue.failing_store import Choke, choked
-from tests.queue.messages import draft_of, take_in
+from tests.queue.messages import info_of, take_in
 from twisted_sendmail.queue.sqlite import database
 from twisted_sendmail.queue.sqlite.database import SQLiteConnection
 
@@ -141,7 +141,7 @@ def test_what_the_superuser_puts_in_is_the_relays(tmp_path: Path) -> None:
     store = SQLiteStore(directory)
     store.open(create=True)
     with store.transaction():
-        store.put(draft_of(SQLiteQueue(Clock(), directory)), b"x")
+        store.put(info_of(SQLiteQueue(Clock(), directory)), b"x")
     assert {path.stat().st_uid for path in [directory, *directory.iterdir()]} == {4321}
     assert {path.name for path in directory.iterdir()} == {
         "queue.sqlite3",
@@ -222,9 +222,9 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
     path = made(directory)
     store = SQLiteStore(directory)
     store.open()
-    draft = draft_of(SQLiteQueue(Clock(), directory))
+    info = info_of(SQLiteQueue(Clock(), directory))
     with store.transaction():
-        store.put(draft, b"old mail")
+        store.put(info, b"old mail")
     store.close()
 
     def add_a_column(connection: SQLiteConnection) -> None:
@@ -235,9 +235,9 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
     for _ in range(2):
         store.open()
         assert store.connection.rows("SELECT name FROM added") == [("x",)]
-        assert ([draft], [b"old mail"]) == (
-            [message.draft for message in store.list(Selection())],
-            list(store.content(draft.id)),
+        assert ([info], [b"old mail"]) == (
+            [message.info for message in store.list(Selection())],
+            list(store.content(info.id)),
         )
         store.close()
     with closing(sqlite3.connect(path)) as found:

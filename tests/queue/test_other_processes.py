@@ -23,7 +23,7 @@ from tests.names import (
     SQLiteStore,
     id_number,
 )
-from tests.queue.messages import Observer, content_of, draft_of, take_in
+from tests.queue.messages import Observer, content_of, info_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue import PIECE, Pieces, wake
 from twisted_sendmail.queue.sqlite.queue import POLL_INTERVAL
@@ -42,7 +42,7 @@ def put(directory: Path, *contents: bytes) -> None:
     with SQLiteStore(directory) as store:
         for content in contents:
             with store.transaction():
-                store.put(draft_of(SQLiteQueue(Clock(), directory), id_=_new_id()), content)
+                store.put(info_of(SQLiteQueue(Clock(), directory), id_=_new_id()), content)
 
 
 def test_nobody_hears_where_no_relay_runs(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ async def test_what_another_process_brings_in_is_noticed_without_a_word(tmp_path
 async def test_a_large_message_of_another_process_comes_in_by_pieces(tmp_path: Path) -> None:
     spool = SQLiteQueue(Clock(), tmp_path)
     await spool.open()
-    draft = draft_of(spool)
+    info = info_of(spool)
     body = id_number(spool.new_id())
     assert body is not None
     data = bytes(PIECE) + b"end"
@@ -115,9 +115,9 @@ async def test_a_large_message_of_another_process_comes_in_by_pieces(tmp_path: P
             with store.transaction():
                 store.put_piece(body, place, piece)
         with store.transaction():
-            store.put(draft, Pieces(body, 2, len(data)))
-        assert [data[:PIECE], data[PIECE:]] == list(store.content(draft.id))
-    assert data == await content_of(spool, draft.id)
+            store.put(info, Pieces(body, 2, len(data)))
+        assert [data[:PIECE], data[PIECE:]] == list(store.content(info.id))
+    assert data == await content_of(spool, info.id)
     await spool.close()
 
 
@@ -234,7 +234,7 @@ def test_a_transaction_that_fails_does_nothing_and_says_what_it_could_not(tmp_pa
     other = SQLiteStore(tmp_path, patience=0.0)
     other.open()
     with store.transaction():
-        store.put(draft_of(SQLiteQueue(Clock(), tmp_path)), b"x")
+        store.put(info_of(SQLiteQueue(Clock(), tmp_path)), b"x")
         with (
             pytest.raises(QueueError, match=r"the queue could not be changed: .* is locked"),
             other.transaction(doing="be changed"),
@@ -258,10 +258,10 @@ def test_a_long_queue_is_read_page_by_page(tmp_path: Path, most: int, expected: 
     with store.transaction():
         assert list(store.pages(ALL, most)) == []
         for letter in "abcde":
-            store.put(draft_of(spool, sender=f"{letter}@x.example"), b"x")
+            store.put(info_of(spool, sender=f"{letter}@x.example"), b"x")
     pages = store.pages(Selection(sender="@x.example"), most)
     assert [
-        "".join(str(message.draft.envelope.sender)[0] for message in page) for page in pages
+        "".join(str(message.info.envelope.sender)[0] for message in page) for page in pages
     ] == expected
     store.close()
 

@@ -21,7 +21,7 @@ from tests.names import (
     QueueObserver,
     RecipientState,
 )
-from tests.queue.messages import content_of, draft_of
+from tests.queue.messages import content_of, info_of
 from tests.rows import recipient_row
 from twisted_sendmail import Envelope
 
@@ -68,7 +68,7 @@ class Traffic(QueueObserver):
     async def bring(self, sizes: tuple[int, ...] = _SIZES) -> None:
         """One message."""
         id_ = self._spool.new_id()
-        draft = draft_of(self._spool, id_=id_, to=["a@example.net", "b@example.net"])
+        info = info_of(self._spool, id_=id_, to=["a@example.net", "b@example.net"])
         content = content_for(id_, sizes)
         intake = self._spool.intake()
         for start in range(0, len(content), 100_000):
@@ -76,10 +76,10 @@ class Traffic(QueueObserver):
             if waiting is not None:
                 await waiting
         self._record.say("begun", id_)
-        await intake.commit(draft)
+        await intake.commit(info)
         self._record.say("acked", id_)
 
-    def claim(self, draft: MessageInfo) -> bool:
+    def claim(self, info: MessageInfo) -> bool:
         self._claims = not self._claims
         return self._claims
 
@@ -87,7 +87,7 @@ class Traffic(QueueObserver):
         if claimed:
             self._delivering.append(ensureDeferred(self.deliver(leased)))
 
-    def unclaimed(self, draft: MessageInfo) -> None:
+    def unclaimed(self, info: MessageInfo) -> None:
         """Nothing was begun."""
 
     def disturbed(self) -> None:
@@ -133,7 +133,7 @@ class Traffic(QueueObserver):
             changes[1] = recipient_row(1, RecipientState.PENDING, 100.0, "450 later", "4.2.0", "mx")
             if int(id_[-1], 36) % 4 == 0:
                 changes[1] = recipient_row(1, RecipientState.FAILED, 0.0, "550 no", "5.1.1", "mx")
-                report = draft_of(self._spool, envelope=Envelope(None, "ann@example.org"))
+                report = info_of(self._spool, envelope=Envelope(None, "ann@example.org"))
                 reports = ((report, b"a report"),)
         return AttemptRecord(id_, 50.0, tuple(changes), reports=reports)
 

@@ -86,9 +86,9 @@ def report(
 
 
 def message(arrived: float = NOW, **standing: object) -> QueuedMessage:
-    draft = MessageInfo("0" * 12, ENVELOPE, arrived, "out")
+    info = MessageInfo("0" * 12, ENVELOPE, arrived, "out")
     recipients = tuple(QueuedRecipient(n, r) for n, r in enumerate(ENVELOPE.recipients))
-    return replace(QueuedMessage(draft, 10, recipients), **standing)  # type: ignore[arg-type]
+    return replace(QueuedMessage(info, 10, recipients), **standing)  # type: ignore[arg-type]
 
 
 def after(result: DeliveryReport | Failure, queued: QueuedMessage | None = None) -> AttemptResult:

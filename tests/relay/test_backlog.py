@@ -15,8 +15,8 @@ def fill(world: World, count: int, *, route: str = "out") -> None:
     with store.transaction(doing="be filled"):
         for number in range(count):
             envelope = Envelope(SENDER, f"r{number}@x.example")
-            draft = MessageInfo(spool.new_id(), envelope, START, route)
-            _ = store.put(draft, b"Subject: x\r\n\r\nx\r\n")
+            info = MessageInfo(spool.new_id(), envelope, START, route)
+            _ = store.put(info, b"Subject: x\r\n\r\nx\r\n")
     store.close()
 
 

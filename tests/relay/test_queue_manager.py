@@ -28,9 +28,9 @@ ENVELOPE = Envelope("alice@example.org", "bob@example.net")
 
 
 def leased(number: int, attempts: int, due: float = 0.0) -> LeasedMessage:
-    draft = MessageInfo(f"{number:012}", ENVELOPE, 0.0, "out")
+    info = MessageInfo(f"{number:012}", ENVELOPE, 0.0, "out")
     recipient = QueuedRecipient(0, ENVELOPE.recipients[0], due=due, attempts=attempts)
-    return LeasedMessage(QueuedMessage(draft, 4, (recipient,), due, attempts), b"x\r\n")
+    return LeasedMessage(QueuedMessage(info, 4, (recipient,), due, attempts), b"x\r\n")
 
 
 class FakeSpool:

@@ -39,16 +39,16 @@ class Watched(QueueObserver):
     def __init__(self, spool: WatchedSpool, inner: QueueObserver) -> None:
         self._spool, self._inner = spool, inner
 
-    def claim(self, draft: Any) -> bool:
-        return self._inner.claim(draft)
+    def claim(self, info: Any) -> bool:
+        return self._inner.claim(info)
 
     def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
         if claimed:
             self._spool.note([leased])
         self._inner.arrived(leased, claimed=claimed)
 
-    def unclaimed(self, draft: Any) -> None:
-        self._inner.unclaimed(draft)
+    def unclaimed(self, info: Any) -> None:
+        self._inner.unclaimed(info)
 
     def disturbed(self) -> None:
         self._inner.disturbed()

@@ -30,7 +30,7 @@ def test_a_report_that_is_refused_is_set_aside_and_makes_no_report(world: World)
     world.advance(HOUR)
     assert host.got == []
     (left,) = world.queue(relay)
-    assert (left.aside, left.draft.envelope.sender.mailbox) == (SetAsideReason.UNDELIVERABLE, None)
+    assert (left.aside, left.info.envelope.sender.mailbox) == (SetAsideReason.UNDELIVERABLE, None)
     assert len(world.of(Reported)) == 1
 
 

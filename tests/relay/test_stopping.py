@@ -359,8 +359,8 @@ def test_a_message_that_was_claimed_when_the_routes_changed_is_counted_right(
     assert observer is not None
     claim = observer.claim
 
-    def change(draft: MessageInfo) -> bool:
-        claimed = claim(draft)
+    def change(info: MessageInfo) -> bool:
+        claimed = claim(info)
         relay.reconfigure(world.settings(new))
         return claimed
 

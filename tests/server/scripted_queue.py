@@ -28,16 +28,16 @@ class MemoryIntake(Intake):
             return fail(waiting)
         return self._intake.write(data) or waiting
 
-    def commit(self, draft: MessageInfo) -> Deferred[QueuedMessage]:
+    def commit(self, info: MessageInfo) -> Deferred[QueuedMessage]:
         """Waits for ``spool.committing``, if a test put one there."""
         assert not self.aborted
-        self.committed = draft
+        self.committed = info
         waiting = self.spool.committing
         if isinstance(waiting, Exception):
             return fail(waiting)
         if waiting is None:
-            return self._intake.commit(draft)
-        return waiting.addCallback(lambda _: self._intake.commit(draft))
+            return self._intake.commit(info)
+        return waiting.addCallback(lambda _: self._intake.commit(info))
 
     def abort(self) -> None:
         """Forget it."""
@@ -59,7 +59,7 @@ class MemorySpool(_MemorySpool):
     @property
     def kept(self) -> list[tuple[MessageInfo, bytes]]:
         """What was committed, in its order."""
-        return [(each.draft, self.contents[each.id]) for each in self.messages.values()]
+        return [(each.info, self.contents[each.id]) for each in self.messages.values()]
 
     def new_id(self) -> str:
         self._last += 1

@@ -52,15 +52,15 @@ def test_a_message_is_kept_and_told_by_its_name(net: Net) -> None:
     assert client.code("DATA") == "354 End"
     said = client.send(WHOLE + b"\r\n..dot\r\n.\r\n")
     assert said == ["250 2.0.0 Ok: queued as ID1"]
-    ((draft, content),) = relay.spool.kept
+    ((info, content),) = relay.spool.kept
     assert (
         content,
-        draft.id,
-        draft.route,
-        draft.message_id,
-        draft.arrived,
+        info.id,
+        info.route,
+        info.message_id,
+        info.arrived,
     ) == (WHOLE + b"\r\n.dot\r\n", "ID1", "default", "<i@x>", 0.0)
-    assert draft.origin == "c.example[192.0.2.2] ESMTP"
+    assert info.origin == "c.example[192.0.2.2] ESMTP"
 
 
 def test_250_is_said_only_after_the_commit(net: Net) -> None:
@@ -235,18 +235,18 @@ def test_what_the_sender_asked_for_is_kept(net: Net) -> None:
         "RCPT TO:<c@y.example> NOTIFY=NEVER\r\nDATA\r\n"
     )
     client.send(WHOLE + b"\r\n\xc3\xa9\r\n.\r\n")
-    ((draft, _),) = relay.spool.kept
+    ((info, _),) = relay.spool.kept
     assert (
         Recipient("b@y.example", ["SUCCESS", "DELAY"], "rfc822;first@z.example"),
         Recipient("c@y.example", "NEVER"),
-    ) == draft.envelope.recipients
+    ) == info.envelope.recipients
     assert (
-        draft.envelope.ret,
-        draft.envelope.envid,
-        draft.envelope.require_tls,
-        draft.eight_bit,
-        draft.binary,
-        draft.smtputf8,
+        info.envelope.ret,
+        info.envelope.envid,
+        info.envelope.require_tls,
+        info.eight_bit,
+        info.binary,
+        info.smtputf8,
     ) == ("HDRS", "E+1", False, True, False, False)
 
 
@@ -258,9 +258,9 @@ def test_requiretls_is_kept(net: Net) -> None:
     client.starttls()
     client.send("MAIL FROM:<a@x.example> REQUIRETLS\r\nRCPT TO:<b@y.example>\r\nDATA\r\n")
     client.send(WHOLE + b"\r\n.\r\n")
-    ((draft, _),) = relay.spool.kept
-    assert (draft.envelope.require_tls, draft.origin[0]) == (True, "c")
-    assert draft.origin.endswith(" ESMTPS")
+    ((info, _),) = relay.spool.kept
+    assert (info.envelope.require_tls, info.origin[0]) == (True, "c")
+    assert info.origin.endswith(" ESMTPS")
 
 
 def test_binary_content_is_kept_untouched(net: Net) -> None:
@@ -271,8 +271,8 @@ def test_binary_content_is_kept_untouched(net: Net) -> None:
     content = b"Subject: s\r\n\r\n" + body
     said = client.send(b"BDAT %d LAST\r\n" % len(content) + content)
     assert said == ["250 2.0.0 Ok: queued as ID1"]
-    ((draft, kept),) = relay.spool.kept
-    assert (draft.binary, draft.eight_bit) == (True, True)
+    ((info, kept),) = relay.spool.kept
+    assert (info.binary, info.eight_bit) == (True, True)
     assert kept.startswith(b"Subject: s\r\nFrom: a@x.example\r\n")
     assert kept.endswith(b"\r\n\r\n" + body)
 
@@ -285,12 +285,12 @@ def test_a_rewritten_recipient_keeps_the_original_for_reports(net: Net) -> None:
         "MAIL FROM:<root@h>\r\nRCPT TO:<root@localhost>\r\nRCPT TO:<Postmaster>\r\nDATA\r\n"
     )
     client.send(b"From: root@h\r\n\r\n.\r\n")
-    ((draft, content),) = relay.spool.kept
+    ((info, content),) = relay.spool.kept
     assert content.startswith(b"From: app@example.org\r\n")
-    assert str(draft.envelope.sender) == "app@example.org"
+    assert str(info.envelope.sender) == "app@example.org"
     assert (
         Recipient("admin@example.org", orcpt="rfc822;root@localhost"),
-    ) == draft.envelope.recipients
+    ) == info.envelope.recipients
 
 
 @pytest.mark.parametrize("ended", [True, False])

@@ -201,7 +201,7 @@ def delay_causes(messages: Iterable[QueuedMessage]) -> list[DelayCause]:
                 counted[key] += 1
                 latest[key] = recipient
         for key, number in counted.items():
-            last, arrived = latest[key], message.draft.arrived
+            last, arrived = latest[key], message.info.arrived
             before = found.get(key) or DelayCause(key[0], last.reply or "", 0, 0, None, arrived)
             found[key] = evolve(
                 before,
@@ -423,10 +423,10 @@ def _row(message: QueuedMessage, now: float) -> dict[str, Any]:
         "id": message.id,
         "state": _queue_state(message),
         "why": _why(message),
-        "sender": address(message.draft.envelope.sender),
+        "sender": address(message.info.envelope.sender),
         "recipients": recipients,
         "size": size(message.size),
-        "arrived": ago(message.draft.arrived, now),
+        "arrived": ago(message.info.arrived, now),
         "next_attempt": next_attempt,
     }
 
@@ -459,14 +459,14 @@ def message_page(viewer: Viewer, message: QueuedMessage, header: bytes | None) -
 
     :param header: the beginning of the content; None where the viewer may not see it.
     """
-    draft, now = message.draft, viewer.now
+    info, now = message.info, viewer.now
     facts: dict[str, Flattenable] = {
-        "From": address(draft.envelope.sender),
-        "Message-ID": foreign(draft.message_id or "–"),
-        "Received from": foreign(draft.origin or "–"),
-        "Route": foreign(draft.route),
+        "From": address(info.envelope.sender),
+        "Message-ID": foreign(info.message_id or "–"),
+        "Received from": foreign(info.origin or "–"),
+        "Route": foreign(info.route),
         "Size": size(message.size),
-        "Arrived": ago(draft.arrived, now),
+        "Arrived": ago(info.arrived, now),
         "Attempts": f"{message.attempts:,}",
     }
     if message.pending and not (message.held or message.leased or message.aside):
@@ -555,7 +555,7 @@ def confirmation_page(
         "messages": [
             {
                 "id": message.id,
-                "sender": address(message.draft.envelope.sender),
+                "sender": address(message.info.envelope.sender),
                 "recipient": address((message.pending or message.recipients)[0].recipient.path),
             }
             for message in first

@@ -55,7 +55,7 @@ def table(messages: Iterable[QueuedMessage], now: float, width: int | None = Non
             Text(message.id),
             Text(state, style=_STYLES[state]),
             Text(size(message.size)),
-            Text(duration(now - message.draft.arrived)),
+            Text(duration(now - message.info.arrived)),
             Text(_next_try(message, now)),
             _people(message),
         )
@@ -68,7 +68,7 @@ def table(messages: Iterable[QueuedMessage], now: float, width: int | None = Non
 
 
 def _people(message: QueuedMessage) -> Text:
-    lines = Text(f"from {_sender_text(message.draft.envelope.sender)}")
+    lines = Text(f"from {_sender_text(message.info.envelope.sender)}")
     recipients = message.pending or message.recipients
     for recipient in recipients[:_RECIPIENTS_SHOWN]:
         lines.append(f"\nto {printable(str(recipient.recipient), 320)}")
@@ -146,19 +146,19 @@ def message_lines(message: QueuedMessage, header: list[str], now: float) -> Iter
 
     :param header: its lines; empty if the content cannot be read.
     """
-    draft, envelope = message.draft, message.draft.envelope
+    info, envelope = message.info, message.info.envelope
     yield _line("message", message.id)
     yield _line("state", message.queue_name)
     yield from (_line("", line) for line in _reasons(message))
     yield _line("next try", _next_try(message, now))
     yield _line("tries", str(message.attempts))
     yield _line("size", f"{message.size} octets ({size(message.size)})")
-    yield _line("arrived", _past(draft.arrived, now))
-    if draft.origin:
-        yield _line("came from", printable(draft.origin, 300))
-    yield _line("route", printable(draft.route, 100))
-    if draft.message_id:
-        yield _line("Message-ID", printable(draft.message_id, 300))
+    yield _line("arrived", _past(info.arrived, now))
+    if info.origin:
+        yield _line("came from", printable(info.origin, 300))
+    yield _line("route", printable(info.route, 100))
+    if info.message_id:
+        yield _line("Message-ID", printable(info.message_id, 300))
     yield _line("sender", _sender_text(envelope.sender))
     for name, value in (("RET", envelope.ret), ("ENVID", envelope.envid)):
         if value:
@@ -226,11 +226,11 @@ def mailq_lines(messages: Iterable[QueuedMessage]) -> Iterator[str]:
 
 
 def _mailq_entry(message: QueuedMessage) -> Iterator[str]:
-    draft = message.draft
+    info = message.info
     mark = _MAILQ_MARKS.get(message.queue_name, " ")
-    sender = draft.envelope.sender
+    sender = info.envelope.sender
     name = printable(str(sender), 320) if sender.mailbox is not None else "MAILER-DAEMON"
-    yield f"{message.id}{mark} {message.size:7} {_mailq_date(draft.arrived)}  {name}"
+    yield f"{message.id}{mark} {message.size:7} {_mailq_date(info.arrived)}  {name}"
     previous: str | None = None
     for recipient in message.pending or message.recipients:
         reason = _mailq_reason(recipient)
@@ -261,15 +261,15 @@ def _mailq_date(at: float) -> str:
 
 def list_json(message: QueuedMessage) -> dict[str, Any]:
     """One message with the names of ``postqueue -j``."""
-    draft = message.draft
+    info = message.info
     undelivered = [r for r in message.recipients if r.state is not RecipientState.DELIVERED]
     return {
         "queue_name": message.queue_name,
         "queue_id": message.id,
-        "arrival_time": int(draft.arrived),
+        "arrival_time": int(info.arrived),
         "message_size": message.size,
         "forced_expire": message.expired,
-        "sender": str(draft.envelope.sender) if draft.envelope.sender.mailbox else "MAILER-DAEMON",
+        "sender": str(info.envelope.sender) if info.envelope.sender.mailbox else "MAILER-DAEMON",
         "recipients": [
             {"address": str(each.recipient), **_delay_reason(each)} for each in undelivered
         ],
@@ -284,13 +284,13 @@ def _delay_reason(recipient: QueuedRecipient) -> dict[str, Any]:
 
 def show_json(message: QueuedMessage, header: list[str]) -> dict[str, Any]:
     """The names of :func:`list_json`, and more."""
-    draft, envelope = message.draft, message.draft.envelope
+    info, envelope = message.info, message.info.envelope
     return {
         **list_json(message),
         "recipients": [_recipient_json(each) for each in message.recipients],
-        "route": draft.route,
-        "origin": draft.origin,
-        "message_id": draft.message_id,
+        "route": info.route,
+        "origin": info.origin,
+        "message_id": info.message_id,
         "attempts": message.attempts,
         "next_try": message.due if message.aside is None else None,
         "held": message.held,

@@ -112,7 +112,7 @@ class Cleanup:
             )
         return octets
 
-    def draft(self) -> MessageInfo:
+    def message_info(self) -> MessageInfo:
         """Return the record to be committed; valid after :meth:`finish`."""
         fixer, envelope = self._fixer, self.envelope
         return MessageInfo(

@@ -55,7 +55,7 @@ class QueueObserver(ABC):
     """Consumer of the queue, notified of arrivals in the reactor's thread."""
 
     @abstractmethod
-    def claim(self, draft: MessageInfo) -> bool:
+    def claim(self, info: MessageInfo) -> bool:
         """Return True to try the message at once: the commit then leases it."""
 
     @abstractmethod
@@ -71,7 +71,7 @@ class QueueObserver(ABC):
                 _log.failure("an observer of the queue failed")
 
     @abstractmethod
-    def unclaimed(self, draft: MessageInfo) -> None:
+    def unclaimed(self, info: MessageInfo) -> None:
         """Release the claim on a message whose commit failed."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Intake(ABC):
         """
 
     @abstractmethod
-    def commit(self, draft: MessageInfo) -> Deferred[QueuedMessage]:
+    def commit(self, info: MessageInfo) -> Deferred[QueuedMessage]:
         """Make the message durable.
 
         :raises QueueError: the commit failed, and nothing of the message is left.

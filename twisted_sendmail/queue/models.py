@@ -88,7 +88,7 @@ class QueuedRecipient:
 class QueuedMessage:
     """One message in the queue."""
 
-    draft: MessageInfo
+    info: MessageInfo
     #: Octets of content.
     size: int
     recipients: tuple[QueuedRecipient, ...]
@@ -112,7 +112,7 @@ class QueuedMessage:
     @property
     def id(self) -> str:
         """Queue id."""
-        return self.draft.id
+        return self.info.id
 
     @property
     def pending(self) -> tuple[QueuedRecipient, ...]:

@@ -59,8 +59,8 @@ def reports_due(
     :param record: the attempt.
     :param dsn: the server that accepted the message reports by itself.
     """
-    draft = message.draft
-    if draft.envelope.sender.mailbox is None or draft.automatic:
+    info = message.info
+    if info.envelope.sender.mailbox is None or info.automatic:
         return ReportsDue(undeliverable=_undeliverable(message, record.changes))
     failed, delayed, relayed = [], [], []
     for row in record.changes:
@@ -73,7 +73,7 @@ def reports_due(
                 failed.append(row)
         elif not notify or "DELAY" in notify:
             delayed.append(row)
-    if message.warned or not policy.late(draft.arrived, record.at):
+    if message.warned or not policy.late(info.arrived, record.at):
         delayed = []
     return ReportsDue(tuple(failed), tuple(delayed), tuple(relayed))
 
@@ -122,7 +122,7 @@ class Reporter:
         message = leased.message
         if due.undeliverable:
             return await self._undeliverable(leased, record)
-        sender = message.draft.envelope.sender.mailbox
+        sender = message.info.envelope.sender.mailbox
         # The limit does not apply to what the operator expires.
         if sender is not None and (message.expired or self._bucket.take()):
             rows = [
@@ -130,7 +130,7 @@ class Reporter:
                 *_with(due.delayed, DSNAction.DELAYED),
                 *_with(due.relayed, DSNAction.RELAYED),
             ]
-            until = message.draft.arrived + policy.lifetime
+            until = message.info.arrived + policy.lifetime
             record, event = await self._add(leased, record, rows, sender, until)
             return evolve(record, warned=bool(due.delayed)), [event]
         if due.failed:
@@ -185,7 +185,7 @@ class Reporter:
 
         :param until: time until which mail is retried.
         """
-        message, draft = leased.message, leased.message.draft
+        message, info = leased.message, leased.message.info
         content = leased.content
         header_only = any(row.status in _RETURN_HEADER_ONLY for row, _ in rows)
         report = Report(
@@ -203,12 +203,12 @@ class Reporter:
                 )
                 for row, action in rows
             ),
-            arrived=_time(draft.arrived),
+            arrived=_time(info.arrived),
             now=_time(record.at),
             content=await self._header(message) if content is None else content,
             whole=content is not None,
-            ret="HDRS" if header_only else draft.envelope.ret,
-            envid=draft.envelope.envid,
+            ret="HDRS" if header_only else info.envelope.ret,
+            envid=info.envelope.envid,
             queue_id=message.id,
             message_id=new_message_id(self._settings.name),
         )

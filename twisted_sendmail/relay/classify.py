@@ -169,9 +169,9 @@ def classify_attempt(
         verdicts = [
             _Verdict(RecipientState.PENDING, error_status(failed), _line(failed), counts=counts)
         ] * len(tried)
-    draft = message.draft
+    info = message.info
     last = outcome not in _NEVER_LAST and policy.expired(
-        draft.arrived, now, report=draft.envelope.sender.mailbox is None
+        info.arrived, now, report=info.envelope.sender.mailbox is None
     )
     rows = []
     for queued, verdict in zip(tried, verdicts, strict=True):

@@ -157,11 +157,11 @@ class DeliveryAgent:
         in_doubt: bool,
     ) -> None:
         message = attempt.leased.message
-        draft = message.draft
-        sender = draft.envelope.sender.mailbox
+        info = message.info
+        sender = info.envelope.sender.mailbox
         taken = None if attempt.job is None else attempt.job.taken_at
         delays = Delays(
-            elapsed(draft.arrived, attempt.since),
+            elapsed(info.arrived, attempt.since),
             0.0,  # a leased message is given to the mailer at once
             elapsed(attempt.since, now if taken is None else taken),
             0.0 if taken is None else elapsed(taken, now),
@@ -245,17 +245,17 @@ def stored_message(
 ) -> PreparedMessage:
     """Return a queued message for the mailer: nothing of it is parsed or changed again."""
     message = leased.message
-    draft = message.draft
-    envelope = draft.envelope
+    info = message.info
+    envelope = info.envelope
     if len(recipients) != len(envelope.recipients):
         envelope = envelope.to(tuple(each.recipient for each in recipients))
     content: bytes | Content | None = leased.content
     if content is None:
-        content = StoredContent(queue, message.id, message.size, draft.eight_bit)
+        content = StoredContent(queue, message.id, message.size, info.eight_bit)
     prepared = PreparedMessage(
-        envelope, content, smtputf8=draft.smtputf8, message_id=draft.message_id
+        envelope, content, smtputf8=info.smtputf8, message_id=info.message_id
     )
-    prepared.binary = draft.binary
+    prepared.binary = info.binary
     return prepared
 
 

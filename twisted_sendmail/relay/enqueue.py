@@ -57,18 +57,18 @@ async def enqueue(
             waiting = intake.write(kept) if kept else None
             if waiting is not None:
                 await waiting
-        draft = cleanup.draft()
+        info = cleanup.message_info()
     except BaseException:
         intake.abort()
         raise
     finally:
         await message.close()
-    queued = tracker.add(id_, draft.envelope)
+    queued = tracker.add(id_, info.envelope)
     try:
-        _ = await intake.commit(draft)
+        _ = await intake.commit(info)
     except CancelledError:
         tracker.forget(id_)
-        raise _in_doubt(draft.envelope) from None
+        raise _in_doubt(info.envelope) from None
     except BaseException:
         tracker.forget(id_)
         raise

@@ -177,17 +177,17 @@ class QueueManager(QueueObserver):
 
     # -- notifications of the queue ------------------------------------------------------
 
-    def claim(self, draft: MessageInfo) -> bool:
+    def claim(self, info: MessageInfo) -> bool:
         """See ``QueueObserver.claim``."""
-        route = self.routes.get(draft.route)
-        if route is None or draft.held or not route.claim():
+        route = self.routes.get(info.route)
+        if route is None or info.held or not route.claim():
             return False
-        self._claims[draft.id] = route
+        self._claims[info.id] = route
         return True
 
-    def unclaimed(self, draft: MessageInfo) -> None:
+    def unclaimed(self, info: MessageInfo) -> None:
         """See ``QueueObserver.unclaimed``."""
-        route = self._claims.pop(draft.id, None)
+        route = self._claims.pop(info.id, None)
         if route is not None:
             route.unclaimed()
 
@@ -202,7 +202,7 @@ class QueueManager(QueueObserver):
         for leased, claimed in arrivals:
             message = leased.message
             self.notify(_arrived(message))
-            route = self.routes.get(message.draft.route)
+            route = self.routes.get(message.info.route)
             if claimed:
                 if self._still_claimed(route, leased) and route is not None:
                     ready.setdefault(route, []).append(leased)
@@ -725,16 +725,16 @@ def _trouble(what: str, failure: Failure) -> Trouble:
 
 
 def _arrived(message: QueuedMessage) -> Arrived:
-    draft = message.draft
-    sender = draft.envelope.sender
+    info = message.info
+    sender = info.envelope.sender
     return Arrived(
         message.id,
         printable(str(sender.mailbox), 320) if sender.mailbox else "",
         message.size,
         len(message.recipients),
-        draft.route,
-        printable(draft.origin, 200),
-        printable(draft.message_id, 200) if draft.message_id else None,
+        info.route,
+        printable(info.origin, 200),
+        printable(info.message_id, 200) if info.message_id else None,
     )
 
 

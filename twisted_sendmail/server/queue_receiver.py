@@ -78,7 +78,7 @@ class QueueReceiver(Receiver):
         try:
             cleanup = self._opened()
             octets = cleanup.feed(self._after_trace(b"")) + cleanup.finish()
-            draft = cleanup.draft()
+            info = cleanup.message_info()
         except TooManyHops:
             self.abort()
             return TOO_MANY_HOPS
@@ -90,8 +90,8 @@ class QueueReceiver(Receiver):
         if intake is None:
             intake = self._queue.intake()
         if written is None:
-            return intake.commit(draft).addCallbacks(_yes, self._refusal)
-        later = Deferred.fromCoroutine(_commit_after(written, intake, draft))
+            return intake.commit(info).addCallbacks(_yes, self._refusal)
+        later = Deferred.fromCoroutine(_commit_after(written, intake, info))
         return later.addCallbacks(_yes, self._refusal)
 
     def abort(self) -> None:
@@ -141,13 +141,13 @@ class QueueReceiver(Receiver):
         return LOCAL_ERROR
 
 
-async def _commit_after(written: Deferred[None], intake: Intake, draft: MessageInfo) -> None:
+async def _commit_after(written: Deferred[None], intake: Intake, info: MessageInfo) -> None:
     try:
         await written
     except BaseException:
         intake.abort()
         raise
-    await intake.commit(draft)
+    await intake.commit(info)
 
 
 def _yes(_: object) -> None:

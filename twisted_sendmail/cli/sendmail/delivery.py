@@ -222,7 +222,7 @@ def enqueue(
         for piece in pieces:
             intake.write(cleanup.feed(piece))
         intake.write(cleanup.finish())
-        intake.keep(cleanup.draft())
+        intake.keep(cleanup.message_info())
     finally:
         intake.abort()
     return queue_id
@@ -271,7 +271,7 @@ class LocalIntake(Intake):
                 remedy=f"make room in {tempfile.gettempdir()}",
             ) from None
 
-    def keep(self, draft: MessageInfo) -> QueuedMessage:
+    def keep(self, info: MessageInfo) -> QueuedMessage:
         """Commit the message now, and wake the relay if it runs.
 
         :raises QueueError: the message was not committed, and nothing of it is left.
@@ -282,7 +282,7 @@ class LocalIntake(Intake):
             store.open(create=_may_create(directory))
             with store.transaction(doing="take the message in"):
                 FreeSpace(directory, LEAST_FREE).ask(self._size)
-                message = store.put(draft, self._written(store))
+                message = store.put(info, self._written(store))
         finally:
             store.close()
             self.abort()
@@ -301,12 +301,12 @@ class LocalIntake(Intake):
             count += 1
         return Pieces(body, count, self._size)
 
-    def commit(self, draft: MessageInfo) -> Deferred[QueuedMessage]:
+    def commit(self, info: MessageInfo) -> Deferred[QueuedMessage]:
         """See ``Intake.commit``; the Deferred has fired already."""
         from twisted.internet.defer import fail, succeed
 
         try:
-            return succeed(self.keep(draft))
+            return succeed(self.keep(info))
         except QueueError as e:
             return fail(e)
 

@@ -286,7 +286,7 @@ class SQLiteQueue(Queue):
         return settled
 
     def _reports_queued(self, left: QueuedMessage | None, settlement: AttemptRecord) -> Any:
-        ids = tuple(draft.id for draft, _ in settlement.reports)
+        ids = tuple(info.id for info, _ in settlement.reports)
 
         def notify(reports: list[QueuedMessage]) -> None:
             for report in reports:
@@ -460,7 +460,7 @@ class SQLiteIntake(Intake):
             else:
                 waiter.errback(self._error)
 
-    def commit(self, draft: MessageInfo) -> Deferred[QueuedMessage]:
+    def commit(self, info: MessageInfo) -> Deferred[QueuedMessage]:
         """See ``Intake.commit``."""
         if self._ended:
             return fail(QueueError("the message has ended"))
@@ -475,7 +475,7 @@ class SQLiteIntake(Intake):
             if rest:
                 self._write_piece(rest)
             content = Pieces(self._body or 0, self._count, self._size)
-        commit = CommitMessage(self._queue, draft, content, self)
+        commit = CommitMessage(self._queue, info, content, self)
         self._queue.submit(commit)
         return commit.done
 
@@ -526,22 +526,22 @@ class CommitMessage(Operation):
     """Commit a message; the observer is asked first whether it is to be inserted leased."""
 
     batched = True
-    __slots__ = ("_intake", "claimed", "content", "done", "draft", "queue")
+    __slots__ = ("_intake", "claimed", "content", "done", "info", "queue")
 
     def __init__(
-        self, queue: SQLiteQueue, draft: MessageInfo, content: bytes | Pieces, intake: SQLiteIntake
+        self, queue: SQLiteQueue, info: MessageInfo, content: bytes | Pieces, intake: SQLiteIntake
     ) -> None:
         super().__init__(doing="take the message in")
         self.queue = queue
-        self.draft = draft
+        self.info = info
         self.content = content
         self._intake = intake
         self.done: Deferred[Any] = Deferred()
         self.claimed = False
         observer = queue.observer
-        if observer is not None and not draft.held:
+        if observer is not None and not info.held:
             try:
-                self.claimed = observer.claim(draft)
+                self.claimed = observer.claim(info)
             except Exception:  # noqa: BLE001 - the message is queued all the same
                 _log.failure("an observer of the queue failed")
 
@@ -557,7 +557,7 @@ class CommitMessage(Operation):
                 admitted.append(commit)
             except QueueFull as e:
                 commit.error = e
-        messages = store.put_all([(each.draft, each.content, each.claimed) for each in admitted])
+        messages = store.put_all([(each.info, each.content, each.claimed) for each in admitted])
         for commit, message in zip(admitted, messages, strict=True):
             commit.result = message
 
@@ -578,7 +578,7 @@ class CommitMessage(Operation):
             content = self.content if self.claimed and isinstance(self.content, bytes) else None
             self.queue.arrivals.append((LeasedMessage(self.result, content), self.claimed))
         elif self.claimed:
-            observer.unclaimed(self.draft)
+            observer.unclaimed(self.info)
 
 
 class Record(Operation):

@@ -37,10 +37,10 @@ class Damaged(ValueError):
 
 
 def encode(
-    draft: MessageInfo, number: int, size: int, body: int | None, pieces: int
+    info: MessageInfo, number: int, size: int, body: int | None, pieces: int
 ) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
     """Return the constant columns of the message, and those of each recipient."""
-    envelope = draft.envelope
+    envelope = info.envelope
     recipients = [
         (n, str(r.path), ",".join(sorted(r.notify)), r.orcpt)
         for n, r in enumerate(envelope.recipients)
@@ -48,11 +48,11 @@ def encode(
     sender = str(envelope.sender) if envelope.sender.mailbox else ""
     fixed = (
         number,
-        float(draft.arrived),
+        float(info.arrived),
         sender,
-        _parameters(draft),
+        _parameters(info),
         size,
-        draft.origin,
+        info.origin,
         body,
         pieces,
     )
@@ -78,14 +78,14 @@ def decode_damaged(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> Q
         return _decode(row, recipients)
     except _DAMAGE_ERRORS:
         number = row[0] if isinstance(row[0], int) else 0
-        draft = MessageInfo(
+        info = MessageInfo(
             id=id_text(number),
             envelope=Envelope(None, [Recipient(ForwardPath(None))]),
             arrived=row[1] if isinstance(row[1], float) else 0.0,
             route="",
             origin="unreadable",
         )
-        return QueuedMessage(draft, size=0, recipients=(), aside=SetAsideReason.DAMAGED)
+        return QueuedMessage(info, size=0, recipients=(), aside=SetAsideReason.DAMAGED)
 
 
 def content_checksum(number: int, place: int, data: bytes) -> int:
@@ -97,17 +97,17 @@ def _checksum(fixed: tuple[Any, ...], recipients: Sequence[Sequence[Any]]) -> in
     return crc32(repr((fixed, recipients)).encode("utf-8", "surrogateescape"))
 
 
-def _parameters(draft: MessageInfo) -> str:
-    envelope = draft.envelope
+def _parameters(info: MessageInfo) -> str:
+    envelope = info.envelope
     given = {
         "ret": envelope.ret,
         "envid": envelope.envid,
         "require_tls": envelope.require_tls or None,
-        "smtputf8": draft.smtputf8 or None,
-        "eight_bit": draft.eight_bit,
-        "binary": draft.binary or None,
-        "message_id": draft.message_id,
-        "automatic": draft.automatic or None,
+        "smtputf8": info.smtputf8 or None,
+        "eight_bit": info.eight_bit,
+        "binary": info.binary or None,
+        "message_id": info.message_id,
+        "automatic": info.automatic or None,
     }
     kept = {name: value for name, value in given.items() if value is not None}
     return _encode_json(kept) if kept else ""
@@ -125,7 +125,7 @@ def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMe
         envid=known.get("envid"),
         require_tls=known.get("require_tls", False),
     )
-    draft = MessageInfo(
+    info = MessageInfo(
         id=id_text(number),
         envelope=envelope,
         arrived=arrived,
@@ -138,7 +138,7 @@ def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMe
         automatic=known.get("automatic", False),
     )
     return QueuedMessage(
-        draft,
+        info,
         size=size,
         recipients=queued,
         due=due + 0.0,

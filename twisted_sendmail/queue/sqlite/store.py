@@ -283,10 +283,10 @@ class SQLiteStore:
     # -- arrival -----------------------------------------------------------------------
 
     def put(
-        self, draft: MessageInfo, content: bytes | Pieces, *, leased: bool = False
+        self, info: MessageInfo, content: bytes | Pieces, *, leased: bool = False
     ) -> QueuedMessage:
         """Insert one message; see ``put_all``."""
-        return self.put_all([(draft, content, leased)])[0]
+        return self.put_all([(info, content, leased)])[0]
 
     def put_all(
         self, arrivals: Sequence[tuple[MessageInfo, bytes | Pieces, bool]]
@@ -301,17 +301,17 @@ class SQLiteStore:
         messages: list[tuple[Any, ...]] = []
         recipients: list[tuple[Any, ...]] = []
         contents: list[tuple[Any, ...]] = []
-        for draft, content, leased in arrivals:
-            number = id_number(draft.id)
+        for info, content, leased in arrivals:
+            number = id_number(info.id)
             if number is None:
-                raise _cannot_queue(draft.id, "it is not an id of this queue")
+                raise _cannot_queue(info.id, "it is not an id of this queue")
             if isinstance(content, Pieces):
                 self._check_pieces(content)
-                fixed, given = encode(draft, number, content.size, content.body, content.count)
+                fixed, given = encode(info, number, content.size, content.body, content.count)
             else:
-                fixed, given = encode(draft, number, len(content), None, 0)
+                fixed, given = encode(info, number, len(content), None, 0)
                 contents.append((number, content, content_checksum(number, 0, content)))
-            state = (draft.route, 0.0, 0, int(leased), int(draft.held), None, None, 0, 0, None)
+            state = (info.route, 0.0, 0, int(leased), int(info.held), None, None, 0, 0, None)
             messages.append(fixed + state)
             recipients += [(number, *row) for row in given]
         try:
@@ -564,7 +564,7 @@ class SQLiteStore:
                 continue
             doomed = leased.pop(number)
             if record.reports:
-                self.put_all([(draft, content, False) for draft, content in record.reports])
+                self.put_all([(info, content, False) for info, content in record.reports])
             left = pending[number] - _ended(record)
             if doomed == "doomed" or not (left or record.aside):
                 gone.append(number)
@@ -850,15 +850,15 @@ class SQLiteStore:
         return int(self.connection.value("PRAGMA data_version"))
 
 
-def _queued(draft: MessageInfo, content: bytes | Pieces, leased: bool) -> QueuedMessage:  # noqa: FBT001
+def _queued(info: MessageInfo, content: bytes | Pieces, leased: bool) -> QueuedMessage:  # noqa: FBT001
     return QueuedMessage(
-        draft,
+        info,
         size=content.size if isinstance(content, Pieces) else len(content),
         recipients=tuple(
-            [QueuedRecipient(n, recipient) for n, recipient in enumerate(draft.envelope.recipients)]
+            [QueuedRecipient(n, recipient) for n, recipient in enumerate(info.envelope.recipients)]
         ),
         leased=leased,
-        held=draft.held,
+        held=info.held,
     )
 
 
