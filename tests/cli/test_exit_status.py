@@ -21,7 +21,7 @@ from twisted_sendmail import (
     SendmailError,
     StartTLSUnavailable,
 )
-from twisted_sendmail.cli.exit_status import TABLE, ExitStatus, status_of_error, status_of_result
+from twisted_sendmail.exit_status import TABLE, ExitStatus, status_of_error, status_of_result
 from twisted_sendmail.smtp import refusal, require_acceptance
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"

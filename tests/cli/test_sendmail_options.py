@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from twisted_sendmail.cli.exit_status import CommandError
 from twisted_sendmail.cli.sendmail.options import SendmailMode, SendmailOptions, parse
+from twisted_sendmail.exit_status import CommandError
 
 DELIVER: dict[str, Any] = {"recipients": ("bob",)}
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.cli.options import SERVER_VARIABLE, add_server_options, server_of
 from twisted_sendmail.cli.output import (
     as_json,
@@ -27,6 +26,7 @@ from twisted_sendmail.cli.output import (
 )
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import ProbeResult, SubmissionServer, TLSPolicy, probe_server
+from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.smtp import (
     Capabilities,
     CertificateRejected,

@@ -28,10 +28,10 @@ from rich.text import Text
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from twisted_sendmail.cli.exit_status import ExitStatus
 from twisted_sendmail.cli.output import print_result
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import SubmissionServer, TLSTrust, submit
+from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.sasl import Credentials
 from twisted_sendmail.server import entry
 from twisted_sendmail.smtp import SendmailError, printable

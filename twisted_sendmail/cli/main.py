@@ -16,8 +16,8 @@ from typing import NoReturn
 from OpenSSL import SSL
 
 from twisted_sendmail.cli import catch, check, demo, password, queue, send
-from twisted_sendmail.cli.exit_status import CommandError, status_and_line
 from twisted_sendmail.cli.output import NAME, finish, prepare_streams, print_error
+from twisted_sendmail.exit_status import CommandError, status_and_line
 from twisted_sendmail.smtp import may_hold_url, printable
 
 #: The module of each subcommand, in the order of the help.

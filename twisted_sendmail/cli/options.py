@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from twisted_sendmail.cli.exit_status import CommandError, ExitStatus
 from twisted_sendmail.client import (
     SubmissionServer,
     Timeouts,
     TLSPolicy,
     TLSTrust,
-    check_secret_file,
 )
+from twisted_sendmail.exit_status import CommandError, ExitStatus
 from twisted_sendmail.sasl import Credentials
+from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.smtp import InvalidServer, printable, shown_url
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import shutil
 import sys
 from typing import Any, TextIO
 
-from twisted_sendmail.cli.exit_status import ExitStatus
+from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.smtp import (
     ConnectionFailed,
     DeliveryCancelled,

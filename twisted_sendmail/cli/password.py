@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from twisted_sendmail.cli.exit_status import ExitStatus
 from twisted_sendmail.cli.options import PASSWORD_VARIABLE, add_password_options, new_password
 from twisted_sendmail.cli.output import print_error, print_result
+from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.sasl import ITERATIONS, MAX_ITERATIONS, MIN_ITERATIONS
 from twisted_sendmail.server import entry
 

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import attrs
 
-from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_of_error
 from twisted_sendmail.cli.output import (
     as_json,
     output_failed,
@@ -33,6 +32,7 @@ from twisted_sendmail.cli.queue_format import (
     totals_line,
 )
 from twisted_sendmail.cli.sendmail.relay import CONFIGURATION, VARIABLE, find_relay
+from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_error
 from twisted_sendmail.queue import (
     MessageDamaged,
     QueueAction,

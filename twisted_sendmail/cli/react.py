@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
-from twisted_sendmail.cli.exit_status import status_of_signal
 from twisted_sendmail.cli.output import finish
+from twisted_sendmail.exit_status import status_of_signal
 
 
 def react(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:

@@ -19,7 +19,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
-from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.cli.options import SERVER_VARIABLE, add_server_options, server_of
 from twisted_sendmail.cli.output import (
     accepted_line,
@@ -32,6 +31,7 @@ from twisted_sendmail.cli.output import (
 )
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import SubmissionServer, off_reactor, submit
+from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.message import OCTET_STREAM, Attachment, Message, compose
 from twisted_sendmail.smtp import (
     DeliveryReport,

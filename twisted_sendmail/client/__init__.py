@@ -5,7 +5,6 @@ from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.pool import Job, JobResult, PoolLimits
 from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.probe import ProbeResult, probe_server
-from twisted_sendmail.client.secret_file import check_secret_file
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit
 from twisted_sendmail.client.timeouts import Cancelled, Timeouts
@@ -26,7 +25,6 @@ __all__ = [
     "TLSTrust",
     "Timeouts",
     "TokenBucket",
-    "check_secret_file",
     "off_reactor",
     "prepare_message",
     "probe_server",

@@ -14,7 +14,7 @@ import attrs
 from twisted.logger import Logger
 
 from twisted_sendmail.admin.sessions import MIN_TOKEN_LENGTH
-from twisted_sendmail.client import PoolLimits, SubmissionServer, TLSTrust, check_secret_file
+from twisted_sendmail.client import PoolLimits, SubmissionServer, TLSTrust
 from twisted_sendmail.daemon.config_schema import (
     AdminTable,
     DeliveryTable,
@@ -38,6 +38,7 @@ from twisted_sendmail.daemon.secrets import secret_source
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.relay import EVERYBODY, RelaySettings, RetryPolicy, RouteSettings
 from twisted_sendmail.sasl import Credentials, Secret, check_mechanisms
+from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server import PasswordFile, ServerTLS
 from twisted_sendmail.smtp import InvalidInput, printable
 

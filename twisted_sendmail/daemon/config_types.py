@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import socket
 import sys
@@ -39,9 +38,6 @@ ValueType = Callable[[object, Path], _T]
 
 class ConfigurationError(InvalidInput):
     """The relay cannot run with this configuration. Nothing was opened or changed."""
-
-    #: The exit status (``sysexits.h``).
-    status: int = os.EX_CONFIG
 
 
 class InvalidValue(Exception):

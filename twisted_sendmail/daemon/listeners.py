@@ -52,9 +52,6 @@ if TYPE_CHECKING:
 class CannotListen(SendmailError):
     """An endpoint cannot be listened on."""
 
-    #: The exit status (``sysexits.h``).
-    status: int = os.EX_UNAVAILABLE
-
 
 class Listeners:
     """All listeners of a relay: opened, replaced and closed together.

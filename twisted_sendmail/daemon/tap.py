@@ -17,10 +17,11 @@ from twisted.python import usage
 
 from twisted_sendmail.daemon.config import configuration_of, read_configuration
 from twisted_sendmail.daemon.config_schema import Key, all_keys
-from twisted_sendmail.daemon.config_types import ConfigSource, ConfigurationError
+from twisted_sendmail.daemon.config_types import ConfigSource
 from twisted_sendmail.daemon.logging import log_to
 from twisted_sendmail.daemon.resolver import DaemonThreadResolver
 from twisted_sendmail.daemon.service import RelayDaemon
+from twisted_sendmail.exit_status import ExitStatus, status_of_start
 from twisted_sendmail.queue import RelayLock, SQLiteStore, check_directory
 from twisted_sendmail.smtp import SendmailError, printable
 
@@ -114,9 +115,9 @@ def makeService(options: Options) -> RelayDaemon:
 
     file = options["config"]
     if file is not None and options.tree:
-        _exit("--config: other options are given too; give all in one place", os.EX_USAGE)
+        _exit("--config: other options are given too; give all in one place", ExitStatus.USAGE)
     if file is None and not options.tree:
-        _exit("there is no configuration; give --config FILE, or --smarthost URL", os.EX_USAGE)
+        _exit("there is no configuration; give --config FILE, or --smarthost URL", ExitStatus.USAGE)
     # twistd may change its directory before it starts the service.
     path = None if file is None else Path(file).absolute()
     here = Path.cwd()
@@ -131,15 +132,13 @@ def makeService(options: Options) -> RelayDaemon:
         # --check works while a relay has the queue; another user must not own the queue.
         if not (options["check"] or _changes_user(options)):
             check_queue(configuration.queue)
-    except ConfigurationError as e:
-        _exit(str(e), e.status)
     except SendmailError as e:
-        _exit(str(e), os.EX_CONFIG)
+        _exit(str(e), status_of_start(e))
     if options["check"]:
         for warning in configuration.warnings:
             sys.stderr.write(f"twistd sendmail: warning: {warning}\n")
         _print_result(f"{printable(configuration.source)}: good")
-        sys.exit(os.EX_OK)
+        sys.exit(ExitStatus.OK)
     any_reactor: Any = reactor
     any_reactor.installNameResolver(DaemonThreadResolver(reactor))
     service = _TwistdService(
@@ -196,22 +195,21 @@ def _print_result(line: str) -> None:
         # Python flushes stdout again when it exits; without this it would write a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(e, BrokenPipeError):
-            _exit(f"the result could not be written: {e.strerror}", os.EX_IOERR)
+            _exit(f"the result could not be written: {e.strerror}", ExitStatus.IOERR)
 
 
-def _exit(line: str, status: int) -> NoReturn:
+def _exit(line: str, status: ExitStatus) -> NoReturn:
     sys.stderr.write(f"twistd sendmail: {line}\n")
     sys.exit(status)
 
 
 def _stop(reactor: Any, error: SendmailError) -> None:
     """Stop ``twistd`` with an exit status, which a reactor does not have: set it at the very end."""
-    status = getattr(error, "status", os.EX_CONFIG)
 
     def exit_now() -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(status)
+        os._exit(status_of_start(error))
 
     atexit.register(exit_now)
     reactor.stop()

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 
-from twisted_sendmail.client import check_secret_file
 from twisted_sendmail.sasl import ITERATIONS, SALT_BYTES, ScramKeys
+from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server.auth import Avatar
 from twisted_sendmail.smtp import InvalidInput, InvalidServer, printable
 

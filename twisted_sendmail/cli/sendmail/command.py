@@ -17,7 +17,6 @@ from itertools import chain
 from pathlib import Path, PurePath
 from typing import NoReturn
 
-from twisted_sendmail.cli.exit_status import CommandError, ExitStatus, status_and_line
 from twisted_sendmail.cli.output import finish, prepare_streams, print_error, print_result
 from twisted_sendmail.cli.sendmail.message import (
     current_user,
@@ -27,6 +26,7 @@ from twisted_sendmail.cli.sendmail.message import (
 )
 from twisted_sendmail.cli.sendmail.options import SendmailMode, SendmailOptions, parse
 from twisted_sendmail.cli.sendmail.relay import find_relay
+from twisted_sendmail.exit_status import CommandError, ExitStatus, status_and_line
 from twisted_sendmail.message import HeaderFixer
 from twisted_sendmail.smtp import printable
 

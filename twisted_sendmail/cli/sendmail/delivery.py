@@ -18,10 +18,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import attrs
 
-from twisted_sendmail.cli.exit_status import ExitStatus, status_of_result
 from twisted_sendmail.cli.output import error_lines, print_error, print_note
 from twisted_sendmail.cli.sendmail.message import InputMessage, User
 from twisted_sendmail.cli.sendmail.relay import LocalRelay
+from twisted_sendmail.exit_status import ExitStatus, status_of_result
 from twisted_sendmail.message import clause, received_field
 from twisted_sendmail.queue import (
     LEAST_FREE,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from twisted_sendmail.cli.exit_status import CommandError
+from twisted_sendmail.exit_status import CommandError
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ server, and commits each message to the queue before it replies 250.
 from __future__ import annotations
 
 import gc
-import os
 import re
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +21,7 @@ from twisted_sendmail.cli.react import react
 from twisted_sendmail.cli.sendmail.delivery import LocalQueue
 from twisted_sendmail.cli.sendmail.relay import LocalRelay
 from twisted_sendmail.daemon.intake import server_settings
+from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.server import (
     Networks,
     QueueReceiver,
@@ -50,7 +50,7 @@ def serve(relay: LocalRelay) -> int:
         else:
             _standard_io(reactor, _CallerConnection(connected))
         await ended
-        return os.EX_OK
+        return ExitStatus.OK
 
     return react(work)
 

@@ -1,8 +1,8 @@
-"""The rule for files that hold a secret: who may read and change them.
+"""The rule for the permissions of files with secrets: passwords, tokens, accounts and private keys.
 
-Passwords, tokens, password files and private keys: only the owner may change such a file, and only
-owner and group may read it.  Systems that mount secrets readable for everybody (Docker, Kubernetes)
-can be allowed to by name.  The permissions of pipes and terminals are not checked.
+Only the owner may change such a file, and only owner and group may read it.  ``world_readable``
+accepts files that everybody may read, as Docker and Kubernetes mount secrets.  The permissions of
+pipes and terminals are not checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check_secret_file(
     """Check the permissions of *path*; a file that does not exist passes.
 
     :param status: of the file, if it is open; otherwise of the path.
-    :param world_readable: everybody may read the file.
+    :param world_readable: accept a file that everybody may read.
     :raises InvalidServer: the secret is exposed; ``detail`` and ``remedy`` name the file.
     """
     if status is None:

@@ -1,4 +1,4 @@
-"""The exit status of every command: codes of ``sysexits.h``, decided here and nowhere else.
+"""The exit status of every command, and of ``twistd sendmail``: codes of ``sysexits.h``.
 
 One table maps each class of error to its code. A class without a row has the code of its base
 class. The table names the classes, so that this module imports neither Twisted nor a database.
@@ -147,6 +147,16 @@ def status_of_result(report: DeliveryReport | None, error: SendmailError | None)
         return ExitStatus.OK
     worst = _worst(report.refused)
     return _not_again(worst) if report.accepted else worst
+
+
+def status_of_start(error: SendmailError) -> ExitStatus:
+    """The code of a relay that cannot start.
+
+    Only an endpoint in use may be free at the next start. A queue that another relay uses is a
+    mistake in the configuration, and 78 keeps systemd from restarting the relay.
+    """
+    in_use = "CannotListen" in _class_names(error)
+    return TABLE["CannotListen"] if in_use else ExitStatus.CONFIG
 
 
 def status_of_signal(status: int, signum: int | None) -> int:
