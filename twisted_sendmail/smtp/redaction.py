@@ -48,6 +48,18 @@ _SEPARATORS = re.compile(rb"[\x01,]")
 _ATTRIBUTE = re.compile(rb"[a-z]=")
 
 
+def shown_line(verb: str, *, argument: bool) -> str:
+    """Return what may be shown of a client's line whose argument may be a secret.
+
+    :param verb: a verb that the server knows; empty if the line has none, and may be a password
+        that was sent by mistake.
+    :param argument: the line has more than the verb.
+    """
+    if not verb:
+        return "(no command)"
+    return f"{verb} {MASK}" if argument else verb
+
+
 class Challenge(Reply):
     """A 334, for the mechanism only: :attr:`lines` holds its text, ``str()`` and ``repr()`` do not."""
 

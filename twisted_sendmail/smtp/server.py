@@ -77,7 +77,7 @@ from twisted_sendmail.smtp.commands import (
 )
 from twisted_sendmail.smtp.data_reader import SLACK, ContentReader, too_large
 from twisted_sendmail.smtp.extensions import NO_PARAMETERS, read_mail_parameters, read_recipient
-from twisted_sendmail.smtp.redaction import MASK, Redaction
+from twisted_sendmail.smtp.redaction import Redaction, shown_line
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server_states import TABLE, ServerState
 from twisted_sendmail.smtp.transcript import Transcript
@@ -175,7 +175,7 @@ _GO_AHEAD = _reply(354, "End with CRLF, dot, CRLF")
 _GO_AHEAD_LINE = _GO_AHEAD.to_bytes()
 _BAD_LINE_END = _reply(500, "5.5.2 A line ends with CRLF, and holds no other CR or LF")
 _HTTP = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-#: Verbs of other programs and other times; what is none of them may be a password that strayed.
+#: Verbs of other programs and other times; any other word may be a password sent by mistake.
 _KNOWN = _HTTP | {
     "EXPN", "ETRN", "HELP", "SAML", "SEND", "SOML", "TURN", "VRFY", "XCLIENT", "XFORWARD",
 }  # fmt: skip
@@ -532,13 +532,12 @@ class ServerSession:
             self._redacting = True
             self._redaction.begin(command.mechanism, command.initial)
             offered = command.mechanism in (self.settings.mechanisms or ())
-            return str(command) if offered else f"AUTH {MASK}"
+            return str(command) if offered else shown_line("AUTH", argument=True)
         if isinstance(command, AuthLine):
             self._redaction.response(command.response)
         if isinstance(command, OtherCommand):
-            if command.name not in _KNOWN and command.name not in self._table.commands:
-                return "(no command)"
-            return f"{command.name} {MASK}" if command.argument else command.name
+            known = command.name in _KNOWN or command.name in self._table.commands
+            return shown_line(command.name if known else "", argument=bool(command.argument))
         return str(command)
 
     def _unreadable(self, line: bytes, refusal: Reply) -> None:
@@ -549,9 +548,8 @@ class ServerSession:
         in_auth = self.state is ServerState.AUTH
         found = _LETTERS.match(line)
         word = found[0].upper().decode() if found and not in_auth else ""
-        # It may be a password that strayed: only a verb we know is shown.
         verb = Verb.AUTH if in_auth else Verb.__members__.get(word)
-        self.transcript.add("C", "(no command)" if verb is None or in_auth else f"{word} {MASK}")
+        self.transcript.add("C", shown_line("" if verb is None else word, argument=True))
         if in_auth:
             self.state = ServerState.READY
             self.handler.auth_cancelled()
