@@ -13,6 +13,7 @@ from tests.client.scripted_server import PASSWORD, SILENT, USER
 from twisted_sendmail.client import TLSPolicy
 from twisted_sendmail.smtp import AllRecipientsRefused, Envelope, ProtocolBreach, RecipientStatus
 from twisted_sendmail.smtp.errors import (
+    ActionIgnored,
     MailboxUnavailable,
     PermanentFailure,
     TemporaryFailure,
@@ -179,6 +180,23 @@ def test_all_or_nothing_drops_the_connection_behind_354(net: Net) -> None:
     assert (server.messages, server.octets) == ([], 0)
     assert [o.status.value for o in report_of(caught).outcomes] == ["untouched", "refused"]
     assert net.link.client.aborted
+
+
+@pytest.mark.parametrize(
+    ("replies", "all_or_nothing"),
+    [
+        ({"RCPT": "552 5.5.3 too many"}, False),
+        ({"RCPT#2": "552 5.5.3 too many"}, True),
+        ({"RCPT#2": "552 too many"}, True),
+    ],
+)
+def test_a_552_for_too_many_recipients_raises_the_error_of_a_452(
+    net: Net, replies: dict[str, str], all_or_nothing: bool
+) -> None:
+    recipients = ["b@example.net", "c@example.net"]
+    with pytest.raises(ActionIgnored) as caught:
+        net.send(net.server(replies), recipients=recipients, all_or_nothing=all_or_nothing).get()
+    assert caught.value.transient
 
 
 def test_all_or_nothing_without_pipelining_delivers_nothing_either(net: Net) -> None:

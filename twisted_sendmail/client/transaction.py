@@ -66,8 +66,10 @@ from twisted_sendmail.smtp import (
     RecipientResult,
     RecipientStatus,
     Reply,
+    ReplySubject,
     Rset,
     SendmailError,
+    classify_reply,
     mail_command,
     rcpt_command,
     recipient_results,
@@ -380,8 +382,14 @@ class Transaction:
         """The message is for all or none, and one recipient was refused: deliver to none."""
         place, reply = next(iter(self._refused.items()))
         recipient = self._parts[self._part][place]
+        # All recipients before the first refused one were accepted.
+        meaning = classify_reply(reply, to_rcpt=True, accepted_before=place > 0)
         self._error = refusal(
-            f"RCPT TO:{recipient.path.wire}", reply, phase="RCPT", recipient=str(recipient)
+            f"RCPT TO:{recipient.path.wire}",
+            reply,
+            phase="RCPT",
+            recipient=str(recipient),
+            too_many=meaning.subject is ReplySubject.TOO_MANY_RECIPIENTS,
         )
         self._error.detail = "all recipients or none were asked for, so nobody gets it"
         if granted:

@@ -312,7 +312,7 @@ class ErrorProcessing(TemporaryFailure):
 
 
 class ActionIgnored(TemporaryFailure):
-    """452: the server is short of storage, or there are too many recipients."""
+    """452, or 552 for too many recipients: the server is short of storage, or there are too many recipients."""
 
 
 class UnableToAccommodateParameters(TemporaryFailure):
@@ -383,9 +383,18 @@ _AUTH: dict[int, type[AuthenticationError]] = {
 
 
 def refusal(
-    command: str, reply: Reply, *, phase: str | None = None, recipient: str | None = None
+    command: str,
+    reply: Reply,
+    *,
+    phase: str | None = None,
+    recipient: str | None = None,
+    too_many: bool = False,
 ) -> SendmailError:
-    """Return the error for a *reply* to *command* that is a refusal (4yz or 5yz)."""
+    """Return the error for a *reply* to *command* that is a refusal (4yz or 5yz).
+
+    :param too_many: ``classify_reply`` found that the reply means too many recipients; a client
+        treats a 552 with this meaning as a 452 (RFC 5321 section 4.5.3.1.10).
+    """
     kind: type[SendmailError]
     if reply.code == 421:
         kind = ServiceClosing
@@ -393,6 +402,8 @@ def refusal(
         kind = AuthenticationRequired
     elif reply.transient:
         kind = _TRANSIENT.get(reply.code, TemporaryFailure)
+    elif too_many:
+        kind = ActionIgnored
     elif reply.permanent:
         kind = PermanentFailure
     else:

@@ -201,7 +201,7 @@ def _all_refused(report: DeliveryReport) -> SendmailError | None:
     reply = first.reply
     if reply is None:
         return None
-    one = refusal("message", reply)
+    one = refusal("message", reply, too_many=first.too_many)
     many = len(report.outcomes) > 1
     if report.phase == "MAIL" and report.envelope is not None:
         what = f"MAIL FROM:{report.envelope.sender.wire} refused"
