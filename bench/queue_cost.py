@@ -82,7 +82,7 @@ class Deliverer(QueueObserver):
     def unclaimed(self, info):
         raise AssertionError(info)
 
-    def disturbed(self):
+    def queue_changed(self):
         pass
 
 

@@ -246,7 +246,7 @@ class MemoryQueue(Queue):
                 self._put(changed)
                 acted.append(QueueActionResult(message.id, on_its_way=message.leased))
         if acted and self.observer is not None:
-            self.observer.disturbed()
+            self.observer.queue_changed()
         return succeed(acted)
 
     def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:

@@ -314,7 +314,7 @@ async def test_listening_on_other_than_local_addresses_needs_public(
 ) -> None:
     queue = MemoryQueue(reactor)
     site = AdminSite(reactor, queue, FakeRelay(queue, reactor))
-    with pytest.raises(InvalidInput, match="other machines could see who writes to whom"):
+    with pytest.raises(InvalidInput, match="other hosts could read senders and recipients"):
         await site.listen(serverFromString(reactor, description))
     public = AdminSite(reactor, queue, FakeRelay(queue, reactor), public=True)
     port: Any = await public.listen(serverFromString(reactor, description))

@@ -14,7 +14,7 @@ CLAIMS = (
     "the relay replied 250, and sendmail ended with 0",
     "while the next hop was down, mail waited",
     "Bob has 437 octets, each as it was sent",
-    "Carol has one letter with a Date and a Message-ID",
+    "Carol has one message with a Date and a Message-ID",
     "Alice knows who did not get it, and why",
     "each message was sent once",
     "the queue is empty",

@@ -408,11 +408,11 @@ def test_the_queue_is_that_of_the_configuration(
         (["--queue", "file"], 78, "it is not a directory"),
         (["--queue", ""], 64, "--queue is empty"),
         (["--queue", "x", "--config", "y"], 64, "give one of them"),
-        (["--config", "absent.toml"], 78, "absent.toml: it cannot be read: No such file"),
-        (["--config", "no.toml"], 78, "no.toml: it is no TOML"),
-        (["--config", "keyless.toml"], 78, "keyless.toml: queue: it is missing"),
-        (["--config", "number.toml"], 78, "number.toml: queue: it is a number"),
-        ([], 78, "relay.toml: it cannot be read"),
+        (["--config", "absent.toml"], 78, "absent.toml: the file cannot be read: No such file"),
+        (["--config", "no.toml"], 78, "no.toml: invalid TOML"),
+        (["--config", "keyless.toml"], 78, "keyless.toml: queue: missing"),
+        (["--config", "number.toml"], 78, "number.toml: queue: the value is a number"),
+        ([], 78, "relay.toml: the file cannot be read"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -431,7 +431,8 @@ def test_a_queue_that_cannot_be_found_is_one_line(
     monkeypatch.chdir(shell.folder)
     monkeypatch.delenv("TWISTED_SENDMAIL_CONFIG", raising=False)
     monkeypatch.setattr(
-        "twisted_sendmail.cli.sendmail.relay.CONFIGURATION", str(shell.folder / "etc/relay.toml")
+        "twisted_sendmail.cli.sendmail.local_relay.DEFAULT_CONFIG",
+        str(shell.folder / "etc/relay.toml"),
     )
     said: list[str] = []
     monkeypatch.setattr("twisted_sendmail.cli.main.print_error", said.append)

@@ -236,7 +236,12 @@ def test_memory_is_constant_for_long_messages(sendmail: SendmailCommand) -> None
         (["bob@@example.net"], MESSAGE, 65, "bob@@example.net"),
         (["bob@example.net\nRCPT"], MESSAGE, 65, "cannot be used"),
         (["-f", "a b", "bob@example.net"], MESSAGE, 65, "cannot be used"),
-        (["-C", "absent.toml", "bob@example.net"], MESSAGE, 78, "absent.toml: it cannot be read"),
+        (
+            ["-C", "absent.toml", "bob@example.net"],
+            MESSAGE,
+            78,
+            "absent.toml: the file cannot be read",
+        ),
         (["-V", "\x01", "bob@example.net"], MESSAGE, 64, "ENVID cannot be used"),
         (["-O", "QueueDirectory=/absent/q", "-C", "", "b@x.org"], MESSAGE, 75, "does not exist"),
     ],
@@ -483,9 +488,9 @@ def test_with_a_locked_queue_the_command_ends_in_time(
         "from twisted_sendmail.cli import sendmail\n"
         "from twisted_sendmail.cli.sendmail import delivery\n"
         "assert 20 == delivery.RELAY_SILENCE\n"
-        "assert (30, 10) == (delivery.TOTAL_PATIENCE, delivery.QUEUE_PATIENCE)\n"
+        "assert (30, 10) == (delivery.TOTAL_TIMEOUT, delivery.MIN_QUEUE_TIMEOUT)\n"
         "delivery.RELAY_SILENCE = 2\n"
-        "delivery.TOTAL_PATIENCE, delivery.QUEUE_PATIENCE = 3, 1\n"
+        "delivery.TOTAL_TIMEOUT, delivery.MIN_QUEUE_TIMEOUT = 3, 1\n"
         "print(sendmail.main(['sendmail', '-i', 'bob@example.net']))\n"
     )
     python = str(Path(sendmail.command).parent / "python")
@@ -502,7 +507,7 @@ def test_with_a_locked_queue_the_command_ends_in_time(
             check=True,
         )
     assert (b"76" if relay else b"75") == done.stdout.strip()
-    advice = b"may have it: the same again may make second" if relay else b"try again later"
+    advice = b"sending it again may duplicate it" if relay else b"try again later"
     assert b"the message was not taken, " in done.stderr
     assert advice in done.stderr
     assert b"is locked" in done.stderr
@@ -635,7 +640,7 @@ def test_a_missing_configuration_has_a_remedy_with_the_command_s_own_options(
     sendmail: SendmailCommand, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     absent = str(sendmail.folder / "absent.toml")
-    monkeypatch.setattr("twisted_sendmail.cli.sendmail.relay.CONFIGURATION", absent)
+    monkeypatch.setattr("twisted_sendmail.cli.sendmail.local_relay.DEFAULT_CONFIG", absent)
     monkeypatch.delenv("TWISTED_SENDMAIL_CONFIG", raising=False)
     assert main(["sendmail", "bob@example.net"]) == 78
     remedy = "name it by -C or TWISTED_SENDMAIL_CONFIG, or give the queue by -O QueueDirectory=DIR"

@@ -14,7 +14,7 @@ from twisted_sendmail.cli.sendmail.message import (
     User,
     current_user,
     envelope_of,
-    sender_of,
+    envelope_sender,
 )
 from twisted_sendmail.cli.sendmail.options import SendmailOptions
 from twisted_sendmail.message import Header, HeaderFixer
@@ -54,14 +54,14 @@ def recipients(asked: SendmailOptions, *lines: str) -> list[str]:
     ],
 )
 def test_the_sender_is_that_of_f_or_the_user(given: str | None, expected: str) -> None:
-    sender = sender_of(SendmailOptions(sender=given), ALICE, HOST)
+    sender = envelope_sender(SendmailOptions(sender=given), ALICE, HOST)
     assert expected == (str(sender.mailbox) if sender.mailbox else "<>")
 
 
 @pytest.mark.parametrize("given", ["a@b, c@d", "a@@b", "a b", "a@b\r\nRCPT TO:<c@d>"])
 def test_an_invalid_sender_is_refused(given: str) -> None:
     with pytest.raises(InvalidInput):
-        sender_of(SendmailOptions(sender=given), ALICE, HOST)
+        envelope_sender(SendmailOptions(sender=given), ALICE, HOST)
 
 
 def test_recipients_are_those_of_the_command_line() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.names import read_configuration
-from twisted_sendmail.cli.sendmail.relay import find_relay
+from twisted_sendmail.cli.sendmail.local_relay import find_relay
 
 CONFIGURATION = 'queue = "queue"\n[[smarthost]]\nurl = "smtp://mail.example.net"\n'
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.admin.site import AdminSite
 
 
-def letter(to: str) -> EmailMessage:
+def message(to: str) -> EmailMessage:
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = "alice@example.org", to, "Hello"
     message.set_content("Hello\n")
@@ -102,7 +102,7 @@ async def test_the_site_counts_deliveries_and_bounces_with_their_tls(folder: Fol
         Watched(folder, hop) as watched,
     ):
         for to in ("bob@example.net", "nobody@example.net"):
-            queued = await watched.relay.send(letter(to), sender="alice@example.org")
+            queued = await watched.relay.send(message(to), sender="alice@example.org")
             await queued.delivered
         # The report comes in too, and goes out.
         await hop.wait_for(2)
@@ -126,7 +126,7 @@ async def test_the_site_shows_a_refused_password(folder: Folder) -> None:
         Watched(folder, hop) as watched,
     ):
         refused = watched.until(AuthenticationAlarm)
-        await watched.relay.send(letter("bob@example.net"), sender="alice@example.org")
+        await watched.relay.send(message("bob@example.net"), sender="alice@example.org")
         await refused
         samples = watched.samples()
         failures = [failure.kind for failure in watched.site.metrics.failures]
@@ -142,7 +142,7 @@ async def test_the_site_shows_a_route_that_is_down_and_stays_healthy(folder: Fol
     # Nobody listens there any more.
     async with watched:
         down = watched.until(RouteDown)
-        await watched.relay.send(letter("bob@example.net"), sender="alice@example.org")
+        await watched.relay.send(message("bob@example.net"), sender="alice@example.org")
         await down
         samples = watched.samples()
         (state,) = watched.relay.stats().routes

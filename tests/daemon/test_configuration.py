@@ -176,19 +176,25 @@ def test_every_table_has_its_effect(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "queue: it is missing; it has to be given"),
-        ("queue = ", "it is no TOML: Invalid value (at end of document); correct that line"),
-        ("queue = " + "[" * 100_000, "it goes too deep; it is no configuration"),
-        ('queue = "q"\n', "smarthost: it is missing; give it a url such as smtps://"),
+        ("", "queue: missing; this key is required"),
+        ("queue = ", "invalid TOML: Invalid value (at end of document); correct that line"),
+        (
+            "queue = " + "[" * 100_000,
+            "tables or arrays are nested too deeply; give a configuration file",
+        ),
+        ('queue = "q"\n', "smarthost: missing; give it a url such as smtps://"),
         ('que = "q"\n', "que: there is no such key; did you mean queue?"),
         ('queue = "q"\nxyzzy = 1\n', "xyzzy: there is no such key; known here: name, queue, "),
-        ("queue = 5\n", "queue: it is a number; write a text in quotes"),
-        ('queue = ""\n', "queue: it is empty, or holds control characters; "),
+        ("queue = 5\n", "queue: the value is a number; write a text in quotes"),
+        ('queue = ""\n', "queue: the value is empty, or holds control characters; "),
         ('queue = "q"\nname = "a b"\n', "name: 'a b' is no host name; write it as relay.exam"),
         ('queue = "q"\nsubmission-mode = "rw"\n', "submission-mode: 'rw' is no mode; write octal"),
-        ('queue = "q"\nretry = 5\n', "retry: it is a number; write it as a table, [retry]"),
-        ('queue = "q"\nlisten = "tcp:0"\n', "listen: it is a text; write it as [[listen]]"),
-        ('queue = "q"\nlisten = [5]\n', "listen: it is a number; write it as a table, [listen]"),
+        ('queue = "q"\nretry = 5\n', "retry: the value is a number; write it as a table, [retry]"),
+        ('queue = "q"\nlisten = "tcp:0"\n', "listen: the value is a text; write it as [[listen]]"),
+        (
+            'queue = "q"\nlisten = [5]\n',
+            "listen: the value is a number; write it as a table, [listen]",
+        ),
         ('queue = "q"\nlisten = ["tcp:x:y"]\n', "listen.endpoint: 'x' is no port, which is "),
         ('queue = "q"\nlisten = ["tcp:h:65536"]\n', "listen.endpoint: '65536' is no port, which "),
         (
@@ -198,7 +204,7 @@ def test_every_table_has_its_effect(folder: Folder) -> None:
         ('queue = "q"\nlisten = ["2525"]\n', "listen.endpoint: '2525' is no endpoint; write it "),
         (
             'queue = "q"\nlisten = ["tcp:2525", "tcp:2525"]\n',
-            "listen#2.endpoint: it is there twice; leave one of them out",
+            "listen#2.endpoint: duplicate endpoint; remove one of them",
         ),
         (
             'queue = "q"\nlisten = ["systemd:domain=INET:index=0"]\n',
@@ -251,7 +257,7 @@ def test_a_mistake_about_a_listener_is_one_line(folder: Folder, keys: str, compl
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
-        ('password-file = "password"', "url: it is missing; it has to be given"),
+        ('password-file = "password"', "url: missing; this key is required"),
         ('url = "mail.example.net"', "url: server URL 'mail.example.net' cannot be used: it does"),
         (f'url = "smtps://jane:{PASSWORD}@h"', "url: there is a password in it; take it out, "),
         (f'url = "http://jane:{PASSWORD}@h"', "url: server URL 'http://…@h' cannot be used: "),
@@ -277,7 +283,7 @@ def test_a_mistake_about_a_listener_is_one_line(folder: Folder, keys: str, compl
         ),
         (
             'url = "smtps://j@h"\npassword-command = "pass mail"',
-            'password-command: it is a text; write a list such as ["pass", "mail"]; for the shell',
+            'password-command: the value is a text; write a list such as ["pass", "mail"]; for the shell',
         ),
         (
             'url = "smtps://j@h"\npassword-command = ["/nil/pass"]',
@@ -299,7 +305,10 @@ def test_a_mistake_about_a_listener_is_one_line(folder: Folder, keys: str, compl
             "client-key: there is no client-certificate; give both",
         ),
         ('url = "smtps://h"\nca_file = "ca.pem"', "ca_file: there is no such key; did you mean c"),
-        ('url = "smtps://h"\npriority = -1', "priority: it is '-1'; write a whole number, 0 or "),
+        (
+            'url = "smtps://h"\npriority = -1',
+            "priority: the value is '-1'; write a whole number, 0 or ",
+        ),
         (
             'url = "smtps://j@h"\npassword-file = "password"\nmechanisms = ["NIL MECH"]',
             "mechanisms: 'NIL MECH' is no name of a SASL mechanism; it has 1 to 20 of A-Z, 0-9, - ",
@@ -323,16 +332,25 @@ def test_a_mistake_about_a_smarthost_is_one_line(
     [
         ('[retry]\nfirst = "soon"', "retry.first: 'soon' is no duration above zero; write "),
         ("[retry]\nlifetime = 0", "retry.lifetime: '0' is no duration above zero; "),
-        ("[retry]\njitter = 1.5", "retry.jitter: it is '1.5'; write a number from 0 up to 1"),
-        ("[retry]\nfirst = 10\nmost = 5", "retry.most: it is less than retry.first; write it "),
+        (
+            "[retry]\njitter = 1.5",
+            "retry.jitter: the value is '1.5'; write a number from 0 up to 1",
+        ),
+        ("[retry]\nfirst = 10\nmost = 5", "retry.most: the value is less than retry.first; write "),
         ('[limits]\nmessage-size = "1 mile"', "limits.message-size: '1 mile' is no size above"),
-        ("[limits]\nrecipients = true", "limits.recipients: it is 'True'; write a whole number"),
+        (
+            "[limits]\nrecipients = true",
+            "limits.recipients: the value is 'True'; write a whole number",
+        ),
         ('[bounce]\npostmaster = "x"', "bounce.postmaster: 'x' is no mail address; write it as"),
         ('[rewrite]\nall-mail-from = "a@b.c"\nsenders = {"*" = "d@e.f"}', "rewrite.all-mail-from"),
         ('[rewrite]\nsenders = {"@a b" = "d@e.f"}', "rewrite: address 'a b' cannot be"),
-        ("[rewrite]\ncomplete = 1", "rewrite.complete: it is a number; write true or false, "),
-        ('[admin]\nendpoint = "tcp:8025"', "admin.endpoint: others than this machine could see wh"),
-        ('[admin]\nendpoint = "tcp:0.0.0.0:0"', "admin.endpoint: others than this machine could"),
+        (
+            "[rewrite]\ncomplete = 1",
+            "rewrite.complete: the value is a number; write true or false, ",
+        ),
+        ('[admin]\nendpoint = "tcp:8025"', "admin.endpoint: other hosts could read senders and"),
+        ('[admin]\nendpoint = "tcp:0.0.0.0:0"', "admin.endpoint: other hosts could read"),
         ('[admin]\ntoken-file = "token"', "admin.endpoint: there is a token and no endpoint; "),
         (
             '[admin]\nendpoint = "tcp:127.0.0.1:0"\nprivate = true',
@@ -343,10 +361,10 @@ def test_a_mistake_about_a_smarthost_is_one_line(
             "admin.token-environment: the token has less than 16 characters; make one with: openss",
         ),
         ('[admin]\ntoken = "x"', "admin.token: a secret is not written here; use token-file or "),
-        ("[delivery]\nrate = 0", "delivery.rate: it is '0'; write a number above zero"),
+        ("[delivery]\nrate = 0", "delivery.rate: the value is '0'; write a number above zero"),
         ('[[route]]\nname = "x"\nsenders = []', "route.senders: the list is empty; name a sender"),
         ('[[route]]\nname = "x"\nsenders = ["x"]', "route.senders: 'x' is no pattern for senders"),
-        ('[[route]]\nname = "x"\nsenders = ["@x.y"]', "route.smarthost: it is missing; write [["),
+        ('[[route]]\nname = "x"\nsenders = ["@x.y"]', "route.smarthost: missing; write [["),
         (
             '[[route]]\nname = "x"\nsenders = ["*"]\n[[route.smarthost]]\nurl = "smtp://h"',
             "route.senders: senders '*' have two routes, 'default' and 'x'; name them once",
@@ -373,7 +391,7 @@ def test_some_route_has_to_serve_all_other_senders(folder: Folder) -> None:
 
 def test_a_file_that_cannot_be_read_is_one_line(folder: Folder) -> None:
     for path, why in ((folder.path, "Is a directory"), (folder.path / "x", "No such file or d")):
-        with pytest.raises(ConfigurationError, match=f"{path}: it cannot be read: {why}"):
+        with pytest.raises(ConfigurationError, match=f"{path}: the file cannot be read: {why}"):
             read_configuration(path, folder.reactor)
 
 

@@ -72,14 +72,14 @@ def test_a_flag_belongs_to_the_smarthost_or_listener_before_it(folder: Folder) -
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--queue", "q"], "the command line: --smarthost: it is missing; give it a url"),
+        (["--queue", "q"], "the command line: --smarthost: missing; give it a url"),
         (
             ["--smarthost=smtp://h", "--smarthost=smtps://j@h", "--queue=q"],
             "the command line: --password-file: there is no password for j; give password-file",
         ),
         (
             ["--password-file=password", "--queue=q"],
-            "the command line: --smarthost: it is missing; ",
+            "the command line: --smarthost: missing; ",
         ),
         (
             ["--smarthost=smtp://h", "--queue=q", "--listen=tcp:0", "--trusted=10.1.1.1/8"],
@@ -87,7 +87,7 @@ def test_a_flag_belongs_to_the_smarthost_or_listener_before_it(folder: Folder) -
         ),
         (
             ["--smarthost=smtp://h", "--queue=q", "--admin=tcp:0"],
-            "the command line: --admin: others than this machine could see who writes to whom; ",
+            "the command line: --admin: other hosts could read senders and recipients; ",
         ),
     ],
 )

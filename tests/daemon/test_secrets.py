@@ -41,12 +41,12 @@ def test_a_file_is_read_without_its_line_end(tmp_path: Path, end: bytes, mode: i
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "it is empty, or more than one line"),
-        (b"\n", "it is empty, or more than one line"),
-        (b"one\ntwo\n", "it is empty, or more than one line"),
-        (b"a\0b", "it is empty, or more than one line"),
-        (b"\xff\xfe", "it is not UTF-8"),
-        (b"x" * (MAX_SECRET_SIZE + 1), "it is longer than 65536 octets"),
+        (b"", "the secret is empty, or more than one line"),
+        (b"\n", "the secret is empty, or more than one line"),
+        (b"one\ntwo\n", "the secret is empty, or more than one line"),
+        (b"a\0b", "the secret is empty, or more than one line"),
+        (b"\xff\xfe", "the secret is not UTF-8"),
+        (b"x" * (MAX_SECRET_SIZE + 1), "the secret is longer than 65536 octets"),
     ],
 )
 def test_empty_long_and_multiline_files_are_no_secrets(
@@ -65,7 +65,7 @@ def test_a_credential_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.M
     file(tmp_path, mode=0o444)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert PASSWORD == SecretSource("credential", "secret").read()
-    assert "it is no name of a credential" == why(SecretSource("credential", "../secret"))
+    assert "invalid name of a credential" == why(SecretSource("credential", "../secret"))
     assert "No such file" in why(SecretSource("credential", "other"))
 
 

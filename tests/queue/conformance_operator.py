@@ -80,7 +80,7 @@ class Operating:
         spool.observer = observer = Observer(claims=False)
         assert await leased(spool, now=100.0) == []
         assert [QueueActionResult(message.id)] == await spool.act(QueueAction.FLUSH, ALL, 100.0)
-        assert observer.events == [("disturbed",)]
+        assert observer.events == [("queue_changed",)]
         (taken,) = await leased(spool, now=100.0)
         assert [r.due for r in taken.message.recipients] == [100.0]
 

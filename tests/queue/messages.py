@@ -82,5 +82,5 @@ class Observer(QueueObserver):
     def unclaimed(self, info: MessageInfo) -> None:
         self._note("unclaimed", info.id)
 
-    def disturbed(self) -> None:
-        self._note("disturbed")
+    def queue_changed(self) -> None:
+        self._note("queue_changed")

@@ -63,7 +63,7 @@ async def test_a_datagram_makes_the_relay_look_again(tmp_path: Path) -> None:
     spool.observer = observer = Observer(claims=False)
     assert wake(tmp_path / "queue")
     await observer.heard(1)
-    assert observer.events == [("disturbed",)]
+    assert observer.events == [("queue_changed",)]
     await spool.close()
     assert not wake(tmp_path / "queue")
 
@@ -94,7 +94,7 @@ async def test_what_another_process_brings_in_is_noticed_without_a_word(tmp_path
     clock.advance(POLL_INTERVAL - 1)
     assert len(observer.events) == 2
     clock.advance(1)
-    assert observer.events[2:] == [("disturbed",)]
+    assert observer.events[2:] == [("queue_changed",)]
     clock.advance(POLL_INTERVAL)
     assert len(observer.events) == 3
     taken = await spool.lease("out", 20.0, **LEASE)

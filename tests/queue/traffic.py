@@ -90,7 +90,7 @@ class Traffic(QueueObserver):
     def unclaimed(self, info: MessageInfo) -> None:
         """Nothing was begun."""
 
-    def disturbed(self) -> None:
+    def queue_changed(self) -> None:
         """It looks anyway."""
 
     async def settled(self) -> None:

@@ -38,7 +38,7 @@ from twisted_sendmail import (
     ServiceClosing,
     TemporaryAuthenticationFailure,
 )
-from twisted_sendmail.relay.classify import (
+from twisted_sendmail.relay.attempt_result import (
     AttemptOutcome,
     AttemptResult,
     classify_attempt,

@@ -20,9 +20,9 @@ from tests.names import (
     Trouble,
 )
 from twisted_sendmail import Envelope, RetryPolicy, RouteSettings, SubmissionServer
-from twisted_sendmail.relay.classify import AttemptOutcome
+from twisted_sendmail.relay.attempt_result import AttemptOutcome
 from twisted_sendmail.relay.queue_manager import RouteQueue
-from twisted_sendmail.relay.transport import Transport
+from twisted_sendmail.relay.route import Route
 
 ENVELOPE = Envelope("alice@example.org", "bob@example.net")
 
@@ -78,7 +78,7 @@ class Bench:
         self.carried: list[LeasedMessage] = []
         self.generations: dict[str, int] = {}
         settings = RouteSettings("out", (SubmissionServer.of("smtp://mx.example"),))
-        self.route = Transport(
+        self.route = Route(
             self.clock, settings, "relay.example", notify=self.events.append, chance=lambda: 0.5
         )
         self.surveys = 0
@@ -108,8 +108,8 @@ class Bench:
         some, self.carried = self.carried[:count], self.carried[count:]
         for each in some:
             generation = self.generations.pop(each.message.id)
-            self.route.learn(generation, outcome, "why")
-            self.route_queue.ended(each, generation, None)
+            self.route.report_outcome(generation, outcome, "why")
+            self.route_queue.free_slot(each, generation, None)
 
     @property
     def kinds(self) -> tuple[int, int]:
@@ -224,7 +224,7 @@ def test_what_comes_back_untried_while_a_lease_is_under_way_is_not_forgotten(ben
     bench.spool.held_back = None
     bench.carried.clear()
     bench.spool.fresh = [back]
-    bench.route_queue.ended(back, bench.route.generation, back.message)
+    bench.route_queue.free_slot(back, bench.route.generation, back.message)
     waiting.callback(found)
     assert [back] == bench.carried
 
@@ -326,8 +326,8 @@ def test_one_failure_of_many_at_once_counts_once(bench: Bench) -> None:
     bench.route_queue.look()
     generation = bench.route.generation
     for each in bench.carried:
-        bench.route.learn(generation, AttemptOutcome.UNREACHABLE, "why")
-        bench.route_queue.ended(each, generation, each.message)
+        bench.route.report_outcome(generation, AttemptOutcome.UNREACHABLE, "why")
+        bench.route_queue.free_slot(each, generation, each.message)
     assert bench.route.back_off.left(bench.clock.seconds()) == 4
 
 

@@ -50,8 +50,8 @@ class Watched(QueueObserver):
     def unclaimed(self, info: Any) -> None:
         self._inner.unclaimed(info)
 
-    def disturbed(self) -> None:
-        self._inner.disturbed()
+    def queue_changed(self) -> None:
+        self._inner.queue_changed()
 
 
 class WatchedSpool(SQLiteQueue):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidInput, RetryPolicy
 from twisted_sendmail.relay.retry_policy import elapsed, remaining
-from twisted_sendmail.relay.transport import BackOff, Window
+from twisted_sendmail.relay.route import BackOff, Window
 
 times = st.floats(min_value=-1e11, max_value=1e11)
 chances = st.floats(min_value=0, max_value=1, exclude_max=True)

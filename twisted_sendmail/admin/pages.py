@@ -1,7 +1,7 @@
 """The pages of the queue: values in, HTML out.
 
 A page is a template of ``templates/`` and a dict of values; :class:`TemplatePart` joins them.
-Who may see what is decided in ``views``.
+``site`` decides which pages a request may see.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ class AdminSite(Service):
             await _close(port)
             raise InvalidInput(
                 f"the admin endpoint cannot listen on {host}",
-                detail="other machines could see who writes to whom",
+                detail="other hosts could read senders and recipients",
                 remedy="give interface=127.0.0.1, or set public",
             )
         if host is not None and not _ip(host).is_unspecified:
@@ -181,9 +181,7 @@ class AdminSite(Service):
         :raises Exception: an internal error; the caller sends 500.
         """
         if request.host not in self._names:
-            return text_response(
-                421, "this site does not have that name; the configuration can give it other names"
-            )
+            return text_response(421, "unknown host name; add it to admin.names")
         handlers = self._handlers.get(request.path)
         if handlers is None and request.path.startswith("/message/"):
             handlers = {"GET": self._get_message}
@@ -198,7 +196,7 @@ class AdminSite(Service):
         try:
             return await handler(request)
         except SendmailError as e:
-            headline = "The queue could not do that"
+            headline = "Queue error"
             return await self._page(503, error_page, self._viewer(), headline, str(e))
 
     # -- Reading ---------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """``twisted-sendmail demo``: a relay between an application and a server that is down, on loopback.
 
-The relay is the real ``twistd sendmail`` in a process of its own, and the letter is sent by the
+The relay is the real ``twistd sendmail`` in a process of its own, and the message is sent by the
 real ``sendmail`` command. The next hop is down at first, then accepts one recipient and refuses
 another. The demo prints what happened, and ends with statements that it has checked.
 """
@@ -121,7 +121,7 @@ async def _demo(reactor: Any) -> int:
         status, output = await relay.run(
             "sendmail", "-t", "-oi", "-f", "cron@example.org", stdin=LETTER
         )
-        command = "$ sendmail -t -oi -f cron@example.org < letter"
+        command = "$ sendmail -t -oi -f cron@example.org < message"
         _print_panel("", [command, f"exit status {status} {output}"])
 
         await relay.logged("status=deferred", 2)
@@ -136,9 +136,11 @@ async def _demo(reactor: Any) -> int:
         _print_panel("The relay's log", _mail_log(relay.log))
 
         _print_title(5, "The delivered messages")
-        first, letter, report_message = (_to(arrived, user) for user in ("bob", "carol", "alice"))
+        first, completed, report_message = (
+            _to(arrived, user) for user in ("bob", "carol", "alice")
+        )
         _print_panel("For Bob", first.content.decode().splitlines())
-        _print_panel("For Carol, completed by sendmail", letter.content.decode().splitlines())
+        _print_panel("For Carol, completed by sendmail", completed.content.decode().splitlines())
         _print_panel("For Alice, from the relay", _without_returned(report_message))
         _, empty = await relay.run("main", "queue", "list")
         await relay.stop()
@@ -148,8 +150,8 @@ async def _demo(reactor: Any) -> int:
             and status == 0,
             "while the next hop was down, mail waited": queue_status == 0 and "refused" in queue,
             f"Bob has {len(MESSAGE_SENT)} octets, each as it was sent": _is_unchanged(first),
-            "Carol has one letter with a Date and a Message-ID": b"\r\nMessage-ID: <"
-            in letter.content,
+            "Carol has one message with a Date and a Message-ID": b"\r\nMessage-ID: <"
+            in completed.content,
             "Alice knows who did not get it, and why": _is_report(report_message),
             "each message was sent once": len(relay.next_hop.messages) == 3,
             "the queue is empty": "the queue is empty" in empty,

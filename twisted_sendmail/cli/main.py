@@ -74,7 +74,7 @@ def _parse(words: Sequence[str] | None) -> Namespace:
 
 def parser() -> ArgumentParser:
     """The parser of the whole command line."""
-    top = _Parser(
+    top = _CommandParser(
         prog=NAME,
         description="Submit mail over verified TLS.",
         epilog="Exit status: 0, or a code of sysexits.h: 75 means that the same command may "
@@ -90,7 +90,7 @@ def parser() -> ArgumentParser:
     return top
 
 
-class _Parser(ArgumentParser):
+class _CommandParser(ArgumentParser):
     """Reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:

@@ -31,7 +31,7 @@ from twisted_sendmail.cli.queue_format import (
     table,
     totals_line,
 )
-from twisted_sendmail.cli.sendmail.relay import CONFIGURATION, VARIABLE, find_relay
+from twisted_sendmail.cli.sendmail.local_relay import CONFIG_VARIABLE, DEFAULT_CONFIG, find_relay
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_error
 from twisted_sendmail.queue import (
     MessageDamaged,
@@ -116,7 +116,7 @@ def _add_selection_options(parser: ArgumentParser) -> None:
     queue.add_argument(
         "--config",
         metavar="FILE",
-        help=f"the relay's configuration; else the variable {VARIABLE}, else {CONFIGURATION}",
+        help=f"the relay's configuration; else the variable {CONFIG_VARIABLE}, else {DEFAULT_CONFIG}",
     )
     which = parser.add_argument_group(
         "the messages", "Messages that match every option are selected."

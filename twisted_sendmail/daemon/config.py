@@ -103,7 +103,7 @@ def configuration_of(
             with at_key(where):
                 _check_listener(table, reactor, world_readable=tables.world_readable_secrets)
                 if table.endpoint in [each.endpoint for each in tables.listen[: number - 1]]:
-                    raise InvalidValue("it is there twice", "leave one of them out", "endpoint")
+                    raise InvalidValue("duplicate endpoint", "remove one of them", "endpoint")
         return Configuration(
             source=source.name,
             name=name,
@@ -208,7 +208,7 @@ def _admin_token(table: AdminTable, reactor: Any, *, world_readable: bool) -> Se
         with at_key("endpoint"):
             table.endpoint.server(reactor)
             if not (table.endpoint.local or table.endpoint.kind == "systemd" or table.public):
-                why = "others than this machine could see who writes to whom"
+                why = "other hosts could read senders and recipients"
                 raise InvalidValue(why, 'write it as "tcp:127.0.0.1:8025", or set public = true')
         if source is None:
             if table.private:
@@ -229,8 +229,8 @@ def _relay_settings(tables: RootTable, name: str, reactor: Any) -> RelaySettings
     routes = _routes(tables, reactor)
     retry, bounce = tables.retry, tables.bounce
     if retry.most < retry.first:
-        raise InvalidValue("it is less than retry.first", "write it larger", "retry.most")
-    # Each value by itself is valid: an error is about the senders of the routes.
+        raise InvalidValue("the value is less than retry.first", "write a larger one", "retry.most")
+    # Values were validated; only overlapping senders can fail here.
     with at_key("route.senders"):
         return RelaySettings(
             name,
@@ -262,7 +262,7 @@ def _routes(tables: RootTable, reactor: Any) -> tuple[RouteSettings, ...]:
         where = numbered("route", number, len(tables.route))
         if not table.smarthost:
             remedy = "write [[route.smarthost]] with its url below it"
-            raise InvalidValue("it is missing", remedy, f"{where}.smarthost")
+            raise InvalidValue("missing", remedy, f"{where}.smarthost")
         if table.name in {route.name for route in routes}:
             why = f"'{printable(table.name, 60)}' is the name of another route"
             raise InvalidValue(why, "give each route its own name", f"{where}.name")
@@ -271,7 +271,7 @@ def _routes(tables: RootTable, reactor: Any) -> tuple[RouteSettings, ...]:
             routes.append(_route(table.name, servers, table.senders, table))
     if not routes:
         remedy = "give it a url such as smtps://user@mail.example.net"
-        raise InvalidValue("it is missing", remedy, "smarthost")
+        raise InvalidValue("missing", remedy, "smarthost")
     return tuple(routes)
 
 
@@ -356,8 +356,8 @@ def _user(table: SmarthostTable) -> str | None:
 
 def _trust(table: SmarthostTable, *, world_readable: bool) -> TLSTrust:
     given = ("fingerprint", "ca_file", "client_certificate")
-    suspect = next((name for name in given if getattr(table, name) is not None), "url")
-    with at_key(suspect.replace("_", "-"), remedy="give a PEM file"):
+    key_at_fault = next((name for name in given if getattr(table, name) is not None), "url")
+    with at_key(key_at_fault.replace("_", "-"), remedy="give a PEM file"):
         trust = TLSTrust(
             ca_file=table.ca_file,
             fingerprint=table.fingerprint,

@@ -373,7 +373,7 @@ def read_table(table: type[_T], given: object, folder: Path, where: str = "") ->
         given = {"endpoint": given}
     if not isinstance(given, dict):
         header = f"[{_without_numbers(where)}]"
-        why = f"it is {types.type_name(given)}"
+        why = f"the value is {types.type_name(given)}"
         raise InvalidValue(why, f"write it as a table, {header}", where)
     before = f"{where}." if where else ""
     attributes = {each.name.replace("_", "-"): each for each in attrs.fields(table)}  # type: ignore[arg-type]  # an attrs class
@@ -386,7 +386,7 @@ def read_table(table: type[_T], given: object, folder: Path, where: str = "") ->
             about = attribute.metadata
             values[attribute.name] = _read_value(about, given[name], folder, before + name)
         elif attribute.default is attrs.NOTHING:
-            raise InvalidValue("it is missing", "it has to be given", before + name)
+            raise InvalidValue("missing", "this key is required", before + name)
     return table(**values)
 
 
@@ -398,7 +398,7 @@ def _read_value(about: Mapping[Any, Any], given: object, folder: Path, where: st
         return read_table(about["table"], given, folder, where)
     if not isinstance(given, list):
         header = f"[[{_without_numbers(where)}]]"
-        raise InvalidValue(f"it is {types.type_name(given)}", f"write it as {header}", where)
+        raise InvalidValue(f"the value is {types.type_name(given)}", f"write it as {header}", where)
     return tuple(
         read_table(about["tables"], each, folder, numbered(where, number, len(given)))
         for number, each in enumerate(given, 1)

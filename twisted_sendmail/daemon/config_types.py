@@ -104,19 +104,21 @@ def read_toml(
             with path.open("rb") as file:
                 content = file.read(MAX_FILE_SIZE + 1)
         except OSError as e:
-            why = f"it cannot be read: {e.strerror or type(e).__name__}"
+            why = f"the file cannot be read: {e.strerror or type(e).__name__}"
             raise InvalidValue(why, remedy) from None
         if len(content) > MAX_FILE_SIZE:
-            why = f"it is longer than {MAX_FILE_SIZE} octets"
-            raise InvalidValue(why, "it is no configuration")
+            why = f"the file is longer than {MAX_FILE_SIZE} octets"
+            raise InvalidValue(why, "give a configuration file")
         try:
             return tomllib.loads(content.decode("utf-8"))
         except UnicodeDecodeError:
-            raise InvalidValue("it is not UTF-8", "save it as UTF-8") from None
+            raise InvalidValue("the file is not UTF-8", "save the file as UTF-8") from None
         except tomllib.TOMLDecodeError as e:
-            raise InvalidValue(f"it is no TOML: {e}", "correct that line") from None
+            raise InvalidValue(f"invalid TOML: {e}", "correct that line") from None
         except RecursionError:
-            raise InvalidValue("it goes too deep", "it is no configuration") from None
+            raise InvalidValue(
+                "tables or arrays are nested too deeply", "give a configuration file"
+            ) from None
 
 
 def default_host_name() -> str:
@@ -142,16 +144,20 @@ def default_host_name() -> str:
 def text(value: object, folder: Path) -> str:
     """One line of text, not empty."""
     if not isinstance(value, str):
-        raise InvalidValue(f"it is {type_name(value)}", "write a text in quotes")
+        raise InvalidValue(f"the value is {type_name(value)}", "write a text in quotes")
     if not value or not value.isprintable():
-        raise InvalidValue("it is empty, or holds control characters", "write one line of text")
+        raise InvalidValue(
+            "the value is empty, or holds control characters", "write one line of text"
+        )
     return value
 
 
 def texts(value: object, folder: Path) -> tuple[str, ...]:
     """A list of texts."""
     if not isinstance(value, list):
-        raise InvalidValue(f"it is {type_name(value)}", 'write a list such as ["one", "two"]')
+        raise InvalidValue(
+            f"the value is {type_name(value)}", 'write a list such as ["one", "two"]'
+        )
     return tuple(text(each, folder) for each in value)
 
 
@@ -159,14 +165,16 @@ def text_map(value: object, folder: Path) -> dict[str, str]:
     """A table from text to text."""
     if not isinstance(value, dict):
         remedy = 'write { "root@host" = "admin@example.org" }'
-        raise InvalidValue(f"it is {type_name(value)}", remedy)
+        raise InvalidValue(f"the value is {type_name(value)}", remedy)
     return {text(key, folder): text(target, folder) for key, target in value.items()}
 
 
 def boolean(value: object, folder: Path) -> bool:
     """``true`` or ``false``."""
     if not isinstance(value, bool):
-        raise InvalidValue(f"it is {type_name(value)}", "write true or false, without quotes")
+        raise InvalidValue(
+            f"the value is {type_name(value)}", "write true or false, without quotes"
+        )
     return value
 
 
@@ -174,7 +182,7 @@ def _number(kind: Callable[[Any], _T], valid: Callable[[Any], bool], remedy: str
     def number(value: object, folder: Path) -> _T:
         accepted = int if kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, accepted) or not valid(value):
-            raise InvalidValue(f"it is {_quoted(value)}", remedy)
+            raise InvalidValue(f"the value is {_quoted(value)}", remedy)
         return kind(value)
 
     return number
@@ -254,7 +262,7 @@ def command(value: object, folder: Path) -> tuple[str, ...]:
     """A program and its arguments, run without a shell."""
     if isinstance(value, str):
         remedy = 'write a list such as ["pass", "mail"]; for the shell there is the key …-shell'
-        raise InvalidValue("it is a text", remedy)
+        raise InvalidValue("the value is a text", remedy)
     words = texts(value, folder)
     if not words:
         raise InvalidValue("the list is empty", "name the program")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress, IResolutionReceiver
 
-#: Names resolved at once.
+#: Concurrent look-ups.
 MAX_THREADS = 10
 
 _ADDRESS_TYPES = {socket.AF_INET: IPv4Address, socket.AF_INET6: IPv6Address}

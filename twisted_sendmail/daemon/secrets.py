@@ -124,7 +124,7 @@ def _credential_path(name: str) -> Path:
         why = "there are no credentials: CREDENTIALS_DIRECTORY is not set"
         raise InvalidValue(why, "write LoadCredential= in the systemd unit, or use a file")
     if "/" in name or name in {".", ".."}:
-        why = "it is no name of a credential"
+        why = "invalid name of a credential"
         raise InvalidValue(why, "write the name that LoadCredential= gives it")
     return Path(directory) / name
 
@@ -175,14 +175,16 @@ def _command_output(words: Sequence[str]) -> bytes:
 
 def _one_line(content: bytes) -> str:
     if len(content) > MAX_SECRET_SIZE:
-        raise InvalidValue(f"it is longer than {MAX_SECRET_SIZE} octets", "it is no secret")
+        raise InvalidValue(
+            f"the secret is longer than {MAX_SECRET_SIZE} octets", "give a file with a secret"
+        )
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        raise InvalidValue("it is not UTF-8", "save it as UTF-8") from None
+        raise InvalidValue("the secret is not UTF-8", "save the file as UTF-8") from None
     for end in ("\r\n", "\n"):
         text = text.removesuffix(end)
     if not text or "\n" in text or "\0" in text:
-        why = "it is empty, or more than one line"
+        why = "the secret is empty, or more than one line"
         raise InvalidValue(why, "write the secret alone into it")
     return text

@@ -75,7 +75,7 @@ class QueueObserver(ABC):
         """Release the claim on a message whose commit failed."""
 
     @abstractmethod
-    def disturbed(self) -> None:
+    def queue_changed(self) -> None:
         """Read the queue again: another process or an operator changed it."""
 
 

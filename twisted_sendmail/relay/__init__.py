@@ -13,10 +13,10 @@ from twisted_sendmail.relay.events import (
 )
 from twisted_sendmail.relay.log import LINE
 from twisted_sendmail.relay.retry_policy import RetryPolicy
+from twisted_sendmail.relay.route import RouteStats
 from twisted_sendmail.relay.routing import EVERYBODY, Routing, pattern
 from twisted_sendmail.relay.service import RelayService, RelayStats
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-from twisted_sendmail.relay.transport import RouteStats
 
 __all__ = [
     "EVERYBODY",

@@ -1,4 +1,4 @@
-"""Delivery status notifications: who is told what about a message, and the reports themselves.
+"""Delivery status notifications: the reports about a message, and their recipients.
 
 A sender is told of what failed, of what is late, and, where they asked for it, of what was relayed
 to a server that does not report.  Nobody is told of mail with a null sender, such as a report, or
@@ -9,7 +9,7 @@ A report is committed in the transaction that records the failure (``AttemptReco
 The number of reports is limited, because a forged sender could turn the relay against its owner: a
 failure beyond the limit is retried instead.  Nothing is recorded as failed without its report.
 
-``message.dsn`` writes the reports.  RFC 3461 sections 4 to 6, RFC 3464, RFC 3834 sections 2 and 5,
+``BounceService`` decides and records; ``message.dsn`` composes the reports.  RFC 3461 sections 4 to 6, RFC 3464, RFC 3834 sections 2 and 5,
 RFC 5321 section 6.1.
 """
 
@@ -54,7 +54,7 @@ class ReportsDue(NamedTuple):
 def reports_due(
     message: QueuedMessage, record: AttemptRecord, policy: RetryPolicy, *, dsn: bool
 ) -> ReportsDue:
-    """Return what is to be reported after an attempt.
+    """Return the recipients to report after an attempt.
 
     :param record: the attempt.
     :param dsn: the server that accepted the message reports by itself.
@@ -87,8 +87,8 @@ def _undeliverable(message: QueuedMessage, changes: Sequence[QueuedRecipient]) -
     )
 
 
-class Reporter:
-    """Makes the reports that are due, and adds them to the record of the attempt."""
+class BounceService:
+    """Adds the reports that are due to the record of an attempt; ``message.dsn`` composes them."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Reporter:
         if due.undeliverable:
             return await self._undeliverable(leased, record)
         sender = message.info.envelope.sender.mailbox
-        # The limit does not apply to what the operator expires.
+        # The limit does not apply to messages that the operator expires.
         if sender is not None and (message.expired or self._bucket.take()):
             rows = [
                 *_with(due.failed, DSNAction.FAILED),

@@ -20,14 +20,14 @@ from twisted.python.failure import Failure
 from twisted_sendmail.client import Job, JobResult
 from twisted_sendmail.message import Content, PreparedMessage
 from twisted_sendmail.queue import AttemptRecord, MessageDamaged, SetAsideReason
-from twisted_sendmail.relay.bounce import reports_due
-from twisted_sendmail.relay.classify import (
+from twisted_sendmail.relay.attempt_result import (
     AttemptOutcome,
     classify_attempt,
     due_recipients,
     expired,
     given_up,
 )
+from twisted_sendmail.relay.bounce import reports_due
 from twisted_sendmail.relay.events import STATUS, Attempted, Delays, SetAside
 from twisted_sendmail.relay.retry_policy import elapsed
 from twisted_sendmail.smtp import DeliveryReport, SendmailError, printable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from twisted_sendmail.queue import LeasedMessage, Queue, QueuedRecipient
-    from twisted_sendmail.relay.bounce import Reporter
+    from twisted_sendmail.relay.bounce import BounceService
     from twisted_sendmail.relay.events import Event, Observer
     from twisted_sendmail.relay.queue_manager import RouteQueue
     from twisted_sendmail.relay.retry_policy import Chance
@@ -46,97 +46,104 @@ if TYPE_CHECKING:
 class Attempt:
     """A delivery attempt of one message."""
 
-    route: RouteQueue
+    route_queue: RouteQueue
     leased: LeasedMessage
     #: The recipients that are tried.
     recipients: tuple[QueuedRecipient, ...]
     #: Time at which it started.
     since: float
-    #: Of the route, when it started.
+    #: The generation of the route when the attempt started.
     generation: int
     #: None for a message that the operator expired: it is not sent.
     job: Job | None = None
-    #: The route does not count it as under way any more.
-    ended: bool = False
+    #: The route no longer counts the message as under way.
+    slot_freed: bool = False
 
 
 class DeliveryAgent:
     """All delivery attempts under way.
 
-    :param reporter: makes delivery status notifications.
+    :param bounce: adds delivery status notifications to records.
     :param notify: called with each event.
     """
 
     log = Logger(namespace="twisted_sendmail.relay")
 
     def __init__(
-        self, reactor: Any, queue: Queue, reporter: Reporter, *, notify: Observer, chance: Chance
+        self, reactor: Any, queue: Queue, bounce: BounceService, *, notify: Observer, chance: Chance
     ) -> None:
         self._reactor = reactor
         self._queue = queue
-        self._reporter = reporter
+        self._bounce = bounce
         self._notify = notify
         self._chance = chance
         #: Attempts whose record was not given to the queue yet.
         self.under_way: set[Attempt] = set()
         self._waiting: list[Deferred[None]] = []
 
-    def deliver(self, route: RouteQueue, found: Sequence[LeasedMessage]) -> None:
-        """Try messages that were leased for *route*."""
+    def deliver(self, route_queue: RouteQueue, found: Sequence[LeasedMessage]) -> None:
+        """Try messages that were leased for the route of *route_queue*."""
         now = self._reactor.seconds()
         jobs = []
-        route.transport.starting()
+        route_queue.route.starting()
         for leased in found:
-            tried = due_recipients(leased.message, now, route.policy.horizon(now))
-            attempt = Attempt(route, leased, tried, now, route.transport.generation)
+            tried = due_recipients(leased.message, now, route_queue.policy.horizon(now))
+            attempt = Attempt(route_queue, leased, tried, now, route_queue.route.generation)
             self.under_way.add(attempt)
             try:
                 if leased.message.expired:
                     self._give_up(attempt)
                     continue
                 prepared = stored_message(leased, tried, self._queue)
-                attempt.job = job = Job(prepared, partial(self._ended, attempt), now)
+                attempt.job = job = Job(prepared, partial(self._on_result, attempt), now)
                 jobs.append(job)
             except Exception:  # noqa: BLE001 - see RouteQueue.abandon
                 self._unexpected(Failure(), attempt)
         if jobs:
-            route.transport.mailer.begin(jobs)
+            route_queue.route.mailer.begin(jobs)
 
     # -- the end of an attempt -----------------------------------------------------------
 
-    def _ended(self, attempt: Attempt, result: JobResult) -> None:
+    def _on_result(self, attempt: Attempt, result: JobResult) -> None:
         try:
             self._process(attempt, result)
         except Exception:  # noqa: BLE001 - see RouteQueue.abandon
             self._unexpected(Failure(), attempt)
 
     def _process(self, attempt: Attempt, result: JobResult) -> None:
-        message, route = attempt.leased.message, attempt.route
+        message, route_queue = attempt.leased.message, attempt.route_queue
         if attempt.leased.content is None and attempt.job is not None:
             _ = Deferred.fromCoroutine(attempt.job.message.close())
         now = self._reactor.seconds()
-        ended = classify_attempt(
-            message, attempt.recipients, result, now=now, policy=route.policy, chance=self._chance
+        classified = classify_attempt(
+            message,
+            attempt.recipients,
+            result,
+            now=now,
+            policy=route_queue.policy,
+            chance=self._chance,
         )
-        if ended.error is not None and not isinstance(ended.error, SendmailError):
-            self.log.failure("{id} could not be sent", Failure(ended.error), id=message.id)
-        rows = ended.recipients
-        route.learn(
+        if classified.error is not None and not isinstance(classified.error, SendmailError):
+            self.log.failure("{id} could not be sent", Failure(classified.error), id=message.id)
+        rows = classified.recipients
+        route_queue.report_outcome(
             attempt.generation,
-            ended.outcome,
+            classified.outcome,
             rows[0].reply or "" if rows else "",
             expired=any(map(expired, rows)),
         )
-        if ended.outcome is AttemptOutcome.NOT_TRIED:
-            route.release(attempt)
+        if classified.outcome is AttemptOutcome.NOT_TRIED:
+            route_queue.release(attempt)
             self._forget(attempt)
             return
         report = result if isinstance(result, DeliveryReport) else None
-        self._announce(attempt, rows, now, report, in_doubt=ended.in_doubt)
-        if ended.outcome is AttemptOutcome.DAMAGED:
+        self._announce(attempt, rows, now, report, in_doubt=classified.in_doubt)
+        if classified.outcome is AttemptOutcome.DAMAGED:
             self._record(attempt, *_damaged(message.id, now))
             return
-        record = AttemptRecord(message.id, now, rows, tried=ended.counts, in_doubt=ended.in_doubt)
+        record = AttemptRecord(
+            message.id, now, rows, tried=classified.counts, in_doubt=classified.in_doubt
+        )
         self._report(attempt, record, dsn=report is not None and report.dsn)
 
     def _give_up(self, attempt: Attempt) -> None:
@@ -174,7 +181,7 @@ class DeliveryAgent:
             self._notify(
                 Attempted(
                     message.id,
-                    attempt.route.transport.name,
+                    attempt.route_queue.route.name,
                     printable(str(sender), 320) if sender else "",
                     printable(str(recipient.path), 320),
                     _original(recipient.orcpt),
@@ -195,12 +202,12 @@ class DeliveryAgent:
 
     def _report(self, attempt: Attempt, record: AttemptRecord, *, dsn: bool) -> None:
         """Make the reports that are due, and record the attempt together with them."""
-        policy = attempt.route.policy
+        policy = attempt.route_queue.policy
         due = reports_due(attempt.leased.message, record, policy, dsn=dsn)
         if not any(due):
             self._record(attempt, record, ())
             return
-        making = Deferred.fromCoroutine(self._reporter.report(attempt.leased, record, due, policy))
+        making = Deferred.fromCoroutine(self._bounce.report(attempt.leased, record, due, policy))
         _ = making.addErrback(self._not_reported, attempt, record)
         _ = making.addCallback(lambda made: self._record(attempt, *made))
         _ = making.addErrback(self._unexpected, attempt)
@@ -212,16 +219,16 @@ class DeliveryAgent:
         self.log.failure("{id} could not be reported", failure, id=record.id)
         if failure.check(MessageDamaged):
             return _damaged(record.id, record.at)
-        return self._reporter.postpone(
-            record, attempt.route.policy, "the report could not be written"
+        return self._bounce.postpone(
+            record, attempt.route_queue.policy, "the report could not be written"
         )
 
     def _record(self, attempt: Attempt, record: AttemptRecord, events: Sequence[Event]) -> None:
-        attempt.route.record(attempt, record, events)
+        attempt.route_queue.record(attempt, record, events)
         self._forget(attempt)
 
     def _unexpected(self, failure: Failure, attempt: Attempt) -> None:
-        attempt.route.abandon(failure, attempt)
+        attempt.route_queue.abandon(failure, attempt)
         self._forget(attempt)
 
     def _forget(self, attempt: Attempt) -> None:

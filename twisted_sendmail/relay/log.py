@@ -149,7 +149,7 @@ _FORMATS: dict[type, tuple[Any, str]] = {
     ),
     Trouble: (LogLevel.error, "{what}: {reason}"),
 }
-#: What Postfix calls the reports.
+#: Postfix's names of the reports.
 _KINDS = {"failed": "non-delivery", "delayed": "delay", "relayed": "delivery status"}
 
 

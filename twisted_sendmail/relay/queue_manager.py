@@ -1,4 +1,4 @@
-"""The queue manager: which messages leave the queue for a delivery attempt, and when.
+"""The queue manager: leases messages that are due, and records their attempts.
 
 **Theory of operation.**  All mail is on the disk, in the queue; memory holds only the messages under
 way, whose number is limited.  ``QueueManager`` observes the queue and has a ``RouteQueue`` for each
@@ -21,14 +21,14 @@ A message is in one of these states::
 Only this module leases (``claim``, ``RouteQueue.look``, ``QueueManager._remove_expired``), records
 attempts and releases leases.  Example: a route has room for five, ten messages arrive.  Five are
 claimed and given to ``DeliveryAgent.deliver``; five wait.  The first attempt ends: ``record`` writes
-its result, ``_ended`` gives its room back, and ``look`` leases the next ones.
+its result, ``free_slot`` frees its slot, and ``look`` leases the next ones.
 
 Invariants:
 
 * A message is leased before its first octet goes out, and stays leased until its result is durable:
   it is not tried again before.  The queue retries a record that it cannot write, so a full disk
   slows the relay down and makes no second copies.
-* Never more messages are leased than there is room for (``Transport.room``).
+* Never more messages are leased than there is room for (``Route.room``).
 * New mail does not wait for old mail, nor old for new: where both wait, each has half of the room.
 * No busy loop: after an error, and when nothing was found, it waits.
 * Any unexpected error leaves its message leased until the relay restarts (``RouteQueue.abandon``):
@@ -45,7 +45,7 @@ from twisted.logger import Logger
 from twisted_sendmail.queue import QueueObserver, RecipientState
 from twisted_sendmail.relay.events import Arrived, Cleared, Removed, Trouble
 from twisted_sendmail.relay.retry_policy import elapsed, grown, remaining
-from twisted_sendmail.relay.transport import Transport
+from twisted_sendmail.relay.route import Route
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         Queue,
         QueuedMessage,
     )
-    from twisted_sendmail.relay.classify import AttemptOutcome
+    from twisted_sendmail.relay.attempt_result import AttemptOutcome
     from twisted_sendmail.relay.delivery import Attempt, DeliveryAgent
     from twisted_sendmail.relay.events import Event, Observer
     from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
@@ -92,7 +92,7 @@ _log = Logger(namespace="twisted_sendmail.relay")
 class QueueManager(QueueObserver):
     """Takes messages of all routes out of the queue; starts with :meth:`start`.
 
-    :param agent: delivers what was leased.
+    :param agent: delivers the leased messages.
     :param recorded: called when the record of an attempt is durable.
     :param changed: called when another process or an operator changed the queue.
     """
@@ -119,9 +119,9 @@ class QueueManager(QueueObserver):
         self._started = self._stopped = False
         self._asking_due = self._ask_due_again = False
         self._expired_read: dict[str, float] = {}
-        # The route that claimed a message which is being committed.
+        # The route queue that claimed a message whose commit is under way.
         self._claims: dict[str, RouteQueue] = {}
-        self.routes: dict[str, RouteQueue] = {}
+        self.route_queues: dict[str, RouteQueue] = {}
 
     # -- settings, start, stop -----------------------------------------------------------
 
@@ -130,25 +130,25 @@ class QueueManager(QueueObserver):
 
         A route that did not change keeps its connections.
         """
-        before, self.routes = self.routes, {}
+        before, self.route_queues = self.route_queues, {}
         self._routing = routing
         for each in settings.routes:
             old = before.get(each.name)
-            if old is not None and _same_connections(old.transport.settings, each):
+            if old is not None and _same_connections(old.route.settings, each):
                 del before[each.name]
                 old.policy = settings.schedule
-                self.routes[each.name] = old
+                self.route_queues[each.name] = old
                 continue
-            transport = Transport(
+            route = Route(
                 self.reactor, each, settings.name, notify=self.notify, chance=self._chance
             )
-            self.routes[each.name] = RouteQueue(self, transport, settings.schedule)
+            self.route_queues[each.name] = RouteQueue(self, route, settings.schedule)
         for old in before.values():
             old.stop()
         if self._started:
             self.flush()
             self.ask_due()
-        return [old.transport.mailer for old in before.values()]
+        return [old.route.mailer for old in before.values()]
 
     def start(self) -> None:
         """Start to take messages out."""
@@ -160,36 +160,36 @@ class QueueManager(QueueObserver):
     def look(self) -> None:
         """Look for mail that can go out."""
         if not self._stopped:
-            for route in self.routes.values():
-                route.changed()
+            for route_queue in self.route_queues.values():
+                route_queue.changed()
 
     def flush(self) -> None:
         """Forget every back-off, and look for mail."""
-        for route in self.routes.values():
-            route.transport.probe_now()
-            route.changed()
+        for route_queue in self.route_queues.values():
+            route_queue.route.probe_now()
+            route_queue.changed()
 
     def stop(self) -> None:
         """Take nothing more out."""
         self._stopped = True
-        for route in self.routes.values():
-            route.stop()
+        for route_queue in self.route_queues.values():
+            route_queue.stop()
 
     # -- notifications of the queue ------------------------------------------------------
 
     def claim(self, info: MessageInfo) -> bool:
         """See ``QueueObserver.claim``."""
-        route = self.routes.get(info.route)
-        if route is None or info.held or not route.claim():
+        route_queue = self.route_queues.get(info.route)
+        if route_queue is None or info.held or not route_queue.claim():
             return False
-        self._claims[info.id] = route
+        self._claims[info.id] = route_queue
         return True
 
     def unclaimed(self, info: MessageInfo) -> None:
         """See ``QueueObserver.unclaimed``."""
-        route = self._claims.pop(info.id, None)
-        if route is not None:
-            route.unclaimed()
+        route_queue = self._claims.pop(info.id, None)
+        if route_queue is not None:
+            route_queue.unclaimed()
 
     def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
         """See ``QueueObserver.arrived``."""
@@ -202,39 +202,39 @@ class QueueManager(QueueObserver):
         for leased, claimed in arrivals:
             message = leased.message
             self.notify(_arrived(message))
-            route = self.routes.get(message.info.route)
+            route_queue = self.route_queues.get(message.info.route)
             if claimed:
-                if self._still_claimed(route, leased) and route is not None:
-                    ready.setdefault(route, []).append(leased)
-            elif route is None:
+                if self._still_claimed(route_queue, leased) and route_queue is not None:
+                    ready.setdefault(route_queue, []).append(leased)
+            elif route_queue is None:
                 self.ask_due()
             elif not message.held:
-                route.arrived()
-        for route, found in ready.items():
-            self.agent.deliver(route, found)
+                route_queue.arrived()
+        for route_queue, found in ready.items():
+            self.agent.deliver(route_queue, found)
 
-    def disturbed(self) -> None:
-        """See ``QueueObserver.disturbed``."""
+    def queue_changed(self) -> None:
+        """See ``QueueObserver.queue_changed``."""
         if self._stopped:
             return
-        for route in self.routes.values():
-            route.transport.probe_soon()
-            route.changed()
-            if route.transport.allowance(self.reactor.seconds()) <= 0:
-                self._remove_expired(route)
+        for route_queue in self.route_queues.values():
+            route_queue.route.probe_soon()
+            route_queue.changed()
+            if route_queue.route.allowance(self.reactor.seconds()) <= 0:
+                self._remove_expired(route_queue)
         self.ask_due()
         self._changed()
 
-    def _still_claimed(self, route: RouteQueue | None, leased: LeasedMessage) -> bool:
-        """Return True if *route* can deliver a message that was claimed; else release it."""
+    def _still_claimed(self, route_queue: RouteQueue | None, leased: LeasedMessage) -> bool:
+        """Return True if *route_queue* can deliver a message that was claimed; else release it."""
         claimant = self._claims.pop(leased.message.id, None)
-        if route is not claimant:
+        if route_queue is not claimant:
             # The routes changed during the commit.
             if claimant is not None:
                 claimant.unclaimed()
-            if route is not None:
-                route.take_over(leased)
-        if route is not None and not self._stopped:
+            if route_queue is not None:
+                route_queue.take_over(leased)
+        if route_queue is not None and not self._stopped:
             return True
         _ = _release(self.queue, [leased.message.id], self.notify)
         return False
@@ -254,19 +254,19 @@ class QueueManager(QueueObserver):
         _ = asking.addBoth(self._asked_due)
 
     def _due(self, due: dict[str, float]) -> None:
-        for name, route in self.routes.items():
-            route.next_due(due.get(name))
+        for name, route_queue in self.route_queues.items():
+            route_queue.next_due(due.get(name))
         fallback = self._routing.everybody if self._routing is not None else ""
-        gone = {name: fallback for name in due if name not in self.routes}
+        gone = {name: fallback for name in due if name not in self.route_queues}
         if gone and fallback not in gone:
             rerouting = self.queue.reroute(gone)
             _ = rerouting.addCallback(lambda _: self._rerouted(fallback))
             _ = rerouting.addErrback(self._failed, "mail of a former route cannot be rerouted")
 
     def _rerouted(self, name: str) -> None:
-        route = self.routes.get(name)
-        if route is not None:
-            route.changed()
+        route_queue = self.route_queues.get(name)
+        if route_queue is not None:
+            route_queue.changed()
 
     def _asked_due(self, _: object) -> None:
         self._asking_due = False
@@ -275,9 +275,9 @@ class QueueManager(QueueObserver):
 
     # -- messages that the operator expired ----------------------------------------------
 
-    def _remove_expired(self, route: RouteQueue) -> None:
+    def _remove_expired(self, route_queue: RouteQueue) -> None:
         """Report and remove what the operator expired, although the route is down."""
-        name, now = route.transport.name, self.reactor.seconds()
+        name, now = route_queue.route.name, self.reactor.seconds()
         if remaining(self._expired_read.get(name, float("-inf")), _EXPIRED_INTERVAL, now) > 0:
             return
         self._expired_read[name] = now
@@ -286,12 +286,12 @@ class QueueManager(QueueObserver):
             now,
             fresh=_EXPIRED_BATCH,
             retries=_EXPIRED_BATCH,
-            horizon=route.policy.horizon(now),
+            horizon=route_queue.policy.horizon(now),
         )
-        _ = leasing.addCallback(self._expired_found, route)
+        _ = leasing.addCallback(self._expired_found, route_queue)
         _ = leasing.addErrback(self._failed, "expired mail cannot be removed")
 
-    def _expired_found(self, found: Sequence[LeasedMessage], route: RouteQueue) -> None:
+    def _expired_found(self, found: Sequence[LeasedMessage], route_queue: RouteQueue) -> None:
         expired = [leased for leased in found if leased.message.expired and not self._stopped]
         _ = _release(
             self.queue,
@@ -299,9 +299,9 @@ class QueueManager(QueueObserver):
             self.notify,
         )
         for leased in expired:
-            route.take_over(leased)
+            route_queue.take_over(leased)
         if expired:
-            self.agent.deliver(route, expired)
+            self.agent.deliver(route_queue, expired)
 
     def _failed(self, failure: Failure, what: str) -> None:
         self.notify(_trouble(what, failure))
@@ -310,26 +310,26 @@ class QueueManager(QueueObserver):
 class RouteQueue:
     """The mail of one route on its way out of the queue: what is leased, and when."""
 
-    def __init__(self, manager: QueueManager, transport: Transport, policy: RetryPolicy) -> None:
+    def __init__(self, manager: QueueManager, route: Route, policy: RetryPolicy) -> None:
         self._manager = manager
         self._reactor = manager.reactor
         self._queue = manager.queue
         self._notify = manager.notify
-        self.transport = transport
+        self.route = route
         self.policy = policy
         #: Time at which the next message in the queue is due, as far as is known.
         self.due: float | None = None
         # New messages in the queue that are not being leased; None: unknown.
-        self._fresh: int | None = None
+        self._new_waiting: int | None = None
         # Messages that were tried before may be due.
         self._retries_wait = True
         # Since the lease under way was requested: new messages that arrived; messages to be
         # retried became due; anything may have changed.
-        self._fresh_arrived = 0
+        self._new_arrived = 0
         self._retries_arrived = self._queue_changed = False
-        self._fresh_under_way = 0
+        self._new_under_way = 0
         self._leasing = False
-        self._odd = False
+        self._odd_slot_to_new = False
         self._stopped = False
         self._errors = 0
         # Times that the queue named a due message which could not be leased.
@@ -342,34 +342,34 @@ class RouteQueue:
 
     def claim(self) -> bool:
         """Count a new message as under way and return True, if it can be tried at once."""
-        transport = self.transport
-        if self._stopped or self._fresh != 0 or not transport.up:
+        route = self.route
+        if self._stopped or self._new_waiting != 0 or not route.up:
             return False
         now = self._reactor.seconds()
-        if transport.room(now) <= 0:
+        if route.room(now) <= 0:
             return False
-        half = (transport.allowance(now) + 1) // 2
-        if self._retries_wait and self._fresh_under_way >= half:
+        half = (route.allowance(now) + 1) // 2
+        if self._retries_wait and self._new_under_way >= half:
             return False
-        _ = transport.reserve(1)
-        self._fresh_under_way += 1
+        _ = route.reserve(1)
+        self._new_under_way += 1
         return True
 
     def unclaimed(self) -> None:
         """Undo one ``claim``: the message was not committed."""
-        self._fresh_under_way -= 1
-        self.transport.give_back(1, self.transport.generation)
+        self._new_under_way -= 1
+        self.route.give_back(1, self.route.generation)
         self.look()
 
     def take_over(self, leased: LeasedMessage) -> None:
         """Count a message as under way that something else leased."""
-        _ = self.transport.reserve(1)
+        _ = self.route.reserve(1)
         if not leased.message.attempts:
-            self._fresh_under_way += 1
+            self._new_under_way += 1
 
     def arrived(self) -> None:
         """Look: a new message is in the queue."""
-        self._one_fresh()
+        self._count_new()
         self.look()
 
     def changed(self) -> None:
@@ -378,18 +378,18 @@ class RouteQueue:
         self._paused = False
         self.look()
 
-    def _one_fresh(self) -> None:
-        self._fresh_arrived += 1
-        if self._fresh is not None:
-            self._fresh += 1
+    def _count_new(self) -> None:
+        self._new_arrived += 1
+        if self._new_waiting is not None:
+            self._new_waiting += 1
 
     def _anything_may_wait(self) -> None:
-        self._fresh = None
+        self._new_waiting = None
         self._queue_changed = self._retries_wait = self._retries_arrived = True
 
     @property
     def _something_waits(self) -> bool:
-        return self._fresh != 0 or self._retries_wait
+        return self._new_waiting != 0 or self._retries_wait
 
     # -- leasing -------------------------------------------------------------------------
 
@@ -401,23 +401,23 @@ class RouteQueue:
         if self._paused or not self._something_waits:
             self._wait()
             return
-        transport = self.transport
-        if transport.room(now) <= 0:
-            _ = transport.silence(now)
-        room, allowance = transport.room(now), transport.allowance(now)
+        route = self.route
+        if route.room(now) <= 0:
+            _ = route.silence(now)
+        room, allowance = route.room(now), route.allowance(now)
         fresh, retries = self._shares(room, allowance)
         # Wait until there is room for several: those under way end soon, and call this again.
         if room < min(_BATCH, allowance // 4) or not fresh + retries:
             self._wait()
             return
-        generation = transport.reserve(fresh + retries)
-        if self._fresh is not None:
+        generation = route.reserve(fresh + retries)
+        if self._new_waiting is not None:
             # A message that arrives from now on is younger than those, and may be claimed.
-            self._fresh -= fresh
+            self._new_waiting -= fresh
         self._leasing = True
-        self._fresh_arrived, self._retries_arrived, self._queue_changed = 0, False, False
+        self._new_arrived, self._retries_arrived, self._queue_changed = 0, False, False
         leasing = self._queue.lease(
-            transport.name, now, fresh=fresh, retries=retries, horizon=self.policy.horizon(now)
+            route.name, now, fresh=fresh, retries=retries, horizon=self.policy.horizon(now)
         )
         _ = leasing.addCallbacks(
             self._leased,
@@ -431,18 +431,18 @@ class RouteQueue:
         """Divide *room* between new messages and retries."""
         if room <= 0:
             return 0, 0
-        waiting = room if self._fresh is None else self._fresh
+        waiting = room if self._new_waiting is None else self._new_waiting
         if not self._retries_wait:
             return min(room, waiting), 0
         # Retries, which may be slow, leave a quarter for new mail that arrives.
-        under_way = max(0, allowance - room - self._fresh_under_way)
+        under_way = max(0, allowance - room - self._new_under_way)
         most = min(room, max(1, allowance - allowance // 4) - under_way)
         if not waiting:
             return 0, max(0, most)
         # Alternate the odd place so that neither starves when the limit is 1.
-        self._odd = not self._odd
-        half = (allowance + self._odd) // 2
-        fresh = min(room, waiting, max(0, half - self._fresh_under_way))
+        self._odd_slot_to_new = not self._odd_slot_to_new
+        half = (allowance + self._odd_slot_to_new) // 2
+        fresh = min(room, waiting, max(0, half - self._new_under_way))
         return fresh, max(0, min(most, room - fresh))
 
     def _leased(
@@ -450,24 +450,24 @@ class RouteQueue:
     ) -> None:
         self._leasing = False
         self._errors = 0
-        transport = self.transport
-        transport.give_back(fresh + retries - len(found), generation)
-        if self._stopped or (generation != transport.generation and not transport.up):
+        route = self.route
+        route.give_back(fresh + retries - len(found), generation)
+        if self._stopped or (generation != route.generation and not route.up):
             self._anything_may_wait()
-            transport.give_back(len(found), generation)
+            route.give_back(len(found), generation)
             _ = _release(self._queue, [each.message.id for each in found], self._notify)
             self._wait()
             return
         new = sum(not leased.message.attempts for leased in found)
         old = len(found) - new
-        if new < fresh and not self._queue_changed and self._fresh is None:
+        if new < fresh and not self._queue_changed and self._new_waiting is None:
             # These were all; those that arrived meanwhile wait, or are among them.
-            self._fresh = self._fresh_arrived
+            self._new_waiting = self._new_arrived
         if old < retries and not self._retries_arrived:
             self._retries_wait = False
         if found:
             self._not_found = 0
-            self._fresh_under_way += new
+            self._new_under_way += new
             self._manager.agent.deliver(self, found)
         if old < retries or (new < fresh and self.due is None):
             self._manager.ask_due()
@@ -476,25 +476,25 @@ class RouteQueue:
     def _not_leased(self, failure: Failure, room: int, generation: int) -> None:
         self._leasing = False
         self._anything_may_wait()
-        self.transport.give_back(room, generation)
+        self.route.give_back(room, generation)
         self._errors += 1
         self._notify(_trouble("mail cannot be taken out of the queue", failure))
         self._pause(grown(_MIN_PAUSE, MAX_IDLE, self._errors - 1))
 
     def _unexpected(self, failure: Failure) -> None:
-        _log.failure("unexpected error on route {name}", failure, name=self.transport.name)
-        self._notify(_trouble(f"unexpected error on route {self.transport.name}", failure))
+        _log.failure("unexpected error on route {name}", failure, name=self.route.name)
+        self._notify(_trouble(f"unexpected error on route {self.route.name}", failure))
         self._pause(MAX_IDLE)
 
     # -- the end of an attempt -----------------------------------------------------------
 
-    def learn(
+    def report_outcome(
         self, generation: int, outcome: AttemptOutcome, reason: str, *, expired: bool = False
     ) -> None:
-        """See ``Transport.learn``; look if the route came up."""
-        was_up = self.transport.up
-        self.transport.learn(generation, outcome, reason, expired=expired)
-        if self.transport.up and not was_up:
+        """See ``Route.report_outcome``; look if the route came up."""
+        was_up = self.route.up
+        self.route.report_outcome(generation, outcome, reason, expired=expired)
+        if self.route.up and not was_up:
             self.look()
 
     def record(self, attempt: Attempt, record: AttemptRecord, events: Sequence[Event]) -> None:
@@ -517,19 +517,19 @@ class RouteQueue:
         if left is None:
             self._notify(Removed(record.id, _delivered_at_once(attempt.leased.message, record)))
         self._manager.recorded(record, left)
-        self._end(attempt, left)
+        self._free_slot_once(attempt, left)
 
     def _not_recorded(self, failure: Failure, attempt: Attempt) -> None:
         """Leave the message leased until the next start, which names it as interrupted."""
         what = f"the result for {attempt.leased.message.id} could not be recorded"
         self._notify(_trouble(what, failure))
-        self._end(attempt, None)
+        self._free_slot_once(attempt, None)
 
     def release(self, attempt: Attempt) -> None:
         """End the lease of a message that was not tried."""
         message = attempt.leased.message
         _ = _release(self._queue, [message.id], self._notify).addCallback(
-            lambda _: self._end(attempt, message)
+            lambda _: self._free_slot_once(attempt, message)
         )
 
     def abandon(self, failure: Failure, attempt: Attempt) -> None:
@@ -537,28 +537,28 @@ class RouteQueue:
         id_ = attempt.leased.message.id
         _log.failure("{id}: unexpected error", failure, id=id_)
         self._notify(_trouble(f"{id_}: unexpected error, held until the relay restarts", failure))
-        self._end(attempt, None)
+        self._free_slot_once(attempt, None)
 
-    def _end(self, attempt: Attempt, left: QueuedMessage | None) -> None:
-        if not attempt.ended:
-            attempt.ended = True
-            self.ended(attempt.leased, attempt.generation, left)
+    def _free_slot_once(self, attempt: Attempt, left: QueuedMessage | None) -> None:
+        if not attempt.slot_freed:
+            attempt.slot_freed = True
+            self.free_slot(attempt.leased, attempt.generation, left)
 
-    def ended(self, leased: LeasedMessage, generation: int, left: QueuedMessage | None) -> None:
-        """Give the room of a message back, and look.
+    def free_slot(self, leased: LeasedMessage, generation: int, left: QueuedMessage | None) -> None:
+        """Free the slot of a message, and look.
 
         :param left: the message as it is in the queue now; None: it is gone.
         """
-        self.transport.give_back(1, generation)
+        self.route.give_back(1, generation)
         if not leased.message.attempts:
-            self._fresh_under_way -= 1
+            self._new_under_way -= 1
         if left is not None and left.aside is None and not left.held:
             now = self._reactor.seconds()
             if left.due <= now:
                 if left.attempts:
                     self._retries_wait = self._retries_arrived = True
                 else:
-                    self._one_fresh()
+                    self._count_new()
             elif self.due is None or left.due < self.due:
                 self.due = left.due
                 self._wait()
@@ -585,16 +585,16 @@ class RouteQueue:
         if self._stopped or self._paused:
             return
         now = self._reactor.seconds()
-        transport = self.transport
+        route = self.route
         seconds = MAX_IDLE
         if self._something_waits:
-            closed = transport.back_off.left(now)
+            closed = route.back_off.left(now)
             if closed > 0:
                 seconds = min(seconds, closed)
-            elif transport.room(now) <= 0:
-                seconds = min(seconds, transport.silence(now))
+            elif route.room(now) <= 0:
+                seconds = min(seconds, route.silence(now))
         elif self.due is not None:
-            seconds = min(seconds, max(self.due - now, transport.back_off.left(now)))
+            seconds = min(seconds, max(self.due - now, route.back_off.left(now)))
         self._set_timer(max(0.0, seconds))
 
     def _pause(self, seconds: float) -> None:

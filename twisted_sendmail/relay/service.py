@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from twisted_sendmail.client import SubmissionServer, prepare_message
 from twisted_sendmail.queue import CleanupPolicy, Queue, QueueAction, RecoveryReport, Selection
-from twisted_sendmail.relay.bounce import Reporter
+from twisted_sendmail.relay.bounce import BounceService
 from twisted_sendmail.relay.delivery import DeliveryAgent
 from twisted_sendmail.relay.enqueue import enqueue
 from twisted_sendmail.relay.events import Event, Interrupted, Observer
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client import Mailer
     from twisted_sendmail.message import Message
     from twisted_sendmail.queue import QueueActionResult, QueuedMessage
-    from twisted_sendmail.relay.transport import RouteStats
+    from twisted_sendmail.relay.route import RouteStats
     from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
 
 
@@ -64,7 +64,7 @@ class _Parts:
 
     manager: QueueManager
     agent: DeliveryAgent
-    reporter: Reporter
+    bounce: BounceService
     removal: UndeliverableRemoval
 
 
@@ -157,8 +157,8 @@ class RelayService(Service):
     async def _start(self) -> RecoveryReport:
         queue = self._queue = self._new_queue()
         settings, chance = self.settings, self._chance
-        reporter = Reporter(self._reactor, queue, settings, self._routing, chance)
-        agent = DeliveryAgent(self._reactor, queue, reporter, notify=self._notify, chance=chance)
+        bounce = BounceService(self._reactor, queue, settings, self._routing, chance)
+        agent = DeliveryAgent(self._reactor, queue, bounce, notify=self._notify, chance=chance)
         manager = QueueManager(
             self._reactor,
             queue,
@@ -173,7 +173,7 @@ class RelayService(Service):
             self._reactor, queue, settings.keep_undeliverable, notify=self._notify
         )
         recovered = await queue.open()
-        self._parts = _Parts(manager, agent, reporter, removal)
+        self._parts = _Parts(manager, agent, bounce, removal)
         if recovered.interrupted:
             self._notify(Interrupted(recovered.interrupted))
         manager.start()
@@ -218,8 +218,8 @@ class RelayService(Service):
         parts.manager.stop()
         grace = self.settings.grace
         closing = [
-            route.transport.mailer.aclose(grace=grace, send_waiting=False)
-            for route in parts.manager.routes.values()
+            route_queue.route.mailer.aclose(grace=grace, send_waiting=False)
+            for route_queue in parts.manager.route_queues.values()
         ]
         _ = await gatherResults([*closing, *self._leaving.values()])
         await parts.agent.stop()
@@ -326,7 +326,7 @@ class RelayService(Service):
     def look(self) -> None:
         """Look at queue and clock again: the clock was set, or the network came up."""
         if self._parts is not None:
-            self._parts.manager.disturbed()
+            self._parts.manager.queue_changed()
 
     def reconfigure(self, settings: RelaySettings, policy: CleanupPolicy | None = None) -> None:
         """Use other settings from now on.
@@ -347,7 +347,7 @@ class RelayService(Service):
         )
         if self._parts is None:
             return
-        self._parts.reporter.configure(settings, self._routing)
+        self._parts.bounce.configure(settings, self._routing)
         self._parts.removal.configure(settings.keep_undeliverable)
         for mailer in self._parts.manager.configure(settings, self._routing):
             closing = self._leaving[mailer] = mailer.aclose(
@@ -366,9 +366,10 @@ class RelayService(Service):
         """Return the present state."""
         if self._parts is None:
             return RelayStats((), 0)
-        routes = self._parts.manager.routes.values()
+        route_queues = self._parts.manager.route_queues.values()
         return RelayStats(
-            tuple(route.transport.stats() for route in routes), len(self._parts.agent.under_way)
+            tuple(route_queue.route.stats() for route_queue in route_queues),
+            len(self._parts.agent.under_way),
         )
 
     def _notify(self, event: Event) -> None:
@@ -388,11 +389,11 @@ class RelayService(Service):
         def checked(found: Sequence[QueuedMessage]) -> None:
             self._tracker.removed(set(ids) - {message.id for message in found})
 
-        def ended(_: object) -> None:
+        def checking_done(_: object) -> None:
             self._checking_tracked = False
 
         listing = self.queue.list(Selection(ids=ids))
-        _ = listing.addCallbacks(checked, lambda _: None).addBoth(ended)
+        _ = listing.addCallbacks(checked, lambda _: None).addBoth(checking_done)
 
 
 def _not_running() -> MailerClosed:

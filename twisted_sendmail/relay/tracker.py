@@ -155,15 +155,15 @@ class Tracker:
         for row in record.changes:
             tracked.recipients[row.number] = row
         if left is None or left.aside is not None:
-            self._end(record.id, aside=left is not None)
+            self._finish(record.id, aside=left is not None)
 
     def removed(self, ids: Collection[str]) -> None:
         """End messages that are no longer in the queue."""
         for id_ in ids:
             if id_ in self._tracked:
-                self._end(id_, aside=False)
+                self._finish(id_, aside=False)
 
-    def _end(self, id_: str, *, aside: bool) -> None:
+    def _finish(self, id_: str, *, aside: bool) -> None:
         tracked = self._tracked.pop(id_)
         tracked.result.set(FinalReport(id_, tuple(tracked.recipients), aside))
 

@@ -356,7 +356,7 @@ MAX_RECORDS = 10_000
 
 
 @define
-class _Record:
+class _FailureRecord:
     """Failures of one address, one user, or one user at one address."""
 
     failures: int = 0
@@ -382,21 +382,21 @@ class _Table:
     """Records by key, the one used last at the end."""
 
     def __init__(self) -> None:
-        self._records: OrderedDict[Hashable, _Record] = OrderedDict()
+        self._records: OrderedDict[Hashable, _FailureRecord] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def get(self, key: Hashable) -> _Record | None:
+    def get(self, key: Hashable) -> _FailureRecord | None:
         record = self._records.get(key)
         if record is not None:
             self._records.move_to_end(key)
         return record
 
-    def make(self, key: Hashable, now: float) -> _Record:
+    def make(self, key: Hashable, now: float) -> _FailureRecord:
         record = self.get(key)
         if record is None:
-            record = self._records[key] = _Record(since=now)
+            record = self._records[key] = _FailureRecord(since=now)
             if len(self._records) > MAX_RECORDS:
                 self._records.popitem(last=False)
         return record
@@ -450,8 +450,8 @@ class LoginAttempt:
         self,
         throttle: AuthThrottle,
         key: tuple[Hashable, Hashable],
-        records: list[_Record],
-        known: _Record | None,
+        records: list[_FailureRecord],
+        known: _FailureRecord | None,
     ) -> None:
         self._throttle = throttle
         self._key = key

@@ -191,9 +191,9 @@ def _read(path: Path, *, world_readable: bool) -> dict[str, ScramKeys]:
         user, colon, keys = line.strip().partition(":")
         try:
             if user in entries:
-                raise ValueError(f"{user!r} is there twice")
+                raise ValueError(f"duplicate entry {user!r}")
             if not user or not colon:
-                raise ValueError("it is no entry" if user else "the user name is missing")
+                raise ValueError("the entry is malformed" if user else "the user name is missing")
             entries[user] = ScramKeys.parse(keys)
         except ValueError as e:
             raise InvalidServer(

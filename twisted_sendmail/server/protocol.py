@@ -208,7 +208,7 @@ class SMTPServerProtocol(Protocol):
             self._pumping = False
         self._flush()
         if self._half_closed and not (session.pending or self._blocked):
-            # What is left in the buffer is half a command, or half a message.
+            # The buffer holds an incomplete command or message.
             session.end("connection closed")
         self._regulate()
 

@@ -18,14 +18,14 @@ from pathlib import Path, PurePath
 from typing import NoReturn
 
 from twisted_sendmail.cli.output import finish, prepare_streams, print_error, print_result
+from twisted_sendmail.cli.sendmail.local_relay import find_relay
 from twisted_sendmail.cli.sendmail.message import (
     current_user,
     envelope_of,
+    envelope_sender,
     read_message,
-    sender_of,
 )
 from twisted_sendmail.cli.sendmail.options import SendmailMode, SendmailOptions, parse
-from twisted_sendmail.cli.sendmail.relay import find_relay
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_and_line
 from twisted_sendmail.message import HeaderFixer
 from twisted_sendmail.smtp import printable
@@ -73,7 +73,7 @@ def _run(options: SendmailOptions) -> int:
 def _deliver(options: SendmailOptions) -> int:
     relay = find_relay(options.config, options.queue)
     user = current_user()
-    sender = sender_of(options, user, relay.sender_domain)
+    sender = envelope_sender(options, user, relay.sender_domain)
     full_name = user.full_name if options.full_name is None else options.full_name
     # Add From, Date and Message-ID before the message goes anywhere: if it is sent twice, both
     # copies have one Message-ID.

@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import attrs
 
 from twisted_sendmail.cli.output import error_lines, print_error, print_note
+from twisted_sendmail.cli.sendmail.local_relay import LocalRelay
 from twisted_sendmail.cli.sendmail.message import InputMessage, User
-from twisted_sendmail.cli.sendmail.relay import LocalRelay
 from twisted_sendmail.exit_status import ExitStatus, status_of_result
 from twisted_sendmail.message import clause, received_field
 from twisted_sendmail.queue import (
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 RELAY_SILENCE = 20.0
 #: Seconds in which the command ends although the relay is silent and the queue is locked, and the
 #: seconds of them that the queue gets at least.
-TOTAL_PATIENCE, QUEUE_PATIENCE = 30.0, 10.0
+TOTAL_TIMEOUT, MIN_QUEUE_TIMEOUT = 30.0, 10.0
 
 
 def deliver(
@@ -78,26 +78,28 @@ def deliver(
             print_error(f"interrupted: {attempt.error or 'nothing was sent'}")
             return attempt.interrupted
     status = attempt.report_refusals()
-    unsettled = attempt.unsettled
-    if not unsettled:
+    to_queue = attempt.recipients_to_queue
+    if not to_queue:
         return status
     reason = "no relay is running" if attempt.error is None else str(attempt.error)
     if verbose:
         print_note(f"-- {reason}; into the queue {printable(str(relay.queue), 300)}")
     relay.check_size(message.size)
-    patience = max(QUEUE_PATIENCE, TOTAL_PATIENCE - (time.monotonic() - begun))
+    patience = max(MIN_QUEUE_TIMEOUT, TOTAL_TIMEOUT - (time.monotonic() - begun))
     try:
         queue_id = enqueue(
             LocalQueue(relay.queue, patience=patience),
             relay.policy(),
-            envelope.to(unsettled),
+            envelope.to(to_queue),
             message.pieces(),
             user,
         )
     except (QueueError, OSError) as e:
         advice, status = "try again later", ExitStatus.TEMPFAIL
-        if attempt.taken:
-            advice = "some have it or may have it: the same again may make second copies"
+        if attempt.may_be_delivered:
+            advice = (
+                "some recipients may already have the message; sending it again may duplicate it"
+            )
             status = status_of_result(attempt.report, attempt.error)
         print_error(f"the message was not taken, {advice}: {reason}; {e}")
         return status
@@ -124,20 +126,20 @@ class RelayAttempt:
         return self.error if self.error is not None and not self.error.temporary else None
 
     @property
-    def taken(self) -> bool:
+    def may_be_delivered(self) -> bool:
         """The relay has the message for a recipient, or may have it."""
         if self.report is None:
             return self.error is not None and self.error.in_doubt
         return bool(self.report.accepted or self.report.in_doubt)
 
     @property
-    def unsettled(self) -> tuple[Recipient, ...]:
+    def recipients_to_queue(self) -> tuple[Recipient, ...]:
         """The recipients that were neither accepted nor refused permanently."""
         if self.report is None:
             return () if self._permanent_error else self.envelope.recipients
-        return tuple(each.recipient for each in self.report.outcomes if self._is_unsettled(each))
+        return tuple(each.recipient for each in self.report.outcomes if self._to_queue(each))
 
-    def _is_unsettled(self, result: RecipientResult) -> bool:
+    def _to_queue(self, result: RecipientResult) -> bool:
         if result.status is RecipientStatus.UNTOUCHED:
             return self._permanent_error is None
         return result.in_doubt or (
@@ -149,7 +151,7 @@ class RelayAttempt:
         refused = self.report.refused if self.report is not None else ()
         permanent = [result for result in refused if not result.transient]
         error = self._permanent_error
-        if not permanent and (self.error is None or self.unsettled):
+        if not permanent and (self.error is None or self.recipients_to_queue):
             return ExitStatus.OK
         lines = [str(result) for result in permanent]
         for line in lines if error is None else error_lines(self.report, error):
@@ -222,7 +224,7 @@ def enqueue(
         for piece in pieces:
             intake.write(cleanup.feed(piece))
         intake.write(cleanup.finish())
-        intake.keep(cleanup.message_info())
+        intake.commit_now(cleanup.message_info())
     finally:
         intake.abort()
     return queue_id
@@ -271,7 +273,7 @@ class LocalIntake(Intake):
                 remedy=f"make room in {tempfile.gettempdir()}",
             ) from None
 
-    def keep(self, info: MessageInfo) -> QueuedMessage:
+    def commit_now(self, info: MessageInfo) -> QueuedMessage:
         """Commit the message now, and wake the relay if it runs.
 
         :raises QueueError: the message was not committed, and nothing of it is left.
@@ -306,7 +308,7 @@ class LocalIntake(Intake):
         from twisted.internet.defer import fail, succeed
 
         try:
-            return succeed(self.keep(info))
+            return succeed(self.commit_now(info))
         except QueueError as e:
             return fail(e)
 

@@ -70,7 +70,7 @@ def current_user() -> User:
 # -- the envelope -------------------------------------------------------------------
 
 
-def sender_of(options: SendmailOptions, user: User, domain: str) -> ReversePath:
+def envelope_sender(options: SendmailOptions, user: User, domain: str) -> ReversePath:
     """The sender: that of ``-f``, or else the user.
 
     :param domain: appended to a name without a domain.

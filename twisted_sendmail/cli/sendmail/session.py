@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.cli.sendmail.delivery import LocalQueue
-from twisted_sendmail.cli.sendmail.relay import LocalRelay
+from twisted_sendmail.cli.sendmail.local_relay import LocalRelay
 from twisted_sendmail.daemon.intake import server_settings
 from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.server import (
@@ -43,27 +43,29 @@ def serve(relay: LocalRelay) -> int:
     gc.enable()  # a session may be long
 
     async def work(reactor: Any) -> int:
-        ended: Deferred[None] = Deferred()
-        connected = await _connect(reactor, relay, ended)
+        session_done: Deferred[None] = Deferred()
+        connected = await _connect(reactor, relay, session_done)
         if connected is None:
-            _serve_here(reactor, relay, ended)
+            _serve_here(reactor, relay, session_done)
         else:
             _standard_io(reactor, _CallerConnection(connected))
-        await ended
+        await session_done
         return ExitStatus.OK
 
     return react(work)
 
 
 async def _connect(
-    reactor: Any, relay: LocalRelay, ended: Deferred[None]
+    reactor: Any, relay: LocalRelay, session_done: Deferred[None]
 ) -> _RelayConnection | None:
     """Connect to the relay; None if no relay runs."""
     if not relay.has_socket:
         return None
     endpoint = UNIXClientEndpoint(reactor, str(relay.socket), timeout=5)
     try:
-        return cast("_RelayConnection", await connectProtocol(endpoint, _RelayConnection(ended)))
+        return cast(
+            "_RelayConnection", await connectProtocol(endpoint, _RelayConnection(session_done))
+        )
     except Exception:  # noqa: BLE001 - for whatever reason, no relay answers
         return None
 
@@ -98,9 +100,9 @@ class _LineEndRepair:
 class _RelayConnection(Protocol):
     """The connection to the relay."""
 
-    def __init__(self, ended: Deferred[None]) -> None:
+    def __init__(self, session_done: Deferred[None]) -> None:
         self.caller: Any = None
-        self._ended = ended
+        self._session_done = session_done
         self._early: list[bytes] = []
 
     def dataReceived(self, data: bytes) -> None:
@@ -120,8 +122,8 @@ class _RelayConnection(Protocol):
         if self.caller is not None:
             self.caller.unregisterProducer()
             self.caller.loseConnection()
-        if not self._ended.called:
-            self._ended.callback(None)
+        if not self._session_done.called:
+            self._session_done.callback(None)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -131,22 +133,22 @@ class _CallerConnection(Protocol):
     def __init__(self, relay: _RelayConnection) -> None:
         self._relay = cast("Any", relay.transport)
         self._joined = relay.joined
-        self._ends = _LineEndRepair()
-        self._end = b"\n"
+        self._line_ends = _LineEndRepair()
+        self._last_octets = b"\n"
 
     def connectionMade(self) -> None:
         self._relay.registerProducer(self.transport, True)
         self._joined(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        data = self._ends.feed(data)
-        self._end = (self._end + data[-7:])[-7:]
+        data = self._line_ends.feed(data)
+        self._last_octets = (self._last_octets + data[-7:])[-7:]
         self._relay.write(data)
 
     def readConnectionLost(self) -> None:
         """The caller closed stdin. After QUIT it still waits for the replies."""
         self._relay.unregisterProducer()
-        if self._end.upper() != b"\nQUIT\r\n":
+        if self._last_octets.upper() != b"\nQUIT\r\n":
             self._relay.loseWriteConnection()
 
     def writeConnectionLost(self) -> None:
@@ -160,18 +162,18 @@ class _CallerConnection(Protocol):
 # -- without a relay --------------------------------------------------------------
 
 
-def _serve_here(reactor: Any, relay: LocalRelay, ended: Deferred[None]) -> None:
+def _serve_here(reactor: Any, relay: LocalRelay, session_done: Deferred[None]) -> None:
     policy = relay.policy()
     # LocalQueue has the part of a Queue that a receiver uses.
     queue = cast("Queue", LocalQueue(relay.queue))
     factory = _PipeServerFactory(
         reactor,
         lambda connection: QueueReceiver(connection, queue, policy, reactor),
-        # Programs that write to a pipe are careless with line ends.
+        # Shell scripts write LF.
         settings=server_settings(relay.limits(), policy.name, repair=True),
         early_input=Networks(["unix"]),
     )
-    factory.ended = ended
+    factory.session_done = session_done
     _standard_io(reactor, factory.buildProtocol(cast("Any", None)))
 
 
@@ -180,20 +182,20 @@ class _PipeServerProtocol(SMTPServerProtocol):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._ends = _LineEndRepair()
+        self._line_ends = _LineEndRepair()
 
     def dataReceived(self, data: bytes) -> None:
-        super().dataReceived(self._ends.feed(data))
+        super().dataReceived(self._line_ends.feed(data))
 
 
 class _PipeServerFactory(SMTPServerFactory):
-    """Fires *ended* when its one session has ended."""
+    """Fires *session_done* when its one session ends."""
 
     protocol_class = _PipeServerProtocol
-    ended: Deferred[None]
+    session_done: Deferred[None]
 
     def closed(self, protocol: SMTPServerProtocol) -> None:
         """See ``SMTPServerFactory``."""
         super().closed(protocol)
-        if not self.ended.called:
-            self.ended.callback(None)
+        if not self.session_done.called:
+            self.session_done.callback(None)

@@ -310,9 +310,9 @@ class ThreadWorker(Worker):
             if group:
                 run(group)
                 self._reactor.callFromThread(self._deliver, group)
-        self._reactor.callFromThread(self._ended)
+        self._reactor.callFromThread(self._thread_stopped)
 
-    def _ended(self) -> None:
+    def _thread_stopped(self) -> None:
         if self._thread is not None:
             self._thread.join()
         if self._stopped is not None:

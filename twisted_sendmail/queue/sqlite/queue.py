@@ -234,7 +234,7 @@ class SQLiteQueue(Queue):
         self._swept.add(body)
         swept = self._write(lambda store: store.sweep(body))
         _ = swept.addCallbacks(
-            lambda ended: self._swept.discard(body) if ended else self.remove_body(body),
+            lambda swept: self._swept.discard(body) if swept else self.remove_body(body),
             # The rest is removed after the next start.
             lambda _: self._swept.discard(body),
         )
@@ -384,7 +384,7 @@ class SQLiteQueue(Queue):
     def _changed(self) -> None:
         if self.observer is not None and self._open:
             try:
-                self.observer.disturbed()
+                self.observer.queue_changed()
             except Exception:  # noqa: BLE001 - an observer's error must not stop the queue
                 _log.failure("an observer of the queue failed")
 
@@ -410,7 +410,7 @@ class SQLiteIntake(Intake):
         self._parts: list[bytes] = []
         self._held = 0
         self._size = 0
-        self._ended = False
+        self._closed = False
         # Of large content.
         self._body: int | None = None
         self._count = 0
@@ -420,7 +420,7 @@ class SQLiteIntake(Intake):
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """See ``Intake.write``."""
-        if self._ended:
+        if self._closed:
             return fail(QueueError("the message has ended"))
         if self._error is not None:
             return fail(self._error)
@@ -462,9 +462,9 @@ class SQLiteIntake(Intake):
 
     def commit(self, info: MessageInfo) -> Deferred[QueuedMessage]:
         """See ``Intake.commit``."""
-        if self._ended:
+        if self._closed:
             return fail(QueueError("the message has ended"))
-        self._ended = True
+        self._closed = True
         if self._error is not None:
             self._remove()
             return fail(self._error)
@@ -488,8 +488,8 @@ class SQLiteIntake(Intake):
 
     def abort(self) -> None:
         """See ``Intake.abort``."""
-        if not self._ended:
-            self._ended = True
+        if not self._closed:
+            self._closed = True
             self._parts = []
             self._remove()
 
@@ -606,7 +606,7 @@ class Record(Operation):
 
     def fire(self) -> None:
         """See ``Operation.fire``."""
-        self._retry.ended(self)
+        self._retry.on_written(self)
 
 
 class SettleAttempt(Record):
@@ -641,7 +641,7 @@ class RecordRetry:
         self._delay = FIRST_DELAY
         self._timer: IDelayedCall | None = None
 
-    def ended(self, record: Record) -> None:
+    def on_written(self, record: Record) -> None:
         """Handle the end of one attempt to write *record*."""
         error = record.error
         if error is None:

@@ -565,7 +565,7 @@ class SQLiteStore:
             doomed = leased.pop(number)
             if record.reports:
                 self.put_all([(info, content, False) for info, content in record.reports])
-            left = pending[number] - _ended(record)
+            left = pending[number] - _settled_recipients(record)
             if doomed == "doomed" or not (left or record.aside):
                 gone.append(number)
             else:
@@ -862,7 +862,7 @@ def _queued(info: MessageInfo, content: bytes | Pieces, leased: bool) -> QueuedM
     )
 
 
-def _ended(record: AttemptRecord) -> set[int]:
+def _settled_recipients(record: AttemptRecord) -> set[int]:
     return {c.number for c in record.changes if c.state is not RecipientState.PENDING}
 
 

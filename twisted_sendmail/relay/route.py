@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from twisted_sendmail.client import Mailer
-from twisted_sendmail.relay.classify import AttemptOutcome
+from twisted_sendmail.relay.attempt_result import AttemptOutcome
 from twisted_sendmail.relay.events import AuthenticationAlarm, RouteDown, RouteUp
 from twisted_sendmail.relay.retry_policy import grown, jittered, remaining
 from twisted_sendmail.smtp import AuthenticationError, printable
@@ -62,7 +62,7 @@ class RouteStats:
     mailer: MailerStats
 
 
-class Transport:
+class Route:
     """Mailer and state of one route.
 
     :param name: for EHLO, where the settings of a server give no other name.
@@ -167,7 +167,7 @@ class Transport:
         self._locked_since = None
         self.mailer.unlock()
 
-    def learn(
+    def report_outcome(
         self, generation: int, outcome: AttemptOutcome, reason: str, *, expired: bool = False
     ) -> None:
         """Update the state by the outcome of an attempt.

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.queue import CleanupPolicy
 
 #: The environment variable that names the configuration.
-VARIABLE = "TWISTED_SENDMAIL_CONFIG"
+CONFIG_VARIABLE = "TWISTED_SENDMAIL_CONFIG"
 #: The configuration if neither an option nor the variable names one.
-CONFIGURATION = "/etc/twisted_sendmail/relay.toml"
+DEFAULT_CONFIG = "/etc/twisted_sendmail/relay.toml"
 
 
 @attrs.frozen
@@ -127,23 +127,23 @@ def find_relay(
     *,
     options: tuple[str, str] = ("-C", "-O QueueDirectory=DIR"),
 ) -> LocalRelay:
-    """The relay of this machine.
+    """Return the local relay.
 
-    :param config: its configuration; None: that of :data:`VARIABLE`, or :data:`CONFIGURATION`.
+    :param config: its configuration; None: that of :data:`CONFIG_VARIABLE`, or :data:`DEFAULT_CONFIG`.
     :param queue: its queue; then a configuration is read only if it is named.
     :param options: the options for both, for errors.
     :raises ConfigurationError: the configuration cannot be read or used.
     """
-    given = config or os.environ.get(VARIABLE)
+    given = config or os.environ.get(CONFIG_VARIABLE)
     if queue is not None and not given:
         directory = Path(queue).expanduser().absolute()
         return LocalRelay(directory, directory / "submission")
-    path = Path(given or CONFIGURATION).expanduser()
+    path = Path(given or DEFAULT_CONFIG).expanduser()
     source = ConfigSource(printable(str(path), 300))
     if given:
         tree = read_toml(path, source)
     else:
-        remedy = f"name it by {options[0]} or {VARIABLE}, or give the queue by {options[1]}"
+        remedy = f"name it by {options[0]} or {CONFIG_VARIABLE}, or give the queue by {options[1]}"
         tree = read_toml(path, source, remedy=remedy)
     folder = path.absolute().parent
     name, written, submission = map(tree.get, ("name", "queue", "submission-socket"))
