@@ -94,10 +94,12 @@ def modules() -> list[str]:
 
 def definition(full: str) -> str:
     """Follow re-exports from *full* to the module that defines the name."""
-    module, _, name = full.rpartition(".")
-    while module in modules() and name not in defined(module) and name in imported(module):
-        full = imported(module)[name]
+    seen: set[str] = set()
+    while full not in seen:
+        seen.add(full)
         module, _, name = full.rpartition(".")
+        if module in modules() and name not in defined(module):
+            full = imported(module).get(name, full)
     return full
 
 
