@@ -1,4 +1,4 @@
-"""Sphinx extension: write one reference page for each package, with all of its modules.
+"""Sphinx extension: write one reference page for each package, with all of its modules, and each module.
 
 The pages are written to ``reference/modules/`` at each build and are not in the repository.
 """
@@ -16,30 +16,29 @@ if TYPE_CHECKING:
 ROOT = "twisted_sendmail"
 
 
-def package_page(package: str) -> str:
-    """Return the page of *package*, a dotted name: its docstring, then each of its modules."""
-    imported = import_module(package)
-    lines = [f"# {package}", "", (imported.__doc__ or "").strip(), ""]
-    for module in walk_packages(imported.__path__, f"{package}."):
+def _documented(module: str) -> list[str]:
+    return ["```{eval-rst}", f".. automodule:: {module}", "```", ""]
+
+
+def page(name: str) -> str:
+    """Return the page of *name*, dotted: a module, or a package and then each of its modules."""
+    imported = import_module(name)
+    lines = [f"# {name}", ""]
+    if not hasattr(imported, "__path__"):
+        return "\n".join(lines + _documented(name))
+    lines += [(imported.__doc__ or "").strip(), ""]
+    for module in walk_packages(imported.__path__, f"{name}."):
         if not module.ispkg:
-            name = module.name
-            lines += [
-                f"## {name.removeprefix(f'{package}.')}",
-                "",
-                "```{eval-rst}",
-                f".. automodule:: {name}",
-                "```",
-                "",
-            ]
+            lines += [f"## {module.name.removeprefix(f'{name}.')}", "", *_documented(module.name)]
     return "\n".join(lines)
 
 
 def write_pages(app: Sphinx) -> None:
-    """Write the pages of all packages; leave a page that did not change, and remove old ones."""
+    """Write all pages; leave a page that did not change, and remove old ones."""
     folder = Path(app.srcdir) / "reference" / "modules"
     folder.mkdir(exist_ok=True)
-    packages = [m.name for m in iter_modules(import_module(ROOT).__path__) if m.ispkg]
-    pages = {folder / f"{name}.md": package_page(f"{ROOT}.{name}") for name in packages}
+    names = [module.name for module in iter_modules(import_module(ROOT).__path__)]
+    pages = {folder / f"{name}.md": page(f"{ROOT}.{name}") for name in names}
     for old in set(folder.glob("*.md")) - set(pages):
         old.unlink()
     for path, text in pages.items():
