@@ -48,7 +48,7 @@ from twisted_sendmail.relay import (
 )
 from twisted_sendmail.relay.events import Cleared, Delays, Removed, Reported, RouteUp
 from twisted_sendmail.relay.log import log_event
-from twisted_sendmail.server import Answer, QueueReceiver, Verdict, entry
+from twisted_sendmail.server import QueueReceiver, ReceiverReply, Verdict, entry
 from twisted_sendmail.testing.faults import (
     Fault,
     close,
@@ -64,7 +64,6 @@ from twisted_sendmail.testing.memory_network import FULL
 __all__ = [
     "FULL",
     "SMALL",
-    "Answer",
     "Arrived",
     "AttemptRecord",
     "Attempted",
@@ -94,6 +93,7 @@ __all__ = [
     "QueueUnusable",
     "QueuedMessage",
     "QueuedRecipient",
+    "ReceiverReply",
     "RecipientState",
     "RecoveryReport",
     "Removed",

@@ -31,7 +31,7 @@ from twisted_sendmail.testing import LoopbackServer, MemoryServer, RecordingRece
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.names import Answer, Verdict
+    from tests.names import ReceiverReply, Verdict
     from twisted_sendmail import Recipient
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -43,7 +43,7 @@ class Choosy(RecordingReceiver):
 
     server: Server
 
-    def recipient(self, recipient: Recipient) -> Answer:
+    def recipient(self, recipient: Recipient) -> ReceiverReply:
         if str(recipient).startswith("gone@"):
             return Reply(550, ("5.1.1 there is nobody here by that name",))
         if str(recipient).startswith("later@"):

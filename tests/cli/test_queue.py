@@ -271,7 +271,10 @@ def test_a_damaged_message_is_shown_as_far_as_possible(queue: Queue, run: Run) -
     assert (
         done.status,
         done.err,
-    ) == (65, f"twisted-sendmail: message {name} is damaged: it is not what was written\n")
+    ) == (
+        65,
+        f"twisted-sendmail: message {name} is damaged: the stored data differ from the data written\n",
+    )
     assert "state         corrupt\n" in done.out
     content = run("show", "--content", name)
     assert (content.status, content.out) == (65, "")

@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.cli.scripted import END, SILENCE, ScriptedServer
 from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell
-from tests.names import Answer, Verdict
+from tests.names import ReceiverReply, Verdict
 from twisted_sendmail import Receiver, Recipient, Reply
 from twisted_sendmail.testing import LoopbackServer
 
@@ -33,7 +33,7 @@ def options(shell: Shell, server: LoopbackServer) -> list[str]:
 class Choosy(Receiver):
     """Refuses some recipients."""
 
-    def recipient(self, recipient: Recipient) -> Answer:
+    def recipient(self, recipient: Recipient) -> ReceiverReply:
         replies = {
             "nobody@example.net": Reply(550, ("5.1.1 No such user",)),
             "full@example.net": Reply(452, ("4.2.2 Mailbox full",)),

@@ -11,7 +11,7 @@ from twisted_sendmail import Receiver, Reply
 from twisted_sendmail.testing import LoopbackServer
 
 if TYPE_CHECKING:
-    from tests.names import Answer, Verdict
+    from tests.names import ReceiverReply, Verdict
     from twisted_sendmail import ConnectionInfo, Recipient, ReversePath
     from twisted_sendmail.smtp import MailParameters
 
@@ -72,17 +72,17 @@ class _Noting(Receiver):
         self._content: list[bytes] = []
         self._began = 0.0
 
-    def sender(self, sender: ReversePath, parameters: MailParameters) -> Answer:
+    def sender(self, sender: ReversePath, parameters: MailParameters) -> ReceiverReply:
         self._sender = str(sender).removeprefix("<").removesuffix(">")
         return None
 
-    def recipient(self, recipient: Recipient) -> Answer:
+    def recipient(self, recipient: Recipient) -> ReceiverReply:
         reply = self._hop.at_recipient(str(recipient))
         if reply is None:
             self._recipients.append(str(recipient))
         return reply
 
-    def write(self, data: bytes) -> Answer:
+    def write(self, data: bytes) -> ReceiverReply:
         self._began = self._began or time.time()
         self._content.append(data)
         return None

@@ -209,7 +209,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert (
         f"the queue cannot be used: its format is {database.version() + 1}, "
-        f"and this program knows {database.version()}; "
+        f"and this program supports {database.version()}; "
         "use the version of the program that wrote it, or a newer one"
     ) == refused(tmp_path / "queue")
     assert before == path.read_bytes()

@@ -249,7 +249,7 @@ def test_a_user_is_there_once(tmp_path: Path) -> None:
     line = entry("jane", "x", iterations=4096)
     (tmp_path / "passwords").touch(0o600)
     (tmp_path / "passwords").write_text(f"{line}\n{line}\n")
-    with pytest.raises(InvalidServer, match="twice"):
+    with pytest.raises(InvalidServer, match="duplicate entry"):
         PasswordFile(tmp_path / "passwords", None)
 
 

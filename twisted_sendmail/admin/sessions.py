@@ -65,7 +65,7 @@ class Sessions:
         if token is not None and len(token) < MIN_TOKEN_LENGTH:
             raise InvalidInput(
                 "the token of the queue page cannot be used",
-                detail=f"it has less than {MIN_TOKEN_LENGTH} characters",
+                detail=f"the token has less than {MIN_TOKEN_LENGTH} characters",
                 remedy="make one with: openssl rand -hex 16",
             )
         self._token = None if token is None else _digest(token)

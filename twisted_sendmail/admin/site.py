@@ -109,7 +109,9 @@ class AdminSite(Service):
     ) -> None:
         if private and token is None:
             raise InvalidInput(
-                "the queue page cannot be private", detail="it has no token", remedy="give it one"
+                "the queue page cannot be private",
+                detail="there is no token",
+                remedy="give a token",
             )
         self._reactor = reactor
         self._queue = queue
@@ -249,7 +251,7 @@ class AdminSite(Service):
         if id_number(id_) is not None:
             found = await self._queue.list(Selection(ids=(id_,)))
         if not found:
-            text = "It was delivered, returned or deleted, or there never was one with that id."
+            text = "The message was delivered, returned or deleted, or no message had that id."
             return await self._page(404, error_page, self._viewer(session), "No such message", text)
         header = await self._header(id_) if session is not None else None
         return await self._page(200, message_page, self._viewer(session), found[0], header)

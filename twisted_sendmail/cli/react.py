@@ -1,7 +1,7 @@
 """Run one coroutine on the reactor, to its exit status.
 
-Like ``twisted.internet.task.react``, but a signal cancels the coroutine, so that it can report
-what became of the message, and Twisted's log is not written.
+Like ``twisted.internet.task.react``, but a signal cancels the coroutine, so that the command can
+report the result for the message, and Twisted's log is not written.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class RecipientState(enum.Enum):
 class SetAsideReason(enum.Enum):
     """Reason why a message is kept for the operator and not tried any more."""
 
-    #: It failed, and there is nobody to report it to: a report, or mail without a sender.
+    #: The message failed, and has no sender to report to: a report, or mail without a sender.
     UNDELIVERABLE = "undeliverable"
     #: The stored data are damaged.
     DAMAGED = "damaged"

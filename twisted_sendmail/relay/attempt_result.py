@@ -274,7 +274,7 @@ def _is_about(reply: Reply, subject: ReplySubject) -> bool:
 
 
 def _refuses_message(error: BaseException) -> bool:
-    """The client knows that the server would refuse the message, and did not send it."""
+    """Return True if the client did not send the message, because the server would refuse it."""
     return isinstance(error, (MessageTooLarge, ExtensionUnavailable))
 
 

@@ -1,7 +1,7 @@
 """Delivery status notifications: the reports about a message, and their recipients.
 
 A sender is told of what failed, of what is late, and, where they asked for it, of what was relayed
-to a server that does not report.  Nobody is told of mail with a null sender, such as a report, or
+to a server that does not report.  No report is made about mail with a null sender, such as a report, or
 of mail that a program generated: when such mail fails it is set aside for the operator, or sent to
 the postmaster, once.
 

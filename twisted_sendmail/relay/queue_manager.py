@@ -7,8 +7,8 @@ route.  A message takes one of two ways out:
 * *Claimed.*  When a new message is committed and its route has room, ``claim`` returns True: the
   commit leases the message, and it goes out from memory without being read again.
 * *Leased.*  Everything else waits until ``RouteQueue.look`` leases what is due, as much as there is
-  room for.  ``look`` runs when a message arrives, when one ends, when the next is due, when somebody
-  changed the queue, and in any case every ``MAX_IDLE`` seconds.
+  room for.  ``look`` runs when a message arrives, when an attempt ends, when the next is due, when
+  the queue was changed, and in any case every ``MAX_IDLE`` seconds.
 
 A message is in one of these states::
 
@@ -92,7 +92,10 @@ _log = Logger(namespace="twisted_sendmail.relay")
 class QueueManager(QueueObserver):
     """Takes messages of all routes out of the queue; starts with :meth:`start`.
 
+    :param queue: the queue on the disk, with all messages.
     :param agent: delivers the leased messages.
+    :param notify: called with each event.
+    :param chance: random numbers from 0 to 1, for the back-off of routes.
     :param recorded: called when the record of an attempt is durable.
     :param changed: called when another process or an operator changed the queue.
     """

@@ -16,9 +16,9 @@ from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.queue_receiver import QueueReceiver
 from twisted_sendmail.server.receiver import (
     INSUFFICIENT_STORAGE,
-    Answer,
     ConnectionInfo,
     Receiver,
+    ReceiverReply,
     Verdict,
 )
 from twisted_sendmail.server.timeouts import ServerTimeouts
@@ -28,7 +28,6 @@ __all__ = [
     "FAILED",
     "INSUFFICIENT_STORAGE",
     "Accounts",
-    "Answer",
     "AuthRefused",
     "AuthThrottle",
     "Avatar",
@@ -42,6 +41,7 @@ __all__ = [
     "PortalAccounts",
     "QueueReceiver",
     "Receiver",
+    "ReceiverReply",
     "SMTPServerFactory",
     "SMTPServerProtocol",
     "ServerTLS",

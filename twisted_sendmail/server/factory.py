@@ -251,8 +251,8 @@ def resolve(
 # Each of these yields what cannot be true together, and what to do about it.
 
 
-def _contradicting_extensions(said: ServerSettings) -> Iterator[tuple[str, str]]:
-    given = {each if isinstance(each, str) else each.keyword for each in said.extensions}
+def _contradicting_extensions(requested: ServerSettings) -> Iterator[tuple[str, str]]:
+    given = {each if isinstance(each, str) else each.keyword for each in requested.extensions}
     for word, source in DERIVED_EXTENSIONS.items():
         if word in given:
             yield (
@@ -262,33 +262,33 @@ def _contradicting_extensions(said: ServerSettings) -> Iterator[tuple[str, str]]
 
 
 def _contradicting_tls(
-    said: ServerSettings, resolved: ServerSettings, tls: IOpenSSLServerConnectionCreator | None
+    requested: ServerSettings, resolved: ServerSettings, tls: IOpenSSLServerConnectionCreator | None
 ) -> Iterator[tuple[str, str]]:
-    if tls is None and said.starttls:
+    if tls is None and requested.starttls:
         what = "starttls=True: STARTTLS cannot be offered without tls"
         yield what, "give tls a certificate, or leave starttls out"
-    if tls is None and said.require_tls:
+    if tls is None and requested.require_tls:
         what = "require_tls=True: TLS is demanded and cannot be offered without tls"
         yield what, "give tls a certificate; leave require_tls out if the endpoint itself has TLS"
-    if said.clear_auth and resolved.require_tls:
-        implied = "" if said.require_tls else ", which follows from tls"
+    if requested.clear_auth and resolved.require_tls:
+        implied = "" if requested.require_tls else ", which follows from tls"
         what = f"clear_auth=True with require_tls=True{implied}"
         yield what, "leave clear_auth out, or take mail in clear too by require_tls=False"
 
 
 def _contradicting_auth(
-    said: ServerSettings, resolved: ServerSettings, accounts: Accounts | None
+    requested: ServerSettings, resolved: ServerSettings, accounts: Accounts | None
 ) -> Iterator[tuple[str, str]]:
     mechanisms = resolved.mechanisms or ()
     if accounts is None:
         for name in ("mechanisms", "require_auth", "clear_auth"):
-            if value := getattr(said, name):
+            if value := getattr(requested, name):
                 what = f"{name}={value!r}: AUTH cannot be offered without accounts"
                 yield what, f"give accounts, or leave {name} out"
         return
     if not mechanisms:
         remedy = "give accounts that have a mechanism, or none"
-        if said.mechanisms is not None:
+        if requested.mechanisms is not None:
             remedy = "leave mechanisms out, or accounts"
         yield "accounts are given and mechanisms is empty: AUTH cannot be offered", remedy
     for known, source in ((EXCHANGES, "this server"), (accounts.mechanisms, "these accounts")):
@@ -299,12 +299,12 @@ def _contradicting_auth(
 
 
 def _contradicting_trust(
-    said: ServerSettings, accounts: Accounts | None, trusted: Networks | None
+    requested: ServerSettings, accounts: Accounts | None, trusted: Networks | None
 ) -> Iterator[tuple[str, str]]:
     if trusted is None:
         return
     for name in ("require_tls", "require_auth"):
-        if getattr(said, name):
+        if getattr(requested, name):
             what = f"{name}=True with trusted networks, whose machines are exempt from it"
             yield what, f"leave {name} out: it follows for all others; or leave trusted out"
     if not trusted and accounts is None:

@@ -171,7 +171,9 @@ def entry(user: str, password: str, *, iterations: int = ITERATIONS) -> str:
     """
     if not user or ":" in user or not user.isprintable() or user != user.strip() or user[0] == "#":
         what = f"user name '{printable(user, 40)}' cannot be used"
-        raise InvalidInput(what, detail="it is empty, or holds a colon, or what cannot be seen")
+        raise InvalidInput(
+            what, detail="the name is empty, or has a colon or an invisible character"
+        )
     return f"{user}:{ScramKeys.of(password, iterations=iterations).spelled()}"
 
 
@@ -180,7 +182,7 @@ def _read(path: Path, *, world_readable: bool) -> dict[str, ScramKeys]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
-        why = str(e.strerror) if isinstance(e, OSError) else "it is not UTF-8"
+        why = str(e.strerror) if isinstance(e, OSError) else "the file is not UTF-8"
         raise InvalidServer(
             f"password file {path} cannot be read", detail=why, remedy="check name and permissions"
         ) from None

@@ -106,21 +106,21 @@ class QueueReceiver(Receiver):
 
     def _opened(self) -> Cleanup:
         if self._cleanup is None:
-            said = self._parameters
+            parameters = self._parameters
             envelope = Envelope(
                 self._sender,
                 self._recipients,
-                ret=said.ret,
-                envid=said.envid,
-                require_tls=said.require_tls,
+                ret=parameters.ret,
+                envid=parameters.envid,
+                require_tls=parameters.require_tls,
             )
             self._cleanup = Cleanup(
                 self._policy,
                 envelope,
                 self.id,
                 self._clock.seconds(),
-                origin=_origin(self.connection, smtputf8=said.smtputf8),
-                binary=said.body == "BINARYMIME",
+                origin=_origin(self.connection, smtputf8=parameters.smtputf8),
+                binary=parameters.body == "BINARYMIME",
             )
         return self._cleanup
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.server.factory import SMTPServerFactory
     from twisted_sendmail.smtp import Recipient, ReversePath, TLSFacts, Transcript
 
-Answer = Reply | None | Awaitable[Reply | None]
+ReceiverReply = Reply | None | Awaitable[Reply | None]
 Verdict = Reply | Sequence[Reply] | None | Awaitable[Reply | Sequence[Reply] | None]
 
 #: A fault of the server, not of the client.
@@ -92,15 +92,15 @@ class Receiver:
     #: The server's name for the message, told in the 250 and in the Received field.
     id: str = field(default_factory=lambda: secrets.token_hex(6).upper(), init=False)
 
-    def sender(self, sender: ReversePath, parameters: MailParameters) -> Answer:
+    def sender(self, sender: ReversePath, parameters: MailParameters) -> ReceiverReply:
         """MAIL: may this sender send, with these parameters?"""
         return None
 
-    def recipient(self, recipient: Recipient) -> Answer:
+    def recipient(self, recipient: Recipient) -> ReceiverReply:
         """RCPT: is the recipient accepted?  A refused one is forgotten."""
         return None
 
-    def write(self, data: bytes) -> Answer:
+    def write(self, data: bytes) -> ReceiverReply:
         """Take some content, as it is to be kept: CRLF line ends, not dot-stuffed.
 
         After a refusal the rest is discarded, and the client gets the refusal at the end.
@@ -163,7 +163,7 @@ class MessageHandler(ServerHandler):
         self._start_tls()
 
     def tls_started(self) -> None:
-        """Forget what the client has said in clear text (RFC 3207 section 4.2)."""
+        """Forget everything that the client sent in clear text (RFC 3207 section 4.2)."""
         self._connection.hello = self._connection.verb = self._connection.user = None
         self._auth.log_out()
 

@@ -57,7 +57,7 @@ class ServerTLS:
             msg = f"certificate {self._certificate} cannot be used"
             raise InvalidServer(
                 msg,
-                detail=f"it is no PEM certificate, or {self._key} holds no key that belongs to it",
+                detail=f"the file has no PEM certificate, or {self._key} has no matching key",
                 remedy="give a PEM file with the certificate and its chain, and one with its key",
             ) from None
         return context

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.sasl import ScramKeys
     from twisted_sendmail.server import (
         Accounts,
-        Answer,
         ConnectionInfo,
+        ReceiverReply,
         SMTPServerProtocol,
         Verdict,
     )
@@ -125,17 +125,17 @@ class RecordingReceiver(Receiver):
     _recipients: list[Recipient] = field(default_factory=list, init=False)
     _content: list[bytes] = field(default_factory=list, init=False)
 
-    def sender(self, sender: ReversePath, parameters: MailParameters) -> Answer:
+    def sender(self, sender: ReversePath, parameters: MailParameters) -> ReceiverReply:
         """Accept every sender."""
         self._sender, self._parameters = sender, parameters
         return None
 
-    def recipient(self, recipient: Recipient) -> Answer:
+    def recipient(self, recipient: Recipient) -> ReceiverReply:
         """Accept every recipient."""
         self._recipients.append(recipient)
         return None
 
-    def write(self, data: bytes) -> Answer:
+    def write(self, data: bytes) -> ReceiverReply:
         """Keep a part of the content."""
         self._content.append(data)
         return None

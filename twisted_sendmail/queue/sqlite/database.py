@@ -347,7 +347,7 @@ def _format(connection: SQLiteConnection) -> int:
     if owner == APPLICATION_ID and format_ > version():
         raise QueueUnusable(
             "the queue cannot be used",
-            detail=f"its format is {format_}, and this program knows {version()}",
+            detail=f"its format is {format_}, and this program supports {version()}",
             remedy="use the version of the program that wrote it, or a newer one",
         )
     if (owner, format_, tables) == (0, 0, 0):

@@ -101,7 +101,7 @@ class Request(Operation):
 
 
 class GroupCommit:
-    """Runs operations on *store* in shared transactions; knows no thread and no reactor."""
+    """Runs operations on *store* in shared transactions; uses no thread and no reactor."""
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store

@@ -792,7 +792,7 @@ class SQLiteStore:
 
     def _requeue(self, number: int, *, undeliverable: bool) -> None:
         if undeliverable:
-            # Its recipients failed, and nobody was told.
+            # The recipients failed, and no report was sent.
             self.connection.execute(
                 "UPDATE recipient SET state = 'pending' WHERE message = ? AND state = 'failed'",
                 (number,),
@@ -876,7 +876,9 @@ def _intact(row: Sequence[Any] | None, number: int, place: int, size: int | None
 
 
 def _message_damaged(id: str) -> MessageDamaged:  # noqa: A002 - the field's name
-    return MessageDamaged(f"message {id} is damaged", detail="it is not what was written")
+    return MessageDamaged(
+        f"message {id} is damaged", detail="the stored data differ from the data written"
+    )
 
 
 def _cannot_queue(id: str, why: str) -> QueueError:  # noqa: A002 - the field's name
