@@ -16,7 +16,7 @@ from twisted_sendmail.smtp import (
     Command,
     CommandGroup,
     ConnectionClosed,
-    Content,
+    ContentCommand,
     Data,
     ForwardPath,
     Hello,
@@ -67,7 +67,7 @@ def main(host: str, port: str, user: str, ca_file: str | None = None) -> None:
             secret = f"\0{user}\0{os.environ['TWISTED_SENDMAIL_PASSWORD']}".encode()
             converse(tls, session, Hello("client.example.test"), Auth("PLAIN", secret))
             converse(tls, session, MAIL, RCPT, Data())
-            finish(tls, session, session.send(Content(), payload=MESSAGE))
+            finish(tls, session, session.send(ContentCommand(), payload=MESSAGE))
             converse(tls, session, Quit())
 
 

@@ -25,7 +25,7 @@ class Operations:
             running.errback(Cancelled("cancelled"))
 
         running: Deferred[Any] = Deferred(cancel)
-        return running, Result(self.deadlines.hold(running))
+        return running, Result(self.deadlines.apply(running))
 
     @property
     def timers(self) -> int:
@@ -75,11 +75,11 @@ def test_a_cancel_by_the_caller_is_no_timeout() -> None:
 def test_a_rest_leaves_no_timer_unless_something_is_under_way() -> None:
     operations = Operations()
     running, _ = operations.begin()
-    operations.deadlines.rest()
+    operations.deadlines.stop_if_idle()
     assert operations.timers == 1
     running.callback(None)
-    operations.deadlines.rest()
-    operations.deadlines.rest()
+    operations.deadlines.stop_if_idle()
+    operations.deadlines.stop_if_idle()
     assert operations.timers == 0
     _, result = operations.begin()
     operations.clock.advance(10)
@@ -92,5 +92,5 @@ def test_what_needs_none_gets_none(seconds: float | None) -> None:
     running: Deferred[Any] = Deferred()
     if seconds is not None:
         running.callback("done")
-    assert operations.deadlines.hold(running) is running
+    assert operations.deadlines.apply(running) is running
     assert operations.timers == 0

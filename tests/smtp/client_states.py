@@ -14,7 +14,7 @@ from twisted_sendmail.smtp import (
     ClientState,
     Command,
     CommandGroup,
-    Content,
+    ContentCommand,
     Data,
     Hello,
     LoneDot,
@@ -85,7 +85,7 @@ COMMANDS: dict[Verb, Command] = {
     Verb.MAIL: Mail("a@example.org"),
     Verb.RCPT: Rcpt("b@example.net"),
     Verb.DATA: Data(),
-    Verb.CONTENT: Content(),
+    Verb.CONTENT: ContentCommand(),
     Verb.LONE_DOT: LoneDot(),
     Verb.BDAT: Bdat(4),
     Verb.BDAT_LAST: Bdat(4, last=True),
@@ -118,7 +118,7 @@ ROUTES[ClientState.MAIL] = [*ROUTES[ClientState.READY], _MAIL]
 ROUTES[ClientState.RCPT] = [*ROUTES[ClientState.MAIL], _RCPT]
 ROUTES[ClientState.DATA] = [*ROUTES[ClientState.RCPT], _DATA]
 ROUTES[ClientState.CHUNKS] = [*ROUTES[ClientState.RCPT], (Verb.BDAT, b"250 ok\r\n")]
-ROUTES[ClientState.SPOILED] = [*ROUTES[ClientState.RCPT], (Verb.BDAT, b"452 full\r\n")]
+ROUTES[ClientState.BROKEN] = [*ROUTES[ClientState.RCPT], (Verb.BDAT, b"452 full\r\n")]
 ROUTES[ClientState.QUIT] = [*ROUTES[ClientState.READY], (Verb.QUIT, b"221 bye\r\n")]
 
 

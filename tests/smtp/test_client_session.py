@@ -26,7 +26,7 @@ from twisted_sendmail.smtp import (
     Command,
     CommandNotAllowed,
     ConnectionClosed,
-    Content,
+    ContentCommand,
     DeliveryInDoubt,
     Hello,
     Mail,
@@ -58,7 +58,7 @@ def codes(session: Session) -> list[int]:
 def waiting_for_content() -> Session:
     """A session that was asked for content, its beginning written."""
     session = brought_to(ClientState.DATA)
-    session.give(Content(), tag="content")
+    session.give(ContentCommand(), tag="content")
     session.data_to_send()
     return session
 
@@ -111,7 +111,7 @@ def test_nothing_is_written_behind_a_command_that_ends_its_group(verb: Verb) -> 
 def test_the_content_waits_for_the_354() -> None:
     session = brought_to(ClientState.RCPT)
     session.give(COMMANDS[Verb.DATA])
-    session.give(Content())
+    session.give(ContentCommand())
     assert session.data_to_send() == b"DATA\r\n"
     assert (session.data_to_send(), session.content_open) == (b"", False)
     session.receive(b"354 go\r\n")
@@ -512,7 +512,7 @@ def conversation(cuts: list[int], tail: bytes) -> tuple[list[Any], object]:
         session.give(command, tag=tag)
     session.data_to_send()
     hear(b"".join(reply for _, reply in _SCRIPT[1:]))
-    session.give(Content(), tag="content")
+    session.give(ContentCommand(), tag="content")
     session.data_to_send()
     session.content(b"x\r\n")
     session.end_content()

@@ -16,7 +16,7 @@ from twisted_sendmail import (
     UnexpectedResponse,
 )
 from twisted_sendmail.smtp import ClientState, CommandGroup, Verb
-from twisted_sendmail.smtp.client_states import OPTIMISTIC, TABLE, ReplyKind, kind_of
+from twisted_sendmail.smtp.client_states import OPTIMISTIC, TABLE, ReplyKind, reply_kind
 
 REACHED = [*ROUTES, ClientState.LONE_DOT]
 
@@ -52,7 +52,7 @@ def test_each_entry_leads_where_it_says(key: tuple[ClientState, Verb, ReplyKind]
     assert (None, TABLE[key]) == (session.over, session.confirmed)
     (event,) = session.events
     assert event.tag == "tag"
-    if key == (ClientState.SPOILED, Verb.MAIL, ReplyKind.NO):
+    if key == (ClientState.BROKEN, Verb.MAIL, ReplyKind.NO):
         # The message behind a broken one was not heard: this is no refusal of it.
         assert isinstance(event.result, CommandNotAllowed)
     else:
@@ -70,7 +70,7 @@ def test_what_is_not_in_the_table_is_a_breach_of_protocol() -> None:
     ]
     assert len(absent) > 800
     for state, verb, kind in absent:
-        if kind_of(verb, code_of(verb, kind)) is not kind:
+        if reply_kind(verb, code_of(verb, kind)) is not kind:
             continue  # no code means that
         session = forced(state, verb)
         session.receive(b"%d text\r\n" % code_of(verb, kind))
@@ -140,7 +140,7 @@ def test_no_content_is_following_for_that_nobody_would_get() -> None:
     ],
 )
 def test_what_a_code_means(verb: Verb, code: int, expected: ReplyKind) -> None:
-    assert kind_of(verb, code) is expected
+    assert reply_kind(verb, code) is expected
 
 
 def sequences(state: ClientState) -> list[tuple[Verb, ...]]:

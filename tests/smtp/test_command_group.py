@@ -18,7 +18,7 @@ from twisted_sendmail.smtp import (
     Command,
     CommandGroup,
     CommandNotAllowed,
-    Content,
+    ContentCommand,
     Data,
     Mail,
     Rcpt,
@@ -173,8 +173,8 @@ def test_a_whole_content_is_its_pieces_and_its_end(
     twin.receive(b"250 ok\r\n" * 2)
     twin.receive(b"354 go\r\n")
     twin.compare()
-    twin.groups.append(twin.grouped.send(Content(), payload=content))
-    twin.singles.append([twin.single.send(Content())])
+    twin.groups.append(twin.grouped.send(ContentCommand(), payload=content))
+    twin.singles.append([twin.single.send(ContentCommand())])
     assert twin.single.data_to_send() == b""
     twin.single.content(content)
     twin.single.end_content()

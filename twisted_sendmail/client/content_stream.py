@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
-    from twisted_sendmail.smtp import Answer
+    from twisted_sendmail.smtp import CommandResult
 
 
 class Readable(Protocol):
@@ -125,7 +125,7 @@ class ContentStream:
         self.verdict([failure])
         self._protocol.abort()
 
-    def _chunk_answered(self, answers: list[Answer]) -> None:
+    def _chunk_answered(self, answers: list[CommandResult]) -> None:
         (answer,) = answers
         if not (isinstance(answer, Reply) and answer.positive):
             self.stop()

@@ -106,7 +106,7 @@ class Mailer:
         # For a message, from when it is given to its verdict.
         total = servers[0].timeouts.total
         self._deadlines = Deadlines(reactor, total, f"a message to {servers[0]}")
-        self._pool.on_empty = self._deadlines.rest
+        self._pool.on_empty = self._deadlines.stop_if_idle
         self._closed = False
 
     def connect(self, count: int = 1) -> Deferred[None]:
@@ -167,7 +167,7 @@ class Mailer:
 
         if self._closed:
             return fail(MailerClosed("the mailer is closed"))
-        return self._deadlines.hold(Deferred.fromCoroutine(run()))
+        return self._deadlines.apply(Deferred.fromCoroutine(run()))
 
     def send_many(
         self,
@@ -531,7 +531,7 @@ class _OneConnection(Mailer):
             async for item in _each(messages):
                 running = self.report(item, all_or_nothing=all_or_nothing, complete=complete)
                 try:
-                    report = await self._deadlines.hold(Deferred.fromCoroutine(running))
+                    report = await self._deadlines.apply(Deferred.fromCoroutine(running))
                 except SendTimeout as error:
                     report = _failed(error, item[0] if isinstance(item, tuple) else None)
                 if not self._pool.was_ready:
@@ -547,7 +547,7 @@ class _OneConnection(Mailer):
             cancelled.reports = tuple(reports)
             raise cancelled from None
         finally:
-            self._deadlines.rest()
+            self._deadlines.stop_if_idle()
         return reports
 
 

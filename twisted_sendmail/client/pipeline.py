@@ -105,7 +105,7 @@ class Pipeline:
         self.inflight = 0
         self._inflight_octets = 0
         #: The server refused a message because of another: send nothing more over this connection.
-        self.spoiled = False
+        self.rejected_pipelining = False
         #: Nothing was received for so long that the connection may be dead.
         self.stale = False
 
@@ -126,7 +126,7 @@ class Pipeline:
             self._filling = False
 
     def _room(self) -> bool:
-        if self.spoiled or not self._protocol.usable:
+        if self.rejected_pipelining or not self._protocol.usable:
             return False
         return not self.inflight or (
             self.inflight < self._depth
@@ -139,14 +139,14 @@ class Pipeline:
         size = job.message.size or self._octets
         self._inflight_octets += size
         self._current = job
-        eager, self.stale = not self.stale, False
+        send_content_early, self.stale = not self.stale, False
         transaction = Transaction(
             self._protocol,
             job.message,
             partial(self._ended, job, size),
             queued=partial(self._queued, job),
             all_or_nothing=job.all_or_nothing,
-            eager=eager,
+            send_content_early=send_content_early,
         )
         transaction.begin()
 
@@ -169,7 +169,7 @@ class Pipeline:
         )
         if not_sent and job.message.rewindable:
             # Refused because of the message before it, RSET or not.
-            self.spoiled = True
+            self.rejected_pipelining = True
             self._done(job, None)
         else:
             self._done(job, result)

@@ -631,7 +631,7 @@ class Pool:
                 if not self._queue:
                     break
                 self._with_room.pop(connection, None)
-                connection.nudge()
+                connection.take_jobs()
         while self._lacking():
             if not self._open_one():
                 return

@@ -123,7 +123,7 @@ class PooledConnection:
         finally:
             pool.closed(self)
 
-    def nudge(self) -> None:
+    def take_jobs(self) -> None:
         """Take jobs, if there are any."""
         pipeline = self._pipeline
         if pipeline is None:
@@ -197,7 +197,7 @@ class PooledConnection:
             not self.retiring
             and protocol is not None
             and protocol.usable
-            and not (pipeline is not None and pipeline.spoiled)
+            and not (pipeline is not None and pipeline.rejected_pipelining)
             and self.taken < self._pool.limits.messages
             and self._transactions_left > 0
             and now - self._opened_at < self._pool.limits.age

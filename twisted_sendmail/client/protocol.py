@@ -64,7 +64,7 @@ from twisted_sendmail.smtp import (
     Command,
     CommandNotAllowed,
     ConnectionClosed,
-    Content,
+    ContentCommand,
     Data,
     Hello,
     LoneDot,
@@ -91,8 +91,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.content_stream import Readable
     from twisted_sendmail.client.tls import ServerVerifier
     from twisted_sendmail.smtp import (
-        Answer,
         CommandGroup,
+        CommandResult,
         Extension,
         ForwardPath,
         Parameters,
@@ -262,7 +262,7 @@ class SubmissionProtocol(Protocol):
         self,
         *commands: Command,
         payload: bytes | None = None,
-        done: Callable[[list[Answer]], object] | None = None,
+        done: Callable[[list[CommandResult]], object] | None = None,
     ) -> CommandGroup:
         """Send a group of commands; parameters and errors are those of ``ClientSession.send``."""
         group = self.session.send(*commands, payload=payload, done=done)
@@ -270,7 +270,7 @@ class SubmissionProtocol(Protocol):
         return group
 
     def send_content(
-        self, content: bytes | Readable, done: Callable[[list[Answer]], object]
+        self, content: bytes | Readable, done: Callable[[list[CommandResult]], object]
     ) -> None:
         """Send the content after a 354; *done* is called with the one answer, or a Failure."""
         session = self.session
@@ -279,14 +279,14 @@ class SubmissionProtocol(Protocol):
             why = "the server has not answered DATA with 354"
             raise CommandNotAllowed("content not sent", phase="content", detail=why)
         if isinstance(content, bytes):
-            _ = session.send(Content(), payload=content, done=done)
+            _ = session.send(ContentCommand(), payload=content, done=done)
         else:
             stream = ContentStream(self, content, done, chunked=False)
-            _ = session.send(Content(), done=stream.verdict)
+            _ = session.send(ContentCommand(), done=stream.verdict)
             self._stream = stream
         self.flush()
 
-    def send_chunks(self, content: Readable, done: Callable[[list[Answer]], object]) -> None:
+    def send_chunks(self, content: Readable, done: Callable[[list[CommandResult]], object]) -> None:
         """Send a content as one BDAT after the other; *done* as for :meth:`send_content`.
 
         For servers that offer PIPELINING too.  The answer is the reply to the last chunk, or the

@@ -217,7 +217,7 @@ class Deadlines:
         self._expired: set[Deferred[Any]] = set()
         self._timer: IDelayedCall | None = None
 
-    def hold(self, running: Deferred[_T]) -> Deferred[_T]:
+    def apply(self, running: Deferred[_T]) -> Deferred[_T]:
         """Cancel *running* at its deadline; it then fails as with :func:`within`."""
         if self._seconds is None or running.called:
             return running
@@ -226,7 +226,7 @@ class Deadlines:
             self._timer = self._clock.callLater(self._seconds, self._expire)
         return running.addBoth(self._done, running, self._seconds)
 
-    def rest(self) -> None:
+    def stop_if_idle(self) -> None:
         """Leave no delayed call, if no operation runs."""
         if self._timer is not None and not self._running:
             timer, self._timer = self._timer, None

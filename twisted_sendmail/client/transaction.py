@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message import PreparedMessage
-    from twisted_sendmail.smtp import Answer, Recipient
+    from twisted_sendmail.smtp import CommandResult, Recipient
 
 #: Octets up to which a content is sent along with the envelope, before it is known
 #: whether anybody will be accepted; a longer one is worth the wait.
@@ -119,7 +119,7 @@ class Transaction:
 
     :param done: called once with the report, or the failure of the message's source.
     :param queued: called when all commands are queued, so that those of another message may follow.
-    :param eager: False to send no content before the envelope is answered: on a connection that
+    :param send_content_early: False to send no content before the envelope is answered: on a connection that
         may be dead, the message would be in doubt for nothing.
 
     The other parameters are those of :func:`deliver`.
@@ -131,20 +131,20 @@ class Transaction:
         "_content",
         "_decided_by",
         "_done",
-        "_eager",
         "_error",
-        "_fitting",
         "_last",
+        "_measuring",
         "_message",
+        "_on_replies",
         "_part",
         "_parts",
         "_phase",
         "_protocol",
         "_queued",
-        "_react",
         "_refused",
         "_reply",
         "_results",
+        "_send_content_early",
         "_size",
         "_status",
         "_verdict",
@@ -159,7 +159,7 @@ class Transaction:
         queued: Callable[[], object] | None = None,
         last: bool = False,
         all_or_nothing: bool = False,
-        eager: bool = True,
+        send_content_early: bool = True,
     ) -> None:
         self._protocol = protocol
         self._message = message
@@ -167,7 +167,7 @@ class Transaction:
         self._queued = queued
         self._last = last
         self._all_or_nothing = all_or_nothing
-        self._eager = eager and not all_or_nothing
+        self._send_content_early = send_content_early and not all_or_nothing
         # The recipients of each transaction.
         self._parts = [message.envelope.recipients]
         limits = protocol.session.capabilities.limits
@@ -175,7 +175,7 @@ class Transaction:
             self._parts = split_recipients(message.envelope.recipients, limits)
         self._part = 0
         # While the message is measured or encoded.
-        self._fitting: Deferred[None] | None = None
+        self._measuring: Deferred[None] | None = None
         self._size = message.size or 0
         self._results: list[RecipientResult] = []
         # Of the first transaction with an accepted recipient, or else of the last.
@@ -185,7 +185,7 @@ class Transaction:
         # -- of the transaction under way
         # Called with the answers to the group that was sent last; a function, because a bound method
         # would keep the transaction alive until the garbage collector runs.
-        self._react: Callable[[Transaction, list[Any]], None] = Transaction._message_answered
+        self._on_replies: Callable[[Transaction, list[Any]], None] = Transaction._message_answered
         self._begins_with_rset = False
         self._content: _CheckedContent | None = None
         self._refused: dict[int, Reply] = {}
@@ -200,12 +200,14 @@ class Transaction:
         message, offered = self._message, self._protocol.session.capabilities
         eight_bit_mime = "8BITMIME" in offered
         if message.small is None or not (eight_bit_mime or message.small.isascii()):
-            fitting = Deferred.fromCoroutine(self._fit(offered.size, eight_bit_mime=eight_bit_mime))
-            self._fitting = fitting.addCallbacks(lambda _: self._fitted(), self._failed)
+            measuring = Deferred.fromCoroutine(
+                self._measure(offered.size, eight_bit_mime=eight_bit_mime)
+            )
+            self._measuring = measuring.addCallbacks(lambda _: self._measured(), self._failed)
         else:
             self._call(self._send_envelope)
 
-    async def _fit(self, size_limit: int | None, *, eight_bit_mime: bool) -> None:
+    async def _measure(self, size_limit: int | None, *, eight_bit_mime: bool) -> None:
         """Measure the message if the server needs that, and take its 7-bit form if it has one."""
         message = self._message
         await message.measure_for(size_limit, eight_bit_mime=eight_bit_mime)
@@ -214,8 +216,8 @@ class Transaction:
             self._message = encoded or message
         self._size = self._message.size or 0
 
-    def _fitted(self) -> None:
-        self._fitting = None
+    def _measured(self) -> None:
+        self._measuring = None
         if self._done is not None:
             self._call(self._send_envelope)
 
@@ -240,26 +242,26 @@ class Transaction:
             for recipient in self._parts[self._part]
         ]
         if not (offered.chunking and offered.pipelining):
-            self._react = Transaction._data_answered
+            self._on_replies = Transaction._data_answered
             _ = protocol.send(*commands, Data(), done=self._answered)
             return
         self._begins_with_rset = not session.idle or session.confirmed is not ClientState.READY
         if self._begins_with_rset:
             commands.insert(0, Rset())
         small = message.small
-        if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._eager:
-            self._react = Transaction._envelope_answered
+        if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._send_content_early:
+            self._on_replies = Transaction._envelope_answered
             _ = protocol.send(*commands, done=self._answered)
             return
         commands.append(Bdat(len(small), last=True))
-        self._react = Transaction._message_answered
+        self._on_replies = Transaction._message_answered
         _ = protocol.send(*commands, payload=small, done=self._answered)
         self._all_queued()
 
     def _send_content(self) -> None:
         """Send the content after a 354."""
         protocol, content = self._protocol, self._message.small
-        self._react = Transaction._content_answered
+        self._on_replies = Transaction._content_answered
         with protocol.group():
             if content is None:
                 self._content = self._checked_content()
@@ -282,7 +284,7 @@ class Transaction:
 
     # -- replies ---------------------------------------------------------------------------
 
-    def _data_answered(self, answers: list[Answer]) -> None:
+    def _data_answered(self, answers: list[CommandResult]) -> None:
         """MAIL, RCPT and DATA are answered."""
         *answers, asked = answers
         accepted = self._envelope_accepted(answers)
@@ -291,7 +293,7 @@ class Transaction:
         granted = isinstance(asked, Reply) and asked.intermediate
         if not accepted:
             if granted:
-                self._react = Transaction._dot_answered
+                self._on_replies = Transaction._dot_answered
                 _ = self._protocol.send(LoneDot(), done=self._answered)
             else:
                 self._end_transaction()
@@ -300,15 +302,15 @@ class Transaction:
         elif granted:
             self._send_content()
         else:
-            self._decide(_reply(asked), "DATA")
+            self._note_verdict(_reply(asked), "DATA")
             self._end_transaction()
 
-    def _dot_answered(self, answers: list[Answer]) -> None:
+    def _dot_answered(self, answers: list[CommandResult]) -> None:
         """The end of a content without recipients is answered, well or not."""
         _ = _reply(answers[0])
         self._end_transaction()
 
-    def _envelope_answered(self, answers: list[Answer]) -> None:
+    def _envelope_answered(self, answers: list[CommandResult]) -> None:
         """MAIL and RCPT are answered; chunks may follow."""
         if not self._envelope_accepted(answers[self._begins_with_rset :]):
             self._end_transaction()
@@ -316,10 +318,10 @@ class Transaction:
             self._withdraw(granted=False)
         else:
             self._content = self._checked_content()
-            self._react = Transaction._content_answered
+            self._on_replies = Transaction._content_answered
             self._protocol.send_chunks(self._content, self._answered)
 
-    def _message_answered(self, answers: list[Answer]) -> None:
+    def _message_answered(self, answers: list[CommandResult]) -> None:
         """MAIL, RCPT and the only BDAT are answered."""
         *answers, verdict = answers[self._begins_with_rset :]
         if isinstance(verdict, DeliveryInDoubt):
@@ -328,7 +330,7 @@ class Transaction:
             # After a 421 to one recipient the server went on: the others have the message.
             answers = [getattr(answer, "reply", None) or answer for answer in answers]
         if self._envelope_accepted(answers):
-            self._decide(_reply(verdict), "content")
+            self._note_verdict(_reply(verdict), "content")
         self._end_transaction()
 
     def _content_answered(self, answers: list[Any]) -> None:
@@ -341,14 +343,14 @@ class Transaction:
             return
         if isinstance(answer, DeliveryInDoubt):
             self._status = RecipientStatus.IN_DOUBT
-        self._decide(_reply(answer), "content")
+        self._note_verdict(_reply(answer), "content")
         self._end_transaction()
 
-    def _envelope_accepted(self, answers: list[Answer]) -> bool:
+    def _envelope_accepted(self, answers: list[CommandResult]) -> bool:
         """Note who is refused; True if anybody was accepted."""
         mail = _reply(answers[0])
         if not mail.positive:
-            self._decide(mail, "MAIL")
+            self._note_verdict(mail, "MAIL")
             return False
         for place in range(1, len(answers)):
             reply = _reply(answers[place])
@@ -356,12 +358,12 @@ class Transaction:
                 self._refused[place - 1] = reply
         return len(self._refused) < len(self._parts[self._part])
 
-    def _lost_before_verdict(self, answers: list[Answer], verdict: DeliveryInDoubt) -> None:
+    def _lost_before_verdict(self, answers: list[CommandResult], verdict: DeliveryInDoubt) -> None:
         """The connection ended; the replies that came before still count.
 
         :raises SendmailError: always.
         """
-        replies: list[Answer] = list(takewhile(lambda a: isinstance(a, Reply), answers))
+        replies: list[CommandResult] = list(takewhile(lambda a: isinstance(a, Reply), answers))
         if replies and not self._envelope_accepted(replies):
             whole = len(replies) == len(answers) or self._decided_by is not None
             if whole and isinstance(verdict.__cause__, SendmailError):
@@ -369,7 +371,7 @@ class Transaction:
         self._status = RecipientStatus.IN_DOUBT
         raise verdict
 
-    def _decide(self, verdict: Reply, phase: str) -> None:
+    def _note_verdict(self, verdict: Reply, phase: str) -> None:
         """*verdict* holds for every recipient that was not refused before."""
         self._verdict, self._decided_by = verdict, phase
         if verdict.positive:
@@ -416,7 +418,7 @@ class Transaction:
         else:
             self._next_transaction()
 
-    def _reset_answered(self, answers: list[Answer]) -> None:
+    def _reset_answered(self, answers: list[CommandResult]) -> None:
         (answer,) = answers
         if isinstance(answer, Reply) and not answer.positive:
             self._protocol.abort(refusal("RSET", answer))
@@ -480,7 +482,7 @@ class Transaction:
 
     def _answered(self, answers: list[Any]) -> None:
         """A group is complete."""
-        self._call(self._react, self, answers)
+        self._call(self._on_replies, self, answers)
 
     def _call(self, react: Callable[..., None], *arguments: Any) -> None:
         """Call *react*; an error that it raises ends the message."""
@@ -524,8 +526,8 @@ class Transaction:
     def cancel(self) -> None:
         """Close the connection; ``done`` is called with a ``Cancelled``."""
         error = Cancelled("cancelled")
-        if self._fitting is not None:
-            self._fitting.cancel()
+        if self._measuring is not None:
+            self._measuring.cancel()
         self._protocol.abort(error)
         self._end(error)
 
@@ -565,7 +567,7 @@ class _CheckedContent:
         return octets
 
 
-def _reply(answer: Answer) -> Reply:
+def _reply(answer: CommandResult) -> Reply:
     """Return the reply.
 
     :raises SendmailError: there is none.

@@ -1,6 +1,6 @@
 """Content of a message: sources, the header and its completion, MIME, trace fields, reports; pure."""
 
-from twisted_sendmail.message.addresses import mailboxes, recipients_of
+from twisted_sendmail.message.addresses import header_recipients, mailboxes
 from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
 from twisted_sendmail.message.header import MAX_HEADER, Header
 from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
@@ -26,10 +26,10 @@ __all__ = [
     "clause",
     "compose",
     "folded",
+    "header_recipients",
     "mailboxes",
     "new_message_id",
     "prepare",
     "prepare_small",
     "received_field",
-    "recipients_of",
 ]

@@ -39,7 +39,7 @@ _FLAT_COMMENT = re.compile(r"\([^()\\]*(?:\\.[^()\\]*)*\)", re.DOTALL)
 _IN_COMMENT = re.compile(r"[^()\\]+|\\.|.", re.DOTALL)
 
 
-def sender_of(header: Header) -> ReversePath:
+def header_sender(header: Header) -> ReversePath:
     """Return the address in ``Sender``, or else ``From``; if resent, in the newest ``Resent-`` forms.
 
     :raises InvalidMessage: there is no sender, or more than one, or a line is not a field.
@@ -56,7 +56,7 @@ def sender_of(header: Header) -> ReversePath:
     raise InvalidMessage("the message has no sender", remedy="give the sender, or a From field")
 
 
-def recipients_of(header: Header, domain: str | None = None) -> list[ForwardPath]:
+def header_recipients(header: Header, domain: str | None = None) -> list[ForwardPath]:
     """Return the addresses in ``To``, ``Cc``, ``Bcc``; if resent, in the newest ``Resent-`` forms.
 
     :param domain: appended to an address that has no domain; None: such an address is an error.

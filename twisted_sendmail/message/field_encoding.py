@@ -2,7 +2,7 @@
 
 Display names, comments and text become encoded-words (RFC 2047), values of parameters become extended
 values (RFC 2231), and domains become A-labels (RFC 5890). Octets that are not UTF-8 get the charset
-``unknown-8bit`` (RFC 1428). :func:`~twisted_sendmail.message.header.kind_of` gives the syntax of
+``unknown-8bit`` (RFC 1428). :func:`~twisted_sendmail.message.header.field_kind` gives the syntax of
 each field.
 
 The cost is linear in the length of the field. A value is cut into tokens from left to right; each
@@ -19,7 +19,7 @@ from binascii import b2a_base64
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import comment_end
-from twisted_sendmail.message.header import FOLD_WIDTH, Field, FieldKind, kind_of
+from twisted_sendmail.message.header import FOLD_WIDTH, Field, FieldKind, field_kind
 from twisted_sendmail.smtp import MAX_DOMAIN, InvalidAddress, ascii_domain
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def field_in_ascii(field: Field) -> Field:
     line_end = "\r\n" if value.endswith("\r\n") else ""
     value = value.removesuffix(line_end)
     writer = _Writer(len(name) + 1)
-    kind = kind_of(field.name)
+    kind = field_kind(field.name)
     if kind is FieldKind.UNSTRUCTURED:
         _encode_text(value, writer)
     elif kind is FieldKind.ADDRESSES or kind is FieldKind.PHRASES:

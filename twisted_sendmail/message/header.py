@@ -1,7 +1,7 @@
 """The header section as fields, octet for octet, and the table of the fields that have a meaning here.
 
 Works on canonical octets (CRLF). A line that is not a field stays where it is; nothing after it
-counts as header. :func:`kind_of` gives the syntax of a field: everything that writes or changes a
+counts as header. :func:`field_kind` gives the syntax of a field: everything that writes or changes a
 field uses that table. A field that is not in the table is unstructured text.
 
 RFC 5322 section 2.2 (fields, folding), section 3.6 (their names), section 4.5 (blanks before the
@@ -195,6 +195,6 @@ BLIND = ("bcc", "resent-bcc")
 SIGNATURES = ("dkim-signature", "arc-message-signature", "arc-seal", "domainkey-signature")
 
 
-def kind_of(name: str) -> FieldKind:
+def field_kind(name: str) -> FieldKind:
     """Return the syntax of the field *name* (lower-case)."""
     return _KINDS.get(name, FieldKind.UNSTRUCTURED)

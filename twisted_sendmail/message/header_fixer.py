@@ -26,7 +26,7 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.message.addresses import sender_of
+from twisted_sendmail.message.addresses import header_sender
 from twisted_sendmail.message.field_encoding import encoded_words
 from twisted_sendmail.message.header import (
     BLIND,
@@ -214,7 +214,7 @@ class HeaderFixer:
         box = self._sender.mailbox
         if box is None and len(bytes(header)) <= LONG_HEADER:
             try:
-                box = sender_of(header).mailbox
+                box = header_sender(header).mailbox
             except InvalidInput:
                 box = None
         domain = "" if box is None else box.ascii_domain

@@ -17,7 +17,7 @@ from copy import copy
 from email.message import Message as MIMEMessage
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.message.addresses import recipients_of, sender_of
+from twisted_sendmail.message.addresses import header_recipients, header_sender
 from twisted_sendmail.message.downgrade import seven_bit
 from twisted_sendmail.message.header import LONG_HEADER, MAX_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
@@ -228,8 +228,8 @@ async def prepare(
             header = Header.parse(begin[:end])
             header.check_fields()
             asked = envelope or Envelope(
-                sender_of(header) if sender is None else sender,
-                recipients_of(header) if recipients is None else recipients,
+                header_sender(header) if sender is None else sender,
+                header_recipients(header) if recipients is None else recipients,
             )
             return asked, *_fixed(begin[:end], begin, asked, now, host_name, complete=complete)
 

@@ -221,7 +221,7 @@ class PathSource(FileSource):
             self._shut()
 
 
-class _Pieces:
+class _PieceBuffer:
     """Cuts large pieces of an iterator and gathers small ones."""
 
     def __init__(self) -> None:
@@ -261,7 +261,7 @@ class IterableSource(ContentSource):
     def __init__(self, given: Iterable[bytes]) -> None:
         self._given = given
         self._left = iter(given)
-        self._pieces = _Pieces()
+        self._pieces = _PieceBuffer()
         # Another iterable may give something else the second time.
         self.rewindable = isinstance(given, Sequence)
 
@@ -279,7 +279,7 @@ class IterableSource(ContentSource):
     def rewind(self) -> None:
         """See :class:`ContentSource`."""
         self._left = iter(self._given)
-        self._pieces = _Pieces()
+        self._pieces = _PieceBuffer()
 
     async def close(self) -> None:
         """See :class:`ContentSource`."""
@@ -292,7 +292,7 @@ class AsyncIterableSource(AsynchronousSource):
 
     def __init__(self, given: AsyncIterable[bytes]) -> None:
         self._left = given.__aiter__()
-        self._pieces = _Pieces()
+        self._pieces = _PieceBuffer()
 
     async def arrive(self) -> bytes:
         """See :class:`AsynchronousSource`."""

@@ -1,6 +1,6 @@
 """Decide after an attempt: deliver, defer or bounce each recipient, and back off the route or not.
 
-``smtp.classify`` classifies replies; this module applies that to the recipients of a queued
+``smtp.reply_meaning`` classifies replies; this module applies that to the recipients of a queued
 message:
 
 * A recipient fails only by a permanent refusal of the message or of the recipient.  Anything else

@@ -9,8 +9,7 @@ from twisted_sendmail.smtp.address import (
     domain_name,
 )
 from twisted_sendmail.smtp.capabilities import Capabilities
-from twisted_sendmail.smtp.classify import ReplyMeaning, ReplySubject, classify_reply
-from twisted_sendmail.smtp.client import Answer, ClientSession, CommandGroup
+from twisted_sendmail.smtp.client import ClientSession, CommandGroup, CommandResult
 from twisted_sendmail.smtp.client_states import ClientState
 from twisted_sendmail.smtp.commands import (
     Auth,
@@ -18,7 +17,7 @@ from twisted_sendmail.smtp.commands import (
     AuthLine,
     Bdat,
     Command,
-    Content,
+    ContentCommand,
     Data,
     Hello,
     LoneDot,
@@ -81,6 +80,7 @@ from twisted_sendmail.smtp.extensions import (
 )
 from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
 from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.reply_meaning import ReplyMeaning, ReplySubject, classify_reply
 from twisted_sendmail.smtp.request import mail_command, rcpt_command
 from twisted_sendmail.smtp.result import (
     DeliveryReport,
@@ -106,7 +106,6 @@ __all__ = [
     "PENDING",
     "TOO_MANY_HOPS",
     "AllRecipientsRefused",
-    "Answer",
     "AnyRecipient",
     "Auth",
     "AuthCancel",
@@ -122,10 +121,11 @@ __all__ = [
     "Command",
     "CommandGroup",
     "CommandNotAllowed",
+    "CommandResult",
     "ConnectFailed",
     "ConnectionClosed",
     "ConnectionFailed",
-    "Content",
+    "ContentCommand",
     "ContentReader",
     "Data",
     "DeliveryCancelled",

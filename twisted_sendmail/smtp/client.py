@@ -59,7 +59,7 @@ from twisted_sendmail.smtp.client_states import (
     TABLE,
     ClientState,
     ReplyKind,
-    kind_of,
+    reply_kind,
 )
 from twisted_sendmail.smtp.commands import Auth, AuthLine, Command, Greeting, Verb
 from twisted_sendmail.smtp.data_encoding import DotStuffer
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.extensions import Extension
 
 #: The result of a command: its reply, or why there is none.
-Answer: TypeAlias = Reply | SendmailError
+CommandResult: TypeAlias = Reply | SendmailError
 
 #: Commands that may be unanswered at once on a connection with PIPELINING.  Haraka processes
 #: the commands it has received in one recursion: 3.0.3 on Node.js 20 runs out of stack and
@@ -125,7 +125,7 @@ class CommandGroup:
         self,
         commands: tuple[Command, ...],
         payload: bytes | None = None,
-        done: Callable[[list[Answer]], object] | None = None,
+        done: Callable[[list[CommandResult]], object] | None = None,
     ) -> None:
         self.commands = commands
         self.payload = payload
@@ -138,7 +138,7 @@ class CommandGroup:
         #: How many commands were written, or will not be written.
         self.written = 0
         #: The results so far, in the order of the commands.
-        self.replies: list[Answer] = []
+        self.replies: list[CommandResult] = []
 
     @property
     def complete(self) -> bool:
@@ -156,7 +156,7 @@ class ClientSession:
     def __init__(
         self,
         transcript: Transcript | None = None,
-        greeted: Callable[[list[Answer]], object] | None = None,
+        greeted: Callable[[list[CommandResult]], object] | None = None,
         extensions: Iterable[Extension] = (),
     ) -> None:
         #: The parameters and commands of extensions, for those who make commands.
@@ -212,7 +212,7 @@ class ClientSession:
         self,
         *commands: Command,
         payload: bytes | None = None,
-        done: Callable[[list[Answer]], object] | None = None,
+        done: Callable[[list[CommandResult]], object] | None = None,
     ) -> CommandGroup:
         """Queue *commands* as a group, whose parameters are those of :class:`CommandGroup`.
 
@@ -395,23 +395,23 @@ class ClientSession:
         masking = bool(self.redaction) and self._may_quote(data)
         replies = self._parser.feed(data)
         left = len(replies) + (self._parser.pending or self._parser.breach is not None)
-        for heard in replies:
+        for raw_reply in replies:
             left -= 1
-            reply = heard
+            reply = raw_reply
             group = self._owed[0] if self._owed else None
             verb = None if group is None else group.verbs[len(group.replies)]
-            if masking or heard.code == 334 or verb in _EXCHANGE:
+            if masking or raw_reply.code == 334 or verb in _EXCHANGE:
                 in_exchange = verb in _EXCHANGE
                 reply = (
-                    self.redaction.in_exchange(heard)
+                    self.redaction.in_exchange(raw_reply)
                     if in_exchange
-                    else self.redaction.reply(heard)
+                    else self.redaction.reply(raw_reply)
                 )
             self.transcript.add_reply(reply)
-            if group is None or (heard.code == 421 and self.closing is None):
+            if group is None or (raw_reply.code == 421 and self.closing is None):
                 self._unexpected(reply)
             else:
-                self._reply(group, reply, heard, more_follows=left > 0)
+                self._reply(group, reply, raw_reply, more_follows=left > 0)
             if self.over:
                 return
         if self._parser.breach:
@@ -457,12 +457,12 @@ class ClientSession:
             self.finish(_unsolicited(reply))
 
     def _reply(
-        self, group: CommandGroup, reply: Reply, heard: Reply, *, more_follows: bool
+        self, group: CommandGroup, reply: Reply, raw_reply: Reply, *, more_follows: bool
     ) -> None:
-        """Act on *reply* to *group*; *heard* is the same with the secrets still in it."""
+        """Act on *reply* to *group*; *raw_reply* is the same with the secrets still in it."""
         at = len(group.replies)
         verb, before = group.verbs[at], self.confirmed
-        kind = kind_of(verb, reply.code)
+        kind = reply_kind(verb, reply.code)
         following = TABLE.get((before, verb, kind))
         if following is None:
             what = f"{group.commands[at]} not understood"
@@ -475,15 +475,15 @@ class ClientSession:
             self.finish(_starttls_injected())  # RFC 3207: nothing may follow
             return
         self.confirmed = following
-        result: Answer = reply
+        result: CommandResult = reply
         if kind is ReplyKind.YES:
             if verb in _TELLING:
                 self._learn(verb, reply)
         elif kind is ReplyKind.NO:
             result = self._refusal(group.commands[at], reply, before)
         elif verb in _AUTH:
-            result = Challenge(*heard)  # as the mechanism needs it
-            self._conceal_challenge(heard)
+            result = Challenge(*raw_reply)  # as the mechanism needs it
+            self._conceal_challenge(raw_reply)
         self._answered(group, result)
         if self.closing is not None:
             self._closing_goes_on(reply)
@@ -499,7 +499,7 @@ class ClientSession:
             self.capabilities = Capabilities()
             self.authenticated = False
 
-    def _answered(self, group: CommandGroup, result: Answer) -> None:
+    def _answered(self, group: CommandGroup, result: CommandResult) -> None:
         """Note the result of the command whose reply was owed first."""
         replies = group.replies
         self.turn += 1
@@ -515,12 +515,12 @@ class ClientSession:
             if group.complete:
                 self.completed.append(group)
 
-    def _refusal(self, command: Command, reply: Reply, before: ClientState) -> Answer:
+    def _refusal(self, command: Command, reply: Reply, before: ClientState) -> CommandResult:
         """Return *reply*, or the error that it is for a command that is not to blame."""
         if reply.code == 421 and self.closing is not None:
             return reply if _answers_content(command.verb, before) else self.closing
         # The MAIL after a broken transaction is refused because of that transaction.
-        cascades = before is ClientState.SPOILED and command.verb is Verb.MAIL
+        cascades = before is ClientState.BROKEN and command.verb is Verb.MAIL
         return not_allowed(command, before) if cascades else reply
 
     def _conceal_challenge(self, challenge: Reply) -> None:

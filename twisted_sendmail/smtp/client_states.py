@@ -32,7 +32,7 @@ class ClientState(enum.Enum):
     DATA = "waiting for content"
     LONE_DOT = "waiting for a content without recipients"
     CHUNKS = "in the middle of a content"
-    SPOILED = "in a broken transaction"
+    BROKEN = "in a broken transaction"
     QUIT = "ending after QUIT"
     CLOSED = "over"
 
@@ -102,43 +102,43 @@ TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     (_S.RCPT, _V.RCPT, _YES): _S.RCPT,
     (_S.RCPT, _V.RCPT, _NO): _S.RCPT,
     (_S.RCPT, _V.DATA, _YES): _S.DATA,
-    (_S.RCPT, _V.DATA, _NO): _S.SPOILED,
+    (_S.RCPT, _V.DATA, _NO): _S.BROKEN,
     (_S.DATA, _V.CONTENT, _YES): _S.READY,
     (_S.DATA, _V.CONTENT, _NO): _S.READY,
     (_S.RCPT, _V.BDAT, _YES): _S.CHUNKS,
-    (_S.RCPT, _V.BDAT, _NO): _S.SPOILED,
+    (_S.RCPT, _V.BDAT, _NO): _S.BROKEN,
     (_S.RCPT, _V.BDAT_LAST, _YES): _S.READY,
-    (_S.RCPT, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.RCPT, _V.BDAT_LAST, _NO): _S.BROKEN,
     (_S.CHUNKS, _V.BDAT, _YES): _S.CHUNKS,
-    (_S.CHUNKS, _V.BDAT, _NO): _S.SPOILED,
+    (_S.CHUNKS, _V.BDAT, _NO): _S.BROKEN,
     (_S.CHUNKS, _V.BDAT_LAST, _YES): _S.READY,
-    (_S.CHUNKS, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.CHUNKS, _V.BDAT_LAST, _NO): _S.BROKEN,
     # -- commands that were on their way when an earlier one was refused
     (_S.READY, _V.RCPT, _NO): _S.READY,
     (_S.READY, _V.DATA, _NO): _S.READY,
     (_S.READY, _V.DATA, _YES): _S.LONE_DOT,
-    (_S.MAIL, _V.DATA, _NO): _S.SPOILED,
+    (_S.MAIL, _V.DATA, _NO): _S.BROKEN,
     (_S.MAIL, _V.DATA, _YES): _S.LONE_DOT,
     (_S.LONE_DOT, _V.LONE_DOT, _YES): _S.READY,
     (_S.LONE_DOT, _V.LONE_DOT, _NO): _S.READY,
-    (_S.READY, _V.BDAT, _NO): _S.SPOILED,
-    (_S.READY, _V.BDAT_LAST, _NO): _S.SPOILED,
-    (_S.MAIL, _V.BDAT, _NO): _S.SPOILED,
-    (_S.MAIL, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.READY, _V.BDAT, _NO): _S.BROKEN,
+    (_S.READY, _V.BDAT_LAST, _NO): _S.BROKEN,
+    (_S.MAIL, _V.BDAT, _NO): _S.BROKEN,
+    (_S.MAIL, _V.BDAT_LAST, _NO): _S.BROKEN,
     # ... a content without recipients that is accepted all the same: RSET ends what is left of it
-    (_S.READY, _V.BDAT_LAST, _YES): _S.SPOILED,
-    (_S.MAIL, _V.BDAT_LAST, _YES): _S.SPOILED,
-    (_S.SPOILED, _V.BDAT, _NO): _S.SPOILED,
-    (_S.SPOILED, _V.BDAT_LAST, _NO): _S.SPOILED,
+    (_S.READY, _V.BDAT_LAST, _YES): _S.BROKEN,
+    (_S.MAIL, _V.BDAT_LAST, _YES): _S.BROKEN,
+    (_S.BROKEN, _V.BDAT, _NO): _S.BROKEN,
+    (_S.BROKEN, _V.BDAT_LAST, _NO): _S.BROKEN,
     # ... the next message: some servers accept it, some require RSET first
-    (_S.SPOILED, _V.MAIL, _YES): _S.MAIL,
-    (_S.SPOILED, _V.MAIL, _NO): _S.SPOILED,
-    (_S.SPOILED, _V.RCPT, _NO): _S.SPOILED,
-    (_S.SPOILED, _V.DATA, _NO): _S.SPOILED,
+    (_S.BROKEN, _V.MAIL, _YES): _S.MAIL,
+    (_S.BROKEN, _V.MAIL, _NO): _S.BROKEN,
+    (_S.BROKEN, _V.RCPT, _NO): _S.BROKEN,
+    (_S.BROKEN, _V.DATA, _NO): _S.BROKEN,
     # -- at any time
     **{
         (state, _V.RSET, kind): following
-        for state in (_S.GREETED, _S.READY, _S.MAIL, _S.RCPT, _S.CHUNKS, _S.SPOILED)
+        for state in (_S.GREETED, _S.READY, _S.MAIL, _S.RCPT, _S.CHUNKS, _S.BROKEN)
         for kind, following in (
             (_YES, _S.GREETED if state is _S.GREETED else _S.READY),
             (_NO, state),
@@ -146,7 +146,7 @@ TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     },
     **{
         (state, verb, kind): state
-        for state in (_S.GREETED, _S.SECURED, _S.READY, _S.MAIL, _S.RCPT, _S.SPOILED)
+        for state in (_S.GREETED, _S.SECURED, _S.READY, _S.MAIL, _S.RCPT, _S.BROKEN)
         for verb in (_V.NOOP, _V.OTHER)
         for kind in (_YES, _MORE, _NO)
         if verb is _V.OTHER or kind is not _MORE
@@ -161,7 +161,7 @@ TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
             _S.MAIL,
             _S.RCPT,
             _S.CHUNKS,
-            _S.SPOILED,
+            _S.BROKEN,
         )
         for kind in (_YES, _NO)
     },
@@ -173,7 +173,7 @@ _NOT_OPTIMISTIC = frozenset(
         (_S.MAIL, _V.DATA),
         (_S.READY, _V.BDAT_LAST),
         (_S.MAIL, _V.BDAT_LAST),
-        (_S.SPOILED, _V.MAIL),
+        (_S.BROKEN, _V.MAIL),
     }
 )
 
@@ -214,7 +214,7 @@ ENDS_GROUP = frozenset(
 
 # Asked for every reply: looking it up takes a third of working it out.
 @cache
-def kind_of(verb: Verb, code: int) -> ReplyKind:
+def reply_kind(verb: Verb, code: int) -> ReplyKind:
     """Return what *code* means as a reply to *verb*; a 421 is decided on before."""
     if code >= 400:
         return ReplyKind.NO

@@ -283,7 +283,7 @@ class Rcpt(Command):
 
 
 @frozen
-class Content(Command):
+class ContentCommand(Command):
     """The content after a 354; its octets are written apart, its end is the final dot."""
 
     verb = Verb.CONTENT

@@ -135,7 +135,7 @@ class ContentDefect(enum.Enum):
     NUL = "a NUL"
 
 
-class _Parser:
+class _ContentParser:
     """Common part of the parsers: inspects pieces that never separate a CR from its LF.
 
     :param repair: replace bare CR and LF by CRLF, and remove NUL.
@@ -162,7 +162,7 @@ class _Parser:
         return _LINE_END.sub(b"\r\n", piece).replace(b"\0", b"") if self._repair else piece
 
 
-class DataParser(_Parser):
+class DataParser(_ContentParser):
     """The content after one DATA."""
 
     def __init__(self, *, repair: bool = False) -> None:
@@ -194,7 +194,7 @@ class DataParser(_Parser):
         return self._inspected(data[start:] if start else data), rest
 
 
-class ChunkParser(_Parser):
+class ChunkParser(_ContentParser):
     """The content of any number of BDAT chunks."""
 
     def feed(self, data: bytes) -> bytes:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.classify import ReplySubject, classify_reply
 from twisted_sendmail.smtp.errors import AllRecipientsRefused, SendmailError, refusal
 from twisted_sendmail.smtp.escape import printable
+from twisted_sendmail.smtp.reply_meaning import ReplySubject, classify_reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,7 +109,7 @@ _QUEUE_ID = (
     re.compile(r"\A(?:2\.0\.0 )?ok [0-9]+ qp ([0-9]+)", re.IGNORECASE),
     re.compile(r"\bOK +[0-9]+ ([!-~]+) - gsmtp"),
 )
-_AROUND = ".,;:()<>[]"
+_ID_DELIMITERS = ".,;:()<>[]"
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -173,7 +173,7 @@ class DeliveryReport:
         for pattern in _QUEUE_ID:
             match = pattern.search(self.reply.text)
             if match:
-                return match[1].strip(_AROUND) or None
+                return match[1].strip(_ID_DELIMITERS) or None
         return None
 
     def __str__(self) -> str:

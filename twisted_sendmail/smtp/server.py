@@ -104,7 +104,7 @@ class Pending(enum.Enum):
 #: Returned by a handler whose answer comes by :meth:`ServerSession.resume`.
 PENDING: Final = Pending.PENDING
 
-Answer = Reply | Pending | None
+HandlerReply = Reply | Pending | None
 
 
 class ServerHandler:
@@ -137,27 +137,27 @@ class ServerHandler:
     def auth_cancelled(self) -> None:
         """The client broke off the exchange; it has been answered."""
 
-    def command(self, handle: Callable[[Any, str], object], argument: str) -> Answer:
+    def command(self, handle: Callable[[Any, str], object], argument: str) -> HandlerReply:
         """A command of an extension; *handle* is that of the ``ExtensionCommand``."""
         return Reply(502, ("5.5.1 Command not implemented",))
 
-    def mail(self, sender: ReversePath, parameters: MailParameters) -> Answer:
+    def mail(self, sender: ReversePath, parameters: MailParameters) -> HandlerReply:
         """MAIL."""
         return None
 
-    def rcpt(self, recipient: Recipient) -> Answer:
+    def rcpt(self, recipient: Recipient) -> HandlerReply:
         """RCPT."""
         return None
 
-    def data(self) -> Answer:
+    def data(self) -> HandlerReply:
         """DATA, or the first BDAT."""
         return None
 
-    def chunk(self, data: bytes) -> Answer:
+    def chunk(self, data: bytes) -> HandlerReply:
         """Some content, without stuffed dots; a refusal is sent at the end of the content."""
         return None
 
-    def commit(self) -> Answer | Sequence[Reply]:
+    def commit(self) -> HandlerReply | Sequence[Reply]:
         """All of the content has arrived.  In LMTP one reply for all, or one each recipient."""
         return None
 

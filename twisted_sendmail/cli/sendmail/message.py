@@ -24,8 +24,8 @@ from twisted_sendmail.cli.sendmail.options import SendmailOptions
 from twisted_sendmail.message import (
     MAX_HEADER,
     Header,
+    header_recipients,
     mailboxes,
-    recipients_of,
 )
 from twisted_sendmail.smtp import (
     MAX_TEXT_LINE,
@@ -99,7 +99,7 @@ def envelope_of(
         for box in mailboxes("the command line", word, domain)
     ]
     if options.from_header:
-        paths += recipients_of(header, domain)
+        paths += header_recipients(header, domain)
     if not paths:
         raise InvalidMessage("there are no recipients in the header", remedy="add To, Cc or Bcc")
     recipients = [Recipient(path, options.notify) for path in paths]
