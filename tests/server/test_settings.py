@@ -23,7 +23,7 @@ from twisted_sendmail import (
 )
 from twisted_sendmail.testing import Authority, BackgroundServer, LoopbackServer, MemoryServer
 
-NO_TLS = "530 5.7.0 Encryption is required: say STARTTLS first"
+NO_TLS = "530 5.7.0 Encryption is required: send STARTTLS first"
 TAKEN = "250 2.0.0 Ok"
 NO_AUTH = "530 5.7.0 Authentication is required"
 ELSEWHERE = IPv4Address("TCP", "192.0.2.1", 1)

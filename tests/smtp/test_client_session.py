@@ -229,7 +229,7 @@ def test_a_reply_nobody_waits_for_ends_the_session(state: ClientState, reply: by
     session = brought_to(state)
     session.receive(reply)
     assert isinstance(session.over, ProtocolBreach)
-    assert "a reply to nothing we said" in str(session.over)
+    assert "a reply that no command waits for" in str(session.over)
     assert taken(session) == []
 
 

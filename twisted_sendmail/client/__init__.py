@@ -1,4 +1,4 @@
-"""One connection to one server: the only package that talks to the network."""
+"""SMTP client: connections, pool, submission."""
 
 from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
 from twisted_sendmail.client.off_reactor import off_reactor

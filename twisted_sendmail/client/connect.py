@@ -73,7 +73,7 @@ async def open_session(
     else:
         _log.debug("{host}: ready, {tls}", host=protocol.host, tls=protocol.tls or "in clear")
     finally:
-        # Where it was not awaited, TLS failed before it could come; that is told already.
+        # If TLS failed before the greeting came, nothing waits for the greeting; the TLS error is raised.
         _ = protocol.greeting.addErrback(lambda _: None)
     return protocol
 

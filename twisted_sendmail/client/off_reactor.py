@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 def off_reactor(reactor: Any, work: Callable[[], _T]) -> Deferred[_T]:
     """Call *work* in the reactor's thread pool; at once where the reactor has none (a Clock).
 
-    Cancelling leaves the thread to end by itself, and its result to nobody.
+    Cancelling does not stop the thread; its result is discarded.
     """
     if IReactorThreads.providedBy(reactor):
         return deferToThreadPool(reactor, reactor.getThreadPool(), work)

@@ -44,7 +44,7 @@ def submit(
     all_or_nothing: bool = False,
     complete: bool = True,
 ) -> Deferred[DeliveryReport]:
-    """Submit one message to an authority.
+    """Submit one message to a submission server.
 
     :param reactor: connects and keeps time.
     :param server: ``smtps://user@host``, ``smtp+starttls://user@host:587`` or a

@@ -120,7 +120,7 @@ class PhaseTimer:
         self._seconds = 0.0
         self._what: str | Callable[[], str] = ""
         self._phase: str | None = None
-        #: What is timed; None while the timer does not run.
+        #: The object that is timed; None while the timer does not run.
         self.of: object = None
 
     def set(
@@ -157,7 +157,7 @@ class PhaseTimer:
             call.cancel()
 
     def release(self) -> None:
-        """Stop, and let go of the owner."""
+        """Stop, and drop the reference to the owner."""
         self.stop()
         self._expired, self._what = lambda _: None, ""
 
@@ -180,7 +180,7 @@ def within(
 ) -> Deferred[_T]:
     """Run *work*, and cancel it after *seconds*; None for never.
 
-    :raises SendTimeout: it took too long; carries what the cancelled work could tell.
+    :raises SendTimeout: the work took too long; the error carries the report of the cancelled work.
     """
     running: Deferred[_T] = Deferred.fromCoroutine(work)
     if seconds is None:
@@ -202,7 +202,7 @@ def within(
 
 
 class Deadlines:
-    """Deadlines of operations that may all take as long, by one delayed call.
+    """One deadline for many operations, with a single delayed call.
 
     :param seconds: None for no deadline.
     :param what: how to call an operation in errors.

@@ -1,6 +1,6 @@
 """TLS over any stream transport: a socket, a proxy's stream, a pair in memory.
 
-Twisted's TLS protocol runs between the transport, whose part is played by :class:`TLSTransport`,
+Twisted's TLS protocol runs between the transport, which :class:`TLSTransport` stands for,
 and the client.  The client receives the bytes of the transport first and passes them on, so it
 is told what was decrypted and also when a read has been decrypted to its end; and the records of
 one flight are written together.

@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp import CommandResult, Recipient
 
 #: Octets up to which a content is sent along with the envelope, before it is known
-#: whether anybody will be accepted; a longer one is worth the wait.
+#: whether anybody will be accepted; a longer one is sent only after RCPT succeeds.
 MAX_OPTIMISTIC_SIZE = 128 * 1024
 
 
@@ -120,7 +120,7 @@ class Transaction:
     :param done: called once with the report, or the failure of the message's source.
     :param queued: called when all commands are queued, so that those of another message may follow.
     :param send_content_early: False to send no content before the envelope is answered: on a connection that
-        may be dead, the message would be in doubt for nothing.
+        may be dead, the message would be needlessly in doubt.
 
     The other parameters are those of :func:`deliver`.
     """
@@ -393,7 +393,7 @@ class Transaction:
             recipient=str(recipient),
             too_many=meaning.subject is ReplySubject.TOO_MANY_RECIPIENTS,
         )
-        self._error.detail = "all recipients or none were asked for, so nobody gets it"
+        self._error.detail = "all_or_nothing was set; the message was not delivered"
         if granted:
             # A lone dot would deliver an empty message to those accepted.
             why = "not all recipients were accepted"
@@ -454,7 +454,7 @@ class Transaction:
         protocol, message = self._protocol, self._message
         session = protocol.session
         if self._error is None and self._part < len(self._parts):
-            why = "it ended before the message was sent to every recipient"
+            why = "the connection ended before the message was sent to every recipient"
             self._error = ConnectionClosed("connection closed", detail=why)
         error = self._error
         for part in self._parts[self._part :]:
@@ -555,7 +555,7 @@ class _CheckedContent:
         octets = await self._message.read()
         self.size += len(octets)
         if self._limit is not None and self.size > self._limit:
-            why = f"it has more than the {self._limit} octets allowed"
+            why = f"the message has more than the {self._limit} octets allowed"
             raise MessageTooLarge("message too large", phase="content", detail=why)
         if self._seven_bit and not octets.isascii():
             raise ExtensionUnavailable(

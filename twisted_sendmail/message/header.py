@@ -22,7 +22,7 @@ MAX_HEADER = 1024 * 1024
 #: Octets of a header in which addresses are not parsed in the reactor's thread: that may take a
 #: second.
 LONG_HEADER = 64 * 1024
-#: Where lines are folded (RFC 5322 section 2.1.1).
+#: Characters of a line at which it is folded (RFC 5322 section 2.1.1).
 FOLD_WIDTH = 78
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")

@@ -215,7 +215,7 @@ class ScramSha512(Scram):
 
 @frozen
 class ScramKeys:
-    """What a server keeps of a password for SCRAM-SHA-256, written as PostgreSQL writes it."""
+    """The keys that a server stores for a password for SCRAM-SHA-256, in the format of PostgreSQL."""
 
     salt: bytes
     iterations: int

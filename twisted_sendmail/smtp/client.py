@@ -186,9 +186,9 @@ class ClientSession:
         self.closing: ServiceClosing | None = None
         # After a 421: the server may have done what was written after the command it answered.
         self._went_on = False
-        #: What the server offers; forgotten at STARTTLS.
+        #: Extensions that the server offers; forgotten at STARTTLS.
         self.capabilities = Capabilities()
-        #: What it offered before TLS: to show and to compare, never to act on.
+        #: Extensions that it offered before TLS: to show and to compare, never to act on.
         self.offered_in_clear = Capabilities()
         #: Whether TLS is on.
         self.secured = False
@@ -198,7 +198,7 @@ class ClientSession:
         #: that, but there are servers that lose them.
         self.pipelines_after_data = False
         self.transcript = transcript if transcript is not None else Transcript()
-        #: What may not be shown of this connection: a server may echo what was sent in AUTH.
+        #: Secrets of this connection that may not be shown: a server may echo octets of AUTH.
         self.redaction = Redaction()
         self._parser = ReplyParser()
         self._out: list[bytes] = []
@@ -646,7 +646,9 @@ def not_allowed(command: Command, state: ClientState) -> CommandNotAllowed:
 def _unsolicited(reply: Reply | None) -> ProtocolBreach:
     """A reply, or half of one, that no command waits for."""
     what = "protocol broken"
-    return ProtocolBreach(what, reply=reply, detail="the server sent a reply to nothing we said")
+    return ProtocolBreach(
+        what, reply=reply, detail="the server sent a reply that no command waits for"
+    )
 
 
 def _too_early(reply: Reply | None) -> UnexpectedResponse:
@@ -656,15 +658,13 @@ def _too_early(reply: Reply | None) -> UnexpectedResponse:
 
 
 def _starttls_injected() -> ProtocolBreach:
-    """Octets after the 220 to STARTTLS: somebody else put them there."""
-    why = (
-        "there is plain text behind the reply to it: somebody may be tampering with the connection"
-    )
+    """Octets after the 220 to STARTTLS, which a third party may have inserted."""
+    why = "plain text follows the reply to STARTTLS: somebody may be tampering with the connection"
     return ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=why)
 
 
 def _in_doubt(why: SendmailError) -> DeliveryInDoubt:
-    """The verdict that will not come, because of *why*."""
+    """The error of a message whose reply will not come, because of *why*."""
     error = DeliveryInDoubt(
         "no reply to the end of the message",
         detail=why.what + (f" ({why.detail})" if why.detail else ""),
@@ -677,9 +677,9 @@ def _in_doubt(why: SendmailError) -> DeliveryInDoubt:
 
 
 def _answers_content(verb: Verb, state: ClientState) -> bool:
-    """Whether a 421 to *verb* is the verdict on a content, and says nothing of later commands.
+    """Whether a 421 to *verb* is the verdict on a content, and does not concern later commands.
 
-    The action did not occur then (RFC 5321 section 4.2.1).  A BDAT that nobody would get is
+    The action did not occur then (RFC 5321 section 4.2.1).  A BDAT without recipients is
     a command like any other.
     """
     return verb is Verb.CONTENT or (

@@ -38,7 +38,7 @@ class ClientState(enum.Enum):
 
 
 class ReplyKind(enum.Enum):
-    """What a reply means for the command it answers."""
+    """The kind of a reply: success, intermediate, refusal, or none of them."""
 
     __hash__ = object.__hash__
 
@@ -212,10 +212,10 @@ ENDS_GROUP = frozenset(
 )
 
 
-# Asked for every reply: looking it up takes a third of working it out.
+# Called for every reply: the cache takes a third of the time.
 @cache
 def reply_kind(verb: Verb, code: int) -> ReplyKind:
-    """Return what *code* means as a reply to *verb*; a 421 is decided on before."""
+    """Return the kind of a reply with *code* to *verb*; a 421 is handled before."""
     if code >= 400:
         return ReplyKind.NO
     exact = EXACT.get(verb)

@@ -57,7 +57,7 @@ MAX_CHUNK_DIGITS = 19
 
 _A = (b"A", b"a")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-# What follows the colon of nearly every MAIL and RCPT: printable ASCII, no quotes, no parameters.
+# The path after the colon of nearly every MAIL and RCPT: printable ASCII, no quotes, no parameters.
 _USUAL_PATH = re.compile(rb"<[!#-;=?-\[\]-~]*>\Z").match
 # A path: anything but angle brackets, or a quoted string; the address parser judges it.
 _PATH = re.compile(r' ?(<(?:[^<>"\\]|"(?:[^"\\]|\\.)*")*>)(?: (.*))?\Z', re.IGNORECASE)

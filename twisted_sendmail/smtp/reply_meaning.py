@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.reply import Reply
 
-#: The server does not accept who we are, whatever the command was.
+#: The server does not accept the client's credentials, whatever the command was.
 _SENDER_UNKNOWN = frozenset({530, 534, 535, 538})
 #: Enhanced status "too many recipients", without its class (RFC 3463 section 3.6).
 _TOO_MANY_RECIPIENTS = (5, 3)
@@ -22,13 +22,13 @@ _NO_DETAIL = (0, 0)
 
 
 class ReplySubject(enum.Enum):
-    """What a refusal is about."""
+    """The subject of a refusal."""
 
     #: The session: the server closes the connection (421).
     CONNECTION = "connection"
-    #: Us: the server wants other credentials, or none were given.
+    #: The client: the server requires other credentials, or none were given.
     CREDENTIALS = "credentials"
-    #: The order of the commands (503): nothing is known of the message.
+    #: The order of the commands (503): the reply does not concern the message.
     COMMAND = "command"
     #: The message, or its sender.
     MESSAGE = "message"
@@ -49,7 +49,7 @@ class ReplyMeaning(NamedTuple):
 def classify_reply(
     reply: Reply, *, to_rcpt: bool = False, accepted_before: bool = False
 ) -> ReplyMeaning:
-    """Return what the refusal *reply* means.
+    """Return the subject of the refusal *reply*, and whether it is transient.
 
     :param to_rcpt: it answered RCPT, not MAIL, DATA or the content.
     :param accepted_before: an earlier recipient of the same transaction was accepted.
@@ -67,7 +67,7 @@ def classify_reply(
     status = reply.enhanced
     detail = _NO_DETAIL if status is None else (status.subject, status.detail)
     if detail == _NO_DETAIL:
-        # Servers before RFC 5321 said 552, which also means "mailbox full"; but hardly so after
+        # Servers before RFC 5321 reply 552, which also means "mailbox full"; but hardly so after
         # another recipient was accepted.
         too_many = code == 552 and accepted_before
     else:

@@ -1,4 +1,4 @@
-"""The result of sending a message: one for each recipient, the report of all, and the error of none.
+"""The result for each recipient, the report of a message, and its error if nobody was accepted.
 
 ``AllRecipientsRefused`` and ``DeliveryInDoubt`` in ``errors`` carry a report; partial acceptance
 is a report and no error.
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 class RecipientStatus(enum.Enum):
-    """What is known of one recipient's copy."""
+    """Status of one recipient."""
 
     #: The server took responsibility for it (RFC 5321 section 4.2.5).
     ACCEPTED = "accepted"
-    #: The server said no; ``RecipientResult.transient`` says whether it may be tried again.
+    #: The server refused the recipient; ``RecipientResult.transient`` says whether it may be tried again.
     REFUSED = "refused"
     #: The end of the content was on its way and no whole reply came back: the server
     #: may have it or not.  Sending it again may make a second copy.
@@ -44,7 +44,7 @@ class RecipientStatus(enum.Enum):
 
 @dataclass(slots=True, unsafe_hash=True)
 class RecipientResult:
-    """One recipient's."""
+    """Result for one recipient."""
 
     recipient: Recipient
     status: RecipientStatus
@@ -114,7 +114,7 @@ _ID_DELIMITERS = ".,;:()<>[]"
 
 @dataclass(slots=True, unsafe_hash=True)
 class DeliveryReport:
-    """What became of one message."""
+    """Report on one message."""
 
     #: None when the message could not even be read.
     envelope: Envelope | None
@@ -130,11 +130,11 @@ class DeliveryReport:
     host: str | None = None
     tls: TLSFacts | None = None
     transcript: Transcript | None = None
-    #: Why somebody is in doubt or untouched; None when every recipient has his verdict.
+    #: Why somebody is in doubt or untouched; None when every recipient has a reply.
     error: SendmailError | None = None
     #: The Message-ID of the header, with its angle brackets.
     message_id: str | None = None
-    #: The server offers DSN: what was asked for in NOTIFY is its duty now (RFC 3461 section 5.2.1).
+    #: The server offers DSN: the server has to send the notifications that NOTIFY asks for (RFC 3461 section 5.2.1).
     dsn: bool = False
 
     def _with(self, status: RecipientStatus) -> tuple[RecipientResult, ...]:
@@ -147,7 +147,7 @@ class DeliveryReport:
 
     @property
     def refused(self) -> tuple[RecipientResult, ...]:
-        """Those the server said no to."""
+        """Those the server refused."""
         return self._with(RecipientStatus.REFUSED)
 
     @property

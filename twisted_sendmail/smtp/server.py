@@ -527,7 +527,7 @@ class ServerSession:
             self._DO[verb](self, command)
 
     def _shown_command(self, command: ServerCommand | AuthLine | AuthCancel) -> str:
-        """What the transcript keeps of *command*, which may be a password that strayed."""
+        """Return the text of *command* for the transcript; the line may be a misplaced password."""
         if isinstance(command, Auth):
             self._redacting = True
             self._redaction.begin(command.mechanism, command.initial)
@@ -562,11 +562,11 @@ class ServerSession:
             return
         self._error(refusal)
         if verb is Verb.BDAT:
-            # Where its chunk ends nobody knows: what follows must not be read as commands.
+            # The end of its chunk is unknown: the octets that follow must not be read as commands.
             self._hang_up(_reply(421, "4.5.2 Cannot go on after this BDAT"))
 
     def _objection(self, command: ServerCommand) -> Reply | None:
-        """Why *command* cannot be obeyed now: order, TLS, AUTH, or what is not offered.
+        """Return the refusal of *command*, if order, TLS, AUTH or the offer do not allow it now.
 
         RFC 5321 section 4.1.4, RFC 2033 (LHLO), RFC 3207 section 4, RFC 4954 sections 4 and 6.
         """
@@ -584,14 +584,14 @@ class ServerSession:
     def _hello_not_offered(self, command: Hello) -> str | None:
         if (command.verb is Verb.LHLO) is self.settings.lmtp:
             return None
-        return f"500 5.5.1 Say {'LHLO' if self.settings.lmtp else 'EHLO'} here"
+        return f"500 5.5.1 Send {'LHLO' if self.settings.lmtp else 'EHLO'} here"
 
     def _starttls_not_offered(self, command: StartTLS) -> str | None:
         if self.tls:
             return "503 5.5.1 TLS is on already"
         if not self.settings.starttls:
             return "502 5.5.1 STARTTLS is not offered"
-        return None if self._esmtp else "503 5.5.1 Say EHLO before STARTTLS"
+        return None if self._esmtp else "503 5.5.1 Send EHLO first"
 
     def _auth_not_offered(self, command: Auth) -> str | None:
         if self.authenticated:
@@ -600,7 +600,7 @@ class ServerSession:
             return "502 5.5.1 AUTH is not offered"
         if not self.tls and not self.settings.clear_auth:
             return f"538 5.7.11 {self._encryption_required()}"
-        return None if self._esmtp else "503 5.5.1 Say EHLO before AUTH"
+        return None if self._esmtp else "503 5.5.1 Send EHLO first"
 
     def _bdat_not_offered(self, command: Bdat) -> str | None:
         offered = "CHUNKING" in self._table.extensions
@@ -621,7 +621,7 @@ class ServerSession:
         binary = self._parameters.body == "BINARYMIME"
         return "503 5.5.1 BODY=BINARYMIME needs BDAT" if binary else None
 
-    #: What is not offered here is refused before the order of commands is looked at …
+    #: Commands that are not offered are refused before the order of commands is checked …
     _NOT_OFFERED: ClassVar[dict[Verb, Callable[[Any, Any], str | None]]] = {
         Verb.EHLO: _hello_not_offered,
         Verb.HELO: _hello_not_offered,
@@ -631,7 +631,7 @@ class ServerSession:
         Verb.BDAT: _bdat_not_offered,
         Verb.BDAT_LAST: _bdat_not_offered,
     }
-    #: … and what is not allowed, after it.
+    #: … and commands that are not allowed, after it.
     _NOT_ALLOWED: ClassVar[dict[Verb, Callable[[Any, Any], str | None]]] = {
         Verb.AUTH: _auth_not_allowed,
         Verb.MAIL: _mail_not_allowed,
@@ -641,7 +641,7 @@ class ServerSession:
 
     def _encryption_required(self) -> str:
         # STARTTLS is no remedy where only implicit TLS is spoken.
-        remedy = ": say STARTTLS first" if self.settings.starttls else ""
+        remedy = ": send STARTTLS first" if self.settings.starttls else ""
         return f"Encryption is required{remedy}"
 
     # -- commands -------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a server session offers, requires and allows; the deadlines are in ``server/timeouts``."""
+"""Settings of a server session: offers, requirements and limits; the deadlines are in ``server/timeouts``."""
 
 from __future__ import annotations
 
