@@ -330,10 +330,10 @@ def test_an_empty_message_is_a_lone_dot_or_a_refusal(net: Net, empty: Any) -> No
 
 
 def test_messages_of_every_kind_arrive(net: Net) -> None:
-    letter = EmailMessage()
-    letter["From"], letter["To"] = "a@example.org", "b@example.net"
-    letter.set_content("hello\n.\n.dot\n")
-    kinds: list[Any] = [BODY, BODY.decode(), io.BytesIO(BODY), iter([BODY]), letter]
+    email = EmailMessage()
+    email["From"], email["To"] = "a@example.org", "b@example.net"
+    email.set_content("hello\n.\n.dot\n")
+    kinds: list[Any] = [BODY, BODY.decode(), io.BytesIO(BODY), iter([BODY]), email]
     for message in kinds:
         server = net.server()
         assert len(net.send(server, message=message).get().accepted) == 1

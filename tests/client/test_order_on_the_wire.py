@@ -122,16 +122,16 @@ def by_sendmail(wire: Wire, to: list[str], count: int) -> Deferred[Any]:
 
 
 def by_many(wire: Wire, to: list[str], count: int) -> Deferred[Any]:
-    letters = [(Envelope("a@example.org", to), BODY)] * count
-    return many(wire.clock, wire.server, letters, complete=False)
+    messages = [(Envelope("a@example.org", to), BODY)] * count
+    return many(wire.clock, wire.server, messages, complete=False)
 
 
 def by_mailer(wire: Wire, to: list[str], count: int, **limits: Any) -> Deferred[Any]:
-    letters = [(Envelope("a@example.org", to), BODY)] * count
+    messages = [(Envelope("a@example.org", to), BODY)] * count
     mailer = Mailer(wire.clock, wire.server, limits=PoolLimits(connections=1, **limits))
 
     async def send() -> Any:
-        reports = await mailer.send_many(letters, complete=False)
+        reports = await mailer.send_many(messages, complete=False)
         await mailer.aclose()
         return reports
 

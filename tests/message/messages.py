@@ -20,7 +20,7 @@ DATE = f"Date: {format_datetime(NOW.astimezone())}\r\n".encode()
 
 
 def prepared(message: Any, **changes: Any) -> PreparedMessage:
-    """A letter, from somebody to somebody unless *changes* say otherwise."""
+    """A message, from somebody to somebody unless *changes* say otherwise."""
     given: dict[str, Any] = {
         "sender": "a@example.org",
         "recipients": ["b@example.net"],
@@ -30,18 +30,18 @@ def prepared(message: Any, **changes: Any) -> PreparedMessage:
 
 
 def from_header(message: Any, **changes: Any) -> PreparedMessage:
-    """A letter whose envelope comes from its header."""
+    """A message whose envelope comes from its header."""
     return run(prepare(message, now=SECONDS, **changes))
 
 
-def content(letter: PreparedMessage) -> bytes:
-    """All octets of *letter*."""
-    return b"".join(chunks(letter))
+def content(prepared_message: PreparedMessage) -> bytes:
+    """All octets of *prepared_message*."""
+    return b"".join(chunks(prepared_message))
 
 
-def chunks(letter: PreparedMessage) -> list[bytes]:
-    """The octets of *letter* as they come."""
-    return list(iter(lambda: run(letter.read()), b""))
+def chunks(prepared_message: PreparedMessage) -> list[bytes]:
+    """The octets of *prepared_message* as they come."""
+    return list(iter(lambda: run(prepared_message.read()), b""))
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:

@@ -197,10 +197,10 @@ def test_the_message_id(value: bytes, expected: str | None) -> None:
     ],
 )
 def test_the_envelope_from_the_header(header: str, sender: str, recipients: list[str]) -> None:
-    letter = from_header(f"{header}\n\nbody\n")
-    assert sender == str(letter.envelope.sender)
-    assert recipients == [str(recipient) for recipient in letter.envelope.recipients]
-    assert b"bcc:" not in content(letter).lower()
+    prepared_message = from_header(f"{header}\n\nbody\n")
+    assert sender == str(prepared_message.envelope.sender)
+    assert recipients == [str(recipient) for recipient in prepared_message.envelope.recipients]
+    assert b"bcc:" not in content(prepared_message).lower()
 
 
 @pytest.mark.parametrize(
@@ -231,15 +231,15 @@ def test_a_header_that_does_not_say(header: str, error: type[Exception], told: s
 
 def test_what_is_given_counts_more_than_the_header() -> None:
     message = "From: f@x\nTo: a@x\nBcc: d@x\n\nbody\n"
-    letter = from_header(message, sender="s@x")
+    prepared_message = from_header(message, sender="s@x")
     assert (
-        str(letter.envelope.sender),
-        [str(recipient) for recipient in letter.envelope.recipients],
+        str(prepared_message.envelope.sender),
+        [str(recipient) for recipient in prepared_message.envelope.recipients],
     ) == ("s@x", ["a@x", "d@x"])
-    letter = from_header(message, recipients=["r@x"])
+    prepared_message = from_header(message, recipients=["r@x"])
     assert (
-        str(letter.envelope.sender),
-        [str(recipient) for recipient in letter.envelope.recipients],
+        str(prepared_message.envelope.sender),
+        [str(recipient) for recipient in prepared_message.envelope.recipients],
     ) == ("f@x", ["r@x"])
     assert str(from_header(message, sender="").envelope.sender) == "<>"
     assert str(from_header(message, sender="<>").envelope.sender) == "<>"

@@ -216,12 +216,15 @@ def test_a_letter_for_a_7_bit_server() -> None:
     message = EmailMessage()
     message["From"], message["Subject"] = "Jürgen <f@example.org>", "Grüße"
     message.set_content("Grüße\n")
-    letter = prepared(message)
-    short = letter.seven_bit()
+    prepared_message = prepared(message)
+    short = prepared_message.seven_bit()
     assert short is not None
-    assert (letter.eight_bit, short.eight_bit, short.smtputf8) == (True, False, False)
-    assert (letter.envelope, letter.message_id) == (short.envelope, short.message_id)
-    assert (short.size, short.small) == (len(content(short)), seven_bit(content(letter)))
+    assert (prepared_message.eight_bit, short.eight_bit, short.smtputf8) == (True, False, False)
+    assert (prepared_message.envelope, prepared_message.message_id) == (
+        short.envelope,
+        short.message_id,
+    )
+    assert (short.size, short.small) == (len(content(short)), seven_bit(content(prepared_message)))
     assert short is short.seven_bit()
     text = prepared("Subject: Grüße\n\nGrüße\n", sender="jürgen@example.org")
     again = text.seven_bit()
@@ -230,10 +233,10 @@ def test_a_letter_for_a_7_bit_server() -> None:
 
 
 def test_a_letter_that_needs_no_smtputf8_any_more() -> None:
-    letter = prepared("Subject: Grüße\n\nGrüße\n")
-    short = letter.seven_bit()
+    prepared_message = prepared("Subject: Grüße\n\nGrüße\n")
+    short = prepared_message.seven_bit()
     assert short is not None
-    assert (letter.smtputf8, short.smtputf8) == (True, False)
+    assert (prepared_message.smtputf8, short.smtputf8) == (True, False)
 
 
 def test_a_letter_that_cannot() -> None:

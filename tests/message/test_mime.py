@@ -26,8 +26,8 @@ def an_email(**fields: Any) -> EmailMessage:
     return message
 
 
-def addresses(letter: Any) -> list[str]:
-    return [str(letter.envelope.sender), *map(str, letter.envelope.recipients)]
+def addresses(prepared_message: Any) -> list[str]:
+    return [str(prepared_message.envelope.sender), *map(str, prepared_message.envelope.recipients)]
 
 
 def test_text_and_attachments() -> None:
@@ -35,10 +35,19 @@ def test_text_and_attachments() -> None:
     message.add_alternative("<p>Grüße</p>", subtype="html")
     message.add_attachment(bytes(range(256)) * 50, "application", "pdf", filename="Übersicht.pdf")
     message.add_attachment("plain\r\n", filename="a.txt")
-    letter = from_header(message)
-    assert addresses(letter) == ["f@example.org", "a@example.net", "c@example.net", "b@example.net"]
-    octets = content(letter)
-    assert (True, False, len(octets)) == (letter.eight_bit, letter.smtputf8, letter.size)
+    prepared_message = from_header(message)
+    assert addresses(prepared_message) == [
+        "f@example.org",
+        "a@example.net",
+        "c@example.net",
+        "b@example.net",
+    ]
+    octets = content(prepared_message)
+    assert (True, False, len(octets)) == (
+        prepared_message.eight_bit,
+        prepared_message.smtputf8,
+        prepared_message.size,
+    )
     assert b"\n" not in octets.replace(b"\r\n", b"")
     assert b"b@example.net" not in octets
     again: Any = message_from_bytes(octets, policy=default)
@@ -72,9 +81,9 @@ def test_a_legacy_message() -> None:
     message["Subject"] = Header("Grüße", "utf-8")  # type: ignore[assignment]
     message.attach(MIMEText("From here\nGrüße\n", "plain", "utf-8"))
     message.attach(MIMEText("From here\n"))
-    letter = from_header(message)
-    octets = content(letter)
-    assert addresses(letter) == ["f@example.org", "a@example.net"]
+    prepared_message = from_header(message)
+    octets = content(prepared_message)
+    assert addresses(prepared_message) == ["f@example.org", "a@example.net"]
     assert b"\r\nFrom here\r\n" in octets
     assert b"\n" not in octets.replace(b"\r\n", b"")
     assert b"Subject: =?utf-8?" in octets
@@ -88,26 +97,26 @@ def test_a_parsed_message_keeps_its_octets() -> None:
 
 def test_a_long_list_of_names_is_folded_and_read_back() -> None:
     people = [Address(f"Doe, J. {i}", f"user{i}", "example.net") for i in range(40)]
-    letter = from_header(an_email(Cc=people))
+    prepared_message = from_header(an_email(Cc=people))
     expected = ["f@example.org", "a@example.net", *(f"user{i}@example.net" for i in range(40))]
-    assert addresses(letter) == expected
-    assert max(map(len, content(letter).split(b"\r\n"))) <= 78
+    assert addresses(prepared_message) == expected
+    assert max(map(len, content(prepared_message).split(b"\r\n"))) <= 78
 
 
 def test_an_address_beyond_ascii_needs_smtputf8() -> None:
-    letter = from_header(an_email(Cc="Jürgen <jürgen@bücher.example>", Subject="Grüße"))
-    assert letter.smtputf8
-    assert "Cc: Jürgen <jürgen@bücher.example>\r\n".encode() in content(letter)
-    assert addresses(letter)[2] == "jürgen@bücher.example"
+    prepared_message = from_header(an_email(Cc="Jürgen <jürgen@bücher.example>", Subject="Grüße"))
+    assert prepared_message.smtputf8
+    assert "Cc: Jürgen <jürgen@bücher.example>\r\n".encode() in content(prepared_message)
+    assert addresses(prepared_message)[2] == "jürgen@bücher.example"
 
 
 def test_a_domain_beyond_ascii_needs_nothing() -> None:
     to = "J. Grün <j@bücher.example>, x: k@почта.рф;"
     message = EmailMessage(policy=SMTPUTF8)
     message["Subject"], message["From"], message["To"] = "Grüße", "f@bücher.example", to
-    letter = from_header(message)
-    assert not letter.smtputf8
-    octets = content(letter)
+    prepared_message = from_header(message)
+    assert not prepared_message.smtputf8
+    octets = content(prepared_message)
     assert octets.isascii()
     assert b" <j@xn--bcher-kva.example>,\r\n x: k@xn--80a1acny.xn--p1ai;\r\n" in octets
     assert [line.partition(b":")[0] for line in octets.split(b"\r\n")[:3]] == [
@@ -116,7 +125,7 @@ def test_a_domain_beyond_ascii_needs_nothing() -> None:
         b"To",
     ]
     assert ["f@xn--bcher-kva.example", "j@xn--bcher-kva.example", "k@xn--80a1acny.xn--p1ai"] == (
-        addresses(letter)
+        addresses(prepared_message)
     )
 
 

@@ -82,10 +82,10 @@ def a_file(octets: bytes) -> Any:
 
 
 def measured(message: Any) -> PreparedMessage:
-    """A letter for a server that takes no 8-bit content."""
-    letter = prepared(message)
-    run(letter.measure_for(None, eight_bit_mime=False))
-    return letter
+    """A prepared message for a server that takes no 8-bit content."""
+    prepared_message = prepared(message)
+    run(prepared_message.measure_for(None, eight_bit_mime=False))
+    return prepared_message
 
 
 REWINDABLE: dict[str, Any] = {
@@ -121,58 +121,58 @@ def test_small_messages(
     kind: str, raw: bytes, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twisted_sendmail.message.header_fixer.new_message_id", lambda _: "<i@x>")
-    letter = prepared(KINDS[kind](raw))
-    assert sent == letter.small
+    prepared_message = prepared(KINDS[kind](raw))
+    assert sent == prepared_message.small
     assert (len(sent), False, False, True, "<i@x>") == (
-        letter.size,
-        letter.eight_bit,
-        letter.smtputf8,
-        letter.rewindable,
-        letter.message_id,
+        prepared_message.size,
+        prepared_message.eight_bit,
+        prepared_message.smtputf8,
+        prepared_message.rewindable,
+        prepared_message.message_id,
     )
-    assert sent == content(letter)
-    letter.rewind()
-    assert sent == content(letter)
-    run(letter.close())
+    assert sent == content(prepared_message)
+    prepared_message.rewind()
+    assert sent == content(prepared_message)
+    run(prepared_message.close())
 
 
 @pytest.mark.parametrize("kind", REWINDABLE)
 def test_a_large_message_that_can_be_read_again_is_measured_when_that_is_needed(kind: str) -> None:
-    letter = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
+    prepared_message = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
     assert (
-        letter.small,
-        letter.size,
-        letter.eight_bit,
-        letter.rewindable,
-        letter.message_id,
+        prepared_message.small,
+        prepared_message.size,
+        prepared_message.eight_bit,
+        prepared_message.rewindable,
+        prepared_message.message_id,
     ) == (None, None, None, True, "<i@x>")
-    letter = measured(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
-    assert (len(LARGE), False) == (letter.size, letter.eight_bit)
-    assert content(letter) == LARGE
-    letter.rewind()
-    pieces = chunks(letter)
+    prepared_message = measured(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
+    assert (len(LARGE), False) == (prepared_message.size, prepared_message.eight_bit)
+    assert content(prepared_message) == LARGE
+    prepared_message.rewind()
+    pieces = chunks(prepared_message)
     assert b"".join(pieces) == LARGE
     assert max(map(len, pieces)) <= SMALL + 2 * CHUNK
-    run(letter.close())
+    run(prepared_message.close())
 
 
 @pytest.mark.parametrize("kind", REWINDABLE)
 def test_a_large_message_that_can_be_read_again_is_read_as_it_is_sent(kind: str) -> None:
-    letter = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
-    assert content(letter) == LARGE
-    letter.rewind()
-    assert content(letter) == LARGE
-    run(letter.close())
+    prepared_message = prepared(REWINDABLE[kind](b"Bcc: b@x\r\n" + LARGE))
+    assert content(prepared_message) == LARGE
+    prepared_message.rewind()
+    assert content(prepared_message) == LARGE
+    run(prepared_message.close())
 
 
 def test_a_size_that_fits_in_any_case_needs_no_measuring() -> None:
-    letter = prepared(LARGE)
-    assert letter.max_size is not None
-    assert len(LARGE) < letter.max_size <= 2 * len(LARGE) + 1000
-    run(letter.measure_for(letter.max_size, eight_bit_mime=True))
-    assert letter.size is None
-    run(letter.measure_for(letter.max_size - 1, eight_bit_mime=True))
-    assert len(LARGE) == letter.size
+    prepared_message = prepared(LARGE)
+    assert prepared_message.max_size is not None
+    assert len(LARGE) < prepared_message.max_size <= 2 * len(LARGE) + 1000
+    run(prepared_message.measure_for(prepared_message.max_size, eight_bit_mime=True))
+    assert prepared_message.size is None
+    run(prepared_message.measure_for(prepared_message.max_size - 1, eight_bit_mime=True))
+    assert len(LARGE) == prepared_message.size
 
 
 def test_a_content_is_read_only_once() -> None:
@@ -185,24 +185,24 @@ def test_a_content_is_read_only_once() -> None:
             return piece
 
     file = Counted(LARGE)
-    letter = prepared(file)
-    run(letter.measure_for(10 * len(LARGE), eight_bit_mime=True))
-    assert content(letter) == LARGE
-    run(letter.close())
+    prepared_message = prepared(file)
+    run(prepared_message.measure_for(10 * len(LARGE), eight_bit_mime=True))
+    assert content(prepared_message) == LARGE
+    run(prepared_message.close())
     assert len(LARGE) == file.octets
 
 
 @pytest.mark.parametrize("kind", ONCE)
 def test_large_messages_that_cannot_are_not(kind: str) -> None:
-    letter = prepared(ONCE[kind](b"Bcc: b@x\r\n" + LARGE))
+    prepared_message = prepared(ONCE[kind](b"Bcc: b@x\r\n" + LARGE))
     assert (
-        letter.small,
-        letter.size,
-        letter.eight_bit,
-        letter.rewindable,
-        letter.message_id,
+        prepared_message.small,
+        prepared_message.size,
+        prepared_message.eight_bit,
+        prepared_message.rewindable,
+        prepared_message.message_id,
     ) == (None, None, None, False, "<i@x>")
-    assert content(letter) == LARGE
+    assert content(prepared_message) == LARGE
 
 
 def test_8_bit_content_is_noticed_wherever_it_is() -> None:
@@ -215,9 +215,9 @@ def test_8_bit_content_is_noticed_wherever_it_is() -> None:
 
 def test_8_bit_content_that_can_be_read_again_is_kept_for_a_7_bit_server() -> None:
     raw = LARGE + "Grüße\r\n".encode()
-    letter = measured(a_file(raw))
-    assert (None, raw) == (letter.small, content(letter))
-    short = letter.seven_bit()
+    prepared_message = measured(a_file(raw))
+    assert (None, raw) == (prepared_message.small, content(prepared_message))
+    short = prepared_message.seven_bit()
     assert short is not None
     assert content(short).endswith(b"\r\nGr=C3=BC=C3=9Fe\r\n")
     large = measured(a_file(raw + LINE * (KEPT // len(LINE))))
@@ -227,10 +227,10 @@ def test_8_bit_content_that_can_be_read_again_is_kept_for_a_7_bit_server() -> No
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_it_is(kind: str) -> None:
     raw = b"From a@b Sat\nBCC: b@x\nFrom: f@x\n\nbody\n"
-    letter = prepared(KINDS[kind](raw), complete=False)
-    assert raw.replace(b"\n", b"\r\n") == letter.small
-    letter = prepared(KINDS[kind](b"hello"), complete=False)
-    assert letter.small == b"hello\r\n"
+    prepared_message = prepared(KINDS[kind](raw), complete=False)
+    assert raw.replace(b"\n", b"\r\n") == prepared_message.small
+    prepared_message = prepared(KINDS[kind](b"hello"), complete=False)
+    assert prepared_message.small == b"hello\r\n"
 
 
 RAW = st.lists(
@@ -285,9 +285,9 @@ def test_in_a_large_message_that_is_measured_too(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_or_while_it_is_sent_where_it_could_not_be_seen(kind: str) -> None:
-    letter = prepared(KINDS[kind](LARGE + b"a\rb"))
+    prepared_message = prepared(KINDS[kind](LARGE + b"a\rb"))
     with pytest.raises(InvalidMessage, match="a bare CR in line"):
-        content(letter)
+        content(prepared_message)
 
 
 def test_the_header_has_a_limit_whatever_it_comes_from() -> None:
@@ -338,21 +338,21 @@ class Gone:
 def test_a_source_that_fails_is_never_a_silent_end(make: Any) -> None:
     with pytest.raises(Broken):
         prepared(make(Gone(HEADER, b"\r\nhello\r\n")))
-    letter = prepared(make(Gone(*cut(LARGE, [*range(CHUNK, len(LARGE), CHUNK)]))))
+    prepared_message = prepared(make(Gone(*cut(LARGE, [*range(CHUNK, len(LARGE), CHUNK)]))))
     for _ in range(3):
         with pytest.raises(Broken):
-            content(letter)
-    run(letter.close())
+            content(prepared_message)
+    run(prepared_message.close())
 
 
 @pytest.mark.parametrize("make", [Gone.plain, Gone.waited_for], ids=["plain", "waited for"])
 def test_a_generator_is_ended_when_the_letter_is_closed(make: Any) -> None:
     gone = Gone(LARGE, LARGE)
-    letter = prepared(make(gone))
-    run(letter.read())
+    prepared_message = prepared(make(gone))
+    run(prepared_message.read())
     assert not gone.ended
-    run(letter.close())
-    run(letter.close())
+    run(prepared_message.close())
+    run(prepared_message.close())
     assert gone.ended
 
 
@@ -372,8 +372,8 @@ def test_what_a_generator_raises_at_its_end_changes_nothing() -> None:
         finally:
             raise Broken
 
-    letter = prepared(ending_badly())
-    run(letter.close())
+    prepared_message = prepared(ending_badly())
+    run(prepared_message.close())
 
 
 class Waits:
@@ -404,14 +404,14 @@ def test_a_path_is_open_only_as_long_as_it_has_to_be(tmp_path: Path) -> None:
     path = tmp_path / "message"
     path.write_bytes(HEADER + b"\r\nhello\r\n")
     before = Descriptors.now()
-    letter = prepared(path)
+    prepared_message = prepared(path)
     assert before == Descriptors.now()
-    assert letter.small == HEADER + b"\r\nhello\r\n"
+    assert prepared_message.small == HEADER + b"\r\nhello\r\n"
     path.write_bytes(LARGE)
-    letter = prepared(path)
+    prepared_message = prepared(path)
     assert before + 1 == Descriptors.now()
-    assert content(letter) == LARGE
-    run(letter.close())
+    assert content(prepared_message) == LARGE
+    run(prepared_message.close())
     assert before == Descriptors.now()
     path.write_bytes(HEADER + b"\r\n\0")
     with pytest.raises(InvalidMessage):
@@ -427,8 +427,8 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", f"open({str(path)!r}, 'wb').write(b'A: x\\n\\nhello')"]
     ) as writer:
-        letter = prepared(path)
-    assert (writer.returncode, content(letter).endswith(b"\r\nhello\r\n")) == (0, True)
+        prepared_message = prepared(path)
+    assert (writer.returncode, content(prepared_message).endswith(b"\r\nhello\r\n")) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -445,14 +445,14 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path, change: Any, make: Any) -> None:
     path = tmp_path / "message"
     path.write_bytes(LARGE)
-    letter = make(path)
+    prepared_message = make(path)
     changed = change(LARGE)
     if make is prepared and len(changed) == len(LARGE):
         changed = b""  # the header is read only once
     path.write_bytes(changed)
     with pytest.raises(InvalidMessage, match="changed while it was being sent"):
-        content(letter)
-    run(letter.close())
+        content(prepared_message)
+    run(prepared_message.close())
 
 
 def test_what_may_block_is_done_elsewhere(tmp_path: Path) -> None:
@@ -463,9 +463,9 @@ def test_what_may_block_is_done_elsewhere(tmp_path: Path) -> None:
             assert elsewhere.inside
             return super().read(size)
 
-    letter = prepared(Slow(LARGE), run_blocking=elsewhere)
+    prepared_message = prepared(Slow(LARGE), run_blocking=elsewhere)
     assert elsewhere.works == 1
-    assert content(letter) == LARGE
+    assert content(prepared_message) == LARGE
     path = tmp_path / "message"
     path.write_bytes(HEADER)
     elsewhere.works = 0
@@ -532,12 +532,12 @@ def generator():
     while octets := lines.read(1 << 16):
         yield octets
 tracemalloc.start()
-letter = prepared({"file": Seekable, "pipe": Lines, "generator": generator}[sys.argv[1]]())
+prepared_message = prepared({"file": Seekable, "pipe": Lines, "generator": generator}[sys.argv[1]]())
 octets = 0
-while chunk := run(letter.read()):
+while chunk := run(prepared_message.read()):
     octets += len(chunk)
 assert octets - size in range(-1000, 1000), octets
-assert letter.size in {None, octets}
+assert prepared_message.size in {None, octets}
 print(tracemalloc.get_traced_memory()[1])
 """
 

@@ -202,7 +202,7 @@ async def test_text_and_a_memory_file(reactor: Any, postfix: Postfix) -> None:
     assert content == HEADER + b"..\r\n"
 
 
-def letter() -> EmailMessage:
+def photographs() -> EmailMessage:
     message = EmailMessage()
     message["From"] = "Alice <alice@example.test>"
     message["To"] = "Bob <bob@example.test>, carol@example.test"
@@ -219,7 +219,7 @@ def letter() -> EmailMessage:
 async def test_an_email_message_with_an_attachment(
     reactor: Any, postfix: Postfix, service: str
 ) -> None:
-    message = letter()
+    message = photographs()
     report = await submit(reactor, postfix.server(service), message)
     copies = await postfix.delivered(reactor, report.queue_id)
     assert [copy.recipient for copy in copies] == ["bob@example.test", "carol@example.test"]

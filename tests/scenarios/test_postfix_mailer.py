@@ -39,7 +39,7 @@ def content(n: int) -> bytes:
     return head.encode() + b".dot\r\n" + b"x" * (n % 70) + b"\r\n"
 
 
-def letters() -> Iterator[tuple[Envelope, bytes]]:
+def messages() -> Iterator[tuple[Envelope, bytes]]:
     for n in range(COUNT):
         yield Envelope(sender(n), recipients(n)), content(n)
 
@@ -64,7 +64,7 @@ async def test_a_thousand_over_four_connections_and_exactly_the_right_ones_arriv
     """CHUNKING and PIPELINING; PIPELINING alone; CHUNKING alone; neither."""
     since = len(postfix.log)
     mailer = Mailer(reactor, postfix.server(service), limits=PoolLimits(connections=4))
-    reports: list[DeliveryReport] = await mailer.send_many(letters(), complete=False)
+    reports: list[DeliveryReport] = await mailer.send_many(messages(), complete=False)
     stats = mailer.stats()
     await mailer.aclose()
 

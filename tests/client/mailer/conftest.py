@@ -26,7 +26,7 @@ __all__ = ["ca_file", "logged", "net"]
 SENDER = "alice@example.org"
 
 
-def letter(
+def a_message(
     name: object,
     to: str | list[str] = "bob@example.net",
     *,
@@ -77,22 +77,22 @@ class Post:
         self.mailers.append(made)
         return made
 
-    def start(self, mailer: Mailer, *letters: tuple[Envelope, bytes], **how: Any) -> list[Result]:
+    def start(self, mailer: Mailer, *messages: tuple[Envelope, bytes], **how: Any) -> list[Result]:
         """Begin to send each; nothing has moved yet."""
         return [
             Result(mailer.send(content, envelope=envelope, complete=False, **how))
-            for envelope, content in letters
+            for envelope, content in messages
         ]
 
-    def send(self, mailer: Mailer, *letters: tuple[Envelope, bytes], **how: Any) -> list[Result]:
+    def send(self, mailer: Mailer, *messages: tuple[Envelope, bytes], **how: Any) -> list[Result]:
         """Send each at the same time, and let everything move until it rests."""
-        results = self.start(mailer, *letters, **how)
+        results = self.start(mailer, *messages, **how)
         self.pump.run()
         return results
 
-    def many(self, mailer: Mailer, letters: Any, **how: Any) -> Result:
+    def many(self, mailer: Mailer, messages: Any, **how: Any) -> Result:
         """Send with ``send_many``, and let everything move until it rests."""
-        result = Result(mailer.send_many(letters, complete=False, **how).deferred())
+        result = Result(mailer.send_many(messages, complete=False, **how).deferred())
         self.pump.run()
         return result
 

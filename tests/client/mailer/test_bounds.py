@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.mailer.conftest import Post, letter
+from tests.client.mailer.conftest import Post, a_message
 from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.scripted_server import SILENT
 from twisted_sendmail import InvalidInput, MailerBusy, PoolLimits, RecipientStatus, SendTimeout
@@ -24,30 +24,30 @@ def test_connections_are_bounded(post: Post, connections: int) -> None:
     most: list[int] = []
     post.world.fault = lambda server, key, line: most.append(post.world.open)
     mailer = post.mailer(connections=connections, window=1)
-    results = post.send(mailer, *[letter(n) for n in range(40)])
+    results = post.send(mailer, *[a_message(n) for n in range(40)])
     assert connections == max(most) == post.endpoint.attempts
     assert 40 == len([result.get() for result in results]) == len(post.world.delivered)
 
 
 def test_no_more_connections_are_opened_than_messages_wait(post: Post) -> None:
     mailer = post.mailer(connections=10)
-    _ = post.send(mailer, letter(1), letter(2))
+    _ = post.send(mailer, a_message(1), a_message(2))
     assert 2 >= post.endpoint.attempts
-    _ = post.send(mailer, letter(3))
+    _ = post.send(mailer, a_message(3))
     assert 2 >= post.endpoint.attempts
 
 
 def test_no_more_connections_are_opened_than_their_messages_need(post: Post) -> None:
     """Each takes at once all it may, so another would come too late for any."""
     mailer = post.mailer(connections=10, messages=5, window=8)
-    results = post.send(mailer, *[letter(n) for n in range(20)])
+    results = post.send(mailer, *[a_message(n) for n in range(20)])
     assert [result.get().error for result in results] == [None] * 20
     assert 4 <= post.endpoint.attempts <= 5
 
 
 def test_a_long_line_of_connections_is_made_no_longer_than_needed(post: Post) -> None:
     mailer = post.mailer(connections=100, window=1)
-    results = post.send(mailer, *[letter(n) for n in range(100)])
+    results = post.send(mailer, *[a_message(n) for n in range(100)])
     assert [result.get().error for result in results] == [None] * 100
     # As many as may shake hands abreast at a time; those that are ready go on meanwhile.
     assert MAX_HANDSHAKES < post.endpoint.attempts < 3 * MAX_HANDSHAKES
@@ -56,7 +56,7 @@ def test_a_long_line_of_connections_is_made_no_longer_than_needed(post: Post) ->
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
 def test_messages_per_connection_are_bounded(post: Post, offers: Any) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1, messages=10)
-    results = post.send(mailer, *[letter(n) for n in range(25)])
+    results = post.send(mailer, *[a_message(n) for n in range(25)])
     assert [result.get().error for result in results] == [None] * 25
     assert told(post) == [10, 10, 5]
     assert [server.verbs[-1] for server in post.world.servers[:2]] == ["QUIT", "QUIT"]
@@ -69,7 +69,7 @@ def test_a_connection_for_each_message_is_a_bound_too(
 ) -> None:
     """What it took at once, when it was opened, is delivered before it closes."""
     mailer = post.mailer(post.world.server(offers=offers), connections=connections, messages=1)
-    results = post.send(mailer, *[letter(n) for n in range(5)])
+    results = post.send(mailer, *[a_message(n) for n in range(5)])
     assert [result.get().error for result in results] == [None] * 5
     assert told(post) == [1] * 5
 
@@ -79,7 +79,7 @@ def test_limits_are_respected_before_the_server_complains(post: Post, offers: An
     """MAILMAX of RFC 9422."""
     made = post.world.server(offers=(*offers, "LIMITS RCPTMAX=9 MAILMAX=3"))
     mailer = post.mailer(made, connections=1)
-    reports = post.many(mailer, [letter(n) for n in range(8)]).get()
+    reports = post.many(mailer, [a_message(n) for n in range(8)]).get()
     assert [report.error for report in reports] == [None] * 8
     assert told(post) == [3, 3, 2]
 
@@ -87,14 +87,14 @@ def test_limits_are_respected_before_the_server_complains(post: Post, offers: An
 def test_own_bound_counts_if_it_is_less_than_the_servers(post: Post) -> None:
     made = post.world.server(offers=(*CHUNKING, "LIMITS MAILMAX=300"))
     mailer = post.mailer(made, connections=1, messages=2)
-    _ = post.many(mailer, [letter(n) for n in range(4)]).get()
+    _ = post.many(mailer, [a_message(n) for n in range(4)]).get()
     assert told(post) == [2, 2]
 
 
 def test_age_is_bounded(post: Post) -> None:
     mailer = post.mailer(connections=1, age=60, idle=50)
     for n in range(4):
-        (result,) = post.send(mailer, letter(n))
+        (result,) = post.send(mailer, a_message(n))
         assert result.get().accepted
         post.pump.advance(29)
     assert told(post) == [3, 1]
@@ -103,7 +103,7 @@ def test_age_is_bounded(post: Post) -> None:
 
 def test_idle_time_is_bounded(post: Post) -> None:
     mailer = post.mailer(idle=30, wait=None)
-    _ = post.send(mailer, letter(1))
+    _ = post.send(mailer, a_message(1))
     post.pump.advance(29.9)
     assert (mailer.stats().idle, post.world.open) == (1, 1)
     post.pump.advance(0.2)
@@ -115,7 +115,7 @@ def test_idle_time_is_bounded(post: Post) -> None:
 def test_work_in_between_begins_the_idle_time_anew(post: Post) -> None:
     mailer = post.mailer(idle=30)
     for n in range(5):
-        _ = post.send(mailer, letter(n))
+        _ = post.send(mailer, a_message(n))
         post.pump.advance(20)
     assert told(post) == [5]
 
@@ -123,7 +123,7 @@ def test_work_in_between_begins_the_idle_time_anew(post: Post) -> None:
 def test_waiters_are_bounded(post: Post) -> None:
     """Those that are too many are refused at once; those that wait go out."""
     mailer = post.mailer(connections=1, waiters=3)
-    results = post.start(mailer, *[letter(n) for n in range(5)])
+    results = post.start(mailer, *[a_message(n) for n in range(5)])
     assert [result.fired for result in results] == [0, 0, 0, 1, 1]
     for result in results[3:]:
         with pytest.raises(MailerBusy, match=r"^3 messages are waiting already; send fewer"):
@@ -134,9 +134,9 @@ def test_waiters_are_bounded(post: Post) -> None:
 
 def test_the_time_of_waiting_is_bounded(post: Post) -> None:
     mailer = post.mailer(post.world.server({"GREETING": SILENT}), connections=1, wait=10, window=1)
-    (first,) = post.send(mailer, letter(1))
+    (first,) = post.send(mailer, a_message(1))
     post.pump.advance(4)
-    (second,) = post.send(mailer, letter(2))
+    (second,) = post.send(mailer, a_message(2))
     post.pump.advance(5.9)
     assert (first.fired, second.fired) == (0, 0)
     post.pump.advance(0.2)
@@ -151,7 +151,7 @@ def test_the_time_of_waiting_is_bounded(post: Post) -> None:
 
 def test_a_message_that_has_a_connection_does_not_wait_any_more(post: Post) -> None:
     mailer = post.mailer(post.world.server({"MAIL": SILENT}), connections=1, wait=10)
-    (result,) = post.send(mailer, letter(1))
+    (result,) = post.send(mailer, a_message(1))
     post.pump.advance(100)
     assert result.fired == 0
     result.deferred.cancel()
@@ -167,7 +167,7 @@ def test_the_rate_is_bounded_over_all_connections(post: Post, connections: int) 
 
     post.world.fault = note
     mailer = post.mailer(connections=connections, rate=2, burst=3)
-    results = post.send(mailer, *[letter(n) for n in range(9)])
+    results = post.send(mailer, *[a_message(n) for n in range(9)])
     post.pump.advance(10)
     assert times == [0, 0, 0, 0.5, 1, 1.5, 2, 2.5, 3]
     assert len([result.get() for result in results]) == 9
@@ -175,11 +175,11 @@ def test_the_rate_is_bounded_over_all_connections(post: Post, connections: int) 
 
 def test_what_was_not_used_of_the_rate_is_there_up_to_the_burst(post: Post) -> None:
     mailer = post.mailer(connections=1, rate=1, burst=2, idle=1000)
-    _ = post.send(mailer, letter(1), letter(2), letter(3))
+    _ = post.send(mailer, a_message(1), a_message(2), a_message(3))
     assert len(post.world.delivered) == 2
     post.pump.advance(100)
     assert len(post.world.delivered) == 3
-    _ = post.send(mailer, *[letter(n) for n in range(4, 9)])
+    _ = post.send(mailer, *[a_message(n) for n in range(4, 9)])
     assert len(post.world.delivered) == 5
     post.pump.advance(3)
     assert len(post.world.delivered) == 8
@@ -187,7 +187,7 @@ def test_what_was_not_used_of_the_rate_is_there_up_to_the_burst(post: Post) -> N
 
 def test_a_cancelled_message_takes_nothing_of_the_rate(post: Post) -> None:
     mailer = post.mailer(connections=1, rate=1)
-    one, two, three = post.send(mailer, letter(1), letter(2), letter(3))
+    one, two, three = post.send(mailer, a_message(1), a_message(2), a_message(3))
     two.deferred.cancel()
     post.pump.advance(1)
     assert (one.fired, two.fired, three.fired) == (1, 1, 1)

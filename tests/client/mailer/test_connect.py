@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.error import DNSLookupError
 
-from tests.client.mailer.conftest import Post, letter
+from tests.client.mailer.conftest import Post, a_message
 from tests.client.scripted_server import CLOSE, PASSWORD, USER
 from tests.deferreds import Result
 from twisted_sendmail import (
@@ -37,7 +37,7 @@ def test_so_many_are_opened_and_are_ready_when_it_fires(post: Post) -> None:
 def test_messages_go_over_them_and_open_no_other(post: Post) -> None:
     mailer = post.mailer(connections=3)
     _ = connect(post, mailer, 3)
-    _ = post.many(mailer, [letter(n) for n in range(50)]).get()
+    _ = post.many(mailer, [a_message(n) for n in range(50)]).get()
     assert len(post.pump.links) == 3
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.conftest import Post, a_message, statuses
 from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.mailer.test_random_schedules import ca, hold_to_the_laws, schedules
 from twisted_sendmail import Envelope, Recipient, RecipientStatus, SubmissionProtocol
@@ -36,7 +36,9 @@ OFFERS = pytest.mark.parametrize("offers", [CHUNKING, PIPELINING], ids=["BDAT", 
 @OFFERS
 def test_common_messages_are_accepted(post: Post, offers: Any) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
-    reports = post.many(mailer, [letter(n, ["b@example.net", "c@example.net"]) for n in range(9)])
+    reports = post.many(
+        mailer, [a_message(n, ["b@example.net", "c@example.net"]) for n in range(9)]
+    )
     assert [statuses(report) for report in reports.get()] == [[RecipientStatus.ACCEPTED] * 2] * 9
 
 
@@ -57,8 +59,8 @@ def test_a_refusal_is_that_of_its_message_only(
     post: Post, offers: Any, what: Any, expected: Any
 ) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
-    letters = [letter(n, **(what if n == 1 else {})) for n in range(9)]
-    reports = post.many(mailer, letters).get()
+    messages = [a_message(n, **(what if n == 1 else {})) for n in range(9)]
+    reports = post.many(mailer, messages).get()
     assert [statuses(report) for report in reports] == [
         [RecipientStatus.ACCEPTED],
         expected,
@@ -80,16 +82,16 @@ def test_an_envelope_that_asks_for_dsn_is_accepted(
     post: Post, offers: Any, uncommon: Envelope
 ) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
-    (report,) = post.many(mailer, [(uncommon, letter(1)[1])]).get()
+    (report,) = post.many(mailer, [(uncommon, a_message(1)[1])]).get()
     assert statuses(report) == [RecipientStatus.ACCEPTED]
 
 
 @OFFERS
 def test_a_content_with_dots_is_stuffed_and_arrives_as_it_was(post: Post, offers: Any) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
-    envelope, head = letter(1)
+    envelope, head = a_message(1)
     content = head + b".\r\n..a\r\nb.\r\n.\r\n"
-    _ = post.many(mailer, [letter(0), (envelope, content)]).get()
+    _ = post.many(mailer, [a_message(0), (envelope, content)]).get()
     assert content == post.world.delivered[1].content
 
 
@@ -102,13 +104,13 @@ def test_no_connection_is_opened_for_a_message_that_another_has_just_made_room_f
 
     def next_one(_: Any) -> None:
         for number in left:
-            envelope, content = letter(number)
+            envelope, content = a_message(number)
             sent = mailer.send(content, envelope=envelope, complete=False)
             _ = sent.addCallback(next_one)
             break
 
     for number in range(8):
-        envelope, content = letter(number)
+        envelope, content = a_message(number)
         sent = mailer.send(content, envelope=envelope, complete=False)
         _ = sent.addCallback(next_one)
     post.pump.run()

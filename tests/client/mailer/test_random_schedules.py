@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from twisted.internet.error import DNSLookupError
 
 from tests.client.conftest import Net
-from tests.client.mailer.conftest import Post, letter
+from tests.client.mailer.conftest import Post, a_message
 from tests.client.mailer.postbox import (
     CHUNKING,
     CHUNKS_ALONE,
@@ -97,12 +97,12 @@ class Run:
 
     def do_send(self, kind: Any, count: int) -> None:
         for name in self.names(count):
-            (self.results[name],) = self.post.start(self.mailer, letter(name, **kind))
+            (self.results[name],) = self.post.start(self.mailer, a_message(name, **kind))
             self.all.append(self.results[name])
 
     def do_many(self, kind: Any, count: int) -> None:
         names = self.names(count)
-        source = (letter(name, **(kind if n % 3 == 1 else {})) for n, name in enumerate(names))
+        source = (a_message(name, **(kind if n % 3 == 1 else {})) for n, name in enumerate(names))
         result = Result(self.mailer.send_many(source, complete=False).deferred())
         self.batches.append((names, result))
         self.all.append(result)

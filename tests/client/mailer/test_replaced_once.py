@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.conftest import Post, a_message, statuses
 from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.scripted_server import CLOSE, RESET
 from twisted_sendmail import ConnectionFailed, Mailer, RecipientStatus
@@ -19,7 +19,7 @@ def warm(post: Post, count: int, **limits: Any) -> Mailer:
     mailer = post.mailer(
         post.world.server(offers=PIPELINING), connections=count, window=1, **limits
     )
-    for result in post.send(mailer, *[letter(n) for n in range(count)]):
+    for result in post.send(mailer, *[a_message(n) for n in range(count)]):
         assert result.get().accepted
     assert (count, count) == (mailer.stats().idle, post.endpoint.attempts)
     post.pump.advance(6)
@@ -41,7 +41,7 @@ def test_it_is_sent_twice_and_not_more_often(post: Post, key: str, count: int, e
     post.world.fault = lambda server, k, line: (
         end if k == key and f"<{AGAIN}>" in server.lines[-(1 if k == "MAIL" else 2)] else None
     )
-    (result,) = post.send(mailer, letter("again", sender=AGAIN))
+    (result,) = post.send(mailer, a_message("again", sender=AGAIN))
     post.pump.advance(60)
     assert result.fired == 1
     assert result.error is not None
@@ -62,7 +62,7 @@ def test_the_second_connection_delivers_it(post: Post, count: int) -> None:
         return None
 
     post.world.fault = fault
-    (result,) = post.send(mailer, letter("again", sender=AGAIN))
+    (result,) = post.send(mailer, a_message("again", sender=AGAIN))
     assert result.get().accepted
     assert sendings(post) == 2
     assert post.world.subjects.count("again") == 1
@@ -72,7 +72,7 @@ def test_each_of_many_messages_is_sent_twice_at_the_most(post: Post) -> None:
     mailer = warm(post, 4)
     post.world.fault = lambda server, key, line: CLOSE if key == "MAIL" and "gone" in line else None
     names = [f"gone{n}@example.org" for n in range(12)]
-    results = post.send(mailer, *[letter(name, sender=name) for name in names])
+    results = post.send(mailer, *[a_message(name, sender=name) for name in names])
     post.pump.advance(60)
     told = [line for server in post.world.servers for line in server.lines]
     for name, result in zip(names, results, strict=True):
@@ -84,10 +84,10 @@ def test_each_of_many_messages_is_sent_twice_at_the_most(post: Post) -> None:
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING], ids=["BDAT", "DATA"])
 def test_a_content_that_was_begun_is_sent_once(post: Post, offers: Any) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=3, window=1)
-    for result in post.send(mailer, *[letter(n) for n in range(3)]):
+    for result in post.send(mailer, *[a_message(n) for n in range(3)]):
         assert result.get().accepted
     post.world.fault = lambda server, key, line: CLOSE if key in {".", "BDAT_LAST"} else None
-    (result,) = post.send(mailer, letter("again", sender=AGAIN))
+    (result,) = post.send(mailer, a_message("again", sender=AGAIN))
     post.pump.advance(60)
     assert statuses(result.error.report) == [RecipientStatus.IN_DOUBT]
     assert sendings(post) == 1

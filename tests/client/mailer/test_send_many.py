@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.conftest import Post, a_message, statuses
 from tests.client.mailer.postbox import PIPELINING
 from tests.client.scripted_server import SILENT
 from tests.deferreds import Result
@@ -40,7 +40,7 @@ def test_a_list_is_in_the_order_of_input(post: Post) -> None:
     settings = {"timeouts": Timeouts(mail=5)}
     slow = post.world.server({"MAIL#1": SILENT})
     mailer = post.mailer(slow, post.world.server(), connections=2, window=1, settings=settings)
-    result = post.many(mailer, [letter(n) for n in range(20)])
+    result = post.many(mailer, [a_message(n) for n in range(20)])
     assert result.fired == 0
     post.pump.advance(6)
     first, *reports = result.get()
@@ -52,7 +52,7 @@ def test_a_list_is_in_the_order_of_input(post: Post) -> None:
 def test_async_for_gives_reports_as_they_come(post: Post) -> None:
     mailer = post.mailer(post.world.server({"MAIL#1": SILENT}), post.world.server(), connections=2)
     seen: list[Any] = []
-    sending = mailer.send_many([letter(n) for n in range(4)], complete=False)
+    sending = mailer.send_many([a_message(n) for n in range(4)], complete=False)
     result = collect(post, sending, seen)
     assert result.fired == 0
     assert 4 > len(seen)
@@ -64,8 +64,8 @@ def test_async_for_gives_reports_as_they_come(post: Post) -> None:
 def test_async_for_tells_places_and_reports(post: Post) -> None:
     seen: list[Any] = []
     mailer = post.mailer(connections=2)
-    letters = [letter(n, "gone@example.net" if n == 2 else "bob@example.net") for n in range(5)]
-    assert collect(post, mailer.send_many(letters, complete=False), seen).fired == 1
+    messages = [a_message(n, "gone@example.net" if n == 2 else "bob@example.net") for n in range(5)]
+    assert collect(post, mailer.send_many(messages, complete=False), seen).fired == 1
     assert sorted(index for index, _ in seen) == [0, 1, 2, 3, 4]
     assert [index for index, report in seen if report.refused] == [2]
 
@@ -81,7 +81,7 @@ def test_the_source_is_never_pulled_more_than_the_capacity_ahead(
         for n in range(300):
             pulled.append(n)
             ahead.append(len(pulled) - len(seen) - len(refused))
-            yield letter(n)
+            yield a_message(n)
 
     seen: list[Any] = []
     refused: list[Any] = []
@@ -98,7 +98,7 @@ def test_the_source_waits_for_a_caller_who_takes_his_time(post: Post) -> None:
     def source() -> Iterator[Any]:
         for n in range(1000):
             pulled.append(n)
-            yield letter(n)
+            yield a_message(n)
 
     async def run() -> None:
         async for _ in mailer.send_many(source(), complete=False):
@@ -122,7 +122,7 @@ def test_the_source_waits_while_no_connection_can_be_had(post: Post) -> None:
     def source() -> Iterator[Any]:
         for n in range(1000):
             pulled.append(n)
-            yield letter(n)
+            yield a_message(n)
 
     mailer = post.mailer(Deferred(), connections=1)
     result = post.many(mailer, source())
@@ -134,7 +134,7 @@ def test_an_asynchronous_source_is_pulled_as_it_comes(post: Post) -> None:
     async def source() -> AsyncIterator[Any]:
         for n in range(5):
             await deferLater(post.clock, 10.0)
-            yield letter(n)
+            yield a_message(n)
 
     mailer = post.mailer()
     result = post.many(mailer, source())
@@ -154,7 +154,7 @@ def test_a_source_that_raises_ends_it_when_what_was_begun_is_done(
     post: Post, asynchronous: bool, after: int
 ) -> None:
     def source() -> Iterator[Any]:
-        yield from (letter(n) for n in range(after))
+        yield from (a_message(n) for n in range(after))
         raise _BrokenError
 
     async def asynchronously() -> AsyncIterator[Any]:
@@ -176,14 +176,14 @@ def test_bad_messages_in_between_stop_nobody(post: Post) -> None:
         b"no recipients\r\n",
         b"From: a@example.org\r\nTo: x@@y\r\n\r\n\r\n",
         object(),
-        (letter(0)[0], object()),
+        (a_message(0)[0], object()),
         None,
     ]
     items: list[Any] = []
     for n, each in enumerate(bad):
-        items += [letter(n), each]
+        items += [a_message(n), each]
     mailer = post.mailer(connections=1)
-    reports = post.many(mailer, [*items, letter("last")]).get()
+    reports = post.many(mailer, [*items, a_message("last")]).get()
     assert len(reports) == 13
     assert [report.error for report in reports[::2]] == [None] * 7
     for report in reports[1::2]:
@@ -195,7 +195,7 @@ def test_bad_messages_in_between_stop_nobody(post: Post) -> None:
 def test_cancelling_cancels_what_was_not_sent(post: Post) -> None:
     first = post.world.server({"BDAT_LAST#3": SILENT})
     mailer = post.mailer(first, connections=1)
-    result = post.many(mailer, (letter(n) for n in range(1000)))
+    result = post.many(mailer, (a_message(n) for n in range(1000)))
     assert result.fired == 0
     result.deferred.cancel()
     post.pump.run()
@@ -207,7 +207,7 @@ def test_cancelling_cancels_what_was_not_sent(post: Post) -> None:
 def test_cancelling_tells_what_became_of_those_begun(post: Post) -> None:
     """Some are accepted, some in doubt: the same again would be a second copy for them."""
     mailer = post.mailer(post.world.server({"BDAT_LAST#3": SILENT}), connections=1)
-    result = post.many(mailer, (letter(n) for n in range(20)))
+    result = post.many(mailer, (a_message(n) for n in range(20)))
     result.deferred.cancel()
     post.pump.run()
     error = result.error
@@ -224,7 +224,7 @@ def test_cancelling_tells_what_became_of_those_begun(post: Post) -> None:
 
 def test_cancelling_before_anything_was_sent_leaves_no_doubt(post: Post) -> None:
     mailer = post.mailer(post.world.server({"GREETING": SILENT}), connections=1)
-    result = post.many(mailer, [letter(n) for n in range(3)])
+    result = post.many(mailer, [a_message(n) for n in range(3)])
     result.deferred.cancel()
     assert isinstance(result.error, Cancelled)
     assert (result.error.in_doubt, result.error.transient) == (False, True)
@@ -235,7 +235,7 @@ def test_cancelling_before_anything_was_sent_leaves_no_doubt(post: Post) -> None
 
 def test_leaving_the_loop_cancels_the_rest(post: Post) -> None:
     async def run() -> int:
-        sending = mailer.send_many([letter(n) for n in range(500)], complete=False)
+        sending = mailer.send_many([a_message(n) for n in range(500)], complete=False)
         iterator = sending.__aiter__()
         found = 0
         async for _ in iterator:
@@ -255,7 +255,7 @@ def test_leaving_the_loop_cancels_the_rest(post: Post) -> None:
 
 def test_closing_the_mailer_in_the_middle(post: Post) -> None:
     mailer = post.mailer(connections=1)
-    result = Result(mailer.send_many([letter(n) for n in range(200)], complete=False).deferred())
+    result = Result(mailer.send_many([a_message(n) for n in range(200)], complete=False).deferred())
     for _ in range(6):
         post.pump.turn()
     closed = post.close(mailer)
@@ -281,7 +281,7 @@ def test_nothing_to_send(post: Post) -> None:
 
 def test_all_connections_work(post: Post) -> None:
     mailer = post.mailer(post.world.server(offers=PIPELINING), connections=4)
-    reports = post.many(mailer, [letter(n) for n in range(400)]).get()
+    reports = post.many(mailer, [a_message(n) for n in range(400)]).get()
     assert len({report.queue_id for report in reports}) == 400
     assert post.endpoint.attempts == 4
     assert all(50 < server.verbs.count("MAIL") for server in post.world.servers)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.conftest import Post, a_message, statuses
 from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.scripted_server import CLOSE, RESET, SILENT
 from tests.deferreds import Result
@@ -45,8 +45,8 @@ def test_mailmax_counts_transactions_not_messages(
     """A message to more recipients than RCPTMAX is several transactions."""
     limited = post.world.server(offers=(*offers, "LIMITS RCPTMAX=2 MAILMAX=3"))
     mailer = post.mailer(limited, connections=connections)
-    letters = [letter(n, recipients(3, f"user{n}-")) for n in range(5)]
-    results = post.send(mailer, *letters)
+    messages = [a_message(n, recipients(3, f"user{n}-")) for n in range(5)]
+    results = post.send(mailer, *messages)
     assert [[ACCEPTED] * 3] * 5 == [statuses(result.get()) for result in results]
     assert max(transactions(post)) <= 3
     assert {1} == set(delivered(post).values())
@@ -60,7 +60,7 @@ def test_a_message_that_is_more_transactions_than_mailmax_goes_over_several_conn
 ) -> None:
     limited = post.world.server(offers=(*offers, f"LIMITS RCPTMAX=2 MAILMAX={mailmax}"))
     mailer = post.mailer(limited, connections=1)
-    (result,) = post.send(mailer, letter("a", recipients(9)))
+    (result,) = post.send(mailer, a_message("a", recipients(9)))
     assert [ACCEPTED] * 9 == statuses(result.get())
     assert recipients(9) == [str(each.recipient) for each in result.value.outcomes]
     assert Counter(recipients(9)) == delivered(post)
@@ -72,7 +72,7 @@ def test_a_message_that_is_more_transactions_than_mailmax_goes_over_several_conn
 def test_own_limit_of_messages_counts_messages(post: Post) -> None:
     limited = post.world.server(offers=(*CHUNKING, "LIMITS RCPTMAX=1"))
     mailer = post.mailer(limited, connections=1, messages=1)
-    results = post.send(mailer, letter(1, recipients(3)), letter(2, recipients(2)))
+    results = post.send(mailer, a_message(1, recipients(3)), a_message(2, recipients(2)))
     assert [3, 2] == [len(result.get().accepted) for result in results]
     assert [3, 2] == transactions(post)
 
@@ -82,7 +82,7 @@ def test_refused_recipients_stay_refused_over_several_connections(post: Post, of
     limited = post.world.server(offers=(*offers, "LIMITS RCPTMAX=1 MAILMAX=1"))
     mailer = post.mailer(limited, connections=1)
     names = ["a@example.net", "gone@example.net", "b@example.net"]
-    (result,) = post.send(mailer, letter("a", names))
+    (result,) = post.send(mailer, a_message("a", names))
     assert [ACCEPTED, REFUSED, ACCEPTED] == statuses(result.get())
     assert Counter(["a@example.net", "b@example.net"]) == delivered(post)
 
@@ -102,7 +102,7 @@ def test_no_recipient_gets_a_message_twice_when_a_connection_dies(  # noqa: PLR0
     limits = f"LIMITS RCPTMAX=2 MAILMAX={mailmax + used}"
     mailer = post.mailer(post.world.server(offers=(*offers, limits)), connections=1)
     if used:
-        (first,) = post.send(mailer, letter("first", "first@example.net"))
+        (first,) = post.send(mailer, a_message("first", "first@example.net"))
         assert [ACCEPTED] == statuses(first.get())
     seen = Counter[str]()
 
@@ -111,7 +111,7 @@ def test_no_recipient_gets_a_message_twice_when_a_connection_dies(  # noqa: PLR0
         return end if found == key and seen[found] == nth else None
 
     post.world.fault = fault
-    (result,) = post.send(mailer, letter("again", recipients(5)))
+    (result,) = post.send(mailer, a_message("again", recipients(5)))
     post.pump.advance(1000)
     assert 1 == result.fired
     report = result.value if result.error is None else result.error.report
@@ -139,7 +139,7 @@ def test_recipients_left_by_a_connection_that_dies_get_the_message(
     """One transaction was complete; of the second one a recipient was refused."""
     offers = (*PIPELINING, "LIMITS RCPTMAX=2")
     dying, serving = post.world.server({dies: end}, offers=offers), post.world.server(offers=offers)
-    (result,) = post.send(post.mailer(dying, serving), letter("a", names))
+    (result,) = post.send(post.mailer(dying, serving), a_message("a", names))
     assert names == [str(each.recipient) for each in result.get().outcomes]
     expected = [REFUSED if name.startswith("gone") else ACCEPTED for name in names]
     assert expected == statuses(result.value)
@@ -156,7 +156,7 @@ def half_sent(post: Post, **limits: Any) -> tuple[Any, Result]:
     mailer = post.mailer(
         first, second, connections=1, settings={"timeouts": Timeouts(total=900)}, **limits
     )
-    (result,) = post.send(mailer, letter("a", recipients(4)))
+    (result,) = post.send(mailer, a_message("a", recipients(4)))
     assert (0, 1) == (result.fired, mailer.stats().waiting)
     return mailer, result
 
@@ -198,7 +198,7 @@ def test_a_failed_connection_tells_which_recipients_were_accepted(post: Post) ->
     offers = (*CHUNKING, "LIMITS RCPTMAX=2 MAILMAX=1")
     first, second = post.world.server(offers=offers), post.world.server({"GREETING": "554 no"})
     mailer = post.mailer(first, second, connections=1)
-    (report,) = post.many(mailer, [letter("a", recipients(4))]).get()
+    (report,) = post.many(mailer, [a_message("a", recipients(4))]).get()
     assert [ACCEPTED, ACCEPTED, UNTOUCHED, UNTOUCHED] == statuses(report)
     assert "554 no" in str(report.error)
 
@@ -210,7 +210,7 @@ def test_a_server_that_ends_each_session_after_one_message_gets_all_of_them(
     """The messages after the first in the window go over another connection, as often as needed."""
     ending = post.world.server({"RSET#1": ("421 4.7.0 one message a session", CLOSE)})
     mailer = post.mailer(ending, connections=1)
-    reports = post.many(mailer, [letter(n) for n in range(count)]).get()
+    reports = post.many(mailer, [a_message(n) for n in range(count)]).get()
     assert [[ACCEPTED]] * count == [statuses(report) for report in reports]
     assert [str(n) for n in range(count)] == sorted(post.world.subjects)
     assert count == post.endpoint.attempts

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.mailer.conftest import Post, letter, statuses
+from tests.client.mailer.conftest import Post, a_message, statuses
 from tests.client.mailer.postbox import CHUNKING, PIPELINING, AfterRefusal, Delivery
 from tests.client.scripted_server import CLOSE, RESET, flights_of
 from tests.deferreds import Result
@@ -26,7 +26,7 @@ REFUSALS: dict[str, Any] = {
 def expected_of(place: int, changes: dict[str, Any]) -> Delivery:
     sender = changes.get("sender", f"sender{place}@example.org")
     to = changes.get("to", [f"r{place}@example.net"])
-    content = letter(place, fields=changes.get("fields", ""))[1]
+    content = a_message(place, fields=changes.get("fields", ""))[1]
     return Delivery(sender, tuple(each for each in to if not each.startswith("gone")), content)
 
 
@@ -39,15 +39,15 @@ def test_a_refusal_inside_a_window_never_cascades(
     changes: dict[int, dict[str, Any]] = {
         n: REFUSALS[what] if n in places else {} for n in range(8)
     }
-    letters = [
-        letter(
+    messages = [
+        a_message(
             n,
             **{"to": f"r{n}@example.net", "sender": f"sender{n}@example.org", **changes[n]},
         )
         for n in range(8)
     ]
     mailer = post.mailer(post.world.server(after_refusal=after), connections=1)
-    reports = post.many(mailer, letters).get()
+    reports = post.many(mailer, messages).get()
     taken = [
         expected_of(n, changes[n]) for n in range(8) if n not in places or what.endswith("RCPT")
     ]
@@ -67,7 +67,7 @@ def test_a_refusal_inside_a_window_never_cascades(
 @pytest.mark.parametrize("offers", [CHUNKING, PIPELINING])
 def test_replies_go_to_the_messages_they_answer(post: Post, offers: tuple[str, ...]) -> None:
     mailer = post.mailer(post.world.server(offers=offers), connections=1)
-    reports = post.many(mailer, [letter(n, f"r{n}@example.net") for n in range(50)]).get()
+    reports = post.many(mailer, [a_message(n, f"r{n}@example.net") for n in range(50)]).get()
     queued = [int(report.queue_id, 16) - 1 for report in reports]
     assert [f"{n}" for n in range(50)] == [post.world.subjects[at] for at in queued]
 
@@ -82,7 +82,7 @@ def test_a_connection_lost_inside_the_window_leaves_each_accepted_in_doubt_or_un
     if heard > 0:
         first["MAIL#1"] = "550 5.7.1 not from you"
     mailer = post.mailer(post.world.server(first), post.world.server(), connections=1)
-    reports = post.many(mailer, [letter(n) for n in range(12)]).get()
+    reports = post.many(mailer, [a_message(n) for n in range(12)]).get()
     verdicts = [ACCEPTED] * 12
     verdicts[0] = REFUSED
     # Eight were on their way, and as many behind them as verdicts were heard in time.
@@ -106,7 +106,7 @@ def test_only_the_untouched_go_to_another_connection(post: Post) -> None:
     first = post.world.server({".#2": CLOSE}, offers=PIPELINING)
     second = post.world.server(offers=PIPELINING)
     mailer = post.mailer(first, second, connections=1, pipeline_after_data=True)
-    reports = post.many(mailer, [letter(n) for n in range(4)]).get()
+    reports = post.many(mailer, [a_message(n) for n in range(4)]).get()
     expected = [[ACCEPTED], [IN_DOUBT], [ACCEPTED], [ACCEPTED]]
     assert [statuses(report) for report in reports] == expected
     assert post.world.subjects == ["0", "2", "3"]
@@ -124,7 +124,7 @@ def test_a_window_of_one_has_never_more_than_one_in_doubt(post: Post) -> None:
     post.world.fault = count
     first = post.world.server({"BDAT_LAST#3": CLOSE})
     mailer = post.mailer(first, post.world.server(), connections=1, window=1)
-    reports = post.many(mailer, [letter(n) for n in range(8)]).get()
+    reports = post.many(mailer, [a_message(n) for n in range(8)]).get()
     expected = [[ACCEPTED]] * 2 + [[IN_DOUBT]] + [[ACCEPTED]] * 5
     assert [statuses(report) for report in reports] == expected
     for link in post.pump.links:
@@ -133,7 +133,7 @@ def test_a_window_of_one_has_never_more_than_one_in_doubt(post: Post) -> None:
 
 def test_a_window_is_bounded_in_octets(post: Post) -> None:
     mailer = post.mailer(connections=1, window_octets=10_000)
-    _ = post.many(mailer, [letter(n, size=4000) for n in range(9)]).get()
+    _ = post.many(mailer, [a_message(n, size=4000) for n in range(9)]).get()
     sizes = [
         sum(int(line.split()[1]) for line in flight if line.startswith("BDAT"))
         for flight in flights_of(post.pump.links[0])
@@ -145,7 +145,7 @@ def test_a_window_is_bounded_in_octets(post: Post) -> None:
 def test_windows_are_bounded_in_octets_over_all_connections(post: Post) -> None:
     """Each has one message even so."""
     mailer = post.mailer(connections=4, octets=10_000)
-    result = Result(mailer.send_many([letter(n, size=4000) for n in range(40)]).deferred())
+    result = Result(mailer.send_many([a_message(n, size=4000) for n in range(40)]).deferred())
     most = 0
     while post.pump.turn():
         flows = [each._pipeline for each in mailer._pool._in(*ConnectionState)]
@@ -157,9 +157,15 @@ def test_windows_are_bounded_in_octets_over_all_connections(post: Post) -> None:
 
 def test_a_large_message_goes_alone(post: Post) -> None:
     """It is not sent before its recipients are known, and nothing goes out behind it."""
-    letters = [letter("a"), letter("b"), letter("large", size=600_000), letter("c"), letter("d")]
+    messages = [
+        a_message("a"),
+        a_message("b"),
+        a_message("large", size=600_000),
+        a_message("c"),
+        a_message("d"),
+    ]
     mailer = post.mailer(connections=1)
-    reports = post.many(mailer, letters).get()
+    reports = post.many(mailer, messages).get()
     assert [report.error for report in reports] == [None] * 5
     assert [statuses(report) for report in reports] == [[ACCEPTED]] * 5
     assert post.world.subjects == ["a", "b", "large", "c", "d"]
@@ -178,8 +184,8 @@ def test_a_window_behind_a_refusal_goes_elsewhere_where_rset_is_refused(
     """Such a server hears of no message behind another: each of its refusals costs a connection."""
     made = post.world.server({"RSET": "502 5.5.1 no"}, after_refusal=after)
     mailer = post.mailer(made, connections=1)
-    letters = [letter(n, "gone@example.net" if n == 1 else "bob@example.net") for n in range(8)]
-    reports = post.many(mailer, letters).get()
+    messages = [a_message(n, "gone@example.net" if n == 1 else "bob@example.net") for n in range(8)]
+    reports = post.many(mailer, messages).get()
     assert statuses(reports[1]) == [REFUSED]
     doubtful = [n for n, report in enumerate(reports) if report.in_doubt]
     expected = sorted({f"{n}" for n in range(8)} - {"1"} - {f"{n}" for n in doubtful})
