@@ -242,7 +242,7 @@ def test_a_mistake_in_the_general_part_is_one_line(
         ('allow-early-input = ["x"]', "allow-early-input: 'x' is no network; write it as 192.0."),
         ('trusted = ["10.0.0.1/8"]', "trusted: '10.0.0.1/8' is no network; write it as 192.0.2."),
         ('certificate = "nil.pem"', "certificate: FOLDER/nil.pem cannot be read: No such file"),
-        ('certificate = "ca.pem"', "certificate: certificate FOLDER/ca.pem cannot be used: it is"),
+        ('certificate = "ca.pem"', "certificate: certificate FOLDER/ca.pem cannot be used: the"),
         (
             'certificate = "server.pem"\naccounts = "ca.pem"',
             "accounts: a secret is exposed: FOLDER/ca.pem may be read by everybody; chmod 640 ",
