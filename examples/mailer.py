@@ -50,7 +50,7 @@ async def work(mailer: Mailer) -> None:
     for line in await gatherResults(welcomed):
         print(line)
     async for place, report in mailer.send_many(newsletter()):
-        print(f"letter {place}: {report}")
+        print(f"message {place}: {report}")
     print(mailer)
 
 

@@ -163,7 +163,7 @@ async def test_mailer(reactor: Any, server: Server) -> None:
         "erin@example.test welcomed",
         "frank@example.test welcomed",
     ]
-    assert [f"letter {n}: 1 {'refused' if n == 2 else 'accepted'}" for n in range(4)] == sorted(
+    assert [f"message {n}: 1 {'refused' if n == 2 else 'accepted'}" for n in range(4)] == sorted(
         ": ".join(line.split(": ")[:2]) for line in lines[2:]
     )
     assert state.endswith(" leased, 0 opening, 0 waiting>")
