@@ -75,7 +75,7 @@ def header(message: str | bytes) -> str:
             'Content-Type: text/plain; charset=utf-8; name="\u20ac"',
             "Content-Type: text/plain; charset=utf-8; name*=utf-8''%E2%82%AC",
         ),
-        ("Subject: =?utf-8?q?=C3=A4?= \u00f6", "Subject: =?utf-8?q?=C3=A4?= =?utf-8?b?IMO2?="),
+        ("Subject: =?utf-8?q?=C3=A4?= \u00f6", "Subject: =?utf-8?q?=C3=A4?= =?utf-8?q?_=C3=B6?="),
     ],
 )
 def test_only_what_is_not_ascii_is_encoded(field: str, expected: str) -> None:
@@ -85,7 +85,7 @@ def test_only_what_is_not_ascii_is_encoded(field: str, expected: str) -> None:
 
 
 def test_octets_that_are_no_utf8_keep_their_values() -> None:
-    assert header(b"Subject: Gr\xfc\xdfe\r\n\r\nx\r\n") == "Subject: =?unknown-8bit?b?R3L832U=?="
+    assert header(b"Subject: Gr\xfc\xdfe\r\n\r\nx\r\n") == "Subject: =?unknown-8bit?q?Gr=FC=DFe?="
     (shown,) = header(b"X: a\r\nContent-Type: text/plain; name=\xfc\r\n\r\nx\r\n").splitlines()[1:]
     assert shown == "Content-Type: text/plain; name*=unknown-8bit''%FC"
 

@@ -436,6 +436,8 @@ class SubmissionProtocol(Protocol):
         self.timer.set(waiting, seconds, "the end of the TLS handshake", "TLS")
         self._tls_transport = TLSTransport(self, verifier, self._wire, self._write_to_socket)
         self._tls_transport.start(self.clock)
+        # Below TLS, where the transport has started it.
+        self._wire = self._tls_transport.wire
         return waiting
 
     def handshake_completed(self) -> None:

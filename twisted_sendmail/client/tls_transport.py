@@ -1,16 +1,18 @@
 """TLS over any stream transport: a socket, a proxy's stream, a pair in memory.
 
-Twisted's TLS protocol runs between the transport, which :class:`TLSTransport` stands for,
-and the client.  The client receives the bytes of the transport first and passes them on, so it
-is told what was decrypted and also when a read has been decrypted to its end; and the records of
-one flight are written together.
+The transport's own ``startTLS`` begins TLS.  A transport without that method, as of a proxy or in
+memory, gets Twisted's TLS protocol on top.  Either way :class:`TLSTransport` then stands between
+the TLS protocol and the transport, and the client receives the bytes of the transport first and
+passes them on.  So the client is told what was decrypted and also when a read has been decrypted to
+its end, and the records of one flight are written together.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, ITLSTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
@@ -42,18 +44,31 @@ class TLSTransport:
     ) -> None:
         self._client = client
         self._creator = creator
-        self._wire = wire
+        #: Carries the records.
+        self.wire = wire
         self._write = write
         self._records: list[bytes] = []
         self._layer: Any = None
+        # The transport that has started TLS itself.
+        self._started: Any = None
 
     def start(self, clock: IReactorTime) -> None:
         """Begin the handshake."""
-        factory = TLSMemoryBIOFactory(self._creator, True, _NO_FACTORY, clock=clock)
-        # Twisted's default would gather writes until the next turn of the reactor.
-        self._layer = TLSMemoryBIOProtocol(factory, _Decrypted(self._client))
-        self._layer.makeConnection(self)
-        self.flush()
+        decrypted: Any = _Decrypted(self._client)
+        wire = self.wire
+        if ITLSTransport.providedBy(wire) and not ISSLTransport.providedBy(wire):
+            wire.startTLS(self._creator)
+            started: Any = wire
+            self._started = started
+            self._layer, started.protocol = started.protocol, self._client
+            self.wire, self._layer.transport = self._layer.transport, self
+            self._layer.wrappedProtocol = decrypted
+            decrypted.makeConnection(self._layer)
+        else:
+            factory = TLSMemoryBIOFactory(self._creator, True, _NO_FACTORY, clock=clock)
+            self._layer = TLSMemoryBIOProtocol(factory, decrypted)
+            self._layer.makeConnection(self)
+            self.flush()
 
     # -- for the client
 
@@ -63,7 +78,8 @@ class TLSTransport:
 
     def send(self, data: bytes) -> None:
         """Encrypt *data* and write it."""
-        self._layer.write(data)
+        # The layer of ``startTLS`` would gather writes until the next turn of the reactor.
+        TLSMemoryBIOProtocol.write(self._layer, data)
         self.flush()
 
     def flush(self) -> None:
@@ -75,6 +91,10 @@ class TLSTransport:
     def connection_lost(self, reason: Failure) -> None:
         """The transport is gone."""
         self._layer.connectionLost(reason)
+        # Break the reference cycles that startTLS makes.
+        for name in ("getHandle", "getPeerCertificate"):
+            with suppress(AttributeError):
+                delattr(self._started, name)
 
     # -- for the TLS protocol
 
@@ -85,27 +105,27 @@ class TLSTransport:
     def loseConnection(self) -> None:
         """See ``ITransport``."""
         self.flush()
-        self._wire.loseConnection()
+        self.wire.loseConnection()
 
     def abortConnection(self) -> None:
         """See ``IAbortingTransport``, which not every transport is."""
-        getattr(self._wire, "abortConnection", self._wire.loseConnection)()
+        getattr(self.wire, "abortConnection", self.wire.loseConnection)()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001 - Twisted's
         """See ``IConsumer``."""
-        self._wire.registerProducer(producer, streaming)
+        self.wire.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
         """See ``IConsumer``."""
-        self._wire.unregisterProducer()
+        self.wire.unregisterProducer()
 
     def getPeer(self) -> Any:
         """See ``ITransport``."""
-        return self._wire.getPeer()
+        return self.wire.getPeer()
 
     def getHost(self) -> Any:
         """See ``ITransport``."""
-        return self._wire.getHost()
+        return self.wire.getHost()
 
 
 @implementer(IHandshakeListener)
