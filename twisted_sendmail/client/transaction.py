@@ -393,7 +393,7 @@ class Transaction:
             recipient=str(recipient),
             too_many=meaning.subject is ReplySubject.TOO_MANY_RECIPIENTS,
         )
-        self._error.detail = "all_or_nothing was set; the message was not delivered"
+        self._error.detail = "delivery to all or none was requested; the message was not delivered"
         if granted:
             # A lone dot would deliver an empty message to those accepted.
             why = "not all recipients were accepted"
