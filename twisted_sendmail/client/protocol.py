@@ -483,7 +483,7 @@ class SubmissionProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """See ``IProtocol``."""
-        self._held += 1
+        self.hold()
         try:
             if self._tls_transport is None:
                 self.session.receive(data)
@@ -492,8 +492,7 @@ class SubmissionProtocol(Protocol):
             # After all of it was read: several TLS records are answered in one write.
             self._dispatch()
         finally:
-            self._held -= 1
-            self.flush()
+            self.release()
             if self._tls_transport is not None:
                 self._tls_transport.flush()  # records that answer nothing of ours
 
