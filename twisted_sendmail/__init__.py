@@ -200,7 +200,7 @@ __all__ = [
 ]
 
 #: Where each public name lives.
-_ROOMS = {
+_PACKAGES = {
     "twisted_sendmail.client.connect": ("open_session",),
     "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
     "twisted_sendmail.client.timeouts": ("Cancelled", "Timeouts"),
@@ -292,7 +292,7 @@ _ROOMS = {
     "twisted_sendmail.smtp.transcript": ("Transcript",),
 }
 
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+_HOME = {name: package for package, names in _PACKAGES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
