@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import smtplib
 import socket
+import stat
 import threading
 import urllib.error
 import urllib.request
@@ -275,6 +276,57 @@ async def test_a_listener_that_stays_keeps_its_port_through_a_reload(stage: Stag
     assert daemon.listeners is not None
     assert [port, True] == [port_of(daemon), port_of(daemon, 1) > 0]
     assert 3 == len(daemon.listeners.addresses)
+
+
+@ensureDeferred
+async def test_a_reload_changes_the_mode_of_the_submission_socket(stage: Stage) -> None:
+    daemon = await stage.started()
+    path = stage.folder.path / "queue" / "submission"
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    text = f'submission-mode = "0666"\n{stage.text()}'
+    stage.folder.write("relay.toml", text)
+    daemon.reload()
+    await stage.until(lambda: daemon._reloading is None)
+    assert 0o666 == stat.S_IMODE(path.stat().st_mode)
+    assert daemon.configuration.submission.endpoint.path == str(path)
+
+    def ehlo() -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(30)
+            client.connect(str(path))
+            return client.recv(4)
+
+    assert b"220 " == await deferToThread(ehlo)
+
+
+@ensureDeferred
+async def test_a_reload_changes_the_interface_of_a_port(stage: Stage) -> None:
+    (port,) = free_ports(1)
+    daemon = await stage.started(stage.text(listen=f'["tcp:{port}"]'))
+    stage.folder.write("relay.toml", stage.text(listen=f'["tcp:127.0.0.1:{port}"]'))
+    daemon.reload()
+    await stage.until(lambda: daemon._reloading is None)
+    assert daemon.listeners is not None
+    assert "127.0.0.1" == daemon.listeners.addresses[0].host
+    await deferToThread(send, port)
+
+
+@ensureDeferred
+async def test_a_reload_that_fails_leaves_the_listeners_it_would_have_replaced(
+    stage: Stage,
+) -> None:
+    port, other = free_ports(2)
+    daemon = await stage.started(stage.text(listen=f'["tcp:{port}"]'))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", other))
+        taken.listen()
+        endpoints = f'["tcp:127.0.0.1:{port}", "tcp:127.0.0.1:{other}"]'
+        stage.folder.write("relay.toml", stage.text(listen=endpoints))
+        daemon.reload()
+        await stage.until(lambda: daemon._reloading is None)
+    assert daemon.listeners is not None
+    assert ["0.0.0.0", port] == [daemon.listeners.addresses[0].host, port_of(daemon)]
+    await deferToThread(send, port)
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:

@@ -39,6 +39,8 @@ class EndpointDescription:
     kind: str
     #: The address a TCP endpoint listens on; empty for all.
     interface: str = ""
+    #: The port of a TCP endpoint.
+    port: int | None = None
     #: The path of a Unix socket.
     path: str | None = None
     #: The file with the private key of an ``ssl`` endpoint.
@@ -46,6 +48,12 @@ class EndpointDescription:
 
     def __str__(self) -> str:
         return self.description if self.path is None else f"unix:{self.path}"
+
+    def may_share_address(self, other: EndpointDescription) -> bool:
+        """Return True if both may need one address, so that only one of them can be open."""
+        if self.path is not None or other.path is not None:
+            return self.path == other.path
+        return bool(self.port) and self.port == other.port
 
     @property
     def local(self) -> bool:
@@ -94,15 +102,18 @@ def endpoint(value: object, folder: Path) -> EndpointDescription:
         raise InvalidValue(f"'{shown_argument(written)}' is no endpoint", _REMEDY)
     positional = [word for word in words if "=" not in word]
     named = dict(word.split("=", 1) for word in words if "=" in word)
+    number = None
     if kind in {"tcp", "tcp4", "tcp6", "ssl"}:
         port = named.get("port", positional[0] if positional else "")
         if not (port.isascii() and port.isdigit() and int(port[:6]) < 65536):
             why = f"'{printable(port, 40)}' is no port, which is a number from 0 to 65535"
             raise InvalidValue(why, _REMEDY)
+        number = int(port)
     return EndpointDescription(
         written,
         kind,
         interface=named.get("interface", positional[1] if len(positional) > 1 else ""),
+        port=number,
         path=named.get("address", positional[0] if positional else None)
         if kind == "unix"
         else None,

@@ -88,24 +88,44 @@ class Listeners:
         """
         tables = (*configuration.listeners, configuration.submission)
         servers = {each.endpoint: self._server(configuration, each) for each in tables}
+        gone = {each: self._open[each] for each in self._open if each not in servers}
+        opened = await self._open_new(servers, gone)
+        self._throttle.base = configuration.limits.failed_login
+        for endpoint in servers:
+            if endpoint not in opened:
+                opened[endpoint] = self._open[endpoint]
+                opened[endpoint].serve(servers[endpoint])
+        self._open = {endpoint: opened[endpoint] for endpoint in servers}
+        for listener in gone.values():
+            self._close_later(listener, configuration.limits.stop_grace)
+
+    async def _open_new(
+        self,
+        servers: dict[EndpointDescription, _Server],
+        gone: dict[EndpointDescription, Listener],
+    ) -> dict[EndpointDescription, Listener]:
+        """Open the listeners of *servers* that are not open; return them.
+
+        A listener of *gone* stops first if a new one may need its address: another mode of a Unix
+        socket, or another interface with the same port.
+        """
         opened: dict[EndpointDescription, Listener] = {}
+        stopped: dict[EndpointDescription, Listener] = {}
         try:
-            for endpoint, server in servers.items():
-                if endpoint not in self._open:
-                    opened[endpoint] = Listener(self._reactor, server)
-                    await opened[endpoint].open(endpoint)
+            for endpoint in [each for each in servers if each not in self._open]:
+                for former, listener in gone.items():
+                    if endpoint.may_share_address(former):
+                        stopped[former] = listener
+                        await listener.stop_listening()
+                opened[endpoint] = Listener(self._reactor, servers[endpoint])
+                await opened[endpoint].open(endpoint)
         except BaseException:
             for listener in opened.values():
                 await listener.stop_listening()
+            for former, listener in stopped.items():
+                await listener.open(former)
             raise
-        self._throttle.base = configuration.limits.failed_login
-        before, now = self._open, {**self._open, **opened}
-        self._open = {endpoint: now[endpoint] for endpoint in servers}
-        for endpoint, listener in before.items():
-            if endpoint in servers:
-                listener.serve(servers[endpoint])
-            else:
-                self._close_later(listener, configuration.limits.stop_grace)
+        return opened
 
     def _server(self, configuration: Configuration, table: ListenTable) -> _Server:
         policy, limits = configuration.cleanup, configuration.limits
