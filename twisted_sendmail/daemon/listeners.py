@@ -91,10 +91,10 @@ class Listeners:
         gone = {each: self._open[each] for each in self._open if each not in servers}
         opened = await self._open_new(servers, gone)
         self._throttle.base = configuration.limits.failed_login
-        for endpoint in servers:
+        for endpoint, server in servers.items():
             if endpoint not in opened:
                 opened[endpoint] = self._open[endpoint]
-                opened[endpoint].serve(servers[endpoint])
+                opened[endpoint].serve(server)
         self._open = {endpoint: opened[endpoint] for endpoint in servers}
         for listener in gone.values():
             self._close_later(listener, configuration.limits.stop_grace)
