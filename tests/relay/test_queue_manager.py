@@ -22,7 +22,7 @@ from tests.names import (
 from twisted_sendmail import Envelope, RetryPolicy, RouteSettings, SubmissionServer
 from twisted_sendmail.relay.attempt_result import AttemptOutcome
 from twisted_sendmail.relay.queue_manager import RouteQueue
-from twisted_sendmail.relay.route import Route
+from twisted_sendmail.relay.route import Route, Slot
 
 ENVELOPE = Envelope("alice@example.org", "bob@example.net")
 
@@ -76,7 +76,7 @@ class Bench:
         self.spool = spool
         self.events: list[Event] = []
         self.carried: list[LeasedMessage] = []
-        self.generations: dict[str, int] = {}
+        self.slots: dict[str, Slot] = {}
         settings = RouteSettings("out", (SubmissionServer.of("smtp://mx.example"),))
         self.route = Route(
             self.clock, settings, "relay.example", notify=self.events.append, chance=lambda: 0.5
@@ -93,10 +93,10 @@ class Bench:
         self.manager = manager
         self.route_queue = RouteQueue(manager, self.route, RetryPolicy())
 
-    def carry(self, found: Sequence[LeasedMessage]) -> None:
-        self.carried += found
-        for each in found:
-            self.generations[each.message.id] = self.route.generation
+    def carry(self, found: Sequence[tuple[LeasedMessage, Slot]]) -> None:
+        for each, slot in found:
+            self.carried.append(each)
+            self.slots[each.message.id] = slot
 
     def survey(self) -> None:
         self.surveys += 1
@@ -107,9 +107,9 @@ class Bench:
         """The oldest *count* of those under way come to their end."""
         some, self.carried = self.carried[:count], self.carried[count:]
         for each in some:
-            generation = self.generations.pop(each.message.id)
-            self.route.report_outcome(generation, outcome, "why")
-            self.route_queue.free_slot(each, generation, None)
+            slot = self.slots.pop(each.message.id)
+            self.route.report_outcome(slot, outcome, "why")
+            self.route_queue.free(slot, None)
 
     @property
     def kinds(self) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def test_it_leases_exactly_what_there_is_room_for(bench: Bench) -> None:
         bench.end(1)
         assert len(bench.carried) <= bench.route.window.size <= bench.route.mailer.capacity
     bench.end(1000)
-    assert (bench.route.under_way, bench.carried) == (0, [])
+    assert (bench.route.stats().under_way, bench.carried) == (0, [])
 
 
 def test_new_and_old_have_half_each_where_both_wait(bench: Bench) -> None:
@@ -174,16 +174,16 @@ def test_new_mail_is_claimed_while_old_mail_waits_up_to_its_half(bench: Bench) -
     bench.spool.retries = [leased(n, 1) for n in range(100)]
     bench.route_queue.changed()
     assert bench.kinds == (0, 8)
-    assert [bench.route_queue.claim() for _ in range(3)] == [True, True, False]
+    assert [bool(bench.route_queue.claim()) for _ in range(3)] == [True, True, False]
 
 
 def test_new_mail_is_not_claimed_past_older_new_mail(bench: Bench) -> None:
     bench.route_queue.look()
     claims = [bench.route_queue.claim() for _ in range(6)]
-    assert claims == [True] * 5 + [False]
+    assert [bool(each) for each in claims] == [True] * 5 + [False]
     bench.route_queue.arrived()
     # There is room again, and somebody waits for it; then he has it.
-    bench.route.give_back(2, bench.route.generation)
+    assert [True, True] == [each is not None and each.free() for each in claims[:2]]
     assert not bench.route_queue.claim()
     bench.route_queue.look()
     assert bench.spool.asked[-1] == (1, 0)
@@ -196,11 +196,11 @@ def test_new_mail_is_claimed_while_all_that_is_older_is_being_taken_out(bench: B
     bench.spool.fresh = [leased(1, 0)]
     bench.route_queue.arrived()
     assert bench.spool.asked[-1] == (1, 0)
-    assert [bench.route_queue.claim() for _ in range(5)] == [True] * 4 + [False]
+    assert [bool(bench.route_queue.claim()) for _ in range(5)] == [True] * 4 + [False]
     ((waiting, found),) = bench.spool.held_back
     bench.spool.held_back = None
     waiting.callback(found)
-    assert (len(bench.carried), bench.route.under_way) == (1, 5)
+    assert (len(bench.carried), bench.route.stats().under_way) == (1, 5)
 
 
 def test_what_an_operator_does_while_a_lease_is_under_way_is_looked_for(bench: Bench) -> None:
@@ -224,7 +224,7 @@ def test_what_comes_back_untried_while_a_lease_is_under_way_is_not_forgotten(ben
     bench.spool.held_back = None
     bench.carried.clear()
     bench.spool.fresh = [back]
-    bench.route_queue.free_slot(back, bench.route.generation, back.message)
+    bench.route_queue.free(bench.slots[back.message.id], back.message)
     waiting.callback(found)
     assert [back] == bench.carried
 
@@ -232,8 +232,9 @@ def test_what_comes_back_untried_while_a_lease_is_under_way_is_not_forgotten(ben
 def test_a_claim_that_came_to_nothing_gives_its_room_back(bench: Bench) -> None:
     bench.route_queue.look()
     claims = [bench.route_queue.claim() for _ in range(6)]
-    assert claims == [True] * 5 + [False]
-    bench.route_queue.unclaimed()
+    assert [bool(each) for each in claims] == [True] * 5 + [False]
+    assert claims[0] is not None
+    assert (claims[0].free(), claims[0].free()) == (True, False)
     assert bench.route_queue.claim()
 
 
@@ -324,10 +325,10 @@ def test_what_comes_out_of_the_spool_after_the_end_goes_back(bench: Bench) -> No
 def test_one_failure_of_many_at_once_counts_once(bench: Bench) -> None:
     bench.spool.fresh = [leased(n, 0) for n in range(5)]
     bench.route_queue.look()
-    generation = bench.route.generation
     for each in bench.carried:
-        bench.route.report_outcome(generation, AttemptOutcome.UNREACHABLE, "why")
-        bench.route_queue.free_slot(each, generation, each.message)
+        slot = bench.slots[each.message.id]
+        bench.route.report_outcome(slot, AttemptOutcome.UNREACHABLE, "why")
+        bench.route_queue.free(slot, each.message)
     assert bench.route.back_off.left(bench.clock.seconds()) == 4
 
 

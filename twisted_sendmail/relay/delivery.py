@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.events import Event, Observer
     from twisted_sendmail.relay.queue_manager import RouteQueue
     from twisted_sendmail.relay.retry_policy import Chance
+    from twisted_sendmail.relay.route import Slot
 
 
 @attrs.define(eq=False)
@@ -48,16 +49,13 @@ class Attempt:
 
     route_queue: RouteQueue
     leased: LeasedMessage
+    slot: Slot
     #: The recipients that are tried.
     recipients: tuple[QueuedRecipient, ...]
     #: Time at which it started.
     since: float
-    #: The generation of the route when the attempt started.
-    generation: int
     #: None for a message that the operator expired: it is not sent.
     job: Job | None = None
-    #: The route no longer counts the message as under way.
-    slot_freed: bool = False
 
 
 class DeliveryAgent:
@@ -81,14 +79,16 @@ class DeliveryAgent:
         self.under_way: set[Attempt] = set()
         self._waiting: list[Deferred[None]] = []
 
-    def deliver(self, route_queue: RouteQueue, found: Sequence[LeasedMessage]) -> None:
-        """Try messages that were leased for the route of *route_queue*."""
+    def deliver(
+        self, route_queue: RouteQueue, leases: Sequence[tuple[LeasedMessage, Slot]]
+    ) -> None:
+        """Try messages that were leased for the route of *route_queue*, each with its slot."""
         now = self._reactor.seconds()
         jobs = []
         route_queue.route.starting()
-        for leased in found:
+        for leased, slot in leases:
             tried = due_recipients(leased.message, now, route_queue.policy.horizon(now))
-            attempt = Attempt(route_queue, leased, tried, now, route_queue.route.generation)
+            attempt = Attempt(route_queue, leased, slot, tried, now)
             self.under_way.add(attempt)
             try:
                 if leased.message.expired:
@@ -127,7 +127,7 @@ class DeliveryAgent:
             self.log.failure("{id} could not be sent", Failure(classified.error), id=message.id)
         rows = classified.recipients
         route_queue.report_outcome(
-            attempt.generation,
+            attempt.slot,
             classified.outcome,
             rows[0].reply or "" if rows else "",
             expired=any(map(expired, rows)),

@@ -4,11 +4,11 @@
 way, whose number is limited.  ``QueueManager`` observes the queue and has a ``RouteQueue`` for each
 route.  A message takes one of two ways out:
 
-* *Claimed.*  When a new message is committed and its route has room, ``claim`` returns True: the
-  commit leases the message, and it goes out from memory without being read again.
-* *Leased.*  Everything else waits until ``RouteQueue.look`` leases what is due, as much as there is
-  room for.  ``look`` runs when a message arrives, when an attempt ends, when the next is due, when
-  the queue was changed, and in any case every ``MAX_IDLE`` seconds.
+* *Claimed.*  When a new message is committed and its route has a free slot, ``claim`` returns True:
+  the commit leases the message, and it goes out from memory without being read again.
+* *Leased.*  Everything else waits until ``RouteQueue.look`` leases messages that are due, as many as
+  there are free slots.  ``look`` runs when a message arrives, when an attempt ends, when the next is
+  due, when the queue was changed, and in any case every ``MAX_IDLE`` seconds.
 
 A message is in one of these states::
 
@@ -19,17 +19,17 @@ A message is in one of these states::
       `--------------------'
 
 Only this module leases (``claim``, ``RouteQueue.look``, ``QueueManager._remove_expired``), records
-attempts and releases leases.  Example: a route has room for five, ten messages arrive.  Five are
+attempts and releases leases.  Example: a route has five free slots, ten messages arrive.  Five are
 claimed and given to ``DeliveryAgent.deliver``; five wait.  The first attempt ends: ``record`` writes
-its result, ``free_slot`` frees its slot, and ``look`` leases the next ones.
+its result, ``free`` frees its slot, and ``look`` leases the next ones.
 
 Invariants:
 
 * A message is leased before its first octet goes out, and stays leased until its result is durable:
   it is not tried again before.  The queue retries a record that it cannot write, so a full disk
   slows the relay down and makes no second copies.
-* Never more messages are leased than there is room for (``Route.room``).
-* New mail does not wait for old mail, nor old for new: where both wait, each has half of the room.
+* Each message has a slot of its route before it is leased (``Route.free_slots``).
+* New mail does not wait for old mail, nor old for new: where both wait, each has half of the slots.
 * No busy loop: after an error, and when nothing was found, it waits.
 * Any unexpected error leaves its message leased until the relay restarts (``RouteQueue.abandon``):
   the message is neither lost nor sent in a loop.  The start names it as possibly duplicated.
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.delivery import Attempt, DeliveryAgent
     from twisted_sendmail.relay.events import Event, Observer
     from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
+    from twisted_sendmail.relay.route import Slot
     from twisted_sendmail.relay.routing import Routing
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 
 #: Seconds after which a route looks for mail in any case: clocks jump.
 MAX_IDLE = 60.0
-#: Messages leased together, where there is room for so many: each lease costs a commit.
+#: Messages leased together, where so many slots are free: each lease costs a commit.
 _BATCH = 8
 #: Seconds until it looks again after it found nothing; the first such wait.
 _MIN_PAUSE = 1.0
@@ -122,8 +123,8 @@ class QueueManager(QueueObserver):
         self._started = self._stopped = False
         self._asking_due = self._ask_due_again = False
         self._expired_read: dict[str, float] = {}
-        # The route queue that claimed a message whose commit is under way.
-        self._claims: dict[str, RouteQueue] = {}
+        # Messages whose commit is under way: the route queue that claimed it, and its slot.
+        self._claims: dict[str, tuple[RouteQueue, Slot]] = {}
         self.route_queues: dict[str, RouteQueue] = {}
 
     # -- settings, start, stop -----------------------------------------------------------
@@ -183,16 +184,19 @@ class QueueManager(QueueObserver):
     def claim(self, info: MessageInfo) -> bool:
         """See ``QueueObserver.claim``."""
         route_queue = self.route_queues.get(info.route)
-        if route_queue is None or info.held or not route_queue.claim():
+        slot = None if route_queue is None or info.held else route_queue.claim()
+        if route_queue is None or slot is None:
             return False
-        self._claims[info.id] = route_queue
+        self._claims[info.id] = route_queue, slot
         return True
 
     def unclaimed(self, info: MessageInfo) -> None:
         """See ``QueueObserver.unclaimed``."""
-        route_queue = self._claims.pop(info.id, None)
-        if route_queue is not None:
-            route_queue.unclaimed()
+        claim = self._claims.pop(info.id, None)
+        if claim is not None:
+            route_queue, slot = claim
+            _ = slot.free()
+            route_queue.look()
 
     def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
         """See ``QueueObserver.arrived``."""
@@ -201,14 +205,15 @@ class QueueManager(QueueObserver):
     def arrived_together(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
         """See ``QueueObserver.arrived_together``."""
         # Messages of one route are delivered together: one write to its server carries many.
-        ready: dict[RouteQueue, list[LeasedMessage]] = {}
+        ready: dict[RouteQueue, list[tuple[LeasedMessage, Slot]]] = {}
         for leased, claimed in arrivals:
             message = leased.message
             self.notify(_arrived(message))
             route_queue = self.route_queues.get(message.info.route)
             if claimed:
-                if self._still_claimed(route_queue, leased) and route_queue is not None:
-                    ready.setdefault(route_queue, []).append(leased)
+                slot = self._claimed_slot(route_queue, leased)
+                if route_queue is not None and slot is not None:
+                    ready.setdefault(route_queue, []).append((leased, slot))
             elif route_queue is None:
                 self.ask_due()
             elif not message.held:
@@ -228,19 +233,18 @@ class QueueManager(QueueObserver):
         self.ask_due()
         self._changed()
 
-    def _still_claimed(self, route_queue: RouteQueue | None, leased: LeasedMessage) -> bool:
-        """Return True if *route_queue* can deliver a message that was claimed; else release it."""
-        claimant = self._claims.pop(leased.message.id, None)
-        if route_queue is not claimant:
+    def _claimed_slot(self, route_queue: RouteQueue | None, leased: LeasedMessage) -> Slot | None:
+        """Return the slot on *route_queue* of a message that was claimed; release it if it has none."""
+        claimant, slot = self._claims.pop(leased.message.id, (None, None))
+        if slot is not None and (route_queue is not claimant or self._stopped):
+            _ = slot.free()
+            slot = None
+        if slot is None and route_queue is not None and not self._stopped:
             # The routes changed during the commit.
-            if claimant is not None:
-                claimant.unclaimed()
-            if route_queue is not None:
-                route_queue.take_over(leased)
-        if route_queue is not None and not self._stopped:
-            return True
-        _ = _release(self.queue, [leased.message.id], self.notify)
-        return False
+            slot = route_queue.route.take_slot(new=True)
+        if slot is None:
+            _ = _release(self.queue, [leased.message.id], self.notify)
+        return slot
 
     # -- the next due time, and messages of routes that are gone --------------------------
 
@@ -301,10 +305,12 @@ class QueueManager(QueueObserver):
             [leased.message.id for leased in found if leased not in expired],
             self.notify,
         )
-        for leased in expired:
-            route_queue.take_over(leased)
+        take = route_queue.route.take_slot
         if expired:
-            self.agent.deliver(route_queue, expired)
+            self.agent.deliver(
+                route_queue,
+                [(leased, take(new=not leased.message.attempts)) for leased in expired],
+            )
 
     def _failed(self, failure: Failure, what: str) -> None:
         self.notify(_trouble(what, failure))
@@ -330,7 +336,6 @@ class RouteQueue:
         # retried became due; anything may have changed.
         self._new_arrived = 0
         self._retries_arrived = self._queue_changed = False
-        self._new_under_way = 0
         self._leasing = False
         self._odd_slot_to_new = False
         self._stopped = False
@@ -343,32 +348,17 @@ class RouteQueue:
 
     # -- arrivals ------------------------------------------------------------------------
 
-    def claim(self) -> bool:
-        """Count a new message as under way and return True, if it can be tried at once."""
+    def claim(self) -> Slot | None:
+        """Return a slot for a new message; None if it cannot be tried at once."""
         route = self.route
         if self._stopped or self._new_waiting != 0 or not route.up:
-            return False
+            return None
         now = self._reactor.seconds()
-        if route.room(now) <= 0:
-            return False
-        half = (route.allowance(now) + 1) // 2
-        if self._retries_wait and self._new_under_way >= half:
-            return False
-        _ = route.reserve(1)
-        self._new_under_way += 1
-        return True
-
-    def unclaimed(self) -> None:
-        """Undo one ``claim``: the message was not committed."""
-        self._new_under_way -= 1
-        self.route.give_back(1, self.route.generation)
-        self.look()
-
-    def take_over(self, leased: LeasedMessage) -> None:
-        """Count a message as under way that something else leased."""
-        _ = self.route.reserve(1)
-        if not leased.message.attempts:
-            self._new_under_way += 1
+        if route.free_slots(now) <= 0:
+            return None
+        if self._retries_wait and route.slots.new >= (route.allowance(now) + 1) // 2:
+            return None
+        return route.take_slot(new=True)
 
     def arrived(self) -> None:
         """Look: a new message is in the queue."""
@@ -397,7 +387,7 @@ class RouteQueue:
     # -- leasing -------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Lease as many messages as there is room for."""
+        """Lease as many messages as there are free slots."""
         if self._stopped or self._leasing:
             return
         now = self._reactor.seconds()
@@ -405,15 +395,16 @@ class RouteQueue:
             self._wait()
             return
         route = self.route
-        if route.room(now) <= 0:
+        if route.free_slots(now) <= 0:
             _ = route.silence(now)
-        room, allowance = route.room(now), route.allowance(now)
-        fresh, retries = self._shares(room, allowance)
-        # Wait until there is room for several: those under way end soon, and call this again.
-        if room < min(_BATCH, allowance // 4) or not fresh + retries:
+        free, allowance = route.free_slots(now), route.allowance(now)
+        fresh, retries = self._shares(free, allowance)
+        # Wait until several slots are free: messages under way end soon, and call this again.
+        if free < min(_BATCH, allowance // 4) or not fresh + retries:
             self._wait()
             return
-        generation = route.reserve(fresh + retries)
+        new_slots = [route.take_slot(new=True) for _ in range(fresh)]
+        old_slots = [route.take_slot(new=False) for _ in range(retries)]
         if self._new_waiting is not None:
             # A message that arrives from now on is younger than those, and may be claimed.
             self._new_waiting -= fresh
@@ -425,61 +416,62 @@ class RouteQueue:
         _ = leasing.addCallbacks(
             self._leased,
             self._not_leased,
-            callbackArgs=(fresh, retries, generation),
-            errbackArgs=(fresh + retries, generation),
+            callbackArgs=(new_slots, old_slots),
+            errbackArgs=(new_slots + old_slots,),
         )
         _ = leasing.addErrback(self._unexpected)
 
-    def _shares(self, room: int, allowance: int) -> tuple[int, int]:
-        """Divide *room* between new messages and retries."""
-        if room <= 0:
+    def _shares(self, free: int, allowance: int) -> tuple[int, int]:
+        """Divide the *free* slots between new messages and retries."""
+        if free <= 0:
             return 0, 0
-        waiting = room if self._new_waiting is None else self._new_waiting
+        waiting = free if self._new_waiting is None else self._new_waiting
         if not self._retries_wait:
-            return min(room, waiting), 0
+            return min(free, waiting), 0
+        new = self.route.slots.new
         # Retries, which may be slow, leave a quarter for new mail that arrives.
-        under_way = max(0, allowance - room - self._new_under_way)
-        most = min(room, max(1, allowance - allowance // 4) - under_way)
+        most = min(free, max(1, allowance - allowance // 4) - max(0, allowance - free - new))
         if not waiting:
             return 0, max(0, most)
-        # Alternate the odd place so that neither starves when the limit is 1.
+        # Alternate the odd slot so that neither starves when the limit is 1.
         self._odd_slot_to_new = not self._odd_slot_to_new
         half = (allowance + self._odd_slot_to_new) // 2
-        fresh = min(room, waiting, max(0, half - self._new_under_way))
-        return fresh, max(0, min(most, room - fresh))
+        fresh = min(free, waiting, max(0, half - new))
+        return fresh, max(0, min(most, free - fresh))
 
     def _leased(
-        self, found: Sequence[LeasedMessage], fresh: int, retries: int, generation: int
+        self, found: Sequence[LeasedMessage], new_slots: list[Slot], old_slots: list[Slot]
     ) -> None:
         self._leasing = False
         self._errors = 0
-        route = self.route
-        route.give_back(fresh + retries - len(found), generation)
-        if self._stopped or (generation != route.generation and not route.up):
+        route, generation = self.route, (new_slots or old_slots)[0].generation
+        if self._stopped or (generation != route.slots.generation and not route.up):
             self._anything_may_wait()
-            route.give_back(len(found), generation)
+            _free_all(new_slots + old_slots)
             _ = _release(self._queue, [each.message.id for each in found], self._notify)
             self._wait()
             return
-        new = sum(not leased.message.attempts for leased in found)
-        old = len(found) - new
-        if new < fresh and not self._queue_changed and self._new_waiting is None:
+        leases = [
+            (each, old_slots.pop() if each.message.attempts else new_slots.pop()) for each in found
+        ]
+        # A slot is left where the queue had fewer messages.
+        if new_slots and not self._queue_changed and self._new_waiting is None:
             # These were all; those that arrived meanwhile wait, or are among them.
             self._new_waiting = self._new_arrived
-        if old < retries and not self._retries_arrived:
+        if old_slots and not self._retries_arrived:
             self._retries_wait = False
-        if found:
+        _free_all(new_slots + old_slots)
+        if leases:
             self._not_found = 0
-            self._new_under_way += new
-            self._manager.agent.deliver(self, found)
-        if old < retries or (new < fresh and self.due is None):
+            self._manager.agent.deliver(self, leases)
+        if old_slots or (new_slots and self.due is None):
             self._manager.ask_due()
         self.look()
 
-    def _not_leased(self, failure: Failure, room: int, generation: int) -> None:
+    def _not_leased(self, failure: Failure, slots: list[Slot]) -> None:
         self._leasing = False
         self._anything_may_wait()
-        self.route.give_back(room, generation)
+        _free_all(slots)
         self._errors += 1
         self._notify(_trouble("mail cannot be taken out of the queue", failure))
         self._pause(grown(_MIN_PAUSE, MAX_IDLE, self._errors - 1))
@@ -492,11 +484,11 @@ class RouteQueue:
     # -- the end of an attempt -----------------------------------------------------------
 
     def report_outcome(
-        self, generation: int, outcome: AttemptOutcome, reason: str, *, expired: bool = False
+        self, slot: Slot, outcome: AttemptOutcome, reason: str, *, expired: bool = False
     ) -> None:
         """See ``Route.report_outcome``; look if the route came up."""
         was_up = self.route.up
-        self.route.report_outcome(generation, outcome, reason, expired=expired)
+        self.route.report_outcome(slot, outcome, reason, expired=expired)
         if self.route.up and not was_up:
             self.look()
 
@@ -520,19 +512,19 @@ class RouteQueue:
         if left is None:
             self._notify(Removed(record.id, _delivered_at_once(attempt.leased.message, record)))
         self._manager.recorded(record, left)
-        self._free_slot_once(attempt, left)
+        self.free(attempt.slot, left)
 
     def _not_recorded(self, failure: Failure, attempt: Attempt) -> None:
         """Leave the message leased until the next start, which names it as interrupted."""
         what = f"the result for {attempt.leased.message.id} could not be recorded"
         self._notify(_trouble(what, failure))
-        self._free_slot_once(attempt, None)
+        self.free(attempt.slot, None)
 
     def release(self, attempt: Attempt) -> None:
         """End the lease of a message that was not tried."""
         message = attempt.leased.message
         _ = _release(self._queue, [message.id], self._notify).addCallback(
-            lambda _: self._free_slot_once(attempt, message)
+            lambda _: self.free(attempt.slot, message)
         )
 
     def abandon(self, failure: Failure, attempt: Attempt) -> None:
@@ -540,21 +532,15 @@ class RouteQueue:
         id_ = attempt.leased.message.id
         _log.failure("{id}: unexpected error", failure, id=id_)
         self._notify(_trouble(f"{id_}: unexpected error, held until the relay restarts", failure))
-        self._free_slot_once(attempt, None)
+        self.free(attempt.slot, None)
 
-    def _free_slot_once(self, attempt: Attempt, left: QueuedMessage | None) -> None:
-        if not attempt.slot_freed:
-            attempt.slot_freed = True
-            self.free_slot(attempt.leased, attempt.generation, left)
-
-    def free_slot(self, leased: LeasedMessage, generation: int, left: QueuedMessage | None) -> None:
-        """Free the slot of a message, and look.
+    def free(self, slot: Slot, left: QueuedMessage | None) -> None:
+        """Free the slot of a message, once, and look.
 
         :param left: the message as it is in the queue now; None: it is gone.
         """
-        self.route.give_back(1, generation)
-        if not leased.message.attempts:
-            self._new_under_way -= 1
+        if not slot.free():
+            return
         if left is not None and left.aside is None and not left.held:
             now = self._reactor.seconds()
             if left.due <= now:
@@ -594,7 +580,7 @@ class RouteQueue:
             closed = route.back_off.left(now)
             if closed > 0:
                 seconds = min(seconds, closed)
-            elif route.room(now) <= 0:
+            elif route.free_slots(now) <= 0:
                 seconds = min(seconds, route.silence(now))
         elif self.due is not None:
             seconds = min(seconds, max(self.due - now, route.back_off.left(now)))
@@ -721,6 +707,11 @@ def _release(queue: Queue, ids: list[str], notify: Observer) -> Deferred[None]:
     return released.addErrback(
         lambda failure: notify(_trouble("leases could not be released", failure))
     )
+
+
+def _free_all(slots: list[Slot]) -> None:
+    for slot in slots:
+        _ = slot.free()
 
 
 def _trouble(what: str, failure: Failure) -> Trouble:

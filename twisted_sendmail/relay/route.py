@@ -1,4 +1,4 @@
-"""One route: its mailer, whether its servers can be used, and how many messages they get at once.
+"""One route: its mailer, whether its servers can be used, and how many messages are under way.
 
 While the servers cannot be used, one message at a time tests whether they can again; all other
 mail waits in the queue.  ``queue_manager`` decides which messages are given to the route.
@@ -84,12 +84,8 @@ class Route:
         self.mailer.watch(self._not_ready)
         self.window = Window(INITIAL_WINDOW, self.mailer.capacity)
         self.back_off = BackOff(settings.first, settings.most, chance)
-        self.under_way = 0
-        # Messages under way that started in this generation.
-        self._recent = 0
-        #: Number of times the state changed for the worse.  Results of attempts that started
-        #: before the last change tell nothing new.
-        self.generation = 0
+        #: The messages under way.
+        self.slots = Slots()
         self._losses = 0
         self._last_result = float("-inf")
         self._locked_since: float | None = None
@@ -121,9 +117,10 @@ class Route:
         # is down for days must not delay that.  They all wait for the same connection.
         return self.window.most if self._expiring else 1
 
-    def room(self, now: float) -> int:
+    def free_slots(self, now: float) -> int:
         """Return how many more messages may start."""
-        return self.allowance(now) - (self._recent if self.back_off.closed else self.under_way)
+        slots = self.slots
+        return self.allowance(now) - (slots.recent if self.back_off.closed else slots.taken)
 
     def silence(self, now: float) -> float:
         """Widen the window if there was no result for long; return the seconds until the next time."""
@@ -134,19 +131,12 @@ class Route:
             self._last_result, left = now, MAX_SILENCE
         return left
 
-    def reserve(self, messages: int) -> int:
-        """Count messages as under way; return the generation to release them with."""
-        if not self.under_way:
+    def take_slot(self, *, new: bool) -> Slot:
+        """Count one more message as under way; see :meth:`Slots.take`."""
+        slots = self.slots
+        if not slots.taken:
             self._last_result = self._reactor.seconds()
-        self.under_way += messages
-        self._recent += messages
-        return self.generation
-
-    def give_back(self, messages: int, generation: int) -> None:
-        """Count messages as no longer under way."""
-        self.under_way -= messages
-        if generation == self.generation:
-            self._recent = max(0, self._recent - messages)
+        return slots.take(new=new)
 
     def starting(self) -> None:
         """Prepare for messages that are about to be given to the mailer."""
@@ -168,11 +158,10 @@ class Route:
         self.mailer.unlock()
 
     def report_outcome(
-        self, generation: int, outcome: AttemptOutcome, reason: str, *, expired: bool = False
+        self, slot: Slot, outcome: AttemptOutcome, reason: str, *, expired: bool = False
     ) -> None:
-        """Update the state by the outcome of an attempt.
+        """Update the state by the outcome of the attempt that had *slot*.
 
-        :param generation: result of :meth:`reserve`.
         :param reason: reply or error, in one printable line.
         :param expired: the message had expired.
         """
@@ -190,22 +179,17 @@ class Route:
             if refused:
                 self._alarm(str(self.settings.servers[0]), reason)
             if self.back_off.closed or self._losses >= MAX_LOSSES:
-                self._failed(generation, reason, expired=expired, longest=refused)
+                self._failed(slot, reason, expired=expired, longest=refused)
         elif outcome in {AttemptOutcome.UNREACHABLE, AttemptOutcome.LOGIN_REFUSED}:
             self.window.failed()
-            self._failed(
-                generation,
-                reason,
-                expired=expired,
-                longest=outcome is AttemptOutcome.LOGIN_REFUSED,
-            )
+            refused = outcome is AttemptOutcome.LOGIN_REFUSED
+            self._failed(slot, reason, expired=expired, longest=refused)
 
     def probe_now(self) -> None:
         """Forget all back-off: the operator flushed the queue, or the settings changed."""
         self.back_off.end_wait(second_chance=True)
         self.window.renew()
-        self.generation += 1
-        self._recent = 0
+        self.slots.start_generation()
         self._losses = 0
         self._unlock()
 
@@ -229,7 +213,7 @@ class Route:
             reason=self.reason,
             wait=self.back_off.left(now),
             locked=self.locked,
-            under_way=self.under_way,
+            under_way=self.slots.taken,
             allowance=self.allowance(now),
             mailer=self.mailer.stats(),
         )
@@ -241,11 +225,10 @@ class Route:
         self.reason = None
         self._notify(RouteUp(self.name))
 
-    def _failed(self, generation: int, reason: str, *, expired: bool, longest: bool) -> None:
-        if generation != self.generation:
+    def _failed(self, slot: Slot, reason: str, *, expired: bool, longest: bool) -> None:
+        if slot.generation != self.slots.generation:
             return  # messages that failed together count as one failure
-        self.generation += 1
-        self._recent = 0
+        self.slots.start_generation()
         self._losses = 0
         self._expiring = expired
         self._patient = longest
@@ -261,6 +244,68 @@ class Route:
 
     def _alarm(self, server: str, reason: str) -> None:
         self._notify(AuthenticationAlarm(self.name, server, reason))
+
+
+class Slots:
+    """Counter of the messages under way on a route.
+
+    A message has a :class:`Slot` from before its lease until the result of its attempt is durable.
+    """
+
+    __slots__ = ("generation", "new", "recent", "taken")
+
+    def __init__(self) -> None:
+        #: Number of times the state of the route changed for the worse.  Results of attempts that
+        #: started before the last change tell nothing new.
+        self.generation = 0
+        #: All messages under way.
+        self.taken = 0
+        #: Those that were never tried before.
+        self.new = 0
+        #: Those that started in this generation.
+        self.recent = 0
+
+    def take(self, *, new: bool) -> Slot:
+        """Return a slot for one more message.
+
+        :param new: the message was never tried before.
+        """
+        self.taken += 1
+        self.recent += 1
+        self.new += new
+        return Slot(self, new, self.generation)
+
+    def free(self, slot: Slot) -> None:
+        """Count the message of *slot* as no longer under way."""
+        self.taken -= 1
+        self.new -= slot.new
+        if slot.generation == self.generation:
+            self.recent -= 1
+
+    def start_generation(self) -> None:
+        """Tell messages that are under way now from those that start later."""
+        self.generation += 1
+        self.recent = 0
+
+
+class Slot:
+    """The slot of one message under way."""
+
+    __slots__ = ("_slots", "generation", "new")
+
+    def __init__(self, slots: Slots, new: bool, generation: int) -> None:  # noqa: FBT001 - made by Slots.take
+        self._slots: Slots | None = slots
+        self.new = new
+        #: Generation of the route when the slot was taken.
+        self.generation = generation
+
+    def free(self) -> bool:
+        """Free the slot; return False if that was done before."""
+        slots, self._slots = self._slots, None
+        if slots is None:
+            return False
+        slots.free(self)
+        return True
 
 
 class BackOff:
