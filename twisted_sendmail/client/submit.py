@@ -70,16 +70,31 @@ def submit(
         chosen = SubmissionServer.of(server)
     except SendmailError:
         return fail()
-    return _send(
-        reactor,
-        chosen,
-        message,
-        sender=sender,
-        recipients=recipients,
-        envelope=envelope,
-        all_or_nothing=all_or_nothing,
-        complete=complete,
-    )
+    protocol: SubmissionProtocol | None = None
+
+    async def run() -> DeliveryReport:
+        nonlocal protocol
+        prepared = await prepare_message(
+            reactor,
+            message,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            complete=complete,
+        )
+        try:
+            protocol = await open_session(reactor, chosen)
+            report = await deliver(protocol, prepared, last=True, all_or_nothing=all_or_nothing)
+        finally:
+            await prepared.close()
+        return require_acceptance(report)
+
+    def close() -> None:
+        if protocol is not None:
+            protocol.leave()
+
+    running = within(reactor, chosen.timeouts.total, run(), f"a message to {chosen}")
+    return close_after(running, close)
 
 
 def sendmail(
@@ -138,7 +153,7 @@ def sendmail(
         )
     except SendmailError:
         return fail()
-    return _send(
+    return submit(
         reactor,
         server,
         message,
@@ -148,43 +163,6 @@ def sendmail(
         all_or_nothing=all_or_nothing,
         complete=complete,
     )
-
-
-def _send(
-    reactor: Any,
-    server: SubmissionServer,
-    message: Message,
-    *,
-    sender: str | ReversePath | None,
-    recipients: AnyRecipient | Iterable[AnyRecipient] | None,
-    envelope: Envelope | None,
-    all_or_nothing: bool,
-    complete: bool,
-) -> Deferred[DeliveryReport]:
-    session: list[SubmissionProtocol] = []
-
-    async def run() -> DeliveryReport:
-        prepared = await prepare_message(
-            reactor,
-            message,
-            sender=sender,
-            recipients=recipients,
-            envelope=envelope,
-            complete=complete,
-        )
-        try:
-            session.append(await open_session(reactor, server))
-            report = await deliver(session[0], prepared, last=True, all_or_nothing=all_or_nothing)
-        finally:
-            await prepared.close()
-        return require_acceptance(report)
-
-    def close() -> None:
-        for protocol in session:
-            protocol.leave()
-
-    running = within(reactor, server.timeouts.total, run(), f"a message to {server}")
-    return close_after(running, close)
 
 
 def close_after(result: Deferred[_T], close: Callable[[], object]) -> Deferred[_T]:
