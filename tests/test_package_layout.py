@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import subprocess
 import sys
@@ -131,8 +132,44 @@ def test_importing_the_whole_package_installs_no_reactor() -> None:
 
 @pytest.mark.parametrize("path", INITS, ids=name_of)
 def test_an_init_file_has_only_a_docstring_and_re_exports(path: Path) -> None:
-    kinds = {type(node) for node in tree(path).body}
+    statements = [
+        inner
+        for node in tree(path).body
+        for inner in ([*node.body, *node.orelse] if isinstance(node, ast.If) else [node])
+    ]
+    kinds = {type(node) for node in statements}
     assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}
+
+
+@pytest.mark.parametrize("package", ["", ".message", ".smtp"])
+def test_a_package_imports_lazily_exactly_the_names_that_it_exports(package: str) -> None:
+    """Each name is one that the type checker sees, and comes from the same module."""
+    module = importlib.import_module(f"twisted_sendmail{package}")
+    seen = {
+        alias.name: node.module
+        for node in ast.walk(tree(Path(str(module.__file__))))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(module.__name__ + ".")
+        for alias in node.names
+        if alias.name != "lazy_names"
+    }
+    assert sorted(seen) == sorted(module.__all__)
+    for name, home in seen.items():
+        assert getattr(module, name) is getattr(importlib.import_module(str(home)), name)
+    with pytest.raises(AttributeError, match="has no attribute 'absent'"):
+        _ = module.absent
+
+
+def test_an_address_is_parsed_without_the_sessions_of_smtp() -> None:
+    """Short programs need only a few modules."""
+    code = (
+        "import sys; from twisted_sendmail.smtp import Mailbox; Mailbox.parse('a@example.org')\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('twisted_sendmail.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    modules = ["lazy_names", "smtp", "smtp.address", "smtp.errors", "smtp.escape"]
+    assert done.stdout.split() == [f"twisted_sendmail.{name}" for name in modules]
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path != TOP], ids=name_of)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.lazy_names import lazy_names
+
 if TYPE_CHECKING:
     from twisted_sendmail.client.connect import open_session
     from twisted_sendmail.client.mailer import Mailer, MailerService, MailerStats, Sending, many
@@ -199,113 +201,62 @@ __all__ = [
     "submit",
 ]
 
-#: Where each public name lives.
-_PACKAGES = {
-    "twisted_sendmail.client.connect": ("open_session",),
-    "twisted_sendmail.client.protocol": ("SubmissionProtocol",),
-    "twisted_sendmail.client.timeouts": ("Cancelled", "Timeouts"),
-    "twisted_sendmail.client.tls": ("ServerVerifier", "TLSPolicy", "TLSTrust"),
-    "twisted_sendmail.client.transaction": ("deliver",),
-    "twisted_sendmail.server.auth": ("AuthThrottle", "PortalAccounts"),
-    "twisted_sendmail.server.timeouts": ("ServerTimeouts",),
-    "twisted_sendmail.server.factory": ("ConnectionLimits", "SMTPServerFactory"),
-    "twisted_sendmail.server.networks": ("Networks",),
-    "twisted_sendmail.server.password_file": ("HashedAccounts", "PasswordFile"),
-    "twisted_sendmail.server.receiver": ("ConnectionInfo", "Receiver"),
-    "twisted_sendmail.server.tls": ("ServerTLS",),
-    "twisted_sendmail.client.pool": ("PoolLimits",),
-    "twisted_sendmail.client.mailer": (
-        "Mailer",
-        "MailerService",
-        "MailerStats",
-        "Sending",
-        "many",
-    ),
-    "twisted_sendmail.client.server_config": ("SubmissionServer",),
-    "twisted_sendmail.client.submit": ("sendmail", "submit"),
-    "twisted_sendmail.relay.tracker": ("FinalReport", "Queued"),
-    "twisted_sendmail.relay.retry_policy": ("RetryPolicy",),
-    "twisted_sendmail.relay.service": ("RelayService",),
-    "twisted_sendmail.relay.settings": ("RelaySettings", "RouteSettings"),
-    "twisted_sendmail.sasl.negotiation": ("MECHANISMS",),
-    "twisted_sendmail.sasl.credentials": ("Credentials",),
-    "twisted_sendmail.sasl.mechanism": ("Mechanism",),
-    "twisted_sendmail.smtp.address": ("ForwardPath", "Mailbox", "ReversePath"),
-    "twisted_sendmail.smtp.client": ("ClientSession",),
-    "twisted_sendmail.smtp.envelope": ("Envelope", "Recipient"),
-    "twisted_sendmail.smtp.errors": (
-        "ActionIgnored",
-        "AllRecipientsRefused",
-        "AuthenticationError",
-        "AuthenticationFailed",
-        "AuthenticationRejected",
-        "AuthenticationRequired",
-        "CertificateRejected",
-        "CommandNotAllowed",
-        "ConnectFailed",
-        "ConnectionClosed",
-        "ConnectionFailed",
-        "DeliveryCancelled",
-        "DeliveryInDoubt",
-        "EncryptionRequired",
-        "ErrorProcessing",
-        "ExtensionUnavailable",
-        "InvalidAddress",
-        "InvalidBase64",
-        "InvalidInput",
-        "InvalidMessage",
-        "InvalidServer",
-        "MailboxUnavailable",
-        "MailerBusy",
-        "MailerClosed",
-        "MessageTooLarge",
-        "PermanentFailure",
-        "ProtocolBreach",
-        "Refused",
-        "SendmailError",
-        "SendTimeout",
-        "ServerNotAuthentic",
-        "ServiceClosing",
-        "StartTLSUnavailable",
-        "TemporaryAuthenticationFailure",
-        "TemporaryFailure",
-        "TLSAlert",
-        "TLSClosed",
-        "TLSError",
-        "TLSFailure",
-        "UnableToAccommodateParameters",
-        "UnexpectedResponse",
-        "UnsupportedMechanism",
-        "WeakMechanism",
-    ),
-    "twisted_sendmail.smtp.extensions": (
-        "Extension",
-        "ExtensionCommand",
-        "ExtensionParameter",
-        "MailParameters",
-    ),
-    "twisted_sendmail.smtp.result": ("DeliveryReport", "RecipientResult", "RecipientStatus"),
-    "twisted_sendmail.smtp.reply": ("EnhancedStatus", "Reply"),
-    "twisted_sendmail.smtp.server": ("ServerHandler", "ServerSession"),
-    "twisted_sendmail.smtp.server_settings": ("ServerSettings",),
-    "twisted_sendmail.smtp.tls_facts": ("TLSFacts",),
-    "twisted_sendmail.smtp.transcript": ("Transcript",),
+#: The public names of each module.
+_MODULES = {
+    "client.connect": "open_session",
+    "client.protocol": "SubmissionProtocol",
+    "client.timeouts": "Cancelled Timeouts",
+    "client.tls": "ServerVerifier TLSPolicy TLSTrust",
+    "client.transaction": "deliver",
+    "server.auth": "AuthThrottle PortalAccounts",
+    "server.timeouts": "ServerTimeouts",
+    "server.factory": "ConnectionLimits SMTPServerFactory",
+    "server.networks": "Networks",
+    "server.password_file": "HashedAccounts PasswordFile",
+    "server.receiver": "ConnectionInfo Receiver",
+    "server.tls": "ServerTLS",
+    "client.pool": "PoolLimits",
+    "client.mailer": "Mailer MailerService MailerStats Sending many",
+    "client.server_config": "SubmissionServer",
+    "client.submit": "sendmail submit",
+    "relay.tracker": "FinalReport Queued",
+    "relay.retry_policy": "RetryPolicy",
+    "relay.service": "RelayService",
+    "relay.settings": "RelaySettings RouteSettings",
+    "sasl.negotiation": "MECHANISMS",
+    "sasl.credentials": "Credentials",
+    "sasl.mechanism": "Mechanism",
+    "smtp.address": "ForwardPath Mailbox ReversePath",
+    "smtp.client": "ClientSession",
+    "smtp.envelope": "Envelope Recipient",
+    "smtp.errors": """
+        ActionIgnored AllRecipientsRefused AuthenticationError AuthenticationFailed
+        AuthenticationRejected AuthenticationRequired CertificateRejected CommandNotAllowed
+        ConnectFailed ConnectionClosed ConnectionFailed DeliveryCancelled DeliveryInDoubt
+        EncryptionRequired ErrorProcessing ExtensionUnavailable InvalidAddress InvalidBase64
+        InvalidInput InvalidMessage InvalidServer MailboxUnavailable MailerBusy MailerClosed
+        MessageTooLarge PermanentFailure ProtocolBreach Refused SendmailError SendTimeout
+        ServerNotAuthentic ServiceClosing StartTLSUnavailable TemporaryAuthenticationFailure
+        TemporaryFailure TLSAlert TLSClosed TLSError TLSFailure
+        UnableToAccommodateParameters UnexpectedResponse UnsupportedMechanism WeakMechanism""",
+    "smtp.extensions": "Extension ExtensionCommand ExtensionParameter MailParameters",
+    "smtp.result": "DeliveryReport RecipientResult RecipientStatus",
+    "smtp.reply": "EnhancedStatus Reply",
+    "smtp.server": "ServerHandler ServerSession",
+    "smtp.server_settings": "ServerSettings",
+    "smtp.tls_facts": "TLSFacts",
+    "smtp.transcript": "Transcript",
 }
 
-_HOME = {name: package for package, names in _PACKAGES.items() for name in names}
+_public_name = lazy_names(__name__, _MODULES)
 
 
 def __getattr__(name: str) -> object:
     """Import a public name from its module (PEP 562)."""
-    value: object
-    if name == "__version__":
-        # Importing importlib.metadata takes a tenth of the time of a short command.
-        value = import_module("importlib.metadata").version("twisted_sendmail")
-    elif name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
-    else:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+    if name != "__version__":
+        return _public_name(name)
+    # Importing importlib.metadata takes a tenth of the time of a short command.
+    value: object = import_module("importlib.metadata").version("twisted_sendmail")
     globals()[name] = value
     return value
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import enum
 import os
-import traceback
-from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp import DeliveryReport, RecipientResult, SendmailError
+from twisted_sendmail.smtp import SendmailError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_sendmail.smtp import DeliveryReport, RecipientResult
 
 #: The environment variable that asks for a traceback of a fault of this program.
 DEBUG_VARIABLE = "TWISTED_SENDMAIL_DEBUG"
@@ -107,6 +111,8 @@ def status_and_line(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED, "interrupted"
     if os.environ.get(DEBUG_VARIABLE):
+        import traceback
+
         traceback.print_exception(error)
     # The text of an unexpected error may hold a secret.
     return ExitStatus.SOFTWARE, (

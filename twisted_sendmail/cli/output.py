@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.smtp import (
     ConnectionFailed,
     DeliveryCancelled,
-    DeliveryReport,
-    RecipientResult,
-    Reply,
     SendmailError,
     SendTimeout,
-    TLSFacts,
     printable,
 )
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp import DeliveryReport, RecipientResult, Reply, TLSFacts
 
 NAME = "twisted-sendmail"
 #: How error lines begin: the name of the program.
@@ -61,6 +59,8 @@ def terminal_width() -> int | None:
     """Columns of the terminal that shows stdout; None without a terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
+    import shutil
+
     return shutil.get_terminal_size().columns
 
 

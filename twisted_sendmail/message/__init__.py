@@ -1,14 +1,8 @@
 """Content of a message: sources, the header and its completion, MIME, trace fields, reports; pure."""
 
-from twisted_sendmail.message.addresses import header_recipients, mailboxes
-from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
-from twisted_sendmail.message.header import MAX_HEADER, Header
-from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
-from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
-from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
-from twisted_sendmail.message.received import clause, folded, received_field
-from twisted_sendmail.message.rewriting import Rewriting
-from twisted_sendmail.message.source import Message
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.lazy_names import lazy_names
 
 __all__ = [
     "MAX_HEADER",
@@ -33,3 +27,29 @@ __all__ = [
     "prepare_small",
     "received_field",
 ]
+
+if TYPE_CHECKING:
+    from twisted_sendmail.message.addresses import header_recipients, mailboxes
+    from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
+    from twisted_sendmail.message.header import MAX_HEADER, Header
+    from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
+    from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
+    from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
+    from twisted_sendmail.message.received import clause, folded, received_field
+    from twisted_sendmail.message.rewriting import Rewriting
+    from twisted_sendmail.message.source import Message
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "addresses": "header_recipients mailboxes",
+            "dsn": "DSNAction Report ReportedRecipient",
+            "header": "MAX_HEADER Header",
+            "header_fixer": "HeaderFixer new_message_id",
+            "mime": "OCTET_STREAM Attachment compose",
+            "prepared": "Content PreparedMessage prepare prepare_small",
+            "received": "clause folded received_field",
+            "rewriting": "Rewriting",
+            "source": "Message",
+        },
+    )

@@ -1,99 +1,8 @@
 """The language of SMTP as pure values, parsers and machines: no Twisted, sockets, files, threads or clock."""
 
-from twisted_sendmail.smtp.address import (
-    MAX_DOMAIN,
-    ForwardPath,
-    Mailbox,
-    ReversePath,
-    ascii_domain,
-    domain_name,
-)
-from twisted_sendmail.smtp.capabilities import Capabilities
-from twisted_sendmail.smtp.client import ClientSession, CommandGroup, CommandResult
-from twisted_sendmail.smtp.client_states import ClientState
-from twisted_sendmail.smtp.commands import (
-    Auth,
-    AuthCancel,
-    AuthLine,
-    Bdat,
-    Command,
-    ContentCommand,
-    Data,
-    Hello,
-    LoneDot,
-    Mail,
-    Noop,
-    OtherCommand,
-    Parameters,
-    Quit,
-    Rcpt,
-    RestartCommand,
-    Rset,
-    StartTLS,
-    Verb,
-)
-from twisted_sendmail.smtp.data_encoding import MAX_TEXT_LINE, Canonicalizer, Repair, is_canonical
-from twisted_sendmail.smtp.data_reader import TOO_MANY_HOPS, ContentReader, hop_count
-from twisted_sendmail.smtp.envelope import MAX_ORCPT, AnyRecipient, Envelope, Recipient
-from twisted_sendmail.smtp.errors import (
-    AllRecipientsRefused,
-    AuthenticationError,
-    AuthenticationRejected,
-    CertificateRejected,
-    CommandNotAllowed,
-    ConnectFailed,
-    ConnectionClosed,
-    ConnectionFailed,
-    DeliveryCancelled,
-    DeliveryInDoubt,
-    ExtensionUnavailable,
-    InvalidAddress,
-    InvalidBase64,
-    InvalidInput,
-    InvalidMessage,
-    InvalidServer,
-    MailerBusy,
-    MailerClosed,
-    MessageTooLarge,
-    ProtocolBreach,
-    SendmailError,
-    SendTimeout,
-    ServerNotAuthentic,
-    StartTLSUnavailable,
-    TemporaryAuthenticationFailure,
-    TLSAlert,
-    TLSClosed,
-    TLSError,
-    TLSFailure,
-    UnsupportedMechanism,
-    authentication_refusal,
-    refusal,
-)
-from twisted_sendmail.smtp.escape import printable
-from twisted_sendmail.smtp.extensions import (
-    DERIVED_EXTENSIONS,
-    NO_PARAMETERS,
-    Extension,
-    ExtensionCommand,
-    ExtensionParameter,
-    MailParameters,
-)
-from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
-from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.reply_meaning import ReplyMeaning, ReplySubject, classify_reply
-from twisted_sendmail.smtp.request import mail_command, rcpt_command
-from twisted_sendmail.smtp.result import (
-    DeliveryReport,
-    RecipientResult,
-    RecipientStatus,
-    recipient_results,
-    require_acceptance,
-)
-from twisted_sendmail.smtp.server import PENDING, Pending, ServerHandler, ServerSession
-from twisted_sendmail.smtp.server_settings import MAX_FIELDS, MAX_HOPS, ServerSettings
-from twisted_sendmail.smtp.server_states import ServerState
-from twisted_sendmail.smtp.tls_facts import TLSFacts
-from twisted_sendmail.smtp.transcript import Transcript
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.lazy_names import lazy_names
 
 __all__ = [
     "DERIVED_EXTENSIONS",
@@ -201,3 +110,149 @@ __all__ = [
     "shown_argument",
     "shown_url",
 ]
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp.address import (
+        MAX_DOMAIN,
+        ForwardPath,
+        Mailbox,
+        ReversePath,
+        ascii_domain,
+        domain_name,
+    )
+    from twisted_sendmail.smtp.capabilities import Capabilities
+    from twisted_sendmail.smtp.client import ClientSession, CommandGroup, CommandResult
+    from twisted_sendmail.smtp.client_states import ClientState
+    from twisted_sendmail.smtp.commands import (
+        Auth,
+        AuthCancel,
+        AuthLine,
+        Bdat,
+        Command,
+        ContentCommand,
+        Data,
+        Hello,
+        LoneDot,
+        Mail,
+        Noop,
+        OtherCommand,
+        Parameters,
+        Quit,
+        Rcpt,
+        RestartCommand,
+        Rset,
+        StartTLS,
+        Verb,
+    )
+    from twisted_sendmail.smtp.data_encoding import (
+        MAX_TEXT_LINE,
+        Canonicalizer,
+        Repair,
+        is_canonical,
+    )
+    from twisted_sendmail.smtp.data_reader import TOO_MANY_HOPS, ContentReader, hop_count
+    from twisted_sendmail.smtp.envelope import MAX_ORCPT, AnyRecipient, Envelope, Recipient
+    from twisted_sendmail.smtp.errors import (
+        AllRecipientsRefused,
+        AuthenticationError,
+        AuthenticationRejected,
+        CertificateRejected,
+        CommandNotAllowed,
+        ConnectFailed,
+        ConnectionClosed,
+        ConnectionFailed,
+        DeliveryCancelled,
+        DeliveryInDoubt,
+        ExtensionUnavailable,
+        InvalidAddress,
+        InvalidBase64,
+        InvalidInput,
+        InvalidMessage,
+        InvalidServer,
+        MailerBusy,
+        MailerClosed,
+        MessageTooLarge,
+        ProtocolBreach,
+        SendmailError,
+        SendTimeout,
+        ServerNotAuthentic,
+        StartTLSUnavailable,
+        TemporaryAuthenticationFailure,
+        TLSAlert,
+        TLSClosed,
+        TLSError,
+        TLSFailure,
+        UnsupportedMechanism,
+        authentication_refusal,
+        refusal,
+    )
+    from twisted_sendmail.smtp.escape import printable
+    from twisted_sendmail.smtp.extensions import (
+        DERIVED_EXTENSIONS,
+        NO_PARAMETERS,
+        Extension,
+        ExtensionCommand,
+        ExtensionParameter,
+        MailParameters,
+    )
+    from twisted_sendmail.smtp.header_limits import MAX_FIELDS, MAX_HOPS
+    from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
+    from twisted_sendmail.smtp.reply import Reply
+    from twisted_sendmail.smtp.reply_meaning import ReplyMeaning, ReplySubject, classify_reply
+    from twisted_sendmail.smtp.request import mail_command, rcpt_command
+    from twisted_sendmail.smtp.result import (
+        DeliveryReport,
+        RecipientResult,
+        RecipientStatus,
+        recipient_results,
+        require_acceptance,
+    )
+    from twisted_sendmail.smtp.server import PENDING, Pending, ServerHandler, ServerSession
+    from twisted_sendmail.smtp.server_settings import ServerSettings
+    from twisted_sendmail.smtp.server_states import ServerState
+    from twisted_sendmail.smtp.tls_facts import TLSFacts
+    from twisted_sendmail.smtp.transcript import Transcript
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "address": "MAX_DOMAIN ForwardPath Mailbox ReversePath ascii_domain domain_name",
+            "capabilities": "Capabilities",
+            "client": "ClientSession CommandGroup CommandResult",
+            "client_states": "ClientState",
+            "commands": """
+                Auth AuthCancel AuthLine Bdat Command ContentCommand Data Hello
+                LoneDot Mail Noop OtherCommand Parameters Quit Rcpt RestartCommand
+                Rset StartTLS Verb""",
+            "data_encoding": "MAX_TEXT_LINE Canonicalizer Repair is_canonical",
+            "data_reader": "TOO_MANY_HOPS ContentReader hop_count",
+            "envelope": "MAX_ORCPT AnyRecipient Envelope Recipient",
+            "errors": """
+                AllRecipientsRefused AuthenticationError AuthenticationRejected
+                CertificateRejected CommandNotAllowed ConnectFailed ConnectionClosed
+                ConnectionFailed DeliveryCancelled DeliveryInDoubt
+                ExtensionUnavailable InvalidAddress InvalidBase64 InvalidInput
+                InvalidMessage InvalidServer MailerBusy MailerClosed MessageTooLarge
+                ProtocolBreach SendmailError SendTimeout ServerNotAuthentic
+                StartTLSUnavailable TemporaryAuthenticationFailure TLSAlert
+                TLSClosed TLSError TLSFailure UnsupportedMechanism
+                authentication_refusal refusal""",
+            "escape": "printable",
+            "extensions": """
+                DERIVED_EXTENSIONS NO_PARAMETERS Extension ExtensionCommand
+                ExtensionParameter MailParameters""",
+            "header_limits": "MAX_FIELDS MAX_HOPS",
+            "redaction": "may_hold_url shown_argument shown_url",
+            "reply": "Reply",
+            "reply_meaning": "ReplyMeaning ReplySubject classify_reply",
+            "request": "mail_command rcpt_command",
+            "result": """
+                DeliveryReport RecipientResult RecipientStatus recipient_results
+                require_acceptance""",
+            "server": "PENDING Pending ServerHandler ServerSession",
+            "server_settings": "ServerSettings",
+            "server_states": "ServerState",
+            "tls_facts": "TLSFacts",
+            "transcript": "Transcript",
+        },
+    )

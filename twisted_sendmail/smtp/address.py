@@ -9,13 +9,10 @@ Beyond the grammar, an underscore is accepted in a domain: host names of contain
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import unicodedata
 from functools import cache, lru_cache
 
 import attrs
-import idna
 
 from twisted_sendmail.smtp.errors import InvalidAddress
 from twisted_sendmail.smtp.escape import printable
@@ -171,6 +168,11 @@ def ascii_domain(domain: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _idna(domain: str) -> str:
+    # Most domains are ASCII, and a short program does not need the tables.
+    import unicodedata
+
+    import idna
+
     try:
         # Only case and composition are folded: a look-alike must not become another domain.
         folded = unicodedata.normalize("NFC", domain.lower())
@@ -183,6 +185,8 @@ def _idna(domain: str) -> str:
 
 def _is_like_ascii(character: str) -> bool:
     """Return True for a character that is folded to an ASCII one, as the Kelvin sign is to k."""
+    import unicodedata
+
     if character.isascii():
         return False
     return unicodedata.normalize("NFC", character.lower()).isascii()
@@ -190,6 +194,8 @@ def _is_like_ascii(character: str) -> bool:
 
 def _check_literal(literal: str) -> None:
     """RFC 5321 section 4.1.3."""
+    import ipaddress
+
     inner = literal[1:-1]
     try:
         if inner[:5].lower() == "ipv6:":

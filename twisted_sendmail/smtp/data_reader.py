@@ -17,8 +17,8 @@ import re
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.data_encoding import is_canonical, unstuffed
+from twisted_sendmail.smtp.header_limits import MAX_FIELDS
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.server_settings import MAX_FIELDS
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.server_settings import ServerSettings

@@ -7,16 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.extensions import DERIVED_EXTENSIONS, ExtensionTable
+from twisted_sendmail.smtp.header_limits import MAX_FIELDS, MAX_HOPS
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.extensions import Extension
-
-#: Fields of a header: ten times as many as mail has.  Whatever reads the header takes a few µs for
-#: each.
-MAX_FIELDS = 2000
-
-#: Received fields of a header; RFC 5321 section 6.3 asks for at least 100.
-MAX_HOPS = 100
 
 #: The extensions of this package that concern only the server.  REQUIRETLS is a promise about the
 #: next hop too: add it where the promise can be kept.
