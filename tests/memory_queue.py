@@ -249,6 +249,13 @@ class MemoryQueue(Queue):
             self.observer.queue_changed()
         return succeed(acted)
 
+    def count_running(self, passed: float) -> Deferred[None]:
+        """See ``Queue.count_running``."""
+        for message in self._all():
+            if not message.held:
+                self.messages[message.id] = evolve(message, age=message.age + passed)
+        return succeed(None)
+
     def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
         """See ``Queue.clear_aside``."""
         kept = [m for m in self._all() if m.aside is SetAsideReason.UNDELIVERABLE and not m.held]
@@ -353,6 +360,7 @@ def _acted(message: QueuedMessage, action: QueueAction, now: float) -> QueuedMes
             expired=False,
             warned=False,
             aside=None,
+            age=0.0,
         )
     if message.aside is not None or (action is QueueAction.RELEASE and not message.held):
         return None

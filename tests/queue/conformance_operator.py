@@ -151,6 +151,39 @@ class Operating:
         assert [(names[1], True)] == [(t.message.id, t.message.expired) for t in taken]
 
     @ensureDeferred
+    async def test_a_message_ages_by_the_time_that_is_counted_and_not_on_hold(
+        self, home: Home
+    ) -> None:
+        spool, _ = await home.open()
+        one_, two = [(await take_in(spool, b"x", info_of(spool, arrived=1.0))).id for _ in range(2)]
+        held = (await take_in(spool, b"x", info_of(spool, held=True))).id
+
+        async def ages() -> list[float]:
+            return [(await one(spool, id_)).age for id_ in (one_, two, held)]
+
+        await spool.count_running(60.0)
+        assert await ages() == [60.0, 60.0, 0.0]
+        for action, id_ in (
+            (QueueAction.HOLD, one_),
+            (QueueAction.HOLD, one_),
+            (QueueAction.REQUEUE, two),
+            (QueueAction.RELEASE, held),
+        ):
+            await spool.act(action, Selection(ids=(id_,)), 0.0)
+        await spool.count_running(5.0)
+        assert await ages() == [60.0, 5.0, 5.0]
+        await spool.act(QueueAction.RELEASE, Selection(ids=(one_,)), 0.0)
+        await spool.close()
+        spool, _ = await home.open()
+        assert await ages() == [60.0, 5.0, 5.0]
+        assert [60.0, 5.0, 5.0] == [taken.message.age for taken in await leased(spool)]
+        await spool.count_running(1.0)
+        new = await take_in(spool, b"x")
+        assert (new.age, (await one(spool, new.id)).age) == (0.0, 0.0)
+        assert await ages() == [61.0, 6.0, 6.0]
+        await spool.close()
+
+    @ensureDeferred
     async def test_what_failed_with_nobody_to_tell_goes_when_it_was_kept_for_its_time(
         self, home: Home
     ) -> None:

@@ -88,7 +88,8 @@ def report(
 def message(arrived: float = NOW, **standing: object) -> QueuedMessage:
     info = MessageInfo("0" * 12, ENVELOPE, arrived, "out")
     recipients = tuple(QueuedRecipient(n, r) for n, r in enumerate(ENVELOPE.recipients))
-    return replace(QueuedMessage(info, 10, recipients), **standing)  # type: ignore[arg-type]
+    queued = QueuedMessage(info, 10, recipients, age=NOW - arrived)
+    return replace(queued, **standing)  # type: ignore[arg-type]
 
 
 def after(result: DeliveryReport | Failure, queued: QueuedMessage | None = None) -> AttemptResult:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from email.utils import formatdate
 
 import pytest
 
-from tests.names import Attempted
+from tests.names import Attempted, QueueAction, Selection
 from tests.relay.world import DAY, HOUR, SENDER, START, World
+from twisted_sendmail import RelayService, RetryPolicy
 
 JUMPS = [HOUR, -HOUR, 6 * DAY, -6 * DAY, -START]
 
@@ -62,16 +64,74 @@ def test_nothing_is_given_up_without_one_more_try(world: World, *, restart: bool
     assert "expired" not in {event.status for event in world.of(Attempted)}
 
 
-def test_a_try_that_fails_after_the_jump_is_the_last(world: World) -> None:
+def given_up(world: World, relay: RelayService, since: float) -> bool:
+    """Let time pass until the one message is given up; return True if that was after six hours."""
+    world.until(lambda: ("full@x.example", "expired") in world.tried, patience=8 * HOUR)
+    assert b"Status: 4.4.7" in world.hosts[0].reports[-1].content
+    assert world.queue(relay) == []
+    # The age is written once a minute.
+    return 6 * HOUR - 60 <= world.clock.seconds() - since <= 6 * HOUR + 4700
+
+
+SIX_HOURS = RetryPolicy(lifetime=6 * HOUR)
+
+
+@pytest.mark.parametrize("jump", [START, 6 * DAY, -6 * DAY, -START])
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("up", [False, True])
+def test_mail_is_given_up_after_it_was_tried_for_its_time_whatever_the_clock(
+    world: World, jump: float, *, restart: bool, up: bool
+) -> None:
+    """Queued before the jump, and tried: the server was up and deferred it, or it was down."""
+    if jump == START:
+        world.jump(60 - START)  # as a machine without a battery starts
     host = world.host()
-    host.refusals = {"full@x.example": "452 4.2.2 full"}
-    relay = world.relay(host)
-    queued = world.send(relay, "full@x.example")
-    world.jump(6 * DAY)
+    host.refusals = {"full@x.example": "450 4.2.0 greylisted"}
+    host.up = up
+    relay = world.relay(host, schedule=SIX_HOURS)
+    world.send(relay, "full@x.example")
+    world.advance(90)
+    if restart:
+        world.stop(relay)
+    world.jump(jump)
+    for call in world.clock.getDelayedCalls():
+        call.delay(jump)  # as the clock watch does it
+    host.up = True
+    since = world.clock.seconds() - 90
+    if restart:
+        relay = world.relay(host, schedule=SIX_HOURS)
     relay.look()
-    report = world.run(queued.delivered, patience=HOUR)
-    assert [outcome.status for outcome in report.failed] == ["4.4.7"]
-    assert world.tried[:2] == [("full@x.example", "deferred"), ("full@x.example", "expired")]
+    assert given_up(world, relay, since)
+    assert len(world.tried) > 5
+
+
+def test_the_time_on_hold_and_before_a_requeue_is_no_time_of_trying(world: World) -> None:
+    host = world.host()
+    host.refusals = {"full@x.example": "450 4.2.0 greylisted"}
+    relay = world.relay(host, schedule=SIX_HOURS)
+    world.send(relay, "full@x.example")
+    for action in (QueueAction.HOLD, QueueAction.RELEASE, QueueAction.REQUEUE):
+        world.run(relay.queue.act(action, Selection(), world.clock.seconds()))
+        since = world.clock.seconds()
+        world.advance(DAY if action is QueueAction.HOLD else 2 * HOUR)
+    assert given_up(world, relay, since)
+
+
+@pytest.mark.parametrize("jump", [6 * DAY, START])
+def test_no_delay_is_reported_before_there_was_one(world: World, jump: float) -> None:
+    if jump == START:
+        world.jump(60 - START)
+    host = world.host()
+    host.refusals = {"full@x.example": "450 4.2.0 greylisted"}
+    relay = world.relay(host)
+    world.send(relay, "full@x.example")
+    world.jump(jump)
+    relay.look()
+    before = world.clock.seconds()
+    world.until(lambda: host.reports)
+    assert 4 * HOUR - 60 <= world.clock.seconds() - before <= 4 * HOUR + 4700
+    until = formatdate(world.clock.seconds() + 5 * DAY - 4 * HOUR, localtime=False)[:14].encode()
+    assert b"Will-Retry-Until: " + until in host.reports[0].content
 
 
 @pytest.mark.parametrize("jump", [-HOUR, -6 * DAY, -START])

@@ -52,20 +52,11 @@ def test_no_wait_that_began_in_the_future_is_waited_for(
     assert now >= since or left == 0
 
 
-@given(times, st.floats(min_value=0, max_value=1e11))
-def test_what_comes_from_the_future_is_neither_late_nor_past_its_time(
-    now: float, ahead: float
-) -> None:
-    schedule = RetryPolicy()
-    assert not schedule.expired(now + ahead, now)
-    assert not schedule.late(now + ahead, now)
-
-
 def test_reports_have_less_time() -> None:
     schedule = RetryPolicy()
     assert (
-        schedule.expired(0, 86400, report=True),
-        schedule.expired(0, 86400),
+        schedule.expired(86400, report=True),
+        schedule.expired(86400),
     ) == (True, False)
 
 

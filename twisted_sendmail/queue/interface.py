@@ -180,6 +180,14 @@ class Queue(ABC):
         """Apply *action* to the messages of *selection*."""
 
     @abstractmethod
+    def count_running(self, passed: float) -> Deferred[None]:
+        """Add to the age of all messages, except those on hold.
+
+        :param passed: seconds that a relay ran with this queue since the previous call.  They are
+            counted and not read from a clock, so that a clock that jumps makes no mail old.
+        """
+
+    @abstractmethod
     def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
         """Remove undeliverable messages that were kept long enough; return their ids.
 

@@ -108,6 +108,9 @@ class QueuedMessage:
     #: Attempts whose end is unknown; each may have delivered an extra copy.
     interrupted: int = 0
     aside: SetAsideReason | None = None
+    #: Seconds that a relay ran since it arrived or was requeued, without the time on hold; about a
+    #: minute late (``Queue.count_running``).
+    age: float = 0.0
 
     @property
     def id(self) -> str:

@@ -9,8 +9,9 @@ message:
   the recipient: its wait does not grow.
 * A recipient in doubt is deferred as well, and named in the log: the relay has accepted
   responsibility for the message.
-* Age alone ends nothing: only an attempt that failed now can be the last, so a clock that jumped,
-  or a machine that slept, cannot bounce mail that was not tried since.
+* Age alone ends nothing: only an attempt that failed now can be the last.  The age of a message is
+  the time that a relay ran since it arrived, so a clock that was wrong or jumped, or a machine that
+  slept, cannot bounce mail that was not tried for its time.
 
 Pure.  ``retry_policy`` decides the time of the next attempt, ``bounce`` what the sender is told.
 """
@@ -169,9 +170,8 @@ def classify_attempt(
         verdicts = [
             _Verdict(RecipientState.PENDING, error_status(failed), _line(failed), counts=counts)
         ] * len(tried)
-    info = message.info
     last = outcome not in _NEVER_LAST and policy.expired(
-        info.arrived, now, report=info.envelope.sender.mailbox is None
+        message.age, report=message.info.envelope.sender.mailbox is None
     )
     rows = []
     for queued, verdict in zip(tried, verdicts, strict=True):

@@ -73,7 +73,7 @@ def reports_due(
                 failed.append(row)
         elif not notify or "DELAY" in notify:
             delayed.append(row)
-    if message.warned or not policy.late(info.arrived, record.at):
+    if message.warned or not policy.late(message.age):
         delayed = []
     return ReportsDue(tuple(failed), tuple(delayed), tuple(relayed))
 
@@ -130,7 +130,7 @@ class BounceService:
                 *_with(due.delayed, DSNAction.DELAYED),
                 *_with(due.relayed, DSNAction.RELAYED),
             ]
-            until = message.info.arrived + policy.lifetime
+            until = record.at + max(0.0, policy.lifetime - message.age)
             record, event = await self._add(leased, record, rows, sender, until)
             return evolve(record, warned=bool(due.delayed)), [event]
         if due.failed:

@@ -87,6 +87,8 @@ _EXPIRED_INTERVAL = 5.0
 #: time they are kept.
 _MAX_REMOVAL_INTERVAL = 3600.0
 _REMOVALS_PER_KEEP = 24
+#: Seconds between two additions to the age of mail.
+_COUNT_INTERVAL = 60.0
 _log = Logger(namespace="twisted_sendmail.relay")
 
 
@@ -616,6 +618,51 @@ class RouteQueue:
         self._stopped = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+
+
+class RunningTime:
+    """Counts the time that the relay runs, and adds it to the age of the mail in the queue.
+
+    What passed between two additions counts, but never more than the time planned between them: a
+    clock that jumps, a machine that sleeps and a relay that does not run make no mail old.
+    """
+
+    def __init__(self, reactor: Any, queue: Queue, *, notify: Observer) -> None:
+        self._reactor = reactor
+        self._queue = queue
+        self._notify = notify
+        # Seconds that passed and are not written to the queue.
+        self._passed = 0.0
+        self._since = 0.0
+        self._timer: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Start to count."""
+        self._since = self._reactor.seconds()
+        self._timer = self._reactor.callLater(_COUNT_INTERVAL, self._tick)
+
+    def stop(self) -> Deferred[None]:
+        """Stop; the Deferred fires when the time is written to the queue, or cannot be."""
+        timer, self._timer = self._timer, None
+        if timer is None:
+            return succeed(None)
+        timer.cancel()
+        return self._add()
+
+    def _tick(self) -> None:
+        _ = self._add()
+        self.start()
+
+    def _add(self) -> Deferred[None]:
+        passed = elapsed(self._since, self._reactor.seconds())
+        self._passed += min(passed, _COUNT_INTERVAL)
+        written, self._passed = self._passed, 0.0
+        return self._queue.count_running(written).addErrback(self._failed, written)
+
+    def _failed(self, failure: Failure, passed: float) -> None:
+        self._passed += passed
+        if passed <= _COUNT_INTERVAL:  # the first of several failures
+            self._notify(_trouble("the age of mail cannot be written", failure))
 
 
 class UndeliverableRemoval:

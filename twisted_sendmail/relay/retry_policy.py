@@ -3,9 +3,10 @@
 The wait grows with the attempts of that recipient, so that a recipient who is refused does not
 delay another.  ``transport.BackOff`` decides how a whole route backs off.
 
-Clocks may jump.  Everything in the relay that compares times does so with :func:`elapsed`,
-:func:`remaining` and :meth:`RetryPolicy.horizon`: a message from the future has no age, a wait
-that began in the future is over, and a due time that no attempt can have given counts as due.
+Clocks may jump.  The age of mail is no difference of times, but the time that a relay ran since it
+arrived (``RunningTime``).  Everything else in the relay that compares times does so with
+:func:`elapsed`, :func:`remaining` and :meth:`RetryPolicy.horizon`: a wait that began in the future
+is over, and a due time that no attempt can have given counts as due.
 ``daemon.clock_watch`` adjusts timers.
 
 RFC 5321 section 4.5.4.1.
@@ -78,13 +79,13 @@ class RetryPolicy:
         """Return the latest due time that an attempt can have given; a later one counts as due."""
         return now + max(self.first, self.most) * (1 + self.jitter) + _CLOCK_TOLERANCE
 
-    def expired(self, arrived: float, now: float, *, report: bool = False) -> bool:
+    def expired(self, age: float, *, report: bool = False) -> bool:
         """Return True if an attempt that failed now is the last."""
-        return elapsed(arrived, now) >= (self.report_lifetime if report else self.lifetime)
+        return age >= (self.report_lifetime if report else self.lifetime)
 
-    def late(self, arrived: float, now: float) -> bool:
+    def late(self, age: float) -> bool:
         """Return True if the sender is to be told of the delay."""
-        return elapsed(arrived, now) >= self.warn_after
+        return age >= self.warn_after
 
 
 def elapsed(since: float, now: float) -> float:

@@ -26,7 +26,7 @@ from twisted_sendmail.relay.delivery import DeliveryAgent
 from twisted_sendmail.relay.enqueue import enqueue
 from twisted_sendmail.relay.events import Event, Interrupted, Observer
 from twisted_sendmail.relay.log import log_event
-from twisted_sendmail.relay.queue_manager import QueueManager, UndeliverableRemoval
+from twisted_sendmail.relay.queue_manager import QueueManager, RunningTime, UndeliverableRemoval
 from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 from twisted_sendmail.relay.tracker import Queued, SharedResult, Tracker
@@ -66,6 +66,7 @@ class _Parts:
     agent: DeliveryAgent
     bounce: BounceService
     removal: UndeliverableRemoval
+    running_time: RunningTime
 
 
 class RelayService(Service):
@@ -172,12 +173,14 @@ class RelayService(Service):
         removal = UndeliverableRemoval(
             self._reactor, queue, settings.keep_undeliverable, notify=self._notify
         )
+        running_time = RunningTime(self._reactor, queue, notify=self._notify)
         recovered = await queue.open()
-        self._parts = _Parts(manager, agent, bounce, removal)
+        self._parts = _Parts(manager, agent, bounce, removal, running_time)
         if recovered.interrupted:
             self._notify(Interrupted(recovered.interrupted))
         manager.start()
         removal.start()
+        running_time.start()
         return recovered
 
     def _not_started(self, failure: Failure) -> Failure:
@@ -234,11 +237,14 @@ class RelayService(Service):
         if started is not None:
             # An error of the start was delivered before.
             _ = await started.wait().addErrback(lambda _: None)
-        if self._parts is not None:
-            self._parts.removal.stop()
+        parts = self._parts
+        if parts is not None:
+            parts.removal.stop()
         draining, queue = self.drain(), self._queue
         self._parts = self._queue = None
         await draining
+        if parts is not None:
+            await parts.running_time.stop()
         self._draining = None
         self._tracker.close()
         if queue is not None:

@@ -78,7 +78,8 @@ _TABLES = (
         doomed TEXT,                    -- 'doomed'
         warned INTEGER NOT NULL,
         interrupted INTEGER NOT NULL,
-        aside TEXT
+        aside TEXT,
+        ran REAL NOT NULL               -- about.ran minus its age; on hold: minus its age
     )
     """,
     """
@@ -126,8 +127,9 @@ _TABLES = (
     WHERE leased = 0 AND held = 0 AND aside IS NULL
     """,
     "CREATE INDEX body ON message (body) WHERE body IS NOT NULL",
-    # Checksum of the schema: damage to a column's name is not damage to a message.
-    "CREATE TABLE about (tables INTEGER NOT NULL)",
+    # Checksum of the schema: damage to a column's name is not damage to a message.  And the seconds
+    # that relays ran with this queue.
+    "CREATE TABLE about (tables INTEGER NOT NULL, ran REAL NOT NULL)",
 )
 
 # One statement, hence one snapshot: another process may be creating the tables.
@@ -319,7 +321,7 @@ def _prepare(connection: SQLiteConnection) -> None:
             step(connection)
         connection.execute(f"PRAGMA user_version = {version()}")
         connection.execute("DELETE FROM about")
-        connection.execute("INSERT INTO about VALUES (?)", (_checksum(connection),))
+        connection.execute("INSERT INTO about VALUES (?, 0.0)", (_checksum(connection),))
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

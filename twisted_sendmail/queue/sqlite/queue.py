@@ -349,6 +349,10 @@ class SQLiteQueue(Queue):
 
         return self._write(lambda store: store.act(action, selection, now)).addCallback(notify)
 
+    def count_running(self, passed: float) -> Deferred[None]:
+        """See ``Queue.count_running``."""
+        return self._write(lambda store: store.count_running(passed))
+
     def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
         """See ``Queue.clear_aside``."""
         return self._write(lambda store: store.clear_aside(passed, keep))

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 #: Columns of ``message``, in the order of ``decode``.
 MESSAGE = (
     "number, arrived, sender, parameters, size, origin, body, pieces, checksum, route, due, "
-    "attempts, leased, held, expired, doomed, warned, interrupted, aside"
+    "attempts, leased, held, expired, doomed, warned, interrupted, aside, "
+    "CASE WHEN held THEN -ran ELSE (SELECT ran FROM about) - ran END"
 )
 #: Columns of ``recipient``, in the order of ``decode``.
 RECIPIENT = "number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay"
@@ -115,7 +116,7 @@ def _parameters(info: MessageInfo) -> str:
 
 def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
     (number, arrived, sender, parameters, size, origin, _, _, _, route, due) = row[:11]
-    (attempts, leased, held, expired, doomed, warned, interrupted, aside) = row[11:]
+    (attempts, leased, held, expired, doomed, warned, interrupted, aside, age) = row[11:]
     known = json.loads(parameters) if parameters else {}
     queued = tuple([_recipient(r) for r in recipients])
     envelope = Envelope(
@@ -150,6 +151,7 @@ def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMe
         warned=warned == 1,
         interrupted=interrupted + 0,
         aside=None if aside is None else SetAsideReason(aside),
+        age=max(0.0, age),
     )
 
 

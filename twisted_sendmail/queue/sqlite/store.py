@@ -98,6 +98,8 @@ _DUE = (
     f"SELECT number FROM message WHERE route = ? AND (attempts > 0) = ? AND {_READY}"  # noqa: S608
     " AND due {} ? ORDER BY due, number LIMIT ?"
 )
+# The age of a new message is 0.
+_NEW_MESSAGE = "?, " * 19 + "(SELECT CASE WHEN ? THEN 0.0 ELSE ran END FROM about)"
 # Recipients still pending, one row each, or one row with NULL.  A damaged state counts as pending.
 _STANDING = f"""
     SELECT message.number, leased, doomed, recipient.number
@@ -311,11 +313,12 @@ class SQLiteStore:
             else:
                 fixed, given = encode(info, number, len(content), None, 0)
                 contents.append((number, content, content_checksum(number, 0, content)))
-            state = (info.route, 0.0, 0, int(leased), int(info.held), None, None, 0, 0, None)
+            held = int(info.held)
+            state = (info.route, 0.0, 0, int(leased), held, None, None, 0, 0, None, held)
             messages.append(fixed + state)
             recipients += [(number, *row) for row in given]
         try:
-            self._insert("message", ", ".join("?" * 19), messages)
+            self._insert("message", _NEW_MESSAGE, messages)
         except sqlite3.IntegrityError as e:
             raise _cannot_queue(arrivals[0][0].id, str(e)) from None
         self._insert(
@@ -782,7 +785,11 @@ class SQLiteStore:
             execute("UPDATE message SET due = min(due, ?) WHERE number = ?", (now, number))
         elif action in {QueueAction.HOLD, QueueAction.RELEASE}:
             hold = int(action is QueueAction.HOLD)
-            execute("UPDATE message SET held = ? WHERE number = ?", (hold, number))
+            execute(
+                "UPDATE message SET ran = ran + (held - ?1) * (SELECT ran FROM about), held = ?1 "
+                "WHERE number = ?2",
+                (hold, number),
+            )
         elif action is QueueAction.EXPIRE:
             execute(
                 "UPDATE message SET expired = 'expired', held = 0, due = 0.0 WHERE number = ?",
@@ -803,9 +810,15 @@ class SQLiteStore:
             (number,),
         )
         self.connection.execute(
-            "UPDATE message SET due = 0.0, attempts = 0, expired = NULL, warned = 0, aside = NULL "
-            "WHERE number = ?",
+            "UPDATE message SET due = 0.0, attempts = 0, expired = NULL, warned = 0, aside = NULL, "
+            "ran = (1 - held) * (SELECT ran FROM about) WHERE number = ?",
             (number,),
+        )
+
+    def count_running(self, passed: float) -> None:
+        """Add to the age of all mail; see ``Queue.count_running``."""
+        self.connection.execute(
+            "UPDATE about SET ran = ran + ? WHERE EXISTS (SELECT 1 FROM message)", (passed,)
         )
 
     def clear_aside(self, passed: float, keep: float) -> Sequence[str]:
