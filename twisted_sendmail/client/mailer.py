@@ -35,7 +35,6 @@ from twisted_sendmail.smtp import (
     RecipientResult,
     RecipientStatus,
     SendmailError,
-    SendTimeout,
     printable,
     require_acceptance,
 )
@@ -58,6 +57,14 @@ Item = Union["Message", "tuple[Envelope, Message]"]
 
 #: Seconds and messages beyond all use.
 _UNLIMITED = 10**9
+_ONE_CONNECTION = PoolLimits(
+    connections=1,
+    window=1,
+    messages=_UNLIMITED,
+    age=_UNLIMITED,
+    idle=_UNLIMITED,
+    wait=None,
+)
 
 
 @frozen
@@ -102,11 +109,12 @@ class Mailer:
             raise InvalidServer("there is no server", remedy="give at least one")
         servers = [SubmissionServer.of(each) for each in given]
         self.reactor = reactor
-        self._pool = Pool(reactor, servers, limits or PoolLimits())
+        #: The connections, and the jobs that wait for them.
+        self.pool = Pool(reactor, servers, limits or PoolLimits())
         # For a message, from when it is given to its verdict.
         total = servers[0].timeouts.total
         self._deadlines = Deadlines(reactor, total, f"a message to {servers[0]}")
-        self._pool.on_empty = self._deadlines.stop_if_idle
+        self.pool.on_empty = self._deadlines.stop_if_idle
         self._closed = False
 
     def connect(self, count: int = 1) -> Deferred[None]:
@@ -123,7 +131,7 @@ class Mailer:
 
         Cancelling ends the waiting; the connections that are opening may serve later messages.
         """
-        most = self._pool.limits.connections
+        most = self.pool.limits.connections
         if not isinstance(count, int) or not 0 < count <= most:
             return fail(
                 InvalidInput(
@@ -133,7 +141,7 @@ class Mailer:
             )
         if self._closed:
             return fail(MailerClosed("the mailer is closed"))
-        return self._pool.connect(count)
+        return self.pool.connect(count)
 
     def send(
         self,
@@ -163,11 +171,15 @@ class Mailer:
                 envelope=envelope,
                 complete=complete,
             )
-            return require_acceptance(await self.deliver(prepared, all_or_nothing=all_or_nothing))
+            try:
+                report = await self.deliver(prepared, all_or_nothing=all_or_nothing)
+            finally:
+                await prepared.close()
+            return require_acceptance(report)
 
         if self._closed:
             return fail(MailerClosed("the mailer is closed"))
-        return self._deadlines.apply(Deferred.fromCoroutine(run()))
+        return self.apply_deadline(Deferred.fromCoroutine(run()))
 
     def send_many(
         self,
@@ -186,12 +198,21 @@ class Mailer:
         """
         return Sending(self, messages, all_or_nothing=all_or_nothing, complete=complete)
 
-    async def deliver(self, prepared: PreparedMessage, *, all_or_nothing: bool) -> DeliveryReport:
-        """Send a prepared message and close it; a report without acceptance is no error.
+    def apply_deadline(self, sending: Deferred[DeliveryReport]) -> Deferred[DeliveryReport]:
+        """Cancel *sending*, of one message, when it takes more than ``timeouts.total``.
+
+        :raises SendTimeout: it did.
+        """
+        return self._deadlines.apply(sending)
+
+    def deliver(
+        self, prepared: PreparedMessage, *, all_or_nothing: bool
+    ) -> Deferred[DeliveryReport]:
+        """Send a prepared message; a report without acceptance is no error.
 
         :raises SendmailError: no connection could be opened.
         """
-        result: Deferred[DeliveryReport] = Deferred(lambda _: self._pool.cancel(job))
+        result: Deferred[DeliveryReport] = Deferred(lambda _: self.pool.cancel(job))
 
         def ended(end: JobResult) -> None:
             if isinstance(end, DeliveryReport):
@@ -200,11 +221,8 @@ class Mailer:
                 result.errback(end)
 
         job = Job(prepared, ended, self.reactor.seconds(), all_or_nothing)
-        try:
-            self._pool.add([job])
-            return await result
-        finally:
-            await prepared.close()
+        self.pool.add([job])
+        return result
 
     async def report(self, item: Item, *, all_or_nothing: bool, complete: bool) -> DeliveryReport:
         """Send one item and return its report, which holds the error if it failed."""
@@ -219,24 +237,19 @@ class Mailer:
                 complete=complete,
             )
             envelope = prepared.envelope
-            return await self.deliver(prepared, all_or_nothing=all_or_nothing)
+            try:
+                return await self.deliver(prepared, all_or_nothing=all_or_nothing)
+            finally:
+                await prepared.close()
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
             return _failed(error, envelope)
 
-    def begin(self, jobs: Sequence[Job]) -> None:
-        """Send *jobs*, whose owner receives each result."""
-        self._pool.add(jobs)
-
-    def cancel(self, job: Job) -> None:
-        """End *job*, as cancelling :meth:`send` does."""
-        self._pool.cancel(job)
-
     @property
     def capacity(self) -> int:
         """Messages that keep every connection busy, and as many again that wait."""
-        limits = self._pool.limits
+        limits = self.pool.limits
         return min(limits.waiters, limits.connections * max(2, limits.window) * 2)
 
     def watch(self, not_ready: Callable[[SubmissionServer, SendmailError], None]) -> None:
@@ -244,15 +257,15 @@ class Mailer:
 
         A message that could go to another server does not report this.
         """
-        self._pool.on_not_ready = not_ready
+        self.pool.on_not_ready = not_ready
 
     def unlock(self) -> None:
         """Try refused credentials again: they were corrected at the server."""
-        self._pool.unlock()
+        self.pool.unlock()
 
     def stats(self) -> MailerStats:
         """Return the present state."""
-        pool = self._pool
+        pool = self.pool
         return MailerStats(
             idle=pool.count(ConnectionState.IDLE),
             leased=pool.count(ConnectionState.LEASED),
@@ -279,16 +292,20 @@ class Mailer:
         Cancelling closes at once.
         """
         self._closed = True
-        return Deferred.fromCoroutine(self._pool.close(grace, send_waiting=send_waiting))
+        self._deadlines.stop_if_idle()
+        return Deferred.fromCoroutine(self.pool.close(grace, send_waiting=send_waiting))
 
     def __repr__(self) -> str:
-        return f"<Mailer {self._pool}>"
+        return f"<Mailer {self.pool}>"
 
 
 class Sending:
     """The result of ``Mailer.send_many``: await it, or iterate over it; once.
 
     Its source is pulled only as fast as connections take messages and the caller takes reports.
+
+    :param one_by_one: pull a message when the one before has ended, with a deadline for each, and
+        end with the error of the first message if no connection could be made ready for it.
     """
 
     def __init__(
@@ -298,12 +315,14 @@ class Sending:
         *,
         all_or_nothing: bool,
         complete: bool,
+        one_by_one: bool = False,
     ) -> None:
         self._mailer = mailer
         self._messages = messages
         self._all_or_nothing = all_or_nothing
         self._complete = complete
-        self._capacity = mailer.capacity
+        self._one_by_one = one_by_one
+        self._capacity = 1 if one_by_one else mailer.capacity
         self._begun = 0
         # By index of a message: how to cancel it.
         self._in_flight: dict[int, Callable[[], object]] = {}
@@ -372,9 +391,11 @@ class Sending:
             async for item in self._messages:
                 self._begin([item])
                 await self._wait_for_space()
+                if self._failure is not None:
+                    break
         else:
             items = iter(_checked(self._messages))
-            while True:
+            while self._failure is None:
                 batch: list[Item] = []
                 try:
                     batch.extend(islice(items, self._space))
@@ -414,46 +435,59 @@ class Sending:
             prepared = envelope and prepare_small(
                 message, envelope, now=now, complete=self._complete
             )
-            if prepared:
+            if prepared and not self._one_by_one:
                 job = Job(
-                    prepared, partial(self._settled, index, prepared), now, self._all_or_nothing
+                    prepared, partial(self._settled, index, envelope), now, self._all_or_nothing
                 )
                 jobs.append(job)
-                self._in_flight[index] = partial(self._mailer.cancel, job)
+                self._in_flight[index] = partial(self._mailer.pool.cancel, job)
+                continue
+            if prepared:
+                sending = self._mailer.deliver(prepared, all_or_nothing=self._all_or_nothing)
             else:
                 sending = Deferred.fromCoroutine(
                     self._mailer.report(
                         item, all_or_nothing=self._all_or_nothing, complete=self._complete
                     )
                 )
-                self._in_flight[index] = sending.cancel
-                _ = sending.addCallbacks(partial(self._done, index), partial(self._cut_off, index))
+            if self._one_by_one:
+                sending = self._mailer.apply_deadline(sending)
+            self._in_flight[index] = sending.cancel
+            _ = sending.addCallbacks(
+                partial(self._done, index), partial(self._cut_off, index, envelope)
+            )
         if jobs:
-            self._mailer.begin(jobs)
+            self._mailer.pool.add(jobs)
 
-    def _settled(self, index: int, prepared: PreparedMessage, result: JobResult) -> None:
+    def _settled(self, index: int, envelope: Envelope | None, result: JobResult) -> None:
         if isinstance(result, DeliveryReport):
             self._done(index, result)
-        elif isinstance(result, CancelledError) or not isinstance(result, Exception):
-            self._cut_off(index, Failure(result))
         else:
-            self._done(index, _failed(result, prepared.envelope))
+            self._cut_off(index, envelope, Failure(result))
 
     def _done(self, index: int, report: DeliveryReport) -> None:
         self._in_flight.pop(index, None)
+        pool = self._mailer.pool
+        if self._one_by_one and report.error is not None and pool.attempted and not pool.was_ready:
+            self._source_failed(Failure(report.error))
+            return
         self._ready.append((index, report))
         self._freed()
         self._tell()
 
-    def _cut_off(self, index: int, failure: Failure) -> None:
-        self._in_flight.pop(index, None)
+    def _cut_off(self, index: int, envelope: Envelope | None, failure: Failure) -> None:
         error = failure.value
+        if isinstance(error, Exception) and not isinstance(error, CancelledError):
+            self._done(index, _failed(error, envelope))
+            return
+        self._in_flight.pop(index, None)
         if isinstance(error, Cancelled) and error.report is not None:
             self._ready.append((index, replace(error.report, error=error)))
         self._source_failed(failure)
 
     def _source_failed(self, failure: Failure) -> None:
         self._failure = self._failure or failure
+        self._freed()
         self._tell()
 
     def _tell(self) -> None:
@@ -491,73 +525,15 @@ def many(
     are those of the messages begun.
     """
     try:
-        mailer = _OneConnection(reactor, SubmissionServer.of(server))
+        mailer = Mailer(reactor, SubmissionServer.of(server), limits=_ONE_CONNECTION)
     except SendmailError:
         return fail()
-    running = mailer.send_each(messages, all_or_nothing=all_or_nothing, complete=complete)
-    return close_after(Deferred.fromCoroutine(running), mailer.aclose)
-
-
-class _OneConnection(Mailer):
-    """A mailer with one connection, for :func:`many`."""
-
-    def __init__(self, reactor: Any, server: SubmissionServer) -> None:
-        limits = PoolLimits(
-            connections=1,
-            window=1,
-            messages=_UNLIMITED,
-            age=_UNLIMITED,
-            idle=_UNLIMITED,
-            wait=None,
-        )
-        super().__init__(reactor, server, limits=limits)
-        # Why no connection could be made ready.
-        self._no_connection: SendmailError | None = None
-        self.watch(self._not_ready)
-
-    def _not_ready(self, _server: SubmissionServer, error: SendmailError) -> None:
-        self._no_connection = error
-        self._pool.refuse(error)
-
-    async def send_each(
-        self,
-        messages: Iterable[Item] | AsyncIterable[Item],
-        *,
-        all_or_nothing: bool,
-        complete: bool,
-    ) -> list[DeliveryReport]:
-        reports: list[DeliveryReport] = []
-        try:
-            async for item in _each(messages):
-                running = self.report(item, all_or_nothing=all_or_nothing, complete=complete)
-                try:
-                    report = await self._deadlines.apply(Deferred.fromCoroutine(running))
-                except SendTimeout as error:
-                    report = _failed(error, item[0] if isinstance(item, tuple) else None)
-                if not self._pool.was_ready:
-                    if self._no_connection is not None:
-                        raise self._no_connection
-                    if report.error is not None and not isinstance(report.error, InvalidInput):
-                        raise report.error
-                reports.append(report)
-        except CancelledError as error:
-            cancelled = error if isinstance(error, Cancelled) else Cancelled("cancelled")
-            if cancelled.report is not None:
-                reports.append(replace(cancelled.report, error=cancelled))
-            cancelled.reports = tuple(reports)
-            raise cancelled from None
-        finally:
-            self._deadlines.stop_if_idle()
-        return reports
-
-
-async def _each(messages: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
-    if hasattr(messages, "__aiter__"):
-        async for item in messages:
-            yield item
-    else:
-        for item in _checked(messages):
-            yield item
+    pool = mailer.pool
+    mailer.watch(lambda _server, error: pool.refuse(error))
+    sending = Sending(
+        mailer, messages, all_or_nothing=all_or_nothing, complete=complete, one_by_one=True
+    )
+    return close_after(sending.deferred(), mailer.aclose)
 
 
 def _checked(messages: Iterable[Item]) -> Iterable[Item]:

@@ -270,7 +270,9 @@ class Pool:
         self._by_state: dict[ConnectionState, dict[PooledConnection, None]] = {
             state: {} for state in ConnectionState
         }
-        self._size = self._opened_so_far = 0
+        self._size = 0
+        #: Connections that were opened, or tried to be.
+        self.attempted = 0
         # Leased connections that can take another message; the others are not asked.
         self._with_room: dict[PooledConnection, None] = {}
         # The server of the connection that takes the place of a dropped one, until that is gone.
@@ -676,8 +678,8 @@ class Pool:
         if not (replacing or self.count(*NOT_READY)):
             for each in self._servers:
                 each.attempts = 0
-        self._opened_so_far += 1
-        connection = PooledConnection(self, status, self._opened_so_far)
+        self.attempted += 1
+        connection = PooledConnection(self, status, self.attempted)
         self._by_state[connection.state][connection] = None
         status.opening += 1
         self._size += 1

@@ -100,7 +100,7 @@ class DeliveryAgent:
             except Exception:  # noqa: BLE001 - see RouteQueue.abandon
                 self._unexpected(Failure(), attempt)
         if jobs:
-            route_queue.route.mailer.begin(jobs)
+            route_queue.route.mailer.pool.add(jobs)
 
     # -- the end of an attempt -----------------------------------------------------------
 
