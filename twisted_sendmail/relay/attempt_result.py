@@ -25,6 +25,7 @@ import attrs
 from twisted.python.failure import Failure
 
 from twisted_sendmail.queue import MessageDamaged, QueuedRecipient, QueueError, RecipientState
+from twisted_sendmail.relay.retry_policy import grown
 from twisted_sendmail.smtp import (
     AuthenticationError,
     ConnectFailed,
@@ -147,15 +148,7 @@ def classify_attempt(
     :param tried: the recipients of *message* that were tried.
     :param result: result of the mailer.
     """
-    report: DeliveryReport | None
-    error: BaseException | None
-    if isinstance(result, DeliveryReport):
-        report, error = result, result.error
-    else:
-        error = result.value if isinstance(result, Failure) else result
-        report = error.report if isinstance(error, SendmailError) else None
-        if report is not None:
-            error = report.error or error
+    report, error = _report_and_error(result)
     if report is not None:
         host, in_doubt = report.host, bool(report.in_doubt)
         outcome = _outcome(report, error)
@@ -200,6 +193,53 @@ def classify_attempt(
         )
     counted = any(verdict.counts for verdict in verdicts)
     return AttemptResult(tuple(rows), outcome, counted, in_doubt, error)
+
+
+def classify_unexpected_error(
+    tried: Sequence[QueuedRecipient],
+    result: DeliveryReport | BaseException | Failure,
+    *,
+    now: float,
+    policy: RetryPolicy,
+) -> AttemptResult:
+    """Return the result of an attempt whose end an error of the relay itself prevented.
+
+    Recipients that the server accepted are delivered; all others are deferred, whatever the server
+    replied.
+
+    :param result: result of the mailer, or the error that came before it.
+    """
+    report, error = _report_and_error(result)
+    accepted = set() if report is None else {str(each.recipient.path) for each in report.accepted}
+    rows = []
+    for queued in tried:
+        delivered = str(queued.recipient.path) in accepted
+        rows.append(
+            attrs.evolve(
+                queued,
+                state=RecipientState.DELIVERED if delivered else RecipientState.PENDING,
+                due=0.0 if delivered else now + grown(policy.first, policy.most, queued.attempts),
+                attempts=queued.attempts + 1,
+                tried=now,
+                reply="accepted" if delivered else "unexpected error of the relay",
+                status="2.0.0" if delivered else "4.3.0",
+            )
+        )
+    if report is not None:
+        in_doubt = bool(report.in_doubt)
+    else:
+        in_doubt = isinstance(error, SendmailError) and error.in_doubt
+    return AttemptResult(tuple(rows), AttemptOutcome.LOCAL_FAULT, in_doubt=in_doubt, error=error)
+
+
+def _report_and_error(
+    result: DeliveryReport | BaseException | Failure,
+) -> tuple[DeliveryReport | None, BaseException | None]:
+    if isinstance(result, DeliveryReport):
+        return result, result.error
+    error = result.value if isinstance(result, Failure) else result
+    report = error.report if isinstance(error, SendmailError) else None
+    return report, (report and report.error) or error
 
 
 def expired(row: QueuedRecipient) -> bool:

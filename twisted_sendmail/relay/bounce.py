@@ -30,6 +30,8 @@ from twisted_sendmail.smtp import Envelope, ForwardPath, Mailbox, ReversePath, p
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted.python.failure import Failure
+
     from twisted_sendmail.queue import AttemptRecord, LeasedMessage, Queue, QueuedMessage
     from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
     from twisted_sendmail.relay.routing import Routing
@@ -138,9 +140,12 @@ class BounceService:
         return record, []
 
     def postpone(
-        self, record: AttemptRecord, policy: RetryPolicy, why: str
+        self, record: AttemptRecord, policy: RetryPolicy, why: str, failure: Failure | None = None
     ) -> tuple[AttemptRecord, list[Event]]:
-        """Return *record* with those who failed pending: they cannot be reported now."""
+        """Return *record* with those who failed pending: they cannot be reported now.
+
+        :param failure: the error for the log, if there was one.
+        """
         changes = tuple(
             evolve(
                 row,
@@ -151,7 +156,8 @@ class BounceService:
             else row
             for row in record.changes
         )
-        event = Trouble(f"{record.id} failed, cannot be reported yet, and is tried again", why)
+        what = f"{record.id} failed, cannot be reported yet, and is tried again"
+        event = Trouble(what, why, failure)
         return evolve(record, changes=changes), [event]
 
     async def _undeliverable(

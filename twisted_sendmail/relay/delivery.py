@@ -23,14 +23,21 @@ from twisted_sendmail.queue import AttemptRecord, MessageDamaged, SetAsideReason
 from twisted_sendmail.relay.attempt_result import (
     AttemptOutcome,
     classify_attempt,
+    classify_unexpected_error,
     due_recipients,
     expired,
     given_up,
 )
 from twisted_sendmail.relay.bounce import reports_due
-from twisted_sendmail.relay.events import STATUS, Attempted, Delays, SetAside
+from twisted_sendmail.relay.events import (
+    STATUS,
+    Attempted,
+    Delays,
+    SetAside,
+    unexpected_error,
+)
 from twisted_sendmail.relay.retry_policy import elapsed
-from twisted_sendmail.smtp import DeliveryReport, SendmailError, printable
+from twisted_sendmail.smtp import DeliveryReport, MailerClosed, SendmailError, printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -90,6 +97,7 @@ class DeliveryAgent:
             tried = due_recipients(leased.message, now, route_queue.policy.horizon(now))
             attempt = Attempt(route_queue, leased, slot, tried, now)
             self.under_way.add(attempt)
+            # Whatever the error is, the message must not stay leased.
             try:
                 if leased.message.expired:
                     self._give_up(attempt)
@@ -97,8 +105,8 @@ class DeliveryAgent:
                 prepared = stored_message(leased, tried, self._queue)
                 attempt.job = job = Job(prepared, partial(self._on_result, attempt), now)
                 jobs.append(job)
-            except Exception:  # noqa: BLE001 - see RouteQueue.abandon
-                self._unexpected(Failure(), attempt)
+            except Exception as e:  # noqa: BLE001
+                self._unexpected(Failure(), attempt, e)
         if jobs:
             route_queue.route.mailer.pool.add(jobs)
 
@@ -107,8 +115,8 @@ class DeliveryAgent:
     def _on_result(self, attempt: Attempt, result: JobResult) -> None:
         try:
             self._process(attempt, result)
-        except Exception:  # noqa: BLE001 - see RouteQueue.abandon
-            self._unexpected(Failure(), attempt)
+        except Exception:  # noqa: BLE001 - as above
+            self._unexpected(Failure(), attempt, result)
 
     def _process(self, attempt: Attempt, result: JobResult) -> None:
         message, route_queue = attempt.leased.message, attempt.route_queue
@@ -144,7 +152,7 @@ class DeliveryAgent:
         record = AttemptRecord(
             message.id, now, rows, tried=classified.counts, in_doubt=classified.in_doubt
         )
-        self._report(attempt, record, dsn=report is not None and report.dsn)
+        self._report(attempt, record, result, dsn=report is not None and report.dsn)
 
     def _give_up(self, attempt: Attempt) -> None:
         """End a message that the operator expired, without an attempt."""
@@ -152,7 +160,8 @@ class DeliveryAgent:
         rows = given_up(message)
         now = self._reactor.seconds()
         self._announce(attempt, rows, now, None, in_doubt=False)
-        self._report(attempt, AttemptRecord(message.id, now, rows, tried=False), dsn=False)
+        record = AttemptRecord(message.id, now, rows, tried=False)
+        self._report(attempt, record, MailerClosed("expired by the operator"), dsn=False)
 
     def _announce(
         self,
@@ -200,7 +209,9 @@ class DeliveryAgent:
 
     # -- its record ----------------------------------------------------------------------
 
-    def _report(self, attempt: Attempt, record: AttemptRecord, *, dsn: bool) -> None:
+    def _report(
+        self, attempt: Attempt, record: AttemptRecord, result: JobResult, *, dsn: bool
+    ) -> None:
         """Make the reports that are due, and record the attempt together with them."""
         policy = attempt.route_queue.policy
         due = reports_due(attempt.leased.message, record, policy, dsn=dsn)
@@ -210,26 +221,41 @@ class DeliveryAgent:
         making = Deferred.fromCoroutine(self._bounce.report(attempt.leased, record, due, policy))
         _ = making.addErrback(self._not_reported, attempt, record)
         _ = making.addCallback(lambda made: self._record(attempt, *made))
-        _ = making.addErrback(self._unexpected, attempt)
+        _ = making.addErrback(self._unexpected, attempt, result)
 
     def _not_reported(
         self, failure: Failure, attempt: Attempt, record: AttemptRecord
     ) -> tuple[AttemptRecord, Sequence[Event]]:
         """Record no failure that cannot be reported."""
-        self.log.failure("{id} could not be reported", failure, id=record.id)
         if failure.check(MessageDamaged):
             return _damaged(record.id, record.at)
-        return self._bounce.postpone(
-            record, attempt.route_queue.policy, "the report could not be written"
-        )
+        why = "the report could not be made"
+        return self._bounce.postpone(record, attempt.route_queue.policy, why, failure)
 
     def _record(self, attempt: Attempt, record: AttemptRecord, events: Sequence[Event]) -> None:
         attempt.route_queue.record(attempt, record, events)
         self._forget(attempt)
 
-    def _unexpected(self, failure: Failure, attempt: Attempt) -> None:
-        attempt.route_queue.abandon(failure, attempt)
-        self._forget(attempt)
+    def _unexpected(
+        self, failure: Failure, attempt: Attempt, result: JobResult | BaseException
+    ) -> None:
+        """End an attempt that an error of the relay itself prevents from its end.
+
+        :param result: result of the mailer, or the error that came before it.
+        """
+        message, policy = attempt.leased.message, attempt.route_queue.policy
+        then = "set aside" if message.expired else "tried again later"
+        self._notify(unexpected_error(f"{message.id}: unexpected error, {then}", failure))
+        now = self._reactor.seconds()
+        if message.expired:
+            # No wait applies to a message that the operator expired: it would be tried in a loop.
+            aside = SetAsideReason.UNDELIVERABLE
+            self._record(attempt, AttemptRecord(message.id, now, tried=False, aside=aside), ())
+            return
+        rows, _, _, in_doubt, _ = classify_unexpected_error(
+            attempt.recipients, result, now=now, policy=policy
+        )
+        self._record(attempt, AttemptRecord(message.id, now, rows, in_doubt=in_doubt), ())
 
     def _forget(self, attempt: Attempt) -> None:
         self.under_way.discard(attempt)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
+from twisted.python.failure import Failure
 
 from twisted_sendmail.queue import RecipientState
+from twisted_sendmail.smtp import printable
 
 #: ``status=`` by the state of a recipient; one that was given up is ``expired``.
 STATUS = {
@@ -164,6 +166,8 @@ class Trouble:
 
     what: str
     reason: str
+    #: The error, for the log, where it was not expected.
+    failure: Failure | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -188,3 +192,11 @@ Event = (
 )
 #: Called with each event.
 Observer = Callable[[Event], None]
+
+
+def unexpected_error(what: str, failure: Failure) -> Trouble:
+    """Return the event for an error that nothing in the relay expects."""
+    # The text of an unknown exception may be anything, and long.
+    return Trouble(
+        what, printable(f"{type(failure.value).__name__}: {failure.value}", 300), failure
+    )

@@ -117,6 +117,11 @@ def _interrupted(event: Interrupted) -> None:
         )
 
 
+def _trouble(event: Trouble) -> None:
+    fields = {} if event.failure is None else {"log_failure": event.failure}
+    log.emit(LogLevel.error, "{what}: {reason}", what=event.what, reason=event.reason, **fields)
+
+
 def _cleared(event: Cleared) -> None:
     days, hours = event.kept / 86400, event.kept / 3600
     log.emit(
@@ -133,6 +138,7 @@ _WRITERS: dict[type, Callable[[Any], None]] = {
     Removed: _removed,
     Cleared: _cleared,
     Interrupted: _interrupted,
+    Trouble: _trouble,
 }
 #: Level and format of the other events.
 _FORMATS: dict[type, tuple[Any, str]] = {
@@ -147,7 +153,6 @@ _FORMATS: dict[type, tuple[Any, str]] = {
         LogLevel.error,
         "route {route}: {server} refuses the credentials; its mail waits: {reason}",
     ),
-    Trouble: (LogLevel.error, "{what}: {reason}"),
 }
 #: Postfix's names of the reports.
 _KINDS = {"failed": "non-delivery", "delayed": "delay", "relayed": "delivery status"}

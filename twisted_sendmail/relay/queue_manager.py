@@ -15,7 +15,7 @@ A message is in one of these states::
             claim, lease                 record: not delivered to all
     queued --------------> leased -------------------------------------> queued, due later
       ^                    |  |  `-- record: nobody is pending --------> removed
-      |      release       |  `----- crash, or an unexpected error ----> leased until the next start
+      |      release       |  `----- crash -----------------------------> leased until the next start
       `--------------------'
 
 Only this module leases (``claim``, ``RouteQueue.look``, ``QueueManager._remove_expired``), records
@@ -31,8 +31,8 @@ Invariants:
 * Each message has a slot of its route before it is leased (``Route.free_slots``).
 * New mail does not wait for old mail, nor old for new: where both wait, each has half of the slots.
 * No busy loop: after an error, and when nothing was found, it waits.
-* Any unexpected error leaves its message leased until the relay restarts (``RouteQueue.abandon``):
-  the message is neither lost nor sent in a loop.  The start names it as possibly duplicated.
+* An unexpected error ends an attempt as a transient failure does: recipients that the server accepted
+  are recorded as delivered, and the others wait (``attempt_result.classify_unexpected_error``).
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 
 from twisted_sendmail.queue import QueueObserver, RecipientState
-from twisted_sendmail.relay.events import Arrived, Cleared, Removed, Trouble
+from twisted_sendmail.relay.events import Arrived, Cleared, Removed, Trouble, unexpected_error
 from twisted_sendmail.relay.retry_policy import elapsed, grown, remaining
 from twisted_sendmail.relay.route import Route
 from twisted_sendmail.smtp import printable
@@ -89,7 +88,6 @@ _MAX_REMOVAL_INTERVAL = 3600.0
 _REMOVALS_PER_KEEP = 24
 #: Seconds between two additions to the age of mail.
 _COUNT_INTERVAL = 60.0
-_log = Logger(namespace="twisted_sendmail.relay")
 
 
 class QueueManager(QueueObserver):
@@ -479,8 +477,7 @@ class RouteQueue:
         self._pause(grown(_MIN_PAUSE, MAX_IDLE, self._errors - 1))
 
     def _unexpected(self, failure: Failure) -> None:
-        _log.failure("unexpected error on route {name}", failure, name=self.route.name)
-        self._notify(_trouble(f"unexpected error on route {self.route.name}", failure))
+        self._notify(unexpected_error(f"route {self.route.name}: unexpected error", failure))
         self._pause(MAX_IDLE)
 
     # -- the end of an attempt -----------------------------------------------------------
@@ -500,7 +497,7 @@ class RouteQueue:
         _ = recording.addCallbacks(
             self._is_recorded, self._not_recorded, (attempt, record, events), {}, (attempt,), {}
         )
-        _ = recording.addErrback(self.abandon, attempt)
+        _ = recording.addErrback(self._after_record, attempt)
 
     def _is_recorded(
         self,
@@ -529,12 +526,12 @@ class RouteQueue:
             lambda _: self.free(attempt.slot, message)
         )
 
-    def abandon(self, failure: Failure, attempt: Attempt) -> None:
-        """Unexpected error: leave the message leased until the relay restarts."""
-        id_ = attempt.leased.message.id
-        _log.failure("{id}: unexpected error", failure, id=id_)
-        self._notify(_trouble(f"{id_}: unexpected error, held until the relay restarts", failure))
+    def _after_record(self, failure: Failure, attempt: Attempt) -> None:
+        """Free the slot after an unexpected error; the record is durable."""
+        what = f"{attempt.leased.message.id}: unexpected error after its result was recorded"
+        self._notify(unexpected_error(what, failure))
         self.free(attempt.slot, None)
+        self._manager.ask_due()
 
     def free(self, slot: Slot, left: QueuedMessage | None) -> None:
         """Free the slot of a message, once, and look.
