@@ -23,7 +23,7 @@ from tests.names import (
     stall,
     without,
 )
-from tests.relay.world import HOUR, SENDER, START, World
+from tests.relay.world import HOUR, SENDER, START, Host, World
 from twisted_sendmail import MailerClosed, PoolLimits, Recipient, RetryPolicy
 
 
@@ -199,6 +199,43 @@ def test_refusals_of_the_message_as_it_is_are_final(world: World) -> None:
     assert [outcome.status for outcome in refused.failed] == ["5.6.0"]
     unsendable = world.run(world.send(relay, "bøb@example.net").delivered)
     assert [outcome.status for outcome in unsendable.failed] == ["5.6.7"]
+
+
+COMPLETE = b"From: a@x.example\r\nDate: x\r\nMessage-ID: <1@x.example>\r\n"
+
+
+def relayed(world: World, host: Host, content: bytes) -> bytes:
+    """What *host* gets of *content*."""
+    relay = world.relay(host)
+    queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net"))
+    world.run(queued.delivered)
+    (message,) = host.messages
+    return message.content
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+def test_a_header_in_utf8_is_encoded_for_a_next_hop_without_smtputf8(
+    world: World, size: int
+) -> None:
+    host = world.host(faults=[without("SMTPUTF8")])
+    body = "\r\nGr\u00fc\u00dfe\r\n".encode() * size
+    got = relayed(world, host, COMPLETE + "Subject: Gr\u00fc\u00dfe\r\n".encode() + body)
+    assert got == COMPLETE + b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n" + body
+    assert [event.signature_broken for event in world.of(Attempted)] == [False]
+
+
+def test_signed_mail_that_would_bounce_is_encoded(world: World) -> None:
+    host = world.host(faults=[without("8BITMIME"), without("SMTPUTF8")])
+    content = COMPLETE + b"DKIM-Signature: x\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n"
+    assert b"\r\n\r\nGr=C3=BC=C3=9Fe\r\n" in relayed(world, host, content)
+    assert [event.signature_broken for event in world.of(Attempted)] == [True]
+
+
+def test_large_8_bit_mail_is_encoded_for_a_next_hop_without_8bitmime(world: World) -> None:
+    host = world.host(faults=[without("8BITMIME"), without("SMTPUTF8")])
+    got = relayed(world, host, COMPLETE + b"\r\n" + b"x" * 70 + b"\xc3\xbc\r\n" * 300_000)
+    assert got.isascii()
+    assert b"Content-Transfer-Encoding: base64\r\n" in got
 
 
 def test_a_held_message_waits_for_the_operator(world: World) -> None:

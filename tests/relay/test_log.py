@@ -106,6 +106,13 @@ def test_what_may_go_twice_says_so(log: list[Any]) -> None:
     assert two.endswith("[possibly duplicated: 2 earlier attempts were interrupted]")
 
 
+def test_a_signature_that_had_to_be_broken_is_named(log: list[Any]) -> None:
+    log_event(attempted(signature_broken=True))
+    (line,) = lines(log)
+    note = "[signature broken: encoded for a server without 8BITMIME or SMTPUTF8]"
+    assert line.endswith(f"status=sent (250 2.0.0 Ok) {note}")
+
+
 def test_many_interrupted_ones_are_named_in_lines_of_bounded_length(log: list[Any]) -> None:
     ids = tuple(f"{number:012}" for number in range(1000))
     log_event(Interrupted(ids))

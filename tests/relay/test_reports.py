@@ -94,27 +94,12 @@ _PARTS = "--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n--b\r
 _SIGNATURE = "Content-Type: application/pkcs7-signature\r\n\r\nMIIB\r\n--b--\r\n"
 
 
-@pytest.mark.parametrize(
-    ("fields", "body"),
-    [
-        (
-            'multipart/signed; protocol="application/pkcs7-signature"; boundary=b',
-            _PARTS + _SIGNATURE,
-        ),
-        (
-            "text/plain; charset=utf-8\r\nDKIM-Signature: v=1",
-            "ü\r\n",
-        ),
-    ],
-    ids=["multipart/signed", "DKIM"],
-)
-def test_who_signed_8_bit_content_is_told_what_to_do_where_it_cannot_go(
-    world: World, fields: str, body: str
-) -> None:
+def test_who_signed_8_bit_content_is_told_what_to_do_where_it_cannot_go(world: World) -> None:
     host = world.host(faults=[without("8BITMIME", "BINARYMIME")])
     relay = world.relay(host)
-    mime = f"MIME-Version: 1.0\r\nContent-Type: {fields}\r\n"
-    world.send(relay, "bob@example.net", fields=mime, body=body.encode())
+    kind = 'multipart/signed; protocol="application/pkcs7-signature"; boundary=b'
+    mime = f"MIME-Version: 1.0\r\nContent-Type: {kind}\r\n"
+    world.send(relay, "bob@example.net", fields=mime, body=(_PARTS + _SIGNATURE).encode())
     (bounce,) = host.reports
     text = " ".join(bounce.email.get_body().get_content().split())  # type: ignore[union-attr]
     assert "8BITMIME is needed and not offered" in text

@@ -198,22 +198,27 @@ class Transaction:
     def begin(self) -> None:
         """Send the first group."""
         message, offered = self._message, self._protocol.session.capabilities
-        eight_bit_mime = "8BITMIME" in offered
-        if message.small is None or not (eight_bit_mime or message.small.isascii()):
+        eight_bit_mime, smtputf8 = "8BITMIME" in offered, "SMTPUTF8" in offered
+        if not message.fits(eight_bit_mime=eight_bit_mime, smtputf8=smtputf8):
             measuring = Deferred.fromCoroutine(
-                self._measure(offered.size, eight_bit_mime=eight_bit_mime)
+                self._measure(offered.size, eight_bit_mime=eight_bit_mime, smtputf8=smtputf8)
             )
             self._measuring = measuring.addCallbacks(lambda _: self._measured(), self._failed)
         else:
             self._call(self._send_envelope)
 
-    async def _measure(self, size_limit: int | None, *, eight_bit_mime: bool) -> None:
-        """Measure the message if the server needs that, and take its 7-bit form if it has one."""
-        message = self._message
-        await message.measure_for(size_limit, eight_bit_mime=eight_bit_mime)
-        if message.eight_bit and not eight_bit_mime and not message.binary:
-            encoded = await off_reactor(self._protocol.clock, message.seven_bit)
-            self._message = encoded or message
+    async def _measure(
+        self, size_limit: int | None, *, eight_bit_mime: bool, smtputf8: bool
+    ) -> None:
+        """Measure the message if the server needs that, and encode what the server does not take."""
+        await self._message.measure_for(size_limit, eight_bit_mime=eight_bit_mime)
+        self._message = await self._message.fitted(
+            eight_bit_mime=eight_bit_mime,
+            smtputf8=smtputf8,
+            run_blocking=lambda work: off_reactor(self._protocol.clock, work),
+        )
+        if self._message.signature_broken:
+            self._protocol.session.transcript.add("--", "signed message encoded for this server")
         self._size = self._message.size or 0
 
     def _measured(self) -> None:
@@ -472,6 +477,7 @@ class Transaction:
             error,
             message.message_id,
             "DSN" in session.capabilities,
+            message.signature_broken,
         )
         if error is not None:
             _ = error.at(host=protocol.host, tls=protocol.tls, transcript=session.transcript)

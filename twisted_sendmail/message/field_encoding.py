@@ -158,11 +158,15 @@ def _encode_tokens(value: str, writer: _Writer) -> None:
     """Encode words and comments, in a field without phrases."""
     at = 0
     while token := _TOKEN.match(value, at):
-        if token[2] is None:
+        word = token[2]
+        if word is None:
             at = _encode_comment(token[1], value, token.end() - 1, writer)
-        else:
-            at = token.end()
-            writer.word(token[1], token[2])
+            continue
+        at = token.end()
+        if word.startswith("<"):
+            # A URI or a Message-ID, in which an encoded-word has no meaning.
+            word = _NOT_ASCII.sub(_percent_encoded, word)
+        writer.word(token[1], word)
     writer.raw(value[at:])
 
 

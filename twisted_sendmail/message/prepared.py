@@ -18,7 +18,8 @@ from email.message import Message as MIMEMessage
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.addresses import header_recipients, header_sender
-from twisted_sendmail.message.downgrade import seven_bit
+from twisted_sendmail.message.downgrade import HeaderEncoder, seven_bit
+from twisted_sendmail.message.field_encoding import NotEncodable
 from twisted_sendmail.message.header import LONG_HEADER, MAX_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
 from twisted_sendmail.message.mime import bulk, written
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 #: Octets read before anything is decided; a message up to this size is small.
 SMALL = MAX_HEADER
-#: Octets of 8-bit content that is kept when it is measured, so that it can be encoded in 7 bits.
+#: Octets of 8-bit content that is read into memory to be encoded in 7 bits.
 KEPT = 10 * 1024 * 1024
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
@@ -63,7 +64,16 @@ _DECLARED_BINARY = re.compile(
 class PreparedMessage:
     """The result of :func:`prepare`: pull it with :meth:`read`, then :meth:`close` it."""
 
-    __slots__ = ("_at", "_content", "_whole", "binary", "envelope", "message_id", "smtputf8")
+    __slots__ = (
+        "_at",
+        "_content",
+        "_whole",
+        "binary",
+        "envelope",
+        "message_id",
+        "signature_broken",
+        "smtputf8",
+    )
 
     def __init__(
         self,
@@ -81,6 +91,8 @@ class PreparedMessage:
         self.message_id = message_id
         #: The body has no lines: it goes unchanged, by BINARYMIME, or not at all.
         self.binary = binary
+        #: The message is signed and had to be encoded: its signature is void.
+        self.signature_broken = False
         self._whole = content if isinstance(content, bytes) else b""
         self._content = None if isinstance(content, bytes) else content
         self._at = 0
@@ -162,24 +174,83 @@ class PreparedMessage:
             with suppress(Exception):
                 await self._content.close()
 
-    def seven_bit(self) -> PreparedMessage | None:
-        """Return the message in ASCII, with 8-bit bodies and fields encoded.
+    def fits(self, *, eight_bit_mime: bool, smtputf8: bool) -> bool:
+        """Return True if a server can take the message as it is, as far as that is known at once.
 
-        :returns: None if that cannot be done: the message is signed, or it is not in memory (larger
-            than :data:`KEPT`, not measured, or read only once).
+        :param eight_bit_mime: the server offers 8BITMIME.
+        :param smtputf8: the server offers SMTPUTF8.
         """
-        if self.eight_bit is False:
+        small = self.small
+        if small is None or small.isascii():
+            return small is not None
+        if not eight_bit_mime or smtputf8:
+            return eight_bit_mime
+        header = small[: small.find(b"\r\n\r\n") + 2]
+        return header.isascii() and b"multipart/" not in header.lower()
+
+    async def fitted(
+        self,
+        *,
+        eight_bit_mime: bool,
+        smtputf8: bool,
+        run_blocking: RunBlocking[Any] = run_inline,
+    ) -> PreparedMessage:
+        """Return the message in a form that a server can take.
+
+        Without 8BITMIME, all of it is encoded in 7 bits; with it and without SMTPUTF8, the header and
+        the headers of parts are.
+
+        :param run_blocking: runs work that may take long.
+        :returns: the message itself if nothing has to be encoded, or that cannot be done: an address
+            has no form in ASCII, or a message for a server without 8BITMIME is larger than
+            :data:`KEPT`, can be read only once, or has parts that cannot be encoded.
+        :raises Exception: what the message's file or iterator raises.
+        """
+        if self.fits(eight_bit_mime=eight_bit_mime, smtputf8=smtputf8) or self.eight_bit is False:
             return self
-        whole = self._whole if self._content is None else self._content.kept
-        encoded = seven_bit(whole) if whole is not None else None
-        if encoded is None:
-            return None
-        return PreparedMessage(
+        if self.envelope.needs_smtputf8 and not smtputf8:
+            return self  # it will be refused
+        if not eight_bit_mime:
+            return self if self.binary else await self._seven_bit(run_blocking)
+        if smtputf8:
+            return self
+        if self._content is not None:
+            content = _EncodedHeaders(self._content)
+            await content.begin()
+            return self._with(
+                content,
+                smtputf8=content.encoder is None and self.smtputf8,
+                signature_broken=content.signature_broken,
+            )
+        encoder = HeaderEncoder()
+        try:
+            whole = await run_blocking(lambda: encoder.feed(self._whole, last=True))
+        except NotEncodable:
+            return self
+        return self._with(whole, signature_broken=encoder.signed and encoder.changed)
+
+    async def _seven_bit(self, run_blocking: RunBlocking[Any]) -> PreparedMessage:
+        whole = self._whole if self._content is None else await self._content.whole()
+        if whole is None:
+            return self
+        encoded = await run_blocking(lambda: seven_bit(whole))
+        if encoded is not None:
+            return self._with(encoded)
+        encoded = await run_blocking(lambda: seven_bit(whole, signed=True))
+        return self if encoded is None else self._with(encoded, signature_broken=True)
+
+    def _with(
+        self, content: bytes | Content, *, smtputf8: bool = False, signature_broken: bool = False
+    ) -> PreparedMessage:
+        made = PreparedMessage(
             self.envelope,
-            encoded,
-            smtputf8=self.envelope.needs_smtputf8,
+            content,
+            smtputf8=smtputf8 or self.envelope.needs_smtputf8,
             message_id=self.message_id,
+            binary=self.binary,
         )
+        made.signature_broken = signature_broken
+        return made
 
 
 async def prepare(
@@ -312,8 +383,6 @@ class Content:
     size: int | None = None
     #: True if there are octets above 127; None if not known.
     eight_bit: bool | None = None
-    #: All of the content, if it was measured, is 8-bit and not larger than :data:`KEPT`.
-    kept: bytes | None = None
 
     @property
     def rewindable(self) -> bool:
@@ -334,6 +403,21 @@ class Content:
         :raises Exception: the content cannot be read.
         """
         raise NotImplementedError
+
+    async def whole(self) -> bytes | None:
+        """Return all octets, and rewind; None if there are more than :data:`KEPT`, or it cannot.
+
+        :raises Exception: the content cannot be read.
+        """
+        if not self.rewindable or (self.size is not None and self.size > KEPT):
+            return None
+        self.rewind()
+        pieces, size = [], 0
+        while size <= KEPT and (octets := await self.read()):
+            pieces.append(octets)
+            size += len(octets)
+        self.rewind()
+        return b"".join(pieces) if size <= KEPT else None
 
     def rewind(self) -> None:
         """Begin again."""
@@ -413,18 +497,12 @@ class _SourceContent(Content):
         self.rewind()
 
     def _measure(self) -> None:
-        canonical, pieces = self._canonical, [self.ahead]
+        canonical = self._canonical
         while not self.ended:
-            octets = self._made_canonical(self._source.read())
-            if canonical.size <= KEPT:
-                pieces.append(octets)
-            else:
-                pieces.clear()
+            _ = self._made_canonical(self._source.read())
         self._measured_size = canonical.size
         self.size = canonical.size - len(self._old_header) + len(self._header)
         self.eight_bit = canonical.eight_bit or not self._header.isascii()
-        if canonical.eight_bit and canonical.size <= KEPT:
-            self.kept = b"".join(pieces)
 
     async def read(self) -> bytes:
         """See :class:`Content`.
@@ -482,6 +560,57 @@ class _SourceContent(Content):
             return self._canonical.feed(raw)
         self.ended = True
         return self._canonical.finish()
+
+
+class _EncodedHeaders(Content):
+    """A content with the fields of its headers in ASCII."""
+
+    #: None if a field has no form in ASCII: then the content stays as it is.
+    encoder: HeaderEncoder | None
+    signature_broken = False
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._ahead = b""
+        self.encoder = HeaderEncoder()
+        self.eight_bit = content.eight_bit
+
+    @property
+    def rewindable(self) -> bool:
+        """See :class:`Content`."""
+        return self._content.rewindable
+
+    async def begin(self) -> None:
+        """Read and encode the header of the message."""
+        encoder, read, made = self.encoder or HeaderEncoder(), [], []
+        try:
+            while encoder.in_header:
+                read.append(await self._content.read())
+                made.append(encoder.feed(read[-1], last=not read[-1]))
+        except NotEncodable:
+            self.encoder, self.size, made = None, self._content.size, read
+        self.signature_broken = encoder.signed and encoder.changed
+        self._ahead = b"".join(made)
+
+    async def read(self) -> bytes:
+        """See :class:`Content`."""
+        octets, self._ahead = self._ahead, b""
+        while not octets:
+            read = await self._content.read()
+            octets = read if self.encoder is None else self.encoder.feed(read, last=not read)
+            if not read:
+                break
+        return octets
+
+    def rewind(self) -> None:
+        """See :class:`Content`."""
+        self._content.rewind()
+        self._ahead = b""
+        self.encoder = self.encoder and HeaderEncoder()
+
+    async def close(self) -> None:
+        """See :class:`Content`."""
+        await self._content.close()
 
 
 def _changed() -> InvalidMessage:

@@ -204,6 +204,7 @@ class DeliveryAgent:
                     in_doubt=in_doubt and deferred,
                     doubles=message.interrupted,
                     tls=tls,
+                    signature_broken=report is not None and report.signature_broken,
                 )
             )
 

@@ -93,6 +93,8 @@ class Attempted:
     doubles: int = 0
     #: Version of TLS; None in clear, or without a connection.
     tls: str | None = None
+    #: The message is signed, and was encoded for a server without 8BITMIME or SMTPUTF8.
+    signature_broken: bool = False
 
 
 @attrs.frozen

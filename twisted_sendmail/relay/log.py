@@ -58,6 +58,8 @@ def _attempted(event: Attempted) -> None:
         notes.append("may have been delivered; will be sent again")
     if event.doubles:
         notes.append(f"possibly duplicated: {event.doubles} earlier attempts were interrupted")
+    if event.signature_broken:
+        notes.append("signature broken: encoded for a server without 8BITMIME or SMTPUTF8")
     orig_to = f" orig_to=<{event.original}>," if event.original else ""
     note = f" [{'; '.join(notes)}]" if notes else ""
     delay, delays = seconds_text(event.delays.total), str(event.delays)
@@ -81,6 +83,7 @@ def _attempted(event: Attempted) -> None:
             "doubles": event.doubles,
             "due": event.due,
             "tls": event.tls,
+            "signature_broken": event.signature_broken,
         }
     )
 

@@ -70,8 +70,8 @@ def mail_command(
         if "SMTPUTF8" not in offered:
             raise _missing(
                 "SMTPUTF8",
-                "an address or the header is not ASCII",
-                "use ASCII addresses and RFC 2047 words",
+                "an address of the envelope or the header is not ASCII",
+                "use ASCII addresses, or another server",
             )
         values.append(("SMTPUTF8", True))
     values += _requests(envelope, offered)

@@ -136,6 +136,8 @@ class DeliveryReport:
     message_id: str | None = None
     #: The server offers DSN: the server has to send the notifications that NOTIFY asks for (RFC 3461 section 5.2.1).
     dsn: bool = False
+    #: The message is signed, and had to be encoded for the server: its signature is void.
+    signature_broken: bool = False
 
     def _with(self, status: RecipientStatus) -> tuple[RecipientResult, ...]:
         return tuple([o for o in self.outcomes if o.status is status])
