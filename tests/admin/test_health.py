@@ -48,7 +48,9 @@ def test_a_queue_that_cannot_be_written_is_a_problem_with_its_reason(
     checked: CheckedHealth,
 ) -> None:
     checked.result = lambda _: fail(QueueFull("the queue is short of room\x1b[31m"))
-    expected = "the queue cannot be written: the queue is short of room\\x1b[31m"
+    expected = (
+        f"the queue cannot be written: the queue is short of room\\x1b[31m; {QueueFull.remedy}"
+    )
     assert checked.ask() == [expected]
 
 

@@ -214,7 +214,9 @@ def test_room_is_looked_at_once_a_second_while_there_is_much(tmp_path: Path) -> 
         seconds[0] = second
         room.ask(100)
     assert looks == [0.0, 0.5, 2.0]
-    with pytest.raises(QueueFull, match="short of room: less than 0 MiB would be left free"):
+    with pytest.raises(
+        QueueFull, match="too little free space: less than 0 MiB would be left free"
+    ):
         FreeSpace(tmp_path, 1024).ask(free + 10**9)
     with pytest.raises(QueueFull):
         FreeSpace(tmp_path, free + 10**9).ask(1)
@@ -232,7 +234,7 @@ async def test_mail_is_refused_before_the_last_room_is_taken(tmp_path: Path) -> 
     await spool.open()
     spool.observer = observer = Observer(claims=True)
     for size in (10, 600_000):
-        with pytest.raises(QueueFull, match="make room on its file system"):
+        with pytest.raises(QueueFull, match="free space on the file system of the queue"):
             await take_in(spool, bytes(size))
     assert [event[0] for event in observer.events] == ["claim", "unclaimed"]
     await spool.close()

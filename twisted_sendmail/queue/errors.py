@@ -23,6 +23,8 @@ class QueueFull(QueueError):
     refused but retried until there is space (``sqlite.queue.RecordRetry``).
     """
 
+    remedy = "free space on the file system of the queue"
+
 
 class QueueUnusable(QueueError):
     """The queue cannot be opened; the text names the cause and a remedy."""

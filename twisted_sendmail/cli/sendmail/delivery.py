@@ -270,7 +270,7 @@ class LocalIntake(Intake):
             raise QueueFull(
                 "the message could not be kept",
                 detail=e.strerror or "",
-                remedy=f"make room in {tempfile.gettempdir()}",
+                remedy=f"free space in {tempfile.gettempdir()}",
             ) from None
 
     def commit_now(self, info: MessageInfo) -> QueuedMessage:

@@ -49,7 +49,7 @@ _REMEDIES = (
     ("no such", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
     ("malformed", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
     ("readonly", "it cannot be written to", "mount it writable, or give another directory"),
-    ("is full", "there is no room", "make room on its file system"),
+    ("is full", "its file system is full", QueueFull.remedy),
     ("locked", "another program holds it", "end that program"),
 )
 #: "TSMq", in the header of the file.
@@ -226,7 +226,7 @@ def queue_error(error: Exception, doing: str) -> QueueError:
     what = f"the queue could not {doing}"
     full = isinstance(error, sqlite3.Error) and "is full" in str(error)
     if full or (isinstance(error, OSError) and error.errno in _NO_SPACE):
-        return QueueFull(what, detail=str(error), remedy="make room on its file system")
+        return QueueFull(what, detail=str(error))
     found = QueueError(what, detail=f"{type(error).__name__}: {error}")
     # A fault of the disk may pass; a fault of the data does not.
     found.temporary = isinstance(error, OSError) or type(error) in _TRANSIENT

@@ -157,7 +157,7 @@ class RelayLock:
 
 
 class FreeSpace:
-    """Admission by free space: mail is refused while there is still room to record results.
+    """Admission by free space: mail is refused while there is still space to record results.
 
     Unused pages of the database count as free space, but its log needs space of its own.
 
@@ -198,7 +198,6 @@ class FreeSpace:
             self._read_at = now
         if self._left < self._least:
             raise QueueFull(
-                "the queue is short of room",
+                "the queue has too little free space",
                 detail=f"less than {self._least >> 20} MiB would be left free",
-                remedy="make room on its file system",
             )
