@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -291,6 +292,20 @@ def test_a_rewritten_recipient_keeps_the_original_for_reports(net: Net) -> None:
     assert (
         Recipient("admin@example.org", orcpt="rfc822;root@localhost"),
     ) == info.envelope.recipients
+
+
+@pytest.mark.parametrize("trace", [True, False])
+@pytest.mark.parametrize("settings", [OPEN, replace(OPEN, max_hops=3)])
+def test_our_own_received_field_is_no_hop(net: Net, settings: Any, trace: bool) -> None:
+    relay = Relay(net, policy={"max_hops": 3}, settings=settings, trace=trace)
+    client = relay.client()
+    client.send("DATA\r\n")
+    said = client.send(b"Received: x\r\n" * 3 + WHOLE + b"\r\n.\r\n")
+    assert said == ["250 2.0.0 Ok: queued as ID1"]
+    assert relay.contents[0].count(b"Received: ") == 3 + trace
+    client.send(ENVELOPE + "DATA\r\n")
+    said = client.send(b"Received: x\r\n" * 4 + WHOLE + b"\r\n.\r\n")
+    assert said == ["554 5.4.6 Too many hops"]
 
 
 @pytest.mark.parametrize("ended", [True, False])

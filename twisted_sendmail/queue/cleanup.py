@@ -40,6 +40,7 @@ class CleanupPolicy:
     #: Add missing fields to the header and remove Bcc. Otherwise the header stays unchanged, also
     #: when the sender is rewritten.
     complete: bool = True
+    #: Received fields that a message may have when it comes in.
     max_hops: int = MAX_HOPS
 
 
@@ -52,9 +53,20 @@ class Cleanup:
     :param origin: the source of the message, for display.
     :param binary: the message came with BODY=BINARYMIME.
     :param held: the message waits for the operator.
+    :param own_hops: Received fields at the beginning that this host added.
     """
 
-    __slots__ = ("_binary", "_fixer", "_held", "_id", "_now", "_origin", "_policy", "envelope")
+    __slots__ = (
+        "_binary",
+        "_fixer",
+        "_held",
+        "_id",
+        "_now",
+        "_origin",
+        "_own_hops",
+        "_policy",
+        "envelope",
+    )
 
     def __init__(
         self,
@@ -66,6 +78,7 @@ class Cleanup:
         origin: str = "",
         binary: bool = False,
         held: bool = False,
+        own_hops: int = 0,
     ) -> None:
         self._policy = policy
         self._id = id
@@ -73,6 +86,7 @@ class Cleanup:
         self._origin = printable(origin, 200)
         self._binary = binary
         self._held = held
+        self._own_hops = own_hops
         rewriting = policy.rewriting
         #: The envelope as it is queued.
         self.envelope = envelope if rewriting is None else rewriting.envelope(envelope)
@@ -103,7 +117,7 @@ class Cleanup:
         return self._checked(self._fixer.finish())
 
     def _checked(self, octets: bytes) -> bytes:
-        hops = self._fixer.hops
+        hops = self._fixer.hops - self._own_hops
         if hops > self._policy.max_hops:
             raise TooManyHops(
                 "the message goes in circles",

@@ -50,7 +50,7 @@ class QueueReceiver(Receiver):
         self._cleanup: Cleanup | None = None
         self._intake: Intake | None = None
         # The server's Received field, which is fed together with the content after it.
-        self._trace = b""
+        self._trace: bytes | None = None
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> None:
         """Accept any sender: the server decides who may send."""
@@ -63,11 +63,13 @@ class QueueReceiver(Receiver):
 
     def write(self, data: bytes) -> Deferred[Reply | None] | Reply | None:
         """Pass content through ``Cleanup`` to the queue; a Deferred if the queue has to write."""
-        if self._cleanup is None and not self._trace and data.startswith(b"Received:"):
+        cleanup = self._cleanup
+        # No client can guess the id.
+        if cleanup is None and data.startswith(b"Received:") and self.id.encode() in data:
             self._trace = data
             return None
         try:
-            octets = self._opened().feed(self._after_trace(data))
+            octets = self._fed(data)
         except TooManyHops:
             return TOO_MANY_HOPS
         written = self._keep(octets)
@@ -76,8 +78,9 @@ class QueueReceiver(Receiver):
     def commit(self) -> Deferred[Reply | None] | Reply:
         """Commit the message to the queue."""
         try:
+            octets = self._fed(b"")
             cleanup = self._opened()
-            octets = cleanup.feed(self._after_trace(b"")) + cleanup.finish()
+            octets += cleanup.finish()
             info = cleanup.message_info()
         except TooManyHops:
             self.abort()
@@ -100,9 +103,11 @@ class QueueReceiver(Receiver):
         if intake is not None:
             intake.abort()
 
-    def _after_trace(self, data: bytes) -> bytes:
-        trace, self._trace = self._trace, b""
-        return trace + data
+    def _fed(self, data: bytes) -> bytes:
+        """Pass *data*, the first time after the trace, to ``Cleanup``; return the octets to be queued."""
+        if self._cleanup is None and self._trace is not None:
+            data = self._trace + data
+        return self._opened().feed(data)
 
     def _opened(self) -> Cleanup:
         if self._cleanup is None:
@@ -121,6 +126,7 @@ class QueueReceiver(Receiver):
                 self._clock.seconds(),
                 origin=_origin(self.connection, smtputf8=parameters.smtputf8),
                 binary=parameters.body == "BINARYMIME",
+                own_hops=0 if self._trace is None else 1,
             )
         return self._cleanup
 
