@@ -135,7 +135,7 @@ class Transaction:
         "_last",
         "_measuring",
         "_message",
-        "_on_replies",
+        "_next",
         "_part",
         "_parts",
         "_phase",
@@ -183,9 +183,9 @@ class Transaction:
         self._phase: str | None = None
         self._error: SendmailError | None = None
         # -- of the transaction under way
-        # Called with the answers to the group that was sent last; a function, because a bound method
-        # would keep the transaction alive until the garbage collector runs.
-        self._on_replies: Callable[[Transaction, list[Any]], None] = Transaction._message_answered
+        # The next step, called with the answers to the group that was sent last; a function, because
+        # a bound method would keep the transaction alive until the garbage collector runs.
+        self._next: Callable[[Transaction, list[Any]], None] = Transaction._send_envelope
         self._begins_with_rset = False
         self._content: _CheckedContent | None = None
         self._refused: dict[int, Reply] = {}
@@ -205,7 +205,7 @@ class Transaction:
             )
             self._measuring = measuring.addCallbacks(lambda _: self._measured(), self._failed)
         else:
-            self._call(self._send_envelope)
+            self._step()
 
     async def _measure(
         self, size_limit: int | None, *, eight_bit_mime: bool, smtputf8: bool
@@ -224,11 +224,12 @@ class Transaction:
     def _measured(self) -> None:
         self._measuring = None
         if self._done is not None:
-            self._call(self._send_envelope)
+            self._step()
 
-    def _send_envelope(self) -> None:
+    def _send_envelope(self, _: object = ()) -> None:
         protocol, message = self._protocol, self._message
-        session, offered = protocol.session, protocol.session.capabilities
+        session = protocol.session
+        offered, extensions = session.capabilities, session.extensions
         self._refused, self._verdict, self._decided_by = {}, None, None
         self._status = RecipientStatus.UNTOUCHED
         commands: list[Command] = [
@@ -239,38 +240,37 @@ class Transaction:
                 eight_bit=message.eight_bit,
                 smtputf8=message.smtputf8,
                 binary=message.binary,
-                extensions=session.extensions,
+                extensions=extensions,
             )
         ]
         commands += [
-            rcpt_command(recipient, offered, session.extensions)
-            for recipient in self._parts[self._part]
+            rcpt_command(recipient, offered, extensions) for recipient in self._parts[self._part]
         ]
         if not (offered.chunking and offered.pipelining):
-            self._on_replies = Transaction._data_answered
-            _ = protocol.send(*commands, Data(), done=self._answered)
+            self._next = Transaction._data_answered
+            _ = protocol.send(*commands, Data(), done=self._step)
             return
         self._begins_with_rset = not session.idle or session.confirmed is not ClientState.READY
         if self._begins_with_rset:
             commands.insert(0, Rset())
         small = message.small
         if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._send_content_early:
-            self._on_replies = Transaction._envelope_answered
-            _ = protocol.send(*commands, done=self._answered)
+            self._next = Transaction._envelope_answered
+            _ = protocol.send(*commands, done=self._step)
             return
         commands.append(Bdat(len(small), last=True))
-        self._on_replies = Transaction._message_answered
-        _ = protocol.send(*commands, payload=small, done=self._answered)
+        self._next = Transaction._message_answered
+        _ = protocol.send(*commands, payload=small, done=self._step)
         self._all_queued()
 
     def _send_content(self) -> None:
         """Send the content after a 354."""
         protocol, content = self._protocol, self._message.small
-        self._on_replies = Transaction._content_answered
+        self._next = Transaction._content_answered
         with protocol.group():
             if content is None:
                 self._content = self._checked_content()
-            protocol.send_content(content or self._content or b"", self._answered)
+            protocol.send_content(content or self._content or b"", self._step)
             # The source may have failed at once, and the session with it.
             if protocol.usable:
                 self._all_queued()
@@ -298,8 +298,8 @@ class Transaction:
         granted = isinstance(asked, Reply) and asked.intermediate
         if not accepted:
             if granted:
-                self._on_replies = Transaction._dot_answered
-                _ = self._protocol.send(LoneDot(), done=self._answered)
+                self._next = Transaction._dot_answered
+                _ = self._protocol.send(LoneDot(), done=self._step)
             else:
                 self._end_transaction()
         elif self._all_or_nothing and self._refused:
@@ -323,15 +323,15 @@ class Transaction:
             self._withdraw(granted=False)
         else:
             self._content = self._checked_content()
-            self._on_replies = Transaction._content_answered
-            self._protocol.send_chunks(self._content, self._answered)
+            self._next = Transaction._content_answered
+            self._protocol.send_chunks(self._content, self._step)
 
     def _message_answered(self, answers: list[CommandResult]) -> None:
         """MAIL, RCPT and the only BDAT are answered."""
         *answers, verdict = answers[self._begins_with_rset :]
         if isinstance(verdict, DeliveryInDoubt):
             self._lost_before_verdict(answers, verdict)
-        if isinstance(verdict, Reply) and verdict.positive:
+        if self._protocol.session.closing and isinstance(verdict, Reply) and verdict.positive:
             # After a 421 to one recipient the server went on: the others have the message.
             answers = [getattr(answer, "reply", None) or answer for answer in answers]
         if self._envelope_accepted(answers):
@@ -358,7 +358,9 @@ class Transaction:
             self._note_verdict(mail, "MAIL")
             return False
         for place in range(1, len(answers)):
-            reply = _reply(answers[place])
+            reply = answers[place]
+            if isinstance(reply, SendmailError):
+                raise reply
             if not reply.positive:
                 self._refused[place - 1] = reply
         return len(self._refused) < len(self._parts[self._part])
@@ -419,7 +421,8 @@ class Transaction:
             and protocol.usable
             and not (self._last and self._part == len(self._parts))
         ):
-            _ = protocol.send(Rset(), done=self._reset_answered)
+            self._next = Transaction._reset_answered
+            _ = protocol.send(Rset(), done=self._step)
         else:
             self._next_transaction()
 
@@ -428,7 +431,7 @@ class Transaction:
         if isinstance(answer, Reply) and not answer.positive:
             self._protocol.abort(refusal("RSET", answer))
         # Without a reply the connection is gone, and the results of this message stay.
-        self._call(self._next_transaction)
+        self._next_transaction()
 
     def _next_transaction(self) -> None:
         if self._part < len(self._parts) and self._protocol.usable and self._error is None:
@@ -441,30 +444,28 @@ class Transaction:
         """Add the results of the transaction under way, if there is one, to those of the message."""
         if self._part == len(self._parts):
             return
-        if not any(each.status is RecipientStatus.ACCEPTED for each in self._results):
+        results = self._results
+        if not (results and any(each.status is RecipientStatus.ACCEPTED for each in results)):
             self._reply, self._phase = self._verdict, self._decided_by
-        self._results += recipient_results(
+        results += recipient_results(
             self._parts[self._part], self._refused, self._status, self._verdict
         )
         self._part += 1
 
     def _finish(self) -> None:
-        report, done = self._report(), self._done
-        self._done = None
-        if done is not None:
-            cut_off = isinstance(self._error, Cancelled)
-            done(Failure(self._error) if cut_off else report)
-
-    def _report(self) -> DeliveryReport:
+        """Call the owner with the report; recipients without a result were not reached."""
+        done, self._done = self._done, None
+        if done is None:
+            return
         protocol, message = self._protocol, self._message
         session = protocol.session
-        if self._error is None and self._part < len(self._parts):
+        left = self._parts[self._part :]
+        if left and self._error is None:
             why = "the connection ended before the message was sent to every recipient"
             self._error = ConnectionClosed("connection closed", detail=why)
-        error = self._error
-        for part in self._parts[self._part :]:
+        for part in left:
             self._results += [RecipientResult(each, RecipientStatus.UNTOUCHED) for each in part]
-        self._part = len(self._parts)
+        error = self._error
         report = DeliveryReport(
             message.envelope,
             tuple(self._results),
@@ -482,18 +483,14 @@ class Transaction:
         if error is not None:
             _ = error.at(host=protocol.host, tls=protocol.tls, transcript=session.transcript)
             error.report = report
-        return report
+        done(Failure(error) if isinstance(error, Cancelled) else report)
 
     # -- errors ----------------------------------------------------------------------------
 
-    def _answered(self, answers: list[Any]) -> None:
-        """A group is complete."""
-        self._call(self._on_replies, self, answers)
-
-    def _call(self, react: Callable[..., None], *arguments: Any) -> None:
-        """Call *react*; an error that it raises ends the message."""
+    def _step(self, answers: Any = ()) -> None:
+        """Take the next step; an error that it raises ends the message."""
         try:
-            react(*arguments)
+            self._next(self, answers)
         except SendmailError as error:
             self._end(error)
         except Exception:  # noqa: BLE001 - it is passed on

@@ -130,11 +130,8 @@ class CommandGroup:
         self.commands = commands
         self.payload = payload
         self.done = done
-        self.verbs: list[Verb] = []
-        self.lines: list[bytes] = []
-        for command in commands:
-            self.verbs.append(command.verb)
-            self.lines.append(command.line())
+        self.verbs = [command.verb for command in commands]
+        self.lines = [command.line() for command in commands]
         #: How many commands were written, or will not be written.
         self.written = 0
         #: The results so far, in the order of the commands.
@@ -315,36 +312,38 @@ class ClientSession:
     def _write(self, group: CommandGroup) -> bool:
         """Write as much of *group* as is allowed; False if the rest has to wait."""
         verbs, lines = group.verbs, group.lines
-        commands, octets = self._owed_commands, self._owed_octets
-        start = at = group.written
+        commands, octets, state = self._owed_commands, self._owed_octets, self.optimistic
+        pipelining = self.capabilities.pipelining
         full = commands > _REFILL_COMMANDS or octets > _REFILL_OCTETS
-        for verb in verbs[start:]:
-            following = OPTIMISTIC.get((self.optimistic, verb))
+        start = end = group.written
+        while end < len(verbs):
+            verb = verbs[end]
+            following = OPTIMISTIC.get((state, verb))
             if following is None:
                 break
-            octets += len(lines[at])
+            octets_then = octets + len(lines[end])
             if (
                 commands
-                and (full or commands >= WINDOW_COMMANDS or octets > WINDOW_OCTETS)
+                and (full or commands >= WINDOW_COMMANDS or octets_then > WINDOW_OCTETS)
                 and verb not in _CHUNKS
             ):
                 break
             full = False
-            self.optimistic, self._owed_octets = following, octets
-            commands, at = commands + 1, at + 1
-            if verb in ENDS_GROUP or not self.capabilities.pipelining:
+            state, octets, commands, end = following, octets_then, commands + 1, end + 1
+            if not pipelining or verb in ENDS_GROUP:
                 break
-        if at == start:
+        if end == start:
             if self._owed:
                 return False
             self._drop_next(group)
             return True
         if start == len(group.replies):
             self._owed.append(group)
-        self._owed_commands, group.written, self._last_written = commands, at, verbs[at - 1]
-        if at == len(verbs):
+        self.optimistic, self._owed_commands, self._owed_octets = state, commands, octets
+        group.written, self._last_written = end, verbs[end - 1]
+        if end == len(verbs):
             self._waiting.popleft()
-        self._put_out(group, start, at)
+        self._put_out(group, start, end)
         return True
 
     def _put_out(self, group: CommandGroup, start: int, end: int) -> None:
@@ -393,12 +392,14 @@ class ClientSession:
             return
         # Search all that came at once, not each line.
         masking = bool(self.redaction) and self._may_quote(data)
-        replies = self._parser.feed(data)
-        left = len(replies) + (self._parser.pending or self._parser.breach is not None)
+        parser, owed, add_reply = self._parser, self._owed, self.transcript.add_reply
+        replies = parser.feed(data)
+        # The beginning of another reply counts as one.
+        left = len(replies) + (parser.pending or parser.breach is not None)
         for raw_reply in replies:
             left -= 1
             reply = raw_reply
-            group = self._owed[0] if self._owed else None
+            group = owed[0] if owed else None
             verb = None if group is None else group.verbs[len(group.replies)]
             if masking or raw_reply.code == 334 or verb in _EXCHANGE:
                 in_exchange = verb in _EXCHANGE
@@ -407,16 +408,16 @@ class ClientSession:
                     if in_exchange
                     else self.redaction.reply(raw_reply)
                 )
-            self.transcript.add_reply(reply)
+            add_reply(reply)
             if group is None or (raw_reply.code == 421 and self.closing is None):
                 self._unexpected(reply)
             else:
-                self._reply(group, reply, raw_reply, more_follows=left > 0)
+                self._reply(group, reply, raw_reply, left)
             if self.over:
                 return
-        if self._parser.breach:
-            self.finish(self._parser.breach)
-        elif self._parser.pending:
+        if parser.breach:
+            self.finish(parser.breach)
+        elif parser.pending:
             self._reply_begun()
 
     def _may_quote(self, data: bytes) -> bool:
@@ -452,68 +453,80 @@ class ClientSession:
         if reply.code == 421 and self.closing is None and self._close_begins(reply):
             return
         if self._owed:
-            self._reply(self._owed[0], reply, reply, more_follows=False)
+            self._reply(self._owed[0], reply, reply, 0)
         else:
             self.finish(_unsolicited(reply))
 
-    def _reply(
-        self, group: CommandGroup, reply: Reply, raw_reply: Reply, *, more_follows: bool
-    ) -> None:
-        """Act on *reply* to *group*; *raw_reply* is the same with the secrets still in it."""
-        at = len(group.replies)
+    def _reply(self, group: CommandGroup, reply: Reply, raw_reply: Reply, left: int) -> None:
+        """Act on *reply* to *group*, after which *left* others were received.
+
+        *raw_reply* is the same with the secrets still in it.
+        """
+        replies = group.replies
+        at = len(replies)
         verb, before = group.verbs[at], self.confirmed
         kind = reply_kind(verb, reply.code)
         following = TABLE.get((before, verb, kind))
-        if following is None:
-            what = f"{group.commands[at]} not understood"
-            self.finish(UnexpectedResponse(what, phase=verb.value, reply=reply))
-            return
-        if verb is Verb.CONTENT and self._stuffer is not None:
-            self._early(group, reply, kind)
-            return
-        if more_follows and following is ClientState.HANDSHAKE:
-            self.finish(_starttls_injected())  # RFC 3207: nothing may follow
+        if (
+            following is None
+            or (verb is Verb.CONTENT and self._stuffer is not None)
+            or (left and following is ClientState.HANDSHAKE)
+        ):
+            self._out_of_order(group, reply, kind, following)
             return
         self.confirmed = following
         result: CommandResult = reply
-        if kind is ReplyKind.YES:
-            if verb in _TELLING:
-                self._learn(verb, reply)
-        elif kind is ReplyKind.NO:
+        if kind is ReplyKind.NO:
             result = self._refusal(group.commands[at], reply, before)
-        elif verb in _AUTH:
-            result = Challenge(*raw_reply)  # as the mechanism needs it
-            self._conceal_challenge(raw_reply)
-        self._answered(group, result)
+        elif verb in _TELLING:
+            result = self._learn(verb, kind, raw_reply, reply)
+        replies.append(result)
+        self.turn += 1
+        self._owed_commands -= 1
+        self._owed_octets -= len(group.lines[at])
+        if at + 1 == group.written:
+            self._owed.popleft()
+            if not self._owed:
+                self.optimistic = following
+                if not self._waiting:
+                    self._planned = following
+            if at + 1 == len(group.commands):
+                self.completed.append(group)
         if self.closing is not None:
             self._closing_goes_on(reply)
 
-    def _learn(self, verb: Verb, reply: Reply) -> None:
-        """Note what the success of *verb* changes besides the state."""
+    def _out_of_order(
+        self, group: CommandGroup, reply: Reply, kind: ReplyKind, following: ClientState | None
+    ) -> None:
+        """End the session at a reply that is not in the table, or came too early."""
+        command = group.commands[len(group.replies)]
+        if following is None:
+            what = f"{command} not understood"
+            self.finish(UnexpectedResponse(what, phase=command.verb.value, reply=reply))
+        elif following is ClientState.HANDSHAKE:
+            self.finish(_starttls_injected())  # RFC 3207: nothing may follow
+        elif kind is ReplyKind.NO:
+            # RFC 5321 section 4.2.5 has no refusal during the content.  Believe it; but a final dot
+            # would deliver what was sent so far.
+            group.replies.append(reply)
+            self.finish(ConnectionClosed("content broken off", phase="content", reply=reply))
+        else:
+            self.finish(_too_early(reply))
+
+    def _learn(self, verb: Verb, kind: ReplyKind, raw_reply: Reply, reply: Reply) -> Reply:
+        """Note what a reply to *verb* that is no refusal changes besides the state; return the result."""
         if verb in _HELLO:
             known = verb is not Verb.HELO
             self.capabilities = Capabilities.from_reply(reply) if known else Capabilities()
-        elif verb in _AUTH:
-            self.authenticated = True
         elif verb is Verb.RESTART:
             self.capabilities = Capabilities()
             self.authenticated = False
-
-    def _answered(self, group: CommandGroup, result: CommandResult) -> None:
-        """Note the result of the command whose reply was owed first."""
-        replies = group.replies
-        self.turn += 1
-        self._owed_commands -= 1
-        self._owed_octets -= len(group.lines[len(replies)])
-        replies.append(result)
-        if len(replies) == group.written:
-            self._owed.popleft()
-            if not self._owed:
-                self.optimistic = self.confirmed
-                if not self._waiting:
-                    self._planned = self.confirmed
-            if group.complete:
-                self.completed.append(group)
+        elif kind is ReplyKind.YES:
+            self.authenticated = True
+        else:
+            self._conceal_challenge(raw_reply)
+            return Challenge(*raw_reply)  # as the mechanism needs it
+        return reply
 
     def _refusal(self, command: Command, reply: Reply, before: ClientState) -> CommandResult:
         """Return *reply*, or the error that it is for a command that is not to blame."""
@@ -530,16 +543,6 @@ class ClientSession:
         except ValueError:
             decoded = b""
         self.redaction.challenge(text, decoded)
-
-    def _early(self, group: CommandGroup, reply: Reply, kind: ReplyKind) -> None:
-        """A reply while the content is still on its way (RFC 5321 section 4.2.5 knows none)."""
-        if kind is not ReplyKind.NO:
-            self.finish(_too_early(reply))
-            return
-        # Believe a refusal; but a final dot would deliver what was sent so far.
-        self._stuffer = None
-        self._answered(group, reply)
-        self.finish(ConnectionClosed("content broken off", phase="content", reply=reply))
 
     # -- TLS -------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from attrs import field, frozen
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath, domain_name
 from twisted_sendmail.smtp.errors import InvalidInput
 from twisted_sendmail.smtp.escape import printable
+from twisted_sendmail.smtp.redaction import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,7 +180,7 @@ class Auth(Command):
         )
 
     def __repr__(self) -> str:
-        return f"AUTH {self.mechanism}" + (" ****" if self.initial is not None else "")
+        return f"AUTH {self.mechanism}" + (f" {MASK}" if self.initial is not None else "")
 
 
 @frozen(repr=False)
@@ -194,7 +195,7 @@ class AuthLine(Command):
         return b64encode(self.response) + b"\r\n"
 
     def __repr__(self) -> str:
-        return "****"
+        return MASK
 
 
 @frozen
@@ -211,9 +212,8 @@ class AuthCancel(Command):
         return "*"
 
 
-# Parameter keyword and value, RFC 5321 section 4.1.2 (with UTF-8, RFC 6531 section 3.3).
+# A parameter's keyword, RFC 5321 section 4.1.2.
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z")
-_VALUE = re.compile("[!-<>-~\u00a1-\U0010ffff]+\\Z")
 
 Parameters = tuple[tuple[str, "str | None"], ...]
 
@@ -221,12 +221,15 @@ Parameters = tuple[tuple[str, "str | None"], ...]
 def _parameters(given: Mapping[str, str | None] | Parameters) -> Parameters:
     if not given:
         return ()
-    pairs = tuple(given) if isinstance(given, tuple) else tuple(given.items())
+    pairs = given if isinstance(given, tuple) else tuple(given.items())
     for keyword, value in pairs:
         if not _KEYWORD.match(keyword):
             msg = f"'{printable(keyword, 40)}' is no parameter keyword"
             raise InvalidInput(msg)
-        if value is not None and not (_VALUE.match(value) and value.isprintable()):
+        # RFC 5321 section 4.1.2, with UTF-8 by RFC 6531 section 3.3.
+        if value is not None and (
+            not value or " " in value or "=" in value or not value.isprintable()
+        ):
             msg = f"the value of {keyword} cannot be used"
             raise InvalidInput(msg, detail="it is empty, or holds blanks, = or control characters")
     return pairs
@@ -243,7 +246,7 @@ def _forward_path(given: str | ForwardPath) -> ForwardPath:
 def _spelled(pairs: Parameters) -> str:
     if not pairs:
         return ""
-    return "".join(f" {k}={v}" if v is not None else f" {k}" for k, v in pairs)
+    return "".join([f" {k}={v}" if v is not None else f" {k}" for k, v in pairs])
 
 
 @frozen

@@ -13,9 +13,10 @@ from twisted_sendmail.smtp.errors import ExtensionUnavailable, InvalidInput, Mes
 from twisted_sendmail.smtp.extensions import STANDARD_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from twisted_sendmail.smtp.capabilities import Capabilities
+    from twisted_sendmail.smtp.commands import Parameters
     from twisted_sendmail.smtp.envelope import Envelope, Recipient
     from twisted_sendmail.smtp.extensions import ExtensionParameter, ExtensionTable
 
@@ -75,13 +76,12 @@ def mail_command(
             )
         values.append(("SMTPUTF8", True))
     values += _requests(envelope, offered)
-    parameters = [(keyword, extensions.mail[keyword][1].format(value)) for keyword, value in values]
-    parameters += _others(envelope.others, extensions.mail, offered)
-    return Mail(envelope.sender, tuple(parameters))
+    return Mail(envelope.sender, _formatted(values, envelope.others, extensions.mail, offered))
 
 
-def _requests(envelope: Envelope, offered: Capabilities) -> Iterator[tuple[str, Any]]:
-    """Yield the parameters that the envelope asks for beyond delivery."""
+def _requests(envelope: Envelope, offered: Capabilities) -> list[tuple[str, Any]]:
+    """Return the parameters that the envelope asks for beyond delivery."""
+    values: list[tuple[str, Any]] = []
     if envelope.require_tls:
         if "REQUIRETLS" not in offered:
             raise _missing(
@@ -89,13 +89,13 @@ def _requests(envelope: Envelope, offered: Capabilities) -> Iterator[tuple[str, 
                 "the envelope asks for it",
                 "leave out require_tls, or use another server",
             )
-        yield ("REQUIRETLS", True)
+        values.append(("REQUIRETLS", True))
     # Notifications: a server without DSN still delivers (RFC 3461 section 5.2.1).
-    if "DSN" in offered:
-        if envelope.ret is not None:
-            yield ("RET", envelope.ret)
-        if envelope.envid is not None:
-            yield ("ENVID", envelope.envid)
+    if envelope.ret is not None and "DSN" in offered:
+        values.append(("RET", envelope.ret))
+    if envelope.envid is not None and "DSN" in offered:
+        values.append(("ENVID", envelope.envid))
+    return values
 
 
 def rcpt_command(
@@ -114,18 +114,18 @@ def rcpt_command(
             values.append(("NOTIFY", recipient.notify))
         if recipient.orcpt is not None:
             values.append(("ORCPT", recipient.orcpt))
-    parameters = [(keyword, extensions.rcpt[keyword][1].format(value)) for keyword, value in values]
-    parameters += _others(recipient.others, extensions.rcpt, offered)
-    return Rcpt(recipient.path, tuple(parameters))
+    return Rcpt(recipient.path, _formatted(values, recipient.others, extensions.rcpt, offered))
 
 
-def _others(
-    values: Mapping[str, Any],
+def _formatted(
+    values: Iterable[tuple[str, Any]],
+    others: Mapping[str, Any],
     known: Mapping[str, tuple[str, ExtensionParameter]],
     offered: Capabilities,
-) -> Iterator[tuple[str, str | None]]:
-    """Yield an application's parameters."""
-    for keyword, value in values.items():
+) -> Parameters:
+    """Return *values*, and *others* of an application, with the texts for the wire."""
+    parameters = [(keyword, known[keyword][1].format(value)) for keyword, value in values]
+    for keyword, value in others.items():
         extension, parameter = known.get(keyword.upper(), ("", None))
         if parameter is None or parameter.attribute is not None:
             raise InvalidInput(
@@ -134,7 +134,8 @@ def _others(
             )
         if extension not in offered:
             raise _missing(extension, f"the envelope has {keyword}", "leave it out")
-        yield parameter.keyword, parameter.format(value)
+        parameters.append((parameter.keyword, parameter.format(value)))
+    return tuple(parameters)
 
 
 def _missing(keyword: str, why: str, remedy: str) -> ExtensionUnavailable:

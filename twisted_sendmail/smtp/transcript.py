@@ -38,14 +38,14 @@ class Transcript:
     :param watch: called with each line as it is added, ready to be shown.
     """
 
-    __slots__ = ("_head", "_head_lines", "_lines", "_tail", "_tail_lines", "_watch")
+    __slots__ = ("_head", "_head_lines", "_lines", "_tail", "_watch")
 
     def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         self._watch = watch
         self._head: list[_Entry] = []
         self._head_lines = 0
-        self._tail: deque[tuple[int, _Entry]] = deque()
-        self._tail_lines = 0
+        # An entry has a line at least, so the last lines are in the last entries.
+        self._tail: deque[_Entry] = deque(maxlen=TAIL_LINES)
         # All lines that were added.
         self._lines = 0
 
@@ -58,7 +58,9 @@ class Transcript:
         if len(wire) > _MAX_ENTRY:
             for line in wire.splitlines():
                 self.add("C", line)
-            wire = b""
+            if octets:
+                self.add("--", _content(octets))
+            return
         self._keep(wire.count(b"\n") + (octets > 0), (wire, octets))
 
     def add_content(self, octets: int) -> None:
@@ -68,8 +70,9 @@ class Transcript:
 
     def add_reply(self, reply: Reply) -> None:
         """Add all lines of a reply."""
-        if sum(map(len, reply.lines)) <= _MAX_ENTRY:
-            self._keep(len(reply.lines), reply)
+        lines = reply.lines
+        if (len(lines[0]) if len(lines) == 1 else sum(map(len, lines))) <= _MAX_ENTRY:
+            self._keep(len(lines), reply)
             return
         for line in _reply_lines(reply):
             self.add("S", line)
@@ -82,31 +85,20 @@ class Transcript:
         if self._head_lines < HEAD_LINES:
             self._head.append(entry)
             self._head_lines += lines
-            return
-        self._tail.append((lines, entry))
-        self._tail_lines += lines
-        if self._tail_lines > 2 * TAIL_LINES:
-            self._trim()
-
-    def _trim(self) -> None:
-        """Drop the entries that are not shown."""
-        tail = self._tail
-        while tail and self._tail_lines - tail[0][0] >= TAIL_LINES:
-            self._tail_lines -= tail.popleft()[0]
+        else:
+            self._tail.append(entry)
 
     def __iter__(self) -> Iterator[str]:
-        self._trim()
         for entry in self._head:
             yield from _shown(entry)
-        left_out = self._lines - self._head_lines - self._tail_lines
+        left_out = self._lines - len(self)
         if left_out:
             yield f"-- {left_out} lines left out"
-        for _, entry in list(self._tail):
-            yield from _shown(entry)
+        tail = [line for entry in self._tail for line in _shown(entry)]
+        yield from tail[-TAIL_LINES:]
 
     def __len__(self) -> int:
-        self._trim()
-        return self._head_lines + self._tail_lines
+        return min(self._lines, self._head_lines + TAIL_LINES)
 
     def __str__(self) -> str:
         return "\n".join(self)
