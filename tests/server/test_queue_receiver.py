@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from tests.names import FULL, QueueError, QueueFull, QueueReceiver
 from tests.server.conftest import Client, Net
 from tests.server.scripted_queue import MemorySpool
-from twisted_sendmail import Recipient, ServerSettings
+from twisted_sendmail import Extension, ExtensionParameter, Recipient, ServerSettings
 from twisted_sendmail.message import Rewriting
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.smtp.server_settings import EXTENSIONS
@@ -292,6 +292,24 @@ def test_a_rewritten_recipient_keeps_the_original_for_reports(net: Net) -> None:
     assert (
         Recipient("admin@example.org", orcpt="rfc822;root@localhost"),
     ) == info.envelope.recipients
+
+
+def test_parameters_of_an_extension_are_queued(net: Net) -> None:
+    label = Extension(
+        "XLABEL",
+        mail=(ExtensionParameter("XLABEL"),),
+        rcpt=(ExtensionParameter("XFOLDER"),),
+    )
+    relay = Relay(net, settings=replace(OPEN, extensions=(label,)))
+    client = relay.client(
+        "EHLO c.example\r\nMAIL FROM:<a@x.example> XLABEL=a+20b\r\n"
+        "RCPT TO:<b@y.example> XFOLDER=c\r\n"
+    )
+    client.send("DATA\r\n")
+    client.send(WHOLE + b"\r\n.\r\n")
+    ((info, _),) = relay.spool.kept
+    assert info.envelope.others == {"XLABEL": "a b"}
+    assert [each.others for each in info.envelope.recipients] == [{"XFOLDER": "c"}]
 
 
 @pytest.mark.parametrize("trace", [True, False])

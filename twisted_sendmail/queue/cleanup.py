@@ -9,16 +9,17 @@ RFC 6409 section 8, RFC 5321 section 6.3 (loops).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from twisted_sendmail.message import HeaderFixer
 from twisted_sendmail.queue.models import MessageInfo
-from twisted_sendmail.smtp import MAX_HOPS, InvalidMessage, printable
+from twisted_sendmail.smtp import MAX_HOPS, InvalidInput, InvalidMessage, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from twisted_sendmail.message import Header, Rewriting
     from twisted_sendmail.smtp import Envelope, ReversePath
@@ -54,6 +55,7 @@ class Cleanup:
     :param binary: the message came with BODY=BINARYMIME.
     :param held: the message waits for the operator.
     :param own_hops: Received fields at the beginning that this host added.
+    :raises InvalidInput: a parameter of an application's extension cannot be stored.
     """
 
     __slots__ = (
@@ -86,6 +88,10 @@ class Cleanup:
         self._origin = printable(origin, 200)
         self._binary = binary
         self._held = held
+        _check_others(envelope.others)
+        for recipient in envelope.recipients:
+            if recipient.others:
+                _check_others(recipient.others)
         self._own_hops = own_hops
         rewriting = policy.rewriting
         #: The envelope as it is queued.
@@ -142,3 +148,14 @@ class Cleanup:
             automatic=fixer.automatic,
             held=self._held,
         )
+
+
+def _check_others(others: Mapping[str, Any]) -> None:
+    """Refuse values of an application's parameters that would not come out of the queue unchanged."""
+    for keyword, value in others.items():
+        if not isinstance(value, (str, int, float, NoneType)):
+            raise InvalidInput(
+                f"the parameter {printable(keyword, 40)} cannot be queued",
+                detail=f"its value is of the type {type(value).__name__}",
+                remedy="give text, a number, True, False or None",
+            )

@@ -118,6 +118,7 @@ class QueueReceiver(Receiver):
                 ret=parameters.ret,
                 envid=parameters.envid,
                 require_tls=parameters.require_tls,
+                others=parameters.others,
             )
             self._cleanup = Cleanup(
                 self._policy,

@@ -100,7 +100,7 @@ def _checksum(fixed: tuple[Any, ...], recipients: Sequence[Sequence[Any]]) -> in
 
 def _parameters(info: MessageInfo) -> str:
     envelope = info.envelope
-    given = {
+    given: dict[str, Any] = {
         "ret": envelope.ret,
         "envid": envelope.envid,
         "require_tls": envelope.require_tls or None,
@@ -109,7 +109,12 @@ def _parameters(info: MessageInfo) -> str:
         "binary": info.binary or None,
         "message_id": info.message_id,
         "automatic": info.automatic or None,
+        "others": dict(envelope.others) or None,
     }
+    for recipient in envelope.recipients:
+        if recipient.others:
+            given["recipients"] = [dict(each.others) for each in envelope.recipients]
+            break
     kept = {name: value for name, value in given.items() if value is not None}
     return _encode_json(kept) if kept else ""
 
@@ -118,13 +123,15 @@ def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMe
     (number, arrived, sender, parameters, size, origin, _, _, _, route, due) = row[:11]
     (attempts, leased, held, expired, doomed, warned, interrupted, aside, age) = row[11:]
     known = json.loads(parameters) if parameters else {}
-    queued = tuple([_recipient(r) for r in recipients])
+    others = known.get("recipients") or [{}] * len(recipients)
+    queued = tuple([_recipient(r, others[r[0]]) for r in recipients])
     envelope = Envelope(
         ReversePath.parse(sender),
         [r.recipient for r in queued],
         ret=known.get("ret"),
         envid=known.get("envid"),
         require_tls=known.get("require_tls", False),
+        others=known.get("others", {}),
     )
     info = MessageInfo(
         id=id_text(number),
@@ -161,10 +168,10 @@ def _mark(found: Any, word: str) -> bool:
     return found is not None
 
 
-def _recipient(row: Sequence[Any]) -> QueuedRecipient:
+def _recipient(row: Sequence[Any], others: dict[str, Any]) -> QueuedRecipient:
     number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay = row
     path = ForwardPath.parse(address)
-    recipient = Recipient(path, notify.split(",") if notify else (), orcpt)
+    recipient = Recipient(path, notify.split(",") if notify else (), orcpt, others=others)
     return QueuedRecipient(
         number,
         recipient,
