@@ -228,7 +228,8 @@ class MemoryQueue(Queue):
 
     def _selected(self, selection: Selection) -> list[QueuedMessage]:
         ids = {id_.upper() for id_ in selection.ids}
-        found = [m for m in self._all() if not ids or m.id in ids]
+        after = selection.after or ""
+        found = [m for m in self._all() if m.id > after and (not ids or m.id in ids)]
         return [m for m in found if _fits(m, selection)][: selection.limit]
 
     def list(self, selection: Selection) -> Deferred[Sequence[QueuedMessage]]:
@@ -337,6 +338,7 @@ def _fits(message: QueuedMessage, selection: Selection) -> bool:
     return (
         (selection.queue is None or selection.queue == message.queue_name)
         and (selection.route is None or selection.route == message.info.route)
+        and (selection.uid is None or selection.uid == message.info.uid)
         and (selection.sender != "" or not sender)
         and (not selection.sender or fits(selection.sender, sender))
         and (meant is None or any(fits(meant, address) for address in to))

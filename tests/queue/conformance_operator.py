@@ -57,12 +57,26 @@ class Operating:
         wanted = (bounce.id.lower(), to_bob.id, "nonsense", spool.new_id())
         assert [to_bob.id, bounce.id] == await ids(spool, ids=wanted)
         assert await ids(spool, ids=(bounce.id,), route="a") == []
+        assert [to_both.id, bounce.id] == await ids(spool, after=to_bob.id)
+        assert [to_both.id] == await ids(spool, after=to_bob.id, limit=1)
         await leased(spool, "a")
         assert [to_both.id] == await ids(spool, queue="active")
         await spool.settle(delivered(to_both.id, 1))
         assert await ids(spool, recipient="joe@example.com") == []
         assert [to_both.id] == await ids(spool, queue="deferred")
         assert [to_bob.id, bounce.id] == await ids(spool, queue="incoming")
+
+    @ensureDeferred
+    async def test_the_messages_of_one_user_are_selected(self, spool: Queue) -> None:
+        infos = [info_of(spool, uid=uid) for uid in (1000, 1001, None, 0, 1000)]
+        for info in infos:
+            await take_in(spool, b"x", info)
+        assert [infos[0].id, infos[4].id] == await ids(spool, uid=1000)
+        assert [infos[3].id] == await ids(spool, uid=0)
+        assert await ids(spool, uid=65534) == []
+        assert (await one(spool, infos[1].id)).info == infos[1]
+        flushed = await spool.act(QueueAction.FLUSH, Selection(uid=1000), 100.0)
+        assert [infos[0].id, infos[4].id] == [result.id for result in flushed]
 
     @ensureDeferred
     async def test_a_long_list_comes_whole_and_in_order(self, spool: Queue) -> None:

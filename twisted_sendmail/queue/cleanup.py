@@ -52,6 +52,7 @@ class Cleanup:
     :param id: the id of the message in the queue.
     :param now: the time of arrival, in seconds since the epoch.
     :param origin: the source of the message, for display.
+    :param uid: the user of this machine who sent the message; None: there is none, or it is not known.
     :param binary: the message came with BODY=BINARYMIME.
     :param held: the message waits for the operator.
     :param own_hops: Received fields at the beginning that this host added.
@@ -67,6 +68,7 @@ class Cleanup:
         "_origin",
         "_own_hops",
         "_policy",
+        "_uid",
         "envelope",
     )
 
@@ -78,6 +80,7 @@ class Cleanup:
         now: float,
         *,
         origin: str = "",
+        uid: int | None = None,
         binary: bool = False,
         held: bool = False,
         own_hops: int = 0,
@@ -86,6 +89,7 @@ class Cleanup:
         self._id = id
         self._now = now
         self._origin = printable(origin, 200)
+        self._uid = uid
         self._binary = binary
         self._held = held
         _check_others(envelope.others)
@@ -141,6 +145,7 @@ class Cleanup:
             arrived=self._now,
             route=self._policy.route_of(envelope.sender),
             origin=self._origin,
+            uid=self._uid,
             smtputf8=envelope.needs_smtputf8 or fixer.smtputf8_header,
             eight_bit=fixer.eight_bit,
             binary=self._binary,

@@ -48,6 +48,9 @@ class MessageInfo:
     route: str
     #: Client that sent the message, one printable line.
     origin: str = ""
+    #: User of this machine who sent the message; None: it came over the network, or the user is not
+    #: known.
+    uid: int | None = None
     #: An address or the header needs SMTPUTF8.
     smtputf8: bool = False
     #: The content has octets above 127; None: unknown.
@@ -183,6 +186,10 @@ class Selection:
     #: ``active``, ``incoming``, ``deferred``, ``hold`` or ``corrupt``.
     queue: str | None = None
     route: str | None = None
+    #: User of this machine who sent the message.
+    uid: int | None = None
+    #: Only messages after this id.
+    after: str | None = None
     #: Largest number of messages, oldest first; None: all.
     limit: int | None = None
 

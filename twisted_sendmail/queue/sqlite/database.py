@@ -65,6 +65,7 @@ _TABLES = (
         parameters TEXT NOT NULL,       -- JSON; empty: all defaults
         size INTEGER NOT NULL,
         origin TEXT NOT NULL,
+        uid INTEGER,                    -- of the user of this machine who sent it
         body INTEGER,                   -- of its pieces; NULL: content in one row
         pieces INTEGER NOT NULL,
         checksum INTEGER NOT NULL,      -- CRC-32 of the columns above and of the recipients
@@ -126,6 +127,7 @@ _TABLES = (
     CREATE INDEX ready ON message (route, attempts > 0, due)
     WHERE leased = 0 AND held = 0 AND aside IS NULL
     """,
+    "CREATE INDEX uid ON message (uid) WHERE uid IS NOT NULL",
     "CREATE INDEX body ON message (body) WHERE body IS NOT NULL",
     # Checksum of the schema: damage to a column's name is not damage to a message.  And the seconds
     # that relays ran with this queue.

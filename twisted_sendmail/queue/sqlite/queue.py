@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import LoopingCall
@@ -317,16 +318,12 @@ class SQLiteQueue(Queue):
 
     async def _list(self, selection: Selection) -> list[QueuedMessage]:
         found: list[QueuedMessage] = []
-        after: str | None = None
-        limit = selection.limit
+        after, limit = selection.after, selection.limit
         # Page by page: a long list must not delay new mail.
         while limit is None or len(found) < limit:
             most = _PAGE if limit is None else min(_PAGE, limit - len(found))
-
-            def page(store: SQLiteStore, after: str | None = after, most: int = most) -> Any:
-                return store.list(selection, after=after, most=most)
-
-            some = await self._read(page)
+            page = attrs.evolve(selection, after=after, limit=most)
+            some = await self._read(lambda store, page=page: store.list(page))  # type: ignore[misc]
             found += some
             if len(some) < most:
                 break

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 #: Columns of ``message``, in the order of ``decode``.
 MESSAGE = (
-    "number, arrived, sender, parameters, size, origin, body, pieces, checksum, route, due, "
+    "number, arrived, sender, parameters, size, origin, uid, body, pieces, checksum, route, due, "
     "attempts, leased, held, expired, doomed, warned, interrupted, aside, "
     "CASE WHEN held THEN -ran ELSE (SELECT ran FROM about) - ran END"
 )
+#: Places of some of them.
+BODY, PIECES, LEASED = 7, 8, 13
 #: Columns of ``recipient``, in the order of ``decode``.
 RECIPIENT = "number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay"
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -54,6 +56,7 @@ def encode(
         _parameters(info),
         size,
         info.origin,
+        info.uid,
         body,
         pieces,
     )
@@ -66,7 +69,7 @@ def decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMes
     :raises Damaged: they differ from what was written.
     """
     try:
-        if row[8] != _checksum(tuple(row[:8]), [tuple(r[:4]) for r in recipients]):
+        if row[9] != _checksum(tuple(row[:9]), [tuple(r[:4]) for r in recipients]):
             raise Damaged
         return _decode(row, recipients)
     except _DAMAGE_ERRORS:
@@ -120,8 +123,8 @@ def _parameters(info: MessageInfo) -> str:
 
 
 def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
-    (number, arrived, sender, parameters, size, origin, _, _, _, route, due) = row[:11]
-    (attempts, leased, held, expired, doomed, warned, interrupted, aside, age) = row[11:]
+    (number, arrived, sender, parameters, size, origin, uid, _, _, _, route, due) = row[:12]
+    (attempts, leased, held, expired, doomed, warned, interrupted, aside, age) = row[12:]
     known = json.loads(parameters) if parameters else {}
     others = known.get("recipients") or [{}] * len(recipients)
     queued = tuple([_recipient(r, others[r[0]]) for r in recipients])
@@ -139,6 +142,7 @@ def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMe
         arrived=arrived,
         route=route,
         origin=origin,
+        uid=uid,
         smtputf8=known.get("smtputf8", False),
         eight_bit=known.get("eight_bit"),
         binary=known.get("binary", False),

@@ -61,7 +61,10 @@ from twisted_sendmail.queue.sqlite.database import (
 )
 from twisted_sendmail.queue.sqlite.files import check_database, check_directory
 from twisted_sendmail.queue.sqlite.rows import (
+    BODY,
+    LEASED,
     MESSAGE,
+    PIECES,
     RECIPIENT,
     Damaged,
     content_checksum,
@@ -99,7 +102,7 @@ _DUE = (
     " AND due {} ? ORDER BY due, number LIMIT ?"
 )
 # The age of a new message is 0.
-_NEW_MESSAGE = "?, " * 19 + "(SELECT CASE WHEN ? THEN 0.0 ELSE ran END FROM about)"
+_NEW_MESSAGE = "?, " * 20 + "(SELECT CASE WHEN ? THEN 0.0 ELSE ran END FROM about)"
 # Recipients still pending, one row each, or one row with NULL.  A damaged state counts as pending.
 _STANDING = f"""
     SELECT message.number, leased, doomed, recipient.number
@@ -426,8 +429,10 @@ class SQLiteStore:
         for number in numbers:
             row = messages[number]
             try:
-                message = decode((*row[:12], 1, *row[13:]), recipients.get(number, []))
-                content = None if row[6] else _intact(contents.get(number), number, 0, message.size)
+                message = decode((*row[:LEASED], 1, *row[LEASED + 1 :]), recipients.get(number, []))
+                content = (
+                    None if row[BODY] else _intact(contents.get(number), number, 0, message.size)
+                )
             except Damaged:
                 self._set_aside(number)
                 continue
@@ -495,7 +500,7 @@ class SQLiteStore:
             message = decode(rows[number], recipients.get(number, []))
         except Damaged:
             raise _message_damaged(id) from None
-        return ContentPlace(number, rows[number][6], rows[number][7], message.size)
+        return ContentPlace(number, rows[number][BODY], rows[number][PIECES], message.size)
 
     def piece(self, at: ContentPlace, place: int) -> bytes:
         """Return one piece of a content; *place* is 0 where the content is in one row.
@@ -688,41 +693,34 @@ class SQLiteStore:
         """Return the number of messages."""
         return int(self.connection.value("SELECT count(*) FROM message"))
 
-    def _selected(self, selection: Selection, after: int, limit: int) -> list[int]:
-        """Return the numbers that match, oldest first; *limit* -1: all."""
-        clauses, parameters = ["number > ?"], [after, *()]
+    def _selected(self, selection: Selection) -> list[int]:
+        """Return the numbers that match, oldest first."""
+        after = None if selection.after is None else id_number(selection.after)
+        clauses: list[str] = ["number > ?"]
+        parameters: list[Any] = [-1 if after is None else after]
         if selection.ids:
             clauses.append(f"number {_THESE}")
-            parameters.append(json.dumps([id_number(each) for each in selection.ids]))  # type: ignore[arg-type]
+            parameters.append(json.dumps([id_number(each) for each in selection.ids]))
         for given, condition in (
             (selection.queue, f"{_QUEUE_NAME} = ?"),
             (selection.route, "route = ?"),
+            (selection.uid, "uid = ?"),
             (selection.sender, "fits(?, sender)" if selection.sender else "sender = ?"),
             (selection.recipient, _HAS_RECIPIENT),
         ):
             if given is not None:
                 clauses.append(condition)
-                parameters.append(given)  # type: ignore[arg-type]
-        if selection.limit is not None:
-            limit = max(0, selection.limit) if limit < 0 else max(0, min(limit, selection.limit))
+                parameters.append(given)
+        limit = -1 if selection.limit is None else max(0, selection.limit)
         rows = self.connection.rows(
             f"SELECT number FROM message WHERE {' AND '.join(clauses)} ORDER BY number LIMIT ?",  # noqa: S608
             (*parameters, limit),
         )
         return [number for (number,) in rows]
 
-    def list(
-        self, selection: Selection, *, after: str | None = None, most: int | None = None
-    ) -> list[QueuedMessage]:
-        """Return the messages that match, oldest first; damaged ones as far as they are readable.
-
-        :param after: only messages after this id.
-        :param most: largest number of messages, beside the limit of the selection.
-        """
-        start = -1 if after is None else id_number(after)
-        numbers = self._selected(
-            selection, -1 if start is None else start, -1 if most is None else most
-        )
+    def list(self, selection: Selection) -> list[QueuedMessage]:
+        """Return the messages that match, oldest first; damaged ones as far as they are readable."""
+        numbers = self._selected(selection)
         rows, recipients = self._rows((json.dumps(numbers),))
         messages = []
         for number in numbers:
@@ -735,18 +733,17 @@ class SQLiteStore:
         return messages
 
     def pages(self, selection: Selection, most: int = _PAGE) -> Iterator[Sequence[QueuedMessage]]:
-        """Yield the messages that match in pages of at most *most*; no page is empty."""
-        after: str | None = None
-        while page := self.list(selection, after=after, most=most):
+        """Yield all messages that match, in pages of at most *most*; no page is empty."""
+        while page := self.list(attrs.evolve(selection, limit=most)):
             yield page
             if len(page) < most:
                 return
-            after = page[-1].id
+            selection = attrs.evolve(selection, after=page[-1].id)
 
     def act(self, action: QueueAction, selection: Selection, now: float) -> list[QueueActionResult]:  # type: ignore[valid-type]
         """Apply *action*; return the messages it changed.  A running relay is notified by ``wake``."""
         changed = []
-        for number in self._selected(selection, -1, -1):
+        for number in self._selected(selection):
             leased, held, aside = self.connection.row(
                 "SELECT leased, held, aside FROM message WHERE number = ?", (number,)
             )
