@@ -13,6 +13,7 @@ from twisted_sendmail.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from twisted_sendmail.client.connect import open_session
+    from twisted_sendmail.client.job import deliver
     from twisted_sendmail.client.mailer import Mailer, MailerService, MailerStats, Sending, many
     from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.protocol import SubmissionProtocol
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.submit import sendmail, submit
     from twisted_sendmail.client.timeouts import Cancelled, Timeouts
     from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
-    from twisted_sendmail.client.transaction import deliver
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
@@ -207,7 +207,7 @@ _MODULES = {
     "client.protocol": "SubmissionProtocol",
     "client.timeouts": "Cancelled Timeouts",
     "client.tls": "ServerVerifier TLSPolicy TLSTrust",
-    "client.transaction": "deliver",
+    "client.job": "deliver",
     "server.auth": "AuthThrottle PortalAccounts",
     "server.timeouts": "ServerTimeouts",
     "server.factory": "ConnectionLimits SMTPServerFactory",

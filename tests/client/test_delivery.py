@@ -6,11 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import Recipient, RecipientStatus, ServerSettings
-from twisted_sendmail.client.transaction import split_recipients as split
+from twisted_sendmail.client.job import batch_end
 from twisted_sendmail.testing import MemoryServer
 
 MESSAGE = b"From: a@example.org\r\nSubject: limits\r\n\r\nbody\r\n"
 FIVE = [f"r{n}@example.net" for n in range(5)]
+
+
+def split(whole: tuple[Recipient, ...], limits: dict[str, int]) -> list[tuple[Recipient, ...]]:
+    parts, start = [], 0
+    while start < len(whole):
+        end = batch_end(whole, start, limits)
+        parts.append(whole[start:end])
+        start = end
+    return parts
 
 
 def recipients(*addresses: str) -> tuple[Recipient, ...]:

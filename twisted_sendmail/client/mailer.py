@@ -18,7 +18,8 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.pool import NOT_READY, Job, JobResult, Pool, PoolLimits
+from twisted_sendmail.client.job import Job, JobResult
+from twisted_sendmail.client.pool import NOT_READY, Pool, PoolLimits
 from twisted_sendmail.client.pooled_connection import ConnectionState
 from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.server_config import SubmissionServer

@@ -14,6 +14,7 @@ RFC 2920 section 3.1, RFC 3030.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +24,7 @@ from twisted_sendmail.client.transaction import Transaction
 from twisted_sendmail.smtp import CommandNotAllowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message import PreparedMessage
@@ -35,6 +36,9 @@ class Sendable(Protocol):
 
     message: PreparedMessage
     all_or_nothing: bool
+
+    def begin_transaction(self, limits: Mapping[str, int]) -> bool:
+        """Choose the recipients that ``message`` is for; return whether others are left."""
 
 
 class Share:
@@ -61,8 +65,9 @@ class Pipeline:
     :param protocol: a session that is ready.
     :param take: returns the next job, or None when there is none now; called again after
         each :meth:`fill`.
-    :param done: called with a job and its report, or the failure of its source, or None when the
-        message was not sent at all, and may go over another connection.
+    :param done: called with a job and the report of a transaction, or the failure of its source, or
+        None when the message was not sent at all, and may go over another connection; returns
+        whether another transaction of the job has to follow.
     :param emptied: called when no message is in flight any more, but not from :meth:`fill`.
     :param spare: called when there is room for more; :meth:`fill` may follow.
     :param depth: messages in doubt at once, at most.
@@ -75,7 +80,7 @@ class Pipeline:
         self,
         protocol: SubmissionProtocol,
         take: Callable[[], Any],
-        done: Callable[[Any, DeliveryReport | Failure | None], None],
+        done: Callable[[Any, DeliveryReport | Failure | None], bool],
         emptied: Callable[[], None],
         spare: Callable[[], None],
         *,
@@ -96,6 +101,9 @@ class Pipeline:
         protocol.session.pipelines_after_data = pipeline_after_data
         # With DATA a second message may have its envelope in flight while the first is in
         # doubt; its content waits for the first one's verdict.
+        self._limits = offered.limits
+        #: The number of transactions that the server's MAILMAX still allows.
+        self.transactions_left = self._limits.get("MAILMAX", math.inf)
         self._depth = depth if chunks else 1 + pipeline_after_data
         self._low = self._depth // 2
         # The job whose commands are not all queued yet: no other may begin.
@@ -136,6 +144,8 @@ class Pipeline:
 
     def _begin(self, job: Sendable) -> None:
         self.inflight += 1
+        self.transactions_left -= 1
+        more = job.begin_transaction(self._limits)
         size = job.message.size or self._octets
         self._inflight_octets += size
         self._current = job
@@ -144,7 +154,7 @@ class Pipeline:
             self._protocol,
             job.message,
             partial(self._ended, job, size),
-            queued=partial(self._queued, job),
+            queued=None if more else partial(self._queued, job),
             all_or_nothing=job.all_or_nothing,
             send_content_early=send_content_early,
         )
@@ -170,9 +180,10 @@ class Pipeline:
         if not_sent and job.message.rewindable:
             # Refused because of the message before it, RSET or not.
             self.rejected_pipelining = True
-            self._done(job, None)
-        else:
-            self._done(job, result)
+            _ = self._done(job, None)
+        elif self._done(job, result):
+            self._begin(job)
+            return
         if self.inflight <= self._low:
             self.fill()
         if not self.inflight and not self._filling:

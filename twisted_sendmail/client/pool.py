@@ -25,14 +25,14 @@ States of a connection::
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from attrs import Factory, define, field, frozen
+from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_sendmail.client.job import Job, JobResult
 from twisted_sendmail.client.pipeline import Share
 from twisted_sendmail.client.pooled_connection import ConnectionState, PooledConnection
 from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerStatus
@@ -43,14 +43,12 @@ from twisted_sendmail.client.transaction import may_go_again
 from twisted_sendmail.smtp import (
     AuthenticationError,
     ConnectFailed,
-    ConnectionFailed,
     DeliveryInDoubt,
     DeliveryReport,
     InvalidInput,
     MailerBusy,
     MailerClosed,
     ProtocolBreach,
-    RecipientResult,
     RecipientStatus,
     SendmailError,
     SendTimeout,
@@ -62,10 +60,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from twisted_sendmail.client.server_config import SubmissionServer
-    from twisted_sendmail.message import PreparedMessage
-
-#: The end of a job.
-JobResult: TypeAlias = DeliveryReport | BaseException
 
 READY = (ConnectionState.IDLE, ConnectionState.LEASED)
 NOT_READY = (ConnectionState.OPENING, ConnectionState.OVERDUE)
@@ -130,118 +124,6 @@ class PoolLimits:
     rate: float | None = _limit(None)
     #: Messages that may go out at once before the rate is felt.
     burst: int = _limit(1, whole=True)
-
-
-@define(eq=False)
-class Job:
-    """A message that was given to a pool.
-
-    :param on_result: called once with the end: a report, or the error if there is none.
-    :param since: when it began to wait.
-    """
-
-    message: PreparedMessage
-    on_result: Callable[[JobResult], object] | None
-    since: float
-    all_or_nothing: bool = False
-    #: The connection that sends it, when that took it, and its verdicts before.
-    connection: PooledConnection | None = None
-    taken_at: float | None = None
-    verdicts_before: int = 0
-    #: It was sent again because a connection that had served before was dead.
-    replaced: bool = False
-    #: Times that it was rejected because of the message before it.
-    returned: int = 0
-    #: Servers that it cannot be sent to any more.
-    tried: frozenset[ServerStatus] = frozenset()
-    # If the message goes out over several connections: all of it, the indexes of the recipients that
-    # ``message`` goes to, the results of others, and the first report with an accepted recipient.
-    _whole: PreparedMessage | None = None
-    _indexes: list[int] = Factory(list)
-    _results: dict[int, RecipientResult] = Factory(dict)
-    _accepted: DeliveryReport | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether its end is known."""
-        return self.on_result is None
-
-    def narrow(self, count: int) -> None:
-        """Send to the first *count* recipients only; the others follow over another connection."""
-        self._send_to((self._indexes or range(len(self.message.envelope.recipients)))[:count])
-
-    def _send_to(self, indexes: Sequence[int]) -> None:
-        self._whole = self._whole or self.message
-        self._indexes = list(indexes)
-        recipients = self._whole.envelope.recipients
-        self.message = self._whole.to(tuple([recipients[index] for index in indexes]))
-
-    def go_on(self, report: DeliveryReport) -> bool:
-        """Note *report*; return whether the message has still to be sent to other recipients.
-
-        That is so if it was narrowed, or if its connection ended after the first of its transactions.
-        """
-        if self._whole is None and report.error is None:
-            return False  # nearly always
-        if not self.message.rewindable:
-            return False
-        died = isinstance(report.error, (ConnectionFailed, ProtocolBreach)) and report.accepted
-        if report.error is not None and not died:
-            return False
-        whole = self._whole or self.message
-        self._note(report)
-        left = [
-            index
-            for index in range(len(whole.envelope.recipients))
-            if index not in self._results
-            or self._results[index].status is RecipientStatus.UNTOUCHED
-        ]
-        if not left or left == self._indexes:
-            return False
-        self._send_to(left)
-        return True
-
-    def _note(self, report: DeliveryReport) -> None:
-        indexes = self._indexes or range(len(report.outcomes))
-        self._results.update(zip(indexes, report.outcomes, strict=True))
-        if self._accepted is None and report.accepted:
-            self._accepted = report
-
-    def result(self, end: JobResult) -> JobResult:
-        """Return the result for all recipients, where *end* is that of the last connection."""
-        if self._whole is None:
-            return end
-        if isinstance(end, DeliveryReport):
-            last = end
-        elif isinstance(end, SendmailError):
-            last = end.report or self.report(RecipientStatus.UNTOUCHED, end)
-        else:
-            return end
-        self._note(last)
-        envelope = self._whole.envelope
-        whole = replace(
-            self._accepted or last,
-            envelope=envelope,
-            outcomes=tuple(
-                self._results.get(index) or RecipientResult(each, RecipientStatus.UNTOUCHED)
-                for index, each in enumerate(envelope.recipients)
-            ),
-            error=last.error,
-        )
-        if whole.error is not None:
-            whole.error.report = whole
-        return end if isinstance(end, CancelledError) else whole
-
-    def report(self, status: RecipientStatus, error: SendmailError) -> DeliveryReport:
-        """Return a report with *status* for every recipient, because of *error*."""
-        message = self.message
-        return DeliveryReport(
-            message.envelope,
-            tuple(RecipientResult(each, status) for each in message.envelope.recipients),
-            size=message.size or 0,
-            error=error,
-            message_id=message.message_id,
-        )
 
 
 class Pool:
@@ -378,10 +260,11 @@ class Pool:
 
     def done(
         self, connection: PooledConnection, job: Job, result: DeliveryReport | Failure | None
-    ) -> None:
+    ) -> bool:
         """Settle *job*, which *connection* has sent, or let another connection send it.
 
         :param result: None if the server rejected it because of the message before it.
+        :returns: True if the connection has to send it to more recipients.
         """
         if isinstance(result, Failure):
             error: Any = result.value
@@ -395,11 +278,16 @@ class Pool:
         elif result is None:
             job.returned += 1
             self._send_again(job)
-        elif self._may_go_again(connection, job, result) or job.go_on(result):
+        elif self._may_go_again(connection, job, result):
             self._send_again(job)
-        else:
+        elif not job.end_transaction(result):
             self._settle(job, result)
+        elif connection.may_begin_transaction and not job.settled:
+            return True
+        else:
+            self._send_again(job)
         self.changed()
+        return False
 
     def _may_go_again(self, connection: PooledConnection, job: Job, report: DeliveryReport) -> bool:
         if not may_go_again(report, job.message):

@@ -7,7 +7,6 @@ nothing to do, and closes.  That a connection is dead is known from its end; the
 from __future__ import annotations
 
 import enum
-import math
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,15 +14,13 @@ from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
 from twisted_sendmail.client.pipeline import Pipeline
-from twisted_sendmail.client.transaction import split_recipients
 from twisted_sendmail.smtp import SendmailError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from twisted.internet.interfaces import IDelayedCall
 
-    from twisted_sendmail.client.pool import Job, Pool
+    from twisted_sendmail.client.job import Job
+    from twisted_sendmail.client.pool import Pool
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_status import ServerStatus
     from twisted_sendmail.smtp import DeliveryReport
@@ -60,8 +57,8 @@ class PooledConnection:
         self.state = ConnectionState.OPENING
         #: It takes no more jobs.
         self.retiring = False
-        #: Messages taken, and the transactions that they are.
-        self.taken = self._transactions = 0
+        #: Messages taken.
+        self.taken = 0
         #: Messages that the server accepted or refused.
         self.verdicts = 0
         #: When it began to open.
@@ -72,8 +69,6 @@ class PooledConnection:
         self._idle_limit: IDelayedCall | None = None
         self._protocol: SubmissionProtocol | None = None
         self._pipeline: Pipeline | None = None
-        # The server's LIMITS (RFC 9422).
-        self._server_limits: Mapping[str, int] = {}
         # Fires when it is to be closed and no message is in flight.
         self._over: Deferred[None] = Deferred()
 
@@ -95,7 +90,6 @@ class PooledConnection:
             if self._overdue is not None and self._overdue.active():
                 self._overdue.cancel()
         self._opened_at = pool.reactor.seconds()
-        self._server_limits = protocol.session.capabilities.limits
         self._pipeline = pipeline = Pipeline(
             protocol,
             self._take,
@@ -190,16 +184,24 @@ class PooledConnection:
         if not self._over.called:
             self._over.callback(None)
 
-    def _usable_at(self, now: float) -> bool:
-        """Return whether the connection may take another message."""
+    @property
+    def may_begin_transaction(self) -> bool:
+        """Whether the session and the server's MAILMAX allow another transaction."""
         protocol, pipeline = self._protocol, self._pipeline
         return (
-            not self.retiring
-            and protocol is not None
+            protocol is not None
             and protocol.usable
-            and not (pipeline is not None and pipeline.rejected_pipelining)
+            and pipeline is not None
+            and not pipeline.rejected_pipelining
+            and pipeline.transactions_left > 0
+        )
+
+    def _usable_at(self, now: float) -> bool:
+        """Return whether the connection may take another message."""
+        return (
+            not self.retiring
+            and self.may_begin_transaction
             and self.taken < self._pool.limits.messages
-            and self._transactions_left > 0
             and now - self._opened_at < self._pool.limits.age
         )
 
@@ -210,27 +212,13 @@ class PooledConnection:
             self.taken += 1
             job.connection, job.verdicts_before = self, self.verdicts
             job.taken_at = now
-            if self._server_limits:
-                self._keep_within_limits(job)
         return job
 
-    @property
-    def _transactions_left(self) -> float:
-        return self._server_limits.get("MAILMAX", math.inf) - self._transactions
-
-    def _keep_within_limits(self, job: Job) -> None:
-        """Count the transactions of *job*; let those that are too many go over other connections."""
-        message, count = job.message, 1
-        if message.rewindable and not job.all_or_nothing:
-            parts = split_recipients(message.envelope.recipients, self._server_limits)
-            count = len(parts)
-            if count > self._transactions_left:
-                count = int(self._transactions_left)
-                job.narrow(sum(map(len, parts[:count])))
-        self._transactions += count
-
-    def _done(self, job: Job, result: DeliveryReport | Failure | None) -> None:
+    def _done(self, job: Job, result: DeliveryReport | Failure | None) -> bool:
         job.connection = None
         if result is not None and not isinstance(result, Failure) and result.error is None:
             self.verdicts += 1
-        self._pool.done(self, job, result)
+        goes_on = self._pool.done(self, job, result)
+        if goes_on:
+            job.connection, job.verdicts_before = self, self.verdicts
+        return goes_on

@@ -11,11 +11,11 @@ from twisted.internet.defer import fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_sendmail.client.connect import open_session
+from twisted_sendmail.client.job import deliver
 from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.client.tls import TLSPolicy
-from twisted_sendmail.client.transaction import deliver
 from twisted_sendmail.smtp import InvalidServer, SendmailError, require_acceptance
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""One message on a session that is ready: MAIL, RCPT, and DATA with the content, or BDAT.
+"""One transaction on a session that is ready: MAIL, RCPT, and DATA with the content, or BDAT.
 
 **Theory of operation.**
 
@@ -20,9 +20,6 @@ recipient of three refused::
     send(MAIL, RCPT, RCPT, RCPT, DATA)    →  [250, 250, 550, 250, 354]   note the refusal
     send_content(…)                       →  [250]                       two accepted, one refused
     done(report)
-
-A server that announces LIMITS (RFC 9422) gets the message in several transactions, each with as
-many recipients as it takes.
 
 **Invariants.**
 
@@ -63,7 +60,6 @@ from twisted_sendmail.smtp import (
     LoneDot,
     MessageTooLarge,
     ProtocolBreach,
-    RecipientResult,
     RecipientStatus,
     Reply,
     ReplySubject,
@@ -77,52 +73,26 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message import PreparedMessage
-    from twisted_sendmail.smtp import CommandResult, Recipient
+    from twisted_sendmail.smtp import CommandResult
 
 #: Octets up to which a content is sent along with the envelope, before it is known
 #: whether anybody will be accepted; a longer one is sent only after RCPT succeeds.
 MAX_OPTIMISTIC_SIZE = 128 * 1024
 
 
-def deliver(
-    protocol: SubmissionProtocol,
-    message: PreparedMessage,
-    *,
-    last: bool = False,
-    all_or_nothing: bool = False,
-) -> Deferred[DeliveryReport]:
-    """Send one message; fires with the report of all its recipients.
-
-    :param last: QUIT follows: a session that is not ready for another message is left as it is.
-    :param all_or_nothing: do not deliver to some when others are refused.
-    :raises Exception: what the message's own source raises; nothing was delivered then.
-    :raises Cancelled: the caller cancelled; the connection is closed, and ``report`` says whether
-        the message is in doubt.
-
-    A message that can be read only once, or is for all recipients or none, is sent in one
-    transaction whatever the LIMITS of the server.
-    """
-    result: Deferred[DeliveryReport] = Deferred(lambda _: transaction.cancel())
-    transaction = Transaction(
-        protocol, message, result.callback, last=last, all_or_nothing=all_or_nothing
-    )
-    transaction.begin()
-    return result
-
-
 class Transaction:
-    """One message on its way.
+    """One transaction.
 
     :param done: called once with the report, or the failure of the message's source.
+    :param last: QUIT follows: a session that is not ready for another message is left as it is.
+    :param all_or_nothing: do not deliver to some when others are refused.
     :param queued: called when all commands are queued, so that those of another message may follow.
     :param send_content_early: False to send no content before the envelope is answered: on a connection that
         may be dead, the message would be needlessly in doubt.
-
-    The other parameters are those of :func:`deliver`.
     """
 
     __slots__ = (
@@ -136,14 +106,9 @@ class Transaction:
         "_measuring",
         "_message",
         "_next",
-        "_part",
-        "_parts",
-        "_phase",
         "_protocol",
         "_queued",
         "_refused",
-        "_reply",
-        "_results",
         "_send_content_early",
         "_size",
         "_status",
@@ -168,21 +133,10 @@ class Transaction:
         self._last = last
         self._all_or_nothing = all_or_nothing
         self._send_content_early = send_content_early and not all_or_nothing
-        # The recipients of each transaction.
-        self._parts = [message.envelope.recipients]
-        limits = protocol.session.capabilities.limits
-        if limits and message.rewindable and not all_or_nothing:
-            self._parts = split_recipients(message.envelope.recipients, limits)
-        self._part = 0
         # While the message is measured or encoded.
         self._measuring: Deferred[None] | None = None
         self._size = message.size or 0
-        self._results: list[RecipientResult] = []
-        # Of the first transaction with an accepted recipient, or else of the last.
-        self._reply: Reply | None = None
-        self._phase: str | None = None
         self._error: SendmailError | None = None
-        # -- of the transaction under way
         # The next step, called with the answers to the group that was sent last; a function, because
         # a bound method would keep the transaction alive until the garbage collector runs.
         self._next: Callable[[Transaction, list[Any]], None] = Transaction._send_envelope
@@ -230,8 +184,6 @@ class Transaction:
         protocol, message = self._protocol, self._message
         session = protocol.session
         offered, extensions = session.capabilities, session.extensions
-        self._refused, self._verdict, self._decided_by = {}, None, None
-        self._status = RecipientStatus.UNTOUCHED
         commands: list[Command] = [
             mail_command(
                 message.envelope,
@@ -244,7 +196,8 @@ class Transaction:
             )
         ]
         commands += [
-            rcpt_command(recipient, offered, extensions) for recipient in self._parts[self._part]
+            rcpt_command(recipient, offered, extensions)
+            for recipient in message.envelope.recipients
         ]
         if not (offered.chunking and offered.pipelining):
             self._next = Transaction._data_answered
@@ -276,7 +229,7 @@ class Transaction:
                 self._all_queued()
 
     def _all_queued(self) -> None:
-        if self._queued is not None and self._part == len(self._parts) - 1:
+        if self._queued is not None:
             self._queued()
 
     def _checked_content(self) -> _CheckedContent:
@@ -363,7 +316,7 @@ class Transaction:
                 raise reply
             if not reply.positive:
                 self._refused[place - 1] = reply
-        return len(self._refused) < len(self._parts[self._part])
+        return len(self._refused) < len(self._message.envelope.recipients)
 
     def _lost_before_verdict(self, answers: list[CommandResult], verdict: DeliveryInDoubt) -> None:
         """The connection ended; the replies that came before still count.
@@ -384,13 +337,13 @@ class Transaction:
         if verdict.positive:
             self._status = RecipientStatus.ACCEPTED
         else:
-            for place in range(len(self._parts[self._part])):
+            for place in range(len(self._message.envelope.recipients)):
                 _ = self._refused.setdefault(place, verdict)
 
     def _withdraw(self, *, granted: bool) -> None:
         """The message is for all or none, and one recipient was refused: deliver to none."""
         place, reply = next(iter(self._refused.items()))
-        recipient = self._parts[self._part][place]
+        recipient = self._message.envelope.recipients[place]
         # All recipients before the first refused one were accepted.
         meaning = classify_reply(reply, to_rcpt=True, accepted_before=place > 0)
         self._error = refusal(
@@ -411,7 +364,6 @@ class Transaction:
 
     def _end_transaction(self) -> None:
         """Every recipient has a result; make the session ready for another transaction."""
-        self._note_results()
         protocol, session = self._protocol, self._protocol.session
         # A message that follows begins with RSET itself.
         alone = session.idle and not session.completed
@@ -419,58 +371,34 @@ class Transaction:
             alone
             and session.confirmed is not ClientState.READY
             and protocol.usable
-            and not (self._last and self._part == len(self._parts))
+            and not self._last
         ):
             self._next = Transaction._reset_answered
             _ = protocol.send(Rset(), done=self._step)
         else:
-            self._next_transaction()
+            self._finish()
 
     def _reset_answered(self, answers: list[CommandResult]) -> None:
         (answer,) = answers
         if isinstance(answer, Reply) and not answer.positive:
             self._protocol.abort(refusal("RSET", answer))
         # Without a reply the connection is gone, and the results of this message stay.
-        self._next_transaction()
-
-    def _next_transaction(self) -> None:
-        if self._part < len(self._parts) and self._protocol.usable and self._error is None:
-            self._message.rewind()
-            self._send_envelope()
-        else:
-            self._finish()
-
-    def _note_results(self) -> None:
-        """Add the results of the transaction under way, if there is one, to those of the message."""
-        if self._part == len(self._parts):
-            return
-        results = self._results
-        if not (results and any(each.status is RecipientStatus.ACCEPTED for each in results)):
-            self._reply, self._phase = self._verdict, self._decided_by
-        results += recipient_results(
-            self._parts[self._part], self._refused, self._status, self._verdict
-        )
-        self._part += 1
+        self._finish()
 
     def _finish(self) -> None:
-        """Call the owner with the report; recipients without a result were not reached."""
+        """Call the owner with the report."""
         done, self._done = self._done, None
         if done is None:
             return
-        protocol, message = self._protocol, self._message
+        protocol, message, error = self._protocol, self._message, self._error
         session = protocol.session
-        left = self._parts[self._part :]
-        if left and self._error is None:
-            why = "the connection ended before the message was sent to every recipient"
-            self._error = ConnectionClosed("connection closed", detail=why)
-        for part in left:
-            self._results += [RecipientResult(each, RecipientStatus.UNTOUCHED) for each in part]
-        error = self._error
         report = DeliveryReport(
             message.envelope,
-            tuple(self._results),
-            self._reply,
-            self._phase,
+            recipient_results(
+                message.envelope.recipients, self._refused, self._status, self._verdict
+            ),
+            self._verdict,
+            self._decided_by,
             self._size,
             protocol.host,
             protocol.tls,
@@ -510,7 +438,6 @@ class Transaction:
         # After a 421 the verdicts on other messages may still come.
         if not error.connection_usable and self._protocol.usable:
             self._protocol.abort(self._error)
-        self._note_results()
         self._finish()
 
     def _failed(self, failure: Failure) -> None:
@@ -578,27 +505,6 @@ def _reply(answer: CommandResult) -> Reply:
     if isinstance(answer, SendmailError):
         raise answer
     return answer
-
-
-def split_recipients(
-    recipients: tuple[Recipient, ...], limits: Mapping[str, int]
-) -> list[tuple[Recipient, ...]]:
-    """Return *recipients*, in their order, in parts that keep within *limits* (RFC 9422)."""
-    most = limits.get("RCPTMAX", len(recipients))
-    most_domains = limits.get("RCPTDOMAINMAX", len(recipients))
-    if len(recipients) <= min(most, most_domains):
-        return [recipients]
-    parts: list[list[Recipient]] = [[]]
-    domains: set[str] = set()
-    for recipient in recipients:
-        box = recipient.path.mailbox
-        domain = box.ascii_domain.lower() if box else ""
-        if len(parts[-1]) == most or len(domains | {domain}) > most_domains:
-            parts.append([])
-            domains = set()
-        domains.add(domain)
-        parts[-1].append(recipient)
-    return [tuple(part) for part in parts]
 
 
 def may_go_again(report: DeliveryReport, message: PreparedMessage) -> bool:

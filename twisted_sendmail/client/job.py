@@ -1,0 +1,213 @@
+"""A message on its way: the transactions that it takes, and the result of each recipient.
+
+A server that announces LIMITS gets the message in several transactions, one after the other, each
+with as many recipients as the limits of the connection allow.  :class:`Job` alone chooses them and
+joins the results, for :func:`deliver` and for the pool, where the transactions of a message may go
+over several connections.
+
+RFC 9422.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from attrs import Factory, define
+from twisted.internet.defer import CancelledError, Deferred
+
+from twisted_sendmail.client.timeouts import Cancelled
+from twisted_sendmail.client.transaction import Transaction
+from twisted_sendmail.smtp import (
+    ConnectionClosed,
+    DeliveryReport,
+    RecipientResult,
+    RecipientStatus,
+    SendmailError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from twisted_sendmail.client.pooled_connection import PooledConnection
+    from twisted_sendmail.client.protocol import SubmissionProtocol
+    from twisted_sendmail.client.server_status import ServerStatus
+    from twisted_sendmail.message import PreparedMessage
+    from twisted_sendmail.smtp import Recipient
+
+#: The end of a job.
+JobResult: TypeAlias = DeliveryReport | BaseException
+
+
+@define(eq=False)
+class Job:
+    """A message that is to be sent.
+
+    A message that can be read only once, or is for all recipients or none, is sent in one
+    transaction whatever the limits.
+
+    :param message: what the next transaction sends, to its recipients.
+    :param on_result: called once with the end: a report, or the error if there is none.
+    :param since: when it began to wait.
+    """
+
+    message: PreparedMessage
+    on_result: Callable[[JobResult], object] | None = None
+    since: float = 0.0
+    all_or_nothing: bool = False
+    #: The connection of the pool that sends it, when that took it, and its verdicts before.
+    connection: PooledConnection | None = None
+    taken_at: float | None = None
+    verdicts_before: int = 0
+    #: It was sent again because a connection that had served before was dead.
+    replaced: bool = False
+    #: Times that it was rejected because of the message before it.
+    returned: int = 0
+    #: Servers that it cannot be sent to any more.
+    tried: frozenset[ServerStatus] = frozenset()
+    # If it takes several transactions: the message to all recipients, the results of the first
+    # recipients, the number of recipients up to the end of the transaction under way, and the first
+    # report with an accepted recipient.
+    _whole: PreparedMessage | None = None
+    _results: list[RecipientResult] = Factory(list)
+    _end: int = 0
+    _accepted: DeliveryReport | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether its end is known."""
+        return self.on_result is None
+
+    def begin_transaction(self, limits: Mapping[str, int]) -> bool:
+        """Let ``message`` be for the next recipients, as many as *limits* allow.
+
+        :returns: whether others are left after them.
+        """
+        if not limits and self._whole is None:
+            return False  # nearly always
+        whole = self._whole or self.message
+        if self.all_or_nothing or not whole.rewindable:
+            return False
+        recipients = whole.envelope.recipients
+        start = len(self._results)
+        self._end = end = batch_end(recipients, start, limits)
+        if end - start == len(recipients):
+            self.message, self._whole = whole, None
+            return False
+        self.message, self._whole = whole.to(recipients[start:end]), whole
+        return end < len(recipients)
+
+    def end_transaction(self, report: DeliveryReport) -> bool:
+        """Take the report of a transaction; return whether another one has to follow.
+
+        If none has, *report* belongs in :meth:`join`.
+        """
+        whole = self._whole
+        if whole is None or report.error is not None:
+            return False
+        if self._end == len(whole.envelope.recipients):
+            return False
+        self._results += report.outcomes
+        if self._accepted is None and report.accepted:
+            self._accepted = report
+        whole.rewind()
+        return True
+
+    def join(self, last: DeliveryReport) -> DeliveryReport:
+        """Return the report on all recipients, where *last* is that of the last transaction."""
+        if self._whole is None:
+            return last
+        envelope = self._whole.envelope
+        results = [*self._results, *last.outcomes]
+        results += [
+            RecipientResult(each, RecipientStatus.UNTOUCHED)
+            for each in envelope.recipients[len(results) :]
+        ]
+        joined = replace(
+            self._accepted or last, envelope=envelope, outcomes=tuple(results), error=last.error
+        )
+        if joined.error is not None:
+            joined.error.report = joined
+        return joined
+
+    def result(self, end: JobResult) -> JobResult:
+        """Return the result for all recipients, where *end* is that of the last transaction."""
+        if isinstance(end, DeliveryReport):
+            return self.join(end)
+        if self._whole is not None and isinstance(end, SendmailError):
+            joined = self.join(end.report or self.report(RecipientStatus.UNTOUCHED, end))
+            return end if isinstance(end, CancelledError) else joined
+        return end
+
+    def report(self, status: RecipientStatus, error: SendmailError) -> DeliveryReport:
+        """Return a report with *status* for the recipients of the transaction under way."""
+        message, recipients = self.message, self.message.envelope.recipients
+        if self._whole is not None:
+            recipients = self._whole.envelope.recipients[len(self._results) : self._end]
+        return DeliveryReport(
+            message.envelope,
+            tuple(RecipientResult(each, status) for each in recipients),
+            size=message.size or 0,
+            error=error,
+            message_id=message.message_id,
+        )
+
+
+def deliver(
+    protocol: SubmissionProtocol,
+    message: PreparedMessage,
+    *,
+    last: bool = False,
+    all_or_nothing: bool = False,
+) -> Deferred[DeliveryReport]:
+    """Send one message over a session; fires with the report of all its recipients.
+
+    :param last: QUIT follows: a session that is not ready for another message is left as it is.
+    :param all_or_nothing: do not deliver to some when others are refused.
+    :raises Exception: what the message's own source raises; the recipients of that transaction did
+        not get the message.
+    :raises Cancelled: the caller cancelled; the connection is closed, and ``report`` says whether
+        the message is in doubt.
+    """
+    job = Job(message, all_or_nothing=all_or_nothing)
+
+    def transact(*, last: bool) -> Deferred[DeliveryReport]:
+        answered: Deferred[DeliveryReport] = Deferred(lambda _: transaction.cancel())
+        transaction = Transaction(
+            protocol, job.message, answered.callback, last=last, all_or_nothing=all_or_nothing
+        )
+        transaction.begin()
+        return answered
+
+    async def run() -> DeliveryReport:
+        while True:
+            more = job.begin_transaction(protocol.session.capabilities.limits)
+            try:
+                report = await transact(last=last and not more)
+            except Cancelled as error:
+                _ = job.result(error)
+                raise
+            if not job.end_transaction(report):
+                return job.join(report)
+            if not protocol.usable:
+                why = "the connection ended before the message was sent to every recipient"
+                ended = ConnectionClosed("connection closed", detail=why)
+                ended.at(host=report.host, tls=report.tls, transcript=report.transcript)
+                return job.join(replace(report, outcomes=(), error=ended))
+
+    return Deferred.fromCoroutine(run())
+
+
+def batch_end(recipients: tuple[Recipient, ...], start: int, limits: Mapping[str, int]) -> int:
+    """Return the end of the longest run of *recipients* from *start* that keeps within *limits*."""
+    end = min(len(recipients), start + limits.get("RCPTMAX", len(recipients)))
+    most_domains = limits.get("RCPTDOMAINMAX", len(recipients))
+    if end - start <= most_domains:
+        return end
+    domains: set[str] = set()
+    for index in range(start, end):
+        box = recipients[index].path.mailbox
+        domains.add(box.ascii_domain.lower() if box else "")
+        if len(domains) > most_domains:
+            return index
+    return end
