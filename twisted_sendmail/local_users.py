@@ -31,9 +31,12 @@ class LocalPeer(NamedTuple):
     gids: frozenset[int] = frozenset()
 
 
-def peer_of(connection: socket.socket) -> LocalPeer | None:
-    """Return the user at the other end of *connection*; None: it is not a Unix socket."""
-    if connection.family != socket.AF_UNIX:
+def peer_of(connection: object) -> LocalPeer | None:
+    """Return the user at the other end of *connection*; None: it is not a Unix socket.
+
+    :param connection: a socket, such as the ``getHandle()`` of a transport.
+    """
+    if not isinstance(connection, socket.socket) or connection.family != socket.AF_UNIX:
         return None
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:

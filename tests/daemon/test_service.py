@@ -2,104 +2,26 @@
 
 from __future__ import annotations
 
-import signal
 import smtplib
 import socket
 import stat
-import threading
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from tests.daemon.conftest import PASSWORD, Folder
+from tests.daemon.conftest import Stage
 from tests.names import Configuration, QueueBusy
 from tests.ports import free_ports, listens
-from twisted_sendmail import SendmailError
 from twisted_sendmail.daemon.listeners import CannotListen
 from twisted_sendmail.daemon.service import RelayDaemon
 from twisted_sendmail.testing import LoopbackServer
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 # Twisted leaves the socket it could not bind to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest_twisted.async_yield_fixture
-async def hop(reactor: Any) -> AsyncIterator[LoopbackServer]:
-    async with LoopbackServer(reactor, users={"jane": PASSWORD}) as server:
-        yield server
-
-
-class Stage:
-    """Makes relays, and stops them at the end."""
-
-    def __init__(self, folder: Folder, hop: LoopbackServer) -> None:
-        self.folder = folder
-        self.hop = hop
-        self.daemons: list[RelayDaemon] = []
-        self.failures: list[SendmailError] = []
-
-    def text(self, *, listen: str = '["tcp:127.0.0.1:0"]', more: str = "") -> str:
-        return f"""
-            queue = "queue"
-            listen = {listen}
-            [[smarthost]]
-            url = "smtp+starttls://jane@127.0.0.1:{self.hop.port}"
-            password-file = "password"
-            ca-file = "{self.hop.ca_file}"
-            {more}
-        """
-
-    def daemon(self, text: str | None = None) -> RelayDaemon:
-        reactor = self.folder.reactor
-        configuration = self.folder.read(self.text() if text is None else text)
-
-        def read() -> Configuration:
-            from tests.names import read_configuration
-
-            return read_configuration(self.folder.path / "relay.toml", reactor)
-
-        daemon = RelayDaemon(reactor, configuration, read=read, start_failed=self.failures.append)
-        self.daemons.append(daemon)
-        return daemon
-
-    async def started(self, text: str | None = None) -> RelayDaemon:
-        daemon = self.daemon(text)
-        daemon.startService()
-        await self.until(lambda: daemon.listeners is not None and daemon.listeners.addresses)
-        return daemon
-
-    async def until(self, done: Any, *, patience: float = 60) -> None:
-        for _ in range(int(patience * 100)):
-            if done():
-                return
-            await deferLater(self.folder.reactor, 0.01)
-        raise AssertionError("it did not come to that")
-
-
-@pytest_twisted.async_yield_fixture
-async def stage(folder: Folder, hop: LoopbackServer) -> AsyncIterator[Stage]:
-    reactor = folder.reactor
-    before = set(reactor.getDelayedCalls())
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1)}
-    stage = Stage(folder, hop)
-    yield stage
-    for daemon in stage.daemons:
-        if daemon.running:
-            await daemon.stopService()
-    await stage.until(lambda: not hop.sessions or all(s.closed for s in hop.sessions))
-    assert handlers == {number: signal.getsignal(number) for number in handlers}
-    assert "clock watch" not in [thread.name for thread in threading.enumerate()]
-    assert [] == [call for call in reactor.getDelayedCalls() if call not in before]
 
 
 def port_of(daemon: RelayDaemon, which: int = 0) -> int:

@@ -32,9 +32,7 @@ def test_connections_are_limited_in_all_and_421_says_so(net: Net) -> None:
 
 def connect(net: Net, address: Any) -> list[str]:
     raw = Raw()
-    server = net.factory.buildProtocol(address)
-    link = net.pump.connect(raw, server)
-    link.server._there = address
+    _ = net.pump.connect(raw, net.factory.buildProtocol(address), address=address)
     net.pump.run()
     return raw.heard.decode().splitlines()
 
@@ -52,16 +50,15 @@ def test_connections_are_limited_per_address(net: Net) -> None:
 def test_an_ipv6_network_counts_as_one_address(net: Net) -> None:
     net.server(limits=ConnectionLimits(per_address=1))
 
-    class There:
-        peer = IPv6Address("TCP", "2001:db8::1", 1)
-
-    class Opened:
-        connection = There()
-
-    net.factory.opened(Opened())  # type: ignore[arg-type]
-    same = net.factory.buildProtocol(IPv6Address("TCP", "2001:db8::ffff", 1))
-    other = net.factory.buildProtocol(IPv6Address("TCP", "2001:db8:1::1", 1))
-    assert (same._greeting is None, other._greeting is None) == (False, True)
+    greetings = [
+        connect(net, IPv6Address("TCP", address, 1))
+        for address in ("2001:db8::1", "2001:db8::ffff", "2001:db8:1::1")
+    ]
+    assert greetings == [
+        ["220 localhost ESMTP"],
+        ["421 4.7.0 Too many connections from your address"],
+        ["220 localhost ESMTP"],
+    ]
 
 
 def test_a_trusted_network_needs_neither_tls_nor_auth(net: Net) -> None:

@@ -35,6 +35,7 @@ from twisted_sendmail.daemon.config_types import (
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.intake import DEFAULT_ROUTE, cleanup_policy
 from twisted_sendmail.daemon.secrets import secret_source
+from twisted_sendmail.local_users import all_ids_are_known
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.relay import EVERYBODY, RelaySettings, RetryPolicy, RouteSettings
 from twisted_sendmail.sasl import Credentials, Secret, check_mechanisms
@@ -195,7 +196,14 @@ def _warnings(tables: RootTable, reactor: Any) -> tuple[str, ...]:
         warning = PasswordFile(path, reactor, world_readable=readable).warning
         if warning is not None:
             lines.append(f"{printable(str(path))}: {warning}")
-    return ("; ".join(lines),) if lines else ()
+    warnings = ["; ".join(lines)] if lines else []
+    if not all_ids_are_known():
+        warnings.append(
+            "this user namespace does not map all users of the machine: mail of the others is "
+            "recorded as from uid unknown; run the relay without PrivateUsers= and outside of "
+            "rootless containers to know them"
+        )
+    return tuple(warnings)
 
 
 def _admin_token(table: AdminTable, reactor: Any, *, world_readable: bool) -> Secret | None:

@@ -272,7 +272,8 @@ class LimitsTable:
     :param recipients: its recipients
     :param hops: its ``Received`` fields; more mean a mail loop
     :param connections: connections at once, for each endpoint
-    :param connections_per_address: connections at once from one address
+    :param connections_per_address: connections at once from one address, and of one user on a Unix
+        socket
     :param failed_login: delay of the reply to the first failed login; each further one from the same
         address, or of the same user, doubles it, up to 30 s, over all listeners
         (:doc:`/how-to/receive-mail`)

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from twisted_sendmail.server.auth import EXCHANGES, AuthThrottle
-from twisted_sendmail.server.networks import Networks, origin
+from twisted_sendmail.server.networks import Networks
 from twisted_sendmail.server.password_file import HashedAccounts
 from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.timeouts import ServerTimeouts
@@ -58,7 +58,8 @@ class ConnectionLimits:
     """How many connections may be open at once."""
 
     total: int = 1000
-    #: From one address; an IPv6 network of 64 bits counts as one.
+    #: From one address; an IPv6 network of 64 bits counts as one, and so does each user on a Unix
+    #: socket.
     per_address: int = 100
 
 
@@ -130,10 +131,6 @@ class SMTPServerFactory(ServerFactory):
                 greeting = Reply(554, ("5.7.1 No service for your address",))
         if addr in self.early_input:
             settings = replace(settings, allow_early_input=True)
-        if len(self.connections) >= self.limits.total:
-            greeting = Reply(421, ("4.7.0 Too many connections: try again later",))
-        elif self._from[origin(addr)] >= self.limits.per_address:
-            greeting = Reply(421, ("4.7.0 Too many connections from your address",))
         return self.protocol_class(self, settings, greeting)
 
     def implicit_tls(self) -> IProtocolFactory:
@@ -145,15 +142,21 @@ class SMTPServerFactory(ServerFactory):
             raise InvalidServer("implicit TLS cannot be spoken", remedy="give a certificate")
         return TLSMemoryBIOFactory(self.tls, False, self, clock=self.clock)
 
-    def opened(self, protocol: SMTPServerProtocol) -> None:
-        """Count a connection that has begun."""
+    def opened(self, protocol: SMTPServerProtocol) -> Reply | None:
+        """Count a connection that has begun; return the refusal if there are too many."""
+        place, refusal = protocol.connection.origin, None
+        if len(self.connections) >= self.limits.total:
+            refusal = Reply(421, ("4.7.0 Too many connections: try again later",))
+        elif self._from[place] >= self.limits.per_address:
+            refusal = Reply(421, ("4.7.0 Too many connections from your address",))
         self.connections.add(protocol)
-        self._from[origin(protocol.connection.peer)] += 1
+        self._from[place] += 1
+        return refusal
 
     def closed(self, protocol: SMTPServerProtocol) -> None:
         """Count a connection that is over."""
         self.connections.discard(protocol)
-        place = origin(protocol.connection.peer)
+        place = protocol.connection.origin
         self._from[place] -= 1
         if self._from[place] <= 0:
             del self._from[place]

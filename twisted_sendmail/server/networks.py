@@ -57,7 +57,7 @@ def origin(address: IAddress) -> Hashable:
     """Return the origin of *address*, for which connections and failed logins are counted.
 
     An IPv6 network of 64 bits is one origin, an IPv4-mapped address is the IPv4 address, and all
-    Unix sockets are one.
+    Unix sockets are one; see ``ConnectionInfo.origin``.
     """
     host: str | None = getattr(address, "host", None)
     if host is None:

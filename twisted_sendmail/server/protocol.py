@@ -52,6 +52,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
+from twisted_sendmail.local_users import peer_of
 from twisted_sendmail.server.receiver import ConnectionInfo, MessageHandler
 from twisted_sendmail.server.timeouts import ContentClock, Timer
 from twisted_sendmail.server.tls import server_tls_facts
@@ -112,14 +113,21 @@ class SMTPServerProtocol(Protocol):
         """Send the greeting, or in implicit TLS wait for the handshake."""
         transport: Any = self.transport
         tls = ISSLTransport.providedBy(transport)
+        handle = getattr(transport, "getHandle", None)
         self.connection = ConnectionInfo(
-            self._settings.host, transport.getPeer(), transport.getHost(), Transcript()
+            self._settings.host,
+            transport.getPeer(),
+            transport.getHost(),
+            Transcript(),
+            None if handle is None else peer_of(handle()),
         )
         self._handler = MessageHandler(self.factory, self.connection, self._resume, self._start_tls)
         self.session = self.factory.session(self._settings, self._handler, tls=tls)
         self.connection.transcript = self.session.transcript
         transport.registerProducer(self, True)
-        self.factory.opened(self)
+        refusal = self.factory.opened(self)
+        if refusal is not None:
+            self._greeting = refusal
         if tls:
             self._timer.set("handshake", self.factory.deadlines.handshake)
         else:

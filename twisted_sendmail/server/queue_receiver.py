@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from twisted_sendmail.local_users import uid_text
 from twisted_sendmail.queue import Cleanup, QueueFull, TooManyHops
 from twisted_sendmail.server.receiver import (
     INSUFFICIENT_STORAGE,
@@ -126,6 +127,7 @@ class QueueReceiver(Receiver):
                 self.id,
                 self._clock.seconds(),
                 origin=_origin(self.connection, smtputf8=parameters.smtputf8),
+                uid=None if self.connection.local is None else self.connection.local.uid,
                 binary=parameters.body == "BINARYMIME",
                 own_hops=0 if self._trace is None else 1,
             )
@@ -162,8 +164,12 @@ def _yes(_: object) -> None:
 
 
 def _origin(connection: ConnectionInfo, *, smtputf8: bool) -> str:
-    """Return ``client.example.org[192.0.2.1] ESMTPSA jane``, for the log."""
-    host = getattr(connection.peer, "host", None)
-    text = f"{connection.hello or 'unknown'}[{host or 'local'}]"
+    """Return ``client.example.org[192.0.2.1] ESMTPSA jane``, for the log.
+
+    On a Unix socket: ``localhost[uid 1000] ESMTP``.
+    """
+    local = connection.local
+    host = getattr(connection.peer, "host", "local") if local is None else uid_text(local.uid)
+    text = f"{connection.hello or 'unknown'}[{host}]"
     text += f" {connection.protocol(smtputf8=smtputf8)}"
     return text if connection.user is None else f"{text} {connection.user}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from twisted_sendmail.local_users import uid_text
 from twisted_sendmail.message import clause, folded, received_field
 
 if TYPE_CHECKING:
@@ -53,18 +54,21 @@ class Stamp:
 
 def _clauses(connection: ConnectionInfo, *, smtputf8: bool) -> list[str]:
     hello, tls = connection.hello, connection.tls
-    peer: str | None = getattr(connection.peer, "host", None)
+    client = _client(connection)
     protocol = connection.protocol(smtputf8=smtputf8)
     clauses = []
     if hello is not None:
         # An address literal of an unknown kind may hold characters that break the field.
-        clauses.append(clause("from", "unknown" if _BREAKS(hello) else hello, _literal(peer)))
+        clauses.append(clause("from", "unknown" if _BREAKS(hello) else hello, client))
     clauses.append(clause("by", connection.name))
     clauses.append(clause("with", protocol, f"{tls.version} {tls.cipher}" if tls else None))
     return clauses
 
 
-def _literal(host: str | None) -> str | None:
+def _client(connection: ConnectionInfo) -> str | None:
+    if connection.local is not None:
+        return f"invoked by {uid_text(connection.local.uid)}"
+    host: str | None = getattr(connection.peer, "host", None)
     if host is None:
         return None
     return f"[IPv6:{host.partition('%')[0]}]" if ":" in host else f"[{host}]"

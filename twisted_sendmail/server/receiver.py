@@ -25,12 +25,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.server.auth import AuthExchange
+from twisted_sendmail.server.networks import origin
 from twisted_sendmail.server.received_header import Stamp
 from twisted_sendmail.smtp import PENDING, MailParameters, Pending, Reply, ServerHandler, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from twisted.internet.interfaces import IAddress
 
+    from twisted_sendmail.local_users import LocalPeer
     from twisted_sendmail.server.factory import SMTPServerFactory
     from twisted_sendmail.smtp import Recipient, ReversePath, TLSFacts, Transcript
 
@@ -57,6 +61,8 @@ class ConnectionInfo:
     host: IAddress
     #: The dialogue so far, without secrets.
     transcript: Transcript
+    #: The user at the other end of a Unix socket; None: it is another kind of connection.
+    local: LocalPeer | None = None
     #: The name given in EHLO, HELO or LHLO; None before.
     hello: str | None = None
     #: The verb it was given by; None before.
@@ -67,6 +73,12 @@ class ConnectionInfo:
     user: str | None = None
     #: The avatar that a ``twisted.cred`` realm returned for the user.
     avatar: object = None
+
+    @property
+    def origin(self) -> Hashable:
+        """The unit for which connections are counted: a user of this machine, or a network."""
+        uid = None if self.local is None else self.local.uid
+        return origin(self.peer) if uid is None else ("uid", uid)
 
     def protocol(self, *, smtputf8: bool = False) -> str:
         """``SMTP``, ``ESMTPSA``, ``LMTPS``, ``UTF8SMTPSA`` …: the ``with`` of a Received field.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -38,6 +38,8 @@ FULL = 64 * 1024
 #: Most octets of one delivery.
 SEGMENT = 64 * 1024
 
+_TCPAddress = IPv4Address | IPv6Address
+
 
 class MemoryNetwork:
     """The connections of a test, and their clock."""
@@ -48,12 +50,17 @@ class MemoryNetwork:
         #: Every connection, closed ones too.
         self.links: list[MemoryConnection] = []
 
-    def connect(self, client: Any, server: Any, *, bare: bool = False) -> MemoryConnection:
+    def connect(
+        self, client: Any, server: Any, *, bare: bool = False, address: _TCPAddress | None = None
+    ) -> MemoryConnection:
         """Connect two protocols.
 
         :param bare: the client's transport cannot start TLS.
+        :param address: the client's address; None: an address of its own at 192.0.2.2.
         """
-        link = MemoryConnection(self.clock, client, server, len(self.links), bare=bare)
+        if address is None:
+            address = IPv4Address("TCP", "192.0.2.2", 40000 + len(self.links))
+        link = MemoryConnection(self.clock, client, server, address, bare=bare)
         self.links.append(link)
         return link
 
@@ -141,14 +148,13 @@ class MemoryConnection:
     """A connection between a client and a server protocol.
 
     :param clock: for both.
-    :param number: the client's port minus 40000.
+    :param here: the client's address.
     :param bare: the client's transport cannot start TLS.
     """
 
     def __init__(
-        self, clock: Clock, client: Any, server: Any, number: int = 0, *, bare: bool = False
+        self, clock: Clock, client: Any, server: Any, here: _TCPAddress, *, bare: bool = False
     ) -> None:
-        here = IPv4Address("TCP", "192.0.2.2", 40000 + number)
         there = IPv4Address("TCP", "192.0.2.1", 587)
         self.client = MemoryTransport(clock, here, there, is_client=True)
         self.server = MemoryTransport(clock, there, here, is_client=False)
@@ -212,7 +218,7 @@ class MemoryTransport:
     """
 
     def __init__(
-        self, clock: Clock, here: IPv4Address, there: IPv4Address, *, is_client: bool
+        self, clock: Clock, here: _TCPAddress, there: _TCPAddress, *, is_client: bool
     ) -> None:
         self._clock = clock
         self._here, self._there = here, there
@@ -261,11 +267,11 @@ class MemoryTransport:
         """As a transport."""
         (self.drop if self._tls is None else self._tls.abortConnection)()
 
-    def getPeer(self) -> IPv4Address:
+    def getPeer(self) -> _TCPAddress:
         """As a transport."""
         return self._there
 
-    def getHost(self) -> IPv4Address:
+    def getHost(self) -> _TCPAddress:
         """As a transport."""
         return self._here
 
