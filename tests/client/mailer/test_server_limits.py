@@ -146,6 +146,24 @@ def test_recipients_left_by_a_connection_that_dies_get_the_message(
     assert Counter(["a@example.net", "b@example.net", "c@example.net"]) == delivered(post)
 
 
+def test_a_cancelled_message_is_not_sent_to_more_recipients(post: Post) -> None:
+    """It is in flight behind another message: its transaction goes on, and no further one begins."""
+
+    def late(server: Any, line: str) -> None:
+        post.clock.callLater(60, server.act, "250 2.0.0 ok")
+
+    post.world.fault = lambda server, key, line: late if key == "BDAT_LAST" else None
+    mailer = post.mailer(post.world.server(offers=(*CHUNKING, "LIMITS RCPTMAX=2")), connections=1)
+    other, result = post.send(mailer, a_message("a"), a_message("b", recipients(5)))
+    assert [2] == transactions(post)
+    result.deferred.cancel()
+    assert isinstance(result.error, Cancelled)
+    assert [IN_DOUBT, IN_DOUBT, UNTOUCHED, UNTOUCHED, UNTOUCHED] == told(result)
+    post.pump.advance(61)
+    assert [ACCEPTED] == statuses(other.get())
+    assert [2] == transactions(post)
+
+
 # -- ends of a message whose first part was accepted -----------------------------------------
 
 
