@@ -230,12 +230,7 @@ class Mailer:
         envelope, message = item if isinstance(item, tuple) else (None, item)
         try:
             prepared = await prepare_message(
-                self.reactor,
-                message,
-                sender=None,
-                recipients=None,
-                envelope=envelope,
-                complete=complete,
+                self.reactor, message, envelope=envelope, complete=complete
             )
             envelope = prepared.envelope
             try:

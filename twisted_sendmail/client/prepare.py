@@ -8,36 +8,30 @@ from twisted.internet.defer import CancelledError
 
 from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.timeouts import Cancelled
-from twisted_sendmail.message import PreparedMessage, prepare, prepare_small
-from twisted_sendmail.smtp import Envelope
+from twisted_sendmail.message import PreparedMessage, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from twisted_sendmail.message import Message
-    from twisted_sendmail.smtp import AnyRecipient, ReversePath
+    from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
 
 
 async def prepare_message(
     reactor: Any,
     message: Message,
     *,
-    sender: str | ReversePath | None,
-    recipients: AnyRecipient | Iterable[AnyRecipient] | None,
-    envelope: Envelope | None,
-    complete: bool,
+    sender: str | ReversePath | None = None,
+    recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+    envelope: Envelope | None = None,
+    complete: bool = True,
+    fix_header: bool = True,
 ) -> PreparedMessage:
-    """Read the header of *message*, find its envelope and complete it; files are read in a thread.
+    """Call :func:`~twisted_sendmail.message.prepared.prepare`; files are read in a thread.
 
     :raises InvalidInput: the message cannot be sent as it is.
     :raises Cancelled: the caller cancelled; nothing was sent.
     """
-    if envelope is None and sender is not None and recipients is not None:
-        envelope, sender, recipients = Envelope(sender, recipients), None, None
-    if envelope is not None and sender is None and recipients is None:
-        small = prepare_small(message, envelope, now=reactor.seconds(), complete=complete)
-        if small is not None:
-            return small
     try:
         return await prepare(
             message,
@@ -45,6 +39,7 @@ async def prepare_message(
             recipients=recipients,
             envelope=envelope,
             complete=complete,
+            fix_header=fix_header,
             now=reactor.seconds(),
             run_blocking=lambda work: off_reactor(reactor, work),
         )

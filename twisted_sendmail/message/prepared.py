@@ -262,6 +262,7 @@ async def prepare(
     now: float,
     host_name: str = "localhost",
     complete: bool = True,
+    fix_header: bool = True,
     policy: Repair = Repair.REFUSE,
     run_blocking: RunBlocking[Any] = run_inline,
 ) -> PreparedMessage:
@@ -273,6 +274,8 @@ async def prepare(
     :param now: for a missing ``Date``, in seconds since the epoch.
     :param host_name: for a missing ``Message-ID``, if the sender has no domain.
     :param complete: add missing fields and remove ``Bcc``; False: only make the line ends CRLF.
+    :param fix_header: False: the caller gives the content to a :class:`HeaderFixer`; ``message_id``
+        and ``smtputf8`` are not those of the header then.
     :param policy: for a bare CR or a NUL.
     :param run_blocking: runs work that may block on a disk or take long.
     :raises InvalidInput: the message cannot be sent.
@@ -280,31 +283,38 @@ async def prepare(
     """
     if envelope is not None and not (sender is None and recipients is None):
         raise InvalidInput("envelope goes alone", remedy="leave out sender and recipients")
-    if isinstance(message, MIMEMessage):
-        mime = message
-        run = run_blocking if bulk(mime) > SMALL else run_inline
-        source: ContentSource = OctetsSource(await run(lambda: written(mime)))
-    else:
-        source = source_of(message)
-    parts = binary_parts(source.octets) if isinstance(source, OctetsSource) else None
-    if parts is not None:
-        source = OctetsSource(parts[0])  # the body is not read as lines
+    if sender is not None and recipients is not None:
+        envelope = Envelope(sender, recipients)
+    if envelope is not None:
+        small = prepare_small(
+            message,
+            envelope,
+            now=now,
+            host_name=host_name,
+            complete=complete,
+            fix_header=fix_header,
+        )
+        if small is not None:
+            return small
+    source, binary_body = await _source(message, run_blocking)
     content = _SourceContent(source, policy, run_blocking)
     try:
         begin = await content.begin()
         end = header_end(begin, whole=content.ended)
         run = run_blocking if end > LONG_HEADER else run_inline
 
-        def fix_header() -> tuple[Envelope, HeaderFixer, bytes]:
+        def fixed_header() -> tuple[Envelope, HeaderFixer | None, bytes]:
             header = Header.parse(begin[:end])
             header.check_fields()
             asked = envelope or Envelope(
                 header_sender(header) if sender is None else sender,
                 header_recipients(header) if recipients is None else recipients,
             )
+            if not fix_header:
+                return asked, None, begin[:end]
             return asked, *_fixed(begin[:end], begin, asked, now, host_name, complete=complete)
 
-        envelope, fixer, fixed = await run(fix_header)
+        envelope, fixer, fixed = await run(fixed_header)
         content.replace_header(begin[:end], fixed)
         whole = content.ahead if content.ended else None
     except BaseException:
@@ -314,13 +324,33 @@ async def prepare(
     if whole is not None:
         with suppress(Exception):
             await content.close()
-        if parts is not None:
-            whole += parts[1]
-    return _message(envelope, content if whole is None else whole, fixer, binary=parts is not None)
+        whole += binary_body or b""
+    binary = binary_body is not None
+    return _message(envelope, content if whole is None else whole, fixer, binary=binary)
+
+
+async def _source(
+    message: Message, run_blocking: RunBlocking[Any]
+) -> tuple[ContentSource, bytes | None]:
+    """Return the source of *message*, and its binary body, which is not read as lines."""
+    if not isinstance(message, MIMEMessage):
+        source = source_of(message)
+    else:
+        mime = message
+        run = run_blocking if bulk(mime) > SMALL else run_inline
+        source = OctetsSource(await run(lambda: written(mime)))
+    parts = binary_parts(source.octets) if isinstance(source, OctetsSource) else None
+    return (source, None) if parts is None else (OctetsSource(parts[0]), parts[1])
 
 
 def prepare_small(
-    message: object, envelope: Envelope, *, now: float, complete: bool, host_name: str = "localhost"
+    message: object,
+    envelope: Envelope,
+    *,
+    now: float,
+    host_name: str = "localhost",
+    complete: bool = True,
+    fix_header: bool = True,
 ) -> PreparedMessage | None:
     """Return the result of :func:`prepare` at once, for a message that takes no waiting.
 
@@ -334,6 +364,8 @@ def prepare_small(
         end = header_end(message, whole=True)
         if end > LONG_HEADER or (end > MAX_FIELDS and message.count(b"\n", 0, end) > MAX_FIELDS):
             return None
+        if not fix_header:
+            return _message(envelope, message, None)
         section = message[:end]
         fixer, fixed = _fixed(section, message, envelope, now, host_name, complete=complete)
     except InvalidInput:
@@ -353,13 +385,13 @@ def _fixed(
 
 
 def _message(
-    envelope: Envelope, content: bytes | Content, fixer: HeaderFixer, *, binary: bool = False
+    envelope: Envelope, content: bytes | Content, fixer: HeaderFixer | None, *, binary: bool = False
 ) -> PreparedMessage:
     return PreparedMessage(
         envelope,
         content,
-        smtputf8=envelope.needs_smtputf8 or fixer.smtputf8_header,
-        message_id=fixer.message_id,
+        smtputf8=envelope.needs_smtputf8 or (fixer is not None and fixer.smtputf8_header),
+        message_id=None if fixer is None else fixer.message_id,
         binary=binary,
     )
 

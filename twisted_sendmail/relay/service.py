@@ -287,7 +287,7 @@ class RelayService(Service):
                 sender=sender,
                 recipients=recipients,
                 envelope=envelope,
-                complete=False,  # the cleanup completes the header
+                fix_header=False,  # the cleanup fixes it
             )
             policy = self.policy if complete else attrs.evolve(self.policy, complete=False)
             return await enqueue(
