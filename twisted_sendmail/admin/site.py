@@ -43,7 +43,7 @@ from twisted_sendmail.admin.web import (
     redirect,
     text_response,
 )
-from twisted_sendmail.client import off_reactor
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import QueueAction, Selection, id_number
 from twisted_sendmail.smtp import InvalidInput, SendmailError
 

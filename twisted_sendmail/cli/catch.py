@@ -17,8 +17,8 @@ from twisted.internet.error import CannotListenError
 
 from twisted_sendmail.cli.output import print_error, print_note, print_result
 from twisted_sendmail.cli.react import react
-from twisted_sendmail.client import off_reactor
 from twisted_sendmail.exit_status import CommandError, ExitStatus
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.server import INSUFFICIENT_STORAGE
 from twisted_sendmail.smtp import printable
 from twisted_sendmail.testing.loopback import LoopbackServer

@@ -30,9 +30,10 @@ from twisted_sendmail.cli.output import (
     result_json,
 )
 from twisted_sendmail.cli.react import react
-from twisted_sendmail.client import SubmissionServer, off_reactor, submit
+from twisted_sendmail.client import SubmissionServer, submit
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.message import OCTET_STREAM, Attachment, Message, compose
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     DeliveryReport,
     Envelope,

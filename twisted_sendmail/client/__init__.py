@@ -2,7 +2,6 @@
 
 from twisted_sendmail.client.job import Job, JobResult
 from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
-from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.pool import PoolLimits
 from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.probe import ProbeResult, probe_server
@@ -26,7 +25,6 @@ __all__ = [
     "TLSTrust",
     "Timeouts",
     "TokenBucket",
-    "off_reactor",
     "prepare_message",
     "probe_server",
     "sendmail",

@@ -12,8 +12,8 @@ import binascii
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.timeouts import Cancelled
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import MAX_CHALLENGE, MAX_ROUNDS, MECHANISMS, choose
 from twisted_sendmail.smtp import (
     AuthenticationError,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError
 
-from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.message import PreparedMessage, prepare
+from twisted_sendmail.off_reactor import off_reactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

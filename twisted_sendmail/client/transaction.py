@@ -44,8 +44,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.off_reactor import off_reactor
 from twisted_sendmail.client.timeouts import Cancelled
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     Bdat,
     ClientState,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from twisted_sendmail.client import off_reactor
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import CredentialsUnavailable
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.smtp import InvalidServer, printable

@@ -17,12 +17,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from twisted_sendmail.client import off_reactor
 from twisted_sendmail.daemon.admin_endpoint import AdminEndpoint
 from twisted_sendmail.daemon.clock_watch import ClockWatch
 from twisted_sendmail.daemon.listeners import Listeners
 from twisted_sendmail.daemon.logging import JsonLog
 from twisted_sendmail.daemon.systemd import Notifier
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import QueueError
 from twisted_sendmail.relay import RelayService
 from twisted_sendmail.smtp import SendmailError

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import evolve
 
-from twisted_sendmail.client import TokenBucket, off_reactor
+from twisted_sendmail.client import TokenBucket
 from twisted_sendmail.message import DSNAction, Report, ReportedRecipient, new_message_id
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import MessageInfo, QueuedRecipient, RecipientState, SetAsideReason
 from twisted_sendmail.relay.events import Event, Reported, SetAside, Trouble
 from twisted_sendmail.smtp import Envelope, ForwardPath, Mailbox, ReversePath, printable
