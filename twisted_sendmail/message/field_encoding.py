@@ -31,10 +31,9 @@ MAX_ENCODED_WORD = 75
 MAX_U_LABEL_DOMAINS = 5000
 # An encoded-word with less room begins a new line.
 _MIN_ROOM = 35
-# Lines of addresses longer than this are folded.
-_LONG_LINE = 900
 
 _BLANK = " \t\r\n"
+_BLANK_OCTETS = (b" ", b"\t")
 # Pieces of a word; a longer word counts as several, as each piece costs 300 octets of memory.
 _PIECES = 200
 _QUOTED = r'"(?:[^"\\]+|\\.?)*"?'
@@ -58,6 +57,11 @@ _PARAMETER_NAME = re.compile(r"[ \t\r\n]*([!#-'+.0-9A-Z^-~-]+)(?:\*([0-9]+))?(\*
 _ENCODED_WORD = re.compile(r"=\?[!->@-~]+\?[BbQq]\?[!->@-~]*\?=")
 _QUOTED_OR_PAIR = re.compile(rf"{_QUOTED}|\\.?", re.DOTALL)
 _PAIR = re.compile(r"\\(.)", re.DOTALL)
+# A word and the white space before it, in text and where a quoted string is one word.
+_FOLDABLE_TEXT = re.compile(rb"[ \t]*[^ \t]*")
+_FOLDABLE = re.compile(
+    rb'[ \t]*(?:[^ \t"\\]+|"(?:[^"\\]+|\\.?)*"?|\\.?){0,%d}' % _PIECES, re.DOTALL
+)
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -76,7 +80,10 @@ _PERCENT = _escapes("%", "!#$&+-.^_`{|}~")
 
 
 class NotEncodable(Exception):
-    """An address has no form in ASCII: the field needs SMTPUTF8 (RFC 6531)."""
+    """An address has no form in ASCII: the field needs SMTPUTF8 (RFC 6531).
+
+    Its cause is an ``InvalidAddress`` if the domain is at fault.
+    """
 
 
 def field_in_ascii(field: Field) -> Field:
@@ -102,7 +109,60 @@ def field_in_ascii(field: Field) -> Field:
         _encode_parameters(value, writer)
     else:
         _encode_tokens(value, writer)
-    return Field(field.name, f"{name}:{writer.text()}{line_end}".encode("ascii"))
+    return folded_field(Field(field.name, f"{name}:{writer.text()}{line_end}".encode("ascii")))
+
+
+def folded_field(field: Field, longest: int = FOLD_WIDTH) -> Field:
+    """Return *field* with its lines longer than *longest* octets folded at 78 characters.
+
+    A line is folded at white space, which stays: not within a quoted string, and within an address
+    only if it has to be. A word without white space stays whole (RFC 5322 section 2.2.3).
+    """
+    lines = field.octets.split(b"\r\n")
+    if max(map(len, lines)) <= longest:
+        return field
+    kind = field_kind(field.name)
+    return Field(
+        field.name,
+        b"\r\n".join(
+            b"\r\n".join(_fold(line, kind)) if len(line) > longest else line for line in lines
+        ),
+    )
+
+
+def _fold(line: bytes, kind: FieldKind) -> Iterator[bytes]:
+    """Yield the lines that *line* is folded to."""
+    current = b""
+    for piece in _foldable(line, kind):
+        fits = len(current) + len(piece) <= FOLD_WIDTH
+        # White space alone makes no line, nor should the name of the field.
+        if (
+            fits
+            or not piece.startswith(_BLANK_OCTETS)
+            or current.endswith(b":")
+            or not current.strip()
+        ):
+            current += piece
+        else:
+            yield current
+            current = piece
+    yield current
+
+
+def _foldable(line: bytes, kind: FieldKind) -> Iterator[bytes]:
+    """Cut *line* into the pieces that should not be folded, each with the white space before it."""
+    word = _FOLDABLE_TEXT if kind is FieldKind.UNSTRUCTURED else _FOLDABLE
+    pieces = word.findall(line)
+    if kind is not FieldKind.ADDRESSES:
+        yield from pieces
+        return
+    address: list[bytes] = []
+    for piece in pieces:
+        address.append(piece)
+        if not piece or piece.endswith((b",", b";")):  # the last one is empty
+            whole = b"".join(address)
+            yield from [whole] if len(whole) <= FOLD_WIDTH else address
+            address = []
 
 
 def encoded_words(text: str, first: int = MAX_ENCODED_WORD) -> list[str]:
@@ -245,7 +305,7 @@ class _AddressList:
         comma = self._value.rfind(",", at, self._plain_until)
         if comma < 0:
             return at
-        self._writer.raw(_folded(self._value[at : comma + 1]))
+        self._writer.raw(self._value[at : comma + 1])
         self._named = False
         return comma + 1
 
@@ -304,8 +364,8 @@ class _AddressList:
             raise NotEncodable
         try:
             return f"{local}@{ascii_domain(domain)}"
-        except InvalidAddress:
-            raise NotEncodable from None
+        except InvalidAddress as e:
+            raise NotEncodable from e
 
 
 def _encode_parameters(value: str, writer: _Writer) -> None:
@@ -410,13 +470,6 @@ def _unfolded(text: str) -> str:
     return text.replace("\r\n", "") if "\n" in text else text
 
 
-def _folded(text: str) -> str:
-    """Return plain addresses, one a line if a line is too long for SMTP."""
-    if len(text) > _LONG_LINE and max(map(len, text.split("\n"))) > _LONG_LINE:
-        return text.replace(", ", ",\r\n ")
-    return text
-
-
 # -- encoding -----------------------------------------------------------------
 
 
@@ -459,7 +512,7 @@ def _base64(octets: bytes, charset: str, first: int, room: int) -> Iterator[str]
 
 
 class _Writer:
-    """Writes a new value: words in ASCII unchanged, others encoded, lines folded.
+    """Writes a new value: words in ASCII unchanged, others encoded, and those folded.
 
     :param column: characters of the first line so far.
     """
@@ -518,9 +571,6 @@ class _Writer:
         if self._encoded and not (space or in_comment):
             space = " "
         self._encoded, self._was_encoded = False, was_encoded
-        width = self._column + len(space) + len(word)
-        if width > FOLD_WIDTH and space and self._made and "\n" not in space:
-            space = "\r\n" + space
         self._add(space + word)
 
     def _encode(self) -> None:

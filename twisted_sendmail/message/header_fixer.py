@@ -22,15 +22,15 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import header_sender
-from twisted_sendmail.message.field_encoding import encoded_words
+from twisted_sendmail.message.field_encoding import NotEncodable, field_in_ascii, folded_field
 from twisted_sendmail.message.header import (
     BLIND,
-    FOLD_WIDTH,
     LONG_HEADER,
     MAX_HEADER,
     Field,
@@ -299,12 +299,12 @@ def from_field(mailbox: Mailbox, name: str | None = None) -> Field:
         name = " ".join("".join(characters).split())
     if not name:
         return _field("From", mailbox.wire)
-    if not name.isascii():
-        name = "\r\n ".join(encoded_words(name, FOLD_WIDTH - len("From: ")))
-    elif _SPECIAL.search(name):
+    if _SPECIAL.search(name):
         name = '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
-    separator = " " if len(f"From: {name} <{mailbox.wire}>") <= FOLD_WIDTH else "\r\n "
-    return _field("From", f"{name}{separator}<{mailbox.wire}>")
+    field = _field("From", f"{name} <{mailbox.wire}>")
+    with suppress(NotEncodable):
+        field = field_in_ascii(field)
+    return folded_field(field)
 
 
 def _field(name: str, value: str) -> Field:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from email.headerregistry import Address, AddressHeader, Group
+from email.errors import ObsoleteHeaderDefect
+from email.headerregistry import AddressHeader
 from email.message import EmailMessage
 from email.message import Message as MIMEMessage
 from email.policy import SMTP, EmailPolicy
@@ -16,8 +17,14 @@ from typing import Any
 
 import attrs
 
-from twisted_sendmail.message.header import Header, header_end
-from twisted_sendmail.smtp import InvalidInput, InvalidMessage, ascii_domain, printable
+from twisted_sendmail.message.field_encoding import (
+    NotEncodable,
+    encoded_words,
+    field_in_ascii,
+    folded_field,
+)
+from twisted_sendmail.message.header import Field
+from twisted_sendmail.smtp import InvalidAddress, InvalidInput, InvalidMessage, printable
 
 _MEDIA_TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]+)/([A-Za-z0-9!#$&^_.+-]+)\Z")
 #: The media type of an attachment when none is known.
@@ -101,14 +108,16 @@ def bulk(message: MIMEMessage) -> int:
 def written(message: MIMEMessage) -> bytes:
     """Return the octets of *message*, as the ``email`` library writes them, with CRLF.
 
-    8-bit text stays 8-bit, and the header is ASCII unless an address cannot be. *message* is not
-    changed.
+    8-bit text stays 8-bit. A field that was set is folded, and in ASCII unless an address cannot be;
+    a field that was parsed keeps its octets. *message* is not changed.
 
     :raises InvalidMessage: the library cannot write it, or one of its header fields would become
         several.
     """
+    # The library sets the boundary of a multipart while it writes, in the object itself.
+    copied = copy.deepcopy(message) if message.is_multipart() else message
     try:
-        octets = _written(message)
+        return copied.as_bytes(policy=_WRITING.clone(cte_type=message.policy.cte_type))
     except InvalidInput:
         raise
     except Exception as e:
@@ -116,79 +125,69 @@ def written(message: MIMEMessage) -> bytes:
             "the message cannot be written out",
             detail=f"{type(e).__name__}: {printable(str(e), 200)}",
         ) from e
-    _check_fields(message, octets)
-    return octets
 
 
-def _written(message: MIMEMessage) -> bytes:
-    settings: dict[str, Any] = {"linesep": "\r\n"}
-    # The library sets the boundary of a multipart while it writes, in the object itself.
-    own = message.is_multipart()
-    copied = copy.deepcopy(message) if own else message
-    policy = message.policy
-    if isinstance(policy, EmailPolicy):
-        addressed = _not_ascii(copied)
-        settings["utf8"] = any(
-            not address.username.isascii()
-            for field in addressed.values()
-            for address in field.addresses
-        )
-        if addressed and not settings["utf8"]:
-            copied = copied if own else copy.deepcopy(message)
-            _set_ascii_domains(copied, addressed, policy)
-    return copied.as_bytes(policy=policy.clone(**settings))
+class _Writing(EmailPolicy):
+    """Writes each field by its own syntax: the library encodes long words where they may not be.
 
+    A field that was parsed keeps its octets.
+    """
 
-def _not_ascii(message: MIMEMessage) -> dict[int, AddressHeader]:
-    """Return the address fields with an address that is not ASCII, by their index."""
-    found: dict[int, AddressHeader] = {}
-    for at, (name, raw) in enumerate(message.raw_items()):
-        if str(raw).isascii():
-            continue
-        field = message.policy.header_fetch_parse(name, raw)
-        if isinstance(field, AddressHeader) and any(
-            not address.addr_spec.isascii() for address in field.addresses
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """Return the octets of a field.
+
+        :raises InvalidMessage: it would become several fields (RFC 5322 section 2.2).
+        :raises InvalidAddress: a domain has no form in ASCII.
+        """
+        text = _text(self, name, value) if isinstance(value, AddressHeader) else str(value)
+        if _NO_NAME.search(name) or _NOT_FOLDED.search(text):
+            raise InvalidMessage(
+                "the message's header cannot be used",
+                detail="one of its values holds a line break",
+                remedy="take line breaks out of header values",
+            )
+        octets = _BARE_LF.sub(b"\r\n", f"{name}: {text}\r\n".encode("utf-8", "surrogateescape"))
+        if type(value) is str and (
+            text.isascii() or (self.cte_type == "8bit" and _is_octets(text))
         ):
-            found[at] = field
-    return found
+            return octets  # it may have been parsed
+        field = Field(name.lower(), octets)
+        try:
+            field = field_in_ascii(field)
+        except NotEncodable as e:
+            if isinstance(e.__cause__, InvalidAddress):
+                raise e.__cause__ from None
+        return folded_field(field).octets
 
 
-def _set_ascii_domains(
-    message: MIMEMessage, addressed: dict[int, AddressHeader], policy: EmailPolicy[Any]
-) -> None:
-    """Write domains as A-labels (RFC 5890): the library would make encoded-words of them."""
-    items = list(message.raw_items())
-    for name in {name.lower() for name, _ in items}:
-        del message[name]
-    for at, (name, raw) in enumerate(items):
-        field = addressed.get(at)
-        value = policy.header_factory(name, _groups(field)) if field else raw
-        message.set_raw(name, value)
+_WRITING = _Writing(linesep="\r\n")
+# Writes a field in one line, in Unicode.
+_UNFOLDED = SMTP.clone(utf8=True, max_line_length=0)
+_NO_NAME = re.compile(r"[^!-9;-~]|\A\Z")
+_NOT_FOLDED = re.compile(r"\n(?![ \t])")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
-def _groups(field: AddressHeader) -> list[Group]:
-    return [
-        Group(
-            group.display_name,
-            [
-                Address(address.display_name, address.username, ascii_domain(address.domain))
-                for address in group.addresses
-            ],
+def _is_octets(text: str) -> bool:
+    """Return True if the characters of *text* beyond ASCII are octets (PEP 383)."""
+    try:
+        return bool(text.encode("ascii", "surrogateescape"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _text(policy: EmailPolicy[Any], name: str, value: Any) -> str:
+    """Return addresses as text, with comments where that is possible."""
+    if any(not each.domain and not each.username.isascii() for each in value.addresses):
+        # Not an address, but words where one should be.
+        words = (
+            str(each) if each.domain else "\r\n ".join(encoded_words(each.username))
+            for each in value.addresses
         )
-        for group in field.groups
-    ]
-
-
-def _check_fields(message: MIMEMessage, octets: bytes) -> None:
-    """Check that no value has become a field of its own by a line break (RFC 5322 section 2.2)."""
-    given = [name.lower() for name in message.keys()]  # noqa: SIM118 - iterating gives other names
-    header = Header.parse(octets[: header_end(octets, whole=True)])
-    made = [field.name for field in header.fields]
-    # The library adds this field when it has to encode.
-    encoding = "content-transfer-encoding"
-    if [name for name in given if name != encoding] != [name for name in made if name != encoding]:
-        raise InvalidMessage(
-            "the message's header cannot be used",
-            detail="one of its values holds a line break",
-            remedy="take line breaks out of header values",
-        )
+        return ", ".join(words)
+    text: str = value.fold(policy=_UNFOLDED).partition(":")[2].strip()
+    # The library writes names that it decoded without the quotes that they need.
+    again = policy.header_factory(name, text) if text != str(value) else value
+    obsolete = any(isinstance(each, ObsoleteHeaderDefect) for each in value.defects)
+    lossless = again.groups == value.groups and (text.isascii() or not obsolete)
+    return text if lossless else str(value)
