@@ -290,7 +290,7 @@ def test_hold_release_and_flush(queue: Queue, run: Run) -> None:
     assert [m.queue_name for m in queue.messages.values()] == ["hold", "incoming"]
     assert _all(run("release", name, other)) == (
         0,
-        f"{other} was not released: it is not on hold\n1 message released\n",
+        f"{other} was not released: the message is not on hold\n1 message released\n",
         "",
     )
     assert queue.messages[name].due > time.time() + 60
@@ -313,7 +313,10 @@ def test_expire_requeue_and_delete(queue: Queue, run: Run) -> None:
 def test_requeue_makes_a_message_that_was_set_aside_due(queue: Queue, run: Run) -> None:
     name = queue.set_aside(queue.take(""))
     done = run("flush", name)
-    assert done.out == f"{name} was not flushed: it is set aside: requeue it\n0 messages flushed\n"
+    assert (
+        done.out
+        == f"{name} was not flushed: the message is set aside: requeue it\n0 messages flushed\n"
+    )
     assert run("requeue", name).out == "1 message requeued\n"
     message = queue.messages[name]
     assert (message.queue_name, message.attempts, len(message.pending)) == ("incoming", 0, 1)
@@ -323,7 +326,7 @@ def test_delete_says_if_the_message_is_being_delivered(queue: Queue, run: Run) -
     name = queue.take()
     assert queue.lease() == [name]
     done = run("delete", name)
-    expected = f"{name} is on its way: it may still go out, and is not tried again\n"
+    expected = f"{name} is on its way: the message may still go out, and is not tried again\n"
     assert (done.status, done.out) == (0, expected + "1 message deleted\n")
     assert queue.messages[name].doomed
 
@@ -406,9 +409,13 @@ def test_the_queue_is_that_of_the_configuration(
 @pytest.mark.parametrize(
     ("words", "status", "held"),
     [
-        (["--queue", "absent"], 78, "the queue {}/absent cannot be used: it does not exist"),
-        (["--queue", "empty"], 78, "there is no queue in it; start the relay"),
-        (["--queue", "file"], 78, "it is not a directory"),
+        (
+            ["--queue", "absent"],
+            78,
+            "the queue {}/absent cannot be used: the directory does not exist",
+        ),
+        (["--queue", "empty"], 78, "the directory holds no queue; start the relay"),
+        (["--queue", "file"], 78, "the path is not a directory"),
         (["--queue", ""], 64, "--queue is empty"),
         (["--queue", "x", "--config", "y"], 64, "give one of them"),
         (["--config", "absent.toml"], 78, "absent.toml: the file cannot be read: No such file"),
@@ -447,7 +454,7 @@ def test_a_queue_that_cannot_be_found_is_one_line(
 @pytest.mark.parametrize(
     ("octets", "held"),
     [
-        (b"not a database at all, but a text that is long enough to look at" * 20, "no database"),
+        (b"not a database at all, but a text that is long enough to look at" * 20, "not a database"),
         (b"", None),
     ],
 )

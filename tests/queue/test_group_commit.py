@@ -242,7 +242,7 @@ async def test_threads_end_when_it_is_closed_or_was_never_opened(tmp_path: Path)
     await SQLiteQueue(reactor, tmp_path / "queue").close()
     (tmp_path / "file").touch()
     unusable = SQLiteQueue(reactor, tmp_path / "file")
-    with pytest.raises(QueueError, match="it is not a directory"):
+    with pytest.raises(QueueError, match="the path is not a directory"):
         await unusable.open()
     await unusable.close()
     assert before == set(threading.enumerate())

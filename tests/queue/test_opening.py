@@ -99,7 +99,7 @@ def test_a_directory_that_holds_something_else_is_not_taken(tmp_path: Path) -> N
     directory.mkdir(0o755)
     (directory / "letter.txt").touch()
     assert (
-        f"the queue {directory} cannot be used: others may read it, and it holds other files than a queue; "
+        f"the queue {directory} cannot be used: the directory is readable for others and holds other files than a queue; "
         "give an empty directory, or one that does not exist"
     ) == refused(directory)
     assert oct(0o755) == modes(directory)[""]
@@ -108,15 +108,15 @@ def test_a_directory_that_holds_something_else_is_not_taken(tmp_path: Path) -> N
 
 def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "it is not a directory; give another one" in refused(tmp_path / "file")
-    assert "it is not a directory; give another one" in refused(tmp_path / "file" / "queue")
+    assert "the path is not a directory; give another one" in refused(tmp_path / "file")
+    assert "the path is not a directory; give another one" in refused(tmp_path / "file" / "queue")
 
 
 def test_a_command_makes_no_queue_where_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(QueueUnusable, match="it does not exist; start the relay"):
+    with pytest.raises(QueueUnusable, match="the directory does not exist; start the relay"):
         SQLiteStore(tmp_path / "queue").open()
     (tmp_path / "queue").mkdir(0o700)
-    with pytest.raises(QueueUnusable, match="there is no queue in it; start the relay"):
+    with pytest.raises(QueueUnusable, match="the directory holds no queue; start the relay"):
         SQLiteStore(tmp_path / "queue").open()
     assert list((tmp_path / "queue").iterdir()) == []
 
@@ -127,7 +127,7 @@ def test_a_directory_of_another_user_is_refused_to_a_relay(tmp_path: Path) -> No
     directory.mkdir(0o700)
     os.chown(directory, 4321, 4321)
     assert (
-        f"the queue {directory} cannot be used: it belongs to user 4321, and this is user 0; "
+        f"the queue {directory} cannot be used: the directory belongs to user 4321, and this is user 0; "
         "run as user 4321, or give the directory to user 0"
     ) == refused(directory)
 
@@ -159,7 +159,7 @@ def test_a_read_only_file_system_is_refused(tmp_path: Path) -> None:
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
     try:
-        assert "it cannot be written to; mount or make it writable" in refused(directory)
+        assert "the directory is not writable; mount or make it writable" in refused(directory)
     finally:
         subprocess.run(["umount", str(directory)], check=True)
 
@@ -168,7 +168,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     database = made(tmp_path / "queue")
     database.write_bytes(b"Dear diary\n" * 1000)
     assert (
-        f"the queue {database} cannot be used: it is no database; "
+        f"the queue {database} cannot be used: the file is not a database; "
         "move the file away, or give another directory"
     ) == refused(tmp_path / "queue")
     assert database.read_bytes().startswith(b"Dear diary")
@@ -198,7 +198,7 @@ def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Pat
         other.execute("CREATE TABLE song (name TEXT)")
     path.chmod(0o600)
     before = path.read_bytes()
-    assert "its file belongs to another program; give another directory" in refused(directory)
+    assert "the file belongs to another program; give another directory" in refused(directory)
     assert before == path.read_bytes()
 
 
@@ -208,7 +208,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
         changed.execute(f"PRAGMA user_version = {database.version() + 1}")
     before = path.read_bytes()
     assert (
-        f"the queue cannot be used: its format is {database.version() + 1}, "
+        f"the queue cannot be used: the format of the file is {database.version() + 1}, "
         f"and this program supports {database.version()}; "
         "use the version of the program that wrote it, or a newer one"
     ) == refused(tmp_path / "queue")

@@ -152,7 +152,9 @@ async def test_sighup_takes_a_good_file_and_leaves_a_bad_one(
     moved = configuration(hop, f"tcp:127.0.0.1:{second}").replace('"queue"', '"other"')
     relay.write("relay.toml", moved)
     relay.signal(signal.SIGHUP)
-    await until(relay, "queue: it cannot change while the relay runs; restart the relay; .* as b")
+    await until(
+        relay, "queue: the directory cannot change while the relay runs; restart the relay; .* as b"
+    )
 
     # A good one: another door, another next hop; who is connected stays.
     async with LoopbackServer(reactor, users={"jane": PASSWORD}) as next_hop:

@@ -65,16 +65,20 @@ class _ActionText(NamedTuple):
 
 
 _ACTIONS = {
-    QueueAction.FLUSH: _ActionText("try messages now", "flushed", "it is set aside: requeue it"),
-    QueueAction.HOLD: _ActionText(
-        "do not try messages until they are released", "held", "it is set aside"
+    QueueAction.FLUSH: _ActionText(
+        "try messages now", "flushed", "the message is set aside: requeue it"
     ),
-    QueueAction.RELEASE: _ActionText("end a hold", "released", "it is not on hold"),
+    QueueAction.HOLD: _ActionText(
+        "do not try messages until they are released", "held", "the message is set aside"
+    ),
+    QueueAction.RELEASE: _ActionText("end a hold", "released", "the message is not on hold"),
     QueueAction.EXPIRE: _ActionText(
-        "return messages to their senders, and do not try them again", "expired", "it is set aside"
+        "return messages to their senders, and do not try them again",
+        "expired",
+        "the message is set aside",
     ),
     QueueAction.DELETE: _ActionText("remove messages and notify nobody", "deleted", ""),
-    QueueAction.REQUEUE: _ActionText("treat messages as new", "requeued", "it is damaged"),
+    QueueAction.REQUEUE: _ActionText("treat messages as new", "requeued", "the message is damaged"),
 }
 
 
@@ -351,7 +355,7 @@ def _print_results(
 
 def _until_the_try_ends(action: QueueAction) -> str:
     if action is QueueAction.DELETE:
-        return "it may still go out, and is not tried again"
+        return "the message may still go out, and is not tried again"
     if action is QueueAction.EXPIRE:
-        return "it may still go out; if it does not, it is returned"
+        return "the message may still go out, and is returned otherwise"
     return "this takes effect when the try ends"

@@ -156,7 +156,7 @@ class RelayDaemon(Service):
         if new.queue != self.configuration.queue:
             raise SendmailError(
                 f"{new.source}: queue",
-                detail="it cannot change while the relay runs",
+                detail="the directory cannot change while the relay runs",
                 remedy="restart the relay",
             )
         await self.listeners.apply(new)

@@ -130,8 +130,8 @@ class Cleanup:
         hops = self._fixer.hops - self._own_hops
         if hops > self._policy.max_hops:
             raise TooManyHops(
-                "the message goes in circles",
-                detail=f"it has passed {hops} servers",
+                "the message is in a mail loop",
+                detail=f"the message has passed {hops} servers",
                 remedy="look at its Received fields for a server that comes twice",
             )
         return octets

@@ -45,12 +45,24 @@ _SETTINGS = (
 # SQLite quotes damaged names in its errors; they may be no valid UTF-8.
 _ERRORS = (sqlite3.Error, UnicodeError)
 _REMEDIES = (
-    ("not a database", "it is no database", "move the file away, or give another directory"),
-    ("no such", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
-    ("malformed", "it is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
-    ("readonly", "it cannot be written to", "mount it writable, or give another directory"),
+    (
+        "not a database",
+        "the file is not a database",
+        "move the file away, or give another directory",
+    ),
+    ("no such", "the database is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
+    (
+        "malformed",
+        "the database is damaged",
+        "keep a copy, and run `sqlite3 queue.sqlite3 .recover`",
+    ),
+    (
+        "readonly",
+        "the database is not writable",
+        "mount its file system writable, or give another directory",
+    ),
     ("is full", "its file system is full", QueueFull.remedy),
-    ("locked", "another program holds it", "end that program"),
+    ("locked", "another program has locked the database", "end that program"),
 )
 #: "TSMq", in the header of the file.
 APPLICATION_ID = 0x54534D71
@@ -257,7 +269,9 @@ def open_database(path: Path, *, patience: float, relay: bool) -> SQLiteConnecti
         mode = connection.value("PRAGMA journal_mode = WAL")
         if mode != "wal":
             raise unusable(
-                path, "its file system cannot hold a queue", "give a directory on a local disk"
+                path,
+                "its file system does not support SQLite's WAL mode",
+                "give a directory on a local disk",
             )
         connection.execute(f"PRAGMA synchronous = {_FULL}")
         if connection.value("PRAGMA synchronous") < _FULL:
@@ -351,13 +365,13 @@ def _format(connection: SQLiteConnection) -> int:
     if owner == APPLICATION_ID and format_ > version():
         raise QueueUnusable(
             "the queue cannot be used",
-            detail=f"its format is {format_}, and this program supports {version()}",
+            detail=f"the format of the file is {format_}, and this program supports {version()}",
             remedy="use the version of the program that wrote it, or a newer one",
         )
     if (owner, format_, tables) == (0, 0, 0):
         return 0
     raise QueueUnusable(
         "the queue cannot be used",
-        detail="its file belongs to another program",
+        detail="the file belongs to another program",
         remedy="give another directory",
     )

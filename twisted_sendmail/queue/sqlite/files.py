@@ -44,24 +44,26 @@ def check_directory(directory: Path, *, create: bool, root_may: bool) -> None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
     except FileNotFoundError:
-        raise unusable(directory, "it does not exist", "start the relay, or make it") from None
+        raise unusable(
+            directory, "the directory does not exist", "start the relay, or create it"
+        ) from None
     except (FileExistsError, NotADirectoryError):
-        raise unusable(directory, "it is not a directory", "give another one") from None
+        raise unusable(directory, "the path is not a directory", "give another one") from None
     except OSError as e:
         raise unusable(directory, f"{e.strerror}", "give a directory that can be made") from None
     if not stat.S_ISDIR(found.st_mode):
-        raise unusable(directory, "it is not a directory", "give another one")
+        raise unusable(directory, "the path is not a directory", "give another one")
     user = os.geteuid()
     if found.st_uid != user and not (root_may and user == 0):
         raise unusable(
             directory,
-            f"it belongs to user {found.st_uid}, and this is user {user}",
+            f"the directory belongs to user {found.st_uid}, and this is user {user}",
             f"run as user {found.st_uid}, or give the directory to user {user}",
         )
     if stat.S_IMODE(found.st_mode) != 0o700:
         _make_private(directory)
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise unusable(directory, "it cannot be written to", "mount or make it writable")
+        raise unusable(directory, "the directory is not writable", "mount or make it writable")
 
 
 def _make_private(directory: Path) -> None:
@@ -69,7 +71,7 @@ def _make_private(directory: Path) -> None:
     if not (directory / DATABASE).exists() and any(directory.iterdir()):
         raise unusable(
             directory,
-            "others may read it, and it holds other files than a queue",
+            "the directory is readable for others and holds other files than a queue",
             "give an empty directory, or one that does not exist",
         )
     try:
@@ -89,12 +91,12 @@ def check_database(directory: Path, *, create: bool) -> Path:
     try:
         descriptor = os.open(path, flags, 0o600)
     except FileNotFoundError:
-        raise unusable(directory, "there is no queue in it", "start the relay") from None
+        raise unusable(directory, "the directory holds no queue", "start the relay") from None
     except OSError as e:
         raise unusable(path, f"{e.strerror}", "make it a file that can be written") from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise unusable(path, "it is not a file", "give another directory")
+            raise unusable(path, "the path is not a regular file", "give another directory")
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o600:
             os.fchmod(descriptor, 0o600)
         if os.geteuid() == 0 and os.fstat(descriptor).st_uid != owner.st_uid:

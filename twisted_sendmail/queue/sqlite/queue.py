@@ -599,7 +599,7 @@ class Record(Operation):
         ids: tuple[str, ...],
         work: Callable[[SQLiteStore], Any] | None = None,
     ) -> None:
-        super().__init__(work, doing="record what became of a message")
+        super().__init__(work, doing="record the result of an attempt")
         self._retry = retry
         self.ids = ids
         #: Fires when the record is durable.
@@ -659,7 +659,7 @@ class RecordRetry:
     def _wait(self, record: Record, error: Exception) -> None:
         if not self._waiting:
             _log.error(
-                "what became of {ids} could not be recorded, it is tried again: {error}",
+                "the results of {ids} cannot be recorded yet, and are tried again: {error}",
                 ids=", ".join(record.ids),
                 error=str(error),
             )
@@ -692,7 +692,7 @@ class RecordRetry:
         for record in waiting:
             record.done.errback(
                 QueueError(
-                    f"what became of {', '.join(record.ids)} could not be recorded",
+                    f"the results of {', '.join(record.ids)} could not be recorded",
                     detail="the queue was closed",
                 )
             )

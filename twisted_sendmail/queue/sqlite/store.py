@@ -309,7 +309,7 @@ class SQLiteStore:
         for info, content, leased in arrivals:
             number = id_number(info.id)
             if number is None:
-                raise _cannot_queue(info.id, "it is not an id of this queue")
+                raise _cannot_queue(info.id, "the id is not one of this queue")
             if isinstance(content, Pieces):
                 self._check_pieces(content)
                 fixed, given = encode(info, number, content.size, content.body, content.count)
