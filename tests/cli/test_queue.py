@@ -454,7 +454,10 @@ def test_a_queue_that_cannot_be_found_is_one_line(
 @pytest.mark.parametrize(
     ("octets", "held"),
     [
-        (b"not a database at all, but a text that is long enough to look at" * 20, "not a database"),
+        (
+            b"not a database at all, but a text that is long enough to look at" * 20,
+            "not a database",
+        ),
         (b"", None),
     ],
 )

@@ -64,9 +64,9 @@ class Cleanup:
         "_fixer",
         "_held",
         "_id",
+        "_max_hops",
         "_now",
         "_origin",
-        "_own_hops",
         "_policy",
         "_uid",
         "envelope",
@@ -96,7 +96,7 @@ class Cleanup:
         for recipient in envelope.recipients:
             if recipient.others:
                 _check_others(recipient.others)
-        self._own_hops = own_hops
+        self._max_hops = policy.max_hops + own_hops
         rewriting = policy.rewriting
         #: The envelope as it is queued.
         self.envelope = envelope if rewriting is None else rewriting.envelope(envelope)
@@ -117,24 +117,27 @@ class Cleanup:
 
         :raises TooManyHops: the message is not to be queued.
         """
-        return self._checked(self._fixer.feed(data))
+        octets = self._fixer.feed(data)
+        self._check_hops()
+        return octets
 
     def finish(self) -> bytes:
         """End the content; return the rest of the content to be queued.
 
         :raises TooManyHops: the message is not to be queued.
         """
-        return self._checked(self._fixer.finish())
+        octets = self._fixer.finish()
+        self._check_hops()
+        return octets
 
-    def _checked(self, octets: bytes) -> bytes:
-        hops = self._fixer.hops - self._own_hops
-        if hops > self._policy.max_hops:
+    def _check_hops(self) -> None:
+        beyond = self._fixer.hops - self._max_hops
+        if beyond > 0:
             raise TooManyHops(
                 "the message is in a mail loop",
-                detail=f"the message has passed {hops} servers",
+                detail=f"the message has passed {self._policy.max_hops + beyond} servers",
                 remedy="look at its Received fields for a server that comes twice",
             )
-        return octets
 
     def message_info(self) -> MessageInfo:
         """Return the record to be committed; valid after :meth:`finish`."""

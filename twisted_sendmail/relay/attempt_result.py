@@ -150,9 +150,11 @@ def classify_attempt(
     """
     report, error = _report_and_error(result)
     if report is not None:
-        host, in_doubt = report.host, bool(report.in_doubt)
-        outcome = _outcome(report, error)
-        some = bool(report.accepted)
+        host = report.host
+        statuses = [each.status for each in report.outcomes]
+        in_doubt = RecipientStatus.IN_DOUBT in statuses
+        some = RecipientStatus.ACCEPTED in statuses
+        outcome = _outcome(report, error, accepted=some, in_doubt=in_doubt)
         verdicts = [_verdict(each, error, some=some) for each in report.outcomes]
     else:
         failed = error or SendmailError("the attempt failed")
@@ -289,28 +291,33 @@ def _outcome_before_message(error: BaseException) -> AttemptOutcome:
     if isinstance(error, AuthenticationError):
         refused = not error.temporary
     else:
-        refused = error.reply is not None and _is_about(error.reply, ReplySubject.CREDENTIALS)
+        refused = (
+            error.reply is not None
+            and classify_reply(error.reply).subject is ReplySubject.CREDENTIALS
+        )
     return AttemptOutcome.LOGIN_REFUSED if refused else AttemptOutcome.UNREACHABLE
 
 
-def _outcome(report: DeliveryReport, error: BaseException | None) -> AttemptOutcome:
-    replies = [each.reply for each in report.outcomes if each.reply is not None]
-    if not report.accepted and any(_is_about(r, ReplySubject.CREDENTIALS) for r in replies):
+def _outcome(
+    report: DeliveryReport, error: BaseException | None, *, accepted: bool, in_doubt: bool
+) -> AttemptOutcome:
+    subjects = {
+        classify_reply(each.reply).subject
+        for each in report.outcomes
+        if each.reply is not None and each.status is not RecipientStatus.ACCEPTED
+    }
+    if not accepted and ReplySubject.CREDENTIALS in subjects:
         return AttemptOutcome.SENDER_REFUSED
     if error is None:
-        closing = any(_is_about(reply, ReplySubject.CONNECTION) for reply in replies)
+        closing = ReplySubject.CONNECTION in subjects
         return AttemptOutcome.LOST if closing else AttemptOutcome.REPLIED
     if isinstance(error, MessageDamaged):
         return AttemptOutcome.DAMAGED
     if isinstance(error, QueueError):
         return AttemptOutcome.LOCAL_FAULT
-    if isinstance(error, MailerClosed) and not report.in_doubt:
+    if isinstance(error, MailerClosed) and not in_doubt:
         return AttemptOutcome.NOT_TRIED
     return AttemptOutcome.REPLIED if _refuses_message(error) else AttemptOutcome.LOST
-
-
-def _is_about(reply: Reply, subject: ReplySubject) -> bool:
-    return classify_reply(reply).subject is subject
 
 
 def _refuses_message(error: BaseException) -> bool:

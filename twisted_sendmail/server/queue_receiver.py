@@ -64,13 +64,12 @@ class QueueReceiver(Receiver):
 
     def write(self, data: bytes) -> Deferred[Reply | None] | Reply | None:
         """Pass content through ``Cleanup`` to the queue; a Deferred if the queue has to write."""
-        cleanup = self._cleanup
         # No client can guess the id.
-        if cleanup is None and data.startswith(b"Received:") and self.id.encode() in data:
+        if self._cleanup is None and data.startswith(b"Received:") and self.id.encode() in data:
             self._trace = data
             return None
         try:
-            octets = self._fed(data)
+            octets = self._feed(data)
         except TooManyHops:
             return TOO_MANY_HOPS
         written = self._keep(octets)
@@ -79,8 +78,10 @@ class QueueReceiver(Receiver):
     def commit(self) -> Deferred[Reply | None] | Reply:
         """Commit the message to the queue."""
         try:
-            octets = self._fed(b"")
-            cleanup = self._opened()
+            octets, cleanup = b"", self._cleanup
+            if cleanup is None:  # the content is empty
+                cleanup = self._new_cleanup()
+                octets = cleanup.feed(self._trace or b"")
             octets += cleanup.finish()
             info = cleanup.message_info()
         except TooManyHops:
@@ -104,34 +105,34 @@ class QueueReceiver(Receiver):
         if intake is not None:
             intake.abort()
 
-    def _fed(self, data: bytes) -> bytes:
+    def _feed(self, data: bytes) -> bytes:
         """Pass *data*, the first time after the trace, to ``Cleanup``; return the octets to be queued."""
-        if self._cleanup is None and self._trace is not None:
-            data = self._trace + data
-        return self._opened().feed(data)
+        cleanup = self._cleanup
+        if cleanup is None:
+            cleanup = self._cleanup = self._new_cleanup()
+            data = (self._trace or b"") + data
+        return cleanup.feed(data)
 
-    def _opened(self) -> Cleanup:
-        if self._cleanup is None:
-            parameters = self._parameters
-            envelope = Envelope(
-                self._sender,
-                self._recipients,
-                ret=parameters.ret,
-                envid=parameters.envid,
-                require_tls=parameters.require_tls,
-                others=parameters.others,
-            )
-            self._cleanup = Cleanup(
-                self._policy,
-                envelope,
-                self.id,
-                self._clock.seconds(),
-                origin=_origin(self.connection, smtputf8=parameters.smtputf8),
-                uid=None if self.connection.local is None else self.connection.local.uid,
-                binary=parameters.body == "BINARYMIME",
-                own_hops=0 if self._trace is None else 1,
-            )
-        return self._cleanup
+    def _new_cleanup(self) -> Cleanup:
+        parameters = self._parameters
+        envelope = Envelope(
+            self._sender,
+            self._recipients,
+            ret=parameters.ret,
+            envid=parameters.envid,
+            require_tls=parameters.require_tls,
+            others=parameters.others,
+        )
+        return Cleanup(
+            self._policy,
+            envelope,
+            self.id,
+            self._clock.seconds(),
+            origin=_origin(self.connection, smtputf8=parameters.smtputf8),
+            uid=None if self.connection.local is None else self.connection.local.uid,
+            binary=parameters.body == "BINARYMIME",
+            own_hops=0 if self._trace is None else 1,
+        )
 
     def _keep(self, octets: bytes) -> Deferred[None] | None:
         if not octets:
