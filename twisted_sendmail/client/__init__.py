@@ -1,9 +1,8 @@
 """SMTP client: connections, pool, submission."""
 
-from twisted_sendmail.client.job import Job, JobResult
+from twisted_sendmail.client.job import Job, JobResult, prepare_message
 from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
 from twisted_sendmail.client.pool import PoolLimits
-from twisted_sendmail.client.prepare import prepare_message
 from twisted_sendmail.client.probe import ProbeResult, probe_server
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit

@@ -1,4 +1,4 @@
-"""A message on its way: the transactions that it takes, and the result of each recipient.
+"""A message on its way: prepared, sent in one transaction or several, a result for each recipient.
 
 A server that announces LIMITS gets the message in several transactions, one after the other, each
 with as many recipients as the limits of the connection allow.  :class:`Job` alone chooses them and
@@ -11,13 +11,15 @@ RFC 9422.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import Factory, define
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.transaction import Transaction
+from twisted_sendmail.message import PreparedMessage, prepare
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     ConnectionClosed,
     DeliveryReport,
@@ -27,13 +29,13 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from twisted_sendmail.client.pooled_connection import PooledConnection
+    from twisted_sendmail.client.pool import PooledConnection
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_status import ServerStatus
-    from twisted_sendmail.message import PreparedMessage
-    from twisted_sendmail.smtp import Recipient
+    from twisted_sendmail.message import Message
+    from twisted_sendmail.smtp import AnyRecipient, Envelope, Recipient, ReversePath
 
 #: The end of a job.
 JobResult: TypeAlias = DeliveryReport | BaseException
@@ -151,6 +153,36 @@ class Job:
             error=error,
             message_id=message.message_id,
         )
+
+
+async def prepare_message(
+    reactor: Any,
+    message: Message,
+    *,
+    sender: str | ReversePath | None = None,
+    recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+    envelope: Envelope | None = None,
+    complete: bool = True,
+    fix_header: bool = True,
+) -> PreparedMessage:
+    """Call :func:`~twisted_sendmail.message.prepared.prepare`; files are read in a thread.
+
+    :raises InvalidInput: the message cannot be sent as it is.
+    :raises Cancelled: the caller cancelled; nothing was sent.
+    """
+    try:
+        return await prepare(
+            message,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            complete=complete,
+            fix_header=fix_header,
+            now=reactor.seconds(),
+            run_blocking=lambda work: off_reactor(reactor, work),
+        )
+    except CancelledError:
+        raise Cancelled("cancelled while the message was read") from None
 
 
 def deliver(

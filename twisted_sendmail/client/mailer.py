@@ -18,10 +18,8 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.job import Job, JobResult
-from twisted_sendmail.client.pool import NOT_READY, Pool, PoolLimits
-from twisted_sendmail.client.pooled_connection import ConnectionState
-from twisted_sendmail.client.prepare import prepare_message
+from twisted_sendmail.client.job import Job, JobResult, prepare_message
+from twisted_sendmail.client.pool import NOT_READY, ConnectionState, Pool, PoolLimits
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import close_after
 from twisted_sendmail.client.timeouts import Cancelled, Deadlines

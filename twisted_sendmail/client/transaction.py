@@ -52,14 +52,12 @@ from twisted_sendmail.smtp import (
     Command,
     CommandNotAllowed,
     ConnectionClosed,
-    ConnectionFailed,
     Data,
     DeliveryInDoubt,
     DeliveryReport,
     ExtensionUnavailable,
     LoneDot,
     MessageTooLarge,
-    ProtocolBreach,
     RecipientStatus,
     Reply,
     ReplySubject,
@@ -505,13 +503,3 @@ def _reply(answer: CommandResult) -> Reply:
     if isinstance(answer, SendmailError):
         raise answer
     return answer
-
-
-def may_go_again(report: DeliveryReport, message: PreparedMessage) -> bool:
-    """Whether another connection may have *message* after the one of *report* ended.
-
-    Only if the connection died, the server cannot have the message for any recipient, and
-    the content can be read a second time.
-    """
-    died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
-    return died and report.resendable and message.rewindable

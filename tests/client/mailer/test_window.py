@@ -10,7 +10,7 @@ from tests.client.mailer.conftest import Post, a_message, statuses
 from tests.client.mailer.postbox import CHUNKING, PIPELINING, AfterRefusal, Delivery
 from tests.client.scripted_server import CLOSE, RESET, flights_of
 from tests.deferreds import Result
-from twisted_sendmail.client.pooled_connection import ConnectionState
+from twisted_sendmail.client.pool import ConnectionState
 from twisted_sendmail.smtp import DeliveryInDoubt, RecipientStatus
 
 ACCEPTED, REFUSED, IN_DOUBT, UNTOUCHED = RecipientStatus
