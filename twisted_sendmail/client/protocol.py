@@ -145,9 +145,12 @@ class SubmissionProtocol(Protocol):
         self._verifier: ServerVerifier | None = None
         self._tls_transport: TLSTransport | None = None
         self._handshake: Deferred[TLSFacts] | None = None
-        # The transport below TLS, and its socket if it is one of a reactor's own.
+        # The transport below TLS; the connection itself if it is a reactor's own, and its socket.
         self._wire: Any = None
+        self._connection: Any = None
         self._socket: socket.socket | None = None
+        # The reactor may still have to write what the socket has not taken.
+        self._reactor_writes = False
         # The next command waits until the input that came before it was read.
         self._input_read: IDelayedCall | None = None
         # How many times writing is held back.
@@ -334,12 +337,19 @@ class SubmissionProtocol(Protocol):
             self._dispatch()
 
     def _write_to_socket(self, data: bytes) -> None:
-        """Write *data*, below TLS; the socket takes it at once, as far as it can."""
-        transport = self._wire
-        transport.write(data)
-        if self._socket is not None and transport.connected and not transport.disconnecting:
-            # An error is met again by the reactor, which still has something to write.
-            _ = transport.doWrite()
+        """Write *data*, below TLS: the socket takes what it can at once, the reactor writes the rest."""
+        connection = self._connection
+        if connection is not None and connection.connected and not connection.disconnecting:
+            if self._reactor_writes:
+                self._reactor_writes = connection in connection.reactor.getWriters()
+            if not self._reactor_writes:
+                sent = connection.writeSomeData(data)
+                if sent == len(data):
+                    return
+                # The reactor meets an error again when it writes.
+                data = data[sent:] if isinstance(sent, int) else data
+                self._reactor_writes = True
+        self._wire.write(data)
 
     def _input_may_wait(self) -> bool:
         """Whether input may have come that was not read; then write when it has been read."""
@@ -475,9 +485,10 @@ class SubmissionProtocol(Protocol):
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None and isinstance(transport.getPeer(), _IP_ADDRESSES):
             set_no_delay(True)
-        if hasattr(transport, "doWrite"):
+        if hasattr(transport, "writeSomeData"):
             handle = transport.getHandle()
-            self._socket = handle if isinstance(handle, socket.socket) else None
+            if isinstance(handle, socket.socket):
+                self._connection, self._socket = transport, handle
         self.host = _peer_name(self.host, transport.getPeer())
         self._set_timer()
 
@@ -529,7 +540,7 @@ class SubmissionProtocol(Protocol):
             waiting.callback(None)
         # Break reference cycles now instead of waiting for the garbage collector.
         self.timer.release()
-        self._wire = self._socket = self._tls_transport = None
+        self._wire = self._connection = self._socket = self._tls_transport = None
 
     # -- the end ---------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
+from twisted_sendmail.client.tls_records import RecordConnection
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
 from twisted_sendmail.smtp import (
     CertificateRejected,
@@ -173,7 +174,7 @@ def _unusable(path: str, e: Exception) -> InvalidServer:
     return InvalidServer(f"file '{path}' cannot be used for TLS", detail=why)
 
 
-class VerifiedConnection(SSL.Connection):
+class VerifiedConnection(RecordConnection):
     """An OpenSSL connection with its own verification.
 
     OpenSSL's verify callback belongs to the context, which connections share; a callback for each
