@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import re
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from twisted_sendmail.smtp.errors import InvalidAddress
 from twisted_sendmail.smtp.escape import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Octets of a path. RFC 5321 section 4.5.3.1.3 asks servers for 256; longer paths exist, and the
 #: server decides about them, but a command line must stay a line.
@@ -239,11 +243,27 @@ def _unwrapped(text: str) -> str:
     return text
 
 
+# Each message needs them, and the paths of most messages are kept by ``parse``.
+def _derived(compute: Callable[[Any], object]) -> Any:
+    """Return an attribute that is computed when the path is made."""
+    return attrs.field(
+        default=attrs.Factory(compute, takes_self=True), init=False, eq=False, repr=False
+    )
+
+
+def _needs_smtputf8(path: ReversePath | ForwardPath) -> bool:
+    return path.mailbox is not None and path.mailbox.needs_smtputf8
+
+
 @attrs.frozen
 class ReversePath:
     """The address for bounces: a mailbox, or none (``<>``, the null reverse-path)."""
 
     mailbox: Mailbox | None = None
+    #: ``<user@example.org>`` or ``<>``.
+    wire: str = _derived(lambda path: f"<{path.mailbox.wire}>" if path.mailbox else "<>")
+    #: True if the local part is not ASCII.
+    needs_smtputf8: bool = _derived(_needs_smtputf8)
 
     @classmethod
     def parse(cls, text: str) -> ReversePath:
@@ -252,16 +272,6 @@ class ReversePath:
         :raises InvalidAddress: *text* is anything else.
         """
         return _reverse_path(text) if isinstance(text, str) else cls(Mailbox.parse(text))
-
-    @property
-    def needs_smtputf8(self) -> bool:
-        """True if the local part is not ASCII."""
-        return self.mailbox is not None and self.mailbox.needs_smtputf8
-
-    @property
-    def wire(self) -> str:
-        """``<user@example.org>`` or ``<>``."""
-        return f"<{self.mailbox.wire}>" if self.mailbox else "<>"
 
     def __str__(self) -> str:
         return str(self.mailbox) if self.mailbox else "<>"
@@ -272,6 +282,10 @@ class ForwardPath:
     """A recipient: a mailbox, or ``Postmaster`` without a domain (RFC 5321 section 4.1.1.3)."""
 
     mailbox: Mailbox | None
+    #: ``<user@example.org>`` or ``<Postmaster>``.
+    wire: str = _derived(lambda path: f"<{path.mailbox.wire}>" if path.mailbox else "<Postmaster>")
+    #: True if the local part is not ASCII.
+    needs_smtputf8: bool = _derived(_needs_smtputf8)
 
     @classmethod
     def parse(cls, text: str) -> ForwardPath:
@@ -280,16 +294,6 @@ class ForwardPath:
         :raises InvalidAddress: *text* is anything else.
         """
         return _forward_path(text) if isinstance(text, str) else cls(Mailbox.parse(text))
-
-    @property
-    def needs_smtputf8(self) -> bool:
-        """True if the local part is not ASCII."""
-        return self.mailbox is not None and self.mailbox.needs_smtputf8
-
-    @property
-    def wire(self) -> str:
-        """``<user@example.org>`` or ``<Postmaster>``."""
-        return f"<{self.mailbox.wire}>" if self.mailbox else "<Postmaster>"
 
     def __str__(self) -> str:
         return str(self.mailbox) if self.mailbox else "Postmaster"

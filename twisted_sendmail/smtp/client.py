@@ -56,10 +56,9 @@ from twisted_sendmail.smtp.capabilities import Capabilities
 from twisted_sendmail.smtp.client_states import (
     ENDS_GROUP,
     OPTIMISTIC,
-    TABLE,
     ClientState,
     ReplyKind,
-    reply_kind,
+    transition,
 )
 from twisted_sendmail.smtp.commands import Auth, AuthLine, Command, Greeting, Verb
 from twisted_sendmail.smtp.data_encoding import DotStuffer
@@ -391,29 +390,15 @@ class ClientSession:
         if self.over:
             return
         # Search all that came at once, not each line.
-        masking = bool(self.redaction) and self._may_quote(data)
-        parser, owed, add_reply = self._parser, self._owed, self.transcript.add_reply
+        redaction = self.redaction if self.redaction and self._may_quote(data) else None
+        parser = self._parser
         replies = parser.feed(data)
         # The beginning of another reply counts as one.
         left = len(replies) + (parser.pending or parser.breach is not None)
-        for raw_reply in replies:
+        for reply in replies:
             left -= 1
-            reply = raw_reply
-            group = owed[0] if owed else None
-            verb = None if group is None else group.verbs[len(group.replies)]
-            if masking or raw_reply.code == 334 or verb in _EXCHANGE:
-                in_exchange = verb in _EXCHANGE
-                reply = (
-                    self.redaction.in_exchange(raw_reply)
-                    if in_exchange
-                    else self.redaction.reply(raw_reply)
-                )
-            add_reply(reply)
-            if group is None or (raw_reply.code == 421 and self.closing is None):
-                self._unexpected(reply)
-            else:
-                self._reply(group, reply, raw_reply, left)
-            if self.over:
+            self._reply(reply, left, redaction)
+            if self.over is not None:
                 return
         if parser.breach:
             self.finish(parser.breach)
@@ -448,25 +433,26 @@ class ClientSession:
         # A line that is no reply may be half of a secret: errors do not quote it any more.
         self._parser.quoting = False
 
-    def _unexpected(self, reply: Reply) -> None:
-        """Act on the first 421, or on a reply that no command waits for."""
-        if reply.code == 421 and self.closing is None and self._close_begins(reply):
-            return
-        if self._owed:
-            self._reply(self._owed[0], reply, reply, 0)
-        else:
-            self.finish(_unsolicited(reply))
+    def _reply(self, raw_reply: Reply, left: int, redaction: Redaction | None) -> None:
+        """Act on a reply, after which *left* others were received.
 
-    def _reply(self, group: CommandGroup, reply: Reply, raw_reply: Reply, left: int) -> None:
-        """Act on *reply* to *group*, after which *left* others were received.
-
-        *raw_reply* is the same with the secrets still in it.
+        :param redaction: the secrets that the reply may quote, if there are any.
         """
-        replies = group.replies
-        at = len(replies)
-        verb, before = group.verbs[at], self.confirmed
-        kind = reply_kind(verb, reply.code)
-        following = TABLE.get((before, verb, kind))
+        if not self._owed:
+            self._unexpected(self.redaction.reply(raw_reply))
+            return
+        group, before, code = self._owed[0], self.confirmed, raw_reply.code
+        at = len(group.replies)
+        verb = group.verbs[at]
+        reply = raw_reply
+        if verb in _EXCHANGE:
+            reply = self.redaction.in_exchange(raw_reply)
+        elif redaction is not None or code == 334:
+            reply = self.redaction.reply(raw_reply)
+        self.transcript.add_reply(reply)
+        if code == 421 and self.closing is None and self._close_begins(reply):
+            return
+        kind, following = transition(before, verb, code)
         if (
             following is None
             or (verb is Verb.CONTENT and self._stuffer is not None)
@@ -480,20 +466,30 @@ class ClientSession:
             result = self._refusal(group.commands[at], reply, before)
         elif verb in _TELLING:
             result = self._learn(verb, kind, raw_reply, reply)
-        replies.append(result)
+        group.replies.append(result)
         self.turn += 1
         self._owed_commands -= 1
         self._owed_octets -= len(group.lines[at])
         if at + 1 == group.written:
-            self._owed.popleft()
-            if not self._owed:
-                self.optimistic = following
-                if not self._waiting:
-                    self._planned = following
-            if at + 1 == len(group.commands):
-                self.completed.append(group)
+            self._all_answered(group)
         if self.closing is not None:
             self._closing_goes_on(reply)
+
+    def _all_answered(self, group: CommandGroup) -> None:
+        """What was written of *group*, whose replies were owed first, is answered."""
+        self._owed.popleft()
+        if not self._owed:
+            self.optimistic = self.confirmed
+            if not self._waiting:
+                self._planned = self.confirmed
+        if group.complete:
+            self.completed.append(group)
+
+    def _unexpected(self, reply: Reply) -> None:
+        """End the session at a reply that no command waits for; a 421 is a polite close."""
+        self.transcript.add_reply(reply)
+        if reply.code != 421 or self.closing is not None or not self._close_begins(reply):
+            self.finish(_unsolicited(reply))
 
     def _out_of_order(
         self, group: CommandGroup, reply: Reply, kind: ReplyKind, following: ClientState | None

@@ -9,7 +9,7 @@ RFC 5321 section 4.1.4 (order of commands), RFC 2920 section 3.1 (groups).
 from __future__ import annotations
 
 import enum
-from functools import cache
+from functools import lru_cache
 
 from twisted_sendmail.smtp.commands import Verb
 
@@ -212,8 +212,14 @@ ENDS_GROUP = frozenset(
 )
 
 
-# Called for every reply: the cache takes a third of the time.
-@cache
+# Called for every reply; servers send a few codes.
+@lru_cache(maxsize=1024)
+def transition(state: ClientState, verb: Verb, code: int) -> tuple[ReplyKind, ClientState | None]:
+    """Return the kind of a reply with *code* to *verb*, and the next state; None for a breach."""
+    kind = reply_kind(verb, code)
+    return kind, TABLE.get((state, verb, kind))
+
+
 def reply_kind(verb: Verb, code: int) -> ReplyKind:
     """Return the kind of a reply with *code* to *verb*; a 421 is handled before."""
     if code >= 400:

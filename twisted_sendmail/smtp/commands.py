@@ -106,11 +106,14 @@ class Hello(Command):
         return f"{self.verb.value} {self.domain}"
 
 
+_BARE_LINES = {verb: _encode(verb.value) for verb in Verb}
+
+
 class _Bare(Command):
     __slots__ = ()
 
     def line(self) -> bytes:
-        return self.verb.value.encode("ascii") + b"\r\n"
+        return _BARE_LINES[self.verb]
 
     def __str__(self) -> str:
         return self.verb.value
