@@ -96,10 +96,14 @@ WINDOW_OCTETS = 16 * 1024
 _REFILL_COMMANDS = WINDOW_COMMANDS * 3 // 4
 _REFILL_OCTETS = WINDOW_OCTETS * 3 // 4
 
+# Looking up a member of an Enum takes longer than a step of the table.
+_YES = ReplyKind.YES
+_CONTENT = Verb.CONTENT
+
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
 # Verbs whose success changes more than the state.
-_TELLING = _HELLO | _AUTH | {Verb.RESTART}
+_TELLING = _HELLO | _AUTH | {Verb.STARTTLS, Verb.RESTART}
 # Verbs whose replies belong to a SASL exchange.
 _EXCHANGE = _AUTH | {Verb.AUTH_CANCEL}
 # The transport's back-pressure bounds chunks; the window does not.
@@ -305,7 +309,7 @@ class ClientSession:
             return True
         last = self._last_written
         return self.capabilities.pipelining and (
-            last not in ENDS_GROUP or (last is Verb.CONTENT and self.pipelines_after_data)
+            last not in ENDS_GROUP or (last is _CONTENT and self.pipelines_after_data)
         )
 
     def _write(self, group: CommandGroup) -> bool:
@@ -348,7 +352,7 @@ class ClientSession:
     def _put_out(self, group: CommandGroup, start: int, end: int) -> None:
         """Put the lines of *group* from *start* to *end* out, and the payload after the last."""
         last, lines = group.verbs[end - 1], group.lines[start:end]
-        if last is Verb.CONTENT:
+        if last is _CONTENT:
             self._stuffer = DotStuffer()
             self._content_octets = 0
             if group.payload is not None:
@@ -391,18 +395,18 @@ class ClientSession:
             return
         # Search all that came at once, not each line.
         redaction = self.redaction if self.redaction and self._may_quote(data) else None
-        parser = self._parser
-        replies = parser.feed(data)
-        # The beginning of another reply counts as one.
-        left = len(replies) + (parser.pending or parser.breach is not None)
-        for reply in replies:
-            left -= 1
-            self._reply(reply, left, redaction)
-            if self.over is not None:
-                return
-        if parser.breach:
-            self.finish(parser.breach)
-        elif parser.pending:
+        replies = self._parser.feed(data)
+        taken = 0
+        while taken < len(replies) and self.over is None:
+            if self._owed:
+                taken += self._take(self._owed[0], replies[taken:], redaction)
+            else:
+                self._unexpected(self.redaction.reply(replies[taken]))
+        if self.over is not None:
+            return
+        if self._parser.breach:
+            self.finish(self._parser.breach)
+        elif self._parser.pending:
             self._reply_begun()
 
     def _may_quote(self, data: bytes) -> bool:
@@ -433,16 +437,50 @@ class ClientSession:
         # A line that is no reply may be half of a secret: errors do not quote it any more.
         self._parser.quoting = False
 
-    def _reply(self, raw_reply: Reply, left: int, redaction: Redaction | None) -> None:
-        """Act on a reply, after which *left* others were received.
+    def _take(self, group: CommandGroup, replies: list[Reply], redaction: Redaction | None) -> int:
+        """Take those of *replies* that answer *group*, whose replies are owed first.
 
-        :param redaction: the secrets that the reply may quote, if there are any.
+        :param redaction: the secrets that *replies* may quote, if there are any.
+        :returns: how many were taken; when the session is over, the others do not count.
         """
-        if not self._owed:
-            self._unexpected(self.redaction.reply(raw_reply))
-            return
-        group, before, code = self._owed[0], self.confirmed, raw_reply.code
-        at = len(group.replies)
+        results, answered = group.replies, len(group.replies)
+        add_reply = self.transcript.add_reply
+        plain = redaction is None and self.closing is None and self._stuffer is None
+        left = len(replies)
+        for verb, reply in zip(group.verbs[answered : group.written], replies, strict=False):
+            left -= 1
+            kind, following = transition(self.confirmed, verb, reply.code)
+            if plain and kind is _YES and following and verb not in _TELLING:
+                add_reply(reply)
+                self.confirmed = following
+                results.append(reply)
+                continue
+            self._consider(group, reply, left, redaction)
+            if self.over is not None:
+                break
+            plain = plain and self.closing is None
+        count = len(results) - answered
+        self.turn += count
+        self._owed_commands -= count
+        self._owed_octets -= sum(map(len, group.lines[answered : answered + count]))
+        if len(results) == group.written and self.over is None:
+            self._owed.popleft()
+            if not self._owed:
+                self.optimistic = self.confirmed
+                if not self._waiting:
+                    self._planned = self.confirmed
+            if group.complete:
+                self.completed.append(group)
+        return count
+
+    def _consider(
+        self, group: CommandGroup, raw_reply: Reply, left: int, redaction: Redaction | None
+    ) -> None:
+        """Take a reply to *group* that may be more than a success.
+
+        :param left: how many others came after it.
+        """
+        at, before, code = len(group.replies), self.confirmed, raw_reply.code
         verb = group.verbs[at]
         reply = raw_reply
         if verb in _EXCHANGE:
@@ -453,11 +491,7 @@ class ClientSession:
         if code == 421 and self.closing is None and self._close_begins(reply):
             return
         kind, following = transition(before, verb, code)
-        if (
-            following is None
-            or (verb is Verb.CONTENT and self._stuffer is not None)
-            or (left and following is ClientState.HANDSHAKE)
-        ):
+        if following is None or self._stuffer is not None or self._injected(following, left):
             self._out_of_order(group, reply, kind, following)
             return
         self.confirmed = following
@@ -467,23 +501,13 @@ class ClientSession:
         elif verb in _TELLING:
             result = self._learn(verb, kind, raw_reply, reply)
         group.replies.append(result)
-        self.turn += 1
-        self._owed_commands -= 1
-        self._owed_octets -= len(group.lines[at])
-        if at + 1 == group.written:
-            self._all_answered(group)
         if self.closing is not None:
             self._closing_goes_on(reply)
 
-    def _all_answered(self, group: CommandGroup) -> None:
-        """What was written of *group*, whose replies were owed first, is answered."""
-        self._owed.popleft()
-        if not self._owed:
-            self.optimistic = self.confirmed
-            if not self._waiting:
-                self._planned = self.confirmed
-        if group.complete:
-            self.completed.append(group)
+    def _injected(self, following: ClientState, left: int) -> bool:
+        """Whether octets follow the 220 to STARTTLS, which is forbidden (RFC 3207 section 4.2)."""
+        more = left or self._parser.pending or self._parser.breach is not None
+        return following is ClientState.HANDSHAKE and bool(more)
 
     def _unexpected(self, reply: Reply) -> None:
         """End the session at a reply that no command waits for; a 421 is a polite close."""
@@ -500,7 +524,7 @@ class ClientSession:
             what = f"{command} not understood"
             self.finish(UnexpectedResponse(what, phase=command.verb.value, reply=reply))
         elif following is ClientState.HANDSHAKE:
-            self.finish(_starttls_injected())  # RFC 3207: nothing may follow
+            self.finish(_starttls_injected())
         elif kind is ReplyKind.NO:
             # RFC 5321 section 4.2.5 has no refusal during the content.  Believe it; but a final dot
             # would deliver what was sent so far.
@@ -517,9 +541,9 @@ class ClientSession:
         elif verb is Verb.RESTART:
             self.capabilities = Capabilities()
             self.authenticated = False
-        elif kind is ReplyKind.YES:
+        elif verb in _AUTH and kind is ReplyKind.YES:
             self.authenticated = True
-        else:
+        elif verb in _AUTH:
             self._conceal_challenge(raw_reply)
             return Challenge(*raw_reply)  # as the mechanism needs it
         return reply

@@ -58,6 +58,10 @@ class Verb(enum.Enum):
     RESTART = "restart"
 
 
+# Looking up a member of an Enum takes longer than the rest of ``Bdat.verb``.
+_BDAT, _BDAT_LAST = Verb.BDAT, Verb.BDAT_LAST
+
+
 class Command:
     """A line, or a content, that gets one reply."""
 
@@ -247,9 +251,10 @@ def _forward_path(given: str | ForwardPath) -> ForwardPath:
 
 
 def _spelled(pairs: Parameters) -> str:
-    if not pairs:
-        return ""
-    return "".join([f" {k}={v}" if v is not None else f" {k}" for k, v in pairs])
+    text = ""
+    for keyword, value in pairs:
+        text += f" {keyword}={value}" if value is not None else f" {keyword}"
+    return text
 
 
 @frozen
@@ -330,7 +335,7 @@ class Bdat(Command):
     @property
     def verb(self) -> Verb:  # type: ignore[override]  # the last chunk is answered differently
         """BDAT, or BDAT LAST, whose reply is the verdict."""
-        return Verb.BDAT_LAST if self.last else Verb.BDAT
+        return _BDAT_LAST if self.last else _BDAT
 
     def line(self) -> bytes:
         """``BDAT 1000 LAST``, without the chunk."""

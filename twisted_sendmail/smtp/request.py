@@ -75,7 +75,8 @@ def mail_command(
                 "use ASCII addresses, or another server",
             )
         values.append(("SMTPUTF8", True))
-    values += _requests(envelope, offered)
+    if envelope.require_tls or envelope.ret is not None or envelope.envid is not None:
+        values += _requests(envelope, offered)
     return Mail(envelope.sender, _formatted(values, envelope.others, extensions.mail, offered))
 
 
@@ -91,10 +92,11 @@ def _requests(envelope: Envelope, offered: Capabilities) -> list[tuple[str, Any]
             )
         values.append(("REQUIRETLS", True))
     # Notifications: a server without DSN still delivers (RFC 3461 section 5.2.1).
-    if envelope.ret is not None and "DSN" in offered:
-        values.append(("RET", envelope.ret))
-    if envelope.envid is not None and "DSN" in offered:
-        values.append(("ENVID", envelope.envid))
+    if "DSN" in offered:
+        if envelope.ret is not None:
+            values.append(("RET", envelope.ret))
+        if envelope.envid is not None:
+            values.append(("ENVID", envelope.envid))
     return values
 
 
@@ -124,7 +126,9 @@ def _formatted(
     offered: Capabilities,
 ) -> Parameters:
     """Return *values*, and *others* of an application, with the texts for the wire."""
-    parameters = [(keyword, known[keyword][1].format(value)) for keyword, value in values]
+    parameters: list[tuple[str, str | None]] = []
+    for keyword, value in values:
+        parameters.append((keyword, known[keyword][1].format(value)))
     for keyword, value in others.items():
         extension, parameter = known.get(keyword.upper(), ("", None))
         if parameter is None or parameter.attribute is not None:
