@@ -233,7 +233,10 @@ def test_a_mistake_in_the_general_part_is_one_line(
         ('accounts = "accounts"', "accounts: there is no certificate, and passwords go over TLS"),
         ('key = "server.pem"', "key: there is no certificate; give both"),
         ("implicit-tls = true", "implicit-tls: there is no certificate; give certificate and key"),
-        ("trusted = []", "trusted: nobody is trusted, and there are no accounts; name a network"),
+        (
+            "trusted = []",
+            "trusted: there are neither trusted networks nor accounts; name a network",
+        ),
         ('trusted = ["0.0.0.0/0"]', "trusted: 0.0.0.0/0 is everybody: the relay would be open to"),
         (
             'allow-early-input = ["::/0"]',

@@ -96,7 +96,7 @@ class QueueHistory:
     def resume(self) -> None:
         """Sample now if the clock was set back, which made the next sample as much later.
 
-        To be called when somebody looks at the history.
+        To be called when the history is shown.
         """
         call = self._next
         if call is None or not call.active():

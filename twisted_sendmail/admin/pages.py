@@ -539,7 +539,7 @@ def confirmation_page(
     *,
     first: Sequence[QueuedMessage],
 ) -> Flattenable:
-    """Return a page that asks whether the messages *ids* are to be lost.
+    """Return a page for confirming that the messages *ids* are to be deleted.
 
     :param back: the page to return to.
     :param first: the messages to name.

@@ -56,7 +56,7 @@ class AdminSession:
 class Sessions:
     """All sessions.
 
-    :param token: the operator's; None: nobody can sign in.
+    :param token: the operator's; None: signing in is not possible.
     :param now: returns seconds since 1970.
     :raises InvalidInput: the token is too short.
     """

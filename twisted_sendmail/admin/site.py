@@ -87,7 +87,7 @@ class AdminSite(Service):
     :param reactor: provides ``IReactorTime``, and threads to write pages in.
     :param queue: open while the service runs.
     :param relay: takes mail out of the queue.
-    :param token: signs in people who may act on the queue; None: nobody may.
+    :param token: signs in operators, who may act on the queue; None: actions are not offered.
     :param name: the relay's name, shown on the pages.
     :param names: host names of the site besides ``localhost`` and the loopback addresses.
     :param private: show the queue only after signing in; health and metrics stay open.

@@ -75,7 +75,7 @@ class HTTPRequest:
 
     @property
     def same_origin(self) -> bool:
-        """False if the browser says that the form is from another site.
+        """False if the browser's headers name another site as the form's origin.
 
         Under ``no-referrer`` a browser sends the origin ``null`` for our own forms; browsers with
         Fetch Metadata then have ``Sec-Fetch-Site``.

@@ -43,7 +43,7 @@ class ClockWatch:
     :param jumped: called in the reactor's thread after each jump, with its seconds: above zero
         if the clock was set forward.
     :param wall: the clock of the reactor's timers.
-    :param monotonic: the clock that nobody can set.
+    :param monotonic: a clock that cannot be set.
     """
 
     def __init__(

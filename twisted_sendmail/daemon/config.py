@@ -174,7 +174,7 @@ def _check_listener(table: ListenTable, reactor: Any, *, world_readable: bool) -
         why = "there is no certificate, and passwords go over TLS only"
         raise InvalidValue(why, "give certificate and key", "accounts")
     if accounts is None and not table.trusted:
-        why = "nobody is trusted, and there are no accounts"
+        why = "there are neither trusted networks nor accounts"
         raise InvalidValue(why, "name a network or a file of accounts", "trusted")
     if table.endpoint.private_key is not None:
         with at_key("endpoint"):

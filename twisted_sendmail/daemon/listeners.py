@@ -81,7 +81,7 @@ class Listeners:
         return [listener.address for listener in self._open.values()]
 
     async def apply(self, configuration: Configuration) -> None:
-        """Listen as *configuration* says: open what is new, close what is gone.
+        """Listen on the endpoints of *configuration*: open new ones, close those that are gone.
 
         :raises SendmailError: a file cannot be used, or an endpoint cannot be listened on. Then all
             listeners are as they were before.
@@ -251,7 +251,7 @@ async def listen(
         if endpoint.path is None:
             return await starting()
         _remove_stale_socket(endpoint.path)
-        # Twisted sets the mode after bind(): nobody else may connect between the two.
+        # Twisted sets the mode after bind(): other users must not connect between the two.
         before = os.umask(0o177)
         try:
             started = Deferred.fromCoroutine(starting())

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class TextLog:
     """Writes to *file* what Twisted's observer would write, at a quarter of the cost.
 
-    Twisted computes the time zone and formats each event anew. The events of each message are lines
+    Twisted computes the time zone and formats each event again. The events of each message are lines
     already (``relay.LINE``), and many fall in the same second. Twisted writes all other events.
     """
 

@@ -105,7 +105,7 @@ class SecretSource:
         return _one_line(content)
 
     def provider(self, reactor: Any) -> Callable[[], Deferred[str]]:
-        """Return a function that reads the secret anew, in a thread; it may have changed."""
+        """Return a function that reads the secret again, in a thread; the secret may have changed."""
 
         def read() -> str:
             try:

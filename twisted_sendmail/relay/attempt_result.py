@@ -13,7 +13,7 @@ message:
   the time that a relay ran since it arrived, so a clock that was wrong or jumped, or a machine that
   slept, cannot bounce mail that was not tried for its time.
 
-Pure.  ``retry_policy`` decides the time of the next attempt, ``bounce`` what the sender is told.
+Pure.  ``retry_policy`` decides the time of the next attempt, ``bounce`` what is reported to the sender.
 """
 
 from __future__ import annotations

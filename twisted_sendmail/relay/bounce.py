@@ -1,7 +1,7 @@
 """Delivery status notifications: the reports about a message, and their recipients.
 
-A sender is told of what failed, of what is late, and, where they asked for it, of what was relayed
-to a server that does not report.  No report is made about mail with a null sender, such as a report, or
+The sender gets a report about recipients that failed or are late, and, where NOTIFY asks for it, about
+those that were relayed to a server that does not report.  No report is made about mail with a null sender, such as a report, or
 of mail that a program generated: when such mail fails it is set aside for the operator, or sent to
 the postmaster, once.
 
@@ -50,7 +50,7 @@ class ReportsDue(NamedTuple):
     delayed: tuple[QueuedRecipient, ...] = ()
     #: Delivered to a server that does not report.
     relayed: tuple[QueuedRecipient, ...] = ()
-    #: No recipient is pending, a recipient failed, and there is no sender to tell.
+    #: No recipient is pending, a recipient failed, and there is no sender to report to.
     undeliverable: bool = False
 
 
@@ -166,7 +166,7 @@ class BounceService:
     ) -> tuple[AttemptRecord, list[Event]]:
         message = leased.message
         to = self._postmaster
-        # The postmaster is not told of mail to the postmaster.
+        # Mail to the postmaster is not reported to the postmaster.
         recipients = {row.recipient.path.mailbox for row in message.recipients}
         if to is None or to in recipients or not self._bucket.take():
             event = SetAside(record.id, "undeliverable, and there is no sender to notify")

@@ -1,7 +1,7 @@
 """When a recipient is tried again, and when that ends; and how waits behave when a clock jumps.
 
 The wait grows with the attempts of that recipient, so that a recipient who is refused does not
-delay another.  ``transport.BackOff`` decides how a whole route backs off.
+delay another.  ``route.BackOff`` decides how a whole route backs off.
 
 Clocks may jump.  The age of mail is no difference of times, but the time that a relay ran since it
 arrived (``RunningTime``).  Everything else in the relay that compares times does so with
@@ -47,7 +47,7 @@ class RetryPolicy:
     lifetime: float = 5 * 86400.0
     #: The same for mail with a null sender, such as reports.
     report_lifetime: float = 86400.0
-    #: Age at which the sender is told of the delay.
+    #: Age at which the sender gets a report of the delay.
     warn_after: float = 4 * 3600.0
     #: Fraction of a wait that is added or subtracted at random, so that mail that failed at one
     #: time is not retried at one time.
@@ -84,7 +84,7 @@ class RetryPolicy:
         return age >= (self.report_lifetime if report else self.lifetime)
 
     def late(self, age: float) -> bool:
-        """Return True if the sender is to be told of the delay."""
+        """Return True if a report of the delay is due."""
         return age >= self.warn_after
 
 

@@ -1,7 +1,7 @@
 """Messages that this process queued with ``RelayService.send``, until their end.
 
-A message outlives the process: after a restart it is delivered all the same, and nobody in the new
-process waits for it.
+A message outlives the process: after a restart the message is delivered all the same, but no Deferred
+fires for it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FinalReport:
 
 
 class SharedResult(Generic[_T]):
-    """One result with any number of Deferreds; a failure that nobody waits for is not logged."""
+    """One result with any number of Deferreds; a failure without a waiting Deferred is not logged."""
 
     def __init__(self) -> None:
         self._result: _T | Failure | None = None
@@ -168,7 +168,7 @@ class Tracker:
         tracked.result.set(FinalReport(id_, tuple(tracked.recipients), aside))
 
     def close(self) -> None:
-        """Fail those who wait: the relay stops."""
+        """Fail the Deferreds that wait: the relay stops."""
         all_tracked, self._tracked = self._tracked, {}
         for each in all_tracked.values():
             each.result.set(Failure(_stopped()))

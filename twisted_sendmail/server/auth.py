@@ -13,7 +13,7 @@ that it named, over all connections, from ``base`` up to :data:`MAX_DELAY` secon
 lock.  Every ten minutes one failure is forgotten.  The delay passes before the client learns
 anything, so that hanging up early does not help; an abandoned login counts as a failed one.  An address that logged in as a user within the last 30 days is delayed by its own
 failures with that user only, so that nobody can delay others by guessing.  The tables are bounded,
-the record used least recently makes room, and a restart forgets them.  RFC 4954 section 9.
+the record used least recently is dropped when a table is full, and a restart forgets them.  RFC 4954 section 9.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class SMTPServerFactory(ServerFactory):
             _log.warn("accounts: {warning}", warning=self.accounts.warning)
 
     def stopFactory(self) -> None:
-        """See ``IProtocolFactory``: end the threads of the accounts when nobody needs them."""
+        """See ``IProtocolFactory``: end the threads of the accounts when no connection is left."""
         idle = not self.connections and not self.numPorts
         if idle and isinstance(self.accounts, HashedAccounts):
             self.accounts.close()
@@ -311,5 +311,5 @@ def _contradicting_trust(
             what = f"{name}=True with trusted networks, whose machines are exempt from it"
             yield what, f"leave {name} out: it follows for all others; or leave trusted out"
     if not trusted and accounts is None:
-        what = "trusted names no network and there are no accounts: nobody could send"
+        what = "trusted names no network and there are no accounts: no client could send"
         yield what, "name a network in trusted, or give accounts"

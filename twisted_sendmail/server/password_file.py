@@ -98,7 +98,7 @@ class HashedAccounts:
         more = f" and {len(users) - _NAMED_USERS} more" if len(users) > _NAMED_USERS else ""
         return (
             f"more than {ITERATIONS} iterations for {named}{more}: clients that use Cyrus SASL, such as "
-            "Postfix, cannot log in as these users; set their passwords anew"
+            "Postfix, cannot log in as these users; set their passwords again"
         )
 
     def close(self) -> None:

@@ -102,7 +102,7 @@ class SMTPServerProtocol(Protocol):
         self._half_closed = False
         #: Our half is closed, and what the client still sends is discarded.
         self._discarding = False
-        #: The transport was told to close.
+        #: ``loseConnection`` was called.
         self._closing = False
         #: The connection is gone.
         self._over = False
@@ -135,7 +135,7 @@ class SMTPServerProtocol(Protocol):
             self._pump()
 
     def handshakeCompleted(self) -> None:
-        """Begin the session anew, inside TLS."""
+        """Greet, or start the session again after STARTTLS."""
         self.connection.tls = server_tls_facts(self.transport)
         if self.session.state is ServerState.OPENING:
             self.session.transcript.add("--", "TLS started")

@@ -69,7 +69,7 @@ class ConnectionInfo:
     verb: Verb | None = None
     #: The TLS session; None in clear text.
     tls: TLSFacts | None = None
-    #: The user that has authenticated; None for nobody.
+    #: The authenticated user; None before AUTH.
     user: str | None = None
     #: The avatar that a ``twisted.cred`` realm returned for the user.
     avatar: object = None
@@ -101,7 +101,7 @@ class Receiver:
     """
 
     connection: ConnectionInfo
-    #: The server's name for the message, told in the 250 and in the Received field.
+    #: The server's name for the message, in the 250 and in the Received field.
     id: str = field(default_factory=lambda: secrets.token_hex(6).upper(), init=False)
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> ReceiverReply:
@@ -352,6 +352,6 @@ def _checked(answer: object) -> Reply | None:
         _log.error("a receiver's reply cannot be sent: {why}", why=str(e))
         return LOCAL_ERROR
     if answer.intermediate:
-        _log.error("a receiver's reply cannot be sent: {code} asks for more", code=answer.code)
+        _log.error("a receiver's reply cannot be sent: {code} is not final", code=answer.code)
         return LOCAL_ERROR
     return answer

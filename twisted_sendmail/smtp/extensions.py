@@ -96,7 +96,7 @@ class ExtensionCommand:
     :param handle: the server's answer: it is called with the connection
         (:class:`~twisted_sendmail.ConnectionInfo`) and the argument, and returns None (250), a
         Reply, or an awaitable of them.  None, for clients: the server replies 502.
-    :param restarts: a positive reply begins the session anew, as that to XCLIENT does: the
+    :param restarts: after a positive reply the session starts again, as after XCLIENT: the
         transaction is over, and EHLO is required again.
     :raises InvalidInput: the verb cannot be used.
     """

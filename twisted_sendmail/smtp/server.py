@@ -34,7 +34,7 @@ refusal of a line whose CRLF has not been read yet.
 - Octets of a content or of a chunk are never read as commands.  Where the end of a chunk
   cannot be known (a BDAT that cannot be parsed), the session ends.
 - The client has to wait for the reply to DATA, AUTH and STARTTLS (RFC 2920 section 3.1).
-  Octets that are buffered when such a reply is due cannot be told from content or from
+  Octets that are buffered when such a reply is due cannot be distinguished from content or from
   another client's commands: the reply is 554 5.5.0, and the session ends.
 - For each transaction that the handler accepted with ``mail``, ``commit`` or ``abort`` is
   called exactly once, unless ``mail`` or ``commit`` itself failed.
@@ -108,9 +108,9 @@ HandlerReply = Reply | Pending | None
 
 
 class ServerHandler:
-    """Decides what a session asks: inherit, and override what matters.
+    """Decides about mail and logins: inherit, and override what matters.
 
-    This one accepts all mail, keeps nothing, and lets nobody log in.
+    This one accepts all mail, keeps nothing, and rejects every login.
 
     Each method that returns an answer may return None (yes), a :class:`Reply` with 2yz (yes,
     in these words), one with 4yz or 5yz (no), one with 421 (no, and the session ends), or
@@ -135,7 +135,7 @@ class ServerHandler:
         return Reply(454, ("4.7.0 Cannot authenticate anyone now",))
 
     def auth_cancelled(self) -> None:
-        """The client broke off the exchange; it has been answered."""
+        """The client cancelled the exchange; the reply has been written."""
 
     def command(self, handle: Callable[[Any, str], object], argument: str) -> HandlerReply:
         """A command of an extension; *handle* is that of the ``ExtensionCommand``."""
@@ -235,7 +235,7 @@ class ServerSession:
         self.state = ServerState.OPENING
         self.tls = tls
         self.authenticated = False
-        #: Lines read so far: whoever times the client sees by it that one has ended.
+        #: Lines read so far; the client's deadline starts again with each.
         self.lines = 0
         #: Contents begun so far.
         self.contents = 0
@@ -252,9 +252,9 @@ class ServerSession:
         self._output = bytearray()
         #: The command in work.
         self._verb = Verb.GREETING
-        #: Takes the answer of the handler that is awaited; None: none is.
+        #: Called with the answer of the handler that is awaited; None: no answer is awaited.
         self.pending: Callable[[Any], None] | None = None
-        #: Said as soon as no message is under way, to end the session.
+        #: Written as soon as no message is under way, to end the session.
         self._farewell: Reply | None = None
         self._esmtp = False
         #: The EHLO keywords that were offered, for MAIL and RCPT to be checked against.
@@ -263,7 +263,7 @@ class ServerSession:
         self._forget()
 
     def _forget(self) -> None:
-        """No transaction."""
+        """Reset the state of the transaction."""
         self._parameters = NO_PARAMETERS
         self._recipients = 0
         self._reader: ContentReader | None = None
@@ -280,19 +280,19 @@ class ServerSession:
             self._buffer += data
 
     def output(self) -> bytes:
-        """Octets for the client, once."""
+        """Return the octets for the client, and clear them."""
         data = bytes(self._output)
         self._output.clear()
         return data
 
     @property
     def full(self) -> bool:
-        """So much waits to be read that receiving should pause."""
+        """True while the buffer is full: receiving should pause."""
         return len(self._buffer) >= HIGH_WATER
 
     @property
     def reading_content(self) -> bool:
-        """The client is in the middle of sending content."""
+        """True while content is being received."""
         return self.state is ServerState.DATA or self._chunk is not None
 
     def run(self) -> bool:
@@ -331,7 +331,7 @@ class ServerSession:
             self.state = ServerState.READY
 
     def resume(self, answer: Reply | Sequence[Reply] | None) -> None:
-        """Bring the answer that is awaited; call ``run`` after it."""
+        """Continue with the answer that was awaited; call ``run`` after it."""
         then, self.pending = self.pending, None
         if then is not None:
             then(answer)
@@ -344,7 +344,7 @@ class ServerSession:
         self._offered = {}
         self.state = ServerState.GREETED
         if self._buffer:
-            # They came in clear: nobody knows from whom.
+            # The octets came in clear text: their sender is unknown.
             self._hang_up(_too_early(Verb.STARTTLS))
 
     def close(self, reply: Reply) -> None:
@@ -398,7 +398,7 @@ class ServerSession:
             self._hang_up(_reply(421, "4.7.0 Too many errors"))
 
     def _tell(self, answer: Reply | None) -> bool:
-        """Write the handler's answer to a command; True: yes."""
+        """Write the handler's answer to a command; return True if it is positive."""
         if answer is None:
             self._write(_OK, _OK_LINE)
             return True
@@ -771,7 +771,9 @@ class ServerSession:
         elif name in _HTTP:
             self._hang_up(_reply(421, "4.7.0 This is SMTP, not HTTP"))
         elif name == "VRFY":
-            self._say(_reply(252, "2.5.2 Send some mail, and see"))
+            self._say(
+                _reply(252, "2.5.2 Cannot VRFY user, but will accept message and attempt delivery")
+            )
         elif name == "HELP":
             self._say(_reply(214, "2.0.0 See RFC 5321"))
         else:
@@ -864,7 +866,7 @@ class ServerSession:
         elif (refusal := reader.refusal()) is not None:
             self._say(refusal)
         else:
-            self._say(_reply(250, f"2.0.0 {reader.size} octets so far"))
+            self._say(_reply(250, f"2.0.0 {reader.size} octets received"))
             self.state = ServerState.CHUNKS
             return
         if reader is not None:
@@ -882,7 +884,7 @@ class ServerSession:
         if reader is None:
             return
         if answer is not None and answer.code >= 400:
-            # Told at the end; until then the rest of the content is read and discarded.
+            # Sent at the end; until then the rest of the content is read and discarded.
             reader.handler_refusal = answer
         if reader.ended:
             self._content_ended(reader)
@@ -900,7 +902,7 @@ class ServerSession:
             self._committed(refusal)
 
     def _committed(self, answer: Reply | Sequence[Reply] | None) -> None:
-        """Tell what became of the message: the transaction is over."""
+        """Reply to the message, and end the transaction."""
         if answer is None or isinstance(answer, Reply):
             reply = answer or _OK
             replies: Sequence[Reply] = [reply] * (self._recipients if self.settings.lmtp else 1)

@@ -11,7 +11,7 @@ beside a running relay::
 The life of a message in the tables:
 
 1. ``put_all`` inserts a row into ``message``, one into ``recipient`` for each recipient, and the
-   content: small content into ``content``, large content beforehand into ``piece`` by
+   content: small content into ``content``, large content before the message into ``piece`` by
    ``put_piece``.  Pieces without a message are found by ``throw_away_orphans`` and removed in small
    steps by ``sweep``.
 2. ``lease`` sets ``leased`` and reads messages that are due.  A message may also be inserted leased.
