@@ -25,6 +25,7 @@ from tests.names import (
 )
 from tests.relay.world import HOUR, SENDER, START, Host, World
 from twisted_sendmail import MailerClosed, PoolLimits, Recipient, RetryPolicy
+from twisted_sendmail.message import HeaderFixer
 
 
 def test_a_new_message_goes_out_at_once(world: World) -> None:
@@ -352,3 +353,22 @@ def test_mail_past_its_time_is_given_up_by_a_try_that_fails(world: World) -> Non
     assert 6 * HOUR <= world.clock.seconds() - START < 6 * HOUR + 4000
     world.until(lambda: host.reports)
     assert b"Action: failed" in host.reports[-1].content
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_header_of_a_message_of_this_process_is_fixed_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, complete: bool
+) -> None:
+    sections: list[bytes] = []
+    fix = HeaderFixer.fix
+
+    def counted(fixer: HeaderFixer, section: bytes) -> bytes:
+        sections.append(section)
+        return fix(fixer, section)
+
+    monkeypatch.setattr(HeaderFixer, "fix", counted)
+    relay = world.relay(world.host())
+    message = b"From: a@example.org\r\nTo: bob@example.net\r\n\r\nx\r\n"
+    queued = world.run(relay.send(message, complete=complete))
+    _ = world.run(queued.delivered)
+    assert [b"From: a@example.org\r\nTo: bob@example.net\r\n"] == sections

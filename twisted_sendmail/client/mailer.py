@@ -223,23 +223,6 @@ class Mailer:
         self.pool.add([job])
         return result
 
-    async def report(self, item: Item, *, all_or_nothing: bool, complete: bool) -> DeliveryReport:
-        """Send one item and return its report, which holds the error if it failed."""
-        envelope, message = item if isinstance(item, tuple) else (None, item)
-        try:
-            prepared = await prepare_message(
-                self.reactor, message, envelope=envelope, complete=complete
-            )
-            envelope = prepared.envelope
-            try:
-                return await self.deliver(prepared, all_or_nothing=all_or_nothing)
-            finally:
-                await prepared.close()
-        except CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
-            return _failed(error, envelope)
-
     @property
     def capacity(self) -> int:
         """Messages that keep every connection busy, and as many again that wait."""
@@ -439,11 +422,7 @@ class Sending:
             if prepared:
                 sending = self._mailer.deliver(prepared, all_or_nothing=self._all_or_nothing)
             else:
-                sending = Deferred.fromCoroutine(
-                    self._mailer.report(
-                        item, all_or_nothing=self._all_or_nothing, complete=self._complete
-                    )
-                )
+                sending = Deferred.fromCoroutine(self._send(envelope, message))
             if self._one_by_one:
                 sending = self._mailer.apply_deadline(sending)
             self._in_flight[index] = sending.cancel
@@ -452,6 +431,23 @@ class Sending:
             )
         if jobs:
             self._mailer.pool.add(jobs)
+
+    async def _send(self, envelope: Envelope | None, message: Message) -> DeliveryReport:
+        """Send one message and return its report, which holds the error if it failed."""
+        mailer = self._mailer
+        try:
+            prepared = await prepare_message(
+                mailer.reactor, message, envelope=envelope, complete=self._complete
+            )
+            envelope = prepared.envelope
+            try:
+                return await mailer.deliver(prepared, all_or_nothing=self._all_or_nothing)
+            finally:
+                await prepared.close()
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
+            return _failed(error, envelope)
 
     def _settled(self, index: int, envelope: Envelope | None, result: JobResult) -> None:
         if isinstance(result, DeliveryReport):
