@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         AuthenticationRejected,
         AuthenticationRequired,
         CertificateRejected,
+        ChunkingFailure,
         CommandNotAllowed,
         ConnectFailed,
         ConnectionClosed,
@@ -109,6 +110,7 @@ __all__ = [
     "AuthenticationRequired",
     "Cancelled",
     "CertificateRejected",
+    "ChunkingFailure",
     "ClientSession",
     "CommandNotAllowed",
     "ConnectFailed",
@@ -231,8 +233,8 @@ _MODULES = {
     "smtp.envelope": "Envelope Recipient",
     "smtp.errors": """
         ActionIgnored AllRecipientsRefused AuthenticationError AuthenticationFailed
-        AuthenticationRejected AuthenticationRequired CertificateRejected CommandNotAllowed
-        ConnectFailed ConnectionClosed ConnectionFailed DeliveryCancelled DeliveryInDoubt
+        AuthenticationRejected AuthenticationRequired CertificateRejected ChunkingFailure
+        CommandNotAllowed ConnectFailed ConnectionClosed ConnectionFailed DeliveryCancelled DeliveryInDoubt
         EncryptionRequired ErrorProcessing ExtensionUnavailable InvalidAddress InvalidBase64
         InvalidInput InvalidMessage InvalidServer MailboxUnavailable MailerBusy MailerClosed
         MessageTooLarge PermanentFailure ProtocolBreach Refused SendmailError SendTimeout

@@ -75,7 +75,7 @@ _CLASSES: dict[ExitStatus, str] = {
         UnableToAccommodateParameters TemporaryAuthenticationFailure CredentialsUnavailable
         MailerBusy MailerClosed DeliveryCancelled Cancelled QueueError QueueFull QueueBusy""",
     ExitStatus.PROTOCOL: """
-        DeliveryInDoubt ProtocolBreach UnexpectedResponse InvalidBase64 TLSFailure TLSAlert""",
+        DeliveryInDoubt ProtocolBreach UnexpectedResponse ChunkingFailure InvalidBase64 TLSFailure TLSAlert""",
     ExitStatus.NOPERM: """
         AuthenticationError AuthenticationFailed AuthenticationRejected AuthenticationRequired
         EncryptionRequired UnsupportedMechanism WeakMechanism ServerNotAuthentic

@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.cli.scripted import END, SILENCE, ScriptedServer
 from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell
-from tests.names import ReceiverReply, Verdict
+from tests.names import ReceiverReply, Verdict, refuse
 from twisted_sendmail import Receiver, Recipient, Reply
 from twisted_sendmail.testing import LoopbackServer
 
@@ -296,6 +296,38 @@ async def test_a_partial_refusal_names_the_refused_recipients(reactor: Any, shel
     ) == nobody.err
     assert nobody.out.endswith(" for 1 of 2 recipients\n")
     assert len(both.err.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        ("452 too many", 75),
+        ("552 5.5.3 too many", 75),
+        ("552 too much", 69),
+        ("552 5.2.2 full", 69),
+        ("552 5.3.4 too big", 69),
+    ],
+)
+@ensureDeferred
+async def test_the_status_of_a_552_tells_whether_it_means_too_many_recipients(
+    reactor: Any, shell: Shell, reply: str, status: int
+) -> None:
+    faults = [refuse("RCPT", reply)]
+    async with LoopbackServer(reactor, users=USERS, faults=faults) as server:
+        done = await shell.run("send", *options(shell, server), shell.message)
+    assert (done.status, done.out) == (status, "")
+
+
+@pytest.mark.parametrize("moment", ["BDAT", "MAIL"])
+@ensureDeferred
+async def test_what_the_server_offers_and_does_not_know_is_left_out(
+    reactor: Any, shell: Shell, moment: str
+) -> None:
+    faults = [refuse(moment, "502 5.5.1 what?" if moment == "BDAT" else "555 5.5.4 what?", nth=1)]
+    async with LoopbackServer(reactor, users=USERS, faults=faults) as server:
+        done = await shell.run("send", *options(shell, server), shell.message)
+        (received,) = server.messages
+    assert (done.status, received.content) == (0, MESSAGE)
 
 
 @ensureDeferred

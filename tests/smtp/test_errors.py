@@ -31,6 +31,7 @@ TRANSIENT = {
     "DeliveryCancelled",
     "DeliveryInDoubt",
     "ErrorProcessing",
+    "ChunkingFailure",
     "InvalidBase64",
     "MailboxUnavailable",
     "MailerBusy",

@@ -17,7 +17,7 @@ from attrs import Factory, define
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_sendmail.client.timeouts import Cancelled
-from twisted_sendmail.client.transaction import Transaction
+from twisted_sendmail.client.transaction import Transaction, may_go_without
 from twisted_sendmail.message import PreparedMessage, prepare
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
@@ -219,6 +219,9 @@ def deliver(
             except Cancelled as error:
                 _ = job.result(error)
                 raise
+            if protocol.usable and may_go_without(report, job.message):
+                job.message.rewind()
+                continue
             if not job.end_transaction(report):
                 return job.join(report)
             if not protocol.usable:

@@ -40,8 +40,10 @@ from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerSt
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
 from twisted_sendmail.client.token_bucket import TokenBucket
+from twisted_sendmail.client.transaction import may_go_without
 from twisted_sendmail.smtp import (
     AuthenticationError,
+    ChunkingFailure,
     ConnectFailed,
     ConnectionFailed,
     DeliveryInDoubt,
@@ -286,6 +288,8 @@ class Pool:
         :param result: None if the server rejected it because of the message before it.
         :returns: True if the connection has to send it to more recipients.
         """
+        if isinstance(result, DeliveryReport) and result.unsupported:
+            self._leave_out(connection.status, result.unsupported)
         if isinstance(result, Failure):
             error: Any = result.value
             self._settle(job, error)
@@ -298,7 +302,7 @@ class Pool:
         elif result is None:
             job.returned += 1
             self._send_again(job)
-        elif self._may_go_again(connection, job, result):
+        elif may_go_without(result, job.message) or self._may_go_again(connection, job, result):
             self._send_again(job)
         elif not job.end_transaction(result):
             self._settle(job, result)
@@ -309,8 +313,18 @@ class Pool:
         self.changed()
         return False
 
+    def _leave_out(self, status: ServerStatus, names: Iterable[str]) -> None:
+        """Use no extension or parameter of *names* with this server from now on."""
+        status.leave_out(names)
+        for connection in self._in(*READY):
+            if connection.status is status:
+                connection.follow_server()
+
     def _may_go_again(self, connection: PooledConnection, job: Job, report: DeliveryReport) -> bool:
-        died = isinstance(report.error, (ConnectionFailed, ProtocolBreach))
+        error = report.error
+        died = isinstance(error, (ConnectionFailed, ProtocolBreach)) and not isinstance(
+            error, ChunkingFailure
+        )
         if not (died and report.resendable and job.message.rewindable):
             return False
         if connection.verdicts > job.verdicts_before:
@@ -766,6 +780,7 @@ class PooledConnection:
             if self._overdue is not None and self._overdue.active():
                 self._overdue.cancel()
         self._opened_at = pool.reactor.seconds()
+        self.follow_server()
         self._pipeline = pipeline = Pipeline(
             protocol,
             self._take,
@@ -792,6 +807,11 @@ class PooledConnection:
             await protocol.lost()
         finally:
             pool.closed(self)
+
+    def follow_server(self) -> None:
+        """Use none of the server's extensions that are known by now not to work."""
+        if self._protocol is not None:
+            self._protocol.session.withhold(*self.status.server.ignore_extensions)
 
     def take_jobs(self) -> None:
         """Take jobs, if there are any."""

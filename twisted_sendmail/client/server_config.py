@@ -55,7 +55,8 @@ class SubmissionServer:
     :param endpoint: how to connect, if not to host and port: a proxy, a Unix socket.
     :param watch: called with each line of the redacted dialogue, as it happens.
     :param ignore_extensions: EHLO keywords to ignore, such as ``CHUNKING``, where the server, or
-        something before it, is known to get them wrong.
+        something before it, is known to get them wrong; also the parameters ``RET``, ``ENVID`` and
+        ``ORCPT``, to be left out.
     :param extensions: an application's :class:`~twisted_sendmail.Extension`\s, whose parameters
         envelopes and recipients may have in ``others``.
     :raises InvalidInput: an argument cannot be used, or credentials would be sent in clear.
@@ -189,6 +190,10 @@ class SubmissionServer:
     def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
         """Return a copy with other timeouts."""
         return evolve(self, timeouts=timeouts)
+
+    def ignoring(self, names: Iterable[str]) -> SubmissionServer:
+        """Return a copy that ignores more extensions or parameters."""
+        return evolve(self, ignore_extensions=(*self.ignore_extensions, *names))
 
     def __str__(self) -> str:
         scheme = next(name for name, policy in _SCHEMES.items() if policy is self.tls)

@@ -15,6 +15,7 @@ from twisted_sendmail.client.job import deliver, prepare_message
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.client.tls import TLSPolicy
+from twisted_sendmail.client.transaction import may_go_without
 from twisted_sendmail.smtp import InvalidServer, SendmailError, require_acceptance
 
 if TYPE_CHECKING:
@@ -81,9 +82,16 @@ def submit(
             envelope=envelope,
             complete=complete,
         )
+        used = chosen
         try:
-            protocol = await open_session(reactor, chosen)
+            protocol = await open_session(reactor, used)
             report = await deliver(protocol, prepared, last=True, all_or_nothing=all_or_nothing)
+            while may_go_without(report, prepared):
+                protocol.leave()
+                prepared.rewind()
+                used = used.ignoring(report.unsupported)
+                protocol = await open_session(reactor, used)
+                report = await deliver(protocol, prepared, last=True, all_or_nothing=all_or_nothing)
         finally:
             await prepared.close()
         return require_acceptance(report)

@@ -48,6 +48,7 @@ from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     Bdat,
+    ChunkingFailure,
     ClientState,
     Command,
     CommandNotAllowed,
@@ -68,6 +69,7 @@ from twisted_sendmail.smtp import (
     rcpt_command,
     recipient_results,
     refusal,
+    refused_parameters,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class Transaction:
     __slots__ = (
         "_all_or_nothing",
         "_begins_with_rset",
+        "_commands",
         "_content",
         "_decided_by",
         "_done",
@@ -110,6 +113,7 @@ class Transaction:
         "_send_content_early",
         "_size",
         "_status",
+        "_unsupported",
         "_verdict",
     )
 
@@ -135,10 +139,13 @@ class Transaction:
         self._measuring: Deferred[None] | None = None
         self._size = message.size or 0
         self._error: SendmailError | None = None
+        self._unsupported: frozenset[str] = frozenset()
         # The next step, called with the answers to the group that was sent last; a function, because
         # a bound method would keep the transaction alive until the garbage collector runs.
         self._next: Callable[[Transaction, list[Any]], None] = Transaction._send_envelope
         self._begins_with_rset = False
+        # MAIL and RCPT.
+        self._commands: list[Any] = []
         self._content: _CheckedContent | None = None
         self._refused: dict[int, Reply] = {}
         self._status = RecipientStatus.UNTOUCHED
@@ -197,21 +204,22 @@ class Transaction:
             rcpt_command(recipient, offered, extensions)
             for recipient in message.envelope.recipients
         ]
+        self._commands = commands
         if not (offered.chunking and offered.pipelining):
             self._next = Transaction._data_answered
             _ = protocol.send(*commands, Data(), done=self._step)
             return
         self._begins_with_rset = not session.idle or session.confirmed is not ClientState.READY
         if self._begins_with_rset:
-            commands.insert(0, Rset())
+            commands = [Rset(), *commands]
         small = message.small
         if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._send_content_early:
             self._next = Transaction._envelope_answered
             _ = protocol.send(*commands, done=self._step)
             return
-        commands.append(Bdat(len(small), last=True))
+        chunk = Bdat(len(small), last=True)
         self._next = Transaction._message_answered
-        _ = protocol.send(*commands, payload=small, done=self._step)
+        _ = protocol.send(*commands, chunk, payload=small, done=self._step)
         self._all_queued()
 
     def _send_content(self) -> None:
@@ -306,6 +314,7 @@ class Transaction:
         """Note who is refused; True if anybody was accepted."""
         mail = _reply(answers[0])
         if not mail.positive:
+            self._note_unsupported(mail, 0)
             self._note_verdict(mail, "MAIL")
             return False
         for place in range(1, len(answers)):
@@ -313,8 +322,16 @@ class Transaction:
             if isinstance(reply, SendmailError):
                 raise reply
             if not reply.positive:
+                self._note_unsupported(reply, place)
                 self._refused[place - 1] = reply
         return len(self._refused) < len(self._message.envelope.recipients)
+
+    def _note_unsupported(self, refused: Reply, place: int) -> None:
+        """Leave parameters that the server does not know out of what is sent from now on."""
+        names = refused_parameters(refused, [name for name, _ in self._commands[place].parameters])
+        if names:
+            self._unsupported |= names
+            self._protocol.session.withhold(*names)
 
     def _lost_before_verdict(self, answers: list[CommandResult], verdict: DeliveryInDoubt) -> None:
         """The connection ended; the replies that came before still count.
@@ -369,7 +386,7 @@ class Transaction:
             alone
             and session.confirmed is not ClientState.READY
             and protocol.usable
-            and not self._last
+            and not (self._last and not self._unsupported)
         ):
             self._next = Transaction._reset_answered
             _ = protocol.send(Rset(), done=self._step)
@@ -405,7 +422,15 @@ class Transaction:
             message.message_id,
             "DSN" in session.capabilities,
             message.signature_broken,
+            self._unsupported,
         )
+        if self._unsupported:
+            protocol.log.warn(  # noqa: G010 - Twisted's logger
+                "{host} offers {names} and does not know it: it is not used there from now on; "
+                "add it to the server's ignore-extensions to avoid the attempt",
+                host=protocol.host,
+                names=", ".join(sorted(self._unsupported)),
+            )
         if error is not None:
             _ = error.at(host=protocol.host, tls=protocol.tls, transcript=session.transcript)
             error.report = report
@@ -433,6 +458,8 @@ class Transaction:
         # One end of a connection is the error of every message on it, each with its report.
         shared = error.report is not None and not isinstance(error, Cancelled)
         self._error = error.copy() if shared else error
+        if isinstance(error, ChunkingFailure) or isinstance(cause, ChunkingFailure):
+            self._unsupported |= {"CHUNKING"}
         # After a 421 the verdicts on other messages may still come.
         if not error.connection_usable and self._protocol.usable:
             self._protocol.abort(self._error)
@@ -503,3 +530,15 @@ def _reply(answer: CommandResult) -> Reply:
     if isinstance(answer, SendmailError):
         raise answer
     return answer
+
+
+def may_go_without(report: DeliveryReport, message: PreparedMessage) -> bool:
+    """Whether *message* may be sent again at once, without ``report.unsupported``.
+
+    Only if the server cannot have the message for any recipient, did nothing with it that is known,
+    and the content can be read a second time.
+    """
+    error = report.error
+    undone = not isinstance(error, ChunkingFailure) or error.only_reply
+    none_has_it = not report.accepted and not report.in_doubt
+    return bool(report.unsupported) and none_has_it and undone and message.rewindable

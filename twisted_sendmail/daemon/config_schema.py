@@ -132,7 +132,8 @@ class SmarthostTable:
     :param server_name: the name that the certificate must have, if it is not the host's
     :param client_certificate: the relay's own certificate (PEM)
     :param client_key: its private key, if it is in a file of its own
-    :param ignore_extensions: EHLO keywords to treat as not offered, such as ``CHUNKING``
+    :param ignore_extensions: EHLO keywords to treat as not offered, such as ``CHUNKING``, and the
+        parameters ``RET``, ``ENVID`` and ``ORCPT``, to be left out
     :param priority: the server with the lowest number is tried first; equal ones in the order of
         the file
     """

@@ -25,6 +25,7 @@ __all__ = [
     "Canonicalizer",
     "Capabilities",
     "CertificateRejected",
+    "ChunkingFailure",
     "ClientSession",
     "ClientState",
     "Command",
@@ -106,6 +107,7 @@ __all__ = [
     "rcpt_command",
     "recipient_results",
     "refusal",
+    "refused_parameters",
     "require_acceptance",
     "shown_argument",
     "shown_url",
@@ -157,6 +159,7 @@ if TYPE_CHECKING:
         AuthenticationError,
         AuthenticationRejected,
         CertificateRejected,
+        ChunkingFailure,
         CommandNotAllowed,
         ConnectFailed,
         ConnectionClosed,
@@ -198,7 +201,12 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.header_limits import MAX_FIELDS, MAX_HOPS
     from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
     from twisted_sendmail.smtp.reply import Reply
-    from twisted_sendmail.smtp.reply_meaning import ReplyMeaning, ReplySubject, classify_reply
+    from twisted_sendmail.smtp.reply_meaning import (
+        ReplyMeaning,
+        ReplySubject,
+        classify_reply,
+        refused_parameters,
+    )
     from twisted_sendmail.smtp.request import mail_command, rcpt_command
     from twisted_sendmail.smtp.result import (
         DeliveryReport,
@@ -231,7 +239,7 @@ else:
                 AllRecipientsRefused AuthenticationError AuthenticationRejected
                 CertificateRejected CommandNotAllowed ConnectFailed ConnectionClosed
                 ConnectionFailed DeliveryCancelled DeliveryInDoubt
-                ExtensionUnavailable InvalidAddress InvalidBase64 InvalidInput
+                ChunkingFailure ExtensionUnavailable InvalidAddress InvalidBase64 InvalidInput
                 InvalidMessage InvalidServer MailerBusy MailerClosed MessageTooLarge
                 ProtocolBreach SendmailError SendTimeout ServerNotAuthentic
                 StartTLSUnavailable TemporaryAuthenticationFailure TLSAlert
@@ -244,7 +252,7 @@ else:
             "header_limits": "MAX_FIELDS MAX_HOPS",
             "redaction": "may_hold_url shown_argument shown_url",
             "reply": "Reply",
-            "reply_meaning": "ReplyMeaning ReplySubject classify_reply",
+            "reply_meaning": "ReplyMeaning ReplySubject classify_reply refused_parameters",
             "request": "mail_command rcpt_command",
             "result": """
                 DeliveryReport RecipientResult RecipientStatus recipient_results

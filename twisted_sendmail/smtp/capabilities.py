@@ -33,12 +33,28 @@ _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")
 class Capabilities:
     """An immutable mapping of upper-case keyword to its parameter text."""
 
-    __slots__ = ("_keywords", "auth", "chunking", "greeting", "limits", "pipelining", "size")
+    __slots__ = (
+        "_keywords",
+        "auth",
+        "chunking",
+        "greeting",
+        "limits",
+        "pipelining",
+        "size",
+        "withheld",
+    )
 
-    def __init__(self, keywords: Mapping[str, str] | None = None, greeting: str = "") -> None:
+    def __init__(
+        self,
+        keywords: Mapping[str, str] | None = None,
+        greeting: str = "",
+        withheld: frozenset[str] = frozenset(),
+    ) -> None:
         self._keywords = found = keywords or _NO_WORDS
         #: The text of the first line: the server's name, and perhaps more.
         self.greeting = greeting
+        #: Keywords of extensions and of parameters that are not to be used.
+        self.withheld = withheld
         self.pipelining = "PIPELINING" in self._keywords
         self.chunking = "CHUNKING" in self._keywords
         #: The largest message in octets (RFC 1870); None without a limit.
@@ -82,11 +98,11 @@ class Capabilities:
         return self._keywords[keyword]
 
     def without(self, *keywords: str) -> Capabilities:
-        """Return the capabilities without *keywords*."""
-        if self._keywords.keys().isdisjoint(keywords):
+        """Return the capabilities without *keywords*, of extensions or of parameters."""
+        if not keywords:
             return self
         left = {k: v for k, v in self._keywords.items() if k not in keywords}
-        return Capabilities(left, self.greeting)
+        return Capabilities(left, self.greeting, self.withheld.union(keywords))
 
     def __repr__(self) -> str:
         return f"<Capabilities {printable(' '.join(self._keywords)) or 'none'}>"

@@ -63,6 +63,7 @@ from twisted_sendmail.smtp.client_states import (
 from twisted_sendmail.smtp.commands import Auth, AuthLine, Command, Greeting, Verb
 from twisted_sendmail.smtp.data_encoding import DotStuffer
 from twisted_sendmail.smtp.errors import (
+    ChunkingFailure,
     CommandNotAllowed,
     ConnectionClosed,
     DeliveryInDoubt,
@@ -74,6 +75,7 @@ from twisted_sendmail.smtp.errors import (
 from twisted_sendmail.smtp.extensions import extended_table
 from twisted_sendmail.smtp.redaction import Challenge, Redaction
 from twisted_sendmail.smtp.reply import Reply
+from twisted_sendmail.smtp.reply_meaning import UNKNOWN_COMMAND
 from twisted_sendmail.smtp.reply_parser import ReplyParser
 from twisted_sendmail.smtp.transcript import Transcript
 
@@ -201,6 +203,8 @@ class ClientSession:
         #: Secrets of this connection that may not be shown: a server may echo octets of AUTH.
         self.redaction = Redaction()
         self._parser = ReplyParser()
+        # Replies that came together.
+        self._arrived: list[Reply] = []
         self._out: list[bytes] = []
         # While a content is given piece by piece.
         self._stuffer: DotStuffer | None = None
@@ -395,7 +399,7 @@ class ClientSession:
             return
         # Search all that came at once, not each line.
         redaction = self.redaction if self.redaction and self._may_quote(data) else None
-        replies = self._parser.feed(data)
+        self._arrived = replies = self._parser.feed(data)
         taken = 0
         while taken < len(replies) and self.over is None:
             if self._owed:
@@ -497,6 +501,9 @@ class ClientSession:
         self.confirmed = following
         result: CommandResult = reply
         if kind is ReplyKind.NO:
+            if verb in _CHUNKS and reply.code in UNKNOWN_COMMAND:
+                self._chunk_unknown(reply, self._arrived[len(self._arrived) - left :])
+                return
             result = self._refusal(group.commands[at], reply, before)
         elif verb in _TELLING:
             result = self._learn(verb, kind, raw_reply, reply)
@@ -555,6 +562,29 @@ class ClientSession:
         # The MAIL after a broken transaction is refused because of that transaction.
         cascades = before is ClientState.BROKEN and command.verb is Verb.MAIL
         return not_allowed(command, before) if cascades else reply
+
+    def _chunk_unknown(self, reply: Reply, rest: list[Reply]) -> None:
+        """End the session: the server does not know BDAT, and may read the chunk as commands.
+
+        :param rest: what came after *reply*.  If the server accepted anything, the messages that
+            were written are in doubt.
+        """
+        for each in rest:
+            self.transcript.add_reply(self.redaction.reply(each))
+        begun = self._parser.pending
+        error = ChunkingFailure(
+            "BDAT not known",
+            phase="content",
+            reply=reply,
+            detail="the server offers CHUNKING all the same: add CHUNKING to its ignore-extensions",
+        )
+        error.only_reply = not rest and not begun
+        accepted = any(each.code < 400 for each in rest)
+        doubtful = accepted or (begun and not self._parser.begins_refusal)
+        group = self._owed[0]
+        if doubtful and not self._ends_message(group.verbs[len(group.replies)]):
+            group.replies.append(_in_doubt(error))  # a chunk that is not the last
+        self.finish(error, undone=not doubtful)
 
     def _conceal_challenge(self, challenge: Reply) -> None:
         text = "".join(challenge.lines).encode("utf-8", "replace")
@@ -622,7 +652,7 @@ class ClientSession:
         verb = self.owed_verb
         return self.confirmed.value if verb is None else verb.value
 
-    def finish(self, why: SendmailError, *, by_server: bool = False) -> None:
+    def finish(self, why: SendmailError, *, by_server: bool = False, undone: bool = False) -> None:
         """End the session: the result of every command without a reply is *why*.
 
         A message whose end was written and whose reply is owed is in doubt.  But what is owed
@@ -630,11 +660,12 @@ class ClientSession:
         section 3.8).
 
         :param by_server: the server has closed the connection.
+        :param undone: the server did nothing of what is owed.
         """
         if self.over:
             return
-        closed = by_server and self.closing is not None and not self._went_on
-        why = (closed and self.closing) or why
+        if by_server and self.closing is not None and not self._went_on:
+            why, undone = self.closing, True
         self.over = why
         why.transcript = self.transcript
         why.detail = self.redaction.text(why.detail)
@@ -644,7 +675,7 @@ class ClientSession:
         for group in dict.fromkeys((*self._owed, *self._waiting)):
             for at in range(len(group.replies), len(group.commands)):
                 doubtful = at < group.written and self._ends_message(group.verbs[at])
-                group.replies.append(_in_doubt(why) if doubtful and not closed else why)
+                group.replies.append(_in_doubt(why) if doubtful and not undone else why)
             self.completed.append(group)
         self._owed.clear()
         self._waiting.clear()

@@ -210,6 +210,16 @@ class UnexpectedResponse(ProtocolBreach):
     """A well-formed reply whose code makes no sense here."""
 
 
+class ChunkingFailure(ProtocolBreach):
+    """500 or 502 to BDAT: the server offers CHUNKING, and does not know the command.
+
+    It may have read the chunk as commands, so the connection is closed at once.
+    """
+
+    #: No other reply came: the server did nothing with the chunk, as far as is known.
+    only_reply: bool = True
+
+
 class InvalidBase64(ProtocolBreach):
     """A challenge in AUTH is not base64 (RFC 4954 section 4)."""
 

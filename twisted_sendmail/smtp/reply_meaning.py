@@ -2,19 +2,31 @@
 
 The client, the relay and the commands all decide by this module, and by nothing else.
 
-RFC 5321 sections 4.2.1 and 4.5.3.1.10, RFC 4954 section 6.
+RFC 5321 sections 4.2.1, 4.2.4 and 4.5.3.1.10, RFC 4954 section 6.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from twisted_sendmail.smtp.reply import Reply
 
 #: The server does not accept the client's credentials, whatever the command was.
 _SENDER_UNKNOWN = frozenset({530, 534, 535, 538})
+#: The server does not know the command (500, 502) or a parameter (504, 555), or the commands are
+#: out of order (503).
+_ABOUT_COMMAND = frozenset({500, 502, 503, 504, 555})
+#: Replies to BDAT of a server that does not know the command, though it offers CHUNKING.
+UNKNOWN_COMMAND = frozenset({500, 502})
+_UNKNOWN_PARAMETER = frozenset({504, 555})
+#: Parameters without which a message is delivered as well.  BODY, SMTPUTF8, REQUIRETLS, AUTH and
+#: NOTIFY are none of them: without them a message is damaged, or done with as nobody wants.
+_OPTIONAL_PARAMETERS = frozenset({"SIZE", "RET", "ENVID", "ORCPT"})
 #: Enhanced status "too many recipients", without its class (RFC 3463 section 3.6).
 _TOO_MANY_RECIPIENTS = (5, 3)
 #: "Other or undefined status", as telling as no code.
@@ -28,7 +40,7 @@ class ReplySubject(enum.Enum):
     CONNECTION = "connection"
     #: The client: the server requires other credentials, or none were given.
     CREDENTIALS = "credentials"
-    #: The order of the commands (503): the reply does not concern the message.
+    #: The command, a parameter, or the order of the commands: the reply does not concern the message.
     COMMAND = "command"
     #: The message, or its sender.
     MESSAGE = "message"
@@ -59,7 +71,7 @@ def classify_reply(
         return ReplyMeaning(ReplySubject.CONNECTION, transient=True)
     if code in _SENDER_UNKNOWN:
         return ReplyMeaning(ReplySubject.CREDENTIALS, transient=False)
-    if code == 503:
+    if code in _ABOUT_COMMAND:
         return ReplyMeaning(ReplySubject.COMMAND, transient=False)
     transient = not reply.permanent
     if not to_rcpt:
@@ -75,3 +87,17 @@ def classify_reply(
     if too_many:
         return ReplyMeaning(ReplySubject.TOO_MANY_RECIPIENTS, transient=True)
     return ReplyMeaning(ReplySubject.RECIPIENT, transient)
+
+
+def refused_parameters(reply: Reply, parameters: Iterable[str]) -> frozenset[str]:
+    """Return the parameters that may be left out where *reply* refused MAIL or RCPT.
+
+    These are the optional ones that the reply names, or all of them if it names none.
+
+    :param parameters: the keywords of the parameters that the command had.
+    """
+    if reply.code not in _UNKNOWN_PARAMETER:
+        return frozenset()
+    optional = _OPTIONAL_PARAMETERS.intersection(parameters)
+    words = frozenset(re.findall(r"[A-Z]+", reply.text.upper()))
+    return optional & words or optional

@@ -93,9 +93,9 @@ def _requests(envelope: Envelope, offered: Capabilities) -> list[tuple[str, Any]
         values.append(("REQUIRETLS", True))
     # Notifications: a server without DSN still delivers (RFC 3461 section 5.2.1).
     if "DSN" in offered:
-        if envelope.ret is not None:
+        if envelope.ret is not None and "RET" not in offered.withheld:
             values.append(("RET", envelope.ret))
-        if envelope.envid is not None:
+        if envelope.envid is not None and "ENVID" not in offered.withheld:
             values.append(("ENVID", envelope.envid))
     return values
 
@@ -114,7 +114,7 @@ def rcpt_command(
     if "DSN" in offered:
         if recipient.notify:
             values.append(("NOTIFY", recipient.notify))
-        if recipient.orcpt is not None:
+        if recipient.orcpt is not None and "ORCPT" not in offered.withheld:
             values.append(("ORCPT", recipient.orcpt))
     return Rcpt(recipient.path, _formatted(values, recipient.others, extensions.rcpt, offered))
 

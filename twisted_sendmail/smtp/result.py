@@ -138,6 +138,9 @@ class DeliveryReport:
     dsn: bool = False
     #: The message is signed, and had to be encoded for the server: its signature is void.
     signature_broken: bool = False
+    #: Extensions and parameters that the server offers and refuses as unknown: CHUNKING, SIZE, RET,
+    #: ENVID or ORCPT.  Without them the message may be accepted.
+    unsupported: frozenset[str] = frozenset()
 
     def _with(self, status: RecipientStatus) -> tuple[RecipientResult, ...]:
         return tuple([o for o in self.outcomes if o.status is status])
