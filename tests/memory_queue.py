@@ -55,6 +55,7 @@ class MemoryQueue(Queue):
         #: When set, every write fails with it, as if the disk were full.
         self.broken: QueueError | None = None
         self._open = False
+        self._files: set[str] = set()
 
     # -- opening and closing ---------------------------------------------------------------------
 
@@ -122,11 +123,14 @@ class MemoryQueue(Queue):
         return succeed(message)
 
     def _there(self, info: MessageInfo) -> QueueError | None:
-        if info.id not in self.messages:
+        if info.id not in self.messages and info.file_key not in self._files:
             return None
         return QueueError(f"message {info.id} cannot be queued", detail="it is there")
 
     def _add(self, info: MessageInfo, content: bytes, *, leased: bool = False) -> QueuedMessage:
+        if info.file_key is not None:
+            self._files.add(info.file_key)
+            info = evolve(info, file_key=None)
         recipients = enumerate(info.envelope.recipients)
         message = QueuedMessage(
             info,
@@ -270,6 +274,18 @@ class MemoryQueue(Queue):
         """See ``Queue.probe``."""
         trouble = self._trouble()
         return succeed(None) if trouble is None else fail(trouble)
+
+    def taken_files(self) -> Deferred[Sequence[str]]:
+        """See ``Queue.taken_files``."""
+        return succeed(sorted(self._files))
+
+    def forget_files(self, keys: Sequence[str]) -> Deferred[None]:
+        """See ``Queue.forget_files``."""
+        trouble = self._trouble()
+        if trouble is not None:
+            return fail(trouble)
+        self._files -= set(keys)
+        return succeed(None)
 
     def totals(self) -> Deferred[QueueTotals]:
         """See ``Queue.totals``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from twisted_sendmail.daemon.config import Configuration, read_configuration
 from twisted_sendmail.daemon.config_types import ConfigurationError
+from twisted_sendmail.daemon.drop_intake import SCAN_INTERVAL, DropIntake
 from twisted_sendmail.queue import (
     SMALL,
     AttemptRecord,
@@ -63,6 +64,7 @@ from twisted_sendmail.testing.memory_network import FULL
 
 __all__ = [
     "FULL",
+    "SCAN_INTERVAL",
     "SMALL",
     "Arrived",
     "AttemptRecord",
@@ -72,6 +74,7 @@ __all__ = [
     "Configuration",
     "ConfigurationError",
     "Delays",
+    "DropIntake",
     "Event",
     "Fault",
     "InlineWorker",

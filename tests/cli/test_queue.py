@@ -441,7 +441,7 @@ def test_a_queue_that_cannot_be_found_is_one_line(
     monkeypatch.chdir(shell.folder)
     monkeypatch.delenv("TWISTED_SENDMAIL_CONFIG", raising=False)
     monkeypatch.setattr(
-        "twisted_sendmail.cli.sendmail.local_relay.DEFAULT_CONFIG",
+        "twisted_sendmail.cli.queue.DEFAULT_CONFIG",
         str(shell.folder / "etc/relay.toml"),
     )
     said: list[str] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_twisted import ensureDeferred
 
-from tests.names import SMALL, QueueError, RecoveryReport, id_number
+from tests.names import SMALL, QueueAction, QueueError, RecoveryReport, Selection, id_number
 from tests.queue.conformance_base import (
     ALL,
     Home,
@@ -101,6 +101,25 @@ class TakingIn:
         with pytest.raises(QueueError):
             await take_in(spool, b"second", info)
         assert await content_of(spool, info.id) == b"first"
+
+    @ensureDeferred
+    async def test_a_file_is_taken_once_also_after_its_message_left(self, home: Home) -> None:
+        spool, _ = await home.open()
+        first = await take_in(spool, b"first", info_of(spool, file_key="1000:7:name"))
+        with pytest.raises(QueueError):
+            await take_in(spool, b"again", info_of(spool, file_key="1000:7:name"))
+        await take_in(spool, b"other", info_of(spool, file_key="1000:8:name"))
+        assert await ids(spool) == [first.id, (await spool.list(ALL))[1].id]
+        _ = await spool.act(QueueAction.DELETE, Selection(ids=(first.id,)), 0.0)
+        await home.kill()
+        spool, _ = await home.open()
+        assert sorted(await spool.taken_files()) == ["1000:7:name", "1000:8:name"]
+        with pytest.raises(QueueError):
+            await take_in(spool, b"again", info_of(spool, file_key="1000:7:name"))
+        await spool.forget_files(["1000:7:name", "absent"])
+        assert list(await spool.taken_files()) == ["1000:8:name"]
+        await take_in(spool, b"another file", info_of(spool, file_key="1000:7:name"))
+        await spool.close()
 
     @ensureDeferred
     async def test_the_content_of_a_message_that_is_not_there_is_trouble(

@@ -33,6 +33,8 @@ _ACTIVATE = (
     "LISTEN_FDNAMES='smtp'); os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
     "os.execv(sys.argv[2], sys.argv[2:])"
 )
+#: What the queue's directory holds for local programs, if the spool has no directory of its own.
+OPEN_TO_PROGRAMS = {"drop", "sendmail.json", "sendmail.fifo"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -128,6 +130,8 @@ class Relay:
         if self.queue.exists():
             assert stat.S_IMODE(self.queue.stat().st_mode) == 0o700
         for path in self.queue.glob("*"):
+            if path.name in OPEN_TO_PROGRAMS:
+                continue
             mode = stat.S_IMODE(path.stat().st_mode)
             assert mode == 0o600, f"{path} {mode:o}"
             if path.is_file():

@@ -15,6 +15,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
+from tests.names import SCAN_INTERVAL
 from tests.ports import free_port
 from tests.scenarios.relay_process import PASSWORD, Relay
 from twisted_sendmail.testing import LoopbackServer
@@ -31,8 +32,6 @@ PATIENCE = 300.0
 
 @pytest.fixture
 def relay(relay: Relay) -> Relay:
-    # Before the relay ran for the first time, there is nothing but its directory.
-    relay.queue.mkdir(mode=0o700)
     for name in ("sendmail", "mailq"):
         (relay.folder / name).symlink_to(BIN / "twisted-sendmail-sendmail")
     return relay
@@ -59,7 +58,7 @@ def call(relay: Relay, *words: str, stdin: str = "", name: str = "sendmail") -> 
         [str(relay.folder / name), *words],
         input=stdin.encode(),
         capture_output=True,
-        env={**os.environ, "TWISTED_SENDMAIL_CONFIG": str(relay.folder / "relay.toml")},
+        env={**os.environ, "TWISTED_SENDMAIL_SPOOL": str(relay.queue)},
         timeout=100,
         check=False,
     )
@@ -98,9 +97,7 @@ async def up(relay: Relay, *, times: int = 1) -> None:
 
 
 @ensureDeferred
-async def test_a_running_relay_accepts_the_message_over_its_socket(
-    relay: Relay, hop: LoopbackServer
-) -> None:
+async def test_a_running_relay_accepts_the_message(relay: Relay, hop: LoopbackServer) -> None:
     configure(relay, hop.port, hop.ca_file)
     await up(relay)
     text = "Subject: hello\nTo: bob@example.net\nBcc: eve@example.net\n\nHi.\n.\n..\nbare \r CR"
@@ -111,7 +108,7 @@ async def test_a_running_relay_accepts_the_message_over_its_socket(
     assert [str(each) for each in message.recipients] == ["bob@example.net", "eve@example.net"]
     assert str(message.sender) == "alice@example.org"
     content = message.content.decode()
-    assert content.startswith("Received: from localhost")
+    assert content.startswith("Received: by relay.example.org (twisted_sendmail, invoked by uid ")
     assert "\r\nFrom: Alice <alice@example.org>\r\n" in content
     assert "eve@" not in content
     assert content.endswith("\r\n\r\nHi.\r\n.\r\n..\r\nbare \r\n CR\r\n")
@@ -119,31 +116,31 @@ async def test_a_running_relay_accepts_the_message_over_its_socket(
 
 
 @ensureDeferred
-async def test_messages_queued_without_a_relay_are_delivered_after_its_start(
+async def test_messages_written_without_a_relay_are_delivered_after_its_start(
     relay: Relay, hop: LoopbackServer
 ) -> None:
     configure(relay, hop.port, hop.ca_file)
-    await deferToThread(many, relay, range(MANY))
-    shown = await deferToThread(queue, relay, "list", "--json")
-    ids = [json.loads(line)["queue_id"] for line in shown.splitlines()]
-    assert (len(ids), len(set(ids))) == (MANY, MANY)
     await up(relay)
+    await deferToThread(relay.end)
+    await deferToThread(many, relay, range(MANY))
+    assert len(list((relay.queue / "drop").iterdir())) == MANY
+    await up(relay, times=2)
     assert list(range(MANY)) == numbers(await hop.wait_for(MANY, timeout=PATIENCE))
     await deferToThread(relay.end)
     assert len(hop.messages) == MANY
+    assert list((relay.queue / "drop").iterdir()) == []
     assert await deferToThread(lambda: call(relay, name="mailq")) == "Mail queue is empty\n"
 
 
 @ensureDeferred
-async def test_a_message_queued_while_the_relay_runs_is_delivered_at_once(
-    relay: Relay, hop: LoopbackServer
-) -> None:
-    """The command does not find the socket, and wakes the relay."""
-    configure(relay, hop.port, hop.ca_file, 'submission-socket = "elsewhere"')
+async def test_a_running_relay_is_woken_for_each_message(relay: Relay, hop: LoopbackServer) -> None:
+    configure(relay, hop.port, hop.ca_file)
     await up(relay)
-    (relay.folder / "elsewhere").unlink()
-    await deferToThread(many, relay, range(3))
-    assert numbers(await hop.wait_for(3, timeout=PATIENCE)) == [0, 1, 2]
+    for number in range(3):
+        await deferToThread(numbered, relay, number)
+        # Much sooner than by the scan every few seconds.
+        await hop.wait_for(number + 1, timeout=SCAN_INTERVAL / 2)
+    assert numbers(hop.messages) == [0, 1, 2]
     await deferToThread(relay.end)
 
 
@@ -153,8 +150,10 @@ async def test_no_message_is_lost_when_the_relay_is_killed(
 ) -> None:
     configure(relay, hop.port, hop.ca_file)
     await up(relay)
-    working = deferToThread(many, relay, range(MANY + 10))
+    await deferToThread(many, relay, range(2))
     await hop.wait_for(2, timeout=PATIENCE)
+    working = deferToThread(many, relay, range(2, MANY + 10))
+    await hop.wait_for(4, timeout=PATIENCE)
     await deferToThread(relay.kill)
     await working
     await up(relay, times=2)
@@ -244,7 +243,7 @@ async def test_the_queue_command_works_while_the_relay_runs(reactor: Any, relay:
 
 
 @ensureDeferred
-async def test_smtp_on_stdin_is_a_session_with_the_relay(relay: Relay, hop: LoopbackServer) -> None:
+async def test_smtp_on_stdin_is_delivered(relay: Relay, hop: LoopbackServer) -> None:
     configure(relay, hop.port, hop.ca_file)
     await up(relay)
     session = (

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from twisted.internet.task import Clock
 
+from tests.cli.intake import run_intake
 from tests.cli.queues import Queue
+from tests.names import read_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +35,7 @@ class Machine:
             "usr/bin",
             "run",
             "var/lib/twisted_sendmail",
+            "var/spool",
         ):
             (root / name).mkdir(parents=True)
         (root / "var/lib/twisted_sendmail/queue").mkdir(mode=0o700)
@@ -42,7 +46,8 @@ class Machine:
         (self.root / name).chmod(0o640)
 
     def moved(self, text: str) -> str:
-        """*text* with its absolute paths below our root."""
+        """*text* with its absolute paths below our root, and ourselves as the relay's user."""
+        text = text.replace("-o twisted_sendmail -g twisted_sendmail", f"-o {os.getuid()}")
         return re.sub(r"(?<![\w.@/])/(?=(?:etc|usr|var|run)/)", f"{self.root}/", text)
 
     def run(self, block: str) -> str:
@@ -56,6 +61,7 @@ class Machine:
                 "PATH": f"{self.root}/usr/bin:{BIN}:{os.environ['PATH']}",
                 "HOME": str(self.root),
                 "LANG": "C.UTF-8",
+                "TWISTED_SENDMAIL_SPOOL": f"{self.root}/var/spool/twisted_sendmail",
                 "TWISTED_SENDMAIL_CONFIG": f"{self.root}/etc/twisted_sendmail/relay.toml",
             },
             timeout=100,
@@ -81,9 +87,13 @@ def blocks(page: str, language: str) -> list[str]:
 def test_sendmail_is_replaced_as_the_page_says(machine: Machine) -> None:
     (configuration,) = blocks("replace-sendmail.md", "toml")
     machine.write("etc/twisted_sendmail/relay.toml", machine.moved(configuration))
-    link, attempt, mailq, git = blocks("replace-sendmail.md", "sh")
+    directories, link, attempt, mailq, git = blocks("replace-sendmail.md", "sh")
+    assert machine.run(directories) == ""
+    read = read_configuration(machine.root / "etc/twisted_sendmail/relay.toml", Clock())
+    run_intake(read)
     assert machine.run(link) == ""
-    assert "-- queued as " in machine.run(attempt)
+    assert "-- put into " in machine.run(attempt)
+    run_intake(read)
     (message,) = Queue(machine.root / "var/lib/twisted_sendmail/queue").messages.values()
     assert [str(each.recipient) for each in message.recipients] == ["admin@example.org"]
     assert message.id in machine.run(mailq)
@@ -140,9 +150,7 @@ def whole(block: str) -> str:
     ],
 )
 def test_every_configuration_of_a_page_can_be_used(machine: Machine, page: str) -> None:
-    from twisted.internet.task import Clock
-
-    from tests.names import entry, read_configuration
+    from tests.names import entry
     from twisted_sendmail.testing import Authority
 
     pem = Authority().issue(["relay.example.org"]).decode("ascii")

@@ -332,6 +332,7 @@ class DemoRelay:
             env={
                 **os.environ,
                 "TWISTED_SENDMAIL_CONFIG": str(self._folder / "relay.toml"),
+                "TWISTED_SENDMAIL_SPOOL": str(self._folder / "queue"),
                 "PYTHONIOENCODING": "utf-8",
                 "COLUMNS": "100",
             },

@@ -31,7 +31,8 @@ from twisted_sendmail.cli.queue_format import (
     table,
     totals_line,
 )
-from twisted_sendmail.cli.sendmail.local_relay import CONFIG_VARIABLE, DEFAULT_CONFIG, find_relay
+from twisted_sendmail.daemon.config_types import ConfigSource, at_key, read_toml
+from twisted_sendmail.daemon.config_types import path as path_value
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_error
 from twisted_sendmail.queue import (
     MessageDamaged,
@@ -47,6 +48,10 @@ from twisted_sendmail.queue import (
 )
 from twisted_sendmail.smtp import printable
 
+#: The environment variable that names the configuration.
+CONFIG_VARIABLE = "TWISTED_SENDMAIL_CONFIG"
+#: The configuration if neither an option nor the variable names one.
+DEFAULT_CONFIG = "/etc/twisted_sendmail/relay.toml"
 HELP = "look at a relay's queue, and change it"
 
 #: The values of ``QueuedMessage.queue_name``.
@@ -217,8 +222,29 @@ def _request(args: Namespace) -> QueueRequest:
         queue=args.state,
         route=args.route,
     )
-    directory = find_relay(args.config, args.queue, options=("--config", "--queue")).queue
+    directory = _queue_directory(args.config, args.queue)
     return QueueRequest(directory, selection, bool(args.ids), tuple(wrong))
+
+
+def _queue_directory(config: str | None, queue: str | None) -> Path:
+    """The directory *queue*, or that in the configuration, of which nothing else is read.
+
+    :raises ConfigurationError: the configuration cannot be read, or names no queue.
+    """
+    if queue is not None:
+        return Path(queue).expanduser().absolute()
+    given = config or os.environ.get(CONFIG_VARIABLE)
+    file = Path(given or DEFAULT_CONFIG).expanduser()
+    source = ConfigSource(printable(str(file), 300))
+    if given:
+        tree = read_toml(file, source)
+    else:
+        remedy = f"name it by --config or {CONFIG_VARIABLE}, or give the queue by --queue"
+        tree = read_toml(file, source, remedy=remedy)
+    if "queue" not in tree:
+        raise source.error("queue", "missing", "this key is required")
+    with source.naming_errors(), at_key("queue"):
+        return path_value(tree["queue"], file.absolute().parent)
 
 
 def _words_from_stdin() -> list[str]:

@@ -35,6 +35,7 @@ from twisted_sendmail.daemon.config_types import (
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.intake import DEFAULT_ROUTE, cleanup_policy
 from twisted_sendmail.daemon.secrets import secret_source
+from twisted_sendmail.drop import DropSettings
 from twisted_sendmail.local_users import all_ids_are_known
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.relay import EVERYBODY, RelaySettings, RetryPolicy, RouteSettings
@@ -65,6 +66,8 @@ class Configuration:
     listeners: tuple[ListenTable, ...]
     #: The listener for programs of this machine, a Unix socket.
     submission: ListenTable
+    #: The settings for the sendmail command.
+    drop: DropSettings
     #: Listeners accept secrets in files that everybody may read.
     world_readable_secrets: bool
     relay: RelaySettings
@@ -111,6 +114,7 @@ def configuration_of(
             queue=tables.queue,
             listeners=tables.listen,
             submission=_submission(tables),
+            drop=_drop_settings(tables, name),
             world_readable_secrets=tables.world_readable_secrets,
             relay=_relay_settings(tables, name, reactor),
             cleanup=cleanup_policy(tables, name),
@@ -156,6 +160,23 @@ def _submission(tables: RootTable) -> ListenTable:
         repair=True,
         # Programs write whole dialogues to a pipe, and read the replies afterwards or never.
         allow_early_input=("unix",),
+    )
+
+
+def _drop_settings(tables: RootTable, name: str) -> DropSettings:
+    limits, rewrite = tables.limits, tables.rewrite
+    domain = rewrite.append_domain or name
+    return DropSettings(
+        spool=str((tables.spool or tables.queue).absolute()),
+        queue=str(tables.queue.absolute()),
+        name=name,
+        sender_domain=domain,
+        # At our name the relay finds out that a recipient is local.
+        recipient_domain=name if rewrite.local_mail_to is not None else domain,
+        message_size=limits.message_size,
+        header_size=limits.header_size,
+        recipients=limits.recipients,
+        hops=limits.hops,
     )
 
 

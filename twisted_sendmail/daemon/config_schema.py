@@ -338,6 +338,9 @@ class RootTable:
     :param submission_socket: a Unix socket on which programs of this machine submit mail, in clear
         and without AUTH; without this key ``submission`` in the directory of the queue
     :param submission_mode: its permissions, in octal and quotes; users who may open it may send
+    :param spool: a directory for mail of the ``sendmail`` command: it holds ``drop``, which root makes
+        for all users, and files of the relay (:doc:`/how-to/replace-sendmail`); without this key the
+        directory of the queue, where only root and the relay's own user can send
     :param world_readable_secrets: accept files with secrets that everybody may read, such as those
         that Docker and Kubernetes mount: accounts, keys, passwords, tokens. Even so only the owner
         may have write permission
@@ -347,6 +350,7 @@ class RootTable:
     queue: Path = _key(types.path, required=True, flag="queue")
     submission_socket: Path | None = _key(types.path)
     submission_mode: int = _key(types.file_mode, "0600")
+    spool: Path | None = _key(types.path)
     world_readable_secrets: bool = _key(types.boolean, default=False)
     listen: tuple[ListenTable, ...] = _tables(ListenTable)
     smarthost: tuple[SmarthostTable, ...] = _tables(SmarthostTable)

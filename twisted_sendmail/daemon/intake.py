@@ -1,57 +1,22 @@
-"""Limits and changes that the configuration sets for incoming mail.
-
-The relay applies them to mail from its listeners; the sendmail command applies them to mail that it
-writes to the queue itself, and reads no other part of the configuration for that.
-"""
+"""Limits and changes that the configuration sets for incoming mail."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from twisted_sendmail.daemon.config_schema import (
-    LimitsTable,
-    RewriteTable,
-    RootTable,
-    RouteTable,
-    read_table,
-)
-from twisted_sendmail.daemon.config_types import ConfigSource, InvalidValue, at_key
+from twisted_sendmail.daemon.config_schema import RouteTable
+from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.message import Rewriting
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.relay import EVERYBODY, Routing
 from twisted_sendmail.smtp import ServerSettings
 
+if TYPE_CHECKING:
+    from twisted_sendmail.daemon.config_schema import LimitsTable, RewriteTable, RootTable
+    from twisted_sendmail.drop import DropSettings
+
 #: The name of the route of ``[[smarthost]]``.
 DEFAULT_ROUTE = "default"
-
-_ROOT_KEYS = ("name", "queue", "submission-socket", "rewrite")
-_LIMITS_KEYS = ("message-size", "header-size", "recipients", "hops")
-_ROUTE_KEYS = ("name", "senders")
-
-
-def read_intake(tree: dict[str, Any], folder: Path, source: ConfigSource) -> RootTable:
-    """Read the keys that concern incoming mail, and no others.
-
-    Users who may not read the relay's certificates and secrets can use this, and an error in
-    another part of the file does no harm.
-
-    :param tree: the file as TOML gives it.
-    :raises ConfigurationError: naming the key that cannot be used.
-    """
-    part: dict[str, Any] = _only(_ROOT_KEYS, tree)
-    if isinstance(tree.get("limits"), dict):
-        part["limits"] = _only(_LIMITS_KEYS, tree["limits"])
-    if isinstance(tree.get("route"), list):
-        part["route"] = [
-            _only(_ROUTE_KEYS, each) for each in tree["route"] if isinstance(each, dict)
-        ]
-    with source.naming_errors():
-        return read_table(RootTable, part, folder)
-
-
-def _only(keys: tuple[str, ...], tree: dict[str, Any]) -> dict[str, Any]:
-    return {key: tree[key] for key in keys if key in tree}
 
 
 def cleanup_policy(tables: RootTable, name: str) -> CleanupPolicy:
@@ -93,7 +58,7 @@ def _rewriting(table: RewriteTable, name: str) -> Rewriting | None:
 
 
 def server_settings(
-    limits: LimitsTable, host: str, *, repair: bool, starttls: bool | None = None
+    limits: LimitsTable | DropSettings, host: str, *, repair: bool, starttls: bool | None = None
 ) -> ServerSettings:
     """Make the settings of a server named *host* that accepts mail for the queue.
 

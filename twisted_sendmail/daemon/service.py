@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from twisted_sendmail.daemon.admin_endpoint import AdminEndpoint
 from twisted_sendmail.daemon.clock_watch import ClockWatch
+from twisted_sendmail.daemon.drop_intake import DropIntake
 from twisted_sendmail.daemon.listeners import Listeners
 from twisted_sendmail.daemon.logging import JsonLog
 from twisted_sendmail.daemon.systemd import Notifier
@@ -68,6 +69,8 @@ class RelayDaemon(Service):
             reactor, configuration.queue, configuration.relay, policy=configuration.cleanup
         )
         self._admin = AdminEndpoint(reactor, self.relay)
+        #: None before the queue is open.
+        self.drop: DropIntake | None = None
         #: None before the queue is open, and after the stop began.
         self.listeners: Listeners | None = None
         self._clock_watch = ClockWatch(reactor, lambda _: self.relay.look())
@@ -98,9 +101,12 @@ class RelayDaemon(Service):
         _log_warnings(configuration)
         self.relay.startService()
         recovered = await self.relay.ready()
+        self.drop = DropIntake(self._reactor, self.relay.queue)
+        await self.drop.apply(configuration)
         self.listeners = Listeners(self._reactor, self.relay.queue)
         await self.listeners.apply(configuration)
         await self._admin.apply(configuration)
+        self.drop.start()
         self._notifier.start_watchdog(self._reactor)
         self._notifier.ready(_status(recovered))
         _log.info("{status}", status=_status(recovered))
@@ -153,13 +159,16 @@ class RelayDaemon(Service):
         new = await off_reactor(self._reactor, self._read)
         if self.listeners is None or not self.running:
             return
-        if new.queue != self.configuration.queue:
-            raise SendmailError(
-                f"{new.source}: queue",
-                detail="the directory cannot change while the relay runs",
-                remedy="restart the relay",
-            )
+        for key in ("queue", "spool"):
+            if getattr(new.drop, key) != getattr(self.configuration.drop, key):
+                raise SendmailError(
+                    f"{new.source}: {key}",
+                    detail="the directory cannot change while the relay runs",
+                    remedy="restart the relay",
+                )
         await self.listeners.apply(new)
+        if self.drop is not None:
+            await self.drop.apply(new)
         self.relay.reconfigure(new.relay, new.cleanup)
         self.configuration = new
         self._open_json_log(new)
@@ -199,6 +208,8 @@ class RelayDaemon(Service):
         drained = self.relay.drain() if self.relay.running else succeed(None)
         if listeners is not None:
             await listeners.close(self.configuration.limits.stop_grace)
+        if self.drop is not None:
+            await self.drop.stop()
         await drained
         await self._admin.close()
         if self.relay.running:

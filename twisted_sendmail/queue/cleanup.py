@@ -56,11 +56,15 @@ class Cleanup:
     :param binary: the message came with BODY=BINARYMIME.
     :param held: the message waits for the operator.
     :param own_hops: Received fields at the beginning that this host added.
+    :param written: the time for a missing Date; by default *now*.
+    :param from_name: the sender's name, for a missing From.
+    :param file_key: of the file that holds the message (``MessageInfo.file_key``).
     :raises InvalidInput: a parameter of an application's extension cannot be stored.
     """
 
     __slots__ = (
         "_binary",
+        "_file_key",
         "_fixer",
         "_held",
         "_id",
@@ -84,7 +88,11 @@ class Cleanup:
         binary: bool = False,
         held: bool = False,
         own_hops: int = 0,
+        written: float | None = None,
+        from_name: str | None = None,
+        file_key: str | None = None,
     ) -> None:
+        self._file_key = file_key
         self._policy = policy
         self._id = id
         self._now = now
@@ -109,7 +117,12 @@ class Cleanup:
                 return rules.header(header, before, after)
 
         self._fixer = HeaderFixer(
-            now, policy.name, after, complete=policy.complete, rewrite=rewrite
+            now if written is None else written,
+            policy.name,
+            after,
+            from_name=from_name,
+            complete=policy.complete,
+            rewrite=rewrite,
         )
 
     def feed(self, data: bytes) -> bytes:
@@ -155,6 +168,7 @@ class Cleanup:
             message_id=fixer.message_id,
             automatic=fixer.automatic,
             held=self._held,
+            file_key=self._file_key,
         )
 
 

@@ -200,6 +200,14 @@ class Queue(ABC):
         """
 
     @abstractmethod
+    def taken_files(self) -> Deferred[Sequence[str]]:
+        """Return the keys of files whose messages were committed (``MessageInfo.file_key``)."""
+
+    @abstractmethod
+    def forget_files(self, keys: Sequence[str]) -> Deferred[None]:
+        """Forget the keys of files that do not exist any more."""
+
+    @abstractmethod
     def totals(self) -> Deferred[QueueTotals]:
         """Return figures of the whole queue."""
 

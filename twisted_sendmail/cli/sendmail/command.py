@@ -1,34 +1,43 @@
 """The ``sendmail`` command: parse the command line, do what it asks for, end with an exit status.
 
 Cron, PHP, ``git send-email`` and many scripts submit their mail by calling ``/usr/sbin/sendmail``.
-Exit status 0 means that the relay or its queue has the message; no other status means that.
+The message becomes one file in the relay's spool directory, whether the relay runs or not. Exit
+status 0 means that it would survive a power failure; no other status means that.
 
-The program runs often and briefly: imports that a call does not need stand inside functions.
+The program runs often and briefly: it imports neither Twisted nor SQLite nor the relay's
+configuration to deliver a message, and imports that a call does not need stand inside functions.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
-import time
-from collections.abc import Sequence
-from itertools import chain
-from pathlib import Path, PurePath
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from twisted_sendmail.cli.output import finish, prepare_streams, print_error, print_result
-from twisted_sendmail.cli.sendmail.local_relay import find_relay
+from twisted_sendmail.cli.output import (
+    finish,
+    prepare_streams,
+    print_error,
+    print_note,
+    print_result,
+)
 from twisted_sendmail.cli.sendmail.message import (
+    InputMessage,
     current_user,
     envelope_of,
     envelope_sender,
-    read_message,
 )
-from twisted_sendmail.cli.sendmail.options import SendmailMode, SendmailOptions, parse
+from twisted_sendmail.cli.sendmail.options import HELP, SendmailMode, SendmailOptions, parse
+from twisted_sendmail.cli.sendmail.spool import drop_envelope, find_settings, put
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_and_line
-from twisted_sendmail.message import HeaderFixer
 from twisted_sendmail.smtp import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_sendmail.drop import DropSettings
 
 _STDIN = 0
 
@@ -40,7 +49,7 @@ def main(words: Sequence[str]) -> int:
     :returns: the exit status.
     """
     name = words[0] if words else ""
-    prepare_streams(printable(PurePath(name).name, 60) or "sendmail")
+    prepare_streams(printable(name.rpartition("/")[2], 60) or "sendmail")
     try:
         return _run(parse(name, words[1:]))
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - never a traceback
@@ -52,56 +61,75 @@ def main(words: Sequence[str]) -> int:
 def console() -> NoReturn:
     """The entry point of the script; it skips garbage collection and the interpreter's clean-up."""
     gc.disable()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     os._exit(finish(main(sys.argv)))
 
 
 def _run(options: SendmailOptions) -> int:
+    if options.mode is SendmailMode.HELP:
+        print_result(HELP)
+        return ExitStatus.OK
     if options.mode is SendmailMode.ALIASES:
         return ExitStatus.OK  # there is no alias database
+    settings = find_settings(options.settings, options.spool)
     if options.mode is SendmailMode.DELIVER:
-        return _deliver(options)
-    relay = find_relay(options.config, options.queue)
+        return _deliver(options, settings)
     if options.mode is SendmailMode.SMTP:
         from twisted_sendmail.cli.sendmail.session import serve
 
-        return serve(relay)
+        return serve(settings)
     if options.mode is SendmailMode.FLUSH:
-        return _flush(relay.queue, options)
-    return _print_queue(relay.queue, options)
+        return _flush(settings.queue, options)
+    return _print_queue(settings.queue, options)
 
 
-def _deliver(options: SendmailOptions) -> int:
-    relay = find_relay(options.config, options.queue)
+def _deliver(options: SendmailOptions, settings: DropSettings) -> int:
     user = current_user()
-    sender = envelope_sender(options, user, relay.sender_domain)
+    sender = envelope_sender(options, user, settings.sender_domain)
     full_name = user.full_name if options.full_name is None else options.full_name
-    # Add From, Date and Message-ID before the message goes anywhere: if it is sent twice, both
-    # copies have one Message-ID.
-    fixer = HeaderFixer(time.time(), relay.sender_domain, sender, from_name=full_name)
+    stdin_closed = _open_standard_descriptors()
     try:
-        message = read_message(_STDIN, dot_ends=not options.ignore_dots, fix_header=fixer.completed)
-    except OSError as e:
-        raise CommandError(
-            f"the message cannot be read: {e.strerror}; nothing was sent", ExitStatus.IOERR
-        ) from None
-    from twisted_sendmail.cli.sendmail.delivery import deliver
-
-    try:
-        envelope = envelope_of(options, message.header, sender, relay.recipient_domain)
-        return deliver(relay, message, envelope, user, verbose=options.verbose)
+        if stdin_closed:
+            raise CommandError("stdin is closed; nothing was sent", ExitStatus.IOERR)
+        message = InputMessage(_STDIN, dot_ends=not options.ignore_dots)
+        envelope = envelope_of(options, message.header, sender, settings.recipient_domain)
+        if len(envelope.recipients) > settings.recipients:
+            raise CommandError(
+                f"there are {len(envelope.recipients)} recipients, and the relay takes "
+                f"{settings.recipients}; send the message to fewer at a time",
+                ExitStatus.DATAERR,
+            )
+        name = put(settings, drop_envelope(envelope, full_name=full_name), message.pieces())
     except KeyboardInterrupt:
-        raise CommandError(
-            "interrupted; it is not certain that the message was taken", ExitStatus.INTERRUPTED
-        ) from None
-    finally:
-        message.close()
+        raise CommandError("interrupted; nothing was sent", ExitStatus.INTERRUPTED) from None
+    if options.verbose:
+        print_note(f"-- put into {printable(settings.directory, 300)} as {name}")
+    return ExitStatus.OK
 
 
-def _print_queue(directory: Path, options: SendmailOptions) -> int:
+def _open_standard_descriptors() -> bool:
+    """Open those of 0, 1, 2 that are closed, or the file of the message would be one of them.
+
+    :returns: stdin was closed.
+    """
+    closed = []
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            closed.append(os.open(os.devnull, os.O_RDWR))
+    return 0 in closed
+
+
+def _print_queue(directory: str, options: SendmailOptions) -> int:
     """``-bp``.
 
     :raises QueueError: the queue cannot be read.
     """
+    from itertools import chain
+
     from twisted_sendmail.cli.queue_format import mailq_lines
     from twisted_sendmail.queue import SQLiteStore
 
@@ -113,11 +141,13 @@ def _print_queue(directory: Path, options: SendmailOptions) -> int:
     return ExitStatus.OK
 
 
-def _flush(directory: Path, options: SendmailOptions) -> int:
+def _flush(directory: str, options: SendmailOptions) -> int:
     """``-q``: the selected messages are due now.
 
     :raises QueueError: the queue cannot be changed.
     """
+    import time
+
     from twisted_sendmail.queue import QueueAction, SQLiteStore, wake
 
     selection = options.selection()

@@ -2,25 +2,20 @@
 
 Line ends become CRLF; a bare CR becomes CRLF too and a NUL is removed, so that cron's mail is
 repaired and not refused. The header ends as it always has in ``sendmail``: at the empty line, or
-before the first line that is not a field.
+before the first line that is not a field. Only the header is held in memory.
 
-The header is held in memory, the content in memory or, if it is long, in an unnamed file.
-RFC 5322 sections 2.1 and 3.6, RFC 6409 section 8.
+RFC 5322 sections 2.1 and 3.6.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import pwd
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
-from typing import IO, cast
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
-from twisted_sendmail.cli.sendmail.options import SendmailOptions
+from twisted_sendmail.exit_status import CommandError, ExitStatus
 from twisted_sendmail.message import (
     MAX_HEADER,
     Header,
@@ -39,8 +34,11 @@ from twisted_sendmail.smtp import (
     ReversePath,
 )
 
-#: Octets of a content in memory; a longer one is in a file.
-MAX_IN_MEMORY = 256 * 1024
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twisted_sendmail.cli.sendmail.options import SendmailOptions
+
 _CHUNK = 64 * 1024
 
 
@@ -109,70 +107,32 @@ def envelope_of(
 # -- the content --------------------------------------------------------------------
 
 
-@attrs.frozen
 class InputMessage:
-    """A message that was read from stdin."""
+    """A message that is read from *descriptor*, to its end, or up to a line with only a dot.
 
-    #: The header as it was read.
-    header: Header
-    #: The content, with the header that *fix_header* made.
-    file: IO[bytes]
-    #: Octets of the content.
-    size: int
+    :param dot_ends: a line with only a dot ends it.
+    :raises InvalidMessage: the header is too long.
+    :raises CommandError: the message cannot be read: 74.
+    """
 
-    def content(self) -> bytes | IO[bytes]:
-        """The content: octets if it is short, else a file at its beginning."""
-        self.file.seek(0)
-        return self.file.read() if isinstance(self.file, io.BytesIO) else self.file
+    def __init__(self, descriptor: int, *, dot_ends: bool) -> None:
+        self._pieces = _canonical(descriptor, dot_ends=dot_ends)
+        #: The header as it was read.
+        self.header, self._rest = _read_header(self._pieces)
 
     def pieces(self) -> Iterator[bytes]:
-        """The content in pieces; may be called again."""
-        self.file.seek(0)
-        while piece := self.file.read(_CHUNK):
-            yield piece
+        """Yield the content in pieces, once.
 
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-
-
-def read_message(
-    descriptor: int, *, dot_ends: bool, fix_header: Callable[[Header], Header] = lambda h: h
-) -> InputMessage:
-    """Read a message to its end, or up to a line with only a dot.
-
-    :param fix_header: gives the header that is sent instead of the one that was read.
-    :raises InvalidMessage: the header is too long.
-    :raises OSError: the message cannot be read, or there is no space for it.
-    """
-    pieces = _canonical(descriptor, dot_ends=dot_ends)
-    header, rest = _read_header(pieces)
-    file, size = _spool(chain([bytes(fix_header(header)) + b"\r\n" + rest], pieces))
-    return InputMessage(header, file, size)
-
-
-def _spool(pieces: Iterable[bytes]) -> tuple[IO[bytes], int]:
-    """*pieces* in memory, or in a file if they are long; and their size."""
-    file: IO[bytes] = io.BytesIO()
-    size = 0
-    try:
-        for piece in pieces:
-            size += len(piece)
-            if size > MAX_IN_MEMORY and isinstance(file, io.BytesIO):
-                short, file = file.getvalue(), tempfile.TemporaryFile()  # noqa: SIM115 - it stays open
-                file.write(short)
-            file.write(piece)
-        file.flush()
-    except BaseException:
-        file.close()
-        raise
-    return file, size
+        :raises CommandError: the message cannot be read: 74.
+        """
+        yield bytes(self.header) + b"\r\n" + self._rest
+        yield from self._pieces
 
 
 def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
     """The octets of *descriptor* with CRLF line ends, up to a lone dot if *dot_ends*."""
     canonical, dot = Canonicalizer(Repair.REPAIR), LoneDotFilter()
-    while not dot.found and (chunk := os.read(descriptor, _CHUNK)):
+    while not dot.found and (chunk := _read(descriptor)):
         piece = canonical.feed(chunk)
         yield dot.feed(piece) if dot_ends else piece
     if not dot_ends:
@@ -181,6 +141,15 @@ def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
         yield dot.feed(canonical.finish())
         if not dot.found:
             yield dot.finish()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, _CHUNK)
+    except OSError as e:
+        raise CommandError(
+            f"the message cannot be read: {e.strerror}; nothing was sent", ExitStatus.IOERR
+        ) from None
 
 
 class LoneDotFilter:

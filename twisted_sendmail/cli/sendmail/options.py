@@ -9,9 +9,7 @@ from __future__ import annotations
 import enum
 import getopt
 import re
-from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -20,7 +18,32 @@ from twisted_sendmail.exit_status import CommandError
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from twisted_sendmail.queue import Selection
+
+
+HELP = """\
+usage: sendmail [OPTION]... [RECIPIENT]...
+
+Send the message on stdin. A line with only a dot ends it.
+
+  -t             send it to the recipients in To, Cc and Bcc too
+  -i, -oi        a line with only a dot does not end it
+  -f, -r SENDER  the sender of the envelope; <> for none
+  -F NAME        the sender's name, for a missing From field
+  -N WHEN        reports: never, or some of success,failure,delay
+  -R full|hdrs   how much of the message a report returns
+  -V ID          the identifier that reports repeat
+  -v             print the name under which the message was put into the spool directory
+  -bs            speak SMTP on stdin and stdout
+  -bp            print the queue, as mailq does
+  -q             try the messages in the queue now; -qI, -qR, -qS: those of an id, recipient, sender
+  -O QueueDirectory=DIR
+                 the relay's spool directory
+  -C FILE        the settings that the relay wrote
+
+Other options of sendmail(8) are accepted and ignored."""
 
 
 class SendmailMode(enum.Enum):
@@ -36,6 +59,8 @@ class SendmailMode(enum.Enum):
     ALIASES = "i"
     #: Try the queued messages now.
     FLUSH = "q"
+    #: Print how the program is called.
+    HELP = "--help"
 
 
 @attrs.frozen
@@ -61,10 +86,10 @@ class SendmailOptions:
     envid: str | None = None
     #: ``-v``.
     verbose: bool = False
-    #: ``-C``: the configuration file.
-    config: str | None = None
-    #: ``-O QueueDirectory=``.
-    queue: str | None = None
+    #: ``-C``: the relay's file of settings for local programs.
+    settings: str | None = None
+    #: ``-O QueueDirectory=``: the spool directory.
+    spool: str | None = None
     #: ``-qI``, ``-qR``, ``-qS``: select messages by id, recipient or sender.
     flush: tuple[tuple[str, str], ...] = ()
 
@@ -80,7 +105,8 @@ class SendmailOptions:
         return Selection(ids=ids, recipient=given.get("R"), sender=given.get("S"))
 
 
-_Meaning = Callable[[SendmailOptions, str], SendmailOptions]
+if TYPE_CHECKING:
+    _Meaning = Callable[[SendmailOptions, str], SendmailOptions]
 #: The mode of a program that is called by one of these names.
 _NAMES = {"mailq": SendmailMode.PRINT, "newaliases": SendmailMode.ALIASES}
 
@@ -92,14 +118,16 @@ def parse(name: str, words: Sequence[str]) -> SendmailOptions:
     :raises CommandError: the command line cannot be used.
     """
     try:
-        given, recipients = getopt.gnu_getopt(_optional_values(words), _SHORT_OPTIONS)
+        given, recipients = getopt.gnu_getopt(_optional_values(words), _SHORT_OPTIONS, ["help"])
     except getopt.GetoptError as e:
         if e.opt in _VALUED:
             raise CommandError(f"option -{e.opt} needs a value") from None
         dashes = "--" if len(e.opt) > 1 else "-"
         raise CommandError(f"option {dashes}{printable(e.opt, 40)} is not known") from None
-    options = SendmailOptions(mode=_NAMES.get(PurePath(name).name, SendmailMode.DELIVER))
+    options = SendmailOptions(mode=_NAMES.get(name.rpartition("/")[2], SendmailMode.DELIVER))
     for option, value in given:
+        if option == "--help":
+            return attrs.evolve(options, mode=SendmailMode.HELP)
         options = _MEANINGS[option[1]](options, value)
     options = attrs.evolve(options, recipients=tuple(recipients))
     if options.mode is SendmailMode.DELIVER and not (recipients or options.from_header):
@@ -212,7 +240,7 @@ def _set_long(options: SendmailOptions, value: str) -> SendmailOptions:
     name, given = name.strip().lower(), given.strip()
     if name == "ignoredots":
         return attrs.evolve(options, ignore_dots=given.lower() not in {"false", "f", "no", "0"})
-    return attrs.evolve(options, queue=given) if name == "queuedirectory" else options
+    return attrs.evolve(options, spool=given) if name == "queuedirectory" else options
 
 
 def _set_short(options: SendmailOptions, value: str) -> SendmailOptions:
@@ -226,7 +254,7 @@ _MEANINGS: dict[str, _Meaning] = {
     # aliases), p (protocol), s and x.
     **dict.fromkeys("ADGLMUXcdehmnpsx", _ignore),
     "B": _body_type,
-    "C": _set("config"),
+    "C": _set("settings"),
     "F": _set("full_name"),
     "I": lambda options, _: attrs.evolve(options, mode=SendmailMode.ALIASES),
     "N": _notify,

@@ -128,6 +128,8 @@ _TABLES = (
         PRIMARY KEY (body, place)
     ) WITHOUT ROWID
     """,
+    # Files whose message was committed, until they are removed; see ``MessageInfo.file_key``.
+    "CREATE TABLE taken_file (key TEXT PRIMARY KEY) WITHOUT ROWID",
     # Bodies whose message is gone; their pieces are removed in small steps.
     "CREATE TABLE rubbish (body INTEGER PRIMARY KEY)",
     """

@@ -354,6 +354,15 @@ class SQLiteQueue(Queue):
         """See ``Queue.clear_aside``."""
         return self._write(lambda store: store.clear_aside(passed, keep))
 
+    def taken_files(self) -> Deferred[Sequence[str]]:
+        """See ``Queue.taken_files``."""
+        return self._read(lambda store: store.taken_files())
+
+    def forget_files(self, keys: Sequence[str]) -> Deferred[None]:
+        """See ``Queue.forget_files``."""
+        forgotten = list(keys)
+        return self._write(lambda store: store.forget_files(forgotten))
+
     def totals(self) -> Deferred[QueueTotals]:
         """See ``Queue.totals``."""
         return self._read(lambda store: store.totals())

@@ -300,12 +300,13 @@ class SQLiteStore:
 
         :param arrivals: for each message its ``MessageInfo``, its content, and whether it is
             inserted leased.
-        :raises QueueError: an id exists already, or a piece is missing; the transaction is to be
+        :raises QueueError: an id or a file's key exists already, or a piece is missing; the transaction is to be
             rolled back.
         """
         messages: list[tuple[Any, ...]] = []
         recipients: list[tuple[Any, ...]] = []
         contents: list[tuple[Any, ...]] = []
+        files = [(info.file_key,) for info, _, _ in arrivals if info.file_key is not None]
         for info, content, leased in arrivals:
             number = id_number(info.id)
             if number is None:
@@ -321,6 +322,7 @@ class SQLiteStore:
             messages.append(fixed + state)
             recipients += [(number, *row) for row in given]
         try:
+            self._insert("taken_file", "?", files)
             self._insert("message", _NEW_MESSAGE, messages)
         except sqlite3.IntegrityError as e:
             raise _cannot_queue(arrivals[0][0].id, str(e)) from None
@@ -348,6 +350,17 @@ class SQLiteStore:
             raise QueueError(
                 "the queue lost a part of a message", detail=f"{content} became {found}"
             )
+
+    def taken_files(self) -> Sequence[str]:
+        """Return the keys of files whose messages were committed."""
+        return [key for (key,) in self.connection.rows("SELECT key FROM taken_file")]
+
+    def forget_files(self, keys: Sequence[str]) -> None:
+        """Forget keys of files that do not exist any more."""
+        self.connection.execute(
+            "DELETE FROM taken_file WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(keys),),
+        )
 
     def put_piece(self, body: int, place: int, data: bytes) -> None:
         """Insert one piece, of ``PIECE`` octets at most, of content whose message follows.

@@ -1,0 +1,115 @@
+"""The spool directory of the relay of this machine: its settings, and a message put into it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.drop import (
+    DEFAULT_SPOOL,
+    SETTINGS,
+    DropEnvelope,
+    DropFile,
+    DropRecipient,
+    read_settings,
+    wake_relay,
+)
+from twisted_sendmail.exit_status import CommandError, ExitStatus
+from twisted_sendmail.smtp import MessageTooLarge, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted_sendmail.drop import DropSettings
+    from twisted_sendmail.smtp import Envelope
+
+#: The environment variable that names the spool directory.
+SPOOL_VARIABLE = "TWISTED_SENDMAIL_SPOOL"
+
+_NO_ACCESS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def find_settings(file: str | None = None, directory: str | None = None) -> DropSettings:
+    """Return the settings that the relay wrote for local programs.
+
+    :param file: their file (``-C``).
+    :param directory: the spool directory (``-O QueueDirectory=``); by default that of
+        :data:`SPOOL_VARIABLE`, or that of the packaged relay.
+    :raises CommandError: they cannot be read: 78 for a named file, else 75, because the relay may not
+        have been started yet.
+    """
+    spool = directory or os.environ.get(SPOOL_VARIABLE) or DEFAULT_SPOOL
+    path = file or f"{spool}/{SETTINGS}"
+    shown = printable(path, 300)
+    try:
+        return read_settings(path)
+    except OSError as e:
+        raise CommandError(
+            f"{shown}: the file cannot be read: {e.strerror}; the relay writes it when it starts: "
+            f"start the relay, or name its spool directory by -O QueueDirectory=DIR or "
+            f"{SPOOL_VARIABLE}",
+            ExitStatus.CONFIG if file else ExitStatus.TEMPFAIL,
+        ) from None
+    except ValueError as e:
+        raise CommandError(
+            f"{shown} is not a file of the relay: {printable(str(e), 100)}; restart the relay",
+            ExitStatus.CONFIG,
+        ) from None
+
+
+def drop_envelope(
+    envelope: Envelope, *, full_name: str | None = None, binary: bool = False
+) -> DropEnvelope:
+    """Return *envelope* as text."""
+    return DropEnvelope(
+        sender=str(envelope.sender) if envelope.sender.mailbox else "",
+        recipients=tuple(
+            DropRecipient(str(each.path), ",".join(sorted(each.notify)), each.orcpt)
+            for each in envelope.recipients
+        ),
+        ret=envelope.ret,
+        envid=envelope.envid,
+        require_tls=envelope.require_tls,
+        binary=binary,
+        full_name=full_name,
+    )
+
+
+def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes]) -> str:
+    """Put a message into the spool directory, durably, and wake the relay; the file's name.
+
+    Nothing is left behind if it fails.
+
+    :param pieces: the content.
+    :raises MessageTooLarge: it is longer than the relay takes.
+    :raises CommandError: the file cannot be written: 75.
+    """
+    limit = settings.message_size
+    try:
+        file = DropFile(settings.directory, envelope)
+        try:
+            for piece in pieces:
+                if file.size + len(piece) > limit:
+                    raise MessageTooLarge(
+                        "message too large", detail=f"the relay takes {limit} octets"
+                    )
+                file.write(piece)
+            file.commit()
+        finally:
+            file.abort()
+    except OSError as e:
+        raise CommandError(_cannot_write(settings, e), ExitStatus.TEMPFAIL) from None
+    wake_relay(settings)
+    return file.name
+
+
+def _cannot_write(settings: DropSettings, error: OSError) -> str:
+    spool = printable(settings.spool, 300)
+    if error.errno in _NO_ACCESS:
+        remedy = f"a systemd service with a read-only file system needs ReadWritePaths={spool}"
+    elif error.errno == errno.ENOENT:
+        remedy = "start the relay"
+    else:
+        remedy = "try again later"
+    return f"the message was not taken: {spool}/drop cannot be written: {error.strerror}; {remedy}"
