@@ -207,6 +207,7 @@ class MemoryQueue(Queue):
                 warned=message.warned or settlement.warned,
                 aside=settlement.aside or message.aside,
                 due=0.0 if settlement.aside else message.due,
+                age=0.0 if settlement.aside else message.age,
             )
         )
         for info, content in settlement.reports:
@@ -261,13 +262,12 @@ class MemoryQueue(Queue):
                 self.messages[message.id] = evolve(message, age=message.age + passed)
         return succeed(None)
 
-    def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
+    def clear_aside(self, keep: float) -> Deferred[Sequence[str]]:
         """See ``Queue.clear_aside``."""
         kept = [m for m in self._all() if m.aside is SetAsideReason.UNDELIVERABLE and not m.held]
-        aged = [evolve(message, due=message.due + passed) for message in kept]
-        gone = [m for m in aged if m.due >= keep][:_MAX_CLEARED]
-        for message in aged:
-            self._put(evolve(message, doomed=message in gone))
+        gone = [m for m in kept if m.age >= keep][:_MAX_CLEARED]
+        for message in gone:
+            self._put(evolve(message, doomed=True))
         return succeed([message.id for message in gone])
 
     def probe(self) -> Deferred[None]:

@@ -188,15 +188,13 @@ class Queue(ABC):
         """
 
     @abstractmethod
-    def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
+    def clear_aside(self, keep: float) -> Deferred[Sequence[str]]:
         """Remove undeliverable messages that were kept long enough; return their ids.
 
-        Each call removes a limited number: call again with ``passed=0`` until the result is
-        empty.  Messages on hold stay and do not age; damaged messages stay.
+        Each call removes a limited number: call again until the result is empty.  Messages on hold
+        and damaged messages stay.
 
-        :param passed: seconds since the previous call.  They are counted and not read from a
-            clock, so that a clock that jumps cannot remove mail.
-        :param keep: seconds after which a message is removed.
+        :param keep: age since it was set aside at which a message is removed (``count_running``).
         """
 
     @abstractmethod

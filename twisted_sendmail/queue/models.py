@@ -98,8 +98,7 @@ class QueuedMessage:
     #: Octets of content.
     size: int
     recipients: tuple[QueuedRecipient, ...]
-    #: Time of the next attempt: the earliest of the pending recipients.  For an undeliverable
-    #: message: the seconds it has been kept (``Queue.clear_aside``).
+    #: Time of the next attempt: the earliest of the pending recipients.
     due: float = 0.0
     #: Number of attempts.
     attempts: int = 0
@@ -114,8 +113,8 @@ class QueuedMessage:
     #: Attempts whose end is unknown; each may have delivered an extra copy.
     interrupted: int = 0
     aside: SetAsideReason | None = None
-    #: Seconds that a relay ran since it arrived or was requeued, without the time on hold; about a
-    #: minute late (``Queue.count_running``).
+    #: Seconds that a relay ran since it arrived, was requeued or set aside, without the time on
+    #: hold; about a minute late (``Queue.count_running``).
     age: float = 0.0
 
     @property

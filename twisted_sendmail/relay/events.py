@@ -196,6 +196,11 @@ Event = (
 Observer = Callable[[Event], None]
 
 
+def trouble(what: str, failure: Failure) -> Trouble:
+    """Return the event for a known error."""
+    return Trouble(what, printable(str(failure.value)))
+
+
 def unexpected_error(what: str, failure: Failure) -> Trouble:
     """Return the event for an error that nothing in the relay expects."""
     # The text of an unknown exception may be anything, and long.

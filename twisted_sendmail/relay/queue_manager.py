@@ -42,8 +42,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 
 from twisted_sendmail.queue import QueueObserver, RecipientState
-from twisted_sendmail.relay.events import Arrived, Cleared, Removed, Trouble, unexpected_error
-from twisted_sendmail.relay.retry_policy import elapsed, grown, remaining
+from twisted_sendmail.relay.events import Arrived, Removed, trouble, unexpected_error
+from twisted_sendmail.relay.retry_policy import grown, remaining
 from twisted_sendmail.relay.route import Route
 from twisted_sendmail.smtp import printable
 
@@ -82,12 +82,6 @@ _MIN_PAUSE = 1.0
 _EXPIRED_BATCH = 50
 #: Seconds between two such reads.
 _EXPIRED_INTERVAL = 5.0
-#: Longest time between two removals of undeliverable messages, in seconds, and how often in the
-#: time they are kept.
-_MAX_REMOVAL_INTERVAL = 3600.0
-_REMOVALS_PER_KEEP = 24
-#: Seconds between two additions to the age of mail.
-_COUNT_INTERVAL = 60.0
 
 
 class QueueManager(QueueObserver):
@@ -313,7 +307,7 @@ class QueueManager(QueueObserver):
             )
 
     def _failed(self, failure: Failure, what: str) -> None:
-        self.notify(_trouble(what, failure))
+        self.notify(trouble(what, failure))
 
 
 class RouteQueue:
@@ -473,7 +467,7 @@ class RouteQueue:
         self._anything_may_wait()
         _free_all(slots)
         self._errors += 1
-        self._notify(_trouble("mail cannot be taken out of the queue", failure))
+        self._notify(trouble("mail cannot be taken out of the queue", failure))
         self._pause(grown(_MIN_PAUSE, MAX_IDLE, self._errors - 1))
 
     def _unexpected(self, failure: Failure) -> None:
@@ -516,7 +510,7 @@ class RouteQueue:
     def _not_recorded(self, failure: Failure, attempt: Attempt) -> None:
         """Leave the message leased until the next start, which names it as interrupted."""
         what = f"the result for {attempt.leased.message.id} could not be recorded"
-        self._notify(_trouble(what, failure))
+        self._notify(trouble(what, failure))
         self.free(attempt.slot, None)
 
     def release(self, attempt: Attempt) -> None:
@@ -617,149 +611,19 @@ class RouteQueue:
             self._timer.cancel()
 
 
-class RunningTime:
-    """Counts the time that the relay runs, and adds it to the age of the mail in the queue.
-
-    What passed between two additions counts, but never more than the time planned between them: a
-    clock that jumps, a machine that sleeps and a relay that does not run make no mail old.
-    """
-
-    def __init__(self, reactor: Any, queue: Queue, *, notify: Observer) -> None:
-        self._reactor = reactor
-        self._queue = queue
-        self._notify = notify
-        # Seconds that passed and are not written to the queue.
-        self._passed = 0.0
-        self._since = 0.0
-        self._timer: IDelayedCall | None = None
-
-    def start(self) -> None:
-        """Start to count."""
-        self._since = self._reactor.seconds()
-        self._timer = self._reactor.callLater(_COUNT_INTERVAL, self._tick)
-
-    def stop(self) -> Deferred[None]:
-        """Stop; the Deferred fires when the time is written to the queue, or cannot be."""
-        timer, self._timer = self._timer, None
-        if timer is None:
-            return succeed(None)
-        timer.cancel()
-        return self._add()
-
-    def _tick(self) -> None:
-        _ = self._add()
-        self.start()
-
-    def _add(self) -> Deferred[None]:
-        passed = elapsed(self._since, self._reactor.seconds())
-        self._passed += min(passed, _COUNT_INTERVAL)
-        written, self._passed = self._passed, 0.0
-        return self._queue.count_running(written).addErrback(self._failed, written)
-
-    def _failed(self, failure: Failure, passed: float) -> None:
-        self._passed += passed
-        if passed <= _COUNT_INTERVAL:  # the first of several failures
-            self._notify(_trouble("the age of mail cannot be written", failure))
-
-
-class UndeliverableRemoval:
-    """Removes mail that was set aside as undeliverable and kept for its time.
-
-    The time that each message was kept is counted here and written to the queue: what passed between
-    two removals, and never more than the time planned between them.  So neither a clock that jumps nor
-    a relay that starts with a wrong clock removes anything early.  While no relay runs nothing ages.
-
-    :param keep: seconds; None: for ever.
-    """
-
-    def __init__(self, reactor: Any, queue: Queue, keep: float | None, *, notify: Observer) -> None:
-        self._reactor = reactor
-        self._queue = queue
-        self._notify = notify
-        self._keep = keep
-        # Seconds that passed and are not written to the queue.
-        self._passed = 0.0
-        self._since = 0.0
-        self._timer: IDelayedCall | None = None
-        self._running = self._removing = False
-
-    def configure(self, keep: float | None) -> None:
-        """Use another time from now on."""
-        self._count()
-        self._keep = keep
-        self._wait()
-
-    def start(self) -> None:
-        """Start to count."""
-        self._running = True
-        self._wait()
-
-    def stop(self) -> None:
-        """Remove nothing more."""
-        self._running = False
-        self._wait()
-
-    def _wait(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        self._since = self._reactor.seconds()
-        if self._running and not self._removing and self._keep is not None:
-            self._timer = self._reactor.callLater(_removal_interval(self._keep), self._tick)
-
-    def _count(self) -> None:
-        if self._timer is not None and self._keep is not None:
-            passed = elapsed(self._since, self._reactor.seconds())
-            self._passed += min(passed, _removal_interval(self._keep))
-
-    def _tick(self) -> None:
-        self._count()
-        self._timer = None
-        if self._keep is not None:
-            self._removing = True
-            removing = Deferred.fromCoroutine(self._remove(self._keep))
-            _ = removing.addErrback(self._failed).addBoth(lambda _: self._removed())
-
-    def _removed(self) -> None:
-        self._removing = False
-        self._wait()
-
-    async def _remove(self, keep: float) -> None:
-        while self._running:
-            passed = self._passed
-            gone = await self._queue.clear_aside(passed, keep)
-            self._passed -= passed
-            for each in gone:
-                self._notify(Cleared(each, keep))
-            if not gone:
-                return
-
-    def _failed(self, failure: Failure) -> None:
-        if self._running:
-            self._notify(_trouble("undeliverable mail could not be removed", failure))
-
-
-def _removal_interval(keep: float) -> float:
-    return min(_MAX_REMOVAL_INTERVAL, keep / _REMOVALS_PER_KEEP)
-
-
 def _release(queue: Queue, ids: list[str], notify: Observer) -> Deferred[None]:
     """End leases; announce an error."""
     if not ids:
         return succeed(None)
     released: Deferred[None] = queue.release(ids)
     return released.addErrback(
-        lambda failure: notify(_trouble("leases could not be released", failure))
+        lambda failure: notify(trouble("leases could not be released", failure))
     )
 
 
 def _free_all(slots: list[Slot]) -> None:
     for slot in slots:
         _ = slot.free()
-
-
-def _trouble(what: str, failure: Failure) -> Trouble:
-    return Trouble(what, printable(str(failure.value)))
 
 
 def _arrived(message: QueuedMessage) -> Arrived:

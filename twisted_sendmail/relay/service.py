@@ -26,8 +26,9 @@ from twisted_sendmail.relay.delivery import DeliveryAgent
 from twisted_sendmail.relay.enqueue import enqueue
 from twisted_sendmail.relay.events import Event, Interrupted, Observer
 from twisted_sendmail.relay.log import log_event
-from twisted_sendmail.relay.queue_manager import QueueManager, RunningTime, UndeliverableRemoval
+from twisted_sendmail.relay.queue_manager import QueueManager
 from twisted_sendmail.relay.routing import Routing
+from twisted_sendmail.relay.running_time import RunningTime
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 from twisted_sendmail.relay.tracker import Queued, SharedResult, Tracker
 from twisted_sendmail.smtp import InvalidInput, MailerClosed, domain_name
@@ -65,7 +66,6 @@ class _Parts:
     manager: QueueManager
     agent: DeliveryAgent
     bounce: BounceService
-    removal: UndeliverableRemoval
     running_time: RunningTime
 
 
@@ -170,16 +170,14 @@ class RelayService(Service):
             changed=self._check_tracked,
         )
         _ = manager.configure(settings, self._routing)
-        removal = UndeliverableRemoval(
+        running_time = RunningTime(
             self._reactor, queue, settings.keep_undeliverable, notify=self._notify
         )
-        running_time = RunningTime(self._reactor, queue, notify=self._notify)
         recovered = await queue.open()
-        self._parts = _Parts(manager, agent, bounce, removal, running_time)
+        self._parts = _Parts(manager, agent, bounce, running_time)
         if recovered.interrupted:
             self._notify(Interrupted(recovered.interrupted))
         manager.start()
-        removal.start()
         running_time.start()
         return recovered
 
@@ -237,10 +235,7 @@ class RelayService(Service):
         if started is not None:
             # An error of the start was delivered before.
             _ = await started.wait().addErrback(lambda _: None)
-        parts = self._parts
-        if parts is not None:
-            parts.removal.stop()
-        draining, queue = self.drain(), self._queue
+        draining, queue, parts = self.drain(), self._queue, self._parts
         self._parts = self._queue = None
         await draining
         if parts is not None:
@@ -354,7 +349,7 @@ class RelayService(Service):
         if self._parts is None:
             return
         self._parts.bounce.configure(settings, self._routing)
-        self._parts.removal.configure(settings.keep_undeliverable)
+        self._parts.running_time.keep = settings.keep_undeliverable
         for mailer in self._parts.manager.configure(settings, self._routing):
             closing = self._leaving[mailer] = mailer.aclose(
                 grace=settings.grace, send_waiting=False

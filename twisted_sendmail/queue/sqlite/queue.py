@@ -350,9 +350,9 @@ class SQLiteQueue(Queue):
         """See ``Queue.count_running``."""
         return self._write(lambda store: store.count_running(passed))
 
-    def clear_aside(self, passed: float, keep: float) -> Deferred[Sequence[str]]:
+    def clear_aside(self, keep: float) -> Deferred[Sequence[str]]:
         """See ``Queue.clear_aside``."""
-        return self._write(lambda store: store.clear_aside(passed, keep))
+        return self._write(lambda store: store.clear_aside(keep))
 
     def taken_files(self) -> Deferred[Sequence[str]]:
         """See ``Queue.taken_files``."""

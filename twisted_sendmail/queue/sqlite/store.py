@@ -91,8 +91,6 @@ _PAGE = 500
 _INSERT_ROWS = 64
 #: Undeliverable messages removed by one ``clear_aside``, so that new mail does not wait.
 _CLEAR_LIMIT = 100
-#: Seconds no message is kept: a larger age is a time, written by a version that did not count.
-_MAX_AGE = 1e9
 
 # A list of numbers as one parameter.
 _THESE = "IN (SELECT value FROM json_each(?))"
@@ -123,7 +121,8 @@ _UPDATE_MESSAGE = """
         warned = max(warned, ?3), aside = ifnull(?4, aside),
         due = CASE WHEN expired IS NOT NULL THEN 0.0 ELSE ifnull(
             (SELECT min(due) FROM recipient WHERE message = ?5 AND state = 'pending'),
-            CASE WHEN ?4 IS NULL THEN due ELSE 0.0 END) END
+            CASE WHEN ?4 IS NULL THEN due ELSE 0.0 END) END,
+        ran = CASE WHEN ?4 IS NULL THEN ran ELSE (1 - held) * (SELECT ran FROM about) END
     WHERE number = ?5
 """
 # ``QueuedMessage.deferred`` and ``queue_name`` in SQL.
@@ -140,8 +139,6 @@ _HAS_RECIPIENT = (
     "EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = message.number "
     "AND r.state <> 'delivered' AND fits(?, r.address))"
 )
-# ``due`` of an undeliverable message counts the seconds it has been kept.
-_UNDELIVERABLE = "aside = 'undeliverable' AND held = 0"
 
 
 @attrs.frozen
@@ -831,18 +828,12 @@ class SQLiteStore:
             "UPDATE about SET ran = ran + ? WHERE EXISTS (SELECT 1 FROM message)", (passed,)
         )
 
-    def clear_aside(self, passed: float, keep: float) -> Sequence[str]:
+    def clear_aside(self, keep: float) -> Sequence[str]:
         """Remove undeliverable messages; see ``Queue.clear_aside``."""
-        if passed > 0:
-            self.connection.execute(
-                "UPDATE message SET due = CASE WHEN due < ? THEN due + ? ELSE 0.0 END "  # noqa: S608
-                f"WHERE {_UNDELIVERABLE}",
-                (_MAX_AGE, passed),
-            )
         rows = self.connection.rows(
-            f"SELECT number FROM message WHERE {_UNDELIVERABLE} AND due >= ? AND due < ? "  # noqa: S608
-            "ORDER BY number LIMIT ?",
-            (keep, _MAX_AGE, _CLEAR_LIMIT),
+            "SELECT number FROM message WHERE aside = 'undeliverable' AND held = 0 "
+            "AND (SELECT ran FROM about) - ran >= ? ORDER BY number LIMIT ?",
+            (keep, _CLEAR_LIMIT),
         )
         numbers = [number for (number,) in rows]
         self._delete(numbers)
