@@ -25,7 +25,9 @@ States of a connection::
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -35,15 +37,15 @@ from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
 from twisted_sendmail.client.job import Job, JobResult
-from twisted_sendmail.client.pipeline import Pipeline, Share
 from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerStatus
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
 from twisted_sendmail.client.token_bucket import TokenBucket
-from twisted_sendmail.client.transaction import may_go_without
+from twisted_sendmail.client.transaction import Transaction, may_go_without
 from twisted_sendmail.smtp import (
     AuthenticationError,
     ChunkingFailure,
+    CommandNotAllowed,
     ConnectFailed,
     ConnectionFailed,
     DeliveryInDoubt,
@@ -58,12 +60,13 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_config import SubmissionServer
+    from twisted_sendmail.smtp import ClientSession
 
 #: Seconds with nothing to do after which a connection may have died unnoticed: the next content waits
 #: for the replies to its envelope, so that the message can go over another connection.
@@ -163,7 +166,8 @@ class Pool:
     ) -> None:
         self.reactor = reactor
         self.limits = limits
-        self.share = Share(limits.octets)
+        #: Octets that each connection may have in flight.
+        self.octets_each = limits.octets
         self.on_not_ready: Callable[[SubmissionServer, SendmailError], None] | None = None
         self.on_empty: Callable[[], None] = lambda: None
         #: Jobs with an accepted recipient, and the other jobs that have ended.
@@ -394,7 +398,7 @@ class Pool:
         """Use a connection that is ready."""
         self.was_ready = True
         connection.status.ready(self.reactor.seconds() - connection.began)
-        self.share.among(self._size)
+        self.octets_each = self.limits.octets // max(1, self._size)
         self._tell_awaited()
         self.log.debug("{pool}", pool=self)
         self.has_room(connection)
@@ -509,7 +513,7 @@ class Pool:
             status.open -= 1
         if not status.open:
             status.proven = False
-        self.share.among(self._size)
+        self.octets_each = self.limits.octets // max(1, self._size)
 
     def unlock(self) -> None:
         """Allow refused credentials to be tried again."""
@@ -737,6 +741,15 @@ class PooledConnection:
     It takes jobs from the pool as long as there are any and its limits allow, stays open while there
     is nothing to do, and closes.
 
+    Messages follow each other as closely as is safe.  With DATA nothing is written between the final
+    dot of a message and its reply: two flights a message.  RFC 2920 allows the next envelope there,
+    but some servers lose it; that flight is an option.  With CHUNKING several messages are in flight
+    at once, within a window: less than one flight a message.  Without PIPELINING the session holds
+    back what may not be written yet.
+
+    The window is bounded in messages and octets, because every message in it is in doubt if the
+    connection dies; and in octets over all connections, because they are in memory.
+
     :param number: counts the connections of the pool.
     """
 
@@ -758,7 +771,20 @@ class PooledConnection:
         self._overdue: IDelayedCall | None = None
         self._idle_limit: IDelayedCall | None = None
         self._protocol: SubmissionProtocol | None = None
-        self._pipeline: Pipeline | None = None
+        # The server's LIMITS, and the number of transactions that its MAILMAX still allows.
+        self._limits: Mapping[str, int] = {}
+        self._transactions_left: float = 0
+        # Messages in doubt at once, at most.
+        self._depth = 1
+        # The job whose commands are not all queued yet: no other may begin.
+        self._current: Job | None = None
+        self._filling = False
+        #: Messages in flight, and their octets.
+        self.inflight = self.inflight_octets = 0
+        # The server refused a message because of another: send nothing more over this connection.
+        self._rejected_pipelining = False
+        # Nothing was received for so long that the connection may be dead.
+        self._stale = False
         # Fires when it is to be closed and no message is in flight.
         self._over: Deferred[None] = Deferred()
 
@@ -781,21 +807,11 @@ class PooledConnection:
                 self._overdue.cancel()
         self._opened_at = pool.reactor.seconds()
         self.follow_server()
-        self._pipeline = pipeline = Pipeline(
-            protocol,
-            self._take,
-            self._done,
-            self._emptied,
-            lambda: pool.has_room(self),
-            depth=pool.limits.window,
-            octets=pool.limits.window_octets,
-            share=pool.share,
-            pipeline_after_data=pool.limits.pipeline_after_data,
-        )
+        self._choose_window(protocol.session)
         _ = protocol.lost().addCallback(lambda _: self.retire())
         pool.moved(self, ConnectionState.LEASED)
         pool.opened(self)
-        if not pipeline.inflight:
+        if not self.inflight:
             self._emptied()
         await self._over
         if self._idle_limit is not None:
@@ -813,19 +829,143 @@ class PooledConnection:
         if self._protocol is not None:
             self._protocol.session.withhold(*self.status.server.ignore_extensions)
 
+    def _choose_window(self, session: ClientSession) -> None:
+        limits, offered = self._pool.limits, session.capabilities
+        self._limits = offered.limits
+        self._transactions_left = offered.limits.get("MAILMAX", math.inf)
+        session.pipelines_after_data = limits.pipeline_after_data
+        # With DATA a second message may have its envelope in flight while the first is in
+        # doubt; its content waits for the first one's verdict.
+        chunks = offered.chunking and offered.pipelining
+        self._depth = limits.window if chunks else 1 + limits.pipeline_after_data
+
+    # -- messages ----------------------------------------------------------------
+
     def take_jobs(self) -> None:
         """Take jobs, if there are any."""
-        pipeline = self._pipeline
-        if pipeline is None:
-            return
         if self.state is ConnectionState.LEASED:
-            pipeline.fill()
+            self._fill()
         elif self.state is ConnectionState.IDLE:
-            pipeline.stale = self._pool.reactor.seconds() - self._idle_since >= STALE_SECONDS
+            self._stale = self._pool.reactor.seconds() - self._idle_since >= STALE_SECONDS
             self._pool.moved(self, ConnectionState.LEASED)
-            pipeline.fill()
-            if not pipeline.inflight:
+            self._fill()
+            if not self.inflight:
                 self._emptied()
+
+    def _fill(self) -> None:
+        """Begin as many messages as there are and the window allows."""
+        protocol, pool = self._protocol, self._pool
+        if protocol is None or self._filling:
+            return
+        self._filling = True
+        protocol.hold()
+        try:
+            while self._current is None and self._in_window:
+                now = pool.reactor.seconds()
+                job = pool.take(self) if self._usable_at(now) else None
+                if job is None:
+                    return
+                self.taken += 1
+                job.taken_at = now
+                self._begin(protocol, job)
+        finally:
+            protocol.release()
+            self._filling = False
+
+    @property
+    def _in_window(self) -> bool:
+        pool = self._pool
+        return not self.inflight or (
+            self.inflight < self._depth
+            and self.inflight_octets < pool.limits.window_octets
+            and self.inflight_octets < pool.octets_each
+        )
+
+    @property
+    def may_begin_transaction(self) -> bool:
+        """Whether the session and the server's MAILMAX allow another transaction."""
+        return (
+            self._protocol is not None
+            and self._protocol.usable
+            and not self._rejected_pipelining
+            and self._transactions_left > 0
+        )
+
+    def _usable_at(self, now: float) -> bool:
+        """Return whether the connection may take another message."""
+        return (
+            not self.retiring
+            and self.may_begin_transaction
+            and self.taken < self._pool.limits.messages
+            and now - self._opened_at < self._pool.limits.age
+        )
+
+    def _begin(self, protocol: SubmissionProtocol, job: Job) -> None:
+        """Begin a transaction of *job*."""
+        job.connection, job.verdicts_before = self, self.verdicts
+        more = job.begin_transaction(self._limits)
+        size = job.message.size or self._pool.limits.window_octets
+        self.inflight += 1
+        self.inflight_octets += size
+        self._transactions_left -= 1
+        self._current = job
+        send_content_early, self._stale = not self._stale, False
+        transaction = Transaction(
+            protocol,
+            job.message,
+            partial(self._ended, protocol, job, size),
+            queued=None if more else partial(self._queued, job),
+            all_or_nothing=job.all_or_nothing,
+            send_content_early=send_content_early,
+        )
+        transaction.begin()
+
+    def _queued(self, job: Job) -> None:
+        if self._current is job:
+            self._current = None
+            self._fill()
+
+    def _ended(
+        self,
+        protocol: SubmissionProtocol,
+        job: Job,
+        size: int,
+        result: DeliveryReport | Failure | None,
+    ) -> None:
+        self.inflight -= 1
+        self.inflight_octets -= size
+        if self._current is job:
+            self._current = None
+        job.connection = None
+        # Before the job's owner gets the result, and may have more to send.
+        self._pool.has_room(self)
+        if isinstance(result, DeliveryReport):
+            if result.error is None:
+                self.verdicts += 1
+            elif (
+                isinstance(result.error, CommandNotAllowed)
+                and result.resendable
+                and job.message.rewindable
+            ):
+                # Refused because of the message before it, RSET or not.
+                self._rejected_pipelining = True
+                result = None
+        if self._pool.done(self, job, result):
+            self._begin(protocol, job)
+            return
+        if self.inflight <= self._depth // 2:
+            self._fill()
+        if not self.inflight and not self._filling:
+            self._emptied()
+
+    def cancel(self, why: SendmailError) -> bool:
+        """Close the connection if it has one message only; return whether it did."""
+        if self._protocol is None or self.inflight != 1:
+            return False
+        self._protocol.abort(why)
+        return True
+
+    # -- the end -----------------------------------------------------------------
 
     def retire(self) -> None:
         """Take no more jobs, and close when no message is in flight."""
@@ -841,22 +981,15 @@ class PooledConnection:
         elif self._running is not None:
             self._running.cancel()
 
-    def cancel(self, why: SendmailError) -> bool:
-        """Close the connection if it has one message only; return whether it did."""
-        if self._protocol is None or self._pipeline is None or self._pipeline.inflight != 1:
-            return False
-        self._protocol.abort(why)
-        return True
-
     def _emptied(self) -> None:
         """No message is in flight: take another, become idle, or end."""
-        pool, pipeline = self._pool, self._pipeline
-        while pipeline is not None and not pipeline.inflight:
+        pool = self._pool
+        while not self.inflight:
             if not self._usable_at(pool.reactor.seconds()):
                 self._end()
                 return
             taken = self.taken
-            pipeline.fill()
+            self._fill()
             if taken == self.taken:
                 self._idle_since = pool.reactor.seconds()
                 pool.moved(self, ConnectionState.IDLE)
@@ -879,45 +1012,6 @@ class PooledConnection:
     def _end(self) -> None:
         if not self._over.called:
             self._over.callback(None)
-
-    @property
-    def may_begin_transaction(self) -> bool:
-        """Whether the session and the server's MAILMAX allow another transaction."""
-        protocol, pipeline = self._protocol, self._pipeline
-        return (
-            protocol is not None
-            and protocol.usable
-            and pipeline is not None
-            and not pipeline.rejected_pipelining
-            and pipeline.transactions_left > 0
-        )
-
-    def _usable_at(self, now: float) -> bool:
-        """Return whether the connection may take another message."""
-        return (
-            not self.retiring
-            and self.may_begin_transaction
-            and self.taken < self._pool.limits.messages
-            and now - self._opened_at < self._pool.limits.age
-        )
-
-    def _take(self) -> Job | None:
-        now = self._pool.reactor.seconds()
-        job = self._pool.take(self) if self._usable_at(now) else None
-        if job is not None:
-            self.taken += 1
-            job.connection, job.verdicts_before = self, self.verdicts
-            job.taken_at = now
-        return job
-
-    def _done(self, job: Job, result: DeliveryReport | Failure | None) -> bool:
-        job.connection = None
-        if result is not None and not isinstance(result, Failure) and result.error is None:
-            self.verdicts += 1
-        goes_on = self._pool.done(self, job, result)
-        if goes_on:
-            job.connection, job.verdicts_before = self, self.verdicts
-        return goes_on
 
 
 def _all_locked(servers: Sequence[ServerStatus]) -> bool:
