@@ -25,7 +25,6 @@ from twisted_sendmail.cli.output import (
 )
 from twisted_sendmail.cli.queue_format import (
     header_lines,
-    list_json,
     message_lines,
     show_json,
     table,
@@ -44,6 +43,7 @@ from twisted_sendmail.queue import (
     SQLiteStore,
     id_number,
     id_text,
+    message_json,
     wake,
 )
 from twisted_sendmail.smtp import printable
@@ -274,7 +274,7 @@ def _list(args: Namespace) -> ExitStatus:
             found += [message.id for message in page]
             if args.json:
                 for message in page:
-                    print_result(as_json(list_json(message)))
+                    print_result(as_json(message_json(message)))
             else:
                 print_result(table(page, now, terminal_width()))
         if not args.json:

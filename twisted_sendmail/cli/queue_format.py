@@ -16,7 +16,15 @@ from rich.text import Text
 
 from twisted_sendmail.admin.format import count, duration, last_reply, local_cause, size
 from twisted_sendmail.message import MAX_HEADER
-from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, QueueTotals, RecipientState
+from twisted_sendmail.queue import (
+    QueuedMessage,
+    QueuedRecipient,
+    QueueTotals,
+    RecipientState,
+    delay_reason,
+    message_json,
+    reply_text,
+)
 from twisted_sendmail.smtp import ReversePath, printable
 
 _STYLES = {
@@ -98,21 +106,12 @@ def _reasons(message: QueuedMessage) -> list[str]:
     ours, last = local_cause(message), last_reply(message)
     lines = [] if ours is None else [ours]
     if last is not None:
-        lines.append(_reply_text(last))
+        lines.append(reply_text(last))
     elif ours is None:
         lines.append("Not tried yet.")
     if message.interrupted:
         lines.append("A try was interrupted: a copy may have been sent already.")
     return lines
-
-
-def _reply_text(recipient: QueuedRecipient) -> str:
-    """The reply of the last try, and the server that sent it."""
-    reply = printable(recipient.reply or "nothing", 600)
-    status = recipient.status
-    if status and status not in reply:
-        reply = f"{status} {reply}"
-    return f"{printable(recipient.relay, 200)}: {reply}" if recipient.relay else reply
 
 
 def _sender_text(path: ReversePath) -> str:
@@ -184,7 +183,7 @@ def _recipient_lines(recipient: QueuedRecipient, now: float) -> Iterator[str]:
     if recipient.tried is not None:
         yield _line("  last try", _past(recipient.tried, now))
     if recipient.reply is not None:
-        yield _line("  last reply", _reply_text(recipient))
+        yield _line("  last reply", reply_text(recipient))
     if recipient.state is RecipientState.PENDING:
         yield _line("  due", _due(recipient.due, now))
 
@@ -259,34 +258,11 @@ def _mailq_date(at: float) -> str:
 # -- for programs -------------------------------------------------------------------
 
 
-def list_json(message: QueuedMessage) -> dict[str, Any]:
-    """One message with the names of ``postqueue -j``."""
-    info = message.info
-    undelivered = [r for r in message.recipients if r.state is not RecipientState.DELIVERED]
-    return {
-        "queue_name": message.queue_name,
-        "queue_id": message.id,
-        "arrival_time": int(info.arrived),
-        "message_size": message.size,
-        "forced_expire": message.expired,
-        "sender": str(info.envelope.sender) if info.envelope.sender.mailbox else "MAILER-DAEMON",
-        "recipients": [
-            {"address": str(each.recipient), **_delay_reason(each)} for each in undelivered
-        ],
-    }
-
-
-def _delay_reason(recipient: QueuedRecipient) -> dict[str, Any]:
-    if recipient.reply is None or recipient.state is RecipientState.DELIVERED:
-        return {}
-    return {"delay_reason": _reply_text(recipient)}
-
-
 def show_json(message: QueuedMessage, header: list[str]) -> dict[str, Any]:
-    """The names of :func:`list_json`, and more."""
+    """The names of :func:`~twisted_sendmail.queue.listing.message_json`, and more."""
     info, envelope = message.info, message.info.envelope
     return {
-        **list_json(message),
+        **message_json(message),
         "recipients": [_recipient_json(each) for each in message.recipients],
         "route": info.route,
         "origin": info.origin,
@@ -317,5 +293,5 @@ def _recipient_json(recipient: QueuedRecipient) -> dict[str, Any]:
         "relay": recipient.relay,
         "notify": sorted(recipient.recipient.notify),
         "orcpt": recipient.recipient.orcpt,
-        **_delay_reason(recipient),
+        **delay_reason(recipient),
     }

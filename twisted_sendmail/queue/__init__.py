@@ -10,6 +10,7 @@ from twisted_sendmail.queue.errors import (
 )
 from twisted_sendmail.queue.ids import QueueIds, id_number, id_text
 from twisted_sendmail.queue.interface import SMALL, Intake, Queue, QueueObserver, RecoveryReport
+from twisted_sendmail.queue.listing import delay_reason, message_json, reply_text
 from twisted_sendmail.queue.models import (
     AttemptRecord,
     LeasedMessage,
@@ -71,8 +72,11 @@ __all__ = [
     "SetAsideReason",
     "TooManyHops",
     "check_directory",
+    "delay_reason",
     "fits",
     "id_number",
     "id_text",
+    "message_json",
+    "reply_text",
     "wake",
 ]
