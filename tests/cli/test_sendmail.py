@@ -158,6 +158,53 @@ def test_cron_s_options_work(sendmail: SendmailCommand) -> None:
     assert sendmail.message.info.eight_bit
 
 
+@pytest.mark.parametrize(
+    ("words", "stdin", "expected"),
+    [
+        # cron
+        (
+            ["-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t"],
+            b'From: "(Cron Daemon)" <root>\nTo: root\nSubject: x\n\nx\n',
+            'From: "(Cron Daemon)" <root@example.org>\r\nTo: root@example.org\r\nSubject: x\r\n',
+        ),
+        # mdadm
+        (
+            ["-t"],
+            b"From: mdadm monitoring <root>\nTo: root, admin@example.net\nSubject: x\n\nx\n",
+            "From: mdadm monitoring <root@example.org>\r\nTo: root@example.org, admin@example.net\r\n",
+        ),
+        # sudo
+        (
+            ["-t"],
+            b"To: root\nFrom: jane\nAuto-Submitted: auto-generated\nSubject: x\n\nx\n",
+            "To: root@example.org\r\nFrom: jane@example.org\r\nAuto-Submitted: auto-generated\r\n",
+        ),
+        (
+            ["root"],
+            b'To: undisclosed-recipients:;\nFrom: <>\nCc: "root" <root@x.example>\n\nx\n',
+            'To: undisclosed-recipients:;\r\nFrom: <>\r\nCc: "root" <root@x.example>\r\n',
+        ),
+    ],
+)
+def test_addresses_without_a_domain_get_one_in_the_header_too(
+    sendmail: SendmailCommand, words: list[str], stdin: bytes, expected: str
+) -> None:
+    sendmail.configure("[rewrite]\nappend-domain = 'example.org'\n")
+    silent(sendmail(*words, stdin=stdin))
+    assert f"\r\n{expected}" in sendmail.content
+    assert sendmail.recipients[0] == "root@example.org"
+
+
+def test_a_masqueraded_sender_without_a_domain_is_in_the_header(sendmail: SendmailCommand) -> None:
+    sendmail.configure("[rewrite]\nmasquerade = ['example.org']\nlocal-mail-to = 'a@example.net'\n")
+    silent(sendmail("-f", "root", "root", stdin=b"From: mdadm <root>\nTo: root\n\nx\n"))
+    assert str(sendmail.message.info.envelope.sender) == "root@example.org"
+    assert (
+        "\r\nFrom: mdadm <root@example.org>\r\nTo: root@relay.example.org\r\n" in sendmail.content
+    )
+    assert sendmail.recipients == ["a@example.net"]
+
+
 def test_the_relay_s_rewriting_applies(sendmail: SendmailCommand) -> None:
     sendmail.configure(
         "[rewrite]\nlocal-mail-to = 'admin@example.com'\nappend-domain = 'example.org'\n"

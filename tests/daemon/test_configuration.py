@@ -9,8 +9,9 @@ import pytest
 
 from tests.daemon.conftest import PASSWORD, SIMPLE, Folder
 from tests.names import ConfigurationError, read_configuration
-from twisted_sendmail import ReversePath, TLSPolicy
+from twisted_sendmail import Envelope, ReversePath, TLSPolicy
 from twisted_sendmail.daemon.config_schema import all_keys
+from twisted_sendmail.queue import Cleanup
 from twisted_sendmail.relay import RouteSettings
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/relay-configuration.md"
@@ -472,3 +473,91 @@ def test_a_route_has_the_keys_of_delivery_that_it_does_not_set(folder: Folder) -
         'senders = ["@x.y"]\nwindow = 5\n[[route.smarthost]]\nurl = "smtp://h"\n'
     )
     assert [(60, 3), (60, 5)] == [(r.limits.idle, r.limits.window) for r in read.relay.routes]
+
+
+# -- senders: rewriting, then the header, and the route before both ---------------------------
+
+
+def queued(folder: Folder, sender: str, rewrite: str) -> tuple[str, str, bytes]:
+    """Route and sender of a message, and its header, with a route for ``@news.example.org``."""
+    routes = """
+        [[route]]
+        name = "news"
+        senders = ["@news.example.org", "boss@example.org"]
+        [[route.smarthost]]
+        url = "smtp+starttls://news.example.net"
+        [rewrite]
+    """
+    policy = folder.read(SIMPLE + routes + rewrite).cleanup
+    cleanup = Cleanup(policy, Envelope(sender, "bob@example.net"), "0ID", 0)
+    content = f"From: X <{sender}>\r\nDate: x\r\nMessage-ID: <1@x>\r\n\r\n".encode()
+    octets = cleanup.feed(content)
+    info = cleanup.message_info()
+    return info.route, str(info.envelope.sender), octets.partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("sender", "rewrite", "expected"),
+    [
+        (
+            "jane@news.example.org",
+            "masquerade = ['example.org']",
+            ("news", "jane@example.org", b"From: X <jane@example.org>"),
+        ),
+        (
+            "jane@web.example.org",
+            "masquerade = ['example.org']",
+            ("default", "jane@example.org", b"From: X <jane@example.org>"),
+        ),
+        (
+            "boss@web.example.org",
+            "masquerade = ['example.org']",
+            ("news", "boss@example.org", b"From: X <boss@example.org>"),
+        ),
+        (
+            "jane@news.example.org",
+            "all-mail-from = 'app@example.org'",
+            ("news", "app@example.org", b"From: X <app@example.org>"),
+        ),
+        (
+            "jane@news.example.org",
+            "",
+            ("news", "jane@news.example.org", b"From: X <jane@news.example.org>"),
+        ),
+    ],
+)
+def test_the_route_of_the_original_sender_comes_before_that_of_the_new_one(
+    folder: Folder, sender: str, rewrite: str, expected: tuple[str, str, bytes]
+) -> None:
+    assert queued(folder, sender, rewrite) == expected
+
+
+def test_from_can_be_set_in_all_mail(folder: Folder) -> None:
+    rewrite = "all-mail-from = 'app@example.org'\nset-from-header = true"
+    policy = folder.read(f"{SIMPLE}[rewrite]\n{rewrite}").cleanup
+    for sender in ("root@x.example", "app@example.org"):
+        cleanup = Cleanup(policy, Envelope(sender, "bob@example.net"), "0ID", 0)
+        octets = cleanup.feed(
+            b"From: Jane <jane@x.example>\r\nDate: x\r\nMessage-ID: <1@x>\r\n\r\n"
+        )
+        assert octets.startswith(b"From: Jane <app@example.org>\r\nDate: x\r\n")
+    report = Cleanup(policy, Envelope("", "bob@example.net"), "0ID", 0)
+    assert report.feed(b"From: MAILER-DAEMON@x.example\r\n\r\n").startswith(
+        b"From: MAILER-DAEMON@x."
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ("set-from-header = true", "rewrite.set-from-header: there is no address to set"),
+        (
+            "set-from-header = true\nall-mail-from = 'a@x.example'\ncomplete = false",
+            "rewrite.set-from-header: rewrite.complete = false leaves every header as it is",
+        ),
+    ],
+)
+def test_from_cannot_be_set_without_an_address_or_in_headers_that_stay(
+    folder: Folder, keys: str, complaint: str
+) -> None:
+    assert folder.complaint(f"{SIMPLE}[rewrite]\n{keys}").startswith(complaint)

@@ -13,7 +13,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from tests.daemon.conftest import Stage
+from tests.daemon.conftest import PASSWORD, Stage
 from tests.names import Configuration, QueueBusy
 from tests.ports import free_ports, listens
 from twisted_sendmail.daemon.listeners import CannotListen
@@ -53,6 +53,62 @@ async def test_it_takes_mail_delivers_it_and_leaves_nothing(
     assert not listens(port)
     assert not (stage.folder.path / "queue/submission").exists()
     assert [] == stage.failures
+
+
+UNQUALIFIED = "From: mdadm <root>\r\nTo: root\r\n"
+QUALIFIED = "From: mdadm <root@example.org>\r\nTo: root@example.org\r\n"
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("keys", "signed_in", "expected"),
+    [
+        ("", False, QUALIFIED),
+        ("local = false", False, UNQUALIFIED),
+        ("", True, UNQUALIFIED),
+        ("local = true", True, QUALIFIED),
+    ],
+)
+async def test_addresses_without_a_domain_get_one_in_local_mail(
+    stage: Stage, hop: LoopbackServer, keys: str, signed_in: bool, expected: str
+) -> None:
+    listener = f"""[[listen]]
+        endpoint = "tcp:127.0.0.1:0"
+        certificate = "server.pem"
+        accounts = "accounts"
+        {keys}
+        [rewrite]
+        append-domain = "example.org"
+    """
+    text = stage.text(more=listener).replace('listen = ["tcp:127.0.0.1:0"]', "")
+    port = port_of(await stage.started(text))
+    whole = f"{UNQUALIFIED}Date: x\r\nMessage-ID: <1@x>\r\n\r\nTo: root\r\n"
+
+    def session() -> None:
+        with client_of(port) as client:
+            if signed_in:
+                client.starttls()
+                client.login("jane", PASSWORD)
+            client.sendmail("alice@example.org", ["bob@example.net"], whole)
+
+    await deferToThread(session)
+    (message,) = await hop.wait_for(1)
+    sent = whole.replace(UNQUALIFIED, expected).encode()
+    assert message.content.partition(b"\r\nFrom:")[2] == sent.removeprefix(b"From:")
+
+
+@ensureDeferred
+async def test_mail_of_every_interface_is_not_local(stage: Stage, hop: LoopbackServer) -> None:
+    port = port_of(await stage.started(stage.text(listen='["tcp:0"]')))
+    whole = f"{UNQUALIFIED}Date: x\r\nMessage-ID: <1@x>\r\n\r\nx\r\n"
+
+    def session() -> None:
+        with client_of(port) as client:
+            client.sendmail("alice@example.org", ["bob@example.net"], whole)
+
+    await deferToThread(session)
+    (message,) = await hop.wait_for(1)
+    assert message.content.endswith(b"\r\n" + whole.encode())
 
 
 @ensureDeferred

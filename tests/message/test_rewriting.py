@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from twisted_sendmail import Envelope, ForwardPath, InvalidInput, Recipient, ReversePath
-from twisted_sendmail.message import Header, Rewriting
+from twisted_sendmail.message import Header, Qualification, Rewriting
 
 
 def sender(rules: Rewriting, address: str) -> str:
@@ -236,6 +236,144 @@ def test_from_stays_when_no_rule_changed_the_sender() -> None:
     header = Header.parse(b"From: root@host.example\r\n")
     assert header is RULES.header(header, BEFORE, BEFORE)
     assert header is RULES.header(header, ReversePath(), ReversePath())
+
+
+FROM = Rewriting(senders={"*": "app@example.org"}, set_from=True)
+APP = ReversePath.parse("app@example.org")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"From: jane@x.example\r\n", b"From: app@example.org\r\n"),
+        (b"From: Jane <jane@x.example> (home)\r\n", b"From: Jane <app@example.org> (home)\r\n"),
+        (
+            b'From: "J, \xc3\xbc"\r\n <a@x.example>\r\n',
+            b'From: "J, \xc3\xbc"\r\n <app@example.org>\r\n',
+        ),
+        (b"From: root\r\n", b"From: app@example.org\r\n"),
+        (b"From: John Doe\r\n", b"From: John Doe <app@example.org>\r\n"),
+        (b"From: =?utf-8?q?=C3=BC?=\r\n", b"From: =?utf-8?q?=C3=BC?= <app@example.org>\r\n"),
+        (b"From: J <>\r\n", b"From: app@example.org\r\n"),
+        (b"From: a@x.example, b@x.example\r\n", b"From: app@example.org\r\n"),
+        (b"From: team: a@x.example;\r\n", b"From: app@example.org\r\n"),
+        (b"From: a@b <c@d\r\n", b"From: app@example.org\r\n"),
+        (
+            b"From: a@x.example\r\nX: y\r\nFrom: b@x.example\r\n",
+            b"From: app@example.org\r\nX: y\r\n",
+        ),
+        (b"From:  APP <app@EXAMPLE.org>\r\n", b"From:  APP <app@EXAMPLE.org>\r\n"),
+        (b"", b""),
+    ],
+)
+def test_from_becomes_the_sender_if_asked_for_and_keeps_the_name(
+    before: bytes, after: bytes
+) -> None:
+    around = b"Sender: jane@x.example\r\n", b"Reply-To:  jane@x.example\r\n"
+    for sender in (BEFORE, APP):
+        made = FROM.header(Header.parse(around[0] + before + around[1]), sender, APP)
+        if b"X: y" not in before:
+            assert bytes(made) == around[0] + after + around[1]
+        else:
+            assert after in bytes(made)
+    assert bytes(FROM.header(Header.parse(before), BEFORE, ReversePath())) == before
+
+
+# -- addresses without a domain ---------------------------------------------------------
+
+LOCAL = Qualification("out.example", "in.example")
+
+
+def qualified(octets: bytes) -> bytes:
+    return bytes(LOCAL.header(Header.parse(octets)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"From: mdadm <root>\r\n", b"From: mdadm <root@out.example>\r\n"),
+        (b"To: root\r\n", b"To: root@in.example\r\n"),
+        (
+            b'from : "(Cron Daemon)"\r\n\t< root >\r\n',
+            b'from : "(Cron Daemon)"\r\n\t< root@out.example >\r\n',
+        ),
+        (b"Sender: root (Cron)\r\n", b"Sender: root@out.example (Cron)\r\n"),
+        (
+            b"Reply-To: jane,\r\n joe@x.example, jim\r\n",
+            b"Reply-To: jane@out.example,\r\n joe@x.example, jim@out.example\r\n",
+        ),
+        (b"Cc: a.b, (c) d\r\n", b"Cc: a.b@in.example, (c) d@in.example\r\n"),
+        (
+            b"Resent-From: root\r\nResent-To: bob\r\n",
+            b"Resent-From: root@out.example\r\nResent-To: bob@in.example\r\n",
+        ),
+        (b"To: \xc3\xbc <root>\r\n", b"To: \xc3\xbc <root@in.example>\r\n"),
+        (
+            b'To: team: root;, "a@b" <root>, jane\r\n',
+            b'To: team: root;, "a@b" <root@in.example>, jane@in.example\r\n',
+        ),
+    ],
+)
+def test_an_address_without_a_domain_gets_one(before: bytes, after: bytes) -> None:
+    assert qualified(before + b"X: root\r\n") == after + b"X: root\r\n"
+    assert LOCAL.concerns(before)
+    assert qualified(after) == after
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"From: a@x.example\r\nTo: B <b@x.example> , \r\n\tc@x.example\r\n",
+        b"To: undisclosed-recipients:;\r\n",
+        b"To: team: root, jane;\r\n",
+        b"From: <>\r\n",
+        b'To: "root"\r\n',
+        b'To: "root mail" <root@x.example>\r\n',
+        b"From: =?utf-8?q?J=C3=BCrgen?=\r\n",
+        b"To: John Doe\r\n",
+        b"To: bad..dots\r\n",
+        b"To: root, jane <\r\n",
+        b"To: a@b <root\r\n",
+        b"Subject: root\r\nX-To: root\r\nDelivered-To: root\r\n",
+        b"no field\r\nTo: root\r\n",
+        b"To: " + b"root, " * 20_000 + b"x\r\n",
+        b"",
+    ],
+)
+def test_groups_and_names_and_what_is_no_address_stay(octets: bytes) -> None:
+    assert qualified(octets) == octets
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "root",
+                '"',
+                "<",
+                ">",
+                "@",
+                ",",
+                ";",
+                ":",
+                "(",
+                ")",
+                " ",
+                "\r\n ",
+                "x.example",
+                "=?a?q?b?=",
+                "\u00e4",
+            ]
+        ),
+        max_size=12,
+    ).map("".join)
+)
+def test_what_is_clear_at_a_glance_stays(value: str) -> None:
+    octets = f"To: {value}x\r\n".encode()
+    made = qualified(octets)
+    assert made == octets or LOCAL.concerns(octets)
+    assert made.replace(b"@in.example", b"") == octets
+    assert qualified(made) == made
 
 
 # -- laws -------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from twisted_sendmail.daemon.config_types import (
     read_toml,
 )
 from twisted_sendmail.daemon.endpoints import unix_endpoint
-from twisted_sendmail.daemon.intake import DEFAULT_ROUTE, cleanup_policy
+from twisted_sendmail.daemon.intake import DEFAULT_ROUTE, cleanup_policy, qualification
 from twisted_sendmail.daemon.secrets import secret_source
 from twisted_sendmail.drop import DropSettings
 from twisted_sendmail.local_users import all_ids_are_known
@@ -165,14 +165,13 @@ def _submission(tables: RootTable) -> ListenTable:
 
 def _drop_settings(tables: RootTable, name: str) -> DropSettings:
     limits, rewrite = tables.limits, tables.rewrite
-    domain = rewrite.append_domain or name
+    domains = qualification(rewrite, name)
     return DropSettings(
         spool=str((tables.spool or tables.queue).absolute()),
         queue=str(tables.queue.absolute()),
         name=name,
-        sender_domain=domain,
-        # At our name the relay finds out that a recipient is local.
-        recipient_domain=name if rewrite.local_mail_to is not None else domain,
+        sender_domain=domains.sender,
+        recipient_domain=domains.recipient,
         message_size=limits.message_size,
         header_size=limits.header_size,
         recipients=limits.recipients,

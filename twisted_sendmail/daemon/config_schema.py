@@ -95,6 +95,9 @@ class ListenTable:
     :param allow_early_input: networks whose clients may send content before the ``354``, as some
         broken clients do; all others get ``554 5.5.0`` and lose the connection
         (:doc:`why </how-to/receive-mail>`)
+    :param local: the clients are programs of this machine: addresses without a domain get one in the
+        header of their mail (:ref:`unqualified`). Without this key they are on a Unix socket and on
+        the loopback interface, unless they have signed in
     :param repair: repair bare CR, bare LF and NUL in content, instead of refusing it
     """
 
@@ -107,6 +110,7 @@ class ListenTable:
         types.trusted_networks, ["127.0.0.0/8", "::1", "unix"], flag="trusted"
     )
     allow_early_input: tuple[str, ...] = _key(types.early_input_networks, [])
+    local: bool | None = _key(types.boolean)
     repair: bool = _key(types.boolean, default=False)
 
 
@@ -247,9 +251,12 @@ class RewriteTable:
     :param complete: add ``Date``, ``Message-ID`` and ``From`` where they are missing, and remove
         ``Bcc``
     :param all_mail_from: make this address the sender of all mail (reports stay without a sender)
+    :param set_from_header: with ``all-mail-from``: make it the address in ``From`` of all mail too,
+        whoever is there; the name stays. Without this key only a ``From`` that is the sender changes
     :param senders: a table from a sender, or ``"@domain"``, to the new address
     :param masquerade: domains that replace the names of the hosts below them
-    :param append_domain: the domain for addresses without one, instead of ``name``
+    :param append_domain: the domain for addresses without one, instead of ``name``, in the envelope
+        of the ``sendmail`` command and in the header of local mail
     :param local_mail_to: send the mail for local recipients to this address: for those at a domain
         without a dot, at ``localhost``, at this host, and at ``local-domains``
     :param local_domains: more domains of local recipients
@@ -257,6 +264,7 @@ class RewriteTable:
 
     complete: bool = _key(types.boolean, default=True)
     all_mail_from: Mailbox | None = _key(types.mail_address, flag="all-mail-from")
+    set_from_header: bool = _key(types.boolean, default=False)
     senders: dict[str, str] = _key(types.text_map, {})
     masquerade: tuple[str, ...] = _key(types.texts, [])
     append_domain: str | None = _key(types.host_name)

@@ -410,6 +410,7 @@ class _Reading:
             self._now,
             origin=f"{_login(uid)} ({uid_text(uid)}) local",
             uid=uid,
+            local=True,
             binary=given.binary,
             own_hops=1,
             written=min(max(reader.status.st_mtime, 0.0), self._now),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.daemon.config_schema import RouteTable
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
-from twisted_sendmail.message import Rewriting
+from twisted_sendmail.message import Qualification, Rewriting
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.relay import EVERYBODY, Routing
 from twisted_sendmail.smtp import ServerSettings
@@ -28,13 +28,25 @@ def cleanup_policy(tables: RootTable, name: str) -> CleanupPolicy:
     routes = list(tables.route)
     if not any(EVERYBODY in route.senders for route in routes):
         routes.append(RouteTable(name=DEFAULT_ROUTE, senders=(EVERYBODY,)))
+    routing, rewrite = Routing(routes), tables.rewrite
     return CleanupPolicy(
         name,
-        Routing(routes).of,
-        _rewriting(tables.rewrite, name),
-        complete=tables.rewrite.complete,
+        routing.of,
+        _rewriting(rewrite, name),
+        qualification(rewrite, name),
+        routing.meant_for,
+        complete=rewrite.complete,
         max_hops=tables.limits.hops,
     )
+
+
+def qualification(table: RewriteTable, name: str) -> Qualification:
+    """Return the domains of addresses that have none.
+
+    :param name: our host name: there the relay finds out that a recipient is local.
+    """
+    domain = table.append_domain or name
+    return Qualification(domain, domain if table.local_mail_to is None else name)
 
 
 def _rewriting(table: RewriteTable, name: str) -> Rewriting | None:
@@ -44,6 +56,12 @@ def _rewriting(table: RewriteTable, name: str) -> Rewriting | None:
             why = "there is a '*' in rewrite.senders too"
             raise InvalidValue(why, "write one of them", "rewrite.all-mail-from")
         senders["*"] = str(table.all_mail_from)
+    if table.set_from_header and table.all_mail_from is None:
+        why = "there is no address to set"
+        raise InvalidValue(why, "give rewrite.all-mail-from too", "rewrite.set-from-header")
+    if table.set_from_header and not table.complete:
+        why = "rewrite.complete = false leaves every header as it is"
+        raise InvalidValue(why, "remove one of them", "rewrite.set-from-header")
     admin = table.local_mail_to
     if not (senders or table.masquerade or admin):
         return None
@@ -54,6 +72,7 @@ def _rewriting(table: RewriteTable, name: str) -> Rewriting | None:
             admin=None if admin is None else str(admin),
             name=name,
             local_domains=table.local_domains,
+            set_from=table.set_from_header,
         )
 
 

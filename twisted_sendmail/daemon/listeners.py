@@ -131,7 +131,10 @@ class Listeners:
         policy, limits = configuration.cleanup, configuration.limits
 
         def receiver(connection: ConnectionInfo) -> QueueReceiver:
-            return QueueReceiver(connection, self._queue, policy, self._reactor)
+            local = table.local
+            if local is None:
+                local = table.endpoint.local and connection.user is None
+            return QueueReceiver(connection, self._queue, policy, self._reactor, local=local)
 
         accounts = None
         if table.accounts is not None:

@@ -14,6 +14,7 @@ __all__ = [
     "HeaderFixer",
     "Message",
     "PreparedMessage",
+    "Qualification",
     "Report",
     "ReportedRecipient",
     "Rewriting",
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
     from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
     from twisted_sendmail.message.received import clause, folded, received_field
-    from twisted_sendmail.message.rewriting import Rewriting
+    from twisted_sendmail.message.rewriting import Qualification, Rewriting
     from twisted_sendmail.message.source import Message
 else:
     __getattr__ = lazy_names(
@@ -49,7 +50,7 @@ else:
             "mime": "OCTET_STREAM Attachment compose",
             "prepared": "Content PreparedMessage prepare prepare_small",
             "received": "clause folded received_field",
-            "rewriting": "Rewriting",
+            "rewriting": "Qualification Rewriting",
             "source": "Message",
         },
     )

@@ -10,7 +10,7 @@ RFC 5322 section 3.4 (address specification) and 3.6.6 (resent), RFC 6854 (group
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted_sendmail.smtp import (
     ForwardPath,
@@ -32,11 +32,20 @@ _TOKEN = re.compile(
     r'|"(?:[^"\\]|\\.)*"|\[[^][]*\]|[^][ \t\r\n"()<>,;:@\\]+|.',
     re.DOTALL,
 )
-# Belongs into display names only (RFC 2047 section 5): a server would take it literally for a local
-# part, a person reads it decoded.
-_ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?[^?]*\?=")
+#: Belongs into display names only (RFC 2047 section 5): a server would take it literally for a local
+#: part, a person reads it decoded.
+ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?[^?]*\?=")
 _FLAT_COMMENT = re.compile(r"\([^()\\]*(?:\\.[^()\\]*)*\)", re.DOTALL)
 _IN_COMMENT = re.compile(r"[^()\\]+|\\.|.", re.DOTALL)
+
+
+class AddressSpec(NamedTuple):
+    """One address as it stands in a value."""
+
+    text: str
+    #: Where it begins in the value.
+    begin: int
+    in_group: bool
 
 
 def header_sender(header: Header) -> ReversePath:
@@ -93,9 +102,9 @@ def mailboxes(name: str, value: str, domain: str | None = None) -> list[Mailbox]
     :raises InvalidAddress: *value* is not a list of addresses, or one of them cannot be used.
     """
     found = []
-    for spec in _Reader(name, value).read():
+    for spec, _, _ in address_specs(name, value):
         unusable = f"address '{printable(spec, 100)}' in {name} cannot be used"
-        if _ENCODED_WORD.search(spec):
+        if ENCODED_WORD.search(spec):
             raise InvalidAddress(
                 unusable,
                 detail="it contains an encoded word",
@@ -107,6 +116,15 @@ def mailboxes(name: str, value: str, domain: str | None = None) -> list[Mailbox]
         except InvalidAddress as e:
             raise InvalidAddress(unusable, detail=e.detail, remedy=e.remedy) from None
     return found
+
+
+def address_specs(name: str, value: str) -> list[AddressSpec]:
+    """Return the addresses in the *value* of the address field *name*, as they stand there.
+
+    :param value: may be folded.
+    :raises InvalidAddress: *value* is not a list of addresses.
+    """
+    return _Reader(name, value).read()
 
 
 def comment_end(value: str, at: int) -> int:
@@ -131,7 +149,7 @@ class _Reader:
     def __init__(self, name: str, value: str) -> None:
         self._name = name
         self._value = value
-        self._found: list[str] = []
+        self._found: list[AddressSpec] = []
         self._in_group = False
         self._after_group = False
         self._begin_address()
@@ -147,10 +165,10 @@ class _Reader:
         self._first = self._last = -1  # the words so far, from their first to their last octet
         self._at_sign = False
         self._name_before: str | None = None  # the display name, inside the angle brackets
-        self._spec: str | None = None  # the text between the angle brackets
+        self._spec: AddressSpec | None = None  # between the angle brackets
 
-    def read(self) -> list[str]:
-        """Return the address specifications."""
+    def read(self) -> list[AddressSpec]:
+        """Return the addresses."""
         at, value = 0, self._value
         while at < len(value):
             token = _TOKEN.match(value, at)
@@ -185,6 +203,9 @@ class _Reader:
     def _words(self) -> str:
         return self._value[self._first : self._last] if self._first >= 0 else ""
 
+    def _address(self) -> AddressSpec:
+        return AddressSpec(self._words(), self._first, self._in_group)
+
     def _open_angle(self, at: int) -> None:
         if self._name_before is not None or self._spec is not None or self._after_group:
             raise self._bad("there is a stray <")
@@ -195,9 +216,9 @@ class _Reader:
     def _close_angle(self, at: int) -> None:
         if self._name_before is None:
             raise self._bad("there is a stray >")
-        self._spec = self._words()
+        self._spec = self._address()
         # A display name with an @ needs quotes, or looks like another address.
-        if self._name_before not in {"", self._spec}:
+        if self._name_before not in {"", self._spec.text}:
             raise self._bad("a display name holds @ and has no quotes")
         self._name_before = None
 
@@ -207,7 +228,7 @@ class _Reader:
         if self._spec is not None:
             self._found.append(self._spec)
         elif self._first >= 0:
-            self._found.append(self._words())
+            self._found.append(self._address())
         self._after_group = False
         self._begin_address()
 

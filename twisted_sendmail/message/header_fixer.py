@@ -6,7 +6,8 @@ command. It
 * adds ``Date`` and ``Message-ID`` (and ``From``, if asked) where they are missing, after the fields
   that are there, and in a resent message the missing ``Resent-`` forms;
 * removes ``Bcc``;
-* lets a rule change the header first (:mod:`~twisted_sendmail.message.rewriting`);
+* qualifies addresses without a domain, and lets a rule change the header, before anything else
+  (:mod:`~twisted_sendmail.message.rewriting`);
 * and finds out what the queue and the reports need: Message-ID, hops, UTF-8, automatic mail.
 
 The header is held until it ends; the rest passes unchanged, even if it has no lines (RFC 3030).
@@ -42,6 +43,7 @@ from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, hop_count
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted_sendmail.message.rewriting import Qualification
     from twisted_sendmail.smtp import ReversePath
 
 #: Characters of a display name in a From field that is added.
@@ -74,7 +76,8 @@ class HeaderFixer:
     :param from_name: the sender's display name, for a missing From.
     :param add_from: add a missing From.
     :param complete: False: change nothing, only find out the facts.
-    :param rewrite: may change the header before anything else.
+    :param qualification: the domains for addresses without one; None: they stay.
+    :param rewrite: may change the header after that, and before anything else.
     :param limit: octets of a header, up to :data:`MAX_HEADER`; the rest of a longer one passes
         unchanged, and nothing is added to it.
     """
@@ -99,6 +102,7 @@ class HeaderFixer:
         from_name: str | None = None,
         add_from: bool = True,
         complete: bool = True,
+        qualification: Qualification | None = None,
         rewrite: Callable[[Header], Header] | None = None,
         limit: int = MAX_HEADER,
     ) -> None:
@@ -108,6 +112,7 @@ class HeaderFixer:
         self._from_name = from_name
         self._add_from = add_from
         self._complete = complete
+        self._qualification = qualification if complete else None
         self._rewrite = rewrite
         self._limit = limit
         self._held: bytes | bytearray | None = b""
@@ -173,6 +178,8 @@ class HeaderFixer:
 
     def completed(self, header: Header) -> Header:
         """Return *header*, which has no trace at its beginning, rewritten and completed."""
+        if self._qualification is not None:
+            header = self._qualification.header(header)
         if self._rewrite is not None:
             header = self._rewrite(header)
         fields = [
@@ -232,6 +239,7 @@ class HeaderFixer:
             _NEEDS_A_CLOSER_LOOK(lower)
             or _NO_FIELD(lower)
             or (self._complete and b"\ndate:" not in lower)
+            or (self._qualification is not None and self._qualification.concerns(section))
             or (self._complete and self._add_from and b"\nfrom:" not in lower)
         ):
             return False

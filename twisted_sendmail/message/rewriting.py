@@ -6,9 +6,10 @@ one address that is read. Rewriting twice gives the same result as rewriting onc
 *Senders*: an exact address comes first, then ``@domain``, then a masqueraded domain, then ``*``. The
 result of a domain rule is looked up once more as an exact address. The null reverse-path stays.
 
-*The header* keeps what its author wrote, with one exception: when a rule changed the sender, and
+*The header* keeps what its author wrote, with these exceptions. When a rule changed the sender, and
 ``From`` names exactly that sender and nobody else (or only the local part), the address there
-becomes the new one. Its name, comments and folding stay.
+becomes the new one; if asked for, it always does. Its name, comments and folding stay. In mail of this
+machine, an address without a domain gets one (:class:`Qualification`).
 
 *Recipients*: local recipients are replaced by the one address, if there is one. The original is kept
 as ORCPT, for reports (RFC 3461 section 4.2; RFC 6533 section 3 beyond ASCII).
@@ -21,11 +22,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from twisted_sendmail.message.header import Field, Header
+from twisted_sendmail.message.addresses import ENCODED_WORD, AddressSpec, address_specs
+from twisted_sendmail.message.header import LONG_HEADER, Field, Header
 from twisted_sendmail.smtp import (
     MAX_ORCPT,
     Envelope,
     ForwardPath,
+    InvalidAddress,
     InvalidInput,
     Mailbox,
     Recipient,
@@ -38,10 +41,57 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _LOCAL = frozenset({"localhost", "localhost.localdomain"})
-_BLANK = r"[ \t\r\n]*"
-# A display name: words and quoted strings.
-_PHRASE = r'(?:[^"<>()\[\]:;@\\,]|"(?:[^"\\]|\\.)*")*'
-_COMMENT = rf"(?:{_BLANK}\([^()\\]*\))?{_BLANK}"
+# Fields of senders and of recipients, also with "Resent-" (RFC 5322 section 3.6).
+_OF_SENDERS = frozenset({"from", "sender", "reply-to"})
+_OF_RECIPIENTS = frozenset({"to", "cc", "bcc"})
+_VALUES_OF_ADDRESSES = re.compile(
+    rb"\n(?:resent-)?(?:from|sender|reply-to|to|cc)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE
+)
+
+
+@attrs.frozen
+class Qualification:
+    """The domains of addresses that have none, as in the mail of cron and sudo: ``To: root``.
+
+    An address in a group, ``<>``, a quoted local part and words that are no address stay, and so does
+    a field with a syntax error.
+    """
+
+    #: For senders.
+    sender: str
+    #: For recipients.
+    recipient: str
+
+    def concerns(self, section: bytes) -> bool:
+        """Return False if it is clear at a glance that the header *section* stays as it is."""
+        return any(
+            b"@" not in each
+            for value in _VALUES_OF_ADDRESSES.findall(b"\n" + section)
+            for each in value.split(b",")
+        )
+
+    def header(self, header: Header) -> Header:
+        """Return *header* with the domains; unchanged if it is longer than :data:`LONG_HEADER`."""
+        if len(bytes(header)) > LONG_HEADER:
+            return header
+        end = header.broken
+        return Header([*map(self._field, header.fields[:end]), *_rest(header, end)])
+
+    def _field(self, field: Field) -> Field:
+        name = field.name.removeprefix("resent-")
+        if name not in _OF_SENDERS and name not in _OF_RECIPIENTS:
+            return field
+        domain = self.sender if name in _OF_SENDERS else self.recipient
+        begin, value = _value(field)
+        try:
+            specs = address_specs(field.name, value)
+        except InvalidAddress:
+            return field
+        for spec in reversed(specs):
+            if not spec.in_group and _is_local_part(spec.text):
+                end = spec.begin + len(spec.text)
+                value = f"{value[:end]}@{domain}{value[end:]}"
+        return _with_value(field, begin, value)
 
 
 class Rewriting:
@@ -55,6 +105,7 @@ class Rewriting:
     :param name: the name of this host, which is local.
     :param local_domains: further local domains; ``localhost`` and every domain without a dot are
         local.
+    :param set_from: ``From`` always becomes the sender.
     :raises InvalidInput: a rule cannot be parsed, or another rule would undo it.
     """
 
@@ -66,6 +117,7 @@ class Rewriting:
         admin: str | None = None,
         name: str = "localhost",
         local_domains: Iterable[str] = (),
+        set_from: bool = False,
     ) -> None:
         self._exact: dict[tuple[str, str], Mailbox] = {}
         self._domains: dict[str, Mailbox | str] = {}
@@ -73,6 +125,8 @@ class Rewriting:
         for key, target in (senders or {}).items():
             self._add(key.strip(), target.strip())
         self._masquerade = frozenset(_domain(each) for each in masquerade)
+        #: ``From`` always becomes the sender.
+        self.sets_from = set_from
         self._admin = ForwardPath(Mailbox.parse(admin)) if admin else None
         self._local = _LOCAL | {_domain(each) for each in (name, *local_domains)}
         self._check()
@@ -141,10 +195,15 @@ class Rewriting:
     # -- the header -----------------------------------------------------------
 
     def header(self, header: Header, before: ReversePath, after: ReversePath) -> Header:
-        """Return *header* for a message whose sender was rewritten."""
-        if before.mailbox is None or after.mailbox is None or before == after:
+        """Return *header* for a message whose sender is *after*, and was *before*.
+
+        Unchanged if it is longer than :data:`LONG_HEADER`.
+        """
+        if after.mailbox is None or len(bytes(header)) > LONG_HEADER:
             return header
-        if len(header.values("from")) != 1:
+        if self.sets_from:
+            return _with_from(header, after.mailbox)
+        if before.mailbox is None or before == after or len(header.values("from")) != 1:
             return header
         return Header(
             _renamed(field, before.mailbox, after.mailbox) if field.name == "from" else field
@@ -221,17 +280,85 @@ def _merged(one: Recipient, other: Recipient) -> Recipient:
     return Recipient(one.path, notify, one.orcpt or other.orcpt)
 
 
+# -- fields -----------------------------------------------------------------------------------
+
+
+def _rest(header: Header, broken: int | None) -> tuple[Field, ...]:
+    return () if broken is None else header.fields[broken:]
+
+
+def _value(field: Field) -> tuple[bytes, str]:
+    """Return the octets of a field up to its colon, and its value as it stands there."""
+    begin, colon, value = field.octets.partition(b":")
+    return begin + colon, value.decode("utf-8", "surrogateescape")
+
+
+def _with_value(field: Field, begin: bytes, value: str) -> Field:
+    return Field(field.name, begin + value.encode("utf-8", "surrogateescape"))
+
+
+def _is_local_part(text: str) -> bool:
+    """Return True if *text* needs only a domain to be an address."""
+    if "@" in text or text.startswith('"') or ENCODED_WORD.search(text):
+        return False
+    try:
+        return bool(Mailbox.parse(f"{text}@localhost"))
+    except InvalidAddress:
+        return False
+
+
+def _is(text: str, box: Mailbox) -> bool:
+    """Return True if *text* is the address *box*, or its local part."""
+    if "@" not in text:
+        return text == str(box).rpartition("@")[0]
+    try:
+        return _key(Mailbox.parse(text)) == _key(box)
+    except InvalidAddress:
+        return False
+
+
 def _renamed(field: Field, before: Mailbox, after: Mailbox) -> Field:
     """Return a From field that names only *before* with *after*; any other field unchanged."""
-    text = field.octets.decode("utf-8", "surrogateescape")
-    local, _, domain = str(before).rpartition("@")
-    domains = "|".join(re.escape(each) for each in {domain, before.ascii_domain})
-    address = rf"{re.escape(local)}(?:@(?i:{domains}))?"
-    match = re.match(
-        rf"[^:]*:(?:{_PHRASE}<{_BLANK}({address}){_BLANK}>|{_BLANK}({address})){_COMMENT}\Z", text
-    )
-    if match is None:
+    begin, value = _value(field)
+    try:
+        specs = address_specs(field.name, value)
+    except InvalidAddress:
         return field
-    begin, end = match.span(1 if match[1] is not None else 2)
-    text = text[:begin] + after.wire + text[end:]
-    return Field("from", text.encode("utf-8", "surrogateescape"))
+    if len(specs) != 1 or specs[0].in_group or not _is(specs[0].text, before):
+        return field
+    return _with_value(field, begin, _replaced(value, specs[0], after.wire))
+
+
+def _replaced(value: str, spec: AddressSpec, text: str) -> str:
+    return value[: spec.begin] + text + value[spec.begin + len(spec.text) :]
+
+
+def _with_from(header: Header, sender: Mailbox) -> Header:
+    """Return *header* with one From field, if it has any, that names *sender* and keeps the name."""
+    fields: list[Field] = []
+    found = False
+    for field in header.fields[: header.broken]:
+        if field.name != "from":
+            fields.append(field)
+        elif not found:
+            fields.append(_naming(field, sender))
+            found = True
+    return Header([*fields, *_rest(header, header.broken)])
+
+
+def _naming(field: Field, sender: Mailbox) -> Field:
+    """Return a From field that names only *sender*, with the display name if there is one."""
+    begin, value = _value(field)
+    plain = Field(field.name, begin + f" {sender.wire}\r\n".encode())
+    try:
+        specs = address_specs(field.name, value)
+    except InvalidAddress:
+        return plain
+    if len(specs) != 1 or specs[0].in_group or not specs[0].text:
+        return plain
+    (spec,) = specs
+    if _is(spec.text, sender) and "@" in spec.text:
+        return field
+    words = not (_is_local_part(spec.text) or "@" in spec.text) and value[spec.begin - 1] != "<"
+    text = f"{spec.text} <{sender.wire}>" if words else sender.wire
+    return _with_value(field, begin, _replaced(value, spec, text))

@@ -21,7 +21,7 @@ from twisted_sendmail.smtp import MAX_HOPS, InvalidInput, InvalidMessage, printa
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from twisted_sendmail.message import Header, Rewriting
+    from twisted_sendmail.message import Header, Qualification, Rewriting
     from twisted_sendmail.smtp import Envelope, ReversePath
 
 
@@ -38,6 +38,11 @@ class CleanupPolicy:
     #: Returns the name of the route for a (rewritten) sender.
     route_of: Callable[[ReversePath], str]
     rewriting: Rewriting | None = None
+    #: The domains for addresses without one, in the header of local mail; None: they stay.
+    qualification: Qualification | None = None
+    #: Returns the name of the route that is meant for a sender as it was before rewriting; None:
+    #: there is none.
+    route_of_original: Callable[[ReversePath], str | None] | None = None
     #: Add missing fields to the header and remove Bcc. Otherwise the header stays unchanged, also
     #: when the sender is rewritten.
     complete: bool = True
@@ -54,6 +59,7 @@ class Cleanup:
     :param origin: the source of the message, for display.
     :param uid: the user of this machine who sent the message; None: there is none, or it is not known.
     :param binary: the message came with BODY=BINARYMIME.
+    :param local: the message comes from a program of this machine.
     :param held: the message waits for the operator.
     :param own_hops: Received fields at the beginning that this host added.
     :param written: the time for a missing Date; by default *now*.
@@ -71,6 +77,7 @@ class Cleanup:
         "_max_hops",
         "_now",
         "_origin",
+        "_original",
         "_policy",
         "_uid",
         "envelope",
@@ -85,6 +92,7 @@ class Cleanup:
         *,
         origin: str = "",
         uid: int | None = None,
+        local: bool = False,
         binary: bool = False,
         held: bool = False,
         own_hops: int = 0,
@@ -109,8 +117,9 @@ class Cleanup:
         #: The envelope as it is queued.
         self.envelope = envelope if rewriting is None else rewriting.envelope(envelope)
         before, after = envelope.sender, self.envelope.sender
+        self._original = before
         rewrite: Callable[[Header], Header] | None = None
-        if rewriting is not None and before != after:
+        if rewriting is not None and (rewriting.sets_from or before != after):
             rules = rewriting
 
             def rewrite(header: Header) -> Header:
@@ -122,6 +131,7 @@ class Cleanup:
             after,
             from_name=from_name,
             complete=policy.complete,
+            qualification=policy.qualification if local else None,
             rewrite=rewrite,
         )
 
@@ -152,6 +162,14 @@ class Cleanup:
                 remedy="look at its Received fields for a server that comes twice",
             )
 
+    def _route(self) -> str:
+        """Return the route: that of the original sender, if one is meant for it, comes first."""
+        policy, after = self._policy, self.envelope.sender
+        named = None
+        if policy.route_of_original is not None and self._original != after:
+            named = policy.route_of_original(self._original)
+        return named or policy.route_of(after)
+
     def message_info(self) -> MessageInfo:
         """Return the record to be committed; valid after :meth:`finish`."""
         fixer, envelope = self._fixer, self.envelope
@@ -159,7 +177,7 @@ class Cleanup:
             id=self._id,
             envelope=envelope,
             arrived=self._now,
-            route=self._policy.route_of(envelope.sender),
+            route=self._route(),
             origin=self._origin,
             uid=self._uid,
             smtputf8=envelope.needs_smtputf8 or fixer.smtputf8_header,

@@ -50,12 +50,14 @@ class Routing:
         routes = self._routes
         if len(routes) == 1:
             return routes[EVERYBODY]
-        box = sender.mailbox
+        return self.meant_for(sender) or routes[EVERYBODY]
+
+    def meant_for(self, sender: ReversePath) -> str | None:
+        """Return the name of the route that names *sender* or its domain; None: there is none."""
+        routes, box = self._routes, sender.mailbox
         if box is None:
-            found = routes.get(NOBODY)
-        else:
-            found = routes.get(_key(box)) or routes.get(f"@{box.ascii_domain.lower()}")
-        return found or routes[EVERYBODY]
+            return routes.get(NOBODY)
+        return routes.get(_key(box)) or routes.get(f"@{box.ascii_domain.lower()}")
 
     def of_report(self, sender: ReversePath) -> str:
         """Return the route for a report to *sender*: that of the null reverse-path, or their own.

@@ -339,12 +339,8 @@ class RelayService(Service):
         """
         self.settings = settings
         self._routing = Routing(settings.routes)
-        self.policy = policy or CleanupPolicy(
-            settings.name,
-            self.route_of,
-            self.policy.rewriting,
-            self.policy.complete,
-            self.policy.max_hops,
+        self.policy = policy or attrs.evolve(
+            self.policy, name=settings.name, route_of=self.route_of
         )
         if self._parts is None:
             return

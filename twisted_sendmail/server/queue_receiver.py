@@ -37,16 +37,24 @@ class QueueReceiver(Receiver):
 
     :param policy: what is done to mail before it is queued.
     :param clock: the wall clock.
+    :param local: the client is a program of this machine.
     """
 
     def __init__(
-        self, connection: ConnectionInfo, queue: Queue, policy: CleanupPolicy, clock: IReactorTime
+        self,
+        connection: ConnectionInfo,
+        queue: Queue,
+        policy: CleanupPolicy,
+        clock: IReactorTime,
+        *,
+        local: bool = False,
     ) -> None:
         self.connection = connection
         self.id = queue.new_id()
         self._queue = queue
         self._policy = policy
         self._clock = clock
+        self._local = local
         self._recipients: list[Recipient] = []
         self._cleanup: Cleanup | None = None
         self._intake: Intake | None = None
@@ -130,6 +138,7 @@ class QueueReceiver(Receiver):
             self._clock.seconds(),
             origin=_origin(self.connection, smtputf8=parameters.smtputf8),
             uid=None if self.connection.local is None else self.connection.local.uid,
+            local=self._local,
             binary=parameters.body == "BINARYMIME",
             own_hops=0 if self._trace is None else 1,
         )
