@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.server.tls import ServerTLS
     from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
     from twisted_sendmail.smtp.client import ClientSession
-    from twisted_sendmail.smtp.envelope import Envelope, Recipient
+    from twisted_sendmail.smtp.envelope import Envelope, Recipient, UnusableRecipient
     from twisted_sendmail.smtp.errors import (
         ActionIgnored,
         AllRecipientsRefused,
@@ -195,6 +195,7 @@ __all__ = [
     "UnableToAccommodateParameters",
     "UnexpectedResponse",
     "UnsupportedMechanism",
+    "UnusableRecipient",
     "WeakMechanism",
     "deliver",
     "many",
@@ -230,7 +231,7 @@ _MODULES = {
     "sasl.mechanism": "Mechanism",
     "smtp.address": "ForwardPath Mailbox ReversePath",
     "smtp.client": "ClientSession",
-    "smtp.envelope": "Envelope Recipient",
+    "smtp.envelope": "Envelope Recipient UnusableRecipient",
     "smtp.errors": """
         ActionIgnored AllRecipientsRefused AuthenticationError AuthenticationFailed
         AuthenticationRejected AuthenticationRequired CertificateRejected ChunkingFailure

@@ -331,6 +331,30 @@ async def test_what_the_server_offers_and_does_not_know_is_left_out(
 
 
 @ensureDeferred
+async def test_a_bad_address_of_a_header_is_refused_and_the_others_get_the_message(
+    reactor: Any, shell: Shell
+) -> None:
+    message = shell.write("bad.eml", MESSAGE.replace(b"bob@example.net", b"b..b@x.org, bob@x.org."))
+    async with LoopbackServer(reactor, users=USERS) as server:
+        common = ["send", *options(shell, server)]
+        partly = await shell.run(*common, message, "--json")
+        none = await shell.run(*common, message, "--all-or-nothing")
+        given = await shell.run(*common, message, "--to", "bob@x.org,b..b@x.org")
+        composed = await shell.run(
+            *common, "--from", "a@x.org", "--to", "bob@x.org, b..b@x.org", "--body", "hi"
+        )
+        (received,) = server.messages
+    assert [str(each) for each in received.recipients] == ["bob@x.org"]
+    assert [done.status for done in (partly, none, given, composed)] == [69, 65, 65, 65]
+    found = json.loads(partly.out)
+    assert (found["status"], [(r["address"], r["enhanced"]) for r in found["recipients"]]) == (
+        "partly accepted",
+        [("bob@x.org", "2.0.0"), ("b..b@x.org", "5.1.3")],
+    )
+    assert 'put it in quotes: "b..b"@x.org' in partly.err
+
+
+@ensureDeferred
 async def test_refusal_of_all_recipients_is_an_error(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, users=USERS, receiver=Choosy) as server:
         common = ["send", *options(shell, server), shell.message, "--to"]

@@ -536,3 +536,37 @@ def test_help_names_the_options(sendmail: SendmailCommand) -> None:
     done = sendmail("--help")
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("usage: sendmail [OPTION]... [RECIPIENT]...\n")
+
+
+def test_the_good_addresses_of_a_header_get_it_and_a_bad_one_is_named(
+    sendmail: SendmailCommand,
+) -> None:
+    done = sendmail(
+        "-t", stdin=b"To: ok@example.net, bad..dots@example.net\nCc: also@example.net.\n\nHi.\n"
+    )
+    assert (done.status, done.out) == (69, "")
+    assert done.err == (
+        "sendmail: bad..dots@example.net refused: 553 5.1.3 Bad recipient address syntax: it does "
+        "not fit RFC 5321 section 4.1.2; if that is the name of the mailbox, put it in quotes: "
+        '"bad..dots"@example.net\n'
+    )
+    assert sendmail.recipients == ["ok@example.net", "also@example.net"]
+
+
+@pytest.mark.parametrize(
+    ("words", "header"),
+    [
+        (["-t"], b"To: bad..dots@example.net\n"),
+        (["-t"], b'To: ok@example.net, "bad@example.net\n'),
+        (["-t"], b"To: ok@example.net, bad\0@[example.net\n"),
+        (["ok@example.net", "bad..dots@example.net"], b"To: ok@example.net\n"),
+        (["-t", "bad..dots@example.net"], b"To: ok@example.net\n"),
+    ],
+)
+def test_a_bad_address_refuses_the_call_where_it_was_given_or_is_the_only_one(
+    sendmail: SendmailCommand, words: list[str], header: bytes
+) -> None:
+    done = sendmail(*words, stdin=header + b"\nHi.\n")
+    assert done.status == 65
+    assert len(done.err.splitlines()) == 1
+    sendmail.assert_nothing_was_taken()

@@ -372,3 +372,16 @@ def test_the_header_of_a_message_of_this_process_is_fixed_once(
     queued = world.run(relay.send(message, complete=complete))
     _ = world.run(queued.delivered)
     assert [b"From: a@example.org\r\nTo: bob@example.net\r\n"] == sections
+
+
+def test_an_address_of_the_header_that_cannot_be_used_does_not_keep_the_others_from_it(
+    world: World,
+) -> None:
+    host = world.host()
+    relay = world.relay(host)
+    content = b"From: a@x.example\r\nTo: b..b@x.example, ok@x.example.\r\n\r\nhello\r\n"
+    queued = world.run(relay.send(content))
+    (refused,) = queued.refused
+    assert str(refused).startswith("b..b@x.example refused: 553 5.1.3 Bad recipient address")
+    world.until(lambda: host.got)
+    assert host.got == [("a@x.example", "ok@x.example")]

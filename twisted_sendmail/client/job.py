@@ -118,7 +118,7 @@ class Job:
     def join(self, last: DeliveryReport) -> DeliveryReport:
         """Return the report on all recipients, where *last* is that of the last transaction."""
         if self._whole is None:
-            return last
+            return _with_refused(last, self.message)
         envelope = self._whole.envelope
         results = [*self._results, *last.outcomes]
         results += [
@@ -128,6 +128,7 @@ class Job:
         joined = replace(
             self._accepted or last, envelope=envelope, outcomes=tuple(results), error=last.error
         )
+        joined = _with_refused(joined, self._whole)
         if joined.error is not None:
             joined.error.report = joined
         return joined
@@ -155,6 +156,16 @@ class Job:
         )
 
 
+def _with_refused(report: DeliveryReport, message: PreparedMessage) -> DeliveryReport:
+    """Add the addresses of the header that cannot be used."""
+    if not message.refused:
+        return report
+    full = replace(report, outcomes=(*report.outcomes, *message.refused))
+    if full.error is not None:
+        full.error.report = full
+    return full
+
+
 async def prepare_message(
     reactor: Any,
     message: Message,
@@ -164,6 +175,7 @@ async def prepare_message(
     envelope: Envelope | None = None,
     complete: bool = True,
     fix_header: bool = True,
+    all_or_nothing: bool = False,
 ) -> PreparedMessage:
     """Call :func:`~twisted_sendmail.message.prepared.prepare`; files are read in a thread.
 
@@ -178,6 +190,7 @@ async def prepare_message(
             envelope=envelope,
             complete=complete,
             fix_header=fix_header,
+            all_or_nothing=all_or_nothing,
             now=reactor.seconds(),
             run_blocking=lambda work: off_reactor(reactor, work),
         )

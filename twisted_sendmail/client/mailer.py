@@ -169,6 +169,7 @@ class Mailer:
                 recipients=recipients,
                 envelope=envelope,
                 complete=complete,
+                all_or_nothing=all_or_nothing,
             )
             try:
                 report = await self.deliver(prepared, all_or_nothing=all_or_nothing)
@@ -437,7 +438,11 @@ class Sending:
         mailer = self._mailer
         try:
             prepared = await prepare_message(
-                mailer.reactor, message, envelope=envelope, complete=self._complete
+                mailer.reactor,
+                message,
+                envelope=envelope,
+                complete=self._complete,
+                all_or_nothing=self._all_or_nothing,
             )
             envelope = prepared.envelope
             try:

@@ -81,6 +81,7 @@ def submit(
             recipients=recipients,
             envelope=envelope,
             complete=complete,
+            all_or_nothing=all_or_nothing,
         )
         used = chosen
         try:

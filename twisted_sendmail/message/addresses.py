@@ -18,6 +18,7 @@ from twisted_sendmail.smtp import (
     InvalidMessage,
     Mailbox,
     ReversePath,
+    UnusableRecipient,
     printable,
 )
 
@@ -65,19 +66,27 @@ def header_sender(header: Header) -> ReversePath:
     raise InvalidMessage("the message has no sender", remedy="give the sender, or a From field")
 
 
-def header_recipients(header: Header, domain: str | None = None) -> list[ForwardPath]:
+def header_recipients(
+    header: Header, domain: str | None = None, unusable: list[UnusableRecipient] | None = None
+) -> list[ForwardPath]:
     """Return the addresses in ``To``, ``Cc``, ``Bcc``; if resent, in the newest ``Resent-`` forms.
 
     :param domain: appended to an address that has no domain; None: such an address is an error.
+    :param unusable: gets the addresses that cannot be used, if there are others; None: such an
+        address is an error.
     :raises InvalidMessage: a line of the header is not a field.
-    :raises InvalidAddress: an address cannot be used.
+    :raises InvalidAddress: an address, or each of them, cannot be used; or a field is not a list of
+        addresses, or one of them holds CR, LF or NUL.
     """
-    fields = _addresses(header, "To", "Cc", "Bcc", domain=domain)
+    fields = _addresses(header, "To", "Cc", "Bcc", domain=domain, unusable=unusable)
     return [ForwardPath(box) for _, boxes in fields for box in boxes]
 
 
 def _addresses(
-    header: Header, *names: str, domain: str | None = None
+    header: Header,
+    *names: str,
+    domain: str | None = None,
+    unusable: list[UnusableRecipient] | None = None,
 ) -> Iterator[tuple[str, list[Mailbox]]]:
     broken = header.broken
     if broken is not None:
@@ -91,30 +100,30 @@ def _addresses(
         header, names = resent, tuple(f"Resent-{name}" for name in names)
     for name in names:
         values = header.values(name.lower())
-        yield name, [box for value in values for box in mailboxes(name, value, domain)]
+        yield name, [box for value in values for box in mailboxes(name, value, domain, unusable)]
 
 
-def mailboxes(name: str, value: str, domain: str | None = None) -> list[Mailbox]:
+def mailboxes(
+    name: str,
+    value: str,
+    domain: str | None = None,
+    unusable: list[UnusableRecipient] | None = None,
+) -> list[Mailbox]:
     """Return the mailboxes in the *value* of the address field *name*, also those in groups.
 
     :param value: unfolded.
     :param domain: appended to an address that has no domain; None: such an address is an error.
+    :param unusable: gets the addresses that cannot be used; None: such an address is an error.
     :raises InvalidAddress: *value* is not a list of addresses, or one of them cannot be used.
     """
     found = []
     for spec, _, _ in address_specs(name, value):
-        unusable = f"address '{printable(spec, 100)}' in {name} cannot be used"
-        if ENCODED_WORD.search(spec):
-            raise InvalidAddress(
-                unusable,
-                detail="it contains an encoded word",
-                remedy="write the address without encoding",
-            )
-        qualified = spec if domain is None or "@" in spec else f"{spec}@{domain}"
         try:
-            found.append(Mailbox.parse(qualified))
-        except InvalidAddress as e:
-            raise InvalidAddress(unusable, detail=e.detail, remedy=e.remedy) from None
+            found.append(_mailbox(name, spec, domain))
+        except InvalidAddress as error:
+            if unusable is None or any(character in spec for character in "\r\n\0"):
+                raise
+            unusable.append(UnusableRecipient(spec, error))
     return found
 
 
@@ -125,6 +134,20 @@ def address_specs(name: str, value: str) -> list[AddressSpec]:
     :raises InvalidAddress: *value* is not a list of addresses.
     """
     return _Reader(name, value).read()
+
+
+def _mailbox(name: str, spec: str, domain: str | None) -> Mailbox:
+    what = f"address '{printable(spec, 100)}' in {name} cannot be used"
+    if ENCODED_WORD.search(spec):
+        raise InvalidAddress(
+            what,
+            detail="it contains an encoded word",
+            remedy="write the address without encoding",
+        )
+    try:
+        return Mailbox.parse(spec if domain is None or "@" in spec else f"{spec}@{domain}")
+    except InvalidAddress as e:
+        raise InvalidAddress(what, detail=e.detail, remedy=e.remedy) from None
 
 
 def comment_end(value: str, at: int) -> int:

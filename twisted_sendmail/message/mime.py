@@ -17,6 +17,7 @@ from typing import Any
 
 import attrs
 
+from twisted_sendmail.message.addresses import mailboxes
 from twisted_sendmail.message.field_encoding import (
     NotEncodable,
     encoded_words,
@@ -70,13 +71,13 @@ def compose(
 ) -> EmailMessage:
     """Build a message in ASCII (quoted-printable, base64, encoded-words), for any server.
 
-    Date and Message-ID are added and addresses are checked when the message is sent.
+    Date and Message-ID are added when the message is sent.
 
     :param sender: for From: an address, with or without a display name.
     :param to: for To, each as in a header; likewise *cc* and *bcc*.
     :param text: the body; line ends may be any.
     :returns: the message, with its Bcc, which is removed when the message is sent.
-    :raises InvalidInput: an argument does not fit into a header field.
+    :raises InvalidInput: an argument does not fit into a header field, or an address cannot be used.
     """
     message = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
     fields = {"From": [sender], "To": to, "Cc": cc, "Bcc": bcc, "Subject": [subject]}
@@ -89,6 +90,8 @@ def compose(
                 remedy="give it in one line",
             )
         if value:
+            if name != "Subject":
+                _ = mailboxes(name, value)
             message[name] = value
     message.set_content(text)
     for each in attachments:

@@ -37,11 +37,15 @@ from twisted_sendmail.smtp import (
     AnyRecipient,
     Canonicalizer,
     Envelope,
+    ForwardPath,
     InvalidInput,
     InvalidMessage,
     Recipient,
+    RecipientResult,
     Repair,
+    UnusableRecipient,
     is_canonical,
+    refused_address,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +75,7 @@ class PreparedMessage:
         "binary",
         "envelope",
         "message_id",
+        "refused",
         "signature_broken",
         "smtputf8",
     )
@@ -93,6 +98,8 @@ class PreparedMessage:
         self.binary = binary
         #: The message is signed and had to be encoded: its signature is void.
         self.signature_broken = False
+        #: Addresses of the header that cannot be used, and are not in the envelope.
+        self.refused: tuple[RecipientResult, ...] = ()
         self._whole = content if isinstance(content, bytes) else b""
         self._content = None if isinstance(content, bytes) else content
         self._at = 0
@@ -263,19 +270,22 @@ async def prepare(
     host_name: str = "localhost",
     complete: bool = True,
     fix_header: bool = True,
+    all_or_nothing: bool = False,
     policy: Repair = Repair.REFUSE,
     run_blocking: RunBlocking[Any] = run_inline,
 ) -> PreparedMessage:
     """Make *message* ready to be sent. An error or a cancellation leaves nothing open.
 
     :param sender: None: from the header; ``""`` is the null reverse-path.
-    :param recipients: None: from the header.
+    :param recipients: None: from the header; addresses there that cannot be used are in
+        ``PreparedMessage.refused``, if there are others.
     :param envelope: instead of both.
     :param now: for a missing ``Date``, in seconds since the epoch.
     :param host_name: for a missing ``Message-ID``, if the sender has no domain.
     :param complete: add missing fields and remove ``Bcc``; False: only make the line ends CRLF.
     :param fix_header: False: the caller gives the content to a :class:`HeaderFixer`; ``message_id``
         and ``smtputf8`` are not those of the header then.
+    :param all_or_nothing: an address of the header that cannot be used refuses the message.
     :param policy: for a bare CR or a NUL.
     :param run_blocking: runs work that may block on a disk or take long.
     :raises InvalidInput: the message cannot be sent.
@@ -298,6 +308,7 @@ async def prepare(
             return small
     source, binary_body = await _source(message, run_blocking)
     content = _SourceContent(source, policy, run_blocking)
+    unusable: list[UnusableRecipient] = []
     try:
         begin = await content.begin()
         end = header_end(begin, whole=content.ended)
@@ -308,7 +319,9 @@ async def prepare(
             header.check_fields()
             asked = envelope or Envelope(
                 header_sender(header) if sender is None else sender,
-                header_recipients(header) if recipients is None else recipients,
+                _recipients(header, unusable, all_or_nothing=all_or_nothing)
+                if recipients is None
+                else recipients,
             )
             if not fix_header:
                 return asked, None, begin[:end]
@@ -326,7 +339,18 @@ async def prepare(
             await content.close()
         whole += binary_body or b""
     binary = binary_body is not None
-    return _message(envelope, content if whole is None else whole, fixer, binary=binary)
+    made = _message(envelope, content if whole is None else whole, fixer, binary=binary)
+    made.refused = tuple(map(refused_address, dict.fromkeys(unusable)))
+    return made
+
+
+def _recipients(
+    header: Header, unusable: list[UnusableRecipient], *, all_or_nothing: bool
+) -> list[ForwardPath]:
+    found = header_recipients(header, unusable=unusable)
+    if unusable and (all_or_nothing or not found):
+        raise unusable[0].error
+    return found
 
 
 async def _source(

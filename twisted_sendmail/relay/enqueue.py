@@ -64,6 +64,7 @@ async def enqueue(
     finally:
         await message.close()
     queued = tracker.add(id_, info.envelope)
+    queued.refused = message.refused
     try:
         _ = await intake.commit(info)
     except CancelledError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from twisted_sendmail.queue import AttemptRecord, QueuedMessage
-    from twisted_sendmail.smtp import Envelope
+    from twisted_sendmail.smtp import Envelope, RecipientResult
 
 _T = TypeVar("_T")
 
@@ -95,6 +95,8 @@ class Queued:
     def __init__(self, id: str, result: SharedResult[FinalReport]) -> None:  # noqa: A002 - the field's name
         #: Queue id, as in the log.
         self.id = id
+        #: Addresses of the header that cannot be used: the message is queued for the others.
+        self.refused: tuple[RecipientResult, ...] = ()
         self._result = result
 
     @property

@@ -94,6 +94,7 @@ __all__ = [
     "TemporaryAuthenticationFailure",
     "Transcript",
     "UnsupportedMechanism",
+    "UnusableRecipient",
     "Verb",
     "ascii_domain",
     "authentication_refusal",
@@ -107,6 +108,7 @@ __all__ = [
     "rcpt_command",
     "recipient_results",
     "refusal",
+    "refused_address",
     "refused_parameters",
     "require_acceptance",
     "shown_argument",
@@ -153,7 +155,13 @@ if TYPE_CHECKING:
         is_canonical,
     )
     from twisted_sendmail.smtp.data_reader import TOO_MANY_HOPS, ContentReader, hop_count
-    from twisted_sendmail.smtp.envelope import MAX_ORCPT, AnyRecipient, Envelope, Recipient
+    from twisted_sendmail.smtp.envelope import (
+        MAX_ORCPT,
+        AnyRecipient,
+        Envelope,
+        Recipient,
+        UnusableRecipient,
+    )
     from twisted_sendmail.smtp.errors import (
         AllRecipientsRefused,
         AuthenticationError,
@@ -213,6 +221,7 @@ if TYPE_CHECKING:
         RecipientResult,
         RecipientStatus,
         recipient_results,
+        refused_address,
         require_acceptance,
     )
     from twisted_sendmail.smtp.server import PENDING, Pending, ServerHandler, ServerSession
@@ -234,7 +243,7 @@ else:
                 Rset StartTLS Verb""",
             "data_encoding": "MAX_TEXT_LINE Canonicalizer Repair is_canonical",
             "data_reader": "TOO_MANY_HOPS ContentReader hop_count",
-            "envelope": "MAX_ORCPT AnyRecipient Envelope Recipient",
+            "envelope": "MAX_ORCPT AnyRecipient Envelope Recipient UnusableRecipient",
             "errors": """
                 AllRecipientsRefused AuthenticationError AuthenticationRejected
                 CertificateRejected CommandNotAllowed ConnectFailed ConnectionClosed
@@ -255,7 +264,7 @@ else:
             "reply_meaning": "ReplyMeaning ReplySubject classify_reply refused_parameters",
             "request": "mail_command rcpt_command",
             "result": """
-                DeliveryReport RecipientResult RecipientStatus recipient_results
+                DeliveryReport RecipientResult RecipientStatus recipient_results refused_address
                 require_acceptance""",
             "server": "PENDING Pending ServerHandler ServerSession",
             "server_settings": "ServerSettings",

@@ -2,7 +2,8 @@
 
 The grammar is that of RFC 5321 section 4.1.2 with the additions of RFC 6531 (SMTPUTF8). An address is
 parsed or refused, never repaired into another one; display names and comments belong to the header
-and are refused here. A source route is parsed and dropped (RFC 5321 appendix C).
+and are refused here. A source route (RFC 5321 appendix C) and the final dot of a domain are parsed
+and dropped.
 
 Beyond the grammar, an underscore is accepted in a domain: host names of containers have it.
 """
@@ -43,7 +44,7 @@ class _Grammar:
         label = rf"[A-Za-z0-9_{more}](?:[A-Za-z0-9_{more}-]*[A-Za-z0-9_{more}])?"
         domain = rf"{label}(?:\.{label})*"
         self.dot_string = re.compile(dot_string + r"\Z")
-        self.mailbox = re.compile(rf"({dot_string}|{quoted})@({domain}|{_LITERAL})\Z")
+        self.mailbox = re.compile(rf"({dot_string}|{quoted})@(?:({domain})\.?|({_LITERAL}))\Z")
         self.domain = re.compile(domain + r"\Z")
         self.source_route = re.compile(rf"@{domain}(?:,@{domain})*:")
 
@@ -91,9 +92,9 @@ class Mailbox:
             raise _bad(str(local_part), "it holds control characters")
         whole = f"{local_part}@{domain}"
         match = _grammar(whole).mailbox.match(whole)
-        if match is None or match[1] != local_part or local_part[:1] == '"':
+        if match is None or match[1] != local_part or domain[-1:] == "." or local_part[:1] == '"':
             whole = f"{_quoted(local_part)}@{domain}"
-            if not _grammar(whole).mailbox.match(whole):
+            if domain[-1:] == "." or not _grammar(whole).mailbox.match(whole):
                 raise _bad(f"{local_part}@{domain}", "it does not fit RFC 5321 section 4.1.2")
         if len(whole.encode()) > MAX_PATH:
             raise _bad(str(local_part), f"it is longer than {MAX_PATH} octets")
@@ -113,7 +114,7 @@ class Mailbox:
         match = _grammar(text).mailbox.match(text)
         if match is None:
             raise _bad(text, _why(text), _remedy(text))
-        local, domain = match[1], match[2]
+        local, domain = match[1], match[2] or match[3]
         if local[:1] == '"':
             local = re.sub(r"\\(.)", r"\1", local[1:-1])
         return cls(local, domain)
@@ -149,6 +150,13 @@ def _remedy(text: str) -> str:
         return "give the bare address, without a display name or comment"
     if "," in text:
         return "give several addresses as a list"
+    local, at, domain = text.rpartition("@")
+    quoted = f"{_quoted(local)}@{domain}"
+    if at and _grammar(quoted).mailbox.match(quoted):
+        # Not written for the user: a server would deliver to it, and it may be a slip.
+        return (
+            f"if that is the name of the mailbox, put it in quotes: {printable(quoted, limit=100)}"
+        )
     return "write it as user@example.org"
 
 

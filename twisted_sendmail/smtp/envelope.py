@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
-from twisted_sendmail.smtp.errors import InvalidInput
+from twisted_sendmail.smtp.errors import InvalidAddress, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -83,6 +83,48 @@ class Recipient:
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+class UnusableRecipient(Recipient):
+    """An address of a header that cannot be used: it is refused, and the message goes to the others.
+
+    :param text: the address as it stands in the header.
+    :param error: why it cannot be used, and the remedy.
+    """
+
+    __slots__ = ("error", "text")
+    text: str
+    error: InvalidAddress
+
+    def __init__(self, text: str, error: InvalidAddress) -> None:
+        for name, value in (
+            ("text", text),
+            ("error", error),
+            ("notify", frozenset()),
+            ("orcpt", None),
+            ("others", {}),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def path(self) -> ForwardPath:
+        """There is no path.
+
+        :raises InvalidAddress: always.
+        """
+        raise self.error.copy()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UnusableRecipient) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"UnusableRecipient({self.text!r})"
 
 
 AnyRecipient = str | ForwardPath | Recipient

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.errors import AllRecipientsRefused, SendmailError, refusal
 from twisted_sendmail.smtp.escape import printable
+from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.reply_meaning import ReplySubject, classify_reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from twisted_sendmail.smtp.envelope import Envelope, Recipient
-    from twisted_sendmail.smtp.reply import Reply
+    from twisted_sendmail.smtp.envelope import Envelope, Recipient, UnusableRecipient
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
 
@@ -46,6 +46,8 @@ class RecipientStatus(enum.Enum):
 class RecipientResult:
     """Result for one recipient."""
 
+    #: An :class:`~twisted_sendmail.smtp.envelope.UnusableRecipient` for an address of the header that
+    #: cannot be used.
     recipient: Recipient
     status: RecipientStatus
     #: The reply that decided: to RCPT, to MAIL or to the content; None without one.
@@ -67,6 +69,14 @@ class RecipientResult:
 
     def __str__(self) -> str:
         return f"{printable(str(self.recipient))} {self.status.value}{f': {self.reply}' if self.reply else ''}"
+
+
+def refused_address(recipient: UnusableRecipient) -> RecipientResult:
+    """Return the result for an address that cannot be used (RFC 3463 section 3.2: 5.1.3)."""
+    error = recipient.error
+    why = "; ".join(filter(None, (error.detail, error.remedy)))
+    reply = Reply(553, (printable(f"5.1.3 Bad recipient address syntax: {why}", limit=400),))
+    return RecipientResult(recipient, RecipientStatus.REFUSED, reply)
 
 
 def recipient_results(

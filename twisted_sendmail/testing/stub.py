@@ -136,7 +136,7 @@ class StubMailer:
     ) -> DeliveryReport:
         if self._failures:
             raise self._failures.popleft()
-        prepared = await prepare(message, now=time.time(), **options)
+        prepared = await prepare(message, now=time.time(), all_or_nothing=all_or_nothing, **options)
         pieces = []
         try:
             while piece := await prepared.read():
@@ -157,7 +157,7 @@ class StubMailer:
                 results.append(RecipientResult(recipient, RecipientStatus.ACCEPTED, accepted))
         report = DeliveryReport(
             envelope,
-            tuple(results),
+            (*results, *prepared.refused),
             reply=None if rejected else accepted,
             size=len(content),
             message_id=prepared.message_id,

@@ -32,7 +32,7 @@ from twisted_sendmail.cli.sendmail.message import (
 from twisted_sendmail.cli.sendmail.options import HELP, SendmailMode, SendmailOptions, parse
 from twisted_sendmail.cli.sendmail.spool import drop_envelope, find_settings, put
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_and_line
-from twisted_sendmail.smtp import printable
+from twisted_sendmail.smtp import UnusableRecipient, printable, refused_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,8 @@ def _deliver(options: SendmailOptions, settings: DropSettings) -> int:
         if stdin_closed:
             raise CommandError("stdin is closed; nothing was sent", ExitStatus.IOERR)
         message = InputMessage(_STDIN, dot_ends=not options.ignore_dots)
-        envelope = envelope_of(options, message.header, sender, settings.recipient_domain)
+        unusable: list[UnusableRecipient] = []
+        envelope = envelope_of(options, message.header, sender, settings.recipient_domain, unusable)
         if len(envelope.recipients) > settings.recipients:
             raise CommandError(
                 f"there are {len(envelope.recipients)} recipients, and the relay takes "
@@ -106,7 +107,9 @@ def _deliver(options: SendmailOptions, settings: DropSettings) -> int:
         raise CommandError("interrupted; nothing was sent", ExitStatus.INTERRUPTED) from None
     if options.verbose:
         print_note(f"-- put into {printable(settings.directory, 300)} as {name}")
-    return ExitStatus.OK
+    for address in dict.fromkeys(unusable):
+        print_error(str(refused_address(address)))
+    return ExitStatus.UNAVAILABLE if unusable else ExitStatus.OK
 
 
 def _open_standard_descriptors() -> bool:

@@ -32,6 +32,7 @@ from twisted_sendmail.smtp import (
     Recipient,
     Repair,
     ReversePath,
+    UnusableRecipient,
 )
 
 if TYPE_CHECKING:
@@ -84,11 +85,17 @@ def envelope_sender(options: SendmailOptions, user: User, domain: str) -> Revers
 
 
 def envelope_of(
-    options: SendmailOptions, header: Header, sender: ReversePath, domain: str
+    options: SendmailOptions,
+    header: Header,
+    sender: ReversePath,
+    domain: str,
+    unusable: list[UnusableRecipient] | None = None,
 ) -> Envelope:
     """The envelope: recipients of the command line, and with ``-t`` those of the header too.
 
     :param domain: appended to a name without a domain.
+    :param unusable: gets the addresses of the header that cannot be used, if there are others; None: such an
+        address is an error.
     :raises InvalidInput: an address cannot be used, or there is no recipient.
     """
     paths = [
@@ -97,7 +104,9 @@ def envelope_of(
         for box in mailboxes("the command line", word, domain)
     ]
     if options.from_header:
-        paths += header_recipients(header, domain)
+        paths += header_recipients(header, domain, unusable)
+    if not paths and unusable:
+        raise unusable[0].error
     if not paths:
         raise InvalidMessage("there are no recipients in the header", remedy="add To, Cc or Bcc")
     recipients = [Recipient(path, options.notify) for path in paths]
