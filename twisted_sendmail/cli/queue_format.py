@@ -1,11 +1,10 @@
-"""Messages of a queue as text: a table, all details of one, the format of ``mailq``, and JSON.
+"""Messages of a queue as text: a table, all details of one, and JSON.
 
 Everything that others wrote is escaped.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -198,61 +197,6 @@ def _past(at: float, now: float) -> str:
     except (OverflowError, ValueError, OSError):
         moment = f"{at:.0f} seconds after 1970"
     return f"{moment}, {duration(now - at)} ago"
-
-
-# -- mailq --------------------------------------------------------------------------
-
-_MAILQ_HEAD = "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------"
-#: The mark after an id: being delivered, on hold, kept for the operator.
-_MAILQ_MARKS = {"active": "*", "hold": "!", "corrupt": "#"}
-
-
-def mailq_lines(messages: Iterable[QueuedMessage]) -> Iterator[str]:
-    """The queue in the format of Postfix's ``mailq``, which programs parse."""
-    number = octets = 0
-    for message in messages:
-        if not number:
-            yield _MAILQ_HEAD
-        number += 1
-        octets += message.size
-        yield from _mailq_entry(message)
-        yield ""
-    if number:
-        kilobytes = -(-octets // 1024)
-        yield f"-- {kilobytes} Kbytes in {number} Request{'' if number == 1 else 's'}."
-    else:
-        yield "Mail queue is empty"
-
-
-def _mailq_entry(message: QueuedMessage) -> Iterator[str]:
-    info = message.info
-    mark = _MAILQ_MARKS.get(message.queue_name, " ")
-    sender = info.envelope.sender
-    name = printable(str(sender), 320) if sender.mailbox is not None else "MAILER-DAEMON"
-    yield f"{message.id}{mark} {message.size:7} {_mailq_date(info.arrived)}  {name}"
-    previous: str | None = None
-    for recipient in message.pending or message.recipients:
-        reason = _mailq_reason(recipient)
-        # Postfix prints a reason once, above all recipients that it concerns.
-        if reason is not None and reason != previous:
-            yield f"{reason:>80}"
-        previous = reason
-        yield f"{'':41}{printable(str(recipient.recipient), 320)}"
-
-
-def _mailq_reason(recipient: QueuedRecipient) -> str | None:
-    if recipient.reply is None:
-        return None
-    relay = f"{printable(recipient.relay, 200)}: " if recipient.relay else ""
-    return f"({relay}{printable(recipient.reply, 600)})"
-
-
-def _mailq_date(at: float) -> str:
-    """``Thu Jan  1 12:00:00``, in local time and in English."""
-    try:
-        return time.ctime(at)[:19]
-    except (OverflowError, ValueError, OSError):
-        return time.ctime(0)[:19]
 
 
 # -- for programs -------------------------------------------------------------------

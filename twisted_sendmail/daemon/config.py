@@ -6,6 +6,7 @@ for each table. Here the values are checked against each other and against the f
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -68,6 +69,8 @@ class Configuration:
     submission: ListenTable
     #: The settings for the sendmail command.
     drop: DropSettings
+    #: The group that may see all mail by ``mailq``; None: the relay's own.
+    operators: int | None
     #: Listeners accept secrets in files that everybody may read.
     world_readable_secrets: bool
     relay: RelaySettings
@@ -115,6 +118,7 @@ def configuration_of(
             listeners=tables.listen,
             submission=_submission(tables),
             drop=_drop_settings(tables, name),
+            operators=tables.operator_group,
             world_readable_secrets=tables.world_readable_secrets,
             relay=_relay_settings(tables, name, reactor),
             cleanup=cleanup_policy(tables, name),
@@ -166,7 +170,7 @@ def _submission(tables: RootTable) -> ListenTable:
 def _drop_settings(tables: RootTable, name: str) -> DropSettings:
     limits, rewrite = tables.limits, tables.rewrite
     domains = qualification(rewrite, name)
-    return DropSettings(
+    settings = DropSettings(
         spool=str((tables.spool or tables.queue).absolute()),
         queue=str(tables.queue.absolute()),
         name=name,
@@ -177,6 +181,10 @@ def _drop_settings(tables: RootTable, name: str) -> DropSettings:
         recipients=limits.recipients,
         hops=limits.hops,
     )
+    if len(os.fsencode(settings.mailq_socket)) > MAX_SOCKET_PATH:
+        why = f"the path of the socket in it is longer than {MAX_SOCKET_PATH} octets"
+        raise InvalidValue(why, "write a shorter one, below /var/spool", "spool")
+    return settings
 
 
 def _check_listener(table: ListenTable, reactor: Any, *, world_readable: bool) -> None:

@@ -349,6 +349,9 @@ class RootTable:
     :param spool: a directory for mail of the ``sendmail`` command: it holds ``drop``, which root makes
         for all users, and files of the relay (:doc:`/how-to/replace-sendmail`); without this key the
         directory of the queue, where only root and the relay's own user can send
+    :param operator_group: a group whose members see and flush the mail of all users by ``mailq`` and
+        ``sendmail -q``, as root and the relay's user do; others see their own. Without this key the
+        group of the relay's user
     :param world_readable_secrets: accept files with secrets that everybody may read, such as those
         that Docker and Kubernetes mount: accounts, keys, passwords, tokens. Even so only the owner
         may have write permission
@@ -359,6 +362,7 @@ class RootTable:
     submission_socket: Path | None = _key(types.path)
     submission_mode: int = _key(types.file_mode, "0600")
     spool: Path | None = _key(types.path)
+    operator_group: int | None = _key(types.group)
     world_readable_secrets: bool = _key(types.boolean, default=False)
     listen: tuple[ListenTable, ...] = _tables(ListenTable)
     smarthost: tuple[SmarthostTable, ...] = _tables(SmarthostTable)

@@ -9,6 +9,7 @@ sendmail command can use it cheaply.
 from __future__ import annotations
 
 import contextlib
+import grp
 import math
 import re
 import socket
@@ -256,6 +257,18 @@ def file_mode(value: object, folder: Path) -> int:
         remedy = 'write octal digits in quotes, such as "0660"'
         raise InvalidValue(f"{_quoted(value)} is no mode", remedy)
     return int(value, 8)
+
+
+def group(value: object, folder: Path) -> int:
+    """A group of this machine, by its name or number; its number."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
+        return value
+    name = text(value, folder)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        why = f"there is no group {_quoted(name)} on this machine"
+        raise InvalidValue(why, "write the name or the number of a group") from None
 
 
 def command(value: object, folder: Path) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from twisted_sendmail.daemon.clock_watch import ClockWatch
 from twisted_sendmail.daemon.drop_intake import DropIntake
 from twisted_sendmail.daemon.listeners import Listeners
 from twisted_sendmail.daemon.logging import JsonLog
+from twisted_sendmail.daemon.mailq_socket import MailqSocket
 from twisted_sendmail.daemon.systemd import Notifier
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import QueueError
@@ -71,6 +72,7 @@ class RelayDaemon(Service):
         self._admin = AdminEndpoint(reactor, self.relay)
         #: None before the queue is open.
         self.drop: DropIntake | None = None
+        self._mailq: MailqSocket | None = None
         #: None before the queue is open, and after the stop began.
         self.listeners: Listeners | None = None
         self._clock_watch = ClockWatch(reactor, lambda _: self.relay.look())
@@ -106,6 +108,8 @@ class RelayDaemon(Service):
         self.listeners = Listeners(self._reactor, self.relay.queue)
         await self.listeners.apply(configuration)
         await self._admin.apply(configuration)
+        self._mailq = MailqSocket(self._reactor, self.relay.queue, self.drop)
+        await self._mailq.apply(configuration)
         self.drop.start()
         self._notifier.start_watchdog(self._reactor)
         self._notifier.ready(_status(recovered))
@@ -169,6 +173,8 @@ class RelayDaemon(Service):
         await self.listeners.apply(new)
         if self.drop is not None:
             await self.drop.apply(new)
+        if self._mailq is not None:
+            await self._mailq.apply(new)
         self.relay.reconfigure(new.relay, new.cleanup)
         self.configuration = new
         self._open_json_log(new)
@@ -212,6 +218,8 @@ class RelayDaemon(Service):
             await self.drop.stop()
         await drained
         await self._admin.close()
+        if self._mailq is not None:
+            await self._mailq.close()
         if self.relay.running:
             await self.relay.stopService()
         self._notifier.stop_watchdog()

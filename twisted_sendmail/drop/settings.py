@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 #: The spool directory of the packaged relay.
 DEFAULT_SPOOL = "/var/spool/twisted_sendmail"
-#: In a spool directory: the settings, the directory for messages, the FIFO that wakes the relay.
-SETTINGS, DROP, WAKEUP_FIFO = "sendmail.json", "drop", "sendmail.fifo"
+#: In a spool directory: the settings, the directory for messages, the FIFO that wakes the relay, and
+#: the socket on which the relay answers ``mailq``.
+SETTINGS, DROP, WAKEUP_FIFO, MAILQ_SOCKET = "sendmail.json", "drop", "sendmail.fifo", "mailq"
 
 _FORMAT = 1
 #: Octets of the file.
@@ -46,6 +47,11 @@ class DropSettings(NamedTuple):
     def directory(self) -> str:
         """The directory for messages."""
         return f"{self.spool}/{DROP}"
+
+    @property
+    def mailq_socket(self) -> str:
+        """The socket on which the relay answers ``mailq``."""
+        return f"{self.spool}/{MAILQ_SOCKET}"
 
 
 def read_settings(path: str) -> DropSettings:

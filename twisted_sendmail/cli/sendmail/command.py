@@ -80,9 +80,10 @@ def _run(options: SendmailOptions) -> int:
         from twisted_sendmail.cli.sendmail.session import serve
 
         return serve(settings)
-    if options.mode is SendmailMode.FLUSH:
-        return _flush(settings.queue, options)
-    return _print_queue(settings.queue, options)
+    from twisted_sendmail.cli.sendmail.mailq import flush_queue, print_queue
+
+    (flush_queue if options.mode is SendmailMode.FLUSH else print_queue)(settings, options)
+    return ExitStatus.OK
 
 
 def _deliver(options: SendmailOptions, settings: DropSettings) -> int:
@@ -124,38 +125,3 @@ def _open_standard_descriptors() -> bool:
         except OSError:
             closed.append(os.open(os.devnull, os.O_RDWR))
     return 0 in closed
-
-
-def _print_queue(directory: str, options: SendmailOptions) -> int:
-    """``-bp``.
-
-    :raises QueueError: the queue cannot be read.
-    """
-    from itertools import chain
-
-    from twisted_sendmail.cli.queue_format import mailq_lines
-    from twisted_sendmail.queue import SQLiteStore
-
-    selection = options.selection()
-    with SQLiteStore(directory) as store, store.transaction(write=False, doing="be read"):
-        pages = store.pages(selection) if selection is not None else ()
-        for line in mailq_lines(chain.from_iterable(pages)):
-            print_result(line)
-    return ExitStatus.OK
-
-
-def _flush(directory: str, options: SendmailOptions) -> int:
-    """``-q``: the selected messages are due now.
-
-    :raises QueueError: the queue cannot be changed.
-    """
-    import time
-
-    from twisted_sendmail.queue import QueueAction, SQLiteStore, wake
-
-    selection = options.selection()
-    if selection is not None:
-        with SQLiteStore(directory) as store, store.transaction(doing="flush messages"):
-            store.act(QueueAction.FLUSH, selection, time.time())
-        wake(directory)
-    return ExitStatus.OK

@@ -1,0 +1,203 @@
+"""``mailq`` and ``sendmail -q``: ask the relay over its socket, which answers every user.
+
+Without a relay, root and the relay's user work on the queue itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.cli.output import print_result
+from twisted_sendmail.exit_status import CommandError, ExitStatus
+from twisted_sendmail.smtp import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from twisted_sendmail.cli.sendmail.options import SendmailOptions
+    from twisted_sendmail.drop import DropSettings
+
+#: Seconds that the relay may be silent.
+RELAY_SILENCE = 60.0
+
+
+def print_queue(settings: DropSettings, options: SendmailOptions) -> None:
+    """``-bp``: print the queue, of an ordinary user only their own messages.
+
+    :raises CommandError: the queue cannot be read.
+    :raises QueueError: the same, by root or the relay's user without a relay.
+    """
+    answer = _ask(settings, {"action": "list", **_selected(options)})
+    for line in mailq_lines(_stored(settings, options) if answer is None else answer):
+        print_result(line)
+
+
+def flush_queue(settings: DropSettings, options: SendmailOptions) -> None:
+    """``-q``: the selected messages are due now; of an ordinary user only their own.
+
+    :raises CommandError: the queue cannot be changed.
+    :raises QueueError: the same, by root or the relay's user without a relay.
+    """
+    answer = _ask(settings, {"action": "flush", **_selected(options)})
+    if answer is None:
+        _flush_stored(settings, options)
+    else:
+        list(answer)
+
+
+def _selected(options: SendmailOptions) -> dict[str, Any]:
+    given = dict(options.flush)
+    ids = [value for letter, value in options.flush if letter == "I"]
+    return {"ids": ids or None, "recipient": given.get("R"), "sender": given.get("S")}
+
+
+# -- the relay ----------------------------------------------------------------------
+
+
+def _ask(settings: DropSettings, request: dict[str, Any]) -> Iterator[dict[str, Any]] | None:
+    """Send *request*; the lines of the answer, or None if no relay runs.
+
+    :raises CommandError: the relay cannot be asked.
+    """
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(RELAY_SILENCE)
+    try:
+        client.connect(settings.mailq_socket)
+    except OSError as e:
+        client.close()
+        if isinstance(e, FileNotFoundError | ConnectionRefusedError):
+            return None
+        raise _failed(e.strerror or "no answer") from None
+    # A relay that refuses a request may do so before it is sent; the answer tells.
+    with suppress(OSError):
+        client.sendall(json.dumps(request).encode("ascii") + b"\n")
+    return _answer(client)
+
+
+def _answer(client: socket.socket) -> Iterator[dict[str, Any]]:
+    with closing(client), client.makefile("rb") as lines:
+        try:
+            for line in lines:
+                found = json.loads(line)
+                if "error" in found:
+                    raise _failed(printable(found["error"], 500))
+                yield found
+                if "end" in found:
+                    return
+        except (OSError, ValueError) as e:
+            why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+            raise _failed(printable(why, 100)) from None
+    raise _failed("it ended before its answer was complete")
+
+
+def _failed(why: str) -> CommandError:
+    return CommandError(f"the relay did not answer: {why}", ExitStatus.TEMPFAIL)
+
+
+# -- without the relay --------------------------------------------------------------
+
+
+def _check_rights(settings: DropSettings) -> None:
+    """Let only root and the relay's user go on.
+
+    :raises CommandError: this is another user.
+    """
+    try:
+        if os.geteuid() in {0, os.stat(settings.queue).st_uid}:  # noqa: PTH116 - pathlib costs 1 MB
+            return
+    except OSError:
+        pass
+    raise CommandError(
+        "the relay is not running, and only root and the relay's user can read its queue now; "
+        "start the relay, or try again later",
+        ExitStatus.TEMPFAIL,
+    )
+
+
+def _stored(settings: DropSettings, options: SendmailOptions) -> Iterator[dict[str, Any]]:
+    """The messages of the queue, as a relay lists them."""
+    _check_rights(settings)
+    from twisted_sendmail.admin.format import local_mail
+    from twisted_sendmail.drop import DropDirectory
+    from twisted_sendmail.queue import SQLiteStore, message_json
+
+    selection, number = options.selection(), 0
+    with SQLiteStore(settings.queue) as store, store.transaction(write=False, doing="be read"):
+        for page in store.pages(selection) if selection is not None else ():
+            number += len(page)
+            yield from map(message_json, page)
+    end: dict[str, Any] = {"end": number}
+    with suppress(OSError), closing(DropDirectory(settings.directory)) as directory:
+        totals = directory.scan().totals
+        end["notice"] = local_mail(totals.files, totals.oldest)
+    yield end
+
+
+def _flush_stored(settings: DropSettings, options: SendmailOptions) -> None:
+    _check_rights(settings)
+    from twisted_sendmail.queue import QueueAction, SQLiteStore, wake
+
+    selection = options.selection()
+    if selection is not None:
+        with SQLiteStore(settings.queue) as store, store.transaction(doing="flush messages"):
+            store.act(QueueAction.FLUSH, selection, time.time())
+        wake(settings.queue)
+
+
+# -- the format ---------------------------------------------------------------------
+
+_HEAD = "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------"
+#: The mark after an id: being delivered, on hold, kept for the operator.
+_MARKS = {"active": "*", "hold": "!", "corrupt": "#"}
+
+
+def mailq_lines(answer: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The queue in the format of Postfix's ``mailq``, which programs parse.
+
+    :param answer: the lines of a relay: messages, and the end.
+    """
+    number = octets = 0
+    for each in answer:
+        if "end" in each:
+            if each.get("notice"):
+                yield f"-- {printable(each['notice'], 200)}"
+            continue
+        if not number:
+            yield _HEAD
+        number += 1
+        octets += each["message_size"]
+        yield from _entry(each)
+        yield ""
+    # Programs look at the last line.
+    if number:
+        kilobytes = -(-octets // 1024)
+        yield f"-- {kilobytes} Kbytes in {number} Request{'' if number == 1 else 's'}."
+    else:
+        yield "Mail queue is empty"
+
+
+def _entry(message: dict[str, Any]) -> Iterator[str]:
+    mark = _MARKS.get(message["queue_name"], " ")
+    date, sender = _date(message["arrival_time"]), printable(message["sender"], 320)
+    yield f"{message['queue_id']}{mark} {message['message_size']:7} {date}  {sender}"
+    previous: str | None = None
+    for recipient in message["recipients"]:
+        reason = recipient.get("delay_reason")
+        # Postfix prints a reason once, above all recipients that it concerns.
+        if reason is not None and reason != previous:
+            yield f"{f'({printable(reason, 1000)})':>80}"
+        previous = reason
+        yield f"{'':41}{printable(recipient['address'], 320)}"
+
+
+def _date(at: float) -> str:
+    """``Thu Jan  1 12:00:00``, in local time and in English."""
+    try:
+        return time.ctime(at)[:19]
+    except (OverflowError, ValueError, OSError):
+        return time.ctime(0)[:19]
