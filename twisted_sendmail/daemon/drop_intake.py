@@ -51,6 +51,8 @@ from twisted_sendmail.smtp import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from twisted.internet.interfaces import IDelayedCall
+
     from twisted_sendmail.daemon.config import Configuration
     from twisted_sendmail.drop import DropEnvelope, DropReader, DropSettings, WaitingFile
     from twisted_sendmail.queue import MessageInfo, Queue, QueuedMessage
@@ -60,6 +62,11 @@ SCAN_INTERVAL = 10.0
 #: Seconds after which new mail, of other users perhaps, is looked for although files of the last
 #: scan are left.
 MAX_SCAN_AGE = 2.0
+#: The next scan begins after so many times the duration of the last one, up to so many seconds: users
+#: who fill the directory and flood the FIFO do not keep the relay busy.
+SCAN_PAUSE, MAX_SCAN_PAUSE = 4, 2.0
+#: Lines about bad files between two scans of the timer.
+MAX_LOGGED = 20
 #: Files, and octets of them, that are read and committed together.
 BATCH_FILES, BATCH_SIZE = 64, 1024 * 1024
 #: Octets of free space, and inodes, that are left for mail that comes by SMTP.
@@ -89,11 +96,14 @@ class DropIntake:
         self._configuration: Configuration | None = None
         self._directory: DropDirectory | None = None
         self._fifo: WakeupFifo | None = None
-        self._timer = LoopingCall(self.look)
+        self._timer = LoopingCall(self._look_now_and_then)
         self._timer.clock = reactor
         self._passing: Deferred[None] | None = None
         self._look_again = False
+        self._not_before = 0.0
+        self._delayed: IDelayedCall | None = None
         self._stopping = False
+        self._logged = 0
         # Files whose message is in the queue, and that still exist as far as is known.
         self._taken: set[FileKey] = set()
         self._taken_known = False
@@ -127,18 +137,39 @@ class DropIntake:
             self._timer.stop()
         if self._fifo is not None:
             self._fifo.close()
+        if self._delayed is not None:
+            self._delayed.cancel()
+            self._delayed = None
         if self._passing is not None:
             await self._passing
         if self._directory is not None:
             self._directory.close()
 
+    def _look_now_and_then(self) -> None:
+        if self._logged > MAX_LOGGED:
+            _log.error(
+                "{count} more files in {directory} are not taken",
+                count=self._logged - MAX_LOGGED,
+                directory=self._settings.directory,
+            )
+        self._logged = 0
+        self.look()
+
     def look(self) -> None:
-        """Look for mail."""
-        if self._stopping:
+        """Look for mail, at once or soon."""
+        if self._stopping or self._delayed is not None:
             return
         if self._passing is not None:
             self._look_again = True
             return
+        delay = self._not_before - self._reactor.seconds()
+        if 0 < delay <= MAX_SCAN_PAUSE:
+            self._delayed = self._reactor.callLater(delay, self._look_now)
+        else:
+            self._look_now()
+
+    def _look_now(self) -> None:
+        self._delayed = None
         passing = Deferred.fromCoroutine(self._pass())
         done: Deferred[None] = Deferred()
         self._passing = done
@@ -169,31 +200,28 @@ class DropIntake:
     # -- one pass ------------------------------------------------------------------------
 
     async def _pass(self) -> None:
-        """Take everything that waits."""
-        if self._directory is None:
-            path = self._settings.directory
-            self._directory = await off_reactor(self._reactor, lambda: DropDirectory(path))
-        directory = self._directory
+        """Scan once, and take what was found."""
+        directory = self._directory = await off_reactor(self._reactor, self._open_directory)
         if not self._taken_known:
             self._taken |= _parsed_keys(await self._queue.taken_files())
             self._taken_known = True
         await self._remove_taken(directory)
-        while not self._stopping:
-            self._look_again = False
-            taken = frozenset(self._taken)
-            scan = await off_reactor(self._reactor, partial(directory.scan, taken))
-            self.totals = scan.totals
-            for bad in scan.bad:
-                self._log_bad(bad.key, bad.why)
-            files = deque(scan.files)
-            if not files:
+        self._look_again = False
+        began = self._reactor.seconds()
+        scan = await off_reactor(self._reactor, partial(directory.scan, frozenset(self._taken)))
+        now = self._reactor.seconds()
+        self._not_before = now + min(SCAN_PAUSE * (now - began), MAX_SCAN_PAUSE)
+        self.totals = scan.totals
+        for bad in scan.bad:
+            self._log_bad(bad.key, bad.why)
+        files = deque(scan.files)
+        while files and not self._stopping:
+            if self._look_again and self._reactor.seconds() - now > MAX_SCAN_AGE:
                 return
-            began = self._reactor.seconds()
-            while files and not self._stopping:
-                if self._look_again and self._reactor.seconds() - began > MAX_SCAN_AGE:
-                    break
-                if not await self._take(directory, _next_batch(files)):
-                    return
+            if not await self._take(directory, _next_batch(files)):
+                return
+        if scan.more:
+            self._look_again = True
 
     async def _take(self, directory: DropDirectory, batch: list[WaitingFile]) -> bool:
         """Take some files; False if the queue refuses mail."""
@@ -297,6 +325,15 @@ class DropIntake:
 
     # -- in a thread -----------------------------------------------------------------------
 
+    def _open_directory(self) -> DropDirectory:
+        directory = self._directory
+        if directory is not None:
+            if directory.is_current():
+                return directory
+            directory.close()
+            self._directory = None
+        return DropDirectory(self._settings.directory)
+
     def _lack_of_space(self, size: int) -> str:
         found = os.statvfs(self._now_configured.queue)
         if found.f_bavail * found.f_frsize < RESERVED_SPACE + 2 * size:
@@ -333,6 +370,9 @@ class DropIntake:
     # -- log -------------------------------------------------------------------------------
 
     def _log_bad(self, key: FileKey, why: str) -> None:
+        self._logged += 1
+        if self._logged > MAX_LOGGED:
+            return
         _log.error(
             "{directory}/{name} of uid {uid} is not taken: {why}",
             directory=self._settings.directory,

@@ -25,7 +25,7 @@ from twisted_sendmail.drop.file_format import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 #: Mode of a drop directory: set-gid, so that files get the relay's group; sticky; not listable.
 DIRECTORY_MODE = 0o3733
@@ -88,6 +88,8 @@ class DropScan(NamedTuple):
 
     #: Complete files, in turns.
     files: list[WaitingFile]
+    #: There are more, for the next scan.
+    more: bool
     #: Files that cannot be taken and were not reported before.
     bad: list[BadFile]
     totals: DropTotals
@@ -96,11 +98,13 @@ class DropScan(NamedTuple):
 class DropDirectory:
     """The drop directory at *path*.
 
+    :param now: returns seconds since 1970.
     :raises OSError: it cannot be opened.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, now: Callable[[], float] = time.time) -> None:
         self.path = path
+        self._clock = now
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags)
         # Files that cannot be taken, and the time of their last change, by user.
@@ -115,6 +119,14 @@ class DropDirectory:
         if descriptor >= 0:
             os.close(descriptor)
 
+    def is_current(self) -> bool:
+        """Return False if *path* is another directory meanwhile."""
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(self._descriptor))
+
     def scan(self, taken: Collection[FileKey] = ()) -> DropScan:
         """List the directory.
 
@@ -122,8 +134,9 @@ class DropDirectory:
         :raises OSError: it cannot be listed.
         """
         self._bad_before, self._bad, self._reports = self._bad, {}, []
-        self._now = time.time()
+        self._now = self._clock()
         waiting: dict[int, list[WaitingFile]] = {}
+        left_out: set[int] = set()
         files = octets = listed = 0
         oldest = self._now
         for name, status in self._entries():
@@ -147,11 +160,14 @@ class DropDirectory:
             if not of_user or (len(of_user) < MAX_FILES_OF_USER and listed < MAX_FILES):
                 of_user.append(WaitingFile(key, status.st_size, status.st_ctime_ns))
                 listed += 1
+            else:
+                left_out.add(key.uid)
         for uid, bad in self._bad.items():
             if len(bad) >= MAX_BAD_FILES_OF_USER:
                 waiting.pop(uid, None)
+                left_out.discard(uid)
         totals = DropTotals(files, self._now - oldest, octets)
-        return DropScan(_in_turns(waiting), self._reports, totals)
+        return DropScan(_in_turns(waiting), bool(left_out), self._reports, totals)
 
     def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(self._descriptor) as entries:
