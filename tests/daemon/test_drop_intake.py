@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from tests.names import (
 )
 from tests.other_users import needs_root
 from twisted_sendmail import SendmailError
+from twisted_sendmail.daemon.drop_intake import RESERVED_SPACE
 from twisted_sendmail.drop import DropDirectory, DropEnvelope, DropRecipient, read_settings
 from twisted_sendmail.queue import Queue
 from twisted_sendmail.queue.sqlite.database import SQLiteConnection
@@ -403,6 +405,21 @@ def test_disk_space_is_reserved_for_mail_that_comes_by_smtp(
     assert "MiB are left for mail that comes by SMTP" in spool.logged[0]
     spool.scan()
     assert (len(spool.messages), spool.files) == (1, [])
+
+
+def test_a_large_file_for_which_there_is_no_space_delays_no_smaller_one(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.start()
+    free = SimpleNamespace(f_bavail=RESERVED_SPACE + 1_000_000, f_frsize=1, f_files=0)
+    spool.put(CONTENT + b"x\r\n" * 700_000)
+    spool.put()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _: free)
+        spool.scan()
+        assert (len(spool.messages), len(spool.files)) == (1, 1)
+    spool.scan()
+    assert (len(spool.messages), spool.files) == (2, [])
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drop.test_drop_file import BOB, written
+from tests.drop.test_drop_file import BOB, LIMIT, written
 from tests.other_users import needs_root
 from twisted_sendmail.drop import DropDirectory, DropFile, DropScan, FileKey, directory_fault
 from twisted_sendmail.drop.directory import MAX_BAD_FILES_OF_USER, MAX_FILES_OF_USER
@@ -27,7 +27,7 @@ class Scanner:
         self.directory = DropDirectory(str(folder), lambda: self.ahead + _now())
 
     def scan(self) -> DropScan:
-        return self.directory.scan()
+        return self.directory.scan(LIMIT)
 
     @property
     def names(self) -> list[str]:
@@ -73,6 +73,7 @@ def make_hostile(folder: Path) -> dict[str, str]:
     complete(folder, "setuid").chmod(0o4640)
     complete(folder, "new\nline \x1b[2J")
     complete(folder, "x" * 65)
+    os.truncate(complete(folder, "sparse"), 1 << 40)
     complete(folder, os.fsdecode(b"\xff"))
     with socket.socket(socket.AF_UNIX) as server:
         here = Path.cwd()
@@ -93,6 +94,7 @@ def make_hostile(folder: Path) -> dict[str, str]:
         "executable": "its mode is 0750, not 0640",
         "setuid": "its mode is 4640, not 0640",
         "socket": "it is a socket",
+        "sparse": f"it has {1 << 40} octets, and the limit is {LIMIT}",
         **dict.fromkeys(
             ["new\nline \x1b[2J", "x" * 65, os.fsdecode(b"\xff")],
             "its name has other characters than letters and digits, or is too long",
@@ -157,10 +159,10 @@ def test_a_file_that_was_refused_is_returned_again_when_it_changes(drop: Scanner
 def test_files_that_were_taken_are_not_returned(drop: Scanner) -> None:
     complete(drop.folder, "name")
     (file,) = drop.scan().files
-    assert drop.directory.scan({file.key}).files == []
+    assert drop.directory.scan(LIMIT, {file.key}).files == []
     # Another user's file of that name is another file.
     other = FileKey(file.key.name, file.key.uid + 1, file.key.inode)
-    assert [each.key for each in drop.directory.scan({other}).files] == [file.key]
+    assert [each.key for each in drop.directory.scan(LIMIT, {other}).files] == [file.key]
 
 
 def test_only_the_file_that_was_taken_is_removed(drop: Scanner) -> None:
@@ -182,10 +184,11 @@ def test_the_key_of_a_file_is_the_same_as_text(drop: Scanner) -> None:
 def test_the_totals_are_number_age_and_octets(drop: Scanner) -> None:
     path = complete(drop.folder, "name")
     complete(drop.folder, "other")
+    (drop.folder / "link").symlink_to(path)
     drop.ahead = 100.0
-    files, oldest, octets = drop.scan().totals
-    assert (files, octets) == (2, 2 * path.stat().st_size)
-    assert 100 <= oldest < 160
+    for files, oldest, octets in (drop.directory.totals(), drop.scan().totals):
+        assert (files, octets) == (2, 2 * path.stat().st_size)
+        assert 100 <= oldest < 160
 
 
 @needs_root

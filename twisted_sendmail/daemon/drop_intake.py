@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from twisted_sendmail.daemon.wakeup_fifo import WakeupFifo
 from twisted_sendmail.drop import (
     DIRECTORY_MODE,
+    MAX_ENVELOPE,
     PIECE,
     DropDirectory,
     DropFileError,
@@ -197,6 +198,11 @@ class DropIntake:
         assert self._configuration is not None  # noqa: S101 - see start()
         return self._configuration
 
+    @property
+    def _limit(self) -> int:
+        """Octets of a file."""
+        return self._now_configured.limits.message_size + MAX_ENVELOPE
+
     # -- one pass ------------------------------------------------------------------------
 
     async def _pass(self) -> None:
@@ -208,7 +214,9 @@ class DropIntake:
         await self._remove_taken(directory)
         self._look_again = False
         began = self._reactor.seconds()
-        scan = await off_reactor(self._reactor, partial(directory.scan, frozenset(self._taken)))
+        scan = await off_reactor(
+            self._reactor, partial(directory.scan, self._limit, frozenset(self._taken))
+        )
         now = self._reactor.seconds()
         self._not_before = now + min(SCAN_PAUSE * (now - began), MAX_SCAN_PAUSE)
         self.totals = scan.totals
@@ -229,7 +237,8 @@ class DropIntake:
         short = await off_reactor(self._reactor, lambda: self._lack_of_space(size))
         if short:
             self._log_refused(short)
-            return False
+            # Smaller ones may have enough.
+            return not await off_reactor(self._reactor, lambda: self._lack_of_space(0))
         if len(batch) == 1 and batch[0].size > BATCH_SIZE:
             await self._end_commit(
                 directory, batch[0], Deferred.fromCoroutine(self._take_large(directory, batch[0]))
@@ -418,9 +427,13 @@ class _Reading:
         :raises OSError: it cannot be read.
         """
         limits = self._configuration.limits
-        # The server of ``sendmail -bs`` has added a Received field.
-        reader = self._directory.open(self._file.key, limits.message_size + PIECE)
+        reader = self._directory.open(self._file.key, limits.message_size + MAX_ENVELOPE)
         try:
+            # The server of ``sendmail -bs`` has added a Received field.
+            if reader.size > limits.message_size + PIECE:
+                raise DropFileError(
+                    f"it has {reader.size} octets, and the limit is {limits.message_size}"
+                )
             cleanup = self._cleanup(reader, limits.recipients)
             canonical = None if reader.envelope.binary else Canonicalizer(Repair.REPAIR)
             held = self._trace()

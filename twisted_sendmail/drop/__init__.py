@@ -7,6 +7,7 @@ from twisted_sendmail.lazy_names import lazy_names
 __all__ = [
     "DEFAULT_SPOOL",
     "DIRECTORY_MODE",
+    "MAX_ENVELOPE",
     "PIECE",
     "SETTINGS",
     "WAKEUP_FIFO",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         directory_fault,
     )
     from twisted_sendmail.drop.file_format import (
+        MAX_ENVELOPE,
         PIECE,
         DropEnvelope,
         DropFile,
@@ -66,7 +68,7 @@ else:
                 DIRECTORY_MODE BadFile DropDirectory DropScan DropTotals FileKey WaitingFile
                 directory_fault""",
             "file_format": """
-                PIECE DropEnvelope DropFile DropFileError DropReader DropRecipient new_name""",
+                MAX_ENVELOPE PIECE DropEnvelope DropFile DropFileError DropReader DropRecipient new_name""",
             "settings": """
                 DEFAULT_SPOOL SETTINGS WAKEUP_FIFO DropSettings read_settings wake_relay
                 write_settings""",

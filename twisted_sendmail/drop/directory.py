@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from twisted_sendmail.drop.file_format import (
@@ -127,9 +128,10 @@ class DropDirectory:
             return False
         return os.path.samestat(found, os.fstat(self._descriptor))
 
-    def scan(self, taken: Collection[FileKey] = ()) -> DropScan:
+    def scan(self, limit: int, taken: Collection[FileKey] = ()) -> DropScan:
         """List the directory.
 
+        :param limit: octets of a file.
         :param taken: files that were taken and could not be removed.
         :raises OSError: it cannot be listed.
         """
@@ -145,7 +147,7 @@ class DropDirectory:
                 continue
             try:
                 _check_name(name)
-                check_status(status)
+                check_status(status, limit)
             except DropFileError as e:
                 self._note_bad(key, status, str(e))
                 continue
@@ -168,6 +170,21 @@ class DropDirectory:
                 left_out.discard(uid)
         totals = DropTotals(files, self._now - oldest, octets)
         return DropScan(_in_turns(waiting), bool(left_out), self._reports, totals)
+
+    def totals(self) -> DropTotals:
+        """Count the complete files, and change nothing.
+
+        :raises OSError: the directory cannot be listed.
+        """
+        files = octets = 0
+        oldest = now = self._clock()
+        for _, status in self._entries():
+            with suppress(DropFileError):
+                check_status(status, status.st_size)
+                files += 1
+                octets += status.st_size
+                oldest = min(oldest, status.st_ctime)
+        return DropTotals(files, now - oldest, octets)
 
     def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(self._descriptor) as entries:
@@ -217,7 +234,7 @@ class DropDirectory:
     def open(self, key: FileKey, limit: int) -> DropReader:
         """Open a file, and check that it is the one of the scan.
 
-        :param limit: octets of content.
+        :param limit: octets of the file.
         :raises DropFileError: it cannot be taken.
         :raises OSError: it cannot be opened; it may be gone.
         """

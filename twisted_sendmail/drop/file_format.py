@@ -40,7 +40,7 @@ _FORMAT = b"twisted_sendmail drop 1\n"
 _END = "end {:020d} {:08x}\n"
 _END_SIZE = len(_END.format(0, 0))
 #: Octets of the envelope.
-_MAX_ENVELOPE = 4 * 1024 * 1024
+MAX_ENVELOPE = 4 * 1024 * 1024
 
 
 class DropFileError(Exception):
@@ -151,7 +151,7 @@ def _encoded(envelope: DropEnvelope) -> bytes:
 class DropReader:
     """An open file of the drop directory, judged by its descriptor, not by its name.
 
-    :param limit: octets of content.
+    :param limit: octets of the file.
     :raises DropFileError: it cannot be taken: anything but a complete file with one name.
     :raises OSError: it cannot be opened or read.
     """
@@ -162,13 +162,13 @@ class DropReader:
         self._descriptor = os.open(name, flags, dir_fd=directory)
         try:
             self.status = os.fstat(self._descriptor)
-            check_status(self.status)
-            self._read_head(limit)
+            check_status(self.status, limit)
+            self._read_head()
         except BaseException:
             self.close()
             raise
 
-    def _read_head(self, limit: int) -> None:
+    def _read_head(self) -> None:
         end = os.pread(self._descriptor, _END_SIZE, max(0, self.status.st_size - _END_SIZE))
         word, _, numbers = end.partition(b" ")
         size = numbers[:20]
@@ -176,10 +176,8 @@ class DropReader:
             raise DropFileError("its end is missing")
         #: Octets of content.
         self.size = int(size)
-        if self.size > limit:
-            raise DropFileError(f"its content has {self.size} octets, and the limit is {limit}")
         head_size = self.status.st_size - self.size - _END_SIZE
-        if not 0 < head_size <= len(_FORMAT) + _MAX_ENVELOPE:
+        if not 0 < head_size <= MAX_ENVELOPE:
             raise DropFileError("its envelope is too long, or missing")
         head = self._read(head_size)
         self._checksum = crc32(head)
@@ -218,9 +216,10 @@ class DropReader:
             os.close(descriptor)
 
 
-def check_status(status: os.stat_result) -> None:
+def check_status(status: os.stat_result, limit: int) -> None:
     """Check that a file may hold a complete message, by what ``stat`` returns.
 
+    :param limit: octets of the file.
     :raises DropFileError: it does not.
     """
     kind = stat.S_IFMT(status.st_mode)
@@ -230,6 +229,8 @@ def check_status(status: os.stat_result) -> None:
         raise DropFileError("it has another name: a hard link")
     if stat.S_IMODE(status.st_mode) != COMPLETE_MODE:
         raise DropFileError(f"its mode is {stat.S_IMODE(status.st_mode):04o}, not 0640")
+    if status.st_size > limit:
+        raise DropFileError(f"it has {status.st_size} octets, and the limit is {limit}")
 
 
 _KINDS = {

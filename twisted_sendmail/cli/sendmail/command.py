@@ -25,6 +25,7 @@ from twisted_sendmail.cli.output import (
 )
 from twisted_sendmail.cli.sendmail.message import (
     InputMessage,
+    as_utf8,
     current_user,
     envelope_of,
     envelope_sender,
@@ -64,7 +65,7 @@ def console() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-    os._exit(finish(main(sys.argv)))
+    os._exit(finish(main([as_utf8(word) for word in sys.argv])))
 
 
 def _run(options: SendmailOptions) -> int:

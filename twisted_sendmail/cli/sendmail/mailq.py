@@ -133,7 +133,7 @@ def _stored(settings: DropSettings, options: SendmailOptions) -> Iterator[dict[s
             yield from map(message_json, page)
     end: dict[str, Any] = {"end": number}
     with suppress(OSError), closing(DropDirectory(settings.directory)) as directory:
-        totals = directory.scan().totals
+        totals = directory.totals()
         end["notice"] = local_mail(totals.files, totals.oldest)
     yield end
 

@@ -61,9 +61,14 @@ def current_user() -> User:
         entry = pwd.getpwuid(uid)
     except KeyError:
         name = os.environ.get("LOGNAME") or os.environ.get("USER") or f"uid{uid}"
-        return User(uid, name, os.environ.get("NAME", ""))
+        return User(uid, name, as_utf8(os.environ.get("NAME", "")))
     full_name = entry.pw_gecos.partition(",")[0].replace("&", entry.pw_name.capitalize())
-    return User(uid, entry.pw_name, os.environ.get("NAME") or full_name)
+    return User(uid, entry.pw_name, as_utf8(os.environ.get("NAME") or full_name))
+
+
+def as_utf8(text: str) -> str:
+    """Return *text* of the system, such as an argument, read as UTF-8 and not by the locale."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 # -- the envelope -------------------------------------------------------------------
