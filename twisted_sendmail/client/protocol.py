@@ -309,7 +309,8 @@ class SubmissionProtocol(Protocol):
     def release(self) -> None:
         """Write what was held back."""
         self._held -= 1
-        self.flush()
+        if not self._held:
+            self.write_now()
 
     def flush(self) -> None:
         """Write what may be written, unless it is held back."""
@@ -448,6 +449,10 @@ class SubmissionProtocol(Protocol):
         self._tls_transport.start(self.clock)
         # Below TLS, where the transport has started it.
         self._wire = self._tls_transport.wire
+        if self._connection is not None:
+            # ``startTLS`` has left the ClientHello to the reactor.
+            self._reactor_writes = True
+            _ = self._connection.doWrite()
         return waiting
 
     def handshake_completed(self) -> None:
@@ -494,14 +499,16 @@ class SubmissionProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """See ``IProtocol``."""
-        self.hold()
+        session = self.session
+        self._held += 1
         try:
             if self._tls_transport is None:
-                self.session.receive(data)
+                session.receive(data)
             else:
                 self._tls_transport.receive(data)
             # After all of it was read: several TLS records are answered in one write.
-            self._dispatch()
+            if session.completed or session.over is not None:
+                self._dispatch()
         finally:
             self.release()
             if self._tls_transport is not None:

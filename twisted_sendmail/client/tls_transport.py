@@ -10,15 +10,16 @@ its end, and the records of one flight are written together.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, ITLSTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from zope.interface import implementer
+from zope.interface import declarations, implementer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
     from twisted.python.failure import Failure
@@ -61,6 +62,9 @@ class TLSTransport:
             started: Any = wire
             self._started = started
             self._layer, started.protocol = started.protocol, self._client
+            layer_class: Any = type(self._layer)
+            wire_class: Any = type(started)
+            _ = _declarations(layer_class, wire_class)
             self.wire, self._layer.transport = self._layer.transport, self
             self._layer.wrappedProtocol = decrypted
             decrypted.makeConnection(self._layer)
@@ -126,6 +130,16 @@ class TLSTransport:
     def getHost(self) -> Any:
         """See ``ITransport``."""
         return self.wire.getHost()
+
+
+@cache
+def _declarations(layer: Hashable, wire: Hashable) -> list[object]:
+    """Keep what ``startTLS`` declares of each TLS protocol.
+
+    zope.interface holds declarations weakly, and making them anew takes long.
+    """
+    zope: Any = declarations
+    return [zope.Provides(layer, interface) for interface in zope.implementedBy(wire)]
 
 
 @implementer(IHandshakeListener)

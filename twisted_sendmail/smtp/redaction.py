@@ -85,8 +85,9 @@ class Redaction:
     )
 
     def __init__(self) -> None:
-        # Forms in lower case: of the connection's secrets, and of the last exchange.
+        # Forms of the connection's secrets, in lower case.
         self._forms: list[bytes] = []
+        # Parts of the last exchange; their forms are made when AUTH is refused.
         self._responses: list[bytes] = []
         self._challenges: list[bytes] = []
         # Short secrets, as patterns.
@@ -138,9 +139,9 @@ class Redaction:
         encoded = b64encode(response)
         if len(encoded) > 2 * MAX_SHORT_SECRET:
             self._add((encoded.rstrip(b"=").lower(),))
-        self._responses += _all_forms(encoded)
+        self._responses.append(encoded)
         if not self._is_user_name:
-            self._responses += _all_forms(*_attributes(response))
+            self._responses += _attributes(response)
 
     @property
     def _is_user_name(self) -> bool:
@@ -149,9 +150,9 @@ class Redaction:
 
     def challenge(self, text: bytes, decoded: bytes = b"") -> None:
         """Note a challenge: its octets on the wire, and decoded if known."""
-        self._challenges += _all_forms(text)
+        self._challenges.append(text)
         if self._mechanism != "LOGIN":  # whose challenges are words for a person
-            self._challenges += _all_forms(*_attributes(decoded))
+            self._challenges += _attributes(decoded)
 
     def in_exchange(self, reply: Reply) -> Reply:
         """Return what may be shown of a reply to AUTH, to a response or to ``*``."""
@@ -169,7 +170,8 @@ class Redaction:
         if self._short or len(text) > MAX_SEARCHED or self.concerns(text):
             return True
         fragments = {text[i : i + FRAGMENT] for i in range(len(text) - FRAGMENT + 1)}
-        for form in chain(self._forms, *exchange):
+        forms = (_forms(part) for part in chain.from_iterable(exchange) if part)
+        for form in chain(self._forms, chain.from_iterable(forms)):
             if len(form) < FRAGMENT:
                 if _word(form).search(text):
                     return True
@@ -211,12 +213,6 @@ class Redaction:
 
 def _searched(text: str) -> bytes:
     return text.encode("utf-8", "replace").lower()
-
-
-def _all_forms(*parts: bytes) -> Iterator[bytes]:
-    for part in parts:
-        if part:
-            yield from _forms(part)
 
 
 def _word(form: bytes) -> re.Pattern[bytes]:

@@ -15,8 +15,9 @@ from twisted_sendmail.smtp.reply import Reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    # One line and its side; the lines of a group and the octets of content after them; or a reply.
-    _Entry = tuple[str, str | bytes] | tuple[bytes, int] | Reply
+    # One line and its side; the lines of a group and the octets of content after them; the octets
+    # of a content after DATA; or a reply.
+    _Entry = tuple[str, str | bytes] | tuple[bytes, int] | int | Reply
 
 #: Lines kept from the start (greeting, TLS, AUTH: they explain most failures).
 HEAD_LINES = 40
@@ -65,8 +66,7 @@ class Transcript:
 
     def add_content(self, octets: int) -> None:
         """Add a content after DATA, and the dot that ends it."""
-        self.add("--", _content(octets))
-        self.add("C", ".")
+        self._keep(2, octets)
 
     def add_reply(self, reply: Reply) -> None:
         """Add all lines of a reply."""
@@ -110,6 +110,8 @@ class Transcript:
 def _shown(entry: _Entry) -> list[str]:
     if isinstance(entry, Reply):
         return [_line("S", line) for line in _reply_lines(entry)]
+    if isinstance(entry, int):
+        return [_line("--", _content(entry)), _line("C", ".")]
     first, second = entry
     if isinstance(second, int):
         lines = [_line("C", line) for line in first.splitlines()]
