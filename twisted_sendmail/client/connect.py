@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_sendmail.client.auth import authenticate
 from twisted_sendmail.client.protocol import SubmissionProtocol
@@ -85,37 +86,32 @@ async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionP
             clock, server.timeouts, server.host, transcript, server.extensions
         )
 
-    factory = _Factory(build)
+    port = _port(server)
+    what = f"no connection to {server.host or 'the server'}{f':{port}' if port else ''}"
     limit = server.timeouts.connect
+
+    def too_late(result: object, _: float) -> object:
+        if not isinstance(result, Failure):
+            return result
+        return Failure(
+            SendTimeout(f"{what} within {limit:g} s", phase="connect", remedy=ConnectFailed.remedy)
+        )
+
     attempt = cast(
-        "Deferred[SubmissionProtocol]", maybeDeferred(server.connector(clock).connect, factory)
+        "Deferred[SubmissionProtocol]",
+        maybeDeferred(server.connector(clock).connect, _Factory(build)),
     )
-    timed_out: list[bool] = []
-
-    def give_up() -> None:
-        timed_out.append(True)
-        attempt.cancel()
-
-    timer = None if limit is None else clock.callLater(limit, give_up)
+    if limit is not None:
+        _ = attempt.addTimeout(limit, clock, onTimeoutCancel=too_late)
     try:
-        protocol = await attempt
+        return await attempt
+    except SendmailError:
+        raise
+    except (CancelledError, ConnectingCancelledError):
+        raise Cancelled("cancelled", phase="connect") from None
     except Exception as error:
-        port = _port(server)
-        where = f"{server.host or 'the server'}{f':{port}' if port else ''}"
-        what = f"no connection to {where}"
-        if timed_out:
-            late = f"{what} within {limit:g} s"
-            raise SendTimeout(late, phase="connect", remedy=ConnectFailed.remedy) from None
-        if isinstance(error, (CancelledError, ConnectingCancelledError)):
-            raise Cancelled("cancelled", phase="connect") from None
-        if isinstance(error, SendmailError):
-            raise
         why = printable(str(error)).rstrip(".") or type(error).__name__
         raise ConnectFailed(what, phase="connect", detail=why) from error
-    finally:
-        if timer is not None and timer.active():
-            timer.cancel()
-    return protocol
 
 
 class _Factory(Factory):
