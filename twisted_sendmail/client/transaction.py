@@ -84,6 +84,11 @@ if TYPE_CHECKING:
 MAX_OPTIMISTIC_SIZE = 128 * 1024
 
 
+# Looking up a member of an Enum takes longer than most steps of a transaction.
+_READY = ClientState.READY
+_ACCEPTED, _UNTOUCHED = RecipientStatus.ACCEPTED, RecipientStatus.UNTOUCHED
+
+
 class Transaction:
     """One transaction.
 
@@ -148,7 +153,7 @@ class Transaction:
         self._commands: list[Any] = []
         self._content: _CheckedContent | None = None
         self._refused: dict[int, Reply] = {}
-        self._status = RecipientStatus.UNTOUCHED
+        self._status = _UNTOUCHED
         self._verdict: Reply | None = None
         self._decided_by: str | None = None
 
@@ -209,7 +214,7 @@ class Transaction:
             self._next = Transaction._data_answered
             _ = protocol.send(*commands, Data(), done=self._step)
             return
-        self._begins_with_rset = not session.idle or session.confirmed is not ClientState.READY
+        self._begins_with_rset = not session.idle or session.confirmed is not _READY
         if self._begins_with_rset:
             commands = [Rset(), *commands]
         small = message.small
@@ -266,12 +271,14 @@ class Transaction:
         elif granted:
             self._send_content()
         else:
-            self._note_verdict(_reply(asked), "DATA")
+            self._note_verdict(asked, "DATA")
             self._end_transaction()
 
     def _dot_answered(self, answers: list[CommandResult]) -> None:
         """The end of a content without recipients is answered, well or not."""
-        _ = _reply(answers[0])
+        (answer,) = answers
+        if isinstance(answer, SendmailError):
+            raise answer
         self._end_transaction()
 
     def _envelope_answered(self, answers: list[CommandResult]) -> None:
@@ -294,7 +301,7 @@ class Transaction:
             # After a 421 to one recipient the server went on: the others have the message.
             answers = [getattr(answer, "reply", None) or answer for answer in answers]
         if self._envelope_accepted(answers):
-            self._note_verdict(_reply(verdict), "content")
+            self._note_verdict(verdict, "content")
         self._end_transaction()
 
     def _content_answered(self, answers: list[Any]) -> None:
@@ -307,23 +314,24 @@ class Transaction:
             return
         if isinstance(answer, DeliveryInDoubt):
             self._status = RecipientStatus.IN_DOUBT
-        self._note_verdict(_reply(answer), "content")
+        self._note_verdict(answer, "content")
         self._end_transaction()
 
     def _envelope_accepted(self, answers: list[CommandResult]) -> bool:
         """Note who is refused; True if anybody was accepted."""
-        mail = _reply(answers[0])
+        mail, *recipients = answers
+        if isinstance(mail, SendmailError):
+            raise mail
         if not mail.positive:
             self._note_unsupported(mail, 0)
             self._note_verdict(mail, "MAIL")
             return False
-        for place in range(1, len(answers)):
-            reply = answers[place]
+        for place, reply in enumerate(recipients):
             if isinstance(reply, SendmailError):
                 raise reply
             if not reply.positive:
-                self._note_unsupported(reply, place)
-                self._refused[place - 1] = reply
+                self._note_unsupported(reply, place + 1)
+                self._refused[place] = reply
         return len(self._refused) < len(self._message.envelope.recipients)
 
     def _note_unsupported(self, refused: Reply, place: int) -> None:
@@ -346,11 +354,16 @@ class Transaction:
         self._status = RecipientStatus.IN_DOUBT
         raise verdict
 
-    def _note_verdict(self, verdict: Reply, phase: str) -> None:
-        """*verdict* holds for every recipient that was not refused before."""
+    def _note_verdict(self, verdict: CommandResult, phase: str) -> None:
+        """*verdict* holds for every recipient that was not refused before.
+
+        :raises SendmailError: there is no reply.
+        """
+        if isinstance(verdict, SendmailError):
+            raise verdict
         self._verdict, self._decided_by = verdict, phase
         if verdict.positive:
-            self._status = RecipientStatus.ACCEPTED
+            self._status = _ACCEPTED
         else:
             for place in range(len(self._message.envelope.recipients)):
                 _ = self._refused.setdefault(place, verdict)
@@ -384,7 +397,7 @@ class Transaction:
         alone = session.idle and not session.completed
         if (
             alone
-            and session.confirmed is not ClientState.READY
+            and session.confirmed is not _READY
             and protocol.usable
             and not (self._last and not self._unsupported)
         ):
@@ -520,16 +533,6 @@ class _CheckedContent:
                 remedy="encode it as quoted-printable or base64",
             )
         return octets
-
-
-def _reply(answer: CommandResult) -> Reply:
-    """Return the reply.
-
-    :raises SendmailError: there is none.
-    """
-    if isinstance(answer, SendmailError):
-        raise answer
-    return answer
 
 
 def may_go_without(report: DeliveryReport, message: PreparedMessage) -> bool:

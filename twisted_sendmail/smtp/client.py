@@ -473,7 +473,7 @@ class ClientSession:
                 self.optimistic = self.confirmed
                 if not self._waiting:
                     self._planned = self.confirmed
-            if group.complete:
+            if len(results) == len(group.commands):
                 self.completed.append(group)
         return count
 
