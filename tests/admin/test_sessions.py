@@ -26,7 +26,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def sessions(clock: Clock) -> Sessions:
-    return Sessions(TOKEN, clock.seconds)
+    return Sessions(TOKEN, clock)
 
 
 def begun(sessions: Sessions) -> str:
@@ -144,7 +144,7 @@ def test_no_more_tokens_are_compared_when_the_clock_is_set_back(
 
 
 def test_without_a_token_nobody_can_sign_in(clock: Clock) -> None:
-    sessions = Sessions(None, clock.seconds)
+    sessions = Sessions(None, clock)
     assert not sessions.possible
     assert [sessions.sign_in(""), sessions.sign_in("None")] == [None, None]
 
@@ -152,7 +152,7 @@ def test_without_a_token_nobody_can_sign_in(clock: Clock) -> None:
 @pytest.mark.parametrize("token", ["", "short", "fifteen-letters"])
 def test_a_short_token_is_refused_and_not_shown(clock: Clock, token: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        Sessions(token, clock.seconds)
+        Sessions(token, clock)
     assert "the token of the queue page cannot be used" in str(raised.value)
     assert not token or token not in str(raised.value)
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from twisted_sendmail.client import TokenBucket
 from twisted_sendmail.smtp import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from twisted.internet.interfaces import IReactorTime
 
 #: Characters that a token needs; a shorter one can be guessed.
 MIN_TOKEN_LENGTH = 16
@@ -57,11 +58,11 @@ class Sessions:
     """All sessions.
 
     :param token: the operator's; None: signing in is not possible.
-    :param now: returns seconds since 1970.
+    :param clock: the wall clock.
     :raises InvalidInput: the token is too short.
     """
 
-    def __init__(self, token: str | None, now: Callable[[], float]) -> None:
+    def __init__(self, token: str | None, clock: IReactorTime) -> None:
         if token is not None and len(token) < MIN_TOKEN_LENGTH:
             raise InvalidInput(
                 "the token of the queue page cannot be used",
@@ -69,11 +70,10 @@ class Sessions:
                 remedy="make one with: openssl rand -hex 16",
             )
         self._token = None if token is None else _digest(token)
-        self._now = now
+        self._clock = clock
         self._sessions: dict[bytes, AdminSession] = {}
-        # Wrong tokens that may still come, a fraction too, and when they were last counted.
-        self._allowed = float(MAX_WRONG_TOKENS)
-        self._counted = now()
+        # Wrong tokens that may still come.
+        self._allowed = TokenBucket(clock, 1 / WRONG_TOKEN_SECONDS, MAX_WRONG_TOKENS)
 
     @property
     def possible(self) -> bool:
@@ -85,15 +85,12 @@ class Sessions:
 
         :raises TooManyTokens: the token was not compared.
         """
-        now = self._now()
-        passed, self._counted = max(0.0, now - self._counted), now
-        recovered = self._allowed + passed / WRONG_TOKEN_SECONDS
-        self._allowed = min(float(MAX_WRONG_TOKENS), recovered)
-        if self._allowed < 1:
-            raise TooManyTokens((1 - self._allowed) * WRONG_TOKEN_SECONDS)
+        if not self._allowed.take():
+            raise TooManyTokens(self._allowed.seconds_to_next())
         if self._token is None or not hmac.compare_digest(self._token, _digest(token)):
-            self._allowed -= 1
             return None
+        self._allowed.give_back()
+        now = self._clock.seconds()
         name = secrets.token_urlsafe(32)
         self._remove_ended(now)
         while len(self._sessions) >= MAX_SESSIONS:
@@ -103,7 +100,7 @@ class Sessions:
 
     def find(self, name: str | None) -> AdminSession | None:
         """Return the session *name*, if it still lasts, and note that it is used."""
-        now = self._now()
+        now = self._clock.seconds()
         self._remove_ended(now)
         session = self._sessions.get(_digest(name)) if name else None
         if session is not None:

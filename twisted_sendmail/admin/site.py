@@ -119,7 +119,7 @@ class AdminSite(Service):
         self._relay_name = name
         self._private = private
         self._public = public
-        self._sessions = Sessions(token, reactor.seconds)
+        self._sessions = Sessions(token, reactor)
         self._names = HostNames(names)
         self._port: IListeningPort | None = None
         #: An observer for the relay's events.
