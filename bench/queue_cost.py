@@ -62,15 +62,17 @@ class Deliverer(QueueObserver):
     def claim(self, info):
         return True
 
-    def arrived(self, leased, *, claimed):
-        settlement = AttemptRecord(
-            leased.message.id,
-            time.time(),
-            tuple(
-                evolve(each, state=RecipientState.DELIVERED) for each in leased.message.recipients
-            ),
-        )
-        self.queue.settle(settlement).addCallback(self.settled)
+    def arrived(self, arrivals):
+        for leased, _ in arrivals:
+            settlement = AttemptRecord(
+                leased.message.id,
+                time.time(),
+                tuple(
+                    evolve(each, state=RecipientState.DELIVERED)
+                    for each in leased.message.recipients
+                ),
+            )
+            self.queue.settle(settlement).addCallback(self.settled)
 
     def settled(self, left):
         assert left is None

@@ -119,7 +119,7 @@ class MemoryQueue(Queue):
         message = self._add(info, content, leased=claimed)
         if observer is not None:
             small = content if claimed and len(content) <= SMALL else None
-            observer.arrived(LeasedMessage(message, small), claimed=claimed)
+            observer.arrived([(LeasedMessage(message, small), claimed)])
         return succeed(message)
 
     def _there(self, info: MessageInfo) -> QueueError | None:
@@ -213,7 +213,7 @@ class MemoryQueue(Queue):
         for info, content in settlement.reports:
             report = self._add(info, content)
             if self.observer is not None:
-                self.observer.arrived(LeasedMessage(report), claimed=False)
+                self.observer.arrived([(LeasedMessage(report), False)])
         return succeed(left)
 
     def release(self, ids: Sequence[str]) -> Deferred[None]:

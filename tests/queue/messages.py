@@ -10,6 +10,8 @@ from tests.names import LeasedMessage, MessageInfo, QueuedMessage, QueueObserver
 from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.names import Queue
 
 SENDER, RECIPIENT = "ann@example.org", "bob@example.net"
@@ -76,8 +78,9 @@ class Observer(QueueObserver):
         self._note("claim", info.id)
         return self.claims
 
-    def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
-        self._note("arrived", leased.message.id, claimed, leased.content)
+    def arrived(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
+        for leased, claimed in arrivals:
+            self._note("arrived", leased.message.id, claimed, leased.content)
 
     def unclaimed(self, info: MessageInfo) -> None:
         self._note("unclaimed", info.id)

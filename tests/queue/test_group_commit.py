@@ -177,8 +177,8 @@ def test_cancelling_stops_the_waiting_and_not_the_work(patient: Patient) -> None
 
 def test_an_observer_that_fails_harms_nobody(patient: Patient) -> None:
     class Failing(Observer):
-        def arrived(self, leased: Any, *, claimed: bool) -> None:
-            super().arrived(leased, claimed=claimed)
+        def arrived(self, arrivals: Any) -> None:
+            super().arrived(arrivals)
             raise ZeroDivisionError
 
         def claim(self, info: Any) -> bool:

@@ -26,6 +26,7 @@ from tests.rows import recipient_row
 from twisted_sendmail import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.names import Queue
@@ -83,9 +84,10 @@ class Traffic(QueueObserver):
         self._claims = not self._claims
         return self._claims
 
-    def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
-        if claimed:
-            self._delivering.append(ensureDeferred(self.deliver(leased)))
+    def arrived(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
+        for leased, claimed in arrivals:
+            if claimed:
+                self._delivering.append(ensureDeferred(self.deliver(leased)))
 
     def unclaimed(self, info: MessageInfo) -> None:
         """Nothing was begun."""

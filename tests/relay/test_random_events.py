@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,9 @@ class Watched(QueueObserver):
     def claim(self, info: Any) -> bool:
         return self._inner.claim(info)
 
-    def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
-        if claimed:
-            self._spool.note([leased])
-        self._inner.arrived(leased, claimed=claimed)
+    def arrived(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
+        self._spool.note([leased for leased, claimed in arrivals if claimed])
+        self._inner.arrived(arrivals)
 
     def unclaimed(self, info: Any) -> None:
         self._inner.unclaimed(info)

@@ -27,6 +27,7 @@ from twisted_sendmail.daemon.systemd import Notifier
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import QueueError
 from twisted_sendmail.relay import RelayService
+from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import SendmailError
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class RelayDaemon(Service):
         self._stop_signals = SignalHandlers(
             reactor, dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._log_stopping)
         )
-        self._starting: Deferred[None] | None = None
-        self._reloading: Deferred[None] | None = None
+        self._starting: SharedResult[None] | None = None
+        self._reloading: SharedResult[None] | None = None
         self._reload_again = False
 
     # -- start ---------------------------------------------------------------------------
@@ -94,8 +95,9 @@ class RelayDaemon(Service):
         super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self._signals.install()
         self._clock_watch.start()
+        self._starting = SharedResult()
         starting = Deferred.fromCoroutine(self._start())
-        self._starting = starting.addErrback(self._log_start_failed)
+        _ = starting.addErrback(self._log_start_failed).addBoth(self._starting.set)
 
     async def _start(self) -> None:
         configuration = self.configuration
@@ -154,12 +156,13 @@ class RelayDaemon(Service):
             self._reload_again = True
             return
         self._notifier.reloading()
-        reloading = self._reloading = Deferred.fromCoroutine(self._reload())
+        self._reloading = SharedResult()
+        reloading = Deferred.fromCoroutine(self._reload())
         _ = reloading.addErrback(self._log_reload_failed).addBoth(self._reload_ended)
 
     async def _reload(self) -> None:
         if self._starting is not None:
-            await _end_of(self._starting)
+            await self._starting.wait()
         new = await off_reactor(self._reactor, self._read)
         if self.listeners is None or not self.running:
             return
@@ -189,7 +192,9 @@ class RelayDaemon(Service):
             _log.failure("the configuration cannot be read again", failure)
 
     def _reload_ended(self, _: object) -> None:
-        self._reloading = None
+        ended, self._reloading = self._reloading, None
+        if ended is not None:
+            ended.set(None)
         if self.running:
             self._notifier.ready("accepting mail")
             if self._reload_again:
@@ -208,7 +213,7 @@ class RelayDaemon(Service):
     async def _stop(self) -> None:
         for running in (self._starting, self._reloading):
             if running is not None:
-                await _end_of(running)
+                await running.wait()
         listeners, self.listeners = self.listeners, None
         # Messages in and messages out share one grace.
         drained = self.relay.drain() if self.relay.running else succeed(None)
@@ -240,18 +245,6 @@ def _log_warnings(configuration: Configuration) -> None:
 def _status(recovered: RecoveryReport) -> str:
     waiting = recovered.messages
     return f"accepting mail; {waiting} {'message' if waiting == 1 else 'messages'} in the queue"
-
-
-async def _end_of(other: Deferred[None]) -> None:
-    """Wait until *other* has fired, and leave its result to its other callbacks."""
-    fired: Deferred[None] = Deferred()
-
-    def pass_on(result: object) -> object:
-        fired.callback(None)
-        return result
-
-    _ = other.addBoth(pass_on)
-    await fired
 
 
 class SignalHandlers:

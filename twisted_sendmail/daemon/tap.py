@@ -22,7 +22,7 @@ from twisted_sendmail.daemon.logging import log_to
 from twisted_sendmail.daemon.resolver import DaemonThreadResolver
 from twisted_sendmail.daemon.service import RelayDaemon
 from twisted_sendmail.exit_status import ExitStatus, status_of_start
-from twisted_sendmail.queue import RelayLock, SQLiteStore, check_directory
+from twisted_sendmail.queue import RelayLock, SQLiteStore
 from twisted_sendmail.smtp import SendmailError, printable
 
 if TYPE_CHECKING:
@@ -166,7 +166,6 @@ def check_queue(directory: Path) -> None:
 
     :raises QueueUnusable: the queue cannot be used.
     """
-    check_directory(directory, create=True, root_may=False)
     lock = RelayLock(directory)
     lock.acquire()
     try:

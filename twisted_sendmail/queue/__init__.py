@@ -31,7 +31,6 @@ from twisted_sendmail.queue.sqlite.files import (
     WAKEUP,
     FreeSpace,
     RelayLock,
-    check_directory,
 )
 from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
 from twisted_sendmail.queue.sqlite.store import PIECE, Pieces, SQLiteStore
@@ -71,7 +70,6 @@ __all__ = [
     "Selection",
     "SetAsideReason",
     "TooManyHops",
-    "check_directory",
     "delay_reason",
     "fits",
     "id_number",

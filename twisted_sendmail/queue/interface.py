@@ -17,7 +17,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import attrs
-from twisted.logger import Logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
         QueueTotals,
         Selection,
     )
-
-_log = Logger(namespace="twisted_sendmail.queue")
 
 #: Octets up to which a content is kept in memory between arrival and delivery.
 SMALL = 64 * 1024
@@ -59,16 +56,12 @@ class QueueObserver(ABC):
         """Return True to try the message at once: the commit then leases it."""
 
     @abstractmethod
-    def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
-        """Handle one committed message; a claimed one is leased and to be tried now."""
+    def arrived(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
+        """Handle messages of one commit.
 
-    def arrived_together(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
-        """Handle messages of one commit: each message, and whether it was claimed."""
-        for leased, claimed in arrivals:
-            try:
-                self.arrived(leased, claimed=claimed)
-            except Exception:  # noqa: BLE001 - an error with one message must not lose the next
-                _log.failure("an observer of the queue failed")
+        :param arrivals: each message, and whether it was claimed: then it is leased, and to be
+            tried now.
+        """
 
     @abstractmethod
     def unclaimed(self, info: MessageInfo) -> None:

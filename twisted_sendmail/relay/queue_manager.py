@@ -192,12 +192,8 @@ class QueueManager(QueueObserver):
             _ = slot.free()
             route_queue.look()
 
-    def arrived(self, leased: LeasedMessage, *, claimed: bool) -> None:
+    def arrived(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
         """See ``QueueObserver.arrived``."""
-        self.arrived_together([(leased, claimed)])
-
-    def arrived_together(self, arrivals: Sequence[tuple[LeasedMessage, bool]]) -> None:
-        """See ``QueueObserver.arrived_together``."""
         # Messages of one route are delivered together: one write to its server carries many.
         ready: dict[RouteQueue, list[tuple[LeasedMessage, Slot]]] = {}
         for leased, claimed in arrivals:

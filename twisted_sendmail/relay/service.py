@@ -30,7 +30,8 @@ from twisted_sendmail.relay.queue_manager import QueueManager
 from twisted_sendmail.relay.routing import Routing
 from twisted_sendmail.relay.running_time import RunningTime
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-from twisted_sendmail.relay.tracker import Queued, SharedResult, Tracker
+from twisted_sendmail.relay.tracker import Queued, Tracker
+from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import InvalidInput, MailerClosed, domain_name
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class RelayService(Service):
         self._parts: _Parts | None = None
         self._started: SharedResult[RecoveryReport] | None = None
         self._checking_tracked = False
-        self._draining: Deferred[Any] | None = None
+        self._draining: SharedResult[None] | None = None
         # Mailers of former routes that are closing.
         self._leaving: dict[Mailer, Deferred[None]] = {}
 
@@ -210,10 +211,9 @@ class RelayService(Service):
         time.
         """
         if self._draining is None and self._parts is not None:
-            self._draining = Deferred.fromCoroutine(self._drain(self._parts))
-        drained: Deferred[None] = Deferred()
-        _ = (self._draining or succeed(None)).addBoth(drained.callback)
-        return drained
+            self._draining = SharedResult()
+            _ = Deferred.fromCoroutine(self._drain(self._parts)).addBoth(self._draining.set)
+        return succeed(None) if self._draining is None else self._draining.wait()
 
     async def _drain(self, parts: _Parts) -> None:
         parts.manager.stop()

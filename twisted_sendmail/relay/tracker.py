@@ -6,22 +6,22 @@ fires for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.queue import QueuedRecipient, RecipientState
+from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import MailerClosed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from twisted.internet.defer import Deferred
+
     from twisted_sendmail.queue import AttemptRecord, QueuedMessage
     from twisted_sendmail.smtp import Envelope, RecipientResult
-
-_T = TypeVar("_T")
 
 
 @attrs.frozen
@@ -52,41 +52,6 @@ class FinalReport:
 
     def _with(self, state: RecipientState) -> tuple[QueuedRecipient, ...]:
         return tuple(each for each in self.outcomes if each.state is state)
-
-
-class SharedResult(Generic[_T]):
-    """One result with any number of Deferreds; a failure without a waiting Deferred is not logged."""
-
-    def __init__(self) -> None:
-        self._result: _T | Failure | None = None
-        self._waiting: list[Deferred[_T]] = []
-
-    def wait(self) -> Deferred[_T]:
-        """Return a Deferred of the result; cancelling it does not affect others."""
-        waiting: Deferred[_T] = Deferred(self._cancel)
-        if self._result is None:
-            self._waiting.append(waiting)
-        else:
-            _fire(waiting, self._result)
-        return waiting
-
-    def set(self, result: _T | Failure) -> None:
-        """Set the result, once."""
-        self._result = result
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            _fire(each, result)
-
-    def _cancel(self, waiting: Deferred[_T]) -> None:
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
-
-
-def _fire(waiting: Deferred[_T], result: _T | Failure) -> None:
-    if isinstance(result, Failure):
-        waiting.errback(result)
-    else:
-        waiting.callback(result)
 
 
 class Queued:

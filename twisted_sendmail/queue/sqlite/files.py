@@ -121,11 +121,12 @@ class RelayLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock until ``release`` or the end of the process.
+        """Take the lock until ``release`` or the end of the process; create the directory if needed.
 
         :raises QueueBusy: another process holds it.
-        :raises QueueUnusable: its file cannot be created.
+        :raises QueueUnusable: the directory cannot hold a queue of this user.
         """
+        check_directory(self._directory, create=True, root_may=False)
         path = self._directory / LOCK
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:

@@ -20,7 +20,7 @@ from twisted_sendmail.queue.ids import QueueIds, id_number
 from twisted_sendmail.queue.interface import SMALL, Intake, Queue, RecoveryReport
 from twisted_sendmail.queue.models import LeasedMessage, Selection
 from twisted_sendmail.queue.notify import QueueNotifications
-from twisted_sendmail.queue.sqlite.files import LEAST_FREE, FreeSpace, RelayLock, check_directory
+from twisted_sendmail.queue.sqlite.files import LEAST_FREE, FreeSpace, RelayLock
 from twisted_sendmail.queue.sqlite.group_commit import (
     GroupCommit,
     InlineWorker,
@@ -31,6 +31,7 @@ from twisted_sendmail.queue.sqlite.group_commit import (
     Worker,
 )
 from twisted_sendmail.queue.sqlite.store import PIECE, Pieces, SQLiteStore
+from twisted_sendmail.shared_result import SharedResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -97,7 +98,7 @@ class SQLiteQueue(Queue):
         self._damaged: set[str] = set()
         self._open = False
         self._opening: Deferred[Any] | None = None
-        self._closing: Deferred[None] | None = None
+        self._closing: SharedResult[None] | None = None
 
     # -- opening and closing -----------------------------------------------------------
 
@@ -115,7 +116,6 @@ class SQLiteQueue(Queue):
     def _open_store(self, store: SQLiteStore) -> RecoveryReport:
         oldest_kept = int((self._reactor.seconds() - _ORPHAN_AGE) * 1_000_000) << 8
         try:
-            check_directory(self.directory, create=True, root_may=False)
             self._lock.acquire()
             store.open(create=True, relay=True)
             with store.transaction(doing="be opened"):
@@ -141,17 +141,10 @@ class SQLiteQueue(Queue):
     def close(self) -> Deferred[None]:
         """See ``Queue.close``."""
         if self._closing is None:
-            self._closing = Deferred()
+            self._closing = SharedResult()
             # An opening under way ends first.
             _ = (self._opening or succeed(None)).addBoth(self._close)
-        closed: Deferred[None] = Deferred()
-
-        def report_closed(_: None) -> None:
-            # Each caller has a Deferred of its own to cancel.
-            closed.callback(None)
-
-        _ = self._closing.addCallback(report_closed)
-        return closed
+        return self._closing.wait()
 
     def _close(self, _: object) -> None:
         if not self._open:
@@ -185,7 +178,7 @@ class SQLiteQueue(Queue):
 
     def _closed(self, _: object) -> None:
         if self._closing is not None:
-            self._closing.callback(None)
+            self._closing.set(None)
 
     # -- operations --------------------------------------------------------------------
 
@@ -222,7 +215,7 @@ class SQLiteQueue(Queue):
         arrivals, self.arrivals = self.arrivals, []
         if arrivals and self.observer is not None:
             try:
-                self.observer.arrived_together(arrivals)
+                self.observer.arrived(arrivals)
             except Exception:  # noqa: BLE001 - an observer's error must not stop the queue
                 _log.failure("an observer of the queue failed")
 
@@ -290,9 +283,8 @@ class SQLiteQueue(Queue):
         ids = tuple(info.id for info, _ in settlement.reports)
 
         def notify(reports: list[QueuedMessage]) -> None:
-            for report in reports:
-                if self.observer is not None:
-                    self.observer.arrived(LeasedMessage(report), claimed=False)
+            if self.observer is not None:
+                self.observer.arrived([(LeasedMessage(report), False) for report in reports])
 
         found = self._read(lambda store: store.list(Selection(ids=ids)))
         _ = found.addCallback(notify).addErrback(self._log_failure)
