@@ -201,6 +201,34 @@ async def test_a_password_typed_at_the_prompt_is_not_echoed(reactor: Any, shell:
 
 
 @ensureDeferred
+async def test_the_progress_line_tells_of_a_silent_server(reactor: Any, shell: Shell) -> None:
+    """A server with implicit TLS waits for the client, and the client for the greeting."""
+    ours, theirs = pty.openpty()
+    async with LoopbackServer(reactor) as server:
+        url = server.tls_url.replace("smtps://", "smtp+starttls://")
+        words = ["--server", url, "--ca-file", server.ca_file, "--timeout", "8", shell.message]
+        process = shell.start("send", *words, stderr=theirs)
+        os.close(theirs)
+
+        def read() -> bytes:
+            seen = b""
+            try:
+                while piece := os.read(ours, 65536):
+                    seen += piece
+            except OSError:
+                pass  # that is how a terminal ends
+            return seen
+
+        seen = await deferToThread(read)
+        _ = await deferToThread(process.communicate)
+    os.close(ours)
+    shown = " ".join(seen.decode().split())
+    assert "the server has sent nothing for 5 s: is this an implicit-TLS port (smtps://)?" in shown
+    assert "; the server sent nothing: is this an implicit-TLS port (smtps://)?" in shown
+    assert process.returncode == 75
+
+
+@ensureDeferred
 async def test_the_json_is_that_of_the_reference_page(reactor: Any, shell: Shell) -> None:
     page = (Path(__file__).parents[2] / "docs/reference/command-line.md").read_text("utf-8")
     section = page.partition("### The JSON of send\n")[2].partition("\n## ")[0]

@@ -143,6 +143,16 @@ def test_a_challenge_that_cannot_be_answered_is_cancelled(
     assert server.lines[-2:] == ["*", "QUIT"]
 
 
+@pytest.mark.parametrize("user", ["Username:", "", "VXNlcm5hbWU6", "gib den Namen \u00e4", "YQ"])
+@pytest.mark.parametrize("password", ["Password:", "UGFzc3dvcmQ6"])
+def test_a_prompt_of_login_need_not_be_base64(net: Net, user: str, password: str) -> None:
+    answers = {"AUTH": f"334 {user}", "AUTH_LINE#1": f"334 {password}", "AUTH_LINE#2": "235 ok"}
+    server = net.server(answers, secure=("AUTH LOGIN",))
+    assert net.send(server).get().accepted
+    said = [b64decode(line).decode() for line in server.lines[4:6]]
+    assert said == [USER, PASSWORD]
+
+
 def test_an_endless_exchange_is_cancelled_after_a_few_rounds(net: Net) -> None:
     """By a mechanism that would answer for ever."""
     from twisted_sendmail import Mechanism

@@ -30,7 +30,7 @@ from twisted_sendmail.cli.output import (
     result_json,
 )
 from twisted_sendmail.cli.react import react
-from twisted_sendmail.client import SubmissionServer, submit
+from twisted_sendmail.client import SILENCE_NOTE, SubmissionServer, submit
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.message import OCTET_STREAM, Attachment, Message, compose
 from twisted_sendmail.off_reactor import off_reactor
@@ -412,6 +412,11 @@ class UploadProgress:
             self._bar.update(self._task, description="sending")
             if (self._total or 0) > _LARGE_MESSAGE_BYTES and self._timer.active():
                 self._timer.reset(0)
+        if line.startswith(f"-- {SILENCE_NOTE}"):
+            # Above the bar, which has no room for it.
+            self._bar.console.print(
+                line.removeprefix("-- "), markup=False, highlight=False, soft_wrap=True
+            )
         if line == "C: ." or (line.startswith("C: BDAT") and line.endswith(" LAST")):
             self._bar.update(self._task, description="waiting for the server's reply")
 

@@ -1,5 +1,6 @@
 """SMTP client: connections, pool, submission."""
 
+from twisted_sendmail.client.connect import SILENCE_NOTE
 from twisted_sendmail.client.job import Job, JobResult, prepare_message
 from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
 from twisted_sendmail.client.pool import PoolLimits
@@ -11,6 +12,7 @@ from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
 from twisted_sendmail.client.token_bucket import TokenBucket
 
 __all__ = [
+    "SILENCE_NOTE",
     "Cancelled",
     "Item",
     "Job",

@@ -113,4 +113,6 @@ def _challenge(mechanism: Mechanism, reply: Reply, rounds: int) -> bytes:
     try:
         return b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
+        if mechanism.prompted:
+            return text.encode()
         raise InvalidBase64(what, phase="AUTH", detail="its challenge is not base64") from None

@@ -23,9 +23,11 @@ from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import Handshake, TLSPolicy
 from twisted_sendmail.smtp import (
     ConnectFailed,
+    ConnectionFailed,
     SendmailError,
     SendTimeout,
     StartTLSUnavailable,
+    TLSClosed,
     Transcript,
     domain_name,
     printable,
@@ -40,6 +42,11 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.smtp import Reply
+
+#: Seconds after which a server that has sent nothing is named, and the beginning of that note.
+SILENCE_SECONDS = 5.0
+SILENCE_NOTE = "the server has sent nothing for"
+_BY_SILENCE = (ConnectionFailed, TLSClosed, Cancelled)
 
 # A module's logger, because the events of a class's logger hold the connection.
 _log = Logger(namespace="twisted_sendmail.client")
@@ -62,9 +69,11 @@ async def open_session(
     protocol = await _connect(clock, server)
     if connected is not None:
         connected(protocol)
+    silence = _Silence(clock, protocol, implicit=server.tls is TLSPolicy.IMPLICIT)
     try:
-        await _make_ready(clock, protocol, server, context)
+        await _make_ready(clock, protocol, server, context, silence)
     except SendmailError as error:
+        silence.explain(error)
         error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
         protocol.leave()
         raise
@@ -74,6 +83,7 @@ async def open_session(
     else:
         _log.debug("{host}: ready, {tls}", host=protocol.host, tls=protocol.tls or "in clear")
     finally:
+        silence.end()
         # If TLS failed before the greeting came, nothing waits for the greeting; the TLS error is raised.
         _ = protocol.greeting.addErrback(lambda _: None)
     return protocol
@@ -127,12 +137,18 @@ class _Factory(Factory):
 
 
 async def _make_ready(
-    clock: Any, protocol: SubmissionProtocol, server: SubmissionServer, context: SSL.Context | None
+    clock: Any,
+    protocol: SubmissionProtocol,
+    server: SubmissionServer,
+    context: SSL.Context | None,
+    silence: _Silence,
 ) -> None:
     if server.tls is TLSPolicy.IMPLICIT:
         async with _handshake(clock, server, context) as verifier:
             await protocol.start_tls(verifier)
+        silence.end()
     greeting = await protocol.greeting
+    silence.end()
     if not greeting.positive:
         raise _refused("connection", greeting, "greeting")
     name = server.helo_name or _own_name(protocol)
@@ -144,6 +160,49 @@ async def _make_ready(
     if server.credentials is not None:
         await authenticate(clock, protocol, server.credentials, server.mechanisms)
     protocol.keep_tls_session()
+
+
+class _Silence:
+    """Tells the user, after a few seconds, that the server sends nothing, and why that may be.
+
+    A server with implicit TLS waits for the client, which waits for the greeting; so does a server of
+    another protocol, such as HTTP.
+
+    :param implicit: the client has begun TLS, and the server does not answer.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, protocol: SubmissionProtocol, *, implicit: bool
+    ) -> None:
+        self._protocol = protocol
+        self._question = (
+            "is this a STARTTLS port (smtp+starttls://)?"
+            if implicit
+            else "is this an implicit-TLS port (smtps://)?"
+        )
+        self._ended = False
+        self._timer = clock.callLater(SILENCE_SECONDS, self._hint)
+
+    def _hint(self) -> None:
+        protocol = self._protocol
+        if protocol.session.silent:
+            note = f"{SILENCE_NOTE} {SILENCE_SECONDS:g} s: {self._question}"
+            protocol.session.transcript.add("--", note)
+            _log.warn("{host}: {note}", host=protocol.host, note=note)
+
+    def end(self) -> None:
+        """The server has sent something, or the session is over."""
+        self._ended = True
+        if self._timer.active():
+            self._timer.cancel()
+
+    def explain(self, error: SendmailError) -> None:
+        """Add the question to the error of a session in which the server has sent nothing."""
+        if self._ended or not self._protocol.session.silent:
+            return
+        hinted = not self._timer.active()
+        if isinstance(error, SendTimeout) or (hinted and isinstance(error, _BY_SILENCE)):
+            error.remedy = f"the server sent nothing: {self._question}"
 
 
 def _handshake(clock: Any, server: SubmissionServer, context: SSL.Context | None) -> Handshake:

@@ -33,6 +33,7 @@ from zope.interface import implementer
 
 from twisted_sendmail.client.tls_records import RecordConnection
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
+from twisted_sendmail.client.verify_errors import EXPIRED, UNKNOWN_ISSUER, words_for
 from twisted_sendmail.smtp import (
     CertificateRejected,
     InvalidServer,
@@ -195,21 +196,6 @@ def _verify(connection: SSL.Connection, cert: Any, error: int, depth: int, ok: i
     return isinstance(connection, VerifiedConnection) and connection.verify(cert, error, depth, ok)
 
 
-# X509_V_ERR_* of OpenSSL's x509_vfy.h.
-_VERIFY_ERRORS = {
-    7: "its signature is wrong: another CA of that name has issued it",
-    9: "it is not valid yet; check the clock of this machine",
-    10: "it has expired",
-    18: "it is self-signed",
-    19: "its chain ends in a self-signed certificate that is not trusted",
-    20: "its issuer is not known",
-    21: "its issuer is not known",
-    23: "it is revoked",
-    26: "it is not meant for servers",
-}
-_UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})
-
-
 @implementer(IOpenSSLClientConnectionCreator)
 class ServerVerifier:
     """Creates the TLS connection to one server and verifies its certificate.
@@ -259,18 +245,20 @@ class ServerVerifier:
     def _verify(self, given: X509, error: int, depth: int, ok: int) -> bool:
         """Accept or reject one certificate; called several times for some, the server's last."""
         try:
+            if depth == 0 or not ok:
+                cert = _certificate(dump_certificate(FILETYPE_ASN1, given))
             if depth == 0:
-                self._certificate = cert = _certificate(dump_certificate(FILETYPE_ASN1, given))
+                self._certificate = cert
             if self._trust.fingerprint is not None:
                 return depth != 0 or self._is_pinned(cert)
             if not ok:
                 which = "the certificate" if depth == 0 else "a certificate above the server's"
                 remedy = (
                     "give its CA file or the certificate's fingerprint"
-                    if error in _UNKNOWN_ISSUER
+                    if error in UNKNOWN_ISSUER
                     else ""
                 )
-                why = _VERIFY_ERRORS.get(error, f"OpenSSL verify error {error}")
+                why = words_for(error, cert.not_before, cert.not_after)
                 self._reject(f"{which}: {why}", remedy)
                 # Go on to the server's own certificate, so that the error can show it.
                 return depth != 0
@@ -333,7 +321,8 @@ class ServerVerifier:
         if cert.fingerprint != offered.facts.fingerprint:
             _ = self._reject("the certificate of the resumed session is another one")
         elif not (pinned or cert.not_after > dt.datetime.now(dt.timezone.utc)):
-            _ = self._reject(f"the certificate: {_VERIFY_ERRORS[10]}")
+            why = words_for(EXPIRED, cert.not_before, cert.not_after)
+            _ = self._reject(f"the certificate: {why}")
         elif self._is_pinned(cert) if pinned else self._is_for_server(cert):
             self._certificate = cert
             return

@@ -29,6 +29,8 @@ class Mechanism(abc.ABC):
 
     #: True while ``respond`` may compute for long: call it outside the reactor's thread.
     expensive: bool = False
+    #: True if the text of a challenge does not matter: it is a prompt, and need not be base64.
+    prompted: bool = False
 
     @abc.abstractmethod
     def start(self) -> bytes | None:

@@ -54,6 +54,7 @@ class Login(Mechanism):
     """
 
     name: ClassVar[str] = "LOGIN"
+    prompted = True
 
     def __init__(self, credentials: ResolvedCredentials) -> None:
         self._password = required_password(self.name, credentials)
