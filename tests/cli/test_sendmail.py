@@ -18,7 +18,7 @@ from tests.cli.intake import run_intake
 from tests.cli.queues import Queue
 from tests.cli.shell import Done
 from tests.names import QueuedMessage, read_configuration
-from twisted_sendmail.cli.sendmail import main
+from twisted_sendmail.cli.sendmail.command import main
 
 MESSAGE = b"To: bob@example.net\nSubject: hello\n\nHi.\n"
 
@@ -275,7 +275,7 @@ def test_memory_is_constant_for_long_messages(sendmail: SendmailCommand) -> None
     def peak(megabytes: int) -> int:
         code = (
             "import os, resource, sys\n"
-            "from twisted_sendmail.cli.sendmail import main\n"
+            "from twisted_sendmail.cli.sendmail.command import main\n"
             "status = main(['sendmail', '-i', 'bob@example.net'])\n"
             "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
         )

@@ -116,7 +116,7 @@ def test_the_command_loads_neither_twisted_nor_sqlite_nor_the_configuration(
 ) -> None:
     code = (
         "import sys\n"
-        "from twisted_sendmail.cli.sendmail import main\n"
+        "from twisted_sendmail.cli.sendmail.command import main\n"
         "assert main(['sendmail', '-t']) == 0\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))\n"
         "print(*sorted(name for name in sys.modules if name.startswith('twisted_sendmail.')))\n"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 OPERATORS = 20009
 # Other users may not be able to read the package.
 _IMPORTS = """
-from twisted_sendmail.cli.sendmail import command, mailq, main, message, options, spool
+from twisted_sendmail.cli.sendmail import mailq
+from twisted_sendmail.cli.sendmail.command import main
 from twisted_sendmail import drop
 from twisted_sendmail.drop import DropFile, DropSettings, read_settings, wake_relay
 from twisted_sendmail.smtp import Envelope, Mailbox, MessageTooLarge, Recipient

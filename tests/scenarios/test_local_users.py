@@ -89,7 +89,7 @@ def send(relay: Relay, uid: int, count: int) -> None:
         uid,
         _SEND.replace("{uid}", str(uid)),
         str(count),
-        imports="from twisted_sendmail.cli.sendmail import main\n"
+        imports="from twisted_sendmail.cli.sendmail.command import main\n"
         f"os.environ['TWISTED_SENDMAIL_SPOOL'] = {str(relay.folder / 'spool')!r}",
     )
     assert (done.returncode, done.stderr) == (0, b"")

@@ -1,5 +1,5 @@
 """The replacement for ``sendmail(8)``, ``mailq`` and ``newaliases``."""
 
-from twisted_sendmail.cli.sendmail.command import console, main
+from twisted_sendmail.cli.sendmail.script import console
 
-__all__ = ["console", "main"]
+__all__ = ["console"]

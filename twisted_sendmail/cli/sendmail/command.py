@@ -10,14 +10,10 @@ configuration to deliver a message, and imports that a call does not need stand 
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
-import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from twisted_sendmail.cli.output import (
-    finish,
     prepare_streams,
     print_error,
     print_note,
@@ -25,7 +21,6 @@ from twisted_sendmail.cli.output import (
 )
 from twisted_sendmail.cli.sendmail.message import (
     InputMessage,
-    as_utf8,
     current_user,
     envelope_of,
     envelope_sender,
@@ -33,7 +28,7 @@ from twisted_sendmail.cli.sendmail.message import (
 from twisted_sendmail.cli.sendmail.options import HELP, SendmailMode, SendmailOptions, parse
 from twisted_sendmail.cli.sendmail.spool import drop_envelope, find_settings, put
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_and_line
-from twisted_sendmail.smtp import UnusableRecipient, printable, refused_address
+from twisted_sendmail.smtp import UnusableRecipient, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,15 +52,6 @@ def main(words: Sequence[str]) -> int:
         status, line = status_and_line(e)
         print_error(line)
         return status
-
-
-def console() -> NoReturn:
-    """The entry point of the script; it skips garbage collection and the interpreter's clean-up."""
-    gc.disable()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
-    os._exit(finish(main([as_utf8(word) for word in sys.argv])))
 
 
 def _run(options: SendmailOptions) -> int:
@@ -109,9 +95,15 @@ def _deliver(options: SendmailOptions, settings: DropSettings) -> int:
         raise CommandError("interrupted; nothing was sent", ExitStatus.INTERRUPTED) from None
     if options.verbose:
         print_note(f"-- put into {printable(settings.directory, 300)} as {name}")
+    return _report_unusable(unusable) if unusable else ExitStatus.OK
+
+
+def _report_unusable(unusable: list[UnusableRecipient]) -> int:
+    from twisted_sendmail.smtp import refused_address
+
     for address in dict.fromkeys(unusable):
         print_error(str(refused_address(address)))
-    return ExitStatus.UNAVAILABLE if unusable else ExitStatus.OK
+    return ExitStatus.UNAVAILABLE
 
 
 def _open_standard_descriptors() -> bool:

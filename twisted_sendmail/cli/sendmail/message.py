@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import TYPE_CHECKING, cast
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from twisted_sendmail.exit_status import CommandError, ExitStatus
 from twisted_sendmail.message import (
@@ -43,8 +41,7 @@ if TYPE_CHECKING:
 _CHUNK = 64 * 1024
 
 
-@attrs.frozen
-class User:
+class User(NamedTuple):
     """The user who runs the command."""
 
     uid: int

@@ -10,9 +10,7 @@ import enum
 import getopt
 import re
 from itertools import islice
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted_sendmail.exit_status import CommandError
 from twisted_sendmail.smtp import printable
@@ -63,8 +61,7 @@ class SendmailMode(enum.Enum):
     HELP = "--help"
 
 
-@attrs.frozen
-class SendmailOptions:
+class SendmailOptions(NamedTuple):
     """A parsed command line."""
 
     mode: SendmailMode = SendmailMode.DELIVER
@@ -127,9 +124,9 @@ def parse(name: str, words: Sequence[str]) -> SendmailOptions:
     options = SendmailOptions(mode=_NAMES.get(name.rpartition("/")[2], SendmailMode.DELIVER))
     for option, value in given:
         if option == "--help":
-            return attrs.evolve(options, mode=SendmailMode.HELP)
+            return options._replace(mode=SendmailMode.HELP)
         options = _MEANINGS[option[1]](options, value)
-    options = attrs.evolve(options, recipients=tuple(recipients))
+    options = options._replace(recipients=tuple(recipients))
     if options.mode is SendmailMode.DELIVER and not (recipients or options.from_header):
         raise CommandError(
             "there are no recipients; name them, or use -t to take them from the header"
@@ -167,7 +164,7 @@ def _flag(name: str) -> _Meaning:
 
 
 def _changed(options: SendmailOptions, name: str, value: Any) -> SendmailOptions:
-    return attrs.evolve(options, **{name: value})
+    return options._replace(**{name: value})
 
 
 def _ignore(options: SendmailOptions, _: str) -> SendmailOptions:
@@ -184,7 +181,7 @@ _INSTEAD = {
 
 def _mode(options: SendmailOptions, value: str) -> SendmailOptions:
     if value in {"m", "p", "s", "i"}:
-        return attrs.evolve(options, mode=SendmailMode(value))
+        return options._replace(mode=SendmailMode(value))
     instead = _INSTEAD.get(value, "use -bm, -bp, -bs or -bi")
     raise CommandError(f"-b{printable(value, 20)} is not supported; {instead}")
 
@@ -200,11 +197,11 @@ def _flush(options: SendmailOptions, value: str) -> SendmailOptions:
     if value[:1] in {"I", "R", "S"}:
         if len(value) < 2:
             raise CommandError(f"option -q{value} needs a value")
-        options = attrs.evolve(options, flush=(*options.flush, (value[0], value[1:])))
+        options = options._replace(flush=(*options.flush, (value[0], value[1:])))
     # With -bp it selects what is printed. An interval starts no service.
     if options.mode is SendmailMode.PRINT:
         return options
-    return attrs.evolve(options, mode=SendmailMode.FLUSH)
+    return options._replace(mode=SendmailMode.FLUSH)
 
 
 def _notify(options: SendmailOptions, value: str) -> SendmailOptions:
@@ -214,11 +211,11 @@ def _notify(options: SendmailOptions, value: str) -> SendmailOptions:
             f"-N {printable(value, 40)} cannot be used; give never, or some of "
             "success,failure,delay"
         )
-    return attrs.evolve(options, notify=words)
+    return options._replace(notify=words)
 
 
 def _return(options: SendmailOptions, value: str) -> SendmailOptions:
-    return attrs.evolve(options, ret=_one_of("R", value, "FULL", "HDRS"))
+    return options._replace(ret=_one_of("R", value, "FULL", "HDRS"))
 
 
 def _body_type(options: SendmailOptions, value: str) -> SendmailOptions:
@@ -239,13 +236,13 @@ def _set_long(options: SendmailOptions, value: str) -> SendmailOptions:
     name, _, given = value.partition("=")
     name, given = name.strip().lower(), given.strip()
     if name == "ignoredots":
-        return attrs.evolve(options, ignore_dots=given.lower() not in {"false", "f", "no", "0"})
-    return attrs.evolve(options, spool=given) if name == "queuedirectory" else options
+        return options._replace(ignore_dots=given.lower() not in {"false", "f", "no", "0"})
+    return options._replace(spool=given) if name == "queuedirectory" else options
 
 
 def _set_short(options: SendmailOptions, value: str) -> SendmailOptions:
     """``-oi``; all others (``-oem``, ``-odb``, ``-om``) are ignored."""
-    return attrs.evolve(options, ignore_dots=True) if value.startswith("i") else options
+    return options._replace(ignore_dots=True) if value.startswith("i") else options
 
 
 _MEANINGS: dict[str, _Meaning] = {
@@ -256,7 +253,7 @@ _MEANINGS: dict[str, _Meaning] = {
     "B": _body_type,
     "C": _set("settings"),
     "F": _set("full_name"),
-    "I": lambda options, _: attrs.evolve(options, mode=SendmailMode.ALIASES),
+    "I": lambda options, _: options._replace(mode=SendmailMode.ALIASES),
     "N": _notify,
     "O": _set_long,
     "R": _return,
