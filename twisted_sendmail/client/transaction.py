@@ -50,7 +50,6 @@ from twisted_sendmail.smtp import (
     Bdat,
     ChunkingFailure,
     ClientState,
-    Command,
     CommandNotAllowed,
     ConnectionClosed,
     Data,
@@ -84,6 +83,7 @@ if TYPE_CHECKING:
 MAX_OPTIMISTIC_SIZE = 128 * 1024
 
 
+_RSET, _DATA = Rset(), Data()
 # Looking up a member of an Enum takes longer than most steps of a transaction.
 _READY = ClientState.READY
 _ACCEPTED, _UNTOUCHED = RecipientStatus.ACCEPTED, RecipientStatus.UNTOUCHED
@@ -149,7 +149,7 @@ class Transaction:
         # a bound method would keep the transaction alive until the garbage collector runs.
         self._next: Callable[[Transaction, list[Any]], None] = Transaction._send_envelope
         self._begins_with_rset = False
-        # MAIL and RCPT.
+        # RSET, if the transaction begins with it, MAIL and RCPT.
         self._commands: list[Any] = []
         self._content: _CheckedContent | None = None
         self._refused: dict[int, Reply] = {}
@@ -194,7 +194,7 @@ class Transaction:
         protocol, message = self._protocol, self._message
         session = protocol.session
         offered, extensions = session.capabilities, session.extensions
-        commands: list[Command] = [
+        self._commands = commands = [
             mail_command(
                 message.envelope,
                 offered,
@@ -203,20 +203,16 @@ class Transaction:
                 smtputf8=message.smtputf8,
                 binary=message.binary,
                 extensions=extensions,
-            )
+            ),
+            *[rcpt_command(each, offered, extensions) for each in message.envelope.recipients],
         ]
-        commands += [
-            rcpt_command(recipient, offered, extensions)
-            for recipient in message.envelope.recipients
-        ]
-        self._commands = commands
         if not (offered.chunking and offered.pipelining):
             self._next = Transaction._data_answered
-            _ = protocol.send(*commands, Data(), done=self._step)
+            _ = protocol.send(*commands, _DATA, done=self._step)
             return
         self._begins_with_rset = not session.idle or session.confirmed is not _READY
         if self._begins_with_rset:
-            commands = [Rset(), *commands]
+            commands.insert(0, _RSET)
         small = message.small
         if small is None or len(small) > MAX_OPTIMISTIC_SIZE or not self._send_content_early:
             self._next = Transaction._envelope_answered
@@ -336,7 +332,8 @@ class Transaction:
 
     def _note_unsupported(self, refused: Reply, place: int) -> None:
         """Leave parameters that the server does not know out of what is sent from now on."""
-        names = refused_parameters(refused, [name for name, _ in self._commands[place].parameters])
+        command = self._commands[self._begins_with_rset + place]
+        names = refused_parameters(refused, [name for name, _ in command.parameters])
         if names:
             self._unsupported |= names
             self._protocol.session.withhold(*names)
@@ -541,7 +538,9 @@ def may_go_without(report: DeliveryReport, message: PreparedMessage) -> bool:
     Only if the server cannot have the message for any recipient, did nothing with it that is known,
     and the content can be read a second time.
     """
+    if not report.unsupported:
+        return False  # nearly always
     error = report.error
     undone = not isinstance(error, ChunkingFailure) or error.only_reply
     none_has_it = not report.accepted and not report.in_doubt
-    return bool(report.unsupported) and none_has_it and undone and message.rewindable
+    return none_has_it and undone and message.rewindable

@@ -247,7 +247,8 @@ class HeaderFixer:
         found = _PLAIN_MESSAGE_ID.match(section, at + 11) if at >= 0 else None
         if found is None:
             return False
-        self.hops = hop_count(section)
+        if b"\nreceived" in lower:
+            self.hops = hop_count(section)
         self.message_id = found[1].decode("ascii")
         return True
 
