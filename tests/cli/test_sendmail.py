@@ -570,3 +570,14 @@ def test_a_bad_address_refuses_the_call_where_it_was_given_or_is_the_only_one(
     assert done.status == 65
     assert len(done.err.splitlines()) == 1
     sendmail.assert_nothing_was_taken()
+
+
+@pytest.mark.parametrize("end", [b"\r\r\n", b"\r\n", b"\n"])
+@pytest.mark.parametrize("words", [["-i"], []])
+def test_cr_cr_lf_is_one_line_end(sendmail: SendmailCommand, end: bytes, words: list[str]) -> None:
+    lines = [b"To: bob@example.net", b"Subject: x", b"", b"one" * 30_000, b"", b"two", b"."]
+    silent(sendmail(*words, "bob@example.net", stdin=end.join(lines) + end))
+    expected = "\r\n\r\n" + "one" * 30_000 + "\r\n\r\ntwo\r\n"
+    assert sendmail.content.endswith(expected + ".\r\n" if words else expected)
+    assert "\r\nTo: bob@example.net\r\nSubject: x\r\n" in sendmail.content
+    assert sendmail.message.info.long_lines

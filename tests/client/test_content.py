@@ -365,3 +365,23 @@ def test_doubt_begins_with_the_last_octet_and_not_before(net: Net, way: Any) -> 
         net.pump.run()
         assert (DeliveryInDoubt if ended else ConnectionClosed) is type(result.error)
         assert ended == bool(server.messages)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_long_line_is_named_and_sent_as_it_is(net: Net, streamed: bool) -> None:
+    message = BODY + b"y" * 1200 + b"\r\nx\r\n" + b"y" * 2000 + b"\r\n"
+    line = BODY.count(b"\n") + 1
+    server = net.server()
+    report = net.send(server, message=iter([message]) if streamed else message, **CLEAR).get()
+    assert server.messages == [message]
+    assert report.long_line == line
+    report = net.send(net.server(), message=BODY + b"y" * 998, **CLEAR).get()
+    assert report.long_line is None
+
+
+def test_a_long_line_is_named_when_the_server_refuses_the_content(net: Net) -> None:
+    server = net.server({"CONTENT": "500 5.6.0 line too long"})
+    result = net.send(server, message=BODY + b"y" * 1200, **CLEAR)
+    assert f"line {BODY.count(chr(10).encode()) + 1} is longer than the 998 octets" in str(
+        result.error
+    )

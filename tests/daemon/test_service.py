@@ -368,3 +368,30 @@ async def test_after_the_clock_was_set_the_relay_looks_for_due_mail(
     monkeypatch.undo()
     daemon._clock_watch._difference += 3600
     daemon._clock_watch.compare()
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("repair", "code"),
+    [("true", 250), ('["127.0.0.0/8"]', 250), ('["192.0.2.0/24", "unix"]', 550), ("false", 550)],
+)
+async def test_bare_lf_is_repaired_for_the_networks_of_a_key(
+    stage: Stage, hop: LoopbackServer, repair: str, code: int
+) -> None:
+    listener = f'[[listen]]\nendpoint = "tcp:127.0.0.1:0"\nrepair = {repair}\n'
+    text = stage.text(more=listener).replace('listen = ["tcp:127.0.0.1:0"]', "")
+    port = port_of(await stage.started(text))
+
+    def session() -> int:
+        with client_of(port) as client:
+            client.mail("alice@example.org")
+            client.rcpt("bob@example.net")
+            client.putcmd("data")
+            assert client.getreply()[0] == 354
+            client.send(b"Subject: x\n\nbare\n.\nLF\r\n.\r\n")
+            return client.getreply()[0]
+
+    assert await deferToThread(session) == code
+    if code == 250:
+        (message,) = await hop.wait_for(1)
+        assert message.content.endswith(b"\r\n\r\nbare\r\n.\r\nLF\r\n")

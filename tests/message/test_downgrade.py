@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from tests.message.messages import content, prepared
 from tests.pure import run
 from twisted_sendmail.message import PreparedMessage
-from twisted_sendmail.message.downgrade import seven_bit
+from twisted_sendmail.message.downgrade import reencoded
 
 TEXT = "Grüße\r\n.\r\nFrom here  \r\n"
 FORM = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
 
 
 def ascii_of(octets: bytes) -> bytes:
-    encoded = seven_bit(octets)
+    encoded = reencoded(octets)
     assert encoded is not None
     assert encoded.isascii()
     assert b"\n" not in encoded.replace(b"\r\n", b"")
@@ -44,7 +44,7 @@ def leaves(octets: bytes) -> list[bytes]:
 
 
 def test_ascii_stays_as_it_is() -> None:
-    assert seven_bit(b"A: x\r\n\r\nbody\r\n") == b"A: x\r\n\r\nbody\r\n"
+    assert reencoded(b"A: x\r\n\r\nbody\r\n") == b"A: x\r\n\r\nbody\r\n"
 
 
 def test_text_becomes_quoted_printable() -> None:
@@ -145,7 +145,7 @@ def test_parts_in_parts_and_messages_in_messages() -> None:
     ],
 )
 def test_what_would_break_is_left_alone(octets: bytes) -> None:
-    assert seven_bit(octets) is None
+    assert reencoded(octets) is None
 
 
 @pytest.mark.parametrize("kind", [b"global", b"global-headers", b"global-delivery-status"])
@@ -193,7 +193,7 @@ def test_endless_nesting_ends() -> None:
     inner = PLAIN + b"\xff"
     for depth in range(200):
         inner = multipart(inner, boundary=b"b%d" % depth)
-    assert seven_bit(inner) is None
+    assert reencoded(inner) is None
 
 
 LINES = st.lists(
@@ -212,7 +212,7 @@ def test_the_content_is_the_same(body: bytes, kind: bytes) -> None:
 @given(st.lists(LINES, max_size=3))
 def test_garbage_is_encoded_or_left_alone(bodies: list[bytes]) -> None:
     octets = multipart(*(PLAIN + body for body in bodies))
-    encoded = seven_bit(octets)
+    encoded = reencoded(octets)
     if encoded is not None:
         assert encoded.isascii()
         assert leaves(octets) == leaves(encoded)
@@ -229,7 +229,7 @@ def test_a_letter_for_a_7_bit_server() -> None:
         short.envelope,
         short.message_id,
     )
-    assert (short.size, short.small) == (len(content(short)), seven_bit(content(prepared_message)))
+    assert (short.size, short.small) == (len(content(short)), reencoded(content(prepared_message)))
     assert short is for_7_bits(short)
     text = prepared("Subject: Grüße\n\nGrüße\n", sender="jürgen@example.org")
     again = for_7_bits(text, smtputf8=True)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.message.messages import NOW
 from twisted_sendmail import ForwardPath, InvalidInput, Mailbox, Recipient
 from twisted_sendmail.message import DSNAction, Report, ReportedRecipient
-from twisted_sendmail.message.downgrade import seven_bit
+from twisted_sendmail.message.downgrade import reencoded
 from twisted_sendmail.message.dsn import MAX_HEADER_RETURNED
 
 CONTENT = b"From: jane@example.org\r\nSubject: hello\r\nMessage-ID: <i@example.org>\r\n\r\n.hi\r\n"
@@ -273,7 +273,7 @@ def test_a_long_header_comes_back_in_part() -> None:
 def test_an_eight_bit_report_can_be_made_seven_bit() -> None:
     made = report(content=CONTENT + "h\u00ef\r\n".encode())
     assert b"\r\nContent-Transfer-Encoding: 8bit\r\n\r\nA report" in made.to_bytes()
-    encoded = seven_bit(made.to_bytes())
+    encoded = reencoded(made.to_bytes())
     assert encoded is not None
     assert encoded.isascii()
 

@@ -234,7 +234,7 @@ def test_doubt_is_no_verdict_and_is_told() -> None:
         (MessageTooLarge("message too large"), "5.3.4"),
         (ExtensionUnavailable("SMTPUTF8 is needed and not offered"), "5.6.7"),
         (ExtensionUnavailable("8BITMIME is needed and not offered"), "5.6.3"),
-        (ExtensionUnavailable("BINARYMIME is needed and not offered"), "5.6.1"),
+        (ExtensionUnavailable("BINARYMIME is needed and not offered"), "5.6.3"),
         (ExtensionUnavailable("REQUIRETLS is needed and not offered"), "5.7.30"),
         (ExtensionUnavailable("something else is needed"), "5.6.0"),
     ],

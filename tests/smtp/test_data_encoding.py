@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
-from twisted_sendmail.smtp import Canonicalizer, Repair
+from twisted_sendmail.smtp import Canonicalizer, LongLines, Repair
 from twisted_sendmail.smtp.data_encoding import DotStuffer
 from twisted_sendmail.smtp.data_reader import DataParser
 
@@ -220,3 +220,38 @@ def test_the_stuffer_doubles_the_first_dot_too() -> None:
     assert stuffed([b".\r\n"]) == b"..\r\n.\r\n"
     assert stuffed([b"", b".", b"\r\n"]) == b"..\r\n.\r\n"
     assert stuffed([]) == b".\r\n"
+
+
+# -- long lines -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [
+        (b"", None),
+        (b"x" * 998 + b"\r\n" + b"y" * 998 + b"\r\n", None),
+        (b"x" * 999 + b"\r\n", 1),
+        (b"x" * 999, 1),
+        (b"x" * 998, None),
+        (b"a\r\n\r\n" + b"x" * 500 + b"\r\n" + b"x" * 1200 + b"\r\n" + b"x" * 5000, 4),
+        ((b"x" * 998 + b"\r\n") * 100 + b"\r\n" + b"z" * 999, 102),
+    ],
+)
+def test_the_first_line_that_is_too_long_is_found_in_every_cutting(
+    data: bytes, number: int | None
+) -> None:
+    for size in (1, 7, 997, 1000, 1_000_000):
+        canonicalizer = Canonicalizer(Repair.REFUSE)
+        for at in range(0, len(data), size):
+            canonicalizer.feed(data[at : at + size].replace(b"\r\n", b"\n"))
+        canonicalizer.finish()
+        assert canonicalizer.long_line == number
+
+
+@given(st.lists(st.integers(0, 1100), max_size=6), CUTS)
+def test_a_line_is_too_long_from_999_octets_on(lengths: list[int], cuts: list[int]) -> None:
+    data = b"".join(b"x" * length + b"\r\n" for length in lengths)
+    lines = LongLines()
+    for piece in pieces(data, [100 * cut for cut in cuts]):
+        lines.feed(piece)
+    assert lines.number == next((n for n, each in enumerate(lengths, 1) if each > 998), None)

@@ -126,6 +126,11 @@ def error_lines(report: DeliveryReport | None, error: SendmailError | None) -> l
     alone = error is not None and len(report.outcomes) == 1
     if not alone and (report.accepted or report.phase is None or report.in_doubt):
         lines += [str(result) for result in (*report.refused, *report.in_doubt)]
+    if report.long_line is not None and report.accepted:
+        lines.append(
+            f"line {report.long_line} of the message is longer than the 998 octets of SMTP: "
+            "a server may change it"
+        )
     if report.signature_broken and report.accepted:
         lines.append(
             "signature broken: the message was encoded for a server without 8BITMIME or SMTPUTF8"

@@ -162,24 +162,22 @@ class Transaction:
     def begin(self) -> None:
         """Send the first group."""
         message, offered = self._message, self._protocol.session.capabilities
-        eight_bit_mime, smtputf8 = "8BITMIME" in offered, "SMTPUTF8" in offered
-        if not message.fits(eight_bit_mime=eight_bit_mime, smtputf8=smtputf8):
-            measuring = Deferred.fromCoroutine(
-                self._measure(offered.size, eight_bit_mime=eight_bit_mime, smtputf8=smtputf8)
-            )
+        takes = {
+            "eight_bit_mime": "8BITMIME" in offered,
+            "smtputf8": "SMTPUTF8" in offered,
+            "binarymime": offered.binarymime,
+        }
+        if not message.fits(**takes):
+            measuring = Deferred.fromCoroutine(self._measure(offered.size, takes))
             self._measuring = measuring.addCallbacks(lambda _: self._measured(), self._failed)
         else:
             self._step()
 
-    async def _measure(
-        self, size_limit: int | None, *, eight_bit_mime: bool, smtputf8: bool
-    ) -> None:
+    async def _measure(self, size_limit: int | None, takes: dict[str, bool]) -> None:
         """Measure the message if the server needs that, and encode what the server does not take."""
-        await self._message.measure_for(size_limit, eight_bit_mime=eight_bit_mime)
+        await self._message.measure_for(size_limit, eight_bit_mime=takes["eight_bit_mime"])
         self._message = await self._message.fitted(
-            eight_bit_mime=eight_bit_mime,
-            smtputf8=smtputf8,
-            run_blocking=lambda work: off_reactor(self._protocol.clock, work),
+            **takes, run_blocking=lambda work: off_reactor(self._protocol.clock, work)
         )
         if self._message.signature_broken:
             self._protocol.session.transcript.add("--", "signed message encoded for this server")
@@ -431,6 +429,7 @@ class Transaction:
             error,
             message.message_id,
             "DSN" in session.capabilities,
+            message.long_line,
             message.signature_broken,
             self._unsupported,
         )

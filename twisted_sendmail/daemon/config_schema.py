@@ -98,7 +98,8 @@ class ListenTable:
     :param local: the clients are programs of this machine: addresses without a domain get one in the
         header of their mail (:ref:`unqualified`). Without this key they are on a Unix socket and on
         the loopback interface, unless they have signed in
-    :param repair: repair bare CR, bare LF and NUL in content, instead of refusing it
+    :param repair: repair bare CR, bare LF and NUL in content, instead of refusing it: ``true``, or a list
+        of networks whose clients may send it, such as those in ``trusted``
     """
 
     endpoint: EndpointDescription = _key(endpoint, required=True, flag="listen")
@@ -111,7 +112,7 @@ class ListenTable:
     )
     allow_early_input: tuple[str, ...] = _key(types.early_input_networks, [])
     local: bool | None = _key(types.boolean)
-    repair: bool = _key(types.boolean, default=False)
+    repair: bool | tuple[str, ...] = _key(types.repaired_networks, default=False)
 
 
 @attrs.frozen(kw_only=True)

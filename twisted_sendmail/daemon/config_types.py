@@ -312,6 +312,13 @@ def early_input_networks(value: object, folder: Path) -> tuple[str, ...]:
     return _networks(value, folder, why, "name the machines whose clients do not wait")
 
 
+def repaired_networks(value: object, folder: Path) -> bool | tuple[str, ...]:
+    """True or False, or networks as in :func:`trusted_networks`, whose content is repaired."""
+    if isinstance(value, bool):
+        return value
+    return _networks(value, folder, "the key has a form for that", "write repair = true")
+
+
 def _networks(value: object, folder: Path, why_not_all: str, remedy: str) -> tuple[str, ...]:
     given = texts(value, folder)
     for each in given:

@@ -152,12 +152,13 @@ class Listeners:
             settings=server_settings(
                 limits,
                 configuration.name,
-                repair=table.repair,
+                repair=table.repair is True,
                 starttls=False if table.implicit_tls else None,
             ),
             limits=ConnectionLimits(limits.connections, limits.connections_per_address),
             trusted=Networks(table.trusted),
             early_input=Networks(table.allow_early_input),
+            repair=Networks(table.repair if isinstance(table.repair, tuple) else ()),
             throttle=self._throttle,
         )
         return factory, factory.implicit_tls() if table.implicit_tls else factory

@@ -1,14 +1,16 @@
-"""Messages re-encoded for a server without 8BITMIME or without SMTPUTF8.
+"""Messages re-encoded for a server without 8BITMIME, SMTPUTF8 or BINARYMIME, and lines that are too long.
 
-Only what has to change changes. For a server without 8BITMIME (:func:`seven_bit`), a body with 8-bit
-octets becomes quoted-printable or base64, its ``Content-Transfer-Encoding`` tells so, and 8-bit
-fields are encoded. For a server with 8BITMIME and without SMTPUTF8 (:class:`HeaderEncoder`), the 8-bit
-fields of the message and of its parts are encoded, and bodies stay. Everything else keeps its octets.
+Only what has to change changes. :func:`reencoded` encodes bodies as quoted-printable or base64, with a
+``Content-Transfer-Encoding`` that tells so: those with 8-bit octets for a server without 8BITMIME,
+binary ones for a server without BINARYMIME, and those with a line that is too long. It also encodes
+8-bit fields, and folds long ones. :class:`HeaderEncoder` is for a server with 8BITMIME and without
+SMTPUTF8: it encodes the 8-bit fields of the message and of its parts, and bodies stay. Everything else
+keeps its octets.
 A message with a DKIM or ARC signature is changed only if the server cannot take it otherwise, as that
 breaks the signature: readers treat the message as unsigned then (RFC 6376 section 6.1). What is inside
 ``multipart/signed`` and ``multipart/encrypted`` is never changed.
 
-RFC 2045 section 6, RFC 2046 section 5, RFC 6152 section 3, RFC 2047, RFC 1428, RFC 6532, RFC 6533.
+RFC 5321 section 4.5.3.1.6 (lines), RFC 3030 section 3 (binary), RFC 2045 section 6, RFC 2046 section 5, RFC 6152 section 3, RFC 2047, RFC 1428, RFC 6532, RFC 6533.
 """
 
 from __future__ import annotations
@@ -16,35 +18,60 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from typing import NamedTuple
 
-from twisted_sendmail.message.field_encoding import NotEncodable, content_type, field_in_ascii
+from twisted_sendmail.message.field_encoding import (
+    NotEncodable,
+    content_type,
+    encoded_words,
+    field_in_ascii,
+    folded_field,
+)
 from twisted_sendmail.message.header import MAX_HEADER, SIGNATURES, Field, Header, header_end
-from twisted_sendmail.smtp import InvalidMessage
+from twisted_sendmail.smtp import MAX_TEXT_LINE, InvalidMessage, is_canonical, long_line
 
 # Levels of parts in parts.
 _MAX_DEPTH = 30
 # Octets of a delimiter line (RFC 2046 section 5.1.1: a boundary has up to 70), with some white space.
 _MAX_DELIMITER = 200
 _NOT_ENCODED = frozenset({"", "7bit", "8bit", "binary"})
+_ENCODED = frozenset({"quoted-printable", "base64"})
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]*=*")
+# Text for people: encoded if it cannot be folded.
+_TEXT_FIELDS = frozenset({"subject", "comments", "content-description"})
 # These may be encoded, unlike other types of message: RFC 6532 section 3.7, RFC 6533 section 6.
 _INTERNATIONAL = frozenset(
     {"global-delivery-status", "global-disposition-notification", "global-headers"}
 )
 
 
-def seven_bit(octets: bytes, *, signed: bool = False) -> bytes | None:
-    """Return the message in ASCII, or None if that cannot be done.
+class Form(NamedTuple):
+    """What a server takes."""
 
-    :param octets: the whole message, canonical.
+    #: Octets above 127 in bodies (8BITMIME).
+    eight_bit: bool = False
+    #: Octets above 127 in headers too (SMTPUTF8).
+    utf8: bool = False
+
+
+#: The form for a server without any of these extensions.
+SEVEN_BIT = Form()
+
+
+def reencoded(octets: bytes, form: Form = SEVEN_BIT, *, signed: bool = False) -> bytes | None:
+    """Return the message in the *form* that a server takes, or None if that cannot be done.
+
+    :param octets: the whole message; canonical, except for a binary body.
     :param signed: encode a message with a signature in its header as well.
     """
-    if octets.isascii():
+    encoder = _Encoder(form, binary=not is_canonical(octets), signed=signed)
+    if encoder.fits(octets) and (form.utf8 or octets.isascii()):
         return octets
     try:
-        encoded = _BodyEncoder(signed=signed).entity(octets, (), 0, is_message=True)
+        made = encoder.entity(octets, (), 0, is_message=True)
     except (NotEncodable, InvalidMessage):
         return None
-    return encoded if encoded.isascii() else None
+    return made if encoder.fits(made) else None
 
 
 class HeaderEncoder:
@@ -163,14 +190,25 @@ def _is_signed(header: Header) -> bool:
     return any(name in header for name in SIGNATURES)
 
 
-class _BodyEncoder:
-    """Encodes bodies and headers in ASCII, but no part of ``multipart/signed``.
+class _Encoder:
+    """Encodes bodies and headers, but nothing inside ``multipart/signed``.
 
-    :param signed: also those of messages with a signature in the header.
+    :param binary: the message has a binary body: each part has to be looked at.
+    :param signed: encode messages with a signature in the header as well.
     """
 
-    def __init__(self, *, signed: bool) -> None:
+    def __init__(self, form: Form, *, binary: bool, signed: bool) -> None:
+        self._form = form
+        self._binary = binary
         self._signed = signed
+
+    def fits(self, octets: bytes) -> bool:
+        """Return True if the server can take *octets* in a body."""
+        return (
+            (self._form.eight_bit or octets.isascii())
+            and long_line(octets) is None
+            and not (self._binary and not is_canonical(octets))
+        )
 
     def entity(
         self,
@@ -184,7 +222,7 @@ class _BodyEncoder:
 
         :raises NotEncodable: that cannot be done.
         """
-        if octets.isascii():
+        if depth and not self._binary and self.fits(octets):
             return octets
         if depth > _MAX_DEPTH:
             raise NotEncodable
@@ -194,22 +232,43 @@ class _BodyEncoder:
             raise NotEncodable  # readers differ about where the body of such a part begins
         if header.broken is not None or (_is_signed(header) and not self._signed):
             raise NotEncodable
-        if not body.isascii():
+        if self._binary and not depth and not {"mime-version", "content-type"} <= _names(header):
+            raise NotEncodable  # not MIME: the encoding would have no meaning
+        if not self.fits(body):
             blank, content = (body[:2], body[2:]) if body.startswith(b"\r\n") else (b"\r\n", body)
             if is_message:
                 header = _as_mime(header, content)
             header, content = self._encoded(header, content, boundaries, depth)
             body = blank + content
-        return bytes(Header(field_in_ascii(field) for field in header.fields)) + body
+        elif self._binary and _encoding(header) == "binary":
+            header = _marked(header, "7bit" if body.isascii() else "8bit")
+        return bytes(Header(map(self._field, header.fields))) + body
+
+    def _field(self, field: Field) -> Field:
+        if not self._form.utf8:
+            field = field_in_ascii(field)
+        field = folded_field(field, MAX_TEXT_LINE)
+        if field.name in _TEXT_FIELDS and long_line(field.octets) is not None:
+            words = "\r\n ".join(encoded_words(field.value))
+            name = field.octets.partition(b":")[0]
+            field = Field(field.name, name + f": {words}\r\n".encode("ascii"))
+        return field
 
     def _encoded(
         self, header: Header, body: bytes, boundaries: tuple[bytes, ...], depth: int
     ) -> tuple[Header, bytes]:
         main, sub, boundary = _content_type(header)
+        encoding = _encoding(header)
+        if encoding in _ENCODED and main not in {"multipart", "message"} and body.isascii():
+            encoding, content = _wrapped(encoding, body, boundaries)
+            return _marked(header, encoding), content
+        if encoding not in _NOT_ENCODED:
+            raise NotEncodable  # it is encoded and nevertheless 8-bit
         if main == "multipart":
             if not boundary or sub in {"signed", "encrypted"}:
                 raise NotEncodable
-            return _marked(header, "7bit"), self._multipart(body, (*boundaries, boundary), depth)
+            content = self._multipart(body, (*boundaries, boundary), depth + 1)
+            return self._marked_container(header), content
         if (main, sub) in {("message", "rfc822"), ("message", "global")}:
             try:
                 inner = self.entity(body, boundaries, depth + 1, is_message=True)
@@ -217,11 +276,16 @@ class _BodyEncoder:
                 if sub == "rfc822":
                     raise
             else:
-                return _marked(header, "7bit"), inner
+                return self._marked_container(header), inner
         elif main == "message" and sub not in _INTERNATIONAL:
             raise NotEncodable  # RFC 2046 section 5.2: these may not be encoded
         name, content = _body(main, body, boundaries)
         return _marked(header, name), content
+
+    def _marked_container(self, header: Header) -> Header:
+        if not self._form.eight_bit:
+            return _marked(header, "7bit")
+        return _marked(header, "8bit") if _encoding(header) == "binary" else header
 
     def _multipart(self, body: bytes, boundaries: tuple[bytes, ...], depth: int) -> bytes:
         """Encode each part between the delimiter lines (RFC 2046 section 5.1.1)."""
@@ -232,25 +296,32 @@ class _BodyEncoder:
         for match in delimiter.finditer(body):
             between = body[at : match.start()]
             made += [
-                self.entity(between, boundaries, depth + 1) if in_parts else between,
+                self.entity(between, boundaries, depth) if in_parts else between,
                 match[0],
             ]
             at, in_parts = match.end(), not match[1]
             if match[1]:
                 break
         # The text before the first delimiter and after the last one is shown by no reader.
-        made.append(self.entity(body[at:], boundaries, depth + 1) if in_parts else body[at:])
+        made.append(self.entity(body[at:], boundaries, depth) if in_parts else body[at:])
         return b"".join(made)
+
+
+def _names(header: Header) -> set[str]:
+    return {field.name for field in header.fields}
+
+
+def _encoding(header: Header) -> str:
+    return " ".join(header.values("content-transfer-encoding")).lower()
 
 
 def _content_type(header: Header) -> tuple[str, str, bytes]:
     """Return main type, subtype and boundary.
 
-    :raises NotEncodable: the types are not clear, or the body is encoded and yet 8-bit.
+    :raises NotEncodable: they are not clear.
     """
-    encoding = " ".join(header.values("content-transfer-encoding")).lower()
     values = header.values("content-type")
-    if len(values) > 1 or encoding not in _NOT_ENCODED:
+    if len(values) > 1:
         raise NotEncodable
     if not values:
         return "text", "plain", b""
@@ -258,6 +329,20 @@ def _content_type(header: Header) -> tuple[str, str, bytes]:
     if not boundary.isascii():
         raise NotEncodable
     return main, sub, boundary.encode("ascii")
+
+
+def _wrapped(encoding: str, body: bytes, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
+    """Return the name of an encoding, and a *body* that is encoded already with shorter lines.
+
+    :raises NotEncodable: it is not what *encoding* says.
+    """
+    if encoding == "quoted-printable":
+        return _body("text", binascii.a2b_qp(body), boundaries)
+    octets = b"".join(body.split())
+    if not _BASE64.fullmatch(octets):
+        raise NotEncodable
+    lines = [octets[at : at + 76] for at in range(0, len(octets), 76)]
+    return encoding, b"\r\n".join(lines) + (b"\r\n" if body.endswith(b"\r\n") else b"")
 
 
 def _body(main: str, body: bytes, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
@@ -295,7 +380,7 @@ def _as_mime(header: Header, body: bytes) -> Header:
     if "content-type" not in header:
         try:
             body.decode("utf-8")
-            charset = b"utf-8"
+            charset = b"us-ascii" if body.isascii() else b"utf-8"
         except UnicodeDecodeError:
             charset = b"unknown-8bit"  # RFC 1428
         added.append(

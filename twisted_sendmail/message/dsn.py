@@ -410,8 +410,8 @@ _ADVICE = {
     "3.4": "The message is too large for a server on the way. Send it in parts, or send a link.",
     "4.7": "Delivery was tried until the time limit. Send the message again, or ask your postmaster.",
     "6.1": "The next server does not accept content of this kind.",
-    "6.3": "The next server takes 7-bit content only, and the message cannot be encoded on its way"
-    " without breaking it, as when it is signed or encrypted. Have your mail program encode it as"
+    "6.3": "The next server does not take binary content, or it takes 7-bit content only, and the"
+    " message cannot be encoded on its way without breaking it, as when it is signed or encrypted. Have your mail program encode it as"
     " quoted-printable or base64 before it is signed, and send it again.",
     "6.7": "The next server accepts only addresses in ASCII. Use another address of the recipient.",
     "7.30": "The message must be sent over TLS only, and the next server does not support that.",

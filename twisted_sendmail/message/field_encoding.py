@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import comment_end
 from twisted_sendmail.message.header import FOLD_WIDTH, Field, FieldKind, field_kind
-from twisted_sendmail.smtp import MAX_DOMAIN, InvalidAddress, ascii_domain
+from twisted_sendmail.smtp import MAX_DOMAIN, MAX_TEXT_LINE, InvalidAddress, ascii_domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +61,10 @@ _PAIR = re.compile(r"\\(.)", re.DOTALL)
 _FOLDABLE_TEXT = re.compile(rb"[ \t]*[^ \t]*")
 _FOLDABLE = re.compile(
     rb'[ \t]*(?:[^ \t"\\]+|"(?:[^"\\]+|\\.?)*"?|\\.?){0,%d}' % _PIECES, re.DOTALL
+)
+# An item of a list without white space, and the separator after it.
+_LIST_ITEM = re.compile(
+    rb'(?:[^",;>\\]+|"(?:[^"\\]+|\\.?)*"?|\\.?|>(?!<))*(?:[,;]|>(?=<))?', re.DOTALL
 )
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
 
@@ -116,7 +120,8 @@ def folded_field(field: Field, longest: int = FOLD_WIDTH) -> Field:
     """Return *field* with its lines longer than *longest* octets folded at 78 characters.
 
     A line is folded at white space, which stays: not within a quoted string, and within an address
-    only if it has to be. A word without white space stays whole (RFC 5322 section 2.2.3).
+    only if it has to be. A word without white space stays whole (RFC 5322 section 2.2.3), unless it
+    is too long for SMTP, and a list: then white space is added after a comma or semicolon.
     """
     lines = field.octets.split(b"\r\n")
     if max(map(len, lines)) <= longest:
@@ -153,6 +158,8 @@ def _foldable(line: bytes, kind: FieldKind) -> Iterator[bytes]:
     """Cut *line* into the pieces that should not be folded, each with the white space before it."""
     word = _FOLDABLE_TEXT if kind is FieldKind.UNSTRUCTURED else _FOLDABLE
     pieces = word.findall(line)
+    if kind is not FieldKind.UNSTRUCTURED and max(map(len, pieces)) > MAX_TEXT_LINE:
+        pieces = [part for piece in pieces for part in _list_items(piece)]
     if kind is not FieldKind.ADDRESSES:
         yield from pieces
         return
@@ -202,6 +209,13 @@ def content_type(value: str) -> tuple[str, str, str]:
     if not (slash and main and sub) or any(c in main + sub for c in _BLANK):
         return "text", "plain", boundary
     return main, sub, boundary
+
+
+def _list_items(piece: bytes) -> list[bytes]:
+    if len(piece) <= MAX_TEXT_LINE:
+        return [piece]
+    first, *others = [match[0] for match in _LIST_ITEM.finditer(piece) if match[0]]
+    return [first, *(b" " + each for each in others)]
 
 
 # -- fields by their syntax ---------------------------------------------------

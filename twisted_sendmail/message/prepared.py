@@ -18,7 +18,7 @@ from email.message import Message as MIMEMessage
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.addresses import header_recipients, header_sender
-from twisted_sendmail.message.downgrade import HeaderEncoder, seven_bit
+from twisted_sendmail.message.downgrade import Form, HeaderEncoder, reencoded
 from twisted_sendmail.message.field_encoding import NotEncodable
 from twisted_sendmail.message.header import LONG_HEADER, MAX_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
@@ -45,6 +45,7 @@ from twisted_sendmail.smtp import (
     Repair,
     UnusableRecipient,
     is_canonical,
+    long_line,
     refused_address,
 )
 
@@ -71,8 +72,10 @@ class PreparedMessage:
     __slots__ = (
         "_at",
         "_content",
+        "_long_line",
         "_whole",
         "binary",
+        "encodes_long_lines",
         "envelope",
         "message_id",
         "refused",
@@ -88,21 +91,30 @@ class PreparedMessage:
         smtputf8: bool,
         message_id: str | None,
         binary: bool = False,
+        long_line: int | None = None,
     ) -> None:
         self.envelope = envelope
         #: The header or an address needs SMTPUTF8.
         self.smtputf8 = smtputf8
         #: The Message-ID, with its angle brackets.
         self.message_id = message_id
-        #: The body has no lines: it goes unchanged, by BINARYMIME, or not at all.
+        #: The body has no lines: it goes by BINARYMIME, or encoded.
         self.binary = binary
+        #: Lines that are too long for SMTP are encoded or folded (:meth:`fitted`).
+        self.encodes_long_lines = False
         #: The message is signed and had to be encoded: its signature is void.
         self.signature_broken = False
         #: Addresses of the header that cannot be used, and are not in the envelope.
         self.refused: tuple[RecipientResult, ...] = ()
         self._whole = content if isinstance(content, bytes) else b""
         self._content = None if isinstance(content, bytes) else content
+        self._long_line = long_line
         self._at = 0
+
+    @property
+    def long_line(self) -> int | None:
+        """The number of the first line that is too long for SMTP, as far as the message was read."""
+        return self._long_line if self._content is None else self._content.long_line
 
     @property
     def size(self) -> int | None:
@@ -181,12 +193,15 @@ class PreparedMessage:
             with suppress(Exception):
                 await self._content.close()
 
-    def fits(self, *, eight_bit_mime: bool, smtputf8: bool) -> bool:
+    def fits(self, *, eight_bit_mime: bool, smtputf8: bool, binarymime: bool = False) -> bool:
         """Return True if a server can take the message as it is, as far as that is known at once.
 
         :param eight_bit_mime: the server offers 8BITMIME.
         :param smtputf8: the server offers SMTPUTF8.
+        :param binarymime: the server offers BINARYMIME.
         """
+        if self.encodes_long_lines or (self.binary and not binarymime):
+            return False
         small = self.small
         if small is None or small.isascii():
             return small is not None
@@ -200,26 +215,32 @@ class PreparedMessage:
         *,
         eight_bit_mime: bool,
         smtputf8: bool,
+        binarymime: bool = False,
         run_blocking: RunBlocking[Any] = run_inline,
     ) -> PreparedMessage:
         """Return the message in a form that a server can take.
 
         Without 8BITMIME, all of it is encoded in 7 bits; with it and without SMTPUTF8, the header and
-        the headers of parts are.
+        the headers of parts are. Without BINARYMIME, binary parts are encoded; and lines that are
+        too long are, if the message :attr:`encodes_long_lines`.
 
         :param run_blocking: runs work that may take long.
         :returns: the message itself if nothing has to be encoded, or that cannot be done: an address
-            has no form in ASCII, or a message for a server without 8BITMIME is larger than
+            has no form in ASCII, or a message whose body has to be encoded is larger than
             :data:`KEPT`, can be read only once, or has parts that cannot be encoded.
         :raises Exception: what the message's file or iterator raises.
         """
-        if self.fits(eight_bit_mime=eight_bit_mime, smtputf8=smtputf8) or self.eight_bit is False:
+        if self.fits(eight_bit_mime=eight_bit_mime, smtputf8=smtputf8, binarymime=binarymime):
             return self
         if self.envelope.needs_smtputf8 and not smtputf8:
             return self  # it will be refused
-        if not eight_bit_mime:
-            return self if self.binary else await self._seven_bit(run_blocking)
-        if smtputf8:
+        refused = (self.binary and not binarymime) or (self.eight_bit and not eight_bit_mime)
+        if refused or self.encodes_long_lines or (self.eight_bit is None and not eight_bit_mime):
+            form = Form(eight_bit=eight_bit_mime, utf8=eight_bit_mime and smtputf8)
+            made = await self._reencoded(form, run_blocking, break_signature=bool(refused))
+            if made is not None or not eight_bit_mime or refused:
+                return made or self
+        if smtputf8 or self.eight_bit is False:
             return self
         if self._content is not None:
             content = _EncodedHeaders(self._content)
@@ -231,30 +252,42 @@ class PreparedMessage:
             )
         encoder = HeaderEncoder()
         try:
-            whole = await run_blocking(lambda: encoder.feed(self._whole, last=True))
+            made = await run_blocking(lambda: encoder.feed(self._whole, last=True))
         except NotEncodable:
             return self
-        return self._with(whole, signature_broken=encoder.signed and encoder.changed)
+        return self._with(made, signature_broken=encoder.signed and encoder.changed)
 
-    async def _seven_bit(self, run_blocking: RunBlocking[Any]) -> PreparedMessage:
+    async def _reencoded(
+        self, form: Form, run_blocking: RunBlocking[Any], *, break_signature: bool
+    ) -> PreparedMessage | None:
+        """Return the message in a *form*; None if that cannot be done."""
         whole = self._whole if self._content is None else await self._content.whole()
         if whole is None:
-            return self
-        encoded = await run_blocking(lambda: seven_bit(whole))
-        if encoded is not None:
-            return self._with(encoded)
-        encoded = await run_blocking(lambda: seven_bit(whole, signed=True))
-        return self if encoded is None else self._with(encoded, signature_broken=True)
+            return None
+        octets = await run_blocking(lambda: reencoded(whole, form))
+        broken = octets is None and break_signature
+        if broken:
+            octets = await run_blocking(lambda: reencoded(whole, form, signed=True))
+        if octets is None:
+            return None
+        smtputf8 = form.utf8 and self.smtputf8
+        return self._with(octets, binary=False, smtputf8=smtputf8, signature_broken=broken)
 
     def _with(
-        self, content: bytes | Content, *, smtputf8: bool = False, signature_broken: bool = False
+        self,
+        content: bytes | Content,
+        *,
+        smtputf8: bool = False,
+        binary: bool | None = None,
+        signature_broken: bool = False,
     ) -> PreparedMessage:
         made = PreparedMessage(
             self.envelope,
             content,
             smtputf8=smtputf8 or self.envelope.needs_smtputf8,
             message_id=self.message_id,
-            binary=self.binary,
+            binary=self.binary if binary is None else binary,
+            long_line=self.long_line,
         )
         made.signature_broken = signature_broken
         return made
@@ -338,8 +371,8 @@ async def prepare(
         with suppress(Exception):
             await content.close()
         whole += binary_body or b""
-    binary = binary_body is not None
-    made = _message(envelope, content if whole is None else whole, fixer, binary=binary)
+    made = _message(envelope, content if whole is None else whole, fixer, content.long_line)
+    made.binary = binary_body is not None
     made.refused = tuple(map(refused_address, dict.fromkeys(unusable)))
     return made
 
@@ -389,12 +422,13 @@ def prepare_small(
         if end > LONG_HEADER or (end > MAX_FIELDS and message.count(b"\n", 0, end) > MAX_FIELDS):
             return None
         if not fix_header:
-            return _message(envelope, message, None)
+            return _message(envelope, message, None, None)
         section = message[:end]
         fixer, fixed = _fixed(section, message, envelope, now, host_name, complete=complete)
     except InvalidInput:
         return None
-    return _message(envelope, message if fixed is section else fixed + message[end:], fixer)
+    whole = message if fixed is section else fixed + message[end:]
+    return _message(envelope, whole, fixer, long_line(message))
 
 
 def _fixed(
@@ -409,14 +443,17 @@ def _fixed(
 
 
 def _message(
-    envelope: Envelope, content: bytes | Content, fixer: HeaderFixer | None, *, binary: bool = False
+    envelope: Envelope,
+    content: bytes | Content,
+    fixer: HeaderFixer | None,
+    long_line: int | None,
 ) -> PreparedMessage:
     return PreparedMessage(
         envelope,
         content,
         smtputf8=envelope.needs_smtputf8 or (fixer is not None and fixer.smtputf8_header),
         message_id=None if fixer is None else fixer.message_id,
-        binary=binary,
+        long_line=long_line,
     )
 
 
@@ -444,6 +481,11 @@ class Content:
     def rewindable(self) -> bool:
         """True if the content can be read again."""
         return False
+
+    @property
+    def long_line(self) -> int | None:
+        """The number of the first line that is too long for SMTP, as far as the content was read."""
+        return None
 
     @property
     def max_size(self) -> int | None:
@@ -520,6 +562,11 @@ class _SourceContent(Content):
         raw = self._source.raw_size
         # A line feed becomes two octets; a last line gets an end.
         return None if raw is None else 2 * raw + 2 + len(self._header)
+
+    @property
+    def long_line(self) -> int | None:
+        """See :class:`Content`."""
+        return self._canonical.long_line
 
     async def begin(self) -> bytes:
         """Return the first :data:`SMALL` octets and some more, or all there are."""
@@ -635,6 +682,11 @@ class _EncodedHeaders(Content):
     def rewindable(self) -> bool:
         """See :class:`Content`."""
         return self._content.rewindable
+
+    @property
+    def long_line(self) -> int | None:
+        """See :class:`Content`."""
+        return self._content.long_line
 
     async def begin(self) -> None:
         """Read and encode the header of the message."""

@@ -16,7 +16,7 @@ import attrs
 
 from twisted_sendmail.message import HeaderFixer
 from twisted_sendmail.queue.models import MessageInfo
-from twisted_sendmail.smtp import MAX_HOPS, InvalidInput, InvalidMessage, printable
+from twisted_sendmail.smtp import MAX_HOPS, InvalidInput, InvalidMessage, LongLines, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,6 +74,7 @@ class Cleanup:
         "_fixer",
         "_held",
         "_id",
+        "_long_lines",
         "_max_hops",
         "_now",
         "_origin",
@@ -107,6 +108,7 @@ class Cleanup:
         self._origin = printable(origin, 200)
         self._uid = uid
         self._binary = binary
+        self._long_lines = LongLines()
         self._held = held
         _check_others(envelope.others)
         for recipient in envelope.recipients:
@@ -142,6 +144,7 @@ class Cleanup:
         """
         octets = self._fixer.feed(data)
         self._check_hops()
+        self._long_lines.feed(octets)
         return octets
 
     def finish(self) -> bytes:
@@ -151,6 +154,7 @@ class Cleanup:
         """
         octets = self._fixer.finish()
         self._check_hops()
+        self._long_lines.feed(octets)
         return octets
 
     def _check_hops(self) -> None:
@@ -182,6 +186,7 @@ class Cleanup:
             uid=self._uid,
             smtputf8=envelope.needs_smtputf8 or fixer.smtputf8_header,
             eight_bit=fixer.eight_bit,
+            long_lines=not self._binary and self._long_lines.number is not None,
             binary=self._binary,
             message_id=fixer.message_id,
             automatic=fixer.automatic,

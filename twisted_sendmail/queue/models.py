@@ -55,6 +55,8 @@ class MessageInfo:
     smtputf8: bool = False
     #: The content has octets above 127; None: unknown.
     eight_bit: bool | None = None
+    #: There are lines longer than the 998 octets of SMTP, to be encoded or folded.
+    long_lines: bool = False
     #: The content is not made of lines and needs BINARYMIME.
     binary: bool = False
     #: Message-ID with angle brackets.

@@ -60,7 +60,7 @@ _NOT_ABOUT_RECIPIENT = frozenset({ReplySubject.CREDENTIALS, ReplySubject.COMMAND
 # Status where the server offers no extension that the message needs: RFC 3463, 6531 and 8689.
 _MISSING_EXTENSION = {
     "8BITMIME": "5.6.3",
-    "BINARYMIME": "5.6.1",
+    "BINARYMIME": "5.6.3",
     "SMTPUTF8": "5.6.7",
     "REQUIRETLS": "5.7.30",
 }

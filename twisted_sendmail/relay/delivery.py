@@ -289,7 +289,7 @@ def stored_message(
     prepared = PreparedMessage(
         envelope, content, smtputf8=info.smtputf8, message_id=info.message_id
     )
-    prepared.binary = info.binary
+    prepared.binary, prepared.encodes_long_lines = info.binary, info.long_lines
     return prepared
 
 

@@ -74,6 +74,7 @@ class SMTPServerFactory(ServerFactory):
         client is served.  None: there is no such distinction.
     :param early_input: networks whose clients may send content before the reply to DATA
         (``allow_early_input`` of the settings), because they do not wait for it.
+    :param repair: networks whose clients' content is repaired (``repair`` of the settings).
     :param throttle: delays logins, where several servers share it; else one is made with
         ``deadlines.failed_login``.
     :param trace: put a Received field before the content that the receiver gets.
@@ -99,6 +100,7 @@ class SMTPServerFactory(ServerFactory):
         limits: ConnectionLimits | None = None,
         trusted: Networks | None = None,
         early_input: Networks | None = None,
+        repair: Networks | None = None,
         throttle: AuthThrottle | None = None,
         trace: bool = True,
     ) -> None:
@@ -111,6 +113,7 @@ class SMTPServerFactory(ServerFactory):
         self.limits = limits or ConnectionLimits()
         self.trusted = trusted
         self.early_input = early_input or Networks()
+        self.repair = repair or Networks()
         if throttle is None:
             throttle = AuthThrottle(clock, self.deadlines.failed_login)
         self.throttle = throttle
@@ -131,6 +134,8 @@ class SMTPServerFactory(ServerFactory):
                 greeting = Reply(554, ("5.7.1 No service for your address",))
         if addr in self.early_input:
             settings = replace(settings, allow_early_input=True)
+        if addr in self.repair:
+            settings = replace(settings, repair=True)
         return self.protocol_class(self, settings, greeting)
 
     def implicit_tls(self) -> IProtocolFactory:

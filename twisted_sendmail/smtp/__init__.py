@@ -54,6 +54,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidServer",
     "LoneDot",
+    "LongLines",
     "Mail",
     "MailParameters",
     "Mailbox",
@@ -102,6 +103,7 @@ __all__ = [
     "domain_name",
     "hop_count",
     "is_canonical",
+    "long_line",
     "mail_command",
     "may_hold_url",
     "printable",
@@ -151,8 +153,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.data_encoding import (
         MAX_TEXT_LINE,
         Canonicalizer,
+        LongLines,
         Repair,
         is_canonical,
+        long_line,
     )
     from twisted_sendmail.smtp.data_reader import TOO_MANY_HOPS, ContentReader, hop_count
     from twisted_sendmail.smtp.envelope import (
@@ -241,7 +245,8 @@ else:
                 Auth AuthCancel AuthLine Bdat Command ContentCommand Data Hello
                 LoneDot Mail Noop OtherCommand Parameters Quit Rcpt RestartCommand
                 Rset StartTLS Verb""",
-            "data_encoding": "MAX_TEXT_LINE Canonicalizer Repair is_canonical",
+            "data_encoding": """
+                MAX_TEXT_LINE Canonicalizer LongLines Repair long_line is_canonical""",
             "data_reader": "TOO_MANY_HOPS ContentReader hop_count",
             "envelope": "MAX_ORCPT AnyRecipient Envelope Recipient UnusableRecipient",
             "errors": """

@@ -64,6 +64,11 @@ class Capabilities:
         #: SASL mechanisms in the server's order, upper-case, each once.
         self.auth = _mechanisms(found["AUTH"]) if "AUTH" in found else ()
 
+    @property
+    def binarymime(self) -> bool:
+        """BINARYMIME is offered and can be used: the content goes by BDAT (RFC 3030 section 3)."""
+        return self.chunking and self.pipelining and "BINARYMIME" in self._keywords
+
     @classmethod
     def from_reply(cls, reply: Reply) -> Capabilities:
         """Parse the reply to EHLO, without malformed lines; the same reply gives the same object."""

@@ -42,13 +42,14 @@ class Canonicalizer:
     :param policy: for a bare CR or a NUL.
     """
 
-    __slots__ = ("_cr_held", "_in_line", "_lines", "_policy", "eight_bit", "size")
+    __slots__ = ("_cr_held", "_in_line", "_lines", "_long_lines", "_policy", "eight_bit", "size")
 
     def __init__(self, policy: Repair = Repair.REFUSE) -> None:
         self._policy = policy
         self._cr_held = False
         self._in_line = False
         self._lines = 0
+        self._long_lines = LongLines()
         #: Octets returned so far.
         self.size = 0
         #: True after an octet above 127.
@@ -65,6 +66,11 @@ class Canonicalizer:
             [self._feed(chunk[at : at + _STRIDE]) for at in range(0, len(chunk), _STRIDE)]
         )
 
+    @property
+    def long_line(self) -> int | None:
+        """The number of the first line that is too long for SMTP; None: there was none so far."""
+        return self._long_lines.number
+
     def finish(self) -> bytes:
         """Return the end of the content: CRLF after a last line without a line end, or nothing.
 
@@ -75,6 +81,7 @@ class Canonicalizer:
         if not (self._cr_held or self._in_line):
             return b""
         self._cr_held = self._in_line = False
+        self._long_lines.feed(b"\r\n")
         self.size += 2
         return b"\r\n"
 
@@ -104,6 +111,7 @@ class Canonicalizer:
         self._lines += len(clean) - len(plain)
         self.size += len(clean)
         if clean:
+            self._long_lines.feed(clean)
             self._in_line = clean[-1:] != b"\n"
             if not self.eight_bit and not clean.isascii():
                 self.eight_bit = True
@@ -125,6 +133,45 @@ class Canonicalizer:
 def is_canonical(octets: bytes) -> bool:
     """Return True if there is no bare CR, no bare LF and no NUL in *octets*."""
     return b"\0" not in octets and octets.replace(b"\r", b"").replace(b"\n", b"\r\n") == octets
+
+
+class LongLines:
+    """Finds the first line of more than :data:`MAX_TEXT_LINE` octets in canonical octets.
+
+    Any cutting of the octets gives the same result.
+    """
+
+    __slots__ = ("_column", "_lines", "number")
+
+    def __init__(self) -> None:
+        # Octets since the last line end.
+        self._column = 0
+        self._lines = 0
+        #: The number of the line; None: there was none so far.
+        self.number: int | None = None
+
+    def feed(self, octets: bytes) -> None:
+        """Read the next octets."""
+        if self.number is not None:
+            return
+        begin, size, longest = -self._column, len(octets), MAX_TEXT_LINE + 2
+        # From line end to line end, as far as one line may reach.
+        while size - begin >= longest:
+            end = octets.rfind(b"\n", max(begin, 0), begin + longest)
+            if end < 0:
+                self.number = 1 + self._lines + octets.count(b"\n", 0, max(begin, 0))
+                return
+            begin = end + 1
+        self._lines += octets.count(b"\n")
+        end = octets.rfind(b"\n", max(begin, 0))
+        self._column = size - (begin if end < 0 else end + 1)
+
+
+def long_line(octets: bytes) -> int | None:
+    """Return the number of the first line of more than :data:`MAX_TEXT_LINE` octets, or None."""
+    lines = LongLines()
+    lines.feed(octets)
+    return lines.number
 
 
 class DotStuffer:

@@ -52,7 +52,7 @@ def mail_command(
     if size is not None and "SIZE" in offered:
         values.append(("SIZE", size))
     if binary:
-        if not (offered.chunking and offered.pipelining and "BINARYMIME" in offered):
+        if not offered.binarymime:
             raise _missing(
                 "BINARYMIME",
                 "the message is declared as binary, and is",

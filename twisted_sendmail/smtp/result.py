@@ -150,6 +150,8 @@ class DeliveryReport:
     message_id: str | None = None
     #: The server offers DSN: the server has to send the notifications that NOTIFY asks for (RFC 3461 section 5.2.1).
     dsn: bool = False
+    #: The number of the first line that is longer than the 998 octets of SMTP; None: there is none.
+    long_line: int | None = None
     #: The message is signed, and had to be encoded for the server: its signature is void.
     signature_broken: bool = False
     #: Extensions and parameters that the server offers and refuses as unknown: CHUNKING, SIZE, RET,
@@ -221,6 +223,12 @@ def _all_refused(report: DeliveryReport) -> SendmailError | None:
     if reply is None:
         return None
     one = refusal("message", reply, too_many=first.too_many)
+    remedy = one.remedy
+    if report.phase == "content" and report.long_line is not None and not remedy:
+        remedy = (
+            f"line {report.long_line} is longer than the 998 octets of SMTP; if that is why, encode "
+            "the text as quoted-printable or base64"
+        )
     many = len(report.outcomes) > 1
     if report.phase == "MAIL" and report.envelope is not None:
         what = f"MAIL FROM:{report.envelope.sender.wire} refused"
@@ -233,7 +241,7 @@ def _all_refused(report: DeliveryReport) -> SendmailError | None:
     error = _all_refused_type(type(one))(  # type: ignore[arg-type]  # mypy holds an exception class for unhashable
         what,
         detail=f"first of {len(report.outcomes)} replies" if many and report.phase is None else "",
-        remedy=one.remedy,
+        remedy=remedy,
         phase=report.phase or "RCPT",
         reply=reply,
         recipient=None if many else str(first.recipient),

@@ -1,8 +1,8 @@
 """A message from stdin, its sender and its recipients.
 
-Line ends become CRLF; a bare CR becomes CRLF too and a NUL is removed, so that cron's mail is
-repaired and not refused. The header ends as it always has in ``sendmail``: at the empty line, or
-before the first line that is not a field. Only the header is held in memory.
+Line ends become CRLF, also CR CR LF; a bare CR becomes CRLF too and a NUL is removed, so that cron's
+mail is repaired and not refused. The header ends as it always has in ``sendmail``: at the empty line,
+or before the first line that is not a field. Only the header is held in memory.
 
 RFC 5322 sections 2.1 and 3.6.
 """
@@ -143,15 +143,28 @@ class InputMessage:
 def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
     """The octets of *descriptor* with CRLF line ends, up to a lone dot if *dot_ends*."""
     canonical, dot = Canonicalizer(Repair.REPAIR), LoneDotFilter()
-    while not dot.found and (chunk := _read(descriptor)):
+    for chunk in _lines_once(descriptor):
         piece = canonical.feed(chunk)
         yield dot.feed(piece) if dot_ends else piece
+        if dot.found:
+            return
     if not dot_ends:
         yield canonical.finish()
     elif not dot.found:
         yield dot.feed(canonical.finish())
         if not dot.found:
             yield dot.finish()
+
+
+def _lines_once(descriptor: int) -> Iterator[bytes]:
+    """The octets of *descriptor*, with CR CR LF, a CRLF that was written in text mode, as CRLF."""
+    held = b""
+    while chunk := _read(descriptor):
+        chunk = held + chunk
+        end = len(chunk) - (2 if chunk.endswith(b"\r\r") else chunk.endswith(b"\r"))
+        held = chunk[end:]
+        yield chunk[:end].replace(b"\r\r\n", b"\r\n")
+    yield held
 
 
 def _read(descriptor: int) -> bytes:
