@@ -397,7 +397,7 @@ class SQLiteQueue(Queue):
             _log.warn("message {id} is damaged and set aside: it is not tried", id=id_)
 
     def _log_failure(self, failure: Any) -> None:
-        _log.failure("the queue is in trouble", failure=failure)
+        _log.failure("an operation of the queue failed", failure=failure)
 
 
 class SQLiteIntake(Intake):
