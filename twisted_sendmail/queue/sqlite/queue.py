@@ -660,7 +660,7 @@ class RecordRetry:
     def _wait(self, record: Record, error: Exception) -> None:
         if not self._waiting:
             _log.error(
-                "the results of {ids} cannot be recorded yet, and are tried again: {error}",
+                "the results of {ids} could not be recorded, and are tried again: {error}",
                 ids=", ".join(record.ids),
                 error=str(error),
             )
