@@ -34,7 +34,7 @@ _ACTIVATE = (
     "os.execv(sys.argv[2], sys.argv[2:])"
 )
 #: What the queue's directory holds for local programs, if the spool has no directory of its own.
-OPEN_TO_PROGRAMS = {"drop", "sendmail.json", "sendmail.fifo"}
+OPEN_TO_PROGRAMS = {"drop", "mailq", "sendmail.json", "sendmail.fifo"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
