@@ -334,6 +334,14 @@ def test_a_mistake_about_a_smarthost_is_one_line(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (
+            '[bounce]\npostmaster-sender = "bounces@example.org"',
+            "bounce.postmaster-sender: mail to the postmaster cannot be sent from 'bounces@example.o",
+        ),
+        (
+            '[bounce]\npostmaster = "p@x.y"\npostmaster-sender = "x@z"\n[rewrite]\nlocal-mail-to = "p@x.y"',
+            "bounce.postmaster-sender: mail to the postmaster cannot be sent from 'x@z': mail to it ",
+        ),
         ('[retry]\nfirst = "soon"', "retry.first: 'soon' is no duration above zero; write "),
         ("[retry]\nlifetime = 0", "retry.lifetime: '0' is no duration above zero; "),
         (

@@ -154,12 +154,15 @@ class World:
     def spool(self) -> SQLiteQueue:
         return SQLiteQueue(self.clock, self.directory, worker=InlineWorker(), least_free=0)
 
-    def relay(self, *routes: Any, spool: Any = None, **options: Any) -> RelayService:
+    def relay(
+        self, *routes: Any, spool: Any = None, policy: Any = None, **options: Any
+    ) -> RelayService:
         """A relay that runs."""
         relay = RelayService(
             self.clock,
             spool or self.spool(),
             self.settings(*routes, **options),
+            policy=policy,
             chance=lambda: 0.5,
         )
         relay.observers.append(self.events.append)

@@ -39,11 +39,17 @@ from twisted_sendmail.daemon.secrets import secret_source
 from twisted_sendmail.drop import DropSettings
 from twisted_sendmail.local_users import all_ids_are_known
 from twisted_sendmail.queue import CleanupPolicy
-from twisted_sendmail.relay import EVERYBODY, RelaySettings, RetryPolicy, RouteSettings
+from twisted_sendmail.relay import (
+    EVERYBODY,
+    PostmasterMail,
+    RelaySettings,
+    RetryPolicy,
+    RouteSettings,
+)
 from twisted_sendmail.sasl import Credentials, Secret, check_mechanisms
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server import PasswordFile, ServerTLS
-from twisted_sendmail.smtp import InvalidInput, printable
+from twisted_sendmail.smtp import InvalidInput, Mailbox, printable
 
 #: Octets of the path of a Unix socket; a limit of the kernel.
 MAX_SOCKET_PATH = 107
@@ -111,6 +117,9 @@ def configuration_of(
                 _check_listener(table, reactor, world_readable=tables.world_readable_secrets)
                 if table.endpoint in [each.endpoint for each in tables.listen[: number - 1]]:
                     raise InvalidValue("duplicate endpoint", "remove one of them", "endpoint")
+        relay, cleanup = _relay_settings(tables, name, reactor), cleanup_policy(tables, name)
+        with at_key("bounce.postmaster-sender"):
+            _ = PostmasterMail(relay, cleanup)
         return Configuration(
             source=source.name,
             name=name,
@@ -120,8 +129,8 @@ def configuration_of(
             drop=_drop_settings(tables, name),
             operators=tables.operator_group,
             world_readable_secrets=tables.world_readable_secrets,
-            relay=_relay_settings(tables, name, reactor),
-            cleanup=cleanup_policy(tables, name),
+            relay=relay,
+            cleanup=cleanup,
             limits=tables.limits,
             admin=tables.admin if tables.admin.endpoint is not None else None,
             admin_token=_admin_token(
@@ -279,12 +288,17 @@ def _relay_settings(tables: RootTable, name: str, reactor: Any) -> RelaySettings
                 warn_after=retry.warn_after or _NEVER,
                 jitter=retry.jitter,
             ),
-            postmaster=None if bounce.postmaster is None else str(bounce.postmaster),
+            postmaster=_text(bounce.postmaster),
+            postmaster_sender=_text(bounce.postmaster_sender),
             report_rate=bounce.rate,
             report_burst=bounce.burst,
             grace=tables.limits.stop_grace,
             keep_undeliverable=bounce.keep_undeliverable,
         )
+
+
+def _text(box: Mailbox | None) -> str | None:
+    return None if box is None else str(box)
 
 
 def _routes(tables: RootTable, reactor: Any) -> tuple[RouteSettings, ...]:

@@ -233,6 +233,8 @@ class BounceTable:
 
     :param postmaster: send mail that can neither be delivered nor reported to this address; without
         this key such mail is set aside in the queue
+    :param postmaster_sender: the sender of mail to the postmaster, for a provider that refuses mail
+        without a sender; without this key it has none. Mail from or to this address is never reported
     :param keep_undeliverable: how long a running relay keeps mail that it has set aside so; then the
         relay removes it, with a line in the log. Mail on hold stays. ``false``: for ever
     :param rate: reports a second, in the long run
@@ -240,6 +242,7 @@ class BounceTable:
     """
 
     postmaster: Mailbox | None = _key(types.mail_address)
+    postmaster_sender: Mailbox | None = _key(types.mail_address)
     keep_undeliverable: float | None = _key(types.duration_or_never, "5 days")
     rate: float = _key(types.positive_number, 1)
     burst: int = _key(types.positive_integer, 100)

@@ -142,6 +142,8 @@ class Report:
     message_id: str = attrs.field()
     #: Octets of a message that is returned whole.
     max_returned: int = MAX_RETURNED
+    #: The address in From; None: the mail system of this host.
+    sender: Mailbox | None = None
     #: An address needs the forms of RFC 6533.
     international: bool = attrs.field(init=False)
 
@@ -190,7 +192,8 @@ class Report:
     # -- the header ---------------------------------------------------------------
 
     def _header(self, returned: Header, boundary: str, *, eight_bit: bool) -> bytes:
-        sender = from_field(Mailbox(MAILER_DAEMON, self.name), "Mail Delivery System")
+        sender = self.sender or Mailbox(MAILER_DAEMON, self.name)
+        begin = from_field(sender, "Mail Delivery System")
         fields = [
             f"To: <{self.to.wire}>\r\n",
             f"Subject: {_SUBJECTS[self.action]}\r\n",
@@ -207,7 +210,7 @@ class Report:
         ]
         if eight_bit:
             fields.append("Content-Transfer-Encoding: 8bit\r\n")
-        return sender.octets + "".join(fields).encode("utf-8")
+        return begin.octets + "".join(fields).encode("utf-8")
 
     # -- the part for people ------------------------------------------------------
 

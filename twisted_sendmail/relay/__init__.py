@@ -1,5 +1,6 @@
 """The relay: delivers mail of the queue, retries it, and reports failures to its senders."""
 
+from twisted_sendmail.relay.bounce import PostmasterMail
 from twisted_sendmail.relay.events import (
     Arrived,
     Attempted,
@@ -27,6 +28,7 @@ __all__ = [
     "Event",
     "Interrupted",
     "Observer",
+    "PostmasterMail",
     "RelayService",
     "RelaySettings",
     "RelayStats",

@@ -3,7 +3,11 @@
 The sender gets a report about recipients that failed or are late, and, where NOTIFY asks for it, about
 those that were relayed to a server that does not report.  No report is made about mail with a null sender, such as a report, or
 of mail that a program generated: when such mail fails it is set aside for the operator, or sent to
-the postmaster, once.
+the postmaster, once.  The postmaster's mail has a null sender too, or one of its own, for providers
+that refuse a null one; mail from or to that address is never reported, whatever else it is.
+
+A report comes into the queue as any mail does (``Cleanup``): one to a local user goes where the mail
+of local users goes.
 
 A report is committed in the transaction that records the failure (``AttemptRecord.reports``).
 The number of reports is limited, because a forged sender could turn the relay against its owner: a
@@ -24,12 +28,26 @@ from attrs import evolve
 from twisted_sendmail.client import TokenBucket
 from twisted_sendmail.message import DSNAction, Report, ReportedRecipient, new_message_id
 from twisted_sendmail.off_reactor import off_reactor
-from twisted_sendmail.queue import MessageInfo, QueuedRecipient, RecipientState, SetAsideReason
+from twisted_sendmail.queue import (
+    Cleanup,
+    CleanupPolicy,
+    MessageInfo,
+    QueuedRecipient,
+    RecipientState,
+    SetAsideReason,
+)
 from twisted_sendmail.relay.events import Event, Reported, SetAside, Trouble
-from twisted_sendmail.smtp import Envelope, ForwardPath, Mailbox, ReversePath, printable
+from twisted_sendmail.smtp import (
+    Envelope,
+    ForwardPath,
+    InvalidInput,
+    Mailbox,
+    ReversePath,
+    printable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.python.failure import Failure
 
@@ -54,19 +72,97 @@ class ReportsDue(NamedTuple):
     undeliverable: bool = False
 
 
+class PostmasterMail:
+    """The addresses of the mail to the postmaster.
+
+    :raises InvalidInput: there is no postmaster, or mail to the sender's address goes there too, or
+        other mail has that sender: there would be a report about a report.
+    """
+
+    def __init__(self, settings: RelaySettings, policy: CleanupPolicy) -> None:
+        to, sender = settings.postmaster, settings.postmaster_sender
+        #: The postmaster, as given; None: there is none.
+        self.to = ForwardPath.parse(to).mailbox if to else None
+        #: The sender of the mail to the postmaster; None: the null one.
+        self.sender = Mailbox.parse(sender) if sender else None
+        self._policy = policy
+        self._goes_to = self._recipient(self.to)
+        if self.sender is not None:
+            self._check(self.sender)
+
+    def _recipient(self, box: Mailbox | None) -> Mailbox | None:
+        """Return the address that mail to *box* goes to."""
+        rewriting = self._policy.rewriting
+        if box is None or rewriting is None:
+            return box
+        return rewriting.envelope(Envelope(None, ForwardPath(box))).recipients[0].path.mailbox
+
+    def _check(self, sender: Mailbox) -> None:
+        rewriting, why, remedy = self._policy.rewriting, "", ""
+        if self.to is None:
+            why, remedy = "there is no postmaster", "give the postmaster too"
+        elif _same(self._recipient(sender), self._goes_to):
+            why = "mail to it goes to the postmaster"
+            remedy = "name an address that is neither the postmaster's nor a local one"
+        elif rewriting is not None:
+            found = rewriting.sender(ReversePath(sender)).mailbox
+            other = rewriting.sender(ReversePath(Mailbox("nobody", "invalid"))).mailbox
+            if not _same(found, sender):
+                why = f"it is rewritten to {found}"
+                remedy = f'keep it by a rule of its own: "{sender}" = "{sender}" in rewrite.senders'
+            elif _same(other, sender):
+                why, remedy = "it is the sender of all mail", "name an address of its own"
+        if why:
+            raise InvalidInput(
+                f"mail to the postmaster cannot be sent from '{sender}'", detail=why, remedy=remedy
+            )
+
+    def is_for_postmaster(self, row: QueuedRecipient) -> bool:
+        """Return True for the postmaster as a recipient."""
+        box = row.recipient.path.mailbox
+        return _same(box, self.to) or _same(box, self._goes_to)
+
+    def silences(self, message: QueuedMessage) -> bool:
+        """Return True for mail that is only from, or only to, the sender of the postmaster's mail."""
+        if self.sender is None:
+            return False
+        return self.is_sender(message.info.envelope.sender.mailbox) or all(
+            self.is_sender(row.recipient.path.mailbox) for row in message.recipients
+        )
+
+    def is_sender(self, box: Mailbox | None) -> bool:
+        """Return True for the address of the mail to the postmaster."""
+        return self.sender is not None and _same(box, self.sender)
+
+
+def _same(one: Mailbox | None, other: Mailbox | None) -> bool:
+    if one is None or other is None:
+        return False
+    # No one has two mailboxes whose addresses differ in case only.
+    return one.wire.casefold() == other.wire.casefold()
+
+
 def reports_due(
-    message: QueuedMessage, record: AttemptRecord, policy: RetryPolicy, *, dsn: bool
+    message: QueuedMessage,
+    record: AttemptRecord,
+    policy: RetryPolicy,
+    postmaster: PostmasterMail,
+    *,
+    dsn: bool,
 ) -> ReportsDue:
     """Return the recipients to report after an attempt.
 
     :param record: the attempt.
+    :param postmaster: the mail from and to its sender is not reported.
     :param dsn: the server that accepted the message reports by itself.
     """
     info = message.info
-    if info.envelope.sender.mailbox is None or info.automatic:
+    if info.envelope.sender.mailbox is None or info.automatic or postmaster.silences(message):
         return ReportsDue(undeliverable=_undeliverable(message, record.changes))
     failed, delayed, relayed = [], [], []
     for row in record.changes:
+        if postmaster.is_sender(row.recipient.path.mailbox):
+            continue
         notify = row.recipient.notify
         if row.state is RecipientState.DELIVERED:
             if not dsn and "SUCCESS" in notify:
@@ -99,21 +195,26 @@ class BounceService:
         queue: Queue,
         settings: RelaySettings,
         routing: Routing,
+        policy: CleanupPolicy,
+        *,
         chance: Chance,
     ) -> None:
         self._reactor = reactor
         self._queue = queue
         self._chance = chance
-        self.configure(settings, routing)
+        self.configure(settings, routing, policy)
 
-    def configure(self, settings: RelaySettings, routing: Routing) -> None:
-        """Use these settings from now on."""
+    def configure(self, settings: RelaySettings, routing: Routing, policy: CleanupPolicy) -> None:
+        """Use these settings from now on.
+
+        :raises InvalidInput: see :class:`PostmasterMail`.
+        """
+        #: The addresses of the mail to the postmaster.
+        self.postmaster = PostmasterMail(settings, policy)
+        self._policy = policy
         self._settings = settings
         self._routing = routing
         self._bucket = TokenBucket(self._reactor, settings.report_rate, settings.report_burst)
-        self._postmaster = (
-            ForwardPath.parse(settings.postmaster).mailbox if settings.postmaster else None
-        )
 
     async def report(
         self, leased: LeasedMessage, record: AttemptRecord, due: ReportsDue, policy: RetryPolicy
@@ -134,7 +235,7 @@ class BounceService:
                 *_with(due.relayed, DSNAction.RELAYED),
             ]
             until = record.at + max(0.0, policy.lifetime - message.age)
-            record, event = await self._add(leased, record, rows, sender, until)
+            record, event = await self._add(leased, record, rows, sender, until=until)
             return evolve(record, warned=bool(due.delayed)), [event]
         if due.failed:
             return self.postpone(record, policy, "too many reports are being sent")
@@ -165,10 +266,13 @@ class BounceService:
         self, leased: LeasedMessage, record: AttemptRecord
     ) -> tuple[AttemptRecord, list[Event]]:
         message = leased.message
-        to = self._postmaster
-        # Mail to the postmaster is not reported to the postmaster.
-        recipients = {row.recipient.path.mailbox for row in message.recipients}
-        if to is None or to in recipients or not self._bucket.take():
+        postmaster = self.postmaster
+        to = postmaster.to
+        # Mail to the postmaster is not reported to the postmaster, nor mail from or to its sender.
+        never = postmaster.silences(message) or any(
+            map(postmaster.is_for_postmaster, message.recipients)
+        )
+        if to is None or never or not self._bucket.take():
             event = SetAside(record.id, "undeliverable, and there is no sender to notify")
             return evolve(record, aside=SetAsideReason.UNDELIVERABLE), [event]
         # Those who failed before could not be reported either.
@@ -177,7 +281,8 @@ class BounceService:
             for row in (*message.recipients, *record.changes)
             if row.state is RecipientState.FAILED
         ]
-        record, made = await self._add(leased, record, _with(rows, DSNAction.FAILED), to, None)
+        failed = _with(rows, DSNAction.FAILED)
+        record, made = await self._add(leased, record, failed, to, sender=postmaster.sender)
         return record, [made]
 
     async def _add(
@@ -186,11 +291,14 @@ class BounceService:
         record: AttemptRecord,
         rows: list[tuple[QueuedRecipient, DSNAction]],
         to: Mailbox,
-        until: float | None,
+        *,
+        until: float | None = None,
+        sender: Mailbox | None = None,
     ) -> tuple[AttemptRecord, Event]:
         """Return *record* with a report to *to* about *rows*.
 
         :param until: time until which mail is retried.
+        :param sender: of the report; None: the null one.
         """
         message, info = leased.message, leased.message.info
         content = leased.content
@@ -218,21 +326,36 @@ class BounceService:
             envid=info.envelope.envid,
             queue_id=message.id,
             message_id=new_message_id(self._settings.name),
+            sender=sender,
         )
-        octets = await off_reactor(self._reactor, report.to_bytes)
-        made = MessageInfo(
-            id=self._queue.new_id(),
-            envelope=Envelope(None, ForwardPath(to)),
-            arrived=record.at,
-            route=self._routing.of_report(ReversePath(to)),
-            origin=f"report on {message.id}",
-            smtputf8=report.international,
-            eight_bit=not octets.isascii(),
-            message_id=report.message_id,
-            automatic=True,
+        made, octets = await off_reactor(
+            self._reactor, self._cleaned(report, self._queue.new_id(), record.at, message.id)
         )
-        event = Reported(message.id, made.id, report.action.value, printable(str(to), 320))
+        found = str(made.envelope.recipients[0])
+        event = Reported(message.id, made.id, report.action.value, printable(found, 320))
         return evolve(record, reports=((made, octets),)), event
+
+    def _cleaned(
+        self, report: Report, id_: str, now: float, about: str
+    ) -> Callable[[], tuple[MessageInfo, bytes]]:
+        """Return a function that composes *report*, and prepares it for the queue as any mail."""
+        envelope = Envelope(ReversePath(report.sender), ForwardPath(report.to))
+        cleanup = Cleanup(self._policy, envelope, id_, now, origin=f"report on {about}")
+
+        def clean() -> tuple[MessageInfo, bytes]:
+            octets = cleanup.feed(report.to_bytes()) + cleanup.finish()
+            info = cleanup.message_info()
+            to = info.envelope.recipients[0].path.mailbox
+            made = evolve(
+                info,
+                # A null sender has no provider: the recipient's accepts their address.
+                route=info.route if report.sender else self._routing.of_report(ReversePath(to)),
+                smtputf8=info.smtputf8 or report.international,
+                automatic=True,
+            )
+            return made, octets
+
+        return clean
 
     async def _header(self, message: QueuedMessage) -> bytes:
         """Return the first octets of a large message: only its header is returned."""

@@ -215,7 +215,7 @@ class DeliveryAgent:
     ) -> None:
         """Make the reports that are due, and record the attempt together with them."""
         policy = attempt.route_queue.policy
-        due = reports_due(attempt.leased.message, record, policy, dsn=dsn)
+        due = reports_due(attempt.leased.message, record, policy, self._bounce.postmaster, dsn=dsn)
         if not any(due):
             self._record(attempt, record, ())
             return

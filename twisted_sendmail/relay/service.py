@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from twisted_sendmail.client import SubmissionServer, prepare_message
 from twisted_sendmail.queue import CleanupPolicy, Queue, QueueAction, RecoveryReport, Selection
-from twisted_sendmail.relay.bounce import BounceService
+from twisted_sendmail.relay.bounce import BounceService, PostmasterMail
 from twisted_sendmail.relay.delivery import DeliveryAgent
 from twisted_sendmail.relay.enqueue import enqueue
 from twisted_sendmail.relay.events import Event, Interrupted, Observer
@@ -80,6 +80,7 @@ class RelayService(Service):
     :param policy: what :meth:`send` does to mail before it is queued; by default the header is
         completed.
     :param chance: returns numbers from 0 to 1, for the jitter of waits.
+    :raises InvalidInput: the postmaster's mail cannot have its sender.
 
     Starting the service opens the queue.  That takes time and may fail: see :meth:`ready`.
     """
@@ -101,6 +102,7 @@ class RelayService(Service):
         self._routing = Routing(settings.routes)
         #: The cleanup of mail before it is queued; servers of this relay use it as well.
         self.policy = policy or CleanupPolicy(settings.name, self.route_of)
+        _ = PostmasterMail(settings, self.policy)
         self._chance = chance
         #: Called with each event.
         self.observers: list[Observer] = [log_event]
@@ -159,7 +161,9 @@ class RelayService(Service):
     async def _start(self) -> RecoveryReport:
         queue = self._queue = self._new_queue()
         settings, chance = self.settings, self._chance
-        bounce = BounceService(self._reactor, queue, settings, self._routing, chance)
+        bounce = BounceService(
+            self._reactor, queue, settings, self._routing, self.policy, chance=chance
+        )
         agent = DeliveryAgent(self._reactor, queue, bounce, notify=self._notify, chance=chance)
         manager = QueueManager(
             self._reactor,
@@ -336,15 +340,17 @@ class RelayService(Service):
         messages on their way over the old connections end there, and those that wait for one go
         over the new ones.  Mail of a route that is gone takes the route for ``"*"``.  Refused
         passwords are tried again.
+
+        :raises InvalidInput: the postmaster's mail cannot have its sender; nothing is changed.
         """
+        policy = policy or attrs.evolve(self.policy, name=settings.name, route_of=self.route_of)
+        _ = PostmasterMail(settings, policy)
         self.settings = settings
         self._routing = Routing(settings.routes)
-        self.policy = policy or attrs.evolve(
-            self.policy, name=settings.name, route_of=self.route_of
-        )
+        self.policy = policy
         if self._parts is None:
             return
-        self._parts.bounce.configure(settings, self._routing)
+        self._parts.bounce.configure(settings, self._routing, self.policy)
         self._parts.running_time.keep = settings.keep_undeliverable
         for mailer in self._parts.manager.configure(settings, self._routing):
             closing = self._leaving[mailer] = mailer.aclose(

@@ -12,7 +12,7 @@ import attrs
 from twisted_sendmail.client import PoolLimits, SubmissionServer
 from twisted_sendmail.relay.retry_policy import RetryPolicy
 from twisted_sendmail.relay.routing import EVERYBODY, pattern
-from twisted_sendmail.smtp import ForwardPath, InvalidInput, domain_name, printable
+from twisted_sendmail.smtp import ForwardPath, InvalidInput, Mailbox, domain_name, printable
 
 
 def _servers(given: Any) -> tuple[SubmissionServer, ...]:
@@ -83,6 +83,8 @@ class RelaySettings:
     :param schedule: when mail is retried, and when that ends.
     :param postmaster: recipient of mail that can neither be delivered nor returned; None: such
         mail is set aside in the queue for the operator.
+    :param postmaster_sender: address from which mail goes to the postmaster, for providers that refuse
+        the null reverse-path; mail from or to this address is never reported.  None: there is none.
     :param keep_undeliverable: seconds after which mail that was set aside is removed; None: never.
     :param report_rate: reports a second to senders of mail that failed, in the long run.
     :param report_burst: reports that may be sent before that rate applies; a failure that may not
@@ -95,6 +97,7 @@ class RelaySettings:
     routes: tuple[RouteSettings, ...] = attrs.field(converter=_routes)
     schedule: RetryPolicy = attrs.field(factory=RetryPolicy)
     postmaster: str | None = None
+    postmaster_sender: str | None = None
     report_rate: float = 1.0
     report_burst: int = 100
     grace: float = 30.0
@@ -104,6 +107,8 @@ class RelaySettings:
         self._check_routes()
         if self.postmaster is not None:
             _ = ForwardPath.parse(self.postmaster)
+        if self.postmaster_sender is not None:
+            _ = Mailbox.parse(self.postmaster_sender)
         keep = self.keep_undeliverable
         if keep is not None and not (0 < keep < float("inf")):
             raise InvalidInput(
