@@ -24,6 +24,7 @@ from tests.names import (
     SetAside,
     Trouble,
 )
+from twisted_sendmail.admin.local_mail import LocalMail
 from twisted_sendmail.admin.metrics import FAILURES_KEPT, FailureKind, FailureRecord, Metrics
 from twisted_sendmail.relay import RouteStats
 
@@ -217,7 +218,8 @@ def test_the_reference_page_lists_each_metric_with_its_labels() -> None:
     watched.metrics(attempted("sent"))
     watched.metrics(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
     totals = QueueTotals({"deferred": 1}, {"4.4.1": 1}, 1.0)
-    text = watched.metrics.exposition(totals, (route("default"),), 2.0).decode()
+    local = LocalMail(2, 30.0, 900, stuck=1)
+    text = watched.metrics.exposition(totals, (route("default"),), 2.0, local).decode()
     exposed: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
         if family.name.endswith("_created"):

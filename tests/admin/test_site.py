@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from tests.admin.parsed_html import Node, parse_html
 from tests.admin.queue_contents import HOSTILE, TOKEN, FakeRelay, QueueFiller, fill_queue
 from tests.names import InlineWorker, QueueAction, QueueError, Selection, SQLiteQueue
+from twisted_sendmail.admin.local_mail import LocalMail
 from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
 from twisted_sendmail.admin.site import MAX_ACTION_MESSAGES, AdminSite
 from twisted_sendmail.admin.web import HTTPRequest, HTTPResponse
@@ -33,6 +34,7 @@ class Admin:
         self.relay = FakeRelay(queue, clock)
         self.cookie: str | None = None
         self.secret = ""
+        self.local_mail: LocalMail | None = None
         self.make_site()
 
     def make_site(self, token: str | None = TOKEN, *, private: bool = False) -> None:
@@ -44,6 +46,7 @@ class Admin:
             name="mail.example.org",
             names=["relay.example.org"],
             private=private,
+            local_mail=lambda: self.local_mail,
         )
 
     async def ask(self, method: str, path: str, **facts: Any) -> HTTPResponse:
@@ -98,6 +101,29 @@ async def test_health_of_a_healthy_relay_is_200_ok(admin: Admin) -> None:
         answer.body,
         answer.content_type,
     ) == (200, b"ok\n", "text/plain; charset=utf-8")
+
+
+@pytest.mark.parametrize(
+    ("local", "line"),
+    [
+        (LocalMail(0, 0.0, 0), ""),
+        (LocalMail(1, 70.0, 9), "1 message waits in the drop directory for 1 min\n"),
+        (
+            LocalMail(1200, 5.0, 9, stuck=1),
+            (
+                "1,200 messages wait in the drop directory, the oldest for 5 s; "
+                "1 file of the drop directory was taken and cannot be removed\n"
+            ),
+        ),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_health_says_how_much_local_mail_waits(
+    admin: Admin, local: LocalMail, line: str
+) -> None:
+    admin.local_mail = local
+    answer = await admin.ask("GET", "/healthz")
+    assert (answer.code, answer.body.decode()) == (200, f"ok\n{line}")
 
 
 @pytest_twisted.ensureDeferred

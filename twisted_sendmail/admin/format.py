@@ -127,18 +127,6 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def local_mail(files: int, oldest: float) -> str | None:
-    """Return a line about mail of local programs in the drop directory; None if there is none.
-
-    :param oldest: the age of the oldest message, in seconds.
-    """
-    if not files:
-        return None
-    waits = "waits" if files == 1 else "wait"
-    of = "" if files == 1 else ", the oldest"
-    return f"{count(files, 'message')} {waits} in the drop directory{of} for {duration(oldest)}"
-
-
 def status_words(status: str) -> str:
     """Describe an enhanced status code in a few words; ``""`` for a code that has none."""
     return _STATUS_WORDS.get(status.partition(".")[2], "")

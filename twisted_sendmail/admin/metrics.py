@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from twisted_sendmail.admin.local_mail import LocalMail
     from twisted_sendmail.queue import QueueTotals
     from twisted_sendmail.relay import RouteStats
 
@@ -139,13 +140,18 @@ class Metrics:
         )
 
     def exposition(
-        self, totals: QueueTotals | None, routes: Iterable[RouteStats], now: float
+        self,
+        totals: QueueTotals | None,
+        routes: Iterable[RouteStats],
+        now: float,
+        local: LocalMail | None = None,
     ) -> bytes:
         """Return all metrics in the text format of Prometheus.
 
         :param totals: None: the queue could not be counted.
+        :param local: None: the drop directory was not read yet, or there is none.
         """
-        self._gauges.set(totals, routes, now)
+        self._gauges.set(totals, routes, now, local)
         return prometheus.generate_latest(self._registry)
 
     @property
@@ -244,10 +250,17 @@ class _Gauges(Collector):
     """The gauges, with the values of the last call of ``set``."""
 
     def __init__(self) -> None:
-        self.set(None, (), 0.0)
+        self.set(None, (), 0.0, None)
 
-    def set(self, totals: QueueTotals | None, routes: Iterable[RouteStats], now: float) -> None:
+    def set(
+        self,
+        totals: QueueTotals | None,
+        routes: Iterable[RouteStats],
+        now: float,
+        local: LocalMail | None,
+    ) -> None:
         self._totals, self._route_states, self._now = totals, tuple(routes), now
+        self._local = local
 
     def collect(self) -> Iterator[Metric]:
         """See ``Collector``."""
@@ -265,6 +278,8 @@ class _Gauges(Collector):
         yield readable
         if self._totals is not None:
             yield from self._queue(self._totals)
+        if self._local is not None:
+            yield from _drop_directory(self._local)
         yield from self._routes()
 
     def _queue(self, totals: QueueTotals) -> Iterator[Metric]:
@@ -305,6 +320,18 @@ class _Gauges(Collector):
             auth.add_metric([route.name], int(not route.locked))
             under_way.add_metric([route.name], route.under_way)
         yield from (up, auth, under_way)
+
+
+def _drop_directory(local: LocalMail) -> Iterator[Metric]:
+    for name, documentation, value in (
+        ("messages", "Messages of local programs that are not in the queue yet.", local.messages),
+        ("bytes", "Octets of their files.", local.octets),
+        ("oldest_age_seconds", "Age of the oldest of them; 0 for none.", local.oldest),
+        ("stuck_files", "Files that were taken and cannot be removed.", local.stuck),
+    ):
+        gauge = _gauge(f"drop_{name}", documentation)
+        gauge.add_metric([], value)
+        yield gauge
 
 
 def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:

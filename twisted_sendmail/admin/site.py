@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from twisted.web.template import Flattenable
 
     from twisted_sendmail.admin.health import WatchedRelay
+    from twisted_sendmail.admin.local_mail import LocalMail
     from twisted_sendmail.queue import Queue, QueueActionResult, QueuedMessage
 
     Handler = Callable[[HTTPRequest], Awaitable[HTTPResponse]]
@@ -92,6 +93,7 @@ class AdminSite(Service):
     :param names: host names of the site besides ``localhost`` and the loopback addresses.
     :param private: show the queue only after signing in; health and metrics stay open.
     :param public: allow other addresses than those of the loopback interface.
+    :param local_mail: returns the figures of the drop directory; None: there are none.
     :raises InvalidInput: the token is too short; ``private`` without a token.
     """
 
@@ -106,6 +108,7 @@ class AdminSite(Service):
         names: Iterable[str] = (),
         private: bool = False,
         public: bool = False,
+        local_mail: Callable[[], LocalMail | None] = lambda: None,
     ) -> None:
         if private and token is None:
             raise InvalidInput(
@@ -119,6 +122,7 @@ class AdminSite(Service):
         self._relay_name = name
         self._private = private
         self._public = public
+        self._local_mail = local_mail
         self._sessions = Sessions(token, reactor)
         self._names = HostNames(names)
         self._port: IListeningPort | None = None
@@ -205,7 +209,11 @@ class AdminSite(Service):
 
     async def _get_health(self, request: HTTPRequest) -> HTTPResponse:
         problem = await self.health.problem()
-        return text_response(200, "ok") if problem is None else text_response(503, problem)
+        if problem is not None:
+            return text_response(503, problem)
+        # Mail that waits there is no fault of the relay alone: a user may cause it.
+        local = self._local_mail()
+        return text_response(200, "ok" if local is None or not local.line else f"ok\n{local.line}")
 
     async def _get_metrics(self, request: HTTPRequest) -> HTTPResponse:
         self.history.resume()
@@ -214,7 +222,8 @@ class AdminSite(Service):
         except SendmailError:
             totals = None
         now = self._reactor.seconds()
-        body = self.metrics.exposition(totals, self._relay.stats().routes, now)
+        routes, local = self._relay.stats().routes, self._local_mail()
+        body = self.metrics.exposition(totals, routes, now, local)
         return HTTPResponse(200, body, CONTENT_TYPE_LATEST)
 
     async def _get_overview(self, request: HTTPRequest) -> HTTPResponse:

@@ -9,14 +9,26 @@ from twisted_sendmail.daemon.listeners import listen
 from twisted_sendmail.relay import Interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted_sendmail.admin.local_mail import LocalMail
     from twisted_sendmail.daemon.config import Configuration
     from twisted_sendmail.relay import RelayService
 
 
 class AdminEndpoint:
-    """The admin site of *relay*, if the configuration wants one."""
+    """The admin site of *relay*, if the configuration wants one.
 
-    def __init__(self, reactor: Any, relay: RelayService) -> None:
+    :param local_mail: returns the figures of the drop directory.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        relay: RelayService,
+        local_mail: Callable[[], LocalMail | None] = lambda: None,
+    ) -> None:
+        self._local_mail = local_mail
         self._reactor = reactor
         self._relay = relay
         self._settings: object = None
@@ -44,6 +56,7 @@ class AdminEndpoint:
             names=admin.names,
             private=admin.private,
             public=admin.public,
+            local_mail=self._local_mail,
         )
         _ = await listen(self._reactor, admin.endpoint, site.listen)
         site.startService()

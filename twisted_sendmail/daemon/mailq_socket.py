@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.admin.format import local_mail
 from twisted_sendmail.admin.mailq import MailqFactory
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.listeners import listen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.interfaces import IListeningPort
 
+    from twisted_sendmail.admin.local_mail import LocalMail
     from twisted_sendmail.daemon.config import Configuration
-    from twisted_sendmail.daemon.drop_intake import DropIntake
     from twisted_sendmail.queue import Queue
 
 #: Every user may ask.
@@ -22,14 +23,17 @@ MODE = 0o666
 
 
 class MailqSocket:
-    """Answers for *queue*, which is open, and for the mail that waits in the drop directory."""
+    """Answers for *queue*, which is open.
 
-    def __init__(self, reactor: Any, queue: Queue, drop: DropIntake) -> None:
+    :param local_mail: returns the figures of the drop directory.
+    """
+
+    def __init__(
+        self, reactor: Any, queue: Queue, local_mail: Callable[[], LocalMail | None]
+    ) -> None:
         self._reactor = reactor
-        self._drop = drop
-        self._factory = MailqFactory(
-            reactor, queue, operators=os.getegid(), notice=self._local_mail
-        )
+        self._local_mail = local_mail
+        self._factory = MailqFactory(reactor, queue, operators=os.getegid(), notice=self._notice)
         self._port: IListeningPort | None = None
 
     async def apply(self, configuration: Configuration) -> None:
@@ -53,6 +57,6 @@ class MailqSocket:
             await stopped
         self._factory.close()
 
-    def _local_mail(self) -> str | None:
-        totals = self._drop.totals
-        return None if totals is None else local_mail(totals.files, totals.oldest)
+    def _notice(self) -> str | None:
+        local = self._local_mail()
+        return None if local is None else local.line

@@ -17,6 +17,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from twisted_sendmail.admin.local_mail import LocalMail
 from twisted_sendmail.daemon.admin_endpoint import AdminEndpoint
 from twisted_sendmail.daemon.clock_watch import ClockWatch
 from twisted_sendmail.daemon.drop_intake import DropIntake
@@ -70,7 +71,7 @@ class RelayDaemon(Service):
         self.relay = RelayService(
             reactor, configuration.queue, configuration.relay, policy=configuration.cleanup
         )
-        self._admin = AdminEndpoint(reactor, self.relay)
+        self._admin = AdminEndpoint(reactor, self.relay, self._local_mail)
         #: None before the queue is open.
         self.drop: DropIntake | None = None
         self._mailq: MailqSocket | None = None
@@ -110,7 +111,7 @@ class RelayDaemon(Service):
         self.listeners = Listeners(self._reactor, self.relay.queue)
         await self.listeners.apply(configuration)
         await self._admin.apply(configuration)
-        self._mailq = MailqSocket(self._reactor, self.relay.queue, self.drop)
+        self._mailq = MailqSocket(self._reactor, self.relay.queue, self._local_mail)
         await self._mailq.apply(configuration)
         self.drop.start()
         self._notifier.start_watchdog(self._reactor)
@@ -140,6 +141,14 @@ class RelayDaemon(Service):
                 path=str(path),
                 why=e.strerror,
             )
+
+    def _local_mail(self) -> LocalMail | None:
+        """The figures of the drop directory at the last scan; None before it."""
+        drop = self.drop
+        if drop is None or drop.totals is None:
+            return None
+        files, oldest, octets = drop.totals
+        return LocalMail(files, oldest, octets, len(drop.stuck))
 
     # -- signals -------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ def _check_rights(settings: DropSettings) -> None:
 def _stored(settings: DropSettings, options: SendmailOptions) -> Iterator[dict[str, Any]]:
     """The messages of the queue, as a relay lists them."""
     _check_rights(settings)
-    from twisted_sendmail.admin.format import local_mail
+    from twisted_sendmail.admin.local_mail import LocalMail
     from twisted_sendmail.drop import DropDirectory
     from twisted_sendmail.queue import SQLiteStore, message_json
 
@@ -133,8 +133,7 @@ def _stored(settings: DropSettings, options: SendmailOptions) -> Iterator[dict[s
             yield from map(message_json, page)
     end: dict[str, Any] = {"end": number}
     with suppress(OSError), closing(DropDirectory(settings.directory)) as directory:
-        totals = directory.totals()
-        end["notice"] = local_mail(totals.files, totals.oldest)
+        end["notice"] = LocalMail(*directory.totals()).line
     yield end
 
 
