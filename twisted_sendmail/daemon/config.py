@@ -36,7 +36,7 @@ from twisted_sendmail.daemon.config_types import (
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.intake import DEFAULT_ROUTE, cleanup_policy, qualification
 from twisted_sendmail.daemon.secrets import secret_source
-from twisted_sendmail.drop import DropSettings
+from twisted_sendmail.drop import DropSettings, durability_warning
 from twisted_sendmail.local_users import all_ids_are_known
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.relay import (
@@ -120,13 +120,14 @@ def configuration_of(
         relay, cleanup = _relay_settings(tables, name, reactor), cleanup_policy(tables, name)
         with at_key("bounce.postmaster-sender"):
             _ = PostmasterMail(relay, cleanup)
+        drop = _drop_settings(tables, name)
         return Configuration(
             source=source.name,
             name=name,
             queue=tables.queue,
             listeners=tables.listen,
             submission=_submission(tables),
-            drop=_drop_settings(tables, name),
+            drop=drop,
             operators=tables.operator_group,
             world_readable_secrets=tables.world_readable_secrets,
             relay=relay,
@@ -137,7 +138,7 @@ def configuration_of(
                 tables.admin, reactor, world_readable=tables.world_readable_secrets
             ),
             json_log=tables.log.json_file,
-            warnings=_warnings(tables, reactor),
+            warnings=_warnings(tables, drop, reactor),
         )
 
 
@@ -226,7 +227,7 @@ def _check_listener(table: ListenTable, reactor: Any, *, world_readable: bool) -
             PasswordFile(accounts, reactor, world_readable=world_readable)
 
 
-def _warnings(tables: RootTable, reactor: Any) -> tuple[str, ...]:
+def _warnings(tables: RootTable, drop: DropSettings, reactor: Any) -> tuple[str, ...]:
     lines = []
     for path in dict.fromkeys(each.accounts for each in tables.listen if each.accounts):
         readable = tables.world_readable_secrets
@@ -240,6 +241,9 @@ def _warnings(tables: RootTable, reactor: Any) -> tuple[str, ...]:
             "recorded as from uid unknown; run the relay without PrivateUsers= and outside of "
             "rootless containers to know them"
         )
+    # The directory of the queue is for the relay's own mail alone.
+    if drop.spool != drop.queue and (warning := durability_warning(drop.directory)):
+        warnings.append(warning)
     return tuple(warnings)
 
 

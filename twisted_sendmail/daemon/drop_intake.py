@@ -520,21 +520,21 @@ def _prepare_spool(settings: DropSettings) -> None:
 
     :raises SendmailError: a directory cannot be used.
     """
-    path = settings.directory
-    what = f"the drop directory {printable(path, 300)} cannot be used"
     if settings.spool == settings.queue:
         # Only our own directory: a shared one is made by root.
+        path = Path(settings.directory)
         try:
-            Path(path).mkdir(mode=0o700)
-            Path(path).chmod(DIRECTORY_MODE)
+            path.mkdir(mode=0o700)
+            path.chmod(DIRECTORY_MODE)
         except FileExistsError:
             pass
         except OSError as e:
-            raise SendmailError(what, detail=str(e.strerror)) from None
-    fault = directory_fault(path)
-    if fault is not None:
-        why, remedy = fault
-        raise SendmailError(what, detail=why, remedy=remedy)
+            raise SendmailError(
+                f"the drop directory {printable(settings.directory, 300)} cannot be made",
+                detail=e.strerror or "",
+                remedy="set spool to a directory in which root makes it",
+            ) from None
+    check_drop_directory(settings)
     try:
         write_settings(settings)
     except OSError as e:
@@ -543,6 +543,19 @@ def _prepare_spool(settings: DropSettings) -> None:
             detail=e.strerror or "",
             remedy="give the directory to the relay's user",
         ) from None
+
+
+def check_drop_directory(settings: DropSettings, owner: tuple[int, int] | None = None) -> None:
+    """Check owner, group, mode and file system of the drop directory.
+
+    :param owner: the uid and gid of the relay; None: those of this process.
+    :raises SendmailError: the relay cannot use it.
+    """
+    fault = directory_fault(settings.directory, owner)
+    if fault is not None:
+        why, remedy = fault
+        what = f"the drop directory {printable(settings.directory, 300)} cannot be used"
+        raise SendmailError(what, detail=why, remedy=remedy)
 
 
 @lru_cache(maxsize=1024)

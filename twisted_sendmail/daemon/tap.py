@@ -10,17 +10,21 @@ import atexit
 import os
 import re
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.python import usage
 
+from twisted_sendmail.admin.local_mail import LocalMail
 from twisted_sendmail.daemon.config import configuration_of, read_configuration
 from twisted_sendmail.daemon.config_schema import Key, all_keys
 from twisted_sendmail.daemon.config_types import ConfigSource
+from twisted_sendmail.daemon.drop_intake import check_drop_directory
 from twisted_sendmail.daemon.logging import log_to
 from twisted_sendmail.daemon.resolver import DaemonThreadResolver
 from twisted_sendmail.daemon.service import RelayDaemon
+from twisted_sendmail.drop import DropDirectory
 from twisted_sendmail.exit_status import ExitStatus, status_of_start
 from twisted_sendmail.queue import RelayLock, SQLiteStore
 from twisted_sendmail.smtp import SendmailError, printable
@@ -130,15 +134,12 @@ def makeService(options: Options) -> RelayDaemon:
     try:
         configuration = read()
         # --check works while a relay has the queue; another user must not own the queue.
-        if not (options["check"] or _changes_user(options)):
+        if options["check"]:
+            _check(configuration)
+        if not _changes_user(options):
             check_queue(configuration.queue)
     except SendmailError as e:
         _exit(str(e), status_of_start(e))
-    if options["check"]:
-        for warning in configuration.warnings:
-            sys.stderr.write(f"twistd sendmail: warning: {warning}\n")
-        _print_result(f"{printable(configuration.source)}: good")
-        sys.exit(ExitStatus.OK)
     any_reactor: Any = reactor
     any_reactor.installNameResolver(DaemonThreadResolver(reactor))
     service = _TwistdService(
@@ -174,6 +175,34 @@ def check_queue(directory: Path) -> None:
         store.close()
     finally:
         lock.release()
+
+
+def _check(configuration: Configuration) -> NoReturn:
+    """End ``--check``: the configuration can be used, and so can the drop directory.
+
+    :raises SendmailError: the relay could not use the drop directory.
+    :raises SystemExit: the result is printed.
+    """
+    settings = configuration.drop
+    owner = None
+    if os.geteuid() == 0:
+        # The relay runs as the owner of its queue, which root may not have made yet.
+        for path in (settings.queue, settings.directory):
+            if Path(path).is_dir():
+                found = Path(path).stat()
+                owner = found.st_uid, found.st_gid
+                break
+    # Without spool the relay makes its own.
+    if settings.spool != settings.queue or Path(settings.directory).exists():
+        check_drop_directory(settings, owner)
+    for warning in configuration.warnings:
+        sys.stderr.write(f"twistd sendmail: warning: {warning}\n")
+    _print_result(f"{printable(configuration.source)}: good")
+    with suppress(OSError), closing(DropDirectory(settings.directory)) as directory:
+        local_mail = LocalMail(*directory.totals()).line
+        if local_mail is not None:
+            _print_result(local_mail)
+    sys.exit(ExitStatus.OK)
 
 
 def _changes_user(options: Options) -> bool:

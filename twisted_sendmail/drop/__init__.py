@@ -24,6 +24,7 @@ __all__ = [
     "FileKey",
     "WaitingFile",
     "directory_fault",
+    "durability_warning",
     "new_name",
     "read_settings",
     "wake_relay",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         DropRecipient,
         new_name,
     )
+    from twisted_sendmail.drop.file_system import durability_warning
     from twisted_sendmail.drop.settings import (
         DEFAULT_SPOOL,
         SETTINGS,
@@ -69,6 +71,7 @@ else:
                 directory_fault""",
             "file_format": """
                 MAX_ENVELOPE PIECE DropEnvelope DropFile DropFileError DropReader DropRecipient new_name""",
+            "file_system": "durability_warning",
             "settings": """
                 DEFAULT_SPOOL SETTINGS WAKEUP_FIFO DropSettings read_settings wake_relay
                 write_settings""",

@@ -280,12 +280,13 @@ def _in_turns(waiting: dict[int, list[WaitingFile]]) -> list[WaitingFile]:
     return [file for _, _, file in numbered]
 
 
-def directory_fault(path: str) -> tuple[str, str] | None:
+def directory_fault(path: str, owner: tuple[int, int] | None = None) -> tuple[str, str] | None:
     """Return what is wrong with the drop directory at *path*, and a remedy; None if it can be used.
 
-    It must belong to the user and a group of this process.
+    :param owner: the uid and gid of the relay; None: those of this process, which may have more groups.
     """
-    uid, gid = os.geteuid(), os.getegid()
+    uid, gid = owner or (os.geteuid(), os.getegid())
+    gids = {gid} if owner else {gid, *os.getgroups()}
     make = f"as root: install -d -o {uid} -g {gid} -m 3733 {path}"
     try:
         status = os.lstat(path)
@@ -297,7 +298,7 @@ def directory_fault(path: str) -> tuple[str, str] | None:
         return "it is not a directory", f"remove it, and make a directory, {make}"
     if status.st_uid != uid:
         return f"it belongs to user {status.st_uid}, and the relay is user {uid}", f"run {make}"
-    if status.st_gid not in {gid, *os.getgroups()}:
+    if status.st_gid not in gids:
         return f"it belongs to group {status.st_gid}, which the relay is not in", f"run {make}"
     mode = stat.S_IMODE(status.st_mode)
     if mode != DIRECTORY_MODE:
