@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 from tests.cli.scripted import END, SILENCE, ScriptedServer
 from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell
 from tests.names import ReceiverReply, Verdict, refuse
-from twisted_sendmail import Receiver, Recipient, Reply
+from twisted_sendmail import Receiver, Recipient, Reply, ServerSettings
 from twisted_sendmail.testing import LoopbackServer
 
 USERS = {"alice": PASSWORD}
@@ -575,3 +575,39 @@ async def test_a_closed_pipe_does_not_change_the_result(reactor: Any, shell: She
         )
         os.close(writing)
     assert (done.returncode, done.stderr, len(server.messages)) == (0, b"", 1)
+
+
+WITHOUT_SMTPUTF8 = ServerSettings(
+    extensions=tuple(word for word in ServerSettings().extensions if word != "SMTPUTF8")
+)
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("fields", "body", "note"),
+    [
+        ("Subject: Gr\u00fc\u00dfe", "x", ""),
+        (
+            "Subject: Gr\u00fc\u00dfe\nDKIM-Signature: x",
+            "x",
+            "signature broken: the message was encoded for a server without 8BITMIME or SMTPUTF8\n",
+        ),
+        (
+            "Subject: =?utf-8?b?R3LDvMOfZQ==?=",
+            "y" * 1200,
+            "line 5 of the message is longer than the 998 octets of SMTP: a server may change it\n",
+        ),
+    ],
+)
+async def test_what_the_server_cannot_take_as_it_is_is_noted(
+    reactor: Any, shell: Shell, fields: str, body: str, note: str
+) -> None:
+    header = f"From: alice@example.org\nTo: bob@example.net\n{fields}\n"
+    async with LoopbackServer(reactor, users=USERS, settings=WITHOUT_SMTPUTF8) as server:
+        stdin = f"{header}\n{body}\n".encode()
+        done = await shell.run("send", *options(shell, server), stdin=stdin)
+        (received,) = server.messages
+    assert done.status == 0
+    assert done.err == (f"twisted-sendmail: {note}" if note else "")
+    assert b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n" in received.content
+    assert received.content.endswith(f"\r\n\r\n{body}\r\n".encode())

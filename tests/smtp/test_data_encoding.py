@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
-from twisted_sendmail.smtp import Canonicalizer, LongLines, Repair
+from twisted_sendmail.smtp import Canonicalizer, LongLines, Repair, long_line
 from twisted_sendmail.smtp.data_encoding import DotStuffer
 from twisted_sendmail.smtp.data_reader import DataParser
 
@@ -254,4 +254,6 @@ def test_a_line_is_too_long_from_999_octets_on(lengths: list[int], cuts: list[in
     lines = LongLines()
     for piece in pieces(data, [100 * cut for cut in cuts]):
         lines.feed(piece)
-    assert lines.number == next((n for n, each in enumerate(lengths, 1) if each > 998), None)
+    number = next((n for n, each in enumerate(lengths, 1) if each > 998), None)
+    assert lines.found is (number is not None)
+    assert long_line(data) == number

@@ -239,7 +239,7 @@ class HeaderFixer:
             _NEEDS_A_CLOSER_LOOK(lower)
             or _NO_FIELD(lower)
             or (self._complete and b"\ndate:" not in lower)
-            or (self._qualification is not None and self._qualification.concerns(section))
+            or (self._qualification is not None and self._qualification.concerns(lower))
             or (self._complete and self._add_from and b"\nfrom:" not in lower)
         ):
             return False

@@ -45,7 +45,7 @@ _LOCAL = frozenset({"localhost", "localhost.localdomain"})
 _OF_SENDERS = frozenset({"from", "sender", "reply-to"})
 _OF_RECIPIENTS = frozenset({"to", "cc", "bcc"})
 _VALUES_OF_ADDRESSES = re.compile(
-    rb"\n(?:resent-)?(?:from|sender|reply-to|to|cc)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE
+    rb"\n(?:resent-)?(?:from|sender|reply-to|to|cc)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)"
 )
 
 
@@ -63,10 +63,13 @@ class Qualification:
     recipient: str
 
     def concerns(self, section: bytes) -> bool:
-        """Return False if it is clear at a glance that the header *section* stays as it is."""
+        """Return False if it is clear at a glance that a header stays as it is.
+
+        :param section: the header after a line feed, in lower case.
+        """
         return any(
             b"@" not in each
-            for value in _VALUES_OF_ADDRESSES.findall(b"\n" + section)
+            for value in _VALUES_OF_ADDRESSES.findall(section)
             for each in value.split(b",")
         )
 

@@ -186,7 +186,7 @@ class Cleanup:
             uid=self._uid,
             smtputf8=envelope.needs_smtputf8 or fixer.smtputf8_header,
             eight_bit=fixer.eight_bit,
-            long_lines=not self._binary and self._long_lines.number is not None,
+            long_lines=not self._binary and self._long_lines.found,
             binary=self._binary,
             message_id=fixer.message_id,
             automatic=fixer.automatic,

@@ -42,7 +42,16 @@ class Canonicalizer:
     :param policy: for a bare CR or a NUL.
     """
 
-    __slots__ = ("_cr_held", "_in_line", "_lines", "_long_lines", "_policy", "eight_bit", "size")
+    __slots__ = (
+        "_cr_held",
+        "_in_line",
+        "_lines",
+        "_long_lines",
+        "_policy",
+        "eight_bit",
+        "long_line",
+        "size",
+    )
 
     def __init__(self, policy: Repair = Repair.REFUSE) -> None:
         self._policy = policy
@@ -50,6 +59,8 @@ class Canonicalizer:
         self._in_line = False
         self._lines = 0
         self._long_lines = LongLines()
+        #: The number of the first line that is too long for SMTP; None: there was none so far.
+        self.long_line: int | None = None
         #: Octets returned so far.
         self.size = 0
         #: True after an octet above 127.
@@ -66,11 +77,6 @@ class Canonicalizer:
             [self._feed(chunk[at : at + _STRIDE]) for at in range(0, len(chunk), _STRIDE)]
         )
 
-    @property
-    def long_line(self) -> int | None:
-        """The number of the first line that is too long for SMTP; None: there was none so far."""
-        return self._long_lines.number
-
     def finish(self) -> bytes:
         """Return the end of the content: CRLF after a last line without a line end, or nothing.
 
@@ -81,7 +87,7 @@ class Canonicalizer:
         if not (self._cr_held or self._in_line):
             return b""
         self._cr_held = self._in_line = False
-        self._long_lines.feed(b"\r\n")
+        self._note_long_line(b"\r\n")
         self.size += 2
         return b"\r\n"
 
@@ -108,14 +114,19 @@ class Canonicalizer:
             clean = plain.replace(b"\n", b"\r\n")
         if b"\0" in clean:
             raise self._refusal(chunk)
+        self._note_long_line(clean)
         self._lines += len(clean) - len(plain)
         self.size += len(clean)
         if clean:
-            self._long_lines.feed(clean)
             self._in_line = clean[-1:] != b"\n"
             if not self.eight_bit and not clean.isascii():
                 self.eight_bit = True
         return clean
+
+    def _note_long_line(self, clean: bytes) -> None:
+        begin = self._long_lines.feed(clean)
+        if begin is not None:
+            self.long_line = 1 + self._lines + clean.count(b"\n", 0, begin)
 
     def _refusal(self, chunk: bytes) -> InvalidMessage:
         match = _BARE_CR_OR_NUL.search(chunk)
@@ -136,42 +147,43 @@ def is_canonical(octets: bytes) -> bool:
 
 
 class LongLines:
-    """Finds the first line of more than :data:`MAX_TEXT_LINE` octets in canonical octets.
+    """Finds lines of more than :data:`MAX_TEXT_LINE` octets in canonical octets.
 
     Any cutting of the octets gives the same result.
     """
 
-    __slots__ = ("_column", "_lines", "number")
+    __slots__ = ("_column", "found")
 
     def __init__(self) -> None:
         # Octets since the last line end.
         self._column = 0
-        self._lines = 0
-        #: The number of the line; None: there was none so far.
-        self.number: int | None = None
+        #: There is such a line.
+        self.found = False
 
-    def feed(self, octets: bytes) -> None:
-        """Read the next octets."""
-        if self.number is not None:
-            return
+    def feed(self, octets: bytes) -> int | None:
+        """Read the next octets; return where the first such line begins in them, if it is the first.
+
+        A line that began before *octets* begins at 0.
+        """
+        if self.found:
+            return None
         begin, size, longest = -self._column, len(octets), MAX_TEXT_LINE + 2
         # From line end to line end, as far as one line may reach.
         while size - begin >= longest:
             end = octets.rfind(b"\n", max(begin, 0), begin + longest)
             if end < 0:
-                self.number = 1 + self._lines + octets.count(b"\n", 0, max(begin, 0))
-                return
+                self.found = True
+                return max(begin, 0)
             begin = end + 1
-        self._lines += octets.count(b"\n")
         end = octets.rfind(b"\n", max(begin, 0))
         self._column = size - (begin if end < 0 else end + 1)
+        return None
 
 
 def long_line(octets: bytes) -> int | None:
     """Return the number of the first line of more than :data:`MAX_TEXT_LINE` octets, or None."""
-    lines = LongLines()
-    lines.feed(octets)
-    return lines.number
+    begin = LongLines().feed(octets)
+    return None if begin is None else 1 + octets.count(b"\n", 0, begin)
 
 
 class DotStuffer:
