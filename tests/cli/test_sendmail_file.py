@@ -33,6 +33,21 @@ def test_an_empty_environment_is_enough(sendmail: SendmailCommand) -> None:
     assert sendmail.recipients == ["bob@example.net"]
 
 
+def test_the_spool_may_be_mounted_at_another_path(sendmail: SendmailCommand) -> None:
+    elsewhere = sendmail.folder / "elsewhere"
+    (sendmail.folder / "queue").rename(elsewhere)
+    silent(sendmail("bob@example.net", TWISTED_SENDMAIL_SPOOL=str(elsewhere)))
+    silent(sendmail("-C", f"{elsewhere}/sendmail.json", "bob@example.net"))
+    assert len(list((elsewhere / "drop").iterdir())) == 2
+
+
+def test_settings_of_another_version_are_a_temporary_failure(sendmail: SendmailCommand) -> None:
+    (sendmail.folder / "queue" / "sendmail.json").write_text('{"format": 2}')
+    done = sendmail("bob@example.net")
+    assert done.status == 75
+    assert "is not a file of the relay: format 1 was expected; restart the relay" in done.err
+
+
 @pytest.mark.parametrize("locale", ["C", "POSIX", "de_DE.ISO-8859-1", "tr_TR.UTF-8", "absent"])
 def test_the_locale_changes_nothing(sendmail: SendmailCommand, locale: str) -> None:
     env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -511,6 +511,17 @@ def test_a_shared_drop_directory_is_not_made_by_the_relay(spool: Spool) -> None:
     assert read_settings(str(shared / "sendmail.json")).directory == f"{shared}/drop"
 
 
+def test_two_relays_cannot_share_a_drop_directory(spool: Spool) -> None:
+    (spool.folder / "spool" / "drop").mkdir(parents=True)
+    (spool.folder / "spool" / "drop").chmod(0o3733)
+    shared = f'spool = "{spool.folder}/spool"'
+    first = spool.start(shared)
+    with pytest.raises(SendmailError, match="is in use: another relay takes the mail in it; stop"):
+        spool.start(shared, MemoryQueue(spool.clock))
+    fired(Deferred.fromCoroutine(first.stop()))
+    spool.start(shared, MemoryQueue(spool.clock))
+
+
 def test_a_directory_that_was_replaced_is_used(spool: Spool) -> None:
     spool.start()
     spool.drop.rename(spool.folder / "old")

@@ -116,13 +116,28 @@ class DropIntake:
 
     # -- start and stop ------------------------------------------------------------------
 
+    async def check(self, configuration: Configuration) -> None:
+        """Check whether :meth:`apply` can succeed, and change nothing.
+
+        :raises SendmailError: the drop directory cannot be used.
+        """
+        await off_reactor(self._reactor, partial(check_drop_directory, configuration.drop))
+
     async def apply(self, configuration: Configuration) -> None:
         """Use *configuration* from now on, and write the settings for the ``sendmail`` command.
 
-        :raises SendmailError: the drop directory, or the spool directory, cannot be used.
+        :raises SendmailError: the drop directory, or the spool directory, cannot be used, or another
+            relay uses it.
         """
         settings = configuration.drop
-        _ = await off_reactor(self._reactor, lambda: _prepare_spool(settings))
+
+        def prepare() -> DropDirectory:
+            _prepare_directory(settings)
+            directory = self._open_directory(settings.directory)
+            _write_settings(settings)
+            return directory
+
+        self._directory = await off_reactor(self._reactor, prepare)
         self._configuration = configuration
 
     def start(self) -> None:
@@ -184,7 +199,7 @@ class DropIntake:
             self.look()
 
     def _log_failed(self, failure: Any) -> None:
-        if failure.check(OSError, QueueError):
+        if failure.check(OSError, SendmailError):
             self._log_refused(str(failure.value))
         else:
             _log.failure("mail of local programs cannot be taken", failure)
@@ -207,7 +222,9 @@ class DropIntake:
 
     async def _pass(self) -> None:
         """Scan once, and take what was found."""
-        directory = self._directory = await off_reactor(self._reactor, self._open_directory)
+        directory = self._directory = await off_reactor(
+            self._reactor, partial(self._open_directory, self._settings.directory)
+        )
         if not self._taken_known:
             self._taken |= _parsed_keys(await self._queue.taken_files())
             self._taken_known = True
@@ -334,14 +351,27 @@ class DropIntake:
 
     # -- in a thread -----------------------------------------------------------------------
 
-    def _open_directory(self) -> DropDirectory:
+    def _open_directory(self, path: str) -> DropDirectory:
+        """Return the directory at *path*: another one, if it was replaced.
+
+        :raises OSError: it cannot be opened.
+        :raises SendmailError: another relay uses it.
+        """
         directory = self._directory
         if directory is not None:
             if directory.is_current():
                 return directory
             directory.close()
             self._directory = None
-        return DropDirectory(self._settings.directory)
+        directory = DropDirectory(path)
+        if not directory.lock():
+            directory.close()
+            raise SendmailError(
+                f"the drop directory {printable(path, 300)} is in use",
+                detail="another relay takes the mail in it",
+                remedy="stop that relay, or give each a spool of its own",
+            )
+        return directory
 
     def _lack_of_space(self, size: int) -> str:
         found = os.statvfs(self._now_configured.queue)
@@ -515,10 +545,10 @@ def _parsed_keys(texts: Sequence[str]) -> set[FileKey]:
     return keys
 
 
-def _prepare_spool(settings: DropSettings) -> None:
-    """Check the drop directory, and write the settings for the ``sendmail`` command.
+def _prepare_directory(settings: DropSettings) -> None:
+    """Make the drop directory if it is to be ours alone, and check it.
 
-    :raises SendmailError: a directory cannot be used.
+    :raises SendmailError: it cannot be used.
     """
     if settings.spool == settings.queue:
         # Only our own directory: a shared one is made by root.
@@ -535,6 +565,13 @@ def _prepare_spool(settings: DropSettings) -> None:
                 remedy="set spool to a directory in which root makes it",
             ) from None
     check_drop_directory(settings)
+
+
+def _write_settings(settings: DropSettings) -> None:
+    """Write the settings for the ``sendmail`` command.
+
+    :raises SendmailError: the spool directory cannot be written to.
+    """
     try:
         write_settings(settings)
     except OSError as e:

@@ -182,6 +182,8 @@ class RelayDaemon(Service):
                     detail="the directory cannot change while the relay runs",
                     remedy="restart the relay",
                 )
+        if self.drop is not None:
+            await self.drop.check(new)
         await self.listeners.apply(new)
         if self.drop is not None:
             await self.drop.apply(new)

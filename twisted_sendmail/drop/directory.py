@@ -10,6 +10,7 @@ Synchronous, for a thread; one scan at a time.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
@@ -113,6 +114,17 @@ class DropDirectory:
         self._bad_before: dict[int, dict[FileKey, int]] = {}
         self._reports: list[BadFile] = []
         self._now = 0.0
+
+    def lock(self) -> bool:
+        """Lock the directory until it is closed; False if another process has locked it.
+
+        Ordinary users cannot lock it, because they may not open it.
+        """
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the directory."""

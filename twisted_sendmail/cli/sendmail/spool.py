@@ -42,19 +42,21 @@ def find_settings(file: str | None = None, directory: str | None = None) -> Drop
     spool = directory or os.environ.get(SPOOL_VARIABLE) or DEFAULT_SPOOL
     path = file or f"{spool}/{SETTINGS}"
     shown = printable(path, 300)
+    status = ExitStatus.CONFIG if file else ExitStatus.TEMPFAIL
     try:
-        return read_settings(path)
+        # The directory may be mounted elsewhere than on the relay's side.
+        return read_settings(path)._replace(spool=os.path.dirname(path) or ".")  # noqa: PTH120 - pathlib costs 1 MB
     except OSError as e:
         raise CommandError(
             f"{shown}: the file cannot be read: {e.strerror}; the relay writes it when it starts: "
             f"start the relay, or name its spool directory by -O QueueDirectory=DIR or "
             f"{SPOOL_VARIABLE}",
-            ExitStatus.CONFIG if file else ExitStatus.TEMPFAIL,
+            status,
         ) from None
     except ValueError as e:
         raise CommandError(
             f"{shown} is not a file of the relay: {printable(str(e), 100)}; restart the relay",
-            ExitStatus.CONFIG,
+            status,
         ) from None
 
 
