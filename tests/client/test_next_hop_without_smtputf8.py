@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +129,17 @@ def test_a_large_message_is_encoded_as_it_streams(cuts: list[int]) -> None:
         b"x\r\n--b\r\nContent-Description: =?utf-8?b?w6Q=?=",
     )
     assert arrived(iter(pieces)) == encoded
+
+
+@pytest.mark.parametrize("subject", ["x", "Gr\u00fc\u00dfe"])
+def test_the_size_of_a_large_message_is_announced(tmp_path: Path, subject: str) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(f"Subject: {subject}\r\n".encode() + BODY * 60_000)
+    limits = replace(WITHOUT_SMTPUTF8, max_size=3_000_000)
+    with MemoryServer(tls=False, settings=limits) as server:
+        server.send(path, sender="s@example.org", recipients="r@example.net", complete=False)
+        (received,) = server.messages
+    assert received.parameters.size == len(received.content) > 1_500_000
 
 
 @pytest.mark.parametrize("field", ["From: j\u00fc@x.example", "To: a <\u00e4@b.example>"])

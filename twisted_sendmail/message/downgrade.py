@@ -84,6 +84,8 @@ class HeaderEncoder:
 
     #: A field was encoded.
     changed = False
+    #: Octets that were added so far.
+    growth = 0
     #: The message is signed; valid after its header.
     signed = False
     #: The header of the message has not ended.
@@ -155,6 +157,7 @@ class HeaderEncoder:
             return section
         encoded = preamble + bytes(Header(fields))
         self.changed = self.changed or encoded != section
+        self.growth += len(encoded) - len(section)
         return encoded
 
     def _read_body(self, *, last: bool) -> bool:

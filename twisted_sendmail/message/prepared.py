@@ -666,7 +666,10 @@ class _SourceContent(Content):
 
 
 class _EncodedHeaders(Content):
-    """A content with the fields of its headers in ASCII."""
+    """A content with the fields of its headers in ASCII.
+
+    Its size is without what the headers of parts grow by: SIZE is an estimate (RFC 1870 section 6.1).
+    """
 
     #: None if a field has no form in ASCII: then the content stays as it is.
     encoder: HeaderEncoder | None
@@ -690,13 +693,15 @@ class _EncodedHeaders(Content):
 
     async def begin(self) -> None:
         """Read and encode the header of the message."""
-        encoder, read, made = self.encoder or HeaderEncoder(), [], []
+        encoder, read, made = self.encoder or HeaderEncoder(), [b"-"], []
         try:
-            while encoder.in_header:
+            while encoder.in_header and read[-1]:
                 read.append(await self._content.read())
                 made.append(encoder.feed(read[-1], last=not read[-1]))
         except NotEncodable:
-            self.encoder, self.size, made = None, self._content.size, read
+            self.encoder, made = None, read[1:]
+        if self._content.size is not None:
+            self.size = self._content.size + encoder.growth
         self.signature_broken = encoder.signed and encoder.changed
         self._ahead = b"".join(made)
 
