@@ -1,119 +1,259 @@
-"""Programs that call ``/usr/sbin/sendmail`` send their mail through the relay.
+"""Programs that call ``/usr/sbin/sendmail``: cron, mail, PHP, git send-email, and mdadm's message.
 
-Each runs in a mount namespace of its own in which that file is ours.
+Each runs as an ordinary user in a mount namespace of its own, in which ``/usr/sbin/sendmail`` is the
+command of this package. The relay is down while they run.
 """
 
 from __future__ import annotations
 
+import os
+import pwd
+import re
 import shutil
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+import twisted_sendmail
 from tests.other_users import needs_root
 from tests.scenarios.peers import require
+from tests.scenarios.relay_process import Relay
 
 if TYPE_CHECKING:
-    from tests.scenarios.relay_process import Relay
+    from typing import Any
+
     from twisted_sendmail.testing import LoopbackServer, ReceivedMessage
 
-BIN = Path(sys.executable).parent
-SENDMAIL = Path("/usr/sbin/sendmail")
-#: Seconds.
-PATIENCE = 60.0
+pytestmark = needs_root
 
-GIT = """
-export HOME=$PWD GIT_AUTHOR_DATE=2026-01-01T12:00:00 GIT_COMMITTER_DATE=2026-01-01T12:00:00
-git init -q repository && cd repository
-git config user.name Dev && git config user.email dev@example.org
+#: A user of every Debian; cron does not run jobs of users without an entry in the password file.
+USER = "daemon"
+#: Seconds until cron has run a job: it starts jobs at the beginning of a minute.
+CRON_PATIENCE = 75
+# The interpreter may be in a directory that other users cannot enter: mount its parts where they can.
+_COMMAND = """\
+#!/bin/sh
+export TWISTED_SENDMAIL_SPOOL='{folder}/spool' PYTHONPATH='{folder}/package:{folder}/site' PYTHONHOME='{folder}/python'
+exec '{folder}/python/bin/{python}' -c 'import sys
+sys.argv[0] = "sendmail"
+from twisted_sendmail.cli.sendmail import console
+console()' "$@"
+"""
+_MOUNTED = """\
+set -e
+mount --bind '{base}' '{folder}/python'
+mount --bind '{site}' '{folder}/site'
+mount --bind '{package}' '{folder}/package'
+mount --bind '{folder}/sendmail' /usr/sbin/sendmail
+{more}
+cd '{folder}'
+exec "$@"
+"""
+_GIT = """\
+git init -q "$HOME/repository" && cd "$HOME/repository"
+git config user.name Ann && git config user.email ann@example.org
 echo text >file && git add file && git commit -q -m "area: a change"
 git format-patch -q -1 && git send-email --quiet --confirm=never --suppress-cc=all \
-  --from=dev@example.org --to=bob@example.net 0001-*.patch >sent
+  --from=ann@example.org --to=bob@example.net 0001-*.patch
 """
-PHP = """
-php -r 'mail("bob@example.net", "from php", "Hi.\\n.\\nend", "From: www@example.org") or exit(1);'
-"""
-CRON = """
-mount -t tmpfs none /etc/cron.d && mount -t tmpfs none /var/spool/cron && mount -t tmpfs none /run
-mount --bind /dev/null /etc/crontab
-printf 'MAILTO=bob@example.net\\n* * * * * root echo "the job says: Zoë"\\n' >/etc/cron.d/job
-# Its jobs begin with each minute.
-exec timeout 62 cron -f >/dev/null 2>&1
-"""
-PROGRAMS = {
-    "git": ("git", GIT, "Subject: [PATCH] area: a change", "+text"),
-    "php": (
-        "php",
-        PHP,
-        "Subject: from php",
-        "Hi.\r\n.\r\nend\r\n",
-    ),
-    "mail": ("mail", "echo Hi. | mail -s 'from mail' bob@example.net", "Subject: from mail", "Hi."),
-    "cron": ("cron", CRON, "Subject: Cron <root@", "the job says: Zo"),
-}
 
 
-def why_not(program: str) -> str | None:
-    """Why the scenario cannot run; None: it can."""
-    if shutil.which(program, path="/usr/sbin:/usr/bin:/bin") is None or not SENDMAIL.exists():
-        return "it is not installed; run tests/install-peers"
-    return None
+class Machine(Relay):
+    """A relay, and programs that call its ``sendmail``."""
+
+    def prepare(self, hop: LoopbackServer) -> None:
+        for name in ("python", "site", "package", "home", "crontabs", "empty"):
+            (self.folder / name).mkdir()
+        shutil.chown(self.folder / "home", USER)
+        drop = self.folder / "spool" / "drop"
+        drop.mkdir(parents=True)
+        drop.chmod(0o3733)
+        python = Path(os.path.realpath(sys.executable)).name
+        self.write("sendmail", _COMMAND.format(folder=self.folder, python=python), 0o755)
+        self.write(
+            "relay.toml",
+            f"""
+            name = "relay.example.org"
+            queue = "queue"
+            spool = "spool"
+            [[smarthost]]
+            url = "smtp+starttls://jane@127.0.0.1:{hop.port}"
+            password-file = "password"
+            ca-file = "{hop.ca_file}"
+            """,
+        )
+
+    def command(self, *words: str, user: str | None = USER, more: str = "") -> list[str]:
+        """The words that run a program in the namespace."""
+        site = next(path for path in sys.path if path.endswith("site-packages"))
+        script = _MOUNTED.format(
+            base=sys.base_prefix,
+            site=site,
+            package=Path(str(twisted_sendmail.__file__)).parents[1],
+            folder=self.folder,
+            more=more,
+        )
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        return ["unshare", "--mount", "sh", "-c", script, "sh", *(become if user else ()), *words]
+
+    async def run(self, *words: str, stdin: str = "", user: str | None = USER, **env: str) -> None:
+        """Run a program as *user*, None for the superuser; it has to succeed."""
+        path = "/usr/bin:/bin:/usr/sbin:/sbin"
+        done = await deferToThread(
+            subprocess.run,
+            self.command(*words, user=user),
+            input=stdin.encode(),
+            capture_output=True,
+            env={"PATH": path, "HOME": f"{self.folder}/home", **env},
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @property
+    def dropped(self) -> int:
+        """The number of complete files in the drop directory."""
+        found = [path.stat().st_mode for path in (self.folder / "spool" / "drop").iterdir()]
+        return [stat.S_IMODE(mode) for mode in found].count(0o640)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def namespaces() -> None:
-    allowed = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
-    if allowed.returncode:
-        pytest.skip("unshare(1) is not allowed here")
+@pytest.fixture
+def machine(open_folder: Path) -> Iterator[Machine]:
+    found = shutil.which("unshare")
+    allowed = found and not subprocess.run([found, "--mount", "true"], check=False).returncode
+    require("mount namespace", None if allowed else "unshare --mount is not allowed")
+    require("sendmail", None if Path("/usr/sbin/sendmail").exists() else "no /usr/sbin/sendmail")
+    machine = Machine(open_folder)
+    yield machine
+    machine.tidy()
 
 
-@needs_root
-@pytest.mark.parametrize("name", PROGRAMS)
-@ensureDeferred
-async def test_a_program_sends_its_mail(relay: Relay, hop: LoopbackServer, name: str) -> None:
-    program, script, field, body = PROGRAMS[name]
-    require(program, why_not(program))
-    relay.write(
-        "relay.toml",
-        f"""
-        name = "relay.example.org"
-        queue = "queue"
-        [[smarthost]]
-        url = "smtp+starttls://jane@127.0.0.1:{hop.port}"
-        password-file = "password"
-        ca-file = "{hop.ca_file}"
-        """,
+async def start(machine: Machine, times: int) -> None:
+    machine.start("--config", "relay.toml")
+    await deferToThread(machine.up, times)
+
+
+async def taken(machine: Machine, hop: LoopbackServer, user: str = USER) -> ReceivedMessage:
+    """Start the relay; the one message that it delivers."""
+    assert machine.dropped == 1
+    await start(machine, 2)
+    (message,) = await hop.wait_for(1)
+    await deferToThread(machine.end)
+    uid = pwd.getpwnam(user).pw_uid
+    assert f"(twisted_sendmail, invoked by uid {uid})" in re.sub(
+        r"\s+", " ", message.content.decode()
     )
-    relay.start("--config", "relay.toml")
-    await deferToThread(relay.up)
-    ours = relay.write(
-        "sendmail",
-        f'#!/bin/sh\nTWISTED_SENDMAIL_SPOOL={relay.queue} exec {BIN}/twisted-sendmail-sendmail "$@"\n',
-        0o755,
-    )
-    done = await deferToThread(
-        subprocess.run,
-        ["unshare", "-m", "sh", "-euc", f"mount --bind {ours} {SENDMAIL}\n{script}"],
-        cwd=relay.folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-        timeout=100,
-        check=False,
-    )
-    # cron was ended after a minute.
-    assert (done.returncode, done.stdout) == (124 if name == "cron" else 0, b"")
-    message: ReceivedMessage
-    (message,) = await hop.wait_for(1, timeout=PATIENCE)
-    content = message.content.decode("utf-8", "surrogateescape")
     assert [str(each) for each in message.recipients] == ["bob@example.net"]
-    assert f"\r\n{field}" in content
-    assert body in content.partition("\r\n\r\n")[2]
-    assert "(twisted_sendmail, invoked by uid 0)" in content
-    await deferToThread(relay.end)
+    assert machine.dropped == 0
+    return message
+
+
+async def stopped(machine: Machine, hop: LoopbackServer) -> None:
+    """The relay has run once, and is down."""
+    machine.prepare(hop)
+    await start(machine, 1)
+    await deferToThread(machine.end)
+
+
+def needs(program: str) -> None:
+    require(program, None if shutil.which(program) else "it is not installed")
+
+
+@ensureDeferred
+async def test_mail_of_bsd_mailx(machine: Machine, hop: LoopbackServer) -> None:
+    needs("mail")
+    await stopped(machine, hop)
+    await machine.run("mail", "-s", "a report", "bob@example.net", stdin="It works.\n")
+    message = await taken(machine, hop)
+    assert str(message.email["Subject"]) == "a report"
+    assert str(message.sender) == "daemon@relay.example.org"
+    assert "It works." in message.email.get_content()
+
+
+@ensureDeferred
+async def test_mail_of_php(machine: Machine, hop: LoopbackServer) -> None:
+    needs("php")
+    await stopped(machine, hop)
+    await machine.run(
+        *("php", "-d", "sendmail_path=/usr/sbin/sendmail -t -i", "-r"),
+        'exit(mail("bob@example.net", "from PHP", "one\\n.\\ntwo", "From: web@example.org") ? 0 : 1);',
+    )
+    message = await taken(machine, hop)
+    assert (str(message.email["Subject"]), str(message.email["From"])) == (
+        "from PHP",
+        "web@example.org",
+    )
+    assert message.email.get_content().splitlines() == ["one", ".", "two"]
+
+
+@ensureDeferred
+async def test_git_send_email(machine: Machine, hop: LoopbackServer) -> None:
+    needs("git")
+    core = (await deferToThread(subprocess.check_output, ["git", "--exec-path"], text=True)).strip()
+    there = (Path(core) / "git-send-email").exists()
+    require("git send-email", None if there else "it is not installed")
+    await stopped(machine, hop)
+    await machine.run("sh", "-euc", _GIT)
+    message = await taken(machine, hop)
+    assert str(message.email["Subject"]) == "[PATCH] area: a change"
+    assert str(message.email["From"]) == "ann@example.org"
+    assert b"\r\n+text\r\n" in message.content
+
+
+@ensureDeferred
+async def test_output_of_a_cron_job(machine: Machine, hop: LoopbackServer, reactor: Any) -> None:
+    needs("cron")
+    await stopped(machine, hop)
+    table = Path(
+        machine.write("crontabs/daemon", "MAILTO=bob@example.net\n* * * * * echo Zoë is done\n")
+    )
+    shutil.chown(table, USER)
+    table.chmod(0o600)
+    machine.write("empty.txt", "")
+    # A cron of its own: no job of the machine runs.
+    more = "\n".join(
+        [
+            f"mount --bind '{machine.folder}/empty' /etc/cron.d",
+            f"mount --bind '{machine.folder}/empty.txt' /etc/crontab",
+            f"mount --bind '{machine.folder}/crontabs' /var/spool/cron/crontabs",
+            "mount -t tmpfs tmpfs /run",
+        ]
+    )
+    cron = await deferToThread(
+        subprocess.Popen, machine.command("cron", "-f", user=None, more=more)
+    )
+    try:
+        for _ in range(CRON_PATIENCE * 5):
+            if machine.dropped:
+                break
+            assert cron.poll() is None
+            await deferLater(reactor, 0.2)
+    finally:
+        cron.terminate()
+        cron.wait(10)
+    message = await taken(machine, hop)
+    assert str(message.email["Subject"]).endswith("echo Zoë is done")
+    assert message.email.get_content().splitlines() == ["Zoë is done"]
+
+
+@ensureDeferred
+async def test_the_test_message_of_mdadm(machine: Machine, hop: LoopbackServer) -> None:
+    """The call and the text of mdadm 4.2, which itself needs a RAID array to send it."""
+    await stopped(machine, hop)
+    text = (
+        "From: mdadm monitoring <root>\nTo: bob@example.net\n"
+        "Subject: TestMessage event on /dev/md0:box\n\n"
+        "This is an automatically generated mail message from mdadm\nrunning on box\n"
+    )
+    await machine.run("sh", "-c", "/usr/sbin/sendmail -t", stdin=text, user=None)
+    message = await taken(machine, hop, "root")
+    assert str(message.email["Subject"]) == "TestMessage event on /dev/md0:box"
+    assert str(message.email["From"]) == "mdadm monitoring <root@relay.example.org>"
