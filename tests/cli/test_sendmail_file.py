@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_sendmail import MESSAGE, SendmailCommand, silent
+from tests.cli.test_sendmail import MESSAGE, SESSION, SendmailCommand, silent
 from tests.other_users import needs_root
+
+#: With a limit for files, Python would leave truncated caches of modules behind.
+WITHOUT_CACHE = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @pytest.fixture
@@ -93,13 +96,28 @@ def test_on_a_full_disk_the_status_is_75_and_nothing_is_left(
         [sendmail.command, "bob@example.net"],
         input=MESSAGE + b"x\n" * 40_000,
         capture_output=True,
-        env=sendmail.env,
+        env=WITHOUT_CACHE | sendmail.env,
         timeout=60,
         check=False,
         preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)),
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (75, 1), done.stderr
     assert b"/drop cannot be written: File too large; try again later" in done.stderr
+    sendmail.assert_nothing_was_taken()
+
+
+def test_bs_on_a_full_disk_replies_452_and_leaves_nothing(sendmail: SendmailCommand) -> None:
+    session = SESSION.replace(b"Hi.", b"x\r\n" * 30_000)
+    done = subprocess.run(
+        [sendmail.command, "-bs"],
+        input=session,
+        capture_output=True,
+        env=WITHOUT_CACHE | sendmail.env,
+        timeout=60,
+        check=False,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert b"\r\n452 4.3.1 Insufficient system storage\r\n221 " in done.stdout
     sendmail.assert_nothing_was_taken()
 
 

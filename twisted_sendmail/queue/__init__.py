@@ -25,7 +25,7 @@ from twisted_sendmail.queue.models import (
     SetAsideReason,
 )
 from twisted_sendmail.queue.notify import wake
-from twisted_sendmail.queue.sqlite.database import PATIENCE, fits
+from twisted_sendmail.queue.sqlite.database import NO_SPACE, PATIENCE, fits
 from twisted_sendmail.queue.sqlite.files import (
     LEAST_FREE,
     WAKEUP,
@@ -37,6 +37,7 @@ from twisted_sendmail.queue.sqlite.store import PIECE, Pieces, SQLiteStore
 
 __all__ = [
     "LEAST_FREE",
+    "NO_SPACE",
     "PATIENCE",
     "PIECE",
     "SMALL",

@@ -17,14 +17,16 @@ from twisted_sendmail.cli.sendmail.spool import drop_envelope
 from twisted_sendmail.daemon.intake import server_settings
 from twisted_sendmail.drop import DropFile, new_name, wake_relay
 from twisted_sendmail.exit_status import ExitStatus
+from twisted_sendmail.queue import NO_SPACE
 from twisted_sendmail.server import (
+    INSUFFICIENT_STORAGE,
     ConnectionInfo,
     Networks,
     Receiver,
     SMTPServerFactory,
     SMTPServerProtocol,
 )
-from twisted_sendmail.smtp import Envelope, Recipient
+from twisted_sendmail.smtp import Envelope, Recipient, Reply
 
 if TYPE_CHECKING:
     from twisted_sendmail.drop import DropSettings
@@ -74,21 +76,27 @@ class DropReceiver(Receiver):
         """Accept any recipient."""
         self._recipients.append(recipient)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Reply | None:
         """Write content to the file."""
         if self._file is None and not self._trace:
             self._trace = data
-        else:
+            return None
+        try:
             self._opened().write(data)
+        except OSError as e:
+            return _refusal(e)
+        return None
 
-    def commit(self) -> None:
+    def commit(self) -> Reply | None:
         """Complete the file, and wake the relay."""
         try:
             self._opened().commit()
-        except BaseException:
-            self.abort()
-            raise
+        except OSError as e:
+            return _refusal(e)
+        finally:
+            self.abort()  # nothing is left of a file that is not complete
         wake_relay(self._settings)
+        return None
 
     def abort(self) -> None:
         """Remove the file."""
@@ -110,6 +118,12 @@ class DropReceiver(Receiver):
             self._file = DropFile(self._settings.directory, dropped, self.id)
             self._file.write(self._trace)
         return self._file
+
+
+def _refusal(error: OSError) -> Reply:
+    if error.errno in NO_SPACE:
+        return INSUFFICIENT_STORAGE
+    raise error
 
 
 class _LineEndRepair:

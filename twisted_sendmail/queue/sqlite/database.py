@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 #: Seconds to wait while another process writes.
 PATIENCE = 30.0
 _TRANSIENT = (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError)
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Numbers of errors of a full disk.
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: Largest database, in octets, that is verified when a relay starts.
 MAX_VERIFIED_SIZE = 256 * 1024 * 1024
 # PRAGMA synchronous = FULL: a commit is on the disk when it returns.
@@ -241,7 +242,7 @@ def queue_error(error: Exception, doing: str) -> QueueError:
         return error
     what = f"the queue could not {doing}"
     full = isinstance(error, sqlite3.Error) and "is full" in str(error)
-    if full or (isinstance(error, OSError) and error.errno in _NO_SPACE):
+    if full or (isinstance(error, OSError) and error.errno in NO_SPACE):
         return QueueFull(what, detail=str(error))
     found = QueueError(what, detail=f"{type(error).__name__}: {error}")
     # A fault of the disk may pass; a fault of the data does not.
