@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from twisted_sendmail.sasl.mechanism import Mechanism
     from twisted_sendmail.sasl.negotiation import MECHANISMS
     from twisted_sendmail.server.auth import AuthThrottle, PortalAccounts
-    from twisted_sendmail.server.factory import ConnectionLimits, SMTPServerFactory
+    from twisted_sendmail.server.factory import (
+        ConnectionCounter,
+        ConnectionLimits,
+        SMTPServerFactory,
+    )
     from twisted_sendmail.server.networks import Networks
     from twisted_sendmail.server.password_file import HashedAccounts, PasswordFile
     from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
@@ -115,6 +119,7 @@ __all__ = [
     "CommandNotAllowed",
     "ConnectFailed",
     "ConnectionClosed",
+    "ConnectionCounter",
     "ConnectionFailed",
     "ConnectionInfo",
     "ConnectionLimits",
@@ -213,7 +218,7 @@ _MODULES = {
     "client.job": "deliver",
     "server.auth": "AuthThrottle PortalAccounts",
     "server.timeouts": "ServerTimeouts",
-    "server.factory": "ConnectionLimits SMTPServerFactory",
+    "server.factory": "ConnectionCounter ConnectionLimits SMTPServerFactory",
     "server.networks": "Networks",
     "server.password_file": "HashedAccounts PasswordFile",
     "server.receiver": "ConnectionInfo Receiver",

@@ -257,6 +257,27 @@ async def test_a_listener_that_stays_keeps_its_port_through_a_reload(stage: Stag
 
 
 @ensureDeferred
+async def test_connections_from_one_address_count_over_endpoints_and_reloads(stage: Stage) -> None:
+    text = stage.text(
+        listen='["tcp:127.0.0.1:0", "tcp:localhost:0"]',
+        more="[limits]\nconnections-per-address = 1\n",
+    )
+    daemon = await stage.started(text)
+
+    def greeting(client: socket.socket, port: int) -> bytes:
+        client.settimeout(30)
+        client.connect(("127.0.0.1", port))
+        return client.recv(4)
+
+    with socket.socket() as first, socket.socket() as second, socket.socket() as third:
+        assert b"220 " == await deferToThread(greeting, first, port_of(daemon))
+        assert b"421 " == await deferToThread(greeting, second, port_of(daemon, 1))
+        daemon.reload()
+        await stage.until(lambda: daemon._reloading is None)
+        assert b"421 " == await deferToThread(greeting, third, port_of(daemon))
+
+
+@ensureDeferred
 async def test_a_reload_changes_the_mode_of_the_submission_socket(stage: Stage) -> None:
     daemon = await stage.started()
     path = stage.folder.path / "queue" / "submission"

@@ -9,6 +9,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from tests.server.conftest import Net, Raw
 from twisted_sendmail import (
+    ConnectionCounter,
     ConnectionLimits,
     InvalidServer,
     Networks,
@@ -45,6 +46,16 @@ def test_connections_are_limited_per_address(net: Net) -> None:
     peer = client.server.connection.peer
     assert connect(net, peer) == ["421 4.7.0 Too many connections from your address"]
     assert connect(net, IPv4Address("TCP", "192.0.2.77", 1)) == ["220 localhost ESMTP"]
+
+
+def test_servers_that_share_a_counter_share_the_limits(net: Net) -> None:
+    limits, counter = ConnectionLimits(total=3, per_address=1), ConnectionCounter()
+    address = IPv4Address("TCP", "192.0.2.77", 1)
+    net.server(limits=limits, counter=counter)
+    assert connect(net, address) == ["220 localhost ESMTP"]
+    net.server(limits=limits, counter=counter)
+    assert connect(net, address) == ["421 4.7.0 Too many connections from your address"]
+    assert connect(net, IPv4Address("TCP", "192.0.2.78", 1)) == ["220 localhost ESMTP"]
 
 
 def test_an_ipv6_network_counts_as_one_address(net: Net) -> None:

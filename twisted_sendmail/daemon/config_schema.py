@@ -286,7 +286,7 @@ class LimitsTable:
     :param hops: its ``Received`` fields; more mean a mail loop
     :param connections: connections at once, for each endpoint
     :param connections_per_address: connections at once from one address, and of one user on a Unix
-        socket
+        socket, over all endpoints
     :param failed_login: delay of the reply to the first failed login; each further one from the same
         address, or of the same user, doubles it, up to 30 s, over all listeners
         (:doc:`/how-to/receive-mail`)

@@ -13,6 +13,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -21,6 +22,7 @@ from twisted.internet.protocol import Factory
 from twisted_sendmail.daemon.intake import server_settings
 from twisted_sendmail.server import (
     AuthThrottle,
+    ConnectionCounter,
     ConnectionLimits,
     HashingPool,
     Networks,
@@ -32,7 +34,7 @@ from twisted_sendmail.server import (
 from twisted_sendmail.smtp import SendmailError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Hashable
 
     from twisted.internet.interfaces import (
         IAddress,
@@ -66,7 +68,9 @@ class Listeners:
         self._queue = queue
         self._open: dict[EndpointDescription, Listener] = {}
         self._closing: set[Listener] = set()
-        # These outlive a reload, so that a reload does not help to guess passwords.
+        # These outlive a reload: it must not reset a limit, or help to guess passwords.
+        self._by_origin: Counter[Hashable] = Counter()
+        self._counters: dict[EndpointDescription, ConnectionCounter] = {}
         self._throttle = AuthThrottle(reactor)
         self._hashing_pool = HashingPool(reactor)
 
@@ -160,6 +164,7 @@ class Listeners:
             early_input=Networks(table.allow_early_input),
             repair=Networks(table.repair if isinstance(table.repair, tuple) else ()),
             throttle=self._throttle,
+            counter=self._counters.setdefault(table.endpoint, ConnectionCounter(self._by_origin)),
         )
         return factory, factory.implicit_tls() if table.implicit_tls else factory
 

@@ -9,7 +9,7 @@ from twisted_sendmail.server.auth import (
     IMailUser,
     PortalAccounts,
 )
-from twisted_sendmail.server.factory import ConnectionLimits, SMTPServerFactory
+from twisted_sendmail.server.factory import ConnectionCounter, ConnectionLimits, SMTPServerFactory
 from twisted_sendmail.server.networks import Networks
 from twisted_sendmail.server.password_file import HashedAccounts, HashingPool, PasswordFile, entry
 from twisted_sendmail.server.protocol import SMTPServerProtocol
@@ -31,6 +31,7 @@ __all__ = [
     "AuthRefused",
     "AuthThrottle",
     "Avatar",
+    "ConnectionCounter",
     "ConnectionInfo",
     "ConnectionLimits",
     "HashedAccounts",

@@ -33,7 +33,7 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from twisted.internet.interfaces import (
         IAddress,
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
     from twisted_sendmail.smtp import ServerHandler
 
-#: Seconds for a connection without a message to close after the 421.
-_FAREWELL = 2.0
 _log = Logger()
-#: Seconds for connections that were dropped to be gone.
-_ABORTED = 1.0
+#: Seconds that a connection without a message has to close after the 421.
+_CLOSE_TIMEOUT = 2.0
+#: Seconds that connections that were dropped have to be gone.
+_ABORT_TIMEOUT = 1.0
 
 
 @frozen
@@ -61,6 +61,39 @@ class ConnectionLimits:
     #: From one address; an IPv6 network of 64 bits counts as one, and so does each user on a Unix
     #: socket.
     per_address: int = 100
+
+
+class ConnectionCounter:
+    """Counts open connections, and refuses those above a limit.
+
+    Servers that replace each other on an endpoint share one, so that the limits hold for the
+    connections of all of them.
+
+    :param by_origin: open connections by their origin; counters that share it limit the connections
+        from one address over all their servers.
+    """
+
+    def __init__(self, by_origin: Counter[Hashable] | None = None) -> None:
+        self._by_origin: Counter[Hashable] = Counter() if by_origin is None else by_origin
+        self._total = 0
+
+    def opened(self, origin: Hashable, limits: ConnectionLimits) -> Reply | None:
+        """Count a connection that has begun; return the refusal if there are too many."""
+        refusal = None
+        if self._total >= limits.total:
+            refusal = Reply(421, ("4.7.0 Too many connections: try again later",))
+        elif self._by_origin[origin] >= limits.per_address:
+            refusal = Reply(421, ("4.7.0 Too many connections from your address",))
+        self._total += 1
+        self._by_origin[origin] += 1
+        return refusal
+
+    def closed(self, origin: Hashable) -> None:
+        """Count a connection that is over."""
+        self._total -= 1
+        self._by_origin[origin] -= 1
+        if self._by_origin[origin] <= 0:
+            del self._by_origin[origin]
 
 
 class SMTPServerFactory(ServerFactory):
@@ -77,8 +110,10 @@ class SMTPServerFactory(ServerFactory):
     :param repair: networks whose clients' content is repaired (``repair`` of the settings).
     :param throttle: delays logins, where several servers share it; else one is made with
         ``deadlines.failed_login``.
+    :param counter: counts the connections for *limits*, where several servers share it.
     :param trace: put a Received field before the content that the receiver gets.
-    :param accounts: the users: AUTH is offered, and MAIL without it refused.  Without *tls* AUTH is offered only where the endpoint has TLS of its own (``ssl:``).
+    :param accounts: the users: AUTH is offered, and MAIL without it refused.  Without *tls* AUTH is
+        offered only where the endpoint has TLS of its own (``ssl:``).
     :param settings: what else is offered and allowed; the fields ``starttls``, ``require_tls``,
         ``mechanisms`` and ``require_auth`` follow from *tls* and *accounts* unless each is given.
     :raises InvalidServer: two of the above contradict each other; the text names both.
@@ -102,6 +137,7 @@ class SMTPServerFactory(ServerFactory):
         early_input: Networks | None = None,
         repair: Networks | None = None,
         throttle: AuthThrottle | None = None,
+        counter: ConnectionCounter | None = None,
         trace: bool = True,
     ) -> None:
         self.clock = clock
@@ -120,7 +156,7 @@ class SMTPServerFactory(ServerFactory):
         self.trace = trace
         #: The open connections.
         self.connections: set[SMTPServerProtocol] = set()
-        self._from: Counter[object] = Counter()
+        self._counter = counter or ConnectionCounter()
         self._all_gone: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress) -> SMTPServerProtocol:  # type: ignore[override]  # Twisted's Factory is generic in name only
@@ -149,22 +185,13 @@ class SMTPServerFactory(ServerFactory):
 
     def opened(self, protocol: SMTPServerProtocol) -> Reply | None:
         """Count a connection that has begun; return the refusal if there are too many."""
-        place, refusal = protocol.connection.origin, None
-        if len(self.connections) >= self.limits.total:
-            refusal = Reply(421, ("4.7.0 Too many connections: try again later",))
-        elif self._from[place] >= self.limits.per_address:
-            refusal = Reply(421, ("4.7.0 Too many connections from your address",))
         self.connections.add(protocol)
-        self._from[place] += 1
-        return refusal
+        return self._counter.opened(protocol.connection.origin, self.limits)
 
     def closed(self, protocol: SMTPServerProtocol) -> None:
         """Count a connection that is over."""
         self.connections.discard(protocol)
-        place = protocol.connection.origin
-        self._from[place] -= 1
-        if self._from[place] <= 0:
-            del self._from[place]
+        self._counter.closed(protocol.connection.origin)
         if not self.connections:
             if self._all_gone is not None:
                 gone, self._all_gone = self._all_gone, None
@@ -199,13 +226,13 @@ class SMTPServerFactory(ServerFactory):
         end = self.clock.seconds() + grace
         while self.connections and self.clock.seconds() < end:
             closing = {each for each in self.connections if not each.carries_message}
-            await self._gone(min(end - self.clock.seconds(), _FAREWELL))
+            await self._gone(min(end - self.clock.seconds(), _CLOSE_TIMEOUT))
             for protocol in closing & self.connections:
                 if not protocol.carries_message:
                     _drop(protocol)
         for protocol in list(self.connections):
             _drop(protocol)
-        await self._gone(min(grace, _ABORTED))
+        await self._gone(min(grace, _ABORT_TIMEOUT))
 
     async def _gone(self, grace: float) -> None:
         if not self.connections:
