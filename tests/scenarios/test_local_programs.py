@@ -41,7 +41,7 @@ CRON_PATIENCE = 75
 # The interpreter may be in a directory that other users cannot enter: mount its parts where they can.
 _COMMAND = """\
 #!/bin/sh
-export TWISTED_SENDMAIL_SPOOL='{folder}/spool' PYTHONPATH='{folder}/package:{folder}/site' PYTHONHOME='{folder}/python'
+export LD_LIBRARY_PATH='{folder}/python/lib' TWISTED_SENDMAIL_SPOOL='{folder}/spool' PYTHONPATH='{folder}/package:{folder}/site' PYTHONHOME='{folder}/python'
 exec '{folder}/python/bin/{python}' -c 'import sys
 sys.argv[0] = "sendmail"
 from twisted_sendmail.cli.sendmail import console

@@ -15,8 +15,9 @@ import pytest
 from tests.scenarios.peers import require
 
 FILES = Path(__file__).parents[2] / "examples" / "systemd"
-#: Of ``systemd-analyze security``; docs/how-to/run-the-relay.md has the figure.
-EXPOSURE = 1.3
+#: Of ``systemd-analyze security``; docs/how-to/run-the-relay.md has the figure of systemd 252, and
+#: other versions rate a little differently.
+EXPOSURE = 1.5
 
 
 def run(*words: str) -> str:

@@ -109,7 +109,7 @@ class DropIntake:
         self._taken: set[FileKey] = set()
         self._taken_known = False
         self._refused = ""
-        #: Files that waited at the last scan; None before it.
+        #: Files that waited at the last scan, without those taken since; None before it.
         self.totals: DropTotals | None = None
         #: Files whose message was taken and that cannot be removed, with the reason.
         self.stuck: dict[FileKey, str] = {}
@@ -324,6 +324,8 @@ class DropIntake:
             if message is not None:
                 self._taken.add(file.key)
                 self._refused = ""
+                if self.totals is not None:
+                    self.totals = self.totals.without(file)
 
     async def _remove_taken(self, directory: DropDirectory) -> None:
         """Remove the files that were taken, and forget their keys when they are gone."""

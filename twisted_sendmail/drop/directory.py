@@ -84,6 +84,11 @@ class DropTotals(NamedTuple):
     oldest: float
     octets: int
 
+    def without(self, file: WaitingFile) -> DropTotals:
+        """Return the totals when *file* is gone; the age stays, unless no file is left."""
+        files = self.files - 1
+        return DropTotals(files, self.oldest if files else 0.0, self.octets - file.size)
+
 
 class DropScan(NamedTuple):
     """The result of a scan."""
