@@ -48,6 +48,15 @@ BODY = "\r\nGr\u00fc\u00dfe\r\n.\r\n  \r\n\tSubject: \u00fc\r\n".encode()
         ),
         ("To: j@b\u00fccher.example", "To: j@xn--bcher-kva.example"),
         (
+            "From: M\u00fcller, J\u00fcrgen <j@x.example>",
+            "From: =?utf-8?q?M=C3=BCller?= , =?utf-8?q?J=C3=BCrgen?= <j@x.example>",
+        ),
+        (
+            "To: Alle Empf\u00e4nger (an a@x.example)",
+            "To: Alle =?utf-8?q?Empf=C3=A4nger?= (an a@x.example)",
+        ),
+        ("Cc: a@x.example, M\u00fcller", "Cc: a@x.example, =?utf-8?q?M=C3=BCller?="),
+        (
             "Content-Type: text/plain; name=\u20ac; charset=utf-8",
             "Content-Type: text/plain; name*=utf-8''%E2%82%AC; charset=utf-8",
         ),

@@ -122,6 +122,24 @@ def test_parts_in_parts_and_messages_in_messages() -> None:
     assert "Grüße".encode() == leaves(encoded)[2]
 
 
+def test_a_part_of_a_digest_is_a_message_and_is_encoded_inside() -> None:
+    octets = multipart(b"\r\nSubject: x\r\n\r\n\xc3\xbc", kind=b"digest")
+    encoded = ascii_of(octets)
+    assert b"\r\n\r\nSubject: x\r\nMIME-Version: 1.0\r\n" in encoded
+    assert leaves(encoded) == leaves(octets)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Content-Transfer-Encoding: 8bit (as it is)\r\n",
+        b"Content-Transfer-Encoding: 8bit\r\nContent-Transfer-Encoding: 8BIT\r\n",
+    ],
+)
+def test_an_encoding_with_a_comment_or_named_twice_is_known(field: bytes) -> None:
+    assert leaves(ascii_of(FORM + field + b"\r\n\xc3\xbc\r\n")) == [b"\xc3\xbc\r\n"]
+
+
 @pytest.mark.parametrize(
     "octets",
     [

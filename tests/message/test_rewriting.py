@@ -312,6 +312,8 @@ def qualified(octets: bytes) -> bytes:
             b'To: team: root;, "a@b" <root>, jane\r\n',
             b'To: team: root;, "a@b" <root@in.example>, jane@in.example\r\n',
         ),
+        (b'From: "root@host" <root>\r\n', b'From: "root@host" <root@out.example>\r\n'),
+        (b"To: root (at night@work)\r\n", b"To: root@in.example (at night@work)\r\n"),
     ],
 )
 def test_an_address_without_a_domain_gets_one(before: bytes, after: bytes) -> None:
@@ -331,6 +333,7 @@ def test_an_address_without_a_domain_gets_one(before: bytes, after: bytes) -> No
         b'To: "root mail" <root@x.example>\r\n',
         b"From: =?utf-8?q?J=C3=BCrgen?=\r\n",
         b"To: John Doe\r\n",
+        "To: Müller\r\n".encode(),
         b"To: bad..dots\r\n",
         b"To: root, jane <\r\n",
         b"To: a@b <root\r\n",

@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import partial
 from typing import NamedTuple
 
 from twisted_sendmail.message.field_encoding import (
@@ -26,6 +27,7 @@ from twisted_sendmail.message.field_encoding import (
     encoded_words,
     field_in_ascii,
     folded_field,
+    without_comments,
 )
 from twisted_sendmail.message.header import MAX_HEADER, SIGNATURES, Field, Header, header_end
 from twisted_sendmail.smtp import MAX_TEXT_LINE, InvalidMessage, is_canonical, long_line
@@ -220,9 +222,11 @@ class _Encoder:
         depth: int,
         *,
         is_message: bool = False,
+        in_digest: bool = False,
     ) -> bytes:
         """Encode a message or a part of one: header, empty line, body.
 
+        :param in_digest: a part of ``multipart/digest``.
         :raises NotEncodable: that cannot be done.
         """
         if depth and not self._binary and self.fits(octets):
@@ -241,7 +245,9 @@ class _Encoder:
             blank, content = (body[:2], body[2:]) if body.startswith(b"\r\n") else (b"\r\n", body)
             if is_message:
                 header = _as_mime(header, content)
-            header, content = self._encoded(header, content, boundaries, depth)
+            header, content = self._encoded(
+                header, content, boundaries, depth, in_digest=in_digest
+            )
             body = blank + content
         elif self._binary and _encoding(header) == "binary":
             header = _marked(header, "7bit" if body.isascii() else "8bit")
@@ -258,9 +264,15 @@ class _Encoder:
         return field
 
     def _encoded(
-        self, header: Header, body: bytes, boundaries: tuple[bytes, ...], depth: int
+        self,
+        header: Header,
+        body: bytes,
+        boundaries: tuple[bytes, ...],
+        depth: int,
+        *,
+        in_digest: bool,
     ) -> tuple[Header, bytes]:
-        main, sub, boundary = _content_type(header)
+        main, sub, boundary = _content_type(header, in_digest=in_digest)
         encoding = _encoding(header)
         if encoding in _ENCODED and main not in {"multipart", "message"} and body.isascii():
             encoding, content = _wrapped(encoding, body, boundaries)
@@ -270,7 +282,9 @@ class _Encoder:
         if main == "multipart":
             if not boundary or sub in {"signed", "encrypted"}:
                 raise NotEncodable
-            content = self._multipart(body, (*boundaries, boundary), depth + 1)
+            content = self._multipart(
+                body, (*boundaries, boundary), depth + 1, in_digest=sub == "digest"
+            )
             return self._marked_container(header), content
         if (main, sub) in {("message", "rfc822"), ("message", "global")}:
             try:
@@ -290,23 +304,23 @@ class _Encoder:
             return _marked(header, "7bit")
         return _marked(header, "8bit") if _encoding(header) == "binary" else header
 
-    def _multipart(self, body: bytes, boundaries: tuple[bytes, ...], depth: int) -> bytes:
+    def _multipart(
+        self, body: bytes, boundaries: tuple[bytes, ...], depth: int, *, in_digest: bool
+    ) -> bytes:
         """Encode each part between the delimiter lines (RFC 2046 section 5.1.1)."""
         delimiter = re.compile(
             rb"(?:\A|\r\n|(?<=\r\n))--" + re.escape(boundaries[-1]) + rb"(--)?[ \t]*(?:\r\n|\Z)"
         )
+        part = partial(self.entity, boundaries=boundaries, depth=depth, in_digest=in_digest)
         made, at, in_parts = [], 0, False
         for match in delimiter.finditer(body):
             between = body[at : match.start()]
-            made += [
-                self.entity(between, boundaries, depth) if in_parts else between,
-                match[0],
-            ]
+            made += [part(between) if in_parts else between, match[0]]
             at, in_parts = match.end(), not match[1]
             if match[1]:
                 break
         # The text before the first delimiter and after the last one is shown by no reader.
-        made.append(self.entity(body[at:], boundaries, depth) if in_parts else body[at:])
+        made.append(part(body[at:]) if in_parts else body[at:])
         return b"".join(made)
 
 
@@ -315,19 +329,21 @@ def _names(header: Header) -> set[str]:
 
 
 def _encoding(header: Header) -> str:
-    return " ".join(header.values("content-transfer-encoding")).lower()
+    values = header.values("content-transfer-encoding")
+    return " ".join({without_comments(value).lower(): None for value in values})
 
 
-def _content_type(header: Header) -> tuple[str, str, bytes]:
+def _content_type(header: Header, *, in_digest: bool = False) -> tuple[str, str, bytes]:
     """Return main type, subtype and boundary.
 
+    :param in_digest: of a part of ``multipart/digest`` (RFC 2046 section 5.1.5).
     :raises NotEncodable: they are not clear.
     """
     values = header.values("content-type")
     if len(values) > 1:
         raise NotEncodable
     if not values:
-        return "text", "plain", b""
+        return ("message", "rfc822", b"") if in_digest else ("text", "plain", b"")
     main, sub, boundary = content_type(values[0])
     if not boundary.isascii():
         raise NotEncodable

@@ -199,13 +199,13 @@ def content_type(value: str) -> tuple[str, str, str]:
     section 5.2). The boundary is empty if there is none.
     """
     kind, *parameters = _segments(value)
-    main, slash, sub = _without_comments(kind).lower().partition("/")
+    main, slash, sub = without_comments(kind).lower().partition("/")
     main, sub = main.rstrip(_BLANK), sub.lstrip(_BLANK)
     boundary = ""
     for parameter in parameters:
         name = _PARAMETER_NAME.match(parameter)
         if name and not (boundary or name[2] or name[3]) and name[1].lower() == "boundary":
-            boundary = _unquoted(_without_comments(parameter[name.end() :]))
+            boundary = _unquoted(without_comments(parameter[name.end() :]))
     if not (slash and main and sub) or any(c in main + sub for c in _BLANK):
         return "text", "plain", boundary
     return main, sub, boundary
@@ -282,6 +282,7 @@ class _AddressList:
         # An angle bracket that is not closed yet, and what follows it.
         self._angle: list[str] = []
         self._named = False
+        self._has_at_sign = "@" in value
         self._plain_until = 0
         self._domains_left = MAX_U_LABEL_DOMAINS
 
@@ -348,7 +349,14 @@ class _AddressList:
         self._write_words(_unquoted)
 
     def _end_address(self) -> None:
-        bare = self._bare_is_address and not self._named
+        words = [word for _, word in self._words if not word.startswith("(")]
+        # Without "@" it is a name, as in "Müller, Jürgen <j@x.example>" without quotes; only one word
+        # that stands alone may be an address without a domain.
+        bare = (
+            self._bare_is_address
+            and not self._named
+            and (any("@" in word for word in words) or (len(words) == 1 and not self._has_at_sign))
+        )
         self._write_words(self._address if bare else _unquoted)
 
     def _write_words(self, changed: Callable[[str], str]) -> None:
@@ -395,7 +403,7 @@ def _encode_parameters(value: str, writer: _Writer) -> None:
         if (
             name is not None
             and not each.isascii()
-            and not _without_comments(each[name.end() :]).isascii()
+            and not without_comments(each[name.end() :]).isascii()
         ):
             extended.add(name[1].lower())
     for name, each in zip(names, parameters, strict=True):
@@ -404,16 +412,16 @@ def _encode_parameters(value: str, writer: _Writer) -> None:
             (writer.raw(each) if each.isascii() else _encode_tokens(each, writer))
         elif name[3]:
             # This is an extended value already, except for some octets.
-            octets = _NOT_ASCII.sub(_percent_encoded, _without_comments(each[name.end() :]))
+            octets = _NOT_ASCII.sub(_percent_encoded, without_comments(each[name.end() :]))
             writer.raw(f";{each[: name.end()]}{octets}")
         elif name[2]:
-            text = _unquoted(_without_comments(each[name.end() :]))
+            text = _unquoted(without_comments(each[name.end() :]))
             _, text, charset = _decoded(text)
             begin = f"{charset}''" if not int(name[2][:9]) else ""
             piece = "".join(_escaped(text, charset, _PERCENT, "%", len(each) * 9, 0))
             writer.folded(f"{name[1]}*{name[2]}*={begin}{piece}")
         elif name[1].lower() not in starred:
-            _encode_parameter(name[1], _unquoted(_without_comments(each[name.end() :])), writer)
+            _encode_parameter(name[1], _unquoted(without_comments(each[name.end() :])), writer)
 
 
 def _encode_parameter(name: str, text: str, writer: _Writer) -> None:
@@ -456,7 +464,7 @@ def _segments(value: str) -> list[str]:
     return segments
 
 
-def _without_comments(value: str) -> str:
+def without_comments(value: str) -> str:
     """Return *value* without comments, line ends, and white space around it."""
     if "(" not in value:
         return _unfolded(value).strip(_BLANK)

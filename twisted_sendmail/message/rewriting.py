@@ -67,8 +67,9 @@ class Qualification:
 
         :param section: the header after a line feed, in lower case.
         """
+        # Only an address that is not in a comment, and after a quoted name, is looked for.
         return any(
-            b"@" not in each
+            b"@" not in each.rpartition(b"<")[2] or b"(" in each
             for value in _VALUES_OF_ADDRESSES.findall(section)
             for each in value.split(b",")
         )
@@ -301,8 +302,8 @@ def _with_value(field: Field, begin: bytes, value: str) -> Field:
 
 
 def _is_local_part(text: str) -> bool:
-    """Return True if *text* needs only a domain to be an address."""
-    if "@" in text or text.startswith('"') or ENCODED_WORD.search(text):
+    """Return True if *text* needs only a domain to be an address in ASCII."""
+    if not text.isascii() or "@" in text or text.startswith('"') or ENCODED_WORD.search(text):
         return False
     try:
         return bool(Mailbox.parse(f"{text}@localhost"))
