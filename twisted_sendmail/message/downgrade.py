@@ -245,9 +245,7 @@ class _Encoder:
             blank, content = (body[:2], body[2:]) if body.startswith(b"\r\n") else (b"\r\n", body)
             if is_message:
                 header = _as_mime(header, content)
-            header, content = self._encoded(
-                header, content, boundaries, depth, in_digest=in_digest
-            )
+            header, content = self._encoded(header, content, boundaries, depth, in_digest=in_digest)
             body = blank + content
         elif self._binary and _encoding(header) == "binary":
             header = _marked(header, "7bit" if body.isascii() else "8bit")
