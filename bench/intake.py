@@ -64,7 +64,7 @@ def queue_receiver(reactor):
             pass
 
     queue = Forgetful()
-    policy = CleanupPolicy("relay.bench.example", lambda sender: "default")
+    policy = CleanupPolicy("relay.bench.example", lambda *_: "default")
     return lambda connection: QueueReceiver(connection, queue, policy, reactor)
 
 

@@ -19,7 +19,7 @@ ENVELOPE = Envelope("a@x.example", ["root@localhost"], ret="HDRS", envid="E", re
 def policy(**changes: Any) -> CleanupPolicy:
     settings: dict[str, Any] = {
         "name": "relay.example.net",
-        "route_of": lambda sender: f"for {sender}",
+        "route_of": lambda sender, _: f"for {sender}",
         **changes,
     }
     return CleanupPolicy(**settings)

@@ -25,7 +25,9 @@ from tests.names import (
 )
 from tests.relay.world import HOUR, SENDER, START, Host, World
 from twisted_sendmail import MailerClosed, PoolLimits, Recipient, RetryPolicy
-from twisted_sendmail.message import HeaderFixer
+from twisted_sendmail.message import HeaderFixer, Rewriting
+from twisted_sendmail.queue import CleanupPolicy
+from twisted_sendmail.relay import Routing
 
 
 def test_a_new_message_goes_out_at_once(world: World) -> None:
@@ -142,6 +144,24 @@ def test_mail_takes_the_route_of_its_sender(world: World) -> None:
     assert [sender for sender, _ in one.got] == ["carol@example.com"]
     assert [sender for sender, _ in two.got] == ["dave@EXAMPLE.com"]
     assert [sender for sender, _ in three.got] == ["eve@other.example"]
+
+
+def test_a_route_that_names_the_sender_before_rewriting_comes_first(world: World) -> None:
+    old, new, rest = world.host(), world.host(), world.host()
+    routes = (
+        world.route(old, name="old", senders=("@old.example",)),
+        world.route(new, name="new", senders=("@new.example",)),
+        world.route(rest, name="rest"),
+    )
+    rewriting = Rewriting(
+        senders={"@old.example": "@new.example", "@other.example": "@new.example"}
+    )
+    policy = CleanupPolicy("relay.example.net", Routing(routes).of, rewriting)
+    relay = world.relay(*routes, policy=policy)
+    for sender in ("a@old.example", "b@other.example"):
+        world.run(world.send(relay, "bob@example.net", sender=sender).delivered)
+    assert [sender for sender, _ in old.got] == ["a@new.example"]
+    assert [sender for sender, _ in new.got] == ["b@new.example"]
 
 
 def test_a_slow_route_leaves_the_other_alone(world: World) -> None:

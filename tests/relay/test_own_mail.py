@@ -26,7 +26,7 @@ AUTOMATIC = "Auto-Submitted: auto-generated\r\n"
 def local_mail(world: World, **rules: object) -> CleanupPolicy:
     """Mail for local recipients goes to one address."""
     rewriting = Rewriting(**{"admin": ADMIN, "name": NAME, **rules})  # type: ignore[arg-type]
-    return CleanupPolicy(NAME, lambda _: "out", rewriting)
+    return CleanupPolicy(NAME, lambda *_: "out", rewriting)
 
 
 @pytest.mark.parametrize("sender", [LOCAL, "cron@localhost"])

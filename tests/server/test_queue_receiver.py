@@ -28,7 +28,7 @@ class Relay:
     def __init__(self, net: Net, **options: Any) -> None:
         self.net = net
         self.spool = MemorySpool()
-        policy = {"name": "relay.example.net", "route_of": lambda _: "default"}
+        policy = {"name": "relay.example.net", "route_of": lambda *_: "default"}
         policy.update(options.pop("policy", {}))
         self.policy = CleanupPolicy(**policy)  # type: ignore[arg-type]
         options.setdefault("settings", OPEN)

@@ -34,7 +34,7 @@ from twisted_sendmail.daemon.config_types import (
     read_toml,
 )
 from twisted_sendmail.daemon.endpoints import unix_endpoint
-from twisted_sendmail.daemon.intake import DEFAULT_ROUTE, cleanup_policy, qualification
+from twisted_sendmail.daemon.intake import cleanup_policy, qualification
 from twisted_sendmail.daemon.secrets import secret_source
 from twisted_sendmail.drop import DropSettings, durability_warning
 from twisted_sendmail.local_users import all_ids_are_known
@@ -51,6 +51,8 @@ from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server import PasswordFile, ServerTLS
 from twisted_sendmail.smtp import InvalidInput, Mailbox, printable
 
+#: The name of the route of ``[[smarthost]]``.
+DEFAULT_ROUTE = "default"
 #: Octets of the path of a Unix socket; a limit of the kernel.
 MAX_SOCKET_PATH = 107
 #: ``RetryPolicy.warn_after`` for no warning, in seconds.
@@ -117,7 +119,8 @@ def configuration_of(
                 _check_listener(table, reactor, world_readable=tables.world_readable_secrets)
                 if table.endpoint in [each.endpoint for each in tables.listen[: number - 1]]:
                     raise InvalidValue("duplicate endpoint", "remove one of them", "endpoint")
-        relay, cleanup = _relay_settings(tables, name, reactor), cleanup_policy(tables, name)
+        relay = _relay_settings(tables, name, reactor)
+        cleanup = cleanup_policy(tables, relay)
         with at_key("bounce.postmaster-sender"):
             _ = PostmasterMail(relay, cleanup)
         drop = _drop_settings(tables, name)

@@ -4,37 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.daemon.config_schema import RouteTable
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.message import Qualification, Rewriting
 from twisted_sendmail.queue import CleanupPolicy
-from twisted_sendmail.relay import EVERYBODY, Routing
+from twisted_sendmail.relay import Routing
 from twisted_sendmail.smtp import ServerSettings
 
 if TYPE_CHECKING:
     from twisted_sendmail.daemon.config_schema import LimitsTable, RewriteTable, RootTable
     from twisted_sendmail.drop import DropSettings
-
-#: The name of the route of ``[[smarthost]]``.
-DEFAULT_ROUTE = "default"
+    from twisted_sendmail.relay import RelaySettings
 
 
-def cleanup_policy(tables: RootTable, name: str) -> CleanupPolicy:
-    """Make the policy for incoming mail.
+def cleanup_policy(tables: RootTable, relay: RelaySettings) -> CleanupPolicy:
+    """Make the policy for mail that comes in to *relay*.
 
-    :param name: our host name.
     :raises InvalidValue: naming the key that cannot be used.
     """
-    routes = list(tables.route)
-    if not any(EVERYBODY in route.senders for route in routes):
-        routes.append(RouteTable(name=DEFAULT_ROUTE, senders=(EVERYBODY,)))
-    routing, rewrite = Routing(routes), tables.rewrite
+    rewrite = tables.rewrite
     return CleanupPolicy(
-        name,
-        routing.of,
-        _rewriting(rewrite, name),
-        qualification(rewrite, name),
-        routing.meant_for,
+        relay.name,
+        Routing(relay.routes).of,
+        _rewriting(rewrite, relay.name),
+        qualification(rewrite, relay.name),
         complete=rewrite.complete,
         max_hops=tables.limits.hops,
     )

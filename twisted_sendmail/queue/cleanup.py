@@ -35,14 +35,11 @@ class CleanupPolicy:
 
     #: The name of this host.
     name: str
-    #: Returns the name of the route for a (rewritten) sender.
-    route_of: Callable[[ReversePath], str]
+    #: Returns the name of the route for a sender: as it is queued, and as it was received.
+    route_of: Callable[[ReversePath, ReversePath], str]
     rewriting: Rewriting | None = None
     #: The domains for addresses without one, in the header of local mail; None: they stay.
     qualification: Qualification | None = None
-    #: Returns the name of the route that is meant for a sender as it was before rewriting; None:
-    #: there is none.
-    route_of_original: Callable[[ReversePath], str | None] | None = None
     #: Add missing fields to the header and remove Bcc. Otherwise the header stays unchanged, also
     #: when the sender is rewritten.
     complete: bool = True
@@ -166,14 +163,6 @@ class Cleanup:
                 remedy="look at its Received fields for a server that comes twice",
             )
 
-    def _route(self) -> str:
-        """Return the route: that of the original sender, if one is meant for it, comes first."""
-        policy, after = self._policy, self.envelope.sender
-        named = None
-        if policy.route_of_original is not None and self._original != after:
-            named = policy.route_of_original(self._original)
-        return named or policy.route_of(after)
-
     def message_info(self) -> MessageInfo:
         """Return the record to be committed; valid after :meth:`finish`."""
         fixer, envelope = self._fixer, self.envelope
@@ -181,7 +170,7 @@ class Cleanup:
             id=self._id,
             envelope=envelope,
             arrived=self._now,
-            route=self._route(),
+            route=self._policy.route_of(envelope.sender, self._original),
             origin=self._origin,
             uid=self._uid,
             smtputf8=envelope.needs_smtputf8 or fixer.smtputf8_header,

@@ -45,14 +45,18 @@ class Routing:
         """Name of the route for senders that no other pattern matches."""
         return self._routes[EVERYBODY]
 
-    def of(self, sender: ReversePath) -> str:
-        """Return the name of the route for *sender*."""
+    def of(self, sender: ReversePath, original: ReversePath | None = None) -> str:
+        """Return the name of the route for *sender*.
+
+        :param original: the sender before it was rewritten: a route that names it comes first.
+        """
         routes = self._routes
         if len(routes) == 1:
             return routes[EVERYBODY]
-        return self.meant_for(sender) or routes[EVERYBODY]
+        named = None if original is None else self._naming(original)
+        return named or self._naming(sender) or routes[EVERYBODY]
 
-    def meant_for(self, sender: ReversePath) -> str | None:
+    def _naming(self, sender: ReversePath) -> str | None:
         """Return the name of the route that names *sender* or its domain; None: there is none."""
         routes, box = self._routes, sender.mailbox
         if box is None:

@@ -101,7 +101,7 @@ class RelayService(Service):
         self.settings = settings
         self._routing = Routing(settings.routes)
         #: The cleanup of mail before it is queued; servers of this relay use it as well.
-        self.policy = policy or CleanupPolicy(settings.name, self.route_of)
+        self.policy = policy or CleanupPolicy(settings.name, self._routing.of)
         _ = PostmasterMail(settings, self.policy)
         self._chance = chance
         #: Called with each event.
@@ -305,10 +305,6 @@ class RelayService(Service):
             raise _not_running()
         return self._queue
 
-    def route_of(self, sender: ReversePath) -> str:
-        """Return the name of the route that mail of *sender* takes."""
-        return self._routing.of(sender)
-
     # -- operation -----------------------------------------------------------------------
 
     def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
@@ -343,10 +339,11 @@ class RelayService(Service):
 
         :raises InvalidInput: the postmaster's mail cannot have its sender; nothing is changed.
         """
-        policy = policy or attrs.evolve(self.policy, name=settings.name, route_of=self.route_of)
+        routing = Routing(settings.routes)
+        policy = policy or attrs.evolve(self.policy, name=settings.name, route_of=routing.of)
         _ = PostmasterMail(settings, policy)
         self.settings = settings
-        self._routing = Routing(settings.routes)
+        self._routing = routing
         self.policy = policy
         if self._parts is None:
             return
