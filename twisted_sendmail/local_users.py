@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+#: This system has SO_PEERCRED as Linux has it.
+PEERS_ARE_KNOWN = sys.platform == "linux"
 #: Uids, or gids, of a map that leaves none out.
 _ALL_IDS = (1 << 32) - 1
 #: SO_PEERGROUPS of Linux, for which Python has no name.
@@ -38,9 +41,10 @@ def peer_of(connection: object) -> LocalPeer | None:
     """
     if not isinstance(connection, socket.socket) or connection.family != socket.AF_UNIX:
         return None
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
+    # Other systems that have the option have another struct.
+    if not PEERS_ARE_KNOWN:
         return LocalPeer(None)
+    option = socket.SO_PEERCRED
     try:
         credentials = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
         _, uid, gid = struct.unpack("3I", credentials)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
 import threading
 from base64 import b64decode, b64encode
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
 from scramp import ScramClient
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.task import Clock, deferLater
@@ -62,13 +65,17 @@ class Site:
         kind = IPv6Address if ":" in address else IPv4Address
         peer: Any = kind("TCP", address, 1)
         transport: Any = StringTransport(peerAddress=peer)  # type: ignore[no-untyped-call]  # Twisted's
-        protocol: Any = self.factory.buildProtocol(peer)
+        self.say(transport, line)
+        return transport
+
+    def say(self, transport: Any, line: str) -> None:
+        """Say *line* on a new connection over *transport*."""
+        protocol: Any = self.factory.buildProtocol(transport.getPeer())
         protocol.makeConnection(transport)
         protocol.dataReceived(b"EHLO x\r\n")
         transport.clear()
         protocol.dataReceived(line.encode() + b"\r\n")
         transport.say, transport.lost = protocol.dataReceived, protocol.connectionLost
-        return transport
 
     def reply(self, transport: Any) -> bytes:
         """The next reply, and the time that passes until then."""
@@ -292,6 +299,20 @@ def test_each_failure_is_one_line_of_the_log(lines: list[str]) -> None:
     site.login("jane", "s3cret")
     assert [line for line in lines if "SASL" in line] == [
         "[192.0.2.1]: SASL PLAIN authentication failed, sasl_username=jane"
+    ]
+
+
+def test_a_failure_on_a_unix_socket_is_logged_with_the_user(lines: list[str]) -> None:
+    site = Site()
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        transport: Any = StringTransport(peerAddress=UNIXAddress("/run/x"))  # type: ignore[no-untyped-call]  # Twisted's
+        transport.getHandle = lambda: ours
+        site.say(transport, plain("jane", "hunter2"))
+        site.reply(transport)
+        transport.lost()
+    assert [line for line in lines if "SASL" in line] == [
+        f"[uid {os.geteuid()}]: SASL PLAIN authentication failed, sasl_username=jane"
     ]
 
 

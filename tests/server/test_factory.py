@@ -10,13 +10,16 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from tests.server.conftest import Net, Raw
 from twisted_sendmail import (
     ConnectionCounter,
+    ConnectionInfo,
     ConnectionLimits,
     InvalidServer,
     Networks,
     Receiver,
     ServerSettings,
     SMTPServerFactory,
+    Transcript,
 )
+from twisted_sendmail.local_users import LocalPeer
 
 
 def test_connections_are_limited_in_all_and_421_says_so(net: Net) -> None:
@@ -70,6 +73,15 @@ def test_an_ipv6_network_counts_as_one_address(net: Net) -> None:
         ["421 4.7.0 Too many connections from your address"],
         ["220 localhost ESMTP"],
     ]
+
+
+def test_users_of_a_unix_socket_are_counted_apart() -> None:
+    def origin(uid: int | None) -> object:
+        address = UNIXAddress("/run/x")
+        return ConnectionInfo("x", address, address, Transcript(), LocalPeer(uid)).origin
+
+    assert origin(1000) == origin(1000)
+    assert len({origin(1000), origin(0), origin(None)}) == 3
 
 
 def test_a_trusted_network_needs_neither_tls_nor_auth(net: Net) -> None:

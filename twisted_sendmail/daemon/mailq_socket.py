@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_sendmail.admin.mailq import MailqFactory
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.listeners import listen
+from twisted_sendmail.local_users import PEERS_ARE_KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,8 @@ class MailqSocket:
         """
         operators = configuration.operators
         self._factory.operators = os.getegid() if operators is None else operators
-        if self._port is None:
+        # Where the relay could answer nobody, root and the relay's user read the queue themselves.
+        if self._port is None and PEERS_ARE_KNOWN:
             endpoint = unix_endpoint(configuration.drop.mailq_socket, MODE)
             self._port = await listen(
                 self._reactor, endpoint, lambda server: server.listen(self._factory)

@@ -32,15 +32,15 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import Interface
 
+from twisted_sendmail.local_users import uid_text
 from twisted_sendmail.sasl import MAX_ROUNDS, ScramKeys, ScramServer
-from twisted_sendmail.server.networks import origin
 from twisted_sendmail.smtp import PENDING, Pending, Reply, printable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from twisted.cred.portal import Portal
-    from twisted.internet.interfaces import IAddress, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
     from twisted_sendmail.server.receiver import ConnectionInfo
 
@@ -229,7 +229,7 @@ class AuthExchange:
         :raises AuthRefused: *check* returned None, or raised an error with a reply.
         """
         self.user = user
-        attempt = self._throttle.attempt(self._connection.peer, user)
+        attempt = self._throttle.attempt(self._connection.origin, user)
         try:
             await self._sleep(attempt.delay)
             avatar = await check()
@@ -267,11 +267,17 @@ class AuthExchange:
         shown = "(unavailable)" if user is None else _shown(user).replace(" ", "\\x20")
         _log.warn(
             "[{address}]: SASL {mechanism} authentication {result}, sasl_username={user}",
-            address=_shown(getattr(self._connection.peer, "host", None) or "unix"),
+            address=_shown(_client(self._connection)),
             mechanism=self._mechanism,
             result=result,
             user=shown,
         )
+
+
+def _client(connection: ConnectionInfo) -> str:
+    if connection.local is not None:
+        return uid_text(connection.local.uid)
+    return getattr(connection.peer, "host", None) or "unix"
 
 
 def _shown(text: str) -> str:
@@ -417,12 +423,14 @@ class AuthThrottle:
         """The number of records, which is bounded."""
         return len(self._addresses) + len(self._users) + len(self._known)
 
-    def attempt(self, address: IAddress, user: str) -> LoginAttempt:
-        """Return the attempt of a login that is about to be decided."""
+    def attempt(self, place: Hashable, user: str) -> LoginAttempt:
+        """Return the attempt of a login that is about to be decided.
+
+        :param place: ``ConnectionInfo.origin``.
+        """
         now = self.clock.seconds()
         # A name may be as long as a client likes, and a record is kept for it.
         name = blake2b(user.casefold().encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        place = origin(address)
         known = self._known.get((place, name))
         if known is not None and now - known.succeeded > KNOWN_SECONDS:
             known = None
