@@ -312,6 +312,14 @@ def test_parameters_of_an_extension_are_queued(net: Net) -> None:
     assert [each.others for each in info.envelope.recipients] == [{"XFOLDER": "c"}]
 
 
+def test_a_received_field_of_the_client_that_names_our_id_is_a_hop(net: Net) -> None:
+    relay = Relay(net, policy={"max_hops": 0}, trace=False)
+    client = relay.client()
+    client.send("DATA\r\n")
+    (reply,) = client.send(b"Received: by relay with ESMTP id ID1\r\n" + WHOLE + b"\r\n.\r\n")
+    assert (reply[:9], relay.spool.kept) == ("554 5.4.6", [])
+
+
 @pytest.mark.parametrize("trace", [True, False])
 @pytest.mark.parametrize("settings", [OPEN, replace(OPEN, max_hops=3)])
 def test_our_own_received_field_is_no_hop(net: Net, settings: Any, trace: bool) -> None:

@@ -59,7 +59,7 @@ class QueueReceiver(Receiver):
         self._cleanup: Cleanup | None = None
         self._intake: Intake | None = None
         # The server's Received field, which is fed together with the content after it.
-        self._trace: bytes | None = None
+        self._trace = b""
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> None:
         """Accept any sender: the server decides who may send."""
@@ -70,12 +70,12 @@ class QueueReceiver(Receiver):
         """Accept any recipient."""
         self._recipients.append(recipient)
 
+    def trace(self, field: bytes) -> None:
+        """Keep the field for the first content."""
+        self._trace = field
+
     def write(self, data: bytes) -> Deferred[Reply | None] | Reply | None:
         """Pass content through ``Cleanup`` to the queue; a Deferred if the queue has to write."""
-        # No client can guess the id.
-        if self._cleanup is None and data.startswith(b"Received:") and self.id.encode() in data:
-            self._trace = data
-            return None
         try:
             octets = self._feed(data)
         except TooManyHops:
@@ -89,7 +89,7 @@ class QueueReceiver(Receiver):
             octets, cleanup = b"", self._cleanup
             if cleanup is None:  # the content is empty
                 cleanup = self._new_cleanup()
-                octets = cleanup.feed(self._trace or b"")
+                octets = cleanup.feed(self._trace)
             octets += cleanup.finish()
             info = cleanup.message_info()
         except TooManyHops:
@@ -118,7 +118,7 @@ class QueueReceiver(Receiver):
         cleanup = self._cleanup
         if cleanup is None:
             cleanup = self._cleanup = self._new_cleanup()
-            data = (self._trace or b"") + data
+            data = self._trace + data
         return cleanup.feed(data)
 
     def _new_cleanup(self) -> Cleanup:
@@ -140,7 +140,7 @@ class QueueReceiver(Receiver):
             uid=None if self.connection.local is None else self.connection.local.uid,
             local=self._local,
             binary=parameters.body == "BINARYMIME",
-            own_hops=0 if self._trace is None else 1,
+            own_hops=1 if self._trace else 0,
         )
 
     def _keep(self, octets: bytes) -> Deferred[None] | None:

@@ -112,6 +112,10 @@ class Receiver:
         """RCPT: is the recipient accepted?  A refused one is forgotten."""
         return None
 
+    def trace(self, field: bytes) -> ReceiverReply:
+        """Take the server's Received field, before any content; by default as content."""
+        return self.write(field)
+
     def write(self, data: bytes) -> ReceiverReply:
         """Take some content, as it is to be kept: CRLF line ends, not dot-stuffed.
 
@@ -234,7 +238,7 @@ class MessageHandler(ServerHandler):
             return None
         second = int(self._factory.clock.seconds())
         trace = self._stamp.field(receiver.id, self._recipients, second, smtputf8=self._smtputf8)
-        return self._ask(self._abort_refused, receiver.write, trace)
+        return self._ask(self._abort_refused, receiver.trace, trace)
 
     def chunk(self, data: bytes) -> Reply | Pending | None:
         """Content."""

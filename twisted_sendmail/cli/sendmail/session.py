@@ -76,11 +76,12 @@ class DropReceiver(Receiver):
         """Accept any recipient."""
         self._recipients.append(recipient)
 
+    def trace(self, field: bytes) -> None:
+        """Keep the field for the first content."""
+        self._trace = field
+
     def write(self, data: bytes) -> Reply | None:
         """Write content to the file."""
-        if self._file is None and not self._trace:
-            self._trace = data
-            return None
         try:
             self._opened().write(data)
         except OSError as e:
