@@ -10,7 +10,8 @@ from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
 from tests.names import Attempted, QueueAction, Selection, SetAsideReason, Trouble, close
-from tests.relay.world import SENDER, World
+from tests.relay.world import SENDER, START, World
+from twisted_sendmail import RetryPolicy
 from twisted_sendmail.relay import bounce, delivery
 
 
@@ -60,6 +61,17 @@ def test_a_message_that_was_not_sent_is_tried_again_later(
     world.run(queued.delivered)
     assert host.got == [(SENDER, "bob@example.net")]
     assert relay.stats().routes[0].under_way == 0
+
+
+def test_the_wait_after_an_unexpected_error_has_jitter(
+    world: World, monkeypatch: pytest.MonkeyPatch, errors: list[Any]
+) -> None:
+    fail_once(monkeypatch, delivery, "stored_message")
+    relay = world.relay(world.host(), chance=0.0, schedule=RetryPolicy(first=100, jitter=0.5))
+    world.send(relay, "bob@example.net")
+    (waiting,) = world.queue(relay)
+    assert waiting.due == START + 50
+    errors.clear()
 
 
 def test_recipients_that_the_server_accepted_get_no_second_copy(

@@ -155,7 +155,12 @@ class World:
         return SQLiteQueue(self.clock, self.directory, worker=InlineWorker(), least_free=0)
 
     def relay(
-        self, *routes: Any, spool: Any = None, policy: Any = None, **options: Any
+        self,
+        *routes: Any,
+        spool: Any = None,
+        policy: Any = None,
+        chance: float = 0.5,
+        **options: Any,
     ) -> RelayService:
         """A relay that runs."""
         relay = RelayService(
@@ -163,7 +168,7 @@ class World:
             spool or self.spool(),
             self.settings(*routes, **options),
             policy=policy,
-            chance=lambda: 0.5,
+            chance=lambda: chance,
         )
         relay.observers.append(self.events.append)
         self.relays.append(relay)

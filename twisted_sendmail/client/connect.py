@@ -22,6 +22,7 @@ from twisted_sendmail.client.protocol import SubmissionProtocol
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import Handshake, TLSPolicy
 from twisted_sendmail.smtp import (
+    EHLO_UNKNOWN,
     ConnectFailed,
     ConnectionFailed,
     SendmailError,
@@ -219,9 +220,9 @@ async def _hello(protocol: SubmissionProtocol, name: str, server: SubmissionServ
     if reply.positive:
         protocol.session.withhold(*server.ignore_extensions)
         return
-    # HELO has neither STARTTLS nor AUTH.  And only "not known here" is a reason for it.
+    # HELO has neither STARTTLS nor AUTH.
     clear = server.tls in {TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC} and not protocol.session.secured
-    if clear and server.credentials is None and reply.code in {500, 501, 502, 504}:
+    if clear and server.credentials is None and reply.code in EHLO_UNKNOWN:
         reply = await protocol.helo(name)
         if reply.positive:
             return

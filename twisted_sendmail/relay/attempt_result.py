@@ -25,7 +25,6 @@ import attrs
 from twisted.python.failure import Failure
 
 from twisted_sendmail.queue import MessageDamaged, QueuedRecipient, QueueError, RecipientState
-from twisted_sendmail.relay.retry_policy import grown
 from twisted_sendmail.smtp import (
     AuthenticationError,
     ConnectFailed,
@@ -203,6 +202,7 @@ def classify_unexpected_error(
     *,
     now: float,
     policy: RetryPolicy,
+    chance: Chance,
 ) -> AttemptResult:
     """Return the result of an attempt whose end an error of the relay itself prevented.
 
@@ -220,7 +220,7 @@ def classify_unexpected_error(
             attrs.evolve(
                 queued,
                 state=RecipientState.DELIVERED if delivered else RecipientState.PENDING,
-                due=0.0 if delivered else now + grown(policy.first, policy.most, queued.attempts),
+                due=0.0 if delivered else policy.due(now, queued.attempts, chance),
                 attempts=queued.attempts + 1,
                 tried=now,
                 reply="accepted" if delivered else "unexpected error of the relay",

@@ -254,7 +254,7 @@ class DeliveryAgent:
             self._record(attempt, AttemptRecord(message.id, now, tried=False, aside=aside), ())
             return
         rows, _, _, in_doubt, _ = classify_unexpected_error(
-            attempt.recipients, result, now=now, policy=policy
+            attempt.recipients, result, now=now, policy=policy, chance=self._chance
         )
         self._record(attempt, AttemptRecord(message.id, now, rows, in_doubt=in_doubt), ())
 

@@ -6,6 +6,7 @@ from twisted_sendmail.lazy_names import lazy_names
 
 __all__ = [
     "DERIVED_EXTENSIONS",
+    "EHLO_UNKNOWN",
     "MAX_DOMAIN",
     "MAX_FIELDS",
     "MAX_HOPS",
@@ -214,6 +215,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
     from twisted_sendmail.smtp.reply import Reply
     from twisted_sendmail.smtp.reply_meaning import (
+        EHLO_UNKNOWN,
         ReplyMeaning,
         ReplySubject,
         classify_reply,
@@ -266,7 +268,7 @@ else:
             "header_limits": "MAX_FIELDS MAX_HOPS",
             "redaction": "may_hold_url shown_argument shown_url",
             "reply": "Reply",
-            "reply_meaning": "ReplyMeaning ReplySubject classify_reply refused_parameters",
+            "reply_meaning": "EHLO_UNKNOWN ReplyMeaning ReplySubject classify_reply refused_parameters",
             "request": "mail_command rcpt_command",
             "result": """
                 DeliveryReport RecipientResult RecipientStatus recipient_results refused_address

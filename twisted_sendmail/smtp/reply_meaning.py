@@ -1,6 +1,8 @@
 """The meaning of a refusal: what the reply is about, and whether the same may work later.
 
-The client, the relay and the commands all decide by this module, and by nothing else.
+The client, the relay and the commands decide by this module what to do after a refusal.  The class
+of the exception that reports it follows in ``errors.refusal``, and its exit status in
+``exit_status``.
 
 RFC 5321 sections 4.2.1, 4.2.4 and 4.5.3.1.10, RFC 4954 section 6.
 """
@@ -21,15 +23,17 @@ _SENDER_UNKNOWN = frozenset({530, 534, 535, 538})
 #: The server does not know the command (500, 502) or a parameter (504, 555), or the commands are
 #: out of order (503).
 _ABOUT_COMMAND = frozenset({500, 502, 503, 504, 555})
+#: Replies to EHLO of a server that may know HELO (RFC 5321 section 4.1.4).
+EHLO_UNKNOWN = frozenset({500, 501, 502, 504})
 #: Replies to BDAT of a server that does not know the command, though it offers CHUNKING.
 UNKNOWN_COMMAND = frozenset({500, 502})
 _UNKNOWN_PARAMETER = frozenset({504, 555})
-#: Parameters without which a message is delivered as well.  BODY, SMTPUTF8, REQUIRETLS, AUTH and
-#: NOTIFY are none of them: without them a message is damaged, or done with as nobody wants.
+#: Parameters without which a message is delivered as well.  Not BODY, SMTPUTF8, REQUIRETLS, AUTH
+#: and NOTIFY: without them content is damaged, or a wish of the sender is ignored.
 _OPTIONAL_PARAMETERS = frozenset({"SIZE", "RET", "ENVID", "ORCPT"})
 #: Enhanced status "too many recipients", without its class (RFC 3463 section 3.6).
 _TOO_MANY_RECIPIENTS = (5, 3)
-#: "Other or undefined status", as telling as no code.
+#: "Other or undefined status": no more than the reply code.
 _NO_DETAIL = (0, 0)
 
 
