@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import re
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def test_five_lines_are_enough(folder: Folder) -> None:
 def test_undeliverable_mail_may_be_kept_for_ever(folder: Folder) -> None:
     read = folder.read(f"{SIMPLE}\n[bounce]\nkeep-undeliverable = false\n")
     assert read.relay.keep_undeliverable is None
+
+
+def test_operators_are_a_group_by_name_or_number(folder: Folder) -> None:
+    root = grp.getgrgid(0).gr_name
+    for written in (f'"{root}"', "0"):
+        assert folder.read(f"operator-group = {written}\n{SIMPLE}").operators == 0
+    assert folder.read(SIMPLE).operators is None
 
 
 def test_every_table_has_its_effect(folder: Folder) -> None:
@@ -190,6 +198,15 @@ def test_every_table_has_its_effect(folder: Folder) -> None:
         ('queue = ""\n', "queue: the value is empty, or holds control characters; "),
         ('queue = "q"\nname = "a b"\n', "name: 'a b' is no host name; write it as relay.exam"),
         ('queue = "q"\nsubmission-mode = "rw"\n', "submission-mode: 'rw' is no mode; write octal"),
+        (
+            'queue = "q"\noperator-group = "no-such-group"\n',
+            "operator-group: there is no group 'no-such-group' on this machine; write the name or ",
+        ),
+        ('queue = "q"\noperator-group = true\n', "operator-group: the value is true or false; "),
+        (
+            f'queue = "q"\nspool = "/{"x" * 103}"\n{SMARTHOST}',
+            "spool: the path of the socket in it is longer than 107 octets; write a shorter one",
+        ),
         ('queue = "q"\nretry = 5\n', "retry: the value is a number; write it as a table, [retry]"),
         ('queue = "q"\nlisten = "tcp:0"\n', "listen: the value is a text; write it as [[listen]]"),
         (
