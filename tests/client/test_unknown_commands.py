@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.certificates import NAME
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import ScriptedServer
 from tests.deferreds import Result
@@ -21,6 +22,7 @@ from twisted_sendmail import (
     RecipientStatus,
     SendmailError,
     SubmissionServer,
+    submit,
 )
 from twisted_sendmail.testing import MemoryEndpoint
 
@@ -152,6 +154,20 @@ def test_a_mailer_remembers_it_for_that_server(net: Net) -> None:
     assert send(net, mailer).get().accepted
     assert ("BDAT" in verbs(made[2]), "DATA" in verbs(made[2])) == (False, True)
     close(net, mailer)
+
+
+@pytest.mark.parametrize("more", [b"", b"500 what?\r\n", b"250 ok\r\n"])
+def test_submit_remembers_it_with_the_server_object(net: Net, more: bytes) -> None:
+    made = servers(net, {"BDAT_LAST": b"502 what?\r\n" + more}, None, None)
+    net.endpoint = MemoryEndpoint(net.pump, *made)
+    given = net.settings()
+    server = SubmissionServer(given.pop("server_name"), endpoint=net.endpoint, **given)
+    for _ in range(2):
+        result = Result(submit(net.clock, server, BODY, sender="a@x.org", recipients="b@x.org"))
+        net.pump.run()
+    assert result.get().accepted
+    assert [verbs(each).count("BDAT") for each in made] == [1, 0, 0]
+    assert server == SubmissionServer(NAME, endpoint=net.endpoint, **given)
 
 
 def test_messages_behind_it_go_by_data_too(net: Net) -> None:

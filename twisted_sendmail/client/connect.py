@@ -218,7 +218,7 @@ def _port(server: SubmissionServer) -> int | None:
 async def _hello(protocol: SubmissionProtocol, name: str, server: SubmissionServer) -> None:
     reply = await protocol.ehlo(name)
     if reply.positive:
-        protocol.session.withhold(*server.ignore_extensions)
+        protocol.session.withhold(*server.ignore_extensions, *server.unsupported)
         return
     # HELO has neither STARTTLS nor AUTH.
     clear = server.tls in {TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC} and not protocol.session.secured

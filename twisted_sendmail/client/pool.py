@@ -319,7 +319,7 @@ class Pool:
 
     def _leave_out(self, status: ServerStatus, names: Iterable[str]) -> None:
         """Use no extension or parameter of *names* with this server from now on."""
-        status.leave_out(names)
+        status.server.unsupported.update(names)
         for connection in self._in(*READY):
             if connection.status is status:
                 connection.follow_server()
@@ -827,7 +827,7 @@ class PooledConnection:
     def follow_server(self) -> None:
         """Use none of the server's extensions that are known by now not to work."""
         if self._protocol is not None:
-            self._protocol.session.withhold(*self.status.server.ignore_extensions)
+            self._protocol.session.withhold(*self.status.server.unsupported)
 
     def _choose_window(self, session: ClientSession) -> None:
         limits, offered = self._pool.limits, session.capabilities

@@ -76,6 +76,9 @@ class SubmissionServer:
     watch: Callable[[str], None] | None = field(eq=False, repr=False)
     ignore_extensions: tuple[str, ...]
     extensions: tuple[Extension, ...]
+    #: Extensions and parameters that the server offered and refused as unknown (``report.unsupported``):
+    #: whoever uses this object leaves them out from then on.
+    unsupported: set[str] = field(factory=set, init=False, eq=False, repr=False)
 
     def __init__(
         self,
@@ -190,10 +193,6 @@ class SubmissionServer:
     def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
         """Return a copy with other timeouts."""
         return evolve(self, timeouts=timeouts)
-
-    def ignoring(self, names: Iterable[str]) -> SubmissionServer:
-        """Return a copy that ignores more extensions or parameters."""
-        return evolve(self, ignore_extensions=(*self.ignore_extensions, *names))
 
     def __str__(self) -> str:
         scheme = next(name for name, policy in _SCHEMES.items() if policy is self.tls)

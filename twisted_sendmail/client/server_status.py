@@ -13,15 +13,10 @@ ends when a connection is ready, or when the last attempt failed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import define
 
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.smtp import AuthenticationError, SendmailError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 #: Seconds a server that could not be reached is passed over, if there is another.
 PASSED_OVER_SECONDS = 30.0
@@ -85,10 +80,6 @@ class ServerStatus:
         """Record a connection that is not ready in time."""
         self.proven = False
         self.pass_over(now)
-
-    def leave_out(self, names: Iterable[str]) -> None:
-        """Use no extension or parameter of *names* with this server from now on."""
-        self.server = self.server.ignoring(names)
 
     def failed(self, now: float, error: SendmailError) -> None:
         """Record a connection that could not be made ready: this series ends."""

@@ -83,16 +83,15 @@ def submit(
             complete=complete,
             all_or_nothing=all_or_nothing,
         )
-        used = chosen
         try:
-            protocol = await open_session(reactor, used)
-            report = await deliver(protocol, prepared, last=True, all_or_nothing=all_or_nothing)
-            while may_go_without(report, prepared):
+            while True:
+                protocol = await open_session(reactor, chosen)
+                report = await deliver(protocol, prepared, last=True, all_or_nothing=all_or_nothing)
+                chosen.unsupported.update(protocol.session.capabilities.withheld)
+                if not may_go_without(report, prepared):
+                    break
                 protocol.leave()
                 prepared.rewind()
-                used = used.ignoring(report.unsupported)
-                protocol = await open_session(reactor, used)
-                report = await deliver(protocol, prepared, last=True, all_or_nothing=all_or_nothing)
         finally:
             await prepared.close()
         return require_acceptance(report)

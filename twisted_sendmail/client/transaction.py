@@ -435,7 +435,7 @@ class Transaction:
         )
         if self._unsupported:
             protocol.log.warn(  # noqa: G010 - Twisted's logger
-                "{host} offers {names} and does not know it: it is not used there from now on; "
+                "{host} offers {names} and does not know it; "
                 "add it to the server's ignore-extensions to avoid the attempt",
                 host=protocol.host,
                 names=", ".join(sorted(self._unsupported)),
@@ -469,6 +469,7 @@ class Transaction:
         self._error = error.copy() if shared else error
         if isinstance(error, ChunkingFailure) or isinstance(cause, ChunkingFailure):
             self._unsupported |= {"CHUNKING"}
+            self._protocol.session.withhold("CHUNKING")
         # After a 421 the verdicts on other messages may still come.
         if not error.connection_usable and self._protocol.usable:
             self._protocol.abort(self._error)
