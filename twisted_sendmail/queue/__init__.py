@@ -25,11 +25,10 @@ from twisted_sendmail.queue.models import (
     SetAsideReason,
 )
 from twisted_sendmail.queue.notify import wake
-from twisted_sendmail.queue.sqlite.database import NO_SPACE, PATIENCE, fits
+from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
 from twisted_sendmail.queue.sqlite.files import (
     LEAST_FREE,
     WAKEUP,
-    FreeSpace,
     RelayLock,
 )
 from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
@@ -38,14 +37,12 @@ from twisted_sendmail.queue.sqlite.store import PIECE, Pieces, SQLiteStore
 __all__ = [
     "LEAST_FREE",
     "NO_SPACE",
-    "PATIENCE",
     "PIECE",
     "SMALL",
     "WAKEUP",
     "AttemptRecord",
     "Cleanup",
     "CleanupPolicy",
-    "FreeSpace",
     "Intake",
     "LeasedMessage",
     "MessageDamaged",
