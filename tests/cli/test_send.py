@@ -611,3 +611,22 @@ async def test_what_the_server_cannot_take_as_it_is_is_noted(
     assert done.err == (f"twisted-sendmail: {note}" if note else "")
     assert b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n" in received.content
     assert received.content.endswith(f"\r\n\r\n{body}\r\n".encode())
+
+
+@ensureDeferred
+async def test_one_recipient_that_needs_smtputf8_is_refused_and_the_others_get_the_message(
+    reactor: Any, shell: Shell
+) -> None:
+    stdin = "From: Gr\u00fc\u00dfe <alice@example.org>\nTo: all:;\n\nx\n".encode()
+    to = "--to=bob@example.net,j\u00fcrgen@example.net"
+    async with LoopbackServer(reactor, users=USERS, settings=WITHOUT_SMTPUTF8) as server:
+        sender = "--from=alice@example.org"
+        done = await shell.run("send", *options(shell, server), sender, to, stdin=stdin)
+        (received,) = server.messages
+    assert [str(each) for each in received.recipients] == ["bob@example.net"]
+    assert done.status == 69
+    assert "1 of 2 recipients refused" in done.err
+    assert (
+        "j\u00fcrgen@example.net refused: 553 5.6.7 j\u00fcrgen@example.net is not ASCII"
+        in done.err
+    )

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.message.messages import cut
+from tests.names import refuse
 from twisted_sendmail import ExtensionUnavailable, ServerSettings
 from twisted_sendmail.testing import MemoryServer
 
@@ -151,13 +152,107 @@ def test_the_size_of_a_large_message_is_announced(tmp_path: Path, subject: str) 
     assert received.parameters.size == len(received.content) > 1_500_000
 
 
-@pytest.mark.parametrize("field", ["From: j\u00fc@x.example", "To: a <\u00e4@b.example>"])
-@pytest.mark.parametrize("size", [1, 30_000])
-def test_only_an_address_that_has_no_form_in_ascii_needs_smtputf8(field: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [
+        ("From: j\u00fc@x.example", "the From header has j\u00fc@x.example,"),
+        ("To: a <\u00e4@b.example>", "the To header has \u00e4@b.example,"),
+        ("Cc: b@x.example,\r\n \u00e4@b.example (c)", "the Cc header has \u00e4@b.example,"),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 1, 30_000])
+@pytest.mark.parametrize("server_settings", [WITHOUT_SMTPUTF8, SEVEN_BIT])
+def test_only_an_address_that_has_no_form_in_ascii_needs_smtputf8(
+    field: str, named: str, size: int, server_settings: ServerSettings
+) -> None:
+    """Whatever the body is, and whatever else the server lacks."""
     message = f"{field}\r\nSubject: \u00fc\r\n\r\n{BODY.decode() * size}".encode()
-    with pytest.raises(ExtensionUnavailable, match=r"SMTPUTF8 is needed .* an address of"):
-        arrived(message)
+    with pytest.raises(ExtensionUnavailable, match="SMTPUTF8 is needed and not offered") as caught:
+        arrived(message, server_settings)
+    assert named in str(caught.value)
     assert arrived(message, EVERYTHING) == message
+
+
+def test_octets_of_an_address_that_are_no_utf8_need_it_without_8bitmime() -> None:
+    message = b"From: j\xfc@x.example\r\n\r\nx\r\n"
+    with pytest.raises(ExtensionUnavailable, match=r"SMTPUTF8 is needed .* the From header has"):
+        arrived(message, SEVEN_BIT)
+    assert arrived(message) == message
+
+
+# -- recipients -------------------------------------------------------------------------------
+
+INTERNATIONAL = "j\u00fcrgen@x.example"
+HEADER = "From: Gr\u00fc\u00dfe <s@x.example>\r\nSubject: \u00fc\r\n".encode()
+ENCODED = b"From: =?utf-8?b?R3LDvMOfZQ==?= <s@x.example>\r\nSubject: =?utf-8?b?w7w=?=\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"), [(HEADER, ENCODED), (ENCODED, ENCODED), (b"A: b\r\n", b"A: b\r\n")]
+)
+@pytest.mark.parametrize("server_settings", [WITHOUT_SMTPUTF8, SEVEN_BIT])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_one_recipient_that_needs_smtputf8_is_refused_and_the_others_get_the_message(
+    header: bytes, expected: bytes, server_settings: ServerSettings, place: int, size: int
+) -> None:
+    to = ["a@x.example", "b@x.example"]
+    to.insert(place, INTERNATIONAL)
+    message = header + b"\r\n" + b"hello\r\n" * size
+    with MemoryServer(tls=False, settings=server_settings) as server:
+        report = server.send(message, sender="s@x.example", recipients=to, complete=False)
+        (received,) = server.messages
+    assert received.content == expected + b"\r\n" + b"hello\r\n" * size
+    assert [str(each) for each in received.recipients] == ["a@x.example", "b@x.example"]
+    assert [str(each.recipient) for each in report.outcomes] == to
+    (refused,) = report.refused
+    assert report.outcomes[place] is refused
+    assert refused.reply is not None
+    assert (str(refused.reply.enhanced), refused.transient) == ("5.6.7", False)
+    assert INTERNATIONAL in refused.reply.text
+    assert len(report.accepted) == 2
+
+
+def test_replies_belong_to_the_recipients_that_were_sent() -> None:
+    to = [INTERNATIONAL, "a@x.example", f"\u00e4{INTERNATIONAL}", "b@x.example"]
+    with MemoryServer(
+        tls=False,
+        settings=WITHOUT_SMTPUTF8,
+        faults=[refuse("RCPT", "550 5.1.1 No", address="b@x.example")],
+    ) as server:
+        report = server.send(b"\r\nx\r\n", sender="s@x.example", recipients=to)
+    codes = [str(each.reply and each.reply.enhanced) for each in report.outcomes]
+    assert (codes[0], codes[2]) == ("5.6.7", "5.6.7")
+    assert codes[3] == "5.1.1"
+    (accepted,) = report.accepted
+    assert str(accepted.recipient) == "a@x.example"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"recipients": ["a@x.example", INTERNATIONAL], "all_or_nothing": True}, "the recipient"),
+        ({"recipients": [INTERNATIONAL]}, "the recipient"),
+        ({"sender": INTERNATIONAL, "recipients": ["a@x.example"]}, "the sender"),
+    ],
+)
+def test_where_nobody_can_get_it_the_error_names_the_address(
+    options: dict[str, Any], named: str
+) -> None:
+    with MemoryServer(tls=False, settings=SEVEN_BIT) as server:
+        with pytest.raises(ExtensionUnavailable, match="SMTPUTF8 is needed") as caught:
+            server.send(HEADER + BODY, **{"sender": "s@x.example", **options})
+        assert server.messages == []
+    assert f"{named} is {INTERNATIONAL}, which" in str(caught.value)
+
+
+def test_the_message_is_for_everybody_with_smtputf8() -> None:
+    to = ["a@x.example", INTERNATIONAL]
+    with MemoryServer(tls=False, settings=EVERYTHING) as server:
+        report = server.send(HEADER + BODY, sender="s@x.example", recipients=to, complete=False)
+        (received,) = server.messages
+    assert len(report.accepted) == 2
+    assert received.content == HEADER + BODY
 
 
 # -- signed mail ------------------------------------------------------------------------------

@@ -245,6 +245,41 @@ def test_a_header_in_utf8_is_encoded_for_a_next_hop_without_smtputf8(
     assert [event.signature_broken for event in world.of(Attempted)] == [False]
 
 
+def test_one_recipient_that_needs_smtputf8_bounces_and_the_others_get_the_message(
+    world: World,
+) -> None:
+    host = world.host(faults=[without("SMTPUTF8")])
+    relay = world.relay(host)
+    international = "j\u00fcrgen@example.net"
+    content = COMPLETE + "Subject: Gr\u00fc\u00dfe\r\n\r\nx\r\n".encode()
+    to = ["a@example.net", international, "b@example.net"]
+    queued = world.run(relay.send(content, sender=SENDER, recipients=to))
+    report = world.run(queued.delivered)
+    assert [(str(each.recipient), each.status) for each in report.failed] == [
+        (international, "5.6.7")
+    ]
+    assert world.tried[:3] == [
+        ("a@example.net", "sent"),
+        (international, "bounced"),
+        ("b@example.net", "sent"),
+    ]
+    world.until(lambda: host.reports)
+    assert f"5.6.7 {international} is not ASCII".encode() in host.reports[0].content
+
+
+def test_an_address_of_the_header_that_has_no_form_in_ascii_is_named_in_the_report(
+    world: World,
+) -> None:
+    host = world.host(faults=[without("8BITMIME"), without("SMTPUTF8")])
+    relay = world.relay(host)
+    content = COMPLETE.replace(b"a@x", "\u00e4@x".encode()) + b"\r\nGr\xc3\xbc\xc3\x9fe\r\n"
+    queued = world.run(relay.send(content, sender=SENDER, recipients="b@example.net"))
+    report = world.run(queued.delivered)
+    (failed,) = report.failed
+    assert failed.status == "5.6.7"
+    assert "the From header has \u00e4@x.example" in (failed.reply or "")
+
+
 def test_signed_mail_that_would_bounce_is_encoded(world: World) -> None:
     host = world.host(faults=[without("8BITMIME"), without("SMTPUTF8")])
     content = COMPLETE + b"DKIM-Signature: x\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n"

@@ -29,6 +29,7 @@ recipient of three refused::
 - When 354 comes and no recipient was accepted, a lone dot ends the content.  When 354 comes, one
   recipient was refused, and the message is for all or none, the connection is dropped: a lone dot
   would deliver an empty message.
+- Without SMTPUTF8 (RFC 6531), recipients that need it are refused before MAIL, if there are others.
 - The session is ready for another message afterwards, by RSET if necessary, or closed.  RSET also
   precedes MAIL when an earlier message on the connection has no verdict yet: if that message is
   refused, some servers keep its sender.
@@ -69,10 +70,11 @@ from twisted_sendmail.smtp import (
     recipient_results,
     refusal,
     refused_parameters,
+    smtputf8_refusal,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message import PreparedMessage
@@ -107,11 +109,13 @@ class Transaction:
         "_content",
         "_decided_by",
         "_done",
+        "_envelope",
         "_error",
         "_last",
         "_measuring",
         "_message",
         "_next",
+        "_places",
         "_protocol",
         "_queued",
         "_refused",
@@ -135,6 +139,9 @@ class Transaction:
     ) -> None:
         self._protocol = protocol
         self._message = message
+        # All recipients, and the places in it of those in the envelope of ``_message``.
+        self._envelope = message.envelope
+        self._places: Sequence[int] = range(len(message.envelope.recipients))
         self._done: Callable[[Any], object] | None = done
         self._queued = queued
         self._last = last
@@ -161,17 +168,34 @@ class Transaction:
 
     def begin(self) -> None:
         """Send the first group."""
-        message, offered = self._message, self._protocol.session.capabilities
+        offered = self._protocol.session.capabilities
         takes = {
             "eight_bit_mime": "8BITMIME" in offered,
             "smtputf8": "SMTPUTF8" in offered,
             "binarymime": offered.binarymime,
         }
-        if not message.fits(**takes):
+        # Most messages need no SMTPUTF8.
+        refused = self._message.smtputf8 and not takes["smtputf8"] and self._refuse_smtputf8()
+        if not refused and not self._message.fits(**takes):
             measuring = Deferred.fromCoroutine(self._measure(offered.size, takes))
             self._measuring = measuring.addCallbacks(lambda _: self._measured(), self._failed)
         else:
             self._step()
+
+    def _refuse_smtputf8(self) -> bool:
+        """Refuse the recipients that need SMTPUTF8; True if the whole message has to be refused."""
+        envelope = self._envelope
+        if not envelope.needs_smtputf8:
+            return False
+        places = [n for n, each in enumerate(envelope.recipients) if not each.path.needs_smtputf8]
+        if self._all_or_nothing or envelope.sender.needs_smtputf8 or not places:
+            return True
+        for place, recipient in enumerate(envelope.recipients):
+            if recipient.path.needs_smtputf8:
+                self._refused[place] = smtputf8_refusal(recipient)
+        self._message = self._message.to(tuple(envelope.recipients[place] for place in places))
+        self._places = places
+        return False
 
     async def _measure(self, size_limit: int | None, takes: dict[str, bool]) -> None:
         """Measure the message if the server needs that, and encode what the server does not take."""
@@ -198,7 +222,10 @@ class Transaction:
                 offered,
                 size=message.size,
                 eight_bit=message.eight_bit,
-                smtputf8=message.smtputf8,
+                smtputf8=message.smtputf8
+                if "SMTPUTF8" in offered
+                else bool(message.not_in_ascii or message.envelope.needs_smtputf8),
+                not_in_ascii=message.not_in_ascii,
                 binary=message.binary,
                 extensions=extensions,
             ),
@@ -320,13 +347,13 @@ class Transaction:
             self._note_unsupported(mail, 0)
             self._note_verdict(mail, "MAIL")
             return False
-        for place, reply in enumerate(recipients):
+        for number, reply in enumerate(recipients):
             if isinstance(reply, SendmailError):
                 raise reply
             if not reply.positive:
-                self._note_unsupported(reply, place + 1)
-                self._refused[place] = reply
-        return len(self._refused) < len(self._message.envelope.recipients)
+                self._note_unsupported(reply, number + 1)
+                self._refused[self._places[number]] = reply
+        return len(self._refused) < len(self._envelope.recipients)
 
     def _note_unsupported(self, refused: Reply, place: int) -> None:
         """Leave parameters that the server does not know out of what is sent from now on."""
@@ -360,13 +387,13 @@ class Transaction:
         if verdict.positive:
             self._status = _ACCEPTED
         else:
-            for place in range(len(self._message.envelope.recipients)):
+            for place in range(len(self._envelope.recipients)):
                 _ = self._refused.setdefault(place, verdict)
 
     def _withdraw(self, *, granted: bool) -> None:
         """The message is for all or none, and one recipient was refused: deliver to none."""
         place, reply = next(iter(self._refused.items()))
-        recipient = self._message.envelope.recipients[place]
+        recipient = self._envelope.recipients[place]
         # All recipients before the first refused one were accepted.
         meaning = classify_reply(reply, to_rcpt=True, accepted_before=place > 0)
         self._error = refusal(
@@ -416,9 +443,9 @@ class Transaction:
         protocol, message, error = self._protocol, self._message, self._error
         session = protocol.session
         report = DeliveryReport(
-            message.envelope,
+            self._envelope,
             recipient_results(
-                message.envelope.recipients, self._refused, self._status, self._verdict
+                self._envelope.recipients, self._refused, self._status, self._verdict
             ),
             self._verdict,
             self._decided_by,

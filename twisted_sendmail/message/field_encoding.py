@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import comment_end
 from twisted_sendmail.message.header import FOLD_WIDTH, Field, FieldKind, field_kind
-from twisted_sendmail.smtp import MAX_DOMAIN, MAX_TEXT_LINE, InvalidAddress, ascii_domain
+from twisted_sendmail.smtp import (
+    MAX_DOMAIN,
+    MAX_TEXT_LINE,
+    InvalidAddress,
+    ascii_domain,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +92,8 @@ _PERCENT = _escapes("%", "!#$&+-.^_`{|}~")
 class NotEncodable(Exception):
     """An address has no form in ASCII: the field needs SMTPUTF8 (RFC 6531).
 
-    Its cause is an ``InvalidAddress`` if the domain is at fault.
+    Its text names the field and the address; its cause is an ``InvalidAddress`` if the domain is at
+    fault.
     """
 
 
@@ -108,7 +115,10 @@ def field_in_ascii(field: Field) -> Field:
     if kind is FieldKind.UNSTRUCTURED:
         _encode_text(value, writer)
     elif kind is FieldKind.ADDRESSES or kind is FieldKind.PHRASES:
-        _AddressList(value, writer, bare_is_address=kind is FieldKind.ADDRESSES).encode()
+        try:
+            _AddressList(value, writer, bare_is_address=kind is FieldKind.ADDRESSES).encode()
+        except NotEncodable as e:
+            raise NotEncodable(f"the {name} header has {e}") from e.__cause__
     elif kind is FieldKind.PARAMETERS:
         _encode_parameters(value, writer)
     else:
@@ -375,7 +385,7 @@ class _AddressList:
         if not bracket:
             inner, after = text, ""
         if not after.isascii():
-            raise NotEncodable
+            raise _not_encodable(text)
         return self._address(inner) + bracket + after
 
     def _address(self, text: str) -> str:
@@ -383,11 +393,15 @@ class _AddressList:
         local, at, domain = text.rpartition("@")
         self._domains_left -= 1
         if not at or not local.isascii() or len(domain) > MAX_DOMAIN or self._domains_left < 0:
-            raise NotEncodable
+            raise _not_encodable(text)
         try:
             return f"{local}@{ascii_domain(domain)}"
         except InvalidAddress as e:
-            raise NotEncodable from e
+            raise _not_encodable(text) from e
+
+
+def _not_encodable(address: str) -> NotEncodable:
+    return NotEncodable(printable(address.strip(_BLANK).removeprefix("<"), 100))
 
 
 def _encode_parameters(value: str, writer: _Writer) -> None:

@@ -78,6 +78,7 @@ class PreparedMessage:
         "encodes_long_lines",
         "envelope",
         "message_id",
+        "not_in_ascii",
         "refused",
         "signature_broken",
         "smtputf8",
@@ -100,6 +101,9 @@ class PreparedMessage:
         self.message_id = message_id
         #: The body has no lines: it goes by BINARYMIME, or encoded.
         self.binary = binary
+        #: The address of the header that cannot be written in ASCII, and its field, after
+        #: :meth:`fitted` for a server without SMTPUTF8.
+        self.not_in_ascii = ""
         #: Lines that are too long for SMTP are encoded or folded (:meth:`fitted`).
         self.encodes_long_lines = False
         #: The message is signed and had to be encoded: its signature is void.
@@ -225,37 +229,39 @@ class PreparedMessage:
         too long are, if the message :attr:`encodes_long_lines`.
 
         :param run_blocking: runs work that may take long.
-        :returns: the message itself if nothing has to be encoded, or that cannot be done: an address
-            has no form in ASCII, or a message whose body has to be encoded is larger than
-            :data:`KEPT`, can be read only once, or has parts that cannot be encoded.
+        :returns: the message itself if nothing has to be encoded. What cannot be encoded stays: a
+            header with an address that has no form in ASCII (``not_in_ascii``), and the body of a
+            message that is larger than :data:`KEPT`, can be read only once, or has parts that cannot
+            be encoded.
         :raises Exception: what the message's file or iterator raises.
         """
         if self.fits(eight_bit_mime=eight_bit_mime, smtputf8=smtputf8, binarymime=binarymime):
             return self
-        if self.envelope.needs_smtputf8 and not smtputf8:
-            return self  # it will be refused
         refused = (self.binary and not binarymime) or (self.eight_bit and not eight_bit_mime)
         if refused or self.encodes_long_lines or (self.eight_bit is None and not eight_bit_mime):
             form = Form(eight_bit=eight_bit_mime, utf8=eight_bit_mime and smtputf8)
             made = await self._reencoded(form, run_blocking, break_signature=bool(refused))
-            if made is not None or not eight_bit_mime or refused:
-                return made or self
+            if made is not None:
+                return made
         if smtputf8 or self.eight_bit is False:
             return self
         if self._content is not None:
             content = _EncodedHeaders(self._content)
             await content.begin()
-            return self._with(
-                content,
-                smtputf8=content.encoder is None and self.smtputf8,
-                signature_broken=content.signature_broken,
-            )
-        encoder = HeaderEncoder()
-        try:
-            made = await run_blocking(lambda: encoder.feed(self._whole, last=True))
-        except NotEncodable:
-            return self
-        return self._with(made, signature_broken=encoder.signed and encoder.changed)
+            made = self._with(content, signature_broken=content.signature_broken)
+            not_in_ascii = content.not_in_ascii
+        else:
+            encoder = HeaderEncoder()
+            try:
+                octets = await run_blocking(lambda: encoder.feed(self._whole, last=True))
+                made = self._with(octets, signature_broken=encoder.signed and encoder.changed)
+                not_in_ascii = ""
+            except NotEncodable as e:
+                made, not_in_ascii = self._with(self._whole), str(e)
+        if self.smtputf8 or not eight_bit_mime:
+            made.not_in_ascii = not_in_ascii
+        # If the body is refused, the header need not be encoded.
+        return self if refused and not not_in_ascii else made
 
     async def _reencoded(
         self, form: Form, run_blocking: RunBlocking[Any], *, break_signature: bool
@@ -673,6 +679,8 @@ class _EncodedHeaders(Content):
 
     #: None if a field has no form in ASCII: then the content stays as it is.
     encoder: HeaderEncoder | None
+    #: See :class:`PreparedMessage`.
+    not_in_ascii = ""
     signature_broken = False
 
     def __init__(self, content: Content) -> None:
@@ -698,8 +706,9 @@ class _EncodedHeaders(Content):
             while encoder.in_header and read[-1]:
                 read.append(await self._content.read())
                 made.append(encoder.feed(read[-1], last=not read[-1]))
-        except NotEncodable:
+        except NotEncodable as e:
             self.encoder, made = None, read[1:]
+            self.not_in_ascii = str(e)
         if self._content.size is not None:
             self.size = self._content.size + encoder.growth
         self.signature_broken = encoder.signed and encoder.changed

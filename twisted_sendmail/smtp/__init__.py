@@ -116,6 +116,7 @@ __all__ = [
     "require_acceptance",
     "shown_argument",
     "shown_url",
+    "smtputf8_refusal",
 ]
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ if TYPE_CHECKING:
         classify_reply,
         refused_parameters,
     )
-    from twisted_sendmail.smtp.request import mail_command, rcpt_command
+    from twisted_sendmail.smtp.request import mail_command, rcpt_command, smtputf8_refusal
     from twisted_sendmail.smtp.result import (
         DeliveryReport,
         RecipientResult,
@@ -269,7 +270,7 @@ else:
             "redaction": "may_hold_url shown_argument shown_url",
             "reply": "Reply",
             "reply_meaning": "EHLO_UNKNOWN ReplyMeaning ReplySubject classify_reply refused_parameters",
-            "request": "mail_command rcpt_command",
+            "request": "mail_command rcpt_command smtputf8_refusal",
             "result": """
                 DeliveryReport RecipientResult RecipientStatus recipient_results refused_address
                 require_acceptance""",

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.smtp.commands import Mail, Rcpt
 from twisted_sendmail.smtp.errors import ExtensionUnavailable, InvalidInput, MessageTooLarge
+from twisted_sendmail.smtp.escape import printable
 from twisted_sendmail.smtp.extensions import STANDARD_TABLE
+from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.extensions import ExtensionParameter, ExtensionTable
 
 
+_ASCII_REMEDY = "use an address in ASCII, or another server"
+
+
 def mail_command(
     envelope: Envelope,
     offered: Capabilities,
@@ -28,6 +33,7 @@ def mail_command(
     size: int | None,
     eight_bit: bool | None,
     smtputf8: bool,
+    not_in_ascii: str = "",
     binary: bool = False,
     extensions: ExtensionTable = STANDARD_TABLE,
 ) -> Mail:
@@ -36,6 +42,7 @@ def mail_command(
     :param size: octets of the content, None if unknown.
     :param eight_bit: True if the content has octets above 127, None if unknown.
     :param smtputf8: True if the header, or an address, needs RFC 6531.
+    :param not_in_ascii: the address of the header that does, and its field, for the error.
     :param binary: True if the content has no lines (RFC 3030).
     :param extensions: the parameters that are known.
     :raises MessageTooLarge: the message is larger than the server's SIZE.
@@ -48,6 +55,9 @@ def mail_command(
         raise MessageTooLarge(
             msg, phase="MAIL", detail=f"it has {size} octets, the server takes {limit}"
         )
+    if smtputf8 and "SMTPUTF8" not in offered:
+        why = _address_not_in_ascii(envelope) or not_in_ascii or "the header has an address"
+        raise _missing("SMTPUTF8", f"{why}, which cannot be written in ASCII", _ASCII_REMEDY)
     values: list[tuple[str, Any]] = []
     if size is not None and "SIZE" in offered:
         values.append(("SIZE", size))
@@ -68,16 +78,17 @@ def mail_command(
             "encode it as quoted-printable or base64",
         )
     if smtputf8:
-        if "SMTPUTF8" not in offered:
-            raise _missing(
-                "SMTPUTF8",
-                "an address of the envelope or the header is not ASCII",
-                "use ASCII addresses, or another server",
-            )
         values.append(("SMTPUTF8", True))
     if envelope.require_tls or envelope.ret is not None or envelope.envid is not None:
         values += _requests(envelope, offered)
     return Mail(envelope.sender, _formatted(values, envelope.others, extensions.mail, offered))
+
+
+def _address_not_in_ascii(envelope: Envelope) -> str:
+    if envelope.sender.needs_smtputf8:
+        return f"the sender is {envelope.sender}"
+    found = [str(each) for each in envelope.recipients if each.path.needs_smtputf8]
+    return f"the recipient is {found[0]}" if found else ""
 
 
 def _requests(envelope: Envelope, offered: Capabilities) -> list[tuple[str, Any]]:
@@ -140,6 +151,14 @@ def _formatted(
             raise _missing(extension, f"the envelope has {keyword}", "leave it out")
         parameters.append((parameter.keyword, parameter.format(value)))
     return tuple(parameters)
+
+
+def smtputf8_refusal(recipient: Recipient) -> Reply:
+    """Return the reply for a recipient that needs SMTPUTF8, which is not offered (RFC 6531 section 3.5)."""
+    address = printable(str(recipient), 320)
+    return Reply(
+        553, (f"5.6.7 {address} is not ASCII; the server has no SMTPUTF8: {_ASCII_REMEDY}",)
+    )
 
 
 def _missing(keyword: str, why: str, remedy: str) -> ExtensionUnavailable:

@@ -285,3 +285,14 @@ def test_all_connections_work(post: Post) -> None:
     assert len({report.queue_id for report in reports}) == 400
     assert post.endpoint.attempts == 4
     assert all(50 < server.verbs.count("MAIL") for server in post.world.servers)
+
+
+def test_only_the_recipient_that_needs_smtputf8_is_refused_without_it(post: Post) -> None:
+    mailer = post.mailer(post.world.server(offers=PIPELINING), connections=1)
+    to = ["a@example.net", "j\u00fcrgen@example.net", "bob@example.net"]
+    result = post.many(mailer, [a_message(1, to), a_message(2, to[1:2]), a_message(3)])
+    first, second, third = result.get()
+    assert statuses(first) == [ACCEPTED, REFUSED, ACCEPTED]
+    assert "5.6.7 j\u00fcrgen@example.net" in str(first.refused[0].reply)
+    assert (statuses(second), statuses(third)) == ([UNTOUCHED], [ACCEPTED])
+    assert "the recipient is j\u00fcrgen@example.net" in str(second.error)
