@@ -25,6 +25,7 @@ from twisted_sendmail.queue import (
     QueueTotals,
     RecipientState,
     RecoveryReport,
+    Selection,
     SetAsideReason,
     fits,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_sendmail.queue import AttemptRecord, Selection
+    from twisted_sendmail.queue import AttemptRecord
 
 #: Messages that one call of ``clear_aside`` removes.
 _MAX_CLEARED = 100
@@ -246,12 +247,17 @@ class MemoryQueue(Queue):
     ) -> Deferred[Sequence[QueueActionResult]]:
         """See ``Queue.act``."""
         acted = []
+        routes = {""} if selection == Selection() else set()
         for message in self._selected(selection):
             changed = _acted(message, action, now)
             if changed is not None:
                 self._put(changed)
                 acted.append(QueueActionResult(message.id, on_its_way=message.leased))
-        if acted and self.observer is not None:
+                routes.add(message.info.route)
+        flushes = action in {QueueAction.FLUSH, QueueAction.REQUEUE} and selection.uid is None
+        if flushes and routes and self.observer is not None:
+            self.observer.queue_flushed(routes)
+        elif acted and self.observer is not None:
             self.observer.queue_changed()
         return succeed(acted)
 

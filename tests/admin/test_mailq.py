@@ -20,12 +20,14 @@ from tests.admin.queue_contents import QueueFiller
 from tests.memory_queue import MemoryQueue
 from tests.other_users import ALICE, BOB, as_user, needs_root
 from twisted_sendmail.admin import mailq
-from twisted_sendmail.admin.mailq import MailqFactory
+from twisted_sendmail.admin.mailq import PAGE, MailqFactory
 from twisted_sendmail.local_users import LocalPeer
-from twisted_sendmail.queue import QueueError
+from twisted_sendmail.queue import QueueError, QueueObserver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
+
+    from twisted_sendmail.queue import MessageInfo
 
 OPERATORS = 20009
 _ASK = """
@@ -152,6 +154,45 @@ async def test_a_user_flushes_only_their_own_messages(server: MailqServer) -> No
     assert due() == [True, False]
     assert await server.ask(None, "flush") == [{"end": 2}]
     assert due() == [True, True]
+
+
+class _Flushes(QueueObserver):
+    """Records the routes of each flush."""
+
+    def __init__(self) -> None:
+        self.routes: list[set[str]] = []
+
+    def claim(self, info: MessageInfo) -> bool:
+        return False
+
+    def arrived(self, arrivals: object) -> None:
+        """Deliver nothing."""
+
+    def unclaimed(self, info: MessageInfo) -> None:
+        """Do nothing."""
+
+    def queue_changed(self) -> None:
+        """Do nothing."""
+
+    def queue_flushed(self, routes: Collection[str]) -> None:
+        self.routes.append(set(routes))
+
+
+@needs_root
+@ensureDeferred
+async def test_one_request_of_an_operator_is_one_flush_and_of_a_user_none(
+    server: MailqServer,
+) -> None:
+    names = [await server.filler.message(uid=ALICE) for _ in range(3 * PAGE)]
+    route = server.queue.messages[names[0]].info.route
+    server.queue.observer = observer = _Flushes()
+    assert await server.ask(ALICE, "flush") == [{"end": 3 * PAGE}]
+    assert observer.routes == []
+    assert await server.ask(None, "flush", ids=names) == [{"end": 3 * PAGE}]
+    assert await server.ask(None, "flush") == [{"end": 3 * PAGE}]
+    assert observer.routes == [{route}, {"", route}]
+    assert await server.ask(None, "flush", sender="@nowhere.example") == [{"end": 0}]
+    assert len(observer.routes) == 2
 
 
 @ensureDeferred

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ class Watched(QueueObserver):
 
     def queue_changed(self) -> None:
         self._inner.queue_changed()
+
+    def queue_flushed(self, routes: Collection[str]) -> None:
+        self._inner.queue_flushed(routes)
 
 
 class WatchedSpool(SQLiteQueue):

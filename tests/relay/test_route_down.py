@@ -7,10 +7,12 @@ import pytest
 from tests.names import (
     Attempted,
     AuthenticationAlarm,
+    MessageInfo,
     QueueAction,
     RouteDown,
     RouteUp,
     Selection,
+    SQLiteStore,
     Trouble,
     close,
     expired_certificate,
@@ -134,6 +136,91 @@ def test_a_corrected_password_is_tried_by_a_flush(world: World) -> None:
     world.pump.run()
     assert host.got == [(SENDER, "bob@example.net")]
     assert [route.locked for route in relay.stats().routes] == [False]
+
+
+def _by_another_process(world: World, action: QueueAction, selection: Selection) -> None:
+    """As ``twisted-sendmail queue`` does."""
+    with SQLiteStore(world.directory) as store, store.transaction():
+        _ = store.act(action, selection, world.clock.seconds())
+
+
+@pytest.mark.parametrize("way", ["flush", "signal", "flush ID", "requeue ID", "other process"])
+def test_a_flush_tries_a_refused_password_once_and_waits_again(world: World, way: str) -> None:
+    host = world.host(users={"u": "secret"}, clear=False, faults=[refuse("AUTH", "535 5.7.8 no")])
+    relay = world.relay(world.route(host.server(user="u")))
+    ids = [world.send(relay, f"r{number}@x.example").id for number in range(20)]
+    world.advance(60)
+    assert len(host.attempts) == 1
+    one, now = Selection(ids=(ids[7],)), world.clock.seconds()
+    if way == "signal":
+        world.run(relay.flush())
+    elif way == "other process":
+        _by_another_process(world, QueueAction.FLUSH, Selection())
+    else:
+        action, *named = way.split()
+        selection = one if named else Selection()
+        world.run(relay.queue.act(QueueAction(action), selection, now))
+    world.advance(600)
+    assert 2 == len(host.attempts) == len(world.of(AuthenticationAlarm))
+    world.advance(400)
+    assert len(host.attempts) == 3
+
+
+def test_a_flush_of_one_route_does_not_try_the_password_of_another(world: World) -> None:
+    first, second = (
+        world.host(users={"u": "secret"}, clear=False, faults=[refuse("AUTH", "535 5.7.8 no")])
+        for _ in range(2)
+    )
+    relay = world.relay(
+        world.route(first.server(user="u"), name="one", senders=("@one.example",)),
+        world.route(second.server(user="u"), name="two"),
+    )
+    _ = world.send(relay, "bob@example.net", sender="a@one.example")
+    queued = world.send(relay, "bob@example.net", sender="a@two.example")
+    world.advance(60)
+    _by_another_process(world, QueueAction.FLUSH, Selection(ids=(queued.id,)))
+    world.advance(60)
+    assert (len(first.attempts), len(second.attempts)) == (1, 2)
+
+
+@pytest.mark.parametrize("action", ["hold", "release", "expire", "delete"])
+def test_other_actions_do_not_try_a_refused_password(world: World, action: str) -> None:
+    host = world.host(users={"u": "secret"}, clear=False, faults=[refuse("AUTH", "535 5.7.8 no")])
+    relay = world.relay(world.route(host.server(user="u")))
+    queued = [world.send(relay, f"r{number}@x.example") for number in range(3)]
+    world.advance(60)
+    selection = Selection(ids=(queued[1].id,))
+    world.run(relay.queue.act(QueueAction(action), selection, world.clock.seconds()))
+    _by_another_process(world, QueueAction(action), Selection(ids=(queued[2].id,)))
+    world.advance(60)
+    assert len(host.attempts) == 1
+
+
+def test_a_user_who_flushes_their_own_mail_does_not_try_a_refused_password(world: World) -> None:
+    host = world.host(users={"u": "secret"}, clear=False, faults=[refuse("AUTH", "535 5.7.8 no")])
+    relay = world.relay(world.route(host.server(user="u")))
+    envelope, id_ = Envelope(SENDER, "bob@example.net"), relay.queue.new_id()
+    intake = relay.queue.intake()
+    _ = intake.write(b"Subject: x\r\n\r\nhello\r\n")
+    _ = world.run(intake.commit(MessageInfo(id_, envelope, START, "out", uid=1000)))
+    world.advance(60)
+    done = world.run(relay.queue.act(QueueAction.FLUSH, Selection(uid=1000), world.clock.seconds()))
+    world.advance(60)
+    assert (len(done), len(host.attempts)) == (1, 1)
+
+
+def test_a_flush_without_mail_lets_new_mail_try_the_password(world: World) -> None:
+    host = world.host(
+        users={"u": "secret"}, clear=False, faults=[refuse("AUTH", "535 5.7.8 no", nth=1)]
+    )
+    relay = world.relay(world.route(host.server(user="u")))
+    queued = world.send(relay, "bob@example.net")
+    world.run(relay.queue.act(QueueAction.DELETE, Selection(ids=(queued.id,)), START))
+    _by_another_process(world, QueueAction.FLUSH, Selection())
+    world.advance(10)
+    _ = world.send(relay, "bob@example.net")
+    world.advance(1)
+    assert host.got == [(SENDER, "bob@example.net")]
 
 
 def test_a_refused_password_alarms_though_the_second_host_takes_the_mail(world: World) -> None:

@@ -209,6 +209,7 @@ class _MailqProtocol(Protocol):
         # match could make one query long.
         selection = Selection(ids=request.ids or (), uid=None if sees_all else peer.uid, limit=PAGE)
         number = 0
+        flushed: list[str] = []
         last = request.ids == ()
         while not last:
             page = await factory.queue.list(selection)
@@ -217,13 +218,24 @@ class _MailqProtocol(Protocol):
             number += len(found)
             if found and request.action == "list":
                 await self._write(found)
-            elif found:
-                these = Selection(ids=tuple([message.id for message in found]))
-                await factory.queue.act(QueueAction.FLUSH, these, factory.reactor.seconds())
+            flushed += [message.id for message in found]
+            if request.action == "flush" and not sees_all and found:
+                await self._flush(Selection(ids=tuple(flushed), uid=peer.uid))
+                flushed.clear()
             if page:
                 selection = attrs.evolve(selection, after=page[-1].id)
+        if request.action == "flush" and sees_all:
+            # In one action, for which each route makes one attempt.
+            if request.whole:
+                await self._flush(Selection())
+            elif flushed:
+                await self._flush(Selection(ids=tuple(flushed)))
         notice = factory.notice() if sees_all else None
         return {"end": number} if notice is None else {"end": number, "notice": notice}
+
+    async def _flush(self, selection: Selection) -> None:
+        queue, now = self._factory.queue, self._factory.reactor.seconds()
+        await queue.act(QueueAction.FLUSH, selection, now)
 
     async def _write(self, page: Sequence[QueuedMessage]) -> None:
         if self._blocked is not None:
@@ -278,6 +290,11 @@ class _MailqRequest:
         if ids is not None:
             ids = tuple([id_text(n) for n in map(id_number, ids) if n is not None])
         return cls(given["action"], ids, recipient, sender)
+
+    @property
+    def whole(self) -> bool:
+        """The request is about all messages."""
+        return self.ids is None and self.recipient is None and self.sender is None
 
     def matches(self, message: QueuedMessage) -> bool:
         """Return True if the sender and a recipient without delivery match; see ``Selection``."""

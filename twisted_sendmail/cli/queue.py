@@ -352,7 +352,7 @@ def _act(args: Namespace) -> ExitStatus:
             if request.by_id:
                 present = [message.id for message in store.list(request.selection)]
             results = store.act(action, request.selection, time.time())
-        if results:
+        if results or args.all:
             wake(request.directory)
     _print_results(action, results, present, request)
     return request.report_missing(present) if request.by_id else ExitStatus.OK

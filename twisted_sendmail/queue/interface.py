@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -70,6 +70,15 @@ class QueueObserver(ABC):
     @abstractmethod
     def queue_changed(self) -> None:
         """Read the queue again: another process or an operator changed it."""
+
+    def queue_flushed(self, routes: Collection[str]) -> None:
+        """Read the queue again, and try mail of *routes* now, whatever these routes wait for.
+
+        Called instead of :meth:`queue_changed` when an operator flushed or requeued messages.
+
+        :param routes: names of routes; ``""`` is all of them.
+        """
+        self.queue_changed()
 
 
 class Intake(ABC):
@@ -170,7 +179,12 @@ class Queue(ABC):
     def act(
         self, action: QueueAction, selection: Selection, now: float
     ) -> Deferred[Sequence[QueueActionResult]]:
-        """Apply *action* to the messages of *selection*."""
+        """Apply *action* to the messages of *selection*.
+
+        FLUSH and REQUEUE also end the waits of the routes of these messages, and of all routes if
+        *selection* is the whole queue.  They do not if it is the mail of one user (``uid``): each
+        attempt of a route whose credentials were refused is one more failed login.
+        """
 
     @abstractmethod
     def count_running(self, passed: float) -> Deferred[None]:

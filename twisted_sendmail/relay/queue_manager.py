@@ -48,7 +48,7 @@ from twisted_sendmail.relay.route import Route
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
@@ -144,7 +144,8 @@ class QueueManager(QueueObserver):
         for old in before.values():
             old.stop()
         if self._started:
-            self.flush()
+            self._probe_now({""})
+            self.look()
             self.ask_due()
         return [old.route.mailer for old in before.values()]
 
@@ -160,12 +161,6 @@ class QueueManager(QueueObserver):
         if not self._stopped:
             for route_queue in self.route_queues.values():
                 route_queue.changed()
-
-    def flush(self) -> None:
-        """Forget every back-off, and look for mail."""
-        for route_queue in self.route_queues.values():
-            route_queue.route.probe_now()
-            route_queue.changed()
 
     def stop(self) -> None:
         """Take nothing more out."""
@@ -222,6 +217,16 @@ class QueueManager(QueueObserver):
                 self._remove_expired(route_queue)
         self.ask_due()
         self._changed()
+
+    def queue_flushed(self, routes: Collection[str]) -> None:
+        """See ``QueueObserver.queue_flushed``."""
+        self._probe_now(routes)
+        self.queue_changed()
+
+    def _probe_now(self, routes: Collection[str]) -> None:
+        for name, route_queue in self.route_queues.items():
+            if name in routes or "" in routes:
+                route_queue.route.probe_now()
 
     def _claimed_slot(self, route_queue: RouteQueue | None, leased: LeasedMessage) -> Slot | None:
         """Return the slot on *route_queue* of a message that was claimed; release it if it has none."""

@@ -33,8 +33,8 @@ MAX_SILENCE = 10.0
 #: Seconds between attempts to use a server that is down, however often the queue is changed.
 _MIN_PROBE_INTERVAL = 1.0
 _JITTER = 0.2
-# Seconds until the second attempt after the operator flushed the queue: a connection
-# begun before may have failed the first.
+# Seconds until the second attempt after the operator flushed the queue while another was under way:
+# the connection that it had begun may have failed the first.
 _SECOND_CHANCE = 0.1
 # Waits below this are too short for the clock of the reactor, and count as over.
 _CLOCK_RESOLUTION = 0.001
@@ -187,7 +187,7 @@ class Route:
 
     def probe_now(self) -> None:
         """Forget all back-off: the operator flushed the queue, or the settings changed."""
-        self.back_off.end_wait(second_chance=True)
+        self.back_off.end_wait(second_chance=self.slots.taken > 0)
         self.window.renew()
         self.slots.start_generation()
         self._losses = 0

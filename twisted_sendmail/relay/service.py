@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_sendmail.client import SubmissionServer, prepare_message
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.queue import QueueActionResult, QueuedMessage
     from twisted_sendmail.relay.route import RouteStats
     from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
-
-
-#: Seconds by which ``flush`` lets the mail go out that is due already.
-_HEAD_START = 0.02
 
 
 @attrs.frozen
@@ -310,19 +305,16 @@ class RelayService(Service):
     def flush(self, selection: Selection | None = None) -> Deferred[Sequence[QueueActionResult]]:
         """Try messages now that wait, whatever they wait for.
 
-        :param selection: which messages; all if not given.
-        """
-        if self._parts is None:
-            return fail(_not_running())
-        self._parts.manager.flush()
-        # The first messages do not wait until all of them are marked.
-        later: Deferred[Any] = deferLater(self._reactor, _HEAD_START)
-        return later.addCallback(lambda _: self._flush(selection or Selection()))
+        A route that is down makes one attempt, with one login, and waits again if it fails.
 
-    def _flush(self, selection: Selection) -> Deferred[Sequence[QueueActionResult]]:
-        if self._queue is None:
+        :param selection: which messages; all if not given.
+        :raises MailerClosed: the relay is not running.
+        :raises QueueError: the queue cannot be changed.
+        """
+        if self._parts is None or self._queue is None:
             return fail(_not_running())
-        return self._queue.act(QueueAction.FLUSH, selection, self._reactor.seconds())
+        now = self._reactor.seconds()
+        return self._queue.act(QueueAction.FLUSH, selection or Selection(), now)
 
     def look(self) -> None:
         """Look at queue and clock again: the clock was set, or the network came up."""

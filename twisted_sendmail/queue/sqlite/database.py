@@ -131,6 +131,8 @@ _TABLES = (
     """,
     # Files whose message was committed, until they are removed; see ``MessageInfo.file_key``.
     "CREATE TABLE taken_file (key TEXT PRIMARY KEY) WITHOUT ROWID",
+    # Routes of messages that an operator flushed, until the relay reads them; '': all routes.
+    "CREATE TABLE flushed (route TEXT PRIMARY KEY) WITHOUT ROWID",
     # Bodies whose message is gone; their pieces are removed in small steps.
     "CREATE TABLE rubbish (body INTEGER PRIMARY KEY)",
     """

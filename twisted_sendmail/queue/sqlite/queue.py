@@ -88,7 +88,7 @@ class SQLiteQueue(Queue):
         self.free_space = FreeSpace(self.directory, least_free, self._store.unused)
         self._ids = QueueIds(reactor.seconds)
         self._retry = RecordRetry(reactor, self.submit)
-        self._notifications = QueueNotifications(self.directory, self._changed)
+        self._notifications = QueueNotifications(self.directory, self._read_flushed)
         self._poll = LoopingCall(self._check)
         self._poll.clock = reactor
         #: Messages of the commit being delivered, and whether each was claimed.
@@ -120,6 +120,7 @@ class SQLiteQueue(Queue):
             store.open(create=True, relay=True)
             with store.transaction(doing="be opened"):
                 interrupted = store.end_leases(interrupted=True)
+                _ = store.take_flushed()  # at its start a relay waits for nothing
                 store.throw_away_orphans(oldest_kept)
                 # A clock that was set back would generate ids that exist.
                 self._ids.go_beyond(store.newest())
@@ -331,12 +332,15 @@ class SQLiteQueue(Queue):
     ) -> Deferred[Sequence[QueueActionResult]]:
         """See ``Queue.act``."""
 
-        def notify(changed: Any) -> Any:
-            if changed:
-                self._changed()
+        def notify(result: tuple[Any, frozenset[str]]) -> Any:
+            changed, flushed = result
+            if changed or flushed:
+                self._changed(flushed)
             return changed
 
-        return self._write(lambda store: store.act(action, selection, now)).addCallback(notify)
+        return self._write(
+            lambda store: (store.act(action, selection, now), store.take_flushed())
+        ).addCallback(notify)
 
     def count_running(self, passed: float) -> Deferred[None]:
         """See ``Queue.count_running``."""
@@ -381,12 +385,20 @@ class SQLiteQueue(Queue):
                 self.remove_body(body)
         before, self._version = self._version, version
         if before is not None and before != version:
-            self._changed()
+            self._read_flushed()
 
-    def _changed(self) -> None:
+    def _read_flushed(self) -> None:
+        """Another process changed the queue: notify the observer."""
+        reading = self._write(lambda store: store.take_flushed())
+        _ = reading.addErrback(lambda _: frozenset()).addCallback(self._changed)
+
+    def _changed(self, flushed: frozenset[str]) -> None:
         if self.observer is not None and self._open:
             try:
-                self.observer.queue_changed()
+                if flushed:
+                    self.observer.queue_flushed(flushed)
+                else:
+                    self.observer.queue_changed()
             except Exception:  # noqa: BLE001 - an observer's error must not stop the queue
                 _log.failure("an observer of the queue failed")
 

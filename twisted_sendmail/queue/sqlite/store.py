@@ -50,6 +50,7 @@ from twisted_sendmail.queue.models import (
     QueuedRecipient,
     QueueTotals,
     RecipientState,
+    Selection,
     SetAsideReason,
 )
 from twisted_sendmail.queue.sqlite.database import (
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from twisted_sendmail.queue.models import AttemptRecord, MessageInfo, Selection
+    from twisted_sendmail.queue.models import AttemptRecord, MessageInfo
 
 _Self = TypeVar("_Self", bound="SQLiteStore")
 
@@ -753,13 +754,27 @@ class SQLiteStore:
     def act(self, action: QueueAction, selection: Selection, now: float) -> list[QueueActionResult]:  # type: ignore[valid-type]
         """Apply *action*; return the messages it changed.  A running relay is notified by ``wake``."""
         changed = []
+        routes = {""} if selection == Selection() else set()
         for number in self._selected(selection):
-            leased, held, aside = self.connection.row(
-                "SELECT leased, held, aside FROM message WHERE number = ?", (number,)
+            leased, held, aside, route = self.connection.row(
+                "SELECT leased, held, aside, route FROM message WHERE number = ?", (number,)
             )
             if self._act(action, number, now, leased=leased == 1, held=bool(held), aside=aside):
                 changed.append(QueueActionResult(id_text(number), on_its_way=leased == 1))
+                routes.add(route)
+        if action in {QueueAction.FLUSH, QueueAction.REQUEUE} and selection.uid is None:
+            for route in routes:
+                self.connection.execute("INSERT OR IGNORE INTO flushed VALUES (?)", (route,))
         return changed
+
+    def take_flushed(self) -> frozenset[str]:
+        """Return the routes whose messages were flushed since the last call; ``""`` is all routes."""
+        routes = frozenset(
+            [route for (route,) in self.connection.rows("SELECT route FROM flushed")]
+        )
+        if routes:
+            self.connection.execute("DELETE FROM flushed")
+        return routes
 
     def _act(
         self,
