@@ -168,7 +168,7 @@ def test_an_address_is_parsed_without_the_sessions_of_smtp() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    modules = ["lazy_names", "smtp", "smtp.address", "smtp.errors", "smtp.escape"]
+    modules = ["lazy_names", "smtp", "smtp.address", "smtp.errors", "smtp.escape", "smtp.limits"]
     assert done.stdout.split() == [f"twisted_sendmail.{name}" for name in modules]
 
 

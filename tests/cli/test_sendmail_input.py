@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
 from twisted_sendmail.cli.sendmail.message import InputMessage, LoneDotFilter
-from twisted_sendmail.message import MAX_HEADER
+from twisted_sendmail.smtp import MAX_HEADER
 
 
 def read(octets: bytes, *, dot_ends: bool = False) -> bytes:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
-from twisted_sendmail.message import MAX_HEADER, Header
+from twisted_sendmail.message import Header
 from twisted_sendmail.message.header import Field, header_end
+from twisted_sendmail.smtp import MAX_HEADER
 
 
 def parsed(octets: bytes) -> Header:

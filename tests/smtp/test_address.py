@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from twisted_sendmail import ForwardPath, InvalidAddress, Mailbox, ReversePath
 from twisted_sendmail.smtp import ascii_domain, domain_name
-from twisted_sendmail.smtp.address import MAX_PATH
+from twisted_sendmail.smtp.limits import MAX_PATH
 
 #: What would end a command, begin another one, or act on whoever looks at it.
 DANGEROUS = [

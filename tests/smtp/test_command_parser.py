@@ -24,7 +24,8 @@ from twisted_sendmail.smtp import (
     StartTLS,
     Verb,
 )
-from twisted_sendmail.smtp.command_parser import MAX_AUTH_LINE, parse_auth_line, parse_command
+from twisted_sendmail.smtp.command_parser import parse_auth_line, parse_command
+from twisted_sendmail.smtp.limits import MAX_AUTH_LINE
 
 COMMANDS: list[Command] = [
     Hello("client.example.org"),

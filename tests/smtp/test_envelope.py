@@ -17,7 +17,7 @@ from twisted_sendmail import (
     ReversePath,
 )
 from twisted_sendmail.smtp import MAX_ORCPT
-from twisted_sendmail.smtp.envelope import MAX_ENVID
+from twisted_sendmail.smtp.limits import MAX_ENVID
 
 A, B = "a@example.org", "b@example.net"
 

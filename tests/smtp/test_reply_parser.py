@@ -9,13 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_sendmail import ProtocolBreach, Reply
-from twisted_sendmail.smtp.reply_parser import (
+from twisted_sendmail.smtp.limits import (
     MAX_CHALLENGE_LINE,
-    MAX_LINE,
-    MAX_LINES,
     MAX_REPLY,
-    ReplyParser,
+    MAX_REPLY_LINE,
+    MAX_REPLY_LINES,
 )
+from twisted_sendmail.smtp.reply_parser import ReplyParser
 
 
 def parsed(data: bytes, cuts: list[int] | None = None) -> tuple[list[Reply], ProtocolBreach | None]:
@@ -158,7 +158,7 @@ def test_nothing_is_parsed_behind_a_breach() -> None:
 
 def test_the_limits_are_bounds_and_yet_wide() -> None:
     """A legal EHLO reply of 50 KB fits; what does not end is noticed within 128 KiB."""
-    assert (8 * 1024, 128 * 1024, 8192) == (MAX_LINE, MAX_REPLY, MAX_LINES)
+    assert (8 * 1024, 128 * 1024, 8192) == (MAX_REPLY_LINE, MAX_REPLY, MAX_REPLY_LINES)
 
 
 def test_a_legal_reply_of_50_kb_passes() -> None:
@@ -170,7 +170,7 @@ def test_a_legal_reply_of_50_kb_passes() -> None:
 
 
 def test_a_line_of_8_kib_passes_and_not_one_octet_more() -> None:
-    data = b"250 " + b"x" * (MAX_LINE - 4)
+    data = b"250 " + b"x" * (MAX_REPLY_LINE - 4)
     assert len(parsed(data + b"\r\n")[0]) == 1
     assert "longer than" in str(parsed(data + b"x\r\n")[1])
 
@@ -179,7 +179,7 @@ def test_an_endless_line_is_noticed_before_it_ends() -> None:
     parser = ReplyParser()
     fed = 0
     while parser.breach is None:
-        assert fed <= MAX_LINE + 1024
+        assert fed <= MAX_REPLY_LINE + 1024
         parser.feed(b"250 " + b"x" * 1020 if not fed else b"x" * 1024)
         fed += 1024
 
@@ -200,7 +200,7 @@ def test_endless_lines_are_broken_off(line: bytes) -> None:
     fed = 0
     while parser.breach is None:
         assert fed <= MAX_REPLY + len(line)
-        assert fed <= (MAX_LINES + 1) * len(line)
+        assert fed <= (MAX_REPLY_LINES + 1) * len(line)
         assert parser.feed(line) == []
         fed += len(line)
 

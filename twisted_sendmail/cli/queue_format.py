@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from twisted_sendmail.admin.format import count, duration, last_reply, local_cause, size
-from twisted_sendmail.message import MAX_HEADER
 from twisted_sendmail.queue import (
     QueuedMessage,
     QueuedRecipient,
@@ -24,7 +23,7 @@ from twisted_sendmail.queue import (
     message_json,
     reply_text,
 )
-from twisted_sendmail.smtp import ReversePath, printable
+from twisted_sendmail.smtp import MAX_HEADER, ReversePath, printable
 
 _STYLES = {
     "active": "green",

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from twisted_sendmail.lazy_names import lazy_names
 
 __all__ = [
-    "MAX_HEADER",
     "OCTET_STREAM",
     "Attachment",
     "Content",
@@ -32,7 +31,7 @@ __all__ = [
 if TYPE_CHECKING:
     from twisted_sendmail.message.addresses import header_recipients, mailboxes
     from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
-    from twisted_sendmail.message.header import MAX_HEADER, Header
+    from twisted_sendmail.message.header import Header
     from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
     from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
     from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
@@ -45,7 +44,7 @@ else:
         {
             "addresses": "header_recipients mailboxes",
             "dsn": "DSNAction Report ReportedRecipient",
-            "header": "MAX_HEADER Header",
+            "header": "Header",
             "header_fixer": "HeaderFixer new_message_id",
             "mime": "OCTET_STREAM Attachment compose",
             "prepared": "Content PreparedMessage prepare prepare_small",

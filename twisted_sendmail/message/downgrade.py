@@ -29,8 +29,8 @@ from twisted_sendmail.message.field_encoding import (
     folded_field,
     without_comments,
 )
-from twisted_sendmail.message.header import MAX_HEADER, SIGNATURES, Field, Header, header_end
-from twisted_sendmail.smtp import MAX_TEXT_LINE, InvalidMessage, is_canonical, long_line
+from twisted_sendmail.message.header import SIGNATURES, Field, Header, header_end
+from twisted_sendmail.smtp import MAX_HEADER, MAX_TEXT_LINE, InvalidMessage, is_canonical, long_line
 
 # Levels of parts in parts.
 _MAX_DEPTH = 30

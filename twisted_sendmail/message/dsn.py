@@ -55,7 +55,7 @@ MAX_STATUS = 128 * 1024
 #: Characters of the text for people; further recipients are only counted.
 MAX_TEXT = 64 * 1024
 #: Characters of one server's reply, and of all replies if there are many recipients.
-MAX_REPLY = 1000
+MAX_SHOWN_REPLY = 1000
 MAX_REPLIES = 64 * 1024
 # A reply is not cut below this.
 _SHORT_REPLY = 120
@@ -261,7 +261,7 @@ class Report:
     @property
     def _reply_limit(self) -> int:
         """Characters of each recipient's reply."""
-        return min(MAX_REPLY, max(_SHORT_REPLY, MAX_REPLIES // len(self.recipients)))
+        return min(MAX_SHOWN_REPLY, max(_SHORT_REPLY, MAX_REPLIES // len(self.recipients)))
 
     # -- the part for programs ----------------------------------------------------
 

@@ -15,10 +15,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from twisted_sendmail.smtp import MAX_FIELDS, InvalidMessage
+from twisted_sendmail.smtp import MAX_FIELDS, MAX_HEADER, InvalidMessage
 
-#: Octets of a header section.
-MAX_HEADER = 1024 * 1024
 #: Octets of a header in which addresses are not parsed in the reactor's thread: that may take a
 #: second.
 LONG_HEADER = 64 * 1024

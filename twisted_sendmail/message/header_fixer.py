@@ -30,15 +30,8 @@ from typing import TYPE_CHECKING
 
 from twisted_sendmail.message.addresses import header_sender
 from twisted_sendmail.message.field_encoding import NotEncodable, field_in_ascii, folded_field
-from twisted_sendmail.message.header import (
-    BLIND,
-    LONG_HEADER,
-    MAX_HEADER,
-    Field,
-    Header,
-    header_end,
-)
-from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, hop_count
+from twisted_sendmail.message.header import BLIND, LONG_HEADER, Field, Header, header_end
+from twisted_sendmail.smtp import MAX_HEADER, InvalidInput, Mailbox, domain_name, hop_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable

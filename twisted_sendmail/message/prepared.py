@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_sendmail.message.addresses import header_recipients, header_sender
 from twisted_sendmail.message.downgrade import Form, HeaderEncoder, reencoded
 from twisted_sendmail.message.field_encoding import NotEncodable
-from twisted_sendmail.message.header import LONG_HEADER, MAX_HEADER, Header, header_end
+from twisted_sendmail.message.header import LONG_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
 from twisted_sendmail.message.mime import bulk, written
 from twisted_sendmail.message.source import (
@@ -34,6 +34,7 @@ from twisted_sendmail.message.source import (
 )
 from twisted_sendmail.smtp import (
     MAX_FIELDS,
+    MAX_HEADER,
     AnyRecipient,
     Canonicalizer,
     Envelope,

@@ -16,7 +16,14 @@ import attrs
 
 from twisted_sendmail.message import HeaderFixer
 from twisted_sendmail.queue.models import MessageInfo
-from twisted_sendmail.smtp import MAX_HOPS, InvalidInput, InvalidMessage, LongLines, printable
+from twisted_sendmail.smtp import (
+    MAX_HOPS,
+    InvalidInput,
+    InvalidMessage,
+    LongLines,
+    is_loop,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,10 +79,10 @@ class Cleanup:
         "_held",
         "_id",
         "_long_lines",
-        "_max_hops",
         "_now",
         "_origin",
         "_original",
+        "_own_hops",
         "_policy",
         "_uid",
         "envelope",
@@ -111,7 +118,7 @@ class Cleanup:
         for recipient in envelope.recipients:
             if recipient.others:
                 _check_others(recipient.others)
-        self._max_hops = policy.max_hops + own_hops
+        self._own_hops = own_hops
         rewriting = policy.rewriting
         #: The envelope as it is queued.
         self.envelope = envelope if rewriting is None else rewriting.envelope(envelope)
@@ -155,11 +162,11 @@ class Cleanup:
         return octets
 
     def _check_hops(self) -> None:
-        beyond = self._fixer.hops - self._max_hops
-        if beyond > 0:
+        hops = self._fixer.hops - self._own_hops
+        if is_loop(hops, self._policy.max_hops):
             raise TooManyHops(
                 "the message is in a mail loop",
-                detail=f"the message has passed {self._policy.max_hops + beyond} servers",
+                detail=f"the message has passed {hops} servers",
                 remedy="look at its Received fields for a server that comes twice",
             )
 

@@ -9,6 +9,7 @@ __all__ = [
     "EHLO_UNKNOWN",
     "MAX_DOMAIN",
     "MAX_FIELDS",
+    "MAX_HEADER",
     "MAX_HOPS",
     "MAX_ORCPT",
     "MAX_TEXT_LINE",
@@ -104,6 +105,7 @@ __all__ = [
     "domain_name",
     "hop_count",
     "is_canonical",
+    "is_loop",
     "long_line",
     "mail_command",
     "may_hold_url",
@@ -121,7 +123,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.address import (
-        MAX_DOMAIN,
         ForwardPath,
         Mailbox,
         ReversePath,
@@ -153,16 +154,14 @@ if TYPE_CHECKING:
         Verb,
     )
     from twisted_sendmail.smtp.data_encoding import (
-        MAX_TEXT_LINE,
         Canonicalizer,
         LongLines,
         Repair,
         is_canonical,
         long_line,
     )
-    from twisted_sendmail.smtp.data_reader import TOO_MANY_HOPS, ContentReader, hop_count
+    from twisted_sendmail.smtp.data_reader import ContentReader
     from twisted_sendmail.smtp.envelope import (
-        MAX_ORCPT,
         AnyRecipient,
         Envelope,
         Recipient,
@@ -212,7 +211,15 @@ if TYPE_CHECKING:
         ExtensionParameter,
         MailParameters,
     )
-    from twisted_sendmail.smtp.header_limits import MAX_FIELDS, MAX_HOPS
+    from twisted_sendmail.smtp.hops import TOO_MANY_HOPS, hop_count, is_loop
+    from twisted_sendmail.smtp.limits import (
+        MAX_DOMAIN,
+        MAX_FIELDS,
+        MAX_HEADER,
+        MAX_HOPS,
+        MAX_ORCPT,
+        MAX_TEXT_LINE,
+    )
     from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
     from twisted_sendmail.smtp.reply import Reply
     from twisted_sendmail.smtp.reply_meaning import (
@@ -240,7 +247,7 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "address": "MAX_DOMAIN ForwardPath Mailbox ReversePath ascii_domain domain_name",
+            "address": "ForwardPath Mailbox ReversePath ascii_domain domain_name",
             "capabilities": "Capabilities",
             "client": "ClientSession CommandGroup CommandResult",
             "client_states": "ClientState",
@@ -249,9 +256,10 @@ else:
                 LoneDot Mail Noop OtherCommand Parameters Quit Rcpt RestartCommand
                 Rset StartTLS Verb""",
             "data_encoding": """
-                MAX_TEXT_LINE Canonicalizer LongLines Repair long_line is_canonical""",
-            "data_reader": "TOO_MANY_HOPS ContentReader hop_count",
-            "envelope": "MAX_ORCPT AnyRecipient Envelope Recipient UnusableRecipient",
+                Canonicalizer LongLines Repair long_line is_canonical""",
+            "data_reader": "ContentReader",
+            "hops": "TOO_MANY_HOPS hop_count is_loop",
+            "envelope": "AnyRecipient Envelope Recipient UnusableRecipient",
             "errors": """
                 AllRecipientsRefused AuthenticationError AuthenticationRejected
                 CertificateRejected CommandNotAllowed ConnectFailed ConnectionClosed
@@ -266,7 +274,8 @@ else:
             "extensions": """
                 DERIVED_EXTENSIONS NO_PARAMETERS Extension ExtensionCommand
                 ExtensionParameter MailParameters""",
-            "header_limits": "MAX_FIELDS MAX_HOPS",
+            "limits": """
+                MAX_DOMAIN MAX_FIELDS MAX_HEADER MAX_HOPS MAX_ORCPT MAX_TEXT_LINE""",
             "redaction": "may_hold_url shown_argument shown_url",
             "reply": "Reply",
             "reply_meaning": "EHLO_UNKNOWN ReplyMeaning ReplySubject classify_reply refused_parameters",

@@ -18,15 +18,10 @@ import attrs
 
 from twisted_sendmail.smtp.errors import InvalidAddress
 from twisted_sendmail.smtp.escape import printable
+from twisted_sendmail.smtp.limits import MAX_DOMAIN, MAX_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-#: Octets of a path. RFC 5321 section 4.5.3.1.3 asks servers for 256; longer paths exist, and the
-#: server decides about them, but a command line must stay a line.
-MAX_PATH = 900
-#: Octets of a domain (RFC 5321 section 4.5.3.1.2).
-MAX_DOMAIN = 255
 
 # Non-ASCII that may appear (RFC 6531 section 3.3), less what is invisible, breaks
 # lines, or is not a character at all.

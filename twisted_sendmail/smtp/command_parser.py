@@ -36,6 +36,7 @@ from twisted_sendmail.smtp.commands import (
     Verb,
 )
 from twisted_sendmail.smtp.errors import InvalidAddress, InvalidInput
+from twisted_sendmail.smtp.limits import MAX_AUTH_LINE, MAX_CHUNK_DIGITS, MAX_COMMAND_LINE
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -46,14 +47,6 @@ if TYPE_CHECKING:
 ServerCommand = (
     Hello | StartTLS | Auth | Mail | Rcpt | Data | Bdat | Rset | Noop | Quit | OtherCommand
 )
-
-#: Octets of a command line without CRLF.  RFC 5321 section 4.5.3.1.4 asks for 512, the
-#: extensions add some (RFC 3461: 500 for ORCPT); a path alone may have 900 here.
-MAX_COMMAND_LINE = 2048
-#: Octets of a line of AUTH without CRLF (RFC 4954 section 4).
-MAX_AUTH_LINE = 12288
-#: Digits of the size of a BDAT chunk; the session limits the size itself.
-MAX_CHUNK_DIGITS = 19
 
 _A = (b"A", b"a")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")

@@ -13,9 +13,7 @@ import enum
 import re
 
 from twisted_sendmail.smtp.errors import InvalidMessage
-
-#: Octets of a line without its end (RFC 5321 section 4.5.3.1.6).
-MAX_TEXT_LINE = 998
+from twisted_sendmail.smtp.limits import MAX_TEXT_LINE
 
 # Octets worked on at a time: few enough for the allocator to use the same memory again.
 _STRIDE = 32 * 1024

@@ -3,7 +3,8 @@
 :class:`DataParser` finds CRLF dot CRLF and removes stuffed dots, :class:`ChunkParser` joins chunks.
 Both notice bare CR, bare LF and NUL, because two servers that read them differently make two
 messages of one. :class:`HeaderCounter` measures the header. :class:`ContentReader` holds the parser
-and the counter of one message, and decides whether the message is refused.
+and the counter of one message, and decides whether the message is refused. The octets of a chunk
+are counted by the session (``server``).
 
 Any cutting of the octets gives the same content and the same refusal. No content is kept.
 
@@ -17,7 +18,8 @@ import re
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.data_encoding import is_canonical, unstuffed
-from twisted_sendmail.smtp.header_limits import MAX_FIELDS
+from twisted_sendmail.smtp.hops import TOO_MANY_HOPS, hop_count, is_loop
+from twisted_sendmail.smtp.limits import MAX_FIELDS
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -27,25 +29,16 @@ if TYPE_CHECKING:
 #: ignored SIZE gets its reply; a client that never ends does not.
 SLACK = 1024 * 1024
 
-#: A mail loop (RFC 3463 section 3.5).
-TOO_MANY_HOPS = Reply(554, ("5.4.6 Too many hops",))
-
 _END = b"\r\n.\r\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # A whole line that neither is a field nor continues one (RFC 5322 section 2.2).
 _NO_FIELD = re.compile(rb"\r\n(?![!-9;-~]+[ \t]*:|[ \t])[^\r\n]*\r\n")
 _NEXT_FIELD = re.compile(rb"\n(?![ \t])")
-_RECEIVED = re.compile(rb"\nreceived[ \t]*:")
 
 
 def too_large(settings: ServerSettings) -> Reply:
     """Return the 552 that names the limit."""
     return Reply(552, (f"5.3.4 The message is larger than {settings.max_size} octets",))
-
-
-def hop_count(header: bytes) -> int:
-    """Return the number of Received fields in a header section (RFC 5321 section 6.3)."""
-    return len(_RECEIVED.findall(b"\n" + header.lower()))
 
 
 class ContentReader:
@@ -115,7 +108,7 @@ class ContentReader:
             text = f"5.3.4 The header is longer than {settings.max_header} octets"
         elif header.too_many_fields:
             text = f"5.3.4 The header has more than {settings.max_fields} fields"
-        elif header.hops > settings.max_hops:
+        elif is_loop(header.hops, settings.max_hops):
             return TOO_MANY_HOPS
         elif self.chunks > settings.max_chunks:
             text = f"5.3.4 The message comes in more than {settings.max_chunks} chunks"

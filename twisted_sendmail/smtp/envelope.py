@@ -12,15 +12,12 @@ import attrs
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
 from twisted_sendmail.smtp.errors import InvalidAddress, InvalidInput
+from twisted_sendmail.smtp.limits import MAX_ENVID, MAX_ORCPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
-#: RFC 3461 section 4.4.
-MAX_ENVID = 100
-#: RFC 3461 section 4.2.
-MAX_ORCPT = 500
 
 
 def _path(path: str | ForwardPath) -> ForwardPath:

@@ -28,8 +28,9 @@ from attrs import field, frozen
 
 from twisted_sendmail.smtp.address import ReversePath
 from twisted_sendmail.smtp.commands import OtherCommand, xtext
-from twisted_sendmail.smtp.envelope import MAX_ENVID, MAX_ORCPT, Recipient
+from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.errors import InvalidInput
+from twisted_sendmail.smtp.limits import MAX_ENVID, MAX_ORCPT
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:

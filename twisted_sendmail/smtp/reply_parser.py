@@ -12,16 +12,13 @@ from functools import lru_cache
 
 from twisted_sendmail.smtp.errors import ProtocolBreach
 from twisted_sendmail.smtp.escape import printable
+from twisted_sendmail.smtp.limits import (
+    MAX_CHALLENGE_LINE,
+    MAX_REPLY,
+    MAX_REPLY_LINE,
+    MAX_REPLY_LINES,
+)
 from twisted_sendmail.smtp.reply import Reply
-
-#: Octets of a line. RFC 5321 section 4.5.3.1.5 allows 512; extensions need more.
-MAX_LINE = 8192
-#: Octets of a line with a challenge (RFC 4954 section 4: 12,288 of base64).
-MAX_CHALLENGE_LINE = 4 + 12_288
-#: Octets of a reply; there are EHLO replies of 50 KB.
-MAX_REPLY = 128 * 1024
-#: Lines of a reply.
-MAX_LINES = 8192
 
 #: Replies of one line that are remembered, and their octets: a server repeats a few replies.
 KNOWN = 32
@@ -125,11 +122,11 @@ class ReplyParser:
         if self._lines and code != self._code:
             self._break("the code changes within one reply", self._code + b" and " + code)
             return None
-        if len(line) > MAX_LINE and len(line) > _longest(line):
+        if len(line) > MAX_REPLY_LINE and len(line) > _longest(line):
             self._break(f"a line of its reply is longer than {_longest(line)} octets")
             return None
-        if self._octets > MAX_REPLY or len(self._lines) >= MAX_LINES:
-            self._break(f"its reply is longer than {MAX_REPLY} octets or {MAX_LINES} lines")
+        if self._octets > MAX_REPLY or len(self._lines) >= MAX_REPLY_LINES:
+            self._break(f"its reply is longer than {MAX_REPLY} octets or {MAX_REPLY_LINES} lines")
             return None
         text = line[4:].decode("utf-8", "replace")
         if separator == b"-":
@@ -153,7 +150,7 @@ class ReplyParser:
 
 
 def _longest(line: bytes) -> int:
-    return MAX_CHALLENGE_LINE if line.startswith(b"334") else MAX_LINE
+    return MAX_CHALLENGE_LINE if line.startswith(b"334") else MAX_REPLY_LINE
 
 
 def _may_begin(line: bytes) -> bool:

@@ -53,8 +53,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted_sendmail.smtp.command_parser import (
-    MAX_AUTH_LINE,
-    MAX_COMMAND_LINE,
     TOO_LONG,
     max_length,
     parse_auth_line,
@@ -77,6 +75,7 @@ from twisted_sendmail.smtp.commands import (
 )
 from twisted_sendmail.smtp.data_reader import SLACK, ContentReader, too_large
 from twisted_sendmail.smtp.extensions import NO_PARAMETERS, read_mail_parameters, read_recipient
+from twisted_sendmail.smtp.limits import MAX_AUTH_LINE, MAX_COMMAND_LINE
 from twisted_sendmail.smtp.redaction import Redaction, shown_line
 from twisted_sendmail.smtp.reply import Reply
 from twisted_sendmail.smtp.server_states import TABLE, ServerState

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.extensions import DERIVED_EXTENSIONS, ExtensionTable
-from twisted_sendmail.smtp.header_limits import MAX_FIELDS, MAX_HOPS
+from twisted_sendmail.smtp.limits import MAX_FIELDS, MAX_HOPS
 
 if TYPE_CHECKING:
     from twisted_sendmail.smtp.extensions import Extension

@@ -14,13 +14,9 @@ import pwd
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from twisted_sendmail.exit_status import CommandError, ExitStatus
-from twisted_sendmail.message import (
-    MAX_HEADER,
-    Header,
-    header_recipients,
-    mailboxes,
-)
+from twisted_sendmail.message import Header, header_recipients, mailboxes
 from twisted_sendmail.smtp import (
+    MAX_HEADER,
     MAX_TEXT_LINE,
     Canonicalizer,
     Envelope,
