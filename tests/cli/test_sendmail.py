@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import signal
+import socket
 import stat
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -397,6 +400,41 @@ def test_mailq(sendmail: SendmailCommand) -> None:
 
 def _all(done: Done) -> tuple[int, str, str]:
     return done.status, done.out, done.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (b"", "the answer of the relay is incomplete"),
+        (b"what?\n", "the answer of the relay cannot be parsed"),
+        (b'{"error": "no \\u001b[2J"}\n', "the relay refused: no \\x1b[2J"),
+    ],
+)
+def test_mailq_of_a_relay_that_does_not_answer(
+    sendmail: SendmailCommand, answer: bytes, line: str
+) -> None:
+    requests: list[bytes] = []
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            requests.append(connection.recv(65536))
+            connection.sendall(answer)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(sendmail.drop.parent / "mailq"))
+        server.listen()
+        thread = threading.Thread(target=serve, args=[server])
+        thread.start()
+        done = sendmail("-bp", "-qRbob", "-qIABC", name="mailq")
+        thread.join(30)
+    assert (done.status, done.err.splitlines()[-1]) == (75, f"mailq: {line}; try again later")
+    assert json.loads(requests[0]) == {
+        "action": "list",
+        "ids": ["ABC"],
+        "recipient": "bob",
+        "sender": None,
+    }
 
 
 def test_newaliases_does_nothing(sendmail: SendmailCommand) -> None:

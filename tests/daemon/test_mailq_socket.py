@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
@@ -151,3 +152,17 @@ async def test_a_socket_that_a_killed_relay_left_is_no_relay(
     again = await stage.started(_configuration(stage, open_folder))
     assert await _run(spool, ALICE, name="mailq") == "Mail queue is empty\n"
     await again.stopService()
+
+
+@needs_root
+@ensureDeferred
+async def test_a_refusal_of_the_relay_is_one_line(
+    open_folder: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.started(_configuration(stage, open_folder))
+    # As in a user namespace that does not map the user.
+    monkeypatch.setattr("twisted_sendmail.local_users.known_uid", lambda _: None)
+    done = await deferToThread(_sendmail, open_folder / "spool", ALICE, "-bp")
+    assert (done.returncode, done.stdout) == (75, b"")
+    assert done.stderr.startswith(b"sendmail: the relay refused: the user who asks is not known: ")
+    assert done.stderr.count(b"\n") == 1

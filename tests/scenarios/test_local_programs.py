@@ -245,6 +245,29 @@ async def test_output_of_a_cron_job(machine: Machine, hop: LoopbackServer, react
 
 
 @ensureDeferred
+async def test_a_service_with_a_read_only_file_system_is_told_its_setting(
+    machine: Machine, hop: LoopbackServer
+) -> None:
+    await stopped(machine, hop)
+    spool = machine.folder / "spool"
+    read_only = f"mount --bind '{spool}' '{spool}' && mount -o remount,ro,bind '{spool}'"
+    done = await deferToThread(
+        subprocess.run,
+        machine.command("/usr/sbin/sendmail", "-i", "bob@example.net", more=read_only),
+        input=b"Subject: x\n\nx\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (75, b"")
+    assert done.stderr.decode() == (
+        f"sendmail: the message was not taken: {spool}/drop cannot be written: Read-only file "
+        f"system; a systemd service with a read-only file system needs ReadWritePaths={spool}\n"
+    )
+    assert machine.dropped == 0
+
+
+@ensureDeferred
 async def test_the_test_message_of_mdadm(machine: Machine, hop: LoopbackServer) -> None:
     """The call and the text of mdadm 4.2, which itself needs a RAID array to send it."""
     await stopped(machine, hop)

@@ -105,13 +105,16 @@ class MailqFactory(ServerFactory):
         self._open.add(protocol)
         self._of_user[uid] += 1
         if peer is None or uid is None:
-            return "the relay cannot know the user who asks; ask as root"
+            return (
+                "the user who asks is not known: the relay runs in a user namespace that does not map "
+                "all users (PrivateUsers=, or a container)"
+            )
         if self.sees_all(peer):
             return None
         # Some are left for operators.
         total = MAX_CONNECTIONS - MAX_CONNECTIONS_OF_USER
         if self._of_user[uid] > MAX_CONNECTIONS_OF_USER or len(self._open) > total:
-            return "too many requests at once; try again later"
+            return "too many requests at once"
         return None
 
     def closed(self, protocol: _MailqProtocol, peer: LocalPeer | None) -> None:

@@ -72,7 +72,7 @@ def _ask(settings: DropSettings, request: dict[str, Any]) -> Iterator[dict[str, 
         client.close()
         if isinstance(e, FileNotFoundError | ConnectionRefusedError):
             return None
-        raise _failed(e.strerror or "no answer") from None
+        raise _failed(f"the relay does not answer: {e.strerror or 'timeout'}") from None
     # A relay that refuses a request may do so before it is sent; the answer tells.
     with suppress(OSError):
         client.sendall(json.dumps(request).encode("ascii") + b"\n")
@@ -85,18 +85,19 @@ def _answer(client: socket.socket) -> Iterator[dict[str, Any]]:
             for line in lines:
                 found = json.loads(line)
                 if "error" in found:
-                    raise _failed(printable(found["error"], 500))
+                    raise _failed(f"the relay refused: {printable(found['error'], 500)}")
                 yield found
                 if "end" in found:
                     return
-        except (OSError, ValueError) as e:
-            why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-            raise _failed(printable(why, 100)) from None
-    raise _failed("it ended before its answer was complete")
+        except OSError as e:
+            raise _failed(f"the relay does not answer: {e.strerror or 'timeout'}") from None
+        except ValueError:
+            raise _failed("the answer of the relay cannot be parsed") from None
+    raise _failed("the answer of the relay is incomplete")
 
 
-def _failed(why: str) -> CommandError:
-    return CommandError(f"the relay did not answer: {why}", ExitStatus.TEMPFAIL)
+def _failed(what: str) -> CommandError:
+    return CommandError(f"{what}; try again later", ExitStatus.TEMPFAIL)
 
 
 # -- without the relay --------------------------------------------------------------
