@@ -90,3 +90,16 @@ def test_a_cancelled_handshake_takes_no_slot(clock: Clock) -> None:
     slots[0].end()
     assert (first.begun, second.begun) == (False, True)
     assert clock.getDelayedCalls() == []
+
+
+def test_any_number_of_handshakes_that_end_at_once_pass_their_slot_on(clock: Clock) -> None:
+    """As of connections that were lost while they waited."""
+    slots = full(clock)
+    waiting = [Slot(clock) for _ in range(500)]
+    last = Slot(clock)
+    for slot in waiting:
+        slot.end()
+    assert not any(slot.begun for slot in waiting)
+    slots[0].end()
+    assert all(slot.begun for slot in [*waiting, last])
+    assert [slot.running.called for slot in waiting] == [True] * 500

@@ -191,6 +191,7 @@ class Pool:
         self._next_token: IDelayedCall | None = None
         self._wait_limit: IDelayedCall | None = None
         self._redistribution: IDelayedCall | None = None
+        self._distributing = self._distribution_due = False
         self._refusal: SendmailError | None = None
         #: Whether a connection has ever been ready.
         self.was_ready = False
@@ -552,19 +553,32 @@ class Pool:
             waiting.errback(error.copy())
 
     def _distribute(self) -> None:
-        """Let connections take jobs, and open more connections if that is not enough."""
-        if self._queue:
-            # The connection used last is used first; the others become idle for good.
-            idle = reversed(self._in(ConnectionState.IDLE))
-            for connection in (*idle, *self._with_room):
-                if not self._queue:
-                    break
-                self._with_room.pop(connection, None)
-                connection.take_jobs()
-        while self._lacking():
-            if not self._open_one():
-                return
-        self._replacement = None
+        """Let connections take jobs, and open more connections if that is not enough.
+
+        Either may end jobs or connections at once, whose callbacks call this method again: then it
+        notes that distribution is due once more, so that the depth does not grow with their number.
+        """
+        self._distribution_due = True
+        if self._distributing:
+            return
+        self._distributing = True
+        try:
+            while self._distribution_due:
+                self._distribution_due = False
+                self._give_jobs()
+                while self._lacking() and self._open_one():
+                    pass
+        finally:
+            self._distributing = False
+
+    def _give_jobs(self) -> None:
+        # The connection used last is used first; the others become idle for good.
+        idle = reversed(self._in(ConnectionState.IDLE)) if self._queue else ()
+        for connection in (*idle, *self._with_room):
+            if not self._queue:
+                break
+            self._with_room.pop(connection, None)
+            connection.take_jobs()
 
     def _lacking(self) -> bool:
         """Return whether another connection would be of use."""

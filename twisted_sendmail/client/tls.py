@@ -401,6 +401,24 @@ def _unverified(why: str) -> CertificateRejected:
     return CertificateRejected("TLS refused", phase="TLS", detail=why)
 
 
+class _HandshakeSlots(DeferredSemaphore):
+    """The slots for handshakes with one server.
+
+    A handshake that begins may end at once, if its connection was lost while it waited.  So slots are
+    released in a loop: in a call for each, any number of such handshakes would exceed the stack.
+    """
+
+    _to_release = 0
+
+    def release(self) -> None:
+        """Let the next handshake begin."""
+        self._to_release += 1
+        if self._to_release == 1:
+            while self._to_release:
+                super().release()
+                self._to_release -= 1
+
+
 class Handshake:
     """``async with`` it around one TLS handshake; it waits for a slot and yields the ServerVerifier."""
 
@@ -414,11 +432,11 @@ class Handshake:
     ) -> None:
         self._key = SessionKey(clock, trust, name.lower(), port)
         self._verifier = ServerVerifier(trust, name, self._key, context)
-        self._semaphore = _SEMAPHORES.setdefault(self._key, DeferredSemaphore(MAX_HANDSHAKES))
+        self._slots = _SLOTS.setdefault(self._key, _HandshakeSlots(MAX_HANDSHAKES))
         self._acquired: DeferredSemaphore | None = None
 
     async def __aenter__(self) -> ServerVerifier:
-        acquiring = self._semaphore.acquire()
+        acquiring = self._slots.acquire()
         if not acquiring.called:
             _ = acquiring.addTimeout(
                 MAX_HANDSHAKE_WAIT, self._key.clock, onTimeoutCancel=lambda *_: None
@@ -432,7 +450,7 @@ class Handshake:
 
 
 #: By server, while it has a handshake.
-_SEMAPHORES: WeakValueDictionary[SessionKey, DeferredSemaphore] = WeakValueDictionary()
+_SLOTS: WeakValueDictionary[SessionKey, _HandshakeSlots] = WeakValueDictionary()
 
 
 @frozen(eq=False)

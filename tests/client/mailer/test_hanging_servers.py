@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -40,10 +41,11 @@ ENVELOPE = Envelope("alice@example.org", "bob@example.net")
 class Network:
     """Connections to one server: each hangs, is refused or gets through, in order.
 
-    :param script: what becomes of each connection; the last entry counts for all later ones.
+    :param script: what becomes of each connection; a number is the seconds after which it gets
+        through. The last entry counts for all later ones.
     """
 
-    def __init__(self, server: MemoryServer, *script: str) -> None:
+    def __init__(self, server: MemoryServer, *script: str | float) -> None:
         self._server = server
         self._script = list(script)
         #: When each attempt began.
@@ -56,6 +58,8 @@ class Network:
         self.times.append(self._server.clock.seconds())
         if entry == "serves":
             return self._server.endpoint.connect(factory)
+        if not isinstance(entry, str):
+            return deferLater(self._server.clock, entry, self._server.endpoint.connect, factory)
         if entry == "refuses":
             refused: Deferred[Any] = Deferred()
             failure = Failure(Refused())  # type: ignore[no-untyped-call]  # Twisted's
@@ -339,6 +343,19 @@ def test_warming_up_gets_past_a_connection_that_hangs(server: MemoryServer) -> N
     server.advance(10)
     assert results == [None]
     assert state(mailer) == (3, 0, 0, 0)
+
+
+def test_any_number_of_connections_that_hang_are_replaced_at_once(server: MemoryServer) -> None:
+    """All are overdue when the last connection is ready, which shows that the server serves."""
+    network = Network(server, "serves", *["hangs"] * 300, 7.0, "serves")
+    in_clear = SubmissionServer(
+        "localhost", tls=TLSPolicy.NONE, endpoint=network, timeouts=Timeouts(connect=300)
+    )
+    mailer = mailer_over(server, in_clear, connections=302)
+    results = results_of(mailer.connect(302))
+    server.advance(8)
+    assert results == [None]
+    assert (state(mailer), network.hanging, len(network.times)) == ((302, 0, 0, 0), 0, 602)
 
 
 # -- closing does not wait ---------------------------------------------------------------
