@@ -470,6 +470,17 @@ def test_a_message_above_the_relay_s_limit_is_refused(sendmail: SendmailCommand)
     assert sendmail.message.size > 500
 
 
+def test_a_header_above_the_relay_s_limit_is_refused(sendmail: SendmailCommand) -> None:
+    sendmail.configure('[limits]\nheader-size = "1 kB"\n')
+    done = sendmail(
+        "bob@example.net", stdin=b"To: bob@example.net\nX: " + b"y" * 980 + b"\n\nHi.\n"
+    )
+    assert done.status == 65
+    assert "header cannot be used: it is longer than 1000 octets" in done.err
+    sendmail.assert_nothing_was_taken()
+    silent(sendmail("bob@example.net", stdin=b"X: " + b"y" * 900 + b"\n\n" + b"z" * 2000))
+
+
 def test_more_recipients_than_the_relay_takes_are_refused(sendmail: SendmailCommand) -> None:
     sendmail.configure("[limits]\nrecipients = 2\n")
     done = sendmail("a@x.org", "b@x.org", "c@x.org")

@@ -230,13 +230,15 @@ def test_the_envelope_comes_through(spool: Spool) -> None:
         (BOB._replace(envid="\x00"), CONTENT, "ENVID cannot be used"),
         (BOB, b"Received: x\r\n" * 102 + CONTENT, "mail loop"),
         (BOB, b"x" * 200_000, "the limit is"),
+        (BOB, b"A: b\r\n" * 2002, "too many fields"),
+        (BOB, b"A: " + b"b" * 80_000 + b"\r\n\r\n", "its header is too long"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_that_cannot_be_queued_is_reported_once_and_delays_no_other(
     spool: Spool, envelope: DropEnvelope, content: bytes, why: str
 ) -> None:
-    spool.start("[limits]\nrecipients = 3\nmessage-size = 100_000\n".replace("_", ""))
+    spool.start("[limits]\nrecipients = 3\nmessage-size = 100000\nheader-size = 9000\n")
     name = spool.put(content, envelope)
     spool.put()
     spool.scan()

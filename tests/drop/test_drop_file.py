@@ -101,6 +101,13 @@ def test_a_file_has_mode_0600_until_it_is_complete(tmp_path: Path) -> None:
     assert path.exists()
 
 
+def test_an_envelope_above_the_limit_is_refused_before_the_file_is_made(tmp_path: Path) -> None:
+    recipients = (DropRecipient("b" * 900 + "@example.net"),) * 2500
+    with pytest.raises(DropFileError, match="the envelope has more than 2097152 octets"):
+        DropFile(str(tmp_path), BOB._replace(recipients=recipients))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_aborted_file_is_gone(tmp_path: Path) -> None:
     file = DropFile(str(tmp_path), BOB)
     file.write(b"Hi.\r\n")

@@ -40,8 +40,10 @@ from twisted_sendmail.message import clause, received_field
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import LEAST_FREE, Cleanup, QueueError
 from twisted_sendmail.smtp import (
+    MAX_FIELDS,
     Canonicalizer,
     Envelope,
+    HeaderCounter,
     InvalidInput,
     Recipient,
     Repair,
@@ -467,20 +469,30 @@ class _Reading:
                     f"it has {reader.size} octets, and the limit is {limits.message_size}"
                 )
             cleanup = self._cleanup(reader, limits.recipients)
-            canonical = None if reader.envelope.binary else Canonicalizer(Repair.REPAIR)
             held = self._trace()
-            for piece in reader.pieces():
-                held += piece if canonical is None else canonical.feed(piece)
-                if octets := cleanup.feed(held):
+            for piece in self._checked(reader, limits.header_size + PIECE):
+                if octets := cleanup.feed(held + piece):
                     yield octets
                 held = b""
-            if canonical is not None:
-                held += canonical.finish()
             if octets := cleanup.feed(held) + cleanup.finish():
                 yield octets
         finally:
             reader.close()
         self.info = cleanup.message_info()
+
+    def _checked(self, reader: DropReader, max_header: int) -> Generator[bytes]:
+        """Yield the content with CRLF line ends, if its header is one that a server accepts."""
+        canonical = None if reader.envelope.binary else Canonicalizer(Repair.REPAIR)
+        header = HeaderCounter(max_header, MAX_FIELDS + 1)
+        for piece in reader.pieces():
+            octets = piece if canonical is None else canonical.feed(piece)
+            header.feed(octets)
+            _check_header(header)
+            yield octets
+        header.finish()
+        _check_header(header)
+        if canonical is not None:
+            yield canonical.finish()
 
     def _cleanup(self, reader: DropReader, max_recipients: int) -> Cleanup:
         given, policy = reader.envelope, self._configuration.cleanup
@@ -507,6 +519,11 @@ class _Reading:
         user = uid_text(known_uid(self._file.key.uid))
         by = clause("by", self._configuration.name, f"twisted_sendmail, invoked by {user}")
         return received_field([by, clause("id", self._id)], self._now)
+
+
+def _check_header(header: HeaderCounter) -> None:
+    if header.too_long or header.too_many_fields:
+        raise DropFileError("its header is too long, or has too many fields")
 
 
 def _envelope(given: DropEnvelope) -> Envelope:

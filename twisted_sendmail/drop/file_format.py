@@ -40,7 +40,7 @@ _FORMAT = b"twisted_sendmail drop 1\n"
 _END = "end {:020d} {:08x}\n"
 _END_SIZE = len(_END.format(0, 0))
 #: Octets of the envelope.
-MAX_ENVELOPE = 4 * 1024 * 1024
+MAX_ENVELOPE = 2 * 1024 * 1024
 
 
 class DropFileError(Exception):
@@ -74,10 +74,14 @@ class DropEnvelope(NamedTuple):
 class DropFile:
     """A message that is written to the drop *directory*; ends with :meth:`commit` or :meth:`abort`.
 
-    :raises OSError: the file cannot be created or written.  Then :meth:`abort` removes it.
+    :raises DropFileError: the envelope is too long.
+    :raises OSError: the file cannot be created or written.
     """
 
     def __init__(self, directory: str, envelope: DropEnvelope, name: str | None = None) -> None:
+        head = _FORMAT + _encoded(envelope)
+        if len(head) > MAX_ENVELOPE:
+            raise DropFileError(f"the envelope has more than {MAX_ENVELOPE} octets")
         #: The name of the file: 128 random bits, unless given.
         self.name = name or new_name()
         self._path = os.path.join(directory, self.name)  # noqa: PTH118 - pathlib costs 1 MB
@@ -87,7 +91,7 @@ class DropFile:
         #: Octets of content so far.
         self.size = 0
         try:
-            self._write(_FORMAT + _encoded(envelope))
+            self._write(head)
         except BaseException:
             self.abort()
             raise

@@ -36,7 +36,7 @@ class DropSettings(NamedTuple):
     recipient_domain: str
     #: Octets of a message.
     message_size: int
-    #: Octets of its header, by SMTP.
+    #: Octets of its header.
     header_size: int
     #: Its recipients.
     recipients: int

@@ -49,6 +49,7 @@ __all__ = [
     "ExtensionParameter",
     "ExtensionUnavailable",
     "ForwardPath",
+    "HeaderCounter",
     "Hello",
     "InvalidAddress",
     "InvalidBase64",
@@ -160,7 +161,7 @@ if TYPE_CHECKING:
         is_canonical,
         long_line,
     )
-    from twisted_sendmail.smtp.data_reader import ContentReader
+    from twisted_sendmail.smtp.data_reader import ContentReader, HeaderCounter
     from twisted_sendmail.smtp.envelope import (
         AnyRecipient,
         Envelope,
@@ -257,7 +258,7 @@ else:
                 Rset StartTLS Verb""",
             "data_encoding": """
                 Canonicalizer LongLines Repair long_line is_canonical""",
-            "data_reader": "ContentReader",
+            "data_reader": "ContentReader HeaderCounter",
             "hops": "TOO_MANY_HOPS hop_count is_loop",
             "envelope": "AnyRecipient Envelope Recipient UnusableRecipient",
             "errors": """

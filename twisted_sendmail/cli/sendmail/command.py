@@ -81,7 +81,9 @@ def _deliver(options: SendmailOptions, settings: DropSettings) -> int:
     try:
         if stdin_closed:
             raise CommandError("stdin is closed; nothing was sent", ExitStatus.IOERR)
-        message = InputMessage(_STDIN, dot_ends=not options.ignore_dots)
+        message = InputMessage(
+            _STDIN, dot_ends=not options.ignore_dots, max_header=settings.header_size
+        )
         unusable: list[UnusableRecipient] = []
         envelope = envelope_of(options, message.header, sender, settings.recipient_domain, unusable)
         if len(envelope.recipients) > settings.recipients:

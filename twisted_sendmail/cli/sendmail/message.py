@@ -118,14 +118,17 @@ class InputMessage:
     """A message that is read from *descriptor*, to its end, or up to a line with only a dot.
 
     :param dot_ends: a line with only a dot ends it.
+    :param max_header: octets of the header.
     :raises InvalidMessage: the header is too long.
     :raises CommandError: the message cannot be read: 74.
     """
 
-    def __init__(self, descriptor: int, *, dot_ends: bool) -> None:
+    def __init__(self, descriptor: int, *, dot_ends: bool, max_header: int = MAX_HEADER) -> None:
         self._pieces = _canonical(descriptor, dot_ends=dot_ends)
         #: The header as it was read.
         self.header, self._rest = _read_header(self._pieces)
+        if len(bytes(self.header)) > max_header:
+            raise _header_too_long(max_header)
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the content in pieces, once.
@@ -237,9 +240,13 @@ def _parse_header(head: bytes, *, at_end: bool) -> tuple[Header, bytes] | None:
         body = b"".join(field.octets for field in header.fields[header.broken :])
         return Header(header.fields[: header.broken]), body.removesuffix(line_end) + head[end:]
     if end > MAX_HEADER or (open_end and not at_end):
-        raise InvalidMessage(
-            "the message's header cannot be used",
-            detail=f"it is longer than {MAX_HEADER} octets",
-            remedy="put an empty line between header and body",
-        )
+        raise _header_too_long(MAX_HEADER)
     return header, head[end + 2 :]
+
+
+def _header_too_long(limit: int) -> InvalidMessage:
+    return InvalidMessage(
+        "the message's header cannot be used",
+        detail=f"it is longer than {limit} octets",
+        remedy="put an empty line between header and body",
+    )

@@ -11,6 +11,7 @@ from twisted_sendmail.drop import (
     SETTINGS,
     DropEnvelope,
     DropFile,
+    DropFileError,
     DropRecipient,
     read_settings,
     wake_relay,
@@ -85,7 +86,7 @@ def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes])
 
     :param pieces: the content.
     :raises MessageTooLarge: it is longer than the relay takes.
-    :raises CommandError: the file cannot be written: 75.
+    :raises CommandError: the file cannot be written: 75, or the envelope is too long: 65.
     """
     limit = settings.message_size
     try:
@@ -100,6 +101,10 @@ def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes])
             file.commit()
         finally:
             file.abort()
+    except DropFileError as e:
+        raise CommandError(
+            f"{e}; send the message to fewer at a time", ExitStatus.DATAERR
+        ) from None
     except OSError as e:
         raise CommandError(_cannot_write(settings, e), ExitStatus.TEMPFAIL) from None
     wake_relay(settings)
