@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_sendmail.smtp.data_reader import ChunkParser, ContentDefect, DataParser
@@ -49,6 +49,29 @@ def test_stuffing_then_reading_is_the_identity(
 def test_any_cutting_reads_the_same(octets: bytes, cuts: list[int]) -> None:
     whole, cut = read(octets + b"\r\n.\r\n", []), read(octets + b"\r\n.\r\n", cuts)
     assert cut == whole
+
+
+@given(PIECES, CUTS)
+@example(b"From: a\r\r\n.\r\r\n", [9])
+def test_any_cutting_repairs_the_same(octets: bytes, cuts: list[int]) -> None:
+    octets += b"\r\n.\r\n"
+    assert read(octets, cuts, repair=True) == read(octets, [], repair=True)
+    chunks, whole = ChunkParser(repair=True), ChunkParser(repair=True)
+    sizes, rest, content = iter(cuts), octets, b""
+    while rest:
+        size = next(sizes, len(rest))
+        content += chunks.feed(rest[:size])
+        rest = rest[size:]
+    assert content + chunks.finish() == whole.feed(octets) + whole.finish()
+
+
+def test_cr_cr_lf_is_repaired_to_one_line_end() -> None:
+    octets = b"From: a\r\r\nTo: b\r\r\n\r\r\nHi\r\r\n"
+    expected = b"From: a\r\nTo: b\r\n\r\nHi\r\n"
+    content, _, faults = read(octets + b".\r\n", [], repair=True)
+    assert (content, faults) == (expected, {ContentDefect.BARE_CR})
+    parser = ChunkParser(repair=True)
+    assert parser.feed(octets) + parser.finish() == expected
 
 
 @given(PIECES)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 SLACK = 1024 * 1024
 
 _END = b"\r\n.\r\n"
-_LINE_END = re.compile(rb"\r\n|\r|\n")
+# CR CR LF is a CRLF that was written in text mode: an empty line there would end the header.
+_LINE_END = re.compile(rb"\r\r?\n|\r|\n")
 # A whole line that neither is a field nor continues one (RFC 5322 section 2.2).
 _NO_FIELD = re.compile(rb"\r\n(?![!-9;-~]+[ \t]*:|[ \t])[^\r\n]*\r\n")
 _NEXT_FIELD = re.compile(rb"\n(?![ \t])")
@@ -131,7 +132,8 @@ class ContentDefect(enum.Enum):
 class _ContentParser:
     """Common part of the parsers: inspects pieces that never separate a CR from its LF.
 
-    :param repair: replace bare CR and LF by CRLF, and remove NUL.
+    :param repair: replace bare CR and LF, and CR CR LF, by CRLF, and remove NUL; pieces do not
+        separate CR CR LF then.
     :param binary: BODY=BINARYMIME; every octet is content.
     """
 
@@ -178,6 +180,8 @@ class DataParser(_ContentParser):
             data = data[: end + 2]
         else:
             kept = next((n for n in (4, 3, 2, 1) if data.endswith(_END[:n])), 0)
+            if self._repair and data.endswith(b"\r" + _END[:kept]):
+                kept += 1
             self._held = data[len(data) - kept :]
             data = data[: len(data) - kept]
         if not data:
@@ -196,8 +200,9 @@ class ChunkParser(_ContentParser):
             data = self._held + data
             self._held = b""
         if data.endswith(b"\r") and not self._binary:
-            self._held = b"\r"
-            data = data[:-1]
+            kept = 2 if self._repair and data.endswith(b"\r\r") else 1
+            self._held = data[-kept:]
+            data = data[:-kept]
         return self._inspected(data)
 
     def finish(self) -> bytes:
