@@ -13,7 +13,7 @@ from twisted_sendmail.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from twisted_sendmail.client.connect import open_session
-    from twisted_sendmail.client.job import deliver
+    from twisted_sendmail.client.delivery_job import deliver
     from twisted_sendmail.client.mailer import Mailer, MailerService, MailerStats, Sending, many
     from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.protocol import SubmissionProtocol
@@ -215,7 +215,7 @@ _MODULES = {
     "client.protocol": "SubmissionProtocol",
     "client.timeouts": "Cancelled Timeouts",
     "client.tls": "ServerVerifier TLSPolicy TLSTrust",
-    "client.job": "deliver",
+    "client.delivery_job": "deliver",
     "server.auth": "AuthThrottle PortalAccounts",
     "server.timeouts": "ServerTimeouts",
     "server.factory": "ConnectionCounter ConnectionLimits SMTPServerFactory",

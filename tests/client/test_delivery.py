@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import Recipient, RecipientStatus, ServerSettings
-from twisted_sendmail.client.job import batch_end
+from twisted_sendmail.client.delivery_job import batch_end
 from twisted_sendmail.testing import MemoryServer
 
 MESSAGE = b"From: a@example.org\r\nSubject: limits\r\n\r\nbody\r\n"

@@ -25,7 +25,7 @@ from tests.names import (
 from tests.queue.failing_store import Choke, choked
 from tests.queue.messages import Observer, content_of, info_of, take_in
 from tests.rows import recipient_row
-from twisted_sendmail.queue.sqlite.files import FreeSpace
+from twisted_sendmail.queue.sqlite.free_space import FreeSpace
 from twisted_sendmail.queue.sqlite.queue import FIRST_DELAY, MAX_DELAY
 
 if TYPE_CHECKING:

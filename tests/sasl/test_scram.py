@@ -18,14 +18,8 @@ from twisted_sendmail import (
     InvalidInput,
     ServerNotAuthentic,
 )
-from twisted_sendmail.sasl.scram import (
-    MAX_ITERATIONS,
-    MIN_ITERATIONS,
-    Scram,
-    ScramSha1,
-    ScramSha256,
-    ScramSha512,
-)
+from twisted_sendmail.sasl.scram import Scram, ScramSha1, ScramSha256, ScramSha512
+from twisted_sendmail.sasl.scram_keys import MAX_ITERATIONS, MIN_ITERATIONS
 
 ALL = [ScramSha1, ScramSha256, ScramSha512]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from twisted_sendmail.client import TokenBucket
 from twisted_sendmail.smtp import InvalidInput
+from twisted_sendmail.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime

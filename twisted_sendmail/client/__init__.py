@@ -1,7 +1,7 @@
 """SMTP client: connections, pool, submission."""
 
 from twisted_sendmail.client.connect import SILENCE_NOTE
-from twisted_sendmail.client.job import Job, JobResult, prepare_message
+from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
 from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
 from twisted_sendmail.client.pool import PoolLimits
 from twisted_sendmail.client.probe import ProbeResult, probe_server
@@ -9,7 +9,6 @@ from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit
 from twisted_sendmail.client.timeouts import Cancelled, Timeouts
 from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
-from twisted_sendmail.client.token_bucket import TokenBucket
 
 __all__ = [
     "SILENCE_NOTE",
@@ -25,7 +24,6 @@ __all__ = [
     "TLSPolicy",
     "TLSTrust",
     "Timeouts",
-    "TokenBucket",
     "prepare_message",
     "probe_server",
     "sendmail",

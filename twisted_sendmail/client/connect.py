@@ -1,4 +1,4 @@
-"""From a connection to a session ready for mail: greeting, EHLO, STARTTLS, EHLO, AUTH.
+"""From an endpoint to a session ready for mail: connection, greeting, EHLO, STARTTLS, EHLO, AUTH.
 
 A refusal becomes an error here.  A session that lacks what the server's configuration asks for fails
 before AUTH and MAIL.
@@ -11,7 +11,9 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any, cast
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from OpenSSL import SSL
-    from twisted.internet.interfaces import IAddress, IReactorTime
+    from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.smtp import Reply
@@ -110,7 +112,7 @@ async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionP
 
     attempt = cast(
         "Deferred[SubmissionProtocol]",
-        maybeDeferred(server.connector(clock).connect, _Factory(build)),
+        maybeDeferred(_endpoint(clock, server).connect, _Factory(build)),
     )
     if limit is not None:
         _ = attempt.addTimeout(limit, clock, onTimeoutCancel=too_late)
@@ -123,6 +125,20 @@ async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionP
     except Exception as error:
         why = printable(str(error)).rstrip(".") or type(error).__name__
         raise ConnectFailed(what, phase="connect", detail=why) from error
+
+
+def _endpoint(reactor: Any, server: SubmissionServer) -> IStreamClientEndpoint:
+    """Return the endpoint to connect to; the addresses of a name race (RFC 8305)."""
+    if server.endpoint is not None:
+        return server.endpoint
+    # Timeouts.connect limits all addresses together; the endpoint's own limit is for each.
+    limit = server.timeouts.connect if server.timeouts.connect is not None else 1e6
+    # An IP address needs no thread to look it up.
+    if isIPAddress(server.host):
+        return TCP4ClientEndpoint(reactor, server.host, server.port, timeout=limit)
+    if isIPv6Address(server.host):
+        return TCP6ClientEndpoint(reactor, server.host, server.port, timeout=limit)
+    return HostnameEndpoint(reactor, server.host, server.port, timeout=limit)
 
 
 class _Factory(Factory):

@@ -18,7 +18,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
-from twisted_sendmail.client.job import Job, JobResult, prepare_message
+from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
 from twisted_sendmail.client.pool import NOT_READY, ConnectionState, Pool, PoolLimits
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import close_after

@@ -36,11 +36,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
-from twisted_sendmail.client.job import Job, JobResult
+from twisted_sendmail.client.delivery_job import Job, JobResult
 from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerStatus
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
-from twisted_sendmail.client.token_bucket import TokenBucket
 from twisted_sendmail.client.transaction import Transaction, may_go_without
 from twisted_sendmail.smtp import (
     AuthenticationError,
@@ -58,6 +57,7 @@ from twisted_sendmail.smtp import (
     SendmailError,
     SendTimeout,
 )
+from twisted_sendmail.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

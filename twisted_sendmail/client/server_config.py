@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from attrs import evolve, field, frozen
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
@@ -176,19 +174,6 @@ class SubmissionServer:
         raise InvalidServer(
             f"server cannot be {type(server).__name__}", remedy="give a URL or a SubmissionServer"
         )
-
-    def connector(self, reactor: Any) -> IStreamClientEndpoint:
-        """Return the endpoint to connect to; the addresses of a name race (RFC 8305)."""
-        if self.endpoint is not None:
-            return self.endpoint
-        # Timeouts.connect limits all addresses together; the endpoint's own limit is for each.
-        limit = self.timeouts.connect if self.timeouts.connect is not None else 1e6
-        # An IP address needs no thread to look it up.
-        if isIPAddress(self.host):
-            return TCP4ClientEndpoint(reactor, self.host, self.port, timeout=limit)
-        if isIPv6Address(self.host):
-            return TCP6ClientEndpoint(reactor, self.host, self.port, timeout=limit)
-        return HostnameEndpoint(reactor, self.host, self.port, timeout=limit)
 
     def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
         """Return a copy with other timeouts."""

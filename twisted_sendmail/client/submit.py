@@ -11,7 +11,7 @@ from twisted.internet.defer import fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_sendmail.client.connect import open_session
-from twisted_sendmail.client.job import deliver, prepare_message
+from twisted_sendmail.client.delivery_job import deliver, prepare_message
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.client.tls import TLSPolicy

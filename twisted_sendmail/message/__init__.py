@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
     from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
     from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
+    from twisted_sendmail.message.qualification import Qualification
     from twisted_sendmail.message.received import clause, folded, received_field
-    from twisted_sendmail.message.rewriting import Qualification, Rewriting
+    from twisted_sendmail.message.rewriting import Rewriting
     from twisted_sendmail.message.source import Message
 else:
     __getattr__ = lazy_names(
@@ -49,7 +50,8 @@ else:
             "mime": "OCTET_STREAM Attachment compose",
             "prepared": "Content PreparedMessage prepare prepare_small",
             "received": "clause folded received_field",
-            "rewriting": "Qualification Rewriting",
+            "qualification": "Qualification",
+            "rewriting": "Rewriting",
             "source": "Message",
         },
     )

@@ -43,6 +43,16 @@ class Field(NamedTuple):
         body = self.octets.partition(b":")[2]
         return body.replace(b"\r\n", b"").decode("utf-8", "surrogateescape").strip(" \t")
 
+    @property
+    def folded_value(self) -> str:
+        """The text after the colon as it stands, with its folding and line end."""
+        return self.octets.partition(b":")[2].decode("utf-8", "surrogateescape")
+
+    def with_folded_value(self, value: str) -> Field:
+        """Return the field with another text after the colon."""
+        begin, colon, _ = self.octets.partition(b":")
+        return Field(self.name, begin + colon + value.encode("utf-8", "surrogateescape"))
+
 
 class Header:
     """The fields of a message, in order."""
@@ -80,6 +90,12 @@ class Header:
     def broken(self) -> int | None:
         """The index of the first line that is not a field, or None."""
         return next((at for at, field in enumerate(self.fields) if not field.name), None)
+
+    @property
+    def rest(self) -> tuple[Field, ...]:
+        """The lines from the first one that is not a field."""
+        broken = self.broken
+        return () if broken is None else self.fields[broken:]
 
     def check_fields(self) -> None:
         """Check the number of fields.

@@ -36,7 +36,7 @@ from twisted_sendmail.smtp import MAX_HEADER, InvalidInput, Mailbox, domain_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted_sendmail.message.rewriting import Qualification
+    from twisted_sendmail.message.qualification import Qualification
     from twisted_sendmail.smtp import ReversePath
 
 #: Characters of a display name in a From field that is added.

@@ -9,7 +9,7 @@ result of a domain rule is looked up once more as an exact address. The null rev
 *The header* keeps what its author wrote, with these exceptions. When a rule changed the sender, and
 ``From`` names exactly that sender and nobody else (or only the local part), the address there
 becomes the new one; if asked for, it always does. Its name, comments and folding stay. In mail of this
-machine, an address without a domain gets one (:class:`Qualification`).
+machine, an address without a domain gets one (``qualification``).
 
 *Recipients*: local recipients are replaced by the one address, if there is one. The original is kept
 as ORCPT, for reports (RFC 3461 section 4.2; RFC 6533 section 3 beyond ASCII).
@@ -17,13 +17,13 @@ as ORCPT, for reports (RFC 3461 section 4.2; RFC 6533 section 3 beyond ASCII).
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import attrs
 
-from twisted_sendmail.message.addresses import ENCODED_WORD, AddressSpec, address_specs
+from twisted_sendmail.message.addresses import AddressSpec, address_specs
 from twisted_sendmail.message.header import LONG_HEADER, Field, Header
+from twisted_sendmail.message.qualification import is_local_part
 from twisted_sendmail.smtp import (
     MAX_ORCPT,
     Envelope,
@@ -41,61 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _LOCAL = frozenset({"localhost", "localhost.localdomain"})
-# Fields of senders and of recipients, also with "Resent-" (RFC 5322 section 3.6).
-_OF_SENDERS = frozenset({"from", "sender", "reply-to"})
-_OF_RECIPIENTS = frozenset({"to", "cc", "bcc"})
-_VALUES_OF_ADDRESSES = re.compile(
-    rb"\n(?:resent-)?(?:from|sender|reply-to|to|cc)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)"
-)
-
-
-@attrs.frozen
-class Qualification:
-    """The domains of addresses that have none, as in the mail of cron and sudo: ``To: root``.
-
-    An address in a group, ``<>``, a quoted local part and words that are no address stay, and so does
-    a field with a syntax error.
-    """
-
-    #: For senders.
-    sender: str
-    #: For recipients.
-    recipient: str
-
-    def concerns(self, section: bytes) -> bool:
-        """Return False if it is clear at a glance that a header stays as it is.
-
-        :param section: the header after a line feed, in lower case.
-        """
-        # Only an address that is not in a comment, and after a quoted name, is looked for.
-        return any(
-            b"@" not in each.rpartition(b"<")[2] or b"(" in each
-            for value in _VALUES_OF_ADDRESSES.findall(section)
-            for each in value.split(b",")
-        )
-
-    def header(self, header: Header) -> Header:
-        """Return *header* with the domains; unchanged if it is longer than :data:`LONG_HEADER`."""
-        if len(bytes(header)) > LONG_HEADER:
-            return header
-        end = header.broken
-        return Header([*map(self._field, header.fields[:end]), *_rest(header, end)])
-
-    def _field(self, field: Field) -> Field:
-        name = field.name.removeprefix("resent-")
-        if name not in _OF_SENDERS and name not in _OF_RECIPIENTS:
-            return field
-        domain = self.sender if name in _OF_SENDERS else self.recipient
-        begin, value = _value(field)
-        try:
-            specs = address_specs(field.name, value)
-        except InvalidAddress:
-            return field
-        for spec in reversed(specs):
-            if not spec.in_group and _is_local_part(spec.text):
-                end = spec.begin + len(spec.text)
-                value = f"{value[:end]}@{domain}{value[end:]}"
-        return _with_value(field, begin, value)
 
 
 class Rewriting:
@@ -287,30 +232,6 @@ def _merged(one: Recipient, other: Recipient) -> Recipient:
 # -- fields -----------------------------------------------------------------------------------
 
 
-def _rest(header: Header, broken: int | None) -> tuple[Field, ...]:
-    return () if broken is None else header.fields[broken:]
-
-
-def _value(field: Field) -> tuple[bytes, str]:
-    """Return the octets of a field up to its colon, and its value as it stands there."""
-    begin, colon, value = field.octets.partition(b":")
-    return begin + colon, value.decode("utf-8", "surrogateescape")
-
-
-def _with_value(field: Field, begin: bytes, value: str) -> Field:
-    return Field(field.name, begin + value.encode("utf-8", "surrogateescape"))
-
-
-def _is_local_part(text: str) -> bool:
-    """Return True if *text* needs only a domain to be an address in ASCII."""
-    if not text.isascii() or "@" in text or text.startswith('"') or ENCODED_WORD.search(text):
-        return False
-    try:
-        return bool(Mailbox.parse(f"{text}@localhost"))
-    except InvalidAddress:
-        return False
-
-
 def _is(text: str, box: Mailbox) -> bool:
     """Return True if *text* is the address *box*, or its local part."""
     if "@" not in text:
@@ -323,14 +244,14 @@ def _is(text: str, box: Mailbox) -> bool:
 
 def _renamed(field: Field, before: Mailbox, after: Mailbox) -> Field:
     """Return a From field that names only *before* with *after*; any other field unchanged."""
-    begin, value = _value(field)
+    value = field.folded_value
     try:
         specs = address_specs(field.name, value)
     except InvalidAddress:
         return field
     if len(specs) != 1 or specs[0].in_group or not _is(specs[0].text, before):
         return field
-    return _with_value(field, begin, _replaced(value, specs[0], after.wire))
+    return field.with_folded_value(_replaced(value, specs[0], after.wire))
 
 
 def _replaced(value: str, spec: AddressSpec, text: str) -> str:
@@ -347,13 +268,13 @@ def _with_from(header: Header, sender: Mailbox) -> Header:
         elif not found:
             fields.append(_naming(field, sender))
             found = True
-    return Header([*fields, *_rest(header, header.broken)])
+    return Header([*fields, *header.rest])
 
 
 def _naming(field: Field, sender: Mailbox) -> Field:
     """Return a From field that names only *sender*, with the display name if there is one."""
-    begin, value = _value(field)
-    plain = Field(field.name, begin + f" {sender.wire}\r\n".encode())
+    value = field.folded_value
+    plain = field.with_folded_value(f" {sender.wire}\r\n")
     try:
         specs = address_specs(field.name, value)
     except InvalidAddress:
@@ -363,6 +284,6 @@ def _naming(field: Field, sender: Mailbox) -> Field:
     (spec,) = specs
     if _is(spec.text, sender) and "@" in spec.text:
         return field
-    words = not (_is_local_part(spec.text) or "@" in spec.text) and value[spec.begin - 1] != "<"
+    words = not (is_local_part(spec.text) or "@" in spec.text) and value[spec.begin - 1] != "<"
     text = f"{spec.text} <{sender.wire}>" if words else sender.wire
-    return _with_value(field, begin, _replaced(value, spec, text))
+    return field.with_folded_value(_replaced(value, spec, text))

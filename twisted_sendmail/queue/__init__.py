@@ -26,11 +26,8 @@ from twisted_sendmail.queue.models import (
 )
 from twisted_sendmail.queue.notify import wake
 from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
-from twisted_sendmail.queue.sqlite.files import (
-    LEAST_FREE,
-    WAKEUP,
-    RelayLock,
-)
+from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock
+from twisted_sendmail.queue.sqlite.free_space import LEAST_FREE
 from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
 from twisted_sendmail.queue.sqlite.store import PIECE, Pieces, SQLiteStore
 

@@ -18,7 +18,7 @@ class QueueError(SendmailError):
 class QueueFull(QueueError):
     """Too little free space (RFC 5321 section 4.2.3: 452).
 
-    ``sqlite.files.FreeSpace`` raises it before a write, ``sqlite.database.queue_error`` for a disk
+    ``sqlite.free_space`` raises it before a write, ``sqlite.database.queue_error`` for a disk
     that is full.  The message is refused and the client keeps it.  Records of attempts are not
     refused but retried until there is space (``sqlite.queue.RecordRetry``).
     """

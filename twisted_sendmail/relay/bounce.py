@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import evolve
 
-from twisted_sendmail.client import TokenBucket
 from twisted_sendmail.message import DSNAction, Report, ReportedRecipient, new_message_id
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import (
@@ -45,6 +44,7 @@ from twisted_sendmail.smtp import (
     ReversePath,
     printable,
 )
+from twisted_sendmail.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,13 +9,13 @@ from twisted_sendmail.sasl.credentials import (
 from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS, Mechanism, one_too_many
 from twisted_sendmail.sasl.negotiation import MECHANISMS, MechanismFactory, check_mechanisms, choose
 from twisted_sendmail.sasl.saslprep import saslprep
-from twisted_sendmail.sasl.scram import (
+from twisted_sendmail.sasl.scram import ScramServer
+from twisted_sendmail.sasl.scram_keys import (
     ITERATIONS,
     MAX_ITERATIONS,
     MIN_ITERATIONS,
     SALT_BYTES,
     ScramKeys,
-    ScramServer,
 )
 
 __all__ = [

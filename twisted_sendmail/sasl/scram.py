@@ -8,7 +8,7 @@ only.  No channel binding (-PLUS): the GS2 flag is ``n``.  The exchange, RFC 580
     C: c=biws,r=cnonce+snonce,p=proof
     S: v=signature
 
-A server keeps keys instead of passwords: stolen keys serve to pose as the server, not as the user.
+``scram_keys`` derives the keys that a server stores.
 """
 
 from __future__ import annotations
@@ -21,23 +21,12 @@ import secrets
 from base64 import b64decode, b64encode
 from typing import ClassVar
 
-from attrs import field, frozen
-
 from twisted_sendmail.sasl.credentials import ResolvedCredentials, Secret
 from twisted_sendmail.sasl.mechanism import Mechanism, broken_off, one_too_many
 from twisted_sendmail.sasl.password import required_password
 from twisted_sendmail.sasl.saslprep import saslprep
+from twisted_sendmail.sasl.scram_keys import MAX_ITERATIONS, MIN_ITERATIONS, ScramKeys, derived_keys
 from twisted_sendmail.smtp import AuthenticationError, InvalidInput, ServerNotAuthentic
-
-#: The fewest iterations of PBKDF2 that are accepted (RFC 7677 section 4): with fewer, a false
-#: server can guess the password from the proof too cheaply.
-MIN_ITERATIONS = 4_096
-#: The most that a client accepts from a server and a password file may have; under a second.
-MAX_ITERATIONS = 1_000_000
-#: Iterations for new passwords.  Cyrus SASL, by which Postfix logs in, breaks SCRAM off at more.
-ITERATIONS = 65_536
-#: Octets of a new salt.
-SALT_BYTES = 16
 
 # RFC 5802 section 7.  Extensions may follow; a mandatory one ("m=") may not be ignored.
 _CLIENT_FIRST = re.compile(r"([ny]|p=[^,]*),(?:a=([^,]*))?,(n=([^,]+),r=([!-+\--~]+)(?:,.*)?)")
@@ -65,9 +54,6 @@ _ERRORS = frozenset(
         "unknown-user",
         "unsupported-channel-binding-type",
     }
-)
-_KEYS = re.compile(
-    r"SCRAM-SHA-256\$([0-9]{1,18}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)"
 )
 
 
@@ -160,7 +146,7 @@ class Scram(Mechanism):
         gs2_header = b64encode(self._gs2_header.encode()).decode()
         without_proof = f"c={gs2_header},r={nonce}"
         message = f"{self._client_first_bare},{server_first},{without_proof}".encode()
-        client_key, stored_key, server_key = _derived_keys(
+        client_key, stored_key, server_key = derived_keys(
             self.hash_name, self._password, salt, iterations
         )
         proof = _xor(client_key, hmac.digest(stored_key, message, self.hash_name))
@@ -211,63 +197,6 @@ class ScramSha512(Scram):
 
 
 # -- the server's side ----------------------------------------------------------------------
-
-
-@frozen
-class ScramKeys:
-    """The keys that a server stores for a password for SCRAM-SHA-256, in the format of PostgreSQL."""
-
-    salt: bytes
-    iterations: int
-    stored_key: bytes = field(repr=False)
-    server_key: bytes = field(repr=False)
-
-    @classmethod
-    def of(
-        cls, password: str, *, salt: bytes | None = None, iterations: int = ITERATIONS
-    ) -> ScramKeys:
-        """Hash *password*; it takes long, so call it outside the reactor's thread."""
-        salt = secrets.token_bytes(SALT_BYTES) if salt is None else salt
-        try:
-            prepared = saslprep(password)
-        except ValueError:
-            prepared = password
-        _, stored_key, server_key = _derived_keys("sha256", Secret(prepared), salt, iterations)
-        return cls(salt, iterations, stored_key, server_key)
-
-    @classmethod
-    def parse(cls, text: str) -> ScramKeys:
-        """Read ``SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey``.
-
-        :raises ValueError: *text* is something else, or no client could log in with these keys.
-        """
-        match = _KEYS.fullmatch(text)
-        if match is None:
-            raise ValueError("it is no SCRAM-SHA-256 entry")
-        try:
-            salt, stored, server = (b64decode(match[n], validate=True) for n in (2, 3, 4))
-        except binascii.Error:
-            raise ValueError("its salt and its keys have to be base64") from None
-        if len(stored) != 32 or len(server) != 32:
-            raise ValueError("its keys have to be 32 octets each")
-        iterations = int(match[1])
-        if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
-            raise ValueError(
-                f"it has {iterations} iterations; clients accept "
-                f"{MIN_ITERATIONS:,} to {MAX_ITERATIONS:,}"
-            )
-        return cls(salt, iterations, stored, server)
-
-    def spelled(self) -> str:
-        """Return the text that :meth:`parse` reads."""
-        parts = (self.salt, self.stored_key, self.server_key)
-        salt, stored, server = (b64encode(part).decode() for part in parts)
-        return f"SCRAM-SHA-256${self.iterations}:{salt}${stored}:{server}"
-
-    def match(self, password: str) -> bool:
-        """Are these the keys of *password*?  Call it outside the reactor's thread."""
-        other = ScramKeys.of(password, salt=self.salt, iterations=self.iterations)
-        return hmac.compare_digest(other.stored_key, self.stored_key)
 
 
 class ScramServer:
@@ -323,16 +252,6 @@ class ScramServer:
 
 
 # -- both sides -----------------------------------------------------------------------------
-
-
-def _derived_keys(
-    hash_name: str, password: Secret, salt: bytes, iterations: int
-) -> tuple[bytes, bytes, bytes]:
-    """Return ClientKey, StoredKey and ServerKey of RFC 5802 section 3; this takes long."""
-    salted = hashlib.pbkdf2_hmac(hash_name, password.reveal().encode(), salt, iterations)
-    client_key = hmac.digest(salted, b"Client Key", hash_name)
-    stored_key = hashlib.new(hash_name, client_key).digest()
-    return client_key, stored_key, hmac.digest(salted, b"Server Key", hash_name)
 
 
 def _xor(one: bytes, other: bytes) -> bytes:

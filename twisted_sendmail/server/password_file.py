@@ -1,7 +1,7 @@
 """Users known by SCRAM keys of their passwords, and the file that holds them.
 
 One kind of entry serves SCRAM-SHA-256, PLAIN and LOGIN.  A line of the file is a user name, a colon
-and the keys, as PostgreSQL writes them (:class:`~twisted_sendmail.sasl.scram.ScramKeys`).  Empty lines
+and the keys, as PostgreSQL writes them (:class:`~twisted_sendmail.sasl.scram_keys.ScramKeys`).  Empty lines
 and lines that begin with ``#`` are skipped.
 
 **Unknown users** get keys that are made up, so that no exchange shows who exists (RFC 5802 section

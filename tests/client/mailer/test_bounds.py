@@ -11,7 +11,7 @@ from tests.client.mailer.postbox import CHUNKING, PIPELINING
 from tests.client.scripted_server import SILENT
 from twisted_sendmail import InvalidInput, MailerBusy, PoolLimits, RecipientStatus, SendTimeout
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
-from twisted_sendmail.client.token_bucket import TokenBucket
+from twisted_sendmail.token_bucket import TokenBucket
 
 
 def told(post: Post) -> list[int]:

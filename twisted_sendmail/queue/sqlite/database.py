@@ -30,6 +30,8 @@ PATIENCE = 30.0
 _TRANSIENT = (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError)
 #: Numbers of errors of a full disk.
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: The condition for a message that may be leased.
+READY = "leased = 0 AND held = 0 AND aside IS NULL"
 #: Largest database, in octets, that is verified when a relay starts.
 MAX_VERIFIED_SIZE = 256 * 1024 * 1024
 # PRAGMA synchronous = FULL: a commit is on the disk when it returns.
@@ -140,9 +142,9 @@ _TABLES = (
     BEGIN INSERT OR IGNORE INTO rubbish VALUES (old.body); END
     """,
     # Messages ready for an attempt: new ones and retries apart, each by due time.
-    """
+    f"""
     CREATE INDEX ready ON message (route, attempts > 0, due)
-    WHERE leased = 0 AND held = 0 AND aside IS NULL
+    WHERE {READY}
     """,
     "CREATE INDEX uid ON message (uid) WHERE uid IS NOT NULL",
     "CREATE INDEX body ON message (body) WHERE body IS NOT NULL",

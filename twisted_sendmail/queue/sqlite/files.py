@@ -1,4 +1,4 @@
-"""Files of an SQLite queue: permissions, the relay's lock, and free space.
+"""Files of an SQLite queue: their permissions, and the relay's lock.
 
 The directory has mode 0700 and every file 0600, whatever the umask; wider permissions are
 narrowed.  Each refusal is one line with a remedy.
@@ -9,22 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from twisted_sendmail.queue.errors import QueueBusy, QueueFull, QueueUnusable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from twisted_sendmail.queue.errors import QueueBusy, QueueUnusable
 
 DATABASE = "queue.sqlite3"
 LOCK = "relay.lock"
 WAKEUP = "wakeup"
-#: Octets of free space reserved for recording what happens to mail that is in the queue.
-LEAST_FREE = 32 * 1024 * 1024
-# Seconds for which one reading of the free space is used, while there is plenty.
-_FRESH = 1.0
 
 
 def unusable(path: Path, why: str, remedy: str) -> QueueUnusable:
@@ -157,50 +148,3 @@ class RelayLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-class FreeSpace:
-    """Admission by free space: mail is refused while there is still space to record results.
-
-    Unused pages of the database count as free space, but its log needs space of its own.
-
-    :param directory: any path on the file system.
-    :param least: octets to keep free; half of them on the file system itself; 0: no limit.
-    :param unused: returns the octets of unused pages in the database.
-    :param monotonic: clock in seconds that does not jump.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        least: int,
-        unused: Callable[[], int] = lambda: 0,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._directory = directory
-        self._least = least
-        self._unused = unused
-        self._monotonic = monotonic
-        self._read_at = float("-inf")
-        self._left = 0
-
-    def ask(self, size: int) -> None:
-        """Reserve *size* octets.
-
-        :raises QueueFull: there is too little free space.
-        """
-        if not self._least:
-            return
-        now = self._monotonic()
-        self._left -= size
-        # The log holds a copy of what is written: near the limit read the free space each time.
-        if now - self._read_at > _FRESH or self._left < 2 * self._least:
-            found = os.statvfs(self._directory)
-            free = found.f_bavail * found.f_frsize
-            self._left = free + self._unused() - size if free >= self._least // 2 else 0
-            self._read_at = now
-        if self._left < self._least:
-            raise QueueFull(
-                "the queue has too little free space",
-                detail=f"less than {self._least >> 20} MiB would be left free",
-            )

@@ -20,7 +20,8 @@ from twisted_sendmail.queue.ids import QueueIds, id_number
 from twisted_sendmail.queue.interface import SMALL, Intake, Queue, RecoveryReport
 from twisted_sendmail.queue.models import LeasedMessage, Selection
 from twisted_sendmail.queue.notify import QueueNotifications
-from twisted_sendmail.queue.sqlite.files import LEAST_FREE, FreeSpace, RelayLock
+from twisted_sendmail.queue.sqlite.files import RelayLock
+from twisted_sendmail.queue.sqlite.free_space import LEAST_FREE, FreeSpace
 from twisted_sendmail.queue.sqlite.group_commit import (
     GroupCommit,
     InlineWorker,

@@ -55,6 +55,7 @@ from twisted_sendmail.queue.models import (
 )
 from twisted_sendmail.queue.sqlite.database import (
     PATIENCE,
+    READY,
     SQLiteConnection,
     open_database,
     queue_error,
@@ -95,9 +96,8 @@ _CLEAR_LIMIT = 100
 
 # A list of numbers as one parameter.
 _THESE = "IN (SELECT value FROM json_each(?))"
-_READY = "leased = 0 AND held = 0 AND aside IS NULL"
 _DUE = (
-    f"SELECT number FROM message WHERE route = ? AND (attempts > 0) = ? AND {_READY}"  # noqa: S608
+    f"SELECT number FROM message WHERE route = ? AND (attempts > 0) = ? AND {READY}"  # noqa: S608
     " AND due {} ? ORDER BY due, number LIMIT ?"
 )
 # The age of a new message is 0.
@@ -482,12 +482,12 @@ class SQLiteStore:
     def next_due(self) -> dict[str, float]:
         """Return the next due time of each route; see ``Queue.next_due``."""
         found: dict[str, float] = {}
-        query = f"SELECT min(route) FROM message WHERE {_READY}"  # noqa: S608
+        query = f"SELECT min(route) FROM message WHERE {READY}"  # noqa: S608
         route = self.connection.value(query)
         while route is not None:
             times = [
                 self.connection.value(
-                    f"SELECT due FROM message WHERE route = ? AND (attempts > 0) = ? AND {_READY}"  # noqa: S608
+                    f"SELECT due FROM message WHERE route = ? AND (attempts > 0) = ? AND {READY}"  # noqa: S608
                     " ORDER BY due LIMIT 1",
                     (route, tried),
                 )
