@@ -311,6 +311,24 @@ async def test_a_reload_changes_the_interface_of_a_port(stage: Stage) -> None:
 
 
 @ensureDeferred
+async def test_a_reload_without_a_usable_drop_directory_changes_nothing(stage: Stage) -> None:
+    daemon = await stage.started()
+    before = daemon.configuration
+    assert daemon.listeners is not None
+    addresses = list(daemon.listeners.addresses)
+    drop = stage.folder.path / "queue" / "drop"
+    drop.chmod(0o700)
+    stage.folder.write("relay.toml", stage.text(listen='["tcp:127.0.0.1:0", "tcp:localhost:0"]'))
+    daemon.reload()
+    await stage.until(lambda: daemon._reloading is None)
+    assert (daemon.configuration, daemon.listeners.addresses) == (before, addresses)
+    drop.chmod(0o3733)
+    daemon.reload()
+    await stage.until(lambda: daemon._reloading is None)
+    assert len(daemon.listeners.addresses) == len(addresses) + 1
+
+
+@ensureDeferred
 async def test_a_reload_that_fails_leaves_the_listeners_it_would_have_replaced(
     stage: Stage,
 ) -> None:
