@@ -36,7 +36,7 @@ from tests.names import (
 )
 from tests.other_users import needs_root
 from twisted_sendmail import SendmailError
-from twisted_sendmail.daemon.drop_intake import RESERVED_SPACE
+from twisted_sendmail.daemon.drop_intake import MAX_SCAN_PAUSE, RESERVED_SPACE
 from twisted_sendmail.drop import DropDirectory, DropEnvelope, DropRecipient, read_settings
 from twisted_sendmail.queue import Queue
 from twisted_sendmail.queue.sqlite.database import SQLiteConnection
@@ -385,12 +385,12 @@ def test_a_message_that_the_queue_never_takes_delays_no_other(spool: Spool) -> N
 
     spool.queue.bring = refuse_one  # type: ignore[method-assign]
     name = spool.put(CONTENT + b"poison\r\n")
-    spool.put()
+    # More than are committed together.
+    for _ in range(70):
+        spool.put()
     spool.scan()
-    spool.scan()
-    spool.put()
-    spool.scan()
-    assert (len(spool.messages), spool.files) == (2, [name])
+    spool.clock.advance(MAX_SCAN_PAUSE)
+    assert (len(spool.messages), spool.files) == (70, [name])
     assert len(spool.logged) == 1
 
 

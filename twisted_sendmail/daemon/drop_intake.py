@@ -322,6 +322,7 @@ class DropIntake:
             else:
                 directory.refuse(file)
                 self._log_bad(file.key, str(e))
+                self._look_again = True
         else:
             if message is not None:
                 self._taken.add(file.key)
