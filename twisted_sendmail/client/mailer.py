@@ -122,7 +122,8 @@ class Mailer:
         Without it a connection is opened when a message finds none that is free.
 
         :param count: connections there are to be in all; those that are open already count.
-            They are kept for ``PoolLimits.idle`` seconds with nothing to do, like any others.
+            They are kept until so many are ready, and then for ``PoolLimits.idle`` seconds with
+            nothing to do.
         :returns: fires when *count* of them are ready.
         :raises InvalidInput: *count* is not from one to ``PoolLimits.connections``.
         :raises SendmailError: no server could be made ready.

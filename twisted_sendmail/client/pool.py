@@ -187,6 +187,8 @@ class Pool:
         self._replacement: ServerStatus | None = None
         # Numbers of ready connections that ``connect`` waits for.
         self._awaited: list[tuple[int, Deferred[None]]] = []
+        # When so many were ready that ``connect`` waited for.
+        self._connected_at = -math.inf
         self._bucket = TokenBucket(reactor, limits.rate, limits.burst)
         self._next_token: IDelayedCall | None = None
         self._wait_limit: IDelayedCall | None = None
@@ -540,10 +542,16 @@ class Pool:
     def _wanted(self) -> int:
         return max((count for count, _ in self._awaited), default=0)
 
+    def idle_counts_from(self, now: float) -> float:
+        """Return the time up to which connections were kept for :meth:`connect`."""
+        return now if self._awaited else self._connected_at
+
     def _tell_awaited(self) -> None:
         count = self.count(*READY)
         ready = [waiting for wanted, waiting in self._awaited if wanted <= count]
-        self._awaited = [pair for pair in self._awaited if pair[0] > count]
+        if ready:
+            self._awaited = [pair for pair in self._awaited if pair[0] > count]
+            self._connected_at = self.reactor.seconds()
         for waiting in ready:
             waiting.callback(None)
 
@@ -805,9 +813,17 @@ class PooledConnection:
     def start(self, overdue: float) -> None:
         """Open the connection; after *overdue* seconds the pool is called if it is not ready."""
         pool = self._pool
-        self._overdue = pool.reactor.callLater(overdue, pool.overdue, self)
+        self._overdue = pool.reactor.callLater(overdue, self._overdue_now)
         self._running = Deferred.fromCoroutine(self._run())
         _ = self._running.addErrback(pool.broken, self)
+
+    def _overdue_now(self) -> None:
+        pool = self._pool
+        left = self.began + self.status.overdue_seconds - pool.reactor.seconds()
+        if left > 0:  # another one took so long meanwhile that this one is in time
+            self._overdue = pool.reactor.callLater(left, self._overdue_now)
+        else:
+            pool.overdue(self)
 
     async def _run(self) -> None:
         pool = self._pool
@@ -1017,7 +1033,8 @@ class PooledConnection:
         if self.state is not ConnectionState.IDLE:
             return
         pool = self._pool
-        left = self._idle_since + pool.limits.idle - pool.reactor.seconds()
+        now = pool.reactor.seconds()
+        left = max(self._idle_since, pool.idle_counts_from(now)) + pool.limits.idle - now
         if left > 0:
             self._idle_limit = pool.reactor.callLater(left, self._idle_over)
         else:

@@ -8,7 +8,8 @@ A server is *proven* while a connection to it is open and no attempt has failed 
 connection became ready.  Any number of connections may be opened to a proven server.  To another
 one connections are attempted one by one, each when the attempt before is overdue: that is after
 ``OVERDUE_SECONDS`` at first, and after twice as long with each attempt of the series.  A series
-ends when a connection is ready, or when the last attempt failed.
+ends when a connection is ready, or when the last attempt failed.  No attempt is overdue within
+twice the time that the connection took which became ready last, up to ``MAX_OVERDUE_SECONDS``.
 """
 
 from __future__ import annotations

@@ -358,6 +358,29 @@ def test_any_number_of_connections_that_hang_are_replaced_at_once(server: Memory
     assert (state(mailer), network.hanging, len(network.times)) == ((302, 0, 0, 0), 0, 602)
 
 
+def test_a_connection_is_not_overdue_within_twice_the_time_of_another(server: MemoryServer) -> None:
+    """As where a busy machine opens many at once: a new one would take longer still."""
+    network = Network(server, "serves", 5.0, 9.5)
+    mailer = mailer_over(server, way(server, network), connections=3)
+    results = results_of(mailer.connect(3))
+    server.advance(10)
+    assert (results, len(network.times)) == ([None], 3)
+
+
+def test_connections_that_are_ready_stay_until_as_many_are_as_asked_for(
+    server: MemoryServer,
+) -> None:
+    network = Network(server, "serves", 5.0)
+    mailer = mailer_over(server, way(server, network), connections=3, idle=2)
+    results = results_of(mailer.connect(3))
+    server.advance(5.5)
+    assert (results, len(network.times)) == ([None], 3)
+    server.advance(1.4)
+    assert state(mailer) == (3, 0, 0, 0)
+    server.advance(0.2)
+    assert state(mailer) == (0, 0, 0, 0)
+
+
 # -- closing does not wait ---------------------------------------------------------------
 
 
