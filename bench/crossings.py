@@ -95,13 +95,13 @@ async def main(reactor: Any, *arguments: str) -> None:
             # The queue's thread starts with the relay, so it is profiled from its first call.
             crossings = Crossings()
             threading.setprofile(crossings._profile)
-            relay = RelayService.to(reactor, server, os.path.join(directory, "queue"))
+            relay = RelayService.to(reactor, os.path.join(directory, "queue"), server)
             relay.startService()
             await relay.ready()
             crossings.calls.clear()
             sys.setprofile(crossings._profile)
             queued = await relay.send(message())
-            await queued.delivered
+            await queued.delivered()
             crossings.stop()
             crossings.show("relay", names=options.names)
             await relay.stopService()

@@ -47,7 +47,7 @@ class MailNotifier:
             self.log.error("no mail about {subject!r}: {error}", subject=subject, error=error)
             return None
         # Do not wait for the delivery: it may take days.
-        _ = queued.delivered.addCallbacks(self._ended, self._stopped)
+        _ = queued.delivered().addCallbacks(self._ended, self._stopped)
         return queued
 
     def _ended(self, report: FinalReport) -> None:
@@ -66,14 +66,14 @@ async def main(reactor: Any, url: str, queue: str, ca_file: str, *recipients: st
     server = SubmissionServer.from_url(url, password=password, trust=TLSTrust(ca_file=ca_file))
     # Or service.Application("ci"), or the parent service of your application.
     application: Any = MultiService()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
-    relay = RelayService.to(reactor, server, queue)
+    relay = RelayService.to(reactor, queue, server)
     application.addService(relay)
     mail = MailNotifier(relay, *recipients)
     application.startService()
     queued = await mail.notify("build 42 failed", "See the log of step 3.\n")
     if queued is not None:
         print("queued as", queued.id, flush=True)
-        report = await queued.delivered
+        report = await queued.delivered()
         for outcome in report.outcomes:
             print(outcome.recipient, outcome.state.value, outcome.reply)
     await application.stopService()

@@ -58,7 +58,7 @@ def by_send_many(world: World, host: Host, content: bytes) -> None:
 def by_relay(world: World, host: Host, content: bytes) -> None:
     relay = world.relay(host)
     queued = world.run(relay.send(content))
-    world.run(queued.delivered)
+    world.run(queued.delivered())
 
 
 def over_smtp(give: Callable[..., str], cut: int) -> Way:

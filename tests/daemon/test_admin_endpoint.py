@@ -103,7 +103,7 @@ async def test_the_site_counts_deliveries_and_bounces_with_their_tls(folder: Fol
     ):
         for to in ("bob@example.net", "nobody@example.net"):
             queued = await watched.relay.send(message(to), sender="alice@example.org")
-            await queued.delivered
+            await queued.delivered()
         # The report comes in too, and goes out.
         await hop.wait_for(2)
         await watched.until(Attempted)

@@ -24,7 +24,7 @@ def test_mail_is_tried_soon_after_the_clock_jumped(world: World, jump: float) ->
     world.jump(jump)
     relay.look()
     before = world.clock.seconds()
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     assert [str(o.recipient) for o in report.delivered] == ["full@x.example"]
     assert 0 <= world.clock.seconds() - before <= 4700
 

@@ -36,7 +36,7 @@ def test_a_new_message_goes_out_at_once(world: World) -> None:
     queued = world.send(relay, "bob@example.net")
     assert host.got == [(SENDER, "bob@example.net")]
     assert world.clock.seconds() == START
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     assert [outcome.state for outcome in report.outcomes] == [RecipientState.DELIVERED]
     assert world.queue(relay) == []
 
@@ -46,7 +46,7 @@ def test_of_three_one_is_delivered_one_bounced_once_and_one_retried_alone(world:
     host.refusals = {"gone@x.example": "550 5.1.1 unknown", "full@x.example": ["452 4.2.2 full"]}
     relay = world.relay(host)
     queued = world.send(relay, "ok@x.example", "gone@x.example", "full@x.example")
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     assert [str(o.recipient) for o in report.delivered] == ["ok@x.example", "full@x.example"]
     assert [str(o.recipient) for o in report.failed] == ["gone@x.example"]
     assert host.got == [
@@ -65,7 +65,7 @@ def test_the_wait_grows_with_the_tries_of_a_recipient(world: World) -> None:
     host.refusals = {"full@x.example": ["452 4.2.2 full"] * 6}
     relay = world.relay(host)
     queued = world.send(relay, "full@x.example")
-    world.run(queued.delivered)
+    world.run(queued.delivered())
     assert world.clock.seconds() == START + 300 + 600 + 1200 + 2400 + 4000 + 4000
 
 
@@ -83,7 +83,7 @@ def test_what_is_in_doubt_goes_again_and_is_named(world: World, fault: Fault) ->
     """Although the error is not transient: the relay has answered for the message."""
     host = world.host(faults=[fault])
     relay = world.relay(host)
-    world.run(world.send(relay, "bob@example.net").delivered)
+    world.run(world.send(relay, "bob@example.net").delivered())
     assert host.got == [(SENDER, "bob@example.net")] * 2
     first, second = world.of(Attempted)
     assert (first.in_doubt, first.doubles, first.status) == (True, 0, "deferred")
@@ -95,7 +95,7 @@ def test_what_is_in_doubt_goes_again_and_is_named(world: World, fault: Fault) ->
 def test_what_a_421_refused_at_the_dot_goes_again_and_is_no_second_copy(world: World) -> None:
     host = world.host(faults=[refuse("dot", "421 4.3.2 going down", nth=1)])
     relay = world.relay(host)
-    world.run(world.send(relay, "bob@example.net").delivered)
+    world.run(world.send(relay, "bob@example.net").delivered())
     assert host.got == [(SENDER, "bob@example.net")]
     first, second = world.of(Attempted)
     assert (first.in_doubt, first.status, first.dsn) == (False, "deferred", "4.3.2")
@@ -109,7 +109,7 @@ def test_a_large_message_is_read_out_of_the_queue_and_arrives_whole(
     host = world.host(faults=faults)  # type: ignore[arg-type]
     relay = world.relay(host)
     body = b"0123456789" * 7 + b"\r\n"
-    world.run(world.send(relay, "bob@example.net", body=body * 20_000).delivered)
+    world.run(world.send(relay, "bob@example.net", body=body * 20_000).delivered())
     (message,) = host.messages
     assert message.content.endswith(b"\r\n\r\n" + body * 20_000)
 
@@ -117,7 +117,7 @@ def test_a_large_message_is_read_out_of_the_queue_and_arrives_whole(
 def test_a_large_message_goes_to_the_second_host_when_the_first_dies(world: World) -> None:
     bad, good = world.host(faults=[close("content")]), world.host()
     relay = world.relay(world.route(bad, good))
-    world.run(world.send(relay, "bob@example.net", body=b"x" * 70 + b"\r\n" * 200_000).delivered)
+    world.run(world.send(relay, "bob@example.net", body=b"x" * 70 + b"\r\n" * 200_000).delivered())
     assert bad.got == []
     assert good.got == [(SENDER, "bob@example.net")]
 
@@ -126,7 +126,7 @@ def test_the_second_host_stands_in_for_the_first(world: World) -> None:
     bad, good = world.host(), world.host()
     bad.up = False
     relay = world.relay(world.route(bad, good))
-    world.run(world.send(relay, "bob@example.net").delivered)
+    world.run(world.send(relay, "bob@example.net").delivered())
     assert good.got == [(SENDER, "bob@example.net")]
     assert world.clock.seconds() == START
     assert world.of(RouteDown) == []
@@ -140,7 +140,7 @@ def test_mail_takes_the_route_of_its_sender(world: World) -> None:
         world.route(three, name="three"),
     )
     for sender in ("carol@example.com", "dave@EXAMPLE.com", "eve@other.example"):
-        world.run(world.send(relay, "bob@example.net", sender=sender).delivered)
+        world.run(world.send(relay, "bob@example.net", sender=sender).delivered())
     assert [sender for sender, _ in one.got] == ["carol@example.com"]
     assert [sender for sender, _ in two.got] == ["dave@EXAMPLE.com"]
     assert [sender for sender, _ in three.got] == ["eve@other.example"]
@@ -159,7 +159,7 @@ def test_a_route_that_names_the_sender_before_rewriting_comes_first(world: World
     policy = CleanupPolicy("relay.example.net", Routing(routes).of, rewriting)
     relay = world.relay(*routes, policy=policy)
     for sender in ("a@old.example", "b@other.example"):
-        world.run(world.send(relay, "bob@example.net", sender=sender).delivered)
+        world.run(world.send(relay, "bob@example.net", sender=sender).delivered())
     assert [sender for sender, _ in old.got] == ["a@new.example"]
     assert [sender for sender, _ in new.got] == ["b@new.example"]
 
@@ -198,7 +198,7 @@ def test_a_recipient_too_many_is_tried_at_once_after_the_others(world: World, re
     host = world.host()
     host.refusals = {"b@x.example": [reply]}
     relay = world.relay(host)
-    world.run(world.send(relay, "a@x.example", "b@x.example").delivered)
+    world.run(world.send(relay, "a@x.example", "b@x.example").delivered())
     assert world.clock.seconds() == START
 
 
@@ -208,7 +208,7 @@ def test_a_552_after_an_accepted_recipient_is_not_final_though_the_content_was_r
     host = world.host(faults=[refuse("dot", "554 5.6.0 no", nth=1)])
     host.refusals = {"b@x.example": ["552 too many recipients"]}
     relay = world.relay(host)
-    report = world.run(world.send(relay, "a@x.example", "b@x.example").delivered)
+    report = world.run(world.send(relay, "a@x.example", "b@x.example").delivered())
     assert [str(each.recipient) for each in report.delivered] == ["b@x.example"]
     assert [str(each.recipient) for each in report.failed] == ["a@x.example"]
 
@@ -216,9 +216,9 @@ def test_a_552_after_an_accepted_recipient_is_not_final_though_the_content_was_r
 def test_refusals_of_the_message_as_it_is_are_final(world: World) -> None:
     host = world.host(faults=[without("SMTPUTF8"), refuse("dot", "554 5.6.0 no", nth=1)])
     relay = world.relay(host)
-    refused = world.run(world.send(relay, "bob@example.net").delivered)
+    refused = world.run(world.send(relay, "bob@example.net").delivered())
     assert [outcome.status for outcome in refused.failed] == ["5.6.0"]
-    unsendable = world.run(world.send(relay, "bøb@example.net").delivered)
+    unsendable = world.run(world.send(relay, "bøb@example.net").delivered())
     assert [outcome.status for outcome in unsendable.failed] == ["5.6.7"]
 
 
@@ -229,7 +229,7 @@ def relayed(world: World, host: Host, content: bytes) -> bytes:
     """What *host* gets of *content*."""
     relay = world.relay(host)
     queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net"))
-    world.run(queued.delivered)
+    world.run(queued.delivered())
     (message,) = host.messages
     return message.content
 
@@ -254,7 +254,7 @@ def test_one_recipient_that_needs_smtputf8_bounces_and_the_others_get_the_messag
     content = COMPLETE + "Subject: Gr\u00fc\u00dfe\r\n\r\nx\r\n".encode()
     to = ["a@example.net", international, "b@example.net"]
     queued = world.run(relay.send(content, sender=SENDER, recipients=to))
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     assert [(str(each.recipient), each.status) for each in report.failed] == [
         (international, "5.6.7")
     ]
@@ -274,7 +274,7 @@ def test_an_address_of_the_header_that_has_no_form_in_ascii_is_named_in_the_repo
     relay = world.relay(host)
     content = COMPLETE.replace(b"a@x", "\u00e4@x".encode()) + b"\r\nGr\xc3\xbc\xc3\x9fe\r\n"
     queued = world.run(relay.send(content, sender=SENDER, recipients="b@example.net"))
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     (failed,) = report.failed
     assert failed.status == "5.6.7"
     assert "the From header has \u00e4@x.example" in (failed.reply or "")
@@ -304,7 +304,7 @@ def test_a_held_message_waits_for_the_operator(world: World) -> None:
     world.run(
         relay.queue.act(QueueAction.RELEASE, Selection(ids=(queued.id,)), world.clock.seconds())
     )
-    world.run(queued.delivered)
+    world.run(queued.delivered())
     assert host.got == [(SENDER, "bob@example.net")]
 
 
@@ -314,7 +314,7 @@ def test_what_the_operator_expires_is_reported_without_another_try(world: World)
     relay = world.relay(host)
     queued = world.send(relay, "full@x.example")
     world.run(relay.queue.act(QueueAction.EXPIRE, Selection(), world.clock.seconds()))
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     assert [str(o.recipient) for o in report.failed] == ["full@x.example"]
     assert world.tried[:2] == [("full@x.example", "deferred"), ("full@x.example", "expired")]
     assert host.got == [("<>", SENDER)]
@@ -326,7 +326,7 @@ def test_what_the_operator_deletes_ends_the_waiting_for_it(world: World) -> None
     host.refusals = {"full@x.example": "452 4.2.2 full"}
     relay = world.relay(host)
     queued = world.send(relay, "full@x.example")
-    waiting = world.watch(queued.delivered)
+    waiting = world.watch(queued.delivered())
     world.run(relay.queue.act(QueueAction.DELETE, Selection(), world.clock.seconds()))
     (report,) = waiting
     assert [str(o.recipient) for o in report.removed] == ["full@x.example"]
@@ -337,7 +337,7 @@ def test_after_a_restart_mail_goes_on_where_it_was(world: World) -> None:
     host.refusals = {"full@x.example": ["452 4.2.2 full"]}
     relay = world.relay(host)
     queued = world.send(relay, "ok@x.example", "full@x.example")
-    waiting = world.watch(queued.delivered)
+    waiting = world.watch(queued.delivered())
     world.stop(relay)
     assert isinstance(waiting[0].value, MailerClosed)
     relay = world.relay(host)
@@ -403,7 +403,7 @@ def test_mail_past_its_time_is_given_up_by_a_try_that_fails(world: World) -> Non
     host = world.host()
     host.refusals = {"full@x.example": "452 4.2.2 full"}
     relay = world.relay(host, schedule=RetryPolicy(lifetime=6 * HOUR))
-    report = world.run(world.send(relay, "full@x.example").delivered)
+    report = world.run(world.send(relay, "full@x.example").delivered())
     assert [outcome.status for outcome in report.failed] == ["4.4.7"]
     assert 6 * HOUR <= world.clock.seconds() - START < 6 * HOUR + 4000
     world.until(lambda: host.reports)
@@ -425,7 +425,7 @@ def test_the_header_of_a_message_of_this_process_is_fixed_once(
     relay = world.relay(world.host())
     message = b"From: a@example.org\r\nTo: bob@example.net\r\n\r\nx\r\n"
     queued = world.run(relay.send(message, complete=complete))
-    _ = world.run(queued.delivered)
+    _ = world.run(queued.delivered())
     assert [b"From: a@example.org\r\nTo: bob@example.net\r\n"] == sections
 
 

@@ -43,7 +43,7 @@ def test_parameters_are_sent_at_every_attempt(world: World, *, restart: bool) ->
         relay = world.relay(route)
         world.until(lambda: len(host.messages) == 2)
     else:
-        world.run(queued.delivered)
+        world.run(queued.delivered())
     one, two = host.messages
     for message in (one, two):
         assert message.parameters.others == {"XLABEL": "a b", "XCOST": 7}

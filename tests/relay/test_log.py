@@ -65,7 +65,7 @@ def test_a_message_has_a_line_for_its_coming_each_try_and_its_end(
     host.refusals = {"full@x.example": ["452 4.2.2 full"]}
     relay = world.relay(host)
     queued = world.send(relay, Recipient("full@x.example", (), "rfc822;first@y.example"))
-    world.run(queued.delivered)
+    world.run(queued.delivered())
     size = len(host.messages[0].content)
     to = (
         f"{queued.id}: to=<full@x.example>, orig_to=<first@y.example>, "
@@ -135,6 +135,6 @@ def test_braces_in_what_a_server_says_are_only_braces(world: World, log: list[An
 
 def test_doubt_and_its_second_copy_are_in_the_log(world: World, log: list[Any]) -> None:
     host = world.host(faults=[close("dot", nth=1)])
-    world.run(world.send(world.relay(host), "bob@example.net").delivered)
+    world.run(world.send(world.relay(host), "bob@example.net").delivered())
     assert sum("may have been delivered; will" in line for line in lines(log)) == 1
     assert sum("possibly duplicated" in line for line in lines(log)) == 1

@@ -23,7 +23,7 @@ def relayed(world: World, content: bytes, host: Host | None = None) -> bytes:
     host = host or world.host()
     relay = world.relay(host)
     queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net"))
-    world.run(queued.delivered)
+    world.run(queued.delivered())
     (message,) = host.messages
     return message.content
 
@@ -162,5 +162,5 @@ def test_binary_content_that_cannot_be_encoded_is_undeliverable(world: World) ->
     relay = world.relay(host)
     content = COMPLETE + b"Content-Transfer-Encoding: binary\r\n\r\n" + OCTETS
     queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net"))
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     assert [outcome.status for outcome in report.failed] == ["5.6.3"]

@@ -150,7 +150,7 @@ class Story:
             )
         )
         self.queued.append((queued, str(number), tuple(names)))
-        self.waiting.append(self.world.watch(queued.delivered))
+        self.waiting.append(self.world.watch(queued.delivered()))
 
     def wait(self) -> None:
         self.world.advance(self.random.choice([0.0, 0.0, 1.0, 60.0, 400.0, 5000.0]))

@@ -39,7 +39,7 @@ def test_mail_without_a_sender_is_set_aside_when_it_fails(world: World) -> None:
     host.refusals = dict(GONE)
     relay = world.relay(host)
     queued = world.send(relay, "gone@x.example", "ok@x.example", sender="")
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     assert report.aside
     assert host.got == [("<>", "ok@x.example")]
     (left,) = world.queue(relay)
@@ -72,7 +72,7 @@ def test_the_one_who_is_pending_is_waited_for_before_it_is_set_aside(world: Worl
     relay = world.relay(host)
     queued = world.send(relay, "gone@x.example", "full@x.example", fields=AUTOMATIC)
     assert [message.aside for message in world.queue(relay)] == [None]
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     assert (len(report.delivered), len(report.failed), report.aside) == (1, 1, True)
 
 

@@ -314,7 +314,7 @@ def test_what_the_operator_expires_ends_though_the_route_is_down(world: World) -
     attempts = len(host.attempts)
     world.run(relay.queue.act(QueueAction.EXPIRE, Selection(ids=(one.id,)), START))
     world.pump.run()
-    report = world.run(one.delivered)
+    report = world.run(one.delivered())
     assert [str(o.recipient) for o in report.failed] == ["a@x.example"]
     assert [two.id] == [m.id for m in world.queue(relay, queue="incoming")]
     assert attempts == len(host.attempts)
@@ -342,10 +342,10 @@ def test_a_250_to_the_content_of_a_message_whose_recipients_were_refused_is_no_t
     to = [Envelope(SENDER, f"gone{n}@x.example") for n in range(count)]
     made = [relay.send(b"Subject: x\r\n\r\nhello\r\n", envelope=each) for each in to]
     sent = [world.run(each) for each in made]
-    failed = [world.run(each.delivered).failed for each in sent]
+    failed = [world.run(each.delivered()).failed for each in sent]
     assert ["550 5.1.1 unknown"] * count == [outcome.reply for (outcome,) in failed]
     world.until(lambda: len(host.reports) == count)
-    world.run(world.send(relay, "bob@example.net").delivered)
+    world.run(world.send(relay, "bob@example.net").delivered())
     assert (world.of(RouteDown), [route.up for route in relay.stats().routes]) == ([], [True])
     assert (world.queue(relay), world.clock.seconds()) == ([], START)
     assert len(host.attempts) == 1

@@ -31,7 +31,7 @@ def test_what_is_on_its_way_ends_before_the_queue_is_closed(world: World) -> Non
         relay.send(b"Subject: x\r\n\r\nx\r\n", sender=SENDER, recipients="b@x.example")
     )
     # The connection is open and has the message, and nothing has moved on the network yet.
-    waiting = world.watch(sending[0].delivered)
+    waiting = world.watch(sending[0].delivered())
     assert host.got == [(SENDER, "a@x.example")]
     world.stop(relay)
     assert host.got == [(SENDER, "a@x.example"), (SENDER, "b@x.example")]
@@ -132,14 +132,14 @@ def test_who_waits_for_the_end_is_told_that_the_relay_stopped(world: World) -> N
     host.up = False
     relay = world.relay(host)
     queued = world.send(relay, "bob@example.net")
-    waiting = world.watch(queued.delivered)
-    cancelled = queued.delivered
+    waiting = world.watch(queued.delivered())
+    cancelled = queued.delivered()
     results = world.watch(cancelled)
     cancelled.cancel()
     assert len(results) == 1
     world.stop(relay)
     assert [MailerClosed] == [type(failure.value) for failure in waiting]
-    late = world.watch(queued.delivered)
+    late = world.watch(queued.delivered())
     assert [MailerClosed] == [type(failure.value) for failure in late]
     # The relay has the message: the same again would be a second copy.
     assert [failure.value.transient for failure in (*waiting, *late)] == [False, False]
@@ -164,7 +164,7 @@ def test_a_relay_starts_again_after_its_end(world: World) -> None:
     for _ in range(2):
         relay.startService()
         world.run(relay.ready())
-        world.run(world.send(relay, "bob@example.net").delivered)
+        world.run(world.send(relay, "bob@example.net").delivered())
         world.run(relay.stopService())
     assert len(host.got) == 2
 
@@ -285,7 +285,7 @@ async def test_cancelling_a_send_while_it_is_written_to_the_disk_is_in_doubt(
 ) -> None:
     """And the message is queued indeed."""
     relay = RelayService.to(
-        reactor, "smtp://127.0.0.1:1", tmp_path / "queue", name="relay.example.org"
+        reactor, tmp_path / "queue", "smtp://127.0.0.1:1", name="relay.example.org"
     )
     relay.startService()
     await relay.ready()
@@ -316,15 +316,15 @@ def test_an_observer_that_fails_stops_nothing(world: World) -> None:
         raise ValueError(event)
 
     relay.observers.insert(0, bad)
-    world.run(world.send(relay, "bob@example.net").delivered)
+    world.run(world.send(relay, "bob@example.net").delivered())
     assert host.got == [(SENDER, "bob@example.net")]
 
 
 def test_a_relay_to_one_server_needs_a_url_and_a_directory(world: World) -> None:
     relay = RelayService.to(
         world.clock,
-        "smtp+starttls://user@mx.example",
         world.directory,
+        "smtp+starttls://user@mx.example",
         password="secret",
         name="relay.example",
     )

@@ -58,7 +58,7 @@ def test_a_message_that_was_not_sent_is_tried_again_later(
     assert f"{queued.id}: unexpected error, tried again later: ZeroDivisionError: a mistake" == (
         f"{event['what']}: {event['reason']}"
     )
-    world.run(queued.delivered)
+    world.run(queued.delivered())
     assert host.got == [(SENDER, "bob@example.net")]
     assert relay.stats().routes[0].under_way == 0
 
@@ -81,7 +81,7 @@ def test_recipients_that_the_server_accepted_get_no_second_copy(
     host = world.host()
     host.refusals = {"full@x.example": ["452 4.2.2 full"]}
     relay = world.relay(host)
-    report = world.run(world.send(relay, "ok@x.example", "full@x.example").delivered)
+    report = world.run(world.send(relay, "ok@x.example", "full@x.example").delivered())
     assert [str(row.recipient) for row in report.delivered] == ["ok@x.example", "full@x.example"]
     assert host.got == [(SENDER, "ok@x.example"), (SENDER, "full@x.example")]
     assert len(errors) == len(world.of(Trouble)) == 1
@@ -93,7 +93,7 @@ def test_a_message_in_doubt_stays_in_doubt(
     fail_once(monkeypatch, delivery, "classify_attempt")
     host = world.host(faults=[close("dot", nth=1)])
     relay = world.relay(host)
-    world.run(world.send(relay, "bob@example.net").delivered)
+    world.run(world.send(relay, "bob@example.net").delivered())
     assert host.got == [(SENDER, "bob@example.net")] * 2
     (second,) = world.of(Attempted)
     assert (second.doubles, second.status) == (1, "sent")
@@ -112,7 +112,7 @@ def test_an_error_while_a_report_is_recorded_defers(
     queued = world.send(relay, "gone@x.example")
     (waiting,) = world.queue(relay)
     assert (waiting.leased, [row.status for row in waiting.recipients]) == (False, ["4.3.0"])
-    assert len(world.run(queued.delivered).failed) == 1
+    assert len(world.run(queued.delivered()).failed) == 1
     assert len(host.reports) == 1
     assert len(errors) == 1
 
@@ -124,7 +124,7 @@ def test_a_report_that_cannot_be_made_is_one_error(
     host = world.host()
     host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
     relay = world.relay(host)
-    assert len(world.run(world.send(relay, "gone@x.example").delivered).failed) == 1
+    assert len(world.run(world.send(relay, "gone@x.example").delivered()).failed) == 1
     assert (len(host.reports), len(errors), len(world.of(Trouble))) == (1, 1, 1)
 
 

@@ -50,7 +50,7 @@ def test_it_bounces_when_its_time_is_over(world: World) -> None:
 def test_other_refusals_bounce_at_once(world: World, reply: str, moment: str) -> None:
     host = world.host(faults=[refuse(moment, reply, nth=1)])
     relay = world.relay(host)
-    report = world.run(world.send(relay, "bob@example.net").delivered, patience=1)
+    report = world.run(world.send(relay, "bob@example.net").delivered(), patience=1)
     assert [each.reply for each in report.failed] == [reply]
 
 
@@ -115,7 +115,7 @@ def test_a_552_that_may_mean_too_many_recipients_is_transient(
     relay = world.relay(host)
     to = ["full@x.example", "ok@x.example"]
     queued = world.send(relay, *(to if first else reversed(to)))
-    report = world.run(queued.delivered)
+    report = world.run(queued.delivered())
     if first and reply == "552 no code":
         goes = False
     delivered = sorted(str(each.recipient) for each in report.delivered)

@@ -114,16 +114,16 @@ class RelayService(Service):
     def to(
         cls,
         reactor: Any,
-        server: str | SubmissionServer,
         directory: str | os.PathLike[str],
+        server: str | SubmissionServer,
         *,
         password: str | None = None,
         name: str | None = None,
     ) -> RelayService:
         """Return a relay that delivers all mail to one server.
 
-        :param server: a URL such as ``smtp+starttls://user@host``, or a SubmissionServer.
         :param directory: of the queue; it is created if it is missing.
+        :param server: a URL such as ``smtp+starttls://user@host``, or a SubmissionServer.
         :param password: of the user in the URL.
         :param name: host name of the relay; that of the machine if not given.
         :raises InvalidInput: a value cannot be used.
@@ -260,7 +260,7 @@ class RelayService(Service):
         """Queue one message; the Deferred fires when it would survive a power failure.
 
         :param held: on hold until an operator releases it.
-        :returns: a :class:`~twisted_sendmail.relay.tracker.Queued`: its ``id``, and ``delivered``
+        :returns: a :class:`~twisted_sendmail.relay.tracker.Queued`: its ``id``, and ``delivered()``
             to wait for its end.
         :raises InvalidInput: the message cannot be sent; nothing was queued.
         :raises QueueError: the queue cannot take it.

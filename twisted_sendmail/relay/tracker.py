@@ -64,9 +64,8 @@ class Queued:
         self.refused: tuple[RecipientResult, ...] = ()
         self._result = result
 
-    @property
     def delivered(self) -> Deferred[FinalReport]:
-        """A new Deferred each time; it fires with the report when no recipient is pending.
+        """Return a new Deferred, which fires with the report when no recipient is pending.
 
         That may take days.  Cancelling it stops the waiting, not the mail.
 
