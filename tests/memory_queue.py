@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_sendmail.queue import AttemptRecord
+    from twisted_sendmail.queue import AttemptRecord, DownRoute
 
 #: Messages that one call of ``clear_aside`` removes.
 _MAX_CLEARED = 100
@@ -260,6 +260,14 @@ class MemoryQueue(Queue):
         elif acted and self.observer is not None:
             self.observer.queue_changed()
         return succeed(acted)
+
+    def count(self, selection: Selection) -> Deferred[int]:
+        """See ``Queue.count``."""
+        return succeed(len(self._selected(evolve(selection, limit=None))))
+
+    def record_route(self, name: str, down: DownRoute | None) -> Deferred[None]:
+        """See ``Queue.record_route``: no other process reads this queue."""
+        return succeed(None)
 
     def count_running(self, passed: float) -> Deferred[None]:
         """See ``Queue.count_running``."""

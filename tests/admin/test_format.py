@@ -232,7 +232,7 @@ def test_the_last_reply_is_that_of_the_last_attempt() -> None:
 def test_a_message_that_waits_for_a_local_cause_has_a_sentence_for_it(
     facts: dict[str, Any], cause: str | None
 ) -> None:
-    assert local_cause(message(tried(0, "450 later"), **facts)) == cause
+    assert local_cause(message(tried(0, "450 later"), **facts), {}, 0.0) == cause
 
 
 def test_enhanced_codes_have_words() -> None:

@@ -171,6 +171,7 @@ def test_gauges_have_the_present_state_of_the_queue(watched: Watched) -> None:
         "queue_messages{queue=hold}": 2,
         "queue_messages{queue=incoming}": 0,
         "queue_messages{queue=active}": 0,
+        "queue_messages{queue=undeliverable}": 0,
         "queue_messages{queue=corrupt}": 0,
         "queue_content_bytes{}": 12_345,
         "queue_oldest_age_seconds{}": 600,

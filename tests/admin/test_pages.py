@@ -125,7 +125,7 @@ def overview(text: str = "", **facts: Any) -> Overview:
             {"recipient": text, "sender": text, "queue": text, "page": text}
         ),
         "messages": messages,
-        "more": True,
+        "matching": 10_000,
         "causes": delay_causes(messages),
         "examined": None,
         "failures": [FailureRecord(NOW - 5, FailureKind.BOUNCED, text, text, text, text)],
@@ -202,7 +202,7 @@ def test_the_page_of_an_empty_queue() -> None:
         totals=QueueTotals({}, {}, None),
         messages=[],
         filter=QueueFilter(),
-        more=False,
+        matching=0,
         causes=[],
         unhealthy=None,
     )

@@ -11,7 +11,7 @@ from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 
 from tests.admin.parsed_html import Node, parse_html
-from tests.admin.queue_contents import HOSTILE, TOKEN, FakeRelay, QueueFiller, fill_queue
+from tests.admin.queue_contents import HOSTILE, TOKEN, FakeRelay, QueueFiller, fill_queue, route
 from tests.names import InlineWorker, QueueAction, QueueError, Selection, SQLiteQueue
 from twisted_sendmail.admin.local_mail import LocalMail
 from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
@@ -291,6 +291,34 @@ async def test_the_table_has_pages(admin: Admin) -> None:
         query["page"] = str(int(query.get("page", 1)) + 1)
     assert sorted(await admin.queues()) == seen
     assert following == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_table_counts_all_that_match(admin: Admin) -> None:
+    for number in range(60):
+        await admin.filler.message(f"u{number}@example.net", size=10, held=number < 55)
+
+    async def shown(**query: Any) -> str:
+        return (await admin.page(**query)).all("caption")[-1].text
+
+    assert await shown() == "1–50 of 60, the oldest first"
+    assert await shown(page="2") == "51–60 of 60, the oldest first"
+    assert await shown(queue="hold") == "1–50 of 55, the oldest first"
+    assert await shown(sender="@example.org", page="2") == "51–60 of 60, the oldest first"
+    assert await shown(recipient="u5") == "1–11 of 11, the oldest first"
+
+
+@pytest_twisted.ensureDeferred
+async def test_mail_of_a_route_that_is_down_waits_for_the_route(admin: Admin) -> None:
+    name, other = [await admin.filler.message(route=name) for name in ("default", "backup")]
+    admin.relay.routes = (route("default", wait=58.0), route("backup"))
+    rows = [row.text for row in (await admin.page()).all("tr")[-2:]]
+    assert "It waits for route default, next attempt in 58 s." in rows[0]
+    assert "Not tried yet." not in rows[0]
+    assert "Not tried yet." in rows[1]
+    page = await admin.page(f"/message/{name}")
+    assert "It waits for route default, next attempt in 58 s." in page.text
+    assert "It waits for" not in (await admin.page(f"/message/{other}")).text
 
 
 @pytest_twisted.ensureDeferred

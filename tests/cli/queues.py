@@ -24,7 +24,7 @@ from tests.names import (
 )
 from tests.rows import recipient_row
 from twisted_sendmail import Envelope, Recipient
-from twisted_sendmail.queue import PIECE, Pieces
+from twisted_sendmail.queue import PIECE, DownRoute, Pieces
 
 CONTENT = (
     b"Received: from a by b\r\nFrom: alice@example.org\r\nTo: bob@example.net\r\n"
@@ -109,6 +109,11 @@ class Queue:
                     store.put_piece(body, place, piece)
                 store.put(info, Pieces(body, len(pieces), len(content)))
         return info.id
+
+    def route_down(self, name: str, reason: str, next_attempt: float) -> None:
+        """The relay records that a route is down."""
+        with self._opened() as store:
+            store.record_route(name, DownRoute(name, reason, next_attempt))
 
     def lease(self, route: str = "default") -> list[str]:
         """All that is due is taken out to be tried."""

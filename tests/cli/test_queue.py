@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.cli.queues import CONTENT, REPLY, Queue
 from tests.cli.shell import COMMAND, Done, Shell
 from twisted_sendmail import Recipient
 from twisted_sendmail.cli.main import main
-from twisted_sendmail.cli.queue_format import table
+from twisted_sendmail.cli.queue_format import RelayState, table
 from twisted_sendmail.queue import WAKEUP, id_text
 from twisted_sendmail.queue.sqlite.files import DATABASE
 
@@ -109,7 +110,7 @@ def test_json_lists_undelivered_recipients_and_the_null_sender_as_postqueue_does
 
 def test_every_state_has_its_name(queue: Queue, run: Run) -> None:
     deferred = queue.defer(queue.take())
-    corrupt, damaged = queue.set_aside(queue.take()), queue.damage(queue.take())
+    failed, damaged = queue.set_aside(queue.take()), queue.damage(queue.take())
     # Who would deliver it, finds it damaged.
     assert queue.lease() == []
     active = queue.take()
@@ -117,7 +118,7 @@ def test_every_state_has_its_name(queue: Queue, run: Run) -> None:
     hold, incoming = queue.hold(queue.take()), queue.take()
     expected = {
         deferred: "deferred",
-        corrupt: "corrupt",
+        failed: "undeliverable",
         active: "active",
         hold: "hold",
         damaged: "corrupt",
@@ -153,7 +154,7 @@ def test_the_table_says_why_each_waits_and_when_it_is_tried(queue: Queue, run: R
 
 def test_the_table_fits_a_narrow_terminal(queue: Queue) -> None:
     name = queue.defer(queue.take(recipients=["x" * 60 + "@example.net"]))
-    shown = table([queue.messages[name]], time.time(), 80)
+    shown = table([queue.messages[name]], RelayState(time.time()), 80)
     assert max(len(line) for line in shown.splitlines()) <= 80
     assert "x" * 20 in shown
 
@@ -183,6 +184,67 @@ def test_options_select_messages(
     assert found == expected
     if not expected:
         assert run("list", *words).out.startswith("no message matches\n")
+
+
+@pytest.fixture
+def relay(queue: Queue) -> Iterator[socket.socket]:
+    """The socket of a relay that runs."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(queue.directory / WAKEUP))
+        yield listening
+
+
+@pytest.mark.usefixtures("relay")
+def test_list_and_show_print_which_mail_waits_for_a_route(queue: Queue, run: Run) -> None:
+    deferred = queue.defer(queue.take())
+    name, other = queue.take(), queue.take(route="backup")
+    queue.route_down("default", "Connection \\x1b[2Jrefused", time.time() + 58.9)
+    done = run("list")
+    first, _, rest = done.out.partition(name)
+    second, _, third = rest.partition(other)
+    # It is due later than the route is tried.
+    assert re.search(rf"{deferred} +deferred +\d+ B +0 s +in [45] min ", first)
+    assert "It waits for route" not in first
+    assert re.search(r"^ +incoming +\d+ B +0 s +in 58 s ", second)
+    assert "It waits for route default, next attempt in 58 s." in second
+    assert "Not tried yet." not in second
+    assert re.search(r"^ +incoming +\d+ B +0 s +now ", third)
+    assert "Not tried yet." in third
+    assert done.out.splitlines()[-2] == (
+        "route default is down, next attempt in 58 s: Connection \\x1b[2Jrefused"
+    )
+    shown = run("show", name).out
+    assert "              It waits for route default, next attempt in 58 s.\n" in shown
+    assert "next try      in 58 s\n" in shown
+    (found,) = objects(run("show", "--json", name))
+    assert time.time() + 50 < found["next_try"] < time.time() + 60
+
+
+def test_list_and_show_print_that_the_relay_is_not_running(queue: Queue, run: Run) -> None:
+    name = queue.take()
+    queue.route_down("default", "Connection refused", time.time() + 60)
+    assert run("list").out.splitlines()[-2] == (
+        "the relay is not running: no message is tried until it is started"
+    )
+    assert "route default" not in run("list").out
+    expected = "relay         not running: no message is tried until it is started\n"
+    assert expected in run("show", name).out
+
+
+@pytest.mark.usefixtures("relay")
+def test_nothing_is_added_for_a_relay_that_works(queue: Queue, run: Run) -> None:
+    name = queue.take()
+    assert [line for line in run("list").out.splitlines() if "relay" in line] == []
+    assert "\nrelay " not in run("show", name).out
+
+
+def test_the_totals_of_a_selection_are_those_of_the_selection(queue: Queue, run: Run) -> None:
+    name = queue.hold(queue.take(arrived=time.time() - 60))
+    _ = queue.take(arrived=time.time() - 3600), queue.take(), queue.take()
+    expected = f"1 of 4 messages (1 hold), {len(CONTENT)} B, the oldest 1 min old"
+    assert run("list", "--state", "hold").out.splitlines()[-1] == expected
+    assert run("list", name).out.splitlines()[-1] == expected
+    assert run("list", "--sender", "nobody").out == "no message matches\n0 of 4 messages\n"
 
 
 def test_a_long_queue_is_listed_completely(queue: Queue, run: Run) -> None:

@@ -224,7 +224,7 @@ class TakingOut:
         message = await on_its_way(spool)
         left = await spool.settle(undeliverable(message.id))
         assert left is not None
-        assert (left.aside, left.queue_name) == (SetAsideReason.UNDELIVERABLE, "corrupt")
+        assert (left.aside, left.queue_name) == (SetAsideReason.UNDELIVERABLE, "undeliverable")
         assert (await leased(spool), await spool.next_due()) == ([], {})
         for action in (
             QueueAction.FLUSH,

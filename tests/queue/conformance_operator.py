@@ -215,7 +215,7 @@ class Operating:
         assert await spool.clear_aside(100.0) == []
         await spool.count_running(40.0)
         assert [names[0]] == await spool.clear_aside(100.0)
-        assert [names[1]] == await ids(spool, queue="corrupt")
+        assert [names[1]] == await ids(spool, queue="undeliverable")
         assert [QueueActionResult(names[1])] == await spool.act(QueueAction.REQUEUE, ALL, 0.0)
         await leased(spool)
         await spool.settle(undeliverable(names[1]))
@@ -290,7 +290,7 @@ class Operating:
         await spool.settle(aside)
         await spool.act(QueueAction.HOLD, Selection(ids=(names[1],)), 0.0)
         totals = await spool.totals()
-        expected = {"deferred": 1, "hold": 1, "corrupt": 1, "active": 1, "incoming": 1}
+        expected = {"deferred": 1, "hold": 1, "undeliverable": 1, "active": 1, "incoming": 1}
         assert totals.queues == expected
         assert totals.deferred == {"4.2.0": 1, "": 1}
         assert (totals.oldest, totals.octets) == (96.0, 25)

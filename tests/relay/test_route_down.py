@@ -166,6 +166,46 @@ def test_a_flush_tries_a_refused_password_once_and_waits_again(world: World, way
     assert len(host.attempts) == 3
 
 
+def _down_routes(world: World) -> dict[str, tuple[str, float]]:
+    with SQLiteStore(world.directory) as store:
+        found = store.down_routes()
+    return {name: (down.reason, down.next_attempt - START) for name, down in found.items()}
+
+
+def test_the_queue_has_the_state_of_each_route_for_commands(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    assert _down_routes(world) == {}
+    _ = world.send(relay, "bob@example.net")
+    ((reason, next_attempt),) = _down_routes(world).values()
+    assert "Connection was refused" in reason
+    assert next_attempt == 4
+    world.advance(5)
+    assert _down_routes(world)["out"][1] == 12
+    host.up = True
+    world.until(lambda: host.got)
+    world.pump.run()
+    assert _down_routes(world) == {}
+
+
+def test_the_state_of_a_route_ends_with_the_relay_and_with_the_route(world: World) -> None:
+    host = world.host()
+    host.up = False
+    relay = world.relay(host)
+    _ = world.send(relay, "bob@example.net")
+    assert list(_down_routes(world)) == ["out"]
+    relay.reconfigure(world.settings(world.route(world.host(), name="other")))
+    world.pump.run()
+    assert _down_routes(world) == {}
+    relay.reconfigure(world.settings(host))
+    _ = world.send(relay, "bob@example.net")
+    assert list(_down_routes(world)) == ["out"]
+    world.stop(relay)
+    _ = world.relay(world.route(world.host(), name="other"))
+    assert _down_routes(world) == {}
+
+
 def test_a_flush_of_one_route_does_not_try_the_password_of_another(world: World) -> None:
     first, second = (
         world.host(users={"u": "secret"}, clear=False, faults=[refuse("AUTH", "535 5.7.8 no")])

@@ -42,7 +42,7 @@ def set_aside(world: World, **options: Any) -> tuple[RelayService, str]:
 def test_it_is_removed_after_five_days_and_listed_before(world: World) -> None:
     relay, name = set_aside(world)
     pass_time(world, 5 * DAY - HOUR)
-    assert [name] == [message.id for message in world.queue(relay, queue="corrupt")]
+    assert [name] == [message.id for message in world.queue(relay, queue="undeliverable")]
     pass_time(world, 2 * HOUR)
     assert world.queue(relay) == []
     assert [Cleared(name, 5 * DAY)] == world.of(Cleared)

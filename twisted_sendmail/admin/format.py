@@ -15,6 +15,8 @@ from twisted_sendmail.queue import SetAsideReason
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twisted_sendmail.queue import QueuedMessage, QueuedRecipient
     from twisted_sendmail.smtp import ForwardPath, ReversePath
 
@@ -105,7 +107,12 @@ def ago(at: float, now: float) -> Tag:
 
 def ahead(at: float, now: float) -> Tag:
     """Return the time until *at*, ``now`` if it has passed, as an element."""
-    return _time(at, "now" if at <= now else f"in {duration(at - now)}")
+    return _time(at, until(at, now))
+
+
+def until(at: float, now: float) -> str:
+    """Return ``in 12 min``, or ``now`` if *at* has passed."""
+    return "now" if at <= now else f"in {duration(at - now)}"
 
 
 def _time(at: float, text: str) -> Tag:
@@ -138,8 +145,21 @@ def last_reply(message: QueuedMessage) -> QueuedRecipient | None:
     return max(tried, key=lambda r: r.tried or 0.0) if tried else None
 
 
-def local_cause(message: QueuedMessage) -> str | None:
-    """Say why a message waits, if the cause is in this queue and not a server's reply."""
+def next_attempt(message: QueuedMessage, down: Mapping[str, float]) -> float | None:
+    """Return the time of the next attempt; None: there is none, or it is under way.
+
+    :param down: the time of the next attempt of each route that is down.
+    """
+    if message.leased or message.held or message.aside is not None:
+        return None
+    return max(message.due, down.get(message.info.route, 0.0))
+
+
+def local_cause(message: QueuedMessage, down: Mapping[str, float], now: float) -> str | None:
+    """Describe why a message waits, if the cause is in this queue and not a server's reply.
+
+    :param down: the time of the next attempt of each route that is down.
+    """
     if message.aside is SetAsideReason.DAMAGED:
         return "It is damaged on the disk, and is not sent."
     if message.aside is SetAsideReason.UNDELIVERABLE:
@@ -152,4 +172,8 @@ def local_cause(message: QueuedMessage) -> str | None:
         return "It is being delivered."
     if message.held:
         return "It was put on hold."
+    at = down.get(message.info.route)
+    if at is not None and message.due <= at:
+        route = printable(message.info.route, 60)
+        return f"It waits for route {route}, next attempt {until(at, now)}."
     return None

@@ -51,7 +51,7 @@ MAX_STATUS_LABELS = 40
 #: Upper bounds of the histogram of attempts, in seconds.
 ATTEMPT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\Z", re.ASCII)
-_QUEUES = ("incoming", "active", "deferred", "hold", "corrupt")
+_QUEUES = ("incoming", "active", "deferred", "hold", "undeliverable", "corrupt")
 
 
 class FailureKind(enum.Enum):

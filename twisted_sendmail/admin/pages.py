@@ -27,6 +27,7 @@ from twisted_sendmail.admin.format import (
     foreign,
     last_reply,
     local_cause,
+    next_attempt,
     size,
     status_words,
 )
@@ -61,7 +62,8 @@ QUEUES = {
     "active": ("Being delivered", "good"),
     "deferred": ("Deferred", "warn"),
     "hold": ("On hold", "hold"),
-    "corrupt": ("Set aside", "bad"),
+    "undeliverable": ("Undeliverable", "bad"),
+    "corrupt": ("Damaged", "bad"),
 }
 _RECIPIENT_STATES = {
     RecipientState.PENDING: ("Waits", "warn"),
@@ -222,8 +224,8 @@ class Overview:
     filter: QueueFilter
     #: The messages of this page.
     messages: Sequence[QueuedMessage]
-    #: There is a next page.
-    more: bool
+    #: Number of messages that match the filter.
+    matching: int
     causes: Sequence[DelayCause]
     #: Number of deferred messages that ``causes`` covers; None: all.
     examined: int | None
@@ -233,6 +235,11 @@ class Overview:
     routes: Sequence[RouteStats]
     #: Why the relay is not healthy, in a line.
     unhealthy: str | None = None
+
+    @property
+    def more(self) -> bool:
+        """There is a next page."""
+        return self.matching > self.filter.page * PER_PAGE
 
 
 def overview_page(viewer: Viewer, overview: Overview) -> Flattenable:
@@ -250,7 +257,7 @@ def overview_page(viewer: Viewer, overview: Overview) -> Flattenable:
         "New or under way": f"{queues.get('incoming', 0) + queues.get('active', 0):,}",
         "Deferred": f"{queues.get('deferred', 0):,}",
         "On hold": f"{queues.get('hold', 0):,}",
-        "Set aside": f"{queues.get('corrupt', 0):,}",
+        "Set aside": f"{queues.get('undeliverable', 0) + queues.get('corrupt', 0):,}",
         "Content": size(overview.totals.octets),
         "Delivered since start": f"{counts.get('delivered', 0):,}",
         "Returned since start": f"{counts.get('bounced', 0) + counts.get('expired', 0):,}",
@@ -364,9 +371,12 @@ def _messages(viewer: Viewer, overview: Overview) -> dict[str, Any]:
     wanted, messages = overview.filter, overview.messages
     empty = "No message matches." if wanted.narrow or wanted.page > 1 else "The queue is empty."
     first, last_page = (wanted.page - 1) * PER_PAGE, wanted.page >= MAX_PAGES
-    shown = f"{first + 1:,} to {first + len(messages):,}" if messages else "no messages here"
+    shown = f"{first + 1:,}–{first + len(messages):,} of {overview.matching:,}"
+    if not messages:
+        shown = "no messages here"
     if overview.more and last_page:
         shown += "; narrow the filter to see the others"
+    down = waits(overview.routes, viewer.now)
     queues = {"": "Any", **{name: label for name, (label, _) in QUEUES.items()}}
     return {
         "span": wanted.fields.get("span"),
@@ -385,8 +395,8 @@ def _messages(viewer: Viewer, overview: Overview) -> dict[str, Any]:
         "link": wanted.link(),
         "matching": "all that match the filter" if wanted.narrow else "all messages",
         "actions": _actions(),
-        "caption": f"{count(len(messages), 'message')}, the oldest first",
-        "messages": [_row(message, viewer.now) for message in messages],
+        "caption": f"{shown}, the oldest first",
+        "messages": [_row(message, down, viewer.now) for message in messages],
         "pages": overview.more or wanted.page > 1,
         "shown": shown,
         "older": wanted.link(page=wanted.page - 1) if wanted.page > 1 else None,
@@ -405,7 +415,12 @@ def _actions() -> list[dict[str, Any]]:
     ]
 
 
-def _row(message: QueuedMessage, now: float) -> dict[str, Any]:
+def waits(routes: Iterable[RouteStats], now: float) -> dict[str, float]:
+    """Return the time of the next attempt of each route that is down."""
+    return {route.name: now + route.wait for route in routes if not route.up}
+
+
+def _row(message: QueuedMessage, down: Mapping[str, float], now: float) -> dict[str, Any]:
     waiting = message.pending or message.recipients
     recipients: list[Flattenable] = []
     for recipient in waiting[:ROW_RECIPIENTS]:
@@ -413,21 +428,17 @@ def _row(message: QueuedMessage, now: float) -> dict[str, Any]:
     hidden = len(waiting) - ROW_RECIPIENTS
     if hidden > 0:
         recipients += [tags.br(), tags.span(f"and {hidden:,} more", class_="quiet")]
-    if message.leased:
-        next_attempt: Flattenable = "under way"
-    elif message.held or message.aside is not None:
-        next_attempt = "–"
-    else:
-        next_attempt = ahead(message.due, now)
+    at = next_attempt(message, down)
+    never = "under way" if message.leased else "–"
     return {
         "id": message.id,
         "state": _queue_state(message),
-        "why": _why(message),
+        "why": _why(message, down, now),
         "sender": address(message.info.envelope.sender),
         "recipients": recipients,
         "size": size(message.size),
         "arrived": ago(message.info.arrived, now),
-        "next_attempt": next_attempt,
+        "next_attempt": never if at is None else ahead(at, now),
     }
 
 
@@ -436,8 +447,8 @@ def _queue_state(message: QueuedMessage) -> Tag:
     return tags.span(label, class_=f"state {look}")
 
 
-def _why(message: QueuedMessage) -> list[Flattenable]:
-    cause, last = local_cause(message), last_reply(message)
+def _why(message: QueuedMessage, down: Mapping[str, float], now: float) -> list[Flattenable]:
+    cause, last = local_cause(message, down, now), last_reply(message)
     if last is None:
         return [cause or tags.span("Not tried yet.", class_="quiet")]
     # Most replies contain their status.
@@ -454,12 +465,20 @@ def _status(status: str | None) -> Flattenable:
     return tags.b(_capital(words), ". ") if words else ""
 
 
-def message_page(viewer: Viewer, message: QueuedMessage, header: bytes | None) -> Flattenable:
+def message_page(
+    viewer: Viewer,
+    message: QueuedMessage,
+    header: bytes | None,
+    routes: Sequence[RouteStats] = (),
+) -> Flattenable:
     """Return the page of one message.
 
+    :param routes: the routes of the relay.
     :param header: the beginning of the content; None where the viewer may not see it.
     """
     info, now = message.info, viewer.now
+    down = waits(routes, now)
+    at = next_attempt(message, down)
     facts: dict[str, Flattenable] = {
         "From": address(info.envelope.sender),
         "Message-ID": foreign(info.message_id or "–"),
@@ -469,8 +488,8 @@ def message_page(viewer: Viewer, message: QueuedMessage, header: bytes | None) -
         "Arrived": ago(info.arrived, now),
         "Attempts": f"{message.attempts:,}",
     }
-    if message.pending and not (message.held or message.leased or message.aside):
-        facts["Next attempt"] = ahead(message.due, now)
+    if message.pending and at is not None:
+        facts["Next attempt"] = ahead(at, now)
     if message.interrupted:
         number = count(message.interrupted, "attempt")
         text = f"{number} ended without a result: a copy may have been delivered"
@@ -482,7 +501,7 @@ def message_page(viewer: Viewer, message: QueuedMessage, header: bytes | None) -
         "secret": viewer.form_secret,
         "id": message.id,
         "state": _queue_state(message),
-        "cause": local_cause(message),
+        "cause": local_cause(message, down, now),
         "facts": [{"label": label, "value": value} for label, value in facts.items()],
         "actions": _actions(),
         "count": count(len(message.recipients), "recipient"),

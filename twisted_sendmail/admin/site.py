@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.admin.health import WatchedRelay
     from twisted_sendmail.admin.local_mail import LocalMail
-    from twisted_sendmail.queue import Queue, QueueActionResult, QueuedMessage
+    from twisted_sendmail.queue import Queue, QueueActionResult, QueuedMessage, QueueTotals
 
     Handler = Callable[[HTTPRequest], Awaitable[HTTPResponse]]
 
@@ -233,7 +233,7 @@ class AdminSite(Service):
         self.history.resume()
         wanted = QueueFilter.from_fields(request.query)
         totals = await self._queue.totals()
-        found = await self._queue.list(wanted.selection(wanted.page * PER_PAGE + 1))
+        found = await self._queue.list(wanted.selection(wanted.page * PER_PAGE))
         deferred = await self._queue.list(Selection(queue="deferred", limit=MAX_EXAMINED))
         begin = (wanted.page - 1) * PER_PAGE
         overview = Overview(
@@ -241,7 +241,7 @@ class AdminSite(Service):
             samples=self.history.days if wanted.span == "days" else self.history.hour,
             filter=wanted,
             messages=found[begin : begin + PER_PAGE],
-            more=len(found) > begin + PER_PAGE,
+            matching=await self._matching(wanted, totals),
             causes=delay_causes(deferred),
             examined=MAX_EXAMINED if totals.queues.get("deferred", 0) > MAX_EXAMINED else None,
             failures=self.metrics.failures[:SHOWN_FAILURES],
@@ -250,6 +250,12 @@ class AdminSite(Service):
             unhealthy=await self.health.problem(),
         )
         return await self._page(200, overview_page, self._viewer(session), overview)
+
+    async def _matching(self, wanted: QueueFilter, totals: QueueTotals) -> int:
+        if wanted.recipient or wanted.sender:
+            return await self._queue.count(wanted.selection(None))
+        queues = totals.queues
+        return queues.get(wanted.queue, 0) if wanted.queue else sum(queues.values())
 
     async def _get_message(self, request: HTTPRequest) -> HTTPResponse:
         session = self._sessions.find(request.session)
@@ -263,7 +269,9 @@ class AdminSite(Service):
             text = "The message was delivered, returned or deleted, or no message had that id."
             return await self._page(404, error_page, self._viewer(session), "No such message", text)
         header = await self._header(id_) if session is not None else None
-        return await self._page(200, message_page, self._viewer(session), found[0], header)
+        return await self._page(
+            200, message_page, self._viewer(session), found[0], header, self._relay.stats().routes
+        )
 
     async def _header(self, id_: str) -> bytes | None:
         """Read the beginning of a content; None if it cannot be read any more."""

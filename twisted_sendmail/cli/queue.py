@@ -24,6 +24,8 @@ from twisted_sendmail.cli.output import (
     terminal_width,
 )
 from twisted_sendmail.cli.queue_format import (
+    ListedTotals,
+    RelayState,
     header_lines,
     message_lines,
     show_json,
@@ -44,6 +46,7 @@ from twisted_sendmail.queue import (
     id_number,
     id_text,
     message_json,
+    relay_runs,
     wake,
 )
 from twisted_sendmail.smtp import printable
@@ -55,7 +58,7 @@ DEFAULT_CONFIG = "/etc/twisted_sendmail/relay.toml"
 HELP = "look at a relay's queue, and change it"
 
 #: The values of ``QueuedMessage.queue_name``.
-STATES = ("active", "incoming", "deferred", "hold", "corrupt")
+STATES = ("active", "incoming", "deferred", "hold", "undeliverable", "corrupt")
 # Octets of stdin: the ids of ten million messages.
 _MAX_INPUT = 256 * 1024 * 1024
 
@@ -265,23 +268,35 @@ def _words_from_stdin() -> list[str]:
 def _list(args: Namespace) -> ExitStatus:
     request = _request(args)
     found: list[str] = []
+    listed = ListedTotals()
     with (
         SQLiteStore(request.directory) as store,
         store.transaction(write=False, doing="be read"),
     ):
-        now = time.time()
+        relay = _relay_state(request, store)
         for page in request.pages(store):
             found += [message.id for message in page]
+            listed.add(page)
             if args.json:
                 for message in page:
                     print_result(as_json(message_json(message)))
             else:
-                print_result(table(page, now, terminal_width()))
+                print_result(table(page, relay, terminal_width()))
         if not args.json:
             if found or request.narrow:
                 print_result("" if found else "no message matches")
-            print_result(totals_line(store.totals(), now))
+            if found:
+                for line in relay.lines():
+                    print_result(line)
+            number = store.count() if request.narrow else None
+            print_result(totals_line(listed.totals, relay.now, of=number))
     return request.report_missing(found)
+
+
+def _relay_state(request: QueueRequest, store: SQLiteStore) -> RelayState:
+    running = relay_runs(request.directory) is not False
+    # A relay that was killed leaves the states of its routes.
+    return RelayState(time.time(), running, store.down_routes() if running else {})
 
 
 def _show(args: Namespace) -> ExitStatus:
@@ -293,6 +308,7 @@ def _show(args: Namespace) -> ExitStatus:
         SQLiteStore(request.directory) as store,
         store.transaction(write=False, doing="be read"),
     ):
+        relay = _relay_state(request, store)
         messages = [message for page in request.pages(store) for message in page]
         if args.content and len(messages) > 1:
             raise CommandError(f"--content is for one message, and {len(messages)} match")
@@ -307,9 +323,9 @@ def _show(args: Namespace) -> ExitStatus:
                 print_error(str(e))
                 status = status_of_error(e)
             if args.json:
-                print_result(as_json(show_json(message, header)))
+                print_result(as_json(show_json(message, header, relay)))
             else:
-                print_result("\n".join(message_lines(message, header, time.time())))
+                print_result("\n".join(message_lines(message, header, relay)))
                 if number + 1 < len(messages):
                     print_result("")
     return request.report_missing(message.id for message in messages) or status

@@ -5,16 +5,26 @@ Everything that others wrote is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from twisted_sendmail.admin.format import count, duration, last_reply, local_cause, size
+from twisted_sendmail.admin.format import (
+    count,
+    duration,
+    last_reply,
+    local_cause,
+    next_attempt,
+    size,
+    until,
+)
 from twisted_sendmail.queue import (
+    DownRoute,
     QueuedMessage,
     QueuedRecipient,
     QueueTotals,
@@ -30,6 +40,7 @@ _STYLES = {
     "incoming": "green",
     "deferred": "yellow",
     "hold": "cyan",
+    "undeliverable": "bold red",
     "corrupt": "bold red",
 }
 #: Recipients that the table names; the others are counted.
@@ -44,7 +55,32 @@ _HEADER_SHOWN = 64 * 1024
 # -- for people: list ---------------------------------------------------------------
 
 
-def table(messages: Iterable[QueuedMessage], now: float, width: int | None = None) -> str:
+class RelayState(NamedTuple):
+    """The relay of a queue at a moment."""
+
+    now: float
+    running: bool = True
+    #: Routes that are down, by name.
+    down: Mapping[str, DownRoute] = {}
+
+    @property
+    def waits(self) -> dict[str, float]:
+        """The time of the next attempt of each route that is down."""
+        return {name: route.next_attempt for name, route in self.down.items()}
+
+    def lines(self) -> Iterator[str]:
+        """The reasons why no mail goes out, if there are any."""
+        if not self.running:
+            yield "the relay is not running: no message is tried until it is started"
+        for route in self.down.values():
+            when = until(route.next_attempt, self.now)
+            yield (
+                f"route {printable(route.name, 60)} is down, next attempt {when}: "
+                f"{printable(route.reason, 300)}"
+            )
+
+
+def table(messages: Iterable[QueuedMessage], relay: RelayState, width: int | None = None) -> str:
     """A table of *messages*.
 
     :param width: columns of the terminal; None without a terminal.
@@ -61,9 +97,9 @@ def table(messages: Iterable[QueuedMessage], now: float, width: int | None = Non
             Text(message.id),
             Text(state, style=_STYLES[state]),
             Text(size(message.size)),
-            Text(duration(now - message.info.arrived)),
-            Text(_next_try(message, now)),
-            _people(message),
+            Text(duration(relay.now - message.info.arrived)),
+            Text(_next_try(message, relay)),
+            _people(message, relay),
         )
     console = Console(
         highlight=False, markup=False, emoji=False, width=_TABLE_WIDTH if width is None else width
@@ -73,35 +109,63 @@ def table(messages: Iterable[QueuedMessage], now: float, width: int | None = Non
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
-def _people(message: QueuedMessage) -> Text:
+def _people(message: QueuedMessage, relay: RelayState) -> Text:
     lines = Text(f"from {_sender_text(message.info.envelope.sender)}")
     recipients = message.pending or message.recipients
     for recipient in recipients[:_RECIPIENTS_SHOWN]:
         lines.append(f"\nto {printable(str(recipient.recipient), 320)}")
     if len(recipients) > _RECIPIENTS_SHOWN:
         lines.append(f"\nand {count(len(recipients) - _RECIPIENTS_SHOWN, 'more recipient')}")
-    for line in _reasons(message):
+    for line in _reasons(message, relay):
         lines.append(f"\n{line}", style="dim")
     return lines
 
 
-def totals_line(totals: QueueTotals, now: float) -> str:
-    """The whole queue in one line."""
+def totals_line(totals: QueueTotals, now: float, *, of: int | None = None) -> str:
+    """The queue, or a part of it, in one line.
+
+    :param of: number of messages in the queue, of which *totals* are a part.
+    """
     number = sum(totals.queues.values())
-    if not number:
+    if of is None and not number:
         return "the queue is empty"
-    parts = ", ".join(
-        f"{totals.queues[state]:,} {state}" for state in _STYLES if totals.queues.get(state)
-    )
-    line = f"{count(number, 'message')} ({parts}), {size(totals.octets)}"
+    line = count(number, "message") if of is None else f"{number:,} of {count(of, 'message')}"
+    if number:
+        parts = ", ".join(
+            f"{totals.queues[state]:,} {state}" for state in _STYLES if totals.queues.get(state)
+        )
+        line += f" ({parts}), {size(totals.octets)}"
     if totals.oldest is not None:
         line += f", the oldest {duration(now - totals.oldest)} old"
     return line
 
 
-def _reasons(message: QueuedMessage) -> list[str]:
+class ListedTotals:
+    """The totals of the messages that are listed, for :func:`totals_line`."""
+
+    def __init__(self) -> None:
+        self._queues: Counter[str] = Counter()
+        self._octets = 0
+        self._oldest: float | None = None
+
+    def add(self, messages: Iterable[QueuedMessage]) -> None:
+        """Count *messages*."""
+        for message in messages:
+            self._queues[message.queue_name] += 1
+            self._octets += message.size
+            if message.aside is None:
+                arrived = message.info.arrived
+                self._oldest = arrived if self._oldest is None else min(arrived, self._oldest)
+
+    @property
+    def totals(self) -> QueueTotals:
+        """The figures so far."""
+        return QueueTotals(dict(self._queues), {}, self._oldest, self._octets)
+
+
+def _reasons(message: QueuedMessage, relay: RelayState) -> list[str]:
     """Why the message is in the queue: the relay's reason, and the last reply of a server."""
-    ours, last = local_cause(message), last_reply(message)
+    ours, last = local_cause(message, relay.waits, relay.now), last_reply(message)
     lines = [] if ours is None else [ours]
     if last is not None:
         lines.append(reply_text(last))
@@ -116,16 +180,11 @@ def _sender_text(path: ReversePath) -> str:
     return printable(str(path), 320) if path.mailbox is not None else "<> (a report)"
 
 
-def _next_try(message: QueuedMessage, now: float) -> str:
+def _next_try(message: QueuedMessage, relay: RelayState) -> str:
     if message.leased:
-        return "under way"
-    if message.held or message.aside is not None:
-        return "never"
-    return _due(message.due, now)
-
-
-def _due(at: float, now: float) -> str:
-    return "now" if at <= now else f"in {duration(at - now)}"
+        return "under way" if relay.running else "interrupted"
+    at = next_attempt(message, relay.waits)
+    return "never" if at is None else until(at, relay.now)
 
 
 # -- for people: show ---------------------------------------------------------------
@@ -138,16 +197,18 @@ def header_lines(content: bytes) -> list[str]:
     return [printable(line, 1000) for line in header.split(b"\r\n") if line]
 
 
-def message_lines(message: QueuedMessage, header: list[str], now: float) -> Iterator[str]:
+def message_lines(message: QueuedMessage, header: list[str], relay: RelayState) -> Iterator[str]:
     """All details of a message.
 
     :param header: its lines; empty if the content cannot be read.
     """
-    info, envelope = message.info, message.info.envelope
+    info, envelope, now = message.info, message.info.envelope, relay.now
     yield _line("message", message.id)
     yield _line("state", message.queue_name)
-    yield from (_line("", line) for line in _reasons(message))
-    yield _line("next try", _next_try(message, now))
+    yield from (_line("", line) for line in _reasons(message, relay))
+    yield _line("next try", _next_try(message, relay))
+    if not relay.running:
+        yield _line("relay", "not running: no message is tried until it is started")
     yield _line("tries", str(message.attempts))
     yield _line("size", f"{message.size} octets ({size(message.size)})")
     yield _line("arrived", _past(info.arrived, now))
@@ -183,7 +244,7 @@ def _recipient_lines(recipient: QueuedRecipient, now: float) -> Iterator[str]:
     if recipient.reply is not None:
         yield _line("  last reply", reply_text(recipient))
     if recipient.state is RecipientState.PENDING:
-        yield _line("  due", _due(recipient.due, now))
+        yield _line("  due", until(recipient.due, now))
 
 
 def _line(label: str, text: str) -> str:
@@ -201,7 +262,7 @@ def _past(at: float, now: float) -> str:
 # -- for programs -------------------------------------------------------------------
 
 
-def show_json(message: QueuedMessage, header: list[str]) -> dict[str, Any]:
+def show_json(message: QueuedMessage, header: list[str], relay: RelayState) -> dict[str, Any]:
     """The names of :func:`~twisted_sendmail.queue.listing.message_json`, and more."""
     info, envelope = message.info, message.info.envelope
     return {
@@ -211,7 +272,9 @@ def show_json(message: QueuedMessage, header: list[str]) -> dict[str, Any]:
         "origin": info.origin,
         "message_id": info.message_id,
         "attempts": message.attempts,
-        "next_try": message.due if message.aside is None else None,
+        "next_try": max(message.due, relay.waits.get(info.route, 0.0))
+        if message.aside is None
+        else None,
         "held": message.held,
         "aside": message.aside.value if message.aside else None,
         "delay_notified": message.warned,

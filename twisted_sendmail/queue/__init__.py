@@ -13,6 +13,7 @@ from twisted_sendmail.queue.interface import SMALL, Intake, Queue, QueueObserver
 from twisted_sendmail.queue.listing import delay_reason, message_json, reply_text
 from twisted_sendmail.queue.models import (
     AttemptRecord,
+    DownRoute,
     LeasedMessage,
     MessageInfo,
     QueueAction,
@@ -24,7 +25,7 @@ from twisted_sendmail.queue.models import (
     Selection,
     SetAsideReason,
 )
-from twisted_sendmail.queue.notify import wake
+from twisted_sendmail.queue.notify import relay_runs, wake
 from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
 from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock
 from twisted_sendmail.queue.sqlite.free_space import LEAST_FREE
@@ -40,6 +41,7 @@ __all__ = [
     "AttemptRecord",
     "Cleanup",
     "CleanupPolicy",
+    "DownRoute",
     "Intake",
     "LeasedMessage",
     "MessageDamaged",
@@ -70,6 +72,7 @@ __all__ = [
     "id_number",
     "id_text",
     "message_json",
+    "relay_runs",
     "reply_text",
     "wake",
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.queue.models import (
         AttemptRecord,
+        DownRoute,
         LeasedMessage,
         MessageInfo,
         QueueAction,
@@ -174,6 +175,17 @@ class Queue(ABC):
     @abstractmethod
     def list(self, selection: Selection) -> Deferred[Sequence[QueuedMessage]]:
         """Return the messages of *selection*, oldest first."""
+
+    @abstractmethod
+    def count(self, selection: Selection) -> Deferred[int]:
+        """Return the number of messages of *selection*, without regard to its ``limit``."""
+
+    @abstractmethod
+    def record_route(self, name: str, down: DownRoute | None) -> Deferred[None]:
+        """Record that route *name* is down, or up (None), for commands that list the queue.
+
+        The record ends when the queue is opened again, and is not read by the relay.
+        """
 
     @abstractmethod
     def act(

@@ -132,9 +132,9 @@ class QueuedMessage:
 
     @property
     def queue_name(self) -> str:
-        """``active``, ``incoming``, ``deferred``, ``hold`` or ``corrupt``, as in Postfix."""
+        """``active``, ``incoming``, ``deferred``, ``hold`` or ``corrupt``, as in Postfix, or ``undeliverable``."""
         if self.aside is not None:
-            return "corrupt"
+            return "corrupt" if self.aside is SetAsideReason.DAMAGED else "undeliverable"
         if self.held:
             return "hold"
         if self.leased:
@@ -187,7 +187,7 @@ class Selection:
     recipient: str | None = None
     #: The same for the sender; ``""`` is the null reverse-path.
     sender: str | None = None
-    #: ``active``, ``incoming``, ``deferred``, ``hold`` or ``corrupt``.
+    #: A ``QueuedMessage.queue_name``.
     queue: str | None = None
     route: str | None = None
     #: User of this machine who sent the message.
@@ -223,6 +223,17 @@ class QueueActionResult:
     #: An attempt is under way: the message may still be delivered, and DELETE or another action
     #: takes effect when the attempt ends.
     on_its_way: bool = False
+
+
+@attrs.frozen
+class DownRoute:
+    """A route that is down: its mail waits for its next attempt."""
+
+    name: str
+    #: Reply or error of the last attempt, one printable line.
+    reason: str
+    #: Time of the next attempt; it may have passed.
+    next_attempt: float
 
 
 @attrs.frozen

@@ -38,6 +38,21 @@ def wake(directory: str | Path) -> bool:
     return True
 
 
+def relay_runs(directory: str | Path) -> bool | None:
+    """Return whether a relay has the queue in *directory* open; None: that cannot be known."""
+    path = os.fsencode(Path(directory) / WAKEUP)
+    if len(path) > _MAX_PATH:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            asking.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
 class QueueNotifications(DatagramProtocol):
     """Receiver of notifications in *directory*; the relay's lock has to be held.
 

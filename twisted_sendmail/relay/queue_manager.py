@@ -41,8 +41,15 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_sendmail.queue import QueueObserver, RecipientState
-from twisted_sendmail.relay.events import Arrived, Removed, trouble, unexpected_error
+from twisted_sendmail.queue import DownRoute, QueueObserver, RecipientState
+from twisted_sendmail.relay.events import (
+    Arrived,
+    Removed,
+    RouteDown,
+    RouteUp,
+    trouble,
+    unexpected_error,
+)
 from twisted_sendmail.relay.retry_policy import grown, remaining
 from twisted_sendmail.relay.route import Route
 from twisted_sendmail.smtp import printable
@@ -138,16 +145,31 @@ class QueueManager(QueueObserver):
                 self.route_queues[each.name] = old
                 continue
             route = Route(
-                self.reactor, each, settings.name, notify=self.notify, chance=self._chance
+                self.reactor, each, settings.name, notify=self._route_changed, chance=self._chance
             )
             self.route_queues[each.name] = RouteQueue(self, route, settings.schedule)
         for old in before.values():
             old.stop()
+            if self._started and not old.route.up:
+                self._record_route(old.route.name, None)
         if self._started:
             self._probe_now({""})
             self.look()
             self.ask_due()
         return [old.route.mailer for old in before.values()]
+
+    def _route_changed(self, event: Event) -> None:
+        self.notify(event)
+        if isinstance(event, RouteDown):
+            next_attempt = self.reactor.seconds() + event.wait
+            self._record_route(event.route, DownRoute(event.route, event.reason, next_attempt))
+        elif isinstance(event, RouteUp):
+            self._record_route(event.route, None)
+
+    def _record_route(self, name: str, down: DownRoute | None) -> None:
+        if not self._stopped:
+            recording = self.queue.record_route(name, down)
+            _ = recording.addErrback(self._failed, f"the state of route {name} cannot be recorded")
 
     def start(self) -> None:
         """Start to take messages out."""

@@ -153,7 +153,7 @@ def _flush_stored(settings: DropSettings, options: SendmailOptions) -> None:
 
 _HEAD = "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------"
 #: The mark after an id: being delivered, on hold, kept for the operator.
-_MARKS = {"active": "*", "hold": "!", "corrupt": "#"}
+_MARKS = {"active": "*", "hold": "!", "undeliverable": "#", "corrupt": "#"}
 
 
 def mailq_lines(answer: Iterable[dict[str, Any]]) -> Iterator[str]:

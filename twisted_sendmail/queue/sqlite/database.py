@@ -135,6 +135,8 @@ _TABLES = (
     "CREATE TABLE taken_file (key TEXT PRIMARY KEY) WITHOUT ROWID",
     # Routes of messages that an operator flushed, until the relay reads them; '': all routes.
     "CREATE TABLE flushed (route TEXT PRIMARY KEY) WITHOUT ROWID",
+    # Routes that are down, as the relay recorded them last.
+    "CREATE TABLE route_down (name TEXT PRIMARY KEY, reason TEXT NOT NULL, next_attempt REAL NOT NULL) WITHOUT ROWID",
     # Bodies whose message is gone; their pieces are removed in small steps.
     "CREATE TABLE rubbish (body INTEGER PRIMARY KEY)",
     """

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.queue.models import (
         AttemptRecord,
+        DownRoute,
         MessageInfo,
         QueueAction,
         QueueActionResult,
@@ -121,6 +122,7 @@ class SQLiteQueue(Queue):
             store.open(create=True, relay=True)
             with store.transaction(doing="be opened"):
                 interrupted = store.end_leases(interrupted=True)
+                store.forget_routes()
                 _ = store.take_flushed()  # at its start a relay waits for nothing
                 store.throw_away_orphans(oldest_kept)
                 # A clock that was set back would generate ids that exist.
@@ -342,6 +344,14 @@ class SQLiteQueue(Queue):
         return self._write(
             lambda store: (store.act(action, selection, now), store.take_flushed())
         ).addCallback(notify)
+
+    def count(self, selection: Selection) -> Deferred[int]:
+        """See ``Queue.count``."""
+        return self._read(lambda store: store.count(selection))
+
+    def record_route(self, name: str, down: DownRoute | None) -> Deferred[None]:
+        """See ``Queue.record_route``."""
+        return self._write(lambda store: store.record_route(name, down))
 
     def count_running(self, passed: float) -> Deferred[None]:
         """See ``Queue.count_running``."""

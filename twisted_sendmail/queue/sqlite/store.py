@@ -43,6 +43,7 @@ import attrs
 from twisted_sendmail.queue.errors import MessageDamaged, QueueError
 from twisted_sendmail.queue.ids import id_number, id_text
 from twisted_sendmail.queue.models import (
+    DownRoute,
     LeasedMessage,
     QueueAction,
     QueueActionResult,
@@ -132,7 +133,7 @@ _DEFERRED = (
     "AND r.status IS NOT NULL)"
 )
 _QUEUE_NAME = (
-    "CASE WHEN aside IS NOT NULL THEN 'corrupt' WHEN held = 1 THEN 'hold' "
+    "CASE WHEN aside = 'undeliverable' THEN aside WHEN aside IS NOT NULL THEN 'corrupt' WHEN held = 1 THEN 'hold' "
     f"WHEN leased = 1 THEN 'active' WHEN {_DEFERRED} THEN 'deferred' ELSE 'incoming' END"
 )
 # Recipients that do not have the message yet.
@@ -700,12 +701,24 @@ class SQLiteStore:
         """Return the largest number of an id; 0: there is no message."""
         return int(self.connection.value("SELECT ifnull(max(number), 0) FROM message"))
 
-    def count(self) -> int:
-        """Return the number of messages."""
-        return int(self.connection.value("SELECT count(*) FROM message"))
+    def count(self, selection: Selection | None = None) -> int:
+        """Return the number of messages that match, without regard to ``limit``; all if not given."""
+        where, parameters = self._where(selection or Selection())
+        query = f"SELECT count(*) FROM message {where}"  # noqa: S608
+        return int(self.connection.value(query, parameters))
 
     def _selected(self, selection: Selection) -> list[int]:
         """Return the numbers that match, oldest first."""
+        where, parameters = self._where(selection)
+        limit = -1 if selection.limit is None else max(0, selection.limit)
+        rows = self.connection.rows(
+            f"SELECT number FROM message {where} ORDER BY number LIMIT ?",  # noqa: S608
+            (*parameters, limit),
+        )
+        return [number for (number,) in rows]
+
+    def _where(self, selection: Selection) -> tuple[str, list[Any]]:
+        """Return the WHERE clause of a selection, and its parameters."""
         after = None if selection.after is None else id_number(selection.after)
         clauses: list[str] = ["number > ?"]
         parameters: list[Any] = [-1 if after is None else after]
@@ -722,12 +735,7 @@ class SQLiteStore:
             if given is not None:
                 clauses.append(condition)
                 parameters.append(given)
-        limit = -1 if selection.limit is None else max(0, selection.limit)
-        rows = self.connection.rows(
-            f"SELECT number FROM message WHERE {' AND '.join(clauses)} ORDER BY number LIMIT ?",  # noqa: S608
-            (*parameters, limit),
-        )
-        return [number for (number,) in rows]
+        return f"WHERE {' AND '.join(clauses)}", parameters
 
     def list(self, selection: Selection) -> list[QueuedMessage]:
         """Return the messages that match, oldest first; damaged ones as far as they are readable."""
@@ -853,6 +861,27 @@ class SQLiteStore:
         numbers = [number for (number,) in rows]
         self._delete(numbers)
         return [id_text(number) for number in numbers]
+
+    def record_route(self, name: str, down: DownRoute | None) -> None:
+        """Record whether a route is down; see ``Queue.record_route``."""
+        if down is None:
+            self.connection.execute("DELETE FROM route_down WHERE name = ?", (name,))
+        else:
+            self.connection.execute(
+                "INSERT OR REPLACE INTO route_down VALUES (?, ?, ?)",
+                (name, down.reason, down.next_attempt),
+            )
+
+    def forget_routes(self) -> None:
+        """Forget which routes are down: a relay starts."""
+        self.connection.execute("DELETE FROM route_down")
+
+    def down_routes(self) -> dict[str, DownRoute]:
+        """Return the routes that are down, by name, as the relay recorded them last."""
+        rows = self.connection.rows(
+            "SELECT name, reason, next_attempt FROM route_down ORDER BY name"
+        )
+        return {row[0]: DownRoute(*row) for row in rows}
 
     def totals(self) -> QueueTotals:
         """Return figures of the whole queue."""
