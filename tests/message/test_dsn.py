@@ -298,7 +298,6 @@ def test_an_address_beyond_ascii_makes_the_report_international() -> None:
 
 def test_many_recipients_are_looked_at_once() -> None:
     """Nothing else goes on while a report is written."""
-
     times_read = 0
 
     class Recipients(tuple[ReportedRecipient, ...]):
