@@ -332,6 +332,7 @@ async def test_a_partial_refusal_names_the_refused_recipients(reactor: Any, shel
         ("452 too many", 75),
         ("552 5.5.3 too many", 75),
         ("552 too much", 69),
+        ("550 5.5.3 no", 67),
         ("552 5.2.2 full", 69),
         ("552 5.3.4 too big", 69),
     ],

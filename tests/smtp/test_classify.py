@@ -59,6 +59,28 @@ def test_a_552_after_an_accepted_recipient_may_mean_too_many(
     assert transient == (meaning.subject is ReplySubject.TOO_MANY_RECIPIENTS)
 
 
+@pytest.mark.parametrize("code", [550, 551, 553, 554])
+def test_another_code_with_5_5_3_means_too_many_after_an_accepted_recipient_only(code: int) -> None:
+    reply = said(f"{code} 5.5.3 no")
+    meanings = [classify_reply(reply, to_rcpt=True, accepted_before=each) for each in (False, True)]
+    assert meanings == [(ReplySubject.RECIPIENT, False), (ReplySubject.TOO_MANY_RECIPIENTS, True)]
+
+
+@pytest.mark.parametrize("code", [450, 451, 452, 552])
+def test_a_transient_code_or_552_with_x_5_3_always_means_too_many(code: int) -> None:
+    reply = said(f"{code} {code // 100}.5.3 no")
+    for accepted_before in (False, True):
+        meaning = classify_reply(reply, to_rcpt=True, accepted_before=accepted_before)
+        assert meaning == (ReplySubject.TOO_MANY_RECIPIENTS, True)
+
+
+@pytest.mark.parametrize("code", [550, 551, 553, 554])
+def test_another_code_without_detail_is_about_the_recipient(code: int) -> None:
+    for text in ("no", "5.0.0 no"):
+        meaning = classify_reply(said(f"{code} {text}"), to_rcpt=True, accepted_before=True)
+        assert meaning == (ReplySubject.RECIPIENT, False)
+
+
 @pytest.mark.parametrize("reply", ["552 5.3.4 too big", "552 too big", "552 5.5.3 too many"])
 def test_a_552_to_the_content_is_about_the_message(reply: str) -> None:
     assert classify_reply(said(reply)) == (ReplySubject.MESSAGE, False)

@@ -82,12 +82,14 @@ def classify_reply(
         return ReplyMeaning(ReplySubject.MESSAGE, transient)
     status = reply.enhanced
     detail = _NO_DETAIL if status is None else (status.subject, status.detail)
-    if detail == _NO_DETAIL:
+    if detail == _TOO_MANY_RECIPIENTS:
+        # Servers also use 5.5.3 as a general refusal, with another code than 552: then they mean
+        # the number only if others were accepted.
+        too_many = transient or code == 552 or accepted_before
+    else:
         # Servers before RFC 5321 reply 552, which also means "mailbox full"; but hardly so after
         # another recipient was accepted.
-        too_many = code == 552 and accepted_before
-    else:
-        too_many = detail == _TOO_MANY_RECIPIENTS
+        too_many = code == 552 and detail == _NO_DETAIL and accepted_before
     if too_many:
         return ReplyMeaning(ReplySubject.TOO_MANY_RECIPIENTS, transient=True)
     return ReplyMeaning(ReplySubject.RECIPIENT, transient)
