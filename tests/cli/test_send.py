@@ -109,6 +109,40 @@ async def test_a_long_message_on_stdin_is_streamed(reactor: Any, shell: Shell) -
 
 
 @ensureDeferred
+@pytest.mark.parametrize("lines", [1, 50_000])
+@pytest.mark.parametrize("given", ["a pipe", "a regular file on stdin", "a file"])
+async def test_cr_cr_lf_is_one_line_end(reactor: Any, shell: Shell, lines: int, given: str) -> None:
+    """As for the ``sendmail`` command."""
+    head = [b"From: a@example.org", b"To: b@example.net", b"Date: x", b"Message-ID: <1@x.example>"]
+    message = b"\r\r\n".join([*head, b"", *[b"one" * 10] * lines, b"", b"two", b""])
+    file = Path(shell.write("text-mode.eml", message))
+    async with LoopbackServer(reactor, users=USERS) as server:
+        words = [*options(shell, server), str(file)]
+        if given == "a file":
+            await shell.run("send", *words)
+        elif given == "a pipe":
+            await shell.run("send", *words[:-1], stdin=message)
+        else:
+            command = [COMMAND, "send", *words[:-1]]
+            with file.open("rb") as stdin:
+                await deferToThread(
+                    lambda: subprocess.run(command, stdin=stdin, env=shell.env, check=True)
+                )
+        (received,) = server.messages
+    assert received.content == message.replace(b"\r\r\n", b"\r\n")
+
+
+@ensureDeferred
+async def test_a_bare_cr_is_refused_also_beside_cr_cr_lf(reactor: Any, shell: Shell) -> None:
+    stdin = b"From: a@example.org\r\r\nTo: b@example.net\r\r\n\r\r\na\rb\r\r\n"
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run("send", *options(shell, server), stdin=stdin)
+        assert server.messages == []
+    assert done.status == 65
+    assert "there is a bare CR in line 4" in done.err
+
+
+@ensureDeferred
 async def test_options_give_the_envelope(reactor: Any, shell: Shell) -> None:
     """`--to` may be repeated, and may hold several; a comma in quotes parts nothing."""
     to = ["--to", 'a@example.net, "b,c"@example.net', "--to", "d@example.net"]

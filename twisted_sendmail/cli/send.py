@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import mmap
 import os
 import re
 import stat
@@ -35,10 +36,12 @@ from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_res
 from twisted_sendmail.message import OCTET_STREAM, Attachment, Message, compose
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
+    DOUBLED_CR,
     DeliveryReport,
     Envelope,
     Recipient,
     SendmailError,
+    TextModeRepair,
     printable,
     shown_argument,
 )
@@ -107,7 +110,7 @@ async def _send(
     watchers: list[Callable[[str], None]],
 ) -> int:
     message = submission.message
-    if isinstance(message, LongStdin):
+    if isinstance(message, LongInput):
         message = message.stream(reactor)
     progress: UploadProgress | None = None
     if not (args.quiet or args.verbose or sys.stderr is None or not sys.stderr.isatty()):
@@ -214,25 +217,27 @@ def _add_message_options(parser: ArgumentParser) -> None:
 
 
 @attrs.frozen
-class LongStdin:
-    """A message on stdin that is longer than :data:`_MAX_IN_MEMORY`."""
+class LongInput:
+    """An input that is longer than :data:`_MAX_IN_MEMORY`, and read once."""
 
     #: The octets that were read.
     head: bytes
     descriptor: int
+    repair: TextModeRepair
 
     async def stream(self, reactor: Any) -> AsyncIterator[bytes]:
         """The whole message; once."""
         yield self.head
         while piece := await off_reactor(reactor, lambda: os.read(self.descriptor, _CHUNK)):
-            yield piece
+            yield self.repair.feed(piece)
+        yield self.repair.finish()
 
 
 @attrs.define
 class Submission:
     """A message as ``submit`` takes it, and the envelope as far as it is given."""
 
-    message: Message | LongStdin
+    message: Message | LongInput
     #: Octets of the message; None if they are not known.
     size: int | None = None
     sender: str | None = None
@@ -261,38 +266,23 @@ def _submission_of(args: Namespace) -> Submission:
         notify = frozenset(args.notify.replace(" ", "").split(",")) if args.notify else frozenset()
         recipients = [Recipient(address, notify) for address in to]
         envelope = Envelope(args.sender, recipients, ret=args.ret, envid=args.envid)
-    message, size = _read(args.file, "the message")
-    submission = Submission(message, size, envelope=envelope)
+    file, noun = _input(args.file, "the message")
+    try:
+        message, size = _read(file, noun, at_once=args.file in {None, "-"})
+    except BaseException:
+        file.close()
+        raise
+    submission = Submission(message, size, envelope=envelope, opened=file)
     if envelope is None:
         submission.sender, submission.recipients = args.sender, to or None
-    if args.file not in {None, "-"}:
-        submission.opened = cast("IO[bytes]", message)
     return submission
 
 
-def _read(name: str | None, noun: str) -> tuple[Message | LongStdin, int | None]:
-    """The file *name*, or stdin, and its size if that is known."""
-    if name is None or name == "-":
-        return _read_stdin(name, noun)
-    shown = shown_argument(name)
-    file = _open(name, f"{noun} {shown}")
-    status = os.fstat(file.fileno())
-    regular = stat.S_ISREG(status.st_mode)
-    if regular and status.st_size == 0:
-        file.close()
-        raise CommandError(f"{noun} {shown} is empty", ExitStatus.DATAERR)
-    return file, status.st_size if regular else None
-
-
-def _open(name: str, shown: str) -> IO[bytes]:
-    try:
-        return Path(name).open("rb")
-    except (OSError, ValueError) as e:
-        why = getattr(e, "strerror", None) or "no file name"
-        raise CommandError(f"{shown} cannot be read: {why}", ExitStatus.NOINPUT) from None
-
-
-def _read_stdin(name: str | None, noun: str) -> tuple[Message | LongStdin, int | None]:
+def _input(name: str | None, noun: str) -> tuple[BufferedReader, str]:
+    """The file *name*, or stdin; and *noun* with the name of the file."""
+    if name is not None and name != "-":
+        noun = f"{noun} {shown_argument(name)}"
+        return _open(name, noun), noun
     stream = sys.stdin
     if stream is None:
         raise CommandError(f"{noun} is missing: stdin is closed", ExitStatus.NOINPUT)
@@ -300,23 +290,56 @@ def _read_stdin(name: str | None, noun: str) -> tuple[Message | LongStdin, int |
         if name is None:
             raise CommandError(f"{noun} is missing; name a file, or pipe it in")
         print_note(f"reading {noun} from the terminal; end it with Ctrl-D")
-    descriptor = stream.fileno()
+    return cast("BufferedReader", stream.buffer), noun
+
+
+def _read(
+    file: BufferedReader, noun: str, *, at_once: bool = True
+) -> tuple[Message | LongInput, int | None]:
+    """The content of *file*, with CR CR LF as one line end, and its size if that is known.
+
+    :param at_once: False: wait for a pipe only during the delivery, which has a time limit.
+    """
+    descriptor = file.fileno()
     status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
-        if not cast("BufferedReader", stream.buffer).peek(1):
-            raise CommandError(f"{noun} is empty", ExitStatus.DATAERR)
-        return stream.buffer, status.st_size - stream.buffer.tell()
-    octets = bytearray()
+    regular = stat.S_ISREG(status.st_mode)
+    octets, repair = bytearray(), TextModeRepair()
+    if not (regular or at_once):
+        return LongInput(b"", descriptor, repair), None
     try:
+        if regular and not file.peek(1):
+            raise CommandError(f"{noun} is empty", ExitStatus.DATAERR)
+        if regular and not _has_doubled_cr(file):
+            return file, status.st_size - file.tell()
+        if regular:
+            # What was read ahead is read again.
+            _ = os.lseek(descriptor, file.tell(), os.SEEK_SET)
         while piece := os.read(descriptor, _CHUNK):
-            octets += piece
+            octets += repair.feed(piece)
             if len(octets) > _MAX_IN_MEMORY:
-                return LongStdin(bytes(octets), descriptor), None
+                return LongInput(bytes(octets), descriptor, repair), None
     except OSError as e:
         raise CommandError(f"{noun} cannot be read: {e.strerror}", ExitStatus.IOERR) from None
+    octets += repair.finish()
     if not octets:
         raise CommandError(f"{noun} is empty", ExitStatus.DATAERR)
     return bytes(octets), len(octets)
+
+
+def _has_doubled_cr(file: BufferedReader) -> bool:
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as octets:
+            return octets.find(DOUBLED_CR, file.tell()) >= 0
+    except (OSError, ValueError):
+        return True  # it has no size, as files in /proc: it is read once
+
+
+def _open(name: str, shown: str) -> BufferedReader:
+    try:
+        return Path(name).open("rb")
+    except (OSError, ValueError) as e:
+        why = getattr(e, "strerror", None) or "no file name"
+        raise CommandError(f"{shown} cannot be read: {why}", ExitStatus.NOINPUT) from None
 
 
 def _composed(args: Namespace) -> Message:
@@ -342,19 +365,17 @@ def _composed(args: Namespace) -> Message:
 
 def _text(name: str | None) -> str:
     """The text of the body, which may be empty."""
-    try:
-        message, _ = _read(name, "the text")
-    except CommandError as e:
-        if e.status is ExitStatus.DATAERR:
-            return ""
-        raise
-    if isinstance(message, LongStdin):
-        raise CommandError("the text is too long for a body; attach it", ExitStatus.DATAERR)
-    if isinstance(message, bytes):
-        octets = message
-    else:
-        with cast("IO[bytes]", message) as file:
-            octets = file.read()
+    file, noun = _input(name, "the text")
+    with file:
+        try:
+            message, _ = _read(file, noun)
+        except CommandError as e:
+            if e.status is ExitStatus.DATAERR:
+                return ""
+            raise
+        if isinstance(message, LongInput):
+            raise CommandError("the text is too long for a body; attach it", ExitStatus.DATAERR)
+        octets = message if isinstance(message, bytes) else file.read()
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError as e:

@@ -6,6 +6,7 @@ from twisted_sendmail.lazy_names import lazy_names
 
 __all__ = [
     "DERIVED_EXTENSIONS",
+    "DOUBLED_CR",
     "EHLO_UNKNOWN",
     "MAX_DOMAIN",
     "MAX_FIELDS",
@@ -96,6 +97,7 @@ __all__ = [
     "TLSFacts",
     "TLSFailure",
     "TemporaryAuthenticationFailure",
+    "TextModeRepair",
     "Transcript",
     "UnsupportedMechanism",
     "UnusableRecipient",
@@ -155,9 +157,11 @@ if TYPE_CHECKING:
         Verb,
     )
     from twisted_sendmail.smtp.data_encoding import (
+        DOUBLED_CR,
         Canonicalizer,
         LongLines,
         Repair,
+        TextModeRepair,
         is_canonical,
         long_line,
     )
@@ -257,7 +261,8 @@ else:
                 LoneDot Mail Noop OtherCommand Parameters Quit Rcpt RestartCommand
                 Rset StartTLS Verb""",
             "data_encoding": """
-                Canonicalizer LongLines Repair long_line is_canonical""",
+                Canonicalizer DOUBLED_CR LongLines Repair TextModeRepair long_line
+                is_canonical""",
             "data_reader": "ContentReader HeaderCounter",
             "hops": "TOO_MANY_HOPS hop_count is_loop",
             "envelope": "AnyRecipient Envelope Recipient UnusableRecipient",

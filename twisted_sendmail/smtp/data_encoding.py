@@ -1,8 +1,9 @@
 """Content in the form that it has on the wire: lines that end with CRLF, dots doubled.
 
 :class:`Canonicalizer` makes CRLF of every line end and lets no bare CR and no NUL pass.
-:class:`DotStuffer` doubles the dots that begin lines, for DATA. Both work on chunks, and any cutting
-into chunks gives the same octets. A chunk costs a few passes in C, and no loop over lines.
+:class:`DotStuffer` doubles the dots that begin lines, for DATA. :class:`TextModeRepair` is for the
+input of commands. They work on chunks, and any cutting into chunks gives the same octets. A chunk costs
+a few passes in C, and no loop over lines.
 
 RFC 5321 section 2.3.8 (lines), section 4.5.2 (transparency).
 """
@@ -14,6 +15,9 @@ import re
 
 from twisted_sendmail.smtp.errors import InvalidMessage
 from twisted_sendmail.smtp.limits import MAX_TEXT_LINE
+
+#: The line end that a CRLF becomes in text mode.
+DOUBLED_CR = b"\r\r\n"
 
 # Octets worked on at a time: few enough for the allocator to use the same memory again.
 _STRIDE = 32 * 1024
@@ -137,6 +141,29 @@ class Canonicalizer:
             detail=f"there is {fault} in line {line}",
             remedy="encode it as base64 or quoted-printable, or ask for repair",
         )
+
+
+class TextModeRepair:
+    """Makes CRLF of CR CR LF, which is a CRLF that was written in text mode.
+
+    For the input of commands; any cutting of the octets gives the same result.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the octets that are ready to be passed on."""
+        chunk = self._held + chunk
+        end = len(chunk) - (2 if chunk.endswith(b"\r\r") else chunk.endswith(b"\r"))
+        self._held = chunk[end:]
+        return chunk[:end].replace(DOUBLED_CR, b"\r\n")
+
+    def finish(self) -> bytes:
+        """Return the octets that were held."""
+        return self._held
 
 
 def is_canonical(octets: bytes) -> bool:

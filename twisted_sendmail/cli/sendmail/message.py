@@ -26,6 +26,7 @@ from twisted_sendmail.smtp import (
     Recipient,
     Repair,
     ReversePath,
+    TextModeRepair,
     UnusableRecipient,
 )
 
@@ -142,7 +143,7 @@ class InputMessage:
 def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
     """The octets of *descriptor* with CRLF line ends, up to a lone dot if *dot_ends*."""
     canonical, dot = Canonicalizer(Repair.REPAIR), LoneDotFilter()
-    for chunk in _lines_once(descriptor):
+    for chunk in _read(descriptor):
         piece = canonical.feed(chunk)
         yield dot.feed(piece) if dot_ends else piece
         if dot.found:
@@ -155,20 +156,12 @@ def _canonical(descriptor: int, *, dot_ends: bool) -> Iterator[bytes]:
             yield dot.finish()
 
 
-def _lines_once(descriptor: int) -> Iterator[bytes]:
-    """The octets of *descriptor*, with CR CR LF, a CRLF that was written in text mode, as CRLF."""
-    held = b""
-    while chunk := _read(descriptor):
-        chunk = held + chunk
-        end = len(chunk) - (2 if chunk.endswith(b"\r\r") else chunk.endswith(b"\r"))
-        held = chunk[end:]
-        yield chunk[:end].replace(b"\r\r\n", b"\r\n")
-    yield held
-
-
-def _read(descriptor: int) -> bytes:
+def _read(descriptor: int) -> Iterator[bytes]:
+    repair = TextModeRepair()
     try:
-        return os.read(descriptor, _CHUNK)
+        while chunk := os.read(descriptor, _CHUNK):
+            yield repair.feed(chunk)
+        yield repair.finish()
     except OSError as e:
         raise CommandError(
             f"the message cannot be read: {e.strerror}; nothing was sent", ExitStatus.IOERR
