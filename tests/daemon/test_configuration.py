@@ -10,10 +10,19 @@ import pytest
 
 from tests.daemon.conftest import PASSWORD, SIMPLE, Folder
 from tests.names import ConfigurationError, read_configuration
-from twisted_sendmail import Envelope, ReversePath, TLSPolicy
+from twisted_sendmail import (
+    ConnectionLimits,
+    Envelope,
+    RelaySettings,
+    ReversePath,
+    RouteSettings,
+    ServerSettings,
+    ServerTimeouts,
+    TLSPolicy,
+)
 from twisted_sendmail.daemon.config_schema import all_keys
-from twisted_sendmail.queue import Cleanup
-from twisted_sendmail.relay import RouteSettings
+from twisted_sendmail.daemon.intake import server_settings
+from twisted_sendmail.queue import Cleanup, CleanupPolicy
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/relay-configuration.md"
 EXAMPLE = Path(__file__).parents[2] / "examples/relay.toml"
@@ -486,10 +495,20 @@ def test_every_key_has_a_meaning() -> None:
     assert [] == [key for *key, _, meaning in all_keys() if not meaning]
 
 
-def test_the_defaults_of_deliveries_are_those_of_the_library(folder: Folder) -> None:
-    (route,) = folder.read(f'queue = "q"\n{SMARTHOST}').relay.routes
-    usual = RouteSettings(route.name, route.servers)
-    assert (usual.limits, usual.first, usual.most) == (route.limits, route.first, route.most)
+def test_the_defaults_are_those_of_the_library(folder: Folder) -> None:
+    read = folder.read(f'queue = "q"\n{SMARTHOST}')
+    (route,) = read.relay.routes
+    assert route == RouteSettings(route.name, route.servers)
+    assert read.relay == RelaySettings(read.name, read.relay.routes)
+    assert read.cleanup == CleanupPolicy(
+        read.name, read.cleanup.route_of, qualification=read.cleanup.qualification
+    )
+    limits = read.limits
+    assert server_settings(limits, "localhost", repair=False) == ServerSettings(require_hello=False)
+    assert ConnectionLimits() == ConnectionLimits(
+        limits.connections, limits.connections_per_address
+    )
+    assert ServerTimeouts().failed_login == limits.failed_login
 
 
 def test_a_route_has_the_keys_of_delivery_that_it_does_not_set(folder: Folder) -> None:
