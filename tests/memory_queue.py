@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 
 from twisted_sendmail.queue import (
-    SMALL,
+    INLINE_SIZE,
     Intake,
     LeasedMessage,
     MessageInfo,
@@ -119,7 +119,7 @@ class MemoryQueue(Queue):
             return fail(trouble)
         message = self._add(info, content, leased=claimed)
         if observer is not None:
-            small = content if claimed and len(content) <= SMALL else None
+            small = content if claimed and len(content) <= INLINE_SIZE else None
             observer.arrived([(LeasedMessage(message, small), claimed)])
         return succeed(message)
 
@@ -164,7 +164,9 @@ class MemoryQueue(Queue):
             taken = self._put(evolve(message, leased=True))
             content = self.contents[message.id]
             if taken is not None:
-                leased.append(LeasedMessage(taken, content if len(content) <= SMALL else None))
+                leased.append(
+                    LeasedMessage(taken, content if len(content) <= INLINE_SIZE else None)
+                )
         return succeed(leased)
 
     def next_due(self) -> Deferred[dict[str, float]]:
@@ -180,8 +182,8 @@ class MemoryQueue(Queue):
         if id not in self.contents:
             raise QueueError(f"message {id} is not in the queue")
         content = self.contents[id]
-        for start in range(0, len(content) or 1, SMALL):
-            yield content[start : start + SMALL]
+        for start in range(0, len(content) or 1, INLINE_SIZE):
+            yield content[start : start + INLINE_SIZE]
 
     def settle(self, settlement: AttemptRecord) -> Deferred[QueuedMessage | None]:
         """See ``Queue.settle``; it fails while ``broken`` is set, and the lease stays."""

@@ -10,7 +10,7 @@ from twisted_sendmail.daemon.config import Configuration, read_configuration
 from twisted_sendmail.daemon.config_types import ConfigurationError
 from twisted_sendmail.daemon.drop_intake import SCAN_INTERVAL, DropIntake
 from twisted_sendmail.queue import (
-    SMALL,
+    INLINE_SIZE,
     AttemptRecord,
     Intake,
     LeasedMessage,
@@ -64,8 +64,8 @@ from twisted_sendmail.testing.memory_network import FULL
 
 __all__ = [
     "FULL",
+    "INLINE_SIZE",
     "SCAN_INTERVAL",
-    "SMALL",
     "Arrived",
     "AttemptRecord",
     "Attempted",

@@ -83,7 +83,7 @@ _CLASSES: dict[ExitStatus, str] = {
     ExitStatus.CONFIG: "InvalidServer ConfigurationError QueueUnusable",
 }
 #: The code of each class of error, by the name of the class.
-TABLE: Mapping[str, ExitStatus] = MappingProxyType(
+STATUS_BY_ERROR: Mapping[str, ExitStatus] = MappingProxyType(
     {name: status for status, names in _CLASSES.items() for name in names.split()}
 )
 
@@ -100,7 +100,7 @@ class CommandError(Exception):
 
 
 def status_and_line(error: BaseException) -> tuple[int, str]:
-    """The exit status and the line on stderr for an exception that ends a command.
+    """Return the exit status and the line on stderr for an exception that ends a command.
 
     Prints a traceback too if :data:`DEBUG_VARIABLE` is set and *error* is a fault of this program.
     """
@@ -122,12 +122,12 @@ def status_and_line(error: BaseException) -> tuple[int, str]:
 
 
 def status_of_error(error: SendmailError) -> ExitStatus:
-    """The code of an error."""
+    """Return the exit status for an error."""
     if error.in_doubt:
         return IN_DOUBT
     if "DNSLookupError" in _class_names(error.__cause__):
         return ExitStatus.NOHOST
-    names = [name for name in _class_names(error) if name in TABLE]
+    names = [name for name in _class_names(error) if name in STATUS_BY_ERROR]
     if "AllRecipientsRefused" in names:
         # The error has two base classes: this one, and that of the refusal, which says more.
         if error.phase == "RCPT" and error.report is not None and not error.transient:
@@ -135,14 +135,14 @@ def status_of_error(error: SendmailError) -> ExitStatus:
             if worst is ExitStatus.NOUSER:
                 return worst
         names = [name for name in names if name != "AllRecipientsRefused"]
-    status = TABLE[names[0]]
+    status = STATUS_BY_ERROR[names[0]]
     if error.transient and status in _PERMANENT:
         return ExitStatus.TEMPFAIL
     return _not_again(status) if error.report is not None and error.report.accepted else status
 
 
 def status_of_result(report: DeliveryReport | None, error: SendmailError | None) -> ExitStatus:
-    """The code of a delivery: that of the error, or else of the worst refusal.
+    """Return the exit status of a delivery: that of the error, or else of the worst refusal.
 
     A permanent refusal is worse than a temporary one: a person has to look at it. Once any
     recipient has the message, or may have it, the code is not 75.
@@ -156,17 +156,17 @@ def status_of_result(report: DeliveryReport | None, error: SendmailError | None)
 
 
 def status_of_start(error: SendmailError) -> ExitStatus:
-    """The code of a relay that cannot start.
+    """Return the exit status of a relay that cannot start.
 
     Only an endpoint in use may be free at the next start. A queue that another relay uses is a
     mistake in the configuration, and 78 keeps systemd from restarting the relay.
     """
     in_use = "CannotListen" in _class_names(error)
-    return TABLE["CannotListen"] if in_use else ExitStatus.CONFIG
+    return STATUS_BY_ERROR["CannotListen"] if in_use else ExitStatus.CONFIG
 
 
 def status_of_signal(status: int, signum: int | None) -> int:
-    """The status of a command that a signal interrupted: 128 + signal, unless it succeeded."""
+    """Return the exit status of a command that a signal interrupted: 128 + signal, or 0."""
     return 128 + signum if signum is not None and status else status
 
 
@@ -175,7 +175,7 @@ def _class_names(error: BaseException | None) -> list[str]:
 
 
 def _not_again(status: ExitStatus) -> ExitStatus:
-    """The code where some recipients have the message: 75 would send it to them again."""
+    """Return the exit status where some recipients have the message: after 75 they would get it again."""
     return ExitStatus.UNAVAILABLE if status is ExitStatus.TEMPFAIL else status
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def rows(module: str) -> list[tuple[str, str, str]]:
     """Return name, meaning and transitions, such as ``RCPT → RCPT``, of each state."""
-    table = import_module(module).TABLE
+    table = import_module(module).SERVER_TABLE
     ways: dict[Enum, dict[str, list[str]]] = {}
     for (state, verb, *_), following in table.items():
         ways.setdefault(state, {}).setdefault(following.name, []).append(verb.value)

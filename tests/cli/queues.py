@@ -24,7 +24,7 @@ from tests.names import (
 )
 from tests.rows import recipient_row
 from twisted_sendmail import Envelope, Recipient
-from twisted_sendmail.queue import PIECE, DownRoute, Pieces
+from twisted_sendmail.queue import PIECE_SIZE, DownRoute, Pieces
 
 CONTENT = (
     b"Received: from a by b\r\nFrom: alice@example.org\r\nTo: bob@example.net\r\n"
@@ -100,11 +100,13 @@ class Queue:
             message_id="<1@example.org>",
         )
         with self._opened() as store:
-            if len(content) <= PIECE:
+            if len(content) <= PIECE_SIZE:
                 store.put(info, content)
             else:
                 body = id_number(_new_id()) or 0
-                pieces = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
+                pieces = [
+                    content[at : at + PIECE_SIZE] for at in range(0, len(content), PIECE_SIZE)
+                ]
                 for place, piece in enumerate(pieces):
                     store.put_piece(body, place, piece)
                 store.put(info, Pieces(body, len(pieces), len(content)))

@@ -21,7 +21,12 @@ from twisted_sendmail import (
     SendmailError,
     StartTLSUnavailable,
 )
-from twisted_sendmail.exit_status import TABLE, ExitStatus, status_of_error, status_of_result
+from twisted_sendmail.exit_status import (
+    STATUS_BY_ERROR,
+    ExitStatus,
+    status_of_error,
+    status_of_result,
+)
 from twisted_sendmail.smtp import refusal, require_acceptance
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
@@ -59,15 +64,15 @@ def test_every_public_error_is_among_those_tested() -> None:
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_every_class_of_error_has_a_status_of_its_own(kind: type[SendmailError]) -> None:
-    assert kind.__name__ in TABLE
-    expected = TABLE[kind.__name__]
+    assert kind.__name__ in STATUS_BY_ERROR
+    expected = STATUS_BY_ERROR[kind.__name__]
     if kind.temporary and expected in {ExitStatus.UNAVAILABLE, ExitStatus.NOPERM}:
         expected = ExitStatus.TEMPFAIL
     assert status_of_error(kind("it failed")) == expected
 
 
 def test_no_error_has_status_0() -> None:
-    assert ExitStatus.OK not in TABLE.values()
+    assert ExitStatus.OK not in STATUS_BY_ERROR.values()
 
 
 def test_an_unknown_host_name_is_distinguished_from_a_server_that_is_down() -> None:
@@ -140,6 +145,6 @@ def test_the_reference_page_lists_the_status_of_every_class() -> None:
     expected: dict[tuple[int, str], set[str]] = {}
     for status in ExitStatus:
         if status not in {ExitStatus.OK, ExitStatus.INTERRUPTED}:
-            kinds = {name for name, code in TABLE.items() if code is status}
+            kinds = {name for name, code in STATUS_BY_ERROR.items() if code is status}
             expected[int(status), status.name] = kinds
     assert written == expected

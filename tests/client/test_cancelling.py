@@ -14,7 +14,7 @@ from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import DEAF, SILENT
 from tests.deferreds import Result
 from twisted_sendmail.client import Cancelled, Timeouts
-from twisted_sendmail.message.prepared import SMALL
+from twisted_sendmail.message.prepared import SMALL_SIZE
 from twisted_sendmail.smtp import SendTimeout
 
 #: Where the server falls silent: what it does, and whether a message is in doubt then.
@@ -127,7 +127,7 @@ class Slow:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
-            for _ in range(2 * SMALL // len(BODY)):  # what is small is read before connecting
+            for _ in range(2 * SMALL_SIZE // len(BODY)):  # what is small is read before connecting
                 yield BODY
             while True:
                 turn: Deferred[bytes] = Deferred()

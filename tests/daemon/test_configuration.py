@@ -21,7 +21,7 @@ from twisted_sendmail import (
     TLSPolicy,
 )
 from twisted_sendmail.daemon.config_schema import all_keys
-from twisted_sendmail.daemon.intake import server_settings
+from twisted_sendmail.daemon.incoming_mail import server_settings
 from twisted_sendmail.queue import Cleanup, CleanupPolicy
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/relay-configuration.md"

@@ -12,7 +12,7 @@ from tests.message.messages import SECONDS, content, prepared
 from twisted_sendmail import Envelope, InvalidInput
 from twisted_sendmail.message import prepare_small
 from twisted_sendmail.message.header import LONG_HEADER
-from twisted_sendmail.message.prepared import SMALL
+from twisted_sendmail.message.prepared import SMALL_SIZE
 
 ENVELOPE = Envelope("a@example.org", "b@example.net")
 
@@ -111,7 +111,7 @@ def test_a_complete_message_stays_as_it_is(body: bytes) -> None:
         WHOLE + b"\r\na\nb\r\n",
         WHOLE + b"\r\na\rb\r\n",
         WHOLE + b"\r\na\0b\r\n",
-        WHOLE + b"\r\n" + b"x" * SMALL + b"\r\n",
+        WHOLE + b"\r\n" + b"x" * SMALL_SIZE + b"\r\n",
         b"X: " + b"x" * LONG_HEADER + b"\r\n\r\n",
         b"X: x\r\n" * 2001,
     ],

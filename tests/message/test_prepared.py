@@ -30,14 +30,14 @@ from tests.pure import run
 from twisted_sendmail import Envelope, InvalidInput, InvalidMessage
 from twisted_sendmail.message import Header, PreparedMessage, prepare
 from twisted_sendmail.message.header import header_end
-from twisted_sendmail.message.prepared import KEPT, SMALL
-from twisted_sendmail.message.source import CHUNK
+from twisted_sendmail.message.prepared import KEPT, SMALL_SIZE
+from twisted_sendmail.message.source import READ_SIZE
 from twisted_sendmail.smtp import Canonicalizer, Repair
 
 ID = b"Message-ID: <i@x>\r\n"
 HEADER = b"From: f@x\r\nTo: a@x\r\n" + DATE + ID
 LINE = b"0123456789" * 7 + b"\r\n"
-LARGE = HEADER + b"\r\n" + LINE * (3 * SMALL // len(LINE))
+LARGE = HEADER + b"\r\n" + LINE * (3 * SMALL_SIZE // len(LINE))
 
 
 class Descriptors:
@@ -152,7 +152,7 @@ def test_a_large_message_that_can_be_read_again_is_measured_when_that_is_needed(
     prepared_message.rewind()
     pieces = chunks(prepared_message)
     assert b"".join(pieces) == LARGE
-    assert max(map(len, pieces)) <= SMALL + 2 * CHUNK
+    assert max(map(len, pieces)) <= SMALL_SIZE + 2 * READ_SIZE
     run(prepared_message.close())
 
 
@@ -337,7 +337,7 @@ class Gone:
 def test_a_source_that_fails_is_never_a_silent_end(make: Any) -> None:
     with pytest.raises(Broken):
         prepared(make(Gone(HEADER, b"\r\nhello\r\n")))
-    prepared_message = prepared(make(Gone(*cut(LARGE, [*range(CHUNK, len(LARGE), CHUNK)]))))
+    prepared_message = prepared(make(Gone(*cut(LARGE, [*range(READ_SIZE, len(LARGE), READ_SIZE)]))))
     for _ in range(3):
         with pytest.raises(Broken):
             content(prepared_message)
@@ -543,7 +543,7 @@ print(tracemalloc.get_traced_memory()[1])
 
 @pytest.mark.parametrize(
     ("kind", "most"),
-    [("file", KEPT + 6 * SMALL), ("pipe", 6 * SMALL), ("generator", 6 * SMALL)],
+    [("file", KEPT + 6 * SMALL_SIZE), ("pipe", 6 * SMALL_SIZE), ("generator", 6 * SMALL_SIZE)],
 )
 def test_300_megabytes_cost_no_more_than_a_few_chunks(kind: str, most: int) -> None:
     size = 72 * (300_000_000 // 72)

@@ -17,7 +17,7 @@ from tests.message.messages import cut
 from tests.pure import run
 from twisted_sendmail import InvalidMessage
 from twisted_sendmail.message.source import (
-    CHUNK,
+    READ_SIZE,
     AsynchronousSource,
     ContentSource,
     PathSource,
@@ -78,7 +78,7 @@ def test_every_kind(kind: str, octets: bytes) -> None:
     source = source_of(make(octets))
     pieces = all_of(source)
     assert octets == b"".join(pieces)
-    assert max(map(len, pieces), default=0) <= CHUNK
+    assert max(map(len, pieces), default=0) <= READ_SIZE
     assert (blocking, rewindable) == (source.blocking, source.rewindable)
     if rewindable:
         source.rewind()
@@ -230,10 +230,10 @@ def test_empty_pieces_are_not_the_end() -> None:
 
 
 def test_a_huge_piece_is_cut_without_being_copied_whole() -> None:
-    huge = bytes(10 * CHUNK + 1)
+    huge = bytes(10 * READ_SIZE + 1)
     pieces = all_of(source_of([b"a", huge, b"z"]))
     assert b"a" + huge + b"z" == b"".join(pieces)
-    assert max(map(len, pieces)) <= CHUNK
+    assert max(map(len, pieces)) <= READ_SIZE
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60)))
@@ -250,25 +250,25 @@ def test_an_exception_passes_as_it_is_and_a_generator_is_closed() -> None:
     ended: list[str] = []
 
     def raising() -> Iterator[bytes]:
-        yield b"x" * CHUNK
+        yield b"x" * READ_SIZE
         raise Broken
 
     def endless() -> Iterator[bytes]:
         try:
             while True:
-                yield b"x" * CHUNK
+                yield b"x" * READ_SIZE
         finally:
             ended.append("plain")
 
     async def waiting() -> AsyncIterator[bytes]:
         try:
             while True:
-                yield b"x" * CHUNK
+                yield b"x" * READ_SIZE
         finally:
             ended.append("asynchronous")
 
     source = source_of(raising())
-    assert len(source.read()) == CHUNK
+    assert len(source.read()) == READ_SIZE
     with pytest.raises(Broken):
         source.read()
     for made in (endless(), waiting()):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_twisted import ensureDeferred
 
-from tests.names import SMALL, QueueAction, QueueError, RecoveryReport, Selection, id_number
+from tests.names import INLINE_SIZE, QueueAction, QueueError, RecoveryReport, Selection, id_number
 from tests.queue.conformance_base import (
     ALL,
     Home,
@@ -61,7 +61,9 @@ class TakingIn:
         assert await content_of(spool, found.id) == b"Subject: 1\r\n\r\nHello\r\n"
         await spool.close()
 
-    @pytest.mark.parametrize("size", [0, 1, SMALL, SMALL + 1, 300_000, 1_048_576, 1_048_577])
+    @pytest.mark.parametrize(
+        "size", [0, 1, INLINE_SIZE, INLINE_SIZE + 1, 300_000, 1_048_576, 1_048_577]
+    )
     @ensureDeferred
     async def test_a_content_of_any_size_comes_out_as_it_went_in(
         self, spool: Queue, size: int
@@ -72,12 +74,12 @@ class TakingIn:
             assert size == message.size
             assert data == await content_of(spool, message.id)
         held = [taken.content for taken in await leased(spool)]
-        assert [data if size <= SMALL else None] * 3 == held
+        assert [data if size <= INLINE_SIZE else None] * 3 == held
 
     @ensureDeferred
     async def test_what_was_aborted_or_never_committed_is_not_there(self, home: Home) -> None:
         spool, _ = await home.open()
-        for size in (100, SMALL * 10):
+        for size in (100, INLINE_SIZE * 10):
             aborted, forgotten = spool.intake(), spool.intake()
             for intake in (aborted, forgotten):
                 waiting = intake.write(bytes(size))
@@ -145,7 +147,7 @@ class TakingIn:
         spool.observer = observer = Observer(claims=True)
         small = await take_in(spool, b"small")
         await observer.heard(2)
-        large = await take_in(spool, bytes(SMALL + 1))
+        large = await take_in(spool, bytes(INLINE_SIZE + 1))
         await observer.heard(4)
         expected = [
             ("claim", small.id),

@@ -25,7 +25,7 @@ from tests.names import (
 )
 from tests.queue.messages import Observer, content_of, info_of, take_in
 from tests.rows import recipient_row
-from twisted_sendmail.queue import PIECE, Pieces, wake
+from twisted_sendmail.queue import PIECE_SIZE, Pieces, wake
 from twisted_sendmail.queue.sqlite.queue import POLL_INTERVAL
 
 if TYPE_CHECKING:
@@ -109,14 +109,14 @@ async def test_a_large_message_of_another_process_comes_in_by_pieces(tmp_path: P
     info = info_of(spool)
     body = id_number(spool.new_id())
     assert body is not None
-    data = bytes(PIECE) + b"end"
+    data = bytes(PIECE_SIZE) + b"end"
     with SQLiteStore(tmp_path) as store:
-        for place, piece in enumerate((data[:PIECE], data[PIECE:])):
+        for place, piece in enumerate((data[:PIECE_SIZE], data[PIECE_SIZE:])):
             with store.transaction():
                 store.put_piece(body, place, piece)
         with store.transaction():
             store.put(info, Pieces(body, 2, len(data)))
-        assert [data[:PIECE], data[PIECE:]] == list(store.content(info.id))
+        assert [data[:PIECE_SIZE], data[PIECE_SIZE:]] == list(store.content(info.id))
     assert data == await content_of(spool, info.id)
     await spool.close()
 
@@ -132,7 +132,7 @@ async def test_pieces_of_no_message_are_removed_little_by_little(tmp_path: Path)
         with SQLiteStore(tmp_path) as store:
             return int(store.connection.value("SELECT count(*) FROM piece"))
 
-    data = bytes(20 * PIECE)
+    data = bytes(20 * PIECE_SIZE)
     aborted = spool.intake()
     aborted.write(data)
     aborted.abort()

@@ -301,8 +301,8 @@ def test_a_235_before_the_last_message_of_the_server_is_not_believed(rounds: int
         client.succeeded()
 
     assert (
-        str(caught.value) == "AUTH SCRAM-SHA-1: this is not the server that knows the password:"
-        " it said 235 without proving that it knows the password"
+        str(caught.value) == "AUTH SCRAM-SHA-1: the server does not have the keys of the password:"
+        " the server replied 235 without a valid signature"
     )
 
 

@@ -16,7 +16,7 @@ from twisted_sendmail import (
     UnexpectedResponse,
 )
 from twisted_sendmail.smtp import ClientState, CommandGroup, Verb
-from twisted_sendmail.smtp.client_states import OPTIMISTIC, TABLE, ReplyKind, reply_kind
+from twisted_sendmail.smtp.client_states import CLIENT_TABLE, OPTIMISTIC, ReplyKind, reply_kind
 
 REACHED = [*ROUTES, ClientState.LONE_DOT]
 
@@ -35,21 +35,21 @@ def forced(state: ClientState, verb: Verb) -> Session:
 
 def test_every_state_is_reached_and_left() -> None:
     assert set(ClientState) == {*REACHED, ClientState.CLOSED}
-    assert set(ClientState) - set(TABLE.values()) - {ClientState.SECURED} == {
+    assert set(ClientState) - set(CLIENT_TABLE.values()) - {ClientState.SECURED} == {
         ClientState.CONNECTED,
         ClientState.CLOSED,
     }
     # HANDSHAKE is left by the handshake.
-    left = {state for state, _, _ in TABLE}
+    left = {state for state, _, _ in CLIENT_TABLE}
     assert set(ClientState) - left == {ClientState.HANDSHAKE, ClientState.QUIT, ClientState.CLOSED}
 
 
-@pytest.mark.parametrize("key", TABLE, ids=lambda key: " ".join(part.name for part in key))
+@pytest.mark.parametrize("key", CLIENT_TABLE, ids=lambda key: " ".join(part.name for part in key))
 def test_each_entry_leads_where_it_says(key: tuple[ClientState, Verb, ReplyKind]) -> None:
     state, verb, kind = key
     session = forced(state, verb)
     session.receive(b"%d text\r\n" % code_of(verb, kind))
-    assert (None, TABLE[key]) == (session.over, session.confirmed)
+    assert (None, CLIENT_TABLE[key]) == (session.over, session.confirmed)
     (event,) = session.events
     assert event.tag == "tag"
     if key == (ClientState.BROKEN, Verb.MAIL, ReplyKind.NO):
@@ -66,7 +66,7 @@ def test_what_is_not_in_the_table_is_a_breach_of_protocol() -> None:
     absent = [
         k
         for k in itertools.product(ClientState, Verb, ReplyKind)
-        if k not in TABLE and k[0] is not ClientState.CLOSED
+        if k not in CLIENT_TABLE and k[0] is not ClientState.CLOSED
     ]
     assert len(absent) > 800
     for state, verb, kind in absent:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.smtp.server_session import SECURE, Decide, Talk, in_transaction
 from twisted_sendmail import Recipient, Reply
 from twisted_sendmail.smtp import PENDING, MailParameters, ServerState
-from twisted_sendmail.smtp.server_states import TABLE
+from twisted_sendmail.smtp.server_states import SERVER_TABLE
 
 EARLY = "554 5.5.0 SMTP protocol synchronization error: input before the reply to {}"
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
@@ -831,7 +831,7 @@ def test_whatever_comes_gives_replies_and_nothing_else(
 
 @pytest.mark.parametrize("state", list(ServerState), ids=lambda s: s.name)
 def test_every_state_but_the_last_leads_somewhere(state: ServerState) -> None:
-    ways = {to for (start, _), to in TABLE.items() if start is state}
+    ways = {to for (start, _), to in SERVER_TABLE.items() if start is state}
     # The end of the handshake is told by tls_started, and is no command.
     final = {ServerState.CLOSED, ServerState.HANDSHAKE}
     assert bool(ways) is (state not in final)

@@ -9,7 +9,7 @@ from twisted_sendmail.admin.format import count, duration
 
 @attrs.frozen
 class LocalMail:
-    """What waits in the drop directory."""
+    """Figures of the mail in the drop directory."""
 
     messages: int
     #: The age of the oldest message, in seconds.

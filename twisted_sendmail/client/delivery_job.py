@@ -77,7 +77,7 @@ class Job:
 
     @property
     def settled(self) -> bool:
-        """Whether its end is known."""
+        """True if its end is known."""
         return self.on_result is None
 
     def begin_transaction(self, limits: Mapping[str, int]) -> bool:

@@ -385,7 +385,7 @@ class Sending:
                     break
                 await self._wait_for_space()
         self._exhausted = True
-        self._tell()
+        self._resume_caller()
 
     @property
     def _space(self) -> int:
@@ -469,7 +469,7 @@ class Sending:
             return
         self._ready.append((index, report))
         self._freed()
-        self._tell()
+        self._resume_caller()
 
     def _cut_off(self, index: int, envelope: Envelope | None, failure: Failure) -> None:
         error = failure.value
@@ -484,9 +484,9 @@ class Sending:
     def _source_failed(self, failure: Failure) -> None:
         self._failure = self._failure or failure
         self._freed()
-        self._tell()
+        self._resume_caller()
 
-    def _tell(self) -> None:
+    def _resume_caller(self) -> None:
         """Resume the caller, if there is something to take."""
         if self._news is not None and not (self._collecting and self._busy):
             news, self._news = self._news, None

@@ -195,7 +195,7 @@ class Pool:
         self._redistribution: IDelayedCall | None = None
         self._distributing = self._distribution_due = False
         self._refusal: SendmailError | None = None
-        #: Whether a connection has ever been ready.
+        #: A connection has ever been ready.
         self.was_ready = False
         self._closing = False
         # While closing: jobs that no connection has taken are not sent any more.
@@ -913,7 +913,7 @@ class PooledConnection:
 
     @property
     def may_begin_transaction(self) -> bool:
-        """Whether the session and the server's MAILMAX allow another transaction."""
+        """True if the session and the server's MAILMAX allow another transaction."""
         return (
             self._protocol is not None
             and self._protocol.usable

@@ -35,7 +35,7 @@ class ProbeResult:
     tls: TLSFacts | None = None
     #: The TLS session and the server's certificate, accepted or not.
     presented: TLSFacts | None = None
-    #: Whether AUTH succeeded.
+    #: AUTH succeeded.
     authenticated: bool = False
     transcript: Transcript | None = None
 

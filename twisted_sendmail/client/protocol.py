@@ -160,7 +160,7 @@ class SubmissionProtocol(Protocol):
         self._lost: list[Deferred[None]] = []
         # We have closed the connection, or told the transport to drop it.
         self._closing = self._dropped = False
-        #: Whether the connection is gone.
+        #: The connection is gone.
         self.gone = False
 
     # -- commands --------------------------------------------------------------------------
@@ -353,7 +353,7 @@ class SubmissionProtocol(Protocol):
         self._wire.write(data)
 
     def _input_may_wait(self) -> bool:
-        """Whether input may have come that was not read; then write when it has been read."""
+        """Return True if input may have come that was not read; then write when it has been read."""
         if self._input_read is not None:
             return True
         if self._socket is not None:
@@ -553,7 +553,7 @@ class SubmissionProtocol(Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether the connection is good for another command."""
+        """True if the connection is good for another command."""
         session = self.session
         return not self.gone and session.over is None and session.closing is None
 

@@ -74,7 +74,7 @@ class TLSPolicy(enum.Enum):
 
     @property
     def required(self) -> bool:
-        """Whether mail is sent inside TLS only."""
+        """True if mail is sent inside TLS only."""
         return self in {TLSPolicy.IMPLICIT, TLSPolicy.STARTTLS}
 
 

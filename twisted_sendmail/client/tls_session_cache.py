@@ -1,8 +1,8 @@
 """TLS sessions, kept for the next connection to the same server.
 
-A resumed handshake has no certificate and no signature, and costs half.  No certificate is verified
-in it either, so a session is used only under the trust, name and port that its server was verified
-for, for an hour at most, and ``tls`` verifies its certificate again.
+A resumed handshake transfers no certificate and no signature, and costs half.  A session is used
+only for the trust, the name and the port for which its server was verified, and for an hour at most;
+``tls`` verifies the certificate of the session again, which may have expired.
 
 RFC 8446 sections 2.2 and 4.6.1, RFC 5077.
 """

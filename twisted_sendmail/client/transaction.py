@@ -560,7 +560,7 @@ class _CheckedContent:
 
 
 def may_go_without(report: DeliveryReport, message: PreparedMessage) -> bool:
-    """Whether *message* may be sent again at once, without ``report.unsupported``.
+    """Return True if *message* may be sent again at once, without ``report.unsupported``.
 
     Only if the server cannot have the message for any recipient, did nothing with it that is known,
     and the content can be read a second time.

@@ -34,7 +34,7 @@ from twisted_sendmail.daemon.config_types import (
     read_toml,
 )
 from twisted_sendmail.daemon.endpoints import unix_endpoint
-from twisted_sendmail.daemon.intake import cleanup_policy, qualification
+from twisted_sendmail.daemon.incoming_mail import cleanup_policy, qualification
 from twisted_sendmail.daemon.secrets import secret_source
 from twisted_sendmail.drop import DropSettings, durability_warning
 from twisted_sendmail.local_users import all_ids_are_known

@@ -2,8 +2,7 @@
 
 A type is a function of the value that TOML (or a flag) gives and of the folder that relative paths
 start at. It returns the value to use, or raises :class:`InvalidValue`. No error quotes a value that
-may be a secret. This module imports neither Twisted nor the rest of the package, so that the
-sendmail command can use it cheaply.
+may be a secret.
 """
 
 from __future__ import annotations

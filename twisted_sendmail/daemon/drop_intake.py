@@ -27,7 +27,6 @@ from twisted_sendmail.daemon.wakeup_fifo import WakeupFifo
 from twisted_sendmail.drop import (
     DIRECTORY_MODE,
     MAX_ENVELOPE,
-    PIECE,
     DropDirectory,
     DropFileError,
     DropTotals,
@@ -74,6 +73,8 @@ MAX_LOGGED = 20
 BATCH_FILES, BATCH_SIZE = 64, 1024 * 1024
 #: Octets of free space, and inodes, that are left for mail that comes by SMTP.
 RESERVED_SPACE, RESERVED_INODES = 2 * LEAST_FREE, 100
+#: Octets of the Received field that the server of ``sendmail -bs`` adds to a message.
+MAX_TRACE_SIZE = 64 * 1024
 
 _log = Logger(namespace="twisted_sendmail.daemon.drop")
 
@@ -465,13 +466,13 @@ class _Reading:
         reader = self._directory.open(self._file.key, limits.message_size + MAX_ENVELOPE)
         try:
             # The server of ``sendmail -bs`` has added a Received field.
-            if reader.size > limits.message_size + PIECE:
+            if reader.size > limits.message_size + MAX_TRACE_SIZE:
                 raise DropFileError(
                     f"it has {reader.size} octets, and the limit is {limits.message_size}"
                 )
             cleanup = self._cleanup(reader, limits.recipients)
             held = self._trace()
-            for piece in self._checked(reader, limits.header_size + PIECE):
+            for piece in self._checked(reader, limits.header_size + MAX_TRACE_SIZE):
                 if octets := cleanup.feed(held + piece):
                     yield octets
                 held = b""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory
 
-from twisted_sendmail.daemon.intake import server_settings
+from twisted_sendmail.daemon.incoming_mail import server_settings
 from twisted_sendmail.server import (
     AuthThrottle,
     ConnectionCounter,

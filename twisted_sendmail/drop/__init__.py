@@ -8,7 +8,6 @@ __all__ = [
     "DEFAULT_SPOOL",
     "DIRECTORY_MODE",
     "MAX_ENVELOPE",
-    "PIECE",
     "SETTINGS",
     "WAKEUP_FIFO",
     "BadFile",
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     )
     from twisted_sendmail.drop.file_format import (
         MAX_ENVELOPE,
-        PIECE,
         DropEnvelope,
         DropFile,
         DropFileError,
@@ -70,7 +68,7 @@ else:
                 DIRECTORY_MODE BadFile DropDirectory DropScan DropTotals FileKey WaitingFile
                 directory_fault""",
             "file_format": """
-                MAX_ENVELOPE PIECE DropEnvelope DropFile DropFileError DropReader DropRecipient new_name""",
+                MAX_ENVELOPE DropEnvelope DropFile DropFileError DropReader DropRecipient new_name""",
             "file_system": "durability_warning",
             "settings": """
                 DEFAULT_SPOOL SETTINGS WAKEUP_FIFO DropSettings read_settings wake_relay

@@ -76,7 +76,7 @@ class BadFile(NamedTuple):
 
 
 class DropTotals(NamedTuple):
-    """What waits in a drop directory."""
+    """Figures of the files in a drop directory."""
 
     #: Complete files.
     files: int

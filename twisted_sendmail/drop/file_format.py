@@ -34,7 +34,7 @@ UNFINISHED_MODE, COMPLETE_MODE = 0o600, 0o640
 #: Seconds without a change after which a file that cannot be taken is removed.
 REMOVAL_AGE = 24 * 3600.0
 #: Octets of one piece of content.
-PIECE = 64 * 1024
+DROP_PIECE_SIZE = 64 * 1024
 
 _FORMAT = b"twisted_sendmail drop 1\n"
 _END = "end {:020d} {:08x}\n"
@@ -190,13 +190,13 @@ class DropReader:
         self.envelope = _decoded(head[len(_FORMAT) :])
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the content in pieces of :data:`PIECE` octets at most.
+        """Yield the content in pieces of :data:`DROP_PIECE_SIZE` octets at most.
 
         :raises DropFileError: the file differs from what was written: the pieces before are void.
         """
         left = self.size
         while left:
-            piece = self._read(min(left, PIECE))
+            piece = self._read(min(left, DROP_PIECE_SIZE))
             self._checksum = crc32(piece, self._checksum)
             left -= len(piece)
             yield piece

@@ -1,4 +1,4 @@
-"""What the ``sendmail`` command has to know of the relay: one small file in the spool directory.
+"""Settings of the relay for the ``sendmail`` command: one small file in the spool directory.
 
 The relay writes the file when it starts and when it reads its configuration again.  The command
 reads neither the configuration nor the queue, which ordinary users may not.

@@ -10,7 +10,8 @@ A message with a DKIM or ARC signature is changed only if the server cannot take
 breaks the signature: readers treat the message as unsigned then (RFC 6376 section 6.1). What is inside
 ``multipart/signed`` and ``multipart/encrypted`` is never changed.
 
-RFC 5321 section 4.5.3.1.6 (lines), RFC 3030 section 3 (binary), RFC 2045 section 6, RFC 2046 section 5, RFC 6152 section 3, RFC 2047, RFC 1428, RFC 6532, RFC 6533.
+RFC 5321 section 4.5.3.1.6 (lines), RFC 3030 section 3 (binary), RFC 2045 section 6, RFC 2046
+section 5, RFC 6152 section 3, RFC 2047, RFC 1428, RFC 6532, RFC 6533.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _INTERNATIONAL = frozenset(
 
 
 class Form(NamedTuple):
-    """What a server takes."""
+    """The form of content that a server takes."""
 
     #: Octets above 127 in bodies (8BITMIME).
     eight_bit: bool = False

@@ -24,7 +24,7 @@ from twisted_sendmail.message.header import LONG_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
 from twisted_sendmail.message.mime import bulk, written
 from twisted_sendmail.message.source import (
-    CHUNK,
+    READ_SIZE,
     AsynchronousSource,
     ContentSource,
     OctetsSource,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp import ReversePath
 
 #: Octets read before anything is decided; a message up to this size is small.
-SMALL = MAX_HEADER
+SMALL_SIZE = MAX_HEADER
 #: Octets of 8-bit content that is read into memory to be encoded in 7 bits.
 KEPT = 10 * 1024 * 1024
 
@@ -145,7 +145,7 @@ class PreparedMessage:
     def small(self) -> bytes | None:
         """The whole message, if it is in memory and small."""
         whole = self._whole
-        return whole if self._content is None and len(whole) <= SMALL + CHUNK else None
+        return whole if self._content is None and len(whole) <= SMALL_SIZE + READ_SIZE else None
 
     async def measure_for(self, size_limit: int | None, *, eight_bit_mime: bool) -> None:
         """Find out ``size`` and ``eight_bit``, if a server has to know them before the content.
@@ -173,7 +173,7 @@ class PreparedMessage:
         """
         if self._content is not None:
             return await self._content.read()
-        piece = self._whole[self._at : self._at + CHUNK]
+        piece = self._whole[self._at : self._at + READ_SIZE]
         self._at += len(piece)
         return piece
 
@@ -401,7 +401,7 @@ async def _source(
         source = source_of(message)
     else:
         mime = message
-        run = run_blocking if bulk(mime) > SMALL else run_inline
+        run = run_blocking if bulk(mime) > SMALL_SIZE else run_inline
         source = OctetsSource(await run(lambda: written(mime)))
     parts = binary_parts(source.octets) if isinstance(source, OctetsSource) else None
     return (source, None) if parts is None else (OctetsSource(parts[0]), parts[1])
@@ -420,7 +420,7 @@ def prepare_small(
 
     :returns: None for all but small messages in bytes, and for those that cannot be sent.
     """
-    if type(message) is not bytes or not 0 < len(message) <= SMALL:
+    if type(message) is not bytes or not 0 < len(message) <= SMALL_SIZE:
         return None
     if not message.endswith(b"\r\n") or not is_canonical(message):
         return None
@@ -576,10 +576,10 @@ class _SourceContent(Content):
         return self._canonical.long_line
 
     async def begin(self) -> bytes:
-        """Return the first :data:`SMALL` octets and some more, or all there are."""
+        """Return the first :data:`SMALL_SIZE` octets and some more, or all there are."""
         if isinstance(self._source, AsynchronousSource):
             pieces = []
-            while not self.ended and self._canonical.size <= SMALL:
+            while not self.ended and self._canonical.size <= SMALL_SIZE:
                 pieces.append(await self._next())
             self.ahead = b"".join(pieces)
         elif self._source.blocking:
@@ -590,7 +590,7 @@ class _SourceContent(Content):
 
     def _first(self) -> bytes:
         pieces = []
-        while not self.ended and self._canonical.size <= SMALL:
+        while not self.ended and self._canonical.size <= SMALL_SIZE:
             pieces.append(self._made_canonical(self._source.read()))
         return b"".join(pieces)
 
@@ -619,7 +619,7 @@ class _SourceContent(Content):
 
         :raises InvalidMessage: there is a bare CR or a NUL, or the source is not what it was.
         """
-        octets, self.ahead = self.ahead[:CHUNK], self.ahead[CHUNK:]
+        octets, self.ahead = self.ahead[:READ_SIZE], self.ahead[READ_SIZE:]
         while not octets and not self.ended:
             octets = await self._next()
             if self._skip:

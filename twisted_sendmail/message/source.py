@@ -1,7 +1,7 @@
 """The sources of a message's octets: one class for each kind of message that a caller may give.
 
 They give the raw octets as the caller gave them. Nothing is read before it is asked for, and no more
-than about :data:`CHUNK` octets are given at a time. A source only tells whether reading may block;
+than about :data:`READ_SIZE` octets are given at a time. A source only tells whether reading may block;
 threads are the caller's.
 """
 
@@ -28,7 +28,7 @@ from twisted_sendmail.smtp import InvalidMessage, printable
 T = TypeVar("T")
 
 #: Octets given at a time.
-CHUNK = 256 * 1024
+READ_SIZE = 256 * 1024
 # Small pieces of an iterator, such as lines, are gathered up to this many octets.
 _GATHERED = 64 * 1024
 
@@ -126,7 +126,7 @@ class OctetsSource(ContentSource):
 
     def read(self) -> bytes:
         """See :class:`ContentSource`."""
-        piece = self.octets[self._at : self._at + CHUNK]
+        piece = self.octets[self._at : self._at + READ_SIZE]
         self._at += len(piece)
         return piece
 
@@ -162,7 +162,7 @@ class FileSource(ContentSource):
         """See :class:`ContentSource`."""
         if self._file is None:
             raise ValueError("read of a closed source")
-        return _octets(self._file.read(CHUNK), "file")
+        return _octets(self._file.read(READ_SIZE), "file")
 
     def rewind(self) -> None:
         """See :class:`ContentSource`."""
@@ -232,7 +232,7 @@ class _PieceBuffer:
 
     def cut(self) -> bytes:
         """Return the next part of a large piece; ``b""`` if there is none."""
-        piece = self._piece[self._at : self._at + CHUNK]
+        piece = self._piece[self._at : self._at + READ_SIZE]
         self._at += len(piece)
         if self._at >= len(self._piece):
             self._piece, self._at = b"", 0
@@ -241,7 +241,7 @@ class _PieceBuffer:
     def add(self, given: object) -> bool:
         """Add a piece; return True when there is enough."""
         piece = _octets(given, "iterator")
-        if len(piece) > CHUNK:
+        if len(piece) > READ_SIZE:
             self._piece = self.gathered() + piece
             return True
         self._few.append(piece)

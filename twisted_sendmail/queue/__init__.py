@@ -9,7 +9,13 @@ from twisted_sendmail.queue.errors import (
     QueueUnusable,
 )
 from twisted_sendmail.queue.ids import QueueIds, id_number, id_text
-from twisted_sendmail.queue.interface import SMALL, Intake, Queue, QueueObserver, RecoveryReport
+from twisted_sendmail.queue.interface import (
+    INLINE_SIZE,
+    Intake,
+    Queue,
+    QueueObserver,
+    RecoveryReport,
+)
 from twisted_sendmail.queue.listing import delay_reason, message_json, reply_text
 from twisted_sendmail.queue.models import (
     AttemptRecord,
@@ -30,13 +36,13 @@ from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
 from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock
 from twisted_sendmail.queue.sqlite.free_space import LEAST_FREE
 from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
-from twisted_sendmail.queue.sqlite.store import PIECE, Pieces, SQLiteStore
+from twisted_sendmail.queue.sqlite.store import PIECE_SIZE, Pieces, SQLiteStore
 
 __all__ = [
+    "INLINE_SIZE",
     "LEAST_FREE",
     "NO_SPACE",
-    "PIECE",
-    "SMALL",
+    "PIECE_SIZE",
     "WAKEUP",
     "AttemptRecord",
     "Cleanup",

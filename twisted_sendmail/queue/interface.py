@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
 
 #: Octets up to which a content is kept in memory between arrival and delivery.
-SMALL = 64 * 1024
+INLINE_SIZE = 64 * 1024
 
 
 @attrs.frozen

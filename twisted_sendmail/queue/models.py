@@ -152,7 +152,7 @@ class LeasedMessage:
     """A message taken out of the queue for a delivery attempt."""
 
     message: QueuedMessage
-    #: Whole content if it is small (``SMALL``); else read it with ``Queue.content``.
+    #: Whole content if it is small (``INLINE_SIZE``); else read it with ``Queue.content``.
     content: bytes | None = attrs.field(default=None, repr=False)
 
 

@@ -1,10 +1,11 @@
 """Delivery status notifications: the reports about a message, and their recipients.
 
-The sender gets a report about recipients that failed or are late, and, where NOTIFY asks for it, about
-those that were relayed to a server that does not report.  No report is made about mail with a null sender, such as a report, or
-of mail that a program generated: when such mail fails it is set aside for the operator, or sent to
-the postmaster, once.  The postmaster's mail has a null sender too, or one of its own, for providers
-that refuse a null one; mail from or to that address is never reported, whatever else it is.
+The sender gets a report about recipients that failed or are late, and, where NOTIFY asks for it,
+about those that were relayed to a server that does not report.  No report is made about mail with a
+null sender, such as a report, or about mail that a program generated: when such mail fails it is set
+aside for the operator, or sent to the postmaster, once.  The postmaster's mail has a null sender
+too, or one of its own, for providers that refuse a null one; mail from or to that address is never
+reported, whatever else it is.
 
 A report comes into the queue as any mail does (``Cleanup``): one to a local user goes where the mail
 of local users goes.
@@ -13,8 +14,9 @@ A report is committed in the transaction that records the failure (``AttemptReco
 The number of reports is limited, because a forged sender could turn the relay against its owner: a
 failure beyond the limit is retried instead.  Nothing is recorded as failed without its report.
 
-``BounceService`` decides and records; ``message.dsn`` composes the reports.  RFC 3461 sections 4 to 6, RFC 3464, RFC 3834 sections 2 and 5,
-RFC 5321 section 6.1.
+``BounceService`` decides and records; ``message.dsn`` composes the reports.
+
+RFC 3461 sections 4 to 6, RFC 3464, RFC 3834 sections 2 and 5, RFC 5321 section 6.1.
 """
 
 from __future__ import annotations
@@ -275,7 +277,7 @@ class BounceService:
         if to is None or never or not self._bucket.take():
             event = SetAside(record.id, "undeliverable, and there is no sender to notify")
             return evolve(record, aside=SetAsideReason.UNDELIVERABLE), [event]
-        # Those who failed before could not be reported either.
+        # Recipients that failed before could not be reported either.
         rows = [
             row
             for row in (*message.recipients, *record.changes)

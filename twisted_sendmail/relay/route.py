@@ -260,9 +260,9 @@ class Slots:
         self.generation = 0
         #: All messages under way.
         self.taken = 0
-        #: Those that were never tried before.
+        #: Messages that were never tried before.
         self.new = 0
-        #: Those that started in this generation.
+        #: Messages that started in this generation.
         self.recent = 0
 
     def take(self, *, new: bool) -> Slot:

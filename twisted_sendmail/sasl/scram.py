@@ -114,7 +114,7 @@ class Scram(Mechanism):
     def succeeded(self) -> None:
         """Raise `ServerNotAuthentic` unless the server's signature was right."""
         if not self._proved:
-            raise self._not_authentic("it said 235 without proving that it knows the password")
+            raise self._not_authentic("the server replied 235 without a valid signature")
 
     @property
     def explanation(self) -> str:
@@ -168,7 +168,7 @@ class Scram(Mechanism):
 
     def _not_authentic(self, why: str) -> AuthenticationError:
         return ServerNotAuthentic(
-            f"AUTH {self.name}: this is not the server that knows the password",
+            f"AUTH {self.name}: the server does not have the keys of the password",
             detail=why,
             phase="AUTH",
             command=f"AUTH {self.name}",

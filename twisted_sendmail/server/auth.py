@@ -10,10 +10,11 @@ RFC 5802 and RFC 7677 (SCRAM-SHA-256), draft-murchison-sasl-login.
 
 **The delay.**  Each failed login doubles the delay of the address that it came from and of the user
 that it named, over all connections, from ``base`` up to :data:`MAX_DELAY` seconds; there is no
-lock.  Every ten minutes one failure is forgotten.  The delay passes before the client learns
-anything, so that hanging up early does not help; an abandoned login counts as a failed one.  An address that logged in as a user within the last 30 days is delayed by its own
-failures with that user only, so that nobody can delay others by guessing.  The tables are bounded,
-the record used least recently is dropped when a table is full, and a restart forgets them.  RFC 4954 section 9.
+lock.  Every ten minutes one failure is forgotten.  The delay passes before the reply, so that a client
+that closes the connection early gains nothing; an abandoned login counts as a failed one.  An address
+that logged in as a user within the last 30 days is delayed by its own failures with that user only,
+so that nobody can delay others by guessing.  The tables are bounded, the record used least recently
+is dropped when a table is full, and a restart forgets them.  RFC 4954 section 9.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class IMailUser(Interface):
 class PortalAccounts:
     """The users of a ``twisted.cred`` portal, by PLAIN and LOGIN.
 
-    SCRAM is not offered: a portal's checkers want the password.
+    SCRAM is not offered: a portal's checkers need the password.
 
     :param portal: its checkers take ``IUsernamePassword``.
     :param interface: the interface that the realm is asked for.

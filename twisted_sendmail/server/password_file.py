@@ -105,7 +105,7 @@ class HashedAccounts:
         """End the threads that were started for the hashing; they start again when needed."""
 
     async def check(self, user: str, password: str) -> Avatar | None:
-        """Is this the user's password?"""
+        """Return True if this is the user's password."""
         keys = await self.scram_keys(user)
         return Avatar() if await self._run_blocking(lambda: keys.match(password)) else None
 

@@ -105,11 +105,11 @@ class Receiver:
     id: str = field(default_factory=lambda: secrets.token_hex(6).upper(), init=False)
 
     def sender(self, sender: ReversePath, parameters: MailParameters) -> ReceiverReply:
-        """MAIL: may this sender send, with these parameters?"""
+        """MAIL: accept or refuse the sender and the parameters."""
         return None
 
     def recipient(self, recipient: Recipient) -> ReceiverReply:
-        """RCPT: is the recipient accepted?  A refused one is forgotten."""
+        """RCPT: accept or refuse the recipient; a refused one is forgotten."""
         return None
 
     def trace(self, field: bytes) -> ReceiverReply:

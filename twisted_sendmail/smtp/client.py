@@ -18,7 +18,7 @@ answered, some are written and their replies are *owed*, and some wait to be wri
 is complete when every command has a result: its reply, be it a refusal, or the error of a
 command that gets no reply.
 
-**Table.**  ``client_states.TABLE`` maps state × (command, kind of reply) to the next state.  A
+**Table.**  ``client_states.CLIENT_TABLE`` maps state × (command, kind of reply) to the next state.  A
 reply that the table does not hold is a breach of protocol and ends the session.  Three cursors
 move over the table: *confirmed* when a reply is read; *optimistic* when a command is written,
 assuming that the command succeeds; *planned* when a command is given.  The optimistic cursor
@@ -32,7 +32,7 @@ its result is :class:`~twisted_sendmail.smtp.errors.CommandNotAllowed`.
 
 **Invariants.**  The session ends (:attr:`~ClientSession.over`)
 
-- at a reply, or a part of one, that no command waits for; a 421 is a polite close;
+- at a reply, or a part of one, that no command waits for; a 421 announces the end of the connection;
 - at any octet after the 220 to STARTTLS, before the handshake;
 - at a positive reply to a content that is not complete.
 
@@ -144,7 +144,7 @@ class CommandGroup:
 
     @property
     def complete(self) -> bool:
-        """Whether every command has a result."""
+        """True if every command has a result."""
         return len(self.replies) == len(self.commands)
 
 
@@ -192,11 +192,11 @@ class ClientSession:
         self.capabilities = Capabilities()
         #: Extensions that it offered before TLS: to show and to compare, never to act on.
         self.offered_in_clear = Capabilities()
-        #: Whether TLS is on.
+        #: TLS is on.
         self.secured = False
-        #: Whether AUTH succeeded.
+        #: AUTH succeeded.
         self.authenticated = False
-        #: Whether commands may follow the final dot of DATA before its reply.  RFC 2920 allows
+        #: Commands may follow the final dot of DATA before its reply.  RFC 2920 allows
         #: that, but there are servers that lose them.
         self.pipelines_after_data = False
         self.transcript = transcript if transcript is not None else Transcript()
@@ -267,22 +267,22 @@ class ClientSession:
 
     @property
     def content_open(self) -> bool:
-        """Whether content may be given: a 354 came, and the end was not given yet."""
+        """True if content may be given: a 354 came, and the end was not given yet."""
         return self._stuffer is not None
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is owed and nothing waits to be written."""
+        """True if nothing is owed and nothing waits to be written."""
         return not self._owed and not self._waiting
 
     @property
     def next_flight(self) -> bool:
-        """Whether commands wait to be written and no reply is owed."""
+        """True if commands wait to be written and no reply is owed."""
         return not self._owed and bool(self._waiting)
 
     @property
     def silent(self) -> bool:
-        """Whether the server has sent nothing so far."""
+        """True if the server has sent nothing so far."""
         return not self.turn and not self._parser.pending
 
     @property
@@ -311,7 +311,7 @@ class ClientSession:
         return data
 
     def _may_write(self) -> bool:
-        """Whether another command may follow the commands whose replies are owed."""
+        """Return True if another command may follow the commands whose replies are owed."""
         if self._stuffer is not None or self.closing is not None:
             return False
         if not self._owed:
@@ -419,7 +419,7 @@ class ClientSession:
             self._reply_begun()
 
     def _may_quote(self, data: bytes) -> bool:
-        """Whether a reply in *data* may quote a secret.
+        """Return True if a reply in *data* may quote a secret.
 
         The secret may have begun in earlier data, or be spread over the lines of one reply.
         """
@@ -517,12 +517,12 @@ class ClientSession:
             self._closing_goes_on(reply)
 
     def _injected(self, following: ClientState, left: int) -> bool:
-        """Whether octets follow the 220 to STARTTLS, which is forbidden (RFC 3207 section 4.2)."""
+        """Return True if octets follow the 220 to STARTTLS, which is forbidden (RFC 3207 section 4.2)."""
         more = left or self._parser.pending or self._parser.breach is not None
         return following is ClientState.HANDSHAKE and bool(more)
 
     def _unexpected(self, reply: Reply) -> None:
-        """End the session at a reply that no command waits for; a 421 is a polite close."""
+        """End the session at a reply that no command waits for; a 421 only closes it."""
         self.transcript.add_reply(reply)
         if reply.code != 421 or self.closing is not None or not self._close_begins(reply):
             self.finish(_unsolicited(reply))
@@ -538,8 +538,8 @@ class ClientSession:
         elif following is ClientState.HANDSHAKE:
             self.finish(_starttls_injected())
         elif kind is ReplyKind.NO:
-            # RFC 5321 section 4.2.5 has no refusal during the content.  Believe it; but a final dot
-            # would deliver what was sent so far.
+            # RFC 5321 section 4.2.5 has no refusal during the content.  It counts all the same, but a
+            # final dot would deliver the octets sent so far.
             group.replies.append(reply)
             self.finish(ConnectionClosed("content broken off", phase="content", reply=reply))
         else:
@@ -650,7 +650,7 @@ class ClientSession:
             yield from group.verbs[len(group.replies) : group.written]
 
     def _ends_message(self, verb: Verb) -> bool:
-        """Whether the end of a message was written with *verb*, whose reply is owed."""
+        """Return True if the end of a message was written with *verb*, whose reply is owed."""
         return verb is Verb.BDAT_LAST or (verb is Verb.CONTENT and self._stuffer is None)
 
     def _phase(self) -> str:
@@ -736,7 +736,7 @@ def _in_doubt(why: SendmailError) -> DeliveryInDoubt:
 
 
 def _answers_content(verb: Verb, state: ClientState) -> bool:
-    """Whether a 421 to *verb* is the verdict on a content, and does not concern later commands.
+    """Return True if a 421 to *verb* is the verdict on a content, and does not concern later commands.
 
     The action did not occur then (RFC 5321 section 4.2.1).  A BDAT without recipients is
     a command like any other.

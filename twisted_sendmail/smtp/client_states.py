@@ -66,7 +66,7 @@ EXACT = {
 _NOT_YES = frozenset({220, 221, 235})
 _ANY_SUCCESS = frozenset({Verb.QUIT, Verb.OTHER, Verb.RESTART})
 
-TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
+CLIENT_TABLE: dict[tuple[ClientState, Verb, ReplyKind], ClientState] = {
     (_S.CONNECTED, _V.GREETING, _YES): _S.GREETED,
     (_S.CONNECTED, _V.GREETING, _NO): _S.UNWELCOME,
     # -- getting ready
@@ -183,7 +183,7 @@ OPTIMISTIC: dict[tuple[ClientState, Verb], ClientState] = {
     (_S.AUTH, _V.AUTH_CANCEL): _S.READY,
     **{
         (state, verb): following
-        for (state, verb, kind), following in TABLE.items()
+        for (state, verb, kind), following in CLIENT_TABLE.items()
         if kind is ReplyKind.YES and (state, verb) not in _NOT_OPTIMISTIC
     },
 }
@@ -217,7 +217,7 @@ ENDS_GROUP = frozenset(
 def transition(state: ClientState, verb: Verb, code: int) -> tuple[ReplyKind, ClientState | None]:
     """Return the kind of a reply with *code* to *verb*, and the next state; None for a breach."""
     kind = reply_kind(verb, code)
-    return kind, TABLE.get((state, verb, kind))
+    return kind, CLIENT_TABLE.get((state, verb, kind))
 
 
 def reply_kind(verb: Verb, code: int) -> ReplyKind:

@@ -36,7 +36,7 @@ class RecipientStatus(enum.Enum):
     #: The server refused the recipient; ``RecipientResult.transient`` says whether it may be tried again.
     REFUSED = "refused"
     #: The end of the content was on its way and no whole reply came back: the server
-    #: may have it or not.  Sending it again may make a second copy.
+    #: may have it or not.  Sending it again may make a second copy.  ``smtp.client`` decides this.
     IN_DOUBT = "in doubt"
     #: The server cannot have it: sending it again is safe.
     UNTOUCHED = "untouched"
@@ -61,7 +61,7 @@ class RecipientResult:
 
     @property
     def in_doubt(self) -> bool:
-        """Is it unknown whether the server has this copy?"""
+        """True if it is unknown whether the server has this copy."""
         return self.status is RecipientStatus.IN_DOUBT
 
     @property
@@ -163,27 +163,27 @@ class DeliveryReport:
 
     @property
     def accepted(self) -> tuple[RecipientResult, ...]:
-        """Those the server answers for."""
+        """Recipients for whom the server accepted the message."""
         return self._with(_ACCEPTED)
 
     @property
     def refused(self) -> tuple[RecipientResult, ...]:
-        """Those the server refused."""
+        """Recipients that the server refused."""
         return self._with(RecipientStatus.REFUSED)
 
     @property
     def in_doubt(self) -> tuple[RecipientResult, ...]:
-        """Those of whom it is unknown whether the server has the message; empty if there are none."""
+        """Recipients for whom the server may have accepted the message."""
         return self._with(RecipientStatus.IN_DOUBT)
 
     @property
     def untouched(self) -> tuple[RecipientResult, ...]:
-        """Those the server cannot have."""
+        """Recipients for whom the server cannot have accepted the message."""
         return self._with(RecipientStatus.UNTOUCHED)
 
     @property
     def resendable(self) -> bool:
-        """Can all of it be sent again without a second copy for anybody?"""
+        """True if all of it can be sent again, and nobody gets a second copy."""
         return bool(self.untouched) and not self.accepted and not self.in_doubt
 
     @property

@@ -19,7 +19,7 @@ of commands.  ``run`` is called again after ``resume``::
     S: 250 2.0.0 Ok                 handler.rcpt(…)  -> None
     S: 250 2.0.0 Ok
 
-**The states** are those of ``server_states.TABLE``.  Beside the state there are three facts.
+**The states** are those of ``server_states.SERVER_TABLE``.  Beside the state there are three facts.
 ``_chunk`` counts the octets of a BDAT chunk that are still to come: they are read before
 anything else, in every state, whether the BDAT was in order or not.  ``_reader`` is the
 content of the transaction, from DATA or the first BDAT on.  ``_skipping`` is True after the
@@ -78,7 +78,7 @@ from twisted_sendmail.smtp.extensions import NO_PARAMETERS, read_mail_parameters
 from twisted_sendmail.smtp.limits import MAX_AUTH_LINE, MAX_COMMAND_LINE
 from twisted_sendmail.smtp.redaction import Redaction, shown_line
 from twisted_sendmail.smtp.reply import Reply
-from twisted_sendmail.smtp.server_states import TABLE, ServerState
+from twisted_sendmail.smtp.server_states import SERVER_TABLE, ServerState
 from twisted_sendmail.smtp.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ class ServerSession:
             self.close(reply)
             return
         self._write(reply, reply.to_bytes())
-        self.state = TABLE[self.state, Verb.GREETING]
+        self.state = SERVER_TABLE[self.state, Verb.GREETING]
         if not self.settings.require_hello:
             self.state = ServerState.READY
 
@@ -349,7 +349,7 @@ class ServerSession:
     def close(self, reply: Reply) -> None:
         """Write *reply* and end the session."""
         if self.state is not ServerState.CLOSED:
-            self._say(reply)
+            self._send_reply(reply)
             self.end(reply.lines[0])
 
     def close_after_message(self, reply: Reply) -> None:
@@ -383,7 +383,7 @@ class ServerSession:
             return self._redaction.in_exchange(reply)
         return self._redaction.reply(reply) if self._redaction else reply
 
-    def _say(self, reply: Reply) -> None:
+    def _send_reply(self, reply: Reply) -> None:
         """Write *reply*, with an enhanced status code."""
         if type(reply.lines) is not tuple:
             reply = Reply(reply.code, tuple(reply.lines))  # a handler may have given a list
@@ -391,12 +391,12 @@ class ServerSession:
 
     def _error(self, reply: Reply) -> None:
         """Refuse what cannot be read or is out of order."""
-        self._say(reply)
+        self._send_reply(reply)
         self._errors += 1
         if self._errors > self.settings.max_errors:
             self._hang_up(_reply(421, "4.7.0 Too many errors"))
 
-    def _tell(self, answer: Reply | None) -> bool:
+    def _send_answer(self, answer: Reply | None) -> bool:
         """Write the handler's answer to a command; return True if it is positive."""
         if answer is None:
             self._write(_OK, _OK_LINE)
@@ -404,7 +404,7 @@ class ServerSession:
         if answer.code == 421:
             self._hang_up(answer)
             return False
-        self._say(answer)
+        self._send_reply(answer)
         return answer.code < 400
 
     def _ask(self, then: Callable[[Any], None], call: Callable[..., object], *args: Any) -> None:
@@ -509,7 +509,7 @@ class ServerSession:
                 self._hang_up(_reply(421, "4.7.0 Too many commands without a message"))
                 return
         refusal: Reply | None = None
-        if verb in self._CONDITIONAL or (self.state, verb) not in TABLE:
+        if verb in self._CONDITIONAL or (self.state, verb) not in SERVER_TABLE:
             refusal = self._objection(command)
         if isinstance(command, Bdat):
             # In order or not, its octets follow.
@@ -574,7 +574,7 @@ class ServerSession:
         if verb in self._NOT_OFFERED:
             text = self._NOT_OFFERED[verb](self, command)
         if text is None:
-            if (self.state, verb) not in TABLE:
+            if (self.state, verb) not in SERVER_TABLE:
                 text = f"503 5.5.1 {verb.value} is out of order: the session is {self.state.value}"
             elif verb in self._NOT_ALLOWED:
                 text = self._NOT_ALLOWED[verb](self, command)
@@ -656,7 +656,7 @@ class ServerSession:
     def _hello(self, command: Hello) -> None:
         verb, settings = command.verb, self.settings
         self._abort(verb.value)
-        self.state = TABLE[self.state, verb]
+        self.state = SERVER_TABLE[self.state, verb]
         self._esmtp = verb is not Verb.HELO
         self._offered = self._offer() if self._esmtp else {}
         words = (f"{k} {v}".rstrip() for k, v in self._offered.items())
@@ -665,8 +665,8 @@ class ServerSession:
         self.handler.hello(command.domain, verb)
 
     def _starttls(self, command: StartTLS) -> None:
-        self._say(_reply(220, "2.0.0 Go ahead"))
-        self.state = TABLE[self.state, command.verb]
+        self._send_reply(_reply(220, "2.0.0 Go ahead"))
+        self.state = SERVER_TABLE[self.state, command.verb]
         self.handler.start_tls()
 
     def _auth(self, command: Auth) -> None:
@@ -698,7 +698,7 @@ class ServerSession:
             self.state = ServerState.AUTH
         else:
             self.state = ServerState.READY
-            self.authenticated = self._tell(reply)
+            self.authenticated = self._send_answer(reply)
             if self.authenticated or self.state is ServerState.CLOSED:
                 return
             self._auth_failures += 1
@@ -714,13 +714,13 @@ class ServerSession:
         if isinstance(parameters, Reply):
             self._error(parameters)
         elif parameters.size is not None and parameters.size > self.settings.max_size:
-            self._say(too_large(self.settings))
+            self._send_reply(too_large(self.settings))
         else:
             self._parameters = parameters
             self._ask(self._mail_answered, self.handler.mail, command.sender, parameters)
 
     def _mail_answered(self, answer: Reply | None) -> None:
-        if self._tell(answer):
+        if self._send_answer(answer):
             self.state = ServerState.MAIL
         else:
             self._address_refused()
@@ -732,12 +732,12 @@ class ServerSession:
         if isinstance(recipient, Reply):
             self._error(recipient)
         elif self._recipients >= self.settings.max_recipients:
-            self._say(_reply(452, "4.5.3 Too many recipients"))
+            self._send_reply(_reply(452, "4.5.3 Too many recipients"))
         else:
             self._ask(self._rcpt_answered, self.handler.rcpt, recipient)
 
     def _rcpt_answered(self, answer: Reply | None) -> None:
-        if self._tell(answer):
+        if self._send_answer(answer):
             self._recipients += 1
             self.state = ServerState.RCPT
         else:
@@ -751,8 +751,8 @@ class ServerSession:
     def _idle_command(self, command: Command) -> None:
         if command.verb is Verb.RSET:
             self._abort("RSET")
-        self.state = TABLE[self.state, command.verb]
-        self._say(_OK)
+        self.state = SERVER_TABLE[self.state, command.verb]
+        self._send_reply(_OK)
 
     def _quit(self, command: Quit) -> None:
         self.close(_reply(221, f"2.0.0 {self.settings.host} closing"))
@@ -770,16 +770,16 @@ class ServerSession:
         elif name in _HTTP:
             self._hang_up(_reply(421, "4.7.0 This is SMTP, not HTTP"))
         elif name == "VRFY":
-            self._say(
+            self._send_reply(
                 _reply(252, "2.5.2 Cannot VRFY user, but will accept message and attempt delivery")
             )
         elif name == "HELP":
-            self._say(_reply(214, "2.0.0 See RFC 5321"))
+            self._send_reply(_reply(214, "2.0.0 See RFC 5321"))
         else:
             self._error(_reply(502, "5.5.1 Command not implemented"))
 
     def _extension_answered(self, command: ExtensionCommand, answer: Reply | None) -> None:
-        if self._tell(answer) and command.restarts:
+        if self._send_answer(answer) and command.restarts:
             self._abort(command.verb)
             self._offered = {}
             self._esmtp = False
@@ -799,7 +799,7 @@ class ServerSession:
             self.state = ServerState.DATA
             self._reader = ContentReader(self.settings, chunked=False)
             self.contents += 1
-        elif not self._tell(answer):
+        elif not self._send_answer(answer):
             self._abandon()
 
     def _read_data(self) -> bool:
@@ -863,9 +863,9 @@ class ServerSession:
         elif refusal is not None or reader is None:
             self._error(refusal or _reply(503, "5.5.1 No transaction"))
         elif (refusal := reader.refusal()) is not None:
-            self._say(refusal)
+            self._send_reply(refusal)
         else:
-            self._say(_reply(250, f"2.0.0 {reader.size} octets received"))
+            self._send_reply(_reply(250, f"2.0.0 {reader.size} octets received"))
             self.state = ServerState.CHUNKS
             return
         if reader is not None:
@@ -911,7 +911,7 @@ class ServerSession:
         self._forget()
         accepted = False
         for reply in replies:
-            self._say(reply)
+            self._send_reply(reply)
             accepted = accepted or reply.code < 400
         if accepted:
             self._messages += 1

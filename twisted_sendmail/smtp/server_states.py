@@ -35,7 +35,7 @@ class ServerState(enum.Enum):
 _S, _V = ServerState, Verb
 _HELLOS = (_V.EHLO, _V.HELO, _V.LHLO)
 
-TABLE: dict[tuple[ServerState, Verb], ServerState] = {
+SERVER_TABLE: dict[tuple[ServerState, Verb], ServerState] = {
     (_S.OPENING, _V.GREETING): _S.GREETED,
     # -- getting ready
     **{(_S.GREETED, verb): _S.READY for verb in _HELLOS},

@@ -256,7 +256,7 @@ class FaultySession(ServerSession):
             if fault is None or fault.reply is None:
                 super()._ask(then, call, *args)
             else:
-                self._with(None, self._say, fault.reply)
+                self._with(None, self._send_reply, fault.reply)
                 self.dead = True
                 self.end("fault")
         elif fault is not None and fault.reply is not None:
@@ -307,7 +307,7 @@ class FaultySession(ServerSession):
         if fault is not None and fault.action is not None:
             self._act(fault.action)
         elif fault is not None and fault.reply is not None:
-            self._with(fault, self._say, fault.reply)
+            self._with(fault, self._send_reply, fault.reply)
         else:
             self._with(fault, super()._starttls, command)
 

@@ -14,7 +14,7 @@ from twisted.internet.stdio import StandardIO
 
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.cli.sendmail.spool import drop_envelope
-from twisted_sendmail.daemon.intake import server_settings
+from twisted_sendmail.daemon.incoming_mail import server_settings
 from twisted_sendmail.drop import DropFile, new_name, wake_relay
 from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.queue import NO_SPACE

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from twisted_sendmail.queue.errors import MessageDamaged, QueueError, QueueFull
 from twisted_sendmail.queue.ids import QueueIds, id_number
-from twisted_sendmail.queue.interface import SMALL, Intake, Queue, RecoveryReport
+from twisted_sendmail.queue.interface import INLINE_SIZE, Intake, Queue, RecoveryReport
 from twisted_sendmail.queue.models import LeasedMessage, Selection
 from twisted_sendmail.queue.notify import QueueNotifications
 from twisted_sendmail.queue.sqlite.files import RelayLock
@@ -31,7 +31,7 @@ from twisted_sendmail.queue.sqlite.group_commit import (
     ThreadWorker,
     Worker,
 )
-from twisted_sendmail.queue.sqlite.store import PIECE, Pieces, SQLiteStore
+from twisted_sendmail.queue.sqlite.store import PIECE_SIZE, Pieces, SQLiteStore
 from twisted_sendmail.shared_result import SharedResult
 
 if TYPE_CHECKING:
@@ -452,12 +452,12 @@ class SQLiteIntake(Intake):
         self._parts.append(data)
         self._held += len(data)
         self._size += len(data)
-        if self._size <= SMALL or self._held < PIECE:
+        if self._size <= INLINE_SIZE or self._held < PIECE_SIZE:
             return None
         held = b"".join(self._parts)
-        whole = len(held) - len(held) % PIECE
-        for start in range(0, whole, PIECE):
-            self._write_piece(held[start : start + PIECE])
+        whole = len(held) - len(held) % PIECE_SIZE
+        for start in range(0, whole, PIECE_SIZE):
+            self._write_piece(held[start : start + PIECE_SIZE])
         self._parts, self._held = [held[whole:]], len(held) - whole
         if self._error is not None:
             return fail(self._error)
@@ -496,7 +496,7 @@ class SQLiteIntake(Intake):
         parts, self._parts = self._parts, []
         rest = parts[0] if len(parts) == 1 else b"".join(parts)
         content: bytes | Pieces = rest
-        if self._size > SMALL:
+        if self._size > INLINE_SIZE:
             if rest:
                 self._write_piece(rest)
             content = Pieces(self._body or 0, self._count, self._size)

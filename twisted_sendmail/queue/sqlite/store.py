@@ -85,7 +85,7 @@ if TYPE_CHECKING:
 _Self = TypeVar("_Self", bound="SQLiteStore")
 
 #: Octets of one piece of large content.
-PIECE = 256 * 1024
+PIECE_SIZE = 256 * 1024
 #: Pieces removed by one ``sweep``.
 _SWEEP_PIECES = 8
 #: Messages read at once where the whole queue is read.
@@ -362,7 +362,7 @@ class SQLiteStore:
         )
 
     def put_piece(self, body: int, place: int, data: bytes) -> None:
-        """Insert one piece, of ``PIECE`` octets at most, of content whose message follows.
+        """Insert one piece, of ``PIECE_SIZE`` octets at most, of content whose message follows.
 
         :param body: a new number from ``QueueIds``, the same for all pieces.
         :param place: position, from 0.

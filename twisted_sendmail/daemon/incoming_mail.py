@@ -1,4 +1,4 @@
-"""Limits and changes that the configuration sets for incoming mail."""
+"""Cleanup policy, qualification and server limits for incoming mail, from the configuration."""
 
 from __future__ import annotations
 
