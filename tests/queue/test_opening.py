@@ -215,6 +215,19 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert before == path.read_bytes()
 
 
+def test_a_format_that_is_too_old_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = made(tmp_path / "queue")
+    with closing(sqlite3.connect(path)) as changed:
+        changed.execute("PRAGMA user_version = 1")
+    before = path.read_bytes()
+    assert refused(tmp_path / "queue") == (
+        "the queue cannot be used: the format of the file is 1, and this program supports "
+        f"{database.version()}; deliver its mail with the version of the program that wrote it, "
+        "then use an empty directory"
+    )
+    assert before == path.read_bytes()
+
+
 def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +238,7 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
     info = info_of(SQLiteQueue(Clock(), directory))
     with store.transaction():
         store.put(info, b"old mail")
+        store.connection.execute("UPDATE about SET ran = 60.0")
     store.close()
 
     def add_a_column(connection: SQLiteConnection) -> None:
@@ -235,6 +249,7 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
     for _ in range(2):
         store.open()
         assert store.connection.rows("SELECT name FROM added") == [("x",)]
+        assert store.connection.value("SELECT ran FROM about") == 60.0
         assert ([info], [b"old mail"]) == (
             [message.info for message in store.list(Selection())],
             list(store.content(info.id)),

@@ -161,7 +161,9 @@ _IDENTITY = """
         (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)
 """
 
-#: Step *n* migrates format *n* + 1 to the next one, inside a transaction.
+#: Oldest format that can be migrated.
+OLDEST_FORMAT = 2
+#: Step *n* migrates format ``OLDEST_FORMAT + n`` to the next one, inside a transaction.
 MIGRATIONS: Sequence[Callable[[SQLiteConnection], None]] = ()
 
 
@@ -258,7 +260,7 @@ def queue_error(error: Exception, doing: str) -> QueueError:
 
 def version() -> int:
     """Return the format that this program writes."""
-    return 1 + len(MIGRATIONS)
+    return OLDEST_FORMAT + len(MIGRATIONS)
 
 
 def open_database(path: Path, *, patience: float, relay: bool) -> SQLiteConnection:
@@ -328,7 +330,7 @@ def _unusable(path: Path, error: Exception) -> QueueUnusable:
 def _prepare(connection: SQLiteConnection) -> None:
     """Create or migrate the tables in one transaction.
 
-    :raises QueueUnusable: the file belongs to another program, or has a newer format.
+    :raises QueueUnusable: see :func:`_format`.
     """
     if _format(connection) == version():
         _check(connection)
@@ -341,12 +343,13 @@ def _prepare(connection: SQLiteConnection) -> None:
             for statement in _TABLES:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            found = 1
-        for step in MIGRATIONS[found - 1 :]:
+            found = OLDEST_FORMAT
+        for step in MIGRATIONS[found - OLDEST_FORMAT :]:
             step(connection)
         connection.execute(f"PRAGMA user_version = {version()}")
+        ran = connection.value("SELECT ran FROM about") or 0.0
         connection.execute("DELETE FROM about")
-        connection.execute("INSERT INTO about VALUES (?, 0.0)", (_checksum(connection),))
+        connection.execute("INSERT INTO about VALUES (?, ?)", (_checksum(connection), ran))
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
@@ -366,16 +369,22 @@ def _check(connection: SQLiteConnection) -> None:
 def _format(connection: SQLiteConnection) -> int:
     """Return the format of the file; 0: the file is empty.
 
-    :raises QueueUnusable: the file belongs to another program, or has a newer format.
+    :raises QueueUnusable: the file belongs to another program, or has a format that is newer, or
+        too old to be migrated.
     """
     owner, format_, tables = connection.row(_IDENTITY)
-    if owner == APPLICATION_ID and 0 < format_ <= version():
+    if owner == APPLICATION_ID and OLDEST_FORMAT <= format_ <= version():
         return int(format_)
-    if owner == APPLICATION_ID and format_ > version():
+    if owner == APPLICATION_ID and format_:
+        newer = "use the version of the program that wrote it, or a newer one"
+        older = (
+            "deliver its mail with the version of the program that wrote it, then use an empty "
+            "directory"
+        )
         raise QueueUnusable(
             "the queue cannot be used",
             detail=f"the format of the file is {format_}, and this program supports {version()}",
-            remedy="use the version of the program that wrote it, or a newer one",
+            remedy=newer if format_ > version() else older,
         )
     if (owner, format_, tables) == (0, 0, 0):
         return 0
