@@ -602,6 +602,14 @@ def test_the_good_addresses_of_a_header_get_it_and_a_bad_one_is_named(
     assert sendmail.recipients == ["ok@example.net", "also@example.net"]
 
 
+def test_a_missing_comma_between_addresses_is_named(sendmail: SendmailCommand) -> None:
+    done = sendmail("-t", stdin=b"To: a@example.net b@example.net\nCc: ok@example.net\n\nHi.\n")
+    assert sendmail.recipients == ["ok@example.net"]
+    assert done.err.endswith(
+        "; give several addresses as a list, in a header with a comma between them\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "header"),
     [

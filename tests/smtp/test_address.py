@@ -405,6 +405,40 @@ def test_an_error_tells_what_to_do() -> None:
         assert remedy in str(caught.value)
 
 
+SEVERAL = "give several addresses as a list, in a header with a comma between them"
+SPACE = (
+    f"leave out a space or a display name; {SEVERAL}; if that is the name of the mailbox, put it"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("ok@example.net b@example.net", SEVERAL),
+        ("ok@example.net  b@example.net c@example.net", SEVERAL),
+        ("ok@example.net;b@example.net", SEVERAL),
+        ("ok@example.net; b@example.net", SEVERAL),
+        ("ok@example.net\tb@example.net", SEVERAL),
+        ("ok@example.net\r\n b@example.net", SEVERAL),
+        ("j\u00fcrgen@example.net b@example.net", SEVERAL),
+        ("ok@example.net root", SEVERAL),
+        ("a b@example.net", f'{SPACE} in quotes: "a b"@example.net'),
+        ("ok @example.net", f'{SPACE} in quotes: "ok "@example.net'),
+        ("root ok@example.net;", "write it as user@example.org"),
+        ("ok@example.net ", "write it as user@example.org"),
+        ("ok@ example.net", "write it as user@example.org"),
+        (
+            "a..b@example.net",
+            'if that is the name of the mailbox, put it in quotes: "a..b"@example.net',
+        ),
+    ],
+)
+def test_the_remedy_names_a_missing_comma_or_the_quotes(text: str, remedy: str) -> None:
+    with pytest.raises(InvalidAddress) as caught:
+        Mailbox.parse(text)
+    assert caught.value.remedy == remedy
+
+
 @given(
     st.text(alphabet='aZ0.-_@"\\ []:!\u00e9', max_size=12),
     st.text(alphabet="aZ0.-_[]1:\u00e9", max_size=12),

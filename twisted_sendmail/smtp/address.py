@@ -143,15 +143,20 @@ def _why(text: str) -> str:
 def _remedy(text: str) -> str:
     if "<" in text or "(" in text:
         return "give the bare address, without a display name or comment"
-    if "," in text:
-        return "give several addresses as a list"
+    several = "give several addresses as a list, in a header with a comma between them"
+    words = re.findall(r"[^\s,;]+", text)
+    if "," in text or any(_grammar(word).mailbox.match(word) for word in words[:-1]):
+        return several
     local, at, domain = text.rpartition("@")
     quoted = f"{_quoted(local)}@{domain}"
     if at and _grammar(quoted).mailbox.match(quoted):
         # Not written for the user: a server would deliver to it, and it may be a slip.
-        return (
+        remedy = (
             f"if that is the name of the mailbox, put it in quotes: {printable(quoted, limit=100)}"
         )
+        if " " in local:
+            return f"leave out a space or a display name; {several}; {remedy}"
+        return remedy
     return "write it as user@example.org"
 
 
