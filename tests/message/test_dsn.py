@@ -226,6 +226,11 @@ HEADER = CONTENT[: CONTENT.index(b"\r\n\r\n") + 2]
         ({"content": b""}, ("message/rfc822", b"")),
         ({"content": b"no header\r\n"}, ("message/rfc822", b"no header\r\n")),
         ({"content": b"no header\r\n", "whole": False}, ("text/rfc822-headers", b"")),
+        # A server refused the message for its size or its kind.
+        *(
+            ({"recipients": (replace(FAILED, status=code),)}, ("text/rfc822-headers", HEADER))
+            for code in ("5.3.4", "5.6.1", "5.6.3")
+        ),
         # What SMTP would not carry back.
         ({"content": CONTENT + b"\0"}, ("text/rfc822-headers", HEADER)),
         ({"content": CONTENT + b"a\rb"}, ("text/rfc822-headers", HEADER)),

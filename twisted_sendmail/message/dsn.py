@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 #: Octets of a message that is returned whole, and of a header that is returned.
 MAX_RETURNED = 50 * 1024
 MAX_HEADER_RETURNED = 32 * 1024
+# Only the header is returned of a message that is too large, or of a kind that a server does not
+# take: whole, it would not come back either (RFC 3463 sections 3.4 and 3.7).
+_HEADER_ONLY = frozenset({"5.3.4", "5.6.1", "5.6.3"})
 #: Octets of the part for programs. A sender can be forged: a report must not be much larger than the
 #: message and its recipients. Further recipients are only counted.
 MAX_STATUS = 128 * 1024
@@ -170,14 +173,7 @@ class Report:
     def to_bytes(self) -> bytes:
         """Return the whole report, canonical."""
         header = Header.parse(_header_section(self.content))
-        whole = (
-            self.whole
-            and self.ret != "HDRS"
-            and self.action is DSNAction.FAILED
-            and len(self.content) <= self.max_returned
-            and is_canonical(self.content)
-            and not _has_long_line(self.content)
-        )
+        whole = self._returns_content()
         parts = [
             self._text(header, whole=whole),
             self._status(),
@@ -188,6 +184,18 @@ class Report:
         between = f"\r\n--{boundary}\r\n".encode("ascii")
         preamble = b"\r\nA report about a message, in MIME (RFC 6522).\r\n"
         return head + preamble + between + between.join(parts) + between[:-2] + b"--\r\n"
+
+    def _returns_content(self) -> bool:
+        """Return True if the report contains the whole message, and not only its header."""
+        return (
+            self.whole
+            and self.ret != "HDRS"
+            and self.action is DSNAction.FAILED
+            and not any(each.status in _HEADER_ONLY for each in self.recipients)
+            and len(self.content) <= self.max_returned
+            and is_canonical(self.content)
+            and not _has_long_line(self.content)
+        )
 
     # -- the header ---------------------------------------------------------------
 

@@ -58,10 +58,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.routing import Routing
     from twisted_sendmail.relay.settings import RelaySettings
 
-# Only the header is returned of a message that is too large, or of a kind that the next server does
-# not take: whole, it would not come back either (RFC 3463 sections 3.4 and 3.7).
-_RETURN_HEADER_ONLY = frozenset({"5.3.4", "5.6.1", "5.6.3"})
-
 
 class ReportsDue(NamedTuple):
     """Recipients to be reported after an attempt; empty: there is nothing to report."""
@@ -304,7 +300,6 @@ class BounceService:
         """
         message, info = leased.message, leased.message.info
         content = leased.content
-        header_only = any(row.status in _RETURN_HEADER_ONLY for row, _ in rows)
         report = Report(
             self._settings.name,
             to,
@@ -324,7 +319,7 @@ class BounceService:
             now=_time(record.at),
             content=await self._header(message) if content is None else content,
             whole=content is not None,
-            ret="HDRS" if header_only else info.envelope.ret,
+            ret=info.envelope.ret,
             envid=info.envelope.envid,
             queue_id=message.id,
             message_id=new_message_id(self._settings.name),

@@ -108,7 +108,7 @@ class DeliveryAgent:
             except Exception as e:  # noqa: BLE001
                 self._unexpected(Failure(), attempt, e)
         if jobs:
-            route_queue.route.mailer.pool.add(jobs)
+            route_queue.route.add(jobs)
 
     # -- the end of an attempt -----------------------------------------------------------
 

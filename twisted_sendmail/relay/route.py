@@ -17,7 +17,7 @@ from twisted_sendmail.relay.retry_policy import grown, jittered, remaining
 from twisted_sendmail.smtp import AuthenticationError, printable
 
 if TYPE_CHECKING:
-    from twisted_sendmail.client import MailerStats, SubmissionServer
+    from twisted_sendmail.client import Job, MailerStats, SubmissionServer
     from twisted_sendmail.relay.events import Observer
     from twisted_sendmail.relay.retry_policy import Chance
     from twisted_sendmail.relay.settings import RouteSettings
@@ -137,6 +137,10 @@ class Route:
         if not slots.taken:
             self._last_result = self._reactor.seconds()
         return slots.take(new=new)
+
+    def add(self, jobs: list[Job]) -> None:
+        """Give *jobs* to the mailer."""
+        self.mailer.pool.add(jobs)
 
     def starting(self) -> None:
         """Prepare for messages that are about to be given to the mailer."""
