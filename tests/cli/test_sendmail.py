@@ -21,6 +21,7 @@ from tests.cli.intake import run_intake
 from tests.cli.queues import Queue
 from tests.cli.shell import Done
 from tests.names import QueuedMessage, read_configuration
+from tests.other_users import ALICE, as_user, needs_root
 from twisted_sendmail.cli.sendmail.command import main
 
 MESSAGE = b"To: bob@example.net\nSubject: hello\n\nHi.\n"
@@ -335,6 +336,26 @@ def test_without_a_drop_directory_the_status_is_75(sendmail: SendmailCommand) ->
     assert (done.status, len(done.err.splitlines())) == (75, 1)
     assert "the message was not taken: " in done.err
     assert "start the relay" in done.err
+
+
+@needs_root
+@pytest.mark.parametrize("mode", ["", "-bp"])
+def test_a_spool_that_is_closed_to_the_user_is_named_as_such(
+    sendmail: SendmailCommand, mode: str
+) -> None:
+    """The relay may run: nothing is said about that."""
+    spool = sendmail.folder / "queue"
+    assert stat.S_IMODE(spool.stat().st_mode) == 0o700
+    code = "import sys; sys.exit(main(['sendmail', *sys.argv[1:]]))"
+    imports = "from twisted_sendmail.cli.sendmail.command import main"
+    words = ["-O", f"QueueDirectory={spool}", *([mode] if mode else []), "bob@example.net"]
+    done = as_user(ALICE, code, *words, imports=imports, stdin=b"Subject: x\n\nx\n")
+    assert (done.returncode, done.stdout) == (75, b"")
+    assert done.stderr.decode().endswith(
+        "/sendmail.json: the file cannot be read: Permission denied; the spool directory is closed to "
+        "this user: run as root, or set spool in the configuration of the relay to a directory that "
+        "is open to all users\n"
+    )
 
 
 def test_a_closed_stdin_is_one_line(sendmail: SendmailCommand) -> None:

@@ -220,7 +220,7 @@ def test_every_table_has_its_effect(folder: Folder) -> None:
         ('queue = "q"\nlisten = "tcp:0"\n', "listen: the value is a text; write it as [[listen]]"),
         (
             'queue = "q"\nlisten = [5]\n',
-            "listen: the value is a number; write it as a table, [listen]",
+            "listen: the value is a number; write it as a table, [[listen]]",
         ),
         ('queue = "q"\nlisten = ["tcp:x:y"]\n', "listen.endpoint: 'x' is no port, which is "),
         ('queue = "q"\nlisten = ["tcp:h:65536"]\n', "listen.endpoint: '65536' is no port, which "),

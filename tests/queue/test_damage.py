@@ -176,7 +176,7 @@ def test_a_truncated_file_is_refused(original: Original, part: float) -> None:
         _ = spool.open().addBoth(opened.append)
         if kept:
             assert isinstance(opened[0].value, QueueUnusable)
-            assert "sqlite3 queue.sqlite3 .recover" in str(opened[0].value)
+            assert "restore a backup, or move the file away and keep it" in str(opened[0].value)
         else:
             # Nothing at all is a queue that is to be made.
             assert opened[0].messages == 0

@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.names import QueueUnusable, Selection, SQLiteQueue, SQLiteStore
+from tests.other_users import ALICE, as_user
 from tests.queue.failing_store import Choke, choked
 from tests.queue.messages import info_of, take_in
 from twisted_sendmail.queue.sqlite import database
@@ -122,13 +123,36 @@ def test_a_command_makes_no_queue_where_there_is_none(tmp_path: Path) -> None:
 
 
 @is_root
+def test_another_user_is_told_who_may_use_the_queue(tmp_path: Path) -> None:
+    directory = tmp_path / "queue"
+    store = SQLiteStore(directory)
+    store.open(create=True)
+    store.close()
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(0o755)
+    tmp_path.chmod(0o755)
+    code = (
+        "import sys\n"
+        "from twisted_sendmail.queue import QueueUnusable\n"
+        "try: SQLiteStore(sys.argv[1]).open()\n"
+        "except QueueUnusable as e: print(e)"
+    )
+    imports = "from twisted_sendmail.queue import SQLiteStore"
+    done = as_user(ALICE, code, str(directory), imports=imports)
+    assert done.stdout.decode() == (
+        f"the queue {directory} cannot be used: the directory belongs to user 0, and this is user "
+        f"{ALICE}; run as user 0 (root)\n"
+    )
+
+
+@is_root
 def test_a_directory_of_another_user_is_refused_to_a_relay(tmp_path: Path) -> None:
     directory = tmp_path / "queue"
     directory.mkdir(0o700)
     os.chown(directory, 4321, 4321)
     assert (
         f"the queue {directory} cannot be used: the directory belongs to user 4321, and this is user 0; "
-        "run as user 4321, or give the directory to user 0"
+        "run as user 4321, or give another directory"
     ) == refused(directory)
 
 

@@ -384,19 +384,21 @@ class RootTable:
 # Uses of the schema
 
 
-def read_table(table: type[_T], given: object, folder: Path, where: str = "") -> _T:
+def read_table(
+    table: type[_T], given: object, folder: Path, where: str = "", *, header: str = ""
+) -> _T:
     """Make *table* of the tree that TOML gives.
 
     :param folder: relative paths start here.
     :param where: the dotted name of the table.
+    :param header: how it is written, if not as ``[where]``.
     :raises InvalidValue: naming the first key that cannot be used.
     """
     if table is ListenTable and isinstance(given, str):
         given = {"endpoint": given}
     if not isinstance(given, dict):
-        header = f"[{_without_numbers(where)}]"
         why = f"the value is {types.type_name(given)}"
-        raise InvalidValue(why, f"write it as a table, {header}", where)
+        raise InvalidValue(why, f"write it as a table, {header or f'[{where}]'}", where)
     before = f"{where}." if where else ""
     attributes = {each.name.replace("_", "-"): each for each in attrs.fields(table)}  # type: ignore[arg-type]  # an attrs class
     for name in given:
@@ -418,11 +420,13 @@ def _read_value(about: Mapping[Any, Any], given: object, folder: Path, where: st
             return about["key"].value_type(given, folder)
     if "table" in about:
         return read_table(about["table"], given, folder, where)
+    header = f"[[{_without_numbers(where)}]]"
     if not isinstance(given, list):
-        header = f"[[{_without_numbers(where)}]]"
         raise InvalidValue(f"the value is {types.type_name(given)}", f"write it as {header}", where)
     return tuple(
-        read_table(about["tables"], each, folder, numbered(where, number, len(given)))
+        read_table(
+            about["tables"], each, folder, numbered(where, number, len(given)), header=header
+        )
         for number, each in enumerate(given, 1)
     )
 

@@ -139,7 +139,7 @@ class Canonicalizer:
         return InvalidMessage(
             "the message cannot be sent as it is",
             detail=f"there is {fault} in line {line}",
-            remedy="encode it as base64 or quoted-printable, or ask for repair",
+            remedy="encode it as base64 or quoted-printable",
         )
 
 

@@ -72,6 +72,12 @@ def _ask(settings: DropSettings, request: dict[str, Any]) -> Iterator[dict[str, 
         client.close()
         if isinstance(e, FileNotFoundError | ConnectionRefusedError):
             return None
+        if isinstance(e, PermissionError):
+            raise CommandError(
+                f"the relay cannot be asked: its socket {printable(settings.mailq_socket, 300)} is "
+                "closed to this user; run as root or as the relay's user",
+                ExitStatus.TEMPFAIL,
+            ) from None
         raise _failed(f"the relay does not answer: {e.strerror or 'timeout'}") from None
     # A relay that refuses a request may do so before it is sent; the answer tells.
     with suppress(OSError):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: The environment variable that names the spool directory.
 SPOOL_VARIABLE = "TWISTED_SENDMAIL_SPOOL"
 
-_NO_ACCESS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_ACCESS = frozenset({errno.EACCES, errno.EPERM})
 
 
 def find_settings(file: str | None = None, directory: str | None = None) -> DropSettings:
@@ -48,11 +48,17 @@ def find_settings(file: str | None = None, directory: str | None = None) -> Drop
         # The directory may be mounted elsewhere than on the relay's side.
         return read_settings(path)._replace(spool=os.path.dirname(path) or ".")  # noqa: PTH120 - pathlib costs 1 MB
     except OSError as e:
+        remedy = (
+            f"the relay writes it when it starts: start the relay, or name its spool directory by "
+            f"-O QueueDirectory=DIR or {SPOOL_VARIABLE}"
+        )
+        if e.errno in _NO_ACCESS:
+            remedy = (
+                "the spool directory is closed to this user: run as root, or set spool in the "
+                "configuration of the relay to a directory that is open to all users"
+            )
         raise CommandError(
-            f"{shown}: the file cannot be read: {e.strerror}; the relay writes it when it starts: "
-            f"start the relay, or name its spool directory by -O QueueDirectory=DIR or "
-            f"{SPOOL_VARIABLE}",
-            status,
+            f"{shown}: the file cannot be read: {e.strerror}; {remedy}", status
         ) from None
     except ValueError as e:
         raise CommandError(
@@ -114,6 +120,8 @@ def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes])
 def _cannot_write(settings: DropSettings, error: OSError) -> str:
     spool = printable(settings.spool, 300)
     if error.errno in _NO_ACCESS:
+        remedy = "the directory is closed to this user or this service: run as root, or open it"
+    elif error.errno == errno.EROFS:
         remedy = f"a systemd service with a read-only file system needs ReadWritePaths={spool}"
     elif error.errno == errno.ENOENT:
         remedy = "start the relay"

@@ -53,11 +53,11 @@ _REMEDIES = (
         "the file is not a database",
         "move the file away, or give another directory",
     ),
-    ("no such", "the database is damaged", "keep a copy, and run `sqlite3 queue.sqlite3 .recover`"),
+    ("no such", "the database is damaged", "restore a backup, or move the file away and keep it"),
     (
         "malformed",
         "the database is damaged",
-        "keep a copy, and run `sqlite3 queue.sqlite3 .recover`",
+        "restore a backup, or move the file away and keep it",
     ),
     (
         "readonly",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def check_directory(directory: Path, *, create: bool, root_may: bool) -> None:
         found = directory.stat()
     except FileNotFoundError:
         raise unusable(
-            directory, "the directory does not exist", "start the relay, or create it"
+            directory, "the directory does not exist", "start the relay, which creates it"
         ) from None
     except (FileExistsError, NotADirectoryError):
         raise unusable(directory, "the path is not a directory", "give another one") from None
@@ -49,12 +50,23 @@ def check_directory(directory: Path, *, create: bool, root_may: bool) -> None:
         raise unusable(
             directory,
             f"the directory belongs to user {found.st_uid}, and this is user {user}",
-            f"run as user {found.st_uid}, or give the directory to user {user}",
+            _as_owner(found.st_uid, root_may=root_may),
         )
     if stat.S_IMODE(found.st_mode) != 0o700:
         _make_private(directory)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise unusable(directory, "the directory is not writable", "mount or make it writable")
+
+
+def _as_owner(uid: int, *, root_may: bool) -> str:
+    """Return the remedy for another user than the owner of a queue; chown would stop its relay."""
+    try:
+        login = f"user {uid} ({pwd.getpwuid(uid).pw_name})"
+    except KeyError:
+        login = f"user {uid}"
+    if not root_may:
+        return f"run as {login}, or give another directory"
+    return f"run as {login} or as root" if uid else f"run as {login}"
 
 
 def _make_private(directory: Path) -> None:
