@@ -25,6 +25,36 @@ def test_a_binary_body_arrives_as_it_is() -> None:
     assert message.parameters.body == "BINARYMIME"
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Content-Transfer-Encoding:\r\n binary\r\n",
+        b"Content-Transfer-Encoding: binary (as it is)\r\n",
+        b"content-transfer-encoding : (as\r\n it is)\r\n\tBinary\r\n",
+        b"Content-Transfer-Encoding: binary\r\nContent-Transfer-Encoding: binary\r\n",
+        b"Content-Transfer-Encoding: 8bit\r\nContent-Transfer-Encoding: binary\r\n",
+    ],
+)
+@pytest.mark.parametrize("body", [BODY, b"a\nb\r\n"])
+def test_the_declaration_may_be_folded_have_comments_or_stand_twice(
+    field: bytes, body: bytes
+) -> None:
+    content = HEAD + field + b"\r\n" + body
+    with MemoryServer(settings=SETTINGS) as server:
+        _ = server.send(content)
+        (message,) = server.messages
+    assert message.content == content
+    assert message.parameters.body == "BINARYMIME"
+
+
+@pytest.mark.parametrize("value", [b"(binary)", b"x-binary", b"8bit (not binary)", b""])
+def test_another_encoding_declares_no_binary_body(value: bytes) -> None:
+    with MemoryServer(settings=SETTINGS) as server:
+        with pytest.raises(InvalidMessage, match="NUL"):
+            _ = server.send(HEAD + b"Content-Transfer-Encoding: " + value + b"\r\n\r\n" + BODY)
+        assert server.messages == []
+
+
 def test_a_large_one_too() -> None:
     body = BODY * 1000
     with MemoryServer(settings=SETTINGS) as server:

@@ -157,6 +157,16 @@ def test_binary_content_keeps_every_octet_for_a_next_hop_with_binarymime(world: 
     assert relayed(world, COMPLETE + BOTH) == COMPLETE + BOTH
 
 
+@pytest.mark.parametrize("value", [b"\r\n binary", b"binary (as it is)"])
+def test_a_folded_or_commented_declaration_of_binary_content_is_read(
+    world: World, value: bytes
+) -> None:
+    content = BOTH.replace(b" binary", value, 1)
+    host = world.host(faults=[without("BINARYMIME")])
+    got = relayed(world, COMPLETE + content, host)
+    assert leaves(got) == ["Gr\u00fc\u00dfe".encode(), OCTETS]
+
+
 def test_binary_content_that_cannot_be_encoded_is_undeliverable(world: World) -> None:
     host = world.host(faults=[without("BINARYMIME")])
     relay = world.relay(host)

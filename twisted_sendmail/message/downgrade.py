@@ -248,7 +248,7 @@ class _Encoder:
                 header = _as_mime(header, content)
             header, content = self._encoded(header, content, boundaries, depth, in_digest=in_digest)
             body = blank + content
-        elif self._binary and _encoding(header) == "binary":
+        elif self._binary and transfer_encoding(header) == "binary":
             header = _marked(header, "7bit" if body.isascii() else "8bit")
         return bytes(Header(map(self._field, header.fields))) + body
 
@@ -272,7 +272,7 @@ class _Encoder:
         in_digest: bool,
     ) -> tuple[Header, bytes]:
         main, sub, boundary = _content_type(header, in_digest=in_digest)
-        encoding = _encoding(header)
+        encoding = transfer_encoding(header)
         if encoding in _ENCODED and main not in {"multipart", "message"} and body.isascii():
             encoding, content = _wrapped(encoding, body, boundaries)
             return _marked(header, encoding), content
@@ -301,7 +301,7 @@ class _Encoder:
     def _marked_container(self, header: Header) -> Header:
         if not self._form.eight_bit:
             return _marked(header, "7bit")
-        return _marked(header, "8bit") if _encoding(header) == "binary" else header
+        return _marked(header, "8bit") if transfer_encoding(header) == "binary" else header
 
     def _multipart(
         self, body: bytes, boundaries: tuple[bytes, ...], depth: int, *, in_digest: bool
@@ -327,7 +327,11 @@ def _names(header: Header) -> set[str]:
     return {field.name for field in header.fields}
 
 
-def _encoding(header: Header) -> str:
+def transfer_encoding(header: Header) -> str:
+    """Return the Content-Transfer-Encoding in lower case, without comments; ``""`` if there is none.
+
+    Several fields that differ are several words (RFC 2045 section 6.1 allows one).
+    """
     values = header.values("content-transfer-encoding")
     return " ".join({without_comments(value).lower(): None for value in values})
 

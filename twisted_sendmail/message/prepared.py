@@ -18,7 +18,7 @@ from email.message import Message as MIMEMessage
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.addresses import header_recipients, header_sender
-from twisted_sendmail.message.downgrade import Form, HeaderEncoder, reencoded
+from twisted_sendmail.message.downgrade import Form, HeaderEncoder, reencoded, transfer_encoding
 from twisted_sendmail.message.field_encoding import NotEncodable
 from twisted_sendmail.message.header import LONG_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
@@ -62,9 +62,6 @@ SMALL_SIZE = MAX_HEADER
 KEPT = 10 * 1024 * 1024
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
-_DECLARED_BINARY = re.compile(
-    rb"(?:\A|\n)content-transfer-encoding[ \t]*:[ \t]*binary[ \t]*\r?\n", re.IGNORECASE
-)
 
 
 class PreparedMessage:
@@ -470,9 +467,12 @@ def binary_parts(octets: bytes) -> tuple[bytes, bytes] | None:
     :returns: None if the message is not declared as binary, or its lines all end with CRLF.
     """
     empty_line = _EMPTY_LINE.search(octets, 0, MAX_HEADER)
-    if empty_line is None or not _DECLARED_BINARY.search(octets, 0, empty_line.end()):
+    if empty_line is None:
         return None
     head, body = octets[: empty_line.end()], octets[empty_line.end() :]
+    # One of two that differ is enough: the octets are kept.
+    if "binary" not in transfer_encoding(Header.parse(head)).split():
+        return None
     return None if is_canonical(body) else (head, body)
 
 
