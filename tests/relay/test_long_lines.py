@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.names import without
+from tests.names import refuse, without
 from tests.relay.world import SENDER, Host, World
 
 COMPLETE = b"From: a@x.example\r\nDate: x\r\nMessage-ID: <1@x.example>\r\n"
 LONG = b"x " * 700 + b"end"
+LARGE = 11_000_000
 TEXT = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
 HTML = b"MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n"
 
@@ -79,16 +80,88 @@ def test_mail_with_lines_that_are_not_too_long_keeps_every_octet(world: World, l
     assert relayed(world, content) == content
 
 
-@pytest.mark.parametrize(
+SIGNED_CONTENTS = pytest.mark.parametrize(
     "content",
     [
         b"DKIM-Signature: x\r\n\r\n" + LONG + b"\r\n",
         b"Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n" + LONG + b"\r\n--b--\r\n",
-        b"X-Token: " + b"y" * 2000 + b"\r\n\r\nx\r\n",
+        b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n"
+        b"Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n"
+        + LONG
+        + b"\r\n--b--\r\n--a--\r\n",
     ],
 )
-def test_what_is_signed_or_cannot_be_folded_stays(world: World, content: bytes) -> None:
-    assert relayed(world, COMPLETE + content) == COMPLETE + content
+LARGE_TOO = pytest.mark.parametrize("size", [0, LARGE])
+
+
+@SIGNED_CONTENTS
+@LARGE_TOO
+def test_what_is_signed_stays(world: World, content: bytes, size: int) -> None:
+    content = COMPLETE + content + b"short\r\n" * (size // 7)
+    assert relayed(world, content) == content
+
+
+@SIGNED_CONTENTS
+@LARGE_TOO
+def test_a_refusal_of_what_is_signed_names_the_line(
+    world: World, content: bytes, size: int
+) -> None:
+    content = COMPLETE + content + b"short\r\n" * (size // 7)
+    relay = world.relay(world.host(faults=[refuse("content", "554 5.6.0 Line too long")]))
+    queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net"))
+    (failed,) = world.run(queued.delivered()).failed
+    line = 1 + content[: content.find(LONG)].count(b"\n")
+    assert failed.status == "5.6.0"
+    assert f"554 5.6.0 Line too long (line {line} is longer than the 998" in (failed.reply or "")
+
+
+@pytest.mark.parametrize(
+    ("content", "broken"),
+    [
+        (b"X-Token: " + b"y" * 2000 + b"\r\n", [b"X-Token: " + b"y" * 989, b"y" * 997, b"y" * 14]),
+        (
+            b"X-Token: a b\r\n c" + b"y" * 998 + b"\r\n",
+            [b"X-Token: a b", b"c" + b"y" * 996, b"yy"],
+        ),
+        # In a message whose body cannot be encoded.
+        (
+            b"Content-Type: message/partial\r\n\r\n" + b"y" * 999 + b"\r\n",
+            [b"Content-Type: message/partial", b"", b"y" * 998, b"y"],
+        ),
+    ],
+)
+def test_what_can_be_neither_folded_nor_encoded_is_broken(
+    world: World, content: bytes, broken: list[bytes]
+) -> None:
+    end = b"" if b"\r\n\r\n" in content else b"\r\nx\r\n"
+    expected = b"\r\n ".join(broken).replace(b"\r\n \r\n ", b"\r\n\r\n")
+    assert relayed(world, COMPLETE + content + end) == COMPLETE + expected + b"\r\n" + end
+
+
+@pytest.mark.parametrize("keywords", [(), ("SMTPUTF8",), ("CHUNKING",)])
+def test_lines_of_a_large_message_are_broken_as_it_streams(
+    world: World, keywords: tuple[str, ...]
+) -> None:
+    host = world.host(faults=[without(*keywords)] if keywords else [])
+    subject = "Subject: \u00fc\r\n".encode()
+    encoded = b"Subject: =?utf-8?b?w7w=?=\r\n"
+    head = COMPLETE + TEXT
+    text = b"z" * 998 + b"\r\n" + "\u20ac".encode() * 4_000_000 + b"\r\nend\r\n"
+    got = relayed(world, head + subject + b"\r\n" + text, host)
+    expected = encoded if "SMTPUTF8" in keywords else subject
+    got_head, _, body = got.partition(b"\r\n\r\n")
+    assert got_head + b"\r\n" == head + expected
+    assert body.replace(b"\r\n ", b"") == text
+    lines = body.split(b"\r\n")
+    assert lines[0] == b"z" * 998
+    assert max(map(len, lines)) <= 998
+    for line in lines[:50]:
+        line.decode()
+
+
+def test_a_large_message_without_a_long_line_keeps_every_octet(world: World) -> None:
+    content = COMPLETE + b"\r\n" + (b"z" * 998 + b"\r\n") * (LARGE // 1000)
+    assert relayed(world, content) == content
 
 
 @pytest.mark.parametrize(

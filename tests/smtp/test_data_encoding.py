@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidMessage
-from twisted_sendmail.smtp import Canonicalizer, LongLines, Repair, long_line
+from twisted_sendmail.smtp import Canonicalizer, LineBreaker, LongLines, Repair, long_line
 from twisted_sendmail.smtp.data_encoding import DotStuffer
 from twisted_sendmail.smtp.data_reader import DataParser
 
@@ -257,3 +257,33 @@ def test_a_line_is_too_long_from_999_octets_on(lengths: list[int], cuts: list[in
     number = next((n for n, each in enumerate(lengths, 1) if each > 998), None)
     assert lines.found is (number is not None)
     assert long_line(data) == number
+
+
+# -- long lines that are broken ---------------------------------------------------------------
+
+#: Lines about as long as they may be, and much longer.
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 996, 997, 998, 999, 1000, 1995, 1996, 4000]),
+        st.sampled_from(["a", "\u00fc", "\u20ac", "\U0001f600", " "]),
+    ).map(lambda line: line[1] * (line[0] // len(line[1].encode()))),
+    max_size=6,
+).map(lambda lines: "".join(f"{line}\r\n" for line in lines))
+
+
+@given(LINES, st.lists(st.integers(0, 9000), max_size=8))
+def test_long_lines_are_broken_the_same_however_they_are_cut(text: str, cuts: list[int]) -> None:
+    breaker, octets = LineBreaker(), text.encode()
+    broken = b"".join(map(breaker.feed, pieces(octets, cuts))) + breaker.finish()
+    whole = LineBreaker()
+    assert broken == whole.feed(octets) + whole.finish()
+    assert long_line(broken) is None
+    assert "".join(broken.decode().split("\r\n ")) == "".join(text.split("\r\n "))
+    if long_line(octets) is None:
+        assert broken == octets
+
+
+def test_octets_that_are_no_utf8_are_broken_at_998() -> None:
+    breaker = LineBreaker()
+    made = breaker.feed(b"\x80" * 2000 + b"\r\n") + breaker.finish()
+    assert made == b"\x80" * 998 + b"\r\n " + b"\x80" * 997 + b"\r\n " + b"\x80" * 5 + b"\r\n"

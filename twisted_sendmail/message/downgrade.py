@@ -31,7 +31,14 @@ from twisted_sendmail.message.field_encoding import (
     without_comments,
 )
 from twisted_sendmail.message.header import SIGNATURES, Field, Header, header_end
-from twisted_sendmail.smtp import MAX_HEADER, MAX_TEXT_LINE, InvalidMessage, is_canonical, long_line
+from twisted_sendmail.smtp import (
+    MAX_HEADER,
+    MAX_TEXT_LINE,
+    InvalidMessage,
+    LineBreaker,
+    is_canonical,
+    long_line,
+)
 
 # Levels of parts in parts.
 _MAX_DEPTH = 30
@@ -42,6 +49,9 @@ _ENCODED = frozenset({"quoted-printable", "base64"})
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*=*")
 # Text for people: encoded if it cannot be folded.
 _TEXT_FIELDS = frozenset({"subject", "comments", "content-description"})
+_SIGNED_PARTS = re.compile(
+    rb"^content-type[ \t]*:\s*multipart/(?:signed|encrypted)", re.IGNORECASE | re.MULTILINE
+)
 # These may be encoded, unlike other types of message: RFC 6532 section 3.7, RFC 6533 section 6.
 _INTERNATIONAL = frozenset(
     {"global-delivery-status", "global-disposition-notification", "global-headers"}
@@ -192,6 +202,21 @@ class HeaderEncoder:
         )
 
 
+def broken_lines(octets: bytes) -> bytes:
+    """Return *octets* with lines that are too long broken."""
+    if long_line(octets) is None:
+        return octets
+    breaker = LineBreaker()
+    return breaker.feed(octets) + breaker.finish()
+
+
+def may_be_signed(octets: bytes) -> bool:
+    """Return True if a message that begins with *octets* may have a signature that any change breaks."""
+    end = octets.find(b"\r\n\r\n") + 2
+    header = Header.parse(octets if end == 1 else octets[:end])
+    return _is_signed(header) or _SIGNED_PARTS.search(octets) is not None
+
+
 def _is_signed(header: Header) -> bool:
     return any(name in header for name in SIGNATURES)
 
@@ -260,7 +285,7 @@ class _Encoder:
             words = "\r\n ".join(encoded_words(field.value))
             name = field.octets.partition(b":")[0]
             field = Field(field.name, name + f": {words}\r\n".encode("ascii"))
-        return field
+        return Field(field.name, broken_lines(field.octets))
 
     def _encoded(
         self,

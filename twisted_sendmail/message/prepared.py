@@ -18,7 +18,14 @@ from email.message import Message as MIMEMessage
 from typing import TYPE_CHECKING, Any
 
 from twisted_sendmail.message.addresses import header_recipients, header_sender
-from twisted_sendmail.message.downgrade import Form, HeaderEncoder, reencoded, transfer_encoding
+from twisted_sendmail.message.downgrade import (
+    Form,
+    HeaderEncoder,
+    broken_lines,
+    may_be_signed,
+    reencoded,
+    transfer_encoding,
+)
 from twisted_sendmail.message.field_encoding import NotEncodable
 from twisted_sendmail.message.header import LONG_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
@@ -41,6 +48,8 @@ from twisted_sendmail.smtp import (
     ForwardPath,
     InvalidInput,
     InvalidMessage,
+    LineBreaker,
+    LongLines,
     Recipient,
     RecipientResult,
     Repair,
@@ -102,7 +111,7 @@ class PreparedMessage:
         #: The address of the header that cannot be written in ASCII, and its field, after
         #: :meth:`fitted` for a server without SMTPUTF8.
         self.not_in_ascii = ""
-        #: Lines that are too long for SMTP are encoded or folded (:meth:`fitted`).
+        #: Lines that are too long for SMTP are encoded, folded or broken (:meth:`fitted`).
         self.encodes_long_lines = False
         #: The message is signed and had to be encoded: its signature is void.
         self.signature_broken = False
@@ -223,8 +232,9 @@ class PreparedMessage:
         """Return the message in a form that a server can take.
 
         Without 8BITMIME, all of it is encoded in 7 bits; with it and without SMTPUTF8, the header and
-        the headers of parts are. Without BINARYMIME, binary parts are encoded; and lines that are
-        too long are, if the message :attr:`encodes_long_lines`.
+        the headers of parts are. Without BINARYMIME, binary parts are encoded. Lines that
+        are too long are encoded or folded, or else broken, if the message :attr:`encodes_long_lines`
+        and has no signature.
 
         :param run_blocking: runs work that may take long.
         :returns: the message itself if nothing has to be encoded. What cannot be encoded stays: a
@@ -241,25 +251,42 @@ class PreparedMessage:
             made = await self._reencoded(form, run_blocking, break_signature=bool(refused))
             if made is not None:
                 return made
-        if smtputf8 or self.eight_bit is False:
-            return self
+        made = self
+        if not smtputf8 and self.eight_bit is not False:
+            made = await self._with_ascii_header(run_blocking)
+            if eight_bit_mime and not self.smtputf8:
+                made.not_in_ascii = ""
+            if refused and not made.not_in_ascii:
+                return self  # its body is refused
+        return made.with_broken_lines() if self.encodes_long_lines else made
+
+    async def _with_ascii_header(self, run_blocking: RunBlocking[Any]) -> PreparedMessage:
+        """Return the message with a header in ASCII, or with ``not_in_ascii``."""
         if self._content is not None:
             content = _EncodedHeaders(self._content)
             await content.begin()
             made = self._with(content, signature_broken=content.signature_broken)
-            not_in_ascii = content.not_in_ascii
+            made.not_in_ascii = content.not_in_ascii
+            return made
+        encoder = HeaderEncoder()
+        try:
+            octets = await run_blocking(lambda: encoder.feed(self._whole, last=True))
+        except NotEncodable as e:
+            made = self._with(self._whole)
+            made.not_in_ascii = str(e)
+            return made
+        return self._with(octets, signature_broken=encoder.signed and encoder.changed)
+
+    def with_broken_lines(self) -> PreparedMessage:
+        """Return the message with its long lines broken, or numbered if it is signed."""
+        made = copy(self)
+        if made._content is not None:  # noqa: SLF001 - the same class
+            made._content = _BrokenLines(made._content)  # noqa: SLF001
+        elif may_be_signed(made._whole):  # noqa: SLF001
+            made._long_line = long_line(made._whole)  # noqa: SLF001
         else:
-            encoder = HeaderEncoder()
-            try:
-                octets = await run_blocking(lambda: encoder.feed(self._whole, last=True))
-                made = self._with(octets, signature_broken=encoder.signed and encoder.changed)
-                not_in_ascii = ""
-            except NotEncodable as e:
-                made, not_in_ascii = self._with(self._whole), str(e)
-        if self.smtputf8 or not eight_bit_mime:
-            made.not_in_ascii = not_in_ascii
-        # If the body is refused, the header need not be encoded.
-        return self if refused and not not_in_ascii else made
+            made._whole = broken_lines(made._whole)  # noqa: SLF001
+        return made
 
     async def _reencoded(
         self, form: Form, run_blocking: RunBlocking[Any], *, break_signature: bool
@@ -730,6 +757,63 @@ class _EncodedHeaders(Content):
         self._content.rewind()
         self._ahead = b""
         self.encoder = self.encoder and HeaderEncoder()
+
+    async def close(self) -> None:
+        """See :class:`Content`."""
+        await self._content.close()
+
+
+class _BrokenLines(Content):
+    """A content with its long lines broken, or numbered if it is signed.
+
+    Its size is without what it grows by, as that of :class:`_EncodedHeaders`.
+    """
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self.size, self.eight_bit = content.size, content.eight_bit
+        self._begin()
+
+    def _begin(self) -> None:
+        self._breaker: LineBreaker | None = None
+        self._long_lines: LongLines | None = None
+        self._lines = 0
+        self._long_line: int | None = None
+
+    @property
+    def rewindable(self) -> bool:
+        """See :class:`Content`."""
+        return self._content.rewindable
+
+    @property
+    def long_line(self) -> int | None:
+        """See :class:`Content`."""
+        return self._long_line
+
+    async def read(self) -> bytes:
+        """See :class:`Content`."""
+        while octets := await self._content.read():
+            if self._breaker is None and self._long_lines is None:
+                if may_be_signed(octets):
+                    self._long_lines = LongLines()
+                else:
+                    self._breaker = LineBreaker()
+            if self._long_lines is not None:
+                begin = self._long_lines.feed(octets)
+                if begin is not None:
+                    self._long_line = 1 + self._lines + octets.count(b"\n", 0, begin)
+                self._lines += octets.count(b"\n")
+                return octets
+            made = self._breaker.feed(octets) if self._breaker is not None else octets
+            if made:
+                return made
+        breaker, self._breaker = self._breaker, None
+        return b"" if breaker is None else breaker.finish()
+
+    def rewind(self) -> None:
+        """See :class:`Content`."""
+        self._content.rewind()
+        self._begin()
 
     async def close(self) -> None:
         """See :class:`Content`."""

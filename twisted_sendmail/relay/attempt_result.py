@@ -154,7 +154,10 @@ def classify_attempt(
         in_doubt = RecipientStatus.IN_DOUBT in statuses
         some = RecipientStatus.ACCEPTED in statuses
         outcome = _outcome(report, error, accepted=some, in_doubt=in_doubt)
-        verdicts = [_verdict(each, error, some=some) for each in report.outcomes]
+        verdicts = [
+            _verdict(each, error, some=some, hint=report.hint if each.reply is report.reply else "")
+            for each in report.outcomes
+        ]
     else:
         failed = error or SendmailError("the attempt failed")
         host = failed.host if isinstance(failed, SendmailError) else None
@@ -328,10 +331,13 @@ def _refuses_message(error: BaseException) -> bool:
 # -- one recipient ------------------------------------------------------------------------
 
 
-def _verdict(result: RecipientResult, error: BaseException | None, *, some: bool) -> _Verdict:
+def _verdict(
+    result: RecipientResult, error: BaseException | None, *, some: bool, hint: str
+) -> _Verdict:
     """Verdict on one recipient.
 
     :param some: another recipient was accepted.
+    :param hint: a reason for a refusal that the reply may not name.
     """
     reply = result.reply
     if result.status is RecipientStatus.ACCEPTED:
@@ -348,7 +354,8 @@ def _verdict(result: RecipientResult, error: BaseException | None, *, some: bool
                 counts=not at_once,
                 at_once=at_once,
             )
-        return _Verdict(RecipientState.FAILED, reply_status(reply, 5), str(reply))
+        text = f"{reply} ({hint})" if hint else str(reply)
+        return _Verdict(RecipientState.FAILED, reply_status(reply, 5), text)
     if error is None:
         return _Verdict(RecipientState.PENDING, "4.0.0", "no result")
     if _refuses_message(error):

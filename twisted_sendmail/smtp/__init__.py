@@ -57,6 +57,7 @@ __all__ = [
     "InvalidInput",
     "InvalidMessage",
     "InvalidServer",
+    "LineBreaker",
     "LoneDot",
     "LongLines",
     "Mail",
@@ -159,6 +160,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.data_encoding import (
         DOUBLED_CR,
         Canonicalizer,
+        LineBreaker,
         LongLines,
         Repair,
         TextModeRepair,
@@ -261,7 +263,7 @@ else:
                 LoneDot Mail Noop OtherCommand Parameters Quit Rcpt RestartCommand
                 Rset StartTLS Verb""",
             "data_encoding": """
-                Canonicalizer DOUBLED_CR LongLines Repair TextModeRepair long_line
+                Canonicalizer DOUBLED_CR LineBreaker LongLines Repair TextModeRepair long_line
                 is_canonical""",
             "data_reader": "ContentReader HeaderCounter",
             "hops": "TOO_MANY_HOPS hop_count is_loop",

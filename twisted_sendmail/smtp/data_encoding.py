@@ -211,6 +211,43 @@ def long_line(octets: bytes) -> int | None:
     return None if begin is None else 1 + octets.count(b"\n", 0, begin)
 
 
+class LineBreaker:
+    """Breaks lines of more than :data:`MAX_TEXT_LINE` octets by CRLF and a blank.
+
+    The last resort, as in other mail systems: in a header that folds the field. Canonical octets stay
+    canonical, characters of UTF-8 stay whole, and any cutting of the octets gives the same result.
+    """
+
+    __slots__ = ("_held", "_room")
+
+    def __init__(self) -> None:
+        # The octets that are not passed on yet, and how many of them may be in the first line.
+        self._held = b""
+        self._room = MAX_TEXT_LINE
+
+    def feed(self, octets: bytes) -> bytes:
+        """Return the octets that are ready to be passed on."""
+        octets = self._held + octets
+        made, begin, room, passed = [], 0, self._room, 0
+        while len(octets) - begin >= room + 2:
+            end = octets.rfind(b"\n", begin, begin + room + 2)
+            if end >= 0:
+                begin, room = end + 1, MAX_TEXT_LINE
+                continue
+            begin += room
+            # Up to three octets follow the first one of a character.
+            begin -= next((n for n in range(4) if octets[begin - n] & 0xC0 != 0x80), 0)
+            made += [octets[passed:begin], b"\r\n "]
+            passed, room = begin, MAX_TEXT_LINE - 1
+        made.append(octets[passed:begin])
+        self._held, self._room = octets[begin:], room
+        return b"".join(made)
+
+    def finish(self) -> bytes:
+        """Return the octets that were held."""
+        return self._held
+
+
 class DotStuffer:
     """Turns canonical octets into the octets that follow a 354."""
 

@@ -197,6 +197,16 @@ class DeliveryReport:
                 return match[1].strip(_ID_DELIMITERS) or None
         return None
 
+    @property
+    def hint(self) -> str:
+        """A reason to refuse the content that the reply may not name; empty if none is known."""
+        if self.phase != "content" or self.long_line is None:
+            return ""
+        return (
+            f"line {self.long_line} is longer than the 998 octets of SMTP; if that is why, encode "
+            "the text as quoted-printable or base64"
+        )
+
     def __str__(self) -> str:
         counts = [f"{len(self._with(s))} {s.value}" for s in RecipientStatus if self._with(s)]
         return ", ".join(counts) + (f": {self.reply}" if self.reply else "")
@@ -223,12 +233,7 @@ def _all_refused(report: DeliveryReport) -> SendmailError | None:
     if reply is None:
         return None
     one = refusal("message", reply, too_many=first.too_many)
-    remedy = one.remedy
-    if report.phase == "content" and report.long_line is not None and not remedy:
-        remedy = (
-            f"line {report.long_line} is longer than the 998 octets of SMTP; if that is why, encode "
-            "the text as quoted-printable or base64"
-        )
+    remedy = one.remedy or report.hint
     many = len(report.outcomes) > 1
     if report.phase == "MAIL" and report.envelope is not None:
         what = f"MAIL FROM:{report.envelope.sender.wire} refused"
