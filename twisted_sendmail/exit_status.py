@@ -33,7 +33,7 @@ class ExitStatus(enum.IntEnum):
     DATAERR = 65
     #: A named file cannot be read.
     NOINPUT = 66
-    #: The server knows none of the recipients.
+    #: The server has none of the recipients.
     NOUSER = 67
     #: The server's name cannot be found.
     NOHOST = 68
@@ -129,7 +129,7 @@ def status_of_error(error: SendmailError) -> ExitStatus:
         return ExitStatus.NOHOST
     names = [name for name in _class_names(error) if name in STATUS_BY_ERROR]
     if "AllRecipientsRefused" in names:
-        # The error has two base classes: this one, and that of the refusal, which says more.
+        # The error has two base classes: this one, and that of the refusal, which is more exact.
         if error.phase == "RCPT" and error.report is not None and not error.transient:
             worst = _worst(error.report.refused)
             if worst is ExitStatus.NOUSER:

@@ -112,7 +112,7 @@ class Viewer:
 
 @frozen
 class QueueFilter:
-    """The part of the queue that a viewer wants to see, read from a query and written into links.
+    """The part of the queue that a viewer asked for, read from a query and written into links.
 
     Only valid fields are taken, so a link made from a filter contains nothing else.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AdminEndpoint:
-    """The admin site of *relay*, if the configuration wants one.
+    """The admin site of *relay*, if the configuration asks for one.
 
     :param local_mail: returns the figures of the drop directory.
     """
