@@ -41,6 +41,8 @@ def classes(root: type[SendmailError]) -> Iterator[type[SendmailError]]:
                 yield from classes(child)
 
 
+# Public names are imported on first use.
+_ = [getattr(twisted_sendmail, name) for name in twisted_sendmail.__all__]
 EVERY = sorted(set(classes(SendmailError)), key=lambda kind: kind.__name__)
 
 
