@@ -128,6 +128,34 @@ def test_a_part_whose_header_is_the_only_one_that_is_not_ascii_is_encoded() -> N
     assert arrived(plain) == encoded
 
 
+@pytest.mark.parametrize("boundary", ["gr\u00fc\u00df".encode(), b"gr\xfc\xdf"])
+@pytest.mark.parametrize(
+    "parameter", [b'boundary="%b"', b"Boundary = %b", b"boundary=%b (\xc3\xa4)"]
+)
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_boundary_keeps_the_octets_that_the_delimiter_lines_have(
+    boundary: bytes, parameter: bytes, size: int
+) -> None:
+    message = (
+        b"Content-Type: multipart/mixed; charset=\xc3\xbc; " + parameter % boundary + b"\r\n\r\n"
+        b"--"
+        + boundary
+        + b"\r\nContent-Description: \xc3\xbc\r\n\r\n"
+        + b"body \xc3\xbc\r\n" * size
+    ) + (b"--" + boundary + b"--\r\n")
+    expected = message.replace(b"charset=\xc3\xbc", b"charset*=utf-8''%C3%BC")
+    assert arrived(message) == expected.replace(
+        b"Description: \xc3\xbc", b"Description: =?utf-8?b?w7w=?="
+    )
+
+
+@pytest.mark.parametrize("body", [b"--b\xc3\xbc\r\n\r\nx\r\n--b\xc3\xbc--\r\n", b"x\r\n"])
+def test_a_boundary_beyond_ascii_needs_8bitmime(body: bytes) -> None:
+    message = b"Content-Type: multipart/mixed; boundary=b\xc3\xbc\r\n\r\n" + body
+    with pytest.raises(ExtensionUnavailable, match="8BITMIME is needed and not offered"):
+        arrived(message, SEVEN_BIT)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, len(MULTIPART)), max_size=6))
 def test_a_large_message_is_encoded_as_it_streams(cuts: list[int]) -> None:

@@ -373,9 +373,7 @@ def _content_type(header: Header, *, in_digest: bool = False) -> tuple[str, str,
     if not values:
         return ("message", "rfc822", b"") if in_digest else ("text", "plain", b"")
     main, sub, boundary = content_type(values[0])
-    if not boundary.isascii():
-        raise NotEncodable
-    return main, sub, boundary.encode("ascii")
+    return main, sub, boundary.encode("utf-8", "surrogateescape")
 
 
 def _wrapped(encoding: str, body: bytes, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:

@@ -98,7 +98,7 @@ class NotEncodable(Exception):
 
 
 def field_in_ascii(field: Field) -> Field:
-    """Return *field* in ASCII.
+    """Return *field* in ASCII, except for the boundary of a multipart, which stays as in the body.
 
     :raises NotEncodable: an address has a local part beyond ASCII, or a domain without
         A-labels; or *field* is no field.
@@ -123,7 +123,8 @@ def field_in_ascii(field: Field) -> Field:
         _encode_parameters(value, writer)
     else:
         _encode_tokens(value, writer)
-    return folded_field(Field(field.name, f"{name}:{writer.text()}{line_end}".encode("ascii")))
+    octets = f"{name}:{writer.text()}{line_end}".encode("utf-8", "surrogateescape")
+    return folded_field(Field(field.name, octets))
 
 
 def folded_field(field: Field, longest: int = FOLD_WIDTH) -> Field:
@@ -421,7 +422,10 @@ def _encode_parameters(value: str, writer: _Writer) -> None:
         ):
             extended.add(name[1].lower())
     for name, each in zip(names, parameters, strict=True):
-        if name is None or name[1].lower() not in extended:
+        if name is not None and name[1].lower() == "boundary":
+            # The delimiter lines of the body hold the same octets.
+            writer.raw(f";{each}")
+        elif name is None or name[1].lower() not in extended:
             writer.raw(";")
             (writer.raw(each) if each.isascii() else _encode_tokens(each, writer))
         elif name[3]:
