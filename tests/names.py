@@ -49,7 +49,7 @@ from twisted_sendmail.relay import (
 )
 from twisted_sendmail.relay.events import Cleared, Delays, Removed, Reported, RouteUp
 from twisted_sendmail.relay.log import log_event
-from twisted_sendmail.server import QueueReceiver, ReceiverReply, Verdict, entry
+from twisted_sendmail.server import QueueReceiver, ReceiverReply, Verdict, password_entry
 from twisted_sendmail.testing.faults import (
     Fault,
     close,
@@ -111,10 +111,10 @@ __all__ = [
     "Trouble",
     "Verdict",
     "close",
-    "entry",
     "expired_certificate",
     "id_number",
     "log_event",
+    "password_entry",
     "read_configuration",
     "refuse",
     "reset",

@@ -14,8 +14,10 @@ from twisted_sendmail.lazy_names import lazy_names
 if TYPE_CHECKING:
     from twisted_sendmail.client.connect import open_session
     from twisted_sendmail.client.delivery_job import deliver
+    from twisted_sendmail.client.mail_sender import MailSender
     from twisted_sendmail.client.mailer import Mailer, MailerService, MailerStats, Sending, many
     from twisted_sendmail.client.pool import PoolLimits
+    from twisted_sendmail.client.probe import ProbeResult, probe_server
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.client.submit import sendmail, submit
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
         SMTPServerFactory,
     )
     from twisted_sendmail.server.networks import Networks
-    from twisted_sendmail.server.password_file import HashedAccounts, PasswordFile
+    from twisted_sendmail.server.password_file import HashedAccounts, PasswordFile, password_entry
     from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
     from twisted_sendmail.server.timeouts import ServerTimeouts
     from twisted_sendmail.server.tls import ServerTLS
@@ -95,7 +97,12 @@ if TYPE_CHECKING:
         MailParameters,
     )
     from twisted_sendmail.smtp.reply import EnhancedStatus, Reply
-    from twisted_sendmail.smtp.result import DeliveryReport, RecipientResult, RecipientStatus
+    from twisted_sendmail.smtp.result import (
+        DeliveryReport,
+        RecipientResult,
+        RecipientStatus,
+        require_acceptance,
+    )
     from twisted_sendmail.smtp.server import ServerHandler, ServerSession
     from twisted_sendmail.smtp.server_settings import ServerSettings
     from twisted_sendmail.smtp.tls_facts import TLSFacts
@@ -144,6 +151,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidServer",
     "MailParameters",
+    "MailSender",
     "Mailbox",
     "MailboxUnavailable",
     "Mailer",
@@ -158,6 +166,7 @@ __all__ = [
     "PermanentFailure",
     "PoolLimits",
     "PortalAccounts",
+    "ProbeResult",
     "ProtocolBreach",
     "Queued",
     "Receiver",
@@ -205,6 +214,9 @@ __all__ = [
     "deliver",
     "many",
     "open_session",
+    "password_entry",
+    "probe_server",
+    "require_acceptance",
     "sendmail",
     "submit",
 ]
@@ -220,10 +232,12 @@ _MODULES = {
     "server.timeouts": "ServerTimeouts",
     "server.factory": "ConnectionCounter ConnectionLimits SMTPServerFactory",
     "server.networks": "Networks",
-    "server.password_file": "HashedAccounts PasswordFile",
+    "server.password_file": "HashedAccounts PasswordFile password_entry",
     "server.receiver": "ConnectionInfo Receiver",
     "server.tls": "ServerTLS",
     "client.pool": "PoolLimits",
+    "client.mail_sender": "MailSender",
+    "client.probe": "ProbeResult probe_server",
     "client.mailer": "Mailer MailerService MailerStats Sending many",
     "client.server_config": "SubmissionServer",
     "client.submit": "sendmail submit",
@@ -248,7 +262,7 @@ _MODULES = {
         TemporaryFailure TLSAlert TLSClosed TLSError TLSFailure
         UnableToAccommodateParameters UnexpectedResponse UnsupportedMechanism WeakMechanism""",
     "smtp.extensions": "Extension ExtensionCommand ExtensionParameter MailParameters",
-    "smtp.result": "DeliveryReport RecipientResult RecipientStatus",
+    "smtp.result": "DeliveryReport RecipientResult RecipientStatus require_acceptance",
     "smtp.reply": "EnhancedStatus Reply",
     "smtp.server": "ServerHandler ServerSession",
     "smtp.server_settings": "ServerSettings",

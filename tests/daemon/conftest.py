@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
-from tests.names import Configuration, ConfigurationError, entry, read_configuration
+from tests.names import Configuration, ConfigurationError, password_entry, read_configuration
 from twisted_sendmail import SendmailError
 from twisted_sendmail.daemon.service import RelayDaemon
 from twisted_sendmail.exit_status import status_of_start
@@ -40,7 +40,7 @@ class Folder:
         self.write("token", f"{PASSWORD}\n", 0o600)
         self.write("ca.pem", AUTHORITY.pem.decode())
         self.write("server.pem", CERTIFICATE.decode(), 0o600)
-        self.write("accounts", entry("jane", PASSWORD, iterations=4096) + "\n", 0o600)
+        self.write("accounts", password_entry("jane", PASSWORD, iterations=4096) + "\n", 0o600)
 
     def write(self, name: str, content: str, mode: int = 0o644) -> Path:
         """Write a file."""

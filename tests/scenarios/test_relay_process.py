@@ -20,7 +20,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from tests.names import entry
+from tests.names import password_entry
 from tests.ports import free_port, listens
 from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay, submit
 from twisted_sendmail.testing import Authority, LoopbackServer
@@ -179,7 +179,7 @@ async def test_sighup_takes_new_certificates_and_accounts(
     port = free_port()
     before, after = Authority("before"), Authority("after")
     relay.write("server.pem", before.issue(), 0o600)
-    relay.write("accounts", entry("alice", PASSWORD, iterations=4096) + "\n", 0o600)
+    relay.write("accounts", password_entry("alice", PASSWORD, iterations=4096) + "\n", 0o600)
     door = f"""
         [[listen]]
         endpoint = "tcp:127.0.0.1:{port}"
@@ -203,7 +203,7 @@ async def test_sighup_takes_new_certificates_and_accounts(
 
     assert await deferToThread(log_in, before, "alice") == 235
     relay.write("server.pem", after.issue(), 0o600)
-    relay.write("accounts", entry("carol", PASSWORD, iterations=4096) + "\n", 0o600)
+    relay.write("accounts", password_entry("carol", PASSWORD, iterations=4096) + "\n", 0o600)
     relay.signal(signal.SIGHUP)
     await until(relay, "read again, and in effect")
     assert await deferToThread(log_in, after, "carol") == 235

@@ -150,7 +150,7 @@ def whole(block: str) -> str:
     ],
 )
 def test_every_configuration_of_a_page_can_be_used(machine: Machine, page: str) -> None:
-    from tests.names import entry
+    from tests.names import password_entry
     from twisted_sendmail.testing import Authority
 
     pem = Authority().issue(["relay.example.org"]).decode("ascii")
@@ -158,7 +158,7 @@ def test_every_configuration_of_a_page_can_be_used(machine: Machine, page: str) 
     folder = "etc/twisted_sendmail"
     machine.write(f"{folder}/server.key", pem[key:])
     machine.write(f"{folder}/server.pem", pem[:key])
-    machine.write(f"{folder}/accounts", entry("jane", "s3cret") + "\n")
+    machine.write(f"{folder}/accounts", password_entry("jane", "s3cret") + "\n")
     (machine.root / "run/secrets").mkdir()
     for name in ("smarthost.password", "admin-token"):
         machine.write(f"{folder}/{name}", "0123456789abcdef\n")

@@ -16,7 +16,7 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from tests.names import entry
+from tests.names import password_entry
 from tests.server.conftest import Client, Net
 from twisted_sendmail import (
     HashedAccounts,
@@ -192,12 +192,12 @@ def test_an_unknown_user_costs_as_many_hashes_as_a_known_one() -> None:
 def test_a_password_file_lets_in_those_in_it(net: Net, tmp_path: Path, certificate: Any) -> None:
     path = tmp_path / "passwords"
     path.touch(0o600)
-    path.write_text(f"# users\n\n{entry('jane', 's3cret', iterations=4096)}\n")
+    path.write_text(f"# users\n\n{password_entry('jane', 's3cret', iterations=4096)}\n")
     accounts = PasswordFile(path, net.clock)
     accounts._run_blocking = HashedAccounts({})._run_blocking
     net.server(tls=certificate, accounts=accounts, deadlines=NO_DELAY)
     assert client(net).code(plain("jane", "s3cret")) == "235 2.7.0"
-    path.write_text(f"{entry('john', 'pass', iterations=4096)}\n")
+    path.write_text(f"{password_entry('john', 'pass', iterations=4096)}\n")
     accounts.reload()
     assert client(net).code(plain("jane", "s3cret")) == "535 5.7.8"
     assert client(net).code(plain("john", "pass")) == "235 2.7.0"
@@ -246,7 +246,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
 
 
 def test_a_user_is_there_once(tmp_path: Path) -> None:
-    line = entry("jane", "x", iterations=4096)
+    line = password_entry("jane", "x", iterations=4096)
     (tmp_path / "passwords").touch(0o600)
     (tmp_path / "passwords").write_text(f"{line}\n{line}\n")
     with pytest.raises(InvalidServer, match="duplicate entry"):
@@ -256,7 +256,7 @@ def test_a_user_is_there_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("user", ["", "a:b", "a\nb", " a", "#a"])
 def test_a_user_name_that_would_break_the_file_is_refused(user: str) -> None:
     with pytest.raises(InvalidInput, match="user name"):
-        entry(user, "x", iterations=4096)
+        password_entry(user, "x", iterations=4096)
 
 
 # -- twisted.cred ----------------------------------------------------------------------------

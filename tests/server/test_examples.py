@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.names import entry
+from tests.names import password_entry
 from twisted_sendmail.testing import Authority
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -59,7 +59,7 @@ def test_receive_submission(tmp_path: Path) -> None:
     certificate.write_bytes(authority.issue())
     (tmp_path / "ca.pem").write_bytes(authority.pem)
     passwords.touch(0o600)
-    passwords.write_text(entry("jane", "s3cret", iterations=4096) + "\n")
+    passwords.write_text(password_entry("jane", "s3cret", iterations=4096) + "\n")
     context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     arguments = (str(certificate), str(passwords), LOOPBACK, LOOPBACK)
     with example("receive_submission.py", *arguments) as running:
@@ -69,7 +69,7 @@ def test_receive_submission(tmp_path: Path) -> None:
             client.login("jane", "s3cret")
             client.sendmail("jane@example.org", ["b@example.org"], "hello")
         assert line(running) == "jane sends as jane@example.org"
-        passwords.write_text(entry("john", "pass", iterations=4096) + "\n")
+        passwords.write_text(password_entry("john", "pass", iterations=4096) + "\n")
         running.send_signal(signal.SIGHUP)
         assert line(running) == "reloaded"
         with smtplib.SMTP_SSL("localhost", int(implicit), context=context) as client:

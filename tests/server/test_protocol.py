@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.server.conftest import Client, Net, Raw
@@ -369,6 +370,37 @@ def test_lmtp_tells_the_verdict_of_each_recipient(net: Net) -> None:
 
 
 KEPT, REFUSED = Reply(250, ("2.0.0 kept",)), Reply(452, ("4.2.2 full",))
+
+
+class Refusing(Receiver):
+    """Refuses with a value that is no Reply."""
+
+    def sender(self, *_: Any) -> Any:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("receiver", "logged"),
+    [
+        (Refusing, "a receiver returned a bool; return None to accept, or a Reply to refuse"),
+        (lambda _: None, "no receiver could be made: a NoneType was returned; return a Receiver"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_451_and_in_the_log(
+    net: Net, receiver: Any, logged: str
+) -> None:
+    """At the level that Twisted prints also before an application starts its log."""
+    net.server(receiver)
+    client = net.client()
+    client.send("EHLO x\r\n")
+    with capturedLogs() as events:
+        assert client.code("MAIL FROM:<>") == "451 4.3.0"
+    (event,) = events
+    assert event["log_level"] is LogLevel.critical
+    assert str(formatEvent(event)).startswith(logged)
+    assert client.code("NOOP") == "250 2.0.0"
+
+
 TROUBLE = "451 4.3.0 Local error in processing"
 
 

@@ -112,7 +112,7 @@ def test_many_messages_are_recorded_in_order() -> None:
     first, second = result(mailer.send_many(some()))
     assert (len(first.accepted), len(second.refused), len(mailer.sent)) == (2, 1, 1)
     result(mailer.send_many([letter("b@example.net")]))
-    result(Deferred.fromCoroutine(mailer.aclose()))
+    result(mailer.aclose())
     assert (len(mailer.sent), mailer.closed) == (2, True)
     mailer.clear()
     assert mailer.sent == []

@@ -33,7 +33,7 @@ from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import SubmissionServer, TLSTrust, submit
 from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.sasl import Credentials
-from twisted_sendmail.server import entry
+from twisted_sendmail.server import password_entry
 from twisted_sendmail.smtp import SendmailError, printable
 from twisted_sendmail.testing.authority import Authority
 from twisted_sendmail.testing.faults import refuse_recipient
@@ -261,7 +261,7 @@ class DemoRelay:
         self.configuration = CONFIGURATION.format(listen=self._port, next_hop=next_hop, user=RELAY)
         self._write("ca.pem", authority.pem)
         self._write("server.pem", authority.issue(["localhost", "127.0.0.1"]))
-        self._write("accounts", f"{entry(USER, self.passwords[0])}\n".encode())
+        self._write("accounts", f"{password_entry(USER, self.passwords[0])}\n".encode())
         self._write("smarthost.password", f"{self.passwords[1]}\n".encode())
         self._write("relay.toml", self.configuration.encode())
 

@@ -8,7 +8,7 @@ from twisted_sendmail.cli.options import PASSWORD_VARIABLE, add_password_options
 from twisted_sendmail.cli.output import print_error, print_result
 from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.sasl import ITERATIONS, MAX_ITERATIONS, MIN_ITERATIONS
-from twisted_sendmail.server import entry
+from twisted_sendmail.server import password_entry
 
 HELP = "make an entry of a password file"
 
@@ -43,7 +43,9 @@ def _iterations(text: str) -> int:
 
 def execute(args: Namespace) -> int:
     """Print the entry; the exit status."""
-    print_result(entry(args.user, new_password(args, args.user), iterations=args.iterations))
+    print_result(
+        password_entry(args.user, new_password(args, args.user), iterations=args.iterations)
+    )
     if args.iterations > ITERATIONS:
         print_error(
             f"warning: clients that use Cyrus SASL, such as Postfix, accept {ITERATIONS} "

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from twisted_sendmail.client.auth import authenticate
 from twisted_sendmail.client.protocol import SubmissionProtocol
+from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import Handshake, TLSPolicy
 from twisted_sendmail.smtp import (
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
     from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 
-    from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.smtp import Reply
 
 #: Seconds after which a server that has sent nothing is named, and the beginning of that note.
@@ -57,16 +57,18 @@ _log = Logger(namespace="twisted_sendmail.client")
 
 async def open_session(
     clock: IReactorTime,
-    server: SubmissionServer,
+    server: str | SubmissionServer,
     connected: Callable[[SubmissionProtocol], object] | None = None,
 ) -> SubmissionProtocol:
     """Connect and make ready: the next command may be MAIL.
 
+    :param server: a URL or a :class:`~twisted_sendmail.client.server_config.SubmissionServer`.
     :param connected: called with the protocol when there is a connection.
     :raises SendmailError: why it is not ready; the connection is closed then.
 
     Cancelling closes the connection.
     """
+    server = SubmissionServer.of(server)
     # Before connecting: a file may have been replaced or removed.
     context = None if server.tls is TLSPolicy.NONE else server.trust.context()
     protocol = await _connect(clock, server)

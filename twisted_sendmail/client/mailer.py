@@ -34,6 +34,8 @@ from twisted_sendmail.smtp import (
     RecipientResult,
     RecipientStatus,
     SendmailError,
+    check_positive,
+    check_type,
     printable,
     require_acceptance,
 )
@@ -91,7 +93,7 @@ class Mailer:
     :param server: a URL or a SubmissionServer, or several of them, best first: another
         one is used only for a message that cannot be sent to the ones before.
     :param limits: the limits of the pool.
-    :raises InvalidInput: for a server that cannot be used.
+    :raises InvalidInput: a server or the limits cannot be used.
 
     Connections are opened when messages need them.  Call :meth:`aclose` at the end.
     """
@@ -103,13 +105,15 @@ class Mailer:
         *,
         limits: PoolLimits | None = None,
     ) -> None:
-        given = [server] if isinstance(server, (str, SubmissionServer)) else list(server)
-        if not given:
+        servers = SubmissionServer.all_of(server)
+        if not servers:
             raise InvalidServer("there is no server", remedy="give at least one")
-        servers = [SubmissionServer.of(each) for each in given]
+        if limits is None:
+            limits = PoolLimits()
+        check_type("limits", limits, PoolLimits, "a PoolLimits, such as PoolLimits(connections=8)")
         self.reactor = reactor
         #: The connections, and the jobs that wait for them.
-        self.pool = Pool(reactor, servers, limits or PoolLimits())
+        self.pool = Pool(reactor, servers, limits)
         # For a message, from when it is given to its verdict.
         total = servers[0].timeouts.total
         self._deadlines = Deadlines(reactor, total, f"a message to {servers[0]}")
@@ -267,9 +271,12 @@ class Mailer:
         :param send_waiting: False: messages that no connection has taken yet fail with
             ``MailerClosed`` at once; only messages under way are waited for.
         :returns: fires when every connection is closed.
+        :raises InvalidInput: *grace* is not a time.
 
         Cancelling closes at once.
         """
+        if grace is not None and grace != 0:
+            check_positive("grace", grace, "seconds, zero or more, or None")
         self._closed = True
         self._deadlines.stop_if_idle()
         return Deferred.fromCoroutine(self.pool.close(grace, send_waiting=send_waiting))
@@ -597,6 +604,26 @@ class MailerService(Service):
             self.mailer = self._make()
         self._used = True
         super().startService()  # type: ignore[no-untyped-call]
+
+    def send(
+        self,
+        message: Message,
+        *,
+        sender: str | ReversePath | None = None,
+        recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+        envelope: Envelope | None = None,
+        all_or_nothing: bool = False,
+        complete: bool = True,
+    ) -> Deferred[DeliveryReport]:
+        """Send one message by :attr:`mailer`; see :meth:`Mailer.send`."""
+        return self.mailer.send(
+            message,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            all_or_nothing=all_or_nothing,
+            complete=complete,
+        )
 
     def stopService(self) -> Deferred[None]:
         """See ``IService``; fires when the mailer is closed."""

@@ -49,13 +49,14 @@ from twisted_sendmail.smtp import (
     ConnectionFailed,
     DeliveryInDoubt,
     DeliveryReport,
-    InvalidInput,
     MailerBusy,
     MailerClosed,
     ProtocolBreach,
     RecipientStatus,
     SendmailError,
     SendTimeout,
+    check_flag,
+    check_positive,
 )
 from twisted_sendmail.token_bucket import TokenBucket
 
@@ -98,21 +99,14 @@ def _limit(default: float | None, *, whole: bool = False) -> Any:
     def check(_: object, attribute: Any, value: Any) -> None:
         if value is None and (default is None or attribute.name == "wait"):
             return
-        right = isinstance(value, int if whole else (int, float)) and value is not True
-        if not right or not value > 0:
-            raise InvalidInput(
-                f"the limit '{attribute.name}' cannot be {value!r}",
-                remedy=f"give {'a whole number' if whole else 'a number'} above zero",
-            )
+        give = f"{'a whole number' if whole else 'a number'} above zero"
+        check_positive(f"the limit '{attribute.name}'", value, give, whole=whole)
 
     return field(default=default, validator=check)
 
 
 def _true_or_false(_: object, attribute: Any, value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidInput(
-            f"the option '{attribute.name}' cannot be {value!r}", remedy="give True or False"
-        )
+    check_flag(attribute.name, value)
 
 
 @frozen

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, frozen
+from twisted.internet.defer import fail
 
 from twisted_sendmail.client.connect import open_session
+from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.smtp import Capabilities, SendmailError, refusal
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
-    from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.smtp import TLSFacts, Transcript
 
 
@@ -40,15 +41,23 @@ class ProbeResult:
     transcript: Transcript | None = None
 
 
-def probe_server(reactor: Any, server: SubmissionServer) -> Deferred[ProbeResult]:
+def probe_server(reactor: Any, server: str | SubmissionServer) -> Deferred[ProbeResult]:
     """Connect, and do everything that precedes MAIL.
 
-    :returns: fires with the result; its ``error`` holds any `SendmailError`, also `Cancelled`.
+    :param reactor: connects and keeps time.
+    :param server: a URL or a :class:`~twisted_sendmail.client.server_config.SubmissionServer`.
+    :returns: fires with the result; its ``error`` holds any error of the session, also that of
+        cancelling, which closes the connection.
+    :raises InvalidInput: *server* cannot be used.
     """
+    try:
+        chosen = SubmissionServer.of(server)
+    except SendmailError:
+        return fail()
     connected: list[SubmissionProtocol] = []
 
     async def run() -> SendmailError | None:
-        protocol = await open_session(reactor, server, connected.append)
+        protocol = await open_session(reactor, chosen, connected.append)
         try:
             reply = await protocol.noop()
         finally:
@@ -64,14 +73,14 @@ def probe_server(reactor: Any, server: SubmissionServer) -> Deferred[ProbeResult
 
     def result(error: SendmailError | None) -> ProbeResult:
         if not connected:
-            return ProbeResult(server, error)
+            return ProbeResult(chosen, error)
         protocol = connected[0]
         session = protocol.session
         in_clear = session.offered_in_clear
         if not session.secured and not any(in_clear):
             in_clear = session.capabilities
         return ProbeResult(
-            server,
+            chosen,
             error,
             host=protocol.host,
             in_clear=in_clear,
@@ -82,5 +91,5 @@ def probe_server(reactor: Any, server: SubmissionServer) -> Deferred[ProbeResult
             transcript=session.transcript,
         )
 
-    running = within(reactor, server.timeouts.total, run(), f"the check of {server}")
+    running = within(reactor, chosen.timeouts.total, run(), f"the check of {chosen}")
     return running.addErrback(failed).addCallback(result)

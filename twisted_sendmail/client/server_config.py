@@ -8,23 +8,30 @@ RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 3986 (URLs).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from attrs import evolve, field, frozen
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
 from twisted_sendmail.sasl import Credentials
-from twisted_sendmail.smtp import InvalidInput, InvalidServer, domain_name, printable, shown_url
+from twisted_sendmail.smtp import (
+    Extension,
+    InvalidInput,
+    InvalidServer,
+    check_type,
+    domain_name,
+    printable,
+    shown_url,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from twisted.internet.interfaces import IStreamClientEndpoint
+    from collections.abc import Callable
 
     from twisted_sendmail.sasl import MechanismFactory
-    from twisted_sendmail.smtp import Extension
 
 _SCHEMES = {
     "smtps": TLSPolicy.IMPLICIT,
@@ -104,7 +111,7 @@ class SubmissionServer:
             )
         if port is None:
             port = _PORTS.get(tls, 25)
-        if not isinstance(port, int) or not 0 < port < 65536:
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
             raise InvalidServer(
                 f"port {printable(str(port), 20)} of {host} cannot be used",
                 remedy="give a number from 1 to 65535",
@@ -113,18 +120,36 @@ class SubmissionServer:
             host,
             port,
             tls,
-            trust or TLSTrust(),
+            TLSTrust() if trust is None else trust,
             credentials,
             mechanisms,
             helo_name,
-            timeouts or Timeouts(),
+            Timeouts() if timeouts is None else timeouts,
             endpoint,
             watch,
             _keywords(ignore_extensions),
-            tuple(extensions),
+            _extensions(extensions),
         )
 
     def __attrs_post_init__(self) -> None:
+        check_type("trust", self.trust, TLSTrust, 'a TLSTrust, such as TLSTrust(ca_file="ca.pem")')
+        check_type("timeouts", self.timeouts, Timeouts, "a Timeouts, such as Timeouts(total=60.0)")
+        if self.credentials is not None:
+            check_type(
+                "credentials", self.credentials, Credentials, "Credentials(user, password), or None"
+            )
+        if self.mechanisms is not None:
+            _check_mechanisms(self.mechanisms)
+        if self.endpoint is not None and not IStreamClientEndpoint.providedBy(self.endpoint):
+            raise InvalidServer(
+                f"endpoint cannot be {type(self.endpoint).__name__}",
+                remedy="give an IStreamClientEndpoint, or leave it out",
+            )
+        if self.watch is not None and not callable(self.watch):
+            raise InvalidServer(
+                f"watch cannot be {type(self.watch).__name__}",
+                remedy="give a function that takes a line of the dialogue",
+            )
         if self.credentials is not None and not self.tls.required:
             raise InvalidServer(
                 f"credentials cannot be used with TLSPolicy.{self.tls.name}",
@@ -139,21 +164,38 @@ class SubmissionServer:
             # A file that cannot be used is an error here, not at the first message.
             self.trust.context()
         if self.helo_name is not None:
+            check_type("helo_name", self.helo_name, str, "a host name, or None")
             domain_name(self.helo_name)
 
     @classmethod
     def from_url(
-        cls, url: str, *, password: str | None = None, **settings: Any
+        cls,
+        url: str,
+        *,
+        password: str | None = None,
+        trust: TLSTrust | None = None,
+        credentials: Credentials | None = None,
+        mechanisms: Mapping[str, MechanismFactory] | None = None,
+        helo_name: str | None = None,
+        timeouts: Timeouts | None = None,
+        endpoint: IStreamClientEndpoint | None = None,
+        watch: Callable[[str], None] | None = None,
+        ignore_extensions: Iterable[str] = (),
+        extensions: Iterable[Extension] = (),
     ) -> SubmissionServer:
         """Read a URL.
 
-        :param url: see the module; reserved characters in the user name are percent-encoded.
+        :param url: see the module; reserved characters in the user name are percent-encoded. Its scheme
+            says when TLS begins.
         :param password: the user's, when it is not in the URL.
-        :param settings: any other parameter of the class.
-        :raises InvalidServer: for anything else; the text never holds a password.
+        :param credentials: instead of the user and password of the URL.
+        :raises InvalidInput: an argument cannot be used; the text never holds a password.
+
+        The other parameters are those of the class.
         """
+        check_type("url", url, str, "text such as smtps://user@host")
         scheme, user, secret, host, port = _split(url)
-        if user is not None and "credentials" not in settings:
+        if user is not None and credentials is None:
             if password is None:
                 password = secret
             if password is None:
@@ -161,8 +203,21 @@ class SubmissionServer:
                     f"there is no password for {printable(user, 80)}",
                     remedy="give password=, or credentials=",
                 )
-            settings["credentials"] = Credentials(user, password)
-        return cls(host, port, _SCHEMES[scheme], **settings)
+            credentials = Credentials(user, password)
+        return cls(
+            host,
+            port,
+            _SCHEMES[scheme],
+            trust=trust,
+            credentials=credentials,
+            mechanisms=mechanisms,
+            helo_name=helo_name,
+            timeouts=timeouts,
+            endpoint=endpoint,
+            watch=watch,
+            ignore_extensions=ignore_extensions,
+            extensions=extensions,
+        )
 
     @classmethod
     def of(cls, server: str | SubmissionServer) -> SubmissionServer:
@@ -174,6 +229,15 @@ class SubmissionServer:
         raise InvalidServer(
             f"server cannot be {type(server).__name__}", remedy="give a URL or a SubmissionServer"
         )
+
+    @classmethod
+    def all_of(
+        cls, servers: str | SubmissionServer | Iterable[str | SubmissionServer]
+    ) -> tuple[SubmissionServer, ...]:
+        """Return the servers of one URL or SubmissionServer, or of several."""
+        if isinstance(servers, (list, tuple)):
+            return tuple(cls.of(each) for each in servers)
+        return (cls.of(servers),)  # type: ignore[arg-type]  # it reports any other type
 
     def with_timeouts(self, timeouts: Timeouts) -> SubmissionServer:
         """Return a copy with other timeouts."""
@@ -214,6 +278,24 @@ def _keywords(given: object) -> tuple[str, ...]:
     raise InvalidServer(
         "ignore_extensions cannot be used", remedy='give EHLO keywords, such as ("CHUNKING",)'
     )
+
+
+def _extensions(given: object) -> tuple[Extension, ...]:
+    if isinstance(given, Iterable):
+        extensions = tuple(given)
+        if all(isinstance(each, Extension) for each in extensions):
+            return extensions
+    raise InvalidServer("extensions cannot be used", remedy="give a list of Extension objects")
+
+
+def _check_mechanisms(given: object) -> None:
+    if not isinstance(given, Mapping) or not all(
+        isinstance(name, str) and callable(make) for name, make in given.items()
+    ):
+        raise InvalidServer(
+            "mechanisms cannot be used",
+            remedy="give a dict of names and mechanisms, such as twisted_sendmail.MECHANISMS",
+        )
 
 
 def _split(url: str) -> tuple[str, str | None, str | None, str, int | None]:

@@ -16,7 +16,7 @@ from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from twisted_sendmail.smtp import DeliveryCancelled, InvalidInput, SendTimeout, Verb
+from twisted_sendmail.smtp import DeliveryCancelled, SendTimeout, Verb, check_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def _above_zero(_: object, attribute: Any, value: float | None) -> None:
-    # "not >" refuses NaN too.
-    if value is not None and not value > 0:
-        raise InvalidInput(
-            f"the timeout '{attribute.name}' cannot be {value}",
-            remedy="give seconds above zero, or None",
+def _above_zero(_: object, attribute: Any, value: object) -> None:
+    if value is not None:
+        check_positive(
+            f"the timeout '{attribute.name}'", value, "seconds above zero, or None for no timeout"
         )
 
 
@@ -45,7 +43,7 @@ def _seconds(default: float) -> Any:
 class Timeouts:
     """Seconds for each phase; None waits without end.
 
-    :raises InvalidInput: for zero or less.
+    :raises InvalidInput: a value is not a number above zero.
     """
 
     #: Name look-up and TCP, all addresses together.

@@ -42,6 +42,7 @@ from twisted_sendmail.smtp import (
     TLSClosed,
     TLSFacts,
     TLSFailure,
+    check_type,
     printable,
 )
 
@@ -79,6 +80,7 @@ class TLSPolicy(enum.Enum):
 
 
 def _fingerprint(text: str) -> str:
+    check_type("fingerprint", text, str, "the SHA-256 of the certificate as 64 hexadecimal digits")
     plain = re.sub(
         r"[:\s-]", "", re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE)
     ).lower()
@@ -100,7 +102,8 @@ class TLSTrust:
     :param name: the name in the certificate, when it is not the host's.
     :param client_certificate: PEM file with our certificate chain (and key, unless separate).
     :param client_key: PEM file of its key.
-    :raises InvalidServer: the fingerprint is not one, or is combined with a CA file or a name.
+    :raises InvalidInput: an argument cannot be used, or the fingerprint is combined with a CA file or
+        a name.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -110,6 +113,12 @@ class TLSTrust:
     client_key: str | os.PathLike[str] | None = None
 
     def __attrs_post_init__(self) -> None:
+        for name in ("ca_file", "client_certificate", "client_key"):
+            path = getattr(self, name)
+            if path is not None:
+                check_type(name, path, (str, os.PathLike), "the path of a PEM file, or None")
+        if self.name is not None:
+            check_type("name", self.name, str, "the name in the server's certificate, or None")
         if self.fingerprint is not None and (self.ca_file is not None or self.name is not None):
             raise InvalidServer(
                 "a certificate fingerprint goes alone",

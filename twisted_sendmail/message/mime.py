@@ -25,7 +25,13 @@ from twisted_sendmail.message.field_encoding import (
     folded_field,
 )
 from twisted_sendmail.message.header import Field
-from twisted_sendmail.smtp import InvalidAddress, InvalidInput, InvalidMessage, printable
+from twisted_sendmail.smtp import (
+    InvalidAddress,
+    InvalidInput,
+    InvalidMessage,
+    check_type,
+    printable,
+)
 
 _MEDIA_TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]+)/([A-Za-z0-9!#$&^_.+-]+)\Z")
 #: The media type of an attachment when none is known.
@@ -82,8 +88,12 @@ def compose(
     message = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
     fields = {"From": [sender], "To": to, "Cc": cc, "Bcc": bcc, "Subject": [subject]}
     for name, values in fields.items():
+        check_type(name.lower(), values, (list, tuple), "a list of addresses")
+        for part in values:
+            _check_text("sender" if name == "From" else name.lower(), part)
         value = ", ".join(values)
-        if any(character in value for character in "\r\n\0"):
+        # A policy of `email` takes each of these for a line break, as str.splitlines does.
+        if "\0" in value or value.splitlines() not in ([], [value]):
             raise InvalidInput(
                 f"{name} '{printable(value, 80)}' cannot be used",
                 detail="it holds a line break or NUL",
@@ -93,6 +103,7 @@ def compose(
             if name != "Subject":
                 _ = mailboxes(name, value)
             message[name] = value
+    _check_text("text", text)
     message.set_content(text)
     for each in attachments:
         main, _, sub = each.media_type.partition("/")
@@ -100,6 +111,18 @@ def compose(
             main, _, sub = OCTET_STREAM.partition("/")
         message.add_attachment(each.content, maintype=main, subtype=sub, filename=each.name)
     return message
+
+
+def _check_text(name: str, value: str) -> None:
+    check_type(name, value, str, "text")
+    try:
+        _ = value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            f"{name} '{printable(value, 80)}' cannot be used",
+            detail="it holds a surrogate, which stands for an octet that is not UTF-8",
+            remedy="decode it with the right encoding",
+        ) from None
 
 
 def bulk(message: MIMEMessage) -> int:

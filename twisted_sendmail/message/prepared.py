@@ -54,6 +54,8 @@ from twisted_sendmail.smtp import (
     RecipientResult,
     Repair,
     UnusableRecipient,
+    check_flag,
+    check_type,
     is_canonical,
     long_line,
     refused_address,
@@ -355,6 +357,10 @@ async def prepare(
     :raises InvalidInput: the message cannot be sent.
     :raises Exception: what the message's file or iterator raises.
     """
+    check_flag("complete", complete)
+    check_flag("all_or_nothing", all_or_nothing)
+    if envelope is not None:
+        check_type("envelope", envelope, Envelope, "an Envelope, or sender and recipients")
     if envelope is not None and not (sender is None and recipients is None):
         raise InvalidInput("envelope goes alone", remedy="leave out sender and recipients")
     if sender is not None and recipients is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from twisted_sendmail.smtp import InvalidInput
+from twisted_sendmail.smtp import InvalidInput, check_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,14 +55,16 @@ class RetryPolicy:
 
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(RetryPolicy):
-            value = getattr(self, field.name)
-            fraction = field.name == "jitter"
-            valid = isinstance(value, (int, float)) and value is not True
-            if not valid or not (0 <= value < 1 if fraction else 0 < value < float("inf")):
-                raise InvalidInput(
-                    f"the schedule's '{field.name}' cannot be {value!r}",
-                    remedy="give a part from 0 to 1" if fraction else "give seconds above zero",
-                )
+            what, value = f"the schedule's '{field.name}'", getattr(self, field.name)
+            if field.name != "jitter":
+                check_positive(what, value, "seconds above zero")
+            elif value != 0 or isinstance(value, bool):
+                check_positive(what, value, "a part from 0 to 1")
+        if self.jitter >= 1:
+            raise InvalidInput(
+                f"the schedule's 'jitter' cannot be {self.jitter!r}",
+                remedy="give a part from 0 to 1",
+            )
 
     def wait(self, attempts: int, chance: Chance) -> float:
         """Return the seconds until the next attempt.

@@ -31,7 +31,7 @@ from twisted_sendmail.relay.running_time import RunningTime
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 from twisted_sendmail.relay.tracker import Queued, Tracker
 from twisted_sendmail.shared_result import SharedResult
-from twisted_sendmail.smtp import InvalidInput, MailerClosed, domain_name
+from twisted_sendmail.smtp import InvalidInput, MailerClosed, check_type, domain_name
 
 if TYPE_CHECKING:
     import os
@@ -75,7 +75,8 @@ class RelayService(Service):
     :param policy: what :meth:`send` does to mail before it is queued; by default the header is
         completed.
     :param chance: returns numbers from 0 to 1, for the jitter of waits.
-    :raises InvalidInput: the postmaster's mail cannot have its sender.
+    :raises InvalidInput: *settings* is not a RelaySettings, or the postmaster's mail cannot have its
+        sender.
 
     Starting the service opens the queue.  That takes time and may fail: see :meth:`ready`.
     """
@@ -91,6 +92,7 @@ class RelayService(Service):
         policy: CleanupPolicy | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        check_type("settings", settings, RelaySettings, "a RelaySettings, or use RelayService.to()")
         self._reactor = reactor
         self._given = queue
         self.settings = settings

@@ -12,13 +12,19 @@ import attrs
 from twisted_sendmail.client import PoolLimits, SubmissionServer
 from twisted_sendmail.relay.retry_policy import RetryPolicy
 from twisted_sendmail.relay.routing import EVERYBODY, pattern
-from twisted_sendmail.smtp import ForwardPath, InvalidInput, Mailbox, domain_name, printable
+from twisted_sendmail.smtp import (
+    ForwardPath,
+    InvalidInput,
+    Mailbox,
+    check_positive,
+    check_type,
+    domain_name,
+    printable,
+)
 
 
 def _servers(given: Any) -> tuple[SubmissionServer, ...]:
-    if isinstance(given, (str, SubmissionServer)):
-        given = (given,)
-    return tuple(SubmissionServer.of(each) for each in given)
+    return SubmissionServer.all_of(given)
 
 
 def _patterns(given: Any) -> tuple[str, ...]:
@@ -51,9 +57,13 @@ class RouteSettings:
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or not self.name.isprintable():
             raise InvalidInput("a route has no name", remedy="give it one printable word")
+        check_type("limits", self.limits, PoolLimits, "a PoolLimits")
         if not self.servers:
             raise InvalidInput(f"route '{self.name}' has no server", remedy="give at least one")
-        if not (0 < self.first <= self.most < float("inf")):
+        for name in ("first", "most"):
+            what = f"the wait '{name}' of route '{self.name}'"
+            check_positive(what, getattr(self, name), "seconds above zero")
+        if self.first > self.most:
             raise InvalidInput(
                 f"the waits of route '{self.name}' cannot be {self.first!r} to {self.most!r}",
                 remedy="give seconds above zero, the longest last",
@@ -71,6 +81,9 @@ def _relay_name(given: Any) -> str:
 
 
 def _routes(given: Any) -> tuple[RouteSettings, ...]:
+    check_type("routes", given, (list, tuple), "a list of RouteSettings")
+    for each in given:
+        check_type("a route", each, RouteSettings, "a RouteSettings")
     return tuple(given)
 
 
@@ -104,22 +117,19 @@ class RelaySettings:
     keep_undeliverable: float | None = 5 * 86400.0
 
     def __attrs_post_init__(self) -> None:
+        check_type("schedule", self.schedule, RetryPolicy, "a RetryPolicy")
         self._check_routes()
         if self.postmaster is not None:
             _ = ForwardPath.parse(self.postmaster)
         if self.postmaster_sender is not None:
             _ = Mailbox.parse(self.postmaster_sender)
         keep = self.keep_undeliverable
-        if keep is not None and not (0 < keep < float("inf")):
-            raise InvalidInput(
-                f"what is undeliverable cannot be kept for {keep!r} seconds",
-                remedy="give seconds above zero, or None for ever",
-            )
-        if not (self.report_rate > 0 and self.report_burst >= 1 and self.grace >= 0):
-            raise InvalidInput(
-                "the rate or burst of reports, or the grace, cannot be used",
-                remedy="give a rate above zero, a burst of one or more, and seconds",
-            )
+        if keep is not None:
+            check_positive("keep_undeliverable", keep, "seconds above zero, or None for ever")
+        check_positive("report_rate", self.report_rate, "reports a second, above zero")
+        check_positive("report_burst", self.report_burst, "one or more", whole=True)
+        if self.grace != 0:
+            check_positive("grace", self.grace, "seconds, zero or more")
 
     def _check_routes(self) -> None:
         if not self.routes:

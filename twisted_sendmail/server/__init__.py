@@ -11,7 +11,12 @@ from twisted_sendmail.server.auth import (
 )
 from twisted_sendmail.server.factory import ConnectionCounter, ConnectionLimits, SMTPServerFactory
 from twisted_sendmail.server.networks import Networks
-from twisted_sendmail.server.password_file import HashedAccounts, HashingPool, PasswordFile, entry
+from twisted_sendmail.server.password_file import (
+    HashedAccounts,
+    HashingPool,
+    PasswordFile,
+    password_entry,
+)
 from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.queue_receiver import QueueReceiver
 from twisted_sendmail.server.receiver import (
@@ -48,5 +53,5 @@ __all__ = [
     "ServerTLS",
     "ServerTimeouts",
     "Verdict",
-    "entry",
+    "password_entry",
 ]

@@ -26,10 +26,13 @@ from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.timeouts import ServerTimeouts
 from twisted_sendmail.smtp import (
     DERIVED_EXTENSIONS,
+    InvalidInput,
     InvalidServer,
     Reply,
     ServerSession,
     ServerSettings,
+    check_positive,
+    check_type,
 )
 
 if TYPE_CHECKING:
@@ -55,12 +58,21 @@ _ABORT_TIMEOUT = 1.0
 
 @frozen
 class ConnectionLimits:
-    """How many connections may be open at once."""
+    """How many connections may be open at once.
+
+    :raises InvalidInput: a limit is not a whole number above zero.
+    """
 
     total: int = 1000
     #: From one address; an IPv6 network of 64 bits counts as one, and so does each user on a Unix
     #: socket.
     per_address: int = 100
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("total", "per_address"):
+            check_positive(
+                f"the limit '{name}'", getattr(self, name), "a whole number above zero", whole=True
+            )
 
 
 class ConnectionCounter:
@@ -116,6 +128,7 @@ class SMTPServerFactory(ServerFactory):
         offered only where the endpoint has TLS of its own (``ssl:``).
     :param settings: what else is offered and allowed; the fields ``starttls``, ``require_tls``,
         ``mechanisms`` and ``require_auth`` follow from *tls* and *accounts* unless each is given.
+    :raises InvalidInput: an argument is of the wrong type.
     :raises InvalidServer: two of the above contradict each other; the text names both.
     """
 
@@ -140,6 +153,23 @@ class SMTPServerFactory(ServerFactory):
         counter: ConnectionCounter | None = None,
         trace: bool = True,
     ) -> None:
+        if not callable(receiver):
+            raise InvalidInput(
+                f"receiver cannot be {type(receiver).__name__}",
+                remedy="give a subclass of Receiver, or a function that takes a ConnectionInfo",
+            )
+        for name, value, kind in (
+            ("settings", settings, ServerSettings),
+            ("deadlines", deadlines, ServerTimeouts),
+            ("limits", limits, ConnectionLimits),
+            ("trusted", trusted, Networks),
+            ("early_input", early_input, Networks),
+            ("repair", repair, Networks),
+            ("throttle", throttle, AuthThrottle),
+            ("counter", counter, ConnectionCounter),
+        ):
+            if value is not None:
+                check_type(name, value, kind, f"a {kind.__name__}, or None")
         self.clock = clock
         self.receiver = receiver
         self.tls = tls

@@ -164,7 +164,7 @@ class PasswordFile(HashedAccounts):
         self.replace(_read(self._path, world_readable=self._world_readable))
 
 
-def entry(user: str, password: str, *, iterations: int = ITERATIONS) -> str:
+def password_entry(user: str, password: str, *, iterations: int = ITERATIONS) -> str:
     """Return a line of a password file, without its line end.
 
     :raises InvalidInput: the user name cannot stand in such a line.

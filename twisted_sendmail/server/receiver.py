@@ -219,6 +219,13 @@ class MessageHandler(ServerHandler):
         except Exception:  # noqa: BLE001 - whatever it is, the client gets 451
             _log.failure("no receiver could be made")
             return LOCAL_ERROR
+        if not isinstance(receiver, Receiver):
+            self._receiver = None
+            _log.critical(
+                "no receiver could be made: a {kind} was returned; return a Receiver",
+                kind=type(receiver).__name__,
+            )
+            return LOCAL_ERROR
         self._recipients, self._smtputf8 = [], parameters.smtputf8
         return self._ask(self._abort_refused, receiver.sender, sender, parameters)
 
@@ -320,7 +327,7 @@ class MessageHandler(ServerHandler):
         awaited = len(self._recipients) if self._factory.settings.lmtp else 1
         replies = [_checked(each) or default for each in verdict]
         if len(replies) != awaited:
-            _log.error(
+            _log.critical(
                 "a receiver returned {count} replies for {awaited}",
                 count=len(replies),
                 awaited=awaited,
@@ -348,14 +355,20 @@ def _checked(answer: object) -> Reply | None:
     if answer is None:
         return None
     if not isinstance(answer, Reply):
-        _log.error("a receiver answered a {kind}, not a Reply", kind=type(answer).__name__)
+        # Critical, as the exception of a receiver is: it is a fault of the program.
+        _log.critical(
+            "a receiver returned a {kind}; return None to accept, or a Reply to refuse, such as "
+            "{example}",
+            kind=type(answer).__name__,
+            example='Reply(550, ("5.1.1 No such user",))',
+        )
         return LOCAL_ERROR
     try:
         answer.to_bytes()
     except ValueError as e:
-        _log.error("a receiver's reply cannot be sent: {why}", why=str(e))
+        _log.critical("a receiver's reply cannot be sent: {why}", why=str(e))
         return LOCAL_ERROR
     if answer.intermediate:
-        _log.error("a receiver's reply cannot be sent: {code} is not final", code=answer.code)
+        _log.critical("a receiver's reply cannot be sent: {code} is not final", code=answer.code)
         return LOCAL_ERROR
     return answer

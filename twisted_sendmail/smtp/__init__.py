@@ -105,6 +105,9 @@ __all__ = [
     "Verb",
     "ascii_domain",
     "authentication_refusal",
+    "check_flag",
+    "check_positive",
+    "check_type",
     "classify_reply",
     "domain_name",
     "hop_count",
@@ -133,6 +136,7 @@ if TYPE_CHECKING:
         ascii_domain,
         domain_name,
     )
+    from twisted_sendmail.smtp.arguments import check_flag, check_positive, check_type
     from twisted_sendmail.smtp.capabilities import Capabilities
     from twisted_sendmail.smtp.client import ClientSession, CommandGroup, CommandResult
     from twisted_sendmail.smtp.client_states import ClientState
@@ -255,6 +259,7 @@ else:
         __name__,
         {
             "address": "ForwardPath Mailbox ReversePath ascii_domain domain_name",
+            "arguments": "check_flag check_positive check_type",
             "capabilities": "Capabilities",
             "client": "ClientSession CommandGroup CommandResult",
             "client_states": "ClientState",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from twisted_sendmail.smtp.address import ForwardPath, ReversePath
+from twisted_sendmail.smtp.arguments import check_flag, check_type
 from twisted_sendmail.smtp.errors import InvalidAddress, InvalidInput
 from twisted_sendmail.smtp.limits import MAX_ENVID, MAX_ORCPT
 
@@ -155,7 +156,7 @@ def _recipients(recipients: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Reci
 def _ret(ret: str | None) -> str | None:
     if ret is None:
         return None
-    if ret.upper() not in {"FULL", "HDRS"}:
+    if not isinstance(ret, str) or ret.upper() not in {"FULL", "HDRS"}:
         raise InvalidInput("RET cannot be used", remedy="give FULL or HDRS")
     return ret.upper()
 
@@ -187,6 +188,9 @@ class Envelope:
     require_tls: bool = attrs.field(default=False, kw_only=True)
     others: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True, eq=False, repr=False)
 
+    def __attrs_post_init__(self) -> None:
+        check_flag("require_tls", self.require_tls)
+
     def to(self, recipients: tuple[Recipient, ...]) -> Envelope:
         """Return the envelope with other *recipients*."""
         return attrs.evolve(self, recipients=recipients)
@@ -212,6 +216,7 @@ class Envelope:
 
 
 def _check_parameter(name: str, value: str, limit: int) -> None:
+    check_type(name, value, str, "text")
     if not value or not value.isprintable():
         msg = f"{name} cannot be used"
         raise InvalidInput(msg, detail="it is empty or holds control characters")

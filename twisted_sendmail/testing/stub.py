@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email import message_from_bytes, policy
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from twisted_sendmail.message import prepare
 from twisted_sendmail.smtp import (
@@ -108,13 +108,34 @@ class StubMailer:
         return Deferred.fromCoroutine(send())
 
     def submit(
-        self, reactor: Any, server: object, message: Message, **options: Any
+        self,
+        reactor: Any,
+        server: object,
+        message: Message,
+        *,
+        sender: str | ReversePath | None = None,
+        recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+        envelope: Envelope | None = None,
+        all_or_nothing: bool = False,
+        complete: bool = True,
     ) -> Deferred[DeliveryReport]:
         """Record one message; the arguments are those of :func:`twisted_sendmail.submit`."""
-        return self.send(message, server=server, **options)
+        return self.send(
+            message,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            all_or_nothing=all_or_nothing,
+            complete=complete,
+            server=server,
+        )
 
     def send_many(
-        self, messages: Iterable[Item] | AsyncIterable[Item]
+        self,
+        messages: Iterable[Item] | AsyncIterable[Item],
+        *,
+        all_or_nothing: bool = False,
+        complete: bool = True,
     ) -> Deferred[list[DeliveryReport]]:
         """Record several messages; a refused one does not stop the next."""
 
@@ -122,21 +143,45 @@ class StubMailer:
             reports = []
             async for item in _each(messages):
                 envelope, message = item if isinstance(item, tuple) else (None, item)
-                reports.append(await self._send(message, None, envelope=envelope))
+                report = await self._send(
+                    message,
+                    None,
+                    envelope=envelope,
+                    all_or_nothing=all_or_nothing,
+                    complete=complete,
+                )
+                reports.append(report)
             return reports
 
         return Deferred.fromCoroutine(send_many())
 
-    async def aclose(self) -> None:
-        """Set ``closed``."""
+    def aclose(self, *, grace: float | None = 30.0, send_waiting: bool = True) -> Deferred[None]:
+        """Set ``closed``; nothing waits."""
         self.closed = True
+        return succeed(None)
 
     async def _send(
-        self, message: Message, server: object, *, all_or_nothing: bool = False, **options: Any
+        self,
+        message: Message,
+        server: object,
+        *,
+        sender: str | ReversePath | None = None,
+        recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+        envelope: Envelope | None,
+        all_or_nothing: bool,
+        complete: bool,
     ) -> DeliveryReport:
         if self._failures:
             raise self._failures.popleft()
-        prepared = await prepare(message, now=time.time(), all_or_nothing=all_or_nothing, **options)
+        prepared = await prepare(
+            message,
+            sender=sender,
+            recipients=recipients,
+            envelope=envelope,
+            now=time.time(),
+            all_or_nothing=all_or_nothing,
+            complete=complete,
+        )
         pieces = []
         try:
             while piece := await prepared.read():

@@ -1,0 +1,141 @@
+"""An argument of the wrong type is an error where it comes in, and the error says what to give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from twisted_sendmail import (
+    ConnectionLimits,
+    Envelope,
+    InvalidInput,
+    Mailer,
+    MailerService,
+    MailSender,
+    Receiver,
+    RelayService,
+    RelaySettings,
+    SMTPServerFactory,
+    SubmissionServer,
+    Timeouts,
+    TLSTrust,
+    open_session,
+    probe_server,
+    submit,
+)
+from twisted_sendmail.message import compose
+from twisted_sendmail.testing.memory_server import MemoryServer
+from twisted_sendmail.testing.stub import StubMailer
+
+URL = "smtp://mail.example.org"
+MESSAGE = b"From: a@example.org\r\nTo: b@example.net\r\n\r\nHi.\r\n"
+any_type: Any = lambda value: value  # noqa: E731 - hides the type from mypy
+
+
+def server(**arguments: Any) -> SubmissionServer:
+    return SubmissionServer("mail.example.org", **arguments)
+
+
+def relay(**arguments: Any) -> RelaySettings:
+    return RelaySettings("relay.example.org", **arguments)
+
+
+WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "trust": (lambda: server(trust="ca.pem"), "give a TLSTrust"),
+    "timeouts": (lambda: server(timeouts=3), "give a Timeouts"),
+    "no timeouts": (lambda: server(timeouts=0), "give a Timeouts"),
+    "credentials": (lambda: server(credentials=("jane", "s3cret")), r"give Credentials\("),
+    "mechanisms": (lambda: server(mechanisms=["PLAIN"]), "give a dict"),
+    "helo_name": (lambda: server(helo_name=3), "give a host name"),
+    "endpoint": (lambda: server(endpoint="unix:/run/smtp"), "give an IStreamClientEndpoint"),
+    "watch": (lambda: server(watch=True), "give a function"),
+    "extensions": (lambda: server(extensions="XCLIENT"), "give a list of Extension"),
+    "port": (lambda: server(port=True), "give a number from 1"),
+    "url": (lambda: SubmissionServer.from_url(any_type(b"smtp://h")), "give text"),
+    "a timeout": (lambda: Timeouts(total=any_type("3")), "give seconds above zero"),
+    "an endless timeout": (lambda: Timeouts(total=float("inf")), "or None"),
+    "ca_file": (lambda: TLSTrust(ca_file=any_type(3)), "give the path"),
+    "the name": (lambda: TLSTrust(name=any_type(3)), "give the name"),
+    "fingerprint": (lambda: TLSTrust(fingerprint=any_type(3)), "give the SHA-256"),
+    "limits": (lambda: Mailer(Clock(), URL, limits=any_type(3)), "give a PoolLimits"),
+    "swapped": (lambda: Mailer(URL, any_type(Clock())), "give a URL or a SubmissionServer"),
+    "grace": (lambda: Mailer(Clock(), URL).aclose(grace=any_type("3")), "give seconds"),
+    "ret": (lambda: Envelope("", "b@example.net", ret=any_type(3)), "give FULL or HDRS"),
+    "envid": (lambda: Envelope("", "b@example.net", envid=any_type(3)), "give text"),
+    "require_tls": (
+        lambda: Envelope("", "b@example.net", require_tls=any_type("no")),
+        "give True or False",
+    ),
+    "routes": (lambda: relay(routes=3), "give a list of RouteSettings"),
+    "a route": (lambda: relay(routes=[URL]), "give a RouteSettings"),
+    "settings": (lambda: RelayService(Clock(), "queue", any_type(3)), "give a RelaySettings"),
+    "receiver": (lambda: SMTPServerFactory(any_type(Clock()), any_type(3)), "subclass of Receiver"),
+    "server limits": (
+        lambda: SMTPServerFactory(any_type(Clock()), Receiver, limits=any_type(3)),
+        "give a ConnectionLimits",
+    ),
+    "connections": (lambda: ConnectionLimits(total=any_type("9")), "give a whole number"),
+    "to": (lambda: compose(sender="a@example.org", to=any_type("b@example.net")), "give a list"),
+    "a recipient": (lambda: compose(sender="a@example.org", to=[any_type(3)]), "give text"),
+    "VT": (lambda: compose(sender="a@example.org", subject="a\vb"), "give it in one line"),
+    "LS": (lambda: compose(sender="a@example.org", subject="a\u2028b"), "give it in one line"),
+    "surrogate": (lambda: compose(sender="a@example.org", text="\udcff"), "right encoding"),
+}
+
+
+@pytest.mark.parametrize(("call", "remedy"), WRONG.values(), ids=WRONG)
+def test_a_wrong_argument_is_an_error_with_a_remedy(
+    call: Callable[[], object], remedy: str
+) -> None:
+    with pytest.raises(InvalidInput, match=remedy) as caught:
+        _ = call()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_url_and_a_parameter_that_it_decides_is_no_mystery() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tls'"):
+        _ = SubmissionServer.from_url(URL, tls="none")  # type: ignore[call-arg]
+
+
+WRONG_LATER: dict[str, Callable[[], Deferred[Any]]] = {
+    "envelope": lambda: submit(Clock(), URL, MESSAGE, envelope=any_type(3)),
+    "complete": lambda: submit(Clock(), URL, MESSAGE, complete=any_type("no")),
+    "all_or_nothing": lambda: submit(Clock(), URL, MESSAGE, all_or_nothing=any_type("no")),
+    "probe_server": lambda: probe_server(Clock(), any_type(3)),
+    "open_session": lambda: Deferred.fromCoroutine(open_session(any_type(Clock()), any_type(3))),
+    "stub": lambda: StubMailer().send(MESSAGE, envelope=any_type(3)),
+}
+
+
+@pytest.mark.parametrize("call", WRONG_LATER.values(), ids=WRONG_LATER)
+def test_a_function_with_a_result_fails_with_the_error(call: Callable[[], Deferred[Any]]) -> None:
+    found: list[Failure] = []
+    _ = call().addErrback(found.append)
+    (failure,) = found
+    assert isinstance(failure.value, InvalidInput)
+    assert "; give " in str(failure.value)
+
+
+def test_a_mailer_a_service_and_a_stub_are_mail_senders() -> None:
+    """RelayService is one as well; mypy checks that."""
+    with MemoryServer(tls=False) as smtp_server:
+        target = SubmissionServer.from_url(URL, endpoint=smtp_server.endpoint)
+        service = MailerService(smtp_server.clock, target)
+        stub = StubMailer()
+        senders: list[MailSender] = [Mailer(smtp_server.clock, target), service, stub]
+        for sender in senders:
+            report = smtp_server.run(
+                sender.send(b"Hi.\r\n", sender="a@example.org", recipients="b@example.net")
+            )
+            assert [str(each.recipient) for each in report.accepted] == ["b@example.net"]
+        assert (len(smtp_server.messages), len(stub.sent)) == (2, 1)
+        _ = service.stopService()
+
+
+def check_types(relay_service: RelayService) -> MailSender:
+    return relay_service

@@ -1,0 +1,39 @@
+"""Checks of the arguments of public functions and classes.
+
+A value of the wrong type is an error where it comes in, with what to give instead; the error names
+its type and not the value, which may be a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted_sendmail.smtp.errors import InvalidInput
+
+
+def check_type(name: str, value: object, kinds: type | tuple[type, ...], give: str) -> None:
+    """Check that *value* is of one of *kinds*.
+
+    :raises InvalidInput: it is not; *give* is the remedy.
+    """
+    if not isinstance(value, kinds):
+        raise InvalidInput(f"{name} cannot be {type(value).__name__}", remedy=f"give {give}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Check that *value* is True or False.
+
+    :raises InvalidInput: it is not.
+    """
+    if not isinstance(value, bool):
+        raise InvalidInput(f"the option '{name}' cannot be {value!r}", remedy="give True or False")
+
+
+def check_positive(what: str, value: Any, give: str, *, whole: bool = False) -> None:
+    """Check that *value* is a finite number above zero.
+
+    :raises InvalidInput: it is not; *give* is the remedy.
+    """
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < float("inf"):
+        raise InvalidInput(f"{what} cannot be {value!r}", remedy=f"give {give}")
