@@ -47,6 +47,53 @@ def test_a_drop_directory_that_can_be_used_is_good(folder: Folder, spool: Path) 
     )
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "why"),
+    [
+        ('submission-socket = "/absent/s"', "", "/absent/s cannot be made: there is no directory"),
+        ("", '[admin]\nendpoint = "unix:/absent/a"', "/absent/a cannot be made: there is no dir"),
+        ("", '[log]\njson-file = "/absent/log"', "/absent/log cannot be made: there is no directo"),
+        (
+            'submission-socket = "password/s"',
+            "",
+            "password/s cannot be made: there is no directory",
+        ),
+    ],
+)
+def test_a_file_in_a_missing_directory_is_named(
+    folder: Folder, begin: str, end: str, why: str
+) -> None:
+    folder.write("relay.toml", f"{begin}\n{SIMPLE}{end}\n")
+    status, out, err = check(folder)
+    assert (status, out) == (78, "")
+    assert why in err
+
+
+@pytest.mark.parametrize(
+    ("queue", "why"),
+    [
+        ("/proc/q", "no directory can be created in /proc"),
+        ("password", "the path is not a directory"),
+        ("password/q", "no directory can be created in"),
+    ],
+)
+def test_a_queue_that_cannot_be_made_is_named(folder: Folder, queue: str, why: str) -> None:
+    folder.write("relay.toml", SIMPLE.replace('"queue"', f'"{queue}"'))
+    status, out, err = check(folder)
+    assert (status, out) == (78, "")
+    assert f"cannot be used: {why}" in err
+
+
+def test_the_check_changes_nothing(folder: Folder) -> None:
+    (folder.path / "queue").mkdir(0o755)
+    folder.write("relay.toml", SIMPLE)
+    before = sorted(folder.path.iterdir())
+    assert check(folder)[0] == 0
+    assert sorted(folder.path.iterdir()) == before
+    assert list((folder.path / "queue").iterdir()) == []
+    assert (folder.path / "queue").stat().st_mode & 0o777 == 0o755
+
+
 def test_without_a_spool_the_relay_makes_its_own(folder: Folder) -> None:
     folder.write("relay.toml", SIMPLE)
     assert check(folder)[0] == 0

@@ -18,6 +18,7 @@ from twisted_sendmail import (
     RouteSettings,
     ServerSettings,
     ServerTimeouts,
+    Timeouts,
     TLSPolicy,
 )
 from twisted_sendmail.daemon.config_schema import all_keys
@@ -191,6 +192,20 @@ def test_every_table_has_its_effect(folder: Folder) -> None:
     assert folder.path / "relay.json" == read.json_log
 
 
+def test_a_smarthost_has_timeouts_of_its_own(folder: Folder) -> None:
+    text = """
+queue = "q"
+[[smarthost]]
+url = "smtps://a.example"
+timeouts = { connect = "10 s", data-end = "20 min", total = false }
+[[smarthost]]
+url = "smtps://b.example"
+"""
+    first, second = folder.read(text).relay.routes[0].servers
+    assert first.timeouts == Timeouts(connect=10.0, data_end=1200.0, total=None)
+    assert second.timeouts == Timeouts()
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -215,6 +230,22 @@ def test_every_table_has_its_effect(folder: Folder) -> None:
         (
             f'queue = "q"\nspool = "/{"x" * 103}"\n{SMARTHOST}',
             "spool: the path of the socket in it is longer than 107 octets; write a shorter one",
+        ),
+        (
+            f'queue = "q"\n{SMARTHOST}[rewrite]\nlocal-domains = ["x.example"]\n',
+            "rewrite.local-domains: there is no address for mail to these domains; give rewrite.",
+        ),
+        (
+            f'queue = "q"\n{SMARTHOST}timeouts = 5\n',
+            "smarthost.timeouts: the value is a number; write { connect = ",
+        ),
+        (
+            f'queue = "q"\n{SMARTHOST}timeouts = {{ conect = 5 }}\n',
+            "smarthost.timeouts.conect: there is no such key; did you mean connect?",
+        ),
+        (
+            f'queue = "q"\n{SMARTHOST}timeouts = {{ total = 0 }}\n',
+            "smarthost.timeouts.total: '0' is no duration above zero; ",
         ),
         ('queue = "q"\nretry = 5\n', "retry: the value is a number; write it as a table, [retry]"),
         ('queue = "q"\nlisten = "tcp:0"\n', "listen: the value is a text; write it as [[listen]]"),

@@ -373,6 +373,7 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
             table.url,
             credentials=None,
             ignore_extensions=table.ignore_extensions,
+            timeouts=table.timeouts,
             watch=_log_dialogue if tables.log.dialogue else None,
         )
     user = _user(table)

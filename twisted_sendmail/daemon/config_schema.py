@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import attrs
 
+from twisted_sendmail.client import Timeouts
 from twisted_sendmail.daemon import config_types as types
 from twisted_sendmail.daemon.config_types import InvalidValue, ValueType, at_key
 from twisted_sendmail.daemon.endpoints import EndpointDescription, endpoint
@@ -63,6 +64,21 @@ def _table(table: type[_T]) -> _T:
 def _tables(table: type[_T]) -> tuple[_T, ...]:
     """A list of tables ``[[name]]``."""
     return attrs.field(default=(), metadata={"tables": table})
+
+
+def _timeouts(value: object, folder: Path) -> Timeouts:
+    """A table from phases of a session to durations; ``false`` waits without end."""
+    if not isinstance(value, dict):
+        remedy = 'write { connect = "10 s", data-end = "20 min" }'
+        raise InvalidValue(f"the value is {types.type_name(value)}", remedy)
+    known = {each.name.replace("_", "-"): each.name for each in attrs.fields(Timeouts)}
+    given = {}
+    for name, seconds in value.items():
+        if name not in known:
+            raise _unknown_key(name, list(known), "")
+        with at_key(name):
+            given[known[name]] = types.duration_or_never(seconds, folder)
+    return Timeouts(**given)
 
 
 def _senders(value: object, folder: Path) -> tuple[str, ...]:
@@ -139,6 +155,12 @@ class SmarthostTable:
     :param client_key: its private key, if it is in a file of its own
     :param ignore_extensions: EHLO keywords to treat as not offered, such as ``CHUNKING``, and the
         parameters ``RET``, ``ENVID`` and ``ORCPT``, to be left out
+    :param timeouts: how long phases of a session may take, as a table such as
+        ``{ connect = "10 s", data-end = "20 min" }``; ``false`` is without end. The phases are
+        ``connect``, ``greeting``, ``command`` (EHLO, STARTTLS, RSET), ``tls``, ``auth`` (each
+        reply), ``mail``, ``rcpt``, ``data-init``, ``data-block`` (each piece of the content),
+        ``data-end`` (the reply to it), ``quit``, and ``total`` (a message). The others have the
+        minimum of :rfc:`5321#section-4.5.3.2`, and ``connect`` 30 s, ``tls`` 60 s, ``total`` 1 h
     :param priority: the server with the lowest number is tried first; equal ones in the order of
         the file
     """
@@ -158,6 +180,7 @@ class SmarthostTable:
     client_certificate: Path | None = _key(types.readable_file)
     client_key: Path | None = _key(types.readable_file)
     ignore_extensions: tuple[str, ...] = _key(types.texts, [])
+    timeouts: Timeouts = _key(_timeouts, {})
     priority: int = _key(types.natural_number, 0)
 
 

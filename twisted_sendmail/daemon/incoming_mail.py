@@ -55,6 +55,9 @@ def _rewriting(table: RewriteTable, name: str) -> Rewriting | None:
         why = "rewrite.complete = false leaves every header as it is"
         raise InvalidValue(why, "remove one of them", "rewrite.set-from-header")
     admin = table.local_mail_to
+    if table.local_domains and admin is None:
+        why = "there is no address for mail to these domains"
+        raise InvalidValue(why, "give rewrite.local-mail-to too", "rewrite.local-domains")
     if not (senders or table.masquerade or admin):
         return None
     with at_key("rewrite"):

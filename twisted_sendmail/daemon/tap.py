@@ -19,14 +19,14 @@ from twisted.python import usage
 from twisted_sendmail.admin.local_mail import LocalMail
 from twisted_sendmail.daemon.config import configuration_of, read_configuration
 from twisted_sendmail.daemon.config_schema import Key, all_keys
-from twisted_sendmail.daemon.config_types import ConfigSource
+from twisted_sendmail.daemon.config_types import ConfigSource, ConfigurationError
 from twisted_sendmail.daemon.drop_intake import check_drop_directory
 from twisted_sendmail.daemon.logging import log_to
 from twisted_sendmail.daemon.resolver import DaemonThreadResolver
 from twisted_sendmail.daemon.service import RelayDaemon
 from twisted_sendmail.drop import DropDirectory
 from twisted_sendmail.exit_status import ExitStatus, status_of_start
-from twisted_sendmail.queue import RelayLock, SQLiteStore
+from twisted_sendmail.queue import RelayLock, SQLiteStore, check_place
 from twisted_sendmail.smtp import SendmailError, printable
 
 if TYPE_CHECKING:
@@ -178,11 +178,13 @@ def check_queue(directory: Path) -> None:
 
 
 def _check(configuration: Configuration) -> NoReturn:
-    """End ``--check``: the configuration can be used, and so can the drop directory.
+    """End ``--check``: the configuration can be used, and so can the directories that it names.
 
-    :raises SendmailError: the relay could not use the drop directory.
+    :raises SendmailError: the relay could not use one of them.
     :raises SystemExit: the result is printed.
     """
+    check_place(configuration.queue)
+    _check_files(configuration)
     settings = configuration.drop
     owner = None
     if os.geteuid() == 0:
@@ -203,6 +205,34 @@ def _check(configuration: Configuration) -> NoReturn:
         if local_mail is not None:
             _print_result(local_mail)
     sys.exit(ExitStatus.OK)
+
+
+def _check_files(configuration: Configuration) -> None:
+    """Check that the directories exist in which the relay makes sockets and its log.
+
+    :raises ConfigurationError: one does not, or cannot be written to.
+    """
+    admin = configuration.admin
+    endpoints = [each.endpoint for each in (*configuration.listeners, configuration.submission)]
+    if admin is not None and admin.endpoint is not None:
+        endpoints.append(admin.endpoint)
+    files = [Path(each.path) for each in endpoints if each.path is not None]
+    if configuration.json_log is not None:
+        files.append(configuration.json_log)
+    for file in files:
+        directory = file.absolute().parent
+        # The relay makes the directory of its queue.
+        if directory == configuration.queue.absolute():
+            continue
+        why = ""
+        if not directory.is_dir():
+            why = f"there is no directory {printable(str(directory), 300)}"
+        elif not os.access(directory, os.W_OK | os.X_OK):
+            why = f"the directory {printable(str(directory), 300)} is not writable"
+        if why:
+            what = f"{printable(configuration.source)}: {printable(str(file), 300)} cannot be made"
+            remedy = "make the directory for the relay's user, or name another"
+            raise ConfigurationError(what, detail=why, remedy=remedy)
 
 
 def _changes_user(options: Options) -> bool:

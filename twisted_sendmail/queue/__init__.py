@@ -33,7 +33,7 @@ from twisted_sendmail.queue.models import (
 )
 from twisted_sendmail.queue.notify import relay_runs, wake
 from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
-from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock
+from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock, check_place
 from twisted_sendmail.queue.sqlite.free_space import LEAST_FREE
 from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
 from twisted_sendmail.queue.sqlite.store import PIECE_SIZE, Pieces, SQLiteStore
@@ -73,6 +73,7 @@ __all__ = [
     "Selection",
     "SetAsideReason",
     "TooManyHops",
+    "check_place",
     "delay_reason",
     "fits",
     "id_number",

@@ -10,6 +10,7 @@ import fcntl
 import os
 import pwd
 import stat
+import tempfile
 from pathlib import Path
 
 from twisted_sendmail.queue.errors import QueueBusy, QueueUnusable
@@ -24,11 +25,29 @@ def unusable(path: Path, why: str, remedy: str) -> QueueUnusable:
     return QueueUnusable(f"the queue {path} cannot be used", detail=why, remedy=remedy)
 
 
-def check_directory(directory: Path, *, create: bool, root_may: bool) -> None:
+def check_place(directory: Path) -> None:
+    """Verify that *directory* can hold a queue, or that it can be created; leave it as it is.
+
+    :raises QueueUnusable: it cannot.
+    """
+    if os.path.lexists(directory):
+        check_directory(directory, create=False, root_may=True, narrow=False)
+        return
+    above = next(each for each in directory.absolute().parents if os.path.lexists(each))
+    try:
+        # Permissions do not tell it, of root or on file systems such as /proc.
+        Path(tempfile.mkdtemp(prefix=".twisted-sendmail-", dir=above)).rmdir()
+    except OSError as e:
+        why = f"no directory can be created in {above}: {e.strerror}"
+        raise unusable(directory, why, "give a directory that can be made") from None
+
+
+def check_directory(directory: Path, *, create: bool, root_may: bool, narrow: bool = True) -> None:
     """Verify that *directory* can hold a queue.
 
     :param create: create it if it is missing.
     :param root_may: the superuser may use another user's queue.
+    :param narrow: withdraw permissions of other users.
     :raises QueueUnusable: it cannot.
     """
     try:
@@ -53,7 +72,7 @@ def check_directory(directory: Path, *, create: bool, root_may: bool) -> None:
             _as_owner(found.st_uid, root_may=root_may),
         )
     if stat.S_IMODE(found.st_mode) != 0o700:
-        _make_private(directory)
+        _make_private(directory, narrow=narrow)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise unusable(directory, "the directory is not writable", "mount or make it writable")
 
@@ -69,7 +88,7 @@ def _as_owner(uid: int, *, root_may: bool) -> str:
     return f"run as {login} or as root" if uid else f"run as {login}"
 
 
-def _make_private(directory: Path) -> None:
+def _make_private(directory: Path, *, narrow: bool) -> None:
     # A home directory or /tmp, given by mistake, must keep its mode.
     if not (directory / DATABASE).exists() and any(directory.iterdir()):
         raise unusable(
@@ -77,6 +96,8 @@ def _make_private(directory: Path) -> None:
             "the directory is readable for others and holds other files than a queue",
             "give an empty directory, or one that does not exist",
         )
+    if not narrow:
+        return
     try:
         directory.chmod(0o700)
     except OSError as e:
