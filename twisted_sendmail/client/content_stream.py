@@ -99,7 +99,7 @@ class ContentStream:
         else:
             chunk, self._held = self._held, piece
             _ = protocol.session.send(Bdat(len(chunk)), payload=chunk, done=self._chunk_answered)
-        protocol.write_now()
+        protocol.flush(held=True)
 
     def _ended(self, result: Any) -> None:
         """The source has ended, or failed, or was stopped."""

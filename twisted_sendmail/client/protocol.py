@@ -309,16 +309,15 @@ class SubmissionProtocol(Protocol):
     def release(self) -> None:
         """Write what was held back."""
         self._held -= 1
-        if not self._held:
-            self.write_now()
+        self.flush()
 
-    def flush(self) -> None:
-        """Write what may be written, unless it is held back."""
-        if not self._held:
-            self.write_now()
+    def flush(self, *, held: bool = False) -> None:
+        """Write what may be written.
 
-    def write_now(self) -> None:
-        """Write what may be written."""
+        :param held: write also what is held back.
+        """
+        if self._held and not held:
+            return
         if not (self.session.next_flight and self._input_may_wait()):
             self._write_and_dispatch()
 

@@ -447,18 +447,18 @@ class Transaction:
             recipient_results(
                 self._envelope.recipients, self._refused, self._status, self._verdict
             ),
-            self._verdict,
-            self._decided_by,
-            self._size,
-            protocol.host,
-            protocol.tls,
-            session.transcript,
-            error,
-            message.message_id,
-            "DSN" in session.capabilities,
-            message.long_line,
-            message.signature_broken,
-            self._unsupported,
+            reply=self._verdict,
+            phase=self._decided_by,
+            size=self._size,
+            host=protocol.host,
+            tls=protocol.tls,
+            transcript=session.transcript,
+            error=error,
+            message_id=message.message_id,
+            dsn="DSN" in session.capabilities,
+            long_line=message.long_line,
+            signature_broken=message.signature_broken,
+            unsupported=self._unsupported,
         )
         if self._unsupported:
             protocol.log.warn(  # noqa: G010 - Twisted's logger
