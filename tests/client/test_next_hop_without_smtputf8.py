@@ -62,6 +62,10 @@ BODY = "\r\nGr\u00fc\u00dfe\r\n.\r\n  \r\n\tSubject: \u00fc\r\n".encode()
             "Content-Type: text/plain; name*=utf-8''%E2%82%AC; charset=utf-8",
         ),
         (
+            "Content-Type: multipart/mixed; boundary=b (\u00e4)",
+            "Content-Type: multipart/mixed; boundary=b (=?utf-8?b?w6Q=?=)",
+        ),
+        (
             "List-Unsubscribe: <https://x.example/\u00fc?a=b>",
             "List-Unsubscribe: <https://x.example/%C3%BC?a=b>",
         ),

@@ -422,12 +422,12 @@ def _encode_parameters(value: str, writer: _Writer) -> None:
         ):
             extended.add(name[1].lower())
     for name, each in zip(names, parameters, strict=True):
-        if name is not None and name[1].lower() == "boundary":
-            # The delimiter lines of the body hold the same octets.
-            writer.raw(f";{each}")
-        elif name is None or name[1].lower() not in extended:
+        if name is None or name[1].lower() not in extended:
             writer.raw(";")
             (writer.raw(each) if each.isascii() else _encode_tokens(each, writer))
+        elif name[1].lower() == "boundary":
+            # The delimiter lines of the body hold the same octets.
+            writer.raw(f";{each}")
         elif name[3]:
             # This is an extended value already, except for some octets.
             octets = _NOT_ASCII.sub(_percent_encoded, without_comments(each[name.end() :]))
