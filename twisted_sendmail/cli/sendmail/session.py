@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.stdio import StandardIO
 
 from twisted_sendmail.cli.react import react
-from twisted_sendmail.cli.sendmail.spool import drop_envelope
+from twisted_sendmail.cli.sendmail.spool import commit, drop_envelope
 from twisted_sendmail.daemon.incoming_mail import server_settings
-from twisted_sendmail.drop import DropFile, new_name, wake_relay
+from twisted_sendmail.drop import DropFile, new_name
 from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.queue import NO_SPACE
 from twisted_sendmail.server import (
@@ -91,12 +91,9 @@ class DropReceiver(Receiver):
     def commit(self) -> Reply | None:
         """Complete the file, and wake the relay."""
         try:
-            self._opened().commit()
+            commit(self._settings, self._opened())
         except OSError as e:
             return _refusal(e)
-        finally:
-            self.abort()  # nothing is left of a file that is not complete
-        wake_relay(self._settings)
         return None
 
     def abort(self) -> None:

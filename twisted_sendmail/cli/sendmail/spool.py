@@ -104,7 +104,7 @@ def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes])
                         "message too large", detail=f"the relay takes {limit} octets"
                     )
                 file.write(piece)
-            file.commit()
+            commit(settings, file)
         finally:
             file.abort()
     except DropFileError as e:
@@ -113,8 +113,19 @@ def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes])
         ) from None
     except OSError as e:
         raise CommandError(_cannot_write(settings, e), ExitStatus.TEMPFAIL) from None
-    wake_relay(settings)
     return file.name
+
+
+def commit(settings: DropSettings, file: DropFile) -> None:
+    """Complete *file*, durably, and wake the relay; nothing is left of a file that fails.
+
+    :raises OSError: the file cannot be written.
+    """
+    try:
+        file.commit()
+    finally:
+        file.abort()
+    wake_relay(settings)
 
 
 def _cannot_write(settings: DropSettings, error: OSError) -> str:
