@@ -9,7 +9,7 @@ RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 3986 (URLs).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from attrs import evolve, field, frozen
@@ -40,6 +40,8 @@ _SCHEMES = {
     "smtp": TLSPolicy.NONE,
 }
 _PORTS = {TLSPolicy.IMPLICIT: 465, TLSPolicy.STARTTLS: 587}
+# Stands for the user and password of the URL, which None does not: it is no login.
+_OF_URL: Any = object()
 _USAGE = "write smtps://user@host or smtp+starttls://user@host:587"
 
 
@@ -174,7 +176,7 @@ class SubmissionServer:
         *,
         password: str | None = None,
         trust: TLSTrust | None = None,
-        credentials: Credentials | None = None,
+        credentials: Credentials | None = _OF_URL,
         mechanisms: Mapping[str, MechanismFactory] | None = None,
         helo_name: str | None = None,
         timeouts: Timeouts | None = None,
@@ -188,14 +190,18 @@ class SubmissionServer:
         :param url: see the module; reserved characters in the user name are percent-encoded. Its scheme
             says when TLS begins.
         :param password: the user's, when it is not in the URL.
-        :param credentials: instead of the user and password of the URL.
+        :param credentials: instead of the user and password of the URL; None: without a login.
         :raises InvalidInput: an argument cannot be used; the text never holds a password.
 
         The other parameters are those of the class.
         """
         check_type("url", url, str, "text such as smtps://user@host")
         scheme, user, secret, host, port = _split(url)
-        if user is not None and credentials is None:
+        if credentials is _OF_URL:
+            credentials = None
+        else:
+            user = None
+        if user is not None:
             if password is None:
                 password = secret
             if password is None:
