@@ -24,7 +24,7 @@ SEVEN_BIT = ServerSettings(
 WORD = re.compile(rb"=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=")
 
 
-def arrived(message: str | bytes) -> bytes:
+def arrived(message: Any) -> bytes:
     """What the next hop gets."""
     octets = message.encode() if isinstance(message, str) else message
     with MemoryServer(tls=False, settings=SEVEN_BIT) as server:
@@ -198,6 +198,19 @@ def test_garbage_becomes_ascii_or_is_refused(name: str, value: str) -> None:
     assert got.endswith(b"\r\nA: b\r\n\r\nx\r\n")
     if octets.isascii():
         assert octets == got
+
+
+@pytest.mark.parametrize("end", [b"", b"\xc3\xbc\r\n"])
+def test_a_message_that_is_read_once_may_have_a_header_in_utf8_but_no_8_bit_body(
+    end: bytes,
+) -> None:
+    body = b"\r\n" + b"0123456789abcdef\r\n" * 100_000
+    pieces = [b"Subject: \xc3\xbc\r\n" + body, end]
+    if end:
+        with pytest.raises(ExtensionUnavailable, match="8BITMIME is needed and not offered"):
+            arrived(iter(pieces))
+    else:
+        assert arrived(iter(pieces)) == b"Subject: =?utf-8?b?w7w=?=\r\n" + body
 
 
 # -- the cost ---------------------------------------------------------------------------------

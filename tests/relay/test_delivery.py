@@ -294,6 +294,24 @@ def test_large_8_bit_mail_is_encoded_for_a_next_hop_without_8bitmime(world: Worl
     assert b"Content-Transfer-Encoding: base64\r\n" in got
 
 
+@pytest.mark.parametrize("end", [b"", b"\xc3\xbc\r\n"])
+def test_only_the_header_of_a_very_large_message_is_encoded_for_a_next_hop_of_7_bits(
+    world: World, end: bytes
+) -> None:
+    """Its body is not, so that must be in ASCII."""
+    host = world.host(faults=[without("8BITMIME"), without("SMTPUTF8")])
+    relay = world.relay(host)
+    body = b"\r\n" + b"0123456789abcdef\r\n" * 700_000 + end
+    content = COMPLETE + "Subject: Gr\u00fc\u00dfe\r\n".encode() + body
+    queued = world.run(relay.send(content, sender=SENDER, recipients="bob@example.net"))
+    report = world.run(queued.delivered())
+    assert [each.status for each in report.failed] == (["5.6.3"] if end else [])
+    if not end:
+        (message,) = host.messages
+        assert message.content == COMPLETE + b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n" + body
+        assert message.parameters.size == len(message.content)
+
+
 def test_a_held_message_waits_for_the_operator(world: World) -> None:
     host = world.host()
     relay = world.relay(host)

@@ -258,7 +258,7 @@ class PreparedMessage:
             made = await self._with_ascii_header(run_blocking)
             if eight_bit_mime and not self.smtputf8:
                 made.not_in_ascii = ""
-            if refused and not made.not_in_ascii:
+            if refused and not (made.not_in_ascii or await made.may_have_7_bits()):
                 return self  # its body is refused
         return made.with_broken_lines() if self.encodes_long_lines else made
 
@@ -278,6 +278,15 @@ class PreparedMessage:
             made.not_in_ascii = str(e)
             return made
         return self._with(octets, signature_broken=encoder.signed and encoder.changed)
+
+    async def may_have_7_bits(self) -> bool:
+        """Return True if a message too large to be encoded has a body in ASCII, or is read only once."""
+        if self.binary or not isinstance(self._content, _EncodedHeaders):
+            return False
+        self._content.eight_bit = None
+        if self.rewindable:
+            await self._content.measure()
+        return not self.eight_bit
 
     def with_broken_lines(self) -> PreparedMessage:
         """Return the message with its long lines broken, or numbered if it is signed."""
@@ -747,6 +756,15 @@ class _EncodedHeaders(Content):
             self.size = self._content.size + encoder.growth
         self.signature_broken = encoder.signed and encoder.changed
         self._ahead = b"".join(made)
+
+    async def measure(self) -> None:
+        """See :class:`Content`."""
+        size, eight_bit = 0, False
+        while octets := await self.read():
+            size += len(octets)
+            eight_bit = eight_bit or not octets.isascii()
+        self.size, self.eight_bit = size, eight_bit
+        self.rewind()
 
     async def read(self) -> bytes:
         """See :class:`Content`."""
