@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import Factory, define
+from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_sendmail.client.timeouts import Cancelled
@@ -71,7 +71,7 @@ class Job:
     # recipients, the number of recipients up to the end of the transaction under way, and the first
     # report with an accepted recipient.
     _whole: PreparedMessage | None = None
-    _results: list[RecipientResult] = Factory(list)
+    _results: tuple[RecipientResult, ...] = ()
     _end: int = 0
     _accepted: DeliveryReport | None = None
 
@@ -135,6 +135,8 @@ class Job:
 
     def result(self, end: JobResult) -> JobResult:
         """Return the result for all recipients, where *end* is that of the last transaction."""
+        if self._whole is None and not self.message.refused:
+            return end  # nearly always
         if isinstance(end, DeliveryReport):
             return self.join(end)
         if self._whole is not None and isinstance(end, SendmailError):

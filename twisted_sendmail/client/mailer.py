@@ -435,9 +435,7 @@ class Sending:
             if self._one_by_one:
                 sending = self._mailer.apply_deadline(sending)
             self._in_flight[index] = sending.cancel
-            _ = sending.addCallbacks(
-                partial(self._done, index), partial(self._cut_off, index, envelope)
-            )
+            _ = sending.addBoth(partial(self._settled, index, envelope))
         if jobs:
             self._mailer.pool.add(jobs)
 
@@ -462,31 +460,26 @@ class Sending:
         except Exception as error:  # noqa: BLE001 - one bad message must not stop the others
             return _failed(error, envelope)
 
-    def _settled(self, index: int, envelope: Envelope | None, result: JobResult) -> None:
-        if isinstance(result, DeliveryReport):
-            self._done(index, result)
-        else:
-            self._cut_off(index, envelope, Failure(result))
-
-    def _done(self, index: int, report: DeliveryReport) -> None:
-        self._in_flight.pop(index, None)
+    def _settled(self, index: int, envelope: Envelope | None, result: JobResult | Failure) -> None:
+        """Take the report of a message; an error other than a cancellation is in its report."""
+        _ = self._in_flight.pop(index, None)
+        if not isinstance(result, DeliveryReport):
+            failure = result if isinstance(result, Failure) else Failure(result)
+            error = failure.value
+            if isinstance(error, CancelledError) or not isinstance(error, Exception):
+                if isinstance(error, Cancelled) and error.report is not None:
+                    self._ready.append((index, replace(error.report, error=error)))
+                self._source_failed(failure)
+                return
+            result = _failed(error, envelope)
         pool = self._mailer.pool
-        if self._one_by_one and report.error is not None and pool.attempted and not pool.was_ready:
-            self._source_failed(Failure(report.error))
+        if self._one_by_one and result.error is not None and pool.attempted and not pool.was_ready:
+            self._source_failed(Failure(result.error))
             return
-        self._ready.append((index, report))
-        self._freed()
+        self._ready.append((index, result))
+        if self._collecting:
+            self._freed()
         self._resume_caller()
-
-    def _cut_off(self, index: int, envelope: Envelope | None, failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, Exception) and not isinstance(error, CancelledError):
-            self._done(index, _failed(error, envelope))
-            return
-        self._in_flight.pop(index, None)
-        if isinstance(error, Cancelled) and error.report is not None:
-            self._ready.append((index, replace(error.report, error=error)))
-        self._source_failed(failure)
 
     def _source_failed(self, failure: Failure) -> None:
         self._failure = self._failure or failure

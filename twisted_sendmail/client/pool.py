@@ -289,8 +289,6 @@ class Pool:
         :param result: None if the server rejected it because of the message before it.
         :returns: True if the connection has to send it to more recipients.
         """
-        if isinstance(result, DeliveryReport) and result.unsupported:
-            self._leave_out(connection.status, result.unsupported)
         if isinstance(result, Failure):
             error: Any = result.value
             self._settle(job, error)
@@ -303,7 +301,7 @@ class Pool:
         elif result is None:
             job.returned += 1
             self._send_again(job)
-        elif may_go_without(result, job.message) or self._may_go_again(connection, job, result):
+        elif (result.unsupported or result.error) and self._may_go_again(connection, job, result):
             self._send_again(job)
         elif not job.end_transaction(result):
             self._settle(job, result)
@@ -311,7 +309,8 @@ class Pool:
             return True
         else:
             self._send_again(job)
-        self.changed()
+        if self._closing:
+            self.changed()
         return False
 
     def _leave_out(self, status: ServerStatus, names: Iterable[str]) -> None:
@@ -322,6 +321,10 @@ class Pool:
                 connection.follow_server()
 
     def _may_go_again(self, connection: PooledConnection, job: Job, report: DeliveryReport) -> bool:
+        if report.unsupported:
+            self._leave_out(connection.status, report.unsupported)
+            if may_go_without(report, job.message):
+                return True
         error = report.error
         died = isinstance(error, (ConnectionFailed, ProtocolBreach)) and not isinstance(
             error, ChunkingFailure
