@@ -665,3 +665,27 @@ async def test_one_recipient_that_needs_smtputf8_is_refused_and_the_others_get_t
         "j\u00fcrgen@example.net refused: 553 5.6.7 j\u00fcrgen@example.net is not ASCII"
         in done.err
     )
+
+
+@pytest.mark.parametrize("header", ["From: a@example.org", "To: b@example.net"])
+def test_a_header_without_sender_or_recipient_has_one_status(shell: Shell, header: str) -> None:
+    path = shell.folder / "message"
+    path.write_text(f"{header}\nSubject: hi\n\nHi.\n")
+    done = shell.run_now("send", "--server", "smtp://127.0.0.1:1", str(path))
+    assert done.status == 65
+    assert "the message has no " in done.err
+
+
+@pytest.mark.parametrize(
+    ("header", "warned"),
+    [("To: b@example.net\nFrom: a@example.org\n", True), ("Dear all,\nfrom: now on\n", False)],
+)
+def test_a_message_that_is_sent_as_text_is_a_warning(
+    shell: Shell, header: str, warned: bool
+) -> None:
+    path = shell.folder / "message"
+    path.write_text(f"{header}\nHi.\n")
+    words = ["--from=a@example.org", "--to=b@example.net", "--subject=hi", str(path)]
+    done = shell.run_now("send", "--server", "smtp://127.0.0.1:1", *words)
+    assert done.status == 75
+    assert ("warning: the text" in done.err) is warned

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from twisted_sendmail.server import ConnectionInfo
     from twisted_sendmail.smtp import Reply
 
-HELP = "accept every message on the loopback interface, and deliver none"
 #: The default ports.
 PORT = 2525
 TLS_PORT = 2465

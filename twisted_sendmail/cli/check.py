@@ -35,8 +35,6 @@ from twisted_sendmail.smtp import (
     printable,
 )
 
-HELP = "check a server, and send no mail"
-
 OK, WEAK, WRONG = "ok", "weak", "wrong"
 _STYLES = {OK: "green", WEAK: "yellow", WRONG: "bold red"}
 _LABEL_WIDTH = 13

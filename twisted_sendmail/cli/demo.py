@@ -40,8 +40,6 @@ from twisted_sendmail.testing.faults import refuse_recipient
 from twisted_sendmail.testing.loopback import LoopbackServer
 from twisted_sendmail.testing.recording import ReceivedMessage
 
-HELP = "run a relay between an application and a server that is down, and show every step"
-
 #: The user who submits to the relay, and the relay's user at the next hop.
 USER, RELAY = "alice", "relay"
 #: The recipient that the next hop refuses.

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import import_module
 from typing import NoReturn
 
-from OpenSSL import SSL
-
-from twisted_sendmail.cli import catch, check, demo, password, queue, send
-from twisted_sendmail.cli.output import NAME, finish, prepare_streams, print_error
+from twisted_sendmail.cli.output import NAME, finish, prepare_streams, print_error, print_result
 from twisted_sendmail.exit_status import CommandError, status_and_line
-from twisted_sendmail.smtp import may_hold_url, printable
+from twisted_sendmail.smtp import may_hold_url, printable, shown_argument
 
-#: The module of each subcommand, in the order of the help.
+#: The help of each subcommand.  Its module, of the same name, is imported when it is run: a command
+#: that is used in loops must start fast.
 SUBCOMMANDS = {
-    "send": send,
-    "check": check,
-    "queue": queue,
-    "password": password,
-    "catch": catch,
-    "demo": demo,
+    "send": "send a message",
+    "check": "check a server, and send no mail",
+    "queue": "look at a relay's queue, and change it",
+    "password": "make an entry of a password file",
+    "catch": "accept every message on the loopback interface, and deliver none",
+    "demo": "run a relay between an application and a server that is down, and show every step",
 }
 
 
@@ -58,7 +56,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: Sequence[str] | None) -> Namespace:
-    args, left = parser().parse_known_args(words)
+    if words is None:
+        words = sys.argv[1:]
+    # The options before the subcommand take no value.
+    command = next((word for word in words if not word.startswith("-")), None)
+    args, left = parser(command).parse_known_args(words)
     if left:
         # Print names only: the value of an unknown option may be a secret.
         options = [word.partition("=")[0] for word in left if word.startswith("-")]
@@ -66,14 +68,17 @@ def _parse(words: Sequence[str] | None) -> Namespace:
         problem = (
             f"option {printable(shown[0], 80)} is not known"
             if shown
-            else "there are too many words"
+            else f"unexpected argument: {shown_argument(left[0])}"
         )
         raise CommandError(f"{problem}; see {NAME} {args.command} --help")
     return args
 
 
-def parser() -> ArgumentParser:
-    """The parser of the whole command line."""
+def parser(command: str | None) -> ArgumentParser:
+    """The parser of a command line.
+
+    :param command: the subcommand whose options it has.
+    """
     top = _CommandParser(
         prog=NAME,
         description="Submit mail over verified TLS.",
@@ -81,12 +86,14 @@ def parser() -> ArgumentParser:
         "succeed later.",
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=_version())
+    top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in SUBCOMMANDS.items():
-        below = commands.add_parser(name, help=module.HELP, allow_abbrev=False)
-        module.add_options(below)
-        below.set_defaults(execute=module.execute)
+    for name, text in SUBCOMMANDS.items():
+        below = commands.add_parser(name, help=text, allow_abbrev=False)
+        if name == command:
+            module = import_module(f"twisted_sendmail.cli.{name}")
+            module.add_options(below)
+            below.set_defaults(execute=module.execute)
     return top
 
 
@@ -100,6 +107,20 @@ class _CommandParser(ArgumentParser):
         raise CommandError(f"{message}; see {self.prog} --help")
 
 
-def _version() -> str:
-    openssl = SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode("ascii", "replace")
-    return f"{NAME} {version('twisted_sendmail')} (Twisted {version('twisted')}, {openssl})"
+class _Version(Action):
+    """Prints the versions of the command, Twisted and OpenSSL."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002 - argparse's name
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: ArgumentParser, *_: object) -> NoReturn:
+        """See ``argparse.Action``."""
+        from importlib.metadata import version
+
+        from OpenSSL import SSL
+
+        openssl = SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode("ascii", "replace")
+        print_result(
+            f"{NAME} {version('twisted_sendmail')} (Twisted {version('twisted')}, {openssl})"
+        )
+        parser.exit()

@@ -10,8 +10,6 @@ from twisted_sendmail.exit_status import ExitStatus
 from twisted_sendmail.sasl import ITERATIONS, MAX_ITERATIONS, MIN_ITERATIONS
 from twisted_sendmail.server import password_entry
 
-HELP = "make an entry of a password file"
-
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""

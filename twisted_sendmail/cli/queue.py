@@ -55,8 +55,6 @@ from twisted_sendmail.smtp import printable
 CONFIG_VARIABLE = "TWISTED_SENDMAIL_CONFIG"
 #: The configuration if neither an option nor the variable names one.
 DEFAULT_CONFIG = "/etc/twisted_sendmail/relay.toml"
-HELP = "look at a relay's queue, and change it"
-
 #: The values of ``QueuedMessage.queue_name``.
 STATES = ("active", "incoming", "deferred", "hold", "undeliverable", "corrupt")
 # Octets of stdin: the ids of ten million messages.

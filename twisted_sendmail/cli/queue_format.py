@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from rich.cells import cell_len, chop_cells
+from rich.color import ColorSystem
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.style import Style
 
 from twisted_sendmail.admin.format import (
     count,
@@ -48,6 +49,12 @@ _RECIPIENTS_SHOWN = 3
 #: Columns of the table without a terminal.
 _TABLE_WIDTH = 160
 _LABEL_WIDTH = 13
+#: The columns of the table but the last, and whether each is aligned to the left.
+_COLUMNS = {"id": True, "state": True, "size": False, "age": False, "next try": False}
+_LAST_COLUMN = "from, to, why"
+#: Columns of a terminal that the last column has at least.
+_LAST_COLUMN_MIN = 12
+_GAP = "  "
 #: Octets of a header that are shown.
 _HEADER_SHOWN = 64 * 1024
 
@@ -85,39 +92,48 @@ def table(messages: Iterable[QueuedMessage], relay: RelayState, width: int | Non
 
     :param width: columns of the terminal; None without a terminal.
     """
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("id", "state"):
-        made.add_column(name, no_wrap=True)
-    for name in ("size", "age", "next try"):
-        made.add_column(name, no_wrap=True, justify="right")
-    made.add_column("from, to, why", overflow="fold")
+    # rich's Table takes milliseconds for each row, of which there may be thousands.
+    rows = [(tuple(_COLUMNS), "bold", [_LAST_COLUMN], 1)]
     for message in messages:
         state = message.queue_name
-        made.add_row(
-            Text(message.id),
-            Text(state, style=_STYLES[state]),
-            Text(size(message.size)),
-            Text(duration(relay.now - message.info.arrived)),
-            Text(_next_try(message, relay)),
-            _people(message, relay),
+        age = duration(relay.now - message.info.arrived)
+        cells = (message.id, state, size(message.size), age, _next_try(message, relay))
+        addresses = _addresses(message)
+        lines = [*addresses, *_reasons(message, relay)]
+        rows.append((cells, _STYLES[state], lines, len(addresses)))
+    widths = [max(len(cells[at]) for cells, *_ in rows) for at in range(len(_COLUMNS))]
+    margin = sum(widths) + len(_GAP) * len(widths)
+    space = max((_TABLE_WIDTH if width is None else width) - margin, _LAST_COLUMN_MIN)
+    console = Console()
+    colored = console.color_system is not None and not console.no_color
+
+    def styled(text: str, style: str) -> str:
+        return (
+            Style.parse(style).render(text, color_system=ColorSystem.STANDARD) if colored else text
         )
-    console = Console(
-        highlight=False, markup=False, emoji=False, width=_TABLE_WIDTH if width is None else width
-    )
-    with console.capture() as captured:
-        console.print(made)
-    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+    printed = []
+    for row, style, lines, plain in rows:
+        padded = [
+            cell.ljust(size) if left else cell.rjust(size)
+            for cell, size, left in zip(row, widths, _COLUMNS.values(), strict=True)
+        ]
+        begin = _GAP.join((padded[0], styled(padded[1], style), *padded[2:]))
+        for at, line in enumerate(lines):
+            for piece in (line,) if cell_len(line) <= space else chop_cells(line, space):
+                printed.append(f"{begin}{_GAP}{piece if at < plain else styled(piece, 'dim')}")
+                begin = " " * (margin - len(_GAP))
+    return "\n".join(printed)
 
 
-def _people(message: QueuedMessage, relay: RelayState) -> Text:
-    lines = Text(f"from {_sender_text(message.info.envelope.sender)}")
+def _addresses(message: QueuedMessage) -> list[str]:
+    lines = [f"from {_sender_text(message.info.envelope.sender)}"]
     recipients = message.pending or message.recipients
-    for recipient in recipients[:_RECIPIENTS_SHOWN]:
-        lines.append(f"\nto {printable(str(recipient.recipient), 320)}")
+    lines += [
+        f"to {printable(str(each.recipient), 320)}" for each in recipients[:_RECIPIENTS_SHOWN]
+    ]
     if len(recipients) > _RECIPIENTS_SHOWN:
-        lines.append(f"\nand {count(len(recipients) - _RECIPIENTS_SHOWN, 'more recipient')}")
-    for line in _reasons(message, relay):
-        lines.append(f"\n{line}", style="dim")
+        lines.append(f"and {count(len(recipients) - _RECIPIENTS_SHOWN, 'more recipient')}")
     return lines
 
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import attrs
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
@@ -46,11 +44,13 @@ from twisted_sendmail.smtp import (
     shown_argument,
 )
 
-HELP = "send a message"
-
 #: Octets of stdin that are read before the connection is made. A longer message is a stream.
 _MAX_IN_MEMORY = 1024 * 1024
 _CHUNK = 65536  # octets that a pipe holds
+# Header fields with From among them, and an empty line.
+_MESSAGE = re.compile(
+    rb"(?=(?:[^\n]+\n)*?from:)(?:[!-9;-~]+:[^\n]*\n(?:[ \t][^\n]*\n)*)+\r?\n", re.IGNORECASE
+)
 # A comma outside of the quotes of a local part.
 _COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*\Z)')
 
@@ -376,6 +376,11 @@ def _text(name: str | None) -> str:
         if isinstance(message, LongInput):
             raise CommandError("the text is too long for a body; attach it", ExitStatus.DATAERR)
         octets = message if isinstance(message, bytes) else file.read()
+    if _MESSAGE.match(octets):
+        print_error(
+            f"warning: {noun} begins with the header of a message, and is sent as text; "
+            "to send it as the message, leave out --subject, --cc, --bcc and --attach"
+        )
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError as e:
@@ -414,6 +419,16 @@ class UploadProgress:
     """
 
     def __init__(self, reactor: Any, total: int | None) -> None:
+        # Imported here, because a command without a terminal needs to start fast.
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
+        )
+
         self._total = total
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -429,6 +429,11 @@ def _recipients(
     found = header_recipients(header, unusable=unusable)
     if unusable and (all_or_nothing or not found):
         raise unusable[0].error
+    if not found:
+        raise InvalidMessage(
+            "the message has no recipient",
+            remedy="give recipients, or put them in To, Cc or Bcc",
+        )
     return found
 
 
