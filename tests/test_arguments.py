@@ -139,3 +139,10 @@ def test_a_mailer_a_service_and_a_stub_are_mail_senders() -> None:
 
 def check_types(relay_service: RelayService) -> MailSender:
     return relay_service
+
+
+def test_no_credentials_may_be_chosen_for_a_url_with_a_user() -> None:
+    url = "smtp+starttls://jane@mail.example.org"
+    assert SubmissionServer.from_url(url, credentials=None).credentials is None
+    with pytest.raises(InvalidInput, match="there is no password for jane"):
+        _ = SubmissionServer.from_url(url)
