@@ -3,6 +3,7 @@
 # make soak    kill a working relay 500 times, and the other crash tests (about a quarter of an hour)
 # make lint    ruff, mypy --strict, import-linter
 # make docs    the documentation, with warnings as errors, and its doctests
+# make man     write the manual pages from the reference, to man/
 # make bench   measure this package and others on the same work: bench/results/ (takes long; see bench/README.md)
 # make relays  the same for relays
 # make clean   remove everything that the other targets made
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit soak lint docs bench clean peers
+.PHONY: help demo test unit soak lint docs man bench clean peers
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -62,6 +63,9 @@ lint: $(VENV)/.made-dev
 docs: $(VENV)/.made-dev
 	$(BIN)/sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
 	$(BIN)/sphinx-build -n -W --keep-going -q -b doctest docs docs/_build/doctest
+
+man: $(VENV)/.made-dev
+	$(BIN)/sphinx-build -n -W --keep-going -q -b man -d docs/_build/man docs man
 
 bench:
 	@$(MAKE) --no-print-directory -C bench bench

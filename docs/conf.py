@@ -41,3 +41,12 @@ doctest_test_doctest_blocks = ""
 html_theme = "furo"
 html_title = f"twisted_sendmail {release}"
 html_show_sphinx = False
+
+# ``make man`` writes these pages to man/, where the package has them.
+man_pages = [
+    (f"reference/{document}", name, title, [], section)
+    for document, name, title, section in (
+        ("command-line", "twisted-sendmail", "submit mail, and manage the queue of a relay", 1),
+        ("relay-configuration", "twisted-sendmail.toml", "configuration of the relay", 5),
+    )
+]
