@@ -280,12 +280,17 @@ class PreparedMessage:
         return self._with(octets, signature_broken=encoder.signed and encoder.changed)
 
     async def may_have_7_bits(self) -> bool:
-        """Return True if a message too large to be encoded has a body in ASCII, or is read only once."""
-        if self.binary or not isinstance(self._content, _EncodedHeaders):
+        """Return True if only headers of a message that is too large to be encoded had 8 bits.
+
+        Of a message that is read once, that is found out when it is sent.
+        """
+        content = self._content
+        if self.binary or not isinstance(content, _EncodedHeaders):
             return False
-        self._content.eight_bit = None
         if self.rewindable:
-            await self._content.measure()
+            await content.measure()
+        elif content.encoder is not None and content.encoder.changed:
+            content.eight_bit = None
         return not self.eight_bit
 
     def with_broken_lines(self) -> PreparedMessage:
