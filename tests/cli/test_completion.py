@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from twisted_sendmail.cli.main import parser
+from tests.cli.commands import Command, all_commands
 from twisted_sendmail.cli.queue import STATES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 COMPLETION = Path(__file__).parents[2] / "completion/twisted-sendmail"
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
@@ -37,29 +32,9 @@ def completed(*words: str) -> list[str]:
     return done.stdout.split()
 
 
-def _commands(
-    of: argparse.ArgumentParser, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], set[str], set[str]]]:
-    """Path, long options and subcommands of each command."""
-    below: dict[str, argparse.ArgumentParser] = {}
-    options: set[str] = set()
-    for action in of._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            below.update(action.choices)
-        elif action.help != argparse.SUPPRESS:
-            options |= {each for each in action.option_strings if each.startswith("--")}
-    yield path, options, set(below)
-    for name, each in below.items():
-        yield from _commands(each, (*path, name))
-
-
-@pytest.mark.parametrize(
-    ("path", "options", "below"),
-    [pytest.param(*each, id="-".join(each[0])) for each in _commands(parser())],
-)
-def test_all_options_and_commands_are_completed(
-    path: tuple[str, ...], options: set[str], below: set[str]
-) -> None:
+@pytest.mark.parametrize("command", all_commands(), ids=lambda command: "-".join(command.path))
+def test_all_options_and_commands_are_completed(command: Command) -> None:
+    path, options, below = command
     assert set(completed(*path, "--")) == options
     if below:
         assert set(completed(*path, "")) == options | below

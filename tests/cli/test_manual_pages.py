@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
-from twisted_sendmail.cli.main import parser
+from tests.cli.commands import all_commands
 from twisted_sendmail.daemon.config_schema import all_keys
 
 MAN = Path(__file__).parents[2] / "man"
@@ -18,19 +17,10 @@ def _text(name: str) -> str:
     return re.sub(r"\\f(?:.|\([A-Z]{2})|\\[A-Za-z]?", "", page)
 
 
-def _options(of: argparse.ArgumentParser) -> set[str]:
-    found: set[str] = set()
-    for action in of._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found |= set().union(*map(_options, action.choices.values()), action.choices)
-        elif action.help != argparse.SUPPRESS:
-            found |= {each for each in action.option_strings if each.startswith("--")}
-    return found - {"--help", "--version"}
-
-
 def test_the_page_of_the_commands_has_every_option_and_command() -> None:
     text = _text("twisted-sendmail.1")
-    assert {each for each in _options(parser()) if each not in text} == set()
+    words = set().union(*(each.options | each.below for each in all_commands()))
+    assert {each for each in words if each not in text} == {"--version"}
 
 
 def test_the_page_of_the_configuration_has_every_key() -> None:
