@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from twisted_sendmail import InvalidInput
 from twisted_sendmail.testing import BackgroundServer, faults
 
 MESSAGE = "From: a@example.org\r\nTo: b@example.net\r\n\r\n.dot\r\nhello\r\n"
@@ -97,3 +98,37 @@ def test_an_installed_package_brings_the_fixture(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:twisted"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("written", "named"), [("usres={}", "usres"), ("'jane'", "'jane'")])
+def test_a_mistake_in_the_mark_is_named_with_the_options(
+    tmp_path: Path, written: str, named: str
+) -> None:
+    mark = f"import pytest\n\npytestmark = pytest.mark.smtp_server({written})\n"
+    (tmp_path / "test_project.py").write_text(mark + PROJECT)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:twisted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"the mark smtp_server has no option {named}; the options are authority, " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_faults_change_while_the_server_runs() -> None:
+    with BackgroundServer() as server, smtplib.SMTP("localhost", server.port) as client:
+        server.set_faults(faults.refuse_recipient("b@example.net"))
+        with pytest.raises(smtplib.SMTPRecipientsRefused):
+            client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+        server.set_faults()
+        client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+        (message,) = server.messages
+        assert repr(message).endswith(": a@example.org to b@example.net, 55 octets>")
+        with pytest.raises(InvalidInput, match="when it is made"):
+            server.set_faults(faults.expired_certificate())
+        with pytest.raises(InvalidInput, match="give a call of"):
+            server.set_faults("RCPT")  # type: ignore[arg-type]
+
+
+def test_a_fault_is_shown_with_what_was_given() -> None:
+    assert repr(faults.close("dot", nth=2)) == (
+        "Fault(at='dot', action=<FaultAction.CLOSE: 'close the connection'>, nth=2)"
+    )

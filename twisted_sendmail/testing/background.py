@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from twisted_sendmail.server import SMTPServerProtocol
+    from twisted_sendmail.testing.faults import Fault
     from twisted_sendmail.testing.recording import ReceivedMessage, SessionRecord
 
 _Self = TypeVar("_Self", bound="BackgroundServer")
@@ -173,6 +174,14 @@ class BackgroundServer:
     def sessions(self) -> list[SessionRecord]:
         """The connections, in order."""
         return list(self._running.sessions)
+
+    def set_faults(self, *faults: Fault) -> None:
+        """Commit these faults from now on, instead of those before; without any, none.
+
+        :raises InvalidInput: one is no fault, or is one of the certificate, which is chosen at the
+            start.
+        """
+        blockingCallFromThread(self._reactor, self._running.set_faults, *faults)
 
     def clear(self) -> None:
         """Forget messages and sessions."""

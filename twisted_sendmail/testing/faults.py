@@ -20,10 +20,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import fields, frozen
 
 from twisted_sendmail.server import SMTPServerFactory, SMTPServerProtocol
-from twisted_sendmail.smtp import InvalidInput, Reply, ServerSession, ServerState, Verb
+from twisted_sendmail.smtp import InvalidInput, Reply, ServerSession, ServerState, Verb, check_type
 from twisted_sendmail.testing.authority import Authority
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class FaultAction(enum.Enum):
     STALL = "stop replying and reading"
 
 
-@frozen
+@frozen(repr=False)
 class Fault:
     """One fault, made by the functions below."""
 
@@ -67,6 +67,14 @@ class Fault:
     certificate: tuple[Sequence[str], timedelta, bool] | None = None
     #: EHLO keywords that are not offered.
     without: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        given = (
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(Fault)
+            if getattr(self, each.name) != each.default
+        )
+        return f"Fault({', '.join(given)})"
 
     def __attrs_post_init__(self) -> None:
         if self.at and self.at not in MOMENTS:
@@ -106,7 +114,11 @@ def reset(at: str, *, nth: int | None = None) -> Fault:
 
 
 def stall(at: str, *, nth: int | None = None) -> Fault:
-    """Send no reply, and read no more."""
+    """Send no reply, and read no more.
+
+    A client that pipelines waits for the replies to MAIL, RCPT and DATA together; add
+    ``without("PIPELINING")`` where it is to wait for the reply at *at* alone.
+    """
     return Fault(at, action=FaultAction.STALL, nth=nth)
 
 
@@ -160,7 +172,17 @@ class FaultPlan:
     """
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self.faults = tuple(faults)
+        self.set(faults)
+
+    def set(self, faults: Iterable[Fault]) -> None:
+        """Follow these faults from now on, and count anew.
+
+        :raises InvalidInput: *faults* is not a list of faults.
+        """
+        faults = tuple(faults)
+        for each in faults:
+            check_type("a fault", each, Fault, "a call of twisted_sendmail.testing.faults")
+        self.faults = faults
         self._times: Counter[int] = Counter()
         sizes = [f.close_after for f in self.faults if f.close_after is not None]
         #: Octets after which connections are closed; None: never.

@@ -25,7 +25,7 @@ from twisted_sendmail.server import (
     ServerTimeouts,
     ServerTLS,
 )
-from twisted_sendmail.smtp import InvalidServer, MailParameters, ServerSettings
+from twisted_sendmail.smtp import InvalidInput, InvalidServer, MailParameters, ServerSettings
 from twisted_sendmail.testing.authority import Authority
 from twisted_sendmail.testing.faults import FaultPlan, FaultyFactory
 
@@ -50,7 +50,7 @@ TEST_TIMEOUTS = ServerTimeouts(
 )
 
 
-@frozen
+@frozen(repr=False)
 class ReceivedMessage:
     """One message, as it was received."""
 
@@ -79,6 +79,9 @@ class ReceivedMessage:
     def __str__(self) -> str:
         to = ", ".join(map(str, self.recipients))
         return f"{self.id}: {self.sender} to {to}, {len(self.content)} octets"
+
+    def __repr__(self) -> str:
+        return f"<ReceivedMessage {self}>"
 
 
 class SessionRecord:
@@ -214,6 +217,22 @@ class RecordingServer:
     def ca_file(self) -> str:
         """The path of the CA certificate that the client has to trust."""
         return str(self._path("ca.pem"))
+
+    def set_faults(self, *faults: Fault) -> None:
+        """Commit these faults from now on, instead of those before; without any, none.
+
+        Open connections have them too, except ``without``, ``close_after`` and ``single_bytes`` as far
+        as they were begun.
+
+        :raises InvalidInput: one is no fault, or is one of the certificate, which is chosen at the
+            start.
+        """
+        if any(getattr(each, "certificate", None) is not None for each in faults):
+            raise InvalidInput(
+                "the certificate cannot be changed while the server runs",
+                remedy="give the fault to the server when it is made",
+            )
+        self._plan.set(faults)
 
     def clear(self) -> None:
         """Forget messages and sessions."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SentMessage:
     """One recorded message."""
 
@@ -49,6 +49,10 @@ class SentMessage:
     def email(self) -> EmailMessage:
         """The content, parsed by the standard library."""
         return message_from_bytes(self.content, policy=policy.default)
+
+    def __repr__(self) -> str:
+        to = ", ".join(map(str, self.envelope.recipients))
+        return f"<SentMessage {self.envelope.sender} to {to}, {len(self.content)} octets>"
 
 
 class StubMailer:
