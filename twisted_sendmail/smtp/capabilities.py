@@ -36,6 +36,7 @@ class Capabilities:
     __slots__ = (
         "_keywords",
         "auth",
+        "binarymime",
         "chunking",
         "greeting",
         "limits",
@@ -57,17 +58,14 @@ class Capabilities:
         self.withheld = withheld
         self.pipelining = "PIPELINING" in self._keywords
         self.chunking = "CHUNKING" in self._keywords
+        #: BINARYMIME is offered and can be used: the content goes by BDAT (RFC 3030 section 3).
+        self.binarymime = self.chunking and self.pipelining and "BINARYMIME" in found
         #: The largest message in octets (RFC 1870); None without a limit.
         self.size = _number(self._keywords.get("SIZE", "")) or None
         #: ``MAILMAX``, ``RCPTMAX``, ``RCPTDOMAINMAX`` … (RFC 9422), those that are numbers above zero.
         self.limits = _limits(found["LIMITS"]) if "LIMITS" in found else _NO_LIMITS
         #: SASL mechanisms in the server's order, upper-case, each once.
         self.auth = _mechanisms(found["AUTH"]) if "AUTH" in found else ()
-
-    @property
-    def binarymime(self) -> bool:
-        """BINARYMIME is offered and can be used: the content goes by BDAT (RFC 3030 section 3)."""
-        return self.chunking and self.pipelining and "BINARYMIME" in self._keywords
 
     @classmethod
     def from_reply(cls, reply: Reply) -> Capabilities:
