@@ -124,6 +124,7 @@ def test_every_table_has_its_effect(folder: Folder) -> None:
         endpoint = "tcp:127.0.0.1:0"
         token-file = "token"
         [log]
+        level = "warn"
         dialogue = true
         json-file = "relay.json"
         """
@@ -189,7 +190,7 @@ def test_every_table_has_its_effect(folder: Folder) -> None:
     assert read.admin is not None
     assert read.admin_token is not None
     assert PASSWORD == read.admin_token.reveal()
-    assert folder.path / "relay.json" == read.json_log
+    assert (folder.path / "relay.json", "warn") == (read.json_log, read.log_level)
 
 
 def test_a_smarthost_has_timeouts_of_its_own(folder: Folder) -> None:

@@ -91,8 +91,8 @@ def test_all_that_is_shown_is_a_field_as_well(log: list[Any]) -> None:
         "dsn": "2.0.0",
         "status": "sent",
         "reply": "250 2.0.0 Ok",
-        "delays": "0.5/0.001/0.25/12",
-        "delay": "13",
+        "delays": (0.5, 0.001, 0.25, 12.3),
+        "delay": 0.5 + 0.001 + 0.25 + 12.3,
         "route": "out",
     }
     assert {key: event[key] for key in expected} == expected

@@ -418,8 +418,10 @@ async def test_signals_work_in_the_background_too(relay: Relay, hop: LoopbackSer
     try:
         await send(port, 1)
         await hop.wait_for(1)
+        (relay.folder / "log").rename(relay.folder / "log.1")
         os.kill(pid, signal.SIGHUP)
         await until(relay, "read again, and in effect")
+        assert "read again" not in (relay.folder / "log.1").read_text()
         os.kill(pid, signal.SIGUSR1)
         await until(relay, "trying everything in the queue at once")
     finally:

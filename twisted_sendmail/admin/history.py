@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.queue import QueueTotals
 
+_log = Logger(namespace="twisted_sendmail.daemon")
+
+
 #: Seconds between fine samples, and how many are kept: an hour.
 FINE_SECONDS, FINE_KEPT = 10.0, 360
 #: Seconds between coarse samples, and how many are kept: two days.
@@ -56,8 +59,6 @@ class QueueHistory:
     :param reactor: provides ``IReactorTime``.
     :param totals: counts the queue; where it fails, the curve has a gap.
     """
-
-    log = Logger(namespace="twisted_sendmail.daemon")
 
     def __init__(self, reactor: Any, totals: Callable[[], Deferred[QueueTotals]]) -> None:
         self._reactor = reactor
@@ -115,7 +116,7 @@ class QueueHistory:
         self._counting = None
         if self._next is not None:
             # For debugging only: the health check reports it to the operator.
-            self.log.debug("the queue could not be counted: {why}", why=failure.getErrorMessage())
+            _log.debug("the queue could not be counted: {why}", why=failure.getErrorMessage())
 
     def _add(self, totals: QueueTotals) -> None:
         self._counting = None

@@ -89,6 +89,10 @@ class MailqFactory(ServerFactory):
         self._open: set[_MailqProtocol] = set()
         self._of_user: Counter[int | None] = Counter()
 
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's
+        """Return the name of the listener in the log."""
+        return "mailq"
+
     def buildProtocol(self, addr: IAddress) -> _MailqProtocol:  # type: ignore[override]  # Twisted's Factory is generic in name only
         """Return a protocol that answers one request."""
         return _MailqProtocol(self)

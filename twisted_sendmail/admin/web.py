@@ -279,6 +279,10 @@ class _BoundedFactory(WrappingFactory):
 
     noisy = False
 
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's
+        """Return the name of the listener in the log."""
+        return "admin site"
+
     def buildProtocol(self, addr: Any) -> Any:
         if len(self.protocols) >= MAX_CONNECTIONS:
             return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.smtp import CommandResult
+
+_log = Logger(namespace="twisted_sendmail.client")
 
 
 class Readable(Protocol):
@@ -70,7 +73,7 @@ class ContentStream:
         protocol.transport.registerProducer(self, True)
         self._running = running = Deferred.fromCoroutine(self._run())
         _ = running.addBoth(self._ended).addErrback(
-            lambda failure: protocol.log.failure("content of {host}", failure, host=protocol.host)
+            lambda failure: _log.failure("content of {host}", failure, host=protocol.host)
         )
 
     async def _run(self) -> None:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
@@ -68,6 +68,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.smtp import ClientSession
+
+_log = Logger(namespace="twisted_sendmail.client")
+
 
 #: Seconds with nothing to do after which a connection may have died unnoticed: the next content waits
 #: for the replies to its envelope, so that the message can go over another connection.
@@ -152,8 +155,6 @@ class Pool:
         why, whether or not there is another server.
     :param on_empty: called when there is no connection any more.
     """
-
-    log = Logger(namespace="twisted_sendmail.client")
 
     def __init__(
         self, reactor: Any, servers: Iterable[SubmissionServer], limits: PoolLimits
@@ -400,7 +401,7 @@ class Pool:
         connection.status.ready(self.reactor.seconds() - connection.began)
         self.octets_each = self.limits.octets // max(1, self._size)
         self._tell_awaited()
-        self.log.debug("{pool}", pool=self)
+        _log.debug("{pool}", pool=self)
         self.has_room(connection)
         self._drop_overdue()
         self._distribute()
@@ -410,9 +411,9 @@ class Pool:
         now = self.reactor.seconds()
         self.moved(connection, ConnectionState.OVERDUE)
         connection.status.overdue(now)
-        self.log.info(
+        _log.info(
             "{server}: the connection is not ready after {seconds:g} s",
-            server=connection.status.server,
+            server=str(connection.status.server),
             seconds=now - connection.began,
         )
         self._drop_overdue()
@@ -442,7 +443,14 @@ class Pool:
             self._distribute()
             self.changed()
             return
-        self.log.info("no connection to {server}: {error}", server=status.server, error=error)
+        # An error of the only server is that of the messages, whose sender gets it.
+        alone = len(self._servers) == 1 and not status.open
+        _log.emit(
+            LogLevel.debug if alone else LogLevel.info,
+            "{server}: {error}",
+            server=str(status.server),
+            error=str(error),
+        )
         now = self.reactor.seconds()
         status.failed(now, error)
         if self.on_not_ready is not None:
@@ -492,7 +500,7 @@ class Pool:
 
     def broken(self, failure: Failure, connection: PooledConnection) -> None:
         """End a connection after an unexpected error."""
-        self.log.failure("unexpected error of a connection of {pool}", failure, pool=self)
+        _log.failure("unexpected error of a connection of {pool}", failure, pool=self)
         present = connection in self._by_state[connection.state]
         if present and connection.state in NOT_READY:
             what, why = f"no connection to {connection.status.server}", type(failure.value).__name__

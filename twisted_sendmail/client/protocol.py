@@ -49,7 +49,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 
 from twisted_sendmail.client.content_stream import ContentStream
 from twisted_sendmail.client.timeouts import Cancelled, PhaseTimer, Timeouts
@@ -119,7 +118,6 @@ class SubmissionProtocol(Protocol):
     :param extensions: an application's extensions.
     """
 
-    log = Logger(namespace="twisted_sendmail.client")
     transport: Any
 
     def __init__(

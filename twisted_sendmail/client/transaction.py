@@ -43,6 +43,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.timeouts import Cancelled
@@ -79,6 +80,9 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message import PreparedMessage
     from twisted_sendmail.smtp import CommandResult
+
+_log = Logger(namespace="twisted_sendmail.client")
+
 
 #: Octets up to which a content is sent along with the envelope, before it is known
 #: whether anybody will be accepted; a longer one is sent only after RCPT succeeds.
@@ -461,7 +465,7 @@ class Transaction:
             unsupported=self._unsupported,
         )
         if self._unsupported:
-            protocol.log.warn(  # noqa: G010 - Twisted's logger
+            _log.warn(
                 "{host} offers {names} and does not know it; "
                 "add it to the server's ignore-extensions to avoid the attempt",
                 host=protocol.host,

@@ -89,6 +89,8 @@ class Configuration:
     admin_token: Secret | None
     #: A file for the log as JSON; None: none.
     json_log: Path | None
+    #: The least level of the events that are logged.
+    log_level: str
     #: Problems that do not prevent the relay from running, one line each.
     warnings: tuple[str, ...]
 
@@ -141,6 +143,7 @@ def configuration_of(
                 tables.admin, reactor, world_readable=tables.world_readable_secrets
             ),
             json_log=tables.log.json_file,
+            log_level=tables.log.level,
             warnings=_warnings(tables, drop, reactor),
         )
 

@@ -355,9 +355,13 @@ class AdminTable:
 class LogTable:
     """``[log]``: what is logged besides the life of each message.
 
-    :param dialogue: log every line to and from the smarthosts, without secrets
+    :param level: log what is at least as serious as this: ``debug``, ``info``, ``warn`` or
+        ``error``. ``twistd --syslog`` and ``--logger`` get everything
+    :param dialogue: log every line to and from the smarthosts at ``info``, without secrets
     :param json_file: log also to this file, as one JSON object a line, besides the log of ``twistd``
     """
+
+    level: str = _key(types.log_level, default="info")
 
     dialogue: bool = _key(types.boolean, default=False)
     json_file: Path | None = _key(types.path)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from twisted_sendmail.daemon.logging import LEVELS
 from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
 if sys.version_info >= (3, 11):
@@ -176,6 +177,15 @@ def boolean(value: object, folder: Path) -> bool:
             f"the value is {type_name(value)}", "write true or false, without quotes"
         )
     return value
+
+
+def log_level(value: object, folder: Path) -> str:
+    """The name of a level of the log."""
+    if value not in LEVELS:
+        raise InvalidValue(
+            f"the value is {_quoted(value)}", 'write "debug", "info", "warn" or "error"'
+        )
+    return str(value)
 
 
 def _number(kind: Callable[[Any], _T], valid: Callable[[Any], bool], remedy: str) -> ValueType[_T]:

@@ -221,6 +221,10 @@ class Listener(Factory):
         """The address, once it listens."""
         return None if self._port is None else self._port.getHost()
 
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's
+        """Return the name of the listener in the log."""
+        return "SMTP server"
+
     async def open(self, endpoint: EndpointDescription) -> None:
         """Listen.
 

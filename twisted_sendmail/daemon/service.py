@@ -22,7 +22,7 @@ from twisted_sendmail.daemon.admin_endpoint import AdminEndpoint
 from twisted_sendmail.daemon.clock_watch import ClockWatch
 from twisted_sendmail.daemon.drop_intake import DropIntake
 from twisted_sendmail.daemon.listeners import Listeners
-from twisted_sendmail.daemon.logging import JsonLog
+from twisted_sendmail.daemon.logging import JsonLog, levels_from
 from twisted_sendmail.daemon.mailq_socket import MailqSocket
 from twisted_sendmail.daemon.systemd import Notifier
 from twisted_sendmail.off_reactor import off_reactor
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_sendmail.daemon.config import Configuration
+    from twisted_sendmail.daemon.logging import TextLog
     from twisted_sendmail.queue import RecoveryReport
 
 _log = Logger(namespace="twisted_sendmail.daemon")
@@ -68,6 +69,8 @@ class RelayDaemon(Service):
         self._start_failed = start_failed
         self._notifier = notifier or Notifier()
         self._json_log = JsonLog()
+        #: None: the application logs by something else.
+        self.text_log: TextLog | None = None
         self.relay = RelayService(
             reactor, configuration.queue, configuration.relay, policy=configuration.cleanup
         )
@@ -102,7 +105,7 @@ class RelayDaemon(Service):
 
     async def _start(self) -> None:
         configuration = self.configuration
-        self._open_json_log(configuration)
+        self._apply_log(configuration)
         _log_warnings(configuration)
         self.relay.startService()
         recovered = await self.relay.ready()
@@ -126,6 +129,28 @@ class RelayDaemon(Service):
         elif not isinstance(error, QueueError):  # which the relay has logged
             _log.critical("{error}", error=str(error))
         self._start_failed(error)
+
+    def _apply_log(self, configuration: Configuration) -> None:
+        levels = levels_from(configuration.log_level)
+        self._json_log.levels = levels
+        if self.text_log is not None:
+            self.text_log.levels = levels
+        self._open_json_log(configuration)
+
+    def _reopen_logs(self) -> None:
+        """Open the files again, which another program may have renamed."""
+        log = self.text_log
+        if log is not None:
+            try:
+                log.reopen()
+            except OSError as e:
+                _log.error(
+                    "the log file {path} cannot be opened again: {why}; "
+                    "the file that was open stays in use",
+                    path=str(log.path),
+                    why=e.strerror,
+                )
+        self._open_json_log(self.configuration)
 
     def _open_json_log(self, configuration: Configuration) -> None:
         path = configuration.json_log
@@ -160,7 +185,12 @@ class RelayDaemon(Service):
         )
 
     def reload(self) -> None:
-        """Read the configuration again and apply it; if it cannot be used, change nothing."""
+        """Open the log files again; read the configuration again and apply it.
+
+        If the configuration cannot be used, it changes nothing.
+        """
+        # Also if the configuration cannot be used: the next step of a rotation may be gzip.
+        self._reopen_logs()
         if self._reloading is not None:
             self._reload_again = True
             return
@@ -191,7 +221,7 @@ class RelayDaemon(Service):
             await self._mailq.apply(new)
         self.relay.reconfigure(new.relay, new.cleanup)
         self.configuration = new
-        self._open_json_log(new)
+        self._apply_log(new)
         await self._admin.apply(new)
         _log.info("{source}: read again, and in effect", source=new.source)
         _log_warnings(new)

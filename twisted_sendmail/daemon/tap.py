@@ -150,13 +150,16 @@ def makeService(options: Options) -> RelayDaemon:
 
 
 class _TwistdService(RelayDaemon):
-    """The relay under ``twistd``, which logs to stdout in a cheaper way."""
+    """The relay under ``twistd``, with the relay's own text log."""
 
     twistd_options: Any = None
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's
         """See ``IService``; ``twistd`` calls it before it begins to log."""
-        log_to(sys.stdout, parent, self.twistd_options)
+        try:
+            self.text_log = log_to(sys.stdout, parent, self.twistd_options)
+        except OSError as e:
+            _exit(f"the log file {e.filename} cannot be opened: {e.strerror}", ExitStatus.CANTCREAT)
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 

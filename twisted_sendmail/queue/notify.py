@@ -59,6 +59,8 @@ class QueueNotifications(DatagramProtocol):
     :param changed: called for each notification.
     """
 
+    noisy = False
+
     def __init__(self, directory: Path, changed: Callable[[], None]) -> None:
         self._path = directory / WAKEUP
         self._changed = changed

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.retry_policy import Chance
     from twisted_sendmail.relay.route import Slot
 
+_log = Logger(namespace="twisted_sendmail.relay")
+
 
 @attrs.define(eq=False)
 class Attempt:
@@ -71,8 +73,6 @@ class DeliveryAgent:
     :param bounce: adds delivery status notifications to records.
     :param notify: called with each event.
     """
-
-    log = Logger(namespace="twisted_sendmail.relay")
 
     def __init__(
         self, reactor: Any, queue: Queue, bounce: BounceService, *, notify: Observer, chance: Chance
@@ -132,7 +132,7 @@ class DeliveryAgent:
             chance=self._chance,
         )
         if classified.error is not None and not isinstance(classified.error, SendmailError):
-            self.log.failure("{id} could not be sent", Failure(classified.error), id=message.id)
+            _log.failure("{id} could not be sent", Failure(classified.error), id=message.id)
         rows = classified.recipients
         route_queue.report_outcome(
             attempt.slot,

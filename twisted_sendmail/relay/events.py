@@ -54,9 +54,13 @@ class Delays:
         """From its arrival to now."""
         return self.queued + self.preparing + self.connecting + self.sending
 
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """The stages in order."""
+        return (self.queued, self.preparing, self.connecting, self.sending)
+
     def __str__(self) -> str:
-        parts = (self.queued, self.preparing, self.connecting, self.sending)
-        return "/".join(map(seconds_text, parts))
+        return "/".join(map(seconds_text, self.seconds))
 
 
 def seconds_text(value: float) -> str:
@@ -144,6 +148,8 @@ class RouteDown:
     reason: str
     #: Seconds until it is tried again.
     wait: float
+    #: It was down already, and an attempt to use it failed.
+    again: bool = False
 
 
 @attrs.frozen

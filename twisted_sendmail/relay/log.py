@@ -62,11 +62,11 @@ def _attempted(event: Attempted) -> None:
         notes.append("signature broken: encoded for a server without 8BITMIME or SMTPUTF8")
     orig_to = f" orig_to=<{event.original}>," if event.original else ""
     note = f" [{'; '.join(notes)}]" if notes else ""
-    delay, delays = seconds_text(event.delays.total), str(event.delays)
+    delays = event.delays
     _write(
         {
             "line": f"{event.id}: to=<{event.recipient}>,{orig_to} relay={event.relay}, "
-            f"delay={delay}, delays={delays}, dsn={event.dsn}, status={event.status} "
+            f"delay={seconds_text(delays.total)}, delays={delays}, dsn={event.dsn}, status={event.status} "
             f"({event.reply}){note}",
             "id": event.id,
             "route": event.route,
@@ -74,8 +74,8 @@ def _attempted(event: Attempted) -> None:
             "recipient": event.recipient,
             "original": event.original,
             "relay": event.relay,
-            "delay": delay,
-            "delays": delays,
+            "delay": delays.total,
+            "delays": delays.seconds,
             "dsn": event.dsn,
             "status": event.status,
             "reply": event.reply,
@@ -171,4 +171,7 @@ def log_event(event: Event) -> None:
     fields = attrs.asdict(event, recurse=False)
     if isinstance(event, Reported):
         fields["kind"] = _KINDS[event.kind]
+    elif isinstance(event, RouteDown) and event.again:
+        # The line of the attempt has the reason.
+        level = LogLevel.debug
     log.emit(level, format_, **fields)

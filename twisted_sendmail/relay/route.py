@@ -238,8 +238,8 @@ class Route:
         self._patient = longest
         self._probed = now = self._reactor.seconds()
         wait = self.back_off.failed(now, longest=longest)
-        self.reason = reason
-        self._notify(RouteDown(self.name, reason, wait))
+        again, self.reason = self.reason is not None, reason
+        self._notify(RouteDown(self.name, reason, wait, again))
 
     def _not_ready(self, server: SubmissionServer, error: SendmailError) -> None:
         if isinstance(error, AuthenticationError) and not error.temporary:

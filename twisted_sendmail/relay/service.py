@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.route import RouteStats
     from twisted_sendmail.smtp import AnyRecipient, Envelope, ReversePath
 
+_log = Logger(namespace="twisted_sendmail.relay")
+
 
 @attrs.frozen
 class RelayStats:
@@ -80,8 +82,6 @@ class RelayService(Service):
 
     Starting the service opens the queue.  That takes time and may fail: see :meth:`ready`.
     """
-
-    log = Logger(namespace="twisted_sendmail.relay")
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class RelayService(Service):
         return recovered
 
     def _not_started(self, failure: Failure) -> Failure:
-        self.log.critical("the relay did not start: {error}", error=failure.value)
+        _log.critical("the relay did not start: {error}", error=failure.value)
         self._queue = None
         return failure
 
@@ -371,7 +371,7 @@ class RelayService(Service):
             try:
                 observer(event)
             except Exception:  # noqa: BLE001 - an observer's error must not stop the mail
-                self.log.failure("an observer of the relay failed")
+                _log.failure("an observer of the relay failed")
 
     def _check_tracked(self) -> None:
         """Another process changed the queue: look whether tracked messages were removed."""

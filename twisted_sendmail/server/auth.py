@@ -51,7 +51,7 @@ _UNAVAILABLE = Reply(454, ("4.7.0 Temporary authentication failure",))
 _MALFORMED = Reply(501, ("5.5.2 Malformed authentication response",))
 #: Characters of a user name in the log.
 _SHOWN_CHARACTERS = 64
-_log = Logger()
+_log = Logger(namespace="twisted_sendmail.server")
 _T = TypeVar("_T")
 
 

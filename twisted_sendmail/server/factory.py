@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
     from twisted_sendmail.smtp import ServerHandler
 
-_log = Logger()
+_log = Logger(namespace="twisted_sendmail.server")
 #: Seconds that a connection without a message has to close after the 421.
 _CLOSE_TIMEOUT = 2.0
 #: Seconds that connections that were dropped have to be gone.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.queue import CleanupPolicy, Intake, MessageInfo, Queue
     from twisted_sendmail.smtp import MailParameters, ReversePath
 
-_log = Logger()
+_log = Logger(namespace="twisted_sendmail.server")
 
 
 class QueueReceiver(Receiver):

@@ -45,7 +45,7 @@ Verdict = Reply | Sequence[Reply] | None | Awaitable[Reply | Sequence[Reply] | N
 LOCAL_ERROR = Reply(451, ("4.3.0 Local error in processing",))
 #: The message cannot be stored now.
 INSUFFICIENT_STORAGE = Reply(452, ("4.3.1 Insufficient system storage",))
-_log = Logger()
+_log = Logger(namespace="twisted_sendmail.server")
 _T = TypeVar("_T")
 
 

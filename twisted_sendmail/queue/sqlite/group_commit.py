@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.queue.sqlite.store import SQLiteStore
 
+_log = Logger(namespace="twisted_sendmail.queue")
+
+
 #: Largest number of operations that share a commit.
 MAX_GROUP = 256
 
@@ -171,7 +174,6 @@ class GroupCommit:
 class Worker(ABC):
     """Runs operations in the order of submission and delivers results in the reactor's thread."""
 
-    _log = Logger(namespace="twisted_sendmail.queue")
     _delivered: Callable[[], None]
 
     @abstractmethod
@@ -196,12 +198,12 @@ class Worker(ABC):
             try:
                 operation.fire()
             except Exception:  # noqa: BLE001 - an error of one caller must not affect the next
-                self._log.failure("a listener of the queue failed")
+                _log.failure("a listener of the queue failed")
         for operation in group:
             try:
                 operation.after()
             except Exception:  # noqa: BLE001
-                self._log.failure("an observer of the queue failed")
+                _log.failure("an observer of the queue failed")
         self._delivered()
 
 
