@@ -123,14 +123,11 @@ def test_a_command_makes_no_queue_where_there_is_none(tmp_path: Path) -> None:
 
 
 @is_root
-def test_another_user_is_told_who_may_use_the_queue(tmp_path: Path) -> None:
-    directory = tmp_path / "queue"
+def test_another_user_is_told_who_may_use_the_queue(open_folder: Path) -> None:
+    directory = open_folder / "queue"
     store = SQLiteStore(directory)
     store.open(create=True)
     store.close()
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(0o755)
-    tmp_path.chmod(0o755)
     code = (
         "import sys\n"
         "from twisted_sendmail.queue import QueueUnusable\n"

@@ -163,15 +163,25 @@ async def stopped(machine: Machine, hop: LoopbackServer) -> None:
     await deferToThread(machine.end)
 
 
+async def complete(machine: Machine, reactor: Any, patience: float) -> None:
+    """Wait *patience* seconds for a complete file in the drop directory."""
+    for _ in range(int(patience * 5)):
+        if machine.dropped:
+            return
+        await deferLater(reactor, 0.2)
+
+
 def needs(program: str) -> None:
     require(program, None if shutil.which(program) else "it is not installed")
 
 
 @ensureDeferred
-async def test_mail_of_bsd_mailx(machine: Machine, hop: LoopbackServer) -> None:
+async def test_mail_of_bsd_mailx(machine: Machine, hop: LoopbackServer, reactor: Any) -> None:
     needs("mail")
     await stopped(machine, hop)
     await machine.run("mail", "-s", "a report", "bob@example.net", stdin="It works.\n")
+    # The program does not wait for sendmail.
+    await complete(machine, reactor, 60)
     message = await taken(machine, hop)
     assert str(message.email["Subject"]) == "a report"
     assert str(message.sender) == "daemon@relay.example.org"
@@ -231,11 +241,8 @@ async def test_output_of_a_cron_job(machine: Machine, hop: LoopbackServer, react
         subprocess.Popen, machine.command("cron", "-f", user=None, more=more)
     )
     try:
-        for _ in range(CRON_PATIENCE * 5):
-            if machine.dropped:
-                break
-            assert cron.poll() is None
-            await deferLater(reactor, 0.2)
+        await complete(machine, reactor, CRON_PATIENCE)
+        assert cron.poll() is None
     finally:
         cron.terminate()
         cron.wait(10)
