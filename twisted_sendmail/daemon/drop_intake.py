@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from collections import deque
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +75,8 @@ MAX_LOGGED = 20
 BATCH_FILES, BATCH_SIZE = 64, 1024 * 1024
 #: Octets of free space, and inodes, that are left for mail that comes by SMTP.
 RESERVED_SPACE, RESERVED_INODES = 2 * LEAST_FREE, 100
+# Of the directory until it has its own mode, which mkdir cannot give.
+_NEW_DIRECTORY_MODE = 0o700
 #: Octets of the Received field that the server of ``sendmail -bs`` adds to a message.
 MAX_TRACE_SIZE = 64 * 1024
 
@@ -575,10 +579,11 @@ def _prepare_directory(settings: DropSettings) -> None:
         # Only our own directory: a shared one is made by root.
         path = Path(settings.directory)
         try:
-            path.mkdir(mode=0o700)
-            path.chmod(DIRECTORY_MODE)
-        except FileExistsError:
-            pass
+            with suppress(FileExistsError):
+                path.mkdir(mode=_NEW_DIRECTORY_MODE)
+            # Also one whose maker was killed before this.
+            if stat.S_IMODE(path.lstat().st_mode) == _NEW_DIRECTORY_MODE:
+                path.chmod(DIRECTORY_MODE)
         except OSError as e:
             raise SendmailError(
                 f"the drop directory {printable(settings.directory, 300)} cannot be made",
