@@ -54,6 +54,23 @@ class Done:
 RUN_SECONDS = 200
 
 
+def read_terminal(descriptor: int, *, prompt: bytes = b"", answer: bytes = b"") -> bytes:
+    """Return all that is written to a terminal until it ends.
+
+    :param descriptor: our side of it.
+    :param prompt: *answer* is typed once, when this was shown.
+    """
+    seen = b""
+    try:
+        while piece := os.read(descriptor, 65536):
+            if prompt and prompt in seen + piece and prompt not in seen:
+                os.write(descriptor, answer)
+            seen += piece
+    except OSError:
+        pass  # that is how a terminal ends
+    return seen
+
+
 class Shell:
     """Runs the command in a folder of its own, with an environment of its own."""
 

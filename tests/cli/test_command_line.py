@@ -17,7 +17,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from tests.cli.scripted import GOOD, SILENCE, ScriptedServer
-from tests.cli.shell import COMMAND, MESSAGE, Shell
+from tests.cli.shell import COMMAND, MESSAGE, Shell, read_terminal
 from twisted_sendmail import InvalidInput
 from twisted_sendmail.cli.main import SUBCOMMANDS, main, parser
 
@@ -223,17 +223,7 @@ async def test_a_large_upload_shows_its_progress_on_a_terminal(
     ours, theirs = pty.openpty()
     process = shell.start("send", "--server", scripted.url, large, stderr=theirs)
     os.close(theirs)
-
-    def shown() -> bytes:
-        seen = b""
-        try:
-            while piece := os.read(ours, 65536):
-                seen += piece
-        except OSError:
-            pass  # that is how a terminal ends
-        return seen
-
-    seen = await deferToThread(shown)
+    seen = await deferToThread(read_terminal, ours)
     out, _ = await deferToThread(process.communicate)
     os.close(ours)
     assert process.returncode == 0

@@ -16,7 +16,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from tests.cli.scripted import END, SILENCE, ScriptedServer
-from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell
+from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell, read_terminal
 from tests.names import ReceiverReply, Verdict, refuse
 from twisted_sendmail import Receiver, Recipient, Reply, ServerSettings
 from twisted_sendmail.testing import LoopbackServer
@@ -215,19 +215,12 @@ async def test_a_password_typed_at_the_prompt_is_not_echoed(reactor: Any, shell:
         words = [*options(shell, server)[:-2], "--quiet", shell.message]
         process = shell.start("send", *words, stdin=theirs, stderr=theirs)
         os.close(theirs)
-
-        def type_password() -> bytes:
-            seen = b""
-            try:
-                while piece := os.read(ours, 65536):
-                    if b"Password for alice: " in seen + piece and b"Password" not in seen:
-                        os.write(ours, PASSWORD.encode() + b"\n")
-                    seen += piece
-            except OSError:
-                pass  # that is how a terminal ends
-            return seen
-
-        seen = await deferToThread(type_password)
+        seen = await deferToThread(
+            read_terminal,
+            ours,
+            prompt=b"Password for alice: ",
+            answer=PASSWORD.encode() + b"\n",
+        )
         out, _ = await deferToThread(process.communicate)
     os.close(ours)
     assert (process.returncode, out, len(server.messages)) == (0, b"", 1)
@@ -243,17 +236,7 @@ async def test_the_progress_line_tells_of_a_silent_server(reactor: Any, shell: S
         words = ["--server", url, "--ca-file", server.ca_file, "--timeout", "8", shell.message]
         process = shell.start("send", *words, stderr=theirs)
         os.close(theirs)
-
-        def read() -> bytes:
-            seen = b""
-            try:
-                while piece := os.read(ours, 65536):
-                    seen += piece
-            except OSError:
-                pass  # that is how a terminal ends
-            return seen
-
-        seen = await deferToThread(read)
+        seen = await deferToThread(read_terminal, ours)
         _ = await deferToThread(process.communicate)
     os.close(ours)
     shown = " ".join(seen.decode().split())

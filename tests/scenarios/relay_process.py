@@ -23,6 +23,8 @@ from twisted.internet.threads import deferToThread
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from twisted_sendmail.testing import LoopbackServer
+
 TWISTD = str(Path(sys.executable).parent / "twistd")
 PASSWORD = "kein-Wort-davon-42"
 #: Seconds. Only a relay that is broken takes so long.
@@ -55,6 +57,24 @@ class Relay:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         path.chmod(mode)
         return str(path)
+
+    def accept_local_mail(self, hop: LoopbackServer) -> None:
+        """Make a spool that every user can enter, and a configuration with *hop* as smarthost."""
+        drop = self.folder / "spool" / "drop"
+        drop.mkdir(parents=True)
+        drop.chmod(0o3733)
+        self.write(
+            "relay.toml",
+            f"""
+            name = "relay.example.org"
+            queue = "queue"
+            spool = "spool"
+            [[smarthost]]
+            url = "smtp+starttls://jane@127.0.0.1:{hop.port}"
+            password-file = "password"
+            ca-file = "{hop.ca_file}"
+            """,
+        )
 
     def start(
         self,

@@ -73,23 +73,9 @@ class Machine(Relay):
         for name in ("python", "site", "package", "home", "crontabs", "empty"):
             (self.folder / name).mkdir()
         shutil.chown(self.folder / "home", USER)
-        drop = self.folder / "spool" / "drop"
-        drop.mkdir(parents=True)
-        drop.chmod(0o3733)
+        self.accept_local_mail(hop)
         python = Path(os.path.realpath(sys.executable)).name
         self.write("sendmail", _COMMAND.format(folder=self.folder, python=python), 0o755)
-        self.write(
-            "relay.toml",
-            f"""
-            name = "relay.example.org"
-            queue = "queue"
-            spool = "spool"
-            [[smarthost]]
-            url = "smtp+starttls://jane@127.0.0.1:{hop.port}"
-            password-file = "password"
-            ca-file = "{hop.ca_file}"
-            """,
-        )
 
     def command(self, *words: str, user: str | None = USER, more: str = "") -> list[str]:
         """The words that run a program in the namespace."""

@@ -60,28 +60,10 @@ for _ in range(40):
 
 @pytest.fixture
 def relay(open_folder: Path) -> Iterator[Relay]:
-    """A relay whose spool every user can enter."""
+    """A relay in a folder that every user can enter."""
     relay = Relay(open_folder)
-    drop = open_folder / "spool" / "drop"
-    drop.mkdir(parents=True)
-    drop.chmod(0o3733)
     yield relay
     relay.tidy()
-
-
-def configure(relay: Relay, hop: LoopbackServer) -> None:
-    relay.write(
-        "relay.toml",
-        f"""
-        name = "relay.example.org"
-        queue = "queue"
-        spool = "spool"
-        [[smarthost]]
-        url = "smtp+starttls://jane@127.0.0.1:{hop.port}"
-        password-file = "password"
-        ca-file = "{hop.ca_file}"
-        """,
-    )
 
 
 def send(relay: Relay, uid: int, count: int) -> None:
@@ -105,7 +87,7 @@ async def up(relay: Relay, times: int) -> None:
 async def test_a_thousand_messages_of_eight_users_arrive_once_after_the_start(
     relay: Relay, hop: LoopbackServer
 ) -> None:
-    configure(relay, hop)
+    relay.accept_local_mail(hop)
     await up(relay, 1)
     await deferToThread(relay.end)
 
@@ -134,7 +116,7 @@ async def test_a_thousand_messages_of_eight_users_arrive_once_after_the_start(
 async def test_a_user_who_attacks_the_directory_delays_no_other(
     relay: Relay, hop: LoopbackServer
 ) -> None:
-    configure(relay, hop)
+    relay.accept_local_mail(hop)
     await up(relay, 1)
     drop = relay.folder / "spool" / "drop"
     done = await deferToThread(as_user, USERS[0], _ATTACK, str(drop))

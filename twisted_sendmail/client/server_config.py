@@ -84,7 +84,7 @@ class SubmissionServer:
     ignore_extensions: tuple[str, ...]
     extensions: tuple[Extension, ...]
     #: Extensions and parameters that the server offered and refused as unknown (``report.unsupported``):
-    #: whoever uses this object leaves them out from then on.
+    #: every session with this object leaves them out from then on.
     unsupported: set[str] = field(factory=set, init=False, eq=False, repr=False)
 
     def __init__(

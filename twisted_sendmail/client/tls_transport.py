@@ -3,7 +3,7 @@
 The transport's own ``startTLS`` begins TLS.  A transport without that method, as of a proxy or in
 memory, gets Twisted's TLS protocol on top.  Either way :class:`TLSTransport` then stands between
 the TLS protocol and the transport, and the client receives the bytes of the transport first and
-passes them on.  So the client is told what was decrypted and also when a read has been decrypted to
+passes them on.  So the client gets what was decrypted, and knows when a read has been decrypted to
 its end, and the records of one flight are written together.
 """
 
@@ -136,7 +136,7 @@ class TLSTransport:
 def _declarations(layer: Hashable, wire: Hashable) -> list[object]:
     """Keep what ``startTLS`` declares of each TLS protocol.
 
-    zope.interface holds declarations weakly, and making them anew takes long.
+    zope.interface holds declarations weakly, and making them again takes long.
     """
     zope: Any = declarations
     return [zope.Provides(layer, interface) for interface in zope.implementedBy(wire)]
