@@ -21,7 +21,7 @@ from twisted_sendmail import (
     open_session,
 )
 
-# After the 220 to XCLIENT the session begins anew, as after the greeting.
+# After the 220 to XCLIENT the session is reset, as after the greeting.
 XCLIENT = Extension("XCLIENT", commands=(ExtensionCommand("XCLIENT", restarts=True),))
 
 

@@ -449,7 +449,7 @@ class UploadProgress:
             if (self._total or 0) > _LARGE_MESSAGE_BYTES and self._timer.active():
                 self._timer.reset(0)
         if line.startswith(f"-- {SILENCE_NOTE}"):
-            # Above the bar, which has no room for it.
+            # On a line of its own: the bar is too narrow for it.
             self._bar.console.print(
                 line.removeprefix("-- "), markup=False, highlight=False, soft_wrap=True
             )

@@ -585,7 +585,7 @@ class Pool:
             self._distributing = False
 
     def _give_jobs(self) -> None:
-        # The connection used last is used first; the others become idle for good.
+        # The connection used last is used first; the others stay idle.
         idle = reversed(self._in(ConnectionState.IDLE)) if self._queue else ()
         for connection in (*idle, *self._with_room):
             if not self._queue:

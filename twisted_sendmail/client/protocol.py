@@ -250,7 +250,7 @@ class SubmissionProtocol(Protocol):
     def command(self, name: str, argument: str = "") -> Deferred[Reply]:
         """Send any verb that has no method here: one line, one reply.
 
-        After the success of a command that begins the session anew
+        After the success of a command that resets the session
         (:class:`~twisted_sendmail.ExtensionCommand`), send EHLO.
         """
         _, known = self.session.extensions.commands.get(name.upper(), ("", None))

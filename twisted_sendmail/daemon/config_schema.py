@@ -279,7 +279,7 @@ class RewriteTable:
         ``Bcc``
     :param all_mail_from: make this address the sender of all mail (reports stay without a sender)
     :param set_from_header: with ``all-mail-from``: make it the address in ``From`` of all mail too,
-        whoever is there; the name stays. Without this key only a ``From`` that is the sender changes
+        whatever address is there; the name stays. Without this key only a ``From`` that is the sender changes
     :param senders: a table from a sender, or ``"@domain"``, to the new address
     :param masquerade: domains that replace the names of the hosts below them
     :param append_domain: the domain for addresses without one, instead of ``name``, in the envelope

@@ -3,7 +3,7 @@
 :func:`prepare` checks all that can be checked before a connection is made: the addresses, the header,
 and the whole content of a small message, which is then in memory. A large content is read once, as
 it is sent, and no more than a few chunks of it are in memory. Only for a server that has to know its
-size or its 8-bit octets before, :meth:`PreparedMessage.measure_for` reads it beforehand.
+size or its 8-bit octets before, :meth:`PreparedMessage.measure_for` reads it a first time.
 
 RFC 6409 section 8 (submission), RFC 5321 section 2.3.8 (lines), RFC 3030 section 3 and RFC 2045
 section 6.2 (binary content).

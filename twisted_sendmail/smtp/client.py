@@ -389,7 +389,7 @@ class ClientSession:
         self._replan()
 
     def _replan(self) -> None:
-        """Compute the planned state anew."""
+        """Compute the planned state again."""
         state = self.optimistic
         for group in self._waiting:
             for verb in group.verbs[group.written :]:

@@ -29,7 +29,7 @@ class Verb(enum.Enum):
 
     Besides the verbs of the RFCs: the greeting, which answers no command; a line of
     an AUTH exchange; the content; the dot that ends a content without recipients; and a command
-    of an extension, which may begin the session anew.
+    of an extension, which may reset the session.
     """
 
     # Verbs are hashed for every command: the __hash__ of Enum is a Python function and
@@ -381,7 +381,7 @@ class OtherCommand(Command):
 
 
 class RestartCommand(OtherCommand):
-    """A command of an extension that begins the session anew when it succeeds (XCLIENT)."""
+    """A command of an extension that resets the session when it succeeds (XCLIENT)."""
 
     verb: ClassVar[Verb] = Verb.RESTART
 

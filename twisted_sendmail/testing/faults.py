@@ -175,7 +175,7 @@ class FaultPlan:
         self.set(faults)
 
     def set(self, faults: Iterable[Fault]) -> None:
-        """Follow these faults from now on, and count anew.
+        """Follow these faults from now on, and count from zero.
 
         :raises InvalidInput: *faults* is not a list of faults.
         """
