@@ -1,6 +1,6 @@
 """A large content on its way to the server: pulled piece by piece, with back-pressure.
 
-A source is asked for a piece when the transport has room, so that a content of a gigabyte takes
+A source is asked for a piece when the transport can take it, so that a content of a gigabyte takes
 no more memory than one of a megabyte.  After a 354 the pieces are dot-stuffed by the session; with
 CHUNKING each piece is a BDAT of its own, and the last one is sent as BDAT LAST.  So the source gives
 the size of a chunk: ``message.source``, or the pieces of the queue (``queue.sqlite.store``).

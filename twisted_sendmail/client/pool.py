@@ -177,7 +177,7 @@ class Pool:
         #: Connections that were opened, or tried to be.
         self.attempted = 0
         # Leased connections that can take another message; the others are not asked.
-        self._with_room: dict[PooledConnection, None] = {}
+        self._with_capacity: dict[PooledConnection, None] = {}
         # The server of the connection that takes the place of a dropped one, until that is gone.
         self._replacement: ServerStatus | None = None
         # Numbers of ready connections that ``connect`` waits for.
@@ -275,7 +275,7 @@ class Pool:
                         queue.remove(job)
                         return job
                 self._bucket.give_back()
-        self.has_room(connection)
+        self.has_capacity(connection)
         return None
 
     def _token(self) -> None:
@@ -388,12 +388,12 @@ class Pool:
             connection.status.opening -= 1
             connection.status.open += 1
         connection.state = state
-        self._with_room.pop(connection, None)
+        self._with_capacity.pop(connection, None)
 
-    def has_room(self, connection: PooledConnection) -> None:
+    def has_capacity(self, connection: PooledConnection) -> None:
         """Record that *connection* could send more than it was given."""
         if connection.state is ConnectionState.LEASED:
-            self._with_room[connection] = None
+            self._with_capacity[connection] = None
 
     def opened(self, connection: PooledConnection) -> None:
         """Use a connection that is ready."""
@@ -402,7 +402,7 @@ class Pool:
         self.octets_each = self.limits.octets // max(1, self._size)
         self._tell_awaited()
         _log.debug("{pool}", pool=self)
-        self.has_room(connection)
+        self.has_capacity(connection)
         self._drop_overdue()
         self._distribute()
 
@@ -513,7 +513,7 @@ class Pool:
     def _remove(self, connection: PooledConnection) -> None:
         status = connection.status
         del self._by_state[connection.state][connection]
-        self._with_room.pop(connection, None)
+        self._with_capacity.pop(connection, None)
         self._size -= 1
         if connection.state in NOT_READY:
             status.opening -= 1
@@ -587,10 +587,10 @@ class Pool:
     def _give_jobs(self) -> None:
         # The connection used last is used first; the others stay idle.
         idle = reversed(self._in(ConnectionState.IDLE)) if self._queue else ()
-        for connection in (*idle, *self._with_room):
+        for connection in (*idle, *self._with_capacity):
             if not self._queue:
                 break
-            self._with_room.pop(connection, None)
+            self._with_capacity.pop(connection, None)
             connection.take_jobs()
 
     def _lacking(self) -> bool:
@@ -615,7 +615,7 @@ class Pool:
         )
 
     def _open_one(self) -> bool:
-        """Open a connection, or make room for one; return whether one was opened."""
+        """Open a connection, or drop one for it; return whether one was opened."""
         replacing = self._replacement is not None
         full = self._size >= self.limits.connections
         if full and (replacing or not self.count(ConnectionState.OVERDUE)):
@@ -626,7 +626,7 @@ class Pool:
         crowded = not status.proven and status.opening >= MAX_UNPROVEN_OPENING
         if full or crowded:
             if not replacing:
-                self._make_room(status, anywhere=not crowded)
+                self._drop_for_another(status, anywhere=not crowded)
             return False
         self._replacement = None
         if not (replacing or self.count(*NOT_READY)):
@@ -640,7 +640,7 @@ class Pool:
         connection.start(status.attempted(self.reactor.seconds()))
         return True
 
-    def _make_room(self, status: ServerStatus, *, anywhere: bool) -> None:
+    def _drop_for_another(self, status: ServerStatus, *, anywhere: bool) -> None:
         """Drop the oldest overdue connection; one to *status* is opened when that is gone."""
         for overdue in self._in(ConnectionState.OVERDUE):
             if anywhere or overdue.status is status:
@@ -973,7 +973,7 @@ class PooledConnection:
             self._current = None
         job.connection = None
         # Before the job's owner gets the result, and may have more to send.
-        self._pool.has_room(self)
+        self._pool.has_capacity(self)
         if isinstance(result, DeliveryReport):
             if result.error is None:
                 self.verdicts += 1
