@@ -43,7 +43,7 @@ demo: $(VENV)/.made
 	@$(BIN)/twisted-sendmail demo
 
 peers:
-	@tests/install-peers
+	@PYTHON=$(PYTHON) tests/install-peers
 
 unit: $(VENV)/.made-dev peers
 	@# Whole files for each worker, so that the servers of a file are started once.
@@ -75,5 +75,5 @@ relays:
 
 clean:
 	@$(MAKE) --no-print-directory -C bench clean
-	rm -rf $(VENV) .tox build dist docs/_build docs/reference/modules *.egg-info .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) .venv-peers .tox build dist docs/_build docs/reference/modules *.egg-info .mypy_cache .pytest_cache .ruff_cache \
 	  .import_linter_cache .hypothesis .coverage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +18,12 @@ def require(peer: str, why_not: str | None) -> None:
     if os.environ.get("TWISTED_SENDMAIL_REQUIRE_PEERS") == "1":
         pytest.fail(f"no {peer}, and TWISTED_SENDMAIL_REQUIRE_PEERS=1: {why_not}")
     pytest.skip(f"no {peer}: {why_not}")
+
+
+def python_of(environment: str) -> Path:
+    """The interpreter of `.venv-peers/<environment>`, which tests/install-peers makes from tests/peers/."""
+    python = Path(__file__).parents[2] / ".venv-peers" / environment / "bin" / "python"
+    require(
+        environment, None if python.exists() else f"{python} is missing; run tests/install-peers"
+    )
+    return python
