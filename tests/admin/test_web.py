@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,11 +19,15 @@ from zope.interface import implementer
 
 from tests.admin.queue_contents import TOKEN, FakeRelay, QueueFiller
 from tests.memory_queue import MemoryQueue
+from tests.other_users import ALICE, BOB, as_user, needs_root
 from twisted_sendmail import InvalidInput
+from twisted_sendmail.admin import web
 from twisted_sendmail.admin.site import AdminSite, is_local
 from twisted_sendmail.admin.web import (
     COOKIE,
     MAX_CONNECTIONS,
+    MAX_CONNECTIONS_OF_ORIGIN,
+    RETRY_AFTER,
     STYLE_SOURCE,
     HTTPRequest,
     HTTPResponse,
@@ -31,8 +38,6 @@ from twisted_sendmail.admin.web import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-import socket
 
 
 @pytest.fixture
@@ -225,32 +230,145 @@ async def test_an_invalid_form_does_not_sign_in(served: Served, body: bytes) -> 
     assert "set-cookie" not in headers
 
 
-@pytest_twisted.ensureDeferred
-async def test_connections_are_bounded(served: Served) -> None:
-    def crowd() -> tuple[bytes, list[socket.socket]]:
-        peers = [
-            socket.create_connection(("127.0.0.1", served.port), 30) for _ in range(MAX_CONNECTIONS)
-        ]
-        for peer in peers:
-            # HTTPResponseed, so that each has been taken.
-            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert peer.recv(65536)
-        with socket.create_connection(("127.0.0.1", served.port), 30) as one_more:
-            return served._heard(one_more), peers
+ASK_PAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+ASK_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
-    heard, peers = await deferToThread(crowd)
-    assert heard == b""
-    for peer in peers:
-        peer.close()
-    # As soon as they are gone there is room again.
-    for _ in range(100):
-        answered = await served.say(
-            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        )
-        if answered:
-            break
-        await deferLater(served.reactor, 0.05)
-    assert answered.startswith(b"HTTP/1.1 200 OK")
+
+def read_all(peer: socket.socket) -> bytes:
+    """Read until the connection is closed, in order or not."""
+    received = b""
+    try:
+        while piece := peer.recv(65536):
+            received += piece
+    except ConnectionResetError:
+        pass
+    return received
+
+
+@pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nX: "], ids=["silent", "slow"])
+@pytest_twisted.ensureDeferred
+async def test_slow_connections_do_not_stop_the_health_check(served: Served, start: bytes) -> None:
+    def crowd() -> tuple[bytes, bytes]:
+        with ExitStack() as opened:
+            for number in range(2 * MAX_CONNECTIONS):
+                # Each address of the loopback network is another client.
+                source = (f"127.0.1.{number}", 0)
+                peer = socket.create_connection(("127.0.0.1", served.port), 30, source)
+                opened.enter_context(peer).sendall(start)
+            return served._say(ASK_HEALTH), served._say(ASK_PAGE)
+
+    health, page = await deferToThread(crowd)
+    assert health.endswith(b"\r\n\r\nok\n")
+    head = page.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head[0] == b"HTTP/1.1 503 Service Unavailable"
+    assert f"Retry-After: {RETRY_AFTER}".encode() in head
+    # The others are closed by now.
+    assert (await served.ask("GET", "/"))[0] == "HTTP/1.1 200 OK"
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_from_one_address_leave_some_to_others(served: Served) -> None:
+    def crowd() -> list[bytes]:
+        with ExitStack() as opened:
+            for _ in range(MAX_CONNECTIONS):
+                opened.enter_context(socket.create_connection(("127.0.0.1", served.port), 30))
+            answers = [served._say(ASK_HEALTH), served._say(ASK_PAGE)]
+            other = socket.create_connection(("127.0.0.1", served.port), 30, ("127.0.0.2", 0))
+            opened.enter_context(other).sendall(ASK_PAGE)
+            answers.append(read_all(other))
+        return [answer.partition(b"\r\n")[0] for answer in answers]
+
+    assert await deferToThread(crowd) == [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 503 Service Unavailable",
+        b"HTTP/1.1 200 OK",
+    ]
+
+
+@needs_root
+@pytest_twisted.ensureDeferred
+async def test_users_of_a_unix_socket_are_limited_apart(reactor: Any, open_folder: Path) -> None:
+    queue = MemoryQueue(reactor)
+    await queue.open()
+    site = AdminSite(reactor, queue, FakeRelay(queue, reactor))
+    path = str(open_folder / "admin")
+    await site.listen(serverFromString(reactor, f"unix:{path}"))
+    code = (
+        "def ask():\n"
+        "    opened.append(socket.socket(socket.AF_UNIX))\n"
+        "    opened[-1].connect(sys.argv[1])\n"
+        "    opened[-1].sendall(sys.argv[3].encode())\n"
+        "    return opened[-1].recv(12)\n"
+        "opened = []\n"
+        "for number in range(int(sys.argv[2])):\n"
+        "    opened.append(socket.socket(socket.AF_UNIX))\n"
+        "    opened[-1].connect(sys.argv[1])\n"
+        "first = ask()\n"
+        "os.setuid(int(sys.argv[4])) if len(sys.argv) > 4 else None\n"
+        "print(first, ask())"
+    )
+    many, page = str(MAX_CONNECTIONS_OF_ORIGIN), ASK_PAGE.decode()
+    crowded = await deferToThread(as_user, ALICE, code, path, many, page)
+    as_root_then_bob = await deferToThread(as_user, 0, code, path, many, page, str(BOB))
+    await site.stopService()
+    refused, served = b"b'HTTP/1.1 503'", b"b'HTTP/1.1 200'"
+    assert crowded.stdout == refused + b" " + refused + b"\n"
+    assert as_root_then_bob.stdout == refused + b" " + served + b"\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_octets_do_not_extend_the_deadline_of_a_request(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "REQUEST_TIMEOUT", 0.3)
+
+    def trickle(start: bytes) -> int:
+        with socket.create_connection(("127.0.0.1", served.port), 30) as peer:
+            peer.sendall(start)
+            for sent in range(1000):
+                try:
+                    peer.sendall(b"x")
+                except OSError:
+                    return sent
+                threading.Event().wait(0.02)
+        raise AssertionError("the connection is still open")
+
+    header = b"GET / HTTP/1.1\r\nX: "
+    body = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
+    for start in (header, body):
+        assert await deferToThread(trickle, start) > 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_does_not_read_the_response_is_dropped(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "REQUEST_TIMEOUT", 0.3)
+    size = 64 * 1024 * 1024
+
+    async def large(request: HTTPRequest) -> HTTPResponse:
+        return HTTPResponse(200, bytes(size))
+
+    dropped = threading.Event()
+    factory: Any = http_factory(reactor, large)
+    closed = factory.closed
+
+    def closing(channel: Any) -> None:
+        closed(channel)
+        dropped.set()
+
+    monkeypatch.setattr(factory, "closed", closing)
+    port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
+    where: Any = port.getHost()
+
+    def visit() -> int:
+        with socket.create_connection(("127.0.0.1", where.port), 30) as peer:
+            peer.sendall(ASK_PAGE)
+            assert dropped.wait(30)
+            return len(read_all(peer))
+
+    assert await deferToThread(visit) < size
+    await port.stopListening()
 
 
 @pytest_twisted.ensureDeferred
@@ -363,4 +481,4 @@ def test_a_private_page_needs_a_token(reactor: Any) -> None:
 def test_it_is_a_site_of_twisted_web(reactor: Any) -> None:
     queue = MemoryQueue(reactor)
     site = AdminSite(reactor, queue, FakeRelay(queue, reactor))
-    assert isinstance(site.factory.wrappedFactory, HTTPFactory)
+    assert isinstance(site.factory, HTTPFactory)

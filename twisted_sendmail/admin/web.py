@@ -2,6 +2,10 @@
 
 Every response forbids scripts, frames and caches. There is no access log: a health check comes
 every few seconds. RFC 9110 (HTTP), CSP level 3, Fetch Metadata.
+
+A connection has one request and one deadline for all of it, which octets do not extend. Connections
+are limited in all and for each client. A few more are accepted for the health check alone, and the
+oldest of these makes room for the next one: so clients that are slow cannot stop the health check.
 """
 
 from __future__ import annotations
@@ -16,23 +20,30 @@ from urllib.parse import parse_qs
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.protocols.policies import WrappingFactory
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from twisted_sendmail.admin.pages import STYLE
+from twisted_sendmail.local_users import peer_of
+from twisted_sendmail.server import ConnectionCounter, ConnectionLimits, client_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Hashable, Iterable
 
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
 #: Octets and fields of a form.
 MAX_FORM_SIZE, MAX_FORM_FIELDS = 65536, 4000
-#: Connections at a time: some people, a scraper and a health check.
-MAX_CONNECTIONS = 64
-#: Seconds that a connection may be idle, or take for a request.
-REQUEST_TIMEOUT = 30
+#: Connections at a time: in all, and from one address or of one user on a Unix socket.
+MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ORIGIN = 64, 32
+#: Connections beyond these limits, which get the health check and nothing else.
+HEALTH_CONNECTIONS = 8
+#: Seconds from connect to the end of the response, and the same beyond the limits.
+REQUEST_TIMEOUT, HEALTH_TIMEOUT = 30.0, 5.0
+#: Seconds after which a client that was refused should try again.
+RETRY_AFTER = 5
 COOKIE = "twisted_sendmail_session"
 
 _LOG = Logger(namespace="twisted_sendmail.daemon")
@@ -127,15 +138,18 @@ class HostNames:
         return name.rstrip(".") in self._names
 
 
-def http_factory(
-    reactor: Any, respond: Callable[[HTTPRequest], Awaitable[HTTPResponse]]
-) -> WrappingFactory:
+def http_factory(reactor: Any, respond: Callable[[HTTPRequest], Awaitable[HTTPResponse]]) -> Site:
     """Return the factory to listen with.
 
     :param respond: called with each request.
     """
-    site = _UnloggedSite(_Root(respond), reactor=reactor, timeout=REQUEST_TIMEOUT)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
-    return _BoundedFactory(site)  # type: ignore[no-untyped-call]  # the same
+    return _BoundedSite(_Root(respond), reactor)
+
+
+def busy_response() -> HTTPResponse:
+    """Return the response to a client that has to wait."""
+    retry_after = ("Retry-After", str(RETRY_AFTER))
+    return text_response(503, "too many requests at once; try again", retry_after)
 
 
 class _Root(Resource):
@@ -157,6 +171,9 @@ class _Root(Resource):
         return NOT_DONE_YET
 
     async def _response(self, request: Request) -> HTTPResponse:
+        channel: Any = request.channel
+        if channel.health_only and request.path != b"/healthz":
+            return busy_response()
         try:
             return await self._respond(_read_request(request))
         except CancelledError:
@@ -258,11 +275,73 @@ class _BoundedRequest(Request):
             super().process()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 
-class _UnloggedSite(Site):
-    """A site without an access log, and without the clock that its log needs."""
+class _OneRequestChannel(HTTPChannel):
+    """A connection with one request."""
+
+    site: _BoundedSite
+    #: The connection is beyond the limits.
+    health_only = False
+    origin: Hashable = None
+    deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        super().connectionMade()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+        self.site.opened(self)
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:  # noqa: N802 - Twisted's
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # Twisted's is untyped
+        self.site.closed(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]  # the same
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+class _BoundedSite(Site):
+    """A site with limits, and without an access log and the clock that its log needs."""
 
     noisy = False
+    protocol = _OneRequestChannel  # type: ignore[assignment]  # Twisted names its own wrapper
     requestFactory = _BoundedRequest  # noqa: N815 - Twisted's
+
+    def __init__(self, root: Resource, reactor: Any) -> None:
+        # The timeout of Twisted would begin again with each octet.
+        super().__init__(root, reactor=reactor, timeout=None)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+        self._clock = reactor
+        self._counter = ConnectionCounter()
+        # The oldest first.
+        self._beyond_limits: list[_OneRequestChannel] = []
+
+    def opened(self, channel: _OneRequestChannel) -> None:
+        """Count a connection, and set its deadline."""
+        transport: Any = channel.transport
+        handle = transport.getHandle()
+        channel.origin = client_origin(transport.getPeer(), peer_of(handle))
+        limits = ConnectionLimits(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ORIGIN)
+        channel.health_only = self._counter.opened(channel.origin, limits) is not None
+        seconds = HEALTH_TIMEOUT if channel.health_only else REQUEST_TIMEOUT
+        channel.deadline = self._clock.callLater(seconds, channel.drop)
+        if channel.health_only:
+            self._beyond_limits.append(channel)
+            if len(self._beyond_limits) > HEALTH_CONNECTIONS:
+                self._beyond_limits.pop(0).drop()
+
+    def closed(self, channel: _OneRequestChannel) -> None:
+        """Count a connection that is over."""
+        self._counter.closed(channel.origin)
+        if channel in self._beyond_limits:
+            self._beyond_limits.remove(channel)
+        if channel.deadline is not None and channel.deadline.active():
+            channel.deadline.cancel()
+
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's
+        """Return the name of the listener in the log."""
+        return "admin site"
 
     def startFactory(self) -> None:
         """Open no log."""
@@ -272,18 +351,3 @@ class _UnloggedSite(Site):
 
     def log(self, request: Any) -> None:
         """Log nothing."""
-
-
-class _BoundedFactory(WrappingFactory):
-    """Accepts at most ``MAX_CONNECTIONS`` at a time."""
-
-    noisy = False
-
-    def logPrefix(self) -> str:  # noqa: N802 - Twisted's
-        """Return the name of the listener in the log."""
-        return "admin site"
-
-    def buildProtocol(self, addr: Any) -> Any:
-        if len(self.protocols) >= MAX_CONNECTIONS:
-            return None
-        return super().buildProtocol(addr)

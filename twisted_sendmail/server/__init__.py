@@ -10,7 +10,7 @@ from twisted_sendmail.server.auth import (
     PortalAccounts,
 )
 from twisted_sendmail.server.factory import ConnectionCounter, ConnectionLimits, SMTPServerFactory
-from twisted_sendmail.server.networks import Networks
+from twisted_sendmail.server.networks import Networks, client_origin
 from twisted_sendmail.server.password_file import (
     HashedAccounts,
     HashingPool,
@@ -53,5 +53,6 @@ __all__ = [
     "ServerTLS",
     "ServerTimeouts",
     "Verdict",
+    "client_origin",
     "password_entry",
 ]

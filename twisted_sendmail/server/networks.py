@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress
 
+    from twisted_sendmail.local_users import LocalPeer
+
 
 class Networks:
     """A set of networks.
@@ -53,12 +55,16 @@ class Networks:
         return any(ip in network for network in self._networks)
 
 
-def origin(address: IAddress) -> Hashable:
-    """Return the origin of *address*, for which connections and failed logins are counted.
+def client_origin(address: IAddress, local: LocalPeer | None = None) -> Hashable:
+    """Return the unit for which connections and failed logins are counted.
 
-    An IPv6 network of 64 bits is one origin, an IPv4-mapped address is the IPv4 address, and all
-    Unix sockets are one; see ``ConnectionInfo.origin``.
+    It is the user on a Unix socket, if known, else a network: an IPv6 network of 64 bits is one, an
+    IPv4-mapped address is the IPv4 address, and all unknown users of Unix sockets are one.
+
+    :param local: the user at the other end of a Unix socket.
     """
+    if local is not None and local.uid is not None:
+        return ("uid", local.uid)
     host: str | None = getattr(address, "host", None)
     if host is None:
         # A Unix socket: all come from this machine.

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.server.auth import AuthExchange
-from twisted_sendmail.server.networks import origin
+from twisted_sendmail.server.networks import client_origin
 from twisted_sendmail.server.received_header import Stamp
 from twisted_sendmail.smtp import PENDING, MailParameters, Pending, Reply, ServerHandler, Verb
 
@@ -77,8 +77,7 @@ class ConnectionInfo:
     @property
     def origin(self) -> Hashable:
         """The unit for which connections are counted: a user of this machine, or a network."""
-        uid = None if self.local is None else self.local.uid
-        return origin(self.peer) if uid is None else ("uid", uid)
+        return client_origin(self.peer, self.local)
 
     def protocol(self, *, smtputf8: bool = False) -> str:
         """``SMTP``, ``ESMTPSA``, ``LMTPS``, ``UTF8SMTPSA`` …: the ``with`` of a Received field.
