@@ -31,16 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def smtp_server(request: pytest.FixtureRequest) -> Iterator[BackgroundServer]:
     """Run a real SMTP server on free ports of 127.0.0.1 that records what it receives."""
-    from inspect import signature
-
+    from twisted_sendmail.smtp import SendmailError
     from twisted_sendmail.testing.background import BackgroundServer
-    from twisted_sendmail.testing.loopback import LoopbackServer
-    from twisted_sendmail.testing.recording import RecordingServer
+    from twisted_sendmail.testing.loopback import ListeningOptions
 
     mark = request.node.get_closest_marker("smtp_server")
     if mark is not None:
-        known = {*signature(RecordingServer).parameters, *signature(LoopbackServer).parameters}
-        known -= {"clock", "reactor", "options"}
+        known = ListeningOptions.__optional_keys__
         wrong = [repr(value) for value in mark.args] + sorted(mark.kwargs.keys() - known)
         if wrong:
             pytest.fail(
@@ -48,5 +45,9 @@ def smtp_server(request: pytest.FixtureRequest) -> Iterator[BackgroundServer]:
                 f"{', '.join(sorted(known))}, each by name",
                 pytrace=False,
             )
-    with BackgroundServer(**(mark.kwargs if mark else {})) as server:
+    try:
+        server = BackgroundServer(**(mark.kwargs if mark else {}))
+    except SendmailError as e:
+        pytest.fail(f"the mark smtp_server: {e}", pytrace=False)
+    with server:
         yield server

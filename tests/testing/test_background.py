@@ -100,16 +100,24 @@ def test_an_installed_package_brings_the_fixture(tmp_path: Path) -> None:
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("written", "named"), [("usres={}", "usres"), ("'jane'", "'jane'")])
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("usres={}", "the mark smtp_server has no option usres; the options are authority, "),
+        ("'jane'", "the mark smtp_server has no option 'jane'; the options are authority, "),
+        ("tls='no'", "the mark smtp_server: the option 'tls' cannot be 'no'; give True or False"),
+        ("users=['jane']", "the mark smtp_server: users cannot be list; give texts, such as {"),
+    ],
+)
 def test_a_mistake_in_the_mark_is_named_with_the_options(
-    tmp_path: Path, written: str, named: str
+    tmp_path: Path, written: str, complaint: str
 ) -> None:
     mark = f"import pytest\n\npytestmark = pytest.mark.smtp_server({written})\n"
     (tmp_path / "test_project.py").write_text(mark + PROJECT)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:twisted"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"the mark smtp_server has no option {named}; the options are authority, " in done.stdout
+    assert complaint in done.stdout
     assert "Traceback" not in done.stdout
 
 
@@ -128,7 +136,18 @@ def test_faults_change_while_the_server_runs() -> None:
             server.set_faults("RCPT")  # type: ignore[arg-type]
 
 
+def test_a_server_leaves_no_descriptor_and_keeps_its_messages() -> None:
+    counts = []
+    # The first one opens a file that Twisted keeps.
+    for _ in range(3):
+        with BackgroundServer(tls=False) as server:
+            with smtplib.SMTP("localhost", server.port) as client:
+                client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+            port = server.port
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert counts[1] == counts[2]
+    assert repr(server) == f"<BackgroundServer at smtp://127.0.0.1:{port}, 1 messages>"
+
+
 def test_a_fault_is_shown_with_what_was_given() -> None:
-    assert repr(faults.close("dot", nth=2)) == (
-        "Fault(at='dot', action=<FaultAction.CLOSE: 'close the connection'>, nth=2)"
-    )
+    assert repr(faults.close("dot", nth=2)) == ("Fault(at='dot', action=FaultAction.CLOSE, nth=2)")

@@ -8,6 +8,7 @@ from twisted_sendmail.sasl.credentials import (
 )
 from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS, Mechanism, one_too_many
 from twisted_sendmail.sasl.negotiation import MECHANISMS, MechanismFactory, check_mechanisms, choose
+from twisted_sendmail.sasl.oauth import BEARER_REFUSALS, parse_bearer
 from twisted_sendmail.sasl.saslprep import saslprep
 from twisted_sendmail.sasl.scram import ScramServer
 from twisted_sendmail.sasl.scram_keys import (
@@ -19,6 +20,7 @@ from twisted_sendmail.sasl.scram_keys import (
 )
 
 __all__ = [
+    "BEARER_REFUSALS",
     "ITERATIONS",
     "MAX_CHALLENGE",
     "MAX_ITERATIONS",
@@ -37,5 +39,6 @@ __all__ = [
     "check_mechanisms",
     "choose",
     "one_too_many",
+    "parse_bearer",
     "saslprep",
 ]

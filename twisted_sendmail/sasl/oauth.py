@@ -1,4 +1,4 @@
-"""OAUTHBEARER (RFC 7628) and XOAUTH2: a bearer token in one message.
+"""OAUTHBEARER (RFC 7628) and XOAUTH2: a bearer token in one message; the client, and its parser.
 
 XOAUTH2 is older and has no RFC; its form is that of Google's and Microsoft's documents.  A server
 that refuses the token may first send the reason as JSON in a challenge.  The client answers with
@@ -8,15 +8,26 @@ a message that carries nothing, and then the reply comes (RFC 7628 section 3.2).
 from __future__ import annotations
 
 import json
+import re
 from typing import ClassVar
 
 from twisted_sendmail.sasl.credentials import ResolvedCredentials, Secret
 from twisted_sendmail.sasl.mechanism import Mechanism, one_too_many
-from twisted_sendmail.sasl.scram import escape_identity
+from twisted_sendmail.sasl.scram import escape_identity, unescape_identity
 from twisted_sendmail.smtp import InvalidInput
 
 # RFC 7628 section 3.2.2, and "schemes" of XOAUTH2.
 _SHOWN_KEYS = ("status", "error", "error_description", "scope", "schemes")
+_OAUTHBEARER = re.compile(rb"[ny],(?:a=([^,\x00\x01]*))?,\x01((?:[A-Za-z]+=[^\x00\x01]*\x01)*)\x01")
+_XOAUTH2 = re.compile(rb"user=([^\x00\x01]*)\x01((?:[A-Za-z]+=[^\x00\x01]*\x01)*)\x01")
+_BEARER = re.compile(rb"(?:^|\x01)auth=Bearer ([!-~]+)\x01", re.IGNORECASE)
+
+#: The challenge by which a server refuses a token, by mechanism: RFC 7628 section 3.2.2, and the
+#: form of Google's documents.
+BEARER_REFUSALS = {
+    "OAUTHBEARER": b'{"status":"invalid_token"}',
+    "XOAUTH2": b'{"status":"401","schemes":"Bearer","scope":"mail"}',
+}
 
 
 class Bearer(Mechanism):
@@ -95,3 +106,20 @@ class XOAuth2(Bearer):
     def start(self) -> bytes:
         """Return the message with the token."""
         return f"user={self._username}\x01auth=Bearer {self._token.reveal()}\x01\x01".encode()
+
+
+def parse_bearer(mechanism: str, message: bytes) -> tuple[str, str]:
+    """Parse the client's message of *mechanism*: the user, and the token.
+
+    Each is empty if the client gave none (in OAUTHBEARER, RFC 7628 section 3.1).
+
+    :raises ValueError: the message is malformed.
+    """
+    found = (_XOAUTH2 if mechanism == XOAuth2.name else _OAUTHBEARER).fullmatch(message)
+    if found is None:
+        raise ValueError("malformed")
+    user = (found[1] or b"").decode("utf-8")
+    if mechanism == OAuthBearer.name:
+        user = unescape_identity(user)
+    token = _BEARER.search(found[2])
+    return user, "" if token is None else token[1].decode("ascii")

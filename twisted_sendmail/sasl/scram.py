@@ -211,9 +211,9 @@ class ScramServer:
         if match is None or match[1].startswith("p="):
             raise ValueError("no first message of SCRAM without channel binding")
         binding, authzid, self._client_first_bare, name, self._client_nonce = match.groups()
-        self.username = _unescaped(name)
+        self.username = unescape_identity(name)
         #: The authorization identity; None when none is given.
-        self.authzid = None if authzid is None else _unescaped(authzid)
+        self.authzid = None if authzid is None else unescape_identity(authzid)
         self._gs2_header = f"{binding},{'' if authzid is None else f'a={authzid}'},"
 
     def challenge(self, keys: ScramKeys) -> bytes:
@@ -263,7 +263,11 @@ def escape_identity(name: str) -> str:
     return name.replace("=", "=3D").replace(",", "=2C")
 
 
-def _unescaped(name: str) -> str:
+def unescape_identity(name: str) -> str:
+    """Return the name of a ``saslname``.
+
+    :raises ValueError: *name* is none.
+    """
     if re.search(r"=(?!2C|3D)", name):
         raise ValueError("no saslname")
     return name.replace("=2C", ",").replace("=3D", "=")

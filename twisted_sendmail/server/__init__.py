@@ -8,6 +8,7 @@ from twisted_sendmail.server.auth import (
     Avatar,
     IMailUser,
     PortalAccounts,
+    TokenAccounts,
 )
 from twisted_sendmail.server.factory import ConnectionCounter, ConnectionLimits, SMTPServerFactory
 from twisted_sendmail.server.networks import Networks, client_origin
@@ -52,6 +53,7 @@ __all__ = [
     "SMTPServerProtocol",
     "ServerTLS",
     "ServerTimeouts",
+    "TokenAccounts",
     "Verdict",
     "client_origin",
     "password_entry",

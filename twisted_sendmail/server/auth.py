@@ -6,7 +6,7 @@ RFC: ``ask`` sends a challenge, ``decide`` checks the password.  ``decide`` wait
 :class:`AuthThrottle` requires.  Every exchange that ends without success is one line of the log.
 
 No exchange shows whether a user is unknown or a password wrong.  RFC 4954, RFC 4616 (PLAIN),
-RFC 5802 and RFC 7677 (SCRAM-SHA-256), draft-murchison-sasl-login.
+RFC 5802 and RFC 7677 (SCRAM-SHA-256), RFC 7628 (OAUTHBEARER), draft-murchison-sasl-login.
 
 **The delay.**  Each failed login doubles the delay of the address that it came from and of the user
 that it named, over all connections, from ``base`` up to :data:`MAX_DELAY` seconds; there is no
@@ -23,7 +23,7 @@ from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from attrs import define, frozen
 from twisted.cred.credentials import UsernamePassword
@@ -34,7 +34,13 @@ from twisted.logger import Logger
 from zope.interface import Interface
 
 from twisted_sendmail.local_users import uid_text
-from twisted_sendmail.sasl import MAX_ROUNDS, ScramKeys, ScramServer
+from twisted_sendmail.sasl import (
+    BEARER_REFUSALS,
+    MAX_ROUNDS,
+    ScramKeys,
+    ScramServer,
+    parse_bearer,
+)
 from twisted_sendmail.smtp import PENDING, Pending, Reply, printable
 
 if TYPE_CHECKING:
@@ -93,6 +99,19 @@ class Accounts(Protocol):
 
         Salt and iteration count of an unknown user have to stay the same, also after a restart:
         derive them from a secret that does.
+        """
+        ...
+
+
+class TokenAccounts(Accounts, Protocol):
+    """Users with bearer tokens, for OAUTHBEARER and XOAUTH2."""
+
+    async def check_token(self, user: str, token: str) -> Avatar | None:
+        """Return the user's avatar, None if it is not a valid token of the user.
+
+        :param user: empty if the client named none.
+        :param token: empty if the client gave none, to get the refusal.
+        :raises AuthRefused: with a reply of its own.
         """
         ...
 
@@ -165,7 +184,8 @@ class AuthExchange:
         self._avatar: Avatar | None = None
         self._awaited: Deferred[bytes] | None = None
         self._running: Deferred[None] | None = None
-        self._mechanism = ""
+        #: The mechanism of the exchange.
+        self.mechanism = ""
         self._rounds = 0
         #: The user that the client has named so far, for the log.
         self.user: str | None = None
@@ -175,7 +195,7 @@ class AuthExchange:
         """Begin an exchange."""
         if self._accounts is None:
             return _UNAVAILABLE
-        self._mechanism, self._rounds = mechanism, 0
+        self.mechanism, self._rounds = mechanism, 0
         self.user, self._logged = None, False
         self._running = Deferred.fromCoroutine(self._run(self._accounts, initial))
         return PENDING
@@ -201,7 +221,7 @@ class AuthExchange:
 
     async def _run(self, accounts: Accounts, initial: bytes | None) -> None:
         try:
-            user, avatar = await EXCHANGES[self._mechanism](self, accounts, initial)
+            user, avatar = await EXCHANGES[self.mechanism](self, accounts, initial)
         except CancelledError:
             self._log("aborted")
         except AuthRefused as refused:
@@ -269,7 +289,7 @@ class AuthExchange:
         _log.warn(
             "[{address}]: SASL {mechanism} authentication {result}, sasl_username={user}",
             address=_shown(_client(self._connection)),
-            mechanism=self._mechanism,
+            mechanism=self.mechanism,
             result=result,
             user=shown,
         )
@@ -329,6 +349,22 @@ async def _scram(
     return user, avatar
 
 
+async def _bearer(
+    exchange: AuthExchange, accounts: Accounts, initial: bytes | None
+) -> tuple[str, Avatar]:
+    message = await exchange.ask(b"") if initial is None else initial
+    mechanism = exchange.mechanism
+    user, token = _parsed(lambda octets: parse_bearer(mechanism, octets), message)
+    check = cast("TokenAccounts", accounts).check_token
+    try:
+        return user, await exchange.decide(user, lambda: check(user, token))
+    except AuthRefused as refused:
+        if refused.reply is FAILED:
+            # The reply follows the client's acknowledgement (RFC 7628 section 3.2.3).
+            await exchange.ask(BEARER_REFUSALS[mechanism])
+        raise
+
+
 def _text(octets: bytes) -> str:
     return octets.decode("utf-8")
 
@@ -347,6 +383,8 @@ EXCHANGES: Mapping[
     "PLAIN": _plain,
     "LOGIN": _login,
     "SCRAM-SHA-256": _scram,
+    "OAUTHBEARER": _bearer,
+    "XOAUTH2": _bearer,
 }
 
 

@@ -19,6 +19,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from twisted_sendmail.sasl import BEARER_REFUSALS
 from twisted_sendmail.server.auth import EXCHANGES, AuthThrottle
 from twisted_sendmail.server.networks import Networks
 from twisted_sendmail.server.password_file import HashedAccounts
@@ -361,6 +362,10 @@ def _contradicting_auth(
         if unknown:
             what = f"mechanisms has {', '.join(unknown)}, which cannot be offered with {source}"
             yield what, f"choose of {', '.join(known)}"
+    bearer = [name for name in mechanisms if name in BEARER_REFUSALS]
+    if bearer and not hasattr(accounts, "check_token"):
+        what = f"mechanisms has {', '.join(bearer)}, and the accounts have no check_token"
+        yield what, "give accounts that implement TokenAccounts"
 
 
 def _contradicting_trust(

@@ -107,6 +107,8 @@ __all__ = [
     "authentication_refusal",
     "check_flag",
     "check_positive",
+    "check_reactor",
+    "check_texts",
     "check_type",
     "classify_reply",
     "domain_name",
@@ -136,7 +138,13 @@ if TYPE_CHECKING:
         ascii_domain,
         domain_name,
     )
-    from twisted_sendmail.smtp.arguments import check_flag, check_positive, check_type
+    from twisted_sendmail.smtp.arguments import (
+        check_flag,
+        check_positive,
+        check_reactor,
+        check_texts,
+        check_type,
+    )
     from twisted_sendmail.smtp.capabilities import Capabilities
     from twisted_sendmail.smtp.client import ClientSession, CommandGroup, CommandResult
     from twisted_sendmail.smtp.client_states import ClientState
@@ -259,7 +267,7 @@ else:
         __name__,
         {
             "address": "ForwardPath Mailbox ReversePath ascii_domain domain_name",
-            "arguments": "check_flag check_positive check_type",
+            "arguments": "check_flag check_positive check_reactor check_texts check_type",
             "capabilities": "Capabilities",
             "client": "ClientSession CommandGroup CommandResult",
             "client_states": "ClientState",

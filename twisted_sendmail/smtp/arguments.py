@@ -6,6 +6,8 @@ its type and not the value, which may be a secret.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from twisted_sendmail.smtp.errors import InvalidInput
@@ -37,3 +39,27 @@ def check_positive(what: str, value: Any, give: str, *, whole: bool = False) -> 
     number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value < float("inf"):
         raise InvalidInput(f"{what} cannot be {value!r}", remedy=f"give {give}")
+
+
+def check_reactor(name: str, value: object) -> None:
+    """Check that *value* keeps time, as a reactor and a ``Clock`` do.
+
+    :raises InvalidInput: it does not.
+    """
+    if not (
+        callable(getattr(value, "callLater", None)) and callable(getattr(value, "seconds", None))
+    ):
+        raise InvalidInput(
+            f"{name} cannot be {type(value).__name__}",
+            remedy="give twisted.internet.reactor, or in a test a twisted.internet.task.Clock",
+        )
+
+
+def check_texts(name: str, value: Any, give: str) -> None:
+    """Check that *value* is a mapping of texts to texts.
+
+    :raises InvalidInput: it is not; *give* is the remedy.
+    """
+    check_type(name, value, Mapping, give)
+    for each in chain.from_iterable(value.items()):
+        check_type(f"a text of {name}", each, str, give)

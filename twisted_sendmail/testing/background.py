@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import TimeoutError as TooLong
 from twisted.internet.posixbase import PosixReactorBase
+from twisted.internet.task import Clock
 from twisted.internet.threads import blockingCallFromThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import threadable
@@ -19,8 +20,11 @@ from twisted_sendmail.testing.loopback import LoopbackServer
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Unpack
+
     from twisted_sendmail.server import SMTPServerProtocol
     from twisted_sendmail.testing.faults import Fault
+    from twisted_sendmail.testing.loopback import ListeningOptions
     from twisted_sendmail.testing.recording import ReceivedMessage, SessionRecord
 
 _Self = TypeVar("_Self", bound="BackgroundServer")
@@ -42,8 +46,12 @@ def _new_reactor() -> PosixReactorBase:
 class _Server(LoopbackServer):
     """Starts TLS without the global reactor, which Twisted's ``startTLS`` needs."""
 
-    def start(self: Any) -> Any:
-        started = super().start()
+    def __init__(self, **options: Unpack[ListeningOptions]) -> None:
+        super().__init__(Clock(), **options)
+
+    def start_on(self: Any, reactor: Any) -> Any:
+        self._clock = reactor
+        started = self.start()
         self.factory.start_tls = self._start_tls
         return started
 
@@ -68,14 +76,17 @@ class BackgroundServer:
 
     Use it as ``with BackgroundServer() as server``, or with :meth:`start` and
     :meth:`stop`.  The parameters are those of
-    :class:`~twisted_sendmail.testing.recording.RecordingServer`, without the clock.
+    :class:`~twisted_sendmail.testing.loopback.LoopbackServer`, without the reactor.
     """
 
-    def __init__(self, **options: Any) -> None:
-        self._options = options
+    def __init__(self, **options: Unpack[ListeningOptions]) -> None:
+        self._server = _Server(**options)
+        self._started = False
         self._reactor: Any = None
         self._thread: threading.Thread | None = None
-        self._server: _Server | None = None
+
+    def __repr__(self) -> str:
+        return repr(self._server).replace("_Server", type(self).__name__, 1)
 
     def start(self: _Self) -> _Self:
         """Start the thread, and listen."""
@@ -97,26 +108,34 @@ class BackgroundServer:
         if not running.wait(THREAD_TIMEOUT):
             raise RuntimeError("the server's thread does not start")
         try:
-            server = _Server(reactor, **self._options)
-            blockingCallFromThread(reactor, server.start)
+            blockingCallFromThread(reactor, self._server.start_on, reactor)
         except BaseException:
             self._end_thread()
             raise
-        self._server = server
+        self._started = True
         return self
 
     def stop(self) -> None:
         """Stop listening, drop every connection, end the thread."""
-        server, self._server = self._server, None
-        if server is not None:
-            stop: Any = server.stop
+        if self._started:
+            self._started = False
+            stop: Any = self._server.stop
             blockingCallFromThread(self._reactor, stop)
             self._end_thread()
 
     def _end_thread(self) -> None:
-        self._reactor.callFromThread(self._reactor.stop)
+        reactor = self._reactor
+        reactor.callFromThread(reactor.stop)
         if self._thread is not None:
             self._thread.join(THREAD_TIMEOUT)
+        # A reactor that has ended keeps the descriptors that wake it.
+        for reader in list(reactor._internalReaders):  # noqa: SLF001 - as Twisted's tests do
+            reactor.removeReader(reader)
+            reader.connectionLost(None)
+        reactor._internalReaders.clear()  # noqa: SLF001
+        poller = getattr(reactor, "_poller", None)
+        if poller is not None:
+            poller.close()
 
     def __enter__(self: _Self) -> _Self:
         return self.start()
@@ -131,7 +150,7 @@ class BackgroundServer:
 
     @property
     def _running(self) -> _Server:
-        if self._server is None:
+        if not self._started:
             raise RuntimeError("the server is not running: start it first")
         return self._server
 
@@ -168,12 +187,12 @@ class BackgroundServer:
     @property
     def messages(self) -> list[ReceivedMessage]:
         """The accepted messages, in order."""
-        return list(self._running.messages)
+        return list(self._server.messages)
 
     @property
     def sessions(self) -> list[SessionRecord]:
         """The connections, in order."""
-        return list(self._running.sessions)
+        return list(self._server.sessions)
 
     def set_faults(self, *faults: Fault) -> None:
         """Commit these faults from now on, instead of those before; without any, none.

@@ -15,22 +15,41 @@ connections; without it the fault happens each time.
 from __future__ import annotations
 
 import enum
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from attrs import fields, frozen
+from twisted.internet.protocol import connectionDone
 
 from twisted_sendmail.server import SMTPServerFactory, SMTPServerProtocol
-from twisted_sendmail.smtp import InvalidInput, Reply, ServerSession, ServerState, Verb, check_type
+from twisted_sendmail.smtp import (
+    InvalidInput,
+    Reply,
+    ServerSession,
+    ServerState,
+    Verb,
+    check_positive,
+    check_type,
+)
 from twisted_sendmail.testing.authority import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
+    from twisted.internet.interfaces import (
+        IDelayedCall,
+        IOpenSSLServerConnectionCreator,
+        IReactorTime,
+    )
+    from twisted.python.failure import Failure
+
+    from twisted_sendmail.server import Accounts, ConnectionInfo, Receiver, ServerTimeouts
     from twisted_sendmail.smtp import Bdat, ContentReader, ServerHandler, ServerSettings, StartTLS
 
+_MOMENTS_WITH_ADDRESS = frozenset({"MAIL", "RCPT"})
 MOMENTS = frozenset(
     {
         "greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT",
@@ -46,6 +65,9 @@ class FaultAction(enum.Enum):
     RESET = "reset the connection"
     STALL = "stop replying and reading"
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 @frozen(repr=False)
 class Fault:
@@ -58,6 +80,8 @@ class Fault:
     instead: bytes | None = None
     #: Octets after the reply, in the same segment.
     injected: bytes = b""
+    #: Seconds before the reply.
+    delay: float = 0
     address: str | None = None
     nth: int | None = None
     #: Octets after which the connection is closed.
@@ -77,14 +101,28 @@ class Fault:
         return f"Fault({', '.join(given)})"
 
     def __attrs_post_init__(self) -> None:
-        if self.at and self.at not in MOMENTS:
+        if self.at != "" and self.at not in MOMENTS:
             raise InvalidInput(
-                f"'{self.at}' is not a moment of a session",
+                f"{self.at!r} is not a moment of a session",
                 remedy=f"use one of {', '.join(sorted(MOMENTS))}",
             )
+        if self.at == "content" and self.action is None and self.reply is None:
+            raise InvalidInput(
+                "content is no command, and has no reply of its own",
+                remedy="use dot for the reply to the content",
+            )
+        if self.address is not None:
+            check_type("address", self.address, str, "text such as b@example.net, or None")
+            if self.at not in _MOMENTS_WITH_ADDRESS:
+                raise InvalidInput(
+                    f"{self.at} has no address", remedy="leave address out, or use MAIL or RCPT"
+                )
+        if self.nth is not None:
+            check_positive("nth", self.nth, "a whole number from 1, or None", whole=True)
 
 
 def _reply(text: str) -> Reply:
+    check_type("a reply", text, str, "text such as 550 5.1.1 No such user")
     code, _, rest = text.partition(" ")
     if not (code.isascii() and code.isdigit() and len(code) == 3):
         raise InvalidInput(f"'{text}' is not a reply", remedy="write it as 550 5.1.1 No such user")
@@ -122,18 +160,32 @@ def stall(at: str, *, nth: int | None = None) -> Fault:
     return Fault(at, action=FaultAction.STALL, nth=nth)
 
 
+def delay(at: str, seconds: float, *, address: str | None = None, nth: int | None = None) -> Fault:
+    """Send the reply so many seconds later, and read nothing meanwhile.
+
+    The seconds are those of the server's clock. ``delay("greeting", 5)`` is a server that accepts
+    connections slowly. At ``dot`` the server has accepted the message before the delay. Use
+    ``without("PIPELINING")`` as with :func:`stall`.
+    """
+    check_positive("a delay", seconds, "seconds above zero")
+    return Fault(at, delay=seconds, address=address, nth=nth)
+
+
 def send(at: str, octets: bytes, *, nth: int | None = None) -> Fault:
     """Send *octets* in place of the reply."""
+    check_type("octets", octets, bytes, "bytes")
     return Fault(at, instead=octets, nth=nth)
 
 
 def inject(at: str, octets: bytes, *, nth: int | None = None) -> Fault:
     """Send *octets* directly after the reply, as an attacker does after the one to ``STARTTLS``."""
+    check_type("octets", octets, bytes, "bytes")
     return Fault(at, injected=octets, nth=nth)
 
 
 def close_after(octets: int) -> Fault:
     """Close each connection after the server has sent so many octets."""
+    check_positive("octets", octets, "a whole number above zero", whole=True)
     return Fault(close_after=octets)
 
 
@@ -144,6 +196,8 @@ def single_bytes() -> Fault:
 
 def without(*keywords: str) -> Fault:
     """Do not offer these EHLO keywords, such as ``STARTTLS``, ``PIPELINING`` or ``AUTH``."""
+    for keyword in keywords:
+        check_type("a keyword", keyword, str, "text such as PIPELINING")
     return Fault(without=tuple(keyword.upper() for keyword in keywords))
 
 
@@ -157,6 +211,8 @@ def expired_certificate() -> Fault:
 
 def certificate_for(*names: str) -> Fault:
     """Use a certificate for other names; for no name, if none is given."""
+    for name in names:
+        check_type("a name", name, str, "text such as mail.example.org")
     return Fault(certificate=(names, _TOMORROW, True))
 
 
@@ -179,6 +235,7 @@ class FaultPlan:
 
         :raises InvalidInput: *faults* is not a list of faults.
         """
+        check_type("faults", faults, Iterable, "a list of calls of twisted_sendmail.testing.faults")
         faults = tuple(faults)
         for each in faults:
             check_type("a fault", each, Fault, "a call of twisted_sendmail.testing.faults")
@@ -233,6 +290,10 @@ _MOMENTS_OF_CALLS = {
 }
 
 
+def _delayed(_: object) -> None:
+    """Pending while a reply is delayed."""
+
+
 class FaultySession(ServerSession):
     """Consults the plan before each reply and before each call of the handler."""
 
@@ -248,7 +309,19 @@ class FaultySession(ServerSession):
         self._decided = False
         self._due: Fault | None = None
         self._chunk_fault: Fault | None = None
+        #: Octets of the output before a delay, and its seconds.
+        self._delay: tuple[int, float] | None = None
         super().__init__(settings, handler, tls=tls)
+
+    def take_delay(self) -> tuple[int, float] | None:
+        """Return the octets of the output before a delay, and its seconds; once."""
+        delay, self._delay = self._delay, None
+        return delay
+
+    def reply_sent(self) -> None:
+        """Go on after a delay; call ``run`` after it."""
+        if self.pending is _delayed:
+            self.pending = None
 
     def greet(self, reply: Reply | None = None) -> None:
         """Send the greeting, or the fault."""
@@ -287,8 +360,16 @@ class FaultySession(ServerSession):
         else:
             super()._ask(lambda answer: self._with(fault, then, answer), call, *args)
 
+    def _note(self, text: str) -> None:
+        self.transcript.add("--", f"fault: {text}")
+        if self._buffer and "PIPELINING" in self._offered:
+            self.transcript.add(
+                "--",
+                'the client sent more without waiting; add without("PIPELINING") to prevent it',
+            )
+
     def _act(self, action: FaultAction) -> None:
-        self.transcript.add("--", f"fault: {action.value}")
+        self._note(action.value)
         self.dead = True
         if action is FaultAction.CLOSE:
             self.end("fault")
@@ -305,6 +386,10 @@ class FaultySession(ServerSession):
         moment = _MOMENTS.get(self._verb, self._verb.value)
         fault = self._due if self._decided else self._plan.take(moment)
         self._due = None
+        if fault is not None and fault.delay:
+            self._note(f"wait {fault.delay:g} s")
+            self._delay = (len(self._output), fault.delay)
+            self.pending = _delayed
         if fault is None:
             super()._write(reply, octets)
         elif fault.action is not None:
@@ -367,52 +452,75 @@ class FaultySession(ServerSession):
 
 
 class FaultyProtocol(SMTPServerProtocol):
-    """Sends octet by octet, or not all octets, if the plan has that."""
+    """Sends late, octet by octet, or not all octets, if the plan has that."""
 
     factory: FaultyFactory
     session: FaultySession
 
     def connectionMade(self) -> None:
         """See ``IProtocol``."""
-        self._drip = bytearray()
+        #: Octets to send, and the seconds before each.
+        self._unsent: deque[tuple[float, bytes]] = deque()
+        #: Sends the first of them.
+        self._timed: IDelayedCall | None = None
         self._then: list[Callable[[], None]] = []
         self._left = self.factory.plan.close_after
         super().connectionMade()
 
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See ``IProtocol``."""
+        self._unsent.clear()
+        if self._timed is not None:
+            self._timed.cancel()
+            self._timed = None
+        super().connectionLost(reason)
+
     def _flush(self) -> None:
+        at, seconds = self.session.take_delay() or (0, 0.0)
         data = self.session.output()
         if self._left is not None:
             data = data[: self._left]
             self._left -= len(data)
-        transport: Any = self.transport
-        if not self.factory.plan.single_bytes:
-            if data:
-                transport.write(data)
-        elif data:
-            idle = not self._drip
-            self._drip += data
-            if idle:
-                self.factory.clock.callLater(OCTET_INTERVAL, self._drop)
+        self._send(data[:at], 0)
+        self._send(data[at:], seconds)
+        if self._timed is None:
+            self._send_due()
         if self._left == 0:
             self._left = None
             self.session.dead = True
             self.session.end("fault")
 
-    def _drop(self) -> None:
-        if self._over:
-            return
+    def _send(self, data: bytes, seconds: float) -> None:
+        step = 1 if self.factory.plan.single_bytes else len(data)
+        interval = OCTET_INTERVAL if self.factory.plan.single_bytes else 0
+        for number in range(0, len(data), step or 1):
+            wait = interval if number else max(seconds, interval)
+            self._unsent.append((wait, data[number : number + step]))
+
+    def _send_due(self) -> None:
+        """Send what need not wait, and the rest later."""
+        self._timed = None
         transport: Any = self.transport
-        transport.write(bytes(self._drip[:1]))
-        del self._drip[:1]
-        if self._drip:
-            self.factory.clock.callLater(OCTET_INTERVAL, self._drop)
-            return
-        then, self._then = self._then, []
-        for each in then:
-            each()
+        while self._unsent:
+            seconds, data = self._unsent[0]
+            if seconds:
+                self._unsent[0] = 0, data
+                self._timed = self.factory.clock.callLater(seconds, self._send_rest)
+                return
+            self._unsent.popleft()
+            transport.write(data)
+
+    def _send_rest(self) -> None:
+        self._send_due()
+        if self._timed is None:
+            then, self._then = self._then, []
+            for each in then:
+                each()
+            self.session.reply_sent()
+            self._pump()
 
     def _when_sent(self, call: Callable[[], None]) -> None:
-        if self._drip:
+        if self._unsent:
             self._then.append(call)
         else:
             call()
@@ -434,6 +542,9 @@ class FaultyProtocol(SMTPServerProtocol):
             # Stalled: neither read nor close.
             self._timer.clear()
             self._hold(hold=True)
+        elif self._unsent and session.state is not ServerState.CLOSED:
+            # The client waits, and has no deadline.
+            self._timer.clear()
         else:
             super()._regulate()
 
@@ -443,8 +554,27 @@ class FaultyFactory(SMTPServerFactory):
 
     protocol_class = FaultyProtocol
 
-    def __init__(self, *args: Any, plan: FaultPlan | None = None, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        clock: IReactorTime,
+        receiver: Callable[[ConnectionInfo], Receiver],
+        *,
+        plan: FaultPlan | None = None,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        accounts: Accounts | None = None,
+        settings: ServerSettings | None = None,
+        deadlines: ServerTimeouts | None = None,
+        trace: bool = True,
+    ) -> None:
+        super().__init__(
+            clock,
+            receiver,
+            tls=tls,
+            accounts=accounts,
+            settings=settings,
+            deadlines=deadlines,
+            trace=trace,
+        )
         self.plan = plan or FaultPlan()
 
     def session(

@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
-from twisted_sendmail.testing.recording import RecordingServer
+from twisted_sendmail.smtp import InvalidInput, check_reactor, check_type
+from twisted_sendmail.testing.recording import RecordingServer, ServerOptions
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from twisted.internet.interfaces import IListeningPort
+    from typing_extensions import Unpack
 
 _Self = TypeVar("_Self", bound="LoopbackServer")
+
+
+class ListeningOptions(ServerOptions, total=False):
+    """The parameters of :class:`LoopbackServer`, without the reactor."""
+
+    host: str
+    port: int
+    tls_port: int
 
 
 class LoopbackServer(RecordingServer):
@@ -40,8 +50,15 @@ class LoopbackServer(RecordingServer):
         host: str = "127.0.0.1",
         port: int = 0,
         tls_port: int = 0,
-        **options: Any,
+        **options: Unpack[ServerOptions],
     ) -> None:
+        check_reactor("reactor", reactor)
+        check_type("host", host, str, "an address to listen on, such as 127.0.0.1")
+        for name, number in (("port", port), ("tls_port", tls_port)):
+            if type(number) is not int or not 0 <= number <= 65535:
+                raise InvalidInput(
+                    f"{name} cannot be {number!r}", remedy="give a number from 0 to 65535"
+                )
         super().__init__(reactor, **options)
         self.host = host
         #: For clear text and STARTTLS, once started.
@@ -49,6 +66,10 @@ class LoopbackServer(RecordingServer):
         #: For implicit TLS, once started; 0 without TLS.
         self.tls_port = tls_port
         self._ports: list[IListeningPort] = []
+
+    @property
+    def _place(self) -> str:
+        return self.url
 
     @property
     def url(self) -> str:

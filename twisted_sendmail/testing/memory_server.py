@@ -9,15 +9,21 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client import TLSPolicy, TLSTrust, sendmail
+from twisted_sendmail.smtp import check_type
 from twisted_sendmail.testing.memory_network import MemoryEndpoint, MemoryNetwork
 from twisted_sendmail.testing.recording import RecordingServer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
     from types import TracebackType
 
+    from typing_extensions import Unpack
+
+    from twisted_sendmail.client import Timeouts
     from twisted_sendmail.message import Message
-    from twisted_sendmail.smtp import DeliveryReport
+    from twisted_sendmail.sasl import Credentials, MechanismFactory
+    from twisted_sendmail.smtp import AnyRecipient, DeliveryReport, Envelope, ReversePath
+    from twisted_sendmail.testing.recording import ServerOptions
 
 _T = TypeVar("_T")
 _Self = TypeVar("_Self", bound="MemoryServer")
@@ -32,12 +38,20 @@ class MemoryServer(RecordingServer):
     :class:`~twisted_sendmail.testing.recording.RecordingServer`, without the clock.
     """
 
-    def __init__(self, *, network: MemoryNetwork | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, network: MemoryNetwork | None = None, **options: Unpack[ServerOptions]
+    ) -> None:
+        if network is not None:
+            check_type("network", network, MemoryNetwork, "a MemoryNetwork, or None")
         #: The connections to it.
         self.network = network or MemoryNetwork()
         #: A ``twisted.internet.task.Clock``, to be given as the reactor.
         self.clock = self.network.clock
         super().__init__(self.clock, **options)
+
+    @property
+    def _place(self) -> str:
+        return "memory"
 
     def __enter__(self: _Self) -> _Self:
         factory, certificate = self._open()
@@ -93,15 +107,53 @@ class MemoryServer(RecordingServer):
         """Let time pass."""
         self.network.advance(seconds)
 
-    def send(self, message: Message, *, implicit: bool = False, **options: Any) -> DeliveryReport:
+    def send(
+        self,
+        message: Message,
+        *,
+        implicit: bool = False,
+        sender: str | ReversePath | None = None,
+        recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+        envelope: Envelope | None = None,
+        server_name: str = "localhost",
+        tls: TLSPolicy | None = None,
+        trust: TLSTrust | None = None,
+        credentials: Credentials | None = None,
+        mechanisms: Mapping[str, MechanismFactory] | None = None,
+        helo_name: str | None = None,
+        timeouts: Timeouts | None = None,
+        watch: Callable[[str], None] | None = None,
+        all_or_nothing: bool = False,
+        complete: bool = True,
+    ) -> DeliveryReport:
         """Send one message to this server by :func:`~twisted_sendmail.sendmail`, and wait.
 
         :param implicit: use implicit TLS instead of STARTTLS.
-        :param options: as for ``sendmail``.
+        :param tls: when TLS begins; as the server offers it unless given.
+        :param trust: how the server proves its identity; by its CA unless given.
+
+        The other parameters and the errors are those of ``sendmail``.
         """
-        policy = TLSPolicy.IMPLICIT if implicit else TLSPolicy.STARTTLS
-        options.setdefault("tls", policy if self._tls else TLSPolicy.NONE)
-        options.setdefault("trust", TLSTrust(ca_file=self.ca_file))
-        options.setdefault("server_name", "localhost")
-        endpoint = self.tls_endpoint if implicit else self.endpoint
-        return self.run(sendmail(endpoint, message, reactor=self.clock, **options))
+        if tls is None:
+            tls = TLSPolicy.IMPLICIT if implicit else TLSPolicy.STARTTLS
+            tls = tls if self._tls else TLSPolicy.NONE
+        return self.run(
+            sendmail(
+                self.tls_endpoint if implicit else self.endpoint,
+                message,
+                sender=sender,
+                recipients=recipients,
+                envelope=envelope,
+                server_name=server_name,
+                tls=tls,
+                trust=TLSTrust(ca_file=self.ca_file) if trust is None else trust,
+                credentials=credentials,
+                mechanisms=mechanisms,
+                helo_name=helo_name,
+                timeouts=timeouts,
+                watch=watch,
+                all_or_nothing=all_or_nothing,
+                complete=complete,
+                reactor=self.clock,
+            )
+        )

@@ -11,11 +11,12 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from twisted_sendmail.sasl import ScramKeys
 from twisted_sendmail.server import (
     FAILED,
     AuthRefused,
@@ -25,7 +26,15 @@ from twisted_sendmail.server import (
     ServerTimeouts,
     ServerTLS,
 )
-from twisted_sendmail.smtp import InvalidInput, InvalidServer, MailParameters, ServerSettings
+from twisted_sendmail.smtp import (
+    InvalidInput,
+    InvalidServer,
+    MailParameters,
+    ServerSettings,
+    check_flag,
+    check_texts,
+    check_type,
+)
 from twisted_sendmail.testing.authority import Authority
 from twisted_sendmail.testing.faults import FaultPlan, FaultyFactory
 
@@ -33,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from email.message import EmailMessage
 
-    from twisted_sendmail.sasl import ScramKeys
     from twisted_sendmail.server import (
         Accounts,
         ConnectionInfo,
@@ -162,14 +170,29 @@ class RecordingReceiver(Receiver):
         return None
 
 
+class ServerOptions(TypedDict, total=False):
+    """The parameters of :class:`RecordingServer` that each of its kinds takes."""
+
+    users: Mapping[str, str] | None
+    tokens: Mapping[str, str] | None
+    tls: bool
+    lenient: bool | None
+    faults: Iterable[Fault]
+    settings: ServerSettings | None
+    receiver: Callable[[ConnectionInfo], Receiver] | None
+    authority: Authority | None
+    deadlines: ServerTimeouts
+
+
 class RecordingServer:
     """A submission server that records what it receives.
 
     :param clock: for timeouts.
     :param users: user name to password; with users, MAIL needs AUTH, and TLS if it is offered.
+    :param tokens: user name to bearer token, for XOAUTH2 and OAUTHBEARER; these count as *users*.
     :param tls: offer STARTTLS and implicit TLS.
     :param lenient: require neither TLS nor AUTH, allow AUTH in clear text, and accept any password
-        of any user if no *users* are given. None: lenient unless *users* are given.
+        and token of any user if no *users* are given. None: lenient unless *users* are given.
     :param faults: see :mod:`~twisted_sendmail.testing.faults`.
     :param settings: changes to the server's settings; ``starttls``, ``require_tls``,
         ``mechanisms``, ``require_auth`` and ``clear_auth`` follow from the above where they are
@@ -177,6 +200,8 @@ class RecordingServer:
     :param receiver: called with each connection to make the receiver of a message; then
         :attr:`messages` stays empty.
     :param authority: signs the certificate; a new one unless given.
+    :param deadlines: the times that a client may take; short ones unless given.
+    :raises InvalidInput: an argument is of the wrong type.
     :raises InvalidServer: *settings* contradict *lenient*.
     """
 
@@ -185,6 +210,7 @@ class RecordingServer:
         clock: Any,
         *,
         users: Mapping[str, str] | None = None,
+        tokens: Mapping[str, str] | None = None,
         tls: bool = True,
         lenient: bool | None = None,
         faults: Iterable[Fault] = (),
@@ -193,12 +219,32 @@ class RecordingServer:
         authority: Authority | None = None,
         deadlines: ServerTimeouts = TEST_TIMEOUTS,
     ) -> None:
+        for name, texts, example in (("users", users, "s3cret"), ("tokens", tokens, "t0ken")):
+            if texts is not None:
+                check_texts(name, texts, f'texts, such as {{"jane": "{example}"}}, or None')
+        check_flag("tls", tls)
+        if lenient is not None:
+            check_flag("lenient", lenient)
+        if receiver is not None and not callable(receiver):
+            raise InvalidInput(
+                f"receiver cannot be {type(receiver).__name__}",
+                remedy="give a subclass of Receiver, or a function that takes a ConnectionInfo",
+            )
+        for name, value, kind in (
+            ("settings", settings, ServerSettings),
+            ("authority", authority, Authority),
+            ("deadlines", deadlines, ServerTimeouts),
+        ):
+            if value is not None:
+                check_type(name, value, kind, f"a {kind.__name__}, or leave it out")
         self._clock = clock
         self._users = None if users is None else dict(users)
+        self._tokens = None if tokens is None else dict(tokens)
+        known = users is not None or tokens is not None
         self._tls = tls
-        self._lenient = users is None if lenient is None else lenient
+        self._lenient = not known if lenient is None else lenient
         self._settings = _complete(
-            settings or ServerSettings(), tls=tls, users=users is not None, lenient=lenient
+            settings or ServerSettings(), tls=tls, users=known, lenient=lenient
         )
         self._plan = FaultPlan(faults)
         self._receiver = receiver or (lambda c: RecordingReceiver(c, self._add_message))
@@ -217,6 +263,13 @@ class RecordingServer:
     def ca_file(self) -> str:
         """The path of the CA certificate that the client has to trust."""
         return str(self._path("ca.pem"))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._place}, {len(self.messages)} messages>"
+
+    @property
+    def _place(self) -> str:
+        return "no port"
 
     def set_faults(self, *faults: Fault) -> None:
         """Commit these faults from now on, instead of those before; without any, none.
@@ -305,10 +358,10 @@ class RecordingServer:
     # --------------------------------------------------------------------------------------------
 
     def _accounts(self) -> Accounts | None:
-        if self._users is not None:
-            return HashedAccounts.of_passwords(self._users)
+        if self._users is not None or self._tokens is not None:
+            return _KnownUsers(self._users, self._tokens)
         offers_auth = self._settings.mechanisms != ()
-        return _AnyPassword() if self._lenient and offers_auth else None
+        return _AnyUser() if self._lenient and offers_auth else None
 
     def _path(self, name: str) -> Path:
         if self._directory is None:
@@ -366,12 +419,33 @@ class _RecordingFactory(FaultyFactory):
         self.server.session_closed(protocol)
 
 
-class _AnyPassword:
-    """Accepts any password of any user, except by SCRAM, which needs to hold the password."""
+_BEARER = ("OAUTHBEARER", "XOAUTH2")
 
-    mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+
+class _KnownUsers(HashedAccounts):
+    """Accepts the given passwords and tokens."""
+
+    def __init__(self, users: Mapping[str, str] | None, tokens: Mapping[str, str] | None) -> None:
+        super().__init__({u: ScramKeys.of(p, iterations=4096) for u, p in (users or {}).items()})
+        self._tokens = tokens or {}
+        self.mechanisms = (
+            *(() if users is None else HashedAccounts.mechanisms),
+            *(() if tokens is None else _BEARER),
+        )
+
+    async def check_token(self, user: str, token: str) -> Avatar | None:
+        return Avatar() if self._tokens.get(user) == token else None
+
+
+class _AnyUser:
+    """Accepts any password and token of any user, except by SCRAM, which needs the password."""
+
+    mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN", *_BEARER)
 
     async def check(self, user: str, password: str) -> Avatar | None:
+        return Avatar()
+
+    async def check_token(self, user: str, token: str) -> Avatar | None:
         return Avatar()
 
     async def scram_keys(self, user: str) -> ScramKeys:
