@@ -8,7 +8,7 @@ from twisted_sendmail.client.probe import ProbeResult, probe_server
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import sendmail, submit
 from twisted_sendmail.client.timeouts import Cancelled, Timeouts
-from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
+from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
 
 __all__ = [
     "SILENCE_NOTE",
@@ -20,6 +20,7 @@ __all__ = [
     "MailerStats",
     "PoolLimits",
     "ProbeResult",
+    "ServerVerifier",
     "SubmissionServer",
     "TLSPolicy",
     "TLSTrust",

@@ -48,7 +48,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
+from zope.interface import implementer
 
 from twisted_sendmail.client.content_stream import ContentStream
 from twisted_sendmail.client.timeouts import Cancelled, PhaseTimer, Timeouts
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
 _IP_ADDRESSES = (IPv4Address, IPv6Address)
 
 
+@implementer(IHandshakeListener)
 class SubmissionProtocol(Protocol):
     """One SMTP session as a client.
 
@@ -145,6 +148,7 @@ class SubmissionProtocol(Protocol):
         self._handshake: Deferred[TLSFacts] | None = None
         # The transport below TLS; the connection itself if it is a reactor's own, and its socket.
         self._wire: Any = None
+        self._wire_secured = False
         self._connection: Any = None
         self._socket: socket.socket | None = None
         # The reactor may still have to write what the socket has not taken.
@@ -432,6 +436,7 @@ class SubmissionProtocol(Protocol):
     def start_tls(self, verifier: ServerVerifier) -> Deferred[TLSFacts]:
         """Start TLS now: after a granted STARTTLS, or at once for implicit TLS (RFC 8314).
 
+        A transport that is TLS already, as that of ``wrapClientTLS``, is verified and used as it is.
         Fires with the facts of the session.
 
         :raises TLSError: the handshake failed, or the certificate was rejected.
@@ -442,6 +447,12 @@ class SubmissionProtocol(Protocol):
         self.session.begin_tls()
         seconds = self.timeouts.tls
         self.timer.set(waiting, seconds, "the end of the TLS handshake", "TLS")
+        if ISSLTransport.providedBy(self._wire):
+            # The endpoint has begun TLS: see ``handshakeCompleted``.
+            verifier.adopt(self.transport.getHandle())
+            if self._wire_secured:
+                self.handshake_completed()
+            return waiting
         self._tls_transport = TLSTransport(self, verifier, self._wire, self._write_to_socket)
         self._tls_transport.start(self.clock)
         # Below TLS, where the transport has started it.
@@ -451,6 +462,11 @@ class SubmissionProtocol(Protocol):
             self._reactor_writes = True
             _ = self._connection.doWrite()
         return waiting
+
+    def handshakeCompleted(self) -> None:
+        """See ``IHandshakeListener``: the transport is one of TLS, and its handshake is complete."""
+        self._wire_secured = True
+        self.handshake_completed()
 
     def handshake_completed(self) -> None:
         """The TLS handshake is complete."""

@@ -59,7 +59,9 @@ class SubmissionServer:
     :param helo_name: the name in EHLO; by default the machine's name if it has a dot, else the
         address of this end of the connection (RFC 5321 section 4.1.4).
     :param timeouts: how long each phase may take.
-    :param endpoint: how to connect, if not to host and port: a proxy, a Unix socket.
+    :param endpoint: how to connect, if not to host and port: a proxy, a Unix socket.  With implicit
+        TLS, an endpoint that begins TLS itself (``wrapClientTLS``) is used as it is, if its context
+        verifies the server.
     :param watch: called with each line of the redacted dialogue, as it happens.
     :param ignore_extensions: EHLO keywords to ignore, such as ``CHUNKING``, where the server, or
         something before it, is known to get them wrong; also the parameters ``RET``, ``ENVID`` and

@@ -2,7 +2,8 @@
 
 The certificate is verified inside the handshake: a server that is not the one asked for receives an
 alert and nothing else.  Verification cannot be switched off; a server without a certificate of a
-public CA is trusted by its own CA file or by the fingerprint of its certificate.
+public CA is trusted by its own CA file or by the fingerprint of its certificate.  A connection on
+which the application has begun TLS is used if its TLS context verified the server.
 
 RFC 3207, RFC 8314, RFC 9525 (names in certificates, by service_identity; a common name alone does
 not count).
@@ -136,6 +137,12 @@ class TLSTrust:
             _identity(self.ca_file), _identity(self.client_certificate), _identity(self.client_key)
         )
 
+    def verifier(
+        self, name: str, key: SessionKey | None = None, context: SSL.Context | None = None
+    ) -> ServerVerifier:
+        """Return the verifier of one connection; the parameters are those of :class:`ServerVerifier`."""
+        return ServerVerifier(self, name, key, context)
+
 
 #: Path, time of change and size of a file.
 _File = tuple[str, int, int]
@@ -237,6 +244,15 @@ class ServerVerifier:
         self._offered: CachedSession | None = None
         self._facts: TLSFacts | None = None
         self._presented: TLSFacts | None = None
+        self._adopted = False
+
+    def adopt(self, connection: SSL.Connection) -> None:
+        """Verify the server of *connection*, which the application made, after its handshake.
+
+        The connection's own context has to verify the chain of certificates.  The name is the one
+        that the connection asks for (SNI, RFC 6066 section 3), else that of this object.
+        """
+        self._connection, self._adopted = connection, True
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
         """See ``IOpenSSLClientConnectionCreator``."""
@@ -306,9 +322,11 @@ class ServerVerifier:
         if connection is None or self.rejection is not None:
             raise self.rejection or _unverified("there was no handshake")
         # OpenSSL calls back in every full handshake, and in no other.
-        resumed = self._certificate is None
+        resumed = self._certificate is None and not self._adopted
         if resumed:
             self._verify_resumed(connection)
+        elif self._adopted:
+            self._verify_adopted(connection)
         if self._certificate is None:
             raise _unverified("there is no certificate")
         pin = self._trust.fingerprint
@@ -338,6 +356,30 @@ class ServerVerifier:
         self._forget_session()
         raise self.rejection or _unverified("its certificate was not verified")
 
+    def _verify_adopted(self, connection: SSL.Connection) -> None:
+        """Verify the certificate of a connection that the application made.
+
+        :raises CertificateRejected: its context did not verify it, or it is not the server's.
+        """
+        peer = connection.get_peer_certificate()
+        if peer is None:
+            raise _unverified("there is no certificate")
+        self._certificate = cert = _certificate(dump_certificate(FILETYPE_ASN1, peer))
+        asked = connection.get_servername()
+        if asked:
+            self._name, self._is_address = asked.decode("ascii"), False
+        if self._trust.fingerprint is not None:
+            _ = self._is_pinned(cert)
+        elif not connection.get_verify_mode() & SSL.VERIFY_PEER:
+            _ = self._reject(
+                "the TLS context that was given does not verify certificates",
+                "give one that does: twisted.internet.ssl.optionsForClientTLS(name)",
+            )
+        else:
+            _ = self._is_for_server(cert)
+        if self.rejection is not None:
+            raise self.rejection
+
     def keep(self) -> None:
         """Keep the session for the next connection to this server.
 
@@ -345,7 +387,7 @@ class ServerVerifier:
         some time after the handshake.
         """
         facts, connection = self._facts, self._connection
-        if self._key is None or facts is None or connection is None:
+        if self._key is None or facts is None or connection is None or self._adopted:
             return
         session = connection.get_session()
         if session is None:
@@ -380,6 +422,9 @@ class ServerVerifier:
         if self.rejection is not None:
             return self.rejection
         error = reason.value
+        if isinstance(error, (VerificationError, CertificateError)):
+            # Twisted's own verification, on a connection that the application made.
+            return _unverified(printable(repr(error)))
         if (
             not isinstance(error, SSL.Error)
             or not error.args
@@ -440,7 +485,7 @@ class Handshake:
         context: SSL.Context | None,
     ) -> None:
         self._key = SessionKey(clock, trust, name.lower(), port)
-        self._verifier = ServerVerifier(trust, name, self._key, context)
+        self._verifier = trust.verifier(name, self._key, context)
         self._slots = _SLOTS.setdefault(self._key, _HandshakeSlots(MAX_HANDSHAKES))
         self._acquired: DeferredSemaphore | None = None
 
