@@ -238,7 +238,8 @@ class MemoryQueue(Queue):
         ids = {id_.upper() for id_ in selection.ids}
         after = selection.after or ""
         found = [m for m in self._all() if m.id > after and (not ids or m.id in ids)]
-        return [m for m in found if _fits(m, selection)][: selection.limit]
+        found = [m for m in found if _fits(m, selection)][selection.offset :]
+        return found[: selection.limit]
 
     def list(self, selection: Selection) -> Deferred[Sequence[QueuedMessage]]:
         """See ``Queue.list``."""
@@ -265,7 +266,7 @@ class MemoryQueue(Queue):
 
     def count(self, selection: Selection) -> Deferred[int]:
         """See ``Queue.count``."""
-        return succeed(len(self._selected(evolve(selection, limit=None))))
+        return succeed(len(self._selected(evolve(selection, limit=None, offset=0))))
 
     def record_route(self, name: str, down: DownRoute | None) -> Deferred[None]:
         """See ``Queue.record_route``: no other process reads this queue."""

@@ -7,20 +7,24 @@ from urllib.parse import urlencode
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from tests.admin.parsed_html import Node, parse_html
 from tests.admin.queue_contents import HOSTILE, TOKEN, FakeRelay, QueueFiller, fill_queue, route
+from tests.deferreds import Result
+from tests.memory_queue import MemoryQueue
 from tests.names import InlineWorker, QueueAction, QueueError, Selection, SQLiteQueue
 from twisted_sendmail.admin.local_mail import LocalMail
 from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
-from twisted_sendmail.admin.site import MAX_ACTION_MESSAGES, AdminSite
-from twisted_sendmail.admin.web import HTTPRequest, HTTPResponse
+from twisted_sendmail.admin.site import MAX_ACTION_MESSAGES, MAX_WAITING_OVERVIEWS, AdminSite
+from twisted_sendmail.admin.web import RETRY_AFTER, HTTPRequest, HTTPResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.names import QueueTotals
 
 NOW = 1_700_000_000.0
 
@@ -659,3 +663,80 @@ async def test_an_unknown_action_is_400(admin: Admin) -> None:
     name = await admin.filler.message()
     await admin.sign_in()
     assert (await admin.post("/act", action="drop table", id=name)).code == 400
+
+
+# Many readers.
+
+
+class SlowQueue(MemoryQueue):
+    """A queue whose totals wait until they are let go."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.waiting: list[Deferred[None]] = []
+
+    def totals(self) -> Deferred[QueueTotals]:
+        self.waiting.append(Deferred())
+        return self.waiting[-1].addCallback(lambda _: super(SlowQueue, self).totals())
+
+    def let_go(self) -> None:
+        self.waiting.pop(0).callback(None)
+
+
+@pytest.fixture
+def crowded() -> tuple[SlowQueue, AdminSite]:
+    clock = Clock()
+    queue = SlowQueue(clock)
+    _ = queue.open()
+    return queue, AdminSite(clock, queue, FakeRelay(queue, clock), token=TOKEN)
+
+
+def ask(site: AdminSite, path: str = "/", method: str = "GET", **facts: Any) -> Result:
+    request = HTTPRequest(method, path, host="localhost", **facts)
+    return Result(Deferred.fromCoroutine(site.respond(request)))
+
+
+def test_readers_of_one_overview_share_one_reading_of_the_queue(
+    crowded: tuple[SlowQueue, AdminSite],
+) -> None:
+    queue, site = crowded
+    asked = [ask(site, query={"recipient": "example"}) for _ in range(30)]
+    # A reader who leaves does not take the page away from the others.
+    asked[0].deferred.cancel()
+    assert len(queue.waiting) == 1
+    queue.let_go()
+    assert {each.get().code for each in asked[1:]} == {200}
+    assert isinstance(asked[0].error, CancelledError)
+    assert queue.waiting == []
+    ask(site, query={"recipient": "example"})
+    assert len(queue.waiting) == 1
+
+
+def test_one_overview_is_made_at_a_time_and_those_beyond_a_few_are_told_to_wait(
+    crowded: tuple[SlowQueue, AdminSite],
+) -> None:
+    queue, site = crowded
+    asked = [ask(site, query={"recipient": f"user{n}"}) for n in range(MAX_WAITING_OVERVIEWS + 1)]
+    refused = ask(site, query={"recipient": "one more"}).get()
+    assert (refused.code, refused.headers) == (503, (("Retry-After", str(RETRY_AFTER)),))
+    for each in asked:
+        assert len(queue.waiting) == 1
+        queue.let_go()
+        assert each.get().code == 200
+
+
+def test_an_operator_sees_no_overview_from_before_the_action(
+    crowded: tuple[SlowQueue, AdminSite],
+) -> None:
+    queue, site = crowded
+    session = ask(site, "/sign-in", "POST", form={"token": [TOKEN]}).get().session
+    found = site._sessions.find(session)
+    assert found is not None
+    before = ask(site, session=session)
+    flushed = ask(site, "/flush", "POST", form={"secret": [found.form_secret]}, session=session)
+    assert flushed.get().code == 303
+    after = ask(site, session=session)
+    queue.let_go()
+    assert before.get().code == 200
+    queue.let_go()
+    assert after.get().code == 200

@@ -107,25 +107,34 @@ class Together:
         message = await on_its_way(spool)
         other = info_of(spool)
         only = Selection(ids=(message.id,))
-        asked: list[Deferred[Any]] = [
-            spool.settle(AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 900.0),))),
-            spool.act(QueueAction.HOLD, only, 60.0),
-            spool.list(only),
-            commit(spool, b"other", other),
-            spool.act(QueueAction.RELEASE, only, 60.0),
-            spool.act(QueueAction.FLUSH, only, 60.0),
-            spool.list(only),
-            spool.act(QueueAction.DELETE, only, 60.0),
-            spool.list(only),
-            spool.lease("out", LATER, fresh=9, retries=9, horizon=LATER * 9),
-        ]
-        results = await ends(asked)
-        assert [each for each in results if isinstance(each, Exception)] == []
-        (held,), (due,), gone = results[2], results[6], results[8]
+        results = await ends(
+            [
+                spool.settle(AttemptRecord(message.id, 50.0, (recipient_row(0, PENDING, 900.0),))),
+                spool.act(QueueAction.HOLD, only, 60.0),
+                spool.list(only),
+            ]
+        )
+        (held,) = results[-1]
         assert (held.held, held.due) == (True, 900.0)
+        results = await ends(
+            [
+                commit(spool, b"other", other),
+                spool.act(QueueAction.RELEASE, only, 60.0),
+                spool.act(QueueAction.FLUSH, only, 60.0),
+                spool.list(only),
+            ]
+        )
+        (due,) = results[-1]
         assert (due.held, due.due) == (False, 60.0)
-        assert list(gone) == []
-        assert [other.id] == [taken.message.id for taken in results[9]]
+        results = await ends(
+            [
+                spool.act(QueueAction.DELETE, only, 60.0),
+                spool.list(only),
+                spool.lease("out", LATER, fresh=9, retries=9, horizon=LATER * 9),
+            ]
+        )
+        assert list(results[1]) == []
+        assert [other.id] == [taken.message.id for taken in results[2]]
 
     @ensureDeferred
     async def test_a_lease_that_was_settled_twice_counts_once(self, spool: Queue) -> None:

@@ -47,6 +47,9 @@ class Operating:
         assert [to_bob.id, to_both.id, bounce.id] == await ids(spool)
         assert [to_bob.id, to_both.id] == await ids(spool, limit=2)
         assert await ids(spool, limit=0) == []
+        assert [to_both.id, bounce.id] == await ids(spool, offset=1)
+        assert [to_both.id] == await ids(spool, offset=1, limit=1)
+        assert await ids(spool, offset=3) == []
         assert [to_bob.id, to_both.id] == await ids(spool, recipient="BOB@example.NET")
         assert [to_both.id] == await ids(spool, recipient="@example.com")
         assert [bounce.id] == await ids(spool, recipient="ann")
@@ -85,6 +88,7 @@ class Operating:
         await gatherResults([Deferred.fromCoroutine(coroutine) for coroutine in taking])
         assert names == await ids(spool)
         assert names[:399] == await ids(spool, limit=399)
+        assert names[20:420] == await ids(spool, offset=20, limit=400)
         assert names == await ids(spool, ids=tuple(reversed(names)))
 
     @ensureDeferred

@@ -161,13 +161,14 @@ class QueueFilter:
         fields = evolve(self, **changes).fields  # type: ignore[arg-type]  # fields of this class
         return f"/?{urlencode(fields)}" if fields else "/"
 
-    def selection(self, limit: int | None) -> Selection:
+    def selection(self, limit: int | None, offset: int = 0) -> Selection:
         """Return the selection for the queue."""
         return Selection(
             queue=self.queue or None,
             recipient=self.recipient or None,
             sender="" if self.sender == "<>" else self.sender or None,
             limit=limit,
+            offset=offset,
         )
 
 

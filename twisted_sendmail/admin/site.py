@@ -39,12 +39,14 @@ from twisted_sendmail.admin.web import (
     HostNames,
     HTTPRequest,
     HTTPResponse,
+    busy_response,
     http_factory,
     redirect,
     text_response,
 )
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import QueueAction, Selection, id_number
+from twisted_sendmail.shared_result import SharedTasks
 from twisted_sendmail.smtp import InvalidInput, SendmailError
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ MAX_HEADER_SIZE = 16384
 CONFIRMATION_MESSAGES = 10
 #: Failures on the overview.
 SHOWN_FAILURES = 20
+#: Overviews, with different filters, that wait for the one that is being made.
+MAX_WAITING_OVERVIEWS = 8
 
 _MESSAGE_PATH = re.compile(r"/message/[0-9A-Z]{12}\Z")
 _DONE = {
@@ -126,6 +130,7 @@ class AdminSite(Service):
         self._sessions = Sessions(token, reactor)
         self._names = HostNames(names)
         self._port: IListeningPort | None = None
+        self._overviews: SharedTasks[HTTPResponse] = SharedTasks(MAX_WAITING_OVERVIEWS)
         #: An observer for the relay's events.
         self.metrics = Metrics(reactor.seconds)
         self.history = QueueHistory(reactor, queue.totals)
@@ -230,17 +235,23 @@ class AdminSite(Service):
         session = self._sessions.find(request.session)
         if self._private and session is None:
             return redirect("/sign-in")
-        self.history.resume()
         wanted = QueueFilter.from_fields(request.query)
+        key = (wanted, None if session is None else session.form_secret)
+        page = self._overviews.run(key, lambda: self._overview(wanted, session))
+        return busy_response() if page is None else await page
+
+    async def _overview(self, wanted: QueueFilter, session: AdminSession | None) -> HTTPResponse:
+        self.history.resume()
         totals = await self._queue.totals()
-        found = await self._queue.list(wanted.selection(wanted.page * PER_PAGE))
+        messages = await self._queue.list(
+            wanted.selection(PER_PAGE, offset=(wanted.page - 1) * PER_PAGE)
+        )
         deferred = await self._queue.list(Selection(queue="deferred", limit=MAX_EXAMINED))
-        begin = (wanted.page - 1) * PER_PAGE
         overview = Overview(
             totals=totals,
             samples=self.history.days if wanted.span == "days" else self.history.hour,
             filter=wanted,
-            messages=found[begin : begin + PER_PAGE],
+            messages=messages,
             matching=await self._matching(wanted, totals),
             causes=delay_causes(deferred),
             examined=MAX_EXAMINED if totals.queues.get("deferred", 0) > MAX_EXAMINED else None,
@@ -329,6 +340,7 @@ class AdminSite(Service):
         if session is None:
             return redirect("/sign-in")
         results = await self._relay.flush()
+        self._overviews.forget()
         session.notice = _summary(QueueAction.FLUSH, results, len(results))
         return redirect("/")
 
@@ -355,6 +367,7 @@ class AdminSite(Service):
             results = await self._relay.flush(selection)
         else:
             results = await self._queue.act(action, selection, self._reactor.seconds())
+        self._overviews.forget()
         session.notice = _summary(action, results, len(ids))
         lost = action in CONFIRMED_ACTIONS and back.startswith("/message/")
         return redirect("/" if lost else back)

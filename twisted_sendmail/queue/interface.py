@@ -7,8 +7,9 @@
    queue is opened, and are counted in ``interrupted``.
 5. Damaged data are set aside and never delay or damage other messages.
 
-Every method returns a Deferred; cancelling it stops the waiting, never the work.  The errors are
-those of ``errors``.  One conformance suite runs against every engine.
+Every method returns a Deferred; cancelling it stops the waiting, never the work.  What is requested
+first is done first; only ``list``, ``count`` and ``totals`` may also see what was requested later.
+The errors are those of ``errors``.  One conformance suite runs against every engine.
 """
 
 from __future__ import annotations

@@ -196,6 +196,8 @@ class Selection:
     after: str | None = None
     #: Largest number of messages, oldest first; None: all.
     limit: int | None = None
+    #: Number of messages to leave out, the oldest first.
+    offset: int = 0
 
 
 class QueueAction(enum.Enum):

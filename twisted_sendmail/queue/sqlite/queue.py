@@ -1,7 +1,8 @@
 """The queue in an SQLite database, driven by one thread with group commit.
 
 Every request becomes an operation; the worker runs it; its Deferred fires when the result is
-durable.  Nothing waits for the disk in the reactor's thread.
+durable.  Nothing waits for the disk in the reactor's thread.  Reads for people and programs that
+look at the queue, which may be long, run in another thread (``reader``).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from twisted_sendmail.queue.sqlite.group_commit import (
     ThreadWorker,
     Worker,
 )
+from twisted_sendmail.queue.sqlite.reader import SQLiteReader
 from twisted_sendmail.queue.sqlite.store import PIECE_SIZE, Pieces, SQLiteStore
 from twisted_sendmail.shared_result import SharedResult
 
@@ -67,7 +69,7 @@ class SQLiteQueue(Queue):
     """The queue in *directory*, which is created if it is missing.
 
     :param reactor: an ``IReactorTime``; with ``IReactorFromThreads`` the work is done in a thread.
-    :param worker: runs the operations, if given.
+    :param worker: runs the operations, if given; then long reads run in the caller's thread.
     :param least_free: octets of free space to keep on the file system; 0: no limit.
     """
 
@@ -81,10 +83,12 @@ class SQLiteQueue(Queue):
     ) -> None:
         self.directory = Path(directory)
         self._reactor = reactor
+        threads = worker is None and IReactorFromThreads.providedBy(reactor)
+        reading: Worker = ThreadWorker(reactor) if threads else InlineWorker()
         if worker is None:
-            threads = IReactorFromThreads.providedBy(reactor)
             worker = ThreadWorker(reactor) if threads else InlineWorker()
         self._worker = worker
+        self._reader = SQLiteReader(self.directory, reading)
         self._store = SQLiteStore(self.directory, damaged=self._found_damaged)
         self._lock = RelayLock(self.directory)
         self.free_space = FreeSpace(self.directory, least_free, self._store.unused)
@@ -166,7 +170,10 @@ class SQLiteQueue(Queue):
     def _close_store(self, _: object) -> None:
         self._open = False
         unrecorded = self._retry.give_up()
+        # Last of all the connection that writes: it removes the log of the database.
+        _ = self._reader.close().addCallback(lambda _: self._close_writer(unrecorded))
 
+    def _close_writer(self, unrecorded: set[str]) -> None:
         def close(store: SQLiteStore) -> None:
             try:
                 with store.transaction(doing="be closed"):
@@ -199,6 +206,13 @@ class SQLiteQueue(Queue):
         request = Request(work, OperationKind.READ, "be read")
         self.submit(request)
         return request.done
+
+    def _look(self, work: Callable[[SQLiteStore], Any]) -> Deferred[Any]:
+        """Read in the other thread, after what was requested before has been done."""
+        return self._read(lambda _: None).addCallback(lambda _: self._look_now(work))
+
+    def _look_now(self, work: Callable[[SQLiteStore], Any]) -> Deferred[Any]:
+        return self._reader.read(work) if self._open else fail(QueueError("the queue is not open"))
 
     def _write(self, work: Callable[[SQLiteStore], Any]) -> Deferred[Any]:
         request = Request(work, OperationKind.WRITE, "be written")
@@ -315,11 +329,12 @@ class SQLiteQueue(Queue):
     async def _list(self, selection: Selection) -> list[QueuedMessage]:
         found: list[QueuedMessage] = []
         after, limit = selection.after, selection.limit
-        # Page by page: a long list must not delay new mail.
+        # Page by page: a long list must not delay other reads.
         while limit is None or len(found) < limit:
             most = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = attrs.evolve(selection, after=after, limit=most)
-            some = await self._read(lambda store, page=page: store.list(page))  # type: ignore[misc]
+            offset = 0 if found else selection.offset
+            page = attrs.evolve(selection, after=after, limit=most, offset=offset)
+            some = await self._look(lambda store, page=page: store.list(page))  # type: ignore[misc]
             found += some
             if len(some) < most:
                 break
@@ -347,7 +362,7 @@ class SQLiteQueue(Queue):
 
     def count(self, selection: Selection) -> Deferred[int]:
         """See ``Queue.count``."""
-        return self._read(lambda store: store.count(selection))
+        return self._look(lambda store: store.count(selection))
 
     def record_route(self, name: str, down: DownRoute | None) -> Deferred[None]:
         """See ``Queue.record_route``."""
@@ -372,7 +387,7 @@ class SQLiteQueue(Queue):
 
     def totals(self) -> Deferred[QueueTotals]:
         """See ``Queue.totals``."""
-        return self._read(lambda store: store.totals())
+        return self._look(lambda store: store.totals())
 
     def probe(self) -> Deferred[None]:
         """See ``Queue.probe``."""

@@ -237,6 +237,11 @@ class SQLiteStore:
         self.close()
 
     @property
+    def is_open(self) -> bool:
+        """The queue is open."""
+        return self._connection is not None
+
+    @property
     def connection(self) -> SQLiteConnection:
         """The open connection.
 
@@ -712,8 +717,8 @@ class SQLiteStore:
         where, parameters = self._where(selection)
         limit = -1 if selection.limit is None else max(0, selection.limit)
         rows = self.connection.rows(
-            f"SELECT number FROM message {where} ORDER BY number LIMIT ?",  # noqa: S608
-            (*parameters, limit),
+            f"SELECT number FROM message {where} ORDER BY number LIMIT ? OFFSET ?",  # noqa: S608
+            (*parameters, limit, selection.offset),
         )
         return [number for (number,) in rows]
 
@@ -757,7 +762,7 @@ class SQLiteStore:
             yield page
             if len(page) < most:
                 return
-            selection = attrs.evolve(selection, after=page[-1].id)
+            selection = attrs.evolve(selection, after=page[-1].id, offset=0)
 
     def act(self, action: QueueAction, selection: Selection, now: float) -> list[QueueActionResult]:  # type: ignore[valid-type]
         """Apply *action*; return the messages it changed.  A running relay is notified by ``wake``."""
