@@ -141,7 +141,7 @@ def test_an_init_file_has_only_a_docstring_and_re_exports(path: Path) -> None:
     assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}
 
 
-@pytest.mark.parametrize("package", ["", ".drop", ".message", ".smtp"])
+@pytest.mark.parametrize("package", ["", ".drop", ".message", ".received", ".smtp"])
 def test_a_package_imports_lazily_exactly_the_names_that_it_exports(package: str) -> None:
     """Each name is one that the type checker sees, and comes from the same module."""
     module = importlib.import_module(f"twisted_sendmail{package}")

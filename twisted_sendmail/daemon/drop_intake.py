@@ -37,9 +37,9 @@ from twisted_sendmail.drop import (
     write_settings,
 )
 from twisted_sendmail.local_users import known_uid, uid_text
-from twisted_sendmail.message import clause, received_field
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import LEAST_FREE, Cleanup, QueueError
+from twisted_sendmail.received import clause, received_field
 from twisted_sendmail.smtp import (
     MAX_FIELDS,
     Canonicalizer,

@@ -1,10 +1,11 @@
-"""Content of a message: sources, the header and its completion, MIME, trace fields, reports; pure."""
+"""Content of a message: sources, the header and its completion, MIME, reports; pure."""
 
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.lazy_names import lazy_names
 
 __all__ = [
+    "FOLD_WIDTH",
     "OCTET_STREAM",
     "Attachment",
     "Content",
@@ -17,26 +18,22 @@ __all__ = [
     "Report",
     "ReportedRecipient",
     "Rewriting",
-    "clause",
     "compose",
-    "folded",
     "header_recipients",
     "mailboxes",
     "new_message_id",
     "prepare",
     "prepare_small",
-    "received_field",
 ]
 
 if TYPE_CHECKING:
     from twisted_sendmail.message.addresses import header_recipients, mailboxes
     from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
-    from twisted_sendmail.message.header import Header
+    from twisted_sendmail.message.header import FOLD_WIDTH, Header
     from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
     from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
     from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
     from twisted_sendmail.message.qualification import Qualification
-    from twisted_sendmail.message.received import clause, folded, received_field
     from twisted_sendmail.message.rewriting import Rewriting
     from twisted_sendmail.message.source import Message
 else:
@@ -45,11 +42,10 @@ else:
         {
             "addresses": "header_recipients mailboxes",
             "dsn": "DSNAction Report ReportedRecipient",
-            "header": "Header",
+            "header": "FOLD_WIDTH Header",
             "header_fixer": "HeaderFixer new_message_id",
             "mime": "OCTET_STREAM Attachment compose",
             "prepared": "Content PreparedMessage prepare prepare_small",
-            "received": "clause folded received_field",
             "qualification": "Qualification",
             "rewriting": "Rewriting",
             "source": "Message",

@@ -9,7 +9,14 @@ import re
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.local_users import uid_text
-from twisted_sendmail.message import clause, folded, received_field
+from twisted_sendmail.received import (
+    ReceivedField,
+    TraceHost,
+    TraceTLS,
+    clause,
+    folded,
+    received_field,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,27 +55,24 @@ class Stamp:
             only = box.wire if box is not None and box.domain.isascii() else str(recipients[0])
             # A quoted local part may hold characters that break the field.
             if not _BREAKS(only):
-                clauses.append(f"for <{only}>")
+                clauses.append(clause("for", f"<{only}>"))
         return received_field(clauses, second, self._begun)
 
 
 def _clauses(connection: ConnectionInfo, *, smtputf8: bool) -> list[str]:
     hello, tls = connection.hello, connection.tls
-    client = _client(connection)
-    protocol = connection.protocol(smtputf8=smtputf8)
-    clauses = []
+    client = None
     if hello is not None:
         # An address literal of an unknown kind may hold characters that break the field.
-        clauses.append(clause("from", "unknown" if _BREAKS(hello) else hello, client))
-    clauses.append(clause("by", connection.name))
-    clauses.append(clause("with", protocol, f"{tls.version} {tls.cipher}" if tls else None))
-    return clauses
-
-
-def _client(connection: ConnectionInfo) -> str | None:
-    if connection.local is not None:
-        return f"invoked by {uid_text(connection.local.uid)}"
-    host: str | None = getattr(connection.peer, "host", None)
-    if host is None:
-        return None
-    return f"[IPv6:{host.partition('%')[0]}]" if ":" in host else f"[{host}]"
+        name = "unknown" if _BREAKS(hello) else hello
+        if connection.local is not None:
+            client = TraceHost(name, comments=(f"invoked by {uid_text(connection.local.uid)}",))
+        else:
+            host: str | None = getattr(connection.peer, "host", None)
+            client = TraceHost(name, address=host.partition("%")[0] if host else None)
+    return ReceivedField(
+        from_=client,
+        by=TraceHost(connection.name),
+        with_=connection.protocol(smtputf8=smtputf8),
+        tls=TraceTLS(tls.version, tls.cipher) if tls else None,
+    ).clauses()

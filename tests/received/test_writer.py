@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sendmail import InvalidInput
-from twisted_sendmail.message import clause, folded, received_field
 from twisted_sendmail.message.header import FOLD_WIDTH
+from twisted_sendmail.received import clause, folded, received_field
 
 NOW = 1_767_323_045.25
 BY = clause("by", "mx.example.org")
