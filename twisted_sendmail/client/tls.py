@@ -244,15 +244,18 @@ class ServerVerifier:
         self._offered: CachedSession | None = None
         self._facts: TLSFacts | None = None
         self._presented: TLSFacts | None = None
-        self._adopted = False
+        self._adopted = self._unverified_allowed = False
 
-    def adopt(self, connection: SSL.Connection) -> None:
+    def adopt(self, connection: SSL.Connection, *, unverified_allowed: bool = False) -> None:
         """Verify the server of *connection*, which the application made, after its handshake.
 
         The connection's own context has to verify the chain of certificates.  The name is the one
         that the connection asks for (SNI, RFC 6066 section 3), else that of this object.
+
+        :param unverified_allowed: use the connection all the same if its context verifies nothing.
         """
         self._connection, self._adopted = connection, True
+        self._unverified_allowed = unverified_allowed
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803
         """See ``IOpenSSLClientConnectionCreator``."""
@@ -323,14 +326,16 @@ class ServerVerifier:
             raise self.rejection or _unverified("there was no handshake")
         # OpenSSL calls back in every full handshake, and in no other.
         resumed = self._certificate is None and not self._adopted
+        verified = True
         if resumed:
             self._verify_resumed(connection)
         elif self._adopted:
-            self._verify_adopted(connection)
+            verified = self._verify_adopted(connection)
         if self._certificate is None:
             raise _unverified("there is no certificate")
         pin = self._trust.fingerprint
-        verified_by, identity = ("fingerprint", pin) if pin else ("name", self._name)
+        proof = ("fingerprint", pin) if pin else ("name", self._name)
+        verified_by, identity = proof if verified else ("none", None)
         self._facts = _facts(connection, self._certificate, verified_by, identity, resumed=resumed)
         return self._facts
 
@@ -356,9 +361,10 @@ class ServerVerifier:
         self._forget_session()
         raise self.rejection or _unverified("its certificate was not verified")
 
-    def _verify_adopted(self, connection: SSL.Connection) -> None:
+    def _verify_adopted(self, connection: SSL.Connection) -> bool:
         """Verify the certificate of a connection that the application made.
 
+        :returns: False if nothing was verified, which is allowed.
         :raises CertificateRejected: its context did not verify it, or it is not the server's.
         """
         peer = connection.get_peer_certificate()
@@ -371,6 +377,8 @@ class ServerVerifier:
         if self._trust.fingerprint is not None:
             _ = self._is_pinned(cert)
         elif not connection.get_verify_mode() & SSL.VERIFY_PEER:
+            if self._unverified_allowed:
+                return False
             _ = self._reject(
                 "the TLS context that was given does not verify certificates",
                 "give one that does: twisted.internet.ssl.optionsForClientTLS(name)",
@@ -379,6 +387,7 @@ class ServerVerifier:
             _ = self._is_for_server(cert)
         if self.rejection is not None:
             raise self.rejection
+        return True
 
     def keep(self) -> None:
         """Keep the session for the next connection to this server.
