@@ -24,11 +24,11 @@ from twisted_sendmail import (
     SubmissionServer,
     Timeouts,
     TLSTrust,
+    compose,
     open_session,
     probe_server,
     submit,
 )
-from twisted_sendmail.message import compose
 from twisted_sendmail.testing.memory_server import MemoryServer
 from twisted_sendmail.testing.stub import StubMailer
 
@@ -80,8 +80,8 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         "give a ConnectionLimits",
     ),
     "connections": (lambda: ConnectionLimits(total=any_type("9")), "give a whole number"),
-    "to": (lambda: compose(sender="a@example.org", to=any_type("b@example.net")), "give a list"),
-    "a recipient": (lambda: compose(sender="a@example.org", to=[any_type(3)]), "give text"),
+    "to": (lambda: compose(sender="a@example.org", to=any_type(3)), "or a list of addresses"),
+    "a recipient": (lambda: compose(sender="a@example.org", to=[any_type(3)]), "give text such"),
     "VT": (lambda: compose(sender="a@example.org", subject="a\vb"), "give it in one line"),
     "LS": (lambda: compose(sender="a@example.org", subject="a\u2028b"), "give it in one line"),
     "surrogate": (lambda: compose(sender="a@example.org", text="\udcff"), "right encoding"),

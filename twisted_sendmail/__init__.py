@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.submit import sendmail, submit
     from twisted_sendmail.client.timeouts import Cancelled, Timeouts
     from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
+    from twisted_sendmail.message.composition import Attachment, compose
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
@@ -114,6 +115,7 @@ __all__ = [
     "MECHANISMS",
     "ActionIgnored",
     "AllRecipientsRefused",
+    "Attachment",
     "AuthThrottle",
     "AuthenticationError",
     "AuthenticationFailed",
@@ -211,6 +213,7 @@ __all__ = [
     "UnsupportedMechanism",
     "UnusableRecipient",
     "WeakMechanism",
+    "compose",
     "deliver",
     "many",
     "open_session",
@@ -241,6 +244,7 @@ _MODULES = {
     "client.mailer": "Mailer MailerService MailerStats Sending many",
     "client.server_config": "SubmissionServer",
     "client.submit": "sendmail submit",
+    "message.composition": "Attachment compose",
     "relay.tracker": "FinalReport Queued",
     "relay.retry_policy": "RetryPolicy",
     "relay.service": "RelayService",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import mmap
 import os
 import re
@@ -31,7 +30,7 @@ from twisted_sendmail.cli.output import (
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import SILENCE_NOTE, SubmissionServer, submit
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
-from twisted_sendmail.message import OCTET_STREAM, Attachment, Message, compose
+from twisted_sendmail.message import Attachment, Message, compose
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     DOUBLED_CR,
@@ -391,17 +390,8 @@ def _text(name: str | None) -> str:
 
 
 def _attachment(name: str) -> Attachment:
-    shown = printable(name, 200)
-    with _open(name, f"attachment {shown}") as file:
-        try:
-            content = file.read()
-        except OSError as e:
-            raise CommandError(
-                f"attachment {shown} cannot be read: {e.strerror}", ExitStatus.IOERR
-            ) from None
-    kind, encoding = mimetypes.guess_type(name)
-    # The type of a .txt.gz is not "text/plain".
-    return Attachment(Path(name).name, content, OCTET_STREAM if encoding else kind or OCTET_STREAM)
+    _open(name, f"attachment {printable(name, 200)}").close()
+    return Attachment(Path(name))
 
 
 # -- progress on a terminal -------------------------------------------------------

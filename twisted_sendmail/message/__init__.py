@@ -6,7 +6,8 @@ from twisted_sendmail.lazy_names import lazy_names
 
 __all__ = [
     "FOLD_WIDTH",
-    "OCTET_STREAM",
+    "AnyAddress",
+    "AnyAddresses",
     "Attachment",
     "Content",
     "DSNAction",
@@ -28,10 +29,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from twisted_sendmail.message.addresses import header_recipients, mailboxes
+    from twisted_sendmail.message.composition import AnyAddress, AnyAddresses, Attachment, compose
     from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
     from twisted_sendmail.message.header import FOLD_WIDTH, Header
     from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
-    from twisted_sendmail.message.mime import OCTET_STREAM, Attachment, compose
     from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
     from twisted_sendmail.message.qualification import Qualification
     from twisted_sendmail.message.rewriting import Rewriting
@@ -41,10 +42,10 @@ else:
         __name__,
         {
             "addresses": "header_recipients mailboxes",
+            "composition": "AnyAddress AnyAddresses Attachment compose",
             "dsn": "DSNAction Report ReportedRecipient",
             "header": "FOLD_WIDTH Header",
             "header_fixer": "HeaderFixer new_message_id",
-            "mime": "OCTET_STREAM Attachment compose",
             "prepared": "Content PreparedMessage prepare prepare_small",
             "qualification": "Qualification",
             "rewriting": "Rewriting",

@@ -29,7 +29,7 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Characters of an encoded-word (RFC 2047 section 2).
 MAX_ENCODED_WORD = 75
@@ -61,6 +61,7 @@ _PLAIN_ADDRESSES = re.compile(r"[\t\r\n !#-'*-Z^-~]*")
 _PARAMETER = re.compile(rf'(?:[^";(\\]+|{_QUOTED}|\\.?){{1,{_PIECES}}}', re.DOTALL)
 _PARAMETER_NAME = re.compile(r"[ \t\r\n]*([!#-'+.0-9A-Z^-~-]+)(?:\*([0-9]+))?(\*?)[ \t\r\n]*=")
 _ENCODED_WORD = re.compile(r"=\?[!->@-~]+\?[BbQq]\?[!->@-~]*\?=")
+_ENCODED_BEGIN = "=?"
 _QUOTED_OR_PAIR = re.compile(rf"{_QUOTED}|\\.?", re.DOTALL)
 _PAIR = re.compile(r"\\(.)", re.DOTALL)
 # A word and the white space before it, in text and where a quoted string is one word.
@@ -125,6 +126,36 @@ def field_in_ascii(field: Field) -> Field:
         _encode_tokens(value, writer)
     octets = f"{name}:{writer.text()}{line_end}".encode("utf-8", "surrogateescape")
     return folded_field(Field(field.name, octets))
+
+
+def text_field(name: str, text: str) -> Field:
+    """Return a field of text in ASCII that a reader decodes to *text*.
+
+    A word that looks like an encoded-word, or is too long for a line, is encoded too.
+
+    :param text: in one line, without control characters; runs of blanks become one.
+    """
+    writer = _Writer(len(name) + 1)
+    for word in filter(None, text.split(" ")):
+        writer.word(" ", word, encode=_ENCODED_BEGIN in word or len(word) > MAX_ENCODED_WORD)
+    return folded_field(Field(name.lower(), f"{name}:{writer.text()}\r\n".encode("ascii")))
+
+
+def parameter_field(name: str, value: str, parameters: Mapping[str, str]) -> Field:
+    """Return a field with a *value* and *parameters* in ASCII, such as Content-Disposition.
+
+    :param parameters: texts without control characters.
+    """
+    writer = _Writer(len(name) + 1)
+    writer.raw(f" {value}")
+    for key, text in parameters.items():
+        # Some readers decode encoded-words within quotes.
+        if text.isascii() and _ENCODED_BEGIN not in text:
+            quoted = re.sub(r'(["\\])', r"\\\1", text)
+            writer.folded(f'{key}="{quoted}"')
+        else:
+            _encode_parameter(key, text, writer)
+    return Field(name.lower(), f"{name}:{writer.text()}\r\n".encode("ascii"))
 
 
 def folded_field(field: Field, longest: int = FOLD_WIDTH) -> Field:
@@ -588,9 +619,14 @@ class _Writer:
         fits = self._column + 2 + len(parameter) < FOLD_WIDTH
         self.raw(f"; {parameter}" if fits else f";\r\n {parameter}")
 
-    def word(self, space: str, word: str, *, in_comment: bool = False) -> None:
-        """Add a *word* and the white space before it."""
-        if not word.isascii():
+    def word(
+        self, space: str, word: str, *, in_comment: bool = False, encode: bool = False
+    ) -> None:
+        """Add a *word* and the white space before it.
+
+        :param encode: encode the word even if it is ASCII.
+        """
+        if encode or not word.isascii():
             if self._waiting:
                 self._waiting.append(_unfolded(space))
             elif self._was_encoded and space:

@@ -1,23 +1,20 @@
-"""MIME: a message from its parts (:func:`compose`), and a MIME object as octets (:func:`written`).
+"""A MIME object as octets, and as pieces of which some are files that are read when they are sent.
 
-RFC 5322, RFC 2045 to 2049, RFC 2231, RFC 6532 (UTF-8 in headers).
+RFC 5322, RFC 2045 to 2049, RFC 6532 (UTF-8 in headers).
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+import secrets
 from email.errors import ObsoleteHeaderDefect
 from email.headerregistry import AddressHeader
-from email.message import EmailMessage
 from email.message import Message as MIMEMessage
+from email.message import MIMEPart
 from email.policy import SMTP, EmailPolicy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from twisted_sendmail.message.addresses import mailboxes
 from twisted_sendmail.message.field_encoding import (
     NotEncodable,
     encoded_words,
@@ -25,109 +22,46 @@ from twisted_sendmail.message.field_encoding import (
     folded_field,
 )
 from twisted_sendmail.message.header import Field
-from twisted_sendmail.smtp import (
-    InvalidAddress,
-    InvalidInput,
-    InvalidMessage,
-    check_type,
-    printable,
-)
+from twisted_sendmail.smtp import InvalidAddress, InvalidInput, InvalidMessage, printable
 
-_MEDIA_TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]+)/([A-Za-z0-9!#$&^_.+-]+)\Z")
-#: The media type of an attachment when none is known.
-OCTET_STREAM = "application/octet-stream"
-# RFC 2046 section 5: these may not be encoded, so they are attached as octets only.
-_NOT_ENCODED = frozenset({"message", "multipart"})
+if TYPE_CHECKING:
+    from twisted_sendmail.message.attached_file import AttachedFile
 
 
-@attrs.frozen
-class Attachment:
-    """A file to attach.
+class FilePart(MIMEPart):
+    """A part with the content of a file, which is read when the message is written.
 
-    :param name: the name under which it is saved: no folder, no control characters.
-    :param content: its octets.
-    :param media_type: such as ``image/png``.
-    :raises InvalidMessage: the name or the type cannot be used.
+    The methods of the standard library read the file into memory. This package sends the message
+    without that (:func:`written_pieces`).
     """
 
-    name: str
-    content: bytes
-    media_type: str = OCTET_STREAM
+    def __init__(self, policy: EmailPolicy[Any], file: AttachedFile) -> None:
+        super().__init__(policy)
+        super().set_payload("")
+        self["Content-Transfer-Encoding"] = "base64"
+        #: The content; None if it was replaced by :meth:`set_payload`.
+        self.file: AttachedFile | None = file
+        #: Stands for the content while the parts around it are written.
+        self.placeholder = ""
 
-    def __attrs_post_init__(self) -> None:
-        if not self.name or not self.name.isprintable():
-            shown = printable(self.name, 80)
-            raise InvalidMessage(f"attachment name '{shown}' cannot be used", remedy="rename it")
-        if _MEDIA_TYPE.match(self.media_type) is None:
-            shown = printable(self.media_type, 80)
-            raise InvalidMessage(
-                f"media type '{shown}' cannot be used", remedy="write it as image/png"
-            )
+    def get_payload(self, i: Any = None, decode: Any = False) -> Any:  # noqa: FBT002 - as in the base class
+        """Return the content in base64, or decoded."""
+        if self.file is None:
+            return super().get_payload(i, decode)
+        if decode:
+            return self.file.content()
+        return self.placeholder or self.file.text()
 
-
-def compose(
-    *,
-    sender: str,
-    to: Sequence[str] = (),
-    cc: Sequence[str] = (),
-    bcc: Sequence[str] = (),
-    subject: str = "",
-    text: str = "",
-    attachments: Iterable[Attachment] = (),
-) -> EmailMessage:
-    """Build a message in ASCII (quoted-printable, base64, encoded-words), for any server.
-
-    Date and Message-ID are added when the message is sent.
-
-    :param sender: for From: an address, with or without a display name.
-    :param to: for To, each as in a header; likewise *cc* and *bcc*.
-    :param text: the body; line ends may be any.
-    :returns: the message, with its Bcc, which is removed when the message is sent.
-    :raises InvalidInput: an argument does not fit into a header field, or an address cannot be used.
-    """
-    message = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
-    fields = {"From": [sender], "To": to, "Cc": cc, "Bcc": bcc, "Subject": [subject]}
-    for name, values in fields.items():
-        check_type(name.lower(), values, (list, tuple), "a list of addresses")
-        for part in values:
-            _check_text("sender" if name == "From" else name.lower(), part)
-        value = ", ".join(values)
-        # A policy of `email` takes each of these for a line break, as str.splitlines does.
-        if "\0" in value or value.splitlines() not in ([], [value]):
-            raise InvalidInput(
-                f"{name} '{printable(value, 80)}' cannot be used",
-                detail="it holds a line break or NUL",
-                remedy="give it in one line",
-            )
-        if value:
-            if name != "Subject":
-                _ = mailboxes(name, value)
-            message[name] = value
-    _check_text("text", text)
-    message.set_content(text)
-    for each in attachments:
-        main, _, sub = each.media_type.partition("/")
-        if main.lower() in _NOT_ENCODED:
-            main, _, sub = OCTET_STREAM.partition("/")
-        message.add_attachment(each.content, maintype=main, subtype=sub, filename=each.name)
-    return message
-
-
-def _check_text(name: str, value: str) -> None:
-    check_type(name, value, str, "text")
-    try:
-        _ = value.encode()
-    except UnicodeEncodeError:
-        raise InvalidInput(
-            f"{name} '{printable(value, 80)}' cannot be used",
-            detail="it holds a surrogate, which stands for an octet that is not UTF-8",
-            remedy="decode it with the right encoding",
-        ) from None
+    def set_payload(self, payload: Any, charset: Any = None) -> None:
+        """Replace the content."""
+        self.file = None
+        super().set_payload(payload, charset)
 
 
 def bulk(message: MIMEMessage) -> int:
     """Return about how many octets :func:`written` will return."""
-    payloads = (part.get_payload() for part in message.walk())
+    parts = (part for part in message.walk() if not isinstance(part, FilePart))
+    payloads = (part.get_payload() for part in parts)
     return sum(len(payload) for payload in payloads if isinstance(payload, str))
 
 
@@ -151,6 +85,27 @@ def written(message: MIMEMessage) -> bytes:
             "the message cannot be written out",
             detail=f"{type(e).__name__}: {printable(str(e), 200)}",
         ) from e
+
+
+def written_pieces(message: MIMEMessage) -> list[bytes | AttachedFile]:
+    """Return the octets of *message* as :func:`written` does, with its files between them.
+
+    :raises InvalidMessage: see :func:`written`.
+    """
+    if not any(isinstance(part, FilePart) for part in message.walk()):
+        return [written(message)]
+    copied = copy.deepcopy(message)
+    pieces: list[bytes | AttachedFile] = []
+    files: list[tuple[bytes, AttachedFile]] = []
+    for part in copied.walk():
+        if isinstance(part, FilePart) and part.file is not None:
+            part.placeholder = secrets.token_hex(32)
+            files.append((part.placeholder.encode("ascii"), part.file))
+    rest = written(copied)
+    for placeholder, file in files:
+        before, _, rest = rest.partition(placeholder)
+        pieces += [before, file]
+    return [*pieces, rest]
 
 
 class _Writing(EmailPolicy):

@@ -29,12 +29,13 @@ from twisted_sendmail.message.downgrade import (
 from twisted_sendmail.message.field_encoding import NotEncodable
 from twisted_sendmail.message.header import LONG_HEADER, Header, header_end
 from twisted_sendmail.message.header_fixer import HeaderFixer
-from twisted_sendmail.message.mime import bulk, written
+from twisted_sendmail.message.mime import bulk, written_pieces
 from twisted_sendmail.message.source import (
     READ_SIZE,
     AsynchronousSource,
     ContentSource,
     OctetsSource,
+    PiecesSource,
     RunBlocking,
     run_inline,
     source_of,
@@ -451,7 +452,9 @@ async def _source(
     else:
         mime = message
         run = run_blocking if bulk(mime) > SMALL_SIZE else run_inline
-        source = OctetsSource(await run(lambda: written(mime)))
+        pieces = await run(lambda: written_pieces(mime))
+        only = pieces[0] if len(pieces) == 1 else None
+        source = OctetsSource(only) if isinstance(only, bytes) else PiecesSource(pieces)
     parts = binary_parts(source.octets) if isinstance(source, OctetsSource) else None
     return (source, None) if parts is None else (OctetsSource(parts[0]), parts[1])
 

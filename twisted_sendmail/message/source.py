@@ -21,9 +21,12 @@ from collections.abc import (
 )
 from email.message import Message as MIMEMessage
 from pathlib import Path
-from typing import IO, Any, TypeVar, Union
+from typing import IO, TYPE_CHECKING, Any, TypeVar, Union
 
 from twisted_sendmail.smtp import InvalidMessage, printable
+
+if TYPE_CHECKING:
+    from twisted_sendmail.message.attached_file import AttachedFile
 
 T = TypeVar("T")
 
@@ -133,6 +136,42 @@ class OctetsSource(ContentSource):
     def rewind(self) -> None:
         """See :class:`ContentSource`."""
         self._at = 0
+
+
+class PiecesSource(ContentSource):
+    """Octets in memory, with files attached between them."""
+
+    blocking = True
+    rewindable = True
+
+    def __init__(self, pieces: Sequence[bytes | AttachedFile]) -> None:
+        self._pieces = pieces
+        self._index = self._at = 0
+        self.raw_size = sum(
+            len(piece) if isinstance(piece, bytes) else piece.encoded_size for piece in pieces
+        )
+
+    def read(self) -> bytes:
+        """See :class:`ContentSource`.
+
+        :raises InvalidMessage: a file cannot be read, or is not what it was.
+        """
+        octets = b""
+        while not octets and self._index < len(self._pieces):
+            piece, at = self._pieces[self._index], self._at
+            if isinstance(piece, bytes):
+                octets, self._at = piece[at : at + READ_SIZE], at + READ_SIZE
+                ended = self._at >= len(piece)
+            else:
+                octets, self._at = piece.encoded(at)
+                ended = self._at >= piece.size
+            if ended:
+                self._index, self._at = self._index + 1, 0
+        return octets
+
+    def rewind(self) -> None:
+        """See :class:`ContentSource`."""
+        self._index = self._at = 0
 
 
 class FileSource(ContentSource):
