@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.timeouts import Cancelled, Timeouts
     from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
     from twisted_sendmail.message.composition import Attachment, compose
+    from twisted_sendmail.message.dkim import DKIMKey, SigningUnavailable, UnsignableMessage
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
@@ -133,6 +134,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLimits",
     "Credentials",
+    "DKIMKey",
     "DeliveryCancelled",
     "DeliveryInDoubt",
     "DeliveryReport",
@@ -194,6 +196,7 @@ __all__ = [
     "ServerTimeouts",
     "ServerVerifier",
     "ServiceClosing",
+    "SigningUnavailable",
     "StartTLSUnavailable",
     "SubmissionProtocol",
     "SubmissionServer",
@@ -210,6 +213,7 @@ __all__ = [
     "Transcript",
     "UnableToAccommodateParameters",
     "UnexpectedResponse",
+    "UnsignableMessage",
     "UnsupportedMechanism",
     "UnusableRecipient",
     "WeakMechanism",
@@ -245,6 +249,7 @@ _MODULES = {
     "client.server_config": "SubmissionServer",
     "client.submit": "sendmail submit",
     "message.composition": "Attachment compose",
+    "message.dkim": "DKIMKey SigningUnavailable UnsignableMessage",
     "relay.tracker": "FinalReport Queued",
     "relay.retry_policy": "RetryPolicy",
     "relay.service": "RelayService",

@@ -11,6 +11,7 @@ RFC 9422.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define
@@ -18,7 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.transaction import Transaction, may_go_without
-from twisted_sendmail.message import PreparedMessage, prepare
+from twisted_sendmail.message import PreparedMessage, kept, prepare
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     ConnectionClosed,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.pool import PooledConnection
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_status import ServerStatus
-    from twisted_sendmail.message import Message
+    from twisted_sendmail.message import DKIMSigner, Message
     from twisted_sendmail.smtp import AnyRecipient, Envelope, Recipient, ReversePath
 
 #: The end of a job.
@@ -178,14 +179,18 @@ async def prepare_message(
     complete: bool = True,
     fix_header: bool = True,
     all_or_nothing: bool = False,
+    dkim: DKIMSigner | None = None,
 ) -> PreparedMessage:
     """Call :func:`~twisted_sendmail.message.prepared.prepare`; files are read in a thread.
 
+    :param dkim: signs the message when it is sent; one that can be read only once is kept on the disk.
     :raises InvalidInput: the message cannot be sent as it is.
+    :raises SigningUnavailable: it cannot be kept.
     :raises Cancelled: the caller cancelled; nothing was sent.
     """
+    run_blocking = partial(off_reactor, reactor)
     try:
-        return await prepare(
+        prepared = await prepare(
             message,
             sender=sender,
             recipients=recipients,
@@ -194,10 +199,14 @@ async def prepare_message(
             fix_header=fix_header,
             all_or_nothing=all_or_nothing,
             now=reactor.seconds(),
-            run_blocking=lambda work: off_reactor(reactor, work),
+            run_blocking=run_blocking,
         )
+        if dkim is not None:
+            prepared = await kept(prepared, run_blocking=run_blocking)
+            prepared.dkim = dkim
     except CancelledError:
         raise Cancelled("cancelled while the message was read") from None
+    return prepared
 
 
 def deliver(

@@ -23,7 +23,7 @@ from twisted_sendmail.client.pool import NOT_READY, ConnectionState, Pool, PoolL
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.submit import close_after
 from twisted_sendmail.client.timeouts import Cancelled, Deadlines
-from twisted_sendmail.message import prepare_small
+from twisted_sendmail.message import DKIMSigner, prepare_small
 from twisted_sendmail.smtp import (
     DeliveryReport,
     Envelope,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         Sequence,
     )
 
-    from twisted_sendmail.message import Message, PreparedMessage
+    from twisted_sendmail.message import DKIMKey, Message, PreparedMessage
     from twisted_sendmail.smtp import AnyRecipient, ReversePath
 
 #: A message whose header names its sender and recipients, or an envelope and a message.
@@ -93,7 +93,8 @@ class Mailer:
     :param server: a URL or a SubmissionServer, or several of them, best first: another
         one is used only for a message that cannot be sent to the ones before.
     :param limits: the limits of the pool.
-    :raises InvalidInput: a server or the limits cannot be used.
+    :param dkim: the keys that sign its mail, as for ``submit``; None: mail is not signed.
+    :raises InvalidInput: a server, the limits or a key cannot be used.
 
     Connections are opened when messages need them.  Call :meth:`aclose` at the end.
     """
@@ -104,6 +105,7 @@ class Mailer:
         server: str | SubmissionServer | Sequence[str | SubmissionServer],
         *,
         limits: PoolLimits | None = None,
+        dkim: DKIMKey | Sequence[DKIMKey] | None = None,
     ) -> None:
         servers = SubmissionServer.all_of(server)
         if not servers:
@@ -112,6 +114,8 @@ class Mailer:
             limits = PoolLimits()
         check_type("limits", limits, PoolLimits, "a PoolLimits, such as PoolLimits(connections=8)")
         self.reactor = reactor
+        #: Signs the mail; None: it is not signed.
+        self.dkim = DKIMSigner.of(dkim)
         #: The connections, and the jobs that wait for them.
         self.pool = Pool(reactor, servers, limits)
         # For a message, from when it is given to its verdict.
@@ -175,6 +179,7 @@ class Mailer:
                 envelope=envelope,
                 complete=complete,
                 all_or_nothing=all_or_nothing,
+                dkim=self.dkim,
             )
             try:
                 report = await self.deliver(prepared, all_or_nothing=all_or_nothing)
@@ -421,6 +426,8 @@ class Sending:
             prepared = envelope and prepare_small(
                 message, envelope, now=now, complete=self._complete
             )
+            if prepared:
+                prepared.dkim = self._mailer.dkim
             if prepared and not self._one_by_one:
                 job = Job(
                     prepared, partial(self._settled, index, envelope), now, self._all_or_nothing
@@ -449,6 +456,7 @@ class Sending:
                 envelope=envelope,
                 complete=self._complete,
                 all_or_nothing=self._all_or_nothing,
+                dkim=mailer.dkim,
             )
             envelope = prepared.envelope
             try:
@@ -500,6 +508,7 @@ def many(
     *,
     all_or_nothing: bool = False,
     complete: bool = True,
+    dkim: DKIMKey | Sequence[DKIMKey] | None = None,
 ) -> Deferred[list[DeliveryReport]]:
     """Send several messages one after the other, by a mailer with one connection.
 
@@ -509,6 +518,7 @@ def many(
         and a message; pulled one at a time.
     :param all_or_nothing: each message to all of its recipients, or to none.
     :param complete: add ``Date`` and ``Message-ID`` where missing, remove ``Bcc``.
+    :param dkim: the keys that sign the messages, as for ``submit``.
     :returns: fires with a report for each message, in order.  A report has the result of each
         recipient in ``outcomes``, and in ``error`` why a recipient has no reply, or why the
         message could not be sent at all.
@@ -521,7 +531,7 @@ def many(
     are those of the messages begun.
     """
     try:
-        mailer = Mailer(reactor, SubmissionServer.of(server), limits=_ONE_CONNECTION)
+        mailer = Mailer(reactor, SubmissionServer.of(server), limits=_ONE_CONNECTION, dkim=dkim)
     except SendmailError:
         return fail()
     pool = mailer.pool
@@ -581,10 +591,13 @@ class MailerService(Service):
         server: str | SubmissionServer | Sequence[str | SubmissionServer],
         *,
         limits: PoolLimits | None = None,
+        dkim: DKIMKey | Sequence[DKIMKey] | None = None,
         grace: float | None = 30.0,
         send_waiting: bool = True,
     ) -> None:
-        self._make: Callable[[], Mailer] = partial(Mailer, reactor, server, limits=limits)
+        self._make: Callable[[], Mailer] = partial(
+            Mailer, reactor, server, limits=limits, dkim=dkim
+        )
         self._grace = grace
         self._send_waiting = send_waiting
         #: The mailer; a new one after each start.

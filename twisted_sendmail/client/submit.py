@@ -16,17 +16,18 @@ from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.client.tls import TLSPolicy
 from twisted_sendmail.client.transaction import may_go_without
+from twisted_sendmail.message import DKIMSigner
 from twisted_sendmail.smtp import InvalidServer, SendmailError, require_acceptance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from twisted.internet.defer import Deferred
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.timeouts import Timeouts
     from twisted_sendmail.client.tls import TLSTrust
-    from twisted_sendmail.message import Message
+    from twisted_sendmail.message import DKIMKey, Message
     from twisted_sendmail.sasl import Credentials, MechanismFactory
     from twisted_sendmail.smtp import AnyRecipient, DeliveryReport, Envelope, ReversePath
 
@@ -43,6 +44,7 @@ def submit(
     envelope: Envelope | None = None,
     all_or_nothing: bool = False,
     complete: bool = True,
+    dkim: DKIMKey | Sequence[DKIMKey] | None = None,
 ) -> Deferred[DeliveryReport]:
     """Submit one message to a submission server.
 
@@ -56,6 +58,8 @@ def submit(
     :param envelope: instead of sender and recipients; also holds DSN parameters and the like.
     :param all_or_nothing: deliver to no recipient when one is refused.
     :param complete: add ``Date`` and ``Message-ID`` where missing, remove ``Bcc``.
+    :param dkim: the keys that sign the message: all those of the one domain in ``From``, of which
+        there must be one; None: it is not signed. See :class:`~twisted_sendmail.DKIMKey`.
     :returns: fires with a :class:`~twisted_sendmail.smtp.result.DeliveryReport` when
         a recipient was accepted; QUIT is written after that, without waiting for its reply.
     :raises SendmailError: no recipient was accepted, or the message is in doubt; ``report`` has
@@ -68,6 +72,7 @@ def submit(
     """
     try:
         chosen = SubmissionServer.of(server)
+        signer = DKIMSigner.of(dkim)
     except SendmailError:
         return fail()
     protocol: SubmissionProtocol | None = None
@@ -82,6 +87,7 @@ def submit(
             envelope=envelope,
             complete=complete,
             all_or_nothing=all_or_nothing,
+            dkim=signer,
         )
         try:
             while True:
@@ -121,6 +127,7 @@ def sendmail(
     watch: Callable[[str], None] | None = None,
     all_or_nothing: bool = False,
     complete: bool = True,
+    dkim: DKIMKey | Sequence[DKIMKey] | None = None,
     reactor: Any = None,
 ) -> Deferred[DeliveryReport]:
     """Send one message over any stream endpoint: a Unix socket, a proxy, a pair in memory.
@@ -169,6 +176,7 @@ def sendmail(
         envelope=envelope,
         all_or_nothing=all_or_nothing,
         complete=complete,
+        dkim=dkim,
     )
 
 

@@ -39,6 +39,7 @@ RFC 5321 section 3.3, RFC 2920 section 3.1, RFC 3030 (BDAT), RFC 6152 (8BITMIME)
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.timeouts import Cancelled
+from twisted_sendmail.message import signed
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     Bdat,
@@ -151,7 +153,7 @@ class Transaction:
         self._last = last
         self._all_or_nothing = all_or_nothing
         self._send_content_early = send_content_early and not all_or_nothing
-        # While the message is measured or encoded.
+        # While the message is measured, encoded or signed.
         self._measuring: Deferred[None] | None = None
         self._size = message.size or 0
         self._error: SendmailError | None = None
@@ -176,11 +178,13 @@ class Transaction:
         takes = {
             "eight_bit_mime": "8BITMIME" in offered,
             "smtputf8": "SMTPUTF8" in offered,
-            "binarymime": offered.binarymime,
+            # A binary body is encoded before it is signed: RFC 6376 section 5.3.
+            "binarymime": offered.binarymime and self._message.dkim is None,
         }
         # Most messages need no SMTPUTF8.
         refused = self._message.smtputf8 and not takes["smtputf8"] and self._refuse_smtputf8()
-        if not refused and not self._message.fits(**takes):
+        signs = self._message.dkim is not None
+        if not refused and (signs or not self._message.fits(**takes)):
             measuring = Deferred.fromCoroutine(self._measure(offered.size, takes))
             self._measuring = measuring.addCallbacks(lambda _: self._measured(), self._failed)
         else:
@@ -202,13 +206,16 @@ class Transaction:
         return False
 
     async def _measure(self, size_limit: int | None, takes: dict[str, bool]) -> None:
-        """Measure the message if the server needs that, and encode what the server does not take."""
+        """Measure the message if the server needs that, encode what the server does not take, and sign."""
+        signer, clock = self._message.dkim, self._protocol.clock
+        run_blocking = partial(off_reactor, clock)
         await self._message.measure_for(size_limit, eight_bit_mime=takes["eight_bit_mime"])
-        self._message = await self._message.fitted(
-            **takes, run_blocking=lambda work: off_reactor(self._protocol.clock, work)
-        )
+        self._message = await self._message.fitted(**takes, run_blocking=run_blocking)
         if self._message.signature_broken:
             self._protocol.session.transcript.add("--", "signed message encoded for this server")
+        if signer is not None:
+            now = clock.seconds()
+            self._message = await signed(self._message, signer, now, run_blocking=run_blocking)
         self._size = self._message.size or 0
 
     def _measured(self) -> None:

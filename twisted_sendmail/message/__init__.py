@@ -10,32 +10,51 @@ __all__ = [
     "AnyAddresses",
     "Attachment",
     "Content",
+    "DKIMKey",
+    "DKIMSigner",
     "DSNAction",
     "Header",
     "HeaderFixer",
+    "KeyProvider",
     "Message",
     "PreparedMessage",
     "Qualification",
     "Report",
     "ReportedRecipient",
     "Rewriting",
+    "SigningUnavailable",
+    "UnsignableMessage",
     "compose",
+    "from_domain",
     "header_recipients",
+    "is_signed_by",
+    "kept",
     "mailboxes",
     "new_message_id",
     "prepare",
     "prepare_small",
+    "signed",
 ]
 
 if TYPE_CHECKING:
     from twisted_sendmail.message.addresses import header_recipients, mailboxes
     from twisted_sendmail.message.composition import AnyAddress, AnyAddresses, Attachment, compose
+    from twisted_sendmail.message.dkim import (
+        DKIMKey,
+        DKIMSigner,
+        KeyProvider,
+        SigningUnavailable,
+        UnsignableMessage,
+        from_domain,
+        is_signed_by,
+    )
     from twisted_sendmail.message.dsn import DSNAction, Report, ReportedRecipient
     from twisted_sendmail.message.header import FOLD_WIDTH, Header
     from twisted_sendmail.message.header_fixer import HeaderFixer, new_message_id
     from twisted_sendmail.message.prepared import Content, PreparedMessage, prepare, prepare_small
     from twisted_sendmail.message.qualification import Qualification
     from twisted_sendmail.message.rewriting import Rewriting
+    from twisted_sendmail.message.signing import kept, signed
     from twisted_sendmail.message.source import Message
 else:
     __getattr__ = lazy_names(
@@ -43,12 +62,16 @@ else:
         {
             "addresses": "header_recipients mailboxes",
             "composition": "AnyAddress AnyAddresses Attachment compose",
+            "dkim": """
+                DKIMKey DKIMSigner KeyProvider SigningUnavailable UnsignableMessage
+                from_domain is_signed_by""",
             "dsn": "DSNAction Report ReportedRecipient",
             "header": "FOLD_WIDTH Header",
             "header_fixer": "HeaderFixer new_message_id",
             "prepared": "Content PreparedMessage prepare prepare_small",
             "qualification": "Qualification",
             "rewriting": "Rewriting",
+            "signing": "kept signed",
             "source": "Message",
         },
     )

@@ -65,6 +65,7 @@ from twisted_sendmail.smtp import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from twisted_sendmail.message.dkim import DKIMSigner
     from twisted_sendmail.message.source import Message
     from twisted_sendmail.smtp import ReversePath
 
@@ -85,6 +86,7 @@ class PreparedMessage:
         "_long_line",
         "_whole",
         "binary",
+        "dkim",
         "encodes_long_lines",
         "envelope",
         "message_id",
@@ -118,6 +120,8 @@ class PreparedMessage:
         self.encodes_long_lines = False
         #: The message is signed and had to be encoded: its signature is void.
         self.signature_broken = False
+        #: Signs the message when it is sent; None: it is not signed.
+        self.dkim: DKIMSigner | None = None
         #: Addresses of the header that cannot be used, and are not in the envelope.
         self.refused: tuple[RecipientResult, ...] = ()
         self._whole = content if isinstance(content, bytes) else b""
@@ -293,6 +297,14 @@ class PreparedMessage:
         elif content.encoder is not None and content.encoder.changed:
             content.eight_bit = None
         return not self.eight_bit
+
+    def with_content(self, content: bytes | Content) -> PreparedMessage:
+        """Return the message with another *content*, which needs the same extensions."""
+        made = copy(self)
+        made._whole = content if isinstance(content, bytes) else b""  # noqa: SLF001 - the same class
+        made._content = None if isinstance(content, bytes) else content  # noqa: SLF001
+        made._at = 0  # noqa: SLF001
+        return made
 
     def with_broken_lines(self) -> PreparedMessage:
         """Return the message with its long lines broken, or numbered if it is signed."""
@@ -680,7 +692,7 @@ class _SourceContent(Content):
             if self._skip:
                 length = min(len(octets), len(self._skip))
                 if octets[:length] != self._skip[:length]:
-                    raise _changed()
+                    raise content_changed()
                 self._skip, octets = self._skip[length:], octets[length:]
         return octets
 
@@ -716,7 +728,7 @@ class _SourceContent(Content):
             self._measured_size not in {None, self._canonical.size}
             or source.raw_size not in {None, self._raw_octets}
         ):
-            raise _changed()
+            raise content_changed()
         return octets
 
     def _made_canonical(self, raw: bytes) -> bytes:
@@ -857,7 +869,8 @@ class _BrokenLines(Content):
         await self._content.close()
 
 
-def _changed() -> InvalidMessage:
+def content_changed() -> InvalidMessage:
+    """Return the error for a content that is not what it was when it was read before."""
     return InvalidMessage(
         "the message changed while it was being sent",
         remedy="send a file that nobody writes to",

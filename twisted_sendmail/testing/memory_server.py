@@ -14,13 +14,13 @@ from twisted_sendmail.testing.memory_network import MemoryEndpoint, MemoryNetwor
 from twisted_sendmail.testing.recording import RecordingServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Unpack
 
     from twisted_sendmail.client import Timeouts
-    from twisted_sendmail.message import Message
+    from twisted_sendmail.message import DKIMKey, Message
     from twisted_sendmail.sasl import Credentials, MechanismFactory
     from twisted_sendmail.smtp import AnyRecipient, DeliveryReport, Envelope, ReversePath
     from twisted_sendmail.testing.recording import ServerOptions
@@ -125,6 +125,7 @@ class MemoryServer(RecordingServer):
         watch: Callable[[str], None] | None = None,
         all_or_nothing: bool = False,
         complete: bool = True,
+        dkim: DKIMKey | Sequence[DKIMKey] | None = None,
     ) -> DeliveryReport:
         """Send one message to this server by :func:`~twisted_sendmail.sendmail`, and wait.
 
@@ -154,6 +155,7 @@ class MemoryServer(RecordingServer):
                 watch=watch,
                 all_or_nothing=all_or_nothing,
                 complete=complete,
+                dkim=dkim,
                 reactor=self.clock,
             )
         )
