@@ -154,9 +154,9 @@ def test_a_directory_of_another_user_is_refused_to_a_relay(tmp_path: Path) -> No
 
 
 @is_root
-def test_what_the_superuser_puts_in_is_the_relays(tmp_path: Path) -> None:
+def test_what_the_superuser_puts_in_is_the_relays(open_folder: Path) -> None:
     """`sendmail` of root's cron, before the relay has ever run."""
-    directory = tmp_path / "queue"
+    directory = open_folder / "queue"
     directory.mkdir(0o700)
     os.chown(directory, 4321, 4321)
     store = SQLiteStore(directory)

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorUNIXDatagram
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from twisted_sendmail.queue.sqlite.files import WAKEUP
+from twisted_sendmail.queue.sqlite.files import WAKEUP, acting_as, foreign_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,9 @@ _log = Logger(namespace="twisted_sendmail.queue")
 
 def wake(directory: str | Path) -> bool:
     """Notify the relay of the queue in *directory*; return False if none listens."""
+    owner = foreign_owner(Path(directory))
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+        with acting_as(owner), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
             sending.setblocking(False)
             sending.sendto(b"\n", str(Path(directory) / WAKEUP))
     except OSError:
@@ -43,8 +44,9 @@ def relay_runs(directory: str | Path) -> bool | None:
     path = os.fsencode(Path(directory) / WAKEUP)
     if len(path) > _MAX_PATH:
         return None
+    owner = foreign_owner(Path(directory))
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+        with acting_as(owner), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
             asking.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
         return False

@@ -1,7 +1,11 @@
-"""Files of an SQLite queue: their permissions, and the relay's lock.
+"""Files of an SQLite queue: their owner and permissions, and the relay's lock.
 
 The directory has mode 0700 and every file 0600, whatever the umask; wider permissions are
 narrowed.  Each refusal is one line with a remedy.
+
+The superuser may use the queue of another user, who may be hostile: files are opened, made and
+removed with the rights of that user (:func:`acting_as`).  For all users, links and files with a
+second name are refused.
 """
 
 from __future__ import annotations
@@ -11,11 +15,20 @@ import os
 import pwd
 import stat
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
 
 from twisted_sendmail.queue.errors import QueueBusy, QueueUnusable
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DATABASE = "queue.sqlite3"
+#: What SQLite adds to the name of the database for its own files.
+_OTHER_FILES = ("-wal", "-shm", "-journal")
 LOCK = "relay.lock"
 WAKEUP = "wakeup"
 
@@ -23,6 +36,68 @@ WAKEUP = "wakeup"
 def unusable(path: Path, why: str, remedy: str) -> QueueUnusable:
     """Return the error for a queue at *path* that cannot be used."""
     return QueueUnusable(f"the queue {path} cannot be used", detail=why, remedy=remedy)
+
+
+@attrs.frozen
+class ForeignOwner:
+    """Another user than the superuser, which this process is."""
+
+    uid: int
+    gid: int
+
+
+def foreign_owner(directory: Path) -> ForeignOwner | None:
+    """Return the owner of *directory*, whose rights are to be used; None: those of this process."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        uid = directory.stat().st_uid
+    except OSError:
+        return None
+    if uid == 0:
+        return None
+    try:
+        return ForeignOwner(uid, pwd.getpwuid(uid).pw_gid)
+    except KeyError:
+        # Not the group of the directory, which may be one that its owner does not belong to.
+        return ForeignOwner(uid, uid)
+
+
+@contextmanager
+def acting_as(owner: ForeignOwner | None) -> Iterator[None]:
+    """Use the rights of *owner* for files; those of this process if there is none.
+
+    The whole process changes its effective ids meanwhile, so only commands use it.
+
+    :raises QueueUnusable: this process may not change its ids.
+    """
+    if owner is None:
+        yield
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    try:
+        os.setgroups([])
+    except OSError as e:
+        raise _cannot_act(owner, e) from None
+    try:
+        try:
+            os.setegid(owner.gid)
+            os.seteuid(owner.uid)
+        except OSError as e:
+            raise _cannot_act(owner, e) from None
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def _cannot_act(owner: ForeignOwner, error: OSError) -> QueueUnusable:
+    return QueueUnusable(
+        "the queue cannot be used",
+        detail=f"this process cannot take the rights of user {owner.uid}: {error.strerror}",
+        remedy=f"run as user {owner.uid}",
+    )
 
 
 def check_place(directory: Path) -> None:
@@ -53,7 +128,7 @@ def check_directory(directory: Path, *, create: bool, root_may: bool, narrow: bo
     try:
         if create:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.stat()
+        link, found = directory.lstat(), directory.stat()
     except FileNotFoundError:
         raise unusable(
             directory, "the directory does not exist", "start the relay, which creates it"
@@ -61,10 +136,14 @@ def check_directory(directory: Path, *, create: bool, root_may: bool, narrow: bo
     except (FileExistsError, NotADirectoryError):
         raise unusable(directory, "the path is not a directory", "give another one") from None
     except OSError as e:
-        raise unusable(directory, f"{e.strerror}", "give a directory that can be made") from None
+        remedy = f"give a directory that user {os.geteuid()} can make and enter"
+        raise unusable(directory, f"{e.strerror}", remedy) from None
     if not stat.S_ISDIR(found.st_mode):
         raise unusable(directory, "the path is not a directory", "give another one")
     user = os.geteuid()
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in {0, user}:
+        why = f"the path is a link that belongs to user {link.st_uid}"
+        raise unusable(directory, why, "give the directory itself")
     if found.st_uid != user and not (root_may and user == 0):
         raise unusable(
             directory,
@@ -107,30 +186,67 @@ def _make_private(directory: Path, *, narrow: bool) -> None:
 def check_database(directory: Path, *, create: bool) -> Path:
     """Return the path of the database file, which exists now and is private.
 
-    :raises QueueUnusable: it does not exist, or cannot be made private.
+    :raises QueueUnusable: it does not exist, or cannot be made private; or it or one of SQLite's
+        other files is a link, or has a second name.
     """
     path = directory / DATABASE
+    try:
+        os.close(_open_private(path, create=create))
+    except FileNotFoundError:
+        raise unusable(directory, "the directory holds no queue", "start the relay") from None
+    for each in _OTHER_FILES:
+        other = path.with_name(path.name + each)
+        try:
+            _check_file(other, other.lstat())
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            raise unusable(other, f"{e.strerror}", "give another directory") from None
+    return path
+
+
+def _open_private(path: Path, *, create: bool) -> int:
+    """Open a file to read and write; return its descriptor. Its mode is 0600 now.
+
+    :raises FileNotFoundError: it does not exist, and is not to be created.
+    :raises QueueUnusable: it is not a regular file with one name, or cannot be made private.
+    """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
-    owner = directory.stat()
     try:
         descriptor = os.open(path, flags, 0o600)
     except FileNotFoundError:
-        raise unusable(directory, "the directory holds no queue", "start the relay") from None
+        raise
     except OSError as e:
+        if path.is_symlink():
+            raise _is_link(path) from None
         raise unusable(path, f"{e.strerror}", "make it a file that can be written") from None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise unusable(path, "the path is not a regular file", "give another directory")
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o600:
+        found = os.fstat(descriptor)
+        _check_file(path, found)
+        if stat.S_IMODE(found.st_mode) != 0o600:
             os.fchmod(descriptor, 0o600)
-        if os.geteuid() == 0 and os.fstat(descriptor).st_uid != owner.st_uid:
-            # The superuser queued mail before the relay's first start.
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    except OSError as e:
-        raise unusable(path, f"{e.strerror}", f"run chmod 600 {path}") from None
-    finally:
+    except BaseException as e:
         os.close(descriptor)
-    return path
+        if isinstance(e, OSError):
+            raise unusable(path, f"{e.strerror}", f"run chmod 600 {path}") from None
+        raise
+    return descriptor
+
+
+def _check_file(path: Path, found: os.stat_result) -> None:
+    """Verify that a file of the queue is a regular file with one name."""
+    if stat.S_ISLNK(found.st_mode):
+        raise _is_link(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise unusable(path, "the path is not a regular file", "give another directory")
+    if found.st_nlink > 1:
+        # Under another name, a program could not find its log; and it may be a file of another user.
+        remedy = f"copy the file to a new name, and rename the copy to {path.name}"
+        raise unusable(path, "the file has a second name (a hard link)", remedy)
+
+
+def _is_link(path: Path) -> QueueUnusable:
+    return unusable(path, "the path is a symbolic link", "put the file itself there")
 
 
 class RelayLock:
@@ -151,12 +267,7 @@ class RelayLock:
         :raises QueueUnusable: the directory cannot hold a queue of this user.
         """
         check_directory(self._directory, create=True, root_may=False)
-        path = self._directory / LOCK
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            descriptor = os.open(path, flags, 0o600)
-        except OSError as e:
-            raise unusable(path, f"{e.strerror}", "make it a file that can be written") from None
+        descriptor = _open_private(self._directory / LOCK, create=True)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -169,7 +280,6 @@ class RelayLock:
             ) from None
         self._descriptor = descriptor
         try:
-            os.fchmod(descriptor, 0o600)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except OSError:

@@ -62,7 +62,13 @@ from twisted_sendmail.queue.sqlite.database import (
     queue_error,
     verify,
 )
-from twisted_sendmail.queue.sqlite.files import check_database, check_directory
+from twisted_sendmail.queue.sqlite.files import (
+    ForeignOwner,
+    acting_as,
+    check_database,
+    check_directory,
+    foreign_owner,
+)
 from twisted_sendmail.queue.sqlite.rows import (
     BODY,
     LEASED,
@@ -183,6 +189,8 @@ class SQLiteStore:
         self._patience = patience
         self._damaged = damaged
         self._relay = False
+        # Of the files, if this is the superuser and a command.
+        self._owner: ForeignOwner | None = None
         self._connection: SQLiteConnection | None = None
 
     # -- opening, closing, transactions ---------------------------------------------
@@ -192,12 +200,15 @@ class SQLiteStore:
 
         :param create: create it if it does not exist.
         :param relay: for a relay: the queue has to belong to this user, is verified, and is
-            checkpointed by this connection.
+            checkpointed by this connection.  A command of the superuser opens another user's queue
+            with the rights of that user.
         :raises QueueUnusable: the text names the cause and a remedy.
         """
-        check_directory(self.directory, create=create, root_may=not relay)
         self._relay = relay
-        path = self._connect(create=create)
+        self._owner = None if relay else foreign_owner(self.directory)
+        with acting_as(self._owner):
+            check_directory(self.directory, create=create, root_may=not relay)
+            path = self._connect(create=create)
         if relay:
             try:
                 verify(self.connection, path)
@@ -211,7 +222,8 @@ class SQLiteStore:
         :raises QueueUnusable: the queue cannot be used any more.
         """
         self.close()
-        self._connect(create=False)
+        with acting_as(self._owner):
+            self._connect(create=False)
 
     def _connect(self, *, create: bool) -> Path:
         path = check_database(self.directory, create=create)
@@ -222,7 +234,9 @@ class SQLiteStore:
         """Close the queue."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            # The last connection writes the log into the database, and removes it.
+            with acting_as(self._owner):
+                connection.close()
 
     def __enter__(self: _Self) -> _Self:
         self.open()
