@@ -9,6 +9,7 @@ RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 3986 (URLs).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -43,6 +44,8 @@ _PORTS = {TLSPolicy.IMPLICIT: 465, TLSPolicy.STARTTLS: 587}
 # Stands for the user and password of the URL, which None does not: it is no login.
 _OF_URL: Any = object()
 _USAGE = "write smtps://user@host or smtp+starttls://user@host:587"
+#: Seconds for a notification of an application whose settings have no timeouts: it waits for them when it stops.
+_NOTIFICATION_TIMEOUT = 300.0
 
 
 @frozen(init=False)
@@ -207,10 +210,7 @@ class SubmissionServer:
             if password is None:
                 password = secret
             if password is None:
-                raise InvalidServer(
-                    f"there is no password for {printable(user, 80)}",
-                    remedy="give password=, or credentials=",
-                )
+                raise _no_password(user)
             credentials = Credentials(user, password)
         return cls(
             host,
@@ -226,6 +226,47 @@ class SubmissionServer:
             ignore_extensions=ignore_extensions,
             extensions=extensions,
         )
+
+    @classmethod
+    def from_settings(
+        cls,
+        server: str | SubmissionServer | None = None,
+        *,
+        host: str = "localhost",
+        port: int = 25,
+        user: str | None = None,
+        password: str | None = None,
+        starttls: bool = False,
+        implicit_tls: bool = False,
+    ) -> SubmissionServer:
+        """Read the settings of a program that was written for ``twisted.mail``.
+
+        :param server: a URL or a SubmissionServer, instead of all others; *password* is that of the user
+            in the URL.
+        :param user: for AUTH; ``""`` and None mean without.
+        :param starttls: require STARTTLS. It is required without it too, if there is a *user* or *host* is
+            another machine: mail in clear to one is asked for by the URL ``smtp://host``.
+        :param implicit_tls: TLS from the first octet.
+        :raises InvalidInput: a value cannot be used; the text never holds a password.
+
+        A message may take five minutes in all, unless *server* is a SubmissionServer, which has its own
+        timeouts.
+        """
+        if isinstance(server, SubmissionServer):
+            return server
+        timeouts = Timeouts(total=_NOTIFICATION_TIMEOUT)
+        if server:
+            return cls.from_url(server, password=password or None, timeouts=timeouts)
+        if user and not password:
+            raise _no_password(user)
+        if implicit_tls:
+            tls = TLSPolicy.IMPLICIT
+        elif starttls or user or not _is_loopback(_host(host)):
+            tls = TLSPolicy.STARTTLS
+        else:
+            tls = TLSPolicy.NONE
+        credentials = Credentials(user, password) if user and password else None
+        return cls(host, port, tls, credentials=credentials, timeouts=timeouts)
 
     @classmethod
     def of(cls, server: str | SubmissionServer) -> SubmissionServer:
@@ -276,6 +317,21 @@ def _host_name(host: str) -> str | None:
     except InvalidInput:
         return None
     return host if ":" in host else name
+
+
+def _is_loopback(host: str) -> bool:
+    """Return True if *host* is this machine, by its name ``localhost`` or its address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _no_password(user: str) -> InvalidServer:
+    return InvalidServer(
+        f"there is no password for {printable(user, 80)}",
+        remedy="give the password, as password= or in credentials=",
+    )
 
 
 def _keywords(given: object) -> tuple[str, ...]:
