@@ -339,16 +339,17 @@ def test_try_again_sends_each_recipient_one_copy(capsys: pytest.CaptureFixture[s
 
 
 @ensureDeferred
+@pytest.mark.parametrize("form", ["web_form.py", "klein_form.py"])
 @pytest.mark.parametrize(
-    ("name", "status", "copies"),
-    [("bob", 200, 1), ("lost", 202, 1), ("later", 503, 0), ("gone", 500, 0)],
+    ("name", "expected"),
+    [("bob", (200, 1)), ("lost", (202, 1)), ("later", (503, 0)), ("gone", (500, 0))],
 )
-async def test_web_form_asks_for_another_try_only_where_nobody_has_the_message(
-    reactor: Any, server: Server, name: str, status: int, copies: int
+async def test_a_form_asks_for_another_try_only_where_nobody_has_the_message(
+    reactor: Any, server: Server, form: str, name: str, expected: tuple[int, int]
 ) -> None:
     arguments = [*server.arguments(by_url=True), f"{name}@example.test"]
-    found = await deferToThread(_posted, "web_form.py", *arguments)
-    assert (status, copies) == (found, len(server.messages))
+    found = await deferToThread(_posted, form, *arguments)
+    assert (found, len(server.messages)) == expected
 
 
 def _posted(name: str, *arguments: str) -> int:
@@ -396,6 +397,20 @@ async def test_a_notification_that_nobody_gets_is_in_the_log(reactor: Any, serve
     assert (err, status) == ("", 0)
     assert "no mail about 'build 42 failed': RCPT TO:<gone@example.test> refused by" in out
     assert "told: False\n" in out
+
+
+@ensureDeferred
+async def test_a_program_on_asyncio_sends_to_all_at_the_same_time(
+    reactor: Any, server: Server
+) -> None:
+    to = ["bob@example.test", "gone@example.test", "carol@example.test"]
+    out, err, status = await run(reactor, "asyncio_program.py", *server.arguments(by_url=True), *to)
+    assert (err, status) == ("", 0)
+    bob, gone, carol = out.splitlines()
+    assert gone.startswith("gone@example.test: RCPT TO:<gone@example.test> refused by ")
+    queued = {bob.removeprefix("bob@example.test: "), carol.removeprefix("carol@example.test: ")}
+    assert queued == {f"queued as {message.id}" for message in server.messages}
+    assert len(server.messages) == 2
 
 
 @ensureDeferred
