@@ -20,12 +20,12 @@ def _documented(module: str) -> list[str]:
     return ["```{eval-rst}", f".. automodule:: {module}", "```", ""]
 
 
-def page(name: str) -> str:
+def page(name: str, *, package: bool) -> str:
     """Return the page of *name*, dotted: a module, or a package and then each of its modules."""
-    imported = import_module(name)
     lines = [f"# {name}", ""]
-    if not hasattr(imported, "__path__"):
+    if not package:
         return "\n".join(lines + _documented(name))
+    imported = import_module(name)
     lines += [(imported.__doc__ or "").strip(), ""]
     for module in walk_packages(imported.__path__, f"{name}."):
         if not module.ispkg:
@@ -37,8 +37,10 @@ def write_pages(app: Sphinx) -> None:
     """Write all pages; leave a page that did not change, and remove old ones."""
     folder = Path(app.srcdir) / "reference" / "modules"
     folder.mkdir(exist_ok=True)
-    names = [module.name for module in iter_modules(import_module(ROOT).__path__)]
-    pages = {folder / f"{name}.md": page(f"{ROOT}.{name}") for name in names}
+    pages = {
+        folder / f"{module.name}.md": page(f"{ROOT}.{module.name}", package=module.ispkg)
+        for module in iter_modules(import_module(ROOT).__path__)
+    }
     for old in set(folder.glob("*.md")) - set(pages):
         old.unlink()
     for path, text in pages.items():

@@ -35,6 +35,7 @@ DEPENDENCIES = {
     "pytest",
     "rich",
     "scramp",
+    "scrapy",
     "twisted",
     "zope",
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,12 @@ def require(peer: str, why_not: str | None) -> None:
 
 
 def python_of(environment: str) -> Path:
-    """The interpreter of `.venv-peers/<environment>`, which tests/install-peers makes from tests/peers/."""
+    """The interpreter of `.venv-peers/<environment>`, which tests/install-peers makes from tests/peers/.
+
+    It is the present one if that has the program: `tox -e scrapy-oldest` installs a certain version.
+    """
+    if find_spec(environment) is not None:
+        return Path(sys.executable)
     python = Path(__file__).parents[2] / ".venv-peers" / environment / "bin" / "python"
     require(
         environment, None if python.exists() else f"{python} is missing; run tests/install-peers"
