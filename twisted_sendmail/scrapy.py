@@ -253,7 +253,11 @@ def _addresses(given: str | Iterable[str] | None) -> list[str]:
 
 def _attachment(name: str, media_type: str, file: IO[Any]) -> Attachment:
     content = file.read()
-    return Attachment(name, content.encode() if isinstance(content, str) else content, media_type)
+    if isinstance(content, str):
+        content = content.encode()
+        if media_type.startswith("text/") and ";" not in media_type:
+            media_type += "; charset=utf-8"
+    return Attachment(content, name, media_type)
 
 
 def _set_body(message: EmailMessage, body: str, media_type: str, charset: str) -> None:
