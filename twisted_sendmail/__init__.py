@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
     from twisted_sendmail.server.timeouts import ServerTimeouts
     from twisted_sendmail.server.tls import ServerTLS
+    from twisted_sendmail.server.user_rates import UserRates
     from twisted_sendmail.smtp.address import ForwardPath, Mailbox, ReversePath
     from twisted_sendmail.smtp.client import ClientSession
     from twisted_sendmail.smtp.envelope import Envelope, Recipient, UnusableRecipient
@@ -216,6 +217,7 @@ __all__ = [
     "UnsignableMessage",
     "UnsupportedMechanism",
     "UnusableRecipient",
+    "UserRates",
     "WeakMechanism",
     "compose",
     "deliver",
@@ -238,6 +240,7 @@ _MODULES = {
     "server.auth": "AuthThrottle PortalAccounts",
     "server.timeouts": "ServerTimeouts",
     "server.factory": "ConnectionCounter ConnectionLimits SMTPServerFactory",
+    "server.user_rates": "UserRates",
     "server.networks": "Networks",
     "server.password_file": "HashedAccounts PasswordFile password_entry",
     "server.receiver": "ConnectionInfo Receiver",

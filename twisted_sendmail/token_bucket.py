@@ -22,16 +22,33 @@ class TokenBucket:
         """Take a token; return whether there was one."""
         if self._rate is None:
             return True
-        now = self._clock.seconds()
-        # A clock that was set back neither adds nor removes tokens.
-        gained = max(0.0, now - self._filled_at) * self._rate
-        self._tokens = min(self._burst, self._tokens + gained)
-        self._filled_at = now
+        self._fill(self._rate)
         # A token that lacks a rounding error is whole.
         if self._tokens < 1 - 1e-9:
             return False
         self._tokens -= 1
         return True
+
+    def reserve(self, longest: float) -> float | None:
+        """Take a token that may not be there yet; return the seconds until it is.
+
+        :param longest: seconds; a token that comes later is not taken, and None returned.
+        """
+        if self._rate is None:
+            return 0.0
+        self._fill(self._rate)
+        wait = self.seconds_to_next()
+        if wait > longest:
+            return None
+        self._tokens -= 1
+        return 0.0 if wait < 1e-9 else wait
+
+    def _fill(self, rate: float) -> None:
+        now = self._clock.seconds()
+        # A clock that was set back neither adds nor removes tokens.
+        gained = max(0.0, now - self._filled_at) * rate
+        self._tokens = min(self._burst, self._tokens + gained)
+        self._filled_at = now
 
     def give_back(self) -> None:
         """Return a token that was not used."""

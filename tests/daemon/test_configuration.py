@@ -538,7 +538,7 @@ def test_the_defaults_are_those_of_the_library(folder: Folder) -> None:
     limits = read.limits
     assert server_settings(limits, "localhost", repair=False) == ServerSettings(require_hello=False)
     assert ConnectionLimits() == ConnectionLimits(
-        limits.connections, limits.connections_per_address
+        limits.connections, limits.connections_per_address, limits.connections_per_user
     )
     assert ServerTimeouts().failed_login == limits.failed_login
 

@@ -36,6 +36,22 @@ def test_an_endpoint_is_a_description_or_address_and_port(
     assert (description, interface, local) == (found.description, found.interface, found.local)
 
 
+@pytest.mark.parametrize(
+    ("written", "backlog"),
+    [
+        ("tcp:127.0.0.1:2525", 7),
+        ("unix:/run/backlog=3:mode=666", 7),
+        ("tcp:2525:backlog=9", None),
+        ("systemd:domain=INET:index=0", None),
+    ],
+)
+def test_an_endpoint_has_the_backlog_of_its_description_or_the_one_given(
+    written: str, backlog: int | None
+) -> None:
+    found = parsed(written).with_backlog(7)
+    assert (found.backlog, str(found)) == (backlog, str(parsed(written)))
+
+
 @pytest.mark.parametrize("written", ["unix:/run/a:mode=666", "unix:address=/run/a", r"unix:/run/a"])
 def test_a_unix_socket_has_a_path_and_is_local(written: str) -> None:
     found = parsed(written)

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ async def test_users_of_one_socket_are_told_apart_and_counted_apart(
     open_folder: Path, stage: Stage
 ) -> None:
     path = open_folder / "submission"
-    await stage.started(_shared(stage, open_folder, "[limits]\nconnections-per-address = 1\n"))
+    await stage.started(_shared(stage, open_folder, "[limits]\nconnections-per-user = 1\n"))
     with closing(socket.socket(socket.AF_UNIX)) as ours:
         ours.connect(str(path))
         assert (await deferToThread(ours.recv, 4)) == b"220 "
@@ -80,6 +80,29 @@ async def test_users_of_one_socket_are_told_apart_and_counted_apart(
     assert traces == [
         f"Received: from localhost (invoked by uid {uid})".encode() for uid in (ALICE, BOB)
     ]
+
+
+@ensureDeferred
+async def test_many_connections_wait_until_a_busy_relay_accepts_them(stage: Stage) -> None:
+    await stage.started()
+    path = stage.folder.path / "queue" / "submission"
+    with ExitStack() as opened:
+        # The reactor does not run meanwhile.
+        for _ in range(200):
+            client = opened.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect(str(path))
+
+
+@ensureDeferred
+async def test_the_rate_of_a_user_holds_through_a_reload(stage: Stage) -> None:
+    more = "[limits]\nuser-rate = 0.001\nuser-burst = 1\n"
+    daemon = await stage.started(stage.text(more=more))
+    path = stage.folder.path / "queue" / "submission"
+    assert b"451 4.7.1 " in await deferToThread(_talk, path)
+    daemon.reload()
+    await stage.until(lambda: daemon._reloading is None)
+    assert (await deferToThread(_talk, path)).startswith(b"421 4.7.0 ")
 
 
 def test_a_relay_that_cannot_know_all_users_says_so(folder: Folder) -> None:

@@ -18,6 +18,7 @@ from twisted_sendmail import (
     ServerSettings,
     SMTPServerFactory,
     Transcript,
+    UserRates,
 )
 from twisted_sendmail.local_users import LocalPeer
 
@@ -73,6 +74,75 @@ def test_an_ipv6_network_counts_as_one_address(net: Net) -> None:
         ["421 4.7.0 Too many connections from your address"],
         ["220 localhost ESMTP"],
     ]
+
+
+@pytest.fixture
+def users(net: Net, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The users of the connections that follow; the last one is used again."""
+    uids = [1000]
+    monkeypatch.setattr(
+        "twisted_sendmail.server.protocol.peer_of",
+        lambda _: LocalPeer(uids.pop(0) if len(uids) > 1 else uids[0]),
+    )
+    return uids
+
+
+def test_connections_of_a_user_have_a_limit_of_their_own(net: Net, users: list[int]) -> None:
+    users[:] = [1000, 1000, 1000, 1001]
+    net.server(limits=ConnectionLimits(per_address=1, per_user=2))
+    assert [net.client().greeting[0] for _ in range(4)] == [
+        "220 localhost ESMTP",
+        "220 localhost ESMTP",
+        "421 4.7.0 Too many connections of your user",
+        "220 localhost ESMTP",
+    ]
+
+
+def test_a_user_who_sends_fast_waits_and_others_do_not(net: Net, users: list[int]) -> None:
+    users[:] = [1000, 1001]
+    net.server(user_rates=UserRates(net.clock, rate=0.5, burst=2))
+    fast, other = net.client(), net.client()
+    for client in (fast, other):
+        client.send("EHLO localhost\r\n")
+        # One token was for the connection.
+        assert client.code("MAIL FROM:<a@example.org>") == "250 2.0.0"
+        client.send("RSET\r\n")
+    assert fast.send("MAIL FROM:<a@example.org>\r\n") == []
+    net.clock.advance(1.9)
+    assert fast.take() == []
+    net.clock.advance(0.2)
+    net.pump.run()
+    assert [line[:9] for line in fast.take()] == ["250 2.0.0"]
+    assert other.code("RSET") == "250 2.0.0"
+    assert other.code("MAIL FROM:<a@example.org>") == "250 2.0.0"
+
+
+def test_a_user_who_would_have_to_wait_too_long_is_refused(net: Net, users: list[int]) -> None:
+    rates = UserRates(net.clock, rate=0.01, burst=1)
+    net.server(user_rates=rates)
+    client = net.client()
+    client.send("EHLO localhost\r\n")
+    refused = "451 4.7.1 Too many messages in a short time: try again later"
+    assert client.send("MAIL FROM:<a@example.org>\r\n") == [refused]
+    assert net.client().greeting == [
+        "421 4.7.0 Too many connections in a short time: try again later"
+    ]
+    # What was refused does not count.
+    net.clock.advance(50)
+    assert client.send("MAIL FROM:<a@example.org>\r\n") == []
+    net.clock.advance(51)
+    net.pump.run()
+    assert [line[:9] for line in client.take()] == ["250 2.0.0"]
+
+
+def test_a_client_that_leaves_while_it_waits_leaves_nothing(net: Net, users: list[int]) -> None:
+    net.server(user_rates=UserRates(net.clock, rate=1, burst=1))
+    client = net.client()
+    client.send("EHLO localhost\r\nMAIL FROM:<a@example.org>\r\n")
+    client.raw.transport.abortConnection()  # type: ignore[union-attr]
+    net.pump.run()
+    assert net.factory.connections == set()
+    assert net.clock.getDelayedCalls() == []
 
 
 def test_users_of_a_unix_socket_are_counted_apart() -> None:

@@ -322,7 +322,8 @@ class _BoundedSite(Site):
         transport: Any = channel.transport
         handle = transport.getHandle()
         channel.origin = client_origin(transport.getPeer(), peer_of(handle))
-        limits = ConnectionLimits(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ORIGIN)
+        each = MAX_CONNECTIONS_OF_ORIGIN
+        limits = ConnectionLimits(MAX_CONNECTIONS, per_address=each, per_user=each)
         channel.health_only = self._counter.opened(channel.origin, limits) is not None
         seconds = HEALTH_TIMEOUT if channel.health_only else REQUEST_TIMEOUT
         channel.deadline = self._clock.callLater(seconds, channel.drop)

@@ -130,7 +130,10 @@ def configuration_of(
             source=source.name,
             name=name,
             queue=tables.queue,
-            listeners=tables.listen,
+            listeners=tuple(
+                attrs.evolve(each, endpoint=each.endpoint.with_backlog(tables.limits.backlog))
+                for each in tables.listen
+            ),
             submission=_submission(tables),
             drop=drop,
             operators=tables.operator_group,
@@ -175,7 +178,7 @@ def _submission(tables: RootTable) -> ListenTable:
         why = f"the path of the socket is longer than {MAX_SOCKET_PATH} octets"
         raise InvalidValue(why, "write a shorter one, below /run", "submission-socket")
     return ListenTable(
-        endpoint=unix_endpoint(path, tables.submission_mode),
+        endpoint=unix_endpoint(path, tables.submission_mode).with_backlog(tables.limits.backlog),
         trusted=("unix",),
         repair=True,
         # Programs write whole dialogues to a pipe, and read the replies afterwards or never.

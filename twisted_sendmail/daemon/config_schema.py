@@ -308,8 +308,14 @@ class LimitsTable:
     :param recipients: its recipients
     :param hops: its ``Received`` fields; more mean a mail loop
     :param connections: connections at once, for each endpoint
-    :param connections_per_address: connections at once from one address, and of one user on a Unix
-        socket, over all endpoints
+    :param connections_per_address: connections at once from one address, over all endpoints
+    :param connections_per_user: connections at once of one user of this machine on Unix sockets, over
+        all of them
+    :param user_rate: connections and messages a second of one user on Unix sockets, in the long run.
+        A message beyond it waits for the reply to ``MAIL``, up to 60 s; a connection gets ``421``
+    :param user_burst: connections and messages of a user before that rate applies
+    :param backlog: connections that may wait until the relay accepts them, for each endpoint that names
+        no ``backlog`` itself; the kernel has a limit too, ``net.core.somaxconn``
     :param failed_login: delay of the reply to the first failed login; each further one from the same
         address, or of the same user, doubles it, up to 30 s, over all listeners
         (:doc:`/how-to/receive-mail`)
@@ -323,6 +329,10 @@ class LimitsTable:
     hops: int = _key(types.positive_integer, 100)
     connections: int = _key(types.positive_integer, 1000)
     connections_per_address: int = _key(types.positive_integer, 100)
+    connections_per_user: int = _key(types.positive_integer, 50)
+    user_rate: float = _key(types.positive_number, 100)
+    user_burst: int = _key(types.positive_integer, 10_000)
+    backlog: int = _key(types.positive_integer, 1024)
     failed_login: float = _key(types.duration, "2 s")
     stop_grace: float = _key(types.duration, "30 s")
 

@@ -45,9 +45,18 @@ class EndpointDescription:
     path: str | None = None
     #: The file with the private key of an ``ssl`` endpoint.
     private_key: str | None = None
+    #: Connections that may wait to be accepted; None: as described.
+    backlog: int | None = None
 
     def __str__(self) -> str:
         return self.description if self.path is None else f"unix:{self.path}"
+
+    def with_backlog(self, backlog: int) -> EndpointDescription:
+        """Let *backlog* connections wait, if the description is silent about that and can name it."""
+        named = re.search(r"(?<!\\):backlog=", self.description)
+        if named or self.kind not in {"tcp", "tcp6", "ssl", "unix"}:
+            return self
+        return attrs.evolve(self, backlog=backlog)
 
     def may_share_address(self, other: EndpointDescription) -> bool:
         """Return True if both may need one address, so that only one of them can be open."""
@@ -71,7 +80,8 @@ class EndpointDescription:
         :raises InvalidValue: Twisted cannot make it.
         """
         try:
-            made: IStreamServerEndpoint = serverFromString(reactor, self.description)
+            backlog = "" if self.backlog is None else f":backlog={self.backlog}"
+            made: IStreamServerEndpoint = serverFromString(reactor, self.description + backlog)
         except Exception as e:  # noqa: BLE001 - endpoint parsers raise any exception
             if str(e).startswith("Unknown endpoint type"):
                 why = f"there are no endpoints of the kind '{self.kind}'"

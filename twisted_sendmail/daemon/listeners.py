@@ -30,6 +30,7 @@ from twisted_sendmail.server import (
     QueueReceiver,
     ServerTLS,
     SMTPServerFactory,
+    UserRates,
 )
 from twisted_sendmail.smtp import SendmailError, printable
 
@@ -72,6 +73,7 @@ class Listeners:
         self._by_origin: Counter[Hashable] = Counter()
         self._counters: dict[EndpointDescription, ConnectionCounter] = {}
         self._throttle = AuthThrottle(reactor)
+        self._user_rates = UserRates(reactor)
         self._hashing_pool = HashingPool(reactor)
 
     @property
@@ -94,14 +96,16 @@ class Listeners:
         servers = {each.endpoint: self._server(configuration, each) for each in tables}
         gone = {each: self._open[each] for each in self._open if each not in servers}
         opened = await self._open_new(servers, gone)
-        self._throttle.base = configuration.limits.failed_login
+        limits = configuration.limits
+        self._throttle.base = limits.failed_login
+        self._user_rates.set(limits.user_rate, limits.user_burst)
         for endpoint, server in servers.items():
             if endpoint not in opened:
                 opened[endpoint] = self._open[endpoint]
                 opened[endpoint].serve(server)
         self._open = {endpoint: opened[endpoint] for endpoint in servers}
         for listener in gone.values():
-            self._close_later(listener, configuration.limits.stop_grace)
+            self._close_later(listener, limits.stop_grace)
 
     async def _open_new(
         self,
@@ -159,12 +163,15 @@ class Listeners:
                 repair=table.repair is True,
                 starttls=False if table.implicit_tls else None,
             ),
-            limits=ConnectionLimits(limits.connections, limits.connections_per_address),
+            limits=ConnectionLimits(
+                limits.connections, limits.connections_per_address, limits.connections_per_user
+            ),
             trusted=Networks(table.trusted),
             early_input=Networks(table.allow_early_input),
             repair=Networks(table.repair if isinstance(table.repair, tuple) else ()),
             throttle=self._throttle,
             counter=self._counters.setdefault(table.endpoint, ConnectionCounter(self._by_origin)),
+            user_rates=self._user_rates,
         )
         return factory, factory.implicit_tls() if table.implicit_tls else factory
 

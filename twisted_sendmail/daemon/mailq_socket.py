@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Every user may ask.
 MODE = 0o666
+#: Requests that may wait to be accepted.
+BACKLOG = 1024
 
 
 class MailqSocket:
@@ -46,7 +48,7 @@ class MailqSocket:
         self._factory.operators = os.getegid() if operators is None else operators
         # Where the relay could answer nobody, root and the relay's user read the queue themselves.
         if self._port is None and PEERS_ARE_KNOWN:
-            endpoint = unix_endpoint(configuration.drop.mailq_socket, MODE)
+            endpoint = unix_endpoint(configuration.drop.mailq_socket, MODE).with_backlog(BACKLOG)
             self._port = await listen(
                 self._reactor, endpoint, lambda server: server.listen(self._factory)
             )

@@ -29,6 +29,7 @@ from twisted_sendmail.server.receiver import (
 )
 from twisted_sendmail.server.timeouts import ServerTimeouts
 from twisted_sendmail.server.tls import ServerTLS
+from twisted_sendmail.server.user_rates import UserRates
 
 __all__ = [
     "FAILED",
@@ -54,6 +55,7 @@ __all__ = [
     "ServerTLS",
     "ServerTimeouts",
     "TokenAccounts",
+    "UserRates",
     "Verdict",
     "client_origin",
     "password_entry",

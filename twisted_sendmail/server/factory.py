@@ -21,10 +21,11 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from twisted_sendmail.sasl import BEARER_REFUSALS
 from twisted_sendmail.server.auth import EXCHANGES, AuthThrottle
-from twisted_sendmail.server.networks import Networks
+from twisted_sendmail.server.networks import Networks, UserOrigin
 from twisted_sendmail.server.password_file import HashedAccounts
 from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.timeouts import ServerTimeouts
+from twisted_sendmail.server.user_rates import UserRates
 from twisted_sendmail.smtp import (
     DERIVED_EXTENSIONS,
     InvalidInput,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _log = Logger(namespace="twisted_sendmail.server")
 #: Seconds that a connection without a message has to close after the 421.
 _CLOSE_TIMEOUT = 2.0
+_TOO_FAST = Reply(421, ("4.7.0 Too many connections in a short time: try again later",))
 #: Seconds that connections that were dropped have to be gone.
 _ABORT_TIMEOUT = 1.0
 
@@ -65,12 +67,13 @@ class ConnectionLimits:
     """
 
     total: int = 1000
-    #: From one address; an IPv6 network of 64 bits counts as one, and so does each user on a Unix
-    #: socket.
+    #: From one address; an IPv6 network of 64 bits counts as one.
     per_address: int = 100
+    #: Of one user of this machine, on Unix sockets.
+    per_user: int = 50
 
     def __attrs_post_init__(self) -> None:
-        for name in ("total", "per_address"):
+        for name in ("total", "per_address", "per_user"):
             check_positive(
                 f"the limit '{name}'", getattr(self, name), "a whole number above zero", whole=True
             )
@@ -95,6 +98,9 @@ class ConnectionCounter:
         refusal = None
         if self._total >= limits.total:
             refusal = Reply(421, ("4.7.0 Too many connections: try again later",))
+        elif isinstance(origin, UserOrigin):
+            if self._by_origin[origin] >= limits.per_user:
+                refusal = Reply(421, ("4.7.0 Too many connections of your user",))
         elif self._by_origin[origin] >= limits.per_address:
             refusal = Reply(421, ("4.7.0 Too many connections from your address",))
         self._total += 1
@@ -124,6 +130,7 @@ class SMTPServerFactory(ServerFactory):
     :param throttle: delays logins, where several servers share it; else one is made with
         ``deadlines.failed_login``.
     :param counter: counts the connections for *limits*, where several servers share it.
+    :param user_rates: limits the rate of each user of this machine on Unix sockets; None: no limit.
     :param trace: put a Received field before the content that the receiver gets.
     :param accounts: the users: AUTH is offered, and MAIL without it refused.  Without *tls* AUTH is
         offered only where the endpoint has TLS of its own (``ssl:``).
@@ -152,6 +159,7 @@ class SMTPServerFactory(ServerFactory):
         repair: Networks | None = None,
         throttle: AuthThrottle | None = None,
         counter: ConnectionCounter | None = None,
+        user_rates: UserRates | None = None,
         trace: bool = True,
     ) -> None:
         if not callable(receiver):
@@ -168,6 +176,7 @@ class SMTPServerFactory(ServerFactory):
             ("repair", repair, Networks),
             ("throttle", throttle, AuthThrottle),
             ("counter", counter, ConnectionCounter),
+            ("user_rates", user_rates, UserRates),
         ):
             if value is not None:
                 check_type(name, value, kind, f"a {kind.__name__}, or None")
@@ -184,6 +193,7 @@ class SMTPServerFactory(ServerFactory):
         if throttle is None:
             throttle = AuthThrottle(clock, self.deadlines.failed_login)
         self.throttle = throttle
+        self.user_rates = user_rates
         self.trace = trace
         #: The open connections.
         self.connections: set[SMTPServerProtocol] = set()
@@ -217,7 +227,12 @@ class SMTPServerFactory(ServerFactory):
     def opened(self, protocol: SMTPServerProtocol) -> Reply | None:
         """Count a connection that has begun; return the refusal if there are too many."""
         self.connections.add(protocol)
-        return self._counter.opened(protocol.connection.origin, self.limits)
+        connection = protocol.connection
+        refusal = self._counter.opened(connection.origin, self.limits)
+        local, rates = connection.local, self.user_rates
+        if refusal is None and local is not None and rates is not None:
+            refusal = None if rates.connected(local.uid) else _TOO_FAST
+        return refusal
 
     def closed(self, protocol: SMTPServerProtocol) -> None:
         """Count a connection that is over."""

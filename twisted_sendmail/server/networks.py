@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted_sendmail.smtp import InvalidServer
 
@@ -55,6 +55,12 @@ class Networks:
         return any(ip in network for network in self._networks)
 
 
+class UserOrigin(NamedTuple):
+    """A user of this machine, on a Unix socket."""
+
+    uid: int
+
+
 def client_origin(address: IAddress, local: LocalPeer | None = None) -> Hashable:
     """Return the unit for which connections and failed logins are counted.
 
@@ -64,7 +70,7 @@ def client_origin(address: IAddress, local: LocalPeer | None = None) -> Hashable
     :param local: the user at the other end of a Unix socket.
     """
     if local is not None and local.uid is not None:
-        return ("uid", local.uid)
+        return UserOrigin(local.uid)
     host: str | None = getattr(address, "host", None)
     if host is None:
         # A Unix socket: all come from this machine.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -45,6 +46,7 @@ Verdict = Reply | Sequence[Reply] | None | Awaitable[Reply | Sequence[Reply] | N
 LOCAL_ERROR = Reply(451, ("4.3.0 Local error in processing",))
 #: The message cannot be stored now.
 INSUFFICIENT_STORAGE = Reply(452, ("4.3.1 Insufficient system storage",))
+_TOO_MANY = Reply(451, ("4.7.1 Too many messages in a short time: try again later",))
 _log = Logger(namespace="twisted_sendmail.server")
 _T = TypeVar("_T")
 
@@ -212,7 +214,11 @@ class MessageHandler(ServerHandler):
     # -- the message ----------------------------------------------------------
 
     def mail(self, sender: ReversePath, parameters: MailParameters) -> Reply | Pending | None:
-        """MAIL: make a receiver for the message, and ask it."""
+        """MAIL: make a receiver for the message, and ask it; of a user who sends fast, later."""
+        rates, local = self._factory.user_rates, self._connection.local
+        wait = 0.0 if rates is None or local is None else rates.delay(local.uid)
+        if wait is None:
+            return _TOO_MANY
         try:
             receiver = self._receiver = self._factory.receiver(self._connection)
         except Exception:  # noqa: BLE001 - whatever it is, the client gets 451
@@ -226,7 +232,12 @@ class MessageHandler(ServerHandler):
             )
             return LOCAL_ERROR
         self._recipients, self._smtputf8 = [], parameters.smtputf8
-        return self._ask(self._abort_refused, receiver.sender, sender, parameters)
+        if not wait:
+            return self._ask(self._abort_refused, receiver.sender, sender, parameters)
+        later: Deferred[None] = deferLater(self._factory.clock, wait)
+        return self._ask(
+            self._abort_refused, _ask_later, later, receiver.sender, sender, parameters
+        )
 
     def rcpt(self, recipient: Recipient) -> Reply | Pending | None:
         """RCPT."""
@@ -332,6 +343,12 @@ class MessageHandler(ServerHandler):
                 awaited=awaited,
             )
         return (replies + [LOCAL_ERROR] * awaited)[:awaited]
+
+
+async def _ask_later(later: Deferred[None], call: Callable[..., object], *args: object) -> object:
+    await later
+    result = call(*args)
+    return await result if isinstance(result, Awaitable) else result
 
 
 async def _result(awaitable: Awaitable[object]) -> object:
