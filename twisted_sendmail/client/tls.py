@@ -32,7 +32,6 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-from twisted_sendmail.client.tls_records import RecordConnection
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
 from twisted_sendmail.client.verify_errors import EXPIRED, UNKNOWN_ISSUER, words_for
 from twisted_sendmail.smtp import (
@@ -191,7 +190,7 @@ def _unusable(path: str, e: Exception) -> InvalidServer:
     return InvalidServer(f"file '{path}' cannot be used for TLS", detail=why)
 
 
-class VerifiedConnection(RecordConnection):
+class VerifiedConnection(SSL.Connection):
     """An OpenSSL connection with its own verification.
 
     OpenSSL's verify callback belongs to the context, which connections share; a callback for each
