@@ -321,6 +321,8 @@ class Sending:
         # All reports are awaited at once: the caller need not be resumed for each.
         self._collecting = False
         self._news: Deferred[None] | None = None
+        # The caller is resumed once for all reports that come together.
+        self._resumption_due = False
         self._space_wanted: Deferred[None] | None = None
         self._exhausted = False
         self._failure: Failure | None = None
@@ -487,7 +489,9 @@ class Sending:
         self._ready.append((index, result))
         if self._collecting:
             self._freed()
-        self._resume_caller()
+        if not self._resumption_due:
+            self._resumption_due = True
+            pool.after_results(self._resume_caller)
 
     def _source_failed(self, failure: Failure) -> None:
         self._failure = self._failure or failure
@@ -496,6 +500,7 @@ class Sending:
 
     def _resume_caller(self) -> None:
         """Resume the caller, if there is something to take."""
+        self._resumption_due = False
         if self._news is not None and not (self._collecting and self._busy):
             news, self._news = self._news, None
             news.callback(None)

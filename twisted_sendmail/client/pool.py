@@ -189,6 +189,8 @@ class Pool:
         self._wait_limit: IDelayedCall | None = None
         self._redistribution: IDelayedCall | None = None
         self._distributing = self._distribution_due = False
+        # The session whose results are being passed on.
+        self._settling: SubmissionProtocol | None = None
         self._refusal: SendmailError | None = None
         #: A connection has ever been ready.
         self.was_ready = False
@@ -256,6 +258,13 @@ class Pool:
             self.failed += 1
         on_result(result)
 
+    def after_results(self, call: Callable[[], object]) -> None:
+        """Call *call* when all results that came together have been passed on."""
+        if self._settling is None:
+            call()
+        else:
+            self._settling.after_results(call)
+
     def take(self, connection: PooledConnection) -> Job | None:
         """Return the next job for *connection*, if there is one and the rate allows it."""
         queue = self._queue
@@ -283,13 +292,26 @@ class Pool:
         self._distribute()
 
     def done(
-        self, connection: PooledConnection, job: Job, result: DeliveryReport | Failure | None
+        self,
+        connection: PooledConnection,
+        protocol: SubmissionProtocol,
+        job: Job,
+        result: DeliveryReport | Failure | None,
     ) -> bool:
         """Settle *job*, which *connection* has sent, or let another connection send it.
 
         :param result: None if the server rejected it because of the message before it.
         :returns: True if the connection has to send it to more recipients.
         """
+        self._settling = protocol
+        try:
+            return self._done(connection, job, result)
+        finally:
+            self._settling = None
+
+    def _done(
+        self, connection: PooledConnection, job: Job, result: DeliveryReport | Failure | None
+    ) -> bool:
         if isinstance(result, Failure):
             error: Any = result.value
             self._settle(job, error)
@@ -958,7 +980,8 @@ class PooledConnection:
     def _queued(self, job: Job) -> None:
         if self._current is job:
             self._current = None
-            self._fill()
+            if not self._filling:
+                self._fill()
 
     def _ended(
         self,
@@ -985,7 +1008,7 @@ class PooledConnection:
                 # Refused because of the message before it, RSET or not.
                 self._rejected_pipelining = True
                 result = None
-        if self._pool.done(self, job, result):
+        if self._pool.done(self, protocol, job, result):
             self._begin(protocol, job)
             return
         if self.inflight <= self._depth // 2:

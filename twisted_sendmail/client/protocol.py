@@ -159,6 +159,9 @@ class SubmissionProtocol(Protocol):
         self._held = 0
         # The content that is being sent, or will be as soon as the session allows.
         self._stream: ContentStream | None = None
+        # Owners of groups are being called, in so many calls of ``_dispatch``.
+        self._dispatching = 0
+        self._after_results: list[Callable[[], object]] = []
         self._lost: list[Deferred[None]] = []
         # We have closed the connection, or told the transport to drop it.
         self._closing = self._dropped = False
@@ -419,17 +422,30 @@ class SubmissionProtocol(Protocol):
     def _dispatch(self) -> None:
         """Call the owners of the groups that are complete; the session has moved on already."""
         session = self.session
-        while True:
-            if session.over is not None:
-                self._drop(session.over)
-            if not session.completed:
-                break
-            group = session.completed.popleft()
-            if group.done is not None:
-                group.done(group.replies)
-        if session.over is not None and self._stream is not None:
-            stream, self._stream = self._stream, None
-            stream.session_over(session.over)
+        self._dispatching += 1
+        try:
+            while True:
+                if session.over is not None:
+                    self._drop(session.over)
+                if not session.completed:
+                    break
+                group = session.completed.popleft()
+                if group.done is not None:
+                    group.done(group.replies)
+            if session.over is not None and self._stream is not None:
+                stream, self._stream = self._stream, None
+                stream.session_over(session.over)
+        finally:
+            self._dispatching -= 1
+        while self._after_results and not self._dispatching:
+            self._after_results.pop()()
+
+    def after_results(self, call: Callable[[], object]) -> None:
+        """Call *call* when the owners of all groups that are complete have been called."""
+        if self._dispatching:
+            self._after_results.append(call)
+        else:
+            call()
 
     # -- TLS -------------------------------------------------------------------------------
 

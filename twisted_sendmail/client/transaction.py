@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.message import PreparedMessage
-    from twisted_sendmail.smtp import CommandResult
+    from twisted_sendmail.smtp import Capabilities, CommandResult
 
 _log = Logger(namespace="twisted_sendmail.client")
 
@@ -155,7 +155,8 @@ class Transaction:
         self._send_content_early = send_content_early and not all_or_nothing
         # While the message is measured, encoded or signed.
         self._measuring: Deferred[None] | None = None
-        self._size = message.size or 0
+        # Octets to be sent; None if not known.
+        self._size = message.size
         self._error: SendmailError | None = None
         self._unsupported: frozenset[str] = frozenset()
         # The next step, called with the answers to the group that was sent last; a function, because
@@ -175,20 +176,20 @@ class Transaction:
     def begin(self) -> None:
         """Send the first group."""
         offered = self._protocol.session.capabilities
-        takes = {
-            "eight_bit_mime": "8BITMIME" in offered,
-            "smtputf8": "SMTPUTF8" in offered,
-            # A binary body is encoded before it is signed: RFC 6376 section 5.3.
-            "binarymime": offered.binarymime and self._message.dkim is None,
-        }
         # Most messages need no SMTPUTF8.
-        refused = self._message.smtputf8 and not takes["smtputf8"] and self._refuse_smtputf8()
-        signs = self._message.dkim is not None
-        if not refused and (signs or not self._message.fits(**takes)):
-            measuring = Deferred.fromCoroutine(self._measure(offered.size, takes))
-            self._measuring = measuring.addCallbacks(lambda _: self._measured(), self._failed)
-        else:
+        refused = self._message.smtputf8 and not offered.smtputf8 and self._refuse_smtputf8()
+        if refused or (
+            self._message.dkim is None
+            and self._message.fits(
+                eight_bit_mime=offered.eight_bit_mime,
+                smtputf8=offered.smtputf8,
+                binarymime=offered.binarymime,
+            )
+        ):
             self._step()
+        else:
+            measuring = Deferred.fromCoroutine(self._measure(offered))
+            self._measuring = measuring.addCallbacks(lambda _: self._measured(), self._failed)
 
     def _refuse_smtputf8(self) -> bool:
         """Refuse the recipients that need SMTPUTF8; True if the whole message has to be refused."""
@@ -205,18 +206,24 @@ class Transaction:
         self._places = places
         return False
 
-    async def _measure(self, size_limit: int | None, takes: dict[str, bool]) -> None:
+    async def _measure(self, offered: Capabilities) -> None:
         """Measure the message if the server needs that, encode what the server does not take, and sign."""
         signer, clock = self._message.dkim, self._protocol.clock
         run_blocking = partial(off_reactor, clock)
-        await self._message.measure_for(size_limit, eight_bit_mime=takes["eight_bit_mime"])
-        self._message = await self._message.fitted(**takes, run_blocking=run_blocking)
+        await self._message.measure_for(offered.size, eight_bit_mime=offered.eight_bit_mime)
+        self._message = await self._message.fitted(
+            eight_bit_mime=offered.eight_bit_mime,
+            smtputf8=offered.smtputf8,
+            # A binary body is encoded before it is signed: RFC 6376 section 5.3.
+            binarymime=offered.binarymime and signer is None,
+            run_blocking=run_blocking,
+        )
         if self._message.signature_broken:
             self._protocol.session.transcript.add("--", "signed message encoded for this server")
         if signer is not None:
             now = clock.seconds()
             self._message = await signed(self._message, signer, now, run_blocking=run_blocking)
-        self._size = self._message.size or 0
+        self._size = self._message.size
 
     def _measured(self) -> None:
         self._measuring = None
@@ -231,10 +238,10 @@ class Transaction:
             mail_command(
                 message.envelope,
                 offered,
-                size=message.size,
+                size=self._size,
                 eight_bit=message.eight_bit,
                 smtputf8=message.smtputf8
-                if "SMTPUTF8" in offered
+                if offered.smtputf8
                 else bool(message.not_in_ascii or message.envelope.needs_smtputf8),
                 not_in_ascii=message.not_in_ascii,
                 binary=message.binary,
@@ -280,7 +287,7 @@ class Transaction:
         return _CheckedContent(
             message,
             offered.size if message.size is None else None,
-            seven_bit=message.eight_bit is None and "8BITMIME" not in offered,
+            seven_bit=message.eight_bit is None and not offered.eight_bit_mime,
         )
 
     # -- replies ---------------------------------------------------------------------------
@@ -460,13 +467,13 @@ class Transaction:
             ),
             reply=self._verdict,
             phase=self._decided_by,
-            size=self._size,
+            size=self._size or 0,
             host=protocol.host,
             tls=protocol.tls,
             transcript=session.transcript,
             error=error,
             message_id=message.message_id,
-            dsn="DSN" in session.capabilities,
+            dsn=session.capabilities.dsn,
             long_line=message.long_line,
             signature_broken=message.signature_broken,
             unsupported=self._unsupported,

@@ -38,10 +38,13 @@ class Capabilities:
         "auth",
         "binarymime",
         "chunking",
+        "dsn",
+        "eight_bit_mime",
         "greeting",
         "limits",
         "pipelining",
         "size",
+        "smtputf8",
         "withheld",
     )
 
@@ -56,8 +59,11 @@ class Capabilities:
         self.greeting = greeting
         #: Keywords of extensions and of parameters that are not to be used.
         self.withheld = withheld
-        self.pipelining = "PIPELINING" in self._keywords
-        self.chunking = "CHUNKING" in self._keywords
+        self.pipelining = "PIPELINING" in found
+        self.chunking = "CHUNKING" in found
+        self.eight_bit_mime = "8BITMIME" in found
+        self.smtputf8 = "SMTPUTF8" in found
+        self.dsn = "DSN" in found
         #: BINARYMIME is offered and can be used: the content goes by BDAT (RFC 3030 section 3).
         self.binarymime = self.chunking and self.pipelining and "BINARYMIME" in found
         #: The largest message in octets (RFC 1870); None without a limit.

@@ -135,8 +135,11 @@ class CommandGroup:
         self.commands = commands
         self.payload = payload
         self.done = done
-        self.verbs = [command.verb for command in commands]
-        self.lines = [command.line() for command in commands]
+        self.verbs: list[Verb] = []
+        self.lines: list[bytes] = []
+        for command in commands:
+            self.verbs.append(command.verb)
+            self.lines.append(command.line())
         #: How many commands were written, or will not be written.
         self.written = 0
         #: The results so far, in the order of the commands.
@@ -453,21 +456,24 @@ class ClientSession:
         :returns: how many were taken; when the session is over, the others do not count.
         """
         results, answered = group.replies, len(group.replies)
-        add_reply = self.transcript.add_reply
-        plain = redaction is None and self.closing is None and self._stuffer is None
-        left = len(replies)
-        for verb, reply in zip(group.verbs[answered : group.written], replies, strict=False):
-            left -= 1
-            kind, following = transition(self.confirmed, verb, reply.code)
-            if plain and kind is _YES and following and verb not in _TELLING:
-                add_reply(reply)
-                self.confirmed = following
-                results.append(reply)
-                continue
-            self._consider(group, reply, left, redaction)
-            if self.over is not None:
-                break
-            plain = plain and self.closing is None
+        verbs = group.verbs[answered : group.written]
+        end, at = min(len(verbs), len(replies)), 0
+        while at < end and self.over is None:
+            successes = []
+            if redaction is None and self.closing is None and self._stuffer is None:
+                for verb, reply in zip(verbs[at:], replies[at:end], strict=False):
+                    kind, following = transition(self.confirmed, verb, reply.code)
+                    if kind is not _YES or following is None or verb in _TELLING:
+                        break
+                    self.confirmed = following
+                    successes.append(reply)
+            if successes:
+                at += len(successes)
+                results += successes
+                self.transcript.add_reply(*successes)
+            else:
+                at += 1
+                self._consider(group, replies[at - 1], len(replies) - at, redaction)
         count = len(results) - answered
         self.turn += count
         self._owed_commands -= count

@@ -226,8 +226,6 @@ Parameters = tuple[tuple[str, "str | None"], ...]
 
 
 def _parameters(given: Mapping[str, str | None] | Parameters) -> Parameters:
-    if not given:
-        return ()
     pairs = given if isinstance(given, tuple) else tuple(given.items())
     for keyword, value in pairs:
         if not _KEYWORD.match(keyword):
@@ -242,14 +240,6 @@ def _parameters(given: Mapping[str, str | None] | Parameters) -> Parameters:
     return pairs
 
 
-def _reverse_path(given: str | ReversePath) -> ReversePath:
-    return given if isinstance(given, ReversePath) else ReversePath.parse(given)
-
-
-def _forward_path(given: str | ForwardPath) -> ForwardPath:
-    return given if isinstance(given, ForwardPath) else ForwardPath.parse(given)
-
-
 def _spelled(pairs: Parameters) -> str:
     text = ""
     for keyword, value in pairs:
@@ -257,7 +247,7 @@ def _spelled(pairs: Parameters) -> str:
     return text
 
 
-@frozen
+@frozen(init=False)
 class Mail(Command):
     """MAIL FROM, with its parameters in order.
 
@@ -265,9 +255,19 @@ class Mail(Command):
     :param parameters: keyword to value, None for a keyword alone; values already encoded.
     """
 
-    sender: ReversePath = field(converter=_reverse_path)
-    parameters: Parameters = field(default=(), converter=_parameters)
+    sender: ReversePath
+    parameters: Parameters
     verb: ClassVar[Verb] = Verb.MAIL
+
+    def __init__(
+        self,
+        sender: str | ReversePath,
+        parameters: Mapping[str, str | None] | Parameters = (),
+    ) -> None:
+        self.__attrs_init__(
+            sender if isinstance(sender, ReversePath) else ReversePath.parse(sender),
+            _parameters(parameters) if parameters else (),
+        )
 
     def line(self) -> bytes:
         """``MAIL FROM:<user@example.org> SIZE=1000``."""
@@ -277,13 +277,23 @@ class Mail(Command):
         return f"MAIL FROM:{self.sender.wire}{_spelled(self.parameters)}"
 
 
-@frozen
+@frozen(init=False)
 class Rcpt(Command):
     """RCPT TO, with its parameters in order."""
 
-    recipient: ForwardPath = field(converter=_forward_path)
-    parameters: Parameters = field(default=(), converter=_parameters)
+    recipient: ForwardPath
+    parameters: Parameters
     verb: ClassVar[Verb] = Verb.RCPT
+
+    def __init__(
+        self,
+        recipient: str | ForwardPath,
+        parameters: Mapping[str, str | None] | Parameters = (),
+    ) -> None:
+        self.__attrs_init__(
+            recipient if isinstance(recipient, ForwardPath) else ForwardPath.parse(recipient),
+            _parameters(parameters) if parameters else (),
+        )
 
     def line(self) -> bytes:
         """``RCPT TO:<user@example.org>``."""

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 
-def _path(path: str | ForwardPath) -> ForwardPath:
-    if isinstance(path, ForwardPath):
-        return path
+def _path(path: object) -> ForwardPath:
     if isinstance(path, str):
         return ForwardPath.parse(path)
     raise InvalidInput(
@@ -32,8 +30,6 @@ def _path(path: str | ForwardPath) -> ForwardPath:
 
 
 def _notify(notify: str | Iterable[str]) -> frozenset[str]:
-    if not notify:
-        return frozenset()
     given = [notify] if isinstance(notify, str) else notify
     words = frozenset(word.upper() for word in given)
     if words != {"NEVER"} and not words <= _NOTIFY:
@@ -44,19 +40,22 @@ def _notify(notify: str | Iterable[str]) -> frozenset[str]:
     return words
 
 
-def _orcpt(orcpt: str | None) -> str | None:
-    if orcpt is not None:
-        _check_parameter("ORCPT", orcpt, MAX_ORCPT)
-        if orcpt.find(";") < 1:
-            raise InvalidInput(
-                "ORCPT cannot be used",
-                detail="it has no address type",
-                remedy="write it as rfc822;user@example.org",
-            )
-    return orcpt
+def _check_orcpt(orcpt: str) -> None:
+    _check_parameter("ORCPT", orcpt, MAX_ORCPT)
+    if orcpt.find(";") < 1:
+        raise InvalidInput(
+            "ORCPT cannot be used",
+            detail="it has no address type",
+            remedy="write it as rfc822;user@example.org",
+        )
 
 
-@attrs.frozen
+# ``Recipient`` and ``Envelope`` are made for each message: a converter for each field, also for those
+# that were not given, would take longer than all the rest.
+_NO_WORDS: frozenset[str] = frozenset()
+
+
+@attrs.frozen(init=False)
 class Recipient:
     """One recipient, and the reports that the sender asks for about the recipient.
 
@@ -69,10 +68,27 @@ class Recipient:
     :raises InvalidInput: an argument cannot be used.
     """
 
-    path: ForwardPath = attrs.field(converter=_path)
-    notify: frozenset[str] = attrs.field(default=(), converter=_notify)
-    orcpt: str | None = attrs.field(default=None, converter=_orcpt)
-    others: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True, eq=False, repr=False)
+    path: ForwardPath
+    notify: frozenset[str]
+    orcpt: str | None
+    others: Mapping[str, Any] = attrs.field(eq=False, repr=False)
+
+    def __init__(
+        self,
+        path: str | ForwardPath,
+        notify: str | Iterable[str] = (),
+        orcpt: str | None = None,
+        *,
+        others: Mapping[str, Any] | None = None,
+    ) -> None:
+        if orcpt is not None:
+            _check_orcpt(orcpt)
+        self.__attrs_init__(
+            path if isinstance(path, ForwardPath) else _path(path),
+            _notify(notify) if notify else _NO_WORDS,
+            orcpt,
+            {} if others is None else others,
+        )
 
     @property
     def has_dsn(self) -> bool:
@@ -128,12 +144,6 @@ class UnusableRecipient(Recipient):
 AnyRecipient = str | ForwardPath | Recipient
 
 
-def _reverse_path(sender: str | ReversePath | None) -> ReversePath:
-    if isinstance(sender, ReversePath):
-        return sender
-    return ReversePath() if sender is None else ReversePath.parse(sender)
-
-
 def _recipients(recipients: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Recipient, ...]:
     if isinstance(recipients, (str, ForwardPath, Recipient)):
         recipients = (recipients,)
@@ -153,21 +163,13 @@ def _recipients(recipients: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Reci
     return tuple(kept.values())
 
 
-def _ret(ret: str | None) -> str | None:
-    if ret is None:
-        return None
+def _ret(ret: str) -> str:
     if not isinstance(ret, str) or ret.upper() not in {"FULL", "HDRS"}:
         raise InvalidInput("RET cannot be used", remedy="give FULL or HDRS")
     return ret.upper()
 
 
-def _envid(envid: str | None) -> str | None:
-    if envid is not None:
-        _check_parameter("ENVID", envid, MAX_ENVID)
-    return envid
-
-
-@attrs.frozen
+@attrs.frozen(init=False)
 class Envelope:
     """The arguments of MAIL and RCPT.
 
@@ -181,15 +183,37 @@ class Envelope:
     :raises InvalidInput: an argument cannot be used.
     """
 
-    sender: ReversePath = attrs.field(converter=_reverse_path)
-    recipients: tuple[Recipient, ...] = attrs.field(converter=_recipients)
-    ret: str | None = attrs.field(default=None, converter=_ret, kw_only=True)
-    envid: str | None = attrs.field(default=None, converter=_envid, kw_only=True)
-    require_tls: bool = attrs.field(default=False, kw_only=True)
-    others: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True, eq=False, repr=False)
+    sender: ReversePath
+    recipients: tuple[Recipient, ...]
+    ret: str | None
+    envid: str | None
+    require_tls: bool
+    others: Mapping[str, Any] = attrs.field(eq=False, repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        check_flag("require_tls", self.require_tls)
+    def __init__(
+        self,
+        sender: str | ReversePath | None,
+        recipients: AnyRecipient | Iterable[AnyRecipient],
+        *,
+        ret: str | None = None,
+        envid: str | None = None,
+        require_tls: bool = False,
+        others: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(sender, ReversePath):
+            sender = ReversePath() if sender is None else ReversePath.parse(sender)
+        if envid is not None:
+            _check_parameter("ENVID", envid, MAX_ENVID)
+        if require_tls is not False:
+            check_flag("require_tls", require_tls)
+        self.__attrs_init__(
+            sender,
+            _recipients(recipients),
+            ret if ret is None else _ret(ret),
+            envid,
+            require_tls,
+            {} if others is None else others,
+        )
 
     def to(self, recipients: tuple[Recipient, ...]) -> Envelope:
         """Return the envelope with other *recipients*."""

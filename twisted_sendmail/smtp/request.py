@@ -55,7 +55,7 @@ def mail_command(
         raise MessageTooLarge(
             msg, phase="MAIL", detail=f"it has {size} octets, the server takes {limit}"
         )
-    if smtputf8 and "SMTPUTF8" not in offered:
+    if smtputf8 and not offered.smtputf8:
         why = _address_not_in_ascii(envelope) or not_in_ascii or "the header has an address"
         raise _missing("SMTPUTF8", f"{why}, which cannot be written in ASCII", _ASCII_REMEDY)
     values: list[tuple[str, Any]] = []
@@ -69,7 +69,7 @@ def mail_command(
                 "encode it as base64",
             )
         values.append(("BODY", "BINARYMIME"))
-    elif eight_bit is not False and "8BITMIME" in offered:
+    elif eight_bit is not False and offered.eight_bit_mime:
         values.append(("BODY", "8BITMIME"))
     elif eight_bit:
         raise _missing(
@@ -103,7 +103,7 @@ def _requests(envelope: Envelope, offered: Capabilities) -> list[tuple[str, Any]
             )
         values.append(("REQUIRETLS", True))
     # Notifications: a server without DSN still delivers (RFC 3461 section 5.2.1).
-    if "DSN" in offered:
+    if offered.dsn:
         if envelope.ret is not None and "RET" not in offered.withheld:
             values.append(("RET", envelope.ret))
         if envelope.envid is not None and "ENVID" not in offered.withheld:
@@ -122,7 +122,7 @@ def rcpt_command(
     if not recipient.has_dsn and not recipient.others:
         return Rcpt(recipient.path)
     values: list[tuple[str, Any]] = []
-    if "DSN" in offered:
+    if offered.dsn:
         if recipient.notify:
             values.append(("NOTIFY", recipient.notify))
         if recipient.orcpt is not None and "ORCPT" not in offered.withheld:

@@ -164,7 +164,7 @@ class DeliveryReport:
     @property
     def accepted(self) -> tuple[RecipientResult, ...]:
         """Recipients for whom the server accepted the message."""
-        return self._with(_ACCEPTED)
+        return tuple([o for o in self.outcomes if o.status is _ACCEPTED])
 
     @property
     def refused(self) -> tuple[RecipientResult, ...]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     # One line and its side; the lines of a group and the octets of content after them; the octets
-    # of a content after DATA; or a reply.
-    _Entry = tuple[str, str | bytes] | tuple[bytes, int] | int | Reply
+    # of a content after DATA; or replies.
+    _Entry = tuple[str, str | bytes] | tuple[bytes, int] | int | tuple[Reply, ...]
 
 #: Lines kept from the start (greeting, TLS, AUTH: they explain most failures).
 HEAD_LINES = 40
@@ -68,14 +68,19 @@ class Transcript:
         """Add a content after DATA, and the dot that ends it."""
         self._keep(2, octets)
 
-    def add_reply(self, reply: Reply) -> None:
-        """Add all lines of a reply."""
-        lines = reply.lines
-        if (len(lines[0]) if len(lines) == 1 else sum(map(len, lines))) <= _MAX_ENTRY:
-            self._keep(len(lines), reply)
+    def add_reply(self, *replies: Reply) -> None:
+        """Add all lines of a reply, or of several that came together."""
+        lines = characters = 0
+        for _, texts in replies:
+            lines += len(texts)
+            for text in texts:
+                characters += len(text)
+        if characters <= _MAX_ENTRY:
+            self._keep(lines, replies)
             return
-        for line in _reply_lines(reply):
-            self.add("S", line)
+        for reply in replies:
+            for line in _reply_lines(reply):
+                self.add("S", line)
 
     def _keep(self, lines: int, entry: _Entry) -> None:
         if self._watch is not None:
@@ -108,10 +113,10 @@ class Transcript:
 
 
 def _shown(entry: _Entry) -> list[str]:
-    if isinstance(entry, Reply):
-        return [_line("S", line) for line in _reply_lines(entry)]
     if isinstance(entry, int):
         return [_line("--", _content(entry)), _line("C", ".")]
+    if isinstance(entry[0], Reply):
+        return [_line("S", line) for reply in entry for line in _reply_lines(reply)]
     first, second = entry
     if isinstance(second, int):
         lines = [_line("C", line) for line in first.splitlines()]
