@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -387,7 +388,7 @@ async def test_a_bad_address_of_a_header_is_refused_and_the_others_get_the_messa
         none = await shell.run(*common, message, "--all-or-nothing")
         given = await shell.run(*common, message, "--to", "bob@x.org,b..b@x.org")
         composed = await shell.run(
-            *common, "--from", "a@x.org", "--to", "bob@x.org, b..b@x.org", "--body", "hi"
+            *common, "--from", "a@x.org", "--to", "bob@x.org, b..b@x.org", "--text", "hi"
         )
         (received,) = server.messages
     assert [str(each) for each in received.recipients] == ["bob@x.org"]
@@ -545,12 +546,17 @@ async def test_a_message_is_built_from_its_parts(reactor: Any, shell: Shell) -> 
         "Bild ä.png": bytes(range(256)),
         "notes.txt": b"a\r\nb\n",
         "x.tar.gz": b"\x1f\x8b",
+        "a:b": b";",
     }
     words = ["--from", "Alice Ä <alice@example.org>", "--to", "bob@example.net", "--cc"]
     words += ["Doe, Jane <jane@example.net>".replace("Doe, Jane", '"Doe, Jane"')]
     words += ["--bcc", "secret@example.net", "--subject", "Grüße ✉"]
     for name, content in attachments.items():
-        words += ["--attach", shell.write(name, content)]
+        path = shell.write(name, content)
+        words += ["--attach", f"text/csv; charset=utf-8:{path}" if name == "a:b" else path]
+    words += ["--html", shell.write("page.html", b'<img src="cid:logo.png">'), "--text-file", "-"]
+    words += ["--inline", shell.write("logo.png", b"png"), "--reply-to", "office@example.org"]
+    words += ["--header", "X-Campaign: spring: 1", "--date", "2026-07-01 12:00 Europe/Berlin"]
     async with LoopbackServer(reactor, users=USERS) as server:
         done = await shell.run(
             "send", *options(shell, server), *words, stdin="Hallo Ä\n.\n".encode()
@@ -566,7 +572,9 @@ async def test_a_message_is_built_from_its_parts(reactor: Any, shell: Shell) -> 
     assert b"secret" not in received.content
     email = received.email
     assert (email["From"], email["Subject"]) == ("Alice Ä <alice@example.org>", "Grüße ✉")
-    body = email.get_body()
+    assert (email["Reply-To"], email["X-Campaign"]) == ("office@example.org", "spring: 1")
+    assert email["Date"] == "Wed, 01 Jul 2026 12:00:00 +0200"
+    body = email.get_body(["plain"])
     assert body is not None
     assert body.get_content().replace("\r", "") == "Hallo Ä\n.\n"
     parts = list(email.iter_attachments())
@@ -575,7 +583,96 @@ async def test_a_message_is_built_from_its_parts(reactor: Any, shell: Shell) -> 
         "image/png",
         "text/plain",
         "application/octet-stream",
+        "text/csv",
     ]
+    images = [p.get_filename() for p in email.walk() if p["Content-ID"] == "<logo.png>"]
+    assert images == ["logo.png"]
+
+
+@ensureDeferred
+async def test_reports_may_be_asked_for_a_message_from_its_parts(
+    reactor: Any, shell: Shell
+) -> None:
+    words = [
+        "--from=Al <a@example.org>",
+        "--to=B <b@example.net>",
+        "--bcc=c@example.net",
+        "--text=x",
+    ]
+    words += ["--notify=failure,delay", "--ret=hdrs", "--envid=id1"]
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run("send", *options(shell, server), *words)
+        (received,) = server.messages
+    assert (done.status, done.err) == (0, "")
+    assert (str(received.sender), received.parameters.ret) == ("a@example.org", "HDRS")
+    assert received.parameters.envid == "id1"
+    assert [(str(each), sorted(each.notify)) for each in received.recipients] == [
+        ("b@example.net", ["DELAY", "FAILURE"]),
+        ("c@example.net", ["DELAY", "FAILURE"]),
+    ]
+
+
+def test_print_writes_the_message_as_it_would_go_out_and_needs_no_server(shell: Shell) -> None:
+    words = ["--from=a@example.org", "--to=b@example.net", "--bcc=c@example.net", "--subject=Hi"]
+    done = shell.line(
+        f"printf Hi. | {COMMAND} send --print --date=2026-07-01T12:00Z {' '.join(words)}"
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.split(b"\r\n")
+    assert [line.partition(b":")[0].decode() for line in lines] == [
+        "From",
+        "To",
+        "Subject",
+        "Date",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+        "MIME-Version",
+        "Message-ID",
+        "",
+        "Hi.",
+        "",
+    ]
+    assert b"Date: Wed, 01 Jul 2026 12:00:00 +0000" in lines
+    assert shell.line(f"{COMMAND} send --print {shell.message}").stdout == MESSAGE
+
+
+def test_print_on_a_terminal_escapes_control_characters(shell: Shell) -> None:
+    message = shell.write("escape.eml", MESSAGE + b"\x1b[31mred\r\n")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, "send", "--print", message], stdout=theirs, stdin=theirs, env=shell.env
+    )
+    os.close(theirs)
+    shown = read_terminal(ours)
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert shown.endswith(b"..dots\r\n\\x1b[31mred\r\n")
+
+
+@ensureDeferred
+async def test_a_large_attachment_takes_little_memory(reactor: Any, shell: Shell) -> None:
+    """200 MB cost less than 20 MB over the base; here 32 MB do not show beside what a run varies."""
+    path = shell.folder / "large.bin"
+
+    async def peak(size: int) -> int:
+        with path.open("wb") as file:
+            file.truncate(size)
+        words = f"--from=a@example.org --to=b@example.net --text=x --attach={path} --print".split()
+        code = (
+            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True,"
+            " stdout=subprocess.DEVNULL);"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        done = await deferToThread(
+            subprocess.run,
+            [sys.executable, "-c", code, COMMAND, "send", *words],
+            capture_output=True,
+            env=shell.env,
+            timeout=100,
+        )
+        return int(done.stdout)
+
+    assert await peak(32 * 1024 * 1024) - await peak(0) < 8 * 1024
 
 
 @ensureDeferred
@@ -668,7 +765,7 @@ def test_a_message_that_is_sent_as_text_is_a_warning(
 ) -> None:
     path = shell.folder / "message"
     path.write_text(f"{header}\nHi.\n")
-    words = ["--from=a@example.org", "--to=b@example.net", "--subject=hi", str(path)]
+    words = ["--from=a@example.org", "--to=b@example.net", "--subject=hi", f"--text-file={path}"]
     done = shell.run_now("send", "--server", "smtp://127.0.0.1:1", *words)
     assert done.status == 75
     assert ("warning: the text" in done.err) is warned

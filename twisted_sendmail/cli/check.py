@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from twisted_sendmail.cli.options import SERVER_VARIABLE, add_server_options, server_of
+from twisted_sendmail.cli.options import SERVER_VARIABLE, account_of, add_server_options, server_of
 from twisted_sendmail.cli.output import (
     as_json,
     error_json,
@@ -68,7 +68,8 @@ def add_options(parser: ArgumentParser) -> None:
 def execute(args: Namespace) -> int:
     """Check the server; the exit status."""
     try:
-        server = server_of(args, print_note if args.verbose else None, remedy="give its URL")
+        watch = print_note if args.verbose else None
+        server = server_of(args, account_of(args), watch, remedy="give its URL")
     except (SendmailError, CommandError) as e:
         print_error(str(e))
         status = e.status if isinstance(e, CommandError) else status_of_result(None, e)

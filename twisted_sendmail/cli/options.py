@@ -14,11 +14,12 @@ import subprocess
 import sys
 import warnings
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
+from twisted_sendmail.accounts import USER_FILE, find_account
 from twisted_sendmail.client import (
     SubmissionServer,
     Timeouts,
@@ -32,6 +33,8 @@ from twisted_sendmail.smtp import InvalidServer, printable, shown_url
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
+
+    from twisted_sendmail.accounts import Account
 
 #: The environment variable that names the server.
 SERVER_VARIABLE = "TWISTED_SENDMAIL_SERVER"
@@ -49,6 +52,12 @@ _SCHEME = re.compile(r"[A-Za-z0-9+.-]*://")
 def add_server_options(parser: ArgumentParser) -> None:
     """Add all of them but the server itself to *parser*."""
     server = parser.add_argument_group("the server")
+    server.add_argument(
+        "--account",
+        metavar="NAME",
+        help="use the server, user and password of this account; without a server, the default "
+        f"account of ~/.config/{USER_FILE} is used",
+    )
     server.add_argument(
         "--tls",
         choices=[policy.value for policy in TLSPolicy],
@@ -137,20 +146,56 @@ def _seconds(text: str) -> float:
 # -- the server -------------------------------------------------------------------
 
 
-def server_of(
-    args: Namespace, watch: Callable[[str], None] | None, *, remedy: str
-) -> SubmissionServer:
-    """The server that the options describe.
+def account_of(args: Namespace) -> Account | None:
+    """The account that the options name, or the default one if no server is given; None: there is none.
 
-    :param args: ``args.server`` is a URL or ``HOST[:PORT]``; None: that of the environment.
+    :raises CommandError: a server is given too.
+    :raises InvalidServer: there is no such account, or the file of accounts cannot be used.
+    """
+    if args.account is not None and args.server is not None:
+        raise CommandError("--account contradicts the server; give one of them")
+    if args.account is None and (args.server is not None or os.environ.get(SERVER_VARIABLE)):
+        return None
+    return find_account(args.account)
+
+
+def server_of_account(account: Account) -> SubmissionServer:
+    """The server of *account*, for a program without options.
+
+    :raises CommandError: the password cannot be read.
+    :raises InvalidInput: a value of the account cannot be used.
+    """
+    parser = ArgumentParser()
+    add_server_options(parser)
+    args = parser.parse_args([])
+    args.server = None
+    return server_of(args, account, None, remedy="")
+
+
+def server_of(
+    args: Namespace,
+    account: Account | None,
+    watch: Callable[[str], None] | None,
+    *,
+    remedy: str,
+) -> SubmissionServer:
+    """The server that the options or *account* describe; an option precedes a key of the account.
+
+    :param args: ``args.server`` is a URL or ``HOST[:PORT]``; None: that of *account*, or else that of
+        the environment.
     :param watch: called with each line of the redacted dialogue.
     :param remedy: the way to give a server, for the error without one.
     :raises CommandError: the options contradict each other, or a secret cannot be read.
     :raises InvalidInput: a value cannot be used.
     """
+    if account is not None:
+        args = _with_account(args, account)
     server = args.server if args.server is not None else os.environ.get(SERVER_VARIABLE)
     if not server:
-        raise CommandError(f"there is no server; {remedy}, or set the variable {SERVER_VARIABLE}")
+        raise CommandError(
+            f"there is no server; {remedy}, or set the variable {SERVER_VARIABLE}, or write an "
+            f"account into ~/.config/{USER_FILE}"
+        )
     if ":" in _SCHEME.sub("", server, count=1).rpartition("@")[0]:
         raise CommandError(
             f"a password in the server's URL can be read by every process; {_PASSWORD_REMEDY}"
@@ -169,6 +214,7 @@ def server_of(
         "helo_name": args.helo,
         "timeouts": Timeouts() if args.timeout is None else Timeouts(total=args.timeout),
         "watch": watch,
+        "ignore_extensions": () if account is None else account.ignore_extensions,
     }
     policy = None if args.tls is None else TLSPolicy(args.tls)
     # Check the server before a prompt asks for a password.
@@ -179,10 +225,25 @@ def server_of(
             f"a user cannot be given with --tls {without_user.tls.value} or its URL",
             remedy="use implicit TLS or STARTTLS: a password goes over TLS only",
         )
-    credentials = _credentials(args, user)
+    credentials = _credentials(args, user, None if account is None else account.secret)
     if credentials is None:
         return without_user
     return _server(server, policy, {**settings, "credentials": credentials})
+
+
+_OF_ACCOUNT = ("user", "ca_file", "fingerprint", "server_name", "client_certificate", "client_key")
+
+
+def _with_account(args: Namespace, account: Account) -> Namespace:
+    """*args* with the values of *account* for the options that are not given."""
+    merged = Namespace(**vars(args))
+    merged.server = account.url
+    for name in _OF_ACCOUNT:
+        if getattr(args, name) is None:
+            setattr(merged, name, getattr(account, name))
+    merged.mechanism = args.mechanism or account.mechanisms
+    merged.bearer = args.bearer or account.bearer
+    return merged
 
 
 def _server(text: str, policy: TLSPolicy | None, settings: dict[str, Any]) -> SubmissionServer:
@@ -232,14 +293,16 @@ def _user(args: Namespace, server: str) -> str | None:
 # -- the password -----------------------------------------------------------------
 
 
-def _credentials(args: Namespace, user: str | None) -> Credentials | None:
+def _credentials(
+    args: Namespace, user: str | None, of_account: tuple[str, Any] | None
+) -> Credentials | None:
     if user is None:
         if args.password_file is not None or args.password_command is not None:
             raise CommandError(
                 "there is a password but no user; add --user, or write user@ in the URL"
             )
         return None
-    secret = _secret(args, user)
+    secret = _secret(args, user, of_account)
     password, token = (None, secret) if args.bearer else (secret, None)
     return Credentials(user, password, token=token, mechanisms=args.mechanism)
 
@@ -258,11 +321,24 @@ def new_password(args: Namespace, user: str) -> str:
     return password
 
 
-def _secret(args: Namespace, user: str) -> str:
+def _secret(args: Namespace, user: str, of_account: tuple[str, Any] | None = None) -> str:
+    kind: str
+    place: Any
+    kind, place = of_account or ("", None)
     if args.password_file is not None:
-        return _from_file(args.password_file, world_readable=args.world_readable_secrets)
-    if args.password_command is not None:
-        return _from_command(args.password_command)
+        kind, place = "password-file", args.password_file
+    elif args.password_command is not None:
+        kind, place = "password-shell", args.password_command
+    if kind == "password-file":
+        return _from_file(place, world_readable=args.world_readable_secrets)
+    if kind == "password-shell":
+        return _from_command(["/bin/sh", "-c", place])
+    if kind == "password-command":
+        return _from_command(place)
+    if kind == "password-environment":
+        return _from_environment(place)
+    if kind == "password":
+        return str(place)
     if PASSWORD_VARIABLE in os.environ:
         return os.environ[PASSWORD_VARIABLE]
     return _prompt(user)
@@ -286,11 +362,26 @@ def _from_file(name: str, *, world_readable: bool) -> str:
     return _secret_text(content, f"password file {shown}")
 
 
-def _from_command(command: str) -> str:
+def _from_environment(name: str) -> str:
+    if name not in os.environ:
+        raise CommandError(
+            f"the variable {printable(name, 60)}, which the account names, is not set; set it",
+            ExitStatus.NOINPUT,
+        )
+    return os.environ[name]
+
+
+def _from_command(words: Sequence[str]) -> str:
     # Stdin is closed to the command: the message may be there.
-    done = subprocess.run(  # noqa: S603 - the user's own command, for the shell as documented
-        ["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own command, as documented
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+        )
+    except OSError as e:
+        raise CommandError(
+            f"the password command cannot be run: {e.strerror or type(e).__name__}",
+            ExitStatus.NOINPUT,
+        ) from None
     if done.returncode:
         raise CommandError(
             f"the password command failed with status {done.returncode}", ExitStatus.NOINPUT

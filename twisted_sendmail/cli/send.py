@@ -8,20 +8,22 @@ import re
 import stat
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import attrs
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
-from twisted_sendmail.cli.options import SERVER_VARIABLE, add_server_options, server_of
+from twisted_sendmail.cli.options import SERVER_VARIABLE, account_of, add_server_options, server_of
 from twisted_sendmail.cli.output import (
     accepted_line,
     as_json,
     error_lines,
+    output_failed,
     print_error,
     print_note,
     print_result,
@@ -30,18 +32,23 @@ from twisted_sendmail.cli.output import (
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import SILENCE_NOTE, SubmissionServer, submit
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
-from twisted_sendmail.message import Attachment, Message, compose
+from twisted_sendmail.message import Attachment, Message, compose, mailboxes, prepare
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
     DOUBLED_CR,
     DeliveryReport,
     Envelope,
+    ForwardPath,
     Recipient,
+    ReversePath,
     SendmailError,
     TextModeRepair,
     printable,
     shown_argument,
 )
+
+if TYPE_CHECKING:
+    from twisted_sendmail.accounts import Account
 
 #: Octets of stdin that are read before the connection is made. A longer message is a stream.
 _MAX_IN_MEMORY = 1024 * 1024
@@ -59,17 +66,23 @@ def add_options(parser: ArgumentParser) -> None:
     parser.usage = "%(prog)s [OPTIONS] [FILE]"
     parser.description = (
         "Send one message to a submission server. The message is a file or stdin, with its own "
-        "header, or is built from --subject, --body and --attach."
+        "header, or is built from --subject, --text, --html and --attach."
     )
     parser.add_argument(
         "--server",
         metavar="URL",
         help="smtps://[USER@]HOST[:PORT], smtp+starttls://…, smtp+opportunistic://…, smtp://…, or "
-        f"HOST[:PORT]; else the variable {SERVER_VARIABLE}",
+        f"HOST[:PORT]; else the variable {SERVER_VARIABLE}, else the default account",
     )
     _add_message_options(parser)
     add_server_options(parser)
     output = parser.add_argument_group("output")
+    output.add_argument(
+        "--print",
+        action="store_true",
+        dest="print_only",
+        help="write the message to stdout as it would go out, and send nothing",
+    )
     output.add_argument("--json", action="store_true", help="print the result as one JSON object")
     output.add_argument(
         "--verbose", action="store_true", help="show the dialogue on stderr, without secrets"
@@ -90,15 +103,56 @@ def execute(args: Namespace) -> int:
             watcher(line)
 
     try:
-        server = server_of(args, watch, remedy="add --server URL")
-        submission = _submission_of(args)
+        if args.print_only and args.json:
+            raise CommandError("--print and --json both write to stdout; give one of them")
+        account = account_of(args)
+        # A message that is only printed needs no server, and no password.
+        server = None
+        if not args.print_only:
+            server = server_of(args, account, watch, remedy="add --server URL")
+        submission = _submission_of(args, account)
     except (SendmailError, CommandError) as e:
         return _print_outcome(args, None, e)
     try:
-        return react(lambda reactor: _send(args, reactor, server, submission, watchers))
+        if server is None:
+            return react(lambda reactor: _print_message(args, reactor, submission))
+        chosen = server
+        return react(lambda reactor: _send(args, reactor, chosen, submission, watchers))
     finally:
         if submission.opened is not None:
             submission.opened.close()
+
+
+async def _print_message(args: Namespace, reactor: Any, submission: Submission) -> int:
+    """Write the message to stdout as it would go out; the exit status."""
+    message = submission.message
+    try:
+        prepared = await prepare(
+            message.stream(reactor) if isinstance(message, LongInput) else message,
+            sender=submission.sender,
+            recipients=submission.recipients,
+            envelope=submission.envelope,
+            now=reactor.seconds(),
+            complete=not args.verbatim,
+            run_blocking=lambda work: off_reactor(reactor, work),
+        )
+        terminal = sys.stdout.isatty()
+        while piece := await prepared.read():
+            if terminal:
+                piece = _for_terminal(piece)
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    except SendmailError as e:
+        return _print_outcome(args, None, e)
+    except OSError as e:
+        output_failed(sys.stdout, e)
+    return ExitStatus.OK
+
+
+def _for_terminal(octets: bytes) -> bytes:
+    """*octets* with control characters escaped."""
+    lines = octets.decode("utf-8", "backslashreplace").split("\r\n")
+    return "\n".join(printable(line, len(line)) for line in lines).encode("utf-8", "replace")
 
 
 async def _send(
@@ -171,7 +225,7 @@ def _add_message_options(parser: ArgumentParser) -> None:
         "file",
         metavar="FILE",
         nargs="?",
-        help="the message (RFC 5322), or the text of the body with --subject; stdin if absent or -",
+        help="the message (RFC 5322), with its header; stdin if absent or -",
     )
     envelope = parser.add_argument_group(
         "the envelope", "The parts that are not given are read from the message's header."
@@ -204,15 +258,42 @@ def _add_message_options(parser: ArgumentParser) -> None:
     parts = parser.add_argument_group(
         "a message from its parts",
         "Any of these options builds the message; then --from and --to are its header too, and may "
-        "have display names.",
+        "have display names. Without --text, --text-file and --html, the text is read from stdin.",
     )
     parts.add_argument("--subject", metavar="TEXT")
-    parts.add_argument("--body", metavar="TEXT", help="the text; else that of FILE or stdin")
+    parts.add_argument("--text", metavar="TEXT", help="the text")
+    parts.add_argument(
+        "--text-file", metavar="FILE", help="the text is in FILE (UTF-8); - is stdin"
+    )
+    parts.add_argument(
+        "--html", metavar="FILE", help="the same text as HTML is in FILE (UTF-8); - is stdin"
+    )
     parts.add_argument("--cc", metavar="ADDRESS[,ADDRESS]", action="append")
     parts.add_argument("--bcc", metavar="ADDRESS[,ADDRESS]", action="append")
+    parts.add_argument("--reply-to", metavar="ADDRESS[,ADDRESS]", action="append")
     parts.add_argument(
-        "--attach", metavar="FILE", action="append", help="attach FILE; may be repeated"
+        "--attach",
+        metavar="[TYPE:]FILE",
+        action="append",
+        help="attach FILE, perhaps with its media type, as in text/csv:report; may be repeated",
     )
+    parts.add_argument(
+        "--inline",
+        metavar="[TYPE:]FILE",
+        action="append",
+        help='an image that the HTML shows by its name, as in <img src="cid:logo.png">',
+    )
+    parts.add_argument(
+        "--header", metavar="'NAME: VALUE'", action="append", help="another field; may be repeated"
+    )
+    parts.add_argument(
+        "--date",
+        metavar="DATE",
+        help="2026-07-01T12:00+02:00, or '2026-07-01 12:00 Europe/Berlin'; else now",
+    )
+
+
+_PARTS = "subject text text_file html cc bcc reply_to attach inline header date".split()  # noqa: SIM905 - read more easily
 
 
 @attrs.frozen
@@ -246,25 +327,36 @@ class Submission:
     opened: IO[bytes] | None = None
 
 
-def _submission_of(args: Namespace) -> Submission:
+def _reports_asked(args: Namespace) -> bool:
+    return not (args.notify is None and args.ret is None and args.envid is None)
+
+
+def _envelope(
+    args: Namespace, sender: str | ReversePath, recipients: Iterable[str | ForwardPath]
+) -> Envelope:
+    """The envelope with the parameters of RFC 3461 that the options give."""
+    notify = frozenset(args.notify.replace(" ", "").split(",")) if args.notify else frozenset()
+    return Envelope(
+        sender, [Recipient(each, notify) for each in recipients], ret=args.ret, envid=args.envid
+    )
+
+
+def _submission_of(args: Namespace, account: Account | None) -> Submission:
     """The message and the envelope.
 
     :raises CommandError: a file cannot be read, or the options contradict each other.
     :raises InvalidInput: a value cannot be used.
     """
-    parts = (args.subject, args.body, args.cc, args.bcc, args.attach)
-    if any(part is not None for part in parts):
-        return Submission(_composed(args))
+    if any(getattr(args, name) is not None for name in _PARTS):
+        return _composed(args, account)
     to = [word.strip() for text in args.to or () for word in _COMMA.split(text) if word.strip()]
     envelope: Envelope | None = None
-    if not (args.notify is None and args.ret is None and args.envid is None):
+    if _reports_asked(args):
         if args.sender is None or not to:
             raise CommandError(
                 "--notify, --ret and --envid need the whole envelope: give --from and --to"
             )
-        notify = frozenset(args.notify.replace(" ", "").split(",")) if args.notify else frozenset()
-        recipients = [Recipient(address, notify) for address in to]
-        envelope = Envelope(args.sender, recipients, ret=args.ret, envid=args.envid)
+        envelope = _envelope(args, args.sender, to)
     file, noun = _input(args.file, "the message")
     try:
         message, size = _read(file, noun, at_once=args.file in {None, "-"})
@@ -341,30 +433,80 @@ def _open(name: str, shown: str) -> BufferedReader:
         raise CommandError(f"{shown} cannot be read: {why}", ExitStatus.NOINPUT) from None
 
 
-def _composed(args: Namespace) -> Message:
-    """The message from its parts."""
-    if not args.sender:
-        raise CommandError("a message from its parts needs --from")
+# -- a message from its parts -----------------------------------------------------
+
+# A TYPE before a FILE: only these begin one, so that a path may hold a colon.
+_TYPED = re.compile(
+    r"((?:application|audio|example|font|haptics|image|message|model|multipart|text|video)/[^/:]+):(.+)",
+    re.DOTALL,
+)
+
+
+def _composed(args: Namespace, account: Account | None) -> Submission:
+    """The message from its parts, and its envelope if reports are asked for."""
+    sender = args.sender or (account.from_ if account is not None else None)
+    if not sender:
+        raise CommandError("a message from its parts needs --from, or an account with the key from")
     if not (args.to or args.cc or args.bcc):
         raise CommandError("a message from its parts needs --to")
-    if args.verbatim or args.notify or args.ret or args.envid:
-        raise CommandError("--verbatim, --notify, --ret and --envid are for a message that exists")
-    if args.body is not None and args.file is not None:
-        raise CommandError("the text is given twice: by --body and by FILE")
-    return compose(
-        sender=args.sender,
+    if args.verbatim:
+        raise CommandError("--verbatim is for a message with its own header; leave it out")
+    if args.file is not None:
+        shown = shown_argument(args.file)
+        raise CommandError(
+            f"{shown} would be the whole message, but {_first_part(args)} builds one; write "
+            f"--text-file {shown}, or leave out the options for parts"
+        )
+    text, html = _bodies(args)
+    message = compose(
+        sender=sender,
         to=args.to or (),
         cc=args.cc or (),
         bcc=args.bcc or (),
+        reply_to=args.reply_to or (),
         subject=args.subject or "",
-        text=args.body if args.body is not None else _text(args.file),
-        attachments=[_attachment(name) for name in args.attach or ()],
+        text=text,
+        html=html,
+        attachments=[_attachment(word) for word in args.attach or ()],
+        inline={each.file_name: each for each in map(_attachment, args.inline or ())},
+        headers=_headers(args.header or ()),
+        date=None if args.date is None else _date(args.date),
     )
+    if not _reports_asked(args):
+        return Submission(message)
+    (mailbox,) = mailboxes("From", sender)
+    fields = {"To": args.to, "Cc": args.cc, "Bcc": args.bcc}
+    recipients = [
+        ForwardPath(each)
+        for name, values in fields.items()
+        for each in mailboxes(name, ", ".join(values or ()))
+    ]
+    return Submission(message, envelope=_envelope(args, ReversePath(mailbox), recipients))
 
 
-def _text(name: str | None) -> str:
-    """The text of the body, which may be empty."""
-    file, noun = _input(name, "the text")
+def _first_part(args: Namespace) -> str:
+    name = next(name for name in _PARTS if getattr(args, name) is not None)
+    return f"--{name.replace('_', '-')}"
+
+
+def _bodies(args: Namespace) -> tuple[str | None, str | None]:
+    """The text and the HTML."""
+    if args.text is not None and args.text_file is not None:
+        raise CommandError("the text is given twice: by --text and by --text-file")
+    if args.text_file == "-" and args.html == "-":
+        raise CommandError("stdin cannot be both the text and the HTML; name a file")
+    html = None if args.html is None else _text(args.html, "the HTML")
+    if args.text is not None:
+        return args.text, html
+    if args.text_file is None and html is not None:
+        return None, html
+    return _text(args.text_file, "the text"), html
+
+
+def _text(name: str | None, noun: str) -> str:
+    """The text in the file *name*, or on stdin, which may be empty."""
+    what = noun
+    file, noun = _input(name, noun)
     with file:
         try:
             message, _ = _read(file, noun)
@@ -373,25 +515,79 @@ def _text(name: str | None) -> str:
                 return ""
             raise
         if isinstance(message, LongInput):
-            raise CommandError("the text is too long for a body; attach it", ExitStatus.DATAERR)
+            raise CommandError(f"{noun} is too long for a body; attach it", ExitStatus.DATAERR)
         octets = message if isinstance(message, bytes) else file.read()
     if _MESSAGE.match(octets):
         print_error(
             f"warning: {noun} begins with the header of a message, and is sent as text; "
-            "to send it as the message, leave out --subject, --cc, --bcc and --attach"
+            "to send it as the message, leave out the options for parts"
         )
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError as e:
         line = octets.count(b"\n", 0, e.start) + 1
         raise CommandError(
-            f"the text is not UTF-8 in line {line}; convert it, or attach it", ExitStatus.DATAERR
+            f"{what} is not UTF-8 in line {line}; convert it, or attach it", ExitStatus.DATAERR
         ) from None
 
 
-def _attachment(name: str) -> Attachment:
-    _open(name, f"attachment {printable(name, 200)}").close()
-    return Attachment(Path(name))
+def _attachment(word: str) -> Attachment:
+    """The file of ``[TYPE:]FILE``."""
+    typed = _TYPED.fullmatch(word)
+    media_type, name = (typed[1], typed[2]) if typed else (None, word)
+    try:
+        # Opening a pipe without a writer must not block.
+        os.close(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except (OSError, ValueError) as e:
+        why = getattr(e, "strerror", None) or "no file name"
+        shown = printable(name, 200)
+        raise CommandError(
+            f"attachment {shown} cannot be read: {why}; check the name", ExitStatus.NOINPUT
+        ) from None
+    return Attachment(Path(name), media_type=media_type)
+
+
+def _headers(given: Iterable[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in given:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise CommandError(
+                f"--header {printable(line, 100)} has no colon; write it as 'X-Campaign: spring'"
+            )
+        if name.strip() in headers:
+            raise CommandError(f"--header {printable(name, 100)} is given twice; give it once")
+        headers[name.strip()] = value
+    return headers
+
+
+def _date(text: str) -> datetime:
+    """The date of ``--date``: ISO 8601 with an offset, or with a name of the tz database."""
+    shown = printable(text, 100)
+    match = re.fullmatch(r"(\S+(?:[ T]\S+)??)(?: +([A-Za-z][A-Za-z0-9_+/-]*))?", text.strip())
+    try:
+        date = datetime.fromisoformat(re.sub(r"[Zz]\Z", "+00:00", match[1] if match else text))
+    except ValueError:
+        raise CommandError(
+            f"--date {shown} is no date; write it as 2026-07-01T12:00+02:00"
+        ) from None
+    if match and match[2]:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+        try:
+            zone = ZoneInfo(match[2])
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise CommandError(
+                f"--date {shown} has no known time zone; write it as Europe/Berlin or +02:00"
+            ) from None
+        if date.tzinfo is not None:
+            raise CommandError(f"--date {shown} has two time zones; give one of them")
+        return date.replace(tzinfo=zone)
+    if date.tzinfo is None:
+        raise CommandError(
+            f"--date {shown} has no time zone; append +02:00, Z or a name such as Europe/Berlin"
+        )
+    return date
 
 
 # -- progress on a terminal -------------------------------------------------------

@@ -268,7 +268,7 @@ def _set_body(
         cid = printable(min(missing), 80)
         raise InvalidInput(
             f"the HTML shows cid:{cid}, which is not there",
-            remedy=f"give inline={{'{cid}': Path(…)}}",
+            remedy="give the image with that cid",
         )
     if inline:
         parts = [_attachment(each).part("inline", cid) for cid, each in inline.items()]
@@ -316,9 +316,9 @@ def _check_content_id(cid: object, html: str) -> None:
 
 
 def _check_file_name(name: str) -> None:
-    remedy = "give another name="
+    remedy = "rename it, or give another name"
     if not name:
-        why, remedy = "it is empty", "give name="
+        why, remedy = "it is empty", "give a name"
     elif len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
         why = f"it is longer than {MAX_NAME} octets"
     elif not name.isprintable():
@@ -372,8 +372,7 @@ class _Fields:
         value = ", ".join(words)
         found = mailboxes(name, value) if value else []
         if exactly_one and len(found) != 1:
-            remedy = "give one address, and others in headers={'Sender': …} or reply_to="
-            _refuse(argument, value, f"it holds {len(found)} addresses", remedy)
+            _refuse(argument, value, f"it holds {len(found)} addresses", "give one address")
         if value:
             self.add(name, value, argument)
 
