@@ -6,6 +6,7 @@ import re
 import subprocess
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import dkim  # type: ignore[import-untyped]  # it has no types
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,6 +18,8 @@ from twisted_sendmail import DKIMKey
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: A time after that of any test, in seconds since 1970.
+AFTER_ALL = 4_000_000_000
 #: Reads a message from standard input, and prints the result of each signature.
 _PERL = """
 use Mail::DKIM::Verifier; use Mail::DKIM::DNS; use Net::DNS;
@@ -61,7 +64,9 @@ def verify(message: bytes, *published: DKIMKey) -> list[bool]:
 
     header = message.partition(b"\r\n\r\n")[0]
     count = len(re.findall(rb"^dkim-signature:", header, re.IGNORECASE | re.MULTILINE))
-    return [valid(number) for number in range(count)]
+    # The clock of a test may be ahead of that of the machine.
+    with patch("dkim.time.time", return_value=AFTER_ALL):
+        return [valid(number) for number in range(count)]
 
 
 def why_no_perl() -> str | None:

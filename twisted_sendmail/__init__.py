@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
     from twisted_sendmail.message.composition import Attachment, compose
     from twisted_sendmail.message.dkim import DKIMKey, SigningUnavailable, UnsignableMessage
+    from twisted_sendmail.queue.signing import DKIMDomain
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
@@ -135,6 +136,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLimits",
     "Credentials",
+    "DKIMDomain",
     "DKIMKey",
     "DeliveryCancelled",
     "DeliveryInDoubt",
@@ -253,6 +255,7 @@ _MODULES = {
     "client.submit": "sendmail submit",
     "message.composition": "Attachment compose",
     "message.dkim": "DKIMKey SigningUnavailable UnsignableMessage",
+    "queue.signing": "DKIMDomain",
     "relay.tracker": "FinalReport Queued",
     "relay.retry_policy": "RetryPolicy",
     "relay.service": "RelayService",

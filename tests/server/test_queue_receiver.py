@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
+from tests.dkim_verifier import keys
 from tests.names import FULL, QueueError, QueueFull, QueueReceiver
 from tests.server.conftest import Client, Net
 from tests.server.scripted_queue import MemorySpool
-from twisted_sendmail import Extension, ExtensionParameter, Recipient, ServerSettings
+from twisted_sendmail import (
+    DKIMDomain,
+    DKIMKey,
+    Extension,
+    ExtensionParameter,
+    Recipient,
+    ServerSettings,
+    SigningUnavailable,
+)
 from twisted_sendmail.message import Rewriting
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.smtp.server_settings import EXTENSIONS
@@ -25,7 +34,7 @@ OPEN = ServerSettings(require_tls=False, extensions=(*EXTENSIONS, "REQUIRETLS"))
 class Relay:
     """A server before a spool in memory."""
 
-    def __init__(self, net: Net, **options: Any) -> None:
+    def __init__(self, net: Net, *, local: bool = False, **options: Any) -> None:
         self.net = net
         self.spool = MemorySpool()
         policy = {"name": "relay.example.net", "route_of": lambda *_: "default"}
@@ -33,7 +42,9 @@ class Relay:
         self.policy = CleanupPolicy(**policy)  # type: ignore[arg-type]
         options.setdefault("settings", OPEN)
         net.server(
-            lambda connection: QueueReceiver(connection, self.spool, self.policy, net.clock),
+            lambda connection: QueueReceiver(
+                connection, self.spool, self.policy, net.clock, local=local
+            ),
             **options,
         )
 
@@ -62,6 +73,29 @@ def test_a_message_is_kept_and_told_by_its_name(net: Net) -> None:
         info.arrived,
     ) == (WHOLE + b"\r\n.dot\r\n", "ID1", "default", "<i@x>", 0.0)
     assert info.origin == "c.example[192.0.2.2] ESMTP"
+
+
+@pytest.mark.parametrize("body", [b"x\r\n", b"x\r\n" * 100_000], ids=["small", "large"])
+def test_a_key_that_cannot_be_read_is_451(net: Net, body: bytes) -> None:
+    errors: list[Exception] = [SigningUnavailable("no key", detail="disk gone", remedy="look")]
+
+    def key() -> DKIMKey:
+        if errors:
+            raise errors.pop()
+        return keys("x.example")[1]
+
+    relay = Relay(net, local=True, policy={"dkim": (DKIMDomain("x.example", [key], users=None),)})
+    client = relay.client()
+    content = WHOLE + b"\r\n" + body + b".\r\n"
+    client.send("DATA\r\n")
+    with capturedLogs() as logged:
+        assert client.send(content)[-1] == "451 4.3.0 Local error in processing"
+    assert [] == relay.spool.kept
+    assert "not queued: no key: disk gone; look" in formatEvent(logged[-1])
+    # The same client may try again.
+    client.send("MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n")
+    assert client.send(content)[-1] == "250 2.0.0 Ok: queued as ID2"
+    assert ["x.example"] == [info.dkim for info, _ in relay.spool.kept]
 
 
 def test_250_is_said_only_after_the_commit(net: Net) -> None:

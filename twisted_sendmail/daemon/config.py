@@ -33,6 +33,7 @@ from twisted_sendmail.daemon.config_types import (
     default_host_name,
     read_toml,
 )
+from twisted_sendmail.daemon.dkim import dkim_domains
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.incoming_mail import cleanup_policy, qualification
 from twisted_sendmail.daemon.secrets import secret_source
@@ -285,6 +286,7 @@ def _admin_token(table: AdminTable, reactor: Any, *, world_readable: bool) -> Se
 
 def _relay_settings(tables: RootTable, name: str, reactor: Any) -> RelaySettings:
     routes = _routes(tables, reactor)
+    dkim = dkim_domains(tables)
     retry, bounce = tables.retry, tables.bounce
     if retry.most < retry.first:
         raise InvalidValue("the value is less than retry.first", "write a larger one", "retry.most")
@@ -307,6 +309,7 @@ def _relay_settings(tables: RootTable, name: str, reactor: Any) -> RelaySettings
             report_burst=bounce.burst,
             grace=tables.limits.stop_grace,
             keep_undeliverable=bounce.keep_undeliverable,
+            dkim=dkim,
         )
 
 

@@ -300,6 +300,42 @@ class RewriteTable:
 
 
 @attrs.frozen(kw_only=True)
+class DKIMKeyTable:
+    """``[[dkim.key]]``: a key of a domain.
+
+    :param selector: its name in the DNS: the public key is the TXT record ``SELECTOR._domainkey.DOMAIN``
+    :param key_file: a file with the private key in PEM: RSA of 2,048 bits or more, or Ed25519. It is
+        read again for each message; others may not read it
+    :param key_credential: the name of a systemd credential (``LoadCredential=``) with it
+    """
+
+    selector: str = _key(types.selector, required=True)
+    key_file: Path | None = _key(types.path)
+    key_credential: str | None = _key(types.text)
+
+
+@attrs.frozen(kw_only=True)
+class DKIMTable:
+    """``[[dkim]]``: a domain whose mail is signed.
+
+    :param domain: sign mail whose ``From`` has addresses of this domain, and of no other. A domain below
+        it has a table of its own
+    :param users: users of this machine who may send it, by names or numbers: the mail of all others is
+        not signed. ``"*"`` stands for all of them, and for programs of this machine whose user is not
+        known, such as those on the loopback interface
+    :param accounts: users of the ``accounts`` of listeners who may; ``"*"`` for all
+    :param allow_unsigned: send mail unsigned, with a line in the log, while a key cannot be read. Without
+        this key it is refused with ``451``, or waits
+    """
+
+    domain: str = _key(types.host_name, required=True)
+    users: tuple[str, ...] = _key(types.users, [])
+    accounts: tuple[str, ...] = _key(types.texts, [])
+    allow_unsigned: bool = _key(types.boolean, default=False)
+    key: tuple[DKIMKeyTable, ...] = _tables(DKIMKeyTable)
+
+
+@attrs.frozen(kw_only=True)
 class LimitsTable:
     """``[limits]``: bounds for clients that send mail to the relay.
 
@@ -412,6 +448,7 @@ class RootTable:
     retry: RetryTable = _table(RetryTable)
     bounce: BounceTable = _table(BounceTable)
     rewrite: RewriteTable = _table(RewriteTable)
+    dkim: tuple[DKIMTable, ...] = _tables(DKIMTable)
     limits: LimitsTable = _table(LimitsTable)
     admin: AdminTable = _table(AdminTable)
     log: LogTable = _table(LogTable)
@@ -499,6 +536,10 @@ def all_keys() -> Iterator[tuple[str, str, Key, str]]:
         table = attribute.metadata.get("table") or attribute.metadata.get("tables")
         if table is not None:
             tables[attribute.name] = table
+            for below in attrs.fields(table):
+                # Those of [[route.smarthost]] are the keys of [[smarthost]].
+                if below.metadata.get("tables") not in {None, *tables.values()}:
+                    tables[f"{attribute.name}.{below.name}"] = below.metadata["tables"]
     for name, table in tables.items():
         meanings = _meanings(table)
         for attribute in attrs.fields(table):

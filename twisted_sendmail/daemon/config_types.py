@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import math
+import pwd
 import re
 import socket
 import sys
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 import attrs
 
 from twisted_sendmail.daemon.logging import LEVELS
+from twisted_sendmail.message import dkim_selector
 from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
 if sys.version_info >= (3, 11):
@@ -280,6 +282,27 @@ def group(value: object, folder: Path) -> int:
         raise InvalidValue(why, "write the name or the number of a group") from None
 
 
+def users(value: object, folder: Path) -> tuple[str, ...]:
+    """Users of this machine, by their names or numbers; their numbers, or ``*`` for all."""
+    if not isinstance(value, list):
+        why, remedy = f"the value is {type_name(value)}", 'write a list such as ["www-data"]'
+        raise InvalidValue(why, remedy)
+    return tuple(_user(each, folder) for each in value)
+
+
+def _user(value: object, folder: Path) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
+        return str(value)
+    name = text(value, folder)
+    if name == "*":
+        return name
+    try:
+        return str(pwd.getpwnam(name).pw_uid)
+    except KeyError:
+        why = f"there is no user {_quoted(name)} on this machine"
+        raise InvalidValue(why, "write the name or the number of a user") from None
+
+
 def command(value: object, folder: Path) -> tuple[str, ...]:
     """A program and its arguments, run without a shell."""
     if isinstance(value, str):
@@ -298,6 +321,14 @@ def host_name(value: object, folder: Path) -> str:
     except InvalidInput:
         remedy = "write it as relay.example.org"
         raise InvalidValue(f"{_quoted(value)} is no host name", remedy) from None
+
+
+def selector(value: object, folder: Path) -> str:
+    """A DKIM selector."""
+    try:
+        return dkim_selector(text(value, folder))
+    except InvalidInput as e:
+        raise InvalidValue(e.what, e.remedy) from None
 
 
 def mail_address(value: object, folder: Path) -> Mailbox:

@@ -29,6 +29,7 @@ def cleanup_policy(tables: RootTable, relay: RelaySettings) -> CleanupPolicy:
         qualification(rewrite, relay.name),
         complete=rewrite.complete,
         max_hops=tables.limits.hops,
+        dkim=relay.dkim,
     )
 
 

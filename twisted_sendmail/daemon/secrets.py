@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from twisted_sendmail.daemon.config_schema import AdminTable, SmarthostTable
+    from twisted_sendmail.daemon.config_schema import AdminTable, DKIMKeyTable, SmarthostTable
 
 #: Octets of a secret.
 MAX_SECRET_SIZE = 65536
@@ -38,7 +38,7 @@ _KINDS = ("file", "credential", "command", "shell", "environment")
 
 
 def secret_source(
-    table: SmarthostTable | AdminTable, name: str, *, world_readable: bool
+    table: SmarthostTable | AdminTable | DKIMKeyTable, name: str, *, world_readable: bool
 ) -> SecretSource | None:
     """Return the source of the secret *name* in *table*, checked; None if no key names one.
 
@@ -52,7 +52,7 @@ def secret_source(
     with at_key(f"{name}-{given[0]}"):
         if len(given) > 1:
             raise InvalidValue(f"there is a {name}-{given[1]} too", "give one of them")
-        source = SecretSource(given[0], values[given[0]], world_readable)
+        source = SecretSource(given[0], values[given[0]], world_readable, whole=name == "key")
         source.check()
     return source
 
@@ -64,11 +64,13 @@ class SecretSource:
     :param kind: ``file``, ``credential``, ``command``, ``shell`` or ``environment``.
     :param place: the path, the credential's name, the words, the line, the variable.
     :param world_readable: accept a file that everybody may read.
+    :param whole: the secret has several lines, as a key in PEM.
     """
 
     kind: str
     place: Any = attrs.field(repr=False)
     world_readable: bool = attrs.field(default=False, repr=False)
+    whole: bool = attrs.field(default=False, repr=False)
 
     def check(self) -> None:
         """Check that the secret is available, without running a command.
@@ -102,7 +104,8 @@ class SecretSource:
             content = _command_output(["/bin/sh", "-c", self.place])
         else:
             content = _command_output(self.place)
-        return _one_line(content)
+        text = _text(content)
+        return text if self.whole else _one_line(text)
 
     def provider(self, reactor: Any) -> Callable[[], Deferred[str]]:
         """Return a function that reads the secret again, in a thread; the secret may have changed."""
@@ -173,15 +176,18 @@ def _command_output(words: Sequence[str]) -> bytes:
     return content
 
 
-def _one_line(content: bytes) -> str:
+def _text(content: bytes) -> str:
     if len(content) > MAX_SECRET_SIZE:
         raise InvalidValue(
             f"the secret is longer than {MAX_SECRET_SIZE} octets", "give a file with a secret"
         )
     try:
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidValue("the secret is not UTF-8", "save the file as UTF-8") from None
+
+
+def _one_line(text: str) -> str:
     for end in ("\r\n", "\n"):
         text = text.removesuffix(end)
     if not text or "\n" in text or "\0" in text:

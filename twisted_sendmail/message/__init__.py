@@ -25,6 +25,7 @@ __all__ = [
     "SigningUnavailable",
     "UnsignableMessage",
     "compose",
+    "dkim_selector",
     "from_domain",
     "header_recipients",
     "is_signed_by",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         KeyProvider,
         SigningUnavailable,
         UnsignableMessage,
+        dkim_selector,
         from_domain,
         is_signed_by,
     )
@@ -64,7 +66,7 @@ else:
             "composition": "AnyAddress AnyAddresses Attachment compose",
             "dkim": """
                 DKIMKey DKIMSigner KeyProvider SigningUnavailable UnsignableMessage
-                from_domain is_signed_by""",
+                dkim_selector from_domain is_signed_by""",
             "dsn": "DSNAction Report ReportedRecipient",
             "header": "FOLD_WIDTH Header",
             "header_fixer": "HeaderFixer new_message_id",

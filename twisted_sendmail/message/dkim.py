@@ -94,7 +94,11 @@ def _domain(given: str) -> str:
     return name
 
 
-def _selector(given: str) -> str:
+def dkim_selector(given: str) -> str:
+    """Check a selector: names, joined by dots (RFC 6376 section 3.1).
+
+    :raises InvalidInput: it is something else.
+    """
     check_type("a DKIM selector", given, str, "a name, such as 2026a")
     if not _SELECTOR.fullmatch(given):
         raise InvalidInput(
@@ -144,7 +148,7 @@ class DKIMKey:
     """
 
     domain: str = field(converter=_domain)
-    selector: str = field(converter=_selector)
+    selector: str = field(converter=dkim_selector)
     private: RSAPrivateKey | Ed25519PrivateKey = field(converter=_private_key, repr=False)
 
     @classmethod
@@ -235,7 +239,7 @@ class DKIMSigner:
             check_type("dkim", key, DKIMKey, "a DKIMKey, or a list of them")
         return cls(keys)
 
-    def keys(self) -> list[DKIMKey]:
+    def read_keys(self) -> list[DKIMKey]:
         """Return the keys that are there now. May block.
 
         :raises SigningUnavailable: one cannot be read.
@@ -258,7 +262,7 @@ class DKIMSigner:
                 detail="its header has no From field with one domain",
                 remedy="give it one From field, or send it without dkim",
             )
-        keys = self.keys()
+        keys = self.read_keys()
         used = [key for key in keys if key.domain == domain]
         if keys and not used:
             raise UnsignableMessage(

@@ -32,6 +32,7 @@ from twisted_sendmail.queue.models import (
     SetAsideReason,
 )
 from twisted_sendmail.queue.notify import relay_runs, wake
+from twisted_sendmail.queue.signing import DKIMDomain, MailOrigin
 from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
 from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock, check_place
 from twisted_sendmail.queue.sqlite.free_space import LEAST_FREE
@@ -47,9 +48,11 @@ __all__ = [
     "AttemptRecord",
     "Cleanup",
     "CleanupPolicy",
+    "DKIMDomain",
     "DownRoute",
     "Intake",
     "LeasedMessage",
+    "MailOrigin",
     "MessageDamaged",
     "MessageInfo",
     "Pieces",

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from twisted_sendmail.message import HeaderFixer
+from twisted_sendmail.message import Header, HeaderFixer
 from twisted_sendmail.queue.models import MessageInfo
+from twisted_sendmail.queue.signing import DKIMDomain, MailOrigin, signing_domain
 from twisted_sendmail.smtp import (
     MAX_HOPS,
     InvalidInput,
@@ -28,7 +29,7 @@ from twisted_sendmail.smtp import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from twisted_sendmail.message import Header, Qualification, Rewriting
+    from twisted_sendmail.message import Qualification, Rewriting
     from twisted_sendmail.smtp import Envelope, ReversePath
 
 
@@ -52,6 +53,8 @@ class CleanupPolicy:
     complete: bool = True
     #: Received fields that a message may have when it comes in.
     max_hops: int = MAX_HOPS
+    #: Domains whose mail is signed when it is delivered.
+    dkim: tuple[DKIMDomain, ...] = ()
 
 
 class Cleanup:
@@ -64,6 +67,8 @@ class Cleanup:
     :param uid: the user of this machine who sent the message; None: there is none, or it is not known.
     :param binary: the message came with BODY=BINARYMIME.
     :param local: the message comes from a program of this machine.
+    :param account: the account of the client, which has signed in.
+    :param own: the message comes from the relay itself, or from the application that it is part of.
     :param held: the message waits for the operator.
     :param own_hops: Received fields at the beginning that this host added.
     :param written: the time for a missing Date; by default *now*.
@@ -74,17 +79,20 @@ class Cleanup:
 
     __slots__ = (
         "_binary",
+        "_domains",
         "_file_key",
         "_fixer",
         "_held",
         "_id",
         "_long_lines",
+        "_mail_origin",
         "_now",
         "_origin",
         "_original",
         "_own_hops",
         "_policy",
         "_uid",
+        "dkim",
         "envelope",
     )
 
@@ -98,6 +106,8 @@ class Cleanup:
         origin: str = "",
         uid: int | None = None,
         local: bool = False,
+        account: str | None = None,
+        own: bool = False,
         binary: bool = False,
         held: bool = False,
         own_hops: int = 0,
@@ -111,6 +121,11 @@ class Cleanup:
         self._now = now
         self._origin = printable(origin, 200)
         self._uid = uid
+        # Those that may sign, until the header is known.
+        self._domains = policy.dkim
+        self._mail_origin = MailOrigin(uid, account, local, own) if policy.dkim else None
+        #: The domain to sign for, valid after :meth:`finish`; None: the message is not signed.
+        self.dkim: DKIMDomain | None = None
         self._binary = binary
         self._long_lines = LongLines()
         self._held = held
@@ -147,6 +162,8 @@ class Cleanup:
         :raises TooManyHops: the message is not to be queued.
         """
         octets = self._fixer.feed(data)
+        if self._domains and octets:
+            self._choose_domain(octets)
         self._check_hops()
         self._long_lines.feed(octets)
         return octets
@@ -157,9 +174,27 @@ class Cleanup:
         :raises TooManyHops: the message is not to be queued.
         """
         octets = self._fixer.finish()
+        if self._domains:
+            self._choose_domain(octets)
         self._check_hops()
         self._long_lines.feed(octets)
         return octets
+
+    def _choose_domain(self, octets: bytes) -> None:
+        """Choose the domain to sign for by the header, with which *octets* begin."""
+        domains, self._domains = self._domains, ()
+        end = 0 if octets.startswith(b"\r\n") else octets.find(b"\r\n\r\n") + 2
+        header = Header.parse(octets if end == 1 else octets[:end])
+        if self._mail_origin is not None:
+            self.dkim = signing_domain(domains, header, self._mail_origin)
+
+    def check_keys(self) -> None:
+        """Check that the keys which sign the message can be read now. Blocks.
+
+        :raises SigningUnavailable: one cannot.
+        """
+        if self.dkim is not None:
+            _ = self.dkim.signer.read_keys()
 
     def _check_hops(self) -> None:
         hops = self._fixer.hops - self._own_hops
@@ -187,6 +222,7 @@ class Cleanup:
             message_id=fixer.message_id,
             automatic=fixer.automatic,
             held=self._held,
+            dkim=None if self.dkim is None else self.dkim.domain,
             file_key=self._file_key,
         )
 

@@ -65,6 +65,8 @@ class MessageInfo:
     automatic: bool = False
     #: On hold until the operator releases it.
     held: bool = False
+    #: Domain that signs the message when it is sent (DKIM); None: it is not signed.
+    dkim: str | None = None
     #: Key of the file that the message was read from; the queue keeps it until
     #: ``Queue.forget_files``, also after the message has left, and takes no other message with it.
     file_key: str | None = None

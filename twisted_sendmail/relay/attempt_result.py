@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 from twisted.python.failure import Failure
 
+from twisted_sendmail.message import SigningUnavailable, UnsignableMessage
 from twisted_sendmail.queue import MessageDamaged, QueuedRecipient, QueueError, RecipientState
 from twisted_sendmail.smtp import (
     AuthenticationError,
@@ -71,6 +72,7 @@ _ERROR_STATUS: tuple[tuple[type[Exception], str], ...] = (
     (ProtocolBreach, "4.5.0"),
     (SendTimeout, "4.4.2"),
     (ConnectionError, "4.4.2"),
+    (SigningUnavailable, "4.7.5"),
     (InvalidInput, "4.3.5"),
 )
 
@@ -316,7 +318,7 @@ def _outcome(
         return AttemptOutcome.LOST if closing else AttemptOutcome.REPLIED
     if isinstance(error, MessageDamaged):
         return AttemptOutcome.DAMAGED
-    if isinstance(error, QueueError):
+    if isinstance(error, (QueueError, SigningUnavailable, UnsignableMessage)):
         return AttemptOutcome.LOCAL_FAULT
     if isinstance(error, MailerClosed) and not in_doubt:
         return AttemptOutcome.NOT_TRIED

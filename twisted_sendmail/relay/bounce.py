@@ -337,7 +337,8 @@ class BounceService:
     ) -> Callable[[], tuple[MessageInfo, bytes]]:
         """Return a function that composes *report*, and prepares it for the queue as any mail."""
         envelope = Envelope(ReversePath(report.sender), ForwardPath(report.to))
-        cleanup = Cleanup(self._policy, envelope, id_, now, origin=f"report on {about}")
+        origin = f"report on {about}"
+        cleanup = Cleanup(self._policy, envelope, id_, now, origin=origin, own=True)
 
         def clean() -> tuple[MessageInfo, bytes]:
             octets = cleanup.feed(report.to_bytes()) + cleanup.finish()

@@ -42,7 +42,7 @@ from twisted_sendmail.smtp import DeliveryReport, MailerClosed, SendmailError, p
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from twisted_sendmail.queue import LeasedMessage, Queue, QueuedRecipient
+    from twisted_sendmail.queue import DKIMDomain, LeasedMessage, Queue, QueuedRecipient
     from twisted_sendmail.relay.bounce import BounceService
     from twisted_sendmail.relay.events import Event, Observer
     from twisted_sendmail.relay.queue_manager import RouteQueue
@@ -71,20 +71,33 @@ class DeliveryAgent:
     """All delivery attempts under way.
 
     :param bounce: adds delivery status notifications to records.
+    :param dkim: the domains whose mail is signed.
     :param notify: called with each event.
     """
 
     def __init__(
-        self, reactor: Any, queue: Queue, bounce: BounceService, *, notify: Observer, chance: Chance
+        self,
+        reactor: Any,
+        queue: Queue,
+        bounce: BounceService,
+        *,
+        dkim: Sequence[DKIMDomain],
+        notify: Observer,
+        chance: Chance,
     ) -> None:
         self._reactor = reactor
         self._queue = queue
         self._bounce = bounce
         self._notify = notify
         self._chance = chance
+        self.configure(dkim)
         #: Attempts whose record was not given to the queue yet.
         self.under_way: set[Attempt] = set()
         self._waiting: list[Deferred[None]] = []
+
+    def configure(self, dkim: Sequence[DKIMDomain]) -> None:
+        """Sign mail of these domains from now on, as far as it is to be signed."""
+        self._signers = {each.domain: each.signer for each in dkim}
 
     def deliver(
         self, route_queue: RouteQueue, leases: Sequence[tuple[LeasedMessage, Slot]]
@@ -103,6 +116,10 @@ class DeliveryAgent:
                     self._give_up(attempt)
                     continue
                 prepared = stored_message(leased, tried, self._queue)
+                domain = leased.message.info.dkim
+                if domain is not None:
+                    # A domain that is not configured any more does not sign.
+                    prepared.dkim = self._signers.get(domain)
                 attempt.job = job = Job(prepared, partial(self._on_result, attempt), now)
                 jobs.append(job)
             except Exception as e:  # noqa: BLE001

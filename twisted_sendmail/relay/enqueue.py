@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError
 
 from twisted_sendmail.client import Cancelled
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import Cleanup, CleanupPolicy
 from twisted_sendmail.smtp import DeliveryReport, RecipientStatus, recipient_results
 
@@ -36,6 +37,7 @@ async def enqueue(
 
     :raises InvalidInput: it cannot be sent.
     :raises QueueError: it is not in the queue.
+    :raises SigningUnavailable: nor if a key that signs it cannot be read.
     :raises Cancelled: the result is in doubt: a commit under way cannot be taken back.
     """
     id_ = queue.new_id()
@@ -47,6 +49,7 @@ async def enqueue(
             id_,
             reactor.seconds(),
             origin=ORIGIN,
+            own=True,
             binary=message.binary,
             held=held,
         )
@@ -58,6 +61,8 @@ async def enqueue(
             if waiting is not None:
                 await waiting
         info = cleanup.message_info()
+        if cleanup.dkim is not None:
+            await off_reactor(reactor, cleanup.check_keys)
     except BaseException:
         intake.abort()
         raise

@@ -98,7 +98,9 @@ class RelayService(Service):
         self.settings = settings
         self._routing = Routing(settings.routes)
         #: The cleanup of mail before it is queued; servers of this relay use it as well.
-        self.policy = policy or CleanupPolicy(settings.name, self._routing.of)
+        self.policy = attrs.evolve(
+            policy or CleanupPolicy(settings.name, self._routing.of), dkim=settings.dkim
+        )
         _ = PostmasterMail(settings, self.policy)
         self._chance = chance
         #: Called with each event.
@@ -161,7 +163,9 @@ class RelayService(Service):
         bounce = BounceService(
             self._reactor, queue, settings, self._routing, self.policy, chance=chance
         )
-        agent = DeliveryAgent(self._reactor, queue, bounce, notify=self._notify, chance=chance)
+        agent = DeliveryAgent(
+            self._reactor, queue, bounce, dkim=settings.dkim, notify=self._notify, chance=chance
+        )
         manager = QueueManager(
             self._reactor,
             queue,
@@ -266,6 +270,7 @@ class RelayService(Service):
             to wait for its end.
         :raises InvalidInput: the message cannot be sent; nothing was queued.
         :raises QueueError: the queue cannot take it.
+        :raises SigningUnavailable: a key that signs it cannot be read; nothing was queued.
         :raises MailerClosed: the relay is not running.
 
         The other parameters are those of ``submit``.  Cancelling before the message is complete
@@ -335,12 +340,14 @@ class RelayService(Service):
         """
         routing = Routing(settings.routes)
         policy = policy or attrs.evolve(self.policy, name=settings.name, route_of=routing.of)
+        policy = attrs.evolve(policy, dkim=settings.dkim)
         _ = PostmasterMail(settings, policy)
         self.settings = settings
         self._routing = routing
         self.policy = policy
         if self._parts is None:
             return
+        self._parts.agent.configure(settings.dkim)
         self._parts.bounce.configure(settings, self._routing, self.policy)
         self._parts.running_time.keep = settings.keep_undeliverable
         for mailer in self._parts.manager.configure(settings, self._routing):

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from twisted_sendmail.client import PoolLimits, SubmissionServer
+from twisted_sendmail.queue import DKIMDomain
 from twisted_sendmail.relay.retry_policy import RetryPolicy
 from twisted_sendmail.relay.routing import EVERYBODY, pattern
 from twisted_sendmail.smtp import (
@@ -70,6 +71,19 @@ class RouteSettings:
             )
 
 
+def _domains(given: Any) -> tuple[DKIMDomain, ...]:
+    domains = (given,) if isinstance(given, DKIMDomain) else given
+    check_type("dkim", domains, (list, tuple), "a list of DKIMDomain")
+    for each in domains:
+        check_type("dkim", each, DKIMDomain, "a DKIMDomain")
+        if [other.domain for other in domains].count(each.domain) > 1:
+            shown = printable(each.domain, 100)
+            raise InvalidInput(
+                f"there are two DKIM domains {shown}", remedy="give one of them all of the keys"
+            )
+    return tuple(domains)
+
+
 def _relay_name(given: Any) -> str:
     try:
         return domain_name(given)
@@ -102,6 +116,7 @@ class RelaySettings:
     :param report_rate: reports a second to senders of mail that failed, in the long run.
     :param report_burst: reports that may be sent before that rate applies; a failure that may not
         be reported yet is retried.
+    :param dkim: domains whose mail is signed.
     :param grace: seconds that messages on their way are given when the relay stops.
     :raises InvalidInput: a value cannot be used.
     """
@@ -115,6 +130,7 @@ class RelaySettings:
     report_burst: int = 100
     grace: float = 30.0
     keep_undeliverable: float | None = 5 * 86400.0
+    dkim: tuple[DKIMDomain, ...] = attrs.field(default=(), converter=_domains)
 
     def __attrs_post_init__(self) -> None:
         check_type("schedule", self.schedule, RetryPolicy, "a RetryPolicy")

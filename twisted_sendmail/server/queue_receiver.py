@@ -1,7 +1,8 @@
 """The receiver that puts a message into the relay's queue, through ``Cleanup``.
 
 The client gets 250 when the queue has committed the message to the disk.  A fault of the queue is
-451, and a full one 452: the client keeps the message and tries again (RFC 5321 section 4.2.5).  A
+451, as is a DKIM key that cannot be read, and a full queue 452: the client keeps the message and tries
+again (RFC 5321 section 4.2.5).  A
 commit goes on whether the client waits for the reply or not.
 """
 
@@ -13,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from twisted_sendmail.local_users import uid_text
+from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import Cleanup, QueueFull, TooManyHops
 from twisted_sendmail.server.receiver import (
     INSUFFICIENT_STORAGE,
@@ -102,10 +104,23 @@ class QueueReceiver(Receiver):
         intake, self._intake = self._intake, None
         if intake is None:
             intake = self._queue.intake()
-        if written is None:
+        if written is None and cleanup.dkim is None:
             return intake.commit(info).addCallbacks(_yes, self._refusal)
-        later = Deferred.fromCoroutine(_commit_after(written, intake, info))
+        later = Deferred.fromCoroutine(self._commit_after(written, cleanup, intake, info))
         return later.addCallbacks(_yes, self._refusal)
+
+    async def _commit_after(
+        self, written: Deferred[None] | None, cleanup: Cleanup, intake: Intake, info: MessageInfo
+    ) -> None:
+        try:
+            if written is not None:
+                await written
+            if cleanup.dkim is not None:
+                await off_reactor(self._clock, cleanup.check_keys)
+        except BaseException:
+            intake.abort()
+            raise
+        await intake.commit(info)
 
     def abort(self) -> None:
         """Remove what there is of the message."""
@@ -139,6 +154,7 @@ class QueueReceiver(Receiver):
             origin=_origin(self.connection, smtputf8=parameters.smtputf8),
             uid=None if self.connection.local is None else self.connection.local.uid,
             local=self._local,
+            account=self.connection.user,
             binary=parameters.body == "BINARYMIME",
             own_hops=1 if self._trace else 0,
         )
@@ -158,15 +174,6 @@ class QueueReceiver(Receiver):
             return INSUFFICIENT_STORAGE
         _log.error("{id}: not queued: {why}", id=self.id, why=str(failure.value))
         return LOCAL_ERROR
-
-
-async def _commit_after(written: Deferred[None], intake: Intake, info: MessageInfo) -> None:
-    try:
-        await written
-    except BaseException:
-        intake.abort()
-        raise
-    await intake.commit(info)
 
 
 def _yes(_: object) -> None:

@@ -113,6 +113,7 @@ def _parameters(info: MessageInfo) -> str:
         "binary": info.binary or None,
         "message_id": info.message_id,
         "automatic": info.automatic or None,
+        "dkim": info.dkim,
         "others": dict(envelope.others) or None,
     }
     for recipient in envelope.recipients:
@@ -150,6 +151,7 @@ def _decode(row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMe
         binary=known.get("binary", False),
         message_id=known.get("message_id"),
         automatic=known.get("automatic", False),
+        dkim=known.get("dkim"),
     )
     return QueuedMessage(
         info,
