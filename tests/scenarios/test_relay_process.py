@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import smtplib
 import socket
@@ -22,6 +23,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.names import password_entry
 from tests.ports import free_port, listens
+from tests.scenarios.peers import require
 from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay, submit
 from twisted_sendmail.testing import Authority, LoopbackServer
 
@@ -383,6 +385,84 @@ async def test_programs_of_this_machine_submit_by_the_socket(
     assert (sent["recipient"], sent["dsn"]) == ("b@example.net", "2.0.0")
     assert stat.S_IMODE((relay.folder / "relay.json").stat().st_mode) == 0o600
     assert PASSWORD not in (relay.folder / "relay.json").read_text()
+
+
+@ensureDeferred
+async def test_the_log_names_the_endpoints_and_no_classes(
+    relay: Relay, hop: LoopbackServer
+) -> None:
+    port = free_port()
+    more = f'[admin]\nendpoint = "unix:{relay.folder}/admin"\n'
+    relay.write("relay.toml", configuration(hop, f"tcp:127.0.0.1:{port}", more=more))
+    relay.start("--config", "relay.toml")
+    await up(relay)
+    await send(port, 1)
+    await hop.wait_for(1)
+    relay.signal(signal.SIGTERM)
+    await deferToThread(relay.ended)
+    assert re.findall(r"twisted_sendmail\.daemon#info\] listening on (.*)", relay.said) == [
+        f"tcp:{port}:interface=127.0.0.1",
+        f"unix:{relay.queue}/submission",
+        f"unix:{relay.folder}/admin",
+        f"unix:{relay.queue}/mailq",
+    ]
+    assert (
+        re.findall(r"<class|<twisted|object at 0x|starting on|Starting factory", relay.said) == []
+    )
+    named = {found.partition("#")[0] for found in re.findall(r" \[([^\]]+)\] ", relay.said)}
+    assert {name for name in named if not name.startswith("twisted_sendmail")} == {"-", "twisted"}
+
+
+@ensureDeferred
+async def test_logrotate_rotates_the_logs_of_a_running_relay(
+    relay: Relay, hop: LoopbackServer
+) -> None:
+    logrotate = shutil.which("logrotate", path=f"{os.environ['PATH']}:/usr/sbin")
+    require("logrotate", None if logrotate else "logrotate is not installed")
+    port = free_port()
+    more = '[log]\njson-file = "relay.json"\n'
+    relay.write("relay.toml", configuration(hop, f"tcp:127.0.0.1:{port}", more=more))
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "run-the-relay.md"
+    documented = re.search(r"```text\n(/var/log/.*?)```", page.read_text("utf-8"), re.DOTALL)
+    assert documented is not None
+    stanza = documented[1].replace("/run/twisted_sendmail.pid", f"{relay.folder}/pid")
+    files = "/var/log/twisted_sendmail/*.log /var/log/twisted_sendmail/*.json"
+    assert stanza.startswith(files)
+    stanza = stanza.replace(files, f"{relay.folder}/log {relay.folder}/relay.json")
+    relay.write("rotation", stanza)
+    command = [TWISTD, "--pidfile=pid", "--logfile=log", "sendmail", "--config", "relay.toml"]
+
+    def run(*words: str) -> None:
+        subprocess.run(words, cwd=relay.folder, env=relay.env, timeout=60, check=True)
+
+    await deferToThread(run, *command)
+    await up(relay)
+    pid = int((relay.folder / "pid").read_text())
+    try:
+        await send(port, 1)
+        await hop.wait_for(1)
+        await until(relay, "status=sent")
+        await deferToThread(run, str(logrotate), "--force", "--state=state", "rotation")
+        await until(relay, "read again, and in effect")
+        await send(port, 2)
+        await hop.wait_for(2)
+        await deferToThread(
+            relay.wait,
+            lambda: '"status": "sent"' in (relay.folder / "relay.json").read_text("utf-8"),
+        )
+        before, after = (relay.folder / name for name in ("log.1", "log"))
+        assert ("accepting mail" in before.read_text(), "read again" in before.read_text()) == (
+            True,
+            False,
+        )
+        for file in (relay.folder / "relay.json.1", relay.folder / "relay.json"):
+            events = [json.loads(line) for line in file.read_text().splitlines()]
+            assert len([each for each in events if each.get("status") == "sent"]) == 1
+        assert "accepting mail" not in after.read_text()
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    await until(relay, "Server Shut Down")
+    relay.check()
 
 
 @ensureDeferred

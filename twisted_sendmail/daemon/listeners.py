@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from twisted_sendmail.daemon.incoming_mail import server_settings
 from twisted_sendmail.server import (
@@ -33,6 +34,8 @@ from twisted_sendmail.server import (
     UserRates,
 )
 from twisted_sendmail.smtp import SendmailError, printable
+
+_log = Logger(namespace="twisted_sendmail.daemon")
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -269,15 +272,16 @@ async def listen(
 
     try:
         if endpoint.path is None:
-            return await starting()
-        _remove_stale_socket(endpoint.path)
-        # Twisted sets the mode after bind(): other users must not connect between the two.
-        before = os.umask(0o177)
-        try:
-            started = Deferred.fromCoroutine(starting())
-        finally:
-            os.umask(before)
-        return await started
+            port = await starting()
+        else:
+            _remove_stale_socket(endpoint.path)
+            # Twisted sets the mode after bind(): other users must not connect between the two.
+            before = os.umask(0o177)
+            try:
+                started = Deferred.fromCoroutine(starting())
+            finally:
+                os.umask(before)
+            port = await started
     except SendmailError:
         raise
     except Exception as e:  # noqa: BLE001 - endpoints fail with any exception
@@ -287,6 +291,10 @@ async def listen(
             detail=getattr(why, "strerror", None) or str(why),
             remedy="stop the process that uses it, or choose another endpoint",
         ) from None
+    address: Any = port.getHost()
+    chosen = f", port {address.port}" if endpoint.port == 0 else ""
+    _log.info("listening on {endpoint}", endpoint=printable(str(endpoint), 200) + chosen)
+    return port
 
 
 def _remove_stale_socket(path: str) -> None:

@@ -92,7 +92,8 @@ class TextLog:
         if event.get("log_level", LogLevel.info) not in self.levels:
             return
         if event.get("log_format") != LINE or "\n" in event["line"]:
-            self._observe_other(event)
+            if not _is_start_of_port(event):
+                self._observe_other(_by_program(event))
             return
         second = int(event["log_time"])
         if second != self._second:
@@ -101,6 +102,19 @@ class TextLog:
         system = f"{event['log_namespace']}#{event['log_level'].name}"
         self._file.write(f"{self._timestamp} [{system}] {event['line']}\n")
         self._file.flush()
+
+
+def _is_start_of_port(event: LogEvent) -> bool:
+    """Return True for a line of Twisted, which names classes; ``listeners.listen`` writes another."""
+    return event.get("log_namespace") == "log_legacy" and " starting on " in event["log_text"]
+
+
+def _by_program(event: LogEvent) -> LogEvent:
+    """Return an event of another program under the program's name, not that of a class in it."""
+    name = str(event.get("log_namespace", ""))
+    if name.startswith("twisted_sendmail") or "." not in name:
+        return event
+    return {**event, "log_namespace": name.partition(".")[0]}
 
 
 def log_to(
