@@ -18,6 +18,7 @@ import attrs
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
+from twisted_sendmail.cli.input_file import open_input
 from twisted_sendmail.cli.options import SERVER_VARIABLE, account_of, add_server_options, server_of
 from twisted_sendmail.cli.output import (
     accepted_line,
@@ -357,7 +358,7 @@ def _submission_of(args: Namespace, account: Account | None) -> Submission:
                 "--notify, --ret and --envid need the whole envelope: give --from and --to"
             )
         envelope = _envelope(args, args.sender, to)
-    file, noun = _input(args.file, "the message")
+    file, noun = open_input(args.file, "the message")
     try:
         message, size = _read(file, noun, at_once=args.file in {None, "-"})
     except BaseException:
@@ -367,21 +368,6 @@ def _submission_of(args: Namespace, account: Account | None) -> Submission:
     if envelope is None:
         submission.sender, submission.recipients = args.sender, to or None
     return submission
-
-
-def _input(name: str | None, noun: str) -> tuple[BufferedReader, str]:
-    """The file *name*, or stdin; and *noun* with the name of the file."""
-    if name is not None and name != "-":
-        noun = f"{noun} {shown_argument(name)}"
-        return _open(name, noun), noun
-    stream = sys.stdin
-    if stream is None:
-        raise CommandError(f"{noun} is missing: stdin is closed", ExitStatus.NOINPUT)
-    if stream.isatty():
-        if name is None:
-            raise CommandError(f"{noun} is missing; name a file, or pipe it in")
-        print_note(f"reading {noun} from the terminal; end it with Ctrl-D")
-    return cast("BufferedReader", stream.buffer), noun
 
 
 def _read(
@@ -423,14 +409,6 @@ def _has_doubled_cr(file: BufferedReader) -> bool:
             return octets.find(DOUBLED_CR, file.tell()) >= 0
     except (OSError, ValueError):
         return True  # it has no size, as files in /proc: it is read once
-
-
-def _open(name: str, shown: str) -> BufferedReader:
-    try:
-        return Path(name).open("rb")
-    except (OSError, ValueError) as e:
-        why = getattr(e, "strerror", None) or "no file name"
-        raise CommandError(f"{shown} cannot be read: {why}", ExitStatus.NOINPUT) from None
 
 
 # -- a message from its parts -----------------------------------------------------
@@ -506,7 +484,7 @@ def _bodies(args: Namespace) -> tuple[str | None, str | None]:
 def _text(name: str | None, noun: str) -> str:
     """The text in the file *name*, or on stdin, which may be empty."""
     what = noun
-    file, noun = _input(name, noun)
+    file, noun = open_input(name, noun)
     with file:
         try:
             message, _ = _read(file, noun)
