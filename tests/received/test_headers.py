@@ -37,5 +37,11 @@ def test_the_hops_of_a_header_are_read(path: Path, line_end: str) -> None:
     assert actual == expected.splitlines()
 
 
+def test_a_header_needs_no_body() -> None:
+    for end in ("", "\n", "\n\n", "\r\n\r\n"):
+        trace = Trace.parse(f"\n\nSubject: a\nReceived: by mx.example.org{end}")
+        assert [str(hop.host) for hop in trace.hops] == ["mx.example.org"]
+
+
 def test_there_are_twenty_headers() -> None:
     assert len(HEADERS) >= 20

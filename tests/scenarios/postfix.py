@@ -33,6 +33,7 @@ from tests.scenarios.postfix_configuration import (
     master,
 )
 from twisted_sendmail import Credentials, SubmissionServer, Timeouts, TLSTrust
+from twisted_sendmail.received import ReceivedField
 from twisted_sendmail.testing import Authority
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Delivered:
     sender: str
     recipient: str
     queue_id: str
+    #: Postfix's own trace.
+    received: ReceivedField
     #: The octets that were submitted: without Postfix's own trace, line ends as on the wire.
     content: bytes
 
@@ -85,20 +88,20 @@ _TRACE = re.compile(
     rb"Return-Path: <(?P<sender>.*)>\n"
     rb"(?:X-Original-To: .*\n)?"
     rb"Delivered-To: (?P<recipient>.*)\n"
-    rb"Received: .*\n(?:[ \t].*\n)*"
+    rb"(?P<received>Received: .*\n(?:[ \t].*\n)*)"
 )
-_ID = re.compile(rb"\bid ([0-9A-Za-z]+)")
 
 
 def _read(path: Path) -> Delivered:
     raw = path.read_bytes()
     trace = _TRACE.match(raw)
     assert trace, f"{path} does not begin with a trace: {raw[:400]!r}"
-    id_ = _ID.search(trace[0])
+    received = ReceivedField.parse(trace["received"])
     return Delivered(
         trace["sender"].decode(),
         trace["recipient"].decode(),
-        id_[1].decode() if id_ else "",
+        received.id or "",
+        received,
         raw[trace.end() :].replace(b"\n", b"\r\n"),
     )
 

@@ -128,6 +128,7 @@ smtpd_tls_security_level = encrypt
 smtpd_tls_auth_only = yes
 smtpd_tls_chain_files = {directory}/server.pem
 smtpd_tls_loglevel = 1
+smtpd_tls_received_header = yes
 smtpd_sasl_auth_enable = yes
 smtpd_sasl_type = cyrus
 smtpd_sasl_path = smtpd

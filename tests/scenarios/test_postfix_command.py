@@ -43,6 +43,11 @@ async def test_what_the_shell_sends_arrives_as_it_was(
     assert (done.status, done.err) == (0, "")
     (copy,) = await postfix.delivered(reactor, done.json["queue_id"])
     assert message == copy.content
+    received = copy.received
+    assert (received.id, received.with_) == (done.json["queue_id"], "ESMTPSA")
+    assert received.tls is not None
+    assert received.tls.version == done.json["tls"]["version"]
+    assert received.date is not None
 
 
 @ensureDeferred

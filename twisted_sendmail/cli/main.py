@@ -23,6 +23,7 @@ SUBCOMMANDS = {
     "send": "send a message",
     "check": "check a server, and send no mail",
     "queue": "look at a relay's queue, and change it",
+    "trace": "show the route of a message, from its Received fields",
     "password": "make an entry of a password file",
     "catch": "accept every message on the loopback interface, and deliver none",
     "demo": "run a relay between an application and a server that is down, and show every step",

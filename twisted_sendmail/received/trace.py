@@ -165,7 +165,7 @@ def _fields(octets: bytes) -> Iterator[tuple[str, str, str]]:
     canonical = Canonicalizer(Repair.REPAIR)
     header = octets[: MAX_HEADER + 2].lstrip(b"\r\n")
     header = canonical.feed(header) + canonical.finish()
-    for field in Header.parse(header[: header.find(b"\r\n\r\n") + 2 or None]).fields:
+    for field in Header.parse(header.partition(b"\r\n\r\n")[0] + b"\r\n").fields:
         # A line that is no field, such as ">From " of a mailbox file, does not end the header here.
         if field.name:
             yield field.name, field.value, field.folded_value
