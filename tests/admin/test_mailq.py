@@ -21,6 +21,7 @@ from tests.memory_queue import MemoryQueue
 from tests.other_users import ALICE, BOB, as_user, needs_root
 from twisted_sendmail.admin import mailq
 from twisted_sendmail.admin.mailq import PAGE, MailqFactory
+from twisted_sendmail.cli.sendmail.mailq import mailq_lines
 from twisted_sendmail.local_users import LocalPeer
 from twisted_sendmail.queue import QueueError, QueueObserver
 
@@ -327,3 +328,17 @@ def test_the_user_of_the_relay_sees_all(reactor: Any) -> None:
     ours = LocalPeer(os.geteuid())
     assert factory.sees_all(ours)
     assert not factory.sees_all(LocalPeer(None, frozenset({OPERATORS})))
+
+
+@ensureDeferred
+async def test_a_message_that_waits_for_a_route_says_so(server: MailqServer) -> None:
+    await server.filler.message()
+    held = await server.filler.message()
+    await server.filler.held(held)
+    server.factory.down = lambda: {"default": server.reactor.seconds() + 58.5}
+    first, second, _ = await server.raw(b'{"action": "list", "ids": null}\n')
+    assert first["waits"] == "waits for route default, next attempt in 58 s"
+    assert "waits" not in second
+    assert [line.strip() for line in mailq_lines([first]) if "waits" in line] == [
+        "(waits for route default, next attempt in 58 s)"
+    ]

@@ -172,8 +172,16 @@ def local_cause(message: QueuedMessage, down: Mapping[str, float], now: float) -
         return "It is being delivered."
     if message.held:
         return "It was put on hold."
+    waits = waits_for_route(message, down, now)
+    return None if waits is None else f"It {waits}."
+
+
+def waits_for_route(message: QueuedMessage, down: Mapping[str, float], now: float) -> str | None:
+    """Return ``waits for route default, next attempt in 58 s``; None: the message does not.
+
+    :param down: the time of the next attempt of each route that is down.
+    """
     at = down.get(message.info.route)
-    if at is not None and message.due <= at:
-        route = printable(message.info.route, 60)
-        return f"It waits for route {route}, next attempt {until(at, now)}."
-    return None
+    if at is None or message.due > at or message.expired or next_attempt(message, down) is None:
+        return None
+    return f"waits for route {printable(message.info.route, 60)}, next attempt {until(at, now)}"

@@ -3,7 +3,7 @@
 A client sends one line of JSON, and gets lines of JSON::
 
     C: {"action": "list", "ids": [], "recipient": null, "sender": "@example.org"}
-    S: {"queue_id": "06X4PGZQ1D40", …}       a message; the names of ``postqueue -j``
+    S: {"queue_id": "06X4PGZQ1D40", …}       a message; the names of ``postqueue -j``, and ``waits``
     S: {"end": 1}                            the number of messages
 
 The last line is ``end``, or ``error`` with a text.  The action ``flush`` tries messages now, and its
@@ -29,6 +29,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_sendmail.admin.format import waits_for_route
 from twisted_sendmail.local_users import LocalPeer, peer_of
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import (
@@ -43,7 +44,7 @@ from twisted_sendmail.queue import (
 from twisted_sendmail.smtp import SendmailError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
@@ -68,6 +69,7 @@ class MailqFactory(ServerFactory):
     :param reactor: provides ``IReactorTime``, and threads to write pages in.
     :param queue: open while connections are answered.
     :param operators: the gid of the operators' group.
+    :param down: returns the time of the next attempt of each route that is down.
     :param notice: returns a line about mail that is not in the queue yet, for operators; None: there
         is none.
     """
@@ -80,11 +82,13 @@ class MailqFactory(ServerFactory):
         queue: Queue,
         *,
         operators: int,
+        down: Callable[[], Mapping[str, float]] = dict,
         notice: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.reactor = reactor
         self.queue = queue
         self.operators = operators
+        self.down = down
         self.notice = notice
         self._open: set[_MailqProtocol] = set()
         self._of_user: Counter[int | None] = Counter()
@@ -248,7 +252,10 @@ class _MailqProtocol(Protocol):
         if self._blocked is not None:
             await self._blocked
         # A message may have a thousand recipients.
-        lines = await off_reactor(self._factory.reactor, lambda: b"".join(map(_line_of, page)))
+        down, now = self._factory.down(), self._factory.reactor.seconds()
+        lines = await off_reactor(
+            self._factory.reactor, lambda: b"".join([_line_of(each, down, now) for each in page])
+        )
         self._transport.write(lines)
 
     def _end(self, last: dict[str, Any]) -> None:
@@ -318,8 +325,9 @@ class _MailqRequest:
         )
 
 
-def _line_of(message: QueuedMessage) -> bytes:
-    return _encoded(message_json(message))
+def _line_of(message: QueuedMessage, down: Mapping[str, float], now: float) -> bytes:
+    waits = waits_for_route(message, down, now)
+    return _encoded(message_json(message) | ({} if waits is None else {"waits": waits}))
 
 
 def _encoded(line: dict[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ from twisted_sendmail.daemon.listeners import listen
 from twisted_sendmail.local_users import PEERS_ARE_KNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from twisted.internet.interfaces import IListeningPort
 
@@ -28,15 +28,22 @@ BACKLOG = 1024
 class MailqSocket:
     """Answers for *queue*, which is open.
 
+    :param down: returns the time of the next attempt of each route that is down.
     :param local_mail: returns the figures of the drop directory.
     """
 
     def __init__(
-        self, reactor: Any, queue: Queue, local_mail: Callable[[], LocalMail | None]
+        self,
+        reactor: Any,
+        queue: Queue,
+        local_mail: Callable[[], LocalMail | None],
+        down: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._reactor = reactor
         self._local_mail = local_mail
-        self._factory = MailqFactory(reactor, queue, operators=os.getegid(), notice=self._notice)
+        self._factory = MailqFactory(
+            reactor, queue, operators=os.getegid(), down=down, notice=self._notice
+        )
         self._port: IListeningPort | None = None
 
     async def apply(self, configuration: Configuration) -> None:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from twisted_sendmail.admin.local_mail import LocalMail
+from twisted_sendmail.admin.pages import waits
 from twisted_sendmail.daemon.admin_endpoint import AdminEndpoint
 from twisted_sendmail.daemon.clock_watch import ClockWatch
 from twisted_sendmail.daemon.drop_intake import DropIntake
@@ -114,7 +115,9 @@ class RelayDaemon(Service):
         self.listeners = Listeners(self._reactor, self.relay.queue)
         await self.listeners.apply(configuration)
         await self._admin.apply(configuration)
-        self._mailq = MailqSocket(self._reactor, self.relay.queue, self._local_mail)
+        self._mailq = MailqSocket(
+            self._reactor, self.relay.queue, self._local_mail, self._routes_down
+        )
         await self._mailq.apply(configuration)
         self.drop.start()
         self._notifier.start_watchdog(self._reactor)
@@ -174,6 +177,10 @@ class RelayDaemon(Service):
             return None
         files, oldest, octets = drop.totals
         return LocalMail(files, oldest, octets, len(drop.stuck))
+
+    def _routes_down(self) -> dict[str, float]:
+        """The time of the next attempt of each route that is down."""
+        return waits(self.relay.stats().routes, self._reactor.seconds())
 
     # -- signals -------------------------------------------------------------------------
 

@@ -191,6 +191,9 @@ def _entry(message: dict[str, Any]) -> Iterator[str]:
     mark = _MARKS.get(message["queue_name"], " ")
     date, sender = _date(message["arrival_time"]), printable(message["sender"], 320)
     yield f"{message['queue_id']}{mark} {message['message_size']:7} {date}  {sender}"
+    waits = message.get("waits")
+    if waits:
+        yield f"({printable(waits, 300)})".rjust(80)
     previous: str | None = None
     for recipient in message["recipients"]:
         reason = recipient.get("delay_reason")

@@ -293,9 +293,22 @@ class SQLiteQueue(Queue):
     def settle(self, settlement: AttemptRecord) -> Deferred[QueuedMessage | None]:
         """See ``Queue.settle``; retried until it is written."""
         settled = self._record(SettleAttempt(self._retry, settlement))
+        _ = settled.addErrback(self._hold_unrecorded, settlement.id)
         if settlement.reports:
             _ = settled.addCallback(self._reports_queued, settlement)
         return settled
+
+    def _hold_unrecorded(self, failure: Any, id_: str) -> Any:
+        """Hold a message whose record was refused for good; it may have been delivered."""
+        if not self._open or self._closing is not None or failure.value.temporary:
+            return failure
+        _log.error(
+            "the result for {id} cannot be recorded, and the message is put on hold: release it to "
+            "send it again",
+            id=id_,
+        )
+        holding = self._write(lambda store: store.hold_unrecorded(id_))
+        return holding.addErrback(self._log_failure).addCallback(lambda _: failure)
 
     def _reports_queued(self, left: QueuedMessage | None, settlement: AttemptRecord) -> Any:
         ids = tuple(info.id for info, _ in settlement.reports)

@@ -659,6 +659,12 @@ class SQLiteStore:
         numbers = [number for number in map(id_number, ids) if number is not None]
         self._end_leases(numbers, interrupted=False)
 
+    def hold_unrecorded(self, id: str) -> None:  # noqa: A002 - the field's name
+        """End the lease of a message whose result cannot be recorded, and put it on hold."""
+        number = id_number(id)
+        if number is not None and self._end_leases([number], interrupted=True):
+            self._act(QueueAction.HOLD, number, 0.0, leased=False, held=False, aside=None)
+
     def end_leases(self, *, interrupted: bool, but: Collection[str] = ()) -> tuple[str, ...]:
         """End all leases; return the ids of the messages that are left.
 
