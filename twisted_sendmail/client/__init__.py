@@ -1,14 +1,10 @@
 """SMTP client: connections, pool, submission."""
 
-from twisted_sendmail.client.connect import SILENCE_NOTE
-from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
-from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
-from twisted_sendmail.client.pool import PoolLimits
-from twisted_sendmail.client.probe import ProbeResult, probe_server
-from twisted_sendmail.client.server_config import SubmissionServer
-from twisted_sendmail.client.submit import sendmail, submit
-from twisted_sendmail.client.timeouts import Cancelled, Timeouts
-from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted_sendmail.lazy_names import lazy_names
 
 __all__ = [
     "SILENCE_NOTE",
@@ -30,3 +26,29 @@ __all__ = [
     "sendmail",
     "submit",
 ]
+
+if TYPE_CHECKING:
+    from twisted_sendmail.client.connect import SILENCE_NOTE
+    from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
+    from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
+    from twisted_sendmail.client.pool import PoolLimits
+    from twisted_sendmail.client.probe import ProbeResult, probe_server
+    from twisted_sendmail.client.server_config import SubmissionServer
+    from twisted_sendmail.client.submit import sendmail, submit
+    from twisted_sendmail.client.timeouts import Cancelled, Timeouts
+    from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "connect": "SILENCE_NOTE",
+            "delivery_job": "Job JobResult prepare_message",
+            "mailer": "Item Mailer MailerStats",
+            "pool": "PoolLimits",
+            "probe": "ProbeResult probe_server",
+            "server_config": "SubmissionServer",
+            "submit": "sendmail submit",
+            "timeouts": "Cancelled Timeouts",
+            "tls": "ServerVerifier TLSPolicy TLSTrust",
+        },
+    )
