@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
+from inspect import Parameter, iscoroutine, signature
+from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+import twisted_sendmail
 from twisted_sendmail import (
+    ConnectionFailed,
     ConnectionLimits,
+    DeliveryCancelled,
     Envelope,
     InvalidInput,
     Mailer,
@@ -20,6 +27,7 @@ from twisted_sendmail import (
     Receiver,
     RelayService,
     RelaySettings,
+    RouteSettings,
     SMTPServerFactory,
     SubmissionServer,
     Timeouts,
@@ -29,6 +37,7 @@ from twisted_sendmail import (
     probe_server,
     submit,
 )
+from twisted_sendmail.testing.memory_network import MemoryEndpoint, MemoryNetwork
 from twisted_sendmail.testing.memory_server import MemoryServer
 from twisted_sendmail.testing.stub import StubMailer
 
@@ -63,7 +72,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "the name": (lambda: TLSTrust(name=any_type(3)), "give the name"),
     "fingerprint": (lambda: TLSTrust(fingerprint=any_type(3)), "give the SHA-256"),
     "limits": (lambda: Mailer(Clock(), URL, limits=any_type(3)), "give a PoolLimits"),
-    "swapped": (lambda: Mailer(URL, any_type(Clock())), "give a URL or a SubmissionServer"),
+    "swapped": (lambda: Mailer(URL, any_type(Clock())), "give twisted.internet.reactor"),
     "grace": (lambda: Mailer(Clock(), URL).aclose(grace=any_type("3")), "give seconds"),
     "ret": (lambda: Envelope("", "b@example.net", ret=any_type(3)), "give FULL or HDRS"),
     "envid": (lambda: Envelope("", "b@example.net", envid=any_type(3)), "give text"),
@@ -146,3 +155,111 @@ def test_no_credentials_may_be_chosen_for_a_url_with_a_user() -> None:
     assert SubmissionServer.from_url(url, credentials=None).credentials is None
     with pytest.raises(InvalidInput, match="there is no password for jane"):
         _ = SubmissionServer.from_url(url)
+
+
+NOWHERE = SubmissionServer.from_url(URL, endpoint=MemoryEndpoint(MemoryNetwork()))
+#: Arguments with which each public callable can be called, from the first one on.
+USABLE: dict[str, tuple[object, ...]] = {
+    "AuthThrottle": (Clock(),),
+    "ClientSession": (),
+    "ConnectionCounter": (),
+    "ConnectionLimits": (),
+    "Credentials": ("jane", "s3cret"),
+    "Envelope": ("a@example.org", "b@example.net"),
+    "Extension": ("XFOO",),
+    "ExtensionCommand": ("XFOO",),
+    "ExtensionParameter": ("XFOO",),
+    "HashedAccounts": ({},),
+    "Mailbox": ("jane", "example.org"),
+    "Mailer": (Clock(), URL),
+    "MailerService": (Clock(), URL),
+    "Networks": (["192.0.2.0/24"],),
+    "PasswordFile": ("accounts", Clock()),
+    "PoolLimits": (),
+    "PortalAccounts": (Portal(any_type(None)),),
+    "Recipient": ("b@example.net",),
+    "RelayService": (
+        Clock(),
+        "queue",
+        RelaySettings("relay.example.org", [RouteSettings("all", [any_type(URL)])]),
+    ),
+    "RelaySettings": ("relay.example.org", [RouteSettings("all", [any_type(URL)])]),
+    "RetryPolicy": (),
+    "RouteSettings": ("all", [URL]),
+    "SMTPServerFactory": (Clock(), Receiver),
+    "ServerSettings": (),
+    "ServerTLS": ("server.pem",),
+    "ServerTimeouts": (),
+    "SubmissionProtocol": (Clock(),),
+    "SubmissionServer": ("mail.example.org",),
+    "TLSTrust": (),
+    "Timeouts": (),
+    "UserRates": (Clock(),),
+    "many": (Clock(), NOWHERE, [MESSAGE]),
+    "open_session": (Clock(), NOWHERE),
+    "password_entry": ("jane", "s3cret"),
+    "probe_server": (Clock(), NOWHERE),
+    "sendmail": (MemoryEndpoint(MemoryNetwork()), MESSAGE),
+    "submit": (Clock(), NOWHERE, MESSAGE),
+}
+#: What the package passes to its callers, and what is checked by tests of its own.
+GIVEN_TO_CALLERS = {
+    "Attachment", "ConnectionInfo", "DKIMKey", "DeliveryReport", "EnhancedStatus", "FinalReport",
+    "ForwardPath", "MECHANISMS", "MailParameters", "MailSender", "MailerStats", "Mechanism",
+    "ProbeResult", "Queued", "Receiver", "RecipientResult", "Reply", "ReversePath", "Sending",
+    "ServerHandler", "ServerSession", "ServerVerifier", "TLSFacts", "Transcript",
+    "UnusableRecipient", "compose", "deliver", "require_acceptance",
+}  # fmt: skip
+OTHERS: list[object] = [None, 3, -1.5, True, b"x", ["x"], {"x": 1}, object()]
+
+
+def result_of(call: Callable[[], object]) -> object:
+    """What *call* returns, or the error that it raises or its result fails with."""
+    found: list[object] = []
+    try:
+        result = call()
+        if iscoroutine(result):
+            result = Deferred.fromCoroutine(result)
+        if isinstance(result, Deferred):
+            _ = result.addBoth(found.append)
+            result.cancel()
+            (result,) = found
+    except Exception as e:  # noqa: BLE001 - the caller looks at its type
+        return e
+    return result.value if isinstance(result, Failure) else result
+
+
+def test_each_public_callable_is_tried_with_wrong_arguments() -> None:
+    errors = {
+        name
+        for name in twisted_sendmail.__all__
+        if isinstance(kind := getattr(twisted_sendmail, name), type)
+        and issubclass(kind, (BaseException, Enum))
+    }
+    assert {*USABLE, *GIVEN_TO_CALLERS} == set(twisted_sendmail.__all__) - errors
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_no_argument_of_a_wrong_type_gets_past_the_check(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is used, or refused with a remedy; an ``object()`` is always refused."""
+    function = getattr(twisted_sendmail, name)
+    usable = USABLE[name]
+    monkeypatch.chdir(tmp_path)
+    for at, parameter in enumerate(signature(function).parameters.values()):
+        assert parameter.kind not in {Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL}
+        for value in OTHERS:
+            if at < len(usable):
+                given = (*usable[:at], value, *usable[at + 1 :])
+                result = result_of(lambda given=given: function(*given))  # type: ignore[misc]
+            else:
+                named = {parameter.name: value}
+                result = result_of(lambda named=named: function(*usable, **named))  # type: ignore[misc]
+            case = f"{name}({parameter.name}={value!r}): {result!r}"
+            if isinstance(result, Exception):
+                refused = isinstance(result, (InvalidInput, ConnectionFailed, DeliveryCancelled))
+                assert refused, case
+                assert not isinstance(result, InvalidInput) or "; " in str(result), case
+            if type(value) is object:
+                assert isinstance(result, InvalidInput), case

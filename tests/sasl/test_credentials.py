@@ -130,7 +130,7 @@ def test_a_name_has_no_control_character_and_is_unicode(name: str) -> None:
         (
             ("bob", SECRET),
             {"mechanisms": "PLAIN"},
-            "mechanisms must be a list of names, such as ['PLAIN']",
+            "mechanisms cannot be str",
         ),
         (
             ("bob", SECRET),

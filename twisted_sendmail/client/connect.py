@@ -33,6 +33,8 @@ from twisted_sendmail.smtp import (
     StartTLSUnavailable,
     TLSClosed,
     Transcript,
+    check_callable,
+    check_reactor,
     domain_name,
     printable,
     refusal,
@@ -68,6 +70,9 @@ async def open_session(
 
     Cancelling closes the connection.
     """
+    check_reactor("clock", clock)
+    if connected is not None:
+        check_callable("connected", connected, "a function of the protocol, or None")
     server = SubmissionServer.of(server)
     # Before connecting: a file may have been replaced or removed.
     context = None if server.tls is TLSPolicy.NONE else server.trust.context()

@@ -34,7 +34,9 @@ from twisted_sendmail.smtp import (
     RecipientResult,
     RecipientStatus,
     SendmailError,
+    check_flag,
     check_positive,
+    check_reactor,
     check_type,
     printable,
     require_acceptance,
@@ -107,6 +109,7 @@ class Mailer:
         limits: PoolLimits | None = None,
         dkim: DKIMKey | Sequence[DKIMKey] | None = None,
     ) -> None:
+        check_reactor("reactor", reactor)
         servers = SubmissionServer.all_of(server)
         if not servers:
             raise InvalidServer("there is no server", remedy="give at least one")
@@ -280,14 +283,19 @@ class Mailer:
 
         Cancelling closes at once.
         """
-        if grace is not None and grace != 0:
-            check_positive("grace", grace, "seconds, zero or more, or None")
+        _check_grace(grace)
+        check_flag("send_waiting", send_waiting)
         self._closed = True
         self._deadlines.stop_if_idle()
         return Deferred.fromCoroutine(self.pool.close(grace, send_waiting=send_waiting))
 
     def __repr__(self) -> str:
         return f"<Mailer {self.pool}>"
+
+
+def _check_grace(grace: object) -> None:
+    if grace is not None and (grace != 0 or isinstance(grace, bool)):
+        check_positive("grace", grace, "seconds, zero or more, or None")
 
 
 class Sending:
@@ -536,6 +544,8 @@ def many(
     are those of the messages begun.
     """
     try:
+        check_flag("all_or_nothing", all_or_nothing)
+        check_flag("complete", complete)
         mailer = Mailer(reactor, SubmissionServer.of(server), limits=_ONE_CONNECTION, dkim=dkim)
     except SendmailError:
         return fail()
@@ -603,6 +613,8 @@ class MailerService(Service):
         self._make: Callable[[], Mailer] = partial(
             Mailer, reactor, server, limits=limits, dkim=dkim
         )
+        _check_grace(grace)
+        check_flag("send_waiting", send_waiting)
         self._grace = grace
         self._send_waiting = send_waiting
         #: The mailer; a new one after each start.

@@ -10,7 +10,7 @@ from twisted.internet.defer import fail
 from twisted_sendmail.client.connect import open_session
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import within
-from twisted_sendmail.smtp import Capabilities, SendmailError, refusal
+from twisted_sendmail.smtp import Capabilities, SendmailError, check_reactor, refusal
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -51,6 +51,7 @@ def probe_server(reactor: Any, server: str | SubmissionServer) -> Deferred[Probe
     :raises InvalidInput: *server* cannot be used.
     """
     try:
+        check_reactor("reactor", reactor)
         chosen = SubmissionServer.of(server)
     except SendmailError:
         return fail()

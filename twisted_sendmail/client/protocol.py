@@ -80,6 +80,8 @@ from twisted_sendmail.smtp import (
     SendmailError,
     StartTLS,
     Verb,
+    check_reactor,
+    check_type,
     printable,
 )
 
@@ -131,6 +133,10 @@ class SubmissionProtocol(Protocol):
         transcript: Transcript | None = None,
         extensions: Iterable[Extension] = (),
     ) -> None:
+        check_reactor("clock", clock)
+        if timeouts is not None:
+            check_type("timeouts", timeouts, Timeouts, "a Timeouts, or None")
+        check_type("server_name", server_name, str, "the name of the server")
         #: Runs the timeouts; a reactor with threads also runs work that takes long.
         self.clock = clock
         self.timeouts = timeouts or Timeouts()

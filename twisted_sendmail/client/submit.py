@@ -17,7 +17,12 @@ from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.client.tls import TLSPolicy
 from twisted_sendmail.client.transaction import may_go_without
 from twisted_sendmail.message import DKIMSigner
-from twisted_sendmail.smtp import InvalidServer, SendmailError, require_acceptance
+from twisted_sendmail.smtp import (
+    InvalidServer,
+    SendmailError,
+    check_reactor,
+    require_acceptance,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,6 +76,7 @@ def submit(
     the message is in doubt.
     """
     try:
+        check_reactor("reactor", reactor)
         chosen = SubmissionServer.of(server)
         signer = DKIMSigner.of(dkim)
     except SendmailError:

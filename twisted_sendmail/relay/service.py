@@ -9,6 +9,7 @@ The relay itself listens on nothing: ``server`` does, and the queue notifies the
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,16 @@ from twisted_sendmail.relay.running_time import RunningTime
 from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
 from twisted_sendmail.relay.tracker import Queued, Tracker
 from twisted_sendmail.shared_result import SharedResult
-from twisted_sendmail.smtp import InvalidInput, MailerClosed, check_type, domain_name
+from twisted_sendmail.smtp import (
+    InvalidInput,
+    MailerClosed,
+    check_callable,
+    check_reactor,
+    check_type,
+    domain_name,
+)
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Sequence
 
     from twisted.python.failure import Failure
@@ -92,7 +99,14 @@ class RelayService(Service):
         policy: CleanupPolicy | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        check_reactor("reactor", reactor)
         check_type("settings", settings, RelaySettings, "a RelaySettings, or use RelayService.to()")
+        check_type(
+            "queue", queue, (str, os.PathLike, Queue), "the directory of the queue, or a Queue"
+        )
+        if policy is not None:
+            check_type("policy", policy, CleanupPolicy, "a CleanupPolicy, or None")
+        check_callable("chance", chance, "a function such as random.random")
         self._reactor = reactor
         self._given = queue
         self.settings = settings

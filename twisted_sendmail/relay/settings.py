@@ -17,6 +17,7 @@ from twisted_sendmail.smtp import (
     ForwardPath,
     InvalidInput,
     Mailbox,
+    check_each,
     check_positive,
     check_type,
     domain_name,
@@ -29,7 +30,10 @@ def _servers(given: Any) -> tuple[SubmissionServer, ...]:
 
 
 def _patterns(given: Any) -> tuple[str, ...]:
-    return tuple(pattern(each) for each in ((given,) if isinstance(given, str) else given))
+    if isinstance(given, str):
+        given = (given,)
+    check_each("senders", given, str, "a list of addresses, @domains, '<>' or '*'")
+    return tuple(pattern(each) for each in given)
 
 
 @attrs.frozen
@@ -87,7 +91,7 @@ def _domains(given: Any) -> tuple[DKIMDomain, ...]:
 def _relay_name(given: Any) -> str:
     try:
         return domain_name(given)
-    except (InvalidInput, AttributeError):
+    except (InvalidInput, AttributeError, TypeError):
         raise InvalidInput(
             f"the relay's name '{printable(str(given), 100)}' cannot be used",
             remedy="give a full host name, such as relay.example.org",

@@ -17,7 +17,12 @@ from typing import NoReturn, TypeAlias
 
 from attrs import frozen
 
-from twisted_sendmail.smtp import InvalidInput, SendmailError, TemporaryAuthenticationFailure
+from twisted_sendmail.smtp import (
+    InvalidInput,
+    SendmailError,
+    TemporaryAuthenticationFailure,
+    check_each,
+)
 
 #: Returns the secret, or an awaitable of it; called once a connection.
 Provider: TypeAlias = Callable[[], "str | Awaitable[str]"]
@@ -168,7 +173,10 @@ class Credentials:
                 f"credentials of {username!r} have both a password and a token; give one of them"
             )
         if given is None and self._mechanisms is None:
-            raise InvalidInput(f"credentials of {username!r} have no password and no token")
+            raise InvalidInput(
+                f"credentials of {username!r} have no password and no token",
+                remedy="give one of them",
+            )
         if given is not None and not username:
             raise InvalidInput(f"the {self._kind} is given without a user name")
         if isinstance(given, type):
@@ -274,8 +282,7 @@ def _check_name(what: str, name: object) -> None:
 def _mechanism_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise InvalidInput("mechanisms must be a list of names, such as ['PLAIN']")
+    check_each("mechanisms", names, str, "a list of names, such as ['PLAIN']")
     upper = tuple(dict.fromkeys(name.upper() for name in names))
     if not upper:
         raise InvalidInput("mechanisms is an empty list; leave it out to allow all")

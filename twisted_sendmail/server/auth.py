@@ -32,6 +32,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import Interface
+from zope.interface.interface import InterfaceClass
 
 from twisted_sendmail.local_users import uid_text
 from twisted_sendmail.sasl import (
@@ -41,7 +42,16 @@ from twisted_sendmail.sasl import (
     ScramServer,
     parse_bearer,
 )
-from twisted_sendmail.smtp import PENDING, Pending, Reply, printable
+from twisted_sendmail.smtp import (
+    PENDING,
+    Pending,
+    Reply,
+    check_callable,
+    check_positive,
+    check_reactor,
+    check_type,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -138,6 +148,9 @@ class PortalAccounts:
         interface: type[Interface] = IMailUser,
         encode: Callable[[str], bytes] = lambda text: text.encode("utf-8"),
     ) -> None:
+        check_callable("the login of portal", getattr(portal, "login", None), "a Portal")
+        check_type("interface", interface, InterfaceClass, "an Interface of zope.interface")
+        check_callable("encode", encode, "a function that turns text into octets")
         self._portal = portal
         self._interface = interface
         self._encode = encode
@@ -454,6 +467,9 @@ class AuthThrottle:
     """
 
     def __init__(self, clock: IReactorTime, base: float = 2.0) -> None:
+        check_reactor("clock", clock)
+        if base != 0 or isinstance(base, bool):
+            check_positive("base", base, "seconds, zero or more")
         self.clock = clock
         self.base = base
         self._addresses, self._users, self._known = _Table(), _Table(), _Table()

@@ -33,7 +33,10 @@ from twisted_sendmail.smtp import (
     Reply,
     ServerSession,
     ServerSettings,
+    check_callable,
+    check_flag,
     check_positive,
+    check_reactor,
     check_type,
 )
 
@@ -90,6 +93,8 @@ class ConnectionCounter:
     """
 
     def __init__(self, by_origin: Counter[Hashable] | None = None) -> None:
+        if by_origin is not None:
+            check_type("by_origin", by_origin, Counter, "a Counter, or None")
         self._by_origin: Counter[Hashable] = Counter() if by_origin is None else by_origin
         self._total = 0
 
@@ -162,11 +167,23 @@ class SMTPServerFactory(ServerFactory):
         user_rates: UserRates | None = None,
         trace: bool = True,
     ) -> None:
-        if not callable(receiver):
+        check_reactor("clock", clock)
+        check_callable(
+            "receiver",
+            receiver,
+            "a subclass of Receiver, or a function that takes a ConnectionInfo",
+        )
+        if tls is not None and not hasattr(tls, "serverConnectionForTLS"):
             raise InvalidInput(
-                f"receiver cannot be {type(receiver).__name__}",
-                remedy="give a subclass of Receiver, or a function that takes a ConnectionInfo",
+                f"tls cannot be {type(tls).__name__}",
+                remedy='give ServerTLS("server.pem"), or None',
             )
+        if accounts is not None and not hasattr(accounts, "mechanisms"):
+            raise InvalidInput(
+                f"accounts cannot be {type(accounts).__name__}",
+                remedy="give a PasswordFile, PortalAccounts or another Accounts, or None",
+            )
+        check_flag("trace", trace)
         for name, value, kind in (
             ("settings", settings, ServerSettings),
             ("deadlines", deadlines, ServerTimeouts),

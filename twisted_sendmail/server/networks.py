@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
-from twisted_sendmail.smtp import InvalidServer
+from twisted_sendmail.smtp import InvalidServer, check_each
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -24,6 +24,7 @@ class Networks:
     """
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
+        check_each("networks", networks, str, "a list of texts, such as 192.0.2.0/24 or unix")
         self._unix = False
         self._networks: list[IPv4Network | IPv6Network] = []
         for text in networks:

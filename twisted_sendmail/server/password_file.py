@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import os
 from bisect import bisect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,19 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted_sendmail.sasl import ITERATIONS, SALT_BYTES, ScramKeys
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server.auth import Avatar
-from twisted_sendmail.smtp import InvalidInput, InvalidServer, printable
+from twisted_sendmail.smtp import (
+    InvalidInput,
+    InvalidServer,
+    check_callable,
+    check_flag,
+    check_path,
+    check_positive,
+    check_reactor,
+    check_type,
+    printable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from os import PathLike
 
 #: Runs a function that takes long outside the reactor's thread.
@@ -63,6 +72,11 @@ class HashedAccounts:
     def __init__(
         self, entries: Mapping[str, ScramKeys], run_blocking: RunBlocking = run_inline
     ) -> None:
+        check_type("entries", entries, Mapping, "a dict of user names and ScramKeys")
+        check_callable("run_blocking", run_blocking, "a HashingPool")
+        for user, keys in entries.items():
+            check_type("a user name", user, str, "text")
+            check_type("the keys of a user", keys, ScramKeys, "ScramKeys")
         self.replace(entries)
         self._run_blocking = run_blocking
 
@@ -130,7 +144,8 @@ class HashedAccounts:
 class PasswordFile(HashedAccounts):
     """The users in a file.
 
-    :param reactor: gets the results of the threads that hash passwords.
+    :param reactor: gets the results of the threads that hash passwords; None: they are hashed at
+        once.
     :param pool: these threads, where several servers share them; else the file has its own, and
         the server ends them when it stops.
     :param world_readable: accept a file that everybody may read, such as a mounted secret.
@@ -145,6 +160,12 @@ class PasswordFile(HashedAccounts):
         pool: HashingPool | None = None,
         world_readable: bool = False,
     ) -> None:
+        check_path("the password file", path)
+        if reactor is not None:
+            check_reactor("reactor", reactor)
+        if pool is not None:
+            check_type("pool", pool, HashingPool, "a HashingPool, or None")
+        check_flag("world_readable", world_readable)
         self._path = Path(path)
         self._world_readable = world_readable
         self._shared = pool is not None
@@ -169,6 +190,9 @@ def password_entry(user: str, password: str, *, iterations: int = ITERATIONS) ->
 
     :raises InvalidInput: the user name cannot stand in such a line.
     """
+    for name, text in (("user", user), ("password", password)):
+        check_type(name, text, str, "text")
+    check_positive("iterations", iterations, "a whole number above zero", whole=True)
     if not user or ":" in user or not user.isprintable() or user != user.strip() or user[0] == "#":
         what = f"user name '{printable(user, 40)}' cannot be used"
         raise InvalidInput(

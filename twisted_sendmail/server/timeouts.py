@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import fields, frozen
+
+from twisted_sendmail.smtp import check_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -37,6 +39,12 @@ class ServerTimeouts:
     discarding: float = 5
     #: The delay of the first failed login; each further one doubles it (``auth``).
     failed_login: float = 2
+
+    def __attrs_post_init__(self) -> None:
+        for each in fields(ServerTimeouts):
+            value = getattr(self, each.name)
+            if value != 0 or isinstance(value, bool):
+                check_positive(f"the timeout '{each.name}'", value, "seconds, zero or more")
 
 
 class Timer:

@@ -14,7 +14,11 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from zope.interface import implementer
 
-from twisted_sendmail.smtp import InvalidServer, TLSFacts
+from twisted_sendmail.smtp import (
+    InvalidServer,
+    TLSFacts,
+    check_path,
+)
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -34,6 +38,9 @@ class ServerTLS:
     def __init__(
         self, certificate: str | PathLike[str], key: str | PathLike[str] | None = None
     ) -> None:
+        check_path("the certificate", certificate)
+        if key is not None:
+            check_path("the key", key)
         self._certificate = Path(certificate)
         self._key = Path(key) if key is not None else self._certificate
         self._context = self._load()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp import check_positive
+from twisted_sendmail.smtp import check_positive, check_reactor
 from twisted_sendmail.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class UserRates:
     """
 
     def __init__(self, clock: IReactorTime, rate: float = 100.0, burst: int = 10_000) -> None:
+        check_reactor("clock", clock)
         self._clock = clock
         self._buckets: dict[Hashable, TokenBucket] = {}
         self._rate, self._burst = rate, burst

@@ -105,7 +105,10 @@ __all__ = [
     "Verb",
     "ascii_domain",
     "authentication_refusal",
+    "check_callable",
+    "check_each",
     "check_flag",
+    "check_path",
     "check_positive",
     "check_reactor",
     "check_texts",
@@ -139,7 +142,10 @@ if TYPE_CHECKING:
         domain_name,
     )
     from twisted_sendmail.smtp.arguments import (
+        check_callable,
+        check_each,
         check_flag,
+        check_path,
         check_positive,
         check_reactor,
         check_texts,
@@ -267,7 +273,7 @@ else:
         __name__,
         {
             "address": "ForwardPath Mailbox ReversePath ascii_domain domain_name",
-            "arguments": "check_flag check_positive check_reactor check_texts check_type",
+            "arguments": "check_callable check_each check_flag check_path check_positive check_reactor check_texts check_type",
             "capabilities": "Capabilities",
             "client": "ClientSession CommandGroup CommandResult",
             "client_states": "ClientState",

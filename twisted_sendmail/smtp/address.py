@@ -60,6 +60,10 @@ def _grammar(text: str) -> _Grammar:
 _GENERAL_LITERAL_RE = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+\Z")
 
 
+#: The remedy for an address that is no text.
+_GIVE = "give text such as jane@example.org"
+
+
 def _bad(text: object, why: str, remedy: str = "") -> InvalidAddress:
     shown = printable(text if isinstance(text, (str, bytes)) else repr(text), limit=100)
     return InvalidAddress(f"address '{shown}' cannot be used", detail=why, remedy=remedy)
@@ -83,6 +87,9 @@ class Mailbox:
     wire: str = attrs.field(eq=False, repr=False)
 
     def __init__(self, local_part: str, domain: str) -> None:
+        for part in (local_part, domain):
+            if not isinstance(part, str):
+                raise _bad(part, f"it is {type(part).__name__}, not str", _GIVE)
         if not local_part.isprintable():
             raise _bad(str(local_part), "it holds control characters")
         whole = f"{local_part}@{domain}"
@@ -105,7 +112,7 @@ class Mailbox:
         :raises InvalidAddress: *text* is anything else.
         """
         if not isinstance(text, str):
-            raise _bad(text, f"it is {type(text).__name__}, not str")
+            raise _bad(text, f"it is {type(text).__name__}, not str", _GIVE)
         match = _grammar(text).mailbox.match(text)
         if match is None:
             raise _bad(text, _why(text), _remedy(text))

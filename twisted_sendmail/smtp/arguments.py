@@ -6,8 +6,9 @@ its type and not the value, which may be a secret.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
+from os import PathLike
 from typing import Any
 
 from twisted_sendmail.smtp.errors import InvalidInput
@@ -63,3 +64,31 @@ def check_texts(name: str, value: Any, give: str) -> None:
     check_type(name, value, Mapping, give)
     for each in chain.from_iterable(value.items()):
         check_type(f"a text of {name}", each, str, give)
+
+
+def check_callable(name: str, value: object, give: str) -> None:
+    """Check that *value* can be called.
+
+    :raises InvalidInput: it cannot; *give* is the remedy.
+    """
+    if not callable(value):
+        raise InvalidInput(f"{name} cannot be {type(value).__name__}", remedy=f"give {give}")
+
+
+def check_path(name: str, value: object) -> None:
+    """Check that *value* is the path of a file.
+
+    :raises InvalidInput: it is not.
+    """
+    check_type(name, value, (str, PathLike), "the path of a file")
+
+
+def check_each(name: str, values: Any, kinds: type | tuple[type, ...], give: str) -> None:
+    """Check that *values* is a collection of *kinds*, and no text.
+
+    :raises InvalidInput: it is not; *give* is the remedy.
+    """
+    if isinstance(values, (str, bytes)) or not isinstance(values, Collection):
+        raise InvalidInput(f"{name} cannot be {type(values).__name__}", remedy=f"give {give}")
+    for each in values:
+        check_type(f"one of {name}", each, kinds, give)

@@ -50,8 +50,10 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
+from twisted_sendmail.smtp.arguments import check_callable, check_type
 from twisted_sendmail.smtp.capabilities import Capabilities
 from twisted_sendmail.smtp.client_states import (
     ENDS_GROUP,
@@ -80,7 +82,7 @@ from twisted_sendmail.smtp.reply_parser import ReplyParser
 from twisted_sendmail.smtp.transcript import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from twisted_sendmail.smtp.extensions import Extension
 
@@ -164,6 +166,10 @@ class ClientSession:
         greeted: Callable[[list[CommandResult]], object] | None = None,
         extensions: Iterable[Extension] = (),
     ) -> None:
+        if transcript is not None:
+            check_type("transcript", transcript, Transcript, "a Transcript, or None")
+        if greeted is not None:
+            check_callable("greeted", greeted, "a function of the results, or None")
         #: The parameters and commands of extensions, for those who make commands.
         self.extensions = extended_table(extensions)
         #: The state that the replies have led to.

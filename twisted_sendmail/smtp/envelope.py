@@ -6,7 +6,8 @@ RFC 4954 section 5 (the AUTH parameter), RFC 8689 (REQUIRETLS).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import attrs
 
@@ -15,9 +16,6 @@ from twisted_sendmail.smtp.arguments import check_flag, check_type
 from twisted_sendmail.smtp.errors import InvalidAddress, InvalidInput
 from twisted_sendmail.smtp.limits import MAX_ENVID, MAX_ORCPT
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 
@@ -25,12 +23,17 @@ def _path(path: object) -> ForwardPath:
     if isinstance(path, str):
         return ForwardPath.parse(path)
     raise InvalidInput(
-        f"recipient {path!r} cannot be used", detail="it is neither text nor a ForwardPath"
+        f"recipient {path!r} cannot be used",
+        detail="it is neither text nor a ForwardPath",
+        remedy="give text such as jane@example.org",
     )
 
 
 def _notify(notify: str | Iterable[str]) -> frozenset[str]:
-    given = [notify] if isinstance(notify, str) else notify
+    check_type("notify", notify, Iterable, "NEVER, or any of SUCCESS, FAILURE, DELAY")
+    given = [notify] if isinstance(notify, str) else list(notify)
+    for word in given:
+        check_type("one of notify", word, str, "NEVER, or any of SUCCESS, FAILURE, DELAY")
     words = frozenset(word.upper() for word in given)
     if words != {"NEVER"} and not words <= _NOTIFY:
         raise InvalidInput(
@@ -53,6 +56,11 @@ def _check_orcpt(orcpt: str) -> None:
 # ``Recipient`` and ``Envelope`` are made for each message: a converter for each field, also for those
 # that were not given, would take longer than all the rest.
 _NO_WORDS: frozenset[str] = frozenset()
+
+
+def _others(others: Mapping[str, Any]) -> Mapping[str, Any]:
+    check_type("others", others, Mapping, "a dict of values by keyword")
+    return others
 
 
 @attrs.frozen(init=False)
@@ -87,7 +95,7 @@ class Recipient:
             path if isinstance(path, ForwardPath) else _path(path),
             _notify(notify) if notify else _NO_WORDS,
             orcpt,
-            {} if others is None else others,
+            {} if others is None else _others(others),
         )
 
     @property
@@ -212,7 +220,7 @@ class Envelope:
             ret if ret is None else _ret(ret),
             envid,
             require_tls,
-            {} if others is None else others,
+            {} if others is None else _others(others),
         )
 
     def to(self, recipients: tuple[Recipient, ...]) -> Envelope:

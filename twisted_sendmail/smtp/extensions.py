@@ -22,11 +22,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 from twisted_sendmail.smtp.address import ReversePath
+from twisted_sendmail.smtp.arguments import (
+    check_callable,
+    check_each,
+    check_flag,
+    check_type,
+)
 from twisted_sendmail.smtp.commands import OtherCommand, xtext
 from twisted_sendmail.smtp.envelope import Recipient
 from twisted_sendmail.smtp.errors import InvalidInput
@@ -60,6 +67,7 @@ def unxtext(text: str | None, limit: int = 1000) -> str:
 
 
 def _keyword(keyword: str) -> str:
+    check_type("a keyword", keyword, str, "text such as XCLIENT")
     upper = keyword.upper()
     if not _KEYWORD.fullmatch(upper):
         raise InvalidInput(f"'{keyword[:40]}' is no keyword", detail="it has letters, digits and -")
@@ -67,6 +75,7 @@ def _keyword(keyword: str) -> str:
 
 
 def _verb(verb: str) -> str:
+    check_type("a verb", verb, str, "text such as XCLIENT")
     return OtherCommand(verb).name
 
 
@@ -88,6 +97,13 @@ class ExtensionParameter:
     format: Callable[[Any], str | None] = xtext
     attribute: str | None = None
 
+    def __attrs_post_init__(self) -> None:
+        check_callable("parse", self.parse, "a function of the text after =")
+        check_callable("format", self.format, "a function of a value")
+        check_type(
+            "attribute", self.attribute, (str, NoneType), "the name of an attribute, or None"
+        )
+
 
 @frozen
 class ExtensionCommand:
@@ -105,6 +121,11 @@ class ExtensionCommand:
     verb: str = field(converter=_verb)
     handle: Callable[[Any, str], object] | None = None
     restarts: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.handle is not None:
+            check_callable("handle", self.handle, "a function of connection and argument, or None")
+        check_flag("restarts", self.restarts)
 
 
 @frozen
@@ -125,6 +146,15 @@ class Extension:
     mail: tuple[ExtensionParameter, ...] = ()
     rcpt: tuple[ExtensionParameter, ...] = ()
     commands: tuple[ExtensionCommand, ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.offer, str):
+            check_callable("offer", self.offer, "text, or a function of settings and tls")
+        for name in ("mail", "rcpt"):
+            check_each(
+                name, getattr(self, name), ExtensionParameter, "a list of ExtensionParameter"
+            )
+        check_each("commands", self.commands, ExtensionCommand, "a list of ExtensionCommand")
 
     def offered(self, settings: ServerSettings, *, tls: bool) -> str | None:
         """Return the text after the keyword in the reply to EHLO; None for no offer."""
@@ -399,5 +429,6 @@ STANDARD_TABLE = ExtensionTable(STANDARD_EXTENSIONS.values())
 
 def extended_table(extensions: Iterable[Extension]) -> ExtensionTable:
     """Return :data:`STANDARD_TABLE` with *extensions*; one with the same keyword replaces ours."""
+    check_each("extensions", extensions, Extension, "a list of Extension objects")
     given = tuple(extensions)
     return ExtensionTable((*STANDARD_EXTENSIONS.values(), *given)) if given else STANDARD_TABLE

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from twisted_sendmail.smtp.extensions import DERIVED_EXTENSIONS, ExtensionTable
+from twisted_sendmail.smtp.arguments import check_each, check_flag, check_type
+from twisted_sendmail.smtp.errors import InvalidInput
+from twisted_sendmail.smtp.extensions import DERIVED_EXTENSIONS, Extension, ExtensionTable
 from twisted_sendmail.smtp.limits import MAX_FIELDS, MAX_HOPS
-
-if TYPE_CHECKING:
-    from twisted_sendmail.smtp.extensions import Extension
 
 #: The extensions of this package that concern only the server.  REQUIRETLS is a promise about the
 #: next hop too: add it where the promise can be kept.
@@ -23,6 +21,11 @@ EXTENSIONS = (
     "CHUNKING",
     "BINARYMIME",
 )
+
+_LIMITS = (
+    "max_size", "max_header", "max_fields", "max_hops", "max_recipients", "max_messages",
+    "max_chunks", "max_errors", "max_auth_failures", "max_refusals", "max_idle_commands",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,26 @@ class ServerSettings:
     allow_early_input: bool = False
     #: Repair bare CR, bare LF and NUL in content; else such a message is refused.
     repair: bool = False
+
+    def __post_init__(self) -> None:
+        check_type("host", self.host, str, "a host name")
+        for name in ("lmtp", "require_hello", "allow_early_input", "repair"):
+            check_flag(name, getattr(self, name))
+        for name in ("starttls", "require_tls", "require_auth", "clear_auth"):
+            value = getattr(self, name)
+            if value is not None:
+                check_flag(name, value)
+        check_each(
+            "extensions", self.extensions, (str, Extension), "a tuple of keywords and Extensions"
+        )
+        if self.mechanisms is not None:
+            check_each("mechanisms", self.mechanisms, str, "a tuple of names, such as ('PLAIN',)")
+        for name in _LIMITS:
+            value = getattr(self, name)
+            if value is None and name == "max_messages":
+                continue
+            if type(value) is not int or value < 0:
+                raise InvalidInput(f"{name} cannot be {value!r}", remedy="give a whole number")
 
     @cached_property
     def table(self) -> ExtensionTable:

@@ -31,6 +31,7 @@ from twisted_sendmail.smtp import (
     InvalidServer,
     MailParameters,
     ServerSettings,
+    check_callable,
     check_flag,
     check_texts,
     check_type,
@@ -225,10 +226,11 @@ class RecordingServer:
         check_flag("tls", tls)
         if lenient is not None:
             check_flag("lenient", lenient)
-        if receiver is not None and not callable(receiver):
-            raise InvalidInput(
-                f"receiver cannot be {type(receiver).__name__}",
-                remedy="give a subclass of Receiver, or a function that takes a ConnectionInfo",
+        if receiver is not None:
+            check_callable(
+                "receiver",
+                receiver,
+                "a subclass of Receiver, or a function that takes a ConnectionInfo",
             )
         for name, value, kind in (
             ("settings", settings, ServerSettings),
