@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from mailbox import Maildir
 from pathlib import Path
 
+import pytest
+
 from tests.cli.shell import COMMAND
 
 MESSAGE = "From: a@example.org\r\nTo: b@example.net\r\nSubject: A \x1b[31mtrap\r\n\r\n.dot\r\n"
@@ -85,7 +87,7 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
         )
     complaint = (
         f"twisted-sendmail: port {port} cannot be listened on: Address already in use; "
-        "choose another with --port and --tls-port\n"
+        "choose another with --port and --tls-port, or another address with --host\n"
     )
     assert (done.returncode, done.stderr) == (69, complaint)
 
@@ -99,3 +101,44 @@ def test_a_maildir_that_cannot_be_created_is_one_clear_line(tmp_path: Path) -> N
         check=False,
     )
     assert (done.returncode, done.stderr.count("\n"), "Traceback" in done.stderr) == (73, 1, False)
+
+
+def test_the_authority_is_kept_and_only_the_user_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "password").touch(0o600)
+    (tmp_path / "password").write_text("s3cret\n")
+    words = ("--authority", "dev.pem", "--ca-file", "ca.pem", "--host", "127.0.0.1")
+    user = ("--user", "jane", "--password-file", "password")
+    with catching(tmp_path, *words, *user):
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    assert (tmp_path / "dev.pem").stat().st_mode & 0o777 == 0o600
+    with catching(tmp_path, *words, *user) as (running, port, tls_port):
+        with smtplib.SMTP("localhost", port) as client, pytest.raises(smtplib.SMTPSenderRefused):
+            client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+        with smtplib.SMTP_SSL("localhost", tls_port, context=context) as client:
+            client.login("jane", "s3cret")
+            client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+        with (
+            smtplib.SMTP_SSL("localhost", tls_port, context=context) as client,
+            pytest.raises(smtplib.SMTPAuthenticationError),
+        ):
+            client.login("jane", "wrong")
+        status, out = ended(running)
+    assert (status, out.count("by jane")) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--password", "s3cret"), "can be read by every process; use --password-file"),
+        (("--password-file", "x"), "there is a password but no user; add --user"),
+        (("--authority", "."), "."),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(
+    tmp_path: Path, words: tuple[str, ...], complaint: str
+) -> None:
+    done = subprocess.run(
+        [COMMAND, "catch", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert (done.stderr.count("\n"), complaint in done.stderr) == (1, True), done.stderr

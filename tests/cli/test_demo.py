@@ -28,18 +28,22 @@ def test_every_step_is_shown_and_no_file_is_left(shell: Shell) -> None:
     assert (done.status, done.err) == (0, ""), done.out[-3000:]
     for held in (
         "C: STARTTLS",
-        "C: AUTH PLAIN ****",
-        "TLSv1.3",
-        "proved by name: 127.0.0.1",
+        "C: AUTH SCRAM-SHA-256 ****",
+        "-- TLS: TLSv1.3 TLS_AES_256_GCM_SHA384, 127.0.0.1 by name",
         "$ twisted-sendmail queue list",
-        "status=deferred",
-        "status=bounced",
+        "deferred",
+        "status=bounced (550 5.1.1 No such user)",
         "Grüße aus Zürich, 你好, здравствуйте.",
         "..two dots, after a line that is one dot",
         "Final-Recipient: rfc822; nobody@example.net",
         *(f"✔ {claim}" for claim in CLAIMS),
     ):
         assert held in done.out
+    lines = done.out.splitlines()
+    assert len(lines) < 80
+    assert [line for line in lines if len(line) > 80] == []
+    assert [line for line in lines if "S: 250-8BITMIME" in line] == ["  S: 250-8BITMIME"]
+    assert done.out.count("No such user") == 1
     assert before == set(shell.folder.iterdir())
 
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
 
+from twisted_sendmail.cli.options import PASSWORD_VARIABLE, add_password_options, new_password
 from twisted_sendmail.cli.output import print_error, print_note, print_result
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.exit_status import CommandError, ExitStatus
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.server import INSUFFICIENT_STORAGE
 from twisted_sendmail.smtp import printable
+from twisted_sendmail.testing.authority import Authority
 from twisted_sendmail.testing.loopback import LoopbackServer
 from twisted_sendmail.testing.recording import ReceivedMessage, RecordingReceiver
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from twisted_sendmail.server import ConnectionInfo
     from twisted_sendmail.smtp import Reply
 
-#: The default ports.
+#: The default address and ports.
+HOST = "127.0.0.1"
 PORT = 2525
 TLS_PORT = 2465
 
@@ -39,6 +42,13 @@ def add_options(parser: ArgumentParser) -> None:
         "Run a submission server on the loopback interface that accepts every message, from any user "
         "with any password, with STARTTLS, implicit TLS or in clear. One line is printed for each "
         "message. Nothing is delivered. End it with Ctrl-C."
+    )
+    parser.add_argument(
+        "--host",
+        default=HOST,
+        metavar="ADDRESS",
+        help=f"the address to listen on; {HOST}. With another one, other machines can connect: use "
+        "--user too",
     )
     parser.add_argument(
         "--port",
@@ -64,6 +74,24 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="write the CA certificate here, for the client to trust",
     )
+    parser.add_argument(
+        "--authority",
+        type=Path,
+        metavar="FILE",
+        help="keep the CA, certificate and key, in FILE, which is made if it does not exist: a "
+        "client needs to trust it only once. Without it each start makes a new CA",
+    )
+    user = parser.add_argument_group(
+        "authentication",
+        f"The password comes from a file, a command, the variable {PASSWORD_VARIABLE} or a "
+        "prompt, and never from the command line.",
+    )
+    user.add_argument(
+        "--user",
+        metavar="NAME",
+        help="accept mail only after STARTTLS or in implicit TLS, from NAME with the password",
+    )
+    add_password_options(user)
 
 
 def execute(args: Namespace) -> int:
@@ -77,8 +105,15 @@ async def _serve(reactor: Any, args: Namespace) -> int:
     def receive(connection: ConnectionInfo) -> _CatchingReceiver:
         return _CatchingReceiver(connection, reactor, maildir)
 
+    users = _users(args)
     server = LoopbackServer(
-        reactor, port=args.port, tls_port=args.tls_port, lenient=True, receiver=receive
+        reactor,
+        host=args.host,
+        port=args.port,
+        tls_port=args.tls_port,
+        users=users,
+        receiver=receive,
+        authority=_authority(args.authority),
     )
     _write_ca_file(server.authority.pem, args.ca_file)
     try:
@@ -86,10 +121,11 @@ async def _serve(reactor: Any, args: Namespace) -> int:
     except CannotListenError as e:
         raise CommandError(
             f"port {e.port} cannot be listened on: {e.socketError.strerror}; choose another with "
-            "--port and --tls-port",
+            "--port and --tls-port, or another address with --host",
             ExitStatus.UNAVAILABLE,
         ) from None
-    print_note(f"catching at {server.url} and {server.tls_url}, any user, any password")
+    who = "any user, any password" if users is None else f"user {printable(args.user, 80)}"
+    print_note(f"catching at {server.url} and {server.tls_url}, {who}")
     print_note(f"the CA certificate is in {args.ca_file or server.ca_file}")
     print_note(server.authority.pem.decode("ascii").rstrip())
     try:
@@ -99,6 +135,25 @@ async def _serve(reactor: Any, args: Namespace) -> int:
     finally:
         await server.stop()
     return ExitStatus.OK
+
+
+def _users(args: Namespace) -> dict[str, str] | None:
+    if args.user is not None:
+        return {args.user: new_password(args, args.user)}
+    if args.password_file is not None or args.password_command is not None:
+        raise CommandError("there is a password but no user; add --user")
+    return None
+
+
+def _authority(path: Path | None) -> Authority | None:
+    if path is None:
+        return None
+    try:
+        return Authority.kept(path)
+    except OSError as e:
+        raise CommandError(
+            f"the authority {path} cannot be used: {e.strerror}", ExitStatus.CANTCREAT
+        ) from None
 
 
 def _port(text: str) -> int:

@@ -16,13 +16,11 @@ import subprocess
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
-from itertools import takewhile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
+from rich.console import Console, RenderableType
 from rich.rule import Rule
 from rich.text import Text
 from twisted.internet.task import deferLater
@@ -70,19 +68,19 @@ CONFIGURATION = """\
 queue = "queue"
 name = "relay.example.org"
 
-[[listen]]                        # accepts mail after STARTTLS and AUTH only
+[[listen]]                   # accepts mail after STARTTLS and AUTH only
 endpoint = "tcp:127.0.0.1:{listen}"
 certificate = "server.pem"
 accounts = "accounts"
 trusted = []
 
-[[smarthost]]                     # STARTTLS and AUTH again
+[[smarthost]]                # STARTTLS and AUTH again
 url = "smtp+starttls://{user}@127.0.0.1:{next_hop}"
 password-file = "smarthost.password"
 ca-file = "ca.pem"
 
 [delivery]
-down-first = "2 s"                # try a server that is down again after 2 s, then less often
+down-first = "2 s"           # the next attempt; later ones are less often
 """
 
 
@@ -106,40 +104,39 @@ async def _demo(reactor: Any) -> int:
     relay = DemoRelay(reactor)
     try:
         await relay.start()
-        _print_title(1, "A relay", "twistd sendmail --config relay.toml")
-        _print_panel("relay.toml", relay.configuration.splitlines())
+        _print_title(1, "A relay", "from relay.toml, in part")
+        _print_lines(
+            line for line in relay.configuration.splitlines() if line.startswith(_SHOWN_SETTINGS)
+        )
 
         _print_title(2, "An application submits a message", "the next hop is down")
         report = await submit(reactor, relay.server, MESSAGE)
-        _print_panel(f"The dialogue with {relay.server}, secrets masked", relay.dialogue)
-        tls = report.tls
-        if tls is not None:
-            session = f"{tls.version}, {tls.cipher}, proved by {tls.verified_by}: {tls.identity}"
-            _print_panel("TLS", [session, f"issued by {tls.issuer}"])
+        _print_lines(_without_first_offer(relay.dialogue))
         status, output = await relay.run(
             "sendmail", "-t", "-oi", "-f", "cron@example.org", stdin=LETTER
         )
         command = "$ sendmail -t -oi -f cron@example.org < message"
-        _print_panel("", [command, f"exit status {status} {output}"])
+        _print_lines([f"{command} ({output or 'exit status'} {status})"])
 
         await relay.logged("status=deferred", 2)
         queue_status, queue = await relay.run("main", "queue", "list")
         _print_title(3, "The queue", "the relay replied 250, so the messages are on disk")
-        _print_panel("", ["$ twisted-sendmail queue list", *queue.splitlines()])
+        _print_lines(["$ twisted-sendmail queue list", *_of_messages(queue)])
 
         _print_title(4, "The next hop comes up", f"and refuses {UNKNOWN}")
         await relay.next_hop.start()
         arrived = await relay.next_hop.wait_for(3, timeout=40)
         await relay.logged("status=sent", 3)
-        _print_panel("The relay's log", _mail_log(relay.log))
+        _print_lines(_final_log(relay.log))
 
         _print_title(5, "The delivered messages")
         first, completed, report_message = (
             _to(arrived, user) for user in ("bob", "carol", "alice")
         )
-        _print_panel("For Bob", first.content.decode().splitlines())
-        _print_panel("For Carol, completed by sendmail", completed.content.decode().splitlines())
-        _print_panel("For Alice, from the relay", _without_returned(report_message))
+        _print_lines(["For Bob, as Alice sent it:", *_body(first)])
+        added = [f"{name}: {completed.email[name]}" for name in ("Date", "Message-ID")]
+        _print_lines(["For Carol, completed by sendmail:", *added])
+        _print_lines(["For Alice, from the relay:", *_facts(report_message)])
         _, empty = await relay.run("main", "queue", "list")
         await relay.stop()
         shown = relay.log + str(relay.dialogue)
@@ -180,10 +177,15 @@ def _is_unchanged(message: ReceivedMessage) -> bool:
     return received.startswith(b"Received: ") and from_ + rest == MESSAGE_SENT
 
 
-def _without_returned(report: ReceivedMessage) -> list[str]:
-    """The lines of a report, without the message that it returns."""
-    lines = report.content.decode().splitlines()
-    return list(takewhile(lambda line: not ("rfc822" in line and "Content-Type" in line), lines))
+def _body(message: ReceivedMessage) -> list[str]:
+    _, _, body = message.content.decode().partition("\r\n\r\n")
+    return [line for line in body.splitlines() if line]
+
+
+def _facts(report: ReceivedMessage) -> list[str]:
+    """The subject of a report, and its lines about the recipient."""
+    wanted = ("Subject: Your", "Final-Recipient:", "Status:")
+    return [line for line in report.content.decode().splitlines() if line.startswith(wanted)]
 
 
 def _is_report(report: ReceivedMessage) -> bool:
@@ -197,6 +199,11 @@ def _is_report(report: ReceivedMessage) -> bool:
 
 # -- output -----------------------------------------------------------------------
 
+_SHOWN_SETTINGS = ("[[", "endpoint", "accounts", "url")
+#: Columns of a line after its indentation.
+_WIDTH = 76
+_ARRIVED = re.compile(r"^\w+: (from=<[^>]*>).*(\(queued\))")
+_ENDED = re.compile(r"^\w+: (to=<[^>]*>),.*?(status=(?:sent|bounced).*)$")
 _LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\S* \[twisted_sendmail\.relay(?:#\w*)?\] (.*)$", re.MULTILINE
 )
@@ -213,20 +220,40 @@ def _print_title(number: int, title: str, more: str = "") -> None:
     text = Text(f"{number}. {title}", style="bold")
     if more:
         text.append(f" · {more}", style="not bold dim")
-    print_result("")
     _print(Rule(text, align="left", style="dim"))
 
 
-def _print_panel(title: str, lines: Iterable[str]) -> None:
-    """Print *lines*, escaped, in a box."""
+def _print_lines(lines: Iterable[str]) -> None:
+    """Print *lines*, escaped, each cut to the width of a small terminal."""
     styles = {"C:": "cyan", "S:": "green", "$ ": "bold"}
-    shown = [Text(printable(line.expandtabs()), style=styles.get(line[:2], "")) for line in lines]
-    _print(Panel(Group(*shown), title=title or None, title_align="left", border_style="dim"))
+    for line in lines:
+        shown = printable(line.expandtabs())
+        shown = shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH - 1]}…"
+        _print(Text(f"  {shown}", style=styles.get(line[:2], "")))
 
 
-def _mail_log(log: str) -> list[str]:
-    """The relay's lines about mail, with the time only."""
-    return [f"{found[1]} {found[2]}" for found in _LOG_LINE.finditer(log)]
+def _without_first_offer(dialogue: list[str]) -> Iterator[str]:
+    """The dialogue, without the reply to the first EHLO: the one inside TLS counts."""
+    tls = next((at for at, line in enumerate(dialogue) if line.startswith("C: STARTTLS")), 0)
+    for at, line in enumerate(dialogue):
+        if at > tls or not line.startswith("S: 250"):
+            yield line
+
+
+def _of_messages(listing: str) -> Iterator[str]:
+    """The first lines of each message in a listing of the queue, and the sum."""
+    lines = [line for line in listing.splitlines() if line]
+    for line in lines:
+        if line[:1] != " " and not line.startswith("route "):
+            yield line
+
+
+def _final_log(log: str) -> Iterator[str]:
+    """The relay's log: each message comes in, and each recipient ends."""
+    for found in _LOG_LINE.finditer(log):
+        who = _ARRIVED.search(found[2]) or _ENDED.search(found[2])
+        if who is not None or "route " in found[2]:
+            yield f"{found[1]} {found[2] if who is None else ' '.join(who.groups())}"
 
 
 # -- the relay --------------------------------------------------------------------
@@ -273,7 +300,7 @@ class DemoRelay:
         """The relay, for an application."""
         return SubmissionServer.from_url(
             f"smtp+starttls://127.0.0.1:{self._port}",
-            credentials=Credentials(USER, self.passwords[0], mechanisms=["PLAIN"]),
+            credentials=Credentials(USER, self.passwords[0]),
             trust=TLSTrust(ca_file=str(self._folder / "ca.pem")),
             helo_name="client.example.org",
             watch=self.dialogue.append,

@@ -1,10 +1,11 @@
 """A certificate authority for tests, and the certificates it signs.
 
-It is made in memory and valid for a day; only clients that are given :attr:`Authority.pem` trust it.
+It is made in memory and valid for a day, or kept in a file for ten years; only clients that are given :attr:`Authority.pem` trust it.
 """
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -14,10 +15,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from twisted_sendmail.secret_file import check_secret_file
+from twisted_sendmail.smtp import InvalidServer, check_type
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _DAY = timedelta(days=1)
+_TEN_YEARS = timedelta(days=3652)
 
 
 _KEY_USAGE = x509.KeyUsage(
@@ -37,9 +43,14 @@ class Authority:
     """A new authority with a key of its own.
 
     :param name: the common name of its certificate.
+    :param valid: from now on.
     """
 
-    def __init__(self, name: str = "twisted_sendmail throw-away CA") -> None:
+    def __init__(
+        self, name: str = "twisted_sendmail throw-away CA", *, valid: timedelta = _DAY
+    ) -> None:
+        check_type("name", name, str, "text")
+        check_type("valid", valid, timedelta, "a timedelta")
         now = datetime.now(timezone.utc)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
@@ -50,7 +61,7 @@ class Authority:
             .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_after(now + valid)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_KEY_USAGE, critical=True)
             .add_extension(
@@ -58,6 +69,43 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
+
+    @classmethod
+    def kept(cls, path: Path) -> Authority:
+        """Return the authority in the file at *path*, which is made if it does not exist.
+
+        The file holds certificate and key; only its owner may read it.
+
+        :raises OSError: the file cannot be read, or made.
+        :raises InvalidServer: the file holds no authority, or others may read it.
+        """
+        try:
+            check_secret_file(path)
+            pem = path.read_bytes()
+        except FileNotFoundError:
+            authority = cls("twisted_sendmail development CA", valid=_TEN_YEARS)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+                file.write(authority.pem + authority._key_pem())
+            return authority
+        try:
+            certificate = x509.load_pem_x509_certificate(pem)
+            key = serialization.load_pem_private_key(pem, None)
+        except ValueError:
+            key = None
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise InvalidServer(
+                f"{path} holds no authority", remedy="remove the file: the next start makes one"
+            )
+        authority = cls()
+        authority._use(key, certificate)
+        return authority
+
+    def _key_pem(self) -> bytes:
+        return _pem(self._key)
+
+    def _use(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self._key, self._certificate, self._name = key, certificate, certificate.subject
 
     @property
     def pem(self) -> bytes:
