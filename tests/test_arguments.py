@@ -204,7 +204,7 @@ USABLE: dict[str, tuple[object, ...]] = {
 }
 #: What the package passes to its callers, and what is checked by tests of its own.
 GIVEN_TO_CALLERS = {
-    "Attachment", "ConnectionInfo", "DKIMKey", "DeliveryReport", "EnhancedStatus", "FinalReport",
+    "Attachment", "ConnectionInfo", "DKIMDomain", "DKIMKey", "DeliveryReport", "EnhancedStatus", "FinalReport",
     "ForwardPath", "MECHANISMS", "MailParameters", "MailSender", "MailerStats", "Mechanism",
     "ProbeResult", "Queued", "Receiver", "RecipientResult", "Reply", "ReversePath", "Sending",
     "ServerHandler", "ServerSession", "ServerVerifier", "TLSFacts", "Transcript",
