@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -212,7 +213,7 @@ async def test_a_relay_signs_for_its_users_and_accounts(
     to: dict[str, Any] = {"sender": SENDER, "recipients": [RECIPIENT]}
     # Signed: a user of this machine by the socket and by sendmail, and an account.
     await sendmail(socket, MESSAGES["8-bit"], recipients=[RECIPIENT], **local)
-    await submit(reactor, account, MESSAGES["large"], **to)
+    await submit(reactor, account, MESSAGES["white space"], **to)
     await deferToThread(call_sendmail, relay, MESSAGES["dots"])
     contents = await arrived(server, lambda: postfix.log, 3)
     results = await deferToThread(verify_by_perl, contents, dns)
@@ -226,14 +227,18 @@ async def test_a_relay_signs_for_its_users_and_accounts(
     await sendmail(socket, contents[0], recipients=[RECIPIENT], **local)
     counts = [len(verify(content)) for content in await arrived(server, lambda: postfix.log, 3)]
     assert [0, 0, 2] == sorted(counts)
-    # While the key cannot be read: 451, and the next message is signed again.
+    # While the key cannot be read: 451, and mail of sendmail waits; then all is signed again.
     server.clear()
     (relay.folder / "key0.pem").rename(relay.folder / "away.pem")
     with pytest.raises(AllRecipientsRefused, match=r"451 4\.3\.0 Local error in processing"):
         await sendmail(socket, MESSAGES["dots"], recipients=[RECIPIENT], **local)
+    await deferToThread(call_sendmail, relay, MESSAGES["dots"])
+    waits = "status=deferred (mail of example.org cannot be signed at "
+    await deferToThread(relay.wait, lambda: waits in relay.said)
     (relay.folder / "away.pem").rename(relay.folder / "key0.pem")
+    relay.signal(signal.SIGUSR1)
     await sendmail(socket, MESSAGES["dots"], recipients=[RECIPIENT], **local)
-    (content,) = await arrived(server, lambda: postfix.log)
-    assert [True, True] == verify(content)
+    contents = await arrived(server, lambda: postfix.log, 2)
+    assert [[True, True]] * 2 == [verify(content) for content in contents]
     assert "key0.pem cannot be read: No such file or directory" in relay.said
     await deferToThread(relay.end)
