@@ -36,7 +36,7 @@ autodoc_typehints = "signature"
 # A name is documented in the module that defines it, not in the packages that re-export it.
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 # Programs for which the package has an extra; the environment of the documentation has none of them.
-autodoc_mock_imports = ["scrapy"]
+autodoc_mock_imports = ["buildbot", "scrapy"]
 # Only {doctest} blocks are run here; pytest runs the examples in docstrings.
 doctest_test_doctest_blocks = ""
 

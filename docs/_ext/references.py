@@ -29,6 +29,7 @@ DEPENDENCIES = {
     "OpenSSL",
     "_pytest",
     "attrs",
+    "buildbot",
     "constantly",
     "cryptography",
     "idna",

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
@@ -453,6 +453,11 @@ class Pool:
         for overdue in self._in(ConnectionState.OVERDUE):
             overdue.abort()
 
+    def _log_not_ready(self, status: ServerStatus, error: SendmailError) -> None:
+        # An error of the only server is that of the messages, whose sender gets it.
+        if len(self._servers) > 1 or status.open:
+            _log.info("{server}: {error}", server=str(status.server), error=str(error))
+
     def not_opened(self, connection: PooledConnection, error: Exception) -> None:
         """End a connection that could not be made ready; its error is that of all who wait for it."""
         status = connection.status
@@ -465,14 +470,7 @@ class Pool:
             self._distribute()
             self.changed()
             return
-        # An error of the only server is that of the messages, whose sender gets it.
-        alone = len(self._servers) == 1 and not status.open
-        _log.emit(
-            LogLevel.debug if alone else LogLevel.info,
-            "{server}: {error}",
-            server=str(status.server),
-            error=str(error),
-        )
+        self._log_not_ready(status, error)
         now = self.reactor.seconds()
         status.failed(now, error)
         if self.on_not_ready is not None:
