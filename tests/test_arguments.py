@@ -195,6 +195,7 @@ USABLE: dict[str, tuple[object, ...]] = {
     "TLSTrust": (),
     "Timeouts": (),
     "UserRates": (Clock(),),
+    "inspect_message": (MESSAGE,),
     "many": (Clock(), NOWHERE, [MESSAGE]),
     "open_session": (Clock(), NOWHERE),
     "password_entry": ("jane", "s3cret"),
@@ -205,7 +206,7 @@ USABLE: dict[str, tuple[object, ...]] = {
 #: What the package passes to its callers, and what is checked by tests of its own.
 GIVEN_TO_CALLERS = {
     "Attachment", "ConnectionInfo", "DKIMDomain", "DKIMKey", "DeliveryReport", "EnhancedStatus", "FinalReport",
-    "ForwardPath", "MECHANISMS", "MailParameters", "MailSender", "MailerStats", "Mechanism",
+    "ForwardPath", "MECHANISMS", "MailParameters", "MailSender", "MailerStats", "Mechanism", "MessagePart",
     "ProbeResult", "Queued", "Receiver", "RecipientResult", "Reply", "ReversePath", "Sending",
     "ServerHandler", "ServerSession", "ServerVerifier", "TLSFacts", "Transcript",
     "UnusableRecipient", "compose", "deliver", "require_acceptance",

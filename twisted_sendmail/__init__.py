@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
     from twisted_sendmail.message.composition import Attachment, compose
     from twisted_sendmail.message.dkim import DKIMKey, SigningUnavailable, UnsignableMessage
+    from twisted_sendmail.message.structure import MessagePart, inspect_message
     from twisted_sendmail.queue.signing import DKIMDomain
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
@@ -167,6 +168,7 @@ __all__ = [
     "MailerService",
     "MailerStats",
     "Mechanism",
+    "MessagePart",
     "MessageTooLarge",
     "Networks",
     "PasswordFile",
@@ -223,6 +225,7 @@ __all__ = [
     "WeakMechanism",
     "compose",
     "deliver",
+    "inspect_message",
     "many",
     "open_session",
     "password_entry",
@@ -254,6 +257,7 @@ _MODULES = {
     "client.server_config": "SubmissionServer",
     "client.submit": "sendmail submit",
     "message.composition": "Attachment compose",
+    "message.structure": "MessagePart inspect_message",
     "message.dkim": "DKIMKey SigningUnavailable UnsignableMessage",
     "queue.signing": "DKIMDomain",
     "relay.tracker": "FinalReport Queued",

@@ -21,6 +21,7 @@ from twisted_sendmail.smtp import may_hold_url, printable, shown_argument
 #: that is used in loops must start fast.
 SUBCOMMANDS = {
     "send": "send a message",
+    "show": "show what a message is made of",
     "check": "check a server, and send no mail",
     "queue": "look at a relay's queue, and change it",
     "trace": "show the route of a message, from its Received fields",

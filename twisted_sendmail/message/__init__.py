@@ -17,6 +17,7 @@ __all__ = [
     "HeaderFixer",
     "KeyProvider",
     "Message",
+    "MessagePart",
     "PreparedMessage",
     "Qualification",
     "Report",
@@ -28,6 +29,7 @@ __all__ = [
     "dkim_selector",
     "from_domain",
     "header_recipients",
+    "inspect_message",
     "is_signed_by",
     "kept",
     "mailboxes",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.rewriting import Rewriting
     from twisted_sendmail.message.signing import kept, signed
     from twisted_sendmail.message.source import Message
+    from twisted_sendmail.message.structure import MessagePart, inspect_message
 else:
     __getattr__ = lazy_names(
         __name__,
@@ -75,5 +78,6 @@ else:
             "rewriting": "Rewriting",
             "signing": "kept signed",
             "source": "Message",
+            "structure": "MessagePart inspect_message",
         },
     )
