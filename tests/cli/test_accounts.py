@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
 
 from tests.cli.shell import PASSWORD, Shell
+from twisted_sendmail.drop import DEFAULT_SPOOL
 from twisted_sendmail.testing import LoopbackServer
 
 USERS = {"alice": PASSWORD}
@@ -82,6 +84,94 @@ async def test_a_server_by_option_or_variable_precedes_the_default_account(
         by_option = await shell.run("send", "--server", server.url, *words)
         by_variable = await shell.run("send", *words, TWISTED_SENDMAIL_SERVER=server.url)
     assert (by_option.status, by_variable.status, len(server.messages)) == (0, 0, 2)
+
+
+# -- sendmail -----------------------------------------------------------------
+
+NO_RELAY = pytest.mark.skipif(
+    os.path.lexists(DEFAULT_SPOOL), reason="a relay is installed on this machine"
+)
+CRON = (
+    b"From: root (Cron Daemon)\nTo: root\nSubject: job\nBcc: hidden@example.net\n\nH\xc3\xa4llo.\n"
+)
+
+
+UNREACHABLE = '[account.work]\nurl = "smtps://127.0.0.1:1"\nfrom = "a@example.org"\n'
+
+
+async def sendmail(
+    shell: Shell, *words: str, stdin: bytes = CRON, **env: str
+) -> subprocess.CompletedProcess[str]:
+    command = str(Path(sys.executable).parent / "twisted-sendmail-sendmail")
+    done = await deferToThread(
+        subprocess.run,
+        [command, *words],
+        input=stdin,
+        capture_output=True,
+        env={**shell.env, **env},
+        timeout=100,
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert PASSWORD not in out + err
+    assert "Traceback" not in err
+    return subprocess.CompletedProcess(words, done.returncode, out, err)
+
+
+@NO_RELAY
+@ensureDeferred
+async def test_sendmail_submits_by_the_default_account_where_no_relay_is_installed(
+    reactor: Any, shell: Shell
+) -> None:
+    async with LoopbackServer(reactor, users=USERS) as server:
+        text = account(server, f'password = "{PASSWORD}"\nlocal-mail-to = "admin@example.org"')
+        write_accounts(shell, text)
+        cron = await sendmail(shell, "-i", "root", "-Fignored", "-Nfailure", "-Rhdrs")
+        words = ["-t", "-v", "-f", "bounces@example.org", "-F", "Bob B", "-oi", "carol@example.net"]
+        plain = await sendmail(shell, *words, stdin=b"To: dave@example.net\n\n.\nHi.")
+        first, second = server.messages
+    assert (cron.returncode, cron.stdout, cron.stderr) == (0, "", "")
+    assert plain.stderr.startswith("-- accepted by ")
+    assert (first.user, str(first.sender), [str(each) for each in first.recipients]) == (
+        "alice",
+        "alice@example.org",
+        ["admin@example.org"],
+    )
+    assert (first.parameters.ret, sorted(first.recipients[0].notify)) == ("HDRS", ["FAILURE"])
+    assert b"From: root@example.org (Cron Daemon)\r\n" in first.content
+    assert b"hidden" not in first.content
+    assert {"Date", "Message-ID"} <= set(first.email.keys())
+    assert str(second.sender) == "bounces@example.org"
+    assert [str(each) for each in second.recipients] == ["carol@example.net", "dave@example.net"]
+    assert second.email["From"] == "Bob B <bounces@example.org>"
+    assert second.content.endswith(b"\r\n\r\n.\r\nHi.\r\n")
+
+
+@NO_RELAY
+@ensureDeferred
+async def test_sendmail_by_an_account_has_the_statuses_of_send(reactor: Any, shell: Shell) -> None:
+    async with LoopbackServer(reactor, users=USERS) as server:
+        write_accounts(shell, account(server, 'password = "wrong"'))
+        refused = await sendmail(shell, "bob@example.net")
+        local = await sendmail(shell, "root")
+        queue = await sendmail(shell, "-bp")
+    write_accounts(shell, UNREACHABLE)
+    down = await sendmail(shell, "bob@example.net")
+    results = [each.returncode for each in (refused, local, queue, down)]
+    assert results == [77, 78, 69, 75]
+    assert (
+        "there is no address for root, a user of this machine; write local-mail-to" in local.stderr
+    )
+    assert "no relay is installed on this machine" in queue.stderr
+    assert all(len(each.stderr.splitlines()) == 1 for each in (refused, local, queue, down))
+
+
+@ensureDeferred
+async def test_sendmail_waits_for_a_relay_that_is_installed_and_down(
+    reactor: Any, shell: Shell
+) -> None:
+    write_accounts(shell, UNREACHABLE)
+    done = await sendmail(shell, "bob@example.net", TWISTED_SENDMAIL_SPOOL=str(shell.folder))
+    assert (done.returncode, "start the relay" in done.stderr) == (75, True), done.stderr
 
 
 WORK = '[account.work]\nurl = "smtps://a@x"\n'

@@ -22,6 +22,7 @@ from twisted_sendmail.smtp import MessageTooLarge, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from twisted_sendmail.accounts import Account
     from twisted_sendmail.drop import DropSettings
     from twisted_sendmail.smtp import Envelope
 
@@ -50,7 +51,8 @@ def find_settings(file: str | None = None, directory: str | None = None) -> Drop
     except OSError as e:
         remedy = (
             f"the relay writes it when it starts: start the relay, or name its spool directory by "
-            f"-O QueueDirectory=DIR or {SPOOL_VARIABLE}"
+            f"-O QueueDirectory=DIR or {SPOOL_VARIABLE}; without a relay, write an account into "
+            "~/.config/twisted-sendmail/accounts.toml"
         )
         if e.errno in _NO_ACCESS:
             remedy = (
@@ -65,6 +67,39 @@ def find_settings(file: str | None = None, directory: str | None = None) -> Drop
             f"{shown} is not a file of the relay: {printable(str(e), 100)}; restart the relay",
             status,
         ) from None
+
+
+def destination(file: str | None = None, directory: str | None = None) -> DropSettings | Account:
+    """Return the relay's settings, or the default account where no relay is installed.
+
+    A relay is installed if its spool directory is named, or exists at the usual path. While such a
+    relay is down, its settings, or the error about them, are the result: mail waits for the relay.
+
+    :param file: see :func:`find_settings`; likewise *directory*.
+    :raises CommandError: see :func:`find_settings`.
+    :raises InvalidServer: the file of accounts cannot be used.
+    """
+    try:
+        return find_settings(file, directory)
+    except CommandError:
+        if file or directory or os.environ.get(SPOOL_VARIABLE) or _exists(DEFAULT_SPOOL):
+            raise
+        from twisted_sendmail.accounts import find_account
+
+        account = find_account()
+        if account is None:
+            raise
+        return account
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass  # it may exist
+    return True
 
 
 def drop_envelope(
