@@ -138,13 +138,13 @@ def _endpoint(reactor: Any, server: SubmissionServer) -> IStreamClientEndpoint:
     """Return the endpoint to connect to; the addresses of a name race (RFC 8305)."""
     if server.endpoint is not None:
         return server.endpoint
-    # Timeouts.connect limits all addresses together; the endpoint's own limit is for each.
-    limit = server.timeouts.connect if server.timeouts.connect is not None else 1e6
-    # An IP address needs no thread to look it up.
+    # An IP address needs no thread to look it up.  Timeouts.connect limits all addresses together: the
+    # endpoint's own limit, which is for each, is not needed.
     if isIPAddress(server.host):
-        return TCP4ClientEndpoint(reactor, server.host, server.port, timeout=limit)
+        return TCP4ClientEndpoint(reactor, server.host, server.port, timeout=None)
     if isIPv6Address(server.host):
-        return TCP6ClientEndpoint(reactor, server.host, server.port, timeout=limit)
+        return TCP6ClientEndpoint(reactor, server.host, server.port, timeout=None)
+    limit = server.timeouts.connect if server.timeouts.connect is not None else 1e6
     return HostnameEndpoint(reactor, server.host, server.port, timeout=limit)
 
 

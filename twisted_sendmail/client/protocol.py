@@ -436,8 +436,10 @@ class SubmissionProtocol(Protocol):
                 if not session.completed:
                     break
                 group = session.completed.popleft()
-                if group.done is not None:
-                    group.done(group.replies)
+                # The group of the greeting is kept, and its owner refers to the session.
+                done, group.done = group.done, None
+                if done is not None:
+                    done(group.replies)
             if session.over is not None and self._stream is not None:
                 stream, self._stream = self._stream, None
                 stream.session_over(session.over)

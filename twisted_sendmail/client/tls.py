@@ -16,6 +16,7 @@ import enum
 import ipaddress
 import os
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -92,7 +93,7 @@ def _fingerprint(text: str) -> str:
     return plain
 
 
-@frozen
+@frozen(cache_hash=True)
 class TLSTrust:
     """How a server proves its identity.
 
@@ -411,16 +412,18 @@ class ServerVerifier:
 
     def presented(self) -> TLSFacts | None:
         """Return the facts of the certificate, accepted or not: to show, not to act on."""
+        if self._facts is not None:
+            return replace(self._facts, verified_by="none", identity=None)
         if self._connection is not None and self._certificate is not None:
-            resumed = self._facts is not None and self._facts.resumed
             self._presented = _facts(
-                self._connection, self._certificate, "none", None, resumed=resumed
+                self._connection, self._certificate, "none", None, resumed=False
             )
         return self._presented
 
     def release(self) -> None:
         """Drop OpenSSL's connection, which refers to this object; call it at the end."""
-        _ = self.presented()
+        if self._facts is None:
+            _ = self.presented()
         self._connection = None
 
     def failure(self, reason: Failure) -> SendmailError:

@@ -29,7 +29,7 @@ MAX_SESSION_AGE = 3600.0
 MAX_SESSIONS = 64
 
 
-@frozen
+@frozen(cache_hash=True)
 class SessionKey:
     """Connections with equal keys may resume each other's sessions."""
 

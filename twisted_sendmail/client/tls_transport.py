@@ -68,6 +68,8 @@ class TLSTransport:
     def connection_lost(self, reason: Failure) -> None:
         """The transport is gone."""
         self._layer.connectionLost(reason)
+        # Break reference cycles now instead of waiting for the garbage collector.
+        self._client, self._layer, self._write = None, None, lambda _: None
 
     # -- for the TLS protocol
 

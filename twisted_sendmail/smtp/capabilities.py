@@ -142,3 +142,7 @@ def _number(text: str) -> int | None:
     # RFC 1870: up to 20 digits.  isdigit() alone would let other scripts' digits pass.
     text = text.strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+
+
+#: Nothing is offered, or it is not known yet.
+NO_CAPABILITIES = Capabilities()

@@ -54,7 +54,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from twisted_sendmail.smtp.arguments import check_callable, check_type
-from twisted_sendmail.smtp.capabilities import Capabilities
+from twisted_sendmail.smtp.capabilities import NO_CAPABILITIES, Capabilities
 from twisted_sendmail.smtp.client_states import (
     ENDS_GROUP,
     OPTIMISTIC,
@@ -198,9 +198,9 @@ class ClientSession:
         # After a 421: the server may have done what was written after the command it answered.
         self._went_on = False
         #: Extensions that the server offers; forgotten at STARTTLS.
-        self.capabilities = Capabilities()
+        self.capabilities: Capabilities = NO_CAPABILITIES
         #: Extensions that it offered before TLS: to show and to compare, never to act on.
-        self.offered_in_clear = Capabilities()
+        self.offered_in_clear = NO_CAPABILITIES
         #: TLS is on.
         self.secured = False
         #: AUTH succeeded.
@@ -561,9 +561,9 @@ class ClientSession:
         """Note what a reply to *verb* that is no refusal changes besides the state; return the result."""
         if verb in _HELLO:
             known = verb is not Verb.HELO
-            self.capabilities = Capabilities.from_reply(reply) if known else Capabilities()
+            self.capabilities = Capabilities.from_reply(reply) if known else NO_CAPABILITIES
         elif verb is Verb.RESTART:
-            self.capabilities = Capabilities()
+            self.capabilities = NO_CAPABILITIES
             self.authenticated = False
         elif verb in _AUTH and kind is ReplyKind.YES:
             self.authenticated = True
@@ -617,7 +617,7 @@ class ClientSession:
         """The handshake begins: nothing received before it counts (RFC 3207 section 4.2)."""
         self._parser = ReplyParser()
         self._parser.quoting = not self.redaction
-        self.offered_in_clear, self.capabilities = self.capabilities, Capabilities()
+        self.offered_in_clear, self.capabilities = self.capabilities, NO_CAPABILITIES
         self.authenticated = False
 
     def tls_begun(self, note: str) -> None:

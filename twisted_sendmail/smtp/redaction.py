@@ -76,6 +76,7 @@ class Redaction:
 
     __slots__ = (
         "_challenges",
+        "_concealed",
         "_forms",
         "_mechanism",
         "_number",
@@ -85,7 +86,8 @@ class Redaction:
     )
 
     def __init__(self) -> None:
-        # Forms of the connection's secrets, in lower case.
+        # The connection's secrets, and their forms in lower case.
+        self._concealed: set[bytes] = set()
         self._forms: list[bytes] = []
         # Parts of the last exchange; their forms are made when AUTH is refused.
         self._responses: list[bytes] = []
@@ -102,8 +104,9 @@ class Redaction:
     def conceal(self, secret: str | bytes) -> None:
         """Do not show *secret* from now on."""
         octets = secret.encode("utf-8", "replace") if isinstance(secret, str) else secret
-        if not octets:
+        if not octets or octets in self._concealed:
             return
+        self._concealed.add(octets)
         if len(octets) > MAX_SHORT_SECRET:
             self._add(_forms(octets))
             return
@@ -115,7 +118,10 @@ class Redaction:
         """Add *forms* to the search, except those that contain another form."""
         kept: list[bytes] = []
         for form in sorted({*self._forms, *forms}, key=len):
-            if not any(other in form for other in kept):
+            for other in kept:
+                if other in form:
+                    break
+            else:
                 kept.append(form)
         self._forms = kept
 
@@ -222,27 +228,31 @@ def _word(form: bytes) -> re.Pattern[bytes]:
     return re.compile(before + re.escape(form) + after)
 
 
-def _forms(octets: bytes) -> Iterator[bytes]:
-    """Yield the forms in which a server may write *octets*, in lower case."""
-    yield octets.lower()
-    yield b64encode(octets).rstrip(b"=").lower()
-    yield from _inside_base64(octets)
-    yield octets.hex().encode()
-    yield quote_from_bytes(octets, safe="").encode().lower()
-    yield quote_from_bytes(octets, safe="/:@!$&'()*+,;=").encode().lower()
+def _forms(octets: bytes) -> list[bytes]:
+    """Return the forms in which a server may write *octets*, in lower case."""
+    return [
+        octets.lower(),
+        b64encode(octets).rstrip(b"=").lower(),
+        *_inside_base64(octets),
+        octets.hex().encode(),
+        quote_from_bytes(octets, safe="").encode().lower(),
+        quote_from_bytes(octets, safe="/:@!$&'()*+,;=").encode().lower(),
+    ]
 
 
-def _inside_base64(octets: bytes) -> Iterator[bytes]:
-    """Yield the part of base64 that does not depend on the octets before and after *octets*."""
+def _inside_base64(octets: bytes) -> list[bytes]:
+    """Return the part of base64 that does not depend on the octets before and after *octets*."""
+    found = []
     for before in range(3):
         encoded = b64encode(b"\0" * before + octets)
         # A character holds six bits; those with a bit of other octets are not known.
         start, end = -(-before * 8 // 6), (before + len(octets)) * 8 // 6
         core = encoded[start:end]
         if len(core) >= FRAGMENT - 2:
-            yield core.lower()
+            found.append(core.lower())
             if b"+" in core or b"/" in core:
-                yield core.replace(b"+", b"-").replace(b"/", b"_").lower()
+                found.append(core.replace(b"+", b"-").replace(b"/", b"_").lower())
+    return found
 
 
 def _secrets(response: bytes) -> list[bytes]:
