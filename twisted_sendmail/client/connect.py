@@ -141,7 +141,7 @@ def _endpoint(reactor: Any, server: SubmissionServer) -> IStreamClientEndpoint:
     # An IP address needs no thread to look it up.  Timeouts.connect limits all addresses together: the
     # endpoint's own limit, which is for each, is not needed.
     if isIPAddress(server.host):
-        return TCP4ClientEndpoint(reactor, server.host, server.port, timeout=None)
+        return TCP4ClientEndpoint(reactor, server.host, server.port, timeout=None)  # type: ignore[arg-type]  # no limit
     if isIPv6Address(server.host):
         return TCP6ClientEndpoint(reactor, server.host, server.port, timeout=None)
     limit = server.timeouts.connect if server.timeouts.connect is not None else 1e6
