@@ -189,8 +189,8 @@ class Pool:
         self._wait_limit: IDelayedCall | None = None
         self._redistribution: IDelayedCall | None = None
         self._distributing = self._distribution_due = False
-        # The session whose results are being passed on.
-        self._settling: SubmissionProtocol | None = None
+        #: The session whose results are being passed on.
+        self.settling: SubmissionProtocol | None = None
         self._refusal: SendmailError | None = None
         #: A connection has ever been ready.
         self.was_ready = False
@@ -260,10 +260,10 @@ class Pool:
 
     def after_results(self, call: Callable[[], object]) -> None:
         """Call *call* when all results that came together have been passed on."""
-        if self._settling is None:
+        if self.settling is None:
             call()
         else:
-            self._settling.after_results(call)
+            self.settling.after_results(call)
 
     def take(self, connection: PooledConnection) -> Job | None:
         """Return the next job for *connection*, if there is one and the rate allows it."""
@@ -292,26 +292,13 @@ class Pool:
         self._distribute()
 
     def done(
-        self,
-        connection: PooledConnection,
-        protocol: SubmissionProtocol,
-        job: Job,
-        result: DeliveryReport | Failure | None,
+        self, connection: PooledConnection, job: Job, result: DeliveryReport | Failure | None
     ) -> bool:
         """Settle *job*, which *connection* has sent, or let another connection send it.
 
         :param result: None if the server rejected it because of the message before it.
         :returns: True if the connection has to send it to more recipients.
         """
-        self._settling = protocol
-        try:
-            return self._done(connection, job, result)
-        finally:
-            self._settling = None
-
-    def _done(
-        self, connection: PooledConnection, job: Job, result: DeliveryReport | Failure | None
-    ) -> bool:
         if isinstance(result, Failure):
             error: Any = result.value
             self._settle(job, error)
@@ -1006,7 +993,12 @@ class PooledConnection:
                 # Refused because of the message before it, RSET or not.
                 self._rejected_pipelining = True
                 result = None
-        if self._pool.done(self, protocol, job, result):
+        self._pool.settling = protocol
+        try:
+            again = self._pool.done(self, job, result)
+        finally:
+            self._pool.settling = None
+        if again:
             self._begin(protocol, job)
             return
         if self.inflight <= self._depth // 2:
