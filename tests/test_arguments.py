@@ -194,6 +194,7 @@ USABLE: dict[str, tuple[object, ...]] = {
     "SubmissionServer": ("mail.example.org",),
     "TLSTrust": (),
     "Timeouts": (),
+    "Token": ("t0ken",),
     "UserRates": (Clock(),),
     "inspect_message": (MESSAGE,),
     "many": (Clock(), NOWHERE, [MESSAGE]),
@@ -208,7 +209,7 @@ GIVEN_TO_CALLERS = {
     "Attachment", "ConnectionInfo", "DKIMDomain", "DKIMKey", "DeliveryReport", "EnhancedStatus", "FinalReport",
     "ForwardPath", "MECHANISMS", "MailParameters", "MailSender", "MailerStats", "Mechanism", "MessagePart",
     "ProbeResult", "Queued", "Receiver", "RecipientResult", "Reply", "ReversePath", "Sending",
-    "ServerHandler", "ServerSession", "ServerVerifier", "TLSFacts", "Transcript",
+    "ServerHandler", "ServerSession", "ServerVerifier", "TLSFacts", "TokenSource", "Transcript",
     "UnusableRecipient", "compose", "deliver", "require_acceptance",
 }  # fmt: skip
 OTHERS: list[object] = [None, 3, -1.5, True, b"x", ["x"], {"x": 1}, object()]

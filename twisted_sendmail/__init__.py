@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
     from twisted_sendmail.relay.tracker import FinalReport, Queued
-    from twisted_sendmail.sasl.credentials import Credentials
+    from twisted_sendmail.sasl.credentials import Credentials, Token, TokenSource
     from twisted_sendmail.sasl.mechanism import Mechanism
     from twisted_sendmail.sasl.negotiation import MECHANISMS
     from twisted_sendmail.server.auth import AuthThrottle, PortalAccounts
@@ -215,6 +215,8 @@ __all__ = [
     "TemporaryAuthenticationFailure",
     "TemporaryFailure",
     "Timeouts",
+    "Token",
+    "TokenSource",
     "Transcript",
     "UnableToAccommodateParameters",
     "UnexpectedResponse",
@@ -265,7 +267,7 @@ _MODULES = {
     "relay.service": "RelayService",
     "relay.settings": "RelaySettings RouteSettings",
     "sasl.negotiation": "MECHANISMS",
-    "sasl.credentials": "Credentials",
+    "sasl.credentials": "Credentials Token TokenSource",
     "sasl.mechanism": "Mechanism",
     "smtp.address": "ForwardPath Mailbox ReversePath",
     "smtp.client": "ClientSession",

@@ -27,7 +27,7 @@ from twisted_sendmail import (
     UnsupportedMechanism,
     WeakMechanism,
 )
-from twisted_sendmail.sasl import MAX_ROUNDS
+from twisted_sendmail.sasl import MAX_ROUNDS, Secret, Token, TokenSource
 
 
 def refused(net: Net, server: Any, **settings: Any) -> SendmailError:
@@ -263,6 +263,70 @@ def test_a_refused_token_is_explained_and_the_535_told(net: Net, mechanism: str)
     assert isinstance(error, AuthenticationFailed)
     assert ("535 5.7.8 bad token" in str(error), "status 401" in str(error)) == (True, True)
     assert "*" not in server.lines
+
+
+class Tokens(TokenSource):
+    """Gives the first token until it has to refresh it, and then the next one."""
+
+    def __init__(self, *tokens: str) -> None:
+        self.tokens = list(tokens)
+        self.asked: list[bool] = []
+
+    async def get(self, *, force_refresh: bool = False) -> Token:
+        self.asked.append(force_refresh)
+        if force_refresh and len(self.tokens) > 1:
+            del self.tokens[0]
+        return Token(Secret(self.tokens[0]))
+
+
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+@pytest.mark.parametrize("answer", ["535 5.7.8 expired", "334 eyJzdGF0dXMiOiI0MDEifQ=="])
+def test_a_token_is_refreshed_after_a_refusal(net: Net, mechanism: str, answer: str) -> None:
+    tokens = Tokens("old", "new")
+    server = net.server(
+        {"AUTH#1": answer, "AUTH#2": "235 ok", "AUTH_LINE": "535 5.7.8 expired"},
+        secure=(f"AUTH {mechanism}",),
+    )
+    result = net.send(server, credentials=Credentials(USER, token=tokens))
+    assert result.error is None
+    logins = [b64decode(line.split()[2]) for line in server.lines if line.startswith("AUTH ")]
+    assert [b"Bearer old" in logins[0], b"Bearer new" in logins[1], len(logins)] == [True, True, 2]
+    assert tokens.asked == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "code", "logins", "asked"),
+    [
+        (("old", "new", "newer"), 535, 2, [False, False, True]),
+        (("only",), 535, 1, [False, False, True]),
+        (("old", "new"), 454, 1, [False]),
+    ],
+    ids=["all are refused", "there is no other", "the server cannot tell now"],
+)
+def test_a_token_is_refreshed_once_and_only_if_it_was_refused(
+    net: Net, tokens: tuple[str, ...], code: int, logins: int, asked: list[bool]
+) -> None:
+    source = Tokens(*tokens)
+    server = net.server({"AUTH": f"{code} 5.7.8 no"}, secure=("AUTH XOAUTH2",))
+    error = refused(net, server, credentials=Credentials(USER, token=source))
+    assert error.reply is not None
+    found = (error.reply.code, sum(line.startswith("AUTH") for line in server.lines))
+    assert (*found, source.asked) == (code, logins, asked)
+
+
+def test_a_token_that_another_connection_refreshed_is_used_without_a_refresh(net: Net) -> None:
+    class Refreshed(Tokens):
+        async def get(self, *, force_refresh: bool = False) -> Token:
+            token = await super().get(force_refresh=force_refresh)
+            self.tokens = ["new"]
+            return token
+
+    tokens = Refreshed("old")
+    server = net.server(
+        {"AUTH#1": "535 5.7.8 expired", "AUTH#2": "235 ok"}, secure=("AUTH XOAUTH2",)
+    )
+    assert net.send(server, credentials=Credentials(USER, token=tokens)).error is None
+    assert tokens.asked == [False, False]
 
 
 def test_a_mechanism_that_raises_is_told_and_the_connection_closed(net: Net) -> None:

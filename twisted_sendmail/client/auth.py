@@ -1,7 +1,8 @@
 """AUTH, from the choice of a mechanism to the 235.
 
-There is one exchange: a refused password is not tried again, nor with another mechanism.  The number
-of challenges and their octets are limited.
+There is one exchange: a refused password is not tried again, nor with another mechanism.  After a
+refused token there is one more, if a ``TokenSource`` has another token.  The number of challenges
+and their octets are limited.
 
 RFC 4954.
 """
@@ -17,6 +18,7 @@ from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import MAX_CHALLENGE, MAX_ROUNDS, MECHANISMS, choose
 from twisted_sendmail.smtp import (
     AuthenticationError,
+    AuthenticationFailed,
     AuthenticationRejected,
     InvalidBase64,
     SendmailError,
@@ -42,7 +44,12 @@ async def authenticate(
     :raises AuthenticationError: the server refused the credentials, or cannot check them now.
     :raises InvalidBase64: a challenge is not base64.
     """
-    error = await _exchange(reactor, protocol, await credentials.resolve(), mechanisms)
+    resolved = await credentials.resolve()
+    error = await _exchange(reactor, protocol, resolved, mechanisms)
+    if isinstance(error, AuthenticationFailed) and resolved.token is not None:
+        renewed = await credentials.renew(resolved.token)
+        if renewed is not None:
+            error = await _exchange(reactor, protocol, renewed, mechanisms)
     if error is not None:
         # Raised here, where no local variable holds a part of the exchange.
         raise error

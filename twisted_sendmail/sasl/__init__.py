@@ -5,6 +5,8 @@ from twisted_sendmail.sasl.credentials import (
     CredentialsUnavailable,
     ResolvedCredentials,
     Secret,
+    Token,
+    TokenSource,
 )
 from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS, Mechanism, one_too_many
 from twisted_sendmail.sasl.negotiation import MECHANISMS, MechanismFactory, check_mechanisms, choose
@@ -36,6 +38,8 @@ __all__ = [
     "ScramKeys",
     "ScramServer",
     "Secret",
+    "Token",
+    "TokenSource",
     "check_mechanisms",
     "choose",
     "one_too_many",

@@ -2,6 +2,7 @@
 
 ``Credentials`` are what a caller gives; the secret may be a callable that returns it.
 ``ResolvedCredentials`` hold the secret itself, for one connection; mechanisms are made of them.
+A ``TokenSource`` gives bearer tokens that expire, and another one for a token that was refused.
 A ``Secret`` does not appear in a repr, a log line, a traceback with local variables or a pickle.
 These are no attrs classes, because the generated ``__init__`` would have the secret among its
 local variables when a validator raises.
@@ -12,16 +13,18 @@ RFC 4422 sections 2 and 3.4 (identities), RFC 6750 section 2.1 (the characters o
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from twisted_sendmail.smtp import (
     InvalidInput,
     SendmailError,
     TemporaryAuthenticationFailure,
     check_each,
+    check_type,
 )
 
 #: Returns the secret, or an awaitable of it; called once a connection.
@@ -71,21 +74,71 @@ class Secret:
         raise TypeError("a secret is never pickled; pickle where it is found instead")
 
 
+def _secret(value: str | Secret) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if isinstance(value, str):
+        return Secret(value)
+    raise InvalidInput(f"the token is a {type(value).__name__}; give a str")
+
+
+@frozen(eq=False)
+class Token:
+    """A bearer token (RFC 6750).
+
+    :param value: the token; the attribute is a ``Secret``.
+    :param expires_at: the time on the clock of its source, in seconds; None: it is not known.
+    :raises InvalidInput: the value is no text, or the time no number.
+    """
+
+    value: Secret = field(converter=_secret)
+    expires_at: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.expires_at is not None:
+            check_type("expires_at", self.expires_at, (int, float), "seconds, or None")
+
+
+class TokenSource(ABC):
+    """A source of bearer tokens, for ``Credentials(user, token=source)``."""
+
+    @abstractmethod
+    def get(self, *, force_refresh: bool = False) -> Awaitable[Token]:
+        """Return a Deferred, or another awaitable, of a token that can be used now.
+
+        :param force_refresh: the server refused the token that this source gives without it.
+            At most one such call follows from one connection.
+        :raises AuthenticationError: there is no token; one that is not ``temporary`` means that a
+            person has to log in again.
+
+        Called in the reactor's thread: it must not block.
+        """
+
+
 class _Hidden:
     """A provider whose repr does not show what was bound to it (``functools.partial``)."""
 
     __slots__ = ("__provider", "_name")
 
-    def __init__(self, name: str, provider: Provider) -> None:
+    def __init__(self, name: str, provider: Provider | TokenSource) -> None:
         self._name = name
         self.__provider = provider
 
     def __repr__(self) -> str:
         return f"<the {self._name}>"
 
-    async def ask(self) -> Secret:
+    @property
+    def renews(self) -> bool:
+        return isinstance(self.__provider, TokenSource)
+
+    async def ask(self, *, force_refresh: bool = False) -> Secret:
         try:
-            answer: object = self.__provider()
+            # Not bound to a local name: a traceback shows what was bound to the provider.
+            answer: object
+            if isinstance(self.__provider, TokenSource):
+                answer = self.__provider.get(force_refresh=force_refresh)
+            else:
+                answer = self.__provider()
             if isinstance(answer, Awaitable):
                 answer = await answer
         except SendmailError:
@@ -98,11 +151,15 @@ class _Hidden:
             raise CredentialsUnavailable(
                 f"the {self._name} failed", detail=type(error).__name__, phase="AUTH"
             ) from error
-        if isinstance(answer, str):
+        if isinstance(answer, Token) and self.renews:
+            return answer.value
+        if isinstance(answer, str) and not self.renews:
             return Secret(answer)
         kind = type(answer).__name__
         del answer
-        raise InvalidInput(f"the {self._name} returned {kind}, not str")
+        raise InvalidInput(
+            f"the {self._name} returned {kind}, not {'Token' if self.renews else 'str'}"
+        )
 
 
 @frozen(eq=False, repr=False)
@@ -134,7 +191,8 @@ class Credentials:
     :param password: the password, or a callable without arguments that returns it or an awaitable
         of it (a coroutine, a ``Deferred``).  The callable is called once for each connection, in
         the reactor's thread: it must not block.
-    :param token: a bearer token for OAUTHBEARER or XOAUTH2, given in the same ways.  Exactly one
+    :param token: a bearer token for OAUTHBEARER or XOAUTH2, given in the same ways, or a
+        ``TokenSource``, which is asked once more if the server refuses its token.  Exactly one
         of password and token is given; neither only if *mechanisms* names mechanisms that need
         none, such as EXTERNAL.
     :param authzid: the authorization identity (RFC 4422 section 2): the user to act as.
@@ -153,7 +211,7 @@ class Credentials:
         username: str,
         password: str | Provider | None = None,
         *,
-        token: str | Provider | None = None,
+        token: str | Provider | TokenSource | None = None,
         authzid: str = "",
         mechanisms: Sequence[str] | None = None,
     ) -> None:
@@ -216,6 +274,28 @@ class Credentials:
         if isinstance(secret, _Hidden):
             secret = await secret.ask()
             self._check(secret)
+        return self._resolved(secret)
+
+    async def renew(self, refused: Secret) -> ResolvedCredentials | None:
+        """Return the credentials with another token than *refused*; call it once a connection.
+
+        The source is asked to refresh the token only if it still gives the refused one: another
+        connection may have refreshed it.
+
+        :returns: None if there is no ``TokenSource``, or it gives the same token again.
+        :raises SendmailError: as ``resolve`` does.
+        """
+        source = self._given
+        if not isinstance(source, _Hidden) or not source.renews:
+            return None
+        for force_refresh in (False, True):
+            secret = await source.ask(force_refresh=force_refresh)
+            self._check(secret)
+            if secret.reveal() != refused.reveal():
+                return self._resolved(secret)
+        return None
+
+    def _resolved(self, secret: Secret | None) -> ResolvedCredentials:
         is_token = self._kind == "token"
         return ResolvedCredentials(
             username=self._username,
@@ -249,7 +329,7 @@ def _keep(kind: str, username: object, given: object) -> Secret | _Hidden | type
         return None
     if isinstance(given, str):
         return Secret(given)
-    if callable(given):
+    if callable(given) or (kind == "token" and isinstance(given, TokenSource)):
         return _Hidden(f"{kind} provider of {username!r}", given)
     return type(given)
 

@@ -23,6 +23,7 @@ __all__ = [
     "AuthCancel",
     "AuthLine",
     "AuthenticationError",
+    "AuthenticationFailed",
     "AuthenticationRejected",
     "Bdat",
     "Canonicalizer",
@@ -195,6 +196,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.smtp.errors import (
         AllRecipientsRefused,
         AuthenticationError,
+        AuthenticationFailed,
         AuthenticationRejected,
         CertificateRejected,
         ChunkingFailure,
@@ -288,7 +290,7 @@ else:
             "hops": "TOO_MANY_HOPS hop_count is_loop",
             "envelope": "AnyRecipient Envelope Recipient UnusableRecipient",
             "errors": """
-                AllRecipientsRefused AuthenticationError AuthenticationRejected
+                AllRecipientsRefused AuthenticationError AuthenticationFailed AuthenticationRejected
                 CertificateRejected CommandNotAllowed ConnectFailed ConnectionClosed
                 ConnectionFailed DeliveryCancelled DeliveryInDoubt
                 ChunkingFailure ExtensionUnavailable InvalidAddress InvalidBase64 InvalidInput
