@@ -1,4 +1,4 @@
-"""Add a SASL mechanism: EXTERNAL, where the TLS client certificate authenticates the user.
+"""Add a SASL mechanism: ANONYMOUS, which names the client and proves nothing.
 
 A mechanism turns challenges into responses and needs no network: the program chooses a mechanism as a client
 does, and prints the AUTH command.
@@ -12,28 +12,28 @@ from typing import ClassVar
 from twisted_sendmail.sasl import MECHANISMS, Mechanism, ResolvedCredentials, choose, one_too_many
 
 
-class External(Mechanism):
-    """EXTERNAL (RFC 4422 appendix A)."""
+class Anonymous(Mechanism):
+    """ANONYMOUS (RFC 4505)."""
 
-    name: ClassVar[str] = "EXTERNAL"
+    name: ClassVar[str] = "ANONYMOUS"
 
     def __init__(self, credentials: ResolvedCredentials) -> None:
-        self.authzid = credentials.authzid
+        self.trace = credentials.username
 
     def start(self) -> bytes:
-        """Return the user to act as; empty for the owner of the certificate."""
-        return self.authzid.encode()
+        """Return the trace information: a name that means something to the server."""
+        return self.trace.encode()
 
     def respond(self, challenge: bytes) -> bytes:
-        """Raise an error: EXTERNAL has no challenge."""
+        """Raise an error: ANONYMOUS has no challenge."""
         raise one_too_many(self.name)
 
 
 def main() -> None:
-    """Choose EXTERNAL from the mechanisms of a server."""
-    mechanisms = {"EXTERNAL": External, **MECHANISMS}
-    credentials = ResolvedCredentials("", authzid="newsletter", mechanisms=("EXTERNAL",))
-    mechanism = choose({"PLAIN", "EXTERNAL"}, credentials, mechanisms)
+    """Choose ANONYMOUS from the mechanisms of a server."""
+    mechanisms = {"ANONYMOUS": Anonymous, **MECHANISMS}
+    credentials = ResolvedCredentials("newsletter", mechanisms=("ANONYMOUS",))
+    mechanism = choose({"PLAIN", "ANONYMOUS"}, credentials, mechanisms)
     initial_response = mechanism.start() or b""
     print("AUTH", mechanism.name, b64encode(initial_response).decode() or "=")
 

@@ -10,6 +10,7 @@ import pytest
 from tests.client.conftest import Net, secrets
 from tests.client.scripted_server import CLOSE, PASSWORD, SILENT, USER
 from twisted_sendmail import (
+    MECHANISMS,
     AuthenticationError,
     AuthenticationFailed,
     AuthenticationRejected,
@@ -17,6 +18,7 @@ from twisted_sendmail import (
     Credentials,
     EncryptionRequired,
     InvalidBase64,
+    Mechanism,
     ProtocolBreach,
     SendmailError,
     SendTimeout,
@@ -81,6 +83,36 @@ def test_a_password_is_tried_once(net: Net) -> None:
     refused(net, server)
     assert sum(line.startswith("AUTH") for line in server.lines) == 1
     assert net.endpoint.attempts == 1
+
+
+@pytest.mark.parametrize("code", [504, 534])
+@pytest.mark.parametrize("at", ["AUTH#1", "AUTH_LINE#1"])
+def test_a_refused_mechanism_is_followed_by_the_next_one(net: Net, code: int, at: str) -> None:
+    """The refusal may come after a challenge."""
+    script = {"AUTH#1": "334 cj14LHM9eCxpPTE=", at: f"{code} 5.7.9 not for you", "AUTH#2": "235 ok"}
+    server = net.server(script, secure=("AUTH X-FIRST PLAIN",))
+
+    class First(Mechanism):
+        name = "X-FIRST"
+
+        def start(self) -> bytes:
+            return b"nothing secret"
+
+        def respond(self, challenge: bytes) -> bytes:
+            return b"nothing secret"
+
+    net.send(server, mechanisms={"X-FIRST": lambda _: First(), **MECHANISMS}).get()
+    asked = [line.split()[1] for line in server.lines if line.startswith("AUTH")]
+    assert asked == ["X-FIRST", "PLAIN"]
+
+
+def test_when_every_mechanism_is_refused_the_last_refusal_is_raised(net: Net) -> None:
+    server = net.server(
+        {"AUTH#1": "504 5.5.4 one", "AUTH#2": "534 5.7.9 two"}, secure=("AUTH PLAIN LOGIN",)
+    )
+    error = refused(net, server)
+    assert (type(error), error.reply.lines[0]) == (WeakMechanism, "5.7.9 two")  # type: ignore[union-attr]
+    assert sum(line.startswith("AUTH") for line in server.lines) == 2
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from tests.pure import run
 from tests.sasl.identities import with_password
@@ -26,6 +27,7 @@ from twisted_sendmail import (
     InvalidInput,
 )
 from twisted_sendmail.sasl import (
+    ChannelBinding,
     CredentialsUnavailable,
     ResolvedCredentials,
     Secret,
@@ -271,9 +273,17 @@ def everything() -> list[object]:
         token,
     ]
     for name, factory in MECHANISMS.items():
-        mechanism = factory(token if "AUTH" in name else held)
+        mechanism = factory(
+            evolve(
+                token if "AUTH" in name else held,
+                channel_binding=ChannelBinding("tls-exporter", b"data"),
+                certificate=True,
+                mechanisms=(name,),
+            )
+        )
         mechanism.start()
-        things.append(mechanism)
+        if name != "EXTERNAL":  # it holds no secret
+            things.append(mechanism)
     return things
 
 

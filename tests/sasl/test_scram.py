@@ -19,7 +19,7 @@ from twisted_sendmail import (
     ServerNotAuthentic,
 )
 from twisted_sendmail.sasl.scram import Scram, ScramSha1, ScramSha256, ScramSha512
-from twisted_sendmail.sasl.scram_keys import MAX_ITERATIONS, MIN_ITERATIONS
+from twisted_sendmail.sasl.scram_keys import MAX_ITERATIONS
 
 ALL = [ScramSha1, ScramSha256, ScramSha512]
 
@@ -78,7 +78,7 @@ def test_sha_256_is_the_example_of_rfc_7677() -> None:
     client.succeeded()
 
 
-def converse(client: Scram, password: str, iterations: int = MIN_ITERATIONS) -> None:
+def converse(client: Scram, password: str, iterations: int = 15_000) -> None:
     """Let another implementation's server, which knows *password*, talk to *client*."""
     mechanism = ScramMechanism(client.name)
     stored = mechanism.make_auth_info(password, iteration_count=iterations)
@@ -90,8 +90,10 @@ def converse(client: Scram, password: str, iterations: int = MIN_ITERATIONS) -> 
     client.succeeded()
 
 
-@pytest.mark.parametrize("mechanism", ALL)
-@pytest.mark.parametrize("iterations", [4096, 15000])
+@pytest.mark.parametrize(
+    ("mechanism", "iterations"),
+    [*((each, 15_000) for each in ALL), (ScramSha1, 4096), (ScramSha256, 4096)],
+)
 def test_another_implementation_lets_us_in(mechanism: type[Scram], iterations: int) -> None:
     converse(mechanism(with_password()), "pencil", iterations)
 

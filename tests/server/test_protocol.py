@@ -194,7 +194,7 @@ def test_accounts_that_break_are_a_temporary_failure_and_their_words_are_not_log
         async def check(self, user: str, password: str) -> Any:
             raise RuntimeError(password)
 
-        async def scram_keys(self, user: str) -> Any:
+        async def scram_keys(self, user: str, hash_name: str) -> Any:
             raise RuntimeError
 
     net.server(tls=certificate, accounts=Broken())

@@ -473,7 +473,7 @@ def authenticating(**options: Any) -> Server:
             await server.answer()
             return None
 
-        async def scram_keys(self, user: str) -> Any:
+        async def scram_keys(self, user: str, hash_name: str) -> Any:
             raise NotImplementedError
 
     settings = ServerSettings(require_tls=False, clear_auth=True, require_auth=False)

@@ -1,8 +1,8 @@
 """AUTH, from the choice of a mechanism to the 235.
 
-There is one exchange: a refused password is not tried again, nor with another mechanism.  After a
-refused token there is one more, if a ``TokenSource`` has another token.  The number of challenges
-and their octets are limited.
+A refused password is not tried again, nor with another mechanism.  After a refused token there is
+one more exchange, if a ``TokenSource`` has another token.  If the server refuses the mechanism itself
+(504, 534), the next one is tried, each once.  The number of challenges and their octets are limited.
 
 RFC 4954.
 """
@@ -13,6 +13,8 @@ import binascii
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import MAX_CHALLENGE, MAX_ROUNDS, MECHANISMS, choose
@@ -22,6 +24,7 @@ from twisted_sendmail.smtp import (
     AuthenticationRejected,
     InvalidBase64,
     SendmailError,
+    UnsupportedMechanism,
     authentication_refusal,
 )
 
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.sasl import Credentials, Mechanism, MechanismFactory, ResolvedCredentials
     from twisted_sendmail.smtp import Reply
+
+
+# The mechanism is not offered after all, or too weak for this user (RFC 4954 section 6).
+_ABOUT_THE_MECHANISM = frozenset({504, 534})
 
 
 async def authenticate(
@@ -44,22 +51,40 @@ async def authenticate(
     :raises AuthenticationError: the server refused the credentials, or cannot check them now.
     :raises InvalidBase64: a challenge is not base64.
     """
-    resolved = await credentials.resolve()
-    error = await _exchange(reactor, protocol, resolved, mechanisms)
-    if isinstance(error, AuthenticationFailed) and resolved.token is not None:
-        renewed = await credentials.renew(resolved.token)
-        if renewed is not None:
-            error = await _exchange(reactor, protocol, renewed, mechanisms)
-    if error is not None:
-        # Raised here, where no local variable holds a part of the exchange.
-        raise error
+    resolved = evolve(
+        await credentials.resolve(),
+        channel_binding=protocol.channel_binding,
+        certificate=protocol.has_certificate,
+    )
+    offered = list(protocol.session.capabilities.auth)
+    may_renew = resolved.token is not None
+    error: SendmailError | None = None
+    while True:
+        try:
+            mechanism = choose(offered, resolved, mechanisms or MECHANISMS)
+        except UnsupportedMechanism as none_left:
+            # The refusal tells more than that nothing is left.
+            raise error or none_left from None
+        error = await _exchange(reactor, protocol, resolved, mechanism)
+        if error is None:
+            return
+        if isinstance(error, AuthenticationFailed) and may_renew and resolved.token is not None:
+            may_renew = False
+            renewed = await credentials.renew(resolved.token)
+            if renewed is not None:
+                resolved = evolve(resolved, token=renewed.token)
+                continue
+        if error.reply is None or error.reply.code not in _ABOUT_THE_MECHANISM:
+            # Raised here, where no local variable holds a part of the exchange.
+            raise error
+        offered.remove(mechanism.name)
 
 
 async def _exchange(
     reactor: Any,
     protocol: SubmissionProtocol,
     resolved: ResolvedCredentials,
-    mechanisms: Mapping[str, MechanismFactory] | None,
+    mechanism: Mechanism,
 ) -> SendmailError | None:
     """Run the exchange; return the error instead of raising it through these frames."""
     redaction = protocol.session.redaction
@@ -67,7 +92,6 @@ async def _exchange(
         if secret is not None:
             redaction.conceal(secret.reveal())
     try:
-        mechanism = choose(protocol.session.capabilities.auth, resolved, mechanisms or MECHANISMS)
         reply = await protocol.auth(mechanism.name, mechanism.start())
         rounds = 0
         while reply.intermediate:

@@ -93,6 +93,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.client.content_stream import Readable
     from twisted_sendmail.client.tls import ServerVerifier
+    from twisted_sendmail.sasl import ChannelBinding
     from twisted_sendmail.smtp import (
         CommandGroup,
         CommandResult,
@@ -507,6 +508,16 @@ class SubmissionProtocol(Protocol):
     def presented(self) -> TLSFacts | None:
         """The certificate of the handshake, accepted or not: to show, not to act on."""
         return None if self._verifier is None else self._verifier.presented()
+
+    @property
+    def channel_binding(self) -> ChannelBinding | None:
+        """The channel binding of the TLS connection (RFC 5056); None in clear text."""
+        return None if self._verifier is None else self._verifier.channel_binding()
+
+    @property
+    def has_certificate(self) -> bool:
+        """True if the TLS connection has a certificate of the client."""
+        return self._verifier is not None and self._verifier.has_client_certificate()
 
     def keep_tls_session(self) -> None:
         """Let the next connection to this server resume the TLS session; call it when ready."""

@@ -33,8 +33,10 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
+from twisted_sendmail.channel_binding import binding_data, usual_binding
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
 from twisted_sendmail.client.verify_errors import EXPIRED, UNKNOWN_ISSUER, words_for
+from twisted_sendmail.sasl import ChannelBinding
 from twisted_sendmail.smtp import (
     CertificateRejected,
     InvalidServer,
@@ -388,6 +390,19 @@ class ServerVerifier:
         if self.rejection is not None:
             raise self.rejection
         return True
+
+    def channel_binding(self) -> ChannelBinding | None:
+        """Return the channel binding that is usual for the TLS version; None: there is none."""
+        connection = self._connection
+        if connection is None:
+            return None
+        kind = usual_binding(connection)
+        data = binding_data(kind, connection, connection.get_peer_certificate())
+        return None if data is None else ChannelBinding(kind, data)
+
+    def has_client_certificate(self) -> bool:
+        """True if the client has a certificate of its own for this connection."""
+        return self._connection is not None and self._connection.get_certificate() is not None
 
     def keep(self) -> None:
         """Keep the session for the next connection to this server.

@@ -155,10 +155,14 @@ class Listeners:
                 pool=self._hashing_pool,
                 world_readable=configuration.world_readable_secrets,
             )
+        certificate = None
+        if table.certificate is not None:
+            asks = accounts is not None and bool(accounts.certificates)
+            certificate = ServerTLS(table.certificate, table.key, ask_certificate=asks)
         factory = SMTPServerFactory(
             self._reactor,
             receiver,
-            tls=None if table.certificate is None else ServerTLS(table.certificate, table.key),
+            tls=certificate,
             accounts=accounts,
             settings=server_settings(
                 limits,

@@ -162,9 +162,18 @@ class _Hidden:
         )
 
 
+@frozen
+class ChannelBinding:
+    """Data that both ends of one TLS connection have, and nobody between them (RFC 5056)."""
+
+    #: The name of the type, as registered with IANA, such as ``tls-exporter``.
+    kind: str
+    data: bytes = field(repr=False)
+
+
 @frozen(eq=False, repr=False)
 class ResolvedCredentials:
-    """Credentials with the secret itself, for one connection.
+    """Credentials with the secret itself, for one connection, and what its TLS gives to mechanisms.
 
     At most one of ``password`` and ``token`` is given; neither is when the proof is elsewhere
     (EXTERNAL: in the certificate of the TLS client).
@@ -179,6 +188,12 @@ class ResolvedCredentials:
     authzid: str = ""
     #: The only mechanisms to use, best first, in upper case; None for all.
     mechanisms: tuple[str, ...] | None = None
+    #: The channel binding of the connection; None without TLS.
+    channel_binding: ChannelBinding | None = None
+    #: The server offers no mechanism with channel binding, though one would be used.
+    binding_not_offered: bool = False
+    #: The client has a certificate of its own in TLS.
+    certificate: bool = False
 
     def __repr__(self) -> str:
         return f"ResolvedCredentials({self.username!r})"

@@ -1,8 +1,8 @@
 """The choice of a mechanism: the best one that the server offers and the credentials can use.
 
 A mapping of names to factories, best first, decides; an application adds a mechanism by giving a
-larger mapping.  After a refusal no second mechanism is tried: that would make two failed logins
-of one wrong password.  RFC 4422 section 3.2.
+larger mapping.  A mechanism that the server refused as such is left out when the next one is chosen;
+which refusals those are, ``client/auth`` decides.  RFC 4422 section 3.2.
 """
 
 from __future__ import annotations
@@ -11,20 +11,35 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
+from attrs import evolve
+
 from twisted_sendmail.sasl.credentials import Credentials, ResolvedCredentials
+from twisted_sendmail.sasl.external import External
 from twisted_sendmail.sasl.mechanism import Mechanism
 from twisted_sendmail.sasl.oauth import OAuthBearer, XOAuth2
-from twisted_sendmail.sasl.password import Login, Plain
-from twisted_sendmail.sasl.scram import ScramSha1, ScramSha256, ScramSha512
+from twisted_sendmail.sasl.password import CramMd5, Login, Plain
+from twisted_sendmail.sasl.scram import (
+    PLUS,
+    ScramSha1,
+    ScramSha1Plus,
+    ScramSha256,
+    ScramSha256Plus,
+    ScramSha512,
+    ScramSha512Plus,
+)
 from twisted_sendmail.smtp import InvalidInput, UnsupportedMechanism
 
 #: Makes a mechanism for one exchange, or raises `InvalidInput` when the credentials do not fit.
 MechanismFactory: TypeAlias = Callable[[ResolvedCredentials], Mechanism]
 
-#: The mechanisms of this package, best first: those that do not transmit the password before
-#: those that do, standards before drafts.
+#: The mechanisms of this package, best first: those bound to the TLS connection, then those that do
+#: not transmit the password, then the others; standards before drafts.  The last two are used only
+#: if the credentials name them.
 MECHANISMS: Mapping[str, MechanismFactory] = MappingProxyType(
     {
+        "SCRAM-SHA-512-PLUS": ScramSha512Plus,
+        "SCRAM-SHA-256-PLUS": ScramSha256Plus,
+        "SCRAM-SHA-1-PLUS": ScramSha1Plus,
         "SCRAM-SHA-512": ScramSha512,
         "SCRAM-SHA-256": ScramSha256,
         "SCRAM-SHA-1": ScramSha1,
@@ -32,6 +47,8 @@ MECHANISMS: Mapping[str, MechanismFactory] = MappingProxyType(
         "XOAUTH2": XOAuth2,
         "PLAIN": Plain,
         "LOGIN": Login,
+        "EXTERNAL": External,
+        "CRAM-MD5": CramMd5,
     }
 )
 
@@ -71,8 +88,11 @@ def choose(
     """
     known = check_mechanisms(credentials, mechanisms)
     offers = {name.upper() for name in offered}
+    allowed = credentials.mechanisms or known
+    if any(name.endswith(PLUS) for name in allowed) and not any(n.endswith(PLUS) for n in offers):
+        credentials = evolve(credentials, binding_not_offered=True)
     unfit: list[str] = []
-    for name in credentials.mechanisms or known:
+    for name in allowed:
         if name not in offers:
             continue
         try:
@@ -87,7 +107,7 @@ def choose(
     detail, remedy = "it has no AUTH in its EHLO reply", "check host and port, and that TLS is on"
     if offers:
         more = ", …" if len(offers) > _QUOTED_NAMES else ""
-        ours = ", ".join(credentials.mechanisms or known)
+        ours = ", ".join(allowed)
         detail = f"it offers {', '.join(sorted(offers)[:_QUOTED_NAMES])}{more}; "
         detail += "; ".join(unfit) or f"we may use {ours}"
         remedy = ""

@@ -6,7 +6,7 @@ RFC: ``ask`` sends a challenge, ``decide`` checks the password.  ``decide`` wait
 :class:`AuthThrottle` requires.  Every exchange that ends without success is one line of the log.
 
 No exchange shows whether a user is unknown or a password wrong.  RFC 4954, RFC 4616 (PLAIN),
-RFC 5802 and RFC 7677 (SCRAM-SHA-256), RFC 7628 (OAUTHBEARER), draft-murchison-sasl-login.
+RFC 5802 and RFC 7677 (SCRAM), RFC 7628 (OAUTHBEARER), draft-murchison-sasl-login.
 
 **The delay.**  Each failed login doubles the delay of the address that it came from and of the user
 that it named, over all connections, from ``base`` up to :data:`MAX_DELAY` seconds; there is no
@@ -23,7 +23,7 @@ from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeVar, cast
 
 from attrs import define, frozen
 from twisted.cred.credentials import UsernamePassword
@@ -38,6 +38,9 @@ from twisted_sendmail.local_users import uid_text
 from twisted_sendmail.sasl import (
     BEARER_REFUSALS,
     MAX_ROUNDS,
+    PLUS,
+    SCRAM_HASHES,
+    BindingRefused,
     ScramKeys,
     ScramServer,
     parse_bearer,
@@ -104,8 +107,10 @@ class Accounts(Protocol):
         """
         ...
 
-    async def scram_keys(self, user: str) -> ScramKeys:
-        """Return the keys for SCRAM-SHA-256; for an unknown user, keys that no password has.
+    async def scram_keys(self, user: str, hash_name: str) -> ScramKeys:
+        """Return the keys for SCRAM; for an unknown user, keys that no password has.
+
+        :param hash_name: the hash of the mechanism, as `hashlib` names it.
 
         Salt and iteration count of an unknown user have to stay the same, also after a restart:
         derive them from a secret that does.
@@ -121,6 +126,19 @@ class TokenAccounts(Accounts, Protocol):
 
         :param user: empty if the client named none.
         :param token: empty if the client gave none, to get the refusal.
+        :raises AuthRefused: with a reply of its own.
+        """
+        ...
+
+
+class CertificateAccounts(Accounts, Protocol):
+    """Users with certificates of their own, for EXTERNAL (RFC 4422 appendix A)."""
+
+    async def check_certificate(self, fingerprint: str, user: str) -> tuple[str, Avatar] | None:
+        """Return the owner of a certificate and the avatar, None if nobody owns it.
+
+        :param fingerprint: the SHA-256 of the certificate, lower-case hexadecimal.
+        :param user: the user to act as; empty for the owner.
         :raises AuthRefused: with a reply of its own.
         """
         ...
@@ -167,7 +185,7 @@ class PortalAccounts:
             raise AuthRefused(FAILED) from None
         return Avatar(avatar, logout)
 
-    async def scram_keys(self, user: str) -> ScramKeys:
+    async def scram_keys(self, user: str, hash_name: str) -> ScramKeys:
         """A portal has none."""
         raise AuthRefused(FAILED)
 
@@ -181,6 +199,8 @@ class AuthExchange:
     :param accounts: None: every exchange gets 454.
     :param connection: its user and avatar are set here.
     :param resume: gives the session a reply: a challenge (334), or the end of the exchange.
+    :param binding: returns the data of a type of channel binding of the connection, or None.
+    :param offers_binding: the server offers mechanisms with channel binding inside TLS.
     """
 
     def __init__(
@@ -189,8 +209,13 @@ class AuthExchange:
         throttle: AuthThrottle,
         connection: ConnectionInfo,
         resume: Callable[[Reply], None],
+        binding: Callable[[str], bytes | None],
+        *,
+        offers_binding: bool,
     ) -> None:
         self._accounts = accounts
+        self.binding = binding
+        self._offers_binding = offers_binding
         self._throttle = throttle
         self._connection = connection
         self._resume = resume
@@ -291,6 +316,26 @@ class AuthExchange:
         if seconds > 0:
             await deferLater(self._throttle.clock, seconds)
 
+    @property
+    def offers_binding(self) -> bool:
+        """True if mechanisms with channel binding are offered on this connection."""
+        return self._offers_binding and self._connection.tls is not None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The SHA-256 of the client's certificate; None without one."""
+        tls = self._connection.tls
+        return None if tls is None else tls.fingerprint
+
+    async def refuse_binding(self, refused: BindingRefused) -> NoReturn:
+        """End an exchange of SCRAM whose channel binding is wrong; no password was guessed.
+
+        :raises AuthRefused: when the client has acknowledged the error.
+        """
+        self._log(f"failed ({refused})")
+        _ = await self.ask(f"e={refused}".encode())
+        raise AuthRefused(FAILED)
+
     def _log(self, result: str) -> None:
         """Log that the exchange ended without success, once."""
         if self._logged:
@@ -345,12 +390,24 @@ async def _login(
 async def _scram(
     exchange: AuthExchange, accounts: Accounts, initial: bytes | None
 ) -> tuple[str, Avatar]:
-    scram = _parsed(ScramServer, await exchange.ask(b"") if initial is None else initial)
-    user = exchange.user = scram.username
+    client_first = await exchange.ask(b"") if initial is None else initial
     proved = False
-    if scram.authzid in {None, user}:
-        keys = await accounts.scram_keys(user)
-        proved = _parsed(scram.proves, await exchange.ask(scram.challenge(keys)))
+    try:
+        scram = _parsed(
+            lambda octets: ScramServer(
+                octets,
+                exchange.mechanism,
+                exchange.binding,
+                offers_binding=exchange.offers_binding,
+            ),
+            client_first,
+        )
+        user = exchange.user = scram.username
+        if scram.authzid in {None, user}:
+            keys = await accounts.scram_keys(user, scram.hash_name)
+            proved = _parsed(scram.proves, await exchange.ask(scram.challenge(keys)))
+    except BindingRefused as refused:
+        await exchange.refuse_binding(refused)
 
     async def check() -> Avatar | None:
         return Avatar() if proved else None
@@ -378,6 +435,27 @@ async def _bearer(
         raise
 
 
+async def _external(
+    exchange: AuthExchange, accounts: Accounts, initial: bytes | None
+) -> tuple[str, Avatar]:
+    user = _parsed(_text, await exchange.ask(b"") if initial is None else initial)
+    owner = user
+
+    async def check() -> Avatar | None:
+        nonlocal owner
+        if exchange.fingerprint is None:
+            return None
+        accounts_ = cast("CertificateAccounts", accounts)
+        found = await accounts_.check_certificate(exchange.fingerprint, user)
+        if found is None:
+            return None
+        owner, avatar = found
+        return avatar
+
+    avatar = await exchange.decide(user, check)
+    return owner, avatar
+
+
 def _text(octets: bytes) -> str:
     return octets.decode("utf-8")
 
@@ -385,6 +463,8 @@ def _text(octets: bytes) -> str:
 def _parsed(parse: Callable[[bytes], _T], response: bytes) -> _T:
     try:
         return parse(response)
+    except BindingRefused:
+        raise
     except ValueError:
         raise AuthRefused(_MALFORMED) from None
 
@@ -395,7 +475,8 @@ EXCHANGES: Mapping[
 ] = {
     "PLAIN": _plain,
     "LOGIN": _login,
-    "SCRAM-SHA-256": _scram,
+    **{f"SCRAM-{text}{plus}": _scram for text in SCRAM_HASHES.values() for plus in ("", PLUS)},
+    "EXTERNAL": _external,
     "OAUTHBEARER": _bearer,
     "XOAUTH2": _bearer,
 }

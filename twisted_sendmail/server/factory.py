@@ -394,10 +394,14 @@ def _contradicting_auth(
         if unknown:
             what = f"mechanisms has {', '.join(unknown)}, which cannot be offered with {source}"
             yield what, f"choose of {', '.join(known)}"
-    bearer = [name for name in mechanisms if name in BEARER_REFUSALS]
-    if bearer and not hasattr(accounts, "check_token"):
-        what = f"mechanisms has {', '.join(bearer)}, and the accounts have no check_token"
-        yield what, "give accounts that implement TokenAccounts"
+    for names, method, kind in (
+        (BEARER_REFUSALS, "check_token", "TokenAccounts"),
+        (("EXTERNAL",), "check_certificate", "CertificateAccounts"),
+    ):
+        without = [name for name in mechanisms if name in names]
+        if without and not hasattr(accounts, method):
+            what = f"mechanisms has {', '.join(without)}, and the accounts have no {method}"
+            yield what, f"give accounts that implement {kind}"
 
 
 def _contradicting_trust(

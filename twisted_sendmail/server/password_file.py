@@ -1,8 +1,10 @@
-"""Users known by SCRAM keys of their passwords, and the file that holds them.
+"""Users known by SCRAM keys of their passwords, or by their certificates, and the file of them.
 
-One kind of entry serves SCRAM-SHA-256, PLAIN and LOGIN.  A line of the file is a user name, a colon
-and the keys, as PostgreSQL writes them (:class:`~twisted_sendmail.sasl.scram_keys.ScramKeys`).  Empty lines
-and lines that begin with ``#`` are skipped.
+A line of the file is a user name, a colon and an entry.  Keys, as PostgreSQL writes them
+(:class:`~twisted_sendmail.sasl.scram_keys.ScramKeys`), serve SCRAM with their hash, PLAIN and LOGIN.
+``CERT-SHA-256$`` and the fingerprint of a client's certificate serve EXTERNAL.  A user may have keys
+for each hash and any number of certificates, each on a line of its own.  Empty lines and lines that
+begin with ``#`` are skipped.
 
 **Unknown users** get keys that are made up, so that no exchange shows who exists (RFC 5802 section
 9): the same path, the same time, and in SCRAM a salt and an iteration count that stay the same.
@@ -16,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 from bisect import bisect
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 
-from twisted_sendmail.sasl import ITERATIONS, SALT_BYTES, ScramKeys
+from twisted_sendmail.sasl import ITERATIONS, PLUS, SALT_BYTES, SCRAM_HASHES, ScramKeys
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server.auth import Avatar
 from twisted_sendmail.smtp import (
@@ -41,6 +44,7 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
 #: Runs a function that takes long outside the reactor's thread.
@@ -52,6 +56,7 @@ MAX_THREADS = min(4, os.cpu_count() or 1)
 _NAMED_USERS = 5
 #: Places of each entry among which an unknown user's name chooses; more are more even.
 _PLACES = 16
+_CERTIFICATE = "CERT-SHA-256$"
 _NO_KEYS = ScramKeys(bytes(SALT_BYTES), ITERATIONS, bytes(32), bytes(32))
 
 
@@ -63,21 +68,27 @@ async def run_inline(call: Callable[[], bool]) -> bool:
 class HashedAccounts:
     """Implements :class:`~twisted_sendmail.server.auth.Accounts` from user names and their keys.
 
-    :param entries: user name to keys.
+    :param entries: user name to keys, or to keys for several hashes.
     :param run_blocking: where passwords are hashed: see :class:`HashingPool`.
+    :param certificates: the SHA-256 of a client's certificate, lower-case hexadecimal, to user name.
     """
 
-    mechanisms: tuple[str, ...] = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
-
     def __init__(
-        self, entries: Mapping[str, ScramKeys], run_blocking: RunBlocking = run_inline
+        self,
+        entries: Mapping[str, ScramKeys | Sequence[ScramKeys]],
+        run_blocking: RunBlocking = run_inline,
+        *,
+        certificates: Mapping[str, str] | None = None,
     ) -> None:
         check_type("entries", entries, Mapping, "a dict of user names and ScramKeys")
         check_callable("run_blocking", run_blocking, "a HashingPool")
         for user, keys in entries.items():
             check_type("a user name", user, str, "text")
-            check_type("the keys of a user", keys, ScramKeys, "ScramKeys")
-        self.replace(entries)
+            for each in (keys,) if isinstance(keys, ScramKeys) else keys:
+                check_type("the keys of a user", each, ScramKeys, "ScramKeys")
+        if certificates is not None:
+            check_type("certificates", certificates, Mapping, "a dict of fingerprints and user names")
+        self.replace(entries, certificates or {})
         self._run_blocking = run_blocking
 
     @classmethod
@@ -88,24 +99,41 @@ class HashedAccounts:
         keys = {u: ScramKeys.of(p, iterations=iterations) for u, p in passwords.items()}
         return cls(keys)
 
-    def replace(self, entries: Mapping[str, ScramKeys]) -> None:
-        """Use these entries from now on."""
-        self._entries = dict(entries)
-        places = [
-            (octets[at : at + 8], keys)
-            for keys in self._entries.values()
-            for octets in [hashlib.shake_256(keys.stored_key + keys.server_key).digest(8 * _PLACES)]
-            for at in range(0, 8 * _PLACES, 8)
-        ]
-        places.sort(key=lambda place: place[0])
-        #: A ring: an entry more or less changes the keys of few unknown users.
-        self._places = [place for place, _ in places]
-        self._keys_at = [keys for _, keys in places]
+    def replace(
+        self,
+        entries: Mapping[str, ScramKeys | Sequence[ScramKeys]],
+        certificates: Mapping[str, str],
+    ) -> None:
+        """Use these entries and certificates from now on."""
+        users = {
+            user: (keys,) if isinstance(keys, ScramKeys) else tuple(keys)
+            for user, keys in entries.items()
+        }
+        self._by_hash = {
+            hash_name: _Keys(
+                {user: k for user, keys in users.items() for k in keys if k.hash_name == hash_name}
+            )
+            for hash_name in SCRAM_HASHES
+        }
+        self.certificates = dict(certificates)
+        # A mechanism is offered only if every user can use it.
+        hashes = [name for name in SCRAM_HASHES if len(self._by_hash[name]) == len(users)]
+        self._hashes = hashes if users else ["sha256"]
+        scram = [f"SCRAM-{SCRAM_HASHES[name]}" for name in self._hashes]
+        #: See :class:`~twisted_sendmail.server.auth.Accounts`.
+        self.mechanisms: tuple[str, ...] = (
+            *(f"{name}{PLUS}" for name in scram),
+            *scram,
+            "PLAIN",
+            "LOGIN",
+            *(("EXTERNAL",) if self.certificates else ()),
+        )
 
     @property
     def warning(self) -> str | None:
         """Which users some clients cannot log in as, and why, in one line; None: there are none."""
-        users = [user for user, keys in self._entries.items() if keys.iterations > ITERATIONS]
+        slow = (keys.users_above(ITERATIONS) for keys in self._by_hash.values())
+        users = list(dict.fromkeys(user for users in slow for user in users))
         if not users:
             return None
         named = ", ".join(printable(user, 40) for user in users[:_NAMED_USERS])
@@ -120,11 +148,49 @@ class HashedAccounts:
 
     async def check(self, user: str, password: str) -> Avatar | None:
         """Return True if this is the user's password."""
-        keys = await self.scram_keys(user)
+        has = (name for name, keys in self._by_hash.items() if user in keys)
+        some = (name for name, keys in self._by_hash.items() if len(keys))
+        keys = await self.scram_keys(user, next(has, next(some, "sha256")))
         return Avatar() if await self._run_blocking(lambda: keys.match(password)) else None
 
-    async def scram_keys(self, user: str) -> ScramKeys:
+    async def scram_keys(self, user: str, hash_name: str) -> ScramKeys:
         """Return the user's keys, or made-up ones."""
+        return self._by_hash[hash_name].of(user)
+
+    async def check_certificate(self, fingerprint: str, user: str) -> tuple[str, Avatar] | None:
+        """Return the user whose certificate it is."""
+        owner = self.certificates.get(fingerprint)
+        return (owner, Avatar()) if owner is not None and user in {"", owner} else None
+
+
+class _Keys:
+    """The keys of users for one hash, and made-up ones for everybody else."""
+
+    def __init__(self, entries: Mapping[str, ScramKeys]) -> None:
+        self._entries = entries
+        places = [
+            (octets[at : at + 8], keys)
+            for keys in entries.values()
+            for octets in [hashlib.shake_256(keys.stored_key + keys.server_key).digest(8 * _PLACES)]
+            for at in range(0, 8 * _PLACES, 8)
+        ]
+        places.sort(key=lambda place: place[0])
+        #: A ring: an entry more or less changes the keys of few unknown users.
+        self._places = [place for place, _ in places]
+        self._keys_at = [keys for _, keys in places]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, user: str) -> bool:
+        return user in self._entries
+
+    def users_above(self, iterations: int) -> list[str]:
+        """Return the users whose keys have more iterations."""
+        return [user for user, keys in self._entries.items() if keys.iterations > iterations]
+
+    def of(self, user: str) -> ScramKeys:
+        """Return the user's keys, or made-up ones; it takes the same time."""
         made_up = self._made_up(user.encode("utf-8", "surrogatepass"))
         return self._entries.get(user, made_up)
 
@@ -135,10 +201,11 @@ class HashedAccounts:
             like = self._keys_at[at % len(self._keys_at)]
 
         def derive(what: bytes) -> bytes:
-            return hmac.digest(like.server_key, what + user, "sha256")
+            return hmac.digest(like.server_key, what + user, like.hash_name)
 
         salt = hashlib.shake_256(derive(b"salt")).digest(len(like.salt))
-        return ScramKeys(salt, like.iterations, derive(b"stored"), derive(b"server"))
+        stored, server = derive(b"stored"), derive(b"server")
+        return ScramKeys(salt, like.iterations, stored, server, like.hash_name)
 
 
 class PasswordFile(HashedAccounts):
@@ -170,7 +237,8 @@ class PasswordFile(HashedAccounts):
         self._world_readable = world_readable
         self._shared = pool is not None
         self._pool = HashingPool(reactor) if pool is None else pool
-        super().__init__(_read(self._path, world_readable=world_readable), self._pool)
+        entries, certificates = _read(self._path, world_readable=world_readable)
+        super().__init__(entries, self._pool, certificates=certificates)
 
     def close(self) -> None:
         """End the threads, unless they are shared."""
@@ -182,26 +250,34 @@ class PasswordFile(HashedAccounts):
 
         :raises InvalidServer: as the constructor.
         """
-        self.replace(_read(self._path, world_readable=self._world_readable))
+        self.replace(*_read(self._path, world_readable=self._world_readable))
 
 
-def password_entry(user: str, password: str, *, iterations: int = ITERATIONS) -> str:
+def password_entry(
+    user: str, password: str, *, iterations: int = ITERATIONS, hash_name: str = "sha256"
+) -> str:
     """Return a line of a password file, without its line end.
 
-    :raises InvalidInput: the user name cannot stand in such a line.
+    :param hash_name: ``sha256``, ``sha1`` or ``sha512``: the mechanism of SCRAM that it serves.
+    :raises InvalidInput: the user name cannot stand in such a line, or there is no such hash.
     """
     for name, text in (("user", user), ("password", password)):
         check_type(name, text, str, "text")
     check_positive("iterations", iterations, "a whole number above zero", whole=True)
+    if hash_name not in SCRAM_HASHES:
+        names = ", ".join(SCRAM_HASHES)
+        raise InvalidInput(f"hash_name cannot be {hash_name!r}", remedy=f"give one of {names}")
     if not user or ":" in user or not user.isprintable() or user != user.strip() or user[0] == "#":
         what = f"user name '{printable(user, 40)}' cannot be used"
         raise InvalidInput(
             what, detail="the name is empty, or has a colon or an invisible character"
         )
-    return f"{user}:{ScramKeys.of(password, iterations=iterations).spelled()}"
+    keys = ScramKeys.of(password, iterations=iterations, hash_name=hash_name)
+    return f"{user}:{keys.spelled()}"
 
 
-def _read(path: Path, *, world_readable: bool) -> dict[str, ScramKeys]:
+def _read(path: Path, *, world_readable: bool) -> tuple[dict[str, list[ScramKeys]], dict[str, str]]:
+    """Return the keys by user, and the users by the fingerprint of their certificates."""
     check_secret_file(path, world_readable=world_readable)
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -210,24 +286,39 @@ def _read(path: Path, *, world_readable: bool) -> dict[str, ScramKeys]:
         raise InvalidServer(
             f"password file {path} cannot be read", detail=why, remedy="check name and permissions"
         ) from None
-    entries: dict[str, ScramKeys] = {}
+    entries: dict[str, list[ScramKeys]] = {}
+    certificates: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        user, colon, keys = line.strip().partition(":")
+        user, colon, entry = line.strip().partition(":")
         try:
-            if user in entries:
-                raise ValueError(f"duplicate entry {user!r}")
             if not user or not colon:
                 raise ValueError("the entry is malformed" if user else "the user name is missing")
-            entries[user] = ScramKeys.parse(keys)
+            if entry.startswith(_CERTIFICATE):
+                fingerprint = _fingerprint(entry.removeprefix(_CERTIFICATE))
+                if fingerprint in certificates:
+                    raise ValueError("another user has this certificate")
+                certificates[fingerprint] = user
+                continue
+            keys = ScramKeys.parse(entry)
+            if any(keys.hash_name == each.hash_name for each in entries.get(user, ())):
+                raise ValueError(f"duplicate entry {user!r}")
+            entries.setdefault(user, []).append(keys)
         except ValueError as e:
             raise InvalidServer(
                 f"password file {path}, line {number} cannot be used",
                 detail=str(e),
                 remedy="write it as user:SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey",
             ) from None
-    return entries
+    return entries, certificates
+
+
+def _fingerprint(text: str) -> str:
+    plain = text.replace(":", "").lower()
+    if re.fullmatch(r"[0-9a-f]{64}", plain) is None:
+        raise ValueError("a fingerprint has 64 hexadecimal digits")
+    return plain
 
 
 class HashingPool:

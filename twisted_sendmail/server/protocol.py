@@ -55,7 +55,7 @@ from zope.interface import implementer
 from twisted_sendmail.local_users import peer_of
 from twisted_sendmail.server.receiver import ConnectionInfo, MessageHandler
 from twisted_sendmail.server.timeouts import ContentClock, Timer
-from twisted_sendmail.server.tls import server_tls_facts
+from twisted_sendmail.server.tls import server_binding, server_tls_facts
 from twisted_sendmail.smtp import Reply, ServerState, Transcript
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ class SMTPServerProtocol(Protocol):
             Transcript(),
             None if handle is None else peer_of(handle()),
         )
-        self._handler = MessageHandler(self.factory, self.connection, self._resume, self._start_tls)
+        self._handler = MessageHandler(
+            self.factory, self.connection, self._resume, self._start_tls, self._binding
+        )
         self.session = self.factory.session(self._settings, self._handler, tls=tls)
         self.connection.transcript = self.session.transcript
         transport.registerProducer(self, True)
@@ -225,6 +227,9 @@ class SMTPServerProtocol(Protocol):
         if not self._over:
             self.session.resume(answer)
             self._pump()
+
+    def _binding(self, kind: str) -> bytes | None:
+        return None if self.connection.tls is None else server_binding(self.transport, kind)
 
     def _start_tls(self) -> None:
         self._flush()

@@ -25,6 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_sendmail.sasl import PLUS
 from twisted_sendmail.server.auth import AuthExchange
 from twisted_sendmail.server.networks import client_origin
 from twisted_sendmail.server.received_header import Stamp
@@ -145,6 +146,7 @@ class MessageHandler(ServerHandler):
 
     :param resume: gives the session an answer that comes later.
     :param start_tls: called when the session has replied 220 to STARTTLS.
+    :param binding: returns the data of a type of channel binding of the connection, or None.
     """
 
     def __init__(
@@ -153,12 +155,20 @@ class MessageHandler(ServerHandler):
         connection: ConnectionInfo,
         resume: Callable[[Any], None],
         start_tls: Callable[[], None],
+        binding: Callable[[str], bytes | None],
     ) -> None:
         self._factory = factory
         self._connection = connection
         self._resume = resume
         self._start_tls = start_tls
-        self._auth = AuthExchange(factory.accounts, factory.throttle, connection, resume)
+        self._auth = AuthExchange(
+            factory.accounts,
+            factory.throttle,
+            connection,
+            resume,
+            binding,
+            offers_binding=any(m.endswith(PLUS) for m in factory.settings.mechanisms or ()),
+        )
         self._stamp = Stamp(connection)
         self._receiver: Receiver | None = None
         self._recipients: list[Recipient] = []

@@ -1,28 +1,37 @@
 """The server's TLS: a certificate that can be replaced while connections are open.
 
+Certificates of clients are accepted whoever issued them: they prove that the client has a key, and
+the accounts decide whose it is.
+
 Each new connection gets the certificate loaded last; open ones keep theirs.  Versions below TLS 1.2
 are off (RFC 8996), ciphers are Twisted's choice.  RFC 8314 section 4.1.
 """
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from zope.interface import implementer
 
+from twisted_sendmail.channel_binding import binding_data
 from twisted_sendmail.smtp import (
     InvalidServer,
     TLSFacts,
+    check_flag,
     check_path,
 )
 
 if TYPE_CHECKING:
     from os import PathLike
 
+    from OpenSSL.crypto import X509
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 
@@ -32,15 +41,22 @@ class ServerTLS:
 
     :param certificate: a PEM file: the certificate first, then its chain.
     :param key: a PEM file with the key; None when it is in the same file.
+    :param ask_certificate: ask clients for a certificate; EXTERNAL needs it.
     :raises InvalidServer: they cannot be read, or do not belong together.
     """
 
     def __init__(
-        self, certificate: str | PathLike[str], key: str | PathLike[str] | None = None
+        self,
+        certificate: str | PathLike[str],
+        key: str | PathLike[str] | None = None,
+        *,
+        ask_certificate: bool = False,
     ) -> None:
         check_path("the certificate", certificate)
         if key is not None:
             check_path("the key", key)
+        check_flag("ask_certificate", ask_certificate)
+        self._ask_certificate = ask_certificate
         self._certificate = Path(certificate)
         self._key = Path(key) if key is not None else self._certificate
         self._context = self._load()
@@ -67,11 +83,18 @@ class ServerTLS:
                 detail=f"the file has no PEM certificate, or {self._key} has no matching key",
                 remedy="give a PEM file with the certificate and its chain, and one with its key",
             ) from None
+        if self._ask_certificate:
+            context.set_verify(SSL.VERIFY_PEER, _accept)
         return context
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N803 - Twisted's name
         """Return a connection with the certificate loaded last."""
         return SSL.Connection(self._context, None)
+
+
+def _accept(connection: SSL.Connection, cert: X509, error: int, depth: int, ok: int) -> bool:
+    """Accept a client's certificate: the accounts compare its fingerprint."""
+    return True
 
 
 def _look_at(path: Path) -> None:
@@ -89,10 +112,24 @@ def _look_at(path: Path) -> None:
 def server_tls_facts(transport: Any) -> TLSFacts:
     """Return the facts about the TLS session of *transport*, after its handshake."""
     connection = transport.getHandle()
-    return TLSFacts(
+    facts = TLSFacts(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         cipher_bits=connection.get_cipher_bits() or 0,
         verified_by="none",
         identity=None,
     )
+    peer = connection.get_peer_certificate()
+    if peer is None:
+        return facts
+    der = dump_certificate(FILETYPE_ASN1, peer)
+    return replace(facts, fingerprint=hashlib.sha256(der).hexdigest())
+
+
+def server_binding(transport: Any, kind: str) -> bytes | None:
+    """Return the data of one type of channel binding of the TLS session of *transport*.
+
+    :returns: None if the type is not known, or does not exist for this session.
+    """
+    connection = transport.getHandle()
+    return binding_data(kind, connection, connection.get_certificate())

@@ -349,8 +349,7 @@ def _orcpt(value: str) -> str:
 
 
 def _offer_auth(settings: ServerSettings, tls: bool) -> str | None:  # noqa: FBT001 - see Extension.offer
-    offered = settings.mechanisms and (tls or settings.clear_auth)
-    return " ".join(settings.mechanisms or ()) if offered else None
+    return " ".join(settings.offered_mechanisms(tls=tls)) or None
 
 
 def _offer_limits(settings: ServerSettings, tls: bool) -> str:  # noqa: FBT001 - see Extension.offer

@@ -530,7 +530,7 @@ class ServerSession:
         if isinstance(command, Auth):
             self._redacting = True
             self._redaction.begin(command.mechanism, command.initial)
-            offered = command.mechanism in (self.settings.mechanisms or ())
+            offered = command.mechanism in self.settings.offered_mechanisms(tls=self.tls)
             return str(command) if offered else shown_line("AUTH", argument=True)
         if isinstance(command, AuthLine):
             self._redaction.response(command.response)
@@ -606,7 +606,7 @@ class ServerSession:
         return None if offered else "502 5.5.1 CHUNKING is not offered"
 
     def _auth_not_allowed(self, command: Auth) -> str | None:
-        known = command.mechanism in (self.settings.mechanisms or ())
+        known = command.mechanism in self.settings.offered_mechanisms(tls=self.tls)
         return None if known else "504 5.5.4 That mechanism is not offered"
 
     def _mail_not_allowed(self, command: Mail) -> str | None:

@@ -110,6 +110,19 @@ class ServerSettings:
         """The extensions that sessions may offer, in the order of the reply to EHLO."""
         return ExtensionTable((*self.extensions, *DERIVED_EXTENSIONS))
 
+    def offered_mechanisms(self, *, tls: bool) -> tuple[str, ...]:
+        """The SASL mechanisms that can be used now.
+
+        :param tls: the session is inside TLS; without it there is no channel to bind, and no
+            certificate of the client.
+        """
+        mechanisms = self.mechanisms or ()
+        if tls:
+            return mechanisms
+        if not self.clear_auth:
+            return ()
+        return tuple(m for m in mechanisms if not (m.endswith("-PLUS") or m == "EXTERNAL"))
+
     def resolved(
         self, *, certificate: bool | None = None, mechanisms: tuple[str, ...] | None = None
     ) -> ServerSettings:

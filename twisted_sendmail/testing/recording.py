@@ -431,7 +431,7 @@ class _KnownUsers(HashedAccounts):
         super().__init__({u: ScramKeys.of(p, iterations=4096) for u, p in (users or {}).items()})
         self._tokens = tokens or {}
         self.mechanisms = (
-            *(() if users is None else HashedAccounts.mechanisms),
+            *(() if users is None else self.mechanisms),
             *(() if tokens is None else _BEARER),
         )
 
@@ -450,5 +450,5 @@ class _AnyUser:
     async def check_token(self, user: str, token: str) -> Avatar | None:
         return Avatar()
 
-    async def scram_keys(self, user: str) -> ScramKeys:
+    async def scram_keys(self, user: str, hash_name: str) -> ScramKeys:
         raise AuthRefused(FAILED)
