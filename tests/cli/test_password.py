@@ -34,6 +34,31 @@ def test_more_iterations_print_a_warning(shell: Shell) -> None:
     assert "warning: clients that use Cyrus SASL, such as Postfix, accept 65536" in done.err
 
 
+def test_an_entry_for_another_hash_adds_its_mechanism(shell: Shell) -> None:
+    lines = [
+        shell.run_now("password", "jane", "--hash", name, TWISTED_SENDMAIL_PASSWORD=PASSWORD).out
+        for name in ("sha256", "sha1")
+    ]
+    path = shell.write("accounts", "".join(lines).encode(), 0o600)
+    assert PasswordFile(path, None).mechanisms == (
+        *("SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1"),
+        *("PLAIN", "LOGIN"),
+    )
+    # John has no keys for SHA-1.
+    john = shell.run_now("password", "john", TWISTED_SENDMAIL_PASSWORD=PASSWORD).out
+    path = shell.write("accounts", "".join([*lines, john]).encode(), 0o600)
+    assert "SCRAM-SHA-1" not in PasswordFile(path, None).mechanisms
+
+
+def test_sha512_needs_more_iterations(shell: Shell) -> None:
+    done = shell.run_now(
+        *["password", "jane", "--hash", "sha512", "--iterations", "4096"],
+        TWISTED_SENDMAIL_PASSWORD=PASSWORD,
+    )
+    assert (done.status, done.out) == (64, "")
+    assert "with sha512 give 10000 or more" in done.err
+
+
 @pytest.mark.parametrize("count", ["0", "4095", "x", "99999999999", "-1", "1e5"])
 def test_an_invalid_number_of_iterations_is_refused(shell: Shell, count: str) -> None:
     done = shell.run_now(
