@@ -87,7 +87,9 @@ class HashedAccounts:
             for each in (keys,) if isinstance(keys, ScramKeys) else keys:
                 check_type("the keys of a user", each, ScramKeys, "ScramKeys")
         if certificates is not None:
-            check_type("certificates", certificates, Mapping, "a dict of fingerprints and user names")
+            check_type(
+                "certificates", certificates, Mapping, "a dict of fingerprints and user names"
+            )
         self.replace(entries, certificates or {})
         self._run_blocking = run_blocking
 
