@@ -84,7 +84,7 @@ class HashedAccounts:
         check_callable("run_blocking", run_blocking, "a HashingPool")
         for user, keys in entries.items():
             check_type("a user name", user, str, "text")
-            for each in (keys,) if isinstance(keys, ScramKeys) else keys:
+            for each in keys if isinstance(keys, (list, tuple)) else (keys,):
                 check_type("the keys of a user", each, ScramKeys, "ScramKeys")
         if certificates is not None:
             check_type(
@@ -266,7 +266,7 @@ def password_entry(
     for name, text in (("user", user), ("password", password)):
         check_type(name, text, str, "text")
     check_positive("iterations", iterations, "a whole number above zero", whole=True)
-    if hash_name not in SCRAM_HASHES:
+    if not isinstance(hash_name, str) or hash_name not in SCRAM_HASHES:
         names = ", ".join(SCRAM_HASHES)
         raise InvalidInput(f"hash_name cannot be {hash_name!r}", remedy=f"give one of {names}")
     if not user or ":" in user or not user.isprintable() or user != user.strip() or user[0] == "#":
