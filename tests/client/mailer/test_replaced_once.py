@@ -91,3 +91,15 @@ def test_a_content_that_was_begun_is_sent_once(post: Post, offers: Any) -> None:
     post.pump.advance(60)
     assert statuses(result.error.report) == [RecipientStatus.IN_DOUBT]
     assert sendings(post) == 1
+
+
+@pytest.mark.parametrize("offers", [CHUNKING, PIPELINING], ids=["BDAT", "DATA"])
+def test_a_refusal_counts_when_the_connection_ends_after_it(post: Post, offers: Any) -> None:
+    mailer = post.mailer(post.world.server(offers=offers), connections=3, window=1)
+    for result in post.send(mailer, *[a_message(n) for n in range(3)]):
+        assert result.get().accepted
+    faults = {"RCPT": "550 5.1.1 no such user", "DATA": CLOSE, "BDAT_LAST": CLOSE}
+    post.world.fault = lambda server, key, line: faults.get(key)
+    (result,) = post.send(mailer, a_message("again", sender=AGAIN))
+    assert sendings(post) == 1
+    assert [RecipientStatus.REFUSED] == statuses(result.error.report)
