@@ -56,10 +56,14 @@ class Account(NamedTuple):
     bearer: bool = False
     mechanisms: tuple[str, ...] | None = None
     ca_file: str | None = None
-    fingerprint: str | None = None
+    ca_directory: str | None = None
+    fingerprint: tuple[str, ...] | None = None
+    public_key: tuple[str, ...] | None = None
     server_name: str | None = None
+    minimum_tls_version: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
+    client_key_password_file: str | None = None
     ignore_extensions: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -221,6 +225,10 @@ def _texts(value: object, what: str, file: str) -> tuple[str, ...]:
     return tuple(_text(each, what, file) for each in value)
 
 
+def _text_or_texts(value: object, what: str, file: str) -> tuple[str, ...]:
+    return _texts(value if isinstance(value, list) else [value], what, file)
+
+
 def _flag(value: object, what: str, _file: str) -> bool:
     if not isinstance(value, bool):
         raise InvalidServer(f"{what} cannot be used", remedy="write true or false, without quotes")
@@ -268,9 +276,13 @@ _KEYS: dict[str, Callable[[object, str, str], Any]] = {
     "bearer": _flag,
     "mechanisms": _texts,
     "ca-file": _path,
-    "fingerprint": _text,
+    "ca-directory": _path,
+    "fingerprint": _text_or_texts,
+    "public-key": _text_or_texts,
     "server-name": _text,
+    "minimum-tls-version": _text,
     "client-certificate": _path,
     "client-key": _path,
+    "client-key-password-file": _path,
     "ignore-extensions": _texts,
 }

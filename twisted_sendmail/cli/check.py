@@ -151,6 +151,7 @@ def _certificate(tls: TLSFacts) -> Iterator[_Line]:
     if tls.not_before is not None and tls.not_after is not None:
         yield _line("  valid", f"{tls.not_before:%Y-%m-%d} to {tls.not_after:%Y-%m-%d}")
     yield _line("  SHA-256", tls.fingerprint or "")
+    yield _line("  public key", tls.public_key or "unknown")
 
 
 def _keywords(capabilities: Capabilities) -> str:
@@ -213,7 +214,8 @@ def _tls(seen: ProbeResult, now: datetime) -> Iterator[Finding]:
                 WEAK, "no TLS: everybody on the network path can read and change the mail"
             )
         return
-    how = "its fingerprint" if tls.verified_by == "fingerprint" else f"the name {tls.identity}"
+    pins = {"fingerprint": "its fingerprint", "public-key": "its public key"}
+    how = pins.get(tls.verified_by, f"the name {tls.identity}")
     yield Finding(OK, f"{tls.version} with {tls.cipher}; the certificate is verified by {how}")
     if tls.version == "TLSv1.2":
         yield Finding(WEAK, "TLS 1.2 is the best version offered; TLS 1.3 saves a round trip")

@@ -88,18 +88,36 @@ def add_server_options(parser: ArgumentParser) -> None:
     )
     trust.add_argument("--ca-file", metavar="FILE", help="trust these authorities (PEM) instead")
     trust.add_argument(
+        "--ca-directory",
+        metavar="FOLDER",
+        help="trust the authorities in FOLDER instead, named by openssl rehash",
+    )
+    trust.add_argument(
         "--fingerprint",
         metavar="SHA256",
-        help="trust the certificate with this SHA-256, and no other",
+        action="append",
+        help="trust the certificate with this SHA-256, and no other; may be repeated",
+    )
+    trust.add_argument(
+        "--public-key",
+        metavar="SHA256",
+        action="append",
+        help="trust certificates with the public key with this SHA-256; may be repeated",
     )
     trust.add_argument("--server-name", metavar="NAME", help="the name that it must hold")
     trust.add_argument(
-        "--client-certificate", metavar="FILE", help="the client's certificate (PEM)"
+        "--minimum-tls-version", metavar="VERSION", help="TLSv1.2 or TLSv1.3; TLSv1.2"
+    )
+    trust.add_argument(
+        "--client-certificate", metavar="FILE", help="the client's certificate (PEM or PKCS#12)"
     )
     trust.add_argument(
         "--client-key",
         metavar="FILE",
         help="the key of the client's certificate, if it is in another file",
+    )
+    trust.add_argument(
+        "--client-key-password-file", metavar="FILE", help="read the password of the key from FILE"
     )
 
 
@@ -200,9 +218,9 @@ def server_of(
         raise CommandError(
             f"a password in the server's URL can be read by every process; {_PASSWORD_REMEDY}"
         )
-    key = args.client_key or args.client_certificate
-    if key is not None:
-        check_secret_file(key, world_readable=args.world_readable_secrets)
+    for secret in (args.client_key or args.client_certificate, args.client_key_password_file):
+        if secret is not None:
+            check_secret_file(secret, world_readable=args.world_readable_secrets)
     settings: dict[str, Any] = {
         "trust": TLSTrust(
             ca_file=args.ca_file,
@@ -210,6 +228,10 @@ def server_of(
             name=args.server_name,
             client_certificate=args.client_certificate,
             client_key=args.client_key,
+            public_key=args.public_key,
+            ca_directory=args.ca_directory,
+            minimum_version=args.minimum_tls_version or "TLSv1.2",
+            client_key_password_file=args.client_key_password_file,
         ),
         "helo_name": args.helo,
         "timeouts": Timeouts() if args.timeout is None else Timeouts(total=args.timeout),
@@ -231,7 +253,18 @@ def server_of(
     return _server(server, policy, {**settings, "credentials": credentials})
 
 
-_OF_ACCOUNT = ("user", "ca_file", "fingerprint", "server_name", "client_certificate", "client_key")
+_OF_ACCOUNT = (
+    "user",
+    "ca_file",
+    "ca_directory",
+    "fingerprint",
+    "public_key",
+    "server_name",
+    "minimum_tls_version",
+    "client_certificate",
+    "client_key",
+    "client_key_password_file",
+)
 
 
 def _with_account(args: Namespace, account: Account) -> Namespace:

@@ -229,4 +229,5 @@ def tls_json(tls: TLSFacts | None) -> dict[str, Any] | None:
         "not_before": tls.not_before.isoformat() if tls.not_before else None,
         "not_after": tls.not_after.isoformat() if tls.not_after else None,
         "fingerprint": tls.fingerprint,
+        "public_key": tls.public_key,
     }

@@ -53,7 +53,7 @@ class SubmissionServer:
     r"""One submission server.
 
     :param host: its name, or IP address (IPv6 without brackets); may be empty with an *endpoint*
-        and without TLS, or with a name or fingerprint in *trust*.
+        and without TLS, or with a name or pin in *trust*.
     :param port: by default 465 with implicit TLS, 587 with STARTTLS, else 25.
     :param tls: when TLS begins; by default implicit on port 465 and STARTTLS on others.
     :param trust: how the server proves its identity; by default the system's CAs and *host*.
@@ -163,7 +163,7 @@ class SubmissionServer:
                 remedy="use IMPLICIT or STARTTLS: a password goes over TLS only",
             )
         if self.tls is not TLSPolicy.NONE:
-            if not (self.host or self.trust.name or self.trust.fingerprint):
+            if not (self.host or self.trust.name or self.trust.pinned):
                 raise InvalidServer(
                     "the server's certificate cannot be verified without a name",
                     remedy="give the server's host name, or the fingerprint of its certificate",

@@ -2,7 +2,7 @@
 
 The certificate is verified inside the handshake: a server that is not the one asked for receives an
 alert and nothing else.  Verification cannot be switched off; a server without a certificate of a
-public CA is trusted by its own CA file or by the fingerprint of its certificate.  A connection on
+public CA is trusted by its own CA, or by a pinned certificate or public key.  A connection on
 which the application has begun TLS is used if its TLS context verified the server.
 
 RFC 3207, RFC 8314, RFC 9525 (names in certificates, by service_identity; a common name alone does
@@ -16,15 +16,20 @@ import enum
 import ipaddress
 import os
 import re
+from base64 import b64decode
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from attrs import field, frozen
-from attrs.converters import optional
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 from service_identity import CertificateError, VerificationError
@@ -34,6 +39,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
 from twisted_sendmail.channel_binding import binding_data, usual_binding
+from twisted_sendmail.client.client_certificate import unusable, use_client_certificate
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
 from twisted_sendmail.client.verify_errors import EXPIRED, UNKNOWN_ISSUER, words_for
 from twisted_sendmail.sasl import ChannelBinding
@@ -82,17 +88,48 @@ class TLSPolicy(enum.Enum):
         return self in {TLSPolicy.IMPLICIT, TLSPolicy.STARTTLS}
 
 
-def _fingerprint(text: str) -> str:
-    check_type("fingerprint", text, str, "the SHA-256 of the certificate as 64 hexadecimal digits")
-    plain = re.sub(
-        r"[:\s-]", "", re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE)
-    ).lower()
-    if not re.fullmatch(r"[0-9a-f]{64}", plain):
-        raise InvalidServer(
-            "the certificate fingerprint cannot be used",
-            remedy="give the SHA-256 of the certificate as 64 hexadecimal digits",
-        )
-    return plain
+def _pins(given: str | Iterable[str] | None, what: str, of: str) -> tuple[str, ...]:
+    remedy = f"give the SHA-256 of the {of} as 64 hexadecimal digits, or in base64"
+    if given is None:
+        return ()
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, Iterable):
+        texts = [texts]
+    found = []
+    for text in texts:
+        check_type(what, text, str, remedy.removeprefix("give "))
+        plain = re.sub(r"^sha-?256(//|[:=])", "", text.strip(), flags=re.IGNORECASE)
+        digest = re.sub(r"[:\s-]", "", plain).lower()
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            try:
+                digest = b64decode(plain, validate=True).hex()
+            except ValueError:
+                digest = ""
+        if len(digest) != 64:
+            raise InvalidServer(f"the {what} cannot be used", remedy=remedy)
+        found.append(digest)
+    return tuple(found)
+
+
+def _fingerprints(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    return _pins(given, "certificate fingerprint", "certificate")
+
+
+def _public_keys(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    return _pins(given, "public key", "server's public key")
+
+
+#: Values of ``TLSTrust.minimum_version``.
+_VERSIONS = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
+_PATHS = {
+    "ca_file": "a PEM file",
+    "ca_directory": "a directory",
+    "client_certificate": "a PEM or PKCS#12 file",
+    "client_key": "a PEM file",
+    "client_key_password_file": "a file",
+}
+#: A file in a CA directory, named by the hash of its subject.
+_HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
 
 @frozen(cache_hash=True)
@@ -101,42 +138,73 @@ class TLSTrust:
 
     :param ca_file: PEM file of the CAs to trust instead of the system's.
     :param fingerprint: SHA-256 of the server's certificate, hexadecimal, with or without
-        colons.  It alone decides then: CA, name and dates are not checked.
+        colons, or in base64; or several, of which one has to match.  A pin alone decides: CA, name
+        and dates are not checked.
     :param name: the name in the certificate, when it is not the host's.
-    :param client_certificate: PEM file with our certificate chain (and key, unless separate).
+    :param client_certificate: PEM file with our certificate chain (and key, unless separate), or a
+        PKCS#12 file.
     :param client_key: PEM file of its key.
-    :raises InvalidInput: an argument cannot be used, or the fingerprint is combined with a CA file or
-        a name.
+    :param public_key: SHA-256 of the server's public key (SubjectPublicKeyInfo), or several; as a
+        *fingerprint*, but it stays the same when the certificate is renewed with the same key.  With
+        both, one match is enough.
+    :param ca_directory: directory of CAs to trust instead of the system's, named by ``openssl rehash``;
+        besides *ca_file*, if that is given.
+    :param minimum_version: ``TLSv1.2`` or ``TLSv1.3``; there is nothing older (RFC 8996).
+    :param client_key_password_file: holds the password of the key, in its only line.
+    :raises InvalidInput: an argument cannot be used, or a pin is combined with CAs or a name.
     """
 
     ca_file: str | os.PathLike[str] | None = None
-    fingerprint: str | None = field(default=None, converter=optional(_fingerprint))
+    fingerprint: tuple[str, ...] = field(default=(), converter=_fingerprints)
     name: str | None = None
     client_certificate: str | os.PathLike[str] | None = None
     client_key: str | os.PathLike[str] | None = None
+    public_key: tuple[str, ...] = field(default=(), converter=_public_keys, kw_only=True)
+    ca_directory: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    minimum_version: str = field(default="TLSv1.2", kw_only=True)
+    client_key_password_file: str | os.PathLike[str] | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        for name in ("ca_file", "client_certificate", "client_key"):
+        for name, kind in _PATHS.items():
             path = getattr(self, name)
             if path is not None:
-                check_type(name, path, (str, os.PathLike), "the path of a PEM file, or None")
+                check_type(name, path, (str, os.PathLike), f"the path of {kind}, or None")
         if self.name is not None:
             check_type("name", self.name, str, "the name in the server's certificate, or None")
-        if self.fingerprint is not None and (self.ca_file is not None or self.name is not None):
+        if self.pinned and any((self.ca_file, self.ca_directory, self.name)):
             raise InvalidServer(
-                "a certificate fingerprint goes alone",
-                remedy="leave out the CA file and the name, or the fingerprint",
+                "a pinned certificate or public key goes alone",
+                remedy="leave out the CAs and the name, or the pin",
+            )
+        if self.minimum_version not in list(_VERSIONS):
+            raise InvalidServer(
+                f"minimum_version cannot be {printable(repr(self.minimum_version), 80)}",
+                remedy="give 'TLSv1.2' or 'TLSv1.3'",
+            )
+        if self.client_certificate is None and (self.client_key or self.client_key_password_file):
+            raise InvalidServer(
+                "there is no client certificate for the key", remedy="give client_certificate"
             )
 
+    @property
+    def pinned(self) -> bool:
+        """True if a pinned certificate or public key decides, and CA, name and dates do not count."""
+        return bool(self.fingerprint or self.public_key)
+
     def context(self) -> SSL.Context:
-        """Return a context with these CAs and keys, for TLS 1.2 or later.
+        """Return a context with these CAs and keys, for TLS of the minimum version or later.
 
         The same context is returned until one of the files changes.
 
         :raises InvalidServer: a file cannot be read or used.
         """
         return _context(
-            _identity(self.ca_file), _identity(self.client_certificate), _identity(self.client_key)
+            _VERSIONS[self.minimum_version],
+            _identity(self.ca_file),
+            _identity(self.ca_directory),
+            certificate=_identity(self.client_certificate),
+            key=_identity(self.client_key),
+            password=_identity(self.client_key_password_file),
         )
 
     def verifier(
@@ -157,40 +225,54 @@ def _identity(path: str | os.PathLike[str] | None) -> _File | None:
     try:
         stat = os.stat(path)  # noqa: PTH116 - done for each connection, and a Path costs more
     except OSError as e:
-        raise _unusable(str(path), e) from None
+        raise unusable(str(path), e.strerror or type(e).__name__) from None
     return os.fspath(path), stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=64)
-def _context(ca_file: _File | None, certificate: _File | None, key: _File | None) -> SSL.Context:
+def _context(
+    minimum: int,
+    ca_file: _File | None,
+    ca_directory: _File | None,
+    *,
+    certificate: _File | None,
+    key: _File | None,
+    password: _File | None,
+) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_min_proto_version(minimum)
     # SSL_MODE_RELEASE_BUFFERS saves 34 KB on each idle connection.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    if ca_file is None:
-        context.set_default_verify_paths()
-    else:
+    if ca_directory is not None:
+        _check_directory(ca_directory[0])
+        context.load_verify_locations(None, ca_directory[0])
+    if ca_file is not None:
         try:
             context.load_verify_locations(ca_file[0])
-        except SSL.Error as e:
-            raise _unusable(ca_file[0], e) from None
+        except SSL.Error:
+            raise unusable(ca_file[0], "it holds no usable PEM data") from None
+    elif ca_directory is None:
+        context.set_default_verify_paths()
     if certificate is not None:
-        try:
-            context.use_certificate_chain_file(certificate[0])
-            context.use_privatekey_file((key or certificate)[0])
-            context.check_privatekey()
-        except SSL.Error as e:
-            raise _unusable((key or certificate)[0], e) from None
+        use_client_certificate(
+            context, certificate[0], key and key[0], password_file=password and password[0]
+        )
     context.set_verify(SSL.VERIFY_PEER, _verify)
     return context
 
 
-def _unusable(path: str, e: Exception) -> InvalidServer:
-    if isinstance(e, OSError):
-        why = e.strerror or type(e).__name__
-    else:
-        why = "it holds no usable PEM data"
-    return InvalidServer(f"file '{path}' cannot be used for TLS", detail=why)
+def _check_directory(path: str) -> None:
+    """Raise an error for a directory in which OpenSSL would find nothing, without a word."""
+    try:
+        names = [each.name for each in Path(path).iterdir()]
+    except OSError as e:
+        raise unusable(path, e.strerror or type(e).__name__) from None
+    if not any(map(_HASHED.fullmatch, names)):
+        raise unusable(
+            path,
+            "no file in it has the name that OpenSSL looks for, such as 9d66eef0.0",
+            remedy=f"openssl rehash {path}",
+        )
 
 
 class VerifiedConnection(SSL.Connection):
@@ -239,6 +321,8 @@ class ServerVerifier:
         self._is_address = _is_address(self._name)
         self._context = context or trust.context()
         self._key = key
+        #: How the server was identified, and by which name or pin.
+        self._proof: tuple[str, str | None] = ("none", None)
         #: Why the certificate was rejected.
         self.rejection: CertificateRejected | None = None
         self._connection: SSL.Connection | None = None
@@ -279,7 +363,7 @@ class ServerVerifier:
                 cert = _certificate(dump_certificate(FILETYPE_ASN1, given))
             if depth == 0:
                 self._certificate = cert
-            if self._trust.fingerprint is not None:
+            if self._trust.pinned:
                 return depth != 0 or self._is_pinned(cert)
             if not ok:
                 which = "the certificate" if depth == 0 else "a certificate above the server's"
@@ -297,13 +381,27 @@ class ServerVerifier:
             return self._reject(f"the certificate cannot be read: {e}")
 
     def _is_pinned(self, cert: _Certificate) -> bool:
-        return cert.fingerprint == self._trust.fingerprint or self._reject(
-            f"its SHA-256 is {cert.fingerprint}, not the one pinned",
-            "pin the new one if you trust the change",
-        )
+        trust = self._trust
+        if cert.fingerprint in trust.fingerprint:
+            self._proof = ("fingerprint", cert.fingerprint)
+        elif cert.public_key in trust.public_key:
+            self._proof = ("public-key", cert.public_key)
+        else:
+            found = f"its SHA-256 is {cert.fingerprint}" if trust.fingerprint else ""
+            if trust.public_key:
+                found += (
+                    " and " if found else ""
+                ) + f"its public key's SHA-256 is {cert.public_key}"
+            pins = len(trust.fingerprint) + len(trust.public_key)
+            one = "the one" if pins == 1 else "one"
+            return self._reject(
+                f"{found}, not {one} pinned", "pin the new one if you trust the change"
+            )
+        return True
 
     def _is_for_server(self, cert: _Certificate) -> bool:
         if _bears_name(cert, self._name, address=self._is_address):
+            self._proof = ("name", self._name)
             return True
         names = ", ".join(cert.names) or "no name"
         return self._reject(
@@ -326,6 +424,7 @@ class ServerVerifier:
         connection = self._connection
         if connection is None or self.rejection is not None:
             raise self.rejection or _unverified("there was no handshake")
+        self._check_version(connection)
         # OpenSSL calls back in every full handshake, and in no other.
         resumed = self._certificate is None and not self._adopted
         verified = True
@@ -335,11 +434,23 @@ class ServerVerifier:
             verified = self._verify_adopted(connection)
         if self._certificate is None:
             raise _unverified("there is no certificate")
-        pin = self._trust.fingerprint
-        proof = ("fingerprint", pin) if pin else ("name", self._name)
-        verified_by, identity = proof if verified else ("none", None)
+        verified_by, identity = self._proof if verified else ("none", None)
         self._facts = _facts(connection, self._certificate, verified_by, identity, resumed=resumed)
         return self._facts
+
+    def _check_version(self, connection: SSL.Connection) -> None:
+        """Check the version, which the context of an application may not limit.
+
+        :raises TLSFailure: it is older than the minimum.
+        """
+        version = connection.get_protocol_version_name()
+        # The names sort as the versions do.
+        if version < self._trust.minimum_version:
+            raise TLSFailure(
+                "TLS refused",
+                phase="TLS",
+                detail=f"the version is {version}, and {self._trust.minimum_version} is the minimum",
+            )
 
     def _verify_resumed(self, connection: SSL.Connection) -> None:
         """Verify the certificate of a resumed session again.
@@ -351,7 +462,7 @@ class ServerVerifier:
             self._forget_session()
             raise _unverified("its certificate was not verified")
         cert = _certificate(dump_certificate(FILETYPE_ASN1, peer))
-        pinned = self._trust.fingerprint is not None
+        pinned = self._trust.pinned
         if cert.fingerprint != offered.facts.fingerprint:
             _ = self._reject("the certificate of the resumed session is another one")
         elif not (pinned or cert.not_after > dt.datetime.now(dt.timezone.utc)):
@@ -376,7 +487,7 @@ class ServerVerifier:
         asked = connection.get_servername()
         if asked:
             self._name, self._is_address = asked.decode("ascii"), False
-        if self._trust.fingerprint is not None:
+        if self._trust.pinned:
             _ = self._is_pinned(cert)
         elif not connection.get_verify_mode() & SSL.VERIFY_PEER:
             if self._unverified_allowed:
@@ -462,7 +573,12 @@ class ServerVerifier:
         words = "; ".join(str(entry[-1]) for entry in error.args[0] if entry) or "unexpected end"
         if "alert" in words:
             return TLSAlert(
-                "TLS handshake refused", phase="TLS", detail=printable(f"the server sent: {words}")
+                "TLS handshake refused",
+                phase="TLS",
+                detail=printable(f"the server sent: {words}"),
+                remedy=f"it may not have {self._trust.minimum_version}, the minimum version"
+                if "protocol version" in words
+                else "",
             )
         if any(
             sign in words
@@ -545,6 +661,8 @@ class _Certificate:
     not_before: dt.datetime
     not_after: dt.datetime
     fingerprint: str
+    #: SHA-256 of the SubjectPublicKeyInfo, lower-case hexadecimal; empty for an unknown kind of key.
+    public_key: str
 
 
 # Reading a certificate and comparing its name cost as much as resuming a session; connections to the
@@ -568,7 +686,16 @@ def _certificate(der: bytes) -> _Certificate:
         cert.not_valid_before_utc,
         cert.not_valid_after_utc,
         cert.fingerprint(hashes.SHA256()).hex(),
+        _public_key_digest(cert),
     )
+
+
+def _public_key_digest(cert: x509.Certificate) -> str:
+    try:
+        key = cert.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return ""
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 @lru_cache(maxsize=64)
@@ -602,6 +729,7 @@ def _facts(
         cert.not_after,
         cert.fingerprint,
         resumed,
+        cert.public_key or None,
     )
 
 

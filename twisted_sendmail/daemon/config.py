@@ -375,8 +375,10 @@ def _servers(
 
 def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> SubmissionServer:
     world_readable = tables.world_readable_secrets
-    if table.client_key is not None and table.client_certificate is None:
-        raise InvalidValue("there is no client-certificate", "give both", "client-key")
+    for of_certificate in ("client_key", "client_key_password_file"):
+        if getattr(table, of_certificate) is not None and table.client_certificate is None:
+            key = of_certificate.replace("_", "-")
+            raise InvalidValue("there is no client-certificate", "give both", key)
     with at_key("url"):
         server = SubmissionServer.from_url(
             table.url,
@@ -422,8 +424,10 @@ def _user(table: SmarthostTable) -> str | None:
 
 
 def _trust(table: SmarthostTable, *, world_readable: bool) -> TLSTrust:
-    given = ("fingerprint", "ca_file", "client_certificate")
+    given = ("fingerprint", "public_key", "ca_file", "ca_directory", "client_certificate")
     key_at_fault = next((name for name in given if getattr(table, name) is not None), "url")
+    with at_key("minimum-tls-version"):
+        _ = TLSTrust(minimum_version=table.minimum_tls_version)
     with at_key(key_at_fault.replace("_", "-"), remedy="give a PEM file"):
         trust = TLSTrust(
             ca_file=table.ca_file,
@@ -431,6 +435,10 @@ def _trust(table: SmarthostTable, *, world_readable: bool) -> TLSTrust:
             name=table.server_name,
             client_certificate=table.client_certificate,
             client_key=table.client_key,
+            public_key=table.public_key,
+            ca_directory=table.ca_directory,
+            minimum_version=table.minimum_tls_version,
+            client_key_password_file=table.client_key_password_file,
         )
         trust.context()
     if table.client_certificate is not None:
@@ -438,6 +446,9 @@ def _trust(table: SmarthostTable, *, world_readable: bool) -> TLSTrust:
             check_secret_file(
                 table.client_key or table.client_certificate, world_readable=world_readable
             )
+    if table.client_key_password_file is not None:
+        with at_key("client-key-password-file"):
+            check_secret_file(table.client_key_password_file, world_readable=world_readable)
     return trust
 
 

@@ -149,10 +149,16 @@ class SmarthostTable:
     :param bearer: the password is an OAuth bearer token
     :param mechanisms: SASL mechanisms to use, and no others, best first
     :param ca_file: the certificate authorities to trust (PEM) instead of the system's
-    :param fingerprint: trust the certificate with this SHA-256, and no other
+    :param ca_directory: a directory of them, with the names that ``openssl rehash`` gives; besides ``ca-file``,
+        if that is given
+    :param fingerprint: trust the certificate with this SHA-256, and no other; a list trusts each
+        of them, so that a certificate can be replaced
+    :param public_key: trust the certificates with a public key with this SHA-256, or with one of a list
     :param server_name: the name that the certificate must have, if it is not the host's
-    :param client_certificate: the relay's own certificate (PEM)
+    :param minimum_tls_version: ``TLSv1.2`` or ``TLSv1.3``
+    :param client_certificate: the relay's own certificate (PEM or PKCS#12)
     :param client_key: its private key, if it is in a file of its own
+    :param client_key_password_file: a file that holds the password of the key in its only line
     :param ignore_extensions: EHLO keywords to treat as not offered, such as ``CHUNKING``, and the
         parameters ``RET``, ``ENVID`` and ``ORCPT``, to be left out
     :param timeouts: how long phases of a session may take, as a table such as
@@ -175,10 +181,14 @@ class SmarthostTable:
     bearer: bool = _key(types.boolean, default=False)
     mechanisms: tuple[str, ...] | None = _key(types.texts)
     ca_file: Path | None = _key(types.readable_file, flag="ca-file")
-    fingerprint: str | None = _key(types.text)
+    ca_directory: Path | None = _key(types.path)
+    fingerprint: tuple[str, ...] | None = _key(types.text_or_texts)
+    public_key: tuple[str, ...] | None = _key(types.text_or_texts)
     server_name: str | None = _key(types.host_name)
+    minimum_tls_version: str = _key(types.text, "TLSv1.2")
     client_certificate: Path | None = _key(types.readable_file)
     client_key: Path | None = _key(types.readable_file)
+    client_key_password_file: Path | None = _key(types.readable_file)
     ignore_extensions: tuple[str, ...] = _key(types.texts, [])
     timeouts: Timeouts = _key(_timeouts, {})
     priority: int = _key(types.natural_number, 0)

@@ -164,6 +164,11 @@ def texts(value: object, folder: Path) -> tuple[str, ...]:
     return tuple(text(each, folder) for each in value)
 
 
+def text_or_texts(value: object, folder: Path) -> tuple[str, ...]:
+    """A text, or a list of texts."""
+    return texts(value if isinstance(value, list) else [value], folder)
+
+
 def text_map(value: object, folder: Path) -> dict[str, str]:
     """A table from text to text."""
     if not isinstance(value, dict):

@@ -19,9 +19,9 @@ class TLSFacts:
     cipher: str
     #: Strength of the cipher.
     cipher_bits: int
-    #: How the peer was identified: ``name``, ``fingerprint``, or ``none``.
+    #: How the peer was identified: ``name``, ``fingerprint``, ``public-key``, or ``none``.
     verified_by: str
-    #: The name or fingerprint that the certificate was compared with, or None.
+    #: The name or pin that the certificate was compared with, or None.
     identity: str | None
     #: In the form of RFC 4514; None if the peer sent no certificate.
     subject: str | None = None
@@ -34,6 +34,8 @@ class TLSFacts:
     fingerprint: str | None = None
     #: The session was resumed: no full handshake took place.
     resumed: bool = False
+    #: SHA-256 of the certificate's public key (SubjectPublicKeyInfo), lower-case hexadecimal.
+    public_key: str | None = None
 
     def __str__(self) -> str:
         who = f"{self.identity} by {self.verified_by}" if self.identity else "peer not verified"
