@@ -90,10 +90,11 @@ async def server(reactor: Any) -> AsyncIterator[Server]:
 
 
 async def run(
-    reactor: Any, name: str, *arguments: str, password: str = PASSWORD
+    reactor: Any, name: str, *arguments: str, password: str = PASSWORD, **variables: str
 ) -> tuple[str, str, int]:
     """Run an example in a process of its own; what it printed, complained, and its status."""
     environment = {**os.environ, "TWISTED_SENDMAIL_PASSWORD": password, "PYTHONWARNINGS": "error"}
+    environment |= variables
     environment |= {"PYTHONIOENCODING": "utf-8"}
     out, err, status = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         sys.executable, [str(EXAMPLES / name), *arguments], environment, reactor=reactor
@@ -134,6 +135,24 @@ async def test_callbacks_that_hear_of_a_wrong_password(reactor: Any, server: Ser
     out, err, status = await run(reactor, "callbacks.py", *arguments, password="wrong")
     assert out.startswith("not sent: AUTH SCRAM-SHA-256-PLUS refused by ")
     assert (err, status, server.messages) == ("", 0, [])
+
+
+@ensureDeferred
+async def test_moved_from_twisted_mail(reactor: Any, server: Server) -> None:
+    arguments = ["moved_from_twisted_mail.py", "localhost", str(server.port), "alice"]
+    out, err, status = await run(reactor, *arguments, SSL_CERT_FILE=server.ca_file)
+    (message,) = server.messages
+    expected = [
+        "1 accepted",
+        f"bob@example.test: 250 2.0.0 Ok: queued as {message.id}",
+        "gone@example.test: 550 5.1.1 there is nobody here by that name",
+    ]
+    assert (out.splitlines(), err, status) == (expected, "", 0)
+    out, err, status = await run(
+        reactor, *arguments, password="wrong", SSL_CERT_FILE=server.ca_file
+    )
+    assert err.startswith("not sent, do not send it again: 535 ")
+    assert (out, status) == ("", 1)
 
 
 @ensureDeferred
