@@ -257,7 +257,7 @@ class SMTPSender(Protocol):
             self._client.handshakeCompleted()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """See ``IProtocol``; after STARTTLS the client's own protocol gets it instead."""
+        """See ``IProtocol``."""
         if self._client is not None:
             self._client.connectionLost(reason)
 
