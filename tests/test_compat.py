@@ -506,6 +506,21 @@ async def test_a_timeout_of_the_caller_ends_the_attempts(reactor: Any) -> None:
     assert server.sessions[0].closed
 
 
+@ensureDeferred
+async def test_nothing_is_sent_when_the_deferred_was_cancelled_before_an_endpoint_connected(
+    reactor: Any,
+) -> None:
+    async with LoopbackServer(reactor, tls=False) as server:
+        factory = Case(reactor, server).factory_of(SMTPSenderFactory)
+        result = factory.result
+        connecting = HostnameEndpoint(reactor, "localhost", server.port).connect(factory)
+        result.cancel()
+        assert isinstance(await failure_of(result), CancelledError)
+        await connecting
+    assert server.messages == []
+    assert not any("C:" in line for session in server.sessions for line in session.dialogue)
+
+
 def test_a_factory_that_waits_to_try_again_is_stopped_with_its_deferred() -> None:
     connector = Connector(Clock())
     result: Deferred[Any] = Deferred()

@@ -240,6 +240,9 @@ class SMTPSender(Protocol):
 
     def connectionMade(self) -> None:
         """See ``IProtocol``: send the message."""
+        if self.factory.sendFinished:
+            self.transport.abortConnection()  # cancelled while an endpoint connected
+            return
         try:
             self._sending = self._send()
         except SendmailError:
