@@ -3,7 +3,8 @@
     python replaced_import.py MODULE PROGRAM ARGUMENTS...
 
 MODULE is loaded from its file as if ``twisted.mail.smtp`` in it read ``twisted_sendmail.compat``; nothing
-else is changed, and no file is written.  PROGRAM is a module that is run as with ``python -m``.
+else is changed, and no file is written.  PROGRAM is a module that is run as with ``python -m``, or the
+function of a command, as ``module:function``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from typing import Any
@@ -45,4 +47,8 @@ if __name__ == "__main__":
     _, module, program, *arguments = sys.argv
     sys.meta_path.insert(0, Finder(module))
     sys.argv = [program, *arguments]
-    runpy.run_module(program, run_name="__main__", alter_sys=True)
+    name, _, function = program.partition(":")
+    if function:
+        getattr(import_module(name), function)()
+    else:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
