@@ -254,3 +254,18 @@ def test_all_python_of_the_readme_is_in_an_example() -> None:
     blocks = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]
     shown = [line.strip() for block in blocks for line in block.partition("```")[0].splitlines()]
     assert [line for line in shown if line not in examples] == []
+
+
+def test_no_lazy_name_is_that_of_a_module_of_its_package() -> None:
+    """The import of such a module would put the module in place of the name."""
+    taken = {
+        f"{path.parent.name}.{name}"
+        for path in INITS
+        for name in getattr(importlib.import_module(package_of(path)), "__all__", ())
+        if (path.parent / f"{name}.py").is_file() and "lazy_names" in path.read_text("utf-8")
+    }
+    assert taken == set()
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.parent.relative_to(ROOT).parts)

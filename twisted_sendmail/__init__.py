@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.probe import ProbeResult, probe_server
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_config import SubmissionServer
-    from twisted_sendmail.client.submit import sendmail, submit
+    from twisted_sendmail.client.submission import sendmail, submit
     from twisted_sendmail.client.timeouts import Cancelled, Timeouts
     from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
     from twisted_sendmail.message.composition import Attachment, compose
@@ -257,7 +257,7 @@ _MODULES = {
     "client.probe": "ProbeResult probe_server",
     "client.mailer": "Mailer MailerService MailerStats Sending many",
     "client.server_config": "SubmissionServer",
-    "client.submit": "sendmail submit",
+    "client.submission": "sendmail submit",
     "message.composition": "Attachment compose",
     "message.structure": "MessagePart inspect_message",
     "message.dkim": "DKIMKey SigningUnavailable UnsignableMessage",

@@ -10,7 +10,7 @@ An application makes an :class:`ESMTPSenderFactory` with a message and a Deferre
     reactor.connectTCP(host, 587, factory)
 
 The factory builds an :class:`ESMTPSender` for each connection.  When the connection is made, the
-sender calls :func:`~twisted_sendmail.client.submit.submit` with an endpoint that hands over the
+sender calls :func:`~twisted_sendmail.client.submission.submit` with an endpoint that hands over the
 transport it has.  So each message goes by the client of this package, and this module has nothing of
 SMTP: it translates arguments into a :class:`~twisted_sendmail.client.server_config.SubmissionServer`,
 the report into ``(numOk, addresses)``, and an error into the exception of ``twisted.mail.smtp`` that

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.probe import ProbeResult, probe_server
     from twisted_sendmail.client.server_config import SubmissionServer
-    from twisted_sendmail.client.submit import sendmail, submit
+    from twisted_sendmail.client.submission import sendmail, submit
     from twisted_sendmail.client.timeouts import Cancelled, Timeouts
     from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
 else:
@@ -47,7 +47,7 @@ else:
             "pool": "PoolLimits",
             "probe": "ProbeResult probe_server",
             "server_config": "SubmissionServer",
-            "submit": "sendmail submit",
+            "submission": "sendmail submit",
             "timeouts": "Cancelled Timeouts",
             "tls": "ServerVerifier TLSPolicy TLSTrust",
         },

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
 from twisted_sendmail.client.pool import NOT_READY, ConnectionState, Pool, PoolLimits
 from twisted_sendmail.client.server_config import SubmissionServer
-from twisted_sendmail.client.submit import close_after
+from twisted_sendmail.client.submission import close_after
 from twisted_sendmail.client.timeouts import Cancelled, Deadlines
 from twisted_sendmail.message import DKIMSigner, prepare_small
 from twisted_sendmail.smtp import (
