@@ -34,7 +34,7 @@ import socket
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 from OpenSSL import SSL
 from twisted.application.internet import backoffPolicy
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -803,11 +803,11 @@ class _HandingOver:
         return self._sender.hand_over(protocolFactory)
 
 
-@frozen(eq=False)
+@frozen
 class _GivenTLS(TLSTrust):
     """The application's TLS: a context for STARTTLS, or a transport that is TLS already."""
 
-    creator: Any = None
+    creator: Any = field(default=None, eq=id)
     unverified_allowed: bool = False
 
     def verifier(self, name: str, *_: object) -> ServerVerifier:
