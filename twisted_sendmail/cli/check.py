@@ -53,8 +53,8 @@ def add_options(parser: ArgumentParser) -> None:
         "server",
         metavar="URL",
         nargs="?",
-        help="smtps://HOST, smtp+starttls://HOST[:PORT] or HOST[:PORT]; else the variable "
-        f"{SERVER_VARIABLE}",
+        help="smtps://HOST, smtp+starttls://HOST[:PORT], HOST[:PORT], or submission:DOMAIN, also "
+        f"with USER@; else the variable {SERVER_VARIABLE}",
     )
     add_server_options(parser)
     output = parser.add_argument_group("output")
@@ -129,6 +129,9 @@ def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[_Line]:
         yield _line("inside TLS", _keywords(seen.offered))
     if any(seen.offered):
         yield _line("AUTH", " ".join(seen.offered.auth) or "none")
+        best = next((name for name in MECHANISMS if name in seen.offered.auth), None)
+        if best is not None:
+            yield _line("best login", best)
         size = seen.offered.size
         yield _line("size limit", f"{size} octets" if size else "none")
         limits = ", ".join(f"{name} {value}" for name, value in seen.offered.limits.items())

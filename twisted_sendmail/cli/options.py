@@ -21,10 +21,12 @@ from urllib.parse import unquote, urlsplit
 
 from twisted_sendmail.accounts import USER_FILE, find_account
 from twisted_sendmail.client import (
+    DNSResolver,
     SubmissionServer,
     Timeouts,
     TLSPolicy,
     TLSTrust,
+    full_url,
 )
 from twisted_sendmail.exit_status import CommandError, ExitStatus
 from twisted_sendmail.sasl import Credentials
@@ -65,6 +67,16 @@ def add_server_options(parser: ArgumentParser) -> None:
         "In a URL the scheme says it",
     )
     server.add_argument("--helo", metavar="NAME", help="the name in EHLO; else this host's name")
+    server.add_argument(
+        "--source-address", metavar="ADDRESS", help="connect from this IP address of the machine"
+    )
+    server.add_argument(
+        "--name-server",
+        metavar="ADDRESS",
+        action="append",
+        help="ask this name server for the servers of submission:DOMAIN; may be repeated. On the "
+        "loopback interface, or written tls://ADDRESS#NAME, its word on DNSSEC counts",
+    )
     server.add_argument(
         "--timeout", type=_seconds, metavar="SECONDS", help="time limit of the whole delivery; 3600"
     )
@@ -209,6 +221,7 @@ def server_of(
     if account is not None:
         args = _with_account(args, account)
     server = args.server if args.server is not None else os.environ.get(SERVER_VARIABLE)
+    server = full_url(server or "")
     if not server:
         raise CommandError(
             f"there is no server; {remedy}, or set the variable {SERVER_VARIABLE}, or write an "
@@ -234,6 +247,8 @@ def server_of(
             client_key_password_file=args.client_key_password_file,
         ),
         "helo_name": args.helo,
+        "source_address": args.source_address,
+        "resolver": DNSResolver(args.name_server) if args.name_server else None,
         "timeouts": Timeouts() if args.timeout is None else Timeouts(total=args.timeout),
         "watch": watch,
         "ignore_extensions": () if account is None else account.ignore_extensions,

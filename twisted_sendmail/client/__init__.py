@@ -9,6 +9,9 @@ from twisted_sendmail.lazy_names import lazy_names
 __all__ = [
     "SILENCE_NOTE",
     "Cancelled",
+    "Candidate",
+    "DNSAnswer",
+    "DNSResolver",
     "Item",
     "Job",
     "JobResult",
@@ -16,11 +19,13 @@ __all__ = [
     "MailerStats",
     "PoolLimits",
     "ProbeResult",
+    "Resolver",
     "ServerVerifier",
     "SubmissionServer",
     "TLSPolicy",
     "TLSTrust",
     "Timeouts",
+    "find_servers",
     "prepare_message",
     "probe_server",
     "sendmail",
@@ -30,6 +35,8 @@ __all__ = [
 if TYPE_CHECKING:
     from twisted_sendmail.client.connect import SILENCE_NOTE
     from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
+    from twisted_sendmail.client.discovery import Candidate, find_servers
+    from twisted_sendmail.client.dns_lookup import DNSAnswer, DNSResolver, Resolver
     from twisted_sendmail.client.mailer import Item, Mailer, MailerStats
     from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.probe import ProbeResult, probe_server
@@ -43,6 +50,8 @@ else:
         {
             "connect": "SILENCE_NOTE",
             "delivery_job": "Job JobResult prepare_message",
+            "discovery": "Candidate find_servers",
+            "dns_lookup": "DNSAnswer DNSResolver Resolver",
             "mailer": "Item Mailer MailerStats",
             "pool": "PoolLimits",
             "probe": "ProbeResult probe_server",

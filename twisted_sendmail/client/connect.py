@@ -20,12 +20,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.auth import authenticate
+from twisted_sendmail.client.discovery import find_servers
 from twisted_sendmail.client.protocol import SubmissionProtocol
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import Handshake, TLSPolicy
 from twisted_sendmail.smtp import (
     EHLO_UNKNOWN,
+    CertificateRejected,
     ConnectFailed,
     ConnectionFailed,
     SendmailError,
@@ -76,7 +78,8 @@ async def open_session(
     server = SubmissionServer.of(server)
     # Before connecting: a file may have been replaced or removed.
     context = None if server.tls is TLSPolicy.NONE else server.trust.context()
-    protocol = await _connect(clock, server)
+    protocol, server, unproved = await _connect_to_one(clock, server)
+    protocol.server = server
     if connected is not None:
         connected(protocol)
     silence = _Silence(clock, protocol, implicit=server.tls is TLSPolicy.IMPLICIT)
@@ -84,6 +87,8 @@ async def open_session(
         await _make_ready(clock, protocol, server, context, silence)
     except SendmailError as error:
         silence.explain(error)
+        if unproved and isinstance(error, CertificateRejected):
+            error.remedy = f"DNS names this server, and DNSSEC does not prove it: if it is right, write {server}"
         error.at(host=protocol.host, tls=protocol.tls, transcript=protocol.session.transcript)
         protocol.leave()
         raise
@@ -97,6 +102,27 @@ async def open_session(
         # If TLS failed before the greeting came, nothing waits for the greeting; the TLS error is raised.
         _ = protocol.greeting.addErrback(lambda _: None)
     return protocol
+
+
+async def _connect_to_one(
+    clock: IReactorTime, server: SubmissionServer
+) -> tuple[SubmissionProtocol, SubmissionServer, bool]:
+    """Connect to a server, or to the first of a mail domain that accepts the connection.
+
+    :returns: the protocol; the server; and True if the name of the server is not proved.
+    """
+    if not server.discover:
+        return await _connect(clock, server), server, False
+    candidates = await find_servers(clock, server)
+    for number, candidate in enumerate(candidates, 1):
+        try:
+            protocol = await _connect(clock, candidate.server)
+        except (ConnectFailed, SendTimeout):
+            if number == len(candidates):
+                raise
+        else:
+            return protocol, candidate.server, candidate.target_unproved
+    raise AssertionError("there is a candidate")
 
 
 async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionProtocol:
@@ -138,14 +164,15 @@ def _endpoint(reactor: Any, server: SubmissionServer) -> IStreamClientEndpoint:
     """Return the endpoint to connect to; the addresses of a name race (RFC 8305)."""
     if server.endpoint is not None:
         return server.endpoint
+    source = None if server.source_address is None else (server.source_address, 0)
     # An IP address needs no thread to look it up.  Timeouts.connect limits all addresses together: the
     # endpoint's own limit, which is for each, is not needed.
     if isIPAddress(server.host):
-        return TCP4ClientEndpoint(reactor, server.host, server.port, timeout=None)  # type: ignore[arg-type]  # no limit
+        return TCP4ClientEndpoint(reactor, server.host, server.port, None, source)  # type: ignore[arg-type]  # no limit
     if isIPv6Address(server.host):
-        return TCP6ClientEndpoint(reactor, server.host, server.port, timeout=None)
+        return TCP6ClientEndpoint(reactor, server.host, server.port, None, source)
     limit = server.timeouts.connect if server.timeouts.connect is not None else 1e6
-    return HostnameEndpoint(reactor, server.host, server.port, timeout=limit)
+    return HostnameEndpoint(reactor, server.host, server.port, limit, source)
 
 
 class _Factory(Factory):

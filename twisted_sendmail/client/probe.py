@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class ProbeResult:
     """The facts about a server that a connection showed."""
 
+    #: The server that was asked for; where DNS named servers, the one that was connected to.
     server: SubmissionServer
     #: Why mail cannot be sent over this server; None if it can.
     error: SendmailError | None
@@ -81,7 +82,7 @@ def probe_server(reactor: Any, server: str | SubmissionServer) -> Deferred[Probe
         if not session.secured and not any(in_clear):
             in_clear = session.capabilities
         return ProbeResult(
-            chosen,
+            protocol.server or chosen,
             error,
             host=protocol.host,
             in_clear=in_clear,

@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_sendmail.client.content_stream import Readable
+    from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.client.tls import ServerVerifier
     from twisted_sendmail.sasl import ChannelBinding
     from twisted_sendmail.smtp import (
@@ -149,6 +150,8 @@ class SubmissionProtocol(Protocol):
         self.session = ClientSession(transcript, self._fire(self.greeting), extensions)
         #: The TLS session, once its handshake is complete.
         self.tls: TLSFacts | None = None
+        #: The server that the connection is to; where it was found by DNS, the one that was found.
+        self.server: SubmissionServer | None = None
         self.timer = PhaseTimer(clock, self.abort)
         self._verifier: ServerVerifier | None = None
         self._tls_transport: TLSTransport | None = None

@@ -2,8 +2,9 @@
 
 From a URL: ``smtps://user@host`` (implicit TLS, port 465), ``smtp+starttls://user@host`` (STARTTLS,
 port 587), and, where mail may go in clear, ``smtp+opportunistic://host`` and ``smtp://host`` (port 25).
+``submission:example.org`` names a mail domain, whose DNS records name the server (``discovery``).
 
-RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 3986 (URLs).
+RFC 8314 (ports and TLS), RFC 6409 (submission), RFC 6186 (SRV records), RFC 3986 (URLs).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from twisted_sendmail.client.dns_lookup import DNSResolver, Resolver
 from twisted_sendmail.client.timeouts import Timeouts
 from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
 from twisted_sendmail.sasl import Credentials
@@ -39,11 +41,14 @@ _SCHEMES = {
     "smtp+starttls": TLSPolicy.STARTTLS,
     "smtp+opportunistic": TLSPolicy.OPPORTUNISTIC,
     "smtp": TLSPolicy.NONE,
+    # Until the records are known; without TLS no server is used.
+    "submission": TLSPolicy.STARTTLS,
 }
+_DISCOVERED = "submission"
 _PORTS = {TLSPolicy.IMPLICIT: 465, TLSPolicy.STARTTLS: 587}
 # Stands for the user and password of the URL, which None does not: it is no login.
 _OF_URL: Any = object()
-_USAGE = "write smtps://user@host or smtp+starttls://user@host:587"
+_USAGE = "write smtps://user@host, smtp+starttls://user@host:587 or submission:user@domain"
 #: Seconds for a notification of an application whose settings have no timeouts: it waits for them when it stops.
 _NOTIFICATION_TIMEOUT = 300.0
 
@@ -71,6 +76,10 @@ class SubmissionServer:
         ``ORCPT``, to be left out.
     :param extensions: an application's :class:`~twisted_sendmail.Extension`\s, whose parameters
         envelopes and recipients may have in ``others``.
+    :param discover: *host* is a mail domain, whose SRV records name host, port and TLS of the server
+        (RFC 6186); needs the extra ``dns``.
+    :param resolver: looks these records up; by default the system's name servers.
+    :param source_address: the IP address of this machine to connect from.
     :raises InvalidInput: an argument cannot be used, or credentials would be sent in clear.
 
     ``attrs.evolve(server, …)`` returns a changed copy.
@@ -88,6 +97,9 @@ class SubmissionServer:
     watch: Callable[[str], None] | None = field(eq=False, repr=False)
     ignore_extensions: tuple[str, ...]
     extensions: tuple[Extension, ...]
+    discover: bool
+    resolver: Resolver | None = field(eq=False, repr=False)
+    source_address: str | None
     #: Extensions and parameters that the server offered and refused as unknown (``report.unsupported``):
     #: every session with this object leaves them out from then on.
     unsupported: set[str] = field(factory=set, init=False, eq=False, repr=False)
@@ -107,6 +119,9 @@ class SubmissionServer:
         watch: Callable[[str], None] | None = None,
         ignore_extensions: Iterable[str] = (),
         extensions: Iterable[Extension] = (),
+        discover: bool = False,
+        resolver: Resolver | None = None,
+        source_address: str | None = None,
     ) -> None:
         host = _host(host) if host or endpoint is None else ""
         if tls is None:
@@ -136,6 +151,9 @@ class SubmissionServer:
             watch,
             _keywords(ignore_extensions),
             _extensions(extensions),
+            discover,
+            resolver,
+            source_address,
         )
 
     def __attrs_post_init__(self) -> None:
@@ -147,11 +165,7 @@ class SubmissionServer:
             )
         if self.mechanisms is not None:
             _check_mechanisms(self.mechanisms)
-        if self.endpoint is not None and not IStreamClientEndpoint.providedBy(self.endpoint):
-            raise InvalidServer(
-                f"endpoint cannot be {type(self.endpoint).__name__}",
-                remedy="give an IStreamClientEndpoint, or leave it out",
-            )
+        self._check_route()
         if self.watch is not None and not callable(self.watch):
             raise InvalidServer(
                 f"watch cannot be {type(self.watch).__name__}",
@@ -174,6 +188,31 @@ class SubmissionServer:
             check_type("helo_name", self.helo_name, str, "a host name, or None")
             domain_name(self.helo_name)
 
+    def _check_route(self) -> None:
+        """Check how the server is found and connected to."""
+        if self.endpoint is not None and not IStreamClientEndpoint.providedBy(self.endpoint):
+            raise InvalidServer(
+                f"endpoint cannot be {type(self.endpoint).__name__}",
+                remedy="give an IStreamClientEndpoint, or leave it out",
+            )
+        if self.source_address is not None:
+            check_type("source_address", self.source_address, str, "an IP address, or None")
+            if not _is_address(self.source_address):
+                raise InvalidServer(
+                    f"source_address '{printable(self.source_address, 80)}' cannot be used",
+                    remedy="give an IP address of this machine",
+                )
+        if not self.discover:
+            return
+        if not self.tls.required or self.endpoint is not None or _is_address(self.host):
+            raise InvalidServer(
+                "discover is for a mail domain, and its servers have TLS",
+                remedy="leave out tls and endpoint, and give a domain such as example.org",
+            )
+        if self.resolver is None:
+            # Without the extra it is an error here, not at the first message.
+            object.__setattr__(self, "resolver", DNSResolver())
+
     @classmethod
     def from_url(
         cls,
@@ -189,6 +228,8 @@ class SubmissionServer:
         watch: Callable[[str], None] | None = None,
         ignore_extensions: Iterable[str] = (),
         extensions: Iterable[Extension] = (),
+        resolver: Resolver | None = None,
+        source_address: str | None = None,
     ) -> SubmissionServer:
         """Read a URL.
 
@@ -225,6 +266,9 @@ class SubmissionServer:
             watch=watch,
             ignore_extensions=ignore_extensions,
             extensions=extensions,
+            discover=scheme == _DISCOVERED,
+            resolver=resolver,
+            source_address=source_address,
         )
 
     @classmethod
@@ -293,6 +337,8 @@ class SubmissionServer:
         return evolve(self, timeouts=timeouts)
 
     def __str__(self) -> str:
+        if self.discover:
+            return f"{_DISCOVERED}:{self.host}"
         scheme = next(name for name, policy in _SCHEMES.items() if policy is self.tls)
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{self.port}"
@@ -317,6 +363,22 @@ def _host_name(host: str) -> str | None:
     except InvalidInput:
         return None
     return host if ":" in host else name
+
+
+def full_url(url: str) -> str:
+    """Return the URL with ``//`` before its user and host: ``submission:example.org`` has none."""
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme.lower() == _DISCOVERED and not rest.startswith("/"):
+        return f"{scheme}://{rest}"
+    return url
+
+
+def _is_address(host: str) -> bool:
+    try:
+        _ = ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:
@@ -375,15 +437,17 @@ def _split(url: str) -> tuple[str, str | None, str | None, str, int | None]:
 def _parts(url: str) -> tuple[str, str | None, str | None, str, int | None] | str:
     """Return scheme, user, password, host and port; or what is wrong with *url*."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(full_url(url))
         port = parts.port
     except ValueError:
         return "its host or port cannot be read"
     if not url.isprintable() or any(c.isspace() for c in url):
         return "it holds blanks or control characters"
     scheme = parts.scheme.lower()
-    if scheme not in _SCHEMES or "://" not in url:
+    if scheme not in _SCHEMES or "://" not in full_url(url):
         return f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}"
+    if scheme == _DISCOVERED and port is not None:
+        return "the records of the domain name the port"
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         return "there is something after the host"
     if not parts.hostname:

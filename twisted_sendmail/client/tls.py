@@ -33,7 +33,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from service_identity.cryptography import (
+    extract_patterns,
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+from service_identity.hazmat import SRV_ID, verify_service_identity
 from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
@@ -141,6 +146,8 @@ class TLSTrust:
         colons, or in base64; or several, of which one has to match.  A pin alone decides: CA, name
         and dates are not checked.
     :param name: the name in the certificate, when it is not the host's.
+    :param other_names: names that count as well; one that begins with ``_`` is a service of a domain
+        (SRV-ID, RFC 4985), such as ``_submissions.example.org``.
     :param client_certificate: PEM file with our certificate chain (and key, unless separate), or a
         PKCS#12 file.
     :param client_key: PEM file of its key.
@@ -163,6 +170,7 @@ class TLSTrust:
     ca_directory: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     minimum_version: str = field(default="TLSv1.2", kw_only=True)
     client_key_password_file: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    other_names: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         for name, kind in _PATHS.items():
@@ -171,6 +179,10 @@ class TLSTrust:
                 check_type(name, path, (str, os.PathLike), f"the path of {kind}, or None")
         if self.name is not None:
             check_type("name", self.name, str, "the name in the server's certificate, or None")
+        if not isinstance(self.other_names, tuple) or not all(
+            isinstance(name, str) for name in self.other_names
+        ):
+            raise InvalidServer("other_names cannot be used", remedy="give a tuple of names")
         if self.pinned and any((self.ca_file, self.ca_directory, self.name)):
             raise InvalidServer(
                 "a pinned certificate or public key goes alone",
@@ -400,9 +412,10 @@ class ServerVerifier:
         return True
 
     def _is_for_server(self, cert: _Certificate) -> bool:
-        if _bears_name(cert, self._name, address=self._is_address):
-            self._proof = ("name", self._name)
-            return True
+        for name in (self._name, *self._trust.other_names):
+            if _bears_name(cert, name):
+                self._proof = ("name", name)
+                return True
         names = ", ".join(cert.names) or "no name"
         return self._reject(
             f"the certificate is for {printable(names, 200)}, not for {self._name}",
@@ -699,10 +712,14 @@ def _public_key_digest(cert: x509.Certificate) -> str:
 
 
 @lru_cache(maxsize=64)
-def _bears_name(cert: _Certificate, name: str, *, address: bool) -> bool:
-    verify = verify_certificate_ip_address if address else verify_certificate_hostname
+def _bears_name(cert: _Certificate, name: str) -> bool:
     try:
-        verify(cert.parsed, name)
+        if name.startswith("_"):
+            _ = verify_service_identity(extract_patterns(cert.parsed), [SRV_ID(name)], [])
+        elif _is_address(name):
+            verify_certificate_ip_address(cert.parsed, name)
+        else:
+            verify_certificate_hostname(cert.parsed, name)
     except (VerificationError, CertificateError):
         return False
     return True

@@ -15,7 +15,7 @@ import attrs
 from twisted.logger import Logger
 
 from twisted_sendmail.admin.sessions import MIN_TOKEN_LENGTH
-from twisted_sendmail.client import PoolLimits, SubmissionServer, TLSTrust
+from twisted_sendmail.client import DNSResolver, PoolLimits, SubmissionServer, TLSTrust, full_url
 from twisted_sendmail.daemon.config_schema import (
     AdminTable,
     DeliveryTable,
@@ -379,15 +379,20 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
         if getattr(table, of_certificate) is not None and table.client_certificate is None:
             key = of_certificate.replace("_", "-")
             raise InvalidValue("there is no client-certificate", "give both", key)
+    with at_key("name-servers"):
+        resolver = DNSResolver(table.name_servers) if table.name_servers else None
     with at_key("url"):
         server = SubmissionServer.from_url(
             table.url,
             credentials=None,
+            resolver=resolver,
             ignore_extensions=table.ignore_extensions,
             timeouts=table.timeouts,
             watch=_log_dialogue if tables.log.dialogue else None,
         )
     user = _user(table)
+    with at_key("source-address"):
+        server = attrs.evolve(server, source_address=table.source_address)
     server = attrs.evolve(server, trust=_trust(table, world_readable=world_readable))
     secret = secret_source(table, "password", world_readable=world_readable)
     if user is None:
@@ -414,7 +419,7 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
 
 
 def _user(table: SmarthostTable) -> str | None:
-    parts = urlsplit(table.url)
+    parts = urlsplit(full_url(table.url))
     if parts.password is not None:
         raise InvalidValue("there is a password in it", "take it out, and use password-file", "url")
     in_url = unquote(parts.username) if parts.username else None

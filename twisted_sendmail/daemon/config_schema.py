@@ -137,7 +137,8 @@ class SmarthostTable:
 
     :param url: deliver here: ``smtps://USER@HOST[:PORT]`` (implicit TLS, 465),
         ``smtp+starttls://USER@HOST`` (587), ``smtp+opportunistic://HOST`` (in clear if the server
-        offers no TLS) or ``smtp://HOST`` (in clear; 25; both without a user). Never a password
+        offers no TLS), ``smtp://HOST`` (in clear; 25; both without a user), or
+        ``submission:USER@DOMAIN``: the servers that DNS names for a mail domain. Never a password
     :param user: the user, if the URL has none
     :param password_file: a file that holds the password in its only line; others may not read it
     :param password_credential: the name of a systemd credential (``LoadCredential=``) with the password
@@ -161,6 +162,10 @@ class SmarthostTable:
     :param client_key_password_file: a file that holds the password of the key in its only line
     :param ignore_extensions: EHLO keywords to treat as not offered, such as ``CHUNKING``, and the
         parameters ``RET``, ``ENVID`` and ``ORCPT``, to be left out
+    :param source_address: the IP address of this machine to connect from
+    :param name_servers: ask these name servers for the servers of ``submission:DOMAIN``, instead of
+        the system's: ``127.0.0.1``, ``127.0.0.1:53`` or ``tls://ADDRESS#NAME``; what they validate by
+        DNSSEC counts if they are all on the loopback interface or asked over TLS
     :param timeouts: how long phases of a session may take, as a table such as
         ``{ connect = "10 s", data-end = "20 min" }``; ``false`` is without end. The phases are
         ``connect``, ``greeting``, ``command`` (EHLO, STARTTLS, RSET), ``tls``, ``auth`` (each
@@ -190,6 +195,8 @@ class SmarthostTable:
     client_key: Path | None = _key(types.readable_file)
     client_key_password_file: Path | None = _key(types.readable_file)
     ignore_extensions: tuple[str, ...] = _key(types.texts, [])
+    source_address: str | None = _key(types.text)
+    name_servers: tuple[str, ...] = _key(types.texts, [])
     timeouts: Timeouts = _key(_timeouts, {})
     priority: int = _key(types.natural_number, 0)
 

@@ -1,0 +1,354 @@
+"""``submission:example.org``: the servers that DNS names, and which certificates count for them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+from twisted.internet.protocol import Factory, Protocol
+from twisted.names import dns
+
+from tests.name_server import NameServer
+from twisted_sendmail import (
+    CertificateRejected,
+    ConnectFailed,
+    Credentials,
+    InvalidInput,
+    Mailer,
+    Receiver,
+    ServerTLS,
+    SMTPServerFactory,
+    SubmissionServer,
+    TLSTrust,
+    submit,
+)
+from twisted_sendmail.client import DNSResolver
+from twisted_sendmail.client.discovery import by_priority, find_servers
+
+MESSAGE = b"From: <jane@example.test>\r\n\r\nHi\r\n"
+DOMAIN = "example.test"
+IMPLICIT, STARTTLS = f"_submissions._tcp.{DOMAIN}", f"_submission._tcp.{DOMAIN}"
+_SRV_NAME = ObjectIdentifier("1.3.6.1.5.5.7.8.7")
+
+
+class Authority:
+    """A CA whose certificates may have SRV-IDs."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a CA")])
+        self.certificate = (
+            self._build(self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def _build(self, name: x509.Name, key: Any) -> x509.CertificateBuilder:
+        now = datetime.now(timezone.utc)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+        )
+
+    def issue(self, *names: str) -> bytes:
+        """A certificate and its key; a name that begins with ``_`` is an SRV-ID."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        general = [
+            x509.OtherName(_SRV_NAME, bytes([0x16, len(name)]) + name.encode())
+            if name.startswith("_")
+            else x509.DNSName(name)
+            for name in names
+        ]
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server")])
+        certificate = (
+            self._build(subject, key)
+            .add_extension(x509.SubjectAlternativeName(general), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ) + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+class World:
+    """A name server, mail servers, and the client's settings."""
+
+    def __init__(self, reactor: Any, directory: Path) -> None:
+        self.reactor, self.directory = reactor, directory
+        self.names = NameServer()
+        self.address = self.names.start(reactor)
+        self.authority = Authority()
+        self.ca_file = directory / "ca.pem"
+        self.ca_file.write_bytes(
+            self.authority.certificate.public_bytes(serialization.Encoding.PEM)
+        )
+        self.accepted: list[int] = []
+        self._ports: list[Any] = []
+        self._factories: list[SMTPServerFactory] = []
+
+    def serve(self, *names: str, implicit: bool = True) -> int:
+        """Start a server whose certificate has these names; return its port."""
+        path = self.directory / f"{len(self._ports)}.pem"
+        path.touch(0o600)
+        path.write_bytes(self.authority.issue(*names))
+        accepted = self.accepted
+
+        class Accepting(Receiver):
+            def commit(self) -> None:
+                accepted.append(self.connection.host.port)  # type: ignore[attr-defined]
+
+        factory = SMTPServerFactory(self.reactor, Accepting, tls=ServerTLS(path))
+        self._factories.append(factory)
+        outer = factory.implicit_tls() if implicit else factory
+        # Targets in the domain `localhost` resolve without DNS.
+        port = self.reactor.listenTCP(0, outer, interface="127.0.0.1")
+        self._ports.append(port)
+        number: int = port.getHost().port
+        return number
+
+    def server(self, url: str = f"submission:{DOMAIN}", **settings: Any) -> SubmissionServer:
+        settings = {"trust": TLSTrust(ca_file=self.ca_file), **settings}
+        resolver = DNSResolver([self.address])
+        return SubmissionServer.from_url(url, resolver=resolver, **settings)
+
+    async def send(self, server: SubmissionServer | None = None) -> Any:
+        return await submit(
+            self.reactor,
+            server or self.server(),
+            MESSAGE,
+            sender="jane@example.test",
+            recipients="bob@example.test",
+        )
+
+    async def stop(self) -> None:
+        for port in self._ports:
+            await port.stopListening()
+        for factory in self._factories:
+            await factory.wind_up(1)
+        await self.names.stop()
+
+
+@pytest_twisted.async_yield_fixture
+async def world(reactor: Any, tmp_path: Path) -> AsyncIterator[World]:
+    made = World(reactor, tmp_path)
+    yield made
+    await made.stop()
+
+
+# -- which certificate counts: the target `localhost` does not lie in the domain ---------------
+
+
+@pytest.mark.parametrize(
+    "names", [(DOMAIN,), (f"_submissions.{DOMAIN}",), ("localhost", DOMAIN)], ids=str
+)
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_for_the_mail_domain_counts(
+    world: World, names: tuple[str, ...]
+) -> None:
+    world.names.add_srv(IMPLICIT, "localhost", world.serve(*names))
+    report = await world.send()
+    assert report.accepted
+    assert report.tls.identity == next(name for name in names if DOMAIN in name)
+
+
+@pytest.mark.parametrize(
+    "names", [("localhost",), (f"_submission.{DOMAIN}",), (f"_imaps.{DOMAIN}",)], ids=str
+)
+@pytest_twisted.ensureDeferred
+async def test_another_certificate_is_refused_with_the_url_to_write(
+    world: World, names: tuple[str, ...]
+) -> None:
+    port = world.serve(*names)
+    world.names.add_srv(IMPLICIT, "localhost", port)
+    with pytest.raises(CertificateRejected, match=f"not for {DOMAIN}") as caught:
+        await world.send()
+    assert f"write smtps://localhost:{port}" in str(caught.value)
+    assert not world.accepted
+    # And that URL does it, where the name is right.
+    if names == ("localhost",):
+        assert (await world.send(world.server(f"smtps://localhost:{port}"))).accepted
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_validated_answer_proves_the_target(world: World) -> None:
+    world.names.add_srv(IMPLICIT, "localhost", world.serve("localhost"))
+    world.names.validated = True
+    assert (await world.send()).tls.identity == "localhost"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_target_in_the_domain_counts_by_its_own_name(world: World) -> None:
+    world.names.add_srv(IMPLICIT, f"mail.{DOMAIN}", 465)
+    world.names.add_srv(IMPLICIT, f"mail.{DOMAIN}.evil.test", 465, priority=1)
+    inside, outside = await find_servers(world.reactor, world.server())
+    assert (inside.server.host, inside.server.trust.name) == (f"mail.{DOMAIN}", None)
+    assert (outside.target_unproved, outside.server.trust.name) == (True, DOMAIN)
+    world.names.add_srv("_submissions._tcp.localhost", "localhost", world.serve("localhost"))
+    report = await world.send(world.server("submission:localhost"))
+    assert report.tls.identity == "localhost"
+
+
+@pytest.mark.parametrize("names", [(f"not{DOMAIN}",), (f"a.{DOMAIN}.evil.test",)], ids=str)
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_only_resembles_the_domain_does_not_count(
+    world: World, names: tuple[str, ...]
+) -> None:
+    world.names.add_srv(IMPLICIT, "localhost", world.serve(*names))
+    with pytest.raises(CertificateRejected):
+        await world.send()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_callers_own_trust_decides_alone(world: World) -> None:
+    world.names.add_srv(IMPLICIT, "localhost", world.serve("localhost"))
+    trust = TLSTrust(ca_file=world.ca_file, name="localhost")
+    assert (await world.send(world.server(trust=trust))).accepted
+    with pytest.raises(CertificateRejected):
+        await world.send(world.server(trust=TLSTrust(ca_file=world.ca_file, name=DOMAIN)))
+
+
+# -- which server is tried ----------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_implicit_tls_comes_first_and_a_dead_server_last(world: World) -> None:
+    clear = world.serve(DOMAIN, implicit=False)
+    second = world.serve(DOMAIN)
+    world.names.add_srv(STARTTLS, "localhost", clear)
+    world.names.add_srv(IMPLICIT, "localhost", 1, priority=0)
+    world.names.add_srv(IMPLICIT, "localhost", second, priority=10)
+    mailer = Mailer(world.reactor, world.server())
+    for _ in range(2):
+        report = await mailer.send(MESSAGE, sender="a@example.test", recipients="b@example.test")
+        assert report.accepted
+    await mailer.aclose()
+    assert world.accepted == [second, second]
+
+
+@pytest_twisted.ensureDeferred
+async def test_starttls_is_used_where_it_is_all_there_is(world: World) -> None:
+    world.names.add_srv(IMPLICIT, ".", 0)
+    world.names.add_srv(STARTTLS, "localhost", world.serve(DOMAIN, implicit=False))
+    assert (await world.send()).accepted
+
+
+@pytest.mark.parametrize(
+    ("targets", "detail"),
+    [((), "it has no record _submissions"), ((".",), "says that there is none")],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_domain_without_server_is_named(
+    world: World, targets: Sequence[str], detail: str
+) -> None:
+    for target in targets:
+        world.names.add_srv(IMPLICIT, target, 0)
+        world.names.add_srv(STARTTLS, target, 0)
+    with pytest.raises(ConnectFailed, match=f"{DOMAIN} names no submission server") as caught:
+        await world.send()
+    assert detail in str(caught.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bogus_answer_is_no_answer(world: World) -> None:
+    """A validating name server says SERVFAIL to a forged record."""
+    world.names.add_srv(IMPLICIT, "localhost", world.serve(DOMAIN))
+    world.names.rcode = dns.ESERVER
+    with pytest.raises(ConnectFailed, match="cannot be looked up") as caught:
+        await world.send()
+    assert caught.value.transient
+
+
+def test_weights_share_the_load() -> None:
+    """RFC 2782: by priority, then by weight; weight 0 has a small chance."""
+    records = [
+        SimpleNamespace(priority=p, weight=w, name=n)
+        for p, w, n in ((10, 0, "last"), (0, 0, "z"), (0, 1, "a"), (0, 3, "b"))
+    ]
+
+    def first(number: float) -> str:
+        return "".join(each.name[0] for each in by_priority(records, lambda: number))
+
+    assert [first(number) for number in (0.0, 0.3, 0.9)] == ["zabl", "abzl", "bazl"]
+
+
+# -- arguments ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("submission:", "it has no host"),
+        ("submission:example.org:587", "name the port"),
+        ("submission://example.org/x", "something after the host"),
+        ("submission:192.0.2.1", "mail domain"),
+    ],
+)
+def test_a_wrong_url_is_refused(url: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        SubmissionServer.from_url(url)
+
+
+def test_the_url_is_that_of_the_domain() -> None:
+    credentials = Credentials("jane", "s3cret")
+    for url in ("submission:example.org", "submission://example.org", "SUBMISSION:example.org"):
+        server = SubmissionServer.from_url(url, credentials=credentials)
+        assert (str(server), server.discover) == ("submission:example.org", True)
+    assert SubmissionServer.from_url("submission:jane:pw@example.org").credentials
+
+
+@pytest.mark.parametrize("text", ["example.org", "127.0.0.1:0", "tls://127.0.0.1", "1.2.3.4#x", ""])
+def test_a_wrong_name_server_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="name server"):
+        DNSResolver([text])
+
+
+def test_the_word_of_a_name_server_counts_only_on_a_safe_way() -> None:
+    safe = [["127.0.0.1"], ["[::1]:5353"], ["tls://192.0.2.1#dns.example"]]
+    unsafe = [[], ["192.0.2.1"], ["127.0.0.1", "192.0.2.1"]]
+    assert [DNSResolver(each).validates for each in safe] == [True] * 3
+    assert [DNSResolver(each).validates for each in unsafe] == [False] * 3
+
+
+# -- the source address -------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_comes_from_the_source_address(reactor: Any) -> None:
+    peers: list[str] = []
+
+    class Peer(Protocol):
+        def connectionMade(self) -> None:
+            assert self.transport is not None
+            peers.append(self.transport.getPeer().host)  # type: ignore[attr-defined]
+            self.transport.loseConnection()
+
+    port = reactor.listenTCP(0, Factory.forProtocol(Peer), interface="127.0.0.1")
+    for host in ("127.0.0.1", "localhost"):
+        server = SubmissionServer(host, port.getHost().port, source_address="127.0.0.9")
+        with pytest.raises(Exception, match="closed"):
+            await submit(
+                reactor, server, MESSAGE, sender="a@example.test", recipients="b@example.test"
+            )
+    await port.stopListening()
+    assert peers == ["127.0.0.9", "127.0.0.9"]
+    for wrong in ("example.org", "127.0.0.1:25", ""):
+        with pytest.raises(InvalidInput, match="source_address"):
+            SubmissionServer("localhost", source_address=wrong)
+    assert ipaddress.ip_address(peers[0]).is_loopback

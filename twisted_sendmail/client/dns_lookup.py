@@ -1,0 +1,137 @@
+"""DNS queries, and which answers count as validated by DNSSEC.
+
+An answer counts as validated only if a name server says so (AD, RFC 4035 section 3.2.3) that was
+named for it, and that is reached over the loopback interface or by TLS with a verified name: on any
+other way the answer could be changed.  The queries are dnspython's, in the reactor's thread pool.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+
+from twisted_sendmail.extras import missing_extra
+from twisted_sendmail.off_reactor import off_reactor
+from twisted_sendmail.smtp import ConnectFailed, InvalidServer, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
+#: Seconds that a query may take, with all its repetitions.
+QUERY_TIMEOUT = 10.0
+
+_SERVER = re.compile(r"(?:(tls)://)?(\[[0-9A-Fa-f:.]+\]|[0-9.]+)(?::(\d{1,5}))?(?:#(\S+))?")
+
+
+@frozen
+class DNSAnswer:
+    """The records of one name and type."""
+
+    #: Of dnspython: ``dns.rdtypes.IN.SRV.SRV`` and so on.  Empty if there are none.
+    records: tuple[Any, ...]
+    #: DNSSEC has proved the records, or that there are none.
+    validated: bool = False
+
+
+class Resolver(Protocol):
+    """Answers DNS queries."""
+
+    def lookup(self, reactor: Any, name: str, kind: str) -> Awaitable[DNSAnswer]:
+        """Return the records of *name* of one type, such as ``SRV``.
+
+        :raises ConnectFailed: there is no answer, or a server says that the records are forged.
+        """
+        ...
+
+
+class DNSResolver:
+    """Asks name servers; answers are kept as long as their time to live.
+
+    :param servers: IP addresses, ``address:port`` (IPv6 in brackets), or
+        ``tls://address#name`` for DNS over TLS (RFC 7858) with a certificate for *name*; empty for
+        those of the system, whose word on DNSSEC does not count.
+    :raises InvalidServer: a server is not written in such a way.
+    :raises ImportError: the extra ``dns`` is not installed.
+    """
+
+    def __init__(self, servers: str | Iterable[str] = ()) -> None:
+        try:
+            import dns.flags
+            import dns.nameserver
+            import dns.resolver
+        except ImportError as error:
+            raise missing_extra("dns", error) from None
+        given = [servers] if isinstance(servers, str) else list(servers)
+        self._resolver = dns.resolver.Resolver(configure=not given)
+        # DNSSEC records are asked for, so that the server tells whether it has validated them.
+        self._resolver.use_edns(0, dns.flags.DO, 1232)
+        self._resolver.flags = dns.flags.RD | dns.flags.AD
+        self._resolver.cache = dns.resolver.LRUCache(1000)
+        self._trusted = bool(given)
+        nameservers: list[dns.nameserver.Nameserver] = []
+        for text in given:
+            tls, address, port, name = _parts(text)
+            if tls:
+                nameservers.append(
+                    dns.nameserver.DoTNameserver(address, port or 853, hostname=name)
+                )
+            else:
+                nameservers.append(dns.nameserver.Do53Nameserver(address, port or 53))
+                self._trusted = self._trusted and ip_address(address).is_loopback
+        if given:
+            self._resolver.nameservers = nameservers
+        self._ad = dns.flags.AD
+        self._resolver_errors = (dns.resolver.NoNameservers, dns.resolver.LifetimeTimeout)
+        self._no_name = dns.resolver.NXDOMAIN
+
+    @property
+    def validates(self) -> bool:
+        """True if answers can count as validated by DNSSEC."""
+        return self._trusted
+
+    def lookup(self, reactor: Any, name: str, kind: str) -> Awaitable[DNSAnswer]:
+        """See `Resolver`."""
+        return off_reactor(reactor, lambda: self._lookup(name, kind))
+
+    def _lookup(self, name: str, kind: str) -> DNSAnswer:
+        try:
+            answer = self._resolver.resolve(
+                name, kind, search=False, lifetime=QUERY_TIMEOUT, raise_on_no_answer=False
+            )
+        except self._no_name as error:
+            responses = list(error.kwargs["responses"].values())
+            return DNSAnswer((), self._is_validated(responses[-1]) if responses else False)
+        except self._resolver_errors as error:
+            raise ConnectFailed(
+                f"the {kind} records of {printable(name)} cannot be looked up",
+                phase="connect",
+                detail=printable(str(error)),
+                remedy="check the name servers; a wrong signature (DNSSEC) is a failure, too",
+            ) from None
+        records = tuple(answer.rrset or ())
+        return DNSAnswer(records, self._is_validated(answer.response))
+
+    def _is_validated(self, response: Any) -> bool:
+        return self._trusted and bool(response.flags & self._ad)
+
+
+def _parts(text: str) -> tuple[bool, str, int | None, str | None]:
+    """Return whether it is TLS, the address, the port, and the name in the certificate."""
+    match = _SERVER.fullmatch(text)
+    if match is not None and bool(match[1]) == bool(match[4]):
+        address = match[2].strip("[]")
+        port = None if match[3] is None else int(match[3])
+        try:
+            _ = ip_address(address)
+        except ValueError:
+            pass
+        else:
+            if port is None or 0 < port < 65536:
+                return bool(match[1]), address, port, match[4]
+    raise InvalidServer(
+        f"name server '{printable(text, 80)}' cannot be used",
+        remedy="write 127.0.0.1, 127.0.0.1:53, [::1]:53 or tls://9.9.9.9#dns.quad9.net",
+    )
