@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted_sendmail.secret_file import check_secret_file
-from twisted_sendmail.smtp import InvalidServer, Mailbox, printable
+from twisted_sendmail.smtp import InvalidServer, Mailbox, full_url, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,7 +242,7 @@ def _path(value: object, what: str, file: str) -> str:
 
 
 def _url(value: object, what: str, file: str) -> str:
-    url = _text(value, what, file)
+    url = full_url(_text(value, what, file))
     if ":" in url.partition("://")[2].rpartition("@")[0]:
         raise InvalidServer(
             f"{what} cannot be used",

@@ -24,6 +24,7 @@ from twisted_sendmail.cli.output import (
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.client import ProbeResult, SubmissionServer, TLSPolicy, probe_server
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
+from twisted_sendmail.sasl import MECHANISMS
 from twisted_sendmail.smtp import (
     Capabilities,
     CertificateRejected,
@@ -128,10 +129,7 @@ def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[_Line]:
     if seen.tls is not None:
         yield _line("inside TLS", _keywords(seen.offered))
     if any(seen.offered):
-        yield _line("AUTH", " ".join(seen.offered.auth) or "none")
-        best = next((name for name in MECHANISMS if name in seen.offered.auth), None)
-        if best is not None:
-            yield _line("best login", best)
+        yield from _login(seen.offered.auth)
         size = seen.offered.size
         yield _line("size limit", f"{size} octets" if size else "none")
         limits = ", ".join(f"{name} {value}" for name, value in seen.offered.limits.items())
@@ -145,6 +143,13 @@ def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[_Line]:
 
 def _line(label: str, text: str) -> _Line:
     return [(f"{label:<{_LABEL_WIDTH}} ", "bold"), (printable(text, 1024), "")]
+
+
+def _login(offered: tuple[str, ...]) -> Iterator[_Line]:
+    yield _line("AUTH", " ".join(offered) or "none")
+    best = next((name for name in MECHANISMS if name in offered), None)
+    if best is not None:
+        yield _line("best login", best)
 
 
 def _certificate(tls: TLSFacts) -> Iterator[_Line]:

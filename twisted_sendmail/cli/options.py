@@ -26,12 +26,11 @@ from twisted_sendmail.client import (
     Timeouts,
     TLSPolicy,
     TLSTrust,
-    full_url,
 )
 from twisted_sendmail.exit_status import CommandError, ExitStatus
 from twisted_sendmail.sasl import Credentials
 from twisted_sendmail.secret_file import check_secret_file
-from twisted_sendmail.smtp import InvalidServer, printable, shown_url
+from twisted_sendmail.smtp import InvalidServer, full_url, printable, shown_url
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup

@@ -27,6 +27,7 @@ from twisted_sendmail.smtp import (
     InvalidServer,
     check_type,
     domain_name,
+    full_url,
     printable,
     shown_url,
 )
@@ -363,14 +364,6 @@ def _host_name(host: str) -> str | None:
     except InvalidInput:
         return None
     return host if ":" in host else name
-
-
-def full_url(url: str) -> str:
-    """Return the URL with ``//`` before its user and host: ``submission:example.org`` has none."""
-    scheme, colon, rest = url.partition(":")
-    if colon and scheme.lower() == _DISCOVERED and not rest.startswith("/"):
-        return f"{scheme}://{rest}"
-    return url
 
 
 def _is_address(host: str) -> bool:

@@ -15,7 +15,7 @@ import attrs
 from twisted.logger import Logger
 
 from twisted_sendmail.admin.sessions import MIN_TOKEN_LENGTH
-from twisted_sendmail.client import DNSResolver, PoolLimits, SubmissionServer, TLSTrust, full_url
+from twisted_sendmail.client import DNSResolver, PoolLimits, SubmissionServer, TLSTrust
 from twisted_sendmail.daemon.config_schema import (
     AdminTable,
     DeliveryTable,
@@ -50,7 +50,7 @@ from twisted_sendmail.relay import (
 from twisted_sendmail.sasl import Credentials, Secret, check_mechanisms
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server import PasswordFile, ServerTLS
-from twisted_sendmail.smtp import InvalidInput, Mailbox, printable
+from twisted_sendmail.smtp import InvalidInput, Mailbox, full_url, printable
 
 #: The name of the route of ``[[smarthost]]``.
 DEFAULT_ROUTE = "default"

@@ -116,6 +116,7 @@ __all__ = [
     "check_type",
     "classify_reply",
     "domain_name",
+    "full_url",
     "hop_count",
     "is_canonical",
     "is_loop",
@@ -247,7 +248,7 @@ if TYPE_CHECKING:
         MAX_ORCPT,
         MAX_TEXT_LINE,
     )
-    from twisted_sendmail.smtp.redaction import may_hold_url, shown_argument, shown_url
+    from twisted_sendmail.smtp.redaction import full_url, may_hold_url, shown_argument, shown_url
     from twisted_sendmail.smtp.reply import Reply
     from twisted_sendmail.smtp.reply_meaning import (
         EHLO_UNKNOWN,
@@ -305,7 +306,7 @@ else:
                 ExtensionParameter MailParameters""",
             "limits": """
                 MAX_DOMAIN MAX_FIELDS MAX_HEADER MAX_HOPS MAX_ORCPT MAX_TEXT_LINE""",
-            "redaction": "may_hold_url shown_argument shown_url",
+            "redaction": "full_url may_hold_url shown_argument shown_url",
             "reply": "Reply",
             "reply_meaning": "EHLO_UNKNOWN ReplyMeaning ReplySubject classify_reply refused_parameters",
             "request": "mail_command rcpt_command smtputf8_refusal",

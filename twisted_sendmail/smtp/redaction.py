@@ -300,6 +300,14 @@ def shown_url(url: str) -> str:
     return printable((scheme[0].lstrip() if scheme else "") + shown, 100)
 
 
+def full_url(url: str) -> str:
+    """Return *url* with ``//`` before user and host; ``submission:example.org`` may lack it."""
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme.lower() == "submission" and not rest.startswith("/"):
+        return f"{scheme}://{rest}"
+    return url
+
+
 def may_hold_url(text: str) -> bool:
     """Return True if *text* may hold a URL or a part of one."""
     return _URL_SCHEME.search(text) is not None or _AT.search(text) is not None
