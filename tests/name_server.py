@@ -16,7 +16,7 @@ class NameServer(dns.DNSDatagramProtocol):
     """
 
     def __init__(self) -> None:
-        super().__init__(controller=None)
+        super().__init__(controller=None)  # type: ignore[no-untyped-call]  # Twisted has no type for it
         self.records: dict[tuple[str, int], list[Any]] = {}
         self.validated = False
         self.rcode = dns.OK
@@ -28,15 +28,15 @@ class NameServer(dns.DNSDatagramProtocol):
         self._port = reactor.listenUDP(0, self, interface="127.0.0.1")
         return f"127.0.0.1:{self._port.getHost().port}"
 
-    def stop(self) -> Deferred[None] | None:
-        result: Deferred[None] | None = self._port.stopListening()
-        return result
+    def stop(self) -> Deferred[None]:
+        stopped: Deferred[None] = self._port.stopListening()
+        return stopped
 
     def add_srv(
         self, name: str, target: str, port: int, priority: int = 0, weight: int = 0
     ) -> None:
         # Twisted writes the root as an empty name.
-        record = dns.Record_SRV(priority, weight, port, target.rstrip(".").encode(), ttl=60)
+        record = dns.Record_SRV(priority, weight, port, target.rstrip(".").encode(), ttl=60)  # type: ignore[no-untyped-call]  # the same
         self.records.setdefault((name, dns.SRV), []).append(record)
 
     def datagramReceived(self, data: bytes, addr: Any) -> None:
@@ -55,4 +55,4 @@ class NameServer(dns.DNSDatagramProtocol):
             dns.RRHeader(question.name.name, question.type, ttl=60, payload=record)
             for record in (found if not reply.rCode else ())
         ]
-        self.transport.write(reply.toStr(), addr)  # type: ignore[union-attr]
+        self.transport.write(reply.toStr(), addr)
