@@ -165,6 +165,7 @@ USABLE: dict[str, tuple[object, ...]] = {
     "ConnectionCounter": (),
     "ConnectionLimits": (),
     "Credentials": ("jane", "s3cret"),
+    "DNSResolver": (["127.0.0.1"],),
     "Envelope": ("a@example.org", "b@example.net"),
     "Extension": ("XFOO",),
     "ExtensionCommand": ("XFOO",),

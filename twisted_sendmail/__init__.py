@@ -14,6 +14,7 @@ from twisted_sendmail.lazy_names import lazy_names
 if TYPE_CHECKING:
     from twisted_sendmail.client.connect import open_session
     from twisted_sendmail.client.delivery_job import deliver
+    from twisted_sendmail.client.dns_lookup import DNSResolver
     from twisted_sendmail.client.mail_sender import MailSender
     from twisted_sendmail.client.mailer import Mailer, MailerService, MailerStats, Sending, many
     from twisted_sendmail.client.pool import PoolLimits
@@ -139,6 +140,7 @@ __all__ = [
     "Credentials",
     "DKIMDomain",
     "DKIMKey",
+    "DNSResolver",
     "DeliveryCancelled",
     "DeliveryInDoubt",
     "DeliveryReport",
@@ -254,6 +256,7 @@ _MODULES = {
     "server.tls": "ServerTLS",
     "client.pool": "PoolLimits",
     "client.mail_sender": "MailSender",
+    "client.dns_lookup": "DNSResolver",
     "client.probe": "ProbeResult probe_server",
     "client.mailer": "Mailer MailerService MailerStats Sending many",
     "client.server_config": "SubmissionServer",

@@ -18,7 +18,7 @@ from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import ConnectFailed, InvalidServer, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable
 
 #: Seconds that a query may take, with all its repetitions.
 QUERY_TIMEOUT = 10.0
@@ -57,14 +57,16 @@ class DNSResolver:
     :raises ImportError: the extra ``dns`` is not installed.
     """
 
-    def __init__(self, servers: str | Iterable[str] = ()) -> None:
+    def __init__(self, servers: str | list[str] | tuple[str, ...] = ()) -> None:
         try:
             import dns.flags
             import dns.nameserver
             import dns.resolver
         except ImportError as error:
             raise missing_extra("dns", error) from None
-        given = [servers] if isinstance(servers, str) else list(servers)
+        given = [servers] if isinstance(servers, str) else servers
+        if not isinstance(given, (list, tuple)) or not all(isinstance(s, str) for s in given):
+            raise InvalidServer("servers cannot be used", remedy="give a list of name servers")
         self._resolver = dns.resolver.Resolver(configure=not given)
         # DNSSEC records are asked for, so that the server tells whether it has validated them.
         self._resolver.use_edns(0, dns.flags.DO, 1232)

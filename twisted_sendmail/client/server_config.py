@@ -25,6 +25,7 @@ from twisted_sendmail.smtp import (
     Extension,
     InvalidInput,
     InvalidServer,
+    check_flag,
     check_type,
     domain_name,
     full_url,
@@ -203,6 +204,12 @@ class SubmissionServer:
                     f"source_address '{printable(self.source_address, 80)}' cannot be used",
                     remedy="give an IP address of this machine",
                 )
+        if self.resolver is not None and not callable(getattr(self.resolver, "lookup", None)):
+            raise InvalidServer(
+                f"resolver cannot be {type(self.resolver).__name__}",
+                remedy="give a DNSResolver, or leave it out",
+            )
+        check_flag("discover", self.discover)
         if not self.discover:
             return
         if not self.tls.required or self.endpoint is not None or _is_address(self.host):
