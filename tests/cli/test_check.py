@@ -96,7 +96,7 @@ async def test_the_server_is_shown_and_no_mail_is_sent(reactor: Any, shell: Shel
     ) == (True, 0, True, None)
     assert "STARTTLS" in seen["in_clear"]
     assert "STARTTLS" not in seen["offered"]
-    assert seen["auth"] == ["SCRAM-SHA-256", "PLAIN", "LOGIN"]
+    assert seen["auth"] == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"]
     assert seen["tls"]["fingerprint"] == seen["presented"]["fingerprint"]
     assert "C: AUTH PLAIN ****" in verbose.err
     assert [line for line in first.dialogue if line.startswith("C: MAIL")] == []

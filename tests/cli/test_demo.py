@@ -28,7 +28,7 @@ def test_every_step_is_shown_and_no_file_is_left(shell: Shell) -> None:
     assert (done.status, done.err) == (0, ""), done.out[-3000:]
     for held in (
         "C: STARTTLS",
-        "C: AUTH SCRAM-SHA-256 ****",
+        "C: AUTH SCRAM-SHA-256-PLUS ****",
         "-- TLS: TLSv1.3 TLS_AES_256_GCM_SHA384, 127.0.0.1 by name",
         "$ twisted-sendmail queue list",
         "deferred",
