@@ -27,6 +27,7 @@ from tests.names import (
 from twisted_sendmail.admin.local_mail import LocalMail
 from twisted_sendmail.admin.metrics import FAILURES_KEPT, FailureKind, FailureRecord, Metrics
 from twisted_sendmail.relay import RouteStats
+from twisted_sendmail.smtp import TLSFacts
 
 PAGE = Path(__file__).parent.parent.parent / "docs/reference/metrics.md"
 
@@ -70,7 +71,7 @@ def attempted(status: str = "sent", **facts: Any) -> Attempted:
         "relay": "mx[192.0.2.1]:587",
         "reply": "250 Ok",
         "delays": Delays(10.0, 0.1, 0.2, 0.4),
-        "tls": "TLSv1.3",
+        "tls": TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, "name", "mx.example.net"),
     }
     return Attempted(**{**given, **facts})
 
@@ -87,10 +88,13 @@ def test_recipients_are_counted_by_outcome(watched: Watched) -> None:
     assert tuple(counts[o] for o in ("delivered", "deferred", "bounced", "expired")) == (2, 1, 1, 1)
 
 
+OLDER = TLSFacts("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", 128, "name", "mx.example.net")
+
+
 def test_an_attempt_is_counted_once_for_all_its_recipients(watched: Watched) -> None:
     for number in range(50):
         watched.metrics(attempted(recipient=f"u{number}@example.net", in_doubt=True))
-    watched.metrics(attempted(id="0123456789AC", tls="TLSv1.2"))
+    watched.metrics(attempted(id="0123456789AC", tls=OLDER))
     watched.metrics(attempted(id="0123456789AD", tls=None))
     watched.metrics(attempted(id="0123456789AE", tls=None, relay="none"))
     samples = watched.samples()

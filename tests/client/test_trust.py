@@ -222,6 +222,35 @@ def test_tls_of_an_application_may_not_be_older_than_the_minimum(net: Net) -> No
     assert server.lines == []
 
 
+# -- facts of a session
+
+
+@pytest.mark.parametrize(
+    ("version", "maximum", "binding"),
+    [
+        ("TLSv1.2", SSL.TLS1_2_VERSION, "tls-server-end-point"),
+        ("TLSv1.3", SSL.TLS1_3_VERSION, "tls-exporter"),
+    ],
+)
+def test_a_result_tells_how_the_server_was_trusted_and_what_was_agreed_on(
+    net: Net, version: str, maximum: int, binding: str
+) -> None:
+    certificate, key = authority().server(NAME)
+    context = context_of(certificate, key)
+    context.set_max_proto_version(maximum)
+    by_pin = TLSTrust(public_key=public_key_of(certificate))
+    for trust, identity, chain in (
+        (net.trust, ("name", NAME), ("CN=throw-away CA",)),
+        # The server does not send its CA, and with a pin there is no other place to have it from.
+        (by_pin, ("public-key", public_key_of(certificate)), ()),
+    ):
+        for resumed in (False, True):
+            tls = net.send(net.server(context=context), trust=trust).get().tls
+            assert (tls.version, tls.resumed, tls.channel_binding) == (version, resumed, binding)
+            assert ((tls.verified_by, tls.identity), tls.chain) == (identity, chain)
+            assert resumed or tls.group
+
+
 # -- certificates of the client
 
 

@@ -138,3 +138,15 @@ def test_doubt_and_its_second_copy_are_in_the_log(world: World, log: list[Any]) 
     world.run(world.send(world.relay(host), "bob@example.net").delivered())
     assert sum("may have been delivered; will" in line for line in lines(log)) == 1
     assert sum("possibly duplicated" in line for line in lines(log)) == 1
+
+
+def test_the_facts_of_tls_are_fields_of_the_line(log: list[Any], world: World) -> None:
+    relay = world.relay(world.host(clear=False))
+    queued = world.send(relay, "bob@example.net")
+    world.run(queued.delivered())
+    (event,) = [each for each in log if "tls" in each]
+    assert (event["tls"], event["tls_verified_by"]) == ("TLSv1.3", "name")
+    assert event["tls_cipher"].startswith("TLS_")
+    assert event["tls_group"]
+    assert event["tls_chain"] == ("CN=twisted_sendmail throw-away CA",)
+    assert event["tls_channel_binding"] == "tls-exporter"

@@ -204,7 +204,7 @@ class Metrics:
         seconds = delays.preparing + delays.connecting + delays.sending
         self._attempts.labels(event.route).observe(seconds)
         if event.relay != "none":
-            self._tls.labels(event.route, event.tls or "none").inc()
+            self._tls.labels(event.route, event.tls.version if event.tls else "none").inc()
         if event.in_doubt:
             self._duplicates.inc()
             text = "connection lost after the final dot and before the reply; it is sent again"

@@ -155,6 +155,8 @@ def _login(offered: tuple[str, ...]) -> Iterator[_Line]:
 def _certificate(tls: TLSFacts) -> Iterator[_Line]:
     yield _line("certificate", tls.subject or "without a subject")
     yield _line("  issued by", tls.issuer or "nobody")
+    if tls.chain:
+        yield _line("  chain", "; ".join(tls.chain))
     yield _line("  names", ", ".join(tls.names) or "none")
     if tls.not_before is not None and tls.not_after is not None:
         yield _line("  valid", f"{tls.not_before:%Y-%m-%d} to {tls.not_after:%Y-%m-%d}")

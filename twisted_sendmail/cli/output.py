@@ -230,4 +230,7 @@ def tls_json(tls: TLSFacts | None) -> dict[str, Any] | None:
         "not_after": tls.not_after.isoformat() if tls.not_after else None,
         "fingerprint": tls.fingerprint,
         "public_key": tls.public_key,
+        "group": tls.group,
+        "chain": list(tls.chain),
+        "channel_binding": tls.channel_binding,
     }

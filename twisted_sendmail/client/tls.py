@@ -448,8 +448,22 @@ class ServerVerifier:
         if self._certificate is None:
             raise _unverified("there is no certificate")
         verified_by, identity = self._proof if verified else ("none", None)
-        self._facts = _facts(connection, self._certificate, verified_by, identity, resumed=resumed)
+        facts = _facts(connection, self._certificate, verified_by, identity, resumed=resumed)
+        binding = self.channel_binding()
+        # A resumed handshake transfers no certificates.
+        chain = self._offered.facts.chain if resumed and self._offered else self._chain(connection)
+        self._facts = replace(
+            facts, chain=chain, channel_binding=None if binding is None else binding.kind
+        )
         return self._facts
+
+    def _chain(self, connection: SSL.Connection) -> tuple[str, ...]:
+        """Return the subjects of the certificates above the server's."""
+        found = None if self._trust.pinned else connection.get_verified_chain()
+        found = found or connection.get_peer_cert_chain() or []
+        return tuple(
+            _certificate(dump_certificate(FILETYPE_ASN1, each)).subject for each in found[1:]
+        )
 
     def _check_version(self, connection: SSL.Connection) -> None:
         """Check the version, which the context of an application may not limit.
@@ -747,7 +761,14 @@ def _facts(
         cert.fingerprint,
         resumed,
         cert.public_key or None,
+        _group(connection),
     )
+
+
+def _group(connection: SSL.Connection) -> str | None:
+    # Older versions of pyOpenSSL do not have the function.
+    get_group_name = getattr(connection, "get_group_name", None)
+    return None if get_group_name is None else get_group_name()
 
 
 def _is_address(name: str) -> bool:

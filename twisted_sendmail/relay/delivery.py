@@ -199,7 +199,6 @@ class DeliveryAgent:
             elapsed(attempt.since, now if taken is None else taken),
             0.0 if taken is None else elapsed(taken, now),
         )
-        tls = report.tls.version if report is not None and report.tls is not None else None
         for row in rows:
             recipient = row.recipient
             status = "expired" if expired(row) else STATUS[row.state]
@@ -220,7 +219,7 @@ class DeliveryAgent:
                     due=row.due if deferred else None,
                     in_doubt=in_doubt and deferred,
                     doubles=message.interrupted,
-                    tls=tls,
+                    tls=None if report is None else report.tls,
                     signature_broken=report is not None and report.signature_broken,
                 )
             )

@@ -6,12 +6,16 @@ Every text in them can be shown as it is: foreign text is escaped before.  None 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 from twisted.python.failure import Failure
 
 from twisted_sendmail.queue import RecipientState
 from twisted_sendmail.smtp import printable
+
+if TYPE_CHECKING:
+    from twisted_sendmail.smtp import TLSFacts
 
 #: ``status=`` by the state of a recipient; one that was given up is ``expired``.
 STATUS = {
@@ -95,8 +99,8 @@ class Attempted:
     in_doubt: bool = False
     #: Earlier attempts whose end is unknown: this copy may be a duplicate.
     doubles: int = 0
-    #: Version of TLS; None in clear, or without a connection.
-    tls: str | None = None
+    #: None in clear, or without a connection.
+    tls: TLSFacts | None = None
     #: The message is signed, and was encoded for a server without 8BITMIME or SMTPUTF8.
     signature_broken: bool = False
 

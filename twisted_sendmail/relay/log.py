@@ -62,7 +62,7 @@ def _attempted(event: Attempted) -> None:
         notes.append("signature broken: encoded for a server without 8BITMIME or SMTPUTF8")
     orig_to = f" orig_to=<{event.original}>," if event.original else ""
     note = f" [{'; '.join(notes)}]" if notes else ""
-    delays = event.delays
+    delays, tls = event.delays, event.tls
     _write(
         {
             "line": f"{event.id}: to=<{event.recipient}>,{orig_to} relay={event.relay}, "
@@ -82,7 +82,13 @@ def _attempted(event: Attempted) -> None:
             "in_doubt": event.in_doubt,
             "doubles": event.doubles,
             "due": event.due,
-            "tls": event.tls,
+            "tls": None if tls is None else tls.version,
+            "tls_cipher": None if tls is None else tls.cipher,
+            "tls_group": None if tls is None else tls.group,
+            "tls_chain": () if tls is None else tls.chain,
+            "tls_verified_by": None if tls is None else tls.verified_by,
+            "tls_identity": None if tls is None else tls.identity,
+            "tls_channel_binding": None if tls is None else tls.channel_binding,
             "signature_broken": event.signature_broken,
         }
     )

@@ -36,6 +36,14 @@ class TLSFacts:
     resumed: bool = False
     #: SHA-256 of the certificate's public key (SubjectPublicKeyInfo), lower-case hexadecimal.
     public_key: str | None = None
+    #: Key exchange, such as ``x25519``; None if it is not known.
+    group: str | None = None
+    #: Subjects of the certificates above the server's, in the form of RFC 4514: the chain that was
+    #: verified, or, with a pin, the one that the server sent.
+    chain: tuple[str, ...] = ()
+    #: Type of the channel binding (RFC 5056): ``tls-exporter`` or ``tls-server-end-point``; None if
+    #: there is none.
+    channel_binding: str | None = None
 
     def __str__(self) -> str:
         who = f"{self.identity} by {self.verified_by}" if self.identity else "peer not verified"
