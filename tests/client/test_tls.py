@@ -14,6 +14,8 @@ from tests.client.conftest import Net
 from tests.client.scripted_server import CLEAR, CLOSE, RESET, SILENT, ScriptedServer, flights_of
 from twisted_sendmail import (
     CertificateRejected,
+    Envelope,
+    ExtensionUnavailable,
     ProtocolBreach,
     SendTimeout,
     StartTLSUnavailable,
@@ -162,6 +164,23 @@ def test_ehlo_refused_inside_tls_is_no_reason_for_helo(net: Net) -> None:
     server = net.server({"EHLO/TLS": "502 what?", "HELO": "250 mx"})
     assert net.send(server).error is not None
     assert not any(line.startswith(("HELO", "AUTH", "MAIL")) for line in server.lines)
+
+
+@pytest.mark.parametrize("policy", [TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC, TLSPolicy.STARTTLS])
+def test_requiretls_counts_only_inside_tls_with_a_verified_server(
+    net: Net, policy: TLSPolicy
+) -> None:
+    """RFC 8689: a server, or somebody on the way, may announce it in clear."""
+    envelope = Envelope("a@example.org", ["b@example.net"], require_tls=True)
+    settings: dict[str, Any] = {"tls": policy, "credentials": None, "envelope": envelope}
+    server = net.server(clear=("REQUIRETLS",) if policy is not TLSPolicy.STARTTLS else CLEAR)
+    error = net.send(server, **settings).error
+    assert isinstance(error, ExtensionUnavailable)
+    assert not any(line.startswith("MAIL") for line in server.lines)
+    if policy is not TLSPolicy.NONE:
+        server = net.server(secure=("REQUIRETLS",))
+        net.send(server, **settings).get()
+        assert "MAIL FROM:<a@example.org> REQUIRETLS" in server.lines
 
 
 # -- the wrong server

@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.names import (
+    Attempted,
     AttemptRecord,
     QueueAction,
     RecipientState,
@@ -16,7 +17,8 @@ from tests.names import (
     without,
 )
 from tests.relay.world import HOUR, SENDER, World
-from twisted_sendmail import Recipient
+from twisted_sendmail import Recipient, ServerSettings
+from twisted_sendmail.smtp.server_settings import EXTENSIONS
 
 GONE = {"gone@x.example": "550 5.1.1 unknown", SENDER: "550 5.1.1 the sender is unknown too"}
 AUTOMATIC = "Auto-Submitted: auto-generated\r\n"
@@ -153,6 +155,31 @@ def test_the_message_comes_back_whole_where_nothing_else_was_asked_for(world: Wo
     relay = world.relay(host)
     world.send(relay, "gone@x.example", body=b"what I wrote\r\n")
     assert b"what I wrote" in host.reports[0].content
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_report_about_requiretls_requires_it_and_returns_no_body(
+    world: World, announced: bool
+) -> None:
+    """RFC 8689 section 5; without it the status is 5.7.30, and the report waits for the operator."""
+    keywords = (*EXTENSIONS, "REQUIRETLS") if announced else EXTENSIONS
+    host = world.host(clear=False, settings=ServerSettings(extensions=keywords))
+    host.refusals = {"gone@x.example": "550 5.1.1 unknown"}
+    relay = world.relay(host)
+    world.send(relay, "gone@x.example", require_tls=True, body=b"the secret\r\n")
+    world.advance(HOUR)
+    (attempt, *_) = world.of(Attempted)
+    assert attempt.dsn == ("5.1.1" if announced else "5.7.30")
+    if announced:
+        (message,) = host.messages
+        assert message.parameters.require_tls
+        assert b"the secret" not in message.content
+        assert b"Subject: x" in message.content
+    else:
+        assert host.messages == []
+        (left,) = world.queue(relay)
+        assert left.info.envelope.require_tls
+        assert left.aside is SetAsideReason.UNDELIVERABLE
 
 
 def test_of_a_message_too_large_for_the_next_hop_the_header_comes_back(world: World) -> None:

@@ -269,6 +269,10 @@ async def _hello(protocol: SubmissionProtocol, name: str, server: SubmissionServ
     reply = await protocol.ehlo(name)
     if reply.positive:
         protocol.session.withhold(*server.ignore_extensions, *server.unsupported)
+        verified = protocol.tls is not None and protocol.tls.verified_by != "none"
+        if "REQUIRETLS" in protocol.session.capabilities and not verified:
+            # It counts only inside TLS with a verified server (RFC 8689 section 4.2.1).
+            protocol.session.withhold("REQUIRETLS")
         return
     # HELO has neither STARTTLS nor AUTH.
     clear = server.tls in {TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC} and not protocol.session.secured

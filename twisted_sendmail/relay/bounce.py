@@ -319,24 +319,34 @@ class BounceService:
             now=_time(record.at),
             content=await self._header(message) if content is None else content,
             whole=content is not None,
-            ret=info.envelope.ret,
+            # RFC 8689 section 5: neither the content nor less protection than it had.
+            ret="HDRS" if info.envelope.require_tls else info.envelope.ret,
             envid=info.envelope.envid,
             queue_id=message.id,
             message_id=new_message_id(self._settings.name),
             sender=sender,
         )
         made, octets = await off_reactor(
-            self._reactor, self._cleaned(report, self._queue.new_id(), record.at, message.id)
+            self._reactor,
+            self._cleaned(
+                report,
+                self._queue.new_id(),
+                record.at,
+                message.id,
+                require_tls=info.envelope.require_tls,
+            ),
         )
         found = str(made.envelope.recipients[0])
         event = Reported(message.id, made.id, report.action.value, printable(found, 320))
         return evolve(record, reports=((made, octets),)), event
 
     def _cleaned(
-        self, report: Report, id_: str, now: float, about: str
+        self, report: Report, id_: str, now: float, about: str, *, require_tls: bool
     ) -> Callable[[], tuple[MessageInfo, bytes]]:
         """Return a function that composes *report*, and prepares it for the queue as any mail."""
-        envelope = Envelope(ReversePath(report.sender), ForwardPath(report.to))
+        envelope = Envelope(
+            ReversePath(report.sender), ForwardPath(report.to), require_tls=require_tls
+        )
         origin = f"report on {about}"
         cleanup = Cleanup(self._policy, envelope, id_, now, origin=origin, own=True)
 
