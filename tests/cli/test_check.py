@@ -120,6 +120,12 @@ async def test_a_rejected_certificate_is_shown_with_the_option_that_pins_it(
             assert "its issuer is not known" in done.err
             assert "CN=twisted_sendmail throw-away CA" in done.out
             assert "by its fingerprint" in pinned.out
+            key = pinned.out.partition("public key")[2].split()[0]
+            by_key = await shell.run(
+                "check", url, "--public-key", "00" * 32, "--public-key", key, "--json"
+            )
+            assert by_key.json["tls"]["verified_by"] == "public-key"
+            assert (by_key.json["tls"]["identity"], by_key.status) == (key, 0)
 
 
 @ensureDeferred

@@ -362,6 +362,16 @@ def test_a_mistake_about_a_listener_is_one_line(folder: Folder, keys: str, compl
         ('url = "smtps://h"\nca-file = "nil"', "ca-file: FOLDER/nil cannot be read: No such file"),
         ('url = "smtps://h"\nca-file = "password"', "ca-file: file 'FOLDER/password' cannot be "),
         ('url = "smtps://h"\nfingerprint = "x"', "fingerprint: the certificate fingerprint cannot"),
+        ('url = "smtps://h"\npublic-key = ["x"]', "public-key: the public key cannot be used"),
+        ('url = "smtps://h"\nca-directory = "nil"', "ca-directory: file 'FOLDER/nil' cannot be"),
+        (
+            'url = "smtps://h"\nminimum-tls-version = "TLSv1.1"',
+            "minimum-tls-version: minimum_version cannot be 'TLSv1.1'",
+        ),
+        (
+            'url = "smtps://h"\nclient-key-password-file = "password"',
+            "client-key-password-file: there is no client-certificate; give both",
+        ),
         (
             'url = "smtps://h"\nclient-key = "server.pem"',
             "client-key: there is no client-certificate; give both",
