@@ -12,10 +12,11 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.daemon.conftest import PASSWORD
-from twisted_sendmail.daemon import secrets as module
+from twisted_sendmail import secret_reader
 from twisted_sendmail.daemon.config_types import InvalidValue
-from twisted_sendmail.daemon.secrets import MAX_SECRET_SIZE, SecretSource
+from twisted_sendmail.daemon.secrets import SecretSource
 from twisted_sendmail.sasl import CredentialsUnavailable
+from twisted_sendmail.secret_reader import MAX_SECRET_SIZE
 
 
 def file(tmp_path: Path, content: bytes = PASSWORD.encode() + b"\n", mode: int = 0o600) -> Path:
@@ -93,7 +94,7 @@ def test_a_command_that_fails_says_so_and_no_more(capfd: pytest.CaptureFixture[s
 def test_a_command_that_hangs_is_ended_with_all_it_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "COMMAND_TIMEOUT", 0.3)
+    monkeypatch.setattr(secret_reader, "COMMAND_TIMEOUT", 0.3)
     line = f"sh -c 'sleep 300 & echo $! >{tmp_path}/pid; wait'"
     assert "the command took longer than 0 s" == why(SecretSource("shell", line))
     pid = int((tmp_path / "pid").read_text())

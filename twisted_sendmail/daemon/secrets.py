@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import stat
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +16,15 @@ import attrs
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import CredentialsUnavailable
-from twisted_sendmail.secret_file import check_secret_file
+from twisted_sendmail.secret_reader import one_line, read_file, run_command, secret_text
 from twisted_sendmail.smtp import InvalidServer, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from twisted.internet.defer import Deferred
 
     from twisted_sendmail.daemon.config_schema import AdminTable, DKIMKeyTable, SmarthostTable
-
-#: Octets of a secret.
-MAX_SECRET_SIZE = 65536
-#: Seconds that a command may take.
-COMMAND_TIMEOUT = 30.0
 
 _KINDS = ("file", "credential", "command", "shell", "environment")
 
@@ -90,22 +82,26 @@ class SecretSource:
 
         :raises InvalidValue: it is not available.
         """
+        try:
+            content = self._content()
+            return secret_text(content) if self.whole else one_line(content)
+        except InvalidServer as e:
+            raise InvalidValue(e.detail, e.remedy) from None
+
+    def _content(self) -> bytes:
         if self.kind == "file":
-            content = _file_content(self.place, world_readable=self.world_readable)
-        elif self.kind == "credential":
+            return read_file(self.place, world_readable=self.world_readable)
+        if self.kind == "credential":
             # systemd protects the directory.
-            content = _file_content(_credential_path(self.place), world_readable=True)
-        elif self.kind == "environment":
+            return read_file(_credential_path(self.place), world_readable=True)
+        if self.kind == "environment":
             if self.place not in os.environ:
                 why = f"the variable {printable(self.place, 60)} is not set"
                 raise InvalidValue(why, "set it where the relay is started")
-            content = os.environb[os.fsencode(self.place)]
-        elif self.kind == "shell":
-            content = _command_output(["/bin/sh", "-c", self.place])
-        else:
-            content = _command_output(self.place)
-        text = _text(content)
-        return text if self.whole else _one_line(text)
+            return os.environb[os.fsencode(self.place)]
+        if self.kind == "shell":
+            return run_command(["/bin/sh", "-c", self.place])
+        return run_command(self.place)
 
     def provider(self, reactor: Any) -> Callable[[], Deferred[str]]:
         """Return a function that reads the secret again, in a thread; the secret may have changed."""
@@ -130,67 +126,3 @@ def _credential_path(name: str) -> Path:
         why = "invalid name of a credential"
         raise InvalidValue(why, "write the name that LoadCredential= gives it")
     return Path(directory) / name
-
-
-def _file_content(path: Path, *, world_readable: bool) -> bytes:
-    shown = printable(str(path), 200)
-    try:
-        # O_NONBLOCK: opening a pipe without a writer must not block.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidValue(f"{shown} is no file", "name a file that holds the secret")
-            try:
-                check_secret_file(path, status, world_readable=world_readable)
-            except InvalidServer as e:
-                raise InvalidValue(e.detail, e.remedy) from None
-            return file.read(MAX_SECRET_SIZE + 1)
-    except OSError as e:
-        why = f"{shown} cannot be read: {e.strerror or type(e).__name__}"
-        raise InvalidValue(why, "check the name and its permissions") from None
-
-
-def _command_output(words: Sequence[str]) -> bytes:
-    try:
-        process = subprocess.Popen(  # noqa: S603 - the operator's own command
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError as e:
-        why = f"the command cannot be run: {e.strerror or type(e).__name__}"
-        raise InvalidValue(why, "check its name") from None
-    with process:
-        try:
-            content, _ = process.communicate(timeout=COMMAND_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            # The command has a session of its own: this ends its children too.
-            os.killpg(process.pid, signal.SIGKILL)
-            why = f"the command took longer than {COMMAND_TIMEOUT:.0f} s"
-            raise InvalidValue(why, "run it by hand") from None
-    if process.returncode:
-        why = f"the command failed with status {process.returncode}"
-        raise InvalidValue(why, "run it by hand as the relay's user")
-    return content
-
-
-def _text(content: bytes) -> str:
-    if len(content) > MAX_SECRET_SIZE:
-        raise InvalidValue(
-            f"the secret is longer than {MAX_SECRET_SIZE} octets", "give a file with a secret"
-        )
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidValue("the secret is not UTF-8", "save the file as UTF-8") from None
-
-
-def _one_line(text: str) -> str:
-    for end in ("\r\n", "\n"):
-        text = text.removesuffix(end)
-    if not text or "\n" in text or "\0" in text:
-        why = "the secret is empty, or more than one line"
-        raise InvalidValue(why, "write the secret alone into it")
-    return text

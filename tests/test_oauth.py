@@ -1,0 +1,372 @@
+"""Sources of OAuth tokens, at a token endpoint on the loopback interface."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from twisted_sendmail import (
+    Credentials,
+    InvalidServer,
+    ServerTLS,
+    SubmissionServer,
+    TLSTrust,
+    oauth,
+    submit,
+)
+from twisted_sendmail.oauth import (
+    ClientCredentials,
+    CommandTokens,
+    FileTokens,
+    GrantRefused,
+    RefreshTokenCommands,
+    RefreshTokenFile,
+    RefreshTokens,
+    RefreshTokenStore,
+    TokenEndpoint,
+)
+from twisted_sendmail.sasl import CredentialsUnavailable
+from twisted_sendmail.testing import Authority, LoopbackServer
+
+SECRET, REFRESH = "kein-Wort-davon-42", "1//refresh-me"
+AUTHORITY = Authority()
+MESSAGE = b"From: jane@example.org\r\nTo: bob@example.net\r\nSubject: hi\r\n\r\nHi.\r\n"
+
+
+class Endpoint(Resource):
+    """A token endpoint with one client and one refresh token, which it changes on request."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+        self.refresh = REFRESH
+        self.rotates = False
+        self.life: object = 3600
+        self.forms: list[dict[str, str]] = []
+        #: Called instead of the grant.
+        self.fault: Callable[[Request], Any] | None = None
+
+    def render_POST(self, request: Request) -> Any:
+        form = {name.decode(): values[0].decode() for name, values in request.args.items()}
+        self.forms.append(form)
+        if self.fault is not None:
+            return self.fault(request)
+        if form.get("client_secret") != SECRET:
+            return answer(request, 401, error="invalid_client")
+        if form["grant_type"] == "refresh_token":
+            if form["refresh_token"] != self.refresh:
+                why = f"no such token: {form['refresh_token']} \x1b[31m"
+                return answer(request, 400, error="invalid_grant", error_description=why)
+            if self.rotates:
+                self.refresh = f"{REFRESH}-{len(self.forms)}"
+        fields = {"access_token": f"access-{len(self.forms)}", "token_type": "bearer"}
+        if self.rotates:
+            fields["refresh_token"] = self.refresh
+        return answer(request, 200, expires_in=self.life, **fields)
+
+
+def answer(request: Request, status: int, **fields: object) -> bytes:
+    request.setResponseCode(status)
+    request.setHeader("Content-Type", "application/json")
+    return json.dumps(fields).encode()
+
+
+class Running:
+    """A token endpoint on a port, and what belongs to its client."""
+
+    def __init__(self, reactor: Any, folder: Path) -> None:
+        self.reactor, self.folder = reactor, folder
+        self.server = Endpoint()
+        self.url = ""
+        self.file = folder / "refresh"
+        self.file.write_text(REFRESH + "\n")
+        self.file.chmod(0o600)
+
+    def endpoint(self, secret: str = SECRET) -> TokenEndpoint:
+        return TokenEndpoint(
+            self.reactor,
+            self.url,
+            "mailer",
+            client_secret=secret,
+            trust=TLSTrust(ca_file=self.folder / "ca.pem"),
+        )
+
+    def refresh_tokens(self) -> RefreshTokens:
+        return RefreshTokens(self.endpoint(), RefreshTokenFile(self.reactor, self.file))
+
+
+@pytest_twisted.async_yield_fixture
+async def running(reactor: Any, tmp_path: Path) -> AsyncIterator[Running]:
+    """An HTTPS token endpoint with a certificate for localhost."""
+    (tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
+    made = Running(reactor, tmp_path)
+    (tmp_path / "server.pem").write_bytes(AUTHORITY.issue())
+    root = Resource()
+    root.putChild(b"token", made.server)
+    tls = TLSMemoryBIOFactory(ServerTLS(tmp_path / "server.pem"), False, Site(root))
+    port = reactor.listenTCP(0, tls, interface="127.0.0.1")
+    made.url = f"https://localhost:{port.getHost().port}/token"
+    yield made
+    await port.stopListening()
+    # Closed connections leave the reactor in the next turns.
+    await deferLater(reactor, 0.01)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[LogEvent]]:
+    """What is logged; no line has a secret."""
+    events: list[LogEvent] = []
+    keep: Any = events.append
+    globalLogPublisher.addObserver(keep)
+    yield events
+    globalLogPublisher.removeObserver(keep)
+    text = "".join(formatEvent(event) + repr(event) for event in events)
+    assert (SECRET in text, REFRESH in text) == (False, False)
+
+
+async def value(source: Any, **how: Any) -> str:
+    token = await source.get(**how)
+    return str(token.value.reveal())
+
+
+async def failure(source: Any) -> Any:
+    with pytest.raises((GrantRefused, CredentialsUnavailable)) as caught:
+        await source.get()
+    assert (SECRET in str(caught.value), REFRESH in str(caught.value)) == (False, False)
+    return caught.value
+
+
+@ensureDeferred
+async def test_tokens_are_asked_for_once_until_they_expire(running: Running) -> None:
+    source = running.refresh_tokens()
+    both = await gatherResults([source.get(), source.get()])
+    assert [token.value.reveal() for token in both] == ["access-1", "access-1"]
+    assert await value(source) == "access-1"
+    assert await value(source, force_refresh=True) == "access-2"
+    assert await value(source) == "access-2"
+    form = {"grant_type": "refresh_token", "refresh_token": REFRESH}
+    assert running.server.forms == [{**form, "client_id": "mailer", "client_secret": SECRET}] * 2
+
+
+@ensureDeferred
+async def test_a_client_authenticates_itself(running: Running) -> None:
+    source = ClientCredentials(running.endpoint(), "mail.send mail.read")
+    assert await value(source) == "access-1"
+    assert running.server.forms[0]["scope"] == "mail.send mail.read"
+    refused = await failure(ClientCredentials(running.endpoint("wrong")))
+    assert (type(refused), refused.code) == (GrantRefused, "invalid_client")
+
+
+@pytest.mark.parametrize(
+    ("life", "margin"), [(3600, 60), ("3600", 60), (100, 50), (0, 0), (None, 1e9)]
+)
+@ensureDeferred
+async def test_a_token_is_renewed_before_it_expires(
+    running: Running, life: object, margin: float
+) -> None:
+    """By this clock: only the number of seconds is the server's."""
+    running.server.life = life
+    endpoint, clock = running.endpoint(), Clock()
+    clock.advance(1e6)
+    endpoint.reactor = Times(running.reactor, clock)
+    source = ClientCredentials(endpoint)
+    assert await value(source) == "access-1"
+    until = 1e9 if life is None else float(str(life)) - margin
+    clock.advance(max(until - 1, 0))
+    assert await value(source) == ("access-2" if life == 0 else "access-1")
+    clock.advance(2)
+    assert await value(source) == {0: "access-3", None: "access-1"}.get(life, "access-2")  # type: ignore[call-overload]
+
+
+class Times:
+    """A reactor with the time of a Clock."""
+
+    def __init__(self, reactor: Any, clock: Clock) -> None:
+        self._reactor = reactor
+        self.seconds = clock.seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+@ensureDeferred
+async def test_a_new_refresh_token_replaces_the_old_one(running: Running) -> None:
+    running.server.rotates = True
+    link = running.folder / "link"
+    link.symlink_to(running.file)
+    source = RefreshTokens(running.endpoint(), RefreshTokenFile(running.reactor, link))
+    assert await value(source) == "access-1"
+    assert running.file.read_text() == f"{REFRESH}-1\n"
+    assert await value(source, force_refresh=True) == "access-2"
+    assert running.file.read_text() == f"{REFRESH}-2\n"
+    assert (link.is_symlink(), stat.S_IMODE(running.file.stat().st_mode)) == (True, 0o600)
+    assert {path.name for path in running.folder.iterdir()} >= {"link", "refresh"}
+    assert not list(running.folder.glob(".refresh*"))
+
+
+@ensureDeferred
+async def test_a_refresh_token_that_cannot_be_stored_is_kept(
+    running: Running, logged: list[LogEvent]
+) -> None:
+    running.server.rotates = True
+    commands = RefreshTokenCommands(running.reactor, ["cat", str(running.file)], ["false"])
+    source = RefreshTokens(running.endpoint(), commands)
+    assert await value(source) == "access-1"
+    assert await value(source, force_refresh=True) == "access-2"
+    bad = [formatEvent(event) for event in logged if event["log_level"] == LogLevel.critical]
+    assert ["failed with status 1" in line for line in bad] == [True, True]
+
+
+@ensureDeferred
+async def test_commands_hold_a_refresh_token(running: Running) -> None:
+    running.server.rotates = True
+    save = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"]
+    commands = RefreshTokenCommands(
+        running.reactor, ["cat", str(running.file)], [*save, str(running.file)]
+    )
+    assert await value(RefreshTokens(running.endpoint(), commands)) == "access-1"
+    assert running.file.read_text() == f"{REFRESH}-1\n"
+
+
+@ensureDeferred
+async def test_a_refresh_token_that_another_process_changed_is_read_again(running: Running) -> None:
+    class Shared(RefreshTokenStore):
+        def __init__(self) -> None:
+            self.tokens = ["used by another", REFRESH]
+
+        def load(self) -> Deferred[str]:
+            return succeed(self.tokens.pop(0))
+
+        def save(self, token: str) -> Deferred[None]:
+            raise AssertionError(token)
+
+    assert await value(RefreshTokens(running.endpoint(), Shared())) == "access-2"
+
+
+@ensureDeferred
+async def test_a_dead_refresh_token_is_an_alarm(running: Running, logged: list[LogEvent]) -> None:
+    running.server.refresh = "revoked"
+    source = running.refresh_tokens()
+    errors = [await failure(source), await failure(source)]
+    assert [(type(e), e.code, e.temporary) for e in errors] == [
+        (GrantRefused, "invalid_grant", False)
+    ] * 2
+    assert "no such token: <hidden> \\x1b[31m; authorize the program again" in str(errors[0])
+    bad = [formatEvent(event) for event in logged if event["log_level"] == LogLevel.critical]
+    assert [line.startswith("no mail can be sent: ") for line in bad] == [True]
+
+
+def close(request: Any) -> Any:
+    request.transport.abortConnection()
+    return NOT_DONE_YET
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (lambda request: answer(request, 503, error="invalid_grant"), "HTTP status 503"),
+        (lambda request: answer(request, 429, error="too_many"), "HTTP status 429"),
+        (lambda request: answer(request, 400, error="temporarily_unavailable"), "temporarily"),
+        (lambda _: b"<html>down</html>", "HTTP status 200"),
+        (lambda _: b"[" * 65536, "HTTP status 200"),
+        (lambda _: b" " * 70000, "longer than 65536 octets"),
+        (lambda request: answer(request, 200, access_token=7), "no bearer token"),
+        (lambda request: answer(request, 200, access_token="x", token_type="mac"), "no bearer"),
+        (lambda request: request.redirect(b"http://localhost/") or b"", "HTTP status 302"),
+        (close, "no token from https://localhost:"),
+        (lambda _: NOT_DONE_YET, "no answer within"),
+    ],
+    ids=[
+        "503", "429", "temporary", "html", "deep", "long", "number", "mac", "redirect", "close", "slow",
+    ],
+)  # fmt: skip
+@ensureDeferred
+async def test_a_token_endpoint_that_fails_is_a_temporary_failure(
+    running: Running, monkeypatch: pytest.MonkeyPatch, fault: Any, why: str
+) -> None:
+    """And a token that is still good is used meanwhile."""
+    monkeypatch.setattr(oauth, "REQUEST_TIMEOUT", 0.5 if why.startswith("no answer") else 30.0)
+    running.server.life = 100
+    endpoint, clock = running.endpoint(), Clock()
+    endpoint.reactor = Times(running.reactor, clock)
+    source = ClientCredentials(endpoint)
+    assert await value(source) == "access-1"
+    running.server.fault = fault
+    clock.advance(60)
+    assert await value(source) == "access-1"
+    clock.advance(60)
+    error = await failure(source)
+    assert (type(error), why in str(error)) == (CredentialsUnavailable, True), str(error)
+
+
+@ensureDeferred
+async def test_the_certificate_of_the_token_endpoint_is_verified(running: Running) -> None:
+    endpoint = TokenEndpoint(running.reactor, running.url, "mailer", client_secret=SECRET)
+    error = await failure(ClientCredentials(endpoint))
+    assert (type(error), running.server.forms) == (CredentialsUnavailable, [])
+    assert "the certificate" in str(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://login.example.org/token", "ftp://localhost/", "https:///token", "https://a:b@h/", "x"],
+)
+def test_a_token_endpoint_without_https_is_refused(url: str) -> None:
+    with pytest.raises(InvalidServer, match="https://HOST/PATH"):
+        TokenEndpoint(Clock(), url, "mailer")
+
+
+def test_a_repr_shows_no_secret() -> None:
+    endpoint = TokenEndpoint(Clock(), "http://[::1]:80/token", "mailer", client_secret=SECRET)
+    assert repr(endpoint) == "TokenEndpoint('http://[::1]:80/token', 'mailer')"
+
+
+def test_without_the_extra_an_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "treq", None)
+    with pytest.raises(ImportError, match=r"pip install 'twisted_sendmail\[oauth\]'"):
+        TokenEndpoint(Clock(), "https://login.example.org/token", "mailer")
+
+
+@ensureDeferred
+async def test_tokens_of_a_command_and_of_a_file_are_read_each_time(
+    reactor: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    sources = [CommandTokens(reactor, ["cat", str(file)]), FileTokens(reactor, file)]
+    for text in ("first", "second"):
+        file.write_text(f"{text}\n")
+        file.chmod(0o600)
+        assert [await value(source) for source in sources] == [text, text]
+    file.chmod(0o644)
+    assert "may be read by everybody" in str(await failure(sources[1]))
+    file.unlink()
+    assert "failed with status 1" in str(await failure(sources[0]))
+
+
+@ensureDeferred
+async def test_a_message_goes_out_though_the_server_refuses_the_first_token(
+    running: Running,
+) -> None:
+    """The server accepts the second token that the endpoint gives, and no other."""
+    async with LoopbackServer(running.reactor, tokens={"jane": "access-2"}) as server:
+        credentials = Credentials("jane", token=running.refresh_tokens())
+        next_hop = SubmissionServer.from_url(
+            server.url, credentials=credentials, trust=TLSTrust(ca_file=server.ca_file)
+        )
+        await submit(running.reactor, next_hop, MESSAGE)
+        assert len(server.messages) == 1
+    assert len(running.server.forms) == 2
