@@ -25,6 +25,7 @@ from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.deferreds import Result
+from tests.token_endpoint import REFRESH, SECRET, Endpoint, listen
 from twisted_sendmail import Receiver, Reply, SubmissionServer, Timeouts, TLSPolicy
 from twisted_sendmail.testing import LoopbackServer, MemoryServer, RecordingReceiver, faults
 
@@ -513,6 +514,22 @@ async def test_pinned(reactor: Any, server: Server) -> None:
     out, err, status = await run(reactor, "pinned.py", url, "00" * 32)
     assert (out, status) == ("", 1)
     assert f"its SHA-256 is {fingerprint}, not the one pinned" in err
+
+
+@ensureDeferred
+async def test_oauth_login(reactor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = Endpoint()
+    port = listen(reactor, endpoint)
+    (tmp_path / "refresh-token").write_text(REFRESH)
+    (tmp_path / "refresh-token").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIENT_SECRET", SECRET)
+    async with LoopbackServer(reactor, tokens={"alice": "access-1"}) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", server.ca_file)
+        token_url = f"http://127.0.0.1:{port.getHost().port}/token"
+        assert await run(reactor, "oauth_login.py", server.url, token_url) == ("", "", 0)
+        assert len(server.messages) == 1
+    await port.stopListening()
 
 
 @ensureDeferred

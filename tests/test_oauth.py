@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.web.http import Request
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 
+from tests.token_endpoint import REFRESH, SECRET, Endpoint, answer, listen
 from twisted_sendmail import (
     Credentials,
     InvalidServer,
@@ -43,46 +40,8 @@ from twisted_sendmail.oauth import (
 from twisted_sendmail.sasl import CredentialsUnavailable
 from twisted_sendmail.testing import Authority, LoopbackServer
 
-SECRET, REFRESH = "kein-Wort-davon-42", "1//refresh-me"
 AUTHORITY = Authority()
 MESSAGE = b"From: jane@example.org\r\nTo: bob@example.net\r\nSubject: hi\r\n\r\nHi.\r\n"
-
-
-class Endpoint(Resource):
-    """A token endpoint with one client and one refresh token, which it changes on request."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
-        self.refresh = REFRESH
-        self.rotates = False
-        self.life: object = 3600
-        self.forms: list[dict[str, str]] = []
-        #: Called instead of the grant.
-        self.fault: Callable[[Request], Any] | None = None
-
-    def render_POST(self, request: Request) -> Any:
-        form = {name.decode(): values[0].decode() for name, values in request.args.items()}
-        self.forms.append(form)
-        if self.fault is not None:
-            return self.fault(request)
-        if form.get("client_secret") != SECRET:
-            return answer(request, 401, error="invalid_client")
-        if form["grant_type"] == "refresh_token":
-            if form["refresh_token"] != self.refresh:
-                why = f"no such token: {form['refresh_token']} \x1b[31m"
-                return answer(request, 400, error="invalid_grant", error_description=why)
-            if self.rotates:
-                self.refresh = f"{REFRESH}-{len(self.forms)}"
-        fields = {"access_token": f"access-{len(self.forms)}", "token_type": "bearer"}
-        if self.rotates:
-            fields["refresh_token"] = self.refresh
-        return answer(request, 200, expires_in=self.life, **fields)
-
-
-def answer(request: Request, status: int, **fields: object) -> bytes:
-    request.setResponseCode(status)
-    request.setHeader("Content-Type", "application/json")
-    return json.dumps(fields).encode()
 
 
 class Running:
@@ -115,10 +74,7 @@ async def running(reactor: Any, tmp_path: Path) -> AsyncIterator[Running]:
     (tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
     made = Running(reactor, tmp_path)
     (tmp_path / "server.pem").write_bytes(AUTHORITY.issue())
-    root = Resource()
-    root.putChild(b"token", made.server)
-    tls = TLSMemoryBIOFactory(ServerTLS(tmp_path / "server.pem"), False, Site(root))
-    port = reactor.listenTCP(0, tls, interface="127.0.0.1")
+    port = listen(reactor, made.server, ServerTLS(tmp_path / "server.pem"))
     made.url = f"https://localhost:{port.getHost().port}/token"
     yield made
     await port.stopListening()

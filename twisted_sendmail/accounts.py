@@ -54,6 +54,12 @@ class Account(NamedTuple):
     #: the shell, a variable; None: no key gives it.
     secret: tuple[str, Any] | None = None
     bearer: bool = False
+    oauth_provider: str | None = None
+    oauth_token_url: str | None = None
+    oauth_client_id: str | None = None
+    oauth_client_secret_file: str | None = None
+    oauth_refresh_token_file: str | None = None
+    oauth_scope: str | None = None
     mechanisms: tuple[str, ...] | None = None
     ca_file: str | None = None
     ca_directory: str | None = None
@@ -199,6 +205,15 @@ def _account(name: str, table: dict[str, Any], file: str) -> Account:
             detail=f"there is a {secrets[1][0]} too",
             remedy="give one of them",
         )
+    oauth = [key for key in table if key.startswith("oauth-")]
+    if oauth and (secrets or "oauth_client_id" not in values):
+        raise InvalidServer(
+            f"{what}.{oauth[0]} cannot be used",
+            detail=f"there is a {secrets[0][0]} too" if secrets else "there is no oauth-client-id",
+            remedy="give one of them"
+            if secrets
+            else "write the client, as registered at the provider",
+        )
     return Account(name=name, file=file, secret=secrets[0] if secrets else None, **values)
 
 
@@ -274,6 +289,12 @@ _KEYS: dict[str, Callable[[object, str, str], Any]] = {
     "password-shell": _text,
     "password-environment": _text,
     "bearer": _flag,
+    "oauth-provider": _text,
+    "oauth-token-url": _text,
+    "oauth-client-id": _text,
+    "oauth-client-secret-file": _path,
+    "oauth-refresh-token-file": _path,
+    "oauth-scope": _text,
     "mechanisms": _texts,
     "ca-file": _path,
     "ca-directory": _path,

@@ -81,8 +81,8 @@ class OAuthProvider:
     token_url: str
     #: For a refresh token; empty: those that were granted.
     scope: str = ""
-    #: For the client itself; None: the provider does not offer it for mail.
-    application_scope: str | None = None
+    #: For the client itself.
+    application_scope: str = ""
 
 
 #: Providers by name.  Which scopes a person has to grant is in the how-to guide on OAuth.
@@ -439,6 +439,60 @@ class RefreshTokens(_EndpointTokens):
             )
         else:
             self._unsaved = None
+
+
+def token_source(
+    reactor: Any,
+    client_id: str,
+    *,
+    provider: str | None = None,
+    token_url: str | None = None,
+    client_secret: str | None = None,
+    refresh_token_file: str | os.PathLike[str] | None = None,
+    scope: str | None = None,
+) -> TokenSource:
+    """Return the source that settings describe: by a refresh token if there is a file, else of the client.
+
+    :param reactor: makes connections, and reads files in its thread pool.
+    :param client_id: the client, as registered at the provider.
+    :param provider: a name in :data:`PROVIDERS`.
+    :param token_url: the token endpoint, instead of the provider's.
+    :param client_secret: the secret of the client; None for a public one.
+    :param refresh_token_file: the file with the refresh token.
+    :param scope: the scopes, separated by spaces, instead of the provider's.
+    :raises InvalidServer: a setting cannot be used, or another one is needed.
+    :raises ImportError: the extra ``oauth`` is not installed.
+    """
+    secret = None if client_secret is None else Secret(client_secret)
+    del client_secret
+    if provider is not None and provider not in PROVIDERS:
+        raise InvalidServer(
+            f"there is no OAuth provider {printable(provider, 60)}",
+            remedy=f"write {', '.join(PROVIDERS)}, or give the URL of its token endpoint",
+        )
+    known = PROVIDERS[provider] if provider is not None else OAuthProvider("")
+    url = token_url or known.token_url
+    if not url:
+        raise InvalidServer(
+            "there is no token endpoint",
+            remedy=f"name a provider ({', '.join(PROVIDERS)}), or its URL",
+        )
+    endpoint = TokenEndpoint(
+        reactor, url, client_id, client_secret=None if secret is None else secret.reveal()
+    )
+    if refresh_token_file is not None:
+        return RefreshTokens(
+            endpoint,
+            RefreshTokenFile(reactor, refresh_token_file),
+            known.scope if scope is None else scope,
+        )
+    if secret is None or token_url is None:
+        raise InvalidServer(
+            "there is no refresh token",
+            remedy="name its file; or give a client secret and the URL of the token endpoint, for tokens of "
+            "the client itself",
+        )
+    return ClientCredentials(endpoint, known.application_scope if scope is None else scope)
 
 
 # -- refresh tokens at rest -------------------------------------------------------

@@ -13,6 +13,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from tests.cli.shell import PASSWORD, Shell
+from tests.token_endpoint import REFRESH, SECRET, Endpoint, listen
 from twisted_sendmail.drop import DEFAULT_SPOOL
 from twisted_sendmail.testing import LoopbackServer
 
@@ -32,6 +33,29 @@ def account(server: LoopbackServer, secret: str, name: str = "work") -> str:
         f'[account.{name}]\nurl = "{url}"\nca-file = "{server.ca_file}"\n'
         f'from = "Alice <alice@example.org>"\n{secret}\n'
     )
+
+
+@ensureDeferred
+async def test_an_account_logs_in_with_oauth(reactor: Any, shell: Shell) -> None:
+    """And stores the refresh token that the endpoint gives in place of the first."""
+    endpoint = Endpoint()
+    endpoint.rotates = True
+    port = listen(reactor, endpoint)
+    shell.write("refresh", REFRESH.encode(), 0o600)
+    shell.write("client", SECRET.encode(), 0o600)
+    async with LoopbackServer(reactor, tokens={"alice": "access-2"}) as server:
+        keys = f"""
+            oauth-token-url = "http://127.0.0.1:{port.getHost().port}/token"
+            oauth-client-id = "mailer"
+            oauth-client-secret-file = "../../client"
+            oauth-refresh-token-file = "../../refresh"
+        """
+        write_accounts(shell, account(server, keys), 0o644)
+        done = await shell.run(*COMPOSED)
+        (received,) = server.messages
+    await port.stopListening()
+    assert (done.status, done.err, received.user) == (0, "", "alice")
+    assert (shell.folder / "refresh").read_text() == f"{REFRESH}-2\n"
 
 
 @ensureDeferred
@@ -190,6 +214,11 @@ MISTAKES = {
     "unknown table": (f"[acount.x]\n{WORK}", "acount is no key; write account"),
     "wrong type": (f"{WORK}password = 3", "account.work.password cannot be used; write one line"),
     "text as command": (f'{WORK}password-command = "pass"', 'write a list such as ["one"'),
+    "oauth without a client": (f'{WORK}oauth-provider = "google"', "there is no oauth-client-id"),
+    "oauth and a password": (
+        f'{WORK}oauth-client-id = "c"\npassword-file = "p"',
+        "there is a password-file too; give one of them",
+    ),
     "flag": (f'{WORK}bearer = "yes"', "write true or false, without quotes"),
     "no tables": ('account = ["x"]', "account cannot be used: it holds no table; write [account."),
 }

@@ -27,6 +27,8 @@ from twisted_sendmail.queue import Cleanup, CleanupPolicy
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/relay-configuration.md"
 EXAMPLE = Path(__file__).parents[2] / "examples/relay.toml"
+#: The keys of an OAuth client, between two others.
+GOOGLE = '\noauth-provider = "google"\noauth-client-id = "c"\n'
 SMARTHOST = '[[smarthost]]\nurl = "smtp://mail.example.net"\n'
 
 
@@ -358,6 +360,42 @@ def test_a_mistake_about_a_listener_is_one_line(folder: Folder, keys: str, compl
         (
             'url = "smtps://j@h"\npassword-credential = "mail"',
             "password-credential: there are no credentials: CREDENTIALS_DIRECTORY is not set; ",
+        ),
+        (
+            'url = "smtps://j@h"\noauth-provider = "google"',
+            "oauth-client-id: missing; write the client, as registered at the provider",
+        ),
+        (
+            'url = "smtps://j@h"\noauth-provider = "gogle"\noauth-client-id = "c"',
+            "oauth-provider: there is no OAuth provider gogle; write microsoft, google, yahoo, fast",
+        ),
+        (
+            'url = "smtps://j@h"\noauth-client-id = "c"',
+            "oauth-client-id: there is no token endpoint; name a provider (microsoft, google, ",
+        ),
+        (
+            'url = "smtps://j@h"\noauth-provider = "google"\noauth-client-id = "c"',
+            "oauth-provider: there is no refresh token; name its file; or give a client secret ",
+        ),
+        (
+            'url = "smtps://j@h"\noauth-token-url = "http://h/t"\noauth-client-id = "c"',
+            "oauth-token-url: the URL of the token endpoint, http://h/t, cannot be used; write https",
+        ),
+        (
+            f'url = "smtps://j@h"{GOOGLE}oauth-refresh-token-file = "nil"',
+            "oauth-refresh-token-file: FOLDER/nil cannot be read: No such file or directory; check",
+        ),
+        (
+            f'url = "smtps://j@h"{GOOGLE}oauth-client-secret-file = "ca.pem"',
+            "oauth-client-secret-file: FOLDER/ca.pem may be read by everybody; chmod 640 FOLDER/ca",
+        ),
+        (
+            f'url = "smtps://j@h"{GOOGLE}oauth-refresh-token-file = "password"\npassword-file = "password"',
+            "oauth-client-id: there is a password too; give one of them",
+        ),
+        (
+            f'url = "smtps://h"{GOOGLE}oauth-refresh-token-file = "password"',
+            "url: there is a token but no user; write user@ in it",
         ),
         ('url = "smtps://h"\nca-file = "nil"', "ca-file: FOLDER/nil cannot be read: No such file"),
         ('url = "smtps://h"\nca-file = "password"', "ca-file: file 'FOLDER/password' cannot be "),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from argparse import _ArgumentGroup
 
     from twisted_sendmail.accounts import Account
+    from twisted_sendmail.sasl import TokenSource
 
 #: The environment variable that names the server.
 SERVER_VARIABLE = "TWISTED_SENDMAIL_SERVER"
@@ -261,7 +262,7 @@ def server_of(
             f"a user cannot be given with --tls {without_user.tls.value} or its URL",
             remedy="use implicit TLS or STARTTLS: a password goes over TLS only",
         )
-    credentials = _credentials(args, user, None if account is None else account.secret)
+    credentials = _credentials(args, user, account)
     if credentials is None:
         return without_user
     return _server(server, policy, {**settings, "credentials": credentials})
@@ -340,18 +341,43 @@ def _user(args: Namespace, server: str) -> str | None:
 # -- the password -----------------------------------------------------------------
 
 
-def _credentials(
-    args: Namespace, user: str | None, of_account: tuple[str, Any] | None
-) -> Credentials | None:
+def _credentials(args: Namespace, user: str | None, account: Account | None) -> Credentials | None:
+    given = args.password_file is not None or args.password_command is not None
     if user is None:
-        if args.password_file is not None or args.password_command is not None:
+        if given:
             raise CommandError(
                 "there is a password but no user; add --user, or write user@ in the URL"
             )
         return None
-    secret = _secret(args, user, of_account)
+    if account is not None and account.oauth_client_id is not None and not given:
+        tokens = _oauth_tokens(account, account.oauth_client_id, args.world_readable_secrets)
+        return Credentials(user, token=tokens, mechanisms=args.mechanism)
+    secret = _secret(args, user, None if account is None else account.secret)
     password, token = (None, secret) if args.bearer else (secret, None)
     return Credentials(user, password, token=token, mechanisms=args.mechanism)
+
+
+def _oauth_tokens(account: Account, client: str, world_readable: bool) -> TokenSource:  # noqa: FBT001
+    # Only those who use OAuth need the extra, and time to import it.
+    from twisted.internet import reactor
+
+    from twisted_sendmail.oauth import token_source
+
+    secret = account.oauth_client_secret_file
+    try:
+        return token_source(
+            reactor,
+            client,
+            provider=account.oauth_provider,
+            token_url=account.oauth_token_url,
+            client_secret=None
+            if secret is None
+            else _from_file(secret, world_readable=world_readable),
+            refresh_token_file=account.oauth_refresh_token_file,
+            scope=account.oauth_scope,
+        )
+    except ImportError as e:
+        raise CommandError(str(e), ExitStatus.CONFIG) from None
 
 
 def new_password(args: Namespace, user: str) -> str:

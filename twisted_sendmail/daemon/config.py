@@ -36,6 +36,7 @@ from twisted_sendmail.daemon.config_types import (
 from twisted_sendmail.daemon.dkim import dkim_domains
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.incoming_mail import cleanup_policy, qualification
+from twisted_sendmail.daemon.oauth import oauth_tokens
 from twisted_sendmail.daemon.secrets import secret_source
 from twisted_sendmail.drop import DropSettings, durability_warning
 from twisted_sendmail.local_users import all_ids_are_known
@@ -395,23 +396,28 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
         server = attrs.evolve(server, source_address=table.source_address)
     server = attrs.evolve(server, trust=_trust(table, world_readable=world_readable))
     secret = secret_source(table, "password", world_readable=world_readable)
+    tokens = oauth_tokens(table, reactor, world_readable=world_readable)
+    if secret is not None and tokens is not None:
+        raise InvalidValue("there is a password too", "give one of them", "oauth-client-id")
     if user is None:
-        if secret is not None:
-            raise InvalidValue("there is a password but no user", "write user@ in it", "url")
+        if secret is not None or tokens is not None:
+            what = "a password" if tokens is None else "a token"
+            raise InvalidValue(f"there is {what} but no user", "write user@ in it", "url")
         return server
-    if secret is None:
+    if secret is None and tokens is None:
         why = f"there is no password for {printable(user, 80)}"
         remedy = "give password-file, password-credential or password-command"
         raise InvalidValue(why, remedy, "password-file")
     if not server.tls.required:
         remedy = "write smtps:// or smtp+starttls://"
         raise InvalidValue("a password goes over TLS only", remedy, "url")
-    provider = secret.provider(reactor)
+    if secret is not None and table.bearer:
+        tokens = secret.tokens(reactor)
     with at_key("url" if table.mechanisms is None else "mechanisms"):
         credentials = Credentials(
             user,
-            None if table.bearer else provider,
-            token=provider if table.bearer else None,
+            None if secret is None or tokens is not None else secret.provider(reactor),
+            token=tokens,
             mechanisms=table.mechanisms,
         )
         check_mechanisms(credentials)

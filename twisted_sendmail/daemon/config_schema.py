@@ -148,6 +148,16 @@ class SmarthostTable:
         30 s at most
     :param password_environment: the name of an environment variable with the password
     :param bearer: the password is an OAuth bearer token
+    :param oauth_provider: log in with OAuth, by tokens of ``microsoft``, ``google``, ``yahoo`` or
+        ``fastmail`` (:doc:`/how-to/log-in-with-oauth`); needs the extra ``oauth``
+    :param oauth_token_url: the URL of the token endpoint, if it is not that of the provider
+    :param oauth_client_id: the client, as registered at the provider
+    :param oauth_client_secret_file: a file that holds the secret of the client in its only line
+    :param oauth_client_secret_credential: the name of a systemd credential with it
+    :param oauth_refresh_token_file: a file that holds the refresh token in its only line. A new one
+        replaces the file, so its directory must be writable; without this key the tokens are for the
+        client itself
+    :param oauth_scope: the scopes to ask for, separated by spaces, if they are not those of the provider
     :param mechanisms: SASL mechanisms to use, and no others, best first
     :param ca_file: the certificate authorities to trust (PEM) instead of the system's
     :param ca_directory: a directory of them, with the names that ``openssl rehash`` gives; besides ``ca-file``,
@@ -184,6 +194,13 @@ class SmarthostTable:
     password_shell: str | None = _key(types.text, flag="password-command")
     password_environment: str | None = _key(types.text, flag="password-environment")
     bearer: bool = _key(types.boolean, default=False)
+    oauth_provider: str | None = _key(types.text)
+    oauth_token_url: str | None = _key(types.text)
+    oauth_client_id: str | None = _key(types.text)
+    oauth_client_secret_file: Path | None = _key(types.path)
+    oauth_client_secret_credential: str | None = _key(types.text)
+    oauth_refresh_token_file: Path | None = _key(types.path)
+    oauth_scope: str | None = _key(types.text)
     mechanisms: tuple[str, ...] | None = _key(types.texts)
     ca_file: Path | None = _key(types.readable_file, flag="ca-file")
     ca_directory: Path | None = _key(types.path)

@@ -15,7 +15,7 @@ import attrs
 
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.off_reactor import off_reactor
-from twisted_sendmail.sasl import CredentialsUnavailable
+from twisted_sendmail.sasl import CredentialsUnavailable, Token, TokenSource
 from twisted_sendmail.secret_reader import one_line, read_file, run_command, secret_text
 from twisted_sendmail.smtp import InvalidServer, printable
 
@@ -41,9 +41,10 @@ def secret_source(
     given = [kind for kind, value in values.items() if value is not None]
     if not given:
         return None
-    with at_key(f"{name}-{given[0]}"):
+    key = name.replace("_", "-")
+    with at_key(f"{key}-{given[0]}"):
         if len(given) > 1:
-            raise InvalidValue(f"there is a {name}-{given[1]} too", "give one of them")
+            raise InvalidValue(f"there is a {key}-{given[1]} too", "give one of them")
         source = SecretSource(given[0], values[given[0]], world_readable, whole=name == "key")
         source.check()
     return source
@@ -115,6 +116,18 @@ class SecretSource:
                 ) from None
 
         return lambda: off_reactor(reactor, read)
+
+    def tokens(self, reactor: Any) -> TokenSource:
+        """Return a source that reads the secret again, for each connection and after a refusal."""
+        return _Tokens(self.provider(reactor))
+
+
+class _Tokens(TokenSource):
+    def __init__(self, provider: Callable[[], Deferred[str]]) -> None:
+        self._provider = provider
+
+    def get(self, *, force_refresh: bool = False) -> Deferred[Token]:
+        return self._provider().addCallback(Token)
 
 
 def _credential_path(name: str) -> Path:
