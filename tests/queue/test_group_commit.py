@@ -146,6 +146,34 @@ def test_only_the_guilty_one_of_a_group_fails(patient: Patient) -> None:
     assert [first, twin] == [message.id for message in found]
 
 
+def test_an_operation_that_is_refused_after_a_change_leaves_nothing(patient: Patient) -> None:
+    for content in (b"1", b"2"):
+        _ = patient.bring(content)
+    _ = patient.go()
+    patient.worker.patient = True
+    results: list[Any] = []
+    for asked in (
+        patient.spool.act(QueueAction.DELETE, Selection(), 0.0),
+        patient.spool.act(QueueAction.HOLD, Selection(), 0.0),
+    ):
+        _ = asked.addCallbacks(results.append, lambda f: results.append(type(f.value)))
+    deletions = 0
+
+    def refuse(_: int, sql: str) -> None:
+        nonlocal deletions
+        deletions += sql.startswith("DELETE FROM message")
+        # The second message: in the group, and alone.
+        if sql.startswith("DELETE FROM message") and deletions in {2, 4}:
+            raise QueueError("refused")
+
+    with choked(Choke(before=refuse)):
+        patient.worker.go()
+    assert results[0] is QueueError
+    found: list[Any] = []
+    _ = patient.spool.list(Selection()).addCallback(found.extend)
+    assert [True, True] == [message.held for message in found]
+
+
 def test_a_commit_that_fails_is_told_to_all_of_the_group(patient: Patient) -> None:
     asked = [patient.bring(b"x") for _ in range(3)]
     results: list[Any] = []
