@@ -43,6 +43,8 @@ doctest_test_doctest_blocks = ""
 html_theme = "furo"
 html_title = f"twisted_sendmail {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 # ``make man`` writes these pages to man/, where the package has them.
 man_pages = [

@@ -64,7 +64,8 @@ IN_DOUBT = ExitStatus.PROTOCOL
 _CLASSES: dict[ExitStatus, str] = {
     ExitStatus.USAGE: "InvalidInput",
     ExitStatus.DATAERR: """
-        InvalidAddress InvalidMessage MessageTooLarge TooManyHops MessageDamaged""",
+        InvalidAddress InvalidMessage MessageTooLarge TooManyHops MessageDamaged
+        UnsignableMessage""",
     ExitStatus.UNAVAILABLE: """
         Refused PermanentFailure AllRecipientsRefused ExtensionUnavailable TLSError
         StartTLSUnavailable CannotListen""",
@@ -73,13 +74,13 @@ _CLASSES: dict[ExitStatus, str] = {
         ConnectionFailed ConnectFailed ConnectionClosed ServiceClosing SendTimeout TLSClosed
         TemporaryFailure MailboxUnavailable ErrorProcessing ActionIgnored
         UnableToAccommodateParameters TemporaryAuthenticationFailure CredentialsUnavailable
-        MailerBusy MailerClosed DeliveryCancelled Cancelled QueueError QueueFull QueueBusy""",
+        MailerBusy MailerClosed SigningUnavailable DeliveryCancelled Cancelled QueueError QueueFull QueueBusy""",
     ExitStatus.PROTOCOL: """
         DeliveryInDoubt ProtocolBreach UnexpectedResponse ChunkingFailure InvalidBase64 TLSFailure TLSAlert""",
     ExitStatus.NOPERM: """
         AuthenticationError AuthenticationFailed AuthenticationRejected AuthenticationRequired
         EncryptionRequired UnsupportedMechanism WeakMechanism ServerNotAuthentic
-        CertificateRejected""",
+        CertificateRejected GrantRefused""",
     ExitStatus.CONFIG: "InvalidServer ConfigurationError QueueUnusable",
 }
 #: The code of each class of error, by the name of the class.

@@ -64,13 +64,8 @@ class GrantRefused(AuthenticationFailed):
     """The token endpoint gives no more tokens, until a person acts."""
 
     remedy = "authorize the program again, and store the new refresh token"
-
-    def __init__(
-        self, what: str, *, code: str, detail: str = "", remedy: str | None = None
-    ) -> None:
-        super().__init__(what, detail=detail, remedy=remedy, phase="AUTH")
-        #: The error code of RFC 6749 section 5.2, such as ``invalid_grant``.
-        self.code = code
+    #: The error code of RFC 6749 section 5.2, such as ``invalid_grant``.
+    code = ""
 
 
 @frozen
@@ -208,7 +203,9 @@ class TokenEndpoint:
             return self._unavailable(detail)
         what = f"the token endpoint {self.url} refuses {self.client_id}"
         remedy = None if code == "invalid_grant" else "correct the client, its secret or the scope"
-        return GrantRefused(printable(what, 300), code=code, detail=detail, remedy=remedy)
+        refused = GrantRefused(printable(what, 300), detail=detail, remedy=remedy, phase="AUTH")
+        refused.code = code
+        return refused
 
     def _unavailable(self, why: str) -> CredentialsUnavailable:
         return CredentialsUnavailable(

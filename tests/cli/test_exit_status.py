@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.error import DNSLookupError
 
 import twisted_sendmail
+import twisted_sendmail.oauth
 from twisted_sendmail import (
     AllRecipientsRefused,
     ConnectFailed,

@@ -326,7 +326,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "javascript": ({"list_unsubscribe": "javascript:alert(1)"}, "write https://"),
     "no host": ({"list_unsubscribe": "https:///x"}, "write https://"),
     "unencoded URI": ({"list_unsubscribe": "https://e.org/ü"}, "percent-encoded"),
-    "twice": ({"headers": {"to": "x@example.org"}}, "the field to is given twice; give it once"),
+    "twice": ({"headers": {"to": "x@example.org"}}, "to is given twice; leave it out of headers"),
     "Content-Type": ({"headers": {"Content-Type": "text/x"}}, "leave it out"),
     "no field name": ({"headers": {"X Y": "z"}}, "write it as X-Campaign"),
     "field name with a line": ({"headers": {"X\r\nBcc": "z"}}, "write it as X-Campaign"),
