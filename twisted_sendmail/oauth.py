@@ -99,7 +99,7 @@ PROVIDERS: Mapping[str, OAuthProvider] = MappingProxyType(
 
 
 class TokenEndpoint:
-    """The token endpoint of an authorization server, with the client that it knows.
+    """The token endpoint of an authorization server, with the client that is registered there.
 
     :param reactor: makes connections.
     :param url: its HTTPS URL; HTTP only on the loopback interface.

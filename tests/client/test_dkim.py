@@ -1,4 +1,4 @@
-"""Messages are signed as they go out, whatever their source, and for each server anew."""
+"""Messages are signed as they go out, whatever their source, and again for each server."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_endless_challenges_are_cancelled(attempt: Attempt) -> None:
 
 
 def test_a_challenge_after_235_ends_the_connection(attempt: Attempt) -> None:
-    """SCRAM does not believe the 235 either."""
+    """In SCRAM the 235 does not count either."""
     error = attempt.fails({"AUTH": b"235 ok\r\n334 YQ==\r\n"})
     assert isinstance(error, ProtocolBreach | ServerNotAuthentic)
 

@@ -1,7 +1,7 @@
 """TLS over any stream transport: a socket, a proxy's stream, a pair in memory.
 
 Twisted's TLS protocol lies on top of the transport, with :class:`TLSTransport` between them.  The client
-receives the bytes of the transport first and passes them on, so it knows when a read has been decrypted
+receives the bytes of the transport first and passes them on, so it can tell when a read has been decrypted
 to its end, and the records of one flight are written together.  The transport's own ``startTLS`` gives
 neither, and looks up the interfaces of the transport for each connection, which takes long.
 """

@@ -35,7 +35,7 @@ def _set_or_all(given: Iterable[Any] | None) -> frozenset[Any] | None:
 
 @attrs.frozen
 class MailOrigin:
-    """The sender of a message that comes in, as far as the relay knows it."""
+    """The sender of a message that comes in, as far as it is known to the relay."""
 
     #: A user of this machine; None: there is none, or it is not known.
     uid: int | None = None

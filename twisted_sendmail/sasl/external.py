@@ -13,7 +13,7 @@ from twisted_sendmail.smtp import InvalidInput
 
 
 class External(Mechanism):
-    """The client of EXTERNAL: the server knows the user by the certificate.
+    """The client of EXTERNAL: the server finds the user by the certificate.
 
     It is used with credentials that have no secret, or that name it.
 

@@ -1,6 +1,6 @@
 """The server's TLS: a certificate that can be replaced while connections are open.
 
-Certificates of clients are accepted whoever issued them: they prove that the client has a key, and
+Certificates of clients are accepted from any issuer: they prove that the client has a key, and
 the accounts decide whose it is.
 
 Each new connection gets the certificate loaded last; open ones keep theirs.  Versions below TLS 1.2

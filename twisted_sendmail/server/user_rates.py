@@ -34,7 +34,7 @@ class UserRates:
         self.set(rate, burst)
 
     def set(self, rate: float, burst: int) -> None:
-        """Use another limit from now on; the counts begin anew if it differs.
+        """Use another limit from now on; the counts begin at zero if it differs.
 
         :raises InvalidInput: a value is not above zero.
         """
