@@ -51,6 +51,7 @@ class NameServer(dns.DNSDatagramProtocol):
         reply.authenticData = self.validated
         reply.rCode = self.rcode or (dns.OK if known else dns.ENAME)
         reply.queries = query.queries
+        reply.maxSize = 0  # not cut off
         reply.answers = [
             dns.RRHeader(question.name.name, question.type, ttl=60, payload=record)
             for record in (found if not reply.rCode else ())

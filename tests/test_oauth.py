@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 import pytest_twisted
@@ -242,12 +243,14 @@ def close(request: Any) -> Any:
         (lambda _: b" " * 70000, "longer than 65536 octets"),
         (lambda request: answer(request, 200, access_token=7), "no bearer token"),
         (lambda request: answer(request, 200, access_token="x", token_type="mac"), "no bearer"),
+        (lambda request: answer(request, 200, access_token="x\r\nQUIT"), "no bearer token"),
+        (lambda request: answer(request, 200, access_token=""), "no bearer token"),
         (lambda request: request.redirect(b"http://localhost/") or b"", "HTTP status 302"),
         (close, "no token from https://localhost:"),
         (lambda _: NOT_DONE_YET, "no answer within"),
     ],
     ids=[
-        "503", "429", "temporary", "html", "deep", "long", "number", "mac", "redirect", "close", "slow",
+        "503", "429", "temporary", "html", "deep", "long", "number", "mac", "two lines", "empty", "redirect", "close", "slow",
     ],
 )  # fmt: skip
 @ensureDeferred
@@ -267,6 +270,51 @@ async def test_a_token_endpoint_that_fails_is_a_temporary_failure(
     clock.advance(60)
     error = await failure(source)
     assert (type(error), why in str(error)) == (CredentialsUnavailable, True), str(error)
+
+
+def echo_status(request: Any) -> Any:
+    request.transport.write(request.content.getvalue() + b"\r\n")
+    request.transport.loseConnection()
+    return NOT_DONE_YET
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        echo_status,
+        lambda request: answer(request, 400, error=request.content.getvalue().decode()),
+        lambda request: answer(request, 400, error=f"{SECRET} {REFRESH}"),
+        lambda request: answer(
+            request, 400, error="x", error_description=request.content.getvalue().decode().lower()
+        ),
+    ],
+    ids=["status line", "code", "plain code", "description"],
+)
+@ensureDeferred
+async def test_an_endpoint_that_returns_the_request_reveals_no_secret(
+    running: Running, logged: list[LogEvent], fault: Any
+) -> None:
+    running.server.fault = fault
+    error = await failure(running.refresh_tokens())
+    shown = f"{error} {getattr(error, 'code', '')} {[formatEvent(event) for event in logged]}"
+    assert "<hidden>" in shown
+    for secret in (SECRET, REFRESH):
+        assert quote_plus(secret).lower() not in shown.lower()
+        assert secret.lower() not in shown.lower()
+
+
+@pytest.mark.parametrize("token", ["one\r\ntwo", "nul\0", "\ud800", "", ["x"]], ids=repr)
+@ensureDeferred
+async def test_a_new_refresh_token_that_cannot_be_stored_in_a_line_is_ignored(
+    running: Running, token: object
+) -> None:
+    running.server.fault = lambda request: answer(
+        request, 200, access_token="access", refresh_token=token
+    )
+    source = running.refresh_tokens()
+    for _ in range(2):
+        assert await value(source, force_refresh=True) == "access"
+    assert running.file.read_text() == REFRESH + "\n"
 
 
 @ensureDeferred

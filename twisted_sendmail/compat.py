@@ -219,7 +219,12 @@ class SMTPSender(Protocol):
         if 200 <= code < 300:
             self.factory.finish((numOk, addresses))
             return
-        refused = [b"%s: %03d %s" % each for each in addresses if not 200 <= each[1] < 300]
+        # The text of the error decodes its lines.
+        refused = [
+            b"%s: %03d %s" % (printable(_text(address)).encode(), number, text)
+            for address, number, text in addresses
+            if not 200 <= number < 300
+        ]
         lines = b"\n".join([*refused, log.str()])
         error = SMTPDeliveryError(code, resp, lines, addresses)
         self.factory.finish(_caused_by(self._error, error))

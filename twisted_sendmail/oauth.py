@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -55,6 +56,8 @@ MAX_ANSWER = 64 * 1024
 _TEMPORARY = frozenset(
     {"server_error", "temporarily_unavailable", "slow_down", "authorization_pending"}
 )
+# Both kinds of token; one with other characters could be neither sent nor stored in a line.
+_TOKEN = re.compile("[\x21-\x7e]+")
 _SECRETS = ("refresh_token", "client_secret", "device_code")
 
 _log = Logger(namespace="twisted_sendmail.oauth")
@@ -161,7 +164,8 @@ class TokenEndpoint:
                 raise
             verifier = self._policy.verifier
             rejection = None if verifier is None else verifier.rejection
-            raise self._unavailable(_reason(rejection or error)) from None
+            # An error of the parser quotes the answer, which may quote the request.
+            raise self._unavailable(_masked(_reason(rejection or error), fields)) from None
         finally:
             if timer.active():
                 timer.cancel()
@@ -195,10 +199,7 @@ class TokenEndpoint:
         if not isinstance(code, str) or not 400 <= status < 500 or status == 429:
             return self._unavailable(f"it answered with HTTP status {status}")
         detail = f"{code}: {text}" if isinstance(text, str) and text else code
-        for name in _SECRETS:
-            if fields.get(name):
-                detail = detail.replace(fields[name], "<hidden>")
-        detail = printable(detail, 300)
+        detail, code = (printable(_masked(each, fields), 300) for each in (detail, code))
         if code in _TEMPORARY:
             return self._unavailable(detail)
         what = f"the token endpoint {self.url} refuses {self.client_id}"
@@ -254,6 +255,16 @@ class _VerifyingPolicy:
         return self.verifier
 
 
+def _masked(text: str, fields: Mapping[str, str]) -> str:
+    """Return *text* of the server without the secrets of the request, as they are or as in a form."""
+    for name in _SECRETS:
+        secret = fields.get(name)
+        if secret:
+            forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
+            text = re.sub("|".join(map(re.escape, forms)), "<hidden>", text, flags=re.IGNORECASE)
+    return text
+
+
 def _reason(error: BaseException) -> str:
     """Return the reason of a failed request; that of a lost connection is inside of it."""
     if isinstance(error, SendmailError):
@@ -261,7 +272,7 @@ def _reason(error: BaseException) -> str:
     reasons = getattr(error, "reasons", None)
     if reasons:
         error = reasons[0].value
-    text = printable(str(error), 200)
+    text = printable(str(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -327,7 +338,8 @@ class _EndpointTokens(TokenSource):
         answer = await self._grant()
         value = answer.get("access_token")
         kind = answer.get("token_type", "Bearer")
-        if not isinstance(value, str) or not isinstance(kind, str) or kind.lower() != "bearer":
+        usable = isinstance(value, str) and _TOKEN.fullmatch(value) is not None
+        if not usable or not isinstance(kind, str) or kind.lower() != "bearer":
             raise CredentialsUnavailable(
                 printable(f"no token from {self._endpoint.url}", 300),
                 detail="its answer has no bearer token",
@@ -415,7 +427,8 @@ class RefreshTokens(_EndpointTokens):
             current, self._unsaved = stored, None
             answer = await self._ask(current)
         rotated = answer.get("refresh_token")
-        if isinstance(rotated, str) and rotated and rotated != current.reveal():
+        usable = isinstance(rotated, str) and _TOKEN.fullmatch(rotated) is not None
+        if usable and rotated != current.reveal():
             self._unsaved = Secret(rotated)
         if self._unsaved is not None:
             await self._save(self._unsaved)

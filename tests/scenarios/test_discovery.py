@@ -33,7 +33,7 @@ from twisted_sendmail import (
     submit,
 )
 from twisted_sendmail.client import DNSResolver
-from twisted_sendmail.client.discovery import by_priority, find_servers
+from twisted_sendmail.client.discovery import MAX_SERVERS, by_priority, find_servers
 
 MESSAGE = b"From: <jane@example.test>\r\n\r\nHi\r\n"
 DOMAIN = "example.test"
@@ -266,10 +266,39 @@ async def test_a_domain_without_server_is_named(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_bogus_answer_is_no_answer(world: World) -> None:
+async def test_records_that_cannot_be_used_are_left_out(world: World) -> None:
+    port = world.serve(DOMAIN)
+    world.names.add_srv(IMPLICIT, "localhost", 0)
+    world.names.add_srv(IMPLICIT, "m\N{LATIN SMALL LETTER U WITH DIAERESIS}ller.test", 465)
+    world.names.add_srv(IMPLICIT, "localhost", port, priority=1)
+    (candidate,) = await find_servers(world.reactor, world.server())
+    assert (candidate.server.host, candidate.server.port) == ("localhost", port)
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_many_records_the_first_are_tried(world: World) -> None:
+    """The reactor's thread must not order thousands, nor the client try them all."""
+    for number in range(300):
+        world.names.add_srv(IMPLICIT, f"m{number}.{DOMAIN}", 465, weight=65535, priority=1)
+    world.names.add_srv(IMPLICIT, f"first.{DOMAIN}", 465)
+    found = await find_servers(world.reactor, world.server())
+    assert found[0].server.host == f"first.{DOMAIN}"
+    assert len(found) == MAX_SERVERS
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_too_long_for_the_name_of_the_service_is_named(world: World) -> None:
+    domain = ".".join("x" * 60 for _ in range(4))
+    with pytest.raises(ConnectFailed, match="cannot be looked up"):
+        await world.send(world.server(f"submission:{domain}"))
+
+
+@pytest.mark.parametrize("rcode", [dns.ESERVER, 6], ids=["SERVFAIL", "YXDOMAIN"])
+@pytest_twisted.ensureDeferred
+async def test_a_bogus_answer_is_no_answer(world: World, rcode: int) -> None:
     """A validating name server says SERVFAIL to a forged record."""
     world.names.add_srv(IMPLICIT, "localhost", world.serve(DOMAIN))
-    world.names.rcode = dns.ESERVER
+    world.names.rcode = rcode
     with pytest.raises(ConnectFailed, match="cannot be looked up") as caught:
         await world.send()
     assert caught.value.transient

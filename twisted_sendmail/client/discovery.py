@@ -15,6 +15,7 @@ RFC 6186, RFC 8314 section 5.1 (order), RFC 2782 (priority and weight), RFC 4985
 from __future__ import annotations
 
 import random
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
@@ -24,10 +25,12 @@ from twisted_sendmail.client.tls import TLSPolicy
 from twisted_sendmail.smtp import ConnectFailed, InvalidInput, domain_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from twisted_sendmail.client.server_config import SubmissionServer
 
+#: Servers of a domain that are tried at the most; an answer of DNS may hold thousands.
+MAX_SERVERS = 20
 #: Services of RFC 8314 and RFC 6186, in the order in which they are tried.
 SERVICES = (("_submissions", TLSPolicy.IMPLICIT), ("_submission", TLSPolicy.STARTTLS))
 
@@ -62,18 +65,15 @@ async def find_servers(
     for service, tls in SERVICES:
         name = f"{service}._tcp.{domain}"
         answer = await resolver.lookup(reactor, name, "SRV")
-        for record in by_priority(answer.records, choose):
-            target = str(record.target).rstrip(".").lower()
-            if not target:
-                refused.append(name)
-                continue
-            try:
-                host = domain_name(target)
-            except InvalidInput:
-                continue
-            found.append(
-                _candidate(server, service, host, record.port, tls, validated=answer.validated)
+        if any(_target(record) == "" for record in answer.records):
+            refused.append(name)
+        usable = [record for record in answer.records if _target(record) and record.port]
+        found += [
+            _candidate(
+                server, service, str(_target(record)), record.port, tls, validated=answer.validated
             )
+            for record in islice(by_priority(usable, choose), MAX_SERVERS - len(found))
+        ]
     if found:
         return found
     detail = f"it has no record _submissions._tcp.{domain} or _submission._tcp.{domain}"
@@ -105,18 +105,25 @@ def _candidate(
     return Candidate(found, service, unproved, validated)
 
 
-def by_priority(records: Iterable[Any], choose: Callable[[], float]) -> list[Any]:
-    """Order SRV records: by priority, and at random by weight within one (RFC 2782)."""
-    ordered: list[Any] = []
-    for priority in sorted({record.priority for record in records}):
-        # Those of weight 0 come first, so that they have a small chance.
-        left = sorted((r for r in records if r.priority == priority), key=lambda r: r.weight)
+def _target(record: Any) -> str | None:
+    """Return the host that an SRV record names, empty for the root; None: it is no host name."""
+    target = str(record.target).rstrip(".").lower()
+    try:
+        return domain_name(target) if target else ""
+    except InvalidInput:
+        return None
+
+
+def by_priority(records: Iterable[Any], choose: Callable[[], float]) -> Iterator[Any]:
+    """Yield SRV records by priority, and at random by weight within one (RFC 2782)."""
+    # Those of weight 0 come first, so that they have a small chance.
+    ordered = sorted(records, key=lambda record: (record.priority, record.weight))
+    for _, group in groupby(ordered, key=lambda record: record.priority):
+        left = list(group)
         while left:
             at = int(choose() * (sum(record.weight for record in left) + 1))
-            for record in left:
-                at -= record.weight
-                if at <= 0 or record is left[-1]:
-                    break
-            left.remove(record)
-            ordered.append(record)
-    return ordered
+            number = 0
+            while number < len(left) - 1 and at > left[number].weight:
+                at -= left[number].weight
+                number += 1
+            yield left.pop(number)

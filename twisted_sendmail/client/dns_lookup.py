@@ -59,6 +59,7 @@ class DNSResolver:
 
     def __init__(self, servers: str | list[str] | tuple[str, ...] = ()) -> None:
         try:
+            import dns.exception
             import dns.flags
             import dns.nameserver
             import dns.resolver
@@ -86,7 +87,8 @@ class DNSResolver:
         if given:
             self._resolver.nameservers = nameservers
         self._ad = dns.flags.AD
-        self._resolver_errors = (dns.resolver.NoNameservers, dns.resolver.LifetimeTimeout)
+        # Its subclasses are failures of servers, and names too long for the prefix of a service.
+        self._error = dns.exception.DNSException
         self._no_name = dns.resolver.NXDOMAIN
 
     @property
@@ -106,7 +108,7 @@ class DNSResolver:
         except self._no_name as error:
             responses = list(error.kwargs["responses"].values())
             return DNSAnswer((), self._is_validated(responses[-1]) if responses else False)
-        except self._resolver_errors as error:
+        except self._error as error:
             raise ConnectFailed(
                 f"the {kind} records of {printable(name)} cannot be looked up",
                 phase="connect",
