@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +25,9 @@ from twisted.internet.ssl import (
     optionsForClientTLS,
     trustRootFromCertificates,
 )
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.mail import smtp
 from twisted.mail.interfaces import IClientAuthentication
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -126,6 +129,23 @@ class Case:
     @property
     def dialogue(self) -> list[str]:
         return [line for session in self.server.sessions for line in session.dialogue]
+
+
+@contextmanager
+def unhandled_errors() -> Iterator[list[str]]:
+    """What is logged as an error, of the reactor or of a Deferred that nobody has."""
+    found: list[str] = []
+
+    def observe(event: Any) -> None:
+        if event["log_level"] is LogLevel.critical:
+            found.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(cast("Any", observe))
+    try:
+        yield found
+        gc.collect()
+    finally:
+        globalLogPublisher.removeObserver(cast("Any", observe))
 
 
 async def failure_of(result: Any) -> Any:
@@ -249,6 +269,10 @@ async def test_a_recipient_that_cannot_be_used_is_refused_before_anything_is_sen
         error = await failure_of(case.send_clear(toEmail=["no address"]))
         assert (error.code, error.addresses[0][1]) == (553, 553)
         assert not any(line.startswith("C:") for line in case.dialogue)
+        # The text of an error that names an address in another encoding.
+        error = await failure_of(case.send_clear(toEmail=[b"\xe9@example.net", "a@b\r\n<<< 250"]))
+        assert "\\udce9@example.net: 553" in str(error)
+        assert "a@b\\x0d\\x0a<<< 250: 553" in str(error)
 
 
 def test_a_sender_that_is_no_address_is_an_error_at_once() -> None:
@@ -333,6 +357,57 @@ async def test_an_unverified_context_is_refused_unless_it_is_allowed_by_name(
         factory.allowUnverifiedTLS = True
         assert (await begin(case, factory))[0] == 1
         assert server.messages[0].tls is not None
+
+
+class BrokenContext(ClientContextFactory):
+    def getContext(self) -> Any:
+        raise FileNotFoundError("client.pem")
+
+
+@pytest.mark.parametrize(
+    ("context", "why"),
+    [
+        (ssl.create_default_context(), "contextFactory cannot be a SSLContext; give optionsForCli"),
+        (False, "contextFactory cannot be a bool"),
+        (BrokenContext(), "client.pem"),
+    ],
+    ids=["SSLContext", "bool", "getContext"],
+)
+@ensureDeferred
+async def test_a_context_that_cannot_be_used_is_one_error(
+    reactor: Any, authority: Authority, context: Any, why: str
+) -> None:
+    async with LoopbackServer(reactor, authority=authority) as server:
+        case = Case(reactor, server)
+        with unhandled_errors() as logged:
+            error = await failure_of(case.send_clear(contextFactory=context, retries=1))
+            while not server.sessions[-1].closed:
+                await deferLater(reactor, 0.01)
+        assert why in str(error)
+        assert (len(server.sessions), server.messages, logged) == (1, [], [])
+
+
+@ensureDeferred
+async def test_a_hook_may_return_one_recipient_as_text(reactor: Any) -> None:
+    async with LoopbackServer(reactor) as server:
+        sender = type("Sender", (ESMTPSender,), {"getMailTo": lambda _: ONE})
+        kind = type("Factory", (ESMTPSenderFactory,), {"protocol": sender})
+        assert (await Case(reactor, server).send_clear(kind=kind))[0] == 1
+
+
+@pytest.mark.parametrize("hook", ["getMailFrom", "getMailTo", "getMailData"])
+@ensureDeferred
+async def test_an_error_of_a_hook_is_passed_on_and_not_tried_again(reactor: Any, hook: str) -> None:
+    def broken(_: object) -> Any:
+        raise LookupError("of the application")
+
+    async with LoopbackServer(reactor) as server:
+        case = Case(reactor, server)
+        sender = type("Sender", (ESMTPSender,), {hook: broken})
+        kind = type("Factory", (ESMTPSenderFactory,), {"protocol": sender})
+        with unhandled_errors() as logged:
+            error = await failure_of(case.send_clear(kind=kind, retries=1))
+        assert (type(error), str(error), logged) == (LookupError, "of the application", [])
 
 
 @ensureDeferred

@@ -250,7 +250,7 @@ class SMTPSender(Protocol):
             return
         try:
             self._sending = self._send()
-        except SendmailError:
+        except Exception:  # noqa: BLE001 - of an overridden method, too: sendError gets it
             self._sending = fail()
         _ = self._sending.addCallbacks(self._sent, self._failed).addErrback(self._broken)
 
@@ -291,7 +291,9 @@ class SMTPSender(Protocol):
         sender = self.getMailFrom()
         if sender is None:
             raise Cancelled("there is no message to send")
-        self._recipients = [(_octets(each), _recipient(_text(each))) for each in self.getMailTo()]
+        self._recipients = [
+            (_octets(each), _recipient(_text(each))) for each in _several(self.getMailTo())
+        ]
         usable = [path for _, path in self._recipients if isinstance(path, ForwardPath)]
         if not usable:
             raise ours.InvalidAddress("there is no recipient that can be used")
@@ -309,6 +311,11 @@ class SMTPSender(Protocol):
     def _server(self) -> SubmissionServer:
         policy, credentials = self._policy(), self._credentials()
         creator = self._context_factory()
+        if creator is not None and not _makes_connections(creator):
+            raise ours.InvalidInput(
+                f"contextFactory cannot be a {type(creator).__name__}",
+                remedy="give optionsForClientTLS(host) of twisted.internet.ssl, or an object with getContext()",
+            )
         secured = policy is TLSPolicy.IMPLICIT
         name = self._name() or self.factory.destination
         self._named = bool(name)
@@ -547,8 +554,7 @@ class SMTPSenderFactory(ClientFactory):
         if not isinstance(retries, int):
             raise TypeError("retries has to be an int")
         self.fromEmail = _sender(_text(fromEmail))
-        recipients = [toEmail] if isinstance(toEmail, (str, bytes)) else toEmail
-        self.toEmail = [_octets(each) for each in recipients]
+        self.toEmail = [_octets(each) for each in _several(toEmail)]
         self.nEmails = len(self.toEmail)
         self.file = file
         self.sendFinished = False
@@ -842,6 +848,11 @@ class _GivenVerifier(ServerVerifier):
         super().adopt(connection, unverified_allowed=allowed)
 
 
+def _makes_connections(creator: Any) -> bool:
+    is_creator: bool = IOpenSSLClientConnectionCreator.providedBy(creator)
+    return is_creator or callable(getattr(creator, "getContext", None))
+
+
 class _Authenticator(Mechanism):
     """A mechanism of the application, by Twisted's interface."""
 
@@ -925,6 +936,10 @@ def _text(value: str | bytes) -> str:
 
 def _octets(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+
+
+def _several(recipients: str | bytes | Iterable[str | bytes]) -> Iterable[str | bytes]:
+    return [recipients] if isinstance(recipients, (str, bytes)) else recipients
 
 
 def _sender(address: str) -> str:

@@ -56,7 +56,6 @@ MAX_ANSWER = 64 * 1024
 _TEMPORARY = frozenset(
     {"server_error", "temporarily_unavailable", "slow_down", "authorization_pending"}
 )
-# Both kinds of token; one with other characters could be neither sent nor stored in a line.
 _TOKEN = re.compile("[\x21-\x7e]+")
 _SECRETS = ("refresh_token", "client_secret", "device_code")
 
@@ -336,10 +335,9 @@ class _EndpointTokens(TokenSource):
     async def _new_token(self) -> Token:
         begun = self._now()
         answer = await self._grant()
-        value = answer.get("access_token")
+        value = _token(answer.get("access_token"))
         kind = answer.get("token_type", "Bearer")
-        usable = isinstance(value, str) and _TOKEN.fullmatch(value) is not None
-        if not usable or not isinstance(kind, str) or kind.lower() != "bearer":
+        if value is None or not isinstance(kind, str) or kind.lower() != "bearer":
             raise CredentialsUnavailable(
                 printable(f"no token from {self._endpoint.url}", 300),
                 detail="its answer has no bearer token",
@@ -371,6 +369,11 @@ class _EndpointTokens(TokenSource):
         if self._scope:
             form["scope"] = self._scope
         return form
+
+
+def _token(value: object) -> str | None:
+    """Return a token of either kind; None if it could be neither sent nor stored in a line."""
+    return value if isinstance(value, str) and _TOKEN.fullmatch(value) else None
 
 
 def _seconds(value: object) -> float | None:
@@ -426,9 +429,8 @@ class RefreshTokens(_EndpointTokens):
                 raise
             current, self._unsaved = stored, None
             answer = await self._ask(current)
-        rotated = answer.get("refresh_token")
-        usable = isinstance(rotated, str) and _TOKEN.fullmatch(rotated) is not None
-        if usable and rotated != current.reveal():
+        rotated = _token(answer.get("refresh_token"))
+        if rotated is not None and rotated != current.reveal():
             self._unsaved = Secret(rotated)
         if self._unsaved is not None:
             await self._save(self._unsaved)

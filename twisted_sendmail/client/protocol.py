@@ -482,7 +482,13 @@ class SubmissionProtocol(Protocol):
                 self.handshake_completed()
             return waiting
         self._tls_transport = TLSTransport(self, self._wire, self._write_to_socket)
-        self._tls_transport.start(self.clock, verifier)
+        try:
+            self._tls_transport.start(self.clock, verifier)
+        except Exception:
+            # The application's TLS context failed: there is no TLS that could end.
+            self._tls_transport = self._handshake = None
+            self.timer.pause()
+            raise
         return waiting
 
     def handshakeCompleted(self) -> None:
