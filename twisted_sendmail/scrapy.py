@@ -23,6 +23,7 @@ from twisted_sendmail.smtp import InvalidMessage, SendmailError, printable
 try:
     from scrapy import signals
     from scrapy.exceptions import NotConfigured
+    from scrapy.utils.defer import maybe_deferred_to_future
 except ImportError as e:
     raise missing_extra("scrapy", e) from None
 
@@ -226,13 +227,14 @@ class StatsMailer:
         crawler.signals.connect(extension.spider_closed, signal=signals.spider_closed)
         return extension
 
-    def spider_closed(self, spider: Any) -> Deferred[Any] | None:
+    async def spider_closed(self, spider: Any) -> None:
         """Mail the statistics; an error is a line in the log, and does not fail the crawl."""
         lines = [f"{name:<50} : {value}" for name, value in self.stats.get_stats().items()]
         sending = self.mail.send(
             self.recipients, f"Scrapy stats for: {spider.name}", "\n".join([*lines, ""])
         )
-        return sending and sending.addErrback(lambda _: None)
+        if sending is not None:
+            await maybe_deferred_to_future(sending.addErrback(lambda _: None))
 
 
 _NO_REACTOR = "mail needs a Twisted reactor: leave the setting TWISTED_REACTOR_ENABLED True"
