@@ -19,19 +19,23 @@ HEADERS = sorted((Path(__file__).parents[1] / "received" / "headers").glob("*.tx
 LONG = (
     b"Received: from " + b"W" * 300 + b".example (" + b"m" * 200 + b".example [2001:db8::1])\n"
     b"\tby " + b"Q" * 250 + b" with " + b"W" * 99 + b" id 1; Mon, 5 Jan 2026 10:00:00 +0000\n"
-    b"Received: by " + b"M" * 90 + b".example; Mon, 5 Jan 2021 11:00:00 +0000\n"
+    b"Received: by " + b"M" * 90 + b".example with ESMTP; Mon, 5 Jan 2021 11:00:00 +0000\n"
+    b"Date: Mon, 5 Jan 2026 11:00:00 +0100\n"
 )
-# The edges of each text and bar, and the colour of the text and of the ground.
+# The right edge of each text, whether a bar or a text covers it, and the colours of the text and the ground.
 _SEEN = """
 const numbers = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
 const ground = getComputedStyle(document.querySelector('.ground')).fill;
-const bars = [...document.querySelectorAll('.bar')].map(e => e.getBoundingClientRect());
-return [...document.querySelectorAll('text')].map(e => {
-  const box = e.getBoundingClientRect();
-  const end = e.hasAttribute('clip-path') ? document.querySelector('#beside rect').width.baseVal.value : 1e9;
-  const right = Math.min(box.right, end);
-  const over = bars.some(b => box.left < b.right && b.left < right && box.top < b.bottom && b.top < box.bottom);
-  return [e.getAttribute('class'), e.textContent, right, over, numbers(getComputedStyle(e).fill), numbers(ground)];
+const clipped = document.querySelector('#beside rect').width.baseVal.value;
+const drawn = [...document.querySelectorAll('.bar, text')].map(element => {
+  const {left, right, top, bottom} = element.getBoundingClientRect();
+  return {element, left, right: element.hasAttribute('clip-path') ? Math.min(right, clipped) : right, top, bottom};
+});
+return drawn.filter(a => a.element.matches('text')).map(a => {
+  const over = drawn.some(b => b !== a
+    && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom);
+  const colour = numbers(getComputedStyle(a.element).fill);
+  return [a.element.getAttribute('class'), a.element.textContent, a.right, over, colour, numbers(ground)];
 });
 """
 

@@ -13,6 +13,7 @@ from twisted_sendmail.cli.trace_format import (
     shown,
     tls_text,
     total_text,
+    utc_text,
 )
 from twisted_sendmail.received import HopLink
 from twisted_sendmail.smtp import printable
@@ -99,7 +100,7 @@ _WIDTH = 800
 _MARGIN, _LINE_X, _TEXT_X = 24, 40, 64
 #: Where the bars begin, and the longest one.
 _BAR_X, _BAR_LENGTH = 560, 130
-_HEAD, _ROW, _FINDING_ROW = 84, 76, 20
+_HEAD, _ROW, _FINDING_ROW = 96, 76, 20
 #: Characters that fit beside the bars, or in the whole width, by the class of the text, in a wide font.
 _CHARS = {"title": 60, "written": 100, "host": 48, "detail": 66, "tls": 66, "delay": 12, "late": 12}
 _CHARS |= {"finding": 92, "number": 4}
@@ -129,9 +130,9 @@ def svg(trace: Trace) -> str:
     ground = ET.SubElement(root, "rect", {"class": "ground", "width": "100%", "height": "100%"})
     clip = ET.SubElement(root, "clipPath", {"id": "beside"})
     ET.SubElement(clip, "rect", {"width": str(_BAR_X - 8), "height": "100%"})
-    _text(root, _MARGIN, 36, f"{total_text(trace)}", "title")
+    _text(root, _MARGIN, 36, total_text(trace), "title")
     if trace.written is not None:
-        _text(root, _MARGIN, 56, f"written {trace.written.isoformat(' ')}", "written")
+        _text(root, _MARGIN, 56, f"written {utc_text(trace.written)}", "written")
     longest = max((hop.delay or 0 for hop in trace.hops), default=0)
     y = _HEAD
     last: int | None = None

@@ -21,6 +21,7 @@ from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from rich.console import RenderableType
 
@@ -162,13 +163,15 @@ def date_text(field: ReceivedField) -> str:
     """Return the date of a hop in UTC, by which hops are compared."""
     if field.date is None:
         return "no date"
-    date = field.date
+    return utc_text(field.date, "(zone not known)" if field.zone_assumed else "UTC")
+
+
+def utc_text(date: datetime, zone: str = "UTC") -> str:
+    """Return *date* in UTC, or as it is if there is no such date in UTC."""
     try:
-        date = date.astimezone(timezone.utc)
+        return f"{date.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} {zone}"
     except OverflowError:
         return str(date)
-    guess = " (zone not known)" if field.zone_assumed else " UTC"
-    return f"{date:%Y-%m-%d %H:%M:%S}{guess}"
 
 
 def total_text(trace: Trace) -> str:
