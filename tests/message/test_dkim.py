@@ -289,6 +289,16 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     assert DKIMKey.from_file("example.org", "s1", path, world_readable=True).selector == "s1"
 
 
+def test_a_mistake_in_the_names_is_not_one_in_the_file(tmp_path: Path) -> None:
+    path = key_file(tmp_path / "key.pem", octets=pem(keys()[1]))
+    for names in (("bad domain", "s1"), ("example.org", "a b")):
+        with pytest.raises(InvalidInput) as caught:
+            DKIMKey(*names, keys()[1].private)
+        with pytest.raises(InvalidInput) as from_file:
+            DKIMKey.from_file(*names, path)
+        assert str(from_file.value) == str(caught.value)
+
+
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"key\.pem cannot be read: No such file or directory"):
         DKIMKey.from_file("example.org", "s1", tmp_path / "key.pem")

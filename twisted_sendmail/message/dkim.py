@@ -175,10 +175,11 @@ class DKIMKey:
             why = f"{shown} cannot be read: {e.strerror or type(e).__name__}"
             raise _unusable(why, "check the name and its permissions") from None
         try:
-            return cls(domain, selector, pem)
+            key = _private_key(pem)
         except InvalidInput as e:
             e.detail = f"{shown}: {e.detail}"
             raise
+        return cls(domain, selector, key)
 
     @property
     def algorithm(self) -> str:
