@@ -348,7 +348,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no file": ({"attachments": [Path("absent.pdf")]}, "attachment absent.pdf cannot be read"),
     "folder": (
         {"attachments": [Path("tests")]},
-        "attachment tests cannot be used: it is no regular file",
+        "^attachment tests cannot be used: it is no regular file; name a file$",
     ),
     "no device": ({"attachments": [Path("/dev/zero")]}, "zero cannot be used: it is no regular"),
 }

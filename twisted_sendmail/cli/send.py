@@ -518,9 +518,13 @@ def _attachment(word: str) -> Attachment:
         os.close(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except (OSError, ValueError) as e:
         why = getattr(e, "strerror", None) or "no file name"
-        shown = printable(name, 200)
+        remedy = "check the name"
+        before, _, after = word.partition(":")
+        if typed is None and Path(after).is_file():
+            remedy = f"{printable(before, 100)} is no media type; write one, as in text/csv:FILE"
         raise CommandError(
-            f"attachment {shown} cannot be read: {why}; check the name", ExitStatus.NOINPUT
+            f"attachment {printable(name, 200)} cannot be read: {why}; {remedy}",
+            ExitStatus.NOINPUT,
         ) from None
     return Attachment(Path(name), media_type=media_type)
 

@@ -151,6 +151,8 @@ def attached_path(path: os.PathLike[str], name: str) -> bytes | AttachedFile:
                 return b"".join(iter(lambda: os.read(descriptor, _READ), b""))
         finally:
             os.close(descriptor)
+    except InvalidMessage:
+        raise  # it is a ValueError too
     except (OSError, ValueError) as e:
         raise unreadable(name, e) from None
     return AttachedFile(name, path=str(Path(text).absolute()))
