@@ -79,10 +79,9 @@ WRONG = [
     ("send --server x --text b --from a@b --to c@@d", 65, "To"),
     ("send --server x --text b --from a@b --to c@d --header X", 64, "has no colon; write it as"),
     ("send --server x --text b --from a@b --to c@d --header To:e@f", 64, "To is given twice"),
-    (
-        "send --server x --text b --from a@b --to c@d --date now",
-        64,
-        "is no date; write it as 2026-",
+    *(
+        (f"send --server x --text b --from a@b --to c@d --date {date}", 64, "write it as 2026-")
+        for date in ("now", "2026-07-01+02:00", "2026-07-01-05:00", "2026-07-01Z", "2026-07-01T")
     ),
     ("send --server x --text b --from a@b --to c@d --date 2026-07-01", 64, "has no time zone"),
     ("send --server x --text b --from a@b --to c@d --verbatim", 64, "leave it out"),

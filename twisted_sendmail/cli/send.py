@@ -546,9 +546,12 @@ def _headers(given: Iterable[str]) -> dict[str, str]:
 def _date(text: str) -> datetime:
     """The date of ``--date``: ISO 8601 with an offset, or with a name of the tz database."""
     shown = printable(text, 100)
-    match = re.fullmatch(r"(\S+(?:[ T]\S+)??)(?: +([A-Za-z][A-Za-z0-9_+/-]*))?", text.strip())
+    # Without a time, fromisoformat would read an offset, as in 2026-07-01-05:00, as the time.
+    match = re.fullmatch(
+        r"(\d{4}-\d\d-\d\d(?:[ T]\d\S*)?)(?: +([A-Za-z][A-Za-z0-9_+/-]*))?", text.strip()
+    )
     try:
-        date = datetime.fromisoformat(re.sub(r"[Zz]\Z", "+00:00", match[1] if match else text))
+        date = datetime.fromisoformat(re.sub(r"[Zz]\Z", "+00:00", match[1] if match else ""))
     except ValueError:
         raise CommandError(
             f"--date {shown} is no date; write it as 2026-07-01T12:00+02:00"
