@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -232,9 +233,17 @@ def close(request: Any) -> Any:
     return NOT_DONE_YET
 
 
+def expand(request: Any) -> bytes:
+    """A short answer that a decoder would turn into a long one."""
+    assert not request.requestHeaders.hasHeader("Accept-Encoding")
+    request.setHeader("Content-Encoding", "gzip")
+    return gzip.compress(bytes(10_000_000))
+
+
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
+        (expand, "HTTP status 200"),
         (lambda request: answer(request, 503, error="invalid_grant"), "HTTP status 503"),
         (lambda request: answer(request, 429, error="too_many"), "HTTP status 429"),
         (lambda request: answer(request, 400, error="temporarily_unavailable"), "temporarily"),
@@ -250,7 +259,7 @@ def close(request: Any) -> Any:
         (lambda _: NOT_DONE_YET, "no answer within"),
     ],
     ids=[
-        "503", "429", "temporary", "html", "deep", "long", "number", "mac", "two lines", "empty", "redirect", "close", "slow",
+        "gzip", "503", "429", "temporary", "html", "deep", "long", "number", "mac", "two lines", "empty", "redirect", "close", "slow",
     ],
 )  # fmt: skip
 @ensureDeferred

@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IPolicyForHTTPS
+from twisted.web.iweb import IAgent, IPolicyForHTTPS
 from zope.interface import implementer
 
 from twisted_sendmail.client import TLSTrust
@@ -134,7 +134,8 @@ class TokenEndpoint:
         self.client_id = client_id
         self._collect = collect
         self._policy = _VerifyingPolicy(trust or TLSTrust())
-        self._client = HTTPClient(Agent(reactor, self._policy, connectTimeout=REQUEST_TIMEOUT))
+        agent = Agent(reactor, self._policy, connectTimeout=REQUEST_TIMEOUT)
+        self._client = HTTPClient(_UncompressedAgent(agent))
 
     def __repr__(self) -> str:
         return f"TokenEndpoint({self.url!r}, {self.client_id!r})"
@@ -262,6 +263,31 @@ def _masked(text: str, fields: Mapping[str, str]) -> str:
             forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
             text = re.sub("|".join(map(re.escape, forms)), "<hidden>", text, flags=re.IGNORECASE)
     return text
+
+
+@implementer(IAgent)
+class _UncompressedAgent:
+    """Neither asks for compression nor undoes it: a small answer could expand without limit."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: Any = None,  # noqa: N803 - Twisted's
+    ) -> Deferred[Any]:
+        """See ``IAgent``."""
+        if headers is not None:
+            headers.removeHeader(b"accept-encoding")
+        return self._agent.request(method, uri, headers, bodyProducer).addCallback(_as_it_is)
+
+
+def _as_it_is(response: Any) -> Any:
+    response.headers.removeHeader(b"content-encoding")
+    return response
 
 
 def _reason(error: BaseException) -> str:
