@@ -226,6 +226,8 @@ def test_a_password_file_may_have_as_many_iterations_as_clients_accept(
         (f"jane:SCRAM-SHA-256$4095:AAAA{KEYS}", "it has 4095 iterations; clients accept 4,096 to"),
         (f"jane:SCRAM-SHA-256$1000001:AAAA{KEYS}", "it has 1000001 .* to 1,000,000"),
         (f"jane:SCRAM-SHA-256${'9' * 18}:AAAA{KEYS}", "it has 9{18} iterations"),
+        (f"\ufeffjane:SCRAM-SHA-256$4096:AAAA{KEYS}", "line 1 .* an invisible character"),
+        (f"jane\0:CERT-SHA-256${'a' * 64}", "line 1 .* an invisible character"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_line(

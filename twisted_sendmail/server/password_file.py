@@ -269,13 +269,24 @@ def password_entry(
     if not isinstance(hash_name, str) or hash_name not in SCRAM_HASHES:
         names = ", ".join(SCRAM_HASHES)
         raise InvalidInput(f"hash_name cannot be {hash_name!r}", remedy=f"give one of {names}")
-    if not user or ":" in user or not user.isprintable() or user != user.strip() or user[0] == "#":
+    if not _fits(user):
         what = f"user name '{printable(user, 40)}' cannot be used"
         raise InvalidInput(
             what, detail="the name is empty, or has a colon or an invisible character"
         )
     keys = ScramKeys.of(password, iterations=iterations, hash_name=hash_name)
     return f"{user}:{keys.spelled()}"
+
+
+def _fits(user: str) -> bool:
+    """Can the user name stand in a line?  A byte order mark, for one, is invisible."""
+    return (
+        bool(user)
+        and ":" not in user
+        and user.isprintable()
+        and user == user.strip()
+        and user[0] != "#"
+    )
 
 
 def _read(path: Path, *, world_readable: bool) -> tuple[dict[str, list[ScramKeys]], dict[str, str]]:
@@ -297,6 +308,8 @@ def _read(path: Path, *, world_readable: bool) -> tuple[dict[str, list[ScramKeys
         try:
             if not user or not colon:
                 raise ValueError("the entry is malformed" if user else "the user name is missing")
+            if not _fits(user):
+                raise ValueError("the user name has an invisible character")
             if entry.startswith(_CERTIFICATE):
                 fingerprint = _fingerprint(entry.removeprefix(_CERTIFICATE))
                 if fingerprint in certificates:
