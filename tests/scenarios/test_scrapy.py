@@ -105,7 +105,7 @@ def test_a_spider_on_asyncio_mails_its_prices_and_its_statistics(tmp_path: Path)
     assert f"{'item_scraped_count':<50} : 2" in stats.get_content()
     assert log.count("Mail sent OK: ") == 2
     assert "Traceback" not in log
-    assert "ScrapyDeprecationWarning" not in log
+    assert "returned a Deferred, this is deprecated" not in log
     assert PASSWORD not in log
 
 
