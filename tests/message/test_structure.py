@@ -93,6 +93,14 @@ GARBAGE = {
     "type": b"Content-Type: (((((((\n\nx",
     "8-bit header": b"Subject: \xff\xfe\xc3\xbc\nX\xff: y\n\nx",
     "many delimiters": b"Content-Type: multipart/mixed; boundary=a\n\n" + b"--a\n" * 50_000,
+    "words without an end": b"Subject: " + b"=?a?q?x" * 140_000,
+    "parameters in a quote": b'Content-Type: text/plain; a="' + b";" * 1_000_000,
+    "parameters of parts": b"Content-Type: multipart/mixed; boundary=a\n\n"
+    + (b'--a\nContent-Disposition: attachment; a="' + b";" * 16_000 + b"\n\n") * 200,
+    "lines below many boundaries": b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(400)
+    )
+    + (b"\n" * 16_000 + b"--\n") * 100,
     "long line": b"Subject: " + b"x" * 3_000_000,
     "encoding": b"Content-Transfer-Encoding: base64\n\n\xff===\n=",
 }
@@ -102,6 +110,22 @@ GARBAGE = {
 def test_garbage_is_a_message_with_problems(octets: bytes) -> None:
     found = inspect_message(octets)
     assert all(part.size >= 0 for part in found.walk())
+
+
+def test_a_long_value_is_decoded_and_long_parameters_are_whole() -> None:
+    words = "Gr\u00fc\u00dfe " * 10_000
+    message = a_message(subject=words, headers={"X-Names": "Ren\u00e9, " * 5000})
+    found = inspect_message(message)
+    assert (found.value("Subject"), found.value("X-Names")) == (
+        words.strip(),
+        ("Ren\u00e9, " * 5000).strip(),
+    )
+    assert found.media_type == "text/plain"
+    assert inspect_message(b"A: b\n\n" + b"\n" * 2_000_000).size == 2_000_000
+    parameters = f"text/plain; {'; '.join(f'a{n}=b' for n in range(500))}"
+    assert inspect_message(f"Content-Type: {parameters}\n\n").header == (
+        ("Content-Type", parameters),
+    )
 
 
 @given(

@@ -18,7 +18,7 @@ from email.errors import MessageDefect
 from email.header import decode_header
 from email.message import Message as MIMEMessage
 from email.parser import BytesFeedParser, BytesHeaderParser
-from email.policy import compat32
+from email.policy import Compat32
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,8 +34,46 @@ _T = TypeVar("_T")
 _PARSED_RUN = 16 * 1024
 #: Octets and delimiter lines of a message that are parsed.
 _PARSED_MESSAGE, _MAX_RUNS = 4 * 1024 * 1024, 10_000
+#: Levels of parts, and octets for which a line counts beside its own.
+_MAX_DEPTH, _LINE_COST = 30, 30
+#: Characters that are decoded at a time, and characters and parameters of a field that are read as
+#: parameters: the library takes quadratic time for more.
+_DECODED_PIECE, _READ_PARAMETERS, _MAX_PARAMETERS = 8000, 4096, 100
+# The blanks between two encoded-words are not shown (RFC 2047 section 6.2).
+_PIECE = re.compile(
+    rf"(.{{1,{_DECODED_PIECE}}}\?=)\s+(?==\?)|.{{1,{_DECODED_PIECE}}}\s|.{{1,{_DECODED_PIECE}}}",
+    re.DOTALL,
+)
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _CASE_CHANGE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+class _Reading(Compat32):
+    """Limits what the library reads of a field to find type, name and boundary; the field stays whole."""
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        """Return the value for the methods of a message."""
+        beginning = value[:_READ_PARAMETERS].split(";", _MAX_PARAMETERS)[:_MAX_PARAMETERS]
+        return super().header_fetch_parse(name, ";".join(beginning))
+
+
+_READING = _Reading()
+
+
+class _Nested(MIMEMessage):
+    """A message as it is parsed; the parser compares each line with the boundaries of all levels."""
+
+    depth = 0
+
+    def attach(self, payload: Any) -> None:
+        """Add a part.
+
+        :raises RecursionError: there are too many levels.
+        """
+        payload.depth = self.depth + 1
+        if payload.depth > _MAX_DEPTH:
+            raise RecursionError
+        super().attach(payload)
 
 
 @attrs.frozen
@@ -106,7 +144,7 @@ def inspect_message(message: Message) -> MessagePart:
 
 def _inspect(pieces: Iterable[bytes]) -> MessagePart:
     shortened = _Shortened()
-    parser: BytesFeedParser[Any] = BytesFeedParser(policy=compat32)
+    parser: BytesFeedParser[Any] = BytesFeedParser(_Nested, policy=_READING)
     beginning, problems = b"", ""
     try:
         for piece in pieces:
@@ -118,7 +156,7 @@ def _inspect(pieces: Iterable[bytes]) -> MessagePart:
         parsed = parser.close()
         found = _part(parsed, shortened)
     except RecursionError:
-        header = BytesHeaderParser(policy=compat32).parsebytes(beginning)
+        header = BytesHeaderParser(policy=_READING).parsebytes(beginning)
         header.set_payload("")
         found, problems = _part(header, shortened), "its parts are nested too deeply"
     if shortened.unread:
@@ -189,6 +227,9 @@ class _Shortened:
         self._held = data[end:]
         passed = b"".join(made)
         self._passed += len(passed)
+        if self._runs:
+            # There may be boundaries, with which each line is compared.
+            self._passed += _LINE_COST * passed.count(b"\n")
         return passed
 
     def finish(self) -> bytes:
@@ -272,9 +313,23 @@ def _unfolded(value: Any) -> str:
 
 
 def _decoded(value: str) -> str:
-    """Return *value* with its encoded-words decoded."""
-    text = _quietly(lambda: "".join(_word(*each) for each in decode_header(value)), value)
+    """Return *value* with its encoded-words decoded, in linear time."""
+    if len(value) <= _DECODED_PIECE:
+        text = _decoded_piece(value)
+    else:
+        text = "".join(_decoded_piece(each[1] or each[0]) for each in _PIECE.finditer(value))
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _decoded_piece(value: str) -> str:
+    # Where nothing ends an encoded-word, the library searches all text after each beginning of one.
+    end = value.rfind("?=") + 2
+    if end == 1:
+        return value
+    words = _quietly(
+        lambda: "".join(_word(*each) for each in decode_header(value[:end])), value[:end]
+    )
+    return words + value[end:]
 
 
 def _word(word: bytes | str, charset: str | None) -> str:
