@@ -35,7 +35,8 @@ from twisted_sendmail.client import TLSTrust
 from twisted_sendmail.extras import missing_extra
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import CredentialsUnavailable, Secret, Token, TokenSource
-from twisted_sendmail.secret_reader import one_line, read_file, run_command, write_file
+from twisted_sendmail.secret_file import read_file
+from twisted_sendmail.secret_reader import one_line, run_command, write_file
 from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import AuthenticationFailed, InvalidServer, SendmailError, printable
 

@@ -1,4 +1,4 @@
-"""The rule for the permissions of files with secrets: passwords, tokens, accounts and private keys.
+"""Files with secrets are read here, and their permissions checked: passwords, tokens, private keys.
 
 Only the owner may change such a file, and only owner and group may read it.  ``world_readable``
 accepts files that everybody may read, as Docker and Kubernetes mount secrets.  The permissions of
@@ -7,15 +7,14 @@ pipes and terminals are not checked.
 
 from __future__ import annotations
 
+import os
 import stat
-from os import fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp import InvalidServer, printable
 
-if TYPE_CHECKING:
-    import os
+#: Octets of a secret.
+MAX_SECRET_SIZE = 65536
 
 
 def check_secret_file(
@@ -36,7 +35,7 @@ def check_secret_file(
         except OSError:
             return
     mode = status.st_mode
-    shown = printable(fspath(path), 200)
+    shown = printable(os.fspath(path), 200)
     if not stat.S_ISREG(mode):
         return
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -46,3 +45,27 @@ def check_secret_file(
     else:
         return
     raise InvalidServer("a secret is exposed", detail=why, remedy=f"chmod 640 {shown}")
+
+
+def read_file(path: Path, *, world_readable: bool = False) -> bytes:
+    """Return the content of a file, or the first octets of one that is too large for a secret.
+
+    :param world_readable: accept a file that everybody may read.
+    :raises InvalidServer: it is no file, cannot be read, or others may read or change it.
+    """
+    shown = printable(str(path), 200)
+    try:
+        # O_NONBLOCK: opening a pipe without a writer must not block.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _unreadable(f"{shown} is no file", "name a file that holds the secret")
+            check_secret_file(path, status, world_readable=world_readable)
+            return file.read(MAX_SECRET_SIZE + 1)
+    except OSError as e:
+        why = f"{shown} cannot be read: {e.strerror or type(e).__name__}"
+        raise _unreadable(why, "check the name and its permissions") from None
+
+
+def _unreadable(why: str, remedy: str) -> InvalidServer:
+    return InvalidServer("a secret cannot be had", detail=why, remedy=remedy)

@@ -1,4 +1,4 @@
-"""Secrets read from files and commands, and files with secrets that are replaced in one step.
+"""Secrets read from commands and decoded, and files with secrets that are replaced in one step.
 
 All of it blocks. No error quotes a secret, and the stderr of a command is thrown away.
 """
@@ -7,41 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted_sendmail.secret_file import check_secret_file
+from twisted_sendmail.secret_file import MAX_SECRET_SIZE
 from twisted_sendmail.smtp import InvalidServer, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Octets of a secret.
-MAX_SECRET_SIZE = 65536
 #: Seconds that a command may take.
 COMMAND_TIMEOUT = 30.0
-
-
-def read_file(path: Path, *, world_readable: bool = False) -> bytes:
-    """Return the content of a file, or the first octets of one that is too large for a secret.
-
-    :param world_readable: accept a file that everybody may read.
-    :raises InvalidServer: it is no file, cannot be read, or others may read or change it.
-    """
-    shown = printable(str(path), 200)
-    try:
-        # O_NONBLOCK: opening a pipe without a writer must not block.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise _unusable(f"{shown} is no file", "name a file that holds the secret")
-            check_secret_file(path, status, world_readable=world_readable)
-            return file.read(MAX_SECRET_SIZE + 1)
-    except OSError as e:
-        why = f"{shown} cannot be read: {e.strerror or type(e).__name__}"
-        raise _unusable(why, "check the name and its permissions") from None
 
 
 def write_file(path: Path, content: bytes) -> None:

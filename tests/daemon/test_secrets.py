@@ -16,7 +16,7 @@ from twisted_sendmail import secret_reader
 from twisted_sendmail.daemon.config_types import InvalidValue
 from twisted_sendmail.daemon.secrets import SecretSource
 from twisted_sendmail.sasl import CredentialsUnavailable
-from twisted_sendmail.secret_reader import MAX_SECRET_SIZE
+from twisted_sendmail.secret_file import MAX_SECRET_SIZE
 
 
 def file(tmp_path: Path, content: bytes = PASSWORD.encode() + b"\n", mode: int = 0o600) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ def test_both_algorithms_sign_any_body(body: bytes | None) -> None:
         b"List-Unsubscribe: <https://example.org/u>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
         b"Received: from a by b;\r\n Mon, 1 Jan 2024 00:00:00 +0000\r\nReturn-Path: <x@y>\r\n",
         b"".join(b"Content-X%d: %d\r\n" % (n, n) for n in range(200)),
+        b"List-X;l=0: 1\r\nContent-X;i=@other.example: 1\r\n",
     ],
 )
 def test_any_header_is_signed(fields: bytes) -> None:
@@ -302,6 +304,14 @@ def test_a_mistake_in_the_names_is_not_one_in_the_file(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"key\.pem cannot be read: No such file or directory"):
         DKIMKey.from_file("example.org", "s1", tmp_path / "key.pem")
+
+
+def test_a_pipe_without_a_writer_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key.pem")
+    with pytest.raises(InvalidInput, match=r"key\.pem is no file"):
+        DKIMKey.from_file("example.org", "s1", tmp_path / "key.pem")
+    with pytest.raises(InvalidInput, match=r"key\\x00 is no file name"):
+        DKIMKey.from_file("example.org", "s1", "key\0")
 
 
 @pytest.mark.parametrize(

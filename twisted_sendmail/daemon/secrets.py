@@ -16,7 +16,8 @@ import attrs
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import CredentialsUnavailable, Token, TokenSource
-from twisted_sendmail.secret_reader import one_line, read_file, run_command, secret_text
+from twisted_sendmail.secret_file import read_file
+from twisted_sendmail.secret_reader import one_line, run_command, secret_text
 from twisted_sendmail.smtp import InvalidServer, printable
 
 if TYPE_CHECKING:

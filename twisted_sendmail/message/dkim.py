@@ -32,12 +32,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from twisted_sendmail.message.addresses import mailboxes
 from twisted_sendmail.message.header import FOLD_WIDTH, Header
-from twisted_sendmail.secret_file import check_secret_file
+from twisted_sendmail.secret_file import read_file
 from twisted_sendmail.smtp import (
     MAX_HEADER,
     InvalidAddress,
     InvalidInput,
     InvalidMessage,
+    InvalidServer,
     SendmailError,
     check_type,
     domain_name,
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
 MIN_RSA_BITS = 2048
 #: Octets of a From field whose addresses are read.
 MAX_FROM_SIZE = 4096
-#: Octets of a file with a key.
-MAX_KEY_FILE_SIZE = 65536
 
 # Listed once more than they are there, so that nobody can add another one.
 _OVERSIGNED = ("from", "subject", "date", "to")
@@ -168,12 +167,11 @@ class DKIMKey:
         """
         shown = printable(os.fsencode(path), 200)
         try:
-            with Path(path).open("rb") as file:
-                check_secret_file(path, os.fstat(file.fileno()), world_readable=world_readable)
-                pem = file.read(MAX_KEY_FILE_SIZE)
-        except OSError as e:
-            why = f"{shown} cannot be read: {e.strerror or type(e).__name__}"
-            raise _unusable(why, "check the name and its permissions") from None
+            pem = read_file(Path(path), world_readable=world_readable)
+        except InvalidServer as e:
+            raise _unusable(e.detail or e.what, e.remedy or "") from None
+        except ValueError:
+            raise _unusable(f"{shown} is no file name") from None
         try:
             key = _private_key(pem)
         except InvalidInput as e:
@@ -405,7 +403,8 @@ def _signed_names(header: Header) -> list[str]:
         listed += [name] * (names.count(name) + 1)
     for name in names:
         usual = name in _SIGNED or name.startswith(_SIGNED_PREFIXES)
-        if usual and name != _NOT_SIGNED:
+        # In h=, a semicolon would end the tag, and begin another one.
+        if usual and name != _NOT_SIGNED and ";" not in name:
             listed.append(name)
     return listed
 
