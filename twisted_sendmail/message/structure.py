@@ -235,7 +235,8 @@ class _Shortened:
     def finish(self) -> bytes:
         """Return the last octets to be parsed."""
         held, self._held = self._held, b""
-        return b"".join([*self._run(held), *self._end_run()])
+        # The line end after the marker belongs to the delimiter, and there is none.
+        return b"".join([*self._run(held), *self._end_run()[:1]])
 
     def _run(self, octets: bytes) -> list[bytes]:
         """Pass on the octets that there is room for."""
