@@ -174,6 +174,11 @@ def _parse(file: str) -> dict[str, Any]:
         raise InvalidServer(
             f"{shown} is no TOML", detail=str(e), remedy="correct that line"
         ) from None
+    except ValueError:
+        # Python limits the digits of a number.
+        raise InvalidServer(
+            f"{shown} cannot be used", detail="a number in it is too long", remedy="correct it"
+        ) from None
     except RecursionError:
         raise InvalidServer(
             f"{shown} cannot be used", detail="its tables are nested too deeply"

@@ -219,6 +219,7 @@ MISTAKES = {
         f'{WORK}oauth-client-id = "c"\npassword-file = "p"',
         "there is a password-file too; give one of them",
     ),
+    "long number": (f"{WORK}password = {'1' * 5000}", "a number in it is too long; correct it"),
     "flag": (f'{WORK}bearer = "yes"', "write true or false, without quotes"),
     "no tables": ('account = ["x"]', "account cannot be used: it holds no table; write [account."),
 }

@@ -74,6 +74,11 @@ WRONG = [
     ("send --server x --text b --from a@b --to c@d --attach /", 65, "cannot be used"),
     ("send --server x --text b --from a@b --to c@d --attach pdf:empty", 66, "pdf is no media type"),
     ("send --server x --text b --from a@b --to c@d --inline empty", 64, "does not show cid:empty"),
+    (
+        "send --server x --text b --from a@b --to c@d --inline empty --inline ./empty",
+        64,
+        "two files of --inline have the name empty; rename one",
+    ),
     ("send --server x --from a@b --to c@d --text-file latin1", 65, "text is not UTF-8 in line 2"),
     ("send --server x --from a@b --to c@d --html latin1", 65, "the HTML is not UTF-8 in line 2"),
     ("send --server x --text b --from a@b --to c@@d", 65, "To"),

@@ -214,6 +214,7 @@ url = "smtps://b.example"
     [
         ("", "queue: missing; this key is required"),
         ("queue = ", "invalid TOML: Invalid value (at end of document); correct that line"),
+        (f"queue = {'1' * 5000}", "a number is too long; correct it"),
         (
             "queue = " + "[" * 100_000,
             "tables or arrays are nested too deeply; give a configuration file",

@@ -316,6 +316,18 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "date without zone": ({"date": datetime(2026, 1, 1)}, r"give date.astimezone\(\)"),  # noqa: DTZ001 - that is it
     "date as text": ({"date": "today"}, "give a datetime"),
     "old date": ({"date": datetime(1850, 1, 1, tzinfo=timezone.utc)}, "give a later one"),
+    "date before 1900 in its zone": (
+        {"date": datetime(1900, 1, 1, tzinfo=timezone(timedelta(seconds=29)))},
+        "give a later one",
+    ),
+    "last date": (
+        {"date": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2)))},
+        "give it with another time zone",
+    ),
+    "zone of a day": (
+        {"date": datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=24, microseconds=-1)))},
+        "give it with another time zone",
+    ),
     "message id": ({"in_reply_to": "1@example.org"}, "write it as <id@example.org>"),
     "references": ({"references": ["<a b@c>"]}, "write it as <id@example.org>"),
     "one click without URI": ({"one_click": True}, "exactly one https URI"),

@@ -43,5 +43,11 @@ def test_a_header_needs_no_body() -> None:
         assert [str(hop.host) for hop in trace.hops] == ["mx.example.org"]
 
 
+def test_any_text_is_a_header() -> None:
+    for odd in ("\udc80", "\ud800"):
+        (hop,) = Trace.parse(f"Received: from {odd} by mx.example.org").hops
+        assert str(hop.host) == "mx.example.org"
+
+
 def test_there_are_twenty_headers() -> None:
     assert len(HEADERS) >= 20

@@ -446,7 +446,7 @@ def _composed(args: Namespace, account: Account | None) -> Submission:
         text=text,
         html=html,
         attachments=[_attachment(word) for word in args.attach or ()],
-        inline={each.file_name: each for each in map(_attachment, args.inline or ())},
+        inline=_inline(args.inline or ()),
         headers=_headers(args.header or ()),
         date=None if args.date is None else _date(args.date),
     )
@@ -527,6 +527,18 @@ def _attachment(word: str) -> Attachment:
             ExitStatus.NOINPUT,
         ) from None
     return Attachment(Path(name), media_type=media_type)
+
+
+def _inline(words: Iterable[str]) -> dict[str, Attachment]:
+    """The images of the HTML by the names of their files."""
+    images: dict[str, Attachment] = {}
+    for each in map(_attachment, words):
+        name = each.file_name
+        if name in images:
+            shown = printable(name, 200)
+            raise CommandError(f"two files of --inline have the name {shown}; rename one of them")
+        images[name] = each
+    return images
 
 
 def _headers(given: Iterable[str]) -> dict[str, str]:

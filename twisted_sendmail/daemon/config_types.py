@@ -118,6 +118,9 @@ def read_toml(
             raise InvalidValue("the file is not UTF-8", "save the file as UTF-8") from None
         except tomllib.TOMLDecodeError as e:
             raise InvalidValue(f"invalid TOML: {e}", "correct that line") from None
+        except ValueError:
+            # Python limits the digits of a number.
+            raise InvalidValue("a number is too long", "correct it") from None
         except RecursionError:
             raise InvalidValue(
                 "tables or arrays are nested too deeply", "give a configuration file"

@@ -481,11 +481,15 @@ def _date(date: object) -> str:
     offset = given.utcoffset()
     if offset is None:
         _refuse("date", str(given), "it has no time zone", "give date.astimezone()")
-    if given.year < 1900:
+    try:
+        # The field has minutes: some old zones have seconds.
+        zone = timezone(timedelta(minutes=round(offset.total_seconds() / 60)))
+        written = given.astimezone(zone)
+    except (OverflowError, ValueError):
+        _refuse("date", str(given), "no field can hold it", "give it with another time zone")
+    if written.year < 1900:
         _refuse("date", str(given), "RFC 5322 has no such year", "give a later one")
-    # The field has minutes: some old zones have seconds.
-    zone = timezone(timedelta(minutes=round(offset.total_seconds() / 60)))
-    return format_datetime(given.astimezone(zone))
+    return format_datetime(written)
 
 
 def _check_line(argument: str, value: str) -> str:

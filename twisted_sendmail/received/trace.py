@@ -99,7 +99,7 @@ class Trace:
             ``MAX_HEADER`` (1 MiB) are not read. A header of that length may take seconds: call it
             in a thread if others write the messages and a reactor runs.
         """
-        octets = message.encode("utf-8", "surrogateescape") if isinstance(message, str) else message
+        octets = _octets(message) if isinstance(message, str) else message
         fields: list[ReceivedField] = []
         notes: list[list[tuple[str, str]]] = []
         pending: list[tuple[str, str]] = []
@@ -158,6 +158,13 @@ _NOTED = {
     "return-path",
     "x-original-to",
 }
+
+
+def _octets(message: str) -> bytes:
+    try:
+        return message.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no octet
+        return message.encode("utf-8", "surrogatepass")
 
 
 def _fields(octets: bytes) -> Iterator[tuple[str, str, str]]:
