@@ -672,7 +672,7 @@ async def test_a_large_attachment_takes_little_memory(reactor: Any, shell: Shell
         )
         return int(done.stdout)
 
-    assert await peak(32 * 1024 * 1024) - await peak(0) < 8 * 1024
+    assert await peak(32 * 1024 * 1024) - await peak(0) < 16 * 1024
 
 
 @ensureDeferred

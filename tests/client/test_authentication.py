@@ -115,6 +115,14 @@ def test_when_every_mechanism_is_refused_the_last_refusal_is_raised(net: Net) ->
     assert sum(line.startswith("AUTH") for line in server.lines) == 2
 
 
+def test_the_end_of_the_session_after_a_refusal_does_not_hide_it(net: Net) -> None:
+    server = net.server(
+        {"AUTH#1": "534 5.7.9 no", "AUTH#2": ("421 4.7.0 too many errors", CLOSE)},
+        secure=("AUTH PLAIN LOGIN",),
+    )
+    assert isinstance(refused(net, server), WeakMechanism)
+
+
 @pytest.mark.parametrize(
     "offer", ["AUTH plain", "auth PLAIN PLAIN", "AUTH=PLAIN", "AUTH X-NONE\r\n250-AUTH=Plain"]
 )

@@ -26,6 +26,7 @@ from twisted_sendmail import (
     TLSPolicy,
     TLSTrust,
 )
+from twisted_sendmail.testing.memory_network import MemoryTransport
 
 
 def nothing_was_told(net: Net) -> None:
@@ -331,3 +332,16 @@ def test_a_truncated_ehlo_reply_offers_nothing(net: Net) -> None:
     )
     assert net.send(server).error is not None
     nothing_was_told(net)
+
+
+def test_the_transport_starts_tls_if_it_can(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    start = MemoryTransport.startTLS
+
+    def record(transport: Any, creator: Any, normal: bool = True) -> None:
+        started.append(transport)
+        start(transport, creator, normal)
+
+    monkeypatch.setattr(MemoryTransport, "startTLS", record)
+    net.send(net.server()).get()
+    assert started == [net.link.client]

@@ -22,6 +22,7 @@ from twisted_sendmail.smtp import (
     AuthenticationError,
     AuthenticationFailed,
     AuthenticationRejected,
+    ConnectionFailed,
     InvalidBase64,
     SendmailError,
     UnsupportedMechanism,
@@ -58,13 +59,13 @@ async def authenticate(
     )
     offered = list(protocol.session.capabilities.auth)
     may_renew = resolved.token is not None
-    error: SendmailError | None = None
+    refused: SendmailError | None = None
     while True:
         try:
             mechanism = choose(offered, resolved, mechanisms or MECHANISMS)
         except UnsupportedMechanism as none_left:
             # The refusal tells more than that nothing is left.
-            raise error or none_left from None
+            raise refused or none_left from None
         error = await _exchange(reactor, protocol, resolved, mechanism)
         if error is None:
             return
@@ -74,9 +75,13 @@ async def authenticate(
             if renewed is not None:
                 resolved = evolve(resolved, token=renewed.token)
                 continue
+        if refused is not None and isinstance(error, ConnectionFailed):
+            # The server has ended the session after so many refusals.
+            raise refused
         if error.reply is None or error.reply.code not in _ABOUT_THE_MECHANISM:
             # Raised here, where no local variable holds a part of the exchange.
             raise error
+        refused = error
         offered.remove(mechanism.name)
 
 

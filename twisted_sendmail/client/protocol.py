@@ -481,14 +481,20 @@ class SubmissionProtocol(Protocol):
             if self._wire_secured:
                 self.handshake_completed()
             return waiting
-        self._tls_transport = TLSTransport(self, self._wire, self._write_to_socket)
+        self._tls_transport = TLSTransport(self, verifier, self._wire, self._write_to_socket)
         try:
-            self._tls_transport.start(self.clock, verifier)
+            self._tls_transport.start(self.clock)
         except Exception:
             # The application's TLS context failed: there is no TLS that could end.
             self._tls_transport = self._handshake = None
             self.timer.pause()
             raise
+        # Below TLS, where the transport has started it.
+        self._wire = self._tls_transport.wire
+        if self._connection is not None:
+            # ``startTLS`` has left the ClientHello to the reactor.
+            self._reactor_writes = True
+            _ = self._connection.doWrite()
         return waiting
 
     def handshakeCompleted(self) -> None:

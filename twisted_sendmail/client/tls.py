@@ -113,6 +113,9 @@ def _pins(given: str | Iterable[str] | None, what: str, of: str) -> tuple[str, .
         if len(digest) != 64:
             raise InvalidServer(f"the {what} cannot be used", remedy=remedy)
         found.append(digest)
+    # Only the default, an empty tuple, means that nothing is pinned.
+    if not found and not isinstance(given, tuple):
+        raise InvalidServer(f"there is no {what} in the list", remedy=f"{remedy}, or leave it out")
     return tuple(found)
 
 
