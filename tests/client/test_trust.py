@@ -354,6 +354,7 @@ def test_a_file_that_cannot_be_used_is_an_error_and_asks_nothing(
 
 @pytest.mark.parametrize("argument", ["fingerprint", "public_key"])
 def test_an_empty_list_of_pins_is_no_pin_left_out(argument: str) -> None:
+    given: Any
     for given in ([], set(), ""):
         with pytest.raises(InvalidServer):
             TLSTrust(**{argument: given})

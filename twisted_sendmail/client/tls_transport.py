@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, ITLSTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from zope.interface import declarations, implementer
+from zope.interface import declarations, implementer, noLongerProvides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -58,8 +58,15 @@ class TLSTransport:
         decrypted: Any = _Decrypted(self._client)
         wire = self.wire
         if ITLSTransport.providedBy(wire) and not ISSLTransport.providedBy(wire):
-            wire.startTLS(self._creator)
             started: Any = wire
+            try:
+                started.startTLS(self._creator)
+            except Exception:
+                # A TLS context of the application failed: close the transport as one without TLS.
+                started.protocol, started.TLS = self._client, False
+                with suppress(ValueError):
+                    noLongerProvides(started, ISSLTransport)
+                raise
             self._started = started
             self._layer, started.protocol = started.protocol, self._client
             layer_class: Any = type(self._layer)
