@@ -80,6 +80,7 @@ def test_users_and_accounts_are_asked_each_for_itself() -> None:
         (b"DKIM-Signature: v=1; d=example.net; s=x; b=y\r\n" + FROM + b"\r\n", True),
         (b"DKIM-Signature: v=1; a=x;\r\n\td = Example.org ; s=x; b=y\r\n" + FROM + b"\r\n", False),
         (FROM + b"dkim-signature: d=example.org\r\n\r\n", False),
+        (b"DKIM-Signature: v=1; d=example.\r\n\torg.; s=x; b=y\r\n" + FROM + b"\r\n", False),
         (b"DKIM-Signature: id=example.org; d=example.net\r\n" + FROM + b"\r\n", True),
     ],
 )
@@ -110,3 +111,12 @@ def test_the_header_after_rewriting_counts() -> None:
 def test_a_domain_and_its_keys_belong_together(given: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         DKIMDomain(**given)
+
+
+def test_a_signature_may_name_the_domain_by_a_u_label() -> None:
+    """RFC 8616; the domain of the key is an A-label."""
+    ours = DKIMDomain("xn--mller-kva.example", keys("xn--mller-kva.example"), users=None)
+    sender = b"From: <jane@xn--mller-kva.example>\r\n\r\n"
+    signature = "DKIM-Signature: v=1; d=müller.example; s=x; b=y\r\n".encode()
+    assert domain(sender, domains=(ours,), own=True) == "xn--mller-kva.example"
+    assert domain(signature + sender, domains=(ours,), own=True) is None

@@ -39,6 +39,7 @@ from twisted_sendmail.smtp import (
     InvalidInput,
     InvalidMessage,
     InvalidServer,
+    Mailbox,
     SendmailError,
     check_type,
     domain_name,
@@ -65,7 +66,6 @@ _SIGNED = frozenset(
 _SIGNED_PREFIXES = ("content-", "list-")
 # Servers remove it, as it is only true in a mailbox file.
 _NOT_SIGNED = "content-length"
-_DOMAIN_TAG = re.compile(r"(?:\A|;)\s*d\s*=\s*([^;\s]+)")
 _SELECTOR = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
@@ -462,5 +462,17 @@ def from_domain(header: Header) -> str | None:
 
 def is_signed_by(header: Header, domain: str) -> bool:
     """Return True if a DKIM-Signature of *domain* is there, whether it is valid or not."""
-    found = (_DOMAIN_TAG.search(value) for value in header.values("dkim-signature"))
-    return any(match is not None and match[1].lower() == domain for match in found)
+    return any(_signing_domain(value) == domain for value in header.values("dkim-signature"))
+
+
+def _signing_domain(value: str) -> str:
+    """Return the tag ``d=`` of a signature as an A-label; it may be folded, and a U-label (RFC 8616)."""
+    for tag in value.split(";"):
+        name, _, text = tag.partition("=")
+        if name.strip() == "d":
+            domain = "".join(text.split()).rstrip(".").lower()
+            try:
+                return Mailbox.parse(f"x@{domain}").ascii_domain.lower()
+            except InvalidAddress:
+                return domain
+    return ""
