@@ -148,7 +148,7 @@ def test_mail_waits_while_its_key_cannot_be_read_and_does_not_expire(world: Worl
     assert (row.state, row.status) == (RecipientState.PENDING, "4.7.5")
     assert row.reply is not None
     assert "no key" in row.reply
-    # The sender is told that the message is late. Other mail goes out, and this one when it can.
+    # The sender gets a report that the message is late. Other mail goes out, and this one when it can.
     assert [("<>", "alice@example.org")] == host.got
     shelf.key = keys()[1]
     world.until(lambda: len(host.messages) == 2)

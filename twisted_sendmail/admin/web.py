@@ -5,7 +5,7 @@ every few seconds. RFC 9110 (HTTP), CSP level 3, Fetch Metadata.
 
 A connection has one request and one deadline for all of it, which octets do not extend. Connections
 are limited in all and for each client. A few more are accepted for the health check alone, and the
-oldest of these makes room for the next one: so clients that are slow cannot stop the health check.
+oldest of these is closed for the next one: so clients that are slow cannot stop the health check.
 """
 
 from __future__ import annotations

@@ -336,6 +336,7 @@ class ServerVerifier:
         self._is_address = _is_address(self._name)
         self._context = context or trust.context()
         self._key = key
+        self._binding: ChannelBinding | None = None
         #: How the server was identified, and by which name or pin.
         self._proof: tuple[str, str | None] = ("none", None)
         #: Why the certificate was rejected.
@@ -452,7 +453,7 @@ class ServerVerifier:
             raise _unverified("there is no certificate")
         verified_by, identity = self._proof if verified else ("none", None)
         facts = _facts(connection, self._certificate, verified_by, identity, resumed=resumed)
-        binding = self.channel_binding()
+        self._binding = binding = self._channel_binding(connection)
         # A resumed handshake transfers no certificates.
         chain = self._offered.facts.chain if resumed and self._offered else self._chain(connection)
         self._facts = replace(
@@ -533,10 +534,10 @@ class ServerVerifier:
         return True
 
     def channel_binding(self) -> ChannelBinding | None:
-        """Return the channel binding that is usual for the TLS version; None: there is none."""
-        connection = self._connection
-        if connection is None:
-            return None
+        """Return the channel binding that is usual for the TLS version; None: there is none, or no facts yet."""
+        return self._binding
+
+    def _channel_binding(self, connection: SSL.Connection) -> ChannelBinding | None:
         kind = usual_binding(connection)
         data = binding_data(kind, connection, connection.get_peer_certificate())
         return None if data is None else ChannelBinding(kind, data)

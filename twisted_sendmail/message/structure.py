@@ -239,7 +239,7 @@ class _Shortened:
         return b"".join([*self._run(held), *self._end_run()[:1]])
 
     def _run(self, octets: bytes) -> list[bytes]:
-        """Pass on the octets that there is room for."""
+        """Pass on the octets that the limit still allows."""
         if self._count is None and len(octets) <= self._room:
             self._room -= len(octets)
             return [octets] if octets else []
