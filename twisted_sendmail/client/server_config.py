@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_sendmail.client.dns_lookup import DNSResolver, Resolver
 from twisted_sendmail.client.timeouts import Timeouts
-from twisted_sendmail.client.tls import TLSPolicy, TLSTrust
+from twisted_sendmail.client.tls import TLSPolicy, TLSTrust, is_address
 from twisted_sendmail.sasl import Credentials
 from twisted_sendmail.smtp import (
     Extension,
@@ -199,7 +199,7 @@ class SubmissionServer:
             )
         if self.source_address is not None:
             check_type("source_address", self.source_address, str, "an IP address, or None")
-            if not _is_address(self.source_address):
+            if not is_address(self.source_address):
                 raise InvalidServer(
                     f"source_address '{printable(self.source_address, 80)}' cannot be used",
                     remedy="give an IP address of this machine",
@@ -212,7 +212,7 @@ class SubmissionServer:
         check_flag("discover", self.discover)
         if not self.discover:
             return
-        if not self.tls.required or self.endpoint is not None or _is_address(self.host):
+        if not self.tls.required or self.endpoint is not None or is_address(self.host):
             raise InvalidServer(
                 "discover is for a mail domain, and its servers have TLS",
                 remedy="leave out tls and endpoint, and give a domain such as example.org",
@@ -371,14 +371,6 @@ def _host_name(host: str) -> str | None:
     except InvalidInput:
         return None
     return host if ":" in host else name
-
-
-def _is_address(host: str) -> bool:
-    try:
-        _ = ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_loopback(host: str) -> bool:

@@ -333,7 +333,6 @@ class ServerVerifier:
     ) -> None:
         self._trust = trust
         self._name = trust.name or name
-        self._is_address = _is_address(self._name)
         self._context = context or trust.context()
         self._key = key
         self._binding: ChannelBinding | None = None
@@ -363,7 +362,7 @@ class ServerVerifier:
         """See ``IOpenSSLClientConnectionCreator``."""
         connection = VerifiedConnection(self._context, self._verify)
         connection.set_app_data(tlsProtocol)
-        if not self._is_address:
+        if not is_address(self._name):
             connection.set_tlsext_host_name(self._name.encode("ascii"))
         if self._key is not None:
             self._offered = TLS_SESSIONS.get(self._key, self._context)
@@ -517,7 +516,7 @@ class ServerVerifier:
         self._certificate = cert = _certificate(dump_certificate(FILETYPE_ASN1, peer))
         asked = connection.get_servername()
         if asked:
-            self._name, self._is_address = asked.decode("ascii"), False
+            self._name = asked.decode("ascii")
         if self._trust.pinned:
             _ = self._is_pinned(cert)
         elif not connection.get_verify_mode() & SSL.VERIFY_PEER:
@@ -734,7 +733,7 @@ def _bears_name(cert: _Certificate, name: str) -> bool:
     try:
         if name.startswith("_"):
             _ = verify_service_identity(extract_patterns(cert.parsed), [SRV_ID(name)], [])
-        elif _is_address(name):
+        elif is_address(name):
             verify_certificate_ip_address(cert.parsed, name)
         else:
             verify_certificate_hostname(cert.parsed, name)
@@ -775,7 +774,8 @@ def _group(connection: SSL.Connection) -> str | None:
     return None if get_group_name is None else get_group_name()
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Return True if *name* is an IP address."""
     try:
         _ = ipaddress.ip_address(name)
     except ValueError:
