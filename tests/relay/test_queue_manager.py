@@ -79,19 +79,24 @@ class Bench:
         self.slots: dict[str, Slot] = {}
         settings = RouteSettings("out", (SubmissionServer.of("smtp://mx.example"),))
         self.route = Route(
-            self.clock, settings, "relay.example", notify=self.events.append, chance=lambda: 0.5
+            self.clock,
+            settings,
+            "relay.example",
+            RetryPolicy(),
+            notify=self.events.append,
+            chance=lambda: 0.5,
         )
         self.surveys = 0
         manager: Any = SimpleNamespace(
             reactor=self.clock,
             queue=self.spool,
-            agent=SimpleNamespace(deliver=lambda lane, found: self.carry(found)),
+            agent=SimpleNamespace(deliver=lambda route, found, on_end: self.carry(found)),
             notify=self.events.append,
             ask_due=self.survey,
             recorded=lambda record, left: None,
         )
         self.manager = manager
-        self.route_queue = RouteQueue(manager, self.route, RetryPolicy())
+        self.route_queue = RouteQueue(manager, self.route)
 
     def carry(self, found: Sequence[tuple[LeasedMessage, Slot]]) -> None:
         for each, slot in found:

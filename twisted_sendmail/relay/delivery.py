@@ -1,16 +1,17 @@
 """Delivery attempts: from leased messages to the mailer, and from its results to records.
 
 A message is leased durably before it comes here, so that no octet of it goes out without a trace.
-The result of the attempt is recorded by ``queue_manager`` before the message is tried again.
+The caller of ``deliver`` gets the record of each attempt, and makes it durable before the message is
+tried again.
 
 RFC 5321 section 4.5.4, RFC 3461 section 5.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -40,14 +41,13 @@ from twisted_sendmail.relay.retry_policy import elapsed
 from twisted_sendmail.smtp import DeliveryReport, MailerClosed, SendmailError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from twisted_sendmail.queue import DKIMDomain, LeasedMessage, Queue, QueuedRecipient
     from twisted_sendmail.relay.bounce import BounceService
     from twisted_sendmail.relay.events import Event, Observer
-    from twisted_sendmail.relay.queue_manager import RouteQueue
     from twisted_sendmail.relay.retry_policy import Chance
-    from twisted_sendmail.relay.route import Slot
+    from twisted_sendmail.relay.route import Route, Slot
 
 _log = Logger(namespace="twisted_sendmail.relay")
 
@@ -56,7 +56,9 @@ _log = Logger(namespace="twisted_sendmail.relay")
 class Attempt:
     """A delivery attempt of one message."""
 
-    route_queue: RouteQueue
+    route: Route
+    #: Called once with its end.
+    on_end: OnEnd
     leased: LeasedMessage
     slot: Slot
     #: The recipients that are tried.
@@ -65,6 +67,11 @@ class Attempt:
     since: float
     #: None for a message that the operator expired: it is not sent.
     job: Job | None = None
+
+
+#: Called with an attempt, its record, and the events to announce when the record is durable.  Without
+#: a record the message was not tried, and only its lease ends.
+OnEnd: TypeAlias = "Callable[[Attempt, AttemptRecord | None, Sequence[Event]], None]"
 
 
 class DeliveryAgent:
@@ -91,7 +98,7 @@ class DeliveryAgent:
         self._notify = notify
         self._chance = chance
         self.configure(dkim)
-        #: Attempts whose record was not given to the queue yet.
+        #: Attempts that have not ended yet.
         self.under_way: set[Attempt] = set()
         self._waiting: list[Deferred[None]] = []
 
@@ -100,15 +107,18 @@ class DeliveryAgent:
         self._signers = {each.domain: each.signer for each in dkim}
 
     def deliver(
-        self, route_queue: RouteQueue, leases: Sequence[tuple[LeasedMessage, Slot]]
+        self, route: Route, leases: Sequence[tuple[LeasedMessage, Slot]], on_end: OnEnd
     ) -> None:
-        """Try messages that were leased for the route of *route_queue*, each with its slot."""
+        """Try messages that were leased for *route*, each with its slot.
+
+        :param on_end: called once for each, with its record.
+        """
         now = self._reactor.seconds()
         jobs = []
-        route_queue.route.starting()
+        route.starting()
         for leased, slot in leases:
-            tried = due_recipients(leased.message, now, route_queue.policy.horizon(now))
-            attempt = Attempt(route_queue, leased, slot, tried, now)
+            tried = due_recipients(leased.message, now, route.policy.horizon(now))
+            attempt = Attempt(route, on_end, leased, slot, tried, now)
             self.under_way.add(attempt)
             # Whatever the error is, the message must not stay leased.
             try:
@@ -125,7 +135,7 @@ class DeliveryAgent:
             except Exception as e:  # noqa: BLE001
                 self._unexpected(Failure(), attempt, e)
         if jobs:
-            route_queue.route.add(jobs)
+            route.add(jobs)
 
     # -- the end of an attempt -----------------------------------------------------------
 
@@ -136,7 +146,7 @@ class DeliveryAgent:
             self._unexpected(Failure(), attempt, result)
 
     def _process(self, attempt: Attempt, result: JobResult) -> None:
-        message, route_queue = attempt.leased.message, attempt.route_queue
+        message, route = attempt.leased.message, attempt.route
         if attempt.leased.content is None and attempt.job is not None:
             _ = Deferred.fromCoroutine(attempt.job.message.close())
         now = self._reactor.seconds()
@@ -145,26 +155,25 @@ class DeliveryAgent:
             attempt.recipients,
             result,
             now=now,
-            policy=route_queue.policy,
+            policy=route.policy,
             chance=self._chance,
         )
         if classified.error is not None and not isinstance(classified.error, SendmailError):
             _log.failure("{id} could not be sent", Failure(classified.error), id=message.id)
         rows = classified.recipients
-        route_queue.report_outcome(
+        route.report_outcome(
             attempt.slot,
             classified.outcome,
             rows[0].reply or "" if rows else "",
             expired=any(map(expired, rows)),
         )
         if classified.outcome is AttemptOutcome.NOT_TRIED:
-            route_queue.release(attempt)
-            self._forget(attempt)
+            self._end(attempt, None, ())
             return
         report = result if isinstance(result, DeliveryReport) else None
         self._announce(attempt, rows, now, report, in_doubt=classified.in_doubt)
         if classified.outcome is AttemptOutcome.DAMAGED:
-            self._record(attempt, *_damaged(message.id, now))
+            self._end(attempt, *_damaged(message.id, now))
             return
         record = AttemptRecord(
             message.id, now, rows, tried=classified.counts, in_doubt=classified.in_doubt
@@ -206,7 +215,7 @@ class DeliveryAgent:
             self._notify(
                 Attempted(
                     message.id,
-                    attempt.route_queue.route.name,
+                    attempt.route.name,
                     printable(str(sender), 320) if sender else "",
                     printable(str(recipient.path), 320),
                     _original(recipient.orcpt),
@@ -229,15 +238,15 @@ class DeliveryAgent:
     def _report(
         self, attempt: Attempt, record: AttemptRecord, result: JobResult, *, dsn: bool
     ) -> None:
-        """Make the reports that are due, and record the attempt together with them."""
-        policy = attempt.route_queue.policy
+        """Make the reports that are due, and end the attempt with them."""
+        policy = attempt.route.policy
         due = reports_due(attempt.leased.message, record, policy, self._bounce.postmaster, dsn=dsn)
         if not any(due):
-            self._record(attempt, record, ())
+            self._end(attempt, record, ())
             return
         making = Deferred.fromCoroutine(self._bounce.report(attempt.leased, record, due, policy))
         _ = making.addErrback(self._not_reported, attempt, record)
-        _ = making.addCallback(lambda made: self._record(attempt, *made))
+        _ = making.addCallback(lambda made: self._end(attempt, *made))
         _ = making.addErrback(self._unexpected, attempt, result)
 
     def _not_reported(
@@ -247,10 +256,10 @@ class DeliveryAgent:
         if failure.check(MessageDamaged):
             return _damaged(record.id, record.at)
         why = "the report could not be made"
-        return self._bounce.postpone(record, attempt.route_queue.policy, why, failure)
+        return self._bounce.postpone(record, attempt.route.policy, why, failure)
 
-    def _record(self, attempt: Attempt, record: AttemptRecord, events: Sequence[Event]) -> None:
-        attempt.route_queue.record(attempt, record, events)
+    def _end(self, attempt: Attempt, record: AttemptRecord | None, events: Sequence[Event]) -> None:
+        attempt.on_end(attempt, record, events)
         self._forget(attempt)
 
     def _unexpected(
@@ -260,19 +269,19 @@ class DeliveryAgent:
 
         :param result: result of the mailer, or the error that came before it.
         """
-        message, policy = attempt.leased.message, attempt.route_queue.policy
+        message, policy = attempt.leased.message, attempt.route.policy
         then = "set aside" if message.expired else "tried again later"
         self._notify(unexpected_error(f"{message.id}: unexpected error, {then}", failure))
         now = self._reactor.seconds()
         if message.expired:
             # No wait applies to a message that the operator expired: it would be tried in a loop.
             aside = SetAsideReason.UNDELIVERABLE
-            self._record(attempt, AttemptRecord(message.id, now, tried=False, aside=aside), ())
+            self._end(attempt, AttemptRecord(message.id, now, tried=False, aside=aside), ())
             return
         rows, _, _, in_doubt, _ = classify_unexpected_error(
             attempt.recipients, result, now=now, policy=policy, chance=self._chance
         )
-        self._record(attempt, AttemptRecord(message.id, now, rows, in_doubt=in_doubt), ())
+        self._end(attempt, AttemptRecord(message.id, now, rows, in_doubt=in_doubt), ())
 
     def _forget(self, attempt: Attempt) -> None:
         self.under_way.discard(attempt)
@@ -282,7 +291,7 @@ class DeliveryAgent:
                 each.callback(None)
 
     def stop(self) -> Deferred[None]:
-        """Return a Deferred that fires when the records of all attempts were given to the queue."""
+        """Return a Deferred that fires when all attempts have ended."""
         if not self.under_way:
             return succeed(None)
         waiting: Deferred[None] = Deferred()

@@ -20,8 +20,8 @@ A message is in one of these states::
 
 Only this module leases (``claim``, ``RouteQueue.look``, ``QueueManager._remove_expired``), records
 attempts and releases leases.  Example: a route has five free slots, ten messages arrive.  Five are
-claimed and given to ``DeliveryAgent.deliver``; five wait.  The first attempt ends: ``record`` writes
-its result, ``free`` frees its slot, and ``look`` leases the next ones.
+claimed and given to ``DeliveryAgent.deliver``; five wait.  The first attempt ends: ``ended`` writes
+its record, ``free`` frees its slot, and ``look`` leases the next ones.
 
 Invariants:
 
@@ -68,10 +68,9 @@ if TYPE_CHECKING:
         Queue,
         QueuedMessage,
     )
-    from twisted_sendmail.relay.attempt_result import AttemptOutcome
     from twisted_sendmail.relay.delivery import Attempt, DeliveryAgent
     from twisted_sendmail.relay.events import Event, Observer
-    from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
+    from twisted_sendmail.relay.retry_policy import Chance
     from twisted_sendmail.relay.route import Slot
     from twisted_sendmail.relay.routing import Routing
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
@@ -141,13 +140,18 @@ class QueueManager(QueueObserver):
             old = before.get(each.name)
             if old is not None and _same_connections(old.route.settings, each):
                 del before[each.name]
-                old.policy = settings.schedule
+                old.route.policy = settings.schedule
                 self.route_queues[each.name] = old
                 continue
             route = Route(
-                self.reactor, each, settings.name, notify=self._route_changed, chance=self._chance
+                self.reactor,
+                each,
+                settings.name,
+                settings.schedule,
+                notify=self._route_changed,
+                chance=self._chance,
             )
-            self.route_queues[each.name] = RouteQueue(self, route, settings.schedule)
+            self.route_queues[each.name] = RouteQueue(self, route)
         for old in before.values():
             old.stop()
             if self._started and not old.route.up:
@@ -165,6 +169,8 @@ class QueueManager(QueueObserver):
             self._record_route(event.route, DownRoute(event.route, event.reason, next_attempt))
         elif isinstance(event, RouteUp):
             self._record_route(event.route, None)
+            if event.route in self.route_queues:
+                self.route_queues[event.route].look()
 
     def _record_route(self, name: str, down: DownRoute | None) -> None:
         if not self._stopped:
@@ -226,7 +232,7 @@ class QueueManager(QueueObserver):
             elif not message.held:
                 route_queue.arrived()
         for route_queue, found in ready.items():
-            self.agent.deliver(route_queue, found)
+            self.agent.deliver(route_queue.route, found, route_queue.ended)
 
     def queue_changed(self) -> None:
         """See ``QueueObserver.queue_changed``."""
@@ -310,7 +316,7 @@ class QueueManager(QueueObserver):
             now,
             fresh=_EXPIRED_BATCH,
             retries=_EXPIRED_BATCH,
-            horizon=route_queue.policy.horizon(now),
+            horizon=route_queue.route.policy.horizon(now),
         )
         _ = leasing.addCallback(self._expired_found, route_queue)
         _ = leasing.addErrback(self._failed, "expired mail cannot be removed")
@@ -325,8 +331,9 @@ class QueueManager(QueueObserver):
         take = route_queue.route.take_slot
         if expired:
             self.agent.deliver(
-                route_queue,
+                route_queue.route,
                 [(leased, take(new=not leased.message.attempts)) for leased in expired],
+                route_queue.ended,
             )
 
     def _failed(self, failure: Failure, what: str) -> None:
@@ -336,13 +343,12 @@ class QueueManager(QueueObserver):
 class RouteQueue:
     """The mail of one route on its way out of the queue: what is leased, and when."""
 
-    def __init__(self, manager: QueueManager, route: Route, policy: RetryPolicy) -> None:
+    def __init__(self, manager: QueueManager, route: Route) -> None:
         self._manager = manager
         self._reactor = manager.reactor
         self._queue = manager.queue
         self._notify = manager.notify
         self.route = route
-        self.policy = policy
         #: Time at which the next message in the queue is due, as far as is known.
         self.due: float | None = None
         # New messages in the queue that are not being leased; None: unknown.
@@ -428,7 +434,7 @@ class RouteQueue:
         self._leasing = True
         self._new_arrived, self._retries_arrived, self._queue_changed = 0, False, False
         leasing = self._queue.lease(
-            route.name, now, fresh=fresh, retries=retries, horizon=self.policy.horizon(now)
+            route.name, now, fresh=fresh, retries=retries, horizon=route.policy.horizon(now)
         )
         _ = leasing.addCallbacks(
             self._leased,
@@ -480,7 +486,7 @@ class RouteQueue:
         _free_all(new_slots + old_slots)
         if leases:
             self._not_found = 0
-            self._manager.agent.deliver(self, leases)
+            self._manager.agent.deliver(route, leases, self.ended)
         if old_slots or (new_slots and self.due is None):
             self._manager.ask_due()
         self.look()
@@ -499,17 +505,19 @@ class RouteQueue:
 
     # -- the end of an attempt -----------------------------------------------------------
 
-    def report_outcome(
-        self, slot: Slot, outcome: AttemptOutcome, reason: str, *, expired: bool = False
+    def ended(
+        self, attempt: Attempt, record: AttemptRecord | None, events: Sequence[Event]
     ) -> None:
-        """See ``Route.report_outcome``; look if the route came up."""
-        was_up = self.route.up
-        self.route.report_outcome(slot, outcome, reason, expired=expired)
-        if self.route.up and not was_up:
-            self.look()
+        """Record the end of *attempt*, and announce *events* when that is durable.
 
-    def record(self, attempt: Attempt, record: AttemptRecord, events: Sequence[Event]) -> None:
-        """Record the end of *attempt*; announce *events* when that is durable."""
+        :param record: None if the message was not tried: only its lease ends.
+        """
+        if record is None:
+            message = attempt.leased.message
+            _ = _release(self._queue, [message.id], self._notify).addCallback(
+                lambda _: self.free(attempt.slot, message)
+            )
+            return
         recording = self._queue.settle(record)
         _ = recording.addCallbacks(
             self._is_recorded, self._not_recorded, (attempt, record, events), {}, (attempt,), {}
@@ -535,13 +543,6 @@ class RouteQueue:
         what = f"the result for {attempt.leased.message.id} could not be recorded"
         self._notify(trouble(what, failure))
         self.free(attempt.slot, None)
-
-    def release(self, attempt: Attempt) -> None:
-        """End the lease of a message that was not tried."""
-        message = attempt.leased.message
-        _ = _release(self._queue, [message.id], self._notify).addCallback(
-            lambda _: self.free(attempt.slot, message)
-        )
 
     def _after_record(self, failure: Failure, attempt: Attempt) -> None:
         """Free the slot after an unexpected error; the record is durable."""

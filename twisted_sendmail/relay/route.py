@@ -19,7 +19,7 @@ from twisted_sendmail.smtp import AuthenticationError, printable
 if TYPE_CHECKING:
     from twisted_sendmail.client import Job, MailerStats, SubmissionServer
     from twisted_sendmail.relay.events import Observer
-    from twisted_sendmail.relay.retry_policy import Chance
+    from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
     from twisted_sendmail.relay.settings import RouteSettings
     from twisted_sendmail.smtp import SendmailError
 
@@ -66,15 +66,24 @@ class Route:
     """Mailer and state of one route.
 
     :param name: for EHLO, where the settings of a server give no other name.
+    :param policy: when its mail is tried again.
     :param notify: called when the route goes down or comes up.
     """
 
     def __init__(
-        self, reactor: Any, settings: RouteSettings, name: str, *, notify: Observer, chance: Chance
+        self,
+        reactor: Any,
+        settings: RouteSettings,
+        name: str,
+        policy: RetryPolicy,
+        *,
+        notify: Observer,
+        chance: Chance,
     ) -> None:
         self._reactor = reactor
         self._notify = notify
         self.settings = settings
+        self.policy = policy
         self.name = settings.name
         servers = [
             server if server.helo_name is not None else attrs.evolve(server, helo_name=name)
