@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         ConnectionFailed,
         DeliveryCancelled,
         DeliveryInDoubt,
+        DeliveryWithdrawn,
         EncryptionRequired,
         ErrorProcessing,
         ExtensionUnavailable,
@@ -144,6 +145,7 @@ __all__ = [
     "DeliveryCancelled",
     "DeliveryInDoubt",
     "DeliveryReport",
+    "DeliveryWithdrawn",
     "EncryptionRequired",
     "EnhancedStatus",
     "Envelope",
@@ -278,7 +280,7 @@ _MODULES = {
     "smtp.errors": """
         ActionIgnored AllRecipientsRefused AuthenticationError AuthenticationFailed
         AuthenticationRejected AuthenticationRequired CertificateRejected ChunkingFailure
-        CommandNotAllowed ConnectFailed ConnectionClosed ConnectionFailed DeliveryCancelled DeliveryInDoubt
+        CommandNotAllowed ConnectFailed ConnectionClosed ConnectionFailed DeliveryCancelled DeliveryInDoubt DeliveryWithdrawn
         EncryptionRequired ErrorProcessing ExtensionUnavailable InvalidAddress InvalidBase64
         InvalidInput InvalidMessage InvalidServer MailboxUnavailable MailerBusy MailerClosed
         MessageTooLarge PermanentFailure ProtocolBreach Refused SendmailError SendTimeout

@@ -74,7 +74,8 @@ _CLASSES: dict[ExitStatus, str] = {
         ConnectionFailed ConnectFailed ConnectionClosed ServiceClosing SendTimeout TLSClosed
         TemporaryFailure MailboxUnavailable ErrorProcessing ActionIgnored
         UnableToAccommodateParameters TemporaryAuthenticationFailure CredentialsUnavailable
-        MailerBusy MailerClosed SigningUnavailable DeliveryCancelled Cancelled QueueError QueueFull QueueBusy""",
+        MailerBusy MailerClosed SigningUnavailable DeliveryCancelled DeliveryWithdrawn
+        Cancelled QueueError QueueFull QueueBusy""",
     ExitStatus.PROTOCOL: """
         DeliveryInDoubt ProtocolBreach UnexpectedResponse ChunkingFailure InvalidBase64 TLSFailure TLSAlert""",
     ExitStatus.NOPERM: """

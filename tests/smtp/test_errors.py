@@ -30,6 +30,7 @@ TRANSIENT = {
     "ConnectionFailed",
     "DeliveryCancelled",
     "DeliveryInDoubt",
+    "DeliveryWithdrawn",
     "ErrorProcessing",
     "ChunkingFailure",
     "InvalidBase64",

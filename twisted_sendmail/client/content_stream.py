@@ -41,6 +41,7 @@ class ContentStream:
     :param done: called once with a list of one: the reply to the content, or a ``SendmailError``,
         or the Failure of *source*.
     :param chunked: by BDAT.
+    :param may_end: as of ``CommandGroup``, for BDAT LAST.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class ContentStream:
         done: Callable[[list[Any]], object],
         *,
         chunked: bool,
+        may_end: Callable[[], bool] | None = None,
     ) -> None:
         self._protocol = protocol
         self._source = source
         self._done: Callable[[list[Any]], object] | None = done
         self._chunked = chunked
+        self._may_end = may_end
         # The piece that may turn out to be the last chunk.
         self._held: bytes | None = None
         # Set while the transport takes no more, and while the protocol does not write.
@@ -115,8 +118,8 @@ class ContentStream:
         if isinstance(result, Failure):
             self._source_failed(result)
         elif self._chunked:
-            chunk = self._held or b""
-            _ = protocol.send(Bdat(len(chunk), last=True), payload=chunk, done=self.verdict)
+            chunk, last = self._held or b"", Bdat(len(self._held or b""), last=True)
+            _ = protocol.send(last, payload=chunk, done=self.verdict, may_end=self._may_end)
         else:
             protocol.session.end_content()
             protocol.flush()

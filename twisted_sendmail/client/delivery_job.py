@@ -52,12 +52,14 @@ class Job:
     :param message: what the next transaction sends, to its recipients.
     :param on_result: called once with the end: a report, or the error if there is none.
     :param since: when it began to wait.
+    :param may_end: see :class:`~twisted_sendmail.client.transaction.Transaction`.
     """
 
     message: PreparedMessage
     on_result: Callable[[JobResult], object] | None = None
     since: float = 0.0
     all_or_nothing: bool = False
+    may_end: Callable[[], bool] | None = None
     #: The connection of the pool that sends it, when that took it, and its verdicts before.
     connection: PooledConnection | None = None
     taken_at: float | None = None

@@ -959,6 +959,7 @@ class PooledConnection:
             queued=None if more else partial(self._queued, job),
             all_or_nothing=job.all_or_nothing,
             send_content_early=send_content_early,
+            may_end=job.may_end,
         )
         transaction.begin()
 

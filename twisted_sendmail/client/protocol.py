@@ -281,36 +281,48 @@ class SubmissionProtocol(Protocol):
         *commands: Command,
         payload: bytes | None = None,
         done: Callable[[list[CommandResult]], object] | None = None,
+        may_end: Callable[[], bool] | None = None,
     ) -> CommandGroup:
         """Send a group of commands; parameters and errors are those of ``ClientSession.send``."""
-        group = self.session.send(*commands, payload=payload, done=done)
+        group = self.session.send(*commands, payload=payload, done=done, may_end=may_end)
         self.flush()
         return group
 
     def send_content(
-        self, content: bytes | Readable, done: Callable[[list[CommandResult]], object]
+        self,
+        content: bytes | Readable,
+        done: Callable[[list[CommandResult]], object],
+        may_end: Callable[[], bool] | None = None,
     ) -> None:
-        """Send the content after a 354; *done* is called with the one answer, or a Failure."""
+        """Send the content after a 354; *done* is called with the one answer, or a Failure.
+
+        :param may_end: as of ``CommandGroup``; if it returns False, the connection is closed.
+        """
         session = self.session
         awaited = session.confirmed is ClientState.DATA and session.idle
         if not awaited and session.over is None and session.closing is None:
             why = "the server has not answered DATA with 354"
             raise CommandNotAllowed("content not sent", phase="content", detail=why)
         if isinstance(content, bytes):
-            _ = session.send(ContentCommand(), payload=content, done=done)
+            _ = session.send(ContentCommand(), payload=content, done=done, may_end=may_end)
         else:
             stream = ContentStream(self, content, done, chunked=False)
-            _ = session.send(ContentCommand(), done=stream.verdict)
+            _ = session.send(ContentCommand(), done=stream.verdict, may_end=may_end)
             self._stream = stream
         self.flush()
 
-    def send_chunks(self, content: Readable, done: Callable[[list[CommandResult]], object]) -> None:
+    def send_chunks(
+        self,
+        content: Readable,
+        done: Callable[[list[CommandResult]], object],
+        may_end: Callable[[], bool] | None = None,
+    ) -> None:
         """Send a content as one BDAT after the other; *done* as for :meth:`send_content`.
 
         For servers that offer PIPELINING too.  The answer is the reply to the last chunk, or the
         first refusal.
         """
-        self._stream = ContentStream(self, content, done, chunked=True)
+        self._stream = ContentStream(self, content, done, chunked=True, may_end=may_end)
         self._stream.start()
 
     def group(self) -> _Group:

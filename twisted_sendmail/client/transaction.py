@@ -106,6 +106,8 @@ class Transaction:
     :param queued: called when all commands are queued, so that those of another message may follow.
     :param send_content_early: False to send no content before the envelope is answered: on a connection that
         may be dead, the message would be needlessly in doubt.
+    :param may_end: called before the end of the content is written, in the call that writes it; if it returns
+        False, the end is not written, and the report's error is a ``DeliveryWithdrawn``.
     """
 
     __slots__ = (
@@ -118,6 +120,7 @@ class Transaction:
         "_envelope",
         "_error",
         "_last",
+        "_may_end",
         "_measuring",
         "_message",
         "_next",
@@ -142,6 +145,7 @@ class Transaction:
         last: bool = False,
         all_or_nothing: bool = False,
         send_content_early: bool = True,
+        may_end: Callable[[], bool] | None = None,
     ) -> None:
         self._protocol = protocol
         self._message = message
@@ -152,6 +156,7 @@ class Transaction:
         self._queued = queued
         self._last = last
         self._all_or_nothing = all_or_nothing
+        self._may_end = may_end
         self._send_content_early = send_content_early and not all_or_nothing
         # While the message is measured, encoded or signed.
         self._measuring: Deferred[None] | None = None
@@ -263,7 +268,7 @@ class Transaction:
             return
         chunk = Bdat(len(small), last=True)
         self._next = Transaction._message_answered
-        _ = protocol.send(*commands, chunk, payload=small, done=self._step)
+        _ = protocol.send(*commands, chunk, payload=small, done=self._step, may_end=self._may_end)
         self._all_queued()
 
     def _send_content(self) -> None:
@@ -273,7 +278,7 @@ class Transaction:
         with protocol.group():
             if content is None:
                 self._content = self._checked_content()
-            protocol.send_content(content or self._content or b"", self._step)
+            protocol.send_content(content or self._content or b"", self._step, self._may_end)
             # The source may have failed at once, and the session with it.
             if protocol.usable:
                 self._all_queued()
@@ -329,7 +334,7 @@ class Transaction:
         else:
             self._content = self._checked_content()
             self._next = Transaction._content_answered
-            self._protocol.send_chunks(self._content, self._step)
+            self._protocol.send_chunks(self._content, self._step, self._may_end)
 
     def _message_answered(self, answers: list[CommandResult]) -> None:
         """MAIL, RCPT and the only BDAT are answered."""

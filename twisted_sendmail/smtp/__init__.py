@@ -45,6 +45,7 @@ __all__ = [
     "DeliveryCancelled",
     "DeliveryInDoubt",
     "DeliveryReport",
+    "DeliveryWithdrawn",
     "Envelope",
     "Extension",
     "ExtensionCommand",
@@ -207,6 +208,7 @@ if TYPE_CHECKING:
         ConnectionFailed,
         DeliveryCancelled,
         DeliveryInDoubt,
+        DeliveryWithdrawn,
         ExtensionUnavailable,
         InvalidAddress,
         InvalidBase64,
@@ -293,7 +295,7 @@ else:
             "errors": """
                 AllRecipientsRefused AuthenticationError AuthenticationFailed AuthenticationRejected
                 CertificateRejected CommandNotAllowed ConnectFailed ConnectionClosed
-                ConnectionFailed DeliveryCancelled DeliveryInDoubt
+                ConnectionFailed DeliveryCancelled DeliveryInDoubt DeliveryWithdrawn
                 ChunkingFailure ExtensionUnavailable InvalidAddress InvalidBase64 InvalidInput
                 InvalidMessage InvalidServer MailerBusy MailerClosed MessageTooLarge
                 ProtocolBreach SendmailError SendTimeout ServerNotAuthentic

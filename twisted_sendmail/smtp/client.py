@@ -69,6 +69,7 @@ from twisted_sendmail.smtp.errors import (
     CommandNotAllowed,
     ConnectionClosed,
     DeliveryInDoubt,
+    DeliveryWithdrawn,
     ProtocolBreach,
     SendmailError,
     ServiceClosing,
@@ -124,19 +125,24 @@ class CommandGroup:
         after a 354, canonical and not stuffed.  A content without payload is given by
         :meth:`ClientSession.content`.
     :param done: called by the session's owner with :attr:`replies` when the group is complete.
+    :param may_end: called each time before the end of a message is written, in the call that writes it;
+        if it returns False, the end is not written, and its result is
+        :class:`~twisted_sendmail.smtp.errors.DeliveryWithdrawn`.
     """
 
-    __slots__ = ("commands", "done", "lines", "payload", "replies", "verbs", "written")
+    __slots__ = ("commands", "done", "lines", "may_end", "payload", "replies", "verbs", "written")
 
     def __init__(
         self,
         commands: tuple[Command, ...],
         payload: bytes | None = None,
         done: Callable[[list[CommandResult]], object] | None = None,
+        may_end: Callable[[], bool] | None = None,
     ) -> None:
         self.commands = commands
         self.payload = payload
         self.done = done
+        self.may_end = may_end
         self.verbs: list[Verb] = []
         self.lines: list[bytes] = []
         for command in commands:
@@ -226,6 +232,7 @@ class ClientSession:
         *commands: Command,
         payload: bytes | None = None,
         done: Callable[[list[CommandResult]], object] | None = None,
+        may_end: Callable[[], bool] | None = None,
     ) -> CommandGroup:
         """Queue *commands* as a group, whose parameters are those of :class:`CommandGroup`.
 
@@ -235,7 +242,7 @@ class ClientSession:
         """
         if self.over or self.closing:
             raise self.over or self.closing  # type: ignore[misc]  # one of them is there
-        group = CommandGroup(commands, payload, done)
+        group = CommandGroup(commands, payload, done, may_end)
         state = self._planned
         for verb in group.verbs:
             following = OPTIMISTIC.get((state, verb))
@@ -266,10 +273,17 @@ class ClientSession:
         self._out.append(self._stuffer.feed(chunk))
 
     def end_content(self) -> None:
-        """Queue the final dot.  From here on the message is in doubt until its reply."""
+        """Queue the final dot.  From here on the message is in doubt until its reply.
+
+        If the message may not end, the session ends: after a 354 any end delivers a message.
+        """
         if self._stuffer is None:
             msg = "the end of the content cannot be sent now"
             raise CommandNotAllowed(msg, detail=f"the session is {self.confirmed.value}")
+        may_end = self._owed[0].may_end
+        if may_end is not None and not may_end():
+            self.finish(_withdrawn())
+            return
         self._out.append(self._stuffer.finish())
         self._stuffer = None
         self.transcript.add_content(self._content_octets)
@@ -358,6 +372,8 @@ class ClientSession:
                 return False
             self._drop_next(group)
             return True
+        if group.may_end is not None and verbs[end - 1] is Verb.BDAT_LAST and not group.may_end():
+            return self._withdraw_rest(group)
         if start == len(group.replies):
             self._owed.append(group)
         self.optimistic, self._owed_commands, self._owed_octets = state, commands, octets
@@ -396,6 +412,22 @@ class ClientSession:
             self._waiting.popleft()
             self.completed.append(group)
         self._replan()
+
+    def _withdraw_rest(self, group: CommandGroup) -> bool:
+        """Do not write the rest of *group*, whose message may not end; False if it has to wait.
+
+        Unlike a content after a 354, a chunk that was not announced leaves the session as it is.
+        """
+        if self._owed:
+            return False  # replies come in order
+        error = _withdrawn()
+        error.connection_usable = True
+        group.replies += [error] * (len(group.commands) - group.written)
+        group.written = len(group.commands)
+        _ = self._waiting.popleft()
+        self.completed.append(group)
+        self._replan()
+        return True
 
     def _replan(self) -> None:
         """Compute the planned state again."""
@@ -732,6 +764,12 @@ def _starttls_injected() -> ProtocolBreach:
     """Octets after the 220 to STARTTLS, which a third party may have inserted."""
     why = "plain text follows the reply to STARTTLS: somebody may be tampering with the connection"
     return ProtocolBreach("STARTTLS broken off", phase="STARTTLS", detail=why)
+
+
+def _withdrawn() -> DeliveryWithdrawn:
+    """Return the error of a message whose end the sender did not allow."""
+    why = "it may not be delivered any more, and its end was not sent"
+    return DeliveryWithdrawn("message withdrawn", phase="content", detail=why)
 
 
 def _in_doubt(why: SendmailError) -> DeliveryInDoubt:

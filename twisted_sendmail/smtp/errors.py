@@ -368,6 +368,15 @@ class MailerClosed(SendmailError):
     temporary = True
 
 
+class DeliveryWithdrawn(SendmailError):
+    """The sender withdrew the message before its end was written; no recipient has it.
+
+    A relay withdraws a message whose lease has run out, because another relay may send it.
+    """
+
+    temporary = True
+
+
 class DeliveryInDoubt(SendmailError):
     """The server may have the message or not; sending it again may make a second copy."""
 

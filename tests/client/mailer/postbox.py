@@ -137,6 +137,7 @@ class Postbox(ScriptedServer):
 
     def _on_rset(self, line: str) -> Action:
         self._forget()
+        self._body = []
         self._rset_wanted = False
         return "250 2.0.0 ok"
 
