@@ -10,6 +10,7 @@ RFC 9422.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,10 +19,11 @@ from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_sendmail.client.timeouts import Cancelled
-from twisted_sendmail.client.transaction import Transaction, may_go_without
+from twisted_sendmail.client.transaction import Transaction
 from twisted_sendmail.message import PreparedMessage, kept, prepare
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import (
+    ChunkingFailure,
     ConnectionClosed,
     DeliveryReport,
     RecipientResult,
@@ -30,9 +32,8 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from twisted_sendmail.client.pool import PooledConnection
     from twisted_sendmail.client.protocol import SubmissionProtocol
     from twisted_sendmail.client.server_status import ServerStatus
     from twisted_sendmail.message import DKIMSigner, Message
@@ -40,6 +41,16 @@ if TYPE_CHECKING:
 
 #: The end of a job.
 JobResult: TypeAlias = DeliveryReport | BaseException
+
+
+class Following(enum.Enum):
+    """The transaction that follows one of a job."""
+
+    #: None: the job has ended.
+    NONE = enum.auto()
+    #: One to the same recipients, without the extensions that the server refused as unknown.
+    SAME_RECIPIENTS = enum.auto()
+    NEXT_RECIPIENTS = enum.auto()
 
 
 @define(eq=False)
@@ -60,8 +71,11 @@ class Job:
     since: float = 0.0
     all_or_nothing: bool = False
     may_end: Callable[[], bool] | None = None
-    #: The connection of the pool that sends it, when that took it, and its verdicts before.
-    connection: PooledConnection | None = None
+    #: Extensions and parameters that its servers refused as unknown.
+    unsupported: frozenset[str] = frozenset()
+    #: Of the connection of the pool that sends it: ends the connection if it has no other message,
+    #: and returns whether it did; when it took the job; its verdicts before.
+    end_connection: Callable[[SendmailError], bool] | None = None
     taken_at: float | None = None
     verdicts_before: int = 0
     #: It was sent again because a connection that had served before was dead.
@@ -102,21 +116,26 @@ class Job:
         self.message, self._whole = whole.to(recipients[start:end]), whole
         return end < len(recipients)
 
-    def end_transaction(self, report: DeliveryReport) -> bool:
-        """Take the report of a transaction; return whether another one has to follow.
+    def end_transaction(self, report: DeliveryReport) -> Following:
+        """Take the report of a transaction; return what has to follow.
 
-        If none has, *report* belongs in :meth:`join`.
+        If nothing has to, *report* belongs in :meth:`join`; before a transaction to the same
+        recipients, ``message`` has to be read from its beginning.
         """
+        if report.unsupported:
+            self.unsupported |= report.unsupported
+            if _nobody_has_it(report) and self.message.rewindable:
+                return Following.SAME_RECIPIENTS
         whole = self._whole
         if whole is None or report.error is not None:
-            return False
+            return Following.NONE
         if self._end == len(whole.envelope.recipients):
-            return False
+            return Following.NONE
         self._results += report.outcomes
         if self._accepted is None and report.accepted:
             self._accepted = report
         whole.rewind()
-        return True
+        return Following.NEXT_RECIPIENTS
 
     def join(self, last: DeliveryReport) -> DeliveryReport:
         """Return the report on all recipients, where *last* is that of the last transaction."""
@@ -159,6 +178,13 @@ class Job:
             error=error,
             message_id=message.message_id,
         )
+
+
+def _nobody_has_it(report: DeliveryReport) -> bool:
+    """Return True if the server has the message for no recipient, and did nothing with it that is known."""
+    error = report.error
+    undone = not isinstance(error, ChunkingFailure) or error.only_reply
+    return not report.accepted and not report.in_doubt and undone
 
 
 def _with_refused(report: DeliveryReport, message: PreparedMessage) -> DeliveryReport:
@@ -227,36 +253,58 @@ def deliver(
     :raises Cancelled: the caller cancelled; the connection is closed, and ``report`` says whether
         the message is in doubt.
     """
-    job = Job(message, all_or_nothing=all_or_nothing)
+    return Deferred.fromCoroutine(
+        send_job(Job(message, all_or_nothing=all_or_nothing), protocol, last=last)
+    )
 
-    def transact(*, last: bool) -> Deferred[DeliveryReport]:
-        answered: Deferred[DeliveryReport] = Deferred(lambda _: transaction.cancel())
-        transaction = Transaction(
-            protocol, job.message, answered.callback, last=last, all_or_nothing=all_or_nothing
-        )
-        transaction.begin()
-        return answered
 
-    async def run() -> DeliveryReport:
-        while True:
-            more = job.begin_transaction(protocol.session.capabilities.limits)
-            try:
-                report = await transact(last=last and not more)
-            except Cancelled as error:
-                _ = job.result(error)
-                raise
-            if protocol.usable and may_go_without(report, job.message):
-                job.message.rewind()
-                continue
-            if not job.end_transaction(report):
-                return job.join(report)
-            if not protocol.usable:
+async def send_job(
+    job: Job,
+    protocol: SubmissionProtocol,
+    *,
+    last: bool = False,
+    reconnect: Callable[[], Awaitable[SubmissionProtocol]] | None = None,
+) -> DeliveryReport:
+    """Send *job* over a session, as :func:`deliver` does.
+
+    :param reconnect: opens another session, where the job can go again without an extension that the
+        server refused as unknown, and the session is over.
+    """
+    while True:
+        more = job.begin_transaction(protocol.session.capabilities.limits)
+        try:
+            report = await _transact(job, protocol, last=last and not more)
+        except Cancelled as error:
+            _ = job.result(error)
+            raise
+        following = job.end_transaction(report)
+        if following is Following.NONE:
+            return job.join(report)
+        if not protocol.usable:
+            if following is Following.NEXT_RECIPIENTS:
                 why = "the connection ended before the message was sent to every recipient"
                 ended = ConnectionClosed("connection closed", detail=why)
                 ended.at(host=report.host, tls=report.tls, transcript=report.transcript)
                 return job.join(replace(report, outcomes=(), error=ended))
+            if reconnect is None:
+                return job.join(report)
+            protocol = await reconnect()
+        if following is Following.SAME_RECIPIENTS:
+            job.message.rewind()
 
-    return Deferred.fromCoroutine(run())
+
+def _transact(job: Job, protocol: SubmissionProtocol, *, last: bool) -> Deferred[DeliveryReport]:
+    answered: Deferred[DeliveryReport] = Deferred(lambda _: transaction.cancel())
+    transaction = Transaction(
+        protocol,
+        job.message,
+        answered.callback,
+        last=last,
+        all_or_nothing=job.all_or_nothing,
+        may_end=job.may_end,
+    )
+    transaction.begin()
+    return answered
 
 
 def batch_end(recipients: tuple[Recipient, ...], start: int, limits: Mapping[str, int]) -> int:

@@ -36,11 +36,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.connect import open_session
-from twisted_sendmail.client.delivery_job import Job, JobResult
+from twisted_sendmail.client.delivery_job import Following, Job, JobResult
 from twisted_sendmail.client.server_status import MAX_UNPROVEN_OPENING, ServerStatus
 from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.client.tls import MAX_HANDSHAKES
-from twisted_sendmail.client.transaction import Transaction, may_go_without
+from twisted_sendmail.client.transaction import Transaction
 from twisted_sendmail.smtp import (
     AuthenticationError,
     ChunkingFailure,
@@ -240,7 +240,7 @@ class Pool:
         if job in self._queue:
             self._queue.remove(job)
             error.report = job.report(RecipientStatus.UNTOUCHED, error)
-        elif job.connection is None or not job.connection.cancel(error):
+        elif job.end_connection is None or not job.end_connection(error):
             error.remedy = DeliveryInDoubt.remedy
             error.report = job.report(RecipientStatus.IN_DOUBT, error)
         self._settle(job, error)
@@ -311,14 +311,22 @@ class Pool:
         elif result is None:
             job.returned += 1
             self._send_again(job)
-        elif (result.unsupported or result.error) and self._may_go_again(connection, job, result):
-            self._send_again(job)
-        elif not job.end_transaction(result):
-            self._settle(job, result)
-        elif connection.may_begin_transaction and not job.settled:
-            return True
         else:
-            self._send_again(job)
+            if result.unsupported:
+                self._leave_out(connection.status, result.unsupported)
+            following = job.end_transaction(result)
+            if following is Following.NONE and not (
+                result.error and self._may_go_again(connection, job, result)
+            ):
+                self._settle(job, result)
+            elif (
+                following is Following.NEXT_RECIPIENTS
+                and connection.may_begin_transaction
+                and not job.settled
+            ):
+                return True
+            else:
+                self._send_again(job)
         if self._closing:
             self.changed()
         return False
@@ -331,10 +339,7 @@ class Pool:
                 connection.follow_server()
 
     def _may_go_again(self, connection: PooledConnection, job: Job, report: DeliveryReport) -> bool:
-        if report.unsupported:
-            self._leave_out(connection.status, report.unsupported)
-            if may_go_without(report, job.message):
-                return True
+        """Return whether *job*, which failed, is sent again over another connection."""
         error = report.error
         died = isinstance(error, (ConnectionFailed, ProtocolBreach)) and not isinstance(
             error, ChunkingFailure
@@ -944,7 +949,7 @@ class PooledConnection:
 
     def _begin(self, protocol: SubmissionProtocol, job: Job) -> None:
         """Begin a transaction of *job*."""
-        job.connection, job.verdicts_before = self, self.verdicts
+        job.end_connection, job.verdicts_before = self.cancel, self.verdicts
         more = job.begin_transaction(self._limits)
         size = job.message.size or self._pool.limits.window_octets
         self.inflight += 1
@@ -980,7 +985,7 @@ class PooledConnection:
         self.inflight_octets -= size
         if self._current is job:
             self._current = None
-        job.connection = None
+        job.end_connection = None
         # Before the job's owner gets the result, and may have more to send.
         self._pool.has_capacity(self)
         if isinstance(result, DeliveryReport):

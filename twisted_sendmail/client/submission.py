@@ -11,11 +11,10 @@ from twisted.internet.defer import fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_sendmail.client.connect import open_session
-from twisted_sendmail.client.delivery_job import deliver, prepare_message
+from twisted_sendmail.client.delivery_job import Job, prepare_message, send_job
 from twisted_sendmail.client.server_config import SubmissionServer
 from twisted_sendmail.client.timeouts import within
 from twisted_sendmail.client.tls import TLSPolicy
-from twisted_sendmail.client.transaction import may_go_without
 from twisted_sendmail.message import DKIMSigner
 from twisted_sendmail.smtp import (
     InvalidServer,
@@ -84,7 +83,6 @@ def submit(
     protocol: SubmissionProtocol | None = None
 
     async def run() -> DeliveryReport:
-        nonlocal protocol
         prepared = await prepare_message(
             reactor,
             message,
@@ -95,16 +93,19 @@ def submit(
             all_or_nothing=all_or_nothing,
             dkim=signer,
         )
+        job = Job(prepared, all_or_nothing=all_or_nothing)
+
+        async def connect() -> SubmissionProtocol:
+            nonlocal protocol
+            close()
+            chosen.unsupported.update(job.unsupported)
+            protocol = await open_session(reactor, chosen)
+            return protocol
+
         try:
-            while True:
-                protocol = await open_session(reactor, chosen)
-                report = await deliver(protocol, prepared, last=True, all_or_nothing=all_or_nothing)
-                chosen.unsupported.update(protocol.session.capabilities.withheld)
-                if not may_go_without(report, prepared):
-                    break
-                protocol.leave()
-                prepared.rewind()
+            report = await send_job(job, await connect(), last=True, reconnect=connect)
         finally:
+            chosen.unsupported.update(job.unsupported)
             await prepared.close()
         return require_acceptance(report)
 

@@ -580,17 +580,3 @@ class _CheckedContent:
                 remedy="encode it as quoted-printable or base64",
             )
         return octets
-
-
-def may_go_without(report: DeliveryReport, message: PreparedMessage) -> bool:
-    """Return True if *message* may be sent again at once, without ``report.unsupported``.
-
-    Only if the server cannot have the message for any recipient, did nothing with it that is known,
-    and the content can be read a second time.
-    """
-    if not report.unsupported:
-        return False  # nearly always
-    error = report.error
-    undone = not isinstance(error, ChunkingFailure) or error.only_reply
-    none_has_it = not report.accepted and not report.in_doubt
-    return none_has_it and undone and message.rewindable
