@@ -8,7 +8,7 @@ from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.message import Qualification, Rewriting
 from twisted_sendmail.queue import CleanupPolicy
 from twisted_sendmail.relay import Routing
-from twisted_sendmail.smtp import ServerSettings
+from twisted_sendmail.smtp import EXTENSIONS, ServerSettings
 
 if TYPE_CHECKING:
     from twisted_sendmail.daemon.config_schema import LimitsTable, RewriteTable, RootTable
@@ -82,6 +82,8 @@ def server_settings(
     return ServerSettings(
         host=host,
         require_hello=False,
+        # A route honours it, or the message fails (RFC 8689 section 4.2.1).
+        extensions=(*EXTENSIONS, "REQUIRETLS"),
         starttls=starttls,
         max_size=limits.message_size,
         max_header=limits.header_size,

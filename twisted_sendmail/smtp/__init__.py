@@ -8,6 +8,7 @@ __all__ = [
     "DERIVED_EXTENSIONS",
     "DOUBLED_CR",
     "EHLO_UNKNOWN",
+    "EXTENSIONS",
     "MAX_DOMAIN",
     "MAX_FIELDS",
     "MAX_HEADER",
@@ -269,7 +270,7 @@ if TYPE_CHECKING:
         require_acceptance,
     )
     from twisted_sendmail.smtp.server import PENDING, Pending, ServerHandler, ServerSession
-    from twisted_sendmail.smtp.server_settings import ServerSettings
+    from twisted_sendmail.smtp.server_settings import EXTENSIONS, ServerSettings
     from twisted_sendmail.smtp.server_states import ServerState
     from twisted_sendmail.smtp.tls_facts import TLSFacts
     from twisted_sendmail.smtp.transcript import Transcript
@@ -316,7 +317,7 @@ else:
                 DeliveryReport RecipientResult RecipientStatus recipient_results refused_address
                 require_acceptance""",
             "server": "PENDING Pending ServerHandler ServerSession",
-            "server_settings": "ServerSettings",
+            "server_settings": "EXTENSIONS ServerSettings",
             "server_states": "ServerState",
             "tls_facts": "TLSFacts",
             "transcript": "Transcript",

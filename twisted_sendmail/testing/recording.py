@@ -27,6 +27,7 @@ from twisted_sendmail.server import (
     ServerTLS,
 )
 from twisted_sendmail.smtp import (
+    EXTENSIONS,
     InvalidInput,
     InvalidServer,
     MailParameters,
@@ -197,7 +198,7 @@ class RecordingServer:
     :param faults: see :mod:`~twisted_sendmail.testing.faults`.
     :param settings: changes to the server's settings; ``starttls``, ``require_tls``,
         ``mechanisms``, ``require_auth`` and ``clear_auth`` follow from the above where they are
-        None.
+        None.  Without this argument the server also offers REQUIRETLS (RFC 8689).
     :param receiver: called with each connection to make the receiver of a message; then
         :attr:`messages` stays empty.
     :param authority: signs the certificate; a new one unless given.
@@ -246,7 +247,10 @@ class RecordingServer:
         self._tls = tls
         self._lenient = not known if lenient is None else lenient
         self._settings = _complete(
-            settings or ServerSettings(), tls=tls, users=known, lenient=lenient
+            settings or ServerSettings(extensions=(*EXTENSIONS, "REQUIRETLS")),
+            tls=tls,
+            users=known,
+            lenient=lenient,
         )
         self._plan = FaultPlan(faults)
         self._receiver = receiver or (lambda c: RecordingReceiver(c, self._add_message))
