@@ -1,4 +1,4 @@
-"""A hostile server at AUTH, for every mechanism: no mail, no second try, no secret in any output."""
+"""A hostile server at AUTH, or before it, for every mechanism: no mail, no second try, no secret in any output."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.client.certificates import authority
 from tests.client.conftest import Net
-from tests.client.scripted_server import CLOSE, PASSWORD, RESET, SILENT, USER
+from tests.client.scripted_server import CLEAR, CLOSE, PASSWORD, RESET, SILENT, USER
+from tests.client.test_tls import nothing_was_told
 from twisted_sendmail import (
     MECHANISMS,
     AuthenticationError,
+    CertificateRejected,
     Credentials,
     InvalidBase64,
     InvalidInput,
@@ -19,6 +22,7 @@ from twisted_sendmail import (
     ProtocolBreach,
     SendmailError,
     ServerNotAuthentic,
+    StartTLSUnavailable,
     TLSPolicy,
     TLSTrust,
     UnsupportedMechanism,
@@ -151,6 +155,41 @@ def test_the_offer_is_read_in_every_form(attempt: Attempt, offer: str) -> None:
 @pytest.mark.parametrize("tls", [TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC])
 def test_credentials_are_refused_in_clear_text(attempt: Attempt, tls: TLSPolicy) -> None:
     assert isinstance(attempt.fails({}, tls=tls), InvalidServer)
+
+
+@pytest.mark.parametrize(
+    ("network", "kind"),
+    [
+        ({"clear": ("AUTH {name}",)}, StartTLSUnavailable),
+        ({"answers": {"STARTTLS": "454 4.7.0 later"}}, StartTLSUnavailable),
+        ({"answers": {"STARTTLS": "502 5.5.1 what?"}}, StartTLSUnavailable),
+        ({"answers": {"STARTTLS": b"220 go\r\n250-mx\r\n250 AUTH {name}\r\n"}}, ProtocolBreach),
+        ({"answers": {"EHLO": "502 what?", "HELO": "250 mx"}}, StartTLSUnavailable),
+        ({"clear": ("STARTTLS", "AUTH {name}"), "secure": ("PIPELINING",)}, UnsupportedMechanism),
+        ({"context": "other.example.net"}, CertificateRejected),
+    ],
+    ids=["stripped", "later", "refused", "injected", "no EHLO", "in clear only", "wrong name"],
+)
+def test_no_login_begins_before_verified_tls(
+    attempt: Attempt, net: Net, network: dict[str, Any], kind: type[SendmailError]
+) -> None:
+    name = attempt.name
+
+    def named(words: Any) -> tuple[str, ...]:
+        return tuple(word.format(name=name) for word in words)
+
+    answers = {
+        key: said.replace(b"{name}", name.encode()) if isinstance(said, bytes) else said
+        for key, said in network.get("answers", {}).items()
+    }
+    server = net.server(
+        answers,
+        clear=named(network.get("clear", CLEAR)),
+        secure=named(network.get("secure", ("AUTH {name}",))),
+        context=authority().context(network["context"]) if "context" in network else None,
+    )
+    assert isinstance(net.send(server, **attempt.settings).error, kind)
+    nothing_was_told(net)
 
 
 @pytest.mark.parametrize("flaw", ["\r\n", "\0", "\x7f", "\ud800"])
