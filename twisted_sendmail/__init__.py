@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         ConnectFailed,
         ConnectionClosed,
         ConnectionFailed,
+        DANEUnavailable,
         DeliveryCancelled,
         DeliveryInDoubt,
         DeliveryWithdrawn,
@@ -139,6 +140,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLimits",
     "Credentials",
+    "DANEUnavailable",
     "DKIMDomain",
     "DKIMKey",
     "DNSResolver",
@@ -280,7 +282,8 @@ _MODULES = {
     "smtp.errors": """
         ActionIgnored AllRecipientsRefused AuthenticationError AuthenticationFailed
         AuthenticationRejected AuthenticationRequired CertificateRejected ChunkingFailure
-        CommandNotAllowed ConnectFailed ConnectionClosed ConnectionFailed DeliveryCancelled DeliveryInDoubt DeliveryWithdrawn
+        CommandNotAllowed ConnectFailed ConnectionClosed ConnectionFailed DANEUnavailable
+        DeliveryCancelled DeliveryInDoubt DeliveryWithdrawn
         EncryptionRequired ErrorProcessing ExtensionUnavailable InvalidAddress InvalidBase64
         InvalidInput InvalidMessage InvalidServer MailboxUnavailable MailerBusy MailerClosed
         MessageTooLarge PermanentFailure ProtocolBreach Refused SendmailError SendTimeout

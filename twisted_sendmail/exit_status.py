@@ -68,7 +68,7 @@ _CLASSES: dict[ExitStatus, str] = {
         UnsignableMessage""",
     ExitStatus.UNAVAILABLE: """
         Refused PermanentFailure AllRecipientsRefused ExtensionUnavailable TLSError
-        StartTLSUnavailable CannotListen""",
+        StartTLSUnavailable DANEUnavailable CannotListen""",
     ExitStatus.SOFTWARE: "SendmailError CommandNotAllowed",
     ExitStatus.TEMPFAIL: """
         ConnectionFailed ConnectFailed ConnectionClosed ServiceClosing SendTimeout TLSClosed

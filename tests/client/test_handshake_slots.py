@@ -18,7 +18,7 @@ class Slot:
     def __init__(self, clock: Clock, name: str = "mx.example.net", port: int = 465) -> None:
         self._end: Deferred[None] = Deferred()
         self.begun = False
-        handshake = Handshake(clock, TRUST, name, port, TRUST.context())
+        handshake = Handshake(clock, TRUST, name, port, context=TRUST.context())
         self.running = Deferred.fromCoroutine(self._run(handshake))
 
     async def _run(self, handshake: Handshake) -> None:

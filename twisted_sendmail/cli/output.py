@@ -233,4 +233,5 @@ def tls_json(tls: TLSFacts | None) -> dict[str, Any] | None:
         "group": tls.group,
         "chain": list(tls.chain),
         "channel_binding": tls.channel_binding,
+        "tlsa": tls.tlsa,
     }

@@ -22,10 +22,13 @@ __all__ = [
     "Resolver",
     "ServerVerifier",
     "SubmissionServer",
+    "TLSARecord",
+    "TLSARecords",
     "TLSPolicy",
     "TLSTrust",
     "Timeouts",
     "find_servers",
+    "find_tlsa",
     "prepare_message",
     "probe_server",
     "sendmail",
@@ -34,6 +37,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from twisted_sendmail.client.connect import SILENCE_NOTE
+    from twisted_sendmail.client.dane import TLSARecord, TLSARecords, find_tlsa
     from twisted_sendmail.client.delivery_job import Job, JobResult, prepare_message
     from twisted_sendmail.client.discovery import Candidate, find_servers
     from twisted_sendmail.client.dns_lookup import DNSAnswer, DNSResolver, Resolver
@@ -49,6 +53,7 @@ else:
         __name__,
         {
             "connect": "SILENCE_NOTE",
+            "dane": "TLSARecord TLSARecords find_tlsa",
             "delivery_job": "Job JobResult prepare_message",
             "discovery": "Candidate find_servers",
             "dns_lookup": "DNSAnswer DNSResolver Resolver",

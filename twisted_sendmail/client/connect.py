@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sendmail.client.auth import authenticate
+from twisted_sendmail.client.dane import TLSARecords, find_tlsa
 from twisted_sendmail.client.discovery import find_servers
 from twisted_sendmail.client.protocol import SubmissionProtocol
 from twisted_sendmail.client.server_config import SubmissionServer
@@ -30,6 +31,7 @@ from twisted_sendmail.smtp import (
     CertificateRejected,
     ConnectFailed,
     ConnectionFailed,
+    DANEUnavailable,
     SendmailError,
     SendTimeout,
     StartTLSUnavailable,
@@ -78,13 +80,13 @@ async def open_session(
     server = SubmissionServer.of(server)
     # Before connecting: a file may have been replaced or removed.
     context = None if server.tls is TLSPolicy.NONE else server.trust.context()
-    protocol, server, unproved = await _connect_to_one(clock, server)
+    protocol, server, unproved, tlsa = await _connect_to_one(clock, server)
     protocol.server = server
     if connected is not None:
         connected(protocol)
     silence = _Silence(clock, protocol, implicit=server.tls is TLSPolicy.IMPLICIT)
     try:
-        await _make_ready(clock, protocol, server, context, silence)
+        await _make_ready(clock, protocol, server, silence, context=context, tlsa=tlsa)
     except SendmailError as error:
         silence.explain(error)
         if unproved and isinstance(error, CertificateRejected):
@@ -106,23 +108,35 @@ async def open_session(
 
 async def _connect_to_one(
     clock: IReactorTime, server: SubmissionServer
-) -> tuple[SubmissionProtocol, SubmissionServer, bool]:
+) -> tuple[SubmissionProtocol, SubmissionServer, bool, TLSARecords | None]:
     """Connect to a server, or to the first of a mail domain that accepts the connection.
 
-    :returns: the protocol; the server; and True if the name of the server is not proved.
+    With DANE, a server without TLSA records that count is not connected to.
+
+    :returns: the protocol; the server; True if the name of the server is not proved; and its TLSA
+        records.
     """
     if not server.discover:
-        return await _connect(clock, server), server, False
+        tlsa = await _tlsa(clock, server)
+        return await _connect(clock, server), server, False, tlsa
     candidates = await find_servers(clock, server)
     for number, candidate in enumerate(candidates, 1):
         try:
+            tlsa = await _tlsa(clock, candidate.server)
             protocol = await _connect(clock, candidate.server)
-        except (ConnectFailed, SendTimeout):
+        except (ConnectFailed, DANEUnavailable, SendTimeout):
             if number == len(candidates):
                 raise
         else:
-            return protocol, candidate.server, candidate.target_unproved
+            return protocol, candidate.server, candidate.target_unproved, tlsa
     raise AssertionError("there is a candidate")
+
+
+async def _tlsa(clock: IReactorTime, server: SubmissionServer) -> TLSARecords | None:
+    if not server.trust.dane or server.resolver is None:
+        return None
+    host = server.trust.name or server.host
+    return (await find_tlsa(clock, server.resolver, host, server.port)).check()
 
 
 async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionProtocol:
@@ -191,11 +205,13 @@ async def _make_ready(
     clock: Any,
     protocol: SubmissionProtocol,
     server: SubmissionServer,
-    context: SSL.Context | None,
     silence: _Silence,
+    *,
+    context: SSL.Context | None,
+    tlsa: TLSARecords | None,
 ) -> None:
     if server.tls is TLSPolicy.IMPLICIT:
-        async with _handshake(clock, server, context) as verifier:
+        async with _handshake(clock, server, context, tlsa) as verifier:
             await protocol.start_tls(verifier)
         silence.end()
     greeting = await protocol.greeting
@@ -205,7 +221,7 @@ async def _make_ready(
     name = server.helo_name or _own_name(protocol)
     await _hello(protocol, name, server)
     if server.tls in {TLSPolicy.STARTTLS, TLSPolicy.OPPORTUNISTIC} and await _starttls(
-        clock, protocol, server, context
+        clock, protocol, server, context, tlsa
     ):
         await _hello(protocol, name, server)
     if server.credentials is not None:
@@ -256,8 +272,10 @@ class _Silence:
             error.remedy = f"the server sent nothing: {self._question}"
 
 
-def _handshake(clock: Any, server: SubmissionServer, context: SSL.Context | None) -> Handshake:
-    return Handshake(clock, server.trust, server.host, _port(server), context)
+def _handshake(
+    clock: Any, server: SubmissionServer, context: SSL.Context | None, tlsa: TLSARecords | None
+) -> Handshake:
+    return Handshake(clock, server.trust, server.host, _port(server), context=context, tlsa=tlsa)
 
 
 def _port(server: SubmissionServer) -> int | None:
@@ -287,7 +305,11 @@ async def _hello(protocol: SubmissionProtocol, name: str, server: SubmissionServ
 
 
 async def _starttls(
-    clock: Any, protocol: SubmissionProtocol, server: SubmissionServer, context: SSL.Context | None
+    clock: Any,
+    protocol: SubmissionProtocol,
+    server: SubmissionServer,
+    context: SSL.Context | None,
+    tlsa: TLSARecords | None,
 ) -> bool:
     """True once TLS is on; False to go on in clear, where that is allowed."""
     required = server.tls is TLSPolicy.STARTTLS
@@ -295,7 +317,7 @@ async def _starttls(
         if required:
             raise _no_starttls("the server does not offer it")
         return False
-    async with _handshake(clock, server, context) as verifier:
+    async with _handshake(clock, server, context, tlsa) as verifier:
         reply = await protocol.starttls(verifier)
     if reply.positive:
         return True

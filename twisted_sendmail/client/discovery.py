@@ -6,7 +6,8 @@ certificate counts only in one of these ways:
 
 - it is valid for the mail domain, by DNS-ID or SRV-ID (RFC 6186 section 6);
 - the target lies in the mail domain, and it is valid for the target;
-- DNSSEC has validated the answer, and it is valid for the target;
+- DNSSEC has validated the answer, and it is valid for the target, or the target's TLSA records (DANE)
+  decide;
 - the caller's ``TLSTrust`` has the name or the fingerprint.
 
 RFC 6186, RFC 8314 section 5.1 (order), RFC 2782 (priority and weight), RFC 4985 (SRV-ID).
@@ -22,7 +23,7 @@ from attrs import evolve, frozen
 
 from twisted_sendmail.client.dns_lookup import DNSResolver
 from twisted_sendmail.client.tls import TLSPolicy
-from twisted_sendmail.smtp import ConnectFailed, InvalidInput, domain_name
+from twisted_sendmail.smtp import ConnectFailed, DANEUnavailable, InvalidInput, domain_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -68,6 +69,14 @@ async def find_servers(
         if any(_target(record) == "" for record in answer.records):
             refused.append(name)
         usable = [record for record in answer.records if _target(record) and record.port]
+        if usable and server.trust.dane and not answer.validated:
+            # RFC 7673 section 3.1: the records of a target that is not proved prove nothing.
+            raise DANEUnavailable(
+                f"DANE needs the records of {name}",
+                phase="connect",
+                detail="the name server has not validated them by DNSSEC",
+                remedy="write the server itself, as smtps://host, if its own zone is signed",
+            )
         found += [
             _candidate(
                 server, service, str(_target(record)), record.port, tls, validated=answer.validated

@@ -34,6 +34,8 @@ class DNSAnswer:
     records: tuple[Any, ...]
     #: DNSSEC has proved the records, or that there are none.
     validated: bool = False
+    #: The name at the end of the aliases (CNAME) of the name that was asked for; None: the same name.
+    canonical_name: str | None = None
 
 
 class Resolver(Protocol):
@@ -116,7 +118,8 @@ class DNSResolver:
                 remedy="check the name servers; a wrong signature (DNSSEC) is a failure, too",
             ) from None
         records = tuple(answer.rrset or ())
-        return DNSAnswer(records, self._is_validated(answer.response))
+        canonical = answer.canonical_name.to_text(omit_final_dot=True)
+        return DNSAnswer(records, self._is_validated(answer.response), canonical)
 
     def _is_validated(self, response: Any) -> bool:
         return self._trusted and bool(response.flags & self._ad)

@@ -80,7 +80,8 @@ class SubmissionServer:
         envelopes and recipients may have in ``others``.
     :param discover: *host* is a mail domain, whose SRV records name host, port and TLS of the server
         (RFC 6186); needs the extra ``dns``.
-    :param resolver: looks these records up; by default the system's name servers.
+    :param resolver: looks up these records, by default with the system's name servers, and those of
+        DANE (``TLSTrust(dane=True)``), with name servers whose validation counts.
     :param source_address: the IP address of this machine to connect from.
     :raises InvalidInput: an argument cannot be used, or credentials would be sent in clear.
 
@@ -204,6 +205,8 @@ class SubmissionServer:
                     f"source_address '{printable(self.source_address, 80)}' cannot be used",
                     remedy="give an IP address of this machine",
                 )
+        if self.trust.dane:
+            self._check_dane()
         if self.resolver is not None and not callable(getattr(self.resolver, "lookup", None)):
             raise InvalidServer(
                 f"resolver cannot be {type(self.resolver).__name__}",
@@ -220,6 +223,24 @@ class SubmissionServer:
         if self.resolver is None:
             # Without the extra it is an error here, not at the first message.
             object.__setattr__(self, "resolver", DNSResolver())
+
+    def _check_dane(self) -> None:
+        """Check that the TLSA records of the server can be looked up and believed."""
+        if not self.tls.required:
+            raise InvalidServer(
+                f"DANE cannot be used with TLSPolicy.{self.tls.name}",
+                remedy="use IMPLICIT or STARTTLS: the server has to have TLS",
+            )
+        if self.resolver is None or getattr(self.resolver, "validates", True) is False:
+            raise InvalidServer(
+                "DANE needs a name server whose validation by DNSSEC counts",
+                remedy="name one on the loopback interface, such as 127.0.0.1, or tls://address#name",
+            )
+        if not self.trust.name and (not self.host or is_address(self.host)):
+            raise InvalidServer(
+                "DANE needs the name of the server",
+                remedy="give its host name, to which the TLSA records belong",
+            )
 
     @classmethod
     def from_url(

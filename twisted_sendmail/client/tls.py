@@ -2,7 +2,7 @@
 
 The certificate is verified inside the handshake: a server that is not the one asked for receives an
 alert and nothing else.  Verification cannot be switched off; a server without a certificate of a
-public CA is trusted by its own CA, or by a pinned certificate or public key.  A connection on
+public CA is trusted by its own CA, by a pinned certificate or public key, or by DANE.  A connection on
 which the application has begun TLS is used if its TLS context verified the server.
 
 RFC 3207, RFC 8314, RFC 9525 (names in certificates, by service_identity; a common name alone does
@@ -27,9 +27,7 @@ from weakref import WeakValueDictionary
 
 from attrs import field, frozen
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 from service_identity import CertificateError, VerificationError
@@ -45,6 +43,7 @@ from zope.interface import implementer
 
 from twisted_sendmail.channel_binding import binding_data, usual_binding
 from twisted_sendmail.client.client_certificate import unusable, use_client_certificate
+from twisted_sendmail.client.dane import DANE_TA, Mismatch, TLSARecords, public_key_octets
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
 from twisted_sendmail.client.verify_errors import EXPIRED, UNKNOWN_ISSUER, words_for
 from twisted_sendmail.sasl import ChannelBinding
@@ -56,6 +55,7 @@ from twisted_sendmail.smtp import (
     TLSClosed,
     TLSFacts,
     TLSFailure,
+    check_flag,
     check_type,
     printable,
 )
@@ -161,7 +161,11 @@ class TLSTrust:
         besides *ca_file*, if that is given.
     :param minimum_version: ``TLSv1.2`` or ``TLSv1.3``; there is nothing older (RFC 8996).
     :param client_key_password_file: holds the password of the key, in its only line.
-    :raises InvalidInput: an argument cannot be used, or a pin is combined with CAs or a name.
+    :param dane: the TLSA records of the server decide, and no CA that is trusted otherwise
+        (RFC 7672); the ``resolver`` of the :class:`~twisted_sendmail.SubmissionServer` looks them up.
+        *name* is then the host that the records belong to.
+    :raises InvalidInput: an argument cannot be used, or a pin is combined with CAs or a name, or DANE
+        with CAs or a pin.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -174,6 +178,7 @@ class TLSTrust:
     minimum_version: str = field(default="TLSv1.2", kw_only=True)
     client_key_password_file: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     other_names: tuple[str, ...] = field(default=(), kw_only=True)
+    dane: bool = field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         for name, kind in _PATHS.items():
@@ -190,6 +195,11 @@ class TLSTrust:
             raise InvalidServer(
                 "a pinned certificate or public key goes alone",
                 remedy="leave out the CAs and the name, or the pin",
+            )
+        check_flag("dane", self.dane)
+        if self.dane and (self.pinned or self.ca_file or self.ca_directory):
+            raise InvalidServer(
+                "DANE goes alone", remedy="leave out the CAs, and the pin, or leave out DANE"
             )
         if self.minimum_version not in list(_VERSIONS):
             raise InvalidServer(
@@ -220,13 +230,18 @@ class TLSTrust:
             certificate=_identity(self.client_certificate),
             key=_identity(self.client_key),
             password=_identity(self.client_key_password_file),
+            with_cas=not self.dane,
         )
 
     def verifier(
-        self, name: str, key: SessionKey | None = None, context: SSL.Context | None = None
+        self,
+        name: str,
+        key: SessionKey | None = None,
+        context: SSL.Context | None = None,
+        tlsa: TLSARecords | None = None,
     ) -> ServerVerifier:
         """Return the verifier of one connection; the parameters are those of :class:`ServerVerifier`."""
-        return ServerVerifier(self, name, key, context)
+        return ServerVerifier(self, name, key, context, tlsa)
 
 
 #: Path, time of change and size of a file.
@@ -253,6 +268,7 @@ def _context(
     certificate: _File | None,
     key: _File | None,
     password: _File | None,
+    with_cas: bool,
 ) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(minimum)
@@ -266,7 +282,7 @@ def _context(
             context.load_verify_locations(ca_file[0])
         except SSL.Error:
             raise unusable(ca_file[0], "it holds no usable PEM data") from None
-    elif ca_directory is None:
+    elif ca_directory is None and with_cas:
         context.set_default_verify_paths()
     if certificate is not None:
         use_client_certificate(
@@ -322,6 +338,7 @@ class ServerVerifier:
         fingerprint.
     :param key: where the TLS session is kept, to be resumed; None for a full handshake.
     :param context: ``trust.context()``, if it was made already.
+    :param tlsa: the records to verify the server with, for DANE.
     """
 
     def __init__(
@@ -330,9 +347,14 @@ class ServerVerifier:
         name: str,
         key: SessionKey | None = None,
         context: SSL.Context | None = None,
+        tlsa: TLSARecords | None = None,
     ) -> None:
         self._trust = trust
-        self._name = trust.name or name
+        self._tlsa = tlsa
+        hosts = (trust.name or name,) if tlsa is None else tlsa.hosts
+        self._name, *others = hosts
+        #: Names that count besides.
+        self._other_names = (*others, *trust.other_names)
         self._context = context or trust.context()
         self._key = key
         self._binding: ChannelBinding | None = None
@@ -342,6 +364,10 @@ class ServerVerifier:
         self.rejection: CertificateRejected | None = None
         self._connection: SSL.Connection | None = None
         self._certificate: _Certificate | None = None
+        #: The certificates above the server's, of the chain that OpenSSL has built; for DANE.
+        self._above: dict[int, _Certificate] = {}
+        #: The TLSA record that matches.
+        self._tlsa_record: str | None = None
         self._offered: CachedSession | None = None
         self._facts: TLSFacts | None = None
         self._presented: TLSFacts | None = None
@@ -374,12 +400,18 @@ class ServerVerifier:
     def _verify(self, given: X509, error: int, depth: int, ok: int) -> bool:
         """Accept or reject one certificate; called several times for some, the server's last."""
         try:
-            if depth == 0 or not ok:
+            if depth == 0 or not ok or self._trust.dane:
                 cert = _certificate(dump_certificate(FILETYPE_ASN1, given))
             if depth == 0:
                 self._certificate = cert
             if self._trust.pinned:
                 return depth != 0 or self._is_pinned(cert)
+            if self._trust.dane:
+                # The context has no CA: what OpenSSL does not accept is looked at when it is through.
+                if depth != 0:
+                    self._above[depth] = cert
+                chain = [each.parsed for _, each in sorted(self._above.items())]
+                return depth != 0 or not ok or self._has_tlsa(cert, chain)
             if not ok:
                 which = "the certificate" if depth == 0 else "a certificate above the server's"
                 remedy = (
@@ -414,8 +446,25 @@ class ServerVerifier:
             )
         return True
 
+    def _has_tlsa(self, cert: _Certificate, above: list[x509.Certificate]) -> bool:
+        if self._tlsa is None:
+            return self._reject("its TLSA records were not looked up")
+        try:
+            record = self._tlsa.matching(cert.parsed, above)
+        except Mismatch as e:
+            return self._reject(
+                str(e),
+                "if the server has a new certificate or key, its TLSA records have to be renewed; "
+                "otherwise it is another server",
+            )
+        if record.usage == DANE_TA and not self._is_for_server(cert):
+            return False
+        identity = self._proof[1] if record.usage == DANE_TA else self._name
+        self._proof, self._tlsa_record = (record.verified_by, identity), str(record)
+        return True
+
     def _is_for_server(self, cert: _Certificate) -> bool:
-        for name in (self._name, *self._trust.other_names):
+        for name in (self._name, *self._other_names):
             if _bears_name(cert, name):
                 self._proof = ("name", name)
                 return True
@@ -450,20 +499,28 @@ class ServerVerifier:
             verified = self._verify_adopted(connection)
         if self._certificate is None:
             raise _unverified("there is no certificate")
+        if verified and self._proof[1] is None:
+            raise _unverified("its certificate was not verified")
+        self._above.clear()
         verified_by, identity = self._proof if verified else ("none", None)
         facts = _facts(connection, self._certificate, verified_by, identity, resumed=resumed)
         self._binding = binding = self._channel_binding(connection)
         # A resumed handshake transfers no certificates.
         chain = self._offered.facts.chain if resumed and self._offered else self._chain(connection)
         self._facts = replace(
-            facts, chain=chain, channel_binding=None if binding is None else binding.kind
+            facts,
+            chain=chain,
+            channel_binding=None if binding is None else binding.kind,
+            tlsa=self._tlsa_record,
         )
         return self._facts
 
     def _chain(self, connection: SSL.Connection) -> tuple[str, ...]:
         """Return the subjects of the certificates above the server's."""
-        found = None if self._trust.pinned else connection.get_verified_chain()
-        found = found or connection.get_peer_cert_chain() or []
+        by_ca = not (self._trust.pinned or self._trust.dane)
+        found = connection.get_verified_chain() if by_ca else None
+        if not found:
+            return tuple(each.subject for each in _sent_above(connection))
         return tuple(
             _certificate(dump_certificate(FILETYPE_ASN1, each)).subject for each in found[1:]
         )
@@ -492,13 +549,22 @@ class ServerVerifier:
             self._forget_session()
             raise _unverified("its certificate was not verified")
         cert = _certificate(dump_certificate(FILETYPE_ASN1, peer))
-        pinned = self._trust.pinned
+        pinned, by_record = self._trust.pinned, offered.facts.verified_by == "dane-ee"
         if cert.fingerprint != offered.facts.fingerprint:
             _ = self._reject("the certificate of the resumed session is another one")
+        elif by_record:
+            # Its chain was not looked at, and does not count now.
+            if self._has_tlsa(cert, []):
+                self._certificate = cert
+                return
         elif not (pinned or cert.not_after > dt.datetime.now(dt.timezone.utc)):
             why = words_for(EXPIRED, cert.not_before, cert.not_after)
             _ = self._reject(f"the certificate: {why}")
         elif self._is_pinned(cert) if pinned else self._is_for_server(cert):
+            if offered.facts.verified_by == "dane-ta":
+                # The key of the session has the records, so they are those of the full handshake.
+                self._proof = ("dane-ta", self._proof[1])
+                self._tlsa_record = offered.facts.tlsa
             self._certificate = cert
             return
         self._forget_session()
@@ -519,6 +585,8 @@ class ServerVerifier:
             self._name = asked.decode("ascii")
         if self._trust.pinned:
             _ = self._is_pinned(cert)
+        elif self._trust.dane:
+            _ = self._has_tlsa(cert, [each.parsed for each in _sent_above(connection)])
         elif not connection.get_verify_mode() & SSL.VERIFY_PEER:
             if self._unverified_allowed:
                 return False
@@ -623,6 +691,14 @@ class ServerVerifier:
         return TLSFailure("TLS handshake failed", phase="TLS", detail=printable(words))
 
 
+def _sent_above(connection: SSL.Connection) -> list[_Certificate]:
+    """Return the certificates that the server has sent after its own."""
+    return [
+        _certificate(dump_certificate(FILETYPE_ASN1, each))
+        for each in (connection.get_peer_cert_chain() or [])[1:]
+    ]
+
+
 def _unverified(why: str) -> CertificateRejected:
     return CertificateRejected("TLS refused", phase="TLS", detail=why)
 
@@ -654,10 +730,12 @@ class Handshake:
         trust: TLSTrust,
         name: str,
         port: int | None,
+        *,
         context: SSL.Context | None,
+        tlsa: TLSARecords | None = None,
     ) -> None:
-        self._key = SessionKey(clock, trust, name.lower(), port)
-        self._verifier = trust.verifier(name, self._key, context)
+        self._key = SessionKey(clock, trust, name.lower(), port, tlsa)
+        self._verifier = trust.verifier(name, self._key, context, tlsa)
         self._slots = _SLOTS.setdefault(self._key, _HandshakeSlots(MAX_HANDSHAKES))
         self._acquired: DeferredSemaphore | None = None
 
@@ -721,11 +799,8 @@ def _certificate(der: bytes) -> _Certificate:
 
 
 def _public_key_digest(cert: x509.Certificate) -> str:
-    try:
-        key = cert.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return ""
-    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    octets = public_key_octets(cert)
+    return sha256(octets).hexdigest() if octets else ""
 
 
 @lru_cache(maxsize=64)

@@ -41,6 +41,8 @@ class SessionKey:
     name: str
     #: None for an endpoint without one.
     port: int | None
+    #: The TLSA records that the server was verified with (DANE).
+    tlsa: Hashable = None
 
 
 @frozen

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: There is no path from the certificate to a CA that is trusted.
 UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21, 27})
-NOT_YET_VALID, EXPIRED = 9, 10
+WRONG_SIGNATURE, NOT_YET_VALID, EXPIRED, INVALID_PURPOSE = 7, 9, 10, 26
 
 _WORDS = {
     1: "OpenSSL gives no reason",
@@ -22,7 +22,7 @@ _WORDS = {
     4: "its signature cannot be decrypted",
     5: "the signature of its CA's revocation list cannot be decrypted",
     6: "the public key of its issuer cannot be read",
-    7: "its signature is wrong: another CA of that name has issued it",
+    WRONG_SIGNATURE: "its signature is wrong: another CA of that name has issued it",
     8: "the signature of its CA's revocation list is wrong",
     NOT_YET_VALID: "it is not valid yet",
     EXPIRED: "it has expired",
@@ -41,7 +41,7 @@ _WORDS = {
     23: "it is revoked",
     24: "the certificate of its issuer has no public key",
     25: "it is further below its CA than the CA allows",
-    26: "it is not meant for servers",
+    INVALID_PURPOSE: "it is not meant for servers",
     27: "its CA is not trusted for servers",
     28: "its CA is marked as rejected",
     29: "its issuer has another name than the certificate above it",

@@ -88,6 +88,7 @@ def _attempted(event: Attempted) -> None:
             "tls_chain": () if tls is None else tls.chain,
             "tls_verified_by": None if tls is None else tls.verified_by,
             "tls_identity": None if tls is None else tls.identity,
+            "tls_tlsa": None if tls is None else tls.tlsa,
             "tls_channel_binding": None if tls is None else tls.channel_binding,
             "signature_broken": event.signature_broken,
         }

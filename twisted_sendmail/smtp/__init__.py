@@ -42,6 +42,7 @@ __all__ = [
     "ConnectionFailed",
     "ContentCommand",
     "ContentReader",
+    "DANEUnavailable",
     "Data",
     "DeliveryCancelled",
     "DeliveryInDoubt",
@@ -207,6 +208,7 @@ if TYPE_CHECKING:
         ConnectFailed,
         ConnectionClosed,
         ConnectionFailed,
+        DANEUnavailable,
         DeliveryCancelled,
         DeliveryInDoubt,
         DeliveryWithdrawn,
@@ -296,7 +298,7 @@ else:
             "errors": """
                 AllRecipientsRefused AuthenticationError AuthenticationFailed AuthenticationRejected
                 CertificateRejected CommandNotAllowed ConnectFailed ConnectionClosed
-                ConnectionFailed DeliveryCancelled DeliveryInDoubt DeliveryWithdrawn
+                ConnectionFailed DANEUnavailable DeliveryCancelled DeliveryInDoubt DeliveryWithdrawn
                 ChunkingFailure ExtensionUnavailable InvalidAddress InvalidBase64 InvalidInput
                 InvalidMessage InvalidServer MailerBusy MailerClosed MessageTooLarge
                 ProtocolBreach SendmailError SendTimeout ServerNotAuthentic

@@ -241,6 +241,10 @@ class StartTLSUnavailable(TLSError):
     """The server does not offer STARTTLS, or refused it; no password and no mail was sent."""
 
 
+class DANEUnavailable(TLSError):
+    """DANE is required, and the server has no TLSA record that counts; nothing was sent."""
+
+
 class TLSFailure(TLSError):
     """The handshake failed."""
 

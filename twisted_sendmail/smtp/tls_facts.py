@@ -19,9 +19,10 @@ class TLSFacts:
     cipher: str
     #: Strength of the cipher.
     cipher_bits: int
-    #: How the peer was identified: ``name``, ``fingerprint``, ``public-key``, or ``none``.
+    #: How the peer was identified: ``name``, ``fingerprint``, ``public-key``, ``dane-ee``, ``dane-ta``, or ``none``.
     verified_by: str
-    #: The name or pin that the certificate was compared with, or None.
+    #: The name or pin that the certificate was compared with, or None; with ``dane-ee`` the host that the TLSA
+    #: records belong to.
     identity: str | None
     #: In the form of RFC 4514; None if the peer sent no certificate.
     subject: str | None = None
@@ -44,6 +45,8 @@ class TLSFacts:
     #: Type of the channel binding (RFC 5056): ``tls-exporter`` or ``tls-server-end-point``; None if
     #: there is none.
     channel_binding: str | None = None
+    #: The TLSA record that the server matches (DANE), such as ``3 1 1 5fa1…``.
+    tlsa: str | None = None
 
     def __str__(self) -> str:
         who = f"{self.identity} by {self.verified_by}" if self.identity else "peer not verified"
