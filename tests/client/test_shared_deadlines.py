@@ -65,6 +65,21 @@ def test_what_ended_in_time_is_not_cancelled() -> None:
     assert first not in operations.cancelled
 
 
+def test_an_operation_that_begins_when_others_end_has_its_own_time() -> None:
+    operations = Operations()
+    (_, first), (second, _) = operations.begin(), operations.begin()
+    operations.clock.advance(1)
+    (_, third) = operations.begin()
+    begun: list[Result] = []
+    _ = second.addBoth(lambda _: begun.append(operations.begin()[1]))
+    operations.clock.advance(9)
+    assert (first.fired, third.fired, operations.timers) == (1, 0, 1)
+    operations.clock.advance(1)
+    assert (third.fired, begun[0].fired) == (1, 0)
+    operations.clock.advance(9)
+    assert (begun[0].fired, operations.timers) == (1, 0)
+
+
 def test_a_cancel_by_the_caller_is_no_timeout() -> None:
     operations = Operations()
     running, result = operations.begin()

@@ -72,7 +72,7 @@ class ContentStream:
         """Begin to read the source."""
         self.started = True
         protocol = self._protocol
-        protocol.timer.pause()
+        protocol.timer.clear()
         protocol.transport.registerProducer(self, True)
         self._running = running = Deferred.fromCoroutine(self._run())
         _ = running.addBoth(self._ended).addErrback(
@@ -169,13 +169,13 @@ class ContentStream:
             self._resumed = Deferred()
             protocol = self._protocol
             seconds, what = protocol.timeouts.data_block, "the server to take more of the content"
-            protocol.timer.set(self, seconds, what)
+            protocol.await_event(self, seconds, what)
 
     def resumeProducing(self) -> None:
         """The transport took what it had."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
-            self._protocol.timer.pause()
+            self._protocol.timer.clear()
             resumed.callback(None)
 
     def stopProducing(self) -> None:

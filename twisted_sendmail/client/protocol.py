@@ -53,7 +53,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
 from twisted_sendmail.client.content_stream import ContentStream
-from twisted_sendmail.client.timeouts import Cancelled, PhaseTimer, Timeouts
+from twisted_sendmail.client.timeouts import Cancelled, Timeouts
 from twisted_sendmail.client.tls_transport import TLSTransport
 from twisted_sendmail.smtp import (
     Auth,
@@ -78,12 +78,14 @@ from twisted_sendmail.smtp import (
     RestartCommand,
     Rset,
     SendmailError,
+    SendTimeout,
     StartTLS,
     Verb,
     check_reactor,
     check_type,
     printable,
 )
+from twisted_sendmail.timer import Timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -152,7 +154,9 @@ class SubmissionProtocol(Protocol):
         self.tls: TLSFacts | None = None
         #: The server that the connection is to; where it was found by DNS, the one that was found.
         self.server: SubmissionServer | None = None
-        self.timer = PhaseTimer(clock, self.abort)
+        self.timer = Timer(clock, self._late)
+        # The seconds, name and phase of the event that the timer awaits.
+        self._awaited: tuple[float | None, str | Callable[[], str], str | None] = None, "", None
         self._verifier: ServerVerifier | None = None
         self._tls_transport: TLSTransport | None = None
         self._handshake: Deferred[TLSFacts] | None = None
@@ -407,10 +411,26 @@ class SubmissionProtocol(Protocol):
         session, timer = self.session, self.timer
         verb = session.owed_verb
         if verb is None:
-            timer.pause()
-        elif timer.of != session.turn:
+            timer.clear()
+        elif timer.key != session.turn:
             seconds = self.timeouts.of(verb)
-            timer.set(session.turn, seconds, lambda: f"the reply to {session.owed}")
+            self.await_event(session.turn, seconds, lambda: f"the reply to {session.owed}")
+
+    def await_event(
+        self,
+        key: object,
+        seconds: float | None,
+        what: str | Callable[[], str],
+        phase: str | None = None,
+    ) -> None:
+        """Set the deadline of the event that *key* identifies; *what* names it in the error."""
+        self._awaited = seconds, what, phase
+        self.timer.set(key, seconds)
+
+    def _late(self, _: object) -> None:
+        seconds, what, phase = self._awaited
+        name = what if isinstance(what, str) else what()
+        self.abort(SendTimeout(f"{name} did not come within {seconds:g} s", phase=phase))
 
     def _reply_to(self, command: Command, payload: bytes | None = None) -> Deferred[Reply]:
         def cancel(_: object) -> None:
@@ -486,7 +506,7 @@ class SubmissionProtocol(Protocol):
         self._handshake = waiting
         self.session.begin_tls()
         seconds = self.timeouts.tls
-        self.timer.set(waiting, seconds, "the end of the TLS handshake", "TLS")
+        self.await_event(waiting, seconds, "the end of the TLS handshake", "TLS")
         if ISSLTransport.providedBy(self._wire):
             # The endpoint has begun TLS: see ``handshakeCompleted``.
             verifier.adopt(self.transport.getHandle())
@@ -499,7 +519,7 @@ class SubmissionProtocol(Protocol):
         except Exception:
             # The application's TLS context failed: there is no TLS that could end.
             self._tls_transport = self._handshake = None
-            self.timer.pause()
+            self.timer.clear()
             raise
         # Below TLS, where the transport has started it.
         self._wire = self._tls_transport.wire
@@ -519,7 +539,7 @@ class SubmissionProtocol(Protocol):
         waiting, self._handshake = self._handshake, None
         if waiting is None or self._verifier is None:
             return
-        self.timer.pause()
+        self.timer.clear()
         try:
             self.tls = facts = self._verifier.facts()
         except SendmailError as error:
@@ -616,6 +636,7 @@ class SubmissionProtocol(Protocol):
             waiting.callback(None)
         # Break reference cycles now instead of waiting for the garbage collector.
         self.timer.release()
+        self._awaited = None, "", None
         self._wire = self._connection = self._socket = self._tls_transport = None
 
     # -- the end ---------------------------------------------------------------------------
@@ -654,7 +675,7 @@ class SubmissionProtocol(Protocol):
         if self.gone or self._dropped:
             return
         self._closing = True
-        self.timer.set(self._lost, self.timeouts.quit, "the end of the connection")
+        self.await_event("closing", self.timeouts.quit, "the end of the connection")
         self.transport.loseConnection()
 
     def abort(self, why: SendmailError | None = None) -> None:

@@ -2,9 +2,9 @@
 
 :class:`Timeouts` are those of the phases of a session; the defaults are those of RFC 5321 section
 4.5.3.2, where it has one.  Each is one deadline for one reply: a server that sends its reply
-slowly does not extend it.  :class:`PhaseTimer` holds the one that runs on a connection;
-:func:`within` and :class:`Deadlines` bound a whole operation, and :class:`Cancelled` is the error
-of an operation that was cut off.
+slowly does not extend it.  The :class:`~twisted_sendmail.timer.Timer` of a connection holds the one
+that runs; :class:`Deadlines` and :func:`within` bound whole operations, and :class:`Cancelled` is the
+error of an operation that was cut off.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from twisted_sendmail.smtp import DeliveryCancelled, SendTimeout, Verb, check_positive
+from twisted_sendmail.timer import Timer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
     from twisted_sendmail.smtp import DeliveryReport
 
@@ -103,102 +104,6 @@ class Cancelled(DeliveryCancelled, CancelledError):
         return (*super()._known(), *self.reports)
 
 
-class PhaseTimer:
-    """Calls *expired* with an error when the event that is awaited does not come in time.
-
-    The timer is set for every reply, and seldom touches the clock's queue: a delayed call that
-    comes before a later deadline is put off when it comes.
-    """
-
-    def __init__(self, clock: IReactorTime, expired: Callable[[SendTimeout], None]) -> None:
-        self._clock = clock
-        self._expired = expired
-        self._call: IDelayedCall | None = None
-        self._due: float | None = None
-        self._seconds = 0.0
-        self._what: str | Callable[[], str] = ""
-        self._phase: str | None = None
-        #: The object that is timed; None while the timer does not run.
-        self.of: object = None
-
-    def set(
-        self,
-        of: object,
-        seconds: float | None,
-        what: str | Callable[[], str],
-        phase: str | None = None,
-    ) -> None:
-        """Wait *seconds* for *of*, None for ever; *what* names it in the error."""
-        self.of, self._what, self._phase = of, what, phase
-        if seconds is None:
-            self._due = None
-            return
-        self._seconds = seconds
-        self._due = due = self._clock.seconds() + seconds
-        call = self._call
-        if call is None:
-            self._call = self._clock.callLater(seconds, self._late)
-        elif call.getTime() > due:
-            # Putting a call off is cheap; bringing it forward is not.
-            call.cancel()
-            self._call = self._clock.callLater(seconds, self._late)
-
-    def pause(self) -> None:
-        """Wait for nothing now."""
-        self.of = self._due = None
-
-    def stop(self) -> None:
-        """Wait for nothing, and leave no delayed call."""
-        self.pause()
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
-
-    def release(self) -> None:
-        """Stop, and drop the reference to the owner."""
-        self.stop()
-        self._expired, self._what = lambda _: None, ""
-
-    def _late(self) -> None:
-        self._call = None
-        if self._due is None:
-            return
-        left = self._due - self._clock.seconds()
-        if left > 0:
-            self._call = self._clock.callLater(left, self._late)
-            return
-        what = self._what if isinstance(self._what, str) else self._what()
-        self._expired(
-            SendTimeout(f"{what} did not come within {self._seconds:g} s", phase=self._phase)
-        )
-
-
-def within(
-    clock: IReactorTime, seconds: float | None, work: Coroutine[Deferred[Any], Any, _T], what: str
-) -> Deferred[_T]:
-    """Run *work*, and cancel it after *seconds*; None for never.
-
-    :raises SendTimeout: the work took too long; the error carries the report of the cancelled work.
-    """
-    running: Deferred[_T] = Deferred.fromCoroutine(work)
-    if seconds is None:
-        return running
-    late: list[bool] = []
-
-    def expire() -> None:
-        late.append(True)
-        running.cancel()
-
-    timer = clock.callLater(seconds, expire)
-
-    def done(result: Any) -> Any:
-        if timer.active():
-            timer.cancel()
-        return _timed_out(result, what, seconds) if late else result
-
-    return running.addBoth(done)
-
-
 class Deadlines:
     """One deadline for many operations, with a single delayed call.
 
@@ -213,22 +118,25 @@ class Deadlines:
         # In the order in which they are due.
         self._running: dict[Deferred[Any], float] = {}
         self._expired: set[Deferred[Any]] = set()
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(clock, self._expire)
 
     def apply(self, running: Deferred[_T]) -> Deferred[_T]:
-        """Cancel *running* at its deadline; it then fails as with :func:`within`."""
+        """Cancel *running* at its deadline.
+
+        :raises SendTimeout: it took too long; the error carries the report of the cancelled
+            operation.
+        """
         if self._seconds is None or running.called:
             return running
         self._running[running] = self._clock.seconds() + self._seconds
-        if self._timer is None:
-            self._timer = self._clock.callLater(self._seconds, self._expire)
+        if self._timer.key is None:
+            self._timer.set(running, self._seconds)
         return running.addBoth(self._done, running, self._seconds)
 
     def stop_if_idle(self) -> None:
         """Leave no delayed call, if no operation runs."""
-        if self._timer is not None and not self._running:
-            timer, self._timer = self._timer, None
-            timer.cancel()
+        if not self._running:
+            self._timer.stop()
 
     def _done(self, result: Any, running: Deferred[Any], seconds: float) -> Any:
         _ = self._running.pop(running, None)
@@ -237,16 +145,31 @@ class Deadlines:
         self._expired.remove(running)
         return _timed_out(result, self._what, seconds)
 
-    def _expire(self) -> None:
-        self._timer = None
+    def _expire(self, _: object) -> None:
         now = self._clock.seconds()
         for running, due in list(self._running.items()):
             if due > now:
-                self._timer = self._clock.callLater(due - now, self._expire)
+                self._timer.set(running, due - now)
                 return
             if self._running.pop(running, None) is not None:
                 self._expired.add(running)
                 running.cancel()
+
+
+def within(
+    clock: IReactorTime, seconds: float | None, work: Coroutine[Deferred[Any], Any, _T], what: str
+) -> Deferred[_T]:
+    """Run *work*, and cancel it after *seconds*; None for never.
+
+    :raises SendTimeout: as of :meth:`Deadlines.apply`.
+    """
+    deadlines = Deadlines(clock, seconds, what)
+
+    def done(result: Any) -> Any:
+        deadlines.stop_if_idle()
+        return result
+
+    return deadlines.apply(Deferred.fromCoroutine(work)).addBoth(done)
 
 
 def _timed_out(result: Any, what: str, seconds: float) -> Any:

@@ -54,13 +54,12 @@ from zope.interface import implementer
 
 from twisted_sendmail.local_users import peer_of
 from twisted_sendmail.server.receiver import ConnectionInfo, MessageHandler
-from twisted_sendmail.server.timeouts import ContentClock, Timer
+from twisted_sendmail.server.timeouts import ContentClock
 from twisted_sendmail.server.tls import server_binding, server_tls_facts
 from twisted_sendmail.smtp import Reply, ServerState, Transcript
+from twisted_sendmail.timer import Timer
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from twisted.python.failure import Failure
 
     from twisted_sendmail.server.factory import SMTPServerFactory
@@ -304,7 +303,7 @@ class SMTPServerProtocol(Protocol):
         transport.unregisterProducer()
         transport.loseConnection()
 
-    def _late(self, key: Hashable) -> None:
+    def _late(self, key: object) -> None:
         if key == "content" and self._content_clock.left(self.factory.deadlines) > 0:
             self._regulate()
         elif key == "discarding":

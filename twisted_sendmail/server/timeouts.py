@@ -1,4 +1,4 @@
-"""The time that a client may take, and the timer of a connection.
+"""The time that a client may take.
 
 A deadline is set when waiting begins.  Arriving octets do not move it: only a whole command does,
 and for content the octets at a least rate.  RFC 5321 section 4.5.3.2.7 (five minutes at least).
@@ -13,9 +13,7 @@ from attrs import fields, frozen
 from twisted_sendmail.smtp import check_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
 
 @frozen
@@ -45,62 +43,6 @@ class ServerTimeouts:
             value = getattr(self, each.name)
             if value != 0 or isinstance(value, bool):
                 check_positive(f"the timeout '{each.name}'", value, "seconds, zero or more")
-
-
-class Timer:
-    """One deadline at a time, identified by a key.
-
-    It is set several times a message and hardly ever passes: so a delayed call that comes early is
-    left where it is, and compares the time when it comes.
-
-    :param late: called with the key when a deadline has passed.
-    """
-
-    def __init__(self, clock: IReactorTime, late: Callable[[Hashable], None]) -> None:
-        self._clock = clock
-        self._late = late
-        self._key: Hashable = None
-        self._at = 0.0
-        self._call: IDelayedCall | None = None
-        self._comes = 0.0
-
-    def set(self, key: Hashable, seconds: float) -> None:
-        """Set a deadline in *seconds*; the deadline of the same key stays as it is."""
-        if key == self._key:
-            return
-        self._key, self._at = key, self._clock.seconds() + seconds
-        if self._call is not None and self._comes > self._at:
-            self._call.cancel()
-            self._call = None
-        if self._call is None:
-            self._wait()
-
-    def clear(self) -> None:
-        """No deadline."""
-        self._key = None
-
-    def stop(self) -> None:
-        """No deadline any more; cancel the delayed call."""
-        call, self._call = self._call, None
-        self._key = None
-        if call is not None:
-            call.cancel()
-
-    def _wait(self) -> None:
-        self._comes = self._at
-        left = max(self._at - self._clock.seconds(), 0)
-        self._call = self._clock.callLater(left, self._fire)
-
-    def _fire(self) -> None:
-        self._call = None
-        key = self._key
-        if key is None:
-            return
-        if self._clock.seconds() < self._at:
-            self._wait()
-            return
-        self._key = None
-        self._late(key)
 
 
 class ContentClock:
