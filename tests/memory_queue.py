@@ -219,8 +219,9 @@ class MemoryQueue(Queue):
                 self.observer.arrived([(LeasedMessage(report), False)])
         return succeed(left)
 
-    def release(self, ids: Sequence[str]) -> Deferred[None]:
+    def release(self, leased: Sequence[LeasedMessage]) -> Deferred[None]:
         """See ``Queue.release``."""
+        ids = [each.message.id for each in leased]
         for message in [self.messages[id_] for id_ in ids if id_ in self.messages]:
             self._put(evolve(message, leased=False))
         return succeed(None)

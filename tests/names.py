@@ -36,7 +36,7 @@ from twisted_sendmail.queue import (
     SQLiteStore,
     id_number,
 )
-from twisted_sendmail.queue.sqlite.group_commit import InlineWorker
+from twisted_sendmail.queue.group_commit import InlineWorker
 from twisted_sendmail.relay import (
     Arrived,
     Attempted,

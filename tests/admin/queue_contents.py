@@ -120,7 +120,7 @@ class QueueFiller:
         leased = await self.queue.lease(
             "default", now + LONG, fresh=1000, retries=1000, horizon=1e12
         )
-        others = [each.message.id for each in leased if each.message.id != name]
+        others = [each for each in leased if each.message.id != name]
         (message,) = [each.message for each in leased if each.message.id == name]
         await self.queue.release(others)
         changes = tuple(
@@ -136,7 +136,7 @@ class QueueFiller:
         leased = await self.queue.lease(
             "default", self.reactor.seconds() + LONG, fresh=1000, retries=1000, horizon=1e12
         )
-        await self.queue.release([each.message.id for each in leased if each.message.id != name])
+        await self.queue.release([each for each in leased if each.message.id != name])
 
     async def held(self, name: str) -> None:
         """Put a message on hold."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.names import (
     AttemptRecord,
+    LeasedMessage,
     MessageInfo,
     QueueAction,
     QueuedMessage,
@@ -62,7 +63,7 @@ class Queue:
     def release(self, *names: str) -> None:
         """These were leased, and not tried after all."""
         with self._opened() as store:
-            store.release(list(names))
+            store.release([LeasedMessage(store.list(Selection(ids=(n,)))[0]) for n in names])
 
     def multiply(self, count: int) -> None:
         """Make so many copies of the one message that is in it, with rising names."""

@@ -142,7 +142,7 @@ class Operating:
         self, spool: Queue
     ) -> None:
         names = [(await take_in(spool, b"x")).id for _ in range(4)]
-        await leased(spool, fresh=3)
+        taken = await leased(spool, fresh=3)
         acted = await spool.act(QueueAction.DELETE, ALL, 0.0)
         assert [
             *(QueueActionResult(n, on_its_way=True) for n in names[:3]),
@@ -154,7 +154,7 @@ class Operating:
             is None
         )
         assert await spool.settle(delivered(names[1])) is None
-        await spool.release([names[2]])
+        await spool.release(taken[2:])
         assert await ids(spool) == []
 
     @ensureDeferred

@@ -36,7 +36,7 @@ async def _life(directory: Path) -> None:
     aborted.abort()
     await spool.act(QueueAction.FLUSH, Selection(), 0.0)
     taken = await spool.lease("out", 10_000.0, fresh=2, retries=2, horizon=1e6)
-    await spool.release([leased.message.id for leased in taken])
+    await spool.release(taken)
     await traffic.drain()
     await spool.close()
 

@@ -26,7 +26,7 @@ from tests.queue.failing_store import Choke, choked
 from tests.queue.messages import Observer, content_of, info_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue.sqlite.free_space import FreeSpace
-from twisted_sendmail.queue.sqlite.queue import FIRST_DELAY, MAX_DELAY
+from twisted_sendmail.queue.stored_queue import FIRST_DELAY, MAX_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,10 +118,10 @@ async def test_a_record_that_can_be_written_again_is_written_soon(
     clock: Clock, spool: SQLiteQueue
 ) -> None:
     message = await take_in(spool, b"1")
-    await spool.lease("out", 20.0, **LEASE)
+    leased = await spool.lease("out", 20.0, **LEASE)
     with failing(EIO):
         settled = spool.settle(delivered(message.id))
-        released = spool.release([message.id])
+        released = spool.release(leased)
     assert (settled.called, released.called) == (False, False)
     clock.advance(FIRST_DELAY)
     assert (settled.called, released.called) == (True, True)

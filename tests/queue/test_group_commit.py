@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from tests.names import (
     AttemptRecord,
     InlineWorker,
+    LeasedMessage,
     QueueAction,
     QueueError,
     RecipientState,
@@ -24,7 +25,7 @@ from tests.names import (
 from tests.queue.failing_store import Choke, choked
 from tests.queue.messages import Observer, info_of, take_in
 from tests.rows import recipient_row
-from twisted_sendmail.queue.sqlite.group_commit import MAX_GROUP, Operation
+from twisted_sendmail.queue.group_commit import MAX_GROUP, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +104,7 @@ def test_settlements_that_piled_up_do_each_what_it_says(patient: Patient) -> Non
         _ = patient.bring(b"x", to=to).addCallback(taken.append)
     patient.go()
     _ = patient.spool.act(QueueAction.DELETE, Selection(ids=(taken[2].id,)), 0.0)
-    _ = patient.spool.release([taken[3].id])
+    _ = patient.spool.release([LeasedMessage(taken[3])])
     done, later = RecipientState.DELIVERED, RecipientState.PENDING
     verdicts = [(done, done)] * 40
     verdicts[0] = (later, done)

@@ -26,7 +26,7 @@ from tests.names import (
 from tests.queue.messages import Observer, content_of, info_of, take_in
 from tests.rows import recipient_row
 from twisted_sendmail.queue import PIECE_SIZE, Pieces, wake
-from twisted_sendmail.queue.sqlite.queue import POLL_INTERVAL
+from twisted_sendmail.queue.stored_queue import POLL_INTERVAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,7 +144,7 @@ async def test_pieces_of_no_message_are_removed_little_by_little(tmp_path: Path)
     await spool.settle(
         AttemptRecord(first.message.id, 1e9, (recipient_row(0, RecipientState.DELIVERED),))
     )
-    await spool.release([second.message.id])
+    await spool.release([second])
     with SQLiteStore(tmp_path) as store, store.transaction():
         store.act(QueueAction.DELETE, ALL, 0.0)
     assert pieces() == 40

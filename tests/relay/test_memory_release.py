@@ -7,7 +7,7 @@ import gc
 from tests.names import QueuedMessage
 from tests.relay.world import World
 from twisted_sendmail.client import Job
-from twisted_sendmail.queue.sqlite.group_commit import Operation
+from twisted_sendmail.queue.group_commit import Operation
 from twisted_sendmail.relay.delivery import Attempt
 
 

@@ -61,8 +61,8 @@ class FakeSpool:
         self.held_back.append((waiting, found))
         return waiting
 
-    def release(self, ids: Sequence[str]) -> Deferred[None]:
-        self.released += ids
+    def release(self, leased: Sequence[LeasedMessage]) -> Deferred[None]:
+        self.released += [each.message.id for each in leased]
         return succeed(None)
 
 

@@ -2,6 +2,7 @@
 
 from twisted_sendmail.queue.cleanup import Cleanup, CleanupPolicy, TooManyHops
 from twisted_sendmail.queue.errors import (
+    LeaseLost,
     MessageDamaged,
     QueueBusy,
     QueueError,
@@ -18,9 +19,13 @@ from twisted_sendmail.queue.interface import (
 )
 from twisted_sendmail.queue.listing import delay_reason, message_json, reply_text
 from twisted_sendmail.queue.models import (
+    LASTING_LEASE,
     AttemptRecord,
+    ClusterState,
     DownRoute,
+    Lease,
     LeasedMessage,
+    LeaseTerm,
     MessageInfo,
     QueueAction,
     QueueActionResult,
@@ -28,19 +33,22 @@ from twisted_sendmail.queue.models import (
     QueuedRecipient,
     QueueTotals,
     RecipientState,
+    RelayNode,
     Selection,
     SetAsideReason,
 )
-from twisted_sendmail.queue.notify import relay_runs, wake
 from twisted_sendmail.queue.signing import DKIMDomain, MailOrigin
 from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
 from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock, check_place
 from twisted_sendmail.queue.sqlite.free_space import LEAST_FREE
+from twisted_sendmail.queue.sqlite.notify import relay_runs, wake
 from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
-from twisted_sendmail.queue.sqlite.store import PIECE_SIZE, Pieces, SQLiteStore
+from twisted_sendmail.queue.sqlite.store import SQLiteStore
+from twisted_sendmail.queue.store import PIECE_SIZE, Pieces, Store
 
 __all__ = [
     "INLINE_SIZE",
+    "LASTING_LEASE",
     "LEAST_FREE",
     "NO_SPACE",
     "PIECE_SIZE",
@@ -48,9 +56,13 @@ __all__ = [
     "AttemptRecord",
     "Cleanup",
     "CleanupPolicy",
+    "ClusterState",
     "DKIMDomain",
     "DownRoute",
     "Intake",
+    "Lease",
+    "LeaseLost",
+    "LeaseTerm",
     "LeasedMessage",
     "MailOrigin",
     "MessageDamaged",
@@ -71,10 +83,12 @@ __all__ = [
     "RecipientState",
     "RecoveryReport",
     "RelayLock",
+    "RelayNode",
     "SQLiteQueue",
     "SQLiteStore",
     "Selection",
     "SetAsideReason",
+    "Store",
     "TooManyHops",
     "check_place",
     "delay_reason",

@@ -18,9 +18,9 @@ class QueueError(SendmailError):
 class QueueFull(QueueError):
     """Too little free space (RFC 5321 section 4.2.3: 452).
 
-    ``sqlite.free_space`` raises it before a write, ``sqlite.database.queue_error`` for a disk
+    ``Store.admit`` raises it before a write, and ``Store.error`` makes it of the error of a disk
     that is full.  The message is refused and the client keeps it.  Records of attempts are not
-    refused but retried until there is space (``sqlite.queue.RecordRetry``).
+    refused but retried until there is space (``stored_queue.RecordRetry``).
     """
 
     remedy = "free space on the file system of the queue"
@@ -34,6 +34,18 @@ class QueueUnusable(QueueError):
 
 class QueueBusy(QueueUnusable):
     """Another process has the queue open."""
+
+
+class LeaseLost(QueueError):
+    """The lease of a message ended before its attempt was recorded, and nothing was recorded.
+
+    Another relay may deliver the message, or have delivered it: a second copy may exist.
+    """
+
+    temporary = False
+
+    def __init__(self, id: str) -> None:  # noqa: A002 - the field's name
+        super().__init__(f"message {id} was taken over by another relay")
 
 
 class MessageDamaged(QueueError):

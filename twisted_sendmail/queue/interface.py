@@ -4,7 +4,9 @@
 2. Content is written once.  State changes only by ``settle`` and by an operator's ``act``.
 3. A settlement is durable as a whole, its reports included, or not at all.
 4. A message is leased to one delivery at a time.  Leases of a process that died end when the
-   queue is opened, and are counted in ``interrupted``.
+   queue is opened, and are counted in ``interrupted``.  Where several relays share a queue, the
+   leases of a relay that died end when it did not renew them in time; what is recorded for a lease
+   that ended changes nothing (``LeaseLost``).
 5. Damaged data are set aside and never delay or damage other messages.
 
 Every method returns a Deferred; cancelling it stops the waiting, never the work.  What is requested
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.queue.models import (
         AttemptRecord,
+        ClusterState,
         DownRoute,
         LeasedMessage,
         MessageInfo,
@@ -81,6 +84,19 @@ class QueueObserver(ABC):
         :param routes: names of routes; ``""`` is all of them.
         """
         self.queue_changed()
+
+    def mail_waits(self) -> None:  # noqa: B027 - not every observer shares its queue
+        """Read the next due times again: another relay changed the queue that it shares."""
+
+    def cluster_changed(self, state: ClusterState) -> None:  # noqa: B027
+        """Handle a change of the relays that share the queue, or of the routes they found down."""
+
+    def interrupted(self, node: str, ids: Sequence[str]) -> None:  # noqa: B027
+        """Handle the end of another relay, which did not renew its leases.
+
+        :param node: name of the relay that had them.
+        :param ids: messages whose attempt may have ended in a delivery: a second copy may go out.
+        """
 
 
 class Intake(ABC):
@@ -163,11 +179,12 @@ class Queue(ABC):
 
         :returns: the message, or None when it left the queue: no recipient is pending and it is
             not set aside, or its removal was requested during the attempt.
+        :raises LeaseLost: the lease of the attempt ended before, and nothing was recorded.
         """
 
     @abstractmethod
-    def release(self, ids: Sequence[str]) -> Deferred[None]:
-        """End leases of messages that were not tried."""
+    def release(self, leased: Sequence[LeasedMessage]) -> Deferred[None]:
+        """End leases of messages that were not tried; leases that ended before are left out."""
 
     @abstractmethod
     def reroute(self, routes: dict[str, str]) -> Deferred[None]:
@@ -183,9 +200,11 @@ class Queue(ABC):
 
     @abstractmethod
     def record_route(self, name: str, down: DownRoute | None) -> Deferred[None]:
-        """Record that route *name* is down, or up (None), for commands that list the queue.
+        """Record that route *name* is down, or up (None).
 
-        The record ends when the queue is opened again, and is not read by the relay.
+        Commands that list the queue show it, and so do the relays that share it
+        (``QueueObserver.cluster_changed``).  The record ends when the queue is opened again and no
+        other relay has it open.
         """
 
     @abstractmethod

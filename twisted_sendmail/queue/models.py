@@ -10,6 +10,7 @@ RFC 3461 (delivery status notification parameters), RFC 3464 (status notificatio
 from __future__ import annotations
 
 import enum
+import time
 
 import attrs
 
@@ -107,6 +108,8 @@ class QueuedMessage:
     #: Number of attempts.
     attempts: int = 0
     leased: bool = False
+    #: Name of the relay that has the message leased, in a queue that several relays share.
+    owner: str | None = None
     held: bool = False
     #: The operator asked for a report and removal without another attempt.
     expired: bool = False
@@ -149,6 +152,69 @@ class QueuedMessage:
         return self.attempts > 0 or any(r.status is not None for r in self.recipients)
 
 
+class LeaseTerm:
+    """Time until which the leases of one relay are valid.
+
+    It is read from a clock that counts while the machine sleeps and that nobody sets.  The thread
+    that renews the leases writes it, and the reactor's thread reads it.
+    """
+
+    __slots__ = ("_until",)
+
+    def __init__(self) -> None:
+        self._until = float("-inf")
+
+    @staticmethod
+    def now() -> float:
+        """Return the time in seconds: CLOCK_BOOTTIME where there is one."""
+        return _boot_time()
+
+    def extend(self, until: float) -> None:
+        """Make the leases valid until *until*, a time of :meth:`now`."""
+        self._until = until
+
+    def end(self) -> None:
+        """End all leases: another relay took their messages over, or may have."""
+        self._until = float("-inf")
+
+    @property
+    def valid(self) -> bool:
+        """The leases are valid now."""
+        return _boot_time() < self._until
+
+
+def _boot_time() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+@attrs.frozen
+class Lease:
+    """The right of one relay to deliver one message.
+
+    In a queue that several relays share it ends when the relay does not renew it in time, and each
+    lease of a message has a larger number than those before: what an earlier holder records is
+    refused (``LeaseLost``).
+    """
+
+    #: Number of the relay in the shared queue.
+    node: int = 0
+    #: Number of this lease among those of the message.
+    fence: int = 0
+    #: None: the lease has no end, because no other relay has the queue open.
+    term: LeaseTerm | None = attrs.field(default=None, repr=False, eq=False)
+
+    def valid(self) -> bool:
+        """Return whether the last octets of the content may be written now."""
+        return self.term is None or self.term.valid
+
+
+#: The lease of a queue that one relay has open alone.
+LASTING_LEASE = Lease()
+
+
 @attrs.frozen
 class LeasedMessage:
     """A message taken out of the queue for a delivery attempt."""
@@ -156,6 +222,7 @@ class LeasedMessage:
     message: QueuedMessage
     #: Whole content if it is small (``INLINE_SIZE``); else read it with ``Queue.content``.
     content: bytes | None = attrs.field(default=None, repr=False)
+    lease: Lease = LASTING_LEASE
 
 
 @attrs.frozen
@@ -177,6 +244,8 @@ class AttemptRecord:
     aside: SetAsideReason | None = None
     #: Reports about the message, with their content; committed before the failures they report.
     reports: tuple[tuple[MessageInfo, bytes], ...] = ()
+    #: The lease of the attempt (``LeasedMessage.lease``); None: any that this process holds.
+    lease: Lease | None = None
 
 
 @attrs.frozen
@@ -238,6 +307,36 @@ class DownRoute:
     reason: str
     #: Time of the next attempt; it may have passed.
     next_attempt: float
+    #: The server refused the password: an operator has to act.
+    refused: bool = False
+
+
+@attrs.frozen
+class RelayNode:
+    """One of the relays that have the queue open."""
+
+    name: str
+    #: Time of its start.
+    started: float
+    #: Number of messages that it has leased.
+    leased: int = 0
+    #: It renewed its leases in time; otherwise another relay is about to take its messages over.
+    alive: bool = True
+
+
+@attrs.frozen
+class ClusterState:
+    """State that the relays of one queue share."""
+
+    #: Relays that have the queue open, this one included.
+    nodes: tuple[RelayNode, ...] = ()
+    #: Routes that a relay found down, and none has found up since, by name.
+    down: dict[str, DownRoute] = attrs.field(factory=dict)
+
+    @property
+    def alive(self) -> int:
+        """Number of relays that share the work; at least 1."""
+        return max(1, len([node for node in self.nodes if node.alive]))
 
 
 @attrs.frozen

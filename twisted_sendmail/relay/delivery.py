@@ -173,10 +173,15 @@ class DeliveryAgent:
         report = result if isinstance(result, DeliveryReport) else None
         self._announce(attempt, rows, now, report, in_doubt=classified.in_doubt)
         if classified.outcome is AttemptOutcome.DAMAGED:
-            self._end(attempt, *_damaged(message.id, now))
+            self._end(attempt, *_damaged(attempt.leased, now))
             return
         record = AttemptRecord(
-            message.id, now, rows, tried=classified.counts, in_doubt=classified.in_doubt
+            message.id,
+            now,
+            rows,
+            tried=classified.counts,
+            in_doubt=classified.in_doubt,
+            lease=attempt.leased.lease,
         )
         self._report(attempt, record, result, dsn=report is not None and report.dsn)
 
@@ -186,7 +191,7 @@ class DeliveryAgent:
         rows = given_up(message)
         now = self._reactor.seconds()
         self._announce(attempt, rows, now, None, in_doubt=False)
-        record = AttemptRecord(message.id, now, rows, tried=False)
+        record = AttemptRecord(message.id, now, rows, tried=False, lease=attempt.leased.lease)
         self._report(attempt, record, MailerClosed("expired by the operator"), dsn=False)
 
     def _announce(
@@ -254,7 +259,7 @@ class DeliveryAgent:
     ) -> tuple[AttemptRecord, Sequence[Event]]:
         """Record no failure that cannot be reported."""
         if failure.check(MessageDamaged):
-            return _damaged(record.id, record.at)
+            return _damaged(attempt.leased, record.at)
         why = "the report could not be made"
         return self._bounce.postpone(record, attempt.route.policy, why, failure)
 
@@ -276,12 +281,16 @@ class DeliveryAgent:
         if message.expired:
             # No wait applies to a message that the operator expired: it would be tried in a loop.
             aside = SetAsideReason.UNDELIVERABLE
-            self._end(attempt, AttemptRecord(message.id, now, tried=False, aside=aside), ())
+            record = AttemptRecord(
+                message.id, now, tried=False, aside=aside, lease=attempt.leased.lease
+            )
+            self._end(attempt, record, ())
             return
         rows, _, _, in_doubt, _ = classify_unexpected_error(
             attempt.recipients, result, now=now, policy=policy, chance=self._chance
         )
-        self._end(attempt, AttemptRecord(message.id, now, rows, in_doubt=in_doubt), ())
+        record = AttemptRecord(message.id, now, rows, in_doubt=in_doubt, lease=attempt.leased.lease)
+        self._end(attempt, record, ())
 
     def _forget(self, attempt: Attempt) -> None:
         self.under_way.discard(attempt)
@@ -375,6 +384,7 @@ def _original(orcpt: str | None) -> str | None:
     return printable(address if separator and kind.lower() == "rfc822" else orcpt, 320)
 
 
-def _damaged(id: str, now: float) -> tuple[AttemptRecord, list[Event]]:  # noqa: A002 - the field's name
-    record = AttemptRecord(id, now, tried=False, aside=SetAsideReason.DAMAGED)
-    return record, [SetAside(id, "the stored message is damaged")]
+def _damaged(leased: LeasedMessage, now: float) -> tuple[AttemptRecord, list[Event]]:
+    id_, aside = leased.message.id, SetAsideReason.DAMAGED
+    record = AttemptRecord(id_, now, tried=False, aside=aside, lease=leased.lease)
+    return record, [SetAside(id_, "the stored message is damaged")]

@@ -266,7 +266,7 @@ class QueueManager(QueueObserver):
             # The routes changed during the commit.
             slot = route_queue.route.take_slot(new=True)
         if slot is None:
-            _ = _release(self.queue, [leased.message.id], self.notify)
+            _ = _release(self.queue, [leased], self.notify)
         return slot
 
     # -- the next due time, and messages of routes that are gone --------------------------
@@ -325,7 +325,7 @@ class QueueManager(QueueObserver):
         expired = [leased for leased in found if leased.message.expired and not self._stopped]
         _ = _release(
             self.queue,
-            [leased.message.id for leased in found if leased not in expired],
+            [leased for leased in found if leased not in expired],
             self.notify,
         )
         take = route_queue.route.take_slot
@@ -471,7 +471,7 @@ class RouteQueue:
         if self._stopped or (generation != route.slots.generation and not route.up):
             self._anything_may_wait()
             _free_all(new_slots + old_slots)
-            _ = _release(self._queue, [each.message.id for each in found], self._notify)
+            _ = _release(self._queue, found, self._notify)
             self._wait()
             return
         leases = [
@@ -514,7 +514,7 @@ class RouteQueue:
         """
         if record is None:
             message = attempt.leased.message
-            _ = _release(self._queue, [message.id], self._notify).addCallback(
+            _ = _release(self._queue, [attempt.leased], self._notify).addCallback(
                 lambda _: self.free(attempt.slot, message)
             )
             return
@@ -635,11 +635,11 @@ class RouteQueue:
             self._timer.cancel()
 
 
-def _release(queue: Queue, ids: list[str], notify: Observer) -> Deferred[None]:
+def _release(queue: Queue, leased: Sequence[LeasedMessage], notify: Observer) -> Deferred[None]:
     """End leases; announce an error."""
-    if not ids:
+    if not leased:
         return succeed(None)
-    released: Deferred[None] = queue.release(ids)
+    released: Deferred[None] = queue.release(leased)
     return released.addErrback(
         lambda failure: notify(trouble("leases could not be released", failure))
     )

@@ -1,28 +1,8 @@
 """The queue's tables and every SQL statement on them; synchronous and without Twisted.
 
 **Theory of operation.**  A queue is one SQLite database in WAL mode with ``synchronous=FULL``: a
-commit is on the disk when it returns.  ``SQLiteStore`` is used by one thread at a time.  The relay
-drives it from a thread of its own (``queue.SQLiteQueue``); commands of an operator use it directly,
-beside a running relay::
-
-    with SQLiteStore(directory) as store, store.transaction():
-        store.act(QueueAction.FLUSH, Selection(), time.time())
-
-The life of a message in the tables:
-
-1. ``put_all`` inserts a row into ``message``, one into ``recipient`` for each recipient, and the
-   content: small content into ``content``, large content before the message into ``piece`` by
-   ``put_piece``.  Pieces without a message are found by ``throw_away_orphans`` and removed in small
-   steps by ``sweep``.
-2. ``lease`` sets ``leased`` and reads messages that are due.  A message may also be inserted leased.
-3. ``settle_all`` records an attempt and ends the lease: the message leaves the queue when no recipient
-   is pending, else its next ``due`` is computed from its recipients.  ``release`` ends a lease
-   without an attempt; ``end_leases`` ends those of a process that died, and counts them.
-4. ``act`` changes messages for an operator.  A message that is leased is not removed but marked
-   ``doomed``, and leaves the queue when the attempt ends.
-
-Invariants: constant columns are covered by a checksum that every read verifies; a damaged message
-is set aside and never delivered; nothing but ``settle_all`` ends a recipient's *pending* state.
+commit is on the disk when it returns.  The relay and the commands of an operator use it side by side.
+How messages move through the tables is described in ``queue.store``.
 
 **Number of statements.**  Each statement releases the interpreter's lock, and a busy reactor keeps
 it for milliseconds; a statement for many rows costs little more than one for a single row.  So
@@ -34,42 +14,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from twisted_sendmail.queue.errors import MessageDamaged, QueueError
+from twisted_sendmail.queue.errors import QueueError
 from twisted_sendmail.queue.ids import id_number, id_text
+from twisted_sendmail.queue.interface import RecoveryReport
 from twisted_sendmail.queue.models import (
     DownRoute,
     LeasedMessage,
     QueueAction,
     QueueActionResult,
     QueuedMessage,
-    QueuedRecipient,
     QueueTotals,
-    RecipientState,
     Selection,
     SetAsideReason,
 )
-from twisted_sendmail.queue.sqlite.database import (
-    PATIENCE,
-    READY,
-    SQLiteConnection,
-    open_database,
-    queue_error,
-    verify,
-)
-from twisted_sendmail.queue.sqlite.files import (
-    ForeignOwner,
-    acting_as,
-    check_database,
-    check_directory,
-    foreign_owner,
-)
-from twisted_sendmail.queue.sqlite.rows import (
+from twisted_sendmail.queue.rows import (
     BODY,
     LEASED,
     MESSAGE,
@@ -81,25 +44,45 @@ from twisted_sendmail.queue.sqlite.rows import (
     decode_damaged,
     encode,
 )
+from twisted_sendmail.queue.sqlite.database import (
+    PATIENCE,
+    READY,
+    SQLiteConnection,
+    open_database,
+    queue_error,
+    verify,
+)
+from twisted_sendmail.queue.sqlite.files import (
+    ForeignOwner,
+    RelayLock,
+    acting_as,
+    check_database,
+    check_directory,
+    foreign_owner,
+)
+from twisted_sendmail.queue.sqlite.free_space import FreeSpace
+from twisted_sendmail.queue.sqlite.notify import relay_runs, wake
+from twisted_sendmail.queue.store import (
+    CLEAR_LIMIT,
+    SWEEP_PIECES,
+    ContentPlace,
+    Pieces,
+    Store,
+    StoreState,
+    cannot_queue,
+    intact,
+    message_damaged,
+    new_message,
+    settled_recipients,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Collection, Sequence
 
-    from twisted_sendmail.queue.models import AttemptRecord, MessageInfo
+    from twisted_sendmail.queue.models import AttemptRecord, Lease, MessageInfo
 
-_Self = TypeVar("_Self", bound="SQLiteStore")
-
-#: Octets of one piece of large content.
-PIECE_SIZE = 256 * 1024
-#: Pieces removed by one ``sweep``.
-_SWEEP_PIECES = 8
-#: Messages read at once where the whole queue is read.
-_PAGE = 500
 #: Rows of one INSERT; SQLite allows 32,766 parameters.
 _INSERT_ROWS = 64
-#: Undeliverable messages removed by one ``clear_aside``, so that new mail does not wait.
-_CLEAR_LIMIT = 100
 
 # A list of numbers as one parameter.
 _THESE = "IN (SELECT value FROM json_each(?))"
@@ -149,34 +132,15 @@ _HAS_RECIPIENT = (
 )
 
 
-@attrs.frozen
-class Pieces:
-    """Large content, written in pieces before its message."""
-
-    #: Number shared by the pieces.
-    body: int
-    count: int
-    #: Octets of all pieces.
-    size: int
-
-
-@attrs.frozen
-class ContentPlace:
-    """Place of a message's content."""
-
-    number: int
-    #: Number of the pieces; None: the content is in one row.
-    body: int | None
-    pieces: int
-    size: int
-
-
-class SQLiteStore:
+class SQLiteStore(Store):
     """The queue in *directory*.
 
     :param patience: seconds to wait while another process writes.
     :param damaged: called with the id of each message that is found damaged and set aside.
+    :param least_free: octets of free space that ``admit`` keeps on the file system; 0: no limit.
     """
+
+    errors = (sqlite3.Error, OSError)
 
     def __init__(
         self,
@@ -184,10 +148,14 @@ class SQLiteStore:
         *,
         patience: float = PATIENCE,
         damaged: Callable[[str], None] = lambda _: None,
+        least_free: int = 0,
     ) -> None:
         self.directory = Path(directory)
         self._patience = patience
         self._damaged = damaged
+        self._free_space = FreeSpace(self.directory, least_free, self.unused)
+        # Held by a relay as long as the queue is open.
+        self._lock = RelayLock(self.directory)
         self._relay = False
         # Of the files, if this is the superuser and a command.
         self._owner: ForeignOwner | None = None
@@ -195,33 +163,32 @@ class SQLiteStore:
 
     # -- opening, closing, transactions ---------------------------------------------
 
-    def open(self, *, create: bool = False, relay: bool = False) -> None:
-        """Open the queue.
+    def open(self, *, create: bool = False, relay: bool = False, read_only: bool = False) -> None:
+        """See ``Store.open``.
 
-        :param create: create it if it does not exist.
-        :param relay: for a relay: the queue has to belong to this user, is verified, and is
-            checkpointed by this connection.  A command of the superuser opens another user's queue
-            with the rights of that user.
-        :raises QueueUnusable: the text names the cause and a remedy.
+        For a relay the queue has to belong to this user, is locked, is verified, and is checkpointed
+        by this connection.  A command of the superuser opens another user's queue with the rights of
+        that user.
         """
         self._relay = relay
         self._owner = None if relay else foreign_owner(self.directory)
-        with acting_as(self._owner):
-            check_directory(self.directory, create=create, root_may=not relay)
-            path = self._connect(create=create)
         if relay:
-            try:
+            self._lock.acquire()
+        try:
+            with acting_as(self._owner):
+                check_directory(self.directory, create=create, root_may=not relay)
+                path = self._connect(create=create)
+            if relay:
                 verify(self.connection, path)
-            except BaseException:
-                self.close()
-                raise
+            if read_only:
+                self.connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            self.close()
+            raise
 
     def reopen(self) -> None:
-        """Replace the connection.
-
-        :raises QueueUnusable: the queue cannot be used any more.
-        """
-        self.close()
+        """See ``Store.reopen``."""
+        self._disconnect()
         with acting_as(self._owner):
             self._connect(create=False)
 
@@ -231,24 +198,16 @@ class SQLiteStore:
         return path
 
     def close(self) -> None:
-        """Close the queue."""
+        """See ``Store.close``."""
+        self._disconnect()
+        self._lock.release()
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             # The last connection writes the log into the database, and removes it.
             with acting_as(self._owner):
                 connection.close()
-
-    def __enter__(self: _Self) -> _Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def is_open(self) -> bool:
@@ -279,37 +238,45 @@ class SQLiteStore:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
-    @contextmanager
-    def transaction(self, *, write: bool = True, doing: str = "do it") -> Iterator[None]:
-        """Commit what the block does, or nothing of it.
-
-        :param doing: text for the error, following "the queue could not".
-        :raises QueueError: nothing was changed.
-        """
-        try:
-            self.begin(write=write)
-            yield
-            self.commit()
-        except BaseException as e:
-            # The first error is the one to report.
-            with suppress(sqlite3.Error, QueueError):
-                self.rollback()
-            if isinstance(e, (sqlite3.Error, OSError)):
-                raise queue_error(e, doing) from e
-            raise
-
     @property
     def changes(self) -> int:
         """Number of rows changed since the queue was opened."""
         return self.connection.changes
 
-    # -- arrival -----------------------------------------------------------------------
+    def error(self, error: Exception, doing: str) -> QueueError:
+        """See ``Store.error``."""
+        return queue_error(error, doing)
 
-    def put(
-        self, info: MessageInfo, content: bytes | Pieces, *, leased: bool = False
-    ) -> QueuedMessage:
-        """Insert one message; see ``put_all``."""
-        return self.put_all([(info, content, leased)])[0]
+    def admit(self, size: int) -> None:
+        """See ``Store.admit``."""
+        self._free_space.ask(size)
+
+    # -- a relay -------------------------------------------------------------------------
+
+    def begin_relay(self, orphans_before: int) -> RecoveryReport:
+        """See ``Store.begin_relay``: no other relay has the queue open."""
+        interrupted = self.end_leases(interrupted=True)
+        self.connection.execute("DELETE FROM route_down")
+        self.throw_away_orphans(orphans_before)
+        return RecoveryReport(self.count(), interrupted)
+
+    def end_relay(self, but: Collection[str]) -> None:
+        """See ``Store.end_relay``."""
+        _ = self.end_leases(interrupted=False, but=but)
+
+    def relay_runs(self) -> bool | None:
+        """See ``Store.relay_runs``."""
+        return relay_runs(self.directory)
+
+    def announce(self) -> None:
+        """See ``Store.announce``."""
+        _ = wake(self.directory)
+
+    def state(self) -> StoreState:
+        """See ``Store.state``."""
+        return StoreState(self.data_version(), rubbish=self.rubbish())
+
+    # -- arrival -----------------------------------------------------------------------
 
     def put_all(
         self, arrivals: Sequence[tuple[MessageInfo, bytes | Pieces, bool]]
@@ -328,7 +295,7 @@ class SQLiteStore:
         for info, content, leased in arrivals:
             number = id_number(info.id)
             if number is None:
-                raise _cannot_queue(info.id, "the id is not one of this queue")
+                raise cannot_queue(info.id, "the id is not one of this queue")
             if isinstance(content, Pieces):
                 self._check_pieces(content)
                 fixed, given = encode(info, number, content.size, content.body, content.count)
@@ -343,12 +310,12 @@ class SQLiteStore:
             self._insert("taken_file", "?", files)
             self._insert("message", _NEW_MESSAGE, messages)
         except sqlite3.IntegrityError as e:
-            raise _cannot_queue(arrivals[0][0].id, str(e)) from None
+            raise cannot_queue(arrivals[0][0].id, str(e)) from None
         self._insert(
             "recipient", "?, ?, ?, ?, ?, 'pending', 0.0, 0, NULL, NULL, NULL, NULL", recipients
         )
         self._insert("content", "?, ?, ?", contents)
-        return [_queued(*arrival) for arrival in arrivals]
+        return [new_message(*arrival) for arrival in arrivals]
 
     def _insert(self, table: str, values: str, rows: list[tuple[Any, ...]]) -> None:
         for start in range(0, len(rows), _INSERT_ROWS):
@@ -419,7 +386,7 @@ class SQLiteStore:
             return True
         first_kept = self.connection.value(
             "SELECT place FROM piece WHERE body = ? ORDER BY place LIMIT 1 OFFSET ?",
-            (body, _SWEEP_PIECES),
+            (body, SWEEP_PIECES),
         )
         if first_kept is not None:
             self.connection.execute(
@@ -462,7 +429,7 @@ class SQLiteStore:
             try:
                 message = decode((*row[:LEASED], 1, *row[LEASED + 1 :]), recipients.get(number, []))
                 content = (
-                    None if row[BODY] else _intact(contents.get(number), number, 0, message.size)
+                    None if row[BODY] else intact(contents.get(number), number, 0, message.size)
                 )
             except Damaged:
                 self._set_aside(number)
@@ -530,7 +497,7 @@ class SQLiteStore:
         try:
             message = decode(rows[number], recipients.get(number, []))
         except Damaged:
-            raise _message_damaged(id) from None
+            raise message_damaged(id) from None
         return ContentPlace(number, rows[number][BODY], rows[number][PIECES], message.size)
 
     def piece(self, at: ContentPlace, place: int) -> bytes:
@@ -542,21 +509,11 @@ class SQLiteStore:
             if at.body is None:
                 query = "SELECT data, checksum FROM content WHERE message = ?"
                 row = self.connection.row(query, (at.number,))
-                return _intact(row, at.number, 0, at.size)
+                return intact(row, at.number, 0, at.size)
             query = "SELECT data, checksum FROM piece WHERE body = ? AND place = ?"
-            return _intact(self.connection.row(query, (at.body, place)), at.body, place)
+            return intact(self.connection.row(query, (at.body, place)), at.body, place)
         except Damaged:
-            raise _message_damaged(id_text(at.number)) from None
-
-    def content(self, id: str) -> Iterator[bytes]:  # noqa: A002 - the field's name
-        """Yield the content of a message in pieces, each verified.
-
-        :raises QueueError: there is no such message.
-        :raises MessageDamaged: the data differ from what was written.
-        """
-        at = self.where(id)
-        for place in range(max(1, at.pieces)):
-            yield self.piece(at, place)
+            raise message_damaged(id_text(at.number)) from None
 
     def set_aside(self, id: str) -> None:  # noqa: A002 - the field's name
         """Set a damaged message aside."""
@@ -572,17 +529,8 @@ class SQLiteStore:
 
     # -- results -----------------------------------------------------------------------
 
-    def settle(self, record: AttemptRecord) -> QueuedMessage | None:
-        """Record the end of one attempt; see ``settle_all``."""
-        return self.settle_all([record])[0]
-
     def settle_all(self, records: Sequence[AttemptRecord]) -> list[QueuedMessage | None]:
-        """Record the end of attempts; see ``Queue.settle``.
-
-        A message that is not leased was recorded already and stays as it is.
-
-        :returns: what is left of each message.
-        """
+        """See ``Store.settle_all``."""
         numbers = [id_number(record.id) for record in records]
         pending: dict[int, set[int]] = {}
         leased: dict[int, str | None] = {}
@@ -604,7 +552,7 @@ class SQLiteStore:
             doomed = leased.pop(number)
             if record.reports:
                 self.put_all([(info, content, False) for info, content in record.reports])
-            left = pending[number] - _settled_recipients(record)
+            left = pending[number] - settled_recipients(record)
             if doomed == "doomed" or not (left or record.aside):
                 gone.append(number)
             else:
@@ -654,13 +602,13 @@ class SQLiteStore:
                 self._set_aside(number)
         return messages
 
-    def release(self, ids: Iterable[str]) -> None:
-        """End leases of messages that were not tried."""
-        numbers = [number for number in map(id_number, ids) if number is not None]
-        self._end_leases(numbers, interrupted=False)
+    def release(self, leased: Sequence[LeasedMessage]) -> None:
+        """See ``Store.release``."""
+        numbers = [id_number(each.message.id) for each in leased]
+        self._end_leases([n for n in numbers if n is not None], interrupted=False)
 
-    def hold_unrecorded(self, id: str) -> None:  # noqa: A002 - the field's name
-        """End the lease of a message whose result cannot be recorded, and put it on hold."""
+    def hold_unrecorded(self, id: str, lease: Lease | None) -> None:  # noqa: A002
+        """See ``Store.hold_unrecorded``."""
         number = id_number(id)
         if number is not None and self._end_leases([number], interrupted=True):
             self._act(QueueAction.HOLD, number, 0.0, leased=False, held=False, aside=None)
@@ -776,14 +724,6 @@ class SQLiteStore:
                 messages.append(attrs.evolve(decode_damaged(*parts), aside=aside))
         return messages
 
-    def pages(self, selection: Selection, most: int = _PAGE) -> Iterator[Sequence[QueuedMessage]]:
-        """Yield all messages that match, in pages of at most *most*; no page is empty."""
-        while page := self.list(attrs.evolve(selection, limit=most)):
-            yield page
-            if len(page) < most:
-                return
-            selection = attrs.evolve(selection, after=page[-1].id, offset=0)
-
     def act(self, action: QueueAction, selection: Selection, now: float) -> list[QueueActionResult]:  # type: ignore[valid-type]
         """Apply *action*; return the messages it changed.  A running relay is notified by ``wake``."""
         changed = []
@@ -881,7 +821,7 @@ class SQLiteStore:
         rows = self.connection.rows(
             "SELECT number FROM message WHERE aside = 'undeliverable' AND held = 0 "
             "AND (SELECT ran FROM about) - ran >= ? ORDER BY number LIMIT ?",
-            (keep, _CLEAR_LIMIT),
+            (keep, CLEAR_LIMIT),
         )
         numbers = [number for (number,) in rows]
         self._delete(numbers)
@@ -896,10 +836,6 @@ class SQLiteStore:
                 "INSERT OR REPLACE INTO route_down VALUES (?, ?, ?)",
                 (name, down.reason, down.next_attempt),
             )
-
-    def forget_routes(self) -> None:
-        """Forget which routes are down: a relay starts."""
-        self.connection.execute("DELETE FROM route_down")
 
     def down_routes(self) -> dict[str, DownRoute]:
         """Return the routes that are down, by name, as the relay recorded them last."""
@@ -931,41 +867,3 @@ class SQLiteStore:
     def data_version(self) -> int:
         """Return a number that changes when another process changes the database."""
         return int(self.connection.value("PRAGMA data_version"))
-
-
-def _queued(info: MessageInfo, content: bytes | Pieces, leased: bool) -> QueuedMessage:  # noqa: FBT001
-    return QueuedMessage(
-        info,
-        size=content.size if isinstance(content, Pieces) else len(content),
-        recipients=tuple(
-            [QueuedRecipient(n, recipient) for n, recipient in enumerate(info.envelope.recipients)]
-        ),
-        leased=leased,
-        held=info.held,
-    )
-
-
-def _settled_recipients(record: AttemptRecord) -> set[int]:
-    return {c.number for c in record.changes if c.state is not RecipientState.PENDING}
-
-
-def _intact(row: Sequence[Any] | None, number: int, place: int, size: int | None = None) -> bytes:
-    if row is None or not isinstance(row[0], bytes):
-        raise Damaged
-    data, checksum = row
-    if content_checksum(number, place, data) != checksum or size not in {None, len(data)}:
-        raise Damaged
-    return bytes(data)
-
-
-def _message_damaged(id: str) -> MessageDamaged:  # noqa: A002 - the field's name
-    return MessageDamaged(
-        f"message {id} is damaged", detail="the stored data differ from the data written"
-    )
-
-
-def _cannot_queue(id: str, why: str) -> QueueError:  # noqa: A002 - the field's name
-    error = QueueError(f"message {id} cannot be queued", detail=why)
-    # The id stands in the header already: a later try would fail in the same way.
-    error.temporary = False
-    return error

@@ -1,6 +1,6 @@
 """Reads of the queue that may be long, over a connection and in a thread of their own.
 
-In SQLite's WAL mode a reader does not delay the writer, and reads what was committed before.
+A reader does not delay the writer, and reads what was committed before.
 """
 
 from __future__ import annotations
@@ -9,28 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_sendmail.queue.sqlite.group_commit import GroupCommit, OperationKind, Request
-from twisted_sendmail.queue.sqlite.store import SQLiteStore
+from twisted_sendmail.queue.group_commit import GroupCommit, OperationKind, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from twisted_sendmail.queue.sqlite.group_commit import Worker
+    from twisted_sendmail.queue.group_commit import Worker
+    from twisted_sendmail.queue.store import Store
 
 
-class SQLiteReader:
-    """Reads the queue in *directory*, which exists; its connection is opened at the first read.
+class StoreReader:
+    """Reads *store*, which exists and is used by this reader alone; it is opened at the first read.
 
     :param worker: runs the reads.
     """
 
-    def __init__(self, directory: Path, worker: Worker) -> None:
-        self._store = SQLiteStore(directory)
+    def __init__(self, store: Store, worker: Worker) -> None:
+        self._store = store
         self._worker = worker
         self._started = False
 
-    def read(self, work: Callable[[SQLiteStore], Any]) -> Deferred[Any]:
+    def read(self, work: Callable[[Store], Any]) -> Deferred[Any]:
         """Return the result of *work*, which reads the store in one transaction.
 
         :raises QueueError: the queue cannot be read.
@@ -50,10 +49,9 @@ class SQLiteReader:
         return self._worker.stop()
 
 
-def _read(store: SQLiteStore, work: Callable[[SQLiteStore], Any]) -> Any:
+def _read(store: Store, work: Callable[[Store], Any]) -> Any:
     if not store.is_open:
-        store.open()
-        store.connection.execute("PRAGMA query_only = ON")
+        store.open(read_only=True)
     try:
         with store.transaction(write=False, doing="be read"):
             return work(store)

@@ -2,14 +2,14 @@
 
 Operations submitted while a commit runs share the next one, so that one write to the disk serves
 as many messages as arrived meanwhile.  When an operation of a group fails, the group is rolled back
-and each operation runs again in a transaction of its own: only the faulty one fails.
+and each operation runs again in a transaction of its own: only the faulty one fails.  An error that
+concerns the whole group, such as a lost connection, is the error of each operation.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
-import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from itertools import groupby
@@ -20,12 +20,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from twisted_sendmail.queue.errors import QueueError
-from twisted_sendmail.queue.sqlite.database import queue_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted_sendmail.queue.sqlite.store import SQLiteStore
+    from twisted_sendmail.queue.store import Store
 
 _log = Logger(namespace="twisted_sendmail.queue")
 
@@ -57,7 +56,7 @@ class Operation:
 
     def __init__(
         self,
-        work: Callable[[SQLiteStore], Any] | None = None,
+        work: Callable[[Store], Any] | None = None,
         kind: OperationKind = OperationKind.WRITE,
         doing: str = "do it",
     ) -> None:
@@ -67,13 +66,13 @@ class Operation:
         self.result: Any = None
         self.error: Exception | None = None
 
-    def work(self, store: SQLiteStore) -> Any:
+    def work(self, store: Store) -> Any:
         """Run the operation; an exception becomes its error."""
         # A bound method stored as an attribute would be a reference cycle.
         return None if self._work is None else self._work(store)
 
     @classmethod
-    def run_batch(cls, store: SQLiteStore, batch: Sequence[Any]) -> None:
+    def run_batch(cls, store: Store, batch: Sequence[Any]) -> None:
         """Run operations of a ``batched`` class together."""
         raise NotImplementedError
 
@@ -90,7 +89,7 @@ class Request(Operation):
     __slots__ = ("done",)
 
     def __init__(
-        self, work: Callable[[SQLiteStore], Any], kind: OperationKind, doing: str = "do it"
+        self, work: Callable[[Store], Any], kind: OperationKind, doing: str = "do it"
     ) -> None:
         super().__init__(work, kind, doing)
         self.done: Deferred[Any] = Deferred()
@@ -106,7 +105,7 @@ class Request(Operation):
 class GroupCommit:
     """Runs operations on *store* in shared transactions; uses no thread and no reactor."""
 
-    def __init__(self, store: SQLiteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
 
     def run(self, operations: Sequence[Operation]) -> None:
@@ -120,7 +119,7 @@ class GroupCommit:
                 try:
                     operation.result = operation.work(self._store)
                 except Exception as e:  # noqa: BLE001 - delivered to the caller
-                    operation.error = queue_error(e, operation.doing)
+                    operation.error = self._store.error(e, operation.doing)
 
     def _run_group(self, group: list[Operation]) -> None:
         store = self._store
@@ -130,12 +129,13 @@ class GroupCommit:
             store.commit()
         except Exception as e:  # noqa: BLE001 - delivered to the caller
             self._roll_back()
-            if len(group) > 1:
+            if len(group) > 1 and not store.concerns_all(e):
                 for operation in group:
                     self._run_group([operation])
-            else:
-                group[0].result = None
-                group[0].error = queue_error(e, group[0].doing)
+                return
+            for operation in group:
+                operation.result = None
+                operation.error = store.error(e, operation.doing)
 
     def _run_all(self, group: list[Operation]) -> None:
         for batched, run in groupby(group, lambda operation: operation.batched):
@@ -162,13 +162,15 @@ class GroupCommit:
             operation.error = e
 
     def _roll_back(self) -> None:
+        store = self._store
+        expected: tuple[type[Exception], ...] = (QueueError, *store.errors)
         try:
-            self._store.rollback()
-        except (sqlite3.Error, QueueError):
+            store.rollback()
+        except expected:
             # A connection that cannot roll back is unusable.  If it cannot be replaced, the next
             # operation reports the error.
-            with contextlib.suppress(sqlite3.Error, OSError, QueueError):
-                self._store.reopen()
+            with contextlib.suppress(*expected):
+                store.reopen()
 
 
 class Worker(ABC):
