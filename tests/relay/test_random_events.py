@@ -77,9 +77,9 @@ class WatchedSpool(SQLiteQueue):
         self.out.remove(settlement.id)
         return super().settle(settlement)
 
-    def release(self, ids: Any) -> Any:
-        self.out -= set(ids)
-        return super().release(ids)
+    def release(self, leased: Any) -> Any:
+        self.out -= {each.message.id for each in leased}
+        return super().release(leased)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "observer" and value is not None:
