@@ -149,20 +149,24 @@ class HeaderFixer:
             return b""
         return self._too_long(bytes(held)) if len(held) > self._limit else self.fix(bytes(held))
 
-    def fix(self, section: bytes) -> bytes:
+    def fix(self, section: bytes, parsed: Header | None = None) -> bytes:
         """Return a whole header *section* fixed, and set the facts.
 
         :param section: the octets before the empty line. If the first line of the message is not a
             field, there is no header, and the octets are body.
+        :param parsed: the section, if it was parsed before.
         """
         if self._rewrite is None and self._is_complete(section):
             return section
         begin = _end_of_trace(section)
-        trace, own = Header.parse(section[:begin]), section[begin:]
+        trace, own = Header.parse(section[:begin]) if begin else Header(()), section[begin:]
         headless = bool(own) and not header_end(own, whole=True)
         if not headless and own and not own.endswith(b"\n"):
             own += b"\r\n"
-        header = Header(()) if headless else Header.parse(own)
+        if headless:
+            header = Header(())
+        else:
+            header = Header.parse(own) if parsed is None or own != section else parsed
         if self._complete:
             header = self.completed(header)
             section = bytes(trace) + bytes(header) + (b"\r\n" + own if headless else b"")

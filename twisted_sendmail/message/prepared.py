@@ -422,7 +422,9 @@ async def prepare(
             )
             if not fix_header:
                 return asked, None, begin[:end]
-            return asked, *_fixed(begin[:end], begin, asked, now, host_name, complete=complete)
+            return asked, *_fixed(
+                begin[:end], begin, asked, now, host_name, complete=complete, parsed=header
+            )
 
         envelope, fixer, fixed = await run(fixed_header)
         content.replace_header(begin[:end], fixed)
@@ -503,11 +505,18 @@ def prepare_small(
 
 
 def _fixed(
-    section: bytes, begin: bytes, envelope: Envelope, now: float, host_name: str, *, complete: bool
+    section: bytes,
+    begin: bytes,
+    envelope: Envelope,
+    now: float,
+    host_name: str,
+    *,
+    complete: bool,
+    parsed: Header | None = None,
 ) -> tuple[HeaderFixer, bytes]:
     """Fix the header *section*, which *begin* begins with."""
     fixer = HeaderFixer(now, host_name, envelope.sender, add_from=False, complete=complete)
-    fixed = fixer.fix(section)
+    fixed = fixer.fix(section, parsed)
     if complete and not section and not begin.startswith(b"\r\n"):
         fixed += b"\r\n"  # there was no header: the message is all body
     return fixer, fixed
@@ -536,10 +545,13 @@ def binary_parts(octets: bytes) -> tuple[bytes, bytes] | None:
     empty_line = _EMPTY_LINE.search(octets, 0, MAX_HEADER)
     if empty_line is None:
         return None
-    head, body = octets[: empty_line.end()], octets[empty_line.end() :]
+    head = octets[: empty_line.end()]
+    if b"binary" not in head.lower():
+        return None  # nearly always
     # One of two that differ is enough: the octets are kept.
     if "binary" not in transfer_encoding(Header.parse(head)).split():
         return None
+    body = octets[empty_line.end() :]
     return None if is_canonical(body) else (head, body)
 
 
