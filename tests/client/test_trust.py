@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.client.test_tls import nothing_was_told
 from tests.client.test_tls_of_the_endpoint import TLSEndpoint
 from twisted_sendmail import (
     CertificateRejected,
+    ConnectionClosed,
     InvalidInput,
     InvalidServer,
     TLSAlert,
@@ -358,3 +360,60 @@ def test_an_empty_list_of_pins_is_no_pin_left_out(argument: str) -> None:
     for given in ([], set(), ""):
         with pytest.raises(InvalidServer):
             TLSTrust(**{argument: given})
+
+
+REFUSED_CLIENTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "expired": (
+        lambda: authority().server("client", ends=dt.timedelta(days=-1)),
+        "certificate expired; the server does not accept the client certificate",
+    ),
+    "another CA": (
+        lambda: Authority("other CA").server("client"),
+        "unknown ca; the server does not accept the client certificate",
+    ),
+    "none": (lambda: None, "the server sent: "),
+}
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("maximum", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+@pytest.mark.parametrize("case", REFUSED_CLIENTS)
+def test_a_server_that_refuses_the_clients_certificate_is_a_tls_error(
+    net: Net, tmp_path: Path, case: str, maximum: int, implicit: bool
+) -> None:
+    """With TLS 1.3 its alert comes after the client's side of the handshake."""
+    make, words = REFUSED_CLIENTS[case]
+    made = make()
+    file = None
+    if made is not None:
+        certificate, key = made
+        file = tmp_path / "client.pem"
+        _ = file.write_bytes(
+            certificate.public_bytes(Encoding.PEM)
+            + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+    context = authority().context(NAME)
+    context.load_verify_locations(str(net.trust.ca_file))
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+    context.set_max_proto_version(maximum)
+    server = net.server(context=context, implicit=implicit)
+    trust = TLSTrust(net.trust.ca_file, client_certificate=file)
+    tls = TLSPolicy.IMPLICIT if implicit else TLSPolicy.STARTTLS
+    error = net.send(server, trust=trust, tls=tls).error
+    assert isinstance(error, TLSAlert)
+    assert (error.phase, error.transient) == ("TLS", False)
+    assert words in str(error)
+    if made is None and maximum == SSL.TLS1_3_VERSION:
+        assert "give a client certificate that the server accepts" in str(error)
+    nothing_was_told(net)
+
+
+def test_octets_that_cannot_be_decrypted_are_named(net: Net) -> None:
+    """The connection is lost then: the handshake was good."""
+
+    def tamper(server: Any, _line: str) -> None:
+        server.transport.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+
+    error = net.send(net.server({"MAIL": tamper})).error
+    assert isinstance(error, ConnectionClosed)
+    assert "TLS: decryption failed or bad record mac" in str(error)

@@ -54,6 +54,7 @@ from zope.interface import implementer
 
 from twisted_sendmail.client.content_stream import ContentStream
 from twisted_sendmail.client.timeouts import Cancelled, Timeouts
+from twisted_sendmail.client.tls import words_of_openssl
 from twisted_sendmail.client.tls_transport import TLSTransport
 from twisted_sendmail.smtp import (
     Auth,
@@ -109,6 +110,8 @@ if TYPE_CHECKING:
     )
 
 _IP_ADDRESSES = (IPv4Address, IPv6Address)
+#: States in which the server has not replied since a handshake.
+_UNANSWERED = frozenset({ClientState.CONNECTED, ClientState.SECURED})
 
 
 @implementer(IHandshakeListener)
@@ -625,8 +628,7 @@ class SubmissionProtocol(Protocol):
         elif self._closing:
             error = ConnectionClosed("connection closed")
         else:
-            why = "the server closed it, or the network did"
-            error = ConnectionClosed("connection lost", detail=why)
+            error = self._loss(reason)
         self.session.finish(error, by_server=True)
         self._dispatch()
         if self._verifier is not None:
@@ -638,6 +640,17 @@ class SubmissionProtocol(Protocol):
         self.timer.release()
         self._awaited = None, "", None
         self._wire = self._connection = self._socket = self._tls_transport = None
+
+    def _loss(self, reason: Failure) -> SendmailError:
+        """Return the error of a connection that was lost after any handshake."""
+        alert = None if self._verifier is None else self._verifier.alert(reason)
+        # In TLS 1.3 the client's side of the handshake is complete before the server has judged the
+        # client's certificate (RFC 8446 section 4.4.2.4).
+        if alert is not None and self.session.confirmed in _UNANSWERED:
+            return alert
+        words = words_of_openssl(reason.value)
+        why = "the server closed it, or the network did" if words is None else f"TLS: {words}"
+        return ConnectionClosed("connection lost", detail=printable(why))
 
     # -- the end ---------------------------------------------------------------------------
 

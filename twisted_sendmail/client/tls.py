@@ -136,6 +136,8 @@ _PATHS = {
     "client_key": "a PEM file",
     "client_key_password_file": "a file",
 }
+#: Alerts that refuse a certificate (RFC 8446 section 6.2).
+_ABOUT_THE_CERTIFICATE = ("certificate", "unknown ca", "access denied")
 #: A file in a CA directory, named by the hash of its subject.
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
@@ -650,6 +652,26 @@ class ServerVerifier:
             _ = self.presented()
         self._connection = None
 
+    def alert(self, reason: Failure) -> TLSAlert | None:
+        """Return the error of an alert of the server; None: the connection was lost otherwise."""
+        words = words_of_openssl(reason.value)
+        if words is None or "alert" not in words:
+            return None
+        remedy = ""
+        if "protocol version" in words:
+            remedy = f"it may not have {self._trust.minimum_version}, the minimum version"
+        elif self.has_client_certificate():
+            if any(sign in words for sign in _ABOUT_THE_CERTIFICATE):
+                remedy = "the server does not accept the client certificate: ask its operator"
+        elif "certificate required" in words:
+            remedy = "give a client certificate that the server accepts"
+        return TLSAlert(
+            "TLS handshake refused",
+            phase="TLS",
+            detail=printable(f"the server sent: {words}"),
+            remedy=remedy,
+        )
+
     def failure(self, reason: Failure) -> SendmailError:
         """Return the error of a failed handshake, from the reason the connection was lost with."""
         # The session that was offered may be the cause: the next handshake is a full one.
@@ -660,24 +682,14 @@ class ServerVerifier:
         if isinstance(error, (VerificationError, CertificateError)):
             # Twisted's own verification, on a connection that the application made.
             return _unverified(printable(repr(error)))
-        if (
-            not isinstance(error, SSL.Error)
-            or not error.args
-            or not isinstance(error.args[0], list)
-        ):
+        words = words_of_openssl(error)
+        if words is None:
             return TLSClosed(
                 "TLS handshake broken off", phase="TLS", detail="the server closed the connection"
             )
-        words = "; ".join(str(entry[-1]) for entry in error.args[0] if entry) or "unexpected end"
-        if "alert" in words:
-            return TLSAlert(
-                "TLS handshake refused",
-                phase="TLS",
-                detail=printable(f"the server sent: {words}"),
-                remedy=f"it may not have {self._trust.minimum_version}, the minimum version"
-                if "protocol version" in words
-                else "",
-            )
+        alert = self.alert(reason)
+        if alert is not None:
+            return alert
         if any(
             sign in words
             for sign in ("wrong version number", "packet length", "http request", "record layer")
@@ -697,6 +709,13 @@ def _sent_above(connection: SSL.Connection) -> list[_Certificate]:
         _certificate(dump_certificate(FILETYPE_ASN1, each))
         for each in (connection.get_peer_cert_chain() or [])[1:]
     ]
+
+
+def words_of_openssl(error: object) -> str | None:
+    """Return the reasons of an error of OpenSSL; None for any other error."""
+    if not isinstance(error, SSL.Error) or not error.args or not isinstance(error.args[0], list):
+        return None
+    return "; ".join(str(entry[-1]) for entry in error.args[0] if entry) or "unexpected end"
 
 
 def _unverified(why: str) -> CertificateRejected:
