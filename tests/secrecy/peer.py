@@ -179,6 +179,19 @@ def bearer(peer: Peer, first: bytes) -> Iterator[bytes]:
     yield b"235 2.7.0 ok\r\n"
 
 
+def cram(peer: Peer, first: bytes) -> Iterator[bytes]:
+    """CRAM-MD5, accepted, with a quotation of the digest."""
+    yield peer.challenge(b"<1896.697170952@mx.example.net>")
+    digest = peer.last.rpartition(b" ")[2]
+    peer.keep(digest)
+    yield b"235 2.7.0 ok " + digest + b"\r\n"
+
+
+def external(peer: Peer, first: bytes) -> Iterator[bytes]:
+    """EXTERNAL, accepted."""
+    yield b"235 2.7.0 ok\r\n"
+
+
 def scram(peer: Peer, first: bytes, *, final: bytes = b"") -> Iterator[bytes]:
     """SCRAM-SHA-256, as RFC 5802 has it; *final* instead of the 235."""
     bare = b64decode(first)[3:]

@@ -34,13 +34,14 @@ MECHANISMS = {
     "SCRAM-SHA-256": scripts.scram,
     "XOAUTH2": scripts.bearer,
     "OAUTHBEARER": scripts.bearer,
+    "CRAM-MD5": scripts.cram,
 }
 
 
 def credentials(mechanism: str, password: str = PASSWORD, token: str = TOKEN) -> Credentials:
     if "OAUTH" in mechanism:
         return Credentials(USER, token=token)
-    return Credentials(USER, password)
+    return Credentials(USER, password, mechanisms=[mechanism])
 
 
 def everything(error: BaseException | None) -> str:
@@ -60,7 +61,7 @@ def everything(error: BaseException | None) -> str:
 
 
 async def session(
-    reactor: Any, peer: Peer, who: Credentials
+    reactor: Any, peer: Peer, who: Credentials, trust: TLSTrust | None = None
 ) -> tuple[str, twisted_sendmail.DeliveryReport | SendmailError]:
     """Send one message; all that can be seen of it, and what came of it."""
     watched: list[str] = []
@@ -68,7 +69,7 @@ async def session(
         "localhost",
         peer.port,
         twisted_sendmail.TLSPolicy.IMPLICIT,
-        trust=TLSTrust(ca_file=peer.ca_file),
+        trust=trust or TLSTrust(ca_file=peer.ca_file),
         credentials=who,
         watch=watched.append,
     )
@@ -145,6 +146,68 @@ async def test_a_refusal_that_quotes_loses_its_text(
     assert found(peer.secrets, shown) == []
     if mechanism != "SCRAM-SHA-256":
         assert "535 5.7.8 ****" in str(error)
+
+
+@pytest.mark.parametrize("verb", [b"MAIL", b"."])
+@ensureDeferred
+async def test_the_digest_of_cram_md5_is_not_shown_when_a_later_reply_quotes_it(
+    reactor: Any, tmp_path: Path, verb: bytes
+) -> None:
+    then = {verb: b""}
+
+    def script(peer: Peer, first: bytes) -> Iterator[bytes]:
+        yield peer.challenge(b"<1896.697170952@mx.example.net>")
+        digest = peer.last.rpartition(b" ")[2]
+        peer.keep(digest)
+        then[verb] = b"550 5.7.1 no " + digest + b"\r\n"
+        yield b"235 2.7.0 ok\r\n"
+
+    with Peer(tmp_path, "CRAM-MD5", script, then=then) as peer:
+        shown, error = await session(reactor, peer, credentials("CRAM-MD5"))
+
+    assert "550 5.7.1 ****" in str(error)
+    assert found(peer.secrets, shown) == []
+
+
+@pytest.mark.parametrize("mechanism", ["CRAM-MD5", "EXTERNAL"])
+@ensureDeferred
+async def test_a_user_name_is_no_secret_of_the_exchange(
+    reactor: Any, tmp_path: Path, mechanism: str
+) -> None:
+    refused = f"550 5.7.1 {USER} may not use this sender\r\n".encode()
+    script = {"CRAM-MD5": scripts.cram, "EXTERNAL": scripts.external}[mechanism]
+    with Peer(tmp_path, mechanism, script, then={b"MAIL": refused}) as peer:
+        who = credentials(mechanism)
+        trust = None
+        if mechanism == "EXTERNAL":
+            who = Credentials(USER, mechanisms=["EXTERNAL"])
+            trust = TLSTrust(peer.ca_file, client_certificate=peer.ca_file.replace("ca", "server"))
+        _, error = await session(reactor, peer, who, trust)
+
+    assert refused.decode().rstrip() in str(error)
+
+
+@pytest.mark.parametrize("mechanism", ["CRAM-MD5", "EXTERNAL"])
+@ensureDeferred
+async def test_a_refused_login_may_name_the_user(
+    reactor: Any, tmp_path: Path, mechanism: str
+) -> None:
+    refused = f"535 5.7.8 {USER} is locked\r\n".encode()
+
+    def script(peer: Peer, first: bytes) -> Iterator[bytes]:
+        if mechanism == "CRAM-MD5":
+            yield peer.challenge(b"<1896.697170952@mx.example.net>")
+        yield refused
+
+    with Peer(tmp_path, mechanism, script) as peer:
+        who = credentials(mechanism)
+        trust = None
+        if mechanism == "EXTERNAL":
+            who = Credentials(USER, mechanisms=["EXTERNAL"])
+            trust = TLSTrust(peer.ca_file, client_certificate=peer.ca_file.replace("ca", "server"))
+        _, error = await session(reactor, peer, who, trust)
+
+    assert refused.decode().rstrip() in str(error)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"])
@@ -385,6 +448,7 @@ def test_nothing_of_an_exchange_is_in_what_the_command_prints(
         words = [COMMAND, "send", "--verbose", "--server", peer.url, "--user", USER]
         words += ["--password-file", str(secret), "--ca-file", peer.ca_file]
         words += ["--bearer"] * ("OAUTH" in mechanism)
+        words += ["--mechanism", mechanism] * (mechanism == "CRAM-MD5")
         done = subprocess.run(
             [*words, "--from", "a@example.org", "--to", "b@example.net"],
             input=BODY,

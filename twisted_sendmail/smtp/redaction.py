@@ -140,23 +140,28 @@ class Redaction:
         self._number += 1
         if not response.strip(b"\1"):
             return
-        for secret in () if self._is_user_name else _secrets(response):
+        private = self._without_user_name(response)
+        for secret in _secrets(private) if private else ():
             self.conceal(secret)
         encoded = b64encode(response)
         if len(encoded) > 2 * MAX_SHORT_SECRET:
             self._add((encoded.rstrip(b"=").lower(),))
         self._responses.append(encoded)
-        if not self._is_user_name:
-            self._responses += _attributes(response)
+        if private:
+            self._responses += _attributes(private)
 
-    @property
-    def _is_user_name(self) -> bool:
-        """True for the response that is a user name, not a secret."""
-        return self._mechanism == "LOGIN" and self._number == 1
+    def _without_user_name(self, response: bytes) -> bytes:
+        """Return *response* without a user name that stands in it as it is, which is no secret."""
+        if self._mechanism == "EXTERNAL" or (self._mechanism == "LOGIN" and self._number == 1):
+            return b""
+        return response.rpartition(b" ")[2] if self._mechanism == "CRAM-MD5" else response
 
     def challenge(self, text: bytes, decoded: bytes = b"") -> None:
         """Note a challenge: its octets on the wire, and decoded if known."""
         self._challenges.append(text)
+        if self._mechanism == "CRAM-MD5":
+            # <1896.697170952@mail.example.org>: the name of the server is no secret (RFC 2195).
+            decoded = decoded.partition(b"@")[0]
         if self._mechanism != "LOGIN":  # whose challenges are words for a person
             self._challenges += _attributes(decoded)
 
