@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import stat
 import sys
+from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from twisted_sendmail.oauth import (
     RefreshTokens,
     RefreshTokenStore,
     TokenEndpoint,
+    TokenEndpointUnavailable,
 )
 from twisted_sendmail.sasl import CredentialsUnavailable
 from twisted_sendmail.testing import Authority, LoopbackServer
@@ -57,12 +59,15 @@ class Running:
         self.file.write_text(REFRESH + "\n")
         self.file.chmod(0o600)
 
-    def endpoint(self, secret: str = SECRET) -> TokenEndpoint:
+    def endpoint(
+        self, secret: str = SECRET, client: str = "mailer", auth_method: str = "client_secret_post"
+    ) -> TokenEndpoint:
         return TokenEndpoint(
             self.reactor,
             self.url,
-            "mailer",
+            client,
             client_secret=secret,
+            auth_method=auth_method,
             trust=TLSTrust(ca_file=self.folder / "ca.pem"),
         )
 
@@ -127,6 +132,41 @@ async def test_a_client_authenticates_itself(running: Running) -> None:
     assert running.server.forms[0]["scope"] == "mail.send mail.read"
     refused = await failure(ClientCredentials(running.endpoint("wrong")))
     assert (type(refused), refused.code) == (GrantRefused, "invalid_client")
+
+
+@ensureDeferred
+async def test_a_client_authenticates_itself_in_a_header(running: Running) -> None:
+    """RFC 6749 section 2.3.1: the secret is encoded as in a form, and is not in the body."""
+    running.server.basic = True
+    client = "mail er:ä"
+    headers: list[str] = []
+
+    def keep_header(request: Any) -> bytes:
+        headers.append(str(request.getHeader("Authorization")))
+        return answer(request, 200, access_token="access")
+
+    source = ClientCredentials(running.endpoint(client=client, auth_method="client_secret_basic"))
+    assert await value(source) == "access-1"
+    assert running.server.forms == [{"grant_type": "client_credentials"}]
+    running.server.fault = keep_header
+    assert await value(source, force_refresh=True) == "access"
+    pair = b64decode(headers[0].removeprefix("Basic "))
+    assert pair.decode() == f"mail+er%3A%C3%A4:{quote_plus(SECRET)}"
+
+
+@ensureDeferred
+async def test_a_header_that_an_endpoint_returns_reveals_no_secret(running: Running) -> None:
+    def echo_header(request: Any) -> bytes:
+        return answer(request, 400, error="x", error_description=request.getHeader("Authorization"))
+
+    running.server.fault = echo_header
+    endpoint = running.endpoint(auth_method="client_secret_basic")
+    assert "x: Basic <hidden>;" in str(await failure(ClientCredentials(endpoint)))
+
+
+def test_another_method_of_authentication_is_refused() -> None:
+    with pytest.raises(InvalidServer, match="write client_secret_post or client_secret_basic"):
+        TokenEndpoint(Clock(), "https://h/token", "mailer", auth_method="private_key_jwt")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +263,7 @@ async def test_a_dead_refresh_token_is_an_alarm(running: Running, logged: list[L
     assert [(type(e), e.code, e.temporary) for e in errors] == [
         (GrantRefused, "invalid_grant", False)
     ] * 2
-    assert "no such token: <hidden> \\x1b[31m; authorize the program again" in str(errors[0])
+    assert "no such token: <hidden> \\x1b[31m; log in again" in str(errors[0])
     bad = [formatEvent(event) for event in logged if event["log_level"] == LogLevel.critical]
     assert [line.startswith("no mail can be sent: ") for line in bad] == [True]
 
@@ -278,7 +318,7 @@ async def test_a_token_endpoint_that_fails_is_a_temporary_failure(
     assert await value(source) == "access-1"
     clock.advance(60)
     error = await failure(source)
-    assert (type(error), why in str(error)) == (CredentialsUnavailable, True), str(error)
+    assert (type(error), why in str(error)) == (TokenEndpointUnavailable, True), str(error)
 
 
 def echo_status(request: Any) -> Any:
@@ -330,7 +370,7 @@ async def test_a_new_refresh_token_that_cannot_be_stored_in_a_line_is_ignored(
 async def test_the_certificate_of_the_token_endpoint_is_verified(running: Running) -> None:
     endpoint = TokenEndpoint(running.reactor, running.url, "mailer", client_secret=SECRET)
     error = await failure(ClientCredentials(endpoint))
-    assert (type(error), running.server.forms) == (CredentialsUnavailable, [])
+    assert (type(error), running.server.forms) == (TokenEndpointUnavailable, [])
     assert "the certificate" in str(error)
 
 

@@ -2,7 +2,7 @@
 
 Read with the standard library alone, without Twisted: the ``sendmail`` command uses an account where no
 relay is installed. The keys are those of a smarthost in the configuration of the relay, and ``from``,
-``password`` and ``local-mail-to``. Commands in the file run as the user who reads it, so only this
+``password``, ``local-mail-to`` and the endpoints for ``twisted-sendmail login``. Commands in the file run as the user who reads it, so only this
 user or root may own the file, and no other may change it.
 """
 
@@ -58,8 +58,15 @@ class Account(NamedTuple):
     oauth_token_url: str | None = None
     oauth_client_id: str | None = None
     oauth_client_secret_file: str | None = None
+    oauth_auth_method: str | None = None
     oauth_refresh_token_file: str | None = None
+    oauth_refresh_token_command: tuple[str, ...] | None = None
+    oauth_store_command: tuple[str, ...] | None = None
     oauth_scope: str | None = None
+    oauth_ca_file: str | None = None
+    #: Endpoints for ``twisted-sendmail login``.
+    oauth_device_url: str | None = None
+    oauth_authorization_url: str | None = None
     mechanisms: tuple[str, ...] | None = None
     ca_file: str | None = None
     ca_directory: str | None = None
@@ -298,8 +305,14 @@ _KEYS: dict[str, Callable[[object, str, str], Any]] = {
     "oauth-token-url": _text,
     "oauth-client-id": _text,
     "oauth-client-secret-file": _path,
+    "oauth-auth-method": _text,
     "oauth-refresh-token-file": _path,
+    "oauth-refresh-token-command": _texts,
+    "oauth-store-command": _texts,
     "oauth-scope": _text,
+    "oauth-ca-file": _path,
+    "oauth-device-url": _text,
+    "oauth-authorization-url": _text,
     "mechanisms": _texts,
     "ca-file": _path,
     "ca-directory": _path,

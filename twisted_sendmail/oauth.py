@@ -4,25 +4,27 @@
 ``CommandTokens`` and ``FileTokens`` read what another program made.  A token is kept until shortly before
 it expires.  One request is made for all connections that wait for a token.  A refusal that only a new
 login ends is a ``GrantRefused``, which is logged, and which raises the relay's alarm of refused
-credentials; any other failure is temporary.
+credentials; any other failure is temporary.  ``oauth_login`` gets the first refresh token.
 
-RFC 6749 sections 4.4, 5 and 6.
+RFC 6749 sections 2.3, 4.4, 5 and 6.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Awaitable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -31,17 +33,22 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 from zope.interface import implementer
 
-from twisted_sendmail.client import TLSTrust
+from twisted_sendmail.client import SubmissionServer, TLSTrust
 from twisted_sendmail.extras import missing_extra
 from twisted_sendmail.off_reactor import off_reactor
-from twisted_sendmail.sasl import CredentialsUnavailable, Secret, Token, TokenSource
+from twisted_sendmail.sasl import Credentials, CredentialsUnavailable, Secret, Token, TokenSource
 from twisted_sendmail.secret_file import read_file
 from twisted_sendmail.secret_reader import one_line, run_command, write_file
 from twisted_sendmail.shared_result import SharedResult
-from twisted_sendmail.smtp import AuthenticationFailed, InvalidServer, SendmailError, printable
+from twisted_sendmail.smtp import (
+    AuthenticationFailed,
+    InvalidServer,
+    SendmailError,
+    full_url,
+    printable,
+)
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from twisted_sendmail.client import ServerVerifier
@@ -58,7 +65,7 @@ _TEMPORARY = frozenset(
     {"server_error", "temporarily_unavailable", "slow_down", "authorization_pending"}
 )
 _TOKEN = re.compile("[\x21-\x7e]+")
-_SECRETS = ("refresh_token", "client_secret", "device_code")
+_SECRETS = ("refresh_token", "client_secret", "device_code", "code", "code_verifier")
 
 _log = Logger(namespace="twisted_sendmail.oauth")
 
@@ -66,36 +73,85 @@ _log = Logger(namespace="twisted_sendmail.oauth")
 class GrantRefused(AuthenticationFailed):
     """The token endpoint gives no more tokens, until a person acts."""
 
-    remedy = "authorize the program again, and store the new refresh token"
-    #: The error code of RFC 6749 section 5.2, such as ``invalid_grant``.
+    remedy = "log in again, as with twisted-sendmail login"
+    #: The error code of RFC 6749 section 5.2 or RFC 8628 section 3.5, such as ``invalid_grant``.
     code = ""
+
+
+class TokenEndpointUnavailable(CredentialsUnavailable):
+    """The token endpoint gives no token now; it may do so later."""
+
+    remedy = "it is asked again for the next connection"
+    #: The error code of RFC 8628 section 3.5, such as ``authorization_pending``; empty if there is none.
+    code = ""
+
+
+class RefreshTokenMissing(CredentialsUnavailable):
+    """There is no refresh token yet."""
+
+    remedy = "log in, as with twisted-sendmail login"
+
+
+# The remedies of the other refusals are in the setup of the client.
+_REMEDIES = {
+    "invalid_grant": GrantRefused.remedy,
+    "access_denied": "log in again, and allow the access",
+    "expired_token": "log in again, and enter the code sooner",
+    "consent_required": "log in again, and consent to the scopes",
+    "interaction_required": GrantRefused.remedy,
+}
 
 
 @frozen
 class OAuthProvider:
-    """The endpoint of a provider of mail, and the scopes that its endpoint has to be asked for."""
+    """The endpoints of a provider of mail, and the scopes that they have to be asked for."""
 
     #: The token endpoint.
     token_url: str
-    #: For a refresh token; empty: those that were granted.
+    #: The scopes of a refresh token; empty: those that were granted.
     scope: str = ""
-    #: For the client itself.
+    #: The scopes of the client itself.
     application_scope: str = ""
+    #: The scopes that a person grants; empty: ``scope``.
+    login_scope: str = ""
+    #: The device authorization endpoint (RFC 8628); empty: the provider has none for mail.
+    device_url: str = ""
+    #: The authorization endpoint, for a login in a browser.
+    authorization_url: str = ""
 
 
-#: Providers by name.  Which scopes a person has to grant is in the how-to guide on OAuth.
+#: Providers by name.  Their pitfalls are in the how-to guide on OAuth.
 PROVIDERS: Mapping[str, OAuthProvider] = MappingProxyType(
     {
         "microsoft": OAuthProvider(
             "https://login.microsoftonline.com/common/oauth2/v2.0/token",
-            "https://outlook.office.com/SMTP.Send offline_access",
-            "https://outlook.office365.com/.default",
+            scope="https://outlook.office.com/SMTP.Send offline_access",
+            application_scope="https://outlook.office365.com/.default",
+            device_url="https://login.microsoftonline.com/common/oauth2/v2.0/devicecode",
+            authorization_url="https://login.microsoftonline.com/common/oauth2/v2.0/authorize",
         ),
-        "google": OAuthProvider("https://oauth2.googleapis.com/token"),
-        "yahoo": OAuthProvider("https://api.login.yahoo.com/oauth2/get_token"),
-        "fastmail": OAuthProvider("https://api.fastmail.com/oauth/refresh"),
+        "google": OAuthProvider(
+            "https://oauth2.googleapis.com/token",
+            login_scope="https://mail.google.com/",
+            # Without these parameters there is no refresh token.
+            authorization_url="https://accounts.google.com/o/oauth2/v2/auth?access_type=offline&prompt=consent",
+        ),
+        "yahoo": OAuthProvider(
+            "https://api.login.yahoo.com/oauth2/get_token",
+            login_scope="mail-w",
+            authorization_url="https://api.login.yahoo.com/oauth2/request_auth",
+        ),
+        "fastmail": OAuthProvider(
+            "https://api.fastmail.com/oauth/refresh",
+            login_scope="https://www.fastmail.com/dev/protocol-smtp",
+            authorization_url="https://api.fastmail.com/oauth/authorize",
+        ),
     }
 )
+
+#: How a client proves its identity at the token endpoint, by the names of RFC 7591 section 2: the
+#: secret in the form, or in the header ``Authorization``.
+AUTH_METHODS = ("client_secret_post", "client_secret_basic")
 
 
 # -- the token endpoint -----------------------------------------------------------
@@ -108,8 +164,9 @@ class TokenEndpoint:
     :param url: its HTTPS URL; HTTP only on the loopback interface.
     :param client_id: the client, as registered at the server.
     :param client_secret: its secret; None for a public client.
+    :param auth_method: how the client sends its secret: one of :data:`AUTH_METHODS`.
     :param trust: how the endpoint proves its identity; None: the system's CAs and its host name.
-    :raises InvalidServer: the URL or a file of *trust* cannot be used.
+    :raises InvalidServer: the URL, the method or a file of *trust* cannot be used.
     :raises ImportError: the extra ``oauth`` is not installed.
     """
 
@@ -119,7 +176,8 @@ class TokenEndpoint:
         url: str,
         client_id: str,
         *,
-        client_secret: str | None = None,
+        client_secret: str | Secret | None = None,
+        auth_method: str = AUTH_METHODS[0],
         trust: TLSTrust | None = None,
     ) -> None:
         try:
@@ -127,12 +185,14 @@ class TokenEndpoint:
             from treq.client import HTTPClient
         except ImportError as e:
             raise missing_extra("oauth", e) from None
-        self._secret = None if client_secret is None else Secret(client_secret)
+        self._secret = Secret(client_secret) if isinstance(client_secret, str) else client_secret
         del client_secret
-        _check_url(url)
+        check_endpoint_url(url)
+        _check_auth_method(auth_method)
         self.reactor = reactor
         self.url = url
         self.client_id = client_id
+        self._basic = auth_method == "client_secret_basic"
         self._collect = collect
         self._policy = _VerifyingPolicy(trust or TLSTrust())
         agent = Agent(reactor, self._policy, connectTimeout=REQUEST_TIMEOUT)
@@ -141,16 +201,15 @@ class TokenEndpoint:
     def __repr__(self) -> str:
         return f"TokenEndpoint({self.url!r}, {self.client_id!r})"
 
-    async def request(self, form: Mapping[str, str]) -> dict[str, Any]:
+    async def request(self, form: Mapping[str, str], *, url: str | None = None) -> dict[str, Any]:
         """Post a request with the client's identity; return the fields of the answer.
 
+        :param url: another endpoint of the same server, such as that of RFC 8628.
         :raises GrantRefused: the server refuses it, and will do so again.
-        :raises CredentialsUnavailable: the server cannot be reached, or cannot answer now.
+        :raises TokenEndpointUnavailable: the server cannot be reached, or cannot answer now.
         """
-        fields = {**form, "client_id": self.client_id}
-        if self._secret is not None:
-            fields["client_secret"] = self._secret.reveal()
-        asking = Deferred.fromCoroutine(self._post(fields))
+        request = _Request(url or self.url, dict(form), self.client_id, self._secret, self._basic)
+        asking = Deferred.fromCoroutine(self._post(request))
         timer = self.reactor.callLater(REQUEST_TIMEOUT, asking.cancel)
         try:
             status, content = await asking
@@ -159,27 +218,26 @@ class TokenEndpoint:
         except Exception as error:
             # The Agent wraps a cancellation, too.
             if not timer.active():
-                why = f"no answer within {REQUEST_TIMEOUT:.0f} s"
-                raise self._unavailable(why) from None
+                raise request.unavailable(f"no answer within {REQUEST_TIMEOUT:.0f} s") from None
             if isinstance(error, CancelledError):
                 raise
             verifier = self._policy.verifier
             rejection = None if verifier is None else verifier.rejection
             # An error of the parser quotes the answer, which may quote the request.
-            raise self._unavailable(_masked(_reason(rejection or error), fields)) from None
+            raise request.unavailable(request.masked(_reason(rejection or error))) from None
         finally:
             if timer.active():
                 timer.cancel()
         answer = _object(content)
         if status == 200 and answer is not None:
             return answer
-        raise self._refusal(status, answer or {}, fields)
+        raise request.refusal(status, answer or {})
 
-    async def _post(self, fields: Mapping[str, str]) -> tuple[int, bytes]:
+    async def _post(self, request: _Request) -> tuple[int, bytes]:
         response = await self._client.post(
-            self.url,
-            data=dict(fields),
-            headers=Headers({"Accept": ["application/json"]}),
+            request.url,
+            data=request.fields(),
+            headers=request.headers(),
             allow_redirects=False,
             unbuffered=True,
         )
@@ -187,38 +245,89 @@ class TokenEndpoint:
 
         def received(data: bytes) -> None:
             if len(content) + len(data) > MAX_ANSWER:
-                raise self._unavailable(f"its answer is longer than {MAX_ANSWER} octets")
+                raise request.unavailable(f"its answer is longer than {MAX_ANSWER} octets")
             content.extend(data)
 
         await self._collect(response, received)
         return response.code, bytes(content)
 
-    def _refusal(
-        self, status: int, answer: dict[str, Any], fields: Mapping[str, str]
-    ) -> SendmailError:
+
+@frozen(eq=False)
+class _Request:
+    """A request to a server, and the errors that it may end with."""
+
+    url: str
+    form: dict[str, str] = field(repr=False)
+    client_id: str
+    secret: Secret | None
+    #: The secret is in the header, not in the form.
+    basic: bool
+
+    def fields(self) -> dict[str, str]:
+        if self.secret is None:
+            return {**self.form, "client_id": self.client_id}
+        if self.basic:
+            return self.form
+        return {**self.form, "client_id": self.client_id, "client_secret": self.secret.reveal()}
+
+    def headers(self) -> Headers:
+        headers = Headers({"Accept": ["application/json"]})
+        if self.secret is not None and self.basic:
+            headers.addRawHeader("Authorization", f"Basic {self._user_and_secret(self.secret)}")
+        return headers
+
+    def _user_and_secret(self, secret: Secret) -> str:
+        # RFC 6749 section 2.3.1: both are encoded as in a form.
+        pair = f"{quote_plus(self.client_id)}:{quote_plus(secret.reveal())}"
+        return b64encode(pair.encode()).decode()
+
+    def masked(self, text: str) -> str:
+        """Return *text* of the server without the secrets of the request, as they are or encoded."""
+        secrets = [self.form[name] for name in _SECRETS if self.form.get(name)]
+        if self.secret is not None:
+            secrets += [self.secret.reveal(), self._user_and_secret(self.secret)]
+        for each in secrets:
+            forms = {each, quote(each), quote(each, safe=""), quote_plus(each)}
+            text = re.sub("|".join(map(re.escape, forms)), "<hidden>", text, flags=re.IGNORECASE)
+        return text
+
+    def refusal(self, status: int, answer: dict[str, Any]) -> SendmailError:
+        """Return the error for an answer without a token."""
         code, text = answer.get("error"), answer.get("error_description", "")
         if not isinstance(code, str) or not 400 <= status < 500 or status == 429:
-            return self._unavailable(f"it answered with HTTP status {status}")
+            return self.unavailable(f"it answered with HTTP status {status}")
         detail = f"{code}: {text}" if isinstance(text, str) and text else code
-        detail, code = (printable(_masked(each, fields), 300) for each in (detail, code))
+        detail, code = (printable(self.masked(each), 300) for each in (detail, code))
         if code in _TEMPORARY:
-            return self._unavailable(detail)
+            return self.unavailable(detail, code)
         what = f"the token endpoint {self.url} refuses {self.client_id}"
-        remedy = None if code == "invalid_grant" else "correct the client, its secret or the scope"
+        remedy = _REMEDIES.get(code, "correct the client, its secret or the scope")
         refused = GrantRefused(printable(what, 300), detail=detail, remedy=remedy, phase="AUTH")
         refused.code = code
         return refused
 
-    def _unavailable(self, why: str) -> CredentialsUnavailable:
-        return CredentialsUnavailable(
-            printable(f"no token from {self.url}", 300),
-            detail=why,
-            remedy="it is asked again for the next connection",
-            phase="AUTH",
+    def unavailable(self, why: str, code: str = "") -> TokenEndpointUnavailable:
+        """Return the error for a failure that may pass."""
+        error = TokenEndpointUnavailable(
+            printable(f"no token from {self.url}", 300), detail=why, phase="AUTH"
+        )
+        error.code = code
+        return error
+
+
+def _check_auth_method(method: str) -> None:
+    if method not in AUTH_METHODS:
+        raise InvalidServer(
+            f"there is no authentication method {printable(str(method), 60)}",
+            remedy=f"write {' or '.join(AUTH_METHODS)}",
         )
 
 
-def _check_url(url: str) -> None:
+def check_endpoint_url(url: str) -> None:
+    """Check the URL of an endpoint of an authorization server.
+
+    :raises InvalidServer: it is not HTTPS, or cannot be read; HTTP is for the loopback interface only.
+    """
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -228,7 +337,7 @@ def _check_url(url: str) -> None:
     allowed = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
     if not host or not allowed or parts.username is not None:
         raise InvalidServer(
-            f"the URL of the token endpoint, {printable(str(url), 200)}, cannot be used",
+            f"the URL of the authorization server, {printable(str(url), 200)}, cannot be used",
             remedy="write https://HOST/PATH; http:// is for the loopback interface only",
         )
 
@@ -254,16 +363,6 @@ class _VerifyingPolicy:
         """See ``IPolicyForHTTPS``."""
         self.verifier = self._trust.verifier(hostname.decode("ascii"))
         return self.verifier
-
-
-def _masked(text: str, fields: Mapping[str, str]) -> str:
-    """Return *text* of the server without the secrets of the request, as they are or as in a form."""
-    for name in _SECRETS:
-        secret = fields.get(name)
-        if secret:
-            forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
-            text = re.sub("|".join(map(re.escape, forms)), "<hidden>", text, flags=re.IGNORECASE)
-    return text
 
 
 @implementer(IAgent)
@@ -361,17 +460,20 @@ class _EndpointTokens(TokenSource):
 
     async def _new_token(self) -> Token:
         begun = self._now()
-        answer = await self._grant()
-        value = _token(answer.get("access_token"))
+        return self._accept(await self._grant(), begun)
+
+    def _accept(self, answer: Mapping[str, Any], begun: float) -> Token:
+        """Keep the token of an answer to a request that was made at *begun*."""
+        value = token_text(answer.get("access_token"))
         kind = answer.get("token_type", "Bearer")
         if value is None or not isinstance(kind, str) or kind.lower() != "bearer":
-            raise CredentialsUnavailable(
+            raise TokenEndpointUnavailable(
                 printable(f"no token from {self._endpoint.url}", 300),
                 detail="its answer has no bearer token",
                 remedy="check the URL",
                 phase="AUTH",
             )
-        life = _seconds(answer.get("expires_in"))
+        life = seconds_of(answer.get("expires_in"))
         # Seconds from the request on: the clock of the server does not matter.
         self._renew_at = begun + (math.inf if life is None else max(life / 2, life - EXPIRY_MARGIN))
         self._token = Token(value, None if life is None else begun + life)
@@ -398,13 +500,13 @@ class _EndpointTokens(TokenSource):
         return form
 
 
-def _token(value: object) -> str | None:
+def token_text(value: object) -> str | None:
     """Return a token of either kind; None if it could be neither sent nor stored in a line."""
     return value if isinstance(value, str) and _TOKEN.fullmatch(value) else None
 
 
-def _seconds(value: object) -> float | None:
-    """Return the life of a token; some servers write it as text."""
+def seconds_of(value: object) -> float | None:
+    """Return a number of seconds in an answer; None if it is none. Some servers write it as text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -456,7 +558,7 @@ class RefreshTokens(_EndpointTokens):
                 raise
             current, self._unsaved = stored, None
             answer = await self._ask(current)
-        rotated = _token(answer.get("refresh_token"))
+        rotated = token_text(answer.get("refresh_token"))
         if rotated is not None and rotated != current.reveal():
             self._unsaved = Secret(rotated)
         if self._unsaved is not None:
@@ -480,58 +582,191 @@ class RefreshTokens(_EndpointTokens):
             self._unsaved = None
 
 
-def token_source(
-    reactor: Any,
-    client_id: str,
-    *,
-    provider: str | None = None,
-    token_url: str | None = None,
-    client_secret: str | None = None,
-    refresh_token_file: str | os.PathLike[str] | None = None,
-    scope: str | None = None,
-) -> TokenSource:
-    """Return the source that settings describe: by a refresh token if there is a file, else of the client.
+# -- settings ---------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class OAuthSettings:
+    """The settings of accounts, options, URLs and the relay's configuration, which have the names ``oauth-…``.
+
+    :raises InvalidServer: a setting cannot be used, or another one is needed.
+    """
+
+    #: The client, as registered at the provider.
+    client_id: str
+    #: A name in :data:`PROVIDERS`.
+    provider: str | None = None
+    #: The token endpoint, instead of the provider's.
+    token_url: str | None = None
+    #: The secret of the client; None for a public one.
+    client_secret: Secret | None = None
+    #: One of :data:`AUTH_METHODS`; None: the first.
+    auth_method: str | None = None
+    #: The file with the refresh token.
+    refresh_token_file: str | os.PathLike[str] | None = None
+    #: The command that prints the refresh token, and the one that reads a new token from its standard input.
+    refresh_token_command: Sequence[str] | None = None
+    store_command: Sequence[str] | None = None
+    #: The scopes, separated by spaces, instead of the provider's.
+    scope: str | None = None
+    #: The certificate authorities of the authorization server (PEM), instead of the system's.
+    ca_file: str | os.PathLike[str] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.provider is not None and self.provider not in PROVIDERS:
+            raise InvalidServer(
+                f"there is no OAuth provider {printable(self.provider, 60)}",
+                remedy=f"write {', '.join(PROVIDERS)}, or give the URL of its token endpoint",
+            )
+        if not self._token_url:
+            raise InvalidServer(
+                "there is no token endpoint",
+                remedy=f"name a provider ({', '.join(PROVIDERS)}), or its URL",
+            )
+        commands = self.refresh_token_command is not None or self.store_command is not None
+        if self.refresh_token_file is not None and commands:
+            raise InvalidServer(
+                "there are a file and a command for the refresh token", remedy="give one of them"
+            )
+
+    @property
+    def preset(self) -> OAuthProvider:
+        """The endpoints and scopes of the provider; empty ones without a provider."""
+        return OAuthProvider("") if self.provider is None else PROVIDERS[self.provider]
+
+    @property
+    def _token_url(self) -> str:
+        return self.token_url or self.preset.token_url
+
+    def endpoint(self, reactor: Any) -> TokenEndpoint:
+        """Return the token endpoint.
+
+        :raises InvalidServer: a setting cannot be used.
+        :raises ImportError: the extra ``oauth`` is not installed.
+        """
+        return TokenEndpoint(
+            reactor,
+            self._token_url,
+            self.client_id,
+            client_secret=self.client_secret,
+            auth_method=self.auth_method or AUTH_METHODS[0],
+            trust=None if self.ca_file is None else TLSTrust(ca_file=self.ca_file),
+        )
+
+    def store(self, reactor: Any, *, login: bool = False) -> RefreshTokenStore | None:
+        """Return the store of the refresh token; None if no setting names one.
+
+        :param login: a token will be stored, and none is read.
+        :raises InvalidServer: there is one command, and two are needed.
+        """
+        if self.refresh_token_file is not None:
+            return RefreshTokenFile(reactor, self.refresh_token_file)
+        load, save = self.refresh_token_command, self.store_command
+        if load is None and save is None:
+            return None
+        if save is None or (load is None and not login):
+            raise InvalidServer(
+                "one command reads the refresh token, and another one stores a new one",
+                remedy="give both",
+            )
+        return RefreshTokenCommands(reactor, load or (), save)
+
+
+def token_source(reactor: Any, settings: OAuthSettings) -> TokenSource:
+    """Return the source that *settings* describe: by a refresh token if they name one, else of the client.
 
     :param reactor: makes connections, and reads files in its thread pool.
-    :param client_id: the client, as registered at the provider.
-    :param provider: a name in :data:`PROVIDERS`.
-    :param token_url: the token endpoint, instead of the provider's.
-    :param client_secret: the secret of the client; None for a public one.
-    :param refresh_token_file: the file with the refresh token.
-    :param scope: the scopes, separated by spaces, instead of the provider's.
-    :raises InvalidServer: a setting cannot be used, or another one is needed.
+    :raises InvalidServer: a setting cannot be used, or another one is needed; or the file with the
+        refresh token cannot be read or replaced.
     :raises ImportError: the extra ``oauth`` is not installed.
+
+    Reads the attributes of the file, which may block for a short time.
     """
-    secret = None if client_secret is None else Secret(client_secret)
-    del client_secret
-    if provider is not None and provider not in PROVIDERS:
-        raise InvalidServer(
-            f"there is no OAuth provider {printable(provider, 60)}",
-            remedy=f"write {', '.join(PROVIDERS)}, or give the URL of its token endpoint",
-        )
-    known = PROVIDERS[provider] if provider is not None else OAuthProvider("")
-    url = token_url or known.token_url
-    if not url:
-        raise InvalidServer(
-            "there is no token endpoint",
-            remedy=f"name a provider ({', '.join(PROVIDERS)}), or its URL",
-        )
-    endpoint = TokenEndpoint(
-        reactor, url, client_id, client_secret=None if secret is None else secret.reveal()
-    )
-    if refresh_token_file is not None:
-        return RefreshTokens(
-            endpoint,
-            RefreshTokenFile(reactor, refresh_token_file),
-            known.scope if scope is None else scope,
-        )
-    if secret is None or token_url is None:
+    endpoint, store = settings.endpoint(reactor), settings.store(reactor)
+    if store is not None:
+        store.check()
+        scope = settings.preset.scope if settings.scope is None else settings.scope
+        return RefreshTokens(endpoint, store, scope)
+    if settings.client_secret is None or settings.token_url is None:
         raise InvalidServer(
             "there is no refresh token",
             remedy="name its file; or give a client secret and the URL of the token endpoint, for tokens of "
             "the client itself",
         )
-    return ClientCredentials(endpoint, known.application_scope if scope is None else scope)
+    scope = settings.preset.application_scope if settings.scope is None else settings.scope
+    return ClientCredentials(endpoint, scope)
+
+
+#: The settings that a URL may have, as in ``smtps://jane@example.org?oauth-provider=…``: no commands,
+#: because a URL may come from elsewhere.
+URL_KEYS = (
+    "oauth-provider",
+    "oauth-token-url",
+    "oauth-client-id",
+    "oauth-client-secret-file",
+    "oauth-auth-method",
+    "oauth-refresh-token-file",
+    "oauth-scope",
+    "oauth-ca-file",
+)
+
+
+def split_server_url(url: str) -> tuple[str, dict[str, str]]:
+    """Split the URL of a server into the URL without settings of OAuth, and these settings by name.
+
+    :raises InvalidServer: there is another setting, or one twice; no error quotes a value.
+    """
+    server, _, query = url.partition("?")
+    settings: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in URL_KEYS:
+            remedy = f"the settings of a URL are {', '.join(URL_KEYS)}"
+            raise InvalidServer(f"{printable(name, 60)} is no setting of a URL", remedy=remedy)
+        if not value or not value.isprintable() or name in settings:
+            raise InvalidServer(
+                f"{name} in the server's URL cannot be used", remedy="write one value"
+            )
+        settings[name] = os.path.expanduser(value) if name.endswith("-file") else value  # noqa: PTH111 - of text
+    if "#" in query:
+        raise InvalidServer("the server's URL has a fragment", remedy="write # as %23")
+    return server, settings
+
+
+def server_from_url(
+    reactor: Any, url: str, *, trust: TLSTrust | None = None, world_readable: bool = False
+) -> SubmissionServer:
+    """Read the URL of a server that has settings of OAuth, :data:`URL_KEYS`; its user logs in with tokens.
+
+    Example: ``smtp+starttls://jane@smtp.office365.com?oauth-provider=microsoft&oauth-client-id=…&
+    oauth-refresh-token-file=refresh-token``.  Reserved characters in a value are percent-encoded.
+
+    :param reactor: as for :func:`token_source`.
+    :param trust: as for ``SubmissionServer``, whose other settings ``attrs.evolve`` changes.
+    :param world_readable: accept a file with the client's secret that everybody may read.
+    :raises InvalidInput: the URL or a setting cannot be used; the text never holds a secret.
+    :raises ImportError: the extra ``oauth`` is not installed.
+
+    Reads the file with the client's secret.
+    """
+    server, found = split_server_url(url)
+    user = urlsplit(full_url(server)).username
+    result = SubmissionServer.from_url(server, trust=trust, credentials=None)
+    if not found or user is None:
+        raise InvalidServer(
+            "the server's URL has no user" if found else "the server's URL has no setting of OAuth",
+            remedy="write smtps://USER@HOST?oauth-provider=…&oauth-client-id=…&oauth-refresh-token-file=…",
+        )
+    settings = {name.removeprefix("oauth-").replace("-", "_"): found[name] for name in found}
+    secret_file = settings.pop("client_secret_file", None)
+    if "client_id" not in settings:
+        raise InvalidServer(
+            "there is no oauth-client-id", remedy="write the client, as registered at the provider"
+        )
+    secret = None
+    if secret_file is not None:
+        secret = Secret(one_line(read_file(Path(secret_file), world_readable=world_readable)))
+    source = token_source(reactor, OAuthSettings(client_secret=secret, **settings))
+    return evolve(result, credentials=Credentials(unquote(user), token=source))
 
 
 # -- refresh tokens at rest -------------------------------------------------------
@@ -540,11 +775,19 @@ def token_source(
 class RefreshTokenStore(ABC):
     """Holds one refresh token."""
 
+    def check(self, *, exists: bool = True) -> None:  # noqa: B027 - not every store can be checked
+        """Check what can be checked without a network or a command.
+
+        :param exists: there has to be a token already.
+        :raises InvalidServer: there is none, or it could not be replaced.
+        """
+
     @abstractmethod
     def load(self) -> Awaitable[str]:
         """Return a Deferred, or another awaitable, of the token.
 
-        :raises SendmailError: there is none.
+        :raises RefreshTokenMissing: there is none.
+        :raises SendmailError: it cannot be read.
         """
 
     @abstractmethod
@@ -567,9 +810,34 @@ class RefreshTokenFile(RefreshTokenStore):
         self._reactor = reactor
         self._path = Path(path)
 
+    def check(self, *, exists: bool = True) -> None:
+        """Check that the file holds a token that others cannot read, and that it can be replaced."""
+        if exists:
+            if not self._path.exists():
+                raise InvalidServer(self._missing, remedy=RefreshTokenMissing.remedy)
+            _ = one_line(read_file(self._path))
+        folder = os.path.dirname(os.path.realpath(self._path))  # noqa: PTH120 - of a link's target
+        if not os.access(folder, os.W_OK):
+            why = f"{printable(folder, 200)} is not writable, and a new token replaces the file"
+            raise InvalidServer(
+                "the refresh token could not be stored",
+                detail=why,
+                remedy="make the directory writable for this user",
+            )
+
+    @property
+    def _missing(self) -> str:
+        return f"there is no file {printable(str(self._path), 200)} with a refresh token"
+
     def load(self) -> Deferred[str]:
         """Return a Deferred of the token."""
-        return _read(self._reactor, lambda: read_file(self._path))
+
+        def read() -> bytes:
+            if not self._path.exists():
+                raise RefreshTokenMissing(self._missing)
+            return read_file(self._path)
+
+        return _read(self._reactor, read)
 
     def save(self, token: str) -> Deferred[None]:
         """Replace the file."""

@@ -24,6 +24,8 @@ from twisted_sendmail.cli.main import SUBCOMMANDS, main, parser
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
 SECRET = "hunter2"
 
+GOOGLE = "--oauth-provider google --oauth-client-id c"
+
 # The words, the status, and what the one line has to hold.
 WRONG = [
     ("", 64, "COMMAND"),
@@ -33,6 +35,46 @@ WRONG = [
     ("send one two three", 64, "unexpected argument: two; see twisted-sendmail send --help"),
     ("send message.eml", 64, "add --server URL, or set the variable TWISTED_SENDMAIL_SERVER"),
     ("check", 64, "give its URL, or set the variable TWISTED_SENDMAIL_SERVER"),
+    ("login", 64, "there are no settings of OAuth; add --oauth-provider"),
+    ("login --port 0", 64, "it is a number from 1 to 65535"),
+    ("login smtps://x?oauth-provider=google", 64, "there is no --oauth-client-id; give it"),
+    ("login smtps://x?oauth-client-id=c", 78, "there is no token endpoint; name a provider"),
+    ("login ftp://x?oauth-client-id=c", 78, "'ftp://x' cannot be used"),
+    ("login smtps://x?password=hunter2", 78, "password is no setting of a URL; the settings of"),
+    ("login smtps://x?oauth-scope=a&oauth-scope=b", 78, "oauth-scope in the server's URL cannot"),
+    (
+        f"check smtps://a@x?oauth-provider=google {GOOGLE}",
+        78,
+        "there is no refresh token; name its",
+    ),
+    (f"check smtps://a@x?oauth-provider=yahoo {GOOGLE}", 64, "--oauth-provider contradicts the"),
+    (f"check smtps://x {GOOGLE}", 64, "there are settings of OAuth but no user; add --user"),
+    (
+        f"check smtps://a@x {GOOGLE} --password-file password",
+        64,
+        "there are a password and settings",
+    ),
+    (
+        f"check smtps://a@x {GOOGLE} --oauth-refresh-token-file absent",
+        78,
+        "there is no file absent with a refresh token; log in, as with twisted-sendmail login",
+    ),
+    (
+        f"check smtps://a@x {GOOGLE} --oauth-refresh-token-file password --oauth-store-command x",
+        78,
+        "there are a file and a command for the refresh token; give one of them",
+    ),
+    (
+        f"check smtps://a@x {GOOGLE} --oauth-client-secret-file absent",
+        66,
+        "client secret file absent cannot be read",
+    ),
+    (
+        f"check smtps://a@x {GOOGLE} --oauth-auth-method basic --oauth-refresh-token-file password",
+        78,
+        "there is no authentication method basic; write client_secret_post or client_secret_basic",
+    ),
+    (f"check smtps://a@x {GOOGLE} --oauth-ca-file absent", 78, "'absent' cannot be used for TLS"),
     ("send --server ftp://x message.eml", 78, "'ftp://x'"),
     ("send --server smtps:// message.eml", 78, "it has no host"),
     ("send --server x:y message.eml", 78, "the port of 'x…'"),

@@ -380,11 +380,11 @@ def test_a_mistake_about_a_listener_is_one_line(folder: Folder, keys: str, compl
         ),
         (
             'url = "smtps://j@h"\noauth-token-url = "http://h/t"\noauth-client-id = "c"',
-            "oauth-token-url: the URL of the token endpoint, http://h/t, cannot be used; write https",
+            "oauth-token-url: the URL of the authorization server, http://h/t, cannot be used; w",
         ),
         (
             f'url = "smtps://j@h"{GOOGLE}oauth-refresh-token-file = "nil"',
-            "oauth-refresh-token-file: FOLDER/nil cannot be read: No such file or directory; check",
+            "oauth-refresh-token-file: there is no file FOLDER/nil with a refresh token; log in, as with",
         ),
         (
             f'url = "smtps://j@h"{GOOGLE}oauth-client-secret-file = "ca.pem"',

@@ -23,6 +23,7 @@ SUBCOMMANDS = {
     "send": "send a message",
     "show": "show what a message is made of",
     "check": "check a server, and send no mail",
+    "login": "log in with OAuth, and store the refresh token",
     "queue": "look at a relay's queue, and change it",
     "trace": "show the route of a message, from its Received fields",
     "password": "make an entry of a password file",

@@ -1,7 +1,8 @@
 """The options of every subcommand that connects to a server: the server, TLS, and the credentials.
 
 A password comes from a file, a command, the environment or a prompt, and never from the command
-line, which every process of the machine can read. No error quotes a password.
+line, which every process of the machine can read. So do the secrets of OAuth, whose settings may also
+stand in the URL. No error quotes a password.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from twisted_sendmail.accounts import USER_FILE, find_account
+from twisted_sendmail.accounts import USER_FILE, Account, find_account
 from twisted_sendmail.client import (
     DNSResolver,
     SubmissionServer,
@@ -28,15 +29,14 @@ from twisted_sendmail.client import (
     TLSTrust,
 )
 from twisted_sendmail.exit_status import CommandError, ExitStatus
-from twisted_sendmail.sasl import Credentials
+from twisted_sendmail.sasl import Credentials, Secret
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.smtp import InvalidServer, full_url, printable, shown_url
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
 
-    from twisted_sendmail.accounts import Account
-    from twisted_sendmail.sasl import TokenSource
+    from twisted_sendmail.oauth import OAuthSettings
 
 #: The environment variable that names the server.
 SERVER_VARIABLE = "TWISTED_SENDMAIL_SERVER"
@@ -54,12 +54,7 @@ _SCHEME = re.compile(r"[A-Za-z0-9+.-]*://")
 def add_server_options(parser: ArgumentParser) -> None:
     """Add all of them but the server itself to *parser*."""
     server = parser.add_argument_group("the server")
-    server.add_argument(
-        "--account",
-        metavar="NAME",
-        help="use the server, user and password of this account; without a server, the default "
-        f"account of ~/.config/{USER_FILE} is used",
-    )
+    add_account_option(server)
     server.add_argument(
         "--tls",
         choices=[policy.value for policy in TLSPolicy],
@@ -94,6 +89,7 @@ def add_server_options(parser: ArgumentParser) -> None:
         action="append",
         help="use this SASL mechanism only; may be repeated, best first",
     )
+    add_oauth_options(parser)
     trust = parser.add_argument_group(
         "the server's certificate",
         "By default it must be issued by an authority of the system for the server's name.",
@@ -133,6 +129,73 @@ def add_server_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_account_option(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """Add the option that names an account to *parser*."""
+    parser.add_argument(
+        "--account",
+        metavar="NAME",
+        help="use the server, user and password of this account; without a server, the default "
+        f"account of ~/.config/{USER_FILE} is used",
+    )
+
+
+def add_oauth_options(parser: ArgumentParser) -> None:
+    """Add the options that describe a source of OAuth tokens to *parser*."""
+    oauth = parser.add_argument_group(
+        "OAuth",
+        "Tokens instead of a password: by a refresh token, which twisted-sendmail login stores, or for the "
+        "client itself. The URL may have these settings too, except commands: "
+        "smtps://USER@HOST?oauth-provider=NAME&oauth-client-id=ID&oauth-refresh-token-file=FILE",
+    )
+    oauth.add_argument(
+        "--oauth-provider", metavar="NAME", help="microsoft, google, yahoo or fastmail"
+    )
+    oauth.add_argument(
+        "--oauth-token-url", metavar="URL", help="the token endpoint, instead of the provider's"
+    )
+    oauth.add_argument(
+        "--oauth-client-id", metavar="ID", help="the client, as registered at the provider"
+    )
+    oauth.add_argument(
+        "--oauth-client-secret-file", metavar="FILE", help="read the secret of the client from FILE"
+    )
+    oauth.add_argument(
+        "--oauth-auth-method",
+        metavar="METHOD",
+        help="client_secret_post (the secret is in the form) or client_secret_basic (in a header); "
+        "client_secret_post",
+    )
+    oauth.add_argument(
+        "--oauth-refresh-token-file",
+        metavar="FILE",
+        help="read the refresh token from FILE, and store a new one there",
+    )
+    oauth.add_argument(
+        "--oauth-refresh-token-command",
+        metavar="COMMAND",
+        type=_shell,
+        help="run COMMAND in the shell for the refresh token, instead of FILE",
+    )
+    oauth.add_argument(
+        "--oauth-store-command",
+        metavar="COMMAND",
+        type=_shell,
+        help="run COMMAND in the shell with a new refresh token as its standard input",
+    )
+    oauth.add_argument(
+        "--oauth-scope", metavar="SCOPES", help="the scopes, instead of the provider's"
+    )
+    oauth.add_argument(
+        "--oauth-ca-file",
+        metavar="FILE",
+        help="trust these authorities (PEM) at the token endpoint instead of the system's",
+    )
+
+
+def _shell(line: str) -> tuple[str, ...]:
+    return "/bin/sh", "-c", line
+
+
 def add_password_options(parser: ArgumentParser | _ArgumentGroup) -> None:
     """Add the options that give a password to *parser*."""
     secret = parser.add_mutually_exclusive_group()
@@ -147,6 +210,11 @@ def add_password_options(parser: ArgumentParser | _ArgumentGroup) -> None:
     secret.add_argument(
         "--password", "--token", "-p", nargs="?", action=_RefusePassword, help=SUPPRESS
     )
+    add_world_readable_option(parser)
+
+
+def add_world_readable_option(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """Add the option that accepts mounted secrets to *parser*."""
     parser.add_argument(
         "--world-readable-secrets",
         action="store_true",
@@ -218,10 +286,7 @@ def server_of(
     :raises CommandError: the options contradict each other, or a secret cannot be read.
     :raises InvalidInput: a value cannot be used.
     """
-    if account is not None:
-        args = _with_account(args, account)
-    server = args.server if args.server is not None else os.environ.get(SERVER_VARIABLE)
-    server = full_url(server or "")
+    args, server = _with_account_and_url(args, account)
     if not server:
         raise CommandError(
             f"there is no server; {remedy}, or set the variable {SERVER_VARIABLE}, or write an "
@@ -268,6 +333,7 @@ def server_of(
     return _server(server, policy, {**settings, "credentials": credentials})
 
 
+_OAUTH = tuple(name for name in Account._fields if name.startswith("oauth_"))
 _OF_ACCOUNT = (
     "user",
     "ca_file",
@@ -282,16 +348,39 @@ _OF_ACCOUNT = (
 )
 
 
-def _with_account(args: Namespace, account: Account) -> Namespace:
-    """*args* with the values of *account* for the options that are not given."""
+def _with_account_and_url(args: Namespace, account: Account | None) -> tuple[Namespace, str]:
+    """*args* with the values of *account* and of the URL for the options that are not given; and the server.
+
+    :raises CommandError: an option contradicts the URL.
+    :raises InvalidServer: the URL has a setting that cannot be used.
+    """
     merged = Namespace(**vars(args))
-    merged.server = account.url
-    for name in _OF_ACCOUNT:
-        if getattr(args, name) is None:
-            setattr(merged, name, getattr(account, name))
-    merged.mechanism = args.mechanism or account.mechanisms
-    merged.bearer = args.bearer or account.bearer
-    return merged
+    if account is not None:
+        _fill_in(merged, account)
+    server = merged.server if merged.server is not None else os.environ.get(SERVER_VARIABLE)
+    server = full_url(server or "")
+    if "?" in server:
+        from twisted_sendmail.oauth import split_server_url
+
+        server, settings = split_server_url(server)
+        for key, value in settings.items():
+            name = key.replace("-", "_")
+            if getattr(args, name) not in {None, value}:
+                raise CommandError(f"--{key} contradicts the server's URL; give one of them")
+            setattr(merged, name, value)
+    return merged, server
+
+
+def _fill_in(args: Namespace, account: Account) -> None:
+    """Set the options that are not given to the values of *account*."""
+    args.server = account.url
+    password = getattr(args, "password_file", None) or getattr(args, "password_command", None)
+    names = _OF_ACCOUNT if password else _OF_ACCOUNT + _OAUTH
+    for name in names:
+        if getattr(args, name, None) is None:
+            setattr(args, name, getattr(account, name))
+    args.mechanism = getattr(args, "mechanism", None) or account.mechanisms
+    args.bearer = getattr(args, "bearer", False) or account.bearer
 
 
 def _server(text: str, policy: TLSPolicy | None, settings: dict[str, Any]) -> SubmissionServer:
@@ -348,36 +437,71 @@ def _credentials(args: Namespace, user: str | None, account: Account | None) -> 
             raise CommandError(
                 "there is a password but no user; add --user, or write user@ in the URL"
             )
+        if args.oauth_client_id is not None:
+            raise CommandError(
+                "there are settings of OAuth but no user; add --user, or write user@ in the URL"
+            )
         return None
-    if account is not None and account.oauth_client_id is not None and not given:
-        tokens = _oauth_tokens(account, account.oauth_client_id, args.world_readable_secrets)
-        return Credentials(user, token=tokens, mechanisms=args.mechanism)
+    settings = _oauth_settings(args)
+    if settings is not None:
+        if given:
+            raise CommandError("there are a password and settings of OAuth; give one of them")
+        # Only those who use OAuth need the extra, and time to import it.
+        from twisted.internet import reactor
+
+        from twisted_sendmail.oauth import token_source
+
+        try:
+            return Credentials(
+                user, token=token_source(reactor, settings), mechanisms=args.mechanism
+            )
+        except ImportError as e:
+            raise CommandError(str(e), ExitStatus.CONFIG) from None
     secret = _secret(args, user, None if account is None else account.secret)
     password, token = (None, secret) if args.bearer else (secret, None)
     return Credentials(user, password, token=token, mechanisms=args.mechanism)
 
 
-def _oauth_tokens(account: Account, client: str, world_readable: bool) -> TokenSource:  # noqa: FBT001
-    # Only those who use OAuth need the extra, and time to import it.
-    from twisted.internet import reactor
+def _oauth_settings(args: Namespace) -> OAuthSettings | None:
+    given: dict[str, Any]
+    given = {name.removeprefix("oauth_"): getattr(args, name, None) for name in _OAUTH}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return None
+    if "client_id" not in given:
+        raise CommandError("there is no --oauth-client-id; give it, as registered at the provider")
+    from twisted_sendmail.oauth import OAuthSettings
 
-    from twisted_sendmail.oauth import token_source
+    for name in ("device_url", "authorization_url"):
+        _ = given.pop(name, None)
+    file = given.pop("client_secret_file", None)
+    secret = None
+    if file is not None:
+        readable = args.world_readable_secrets
+        secret = Secret(_from_file(file, world_readable=readable, what="client secret file"))
+    return OAuthSettings(client_secret=secret, **given)
 
-    secret = account.oauth_client_secret_file
-    try:
-        return token_source(
-            reactor,
-            client,
-            provider=account.oauth_provider,
-            token_url=account.oauth_token_url,
-            client_secret=None
-            if secret is None
-            else _from_file(secret, world_readable=world_readable),
-            refresh_token_file=account.oauth_refresh_token_file,
-            scope=account.oauth_scope,
+
+def login_of(
+    args: Namespace, account: Account | None
+) -> tuple[OAuthSettings, str, str | None, str | None]:
+    """The settings of OAuth, the user, and the device and authorization endpoints, for a login.
+
+    :param args: as for ``server_of``; the server may be missing.
+    :raises CommandError: the options contradict each other, or a secret cannot be read.
+    :raises InvalidInput: a value cannot be used.
+    """
+    args, server = _with_account_and_url(args, account)
+    user = _user(args, server) if server else args.user
+    if server:
+        _ = _server(server, None, {})
+    settings = _oauth_settings(args)
+    if settings is None:
+        raise CommandError(
+            "there are no settings of OAuth; add --oauth-provider and --oauth-client-id, or write them "
+            "into the URL or an account"
         )
-    except ImportError as e:
-        raise CommandError(str(e), ExitStatus.CONFIG) from None
+    return settings, user or "", args.oauth_device_url, args.oauth_authorization_url
 
 
 def new_password(args: Namespace, user: str) -> str:
@@ -417,7 +541,7 @@ def _secret(args: Namespace, user: str, of_account: tuple[str, Any] | None = Non
     return _prompt(user)
 
 
-def _from_file(name: str, *, world_readable: bool) -> str:
+def _from_file(name: str, *, world_readable: bool, what: str = "password file") -> str:
     shown = printable(name, 200)
     try:
         with Path(name).open("rb") as file:
@@ -425,14 +549,14 @@ def _from_file(name: str, *, world_readable: bool) -> str:
             content = file.read(_MAX_SECRET_BYTES + 1)
     except OSError as e:
         raise CommandError(
-            f"password file {shown} cannot be read: {e.strerror or type(e).__name__}",
+            f"{what} {shown} cannot be read: {e.strerror or type(e).__name__}",
             ExitStatus.NOINPUT,
         ) from None
     try:
         check_secret_file(name, status, world_readable=world_readable)
     except InvalidServer as e:
-        raise CommandError(f"password file {e.detail}; {e.remedy}", ExitStatus.CONFIG) from None
-    return _secret_text(content, f"password file {shown}")
+        raise CommandError(f"{what} {e.detail}; {e.remedy}", ExitStatus.CONFIG) from None
+    return _secret_text(content, f"{what} {shown}")
 
 
 def _from_environment(name: str) -> str:

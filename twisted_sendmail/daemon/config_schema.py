@@ -154,10 +154,17 @@ class SmarthostTable:
     :param oauth_client_id: the client, as registered at the provider
     :param oauth_client_secret_file: a file that holds the secret of the client in its only line
     :param oauth_client_secret_credential: the name of a systemd credential with it
+    :param oauth_auth_method: how the client sends its secret to the token endpoint: ``client_secret_post``,
+        in the form, or ``client_secret_basic``, in a header
     :param oauth_refresh_token_file: a file that holds the refresh token in its only line. A new one
         replaces the file, so its directory must be writable; without this key the tokens are for the
         client itself
+    :param oauth_refresh_token_command: a program, with its arguments, that prints the refresh token,
+        instead of the file
+    :param oauth_store_command: a program, with its arguments, that reads a new refresh token from its standard
+        input
     :param oauth_scope: the scopes to ask for, separated by spaces, if they are not those of the provider
+    :param oauth_ca_file: the certificate authorities of the token endpoint (PEM) instead of the system's
     :param mechanisms: SASL mechanisms to use, and no others, best first
     :param ca_file: the certificate authorities to trust (PEM) instead of the system's
     :param ca_directory: a directory of them, with the names that ``openssl rehash`` gives; besides ``ca-file``,
@@ -199,8 +206,12 @@ class SmarthostTable:
     oauth_client_id: str | None = _key(types.text)
     oauth_client_secret_file: Path | None = _key(types.path)
     oauth_client_secret_credential: str | None = _key(types.text)
+    oauth_auth_method: str | None = _key(types.text)
     oauth_refresh_token_file: Path | None = _key(types.path)
+    oauth_refresh_token_command: tuple[str, ...] | None = _key(types.command)
+    oauth_store_command: tuple[str, ...] | None = _key(types.command)
     oauth_scope: str | None = _key(types.text)
+    oauth_ca_file: Path | None = _key(types.readable_file)
     mechanisms: tuple[str, ...] | None = _key(types.texts)
     ca_file: Path | None = _key(types.readable_file, flag="ca-file")
     ca_directory: Path | None = _key(types.path)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.daemon.secrets import SecretSource, secret_source
-from twisted_sendmail.oauth import token_source
-from twisted_sendmail.smtp import printable
+from twisted_sendmail.oauth import OAuthSettings, RefreshTokenFile, token_source
+from twisted_sendmail.sasl import Secret
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from twisted_sendmail.daemon.config_schema import SmarthostTable
     from twisted_sendmail.sasl import TokenSource
+
+# Settings of the same names, without the prefix.
+_SETTINGS = [each.name for each in attrs.fields(OAuthSettings) if each.name != "client_secret"]
 
 
 def oauth_tokens(
@@ -31,32 +31,24 @@ def oauth_tokens(
     given = [name for name in names if getattr(table, name) is not None]
     if not given:
         return None
-    client = table.oauth_client_id
-    if client is None:
+    if table.oauth_client_id is None:
         remedy = "write the client, as registered at the provider"
         raise InvalidValue("missing", remedy, "oauth-client-id")
-    secret = secret_source(table, "oauth_client_secret", world_readable=world_readable)
+    source = secret_source(table, "oauth_client_secret", world_readable=world_readable)
+    secret = None if source is None else Secret(source.read())
+    key = given[0].replace("_", "-")
+    with at_key(key):
+        values = {name: getattr(table, f"oauth_{name}") for name in _SETTINGS}
+        settings = OAuthSettings(client_secret=secret, **values)
+    for name in ("oauth_refresh_token_command", "oauth_store_command"):
+        if getattr(table, name) is not None:
+            with at_key(name.replace("_", "-")):
+                SecretSource("command", getattr(table, name)).check()
     if table.oauth_refresh_token_file is not None:
         with at_key("oauth-refresh-token-file"):
-            _check_refresh_token(table.oauth_refresh_token_file)
-    with at_key(given[0].replace("_", "-")):
+            RefreshTokenFile(reactor, table.oauth_refresh_token_file).check()
+    with at_key(key):
         try:
-            return token_source(
-                reactor,
-                client,
-                provider=table.oauth_provider,
-                token_url=table.oauth_token_url,
-                client_secret=None if secret is None else secret.read(),
-                refresh_token_file=table.oauth_refresh_token_file,
-                scope=table.oauth_scope,
-            )
+            return token_source(reactor, settings)
         except ImportError as e:
             raise InvalidValue(str(e)) from None
-
-
-def _check_refresh_token(path: Path) -> None:
-    SecretSource("file", path).check()
-    folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - of a link's target
-    if not os.access(folder, os.W_OK):
-        why = f"{printable(folder, 200)} is not writable, and a new token replaces the file"
-        raise InvalidValue(why, "make the directory writable for the relay's user")
