@@ -18,6 +18,15 @@ class TokenBucket:
         self._tokens = float(burst)
         self._filled_at = clock.seconds() if rate is not None else 0.0
 
+    def change(self, rate: float | None, burst: int) -> None:
+        """Fill with *rate* tokens a second up to *burst* from now on."""
+        if self._rate is not None:
+            self._fill(self._rate)
+        else:
+            self._filled_at = self._clock.seconds()
+        self._rate, self._burst = rate, float(burst)
+        self._tokens = min(self._tokens, self._burst)
+
     def take(self) -> bool:
         """Take a token; return whether there was one."""
         if self._rate is None:

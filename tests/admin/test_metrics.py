@@ -19,9 +19,11 @@ from tests.names import (
     Interrupted,
     QueueTotals,
     RecipientState,
+    RelayNode,
     Removed,
     RouteDown,
     SetAside,
+    TakenOver,
     Trouble,
 )
 from twisted_sendmail.admin.local_mail import LocalMail
@@ -196,6 +198,23 @@ def test_gauges_have_the_present_state_of_the_queue(watched: Watched) -> None:
     assert shown == expected
 
 
+def test_the_relays_of_a_shared_queue_are_counted(watched: Watched) -> None:
+    relays = (RelayNode("east", 1.0, 5), RelayNode("west", 1.0, alive=False))
+    text = watched.metrics.exposition(None, (), 2.0, None, relays).decode()
+    assert 'twisted_sendmail_relay_leased{relay="east"} 5.0' in text
+    assert 'twisted_sendmail_relay_alive{relay="west"} 0.0' in text
+
+
+def test_a_lost_lease_is_counted_and_a_possible_duplicate_named(watched: Watched) -> None:
+    watched.metrics(TakenOver("0123456789AB", "default", in_doubt=True))
+    watched.metrics(TakenOver("0123456789AC", "default", in_doubt=False))
+    samples = watched.samples()
+    assert samples["leases_lost_total{route=default}"] == 2
+    # The other relay counts it.
+    assert samples["possible_duplicates_total{}"] == 0
+    assert [failure.id for failure in watched.metrics.failures] == ["0123456789AB"]
+
+
 def test_a_queue_that_cannot_be_read_has_no_other_metrics(watched: Watched) -> None:
     samples = watched.samples(None)
     assert {k: v for k, v in samples.items() if k.startswith("queue_")} == {"queue_readable{}": 0}
@@ -222,9 +241,11 @@ def test_the_reference_page_lists_each_metric_with_its_labels() -> None:
     watched = Watched()
     watched.metrics(attempted("sent"))
     watched.metrics(AuthenticationAlarm("default", "smtps://mx:465", "535 no"))
+    watched.metrics(TakenOver("0123456789AB", "default", in_doubt=True))
     totals = QueueTotals({"deferred": 1}, {"4.4.1": 1}, 1.0)
     local = LocalMail(2, 30.0, 900, stuck=1)
-    text = watched.metrics.exposition(totals, (route("default"),), 2.0, local).decode()
+    relays = (RelayNode("east", 1.0),)
+    text = watched.metrics.exposition(totals, (route("default"),), 2.0, local, relays).decode()
     exposed: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
         if family.name.endswith("_created"):

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from tests.admin.parsed_html import Node, render
 from tests.admin.queue_contents import HOSTILE, route
-from tests.names import MessageInfo, QueueAction, QueuedMessage, QueuedRecipient, QueueTotals
+from tests.names import (
+    MessageInfo,
+    QueueAction,
+    QueuedMessage,
+    QueuedRecipient,
+    QueueTotals,
+    RelayNode,
+)
 from twisted_sendmail import Envelope, Recipient
 from twisted_sendmail.admin.history import QueueSample
 from twisted_sendmail.admin.metrics import FailureKind, FailureRecord
@@ -113,7 +120,7 @@ def message(text: str, number: int = 0, **facts: Any) -> QueuedMessage:
         text,
         message_id=text,
     )
-    return QueuedMessage(info, 4000, (recipient,), attempts=1, **facts)
+    return QueuedMessage(info, 4000, (recipient,), **{"attempts": 1, "owner": text, **facts})
 
 
 def overview(text: str = "", **facts: Any) -> Overview:
@@ -131,6 +138,7 @@ def overview(text: str = "", **facts: Any) -> Overview:
         "failures": [FailureRecord(NOW - 5, FailureKind.BOUNCED, text, text, text, text)],
         "counts": {},
         "routes": [route(text, (text,), wait=5, reason=text)],
+        "relays": [RelayNode(text, NOW - 60)],
         "unhealthy": text,
     }
     return Overview(**{**given, **facts})
@@ -195,6 +203,20 @@ def test_the_headline_describes_the_queue() -> None:
     page = render(overview_page(viewer(), overview(routes=[], unhealthy=None)))
     assert page.one("h1").text == "1 message waits to go out"
     assert page.one("p", class_="lead").text == "The oldest has waited 1 min. "
+
+
+def test_relays_that_share_the_queue_are_named_with_what_they_deliver() -> None:
+    relays = [RelayNode("east", NOW - 600, 5), RelayNode("west", NOW - 60, 1, alive=False)]
+    shown = overview(relays=relays, messages=[message("", leased=True, owner="east")])
+    text = render(overview_page(viewer(), shown)).text
+    assert "Relays of this queue" in text
+    assert "5 messages being delivered" in text
+    assert "No sign of life" in text
+    assert "at east" in text
+    page = render(message_page(viewer(), message("", leased=True, owner="east"), None))
+    assert "Being delivered byeast" in page.text
+    alone = render(overview_page(viewer(), overview(relays=[])))
+    assert "Relays of this queue" not in alone.text
 
 
 def test_the_page_of_an_empty_queue() -> None:

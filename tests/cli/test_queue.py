@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from tests.cli.queues import CONTENT, REPLY, Queue
 from tests.cli.shell import COMMAND, Done, Shell
 from twisted_sendmail import Recipient
 from twisted_sendmail.cli.main import main
-from twisted_sendmail.cli.queue_format import RelayState, table
-from twisted_sendmail.queue import WAKEUP, id_text
+from twisted_sendmail.cli.queue_format import RelayState, message_lines, show_json, table
+from twisted_sendmail.queue import WAKEUP, RelayNode, id_text
 from twisted_sendmail.queue.sqlite.files import DATABASE
 
 NONE = id_text(7)
@@ -157,6 +158,20 @@ def test_the_table_fits_a_narrow_terminal(queue: Queue) -> None:
     shown = table([queue.messages[name]], RelayState(time.time()), 80)
     assert max(len(line) for line in shown.splitlines()) <= 80
     assert "x" * 20 in shown
+
+
+def test_relays_that_share_the_queue_are_named_with_what_they_deliver(queue: Queue) -> None:
+    east, west = RelayNode("east", 0.0, 5), RelayNode("west", 0.0, 1, alive=False)
+    relay = RelayState(time.time(), relays=(east, west))
+    assert list(relay.lines()) == [
+        "relay east runs, 5 messages under way",
+        "relay west gives no sign of life, 1 message under way: another relay takes them over",
+    ]
+    name = queue.take()
+    message = evolve(queue.messages[name], leased=True, owner="east")
+    assert "Being delivered by east." in table([message], relay, 80)
+    assert "Being delivered by east." in "\n".join(message_lines(message, [], relay))
+    assert show_json(message, [], relay)["leased_by"] == "east"
 
 
 @pytest.mark.parametrize(

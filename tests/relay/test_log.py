@@ -15,6 +15,10 @@ from tests.names import (
     Delays,
     Interrupted,
     RecipientState,
+    RelaysChanged,
+    RouteDown,
+    RouteUp,
+    TakenOver,
     Trouble,
     close,
     log_event,
@@ -120,10 +124,29 @@ def test_many_interrupted_ones_are_named_in_lines_of_bounded_length(log: list[An
     assert max(map(len, lines(log))) < 1000
 
 
+def test_what_other_relays_of_the_queue_do_is_named(log: list[Any]) -> None:
+    log_event(Interrupted(("0123456789AB",), "west"))
+    log_event(TakenOver("0123456789AC", "out", in_doubt=True))
+    log_event(TakenOver("0123456789AD", "out", in_doubt=False))
+    log_event(RouteDown("out", "no connection", 4.0, elsewhere=True))
+    log_event(RouteUp("out", elsewhere=True))
+    log_event(RelaysChanged(("east", "west")))
+    taken = "taken over by another relay during the attempt, whose result is not recorded"
+    assert lines(log) == [
+        "possibly duplicated, their last attempt was interrupted; taken over from relay west: 0123456789AB",
+        f"0123456789AC: possibly duplicated: {taken}",
+        f"0123456789AD: {taken}",
+        "route out is down (found by another relay), next attempt in 4 s: no connection",
+        "route out is up (found by another relay)",
+        "relays that share the queue: east, west",
+    ]
+
+
 def test_what_somebody_has_to_look_at_is_an_error(log: list[Any]) -> None:
     log_event(AuthenticationAlarm("out", "smtps://mx.example:465", "535 5.7.8 no"))
     log_event(Trouble("the queue", "it is full"))
-    assert [LogLevel.error] * 2 == [event["log_level"] for event in log]
+    log_event(RouteDown("out", "535 5.7.8 no", 900.0, refused=True, elsewhere=True))
+    assert [LogLevel.error] * 3 == [event["log_level"] for event in log]
 
 
 def test_braces_in_what_a_server_says_are_only_braces(world: World, log: list[Any]) -> None:

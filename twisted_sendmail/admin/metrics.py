@@ -31,6 +31,7 @@ from twisted_sendmail.relay import (
     Interrupted,
     RouteDown,
     SetAside,
+    TakenOver,
     Trouble,
 )
 from twisted_sendmail.smtp import printable
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from twisted_sendmail.admin.local_mail import LocalMail
-    from twisted_sendmail.queue import QueueTotals
+    from twisted_sendmail.queue import QueueTotals, RelayNode
     from twisted_sendmail.relay import RouteStats
 
 #: Failures that are kept.
@@ -132,6 +133,12 @@ class Metrics:
             "Messages that may be delivered twice: an attempt ended between the final dot and its reply.",
             registry=registry,
         )
+        self._leases_lost = prometheus.Counter(
+            "twisted_sendmail_leases_lost",
+            "Messages that another relay took over during an attempt of this one.",
+            ["route"],
+            registry=registry,
+        )
         self._auth_refusals = prometheus.Counter(
             "twisted_sendmail_auth_refusals",
             "Times that a next hop refused our password.",
@@ -145,13 +152,15 @@ class Metrics:
         routes: Iterable[RouteStats],
         now: float,
         local: LocalMail | None = None,
+        relays: Iterable[RelayNode] = (),
     ) -> bytes:
         """Return all metrics in the text format of Prometheus.
 
         :param totals: None: the queue could not be counted.
         :param local: None: the drop directory was not read yet, or there is none.
+        :param relays: those that share the queue.
         """
-        self._gauges.set(totals, routes, now, local)
+        self._gauges.set(totals, routes, now, local, relays)
         return prometheus.generate_latest(self._registry)
 
     @property
@@ -214,8 +223,17 @@ class Metrics:
     def _(self, event: Interrupted) -> None:
         self._duplicates.inc(len(event.ids))
         for id_ in event.ids[-10:]:
-            text = "the relay ended during an attempt; it is sent again"
+            relay = f"relay {event.relay}" if event.relay else "the relay"
+            text = f"{relay} ended during an attempt; it is sent again"
             self._fail(FailureKind.DUPLICATE, text, id_)
+
+    @_count.register
+    def _(self, event: TakenOver) -> None:
+        # The relay that took it over counts the possible duplicate.
+        self._leases_lost.labels(event.route).inc()
+        if event.in_doubt:
+            text = "another relay took it over during the attempt, and sends it again"
+            self._fail(FailureKind.DUPLICATE, text, event.id, place=event.route)
 
     @_count.register
     def _(self, event: AuthenticationAlarm) -> None:
@@ -250,7 +268,7 @@ class _Gauges(Collector):
     """The gauges, with the values of the last call of ``set``."""
 
     def __init__(self) -> None:
-        self.set(None, (), 0.0, None)
+        self.set(None, (), 0.0, None, ())
 
     def set(
         self,
@@ -258,9 +276,10 @@ class _Gauges(Collector):
         routes: Iterable[RouteStats],
         now: float,
         local: LocalMail | None,
+        relays: Iterable[RelayNode],
     ) -> None:
         self._totals, self._route_states, self._now = totals, tuple(routes), now
-        self._local = local
+        self._local, self._relays = local, tuple(relays)
 
     def collect(self) -> Iterator[Metric]:
         """See ``Collector``."""
@@ -281,6 +300,8 @@ class _Gauges(Collector):
         if self._local is not None:
             yield from _drop_directory(self._local)
         yield from self._routes()
+        if self._relays:
+            yield from _shared_queue(self._relays)
 
     def _queue(self, totals: QueueTotals) -> Iterator[Metric]:
         messages = _gauge("queue_messages", "Messages, by queue.", "queue")
@@ -320,6 +341,16 @@ class _Gauges(Collector):
             auth.add_metric([route.name], int(not route.locked))
             under_way.add_metric([route.name], route.under_way)
         yield from (up, auth, under_way)
+
+
+def _shared_queue(relays: Iterable[RelayNode]) -> Iterator[Metric]:
+    alive = _gauge("relay_alive", "1 if the relay renewed its leases in time.", "relay")
+    leased = _gauge("relay_leased", "Messages that the relay has leased.", "relay")
+    for relay in relays:
+        name = printable(relay.name, 100)
+        alive.add_metric([name], int(relay.alive))
+        leased.add_metric([name], relay.leased)
+    yield from (alive, leased)
 
 
 def _drop_directory(local: LocalMail) -> Iterator[Metric]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from twisted_sendmail.admin.history import QueueSample
     from twisted_sendmail.admin.metrics import FailureRecord
-    from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, QueueTotals
+    from twisted_sendmail.queue import QueuedMessage, QueuedRecipient, QueueTotals, RelayNode
     from twisted_sendmail.relay import RouteStats
 
 #: Messages on a page, and pages; beyond that, the filter has to be narrower.
@@ -234,6 +234,8 @@ class Overview:
     #: Recipients since the start, by outcome.
     counts: Mapping[str, int]
     routes: Sequence[RouteStats]
+    #: The relays that share the queue; empty if it is the queue of one relay alone.
+    relays: Sequence[RelayNode] = ()
     #: Why the relay is not healthy, in a line.
     unhealthy: str | None = None
 
@@ -278,6 +280,8 @@ def overview_page(viewer: Viewer, overview: Overview) -> Flattenable:
         "examined": f"{overview.examined:,}" if overview.examined is not None else None,
         "routes": [_route(route, viewer.now) for route in overview.routes],
         "no_routes": not overview.routes,
+        "relays": [_relay(relay, viewer.now) for relay in overview.relays],
+        "shared": bool(overview.relays),
         **_messages(viewer, overview),
         "failures": [_failure(failure, viewer.now) for failure in overview.failures],
         "no_failures": not overview.failures,
@@ -357,6 +361,17 @@ def _route(route: RouteStats, now: float) -> dict[str, Any]:
     }
 
 
+def _relay(relay: RelayNode, now: float) -> dict[str, Any]:
+    look, state = ("good", "Runs") if relay.alive else ("bad", "No sign of life")
+    under_way = [count(relay.leased, "message"), " being delivered, started "]
+    return {
+        "name": foreign(relay.name),
+        "look": look,
+        "state": state,
+        "facts": [*under_way, ago(relay.started, now)],
+    }
+
+
 def _failure(failure: FailureRecord, now: float) -> dict[str, Any]:
     return {
         "kind": failure.kind.value,
@@ -430,7 +445,9 @@ def _row(message: QueuedMessage, down: Mapping[str, float], now: float) -> dict[
     if hidden > 0:
         recipients += [tags.br(), tags.span(f"and {hidden:,} more", class_="quiet")]
     at = next_attempt(message, down)
-    never = "under way" if message.leased else "–"
+    never: Flattenable = "under way" if message.leased else "–"
+    if message.owner is not None:
+        never = ["at ", foreign(message.owner)]
     return {
         "id": message.id,
         "state": _queue_state(message),
@@ -489,6 +506,8 @@ def message_page(
         "Arrived": ago(info.arrived, now),
         "Attempts": f"{message.attempts:,}",
     }
+    if message.owner is not None:
+        facts["Being delivered by"] = foreign(message.owner)
     if message.pending and at is not None:
         facts["Next attempt"] = ahead(at, now)
     if message.interrupted:

@@ -227,8 +227,8 @@ class AdminSite(Service):
         except SendmailError:
             totals = None
         now = self._reactor.seconds()
-        routes, local = self._relay.stats().routes, self._local_mail()
-        body = self.metrics.exposition(totals, routes, now, local)
+        relay = self._relay.stats()
+        body = self.metrics.exposition(totals, relay.routes, now, self._local_mail(), relay.relays)
         return HTTPResponse(200, body, CONTENT_TYPE_LATEST)
 
     async def _get_overview(self, request: HTTPRequest) -> HTTPResponse:
@@ -258,6 +258,7 @@ class AdminSite(Service):
             failures=self.metrics.failures[:SHOWN_FAILURES],
             counts=self.metrics.counts,
             routes=self._relay.stats().routes,
+            relays=self._relay.stats().relays,
             unhealthy=await self.health.problem(),
         )
         return await self._page(200, overview_page, self._viewer(session), overview)

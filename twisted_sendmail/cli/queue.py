@@ -294,7 +294,8 @@ def _list(args: Namespace) -> ExitStatus:
 def _relay_state(request: QueueRequest, store: SQLiteStore) -> RelayState:
     running = relay_runs(request.directory) is not False
     # A relay that was killed leaves the states of its routes.
-    return RelayState(time.time(), running, store.down_routes() if running else {})
+    down = store.down_routes() if running else {}
+    return RelayState(time.time(), running, down, store.state().cluster.nodes)
 
 
 def _show(args: Namespace) -> ExitStatus:

@@ -6,7 +6,7 @@ Everything that others wrote is escaped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from twisted_sendmail.queue import (
     QueuedRecipient,
     QueueTotals,
     RecipientState,
+    RelayNode,
     delay_reason,
     message_json,
     reply_text,
@@ -63,12 +64,14 @@ _HEADER_SHOWN = 64 * 1024
 
 
 class RelayState(NamedTuple):
-    """The relay of a queue at a moment."""
+    """The relay of a queue, or the relays that share it, at a moment."""
 
     now: float
     running: bool = True
     #: Routes that are down, by name.
     down: Mapping[str, DownRoute] = {}
+    #: The relays that share the queue; empty if it is the queue of one relay alone.
+    relays: Sequence[RelayNode] = ()
 
     @property
     def waits(self) -> dict[str, float]:
@@ -76,7 +79,13 @@ class RelayState(NamedTuple):
         return {name: route.next_attempt for name, route in self.down.items()}
 
     def lines(self) -> Iterator[str]:
-        """The reasons why no mail goes out, if there are any."""
+        """The relays that share the queue, and the reasons why no mail goes out, if there are any."""
+        for relay in self.relays:
+            under_way = f"{count(relay.leased, 'message')} under way"
+            state = f"runs, {under_way}"
+            if not relay.alive:
+                state = f"gives no sign of life, {under_way}: another relay takes them over"
+            yield f"relay {printable(relay.name, 60)} {state}"
         if not self.running:
             yield "the relay is not running: no message is tried until it is started"
         for route in self.down.values():
@@ -183,9 +192,11 @@ def _reasons(message: QueuedMessage, relay: RelayState) -> list[str]:
     """Why the message is in the queue: the relay's reason, and the last reply of a server."""
     ours, last = local_cause(message, relay.waits, relay.now), last_reply(message)
     lines = [] if ours is None else [ours]
+    if message.owner is not None:
+        lines.append(f"Being delivered by {printable(message.owner, 60)}.")
     if last is not None:
         lines.append(reply_text(last))
-    elif ours is None:
+    elif not lines:
         lines.append("Not tried yet.")
     if message.interrupted:
         lines.append("A try was interrupted: a copy may have been sent already.")
@@ -291,6 +302,7 @@ def show_json(message: QueuedMessage, header: list[str], relay: RelayState) -> d
         "next_try": max(message.due, relay.waits.get(info.route, 0.0))
         if message.aside is None
         else None,
+        "leased_by": message.owner,
         "held": message.held,
         "aside": message.aside.value if message.aside else None,
         "delay_notified": message.warned,

@@ -243,6 +243,16 @@ class Mailer:
         limits = self.pool.limits
         return min(limits.waiters, limits.connections * max(2, limits.window) * 2)
 
+    def change_limits(self, limits: PoolLimits) -> None:
+        """Use *limits* from now on, except for windows of connections that are open.
+
+        Connections beyond the limit close when their messages have ended.
+
+        :raises InvalidInput: they are no PoolLimits.
+        """
+        check_type("limits", limits, PoolLimits, "a PoolLimits, such as PoolLimits(connections=8)")
+        self.pool.change_limits(limits)
+
     def watch(self, not_ready: Callable[[SubmissionServer, SendmailError], None]) -> None:
         """Call *not_ready* with each server that no connection could be made ready to, and why.
 

@@ -199,6 +199,22 @@ class Pool:
         self._drops_waiting = False
         self._watching: list[Deferred[None]] = []
 
+    def change_limits(self, limits: PoolLimits) -> None:
+        """Use *limits* from now on; connections beyond them close when their messages have ended."""
+        self.limits = limits
+        self.octets_each = limits.octets // max(1, self._size)
+        self._bucket.change(limits.rate, limits.burst)
+        if self._next_token is not None:
+            self._next_token.cancel()
+            self._next_token = None
+        staying = [each for each in self._in(*NOT_READY, *READY) if not each.retiring]
+        for connection in staying[: max(0, len(staying) - limits.connections)]:
+            if connection.state in NOT_READY:
+                connection.abort()
+            else:
+                connection.retire()
+        self._distribute()
+
     @property
     def waiting(self) -> int:
         """Messages that wait for a connection."""

@@ -309,6 +309,8 @@ class DownRoute:
     next_attempt: float
     #: The server refused the password: an operator has to act.
     refused: bool = False
+    #: Counts the records of the route in a queue that several relays share.
+    number: int = 0
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ from twisted_sendmail.relay.events import (
     Observer,
     RouteDown,
     SetAside,
+    TakenOver,
     Trouble,
 )
 from twisted_sendmail.relay.log import LINE
@@ -38,6 +39,7 @@ __all__ = [
     "RouteStats",
     "Routing",
     "SetAside",
+    "TakenOver",
     "Trouble",
     "pattern",
 ]

@@ -30,6 +30,7 @@ from twisted_sendmail.smtp import (
     AuthenticationError,
     ConnectFailed,
     DeliveryReport,
+    DeliveryWithdrawn,
     ExtensionUnavailable,
     InvalidInput,
     MailerBusy,
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 #: Delivery time expired (RFC 3463 section 3.5).
 EXPIRED = "4.4.7"
+#: The reply of an attempt whose lease ran out before the end of the content was sent.
+LEASE_RAN_OUT = "not delivered: the lease of the message ran out during the attempt"
 # A refusal of our credentials, or of the order of our commands, is not about the recipient.
 _NOT_ABOUT_RECIPIENT = frozenset({ReplySubject.CREDENTIALS, ReplySubject.COMMAND})
 # Status where the server offers no extension that the message needs: RFC 3463, 6531 and 8689.
@@ -318,7 +321,7 @@ def _outcome(
         return AttemptOutcome.LOST if closing else AttemptOutcome.REPLIED
     if isinstance(error, MessageDamaged):
         return AttemptOutcome.DAMAGED
-    if isinstance(error, (QueueError, SigningUnavailable, UnsignableMessage)):
+    if isinstance(error, (QueueError, SigningUnavailable, UnsignableMessage, DeliveryWithdrawn)):
         return AttemptOutcome.LOCAL_FAULT
     if isinstance(error, MailerClosed) and not in_doubt:
         return AttemptOutcome.NOT_TRIED
@@ -362,6 +365,8 @@ def _verdict(
         return _Verdict(RecipientState.PENDING, "4.0.0", "no result")
     if _refuses_message(error):
         return _Verdict(RecipientState.FAILED, error_status(error), _line(error))
+    if isinstance(error, DeliveryWithdrawn):
+        return _Verdict(RecipientState.PENDING, "4.3.0", LEASE_RAN_OUT, counts=False)
     tried = result.status is RecipientStatus.IN_DOUBT or not isinstance(error, MailerClosed)
     status = error_status(error, "4.4.2")
     return _Verdict(RecipientState.PENDING, status, _line(error), counts=tried)

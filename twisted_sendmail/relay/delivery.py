@@ -130,7 +130,13 @@ class DeliveryAgent:
                 if domain is not None:
                     # A domain that is not configured any more does not sign.
                     prepared.dkim = self._signers.get(domain)
-                attempt.job = job = Job(prepared, partial(self._on_result, attempt), now)
+                lease = leased.lease
+                attempt.job = job = Job(
+                    prepared,
+                    partial(self._on_result, attempt),
+                    now,
+                    may_end=None if lease.term is None else lease.valid,
+                )
                 jobs.append(job)
             except Exception as e:  # noqa: BLE001
                 self._unexpected(Failure(), attempt, e)

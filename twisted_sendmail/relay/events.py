@@ -154,6 +154,10 @@ class RouteDown:
     wait: float
     #: It was down already, and an attempt to use it failed.
     again: bool = False
+    #: The server refuses the credentials.
+    refused: bool = False
+    #: Another relay that shares the queue found it down.
+    elsewhere: bool = False
 
 
 @attrs.frozen
@@ -161,6 +165,8 @@ class RouteUp:
     """A route can be used again."""
 
     route: str
+    #: Another relay that shares the queue found it up.
+    elsewhere: bool = False
 
 
 @attrs.frozen
@@ -184,9 +190,35 @@ class Trouble:
 
 @attrs.frozen
 class Interrupted:
-    """After a start: messages whose last attempt did not end; a second copy may go out."""
+    """Messages whose last attempt did not end; a second copy may go out.
+
+    After a start those of this relay, later those of another that shares the queue.
+    """
 
     ids: tuple[str, ...]
+    #: Name of the other relay.
+    relay: str | None = None
+
+
+@attrs.frozen
+class TakenOver:
+    """The lease of a message ended during its attempt, whose result is not recorded.
+
+    Another relay sends the message.
+    """
+
+    id: str
+    route: str
+    #: A server has the message, or may have it: a second copy may go out.
+    in_doubt: bool
+
+
+@attrs.frozen
+class RelaysChanged:
+    """A relay began or ceased to share the queue."""
+
+    #: Names of those that share it now.
+    relays: tuple[str, ...]
 
 
 Event = (
@@ -201,6 +233,8 @@ Event = (
     | AuthenticationAlarm
     | Trouble
     | Interrupted
+    | TakenOver
+    | RelaysChanged
 )
 #: Called with each event.
 Observer = Callable[[Event], None]

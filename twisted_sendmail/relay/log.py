@@ -22,11 +22,13 @@ from twisted_sendmail.relay.events import (
     Cleared,
     Event,
     Interrupted,
+    RelaysChanged,
     Removed,
     Reported,
     RouteDown,
     RouteUp,
     SetAside,
+    TakenOver,
     Trouble,
     seconds_text,
 )
@@ -119,12 +121,61 @@ def _removed(event: Removed) -> None:
 
 def _interrupted(event: Interrupted) -> None:
     # In several lines, so that none grows without bound.
+    by = f"; taken over from relay {event.relay}" if event.relay else ""
     for at in range(0, len(event.ids), 50):
         log.emit(
             LogLevel.warn,
-            "possibly duplicated, their last attempt was interrupted: {ids}",
+            "possibly duplicated, their last attempt was interrupted{by}: {ids}",
+            by=by,
+            relay=event.relay,
             ids=" ".join(event.ids[at : at + 50]),
         )
+
+
+def _taken_over(event: TakenOver) -> None:
+    # The relay that took it over has logged it, too.
+    doubt = "possibly duplicated: " if event.in_doubt else ""
+    log.emit(
+        LogLevel.warn,
+        "{id}: {doubt}taken over by another relay during the attempt, whose result is not recorded",
+        id=event.id,
+        route=event.route,
+        in_doubt=event.in_doubt,
+        doubt=doubt,
+    )
+
+
+def _route_down(event: RouteDown) -> None:
+    level = LogLevel.warn
+    if event.refused and event.elsewhere:
+        level = LogLevel.error
+    elif event.again:
+        # The line of the attempt has the reason.
+        level = LogLevel.debug
+    log.emit(
+        level,
+        "route {route} is down{by}, next attempt in {wait:.0f} s: {reason}",
+        by=_by(elsewhere=event.elsewhere),
+        **attrs.asdict(event, recurse=False),
+    )
+
+
+def _route_up(event: RouteUp) -> None:
+    by = _by(elsewhere=event.elsewhere)
+    log.emit(LogLevel.info, "route {route} is up{by}", route=event.route, by=by)
+
+
+def _by(*, elsewhere: bool) -> str:
+    return " (found by another relay)" if elsewhere else ""
+
+
+def _relays_changed(event: RelaysChanged) -> None:
+    log.emit(
+        LogLevel.info,
+        "relays that share the queue: {names}",
+        names=", ".join(event.relays) or "none",
+        relays=event.relays,
+    )
 
 
 def _trouble(event: Trouble) -> None:
@@ -148,17 +199,16 @@ _WRITERS: dict[type, Callable[[Any], None]] = {
     Removed: _removed,
     Cleared: _cleared,
     Interrupted: _interrupted,
+    TakenOver: _taken_over,
+    RouteDown: _route_down,
+    RouteUp: _route_up,
+    RelaysChanged: _relays_changed,
     Trouble: _trouble,
 }
 #: Level and format of the other events.
 _FORMATS: dict[type, tuple[Any, str]] = {
     Reported: (LogLevel.info, "{id}: sender {kind} notification: {report}"),
     SetAside: (LogLevel.warn, "{id}: set aside: {why}"),
-    RouteDown: (
-        LogLevel.warn,
-        "route {route} is down, next attempt in {wait:.0f} s: {reason}",
-    ),
-    RouteUp: (LogLevel.info, "route {route} is up"),
     AuthenticationAlarm: (
         LogLevel.error,
         "route {route}: {server} refuses the credentials; its mail waits: {reason}",
@@ -178,7 +228,4 @@ def log_event(event: Event) -> None:
     fields = attrs.asdict(event, recurse=False)
     if isinstance(event, Reported):
         fields["kind"] = _KINDS[event.kind]
-    elif isinstance(event, RouteDown) and event.again:
-        # The line of the attempt has the reason.
-        level = LogLevel.debug
     log.emit(level, format_, **fields)

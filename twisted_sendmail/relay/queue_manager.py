@@ -41,17 +41,20 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_sendmail.queue import DownRoute, QueueObserver, RecipientState
+from twisted_sendmail.queue import DownRoute, LeaseLost, QueueObserver, RecipientState
 from twisted_sendmail.relay.events import (
     Arrived,
+    Interrupted,
     Removed,
     RouteDown,
     RouteUp,
+    TakenOver,
     trouble,
     unexpected_error,
 )
 from twisted_sendmail.relay.retry_policy import grown, remaining
 from twisted_sendmail.relay.route import Route
+from twisted_sendmail.relay.shared_routes import SharedRoutes
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client import Mailer
     from twisted_sendmail.queue import (
         AttemptRecord,
+        ClusterState,
         LeasedMessage,
         MessageInfo,
         Queue,
@@ -126,6 +130,8 @@ class QueueManager(QueueObserver):
         # Messages whose commit is under way: the route queue that claimed it, and its slot.
         self._claims: dict[str, tuple[RouteQueue, Slot]] = {}
         self.route_queues: dict[str, RouteQueue] = {}
+        #: The state of routes that relays with the same queue share.
+        self.shared = SharedRoutes(queue, notify=notify)
 
     # -- settings, start, stop -----------------------------------------------------------
 
@@ -151,6 +157,7 @@ class QueueManager(QueueObserver):
                 notify=self._route_changed,
                 chance=self._chance,
             )
+            self.shared.share(route)
             self.route_queues[each.name] = RouteQueue(self, route)
         for old in before.values():
             old.stop()
@@ -164,18 +171,19 @@ class QueueManager(QueueObserver):
 
     def _route_changed(self, event: Event) -> None:
         self.notify(event)
-        if isinstance(event, RouteDown):
+        if isinstance(event, RouteDown) and not event.elsewhere:
             next_attempt = self.reactor.seconds() + event.wait
-            self._record_route(event.route, DownRoute(event.route, event.reason, next_attempt))
+            down = DownRoute(event.route, event.reason, next_attempt, event.refused)
+            self._record_route(event.route, down)
         elif isinstance(event, RouteUp):
-            self._record_route(event.route, None)
+            if not event.elsewhere:
+                self._record_route(event.route, None)
             if event.route in self.route_queues:
                 self.route_queues[event.route].look()
 
     def _record_route(self, name: str, down: DownRoute | None) -> None:
         if not self._stopped:
-            recording = self.queue.record_route(name, down)
-            _ = recording.addErrback(self._failed, f"the state of route {name} cannot be recorded")
+            self.shared.record(name, down)
 
     def start(self) -> None:
         """Start to take messages out."""
@@ -250,6 +258,22 @@ class QueueManager(QueueObserver):
         """See ``QueueObserver.queue_flushed``."""
         self._probe_now(routes)
         self.queue_changed()
+
+    def mail_waits(self) -> None:
+        """See ``QueueObserver.mail_waits``."""
+        self.ask_due()
+        self._changed()
+
+    def cluster_changed(self, state: ClusterState) -> None:
+        """See ``QueueObserver.cluster_changed``."""
+        if not self._stopped:
+            routes = [route_queue.route for route_queue in self.route_queues.values()]
+            self.shared.changed(state, routes)
+
+    def interrupted(self, node: str, ids: Sequence[str]) -> None:
+        """See ``QueueObserver.interrupted``."""
+        self.notify(Interrupted(tuple(ids), node))
+        self.mail_waits()
 
     def _probe_now(self, routes: Collection[str]) -> None:
         for name, route_queue in self.route_queues.items():
@@ -520,7 +544,12 @@ class RouteQueue:
             return
         recording = self._queue.settle(record)
         _ = recording.addCallbacks(
-            self._is_recorded, self._not_recorded, (attempt, record, events), {}, (attempt,), {}
+            self._is_recorded,
+            self._not_recorded,
+            (attempt, record, events),
+            {},
+            (attempt, record),
+            {},
         )
         _ = recording.addErrback(self._after_record, attempt)
 
@@ -538,10 +567,17 @@ class RouteQueue:
         self._manager.recorded(record, left)
         self.free(attempt.slot, left)
 
-    def _not_recorded(self, failure: Failure, attempt: Attempt) -> None:
-        """Leave the message leased until the next start, which names it as interrupted."""
-        what = f"the result for {attempt.leased.message.id} could not be recorded"
-        self._notify(trouble(what, failure))
+    def _not_recorded(self, failure: Failure, attempt: Attempt, record: AttemptRecord) -> None:
+        """Leave the message to the relay that took it over, or leased until the next start.
+
+        The next start names it as interrupted, as the other relay did.
+        """
+        if failure.check(LeaseLost):
+            delivered = any(row.state is RecipientState.DELIVERED for row in record.changes)
+            in_doubt = record.in_doubt or delivered
+            self._notify(TakenOver(record.id, self.route.name, in_doubt))
+        else:
+            self._notify(trouble(f"the result for {record.id} could not be recorded", failure))
         self.free(attempt.slot, None)
 
     def _after_record(self, failure: Failure, attempt: Attempt) -> None:

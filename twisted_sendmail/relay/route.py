@@ -18,6 +18,7 @@ from twisted_sendmail.smtp import AuthenticationError, printable
 
 if TYPE_CHECKING:
     from twisted_sendmail.client import Job, MailerStats, SubmissionServer
+    from twisted_sendmail.queue import DownRoute
     from twisted_sendmail.relay.events import Observer
     from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
     from twisted_sendmail.relay.settings import RouteSettings
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 INITIAL_WINDOW = 5
 #: Connections lost in a row after which the route counts as down, and not the messages as faulty.
 MAX_LOSSES = 3
+#: Seconds for which a reply here outweighs the failure of another relay, whose network may be at fault.
+RECENT_REPLY = 60.0
+#: Seconds that a relay waits longer than the one that found the route down, so that one attempt tells all.
+ADOPTION_DELAY = 20.0
 #: Seconds without a result after which more messages may start: one that hangs, or is very large,
 #: must not delay all others.
 MAX_SILENCE = 10.0
@@ -36,6 +41,8 @@ _JITTER = 0.2
 # Seconds until the second attempt after the operator flushed the queue while another was under way:
 # the connection that it had begun may have failed the first.
 _SECOND_CHANCE = 0.1
+# Times of two relays that differ by less are the same.
+_CLOCK_TOLERANCE = 1.0
 # Waits below this are too short for the clock of the reactor, and count as over.
 _CLOCK_RESOLUTION = 0.001
 
@@ -82,6 +89,7 @@ class Route:
     ) -> None:
         self._reactor = reactor
         self._notify = notify
+        self._chance = chance
         self.settings = settings
         self.policy = policy
         self.name = settings.name
@@ -96,7 +104,9 @@ class Route:
         #: The messages under way.
         self.slots = Slots()
         self._losses = 0
-        self._last_result = float("-inf")
+        # Relays that share the limits.
+        self._relays = 1
+        self._last_reply = self._last_result = float("-inf")
         self._locked_since: float | None = None
         self._probed = float("-inf")
         # The last message that failed had expired: others of its age may be tried together.
@@ -147,6 +157,57 @@ class Route:
             self._last_result = self._reactor.seconds()
         return slots.take(new=new)
 
+    def share(self, relays: int) -> None:
+        """Use this relay's part of the limits of the route: *relays* deliver over it.
+
+        Each may have one connection, however many relays there are.
+        """
+        if relays == self._relays:
+            return
+        self._relays = relays
+        limits = self.settings.limits
+        self.mailer.change_limits(
+            attrs.evolve(
+                limits,
+                connections=max(1, limits.connections // relays),
+                rate=None if limits.rate is None else limits.rate / relays,
+                burst=max(1, limits.burst // relays),
+            )
+        )
+        self.window.change_most(self.mailer.capacity)
+
+    def adopt(self, down: DownRoute) -> None:
+        """Wait as another relay does, which found the route down.
+
+        That relay makes the next attempt, and this one a little later, unless the route was up here
+        just now.
+        """
+        now = self._reactor.seconds()
+        left = min(max(0.0, down.next_attempt - now), self.settings.most * (1 + _JITTER))
+        if remaining(self._last_reply, RECENT_REPLY, now) > 0 or (
+            self.back_off.closed and self.back_off.left(now) >= left - _CLOCK_TOLERANCE
+        ):
+            return
+        self.slots.start_generation()
+        self._losses = 0
+        self._patient = down.refused
+        if down.refused:
+            self._locked_since = now
+        wait = left + jittered(ADOPTION_DELAY, _JITTER, self._chance)
+        again, self.reason = self.reason is not None, down.reason
+        self.back_off.adopt(now, wait)
+        self._notify(RouteDown(self.name, down.reason, wait, again, down.refused, elsewhere=True))
+
+    def found_up(self) -> None:
+        """Use the route again, because another relay found it up."""
+        if self.up:
+            return
+        self.slots.start_generation()
+        self.window.renew()
+        self._losses = 0
+        self._unlock()
+        self._succeeded(elsewhere=True)
+
     def add(self, jobs: list[Job]) -> None:
         """Give *jobs* to the mailer."""
         self.mailer.pool.add(jobs)
@@ -180,6 +241,7 @@ class Route:
         """
         self._last_result = self._reactor.seconds()
         if outcome is AttemptOutcome.REPLIED:
+            self._last_reply = self._last_result
             self._losses = 0
             self.window.succeeded()
             if self.back_off.closed:
@@ -231,12 +293,12 @@ class Route:
             mailer=self.mailer.stats(),
         )
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, *, elsewhere: bool = False) -> None:
         self.back_off.succeeded()
         self._locked_since = None
         self._expiring = False
         self.reason = None
-        self._notify(RouteUp(self.name))
+        self._notify(RouteUp(self.name, elsewhere))
 
     def _failed(self, slot: Slot, reason: str, *, expired: bool, longest: bool) -> None:
         if slot.generation != self.slots.generation:
@@ -248,7 +310,7 @@ class Route:
         self._probed = now = self._reactor.seconds()
         wait = self.back_off.failed(now, longest=longest)
         again, self.reason = self.reason is not None, reason
-        self._notify(RouteDown(self.name, reason, wait, again))
+        self._notify(RouteDown(self.name, reason, wait, again, longest))
 
     def _not_ready(self, server: SubmissionServer, error: SendmailError) -> None:
         if isinstance(error, AuthenticationError) and not error.temporary:
@@ -354,6 +416,14 @@ class BackOff:
         self._since, self._wait = now, jittered(wait, _JITTER, self._chance)
         return self._wait
 
+    def adopt(self, now: float, wait: float) -> None:
+        """Close for *wait* seconds, which another relay chose."""
+        self.closed, self._second_chance = True, False
+        self._since, self._wait = now, wait
+        self._times = 1
+        while grown(self._first, self._most, self._times) < min(wait, self._most):
+            self._times += 1
+
     def succeeded(self) -> None:
         """Open."""
         self.closed = self._second_chance = False
@@ -383,9 +453,15 @@ class Window:
     """
 
     def __init__(self, first: int, most: int) -> None:
-        self._first = min(first, most)
+        self._initial = first
         self.most = most
-        self.size = self._first
+        self.size = self._first = min(first, most)
+
+    def change_most(self, most: int) -> None:
+        """Change the largest limit."""
+        self.most = most
+        self.size = min(self.size, most)
+        self._first = min(self._initial, most)
 
     def succeeded(self) -> None:
         """Widen by one; a round of successes doubles it."""

@@ -20,7 +20,14 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.logger import Logger
 
 from twisted_sendmail.client import SubmissionServer, prepare_message
-from twisted_sendmail.queue import CleanupPolicy, Queue, QueueAction, RecoveryReport, Selection
+from twisted_sendmail.queue import (
+    CleanupPolicy,
+    Queue,
+    QueueAction,
+    RecoveryReport,
+    RelayNode,
+    Selection,
+)
 from twisted_sendmail.relay.bounce import BounceService, PostmasterMail
 from twisted_sendmail.relay.delivery import DeliveryAgent
 from twisted_sendmail.relay.enqueue import enqueue
@@ -62,6 +69,8 @@ class RelayStats:
     routes: tuple[RouteStats, ...]
     #: Messages on their way.
     under_way: int
+    #: The relays that share the queue, this one included; empty if it is the queue of this relay alone.
+    relays: tuple[RelayNode, ...] = ()
 
 
 @attrs.frozen
@@ -385,6 +394,7 @@ class RelayService(Service):
         return RelayStats(
             tuple(route_queue.route.stats() for route_queue in route_queues),
             len(self._parts.agent.under_way),
+            self._parts.manager.shared.state.nodes,
         )
 
     def _notify(self, event: Event) -> None:
