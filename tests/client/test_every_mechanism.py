@@ -102,6 +102,13 @@ def test_only_235_is_a_login(attempt: Attempt, reply: str, transient: bool) -> N
     assert attempt.fails({"AUTH": reply}).transient is transient
 
 
+def test_the_advice_after_a_refusal_fits_the_proof(attempt: Attempt) -> None:
+    shown = str(attempt.fails({"AUTH": "535 5.7.8 no"}))
+    bearer = "OAUTH" in attempt.name
+    assert ("token" in shown, "certificate" in shown) == (bearer, attempt.name == "EXTERNAL")
+    assert ("user name and password" in shown) is not (bearer or attempt.name == "EXTERNAL")
+
+
 @pytest.mark.parametrize(
     "challenge",
     [

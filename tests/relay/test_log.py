@@ -163,13 +163,37 @@ def test_doubt_and_its_second_copy_are_in_the_log(world: World, log: list[Any]) 
     assert sum("possibly duplicated" in line for line in lines(log)) == 1
 
 
-def test_the_facts_of_tls_are_fields_of_the_line(log: list[Any], world: World) -> None:
+def test_the_facts_of_tls_are_fields_of_the_lines(log: list[Any], world: World) -> None:
     relay = world.relay(world.host(clear=False))
     queued = world.send(relay, "bob@example.net")
     world.run(queued.delivered())
-    (event,) = [each for each in log if "tls" in each]
-    assert (event["tls"], event["tls_verified_by"]) == ("TLSv1.3", "name")
-    assert event["tls_cipher"].startswith("TLS_")
-    assert event["tls_group"]
-    assert event["tls_chain"] == ("CN=twisted_sendmail throw-away CA",)
-    assert event["tls_channel_binding"] == "tls-exporter"
+    events = [each for each in log if "tls" in each]
+    assert len(events) == 2
+    for event in events:
+        assert (event["tls"], event["tls_verified_by"]) == ("TLSv1.3", "name")
+        assert event["tls_cipher"].startswith("TLS_")
+        assert event["tls_group"]
+        assert event["tls_chain"] == ("CN=twisted_sendmail throw-away CA",)
+        assert event["tls_channel_binding"] == "tls-exporter"
+
+
+def test_tls_with_a_server_is_one_line_until_it_changes(world: World, log: list[Any]) -> None:
+    host = world.host(clear=False)
+    relay = world.relay(host)
+    world.send(relay, "bob@x.example")
+    world.send(relay, "bob@x.example")
+    world.advance(3600)  # the connection is closed; the next one resumes the session
+    world.send(relay, "bob@x.example")
+    assert len(host.sessions) == 2
+    (event,) = [each for each in log if "TLS connection" in formatEvent(each)]
+    assert formatEvent(event) == (
+        "TLS connection established to localhost[192.0.2.1]:587: TLSv1.3 with cipher "
+        f"TLS_AES_256_GCM_SHA384 (256 bits), key exchange {event['tls_group']}, verified by name "
+        f"localhost, chain {event['tls_chain'][0]}, channel binding tls-exporter"
+    )
+    other = world.host(clear=False, authority=host.authority)
+    world.advance(3600)
+    host.connect = other.connect  # type: ignore[method-assign]
+    world.send(relay, "bob@x.example")
+    assert len(other.messages) == 1
+    assert len([each for each in log if "TLS connection" in formatEvent(each)]) == 2

@@ -120,7 +120,7 @@ def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[_Line]:
     if greeting:
         yield _line("greeting", greeting)
     if seen.tls is not None:
-        yield _line("TLS", f"{seen.tls.version}, {seen.tls.cipher}, {seen.tls.cipher_bits} bits")
+        yield _line("TLS", _session(seen.tls))
     certificate = seen.tls or seen.presented
     if certificate is not None:
         yield from _certificate(certificate)
@@ -150,6 +150,15 @@ def _login(offered: tuple[str, ...]) -> Iterator[_Line]:
     best = next((name for name in MECHANISMS if name in offered), None)
     if best is not None:
         yield _line("best login", best)
+
+
+def _session(tls: TLSFacts) -> str:
+    parts = [f"{tls.version}, {tls.cipher}, {tls.cipher_bits} bits"]
+    if tls.group:
+        parts.append(f"key exchange {tls.group}")
+    if tls.channel_binding:
+        parts.append(f"channel binding {tls.channel_binding}")
+    return ", ".join(parts)
 
 
 def _certificate(tls: TLSFacts) -> Iterator[_Line]:

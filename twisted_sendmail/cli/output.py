@@ -234,4 +234,5 @@ def tls_json(tls: TLSFacts | None) -> dict[str, Any] | None:
         "chain": list(tls.chain),
         "channel_binding": tls.channel_binding,
         "tlsa": tls.tlsa,
+        "resumed": tls.resumed,
     }

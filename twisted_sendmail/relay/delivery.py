@@ -219,6 +219,8 @@ class DeliveryAgent:
             elapsed(attempt.since, now if taken is None else taken),
             0.0 if taken is None else elapsed(taken, now),
         )
+        if report is not None and report.tls is not None:
+            attempt.route.note_tls(report.host or "", report.tls)
         for row in rows:
             recipient = row.recipient
             status = "expired" if expired(row) else STATUS[row.state]

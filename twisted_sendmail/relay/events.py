@@ -145,6 +145,16 @@ class Removed:
 
 
 @attrs.frozen
+class TLSEstablished:
+    """TLS with a server is in use for the first time, or is not as it was before."""
+
+    route: str
+    #: ``name[address]:port``.
+    relay: str
+    tls: TLSFacts
+
+
+@attrs.frozen
 class RouteDown:
     """A route cannot be used; its mail waits in the queue."""
 
@@ -228,6 +238,7 @@ Event = (
     | SetAside
     | Cleared
     | Removed
+    | TLSEstablished
     | RouteDown
     | RouteUp
     | AuthenticationAlarm

@@ -29,12 +29,16 @@ from twisted_sendmail.relay.events import (
     RouteUp,
     SetAside,
     TakenOver,
+    TLSEstablished,
     Trouble,
     seconds_text,
 )
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from twisted_sendmail.smtp import TLSFacts
 
 
 log = Logger(namespace="twisted_sendmail.relay")
@@ -84,15 +88,43 @@ def _attempted(event: Attempted) -> None:
             "in_doubt": event.in_doubt,
             "doubles": event.doubles,
             "due": event.due,
-            "tls": None if tls is None else tls.version,
-            "tls_cipher": None if tls is None else tls.cipher,
-            "tls_group": None if tls is None else tls.group,
-            "tls_chain": () if tls is None else tls.chain,
-            "tls_verified_by": None if tls is None else tls.verified_by,
-            "tls_identity": None if tls is None else tls.identity,
-            "tls_tlsa": None if tls is None else tls.tlsa,
-            "tls_channel_binding": None if tls is None else tls.channel_binding,
+            **_tls_fields(tls),
             "signature_broken": event.signature_broken,
+        }
+    )
+
+
+def _tls_fields(tls: TLSFacts | None) -> dict[str, Any]:
+    return {
+        "tls": None if tls is None else tls.version,
+        "tls_cipher": None if tls is None else tls.cipher,
+        "tls_group": None if tls is None else tls.group,
+        "tls_chain": () if tls is None else tls.chain,
+        "tls_verified_by": None if tls is None else tls.verified_by,
+        "tls_identity": None if tls is None else tls.identity,
+        "tls_tlsa": None if tls is None else tls.tlsa,
+        "tls_channel_binding": None if tls is None else tls.channel_binding,
+    }
+
+
+def _tls_established(event: TLSEstablished) -> None:
+    tls = event.tls
+    parts = [
+        f"{tls.version} with cipher {tls.cipher} ({tls.cipher_bits} bits)",
+        f"key exchange {tls.group}" if tls.group else "",
+        "not verified"
+        if tls.verified_by == "none"
+        else f"verified by {tls.verified_by} {tls.identity}",
+        f"chain {' < '.join(tls.chain)}" if tls.chain else "",
+        f"channel binding {tls.channel_binding}" if tls.channel_binding else "",
+    ]
+    facts = printable(", ".join(part for part in parts if part), 1024)
+    _write(
+        {
+            "line": f"TLS connection established to {event.relay}: {facts}",
+            "route": event.route,
+            "relay": event.relay,
+            **_tls_fields(tls),
         }
     )
 
@@ -197,6 +229,7 @@ _WRITERS: dict[type, Callable[[Any], None]] = {
     Attempted: _attempted,
     Arrived: _arrived,
     Removed: _removed,
+    TLSEstablished: _tls_established,
     Cleared: _cleared,
     Interrupted: _interrupted,
     TakenOver: _taken_over,

@@ -12,7 +12,7 @@ import attrs
 
 from twisted_sendmail.client import Mailer
 from twisted_sendmail.relay.attempt_result import AttemptOutcome
-from twisted_sendmail.relay.events import AuthenticationAlarm, RouteDown, RouteUp
+from twisted_sendmail.relay.events import AuthenticationAlarm, RouteDown, RouteUp, TLSEstablished
 from twisted_sendmail.relay.retry_policy import grown, jittered, remaining
 from twisted_sendmail.smtp import AuthenticationError, printable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.relay.events import Observer
     from twisted_sendmail.relay.retry_policy import Chance, RetryPolicy
     from twisted_sendmail.relay.settings import RouteSettings
-    from twisted_sendmail.smtp import SendmailError
+    from twisted_sendmail.smtp import SendmailError, TLSFacts
 
 #: Messages under way at the start; each round of successes doubles them.
 INITIAL_WINDOW = 5
@@ -35,6 +35,8 @@ ADOPTION_DELAY = 20.0
 #: Seconds without a result after which more messages may start: one that hangs, or is very large,
 #: must not delay all others.
 MAX_SILENCE = 10.0
+#: Addresses of servers whose TLS is remembered, to announce a change.
+_MAX_TLS_RECORDS = 100
 #: Seconds between attempts to use a server that is down, however often the queue is changed.
 _MIN_PROBE_INTERVAL = 1.0
 _JITTER = 0.2
@@ -74,7 +76,7 @@ class Route:
 
     :param name: for EHLO, where the settings of a server give no other name.
     :param policy: when its mail is tried again.
-    :param notify: called when the route goes down or comes up.
+    :param notify: called when the route goes down or comes up, and when TLS with a server changes.
     """
 
     def __init__(
@@ -115,6 +117,8 @@ class Route:
         self._patient = False
         #: Why the route is down; None while it is up.
         self.reason: str | None = None
+        # By server: the facts of the last message, and those that were announced.
+        self._tls: dict[str, tuple[TLSFacts, tuple[object, ...]]] = {}
 
     @property
     def up(self) -> bool:
@@ -259,6 +263,22 @@ class Route:
             self.window.failed()
             refused = outcome is AttemptOutcome.LOGIN_REFUSED
             self._failed(slot, reason, expired=expired, longest=refused)
+
+    def note_tls(self, relay: str, tls: TLSFacts) -> None:
+        """Announce the TLS with *relay*, ``name[address]:port``, if it is not as announced before."""
+        last, announced = self._tls.get(relay, (None, None))
+        if last is tls:
+            return  # another message on the same connection
+        # Not the group, which is not known in a resumed session of TLS 1.2.
+        facts = (
+            tls.version, tls.cipher, tls.fingerprint, tls.verified_by, tls.identity, tls.chain,
+            tls.channel_binding,
+        )  # fmt: skip
+        if len(self._tls) >= _MAX_TLS_RECORDS:
+            self._tls.clear()
+        self._tls[relay] = tls, facts
+        if facts != announced:
+            self._notify(TLSEstablished(self.name, printable(relay, 320), tls))
 
     def probe_now(self) -> None:
         """Forget all back-off: the operator flushed the queue, or the settings changed."""

@@ -440,6 +440,14 @@ def refusal(
     )
 
 
+#: For mechanisms without a password.
+_AUTH_REMEDIES = {
+    "EXTERNAL": "check that the server has the client certificate for this user; it was not tried again",
+    "OAUTHBEARER": "check user name and token, and what the token allows",
+    "XOAUTH2": "check user name and token, and what the token allows",
+}
+
+
 def authentication_refusal(mechanism: str, reply: Reply) -> SendmailError:
     """Return the error for a *reply* to AUTH that is not 235."""
     kind: type[SendmailError]
@@ -451,4 +459,9 @@ def authentication_refusal(mechanism: str, reply: Reply) -> SendmailError:
         kind = _AUTH.get(reply.code, AuthenticationRejected)
     else:
         kind = UnexpectedResponse
-    return kind(f"AUTH {mechanism} refused", phase="AUTH", command=f"AUTH {mechanism}", reply=reply)
+    error = kind(
+        f"AUTH {mechanism} refused", phase="AUTH", command=f"AUTH {mechanism}", reply=reply
+    )
+    if kind is AuthenticationFailed:
+        error.remedy = _AUTH_REMEDIES.get(mechanism, error.remedy)
+    return error
