@@ -9,25 +9,29 @@ from typing import Any
 import pytest
 
 from tests.client.certificates import Authority, context_of
-from tests.client.conftest import Net
+from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import CLEAR, CLOSE, RESET, SILENT, ScriptedServer
 from tests.client.test_tls import ALERT, finished_without_close_notify, handshake, nothing_was_told
 from tests.client.test_trust import fingerprint_of
 from tests.client.trust_kinds import IMPOSTORS, KINDS, TrustKind, write_files
+from tests.deferreds import Result
 from twisted_sendmail import (
     CertificateRejected,
     ProtocolBreach,
     SendmailError,
     SendTimeout,
     StartTLSUnavailable,
+    SubmissionServer,
     TLSAlert,
     TLSClosed,
     TLSError,
     TLSFailure,
     TLSPolicy,
     TLSTrust,
+    submit,
 )
 from twisted_sendmail.client import tls as client_tls
+from twisted_sendmail.testing import MemoryEndpoint
 
 BOTH = [TLSPolicy.STARTTLS, TLSPolicy.IMPLICIT]
 
@@ -69,7 +73,16 @@ class Attempt:
         return self.net.server({**self.kind.answers, **(answers or {})}, **options)
 
     def send(self, server: ScriptedServer, tls: TLSPolicy = TLSPolicy.STARTTLS) -> Any:
-        return self.net.send(server, **{**self.kind.settings, "tls": tls})
+        net = self.net
+        net.endpoint = MemoryEndpoint(net.pump, server)
+        given = {**net.settings(), **self.kind.settings, "tls": tls}
+        configured = SubmissionServer(given.pop("server_name"), endpoint=net.endpoint, **given)
+        sending = submit(
+            net.clock, configured, BODY, sender="a@example.org", recipients="b@example.net"
+        )
+        result = Result(sending)
+        net.pump.run()
+        return result
 
     def fails(self, server: ScriptedServer, tls: TLSPolicy = TLSPolicy.STARTTLS) -> SendmailError:
         """Return the error: one connection was made, and nothing was told to the server."""

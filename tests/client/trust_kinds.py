@@ -22,6 +22,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
 from tests.client.certificates import NAME, Authority, authority, context_of
+from tests.client.test_dane import Names, record
 from tests.client.test_trust import fingerprint_of, public_key_of
 from twisted_sendmail import Credentials, TLSTrust
 
@@ -30,16 +31,24 @@ SERVICE = "_submissions.example.org"
 NO_PIN = "00" * 32
 
 
+@lru_cache
+def trusted_server(name: str) -> tuple[Any, SSL.Context]:
+    """Return the certificate of the server that is *name*, and its context."""
+    certificate, key = authority().server(name)
+    return certificate, context_of(certificate, key)
+
+
 @dataclass
 class TrustKind:
     """One kind of trust.
 
-    :param settings: of the client; ``trust`` at least.
+    :param settings: of the client's SubmissionServer; ``trust`` at least.
     :param verified_by: of the facts.
     :param name: the name that the server's certificate has to have.
     :param impostors: servers that this kind refuses besides :data:`IMPOSTORS`.
     :param secure: keywords inside TLS.
     :param answers: of the server that is trusted.
+    :param good: the context of the server that is trusted, if not the usual one for *name*.
     """
 
     settings: dict[str, Any]
@@ -48,23 +57,13 @@ class TrustKind:
     impostors: dict[str, Callable[[], SSL.Context]] = field(default_factory=dict)
     secure: tuple[str, ...] = ("PIPELINING", "AUTH PLAIN")
     answers: dict[str, Any] = field(default_factory=dict)
-
-    def good(self) -> SSL.Context:
-        """Return the context of the server that is trusted."""
-        return trusted_server(self.name)[1]
+    good: Callable[[], SSL.Context] = lambda: trusted_server(NAME)[1]
 
     @property
     def refused(self) -> dict[str, Callable[[], SSL.Context]]:
         """Contexts of servers that are refused, by what is wrong with them."""
         common = {what: lambda made=made: made(self.name) for what, made in IMPOSTORS.items()}
         return {**common, **self.impostors}
-
-
-@lru_cache
-def trusted_server(name: str) -> tuple[Any, SSL.Context]:
-    """Return the certificate of the server that is *name*, and its context."""
-    certificate, key = authority().server(name)
-    return certificate, context_of(certificate, key)
 
 
 @lru_cache
@@ -143,13 +142,16 @@ def _verified_name(folder: Path) -> TrustKind:
     return TrustKind(
         {"trust": TLSTrust(folder / "ca.pem", name=OTHER_NAME)},
         name=OTHER_NAME,
+        good=lambda: trusted_server(OTHER_NAME)[1],
         impostors={"the name of the host": _another_server},
     )
 
 
 def _other_name(folder: Path) -> TrustKind:
     return TrustKind(
-        {"trust": TLSTrust(folder / "ca.pem", other_names=(SERVICE, OTHER_NAME))}, name=OTHER_NAME
+        {"trust": TLSTrust(folder / "ca.pem", other_names=(SERVICE, OTHER_NAME))},
+        name=OTHER_NAME,
+        good=lambda: trusted_server(OTHER_NAME)[1],
     )
 
 
@@ -186,6 +188,34 @@ def _external(folder: Path) -> TrustKind:
     )
 
 
+def _dane(*records: str) -> dict[str, Any]:
+    names = Names()
+    for port in (465, 587):
+        _ = names.tlsa(*records, name=f"_{port}._tcp.{NAME}")
+    return {"trust": TLSTrust(dane=True), "resolver": names}
+
+
+def _dane_ee(folder: Path) -> TrustKind:
+    return TrustKind(
+        _dane(record(3, 1, 1, trusted_server(NAME)[0])),
+        "dane-ee",
+        impostors={"a good certificate of a good CA": _another_server},
+    )
+
+
+def _dane_ta(folder: Path) -> TrustKind:
+    return TrustKind(
+        _dane(record(2, 0, 1, authority().certificate)), "dane-ta", good=_server_with_its_ca
+    )
+
+
+@lru_cache
+def _server_with_its_ca() -> SSL.Context:
+    context = context_of(*authority().server(NAME))
+    context.add_extra_chain_cert(authority().certificate)
+    return context
+
+
 KINDS: dict[str, Callable[[Path], TrustKind]] = {
     "system CAs": _system,
     "CA file": _ca_file,
@@ -199,6 +229,8 @@ KINDS: dict[str, Callable[[Path], TrustKind]] = {
     "client certificate in PEM": _client_pem,
     "client certificate in PKCS#12": _client_pkcs12,
     "EXTERNAL": _external,
+    "DANE-EE": _dane_ee,
+    "DANE-TA": _dane_ta,
 }
 
 
