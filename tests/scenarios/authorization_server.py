@@ -1,16 +1,17 @@
 """An authorization server of Authlib, in a process of its own on the loopback interface.
 
-Each refresh token is used once; the first is ``granted``.  ``POST /revoke-all`` revokes all of them, as a
-person does in the settings of an account.
+Each refresh token is used once; the first is ``granted``.  Codes of the device flow are approved or denied by the
+test, in place of a person.  Mail servers ask whether an access token is valid (RFC 7662).
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
-from tests.scenarios.peers import python_of
+from tests.scenarios.peers import fake_time_library, python_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,15 +19,23 @@ if TYPE_CHECKING:
 _PROGRAM = '''
 import os
 import sys
+import time
 
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 
 from authlib.integrations.flask_oauth2 import AuthorizationServer
 from authlib.oauth2.rfc6749 import ClientMixin, TokenMixin, grants
-from flask import Flask
+from authlib.oauth2.rfc7662 import IntrospectionEndpoint
+from authlib.oauth2.rfc8628 import (
+    DeviceAuthorizationEndpoint,
+    DeviceCodeGrant,
+    DeviceCredentialDict,
+)
+from flask import Flask, request
 from werkzeug.serving import make_server
 
 SECRET = "kein-Wort-davon-42"
+METHODS = ["client_secret_post", "client_secret_basic"]
 
 
 class Client(ClientMixin):
@@ -50,13 +59,13 @@ class Client(ClientMixin):
         return client_secret == SECRET
 
     def check_endpoint_auth_method(self, method, endpoint):
-        return method == "client_secret_post"
+        return method in METHODS
 
     def check_response_type(self, response_type):
         return False
 
     def check_grant_type(self, grant_type):
-        return grant_type in {"refresh_token", "client_credentials"}
+        return grant_type in {"refresh_token", "client_credentials", DeviceCodeGrant.GRANT_TYPE}
 
 
 class Token(TokenMixin):
@@ -88,7 +97,7 @@ GRANTS = {"granted": Token("granted")}
 class RefreshTokenGrant(grants.RefreshTokenGrant):
     """Each refresh token is used once."""
 
-    TOKEN_ENDPOINT_AUTH_METHODS = ["client_secret_post"]
+    TOKEN_ENDPOINT_AUTH_METHODS = METHODS
     INCLUDE_NEW_REFRESH_TOKEN = True
 
     def authenticate_refresh_token(self, refresh_token):
@@ -105,10 +114,67 @@ class RefreshTokenGrant(grants.RefreshTokenGrant):
 class ClientCredentialsGrant(grants.ClientCredentialsGrant):
     """For the client itself."""
 
-    TOKEN_ENDPOINT_AUTH_METHODS = ["client_secret_post"]
+    TOKEN_ENDPOINT_AUTH_METHODS = METHODS
+
+
+class DeviceEndpoint(DeviceAuthorizationEndpoint):
+    """Codes to enter elsewhere."""
+
+    CLIENT_AUTH_METHODS = METHODS
+    INTERVAL = 1
+
+    def get_verification_uri(self):
+        return "https://login.example.org/device"
+
+    def save_device_credential(self, client_id, scope, data):
+        data = {**data, "client_id": client_id, "scope": scope}
+        data["expires_at"] = time.time() + data["expires_in"]
+        CODES[data["device_code"]] = DeviceCredentialDict(data)
+
+
+class DeviceGrant(DeviceCodeGrant):
+    """The test approves or denies a code."""
+
+    TOKEN_ENDPOINT_AUTH_METHODS = METHODS
+
+    def query_device_credential(self, device_code):
+        return CODES.get(device_code)
+
+    def query_user_grant(self, user_code):
+        return ("jane", DECISIONS[user_code]) if user_code in DECISIONS else None
+
+    def should_slow_down(self, credential):
+        return False
+
+
+class Introspection(IntrospectionEndpoint):
+    """Mail servers ask it about access tokens."""
+
+    CLIENT_AUTH_METHODS = METHODS
+
+    def check_permission(self, token, client, request):
+        return True
+
+    def query_token(self, token_string, token_type_hint):
+        return token_string if token_string in ACCESS else None
+
+    def introspect_token(self, token):
+        return {"active": True, "username": "jane", "scope": "mail"}
+
+    def create_introspection_payload(self, token):
+        return self.introspect_token(token) if token else {"active": False}
+
+
+CODES = {}
+DECISIONS = {}
+ACCESS = set()
+COUNT = [0]
+DELAY = [0.0]
 
 
 def save_token(token, request):
+    COUNT[0] += 1
+    ACCESS.add(token["access_token"])
     if token.get("refresh_token"):
         GRANTS[token["refresh_token"]] = Token(token["refresh_token"])
 
@@ -122,11 +188,48 @@ server = AuthorizationServer(
 )
 server.register_grant(RefreshTokenGrant)
 server.register_grant(ClientCredentialsGrant)
+server.register_grant(DeviceGrant)
+server.register_endpoint(DeviceEndpoint)
+server.register_endpoint(Introspection)
 
 
 @app.post("/token")
 def token():
+    time.sleep(DELAY[0])
     return server.create_token_response()
+
+
+@app.post("/device")
+def device():
+    return server.create_endpoint_response(DeviceEndpoint.ENDPOINT_NAME)
+
+
+@app.post("/introspect")
+def introspect():
+    return server.create_endpoint_response(Introspection.ENDPOINT_NAME)
+
+
+@app.post("/decide/<code>/<decision>")
+def decide(code, decision):
+    DECISIONS[code] = decision == "approve"
+    return ""
+
+
+@app.post("/expire")
+def expire():
+    ACCESS.clear()
+    return ""
+
+
+@app.post("/delay/<seconds>")
+def delay(seconds):
+    DELAY[0] = float(seconds)
+    return ""
+
+
+@app.post("/count")
+def count():
+    return str(COUNT[0])
 
 
 @app.post("/revoke-all")
@@ -144,26 +247,55 @@ listening.serve_forever()
 
 
 class AuthorizationServer:
-    """The running server; :meth:`stop` ends it."""
+    """The running server; :meth:`stop` ends it.
 
-    def __init__(self, folder: Path) -> None:
+    :param skew: the offset of its clock, as libfaketime takes it, such as ``+2d``.
+    """
+
+    def __init__(self, folder: Path, *, skew: str = "") -> None:
         program = folder / "authorization_server.py"
         program.write_text(_PROGRAM)
-        self._process = subprocess.Popen([python_of("authlib"), program], stdout=subprocess.PIPE)
+        env = dict(os.environ)
+        if skew:
+            env |= {"LD_PRELOAD": str(fake_time_library()), "FAKETIME": skew}
+        self._process = subprocess.Popen(
+            [python_of("authlib"), program], stdout=subprocess.PIPE, env=env
+        )
         assert self._process.stdout is not None
-        self._port = int(self._process.stdout.readline())
-        self.token_url = f"http://127.0.0.1:{self._port}/token"
+        self.port = int(self._process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.token_url = f"{self.url}/token"
 
     def revoke_all(self) -> None:
-        """Revoke every grant."""
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
-        connection.request("POST", "/revoke-all", b"")
-        _ = connection.getresponse().read()
+        """Revoke every grant, as a person does in the settings of an account."""
+        _ = self._post("/revoke-all")
+
+    def expire(self) -> None:
+        """End the life of every access token, without a word to the client."""
+        _ = self._post("/expire")
+
+    def decide(self, code: str, *, approve: bool) -> None:
+        """Enter a code, and approve or deny it."""
+        _ = self._post(f"/decide/{code}/{'approve' if approve else 'deny'}")
+
+    def delay(self, seconds: float) -> None:
+        """Answer requests for tokens only after *seconds*."""
+        _ = self._post(f"/delay/{seconds}")
+
+    def count(self) -> int:
+        """Return how many tokens were given."""
+        return int(self._post("/count"))
+
+    def _post(self, path: str) -> bytes:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("POST", path, b"")
+        answer = connection.getresponse().read()
         connection.close()
+        return answer
 
     def stop(self) -> None:
         """End the process."""
         self._process.terminate()
         _ = self._process.wait(30)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()

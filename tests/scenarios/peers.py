@@ -34,3 +34,11 @@ def python_of(environment: str) -> Path:
         environment, None if python.exists() else f"{python} is missing; run tests/install-peers"
     )
     return python
+
+
+def fake_time_library() -> Path:
+    """The library that sets the clock of a process that preloads it, by the variable FAKETIME."""
+    found = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    require("libfaketime", None if found else "run tests/install-peers")
+    assert found is not None
+    return found

@@ -45,7 +45,7 @@ PATIENCE = 60
 _MASTER = Path("/usr/lib/postfix/sbin/master")
 # Ends Postfix when we are gone, however that came about: then nobody holds its stdin open.
 # Postfix leads a group of its own, in which nobody else is.
-_GUARD = """
+GUARD = """
 directory=$1; shift
 setsid "$@" </dev/null & master=$!
 read -r _
@@ -263,7 +263,7 @@ class Postfix:
             [
                 "sh",
                 "-c",
-                _GUARD,
+                GUARD,
                 "sh",
                 str(self.directory),
                 str(_MASTER),
