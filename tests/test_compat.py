@@ -354,7 +354,7 @@ async def test_an_unverified_context_is_refused_unless_it_is_allowed_by_name(
         assert server.messages == []
 
         factory = case.factory_of(**given)
-        factory.allowUnverifiedTLS = True
+        factory.dangerouslyAllowUnverifiedTLS = True
         assert (await begin(case, factory))[0] == 1
         assert server.messages[0].tls is not None
 

@@ -327,7 +327,9 @@ class SMTPSender(Protocol):
             name = getattr(self.transport.getPeer(), "host", None)
         trust = TLSTrust()
         if secured or creator is not None:
-            trust = _GivenTLS(creator=creator, unverified_allowed=self.factory.allowUnverifiedTLS)
+            trust = _GivenTLS(
+                creator=creator, unverified_allowed=self.factory.dangerouslyAllowUnverifiedTLS
+            )
         return SubmissionServer(
             name or "",
             tls=policy,
@@ -540,7 +542,7 @@ class SMTPSenderFactory(ClientFactory):
     #: Keeps time; None: the reactor that has the connection.
     reactor: Any = None
     #: Use a TLS context that verifies nothing, such as ``ClientContextFactory``.
-    allowUnverifiedTLS = False
+    dangerouslyAllowUnverifiedTLS = False
 
     def __init__(
         self,
