@@ -24,19 +24,26 @@ from OpenSSL.crypto import X509
 from twisted.internet.ssl import ClientContextFactory
 
 from tests.client.certificates import NAME, Authority, authority, context_of
-from tests.client.conftest import Net
+from tests.client.conftest import BODY, Net
 from tests.client.test_tls import nothing_was_told
 from tests.client.test_tls_of_the_endpoint import TLSEndpoint
+from tests.deferreds import Result
 from twisted_sendmail import (
     CertificateRejected,
     ConnectionClosed,
+    Envelope,
     InvalidInput,
     InvalidServer,
+    Mailer,
+    SubmissionServer,
     TLSAlert,
     TLSFailure,
     TLSPolicy,
     TLSTrust,
+    probe_server,
+    submit,
 )
+from twisted_sendmail.testing import MemoryEndpoint
 
 OTHER = "00" * 32
 SECRET = b"correct horse"
@@ -251,6 +258,43 @@ def test_a_result_tells_how_the_server_was_trusted_and_what_was_agreed_on(
             assert (tls.version, tls.resumed, tls.channel_binding) == (version, resumed, binding)
             assert ((tls.verified_by, tls.identity), tls.chain) == (identity, chain)
             assert resumed or tls.group
+
+
+@pytest.mark.parametrize("way", ["submit", "sendmail", "many", "Mailer", "probe_server", "error"])
+def test_every_result_has_the_facts(net: Net, way: str) -> None:
+    refuses = {"MAIL": "550 5.7.1 no"} if way == "error" else {}
+    server = net.server(refuses)
+    message: dict[str, Any] = {"sender": "a@example.org", "recipients": "b@example.net"}
+    sending: Any
+    if way in {"sendmail", "error"}:
+        result = net.send(server)
+        tls = result.error.tls if refuses else result.get().tls
+    elif way == "many":
+        envelope = Envelope("a@example.org", ["b@example.net"])
+        tls = net.many([(envelope, BODY)], server).get()[0].tls
+    else:
+        given = net.settings()
+        configured = SubmissionServer(
+            given.pop("server_name"), endpoint=MemoryEndpoint(net.pump, server), **given
+        )
+        if way == "submit":
+            sending = submit(net.clock, configured, BODY, **message)
+        elif way == "probe_server":
+            sending = probe_server(net.clock, configured)
+        else:
+            mailer = Mailer(net.clock, configured)
+            sending = mailer.send(BODY, **message)
+        result = Result(sending)
+        net.pump.run()
+        tls = result.get().tls
+        if way == "Mailer":
+            closed = Result(mailer.aclose())
+            net.pump.run()
+            closed.get()
+    assert (tls.version, tls.verified_by, tls.identity) == ("TLSv1.3", "name", NAME)
+    assert tls.cipher.startswith("TLS_")
+    assert tls.group
+    assert (tls.chain, tls.channel_binding) == (("CN=throw-away CA",), "tls-exporter")
 
 
 # -- certificates of the client
