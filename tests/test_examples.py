@@ -15,7 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from ssl import PEM_cert_to_DER_cert
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 import pytest_twisted
@@ -529,6 +529,30 @@ async def test_oauth_login(reactor: Any, tmp_path: Path, monkeypatch: pytest.Mon
         token_url = f"http://127.0.0.1:{port.getHost().port}/token"
         assert await run(reactor, "oauth_login.py", server.url, token_url) == ("", "", 0)
         assert len(server.messages) == 1
+    await port.stopListening()
+
+
+@ensureDeferred
+async def test_oauth_url(reactor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = Endpoint()
+    port = listen(reactor, endpoint)
+    for name, secret in (("refresh", REFRESH), ("client", SECRET)):
+        (tmp_path / name).write_text(secret)
+        (tmp_path / name).chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    query = urlencode(
+        {
+            "oauth-token-url": f"http://127.0.0.1:{port.getHost().port}/token",
+            "oauth-client-id": "mailer",
+            "oauth-client-secret-file": "client",
+            "oauth-refresh-token-file": "refresh",
+        }
+    )
+    async with LoopbackServer(reactor, tokens={"alice": "access-1"}) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", server.ca_file)
+        url = f"{server.url.replace('://', '://alice@')}?{query}"
+        assert await run(reactor, "oauth_url.py", url) == ("", "", 0)
+        assert [message.user for message in server.messages] == ["alice"]
     await port.stopListening()
 
 

@@ -40,6 +40,7 @@ from twisted_sendmail.oauth import (
     RefreshTokenStore,
     TokenEndpoint,
     TokenEndpointUnavailable,
+    server_from_url,
 )
 from twisted_sendmail.sasl import CredentialsUnavailable
 from twisted_sendmail.testing import Authority, LoopbackServer
@@ -381,6 +382,33 @@ async def test_the_certificate_of_the_token_endpoint_is_verified(running: Runnin
 def test_a_token_endpoint_without_https_is_refused(url: str) -> None:
     with pytest.raises(InvalidServer, match="https://HOST/PATH"):
         TokenEndpoint(Clock(), url, "mailer")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        (
+            "smtps://jane@h",
+            "the server's URL has no setting of OAuth; write smtps://USER@HOST?oauth-",
+        ),
+        ("smtps://h?oauth-client-id=c", "the server's URL has no user; write smtps://USER@HOST?"),
+        ("smtps://j@h?oauth-provider=google", "there is no oauth-client-id; write the client"),
+        ("smtps://j@h?password=s3cret", "password is no setting of a URL; the settings of a URL"),
+        ("smtps://j@h?oauth-store-command=x", "oauth-store-command is no setting of a URL"),
+        ("smtps://j@h?oauth-client-id=", "oauth-client-id in the server's URL cannot be used"),
+        ("smtps://j@h?oauth-client-id=c#s3cret", "the server's URL has a fragment; write # as %23"),
+        ("ftp://j@h?oauth-client-id=c", "server URL 'ftp://…@h' cannot be used"),
+    ],
+)
+def test_a_url_with_other_settings_is_refused(url: str, problem: str) -> None:
+    with pytest.raises(InvalidServer) as caught:
+        server_from_url(Clock(), url)
+    assert (problem in str(caught.value), "s3cret" in str(caught.value)) == (True, False)
+
+
+def test_a_url_with_settings_of_oauth_names_the_function_that_reads_it() -> None:
+    with pytest.raises(InvalidServer, match=r"are keys, or are read by oauth\.server_from_url"):
+        SubmissionServer.from_url("smtps://jane@h?oauth-provider=google")
 
 
 def test_a_repr_shows_no_secret() -> None:

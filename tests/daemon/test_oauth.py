@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +16,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from tests.daemon.conftest import Folder, Stage
 from tests.daemon.test_service import port_of, send
 from tests.token_endpoint import REFRESH, SECRET, Endpoint, listen
-from twisted_sendmail.testing import LoopbackServer
+from twisted_sendmail import ServerTLS
+from twisted_sendmail.testing import Authority, LoopbackServer
 
 
 class Login:
@@ -62,6 +64,31 @@ async def test_a_relay_delivers_with_a_token_that_it_refreshed(
     assert len(login.endpoint.forms) == 2
     if more:
         assert login.file.read_text() == f"{REFRESH}-2\n"
+
+
+@ensureDeferred
+async def test_a_relay_has_its_own_trust_and_commands_and_sends_the_secret_in_a_header(
+    stage: Stage, login: Login, folder: Folder, reactor: Any
+) -> None:
+    authority = Authority()
+    pem = folder.write("server.pem", authority.issue().decode(), 0o600)
+    folder.write("oauth-ca.pem", authority.pem.decode())
+    port = listen(reactor, login.endpoint, ServerTLS(pem))
+    login.endpoint.basic = login.endpoint.rotates = True
+    url = f'oauth-token-url = "https://localhost:{port.getHost().port}/token"'
+    daemon = await stage.started(
+        re.sub("oauth-token-url = .*", url, login.text)
+        + f"""
+            oauth-auth-method = "client_secret_basic"
+            oauth-ca-file = "oauth-ca.pem"
+            oauth-refresh-token-command = ["cat", "{login.file}"]
+            oauth-store-command = ["dd", "status=none", "of={login.file}"]
+        """
+    )
+    await deferToThread(send, port_of(daemon))
+    await login.hop.wait_for(1)
+    assert login.file.read_text() == f"{REFRESH}-2\n"
+    await port.stopListening()
 
 
 @ensureDeferred

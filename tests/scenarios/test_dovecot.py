@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +14,10 @@ from typing import Any
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
+from tests.names import read_configuration
 from tests.scenarios.authorization_server import AuthorizationServer
 from tests.scenarios.dovecot import Dovecot, why_not
 from tests.scenarios.peers import require
@@ -76,3 +83,105 @@ async def test_dovecot_accepts_a_token_and_a_new_one_for_an_expired_one(
         await submit(reactor, jane, MESSAGE)
     assert await deferToThread(servers.authlib.count) == 3
     assert len(servers.hop.messages) == 3
+
+
+# -- the page ---------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "log-in-with-oauth.md"
+
+
+def blocks(language: str) -> list[str]:
+    text = PAGE.read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+class Home:
+    """The home of a person who follows the page, with the test's servers instead of the provider's."""
+
+    def __init__(self, servers: Servers, folder: Path) -> None:
+        self._servers = servers
+        self.folder = folder / "home"
+        self.accounts = self.folder / ".config/twisted-sendmail"
+        self.accounts.mkdir(parents=True)
+        for place in (self.folder, self.accounts):
+            (place / "client-secret").write_text(f"{SECRET}\n")
+            (place / "client-secret").chmod(0o600)
+        (self.folder / "message.eml").write_bytes(MESSAGE)
+
+    def moved(self, text: str) -> str:
+        """*text* with the addresses of the test's servers."""
+        authlib = self._servers.authlib.url
+        host = self._servers.dovecot.url.partition("://")[2]
+        settings = [
+            f'oauth-token-url = "{authlib}/token"',
+            'oauth-client-secret-file = "client-secret"',
+            'oauth-scope = "mail"',
+        ]
+        if "[account" in text:
+            settings.append(f'oauth-device-url = "{authlib}/device"')
+        text = text.replace('oauth-provider = "microsoft"', "\n".join(settings))
+        options = (
+            f"--oauth-token-url {authlib}/token --oauth-device-url {authlib}/device "
+            "--oauth-client-secret-file client-secret --oauth-scope mail"
+        )
+        text = text.replace("--oauth-provider microsoft", options)
+        text = text.replace("sudo -u twisted_sendmail ", "").replace(
+            "/var/lib/twisted_sendmail/", ""
+        )
+        text = text.replace("11111111-2222-3333-4444-555555555555", "mailer")
+        text = text.replace("jane%40example.org@", "jane@")
+        text = re.sub(r"smtp\.office365\.com|mail\.example\.org", host, text)
+        return text.replace("https://login.example.org", authlib)
+
+    def run(self, block: str) -> str:
+        """Run the commands of *block*, and approve each login; return their output."""
+        path = f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        process = subprocess.Popen(
+            ["/bin/sh", "-eu", "-c", self.moved(block)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
+            env={
+                "PATH": path,
+                "HOME": str(self.folder),
+                "LANG": "C.UTF-8",
+                "SSL_CERT_FILE": str(self._servers.dovecot.ca_file),
+            },
+        )
+        while process.poll() is None:
+            self._servers.authlib.approve_all()
+            time.sleep(0.1)
+        out = process.communicate()[0].decode()
+        assert process.returncode == 0, out
+        return out
+
+
+@ensureDeferred
+async def test_a_person_logs_in_checks_and_sends_as_the_page_says(
+    servers: Servers, tmp_path: Path
+) -> None:
+    home = Home(servers, tmp_path)
+    with_file, with_commands, smarthost = blocks("toml")
+    _, account, url, relay = blocks("sh")
+    (home.accounts / "accounts.toml").write_text(home.moved(with_file))
+    out = await deferToThread(home.run, account)
+    assert "Open this address in a browser, on any machine: https://login.example.org/device" in out
+    assert f"logged in; the refresh token is in {home.accounts}/refresh-token\n" in out
+    assert "AUTH succeeded" in out
+    assert (home.accounts / "refresh-token").stat().st_mode & 0o777 == 0o600
+    out = await deferToThread(home.run, url)
+    assert ("AUTH succeeded" in out, len(servers.hop.messages)) == (True, 2)
+    assert "logged in" in await deferToThread(home.run, relay)
+    configuration = home.folder / "relay.toml"
+    configuration.write_text(f'queue = "queue"\nlisten = ["tcp:0"]\n{home.moved(smarthost)}')
+    read_configuration(configuration, Clock())
+    # In place of the password manager.
+    program = home.folder / "bin" / "pass"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncd {home.folder}\n[ $1 = show ] && cat kept || cat > kept\n")
+    program.chmod(0o755)
+    text = home.moved(with_commands) + 'from = "jane@example.org"\n'
+    (home.accounts / "accounts.toml").write_text(text)
+    out = await deferToThread(home.run, account)
+    assert ("was given to the command" in out, len(servers.hop.messages)) == (True, 3)

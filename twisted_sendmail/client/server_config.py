@@ -461,6 +461,8 @@ def _parts(url: str) -> tuple[str, str | None, str | None, str, int | None] | st
         return f"it does not begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}"
     if scheme == _DISCOVERED and port is not None:
         return "the records of the domain name the port"
+    if parts.query.startswith("oauth-"):
+        return "it has settings of OAuth, which are keys, or are read by oauth.server_from_url"
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         return "there is something after the host"
     if not parts.hostname:
