@@ -9,12 +9,14 @@ number, an argv, or None if it notices by itself. `secrets` are files made in {d
 their owner can read.
 """
 
+import glob
 import os
 import pwd
 import signal
 import socket
 import subprocess
 import time
+import urllib.parse
 
 import harness
 
@@ -44,20 +46,31 @@ class Relay:
     def stop(self):
         raise NotImplementedError
 
+    @property
+    def ports(self):
+        """The ports on which it accepts mail."""
+        return [self.port_in]
+
     def wait_ready(self, timeout=30):
         end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port_in), 1) as s:
-                    s.settimeout(5)
-                    if s.recv(512).startswith(b"220"):
-                        s.sendall(b"QUIT\r\n")
-                        s.recv(512)
-                        return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise RuntimeError("the relay did not come up")
+        for port in self.ports:
+            while not self._answers(port):
+                if time.monotonic() > end:
+                    raise RuntimeError("the relay did not come up")
+                time.sleep(0.05)
+
+    @staticmethod
+    def _answers(port):
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1) as s:
+                s.settimeout(5)
+                if s.recv(512).startswith(b"220"):
+                    s.sendall(b"QUIT\r\n")
+                    s.recv(512)
+                    return True
+        except OSError:
+            pass
+        return False
 
 
 class Command(Relay):
@@ -232,6 +245,98 @@ class Postfix(Relay):
             time.sleep(0.1)
 
 
+class OnPostgreSQL(Relay):
+    """Relays that share a queue in a PostgreSQL of their own, with its defaults, on the measured disk.
+
+    CPU and memory are those of the relays and of the database.
+    """
+
+    def __init__(self, env, directory, port_in, sink, *, relays=1):
+        Relay.__init__(self, env, directory, port_in, sink)
+        self._ports = [port_in]
+        while len(self._ports) < relays:
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", 0))
+                self._ports.append(s.getsockname()[1])
+        self.relays = []
+
+    @property
+    def ports(self):
+        return self._ports
+
+    def start(self):
+        found = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+        if not found:
+            raise LookupError("needs PostgreSQL")
+        self.bin, self.data = found[-1], os.path.join(self.dir, "postgresql")
+        os.makedirs(self.data)
+        self.user = {}
+        if os.getuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            os.chown(self.data, owner.pw_uid, owner.pw_gid)
+            self.user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            for d in (self.dir, os.path.dirname(self.dir)):
+                os.chmod(d, 0o755)  # noqa: S103 - the database's own user looks into it
+        self._run("initdb", "-D", self.data, "-U", "relay", "-A", "trust", "-E", "UTF8")
+        options = "-c listen_addresses='' -c unix_socket_directories=" + self.data
+        self._run("pg_ctl", "-D", self.data, "-w", "-l", self.data + "/log", "-o", options, "start")
+        with open(self.data + "/postmaster.pid") as f:
+            self.database = int(f.readline())
+        url = "postgresql://relay@/postgres?" + urllib.parse.urlencode({"host": self.data})
+        for number, port in enumerate(self.ports):
+            directory = os.path.join(self.dir, "relay%d" % number)
+            relay = Command(
+                self.env, directory, port, self.sink,
+                argv=_relay("%s&node=relay%d" % (url, number)),
+                flush=signal.SIGUSR1, secrets={"password": "password\n"},
+            )  # fmt: skip
+            relay.start()
+            self.relays.append(relay)
+
+    def _run(self, program, *arguments):
+        r = subprocess.run(
+            [os.path.join(self.bin, program), *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            check=False,
+            **self.user,
+        )
+        if r.returncode:
+            raise RuntimeError("%s: %s" % (program, r.stderr[-300:]))
+
+    def pids(self):
+        found = harness.tree(self.database)
+        for relay in self.relays:
+            found += relay.pids()
+        return found
+
+    def flush(self):
+        self.relays[0].flush()
+
+    def stop(self):
+        for relay in self.relays:
+            relay.stop()
+        if os.path.exists(os.path.join(self.data, "postmaster.pid")):
+            self._run("pg_ctl", "-D", self.data, "-w", "-m", "fast", "stop")
+
+
+def _relay(queue):
+    """Return the command of this package's relay."""
+    return [
+        *("{python}", "-c", "from twisted.scripts.twistd import run; run()"),
+        *("--nodaemon", "--pidfile=", "sendmail"),
+        *("--listen", "tcp:127.0.0.1:{port_in}", "--queue", queue),
+        *("--smarthost", "smtp+starttls://user@localhost:{sink}"),
+        *("--password-file", "{dir}/password", "--ca-file", "{cafile}"),
+    ]
+
+
+def _on_postgresql(relays):
+    return lambda env, d, i, s: OnPostgreSQL(env, d, i, s, relays=relays)
+
+
 def _postfix(**kw):
     return lambda env, d, i, s: Postfix(env, d, i, s, **kw)
 
@@ -259,15 +364,7 @@ RELAYS = {
         ],
         flush=signal.SIGUSR1,
     ),
-    "ours": _command(
-        [
-            *("{python}", "-c", "from twisted.scripts.twistd import run; run()"),
-            *("--nodaemon", "--pidfile=", "sendmail"),
-            *("--listen", "tcp:127.0.0.1:{port_in}", "--queue", "{queue}"),
-            *("--smarthost", "smtp+starttls://user@localhost:{sink}"),
-            *("--password-file", "{dir}/password", "--ca-file", "{cafile}"),
-        ],
-        flush=signal.SIGUSR1,
-        secrets={"password": "password\n"},
-    ),
+    "ours": _command(_relay("{queue}"), flush=signal.SIGUSR1, secrets={"password": "password\n"}),
+    "ours-postgresql": _on_postgresql(1),
+    "ours-postgresql-3": _on_postgresql(3),
 }

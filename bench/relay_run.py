@@ -52,20 +52,41 @@ class Bench:
         )
 
     def inject(self, n):
+        """Send *n* messages, over all the ports on which the relay accepts mail."""
+        ports = self.relay.ports
+        shares = [n // len(ports) + (i < n % len(ports)) for i in range(len(ports))]
         t = time.monotonic()
+        clients = []
+        for i, (port, share) in enumerate(zip(ports, shares, strict=True)):
+            clients.append(
+                subprocess.Popen(
+                    self.injector(port, share, sum(shares[:i])),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        for client in clients:
+            _, error = client.communicate(timeout=self.a.timeout)
+            if client.returncode:
+                raise RuntimeError("injector: " + error[-300:])
+        return t, time.monotonic() - t
+
+    def injector(self, port, n, first):
+        sessions = max(1, self.a.sessions // len(self.relay.ports))
         if self.a.inject == "limit":
-            cmd = [
+            return [
                 os.path.join(self.env.build, "limit"),
                 "--host",
                 "127.0.0.1",
                 "--port",
-                str(self.port_in),
+                str(port),
                 "--messages",
                 str(n),
                 "--message",
                 self.path,
                 "--connections",
-                str(self.a.sessions),
+                str(sessions),
                 "--mode",
                 "reuse",
                 "--tls",
@@ -73,31 +94,18 @@ class Bench:
                 "--no-auth",
                 "--data",
                 "--unique",
+                "--first",
+                str(first),
             ]
-        else:
-            exe = harness.which("smtp-source", "/usr/sbin", "/usr/local/sbin")
-            cmd = [
-                exe,
-                "-d",
-                "-N",
-                "-s",
-                str(self.a.sessions),
-                "-m",
-                str(n),
-                "-f",
-                "sender@bench.example",
-                "-t",
-                "rcpt@bench.example",
-                "-M",
-                "client.bench.example",
-                "-F",
-                self.path + ".lf",
-                "inet:127.0.0.1:%d" % self.port_in,
-            ]
-        r = subprocess.run(cmd, capture_output=True, text=True, timeout=self.a.timeout, check=False)
-        if r.returncode:
-            raise RuntimeError("injector: " + r.stderr[-300:])
-        return t, time.monotonic() - t
+        if len(self.relay.ports) > 1:
+            raise LookupError("smtp-source cannot number the recipients over several relays")
+        return [
+            harness.which("smtp-source", "/usr/sbin", "/usr/local/sbin"),
+            *("-d", "-N", "-s", str(sessions), "-m", str(n)),
+            *("-f", "sender@bench.example", "-t", "rcpt@bench.example"),
+            *("-M", "client.bench.example", "-F", self.path + ".lf"),
+            "inet:127.0.0.1:%d" % port,
+        ]
 
     def wait(self, n, since):
         last, moved = -1, time.monotonic()
