@@ -47,7 +47,10 @@ class FinalReport:
 
     @property
     def removed(self) -> tuple[QueuedRecipient, ...]:
-        """Recipients that were pending when the message was removed from the queue."""
+        """Recipients that were pending when the message was removed from the queue.
+
+        Where several relays share the queue, also those for whom another relay ended the message.
+        """
         return self._with(RecipientState.PENDING)
 
     def _with(self, state: RecipientState) -> tuple[QueuedRecipient, ...]:
