@@ -1,25 +1,34 @@
-"""A DNS server on the loopback interface that says what a test wants."""
+"""A DNS server on the loopback interface that answers as a test wants."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
 from twisted.internet.defer import Deferred
-from twisted.names import dns
+from twisted.internet.protocol import DatagramProtocol
 
 
-class NameServer(dns.DNSDatagramProtocol):
-    """Answers by UDP from ``records``, and with the flag AD if ``validated``.
+class NameServer(DatagramProtocol):
+    """Answers by UDP from ``records``, follows aliases, and sets the flag AD if ``validated``.
 
-    :ivar records: name and type (``SRV``) to records of ``twisted.names.dns``.
-    :ivar rcode: the code of every answer; NXDOMAIN for names that are not in ``records``.
+    :ivar records: name and type (``SRV``) to the texts of records; other names do not exist.
+    :ivar rcode: the code of every answer.
+    :ivar bogus: names to whose queries the answer is SERVFAIL, as from a name server that has found their
+        signature wrong.
+    :ivar unsigned: names whose answers have no AD.
     """
 
     def __init__(self) -> None:
-        super().__init__(controller=None)  # type: ignore[no-untyped-call]  # Twisted has no type for it
-        self.records: dict[tuple[str, int], list[Any]] = {}
+        self.records: dict[tuple[str, str], list[str]] = {}
         self.validated = False
-        self.rcode = dns.OK
+        self.rcode: int = dns.rcode.NOERROR
+        self.bogus: set[str] = set()
+        self.unsigned: set[str] = set()
         self.asked: list[str] = []
         self._port: Any = None
 
@@ -32,28 +41,43 @@ class NameServer(dns.DNSDatagramProtocol):
         stopped: Deferred[None] = self._port.stopListening()
         return stopped
 
+    def add(self, name: str, kind: str, *texts: str) -> None:
+        """Add records, such as ``add("_25._tcp.mx.test", "TLSA", "3 1 1 ab…")``."""
+        self.records.setdefault((name.lower(), kind), []).extend(texts)
+
     def add_srv(
         self, name: str, target: str, port: int, priority: int = 0, weight: int = 0
     ) -> None:
-        # Twisted writes the root as an empty name.
-        record = dns.Record_SRV(priority, weight, port, target.rstrip(".").encode(), ttl=60)  # type: ignore[no-untyped-call]  # the same
-        self.records.setdefault((name, dns.SRV), []).append(record)
+        self.add(name, "SRV", f"{priority} {weight} {port} {target.rstrip('.')}.")
 
     def datagramReceived(self, data: bytes, addr: Any) -> None:
-        query = dns.Message()
-        query.fromStr(data)
-        (question,) = query.queries
-        name = question.name.name.decode()
+        query = dns.message.from_wire(data)
+        (question,) = query.question
+        kind = dns.rdatatype.to_text(question.rdtype)
+        name = question.name.to_text(omit_final_dot=True)
         self.asked.append(name)
-        found = self.records.get((name.lower(), question.type), [])
+        reply = dns.message.make_response(query, recursion_available=True)
+        signed, rcode = self.validated, self.rcode
+        seen: set[str] = set()
+        while name not in seen:
+            seen.add(name)
+            signed = signed and name.lower() not in self.unsigned
+            if name.lower() in self.bogus:
+                rcode = dns.rcode.SERVFAIL
+            found = self.records.get((name.lower(), kind), [])
+            alias = self.records.get((name.lower(), "CNAME"), [])
+            for each_kind, texts in ((kind, found), ("CNAME", alias)):
+                if texts:
+                    reply.answer.append(
+                        dns.rrset.from_text_list(f"{name}.", 60, "IN", each_kind, texts)
+                    )
+            if not found and alias:
+                name = alias[0].rstrip(".")
         known = any(each == name.lower() for each, _ in self.records)
-        reply = dns.Message(query.id, answer=True, recAv=True, recDes=True)
-        reply.authenticData = self.validated
-        reply.rCode = self.rcode or (dns.OK if known else dns.ENAME)
-        reply.queries = query.queries
-        reply.maxSize = 0  # not cut off
-        reply.answers = [
-            dns.RRHeader(question.name.name, question.type, ttl=60, payload=record)
-            for record in (found if not reply.rCode else ())
-        ]
-        self.transport.write(reply.toStr(), addr)
+        reply.set_rcode(dns.rcode.Rcode(rcode or (0 if known else dns.rcode.NXDOMAIN)))
+        if rcode:
+            reply.answer.clear()
+        elif signed:
+            reply.flags |= dns.flags.AD
+        assert self.transport is not None
+        self.transport.write(reply.to_wire(max_size=65535), addr)

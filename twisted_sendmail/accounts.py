@@ -72,6 +72,8 @@ class Account(NamedTuple):
     ca_directory: str | None = None
     fingerprint: tuple[str, ...] | None = None
     public_key: tuple[str, ...] | None = None
+    dane: bool = False
+    name_servers: tuple[str, ...] | None = None
     server_name: str | None = None
     minimum_tls_version: str | None = None
     client_certificate: str | None = None
@@ -318,6 +320,8 @@ _KEYS: dict[str, Callable[[object, str, str], Any]] = {
     "ca-directory": _path,
     "fingerprint": _text_or_texts,
     "public-key": _text_or_texts,
+    "dane": _flag,
+    "name-servers": _texts,
     "server-name": _text,
     "minimum-tls-version": _text,
     "client-certificate": _path,

@@ -13,6 +13,7 @@ from tests.cli.scripted import ScriptedServer
 from tests.cli.shell import PASSWORD, Shell
 from twisted_sendmail import SubmissionServer, TLSFacts, TLSPolicy
 from twisted_sendmail.cli.check import findings
+from twisted_sendmail.cli.survey import Survey
 from twisted_sendmail.client import ProbeResult
 from twisted_sendmail.smtp import Capabilities
 from twisted_sendmail.testing import LoopbackServer
@@ -42,7 +43,9 @@ def judged(**changes: Any) -> list[tuple[str, str]]:
         SERVER, None, in_clear=Capabilities({"STARTTLS": ""}), offered=Capabilities(GOOD), tls=TLS
     )
     return [
-        (level, text) for level, text in findings(evolve(good, **changes), NOW) if level != "ok"
+        (level, text)
+        for level, text in findings(Survey(evolve(good, **changes)), NOW)
+        if level != "ok"
     ]
 
 

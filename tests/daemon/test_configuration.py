@@ -404,6 +404,23 @@ def test_a_mistake_about_a_listener_is_one_line(folder: Folder, keys: str, compl
         ('url = "smtps://h"\npublic-key = ["x"]', "public-key: the public key cannot be used"),
         ('url = "smtps://h"\nca-directory = "nil"', "ca-directory: file 'FOLDER/nil' cannot be"),
         (
+            'url = "smtps://h"\ndane = true',
+            "dane: DANE needs a name server whose validation by DNS",
+        ),
+        (
+            'url = "smtps://h"\ndane = true\nname-servers = ["192.0.2.1"]',
+            "dane: DANE needs a name server whose validation",
+        ),
+        (
+            'url = "smtps://h"\ndane = true\nfingerprint = "' + "0" * 64 + '"',
+            "fingerprint: DANE goes alone; leave out the CAs",
+        ),
+        (
+            'url = "smtp://h"\ndane = true\nname-servers = ["127.0.0.1"]',
+            "dane: DANE cannot be used with TLSPolicy.NONE; use IMPLICIT or STARTTLS",
+        ),
+        ('url = "smtps://h"\nname-servers = ["x"]', "name-servers: name server 'x' cannot be used"),
+        (
             'url = "smtps://h"\nminimum-tls-version = "TLSv1.1"',
             "minimum-tls-version: minimum_version cannot be 'TLSv1.1'",
         ),

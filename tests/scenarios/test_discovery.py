@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from twisted.internet.protocol import Factory, Protocol
-from twisted.names import dns
 
 from tests.name_server import NameServer
 from twisted_sendmail import (
@@ -269,7 +268,7 @@ async def test_a_domain_without_server_is_named(
 async def test_records_that_cannot_be_used_are_left_out(world: World) -> None:
     port = world.serve(DOMAIN)
     world.names.add_srv(IMPLICIT, "localhost", 0)
-    world.names.add_srv(IMPLICIT, "m\N{LATIN SMALL LETTER U WITH DIAERESIS}ller.test", 465)
+    world.names.add_srv(IMPLICIT, r"m\195\188ller.test", 465)
     world.names.add_srv(IMPLICIT, "localhost", port, priority=1)
     (candidate,) = await find_servers(world.reactor, world.server())
     assert (candidate.server.host, candidate.server.port) == ("localhost", port)
@@ -293,7 +292,7 @@ async def test_a_domain_too_long_for_the_name_of_the_service_is_named(world: Wor
         await world.send(world.server(f"submission:{domain}"))
 
 
-@pytest.mark.parametrize("rcode", [dns.ESERVER, 6], ids=["SERVFAIL", "YXDOMAIN"])
+@pytest.mark.parametrize("rcode", [2, 6], ids=["SERVFAIL", "YXDOMAIN"])
 @pytest_twisted.ensureDeferred
 async def test_a_bogus_answer_is_no_answer(world: World, rcode: int) -> None:
     """A validating name server says SERVFAIL to a forged record."""

@@ -1,18 +1,30 @@
 """``twisted-sendmail check``: connect to a server as ``send`` does, show what it offers, send no mail.
 
-A finding is *wrong* if it keeps mail from being submitted, and *weak* if a careful operator would
-correct it. RFC 8314 (TLS), RFC 6409 sections 4 and 7 (the extensions of a submission server).
+Of a domain or an address, the servers are looked up first. A finding is *wrong* if it keeps mail from being
+submitted, and *weak* if a careful operator would correct it. At the end are the settings to use.
+RFC 8314 (TLS), RFC 6409 sections 4 and 7 (the extensions of a submission server), RFC 6186 (SRV).
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
-from twisted_sendmail.cli.options import SERVER_VARIABLE, account_of, add_server_options, server_of
+from attrs import evolve
+
+from twisted_sendmail.cli.options import (
+    LOGIN_OPTIONS,
+    PASSWORD_VARIABLE,
+    SERVER_VARIABLE,
+    account_of,
+    add_server_options,
+    server_of,
+)
 from twisted_sendmail.cli.output import (
     as_json,
     error_json,
@@ -22,7 +34,15 @@ from twisted_sendmail.cli.output import (
     tls_json,
 )
 from twisted_sendmail.cli.react import react
-from twisted_sendmail.client import ProbeResult, SubmissionServer, TLSPolicy, probe_server
+from twisted_sendmail.cli.survey import DANESurvey, Survey, survey, survey_host, system_resolver
+from twisted_sendmail.client import (
+    ProbeResult,
+    SubmissionServer,
+    TLSARecords,
+    TLSPolicy,
+    find_servers,
+    is_address,
+)
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_result
 from twisted_sendmail.sasl import MECHANISMS
 from twisted_sendmail.smtp import (
@@ -30,6 +50,7 @@ from twisted_sendmail.smtp import (
     CertificateRejected,
     SendmailError,
     TLSFacts,
+    full_url,
     printable,
 )
 
@@ -44,18 +65,19 @@ RENEWAL = timedelta(days=14)
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of the subcommand to *parser*."""
-    parser.usage = "%(prog)s [OPTIONS] [URL]"
+    parser.usage = "%(prog)s [OPTIONS] [URL | DOMAIN | ADDRESS]"
     parser.description = (
         "Connect as `send` would (TLS, and AUTH if a user is given), show the server and its "
-        "extensions, and report what is weak or wrong. No mail is sent. Exit status 0 if the "
+        "extensions, report what is weak or wrong, and the settings to use. Of a domain or an "
+        "address, the servers are looked up in DNS. No mail is sent. Exit status 0 if the "
         "server can be used."
     )
     parser.add_argument(
         "server",
         metavar="URL",
         nargs="?",
-        help="smtps://HOST, smtp+starttls://HOST[:PORT], HOST[:PORT], or submission:DOMAIN, also "
-        f"with USER@; else the variable {SERVER_VARIABLE}",
+        help="smtps://HOST, smtp+starttls://HOST[:PORT], HOST:PORT, submission:DOMAIN, also with "
+        f"USER@; or a domain, an address, or a host; else the variable {SERVER_VARIABLE}",
     )
     add_server_options(parser)
     output = parser.add_argument_group("output")
@@ -65,29 +87,105 @@ def add_options(parser: ArgumentParser) -> None:
     )
 
 
+class _Name(NamedTuple):
+    """A domain or a host, or an address, as it was given."""
+
+    host: str
+    user: str | None
+
+
 def execute(args: Namespace) -> int:
     """Check the server; the exit status."""
     try:
-        watch = print_note if args.verbose else None
-        server = server_of(args, account_of(args), watch, remedy="give its URL")
+        account = account_of(args)
+        name = None if account is not None else _name(args)
+        # Whose user it is depends on what DNS has about the name.
+        given = args if name is None else _without_login(args, name.host)
+        server = server_of(given, account, _watch(args), remedy="give its URL")
     except (SendmailError, CommandError) as e:
-        print_error(str(e))
-        status = e.status if isinstance(e, CommandError) else status_of_result(None, e)
-        if args.json:
-            error = {"usable": False, "exit_status": int(status), "error": error_json(e)}
-            print_result(as_json(error))
-        return status
-    return react(lambda reactor: _check(args, reactor, server))
+        return _failed(args, e)
+    if name is None:
+        return react(lambda reactor: _check(args, reactor, server))
+    return react(lambda reactor: _check_name(args, reactor, server, name))
+
+
+def _failed(args: Namespace, e: SendmailError | CommandError) -> int:
+    print_error(str(e))
+    status = e.status if isinstance(e, CommandError) else status_of_result(None, e)
+    if args.json:
+        error = {"usable": False, "exit_status": int(status), "error": error_json(e)}
+        print_result(as_json(error))
+    return status
+
+
+def _watch(args: Namespace) -> Callable[[str], None] | None:
+    return print_note if args.verbose else None
+
+
+def _name(args: Namespace) -> _Name | None:
+    """Return what was given, if it may be a domain or an address; None: a server, or an IP address."""
+    given = args.server if args.server is not None else os.environ.get(SERVER_VARIABLE, "")
+    user, _, host = given.rpartition("@")
+    if (
+        args.tls is not None
+        or not {":", "?"}.isdisjoint(full_url(given))
+        or "." not in host
+        or is_address(host)
+    ):
+        return None
+    return _Name(host, user or None)
+
+
+def _without_login(args: Namespace, host: str) -> Namespace:
+    return Namespace(**{**vars(args), **dict.fromkeys(LOGIN_OPTIONS), "user": None, "server": host})
+
+
+def _as(args: Namespace, server: str, user: str | None) -> Namespace:
+    """*args* for *server*; *user* logs in, unless an option names one, if there is a password or token."""
+    given = [getattr(args, name, None) for name in LOGIN_OPTIONS]
+    login = PASSWORD_VARIABLE in os.environ or any(each is not None for each in given)
+    named = args.user if args.user is not None or not login else user
+    return Namespace(**{**vars(args), "user": named, "server": server})
 
 
 async def _check(args: Namespace, reactor: Any, server: SubmissionServer) -> int:
-    seen = await probe_server(reactor, server)
+    return _show(args, await survey(reactor, server))
+
+
+async def _check_name(args: Namespace, reactor: Any, server: SubmissionServer, name: _Name) -> int:
+    """Check the servers that DNS names for a domain, or else the host of that name."""
+    resolver = server.resolver or system_resolver()
+    error: SendmailError | None = None
+    named = False
+    if resolver is not None:
+        try:
+            named = bool(await find_servers(reactor, evolve(server, resolver=resolver)))
+        except SendmailError as e:
+            error = e
+    # A user at a mail domain logs in with the address (RFC 6186 section 4), one of a host with the name.
+    address = name.user and f"{name.user}@{name.host}"
+    try:
+        if named:
+            given = _as(args, f"submission:{name.host}", address)
+            server = server_of(given, None, _watch(args), remedy="")
+        else:
+            given = _as(args, name.host, name.user)
+            server = server_of(given, None, _watch(args), remedy="")
+    except (SendmailError, CommandError) as e:
+        return _failed(args, e)
+    found = await (survey(reactor, server) if named else survey_host(reactor, server, error))
+    return _show(args, found, name.user and (address if named else name.user))
+
+
+def _show(args: Namespace, found: Survey, user: str | None = None) -> int:
+    seen = found.seen
     status = status_of_result(None, seen.error)
-    found = findings(seen, datetime.now(timezone.utc))
+    judged = findings(found, datetime.now(timezone.utc))
+    settings = _settings(args, found, user)
     if args.json:
-        print_result(as_json(_json(seen, found, status)))
+        print_result(as_json(_json(found, judged, settings, status)))
     else:
-        for line in _lines(seen, found):
+        for line in _lines(found, judged, settings):
             _print_line(line)
     # On a terminal the findings hold the error already.
     if seen.error is not None and (args.json or not sys.stdout.isatty()):
@@ -112,7 +210,25 @@ def _print_line(line: _Line) -> None:
     print_result(captured.get())
 
 
-def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[_Line]:
+def _lines(found: Survey, judged: list[Finding], settings: dict[str, Any]) -> Iterator[_Line]:
+    for candidate in found.candidates:
+        proved = ", validated" if candidate.validated else ""
+        yield _line("named by DNS", f"{candidate.server} ({candidate.service}{proved})")
+    yield from _connection(found.seen)
+    if found.dane is not None and found.dane.records is not None:
+        yield from _tlsa(found.dane, found.dane.records)
+    yield from _capabilities_shown(found.seen)
+    yield []
+    for finding in judged:
+        style = _STYLES[finding.level]
+        yield [(f"{finding.level:<{_LABEL_WIDTH}} ", style), (printable(finding.text, 1024), "")]
+    if settings:
+        yield []
+    for number, (key, value) in enumerate(settings.items()):
+        yield _line("settings" if number == 0 else "", f"{key} = {_toml(value)}")
+
+
+def _connection(seen: ProbeResult) -> Iterator[_Line]:
     yield _line("server", str(seen.server))
     if seen.host is not None:
         yield _line("connected to", seen.host)
@@ -124,6 +240,9 @@ def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[_Line]:
     certificate = seen.tls or seen.presented
     if certificate is not None:
         yield from _certificate(certificate)
+
+
+def _capabilities_shown(seen: ProbeResult) -> Iterator[_Line]:
     if any(seen.in_clear):
         yield _line("in clear", _keywords(seen.in_clear))
     if seen.tls is not None:
@@ -135,10 +254,6 @@ def _lines(seen: ProbeResult, found: list[Finding]) -> Iterator[_Line]:
         limits = ", ".join(f"{name} {value}" for name, value in seen.offered.limits.items())
         if limits:
             yield _line("limits", limits)
-    yield []
-    for finding in found:
-        style = _STYLES[finding.level]
-        yield [(f"{finding.level:<{_LABEL_WIDTH}} ", style), (printable(finding.text, 1024), "")]
 
 
 def _line(label: str, text: str) -> _Line:
@@ -173,12 +288,30 @@ def _certificate(tls: TLSFacts) -> Iterator[_Line]:
     yield _line("  public key", tls.public_key or "unknown")
 
 
+def _tlsa(dane: DANESurvey, records: TLSARecords) -> Iterator[_Line]:
+    state = "validated by DNSSEC" if records.validated else "not validated"
+    yield _line("TLSA", f"{records.name}, {state}{'' if records.records else ': no record'}")
+    for record in records.records[:_MAX_RECORDS]:
+        note = (
+            "matches" if str(record) == dane.matched else "" if record.usable else "cannot be used"
+        )
+        yield _line("", f"{record}  {note}".rstrip())
+
+
+def _toml(value: object) -> str:
+    # Texts, lists of texts and booleans are written alike.
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _keywords(capabilities: Capabilities) -> str:
     words = [f"{k} {capabilities[k]}".strip() for k in capabilities]
     return "; ".join(words) or "nothing"
 
 
-def _json(seen: ProbeResult, found: list[Finding], status: ExitStatus) -> dict[str, Any]:
+def _json(
+    found: Survey, judged: list[Finding], settings: dict[str, Any], status: ExitStatus
+) -> dict[str, Any]:
+    seen = found.seen
     return {
         "usable": seen.error is None,
         "exit_status": int(status),
@@ -193,13 +326,81 @@ def _json(seen: ProbeResult, found: list[Finding], status: ExitStatus) -> dict[s
         "size": seen.offered.size,
         "limits": dict(seen.offered.limits),
         "authenticated": seen.authenticated,
-        "findings": [finding._asdict() for finding in found],
+        "findings": [finding._asdict() for finding in judged],
         "error": None if seen.error is None else error_json(seen.error),
+        "domain": found.domain,
+        "named_by_dns": [
+            {"server": str(each.server), "service": each.service, "validated": each.validated}
+            for each in found.candidates
+        ],
+        "dane": _dane_json(found.dane),
+        "settings": settings,
     }
+
+
+def _dane_json(dane: DANESurvey | None) -> dict[str, Any] | None:
+    if dane is None:
+        return None
+    records = dane.records
+    return {
+        "name": None if records is None else records.name,
+        "validated": records is not None and records.validated,
+        "records": [] if records is None else [str(each) for each in records.records],
+        "usable": [] if records is None else [str(each) for each in records.usable],
+        "matched": dane.matched,
+        "error": None if dane.error is None else error_json(dane.error),
+    }
+
+
+# -- settings ---------------------------------------------------------------------
+
+#: Options of the command that are settings, too.
+_GIVEN = (
+    "ca_file",
+    "ca_directory",
+    "fingerprint",
+    "public_key",
+    "minimum_tls_version",
+    "client_certificate",
+    "client_key",
+    "client_key_password_file",
+    "source_address",
+)
+
+
+def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any]:
+    """The keys of an account, or of a smarthost of the relay, with which the server can be used.
+
+    Empty if it cannot be used.
+    """
+    seen, dane = found.seen, found.dane
+    by_dane = dane is not None and dane.matched is not None
+    if seen.error is not None and not (by_dane and isinstance(seen.error, CertificateRejected)):
+        return {}
+    settings: dict[str, Any] = {"url": str(seen.server)}
+    user = args.user or user
+    if user is not None:
+        settings["user"] = user
+    offered = set(seen.offered.auth)
+    if offered and offered <= {"XOAUTH2", "OAUTHBEARER"}:
+        settings["oauth-client-id"] = "…"
+    if args.mechanism:
+        settings["mechanisms"] = args.mechanism
+    for name in _GIVEN:
+        value = getattr(args, name)
+        if value is not None and not (by_dane and name in _GIVEN[:4]):
+            settings[name.replace("_", "-")] = value
+    if seen.server.trust.name is not None:
+        settings["server-name"] = seen.server.trust.name
+    if by_dane:
+        settings |= {"dane": True, "name-servers": args.name_server}
+    return settings
 
 
 # -- findings ---------------------------------------------------------------------
 
+#: TLSA records that are shown.
+_MAX_RECORDS = 20
 _WANTED = {
     "PIPELINING": "each command costs a round trip",
     "8BITMIME": "text that is not ASCII has to be encoded",
@@ -216,13 +417,80 @@ class Finding(NamedTuple):
     text: str
 
 
-def findings(seen: ProbeResult, now: datetime) -> list[Finding]:
+def findings(survey: Survey, now: datetime) -> list[Finding]:
     """The findings about an examined server, the worst last."""
-    found = [*_tls(seen, now), *_auth(seen), *_capabilities(seen)]
+    seen = survey.seen
+    found = [
+        *_servers(survey),
+        *_tls(seen, now),
+        *_dane(survey),
+        *_auth(seen),
+        *_capabilities(seen),
+    ]
     if seen.error is not None:
         found.append(Finding(WRONG, str(seen.error)))
-        found += _pinning(seen)
+        found += _to_trust(survey)
     return sorted(found, key=lambda finding: (OK, WEAK, WRONG).index(finding.level))
+
+
+def _servers(survey: Survey) -> Iterator[Finding]:
+    domain, error = survey.domain, survey.lookup_error
+    if survey.candidates and all(each.service != "_submissions" for each in survey.candidates):
+        yield Finding(
+            WEAK,
+            f"no record _submissions._tcp.{domain}: clients that prefer implicit TLS (RFC 8314) do not "
+            "find a server with it",
+        )
+    if error is not None and survey.seen.error is not error:
+        yield Finding(
+            OK,
+            f"the host {domain} was tried, because DNS names no server of a mail domain: {error.detail}",
+        )
+    for other in survey.others:
+        if other.error is None:
+            yield Finding(OK, f"{other.server} can be used, too")
+        elif other.host is None:
+            yield Finding(OK, f"{other.server} cannot be used: {other.error}")
+        else:
+            yield Finding(WEAK, f"{other.server} cannot be used: {other.error}")
+
+
+def _dane(survey: Survey) -> Iterator[Finding]:
+    dane = survey.dane
+    if dane is None:
+        return
+    if dane.records is None:
+        yield Finding(WEAK, f"TLSA records: {dane.error}")
+        return
+    advice = _advice(survey, dane.records)
+    if dane.matched is None:
+        yield from _dane_unmatched(survey, dane, dane.records, advice)
+        return
+    yield Finding(OK, f"the TLSA record {dane.matched} matches: DANE can be used")
+    if dane.matched.startswith("3 0 "):
+        yield Finding(
+            WEAK,
+            "a TLSA record 3 0 has to be replaced with each certificate, one 3 1 with each key only: "
+            + advice,
+        )
+
+
+def _dane_unmatched(
+    survey: Survey, dane: DANESurvey, records: TLSARecords, advice: str
+) -> Iterator[Finding]:
+    error = None if dane.seen is None else dane.seen.error
+    if not records.validated:
+        if records.records:
+            yield Finding(
+                WEAK,
+                "the TLSA records do not count: the name server has not validated them by DNSSEC",
+            )
+    elif not records.records:
+        yield Finding(OK, f"no TLSA record, so DANE cannot be used; to allow it, {advice}")
+    elif not records.usable:
+        yield Finding(WEAK, f"no TLSA record can be used for SMTP (RFC 7672): {advice}")
+    elif error is not None and dane.seen is not survey.seen:
+        yield Finding(WEAK, f"clients that use DANE refuse the server: {error}; {advice}")
 
 
 def _tls(seen: ProbeResult, now: datetime) -> Iterator[Finding]:
@@ -233,7 +501,12 @@ def _tls(seen: ProbeResult, now: datetime) -> Iterator[Finding]:
                 WEAK, "no TLS: everybody on the network path can read and change the mail"
             )
         return
-    pins = {"fingerprint": "its fingerprint", "public-key": "its public key"}
+    pins = {
+        "fingerprint": "its fingerprint",
+        "public-key": "its public key",
+        "dane-ee": f"a TLSA record of {tls.identity}",
+        "dane-ta": f"a TLSA record and the name {tls.identity}",
+    }
     how = pins.get(tls.verified_by, f"the name {tls.identity}")
     yield Finding(OK, f"{tls.version} with {tls.cipher}; the certificate is verified by {how}")
     if tls.version == "TLSv1.2":
@@ -251,7 +524,7 @@ def _dates(tls: TLSFacts, now: datetime) -> Iterator[Finding]:
     left = tls.not_after - now
     day = f"{tls.not_after:%Y-%m-%d}"
     if left < timedelta(0):
-        # Only a pinned certificate may have expired.
+        # Only a certificate that is pinned, or in a TLSA record, may have expired.
         yield Finding(WEAK, f"the certificate has expired on {day}")
     elif left < RENEWAL:
         soon = f"in {left.days} days" if left.days else "within a day"
@@ -302,11 +575,23 @@ def _capabilities(seen: ProbeResult) -> Iterator[Finding]:
         yield Finding(WEAK, f"offered in clear, but not inside TLS: {printable(' '.join(lost))}")
 
 
-def _pinning(seen: ProbeResult) -> Iterator[Finding]:
+def _to_trust(survey: Survey) -> Iterator[Finding]:
+    """Tell how a certificate that was rejected can be trusted."""
+    seen, dane = survey.seen, survey.dane
     shown = seen.presented
-    if isinstance(seen.error, CertificateRejected) and shown is not None and shown.fingerprint:
+    if not isinstance(seen.error, CertificateRejected) or shown is None or not shown.fingerprint:
+        return
+    if not seen.server.trust.dane:
         yield Finding(
             WRONG,
             "to trust this certificate, once you have checked by other means that it is the server's: "
             f"--fingerprint {shown.fingerprint}",
         )
+    elif dane is not None and dane.records is not None:
+        yield Finding(WRONG, f"if the certificate is the server's, {_advice(survey, dane.records)}")
+
+
+def _advice(survey: Survey, records: TLSARecords) -> str:
+    shown = survey.seen.presented
+    key = shown.public_key if shown else None
+    return f"publish {records.name}. IN TLSA 3 1 1 {key or 'and its SHA-256'}"

@@ -69,8 +69,8 @@ def add_server_options(parser: ArgumentParser) -> None:
         "--name-server",
         metavar="ADDRESS",
         action="append",
-        help="ask this name server for the servers of submission:DOMAIN; may be repeated. On the "
-        "loopback interface, or written tls://ADDRESS#NAME, its word on DNSSEC counts",
+        help="ask this name server for the servers of submission:DOMAIN and for TLSA records; may be "
+        "repeated. On the loopback interface, or written tls://ADDRESS#NAME, its word on DNSSEC counts",
     )
     server.add_argument(
         "--timeout", type=_seconds, metavar="SECONDS", help="time limit of the whole delivery; 3600"
@@ -111,6 +111,11 @@ def add_server_options(parser: ArgumentParser) -> None:
         metavar="SHA256",
         action="append",
         help="trust certificates with the public key with this SHA-256; may be repeated",
+    )
+    trust.add_argument(
+        "--dane",
+        action="store_true",
+        help="trust the server by its TLSA records (DANE), and no authority; needs --name-server",
     )
     trust.add_argument("--server-name", metavar="NAME", help="the name that it must hold")
     trust.add_argument(
@@ -310,10 +315,11 @@ def server_of(
             ca_directory=args.ca_directory,
             minimum_version=args.minimum_tls_version or "TLSv1.2",
             client_key_password_file=args.client_key_password_file,
+            dane=args.dane,
         ),
         "helo_name": args.helo,
         "source_address": args.source_address,
-        "resolver": DNSResolver(args.name_server) if args.name_server else None,
+        "resolver": _resolver(args.name_server),
         "timeouts": Timeouts() if args.timeout is None else Timeouts(total=args.timeout),
         "watch": watch,
         "ignore_extensions": () if account is None else account.ignore_extensions,
@@ -334,6 +340,8 @@ def server_of(
 
 
 _OAUTH = tuple(name for name in Account._fields if name.startswith("oauth_"))
+#: The options that give a login.
+LOGIN_OPTIONS = ("password_file", "password_command", *_OAUTH)
 _OF_ACCOUNT = (
     "user",
     "ca_file",
@@ -381,6 +389,17 @@ def _fill_in(args: Namespace, account: Account) -> None:
             setattr(args, name, getattr(account, name))
     args.mechanism = getattr(args, "mechanism", None) or account.mechanisms
     args.bearer = getattr(args, "bearer", False) or account.bearer
+    args.name_server = getattr(args, "name_server", None) or account.name_servers
+    args.dane = getattr(args, "dane", False) or account.dane
+
+
+def _resolver(name_servers: Sequence[str] | None) -> DNSResolver | None:
+    if not name_servers:
+        return None
+    try:
+        return DNSResolver(tuple(name_servers))
+    except ImportError as e:
+        raise CommandError(str(e), ExitStatus.CONFIG) from None
 
 
 def _server(text: str, policy: TLSPolicy | None, settings: dict[str, Any]) -> SubmissionServer:

@@ -29,6 +29,7 @@ __all__ = [
     "Timeouts",
     "find_servers",
     "find_tlsa",
+    "is_address",
     "prepare_message",
     "probe_server",
     "sendmail",
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.server_config import SubmissionServer
     from twisted_sendmail.client.submission import sendmail, submit
     from twisted_sendmail.client.timeouts import Cancelled, Timeouts
-    from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust
+    from twisted_sendmail.client.tls import ServerVerifier, TLSPolicy, TLSTrust, is_address
 else:
     __getattr__ = lazy_names(
         __name__,
@@ -63,6 +64,6 @@ else:
             "server_config": "SubmissionServer",
             "submission": "sendmail submit",
             "timeouts": "Cancelled Timeouts",
-            "tls": "ServerVerifier TLSPolicy TLSTrust",
+            "tls": "ServerVerifier TLSPolicy TLSTrust is_address",
         },
     )

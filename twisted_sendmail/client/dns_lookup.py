@@ -55,7 +55,7 @@ class DNSResolver:
     :param servers: IP addresses, ``address:port`` (IPv6 in brackets), or
         ``tls://address#name`` for DNS over TLS (RFC 7858) with a certificate for *name*; empty for
         those of the system, whose word on DNSSEC does not count.
-    :raises InvalidServer: a server is not written in such a way.
+    :raises InvalidServer: a server is not written in such a way, or the system names none.
     :raises ImportError: the extra ``dns`` is not installed.
     """
 
@@ -70,7 +70,12 @@ class DNSResolver:
         given = [servers] if isinstance(servers, str) else servers
         if not isinstance(given, (list, tuple)) or not all(isinstance(s, str) for s in given):
             raise InvalidServer("servers cannot be used", remedy="give a list of name servers")
-        self._resolver = dns.resolver.Resolver(configure=not given)
+        try:
+            self._resolver = dns.resolver.Resolver(configure=not given)
+        except dns.resolver.NoResolverConfiguration:
+            raise InvalidServer(
+                "the system names no name server", remedy="name one, such as 127.0.0.1"
+            ) from None
         # DNSSEC records are asked for, so that the server tells whether it has validated them.
         self._resolver.use_edns(0, dns.flags.DO, 1232)
         self._resolver.flags = dns.flags.RD | dns.flags.AD

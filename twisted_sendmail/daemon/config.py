@@ -6,7 +6,9 @@ for each table. Here the values are checked against each other and against the f
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -380,9 +382,9 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
         if getattr(table, of_certificate) is not None and table.client_certificate is None:
             key = of_certificate.replace("_", "-")
             raise InvalidValue("there is no client-certificate", "give both", key)
-    with at_key("name-servers"):
+    with at_key("name-servers"), _without_extra():
         resolver = DNSResolver(table.name_servers) if table.name_servers else None
-    with at_key("url"):
+    with at_key("url"), _without_extra():
         server = SubmissionServer.from_url(
             table.url,
             credentials=None,
@@ -394,7 +396,9 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
     user = _user(table)
     with at_key("source-address"):
         server = attrs.evolve(server, source_address=table.source_address)
-    server = attrs.evolve(server, trust=_trust(table, world_readable=world_readable))
+    trust = _trust(table, world_readable=world_readable)
+    with at_key("dane" if table.dane else "url"):
+        server = attrs.evolve(server, trust=trust)
     secret = secret_source(table, "password", world_readable=world_readable)
     tokens = oauth_tokens(table, reactor, world_readable=world_readable)
     if secret is not None and tokens is not None:
@@ -424,6 +428,15 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
         return attrs.evolve(server, credentials=credentials)
 
 
+@contextlib.contextmanager
+def _without_extra() -> Iterator[None]:
+    """Turn the error about an extra that is not installed into one of the configuration."""
+    try:
+        yield
+    except ImportError as e:
+        raise InvalidValue(str(e)) from None
+
+
 def _user(table: SmarthostTable) -> str | None:
     parts = urlsplit(full_url(table.url))
     if parts.password is not None:
@@ -450,6 +463,7 @@ def _trust(table: SmarthostTable, *, world_readable: bool) -> TLSTrust:
             ca_directory=table.ca_directory,
             minimum_version=table.minimum_tls_version,
             client_key_password_file=table.client_key_password_file,
+            dane=table.dane,
         )
         trust.context()
     if table.client_certificate is not None:

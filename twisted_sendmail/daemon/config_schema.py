@@ -172,7 +172,10 @@ class SmarthostTable:
     :param fingerprint: trust the certificate with this SHA-256, and no other; a list trusts each
         of them, so that a certificate can be replaced
     :param public_key: trust the certificates with a public key with this SHA-256, or with one of a list
-    :param server_name: the name that the certificate must have, if it is not the host's
+    :param dane: trust the server by its TLSA records (:rfc:`7672`) and no authority
+        (:ref:`dane`); needs ``name-servers`` whose validation by DNSSEC counts
+    :param server_name: the name that the certificate must have, if it is not the host's; with ``dane``
+        the host that the TLSA records belong to
     :param minimum_tls_version: ``TLSv1.2`` or ``TLSv1.3``
     :param client_certificate: the relay's own certificate (PEM or PKCS#12)
     :param client_key: its private key, if it is in a file of its own
@@ -181,7 +184,7 @@ class SmarthostTable:
         parameters ``RET``, ``ENVID`` and ``ORCPT``, to be left out
     :param source_address: the IP address of this machine to connect from
     :param name_servers: ask these name servers for the servers of ``submission:DOMAIN``, instead of
-        the system's: ``127.0.0.1``, ``127.0.0.1:53`` or ``tls://ADDRESS#NAME``; what they validate by
+        the system's, and for TLSA records: ``127.0.0.1``, ``127.0.0.1:53`` or ``tls://ADDRESS#NAME``; what they validate by
         DNSSEC counts if they are all on the loopback interface or asked over TLS
     :param timeouts: how long phases of a session may take, as a table such as
         ``{ connect = "10 s", data-end = "20 min" }``; ``false`` is without end. The phases are
@@ -217,6 +220,7 @@ class SmarthostTable:
     ca_directory: Path | None = _key(types.path)
     fingerprint: tuple[str, ...] | None = _key(types.text_or_texts)
     public_key: tuple[str, ...] | None = _key(types.text_or_texts)
+    dane: bool = _key(types.boolean, default=False)
     server_name: str | None = _key(types.host_name)
     minimum_tls_version: str = _key(types.text, "TLSv1.2")
     client_certificate: Path | None = _key(types.readable_file)
