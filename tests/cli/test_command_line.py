@@ -103,6 +103,7 @@ WRONG = [
     ("send --server x --from a@ message.eml", 65, "'a@' cannot be used"),
     ("send --server x --notify often --from a@b --to c@d message.eml", 64, "NOTIFY=OFTEN"),
     ("send --server x --envid 1 message.eml", 64, "give --from and --to"),
+    ("send --server x --require-tls message.eml", 64, "give --from and --to"),
     ("send --server x --subject hi", 64, "needs --from, or an account with the key from"),
     ("send --server x --subject hi --from a@b", 64, "needs --to"),
     ("send --server x --text hi --from a@b --to c@d message.eml", 64, "--text-file message.eml"),

@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.cli.scripted import END, SILENCE, ScriptedServer
 from tests.cli.shell import COMMAND, MESSAGE, PASSWORD, Shell, read_terminal
-from tests.names import ReceiverReply, Verdict, refuse
+from tests.names import ReceiverReply, Verdict, refuse, without
 from twisted_sendmail import Receiver, Recipient, Reply, ServerSettings
 from twisted_sendmail.testing import LoopbackServer
 
@@ -182,6 +182,20 @@ async def test_delivery_reports_may_be_asked_for(reactor: Any, shell: Shell) -> 
     assert (done.status, done.err) == (0, "")
     assert received.recipients[0].notify == frozenset({"SUCCESS", "FAILURE"})
     assert (received.parameters.ret, received.parameters.envid) == ("HDRS", "one two")
+
+
+@ensureDeferred
+async def test_requiretls_may_be_asked_for(reactor: Any, shell: Shell) -> None:
+    words = ["--from=a@example.org", "--to=b@example.net", "--require-tls", shell.message]
+    async with LoopbackServer(reactor, users=USERS) as server:
+        done = await shell.run("send", *options(shell, server), *words)
+        assert (done.status, done.err) == (0, "")
+        server.set_faults(without("REQUIRETLS"))
+        refused = await shell.run("send", *options(shell, server), *words)
+    (received,) = server.messages
+    assert received.parameters.require_tls
+    assert refused.status == 69
+    assert "REQUIRETLS is needed and not offered" in refused.err
 
 
 @ensureDeferred

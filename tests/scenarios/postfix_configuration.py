@@ -78,7 +78,7 @@ SASL = {
     ),
     "scram": (
         "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {directory}/sasldb2\n"
-        "mech_list: SCRAM-SHA-1 SCRAM-SHA-256 PLAIN LOGIN\n"
+        "mech_list: SCRAM-SHA-1 SCRAM-SHA-256 PLAIN LOGIN CRAM-MD5\n"
     ),
 }
 

@@ -33,6 +33,7 @@ MESSAGE = b"From: alice@example.test\r\nTo: bob@example.test\r\nSubject: auth\r\
         ("submissions", "LOGIN"),
         ("scram", "SCRAM-SHA-1"),
         ("scram", "SCRAM-SHA-256"),
+        ("scram", "CRAM-MD5"),
     ],
 )
 async def test_postfix_knows_who_we_are(
@@ -56,7 +57,12 @@ async def test_the_best_mechanism_is_taken_when_none_is_asked_for(
 @ensureDeferred
 @pytest.mark.parametrize(
     ("service", "mechanism"),
-    [("submission", "PLAIN"), ("submission", "LOGIN"), ("scram", "SCRAM-SHA-256")],
+    [
+        ("submission", "PLAIN"),
+        ("submission", "LOGIN"),
+        ("scram", "SCRAM-SHA-256"),
+        ("scram", "CRAM-MD5"),
+    ],
 )
 async def test_a_wrong_password_is_tried_once(
     reactor: Any, postfix: Postfix, service: str, mechanism: str

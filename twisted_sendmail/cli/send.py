@@ -247,6 +247,11 @@ def _add_message_options(parser: ArgumentParser) -> None:
     )
     envelope.add_argument("--envid", metavar="ID", help="the identifier that reports repeat")
     envelope.add_argument(
+        "--require-tls",
+        action="store_true",
+        help="deliver over verified TLS all the way, or not at all (REQUIRETLS, RFC 8689)",
+    )
+    envelope.add_argument(
         "--all-or-nothing",
         action="store_true",
         help="deliver to nobody if a recipient is refused",
@@ -328,17 +333,22 @@ class Submission:
     opened: IO[bytes] | None = None
 
 
-def _reports_asked(args: Namespace) -> bool:
-    return not (args.notify is None and args.ret is None and args.envid is None)
+def _has_parameters(args: Namespace) -> bool:
+    given = (args.notify, args.ret, args.envid, args.require_tls or None)
+    return any(each is not None for each in given)
 
 
 def _envelope(
     args: Namespace, sender: str | ReversePath, recipients: Iterable[str | ForwardPath]
 ) -> Envelope:
-    """The envelope with the parameters of RFC 3461 that the options give."""
+    """The envelope with the parameters of RFC 3461 and RFC 8689 that the options give."""
     notify = frozenset(args.notify.replace(" ", "").split(",")) if args.notify else frozenset()
     return Envelope(
-        sender, [Recipient(each, notify) for each in recipients], ret=args.ret, envid=args.envid
+        sender,
+        [Recipient(each, notify) for each in recipients],
+        ret=args.ret,
+        envid=args.envid,
+        require_tls=args.require_tls,
     )
 
 
@@ -352,10 +362,11 @@ def _submission_of(args: Namespace, account: Account | None) -> Submission:
         return _composed(args, account)
     to = [word.strip() for text in args.to or () for word in _COMMA.split(text) if word.strip()]
     envelope: Envelope | None = None
-    if _reports_asked(args):
+    if _has_parameters(args):
         if args.sender is None or not to:
             raise CommandError(
-                "--notify, --ret and --envid need the whole envelope: give --from and --to"
+                "--notify, --ret, --envid and --require-tls need the whole envelope: "
+                "give --from and --to"
             )
         envelope = _envelope(args, args.sender, to)
     file, noun = open_input(args.file, "the message")
@@ -450,7 +461,7 @@ def _composed(args: Namespace, account: Account | None) -> Submission:
         headers=_headers(args.header or ()),
         date=None if args.date is None else _date(args.date),
     )
-    if not _reports_asked(args):
+    if not _has_parameters(args):
         return Submission(message)
     (mailbox,) = mailboxes("From", sender)
     fields = {"To": args.to, "Cc": args.cc, "Bcc": args.bcc}
