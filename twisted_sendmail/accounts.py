@@ -162,7 +162,7 @@ def _parse(file: str) -> dict[str, Any]:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as opened:
-            status, content = os.fstat(descriptor), opened.read(_MAX_SIZE)
+            status, content = os.fstat(descriptor), opened.read(_MAX_SIZE + 1)
     except OSError as e:
         raise InvalidServer(
             f"{shown} cannot be read",
@@ -174,6 +174,12 @@ def _parse(file: str) -> dict[str, Any]:
             f"{shown} cannot be used",
             detail="it belongs to another user, whose commands would be run",
             remedy="use a file of your own",
+        )
+    if len(content) > _MAX_SIZE:
+        raise InvalidServer(
+            f"{shown} cannot be used",
+            detail=f"it has more than {_MAX_SIZE} octets",
+            remedy="name the file of accounts",
         )
     try:
         found = tomllib.loads(content.decode("utf-8"))

@@ -221,6 +221,10 @@ MISTAKES = {
     ),
     "long number": (f"{WORK}password = {'1' * 5000}", "a number in it is too long; correct it"),
     "flag": (f'{WORK}bearer = "yes"', "write true or false, without quotes"),
+    "too long": (
+        f"{WORK}#{'x' * 1024 * 1024}",
+        "it has more than 1048576 octets; name the file of",
+    ),
     "no tables": ('account = ["x"]', "account cannot be used: it holds no table; write [account."),
 }
 

@@ -650,6 +650,32 @@ def test_print_writes_the_message_as_it_would_go_out_and_needs_no_server(shell: 
     assert shell.line(f"{COMMAND} send --print {shell.message}").stdout == MESSAGE
 
 
+@pytest.mark.parametrize("option", ["--to=", "--to= ", "--cc=", "--bcc=", "--reply-to="])
+def test_an_empty_address_is_refused(shell: Shell, option: str) -> None:
+    """Such as an empty variable: the recipients of the header would take its place."""
+    words = ["send", "--print", "--from=a@example.org", "--to=b@example.net", option]
+    done = shell.run_now(*words) if "--to" in option else shell.run_now(*words, "--text=x")
+    name = option.partition("=")[0]
+    problem = f"twisted-sendmail: {name} is empty; give an address, or leave it out\n"
+    assert (done.status, done.err) == (64, problem)
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("--from=a@x.org,b@x.org", "--from 'a@x.org,b@x.org' cannot be used: it holds 2 addresses"),
+        ("--reply-to=a@x.org\n", "--reply-to 'a@x.org\\x0a' cannot be used: it holds a line break"),
+        ("--subject=a\nb", "--subject 'a\\x0ab' cannot be used: it holds a line break"),
+        ("--header=Content-Type:y", "Content-Type in --header cannot be used"),
+        ("--header=From:a@x.org", "From is given twice; give it once"),
+    ],
+)
+def test_an_error_about_a_part_names_its_option(shell: Shell, option: str, problem: str) -> None:
+    words = ["--from=a@example.org", "--to=b@example.net", "--text=x"]
+    done = shell.run_now("send", "--print", *words, option)
+    assert problem in done.err
+
+
 def test_print_on_a_terminal_escapes_control_characters(shell: Shell) -> None:
     message = shell.write("escape.eml", MESSAGE + b"\x1b[31mred\r\n")
     ours, theirs = pty.openpty()

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.server.conftest import Net
 from twisted_sendmail import InvalidServer, ServerTLS
@@ -46,6 +52,18 @@ def test_a_bad_reload_keeps_the_old_one(net: Net, tmp_path: Path) -> None:
     with pytest.raises(InvalidServer):
         certificate.reload()
     assert common_name(net) == "CN=old.example.org"
+
+
+def test_a_key_with_a_password_is_refused_and_asks_nobody(tmp_path: Path) -> None:
+    """OpenSSL would ask on the terminal, and the start of a relay would wait."""
+    issued = Authority().issue()
+    key = load_pem_private_key(issued, None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"s3cret")
+    )
+    (tmp_path / "certificate.pem").write_bytes(issued)
+    (tmp_path / "key.pem").write_bytes(key)
+    with pytest.raises(InvalidServer, match=r"the key in .*key\.pem has a password; give a file"):
+        ServerTLS(tmp_path / "certificate.pem", tmp_path / "key.pem")
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from twisted_sendmail.smtp import (
     DeliveryReport,
     Envelope,
     ForwardPath,
+    InvalidInput,
     Recipient,
     ReversePath,
     SendmailError,
@@ -299,6 +300,7 @@ def _add_message_options(parser: ArgumentParser) -> None:
     )
 
 
+_ARGUMENTS = frozenset({"sender", "to", "cc", "bcc", "reply_to", "subject", "text", "html"})
 _PARTS = "subject text text_file html cc bcc reply_to attach inline header date".split()  # noqa: SIM905 - read more easily
 
 
@@ -358,6 +360,10 @@ def _submission_of(args: Namespace, account: Account | None) -> Submission:
     :raises CommandError: a file cannot be read, or the options contradict each other.
     :raises InvalidInput: a value cannot be used.
     """
+    for name in ("to", "cc", "bcc", "reply_to"):
+        # Such as an empty variable of the shell; the recipients of the header would take its place.
+        if not all(each.strip() for each in getattr(args, name) or ()):
+            raise CommandError(f"{_option(name)} is empty; give an address, or leave it out")
     if any(getattr(args, name) is not None for name in _PARTS):
         return _composed(args, account)
     to = [word.strip() for text in args.to or () for word in _COMMA.split(text) if word.strip()]
@@ -447,20 +453,24 @@ def _composed(args: Namespace, account: Account | None) -> Submission:
             f"--text-file {shown}, or leave out the options for parts"
         )
     text, html = _bodies(args)
-    message = compose(
-        sender=sender,
-        to=args.to or (),
-        cc=args.cc or (),
-        bcc=args.bcc or (),
-        reply_to=args.reply_to or (),
-        subject=args.subject or "",
-        text=text,
-        html=html,
-        attachments=[_attachment(word) for word in args.attach or ()],
-        inline=_inline(args.inline or ()),
-        headers=_headers(args.header or ()),
-        date=None if args.date is None else _date(args.date),
-    )
+    try:
+        message = compose(
+            sender=sender,
+            to=args.to or (),
+            cc=args.cc or (),
+            bcc=args.bcc or (),
+            reply_to=args.reply_to or (),
+            subject=args.subject or "",
+            text=text,
+            html=html,
+            attachments=[_attachment(word) for word in args.attach or ()],
+            inline=_inline(args.inline or ()),
+            headers=_headers(args.header or ()),
+            date=None if args.date is None else _date(args.date),
+        )
+    except InvalidInput as e:
+        _name_options(e)
+        raise
     if not _has_parameters(args):
         return Submission(message)
     (mailbox,) = mailboxes("From", sender)
@@ -474,8 +484,25 @@ def _composed(args: Namespace, account: Account | None) -> Submission:
 
 
 def _first_part(args: Namespace) -> str:
-    name = next(name for name in _PARTS if getattr(args, name) is not None)
+    return _option(next(name for name in _PARTS if getattr(args, name) is not None))
+
+
+def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def _name_options(error: InvalidInput) -> None:
+    """Let an error of ``compose`` name the option instead of the argument."""
+    argument, blank, rest = error.what.partition(" ")
+    if argument in _ARGUMENTS:
+        option = "--from" if argument == "sender" else _option(argument)
+        error.what = f"{option}{blank}{rest}"
+    error.what = error.what.replace(" in headers cannot", " in --header cannot")
+    if error.remedy is not None:
+        error.remedy = error.remedy.replace(
+            "leave it out of headers, or leave the argument out",
+            "give it once",
+        )
 
 
 def _bodies(args: Namespace) -> tuple[str | None, str | None]:

@@ -10,6 +10,7 @@ are off (RFC 8996), ciphers are Twisted's choice.  RFC 8314 section 4.1.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 
     from OpenSSL.crypto import X509
     from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+#: Octets of a file with a key and certificates.
+_MAX_KEY = 1024 * 1024
+# PKCS#8, and the older formats of OpenSSL.
+_ENCRYPTED = re.compile(
+    rb"^(?:-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: 4,ENCRYPTED)", re.MULTILINE
+)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -69,15 +77,21 @@ class ServerTLS:
         self._context = self._load()
 
     def _load(self) -> SSL.Context:
-        for path in (self._certificate, self._key):
-            _look_at(path)
+        _ = _read(self._certificate)
+        msg = f"certificate {self._certificate} cannot be used"
+        if _ENCRYPTED.search(_read(self._key)):
+            # OpenSSL would ask for the password on the terminal.
+            raise InvalidServer(
+                msg,
+                detail=f"the key in {self._key} has a password",
+                remedy="give a file with the key without a password, that only its owner may read",
+            )
         context: SSL.Context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
         try:
             context.use_certificate_chain_file(str(self._certificate))
             context.use_privatekey_file(str(self._key))
             context.check_privatekey()
         except SSL.Error:
-            msg = f"certificate {self._certificate} cannot be used"
             raise InvalidServer(
                 msg,
                 detail=f"the file has no PEM certificate, or {self._key} has no matching key",
@@ -97,11 +111,11 @@ def _accept(connection: SSL.Connection, cert: X509, error: int, depth: int, ok: 
     return True
 
 
-def _look_at(path: Path) -> None:
-    """Raise a clear error for a file that cannot be read: OpenSSL gives no reason."""
+def _read(path: Path) -> bytes:
+    """Return the first octets of a file; raise a clear error, because OpenSSL gives no reason."""
     try:
-        with path.open("rb"):
-            pass
+        with path.open("rb") as file:
+            return file.read(_MAX_KEY)
     except OSError as e:
         msg = f"{path} cannot be read"
         raise InvalidServer(
