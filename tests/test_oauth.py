@@ -218,6 +218,29 @@ async def test_a_new_refresh_token_replaces_the_old_one(running: Running) -> Non
 
 
 @ensureDeferred
+async def test_two_processes_use_a_refresh_token_in_turn(running: Running) -> None:
+    """The second waits for the token that the first stores: an old one is not used again."""
+    running.server.rotates = True
+    sources = [running.refresh_tokens(), running.refresh_tokens()]
+    await gatherResults([source.get() for source in sources])
+    used = [form["refresh_token"] for form in running.server.forms]
+    assert used == [REFRESH, f"{REFRESH}-1"]
+    assert running.file.read_text() == f"{REFRESH}-2\n"
+
+
+@ensureDeferred
+async def test_a_process_that_uses_a_refresh_token_for_too_long_is_reported(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oauth, "LOCK_TIMEOUT", 0.1)
+    release = await RefreshTokenFile(running.reactor, running.file).lock()
+    source = running.refresh_tokens()
+    assert "another process uses " in str(await failure(source))
+    release()
+    assert await value(source) == "access-1"
+
+
+@ensureDeferred
 async def test_a_refresh_token_that_cannot_be_stored_is_kept(
     running: Running, logged: list[LogEvent]
 ) -> None:

@@ -19,7 +19,13 @@ from twisted.internet.task import Clock, deferLater
 
 from tests.token_endpoint import DEVICE_GRANT, REFRESH, SECRET, Endpoint, answer, listen
 from twisted_sendmail import InvalidServer
-from twisted_sendmail.oauth import GrantRefused, OAuthSettings, RefreshTokenFile, TokenEndpoint
+from twisted_sendmail.oauth import (
+    GrantRefused,
+    OAuthSettings,
+    RefreshTokenFile,
+    TokenEndpoint,
+    TokenEndpointUnavailable,
+)
 from twisted_sendmail.oauth_login import BrowserTokens, DeviceTokens, LoginRequest, login_tokens
 from twisted_sendmail.sasl import CredentialsUnavailable, Secret
 
@@ -179,6 +185,19 @@ async def test_an_answer_without_a_code_is_reported(
 
 
 @ensureDeferred
+async def test_a_login_that_cannot_begin_names_a_true_remedy(stage: Stage) -> None:
+    stage.server.fault = lambda request: answer(request, 404)
+    store = RefreshTokenFile(stage.reactor, stage.file)
+    for url, remedy in (
+        (f"{stage.url}/token", "check the URL"),
+        ("http://[::1]:9/", "log in again later"),
+    ):
+        login = DeviceTokens(stage.endpoint(), store, url, stage.shown.append)
+        with pytest.raises(TokenEndpointUnavailable, match=f"; {remedy}$"):
+            await login.log_in()
+
+
+@ensureDeferred
 async def test_a_login_without_a_refresh_token_names_the_scope(stage: Stage) -> None:
     stage.server.device.gives_refresh_token = False
     login = stage.device().log_in()
@@ -327,11 +346,11 @@ def test_a_provider_without_codes_for_mail_has_a_login_in_a_browser(
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"provider": "google"}, "there is no place for the refresh token; name a file, or a comm"),
+        ({"provider": "google"}, "there is no place for the refresh token; give oauth-refresh-tok"),
         ({"provider": "google", "refresh_token_file": "/nowhere/x"}, "/nowhere is not writable"),
         (
             {"token_url": "https://h/token", "refresh_token_file": "x"},
-            "there is no endpoint to log in at; give the URL of the device authorization endpoint",
+            "there is no endpoint to log in at; name a provider, or give oauth-device-url or oauth-au",
         ),
         (
             {"provider": "google", "refresh_token_command": ["cat"]},

@@ -11,6 +11,7 @@ RFC 6749 sections 2.3, 4.4, 5 and 6.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import re
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +28,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import Agent
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
 EXPIRY_MARGIN = 60.0
 #: Seconds that a request to a token endpoint may take.
 REQUEST_TIMEOUT = 30.0
+#: Seconds to wait for another process that uses the refresh token, and between two attempts.
+LOCK_TIMEOUT, LOCK_INTERVAL = 60.0, 0.05
 #: Octets of an answer.
 MAX_ANSWER = 64 * 1024
 
@@ -295,7 +300,10 @@ class _Request:
         """Return the error for an answer without a token."""
         code, text = answer.get("error"), answer.get("error_description", "")
         if not isinstance(code, str) or not 400 <= status < 500 or status == 429:
-            return self.unavailable(f"it answered with HTTP status {status}")
+            error = self.unavailable(f"it answered with HTTP status {status}")
+            if status in {200, 404, 405, 410}:
+                error.remedy = "check the URL"
+            return error
         detail = f"{code}: {text}" if isinstance(text, str) and text else code
         detail, code = (printable(self.masked(each), 300) for each in (detail, code))
         if code in _TEMPORARY:
@@ -546,6 +554,13 @@ class RefreshTokens(_EndpointTokens):
         self._unsaved: Secret | None = None
 
     async def _grant(self) -> dict[str, Any]:
+        release = await self._store.lock()
+        try:
+            return await self._refresh()
+        finally:
+            release()
+
+    async def _refresh(self) -> dict[str, Any]:
         current = self._unsaved or Secret(await self._store.load())
         try:
             answer = await self._ask(current)
@@ -772,6 +787,10 @@ def server_from_url(
 # -- refresh tokens at rest -------------------------------------------------------
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class RefreshTokenStore(ABC):
     """Holds one refresh token."""
 
@@ -781,6 +800,14 @@ class RefreshTokenStore(ABC):
         :param exists: there has to be a token already.
         :raises InvalidServer: there is none, or it could not be replaced.
         """
+
+    def lock(self) -> Awaitable[Callable[[], None]]:
+        """Wait until no other process uses the token; return a Deferred of a function that ends the use.
+
+        A server that changes the token at each use may revoke the grant if an old one is used again.
+        This one does not wait.
+        """
+        return succeed(_nothing)
 
     @abstractmethod
     def load(self) -> Awaitable[str]:
@@ -824,6 +851,48 @@ class RefreshTokenFile(RefreshTokenStore):
                 detail=why,
                 remedy="make the directory writable for this user",
             )
+
+    async def lock(self) -> Callable[[], None]:
+        """Lock the directory of the file against other processes; 60 s at most.
+
+        :raises CredentialsUnavailable: another process uses the token for too long.
+        """
+        end = self._reactor.seconds() + LOCK_TIMEOUT
+        while True:
+            descriptor = await off_reactor(self._reactor, self._try_lock)
+            if descriptor is not None:
+                # The lock ends with the descriptor, also if the process is killed.
+                return partial(os.close, descriptor)
+            if self._reactor.seconds() > end:
+                raise CredentialsUnavailable(
+                    "the token cannot be had",
+                    detail=f"another process uses {printable(str(self._path), 200)}",
+                    remedy="it is tried again for the next connection",
+                    phase="AUTH",
+                )
+            await deferLater(self._reactor, LOCK_INTERVAL)
+
+    def _try_lock(self) -> int | None:
+        # The file itself is replaced, and a lock with it.
+        folder = os.path.dirname(os.path.realpath(self._path))  # noqa: PTH120 - of a link's target
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            raise CredentialsUnavailable(
+                "the token cannot be had",
+                detail=f"{printable(folder, 200)} cannot be read: {e.strerror or type(e).__name__}",
+                remedy="check the name and its permissions",
+                phase="AUTH",
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            if not isinstance(e, BlockingIOError):
+                # A file system without locks.
+                return descriptor
+            os.close(descriptor)
+            return None
+        return descriptor
 
     @property
     def _missing(self) -> str:

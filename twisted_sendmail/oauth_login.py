@@ -106,7 +106,12 @@ class _LoginTokens(RefreshTokens):
 
     async def _log_in(self) -> Token:
         begun = self._now()
-        answer = await self._first_grant()
+        try:
+            answer = await self._first_grant()
+        except TokenEndpointUnavailable as error:
+            if error.remedy == TokenEndpointUnavailable.remedy:
+                error.remedy = "log in again later"
+            raise
         return self._accept(answer, begun)
 
     async def _first_grant(self) -> dict[str, Any]:
@@ -382,7 +387,7 @@ def login_tokens(
     if store is None:
         raise InvalidServer(
             "there is no place for the refresh token",
-            remedy="name a file, or a command that stores it",
+            remedy="give oauth-refresh-token-file or oauth-store-command",
         )
     store.check(exists=False)
     scope = preset.scope if settings.scope is None else settings.scope
@@ -394,7 +399,7 @@ def login_tokens(
     if not authorization_url:
         raise InvalidServer(
             "there is no endpoint to log in at",
-            remedy="give the URL of the device authorization endpoint, or of the authorization endpoint",
+            remedy="name a provider, or give oauth-device-url or oauth-authorization-url",
         )
     return BrowserTokens(
         endpoint,
