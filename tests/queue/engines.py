@@ -1,4 +1,4 @@
-"""The queues under test: in memory, in SQLite, in SQLite with a thread."""
+"""The queues under test: in memory, in SQLite, in PostgreSQL, with a thread or without."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from tests.memory_queue import MemoryQueue
 from tests.names import InlineWorker, SQLiteQueue
 from tests.queue.conformance_base import Home
+from twisted_sendmail.queue.postgresql.queue import PostgreSQLQueue
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.names import Queue, RecoveryReport
+    from tests.postgresql import PostgreSQL
 
 
 class MemoryHome(Home):
@@ -51,4 +53,34 @@ class SqliteHome(Home):
             if path.is_file():
                 shutil.copy2(path, left)
         self.directory = left
+        await self._spools.pop().close()
+
+
+class PostgreSQLHome(Home):
+    """A database; *inline*: without a thread."""
+
+    def __init__(self, reactor: Any, server: PostgreSQL, database: str, *, inline: bool) -> None:
+        self._reactor = reactor
+        self._server = server
+        self.database = database
+        self._inline = inline
+        self._spools: list[PostgreSQLQueue] = []
+
+    async def open(self) -> tuple[PostgreSQLQueue, RecoveryReport]:
+        worker = InlineWorker() if self._inline else None
+        url = self._server.url(self.database)
+        spool = PostgreSQLQueue(self._reactor, url, worker=worker)
+        self._spools.append(spool)
+        return spool, await spool.open()
+
+    async def kill(self) -> None:
+        """The database gets no farewell: the relay's leases run out, and its connections end."""
+        self._server.sql(
+            "UPDATE twisted_sendmail.node SET number = -number, alive_until = '-infinity'",
+            database=self.database,
+        )
+        self._server.sql(
+            "UPDATE twisted_sendmail.message SET owner = -owner WHERE owner IS NOT NULL",
+            database=self.database,
+        )
         await self._spools.pop().close()

@@ -9,10 +9,12 @@ from twisted.internet.task import Clock
 
 from tests.queue.conformance import Conformance
 from tests.queue.conformance_base import Home
-from tests.queue.engines import MemoryHome, SqliteHome
+from tests.queue.engines import MemoryHome, PostgreSQLHome, SqliteHome
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.postgresql import PostgreSQL
 
 
 class TestMemory(Conformance):
@@ -33,3 +35,17 @@ class TestSqliteInline(Conformance):
     @pytest.fixture
     def home(self, tmp_path: Path) -> Home:
         return SqliteHome(Clock(), tmp_path / "queue", inline=True)
+
+
+class TestPostgreSQLOnThreads(Conformance):
+    @pytest.fixture
+    def home(self, postgresql: PostgreSQL, database: str) -> Home:
+        from twisted.internet import reactor
+
+        return PostgreSQLHome(reactor, postgresql, database, inline=False)
+
+
+class TestPostgreSQLInline(Conformance):
+    @pytest.fixture
+    def home(self, postgresql: PostgreSQL, database: str) -> Home:
+        return PostgreSQLHome(Clock(), postgresql, database, inline=True)

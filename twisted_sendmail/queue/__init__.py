@@ -7,6 +7,7 @@ from twisted_sendmail.queue.errors import (
     QueueBusy,
     QueueError,
     QueueFull,
+    QueueMissing,
     QueueUnusable,
 )
 from twisted_sendmail.queue.ids import QueueIds, id_number, id_text
@@ -37,6 +38,14 @@ from twisted_sendmail.queue.models import (
     Selection,
     SetAsideReason,
 )
+from twisted_sendmail.queue.place import (
+    check_queue_place,
+    open_queue,
+    open_store,
+    prepare_queue_place,
+    shown_place,
+)
+from twisted_sendmail.queue.postgresql.address import is_database_url
 from twisted_sendmail.queue.signing import DKIMDomain, MailOrigin
 from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
 from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock, check_place
@@ -75,6 +84,7 @@ __all__ = [
     "QueueError",
     "QueueFull",
     "QueueIds",
+    "QueueMissing",
     "QueueObserver",
     "QueueTotals",
     "QueueUnusable",
@@ -91,12 +101,18 @@ __all__ = [
     "Store",
     "TooManyHops",
     "check_place",
+    "check_queue_place",
     "delay_reason",
     "fits",
     "id_number",
     "id_text",
+    "is_database_url",
     "message_json",
+    "open_queue",
+    "open_store",
+    "prepare_queue_place",
     "relay_runs",
     "reply_text",
+    "shown_place",
     "wake",
 ]

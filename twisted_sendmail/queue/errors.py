@@ -32,6 +32,10 @@ class QueueUnusable(QueueError):
     temporary = False
 
 
+class QueueMissing(QueueUnusable):
+    """There is no queue yet; a relay creates it when it starts."""
+
+
 class QueueBusy(QueueUnusable):
     """Another process has the queue open."""
 

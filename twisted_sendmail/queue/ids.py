@@ -1,7 +1,8 @@
 """Queue ids: short, never used twice, ordered by arrival.
 
 An id is the time in microseconds since 1970 and eight random bits, written as twelve digits of
-Crockford's base 32.  Ids sort as their numbers do.
+Crockford's base 32.  Ids sort as their numbers do.  Where several relays share a queue, the eight bits
+are those of the relay's number, so that two relays never make the same id.
 """
 
 from __future__ import annotations
@@ -28,21 +29,30 @@ class QueueIds:
     """Generator of ids.
 
     :param now: returns seconds since 1970; ids of one generator rise even if it jumps.
+    :param node: returns the number of the relay, in a queue that several relays share.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], *, node: Callable[[], int] | None = None) -> None:
         self._now = now
+        self._node = node
         self._last = 0
         self._random = bytearray()
 
     def __call__(self) -> str:
         """Return the next id."""
+        if self._node is not None:
+            return self._next_of_node(self._node() & 255)
         if not self._random:
             # One system call for many ids.
             self._random += secrets.token_bytes(_RANDOM_BYTES)
         microseconds = int(self._now() * 1_000_000)
         number = (max(microseconds, 0) << 8 | self._random.pop()) & _MAX_NUMBER
         self._last = number = max(self._last + 1, number)
+        return id_text(number)
+
+    def _next_of_node(self, node: int) -> str:
+        microseconds = max(int(self._now() * 1_000_000), 0, (self._last >> 8) + 1)
+        self._last = number = (microseconds << 8 | node) & _MAX_NUMBER
         return id_text(number)
 
     def go_beyond(self, number: int) -> None:

@@ -38,9 +38,11 @@ from twisted_sendmail.queue.errors import MessageDamaged, QueueError
 from twisted_sendmail.queue.models import (
     LASTING_LEASE,
     ClusterState,
+    QueueAction,
     QueuedMessage,
     QueuedRecipient,
     RecipientState,
+    SetAsideReason,
 )
 from twisted_sendmail.queue.rows import Damaged, content_checksum
 
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
         Lease,
         LeasedMessage,
         MessageInfo,
-        QueueAction,
         QueueActionResult,
         QueueTotals,
         Selection,
@@ -253,6 +254,11 @@ class Store(ABC):
         """The lease of a message that ``put_all`` inserts leased."""
         return LASTING_LEASE
 
+    @property
+    def may_lease(self) -> bool:
+        """Messages may be inserted leased: the leases of this relay have not ended."""
+        return True
+
     @abstractmethod
     def put_piece(self, body: int, place: int, data: bytes) -> None:
         """Insert one piece, of ``PIECE_SIZE`` octets at most, of content whose message follows.
@@ -412,6 +418,16 @@ class Store(ABC):
     @abstractmethod
     def totals(self) -> QueueTotals:
         """Return figures of the whole queue."""
+
+
+def applies(action: QueueAction, *, held: bool, aside: str | None) -> bool:
+    """Return whether *action* changes a message that is on hold, or set aside for the reason *aside*."""
+    if action is QueueAction.DELETE:
+        return True
+    if action is QueueAction.REQUEUE:
+        return aside != SetAsideReason.DAMAGED.value
+    # A message that is set aside can only be deleted or requeued.
+    return aside is None and (action is not QueueAction.RELEASE or held)
 
 
 def new_message(info: MessageInfo, content: bytes | Pieces, leased: bool) -> QueuedMessage:  # noqa: FBT001

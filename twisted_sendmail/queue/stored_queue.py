@@ -584,7 +584,7 @@ class CommitMessage(Operation):
     """Commit a message; the observer is asked first whether it is to be inserted leased."""
 
     batched = True
-    __slots__ = ("_intake", "claimed", "content", "done", "info", "lease", "queue")
+    __slots__ = ("_intake", "claimed", "content", "done", "info", "lease", "leased", "queue")
 
     def __init__(
         self, queue: StoredQueue, info: MessageInfo, content: bytes | Pieces, intake: StoredIntake
@@ -595,7 +595,7 @@ class CommitMessage(Operation):
         self.content = content
         self._intake = intake
         self.done: Deferred[Any] = Deferred()
-        self.claimed = False
+        self.claimed = self.leased = False
         self.lease: Lease = LASTING_LEASE
         observer = queue.observer
         if observer is not None and not info.held:
@@ -616,7 +616,10 @@ class CommitMessage(Operation):
                 admitted.append(commit)
             except QueueFull as e:
                 commit.error = e
-        messages = store.put_all([(each.info, each.content, each.claimed) for each in admitted])
+        may_lease = store.may_lease
+        for commit in admitted:
+            commit.leased = commit.claimed and may_lease
+        messages = store.put_all([(each.info, each.content, each.leased) for each in admitted])
         for commit, message in zip(admitted, messages, strict=True):
             commit.result = message
             commit.lease = store.first_lease
@@ -634,12 +637,12 @@ class CommitMessage(Operation):
         observer = self.queue.observer
         if observer is None:
             return
-        if self.error is None:
-            content = self.content if self.claimed and isinstance(self.content, bytes) else None
-            leased = LeasedMessage(self.result, content, self.lease)
-            self.queue.arrivals.append((leased, self.claimed))
-        elif self.claimed:
+        if self.claimed and not (self.leased and self.error is None):
             observer.unclaimed(self.info)
+        if self.error is None:
+            content = self.content if self.leased and isinstance(self.content, bytes) else None
+            leased = LeasedMessage(self.result, content, self.lease)
+            self.queue.arrivals.append((leased, self.leased))
 
 
 class Record(Operation):

@@ -69,6 +69,7 @@ from twisted_sendmail.queue.store import (
     Pieces,
     Store,
     StoreState,
+    applies,
     cannot_queue,
     intact,
     message_damaged,
@@ -760,19 +761,16 @@ class SQLiteStore(Store):
         aside: str | None,
     ) -> bool:
         execute = self.connection.execute
+        if not applies(action, held=held, aside=aside):
+            return False
         if action is QueueAction.DELETE:
             if leased:
                 execute("UPDATE message SET doomed = 'doomed' WHERE number = ?", (number,))
             else:
                 execute("DELETE FROM message WHERE number = ?", (number,))
-            return True
-        if action is QueueAction.REQUEUE and aside != "damaged":
+        elif action is QueueAction.REQUEUE:
             self._requeue(number, undeliverable=aside is not None)
-            return True
-        # A message that is set aside can only be deleted or requeued.
-        if aside is not None or (action is QueueAction.RELEASE and not held):
-            return False
-        if action is QueueAction.FLUSH:
+        elif action is QueueAction.FLUSH:
             execute(
                 "UPDATE recipient SET due = min(due, ?) WHERE message = ? AND state = 'pending'",
                 (now, number),

@@ -1,0 +1,199 @@
+"""A connection to PostgreSQL that finds out in time that it is lost, and never cancels a commit.
+
+Every statement goes through :meth:`PostgreSQLConnection.execute` or ``run``.  Nothing depends on the
+session: settings are of the transaction, and no statement is prepared, so that PgBouncer may pool
+transactions.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted_sendmail.queue.errors import QueueError, QueueFull, QueueUnusable
+from twisted_sendmail.queue.postgresql.driver import psycopg
+from twisted_sendmail.smtp import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from twisted_sendmail.queue.postgresql.address import DatabaseAddress
+
+#: Seconds to wait for the answer to a statement, and to a COMMIT, which may wait for a standby.
+ANSWER_TIMEOUT, COMMIT_TIMEOUT = 20.0, 60.0
+# Seconds between two looks at the clock while it waits.
+_INTERVAL = 0.2
+# Classes of SQLSTATE that are no fault of the statement: the same may work later.
+_TEMPORARY = ("08", "25", "40", "53", "55", "57", "58", "XX")
+_READ_ONLY, _DISK_FULL = "25006", "53100"
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that is closed when an answer takes too long; what runs is not cancelled."""
+
+    patience = ANSWER_TIMEOUT
+
+    def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:
+        limit = time.monotonic() + (self.patience if timeout is None else timeout)
+        try:
+            return psycopg.waiting.wait(_limited(gen, limit), self.pgconn.socket, interval=interval)
+        except psycopg.Error:
+            raise
+        except BaseException:
+            # Even KeyboardInterrupt must not cancel a COMMIT.
+            self.pgconn.finish()
+            raise
+
+
+def _limited(gen: Any, limit: float) -> Generator[Any, Any, Any]:
+    """Run the generator of a statement until *limit*."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > limit:
+                raise TimeoutError("the database does not answer")
+            wanted = gen.send(ready)
+    except StopIteration as e:
+        return e.value
+
+
+class PostgreSQLConnection:
+    """An open connection to the database at *address*; an error leaves it closed if it is lost.
+
+    :raises QueueUnusable: no host can be reached or takes the login; it is ``temporary``.
+    """
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        self._address = address
+        #: Grows with each statement that changes something.
+        self.changes = 0
+        #: Warnings of the server since the last COMMIT began.
+        self.warnings: list[str] = []
+        try:
+            self._psycopg = _Connection.connect(
+                **address.parameters,  # type: ignore[arg-type]  # names of libpq
+                autocommit=True,
+                prepare_threshold=None,
+                client_encoding="utf8",
+            )
+        except psycopg.Error as e:
+            raise cannot_connect(address, e) from None
+        self._psycopg.add_notice_handler(self._noticed)
+        self._cursor = self._psycopg.cursor(binary=True)
+        self._commands = self._psycopg.cursor()
+
+    def _noticed(self, diagnostic: Any) -> None:
+        # Not the text, which the server translates.
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self.warnings.append(diagnostic.message_primary or "")
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement that changes something; return the number of rows it concerns."""
+        self.changes += 1
+        return int(self._cursor.execute(sql.encode(), parameters).rowcount)
+
+    def rows(self, sql: str, parameters: Sequence[Any] = (), *, changes: bool = False) -> list[Any]:
+        """Return all rows of a query; *changes*: of a statement that changes something."""
+        self.changes += changes
+        return self._cursor.execute(sql.encode(), parameters).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """Return the first row of a query, or None."""
+        return self._cursor.execute(sql.encode(), parameters).fetchone()
+
+    def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """Return the first column of the first row of a query, or None."""
+        row = self.row(sql, parameters)
+        return None if row is None else row[0]
+
+    def run(self, sql: str) -> Any:
+        """Run statements without parameters in one round trip; return a row of the last."""
+        cursor = self._commands
+        cursor.execute(sql.encode())
+        while cursor.nextset():
+            pass
+        return cursor.fetchone() if cursor.description else None
+
+    def commit(self) -> bool:
+        """Commit; return whether it is durable as far as ``synchronous_commit`` requires.
+
+        A server that ends its wait for a standby, because an operator cancelled it, has committed on
+        its own disk only, and sends a warning.
+
+        :raises psycopg.Error: the commit failed, or the connection was lost: then its result is unknown.
+        """
+        self.warnings.clear()
+        self._psycopg.patience = COMMIT_TIMEOUT
+        try:
+            self._commands.execute(b"COMMIT")
+        finally:
+            self._psycopg.patience = ANSWER_TIMEOUT
+        return not self.warnings
+
+    @property
+    def in_transaction(self) -> bool:
+        """A transaction is open."""
+        status = self._psycopg.info.transaction_status
+        return status in {
+            psycopg.pq.TransactionStatus.INTRANS,
+            psycopg.pq.TransactionStatus.INERROR,
+        }
+
+    @property
+    def lost(self) -> bool:
+        """The connection cannot be used any more."""
+        return bool(self._psycopg.closed)
+
+    def close(self) -> None:
+        """Close the connection; uncommitted changes are lost."""
+        self._psycopg.close()
+
+
+#: Errors of the driver.
+ERRORS = (psycopg.Error, OSError, UnicodeError)
+
+
+def is_lost(error: Exception) -> bool:
+    """Return whether *error* means that another host has to be found."""
+    return getattr(error, "sqlstate", None) == _READ_ONLY
+
+
+def cannot_connect(address: DatabaseAddress, error: Exception) -> QueueUnusable:
+    """Return the error for a database that cannot be reached."""
+    found = QueueUnusable(
+        f"the database of the queue cannot be reached at {address}",
+        detail=_text(error),
+        remedy="see that the server runs, takes writes, and admits this user",
+    )
+    found.temporary = True
+    return found
+
+
+def database_error(address: DatabaseAddress, error: Exception, doing: str) -> QueueError:
+    """Return the error of the queue for *error*.
+
+    :param doing: what failed, following "the queue could not".
+    """
+    if isinstance(error, QueueError):
+        return error
+    what = f"the queue could not {doing}"
+    state = getattr(error, "sqlstate", None)
+    detail = f"the database at {address.hosts}: {_text(error)}"
+    if state == _DISK_FULL:
+        return QueueFull(what, detail=detail, remedy="free space on the disk of the database")
+    found = QueueError(what, detail=detail)
+    if isinstance(error, psycopg.Error):
+        # A fault of the connection or of the server may pass; a fault of the data does not.
+        lost = state is None and isinstance(error, psycopg.OperationalError)
+        found.temporary = lost or (state is not None and state[:2] in _TEMPORARY)
+    else:
+        found.temporary = isinstance(error, OSError)
+    return found
+
+
+def _text(error: Exception) -> str:
+    """Return the server's text in one line."""
+    diagnostic = getattr(error, "diag", None)
+    text = (diagnostic.message_primary if diagnostic is not None else None) or str(error)
+    return printable(" ".join(text.split()) or type(error).__name__, 400)

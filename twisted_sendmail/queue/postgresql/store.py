@@ -1,0 +1,1377 @@
+"""The queue's tables in PostgreSQL and every SQL statement on them; synchronous and without Twisted.
+
+How messages move through the tables is described in ``queue.store``.  Several relays and commands use
+the tables at the same time, each with a connection of its own, in transactions that read what is
+committed.
+
+**Leases.**  A relay is a row of ``node``.  It has leased the messages whose ``owner`` is its number.
+One update of its row, ``renew``, extends all its leases.  When a relay did not renew in time, or its
+process is known to have ended, another relay deletes its row and ends its leases (``_reclaim``); the
+attempts under way count as interrupted.  Each lease of a message increases ``fence``; a record counts
+only if the message still has the fence of its lease.
+
+**Commits.**  Every writing transaction of a relay sets ``node.committed`` to its serial number.  When
+the connection is lost during COMMIT, the row tells on the next connection whether it was committed:
+the row is locked, which waits for the end of the old transaction.  A commit that is on the disk of
+the primary only is repeated, with no change, until it is replicated; else it failed.
+
+**Clocks.**  Times in the tables are those of the database's clock.  A clock of this machine that
+differs by more than two seconds is corrected when values are written and read.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.logger import Logger
+
+from twisted_sendmail.queue.errors import LeaseLost, QueueError, QueueUnusable
+from twisted_sendmail.queue.ids import id_number, id_text
+from twisted_sendmail.queue.interface import RecoveryReport
+from twisted_sendmail.queue.models import (
+    ClusterState,
+    DownRoute,
+    Lease,
+    LeasedMessage,
+    LeaseTerm,
+    QueueAction,
+    QueueActionResult,
+    QueuedMessage,
+    QueueTotals,
+    RelayNode,
+    Selection,
+    SetAsideReason,
+)
+from twisted_sendmail.queue.postgresql.address import WEAKER, DatabaseAddress
+from twisted_sendmail.queue.postgresql.connection import (
+    ERRORS,
+    PostgreSQLConnection,
+    database_error,
+    is_lost,
+)
+from twisted_sendmail.queue.postgresql.driver import psycopg
+from twisted_sendmail.queue.postgresql.schema import OLDEST_SERVER, READY, prepare
+from twisted_sendmail.queue.rows import (
+    BODY,
+    PIECES,
+    Damaged,
+    content_checksum,
+    decode,
+    decode_damaged,
+    encode,
+)
+from twisted_sendmail.queue.store import (
+    CLEAR_LIMIT,
+    SWEEP_PIECES,
+    ContentPlace,
+    Pieces,
+    Store,
+    StoreState,
+    applies,
+    cannot_queue,
+    intact,
+    message_damaged,
+    new_message,
+    settled_recipients,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from twisted_sendmail.queue.models import AttemptRecord, MessageInfo
+
+#: Seconds between two attempts to connect: first and largest.
+FIRST_DELAY, MAX_DELAY = 0.25, 4.0
+#: Seconds in which the result of a COMMIT whose connection was lost is looked up.
+RESOLVE_TIME = 20.0
+# Difference of clocks, in seconds, that is left alone: NTP keeps clocks closer.
+_CLOCK_TOLERANCE = 2.0
+# Share of the lease time after which a lease counts as ended for its own holder.
+_SAFETY = 1 / 12
+#: The renewals in one lease time.
+RENEWALS = 4
+# What a transaction waits for a lock of another, and how long it may be idle, in milliseconds.
+_LOCK_TIMEOUT, _IDLE_TIMEOUT = 10_000, 30_000
+
+_MESSAGE = (
+    "number, arrived, sender, parameters, size, origin, uid, body, pieces, checksum, route, due, "
+    "attempts, owner IS NOT NULL, held, expired, doomed, warned, interrupted, aside, "
+    "CASE WHEN held THEN -ran ELSE (SELECT ran FROM about) - ran END, owner, fence"
+)
+# Columns that ``decode`` takes.
+_DECODED = 21
+_RECIPIENT = (
+    "message, number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay"
+)
+# Columns of new rows with their types, and the values of the others.
+_NEW_MESSAGE = {
+    "number": "bigint",
+    "arrived": "float8",
+    "sender": "text",
+    "sender_folded": "text",
+    "parameters": "text",
+    "size": "bigint",
+    "origin": "text",
+    "uid": "bigint",
+    "body": "bigint",
+    "pieces": "integer",
+    "checksum": "bigint",
+    "route": "text",
+    "owner": "bigint",
+    "fence": "bigint",
+    "held": "boolean",
+}
+_NEW_MESSAGE_STATE = {
+    "due": "0.0",
+    "attempts": "0",
+    "warned": "false",
+    "interrupted": "0",
+    # The age of a new message is 0.
+    "ran": "CASE WHEN held THEN 0.0 ELSE (SELECT ran FROM about) END",
+}
+_NEW_RECIPIENT = {
+    "message": "bigint",
+    "number": "integer",
+    "address": "text",
+    "address_folded": "text",
+    "notify": "text",
+    "orcpt": "text",
+}
+_NEW_RECIPIENT_STATE = {"state": "'pending'", "due": "0.0", "attempts": "0"}
+_NEW_CONTENT = {"message": "bigint", "data": "bytea", "checksum": "bigint"}
+_DEFERRED = (
+    "attempts > 0 OR EXISTS (SELECT FROM recipient r WHERE r.message = message.number "
+    "AND r.status IS NOT NULL)"
+)
+_QUEUE_NAME = (
+    "CASE WHEN aside = 'undeliverable' THEN aside WHEN aside IS NOT NULL THEN 'corrupt' "
+    "WHEN held THEN 'hold' WHEN owner IS NOT NULL THEN 'active' "
+    f"WHEN {_DEFERRED} THEN 'deferred' ELSE 'incoming' END"
+)
+# Leases of both kinds in one statement; one that another relay is leasing is left to it.
+_LEASE = f"""
+    WITH fresh AS (
+        SELECT number FROM message WHERE route = %(route)s AND NOT retried AND {READY}
+            AND due <= %(now)s ORDER BY due, number LIMIT %(fresh)s FOR UPDATE SKIP LOCKED
+    ), old AS (
+        SELECT number FROM message WHERE route = %(route)s AND retried AND {READY}
+            AND due <= %(now)s ORDER BY due, number LIMIT %(retries)s FOR UPDATE SKIP LOCKED
+    ), found AS (SELECT number FROM fresh UNION ALL SELECT number FROM old)
+    UPDATE message SET owner = %(owner)s, fence = fence + 1 FROM found
+    WHERE message.number = found.number RETURNING message.number
+"""  # noqa: S608
+# Due in a future that a clock that jumped has made.
+_LEASE_LATE = _LEASE.replace("due <= %(now)s", "due > %(horizon)s")
+_ROUTES = f"""
+    WITH RECURSIVE routes (route) AS (
+        (SELECT route FROM message WHERE {READY} ORDER BY route LIMIT 1)
+        UNION ALL
+        SELECT (SELECT m.route FROM message m WHERE {READY} AND m.route > routes.route
+            ORDER BY m.route LIMIT 1)
+        FROM routes WHERE routes.route IS NOT NULL
+    )
+    SELECT route, least(
+        (SELECT due FROM message m WHERE m.route = routes.route AND NOT retried AND {READY}
+            ORDER BY due, number LIMIT 1),
+        (SELECT due FROM message m WHERE m.route = routes.route AND retried AND {READY}
+            ORDER BY due, number LIMIT 1))
+    FROM routes WHERE route IS NOT NULL
+"""  # noqa: S608
+# A damaged state counts as pending.
+_STANDING = """
+    SELECT number, owner, fence, doomed, ARRAY(SELECT r.number FROM recipient r
+        WHERE r.message = m.number AND state NOT IN ('delivered', 'failed'))
+    FROM message m WHERE number = ANY(%b::bigint[]) ORDER BY number FOR UPDATE
+"""
+_UPDATE_RECIPIENTS = """
+    UPDATE recipient r SET state = c.state, due = c.due, attempts = attempts + c.tried,
+        tried = CASE WHEN c.tried > 0 THEN c.at ELSE r.tried END,
+        reply = CASE WHEN c.new THEN c.reply ELSE r.reply END,
+        status = CASE WHEN c.new THEN c.status ELSE r.status END,
+        relay = CASE WHEN c.new THEN c.relay ELSE r.relay END
+    FROM unnest(%b::bigint[], %b::integer[], %b::text[], %b::float8[], %b::integer[], %b::float8[],
+        %b::boolean[], %b::text[], %b::text[], %b::text[])
+        AS c (message, number, state, due, tried, at, new, reply, status, relay)
+    WHERE r.message = c.message AND r.number = c.number AND r.state = 'pending'
+"""
+# Due at the next time of its recipients; now, when the operator expired the message.
+_UPDATE_MESSAGES = """
+    UPDATE message m SET owner = NULL, attempts = m.attempts + c.tried,
+        interrupted = m.interrupted + c.in_doubt, warned = m.warned OR c.warned,
+        aside = coalesce(c.aside, m.aside),
+        due = CASE WHEN m.expired IS NOT NULL THEN 0.0 ELSE coalesce(
+            (SELECT min(r.due) FROM recipient r WHERE r.message = m.number AND r.state = 'pending'),
+            CASE WHEN c.aside IS NULL THEN m.due ELSE 0.0 END) END,
+        ran = CASE WHEN c.aside IS NULL THEN m.ran WHEN m.held THEN 0.0
+            ELSE (SELECT a.ran FROM about a) END
+    FROM unnest(%b::bigint[], %b::integer[], %b::integer[], %b::boolean[], %b::text[])
+        AS c (number, tried, in_doubt, warned, aside)
+    WHERE m.number = c.number
+"""
+_DELETE = """
+    WITH gone AS (DELETE FROM message WHERE number = ANY(%b::bigint[]) RETURNING number, body),
+        recipients AS (DELETE FROM recipient USING gone WHERE message = gone.number),
+        contents AS (DELETE FROM content USING gone WHERE message = gone.number AND gone.body IS NULL)
+    INSERT INTO rubbish SELECT body FROM gone WHERE body IS NOT NULL ON CONFLICT DO NOTHING
+"""
+_DEAD = """
+    SELECT number, name FROM node
+    WHERE number <> %s AND (alive_until < clock_timestamp() OR number = ANY(%b::bigint[]))
+    FOR UPDATE SKIP LOCKED
+"""
+_NODES = """
+    SELECT name, started, (SELECT count(*) FROM message WHERE owner = node.number),
+        alive_until >= clock_timestamp()
+    FROM node ORDER BY name, number
+"""
+_log = Logger(namespace="twisted_sendmail.queue")
+
+
+class CommitUnknown(QueueError):
+    """The connection was lost during COMMIT, and its result could not be looked up."""
+
+
+class PostgreSQLStore(Store):
+    """The queue in the database at *address*.
+
+    :param damaged: called with the id of each message that is found damaged and set aside.
+    :param seconds: returns seconds since 1970, from the clock of this machine.
+    """
+
+    errors = ERRORS
+
+    def __init__(
+        self,
+        address: DatabaseAddress | str,
+        *,
+        damaged: Callable[[str], None] = lambda _: None,
+        seconds: Callable[[], float] = time.time,
+    ) -> None:
+        if isinstance(address, str):
+            address = DatabaseAddress.parse(address)
+        self.address = address
+        self._damaged = damaged
+        self._seconds = seconds
+        self._connection: PostgreSQLConnection | None = None
+        self._create = self._relay = self._read_only = False
+        # The clock of this machine minus that of the database.
+        self.clock_offset = 0.0
+        #: Name of this relay.
+        self.name = address.node or socket.gethostname()
+        #: Number of this relay; 0: it is not registered.
+        self.node = 0
+        #: The time until which its leases are valid.
+        self.term = LeaseTerm()
+        self._serial = 0
+        self._writing = False
+        # Back-off of connecting.
+        self._delay = FIRST_DELAY
+        self._next_try = float("-inf")
+        self._refused: QueueError | None = None
+        # What ``state`` and ``take_flushed`` have returned.
+        self._own_changes = 0
+        self._flushed: set[int] | None = None
+        self._others = self._others_committed = 0
+
+    # -- opening, closing ----------------------------------------------------------------
+
+    def open(self, *, create: bool = False, relay: bool = False, read_only: bool = False) -> None:
+        """See ``Store.open``."""
+        self._create, self._relay, self._read_only = create, relay, read_only
+        self._next_try = float("-inf")
+        self._connect()
+        if relay:
+            try:
+                self._check_durability()
+            except BaseException:
+                self.close()
+                raise
+
+    def reopen(self) -> None:
+        """See ``Store.reopen``."""
+        self._drop()
+        self._connect()
+
+    def _connect(self) -> None:
+        """Connect, unless an attempt failed just now."""
+        now = time.monotonic()
+        if now < self._next_try and self._refused is not None:
+            raise self._refused
+        try:
+            connection = PostgreSQLConnection(self.address)
+            try:
+                prepare(connection, self.address, create=self._create)
+            except BaseException:
+                connection.close()
+                raise
+        except (QueueError, *ERRORS) as e:
+            self._refused = self.error(e, "be reached")
+            self._next_try = time.monotonic() + self._delay
+            self._delay = min(2 * self._delay, MAX_DELAY)
+            raise self._refused from None
+        self._delay, self._refused = FIRST_DELAY, None
+        self._connection = connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """See ``Store.close``."""
+        self.term.end()
+        self._drop()
+
+    def _check_durability(self) -> None:
+        """Check settings of the server that decide whether accepted mail survives.
+
+        :raises QueueUnusable: it does not write durably.
+        """
+        version, fsync, full_pages, standbys = self.connection.row(
+            "SELECT current_setting('server_version_num')::integer, current_setting('fsync'), "
+            "current_setting('full_page_writes'), current_setting('synchronous_standby_names')"
+        )
+        if version < OLDEST_SERVER:
+            raise self._unusable("the server is older than PostgreSQL 13", "use a newer one")
+        encoding = self.connection.value("SELECT current_setting('server_encoding')")
+        if encoding != "UTF8":
+            raise self._unusable(
+                f"the encoding of the database is {encoding}", "create one with ENCODING 'UTF8'"
+            )
+        if fsync != "on":
+            raise self._unusable(
+                "the server runs with fsync = off, and loses mail when the power fails",
+                "set fsync = on in postgresql.conf",
+            )
+        if full_pages != "on":
+            _log.warn(
+                "{queue}: the server runs with full_page_writes = off: a power failure may damage the "
+                "queue, unless its file system writes whole pages",
+                queue=str(self.address),
+            )
+        chosen = self.address.synchronous_commit
+        if chosen in WEAKER:
+            _log.warn(
+                "{queue}: synchronous_commit = {chosen}: mail that was accepted may be lost",
+                queue=str(self.address),
+                chosen=chosen,
+            )
+        elif not standbys:
+            _log.warn(
+                "{queue}: the server has no synchronous standby (synchronous_standby_names is empty): "
+                "the promotion of a standby may lose mail that was accepted",
+                queue=str(self.address),
+            )
+
+    def _unusable(self, why: str, remedy: str) -> QueueUnusable:
+        return QueueUnusable(f"the queue {self.address} cannot be used", detail=why, remedy=remedy)
+
+    @property
+    def is_open(self) -> bool:
+        """The queue is open."""
+        return self._connection is not None
+
+    @property
+    def connection(self) -> PostgreSQLConnection:
+        """The open connection.
+
+        :raises QueueError: the queue is closed.
+        """
+        if self._connection is None:
+            raise QueueError("the queue is not open")
+        return self._connection
+
+    # -- transactions --------------------------------------------------------------------
+
+    def begin(self, *, write: bool = True) -> None:
+        """See ``Store.begin``; connects again if the connection was lost."""
+        if self._connection is not None and self._connection.lost:
+            self._drop()
+        if self._connection is None:
+            self._connect()
+        write = write and not self._read_only
+        if write and self._relay and not self.node:
+            self._register()
+        self._begin(write=write)
+        if write and self.node and not self._count_transaction():
+            # Another relay took the leases over while this one was suspended or cut off.
+            self.rollback()
+            self.term.end()
+            self._register()
+            self._begin(write=True)
+            _ = self._count_transaction()
+
+    def _begin(self, *, write: bool) -> None:
+        self._writing = write
+        if write:
+            # Settings of the transaction: PgBouncer gives the next one another session.
+            start = (
+                f"BEGIN; SET LOCAL synchronous_commit TO {self.address.synchronous_commit}; "
+                f"SET LOCAL lock_timeout TO {_LOCK_TIMEOUT}; "
+                f"SET LOCAL idle_in_transaction_session_timeout TO {_IDLE_TIMEOUT}"
+            )
+        else:
+            start = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        before = self._seconds()
+        start += f"; SET LOCAL search_path TO {self.address.schema}"
+        (there,) = self.connection.run(
+            start + "; SELECT extract(epoch FROM clock_timestamp())::float8"
+        )
+        after = self._seconds()
+        if after - before < _CLOCK_TOLERANCE:
+            offset = (before + after) / 2 - there
+            self.clock_offset = 0.0 if abs(offset) < _CLOCK_TOLERANCE else float(round(offset))
+
+    def _count_transaction(self) -> bool:
+        """Number this transaction; return False if the relay is not registered any more."""
+        self._serial += 1
+        return bool(
+            self.connection.execute(
+                "UPDATE node SET committed = %s WHERE number = %s", (self._serial, self.node)
+            )
+        )
+
+    def commit(self) -> None:
+        """See ``Store.commit``; finds out what became of a commit whose answer was lost."""
+        connection, serial = self.connection, self._serial
+        try:
+            durable = connection.commit()
+        except ERRORS as e:
+            if not (self._writing and self.node and connection.lost):
+                raise
+            self._resolve(serial, e)
+        else:
+            if not durable and self._writing:
+                self._replicate()
+
+    def _resolve(self, serial: int, cause: Exception) -> None:
+        """Return if transaction *serial* was committed durably.
+
+        :raises QueueError: it was not, or that cannot be known now.
+        """
+        until = time.monotonic() + RESOLVE_TIME
+        while True:
+            self._drop()
+            try:
+                self._connect()
+                self._begin(write=True)
+                # Waits for the end of the old transaction, whose session may still wait for a standby.
+                committed = self.connection.value(
+                    "SELECT committed FROM node WHERE number = %s FOR UPDATE", (self.node,)
+                )
+                durable = self.connection.commit()
+            except (QueueError, *ERRORS):
+                pass
+            else:
+                if committed is None or committed < serial:
+                    raise CommitUnknown(
+                        "the queue lost its connection before the commit",
+                        detail=str(self.error(cause, "commit")),
+                    )
+                if not durable:
+                    self._replicate()
+                return
+            if time.monotonic() > until:
+                raise CommitUnknown(
+                    "the result of a commit of the queue is not known",
+                    detail=str(self.error(cause, "commit")),
+                )
+            time.sleep(min(self._delay, FIRST_DELAY))
+
+    def _replicate(self) -> None:
+        """Return when everything that is committed is on a standby as well.
+
+        What is committed later is replicated later: a commit without meaning that is replicated
+        confirms those before.
+
+        :raises QueueError: that cannot be had.
+        """
+        for _ in range(3):
+            try:
+                self._begin(write=True)
+                if self.node:
+                    _ = self.connection.execute(
+                        "UPDATE node SET committed = committed WHERE number = %s", (self.node,)
+                    )
+                else:
+                    _ = self.connection.execute("UPDATE about SET changed = changed")
+                if self.connection.commit():
+                    return
+            except ERRORS as e:
+                raise CommitUnknown(
+                    "a commit of the queue was not replicated",
+                    detail=str(self.error(e, "commit")),
+                ) from None
+        raise CommitUnknown(
+            "a commit of the queue was not replicated",
+            detail=f"the database at {self.address.hosts} cancelled its wait for a standby",
+        )
+
+    def rollback(self) -> None:
+        """See ``Store.rollback``."""
+        connection = self._connection
+        if connection is not None and not connection.lost and connection.in_transaction:
+            connection.run("ROLLBACK")
+
+    @property
+    def changes(self) -> int:
+        """See ``Store.changes``."""
+        return self.connection.changes
+
+    def error(self, error: Exception, doing: str) -> QueueError:
+        """See ``Store.error``."""
+        if is_lost(error):
+            # A server that became a standby: the next operation finds the primary.
+            self._drop()
+        return database_error(self.address, error, doing)
+
+    def concerns_all(self, error: Exception) -> bool:
+        """See ``Store.concerns_all``."""
+        connection = self._connection
+        return (
+            isinstance(error, (CommitUnknown, QueueUnusable))
+            or connection is None
+            or connection.lost
+            or is_lost(error)
+        )
+
+    # -- clocks --------------------------------------------------------------------------
+
+    def _there(self, moment: float) -> float:
+        """Return a time of this machine as the database's; 0 is no time, but at once."""
+        return moment - self.clock_offset if moment else moment
+
+    def _here(self, moment: float) -> float:
+        return moment + self.clock_offset if moment else moment
+
+    # -- relays --------------------------------------------------------------------------
+
+    def _register(self) -> None:
+        """Become a relay with a new number: earlier leases of this process are lost."""
+        self.term.end()
+        term = LeaseTerm()
+        before = LeaseTerm.now()
+        self._begin(write=True)
+        number = self.connection.rows(
+            "INSERT INTO node (name, process, started, alive_until, committed) VALUES "
+            "(%s, %s, extract(epoch FROM clock_timestamp()), "
+            "clock_timestamp() + make_interval(secs => %s), 0) RETURNING number",
+            (self.name, _process_name(), self.address.lease_time),
+            changes=True,
+        )[0][0]
+        if not self.connection.commit():
+            self.node = number
+            self._replicate()
+        self.node, self._serial, self.term = number, 0, term
+        term.extend(self._end_of_lease(before))
+
+    def _end_of_lease(self, before: float) -> float:
+        return before + self.address.lease_time * (1 - _SAFETY)
+
+    def begin_relay(self, orphans_before: int) -> RecoveryReport:
+        """See ``Store.begin_relay``: leases of other relays that live are left alone."""
+        interrupted = [id_ for _, ids in self._reclaim() for id_ in ids]
+        if self.connection.value("SELECT count(*) FROM node") == 1:
+            _ = self.connection.execute("DELETE FROM route_down")
+        self._throw_away_orphans(orphans_before - (int(self.clock_offset * 1_000_000) << 8))
+        return RecoveryReport(self.count(), tuple(sorted(interrupted)))
+
+    def end_relay(self, but: Collection[str]) -> None:
+        """See ``Store.end_relay``; leases to keep end as those of a relay that died."""
+        kept = [number for number in map(id_number, but) if number is not None]
+        rows = self.connection.rows(
+            "SELECT number FROM message WHERE owner = %s AND NOT number = ANY(%b::bigint[])",
+            (self.node, kept),
+        )
+        _ = self._end_leases([number for (number,) in rows], self.node, interrupted=False)
+        if kept:
+            # The row stays, to count the transaction, and ends at once.
+            _ = self.connection.execute(
+                "UPDATE node SET alive_until = '-infinity' WHERE number = %s", (self.node,)
+            )
+        else:
+            _ = self.connection.execute("DELETE FROM node WHERE number = %s", (self.node,))
+
+    def renew(self) -> tuple[LeaseTerm, float, list[tuple[str, tuple[str, ...]]]]:
+        """Renew the leases of this relay, and end those of relays that died.
+
+        :returns: the term, the time until which it is valid when this is committed; and the name of each dead
+            relay, with the ids of its messages.
+        """
+        before = LeaseTerm.now()
+        _ = self.connection.execute(
+            "UPDATE node SET alive_until = clock_timestamp() + make_interval(secs => %s) "
+            "WHERE number = %s",
+            (self.address.lease_time, self.node),
+        )
+        _ = self.connection.execute(
+            "DELETE FROM flushed WHERE at < clock_timestamp() - interval '1 hour'"
+        )
+        return self.term, self._end_of_lease(before), self._reclaim()
+
+    def _reclaim(self) -> list[tuple[str, tuple[str, ...]]]:
+        """End the leases of relays that died; return their names and the ids of the messages."""
+        gone = [
+            number
+            for number, process in self.connection.rows(
+                "SELECT number, process FROM node WHERE number <> %s", (self.node,)
+            )
+            if _has_ended(process)
+        ]
+        found = []
+        for number, name in self.connection.rows(_DEAD, (self.node, gone)):
+            owned = self.connection.rows("SELECT number FROM message WHERE owner = %s", (number,))
+            ids = self._end_leases([each for (each,) in owned], number, interrupted=True)
+            _ = self.connection.execute("DELETE FROM node WHERE number = %s", (number,))
+            found.append((name, ids))
+        return found
+
+    def relay_runs(self) -> bool | None:
+        """See ``Store.relay_runs``; needs a transaction."""
+        return bool(
+            self.connection.value(
+                "SELECT EXISTS (SELECT FROM node WHERE alive_until >= clock_timestamp())"
+            )
+        )
+
+    def state(self) -> StoreState:
+        """See ``Store.state``."""
+        nodes = tuple(
+            [
+                RelayNode(name, self._here(started), leased, alive)
+                for name, started, leased, alive in self.connection.rows(_NODES)
+            ]
+        )
+        changed, committed = self.connection.row(
+            "SELECT (SELECT changed FROM about), "
+            "(SELECT coalesce(sum(committed), 0)::bigint FROM node WHERE number <> %s)",
+            (self.node,),
+        )
+        if committed != self._others_committed:
+            query = f"SELECT EXISTS (SELECT FROM message WHERE {READY} AND due <= %s)"  # noqa: S608
+            self._others_committed = committed
+            self._others += bool(self.connection.value(query, (self._there(self._seconds()),)))
+        return StoreState(
+            changed - self._own_changes,
+            self._others,
+            [body for (body,) in self.connection.rows("SELECT body FROM rubbish LIMIT 20")],
+            ClusterState(nodes, self.down_routes()),
+        )
+
+    # -- arrival -----------------------------------------------------------------------
+
+    @property
+    def first_lease(self) -> Lease:
+        """See ``Store.first_lease``."""
+        return Lease(self.node, 1, self.term)
+
+    @property
+    def may_lease(self) -> bool:
+        """See ``Store.may_lease``."""
+        return self.term.valid
+
+    def put_all(
+        self, arrivals: Sequence[tuple[MessageInfo, bytes | Pieces, bool]]
+    ) -> list[QueuedMessage]:
+        """See ``Store.put_all``."""
+        if not arrivals:
+            return []
+        messages: list[tuple[Any, ...]] = []
+        recipients: list[tuple[Any, ...]] = []
+        contents: list[tuple[Any, ...]] = []
+        files = [info.file_key for info, _, _ in arrivals if info.file_key is not None]
+        for given, content, leased in arrivals:
+            number = id_number(given.id)
+            if number is None:
+                raise cannot_queue(given.id, "the id is not one of this queue")
+            info = given
+            if self.clock_offset:
+                info = attrs.evolve(given, arrived=self._there(given.arrived))
+            if isinstance(content, Pieces):
+                self._check_pieces(content)
+                fixed, rows = encode(info, number, content.size, content.body, content.count)
+            else:
+                fixed, rows = encode(info, number, len(content), None, 0)
+                contents.append((number, content, content_checksum(number, 0, content)))
+            owner = self.node if leased else None
+            sender = _folded(fixed[2])
+            messages.append(
+                (*fixed[:3], sender, *fixed[3:], info.route, owner, int(leased), info.held)
+            )
+            recipients += [
+                (number, n, a, _folded(a), notify, orcpt) for n, a, notify, orcpt in rows
+            ]
+        try:
+            if files:
+                _ = self.connection.execute(
+                    "INSERT INTO taken_file SELECT %s, unnest(%b::text[])", (self.name, files)
+                )
+            self._insert("message", _NEW_MESSAGE, _NEW_MESSAGE_STATE, messages)
+        except psycopg.errors.UniqueViolation as e:
+            why = e.diag.message_detail or "it is in the queue already"
+            raise cannot_queue(arrivals[0][0].id, " ".join(why.split())) from None
+        self._insert("recipient", _NEW_RECIPIENT, _NEW_RECIPIENT_STATE, recipients)
+        self._insert("content", _NEW_CONTENT, {}, contents)
+        return [new_message(*arrival) for arrival in arrivals]
+
+    def _insert(
+        self, table: str, given: dict[str, str], state: dict[str, str], rows: list[tuple[Any, ...]]
+    ) -> None:
+        """Insert *rows* with one array for each column.
+
+        :param given: name and type of each column of *rows*.
+        :param state: the other columns, and their values in SQL.
+        """
+        if not rows:
+            return
+        arrays = ", ".join(f"%b::{kind}[]" for kind in given.values())
+        values = ", ".join((*given, *state.values()))
+        _ = self.connection.execute(
+            f"INSERT INTO {table} ({', '.join((*given, *state))}) "  # noqa: S608
+            f"SELECT {values} FROM unnest({arrays}) AS new ({', '.join(given)})",
+            _columns(rows),
+        )
+
+    def _check_pieces(self, content: Pieces) -> None:
+        found = self.connection.row(
+            "SELECT count(*), coalesce(sum(length(data)), 0)::bigint FROM piece WHERE body = %s",
+            (content.body,),
+        )
+        if tuple(found) != (content.count, content.size):
+            raise QueueError(
+                "the queue lost a part of a message", detail=f"{content} became {found}"
+            )
+
+    def taken_files(self) -> Sequence[str]:
+        """See ``Store.taken_files``: those of this relay, by its name."""
+        rows = self.connection.rows("SELECT key FROM taken_file WHERE node = %s", (self.name,))
+        return [key for (key,) in rows]
+
+    def forget_files(self, keys: Sequence[str]) -> None:
+        """See ``Store.forget_files``."""
+        _ = self.connection.execute(
+            "DELETE FROM taken_file WHERE node = %s AND key = ANY(%b::text[])",
+            (self.name, list(keys)),
+        )
+
+    def put_piece(self, body: int, place: int, data: bytes) -> None:
+        """See ``Store.put_piece``."""
+        _ = self.connection.execute(
+            "INSERT INTO piece VALUES (%s, %s, %b, %s)",
+            (body, place, data, content_checksum(body, place, data)),
+        )
+
+    def _throw_away_orphans(self, older_than: int) -> None:
+        _ = self.connection.execute(
+            """
+            WITH RECURSIVE bodies (body) AS (
+                (SELECT body FROM piece ORDER BY body LIMIT 1)
+                UNION ALL
+                SELECT (SELECT p.body FROM piece p WHERE p.body > bodies.body ORDER BY p.body LIMIT 1)
+                FROM bodies WHERE bodies.body < %(limit)s
+            )
+            INSERT INTO rubbish SELECT body FROM bodies WHERE body < %(limit)s
+                AND NOT EXISTS (SELECT FROM message WHERE message.body = bodies.body)
+            ON CONFLICT DO NOTHING
+            """,
+            {"limit": older_than},  # type: ignore[arg-type]
+        )
+
+    def sweep(self, body: int) -> bool:
+        """See ``Store.sweep``."""
+        query = "SELECT 1 FROM message WHERE body = %s"
+        if self.connection.value(query, (body,)) is not None:
+            return True
+        removed = self.connection.execute(
+            "DELETE FROM piece WHERE body = %(body)s AND place IN (SELECT place FROM piece "
+            "WHERE body = %(body)s ORDER BY place LIMIT %(most)s)",
+            {"body": body, "most": SWEEP_PIECES},  # type: ignore[arg-type]
+        )
+        if removed == SWEEP_PIECES:
+            return False
+        _ = self.connection.execute("DELETE FROM rubbish WHERE body = %s", (body,))
+        return True
+
+    # -- delivery ----------------------------------------------------------------------
+
+    def lease(
+        self, route: str, now: float, *, fresh: int, retries: int, horizon: float
+    ) -> list[LeasedMessage]:
+        """See ``Store.lease``.
+
+        :raises QueueError: the leases of this relay have ended, and are not renewed yet.
+        """
+        if not self.term.valid:
+            raise QueueError(
+                "the queue gives no leases",
+                detail="the leases of this relay could not be renewed in the database",
+            )
+        given: dict[str, Any] = {
+            "route": route,
+            "now": self._there(now),
+            "horizon": self._there(max(now, horizon)),
+            "owner": self.node,
+            "fresh": max(0, fresh),
+            "retries": max(0, retries),
+        }
+        numbers = self._take(_LEASE, given)
+        if len(numbers) < given["fresh"] + given["retries"]:
+            rows = self._rows(numbers)[0]
+            tried = len([number for number in numbers if rows[number][12]])
+            given["fresh"] -= len(numbers) - tried
+            given["retries"] -= tried
+            numbers += self._take(_LEASE_LATE, given)
+        if not numbers:
+            return []
+        messages, recipients = self._rows(numbers)
+        contents = {
+            number: row
+            for number, *row in self.connection.rows(
+                "SELECT message, data, checksum FROM content WHERE message = ANY(%b::bigint[])",
+                (numbers,),
+            )
+        }
+        leased = []
+        # Fresh ones first, each kind by due time.
+        for number in sorted(numbers, key=lambda n: (messages[n][12] > 0, messages[n][11], n)):
+            row = messages[number]
+            try:
+                message = self._decode(row, recipients.get(number, []))
+                content = (
+                    None if row[BODY] else intact(contents.get(number), number, 0, message.size)
+                )
+            except Damaged:
+                self._set_aside(number)
+                continue
+            leased.append(LeasedMessage(message, content, Lease(self.node, row[22], self.term)))
+        return leased
+
+    def _take(self, sql: str, given: dict[str, Any]) -> list[int]:
+        return [number for (number,) in self.connection.rows(sql, given, changes=True)]  # type: ignore[arg-type]
+
+    def _rows(self, numbers: Sequence[int]) -> tuple[dict[int, Any], dict[int, list[Any]]]:
+        """Return the rows of messages and of their recipients, by the message's number."""
+        # In a transaction that writes each statement reads what is committed then: the lock keeps
+        # the messages until their recipients are read.
+        lock = "FOR SHARE" if self._writing else ""
+        rows = self.connection.rows(
+            f"SELECT {_MESSAGE} FROM message WHERE number = ANY(%b::bigint[]) {lock}",  # noqa: S608
+            (list(numbers),),
+        )
+        recipients: dict[int, list[Any]] = {}
+        for message, *row in self.connection.rows(
+            f"SELECT {_RECIPIENT} FROM recipient WHERE message = ANY(%b::bigint[]) "  # noqa: S608
+            "ORDER BY message, number",
+            (list(numbers),),
+        ):
+            recipients.setdefault(message, []).append(row)
+        return {row[0]: row for row in rows}, recipients
+
+    def _decode(self, row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
+        return self._at_home(decode(row[:_DECODED], recipients))
+
+    def _at_home(self, message: QueuedMessage) -> QueuedMessage:
+        """Return *message* with times of this machine's clock."""
+        if not self.clock_offset:
+            return message
+        here = self._here
+        return attrs.evolve(
+            message,
+            info=attrs.evolve(message.info, arrived=here(message.info.arrived)),
+            due=here(message.due),
+            recipients=tuple(
+                [
+                    attrs.evolve(
+                        r, due=here(r.due), tried=None if r.tried is None else here(r.tried)
+                    )
+                    for r in message.recipients
+                ]
+            ),
+        )
+
+    def next_due(self) -> dict[str, float]:
+        """See ``Store.next_due``."""
+        return {route: self._here(due) for route, due in self.connection.rows(_ROUTES)}
+
+    def where(self, id: str) -> ContentPlace:  # noqa: A002 - the field's name
+        """See ``Store.where``."""
+        number = id_number(id)
+        rows, recipients = self._rows([] if number is None else [number])
+        if number is None or number not in rows:
+            raise QueueError(f"message {id} is not in the queue")
+        row = rows[number]
+        try:
+            message = self._decode(row, recipients.get(number, []))
+        except Damaged:
+            raise message_damaged(id) from None
+        return ContentPlace(number, row[BODY], row[PIECES], message.size)
+
+    def piece(self, at: ContentPlace, place: int) -> bytes:
+        """See ``Store.piece``."""
+        try:
+            if at.body is None:
+                query = "SELECT data, checksum FROM content WHERE message = %s"
+                return intact(self.connection.row(query, (at.number,)), at.number, 0, at.size)
+            query = "SELECT data, checksum FROM piece WHERE body = %s AND place = %s"
+            return intact(self.connection.row(query, (at.body, place)), at.body, place)
+        except Damaged:
+            raise message_damaged(id_text(at.number)) from None
+
+    def set_aside(self, id: str) -> None:  # noqa: A002 - the field's name
+        """See ``Store.set_aside``."""
+        number = id_number(id)
+        if number is not None:
+            self._set_aside(number)
+
+    def _set_aside(self, number: int) -> None:
+        _ = self.connection.execute(
+            "UPDATE message SET aside = 'damaged', owner = NULL WHERE number = %s", (number,)
+        )
+        self._damaged(id_text(number))
+
+    # -- results -----------------------------------------------------------------------
+
+    def settle_all(
+        self, records: Sequence[AttemptRecord]
+    ) -> list[QueuedMessage | QueueError | None]:
+        """See ``Store.settle_all``."""
+        numbers = [id_number(record.id) for record in records]
+        standing = {
+            row[0]: row
+            for row in self.connection.rows(
+                _STANDING, ([number for number in numbers if number is not None],)
+            )
+        }
+        gone: list[int] = []
+        changed: list[tuple[int, AttemptRecord]] = []
+        kept: set[int] = set()
+        lost: dict[int, QueueError] = {}
+        settled: set[int] = set()
+        for place, (number, record) in enumerate(zip(numbers, records, strict=True)):
+            lease = record.lease
+            if lease is not None and lease.node != self.node:
+                lost[place] = LeaseLost(record.id)
+                continue
+            if number is None or number not in standing:
+                continue
+            _, owner, fence, doomed, pending = standing[number]
+            if lease is not None and lease.fence != fence:
+                lost[place] = LeaseLost(record.id)
+                continue
+            if owner != self.node or number in settled:
+                # It was recorded before.
+                kept.add(number)
+                continue
+            settled.add(number)
+            if record.reports:
+                _ = self.put_all([(info, content, False) for info, content in record.reports])
+            left = set(pending) - settled_recipients(record)
+            if doomed == "doomed" or not (left or record.aside):
+                gone.append(number)
+            else:
+                changed.append((number, record))
+                kept.add(number)
+        self._update(changed)
+        self._delete(gone)
+        messages = self._read(sorted(kept - set(gone)))
+        return [
+            lost.get(place) or (None if number is None else messages.get(number))
+            for place, number in enumerate(numbers)
+        ]
+
+    def _update(self, changed: Sequence[tuple[int, AttemptRecord]]) -> None:
+        if not changed:
+            return
+        recipients = [
+            (
+                number,
+                row.number,
+                row.state.value,
+                self._there(row.due),
+                int(record.tried),
+                self._there(record.at),
+                record.tried or row.reply is not None or row.status is not None,
+                row.reply,
+                row.status,
+                row.relay,
+            )
+            for number, record in changed
+            for row in record.changes
+        ]
+        if recipients:
+            _ = self.connection.execute(_UPDATE_RECIPIENTS, _columns(recipients))
+        messages = [
+            (
+                number,
+                int(record.tried),
+                int(record.in_doubt),
+                record.warned,
+                None if record.aside is None else record.aside.value,
+            )
+            for number, record in changed
+        ]
+        _ = self.connection.execute(_UPDATE_MESSAGES, _columns(messages))
+
+    def _read(self, numbers: Sequence[int]) -> dict[int, QueuedMessage]:
+        if not numbers:
+            return {}
+        rows, recipients = self._rows(numbers)
+        messages = {}
+        for number, row in rows.items():
+            try:
+                messages[number] = self._decode(row, recipients.get(number, []))
+            except Damaged:
+                self._set_aside(number)
+        return messages
+
+    def release(self, leased: Sequence[LeasedMessage]) -> None:
+        """See ``Store.release``."""
+        ours = {
+            number: each.lease.fence
+            for each in leased
+            if each.lease.node == self.node and (number := id_number(each.message.id)) is not None
+        }
+        rows = self.connection.rows(
+            "SELECT number, fence FROM message WHERE number = ANY(%b::bigint[]) AND owner = %s "
+            "ORDER BY number FOR UPDATE",
+            (list(ours), self.node),
+        )
+        numbers = [number for number, fence in rows if ours[number] == fence]
+        _ = self._end_leases(numbers, self.node, interrupted=False)
+
+    def hold_unrecorded(self, id: str, lease: Lease | None) -> None:  # noqa: A002
+        """See ``Store.hold_unrecorded``."""
+        number = id_number(id)
+        if number is None:
+            return
+        row = self.connection.row(
+            "SELECT owner, fence FROM message WHERE number = %s FOR UPDATE", (number,)
+        )
+        ours = row is not None and row[0] == self.node
+        if not ours or (lease is not None and (lease.node, lease.fence) != (self.node, row[1])):
+            return
+        if self._end_leases([number], self.node, interrupted=True):
+            self._hold([number], hold=True)
+
+    def _end_leases(self, numbers: list[int], owner: int, *, interrupted: bool) -> tuple[str, ...]:
+        if not numbers:
+            return ()
+        # After an interruption the fence grows: a record that comes late is refused.
+        rows = self.connection.rows(
+            "UPDATE message SET owner = NULL, interrupted = interrupted + %s, fence = fence + %s "
+            "WHERE number = ANY(%b::bigint[]) AND owner = %s RETURNING number, doomed",
+            (int(interrupted), int(interrupted), numbers, owner),
+            changes=True,
+        )
+        self._delete([number for number, doomed in rows if doomed == "doomed"])
+        return tuple(id_text(number) for number, doomed in sorted(rows) if doomed != "doomed")
+
+    def _delete(self, numbers: Sequence[int]) -> None:
+        if numbers:
+            _ = self.connection.execute(_DELETE, (list(numbers),))
+
+    def reroute(self, routes: dict[str, str]) -> None:
+        """See ``Store.reroute``."""
+        if routes:
+            _ = self.connection.execute(
+                "UPDATE message SET route = c.new FROM unnest(%b::text[], %b::text[]) AS c (old, new) "
+                "WHERE route = c.old",
+                (list(routes), list(routes.values())),
+            )
+
+    # -- operators ---------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """See ``Store.probe``."""
+        _ = self.connection.execute("INSERT INTO rubbish VALUES (-1) ON CONFLICT DO NOTHING")
+        _ = self.connection.execute("DELETE FROM rubbish WHERE body = -1")
+
+    def newest(self) -> int:
+        """See ``Store.newest``."""
+        return int(self.connection.value("SELECT coalesce(max(number), 0) FROM message"))
+
+    def count(self, selection: Selection | None = None) -> int:
+        """See ``Store.count``."""
+        where, parameters = self._where(selection or Selection())
+        query = f"SELECT count(*) FROM message {where}"  # noqa: S608
+        return int(self.connection.value(query, parameters))
+
+    def _selected(self, selection: Selection, *, lock: bool = False) -> list[Any]:
+        """Return the numbers that match, oldest first, each with what ``act`` needs to decide."""
+        where, parameters = self._where(selection)
+        limit = None if selection.limit is None else max(0, selection.limit)
+        return self.connection.rows(
+            f"SELECT number, owner IS NOT NULL, held, aside, route FROM message {where} "  # noqa: S608
+            f"ORDER BY number LIMIT %s OFFSET %s {'FOR UPDATE' if lock else ''}",
+            (*parameters, limit, selection.offset),
+        )
+
+    def _where(self, selection: Selection) -> tuple[str, list[Any]]:
+        """Return the WHERE clause of a selection, and its parameters."""
+        after = None if selection.after is None else id_number(selection.after)
+        clauses: list[str] = ["number > %s"]
+        parameters: list[Any] = [-1 if after is None else after]
+        if selection.ids:
+            clauses.append("number = ANY(%b::bigint[])")
+            numbers = [id_number(each) for each in selection.ids]
+            parameters.append([number for number in numbers if number is not None])
+        for given, condition in (
+            (selection.queue, f"{_QUEUE_NAME} = %s"),
+            (selection.route, "route = %s"),
+            (selection.uid, "uid = %s"),
+        ):
+            if given is not None:
+                clauses.append(condition)
+                parameters.append(given)
+        if selection.sender == "":
+            clauses.append("sender = ''")
+        elif selection.sender is not None:
+            condition, values = _fits("coalesce(sender_folded, sender)", selection.sender)
+            clauses.append(condition)
+            parameters += values
+        if selection.recipient is not None:
+            condition, values = _fits("coalesce(r.address_folded, r.address)", selection.recipient)
+            clauses.append(
+                "EXISTS (SELECT FROM recipient r WHERE r.message = message.number "
+                f"AND r.state <> 'delivered' AND {condition})"
+            )
+            parameters += values
+        return f"WHERE {' AND '.join(clauses)}", parameters
+
+    def list(self, selection: Selection) -> list[QueuedMessage]:
+        """See ``Store.list``."""
+        numbers = [row[0] for row in self._selected(selection)]
+        if not numbers:
+            return []
+        rows, recipients = self._rows(numbers)
+        names: dict[int, str] = {}
+        if any(row[21] is not None for row in rows.values()):
+            names = dict(self.connection.rows("SELECT number, name FROM node"))
+        messages = []
+        for number in numbers:
+            row, those = rows[number], recipients.get(number, [])
+            try:
+                message = self._decode(row, those)
+            except Damaged:
+                damaged = decode_damaged(row[:_DECODED], those)
+                message = attrs.evolve(damaged, aside=SetAsideReason.DAMAGED)
+            owner = names.get(row[21])
+            messages.append(attrs.evolve(message, owner=owner) if owner else message)
+        return messages
+
+    def act(self, action: QueueAction, selection: Selection, now: float) -> list[QueueActionResult]:  # type: ignore[valid-type]
+        """See ``Store.act``; relays are notified by the commit."""
+        found = [
+            row
+            for row in self._selected(selection, lock=True)
+            if applies(action, held=row[2], aside=row[3])
+        ]
+        self._act(action, found, self._there(now))
+        if found:
+            self._own_changes += 1
+            _ = self.connection.execute("UPDATE about SET changed = changed + 1")
+        if action in {QueueAction.FLUSH, QueueAction.REQUEUE} and selection.uid is None:
+            routes = {row[4] for row in found} | ({""} if selection == Selection() else set())
+            if routes:
+                _ = self.connection.execute(
+                    "INSERT INTO flushed (route, at) SELECT unnest(%b::text[]), clock_timestamp()",
+                    (sorted(routes),),
+                )
+        _ = self.connection.rows("SELECT pg_notify(%s, '')", (self.channel,))
+        return [QueueActionResult(id_text(row[0]), on_its_way=row[1]) for row in found]
+
+    @property
+    def channel(self) -> str:
+        """Name of the channel on which changes by operators are announced."""
+        return f"{self.address.schema}_queue"
+
+    def _act(self, action: QueueAction, found: Sequence[Any], now: float) -> None:
+        numbers = [row[0] for row in found]
+        execute = self.connection.execute
+        if not numbers:
+            return
+        if action is QueueAction.DELETE:
+            leased = [row[0] for row in found if row[1]]
+            if leased:
+                execute(
+                    "UPDATE message SET doomed = 'doomed' WHERE number = ANY(%b::bigint[])",
+                    (leased,),
+                )
+            self._delete([row[0] for row in found if not row[1]])
+        elif action is QueueAction.REQUEUE:
+            self._requeue(found)
+        elif action is QueueAction.FLUSH:
+            execute(
+                "UPDATE recipient SET due = least(due, %s) WHERE message = ANY(%b::bigint[]) "
+                "AND state = 'pending'",
+                (now, numbers),
+            )
+            execute(
+                "UPDATE message SET due = least(due, %s) WHERE number = ANY(%b::bigint[])",
+                (now, numbers),
+            )
+        elif action is QueueAction.EXPIRE:
+            execute(
+                "UPDATE message SET expired = 'expired', held = false, due = 0.0, "
+                "ran = ran + held::integer * (SELECT ran FROM about) "
+                "WHERE number = ANY(%b::bigint[])",
+                (numbers,),
+            )
+        else:
+            self._hold(numbers, hold=action is QueueAction.HOLD)
+
+    def _hold(self, numbers: Sequence[int], *, hold: bool) -> None:
+        _ = self.connection.execute(
+            "UPDATE message SET ran = ran + (held::integer - %s) * (SELECT ran FROM about), held = %s "
+            "WHERE number = ANY(%b::bigint[])",
+            (int(hold), hold, list(numbers)),
+        )
+
+    def _requeue(self, found: Sequence[Any]) -> None:
+        undeliverable = [row[0] for row in found if row[3] is not None]
+        if undeliverable:
+            # The recipients failed, and no report was sent.
+            _ = self.connection.execute(
+                "UPDATE recipient SET state = 'pending' WHERE message = ANY(%b::bigint[]) "
+                "AND state = 'failed'",
+                (undeliverable,),
+            )
+        numbers = [row[0] for row in found]
+        _ = self.connection.execute(
+            "UPDATE recipient SET due = 0.0, attempts = 0, reply = NULL, status = NULL, relay = NULL "
+            "WHERE message = ANY(%b::bigint[]) AND state = 'pending'",
+            (numbers,),
+        )
+        _ = self.connection.execute(
+            "UPDATE message SET due = 0.0, attempts = 0, expired = NULL, warned = false, aside = NULL, "
+            "ran = CASE WHEN held THEN 0.0 ELSE (SELECT ran FROM about) END "
+            "WHERE number = ANY(%b::bigint[])",
+            (numbers,),
+        )
+
+    def take_flushed(self) -> frozenset[str]:
+        """See ``Store.take_flushed``; each relay takes every route, and none from before its start."""
+        rows = self.connection.rows("SELECT serial, route FROM flushed")
+        known, self._flushed = self._flushed, {serial for serial, _ in rows}
+        if known is None:
+            return frozenset()
+        return frozenset([route for serial, route in rows if serial not in known])
+
+    def count_running(self, passed: float) -> None:
+        """See ``Store.count_running``; each of the relays that run counts its share."""
+        _ = self.connection.execute(
+            "UPDATE about SET ran = ran + %s / greatest(1, "
+            "(SELECT count(*) FROM node WHERE alive_until >= clock_timestamp())) "
+            "WHERE EXISTS (SELECT FROM message)",
+            (passed,),
+        )
+
+    def clear_aside(self, keep: float) -> Sequence[str]:
+        """See ``Store.clear_aside``."""
+        rows = self.connection.rows(
+            "SELECT number FROM message WHERE aside = 'undeliverable' AND NOT held "
+            "AND (SELECT ran FROM about) - ran >= %s ORDER BY number LIMIT %s "
+            "FOR UPDATE SKIP LOCKED",
+            (keep, CLEAR_LIMIT),
+        )
+        numbers = [number for (number,) in rows]
+        self._delete(numbers)
+        return [id_text(number) for number in numbers]
+
+    def record_route(self, name: str, down: DownRoute | None) -> None:
+        """See ``Store.record_route``."""
+        if down is None:
+            _ = self.connection.execute("DELETE FROM route_down WHERE name = %s", (name,))
+        else:
+            _ = self.connection.execute(
+                "INSERT INTO route_down VALUES (%s, %s, %s, %s, nextval('route_number')) "
+                "ON CONFLICT (name) DO UPDATE SET reason = excluded.reason, "
+                "next_attempt = excluded.next_attempt, refused = excluded.refused, "
+                "number = excluded.number",
+                (name, down.reason, self._there(down.next_attempt), down.refused),
+            )
+
+    def down_routes(self) -> dict[str, DownRoute]:
+        """See ``Store.down_routes``."""
+        rows = self.connection.rows(
+            "SELECT name, reason, next_attempt, refused, number FROM route_down ORDER BY name"
+        )
+        return {
+            name: DownRoute(name, reason, self._here(due), refused=refused, number=number)
+            for name, reason, due, refused, number in rows
+        }
+
+    def totals(self) -> QueueTotals:
+        """See ``Store.totals``."""
+        queues = self.connection.rows(
+            f"SELECT {_QUEUE_NAME}, count(*) FROM message GROUP BY 1"  # noqa: S608
+        )
+        deferred = self.connection.rows(
+            "SELECT coalesce(status, ''), count(*) FROM recipient "
+            "WHERE state = 'pending' AND (attempts > 0 OR status IS NOT NULL) GROUP BY 1"
+        )
+        oldest, octets = self.connection.row(
+            "SELECT min(arrived) FILTER (WHERE aside IS NULL), coalesce(sum(size), 0)::bigint "
+            "FROM message"
+        )
+        return QueueTotals(
+            dict(queues), dict(deferred), None if oldest is None else self._here(oldest), octets
+        )
+
+
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _folded(address: str) -> str | None:
+    """Return *address* without regard to case, for searches; None if it is so already."""
+    folded = address.casefold()
+    return None if folded == address else folded
+
+
+def _fits(column: str, pattern: str) -> tuple[str, list[str]]:
+    """Return the condition of ``sqlite.database.fits``, and its parameters."""
+    pattern = pattern.casefold()
+    local, at, domain = pattern.partition("@")
+    if not at:
+        return f"position(%s IN {column}) > 0", [pattern]
+    if not local:
+        return f"substring({column} FROM '[^@]*$') = %s", [domain]
+    return f"{column} = %s", [pattern]
+
+
+def _process_name() -> str:
+    """Return the identity of this process among those of this start of the machine."""
+    return f"{_machine()} {os.getpid()} {_start_of(os.getpid())}"
+
+
+def _machine() -> str:
+    """Return the start of this machine and the namespace of its process numbers; empty: unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> str:
+    """Return the time at which a process started, in ticks since the start of the machine."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        return stat.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _has_ended(process: str) -> bool:
+    """Return whether the process of another relay is known to have ended: it ran on this machine."""
+    machine, _, rest = process.rpartition(" ")[0].rpartition(" ")
+    start = process.rpartition(" ")[2]
+    if not machine or machine != _machine() or not rest.isdigit() or not start:
+        return False
+    return _start_of(int(rest)) != start
