@@ -87,8 +87,9 @@ class RelayService(Service):
     """A relay, as a service.
 
     :param reactor: for connections and time.
-    :param queue: a :class:`~twisted_sendmail.queue.interface.Queue`, or the directory of an
-        embedded queue; opened and closed by the service.
+    :param queue: a :class:`~twisted_sendmail.queue.interface.Queue`, the directory of an
+        embedded queue, or the URL of a database, such as ``postgresql://host1,host2/mail``; opened
+        and closed by the service.
     :param settings: its settings.
     :param policy: what :meth:`send` does to mail before it is queued; by default the header is
         completed.
@@ -111,7 +112,10 @@ class RelayService(Service):
         check_reactor("reactor", reactor)
         check_type("settings", settings, RelaySettings, "a RelaySettings, or use RelayService.to()")
         check_type(
-            "queue", queue, (str, os.PathLike, Queue), "the directory of the queue, or a Queue"
+            "queue",
+            queue,
+            (str, os.PathLike, Queue),
+            "the directory or the URL of the queue, or a Queue",
         )
         if policy is not None:
             check_type("policy", policy, CleanupPolicy, "a CleanupPolicy, or None")
@@ -218,9 +222,9 @@ class RelayService(Service):
     def _new_queue(self) -> Queue:
         if isinstance(self._given, Queue):
             return self._given
-        from twisted_sendmail.queue import SQLiteQueue
+        from twisted_sendmail.queue import open_queue
 
-        return SQLiteQueue(self._reactor, self._given)  # type: ignore[arg-type]
+        return open_queue(self._reactor, self._given)
 
     @property
     def stopping(self) -> bool:

@@ -229,6 +229,7 @@ _NODES = """
         alive_until >= clock_timestamp()
     FROM node ORDER BY name, number
 """
+_CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _log = Logger(namespace="twisted_sendmail.queue")
 
 
@@ -418,10 +419,8 @@ class PostgreSQLStore(Store):
         else:
             start = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         before = self._seconds()
-        start += f"; SET LOCAL search_path TO {self.address.schema}"
-        (there,) = self.connection.run(
-            start + "; SELECT extract(epoch FROM clock_timestamp())::float8"
-        )
+        place = f"SET LOCAL search_path TO {self.address.schema}"
+        (there,) = self.connection.run(f"{start}; {place}; {_CLOCK}")
         after = self._seconds()
         if after - before < _CLOCK_TOLERANCE:
             offset = (before + after) / 2 - there
