@@ -245,6 +245,26 @@ class Postfix(Relay):
             time.sleep(0.1)
 
 
+TWISTD = (
+    *("{python}", "-c", "from twisted.scripts.twistd import run; run()"),
+    *("--nodaemon", "--pidfile=", "sendmail"),
+)
+#: A queue in a database needs a directory for mail of the machine, which has no flag.
+CONFIGURATION = """\
+name = "relay.bench.example"
+queue = "{queue}"
+spool = "{dir}/queue"
+
+[[listen]]
+endpoint = "tcp:127.0.0.1:{port_in}"
+
+[[smarthost]]
+url = "smtp+starttls://user@localhost:{sink}"
+password-file = "{dir}/password"
+ca-file = "{cafile}"
+"""
+
+
 class OnPostgreSQL(Relay):
     """Relays that share a queue in a PostgreSQL of their own, with its defaults, on the measured disk.
 
@@ -287,8 +307,15 @@ class OnPostgreSQL(Relay):
             directory = os.path.join(self.dir, "relay%d" % number)
             relay = Command(
                 self.env, directory, port, self.sink,
-                argv=_relay("%s&node=relay%d" % (url, number)),
-                flush=signal.SIGUSR1, secrets={"password": "password\n"},
+                argv=[*TWISTD, "--config", "{dir}/relay.toml"],
+                flush=signal.SIGUSR1,
+                secrets={
+                    "password": "password\n",
+                    "relay.toml": CONFIGURATION.format(
+                        queue="%s&node=relay%d" % (url, number), dir=directory, port_in=port,
+                        sink=self.sink, cafile=self.env.cafile,
+                    ),
+                },
             )  # fmt: skip
             relay.start()
             self.relays.append(relay)
@@ -325,8 +352,7 @@ class OnPostgreSQL(Relay):
 def _relay(queue):
     """Return the command of this package's relay."""
     return [
-        *("{python}", "-c", "from twisted.scripts.twistd import run; run()"),
-        *("--nodaemon", "--pidfile=", "sendmail"),
+        *TWISTD,
         *("--listen", "tcp:127.0.0.1:{port_in}", "--queue", queue),
         *("--smarthost", "smtp+starttls://user@localhost:{sink}"),
         *("--password-file", "{dir}/password", "--ca-file", "{cafile}"),

@@ -14,6 +14,7 @@ The client is limit (C, pipelined, plain text), or smtp-source with --inject smt
 
 import argparse
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -284,8 +285,7 @@ def main():
                     print("%s: %s" % (n, e), file=sys.stderr)
                 except Exception as e:
                     print("%s %s round %d: %r" % (w, n, i, e), file=sys.stderr)
-                    log = os.path.join(b.dir, "log")
-                    if os.path.exists(log):
+                    for log in glob.glob(b.dir + "/log") + glob.glob(b.dir + "/relay*/log"):
                         with open(log, errors="replace") as f:
                             print("".join(f.readlines()[-8:]), file=sys.stderr)
                 finally:
