@@ -27,7 +27,7 @@ from twisted_sendmail.queue.group_commit import (
 )
 from twisted_sendmail.queue.ids import QueueIds, id_number
 from twisted_sendmail.queue.interface import INLINE_SIZE, Intake, Queue, RecoveryReport
-from twisted_sendmail.queue.models import LASTING_LEASE, LeasedMessage, Selection
+from twisted_sendmail.queue.models import LASTING_LEASE, ClusterState, LeasedMessage, Selection
 from twisted_sendmail.queue.reader import StoreReader
 from twisted_sendmail.queue.store import PIECE_SIZE, Pieces
 from twisted_sendmail.shared_result import SharedResult
@@ -90,6 +90,8 @@ class StoredQueue(Queue):
         #: Messages of the commit being delivered, and whether each was claimed.
         self.arrivals: list[tuple[LeasedMessage, bool]] = []
         self._state: StoreState | None = None
+        # What the observer was notified of last.
+        self._announced = ClusterState()
         self._swept: set[int] = set()
         self._damaged: set[str] = set()
         self._open = False
@@ -418,7 +420,9 @@ class StoredQueue(Queue):
             if body not in self._swept:
                 self.remove_body(body)
         before, self._state = self._state, state
-        if before is None or before.cluster != state.cluster:
+        # The first state may be read before there is an observer.
+        if self.observer is not None and self._announced != state.cluster:
+            self._announced = state.cluster
             self.notify_observer(lambda observer: observer.cluster_changed(state.cluster))
         if before is not None and before.version != state.version:
             self.read_flushed()
