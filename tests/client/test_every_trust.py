@@ -17,6 +17,9 @@ from tests.client.trust_kinds import IMPOSTORS, KINDS, TrustKind, write_files
 from tests.deferreds import Result
 from twisted_sendmail import (
     CertificateRejected,
+    Envelope,
+    ExtensionUnavailable,
+    InvalidServer,
     ProtocolBreach,
     SendmailError,
     SendTimeout,
@@ -72,14 +75,20 @@ class Attempt:
         options.setdefault("secure", self.kind.secure)
         return self.net.server({**self.kind.answers, **(answers or {})}, **options)
 
-    def send(self, server: ScriptedServer, tls: TLSPolicy = TLSPolicy.STARTTLS) -> Any:
+    def send(
+        self,
+        server: ScriptedServer,
+        tls: TLSPolicy = TLSPolicy.STARTTLS,
+        *,
+        require_tls: bool = False,
+        **changes: Any,
+    ) -> Any:
         net = self.net
         net.endpoint = MemoryEndpoint(net.pump, server)
-        given = {**net.settings(), **self.kind.settings, "tls": tls}
+        given = {**net.settings(), **self.kind.settings, "tls": tls, **changes}
         configured = SubmissionServer(given.pop("server_name"), endpoint=net.endpoint, **given)
-        sending = submit(
-            net.clock, configured, BODY, sender="a@example.org", recipients="b@example.net"
-        )
+        envelope = Envelope("a@example.org", ["b@example.net"], require_tls=require_tls)
+        sending = submit(net.clock, configured, BODY, envelope=envelope)
         result = Result(sending)
         net.pump.run()
         return result
@@ -127,6 +136,34 @@ def test_no_impostor_gets_anything(attempt: Attempt, tls: TLSPolicy) -> None:
         assert isinstance(error, CertificateRejected), what
         assert (error.phase, error.transient) == ("TLS", False), what
         assert not server.tls._handshakeDone, what
+
+
+def test_opportunistic_tls_is_verified_too_and_never_followed_by_clear_text(
+    attempt: Attempt,
+) -> None:
+    settings: dict[str, Any] = {"tls": TLSPolicy.OPPORTUNISTIC, "credentials": None}
+    if attempt.kind.verified_by.startswith("dane"):
+        with pytest.raises(InvalidServer):
+            attempt.send(attempt.server(), **settings)
+        return
+    facts = attempt.send(attempt.server(), **settings).get().tls
+    assert facts.verified_by == attempt.kind.verified_by
+    for what, context in attempt.kind.refused.items():
+        error = attempt.send(attempt.server(context=context()), **settings).error
+        assert isinstance(error, CertificateRejected), what
+        assert attempt.net.endpoint.attempts == 1
+        nothing_was_told(attempt.net)
+
+
+def test_requiretls_counts_inside_tls_only(attempt: Attempt) -> None:
+    """RFC 8689 section 2: every kind verifies the server."""
+    server = attempt.server(secure=(*attempt.kind.secure, "REQUIRETLS"))
+    attempt.send(server, require_tls=True).get()
+    assert "MAIL FROM:<a@example.org> REQUIRETLS" in server.lines
+    server = attempt.server(clear=(*CLEAR, "REQUIRETLS"))
+    error = attempt.send(server, require_tls=True).error
+    assert isinstance(error, ExtensionUnavailable)
+    assert not [line for line in server.lines if line.startswith("MAIL")]
 
 
 def test_a_session_with_a_server_that_was_trusted_otherwise_is_not_resumed(
