@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 from OpenSSL import SSL
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.ssl import (
@@ -591,9 +591,32 @@ async def test_nothing_is_sent_when_the_deferred_was_cancelled_before_an_endpoin
         connecting = HostnameEndpoint(reactor, "localhost", server.port).connect(factory)
         result.cancel()
         assert isinstance(await failure_of(result), CancelledError)
-        await connecting
+        made: Any = await connecting
+        while made.transport.connected:
+            await deferLater(reactor, 0.01)
     assert server.messages == []
     assert not any("C:" in line for session in server.sessions for line in session.dialogue)
+
+
+@ensureDeferred
+async def test_a_factory_that_is_connected_twice_sends_once(reactor: Any) -> None:
+    async with LoopbackServer(reactor, tls=False) as server:
+        case = Case(reactor, server)
+        result = case.send_clear()
+        reactor.connectTCP("localhost", server.port, case.factory)
+        assert (await result)[0] == 1
+        assert (len(server.messages), len(server.sessions)) == (1, 1)
+
+
+@ensureDeferred
+async def test_a_factory_that_two_endpoints_connect_sends_once(reactor: Any) -> None:
+    async with LoopbackServer(reactor, tls=False) as server:
+        factory = Case(reactor, server).factory_of(SMTPSenderFactory)
+        endpoint = HostnameEndpoint(reactor, "localhost", server.port)
+        first, second = endpoint.connect(factory), endpoint.connect(factory)
+        assert (await factory.result)[0] == 1
+        _ = await DeferredList([first, second], consumeErrors=True)
+    assert len(server.messages) == 1
 
 
 def test_a_factory_that_waits_to_try_again_is_stopped_with_its_deferred() -> None:

@@ -596,10 +596,18 @@ class SMTPSenderFactory(ClientFactory):
 
     def startedConnecting(self, connector: IConnector) -> None:
         """See ``ClientFactory``."""
+        busy = self._connected or self._waiting is not None
+        if busy and connector is not self._connector:
+            _log.warn("a factory sends one message: its second connection is not made")
+            connector.stopConnecting()
+            return
         self._connector, self._connected, self._failure = connector, True, None
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """See ``ClientFactory``; the protocol is ``currentProtocol``."""
+        """See ``ClientFactory``; the protocol is ``currentProtocol``, and None while there is one."""
+        if getattr(self.currentProtocol, "started", False):
+            _log.warn("a factory sends one message: its second connection is closed")
+            return None
         made = self._make()
         made.factory = self
         made.timeout = self.timeout
@@ -611,11 +619,15 @@ class SMTPSenderFactory(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """See ``ClientFactory``."""
+        if self._connector is not None and connector is not self._connector:
+            return
         self._connector, self._connected, self.currentProtocol = connector, False, None
         self.attempt_failed(_no_connection(reason))
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         """See ``ClientFactory``."""
+        if self._connector is not None and connector is not self._connector:
+            return
         sender, self.currentProtocol = self.currentProtocol, None
         self._connector, self._connected = connector, False
         if self._failure is not None:

@@ -121,6 +121,7 @@ def test_what_cannot_be_taken_is_reported_once_and_removed_after_a_day(drop: Sca
 
 def test_an_unfinished_file_is_left_alone_for_a_day(drop: Scanner) -> None:
     file = DropFile(str(drop.folder), BOB)
+    file.create()
     file.write(b"Hi.\r\n")
     # The time that the owner can set does not count.
     os.utime(drop.folder / file.name, (0, 0))
@@ -137,6 +138,7 @@ def test_a_writer_that_was_silent_for_half_a_day_notices_that_its_file_is_gone(
     drop: Scanner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = DropFile(str(drop.folder), BOB)
+    file.create()
     drop.ahead = DAY + 10
     assert drop.reports
     late = _now() + DAY + 20

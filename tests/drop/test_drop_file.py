@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -45,6 +46,7 @@ def read(folder: Path, name: str, limit: int = LIMIT) -> tuple[DropEnvelope, byt
 
 def written(folder: Path, *pieces: bytes, envelope: DropEnvelope = BOB) -> str:
     file = DropFile(str(folder), envelope)
+    file.create()
     for piece in pieces:
         file.write(piece)
     file.commit()
@@ -90,6 +92,7 @@ def test_a_large_content_is_read_in_pieces(tmp_path: Path) -> None:
 
 def test_a_file_has_mode_0600_until_it_is_complete(tmp_path: Path) -> None:
     file = DropFile(str(tmp_path), BOB)
+    file.create()
     path = tmp_path / file.name
     file.write(b"Hi.\r\n")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -110,9 +113,36 @@ def test_an_envelope_above_the_limit_is_refused_before_the_file_is_made(tmp_path
 
 def test_an_aborted_file_is_gone(tmp_path: Path) -> None:
     file = DropFile(str(tmp_path), BOB)
+    file.create()
     file.write(b"Hi.\r\n")
     file.abort()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_is_interrupted_while_it_makes_the_file_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes when the file is there, and its descriptor is not known yet."""
+    file, really_open = DropFile(str(tmp_path), BOB), os.open
+
+    def interrupted(*given: Any) -> int:
+        os.close(really_open(*given))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        file.create()
+    assert len(list(tmp_path.iterdir())) == 1
+    file.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_the_same_name_stays(tmp_path: Path) -> None:
+    file = DropFile(str(tmp_path), BOB, written(tmp_path, b"Hi.\r\n"))
+    with pytest.raises(FileExistsError):
+        file.create()
+    file.abort()
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
 def test_a_file_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ path = {path!r}
 """
 _WRITE = """
 file = DropFile(path, DropEnvelope("a@example.org", (DropRecipient("b@example.net"),)))
+file.create()
 file.write(b"Hi.\\r\\n")
 file.commit()
 print(file.name)

@@ -179,6 +179,12 @@ def test_a_message_without_a_domain_of_ours_is_not_signed(header: bytes, why: st
         signed(header + b"\r\ntext\r\n")
 
 
+def test_a_header_that_does_not_end_is_not_held() -> None:
+    reading = SigningInput()
+    with pytest.raises(UnsignableMessage, match="its header is longer than 2097152 octets"):
+        reading.feed(b"X-Line: x\r\n" * 200_000)
+
+
 @pytest.mark.parametrize(
     "value",
     ["a@example.org, B <b@Example.ORG>", "Team: a@example.org;", "(c) <a@EXAMPLE.org> (d)"],

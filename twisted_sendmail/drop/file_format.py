@@ -72,29 +72,40 @@ class DropEnvelope(NamedTuple):
 
 
 class DropFile:
-    """A message that is written to the drop *directory*; ends with :meth:`commit` or :meth:`abort`.
+    """A message for the drop *directory*: :meth:`create`, write, and :meth:`commit` or :meth:`abort`.
 
     :raises DropFileError: the envelope is too long.
-    :raises OSError: the file cannot be created or written.
     """
 
     def __init__(self, directory: str, envelope: DropEnvelope, name: str | None = None) -> None:
-        head = _FORMAT + _encoded(envelope)
-        if len(head) > MAX_ENVELOPE:
+        self._head = _FORMAT + _encoded(envelope)
+        if len(self._head) > MAX_ENVELOPE:
             raise DropFileError(f"the envelope has more than {MAX_ENVELOPE} octets")
         #: The name of the file: 128 random bits, unless given.
         self.name = name or new_name()
         self._path = os.path.join(directory, self.name)  # noqa: PTH118 - pathlib costs 1 MB
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor: int | None = os.open(self._path, flags, UNFINISHED_MODE)
+        self._descriptor: int | None = None
+        # There may be a file that is not complete.
+        self._unfinished = False
         self._checksum = 0
         #: Octets of content so far.
         self.size = 0
+
+    def create(self) -> None:
+        """Create the file, with the envelope.
+
+        A signal may interrupt the program in this method: call :meth:`abort` also when it raises.
+
+        :raises OSError: the file cannot be created or written.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._unfinished = True
         try:
-            self._write(head)
-        except BaseException:
-            self.abort()
+            self._descriptor = os.open(self._path, flags, UNFINISHED_MODE)
+        except OSError:
+            self._unfinished = False
             raise
+        self._write(self._head)
 
     def write(self, data: bytes) -> None:
         """Append content.
@@ -118,14 +129,17 @@ class DropFile:
         silent = time.time() - changed > REMOVAL_AGE / 2
         if silent and not os.fstat(descriptor).st_nlink:
             raise FileNotFoundError(2, "the unfinished file was removed because of its age")
-        os.close(descriptor)
+        self._unfinished = False
         self._descriptor = None
+        os.close(descriptor)
 
     def abort(self) -> None:
         """Remove the file if it is not complete."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+        if self._unfinished:
+            self._unfinished = False
             # If it cannot be removed, the relay removes it after a day.
             with suppress(OSError):
                 os.unlink(self._path)  # noqa: PTH108 - the same

@@ -113,8 +113,14 @@ class DropReceiver(Receiver):
             )
             binary = given.body == "BINARYMIME"
             dropped = drop_envelope(envelope, binary=binary)
-            self._file = DropFile(self._settings.directory, dropped, self.id)
-            self._file.write(self._trace)
+            self._file = file = DropFile(self._settings.directory, dropped, self.id)
+            try:
+                file.create()
+                file.write(self._trace)
+            except OSError:
+                file.abort()
+                self._file = None
+                raise
         return self._file
 
 

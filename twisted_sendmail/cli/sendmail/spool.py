@@ -133,6 +133,7 @@ def put(settings: DropSettings, envelope: DropEnvelope, pieces: Iterable[bytes])
     try:
         file = DropFile(settings.directory, envelope)
         try:
+            file.create()
             for piece in pieces:
                 if file.size + len(piece) > limit:
                     raise MessageTooLarge(
