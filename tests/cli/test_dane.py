@@ -149,6 +149,8 @@ async def test_check_finds_the_server_of_a_domain_or_an_address(world: World, sh
     assert (domain.status, untested.status, login.status) == (0, 0, 0)
     for held in (f"{url} ({SERVICE.partition('.')[0]}, validated)", f'settings      url = "{url}"'):
         assert held in domain.out
+    assert "the login as alice@example.test was not tried" in untested.out
+    assert "the URL submission:example.test can be used, too" in domain.out
     assert untested.json["settings"]["user"] == "alice@example.test"
     assert (untested.json["authenticated"], login.json["authenticated"]) == (False, True)
     # RFC 6186 section 4: with the whole address.
@@ -160,7 +162,10 @@ async def test_check_tries_the_host_of_a_name_without_records(world: World, shel
     done = await shell.run("check", "alice@mx.localhost", "--name-server", world.address, "--json")
     assert done.status == 68
     texts = [each["text"] for each in done.json["findings"]]
-    assert any("because DNS names no server of a mail domain" in text for text in texts)
+    assert any(
+        "mx.localhost names no submission server: it has no record" in text for text in texts
+    )
+    assert any("no server of mx.localhost was found" in text for text in texts)
     assert any(text.startswith("smtp+starttls://mx.localhost:587 cannot be used") for text in texts)
     assert "no connection to mx.localhost:465" in done.err
     assert json.dumps(done.json["settings"]) == "{}"

@@ -181,6 +181,8 @@ def _show(args: Namespace, found: Survey, user: str | None = None) -> int:
     seen = found.seen
     status = status_of_result(None, seen.error)
     judged = findings(found, datetime.now(timezone.utc))
+    if user is not None and seen.error is None and not seen.authenticated:
+        judged.insert(0, Finding(OK, f"the login as {user} was not tried: give --password-file"))
     settings = _settings(args, found, user)
     if args.json:
         print_result(as_json(_json(found, judged, settings, status)))
@@ -442,9 +444,18 @@ def _servers(survey: Survey) -> Iterator[Finding]:
             "find a server with it",
         )
     if error is not None and survey.seen.error is not error:
+        usable = survey.seen.error is None
         yield Finding(
-            OK,
-            f"the host {domain} was tried, because DNS names no server of a mail domain: {error.detail}",
+            OK if usable else WEAK, f"the host {domain} was tried: {error.what}: {error.detail}"
+        )
+        if survey.seen.host is None:
+            yield Finding(
+                WRONG,
+                f"no server of {domain} was found; if you have the name of its server, check smtps://NAME",
+            )
+    if survey.candidates and survey.seen.error is None:
+        yield Finding(
+            OK, f"the URL submission:{domain} can be used, too, and follows changes in DNS"
         )
     for other in survey.others:
         if other.error is None:
