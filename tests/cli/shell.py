@@ -17,6 +17,8 @@ from typing import Any
 
 from twisted.internet.threads import deferToThread
 
+from tests.forked import run_forked
+
 PASSWORD = "kein-Wort-davon-42"
 COMMAND = str(Path(sys.executable).parent / "twisted-sendmail")
 MESSAGE = (
@@ -95,17 +97,15 @@ class Shell:
 
     def run_now(self, *words: str, stdin: bytes = b"", **env: str) -> Done:
         """Run the command, where nothing in this process has to answer it."""
-        done = subprocess.run(
-            [COMMAND, *words],
-            input=stdin,
-            capture_output=True,
-            cwd=self.folder,
+        done = run_forked(
+            "twisted-sendmail",
+            *words,
+            folder=self.folder,
             env={**self.env, **env},
-            timeout=RUN_SECONDS,
-            check=False,
+            stdin=stdin,
+            seconds=RUN_SECONDS,
         )
-        out, err = done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
-        return Done(done.returncode, out, err).check()
+        return Done(done.returncode, done.stdout, done.stderr).check()
 
     def start(
         self, *words: str, stdin: int = subprocess.DEVNULL, stderr: int = subprocess.PIPE

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.daemon.conftest import SIMPLE, Folder
+from tests.forked import run_forked
 from tests.other_users import ALICE, BOB, needs_root
 from twisted_sendmail import Envelope
 from twisted_sendmail.cli.sendmail.spool import drop_envelope, put
@@ -28,14 +27,8 @@ def spool(folder: Folder) -> Path:
 
 def check(folder: Folder) -> tuple[int, str, str]:
     """Exit status, output, and error without its beginning."""
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "twistd"), "sendmail", "--check", "-c", "relay.toml"],
-        cwd=folder.path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = ["sendmail", "--check", "-c", "relay.toml"]
+    done = run_forked("twistd", *words, folder=folder.path, env=dict(os.environ))
     before = f"twistd sendmail: the drop directory {folder.path}/spool/drop "
     return done.returncode, done.stdout, done.stderr.removeprefix(before)
 

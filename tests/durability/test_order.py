@@ -40,9 +40,11 @@ class TracedRelay(RelayProcess):
 
 
 class Trace:
-    """What a trace tells: for each 250, was all that was written to the queue's log synchronised?
+    """Tells for each 250 whether a commit of the queue became durable after the 250 before it.
 
-    The write-ahead log is where a commit goes; one that was not synchronised is none.
+    A commit goes to the write-ahead log, which is then synchronised.  The messages are sent one by one,
+    and commits follow each other; after that of a message, the next one may be under way when its 250
+    is sent: that one is about an attempt.
     """
 
     def __init__(self) -> None:
@@ -51,8 +53,8 @@ class Trace:
         self._logs: set[str] = set()
         self._opening: set[str] = set()
         self._syncing: set[str] = set()
-        # Written to and not synchronised since; synchronised since the last 250.
-        self._dirty = self._synced = False
+        # Written to the log; synchronised; both after the last 250.
+        self._written = self._synced = False
 
     def read(self, line: str) -> None:
         """One line of it."""
@@ -67,10 +69,10 @@ class Trace:
         elif call in {"fdatasync", "fsync"}:
             self._sync(thread, line, on_log=on_log)
         elif '"250 2.0.0 Ok: queued as ' in line:
-            self.verdicts.append(self._synced and not self._dirty)
-            self._synced = False
+            self.verdicts.append(self._synced)
+            self._written = self._synced = False
         elif on_log:
-            self._dirty = True
+            self._written = True
 
     def _open(self, thread: str, line: str) -> None:
         if "queue.sqlite3-wal" in line:
@@ -84,7 +86,7 @@ class Trace:
             self._syncing.add(thread)
         if thread in self._syncing and line.endswith("= 0"):
             self._syncing.discard(thread)
-            self._dirty, self._synced = False, True
+            self._synced = self._written
 
 
 def acknowledgements(lines: list[str]) -> list[bool]:
@@ -102,7 +104,7 @@ def test_the_reading_of_a_trace_can_say_no() -> None:
     said = ['8 sendto(11, "250 2.0.0 Ok: queued as X", 25, 0, NULL, 0) = 25']
     assert acknowledgements(start + write + sync + said) == [True]
     assert acknowledgements(start + write + said + sync) == [False]
-    assert acknowledgements(start + write + sync + write + said) == [False]
+    assert acknowledgements(start + sync + write + said) == [False]
     assert acknowledgements(start + said) == [False]
     assert acknowledgements(start + write + sync + said + said) == [True, False]
 

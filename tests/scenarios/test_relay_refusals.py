@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.forked import run_forked
 from tests.ports import free_port, listens
-from tests.scenarios.relay_process import PASSWORD, TWISTD, Relay
+from tests.scenarios.relay_process import PASSWORD, Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,20 +22,31 @@ if TYPE_CHECKING:
 
 def run(relay: Relay, *flags: str, nodaemon: bool = True) -> subprocess.CompletedProcess[str]:
     """Run it to its end, which has to come by itself."""
-    return ended(relay, TWISTD, *(["-n"] if nodaemon else []), "--pidfile=", "sendmail", *flags)
+    before = ["-n"] if nodaemon else []
+    return refused(
+        run_forked(
+            "twistd", *before, "--pidfile=", "sendmail", *flags, folder=relay.folder, env=relay.env
+        )
+    )
 
 
 def ended(relay: Relay, *command: str) -> subprocess.CompletedProcess[str]:
     """The same, of any program."""
-    done = subprocess.run(
-        command,
-        cwd=relay.folder,
-        env=relay.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    return refused(
+        subprocess.run(
+            command,
+            cwd=relay.folder,
+            env=relay.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     )
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """Return *done*, whose output holds no traceback and no password."""
     assert "Traceback" not in done.stdout + done.stderr
     assert PASSWORD not in done.stdout + done.stderr
     return done

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import run_forked
 from tests.secrecy.peer import PASSWORD, USER, Peer, plain
 from twisted_sendmail.testing import Authority
 
@@ -73,8 +74,8 @@ def check(folder: Path, line: str = "") -> tuple[int, str]:
 
 def relay(folder: Path) -> tuple[int, str]:
     """Have the relay look at ``relay.toml``."""
-    words = [str(BIN / "twistd"), "sendmail", "--check", "--config", "relay.toml"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    words = ["sendmail", "--check", "--config", "relay.toml"]
+    done = run_forked("twistd", *words, folder=folder, env=dict(os.environ))
     return done.returncode, done.stdout + done.stderr
 
 

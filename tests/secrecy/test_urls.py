@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.forked import run_forked
 from twisted_sendmail import InvalidInput, SubmissionServer
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SECRET = "hunter2-kein-Wort"
-BIN = Path(sys.executable).parent
 WRONG = [
     f"smtps:/u:{SECRET}@h",
     f"smtps:u:{SECRET}@h",
@@ -122,16 +123,14 @@ SOME = [WRONG[0], WRONG[1], WRONG[3], WRONG[12].strip(), WRONG[14], WRONG[23], W
 
 def run(folder: Path, program: str, *words: str, **env: str) -> str:
     """Run a command that is to refuse; what it printed."""
-    done = subprocess.run(
-        [str(BIN / program), *words],
-        input=b"To: b@example.net\r\n\r\nx\r\n",
-        capture_output=True,
-        cwd=folder,
+    done = run_forked(
+        program,
+        *words,
+        folder=folder,
         env={**os.environ, **env},
-        timeout=60,
-        check=False,
+        stdin=b"To: b@example.net\r\n\r\nx\r\n",
     )
-    text = (done.stdout + done.stderr).decode("utf-8", "replace")
+    text = done.stdout + done.stderr
     assert done.returncode not in {0, 70}, text
     assert "Traceback" not in text
     return text
