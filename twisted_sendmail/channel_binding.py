@@ -46,6 +46,13 @@ def binding_data(kind: str, connection: SSL.Connection, server: X509 | None) -> 
     return None
 
 
+def key_exchange_group(connection: SSL.Connection) -> str | None:
+    """Return the group of the key exchange, such as ``x25519``; None if it is not known."""
+    # Older versions of pyOpenSSL do not have the function.
+    get_group_name = getattr(connection, "get_group_name", None)
+    return None if get_group_name is None else get_group_name()
+
+
 @lru_cache(maxsize=64)
 def _end_point(der: bytes) -> bytes | None:
     """Hash a certificate by the hash of its signature; None if the signature has none (Ed25519)."""

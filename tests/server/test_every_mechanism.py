@@ -176,6 +176,10 @@ def test_the_right_proof_logs_in_once(peer: Peer) -> None:
     assert client.code(f"AUTH {peer.name}") == "503 5.5.1"
     assert client.code("MAIL FROM:<a@example.org>") == "250 2.0.0"
     assert client.code(f"AUTH {peer.name}") == "503 5.5.1"
+    tls = client.server.connection.tls
+    assert (tls.version, tls.channel_binding) == ("TLSv1.3", "tls-exporter")
+    assert tls.group
+    assert len(tls.fingerprint) == 64
     shown = "\n".join(client.server.connection.transcript)
     assert SECRET not in shown
     assert encoded(SECRET.encode()) not in shown

@@ -41,7 +41,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-from twisted_sendmail.channel_binding import binding_data, usual_binding
+from twisted_sendmail.channel_binding import binding_data, key_exchange_group, usual_binding
 from twisted_sendmail.client.client_certificate import unusable, use_client_certificate
 from twisted_sendmail.client.dane import DANE_TA, Mismatch, TLSARecords, public_key_octets
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
@@ -858,14 +858,8 @@ def _facts(
         cert.fingerprint,
         resumed,
         cert.public_key or None,
-        _group(connection),
+        key_exchange_group(connection),
     )
-
-
-def _group(connection: SSL.Connection) -> str | None:
-    # Older versions of pyOpenSSL do not have the function.
-    get_group_name = getattr(connection, "get_group_name", None)
-    return None if get_group_name is None else get_group_name()
 
 
 def is_address(name: str) -> bool:

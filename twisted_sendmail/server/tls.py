@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from zope.interface import implementer
 
-from twisted_sendmail.channel_binding import binding_data
+from twisted_sendmail.channel_binding import binding_data, key_exchange_group, usual_binding
 from twisted_sendmail.smtp import (
     InvalidServer,
     TLSFacts,
@@ -126,12 +126,16 @@ def _read(path: Path) -> bytes:
 def server_tls_facts(transport: Any) -> TLSFacts:
     """Return the facts about the TLS session of *transport*, after its handshake."""
     connection = transport.getHandle()
+    binding = usual_binding(connection)
+    data = binding_data(binding, connection, connection.get_certificate())
     facts = TLSFacts(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         cipher_bits=connection.get_cipher_bits() or 0,
         verified_by="none",
         identity=None,
+        group=key_exchange_group(connection),
+        channel_binding=None if data is None else binding,
     )
     peer = connection.get_peer_certificate()
     if peer is None:
