@@ -652,7 +652,7 @@ def test_the_lease_query_reads_what_it_leases(
                 }
                 lines = a.store.connection.rows(
                     f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {store_module._LEASE}",
-                    given,  # type: ignore[arg-type]
+                    given,
                 )
                 plan = lines[0][0][0]["Plan"]
                 reads.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

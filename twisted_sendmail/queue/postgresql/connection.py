@@ -15,9 +15,12 @@ from twisted_sendmail.queue.postgresql.driver import psycopg
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from twisted_sendmail.queue.postgresql.address import DatabaseAddress
+
+    #: By position, or by name.
+    Parameters = Sequence[Any] | Mapping[str, Any]
 
 #: Seconds to wait for the answer to a statement, and to a COMMIT, which may wait for a standby.
 ANSWER_TIMEOUT, COMMIT_TIMEOUT = 20.0, 60.0
@@ -88,21 +91,21 @@ class PostgreSQLConnection:
         if diagnostic.severity_nonlocalized == "WARNING":
             self.warnings.append(diagnostic.message_primary or "")
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+    def execute(self, sql: str, parameters: Parameters = ()) -> int:
         """Run one statement that changes something; return the number of rows it concerns."""
         self.changes += 1
         return int(self._cursor.execute(sql.encode(), parameters).rowcount)
 
-    def rows(self, sql: str, parameters: Sequence[Any] = (), *, changes: bool = False) -> list[Any]:
+    def rows(self, sql: str, parameters: Parameters = (), *, changes: bool = False) -> list[Any]:
         """Return all rows of a query; *changes*: of a statement that changes something."""
         self.changes += changes
         return self._cursor.execute(sql.encode(), parameters).fetchall()
 
-    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    def row(self, sql: str, parameters: Parameters = ()) -> Any:
         """Return the first row of a query, or None."""
         return self._cursor.execute(sql.encode(), parameters).fetchone()
 
-    def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    def value(self, sql: str, parameters: Parameters = ()) -> Any:
         """Return the first column of the first row of a query, or None."""
         row = self.row(sql, parameters)
         return None if row is None else row[0]
@@ -157,6 +160,15 @@ ERRORS = (psycopg.Error, OSError, UnicodeError)
 def is_lost(error: Exception) -> bool:
     """Return whether *error* means that another host has to be found."""
     return getattr(error, "sqlstate", None) == _READ_ONLY
+
+
+def is_of_server(error: Exception) -> bool:
+    """Return whether *error* is no fault of a statement, and another one would fail as well.
+
+    Among them are a lock that cannot be had and a disk that is full, but no deadlock.
+    """
+    state = getattr(error, "sqlstate", None)
+    return state is not None and state[:2] in _TEMPORARY and state[:2] != "40"
 
 
 def cannot_connect(address: DatabaseAddress, error: Exception) -> QueueUnusable:

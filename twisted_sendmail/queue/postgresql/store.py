@@ -53,6 +53,7 @@ from twisted_sendmail.queue.postgresql.connection import (
     PostgreSQLConnection,
     database_error,
     is_lost,
+    is_of_server,
 )
 from twisted_sendmail.queue.postgresql.driver import psycopg
 from twisted_sendmail.queue.postgresql.schema import OLDEST_SERVER, READY, prepare
@@ -163,7 +164,7 @@ _LEASE = f"""
             AND due <= %(now)s ORDER BY due, number LIMIT %(retries)s FOR UPDATE SKIP LOCKED
     ), found AS (SELECT number FROM fresh UNION ALL SELECT number FROM old)
     UPDATE message SET owner = %(owner)s, fence = fence + 1 FROM found
-    WHERE message.number = found.number RETURNING message.number
+    WHERE message.number = found.number RETURNING message.number, retried
 """  # noqa: S608
 # Due in a future that a clock that jumped has made.
 _LEASE_LATE = _LEASE.replace("due <= %(now)s", "due > %(horizon)s")
@@ -259,7 +260,7 @@ class PostgreSQLStore(Store):
         self._damaged = damaged
         self._seconds = seconds
         self._connection: PostgreSQLConnection | None = None
-        self._create = self._relay = self._read_only = False
+        self._create = self._relay = self._read_only = self._opened = False
         # The clock of this machine minus that of the database.
         self.clock_offset = 0.0
         #: Name of this relay.
@@ -284,6 +285,7 @@ class PostgreSQLStore(Store):
     def open(self, *, create: bool = False, relay: bool = False, read_only: bool = False) -> None:
         """See ``Store.open``."""
         self._create, self._relay, self._read_only = create, relay, read_only
+        self._opened = False
         self._next_try = float("-inf")
         self._connect()
         if relay:
@@ -300,9 +302,12 @@ class PostgreSQLStore(Store):
 
     def _connect(self) -> None:
         """Connect, unless an attempt failed just now."""
-        now = time.monotonic()
-        if now < self._next_try and self._refused is not None:
-            raise self._refused
+        refused = self._refused
+        if refused is not None and time.monotonic() < self._next_try:
+            # Not the same exception: each time it is raised it would keep more frames.
+            again = QueueError(refused.what, detail=refused.detail, remedy=refused.remedy)
+            again.temporary = refused.temporary
+            raise again
         try:
             connection = PostgreSQLConnection(self.address)
             try:
@@ -312,11 +317,13 @@ class PostgreSQLStore(Store):
                 raise
         except (QueueError, *ERRORS) as e:
             self._refused = self.error(e, "be reached")
+            # What was open once may be so again: nothing is given up.
+            self._refused.temporary |= self._opened
             self._next_try = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, MAX_DELAY)
             raise self._refused from None
         self._delay, self._refused = FIRST_DELAY, None
-        self._connection = connection
+        self._connection, self._opened = connection, True
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -536,7 +543,7 @@ class PostgreSQLStore(Store):
             isinstance(error, (CommitUnknown, QueueUnusable))
             or connection is None
             or connection.lost
-            or is_lost(error)
+            or is_of_server(error)
         )
 
     # -- clocks --------------------------------------------------------------------------
@@ -778,7 +785,7 @@ class PostgreSQLStore(Store):
                 AND NOT EXISTS (SELECT FROM message WHERE message.body = bodies.body)
             ON CONFLICT DO NOTHING
             """,
-            {"limit": older_than},  # type: ignore[arg-type]
+            {"limit": older_than},
         )
 
     def sweep(self, body: int) -> bool:
@@ -789,7 +796,7 @@ class PostgreSQLStore(Store):
         removed = self.connection.execute(
             "DELETE FROM piece WHERE body = %(body)s AND place IN (SELECT place FROM piece "
             "WHERE body = %(body)s ORDER BY place LIMIT %(most)s)",
-            {"body": body, "most": SWEEP_PIECES},  # type: ignore[arg-type]
+            {"body": body, "most": SWEEP_PIECES},
         )
         if removed == SWEEP_PIECES:
             return False
@@ -818,15 +825,15 @@ class PostgreSQLStore(Store):
             "fresh": max(0, fresh),
             "retries": max(0, retries),
         }
-        numbers = self._take(_LEASE, given)
-        if len(numbers) < given["fresh"] + given["retries"]:
-            rows = self._rows(numbers)[0]
-            tried = len([number for number in numbers if rows[number][12]])
-            given["fresh"] -= len(numbers) - tried
-            given["retries"] -= tried
-            numbers += self._take(_LEASE_LATE, given)
-        if not numbers:
+        taken = self.connection.rows(_LEASE, given, changes=True)
+        if len(taken) < given["fresh"] + given["retries"]:
+            old = len([number for number, retried in taken if retried])
+            given["fresh"] -= len(taken) - old
+            given["retries"] -= old
+            taken += self.connection.rows(_LEASE_LATE, given, changes=True)
+        if not taken:
             return []
+        numbers = [number for number, _ in taken]
         messages, recipients = self._rows(numbers)
         contents = {
             number: row
@@ -849,9 +856,6 @@ class PostgreSQLStore(Store):
                 continue
             leased.append(LeasedMessage(message, content, Lease(self.node, row[22], self.term)))
         return leased
-
-    def _take(self, sql: str, given: dict[str, Any]) -> list[int]:
-        return [number for (number,) in self.connection.rows(sql, given, changes=True)]  # type: ignore[arg-type]
 
     def _rows(self, numbers: Sequence[int]) -> tuple[dict[int, Any], dict[int, list[Any]]]:
         """Return the rows of messages and of their recipients, by the message's number."""
