@@ -51,6 +51,8 @@ import re
 from base64 import b64decode
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
+from operator import attrgetter, itemgetter, methodcaller
 from typing import TYPE_CHECKING, TypeAlias
 
 from twisted_sendmail.smtp.arguments import check_callable, check_type
@@ -60,6 +62,7 @@ from twisted_sendmail.smtp.client_states import (
     OPTIMISTIC,
     ClientState,
     ReplyKind,
+    in_one_piece,
     transition,
 )
 from twisted_sendmail.smtp.commands import Auth, AuthLine, Command, Greeting, Verb
@@ -103,7 +106,10 @@ _REFILL_OCTETS = WINDOW_OCTETS * 3 // 4
 
 # Looking up a member of an Enum takes longer than a step of the table.
 _YES = ReplyKind.YES
-_CONTENT = Verb.CONTENT
+_CONTENT, _BDAT_LAST = Verb.CONTENT, Verb.BDAT_LAST
+
+# Of the commands of a group, and of replies that came together.
+_VERB, _LINE, _CODE = attrgetter("verb"), methodcaller("line"), itemgetter(0)
 
 _HELLO = frozenset({Verb.EHLO, Verb.HELO, Verb.LHLO})
 _AUTH = frozenset({Verb.AUTH, Verb.AUTH_LINE})
@@ -143,11 +149,8 @@ class CommandGroup:
         self.payload = payload
         self.done = done
         self.may_end = may_end
-        self.verbs: list[Verb] = []
-        self.lines: list[bytes] = []
-        for command in commands:
-            self.verbs.append(command.verb)
-            self.lines.append(command.line())
+        self.verbs = tuple(map(_VERB, commands))
+        self.lines = list(map(_LINE, commands))
         #: How many commands were written, or will not be written.
         self.written = 0
         #: The results so far, in the order of the commands.
@@ -243,12 +246,12 @@ class ClientSession:
         if self.over or self.closing:
             raise self.over or self.closing  # type: ignore[misc]  # one of them is there
         group = CommandGroup(commands, payload, done, may_end)
-        state = self._planned
-        for verb in group.verbs:
-            following = OPTIMISTIC.get((state, verb))
-            if following is None:
-                raise not_allowed(commands[group.verbs.index(verb)], state)
-            state = following
+        state, end = self._planned, 0
+        while end < len(commands):
+            count, state = in_one_piece(state, group.verbs[end : end + WINDOW_COMMANDS])
+            if not count:
+                raise not_allowed(commands[end], state)
+            end += count
         self._planned = state
         self._waiting.append(group)
         return group
@@ -346,62 +349,75 @@ class ClientSession:
 
     def _write(self, group: CommandGroup) -> bool:
         """Write as much of *group* as is allowed; False if the rest has to wait."""
-        verbs, lines = group.verbs, group.lines
-        commands, octets, state = self._owed_commands, self._owed_octets, self.optimistic
-        pipelining = self.capabilities.pipelining
-        full = commands > _REFILL_COMMANDS or octets > _REFILL_OCTETS
-        start = end = group.written
-        while end < len(verbs):
-            verb = verbs[end]
-            following = OPTIMISTIC.get((state, verb))
-            if following is None:
-                break
-            octets_then = octets + len(lines[end])
-            if (
-                commands
-                and (full or commands >= WINDOW_COMMANDS or octets_then > WINDOW_OCTETS)
-                and verb not in _CHUNKS
-            ):
-                break
-            full = False
-            state, octets, commands, end = following, octets_then, commands + 1, end + 1
-            if not pipelining or verb in ENDS_GROUP:
-                break
-        if end == start:
+        start = group.written
+        verbs = group.verbs[
+            start : start + (WINDOW_COMMANDS if self.capabilities.pipelining else 1)
+        ]
+        count, state = in_one_piece(self.optimistic, verbs)
+        wire = b"".join(group.lines[start : start + count])
+        if (
+            self._owed_commands + count > _REFILL_COMMANDS
+            or self._owed_octets + len(wire) > _REFILL_OCTETS
+        ):
+            allowed = self._count_in_window(verbs[:count], group.lines[start : start + count])
+            if allowed < count:
+                count, state = in_one_piece(self.optimistic, verbs[:allowed])
+                wire = b"".join(group.lines[start : start + count])
+        if not count:
             if self._owed:
                 return False
             self._drop_next(group)
             return True
-        if group.may_end is not None and verbs[end - 1] is Verb.BDAT_LAST and not group.may_end():
+        end = start + count
+        last = group.verbs[end - 1]
+        if last is _BDAT_LAST and group.may_end is not None and not group.may_end():
             return self._withdraw_rest(group)
         if start == len(group.replies):
             self._owed.append(group)
-        self.optimistic, self._owed_commands, self._owed_octets = state, commands, octets
-        group.written, self._last_written = end, verbs[end - 1]
-        if end == len(verbs):
+        self.optimistic, self._last_written, group.written = state, last, end
+        self._owed_commands += count
+        self._owed_octets += len(wire)
+        if end == len(group.verbs):
             self._waiting.popleft()
-        self._put_out(group, start, end)
+        if last is _CONTENT:
+            self._begin_content(group)
+        else:
+            self._put_out(group, wire, last)
         return True
 
-    def _put_out(self, group: CommandGroup, start: int, end: int) -> None:
-        """Put the lines of *group* from *start* to *end* out, and the payload after the last."""
-        last, lines = group.verbs[end - 1], group.lines[start:end]
-        if last is _CONTENT:
-            self._stuffer = DotStuffer()
-            self._content_octets = 0
-            if group.payload is not None:
-                self.content(group.payload)
-                self.end_content()
-            return
-        wire = b"".join(lines)
+    def _count_in_window(self, verbs: tuple[Verb, ...], lines: list[bytes]) -> int:
+        """Return how many of these commands may be written, as many as may be unanswered."""
+        commands, octets = self._owed_commands, self._owed_octets
+        full = commands > _REFILL_COMMANDS or octets > _REFILL_OCTETS
+        for at, verb in enumerate(verbs):
+            octets += len(lines[at])
+            if (
+                commands
+                and (full or commands >= WINDOW_COMMANDS or octets > WINDOW_OCTETS)
+                and verb not in _CHUNKS
+            ):
+                return at
+            full = False
+            commands += 1
+        return len(verbs)
+
+    def _begin_content(self, group: CommandGroup) -> None:
+        self._stuffer = DotStuffer()
+        self._content_octets = 0
+        if group.payload is not None:
+            self.content(group.payload)
+            self.end_content()
+
+    def _put_out(self, group: CommandGroup, wire: bytes, last: Verb) -> None:
+        """Put out lines of *group*, and its payload if *last*, the last of their verbs, has one."""
         self._out.append(wire)
         payload = group.payload if last in _CHUNKS else None
         if payload:
             self._out.append(payload)
         if last in _AUTH:
-            command = group.commands[end - 1]
+            command = group.commands[group.written - 1]
             self._conceal_line(command)
-            wire = b"".join((*lines[:-1], str(command).encode(), b"\r\n"))
+            wire = wire[: -len(command.line())] + str(command).encode() + b"\r\n"
         self.transcript.add_group(wire, len(payload) if payload else 0)
 
     def _drop_next(self, group: CommandGroup) -> None:
@@ -494,24 +510,18 @@ class ClientSession:
         :returns: how many were taken; when the session is over, the others do not count.
         """
         results, answered = group.replies, len(group.replies)
-        verbs = group.verbs[answered : group.written]
-        end, at = min(len(verbs), len(replies)), 0
-        while at < end and self.over is None:
-            successes = []
-            if redaction is None and self.closing is None and self._stuffer is None:
-                for verb, reply in zip(verbs[at:], replies[at:end], strict=False):
-                    kind, following = transition(self.confirmed, verb, reply.code)
-                    if kind is not _YES or following is None or verb in _TELLING:
-                        break
-                    self.confirmed = following
-                    successes.append(reply)
-            if successes:
-                at += len(successes)
+        verbs = group.verbs[answered : min(group.written, answered + len(replies))]
+        at = 0
+        if redaction is None and self.closing is None and self._stuffer is None:
+            codes = tuple(map(_CODE, replies[: len(verbs)]))
+            at, self.confirmed = _leading_successes(self.confirmed, verbs, codes)
+            if at:
+                successes = replies[:at]
                 results += successes
                 self.transcript.add_reply(*successes)
-            else:
-                at += 1
-                self._consider(group, replies[at - 1], len(replies) - at, redaction)
+        while at < len(verbs) and self.over is None:
+            at += 1
+            self._consider(group, replies[at - 1], len(replies) - at, redaction)
         count = len(results) - answered
         self.turn += count
         self._owed_commands -= count
@@ -731,6 +741,24 @@ class ClientSession:
         self._out.clear()
         self._stuffer = None
         self.confirmed = self.optimistic = self._planned = ClientState.CLOSED
+
+
+# Called for every group; servers send a few codes.
+@lru_cache(maxsize=256)
+def _leading_successes(
+    state: ClientState, verbs: tuple[Verb, ...], codes: tuple[int, ...]
+) -> tuple[int, ClientState]:
+    """Return how many replies, from the first on, change no more than the state, and the last state.
+
+    :param state: the state before.
+    :param verbs: those of the commands that the replies answer.
+    """
+    for at, verb in enumerate(verbs):
+        kind, following = transition(state, verb, codes[at])
+        if kind is not _YES or following is None or verb in _TELLING:
+            return at, state
+        state = following
+    return len(verbs), state
 
 
 # -- the errors of a session ---------------------------------------------------------------

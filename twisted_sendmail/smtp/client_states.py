@@ -212,6 +212,23 @@ ENDS_GROUP = frozenset(
 )
 
 
+# Called twice for every group; most groups are of a few forms.
+@lru_cache(maxsize=256)
+def in_one_piece(state: ClientState, verbs: tuple[Verb, ...]) -> tuple[int, ClientState]:
+    """Return how many of *verbs* may be written together, and the state that their success leads to.
+
+    Up to one that ends a group, or that does not fit the state.
+    """
+    for at, verb in enumerate(verbs):
+        following = OPTIMISTIC.get((state, verb))
+        if following is None:
+            return at, state
+        state = following
+        if verb in ENDS_GROUP:
+            return at + 1, state
+    return len(verbs), state
+
+
 # Called for every reply; servers send a few codes.
 @lru_cache(maxsize=1024)
 def transition(state: ClientState, verb: Verb, code: int) -> tuple[ReplyKind, ClientState | None]:

@@ -7,6 +7,8 @@ Every error and report has one. The sessions replace secrets before they add a l
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from twisted_sendmail.smtp.escape import printable
@@ -27,6 +29,8 @@ TAIL_LINES = 60
 LINE_WIDTH = 256
 #: Octets of several lines that are kept in one entry.
 _MAX_ENTRY = 1024
+
+_TEXTS = itemgetter(1)  # of a reply
 
 
 class Transcript:
@@ -70,13 +74,9 @@ class Transcript:
 
     def add_reply(self, *replies: Reply) -> None:
         """Add all lines of a reply, or of several that came together."""
-        lines = characters = 0
-        for _, texts in replies:
-            lines += len(texts)
-            for text in texts:
-                characters += len(text)
-        if characters <= _MAX_ENTRY:
-            self._keep(lines, replies)
+        texts = list(map(_TEXTS, replies))
+        if sum(map(len, chain.from_iterable(texts))) <= _MAX_ENTRY:
+            self._keep(sum(map(len, texts)), replies)
             return
         for reply in replies:
             for line in _reply_lines(reply):
