@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from dns import rdata
 from OpenSSL import SSL
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.ssl import ClientContextFactory
 
 from tests.client.certificates import NAME, Authority, authority, context_of
@@ -38,6 +38,7 @@ from twisted_sendmail import (
     ConnectFailed,
     Credentials,
     DANEUnavailable,
+    DeliveryCancelled,
     DNSResolver,
     InvalidInput,
     SubmissionServer,
@@ -45,7 +46,7 @@ from twisted_sendmail import (
     TLSTrust,
     submit,
 )
-from twisted_sendmail.client import DNSAnswer, TLSARecord, TLSARecords, find_servers
+from twisted_sendmail.client import DNSAnswer, TLSARecord, TLSARecords, find_servers, probe_server
 from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS
 from twisted_sendmail.testing import MemoryEndpoint
 
@@ -408,6 +409,23 @@ def test_a_failed_look_up_defers_and_never_falls_back(send: Sending, name: str) 
     assert isinstance(error, ConnectFailed)
     assert error.transient
     assert send.net.endpoint.links == []
+
+
+@pytest.mark.parametrize("discover", [False, True])
+def test_cancelling_a_look_up_is_an_error_of_the_session(net: Net, discover: bool) -> None:
+    waiting: list[Deferred[DNSAnswer]] = []
+
+    class Silent:
+        def lookup(self, reactor: Any, name: str, kind: str) -> Deferred[DNSAnswer]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+    server = SubmissionServer(NAME, trust=DANE, resolver=Silent(), discover=discover)
+    probing = probe_server(net.clock, server)
+    result = Result(probing)
+    probing.cancel()
+    assert isinstance(result.value.error, DeliveryCancelled)
+    assert len(waiting) == 1
 
 
 # -- aliases

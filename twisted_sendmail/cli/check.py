@@ -36,6 +36,7 @@ from twisted_sendmail.cli.output import (
 from twisted_sendmail.cli.react import react
 from twisted_sendmail.cli.survey import DANESurvey, Survey, survey, survey_host, system_resolver
 from twisted_sendmail.client import (
+    Cancelled,
     ProbeResult,
     SubmissionServer,
     TLSARecords,
@@ -160,6 +161,8 @@ async def _check_name(args: Namespace, reactor: Any, server: SubmissionServer, n
     if resolver is not None:
         try:
             named = bool(await find_servers(reactor, evolve(server, resolver=resolver)))
+        except Cancelled as e:
+            return _failed(args, e)
         except SendmailError as e:
             error = e
     # A user at a mail domain logs in with the address (RFC 6186 section 4), one of a host with the name.

@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextError, X509StoreFlags
 
+from twisted_sendmail.client.dns_lookup import look_up
 from twisted_sendmail.client.verify_errors import (
     INVALID_PURPOSE,
     UNKNOWN_ISSUER,
@@ -214,7 +215,7 @@ async def find_tlsa(reactor: Any, resolver: Resolver, host: str, port: int) -> T
 async def _canonical_name(reactor: Any, resolver: Resolver, host: str) -> str | None:
     """Return the name that *host* is proved to be an alias of; None: of none."""
     # The whole chain of aliases is in the answer, whether the host has an IPv4 address or not.
-    answer = await resolver.lookup(reactor, host, "A")
+    answer = await look_up(reactor, resolver, host, "A")
     try:
         name = domain_name(answer.canonical_name) if answer.canonical_name else host
     except InvalidInput:
@@ -226,7 +227,7 @@ async def _records(
     reactor: Any, resolver: Resolver, hosts: tuple[str, ...], port: int
 ) -> TLSARecords:
     name = f"_{port}._tcp.{hosts[0]}"
-    answer = await resolver.lookup(reactor, name, "TLSA")
+    answer = await look_up(reactor, resolver, name, "TLSA")
     records = {
         TLSARecord(each.usage, each.selector, each.mtype, bytes(each.cert))
         for each in answer.records

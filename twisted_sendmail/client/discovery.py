@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from twisted_sendmail.client.dns_lookup import DNSResolver
+from twisted_sendmail.client.dns_lookup import DNSResolver, look_up
 from twisted_sendmail.client.tls import TLSPolicy
 from twisted_sendmail.smtp import ConnectFailed, DANEUnavailable, InvalidInput, domain_name
 
@@ -65,7 +65,7 @@ async def find_servers(
     refused: list[str] = []
     for service, tls in SERVICES:
         name = f"{service}._tcp.{domain}"
-        answer = await resolver.lookup(reactor, name, "SRV")
+        answer = await look_up(reactor, resolver, name, "SRV")
         if any(_target(record) == "" for record in answer.records):
             refused.append(name)
         usable = [record for record in answer.records if _target(record) and record.port]

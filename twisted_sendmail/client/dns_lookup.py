@@ -12,7 +12,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
+from twisted.internet.defer import CancelledError
 
+from twisted_sendmail.client.timeouts import Cancelled
 from twisted_sendmail.extras import missing_extra
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.smtp import ConnectFailed, InvalidServer, printable
@@ -47,6 +49,17 @@ class Resolver(Protocol):
         :raises ConnectFailed: there is no answer, or a server says that the records are forged.
         """
         ...
+
+
+async def look_up(reactor: Any, resolver: Resolver, name: str, kind: str) -> DNSAnswer:
+    """Return the answer of *resolver*; see its ``lookup``.
+
+    :raises Cancelled: the caller cancelled while it waited.
+    """
+    try:
+        return await resolver.lookup(reactor, name, kind)
+    except CancelledError:
+        raise Cancelled("cancelled", phase="connect") from None
 
 
 class DNSResolver:
