@@ -1,8 +1,8 @@
 """A connection to PostgreSQL that finds out in time that it is lost, and never cancels a commit.
 
 Every statement goes through :meth:`PostgreSQLConnection.execute` or ``run``.  Nothing depends on the
-session: settings are of the transaction, and no statement is prepared, so that PgBouncer may pool
-transactions.
+session: settings are of the transaction, and behind a pooler no statement is prepared, so that
+PgBouncer may pool transactions.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT, COMMIT_TIMEOUT = 20.0, 60.0
 # Seconds between two looks at the clock while it waits.
 _INTERVAL = 0.2
+# Executions of a statement after which it is prepared, over a connection without a pooler.
+_PREPARE_AFTER = 5
 # Classes of SQLSTATE that are no fault of the statement: the same may work later.
 _TEMPORARY = ("08", "25", "40", "53", "55", "57", "58", "XX")
 _READ_ONLY, _DISK_FULL = "25006", "53100"
@@ -83,6 +85,11 @@ class PostgreSQLConnection:
         except psycopg.Error as e:
             raise cannot_connect(address, e) from None
         self._psycopg.add_notice_handler(self._noticed)
+        # A pooler such as PgBouncer has numbers of its own for its sessions, and gives each
+        # transaction another one of the server: statements prepared in one are unknown in the next.
+        (pid,) = self._psycopg.execute(b"SELECT pg_backend_pid()").fetchone() or (0,)
+        if pid == self._psycopg.info.backend_pid:
+            self._psycopg.prepare_threshold = _PREPARE_AFTER
         self._cursor = self._psycopg.cursor(binary=True)
         self._commands = self._psycopg.cursor()
 
@@ -96,10 +103,21 @@ class PostgreSQLConnection:
         self.changes += 1
         return int(self._cursor.execute(sql.encode(), parameters).rowcount)
 
-    def rows(self, sql: str, parameters: Parameters = (), *, changes: bool = False) -> list[Any]:
-        """Return all rows of a query; *changes*: of a statement that changes something."""
+    def rows(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        changes: bool = False,
+        prepare: bool | None = None,
+    ) -> list[Any]:
+        """Return all rows of a query.
+
+        :param changes: it changes something.
+        :param prepare: False: plan it each time, for its parameters.
+        """
         self.changes += changes
-        return self._cursor.execute(sql.encode(), parameters).fetchall()
+        return self._cursor.execute(sql.encode(), parameters, prepare=prepare).fetchall()
 
     def row(self, sql: str, parameters: Parameters = ()) -> Any:
         """Return the first row of a query, or None."""

@@ -15,6 +15,10 @@ the connection is lost during COMMIT, the row tells on the next connection wheth
 the row is locked, which waits for the end of the old transaction.  A commit that is on the disk of
 the primary only is repeated, with no change, until it is replicated; else it failed.
 
+**Round trips.**  Each costs more than the work of most statements.  A transaction begins with one for
+its settings, its number and the clock; messages are inserted, leased and settled in batches, by
+statements whose number does not depend on the number of messages.
+
 **Clocks.**  Times in the tables are those of the database's clock.  A clock of this machine that
 differs by more than two seconds is corrected when values are written and read.
 """
@@ -145,6 +149,31 @@ _NEW_RECIPIENT = {
 }
 _NEW_RECIPIENT_STATE = {"state": "'pending'", "due": "0.0", "attempts": "0"}
 _NEW_CONTENT = {"message": "bigint", "data": "bytea", "checksum": "bigint"}
+
+
+def _insertion(table: str, given: dict[str, str], state: dict[str, str]) -> str:
+    """Return the statement that inserts rows, with one array for each column.
+
+    :param given: name and type of each column that is given.
+    :param state: the other columns, and their values in SQL.
+    """
+    arrays = ", ".join(f"%b::{kind}[]" for kind in given.values())
+    return (
+        f"INSERT INTO {table} ({', '.join((*given, *state))}) "  # noqa: S608 - constant texts
+        f"SELECT {', '.join((*given, *state.values()))} "
+        f"FROM unnest({arrays}) AS new ({', '.join(given)})"
+    )
+
+
+_INSERT_LARGE = (
+    f"WITH inserted AS ({_insertion('message', _NEW_MESSAGE, _NEW_MESSAGE_STATE)}) "
+    f"{_insertion('recipient', _NEW_RECIPIENT, _NEW_RECIPIENT_STATE)}"
+)
+_INSERT = (
+    f"WITH inserted AS ({_insertion('message', _NEW_MESSAGE, _NEW_MESSAGE_STATE)}), "
+    f"contents AS ({_insertion('content', _NEW_CONTENT, {})}) "
+    f"{_insertion('recipient', _NEW_RECIPIENT, _NEW_RECIPIENT_STATE)}"
+)
 _DEFERRED = (
     "attempts > 0 OR EXISTS (SELECT FROM recipient r WHERE r.message = message.number "
     "AND r.status IS NOT NULL)"
@@ -230,7 +259,7 @@ _NODES = """
         alive_until >= clock_timestamp()
     FROM node ORDER BY name, number
 """
-_CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
+_CLOCK = "extract(epoch FROM clock_timestamp())::float8"
 _log = Logger(namespace="twisted_sendmail.queue")
 
 
@@ -405,17 +434,19 @@ class PostgreSQLStore(Store):
         write = write and not self._read_only
         if write and self._relay and not self.node:
             self._register()
-        self._begin(write=write)
-        if write and self.node and not self._count_transaction():
+        if not self._begin(write=write, count=True):
             # Another relay took the leases over while this one was suspended or cut off.
             self.rollback()
-            self.term.end()
             self._register()
-            self._begin(write=True)
-            _ = self._count_transaction()
+            _ = self._begin(write=True, count=True)
 
-    def _begin(self, *, write: bool) -> None:
+    def _begin(self, *, write: bool, count: bool = False) -> bool:
+        """Begin a transaction in one round trip; return False if this relay is not registered any more.
+
+        :param count: number the transaction, if this is a relay.
+        """
         self._writing = write
+        ask = f"SELECT {_CLOCK}"
         if write:
             # Settings of the transaction: PgBouncer gives the next one another session.
             start = (
@@ -423,24 +454,25 @@ class PostgreSQLStore(Store):
                 f"SET LOCAL lock_timeout TO {_LOCK_TIMEOUT}; "
                 f"SET LOCAL idle_in_transaction_session_timeout TO {_IDLE_TIMEOUT}"
             )
+            if count and self.node:
+                self._serial += 1
+                ask = (
+                    f"UPDATE node SET committed = {self._serial} WHERE number = {self.node} "  # noqa: S608
+                    f"RETURNING {_CLOCK}"
+                )
         else:
             start = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         before = self._seconds()
-        place = f"SET LOCAL search_path TO {self.address.schema}"
-        (there,) = self.connection.run(f"{start}; {place}; {_CLOCK}")
-        after = self._seconds()
-        if after - before < _CLOCK_TOLERANCE:
-            offset = (before + after) / 2 - there
-            self.clock_offset = 0.0 if abs(offset) < _CLOCK_TOLERANCE else float(round(offset))
-
-    def _count_transaction(self) -> bool:
-        """Number this transaction; return False if the relay is not registered any more."""
-        self._serial += 1
-        return bool(
-            self.connection.execute(
-                "UPDATE node SET committed = %s WHERE number = %s", (self._serial, self.node)
-            )
+        found = self.connection.run(
+            f"{start}; SET LOCAL search_path TO {self.address.schema}; {ask}"
         )
+        after = self._seconds()
+        if found is None:
+            return False
+        if after - before < _CLOCK_TOLERANCE:
+            offset = (before + after) / 2 - found[0]
+            self.clock_offset = 0.0 if abs(offset) < _CLOCK_TOLERANCE else float(round(offset))
+        return True
 
     def commit(self) -> None:
         """See ``Store.commit``; finds out what became of a commit whose answer was lost."""
@@ -465,7 +497,7 @@ class PostgreSQLStore(Store):
             self._drop()
             try:
                 self._connect()
-                self._begin(write=True)
+                _ = self._begin(write=True)
                 # Waits for the end of the old transaction, whose session may still wait for a standby.
                 committed = self.connection.value(
                     "SELECT committed FROM node WHERE number = %s FOR UPDATE", (self.node,)
@@ -499,7 +531,7 @@ class PostgreSQLStore(Store):
         """
         for _ in range(3):
             try:
-                self._begin(write=True)
+                _ = self._begin(write=True)
                 if self.node:
                     _ = self.connection.execute(
                         "UPDATE node SET committed = committed WHERE number = %s", (self.node,)
@@ -562,7 +594,7 @@ class PostgreSQLStore(Store):
         self.term.end()
         term = LeaseTerm()
         before = LeaseTerm.now()
-        self._begin(write=True)
+        _ = self._begin(write=True)
         number = self.connection.rows(
             "INSERT INTO node (name, process, started, alive_until, committed) VALUES "
             "(%s, %s, extract(epoch FROM clock_timestamp()), "
@@ -717,31 +749,16 @@ class PostgreSQLStore(Store):
                 _ = self.connection.execute(
                     "INSERT INTO taken_file SELECT %s, unnest(%b::text[])", (self.name, files)
                 )
-            self._insert("message", _NEW_MESSAGE, _NEW_MESSAGE_STATE, messages)
+            if contents:
+                columns = (*_columns(messages), *_columns(contents), *_columns(recipients))
+                _ = self.connection.execute(_INSERT, columns)
+            else:
+                columns = (*_columns(messages), *_columns(recipients))
+                _ = self.connection.execute(_INSERT_LARGE, columns)
         except psycopg.errors.UniqueViolation as e:
             why = e.diag.message_detail or "it is in the queue already"
             raise cannot_queue(arrivals[0][0].id, " ".join(why.split())) from None
-        self._insert("recipient", _NEW_RECIPIENT, _NEW_RECIPIENT_STATE, recipients)
-        self._insert("content", _NEW_CONTENT, {}, contents)
         return [new_message(*arrival) for arrival in arrivals]
-
-    def _insert(
-        self, table: str, given: dict[str, str], state: dict[str, str], rows: list[tuple[Any, ...]]
-    ) -> None:
-        """Insert *rows* with one array for each column.
-
-        :param given: name and type of each column of *rows*.
-        :param state: the other columns, and their values in SQL.
-        """
-        if not rows:
-            return
-        arrays = ", ".join(f"%b::{kind}[]" for kind in given.values())
-        values = ", ".join((*given, *state.values()))
-        _ = self.connection.execute(
-            f"INSERT INTO {table} ({', '.join((*given, *state))}) "  # noqa: S608
-            f"SELECT {values} FROM unnest({arrays}) AS new ({', '.join(given)})",
-            _columns(rows),
-        )
 
     def _check_pieces(self, content: Pieces) -> None:
         found = self.connection.row(
@@ -825,12 +842,12 @@ class PostgreSQLStore(Store):
             "fresh": max(0, fresh),
             "retries": max(0, retries),
         }
-        taken = self.connection.rows(_LEASE, given, changes=True)
+        taken = self.connection.rows(_LEASE, given, changes=True, prepare=False)
         if len(taken) < given["fresh"] + given["retries"]:
             old = len([number for number, retried in taken if retried])
             given["fresh"] -= len(taken) - old
             given["retries"] -= old
-            taken += self.connection.rows(_LEASE_LATE, given, changes=True)
+            taken += self.connection.rows(_LEASE_LATE, given, changes=True, prepare=False)
         if not taken:
             return []
         numbers = [number for number, _ in taken]
