@@ -83,6 +83,7 @@ class PreparedMessage:
     __slots__ = (
         "_at",
         "_content",
+        "_eight_bit",
         "_long_line",
         "_whole",
         "binary",
@@ -126,6 +127,8 @@ class PreparedMessage:
         self.refused: tuple[RecipientResult, ...] = ()
         self._whole = content if isinstance(content, bytes) else b""
         self._content = None if isinstance(content, bytes) else content
+        # Of ``_whole``.
+        self._eight_bit = not self._whole.isascii()
         self._long_line = long_line
         self._at = 0
 
@@ -147,7 +150,7 @@ class PreparedMessage:
     @property
     def eight_bit(self) -> bool | None:
         """True if there are octets above 127; None if not known (see :meth:`measure_for`)."""
-        return not self._whole.isascii() if self._content is None else self._content.eight_bit
+        return self._eight_bit if self._content is None else self._content.eight_bit
 
     @property
     def rewindable(self) -> bool:
@@ -221,7 +224,7 @@ class PreparedMessage:
         if self.encodes_long_lines or (self.binary and not binarymime):
             return False
         small = self.small
-        if small is None or small.isascii():
+        if small is None or not self._eight_bit:
             return small is not None
         if not eight_bit_mime or smtputf8:
             return eight_bit_mime
@@ -303,6 +306,7 @@ class PreparedMessage:
         made = copy(self)
         made._whole = content if isinstance(content, bytes) else b""  # noqa: SLF001 - the same class
         made._content = None if isinstance(content, bytes) else content  # noqa: SLF001
+        made._eight_bit = not made._whole.isascii()  # noqa: SLF001
         made._at = 0  # noqa: SLF001
         return made
 

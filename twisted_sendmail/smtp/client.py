@@ -120,7 +120,7 @@ _EXCHANGE = _AUTH | {Verb.AUTH_CANCEL}
 # The transport's back-pressure bounds chunks; the window does not.
 _CHUNKS = frozenset({Verb.BDAT, Verb.BDAT_LAST})
 # A line that is not the last of its reply.
-_CONTINUED = re.compile(rb"^\d{3}-", re.MULTILINE)
+_CONTINUED = re.compile(rb"\n\d{3}-")
 
 
 class CommandGroup:
@@ -482,6 +482,7 @@ class ClientSession:
         """
         return (
             self._parser.pending
+            or data[3:4] == b"-"
             or _CONTINUED.search(data) is not None
             or self.redaction.concerns(data)
         )

@@ -192,15 +192,17 @@ class LongLines:
         """
         if self.found:
             return None
-        begin, size, longest = -self._column, len(octets), MAX_TEXT_LINE + 2
+        # Where the line begins, and where it begins in *octets*.
+        begin, start, size, longest = -self._column, 0, len(octets), MAX_TEXT_LINE + 2
+        last = size - longest
         # From line end to line end, as far as one line may reach.
-        while size - begin >= longest:
-            end = octets.rfind(b"\n", max(begin, 0), begin + longest)
+        while begin <= last:
+            end = octets.rfind(b"\n", start, begin + longest)
             if end < 0:
                 self.found = True
-                return max(begin, 0)
-            begin = end + 1
-        end = octets.rfind(b"\n", max(begin, 0))
+                return start
+            begin = start = end + 1
+        end = octets.rfind(b"\n", start)
         self._column = size - (begin if end < 0 else end + 1)
         return None
 
