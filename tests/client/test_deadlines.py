@@ -10,6 +10,7 @@ import pytest
 from tests.client.conftest import BODY, Net
 from tests.client.scripted_server import DEAF, SILENT
 from twisted_sendmail import DeliveryInDoubt, InvalidInput, ProtocolBreach, SendTimeout, Timeouts
+from twisted_sendmail.client import TLSPolicy
 
 #: A time for each phase that is no other's.
 TIMES = Timeouts(
@@ -148,6 +149,13 @@ def test_quit_takes_no_longer_than_its_time_and_changes_nothing(net: Net) -> Non
         assert len(result.get().accepted) == 1
         assert net.clock.seconds() - begun < 4
         assert net.link.over
+
+
+def test_the_reply_to_quit_is_not_waited_for(net: Net) -> None:
+    begun = net.clock.seconds()
+    result = net.send(net.server({"QUIT": SILENT}), tls=TLSPolicy.NONE, credentials=None)
+    assert (len(result.get().accepted), net.link.over) == (1, True)
+    assert net.clock.seconds() == begun
 
 
 def test_an_endless_farewell_changes_nothing(net: Net) -> None:

@@ -139,3 +139,17 @@ def test_json_has_each_fact_once_and_numbers_as_numbers(tmp_path: Path) -> None:
     }
     assert (failed["level"], failed["message"]) == ("critical", "AB could not be sent")
     assert "ValueError: an error\nof two lines" in failed["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        ({"log_format": "reactor class: {reactor}.", "reactor": "a.b.EPollReactor"}, False),
+        ({"log_format": "twistd {version} starting up.", "version": "26.4"}, True),
+    ],
+)
+def test_the_class_of_the_reactor_is_not_logged(event: dict[str, Any], shown: bool) -> None:
+    out = io.StringIO()
+    at = {"log_namespace": "twisted.application", "log_level": LogLevel.info, "log_time": 0.0}
+    TextLog(out)({**at, **event})
+    assert bool(out.getvalue()) is shown

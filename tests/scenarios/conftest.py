@@ -10,7 +10,9 @@ import pytest_twisted
 from tests.scenarios.peers import require
 from tests.scenarios.postfix import Postfix, why_not
 from tests.scenarios.relay_process import PASSWORD, Relay
-from twisted_sendmail.testing import LoopbackServer
+from tests.scenarios.sending_postfix import PASSWORD as POSTFIX_PASSWORD
+from tests.scenarios.sending_postfix import USER, SendingPostfix
+from twisted_sendmail.testing import BackgroundServer, LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,6 +32,28 @@ async def postfix(reactor: Any, running_postfix: Postfix) -> Postfix:
     """The same Postfix for all, and at rest: what it logs from here on is of this test."""
     await running_postfix.quiet(reactor)
     return running_postfix
+
+
+@pytest.fixture(scope="session")
+def running_server() -> Iterator[BackgroundServer]:
+    """A server of ours, for real clients and for a Postfix that sends."""
+    with BackgroundServer(users={USER: POSTFIX_PASSWORD}) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_server: BackgroundServer) -> BackgroundServer:
+    """The same server for all, without what it received before."""
+    running_server.clear()
+    return running_server
+
+
+@pytest.fixture(scope="session")
+def sending_postfix(running_server: BackgroundServer) -> Iterator[SendingPostfix]:
+    """A private Postfix that sends to the server."""
+    require("Postfix", why_not())
+    with SendingPostfix(running_server, USER, POSTFIX_PASSWORD) as sending:
+        yield sending
 
 
 @pytest.fixture

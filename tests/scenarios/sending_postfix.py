@@ -23,6 +23,8 @@ from tests.scenarios.postfix_configuration import INSIDE
 if TYPE_CHECKING:
     from twisted_sendmail.testing import BackgroundServer
 
+#: The user at the server, for Postfix and for other clients.
+USER, PASSWORD = "jane@example.test", "s3cret-Pass/word+1"
 MAIN = """\
 compatibility_level = 3.6
 queue_directory = {directory}/queue

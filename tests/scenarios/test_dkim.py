@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,7 @@ from tests.dkim_verifier import keys, pem, verify, verify_by_perl, why_no_perl
 from tests.names import password_entry
 from tests.ports import free_port
 from tests.scenarios.peers import require
-from tests.scenarios.postfix import why_not
-from tests.scenarios.sending_postfix import SendingPostfix
+from tests.scenarios.sending_postfix import PASSWORD, SendingPostfix
 from twisted_sendmail import (
     AllRecipientsRefused,
     Credentials,
@@ -47,7 +46,6 @@ from twisted_sendmail.testing import Authority, BackgroundServer
 if TYPE_CHECKING:
     from tests.scenarios.relay_process import Relay
 
-USER, PASSWORD = "jane@example.test", "s3cret-Pass/word+1"
 SENDER, RECIPIENT = "jane@example.org", "bob@starttls.test"
 HEADER = (
     b"From: Jane <jane@example.org>\r\nTo: bob@starttls.test\r\nSubject: a \t folded\r\n"
@@ -76,25 +74,6 @@ MESSAGES = {
 NAME = re.compile(rb"^X-Name: (.*)\r$", re.MULTILINE)
 #: dkimpy does not read a field with white space before its colon.
 NOT_FOR_DKIMPY = {"blank before the colon"}
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[BackgroundServer]:
-    with BackgroundServer(users={USER: PASSWORD}) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: BackgroundServer) -> BackgroundServer:
-    running.clear()
-    return running
-
-
-@pytest.fixture(scope="module")
-def postfix(running: BackgroundServer) -> Iterator[SendingPostfix]:
-    require("Postfix", why_not())
-    with SendingPostfix(running, USER, PASSWORD) as sending:
-        yield sending
 
 
 class Records(ResolverBase):
@@ -144,14 +123,14 @@ async def arrived(server: BackgroundServer, log: Any, count: int = 1) -> list[by
 
 @ensureDeferred
 async def test_real_verifiers_accept_what_came_through_postfix(
-    reactor: Any, server: BackgroundServer, postfix: SendingPostfix, dns: int
+    reactor: Any, server: BackgroundServer, sending_postfix: SendingPostfix, dns: int
 ) -> None:
     envelope = Envelope(SENDER, [RECIPIENT])
     named = [(envelope, b"X-Name: %s\r\n" % name.encode() + MESSAGES[name]) for name in MESSAGES]
-    to = f"smtp://127.0.0.1:{postfix.port}"
+    to = f"smtp://127.0.0.1:{sending_postfix.port}"
     reports = await many(reactor, to, named, complete=False, dkim=keys())
     assert [None] * len(named) == [report.error for report in reports]
-    contents = await arrived(server, lambda: postfix.log, len(named))
+    contents = await arrived(server, lambda: sending_postfix.log, len(named))
     # The verifiers do verify: the last one is changed.
     changed = contents[0].replace(b"<jane@", b"<john@")
     *results, last = await deferToThread(verify_by_perl, [*contents, changed], dns)
@@ -169,7 +148,7 @@ async def test_real_verifiers_accept_what_came_through_postfix(
 async def test_a_relay_signs_for_its_users_and_accounts(
     reactor: Any,
     server: BackgroundServer,
-    postfix: SendingPostfix,
+    sending_postfix: SendingPostfix,
     dns: int,
     relay: Relay,
 ) -> None:
@@ -189,7 +168,7 @@ async def test_a_relay_signs_for_its_users_and_accounts(
         certificate = "server.pem"
         accounts = "accounts"
         [[smarthost]]
-        url = "smtp://127.0.0.1:{postfix.port}"
+        url = "smtp://127.0.0.1:{sending_postfix.port}"
         [[dkim]]
         domain = "example.org"
         users = ["root"]
@@ -215,7 +194,7 @@ async def test_a_relay_signs_for_its_users_and_accounts(
     await sendmail(socket, MESSAGES["8-bit"], recipients=[RECIPIENT], **local)
     await submit(reactor, account, MESSAGES["white space"], **to)
     await deferToThread(call_sendmail, relay, MESSAGES["dots"])
-    contents = await arrived(server, lambda: postfix.log, 3)
+    contents = await arrived(server, lambda: sending_postfix.log, 3)
     results = await deferToThread(verify_by_perl, contents, dns)
     assert ["pass"] * 3 == [result["rsa-sha256"] for result in results], relay.said
     assert [[True, True]] * 3 == [verify(content) for content in contents]
@@ -225,7 +204,9 @@ async def test_a_relay_signs_for_its_users_and_accounts(
     other = MESSAGES["dots"].replace(b"<jane@example.org>", b"jane@example.net")
     await sendmail(socket, other, recipients=[RECIPIENT], **local)
     await sendmail(socket, contents[0], recipients=[RECIPIENT], **local)
-    counts = [len(verify(content)) for content in await arrived(server, lambda: postfix.log, 3)]
+    counts = [
+        len(verify(content)) for content in await arrived(server, lambda: sending_postfix.log, 3)
+    ]
     assert [0, 0, 2] == sorted(counts)
     # While the key cannot be read: 451, and mail of sendmail waits; then all is signed again.
     server.clear()
@@ -238,7 +219,7 @@ async def test_a_relay_signs_for_its_users_and_accounts(
     (relay.folder / "away.pem").rename(relay.folder / "key0.pem")
     relay.signal(signal.SIGUSR1)
     await sendmail(socket, MESSAGES["dots"], recipients=[RECIPIENT], **local)
-    contents = await arrived(server, lambda: postfix.log, 2)
+    contents = await arrived(server, lambda: sending_postfix.log, 2)
     assert [[True, True]] * 2 == [verify(content) for content in contents]
     assert "key0.pem cannot be read: No such file or directory" in relay.said
     await deferToThread(relay.end)

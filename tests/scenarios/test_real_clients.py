@@ -7,18 +7,16 @@ import shutil
 import smtplib
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.peers import require
 from tests.scenarios.postfix import why_not
-from tests.scenarios.sending_postfix import SendingPostfix
+from tests.scenarios.sending_postfix import PASSWORD, USER, SendingPostfix
 from twisted_sendmail import HashedAccounts, ServerSettings
 from twisted_sendmail.testing import BackgroundServer, ReceivedMessage
 
-USER, PASSWORD = "jane@example.test", "s3cret-Pass/word+1"
 SENDER, RECIPIENT = "jane@example.test", "bob@example.net"
 #: Dots at the start of lines, 8-bit octets, an empty line at the end, a line as long as one may be.
 MESSAGE = (
@@ -37,18 +35,6 @@ def need(tool: str) -> str:
     found = shutil.which(tool)
     require(tool, None if found else "it is not installed; run tests/install-peers")
     return str(found)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[BackgroundServer]:
-    with BackgroundServer(users={USER: PASSWORD}) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: BackgroundServer) -> BackgroundServer:
-    running.clear()
-    return running
 
 
 @pytest.fixture
@@ -147,22 +133,15 @@ def test_msmtp(server: BackgroundServer, tmp_path: Path, mode: str, mechanism: s
 TRACE = re.compile(rb"(?:Received: .*\r\n(?:[ \t].*\r\n)*)+")
 
 
-@pytest.fixture(scope="module")
-def postfix(running: BackgroundServer) -> Iterator[SendingPostfix]:
-    require("Postfix", why_not())
-    with SendingPostfix(running, USER, PASSWORD) as sending:
-        yield sending
-
-
 @pytest.mark.parametrize("mode", MODES)
-def test_postfix(server: BackgroundServer, postfix: SendingPostfix, mode: str) -> None:
+def test_postfix(server: BackgroundServer, sending_postfix: SendingPostfix, mode: str) -> None:
     recipient = f"bob@{mode}.test"
-    with smtplib.SMTP("127.0.0.1", postfix.port) as client:
+    with smtplib.SMTP("127.0.0.1", sending_postfix.port) as client:
         client.sendmail(SENDER, [recipient], MESSAGE, ["BODY=8BITMIME"])
     try:
         received = check(server, "", recipient)
     except TimeoutError:
-        pytest.fail(postfix.log)
+        pytest.fail(sending_postfix.log)
     assert TRACE.sub(b"", received.content, count=1) == MESSAGE
     assert received.parameters.body == "8BITMIME"
 

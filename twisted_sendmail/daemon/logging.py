@@ -92,7 +92,7 @@ class TextLog:
         if event.get("log_level", LogLevel.info) not in self.levels:
             return
         if event.get("log_format") != LINE or "\n" in event["line"]:
-            if not _is_start_of_port(event):
+            if not _names_class_only(event):
                 self._observe_other(_by_program(event))
             return
         second = int(event["log_time"])
@@ -104,9 +104,14 @@ class TextLog:
         self._file.flush()
 
 
-def _is_start_of_port(event: LogEvent) -> bool:
-    """Return True for a line of Twisted, which names classes; ``listeners.listen`` writes another."""
-    return event.get("log_namespace") == "log_legacy" and " starting on " in event["log_text"]
+def _names_class_only(event: LogEvent) -> bool:
+    """Return True for a line of Twisted that names a class: of its reactor, or of a listener.
+
+    ``listeners.listen`` writes another line for a listener.
+    """
+    if event.get("log_namespace") == "log_legacy":
+        return " starting on " in event["log_text"]
+    return str(event.get("log_format", "")).startswith("reactor class: ")
 
 
 def _by_program(event: LogEvent) -> LogEvent:
