@@ -64,7 +64,7 @@ IN_DOUBT = ExitStatus.PROTOCOL
 _CLASSES: dict[ExitStatus, str] = {
     ExitStatus.USAGE: "InvalidInput",
     ExitStatus.DATAERR: """
-        InvalidAddress InvalidMessage MessageTooLarge TooManyHops MessageDamaged
+        InvalidAddress InvalidMessage MessageTooLarge TooManyHops MessageDamaged InvalidExport
         UnsignableMessage""",
     ExitStatus.UNAVAILABLE: """
         Refused PermanentFailure AllRecipientsRefused ExtensionUnavailable TLSError
@@ -160,10 +160,14 @@ def status_of_result(report: DeliveryReport | None, error: SendmailError | None)
 def status_of_start(error: SendmailError) -> ExitStatus:
     """Return the exit status of a relay that cannot start.
 
-    Only an endpoint in use may be free at the next start. A queue that another relay uses is a
-    mistake in the configuration, and 78 keeps systemd from restarting the relay.
+    An endpoint in use may be free at the next start, and a database that does not answer may be there. A
+    queue that another relay uses is a mistake in the configuration, and 78 keeps systemd from restarting
+    the relay.
     """
-    in_use = "CannotListen" in _class_names(error)
+    names = _class_names(error)
+    if "QueueUnusable" in names and getattr(error, "temporary", False):
+        return ExitStatus.TEMPFAIL
+    in_use = "CannotListen" in names
     return STATUS_BY_ERROR["CannotListen"] if in_use else ExitStatus.CONFIG
 
 

@@ -186,11 +186,11 @@ def test_a_queue_that_becomes_unusable_after_the_check_ends_it_too(relay: Relay)
     code = (
         "import sys; from twisted_sendmail.daemon import tap; from twisted_sendmail.queue import RelayLock;"
         "from pathlib import Path; from twisted.scripts import twistd;"
-        "check = tap.check_queue\n"
+        "check = tap.prepare_queue_place\n"
         "def checked(directory):\n"
         "    check(directory)\n"
         "    global lock; lock = RelayLock(directory); lock.acquire()\n"
-        "tap.check_queue = checked\n"
+        "tap.prepare_queue_place = checked\n"
         "sys.exit(twistd.run())\n"
     )
     port = free_port()

@@ -10,9 +10,10 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import attrs
 
@@ -32,8 +33,7 @@ from twisted_sendmail.cli.queue_format import (
     table,
     totals_line,
 )
-from twisted_sendmail.daemon.config_types import ConfigSource, at_key, read_toml
-from twisted_sendmail.daemon.config_types import path as path_value
+from twisted_sendmail.daemon.config_types import ConfigSource, at_key, queue_place, read_toml
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_of_error
 from twisted_sendmail.queue import (
     MessageDamaged,
@@ -42,12 +42,15 @@ from twisted_sendmail.queue import (
     QueuedMessage,
     QueueError,
     Selection,
-    SQLiteStore,
+    Store,
+    export_queue,
     id_number,
     id_text,
+    import_queue,
     message_json,
-    relay_runs,
-    wake,
+    open_store,
+    prepare_queue_place,
+    shown_place,
 )
 from twisted_sendmail.smtp import printable
 
@@ -110,6 +113,31 @@ def add_options(parser: ArgumentParser) -> None:
     showing.set_defaults(work=_show)
     _add_selection_options(listing)
     _add_selection_options(showing)
+    migrating = actions.add_parser(
+        "migrate",
+        help="make the tables of the queue, or bring them to the present format",
+        allow_abbrev=False,
+    )
+    _add_place_options(migrating)
+    migrating.set_defaults(work=_migrate)
+    exporting = actions.add_parser(
+        "export",
+        help="write all messages with their state, for queue import; no relay may run",
+        allow_abbrev=False,
+    )
+    _add_place_options(exporting)
+    exporting.add_argument(
+        "-o", "--output", metavar="FILE", help="a new file; without it stdout is written to"
+    )
+    exporting.set_defaults(work=_export)
+    importing = actions.add_parser(
+        "import",
+        help="add the messages of an export, from a queue of either kind",
+        allow_abbrev=False,
+    )
+    _add_place_options(importing)
+    importing.add_argument("file", metavar="FILE", help="the export; - is stdin")
+    importing.set_defaults(work=_import)
     for action, text in _ACTIONS.items():
         below = actions.add_parser(action.value, help=text.help, allow_abbrev=False)
         _add_selection_options(below)
@@ -121,13 +149,7 @@ def _add_selection_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "ids", metavar="ID", nargs="*", help="a message; - reads ids from stdin, one a line"
     )
-    queue = parser.add_argument_group("the queue")
-    queue.add_argument("--queue", metavar="DIR", help="its directory")
-    queue.add_argument(
-        "--config",
-        metavar="FILE",
-        help=f"the relay's configuration; else the variable {CONFIG_VARIABLE}, else {DEFAULT_CONFIG}",
-    )
+    _add_place_options(parser)
     which = parser.add_argument_group(
         "the messages", "Messages that match every option are selected."
     )
@@ -143,6 +165,16 @@ def _add_selection_options(parser: ArgumentParser) -> None:
     which.add_argument("--route", metavar="NAME", help="the route")
 
 
+def _add_place_options(parser: ArgumentParser) -> None:
+    queue = parser.add_argument_group("the queue")
+    queue.add_argument("--queue", metavar="PLACE", help="its directory, or the URL of its database")
+    queue.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"the relay's configuration; else the variable {CONFIG_VARIABLE}, else {DEFAULT_CONFIG}",
+    )
+
+
 def execute(args: Namespace) -> int:
     """Execute the action; the exit status."""
     return int(args.work(args))
@@ -155,7 +187,8 @@ def execute(args: Namespace) -> int:
 class QueueRequest:
     """The queue and the messages that the options select."""
 
-    directory: Path
+    #: A directory, or the URL of a database.
+    place: Path | str
     selection: Selection
     #: Ids were given, even if none of them is one.
     by_id: bool
@@ -179,7 +212,7 @@ class QueueRequest:
         """No message can match."""
         return self.by_id and not self.selection.ids
 
-    def pages(self, store: SQLiteStore) -> Iterable[Sequence[QueuedMessage]]:
+    def pages(self, store: Store) -> Iterable[Sequence[QueuedMessage]]:
         """The messages, some hundred at a time."""
         return () if self.empty else store.pages(self.selection)
 
@@ -200,10 +233,7 @@ def _request(args: Namespace) -> QueueRequest:
     :raises CommandError: the options contradict each other, or stdin cannot be read.
     :raises ConfigurationError: the queue cannot be found.
     """
-    if args.queue is not None and args.config is not None:
-        raise CommandError("--queue and --config both say which queue; give one of them")
-    if args.queue == "":
-        raise CommandError("--queue is empty")
+    place = _place(args)
     words: list[str] = []
     for word in args.ids:
         words += _words_from_stdin() if word == "-" else [word]
@@ -223,17 +253,24 @@ def _request(args: Namespace) -> QueueRequest:
         queue=args.state,
         route=args.route,
     )
-    directory = _queue_directory(args.config, args.queue)
-    return QueueRequest(directory, selection, bool(args.ids), tuple(wrong))
+    return QueueRequest(place, selection, bool(args.ids), tuple(wrong))
 
 
-def _queue_directory(config: str | None, queue: str | None) -> Path:
-    """The directory *queue*, or that in the configuration, of which nothing else is read.
+def _place(args: Namespace) -> Path | str:
+    """The place that the options name, or that in the configuration, of which nothing else is read.
 
-    :raises ConfigurationError: the configuration cannot be read, or names no queue.
+    :raises CommandError: the options contradict each other.
+    :raises ConfigurationError: the configuration cannot be read, or names no queue; or the queue
+        cannot be used.
     """
+    config, queue = args.config, args.queue
+    if queue is not None and config is not None:
+        raise CommandError("--queue and --config both say which queue; give one of them")
+    if queue == "":
+        raise CommandError("--queue is empty")
     if queue is not None:
-        return Path(queue).expanduser().absolute()
+        with ConfigSource("--queue").naming_errors():
+            return queue_place(queue, Path.cwd())
     given = config or os.environ.get(CONFIG_VARIABLE)
     file = Path(given or DEFAULT_CONFIG).expanduser()
     source = ConfigSource(printable(str(file), 300))
@@ -245,7 +282,7 @@ def _queue_directory(config: str | None, queue: str | None) -> Path:
     if "queue" not in tree:
         raise source.error("queue", "missing", "this key is required")
     with source.naming_errors(), at_key("queue"):
-        return path_value(tree["queue"], file.absolute().parent)
+        return queue_place(tree["queue"], file.absolute().parent)
 
 
 def _words_from_stdin() -> list[str]:
@@ -268,10 +305,10 @@ def _list(args: Namespace) -> ExitStatus:
     found: list[str] = []
     listed = ListedTotals()
     with (
-        SQLiteStore(request.directory) as store,
+        open_store(request.place) as store,
         store.transaction(write=False, doing="be read"),
     ):
-        relay = _relay_state(request, store)
+        relay = _relay_state(store)
         for page in request.pages(store):
             found += [message.id for message in page]
             listed.add(page)
@@ -291,8 +328,8 @@ def _list(args: Namespace) -> ExitStatus:
     return request.report_missing(found)
 
 
-def _relay_state(request: QueueRequest, store: SQLiteStore) -> RelayState:
-    running = relay_runs(request.directory) is not False
+def _relay_state(store: Store) -> RelayState:
+    running = store.relay_runs() is not False
     # A relay that was killed leaves the states of its routes.
     down = store.down_routes() if running else {}
     return RelayState(time.time(), running, down, store.state().cluster.nodes)
@@ -304,10 +341,10 @@ def _show(args: Namespace) -> ExitStatus:
         raise CommandError("say which messages: give their ids, or --recipient, --sender …")
     status = ExitStatus.OK
     with (
-        SQLiteStore(request.directory) as store,
+        open_store(request.place) as store,
         store.transaction(write=False, doing="be read"),
     ):
-        relay = _relay_state(request, store)
+        relay = _relay_state(store)
         messages = [message for page in request.pages(store) for message in page]
         if args.content and len(messages) > 1:
             raise CommandError(f"--content is for one message, and {len(messages)} match")
@@ -330,7 +367,7 @@ def _show(args: Namespace) -> ExitStatus:
     return request.report_missing(message.id for message in messages) or status
 
 
-def _write_content(store: SQLiteStore, queue_id: str) -> ExitStatus:
+def _write_content(store: Store, queue_id: str) -> ExitStatus:
     """Write a content to stdout as it is sent."""
     try:
         for piece in store.content(queue_id):
@@ -360,15 +397,13 @@ def _act(args: Namespace) -> ExitStatus:
     present: list[str] = []
     results: list[QueueActionResult] = []
     if not request.empty:
-        with (
-            SQLiteStore(request.directory) as store,
-            store.transaction(doing=f"{action.value} messages"),
-        ):
-            if request.by_id:
-                present = [message.id for message in store.list(request.selection)]
-            results = store.act(action, request.selection, time.time())
-        if results or args.all:
-            wake(request.directory)
+        with open_store(request.place) as store:
+            with store.transaction(doing=f"{action.value} messages"):
+                if request.by_id:
+                    present = [message.id for message in store.list(request.selection)]
+                results = store.act(action, request.selection, time.time())
+            if results or args.all:
+                store.announce()
     _print_results(action, results, present, request)
     return request.report_missing(present) if request.by_id else ExitStatus.OK
 
@@ -400,3 +435,95 @@ def _until_the_try_ends(action: QueueAction) -> str:
     if action is QueueAction.EXPIRE:
         return "the message may still go out, and is returned otherwise"
     return "this takes effect when the try ends"
+
+
+# -- the whole queue ----------------------------------------------------------------
+
+
+def _migrate(args: Namespace) -> ExitStatus:
+    place = _place(args)
+    prepare_queue_place(place)
+    print_result(f"{shown_place(place)}: the queue has the format of this release")
+    return ExitStatus.OK
+
+
+def _export(args: Namespace) -> ExitStatus:
+    place = _place(args)
+    with (
+        open_store(place) as store,
+        store.transaction(write=False, doing="be read"),
+    ):
+        if store.relay_runs():
+            raise CommandError(
+                f"a relay has the queue {printable(shown_place(place), 300)} open, and would deliver "
+                "messages that are exported; stop it first",
+                ExitStatus.TEMPFAIL,
+            )
+        with _export_file(args.output) as out:
+            done = export_queue(store, out)
+    for each in done.interrupted:
+        print_error(f"message {each} may have been delivered: its last attempt did not end")
+    for each in done.damaged:
+        print_error(f"message {each} is damaged, and was left out")
+    text = _number_text(done.messages, "exported")
+    if args.output is None:
+        print_error(text)
+    else:
+        print_result(text)
+    return ExitStatus.DATAERR if done.damaged else ExitStatus.OK
+
+
+@contextmanager
+def _export_file(name: str | None) -> Iterator[BinaryIO]:
+    """A new file that is on the disk at the end, and gone after an error; or stdout.
+
+    :raises CommandError: it cannot be made or written.
+    """
+    path = None if name is None else Path(name)
+    try:
+        if path is None:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+            return
+        with open(path, "xb", opener=_private) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                path.unlink()
+                raise
+    except OSError as e:
+        if path is None:
+            output_failed(sys.stdout, e)
+        why = e.strerror or type(e).__name__
+        raise CommandError(
+            f"{printable(str(path), 300)} cannot be written: {why}", ExitStatus.CANTCREAT
+        ) from None
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_CLOEXEC, 0o600)
+
+
+def _import(args: Namespace) -> ExitStatus:
+    place = _place(args)
+    try:
+        with (
+            open(sys.stdin.fileno() if args.file == "-" else args.file, "rb") as file,  # noqa: PTH123 - a descriptor
+            closing(open_store(place)) as store,
+        ):
+            store.open(create=True)
+            done = import_queue(store, file, time.time)
+    except OSError as e:
+        raise CommandError(
+            f"{printable(args.file, 300)} cannot be read: {e.strerror}", ExitStatus.NOINPUT
+        ) from None
+    print_result(_number_text(done.messages, "imported"))
+    if done.present:
+        print_result(f"{done.present:,} of the export were in the queue before")
+    return ExitStatus.OK
+
+
+def _number_text(number: int, done: str) -> str:
+    return f"{number:,} {'message' if number == 1 else 'messages'} {done}"

@@ -73,8 +73,8 @@ class Configuration:
     source: str
     #: Our host name.
     name: str
-    #: The directory of the queue.
-    queue: Path
+    #: The directory of the queue, or the URL of the database that holds it.
+    queue: Path | str
     #: The configured listeners, without the one for programs of this machine.
     listeners: tuple[ListenTable, ...]
     #: The listener for programs of this machine, a Unix socket.
@@ -177,7 +177,7 @@ def _default_name() -> str:
 
 
 def _submission(tables: RootTable) -> ListenTable:
-    path = str(tables.submission_socket or tables.queue / "submission")
+    path = str(tables.submission_socket or _own_directory(tables) / "submission")
     if len(path.encode()) > MAX_SOCKET_PATH:
         why = f"the path of the socket is longer than {MAX_SOCKET_PATH} octets"
         raise InvalidValue(why, "write a shorter one, below /run", "submission-socket")
@@ -190,12 +190,25 @@ def _submission(tables: RootTable) -> ListenTable:
     )
 
 
+def _own_directory(tables: RootTable) -> Path:
+    """Return the directory for files of the relay that have no place of their own.
+
+    :raises InvalidValue: there is none.
+    """
+    if not isinstance(tables.queue, str):
+        return tables.queue
+    if tables.spool is None:
+        why = "missing; the queue is in a database, and mail of this machine needs a directory"
+        raise InvalidValue(why, "name one that the relay's user can write to", "spool")
+    return tables.spool
+
+
 def _drop_settings(tables: RootTable, name: str) -> DropSettings:
     limits, rewrite = tables.limits, tables.rewrite
     domains = qualification(rewrite, name)
     settings = DropSettings(
-        spool=str((tables.spool or tables.queue).absolute()),
-        queue=str(tables.queue.absolute()),
+        spool=str((tables.spool or _own_directory(tables)).absolute()),
+        queue=tables.queue if isinstance(tables.queue, str) else str(tables.queue.absolute()),
         name=name,
         sender_domain=domains.sender,
         recipient_domain=domains.recipient,
@@ -254,8 +267,8 @@ def _warnings(tables: RootTable, drop: DropSettings, reactor: Any) -> tuple[str,
             "recorded as from uid unknown; run the relay without PrivateUsers= and outside of "
             "rootless containers to know them"
         )
-    # The directory of the queue is for the relay's own mail alone.
-    if drop.spool != drop.queue and (warning := durability_warning(drop.directory)):
+    # The relay's own directory is for its own mail alone.
+    if not drop.private and (warning := durability_warning(drop.directory)):
         warnings.append(warning)
     return tuple(warnings)
 

@@ -468,13 +468,17 @@ class RootTable:
 
     :param name: the name of this host, for the greeting, ``Received`` fields and reports; without
         this key the full name of the machine
-    :param queue: keep the mail in this directory, made if need be; only its owner may look into it
+    :param queue: keep the mail in this directory, made if need be; only its owner may look into it. Or
+        in a database that several relays share: ``postgresql://relay@host1,host2/mail``
+        (:doc:`/how-to/use-several-machines`)
     :param submission_socket: a Unix socket on which programs of this machine submit mail, in clear
-        and without AUTH; without this key ``submission`` in the directory of the queue
+        and without AUTH; without this key ``submission`` in the directory of the queue, or in ``spool`` if
+        the queue is in a database
     :param submission_mode: its permissions, in octal and quotes; users who may open it may send
     :param spool: a directory for mail of the ``sendmail`` command: it holds ``drop``, which root makes
         for all users, and files of the relay (:doc:`/how-to/replace-sendmail`); without this key the
-        directory of the queue, where only root and the relay's own user can send
+        directory of the queue, where only root and the relay's own user can send. Required if the queue
+        is in a database
     :param operator_group: a group whose members see and flush the mail of all users by ``mailq`` and
         ``sendmail -q``, as root and the relay's user do; others see their own. Without this key the
         group of the relay's user
@@ -484,7 +488,7 @@ class RootTable:
     """
 
     name: str | None = _key(types.host_name, flag="name")
-    queue: Path = _key(types.path, required=True, flag="queue")
+    queue: Path | str = _key(types.queue_place, required=True, flag="queue")
     submission_socket: Path | None = _key(types.path)
     submission_mode: int = _key(types.file_mode, "0600")
     spool: Path | None = _key(types.path)

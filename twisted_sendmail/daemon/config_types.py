@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 
 from twisted_sendmail.daemon.logging import LEVELS
 from twisted_sendmail.message import dkim_selector
+from twisted_sendmail.queue import QueueUnusable, is_database_url, open_store
 from twisted_sendmail.smtp import InvalidInput, Mailbox, domain_name, printable
 
 if sys.version_info >= (3, 11):
@@ -256,6 +258,26 @@ def size(value: object, folder: Path) -> int:
 def path(value: object, folder: Path) -> Path:
     """A path. A relative one starts at *folder*."""
     return folder / Path(text(value, folder)).expanduser()
+
+
+def queue_place(value: object, folder: Path) -> Path | str:
+    """The place of a queue: a directory, or the URL of a database, without a password."""
+    given = text(value, folder)
+    if not is_database_url(given):
+        if "://" in given:
+            why = "no such database can hold a queue"
+            raise InvalidValue(why, "write postgresql://host/database")
+        return path(value, folder)
+    parts = urlsplit(given)
+    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    if parts.password is not None or any("password" in name for name in names):
+        remedy = "take it out, and name a file by ?passfile=, or use ~/.pgpass"
+        raise InvalidValue("there is a password in it", remedy)
+    try:
+        _ = open_store(given)
+    except QueueUnusable as e:
+        raise InvalidValue(e.detail or e.what, e.remedy) from None
+    return given
 
 
 def readable_file(value: object, folder: Path) -> Path:

@@ -575,7 +575,7 @@ def _prepare_directory(settings: DropSettings) -> None:
 
     :raises SendmailError: it cannot be used.
     """
-    if settings.spool == settings.queue:
+    if settings.private:
         # Only our own directory: a shared one is made by root.
         path = Path(settings.directory)
         try:

@@ -26,7 +26,7 @@ from twisted_sendmail.daemon.resolver import DaemonThreadResolver
 from twisted_sendmail.daemon.service import RelayDaemon
 from twisted_sendmail.drop import DropDirectory
 from twisted_sendmail.exit_status import ExitStatus, status_of_start
-from twisted_sendmail.queue import RelayLock, SQLiteStore, check_place
+from twisted_sendmail.queue import check_queue_place, prepare_queue_place
 from twisted_sendmail.smtp import SendmailError, printable
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def makeService(options: Options) -> RelayDaemon:
         if options["check"]:
             _check(configuration)
         if not _changes_user(options):
-            check_queue(configuration.queue)
+            prepare_queue_place(configuration.queue)
     except SendmailError as e:
         _exit(str(e), status_of_start(e))
     any_reactor: Any = reactor
@@ -163,42 +163,25 @@ class _TwistdService(RelayDaemon):
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 
-def check_queue(directory: Path) -> None:
-    """Make *directory* if need be, and check that it is a queue that no other relay uses.
-
-    Everything is closed again: the service opens the queue after ``twistd`` has forked.
-
-    :raises QueueUnusable: the queue cannot be used.
-    """
-    lock = RelayLock(directory)
-    lock.acquire()
-    try:
-        store = SQLiteStore(directory)
-        store.open(create=True)
-        store.close()
-    finally:
-        lock.release()
-
-
 def _check(configuration: Configuration) -> NoReturn:
     """End ``--check``: the configuration can be used, and so can the directories that it names.
 
     :raises SendmailError: the relay could not use one of them.
     :raises SystemExit: the result is printed.
     """
-    check_place(configuration.queue)
+    check_queue_place(configuration.queue)
     _check_files(configuration)
     settings = configuration.drop
     owner = None
     if os.geteuid() == 0:
         # The relay runs as the owner of its queue, which root may not have made yet.
-        for path in (settings.queue, settings.directory):
+        for path in (settings.relay_directory, settings.directory):
             if Path(path).is_dir():
                 found = Path(path).stat()
                 owner = found.st_uid, found.st_gid
                 break
     # Without spool the relay makes its own.
-    if settings.spool != settings.queue or Path(settings.directory).exists():
+    if not settings.private or Path(settings.directory).exists():
         check_drop_directory(settings, owner)
     for warning in configuration.warnings:
         sys.stderr.write(f"twistd sendmail: warning: {warning}\n")
@@ -225,7 +208,7 @@ def _check_files(configuration: Configuration) -> None:
     for file in files:
         directory = file.absolute().parent
         # The relay makes the directory of its queue.
-        if directory == configuration.queue.absolute():
+        if str(directory) == configuration.drop.queue:
             continue
         why = ""
         if not directory.is_dir():

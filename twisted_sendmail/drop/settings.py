@@ -26,7 +26,7 @@ class DropSettings(NamedTuple):
 
     #: The spool directory; an absolute path.
     spool: str
-    #: The directory of the queue; an absolute path.
+    #: The directory of the queue, an absolute path; or the URL of a database, without a password.
     queue: str
     #: The relay's host name.
     name: str
@@ -42,6 +42,16 @@ class DropSettings(NamedTuple):
     recipients: int
     #: Its Received fields.
     hops: int
+
+    @property
+    def relay_directory(self) -> str:
+        """A directory that belongs to the relay's user: that of the queue if there is one."""
+        return self.queue if self.queue.startswith("/") else self.spool
+
+    @property
+    def private(self) -> bool:
+        """The relay makes the drop directory itself, for root and its own user alone."""
+        return self.spool == self.relay_directory
 
     @property
     def directory(self) -> str:

@@ -54,6 +54,13 @@ from twisted_sendmail.queue.sqlite.notify import relay_runs, wake
 from twisted_sendmail.queue.sqlite.queue import SQLiteQueue
 from twisted_sendmail.queue.sqlite.store import SQLiteStore
 from twisted_sendmail.queue.store import PIECE_SIZE, Pieces, Store
+from twisted_sendmail.queue.transfer import (
+    Exported,
+    Imported,
+    InvalidExport,
+    export_queue,
+    import_queue,
+)
 
 __all__ = [
     "INLINE_SIZE",
@@ -68,7 +75,10 @@ __all__ = [
     "ClusterState",
     "DKIMDomain",
     "DownRoute",
+    "Exported",
+    "Imported",
     "Intake",
+    "InvalidExport",
     "Lease",
     "LeaseLost",
     "LeaseTerm",
@@ -103,9 +113,11 @@ __all__ = [
     "check_place",
     "check_queue_place",
     "delay_reason",
+    "export_queue",
     "fits",
     "id_number",
     "id_text",
+    "import_queue",
     "is_database_url",
     "message_json",
     "open_queue",

@@ -249,6 +249,13 @@ class Store(ABC):
             rolled back.
         """
 
+    @abstractmethod
+    def restore(self, message: QueuedMessage) -> None:
+        """Give a message that was put in this transaction the state that another queue exported.
+
+        :param message: it, not leased, with its recipients, due times, attempts, and age.
+        """
+
     @property
     def first_lease(self) -> Lease:
         """The lease of a message that ``put_all`` inserts leased."""

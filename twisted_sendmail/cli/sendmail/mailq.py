@@ -115,7 +115,7 @@ def _check_rights(settings: DropSettings) -> None:
     :raises CommandError: this is another user.
     """
     try:
-        if os.geteuid() in {0, os.stat(settings.queue).st_uid}:  # noqa: PTH116 - pathlib costs 1 MB
+        if os.geteuid() in {0, os.stat(settings.relay_directory).st_uid}:  # noqa: PTH116 - pathlib costs 1 MB
             return
     except OSError:
         pass
@@ -131,10 +131,10 @@ def _stored(settings: DropSettings, options: SendmailOptions) -> Iterator[dict[s
     _check_rights(settings)
     from twisted_sendmail.admin.local_mail import LocalMail
     from twisted_sendmail.drop import DropDirectory
-    from twisted_sendmail.queue import SQLiteStore, message_json
+    from twisted_sendmail.queue import message_json, open_store
 
     selection, number = options.selection(), 0
-    with SQLiteStore(settings.queue) as store, store.transaction(write=False, doing="be read"):
+    with open_store(settings.queue) as store, store.transaction(write=False, doing="be read"):
         for page in store.pages(selection) if selection is not None else ():
             number += len(page)
             yield from map(message_json, page)
@@ -146,13 +146,14 @@ def _stored(settings: DropSettings, options: SendmailOptions) -> Iterator[dict[s
 
 def _flush_stored(settings: DropSettings, options: SendmailOptions) -> None:
     _check_rights(settings)
-    from twisted_sendmail.queue import QueueAction, SQLiteStore, wake
+    from twisted_sendmail.queue import QueueAction, open_store
 
     selection = options.selection()
     if selection is not None:
-        with SQLiteStore(settings.queue) as store, store.transaction(doing="flush messages"):
-            store.act(QueueAction.FLUSH, selection, time.time())
-        wake(settings.queue)
+        with open_store(settings.queue) as store:
+            with store.transaction(doing="flush messages"):
+                store.act(QueueAction.FLUSH, selection, time.time())
+            store.announce()
 
 
 # -- the format ---------------------------------------------------------------------

@@ -760,6 +760,36 @@ class PostgreSQLStore(Store):
             raise cannot_queue(arrivals[0][0].id, " ".join(why.split())) from None
         return [new_message(*arrival) for arrival in arrivals]
 
+    def restore(self, message: QueuedMessage) -> None:
+        """See ``Store.restore``."""
+        number = id_number(message.id)
+        for r in message.recipients:
+            tried = None if r.tried is None else self._there(r.tried)
+            _ = self.connection.execute(
+                "UPDATE recipient SET state = %s, due = %s, attempts = %s, tried = %s, reply = %s, "
+                "status = %s, relay = %s WHERE message = %s AND number = %s",
+                (
+                    *(r.state.value, self._there(r.due), r.attempts, tried, r.reply, r.status),
+                    *(r.relay, number, r.number),
+                ),
+            )
+        _ = self.connection.execute(
+            "UPDATE message SET due = %s, attempts = %s, held = %s, expired = %s, warned = %s, "
+            "interrupted = %s, aside = %s, ran = (SELECT ran FROM about) * %s - %s WHERE number = %s",
+            (
+                self._there(message.due),
+                message.attempts,
+                message.held,
+                "expired" if message.expired else None,
+                message.warned,
+                message.interrupted,
+                message.aside and message.aside.value,
+                float(not message.held),
+                message.age,
+                number,
+            ),
+        )
+
     def _check_pieces(self, content: Pieces) -> None:
         found = self.connection.row(
             "SELECT count(*), coalesce(sum(length(data)), 0)::bigint FROM piece WHERE body = %s",

@@ -327,6 +327,42 @@ class SQLiteStore(Store):
                 [value for row in some for value in row],
             )
 
+    def restore(self, message: QueuedMessage) -> None:
+        """See ``Store.restore``."""
+        number = id_number(message.id)
+        for r in message.recipients:
+            self.connection.execute(
+                "UPDATE recipient SET state = ?, due = ?, attempts = ?, tried = ?, reply = ?, "
+                "status = ?, relay = ? WHERE message = ? AND number = ?",
+                (
+                    r.state.value,
+                    r.due,
+                    r.attempts,
+                    r.tried,
+                    r.reply,
+                    r.status,
+                    r.relay,
+                    number,
+                    r.number,
+                ),
+            )
+        self.connection.execute(
+            "UPDATE message SET due = ?1, attempts = ?2, held = ?3, expired = ?4, warned = ?5, "
+            "interrupted = ?6, aside = ?7, ran = (1 - ?3) * (SELECT ran FROM about) - ?8 "
+            "WHERE number = ?9",
+            (
+                message.due,
+                message.attempts,
+                int(message.held),
+                "expired" if message.expired else None,
+                int(message.warned),
+                message.interrupted,
+                message.aside and message.aside.value,
+                message.age,
+                number,
+            ),
+        )
+
     def _check_pieces(self, content: Pieces) -> None:
         found = self.connection.row(
             "SELECT count(*), ifnull(sum(length(data)), 0) FROM piece WHERE body = ?",
