@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import deferLater
 
 from tests.durability.next_hop import PASSWORD
-from tests.names import SQLiteStore
 from tests.ports import free_port, listens
 from twisted_sendmail import Envelope, Mailer, PoolLimits, SendmailError
+from twisted_sendmail.queue import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,8 @@ PATIENCE = 60.0
 
 CONFIGURATION = """\
 name = "relay.example"
-queue = "{folder}/queue"
+queue = "{place}"
+{spool}
 
 listen = ["tcp:127.0.0.1:{port}"]
 
@@ -46,19 +47,30 @@ most = "1 s"
 
 
 class RelayProcess:
-    """One relay in *folder*; the queue survives it."""
+    """One relay in *folder*; the queue survives it.
 
-    def __init__(self, reactor: Any, folder: Path, hop: NextHop, more: str = "") -> None:
+    :param place: of the queue, if it is not in the folder.
+    :param more: more of its configuration.
+    """
+
+    def __init__(
+        self, reactor: Any, folder: Path, hop: NextHop, more: str = "", *, place: str | None = None
+    ) -> None:
         self._reactor = reactor
         self.folder = folder
+        self.place = place or f"{folder}/queue"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         (folder / "ca.pem").write_bytes(hop.server.authority.pem)
         password = folder / "password"
         password.touch(0o600)
         password.write_text(PASSWORD + "\n")
-        text = CONFIGURATION.format(folder=folder, port=self.port, url=hop.url) + more
-        (folder / "relay.toml").write_text(text)
+        # The spool of a queue in a directory is that directory.
+        spool = f'spool = "{folder}"' if place else ""
+        text = CONFIGURATION.format(
+            folder=folder, place=self.place, spool=spool, port=self.port, url=hop.url
+        )
+        (folder / "relay.toml").write_text(text + more)
 
     @property
     def queue(self) -> Path:
@@ -167,7 +179,7 @@ class RelayProcess:
 
     def waiting(self) -> int:
         """Messages in the queue."""
-        with SQLiteStore(self.queue) as store:
+        with open_store(self.place) as store, store.transaction(write=False):
             return store.count()
 
     async def drained(self, ledger: Ledger, tokens: Sequence[str] = (), within: float = 60) -> None:

@@ -80,9 +80,6 @@ class Forked:
 
 def _serve() -> None:
 
-    import twisted_sendmail.daemon.service
-    import twisted_sendmail.daemon.tap  # noqa: F401
-
     for line in sys.stdin:
         command = json.loads(line)
         if "argv" in command:
