@@ -109,11 +109,16 @@ def _new_folder() -> Path:
     memory = Path("/dev/shm")  # noqa: S108  # a directory of its own is made in it
     usable = memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir=memory if usable else None))
-    if (owner := _owner()) and os.geteuid() == 0:
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    give_to_server(folder)
     # Relays of the tests that are other users reach the socket.
     folder.chmod(0o755)
     return folder
+
+
+def give_to_server(folder: Path) -> None:
+    """Let *folder* belong to the user that servers run as."""
+    if (owner := _owner()) and os.geteuid() == 0:
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
 
 
 @functools.cache

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -19,40 +21,59 @@ from twisted_sendmail.queue import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.durability.audit import Ledger
     from tests.durability.next_hop import NextHop
     from tests.durability.zygote import Zygote
+    from twisted_sendmail import Mailer
 
+RELAYS = 3
+#: libfaketime; empty: there is none.
+LIBRARY = next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), "")
+_R = TypeVar("_R", bound=RelayProcess)
 #: Seconds. The leases of a relay that does not renew them end after this time.
 LEASE_TIME = 2
 _ID = re.compile(rb"\AReceived: (?:[^\r\n]|\r\n[ \t])*?\bid ([0-9A-Z]{12})\b")
 
 
 class Cluster:
-    """Relays on one database.
-
-    :param places: the place of the queue for each relay.
-    """
+    """Relays on the queue at *place*."""
 
     def __init__(
-        self, reactor: Any, zygote: Zygote, folder: Path, hop: NextHop, places: list[str]
+        self, reactor: Any, zygote: Zygote, folder: Path, hop: NextHop, place: str
     ) -> None:
         self._reactor = reactor
         self._hop = hop
-        self.place = places[-1]
+        self._folder = folder
+        self.place = place
         self.relays: list[RelayProcess] = []
         self._threads = ThreadPool(0, 2, "faults")
         self._threads.start()
-        for number, place in enumerate(places):
-            mine = folder / f"relay{number}"
-            mine.mkdir()
-            parameters = f"node=relay{number}&lease_time={LEASE_TIME}"
-            url = f"{place}{'&' if '?' in place else '?'}{parameters}"
-            relay = ForkedRelay(reactor, mine, hop, place=url)
+        for _ in range(RELAYS):
+            relay = self._add(ForkedRelay)
             relay.zygote = zygote
-            self.relays.append(relay)
+
+    def _add(self, kind: type[_R]) -> _R:
+        number = len(self.relays)
+        folder = self._folder / f"relay{number}"
+        folder.mkdir()
+        place = f"{self.place}?node=relay{number}&lease_time={LEASE_TIME}"
+        relay = kind(self._reactor, folder, self._hop, place=place)
+        self.relays.append(relay)
+        return relay
+
+    def add_with_wrong_clock(self, hours: int) -> RelayProcess:
+        """Add a relay on a machine whose clock is wrong."""
+        relay = self._add(WrongClock)
+        relay.hours = hours
+        return relay
+
+    def reach_through(self, port: int, instead_of: int) -> None:
+        """Let the first relay reach the database at another port."""
+        file = self.relays[0].folder / "relay.toml"
+        text = file.read_text("utf-8")
+        assert f":{instead_of}" in text
+        file.write_text(text.replace(f":{instead_of}", f":{port}"), "utf-8")
 
     async def start(self) -> None:
         """Start all; the first makes the tables."""
@@ -87,9 +108,7 @@ class Cluster:
                 )
                 for n in range(count)
             ]
-            done: Deferred[Any] = DeferredList(each)
-            done.addBoth(lambda _, mailer=mailer: mailer.aclose(grace=0.001))  # type: ignore[misc]
-            giving.append(done)
+            giving.append(Deferred.fromCoroutine(_given(mailer, each)))
         return DeferredList(giving)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -126,6 +145,11 @@ class Cluster:
             return store.count()
 
 
+async def _given(mailer: Mailer, giving: list[Deferred[None]]) -> None:
+    _ = await DeferredList(giving)
+    await mailer.aclose(grace=0.001)
+
+
 def unexplained(ledger: Ledger, log: str) -> list[str]:
     """The messages that went twice, and that no relay named as possibly duplicated."""
     named = {
@@ -143,6 +167,20 @@ def unexplained(ledger: Ledger, log: str) -> list[str]:
                 if not ids & named:
                     found.append(f"{sent.token} went {len(times)} times, and is not named: {ids}")
     return found
+
+
+class WrongClock(RelayProcess):
+    """One on a machine whose clock is so many hours ahead."""
+
+    hours = 0
+
+    def launch(self, **environment: str) -> subprocess.Popen[bytes]:
+        faked = {
+            "LD_PRELOAD": LIBRARY,
+            "FAKETIME": f"{self.hours:+}h",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        return super().launch(**environment, **faked)
 
 
 def stop_process(relay: RelayProcess) -> None:

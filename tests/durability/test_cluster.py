@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,31 +19,33 @@ import pytest_twisted
 from tests.durability.audit import Delivered, Ledger
 from tests.durability.cluster import (
     LEASE_TIME,
+    LIBRARY,
+    RELAYS,
     Cluster,
     Network,
     continue_process,
     stop_process,
 )
 from tests.durability.next_hop import NextHop
+from tests.postgresql import USER, give_to_server
+from tests.scenarios.peers import require
+from twisted_sendmail import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.durability.zygote import Zygote
-    from tests.postgresql import Pair
-    from twisted_sendmail import Reply
+    from tests.postgresql import Pair, PostgreSQL
 
 #: `make soak` asks for more.
 ROUNDS = int(os.environ.get("TWISTED_SENDMAIL_CLUSTER_ROUNDS", "1"))
-RELAYS = 3
 
 
 @pytest.fixture
 def cluster(
     reactor: Any, zygote: Zygote, tmp_path: Path, hop: NextHop, postgresql_pair: Pair
 ) -> Iterator[Cluster]:
-    made = Cluster(reactor, zygote, tmp_path, hop, [postgresql_pair.url("mail")] * RELAYS)
+    made = Cluster(reactor, zygote, tmp_path, hop, postgresql_pair.url("mail"))
     yield made
     made.kill()
 
@@ -129,36 +134,150 @@ async def test_a_primary_without_its_standby_acks_nothing(
     await cluster.audited(ledger)
 
 
+@pytest_twisted.async_yield_fixture
+async def network(reactor: Any, postgresql_pair: Pair) -> AsyncIterator[Network]:
+    made = Network(reactor, postgresql_pair.primary.port)
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def cluster_with_network(cluster: Cluster, postgresql_pair: Pair, network: Network) -> Cluster:
+    """One relay reaches the database through *network*."""
+    cluster.reach_through(network.port, instead_of=postgresql_pair.primary.port)
+    return cluster
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_cut_network_between_a_relay_and_the_database(
-    reactor: Any,
-    zygote: Zygote,
-    tmp_path: Path,
-    hop: NextHop,
-    postgresql_pair: Pair,
-    ledger: Ledger,
+    cluster_with_network: Cluster, network: Network, ledger: Ledger
 ) -> None:
-    primary = postgresql_pair.primary
-    network = Network(reactor, primary.port)
-    through = primary.url("mail", port=network.port)
-    cluster = Cluster(
-        reactor, zygote, tmp_path, hop, [through, primary.url("mail"), primary.url("mail")]
-    )
+    cluster = cluster_with_network
+    await cluster.start()
+    giving = cluster.load(ledger, "cut")
+    await cluster.relays[0].pause(random.uniform(0.2, 0.6))
+    network.cut()
+    ledger.hits.append(time.time())
+    await cluster.relays[0].pause(LEASE_TIME * 2)
+    ledger.hits.append(time.time())
+    network.heal()
+    await giving
+    await cluster.load(ledger, "healed", 5)
+    assert any(sent.acked for token, sent in ledger.sent.items() if token.startswith("healed-0"))
+    await cluster.audited(ledger)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_clock_of_a_relay_is_wrong_by_an_hour(
+    cluster: Cluster, hop: NextHop, ledger: Ledger
+) -> None:
+    """Mail that it deferred is tried again in time, by any of them, and no lease ends too early."""
+    require("libfaketime", None if LIBRARY else "run tests/install-peers")
+    wrong = [cluster.add_with_wrong_clock(hours) for hours in (1, -1)]
+    refused: set[str] = set()
+
+    def once(address: str) -> Reply | None:
+        if address in refused or not address.startswith("later"):
+            return None
+        refused.add(address)
+        return Reply(452, ("4.2.2 Mailbox full",))
+
+    hop.at_recipient = once
+    await cluster.start()
+    for relay in wrong:
+        mailer = relay.client(4)
+        for n in range(10):
+            sent = ledger.send(
+                f"w{relay.port}-{n}", ("x@r.example", f"later{relay.port}-{n}@r.example")
+            )
+            await relay.give(mailer, sent)
+            assert sent.acked
+        await mailer.aclose()
+    await cluster.load(ledger, "others", 10)
+    await cluster.audited(ledger)
+    assert max(len(ledger.times(s.token, "x@r.example")) for s in ledger.sent.values()) == 1
+
+
+class SmallDisk:
+    """A tablespace `small` of *server* on a file system with little space.
+
+    The write-ahead log is not there: without space for that the server ends.
+    """
+
+    def __init__(self, server: PostgreSQL) -> None:
+        self._server = server
+        self._folder = Path(tempfile.mkdtemp())
+        self._tables = self._folder / "tables"
+
+    def make(self) -> None:
+        """Mount it, with a database `small`."""
+        command = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0755", "tmpfs", str(self._folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        require("file system of its own", done.stderr if done.returncode else None)
+        self._tables.mkdir()
+        give_to_server(self._tables)
+        self._server.sql(f"CREATE TABLESPACE small LOCATION '{self._tables}'")
+        self._server.sql(f"CREATE DATABASE small OWNER {USER} TABLESPACE small")
+
+    @property
+    def url(self) -> str:
+        """The place of a queue on it."""
+        return self._server.url("small")
+
+    def grow(self) -> None:
+        """Give it space."""
+        command = ["mount", "-o", "remount,size=100m", str(self._folder)]
+        subprocess.run(command, check=True)
+
+    def remove(self) -> None:
+        """Unmount it."""
+        self._server.drop_database("small")
+        self._server.sql("DROP TABLESPACE IF EXISTS small")
+        subprocess.run(["umount", "-l", str(self._folder)], capture_output=True, check=False)
+        self._folder.rmdir()
+
+
+@pytest.fixture
+def small_disk(postgresql: PostgreSQL) -> Iterator[SmallDisk]:
+    made = SmallDisk(postgresql)
     try:
-        await cluster.start()
-        giving = cluster.load(ledger, "cut")
-        await cluster.relays[0].pause(random.uniform(0.2, 0.6))
-        network.cut()
-        ledger.hits.append(time.time())
-        await cluster.relays[0].pause(LEASE_TIME * 2)
-        ledger.hits.append(time.time())
-        network.heal()
-        await giving
-        await cluster.load(ledger, "healed", 5)
-        assert any(
-            sent.acked for token, sent in ledger.sent.items() if token.startswith("healed-0")
-        )
-        await cluster.audited(ledger)
+        made.make()
+        yield made
     finally:
-        cluster.kill()
-        await network.stop()
+        made.remove()
+
+
+@pytest.fixture
+def cluster_on_small_disk(
+    reactor: Any, zygote: Zygote, tmp_path: Path, hop: NextHop, small_disk: SmallDisk
+) -> Iterator[Cluster]:
+    made = Cluster(reactor, zygote, tmp_path, hop, small_disk.url)
+    yield made
+    made.kill()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_disk_of_the_database_is_full(
+    cluster_on_small_disk: Cluster, hop: NextHop, small_disk: SmallDisk, ledger: Ledger
+) -> None:
+    cluster = cluster_on_small_disk
+    # The next hop is down, so that mail stays.
+    await hop.stop()
+    await cluster.start()
+    relay = cluster.relays[0]
+    mailer = relay.client(4)
+    codes: set[int] = set()
+    for n in range(60):
+        sent = ledger.send(f"d{n}", ("x@r.example",), size=600_000)
+        report = await relay.offer(mailer, sent)
+        sent.acked = bool(report.accepted)
+        codes |= {o.reply.code for o in report.refused if o.reply is not None}
+        if codes:
+            break
+    assert codes == {452}
+    small_disk.grow()
+    await mailer.aclose()
+    await hop.start()
+    await cluster.load(ledger, "again", 5)
+    assert all(sent.acked for token, sent in ledger.sent.items() if token.startswith("again"))
+    await cluster.audited(ledger)

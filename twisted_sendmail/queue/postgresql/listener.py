@@ -6,6 +6,7 @@ transaction mode none arrives.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorThreads, IReadDescriptor
@@ -62,8 +63,9 @@ class ChangeListener:
             connection.close()
             return
         self._connection = connection
-        # Kept, because a closed connection has none, and the reactor asks for it.
-        self._descriptor = connection.fileno()
+        # One of our own: libpq closes its descriptor itself when the connection is lost, while the
+        # reactor still watches it.
+        self._descriptor = os.dup(connection.fileno())
         self._reactor.addReader(self)
 
     def _retry(self) -> None:
@@ -105,6 +107,7 @@ class ChangeListener:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._reactor.removeReader(self)
+            os.close(self._descriptor)
             connection.close()
 
     def stop(self) -> None:
