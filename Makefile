@@ -1,6 +1,6 @@
 # make demo    run a relay between an application and a next hop that is down, and show every step
 # make test    every test, also those with real servers, then lint, types, import contracts and docs
-# make soak    kill a working relay 500 times, and the other crash tests (about a quarter of an hour)
+# make soak    kill a working relay 500 times, relays that share a queue 30 times, and the other crash tests (about half an hour)
 # make lint    ruff, mypy --strict, import-linter
 # make docs    the documentation, with warnings as errors, and its doctests
 # make man     write the manual pages from the reference, to man/
@@ -52,7 +52,7 @@ unit: $(VENV)/.made-dev peers
 test: unit lint docs
 
 soak: $(VENV)/.made-dev
-	TWISTED_SENDMAIL_KILL_ROUNDS=500 $(BIN)/pytest -o faulthandler_timeout=3600 tests/durability
+	TWISTED_SENDMAIL_KILL_ROUNDS=500 TWISTED_SENDMAIL_CLUSTER_ROUNDS=30 $(BIN)/pytest -o faulthandler_timeout=3600 tests/durability
 
 lint: $(VENV)/.made-dev
 	$(BIN)/ruff check

@@ -77,12 +77,12 @@ _CLASSES: dict[ExitStatus, str] = {
         MailerBusy MailerClosed SigningUnavailable DeliveryCancelled DeliveryWithdrawn
         Cancelled QueueError QueueFull QueueBusy""",
     ExitStatus.PROTOCOL: """
-        DeliveryInDoubt ProtocolBreach UnexpectedResponse ChunkingFailure InvalidBase64 TLSFailure TLSAlert""",
+        DeliveryInDoubt LeaseLost ProtocolBreach UnexpectedResponse ChunkingFailure InvalidBase64 TLSFailure TLSAlert""",
     ExitStatus.NOPERM: """
         AuthenticationError AuthenticationFailed AuthenticationRejected AuthenticationRequired
         EncryptionRequired UnsupportedMechanism WeakMechanism ServerNotAuthentic
         CertificateRejected GrantRefused""",
-    ExitStatus.CONFIG: "InvalidServer ConfigurationError QueueUnusable",
+    ExitStatus.CONFIG: "InvalidServer ConfigurationError QueueUnusable QueueMissing",
 }
 #: The code of each class of error, by the name of the class.
 STATUS_BY_ERROR: Mapping[str, ExitStatus] = MappingProxyType(

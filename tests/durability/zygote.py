@@ -80,6 +80,10 @@ class Forked:
 
 def _serve() -> None:
 
+    import twisted_sendmail.daemon.service
+    import twisted_sendmail.daemon.tap
+    import twisted_sendmail.queue.postgresql.queue  # noqa: F401
+
     for line in sys.stdin:
         command = json.loads(line)
         if "argv" in command:

@@ -61,7 +61,7 @@ class SharedQueue(SQLiteQueue):
 
     def settle(self, settlement: Any) -> Any:
         if self.taken_over:
-            return fail(LeaseLost(settlement.id))
+            return fail(LeaseLost.of(settlement.id))
         return super().settle(settlement)
 
     def record_route(self, name: str, down: DownRoute | None) -> Any:

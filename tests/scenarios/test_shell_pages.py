@@ -21,6 +21,8 @@ from twisted_sendmail.queue import is_database_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.postgresql import PostgreSQL
+
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 BIN = Path(sys.executable).parent
 
@@ -128,6 +130,26 @@ def test_the_queue_is_looked_after_as_the_page_says(machine: Machine) -> None:
     assert {n: m.expired for n, m in queue.messages.items()} == {first: False, third: True}
 
 
+def test_mail_moves_to_a_database_as_the_page_says(
+    machine: Machine, postgresql: PostgreSQL, database: str
+) -> None:
+    machine.write(
+        "etc/twisted_sendmail/relay.toml",
+        machine.moved('queue = "/var/lib/twisted_sendmail/queue"\n'),
+    )
+    queue = Queue(machine.root / "var/lib/twisted_sendmail/queue")
+    ids = [queue.take(), queue.hold(queue.take())]
+    queue.take(route="other")
+    export, import_, lists = blocks("use-several-machines.md", "sh")
+    new = re.compile(r"^new='.*'$", re.MULTILINE)
+    import_ = new.sub(f"new='{postgresql.url(database)}'", import_)
+    assert machine.run(export) == "3 messages exported\n"
+    assert machine.run(import_) == "3 messages imported\n"
+    assert machine.run(import_).startswith("0 messages imported\n")
+    shown = machine.run(f"{import_}{lists}")
+    assert [shown.count(each) for each in ids] == [2, 2]
+
+
 def whole(block: str) -> str:
     """A configuration, of one that may be a part: with what a relay cannot do without."""
     before, behind = "", ""
@@ -146,6 +168,7 @@ def whole(block: str) -> str:
         "run-the-relay",
         "watch-the-relay",
         "replace-sendmail",
+        "use-several-machines",
         "../reference/relay-configuration",
         "../../README",
     ],

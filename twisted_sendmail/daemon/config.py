@@ -267,8 +267,8 @@ def _warnings(tables: RootTable, drop: DropSettings, reactor: Any) -> tuple[str,
             "recorded as from uid unknown; run the relay without PrivateUsers= and outside of "
             "rootless containers to know them"
         )
-    # The relay's own directory is for its own mail alone.
-    if not drop.private and (warning := durability_warning(drop.directory)):
+    # The directory of the queue is for the relay's own mail alone.
+    if drop.spool != drop.queue and (warning := durability_warning(drop.directory)):
         warnings.append(warning)
     return tuple(warnings)
 

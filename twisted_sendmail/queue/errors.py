@@ -48,8 +48,10 @@ class LeaseLost(QueueError):
 
     temporary = False
 
-    def __init__(self, id: str) -> None:  # noqa: A002 - the field's name
-        super().__init__(f"message {id} was taken over by another relay")
+    @classmethod
+    def of(cls, id: str) -> LeaseLost:  # noqa: A002 - the field's name
+        """Return the error for one message."""
+        return cls(f"message {id} was taken over by another relay")
 
 
 class MessageDamaged(QueueError):

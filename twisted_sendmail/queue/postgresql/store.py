@@ -1005,13 +1005,13 @@ class PostgreSQLStore(Store):
         for place, (number, record) in enumerate(zip(numbers, records, strict=True)):
             lease = record.lease
             if lease is not None and lease.node != self.node:
-                lost[place] = LeaseLost(record.id)
+                lost[place] = LeaseLost.of(record.id)
                 continue
             if number is None or number not in standing:
                 continue
             _, owner, fence, doomed, pending = standing[number]
             if lease is not None and lease.fence != fence:
-                lost[place] = LeaseLost(record.id)
+                lost[place] = LeaseLost.of(record.id)
                 continue
             if owner != self.node or number in settled:
                 # It was recorded before.
