@@ -97,14 +97,14 @@ def _owner() -> pwd.struct_passwd | None:
     return None
 
 
-def _as_owner() -> dict[str, Any]:
+def as_owner() -> dict[str, Any]:
     """Arguments of `Popen` for the user that the server runs as."""
     if os.geteuid() != 0:
         return {}
     return {"user": "postgres", "group": "postgres", "extra_groups": []}
 
 
-def _new_folder() -> Path:
+def new_folder() -> Path:
     """In memory where there is space: then fsync costs nothing, and need not be switched off."""
     memory = Path("/dev/shm")  # noqa: S108  # a directory of its own is made in it
     usable = memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30
@@ -124,7 +124,7 @@ def give_to_server(folder: Path) -> None:
 @functools.cache
 def _template() -> Path:
     """The files of a server that was never started; made once for a test process."""
-    folder = _new_folder()
+    folder = new_folder()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _run(
         folder,
@@ -154,7 +154,7 @@ def _run(folder: Path, program: str, *arguments: str) -> None:
         check=False,
         timeout=PATIENCE,
         text=True,
-        **_as_owner(),
+        **as_owner(),
     )
     assert done.returncode == 0, done.stderr
 
@@ -166,7 +166,7 @@ class PostgreSQL:
     """
 
     def __init__(self, *settings: str) -> None:
-        self.folder = _new_folder()
+        self.folder = new_folder()
         self.port = free_port()
         self._guard: subprocess.Popen[bytes] | None = None
         self._copy(_template() / "data")
@@ -236,7 +236,7 @@ class PostgreSQL:
                 stderr=log,
                 cwd=self.folder,
                 start_new_session=True,
-                **_as_owner(),
+                **as_owner(),
             )
         since = time.monotonic()
         while not self._written():
@@ -421,7 +421,7 @@ class PgBouncer:
 
     def __init__(self, server: PostgreSQL) -> None:
         self.port = free_port()
-        self._folder = _new_folder()
+        self._folder = new_folder()
         users = self._folder / "users"
         users.write_text(f'"{USER}" ""\n"postgres" ""\n')
         (self._folder / "ini").write_text(
@@ -436,7 +436,7 @@ class PgBouncer:
         """Start it, and wait until it listens."""
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                ["pgbouncer", str(self._folder / "ini")], stdout=log, stderr=log, **_as_owner()
+                ["pgbouncer", str(self._folder / "ini")], stdout=log, stderr=log, **as_owner()
             )
         since = time.monotonic()
         while not listens(self.port):

@@ -111,6 +111,20 @@ class Cluster:
             giving.append(Deferred.fromCoroutine(_given(mailer, each)))
         return DeferredList(giving)
 
+    async def accepting(self, ledger: Ledger) -> None:
+        """Wait until each relay accepts mail again."""
+        since = time.monotonic()
+        for number, relay in enumerate(self.relays):
+            tries = 0
+            while True:
+                sent = ledger.send(f"accepting-{number}-{tries}", ("x@r.example",))
+                await relay.give_alone(sent)
+                if sent.acked:
+                    break
+                assert time.monotonic() - since < PATIENCE, relay.log[-6000:]
+                await relay.pause(0.1)
+                tries += 1
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that will be."""
         since = time.monotonic()
