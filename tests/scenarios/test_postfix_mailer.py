@@ -1,4 +1,4 @@
-"""A mailer and a real Postfix: a thousand messages over four connections."""
+"""A mailer and a real Postfix: many messages over four connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tests.scenarios.postfix import Postfix
     from twisted_sendmail import DeliveryReport
 
-COUNT = 1000
 ACCEPTED, REFUSED = RecipientStatus.ACCEPTED, RecipientStatus.REFUSED
 
 
@@ -39,8 +38,8 @@ def content(n: int) -> bytes:
     return head.encode() + b".dot\r\n" + b"x" * (n % 70) + b"\r\n"
 
 
-def messages() -> Iterator[tuple[Envelope, bytes]]:
-    for n in range(COUNT):
+def messages(count: int) -> Iterator[tuple[Envelope, bytes]]:
+    for n in range(count):
         yield Envelope(sender(n), recipients(n)), content(n)
 
 
@@ -57,23 +56,26 @@ async def connections(reactor: Any, postfix: Postfix, service: str, since: int) 
 
 
 @ensureDeferred
-@pytest.mark.parametrize("service", ["submission", "data", "no_pipelining", "bare"])
-async def test_a_thousand_over_four_connections_and_exactly_the_right_ones_arrive_once(
-    reactor: Any, postfix: Postfix, service: str
+@pytest.mark.parametrize(
+    ("service", "count"),
+    [("submission", 1000), ("data", 1000), ("no_pipelining", 200), ("bare", 200)],
+)
+async def test_many_over_four_connections_and_exactly_the_right_ones_arrive_once(
+    reactor: Any, postfix: Postfix, service: str, count: int
 ) -> None:
-    """CHUNKING and PIPELINING; PIPELINING alone; CHUNKING alone; neither."""
+    """CHUNKING and PIPELINING; PIPELINING alone; CHUNKING alone; neither, where Postfix is slow."""
     since = len(postfix.log)
     mailer = Mailer(reactor, postfix.server(service), limits=PoolLimits(connections=4))
-    reports: list[DeliveryReport] = await mailer.send_many(messages(), complete=False)
+    reports: list[DeliveryReport] = await mailer.send_many(messages(count), complete=False)
     stats = mailer.stats()
     await mailer.aclose()
 
-    assert [report.error for report in reports] == [None] * COUNT
-    assert [expected(n) for n in range(COUNT)] == [
+    assert [report.error for report in reports] == [None] * count
+    assert [expected(n) for n in range(count)] == [
         [outcome.status for outcome in report.outcomes] for report in reports
     ]
-    accepted = [n for n in range(COUNT) if ACCEPTED in expected(n)]
-    assert (len(accepted), COUNT - len(accepted)) == (stats.accepted, stats.failed)
+    accepted = [n for n in range(count) if ACCEPTED in expected(n)]
+    assert (len(accepted), count - len(accepted)) == (stats.accepted, stats.failed)
     queued = [reports[n].queue_id for n in accepted]
     copies = await postfix.delivered(reactor, *queued)
     assert Counter((sender(n), f"r{n}@example.test", content(n)) for n in accepted) == Counter(
