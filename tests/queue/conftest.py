@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.names import Queue
-    from tests.queue.conformance_base import Home
+    from twisted_sendmail.testing.queue_conformance import QueueHome
 
 
 @pytest_twisted.async_yield_fixture
-async def spool(home: Home) -> AsyncIterator[Queue]:
+async def spool(home: QueueHome) -> AsyncIterator[Queue]:
     """The one that lives in *home*, which the test's class has to give."""
     opened, _ = await home.open()
     yield opened

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.memory_queue import MemoryQueue
 from tests.names import InlineWorker, SQLiteQueue
-from tests.queue.conformance_base import Home
 from twisted_sendmail.queue.postgresql.queue import PostgreSQLQueue
+from twisted_sendmail.testing.queue_conformance import QueueHome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.postgresql import PostgreSQL
 
 
-class MemoryHome(Home):
+class MemoryHome(QueueHome):
     def __init__(self, clock: Any) -> None:
         self._spool = MemoryQueue(clock)
 
@@ -28,7 +28,7 @@ class MemoryHome(Home):
         self._spool.crash()
 
 
-class SqliteHome(Home):
+class SqliteHome(QueueHome):
     """A directory; *inline*: without a thread."""
 
     def __init__(self, reactor: Any, directory: Path, *, inline: bool) -> None:
@@ -56,7 +56,7 @@ class SqliteHome(Home):
         await self._spools.pop().close()
 
 
-class PostgreSQLHome(Home):
+class PostgreSQLHome(QueueHome):
     """A database; *inline*: without a thread."""
 
     def __init__(self, reactor: Any, server: PostgreSQL, database: str, *, inline: bool) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from twisted.internet.task import Clock
 
-from tests.queue.conformance import Conformance
-from tests.queue.conformance_base import Home
 from tests.queue.engines import MemoryHome, PostgreSQLHome, SqliteHome
+from twisted_sendmail.testing.queue_conformance import QueueConformance, QueueHome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,35 +16,35 @@ if TYPE_CHECKING:
     from tests.postgresql import PostgreSQL
 
 
-class TestMemory(Conformance):
+class TestMemory(QueueConformance):
     @pytest.fixture
-    def home(self) -> Home:
+    def home(self) -> QueueHome:
         return MemoryHome(Clock())
 
 
-class TestSqliteOnAThread(Conformance):
+class TestSqliteOnAThread(QueueConformance):
     @pytest.fixture
-    def home(self, tmp_path: Path) -> Home:
+    def home(self, tmp_path: Path) -> QueueHome:
         from twisted.internet import reactor
 
         return SqliteHome(reactor, tmp_path / "queue", inline=False)
 
 
-class TestSqliteInline(Conformance):
+class TestSqliteInline(QueueConformance):
     @pytest.fixture
-    def home(self, tmp_path: Path) -> Home:
+    def home(self, tmp_path: Path) -> QueueHome:
         return SqliteHome(Clock(), tmp_path / "queue", inline=True)
 
 
-class TestPostgreSQLOnThreads(Conformance):
+class TestPostgreSQLOnThreads(QueueConformance):
     @pytest.fixture
-    def home(self, postgresql: PostgreSQL, database: str) -> Home:
+    def home(self, postgresql: PostgreSQL, database: str) -> QueueHome:
         from twisted.internet import reactor
 
         return PostgreSQLHome(reactor, postgresql, database, inline=False)
 
 
-class TestPostgreSQLInline(Conformance):
+class TestPostgreSQLInline(QueueConformance):
     @pytest.fixture
-    def home(self, postgresql: PostgreSQL, database: str) -> Home:
+    def home(self, postgresql: PostgreSQL, database: str) -> QueueHome:
         return PostgreSQLHome(Clock(), postgresql, database, inline=True)

@@ -62,7 +62,7 @@ async def test_a_datagram_makes_the_relay_look_again(tmp_path: Path) -> None:
     await spool.open()
     spool.observer = observer = Observer(claims=False)
     assert wake(tmp_path / "queue")
-    await observer.heard(1)
+    await observer.notified(1)
     assert observer.events == [("queue_changed",)]
     await spool.close()
     assert not wake(tmp_path / "queue")

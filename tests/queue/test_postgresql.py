@@ -505,7 +505,7 @@ async def test_an_operator_is_heard_at_once(url: str) -> None:
         await deferLater(reactor, 0.01)
     with open_store(url) as store, store.transaction():
         store.act(QueueAction.HOLD, ALL, 0.0)
-    await observer.heard(1)
+    await observer.notified(1)
     assert observer.events == [("queue_changed",)]
     await spool.close()
 
