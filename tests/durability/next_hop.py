@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,13 @@ class NextHop:
     async def stop(self) -> None:
         """Listen no more; its port and its authority stay for the next start."""
         await self.server.stop()
+
+    def offer(self, *, chunking: bool) -> None:
+        """Offer CHUNKING in new connections, or not."""
+        factory = self.server.factory
+        kept = [each for each in factory.settings.extensions if each != "CHUNKING"]
+        extensions = (*kept, *["CHUNKING"] * chunking)
+        factory.settings = dataclasses.replace(factory.settings, extensions=extensions)
 
     @property
     def port(self) -> int:

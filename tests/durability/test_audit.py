@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.durability.audit import Delivered, Ledger
+from tests.durability.cluster import unexplained
 
 TRACE = b"Received: from a by b;\r\n\tThu, 01 Jan 2026 12:00:00 +0000\r\n"
 
@@ -124,3 +125,14 @@ def test_a_delay_and_a_failure_are_two_reports() -> None:
     made.delivered = [delivery(made, 1.0, "x@r.example")]
     made.delivered += [report(made, "1", 2.0, "delayed"), report(made, "2", 4.0)]
     assert made.complaints() == []
+
+
+def test_a_second_copy_that_no_relay_has_named_is_found() -> None:
+    ledger = Ledger()
+    sent = ledger.send("t", ("x@r.example",))
+    trace = b"Received: from a by b\r\n\tid CRBRE5GGXBG1; now\r\n"
+    for at in (1.0, 2.0):
+        content = trace + sent.content
+        ledger.delivered.append(Delivered("t", "a@b", sent.recipients, content, at, at))
+    assert len(unexplained(ledger, "CRBRE5GGXBG1: removed\n")) == 1
+    assert unexplained(ledger, "possibly duplicated, …: CRBRE5GF9ZFN CRBRE5GGXBG1\n") == []

@@ -99,6 +99,34 @@ async def test_a_relay_that_stands_still_longer_than_its_leases(
     assert max(copies) <= 2
 
 
+@pytest.mark.parametrize(("chunking", "copies"), [(False, 1), (True, 2)])
+@pytest_twisted.ensureDeferred
+async def test_a_relay_that_stands_still_between_recipient_and_content(
+    cluster: Cluster, hop: NextHop, ledger: Ledger, chunking: bool, copies: int
+) -> None:
+    """With DATA the end is not written when it goes on; with BDAT it was in the same segments."""
+    victim = cluster.relays[0]
+    stopped: list[str] = []
+
+    def stop(address: str) -> None:
+        if not stopped:
+            stopped.append(address)
+            stop_process(victim)
+
+    hop.at_recipient = stop
+    hop.offer(chunking=chunking)
+    await cluster.start()
+    await victim.give_alone(ledger.send("once", ("x@r.example",)))
+    await cluster.until(lambda: bool(ledger.delivered))
+    if chunking:
+        ledger.hits.append(time.time())
+    await cluster.until(lambda: len(ledger.delivered) == copies)
+    continue_process(victim)
+    await cluster.until(lambda: "taken over by another relay during the attempt" in victim.log)
+    await cluster.audited(ledger)
+    assert len(ledger.times("once", "x@r.example")) == copies
+
+
 @pytest_twisted.ensureDeferred
 async def test_sigkill_of_the_primary_and_promotion_of_the_standby(
     cluster: Cluster, postgresql_pair: Pair, ledger: Ledger
