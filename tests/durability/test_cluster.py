@@ -163,6 +163,30 @@ async def test_a_primary_without_its_standby_acks_nothing(
     await cluster.audited(ledger)
 
 
+@pytest_twisted.ensureDeferred
+async def test_an_isolated_primary_confirms_nothing_after_the_promotion_of_its_standby(
+    cluster: Cluster, postgresql_pair: Pair, ledger: Ledger
+) -> None:
+    """Relays that still reach the old primary neither accept mail nor deliver it."""
+    pair = postgresql_pair
+    await cluster.start()
+    await cluster.load(ledger, "before", 3)
+    await cluster.relays[0].drained(ledger)
+    await cluster.off_reactor(pair.promote)
+    delivered = len(ledger.delivered)
+    giving = cluster.load(ledger, "isolated", 3)
+    await cluster.relays[0].pause(LEASE_TIME * 1.5)
+    acked = {token for token, sent in ledger.sent.items() if sent.acked}
+    assert {token.partition("-")[0] for token in acked} == {"before"}
+    assert len(ledger.delivered) == delivered
+    await cluster.off_reactor(pair.primary.kill)
+    ledger.hits.append(time.time())
+    await giving
+    await cluster.accepting(ledger)
+    cluster.place = pair.standby.url("mail")
+    await cluster.audited(ledger)
+
+
 @pytest_twisted.async_yield_fixture
 async def network(reactor: Any, postgresql_pair: Pair) -> AsyncIterator[Network]:
     made = Network(reactor, postgresql_pair.primary.port)
