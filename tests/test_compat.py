@@ -524,6 +524,7 @@ class Connector:
 
     def __init__(self, reactor: Clock) -> None:
         self.reactor, self.attempts, self.disconnected = reactor, 0, False
+        self.stopped = False
         self.factory: Any = None
 
     def connect(self) -> None:
@@ -533,6 +534,9 @@ class Connector:
 
     def disconnect(self) -> None:
         self.disconnected = True
+
+    def stopConnecting(self) -> None:
+        self.stopped = True
 
 
 def test_a_server_that_is_down_is_tried_at_growing_intervals() -> None:
@@ -617,6 +621,16 @@ async def test_a_factory_that_two_endpoints_connect_sends_once(reactor: Any) -> 
         assert (await factory.result)[0] == 1
         _ = await DeferredList([first, second], consumeErrors=True)
     assert len(server.messages) == 1
+
+
+def test_a_second_connection_is_stopped_and_its_end_changes_nothing() -> None:
+    result: Deferred[Any] = Deferred()
+    first, second = Connector(Clock()), Connector(Clock())
+    factory = SMTPSenderFactory("a@example.org", ONE, BytesIO(MESSAGE), result)
+    first.factory = second.factory = factory
+    factory.startedConnecting(cast("Any", first))
+    second.connect()
+    assert (second.attempts, second.stopped, result.called) == (1, True, False)
 
 
 def test_a_factory_that_waits_to_try_again_is_stopped_with_its_deferred() -> None:
