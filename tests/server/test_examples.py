@@ -81,9 +81,18 @@ def test_receive_submission(tmp_path: Path) -> None:
         assert line(running).startswith(f"not reloaded: password file {passwords}, line 1 cannot")
 
 
-def test_test_signup(tmp_path: Path) -> None:
-    """examples/test_signup.py passes, in a folder of its own."""
-    shutil.copy(EXAMPLES / "test_signup.py", tmp_path)
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:twisted"]
+@pytest.mark.parametrize(
+    ("name", "options", "passed"),
+    [
+        ("test_signup.py", ["-p", "no:twisted"], "2 passed"),
+        ("test_queue_engine.py", ["-k", "lease"], " passed"),
+    ],
+)
+def test_an_example_for_pytest_passes(
+    tmp_path: Path, name: str, options: list[str], passed: str
+) -> None:
+    """In a folder of its own."""
+    shutil.copy(EXAMPLES / name, tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, passed in done.stdout) == (0, True), done.stdout + done.stderr
