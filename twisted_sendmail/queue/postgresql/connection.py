@@ -140,9 +140,8 @@ class PostgreSQLConnection:
         """Commit; return whether it is durable as far as ``synchronous_commit`` requires.
 
         A server that ends its wait for a standby, because an operator cancelled it, has committed on
-        its own disk only, and sends a warning.
-
-        :raises psycopg.Error: the commit failed, or the connection was lost: then its result is unknown.
+        its own disk only, and sends a warning. An error of the driver (``ERRORS``) is raised when the
+        commit failed, or the connection was lost: then its result is unknown.
         """
         self.warnings.clear()
         self._psycopg.patience = COMMIT_TIMEOUT
