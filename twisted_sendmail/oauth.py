@@ -723,6 +723,8 @@ URL_KEYS = (
     "oauth-refresh-token-file",
     "oauth-scope",
     "oauth-ca-file",
+    "bearer",
+    "password-file",
 )
 
 
@@ -744,7 +746,20 @@ def split_server_url(url: str) -> tuple[str, dict[str, str]]:
         settings[name] = os.path.expanduser(value) if name.endswith("-file") else value  # noqa: PTH111 - of text
     if "#" in query:
         raise InvalidServer("the server's URL has a fragment", remedy="write # as %23")
+    _check_token_file(settings)
     return server, settings
+
+
+def _check_token_file(settings: Mapping[str, str]) -> None:
+    """Check that the settings name a file with tokens whole, and nothing else then."""
+    given = {"bearer", "password-file"} & settings.keys()
+    if given and (
+        len(given) != len(settings) or settings.get("bearer") != "true" or len(given) < 2
+    ):
+        raise InvalidServer(
+            f"{min(given)} in the server's URL cannot be used",
+            remedy="for a file with a token write bearer=true&password-file=FILE, and no setting of OAuth",
+        )
 
 
 def server_from_url(
@@ -753,15 +768,16 @@ def server_from_url(
     """Read the URL of a server that has settings of OAuth, :data:`URL_KEYS`; its user logs in with tokens.
 
     Example: ``smtp+starttls://jane@smtp.office365.com?oauth-provider=microsoft&oauth-client-id=…&
-    oauth-refresh-token-file=refresh-token``.  Reserved characters in a value are percent-encoded.
+    oauth-refresh-token-file=refresh-token``, or ``smtps://jane@mail.example.org?bearer=true&
+    password-file=token`` for :class:`FileTokens`.  Reserved characters in a value are percent-encoded.
 
     :param reactor: as for :func:`token_source`.
     :param trust: as for ``SubmissionServer``, whose other settings ``attrs.evolve`` changes.
-    :param world_readable: accept a file with the client's secret that everybody may read.
+    :param world_readable: accept a file with the client's secret, or with tokens, that everybody may read.
     :raises InvalidInput: the URL or a setting cannot be used; the text never holds a secret.
     :raises ImportError: the extra ``oauth`` is not installed.
 
-    Reads the file with the client's secret.
+    Reads the file with the client's secret, or with a token.
     """
     server, found = split_server_url(url)
     user = urlsplit(full_url(server)).username
@@ -771,6 +787,11 @@ def server_from_url(
             "the server's URL has no user" if found else "the server's URL has no setting of OAuth",
             remedy="write smtps://USER@HOST?oauth-provider=…&oauth-client-id=…&oauth-refresh-token-file=…",
         )
+    if "bearer" in found:
+        file = Path(found["password-file"])
+        _ = one_line(read_file(file, world_readable=world_readable))
+        tokens = FileTokens(reactor, file, world_readable=world_readable)
+        return evolve(result, credentials=Credentials(unquote(user), token=tokens))
     settings = {name.removeprefix("oauth-").replace("-", "_"): found[name] for name in found}
     secret_file = settings.pop("client_secret_file", None)
     if "client_id" not in settings:

@@ -29,7 +29,7 @@ from twisted_sendmail.client import (
     TLSTrust,
 )
 from twisted_sendmail.exit_status import CommandError, ExitStatus
-from twisted_sendmail.sasl import Credentials, Secret
+from twisted_sendmail.sasl import Credentials, Secret, TokenSource
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.smtp import InvalidServer, full_url, printable, shown_url
 
@@ -82,7 +82,12 @@ def add_server_options(parser: ArgumentParser) -> None:
     )
     user.add_argument("--user", metavar="NAME", help="authenticate as NAME; or user@ in the URL")
     add_password_options(user)
-    user.add_argument("--bearer", action="store_true", help="the password is an OAuth bearer token")
+    user.add_argument(
+        "--bearer",
+        action="store_true",
+        help="the password is an OAuth bearer token: its file is read, or its command run, again "
+        "if the server refuses it",
+    )
     user.add_argument(
         "--mechanism",
         metavar="NAME",
@@ -373,9 +378,14 @@ def _with_account_and_url(args: Namespace, account: Account | None) -> tuple[Nam
         server, settings = split_server_url(server)
         for key, value in settings.items():
             name = key.replace("-", "_")
-            if getattr(args, name) not in {None, value}:
+            if key == "bearer":
+                merged.bearer = True
+                continue
+            if getattr(args, name, None) not in {None, value}:
                 raise CommandError(f"--{key} contradicts the server's URL; give one of them")
             setattr(merged, name, value)
+        if "password-file" in settings and getattr(args, "password_command", None) is not None:
+            raise CommandError("--password-command contradicts the server's URL; give one of them")
     return merged, server
 
 
@@ -476,9 +486,36 @@ def _credentials(args: Namespace, user: str | None, account: Account | None) -> 
             )
         except ImportError as e:
             raise CommandError(str(e), ExitStatus.CONFIG) from None
-    secret = _secret(args, user, None if account is None else account.secret)
-    password, token = (None, secret) if args.bearer else (secret, None)
-    return Credentials(user, password, token=token, mechanisms=args.mechanism)
+    place = _place(args, None if account is None else account.secret)
+    if args.bearer:
+        token = _token_source(args, place) or _secret(args, user, place)
+        return Credentials(user, token=token, mechanisms=args.mechanism)
+    return Credentials(user, _secret(args, user, place), mechanisms=args.mechanism)
+
+
+def _token_source(args: Namespace, place: tuple[str, Any] | None) -> TokenSource | None:
+    """A source that reads the file, or runs the command, for each connection and after a refusal.
+
+    :returns: None: there is neither, or what the file gives cannot be read twice, as from a pipe.
+    :raises CommandError: the file cannot be read.
+    """
+    kind: str
+    where: Any
+    kind, where = place or ("", None)
+    if kind not in {"password-file", "password-shell", "password-command"}:
+        return None
+    if kind == "password-file" and not Path(where).is_file():
+        return None
+    from twisted.internet import reactor
+
+    from twisted_sendmail.oauth import CommandTokens, FileTokens
+
+    if kind != "password-file":
+        return CommandTokens(reactor, _shell(where) if kind == "password-shell" else where)
+    readable = args.world_readable_secrets
+    # An error of the file comes before the connection.
+    _ = _from_file(where, world_readable=readable)
+    return FileTokens(reactor, where, world_readable=readable)
 
 
 def _oauth_settings(args: Namespace) -> OAuthSettings | None:
@@ -528,7 +565,7 @@ def new_password(args: Namespace, user: str) -> str:
 
     :raises CommandError: there is no password, or it cannot be read.
     """
-    password = _secret(args, user)
+    password = _secret(args, user, _place(args, None))
     given = args.password_file is not None or args.password_command is not None
     if not given and PASSWORD_VARIABLE not in os.environ and _prompt(user, "again") != password:
         raise CommandError("the two passwords differ", ExitStatus.DATAERR)
@@ -537,18 +574,23 @@ def new_password(args: Namespace, user: str) -> str:
     return password
 
 
-def _secret(args: Namespace, user: str, of_account: tuple[str, Any] | None = None) -> str:
+def _place(args: Namespace, of_account: tuple[str, Any] | None) -> tuple[str, Any] | None:
+    """Where the secret is: the key of an account and its value; None: it is not given."""
+    if args.password_file is not None:
+        return "password-file", args.password_file
+    if args.password_command is not None:
+        return "password-shell", args.password_command
+    return of_account
+
+
+def _secret(args: Namespace, user: str, found: tuple[str, Any] | None) -> str:
     kind: str
     place: Any
-    kind, place = of_account or ("", None)
-    if args.password_file is not None:
-        kind, place = "password-file", args.password_file
-    elif args.password_command is not None:
-        kind, place = "password-shell", args.password_command
+    kind, place = found or ("", None)
     if kind == "password-file":
         return _from_file(place, world_readable=args.world_readable_secrets)
     if kind == "password-shell":
-        return _from_command(["/bin/sh", "-c", place])
+        return _from_command(_shell(place))
     if kind == "password-command":
         return _from_command(place)
     if kind == "password-environment":

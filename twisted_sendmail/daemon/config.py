@@ -428,13 +428,12 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
     if not server.tls.required:
         remedy = "write smtps:// or smtp+starttls://"
         raise InvalidValue("a password goes over TLS only", remedy, "url")
-    if secret is not None and table.bearer:
-        tokens = secret.tokens(reactor)
+    bearer = secret.tokens(reactor) if secret is not None and table.bearer else None
     with at_key("url" if table.mechanisms is None else "mechanisms"):
         credentials = Credentials(
             user,
-            None if secret is None or tokens is not None else secret.provider(reactor),
-            token=tokens,
+            None if secret is None or bearer is not None else secret.provider(reactor),
+            token=bearer or tokens,
             mechanisms=table.mechanisms,
         )
         check_mechanisms(credentials)

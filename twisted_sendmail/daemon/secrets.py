@@ -15,7 +15,7 @@ import attrs
 
 from twisted_sendmail.daemon.config_types import InvalidValue, at_key
 from twisted_sendmail.off_reactor import off_reactor
-from twisted_sendmail.sasl import CredentialsUnavailable, Token, TokenSource
+from twisted_sendmail.sasl import CredentialsUnavailable
 from twisted_sendmail.secret_file import read_file
 from twisted_sendmail.secret_reader import one_line, run_command, secret_text
 from twisted_sendmail.smtp import InvalidServer, printable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_sendmail.daemon.config_schema import AdminTable, DKIMKeyTable, SmarthostTable
+    from twisted_sendmail.sasl import TokenSource
 
 _KINDS = ("file", "credential", "command", "shell", "environment")
 
@@ -118,17 +119,21 @@ class SecretSource:
 
         return lambda: off_reactor(reactor, read)
 
-    def tokens(self, reactor: Any) -> TokenSource:
-        """Return a source that reads the secret again, for each connection and after a refusal."""
-        return _Tokens(self.provider(reactor))
+    def tokens(self, reactor: Any) -> TokenSource | Callable[[], Deferred[str]]:
+        """Return a source that reads the secret again, for each connection and after a refusal.
 
+        The environment does not change: what it holds is read for each connection only.
+        """
+        from twisted_sendmail.oauth import CommandTokens, FileTokens
 
-class _Tokens(TokenSource):
-    def __init__(self, provider: Callable[[], Deferred[str]]) -> None:
-        self._provider = provider
-
-    def get(self, *, force_refresh: bool = False) -> Deferred[Token]:
-        return self._provider().addCallback(Token)
+        if self.kind == "environment":
+            return self.provider(reactor)
+        if self.kind == "credential":
+            return FileTokens(reactor, _credential_path(self.place), world_readable=True)
+        if self.kind == "file":
+            return FileTokens(reactor, self.place, world_readable=self.world_readable)
+        shell = self.kind == "shell"
+        return CommandTokens(reactor, ["/bin/sh", "-c", self.place] if shell else self.place)
 
 
 def _credential_path(name: str) -> Path:
