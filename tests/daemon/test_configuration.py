@@ -54,6 +54,20 @@ def test_five_lines_are_enough(folder: Folder) -> None:
     assert PASSWORD not in repr(read)
 
 
+def test_a_queue_in_a_database_needs_a_directory_for_mail_of_the_machine(folder: Folder) -> None:
+    url = "postgresql://relay@db1,db2:5433/mail?passfile=/etc/pgpass"
+    database = SIMPLE.replace('queue = "queue"', f'queue = "{url}"')
+    read = folder.read(f'spool = "spool"\n{database}')
+    spool = folder.path / "spool"
+    assert (read.queue, read.drop.queue, read.drop.spool) == (url, url, str(spool))
+    assert read.submission.endpoint.path == str(spool / "submission")
+    assert read.drop.private
+    assert folder.complaint(database) == (
+        "spool: missing; the queue is in a database, and mail of this machine needs a directory; "
+        "name one that the relay's user can write to"
+    )
+
+
 def test_undeliverable_mail_may_be_kept_for_ever(folder: Folder) -> None:
     read = folder.read(f"{SIMPLE}\n[bounce]\nkeep-undeliverable = false\n")
     assert read.relay.keep_undeliverable is None
@@ -224,6 +238,17 @@ url = "smtps://b.example"
         ('que = "q"\n', "que: there is no such key; did you mean queue?"),
         ('queue = "q"\nxyzzy = 1\n', "xyzzy: there is no such key; known here: name, queue, "),
         ("queue = 5\n", "queue: the value is a number; write a text in quotes"),
+        (
+            'queue = "postgresql://relay:s3cret@db1/mail"\n',
+            "queue: there is a password in it; take it out, and name a file by ?passfile=, ",
+        ),
+        (
+            'queue = "postgresql://relay@db1/mail?password=s3cret"\n',
+            "queue: there is a password in it; take it out, and name a file by ?passfile=, ",
+        ),
+        ('queue = "postgresql://db1/mail?x=y"\n', "queue: "),
+        ('queue = "postgresql://db1/mail?lease_time=0"\n', "queue: lease_time is not a number"),
+        ('queue = "mysql://db1/mail"\n', "queue: no such database can hold a queue; write postgr"),
         ('queue = ""\n', "queue: the value is empty, or holds control characters; "),
         ('queue = "q"\nname = "a b"\n', "name: 'a b' is no host name; write it as relay.exam"),
         ('queue = "q"\nsubmission-mode = "rw"\n', "submission-mode: 'rw' is no mode; write octal"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_twisted
 
-from tests.durability.audit import Delivered, Ledger
+from tests.durability.audit import Delivered, Ledger, Sent
 from tests.durability.cluster import (
     LEASE_TIME,
     LIBRARY,
@@ -27,6 +28,7 @@ from tests.durability.cluster import (
     stop_process,
 )
 from tests.durability.next_hop import NextHop
+from tests.durability.relay_process import RelayProcess
 from tests.postgresql import USER, give_to_server
 from tests.scenarios.peers import require
 from twisted_sendmail import Reply
@@ -161,6 +163,45 @@ async def test_a_primary_without_its_standby_acks_nothing(
     await giving
     ledger.hits.append(time.time())
     await cluster.audited(ledger)
+
+
+@pytest_twisted.ensureDeferred
+async def test_mail_of_local_programs_waits_while_the_database_is_away(
+    cluster: Cluster, postgresql_pair: Pair, ledger: Ledger
+) -> None:
+    """Clients get 451, and the sendmail command puts its mail into the drop directory."""
+    await cluster.start()
+    await cluster.off_reactor(postgresql_pair.primary.stop)
+    relay = cluster.relays[0]
+    local, remote = ledger.send("local", ("x@r.example",)), ledger.send("remote", ("x@r.example",))
+    mailer = relay.client()
+    report = await relay.offer(mailer, remote)
+    await mailer.aclose()
+    assert {o.reply.code for o in report.refused if o.reply is not None} == {451}
+    remote.refused = True
+    await cluster.off_reactor(lambda: send_locally(relay, local))
+    local.acked = True
+    assert ledger.delivered == []
+    await cluster.off_reactor(postgresql_pair.primary.start)
+    await cluster.accepting(ledger)
+    # The relay looks into the directory when a message is put there, and every ten seconds.
+    another = ledger.send("another", ("x@r.example",))
+    await cluster.off_reactor(lambda: send_locally(relay, another))
+    another.acked = True
+    await cluster.audited(ledger)
+    # No hit was noted: a second copy is a complaint.
+    assert ledger.hits == []
+
+
+def send_locally(relay: RelayProcess, sent: Sent) -> None:
+    """Give it to the sendmail command."""
+    program = Path(sys.executable).with_name("twisted-sendmail-sendmail")
+    subprocess.run(
+        [str(program), "-i", "-f", "a@sender.example", *sent.recipients],
+        input=sent.content,
+        env={**os.environ, "TWISTED_SENDMAIL_SPOOL": str(relay.folder)},
+        check=True,
+    )
 
 
 @pytest_twisted.ensureDeferred

@@ -38,7 +38,7 @@ from twisted_sendmail.drop import (
 )
 from twisted_sendmail.local_users import known_uid, uid_text
 from twisted_sendmail.off_reactor import off_reactor
-from twisted_sendmail.queue import LEAST_FREE, Cleanup, QueueError
+from twisted_sendmail.queue import LEAST_FREE, Cleanup, QueueError, is_database_url
 from twisted_sendmail.received import clause, received_field
 from twisted_sendmail.smtp import (
     MAX_FIELDS,
@@ -384,7 +384,11 @@ class DropIntake:
         return directory
 
     def _lack_of_space(self, size: int) -> str:
-        found = os.statvfs(self._now_configured.queue)
+        queue = self._now_configured.queue
+        if is_database_url(queue):
+            # The database refuses mail when its own disk is full.
+            return ""
+        found = os.statvfs(queue)
         if found.f_bavail * found.f_frsize < RESERVED_SPACE + 2 * size:
             return f"{RESERVED_SPACE >> 20} MiB are left for mail that comes by SMTP"
         if found.f_files and found.f_favail < RESERVED_INODES:
