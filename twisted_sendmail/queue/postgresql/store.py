@@ -506,7 +506,10 @@ class PostgreSQLStore(Store):
             except (QueueError, *ERRORS):
                 pass
             else:
-                if committed is None or committed < serial:
+                if committed is None:
+                    # Another relay has taken over, or a standby that did not have this relay yet.
+                    break
+                if committed < serial:
                     raise CommitUnknown(
                         "the queue lost its connection before the commit",
                         detail=str(self.error(cause, "commit")),
@@ -515,11 +518,12 @@ class PostgreSQLStore(Store):
                     self._replicate()
                 return
             if time.monotonic() > until:
-                raise CommitUnknown(
-                    "the result of a commit of the queue is not known",
-                    detail=str(self.error(cause, "commit")),
-                )
+                break
             time.sleep(min(self._delay, FIRST_DELAY))
+        raise CommitUnknown(
+            "the result of a commit of the queue is not known",
+            detail=str(self.error(cause, "commit")),
+        )
 
     def _replicate(self) -> None:
         """Return when everything that is committed is on a standby as well.

@@ -821,7 +821,8 @@ class SQLiteStore(Store):
             )
         elif action is QueueAction.EXPIRE:
             execute(
-                "UPDATE message SET expired = 'expired', held = 0, due = 0.0 WHERE number = ?",
+                "UPDATE message SET expired = 'expired', held = 0, due = 0.0, "
+                "ran = ran + held * (SELECT ran FROM about) WHERE number = ?",
                 (number,),
             )
         return True
