@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import attrs
 
 from twisted_sendmail.queue.errors import QueueUnusable
+from twisted_sendmail.smtp import printable
 
 _SCHEMES = ("postgresql://", "postgres://")
 #: Seconds after which other relays take the messages of a relay over that did not renew its leases.
@@ -33,6 +34,8 @@ _DEFAULTS = {
     "tcp_user_timeout": "20000",
     "application_name": "twisted_sendmail",
 }
+# Characters of a URL that are shown.
+_MAX_SHOWN = 1000
 # Parameters of libpq whose values are secrets.
 _SECRET = ("password", "sslpassword", "oauth_client_secret")
 
@@ -92,7 +95,8 @@ class DatabaseAddress:
     @property
     def hosts(self) -> str:
         """The hosts, for an error."""
-        return self.parameters.get("host") or self.parameters.get("hostaddr") or "the local socket"
+        names = self.parameters.get("host") or self.parameters.get("hostaddr")
+        return printable(names or "the local socket", _MAX_SHOWN)
 
 
 def _libpq(url: str, given: dict[str, str]) -> dict[str, str]:
@@ -121,7 +125,7 @@ def _shown(parameters: dict[str, str], given: dict[str, str]) -> str:
     user = f"{parameters['user']}@" if "user" in parameters else ""
     query = urlencode({n: v for n, v in given.items() if n not in _SECRET}, safe="/,:")
     shown = f"postgresql://{user}{hosts}/{parameters.get('dbname', '')}"
-    return f"{shown}?{query}" if query else shown
+    return printable(f"{shown}?{query}" if query else shown, _MAX_SHOWN)
 
 
 def _schema(value: str) -> str:

@@ -28,8 +28,10 @@ ANSWER_TIMEOUT, COMMIT_TIMEOUT = 20.0, 60.0
 _INTERVAL = 0.2
 # Executions of a statement after which it is prepared, over a connection without a pooler.
 _PREPARE_AFTER = 5
-# Classes of SQLSTATE that are no fault of the statement: the same may work later.
-_TEMPORARY = ("08", "25", "40", "53", "55", "57", "58", "XX")
+# Classes of SQLSTATE that are no fault of the statement: another one would fail as well.
+_OF_SERVER = ("08", "25", "40", "53", "55", "57", "58", "XX")
+# Classes that are a fault of the data, and last.  A table that is missing, or a right, may come back.
+_OF_DATA = ("21", "22", "23", "54")
 _READ_ONLY, _DISK_FULL = "25006", "53100"
 
 
@@ -77,10 +79,9 @@ class PostgreSQLConnection:
         self.warnings: list[str] = []
         try:
             self._psycopg = _Connection.connect(
-                **address.parameters,  # type: ignore[arg-type]  # names of libpq
+                **{**address.parameters, "client_encoding": "utf8"},  # type: ignore[arg-type]
                 autocommit=True,
                 prepare_threshold=None,
-                client_encoding="utf8",
             )
         except psycopg.Error as e:
             raise cannot_connect(address, e) from None
@@ -141,7 +142,8 @@ class PostgreSQLConnection:
 
         A server that ends its wait for a standby, because an operator cancelled it, has committed on
         its own disk only, and sends a warning. An error of the driver (``ERRORS``) is raised when the
-        commit failed, or the connection was lost: then its result is unknown.
+        commit failed, or the connection was lost: then its result is unknown.  The server answers the
+        COMMIT of a transaction that failed with ROLLBACK, and not with an error.
         """
         self.warnings.clear()
         self._psycopg.patience = COMMIT_TIMEOUT
@@ -149,6 +151,8 @@ class PostgreSQLConnection:
             self._commands.execute(b"COMMIT")
         finally:
             self._psycopg.patience = ANSWER_TIMEOUT
+        if self._commands.statusmessage != "COMMIT":
+            raise psycopg.errors.InFailedSqlTransaction("the transaction was rolled back")
         return not self.warnings
 
     @property
@@ -185,7 +189,7 @@ def is_of_server(error: Exception) -> bool:
     Among them are a lock that cannot be had and a disk that is full, but no deadlock.
     """
     state = getattr(error, "sqlstate", None)
-    return state is not None and state[:2] in _TEMPORARY and state[:2] != "40"
+    return state is not None and state[:2] in _OF_SERVER and state[:2] != "40"
 
 
 def cannot_connect(address: DatabaseAddress, error: Exception) -> QueueUnusable:
@@ -215,7 +219,7 @@ def database_error(address: DatabaseAddress, error: Exception, doing: str) -> Qu
     if isinstance(error, psycopg.Error):
         # A fault of the connection or of the server may pass; a fault of the data does not.
         lost = state is None and isinstance(error, psycopg.OperationalError)
-        found.temporary = lost or (state is not None and state[:2] in _TEMPORARY)
+        found.temporary = lost or (state is not None and state[:2] not in _OF_DATA)
     else:
         found.temporary = isinstance(error, OSError)
     return found

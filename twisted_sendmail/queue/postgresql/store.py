@@ -448,9 +448,13 @@ class PostgreSQLStore(Store):
         self._writing = write
         ask = f"SELECT {_CLOCK}"
         if write:
-            # Settings of the transaction: PgBouncer gives the next one another session.
+            # Settings of the transaction, whatever the defaults of the database, the user and the URL
+            # are: PgBouncer gives the next one another session.  The warning that a commit was not
+            # replicated must arrive.
             start = (
-                f"BEGIN; SET LOCAL synchronous_commit TO {self.address.synchronous_commit}; "
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+                f"SET LOCAL synchronous_commit TO {self.address.synchronous_commit}; "
+                "SET LOCAL client_min_messages TO warning; "
                 f"SET LOCAL lock_timeout TO {_LOCK_TIMEOUT}; "
                 f"SET LOCAL idle_in_transaction_session_timeout TO {_IDLE_TIMEOUT}"
             )
