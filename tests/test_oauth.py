@@ -7,6 +7,7 @@ import stat
 import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -14,11 +15,13 @@ from urllib.parse import quote_plus
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.web.server import NOT_DONE_YET
 
+from tests.deferreds import Result
 from tests.token_endpoint import REFRESH, SECRET, Endpoint, answer, listen
 from twisted_sendmail import (
     Credentials,
@@ -124,6 +127,21 @@ async def test_tokens_are_asked_for_once_until_they_expire(running: Running) -> 
     assert await value(source) == "access-2"
     form = {"grant_type": "refresh_token", "refresh_token": REFRESH}
     assert running.server.forms == [{**form, "client_id": "mailer", "client_secret": SECRET}] * 2
+
+
+@ensureDeferred
+async def test_a_caller_that_gives_up_the_others_does_not_leave_them_waiting(
+    running: Running,
+) -> None:
+    """As when the first of many failures cancels the rest."""
+    source = running.refresh_tokens()
+    waiting = [Result(source.get()) for _ in range(4)]
+    _ = waiting[0].deferred.addCallback(lambda _: waiting[1].deferred.cancel())
+    await source.get()
+    assert [each.fired for each in waiting] == [1] * 4
+    assert isinstance(waiting[1].error, CancelledError)
+    assert waiting[3].get().value.reveal() == "access-1"
+    assert len(running.server.forms) == 1
 
 
 @ensureDeferred
@@ -388,6 +406,41 @@ async def test_a_new_refresh_token_that_cannot_be_stored_in_a_line_is_ignored(
     for _ in range(2):
         assert await value(source, force_refresh=True) == "access"
     assert running.file.read_text() == REFRESH + "\n"
+
+
+class Endless(Protocol):
+    """A web server that sends the beginning of an answer, and does not close the connection."""
+
+    def __init__(self, connections: set[Endless], answer: bytes) -> None:
+        self.connections, self.answer = connections, answer
+
+    def connectionMade(self) -> None:
+        self.connections.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + self.answer)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.connections.discard(self)
+
+
+@pytest.mark.parametrize("sent", [b"{", b" " * 70000], ids=["slow", "long"])
+@ensureDeferred
+async def test_no_connection_is_left_to_an_endpoint_that_holds_it_open(
+    running: Running, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(oauth, "REQUEST_TIMEOUT", 0.2)
+    connections: set[Endless] = set()
+    factory = Factory.forProtocol(partial(Endless, connections, sent))
+    port = running.reactor.listenTCP(0, factory, interface="127.0.0.1")
+    running.url = f"http://127.0.0.1:{port.getHost().port}/"
+    _ = await failure(running.refresh_tokens())
+    end = running.reactor.seconds() + 10
+    while connections:
+        assert running.reactor.seconds() < end
+        await deferLater(running.reactor, 0.005)
+    await port.stopListening()
 
 
 @ensureDeferred

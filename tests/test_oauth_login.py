@@ -184,6 +184,40 @@ async def test_an_answer_without_a_code_is_reported(
     assert stage.shown == []
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"user_code": "A" * 60000}, "code that nobody can enter"),
+        ({"user_code": "AB\x1b]0;x\x07"}, "code that nobody can enter"),
+        ({"verification_uri": "javascript:alert(1)"}, "not of a web page"),
+        ({"verification_uri": "https://a.example/\x1b[2J"}, "not of a web page"),
+        ({"verification_uri": "https://[a.example/"}, "not of a web page"),
+        ({"verification_uri": "https://a.example/" + "a" * 5000}, "not of a web page"),
+        ({"verification_uri_complete": "file:///etc/passwd"}, "not of a web page"),
+    ],
+)
+@ensureDeferred
+async def test_a_person_is_shown_nothing_that_is_no_code_and_no_address_of_a_page(
+    stage: Stage, change: dict[str, object], why: str
+) -> None:
+    stage.server.device.answer |= change
+    with pytest.raises(TokenEndpointUnavailable, match=why):
+        await stage.device().log_in()
+    assert stage.shown == []
+
+
+@pytest.mark.parametrize("life", [900, 1e300])
+@ensureDeferred
+async def test_an_interval_that_is_too_long_does_not_outlast_the_login(
+    stage: Stage, life: float
+) -> None:
+    stage.server.device.answer |= {"interval": 1e300, "expires_in": life}
+    login = stage.device().log_in()
+    await stage.until(lambda: stage.shown)
+    stage.clock.advance(min(life, 86400))
+    assert (await refused(login)).code == "expired_token"
+
+
 @ensureDeferred
 async def test_a_login_that_cannot_begin_names_a_true_remedy(stage: Stage) -> None:
     stage.server.fault = lambda request: answer(request, 404)

@@ -28,12 +28,14 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent
+from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IPolicyForHTTPS
+from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from twisted_sendmail.client import SubmissionServer, TLSTrust
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted_sendmail.client import ServerVerifier
+    from twisted_sendmail.smtp import CertificateRejected
 
 #: Seconds before its end from which on a token is not used; at most half of its life.
 EXPIRY_MARGIN = 60.0
@@ -199,9 +202,11 @@ class TokenEndpoint:
         self.client_id = client_id
         self._basic = auth_method == "client_secret_basic"
         self._collect = collect
-        self._policy = _VerifyingPolicy(trust or TLSTrust())
-        agent = Agent(reactor, self._policy, connectTimeout=REQUEST_TIMEOUT)
-        self._client = HTTPClient(_UncompressedAgent(agent))
+        self._http_client = HTTPClient
+        self._trust = trust or TLSTrust()
+        _ = self._trust.context()
+        # Makes the connections; the other one counts the time.
+        self._connector = reactor
 
     def __repr__(self) -> str:
         return f"TokenEndpoint({self.url!r}, {self.client_id!r})"
@@ -214,7 +219,8 @@ class TokenEndpoint:
         :raises TokenEndpointUnavailable: the server cannot be reached, or cannot answer now.
         """
         request = _Request(url or self.url, dict(form), self.client_id, self._secret, self._basic)
-        asking = Deferred.fromCoroutine(self._post(request))
+        connection = _Connection(self._connector, self._trust)
+        asking = Deferred.fromCoroutine(self._post(request, connection))
         timer = self.reactor.callLater(REQUEST_TIMEOUT, asking.cancel)
         try:
             status, content = await asking
@@ -226,20 +232,22 @@ class TokenEndpoint:
                 raise request.unavailable(f"no answer within {REQUEST_TIMEOUT:.0f} s") from None
             if isinstance(error, CancelledError):
                 raise
-            verifier = self._policy.verifier
-            rejection = None if verifier is None else verifier.rejection
             # An error of the parser quotes the answer, which may quote the request.
-            raise request.unavailable(request.masked(_reason(rejection or error))) from None
+            raise request.unavailable(
+                request.masked(_reason(connection.rejection or error))
+            ) from None
         finally:
             if timer.active():
                 timer.cancel()
+            connection.abort()
         answer = _object(content)
         if status == 200 and answer is not None:
             return answer
         raise request.refusal(status, answer or {})
 
-    async def _post(self, request: _Request) -> tuple[int, bytes]:
-        response = await self._client.post(
+    async def _post(self, request: _Request, connection: _Connection) -> tuple[int, bytes]:
+        agent = Agent.usingEndpointFactory(self._connector, connection)
+        response = await self._http_client(_UncompressedAgent(agent)).post(
             request.url,
             data=request.fields(),
             headers=request.headers(),
@@ -357,20 +365,54 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-@implementer(IPolicyForHTTPS)
-class _VerifyingPolicy:
-    """Verifies the certificate of a web server by the rules for mail servers."""
+@implementer(IAgentEndpointFactory)
+class _Connection:
+    """The connection of one request; the certificate is verified by the rules for mail servers."""
 
-    def __init__(self, trust: TLSTrust) -> None:
+    def __init__(self, reactor: Any, trust: TLSTrust) -> None:
+        self._reactor = reactor
         self._trust = trust
-        _ = trust.context()
-        #: The verifier of the last connection.
-        self.verifier: ServerVerifier | None = None
+        self._verifier: ServerVerifier | None = None
+        self._tcp: _Remembering | None = None
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> ServerVerifier:  # noqa: N802
-        """See ``IPolicyForHTTPS``."""
-        self.verifier = self._trust.verifier(hostname.decode("ascii"))
-        return self.verifier
+    def endpointForURI(self, uri: URI) -> Any:  # noqa: N802
+        """See ``IAgentEndpointFactory``."""
+        host = uri.host.decode("ascii")
+        self._tcp = _Remembering(
+            HostnameEndpoint(self._reactor, host, uri.port, timeout=REQUEST_TIMEOUT)
+        )
+        if uri.scheme != b"https":
+            return self._tcp
+        self._verifier = self._trust.verifier(host)
+        return wrapClientTLS(self._verifier, self._tcp)
+
+    @property
+    def rejection(self) -> CertificateRejected | None:
+        """The reason why the certificate was refused; None if it was not."""
+        return None if self._verifier is None else self._verifier.rejection
+
+    def abort(self) -> None:
+        """Close the connection, if there is one; a server could hold it open after its answer."""
+        if self._tcp is not None and self._tcp.transport is not None:
+            self._tcp.transport.abortConnection()
+
+
+@implementer(IStreamClientEndpoint)
+class _Remembering:
+    """An endpoint that keeps the transport of its connection."""
+
+    def __init__(self, endpoint: HostnameEndpoint) -> None:
+        self._endpoint = endpoint
+        self.transport: Any = None
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:  # noqa: N803 - Twisted's
+        """See ``IStreamClientEndpoint``."""
+
+        def connected(protocol: Any) -> Any:
+            self.transport = protocol.transport
+            return protocol
+
+        return self._endpoint.connect(protocolFactory).addCallback(connected)
 
 
 @implementer(IAgent)

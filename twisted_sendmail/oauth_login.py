@@ -54,13 +54,20 @@ POLL_INTERVAL = 5.0
 MAX_POLL_INTERVAL = 60.0
 #: Seconds that a person has for a login in a browser.
 BROWSER_TIMEOUT = 900.0
+#: Seconds that a person has to enter a code at most; servers give some minutes.
+MAX_CODE_LIFE = 86400.0
+#: Characters of a code that a person enters, and of its address.
+MAX_USER_CODE, MAX_ADDRESS = 100, 4096
 
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 @frozen
 class LoginRequest:
-    """The request to show to the person who logs in; its texts are the server's, and not escaped."""
+    """The request to show to the person who logs in; its texts are the server's, and printable.
+
+    Each address is one of a web page: a program may open it, and escapes it for HTML.
+    """
 
     #: The address to open.
     url: str
@@ -177,7 +184,8 @@ class DeviceTokens(_LoginTokens):
         self._show(request)
         form = {"grant_type": _DEVICE_GRANT, "device_code": device_code}
         while True:
-            await deferLater(reactor, interval)
+            # An interval that is too long must not keep the person waiting after the end.
+            await deferLater(reactor, min(interval, end - reactor.seconds()))
             if reactor.seconds() >= end:
                 raise _too_late("nobody entered the code in time")
             try:
@@ -196,18 +204,33 @@ class DeviceTokens(_LoginTokens):
         life = seconds_of(answer.get("expires_in"))
         for each in (url, code, device_code, complete):
             if not isinstance(each, str):
-                raise self._unreadable()
+                raise self._unreadable("has no code, no address or no time limit")
         if not url or not code or not device_code or not life:
-            raise self._unreadable()
-        return LoginRequest(url, code, complete, life), device_code
+            raise self._unreadable("has no code, no address or no time limit")
+        # They are shown to a person, who may select an address to open it.
+        if len(code) > MAX_USER_CODE or not code.isprintable():
+            raise self._unreadable("has a code that nobody can enter")
+        if not _is_web_address(url) or not (complete == "" or _is_web_address(complete)):
+            raise self._unreadable("has an address that is not of a web page")
+        return LoginRequest(url, code, complete, min(life, MAX_CODE_LIFE)), device_code
 
-    def _unreadable(self) -> TokenEndpointUnavailable:
+    def _unreadable(self, why: str) -> TokenEndpointUnavailable:
         return TokenEndpointUnavailable(
             printable(f"no code from {self._url}", 300),
-            detail="its answer has no code, no address or no time limit",
+            detail=f"its answer {why}",
             remedy="check the URL",
             phase="AUTH",
         )
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    fits = len(url) <= MAX_ADDRESS and url.isprintable() and " " not in url
+    return fits and parts.scheme in {"https", "http"} and bool(host)
 
 
 class BrowserTokens(_LoginTokens):

@@ -35,8 +35,10 @@ class SharedResult(Generic[_T]):
         self._result = [result]
         waiting, self._waiting = self._waiting, []
         for each in waiting:
-            # Given a Failure, it calls the errbacks.
-            each.callback(result)
+            # A callback of an earlier one may have cancelled this one.
+            if not each.called:
+                # Given a Failure, it calls the errbacks.
+                each.callback(result)
 
     def _cancel(self, waiting: Deferred[_T]) -> None:
         if waiting in self._waiting:

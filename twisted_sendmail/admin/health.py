@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred, succeed
 from twisted.python.failure import Failure
 
+from twisted_sendmail.shared_result import SharedResult
 from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IDelayedCall
 
     from twisted_sendmail.queue import QueueActionResult, Selection
@@ -60,7 +62,7 @@ class Health:
         self._relay = relay
         self._checked = float("-inf")
         self._queue_problem: str | None = None
-        self._waiting: list[Deferred[str | None]] = []
+        self._shared: SharedResult[str | None] | None = None
         self._probing: Deferred[None] | None = None
         self._timeout: IDelayedCall | None = None
 
@@ -69,18 +71,17 @@ class Health:
 
         Never fails. Cancelling ends only the waiting.
         """
-        answer: Deferred[str | None] = Deferred(self._forget)
         if 0 <= self._reactor.seconds() - self._checked < VALID_SECONDS:
-            answer.callback(self._result())
-            return answer
-        self._waiting.append(answer)
+            return succeed(self._result())
+        # Before the probe, which may end at once.
+        shared = self._shared = self._shared or SharedResult()
         if self._timeout is None:
             late = f"the queue has not answered for {PROBE_TIMEOUT:.0f} s"
             self._timeout = self._reactor.callLater(PROBE_TIMEOUT, self._answer, late)
         if self._probing is None:
             self._probing = maybeDeferred(self._probe)
             _ = self._probing.addBoth(self._probed)
-        return answer
+        return shared.wait()
 
     def stop(self) -> None:
         """Answer all that wait, and check no more."""
@@ -98,15 +99,11 @@ class Health:
         if call is not None and call.active():
             call.cancel()
         self._checked, self._queue_problem = self._reactor.seconds(), problem
-        waiting, self._waiting = self._waiting, []
-        for answer in waiting:
-            answer.callback(self._result())
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.set(self._result())
 
     def _result(self) -> str | None:
         if self._queue_problem is not None:
             return self._queue_problem
         return "the relay is stopping" if self._relay.stopping else None
-
-    def _forget(self, answer: Deferred[str | None]) -> None:
-        if answer in self._waiting:
-            self._waiting.remove(answer)

@@ -109,12 +109,16 @@ async def _log_in(
 
 
 def _show(request: LoginRequest) -> None:
+    from twisted_sendmail.oauth_login import MAX_ADDRESS, MAX_USER_CODE
+
     minutes = max(round(request.expires_in / 60), 1)
     # An address that is cut cannot be opened.
-    address = printable(request.url, 4096)
+    address = printable(request.url, MAX_ADDRESS)
     if request.code:
         print_note(f"Open this address in a browser, on any machine: {address}")
-        print_note(f"and enter this code within {minutes} min: {printable(request.code, 100)}")
+        print_note(
+            f"and enter this code within {minutes} min: {printable(request.code, MAX_USER_CODE)}"
+        )
     else:
         print_note(f"Open this address in a browser of this machine within {minutes} min:")
         print_note(address)
