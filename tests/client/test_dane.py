@@ -14,6 +14,7 @@ import pytest
 from attrs import define, evolve, field
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dh
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -52,6 +53,13 @@ from twisted_sendmail.testing import MemoryEndpoint
 
 DANE = TLSTrust(dane=True)
 PLACE = f"_587._tcp.{NAME}"
+OAKLEY_2 = int(
+    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74"
+    "020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437"
+    "4FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED"
+    "EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE65381FFFFFFFFFFFFFFFF",
+    16,
+)
 
 
 @define(eq=False)
@@ -353,6 +361,19 @@ def test_one_record_that_matches_is_enough(send: Sending) -> None:
     assert tls.verified_by == "dane-ta"
 
 
+# A warning of cryptography is about Diffie-Hellman.
+@pytest.mark.filterwarnings("ignore:Diffie-Hellman")
+def test_a_key_that_no_ca_has_does_not_disable_the_other_records(send: Sending) -> None:
+    found = usual()
+    # RFC 2409 section 6.2: the second Oakley group.
+    numbers = dh.DHParameterNumbers(OAKLEY_2, 2)
+    public = dh.DHPublicNumbers(5, numbers).public_key()
+    octets = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    _ = send.names.tlsa(f"2 1 0 {octets.hex()}", record(2, 1, 1, found.root))
+    tls = send(found.context(found.intermediate, found.root)).get().tls
+    assert tls.verified_by == "dane-ta"
+
+
 def test_of_two_digests_the_stronger_counts(send: Sending) -> None:
     """RFC 7671 section 9."""
     found = usual()
@@ -386,6 +407,7 @@ def test_of_two_digests_the_stronger_counts(send: Sending) -> None:
         (["3 1 1 " + "00" * 31], True, "there is 3 1 1"),
         (["2 0 0 3000"], True, "there is 2 0 0"),
         (["2 1 0 3000"], True, "there is 2 1 0"),
+        (["good", *(f"3 1 1 {n:064x}" for n in range(32))], True, "too many TLSA records of"),
     ],
 )
 def test_without_a_record_that_counts_nothing_is_connected_to(

@@ -24,7 +24,7 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -55,6 +55,16 @@ _EXACT, _SHA256, _SHA512 = 0, 1, 2
 _DIGEST_SIZES = {_SHA256: 32, _SHA512: 64}
 #: Certificates above the server's that are looked at.
 MAX_CHAIN = 10
+#: Records of one server: each CA in a record is compared with the whole chain, in the reactor's thread.
+MAX_RECORDS = 32
+#: The kinds of keys that can be those of a CA.
+_CA_KEYS = (
+    rsa.RSAPublicKey,
+    ec.EllipticCurvePublicKey,
+    ed25519.Ed25519PublicKey,
+    ed448.Ed448PublicKey,
+    dsa.DSAPublicKey,
+)
 
 
 @frozen(order=True)
@@ -147,6 +157,12 @@ class TLSARecords:
                 f"there is no TLSA record of {self.name}",
                 "DNSSEC proves that",
                 "leave DANE out, or ask the operator of the server to publish one",
+            )
+        if len(self.records) > MAX_RECORDS:
+            raise _unavailable(
+                f"there are too many TLSA records of {self.name}",
+                f"{len(self.records)}, and {MAX_RECORDS} at most are compared",
+                "ask the operator of the server to remove those of old certificates",
             )
         if not self.usable:
             raise _unavailable(
@@ -249,11 +265,14 @@ def public_key_octets(certificate: x509.Certificate) -> bytes:
 
 @lru_cache(maxsize=64)
 def _parsed(selector: int, data: bytes) -> Any:
-    """Return the certificate or the public key that a record holds; None if it cannot be read."""
+    """Return the certificate or the public key that a record holds; None if it cannot be used."""
     try:
-        return (x509.load_der_x509_certificate, load_der_public_key)[selector](data)
+        if selector == 0:
+            return x509.load_der_x509_certificate(data)
+        key = load_der_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
         return None
+    return key if isinstance(key, _CA_KEYS) else None
 
 
 def _anchors(
@@ -288,8 +307,13 @@ def _with_key(key: Any, name: x509.Name) -> x509.Certificate:
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+        .sign(_some_key(), hashes.SHA256())
     )
+
+
+@lru_cache(maxsize=1)
+def _some_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def _why_not_issued_by(
