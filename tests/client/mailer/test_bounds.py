@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
 from tests.client.mailer.conftest import Post, a_message
 from tests.client.mailer.postbox import CHUNKING, PIPELINING
@@ -238,3 +239,32 @@ def test_a_clock_that_is_set_back_costs_nothing_of_the_rate() -> None:
     assert not bucket.take()
     clock.now = 41.0
     assert [True, False] == [bucket.take() for _ in range(2)]
+
+
+def test_limits_that_are_changed_hold_from_then_on(post: Post) -> None:
+    mailer = post.mailer(post.world.server({"BDAT_LAST": SILENT}), connections=1, window=1)
+    results = post.send(mailer, *[a_message(n) for n in range(4)])
+    assert post.endpoint.attempts == 1
+    mailer.change_limits(PoolLimits(connections=3, window=1))
+    post.pump.run()
+    assert post.endpoint.attempts == 3
+    mailer.change_limits(PoolLimits(connections=2, window=1, rate=1.0))
+    post.pump.run()
+    assert post.endpoint.attempts == 3
+    with pytest.raises(InvalidInput):
+        mailer.change_limits("many")  # type: ignore[arg-type]
+    assert [result.fired for result in results] == [0] * 4
+    _ = post.close(mailer, grace=0)
+
+
+def test_a_rate_that_is_changed_counts_from_that_moment() -> None:
+    clock = Clock()
+    bucket = TokenBucket(clock, None, 1)
+    clock.advance(100)
+    bucket.change(1.0, 5)
+    assert [True, False] == [bucket.take() for _ in range(2)]
+    clock.advance(4)
+    bucket.change(10.0, 2)
+    assert [True, True, False] == [bucket.take() for _ in range(3)]
+    clock.advance(0.1)
+    assert bucket.take()
