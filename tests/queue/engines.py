@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tests.memory_queue import MemoryQueue
 from tests.names import InlineWorker, SQLiteQueue
 from twisted_sendmail.queue.postgresql.queue import PostgreSQLQueue
-from twisted_sendmail.testing.queue_conformance import QueueHome
+from twisted_sendmail.testing.queue_conformance import QueueHome, SharedQueueHome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ class SqliteHome(QueueHome):
         await self._spools.pop().close()
 
 
-class PostgreSQLHome(QueueHome):
+class PostgreSQLHome(SharedQueueHome):
     """A database; *inline*: without a thread."""
 
     def __init__(self, reactor: Any, server: PostgreSQL, database: str, *, inline: bool) -> None:
@@ -84,3 +84,17 @@ class PostgreSQLHome(QueueHome):
             database=self.database,
         )
         await self._spools.pop().close()
+
+    async def open_another(self) -> Queue:
+        spool, _ = await self.open()
+        return spool
+
+    async def end_leases(self, queue: Queue, finder: Queue) -> None:
+        assert isinstance(queue, PostgreSQLQueue)
+        assert isinstance(finder, PostgreSQLQueue)
+        self._server.sql(
+            "UPDATE twisted_sendmail.node SET alive_until = '-infinity' WHERE number = %s",
+            queue._store.node,
+            database=self.database,
+        )
+        await finder._renew()

@@ -8,7 +8,11 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.queue.engines import MemoryHome, PostgreSQLHome, SqliteHome
-from twisted_sendmail.testing.queue_conformance import QueueConformance, QueueHome
+from twisted_sendmail.testing.queue_conformance import (
+    QueueConformance,
+    QueueHome,
+    SharedQueueConformance,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,15 +40,15 @@ class TestSqliteInline(QueueConformance):
         return SqliteHome(Clock(), tmp_path / "queue", inline=True)
 
 
-class TestPostgreSQLOnThreads(QueueConformance):
+class TestPostgreSQLOnThreads(QueueConformance, SharedQueueConformance):
     @pytest.fixture
-    def home(self, postgresql: PostgreSQL, database: str) -> QueueHome:
+    def home(self, postgresql: PostgreSQL, database: str) -> PostgreSQLHome:
         from twisted.internet import reactor
 
         return PostgreSQLHome(reactor, postgresql, database, inline=False)
 
 
-class TestPostgreSQLInline(QueueConformance):
+class TestPostgreSQLInline(QueueConformance, SharedQueueConformance):
     @pytest.fixture
-    def home(self, postgresql: PostgreSQL, database: str) -> QueueHome:
+    def home(self, postgresql: PostgreSQL, database: str) -> PostgreSQLHome:
         return PostgreSQLHome(Clock(), postgresql, database, inline=True)

@@ -8,7 +8,10 @@ import pytest
 import pytest_twisted
 
 pytest.register_assert_rewrite(
-    *[f"{__package__}.{name}" for name in ("adding", "concurrent", "delivering", "operators")]
+    *[
+        f"{__package__}.{name}"
+        for name in ("adding", "concurrent", "delivering", "operators", "shared")
+    ]
 )
 
 from twisted_sendmail.testing.queue_conformance.adding import ConformanceOfAdding  # noqa: E402
