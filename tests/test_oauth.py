@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import stat
 import sys
 from base64 import b64decode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,22 @@ async def test_a_new_refresh_token_replaces_the_old_one(running: Running) -> Non
     assert (link.is_symlink(), stat.S_IMODE(running.file.stat().st_mode)) == (True, 0o600)
     assert {path.name for path in running.folder.iterdir()} >= {"link", "refresh"}
     assert not list(running.folder.glob(".refresh*"))
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symlink", "hard link"])
+@ensureDeferred
+async def test_a_link_with_the_name_of_the_new_file_is_not_followed(
+    running: Running, link: Callable[[Path, Path], None]
+) -> None:
+    """As another user could make it, in a directory that both may write to."""
+    running.server.rotates = True
+    other = running.folder / "other"
+    other.write_text("of another user\n")
+    link(running.folder / f".refresh.new-{os.getpid()}", other)
+    assert await value(running.refresh_tokens()) == "access-1"
+    assert other.read_text() == "of another user\n"
+    assert running.file.read_text() == f"{REFRESH}-1\n"
+    assert not running.file.is_symlink()
 
 
 @ensureDeferred

@@ -240,6 +240,22 @@ async def test_a_login_without_a_refresh_token_names_the_scope(stage: Stage) -> 
 
 
 @ensureDeferred
+async def test_a_login_stores_its_token_after_another_process_that_uses_the_old_one(
+    stage: Stage,
+) -> None:
+    store = RefreshTokenFile(stage.reactor, stage.file)
+    release = await store.lock()
+    login = stage.device().log_in()
+    await stage.polls(5)
+    await store.save("rotated from the old one")
+    await deferLater(stage.reactor, 0.1)
+    assert stage.file.read_text() == "rotated from the old one\n"
+    release()
+    assert (await login).value.reveal() == "access-0"
+    assert stage.file.read_text() == f"{REFRESH}\n"
+
+
+@ensureDeferred
 async def test_a_login_whose_token_cannot_be_stored_fails(stage: Stage) -> None:
     stage.file.mkdir()
     login = stage.device().log_in()

@@ -18,7 +18,8 @@ import os
 import re
 from abc import ABC, abstractmethod
 from base64 import b64encode
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,7 +30,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorCore, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
 EXPIRY_MARGIN = 60.0
 #: Seconds that a request to a token endpoint may take.
 REQUEST_TIMEOUT = 30.0
+#: Seconds that a stop of the reactor waits for an answer with a new refresh token, and for its storage.
+SHUTDOWN_TIMEOUT = 5.0
 #: Seconds to wait for another process that uses the refresh token, and between two attempts.
 LOCK_TIMEOUT, LOCK_INTERVAL = 60.0, 0.05
 #: Octets of an answer.
@@ -550,6 +553,29 @@ class _EndpointTokens(TokenSource):
         return form
 
 
+@contextmanager
+def _before_shutdown(reactor: Any) -> Iterator[None]:
+    """Let a stop of the reactor wait for the end of the block: an old refresh token may be invalid then."""
+    if not IReactorCore.providedBy(reactor):
+        yield
+        return
+    clock: Any = reactor
+    ended: SharedResult[None] = SharedResult()
+    waiting: list[Deferred[None]] = []
+
+    def wait() -> Deferred[None]:
+        waiting.append(ended.wait())
+        return waiting[0].addTimeout(SHUTDOWN_TIMEOUT, clock, lambda *_: None)
+
+    trigger = reactor.addSystemEventTrigger("before", "shutdown", wait)
+    try:
+        yield
+    finally:
+        if not waiting:
+            reactor.removeSystemEventTrigger(trigger)
+        ended.set(None)
+
+
 def token_text(value: object) -> str | None:
     """Return a token of either kind; None if it could be neither sent nor stored in a line."""
     return value if isinstance(value, str) and _TOKEN.fullmatch(value) else None
@@ -596,9 +622,16 @@ class RefreshTokens(_EndpointTokens):
         self._unsaved: Secret | None = None
 
     async def _grant(self) -> dict[str, Any]:
+        async with self._in_use():
+            return await self._refresh()
+
+    @asynccontextmanager
+    async def _in_use(self) -> AsyncIterator[None]:
+        """Use the refresh token: no other process does so, and a stop of the reactor waits."""
         release = await self._store.lock()
         try:
-            return await self._refresh()
+            with _before_shutdown(self._endpoint.reactor):
+                yield
         finally:
             release()
 

@@ -131,8 +131,9 @@ class _LoginTokens(RefreshTokens):
                 remedy="allow them for the client, or ask for the scope offline_access too",
                 phase="AUTH",
             )
-        await self._store.save(refresh_token.reveal())
-        self._unsaved = None
+        async with self._in_use():
+            await self._store.save(refresh_token.reveal())
+            self._unsaved = None
         return answer
 
     async def _grant(self) -> dict[str, Any]:

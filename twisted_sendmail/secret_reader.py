@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ def write_file(path: Path, content: bytes) -> None:
     target = Path(os.path.realpath(path))
     new = target.with_name(f".{target.name}.new-{os.getpid()}")
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # A file of this name is of a process that was killed, or another user's, and may be a link.
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
             os.fchmod(descriptor, 0o600)
             _ = file.write(content)
@@ -44,7 +47,8 @@ def write_file(path: Path, content: bytes) -> None:
         finally:
             os.close(directory)
     except OSError as e:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink()
         why = f"{printable(str(path), 200)} cannot be written: {e.strerror or type(e).__name__}"
         raise _unusable(why, "make its directory writable for this user") from None
 

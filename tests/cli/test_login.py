@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -13,12 +14,21 @@ import treq
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.web.server import NOT_DONE_YET
 
 from tests.cli.shell import Shell
 from tests.cli.test_accounts import write_accounts
 from tests.token_endpoint import REFRESH, SECRET, Endpoint, answer, listen
 from twisted_sendmail import ServerTLS
 from twisted_sendmail.testing import Authority, LoopbackServer
+
+
+async def until(reactor: Any, condition: Callable[[], object]) -> None:
+    end = reactor.seconds() + 60
+    while not condition():
+        assert reactor.seconds() < end
+        await deferLater(reactor, 0.01)
+
 
 ENTER = (
     "Open this address in a browser, on any machine: https://login.example.org/device\n"
@@ -151,3 +161,35 @@ async def test_a_login_that_is_refused_or_interrupted_stores_nothing(
     out, _ = await deferToThread(process.communicate)
     assert (process.returncode != 0, out) == (True, b"")
     assert not (shell.folder / "refresh").exists()
+
+
+@ensureDeferred
+async def test_an_interrupted_command_still_stores_a_new_refresh_token(
+    reactor: Any, shell: Shell, provider: Provider
+) -> None:
+    """The server may have given it already, and the old one is not valid then."""
+    shell.write("refresh", REFRESH.encode(), 0o600)
+    requests: list[Any] = []
+
+    def keep(request: Any) -> Any:
+        requests.append(request)
+        return NOT_DONE_YET
+
+    provider.server.fault = keep
+    for name in ("oauth-ca-file", "oauth-client-secret-file"):
+        provider.settings[name] = str(shell.folder / provider.settings[name])
+    words = [*provider.options(), f"--oauth-refresh-token-file={shell.folder}/refresh"]
+    async with LoopbackServer(reactor, tokens={"alice": "new"}) as server:
+        url = server.url.replace("://", "://alice@")
+        words = [f"--server={url}", *words, f"--ca-file={server.ca_file}", shell.message]
+        process = shell.start("send", *words)
+        await until(reactor, lambda: requests)
+        process.send_signal(signal.SIGINT)
+        # The command ends its session with the server when it has the signal.
+        await until(reactor, lambda: server.sessions[-1].closed)
+        (request,) = requests
+        request.write(answer(request, 200, access_token="new", refresh_token="rotated"))
+        request.finish()
+        out, err = await deferToThread(process.communicate)
+        assert (process.returncode, out, server.messages) == (130, b"", []), err
+    assert (shell.folder / "refresh").read_text() == "rotated\n"

@@ -43,11 +43,14 @@ def react(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
 
     def end(result: int | Failure) -> None:
         results.append(result)
+        reactor.stop()
+
+    def leave() -> None:
+        (result,) = results
         pool = reactor.threadpool
         if isinstance(result, int) and pool is not None and pool.working:
             # Exit now: a name look-up or a read in a thread may take minutes.
             os._exit(finish(status_of_signal(result, signals[-1])))
-        reactor.stop()
 
     def cancel() -> None:
         for deferred in working:
@@ -60,6 +63,8 @@ def react(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
 
     before = {n: signal.signal(n, interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
+        # Before the trigger of the thread pool, which waits for the threads; after those that store a token.
+        _ = reactor.addSystemEventTrigger("during", "shutdown", leave)
         reactor.callWhenRunning(begin)
         reactor.run(installSignalHandlers=False)
     finally:
