@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from socket import AF_UNIX, SOCK_DGRAM, socket
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,7 @@ from tests.cli.queues import Queue
 from tests.cli.shell import Done
 from twisted_sendmail import Recipient
 from twisted_sendmail.cli.main import main
+from twisted_sendmail.drop import DropSettings, write_settings
 from twisted_sendmail.queue import (
     PIECE_SIZE,
     WAKEUP,
@@ -213,3 +218,29 @@ def test_commands_change_a_queue_in_a_database(
     assert run("release", url, "--recipient", "later@example.net").out == "1 message released\n"
     assert run("delete", url, "--all").out == "7 messages deleted\n"
     assert contents(url) == {}
+
+
+def test_mailq_shows_and_flushes_a_queue_in_a_database_without_a_relay(
+    run: Run, queue: Queue, tmp_path: Path, postgresql: PostgreSQL, database: str
+) -> None:
+    url, spool = postgresql.url(database), tmp_path / "spool"
+    spool.mkdir()
+    run("export", queue.directory, "-o", tmp_path / "export")
+    run("import", url, tmp_path / "export")
+    write_settings(
+        DropSettings(str(spool), url, "relay.example", "a.example", "b.example", 1000, 1000, 10, 10)
+    )
+    program = Path(sys.executable).with_name("twisted-sendmail-sendmail")
+    environment = {**os.environ, "TWISTED_SENDMAIL_SPOOL": str(spool)}
+    shown, flushed = (
+        subprocess.run(
+            [str(program), option], env=environment, capture_output=True, text=True, check=False
+        )
+        for option in ("-bp", "-q")
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines()[-1].endswith("in 7 Requests.")
+    assert all(name in shown.stdout for name in contents(url))
+    assert (flushed.returncode, flushed.stdout, flushed.stderr) == (0, "", "")
+    tried = [m for m, _ in contents(url).values() if not m.aside and not m.held]
+    assert all(m.due <= time.time() for m in tried)
