@@ -21,6 +21,7 @@ from twisted_sendmail.queue import (
     QueuedMessage,
     QueuedRecipient,
     QueueError,
+    QueueFull,
     QueueIds,
     QueueTotals,
     RecipientState,
@@ -55,6 +56,8 @@ class MemoryQueue(Queue):
         self.contents: dict[str, bytes] = {}
         #: When set, every write fails with it, as if the disk were full.
         self.broken: QueueError | None = None
+        #: Octets of mail that can wait outside which are accepted; None: any number.
+        self.space: int | None = None
         self._open = False
         self._files: set[str] = set()
 
@@ -107,6 +110,12 @@ class MemoryQueue(Queue):
     def intake(self) -> Intake:
         """See ``Queue.intake``."""
         return _MemoryIntake(self)
+
+    def check_space(self, size: int) -> Deferred[None]:
+        """See ``Queue.check_space``."""
+        if self.space is not None and size > self.space:
+            return fail(QueueFull("the queue has too little free space"))
+        return succeed(None)
 
     def bring(self, info: MessageInfo, content: bytes) -> Deferred[QueuedMessage]:
         """Add a message; called at the end of an intake."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,20 +25,23 @@ from tests.names import (
     SCAN_INTERVAL,
     Configuration,
     DropIntake,
+    InlineWorker,
     QueueAction,
     QueuedMessage,
     QueueError,
     QueueFull,
     Selection,
+    SQLiteQueue,
     SQLiteStore,
     read_configuration,
 )
 from tests.other_users import needs_root
 from twisted_sendmail import SendmailError
-from twisted_sendmail.daemon.drop_intake import MAX_SCAN_PAUSE, RESERVED_SPACE
+from twisted_sendmail.daemon.drop_intake import MAX_SCAN_PAUSE
 from twisted_sendmail.drop import DropDirectory, DropEnvelope, DropRecipient, read_settings
 from twisted_sendmail.queue import Queue
 from twisted_sendmail.queue.sqlite.database import SQLiteConnection
+from twisted_sendmail.testing.queue_conformance.messages import add_message
 
 CONFIGURATION = """
 name = "relay.example.org"
@@ -394,31 +396,45 @@ def test_a_message_that_the_queue_never_takes_delays_no_other(spool: Spool) -> N
     assert len(spool.logged) == 1
 
 
-def test_disk_space_is_reserved_for_mail_that_comes_by_smtp(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_space_is_reserved_for_mail_that_comes_by_smtp(tmp_path: Path, spool: Spool) -> None:
+    """The queue accepts mail that comes by SMTP, and leaves files in the directory."""
+    disk = os.statvfs(tmp_path)
+    free = disk.f_bavail * disk.f_frsize
+    queue = SQLiteQueue(
+        spool.clock, tmp_path / "queue", worker=InlineWorker(), least_free=free * 2 // 3
+    )
+    spool.start(queue=queue)
+    spool.put()
+    spool.scan()
+    assert (fired(queue.count(Selection())), len(spool.files)) == (0, 1)
+    (line,) = spool.logged
+    assert "MiB are left for mail that comes by SMTP" in line
+    fired(Deferred.fromCoroutine(add_message(queue, CONTENT)))
+    spool.stop()
+    fired(queue.close())
+
+
+def test_files_wait_until_the_queue_has_space(spool: Spool) -> None:
     spool.start()
     spool.put()
-    with monkeypatch.context() as patch:
-        patch.setattr("twisted_sendmail.daemon.drop_intake.RESERVED_SPACE", 1 << 60)
-        spool.scan()
-        assert (spool.messages, len(spool.files)) == ([], 1)
-    assert "MiB are left for mail that comes by SMTP" in spool.logged[0]
+    spool.queue.space = -1
+    spool.scan()
+    assert (spool.messages, len(spool.files)) == ([], 1)
+    spool.queue.space = None
     spool.scan()
     assert (len(spool.messages), spool.files) == (1, [])
 
 
 def test_a_large_file_for_which_there_is_no_space_delays_no_smaller_one(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
+    spool: Spool,
 ) -> None:
     spool.start()
-    free = SimpleNamespace(f_bavail=RESERVED_SPACE + 1_000_000, f_frsize=1, f_files=0)
+    spool.queue.space = 1_000_000
     spool.put(CONTENT + b"x\r\n" * 700_000)
     spool.put()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "statvfs", lambda _: free)
-        spool.scan()
-        assert (len(spool.messages), len(spool.files)) == (1, 1)
+    spool.scan()
+    assert (len(spool.messages), len(spool.files)) == (1, 1)
+    spool.queue.space = None
     spool.scan()
     assert (len(spool.messages), spool.files) == (2, [])
 

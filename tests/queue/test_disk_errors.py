@@ -212,19 +212,30 @@ def test_room_is_looked_at_once_a_second_while_there_is_much(tmp_path: Path) -> 
     room = FreeSpace(tmp_path, 1024, monotonic=now)
     for second in (0.0, 0.5, 2.0):
         seconds[0] = second
-        room.ask(100)
+        room.reserve(100)
     assert looks == [0.0, 0.5, 2.0]
     with pytest.raises(
         QueueFull, match="too little free space: less than 0 MiB would be left free"
     ):
-        FreeSpace(tmp_path, 1024).ask(free + 10**9)
+        FreeSpace(tmp_path, 1024).reserve(free + 10**9)
     with pytest.raises(QueueFull):
-        FreeSpace(tmp_path, free + 10**9).ask(1)
-    FreeSpace(tmp_path, 0).ask(free + 10**9)
+        FreeSpace(tmp_path, free + 10**9).reserve(1)
+    FreeSpace(tmp_path, 0).reserve(free + 10**9)
     # What the database does not use counts; but not all may hang on it.
-    FreeSpace(tmp_path, free + 10**9, lambda: 3 * 10**9).ask(1)
+    FreeSpace(tmp_path, free + 10**9, lambda: 3 * 10**9).reserve(1)
     with pytest.raises(QueueFull):
-        FreeSpace(tmp_path, 3 * free, lambda: 9 * free).ask(1)
+        FreeSpace(tmp_path, 3 * free, lambda: 9 * free).reserve(1)
+
+
+def test_mail_that_can_wait_leaves_space_for_other_mail(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    least = free * 2 // 3
+    FreeSpace(tmp_path, least).reserve(1)
+    with pytest.raises(QueueFull, match="MiB are left for mail that comes by SMTP"):
+        FreeSpace(tmp_path, least).check(1)
+    # Unused pages of the database count as free space in both.
+    FreeSpace(tmp_path, least, lambda: free).check(1)
+    FreeSpace(tmp_path, 0).check(2 * free)
 
 
 @ensureDeferred

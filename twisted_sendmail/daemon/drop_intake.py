@@ -11,7 +11,6 @@ the files stay in the directory.
 
 from __future__ import annotations
 
-import os
 import pwd
 import stat
 from collections import deque
@@ -38,7 +37,7 @@ from twisted_sendmail.drop import (
 )
 from twisted_sendmail.local_users import known_uid, uid_text
 from twisted_sendmail.off_reactor import off_reactor
-from twisted_sendmail.queue import LEAST_FREE, Cleanup, QueueError, is_database_url
+from twisted_sendmail.queue import Cleanup, QueueError, QueueFull
 from twisted_sendmail.received import clause, received_field
 from twisted_sendmail.smtp import (
     MAX_FIELDS,
@@ -73,8 +72,6 @@ SCAN_PAUSE, MAX_SCAN_PAUSE = 4, 2.0
 MAX_LOGGED = 20
 #: Files, and octets of them, that are read and committed together.
 BATCH_FILES, BATCH_SIZE = 64, 1024 * 1024
-#: Octets of free space, and inodes, that are left for mail that comes by SMTP.
-RESERVED_SPACE, RESERVED_INODES = 2 * LEAST_FREE, 100
 # Of the directory until it has its own mode, which mkdir cannot give.
 _NEW_DIRECTORY_MODE = 0o700
 #: Octets of the Received field that the server of ``sendmail -bs`` adds to a message.
@@ -257,12 +254,9 @@ class DropIntake:
 
     async def _take(self, directory: DropDirectory, batch: list[WaitingFile]) -> bool:
         """Take some files; False if the queue refuses mail."""
-        size = sum(file.size for file in batch)
-        short = await off_reactor(self._reactor, lambda: self._lack_of_space(size))
-        if short:
-            self._log_refused(short)
-            # Smaller ones may have enough.
-            return not await off_reactor(self._reactor, lambda: self._lack_of_space(0))
+        if not await self._has_space(sum(file.size for file in batch)):
+            # There may be enough for smaller files.
+            return await self._has_space(0)
         if len(batch) == 1 and batch[0].size > BATCH_SIZE:
             await self._end_commit(
                 directory, batch[0], Deferred.fromCoroutine(self._take_large(directory, batch[0]))
@@ -271,6 +265,14 @@ class DropIntake:
             await self._take_small(directory, batch)
         await self._remove_taken(directory)
         return self._taken_known
+
+    async def _has_space(self, size: int) -> bool:
+        try:
+            await self._queue.check_space(size)
+        except QueueFull as e:
+            self._log_refused(str(e))
+            return False
+        return True
 
     async def _take_small(self, directory: DropDirectory, batch: list[WaitingFile]) -> None:
         """Read files together, and commit their messages together."""
@@ -382,18 +384,6 @@ class DropIntake:
                 remedy="stop that relay, or give each a spool of its own",
             )
         return directory
-
-    def _lack_of_space(self, size: int) -> str:
-        queue = self._now_configured.queue
-        if is_database_url(queue):
-            # The database refuses mail when its own disk is full.
-            return ""
-        found = os.statvfs(queue)
-        if found.f_bavail * found.f_frsize < RESERVED_SPACE + 2 * size:
-            return f"{RESERVED_SPACE >> 20} MiB are left for mail that comes by SMTP"
-        if found.f_files and found.f_favail < RESERVED_INODES:
-            return f"{RESERVED_INODES} inodes are left for mail that comes by SMTP"
-        return ""
 
     def _now(self) -> float:
         return float(self._reactor.seconds())

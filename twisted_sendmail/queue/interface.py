@@ -149,6 +149,18 @@ class Queue(ABC):
         """Start a new message."""
 
     @abstractmethod
+    def check_space(self, size: int) -> Deferred[None]:
+        """Check the space for mail that can wait outside the queue, before it is read.
+
+        The queue keeps more space for mail that comes by SMTP, which has no other place.  An engine
+        that cannot tell accepts everything here.
+
+        :param size: octets of the mail.
+        :raises QueueFull: through the Deferred: leave the mail where it is.
+        :raises QueueError: through the Deferred: the queue cannot be read.
+        """
+
+    @abstractmethod
     def lease(
         self, route: str, now: float, *, fresh: int, retries: int, horizon: float
     ) -> Deferred[list[LeasedMessage]]:

@@ -177,6 +177,12 @@ class Store(ABC):
         :raises QueueFull: there is too little free space.
         """
 
+    def check_space(self, size: int) -> None:  # noqa: B027 - not every store can tell
+        """See ``Queue.check_space``.
+
+        :raises QueueFull: there is too little free space.
+        """
+
     @contextmanager
     def transaction(self, *, write: bool = True, doing: str = "do it") -> Iterator[None]:
         """Commit what the block does, or nothing of it.

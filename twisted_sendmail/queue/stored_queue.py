@@ -224,6 +224,10 @@ class StoredQueue(Queue):
         """See ``Queue.intake``."""
         return StoredIntake(self)
 
+    def check_space(self, size: int) -> Deferred[None]:
+        """See ``Queue.check_space``."""
+        return self.read(lambda store: store.check_space(size))
+
     def _commit_delivered(self) -> None:
         arrivals, self.arrivals = self.arrivals, []
         if arrivals and self.observer is not None:

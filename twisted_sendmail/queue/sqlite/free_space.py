@@ -1,7 +1,6 @@
 """Free space for the queue: mail is refused before the disk is full.
 
 ``database.queue_error`` makes ``QueueFull`` of the error of a disk that is full all the same.
-``daemon.drop_intake`` stops earlier, so that mail that comes by SMTP still has space.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class FreeSpace:
         self._read_at = float("-inf")
         self._left = 0
 
-    def ask(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Reserve *size* octets.
 
         :raises QueueFull: there is too little free space.
@@ -58,12 +57,29 @@ class FreeSpace:
         self._left -= size
         # The log holds a copy of what is written: near the limit read the free space each time.
         if now - self._read_at > _FRESH or self._left < 2 * self._least:
-            found = os.statvfs(self._directory)
-            free = found.f_bavail * found.f_frsize
-            self._left = free + self._unused() - size if free >= self._least // 2 else 0
+            self._left = self._free() - size
             self._read_at = now
         if self._left < self._least:
             raise QueueFull(
                 "the queue has too little free space",
                 detail=f"less than {self._least >> 20} MiB would be left free",
             )
+
+    def check(self, size: int) -> None:
+        """Check the space for *size* octets of mail that can wait outside the queue.
+
+        They leave twice as much free as other mail does, and the log holds a copy of them.
+
+        :raises QueueFull: there is too little free space.
+        """
+        if self._least and self._free() < 2 * (self._least + size):
+            raise QueueFull(
+                "the queue has too little free space",
+                detail=f"{2 * self._least >> 20} MiB are left for mail that comes by SMTP",
+            )
+
+    def _free(self) -> int:
+        """Return the octets that may be used; 0 if the file system has too few of its own."""
+        found = os.statvfs(self._directory)
+        free = found.f_bavail * found.f_frsize
+        return free + self._unused() if free >= self._least // 2 else 0

@@ -250,7 +250,11 @@ class SQLiteStore(Store):
 
     def admit(self, size: int) -> None:
         """See ``Store.admit``."""
-        self._free_space.ask(size)
+        self._free_space.reserve(size)
+
+    def check_space(self, size: int) -> None:
+        """See ``Store.check_space``."""
+        self._free_space.check(size)
 
     # -- a relay -------------------------------------------------------------------------
 
