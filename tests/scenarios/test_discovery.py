@@ -9,13 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dns.message
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
 import pytest
 import pytest_twisted
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID, ObjectIdentifier
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.protocols.basic import Int16StringReceiver
 
 from tests.name_server import NameServer
 from twisted_sendmail import (
@@ -31,7 +37,7 @@ from twisted_sendmail import (
     TLSTrust,
     submit,
 )
-from twisted_sendmail.client import DNSResolver
+from twisted_sendmail.client import DNSResolver, dns_lookup
 from twisted_sendmail.client.discovery import MAX_SERVERS, by_priority, find_servers
 
 MESSAGE = b"From: <jane@example.test>\r\n\r\nHi\r\n"
@@ -303,6 +309,43 @@ async def test_a_bogus_answer_is_no_answer(world: World, rcode: int) -> None:
     with pytest.raises(ConnectFailed, match="cannot be looked up") as caught:
         await world.send()
     assert caught.value.transient
+
+
+def _malformed(query: bytes) -> bytes:
+    """Return an answer with a TLSA record of two octets, where three and a digest are needed."""
+    asked = dns.message.from_wire(query)
+    reply = dns.message.make_response(asked)
+    kind = dns.rdatatype.TLSA
+    records = dns.rrset.RRset(asked.question[0].name, dns.rdataclass.IN, kind)
+    records.add(dns.rdata.GenericRdata(dns.rdataclass.IN, kind, b"\3\1"), 60)
+    reply.answer.append(records)
+    return reply.to_wire()
+
+
+class _MalformedByUDP(DatagramProtocol):
+    def datagramReceived(self, data: bytes, addr: Any) -> None:
+        assert self.transport is not None
+        self.transport.write(_malformed(data), addr)
+
+
+class _MalformedByTCP(Int16StringReceiver):
+    def stringReceived(self, string: bytes) -> None:
+        self.sendString(_malformed(string))  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_cannot_be_parsed_is_not_called_a_timeout(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By UDP it may be forged, and is ignored; by TCP its error is reported."""
+    monkeypatch.setattr(dns_lookup, "QUERY_TIMEOUT", 0.1)
+    tcp = reactor.listenTCP(0, Factory.forProtocol(_MalformedByTCP), interface="127.0.0.1")
+    number = tcp.getHost().port
+    udp = reactor.listenUDP(number, _MalformedByUDP(), interface="127.0.0.1")
+    with pytest.raises(ConnectFailed, match=r"TLSA records of mx\.test cannot .* malformed"):
+        await DNSResolver(f"127.0.0.1:{number}").lookup(reactor, "mx.test", "TLSA")
+    await udp.stopListening()
+    await tcp.stopListening()
 
 
 def test_weights_share_the_load() -> None:

@@ -8,6 +8,7 @@ other way the answer could be changed.  The queries are dnspython's, in the reac
 from __future__ import annotations
 
 import re
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,8 +23,8 @@ from twisted_sendmail.smtp import ConnectFailed, InvalidServer, printable
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-#: Seconds that a query may take, with all its repetitions.
-QUERY_TIMEOUT = 10.0
+#: Seconds that a query may take, with all its repetitions, and that it may take once more by TCP.
+QUERY_TIMEOUT, TCP_TIMEOUT = 7.0, 4.0
 
 _SERVER = re.compile(r"(?:(tls)://)?(\[[0-9A-Fa-f:.]+\]|[0-9.]+)(?::(\d{1,5}))?(?:#(\S+))?")
 
@@ -110,6 +111,7 @@ class DNSResolver:
         # Its subclasses are failures of servers, and names too long for the prefix of a service.
         self._error = dns.exception.DNSException
         self._no_name = dns.resolver.NXDOMAIN
+        self._no_answer = dns.resolver.LifetimeTimeout
 
     @property
     def validates(self) -> bool:
@@ -122,9 +124,7 @@ class DNSResolver:
 
     def _lookup(self, name: str, kind: str) -> DNSAnswer:
         try:
-            answer = self._resolver.resolve(
-                name, kind, search=False, lifetime=QUERY_TIMEOUT, raise_on_no_answer=False
-            )
+            answer = self._answer(name, kind)
         except self._no_name as error:
             responses = list(error.kwargs["responses"].values())
             return DNSAnswer((), self._is_validated(responses[-1]) if responses else False)
@@ -133,11 +133,21 @@ class DNSResolver:
                 f"the {kind} records of {printable(name)} cannot be looked up",
                 phase="connect",
                 detail=printable(str(error)),
-                remedy="check the name servers; a wrong signature (DNSSEC) is a failure, too",
+                remedy="check the name servers and the records; a wrong signature (DNSSEC) is a failure, too",
             ) from None
         records = tuple(answer.rrset or ())
         canonical = answer.canonical_name.to_text(omit_final_dot=True)
         return DNSAnswer(records, self._is_validated(answer.response), canonical)
+
+    def _answer(self, name: str, kind: str) -> Any:
+        resolve = partial(
+            self._resolver.resolve, name, kind, search=False, raise_on_no_answer=False
+        )
+        try:
+            return resolve(lifetime=QUERY_TIMEOUT)
+        except self._no_answer:
+            # By UDP an answer that cannot be parsed counts as a forged one, and the right one is waited for.
+            return resolve(tcp=True, lifetime=TCP_TIMEOUT)
 
     def _is_validated(self, response: Any) -> bool:
         return self._trusted and bool(response.flags & self._ad)
