@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.durability.audit import Delivered, Ledger
-from tests.durability.cluster import unexplained
+from tests.durability.cluster import allow_unknown_commits, unexplained
 
 TRACE = b"Received: from a by b;\r\n\tThu, 01 Jan 2026 12:00:00 +0000\r\n"
 
@@ -136,3 +136,17 @@ def test_a_second_copy_that_no_relay_has_named_is_found() -> None:
         ledger.delivered.append(Delivered("t", "a@b", sent.recipients, content, at, at))
     assert len(unexplained(ledger, "CRBRE5GGXBG1: removed\n")) == 1
     assert unexplained(ledger, "possibly duplicated, …: CRBRE5GF9ZFN CRBRE5GGXBG1\n") == []
+
+
+def test_a_message_may_come_out_after_451_only_if_its_relay_logged_an_unknown_commit() -> None:
+    ledger = Ledger()
+    sent = ledger.send("t", ("x@r.example",))
+    sent.refused = True
+    content = b"Received: from a by b\r\n\tid CRBRE5GGXBG1; now\r\n" + sent.content
+    ledger.delivered.append(Delivered("t", "a@b", sent.recipients, content, 1.0, 1.0))
+    allow_unknown_commits(ledger, "CRBRE5GGXBG1: not queued: the queue could not commit\n")
+    assert ledger.complaints() == ["I2: t was refused, and came out"]
+    allow_unknown_commits(
+        ledger, "CRBRE5GGXBG1: not queued: the result of a commit of the queue is …"
+    )
+    assert ledger.complaints() == []
