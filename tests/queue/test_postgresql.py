@@ -516,7 +516,7 @@ async def test_an_operator_is_heard_at_once(url: str) -> None:
 def test_a_server_without_a_standby_and_weaker_commits_are_named(url: str) -> None:
     with _logged() as texts:
         Node(url).close()
-        Node(f"{url}?synchronous_commit=off").close()
+        Node(f"{url}?synchronous_commit=off", "b").close()
     assert len(texts) == 2
     assert "the promotion of a standby may lose mail" in texts[0]
     assert "synchronous_commit = off" in texts[1]

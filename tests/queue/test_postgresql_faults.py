@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.names import QueueError, QueueUnusable
-from tests.queue.test_postgresql import Node, _meanwhile, url
-from twisted_sendmail.queue import open_store, shown_place
+from tests.names import MessageDamaged, QueueError, QueueUnusable, RecipientState, Selection
+from tests.queue.test_postgresql import Node, _end_connections, _logged, _meanwhile, url
+from twisted_sendmail.queue import (
+    LeaseLost,
+    Pieces,
+    models,
+    open_store,
+    prepare_queue_place,
+    shown_place,
+)
+from twisted_sendmail.queue.postgresql import store as store_module
 
 if TYPE_CHECKING:
     from tests.postgresql import Pair, PostgreSQL
@@ -96,3 +104,186 @@ def test_controls_in_a_url_are_escaped() -> None:
     with pytest.raises(QueueUnusable) as caught, open_store(place):
         pass
     assert str(caught.value).isprintable()
+
+
+# -- leases -------------------------------------------------------------------------------------
+
+
+def _ended(server: PostgreSQL, database: str, name: str) -> None:
+    """Let the leases of the relay *name* end as if it had not renewed them."""
+    server.sql(
+        "UPDATE twisted_sendmail.node SET alive_until = now() - interval '1 second' WHERE name = %s",
+        name,
+        database=database,
+    )
+
+
+@pytest.mark.parametrize("jump", [100.0, -100.0])
+def test_the_first_relay_after_an_outage_leaves_the_others_time_to_renew(
+    postgresql: PostgreSQL,
+    database: str,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    jump: float,
+) -> None:
+    """No relay could renew, or the database's clock was set: what one delivered is not sent again."""
+    passed = [0.0]
+    clock = models._boot_time
+    monkeypatch.setattr(models, "_boot_time", lambda: clock() + passed[0])
+    with closing(Node(url)) as a, closing(Node(url, "b")) as b:
+        id_ = a.put()
+        (leased,) = a.lease()
+        assert (a.renew(), b.renew()) == ([], [])
+        passed[0] += jump
+        _ended(postgresql, database, "a")
+        _ended(postgresql, database, "b")
+        assert b.renew() == []
+        assert a.settle(leased, RecipientState.PENDING) is not None
+        assert a.renew() == []
+        a.lease()
+        # A relay that does not come back either is found out, a lease time later.
+        for _ in range(3):
+            _ended(postgresql, database, "a")
+            passed[0] += 25
+            postgresql.sql(
+                "UPDATE twisted_sendmail.node SET alive_until = alive_until + interval '25 seconds' "
+                "WHERE name = 'b'",
+                database=database,
+            )
+            # Its clock goes on as well.
+            assert b.store._renewed is not None
+            b.store._renewed = (b.store._renewed[0], b.store._renewed[1] - 25)
+            ended = b.renew()
+        assert ended == [("a", (id_,))]
+
+
+def test_a_relay_whose_process_is_not_shown_has_not_ended(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting `ProtectProc=invisible` of systemd hides the processes of other users in /proc."""
+    with closing(Node(url)) as a:
+        a.put(leased=True)
+        monkeypatch.setattr(store_module, "_start_of", lambda _: "")
+        with closing(Node(url, "b")) as b:
+            assert b.found.interrupted == ()
+            assert b.renew() == []
+            assert [message.owner for message in b.list()] == ["a"]
+
+
+def test_a_relay_whose_clock_of_leases_was_ahead_is_not_alive_for_ever(
+    postgresql: PostgreSQL, database: str, url: str
+) -> None:
+    with closing(Node(url)) as a, closing(Node(url, "b")) as b:
+        id_ = a.put(leased=True)
+        postgresql.sql(
+            "UPDATE twisted_sendmail.node SET alive_until = '2040-01-01' WHERE name = 'a'",
+            database=database,
+        )
+        assert b.renew() == [("a", (id_,))]
+
+
+def test_a_record_counts_for_the_owner_alone(
+    postgresql: PostgreSQL, database: str, url: str
+) -> None:
+    """A standby that was promoted without a lease gives its number to another relay once more."""
+    with closing(Node(url)) as a, closing(Node(url, "b")) as b:
+        a.put()
+        (leased,) = a.lease()
+        postgresql.sql(
+            "UPDATE twisted_sendmail.message SET owner = %s", b.store.node, database=database
+        )
+        with pytest.raises(LeaseLost):
+            a.settle(leased, RecipientState.DELIVERED)
+        assert [message.owner for message in a.list()] == ["b"]
+
+
+def test_a_message_that_another_relay_delivered_is_not_damaged(
+    postgresql: PostgreSQL, database: str, url: str
+) -> None:
+    damaged: list[str] = []
+    with closing(Node(url)) as a, closing(Node(url, "b")) as b:
+        a.store._damaged = damaged.append
+        with a.store.transaction():
+            for place in range(2):
+                a.store.put_piece(7, place, b"data")
+            a.store.put(a.info(), Pieces(7, 2, 8), leased=True)
+        id_ = a.list()[0].id
+        with a.store.transaction(write=False):
+            at = a.store.where(id_)
+        _ended(postgresql, database, "a")
+        b.renew()
+        (again,) = b.lease()
+        assert b.settle(again, RecipientState.DELIVERED) is None
+        with b.store.transaction():
+            assert b.store.sweep(7)
+        with (
+            pytest.raises(QueueError, match="is not in the queue") as caught,
+            a.store.transaction(write=False),
+        ):
+            a.store.piece(at, 1)
+        assert not isinstance(caught.value, MessageDamaged)
+        with a.store.transaction():
+            a.store.set_aside(id_)
+        assert damaged == []
+
+
+def test_two_relays_of_one_name_are_named(url: str) -> None:
+    with closing(Node(url)), _logged() as texts, closing(Node(url)):
+        pass
+    assert any("another relay with the name a" in text for text in texts)
+
+
+# -- connections, tables, selections ------------------------------------------------------------
+
+
+def test_a_connection_that_was_lost_while_idle_costs_no_message(
+    postgresql: PostgreSQL, database: str, url: str
+) -> None:
+    with closing(Node(url)) as a:
+        for _ in range(2):
+            _end_connections(postgresql, database)
+            id_ = a.put()
+            _end_connections(postgresql, database)
+            assert a.list()[-1].id == id_
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\udcffb", "\ud800@example.org", "@\0"])
+def test_a_selection_that_no_text_can_match_is_empty(url: str, text: str) -> None:
+    with closing(Node(url)) as a, a.store.transaction(write=False):
+        for name in ("sender", "recipient", "route", "queue"):
+            given: Any = {name: text}
+            assert a.store.list(Selection(**given)) == []
+
+
+def test_an_index_of_an_administrator_is_no_damage(
+    postgresql: PostgreSQL, database: str, url: str
+) -> None:
+    """Nor is one that REINDEX CONCURRENTLY builds, or has left."""
+    Node(url).close()
+    for statement in (
+        "CREATE INDEX ready_ccnew ON twisted_sendmail.message (route)",
+        "CREATE TABLE twisted_sendmail.notes (text text)",
+    ):
+        postgresql.sql(statement, database=database)
+    Node(url).close()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_no_tables_are_made_in_a_database_of_another_encoding(
+    postgresql: PostgreSQL, database: str, encoding: str
+) -> None:
+    name = f"{database}_{encoding.lower()}"
+    postgresql.sql(
+        f"CREATE DATABASE {name} OWNER relay ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    )
+    try:
+        with pytest.raises(QueueUnusable, match=f"encoding of the database is {encoding}"):
+            prepare_queue_place(postgresql.url(name))
+        assert (
+            postgresql.sql(
+                "SELECT FROM pg_namespace WHERE nspname = 'twisted_sendmail'", database=name
+            )
+            == []
+        )
+    finally:
+        postgresql.drop_database(name)

@@ -154,13 +154,19 @@ _TABLES = (
     """,
 )
 
+# The tables, with their sequences, and the indexes.  An administrator may add others.
+_TABLE_NAMES = (
+    *("message", "recipient", "content", "piece", "node", "taken_file", "flushed", "route_down"),
+    *("rubbish", "about", "route_number", "node_number_seq", "flushed_serial_seq"),
+)
+_INDEX_NAMES = ("ready", "owned", "aside", "uid", "body", *[f"{t}_pkey" for t in _TABLE_NAMES])
 # Columns and valid indexes: a type that differs is found here, and not as damage to messages.
 _SHAPE = """
     SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
         JOIN pg_namespace n ON n.oid = c.relnamespace
         LEFT JOIN pg_index i ON i.indexrelid = c.oid
-    WHERE n.nspname = %s AND c.relkind IN ('r', 'i', 'S') AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'i', 'S') AND a.attnum > 0 AND NOT a.attisdropped
         AND coalesce(i.indisvalid AND i.indisready, true)
     ORDER BY c.relname COLLATE "C", a.attnum
 """
@@ -206,6 +212,17 @@ def prepare(connection: PostgreSQLConnection, address: DatabaseAddress, *, creat
 
 def _make(connection: PostgreSQLConnection, address: DatabaseAddress) -> None:
     schema = address.schema
+    version_number, encoding = connection.row(
+        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')"
+    )
+    if version_number < OLDEST_SERVER:
+        raise _unusable(address, "the server is older than PostgreSQL 13", "use a newer one")
+    if encoding != "UTF8":
+        raise _unusable(
+            address,
+            f"the encoding of the database is {encoding}",
+            "create one with ENCODING 'UTF8'",
+        )
     lock = crc32(f"{_PROGRAM} {schema}".encode())
     connection.run(f"BEGIN; SELECT pg_advisory_xact_lock({lock})")
     try:
@@ -233,7 +250,8 @@ def _make(connection: PostgreSQLConnection, address: DatabaseAddress) -> None:
 
 
 def _shape(connection: PostgreSQLConnection, schema: str) -> int:
-    return crc32(repr([tuple(row) for row in connection.rows(_SHAPE, (schema,))]).encode())
+    rows = connection.rows(_SHAPE, (schema, [*_TABLE_NAMES, *_INDEX_NAMES]))
+    return crc32(repr([tuple(row) for row in rows]).encode())
 
 
 def _format(connection: PostgreSQLConnection, address: DatabaseAddress) -> int:

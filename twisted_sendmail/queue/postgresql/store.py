@@ -60,7 +60,7 @@ from twisted_sendmail.queue.postgresql.connection import (
     is_of_server,
 )
 from twisted_sendmail.queue.postgresql.driver import psycopg
-from twisted_sendmail.queue.postgresql.schema import OLDEST_SERVER, READY, prepare
+from twisted_sendmail.queue.postgresql.schema import READY, prepare
 from twisted_sendmail.queue.rows import (
     BODY,
     PIECES,
@@ -84,6 +84,7 @@ from twisted_sendmail.queue.store import (
     new_message,
     settled_recipients,
 )
+from twisted_sendmail.smtp import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -100,6 +101,8 @@ _CLOCK_TOLERANCE = 2.0
 _SAFETY = 1 / 12
 #: The renewals in one lease time.
 RENEWALS = 4
+# Share of the lease time without a renewal after which other relays get time for theirs.
+_MISSED = 0.6
 # What a transaction waits for a lock of another, and how long it may be idle, in milliseconds.
 _LOCK_TIMEOUT, _IDLE_TIMEOUT = 10_000, 30_000
 
@@ -251,7 +254,10 @@ _DELETE = """
 """
 _DEAD = """
     SELECT number, name FROM node
-    WHERE number <> %s AND (alive_until < clock_timestamp() OR number = ANY(%b::bigint[]))
+    WHERE number <> %(own)s AND (number = ANY(%(ended)b::bigint[]) OR %(expired)s
+        AND (alive_until < clock_timestamp()
+            -- Written before the clock was set back: longer than any lease.
+            OR alive_until > clock_timestamp() + interval '2 days'))
     FOR UPDATE SKIP LOCKED
 """
 _NODES = """
@@ -300,6 +306,9 @@ class PostgreSQLStore(Store):
         self.term = LeaseTerm()
         self._serial = 0
         self._writing = False
+        # The last renewal, by the clock of the leases and by the database's.
+        self._renewed: tuple[float, float] | None = None
+        self._patient_until = float("-inf")
         # Back-off of connecting.
         self._delay = FIRST_DELAY
         self._next_try = float("-inf")
@@ -369,17 +378,10 @@ class PostgreSQLStore(Store):
 
         :raises QueueUnusable: it does not write durably.
         """
-        version, fsync, full_pages, standbys = self.connection.row(
-            "SELECT current_setting('server_version_num')::integer, current_setting('fsync'), "
-            "current_setting('full_page_writes'), current_setting('synchronous_standby_names')"
+        fsync, full_pages, standbys = self.connection.row(
+            "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
+            "current_setting('synchronous_standby_names')"
         )
-        if version < OLDEST_SERVER:
-            raise self._unusable("the server is older than PostgreSQL 13", "use a newer one")
-        encoding = self.connection.value("SELECT current_setting('server_encoding')")
-        if encoding != "UTF8":
-            raise self._unusable(
-                f"the encoding of the database is {encoding}", "create one with ENCODING 'UTF8'"
-            )
         if fsync != "on":
             raise self._unusable(
                 "the server runs with fsync = off, and loses mail when the power fails",
@@ -431,7 +433,18 @@ class PostgreSQLStore(Store):
             self._drop()
         if self._connection is None:
             self._connect()
-        write = write and not self._read_only
+        try:
+            self._begin_as_relay(write=write and not self._read_only)
+        except psycopg.OperationalError:
+            # Lost while it was idle, as when the server was started again: nothing has begun.
+            if not self.connection.lost:
+                raise
+            self._drop()
+            self._connect()
+            self._begin_as_relay(write=write and not self._read_only)
+
+    def _begin_as_relay(self, *, write: bool) -> None:
+        """Begin a transaction; register first if this is a relay that is not registered any more."""
         if write and self._relay and not self.node:
             self._register()
         if not self._begin(write=write, count=True):
@@ -622,6 +635,14 @@ class PostgreSQLStore(Store):
     def begin_relay(self, orphans_before: int) -> RecoveryReport:
         """See ``Store.begin_relay``: leases of other relays that live are left alone."""
         interrupted = [id_ for _, ids in self._reclaim() for id_ in ids]
+        query = "SELECT EXISTS (SELECT FROM node WHERE name = %s AND number <> %s)"
+        if self.connection.value(query, (self.name, self.node)):
+            _log.warn(
+                "{queue}: another relay with the name {name} has the queue open, or has just ended: give "
+                "each relay a name of its own with ?node=",
+                queue=str(self.address),
+                name=printable(self.name),
+            )
         if self.connection.value("SELECT count(*) FROM node") == 1:
             _ = self.connection.execute("DELETE FROM route_down")
         self._throw_away_orphans(orphans_before - (int(self.clock_offset * 1_000_000) << 8))
@@ -650,18 +671,41 @@ class PostgreSQLStore(Store):
             relay, with the ids of its messages.
         """
         before = LeaseTerm.now()
-        _ = self.connection.execute(
+        ((there,),) = self.connection.rows(
             "UPDATE node SET alive_until = clock_timestamp() + make_interval(secs => %s) "
-            "WHERE number = %s",
+            "WHERE number = %s RETURNING extract(epoch FROM clock_timestamp())::float8",
             (self.address.lease_time, self.node),
+            changes=True,
         )
         _ = self.connection.execute(
             "DELETE FROM flushed WHERE at < clock_timestamp() - interval '1 hour'"
         )
-        return self.term, self._end_of_lease(before), self._reclaim()
+        expired = self._others_could_renew(before, there)
+        return self.term, self._end_of_lease(before), self._reclaim(expired=expired)
 
-    def _reclaim(self) -> list[tuple[str, tuple[str, ...]]]:
-        """End the leases of relays that died; return their names and the ids of the messages."""
+    def _others_could_renew(self, here: float, there: float) -> bool:
+        """Return whether a relay that did not renew its leases in time had the opportunity.
+
+        The database may have been away for all relays, or its clock may have been set.  Then the first relay
+        that renews must not end the leases of the others, which are about to renew them, and to record
+        what they have delivered.
+
+        :param here: the time of this renewal by the clock of the leases.
+        :param there: the same by the database's clock.
+        """
+        before, self._renewed = self._renewed, (here, there)
+        lease_time = self.address.lease_time
+        if before is not None:
+            passed, passed_there = here - before[0], there - before[1]
+            if passed > lease_time * _MISSED or abs(passed_there - passed) > lease_time * _SAFETY:
+                self._patient_until = here + lease_time
+        return here >= self._patient_until
+
+    def _reclaim(self, *, expired: bool = True) -> list[tuple[str, tuple[str, ...]]]:
+        """End the leases of relays that died; return their names and the ids of the messages.
+
+        :param expired: also of those that did not renew in time.
+        """
         gone = [
             number
             for number, process in self.connection.rows(
@@ -670,7 +714,8 @@ class PostgreSQLStore(Store):
             if _has_ended(process)
         ]
         found = []
-        for number, name in self.connection.rows(_DEAD, (self.node, gone)):
+        given = {"own": self.node, "ended": gone, "expired": expired}
+        for number, name in self.connection.rows(_DEAD, given):
             owned = self.connection.rows("SELECT number FROM message WHERE owner = %s", (number,))
             ids = self._end_leases([each for (each,) in owned], number, interrupted=True)
             _ = self.connection.execute("DELETE FROM node WHERE number = %s", (number,))
@@ -978,6 +1023,10 @@ class PostgreSQLStore(Store):
             query = "SELECT data, checksum FROM piece WHERE body = %s AND place = %s"
             return intact(self.connection.row(query, (at.body, place)), at.body, place)
         except Damaged:
+            query = "SELECT FROM message WHERE number = %s"
+            if self.connection.row(query, (at.number,)) is None:
+                # Another relay took it over, and delivered it.
+                raise QueueError(f"message {id_text(at.number)} is not in the queue") from None
             raise message_damaged(id_text(at.number)) from None
 
     def set_aside(self, id: str) -> None:  # noqa: A002 - the field's name
@@ -987,10 +1036,10 @@ class PostgreSQLStore(Store):
             self._set_aside(number)
 
     def _set_aside(self, number: int) -> None:
-        _ = self.connection.execute(
+        if self.connection.execute(
             "UPDATE message SET aside = 'damaged', owner = NULL WHERE number = %s", (number,)
-        )
-        self._damaged(id_text(number))
+        ):
+            self._damaged(id_text(number))
 
     # -- results -----------------------------------------------------------------------
 
@@ -1018,7 +1067,8 @@ class PostgreSQLStore(Store):
             if number is None or number not in standing:
                 continue
             _, owner, fence, doomed, pending = standing[number]
-            if lease is not None and lease.fence != fence:
+            # A standby that was promoted without the last lease may give its fence once more.
+            if lease is not None and (lease.fence != fence or owner not in {None, self.node}):
                 lost[place] = LeaseLost.of(record.id)
                 continue
             if owner != self.node or number in settled:
@@ -1185,7 +1235,7 @@ class PostgreSQLStore(Store):
         ):
             if given is not None:
                 clauses.append(condition)
-                parameters.append(given)
+                parameters.append(_storable(given) if isinstance(given, str) else given)
         if selection.sender == "":
             clauses.append("sender = ''")
         elif selection.sender is not None:
@@ -1392,9 +1442,14 @@ def _folded(address: str) -> str | None:
     return None if folded == address else folded
 
 
+def _storable(text: str) -> str:
+    """Return *text* without the characters that no text in PostgreSQL has, for a comparison."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def _fits(column: str, pattern: str) -> tuple[str, list[str]]:
     """Return the condition of ``sqlite.database.fits``, and its parameters."""
-    pattern = pattern.casefold()
+    pattern = _storable(pattern).casefold()
     local, at, domain = pattern.partition("@")
     if not at:
         return f"position(%s IN {column}) > 0", [pattern]
@@ -1428,8 +1483,17 @@ def _start_of(pid: int) -> str:
 
 def _has_ended(process: str) -> bool:
     """Return whether the process of another relay is known to have ended: it ran on this machine."""
-    machine, _, rest = process.rpartition(" ")[0].rpartition(" ")
+    machine, _, pid = process.rpartition(" ")[0].rpartition(" ")
     start = process.rpartition(" ")[2]
-    if not machine or machine != _machine() or not rest.isdigit() or not start:
+    if not machine or machine != _machine() or not pid.isdigit() or not start:
         return False
-    return _start_of(int(rest)) != start
+    if found := _start_of(int(pid)):
+        return found != start
+    # Where systemd protects /proc (ProtectProc=) it does not show the processes of other users.
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
