@@ -201,7 +201,7 @@ async def test_a_connection_that_cannot_take_back_is_replaced(spool: SQLiteQueue
     assert [message.id] == [m.id for m in await spool.list(ALL)]
 
 
-def test_room_is_looked_at_once_a_second_while_there_is_much(tmp_path: Path) -> None:
+def test_free_space_is_read_once_a_second_while_there_is_much(tmp_path: Path) -> None:
     seconds, looks = [0.0], []
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
 
@@ -209,10 +209,10 @@ def test_room_is_looked_at_once_a_second_while_there_is_much(tmp_path: Path) -> 
         looks.append(seconds[0])
         return seconds[0]
 
-    room = FreeSpace(tmp_path, 1024, monotonic=now)
+    space = FreeSpace(tmp_path, 1024, monotonic=now)
     for second in (0.0, 0.5, 2.0):
         seconds[0] = second
-        room.reserve(100)
+        space.reserve(100)
     assert looks == [0.0, 0.5, 2.0]
     with pytest.raises(
         QueueFull, match="too little free space: less than 0 MiB would be left free"
@@ -239,7 +239,7 @@ def test_mail_that_can_wait_leaves_space_for_other_mail(tmp_path: Path) -> None:
 
 
 @ensureDeferred
-async def test_mail_is_refused_before_the_last_room_is_taken(tmp_path: Path) -> None:
+async def test_mail_is_refused_before_the_disk_is_full(tmp_path: Path) -> None:
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
     spool = SQLiteQueue(Clock(), tmp_path / "queue", least_free=2 * free)
     await spool.open()
@@ -251,7 +251,7 @@ async def test_mail_is_refused_before_the_last_room_is_taken(tmp_path: Path) -> 
     await spool.close()
 
 
-def test_an_error_of_the_file_system_says_whether_there_is_room(tmp_path: Path) -> None:
+def test_an_error_of_the_file_system_shows_whether_the_disk_is_full(tmp_path: Path) -> None:
     from twisted_sendmail.queue.sqlite.database import queue_error
 
     full = queue_error(OSError(errno.ENOSPC, "No space left on device"), "be read")
@@ -296,14 +296,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Take all the room there is."""
+    """Take all the space there is."""
     with path.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
 
 
 @ensureDeferred
-async def test_a_full_disk_refuses_until_there_is_room_and_sends_nothing_twice(
+async def test_a_full_disk_refuses_until_there_is_space_and_sends_nothing_twice(
     small_disk: Path,
 ) -> None:
     """A file system of 48 MiB, filled by mail as far as may be, and then by something else."""

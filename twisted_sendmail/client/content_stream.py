@@ -3,7 +3,7 @@
 A source is asked for a piece when the transport can take it, so that a content of a gigabyte takes
 no more memory than one of a megabyte.  After a 354 the pieces are dot-stuffed by the session; with
 CHUNKING each piece is a BDAT of its own, and the last one is sent as BDAT LAST.  So the source gives
-the size of a chunk: ``message.source``, or the pieces of the queue (``queue.sqlite.store``).
+the size of a chunk: ``message.source``, or the pieces of the queue (``queue.store``).
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ class ContentStream:
 
     async def _run(self) -> None:
         while piece := await self._source.read():
-            await self._room()
+            await self._until_writable()
             self._send(piece)
         # The end waits too: its reply is owed from when the server can have it.
-        await self._room()
+        await self._until_writable()
 
-    async def _room(self) -> None:
+    async def _until_writable(self) -> None:
         if self._protocol.session.next_flight:
             self._written = Deferred()
             await self._written

@@ -1,6 +1,6 @@
-"""A queue whose store one thread drives, with group commit.
+"""``StoredQueue``: a queue in a ``Store``, which one thread drives, with group commit.
 
-Every request becomes an operation; the worker runs it; its Deferred fires when the result is
+Every request becomes an operation, which the worker runs; its Deferred fires when the result is
 durable.  Nothing waits for the store in the reactor's thread.  Reads for people and programs that
 look at the queue, which may be long, run in another thread (``reader``).
 """
@@ -298,7 +298,7 @@ class StoredQueue(Queue):
         return settled
 
     def _hold_unrecorded(self, failure: Any, settlement: AttemptRecord) -> Any:
-        """Hold a message whose record was refused for good; it may have been delivered."""
+        """Hold a message whose record was refused permanently; it may have been delivered."""
         if not self._open or self._closing is not None or failure.value.temporary:
             return failure
         if failure.check(LeaseLost):

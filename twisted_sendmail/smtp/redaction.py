@@ -51,7 +51,7 @@ _ATTRIBUTE = re.compile(rb"[a-z]=")
 def shown_line(verb: str, *, argument: bool) -> str:
     """Return what may be shown of a client's line whose argument may be a secret.
 
-    :param verb: a verb that the server knows; empty if the line has none, and may be a password
+    :param verb: a verb that the server has; empty if the line has none, and may be a password
         that was sent by mistake.
     :param argument: the line has more than the verb.
     """
