@@ -79,6 +79,8 @@ class Account(NamedTuple):
     client_certificate: str | None = None
     client_key: str | None = None
     client_key_password_file: str | None = None
+    #: The IP address to connect from.
+    source_address: str | None = None
     ignore_extensions: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -333,5 +335,6 @@ _KEYS: dict[str, Callable[[object, str, str], Any]] = {
     "client-certificate": _path,
     "client-key": _path,
     "client-key-password-file": _path,
+    "source-address": _text,
     "ignore-extensions": _texts,
 }

@@ -84,6 +84,8 @@ _log = Logger(namespace="twisted_sendmail.oauth")
 class GrantRefused(AuthenticationFailed):
     """The token endpoint gives no more tokens, until a person acts."""
 
+    _before_host = "for"
+
     remedy = "log in again, as with twisted-sendmail login"
     #: The error code of RFC 6749 section 5.2 or RFC 8628 section 3.5, such as ``invalid_grant``.
     code = ""

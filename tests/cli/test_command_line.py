@@ -37,6 +37,17 @@ WRONG = [
     ("check", 64, "give its URL, or set the variable TWISTED_SENDMAIL_SERVER"),
     ("login", 64, "there are no settings of OAuth; add --oauth-provider"),
     ("login --port 0", 64, "it is a number from 1 to 65535"),
+    ("check smtps://x --mechanism external", 64, "EXTERNAL needs a certificate; add --client-cert"),
+    (
+        "check smtps://a@x --mechanism EXTERNAL --password-file password",
+        64,
+        "EXTERNAL uses no password and no token; leave them out",
+    ),
+    (
+        "check smtp://x --mechanism EXTERNAL --client-certificate password",
+        78,
+        "a user cannot be given with --tls none",
+    ),
     ("login smtps://x?oauth-provider=google", 64, "there is no --oauth-client-id; give it"),
     ("login smtps://x?oauth-client-id=c", 78, "there is no token endpoint; name a provider"),
     ("login ftp://x?oauth-client-id=c", 78, "'ftp://x' cannot be used"),

@@ -74,6 +74,27 @@ async def test_a_refused_token_is_read_again_once(
 
 
 @ensureDeferred
+async def test_check_names_the_login_among_the_settings(reactor: Any, shell: Shell) -> None:
+    """An account with them needs no option."""
+    shell.write("token", b"token\n", 0o600)
+    async with LoopbackServer(reactor, tokens={"alice": "token"}) as server:
+        url = f"{server.url.replace('://', '://alice@')}?bearer=true&password-file=token"
+        words = [f"--ca-file={server.ca_file}", "--source-address=127.0.0.1"]
+        done = await shell.run("check", url, *words)
+        settings = done.out.partition("settings")[2]
+        write_accounts(shell, f"[account.work]\n{settings}".replace('"token"', '"../../token"'))
+        again = await shell.run("check")
+    assert 'user = "alice"' in settings
+    assert 'password-file = "token"' in settings
+    assert "bearer = true" in settings
+    assert 'source-address = "127.0.0.1"' in settings
+    assert (again.status, "AUTH succeeded" in again.out) == (0, True)
+    # A relative file of an account starts at the folder of its file.
+    here = again.out.partition("settings")[2].replace("/.config/twisted-sendmail/../..", "")
+    assert here == settings.replace('"token"', f'"{shell.folder}/token"')
+
+
+@ensureDeferred
 async def test_a_pipe_with_a_token_is_read_once(reactor: Any, shell: Shell) -> None:
     async with LoopbackServer(reactor, tokens={"alice": "token"}) as server:
         url = server.url.replace("://", "://alice@")
@@ -90,7 +111,8 @@ async def test_a_command_without_a_token_is_a_temporary_error(reactor: Any, shel
         done = await shell.run("send", url, *words, shell.message)
         assert not server.messages
     assert done.status == 75
-    assert "the command failed with status 3; run it by hand as the same user" in done.err
+    assert "the token cannot be had for [127.0.0.1]:" in done.err
+    assert ": the command failed with status 3; run it by hand as the same user" in done.err
 
 
 @pytest.mark.parametrize(

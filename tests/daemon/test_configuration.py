@@ -353,6 +353,14 @@ def test_a_mistake_about_a_listener_is_one_line(folder: Folder, keys: str, compl
         (f'url = "smtps://jane:{PASSWORD}@h"', "url: there is a password in it; take it out, "),
         (f'url = "http://jane:{PASSWORD}@h"', "url: server URL 'http://…@h' cannot be used: "),
         (f'url = "smtps://h"\npassword = "{PASSWORD}"', "password: a secret is not written here; "),
+        (
+            'url = "smtps://h"\nmechanisms = ["external"]',
+            "mechanisms: EXTERNAL needs a certificate; give client-certificate",
+        ),
+        (
+            'url = "smtps://j@h"\nmechanisms = ["EXTERNAL"]\npassword-file = "password"',
+            "mechanisms: EXTERNAL uses no password and no token; leave them out",
+        ),
         ('url = "smtps://jane@h"', "password-file: there is no password for jane; give password-"),
         ('url = "smtps://h"\npassword-file = "password"', "url: there is a password but no user; "),
         ('url = "smtps://j@h"\nuser = "jane"', "user: there is a user in the url too; name the "),

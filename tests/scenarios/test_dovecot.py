@@ -159,11 +159,11 @@ class Home:
 
 @ensureDeferred
 async def test_a_person_logs_in_checks_and_sends_as_the_page_says(
-    servers: Servers, tmp_path: Path
+    reactor: Any, servers: Servers, tmp_path: Path
 ) -> None:
     home = Home(servers, tmp_path)
-    with_file, with_commands, smarthost = blocks("toml")
-    _, account, url, relay = blocks("sh")
+    with_file, with_commands, with_program, smarthost = blocks("toml")
+    _, account, url, programs, relay = blocks("sh")
     (home.accounts / "accounts.toml").write_text(home.moved(with_file))
     out = await deferToThread(home.run, account)
     assert "Open this address in a browser, on any machine: https://login.example.org/device" in out
@@ -185,3 +185,13 @@ async def test_a_person_logs_in_checks_and_sends_as_the_page_says(
     (home.accounts / "accounts.toml").write_text(text)
     out = await deferToThread(home.run, account)
     assert ("was given to the command" in out, len(servers.hop.messages)) == (True, 3)
+    # In place of a program that logs in by itself.
+    token = (await granted(reactor, servers, tmp_path).get()).value.reveal()
+    (home.folder / "token").write_text(f"{token}\n")
+    (home.folder / "token").chmod(0o600)
+    (program.parent / "oama").write_text(f"#!/bin/sh\ncat {home.folder}/token\n")
+    (program.parent / "oama").chmod(0o755)
+    out = await deferToThread(home.run, programs)
+    assert out.count("AUTH succeeded") == 3
+    (home.accounts / "accounts.toml").write_text(home.moved(with_program))
+    assert "AUTH succeeded" in await deferToThread(home.run, "twisted-sendmail check")

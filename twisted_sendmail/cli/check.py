@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from attrs import evolve
 
+from twisted_sendmail.accounts import Account
 from twisted_sendmail.cli.options import (
     LOGIN_OPTIONS,
     PASSWORD_VARIABLE,
@@ -24,6 +25,7 @@ from twisted_sendmail.cli.options import (
     account_of,
     add_server_options,
     server_of,
+    with_account_and_url,
 )
 from twisted_sendmail.cli.output import (
     as_json,
@@ -106,7 +108,8 @@ def execute(args: Namespace) -> int:
     except (SendmailError, CommandError) as e:
         return _failed(args, e)
     if name is None:
-        return react(lambda reactor: _check(args, reactor, server))
+        merged, _ = with_account_and_url(args, account)
+        return react(lambda reactor: _check(merged, reactor, server, account))
     return react(lambda reactor: _check_name(args, reactor, server, name))
 
 
@@ -149,8 +152,10 @@ def _as(args: Namespace, server: str, user: str | None) -> Namespace:
     return Namespace(**{**vars(args), "user": named, "server": server})
 
 
-async def _check(args: Namespace, reactor: Any, server: SubmissionServer) -> int:
-    return _show(args, await survey(reactor, server))
+async def _check(
+    args: Namespace, reactor: Any, server: SubmissionServer, account: Account | None
+) -> int:
+    return _show(args, await survey(reactor, server), account=account)
 
 
 async def _check_name(args: Namespace, reactor: Any, server: SubmissionServer, name: _Name) -> int:
@@ -180,13 +185,15 @@ async def _check_name(args: Namespace, reactor: Any, server: SubmissionServer, n
     return _show(args, found, name.user and (address if named else name.user))
 
 
-def _show(args: Namespace, found: Survey, user: str | None = None) -> int:
+def _show(
+    args: Namespace, found: Survey, user: str | None = None, account: Account | None = None
+) -> int:
     seen = found.seen
     status = status_of_result(None, seen.error)
     judged = findings(found, datetime.now(timezone.utc))
     if user is not None and seen.error is None and not seen.authenticated:
         judged.insert(0, Finding(OK, f"the login as {user} was not tried: give --password-file"))
-    settings = _settings(args, found, user)
+    settings = _settings(args, found, user, account)
     if args.json:
         print_result(as_json(_json(found, judged, settings, status)))
     else:
@@ -373,7 +380,9 @@ _GIVEN = (
 )
 
 
-def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any]:
+def _settings(
+    args: Namespace, found: Survey, user: str | None, account: Account | None
+) -> dict[str, Any]:
     """The keys of an account, or of a smarthost of the relay, with which the server can be used.
 
     Empty if it cannot be used.
@@ -383,12 +392,15 @@ def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any
     if seen.error is not None and not (by_dane and isinstance(seen.error, CertificateRejected)):
         return {}
     settings: dict[str, Any] = {"url": str(seen.server)}
-    user = args.user or user
-    if user is not None:
+    credentials = seen.server.credentials
+    user = args.user or user or (credentials.username if credentials is not None else None)
+    if user:
         settings["user"] = user
+    login = _login_settings(args, account)
     offered = set(seen.offered.auth)
-    if offered and offered <= {"XOAUTH2", "OAUTHBEARER"}:
-        settings["oauth-client-id"] = "…"
+    if credentials is None and not login and offered and offered <= {"XOAUTH2", "OAUTHBEARER"}:
+        login["oauth-client-id"] = "…"
+    settings |= login
     if args.mechanism:
         settings["mechanisms"] = args.mechanism
     for name in _GIVEN:
@@ -400,6 +412,20 @@ def _settings(args: Namespace, found: Survey, user: str | None) -> dict[str, Any
     if by_dane:
         settings |= {"dane": True, "name-servers": args.name_server}
     return settings
+
+
+def _login_settings(args: Namespace, account: Account | None) -> dict[str, Any]:
+    """The keys that name the login, and no secret: a prompt and a password in an account have none."""
+    given = {name: getattr(args, name, None) for name in LOGIN_OPTIONS}
+    login = {name.replace("_", "-"): value for name, value in given.items() if value is not None}
+    if "password-command" in login:
+        login["password-shell"] = login.pop("password-command")
+    if not login and account is not None and account.secret is not None:
+        key, value = account.secret
+        login = {} if key == "password" else {key: value}
+    if login and args.bearer:
+        login["bearer"] = True
+    return login
 
 
 # -- findings ---------------------------------------------------------------------

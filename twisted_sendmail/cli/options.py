@@ -29,7 +29,7 @@ from twisted_sendmail.client import (
     TLSTrust,
 )
 from twisted_sendmail.exit_status import CommandError, ExitStatus
-from twisted_sendmail.sasl import Credentials, Secret, TokenSource
+from twisted_sendmail.sasl import Credentials, Secret, TokenSource, certificate_only
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.smtp import InvalidServer, full_url, printable, shown_url
 
@@ -296,7 +296,7 @@ def server_of(
     :raises CommandError: the options contradict each other, or a secret cannot be read.
     :raises InvalidInput: a value cannot be used.
     """
-    args, server = _with_account_and_url(args, account)
+    args, server = with_account_and_url(args, account)
     if not server:
         raise CommandError(
             f"there is no server; {remedy}, or set the variable {SERVER_VARIABLE}, or write an "
@@ -333,7 +333,8 @@ def server_of(
     # Check the server before a prompt asks for a password.
     without_user = _server(server, policy, settings)
     user = _user(args, server)
-    if user is not None and not without_user.tls.required:
+    login = user is not None or certificate_only(args.mechanism)
+    if login and not without_user.tls.required:
         raise InvalidServer(
             f"a user cannot be given with --tls {without_user.tls.value} or its URL",
             remedy="use implicit TLS or STARTTLS: a password goes over TLS only",
@@ -349,6 +350,7 @@ _OAUTH = tuple(name for name in Account._fields if name.startswith("oauth_"))
 LOGIN_OPTIONS = ("password_file", "password_command", *_OAUTH)
 _OF_ACCOUNT = (
     "user",
+    "source_address",
     "ca_file",
     "ca_directory",
     "fingerprint",
@@ -361,7 +363,7 @@ _OF_ACCOUNT = (
 )
 
 
-def _with_account_and_url(args: Namespace, account: Account | None) -> tuple[Namespace, str]:
+def with_account_and_url(args: Namespace, account: Account | None) -> tuple[Namespace, str]:
     """*args* with the values of *account* and of the URL for the options that are not given; and the server.
 
     :raises CommandError: an option contradicts the URL.
@@ -461,6 +463,8 @@ def _user(args: Namespace, server: str) -> str | None:
 
 def _credentials(args: Namespace, user: str | None, account: Account | None) -> Credentials | None:
     given = args.password_file is not None or args.password_command is not None
+    if certificate_only(args.mechanism):
+        return _external(args, user, given=given or _oauth_settings(args) is not None)
     if user is None:
         if given:
             raise CommandError(
@@ -491,6 +495,15 @@ def _credentials(args: Namespace, user: str | None, account: Account | None) -> 
         token = _token_source(args, place) or _secret(args, user, place)
         return Credentials(user, token=token, mechanisms=args.mechanism)
     return Credentials(user, _secret(args, user, place), mechanisms=args.mechanism)
+
+
+def _external(args: Namespace, user: str | None, *, given: bool) -> Credentials:
+    """The credentials of a login by the client's certificate; *user* is the one to act as."""
+    if given:
+        raise CommandError("the mechanism EXTERNAL uses no password and no token; leave them out")
+    if args.client_certificate is None:
+        raise CommandError("the mechanism EXTERNAL needs a certificate; add --client-certificate")
+    return Credentials(user or "", mechanisms=args.mechanism)
 
 
 def _token_source(args: Namespace, place: tuple[str, Any] | None) -> TokenSource | None:
@@ -547,7 +560,7 @@ def login_of(
     :raises CommandError: the options contradict each other, or a secret cannot be read.
     :raises InvalidInput: a value cannot be used.
     """
-    args, server = _with_account_and_url(args, account)
+    args, server = with_account_and_url(args, account)
     user = _user(args, server) if server else args.user
     if server:
         _ = _server(server, None, {})

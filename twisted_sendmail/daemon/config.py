@@ -50,7 +50,7 @@ from twisted_sendmail.relay import (
     RetryPolicy,
     RouteSettings,
 )
-from twisted_sendmail.sasl import Credentials, Secret, check_mechanisms
+from twisted_sendmail.sasl import Credentials, Secret, certificate_only, check_mechanisms
 from twisted_sendmail.secret_file import check_secret_file
 from twisted_sendmail.server import PasswordFile, ServerTLS
 from twisted_sendmail.smtp import InvalidInput, Mailbox, full_url, printable
@@ -416,6 +416,10 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
     tokens = oauth_tokens(table, reactor, world_readable=world_readable)
     if secret is not None and tokens is not None:
         raise InvalidValue("there is a password too", "give one of them", "oauth-client-id")
+    if certificate_only(table.mechanisms):
+        with at_key("mechanisms"):
+            credentials = _external(table, user, given=secret is not None or tokens is not None)
+        return attrs.evolve(_over_tls(server), credentials=credentials)
     if user is None:
         if secret is not None or tokens is not None:
             what = "a password" if tokens is None else "a token"
@@ -425,9 +429,7 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
         why = f"there is no password for {printable(user, 80)}"
         remedy = "give password-file, password-credential or password-command"
         raise InvalidValue(why, remedy, "password-file")
-    if not server.tls.required:
-        remedy = "write smtps:// or smtp+starttls://"
-        raise InvalidValue("a password goes over TLS only", remedy, "url")
+    server = _over_tls(server)
     bearer = secret.tokens(reactor) if secret is not None and table.bearer else None
     with at_key("url" if table.mechanisms is None else "mechanisms"):
         credentials = Credentials(
@@ -438,6 +440,26 @@ def _server(table: SmarthostTable, tables: RootTable, reactor: Any) -> Submissio
         )
         check_mechanisms(credentials)
         return attrs.evolve(server, credentials=credentials)
+
+
+def _over_tls(server: SubmissionServer) -> SubmissionServer:
+    """Return *server*, where a login may follow.
+
+    :raises InvalidValue: it may be in clear.
+    """
+    if not server.tls.required:
+        remedy = "write smtps:// or smtp+starttls://"
+        raise InvalidValue("a password goes over TLS only", remedy, "url")
+    return server
+
+
+def _external(table: SmarthostTable, user: str | None, *, given: bool) -> Credentials:
+    """Return the credentials of a login by the relay's certificate; *user* is the one to act as."""
+    if given:
+        raise InvalidValue("EXTERNAL uses no password and no token", "leave them out")
+    if table.client_certificate is None:
+        raise InvalidValue("EXTERNAL needs a certificate", "give client-certificate")
+    return Credentials(user or "", mechanisms=table.mechanisms)
 
 
 @contextlib.contextmanager

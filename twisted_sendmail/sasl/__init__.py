@@ -10,7 +10,13 @@ from twisted_sendmail.sasl.credentials import (
     TokenSource,
 )
 from twisted_sendmail.sasl.mechanism import MAX_CHALLENGE, MAX_ROUNDS, Mechanism, one_too_many
-from twisted_sendmail.sasl.negotiation import MECHANISMS, MechanismFactory, check_mechanisms, choose
+from twisted_sendmail.sasl.negotiation import (
+    MECHANISMS,
+    MechanismFactory,
+    certificate_only,
+    check_mechanisms,
+    choose,
+)
 from twisted_sendmail.sasl.oauth import BEARER_REFUSALS, parse_bearer
 from twisted_sendmail.sasl.saslprep import saslprep
 from twisted_sendmail.sasl.scram import PLUS, BindingRefused, ScramServer, hash_of
@@ -49,6 +55,7 @@ __all__ = [
     "Secret",
     "Token",
     "TokenSource",
+    "certificate_only",
     "check_mechanisms",
     "choose",
     "hash_of",

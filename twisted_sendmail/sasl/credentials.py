@@ -43,6 +43,8 @@ _MECHANISM = re.compile("[A-Z0-9_-]{1,20}")
 class CredentialsUnavailable(TemporaryAuthenticationFailure):
     """The provider of a password or token failed; nothing was sent to the server."""
 
+    _before_host = "for"
+
     remedy = "what it raised is the cause of this error"
 
 

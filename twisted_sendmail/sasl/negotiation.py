@@ -73,6 +73,11 @@ def check_mechanisms(
     return known
 
 
+def certificate_only(mechanisms: Collection[str] | None) -> bool:
+    """Return whether these mechanisms log in by the certificate of the client, without a secret."""
+    return bool(mechanisms) and all(name.upper() == External.name for name in mechanisms or ())
+
+
 def choose(
     offered: Collection[str],
     credentials: ResolvedCredentials,

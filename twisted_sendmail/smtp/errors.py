@@ -10,7 +10,7 @@ RFC 5321 section 4.2.3, RFC 4954 section 6 (AUTH codes), RFC 3207 (STARTTLS).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from twisted_sendmail.smtp.escape import printable
 
@@ -39,6 +39,8 @@ class SendmailError(Exception):
     connection_usable: bool = False
     #: The action that helps; empty when the reply is enough.
     remedy: str = ""
+    #: The word between the failure and the host, if no reply of the host is the reason.
+    _before_host: ClassVar[str] = "at"
 
     def __init__(
         self,
@@ -132,7 +134,7 @@ class SendmailError(Exception):
     def __str__(self) -> str:
         text = self.what
         if self.host:
-            text += f" {'by' if self.reply else 'at'} {self.host}"
+            text += f" {'by' if self.reply else self._before_host} {self.host}"
         why = str(self.reply) if self.reply else self.detail
         if why:
             text += f": {why}"
