@@ -16,6 +16,7 @@ import treq
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
+from twisted.web.client import ResponseNeverReceived
 
 from tests.token_endpoint import DEVICE_GRANT, REFRESH, SECRET, Endpoint, answer, listen
 from twisted_sendmail import InvalidServer
@@ -345,6 +346,28 @@ async def test_a_login_in_a_browser_proves_that_the_code_is_its_own(stage: Stage
         "client_secret": SECRET,
     }
     assert stage.file.read_text() == f"{REFRESH}\n"
+
+
+@ensureDeferred
+async def test_a_page_that_sends_a_body_to_the_port_of_the_login_is_cut_off(stage: Stage) -> None:
+    """Any page that the browser shows can send one, of any size."""
+    source = BrowserTokens(
+        stage.endpoint(),
+        RefreshTokenFile(stage.reactor, stage.file),
+        "https://login.example.org/authorize",
+        stage.shown.append,
+    )
+    login = source.log_in()
+    await stage.until(lambda: stage.shown)
+    asked = dict(parse_qsl(urlsplit(stage.shown[0].url).query))
+    back = asked["redirect_uri"].replace("localhost", "127.0.0.1")
+    with pytest.raises(ResponseNeverReceived):
+        await treq.post(back, data=b"a" * 200000, persistent=False)
+    refusal = await treq.get(back, params={"code": "c", "state": "guessed"}, persistent=False)
+    assert refusal.code == 400
+    login.cancel()
+    with pytest.raises(CancelledError):
+        await login
 
 
 @ensureDeferred

@@ -33,6 +33,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IReactorCore, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted_sendmail.client import ServerVerifier
-    from twisted_sendmail.smtp import CertificateRejected
 
 #: Seconds before its end from which on a token is not used; at most half of its life.
 EXPIRY_MARGIN = 60.0
@@ -68,8 +68,8 @@ REQUEST_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 5.0
 #: Seconds to wait for another process that uses the refresh token, and between two attempts.
 LOCK_TIMEOUT, LOCK_INTERVAL = 60.0, 0.05
-#: Octets of an answer.
-MAX_ANSWER = 64 * 1024
+#: Octets of an answer, and of all that its connection receives: TLS and the header, too.
+MAX_ANSWER, MAX_RECEIVED = 64 * 1024, 256 * 1024
 
 # These errors pass (RFC 6749 section 4.1.2.1, RFC 8628 section 3.5).
 _TEMPORARY = frozenset(
@@ -239,7 +239,7 @@ class TokenEndpoint:
                 raise
             # An error of the parser quotes the answer, which may quote the request.
             raise request.unavailable(
-                request.masked(_reason(connection.rejection or error))
+                request.masked(connection.problem or _reason(error))
             ) from None
         finally:
             if timer.active():
@@ -392,9 +392,13 @@ class _Connection:
         return wrapClientTLS(self._verifier, self._tcp)
 
     @property
-    def rejection(self) -> CertificateRejected | None:
-        """The reason why the certificate was refused; None if it was not."""
-        return None if self._verifier is None else self._verifier.rejection
+    def problem(self) -> str:
+        """The reason why the connection was ended; empty if it was ended otherwise."""
+        if self._verifier is not None and self._verifier.rejection is not None:
+            return str(self._verifier.rejection)
+        if self._tcp is not None and self._tcp.exceeded:
+            return f"it sent more than {MAX_RECEIVED} octets"
+        return ""
 
     def abort(self) -> None:
         """Close the connection, if there is one; a server could hold it open after its answer."""
@@ -404,20 +408,43 @@ class _Connection:
 
 @implementer(IStreamClientEndpoint)
 class _Remembering:
-    """An endpoint that keeps the transport of its connection."""
+    """An endpoint that keeps the transport of its connection, and limits what it receives."""
 
     def __init__(self, endpoint: HostnameEndpoint) -> None:
         self._endpoint = endpoint
         self.transport: Any = None
+        self.exceeded = False
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:  # noqa: N803 - Twisted's
         """See ``IStreamClientEndpoint``."""
 
-        def connected(protocol: Any) -> Any:
-            self.transport = protocol.transport
-            return protocol
+        def connected(limited: Any) -> Any:
+            self.transport = limited.transport
+            return limited.wrappedProtocol
 
-        return self._endpoint.connect(protocolFactory).addCallback(connected)
+        factory = WrappingFactory(protocolFactory)
+        factory.noisy = False
+        factory.protocol = partial(_Limited, self)
+        return self._endpoint.connect(factory).addCallback(connected)
+
+
+class _Limited(ProtocolWrapper):
+    """Ends a connection that receives too much."""
+
+    def __init__(self, endpoint: _Remembering, factory: Any, protocol: Any) -> None:
+        super().__init__(factory, protocol)
+        self._endpoint = endpoint
+        self._received = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``."""
+        self._received += len(data)
+        if self._received > MAX_RECEIVED:
+            self._endpoint.exceeded = True
+            transport: Any = self.transport
+            transport.abortConnection()
+        else:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 
 @implementer(IAgent)

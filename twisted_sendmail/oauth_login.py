@@ -23,7 +23,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 from twisted_sendmail.oauth import (
     GrantRefused,
@@ -42,7 +42,7 @@ from twisted_sendmail.smtp import InvalidServer, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from twisted.web.http import Request
+    from twisted.web import http
 
     from twisted_sendmail.oauth import OAuthSettings
     from twisted_sendmail.sasl import Token
@@ -321,11 +321,24 @@ class _SiteWithoutLog(Site):
     """Writes no access log: the code is in the address."""
 
     def __init__(self, page: Resource) -> None:
-        super().__init__(page)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+        super().__init__(page, requestFactory=_RequestWithoutBody)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
         self.displayTracebacks = False
 
-    def log(self, request: Request) -> None:
+    def log(self, request: http.Request) -> None:
         """See ``HTTPFactory``."""
+
+
+class _RequestWithoutBody(Request):
+    """A request whose connection ends if it has a body: any web page may send one, of any size."""
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's
+        """See ``Request``; a large body would be kept in a file."""
+        super().gotLength(0)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's
+        """See ``Request``."""
+        if self.channel is not None:
+            self.channel.forceAbortClient()
 
 
 class _ReturnPage(Resource):
