@@ -6,8 +6,10 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pytest_twisted import ensureDeferred
 
 from tests.names import MessageDamaged, QueueError, QueueUnusable, RecipientState, Selection
+from tests.postgresql import PostgreSQL
 from tests.queue.test_postgresql import Node, _end_connections, _logged, _meanwhile, url
 from twisted_sendmail.queue import (
     LeaseLost,
@@ -17,10 +19,13 @@ from twisted_sendmail.queue import (
     prepare_queue_place,
     shown_place,
 )
+from twisted_sendmail.queue.postgresql import connection as connection_module
 from twisted_sendmail.queue.postgresql import store as store_module
+from twisted_sendmail.queue.postgresql.address import DatabaseAddress
+from twisted_sendmail.queue.postgresql.queue import PostgreSQLQueue
 
 if TYPE_CHECKING:
-    from tests.postgresql import Pair, PostgreSQL
+    from tests.postgresql import Pair
 
 __all__ = ["url"]
 
@@ -287,3 +292,59 @@ def test_no_tables_are_made_in_a_database_of_another_encoding(
         )
     finally:
         postgresql.drop_database(name)
+
+
+def test_a_timeout_that_an_administrator_set_is_no_lack_of_rights(
+    postgresql: PostgreSQL, database: str, url: str
+) -> None:
+    postgresql.sql(f"ALTER DATABASE {database} SET statement_timeout = 1")
+
+    def open_often() -> None:
+        for _ in range(100):
+            Node(url).close()
+
+    with pytest.raises(QueueError, match="statement timeout") as caught:
+        open_often()
+    assert caught.value.temporary
+    assert "create the schema" not in str(caught.value)
+
+
+def test_a_url_as_the_name_of_a_database_is_refused_unseen() -> None:
+    place = "postgresql://host/?dbname=postgresql://me:geheim@host/mail"
+    assert "geheim" not in shown_place(place)
+    with pytest.raises(QueueUnusable, match="name of the database") as caught:
+        open_store(place)
+    assert "geheim" not in str(caught.value)
+
+
+@ensureDeferred
+async def test_a_relay_stops_in_one_line_while_the_database_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No thread waits for LISTEN without end: the reactor joins its threads when it stops."""
+    from twisted.internet import reactor, threads
+    from twisted.internet.task import deferLater
+
+    monkeypatch.setattr(connection_module._Connection, "patience", 0.3)
+    monkeypatch.setattr(connection_module, "ANSWER_TIMEOUT", 0.3)
+    server = PostgreSQL()
+    try:
+        server.start()
+        server.create_users()
+        server.create_database("mail")
+        url = server.url("mail", connect_timeout="2")
+        connection, _ = connection_module.connect(DatabaseAddress.parse(url), b"SELECT 1")
+        with closing(connection), _logged() as texts:
+            spool = PostgreSQLQueue(reactor, url)
+            await spool.open()
+            while spool._listener._connection is None:
+                await deferLater(reactor, 0.01)
+            server.suspend()
+            listening = threads.deferToThread(connection.execute, b"LISTEN x")
+            with pytest.raises(TimeoutError):
+                await listening
+            await spool.close()
+            server.resume()
+        assert any("an operation of the queue failed: the queue could not" in t for t in texts)
+    finally:
+        server.remove()

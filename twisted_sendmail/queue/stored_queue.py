@@ -460,7 +460,10 @@ class StoredQueue(Queue):
             _log.warn("message {id} is damaged and set aside: it is not tried", id=id_)
 
     def log_failure(self, failure: Any) -> None:
-        """Log an unexpected error."""
+        """Log an error that nobody waits for: in one line if it is one of the queue, as when it is gone."""
+        if failure.check(QueueError):
+            _log.error("an operation of the queue failed: {error}", error=str(failure.value))
+            return
         _log.failure("an operation of the queue failed", failure=failure)
 
 

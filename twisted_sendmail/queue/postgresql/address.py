@@ -86,6 +86,9 @@ class DatabaseAddress:
         own = {name: given.pop(name) for name in _OWN if name in given}
         rest = f"{base}?{urlencode(given, quote_via=quote)}" if given else base
         parameters = {**_DEFAULTS, **_libpq(rest, given)}
+        if {"=", ":"} & set(parameters.get("dbname", "")):
+            # libpq takes a URL there in some calls; it would be shown with its password.
+            raise _unusable("the name of the database holds = or :")
         return cls(
             parameters,
             _shown(parameters, {**given, **own}),

@@ -65,6 +65,24 @@ def _limited(gen: Any, limit: float) -> Generator[Any, Any, Any]:
         return e.value
 
 
+def connect(address: DatabaseAddress, first: bytes) -> tuple[_Connection, Any]:
+    """Return a connection to *address*, and the row that the statement *first* returns, or ``(0,)``.
+
+    No answer is waited for without end: a thread that waits keeps the relay from stopping.
+    """
+    connection = _Connection.connect(
+        **{**address.parameters, "client_encoding": "utf8"},  # type: ignore[arg-type]
+        autocommit=True,
+        prepare_threshold=None,
+    )
+    try:
+        cursor = connection.execute(first)
+        return connection, (cursor.fetchone() if cursor.description else None) or (0,)
+    except BaseException:
+        connection.close()
+        raise
+
+
 class PostgreSQLConnection:
     """An open connection to the database at *address*; an error leaves it closed if it is lost.
 
@@ -78,17 +96,12 @@ class PostgreSQLConnection:
         #: Warnings of the server since the last COMMIT began.
         self.warnings: list[str] = []
         try:
-            self._psycopg = _Connection.connect(
-                **{**address.parameters, "client_encoding": "utf8"},  # type: ignore[arg-type]
-                autocommit=True,
-                prepare_threshold=None,
-            )
+            # A pooler such as PgBouncer has numbers of its own for its sessions, and gives each
+            # transaction another one of the server: statements prepared in one are unknown in the next.
+            self._psycopg, (pid,) = connect(address, b"SELECT pg_backend_pid()")
         except psycopg.Error as e:
             raise cannot_connect(address, e) from None
         self._psycopg.add_notice_handler(self._noticed)
-        # A pooler such as PgBouncer has numbers of its own for its sessions, and gives each
-        # transaction another one of the server: statements prepared in one are unknown in the next.
-        (pid,) = self._psycopg.execute(b"SELECT pg_backend_pid()").fetchone() or (0,)
         if pid == self._psycopg.info.backend_pid:
             self._psycopg.prepare_threshold = _PREPARE_AFTER
         self._cursor = self._psycopg.cursor(binary=True)

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorThreads, IReadDes
 from zope.interface import implementer
 
 from twisted_sendmail.off_reactor import off_reactor
+from twisted_sendmail.queue.postgresql.connection import connect
 from twisted_sendmail.queue.postgresql.driver import psycopg
 
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ class ChangeListener:
         _ = connecting.addCallbacks(self._connected, lambda _: self._retry())
 
     def _listen(self) -> psycopg.Connection[Any]:
-        parameters: dict[str, Any] = dict(self._address.parameters)
-        connection = psycopg.connect(**parameters, autocommit=True, prepare_threshold=None)
-        connection.execute(f"LISTEN {self._channel}".encode())
-        return connection
+        return connect(self._address, f"LISTEN {self._channel}".encode())[0]
 
     def _connected(self, connection: psycopg.Connection[Any]) -> None:
         if self._stopped:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from twisted_sendmail.queue.errors import QueueMissing, QueueUnusable
+from twisted_sendmail.queue.postgresql.connection import is_of_server
 from twisted_sendmail.queue.postgresql.driver import psycopg
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def prepare(connection: PostgreSQLConnection, address: DatabaseAddress, *, creat
                 remedy="start the relay, or run twisted-sendmail queue migrate",
             )
     except psycopg.Error as e:
-        if connection.lost:
+        if connection.lost or is_of_server(e):
             raise
         text = " ".join((e.diag.message_primary or str(e)).split())
         raise _unusable(
