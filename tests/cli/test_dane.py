@@ -167,5 +167,7 @@ async def test_check_tries_the_host_of_a_name_without_records(world: World, shel
     )
     assert any("no server of mx.localhost was found" in text for text in texts)
     assert any(text.startswith("smtp+starttls://mx.localhost:587 cannot be used") for text in texts)
+    # No host is well that cannot be used.
+    assert not [each["text"] for each in done.json["findings"] if each["level"] == "ok"]
     assert "no connection to mx.localhost:465" in done.err
     assert json.dumps(done.json["settings"]) == "{}"

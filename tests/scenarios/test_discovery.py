@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta, timezone
@@ -425,3 +426,15 @@ async def test_a_connection_comes_from_the_source_address(reactor: Any) -> None:
         with pytest.raises(InvalidInput, match="source_address"):
             SubmissionServer("localhost", source_address=wrong)
     assert ipaddress.ip_address(peers[0]).is_loopback
+
+
+# Twisted leaves the socket that could not be bound to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest_twisted.ensureDeferred
+async def test_a_source_address_of_another_machine_is_named(reactor: Any) -> None:
+    foreign = SubmissionServer("127.0.0.1", 9, source_address="192.0.2.1")
+    with pytest.raises(ConnectFailed, match=r"from 192\.0\.2\.1: .*; give a source address that"):
+        await submit(
+            reactor, foreign, MESSAGE, sender="a@example.test", recipients="b@example.test"
+        )
+    gc.collect()

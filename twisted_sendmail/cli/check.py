@@ -490,7 +490,9 @@ def _servers(survey: Survey) -> Iterator[Finding]:
         if other.error is None:
             yield Finding(OK, f"{other.server} can be used, too")
         elif other.host is None:
-            yield Finding(OK, f"{other.server} cannot be used: {other.error}")
+            # A host need not have both; without any it cannot be used.
+            judged = OK if survey.seen.error is None else WRONG
+            yield Finding(judged, f"{other.server} cannot be used: {other.error}")
         else:
             yield Finding(WEAK, f"{other.server} cannot be used: {other.error}")
 

@@ -8,13 +8,14 @@ RFC 5321 section 3.1 and 4.1.1.1, RFC 3207, RFC 8314, RFC 4954.
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.error import ConnectBindError, ConnectingCancelledError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -169,6 +170,13 @@ async def _connect(clock: IReactorTime, server: SubmissionServer) -> SubmissionP
         raise
     except (CancelledError, ConnectingCancelledError):
         raise Cancelled("cancelled", phase="connect") from None
+    except ConnectBindError as error:
+        raise ConnectFailed(
+            f"{what} from {server.source_address}",
+            phase="connect",
+            detail=printable(os.strerror(error.osError)) if error.osError else "",
+            remedy="give a source address that this machine has",
+        ) from error
     except Exception as error:
         why = printable(str(error)).rstrip(".") or type(error).__name__
         raise ConnectFailed(what, phase="connect", detail=why) from error
