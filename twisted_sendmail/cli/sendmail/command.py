@@ -20,6 +20,7 @@ from twisted_sendmail.cli.output import (
     print_note,
     print_result,
 )
+from twisted_sendmail.cli.sendmail.destination import destination
 from twisted_sendmail.cli.sendmail.message import (
     InputMessage,
     current_user,
@@ -27,7 +28,7 @@ from twisted_sendmail.cli.sendmail.message import (
     envelope_sender,
 )
 from twisted_sendmail.cli.sendmail.options import HELP, SendmailMode, SendmailOptions, parse
-from twisted_sendmail.cli.sendmail.spool import destination, drop_envelope, put
+from twisted_sendmail.cli.sendmail.spool import drop_envelope, put
 from twisted_sendmail.drop import DropSettings
 from twisted_sendmail.exit_status import CommandError, ExitStatus, status_and_line
 from twisted_sendmail.smtp import UnusableRecipient, printable
