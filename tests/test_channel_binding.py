@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
 
 from twisted_sendmail.channel_binding import TLS_EXPORTER, TLS_SERVER_END_POINT, binding_data
 
@@ -92,3 +92,15 @@ def test_a_signature_without_a_hash_binds_nothing() -> None:
     made = certificate(ed25519.Ed25519PrivateKey.generate(), None)
     client, _ = connected(SSL.TLS1_3_VERSION)
     assert binding_data(TLS_SERVER_END_POINT, client, X509.from_cryptography(made)) is None
+
+
+def test_a_certificate_with_an_unknown_signature_has_no_end_point() -> None:
+    """RFC 5929 section 4.1 leaves it undefined; a pinned server may have one."""
+    client, _ = connected(SSL.TLS1_2_VERSION)
+    known = certificate(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    # ecdsa-with-SHA256, and a number that is not assigned.
+    octets = known.public_bytes(Encoding.DER).replace(
+        bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040309")
+    )
+    server = load_certificate(FILETYPE_ASN1, octets)
+    assert binding_data(TLS_SERVER_END_POINT, client, server) is None

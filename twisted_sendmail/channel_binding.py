@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 
@@ -55,9 +56,12 @@ def key_exchange_group(connection: SSL.Connection) -> str | None:
 
 @lru_cache(maxsize=64)
 def _end_point(der: bytes) -> bytes | None:
-    """Hash a certificate by the hash of its signature; None if the signature has none (Ed25519)."""
+    """Hash a certificate by the hash of its signature; None if it has none (Ed25519), or is not known."""
     certificate = x509.load_der_x509_certificate(der)
-    algorithm = certificate.signature_hash_algorithm
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return None
     if algorithm is None:
         return None
     if isinstance(algorithm, hashes.MD5 | hashes.SHA1):

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from dns import rdata
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, load_certificate
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.ssl import ClientContextFactory
 
@@ -372,6 +373,24 @@ def test_a_key_that_no_ca_has_does_not_disable_the_other_records(send: Sending) 
     _ = send.names.tlsa(f"2 1 0 {octets.hex()}", record(2, 1, 1, found.root))
     tls = send(found.context(found.intermediate, found.root)).get().tls
     assert tls.verified_by == "dane-ta"
+
+
+# Only an object of pyOpenSSL can hold such a certificate.
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL X509 objects")
+def test_a_certificate_above_that_cannot_be_read_does_not_disable_the_record(
+    send: Sending,
+) -> None:
+    """OpenSSL reads more than the parser of this package; a pin replaces the chain as well."""
+    found = usual()
+    octets = found.intermediate.public_bytes(Encoding.DER)
+    # The version of the certificate, which is 3: 2 in the encoding.
+    odd = load_certificate(FILETYPE_ASN1, octets.replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\5", 1))
+    _ = send.names.tlsa(record(3, 1, 1, found.server))
+    tls = send(found.context(odd, found.root)).get().tls  # type: ignore[arg-type]
+    assert (tls.verified_by, tls.chain) == ("dane-ee", ("CN=throw-away CA",))
+    pinned = TLSTrust(fingerprint=found.server.fingerprint(hashes.SHA256()).hex())
+    tls = send(found.context(odd), trust=pinned).get().tls  # type: ignore[arg-type]
+    assert (tls.verified_by, tls.chain) == ("fingerprint", ())
 
 
 def test_of_two_digests_the_stronger_counts(send: Sending) -> None:

@@ -81,6 +81,7 @@ from twisted_sendmail.smtp import (
     SendmailError,
     SendTimeout,
     StartTLS,
+    TLSFailure,
     Verb,
     check_reactor,
     check_type,
@@ -545,8 +546,11 @@ class SubmissionProtocol(Protocol):
         self.timer.clear()
         try:
             self.tls = facts = self._verifier.facts()
-        except SendmailError as error:
+        except Exception as error:  # noqa: BLE001 - no error may leave the caller waiting
             self._handshake = waiting
+            if not isinstance(error, SendmailError):
+                why = printable(f"the certificate cannot be read: {error}")
+                error = TLSFailure("TLS refused", phase="TLS", detail=why)
             self.abort(error)
             return
         self.session.tls_begun(f"TLS: {facts}")

@@ -402,18 +402,22 @@ class ServerVerifier:
     def _verify(self, given: X509, error: int, depth: int, ok: int) -> bool:
         """Accept or reject one certificate; called several times for some, the server's last."""
         try:
-            if depth == 0 or not ok or self._trust.dane:
+            if depth != 0 and (self._trust.pinned or self._trust.dane):
+                # The context has no CA: what OpenSSL does not accept is looked at when it is through.
+                # One that cannot be read is no CA of a record, and the chain may not count at all.
+                above = _readable(given)
+                if above is not None:
+                    self._above[depth] = above
+                return True
+            if depth == 0 or not ok:
                 cert = _certificate(dump_certificate(FILETYPE_ASN1, given))
             if depth == 0:
                 self._certificate = cert
             if self._trust.pinned:
-                return depth != 0 or self._is_pinned(cert)
+                return self._is_pinned(cert)
             if self._trust.dane:
-                # The context has no CA: what OpenSSL does not accept is looked at when it is through.
-                if depth != 0:
-                    self._above[depth] = cert
                 chain = [each.parsed for _, each in sorted(self._above.items())]
-                return depth != 0 or not ok or self._has_tlsa(cert, chain)
+                return not ok or self._has_tlsa(cert, chain)
             if not ok:
                 which = "the certificate" if depth == 0 else "a certificate above the server's"
                 remedy = (
@@ -704,11 +708,17 @@ class ServerVerifier:
 
 
 def _sent_above(connection: SSL.Connection) -> list[_Certificate]:
-    """Return the certificates that the server has sent after its own."""
-    return [
-        _certificate(dump_certificate(FILETYPE_ASN1, each))
-        for each in (connection.get_peer_cert_chain() or [])[1:]
-    ]
+    """Return the certificates that the server has sent after its own, apart from those that cannot be read."""
+    sent = map(_readable, (connection.get_peer_cert_chain() or [])[1:])
+    return [each for each in sent if each is not None]
+
+
+def _readable(given: X509) -> _Certificate | None:
+    """Return a certificate above the server's; None if it cannot be read, which OpenSSL may accept."""
+    try:
+        return _certificate(dump_certificate(FILETYPE_ASN1, given))
+    except (ValueError, x509.InvalidVersion):
+        return None
 
 
 def words_of_openssl(error: object) -> str | None:
