@@ -138,7 +138,7 @@ def status_of_error(error: SendmailError) -> ExitStatus:
                 return worst
         names = [name for name in names if name != "AllRecipientsRefused"]
     status = STATUS_BY_ERROR[names[0]]
-    if error.transient and status in _PERMANENT:
+    if _is_away(error, names) or (error.transient and status in _PERMANENT):
         return ExitStatus.TEMPFAIL
     return _not_again(status) if error.report is not None and error.report.accepted else status
 
@@ -165,7 +165,7 @@ def status_of_start(error: SendmailError) -> ExitStatus:
     the relay.
     """
     names = _class_names(error)
-    if "QueueUnusable" in names and getattr(error, "temporary", False):
+    if _is_away(error, names):
         return ExitStatus.TEMPFAIL
     in_use = "CannotListen" in names
     return STATUS_BY_ERROR["CannotListen"] if in_use else ExitStatus.CONFIG
@@ -174,6 +174,11 @@ def status_of_start(error: SendmailError) -> ExitStatus:
 def status_of_signal(status: int, signum: int | None) -> int:
     """Return the exit status of a command that a signal interrupted: 128 + signal, or 0."""
     return 128 + signum if signum is not None and status else status
+
+
+def _is_away(error: SendmailError, names: list[str]) -> bool:
+    """Return whether the queue cannot be opened now, but may be later: its database does not answer."""
+    return "QueueUnusable" in names and getattr(error, "temporary", False)
 
 
 def _class_names(error: BaseException | None) -> list[str]:

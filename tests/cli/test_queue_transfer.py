@@ -198,6 +198,12 @@ def test_a_password_in_the_url_is_refused_and_not_shown(run: Run) -> None:
     assert "s3cret" not in done.err
 
 
+def test_a_database_that_does_not_answer_may_later(run: Run) -> None:
+    done = run("list", "postgresql://relay@127.0.0.1:1/mail")
+    assert done.status == 75
+    assert "the database of the queue cannot be reached" in done.err
+
+
 def test_migrate_makes_the_tables(run: Run, postgresql: PostgreSQL, database: str) -> None:
     url = postgresql.url(database)
     assert run("list", url).status == 78

@@ -388,18 +388,23 @@ def test_a_database_that_is_gone_is_reported_at_once_and_found_again(
         with closing(Node(server.url("mail"))) as a:
             a.put()
             server.kill()
-            for _ in range(3):
-                with pytest.raises(QueueError) as caught:
-                    a.put()
-                assert caught.value.temporary
-            server.start()
-            ids: list[str] = []
-            while not ids:
-                try:
-                    ids.append(a.put())
-                except QueueError:
-                    time.sleep(0.02)
+            with _logged() as texts:
+                for _ in range(3):
+                    with pytest.raises(QueueError) as caught:
+                        a.put()
+                    assert caught.value.temporary
+                server.start()
+                ids: list[str] = []
+                while not ids:
+                    try:
+                        ids.append(a.put())
+                    except QueueError:
+                        time.sleep(0.02)
             assert len(a.list()) == 2
+            # Once each, however long it took.
+            away, again = texts
+            assert "cannot be reached" in away
+            assert again.endswith(f"connected again, to 127.0.0.1:{server.port}")
         # Settings that lose mail are refused.
         server.configure("fsync = off")
         server.reload()
@@ -581,6 +586,22 @@ def test_a_url_that_cannot_be_used_is_refused(query: str) -> None:
     with pytest.raises(QueueUnusable, match="URL of the queue cannot be used") as caught:
         open_store(f"postgresql://relay@host/mail?{query}")
     assert "geheim" not in str(caught.value)
+
+
+def test_an_unknown_parameter_is_named_unless_it_may_be_of_a_password() -> None:
+    with pytest.raises(QueueUnusable, match="there is no parameter ssl_mode;"):
+        open_store("postgresql://relay@host/mail?ssl_mode=require")
+    with pytest.raises(QueueUnusable) as caught:
+        open_store("postgresql://relay:ge?heim=1@host/mail")
+    assert "heim" not in str(caught.value)
+
+
+def test_the_error_of_each_host_is_named_once() -> None:
+    places = "postgresql://nobody@127.0.0.1:1,127.0.0.1:2/mail"
+    with pytest.raises(QueueUnusable) as caught, open_store(places):
+        pass
+    why = "127.0.0.1:1: Connection refused, 127.0.0.1:2: Connection refused"
+    assert caught.value.detail == why
 
 
 def test_a_url_is_completed_and_shown_without_secrets() -> None:

@@ -95,8 +95,9 @@ def _option(flag: str, table: str, key: Key, meaning: str) -> Callable[[Options,
     def opt(self: Options, value: str) -> None:
         self.add_flag(flag, value)
 
-    # Without the markup of the reference page.
-    text = re.sub(r":\w+:`([^`<]*?)(?: <[^`]*)?`|``", r"\1", meaning)
+    # Without the markup of the reference page, and its references in parentheses.
+    text = re.sub(r" \(:doc:`[^`]*`\)", "", meaning)
+    text = re.sub(r":\w+:`([^`<]*?)(?: <[^`]*)?`|``", r"\1", text)
     if table in {"smarthost", "listen"} and flag != table:
         text = f"for the --{table} before it: {text}"
     notes = ["may be repeated"] * (flag in {"smarthost", "listen"}) + ["with commas"] * isinstance(

@@ -1,4 +1,4 @@
-"""The durable queue: one interface, one conformance suite, an engine in SQLite."""
+"""The durable queue: one interface, one conformance suite, engines in SQLite and PostgreSQL."""
 
 from twisted_sendmail.queue.cleanup import Cleanup, CleanupPolicy, TooManyHops
 from twisted_sendmail.queue.errors import (

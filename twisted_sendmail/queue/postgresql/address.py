@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import attrs
 
@@ -106,13 +106,18 @@ def _libpq(url: str, given: dict[str, str]) -> dict[str, str]:
     """Return the parameters of *url* as libpq parses it."""
     from twisted_sendmail.queue.postgresql.driver import psycopg
 
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    unknown = sorted(set(given) - known)
+    # After an @ it may be a password with a question mark that was cut.
+    if unknown and "@" not in "".join([*given, *given.values()]):
+        raise _unusable(f"there is no parameter {printable(unknown[0], 60)}")
     try:
         found: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.Error as e:
         text = str(e).strip()
         secrets = [given[name] for name in _SECRET if given.get(name)]
-        # A user name may be followed by a password.
-        if "@" in url.partition("?")[0] or any(secret in text for secret in secrets):
+        # A user name may be followed by a password, even one with a question mark.
+        if "@" in unquote(url) or any(secret in text for secret in secrets):
             text = "libpq cannot parse it"
         raise _unusable(text) from None
     return {name: str(value) for name, value in found.items()}

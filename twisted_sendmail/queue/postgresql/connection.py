@@ -7,6 +7,7 @@ PgBouncer may pool transactions.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,12 @@ _OF_SERVER = ("08", "25", "40", "53", "55", "57", "58", "XX")
 # Classes that are a fault of the data, and last.  A table that is missing, or a right, may come back.
 _OF_DATA = ("21", "22", "23", "54")
 _READ_ONLY, _DISK_FULL = "25006", "53100"
+# A line of the driver's list of the hosts that it tried.
+_REFUSED_BY_HOST = re.compile(
+    r"^ *- host: '?([^',]*)'?, port: '?(?:None|([^',]*))'?, hostaddr: \S+: "
+    r"(?:connection (?:failed|is bad): )?(?:connection to server .*? failed: )?(.*)$",
+    re.MULTILINE,
+)
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -178,6 +185,11 @@ class PostgreSQLConnection:
         }
 
     @property
+    def host(self) -> str:
+        """The host and the port of the server that was chosen."""
+        return f"{self._psycopg.info.host}:{self._psycopg.info.port}"
+
+    @property
     def lost(self) -> bool:
         """The connection cannot be used any more."""
         return bool(self._psycopg.closed)
@@ -242,4 +254,7 @@ def _text(error: Exception) -> str:
     """Return the server's text in one line."""
     diagnostic = getattr(error, "diag", None)
     text = (diagnostic.message_primary if diagnostic is not None else None) or str(error)
+    if refused := _REFUSED_BY_HOST.findall(text):
+        # Of several hosts: the driver repeats the last error before the list of all.
+        text = ", ".join(f"{host}:{port or 5432}: {why.strip()}" for host, port, why in refused)
     return printable(" ".join(text.split()) or type(error).__name__, 400)

@@ -354,12 +354,18 @@ class PostgreSQLStore(Store):
                 connection.close()
                 raise
         except (QueueError, *ERRORS) as e:
+            if self._opened and self._refused is None:
+                _log.error("{problem}; trying again", problem=str(self.error(e, "be reached")))
             self._refused = self.error(e, "be reached")
             # What was open once may be so again: nothing is given up.
             self._refused.temporary |= self._opened
             self._next_try = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, MAX_DELAY)
             raise self._refused from None
+        if self._opened:
+            _log.info(
+                "{queue}: connected again, to {host}", queue=self.address, host=connection.host
+            )
         self._delay, self._refused = FIRST_DELAY, None
         self._connection, self._opened = connection, True
 
