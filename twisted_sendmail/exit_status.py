@@ -75,7 +75,8 @@ _CLASSES: dict[ExitStatus, str] = {
         TemporaryFailure MailboxUnavailable ErrorProcessing ActionIgnored
         UnableToAccommodateParameters TemporaryAuthenticationFailure CredentialsUnavailable
         MailerBusy MailerClosed SigningUnavailable DeliveryCancelled DeliveryWithdrawn
-        Cancelled QueueError QueueFull QueueBusy""",
+        Cancelled TokenEndpointUnavailable RefreshTokenMissing QueueError QueueFull QueueBusy
+        CommitUnknown""",
     ExitStatus.PROTOCOL: """
         DeliveryInDoubt LeaseLost ProtocolBreach UnexpectedResponse ChunkingFailure InvalidBase64 TLSFailure TLSAlert""",
     ExitStatus.NOPERM: """
