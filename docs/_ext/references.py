@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docutils.nodes import reference
 from sphinx.addnodes import pending_xref
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
@@ -191,7 +192,22 @@ class ResolveReferences(SphinxPostTransform):
                 node.replace_self(found)
 
 
+class PlainReferences(SphinxPostTransform):
+    """Leave the text of references to other pages in manual pages, where they would end in ``<>``."""
+
+    builders = ("man",)
+    # After Sphinx has resolved them.
+    default_priority = 800
+
+    def run(self, **_: object) -> None:
+        """Replace the references by their text."""
+        for node in list(self.document.findall(reference)):
+            if node.get("internal"):
+                node.replace_self(node.children)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.add_post_transform(ResolveReferences)
+    app.add_post_transform(PlainReferences)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
