@@ -59,6 +59,29 @@ async def test_an_account_logs_in_with_oauth(reactor: Any, shell: Shell) -> None
 
 
 @ensureDeferred
+async def test_commands_for_the_refresh_token_replace_the_file_of_an_account(
+    reactor: Any, shell: Shell
+) -> None:
+    endpoint = Endpoint()
+    port = listen(reactor, endpoint)
+    shell.write("kept", REFRESH.encode(), 0o600)
+    shell.write("client", SECRET.encode(), 0o600)
+    async with LoopbackServer(reactor, tokens={"alice": "access-2"}) as server:
+        keys = f"""
+            oauth-token-url = "http://127.0.0.1:{port.getHost().port}/token"
+            oauth-client-id = "mailer"
+            oauth-client-secret-file = "../../client"
+            oauth-refresh-token-file = "../../absent"
+        """
+        write_accounts(shell, account(server, keys), 0o644)
+        words = ["--oauth-refresh-token-command=cat kept", "--oauth-store-command=cat > kept"]
+        done = await shell.run(*COMPOSED, *words)
+        assert len(server.messages) == 1
+    await port.stopListening()
+    assert (done.status, done.err) == (0, "")
+
+
+@ensureDeferred
 @pytest.mark.parametrize(
     "secret",
     [

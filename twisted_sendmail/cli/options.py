@@ -346,6 +346,8 @@ def server_of(
 
 
 _OAUTH = tuple(name for name in Account._fields if name.startswith("oauth_"))
+#: The options that name the place of the refresh token.
+_REFRESH_TOKEN = ("oauth_refresh_token_file", "oauth_refresh_token_command", "oauth_store_command")
 #: The options that give a login.
 LOGIN_OPTIONS = ("password_file", "password_command", *_OAUTH)
 _OF_ACCOUNT = (
@@ -396,6 +398,9 @@ def _fill_in(args: Namespace, account: Account) -> None:
     args.server = account.url
     password = getattr(args, "password_file", None) or getattr(args, "password_command", None)
     names = _OF_ACCOUNT if password else _OF_ACCOUNT + _OAUTH
+    if any(getattr(args, name, None) is not None for name in _REFRESH_TOKEN):
+        # An option for a file replaces the account's commands, and the other way round.
+        names = tuple(name for name in names if name not in _REFRESH_TOKEN)
     for name in names:
         if getattr(args, name, None) is None:
             setattr(args, name, getattr(account, name))
