@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from twisted_sendmail.sasl.mechanism import Mechanism
     from twisted_sendmail.sasl.negotiation import MECHANISMS
     from twisted_sendmail.server.auth import AuthThrottle, PortalAccounts
+    from twisted_sendmail.server.connection_info import ConnectionInfo
     from twisted_sendmail.server.factory import (
         ConnectionCounter,
         ConnectionLimits,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     )
     from twisted_sendmail.server.networks import Networks
     from twisted_sendmail.server.password_file import HashedAccounts, PasswordFile, password_entry
-    from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
+    from twisted_sendmail.server.receiver import Receiver
     from twisted_sendmail.server.timeouts import ServerTimeouts
     from twisted_sendmail.server.tls import ServerTLS
     from twisted_sendmail.server.user_rates import UserRates
@@ -256,7 +257,8 @@ _MODULES = {
     "server.user_rates": "UserRates",
     "server.networks": "Networks",
     "server.password_file": "HashedAccounts PasswordFile password_entry",
-    "server.receiver": "ConnectionInfo Receiver",
+    "server.connection_info": "ConnectionInfo",
+    "server.receiver": "Receiver",
     "server.tls": "ServerTLS",
     "client.pool": "PoolLimits",
     "client.mail_sender": "MailSender",

@@ -11,6 +11,7 @@ from twisted_sendmail.server.auth import (
     PortalAccounts,
     TokenAccounts,
 )
+from twisted_sendmail.server.connection_info import ConnectionInfo
 from twisted_sendmail.server.factory import ConnectionCounter, ConnectionLimits, SMTPServerFactory
 from twisted_sendmail.server.networks import Networks, client_origin
 from twisted_sendmail.server.password_file import (
@@ -23,7 +24,6 @@ from twisted_sendmail.server.protocol import SMTPServerProtocol
 from twisted_sendmail.server.queue_receiver import QueueReceiver
 from twisted_sendmail.server.receiver import (
     INSUFFICIENT_STORAGE,
-    ConnectionInfo,
     Receiver,
     ReceiverReply,
     Verdict,

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from twisted.cred.portal import Portal
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_sendmail.server.receiver import ConnectionInfo
+    from twisted_sendmail.server.connection_info import ConnectionInfo
 
 #: Unknown user, wrong password, wrong proof: one reply for all (RFC 4954 section 6).
 FAILED: Final = Reply(535, ("5.7.8 Authentication failed",))

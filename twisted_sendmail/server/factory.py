@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     )
 
     from twisted_sendmail.server.auth import Accounts
-    from twisted_sendmail.server.receiver import ConnectionInfo, Receiver
+    from twisted_sendmail.server.connection_info import ConnectionInfo
+    from twisted_sendmail.server.receiver import Receiver
     from twisted_sendmail.smtp import ServerHandler
 
 _log = Logger(namespace="twisted_sendmail.server")

@@ -53,7 +53,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
 from twisted_sendmail.local_users import peer_of
-from twisted_sendmail.server.receiver import ConnectionInfo, MessageHandler
+from twisted_sendmail.server.connection_info import ConnectionInfo
+from twisted_sendmail.server.receiver import MessageHandler
 from twisted_sendmail.server.timeouts import ContentClock
 from twisted_sendmail.server.tls import server_binding, server_tls_facts
 from twisted_sendmail.smtp import Reply, ServerState, Transcript

@@ -16,10 +16,10 @@ from twisted.logger import Logger
 from twisted_sendmail.local_users import uid_text
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.queue import Cleanup, QueueFull, TooManyHops
+from twisted_sendmail.server.connection_info import ConnectionInfo
 from twisted_sendmail.server.receiver import (
     INSUFFICIENT_STORAGE,
     LOCAL_ERROR,
-    ConnectionInfo,
     Receiver,
 )
 from twisted_sendmail.smtp import TOO_MANY_HOPS, Envelope, Recipient, Reply

@@ -21,7 +21,7 @@ from twisted_sendmail.received import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_sendmail.server.receiver import ConnectionInfo
+    from twisted_sendmail.server.connection_info import ConnectionInfo
     from twisted_sendmail.smtp import Recipient
 
 _BREAKS = re.compile(r'[ ;()"\\]').search

@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -27,18 +26,13 @@ from twisted.python.failure import Failure
 
 from twisted_sendmail.sasl import PLUS
 from twisted_sendmail.server.auth import AuthExchange
-from twisted_sendmail.server.networks import client_origin
+from twisted_sendmail.server.connection_info import ConnectionInfo
 from twisted_sendmail.server.received_header import Stamp
 from twisted_sendmail.smtp import PENDING, MailParameters, Pending, Reply, ServerHandler, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
-    from twisted.internet.interfaces import IAddress
-
-    from twisted_sendmail.local_users import LocalPeer
     from twisted_sendmail.server.factory import SMTPServerFactory
-    from twisted_sendmail.smtp import Recipient, ReversePath, TLSFacts, Transcript
+    from twisted_sendmail.smtp import Recipient, ReversePath
 
 ReceiverReply = Reply | None | Awaitable[Reply | None]
 Verdict = Reply | Sequence[Reply] | None | Awaitable[Reply | Sequence[Reply] | None]
@@ -50,49 +44,6 @@ INSUFFICIENT_STORAGE = Reply(452, ("4.3.1 Insufficient system storage",))
 _TOO_MANY = Reply(451, ("4.7.1 Too many messages in a short time: try again later",))
 _log = Logger(namespace="twisted_sendmail.server")
 _T = TypeVar("_T")
-
-
-@define(eq=False)
-class ConnectionInfo:
-    """The facts about one connection; they grow as the session goes on."""
-
-    #: The server's name, as in the greeting.
-    name: str
-    #: The client's address.
-    peer: IAddress
-    #: The server's address.
-    host: IAddress
-    #: The dialogue so far, without secrets.
-    transcript: Transcript
-    #: The user at the other end of a Unix socket; None: it is another kind of connection.
-    local: LocalPeer | None = None
-    #: The name given in EHLO, HELO or LHLO; None before.
-    hello: str | None = None
-    #: The verb it was given by; None before.
-    verb: Verb | None = None
-    #: The TLS session; None in clear text.
-    tls: TLSFacts | None = None
-    #: The authenticated user; None before AUTH.
-    user: str | None = None
-    #: The avatar that a ``twisted.cred`` realm returned for the user.
-    avatar: object = None
-
-    @property
-    def origin(self) -> Hashable:
-        """The unit for which connections are counted: a user of this machine, or a network."""
-        return client_origin(self.peer, self.local)
-
-    def protocol(self, *, smtputf8: bool = False) -> str:
-        """``SMTP``, ``ESMTPSA``, ``LMTPS``, ``UTF8SMTPSA`` …: the ``with`` of a Received field.
-
-        RFC 3848, RFC 6531 section 4.3.
-        """
-        verb = self.verb
-        if verb is None or verb is Verb.HELO:
-            return "SMTP"
-        name = "LMTP" if verb is Verb.LHLO else "SMTP" if smtputf8 else "ESMTP"
-        name = f"UTF8{name}" if smtputf8 else name
-        return name + ("S" if self.tls else "") + ("A" if self.user is not None else "")
 
 
 @dataclass
