@@ -162,6 +162,20 @@ def test_the_first_relay_after_an_outage_leaves_the_others_time_to_renew(
         assert ended == [("a", (id_,))]
 
 
+def test_a_relay_that_starts_after_an_outage_leaves_the_others_time_to_renew(
+    postgresql: PostgreSQL, database: str, url: str
+) -> None:
+    with closing(Node(url)) as a:
+        id_ = a.put()
+        (leased,) = a.lease()
+        _ended(postgresql, database, "a")
+        with closing(Node(url, "b")) as b:
+            assert b.found.interrupted == ()
+            assert a.settle(leased, RecipientState.PENDING) is not None
+            a.lease()
+            assert b.renew() == [("a", (id_,))]
+
+
 def test_a_relay_whose_process_is_not_shown_has_not_ended(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -640,7 +640,9 @@ class PostgreSQLStore(Store):
 
     def begin_relay(self, orphans_before: int) -> RecoveryReport:
         """See ``Store.begin_relay``: leases of other relays that live are left alone."""
-        interrupted = [id_ for _, ids in self._reclaim() for id_ in ids]
+        # Relays that did not renew in time end with the first renewal: after an outage of the database
+        # the others are about to renew.
+        interrupted = [id_ for _, ids in self._reclaim(expired=False) for id_ in ids]
         query = "SELECT EXISTS (SELECT FROM node WHERE name = %s AND number <> %s)"
         if self.connection.value(query, (self.name, self.node)):
             _log.warn(
@@ -707,7 +709,7 @@ class PostgreSQLStore(Store):
                 self._patient_until = here + lease_time
         return here >= self._patient_until
 
-    def _reclaim(self, *, expired: bool = True) -> list[tuple[str, tuple[str, ...]]]:
+    def _reclaim(self, *, expired: bool) -> list[tuple[str, tuple[str, ...]]]:
         """End the leases of relays that died; return their names and the ids of the messages.
 
         :param expired: also of those that did not renew in time.
