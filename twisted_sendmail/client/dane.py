@@ -1,8 +1,8 @@
 """DANE: a server is trusted because of the TLSA records of its name, which DNSSEC protects.
 
 The records are at ``_port._tcp.host``.  They count only if a name server that was named for it has
-validated them; if the look-up fails, or no record can be used, nothing is sent.  There is no way back
-to the CAs: an attacker who suppresses an answer could choose it.
+validated them; if the look-up fails, or no record can be used, nothing is sent.  The CAs are
+never asked instead: an attacker could cause that by suppressing an answer.
 
 - **DANE-EE** (usage 3): the certificate or its public key is the one in the record.  Name, dates and
   chain do not count (RFC 7672 section 3.1.1).

@@ -1,4 +1,4 @@
-"""The file system of a drop directory: does fsync of a new file make its name durable too?
+"""The file system of a drop directory: whether fsync of a new file makes its name durable too.
 
 The ``sendmail`` command cannot call fsync(2) for the directory, which ordinary users may not open.
 """
