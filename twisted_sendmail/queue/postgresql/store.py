@@ -7,7 +7,8 @@ committed.
 **Leases.**  A relay is a row of ``node``.  It has leased the messages whose ``owner`` is its number.
 One update of its row, ``renew``, extends all its leases.  When a relay did not renew in time, or its
 process is known to have ended, another relay deletes its row and ends its leases (``_reclaim``); the
-attempts under way count as interrupted.  Each lease of a message increases ``fence``; a record counts
+attempts under way count as interrupted.  A relay that could not renew its own leases either, because the
+database was away, first leaves the others time to renew theirs.  Each lease of a message increases ``fence``; a record counts
 only if the message still has the fence of its lease.
 
 **Commits.**  Every writing transaction of a relay sets ``node.committed`` to its serial number.  When
