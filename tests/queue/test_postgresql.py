@@ -376,6 +376,44 @@ def test_a_commit_whose_answer_was_lost_is_looked_up(
         assert [message.id for message in a.list()] == [there]
 
 
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_is_looked_up_also_after_another_relay_took_over(
+    postgresql: PostgreSQL,
+    database: str,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    committed: bool,
+) -> None:
+    with closing(Node(url)) as a, closing(Node(url, "b")) as b:
+        there = a.put()
+        assert b.renew() == []
+        commit = PostgreSQLConnection.commit
+        losses = [True]
+
+        def lose(connection: Any) -> bool:
+            if losses and losses.pop():
+                if committed:
+                    commit(connection)
+                else:
+                    connection.run("ROLLBACK")
+                postgresql.sql(
+                    "UPDATE twisted_sendmail.node SET alive_until = '-infinity' WHERE name = 'a'",
+                    database=database,
+                )
+                assert b.renew() == [("a", ())]
+                _end_connections(postgresql, database)
+            return commit(connection)
+
+        monkeypatch.setattr(PostgreSQLConnection, "commit", lose)
+        if committed:
+            last = [a.put()]
+        else:
+            last = []
+            with pytest.raises(QueueError, match="before the commit"):
+                a.put()
+        assert [message.id for message in a.list()] == [there, *last]
+
+
 def test_a_database_that_is_gone_is_reported_at_once_and_found_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

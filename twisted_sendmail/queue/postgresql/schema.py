@@ -118,6 +118,12 @@ _TABLES = (
         committed bigint NOT NULL
     ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)
     """,
+    # Relays whose leases another one ended, for a day: for the look-up of a last commit.
+    """
+    CREATE TABLE ended_node (
+        number bigint PRIMARY KEY, committed bigint NOT NULL, at timestamptz NOT NULL
+    )
+    """,
     # Files whose message was committed, by the relay that took them.
     """
     CREATE TABLE taken_file (
@@ -157,8 +163,8 @@ _TABLES = (
 
 # The tables, with their sequences, and the indexes.  An administrator may add others.
 _TABLE_NAMES = (
-    *("message", "recipient", "content", "piece", "node", "taken_file", "flushed", "route_down"),
-    *("rubbish", "about", "route_number", "node_number_seq", "flushed_serial_seq"),
+    *("message", "recipient", "content", "piece", "node", "ended_node", "taken_file", "flushed"),
+    *("route_down", "rubbish", "about", "route_number", "node_number_seq", "flushed_serial_seq"),
 )
 _INDEX_NAMES = ("ready", "owned", "aside", "uid", "body", *[f"{t}_pkey" for t in _TABLE_NAMES])
 # Columns and valid indexes: a type that differs is found here, and not as damage to messages.

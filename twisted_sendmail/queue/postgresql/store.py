@@ -261,6 +261,10 @@ _DEAD = """
             OR alive_until > clock_timestamp() + interval '2 days'))
     FOR UPDATE SKIP LOCKED
 """
+_END_NODE = """
+    WITH gone AS (DELETE FROM node WHERE number = %s RETURNING number, committed)
+    INSERT INTO ended_node SELECT number, committed, clock_timestamp() FROM gone
+"""
 _NODES = """
     SELECT name, started, (SELECT count(*) FROM message WHERE owner = node.number),
         alive_until >= clock_timestamp()
@@ -526,12 +530,17 @@ class PostgreSQLStore(Store):
                 committed = self.connection.value(
                     "SELECT committed FROM node WHERE number = %s FOR UPDATE", (self.node,)
                 )
+                if committed is None:
+                    # Another relay has taken over.
+                    committed = self.connection.value(
+                        "SELECT committed FROM ended_node WHERE number = %s", (self.node,)
+                    )
                 durable = self.connection.commit()
             except (QueueError, *ERRORS):
                 pass
             else:
                 if committed is None:
-                    # Another relay has taken over, or a standby that did not have this relay yet.
+                    # A standby that did not have this relay yet was promoted.
                     break
                 if committed < serial:
                     raise CommitUnknown(
@@ -689,6 +698,9 @@ class PostgreSQLStore(Store):
         _ = self.connection.execute(
             "DELETE FROM flushed WHERE at < clock_timestamp() - interval '1 hour'"
         )
+        _ = self.connection.execute(
+            "DELETE FROM ended_node WHERE at < clock_timestamp() - interval '1 day'"
+        )
         expired = self._others_could_renew(before, there)
         return self.term, self._end_of_lease(before), self._reclaim(expired=expired)
 
@@ -727,7 +739,7 @@ class PostgreSQLStore(Store):
         for number, name in self.connection.rows(_DEAD, given):
             owned = self.connection.rows("SELECT number FROM message WHERE owner = %s", (number,))
             ids = self._end_leases([each for (each,) in owned], number, interrupted=True)
-            _ = self.connection.execute("DELETE FROM node WHERE number = %s", (number,))
+            _ = self.connection.execute(_END_NODE, (number,))
             found.append((name, ids))
         return found
 
