@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -632,6 +633,15 @@ def test_an_unknown_parameter_is_named_unless_it_may_be_of_a_password() -> None:
     with pytest.raises(QueueUnusable) as caught:
         open_store("postgresql://relay:ge?heim=1@host/mail")
     assert "heim" not in str(caught.value)
+
+
+def test_a_missing_driver_is_one_line_with_one_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "twisted_sendmail.queue.postgresql.driver")
+    with pytest.raises(QueueUnusable) as caught:
+        open_store("postgresql://relay@host/mail")
+    assert str(caught.value).startswith("the queue in PostgreSQL cannot be used: import of psycopg")
+    assert str(caught.value).count("pip install") == 1
 
 
 def test_the_error_of_each_host_is_named_once() -> None:

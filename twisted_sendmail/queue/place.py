@@ -110,7 +110,8 @@ def _address(url: str) -> DatabaseAddress:
     try:
         return DatabaseAddress.parse(url)
     except ImportError as e:
-        remedy = "pip install 'twisted_sendmail[postgresql]'"
         raise QueueUnusable(
-            "the queue in PostgreSQL cannot be used", detail=str(e), remedy=remedy
+            "the queue in PostgreSQL cannot be used",
+            detail=" ".join(str(e.__cause__ or e).split()),
+            remedy="install the driver: pip install 'twisted_sendmail[postgresql]'",
         ) from None

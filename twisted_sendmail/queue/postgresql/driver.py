@@ -10,6 +10,6 @@ try:
     import psycopg.errors
     import psycopg.waiting
 except ImportError as e:
-    raise missing_extra("postgresql", e) from None
+    raise missing_extra("postgresql", e) from e
 
 __all__ = ["psycopg"]
