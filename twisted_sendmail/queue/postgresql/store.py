@@ -8,8 +8,8 @@ committed.
 One update of its row, ``renew``, extends all its leases.  When a relay did not renew in time, or its
 process is known to have ended, another relay deletes its row and ends its leases (``_reclaim``); the
 attempts under way count as interrupted.  A relay that could not renew its own leases either, because the
-database was away, first leaves the others time to renew theirs.  Each lease of a message increases ``fence``; a record counts
-only if the message still has the fence of its lease.
+database was away, first leaves the others time to renew theirs.  Each lease of a message increases
+``fence``; a record counts only if the message still has the fence of its lease.
 
 **Commits.**  Every writing transaction of a relay sets ``node.committed`` to its serial number.  When
 the connection is lost during COMMIT, the row tells on the next connection whether it was committed:
