@@ -115,7 +115,7 @@ class MemoryQueue(Queue):
         """See ``Queue.check_space``."""
         if self.space is not None and size > self.space:
             return fail(QueueFull("the queue has too little free space"))
-        return succeed(None)
+        return succeed(None) if self._open else fail(QueueError("the queue is not open"))
 
     def bring(self, info: MessageInfo, content: bytes) -> Deferred[QueuedMessage]:
         """Add a message; called at the end of an intake."""

@@ -38,6 +38,16 @@ class ConformanceOfAdding:
     """Intakes, and the notifications of the observer."""
 
     @ensureDeferred
+    async def test_an_open_queue_has_space_for_a_message_that_can_wait(
+        self, home: QueueHome
+    ) -> None:
+        queue, _ = await home.open()
+        await queue.check_space(1000)
+        await queue.close()
+        with pytest.raises(QueueError):
+            await queue.check_space(1000)
+
+    @ensureDeferred
     async def test_a_message_that_was_committed_is_still_there_after_a_crash(
         self, home: QueueHome
     ) -> None:
