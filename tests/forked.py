@@ -20,9 +20,25 @@ import warnings
 from pathlib import Path
 from typing import IO
 
+from twisted_sendmail.cli.main import SUBCOMMANDS
+
 _BIN = Path(sys.executable).parent
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["__main__", "tests.forked_imports"])
+# None of them may choose a reactor, or start a thread.
+_CONTEXT.set_forkserver_preload(
+    [
+        "__main__",
+        "tests.forked",
+        "twisted.application.reactors",
+        "twisted.internet.endpoints",
+        "twisted.internet.epollreactor",
+        "twisted.internet.ssl",
+        "twisted.scripts.twistd",
+        "twisted_sendmail.daemon.service",
+        "twisted_sendmail.daemon.tap",
+        *[f"twisted_sendmail.cli.{name}" for name in SUBCOMMANDS],
+    ]
+)
 
 
 def run_forked(
@@ -71,6 +87,7 @@ def _text(file: IO[bytes]) -> str:
 
 
 def _run(arguments: list[str], folder: str, env: dict[str, str], streams: list[str]) -> None:
+    assert "twisted.internet.reactor" not in sys.modules
     os.setsid()
     os.environ.clear()
     os.environ.update(env)
