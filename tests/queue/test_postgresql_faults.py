@@ -20,7 +20,7 @@ from twisted_sendmail.queue import (
     shown_place,
 )
 from twisted_sendmail.queue.postgresql import connection as connection_module
-from twisted_sendmail.queue.postgresql import store as store_module
+from twisted_sendmail.queue.postgresql import process as process_module
 from twisted_sendmail.queue.postgresql.address import DatabaseAddress
 from twisted_sendmail.queue.postgresql.queue import PostgreSQLQueue
 
@@ -182,7 +182,7 @@ def test_a_relay_whose_process_is_not_shown_has_not_ended(
     """The setting `ProtectProc=invisible` of systemd hides the processes of other users in /proc."""
     with closing(Node(url)) as a:
         a.put(leased=True)
-        monkeypatch.setattr(store_module, "_start_of", lambda _: "")
+        monkeypatch.setattr(process_module, "_start_of", lambda _: "")
         with closing(Node(url, "b")) as b:
             assert b.found.interrupted == ()
             assert b.renew() == []

@@ -26,10 +26,8 @@ differs by more than two seconds is corrected when values are written and read.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -61,6 +59,7 @@ from twisted_sendmail.queue.postgresql.connection import (
     is_of_server,
 )
 from twisted_sendmail.queue.postgresql.driver import psycopg
+from twisted_sendmail.queue.postgresql.process import has_ended, process_name
 from twisted_sendmail.queue.postgresql.schema import READY, prepare
 from twisted_sendmail.queue.rows import (
     BODY,
@@ -617,11 +616,11 @@ class PostgreSQLStore(Store):
 
     # -- clocks --------------------------------------------------------------------------
 
-    def _there(self, moment: float) -> float:
+    def _database_time(self, moment: float) -> float:
         """Return a time of this machine as the database's; 0 is no time, but at once."""
         return moment - self.clock_offset if moment else moment
 
-    def _here(self, moment: float) -> float:
+    def _local_time(self, moment: float) -> float:
         return moment + self.clock_offset if moment else moment
 
     # -- relays --------------------------------------------------------------------------
@@ -636,7 +635,7 @@ class PostgreSQLStore(Store):
             "INSERT INTO node (name, process, started, alive_until, committed) VALUES "
             "(%s, %s, extract(epoch FROM clock_timestamp()), "
             "clock_timestamp() + make_interval(secs => %s), 0) RETURNING number",
-            (self.name, _process_name(), self.address.lease_time),
+            (self.name, process_name(), self.address.lease_time),
             changes=True,
         )[0][0]
         if not self.connection.commit():
@@ -732,7 +731,7 @@ class PostgreSQLStore(Store):
             for number, process in self.connection.rows(
                 "SELECT number, process FROM node WHERE number <> %s", (self.node,)
             )
-            if _has_ended(process)
+            if has_ended(process)
         ]
         found = []
         given = {"own": self.node, "ended": gone, "expired": expired}
@@ -755,7 +754,7 @@ class PostgreSQLStore(Store):
         """See ``Store.state``."""
         nodes = tuple(
             [
-                RelayNode(name, self._here(started), leased, alive)
+                RelayNode(name, self._local_time(started), leased, alive)
                 for name, started, leased, alive in self.connection.rows(_NODES)
             ]
         )
@@ -767,7 +766,9 @@ class PostgreSQLStore(Store):
         if committed != self._others_committed:
             query = f"SELECT EXISTS (SELECT FROM message WHERE {READY} AND due <= %s)"  # noqa: S608
             self._others_committed = committed
-            self._others += bool(self.connection.value(query, (self._there(self._seconds()),)))
+            self._others += bool(
+                self.connection.value(query, (self._database_time(self._seconds()),))
+            )
         return StoreState(
             changed - self._own_changes,
             self._others,
@@ -803,7 +804,7 @@ class PostgreSQLStore(Store):
                 raise cannot_queue(given.id, "the id is not one of this queue")
             info = given
             if self.clock_offset:
-                info = attrs.evolve(given, arrived=self._there(given.arrived))
+                info = attrs.evolve(given, arrived=self._database_time(given.arrived))
             if isinstance(content, Pieces):
                 self._check_pieces(content)
                 fixed, rows = encode(info, number, content.size, content.body, content.count)
@@ -838,12 +839,19 @@ class PostgreSQLStore(Store):
         """See ``Store.restore``."""
         number = id_number(message.id)
         for r in message.recipients:
-            tried = None if r.tried is None else self._there(r.tried)
+            tried = None if r.tried is None else self._database_time(r.tried)
             _ = self.connection.execute(
                 "UPDATE recipient SET state = %s, due = %s, attempts = %s, tried = %s, reply = %s, "
                 "status = %s, relay = %s WHERE message = %s AND number = %s",
                 (
-                    *(r.state.value, self._there(r.due), r.attempts, tried, r.reply, r.status),
+                    *(
+                        r.state.value,
+                        self._database_time(r.due),
+                        r.attempts,
+                        tried,
+                        r.reply,
+                        r.status,
+                    ),
                     *(r.relay, number, r.number),
                 ),
             )
@@ -851,7 +859,7 @@ class PostgreSQLStore(Store):
             "UPDATE message SET due = %s, attempts = %s, held = %s, expired = %s, warned = %s, "
             "interrupted = %s, aside = %s, ran = (SELECT ran FROM about) * %s - %s WHERE number = %s",
             (
-                self._there(message.due),
+                self._database_time(message.due),
                 message.attempts,
                 message.held,
                 "expired" if message.expired else None,
@@ -940,8 +948,8 @@ class PostgreSQLStore(Store):
             )
         given: dict[str, Any] = {
             "route": route,
-            "now": self._there(now),
-            "horizon": self._there(max(now, horizon)),
+            "now": self._database_time(now),
+            "horizon": self._database_time(max(now, horizon)),
             "owner": self.node,
             "fresh": max(0, fresh),
             "retries": max(0, retries),
@@ -997,21 +1005,21 @@ class PostgreSQLStore(Store):
         return {row[0]: row for row in rows}, recipients
 
     def _decode(self, row: Sequence[Any], recipients: Sequence[Sequence[Any]]) -> QueuedMessage:
-        return self._at_home(decode(row[:_DECODED], recipients))
+        return self._in_local_time(decode(row[:_DECODED], recipients))
 
-    def _at_home(self, message: QueuedMessage) -> QueuedMessage:
+    def _in_local_time(self, message: QueuedMessage) -> QueuedMessage:
         """Return *message* with times of this machine's clock."""
         if not self.clock_offset:
             return message
-        here = self._here
+        local = self._local_time
         return attrs.evolve(
             message,
-            info=attrs.evolve(message.info, arrived=here(message.info.arrived)),
-            due=here(message.due),
+            info=attrs.evolve(message.info, arrived=local(message.info.arrived)),
+            due=local(message.due),
             recipients=tuple(
                 [
                     attrs.evolve(
-                        r, due=here(r.due), tried=None if r.tried is None else here(r.tried)
+                        r, due=local(r.due), tried=None if r.tried is None else local(r.tried)
                     )
                     for r in message.recipients
                 ]
@@ -1020,7 +1028,7 @@ class PostgreSQLStore(Store):
 
     def next_due(self) -> dict[str, float]:
         """See ``Store.next_due``."""
-        return {route: self._here(due) for route, due in self.connection.rows(_ROUTES)}
+        return {route: self._local_time(due) for route, due in self.connection.rows(_ROUTES)}
 
     def where(self, id: str) -> ContentPlace:  # noqa: A002 - the field's name
         """See ``Store.where``."""
@@ -1121,9 +1129,9 @@ class PostgreSQLStore(Store):
                 number,
                 row.number,
                 row.state.value,
-                self._there(row.due),
+                self._database_time(row.due),
                 int(record.tried),
-                self._there(record.at),
+                self._database_time(record.at),
                 record.tried or row.reply is not None or row.status is not None,
                 row.reply,
                 row.status,
@@ -1300,7 +1308,7 @@ class PostgreSQLStore(Store):
             for row in self._selected(selection, lock=True)
             if applies(action, held=row[2], aside=row[3])
         ]
-        self._act(action, found, self._there(now))
+        self._act(action, found, self._database_time(now))
         if found:
             self._own_changes += 1
             _ = self.connection.execute("UPDATE about SET changed = changed + 1")
@@ -1422,7 +1430,7 @@ class PostgreSQLStore(Store):
                 "ON CONFLICT (name) DO UPDATE SET reason = excluded.reason, "
                 "next_attempt = excluded.next_attempt, refused = excluded.refused, "
                 "number = excluded.number",
-                (name, down.reason, self._there(down.next_attempt), down.refused),
+                (name, down.reason, self._database_time(down.next_attempt), down.refused),
             )
 
     def down_routes(self) -> dict[str, DownRoute]:
@@ -1431,7 +1439,7 @@ class PostgreSQLStore(Store):
             "SELECT name, reason, next_attempt, refused, number FROM route_down ORDER BY name"
         )
         return {
-            name: DownRoute(name, reason, self._here(due), refused=refused, number=number)
+            name: DownRoute(name, reason, self._local_time(due), refused=refused, number=number)
             for name, reason, due, refused, number in rows
         }
 
@@ -1449,7 +1457,10 @@ class PostgreSQLStore(Store):
             "FROM message"
         )
         return QueueTotals(
-            dict(queues), dict(deferred), None if oldest is None else self._here(oldest), octets
+            dict(queues),
+            dict(deferred),
+            None if oldest is None else self._local_time(oldest),
+            octets,
         )
 
 
@@ -1477,44 +1488,3 @@ def _fits(column: str, pattern: str) -> tuple[str, list[str]]:
     if not local:
         return f"substring({column} FROM '[^@]*$') = %s", [domain]
     return f"{column} = %s", [pattern]
-
-
-def _process_name() -> str:
-    """Return the identity of this process among those of this start of the machine."""
-    return f"{_machine()} {os.getpid()} {_start_of(os.getpid())}"
-
-
-def _machine() -> str:
-    """Return the start of this machine and the namespace of its process numbers; empty: unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _start_of(pid: int) -> str:
-    """Return the time at which a process started, in ticks since the start of the machine."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-        return stat.rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _has_ended(process: str) -> bool:
-    """Return whether the process of another relay is known to have ended: it ran on this machine."""
-    machine, _, pid = process.rpartition(" ")[0].rpartition(" ")
-    start = process.rpartition(" ")[2]
-    if not machine or machine != _machine() or not pid.isdigit() or not start:
-        return False
-    if found := _start_of(int(pid)):
-        return found != start
-    # Where systemd protects /proc (ProtectProc=) it does not show the processes of other users.
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
