@@ -383,6 +383,8 @@ def test_an_interrupted_message_leaves_nothing_behind(
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=sendmail.env,
+        # The tests may run with signals ignored, as by nohup, and the command respects that.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stdin is not None
     process.stdin.write(MESSAGE)

@@ -74,9 +74,10 @@ class PostgreSQLHome(SharedQueueHome):
         return spool, await spool.open()
 
     async def kill(self) -> None:
-        """The database gets no farewell: the relay's leases run out, and its connections end."""
+        """Leave the relay's row as that of a process that has ended, and close the connections."""
         self._server.sql(
-            "UPDATE twisted_sendmail.node SET number = -number, alive_until = '-infinity'",
+            # Another process has its number: it started at another time.
+            "UPDATE twisted_sendmail.node SET number = -number, process = process || '0'",
             database=self.database,
         )
         self._server.sql(
