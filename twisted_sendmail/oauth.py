@@ -21,7 +21,6 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -40,7 +39,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-from twisted_sendmail.client import SubmissionServer, TLSTrust
+from twisted_sendmail.client import SubmissionServer, TLSTrust, is_loopback
 from twisted_sendmail.extras import missing_extra
 from twisted_sendmail.off_reactor import off_reactor
 from twisted_sendmail.sasl import Credentials, CredentialsUnavailable, Secret, Token, TokenSource
@@ -355,19 +354,12 @@ def check_endpoint_url(url: str) -> None:
         _ = parts.port
     except (ValueError, TypeError, AttributeError):
         parts, host = urlsplit(""), ""
-    allowed = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+    allowed = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
     if not host or not allowed or parts.username is not None:
         raise InvalidServer(
             f"the URL of the authorization server, {printable(str(url), 200)}, cannot be used",
             remedy="write https://HOST/PATH; http:// is for the loopback interface only",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @implementer(IAgentEndpointFactory)
@@ -968,7 +960,7 @@ class RefreshTokenFile(RefreshTokenStore):
             if not self._path.exists():
                 raise InvalidServer(self._missing, remedy=RefreshTokenMissing.remedy)
             _ = one_line(read_file(self._path))
-        folder = os.path.dirname(os.path.realpath(self._path))  # noqa: PTH120 - of a link's target
+        folder = self._folder()
         if not os.access(folder, os.W_OK):
             why = f"{printable(folder, 200)} is not writable, and a new token replaces the file"
             raise InvalidServer(
@@ -976,6 +968,9 @@ class RefreshTokenFile(RefreshTokenStore):
                 detail=why,
                 remedy="make the directory writable for this user",
             )
+
+    def _folder(self) -> str:
+        return os.path.dirname(os.path.realpath(self._path))  # noqa: PTH120 - of a link's target
 
     async def lock(self) -> Callable[[], None]:
         """Lock the directory of the file against other processes; 60 s at most.
@@ -999,7 +994,7 @@ class RefreshTokenFile(RefreshTokenStore):
 
     def _try_lock(self) -> int | None:
         # The file itself is replaced, and a lock with it.
-        folder = os.path.dirname(os.path.realpath(self._path))  # noqa: PTH120 - of a link's target
+        folder = self._folder()
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:

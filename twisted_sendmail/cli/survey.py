@@ -18,7 +18,6 @@ from twisted_sendmail.client import (
     SubmissionServer,
     TLSARecords,
     TLSPolicy,
-    TLSTrust,
     find_servers,
     find_tlsa,
     probe_server,
@@ -105,12 +104,13 @@ async def _dane(reactor: Any, server: SubmissionServer, seen: ProbeResult) -> DA
         return DANESurvey(records, seen=seen)
     if not (records.validated and records.usable):
         return DANESurvey(records)
-    trust = TLSTrust(
-        name=server.trust.name,
-        client_certificate=server.trust.client_certificate,
-        client_key=server.trust.client_key,
-        client_key_password_file=server.trust.client_key_password_file,
-        minimum_version=server.trust.minimum_version,
+    trust = evolve(
+        server.trust,
+        ca_file=None,
+        ca_directory=None,
+        fingerprint=None,
+        public_key=None,
+        other_names=(),
         dane=True,
     )
     trusting = evolve(seen.server, trust=trust, credentials=None, resolver=resolver)

@@ -202,7 +202,7 @@ class Pool:
     def change_limits(self, limits: PoolLimits) -> None:
         """Use *limits* from now on; connections beyond them close when their messages have ended."""
         self.limits = limits
-        self.octets_each = limits.octets // max(1, self._size)
+        self._divide_octets()
         self._bucket.change(limits.rate, limits.burst)
         if self._next_token is not None:
             self._next_token.cancel()
@@ -429,7 +429,7 @@ class Pool:
         """Use a connection that is ready."""
         self.was_ready = True
         connection.status.ready(self.reactor.seconds() - connection.began)
-        self.octets_each = self.limits.octets // max(1, self._size)
+        self._divide_octets()
         self._tell_awaited()
         _log.debug("{pool}", pool=self)
         self.has_capacity(connection)
@@ -549,6 +549,9 @@ class Pool:
             status.open -= 1
         if not status.open:
             status.proven = False
+        self._divide_octets()
+
+    def _divide_octets(self) -> None:
         self.octets_each = self.limits.octets // max(1, self._size)
 
     def unlock(self) -> None:

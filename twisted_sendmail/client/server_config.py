@@ -334,7 +334,7 @@ class SubmissionServer:
             raise _no_password(user)
         if implicit_tls:
             tls = TLSPolicy.IMPLICIT
-        elif starttls or user or not _is_loopback(_host(host)):
+        elif starttls or user or not is_loopback(_host(host)):
             tls = TLSPolicy.STARTTLS
         else:
             tls = TLSPolicy.NONE
@@ -394,7 +394,7 @@ def _host_name(host: str) -> str | None:
     return host if ":" in host else name
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Return True if *host* is this machine, by its name ``localhost`` or its address."""
     try:
         return ip_address(host).is_loopback
