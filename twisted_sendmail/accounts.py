@@ -1,9 +1,10 @@
 """Accounts: servers that a person submits mail to, by name, from one TOML file.
 
-Read with the standard library alone, without Twisted: the ``sendmail`` command uses an account where no
-relay is installed. The keys are those of a smarthost in the configuration of the relay, and ``from``,
-``password``, ``local-mail-to`` and the endpoints for ``twisted-sendmail login``. Commands in the file run as the user who reads it, so only this
-user or root may own the file, and no other may change it.
+Read with the standard library alone, without Twisted: the ``sendmail`` command uses an account where
+no relay is installed. The keys are those of a smarthost in the configuration of the relay, and
+``from``, ``password``, ``local-mail-to`` and the endpoints for ``twisted-sendmail login``. Commands in
+the file run as the user who reads it, so only this user or root may own the file, and no other may
+change it.
 """
 
 from __future__ import annotations

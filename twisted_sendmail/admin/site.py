@@ -247,6 +247,7 @@ class AdminSite(Service):
             wanted.selection(PER_PAGE, offset=(wanted.page - 1) * PER_PAGE)
         )
         deferred = await self._queue.list(Selection(queue="deferred", limit=MAX_EXAMINED))
+        relay = self._relay.stats()
         overview = Overview(
             totals=totals,
             samples=self.history.days if wanted.span == "days" else self.history.hour,
@@ -257,8 +258,8 @@ class AdminSite(Service):
             examined=MAX_EXAMINED if totals.queues.get("deferred", 0) > MAX_EXAMINED else None,
             failures=self.metrics.failures[:SHOWN_FAILURES],
             counts=self.metrics.counts,
-            routes=self._relay.stats().routes,
-            relays=self._relay.stats().relays,
+            routes=relay.routes,
+            relays=relay.relays,
             unhealthy=await self.health.problem(),
         )
         return await self._page(200, overview_page, self._viewer(session), overview)

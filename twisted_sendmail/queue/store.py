@@ -10,8 +10,8 @@ commands of an operator use it directly, beside a running relay::
 The life of a message:
 
 1. ``put_all`` inserts the message, its recipients, and its content: small content with the message,
-   large content before it by ``put_piece``.  Pieces without a message are found by
-   ``throw_away_orphans`` and removed in small steps by ``sweep``.
+   large content before it by ``put_piece``.  Pieces without a message are found by ``begin_relay``
+   and removed in small steps by ``sweep``.
 2. ``lease`` takes messages that are due.  A message may also be inserted leased.
 3. ``settle_all`` records an attempt and ends the lease: the message leaves the queue when no recipient
    is pending, else its next ``due`` is computed from its recipients.  ``release`` ends a lease

@@ -230,11 +230,9 @@ class StoredQueue(Queue):
 
     def _commit_delivered(self) -> None:
         arrivals, self.arrivals = self.arrivals, []
-        if arrivals and self.observer is not None:
-            try:
-                self.observer.arrived(arrivals)
-            except Exception:  # noqa: BLE001 - an observer's error must not stop the queue
-                _log.failure("an observer of the queue failed")
+        if arrivals:
+            # Also those of the last commit before the queue is closed.
+            self._call_observer(lambda observer: observer.arrived(arrivals))
 
     def new_body(self) -> int:
         """Return a number for the pieces of large content."""
@@ -445,8 +443,12 @@ class StoredQueue(Queue):
             self.notify_observer(lambda observer: observer.queue_changed())
 
     def notify_observer(self, notification: Callable[[QueueObserver], None]) -> None:
-        """Call *notification* with the observer, if there is one."""
-        if self.observer is not None and self._open:
+        """Call *notification* with the observer, if there is one and the queue is open."""
+        if self._open:
+            self._call_observer(notification)
+
+    def _call_observer(self, notification: Callable[[QueueObserver], None]) -> None:
+        if self.observer is not None:
             try:
                 notification(self.observer)
             except Exception:  # noqa: BLE001 - an observer's error must not stop the queue
@@ -631,9 +633,9 @@ class CommitMessage(Operation):
         for commit in admitted:
             commit.leased = commit.claimed and may_lease
         messages = store.put_all([(each.info, each.content, each.leased) for each in admitted])
+        lease = store.first_lease
         for commit, message in zip(admitted, messages, strict=True):
-            commit.result = message
-            commit.lease = store.first_lease
+            commit.result, commit.lease = message, lease
 
     def fire(self) -> None:
         """See ``Operation.fire``."""

@@ -111,8 +111,9 @@ _MESSAGE = (
     "attempts, owner IS NOT NULL, held, expired, doomed, warned, interrupted, aside, "
     "CASE WHEN held THEN -ran ELSE (SELECT ran FROM about) - ran END, owner, fence"
 )
-# Columns that ``decode`` takes.
+# Columns that ``decode`` takes, and the two after them.
 _DECODED = 21
+_OWNER, _FENCE = 21, 22
 _RECIPIENT = (
     "message, number, address, notify, orcpt, state, due, attempts, tried, reply, status, relay"
 )
@@ -983,7 +984,7 @@ class PostgreSQLStore(Store):
             except Damaged:
                 self._set_aside(number)
                 continue
-            leased.append(LeasedMessage(message, content, Lease(self.node, row[22], self.term)))
+            leased.append(LeasedMessage(message, content, Lease(self.node, row[_FENCE], self.term)))
         return leased
 
     def _rows(self, numbers: Sequence[int]) -> tuple[dict[int, Any], dict[int, list[Any]]]:
@@ -1287,7 +1288,7 @@ class PostgreSQLStore(Store):
             return []
         rows, recipients = self._rows(numbers)
         names: dict[int, str] = {}
-        if any(row[21] is not None for row in rows.values()):
+        if any(row[_OWNER] is not None for row in rows.values()):
             names = dict(self.connection.rows("SELECT number, name FROM node"))
         messages = []
         for number in numbers:
@@ -1297,7 +1298,7 @@ class PostgreSQLStore(Store):
             except Damaged:
                 damaged = decode_damaged(row[:_DECODED], those)
                 message = attrs.evolve(damaged, aside=SetAsideReason.DAMAGED)
-            owner = names.get(row[21])
+            owner = names.get(row[_OWNER])
             messages.append(attrs.evolve(message, owner=owner) if owner else message)
         return messages
 
