@@ -35,6 +35,16 @@ def account(server: LoopbackServer, secret: str, name: str = "work") -> str:
     )
 
 
+def oauth_keys(port: Any, refresh_token_file: str) -> str:
+    """The keys of an account that logs in with tokens of the endpoint at *port*."""
+    return f"""
+        oauth-token-url = "http://127.0.0.1:{port.getHost().port}/token"
+        oauth-client-id = "mailer"
+        oauth-client-secret-file = "../../client"
+        oauth-refresh-token-file = "../../{refresh_token_file}"
+    """
+
+
 @ensureDeferred
 async def test_an_account_logs_in_with_oauth(reactor: Any, shell: Shell) -> None:
     """And stores the refresh token that the endpoint gives in place of the first."""
@@ -44,12 +54,7 @@ async def test_an_account_logs_in_with_oauth(reactor: Any, shell: Shell) -> None
     shell.write("refresh", REFRESH.encode(), 0o600)
     shell.write("client", SECRET.encode(), 0o600)
     async with LoopbackServer(reactor, tokens={"alice": "access-2"}) as server:
-        keys = f"""
-            oauth-token-url = "http://127.0.0.1:{port.getHost().port}/token"
-            oauth-client-id = "mailer"
-            oauth-client-secret-file = "../../client"
-            oauth-refresh-token-file = "../../refresh"
-        """
+        keys = oauth_keys(port, "refresh")
         write_accounts(shell, account(server, keys), 0o644)
         done = await shell.run(*COMPOSED)
         (received,) = server.messages
@@ -67,12 +72,7 @@ async def test_commands_for_the_refresh_token_replace_the_file_of_an_account(
     shell.write("kept", REFRESH.encode(), 0o600)
     shell.write("client", SECRET.encode(), 0o600)
     async with LoopbackServer(reactor, tokens={"alice": "access-2"}) as server:
-        keys = f"""
-            oauth-token-url = "http://127.0.0.1:{port.getHost().port}/token"
-            oauth-client-id = "mailer"
-            oauth-client-secret-file = "../../client"
-            oauth-refresh-token-file = "../../absent"
-        """
+        keys = oauth_keys(port, "absent")
         write_accounts(shell, account(server, keys), 0o644)
         words = ["--oauth-refresh-token-command=cat kept", "--oauth-store-command=cat > kept"]
         done = await shell.run(*COMPOSED, *words)

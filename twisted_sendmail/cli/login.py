@@ -91,11 +91,10 @@ async def _log_in(
             reactor,
             settings,
             _show,
-            device_url=urls["device_url"],
-            authorization_url=urls["authorization_url"],
             browser=args.browser,
             user=user,
             port=args.port,
+            **urls,
         )
         _ = await tokens.log_in()
     except ImportError as e:
