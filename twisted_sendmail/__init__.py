@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from twisted_sendmail.client.connect import open_session
     from twisted_sendmail.client.delivery_job import deliver
     from twisted_sendmail.client.dns_lookup import DNSResolver
-    from twisted_sendmail.client.mail_sender import MailSender
-    from twisted_sendmail.client.mailer import Mailer, MailerService, MailerStats, Sending, many
+    from twisted_sendmail.client.mailer import (
+        Mailer,
+        MailerService,
+        MailerStats,
+        MailSender,
+        Sending,
+        many,
+    )
     from twisted_sendmail.client.pool import PoolLimits
     from twisted_sendmail.client.probe import ProbeResult, probe_server
     from twisted_sendmail.client.protocol import SubmissionProtocol
@@ -28,10 +34,10 @@ if TYPE_CHECKING:
     from twisted_sendmail.message.dkim import DKIMKey, SigningUnavailable, UnsignableMessage
     from twisted_sendmail.message.structure import MessagePart, inspect_message
     from twisted_sendmail.queue.signing import DKIMDomain
+    from twisted_sendmail.relay.own_mail import FinalReport, Queued
     from twisted_sendmail.relay.retry_policy import RetryPolicy
     from twisted_sendmail.relay.service import RelayService
     from twisted_sendmail.relay.settings import RelaySettings, RouteSettings
-    from twisted_sendmail.relay.tracker import FinalReport, Queued
     from twisted_sendmail.sasl.credentials import Credentials, Token, TokenSource
     from twisted_sendmail.sasl.mechanism import Mechanism
     from twisted_sendmail.sasl.negotiation import MECHANISMS
@@ -261,17 +267,16 @@ _MODULES = {
     "server.receiver": "Receiver",
     "server.tls": "ServerTLS",
     "client.pool": "PoolLimits",
-    "client.mail_sender": "MailSender",
     "client.dns_lookup": "DNSResolver",
     "client.probe": "ProbeResult probe_server",
-    "client.mailer": "Mailer MailerService MailerStats Sending many",
+    "client.mailer": "MailSender Mailer MailerService MailerStats Sending many",
     "client.server_config": "SubmissionServer",
     "client.submission": "sendmail submit",
     "message.composition": "Attachment compose",
     "message.structure": "MessagePart inspect_message",
     "message.dkim": "DKIMKey SigningUnavailable UnsignableMessage",
     "queue.signing": "DKIMDomain",
-    "relay.tracker": "FinalReport Queued",
+    "relay.own_mail": "FinalReport Queued",
     "relay.retry_policy": "RetryPolicy",
     "relay.service": "RelayService",
     "relay.settings": "RelaySettings RouteSettings",

@@ -37,7 +37,7 @@ from twisted_sendmail import (  # noqa: E402
     TLSTrust,
     submit,
 )
-from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS  # noqa: E402
+from twisted_sendmail.client.tls import TLS_SESSIONS  # noqa: E402
 
 big = a.size and a.size > 1 << 20
 body = pathlib.Path(a.message) if big else common.read(a.message)

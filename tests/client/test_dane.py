@@ -49,7 +49,7 @@ from twisted_sendmail import (
     submit,
 )
 from twisted_sendmail.client import DNSAnswer, TLSARecord, TLSARecords, find_servers, probe_server
-from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS
+from twisted_sendmail.client.tls import TLS_SESSIONS
 from twisted_sendmail.testing import MemoryEndpoint
 
 DANE = TLSTrust(dane=True)

@@ -16,11 +16,11 @@ from tests.client.certificates import NAME, authority, context_of
 from tests.client.conftest import Net
 from tests.client.scripted_server import CLOSE, ScriptedServer
 from twisted_sendmail import CertificateRejected, TLSClosed, TLSPolicy, TLSTrust
-from twisted_sendmail.client.tls import ServerVerifier
-from twisted_sendmail.client.tls_session_cache import (
+from twisted_sendmail.client.tls import (
     MAX_SESSION_AGE,
     MAX_SESSIONS,
     TLS_SESSIONS,
+    ServerVerifier,
     SessionKey,
 )
 

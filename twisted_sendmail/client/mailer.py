@@ -1,7 +1,8 @@
 """``Mailer``: many messages over few connections, kept open between messages.
 
 ``send`` for one message, ``send_many`` for a stream of them, ``many`` for a list over one
-connection, and ``MailerService`` to close a mailer with its application.
+connection, and ``MailerService`` to close a mailer with its application.  ``MailSender`` is the type
+of all objects with such a ``send``, for annotations.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -662,3 +663,32 @@ class MailerService(Service):
         """See ``IService``; fires when the mailer is closed."""
         super().stopService()  # type: ignore[no-untyped-call]
         return self.mailer.aclose(grace=self._grace, send_waiting=self._send_waiting)
+
+
+class MailSender(Protocol):
+    """An object with the ``send`` of a mailer.
+
+    :class:`~twisted_sendmail.Mailer`, :class:`~twisted_sendmail.MailerService`,
+    :class:`~twisted_sendmail.RelayService` and
+    :class:`~twisted_sendmail.testing.stub.StubMailer` are such objects: a program that is written
+    for a ``MailSender`` works with each, and its tests with the stub.
+    """
+
+    def send(
+        self,
+        message: Message,
+        *,
+        sender: str | ReversePath | None = None,
+        recipients: AnyRecipient | Iterable[AnyRecipient] | None = None,
+        envelope: Envelope | None = None,
+        complete: bool = True,
+    ) -> Deferred[Any]:
+        """Send one message; the parameters are those of :func:`~twisted_sendmail.submit`.
+
+        :returns: fires when responsibility for the message was taken over: with a
+            :class:`~twisted_sendmail.DeliveryReport` by a server, or with a
+            :class:`~twisted_sendmail.Queued` by a relay's queue.
+        :raises SendmailError: it was not.
+
+        Cancelling is that of the object's own ``send``.
+        """

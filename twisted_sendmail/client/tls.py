@@ -1,4 +1,4 @@
-"""TLS as a client: when it begins, which certificates are trusted, and verification of the server.
+"""TLS as a client: when it begins, which certificates are trusted, verification of the server, sessions.
 
 The certificate is verified inside the handshake: a server that is not the one asked for receives an
 alert and nothing else.  Verification cannot be switched off; a server without a certificate of a
@@ -17,6 +17,7 @@ import ipaddress
 import os
 import re
 from base64 import b64decode
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -44,7 +45,6 @@ from zope.interface import implementer
 from twisted_sendmail.channel_binding import binding_data, key_exchange_group, usual_binding
 from twisted_sendmail.client.client_certificate import unusable, use_client_certificate
 from twisted_sendmail.client.dane import DANE_TA, Mismatch, TLSARecords, public_key_octets
-from twisted_sendmail.client.tls_session_cache import TLS_SESSIONS, CachedSession, SessionKey
 from twisted_sendmail.client.verify_errors import EXPIRED, UNKNOWN_ISSUER, words_for
 from twisted_sendmail.sasl import ChannelBinding
 from twisted_sendmail.smtp import (
@@ -61,7 +61,7 @@ from twisted_sendmail.smtp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -73,6 +73,10 @@ MAX_HANDSHAKES = 32
 #: Seconds that a connection waits for its handshake; then the handshake begins all the same, so that
 #: handshakes that hang do not stop others.
 MAX_HANDSHAKE_WAIT = 5.0
+#: Seconds after the full handshake for which a session is resumed.
+MAX_SESSION_AGE = 3600.0
+#: Servers whose session is kept.
+MAX_SESSIONS = 64
 
 
 class TLSPolicy(enum.Enum):
@@ -730,6 +734,84 @@ def words_of_openssl(error: object) -> str | None:
 
 def _unverified(why: str) -> CertificateRejected:
     return CertificateRejected("TLS refused", phase="TLS", detail=why)
+
+
+@frozen(cache_hash=True)
+class SessionKey:
+    """Connections with equal keys may resume each other's sessions."""
+
+    #: Tells the age of a session; another reactor's clock may count from another moment.
+    clock: IReactorTime
+    #: The ``TLSTrust`` that the server was verified with.
+    trust: Hashable
+    #: The server's name, in lower case.
+    name: str
+    #: None for an endpoint without one.
+    port: int | None
+    #: The TLSA records that the server was verified with (DANE).
+    tlsa: Hashable = None
+
+
+@frozen
+class CachedSession:
+    """A session, and the facts that were verified in its full handshake."""
+
+    session: SSL.Session
+    context: SSL.Context
+    facts: TLSFacts
+    #: When the certificate chain was verified, in seconds of the key's clock.
+    verified_at: float
+
+
+class TLSSessionCache:
+    """The newest session of each server, for the next connection to it.
+
+    A resumed handshake transfers no certificate and no signature, and costs half.  A session is used
+    only for the trust, the name and the port for which its server was verified, and for
+    :data:`MAX_SESSION_AGE` at most; the certificate of the session, which may have expired, is
+    verified again.  RFC 8446 sections 2.2 and 4.6.1, RFC 5077.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[SessionKey, CachedSession] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def get(self, key: SessionKey, context: SSL.Context) -> CachedSession | None:
+        """Return the session to offer in a handshake with *context*; None for a full handshake."""
+        cached = self._sessions.get(key)
+        if cached is None:
+            return None
+        expires = cached.facts.not_after
+        # With another context, the files of CAs or keys were replaced.
+        fresh = (
+            cached.context is context
+            and 0 <= key.clock.seconds() - cached.verified_at < MAX_SESSION_AGE
+        )
+        if fresh and expires is not None and dt.datetime.now(dt.timezone.utc) < expires:
+            return cached
+        self.discard(key)
+        return None
+
+    def put(self, key: SessionKey, cached: CachedSession) -> None:
+        """Keep *cached*; the session that was put longest ago is dropped when there are too many."""
+        self._sessions[key] = cached
+        self._sessions.move_to_end(key)
+        while len(self._sessions) > MAX_SESSIONS:
+            _ = self._sessions.popitem(last=False)
+
+    def discard(self, key: SessionKey) -> None:
+        """Let the next connection do a full handshake."""
+        _ = self._sessions.pop(key, None)
+
+    def clear(self) -> None:
+        """Let every next connection do a full handshake."""
+        self._sessions.clear()
+
+
+#: The sessions of this process.
+TLS_SESSIONS = TLSSessionCache()
 
 
 class _HandshakeSlots(DeferredSemaphore):
