@@ -24,7 +24,7 @@ from twisted_sendmail.queue import (
     SQLiteQueue,
     SQLiteStore,
 )
-from twisted_sendmail.queue.sqlite.database import SQLiteConnection
+from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
 from twisted_sendmail.smtp import Envelope
 
 commits = 0

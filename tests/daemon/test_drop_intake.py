@@ -40,7 +40,7 @@ from twisted_sendmail import SendmailError
 from twisted_sendmail.daemon.drop_intake import MAX_SCAN_PAUSE
 from twisted_sendmail.drop import DropDirectory, DropEnvelope, DropRecipient, read_settings
 from twisted_sendmail.queue import Queue
-from twisted_sendmail.queue.sqlite.database import SQLiteConnection
+from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
 from twisted_sendmail.testing.queue_conformance.messages import add_message
 
 CONFIGURATION = """

@@ -124,7 +124,7 @@ def _run(command: dict[str, Any]) -> None:
 
 def _end_at(number: int, *, before: bool) -> None:
     """End this process at the n-th call of the storage."""
-    from twisted_sendmail.queue.sqlite.database import SQLiteConnection
+    from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
 
     execute = SQLiteConnection.execute
     calls = 0
@@ -145,7 +145,7 @@ def _end_at(number: int, *, before: bool) -> None:
 
 def _full_while(there: Path) -> None:
     """Let the disk be full as long as there is a file of this name."""
-    from twisted_sendmail.queue.sqlite.database import SQLiteConnection
+    from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
 
     execute = SQLiteConnection.execute
 

@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.queue.sqlite.database import SQLiteConnection
+from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
 
 if TYPE_CHECKING:
     import sqlite3

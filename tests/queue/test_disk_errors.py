@@ -252,7 +252,7 @@ async def test_mail_is_refused_before_the_disk_is_full(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_file_system_shows_whether_the_disk_is_full(tmp_path: Path) -> None:
-    from twisted_sendmail.queue.sqlite.database import queue_error
+    from twisted_sendmail.queue.sqlite.connection import queue_error
 
     full = queue_error(OSError(errno.ENOSPC, "No space left on device"), "be read")
     other = queue_error(OSError(errno.EIO, "Input/output error"), "be read")

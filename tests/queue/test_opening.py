@@ -20,8 +20,8 @@ from tests.names import QueueUnusable, Selection, SQLiteQueue, SQLiteStore
 from tests.other_users import ALICE, as_user
 from tests.queue.failing_store import Choke, choked
 from tests.queue.messages import info_of, take_in
-from twisted_sendmail.queue.sqlite import database
-from twisted_sendmail.queue.sqlite.database import SQLiteConnection
+from twisted_sendmail.queue.sqlite import schema
+from twisted_sendmail.queue.sqlite.connection import SQLiteConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,11 +226,11 @@ def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Pat
 def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = made(tmp_path / "queue")
     with closing(sqlite3.connect(path)) as changed:
-        changed.execute(f"PRAGMA user_version = {database.version() + 1}")
+        changed.execute(f"PRAGMA user_version = {schema.version() + 1}")
     before = path.read_bytes()
     assert (
-        f"the queue cannot be used: the format of the file is {database.version() + 1}, "
-        f"and this program supports {database.version()}; "
+        f"the queue cannot be used: the format of the file is {schema.version() + 1}, "
+        f"and this program supports {schema.version()}; "
         "use the version of the program that wrote it, or a newer one"
     ) == refused(tmp_path / "queue")
     assert before == path.read_bytes()
@@ -243,7 +243,7 @@ def test_a_format_that_is_too_old_is_refused_and_left_alone(tmp_path: Path) -> N
     before = path.read_bytes()
     assert refused(tmp_path / "queue") == (
         "the queue cannot be used: the format of the file is 1, and this program supports "
-        f"{database.version()}; deliver its mail with the version of the program that wrote it, "
+        f"{schema.version()}; deliver its mail with the version of the program that wrote it, "
         "then use an empty directory"
     )
     assert before == path.read_bytes()
@@ -266,7 +266,7 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
         connection.execute("CREATE TABLE added (name TEXT)")
         connection.execute("INSERT INTO added SELECT origin || 'x' FROM message")
 
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, add_a_column))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, add_a_column))
     for _ in range(2):
         store.open()
         assert store.connection.rows("SELECT name FROM added") == [("x",)]
@@ -277,7 +277,7 @@ def test_an_older_format_becomes_the_present_one_with_all_that_is_in_it(
         )
         store.close()
     with closing(sqlite3.connect(path)) as found:
-        assert [(database.version(),)] == found.execute("PRAGMA user_version").fetchall()
+        assert [(schema.version(),)] == found.execute("PRAGMA user_version").fetchall()
 
 
 def test_a_migration_that_fails_changes_nothing(
@@ -291,7 +291,7 @@ def test_a_migration_that_fails_changes_nothing(
         connection.execute("CREATE TABLE message (oh TEXT)")
 
     with monkeypatch.context() as patched:
-        patched.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, fail_halfway))
+        patched.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, fail_halfway))
         assert "table message already exists" in refused(directory)
     with SQLiteStore(directory) as store:
         assert store.connection.value("SELECT count(*) FROM content") == 0

@@ -290,7 +290,7 @@ def _past(at: float, now: float) -> str:
 
 
 def show_json(message: QueuedMessage, header: list[str], relay: RelayState) -> dict[str, Any]:
-    """The names of :func:`~twisted_sendmail.queue.listing.message_json`, and more."""
+    """The names of :func:`~twisted_sendmail.queue.postqueue_json.message_json`, and more."""
     info, envelope = message.info, message.info.envelope
     return {
         **message_json(message),

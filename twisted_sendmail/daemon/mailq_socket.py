@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from twisted_sendmail.admin.mailq import MailqFactory
+from twisted_sendmail.admin.mailq_server import MailqFactory
 from twisted_sendmail.daemon.endpoints import unix_endpoint
 from twisted_sendmail.daemon.listeners import listen
 from twisted_sendmail.local_users import PEERS_ARE_KNOWN

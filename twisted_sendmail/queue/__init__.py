@@ -1,6 +1,13 @@
 """The durable queue: one interface, one conformance suite, engines in SQLite and PostgreSQL."""
 
 from twisted_sendmail.queue.cleanup import Cleanup, CleanupPolicy, TooManyHops
+from twisted_sendmail.queue.engine import (
+    check_queue_place,
+    open_queue,
+    open_store,
+    prepare_queue_place,
+    shown_place,
+)
 from twisted_sendmail.queue.errors import (
     LeaseLost,
     MessageDamaged,
@@ -18,7 +25,6 @@ from twisted_sendmail.queue.interface import (
     QueueObserver,
     RecoveryReport,
 )
-from twisted_sendmail.queue.listing import delay_reason, message_json, reply_text
 from twisted_sendmail.queue.models import (
     LASTING_LEASE,
     AttemptRecord,
@@ -38,16 +44,10 @@ from twisted_sendmail.queue.models import (
     Selection,
     SetAsideReason,
 )
-from twisted_sendmail.queue.place import (
-    check_queue_place,
-    open_queue,
-    open_store,
-    prepare_queue_place,
-    shown_place,
-)
 from twisted_sendmail.queue.postgresql.address import is_database_url
+from twisted_sendmail.queue.postqueue_json import delay_reason, message_json, reply_text
 from twisted_sendmail.queue.signing import DKIMDomain, MailOrigin
-from twisted_sendmail.queue.sqlite.database import NO_SPACE, fits
+from twisted_sendmail.queue.sqlite.connection import NO_SPACE, fits
 from twisted_sendmail.queue.sqlite.files import WAKEUP, RelayLock, check_place
 from twisted_sendmail.queue.sqlite.free_space import LEAST_FREE
 from twisted_sendmail.queue.sqlite.notify import relay_runs, wake

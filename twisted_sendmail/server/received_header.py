@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _BREAKS = re.compile(r'[ ;()"\\]').search
 
 
-class Stamp:
+class ReceivedFields:
     """Makes the fields of one connection."""
 
     def __init__(self, connection: ConnectionInfo) -> None:

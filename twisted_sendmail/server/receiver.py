@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from twisted_sendmail.sasl import PLUS
 from twisted_sendmail.server.auth import AuthExchange
 from twisted_sendmail.server.connection_info import ConnectionInfo
-from twisted_sendmail.server.received_header import Stamp
+from twisted_sendmail.server.received_header import ReceivedFields
 from twisted_sendmail.smtp import PENDING, MailParameters, Pending, Reply, ServerHandler, Verb
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class MessageHandler(ServerHandler):
             binding,
             offers_binding=any(m.endswith(PLUS) for m in factory.settings.mechanisms or ()),
         )
-        self._stamp = Stamp(connection)
+        self._received = ReceivedFields(connection)
         self._receiver: Receiver | None = None
         self._recipients: list[Recipient] = []
         self._smtputf8 = False
@@ -215,7 +215,7 @@ class MessageHandler(ServerHandler):
         if not self._factory.trace:
             return None
         second = int(self._factory.clock.seconds())
-        trace = self._stamp.field(receiver.id, self._recipients, second, smtputf8=self._smtputf8)
+        trace = self._received.field(receiver.id, self._recipients, second, smtputf8=self._smtputf8)
         return self._ask(self._abort_refused, receiver.trace, trace)
 
     def chunk(self, data: bytes) -> Reply | Pending | None:

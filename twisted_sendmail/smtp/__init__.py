@@ -197,6 +197,7 @@ if TYPE_CHECKING:
         Recipient,
         UnusableRecipient,
     )
+    from twisted_sendmail.smtp.envelope_commands import mail_command, rcpt_command, smtputf8_refusal
     from twisted_sendmail.smtp.errors import (
         AllRecipientsRefused,
         AuthenticationError,
@@ -262,7 +263,6 @@ if TYPE_CHECKING:
         classify_reply,
         refused_parameters,
     )
-    from twisted_sendmail.smtp.request import mail_command, rcpt_command, smtputf8_refusal
     from twisted_sendmail.smtp.result import (
         DeliveryReport,
         RecipientResult,
@@ -314,7 +314,7 @@ else:
             "redaction": "full_url may_hold_url shown_argument shown_url",
             "reply": "Reply",
             "reply_meaning": "EHLO_UNKNOWN ReplyMeaning ReplySubject classify_reply refused_parameters",
-            "request": "mail_command rcpt_command smtputf8_refusal",
+            "envelope_commands": "mail_command rcpt_command smtputf8_refusal",
             "result": """
                 DeliveryReport RecipientResult RecipientStatus recipient_results refused_address
                 require_acceptance""",

@@ -49,7 +49,7 @@ class ReplyKind(enum.Enum):
     #: Refused, 4yz or 5yz.
     NO = "no"
     #: A positive code that does not belong to this command.
-    ODD = "odd"
+    UNEXPECTED = "unexpected"
 
 
 _S, _V, _YES, _MORE, _NO = ClientState, Verb, ReplyKind.YES, ReplyKind.MORE, ReplyKind.NO
@@ -245,9 +245,11 @@ def reply_kind(verb: Verb, code: int) -> ReplyKind:
     if exact is not None:
         if code == exact:
             return ReplyKind.YES
-        return ReplyKind.MORE if code == 334 and exact == 235 else ReplyKind.ODD
+        return ReplyKind.MORE if code == 334 and exact == 235 else ReplyKind.UNEXPECTED
     if code < 300:
         # 220, 221 and 235 belong to one command each: as the reply to any other command they
         # are a reply that came at the wrong time.
-        return ReplyKind.ODD if code in _NOT_YES and verb not in _ANY_SUCCESS else ReplyKind.YES
-    return ReplyKind.MORE if verb is Verb.OTHER else ReplyKind.ODD
+        return (
+            ReplyKind.UNEXPECTED if code in _NOT_YES and verb not in _ANY_SUCCESS else ReplyKind.YES
+        )
+    return ReplyKind.MORE if verb is Verb.OTHER else ReplyKind.UNEXPECTED

@@ -1481,7 +1481,7 @@ def _storable(text: str) -> str:
 
 
 def _fits(column: str, pattern: str) -> tuple[str, list[str]]:
-    """Return the condition of ``sqlite.database.fits``, and its parameters."""
+    """Return the condition of ``sqlite.connection.fits``, and its parameters."""
     pattern = _storable(pattern).casefold()
     local, at, domain = pattern.partition("@")
     if not at:

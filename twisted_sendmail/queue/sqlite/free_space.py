@@ -1,6 +1,6 @@
 """Free space for the queue: mail is refused before the disk is full.
 
-``database.queue_error`` makes ``QueueFull`` of the error of a disk that is full all the same.
+``connection.queue_error`` makes ``QueueFull`` of the error of a disk that is full all the same.
 """
 
 from __future__ import annotations

@@ -44,13 +44,10 @@ from twisted_sendmail.queue.rows import (
     decode_damaged,
     encode,
 )
-from twisted_sendmail.queue.sqlite.database import (
+from twisted_sendmail.queue.sqlite.connection import (
     PATIENCE,
-    READY,
     SQLiteConnection,
-    open_database,
     queue_error,
-    verify,
 )
 from twisted_sendmail.queue.sqlite.files import (
     ForeignOwner,
@@ -62,6 +59,7 @@ from twisted_sendmail.queue.sqlite.files import (
 )
 from twisted_sendmail.queue.sqlite.free_space import FreeSpace
 from twisted_sendmail.queue.sqlite.notify import relay_runs, wake
+from twisted_sendmail.queue.sqlite.schema import READY, open_database, verify
 from twisted_sendmail.queue.store import (
     CLEAR_LIMIT,
     SWEEP_PIECES,

@@ -19,8 +19,8 @@ from twisted.internet.threads import deferToThread
 from tests.admin.queue_contents import QueueFiller
 from tests.memory_queue import MemoryQueue
 from tests.other_users import ALICE, BOB, as_user, needs_root
-from twisted_sendmail.admin import mailq
-from twisted_sendmail.admin.mailq import PAGE, MailqFactory
+from twisted_sendmail.admin import mailq_server
+from twisted_sendmail.admin.mailq_server import PAGE, MailqFactory
 from twisted_sendmail.cli.sendmail.mailq import mailq_lines
 from twisted_sendmail.local_users import LocalPeer
 from twisted_sendmail.queue import QueueError, QueueObserver
@@ -220,7 +220,7 @@ async def test_messages_are_shown_as_postqueue_shows_them_and_are_selected(
 
 @ensureDeferred
 async def test_a_long_queue_is_listed_whole(server: MailqServer) -> None:
-    names = [await server.filler.message() for _ in range(3 * mailq.PAGE)]
+    names = [await server.filler.message() for _ in range(3 * mailq_server.PAGE)]
     assert ids_in(await server.ask()) == names
 
 
@@ -249,7 +249,7 @@ async def test_a_request_that_cannot_be_parsed_is_refused(
 
 @ensureDeferred
 async def test_a_request_has_a_limit(server: MailqServer) -> None:
-    assert await server.raw(b"x" * (mailq.MAX_REQUEST + 1)) == [
+    assert await server.raw(b"x" * (mailq_server.MAX_REQUEST + 1)) == [
         {"error": "the request is too long"}
     ]
 
@@ -258,7 +258,7 @@ async def test_a_request_has_a_limit(server: MailqServer) -> None:
 async def test_a_request_has_a_deadline(
     server: MailqServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailq, "REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr(mailq_server, "REQUEST_TIMEOUT", 0.05)
     assert await server.raw(b'{"action": "li') == []
 
 
@@ -278,12 +278,12 @@ def _raise(error: Exception) -> Any:
 async def test_connections_of_a_user_are_limited_and_some_are_left_for_operators(
     server: MailqServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailq, "MAX_CONNECTIONS_OF_USER", 0)
+    monkeypatch.setattr(mailq_server, "MAX_CONNECTIONS_OF_USER", 0)
     refused = [{"error": "too many requests at once"}]
     assert await server.ask(ALICE) == refused
     assert await server.ask() == [{"end": 0}]
-    monkeypatch.setattr(mailq, "MAX_CONNECTIONS_OF_USER", 2)
-    monkeypatch.setattr(mailq, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(mailq_server, "MAX_CONNECTIONS_OF_USER", 2)
+    monkeypatch.setattr(mailq_server, "MAX_CONNECTIONS", 5)
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(server.connect())
@@ -296,7 +296,7 @@ async def test_connections_of_a_user_are_limited_and_some_are_left_for_operators
 @ensureDeferred
 async def test_the_queue_is_read_no_faster_than_the_client_reads(server: MailqServer) -> None:
     to = [f"{'x' * 60}{n}@example.net" for n in range(200)]
-    names = [await server.filler.message(to) for _ in range(40 * mailq.PAGE)]
+    names = [await server.filler.message(to) for _ in range(40 * mailq_server.PAGE)]
     read = 0
     list_ = server.queue.list
 
