@@ -87,6 +87,7 @@ from twisted_sendmail.smtp import (
     check_type,
     printable,
 )
+from twisted_sendmail.socket_writer import SocketWriter
 from twisted_sendmail.timer import Timer
 
 if TYPE_CHECKING:
@@ -164,13 +165,9 @@ class SubmissionProtocol(Protocol):
         self._verifier: ServerVerifier | None = None
         self._tls_transport: TLSTransport | None = None
         self._handshake: Deferred[TLSFacts] | None = None
-        # The transport below TLS; the connection itself if it is a reactor's own, and its socket.
-        self._wire: Any = None
+        # Writes to the transport below TLS.
+        self._writer = SocketWriter(None)
         self._wire_secured = False
-        self._connection: Any = None
-        self._socket: socket.socket | None = None
-        # The reactor may still have to write what the socket has not taken.
-        self._reactor_writes = False
         # The next command waits until the input that came before it was read.
         self._input_read: IDelayedCall | None = None
         # How many times writing is held back.
@@ -360,9 +357,7 @@ class SubmissionProtocol(Protocol):
         session, stream = self.session, self._stream
         data = session.data_to_send()
         if data:
-            (self._write_to_socket if self._tls_transport is None else self._tls_transport.send)(
-                data
-            )
+            (self._writer.write if self._tls_transport is None else self._tls_transport.send)(data)
         if session.content_open:
             if stream is not None and not stream.started:
                 stream.start()
@@ -371,28 +366,14 @@ class SubmissionProtocol(Protocol):
         if session.completed or session.over is not None:
             self._dispatch()
 
-    def _write_to_socket(self, data: bytes) -> None:
-        """Write *data*, below TLS: the socket takes what it can at once, the reactor writes the rest."""
-        connection = self._connection
-        if connection is not None and connection.connected and not connection.disconnecting:
-            if self._reactor_writes:
-                self._reactor_writes = connection in connection.reactor.getWriters()
-            if not self._reactor_writes:
-                sent = connection.writeSomeData(data)
-                if sent == len(data):
-                    return
-                # The reactor meets an error again when it writes.
-                data = data[sent:] if isinstance(sent, int) else data
-                self._reactor_writes = True
-        self._wire.write(data)
-
     def _input_may_wait(self) -> bool:
         """Return True if input may have come that was not read; then write when it has been read."""
         if self._input_read is not None:
             return True
-        if self._socket is not None:
+        connection = self._writer.connection
+        if connection is not None:
             try:
-                _ = self._socket.recv(1, socket.MSG_PEEK)
+                _ = connection.socket.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 return False
             except OSError:
@@ -511,13 +492,14 @@ class SubmissionProtocol(Protocol):
         self.session.begin_tls()
         seconds = self.timeouts.tls
         self.await_event(waiting, seconds, "the end of the TLS handshake", "TLS")
-        if ISSLTransport.providedBy(self._wire):
+        wire = self._writer.transport
+        if ISSLTransport.providedBy(wire):
             # The endpoint has begun TLS: see ``handshakeCompleted``.
             verifier.adopt(self.transport.getHandle())
             if self._wire_secured:
                 self.handshake_completed()
             return waiting
-        self._tls_transport = TLSTransport(self, verifier, self._wire, self._write_to_socket)
+        self._tls_transport = TLSTransport(self, verifier, wire, self._writer.write)
         try:
             self._tls_transport.start(self.clock)
         except Exception:
@@ -526,11 +508,9 @@ class SubmissionProtocol(Protocol):
             self.timer.clear()
             raise
         # Below TLS, where the transport has started it.
-        self._wire = self._tls_transport.wire
-        if self._connection is not None:
-            # ``startTLS`` has left the ClientHello to the reactor.
-            self._reactor_writes = True
-            _ = self._connection.doWrite()
+        self._writer.transport = self._tls_transport.wire
+        # ``startTLS`` has left the ClientHello to the reactor.
+        self._writer.flush()
         return waiting
 
     def handshakeCompleted(self) -> None:
@@ -582,14 +562,11 @@ class SubmissionProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """See ``IProtocol``."""
-        self._wire = transport = self.transport
+        transport = self.transport
+        self._writer = SocketWriter(transport)
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None and isinstance(transport.getPeer(), _IP_ADDRESSES):
             set_no_delay(True)
-        if hasattr(transport, "writeSomeData"):
-            handle = transport.getHandle()
-            if isinstance(handle, socket.socket):
-                self._connection, self._socket = transport, handle
         self.host = _peer_name(self.host, transport.getPeer())
         self._set_timer()
 
@@ -643,7 +620,7 @@ class SubmissionProtocol(Protocol):
         # Break reference cycles now instead of waiting for the garbage collector.
         self.timer.release()
         self._awaited = None, "", None
-        self._wire = self._connection = self._socket = self._tls_transport = None
+        self._writer, self._tls_transport = SocketWriter(None), None
 
     def _loss(self, reason: Failure) -> SendmailError:
         """Return the error of a connection that was lost after any handshake."""

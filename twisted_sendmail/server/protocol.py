@@ -58,6 +58,7 @@ from twisted_sendmail.server.receiver import MessageHandler
 from twisted_sendmail.server.timeouts import ContentClock
 from twisted_sendmail.server.tls import server_binding, server_tls_facts
 from twisted_sendmail.smtp import Reply, ServerState, Transcript
+from twisted_sendmail.socket_writer import SocketWriter
 from twisted_sendmail.timer import Timer
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class SMTPServerProtocol(Protocol):
         self._closing = False
         #: The connection is gone.
         self._over = False
+        self._writer = SocketWriter(None)
 
     # -- the transport's side -------------------------------------------------
 
@@ -126,6 +128,7 @@ class SMTPServerProtocol(Protocol):
         )
         self.session = self.factory.session(self._settings, self._handler, tls=tls)
         self.connection.transcript = self.session.transcript
+        self._writer = SocketWriter(transport)
         transport.registerProducer(self, True)
         refusal = self.factory.opened(self)
         if refusal is not None:
@@ -234,11 +237,13 @@ class SMTPServerProtocol(Protocol):
     def _start_tls(self) -> None:
         self._flush()
         self.factory.start_tls(self)
+        # From now on the transport encrypts what is written.
+        self._writer = SocketWriter(self.transport)
 
     def _flush(self) -> None:
         data = self.session.output()
-        if data and self.transport is not None:
-            self.transport.write(data)
+        if data:
+            self._writer.write(data)
 
     def _regulate(self) -> None:
         """Start or stop the client's deadline, and reading."""
