@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
-from twisted_sendmail import InvalidInput, RelaySettings, ReversePath, RouteSettings
+from twisted_sendmail import InvalidInput, PoolLimits, RelaySettings, ReversePath, RouteSettings
 from twisted_sendmail.relay import Routing
 
 SERVER = "smtp+starttls://mx.example"
@@ -38,6 +39,12 @@ def test_the_address_goes_before_its_domain_and_that_before_all(sender: str, exp
         ]
     )
     assert routing.of(ReversePath.parse(sender)) == expected
+
+
+def test_the_senders_of_a_route_can_be_given_to_another_one() -> None:
+    made = route("quoted", '"A b"@Example.com')
+    routing = Routing([route("all"), attrs.evolve(made, limits=PoolLimits(connections=1))])
+    assert routing.of(ReversePath.parse('"a B"@example.com')) == "quoted"
 
 
 def test_reports_may_have_a_route_of_their_own() -> None:

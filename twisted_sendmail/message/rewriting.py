@@ -89,7 +89,7 @@ class Rewriting:
         elif key == "*":
             self._all = Mailbox.parse(target)
         else:
-            self._exact[_key(Mailbox.parse(key))] = Mailbox.parse(target)
+            self._exact[Mailbox.parse(key).key] = Mailbox.parse(target)
 
     def _check(self) -> None:
         """Check that no rule changes the result of another rule."""
@@ -98,9 +98,9 @@ class Rewriting:
             *(t for t in self._domains.values() if isinstance(t, Mailbox)),
         ]
         boxes += [self._all] if self._all is not None else []
-        self._final = frozenset(_key(box) for box in boxes)
+        self._final = frozenset(box.key for box in boxes)
         for key, box in self._exact.items():
-            if key in self._final and key != _key(box):
+            if key in self._final and key != box.key:
                 raise _contradiction(str(Mailbox(*key)))
         kept = {_domain(t) for t in self._domains.values() if isinstance(t, str)}
         self._final_domains = kept | self._masquerade
@@ -115,12 +115,12 @@ class Rewriting:
     def sender(self, sender: ReversePath) -> ReversePath:
         """Return the sender that replaces *sender*."""
         box = sender.mailbox
-        if box is None or _key(box) in self._final:
+        if box is None or box.key in self._final:
             return sender
-        found = self._exact.get(_key(box))
+        found = self._exact.get(box.key)
         if found is None:
             moved = self._by_domain(box)
-            found = self._exact.get(_key(moved), moved)
+            found = self._exact.get(moved.key, moved)
         return sender if found == box else ReversePath(found)
 
     def _by_domain(self, box: Mailbox) -> Mailbox:
@@ -177,7 +177,7 @@ class Rewriting:
         for each in recipients:
             new = self._to_admin(each) if self.is_local(each.path) else each
             box = new.path.mailbox
-            key = ("", "") if box is None else _key(box)
+            key = ("", "") if box is None else box.key
             made[key] = _merged(made[key], new) if key in made else new
         return tuple(made.values())
 
@@ -206,11 +206,6 @@ def _domain(text: str) -> str:
     return domain_name(text).lower()
 
 
-def _key(box: Mailbox) -> tuple[str, str]:
-    """Return the key for comparisons: only domains ignore case (RFC 5321 section 2.4)."""
-    return box.local_part, box.ascii_domain.lower()
-
-
 def _contradiction(sender: str) -> InvalidInput:
     return InvalidInput(
         f"the sender '{printable(sender, 100)}' cannot be rewritten",
@@ -237,7 +232,7 @@ def _is(text: str, box: Mailbox) -> bool:
     if "@" not in text:
         return text == str(box).rpartition("@")[0]
     try:
-        return _key(Mailbox.parse(text)) == _key(box)
+        return Mailbox.parse(text).key == box.key
     except InvalidAddress:
         return False
 

@@ -134,10 +134,7 @@ class PostmasterMail:
 
 
 def _same(one: Mailbox | None, other: Mailbox | None) -> bool:
-    if one is None or other is None:
-        return False
-    # No one has two mailboxes whose addresses differ in case only.
-    return one.wire.casefold() == other.wire.casefold()
+    return one is not None and other is not None and one.folded == other.folded
 
 
 def reports_due(

@@ -61,7 +61,7 @@ class Routing:
         routes, box = self._routes, sender.mailbox
         if box is None:
             return routes.get(NOBODY)
-        return routes.get(_key(box)) or routes.get(f"@{box.ascii_domain.lower()}")
+        return routes.get(box.folded) or routes.get(f"@{box.ascii_domain.lower()}")
 
     def of_report(self, sender: ReversePath) -> str:
         """Return the route for a report to *sender*: that of the null reverse-path, or their own.
@@ -81,15 +81,10 @@ def pattern(text: str) -> str:
     try:
         if text.startswith("@"):
             return "@" + domain_name(text[1:]).lower()
-        return _key(Mailbox.parse(text))
+        return Mailbox.parse(text).folded
     except (InvalidInput, AttributeError) as e:
         raise InvalidInput(
             f"'{printable(str(text), 100)}' is no pattern for senders",
             detail=getattr(e, "detail", ""),
             remedy='write user@example.org, @example.org, "<>" or "*"',
         ) from None
-
-
-def _key(mailbox: Mailbox) -> str:
-    # No one has two mailboxes whose addresses differ in case only.
-    return f"{mailbox.local_part.casefold()}@{mailbox.ascii_domain.lower()}"

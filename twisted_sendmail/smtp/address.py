@@ -131,6 +131,16 @@ class Mailbox:
         """The domain as A-labels (RFC 5891), or the literal."""
         return ascii_domain(self.domain)
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The mailbox for comparisons: only the domain ignores case (RFC 5321 section 2.4)."""
+        return self.local_part, self.ascii_domain.lower()
+
+    @property
+    def folded(self) -> str:
+        """The address in lower case; no one has two mailboxes whose addresses differ in case only."""
+        return self.wire.casefold()
+
     def __str__(self) -> str:
         if self.domain.isascii():
             return self.wire

@@ -164,7 +164,7 @@ def _recipients(recipients: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Reci
     kept: dict[tuple[str, str], Recipient] = {}
     for recipient in found:
         box = recipient.path.mailbox
-        kept.setdefault((box.local_part, box.ascii_domain.lower()) if box else ("", ""), recipient)
+        kept.setdefault(box.key if box else ("", ""), recipient)
     if not kept:
         msg = "the message has no recipient"
         raise InvalidInput(msg, remedy="give recipients, or put them in To, Cc or Bcc")

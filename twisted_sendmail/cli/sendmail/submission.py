@@ -132,8 +132,7 @@ def _with_local_mail(envelope: Envelope, account: Account) -> Envelope:
             )
         else:
             recipients.append(Recipient(account.local_mail_to, each.notify, each.orcpt))
-    once = {each.path: each for each in recipients}
-    return Envelope(envelope.sender, once.values(), ret=envelope.ret, envid=envelope.envid)
+    return Envelope(envelope.sender, recipients, ret=envelope.ret, envid=envelope.envid)
 
 
 def _host_name() -> str:
