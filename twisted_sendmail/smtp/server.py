@@ -186,6 +186,14 @@ _IDLE = frozenset({Verb.NOOP, Verb.RSET, Verb.OTHER}) | _HELLOS
 _NO_SECRET = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
 # The client waits for their replies before it sends anything else.
 _WAITED_FOR = frozenset({Verb.DATA, Verb.AUTH, Verb.STARTTLS})
+# Looking up a member of an Enum takes as long as a step of the table.
+_READY, _AUTH, _MAIL, _RCPT, _DATA = (
+    ServerState.READY,
+    ServerState.AUTH,
+    ServerState.MAIL,
+    ServerState.RCPT,
+    ServerState.DATA,
+)
 _NOT_READING = frozenset({ServerState.OPENING, ServerState.HANDSHAKE, ServerState.CLOSED})
 _IN_TRANSACTION = frozenset(
     {ServerState.MAIL, ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS}
@@ -193,7 +201,7 @@ _IN_TRANSACTION = frozenset(
 _BETWEEN_MESSAGES = frozenset(
     {
         ServerState.GREETED,
-        ServerState.READY,
+        _READY,
         ServerState.AUTH,
         ServerState.MAIL,
         ServerState.RCPT,
@@ -246,7 +254,7 @@ class ServerSession:
         #: The session ended while the client may still be sending: read and discard its
         #: octets for a while before closing, or a reset may overtake the last reply.
         self.discarding = False
-        self._buffer = bytearray()
+        self._buffer = b""
         self._skipping = False
         self._output = bytearray()
         #: The command in work.
@@ -276,7 +284,7 @@ class ServerSession:
     def receive(self, data: bytes) -> None:
         """Take octets from the client, for ``run`` to read."""
         if self.state is not ServerState.CLOSED:
-            self._buffer += data
+            self._buffer = self._buffer + data if self._buffer else data
 
     def output(self) -> bytes:
         """Return the octets for the client, and clear them."""
@@ -292,7 +300,7 @@ class ServerSession:
     @property
     def reading_content(self) -> bool:
         """True while content is being received."""
-        return self.state is ServerState.DATA or self._chunk is not None
+        return self.state is _DATA or self._chunk is not None
 
     def run(self) -> bool:
         """Read and obey what is buffered, as far as possible now.
@@ -300,19 +308,21 @@ class ServerSession:
         Returns True when so much waits in ``output`` that it is to be written first; call
         it again then.
         """
-        while self.pending is None and self.state not in _NOT_READING:
-            if len(self._output) >= HIGH_WATER:
-                return True
+        while self.pending is None and (state := self.state) not in _NOT_READING:
             if self._farewell is not None and self._between_messages():
                 self.close(self._farewell)
             elif self._chunk is not None:
                 if not self._read_chunk():
                     break
-            elif self.state is ServerState.DATA:
+            elif not self._buffer:
+                break
+            elif state is _DATA:
                 if not self._read_data():
                     break
             elif not self._read_line():
                 break
+            if len(self._output) >= HIGH_WATER:
+                return True
         return False
 
     # -- decisions ------------------------------------------------------------
@@ -327,7 +337,7 @@ class ServerSession:
         self._write(reply, reply.to_bytes())
         self.state = SERVER_TABLE[self.state, Verb.GREETING]
         if not self.settings.require_hello:
-            self.state = ServerState.READY
+            self.state = _READY
 
     def resume(self, answer: Reply | Sequence[Reply] | None) -> None:
         """Continue with the answer that was awaited; call ``run`` after it."""
@@ -361,7 +371,7 @@ class ServerSession:
         self._abort(reason)
         self.state = ServerState.CLOSED
         self.pending = None
-        self._buffer.clear()
+        self._buffer = b""
 
     def _hang_up(self, reply: Reply) -> None:
         """End the session although the client has not asked for it, and may be sending."""
@@ -425,7 +435,7 @@ class ServerSession:
         """The transaction is over: DATA or BDAT was refused."""
         if self.state is not ServerState.CLOSED:
             self._abort("refused")
-            self.state = ServerState.READY
+            self.state = _READY
 
     def _synchronized(self, verb: Verb, *, refused: bool) -> bool:
         """No octets came before the reply to *verb*; else the session ends.
@@ -434,7 +444,7 @@ class ServerSession:
 
         :param refused: the reply refuses *verb*: what came early cannot be content.
         """
-        if not self._buffer:
+        if not self._buffer or verb not in _WAITED_FOR:
             return True
         if self.settings.allow_early_input and verb is Verb.DATA and not refused:
             return True
@@ -447,24 +457,35 @@ class ServerSession:
         """Obey one line; False when there is none."""
         buffer = self._buffer
         end = buffer.find(b"\r\n")
-        if not 0 <= end <= MAX_COMMAND_LINE or self._skipping:
-            return self._read_long_line(end)
-        line = bytes(buffer[:end])
-        if b"\n" in line or b"\r" in line:
-            return self._read_bad_line(end, MAX_COMMAND_LINE)
-        del buffer[: end + 2]
-        self._obey_line(line)
-        return True
-
-    def _read_long_line(self, end: int) -> bool:
-        """Obey a line of AUTH, which may be longer than others; refuse or skip any other."""
-        buffer = self._buffer
-        limit = MAX_AUTH_LINE if self.state is ServerState.AUTH else max_length(buffer)
-        if not 0 <= end <= limit or self._skipping or _BARE.search(buffer, 0, end):
+        limit = MAX_COMMAND_LINE
+        if not 0 <= end <= limit:
+            limit = MAX_AUTH_LINE if self.state is _AUTH else max_length(buffer)
+        line = buffer[:end]
+        if self._skipping or not 0 <= end <= limit or b"\n" in line or b"\r" in line:
             return self._read_bad_line(end, limit)
-        line = bytes(buffer[:end])
-        del buffer[: end + 2]
-        self._obey_line(line)
+        self._buffer = buffer[end + 2 :]
+        self.lines += 1
+        if self.state is _AUTH:
+            self._auth_line(line)
+            return True
+        command = parse_command(line)
+        if isinstance(command, Reply):
+            self._unreadable(line, command)
+            return True
+        verb = self._verb = command.verb
+        # A line without a secret is noted as it was sent.
+        self.transcript.add("C", line if verb in _NO_SECRET else self._shown_command(command))
+        if verb in _IDLE:
+            self._idle += 1
+            if self._idle > self.settings.max_idle_commands:
+                self._hang_up(_reply(421, "4.7.0 Too many commands without a message"))
+                return True
+        if verb in self._NOT_OFFERED or (self.state, verb) not in SERVER_TABLE:
+            refusal = self._objection(command)
+            if refusal is not None:
+                self._refuse(command, refusal)
+                return True
+        self._DO[verb](self, command)
         return True
 
     def _read_bad_line(self, end: int, limit: int) -> bool:
@@ -483,47 +504,25 @@ class ServerSession:
             refusal = TOO_LONG
         if not (whole or refusal or self._skipping):
             return False
-        line = bytes(buffer[:end])
-        del buffer[: end + 2 if whole else end]
+        line = buffer[:end]
+        self._buffer = buffer[end + 2 if whole else end :]
         skipped, self._skipping = self._skipping, not whole
         if not skipped:
             self.lines += 1
             self._unreadable(line, refusal or _BAD_LINE_END)
         return whole or not skipped
 
-    def _obey_line(self, line: bytes) -> None:
-        self.lines += 1
-        if self.state is ServerState.AUTH:
-            self._auth_line(line)
-            return
-        command = parse_command(line)
-        if isinstance(command, Reply):
-            self._unreadable(line, command)
-            return
-        verb = self._verb = command.verb
-        # A line without a secret is noted as it was sent.
-        self.transcript.add("C", line if verb in _NO_SECRET else self._shown_command(command))
-        if verb in _IDLE:
-            self._idle += 1
-            if self._idle > self.settings.max_idle_commands:
-                self._hang_up(_reply(421, "4.7.0 Too many commands without a message"))
-                return
-        refusal: Reply | None = None
-        if verb in self._CONDITIONAL or (self.state, verb) not in SERVER_TABLE:
-            refusal = self._objection(command)
+    def _refuse(self, command: ServerCommand, refusal: str) -> None:
+        """Refuse a command that is not offered, not allowed or out of order.
+
+        :param refusal: code and text.
+        """
+        reply = _reply(int(refusal[:3]), refusal[4:])
         if isinstance(command, Bdat):
             # In order or not, its octets follow.
-            self._bdat(command, refusal)
-        elif (
-            self._buffer
-            and verb in _WAITED_FOR
-            and not self._synchronized(verb, refused=refusal is not None)
-        ):
-            return
-        elif refusal is not None:
-            self._error(refusal)
-        else:
-            self._DO[verb](self, command)
+            self._begin_chunk(command, reply)
+        elif self._synchronized(command.verb, refused=True):
+            self._error(reply)
 
     def _shown_command(self, command: ServerCommand | AuthLine | AuthCancel) -> str:
         """Return the text of *command* for the transcript; the line may be a misplaced password."""
@@ -544,41 +543,33 @@ class ServerSession:
 
         :param line: as much of it as has been read.
         """
-        in_auth = self.state is ServerState.AUTH
+        in_auth = self.state is _AUTH
         found = _LETTERS.match(line)
         word = found[0].upper().decode() if found and not in_auth else ""
         verb = Verb.AUTH if in_auth else Verb.__members__.get(word)
         self.transcript.add("C", shown_line("" if verb is None else word, argument=True))
         if in_auth:
-            self.state = ServerState.READY
+            self.state = _READY
             self.handler.auth_cancelled()
         # While a line is skipped, the buffer holds nothing, or the CR that belongs to that line.
-        if (
-            verb in _WAITED_FOR
-            and not self._skipping
-            and not self._synchronized(verb, refused=True)
-        ):
+        if verb and not self._skipping and not self._synchronized(verb, refused=True):
             return
         self._error(refusal)
         if verb is Verb.BDAT:
             # The end of its chunk is unknown: the octets that follow must not be read as commands.
             self._hang_up(_reply(421, "4.5.2 Cannot go on after this BDAT"))
 
-    def _objection(self, command: ServerCommand) -> Reply | None:
-        """Return the refusal of *command*, if order, TLS, AUTH or the offer do not allow it now.
+    def _objection(self, command: ServerCommand) -> str | None:
+        """Return code and text that refuse *command*, if it is not offered or out of order.
 
-        RFC 5321 section 4.1.4, RFC 2033 (LHLO), RFC 3207 section 4, RFC 4954 sections 4 and 6.
+        RFC 5321 section 4.1.4, RFC 2033 (LHLO), RFC 3207 section 4, RFC 4954 section 4.
         """
         verb = command.verb
-        text: str | None = None
-        if verb in self._NOT_OFFERED:
-            text = self._NOT_OFFERED[verb](self, command)
-        if text is None:
-            if (self.state, verb) not in SERVER_TABLE:
-                text = f"503 5.5.1 {verb.value} is out of order: the session is {self.state.value}"
-            elif verb in self._NOT_ALLOWED:
-                text = self._NOT_ALLOWED[verb](self, command)
-        return None if text is None else _reply(int(text[:3]), text[4:])
+        offered = self._NOT_OFFERED.get(verb)
+        text = None if offered is None else offered(self, command)
+        if text is None and (self.state, verb) not in SERVER_TABLE:
+            text = f"503 5.5.1 {verb.value} is out of order: the session is {self.state.value}"
+        return text
 
     def _hello_not_offered(self, command: Hello) -> str | None:
         if (command.verb is Verb.LHLO) is self.settings.lmtp:
@@ -605,22 +596,7 @@ class ServerSession:
         offered = "CHUNKING" in self._table.extensions
         return None if offered else "502 5.5.1 CHUNKING is not offered"
 
-    def _auth_not_allowed(self, command: Auth) -> str | None:
-        known = command.mechanism in self.settings.offered_mechanisms(tls=self.tls)
-        return None if known else "504 5.5.4 That mechanism is not offered"
-
-    def _mail_not_allowed(self, command: Mail) -> str | None:
-        if self.settings.require_tls and not self.tls:
-            return f"530 5.7.0 {self._encryption_required()}"
-        if self.settings.require_auth and not self.authenticated:
-            return "530 5.7.0 Authentication is required"
-        return None
-
-    def _data_not_allowed(self, command: Data) -> str | None:
-        binary = self._parameters.body == "BINARYMIME"
-        return "503 5.5.1 BODY=BINARYMIME needs BDAT" if binary else None
-
-    #: Commands that are not offered are refused before the order of commands is checked …
+    #: Commands that are not offered are refused before the order of commands is checked.
     _NOT_OFFERED: ClassVar[dict[Verb, Callable[[Any, Any], str | None]]] = {
         Verb.EHLO: _hello_not_offered,
         Verb.HELO: _hello_not_offered,
@@ -630,13 +606,6 @@ class ServerSession:
         Verb.BDAT: _bdat_not_offered,
         Verb.BDAT_LAST: _bdat_not_offered,
     }
-    #: … and commands that are not allowed, after it.
-    _NOT_ALLOWED: ClassVar[dict[Verb, Callable[[Any, Any], str | None]]] = {
-        Verb.AUTH: _auth_not_allowed,
-        Verb.MAIL: _mail_not_allowed,
-        Verb.DATA: _data_not_allowed,
-    }
-    _CONDITIONAL: ClassVar[frozenset[Verb]] = frozenset(_NOT_OFFERED) | frozenset(_NOT_ALLOWED)
 
     def _encryption_required(self) -> str:
         # STARTTLS is no remedy where only implicit TLS is spoken.
@@ -665,11 +634,18 @@ class ServerSession:
         self.handler.hello(command.domain, verb)
 
     def _starttls(self, command: StartTLS) -> None:
+        if not self._synchronized(Verb.STARTTLS, refused=False):
+            return
         self._send_reply(_reply(220, "2.0.0 Go ahead"))
         self.state = SERVER_TABLE[self.state, command.verb]
         self.handler.start_tls()
 
     def _auth(self, command: Auth) -> None:
+        if command.mechanism not in self.settings.offered_mechanisms(tls=self.tls):
+            self._refuse(command, "504 5.5.4 That mechanism is not offered")
+            return
+        if not self._synchronized(Verb.AUTH, refused=False):
+            return
         self._ask(self._auth_answered, self.handler.auth, command.mechanism, command.initial)
 
     def _auth_line(self, line: bytes) -> None:
@@ -684,7 +660,7 @@ class ServerSession:
         if isinstance(command, AuthLine):
             self._ask(self._auth_answered, self.handler.auth_response, command.response)
         else:
-            self.state = ServerState.READY
+            self.state = _READY
             self.handler.auth_cancelled()
             self._error(_reply(501, "5.7.0 Authentication cancelled"))
 
@@ -695,9 +671,9 @@ class ServerSession:
             text = reply.lines[0].encode("ascii")
             self._redaction.challenge(text, b64decode(text))
             self._write(Reply(334), reply.to_bytes())
-            self.state = ServerState.AUTH
+            self.state = _AUTH
         else:
-            self.state = ServerState.READY
+            self.state = _READY
             self.authenticated = self._send_answer(reply)
             if self.authenticated or self.state is ServerState.CLOSED:
                 return
@@ -706,22 +682,29 @@ class ServerSession:
                 self._hang_up(_reply(421, "4.7.0 Too many failed logins"))
 
     def _mail(self, command: Mail) -> None:
-        limit = self.settings.max_messages
+        settings = self.settings
+        if settings.require_tls and not self.tls:
+            self._refuse(command, f"530 5.7.0 {self._encryption_required()}")
+            return
+        if settings.require_auth and not self.authenticated:
+            self._refuse(command, "530 5.7.0 Authentication is required")
+            return
+        limit = settings.max_messages
         if limit is not None and self._messages >= limit:
             self._hang_up(_reply(421, "4.7.0 Too many messages in this session"))
             return
         parameters = read_mail_parameters(command, self._table, self._offered)
         if isinstance(parameters, Reply):
             self._error(parameters)
-        elif parameters.size is not None and parameters.size > self.settings.max_size:
-            self._send_reply(too_large(self.settings))
+        elif parameters.size is not None and parameters.size > settings.max_size:
+            self._send_reply(too_large(settings))
         else:
             self._parameters = parameters
             self._ask(self._mail_answered, self.handler.mail, command.sender, parameters)
 
     def _mail_answered(self, answer: Reply | None) -> None:
         if self._send_answer(answer):
-            self.state = ServerState.MAIL
+            self.state = _MAIL
         else:
             self._address_refused()
 
@@ -739,7 +722,7 @@ class ServerSession:
     def _rcpt_answered(self, answer: Reply | None) -> None:
         if self._send_answer(answer):
             self._recipients += 1
-            self.state = ServerState.RCPT
+            self.state = _RCPT
         else:
             self._address_refused()
 
@@ -788,6 +771,11 @@ class ServerSession:
     # -- content --------------------------------------------------------------
 
     def _data(self, command: Data) -> None:
+        if self._parameters.body == "BINARYMIME":
+            self._refuse(command, "503 5.5.1 BODY=BINARYMIME needs BDAT")
+            return
+        if not self._synchronized(Verb.DATA, refused=False):
+            return
         self._ask(self._data_answered, self.handler.data)
 
     def _data_answered(self, answer: Reply | None) -> None:
@@ -796,7 +784,7 @@ class ServerSession:
             return
         if not refused:
             self._write(_GO_AHEAD, _GO_AHEAD_LINE)
-            self.state = ServerState.DATA
+            self.state = _DATA
             self._reader = ContentReader(self.settings, chunked=False)
             self.contents += 1
         elif not self._send_answer(answer):
@@ -804,19 +792,19 @@ class ServerSession:
 
     def _read_data(self) -> bool:
         reader = self._reader
-        if reader is None or not self._buffer:
+        if reader is None:
             return False
-        data = bytes(self._buffer)
-        self._buffer.clear()
-        content, rest = reader.feed(data)
+        content, self._buffer = reader.feed(self._buffer)
         if reader.endless:
             self._hang_up(too_large(self.settings))
-            return True
-        self._buffer += rest
-        self._hand_on(reader, content)
+        else:
+            self._hand_on(reader, content)
         return True
 
-    def _bdat(self, command: Bdat, refusal: Reply | None) -> None:
+    def _bdat(self, command: Bdat) -> None:
+        self._begin_chunk(command, None)
+
+    def _begin_chunk(self, command: Bdat, refusal: Reply | None) -> None:
         size = command.size + (0 if self._reader is None else self._reader.size)
         if size > 2 * self.settings.max_size + SLACK:
             self._hang_up(too_large(self.settings))
@@ -842,10 +830,10 @@ class ServerSession:
     def _read_chunk(self) -> bool:
         """Read octets of a chunk, and reply at its end; False: there are none yet."""
         left = self._chunk or 0
-        data = bytes(self._buffer[:left])
+        data = self._buffer[:left]
         if left and not data:
             return False
-        del self._buffer[: len(data)]
+        self._buffer = self._buffer[left:]
         self._chunk = left = left - len(data)
         reader = self._reader
         if reader is not None and self._chunk_refusal is None:
@@ -907,7 +895,7 @@ class ServerSession:
             replies: Sequence[Reply] = [reply] * (self._recipients if self.settings.lmtp else 1)
         else:
             replies = answer
-        self.state = ServerState.READY
+        self.state = _READY
         self._forget()
         accepted = False
         for reply in replies:
@@ -929,6 +917,8 @@ class ServerSession:
         Verb.MAIL: _mail,
         Verb.RCPT: _rcpt,
         Verb.DATA: _data,
+        Verb.BDAT: _bdat,
+        Verb.BDAT_LAST: _bdat,
         Verb.RSET: _idle_command,
         Verb.NOOP: _idle_command,
         Verb.QUIT: _quit,

@@ -15,7 +15,7 @@ from twisted_sendmail.smtp.escape import printable
 from twisted_sendmail.smtp.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     # One line and its side; the lines of a group and the octets of content after them; the octets
     # of a content after DATA; or replies.
@@ -74,9 +74,11 @@ class Transcript:
 
     def add_reply(self, *replies: Reply) -> None:
         """Add all lines of a reply, or of several that came together."""
-        texts = list(map(_TEXTS, replies))
-        if sum(map(len, chain.from_iterable(texts))) <= _MAX_ENTRY:
-            self._keep(sum(map(len, texts)), replies)
+        lines: Sequence[str] = replies[0].lines
+        if len(replies) > 1:
+            lines = list(chain.from_iterable(map(_TEXTS, replies)))
+        if sum(map(len, lines)) <= _MAX_ENTRY:
+            self._keep(len(lines), replies)
             return
         for reply in replies:
             for line in _reply_lines(reply):

@@ -418,12 +418,12 @@ class FaultySession(ServerSession):
         else:
             self._with(fault, super()._starttls, command)
 
-    def _bdat(self, command: Bdat, refusal: Reply | None) -> None:
+    def _begin_chunk(self, command: Bdat, refusal: Reply | None) -> None:
         fault = self._chunk_fault = self._plan.take("BDAT")
         if fault is not None and fault.action is not None:
             self._act(fault.action)
         else:
-            super()._bdat(command, refusal or (None if fault is None else fault.reply))
+            super()._begin_chunk(command, refusal or (None if fault is None else fault.reply))
 
     def _chunk_ended(self) -> None:
         fault = self._chunk_fault
