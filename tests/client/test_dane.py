@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from attrs import define, evolve, field
+from attrs import define, field
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dh
@@ -555,7 +555,7 @@ def test_a_resumed_session_must_match_the_records(send: Sending) -> None:
     _ = send.refused(usual().context())
     wrong = next(each for each in (key,))
     records = TLSARecords(PLACE, (TLSARecord(3, 1, 1, bytes(32)),), (NAME,), validated=True)
-    TLS_SESSIONS.put(evolve(wrong, tlsa=records), session)
+    TLS_SESSIONS.put(wrong._replace(tlsa=records), session)
     _ = send.names.tlsa("3 1 1 " + "00" * 32)
     error = send.refused(context)
     assert f"no TLSA record of {PLACE} matches" in str(error)

@@ -164,7 +164,7 @@ def test_a_resumed_session_must_still_bear_the_name(net: Net, context: SSL.Conte
     """Even if a session got where it does not belong."""
     assert not facts(net, context).resumed
     key, found = kept()
-    TLS_SESSIONS.put(evolve(key, name="alias.example"), found)
+    TLS_SESSIONS.put(key._replace(name="alias.example"), found)
     result = net.send(ScriptedServer(clock=net.clock, context=context), server_name="alias.example")
     assert isinstance(result.error, CertificateRejected)
     assert "not for alias.example" in str(result.error)
@@ -176,7 +176,7 @@ def test_a_resumed_session_must_still_fit_the_pin(net: Net, context: SSL.Context
     assert not facts(net, context, trust=TLSTrust(fingerprint=pin)).resumed
     key, found = kept()
     other = TLSTrust(fingerprint="ab" * 32)
-    TLS_SESSIONS.put(evolve(key, trust=other), found)
+    TLS_SESSIONS.put(key._replace(trust=other), found)
     result = net.send(ScriptedServer(clock=net.clock, context=context), trust=other)
     assert isinstance(result.error, CertificateRejected)
     assert "not the one pinned" in str(result.error)

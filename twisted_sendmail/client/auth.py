@@ -52,10 +52,8 @@ async def authenticate(
     :raises AuthenticationError: the server refused the credentials, or cannot check them now.
     :raises InvalidBase64: a challenge is not base64.
     """
-    resolved = evolve(
-        await credentials.resolve(),
-        channel_binding=protocol.channel_binding,
-        certificate=protocol.has_certificate,
+    resolved = await credentials.resolve(
+        protocol.channel_binding, certificate=protocol.has_certificate
     )
     offered = list(protocol.session.capabilities.auth)
     may_renew = resolved.token is not None
@@ -73,7 +71,7 @@ async def authenticate(
             may_renew = False
             renewed = await credentials.renew(resolved.token)
             if renewed is not None:
-                resolved = evolve(resolved, token=renewed.token)
+                resolved = evolve(resolved, token=renewed)
                 continue
         if refused is not None and isinstance(error, ConnectionFailed):
             # The server has ended the session after so many refusals.

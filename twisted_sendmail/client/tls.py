@@ -23,7 +23,7 @@ from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from attrs import field, frozen
@@ -42,7 +42,12 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-from twisted_sendmail.channel_binding import binding_data, key_exchange_group, usual_binding
+from twisted_sendmail.channel_binding import (
+    TLS_SERVER_END_POINT,
+    binding_data,
+    key_exchange_group,
+    usual_binding,
+)
 from twisted_sendmail.client.client_certificate import unusable, use_client_certificate
 from twisted_sendmail.client.dane import DANE_TA, Mismatch, TLSARecords, public_key_octets
 from twisted_sendmail.client.verify_errors import EXPIRED, UNKNOWN_ISSUER, words_for
@@ -363,7 +368,6 @@ class ServerVerifier:
         self._other_names = (*others, *trust.other_names)
         self._context = context or trust.context()
         self._key = key
-        self._binding: ChannelBinding | None = None
         #: How the server was identified, and by which name or pin.
         self._proof: tuple[str, str | None] = ("none", None)
         #: Why the certificate was rejected.
@@ -512,15 +516,16 @@ class ServerVerifier:
         if verified and self._proof[1] is None:
             raise _unverified("its certificate was not verified")
         self._above.clear()
-        verified_by, identity = self._proof if verified else ("none", None)
-        facts = _facts(connection, self._certificate, verified_by, identity, resumed=resumed)
-        self._binding = binding = self._channel_binding(connection)
-        # A resumed handshake transfers no certificates.
-        chain = self._offered.facts.chain if resumed and self._offered else self._chain(connection)
-        self._facts = replace(
-            facts,
-            chain=chain,
-            channel_binding=None if binding is None else binding.kind,
+        self._facts = _facts(
+            connection,
+            self._certificate,
+            *(self._proof if verified else ("none", None)),
+            resumed=resumed,
+            # A resumed handshake transfers no certificates.
+            chain=self._offered.facts.chain
+            if resumed and self._offered
+            else self._chain(connection),
+            channel_binding=_binding_kind(connection),
             tlsa=self._tlsa_record,
         )
         return self._facts
@@ -612,11 +617,10 @@ class ServerVerifier:
 
     def channel_binding(self) -> ChannelBinding | None:
         """Return the channel binding that is usual for the TLS version; None: there is none, or no facts yet."""
-        return self._binding
-
-    def _channel_binding(self, connection: SSL.Connection) -> ChannelBinding | None:
-        kind = usual_binding(connection)
-        data = binding_data(kind, connection, connection.get_peer_certificate())
+        connection, kind = self._connection, self._facts and self._facts.channel_binding
+        if connection is None or not kind:
+            return None
+        data = _binding_data(kind, connection)
         return None if data is None else ChannelBinding(kind, data)
 
     def has_client_certificate(self) -> bool:
@@ -736,9 +740,11 @@ def _unverified(why: str) -> CertificateRejected:
     return CertificateRejected("TLS refused", phase="TLS", detail=why)
 
 
-@frozen(cache_hash=True)
-class SessionKey:
-    """Connections with equal keys may resume each other's sessions."""
+class SessionKey(NamedTuple):
+    """Connections with equal keys may resume each other's sessions.
+
+    A tuple, which is compared by the identity of its items first.
+    """
 
     #: Tells the age of a session; another reactor's clock may count from another moment.
     clock: IReactorTime
@@ -935,6 +941,9 @@ def _facts(
     identity: str | None,
     *,
     resumed: bool,
+    chain: tuple[str, ...] = (),
+    channel_binding: str | None = None,
+    tlsa: str | None = None,
 ) -> TLSFacts:
     return TLSFacts(
         connection.get_protocol_version_name(),
@@ -951,9 +960,26 @@ def _facts(
         resumed,
         cert.public_key or None,
         key_exchange_group(connection),
+        chain,
+        channel_binding,
+        tlsa,
     )
 
 
+def _binding_data(kind: str, connection: SSL.Connection) -> bytes | None:
+    server = connection.get_peer_certificate() if kind == TLS_SERVER_END_POINT else None
+    return binding_data(kind, connection, server)
+
+
+def _binding_kind(connection: SSL.Connection) -> str | None:
+    """Return the type of the usual channel binding; None if the connection has none."""
+    kind = usual_binding(connection)
+    if kind == TLS_SERVER_END_POINT and _binding_data(kind, connection) is None:
+        return None  # the server's certificate has no hash
+    return kind
+
+
+@lru_cache(maxsize=64)
 def is_address(name: str) -> bool:
     """Return True if *name* is an IP address."""
     try:

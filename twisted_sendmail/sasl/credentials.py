@@ -278,9 +278,12 @@ class Credentials:
         """The only mechanisms to use, best first, in upper case; None for all."""
         return self._mechanisms
 
-    async def resolve(self) -> ResolvedCredentials:
+    async def resolve(
+        self, channel_binding: ChannelBinding | None = None, *, certificate: bool = False
+    ) -> ResolvedCredentials:
         """Return the credentials with the secret itself; a provider is called each time.
 
+        :param channel_binding: as of :class:`ResolvedCredentials`, like *certificate*.
         :raises CredentialsUnavailable: the provider failed; its exception is the ``__cause__``.
             A `SendmailError` of the provider passes unchanged.
         :raises InvalidInput: the provider returned something that cannot be used.
@@ -291,10 +294,19 @@ class Credentials:
         if isinstance(secret, _Hidden):
             secret = await secret.ask()
             self._check(secret)
-        return self._resolved(secret)
+        is_token = self._kind == "token"
+        return ResolvedCredentials(
+            self._username,
+            None if is_token else secret,
+            secret if is_token else None,
+            self._authzid,
+            self._mechanisms,
+            channel_binding,
+            certificate=certificate,
+        )
 
-    async def renew(self, refused: Secret) -> ResolvedCredentials | None:
-        """Return the credentials with another token than *refused*; call it once a connection.
+    async def renew(self, refused: Secret) -> Secret | None:
+        """Return another token than *refused*; call it once a connection.
 
         The source is asked to refresh the token only if it still gives the refused one: another
         connection may have refreshed it.
@@ -309,18 +321,8 @@ class Credentials:
             secret = await source.ask(force_refresh=force_refresh)
             self._check(secret)
             if secret.reveal() != refused.reveal():
-                return self._resolved(secret)
+                return secret
         return None
-
-    def _resolved(self, secret: Secret | None) -> ResolvedCredentials:
-        is_token = self._kind == "token"
-        return ResolvedCredentials(
-            username=self._username,
-            password=None if is_token else secret,
-            token=secret if is_token else None,
-            authzid=self._authzid,
-            mechanisms=self._mechanisms,
-        )
 
     def _check(self, secret: Secret) -> None:
         flaw = _flaw(secret.reveal(), is_token=self._kind == "token")

@@ -64,7 +64,9 @@ def check_mechanisms(
 
     :raises InvalidInput: one is not known; the text lists those that are.
     """
-    known = {name.upper(): factory for name, factory in mechanisms.items()}
+    known = mechanisms
+    if known is not MECHANISMS:
+        known = {name.upper(): factory for name, factory in mechanisms.items()}
     for name in credentials.mechanisms or ():
         if name not in known:
             raise InvalidInput(
@@ -94,14 +96,16 @@ def choose(
     known = check_mechanisms(credentials, mechanisms)
     offers = {name.upper() for name in offered}
     allowed = credentials.mechanisms or known
-    if any(name.endswith(PLUS) for name in allowed) and not any(n.endswith(PLUS) for n in offers):
-        credentials = evolve(credentials, binding_not_offered=True)
+    unbound = any(n.endswith(PLUS) for n in allowed) and not any(n.endswith(PLUS) for n in offers)
     unfit: list[str] = []
     for name in allowed:
         if name not in offers:
             continue
+        given = credentials
+        if unbound and name + PLUS in known:
+            given = evolve(credentials, binding_not_offered=True)
         try:
-            mechanism = known[name](credentials)
+            mechanism = known[name](given)
         except InvalidInput as error:
             unfit.append(error.what)
             continue
