@@ -78,8 +78,10 @@ def header_recipients(
     :raises InvalidAddress: an address, or each of them, cannot be used; or a field is not a list of
         addresses, or one of them holds CR, LF or NUL.
     """
-    fields = _addresses(header, "To", "Cc", "Bcc", domain=domain, unusable=unusable)
-    return [ForwardPath(box) for _, boxes in fields for box in boxes]
+    found: list[ForwardPath] = []
+    for _, boxes in _addresses(header, "To", "Cc", "Bcc", domain=domain, unusable=unusable):
+        found += map(ForwardPath, boxes)
+    return found
 
 
 def _addresses(
@@ -99,8 +101,10 @@ def _addresses(
     if resent.fields:
         header, names = resent, tuple(f"Resent-{name}" for name in names)
     for name in names:
-        values = header.values(name.lower())
-        yield name, [box for value in values for box in mailboxes(name, value, domain, unusable)]
+        boxes: list[Mailbox] = []
+        for value in header.values(name.lower()):
+            boxes += mailboxes(name, value, domain, unusable)
+        yield name, boxes
 
 
 def mailboxes(
@@ -223,25 +227,20 @@ class _Reader:
         self._last = end
         self._at_sign = self._at_sign or text == "@"
 
-    def _words(self) -> str:
-        return self._value[self._first : self._last] if self._first >= 0 else ""
-
-    def _address(self) -> AddressSpec:
-        return AddressSpec(self._words(), self._first, self._in_group)
-
     def _open_angle(self, at: int) -> None:
         if self._name_before is not None or self._spec is not None or self._after_group:
             raise self._bad("there is a stray <")
-        self._name_before = self._words() if self._at_sign else ""
+        self._name_before = self._value[self._first : self._last] if self._at_sign else ""
         self._first = self._last = -1
         self._at_sign = False
 
     def _close_angle(self, at: int) -> None:
         if self._name_before is None:
             raise self._bad("there is a stray >")
-        self._spec = self._address()
+        text = self._value[self._first : self._last] if self._first >= 0 else ""
+        self._spec = AddressSpec(text, self._first, self._in_group)
         # A display name with an @ needs quotes, or looks like another address.
-        if self._name_before not in {"", self._spec.text}:
+        if self._name_before not in {"", text}:
             raise self._bad("a display name holds @ and has no quotes")
         self._name_before = None
 
@@ -251,7 +250,8 @@ class _Reader:
         if self._spec is not None:
             self._found.append(self._spec)
         elif self._first >= 0:
-            self._found.append(self._address())
+            text = self._value[self._first : self._last]
+            self._found.append(AddressSpec(text, self._first, self._in_group))
         self._after_group = False
         self._begin_address()
 
